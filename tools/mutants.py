@@ -239,7 +239,7 @@ class Map:
         return self.of_file(place.file) or room, False
 
     def ranked(self, numbers: Iterable[int], room: str) -> list[tuple[str, float, int]]:
-        """Those of the same room first, then those that execute few files; few cases of one parametrised test."""
+        """Those of the same room first, then those that execute few files; few cases of one test."""
         cases = Counter[str]()
         ranked = []
         for test in sorted((self.tests[number] for number in numbers),
