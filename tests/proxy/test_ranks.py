@@ -94,7 +94,7 @@ def test_hanging_processes_end_with_their_worker(job, monkeypatch, tmp_path, end
             os.kill(executor._slots[0]._process.pid, signal.SIGKILL)
             while not (ended := executor.finished(1.0)):
                 pass
-            assert ended[0][1].kind == "memory"
+            assert ended[0][1].kind == "killed"
     until = time.monotonic() + 10
     while pids & {pid for pid, _ in processes()} and time.monotonic() < until:
         time.sleep(0.1)
