@@ -96,7 +96,8 @@ reader("training-log", train_on(), "training/log.csv", {**NOT_A_FILE, **HUGE, **
        TRAINING_COPY)
 reader("training-config", train_on(), "training/train.yaml", TEXT, TRAINING_COPY)
 reader("bench", ["bench", "info", "{tmp}/b"], "b/bench.parquet", TABLE)
-reader("bench-journal", ["bench", "build", "--journals", "{tmp}/j.jsonl", "--out", "{tmp}/b"], "j.jsonl", TEXT)
+reader("bench-journal", ["bench", "build", "--journals", "{tmp}/j.jsonl", "--out", "{tmp}/b"], "j.jsonl",
+       {kind: damage for kind, damage in TEXT.items() if kind != "folder"})  # a folder may hold journals
 reader("bench-networks", ["bench", "grow", "--networks", "n.csv", "--data", "{corpus}", "--recipe", "{quick}", "--out",
                           "{tmp}/out"], "n.csv", TABLE)
 reader("trust-results", ["proxy-trust", "--results", "{tmp}/r.csv"], "r.csv", TABLE)

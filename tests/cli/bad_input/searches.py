@@ -90,7 +90,7 @@ for name, text, *said in (
          files=[write("own.csv", text)])
 case("search-evidence-missing", search("--evidence", "{tmp}/missing.csv"), "{tmp}/missing.csv",
      "No such file")
-case("search-evidence-folder", search("--evidence", "{tmp}"), "{tmp}", "directory")
+case("search-evidence-folder", search("--evidence", "{tmp}"), "{tmp}", "folder")
 for flag, value in (("--evidence", "{tmp}/own.csv"), ("--min-recall", "-0.05")):
     name = flag.strip("-")
     case(f"search-{name}-by-short", search(flag, value, "--rank-by", "short"), flag, "--rank-by full",
