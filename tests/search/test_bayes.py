@@ -8,9 +8,9 @@ import torch
 from bit_space import BitSpace
 
 from flashnas.base.errors import ConfigError
-from flashnas.search import Evaluation, make_algorithm, surrogate
+from flashnas.search import Evaluation, loss_model, make_algorithm
 from flashnas.search.bayes import Posterior, _modelled
-from flashnas.search.surrogate import Surrogate
+from flashnas.search.loss_model import Surrogate
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.random((30, 4))
@@ -38,7 +38,7 @@ def test_a_failed_fit_falls_back_to_the_prior(monkeypatch):
     def fail(*args, **options):
         raise RuntimeError("no luck")
 
-    monkeypatch.setattr(surrogate, "fit_gpytorch_mll", fail)
+    monkeypatch.setattr(loss_model, "fit_gpytorch_mll", fail)
     model = Surrogate(FEATURES, LOSSES, seed=0)
     mean, covariance = model.predict(FEATURES)
     assert not model.fitted
