@@ -78,7 +78,7 @@ class Asynchronous(State):
         if recorded:
             self._restore(recorded)
         else:
-            first = list(dict.fromkeys([*self.expected(), *self.refits()]))
+            first = list(dict.fromkeys([*self.expected(), *self.resized()]))
             self._propose(first[:self.question.config.trials], pending=False)
         self._begun = True
 

@@ -4,11 +4,11 @@ it."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from dataclasses import dataclass
 from typing import Any, Self
 
-from flashnas.base.errors import ConfigError
 from flashnas.base.hints import shown
 from flashnas.base.quantities import MAX_TOKENS, tokens_of
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, SettingError, Settings, option, settings_of
@@ -143,10 +143,8 @@ class SearchConfig(Settings, where="search"):
                 self.wrong("budget_ms", "and a budget on latency_ms are the same; give one of them")
             object.__setattr__(self, "budgets", {"latency_ms": self.budget_ms, **self.budgets})
             object.__setattr__(self, "budget_ms", None)
-        try:
-            object.__setattr__(self, "objectives", check_objectives(self.objectives, ""))
-        except ConfigError as error:
-            self.wrong("objectives", str(error).strip())
+        object.__setattr__(self, "objectives", check_objectives(
+            self.objectives, functools.partial(self.wrong, "objectives")))
         try:
             self.planned_tokens  # noqa: B018 - raises for what is not a number of tokens
         except ValueError as error:

@@ -47,7 +47,7 @@ class Cycles(State):
         yield self.baselines()
         self.start_from_bench()
         yield self.drawn(self.expected()[:self._wanted], pending=False)
-        left = self.refits()
+        left = self.resized()
         while left and self._wanted:
             drawn, left = left[:self._wanted], left[self._wanted:]
             yield self.drawn(drawn, pending=False)

@@ -8,17 +8,13 @@ import numpy as np
 
 from flashnas.base.errors import RunError
 from flashnas.latency.costs import TableCosts
-from flashnas.runs.front import FrontEntry, recorded
+from flashnas.runs.front import FRONT_FIGURES, FrontEntry, recorded
 from flashnas.runs.trial import Trial
 from flashnas.search.objectives import point
 from flashnas.search.pareto import non_dominated
 from flashnas.study.foresight import FIGURES
 from flashnas.study.loop import State
 from flashnas.study.measuring import time_networks
-
-IN_ENTRY = ("loss", "bits_per_byte", "latency_ms", "lower_ms", "upper_ms", "ttft_ms", "tpot_ms",
-            "throughput_tok_s",
-            "memory_gb", "params")
 
 
 def front_of(state: State) -> list[Trial]:
@@ -68,7 +64,7 @@ def entries_of(state: State) -> list[FrontEntry]:
 def _entry(state: State, trial: Trial) -> FrontEntry:
     network, costs = state.record.networks[trial.hash], state.question.costs
     certificate = state.question.certificate if state.correction is None else state.correction.certificate
-    figures = {**{name: getattr(trial, name) for name in IN_ENTRY}, **trial.scores}
+    figures = {**{name: getattr(trial, name) for name in FRONT_FIGURES}, **trial.scores}
     if trial.full_loss is not None:
         figures.update({name: getattr(trial, name) for name in FIGURES})
     if trial.seeds is not None:

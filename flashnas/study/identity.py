@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import flashnas
-from flashnas.base.fingerprint import fingerprint
 from flashnas.executors import Executor
 from flashnas.executors.job import evaluator_name
 from flashnas.latency.costs import OwnCosts
-from flashnas.latency.table import LatencyTable
-from flashnas.runs.identity import Identity
+from flashnas.runs.identity import Identity, table_facts, table_hash
 from flashnas.search import sampler_name
 from flashnas.study.question import Question
 
@@ -56,12 +54,6 @@ def identity_of(question: Question) -> Identity:
     return Identity(record)
 
 
-def table_hash(table: LatencyTable) -> str:
-    """Changes with any row of the table and with its calibration."""
-    return fingerprint([{kind: entry["sha256"] for kind, entry in table.meta["kinds"].items()},
-                        table.calibration])
-
-
 def run_facts(question: Question, out: Path, command: str, executor: Executor) -> dict[str, Any]:
     """All that was asked, all versions: the head of run.yaml."""
     config, space, model = question.config, question.space, question.model
@@ -76,9 +68,7 @@ def run_facts(question: Question, out: Path, command: str, executor: Executor) -
     table = None if not isinstance(question.costs,
                                    OwnCosts) else {"name": evaluator_name(question.costs.function)}
     if model is not None:
-        table = {"name": model.table.name, "device": model.table.device.label or model.table.name,
-                 "stack": model.table.stack, "mode": model.table.default_mode, "weights": model.dtype,
-                 "hash": table_hash(model.table)}
+        table = {**table_facts(model), "hash": table_hash(model.table)}
     return {
         "flashnas": flashnas.__version__, "name": out.name, "command": command,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "finished": None, "seconds": None,

@@ -219,13 +219,13 @@ class State(ABC):
             told.genotypes[place] for place in told.nearest(question.config.recall_floor,
                                                             question.config.cycle_size)]
 
-    def refits(self) -> list[Any]:
+    def resized(self) -> list[Any]:
         """The genotypes of earlier runs that are worth a training at the width that they have here."""
         objectives = self.question.config.objectives
         points = [values for trial in self.record.trials if trial.state == "complete"
                   and (values := point(objectives, vars(trial), trial.scores)) is not None]
         known = np.array(points).reshape(-1, len(objectives))
-        return self.question.refits(known[non_dominated(known)] if len(known) else known)
+        return self.question.resized(known[non_dominated(known)] if len(known) else known)
 
     # -- corrections of the latency --------------------------------------------------------------------------
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.executors.job import Job, fidelities_of
+from flashnas.reuse.resized import MAX_RESIZED, resized_networks
 from flashnas.search.objectives import TRAINED, task_scores
 from flashnas.study.proposer import Proposer
-from flashnas.study.refit import MOST_REFITS, refits
 from flashnas.study.rungs import Rungs, find_rungs, rungs_of
 from flashnas.study.scores import Scores
 from flashnas.study.time_limit import TimeLimit, find_time_limit
@@ -84,11 +84,11 @@ class Question(Proposer):
                 networks[network.hash] = genotype, network, label
         return list(networks.values())
 
-    def refits(self, front: np.ndarray) -> list[Any]:
+    def resized(self, front: np.ndarray) -> list[Any]:
         """The genotypes of the earlier runs whose network in this search nobody trained, the most promising
-        first, at most MOST_REFITS. front: points [N, M] of what is known, all minimised."""
+        first, at most MAX_RESIZED. front: points [N, M] of the trials so far, all minimised."""
         if self.known is None or not self.costs.known:
             return []
-        ranking = refits(self.space, self.fitter, self.costs, self.known, objectives=self.config.objectives,
-                         front=front)
-        return [refit.genotype for refit in ranking[:MOST_REFITS]]
+        ranking = resized_networks(self.space, self.fitter, self.costs, self.known,
+                                   objectives=self.config.objectives, front=front)
+        return [resized.genotype for resized in ranking[:MAX_RESIZED]]
