@@ -191,7 +191,7 @@ class Record:
         self.candidates.append(candidate)
         if candidate.origin == "search":
             new = trial.state in ("complete", "stopped", "failed")
-            self.searched, self.evaluated = self.searched + new, self.evaluated + new - trial.from_bench
+            self.searched, self.evaluated = self.searched + new, self.evaluated + (new and not trial.from_bench)
         return trial
 
     def evaluation(self, candidate: Candidate) -> Evaluation:

@@ -20,6 +20,7 @@ from flashnas.cli.main import main
 from flashnas.latency.prediction import LatencyModel
 from flashnas.reuse.known import known_runs
 from flashnas.search.pareto import hypervolume, non_dominated
+from flashnas.search.random_search import Random
 
 HELPERS = str(Path(foreign_space.__file__).parent)
 ASKED = dict(space="nemotron_flash", table="h100_sxm", workload="decode-8k", measure=False, workers=1, cycle_size=10)
@@ -464,6 +465,26 @@ def test_every_sampler_starts_from_a_run(run, tmp_path, sampler):
     new = found.trials[found.trials["source"] == "evaluator"]
     assert len(new) == 12
     assert not set(new["hash"]) & set(run.trained["hash"])
+
+
+class Repeats(Random):
+    """Proposes a network of the earlier run again, once."""
+
+    repeated = False
+
+    def _propose(self, count):
+        for genotype in super()._propose(count):
+            again, self.repeated = not self.repeated, True
+            yield self.history[0].genotype if again else genotype
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_proposal_that_an_earlier_run_knows_does_not_change_how_many_networks_are_trained(
+        run, tmp_path, asynchronous):
+    found = fn.search(**ASKED, budgets={"latency_ms": 14_000}, trials=11, evaluator=loss, seed=1, sampler=Repeats,
+                      start_from=[str(run.path)], baselines=False, asynchronous=asynchronous, out=tmp_path / "next")
+    assert (found.trials["state"] == "reused").sum() == 1
+    assert found.trials.loc[found.trials["source"] == "evaluator", "hash"].nunique() == 11
 
 
 def test_a_run_that_is_named_twice_is_one_line(run):
