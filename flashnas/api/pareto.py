@@ -162,16 +162,13 @@ def pareto(options: ParetoOptions, *, objects: Mapping[str, Any],
         return Pareto(Run(run.path, run.config, run.trials, run.front), answer)
 
     from flashnas.base.errors import RunError
-    from flashnas.base.files import disk_errors, write_atomic
+    from flashnas.base.files import disk_errors
     from flashnas.report import write_report
     from flashnas.report.terminal import NEXT_SEARCH
-    from flashnas.runs.layout import yaml_text
 
-    paths = [options.out / NEXT_SEARCH.replace(".", f"_{number}." if number > 1 else ".")
-             for number, _ in enumerate(answer.to_train.searches, start=1)]
+    files = {NEXT_SEARCH.replace(".", f"_{number}." if number > 1 else "."): search
+             for number, search in enumerate(answer.to_train.searches, start=1)}
     with disk_errors(f"{options.out}: cannot be written", RunError):
-        run.write(options.out)
-        for path, search in zip(paths, answer.to_train.searches, strict=True):
-            write_atomic(path, yaml_text(search))
+        run.write(options.out, files)
     write_report(options.out)
-    return Pareto(Run.load(options.out), answer, options.out, tuple(paths))
+    return Pareto(Run.load(options.out), answer, options.out, tuple(options.out / name for name in files))

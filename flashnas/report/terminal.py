@@ -30,7 +30,6 @@ from flashnas.reuse.rerank import Reranked
 from flashnas.reuse.resized import Resized
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun, rows
-from flashnas.runs.trial import row_figures
 from flashnas.search.objectives import TRAINED, title_of
 
 if TYPE_CHECKING:
@@ -129,17 +128,17 @@ def _question(answer: Reranked) -> list[str]:
     config = answer.run.config
     limits = ", ".join(f"{name} {limit:,.6g}" for name, limit in config["budgets"].items()) or "none"
     limits += f" with {answer.run.confidence:.0%} confidence" if answer.run.confidence else ""
-    table = (config["table"] or {}).get("device") or (config["table"] or {}).get("name") or "as recorded"
+    table = config["table"] or {}
     workload = config["workload"]
     within = answer.trained - answer.outside - sum(answer.unanswered.values())
-    lines = [f"device    {table}",
+    lines = [f"device    {table.get('device') or table.get('name') or 'as recorded'}",
              f"workload  {workload.get('name') if isinstance(workload, dict) else MISSING}",
              f"budget    {limits}",
-             f"networks  {answer.trained} trained in {len(config['runs'])} run{'s' * (len(config['runs']) > 1)};"
-             f" {within} within the budget, {answer.outside} outside"]
+             f"networks  {answer.trained} trained in {len(config['runs'])}"
+             f" run{'s' * (len(config['runs']) > 1)}; {within} within the budget, {answer.outside} outside"]
     if answer.too_large:
-        lines.append(f"genotypes {answer.genotypes} tried in the runs; {answer.too_large} without a width within"
-                     " the budget")
+        lines.append(f"genotypes {answer.genotypes} tried in the runs; {answer.too_large} without a width"
+                     " within the budget")
     return lines + [f"left out  {count}: {reason}" for reason, count in answer.unanswered.items()]
 
 
@@ -155,12 +154,13 @@ def _to_train(answer: Reranked, next_searches: Sequence[Path]) -> list[str]:
     networks = answer.to_train.networks
     if not networks and not answer.genotypes:
         return []
+    on = "search on from all that the runs know:"
     if networks:
-        lines, on = _networks_to_train(answer), "train the first ones, and search on from all that the runs know:"
+        lines, on = _networks_to_train(answer), f"train the first ones, and {on}"
+    elif answer.too_large == answer.genotypes:
+        lines = ["nothing to train: none of the genotypes fits the budget at any width"]
     else:
-        fit = "none of the genotypes fits the budget at any width" if answer.too_large == answer.genotypes else (
-            "each genotype that fits the budget was tried at its largest width")
-        lines, on = [f"nothing to train: {fit}"], "search on from all that the runs know:"
+        lines = ["nothing to train: each genotype that fits the budget was tried at its largest width"]
     if not answer.to_train.searches:
         return [*lines, f"{on} fn.search(.., start_from=[RUN, ..]) with the evaluator of the runs"]
     if not next_searches:
@@ -186,10 +186,10 @@ def _networks_to_train(answer: Reranked) -> list[str]:
         costs.append(f"about {duration(count * answer.seconds_each)} of one worker, at the mean of the runs")
     factor, unit = latency_unit([resized.metrics.get("latency_ms", 0.0) for resized in networks])
     trained = [name for name in answer.run.objectives if name in TRAINED]
-    header = ("gain", *(f"expected {title_of(name)}" for name in trained), "trained loss", f"latency ({unit})",
-              "width", "architecture")
-    lines = ["; ".join(parts) + (f": {', '.join(costs)}" if costs else ""),
-             *columns([header, *(_network_row(resized, trained, factor) for resized in networks[:MAX_LISTED])])]
+    header = ("gain", *(f"expected {title_of(name)}" for name in trained), "trained loss",
+              f"latency ({unit})", "width", "architecture")
+    listed = [_network_row(resized, trained, factor) for resized in networks[:MAX_LISTED]]
+    lines = ["; ".join(parts) + (f": {', '.join(costs)}" if costs else ""), *columns([header, *listed])]
     return lines + ([f"and {count - MAX_LISTED} more"] if count > MAX_LISTED else [])
 
 
@@ -198,7 +198,7 @@ def _network_row(resized: Resized, trained: list[str], factor: float) -> tuple[s
     latency_ms = resized.metrics.get("latency_ms")
     return (MISSING if resized.gain is None else f"{resized.gain:+.2%}",
             *(MISSING if pair is None else f"{pair[0]:.3f} ± {pair[1]:.3f}" for pair in expected),
-            MISSING if resized.trained is None else loss_words(row_figures(resized.trained.row)),
+            MISSING if resized.trained is None else loss_words(resized.trained.row._asdict()),
             MISSING if latency_ms is None else f"{latency_ms * factor:.2f}", _width(resized),
             compressed(resized.network.notation))
 

@@ -128,8 +128,8 @@ def _check_networks(known: KnownRuns, what: str) -> None:
     for trained in known.networks:
         run = trained.run
         if trained.network is None:
-            raise RunError(f"{run.path}: trial {trained.row.number}: its network cannot be built again without"
-                           f" the space {run.entry('space', 'name')!r} as it was, and {what} needs it;"
+            raise RunError(f"{run.path}: trial {trained.row.number}: its network cannot be built again"
+                           f" without the space {run.entry('space', 'name')!r} as it was, and {what} needs it;"
                            " fn.pareto takes the space")
         if what == "a latency table" and not isinstance(trained.network, Architecture):
             raise ConfigError(f"pareto.table: the networks of {run.path} are not of flashnas, and a latency"

@@ -47,8 +47,8 @@ def to_train(question: NewQuestion, front: np.ndarray) -> ToTrain:
     networks: list[Resized] = []
     fits: list[bool] = []
     searches = []
-    notes += [f"{run.path}: its space {run.entry('space', 'name')!r} is not at hand as it was; what would have"
-              " to be trained of it is not known"
+    notes += [f"{run.path}: its space {run.entry('space', 'name')!r} is not at hand as it was; what would"
+              " have to be trained of it is not known"
               for run, space in zip(known.runs, known.spaces, strict=True) if space is None]
     for space in {space.hash: space for space in known.spaces if space is not None}.values():
         fitter = Fitter(space, costs, question.budgets)
@@ -98,7 +98,8 @@ def none_fits(question: NewQuestion, outside: Sequence[tuple[Any, Mapping[str, f
                 network = space.architectures(genotype)[-1]
                 networks.append((network.notation, costs.metrics(network)))
     notation, metrics = min(networks, key=lambda pair: excess_of(pair[1], question.budgets))
-    listed = ", ".join(f"{b.metric} {metrics[b.metric]:,.4g} (budget {b.limit:,.6g})" for b in question.budgets)
+    listed = ", ".join(f"{budget.metric} {metrics[budget.metric]:,.4g} (budget {budget.limit:,.6g})"
+                       for budget in question.budgets)
     return BudgetError(f"no network of the runs meets the budget; the nearest that is known has {listed}:"
                        f" {notation}")
 

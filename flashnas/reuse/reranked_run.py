@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flashnas.architecture import Architecture
-from flashnas.latency.costs import TableCosts
 from flashnas.latency.metrics import METRICS, PREDICTED
 from flashnas.reuse.known import Trained
 from flashnas.reuse.new_question import NewQuestion
@@ -32,7 +30,7 @@ def network_of(trained: Trained) -> Any:
 
 def reranked_run(question: NewQuestion, within: Sequence[Timed],
                  outside: Sequence[Timed]) -> tuple[RecordedRun, np.ndarray]:
-    """The run, and the points [N, M] of its front. Networks outside the budgets have no loss in its trials."""
+    """The run, and the points [N, M] of its front. Networks outside the budgets have no loss there."""
     names, several = question.objectives, len(question.known.runs) > 1
     scored = [(place, values) for place, (trained, metrics) in enumerate(within) if (values := point(
         names, {**row_figures(trained.row), **metrics}, trained.row.scores)) is not None]
@@ -54,20 +52,20 @@ def reranked_run(question: NewQuestion, within: Sequence[Timed],
 
 def _entry(question: NewQuestion, trained: Trained, metrics: Mapping[str, float], number: int,
            place: int) -> FrontEntry:
-    row, costs, network = trained.row, question.costs, network_of(trained)
+    row, network = trained.row, network_of(trained)
     values = {**row_figures(row), **dict.fromkeys(METRICS), **metrics}
     figures = {name: None if values[name] is None or values[name] != values[name] else float(values[name])
                for name in FRONT_FIGURES}
     if trained.seeds > 1:
         figures.update(seeds=trained.seeds, loss_se=float(values["loss_se"]))
-    if question.certificate and isinstance(costs, TableCosts) and isinstance(network, Architecture):
-        figures["bound_ms"] = question.certificate.bound(costs.estimate(network), "latency_ms")
+    if question.certificate and question.model is not None:
+        figures["bound_ms"] = question.certificate.bound(question.model.estimate(network), "latency_ms")
     origin = {"number": place, "label": row.label or "search", "trial": int(row.number),
               **({"run": trained.run.name} if len(question.known.runs) > 1 else {})}
     return FrontEntry(notation=row.notation, hash=row.hash,
                       architecture=network if isinstance(network, ForeignNetwork) else recorded(network),
                       figures={**figures, **row.scores}, origin=origin, number=number,
-                      path=Path(f"{number:02d}.yaml"), **costs.details(network))
+                      path=Path(f"{number:02d}.yaml"), **question.costs.details(network))
 
 
 def _config(question: NewQuestion) -> dict[str, Any]:

@@ -122,7 +122,7 @@ class Bayes(SearchAlgorithm):
         """Of its network; 0 where a foreign network does not say."""
         return float(getattr(self.fitted(genotype)[0], "params", None) or 0)
 
-    # -- choosing a batch --------------------------------------------------------------------------------------
+    # -- choosing a batch ------------------------------------------------------------------------------------
 
     def _choose(self, count: int) -> Iterator[Genotype]:
         offsets = np.zeros((self._trained_count, len(self._trained)))
@@ -165,8 +165,8 @@ class Bayes(SearchAlgorithm):
 
     def _reference(self, losses: Sequence[np.ndarray], model: LossModel, exact: np.ndarray) -> np.ndarray:
         """Where gains end. Of an exact objective: a tenth of the range beyond the highest value in the space.
-        Of a modelled loss: what half of random candidates are expected to reach, and at least a tenth of the range
-        beyond the best. With the worst loss in its place, nearly all gain would lie at the fast end of the
+        Of a modelled loss: what half of random candidates are expected to reach, and at least a tenth of the
+        range beyond the best. With the worst loss in its place, nearly all gain would lie at the fast end of the
         front."""
         sample = self._sample()
         sampled = np.array([self._exact_of(g) for g in sample]).reshape(len(sample), exact.shape[1])
@@ -199,7 +199,7 @@ class Bayes(SearchAlgorithm):
             return np.zeros(len(genotypes))
         return self.prior.value_of([self.fitted(genotype)[0] for genotype in genotypes])
 
-    # -- the pool ----------------------------------------------------------------------------------------------
+    # -- the pool --------------------------------------------------------------------------------------------
 
     def _pool(self, model: LossModel, points: np.ndarray, reference: np.ndarray) -> list[Genotype]:
         """Fresh, feasible, distinct genotypes; may be empty in an exhausted space."""
@@ -237,7 +237,7 @@ class Bayes(SearchAlgorithm):
             else:
                 pool[genotype] = None
 
-    # -- objectives --------------------------------------------------------------------------------------------
+    # -- objectives ------------------------------------------------------------------------------------------
 
     @property
     def _trained_count(self) -> int:
@@ -257,7 +257,7 @@ class Bayes(SearchAlgorithm):
         assert architecture is not None
         return self.goals.known_of(architecture)
 
-    # -- features ----------------------------------------------------------------------------------------------
+    # -- features --------------------------------------------------------------------------------------------
 
     def _row_of(self, genotype: Genotype) -> np.ndarray:
         """Of a feasible genotype."""

@@ -1,4 +1,4 @@
-"""The model of trained qualities that the sampler `bayes` and the ranking of earlier networks share. Imports torch.
+"""The model of trained qualities that `bayes` and the ranking of earlier networks share. Imports torch.
 
 It is a Gaussian process of each quality over features of networks, made for tens of observations. What is
 known of a quality without it (published trainings, a trend in size) is taken off before, and added to what it
@@ -88,9 +88,9 @@ class LossModel:
 
     def __init__(self, features: np.ndarray, columns: Sequence[np.ndarray], *, seed: int,
                  like: LossModel | None = None) -> None:
-        self.processes = [Surrogate(features, column, seed=seed,
-                                    like=None if like is None else like.processes[k])
-                          for k, column in enumerate(columns)]
+        likes: Sequence[Surrogate | None] = [None] * len(columns) if like is None else like.processes
+        self.processes = [Surrogate(features, column, seed=seed, like=fitted)
+                          for column, fitted in zip(columns, likes, strict=True)]
 
     def posterior(self, features: np.ndarray, offsets: Sequence[np.ndarray | float],
                   exact: np.ndarray) -> Posterior:

@@ -36,7 +36,8 @@ def check_objectives(names: Sequence[str], refuse: Callable[[str], NoReturn]) ->
         if list(names).count(name) > 1:
             refuse(f"names {name!r} twice")
     if not 2 <= len(names) <= MAX_OBJECTIVES:
-        refuse(f"must be 2 to {MAX_OBJECTIVES} names, such as loss,latency_ms; got {','.join(names) or 'none'}")
+        refuse(f"must be 2 to {MAX_OBJECTIVES} names, such as loss,latency_ms; got"
+               f" {','.join(names) or 'none'}")
     if not any(name in TRAINED for name in names):
         refuse(f"needs a trained quality ({', '.join(TRAINED)}); got {','.join(names)}")
     return tuple(sorted(names, key=lambda name: name not in TRAINED))

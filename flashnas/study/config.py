@@ -18,7 +18,7 @@ from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP, WORKLOAD_HELP
 from flashnas.search import ALGORITHMS, SHARED_OPTIONS
 from flashnas.search.objectives import DEFAULT, FULL, QUALITY, TRAINED, check_objectives
 
-TIMEOUT_S = 1800.0   # of a training, unless its recipe is longer (study/time_limit.py)
+TIMEOUT_S = 1800.0   # of a training, unless its recipe is longer (study/trainings.py)
 AUTO = "auto"    # of the rungs: where the order of losses is known to agree with that of the final ones
 SEEDS_WITH_RUNGS = 3   # unless asked otherwise: a decision at a rung saw one seed
 RANKINGS = ("full", "short")

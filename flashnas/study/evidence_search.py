@@ -91,21 +91,14 @@ class Foretold:
         if len(places) <= count:
             return list(places)
         latencies = self.latency_ms[list(places)]
-        wanted = np.linspace(latencies[0], latencies[-1], count)
-        return [places[i] for i in sorted({int(np.abs(latencies - value).argmin()) for value in wanted})]
+        levels = np.linspace(latencies[0], latencies[-1], count)
+        return [places[i] for i in sorted({int(np.abs(latencies - value).argmin()) for value in levels})]
 
 
 def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight: Expectations, *, seed: int,
                        min_recall: float | None, candidates: int = CANDIDATES) -> Foretold:
-    """Evolution on the expected full loss and the latency; deterministic for a seed.
-
-    Args:
-        space, fitter: genotypes, and their largest network within the budgets.
-        foresight: the models.
-        seed: of all draws.
-        min_recall: floor that the front keeps; the front without it is searched, too.
-        candidates: genotypes to look at, at most.
-    """
+    """Evolution on the expected full loss and the latency; deterministic for a seed. The front with the recall
+    is searched, and the one without a floor. candidates: genotypes to look at, at most."""
     rng = np.random.default_rng([seed, 1])
     fitted: dict[Any, tuple[Architecture, float]] = {}
     seen: set[Any] = set()
@@ -207,12 +200,12 @@ def pure_stacks(space: OperatorSpace[Any], fitter: Fitter[Any],
 def _fitting(fitter: Fitter[Any], some: Sequence[tuple[str, Architecture]]) -> list[tuple[str, Architecture]]:
     """Those within the budgets, with the recall that is asked for."""
     if fitter.allowed is not None:
-        some = [one for one in some if fitter.allowed(one[1])]
+        some = [pair for pair in some if fitter.allowed(pair[1])]
     if all(budget.metric == "latency_ms" for budget in fitter.budgets):
         latencies = fitter.costs.latencies([network for _, network in some])
-        return [one for one, latency_ms in zip(some, latencies, strict=True)
+        return [pair for pair, latency_ms in zip(some, latencies, strict=True)
                 if latency_ms is not None and fitter.fits({"latency_ms": latency_ms})]
-    return [one for one in some if fitter.fits_network(one[1])]
+    return [pair for pair in some if fitter.fits_network(pair[1])]
 
 
 @functools.lru_cache(maxsize=65_536)

@@ -14,7 +14,7 @@ from flashnas.search.objectives import TRAINED, task_scores
 from flashnas.study.proposer import Proposer
 from flashnas.study.rungs import Rungs, find_rungs, rungs_of
 from flashnas.study.scores import Scores
-from flashnas.study.time_limit import TimeLimit, find_time_limit
+from flashnas.study.trainings import TimeLimit, find_time_limit
 
 
 class Question(Proposer):
@@ -61,6 +61,11 @@ class Question(Proposer):
                                   " latency_ms or a mapping of metrics; got table=None")
         return rungs_of(config, steps, "the evaluator's fidelities", self.note)
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The objectives for which networks are trained on synthetic tasks."""
+        return task_scores(self.config.objectives)
+
     def job(self, network: Any, seed: int | None = None) -> Job:
         """The evaluation of a network; seed: of its training, if it is not that of the search."""
         seed = self.config.seed if seed is None else seed
@@ -71,8 +76,7 @@ class Question(Proposer):
         assert self.recipe is not None
         assert self.dataset is not None
         return Job(architecture=network, dataset=str(self.dataset.folder), recipe=self.recipe.to_dict(),
-                   seed=seed,
-                   tasks=task_scores(self.config.objectives), processes=self.config.processes_per_candidate)
+                   seed=seed, tasks=self.tasks, processes=self.config.processes_per_candidate)
 
     def known_networks(self) -> list[tuple[Any, Any, str]]:
         """Genotype, network and source of the networks of the space within the budgets that a bench or an
