@@ -129,8 +129,8 @@ def _check_networks(known: KnownRuns, what: str) -> None:
         run = trained.run
         if trained.network is None:
             raise RunError(f"{run.path}: trial {trained.row.number}: its network cannot be built again"
-                           f" without the space {run.entry('space', 'name')!r} as it was, and {what} needs it;"
-                           " fn.pareto takes the space")
+                           f" without the space {run.entry('space', 'name')!r} as it was, and {what} needs"
+                           " it; fn.pareto takes the space")
         if what == "a latency table" and not isinstance(trained.network, Architecture):
             raise ConfigError(f"pareto.table: the networks of {run.path} are not of flashnas, and a latency"
                               " table cannot answer for them; give a function network -> latency_ms")

@@ -68,8 +68,8 @@ def _search(question: NewQuestion, space_hash: str, count: int) -> list[dict[str
     """The options of a search from the runs for the new question, at most one."""
     run = next(run for run, space in zip(question.known.runs, question.known.spaces, strict=True)
                if space is not None and space.hash == space_hash)
-    asked = run.entry("question")
-    if asked.get("recipe") is None or question.model is None:
+    recorded = run.entry("question")
+    if recorded.get("recipe") is None or question.model is None:
         return []
     name, workload = str(run.entry("space", "name")), question.model.workload
     shipped = name in shipped_names("search_spaces", ".yaml")
@@ -80,9 +80,9 @@ def _search(question: NewQuestion, space_hash: str, count: int) -> list[dict[str
         f"dtype={workload.dtype}",
         "mode": question.mode, "budgets": dict(question.limits),
         "objectives": None if question.objectives == DEFAULT else list(question.objectives),
-        "rank_by": None if asked.get("rank_by") == "full" else asked.get("rank_by"),
-        "confidence": question.confidence, "data": asked.get("data"), "tokenizer": asked.get("tokenizer"),
-        "seed": asked["seed"], "start_from": [str(run.path) for run in question.known.runs],
+        "rank_by": None if recorded.get("rank_by") == "full" else recorded.get("rank_by"),
+        "confidence": question.confidence, "data": recorded.get("data"), "tokenizer": recorded.get("tokenizer"),
+        "seed": recorded["seed"], "start_from": [str(run.path) for run in question.known.runs],
         "trials": 2 * min(count, MAX_RESIZED) or MAX_RESIZED}
     return [{name: value for name, value in options.items() if value not in (None, {})}]
 

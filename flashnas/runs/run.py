@@ -108,8 +108,8 @@ class RecordedRun:
     def objectives(self) -> tuple[str, ...]:
         """What the front is drawn for."""
         names = self.entry("objectives")
-        known = tuple(name for name in names if name in OBJECTIVES) if isinstance(names, list) else ()
-        return known if len(known) > 1 else DEFAULT
+        valid = tuple(name for name in names if name in OBJECTIVES) if isinstance(names, list) else ()
+        return valid if len(valid) > 1 else DEFAULT
 
     @property
     def further_objectives(self) -> tuple[str, ...]:
@@ -147,11 +147,11 @@ class RecordedRun:
         return self._once(self.trials[self.quality].notna()
                           & self.trials["state"].isin(SCORED)) if self.ranks_full else self.trained
 
-    def _once(self, wanted: pd.Series) -> pd.DataFrame:
-        """The wanted trials that have a latency, each network once."""
-        known = self.trials[wanted & self.trials["latency_ms"].notna()]
-        identity = known["hash"].where(known["hash"] != "", known["notation"])
-        return known[~identity.duplicated()]
+    def _once(self, mask: pd.Series) -> pd.DataFrame:
+        """The trials of a mask that have a latency, each network once."""
+        trials = self.trials[mask & self.trials["latency_ms"].notna()]
+        identity = trials["hash"].where(trials["hash"] != "", trials["notation"])
+        return trials[~identity.duplicated()]
 
     @functools.cached_property
     def answer(self) -> Answer | None:

@@ -60,7 +60,7 @@ class Bayes(SearchAlgorithm):
         super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals)
         self.initial = check_whole("bayes: initial", initial, 2)
         self.pool_size = check_whole("bayes: pool", pool, 8)
-        self._asked = 0
+        self._drawn = 0
         self._design: list[Genotype] = []                # the next candidates before there is a model
         self._row = functools.lru_cache(maxsize=REMEMBERED)(self._row_of)
         self._fitted_model: LossModel | None = None      # the last one whose hyper-parameters were fitted
@@ -71,7 +71,7 @@ class Bayes(SearchAlgorithm):
         self._sampled: list[Genotype] | None = None
 
     def _take_in(self, evaluation: Evaluation) -> None:
-        self._asked += 1  # it takes the place of a random candidate at the start
+        self._drawn += 1  # it takes the place of a random candidate at the start
         self._learn(evaluation)
 
     def _learn(self, evaluation: Evaluation) -> None:
@@ -89,8 +89,8 @@ class Bayes(SearchAlgorithm):
 
     def _propose(self, count: int) -> Iterator[Genotype]:
         complete = sum(values is not None for values in self._values)
-        random = count if complete < 2 else min(max(self.initial - self._asked, 0), count)
-        self._asked += count
+        random = count if complete < 2 else min(max(self.initial - self._drawn, 0), count)
+        self._drawn += count
         for _ in range(random):
             yield self._start()
         if random < count:
@@ -166,8 +166,8 @@ class Bayes(SearchAlgorithm):
     def _reference(self, losses: Sequence[np.ndarray], model: LossModel, exact: np.ndarray) -> np.ndarray:
         """Where gains end. Of an exact objective: a tenth of the range beyond the highest value in the space.
         Of a modelled loss: what half of random candidates are expected to reach, and at least a tenth of the
-        range beyond the best. With the worst loss in its place, nearly all gain would lie at the fast end of the
-        front."""
+        range beyond the best. With the worst loss in its place, nearly all gain would lie at the fast end of
+        the front."""
         sample = self._sample()
         sampled = np.array([self._exact_of(g) for g in sample]).reshape(len(sample), exact.shape[1])
         corner = []

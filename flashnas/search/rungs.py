@@ -78,5 +78,4 @@ def front_chances(expected: Forecast, costs_NJ: np.ndarray, finished_FM: np.ndar
     cheaper_NN = (costs_NJ[None, :, :] <= costs_NJ[:, None, :]).all(axis=2) & ~np.eye(len(costs_NJ),
                                                                                       dtype=bool)
     among = np.where(cheaper_NN, expected.below_each_other(), 1.0).min(axis=1)
-    found: np.ndarray = np.minimum(alone, among)
-    return found
+    return np.asarray(np.minimum(alone, among))

@@ -97,8 +97,8 @@ class Foretold:
 
 def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight: Expectations, *, seed: int,
                        min_recall: float | None, candidates: int = CANDIDATES) -> Foretold:
-    """Evolution on the expected full loss and the latency; deterministic for a seed. The front with the recall
-    is searched, and the one without a floor. candidates: genotypes to look at, at most."""
+    """Evolution on the expected full loss and the latency; deterministic for a seed. The front with the
+    recall is searched, and that without a floor. candidates: genotypes to look at, at most."""
     rng = np.random.default_rng([seed, 1])
     fitted: dict[Any, tuple[Architecture, float]] = {}
     seen: set[Any] = set()

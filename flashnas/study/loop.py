@@ -20,7 +20,7 @@ from flashnas.base.settings import MAX_SEED
 from flashnas.executors.base import Ended, Flow
 from flashnas.runs.trial import outcome_key
 from flashnas.search.pareto import non_dominated
-from flashnas.search.rungs import Pause
+from flashnas.search.rungs import Pause, decide
 from flashnas.study.record import Candidate, Record, Stopped
 from flashnas.study.self_correction import SelfCorrection
 
@@ -130,10 +130,12 @@ class State(ABC):
         finished += [(record.point_of(key, (record.outcomes[key].score or {})["loss"]), None)
                      for key in further]
         curves = [(record.outcomes[outcome_key(key, rung=rung)].score or {})["curve"] for key in keys]
-        return self.question.rungs.decide(
+        rungs = self.question.rungs
+        return decide(
             curves, [record.point_of(key, 0.0)[1:] for key in keys],
-            finished=[values for values, _ in finished],
-            curves=[curve for _, curve in finished if curve is not None], at_least_one=at_least_one)
+            finished=[values for values, _ in finished], tokens=rungs.whole, chance=rungs.chance,
+            curves=[*rungs.curves, *(curve for _, curve in finished if curve is not None)],
+            at_least_one=at_least_one)
 
     def stop(self, key: str, rung: int, pause: Pause, place: int) -> None:
         """The network at this place of a decision does not train on."""

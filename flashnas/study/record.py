@@ -105,8 +105,8 @@ class Record:
     def remember(self, network: Any, score: dict[str, Any] | None, reason: str = "", *,
                  rung: int | None = None,
                  seed: int | None = None, candidate: Candidate | None = None) -> None:
-        """Record how an evaluation ended, or that it paused at a rung, as an Outcome, with the genotype of the
-        candidate if the search proposed it."""
+        """Record how an evaluation ended, or that it paused at a rung, as an Outcome; with the genotype of
+        the candidate if the search proposed it."""
         outcome = Outcome(hash=network.hash, notation=network.notation, score=score, reason=reason,
                           rung=None if score is None else rung, seed=seed)
         costs = self.question.costs
