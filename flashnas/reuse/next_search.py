@@ -81,8 +81,9 @@ def _search(question: NewQuestion, space_hash: str, count: int) -> list[dict[str
         "mode": question.mode, "budgets": dict(question.limits),
         "objectives": None if question.objectives == DEFAULT else list(question.objectives),
         "rank_by": None if recorded.get("rank_by") == "full" else recorded.get("rank_by"),
-        "confidence": question.confidence, "data": recorded.get("data"), "tokenizer": recorded.get("tokenizer"),
-        "seed": recorded["seed"], "start_from": [str(run.path) for run in question.known.runs],
+        "confidence": question.confidence, "data": recorded.get("data"),
+        "tokenizer": recorded.get("tokenizer"), "seed": recorded["seed"],
+        "start_from": [str(run.path) for run in question.known.runs],
         "trials": 2 * min(count, MAX_RESIZED) or MAX_RESIZED}
     return [{name: value for name, value in options.items() if value not in (None, {})}]
 

@@ -46,11 +46,10 @@ class Bayes(SearchAlgorithm):
     candidates.
 
     The first `initial` candidates spread over the latencies. Then a cycle's candidates are chosen one after
-    another as
-    a kriging believer: each pick counts as observed at its mean, which leaves the mean as it is, shrinks the
-    variance around it and moves the front. The pool (about `pool` genotypes): half random, half mutants of
-    the front and of the best, then mutants of the pool's best. Failed candidates get the worst loss modelled,
-    so that similar ones are avoided.
+    another as a kriging believer: each pick counts as observed at its mean, which leaves the mean as it is,
+    shrinks the variance around it and moves the front. The pool (about `pool` genotypes): half random, half
+    mutants of the front and of the best, then mutants of the pool's best. Failed candidates get the worst
+    loss modelled, so that similar ones are avoided.
     """
 
     name = "bayes"
@@ -98,9 +97,8 @@ class Bayes(SearchAlgorithm):
 
     def _start(self) -> Genotype:
         """The next candidate before there is a model. Of DESIGN times `initial` random ones, cut into
-        `initial` ranges
-        of latency, each range gives the network with the most parameters: they spread over the front, and
-        size is what most often lowers a loss."""
+        `initial` ranges of latency, each range gives the network with the most parameters: they spread over
+        the front, and size is what most often lowers a loss."""
         for genotype in () if self.prior is None else self.prior.best:
             if self.fresh(genotype):
                 return genotype

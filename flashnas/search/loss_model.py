@@ -88,9 +88,9 @@ class LossModel:
 
     def __init__(self, features: np.ndarray, columns: Sequence[np.ndarray], *, seed: int,
                  like: LossModel | None = None) -> None:
-        likes: Sequence[Surrogate | None] = [None] * len(columns) if like is None else like.processes
-        self.processes = [Surrogate(features, column, seed=seed, like=fitted)
-                          for column, fitted in zip(columns, likes, strict=True)]
+        likes = [None] * len(columns) if like is None else like.processes
+        self.processes: list[Surrogate] = [Surrogate(features, column, seed=seed, like=fitted)
+                                           for column, fitted in zip(columns, likes, strict=True)]
 
     def posterior(self, features: np.ndarray, offsets: Sequence[np.ndarray | float],
                   exact: np.ndarray) -> Posterior:

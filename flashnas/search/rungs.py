@@ -68,9 +68,8 @@ def front_chances(expected: Forecast, costs_NJ: np.ndarray, finished_FM: np.ndar
     costly.
 
     Over the finished networks it is exact. The other candidates of the cycle are taken one at a time, and the
-    smallest
-    of these probabilities is the result: an upper bound, which drops nobody whom the joint probability would
-        keep.
+    smallest of these probabilities is the result: an upper bound, which drops nobody whom the joint
+    probability would keep.
     """
     cheaper_NF = (finished_FM[None, :, 1:] <= costs_NJ[:, None, :]).all(axis=2)
     level = np.where(cheaper_NF, finished_FM[None, :, 0], np.inf).min(axis=1, initial=np.inf)

@@ -27,9 +27,8 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: Any = None, space: A
     """Load and check all parts of a search.
 
     Objects take the place of the names in `config`, as `fn.search` describes them. A space whose networks are
-    not `flashnas.Architecture` needs an `evaluator`, and no latency table. Where neither a table nor a function
-    of the user's gives metrics, the evaluator returns them with the loss, and budgets are not possible. note
-    receives lines for the user.
+    not `flashnas.Architecture` needs an `evaluator`, and no latency table. Where neither a table nor a
+    function gives metrics, the evaluator returns them with the loss, and budgets are not possible.
 
     Raises:
         FlashnasError: in one line, for whatever cannot work.
