@@ -7,6 +7,7 @@ that opens or lists something in the repository ends with an error, so that noth
 """
 
 import os
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -22,7 +23,7 @@ import os, sys
 ROOT, ALLOWED = {str(ROOT)!r} + os.sep, {str(SITE)!r} + os.sep
 def guard(event, arguments):
     if event in ("open", "os.listdir", "os.scandir") and arguments and isinstance(arguments[0], (str, os.PathLike)):
-        path = os.path.realpath(arguments[0])
+        path = os.path.realpath(arguments[0]) + os.sep
         if path.startswith(ROOT) and not path.startswith(ALLOWED):
             os.write(2, f"{{path}} was read from the repository\\n".encode())
             os._exit(99)
@@ -39,6 +40,7 @@ COMMANDS = [
     "flashnas train pareto.yaml --tokens 4096 --threads 1 --out trained",
     "flashnas export trained --to hf --out exported",
     "flashnas list plugins",
+    "flashnas estimate '1024: 2x(gsc f a f)'",                                        # the operator of the plugin
     f"flashnas search --space plugin/search_space.yaml --workload chat --budget-ms 200 {SEARCH} --out plugged",
 ]
 
@@ -70,11 +72,11 @@ def main(wheel: str) -> None:
                                  capture_output=True)
         assert guarded.returncode == 99, "the new environment can read the repository unseen"
         place = subprocess.run([*python, "import flashnas; print(flashnas.__file__)"], cwd=folder, env=environment,
-                               check=True, capture_output=True, text=True).stdout
+                               check=True, stdout=subprocess.PIPE, text=True).stdout
         assert place.startswith(str(folder)), f"flashnas was imported from {place}"
         for command in COMMANDS:
             print(f"== {command}", flush=True)
-            words = command.split()
+            words = shlex.split(command)
             if words[1] == "train":
                 words[2] = str(min((folder / "run" / "pareto").glob("*.yaml")))
             subprocess.run([programs / "flashnas", *words[1:]], check=True, cwd=folder, env=environment,
