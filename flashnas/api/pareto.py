@@ -101,7 +101,7 @@ class Pareto:
         return {**self.found.to_dict(), "out": None if self.path is None else str(self.path)}
 
     def __str__(self) -> str:
-        from flashnas.report.terminal import pareto_text
+        from flashnas.report.terminal_pareto import pareto_text
 
         text = pareto_text(self.found)
         if self.path is None:

@@ -66,12 +66,13 @@ class Run(study_run.RecordedRun):
             RunError: there is no figure of that name.
         """
         from flashnas.base.hints import one_of
-        from flashnas.report.plots import FIGURES, FURTHER
+        from flashnas.report.draw_plotly import draw_plotly
+        from flashnas.report.figures import FIGURES, FURTHER
 
         drawn = {**FIGURES, **FURTHER}
         if name not in drawn:
             raise RunError(one_of("figure", name, drawn))
-        return drawn[name](self)
+        return draw_plotly(drawn[name](self))
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the report as one HTML page.

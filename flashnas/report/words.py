@@ -10,10 +10,16 @@ from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import KNOWN
 
+MARKS = {RECOMMENDED: "recommended", TIED: "not told apart", "": ""}
 MAX_ORIGIN = 22  # letters of the column `from`
 PARTS = {"tokens_repeated": "repeated, because checkpoints were out of reach", "tokens_tasks": "on synthetic"
                                                                                                " tasks",
          "tokens_seeds": "for further seeds of the front"}  # of the tokens of a run
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 network`, `2 networks`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def counts_line(run: RecordedRun) -> str:

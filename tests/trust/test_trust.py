@@ -12,7 +12,7 @@ from scipy import stats
 
 from flashnas.base.errors import RunError
 from flashnas.report.still_figures import draw_trust, trust_points
-from flashnas.report.terminal_studies import headline, trust_text, verdict
+from flashnas.report.terminal_trust import headline, trust_text, verdict
 from flashnas.training.store import read_table
 from flashnas.trust.analysis import analyse, expected_minimum, interval, kendall, spearman
 from flashnas.trust.study import RankedTraining
