@@ -121,8 +121,7 @@ def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None)
     from flashnas.latency.prediction import LatencyModel
     from flashnas.latency.table import LatencyTable
     from flashnas.latency.workload import load_workload
-    from flashnas.report.draw_matplotlib import draw_matplotlib
-    from flashnas.report.study_figures import scaling_picture
+    from flashnas.report.study_figures import save, scaling_picture
     from flashnas.report.terminal_studies import scaling_headline, scaling_text
     from flashnas.trust.depth_width import Sizes, findings
     from flashnas.trust.scaling_grid import block
@@ -144,7 +143,7 @@ def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None)
                              size in sizes.ladder()]}
     best = None if options.budget_ms is None else sizes.best(options.budget_ms)
     picture = scaling_picture(found, sizes, scaling_headline(summary), best, options.budget_ms)
-    draw_matplotlib(picture).savefig(out / PICTURE, format="png")
+    save(picture, out / PICTURE)
     write_atomic(out / FOUND, json.dumps(summary, indent=1))
     return Figures(summary, lambda found: f"{scaling_text(found)}\n\ntrainings {file}\npicture  "
                                            f" {out / PICTURE}")

@@ -217,11 +217,12 @@ def claims(rows: Sequence[PublishedRow], pairs: Iterable[tuple[Stack, Stack]],
     for first, second in pairs:
         by_group: dict[str, list[float]] = defaultdict(list)
         for (left, right), group_gaps in gaps.items():
-            same = {*left} - {(NO_FFN, 1.0)} == {*right} - {(NO_FFN, 1.0)}
-            sign = (0 if first.ffn is not None and not same else 1 if first.holds(left) and second.holds(right)
-                    else -1 if first.holds(right) and second.holds(left) else 0)
-            for group, gap in group_gaps.items() if sign else ():
-                by_group[group].append(sign * gap)
+            if first.ffn is not None and {*left} ^ {*right} != {(NO_FFN, 1.0)}:
+                continue
+            forward, back = (first.holds(one) and second.holds(other) for one, other in
+                             ((left, right), (right, left)))
+            for group, gap in group_gaps.items() if forward or back else ():
+                by_group[group].append(gap if forward else -gap)
         claimed[first, second] = [
             Claim(group=group, sources=tuple(sorted({rows[place].source for place in places[group]} - {""})),
                   least=min(values), most=max(values)) for group, values in by_group.items()]

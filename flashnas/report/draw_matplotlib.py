@@ -1,4 +1,4 @@
-"""A Picture as a still picture: a matplotlib figure, drawn without a display. Dollar signs are not mathematics."""
+"""A Picture as a matplotlib figure, drawn without a display. Dollar signs are not mathematics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
-from flashnas.report.marks import Axis, Bars, Key, Label, Line, Panel, Picture, Points, Rule, Whiskers
+from flashnas.report.marks import Scale, Bars, Key, Label, Line, Panel, Picture, Points, Guide, Whiskers
 from flashnas.report.palette import INK, MUTED, RULE, SOFT
 
 PIXELS, DPI = 96, 132    # to an inch: of the lengths of a picture, and of the file
@@ -34,7 +34,8 @@ def draw_matplotlib(picture: Picture) -> Figure:
     figure = Figure((picture.width / PIXELS, tall / PIXELS), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     with matplotlib.rc_context({"font.family": "sans-serif", "font.size": 13 * POINT}):
-        figure.text(22 / picture.width, 1 - 32 / tall, _plain(picture.title), fontsize=14, weight="bold", color=INK)
+        figure.text(22 / picture.width, 1 - 32 / tall, _plain(picture.title), fontsize=14, weight="bold",
+                    color=INK)
         figure.text(22 / picture.width, 1 - 58 / tall, _plain(picture.subtitle), color=MUTED)
         if not rows:
             figure.text(0.5, 0.5, _plain(picture.empty), ha="center", color=MUTED)
@@ -46,7 +47,8 @@ def draw_matplotlib(picture: Picture) -> Figure:
             row, column = divmod(place, columns)
             top = TOP + sum(heights[:row]) + GAP * row
             axes = figure.add_axes(
-                ((LEFT + widths[:column].sum() + APART * column) / picture.width, 1 - (top + panel.height) / tall,
+                ((LEFT + widths[:column].sum() + APART * column) / picture.width,
+                 1 - (top + panel.height) / tall,
                  widths[column] / picture.width, panel.height / tall),
                 sharex=first if picture.shared and columns == 1 else None)
             first = first or axes
@@ -66,16 +68,20 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         match mark:
             case Points():
                 edges = mark.edge or mark.fill
-                axes.scatter(mark.x, mark.y, s=(mark.size * SCALE.get(mark.shape, 1) * POINT) ** 2, zorder=order,
-                             marker=MARKERS[mark.shape], alpha=mark.opacity, linewidths=mark.edge_width * POINT,
+                axes.scatter(mark.x, mark.y, s=(mark.size * SCALE.get(mark.shape, 1) * POINT) ** 2,
+                             zorder=order,
+                             marker=MARKERS[mark.shape], alpha=mark.opacity,
+                             linewidths=mark.edge_width * POINT,
                              **({"color": edges} if mark.shape == "cross" else
                                 {"facecolors": mark.fill, "edgecolors": edges}))
             case Line():
-                axes.plot(_numbers(mark.x), _numbers(mark.y), color=mark.colour, linewidth=mark.width, zorder=order,
+                axes.plot(_numbers(mark.x), _numbers(mark.y), color=mark.colour, linewidth=mark.width,
+                          zorder=order,
                           linestyle=(0, (4, 3)) if mark.dash else "-", marker="o" if mark.marker else "",
                           markersize=mark.marker * POINT, drawstyle="steps-post" if mark.steps else "default")
             case Whiskers():
-                axes.errorbar(mark.x, mark.y, linestyle="none", ecolor=mark.colour, elinewidth=1.1, capsize=2.5,
+                axes.errorbar(mark.x, mark.y, linestyle="none", ecolor=mark.colour, elinewidth=1.1,
+                              capsize=2.5,
                               zorder=order, **{"xerr" if mark.along_x else "yerr": (mark.low, mark.high)})
             case Bars():
                 how: dict[str, Any] = {"color": mark.colour, "edgecolor": "white", "linewidth": 0.5,
@@ -84,7 +90,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
                     axes.barh(mark.at, mark.length, left=mark.start, height=mark.thickness, **how)
                 else:
                     axes.bar(mark.at, mark.length, bottom=mark.start, width=mark.thickness, **how)
-            case Rule():
+            case Guide():
                 line = axes.axvline if mark.upright else axes.axhline
                 line(mark.at, color=mark.colour, linestyle="--", linewidth=1.3, zorder=2)
                 if mark.upright:
@@ -95,11 +101,14 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
                               transform=axes.get_yaxis_transform())
             case Label():
                 axes.annotate(
-                    _plain(mark.text), (mark.x, mark.y), xytext=(mark.dx * POINT, mark.dy * POINT), zorder=order,
+                    _plain(mark.text), (mark.x, mark.y), xytext=(mark.dx * POINT, mark.dy * POINT),
+                    zorder=order,
                     textcoords="offset points", ha="left" if mark.left else "center", va="center", fontsize=9,
                     color=mark.colour, weight="bold" if mark.strong else "normal", annotation_clip=False,
-                    bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
-                    arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.7, "shrinkB": 5, "shrinkA": 0})
+                    bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none",
+                          "alpha": 0.75},
+                    arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.7, "shrinkB": 5,
+                                "shrinkA": 0})
     if panel.note:
         axes.text(0.98, 0.03, _plain(panel.note), transform=axes.transAxes, ha="right", color=MUTED)
     axes.set_title(_plain(panel.heading), loc="left", fontsize=10, color=INK)
@@ -107,7 +116,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     _set_axis(axes, "y", panel.y)
 
 
-def _set_axis(axes: Axes, side: str, axis: Axis) -> None:
+def _set_axis(axes: Axes, side: str, axis: Scale) -> None:
     ticks = axes.xaxis if side == "x" else axes.yaxis
     values: dict[str, Any] = {f"{side}label": _plain(axis.title)}
     if axis.log:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flashnas.report.marks import Axis, Bars, Key, Label, Line, Mark, Panel, Picture, Rule, Whiskers
+from flashnas.report.marks import Scale, Bars, Key, Label, Line, Mark, Panel, Picture, Guide, Whiskers
 from flashnas.report.palette import (
     FAINT,
     INK,
@@ -51,7 +51,8 @@ def hypervolume(run: RecordedRun) -> Picture:
     shares = bool(run.further_objectives) or "latency_ms" not in run.objectives
     factor, unit = latency_unit([series.reference[0]])
     if shares:
-        factor, words = 1 / (series.hypervolume[-1] or 1.0), f"volume in {' by '.join(run.objectives)}, as a share of the last"
+        factor = 1 / (series.hypervolume[-1] or 1.0)
+        words = f"volume in {' by '.join(run.objectives)}, as a share of the last"
     else:
         words = (f"area between the front and the point ({number(series.reference[0] * factor, 4, unit)},"
                  f" {number(series.reference[1])} nats)")
@@ -62,10 +63,10 @@ def hypervolume(run: RecordedRun) -> Picture:
                                                                                     strict=True)])]
     alone = None if series.baselines is None or shares else series.baselines * factor
     if alone is not None:
-        marks.append(Rule(at=alone, colour=MUTED, text="pure-operator baselines alone"))
+        marks.append(Guide(at=alone, colour=MUTED, text="pure-operator baselines alone"))
     return Picture(title=title, subtitle=f"{words}; higher is better", panels=[Panel(
-        x=Axis(title="networks trained, in the order of the search", range=(0, 1.04 * len(values))),
-        y=Axis(title=f"hypervolume ({'share of the last' if shares else f'{unit} · nats'})", percent=shares,
+        x=Scale(title="networks trained, in the order of the search", range=(0, 1.04 * len(values))),
+        y=Scale(title=f"hypervolume ({'share of the last' if shares else f'{unit} · nats'})", percent=shares,
                range=(0, 1.08 * max(*values, alone or 0.0) or 1.0)), marks=marks, height=HEIGHT)])
 
 
@@ -73,20 +74,24 @@ def operator_share(run: RecordedRun) -> Picture:
     """Share of each kind of operator along the relative depth, in the front and in all networks."""
     title = "Operators along the depth"
     best, searched = front(run), run.scored[run.scored["origin"] == "search"]
-    panels = [(f"the front{'' if run.front else ' so far'}: {counted(len(best), 'network')}", depth_shares(best["notation"])),
-              (f"all that the search {'found' if run.untrained else 'trained'}: {counted(len(searched), 'network')}",
-               depth_shares(searched["notation"]))]
-    panels = [(name, shares) for name, shares in panels if not shares.empty]
+    names = (f"the front{'' if run.front else ' so far'}",
+             f"all that the search {'found' if run.untrained else 'trained'}")
+    panels = [(f"{name}: {counted(len(networks), 'network')}", shares) for name, networks in
+              zip(names, (best, searched),
+                  strict=True) if not (shares := depth_shares(networks["notation"])).empty]
     if not panels:
         return Picture(title=title, empty="No trained network with a readable notation.")
     kinds = sorted({kind for _, shares in panels for kind in shares.columns}, key=operator_order)
     return Picture(
-        title=title, subtitle="mean share of each operator in equal slices from the first operator to the last",
-        columns=len(panels), keys=[Key(text=operator_label(kind), shape="square", colour=operator_colour(kind),
+        title=title,
+        subtitle="mean share of each operator in equal slices from the first operator to the last",
+        columns=len(panels), keys=[Key(text=operator_label(kind), shape="square",
+                                       colour=operator_colour(kind),
                                        group=kind) for kind in kinds],
         panels=[Panel(heading=name, height=HEIGHT, marks=list(_slices(shares)),
-                      x=Axis(title="relative depth (%)", range=(0, 100), grid=False),
-                      y=Axis(title="" if place else "share of the operators", range=(0, 1), percent=True, grid=False))
+                      x=Scale(title="relative depth (%)", range=(0, 100), grid=False),
+                      y=Scale(title="" if place else "share of the operators", range=(0, 1), percent=True,
+                             grid=False))
                 for place, (name, shares) in enumerate(panels)])
 
 
@@ -94,23 +99,25 @@ def _slices(shares: pd.DataFrame) -> Iterable[Bars]:
     below = np.zeros(len(shares))
     for kind in shares.columns:
         label = operator_label(kind)
-        yield Bars(at=list(shares.index * 100), start=list(below), length=list(shares[kind]), thickness=94 / DEPTH_BINS,
+        yield Bars(at=shares.index * 100, start=below, length=shares[kind], thickness=94 / DEPTH_BINS,
                    colour=operator_colour(kind), group=kind, hover=[
-                       f"{label}\n{share:.0%} at {100 * depth:.0f} % of the depth" for depth, share in shares[kind].items()])
+                       f"{label}\n{share:.0%} at {100 * depth:.0f} % of the depth"
+                       for depth, share in shares[kind].items()])
         below = below + shares[kind].to_numpy()
 
 
 def latency_by_operator(run: RecordedRun) -> Picture:
     """Latency of each finalist: operators by colour, kernels by segment, sources by hatching."""
     return _latencies(run, "Latency of each finalist by operator",
-                      "one segment per kernel; hatched: not measured but derived or roofline; whisker: lower to upper"
-                      " bound", "operator", ["operator", "kernel", "label", "source"])
+                      "one segment per kernel; hatched: not measured but derived or roofline; whisker: lower"
+                      " to upper bound", "operator", ["operator", "kernel", "label", "source"])
 
 
 def latency_by_kernel(run: RecordedRun) -> Picture:
     """The same latencies by family of kernels."""
     return _latencies(run, "Latency of each finalist by kernel",
-                      "the same milliseconds, grouped by what the device executes", "family", ["family", "source"])
+                      "the same milliseconds, grouped by what the device executes", "family",
+                      ["family", "source"])
 
 
 def _latencies(run: RecordedRun, title: str, subtitle: str, by: str, columns: list[str]) -> Picture:
@@ -130,7 +137,8 @@ def _latencies(run: RecordedRun, title: str, subtitle: str, by: str, columns: li
                *sorted(set(parts["source"]) - set(SOURCE_HATCHES))]
     marks: list[Mark] = [_segments(part, names, factor, unit, str(look(part[by].iloc[0])))
                          for _, part in parts.groupby(columns, sort=False)]
-    keys = [*(Key(text=operator_label(name), shape="square", colour=str(look(name)), group=name) for name in groups),
+    keys = [*(Key(text=operator_label(name), shape="square", colour=str(look(name)),
+                  group=name) for name in groups),
             *(Key(text=f"source: {name}", shape="square", colour=SOFT, hatch=SOURCE_HATCHES.get(name, "."))
               for name in sources)]
     bounded = [entry for entry in run.front if entry.name in names and all(
@@ -139,12 +147,13 @@ def _latencies(run: RecordedRun, title: str, subtitle: str, by: str, columns: li
     if bounded and by == "operator":
         low, middle, high = (np.array([entry.figures[name] for entry in bounded], dtype=float) * factor
                              for name in ("lower_ms", "latency_ms", "upper_ms"))
-        marks.append(Whiskers(x=list(middle), y=[names.index(entry.name) for entry in bounded],
-                              low=list(middle - low), high=list(high - middle), colour=INK, along_x=True))
+        marks.append(Whiskers(x=middle, y=[names.index(entry.name) for entry in bounded],
+                              low=middle - low, high=high - middle, colour=INK, along_x=True))
         keys.append(Key(text="lower to upper bound", shape="line", colour=INK))
         widest = max(widest, *high)
     return Picture(title=title, subtitle=subtitle, keys=keys, panels=[Panel(
-        x=Axis(title=f"latency of one request ({unit})", range=(0, 1.06 * widest)), y=Axis(names=names, grid=False),
+        x=Scale(title=f"latency of one request ({unit})", range=(0, 1.06 * widest)), y=Scale(names=names,
+                                                                                           grid=False),
         marks=marks, height=max(BAR_HEIGHT * len(names), 60.0))])
 
 
@@ -156,8 +165,8 @@ def _segments(part: pd.DataFrame, names: Sequence[str], factor: float, unit: str
         group, text = first["operator"], f"{operator_label(first['operator'])}\n{first['label']}{kernel}"
     else:
         group = text = first["family"]
-    return Bars(at=[names.index(name) for name in part["finalist"]], start=list(part["start"] * factor),
-                length=list(part["ms"] * factor), colour=colour, along_x=True, group=group,
+    return Bars(at=[names.index(name) for name in part["finalist"]], start=part["start"] * factor,
+                length=part["ms"] * factor, colour=colour, along_x=True, group=group,
                 hatch=SOURCE_HATCHES.get(first["source"], "."), hover=[
                     f"{name} · {text}\n{ms * factor:.4g} {unit}, {share:.1%}\nsource: {first['source']}"
                     for name, ms, share in zip(part["finalist"], part["ms"], part["share"], strict=True)])
@@ -182,21 +191,25 @@ def training_curves(run: RecordedRun) -> Picture:
     colours = dict(zip((row.number for row in marked), SERIES * len(marked), strict=False))
     for row in marked:
         marks.append(Line(
-            x=[point[0] for point in row.curve], y=[point[1] for point in row.curve], colour=colours[row.number],
+            x=[point[0] for point in row.curve], y=[point[1] for point in row.curve],
+            colour=colours[row.number],
             width=2.2 if row.number in final else 1.6, dash=row.number not in final,
             hover=[f"{name_of(run, row)}\n{y:.4f} nats at {x:,.0f} tokens" for x, y in row.curve]))
     last = max(row.curve[-1][0] for row in trials)
     whole, late = (_loss_range(trials, start) for start in (0.0, LATE * last))
-    shifts = _spread([(row.curve[-1][1] - late[0]) / (late[1] - late[0]) * CURVE_HEIGHT for row in marked], LINE,
+    shifts = _spread([(row.curve[-1][1] - late[0]) / (late[1] - late[0]) * CURVE_HEIGHT for row in marked],
+                     LINE,
                      CURVE_HEIGHT)
-    labels = [Label(x=row.curve[-1][0], y=row.curve[-1][1], text=name_of(run, row), dx=30, dy=shift, left=True,
+    labels = [Label(x=row.curve[-1][0], y=row.curve[-1][1], text=name_of(run, row), dx=30, dy=shift,
+                    left=True,
                     colour=colours[row.number], strong=row.number in final)
               for row, shift in zip(marked, shifts, strict=True)]
     axes: list[dict[str, Any]] = [
-        {"heading": "the whole training", "x": Axis(title="tokens seen", range=(0, last)),
-         "y": Axis(title="validation loss (nats per token)", range=whole)},
-        {"heading": f"the last {1 - LATE:.0%} of the tokens", "x": Axis(title="tokens seen", range=(LATE * last, last)),
-         "y": Axis(range=late)}]
+        {"heading": "the whole training", "x": Scale(title="tokens seen", range=(0, last)),
+         "y": Scale(title="validation loss (nats per token)", range=whole)},
+        {"heading": f"the last {1 - LATE:.0%} of the tokens", "x": Scale(title="tokens seen",
+                                                                        range=(LATE * last, last)),
+         "y": Scale(range=late)}]
     solid = "finalists" if best is None else "recommended and not told apart"
     return Picture(title=title, subtitle=f"solid: {solid}; dashed: pure-operator baselines; grey: {grey}",
                    columns=2, shared=False, right=170, panels=[
@@ -234,7 +247,8 @@ def _spread(heights: list[float], gap: float, limit: float) -> list[float]:
 
 FIGURES: dict[str, Callable[[RecordedRun], Picture]] = {
     "front": front_picture, "hypervolume": hypervolume, "operators": operator_share,
-    "latency-by-operator": latency_by_operator, "latency-by-kernel": latency_by_kernel, "curves": training_curves}
+    "latency-by-operator": latency_by_operator, "latency-by-kernel": latency_by_kernel,
+    "curves": training_curves}
 # of some runs: those that rank by the full loss, and those with more than two objectives
 FURTHER: dict[str, Callable[[RecordedRun], Picture]] = {"short-loss": short_loss_picture,
                                                         "objectives": objectives_picture}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flashnas.architecture.folding import compressed
-from flashnas.report.page_figures import drawn, page_figure, still_figure
+from flashnas.report.page_figures import DRAWN, page_figure, still_figure
 from flashnas.report.palette import INK, operator_colour, operator_label, operator_order
 from flashnas.report.plot_data import latency_unit
 from flashnas.report.section import Section, render
@@ -52,7 +52,8 @@ class FinalistsSection(Section):
         kinds = sorted({spec.kind for finalist in run.front for spec in finalist.architecture.operators},
                        key=operator_order)
         return render("finalists.html", columns=columns, run=run,
-                      figure=page_figure(run, "front", drawn(run, "front")) if run.ranks_full else None, measured=_measured_words(run),
+                      figure=page_figure(run, "front", DRAWN["front"](run)) if run.ranks_full else None,
+                      measured=_measured_words(run),
                       finalists=[_shown(run, finalist, factor, objectives) for finalist in run.front],
                       looks={kind: _look(kind) for kind in kinds},
                       legend=[(kind, operator_label(kind).partition(" · ")[2] or kind) for kind in kinds])

@@ -103,16 +103,15 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
             f"{tokens:,} tokens each" if known(tokens) else "")))
     if entry("bench", "name"):
         yield "Bench", entry("bench", "name"), (
-            f"{counted(int((run.trained['source'] == 'bench').sum()), 'network')} of this run with the loss from it"
-            f" (digest {entry('bench', 'digest')})")
+            f"{_known(run, 'bench')} of this run with the loss from it (digest {entry('bench', 'digest')})")
     if entry("start_from", "runs"):
         yield "Started from", ", ".join(map(str, entry("start_from", "runs"))), (
-            f"{counted(int((run.trained['source'] == 'run').sum()), 'network')} of this run with the loss from there"
+            f"{_known(run, 'run')} of this run with the loss from there"
             f" (digest {entry('start_from', 'digest')})")
     if entry("rungs"):
         yield "Rungs", f"{', '.join(f'{tokens:,}' for tokens in entry('rungs'))} tokens", (
-            f"{counted(run.counts()['stopped'], 'training')} stopped there, whose chance to enter the front was"
-            f" below {entry('question', 'rung_chance') or 0:.0%}")
+            f"{counted(run.counts()['stopped'], 'training')} stopped there, whose chance to enter the"
+            f" front was below {entry('question', 'rung_chance') or 0:.0%}")
     if (entry("seeds") or 1) > 1:
         yield "Seeds", f"{entry('seeds')} for each finalist", (
             "short losses of the front are means, ± their standard error; others are of one training")
@@ -121,6 +120,10 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
             tokens_words(run).partition("; ")[2])
     finished = entry("finished")
     yield "Run time", duration(entry("seconds")), f"finished {finished}" if finished else "not finished"
+
+
+def _known(run: RecordedRun, source: str) -> str:
+    return counted(int((run.trained["source"] == source).sum()), "network")
 
 
 def _mapping(run: RecordedRun, key: str) -> Mapping[str, Any]:

@@ -1,5 +1,5 @@
-"""What a figure is: panels of marks in plain numbers and plain text. `draw_plotly` draws it for pages and notebooks,
-`draw_matplotlib` as a still picture; neither decides a colour, a label, a place or a range.
+"""What a figure is: panels of marks in plain numbers and plain text. `draw_plotly` draws it for pages and
+notebooks, `draw_matplotlib` as a still picture; neither decides a colour, a label, a place or a range.
 
 Lengths are in pixels of the page, 96 to an inch. Texts are not escaped; a line break is `\\n`.
 """
@@ -10,12 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import pandas as pd
+
+Numbers = Sequence[float] | Sequence[float | None] | np.ndarray | pd.Series
 Shape = Literal["circle", "diamond", "square", "cross", "star", "line", "dashes", "interval"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Axis:
-    """range: None: what holds all marks. log: logarithmic; the range is then None. percent: values are shares.
+class Scale:
+    """range: None: what holds all marks. log: logarithmic, without a range. percent: values are shares.
     names: of the places 0, 1, ..; the first is on top. grid: its lines are drawn."""
 
     title: str = ""
@@ -28,11 +32,11 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True)
 class Points:
-    """Markers of one shape and size. fill, edge: a colour for each. hover: a text for each, its first line is a
-    heading. group: of the legend, which hides it."""
+    """Markers of one shape and size. fill, edge: a colour for each. hover: a text for each, its first line is
+    a heading. group: of the legend, which hides it."""
 
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Numbers
+    y: Numbers
     fill: Sequence[str]
     edge: Sequence[str] = ()
     shape: Shape = "circle"
@@ -45,10 +49,10 @@ class Points:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A line through points; None interrupts it. steps: horizontal, then vertical. marker: size of its points."""
+    """A line through points; None interrupts it. steps: horizontal, then vertical. marker: its size."""
 
-    x: Sequence[float | None]
-    y: Sequence[float | None]
+    x: Numbers
+    y: Numbers
     colour: str
     width: float = 1.6
     dash: bool = False
@@ -61,21 +65,21 @@ class Line:
 class Whiskers:
     """Intervals from `low` below to `high` above each point, along y or along x."""
 
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
+    x: Numbers
+    y: Numbers
+    low: Numbers
+    high: Numbers
     colour: str
     along_x: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bars:
-    """Segments of bars: each at a place of one axis, from `start` on, along x or along y. hatch: as SOURCE_HATCHES."""
+    """Segments of bars: at a place of one axis, from `start` on, along x or y. hatch: as SOURCE_HATCHES."""
 
-    at: Sequence[float]
-    start: Sequence[float]
-    length: Sequence[float]
+    at: Numbers
+    start: Numbers
+    length: Numbers
     colour: str
     thickness: float = 0.65
     along_x: bool = False
@@ -85,8 +89,8 @@ class Bars:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rule:
-    """A dashed line through the panel: upright, its text above it; or level, its text below it on the right."""
+class Guide:
+    """A dashed line through the panel: upright, its text above it; or level, its text below its end."""
 
     at: float
     colour: str
@@ -96,7 +100,7 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """A text with its middle (or left end) dx to the right of a point and dy above it, and a line from there to the
+    """A text with its middle (or left end) dx to the right of a point and dy above it, and a line to the
     point. minor: may be left out where there is little room."""
 
     x: float
@@ -123,16 +127,16 @@ class Key:
     group: str = ""
 
 
-Mark = Points | Line | Whiskers | Bars | Rule | Label
+Mark = Points | Line | Whiskers | Bars | Guide | Label
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Marks between two axes; later ones cover earlier ones. height: of the plotting area. note: in its lower right
-    corner."""
+    """Marks between two axes; later ones cover earlier ones. height: of the plotting area. note: in its lower
+    right corner."""
 
-    x: Axis
-    y: Axis
+    x: Scale
+    y: Scale
     marks: Sequence[Mark]
     height: float
     heading: str = ""
@@ -141,9 +145,9 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure. panels: row by row, of so many `columns`, which have these shares of the width; rows may share the
-    horizontal axis, and columns the vertical one. keys: the legend, right of the panels. right: room there without
-    a legend. empty: why there is nothing to show."""
+    """A figure. panels: row by row, of so many `columns`, which have these shares of the width; rows may
+    share the horizontal axis, and columns the vertical one. keys: the legend, right of the panels. right:
+    room there without a legend. empty: why there is nothing to show."""
 
     title: str
     subtitle: str = ""
@@ -153,6 +157,6 @@ class Picture:
     columns: int = 1
     shares: Sequence[float] = ()
     shared: bool = True
-    width: float = 1090
+    width: float = 1091
     right: float = 24
     empty: str = ""

@@ -14,12 +14,15 @@ from flashnas.report.section import Section, render, template_values
 from flashnas.runs.run import RecordedRun
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
     from matplotlib.figure import Figure
+
+DRAWN = {**FIGURES, **FURTHER}
 
 
 class FiguresSection(Section):
-    """The figures that have something to show; the others are named with the reason. Where the full loss ranks, the
-    front is above the table of the finalists."""
+    """The figures that have something to show; the others are named with the reason. Where the full loss
+    ranks, the front is above the table of the finalists."""
 
     title = "Figures"
 
@@ -28,15 +31,16 @@ class FiguresSection(Section):
                                *(["objectives"] if run.further_objectives else [])])
         unfit = {*(["front"] if run.ranks_full else []),
                  *(["short-loss", "hypervolume", "curves"] if run.untrained else [])}
-        pictures = {name: drawn(run, name) for name in names if name not in unfit}
-        return render("figures.html", figures=[page_figure(run, name, picture) for name, picture in pictures.items()
+        pictures = {name: DRAWN[name](run) for name in names if name not in unfit}
+        return render("figures.html", figures=[page_figure(run, name, picture) for name,
+                                               picture in pictures.items()
                                                if not picture.empty],
                       empty=[picture for picture in pictures.values() if picture.empty])
 
 
-def drawn(run: RecordedRun, name: str) -> Picture:
+def plot(run: RecordedRun, name: str) -> go.Figure:
     """A figure of a run by its name."""
-    return {**FIGURES, **FURTHER}[name](run)
+    return draw_plotly(DRAWN[name](run))
 
 
 def page_figure(run: RecordedRun, name: str, picture: Picture) -> dict[str, Any]:

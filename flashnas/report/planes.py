@@ -11,8 +11,17 @@ import numpy as np
 import pandas as pd
 
 from flashnas.architecture.folding import compressed
-from flashnas.report.marks import Axis, Key, Label, Line, Mark, Panel, Picture, Points, Rule, Whiskers
-from flashnas.report.palette import BUDGET, INK, MUTED, RULE, SOFT, operator_colour, operator_label, operator_order
+from flashnas.report.marks import Scale, Key, Label, Line, Mark, Panel, Picture, Points, Guide, Whiskers
+from flashnas.report.palette import (
+    BUDGET,
+    INK,
+    MUTED,
+    RULE,
+    SOFT,
+    operator_colour,
+    operator_label,
+    operator_order,
+)
 from flashnas.report.plot_data import (
     finalist_of,
     front,
@@ -31,7 +40,7 @@ from flashnas.search.objectives import FULL, larger_is_better, title_of
 INTERVAL_90 = 1.645      # standard deviations on each side
 HEADROOM = 0.6           # of the front's height that points above it may add to the axis
 MAX_FOLDED = 600         # networks up to which all hovers have short notations, which take milliseconds
-BOX_WIDTH, LETTER, LINE = 760.0, 7.4, 15.0   # pixels: about a plotting area; of a letter and a line of a label
+BOX_WIDTH, LETTER, LINE = 760.0, 7.4, 15.0   # pixels: of a plotting area, of labels
 HEIGHT, SMALL_HEIGHT = 430.0, 220.0
 NOTHING = "No network was trained to the end"
 
@@ -54,7 +63,7 @@ def short_loss_picture(run: RecordedRun) -> Picture:
 def objectives_picture(run: RecordedRun) -> Picture:
     """One panel for each objective besides loss and latency."""
     title = "Further objectives against latency"
-    if objective_points(run)[0].empty:
+    if not run.further_objectives or objective_points(run)[0].empty:
         return Picture(title=title, empty="No network has all objectives.")
     return _picture(run, [plane_of(run, name) for name in run.further_objectives], title)
 
@@ -63,7 +72,8 @@ def still_picture(run: RecordedRun) -> Picture:
     """The front; below it the short loss where the full loss ranks, and further objectives."""
     if run.scored.empty:
         return front_picture(run)
-    names = [run.quality, *(["loss"] if run.ranks_full and not run.trained.empty else []), *run.further_objectives]
+    names = [run.quality, *(["loss"] if run.ranks_full and not run.trained.empty else []),
+             *run.further_objectives]
     planes = [plane_of(run, name) for name in names]
     parts = [run.entry("workload", "name"), run.entry("table", "device") or run.entry("table", "name")]
     return _picture(run, [plane for plane in planes if len(plane.points)], planes[0].title,
@@ -75,8 +85,8 @@ class Plane:
     """Networks by latency and one quality.
 
     quality: `loss`, of short trainings; `full_loss`, as the difference to the recommended network; or another
-    objective. points: trials with further columns: y, the quality; reach, half of its 90 % interval, NaN without
-    one; final: on the front; small: neither on the front nor a baseline, where the full loss ranks.
+    objective. points: trials with further columns: y, the quality; reach, half of its 90 % interval, NaN
+    without one; final: on the front; small: neither on the front nor a baseline, where the full loss ranks.
     """
 
     run: RecordedRun
@@ -100,8 +110,8 @@ class Plane:
         return latency_unit([*self.points["latency_ms"], self.run.budget_ms or 0.0])
 
     def ranges(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """((latency_ms low, high), (quality low, high)) with room for labels and for the marks of failed trials on
-        top. Small points far above the front do not stretch the axis."""
+        """((latency_ms low, high), (quality low, high)) with room for labels and for the marks of failed
+        trials on top. Small points far above the front do not stretch the axis."""
         xs = [*self.points["latency_ms"], *([self.run.budget_ms] if self.run.budget_ms else [])]
         wide = (max(xs) - min(xs)) or max(xs) * 0.1 or 1.0
         reach = self.points["reach"].fillna(0.0)
@@ -111,7 +121,8 @@ class Plane:
             top = (main["y"] + main["reach"].fillna(0.0)).max()
             high = min(high, top + HEADROOM * (top - low))
         tall = (high - low) or abs(high) * 0.1 or 1.0
-        return (max(min(xs) - 0.07 * wide, 0.0), max(xs) + 0.09 * wide), (low - 0.13 * tall, high + 0.13 * tall)
+        return (max(min(xs) - 0.07 * wide, 0.0), max(xs) + 0.09 * wide), (low - 0.13 * tall,
+                                                                          high + 0.13 * tall)
 
     def steps(self) -> tuple[list[float], list[float]]:
         """The corners of the front, drawn to the budget. There are none where the full loss ranks, since its
@@ -121,8 +132,8 @@ class Plane:
         return staircase(front(self.run), min(right, self.run.budget_ms or right)) if drawn else ([], [])
 
     def labels(self, height: float) -> list[tuple[str, Any, tuple[float, float]]]:
-        """(text, trial, offset in pixels) of the labels: the front's names and the baselines'; of short losses where
-        the full loss ranks, the recommended network and those that cannot be told from it."""
+        """(text, trial, offset in pixels) of the labels: the front's names and the baselines'; of short
+        losses where the full loss ranks, the recommended network and those that cannot be told from it."""
         (x0, x1), (y0, y1) = self.ranges()
 
         def pixel(latency_ms: float, y: float) -> tuple[float, float]:
@@ -132,14 +143,15 @@ class Plane:
         texts = [self._name(row) for row in labelled]
         obstacles = [pixel(row.latency_ms, row.y) for row in rows(self.points) if not row.small]
         xs, ys = self.steps()
-        obstacles += [pixel(xa + (xb - xa) * k / 80, ya + (yb - ya) * k / 80)  # a label is wider than the gaps
+        obstacles += [pixel(xa + (xb - xa) * k / 80, ya + (yb - ya) * k / 80)  # a label is wider
                       for xa, ya, xb, yb in zip(xs, ys, xs[1:], ys[1:], strict=False) for k in range(81)]
         obstacles += [pixel(row.latency_ms, row.y + row.reach * k / 10) for row in rows(self.points)
                       if known(row.reach) for k in range(-10, 11)]
         if self.run.budget_ms:
             obstacles += [pixel(self.run.budget_ms, y0 + (y1 - y0) * k / 40) for k in range(41)]
         offsets = place_labels([pixel(row.latency_ms, row.y) for row in labelled],
-                               [(LETTER * len(text) + 4, LINE) for text in texts], obstacles, (BOX_WIDTH, height))
+                               [(LETTER * len(text) + 4, LINE) for text in texts], obstacles,
+                               (BOX_WIDTH, height))
         return list(zip(texts, labelled, offsets, strict=True))
 
     def matters(self, row: Any) -> bool:
@@ -171,7 +183,8 @@ def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
     if quality != "loss":
         points = objective_points(run)[0]
         better = f"{'higher' if larger_is_better(quality) else 'lower'} is better"
-        return Plane(run, quality, _marked(run, points, points[quality], none), "", f"{title_of(quality)}\n{better}")
+        return Plane(run, quality, _marked(run, points, points[quality], none), "",
+                     f"{title_of(quality)}\n{better}")
     points = run.trained
     ranks = run.quality == quality
     return Plane(run, quality, _marked(run, points, points["loss"], none),
@@ -193,7 +206,8 @@ def _full_plane(run: RecordedRun) -> Plane:
             y.at[row.Index] = standings[row.hash].difference
             reach.at[row.Index] = INTERVAL_90 * standings[row.hash].sd
     to = "the lowest" if chosen is None else chosen.name
-    return Plane(run, FULL, _marked(run, points, y, reach), "Loss to expect of a full training, against latency",
+    return Plane(run, FULL, _marked(run, points, y, reach),
+                 "Loss to expect of a full training, against latency",
                  f"expected full loss,\ndifference to {to} (nats per token)")
 
 
@@ -223,24 +237,27 @@ def _panel(plane: Plane, height: float, *, last: bool, alone: bool) -> Panel:
         marks.append(Line(x=[x * factor for x in xs], y=ys, colour=INK))
     spread = points[points["reach"].notna()]
     if len(spread):
-        marks.append(Whiskers(x=list(spread["latency_ms"] * factor), y=list(spread["y"]), low=list(spread["reach"]),
-                              high=list(spread["reach"]), colour=SOFT))
+        marks.append(Whiskers(x=spread["latency_ms"] * factor, y=spread["y"], low=spread["reach"],
+                              high=spread["reach"], colour=SOFT))
     failed = run.failed[run.failed["latency_ms"].notna()]
     if len(failed) and not plane.further:
-        marks.append(Points(x=list(failed["latency_ms"] * factor), y=[y1 - 0.025 * (y1 - y0)] * len(failed),
+        marks.append(Points(x=failed["latency_ms"] * factor, y=[y1 - 0.025 * (y1 - y0)] * len(failed),
                             fill=[MUTED] * len(failed), shape="cross", size=9, edge_width=2,
                             hover=[f"trial {row.number} failed\n{row.reason}" for row in rows(failed)]))
     if run.budget_ms:
         text = f"budget {number(run.budget_ms * factor, 5, unit)}" if plane.main or alone else ""
-        marks.append(Rule(at=run.budget_ms * factor, colour=BUDGET, upright=True, text=text))
+        marks.append(Guide(at=run.budget_ms * factor, colour=BUDGET, upright=True, text=text))
     marks += _networks(plane)
     marks += [Label(x=row.latency_ms * factor, y=row.y, text=text, dx=dx, dy=dy, minor=not plane.matters(row),
                     strong=bool(row.final), colour=INK if row.final else MUTED)
               for text, row, (dx, dy) in plane.labels(height)]
-    workload, device = run.entry("workload", "name"), run.entry("table", "device") or run.entry("table", "name")
-    words = f"latency of one request{f', {workload}' if workload else ''}{f' on {device}' if device else ''} ({unit})"
-    return Panel(x=Axis(title=words if last else "", range=(x0 * factor, x1 * factor)),
-                 y=Axis(title=plane.axis if height < HEIGHT else plane.axis.replace("\n", " "), range=(y0, y1)),
+    workload, device = run.entry("workload", "name"), run.entry("table", "device") or run.entry("table",
+                                                                                                "name")
+    words = (f"latency of one request{f', {workload}' if workload else ''}{f' on {device}' if device else ''}"
+             f" ({unit})")
+    return Panel(x=Scale(title=words if last else "", range=(x0 * factor, x1 * factor)),
+                 y=Scale(title=plane.axis if height < HEIGHT else plane.axis.replace("\n", " "),
+                        range=(y0, y1)),
                  marks=marks, height=height)
 
 
@@ -258,11 +275,12 @@ def _networks(plane: Plane) -> Iterable[Points]:
             drawn = group[group["kind"] == kind]
             diamond = bool(drawn["pure"].iloc[0])
             yield Points(
-                x=list(drawn["latency_ms"] * factor), y=list(drawn["y"]), group=kind, size=float(size),
+                x=drawn["latency_ms"] * factor, y=drawn["y"], group=kind, size=float(size),
                 fill=[operator_colour(kind)] * len(drawn), shape="diamond" if diamond else "circle",
                 edge=[INK if diamond else operator_colour(ring) for ring in drawn["ring"]],
                 edge_width=1.2 if diamond else 1.4 if size == 5 else 2.6, opacity=0.55 if faint else 1.0,
-                hover=[_hover(plane, row, folded=row.final or len(points) <= MAX_FOLDED) for row in rows(drawn)])
+                hover=[_hover(plane, row,
+                              folded=row.final or len(points) <= MAX_FOLDED) for row in rows(drawn)])
 
 
 def _keys(planes: Sequence[Plane]) -> Iterable[Key]:
@@ -302,7 +320,8 @@ def _losses(row: Any) -> Iterable[str]:
     if full and known(row.reach):
         yield f"full loss {row.y:+.3f} nats to the recommended one, 90 % within ± {row.reach:.3f}"
     if full:
-        yield (f"recall {number(row.expected_recall, 2)} ± {number(row.expected_recall_sd, 2)} to a transformer")
+        recall, sd = number(row.expected_recall, 2), number(row.expected_recall_sd, 2)
+        yield f"recall {recall} ± {sd} to a transformer"
     if known(row.loss) or not full:
-        yield (f"{'short loss' if full else 'loss'} {number(row.loss)} nats/token · {number(row.bits_per_byte)}"
-               f" bits/byte")
+        name, bits = "short loss" if full else "loss", number(row.bits_per_byte)
+        yield f"{name} {number(row.loss)} nats/token · {bits} bits/byte"

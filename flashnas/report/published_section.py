@@ -56,8 +56,8 @@ def _questions(front: Sequence[Composition]) -> dict[str, list[tuple[Stack, Stac
     stacks = sorted({stack for each in front if (stack := stack_of([kind for kind, _ in each])).mixers},
                     key=lambda stack: (len(stack.mixers), stack.mixers))
     questions: dict[str, list[tuple[Stack, Stack]]] = {}
-    for first, second in itertools.combinations(stack_of([kind for stack in stacks for kind in stack.mixers]).mixers,
-                                                2):
+    kinds = stack_of([kind for stack in stacks for kind in stack.mixers]).mixers
+    for first, second in itertools.combinations(kinds, 2):
         alone, other, both = stack_of([first]), stack_of([second]), stack_of([first, second])
         questions[f"{first} and {second}"] = [(alone, other), (alone, both), (other, both)]
     questions[""] = [*itertools.combinations(stacks, 2),

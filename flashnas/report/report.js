@@ -18,8 +18,8 @@ function narrow(layout, width) {  // the legend below the plot, wrapped titles, 
     layout.annotations.filter(label => label.name === 'heading').forEach(
       (label, place) => Object.assign(label, {x: 0.5, y: [1, 0.4][place]}));
     layout.legend.y = -0.14;
-    layout.margin.r = Math.min(layout.margin.r * 2, 110);
-    layout.height += 240;
+    layout.margin.r = Math.min(layout.margin.r * 2.2, 130);
+    layout.height += 1.4 * (layout.height - 300);  // each is about as tall as before
   }
   const plot = width - layout.margin.l - layout.margin.r - 16;
   for (const label of layout.annotations) {

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from flashnas.architecture.folding import compressed
 from flashnas.base.quantities import tokens_text
-from flashnas.report.text import columns
 
 if TYPE_CHECKING:
     from flashnas.architecture import Architecture

@@ -6,7 +6,7 @@ from flashnas.architecture.folding import compressed
 from flashnas.report.plot_data import latency_unit
 from flashnas.report.terminal import front_table
 from flashnas.report.text import MISSING, columns, duration
-from flashnas.report.words import counted, loss_words
+from flashnas.report.words import loss_words
 from flashnas.search.objectives import TRAINED, title_of
 from flashnas.study.rebudget import Rebudgeted
 from flashnas.study.refit import Refit, vars_of
@@ -63,7 +63,8 @@ def _to_train(result: Rebudgeted) -> list[str]:
     header = ("gain", *(f"expected {title_of(name)}" for name in trained), "trained loss",
               f"latency ({unit})", "width",
               "architecture")
-    lines += columns([header, *(_network_row(refit, trained, factor) for refit in result.refits[:MAX_LISTED])])
+    lines += columns([header, *(_network_row(refit, trained,
+                                             factor) for refit in result.refits[:MAX_LISTED])])
     if count > MAX_LISTED:
         lines.append(f"and {count - MAX_LISTED} more")
     if not result.commands:

@@ -40,7 +40,8 @@ def scaling_text(result: Result) -> str:
 
 def _law(law: Result) -> list[str]:
     tokens = "" if law["c"] is None else " + c tokens^-gamma"
-    intervals = {name: law["intervals"].get(name, (None, None)) for name in CONSTANTS if law[name] is not None}
+    intervals = {name: law["intervals"].get(name,
+                                            (None, None)) for name in CONSTANTS if law[name] is not None}
     return [f"loss = L0 + a depth^-alpha + b width^-beta{tokens}   (nats per token)",
             *columns([("constant", "value", "95 % interval"),
                       *((name, number(law[name]), f"{number(low)} to {number(high)}")
@@ -67,7 +68,8 @@ def _warnings(result: Result) -> list[str]:
 def _ladder(result: Result) -> list[str]:
     steps = result["by_budget"]
     lines = [f"{result['workload']} on {result['table']}, loss at {result['tokens']:,} tokens",
-             *columns([("budget (ms)", *SIZE), *((number(step["budget_ms"]), *_size(step)) for step in steps)], (3,))]
+             *columns([("budget (ms)", *SIZE), *((number(step["budget_ms"]),
+                                                  *_size(step)) for step in steps)], (3,))]
     if any(step["extrapolated"] for step in steps):
         lines.append("* larger than any training, so beyond what was checked")
     return lines
@@ -103,7 +105,8 @@ def evidence_text(result: Result) -> str:
     """The publications, what they say of two mixes, and how far they disagree."""
     rows, publications, disagreement = (result[name] for name in ("rows", "publications", "disagreement"))
     lines = [f"{rows['trainings']} full trainings of mixes by {len(publications)} publications; beside them"
-             f" {rows['shapes']} trainings of shapes, {rows['ffn_shares']} of FFN shares, {rows['recall']} of recall",
+             f" {rows['shapes']} trainings of shapes, {rows['ffn_shares']} of FFN shares, {rows['recall']} of"
+             " recall",
              "", *columns([("publication", "rows", "groups", "parameters", "tokens", "spread", "mixers"),
                            *(_publication(each) for each in publications)], (0, 3, 4)),
              "spread: what a publication finds and others do not, over that of the middle one; above"
@@ -111,7 +114,8 @@ def evidence_text(result: Result) -> str:
     if "mixes" in result:
         lines += [*_mixes(result["mixes"]), ""]
     return "\n".join([
-        *lines, f"two publications order {disagreement['right']} of {disagreement['pairs']} clear pairs of mixes"
+        *lines,
+        f"two publications order {disagreement['right']} of {disagreement['pairs']} clear pairs of mixes"
         " alike that both have", "",
         *columns([("nats for a full effect", "mean +- sd", "between publications"),
                   *((EFFECTS.get(name, name), f"{effect['mean']:+.3f} +- {effect['sd']:.3f}",
@@ -122,12 +126,14 @@ def evidence_text(result: Result) -> str:
 def _publication(publication: Result) -> tuple[str, ...]:
     spread = "" if publication["spread"] is None else f"x{publication['spread']:.1f}"
     return (publication["source"], str(publication["rows"]), str(len(publication["groups"])),
-            _range(publication["params"]), _range(publication["tokens"]), spread, " ".join(publication["mixers"]))
+            _range(publication["params"]), _range(publication["tokens"]), spread,
+            " ".join(publication["mixers"]))
 
 
 def _mixes(mixes: Result) -> list[str]:
     claims = mixes["said"]
-    rows = [(f"  {claim['source']}", f"{claim['mean']:+.3f}", f"{claim['pairs']} pair{'s' * (claim['pairs'] > 1)}"
+    rows = [(f"  {claim['source']}", f"{claim['mean']:+.3f}",
+             f"{claim['pairs']} pair{'s' * (claim['pairs'] > 1)}"
              + (f", {claim['least']:+.3f} to {claim['most']:+.3f}" if claim["pairs"] > 1 else "")
              + f"   ({', '.join(claim['groups'])})") for claim in claims]
     if mixes["spread"] is not None:

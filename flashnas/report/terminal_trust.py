@@ -25,7 +25,8 @@ def trust_text(result: Result) -> str:
             ("noise between seeds (nats)", "n", "sd", "one run tells apart", "means tell apart",
              "pairs that cannot be told apart"),
             *((each["variant"], str(each["seeds"]), f"{each['sd']:.4f}", f"{each['detectable']:.4f}",
-               f"{each['detectable_mean']:.4f}", f"{each['pairs_tied']:.0%}") for each in result["noise"])], (0,))]
+               f"{each['detectable_mean']:.4f}", f"{each['pairs_tied']:.0%}") for each in result["noise"])],
+               (0,))]
     if picks := result["picks"]:
         tops = sorted({pick["top"] for pick in picks})
         value = {(pick["rule"], pick["top"]): f"{pick['regret']:.4f}" for pick in picks}
@@ -129,7 +130,7 @@ AMONG = {"one publication by another": "publications", "one publication by its o
 
 
 def published_text(result: Result) -> str:
-    """The verdict, the models, and of the short loss a table by group, guesses, and the wrong pairs by name."""
+    """The verdict, the models, and of the short loss a table by group, guesses, and the wrong pairs."""
     lines = [*published_verdict(result), "", *_models(result)]
     if result["overall"]["share"] is None:
         return "\n".join(lines)
@@ -182,7 +183,8 @@ def _models(result: Result) -> list[str]:
     lines = []
     for words, by_name in (("each row foretold without its publication", models),
                            ("the same, over the pairs that all have", result["models_common"])):
-        lines += [*columns([(words, "clear pairs", "share", "publications equal", "RMSE nats", "in 90 % interval"),
+        lines += [*columns([(words, "clear pairs", "share", "publications equal", "RMSE nats",
+                             "in 90 % interval"),
                             *(_model(MODELS[name], model) for name, model in by_name.items())], (0,)), ""]
     by_group = {name: {group["group"]: group for group in model["groups"]} for name, model in models.items()}
     rows = [(group, *(_right(by_group[name].get(group)) for name in models)) for group in by_group["full"]]
@@ -223,7 +225,8 @@ def _wrong(group: Result) -> list[str]:
 
 def _counts(name: str, pairs: Result) -> tuple[str, ...]:
     return (name, f"{pairs['right']:g} of {pairs['pairs']}", _format(pairs["share"], ".0%"),
-            _share_interval(pairs.get("interval")), _right(pairs.get("close")), _format(pairs.get("spearman"), ".2f"))
+            _share_interval(pairs.get("interval")), _right(pairs.get("close")), _format(pairs.get("spearman"),
+                                                                                        ".2f"))
 
 
 def _share_interval(interval: Any) -> str:

@@ -34,7 +34,8 @@ def test_each_pair_of_operators_has_what_each_group_says_of_it():
     found = by_stacks(lines)
     assert set(found) == {("a alone", "d alone"), ("a alone", "a + d"), ("d alone", "a + d")}
     against = found["a alone", "d alone"]
-    assert [(claim.group, claim.sources) for claim in against.claims] == [("g", ("2405.21060",)), ("h", ("2511.18890",))]
+    assert [(claim.group, claim.sources) for claim in against.claims] == [
+        ("g", ("2405.21060",)), ("h", ("2511.18890",))]
     assert [claim.least for claim in against.claims] == pytest.approx([0.1, -0.1])
     assert against.verdict == "contradict each other"
     assert against.better is None
