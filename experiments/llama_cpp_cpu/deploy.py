@@ -185,12 +185,12 @@ def picture(run: Any, found: dict[str, Any], plan: dict[str, Any], path: Path) -
         panels=[Panel(
             x=Scale(title=f"ms a token in llama.cpp, {WEIGHTS}, one core"), height=360,
             y=Scale(title="loss of the short training, nats a token", range=(low - 2 * room, high + room)), marks=[
-                Points(x=trials["tpot_ms"], y=trials["loss"], fill=[FAINT] * len(trials), size=9),
+                Points(x=trials["tpot_ms"], y=trials["loss"], fill=FAINT, size=9),
                 Line(x=[*predicted, max(plan["tpot_ms"], predicted[-1])], y=[*losses, losses[-1]], colour=blue,
                      steps=True),
                 Whiskers(x=[chosen], y=[loss], low=[0], high=[found["bound_ms"] - chosen], colour=INK, along_x=True),
-                Points(x=predicted, y=losses, fill=[blue] * len(front), size=9),
-                Points(x=measured, y=losses, fill=[BUDGET] * len(front), shape="cross", edge_width=2.5),
+                Points(x=predicted, y=losses, fill=blue, size=9),
+                Points(x=measured, y=losses, fill=BUDGET, shape="cross", edge_width=2.5),
                 Guide(at=plan["tpot_ms"], colour=MUTED, text="budget", upright=True),
                 Label(x=chosen, y=loss, text="chosen", dx=0, dy=-26, colour=INK, strong=True)])]), path)
 

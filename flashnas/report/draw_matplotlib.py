@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -14,12 +13,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
-from flashnas.report.marks import Scale, Bars, Key, Label, Line, Panel, Picture, Points, Guide, Whiskers
+from flashnas.report.marks import Bars, Guide, Key, Label, Line, Panel, Picture, Points, Scale, Whiskers
 from flashnas.report.palette import INK, MUTED, RULE, SOFT
 
 PIXELS, DPI = 96, 132    # to an inch: of the lengths of a picture, and of the file
 TOP, BOTTOM, GAP = 88, 64, 84
-LEFT, LEGEND, APART = 86, 214, 84     # pixels: left of a panel, of the legend, between columns
+LEFT, APART = 86, 84     # pixels left of a panel, between columns
+LEGEND, LETTER = 70, 7.0 # pixels: of a legend without its texts, of a letter
 POINT = 72 / PIXELS      # of a pixel
 MARKERS = {"circle": "o", "diamond": "D", "square": "s", "cross": "x", "star": "*", "interval": "|"}
 SCALE = {"diamond": 0.85}   # matplotlib measures the side of a diamond, Plotly about its diagonal
@@ -39,7 +39,9 @@ def draw_matplotlib(picture: Picture) -> Figure:
         figure.text(22 / picture.width, 1 - 58 / tall, _plain(picture.subtitle), color=MUTED)
         if not rows:
             figure.text(0.5, 0.5, _plain(picture.empty), ha="center", color=MUTED)
-        right = picture.width - (LEGEND + 20 if picture.keys else picture.right)
+        right = picture.width - (LEGEND + LETTER * max(
+            len(line) for key in picture.keys for line in (key.text, *picture.keys_title.split("\n")))
+            if picture.keys else picture.right)
         shares = np.array(picture.shares or [1.0] * columns)
         widths = (right - LEFT - APART * (columns - 1)) * shares / shares.sum()
         first: Axes | None = None
@@ -68,21 +70,20 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         match mark:
             case Points():
                 edges = mark.edge or mark.fill
+                colours: dict[str, Any] = ({"color": edges} if mark.shape == "cross" else
+                                           {"facecolors": mark.fill, "edgecolors": edges})
                 axes.scatter(mark.x, mark.y, s=(mark.size * SCALE.get(mark.shape, 1) * POINT) ** 2,
-                             zorder=order,
-                             marker=MARKERS[mark.shape], alpha=mark.opacity,
-                             linewidths=mark.edge_width * POINT,
-                             **({"color": edges} if mark.shape == "cross" else
-                                {"facecolors": mark.fill, "edgecolors": edges}))
+                             zorder=order, marker=MARKERS[mark.shape], alpha=mark.opacity,
+                             linewidths=mark.edge_width * POINT, **colours)
             case Line():
                 axes.plot(_numbers(mark.x), _numbers(mark.y), color=mark.colour, linewidth=mark.width,
-                          zorder=order,
-                          linestyle=(0, (4, 3)) if mark.dash else "-", marker="o" if mark.marker else "",
+                          zorder=order, linestyle=(0, (4, 3)) if mark.dash else "-",
+                          marker="o" if mark.marker else "",
                           markersize=mark.marker * POINT, drawstyle="steps-post" if mark.steps else "default")
             case Whiskers():
+                reach: dict[str, Any] = {"xerr" if mark.along_x else "yerr": (mark.low, mark.high)}
                 axes.errorbar(mark.x, mark.y, linestyle="none", ecolor=mark.colour, elinewidth=1.1,
-                              capsize=2.5,
-                              zorder=order, **{"xerr" if mark.along_x else "yerr": (mark.low, mark.high)})
+                              capsize=2.5, zorder=order, **reach)
             case Bars():
                 how: dict[str, Any] = {"color": mark.colour, "edgecolor": "white", "linewidth": 0.5,
                                        "hatch": mark.hatch * 3, "zorder": order}
@@ -160,7 +161,8 @@ def _handle(key: Key) -> Line2D | Patch:
 def _keep_inside(figure: Figure) -> None:
     """Move the left edge of panels to the right until no label of an axis is cut."""
     figure.draw_without_rendering()
-    over = max((-axes.get_tightbbox().x0 for axes in figure.axes), default=0) / figure.bbox.width
+    boxes = [box for axes in figure.axes if (box := axes.get_tightbbox()) is not None]
+    over = max((-box.x0 for box in boxes), default=0) / figure.bbox.width
     left = min((axes.get_position().x0 for axes in figure.axes), default=0)
     for axes in figure.axes:
         box = axes.get_position()
@@ -168,7 +170,7 @@ def _keep_inside(figure: Figure) -> None:
             axes.set_position((box.x0 + over, box.y0, box.width - over, box.height))
 
 
-def _numbers(values: Sequence[float | None]) -> np.ndarray:
+def _numbers(values: Any) -> np.ndarray:
     return np.array(values, dtype=float)   # None is NaN, which interrupts a line
 
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from flashnas.report import marks
-from flashnas.report.marks import Scale, Bars, Key, Label, Line, Panel, Picture, Points, Guide, Whiskers
+from flashnas.report.marks import Bars, Guide, Key, Label, Line, Panel, Picture, Points, Scale, Whiskers
 from flashnas.report.palette import INK, MUTED, RULE, SOFT
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -85,8 +85,8 @@ def _add_panel(figure: go.Figure, panel: Panel, at: dict[str, int]) -> None:
                     x=_list(mark.x), y=_list(mark.y), mode="markers", opacity=mark.opacity,
                     **_group(mark.group), **at,
                     marker={"symbol": SYMBOLS.get(mark.shape, mark.shape), "size": mark.size,
-                            "color": list(mark.fill),
-                            "line": {"color": list(mark.edge or mark.fill), "width": mark.edge_width}},
+                            "color": mark.fill,
+                            "line": {"color": mark.edge or mark.fill, "width": mark.edge_width}},
                     **_hovers(mark.hover))
             case Line():
                 figure.add_scatter(

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import isotonic_regression
 
-from flashnas.report.marks import Scale, Bars, Key, Label, Line, Mark, Panel, Picture, Guide, Whiskers
+from flashnas.report.marks import Bars, Guide, Key, Label, Line, Mark, Panel, Picture, Scale, Whiskers
 from flashnas.report.palette import (
     FAINT,
     INK,
@@ -99,10 +100,11 @@ def _slices(shares: pd.DataFrame) -> Iterable[Bars]:
     below = np.zeros(len(shares))
     for kind in shares.columns:
         label = operator_label(kind)
-        yield Bars(at=shares.index * 100, start=below, length=shares[kind], thickness=94 / DEPTH_BINS,
+        yield Bars(at=100 * shares.index.to_numpy(), start=below, length=shares[kind],
+                   thickness=94 / DEPTH_BINS,
                    colour=operator_colour(kind), group=kind, hover=[
                        f"{label}\n{share:.0%} at {100 * depth:.0f} % of the depth"
-                       for depth, share in shares[kind].items()])
+                       for depth, share in zip(shares.index.to_numpy(), shares[kind], strict=True)])
         below = below + shares[kind].to_numpy()
 
 
@@ -189,12 +191,11 @@ def training_curves(run: RecordedRun) -> Picture:
     ys = [y for row in others[::step] for y in (*(point[1] for point in row.curve), None)]
     marks: list[Mark] = [Line(x=xs, y=ys, colour=FAINT, width=1)] if xs else []
     colours = dict(zip((row.number for row in marked), SERIES * len(marked), strict=False))
-    for row in marked:
-        marks.append(Line(
-            x=[point[0] for point in row.curve], y=[point[1] for point in row.curve],
-            colour=colours[row.number],
-            width=2.2 if row.number in final else 1.6, dash=row.number not in final,
-            hover=[f"{name_of(run, row)}\n{y:.4f} nats at {x:,.0f} tokens" for x, y in row.curve]))
+    marks += [Line(
+        x=[point[0] for point in row.curve], y=[point[1] for point in row.curve], colour=colours[row.number],
+        width=2.2 if row.number in final else 1.6, dash=row.number not in final,
+        hover=[f"{name_of(run, row)}\n{y:.4f} nats at {x:,.0f} tokens" for x, y in row.curve])
+        for row in marked]
     last = max(row.curve[-1][0] for row in trials)
     whole, late = (_loss_range(trials, start) for start in (0.0, LATE * last))
     shifts = _spread([(row.curve[-1][1] - late[0]) / (late[1] - late[0]) * CURVE_HEIGHT for row in marked],
@@ -224,25 +225,12 @@ def _loss_range(trials: Sequence[Any], start: float) -> tuple[float, float]:
     return low - 0.06 * ((high - low) or 1), high + 0.04 * ((high - low) or 1)
 
 
-def _spread(heights: list[float], gap: float, limit: float) -> list[float]:
-    """Shifts that keep heights at least `gap` apart: what collides moves as a pile around its mean, within
-    0..limit."""
-    def bottom(pile: list[int]) -> float:
-        middle = sum(heights[index] for index in pile) / len(pile)
-        extent = (len(pile) - 1) * gap
-        return max(min(middle - extent / 2, limit - extent), 0.0)
-
-    piles: list[list[int]] = []
-    for index in sorted(range(len(heights)), key=heights.__getitem__):
-        piles.append([index])
-        while len(piles) > 1 and bottom(piles[-1]) - bottom(piles[-2]) < len(piles[-2]) * gap:
-            upper = piles.pop()
-            piles[-1].extend(upper)
-    shifts = [0.0] * len(heights)
-    for pile in piles:
-        for place, index in enumerate(pile):
-            shifts[index] = bottom(pile) + place * gap - heights[index]
-    return shifts
+def _spread(heights: Sequence[float], gap: float, limit: float) -> list[float]:
+    """Shifts that keep heights, from the highest to the lowest, at least `gap` apart within 0..limit: what
+    collides moves as a pile around its mean."""
+    steps = gap * np.arange(len(heights))[::-1]
+    apart = isotonic_regression(np.array(heights) - steps, increasing=False).x if len(heights) else steps
+    return list(np.clip(apart, 0, max(limit - gap * (len(heights) - 1), 0)) + steps - heights)
 
 
 FIGURES: dict[str, Callable[[RecordedRun], Picture]] = {

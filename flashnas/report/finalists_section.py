@@ -14,13 +14,12 @@ from flashnas.report.words import (
     MARKS,
     exceeds,
     fixed,
-    full_loss_words,
-    loss_words,
+    loss_cells,
     mark_of,
     misses,
     origin_words,
-    recall_words,
     shortened,
+    time_words,
 )
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun
@@ -95,26 +94,19 @@ def _shown(run: RecordedRun, finalist: FrontEntry, factor: float,
            objectives: tuple[str, ...]) -> dict[str, Any]:
     """The texts of one finalist."""
     figures = finalist.figures
-
-    def scaled(name: str) -> str:
-        value = figures.get(name)
-        return f"{value * factor:.2f}" if known(value) else MISSING
-
-    below = []
-    if not scaled("lower_ms") == scaled("upper_ms") == MISSING:
-        below.append(f"{scaled('lower_ms')} to {scaled('upper_ms')}")
-    below += [f"{words} {scaled(name)}" for words, name in (("certified", "bound_ms"), ("measured",
-                                                                                        "measured_ms"))
-              if scaled(name) != MISSING]
-    latency = {"value": scaled("latency_ms"), "lines": below,
+    times = {name: time_words(finalist, name, factor)
+             for name in ("latency_ms", "lower_ms", "upper_ms", "bound_ms", "measured_ms")}
+    below = [] if times["lower_ms"] == times["upper_ms"] == MISSING else [
+        f"{times['lower_ms']} to {times['upper_ms']}"]
+    below += [f"{words} {times[name]}" for words, name in (("certified", "bound_ms"), ("measured",
+                                                                                       "measured_ms"))
+              if times[name] != MISSING]
+    latency = {"value": times["latency_ms"], "lines": below,
                "warning": f"misses {', '.join(finalist.missed)}" if finalist.missed else
               "may exceed it" if run.ranks_full and exceeds(run, finalist) else ""}
-    losses = [loss_words(figures), fixed(figures.get("bits_per_byte"), 3)] if not run.ranks_full else [
-        full_loss_words(run, finalist), fixed(figures.get("probability_best"), 2),
-        *([] if run.untrained else [loss_words(figures)]), recall_words(figures)]
     more = [] if run.ranks_full else [number(figures.get("throughput_tok_s"), 4)]
     before, after = ([{"value": text, "lines": [], "warning": ""} for text in texts] for texts in (
-        (*(fixed(figures.get(name), 3) for name in objectives), *losses),
+        (*(fixed(figures.get(name), 3) for name in objectives), *loss_cells(run, finalist)),
         (fixed(figures.get("tpot_ms"), 3), *more, parameters(figures.get("params")),
          fixed(figures.get("memory_gb"), 2))))
     return {"name": finalist.name, "mark": MARKS[mark_of(run, finalist)], "cells": [*before, latency, *after],

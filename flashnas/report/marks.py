@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
-import pandas as pd
-
-Numbers = Sequence[float] | Sequence[float | None] | np.ndarray | pd.Series
+Numbers = Any   # one after the other: a list, an array, a column
 Shape = Literal["circle", "diamond", "square", "cross", "star", "line", "dashes", "interval"]
 
 
@@ -32,12 +29,12 @@ class Scale:
 
 @dataclass(frozen=True, kw_only=True)
 class Points:
-    """Markers of one shape and size. fill, edge: a colour for each. hover: a text for each, its first line is
-    a heading. group: of the legend, which hides it."""
+    """Markers of one shape and size. fill: a colour, or one for each, as edge. hover: a text for each, its
+    first line is a heading. group: of the legend, which hides it."""
 
     x: Numbers
     y: Numbers
-    fill: Sequence[str]
+    fill: str | Sequence[str]
     edge: Sequence[str] = ()
     shape: Shape = "circle"
     size: float = 11

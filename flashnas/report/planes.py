@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from flashnas.architecture.folding import compressed
-from flashnas.report.marks import Scale, Key, Label, Line, Mark, Panel, Picture, Points, Guide, Whiskers
+from flashnas.report.marks import Guide, Key, Label, Line, Mark, Panel, Picture, Points, Scale, Whiskers
 from flashnas.report.palette import (
     BUDGET,
     INK,
@@ -33,7 +33,7 @@ from flashnas.report.plot_data import (
     staircase,
 )
 from flashnas.report.text import known, number, parameters
-from flashnas.report.words import counts_line
+from flashnas.report.words import counts_line, place_words
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import FULL, larger_is_better, title_of
 
@@ -75,9 +75,8 @@ def still_picture(run: RecordedRun) -> Picture:
     names = [run.quality, *(["loss"] if run.ranks_full and not run.trained.empty else []),
              *run.further_objectives]
     planes = [plane_of(run, name) for name in names]
-    parts = [run.entry("workload", "name"), run.entry("table", "device") or run.entry("table", "name")]
-    return _picture(run, [plane for plane in planes if len(plane.points)], planes[0].title,
-                    " · ".join([*(str(part) for part in parts if part), counts_line(run)]))
+    return _picture(run, [plane for plane in planes if len(plane.points)],
+                    subtitle=" · ".join([*place_words(run), counts_line(run)]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,13 +84,16 @@ class Plane:
     """Networks by latency and one quality.
 
     quality: `loss`, of short trainings; `full_loss`, as the difference to the recommended network; or another
-    objective. points: trials with further columns: y, the quality; reach, half of its 90 % interval, NaN
-    without one; final: on the front; small: neither on the front nor a baseline, where the full loss ranks.
+    objective. points: trials with further columns: x, the latency in `unit`; y, the quality; reach, half of
+    its 90 % interval, NaN without one; final: on the front; small: neither on the front nor a baseline, where
+    the full loss ranks; kind, ring: the two most frequent mixers.
     """
 
     run: RecordedRun
     quality: str
     points: pd.DataFrame
+    factor: float
+    unit: str
     title: str
     axis: str
 
@@ -105,66 +107,65 @@ class Plane:
         return self.quality in self.run.further_objectives
 
     @property
-    def unit(self) -> tuple[float, str]:
-        """Factor and unit of the latencies."""
-        return latency_unit([*self.points["latency_ms"], self.run.budget_ms or 0.0])
+    def budget(self) -> float | None:
+        return None if not self.run.budget_ms else self.run.budget_ms * self.factor
 
     def ranges(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """((latency_ms low, high), (quality low, high)) with room for labels and for the marks of failed
-        trials on top. Small points far above the front do not stretch the axis."""
-        xs = [*self.points["latency_ms"], *([self.run.budget_ms] if self.run.budget_ms else [])]
+        """((x low, high), (y low, high)) with room for labels and for the marks of failed trials on top.
+        Small points far above the front do not stretch the axis."""
+        xs = [*self.points["x"], *([self.budget] if self.budget else [])]
         wide = (max(xs) - min(xs)) or max(xs) * 0.1 or 1.0
-        reach = self.points["reach"].fillna(0.0)
-        low, high = (self.points["y"] - reach).min(), (self.points["y"] + reach).max()
-        main = self.points[~self.points["small"]]
-        if len(main):
-            top = (main["y"] + main["reach"].fillna(0.0)).max()
+        bottom, tops = (self.points["y"] + sign * self.points["reach"].fillna(0.0) for sign in (-1, 1))
+        low, high = bottom.min(), tops.max()
+        if not self.points["small"].all():
+            top = tops[~self.points["small"]].max()
             high = min(high, top + HEADROOM * (top - low))
         tall = (high - low) or abs(high) * 0.1 or 1.0
-        return (max(min(xs) - 0.07 * wide, 0.0), max(xs) + 0.09 * wide), (low - 0.13 * tall,
-                                                                          high + 0.13 * tall)
+        return ((max(min(xs) - 0.07 * wide, 0.0), max(xs) + 0.09 * wide),
+                (low - 0.13 * tall, high + 0.13 * tall))
 
     def steps(self) -> tuple[list[float], list[float]]:
         """The corners of the front, drawn to the budget. There are none where the full loss ranks, since its
         uncertainty counts there as well, and a floor for recall."""
+        if not self.main or self.run.ranks_full:
+            return [], []
         right = self.ranges()[0][1]
-        drawn = self.main and not self.run.ranks_full
-        return staircase(front(self.run), min(right, self.run.budget_ms or right)) if drawn else ([], [])
+        xs, ys = staircase(front(self.run), min(right, self.budget or right) / self.factor)
+        return [x * self.factor for x in xs], ys
 
-    def labels(self, height: float) -> list[tuple[str, Any, tuple[float, float]]]:
-        """(text, trial, offset in pixels) of the labels: the front's names and the baselines'; of short
-        losses where the full loss ranks, the recommended network and those that cannot be told from it."""
+    def labels(self, height: float) -> Iterable[Label]:
+        """The front's names and the baselines'; of short losses where the full loss ranks, the recommended
+        network and those that cannot be told from it."""
         (x0, x1), (y0, y1) = self.ranges()
 
-        def pixel(latency_ms: float, y: float) -> tuple[float, float]:
-            return (latency_ms - x0) / (x1 - x0) * BOX_WIDTH, (y - y0) / (y1 - y0) * height
+        def pixel(x: float, y: float) -> tuple[float, float]:
+            return (x - x0) / (x1 - x0) * BOX_WIDTH, (y - y0) / (y1 - y0) * height
 
         labelled = [row for row in rows(self.points) if self._labelled(row)]
         texts = [self._name(row) for row in labelled]
-        obstacles = [pixel(row.latency_ms, row.y) for row in rows(self.points) if not row.small]
-        xs, ys = self.steps()
-        obstacles += [pixel(xa + (xb - xa) * k / 80, ya + (yb - ya) * k / 80)  # a label is wider
+        obstacles = [pixel(row.x, row.y) for row in rows(self.points) if not row.small]
+        xs, ys = self.steps()   # a label is wider than the gaps between these points
+        obstacles += [pixel(xa + (xb - xa) * k / 80, ya + (yb - ya) * k / 80)
                       for xa, ya, xb, yb in zip(xs, ys, xs[1:], ys[1:], strict=False) for k in range(81)]
-        obstacles += [pixel(row.latency_ms, row.y + row.reach * k / 10) for row in rows(self.points)
+        obstacles += [pixel(row.x, row.y + row.reach * k / 10) for row in rows(self.points)
                       if known(row.reach) for k in range(-10, 11)]
-        if self.run.budget_ms:
-            obstacles += [pixel(self.run.budget_ms, y0 + (y1 - y0) * k / 40) for k in range(41)]
-        offsets = place_labels([pixel(row.latency_ms, row.y) for row in labelled],
+        obstacles += [pixel(self.budget, y0 + (y1 - y0) * k / 40) for k in range(41) if self.budget]
+        offsets = place_labels([pixel(row.x, row.y) for row in labelled],
                                [(LETTER * len(text) + 4, LINE) for text in texts], obstacles,
                                (BOX_WIDTH, height))
-        return list(zip(texts, labelled, offsets, strict=True))
+        for text, row, (dx, dy) in zip(texts, labelled, offsets, strict=True):
+            yield Label(x=row.x, y=row.y, text=text, dx=dx, dy=dy, minor=not self._matters(row),
+                        strong=bool(row.final), colour=INK if row.final else MUTED)
 
-    def matters(self, row: Any) -> bool:
+    def _matters(self, row: Any) -> bool:
         """Whether a network is named where there is little room: it may be the best, or is on the front."""
         answer = self.run.answer
         return bool(row.final) if answer is None else row.hash in (answer.recommended, *answer.tied)
 
     def _labelled(self, row: Any) -> bool:
-        if self.further:
-            return bool(row.final)
-        if self.run.answer is not None and not self.main:
-            return self.matters(row)
-        return bool(row.final or row.origin == "baseline")
+        if self.run.answer is not None and not self.main and not self.further:
+            return self._matters(row)
+        return bool(row.final or (row.origin == "baseline" and not self.further))
 
     def _name(self, row: Any) -> str:
         """The name of the front; of other baselines what they are made of, since diamonds mark them."""
@@ -177,45 +178,37 @@ class Plane:
 def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
     """The plane of what ranks, or of another quality."""
     quality = quality or run.quality
-    none = pd.Series(np.nan, index=run.trials.index)
+    title = ""
+    base: float | None = 0.0
+    points = {FULL: run.scored, "loss": run.trained}.get(quality)
+    standings = {}
     if quality == FULL:
-        return _full_plane(run)
-    if quality != "loss":
+        title, to = "Loss to expect of a full training, against latency", "the lowest"
+        base = run.scored[FULL].min()
+        if run.answer is not None:
+            chosen = run.front[run.finalists[1][run.answer.recommended]]
+            to, base = chosen.name, chosen.figures[FULL]
+            standings = {each.hash: each for each in (*run.answer.baselines, *run.answer.standings)}
+        axis = f"expected full loss,\ndifference to {to} (nats per token)"
+    elif quality != "loss":
         points = objective_points(run)[0]
-        better = f"{'higher' if larger_is_better(quality) else 'lower'} is better"
-        return Plane(run, quality, _marked(run, points, points[quality], none), "",
-                     f"{title_of(quality)}\n{better}")
-    points = run.trained
-    ranks = run.quality == quality
-    return Plane(run, quality, _marked(run, points, points["loss"], none),
-                 "Loss against latency: every trained network" if ranks else
-                 "Loss of the short trainings against latency",
-                 "validation loss after short training\n(nats per token)" if ranks else
-                 "short loss\n(nats per token)")
-
-
-def _full_plane(run: RecordedRun) -> Plane:
-    """The full loss to expect, as the difference to the recommended network; without one, to the lowest."""
-    points, answer = run.scored, run.answer
-    chosen = None if answer is None else run.front[run.finalists[1][answer.recommended]]
-    base = points[FULL].min() if chosen is None else chosen.figures[FULL]
-    y, reach = points[FULL] - base, pd.Series(np.nan, index=points.index)
-    standings = {} if answer is None else {each.hash: each for each in (*answer.baselines, *answer.standings)}
-    for row in rows(points):
-        if row.hash in standings:
-            y.at[row.Index] = standings[row.hash].difference
-            reach.at[row.Index] = INTERVAL_90 * standings[row.hash].sd
-    to = "the lowest" if chosen is None else chosen.name
-    return Plane(run, FULL, _marked(run, points, y, reach),
-                 "Loss to expect of a full training, against latency",
-                 f"expected full loss,\ndifference to {to} (nats per token)")
-
-
-def _marked(run: RecordedRun, points: pd.DataFrame, y: pd.Series, reach: pd.Series) -> pd.DataFrame:
-    """The points with the further columns."""
+        axis = f"{title_of(quality)}\n{'higher' if larger_is_better(quality) else 'lower'} is better"
+    elif run.ranks_full:
+        title, axis = "Loss of the short trainings against latency", "short loss\n(nats per token)"
+    else:
+        title = "Loss against latency: every trained network"
+        axis = "validation loss after short training\n(nats per token)"
+    assert points is not None
+    factor, unit = latency_unit([*points["latency_ms"], run.budget_ms or 0.0])
     final = np.array([finalist_of(run, row) is not None for row in rows(points)], dtype=bool)
-    return points.assign(y=y, reach=reach, final=final,
-                         small=run.ranks_full & ~final & (points["origin"] != "baseline").to_numpy())
+    mixers, own = points["notation"].map(mixer_colours), points["hash"].map(standings.get)
+    return Plane(run, quality, points.assign(
+        x=points["latency_ms"] * factor, kind=mixers.str[0], ring=mixers.str[1], final=final,
+        y=[value - base if standing is None else standing.difference
+           for value, standing in zip(points[quality], own, strict=True)],
+        reach=[np.nan if standing is None else INTERVAL_90 * standing.sd for standing in own],
+        small=run.ranks_full & ~final & (points["origin"] != "baseline").to_numpy()), factor, unit, title,
+        axis)
 
 
 # -- pictures of planes --------------------------------------------------------------------------------------
@@ -223,83 +216,74 @@ def _marked(run: RecordedRun, points: pd.DataFrame, y: pd.Series, reach: pd.Seri
 def _picture(run: RecordedRun, planes: Sequence[Plane], title: str = "", subtitle: str = "") -> Picture:
     """The planes below each other, the first one large where it is what ranks."""
     return Picture(title=title or planes[0].title, subtitle=subtitle or counts_line(run),
-                   panels=[_panel(plane, HEIGHT if plane.main else SMALL_HEIGHT, last=plane is planes[-1],
-                                  alone=len(planes) == 1) for plane in planes],
-                   keys=_keys(planes), keys_title="Fill: most frequent mixer\nRing: second most frequent")
+                   panels=[_panel(plane, first=plane is planes[0], last=plane is planes[-1])
+                           for plane in planes],
+                   keys=list(_keys(planes)),
+                   keys_title="Fill: most frequent mixer\nRing: second most frequent")
 
 
-def _panel(plane: Plane, height: float, *, last: bool, alone: bool) -> Panel:
-    run, points, (factor, unit) = plane.run, plane.points, plane.unit
-    (x0, x1), (y0, y1) = plane.ranges()
+def _panel(plane: Plane, *, first: bool, last: bool) -> Panel:
+    run, points, (range_x, range_y) = plane.run, plane.points, plane.ranges()
     marks: list[Mark] = []
     xs, ys = plane.steps()
     if xs:
-        marks.append(Line(x=[x * factor for x in xs], y=ys, colour=INK))
+        marks.append(Line(x=xs, y=ys, colour=INK))
     spread = points[points["reach"].notna()]
     if len(spread):
-        marks.append(Whiskers(x=spread["latency_ms"] * factor, y=spread["y"], low=spread["reach"],
-                              high=spread["reach"], colour=SOFT))
+        marks.append(Whiskers(x=spread["x"], y=spread["y"], low=spread["reach"], high=spread["reach"],
+                              colour=SOFT))
     failed = run.failed[run.failed["latency_ms"].notna()]
     if len(failed) and not plane.further:
-        marks.append(Points(x=failed["latency_ms"] * factor, y=[y1 - 0.025 * (y1 - y0)] * len(failed),
-                            fill=[MUTED] * len(failed), shape="cross", size=9, edge_width=2,
+        top = range_y[1] - 0.025 * (range_y[1] - range_y[0])
+        marks.append(Points(x=failed["latency_ms"] * plane.factor, y=[top] * len(failed), fill=MUTED,
+                            shape="cross", size=9, edge_width=2,
                             hover=[f"trial {row.number} failed\n{row.reason}" for row in rows(failed)]))
-    if run.budget_ms:
-        text = f"budget {number(run.budget_ms * factor, 5, unit)}" if plane.main or alone else ""
-        marks.append(Guide(at=run.budget_ms * factor, colour=BUDGET, upright=True, text=text))
-    marks += _networks(plane)
-    marks += [Label(x=row.latency_ms * factor, y=row.y, text=text, dx=dx, dy=dy, minor=not plane.matters(row),
-                    strong=bool(row.final), colour=INK if row.final else MUTED)
-              for text, row, (dx, dy) in plane.labels(height)]
-    workload, device = run.entry("workload", "name"), run.entry("table", "device") or run.entry("table",
-                                                                                                "name")
-    words = (f"latency of one request{f', {workload}' if workload else ''}{f' on {device}' if device else ''}"
-             f" ({unit})")
-    return Panel(x=Scale(title=words if last else "", range=(x0 * factor, x1 * factor)),
-                 y=Scale(title=plane.axis if height < HEIGHT else plane.axis.replace("\n", " "),
-                        range=(y0, y1)),
-                 marks=marks, height=height)
+    if plane.budget:
+        marks.append(Guide(at=plane.budget, colour=BUDGET, upright=True,
+                           text=f"budget {number(plane.budget, 5, plane.unit)}" if first else ""))
+    height = HEIGHT if plane.main else SMALL_HEIGHT
+    words = ", ".join(["latency of one request", *place_words(run)[:1]])
+    device = "".join(f" on {part}" for part in place_words(run)[1:])
+    return Panel(x=Scale(title=f"{words}{device} ({plane.unit})" if last else "", range=range_x),
+                 height=height,
+                 y=Scale(title=plane.axis.replace("\n", " ") if plane.main else plane.axis, range=range_y),
+                 marks=[*marks, *_networks(plane), *plane.labels(height)])
 
 
 def _networks(plane: Plane) -> Iterable[Points]:
     """Markers of one mixer and one look together, those that matter last."""
-    run, points, factor = plane.run, plane.points, plane.unit[0]
-    mixers = points["notation"].map(mixer_colours)
-    pure, searched = points["origin"] == "baseline", points["origin"] == "search"
-    size = np.where(pure, 14, np.where(points["small"], 5, np.where(searched | run.ranks_full, 11, 8)))
-    faint = points["small"] | (plane.further & ~points["final"])
-    looks = points.assign(size=size, faint=faint, pure=pure, kind=mixers.str[0], ring=mixers.str[1])
-    for (_, faint, size), group in sorted(looks.groupby(["pure", "faint", "size"]),
-                                          key=lambda item: (item[0][0], not item[0][1], item[0][2])):
+    points, folded = plane.points, len(plane.points) <= MAX_FOLDED
+    looks = points.assign(
+        pure=points["origin"] == "baseline", clear=~points["small"] & (points["final"] | (not plane.further)),
+        size=np.where(points["small"], 5, np.where((points["origin"] == "search") | plane.run.ranks_full, 11,
+                                                   8)))
+    for (pure, clear, size), group in looks.groupby(["pure", "clear", "size"]):
         for kind in sorted(set(group["kind"]), key=operator_order):
             drawn = group[group["kind"] == kind]
-            diamond = bool(drawn["pure"].iloc[0])
             yield Points(
-                x=drawn["latency_ms"] * factor, y=drawn["y"], group=kind, size=float(size),
-                fill=[operator_colour(kind)] * len(drawn), shape="diamond" if diamond else "circle",
-                edge=[INK if diamond else operator_colour(ring) for ring in drawn["ring"]],
-                edge_width=1.2 if diamond else 1.4 if size == 5 else 2.6, opacity=0.55 if faint else 1.0,
-                hover=[_hover(plane, row,
-                              folded=row.final or len(points) <= MAX_FOLDED) for row in rows(drawn)])
+                x=drawn["x"], y=drawn["y"], group=kind, fill=operator_colour(kind),
+                opacity=1.0 if clear else 0.55,
+                size=14 if pure else float(str(size)), shape="diamond" if pure else "circle",
+                edge=[INK] * len(drawn) if pure else [operator_colour(ring) for ring in drawn["ring"]],
+                edge_width=1.2 if pure else 1.4 if size == 5 else 2.6,
+                hover=[_hover(plane, row, folded=row.final or folded) for row in rows(drawn)])
 
 
 def _keys(planes: Sequence[Plane]) -> Iterable[Key]:
     run, points = planes[0].run, pd.concat([plane.points for plane in planes])
-    mixers, baseline = points["notation"].map(mixer_colours), points["origin"] == "baseline"
-    keys = [Key(text="Pareto front (P1, P2, …)" if run.front else "front so far", shape="line", colour=INK)
-            ] if any(plane.steps()[0] for plane in planes) else []
+    baseline = points["origin"] == "baseline"
+    if any(plane.steps()[0] for plane in planes):
+        yield Key(text="Pareto front (P1, P2, …)" if run.front else "front so far", shape="line", colour=INK)
     if points["reach"].notna().any():
-        keys.append(Key(text="90 % interval", shape="interval", colour=SOFT))
-    kinds = {*mixers.str[0], *mixers[~baseline].str[1]}
-    keys += [Key(text=operator_label(kind), shape="circle", colour=operator_colour(kind), group=kind)
-             for kind in sorted(kinds, key=operator_order)]
+        yield Key(text="90 % interval", shape="interval", colour=SOFT)
+    for kind in sorted({*points["kind"], *points[~baseline]["ring"]}, key=operator_order):
+        yield Key(text=operator_label(kind), shape="circle", colour=operator_colour(kind), group=kind)
     if baseline.any():
-        keys.append(Key(text="pure-operator baseline", shape="diamond", colour="white", edge=INK))
+        yield Key(text="pure-operator baseline", shape="diamond", colour="white", edge=INK)
     if points["small"].any():
-        keys.append(Key(text="small: not on the front", shape="circle", colour=RULE, edge=MUTED, size=6))
+        yield Key(text="small: not on the front", shape="circle", colour=RULE, edge=MUTED, size=6)
     if run.failed["latency_ms"].notna().any() and not planes[0].further:
-        keys.append(Key(text="failed: no loss", shape="cross", colour=MUTED, edge=MUTED, size=9))
-    return keys
+        yield Key(text="failed: no loss", shape="cross", colour=MUTED, edge=MUTED, size=9)
 
 
 def _hover(plane: Plane, row: Any, *, folded: bool) -> str:

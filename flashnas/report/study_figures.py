@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 from flashnas.evidence.agreement import Pair
 from flashnas.evidence.trainings import PublishedRow
 from flashnas.report.draw_matplotlib import draw_matplotlib
-from flashnas.report.marks import Scale, Key, Line, Mark, Panel, Picture, Points, Guide, Whiskers
+from flashnas.report.marks import Guide, Key, Line, Mark, Panel, Picture, Points, Scale, Whiskers
 from flashnas.report.palette import BUDGET, INK, MUTED, SERIES
 from flashnas.report.plot_data import latency_unit
 from flashnas.trust.depth_width import Findings, Size, Sizes
@@ -61,7 +61,7 @@ def trust_picture(table: pd.DataFrame, words: str) -> Picture:
         x, y = part["short"], part["long"]
         marks += [Whiskers(x=x, y=y, low=part[half], high=part[half], colour=colour, along_x=along_x)
                   for half, along_x in (("short_half", True), ("long_half", False))]
-        marks.append(Points(x=x, y=y, fill=[colour] * len(part), size=8))
+        marks.append(Points(x=x, y=y, fill=colour, size=8))
         keys.append(Key(text=name or "trained", shape="circle", colour=colour, size=8))
     x, y = (Scale(title=f"validation loss after {_tokens(table, variant)} tokens (nats per token)")
             for variant in ("short", "long"))
@@ -102,14 +102,14 @@ def _by_depth(sizes: Sizes, best: Size | None, budget_ms: float | None) -> tuple
         marks += [Line(x=part["latency_ms"] * factor, y=part["loss"], colour=colour, dash=part is beyond,
                        width=1.8 if part is inside else 1.2) for part in (inside, beyond)]
         marks.append(Points(x=trained["latency_ms"] * factor, y=trained["loss"], size=7,
-                            fill=[colour] * len(trained), group=f"{depth} blocks"))
+                            fill=colour, group=f"{depth} blocks"))
         keys.append(Key(text=f"{depth} blocks", shape="circle", colour=colour, size=7,
                         group=f"{depth} blocks"))
     if budget_ms is not None:
         marks.append(Guide(at=budget_ms * factor, colour=BUDGET, upright=True,
                           text=f"budget {budget_ms * factor:.4g} {unit}"))
     if best is not None:
-        marks.append(Points(x=[best.latency_ms * factor], y=[best.loss], fill=[BUDGET], edge=["white"],
+        marks.append(Points(x=[best.latency_ms * factor], y=[best.loss], fill=BUDGET, edge=["white"],
                             size=22,
                             shape="star"))
         keys.append(Key(text=f"best: {best.depth} x {best.width}", shape="star", colour=BUDGET, size=16))
@@ -132,12 +132,12 @@ def _against_measured(findings: Findings) -> tuple[Panel, list[Key]]:
     marks: list[Mark] = [
         Line(x=ends, y=ends, colour=INK, width=1),
         Points(x=part["loss"], y=list(law.loss(part["depth"], part["width"], part["tokens"])), size=6,
-               fill=[MUTED] * len(part), group="fitted")]
+               fill=MUTED, group="fitted")]
     keys = [Key(text="right: fitted", shape="circle", colour=MUTED, size=6)]
     if held:
         marks.append(Points(x=[size.loss for size in held], y=[size.predicted for size in held],
                             shape="diamond",
-                            fill=[BUDGET] * len(held), size=8, group="held out"))
+                            fill=BUDGET, size=8, group="held out"))
         keys.append(Key(text="right: held-out larger sizes", shape="diamond", colour=BUDGET, size=8))
     return Panel(x=Scale(title="measured loss (nats per token)"), y=Scale(title="loss by the law"),
                  marks=marks, height=400), keys
@@ -174,5 +174,6 @@ def _pairs_panel(rows: Sequence[PublishedRow], pairs: Sequence[Pair], summary: M
         f"{words}\n{summary['right']:g} of {summary['pairs']} clear pairs ({summary['share']:.0%}),"
         f" RMSE {summary['rmse_nats']:.3f}")
     return Panel(x=Scale(title="published", range=(0, widest)),
-                 y=Scale(title="predicted", range=(-0.6 * widest, widest)), marks=marks, height=300, heading=heading,
+                 y=Scale(title="predicted", range=(-0.6 * widest, widest)), marks=marks, height=300,
+                 heading=heading,
                  note=f"{hidden} outside the picture" if hidden else "")

@@ -8,17 +8,15 @@ from flashnas.architecture.folding import compressed
 from flashnas.base.hints import printable
 from flashnas.report.answer_text import ABOVE, RECOMMENDED, TIED, next_commands, statements
 from flashnas.report.plot_data import latency_unit
-from flashnas.report.text import MISSING, columns, known, number, parameters
+from flashnas.report.text import columns, known, number, parameters
 from flashnas.report.words import (
     exceeds,
-    fixed,
-    full_loss_words,
-    loss_words,
+    loss_cells,
     mark_of,
     misses,
     origin_words,
-    recall_words,
     shortened,
+    time_words,
 )
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun, rows
@@ -68,24 +66,17 @@ def _answer(run: RecordedRun) -> list[str]:
 def _row(run: RecordedRun, finalist: FrontEntry, factor: float, objectives: tuple[str, ...],
          shown: tuple[str, ...]) -> tuple[str, ...]:
     figures = finalist.figures
-
-    def scaled(name: str) -> str:
-        value = figures.get(name)
-        return f"{value * factor:.2f}" if known(value) else MISSING
-
-    name: str = finalist.name
-    losses: tuple[str, ...] = (loss_words(figures), fixed(figures.get("bits_per_byte"), 3))
-    bounds = f"{scaled('lower_ms')}..{scaled('upper_ms')}"
+    name, bounds = finalist.name, "..".join(time_words(finalist, each, factor) for each in ("lower_ms",
+                                                                                            "upper_ms"))
     if run.ranks_full:
         name = f"{name} {mark_of(run, finalist)}".rstrip()
-        losses = (full_loss_words(run, finalist), fixed(figures.get("probability_best"), 2),
-                  *([] if run.untrained else losses[:1]), recall_words(figures))
-        bounds += " " + (ABOVE if exceeds(run, finalist) else " ")
-    more = (scaled(name) + ("!" if name == "measured_ms" and finalist.missed else "") for name in shown)
-    asked = (number(figures.get(name), 3) for name in objectives)
-    return (name, *asked, *losses, scaled("latency_ms"), bounds, *more, parameters(figures.get("params")),
-            number(figures.get("memory_gb"), 3, "GB"), shortened(origin_words(finalist)),
-            compressed(finalist.notation))
+        bounds += f" {ABOVE if exceeds(run, finalist) else ' '}"
+    return (name, *(number(figures.get(each), 3) for each in objectives), *loss_cells(run, finalist),
+            time_words(finalist, "latency_ms", factor), bounds,
+            *(time_words(finalist, each, factor) + "!" * (each == "measured_ms" and bool(finalist.missed))
+              for each in shown),
+            parameters(figures.get("params")), number(figures.get("memory_gb"), 3, "GB"),
+            shortened(origin_words(finalist)), compressed(finalist.notation))
 
 
 def _best_baseline(run: RecordedRun, factor: float, unit: str) -> list[str]:

@@ -84,10 +84,12 @@ WIDTH = 150  # of the table
 def validation_text(result: Mapping[str, Any]) -> str:
     """The text of a Validation.to_dict()."""
     names = [summary["metric"] for summary in result["metrics"]]
-    header = ["", *(word for name in names for word in (f"{WORDS[name]} ms: predicted", "measured", "error")), "architecture"]
+    header = ["", *(word for name in names for word in (f"{WORDS[name]} ms: predicted", "measured", "error")),
+              "architecture"]
     table = [header]
     for entry in result["architectures"]:
-        cells = [text for name in names for text in (f"{entry['predicted'][name]:.3f}", f"{entry['measured'][name]:.3f}",
+        cells = [text for name in names for text in (f"{entry['predicted'][name]:.3f}",
+                                                     f"{entry['measured'][name]:.3f}",
                                                      f"{entry['error'][name]:+.1%}")]
         table.append(["*" if entry["fitted"] else "", *cells, ""])
     room = WIDTH - max(map(len, columns(table)))

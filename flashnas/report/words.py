@@ -22,6 +22,12 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
+def place_words(run: RecordedRun) -> list[str]:
+    """The workload and the device, as far as they are known."""
+    parts = run.entry("workload", "name"), run.entry("table", "device") or run.entry("table", "name")
+    return [str(part) for part in parts if part]
+
+
 def counts_line(run: RecordedRun) -> str:
     """`24 searched + 6 baselines trained · 90 from a bench · 2 failed · 3 outside the budget · 4 repeats`;
     networks from a bench are neither searched nor baselines."""
@@ -120,6 +126,21 @@ def loss_words(figures: Mapping[str, float | None]) -> str:
     if not known(loss):
         return MISSING
     return f"{loss:.3f} ± {error:.3f}" if known(error) else f"{loss:.3f}"
+
+
+def loss_cells(run: RecordedRun, finalist: FrontEntry) -> tuple[str, ...]:
+    """What a table shows of the losses of a finalist."""
+    figures = finalist.figures
+    if not run.ranks_full:
+        return loss_words(figures), fixed(figures.get("bits_per_byte"), 3)
+    return (full_loss_words(run, finalist), fixed(figures.get("probability_best"), 2),
+            *([] if run.untrained else [loss_words(figures)]), recall_words(figures))
+
+
+def time_words(finalist: FrontEntry, name: str, factor: float) -> str:
+    """A time of the finalist in the unit of the table."""
+    value = finalist.figures.get(name)
+    return fixed(value * factor, 2) if known(value) else MISSING
 
 
 def origin_words(finalist: FrontEntry) -> str:

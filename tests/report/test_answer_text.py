@@ -13,7 +13,7 @@ from flashnas.architecture.folding import compressed
 from flashnas.report import RecordedRun, front_table, write_report
 from flashnas.report.answer_text import names_text, next_commands, signed, statements
 from flashnas.report.html import render_html
-from flashnas.report.marks import Label, Guide, Whiskers
+from flashnas.report.marks import Guide, Label, Whiskers
 from flashnas.report.planes import INTERVAL_90, front_picture, plane_of, short_loss_picture
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from flashnas.latency.prediction import LatencyModel
 from flashnas.report.draw_matplotlib import draw_matplotlib
-from flashnas.report.marks import Points, Guide
+from flashnas.report.marks import Guide, Points
 from flashnas.report.study_figures import scaling_picture
 from flashnas.trust.depth_width import Sizes, findings
 from flashnas.trust.scaling_grid import block
