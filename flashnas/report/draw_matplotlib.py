@@ -30,7 +30,8 @@ def draw_matplotlib(picture: Picture) -> Figure:
     columns = picture.columns
     rows = [picture.panels[start:start + columns] for start in range(0, len(picture.panels), columns)]
     heights = [max(panel.height for panel in row) for row in rows] or [430]
-    tall = TOP + sum(heights) + GAP * (len(heights) - 1) + BOTTOM
+    room = max((18 * len(panel.heading.splitlines()) for panel in picture.panels), default=0)  # of headings
+    tall = TOP + room + sum(heights) + GAP * (len(heights) - 1) + BOTTOM
     figure = Figure((picture.width / PIXELS, tall / PIXELS), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     with matplotlib.rc_context({"font.family": "sans-serif", "font.size": 13 * POINT}):
@@ -47,7 +48,7 @@ def draw_matplotlib(picture: Picture) -> Figure:
         first: Axes | None = None
         for place, panel in enumerate(picture.panels):
             row, column = divmod(place, columns)
-            top = TOP + sum(heights[:row]) + GAP * row
+            top = TOP + room + sum(heights[:row]) + GAP * row
             axes = figure.add_axes(
                 ((LEFT + widths[:column].sum() + APART * column) / picture.width,
                  1 - (top + panel.height) / tall,

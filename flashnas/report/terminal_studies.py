@@ -22,7 +22,7 @@ def scaling_headline(result: Result) -> str:
     if not known(error):
         return "too few depths and widths to hold the largest ones out"
     return (f"held-out larger sizes: perplexity off by at most {error:.1%},"
-            f" {result['mean_extrapolation_error']:.1%} in the mean (the paper: within"
+            f" {result['mean_extrapolation_error']:.1%} on average (the paper: within"
             f" {result['paper_error']:.1%})")
 
 

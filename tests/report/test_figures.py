@@ -215,3 +215,11 @@ def test_a_figure_without_data_says_why(build_run):
     assert "3 failed" in front_picture(run).empty
     assert "No finalist" in latency_by_operator(run).empty
     assert draw_plotly(front_picture(run)).layout.annotations[0].text == front_picture(run).empty
+
+
+def test_headings_of_panels_do_not_cover_the_subtitle(run):
+    still = draw_matplotlib(training_curves(run))
+    renderer = still.canvas.get_renderer()
+    lowest = min(text.get_window_extent(renderer).y0 for text in still.texts)
+    for axes in still.axes:
+        assert axes._left_title.get_window_extent(renderer).y1 < lowest
