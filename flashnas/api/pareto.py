@@ -103,14 +103,14 @@ class Pareto:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        from flashnas.report.terminal import next_command
+        from flashnas.report.terminal_pareto import next_command
 
         data = self.answer.to_dict()
         data["to_train"]["commands"] = list(map(next_command, self.next_searches))
         return {**data, "out": None if self.path is None else str(self.path)}
 
     def __str__(self) -> str:
-        from flashnas.report.terminal import pareto_text
+        from flashnas.report.terminal_pareto import pareto_text
 
         text = pareto_text(self.answer, self.next_searches)
         if self.path is None:
@@ -164,7 +164,7 @@ def pareto(options: ParetoOptions, *, objects: Mapping[str, Any],
     from flashnas.base.errors import RunError
     from flashnas.base.files import disk_errors
     from flashnas.report import write_report
-    from flashnas.report.terminal import NEXT_SEARCH
+    from flashnas.report.terminal_pareto import NEXT_SEARCH
 
     files = {NEXT_SEARCH.replace(".", f"_{number}." if number > 1 else "."): search
              for number, search in enumerate(answer.to_train.searches, start=1)}
