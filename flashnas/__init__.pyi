@@ -1,6 +1,8 @@
 """What type checkers see of the lazily loaded names in __init__.py."""
 
 import flashnas.bench as bench  # noqa: F401  (a room, by its name)
+from flashnas.api.compare import compare as compare
+from flashnas.api.compare import runs as runs
 from flashnas.api.doctor import doctor as doctor
 from flashnas.api.estimate import estimate as estimate
 from flashnas.api.listing import list_names as list_names

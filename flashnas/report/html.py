@@ -3,6 +3,7 @@ escaped."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from markupsafe import Markup
@@ -16,6 +17,7 @@ from flashnas.runs.run import RecordedRun
 # the browser itself refuses every request: it loads nothing but the content of the file
 POLICY = ("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:;"
           " font-src data:; form-action 'none'; base-uri 'none'")
+RELOAD_S = 30            # of the page of a run that has not ended
 # buttons by name: Plotly's default set includes one that uploads the chart
 CONFIG = ('{"responsive": true, "displaylogo": false, "plotlyServerURL": "",'
           ' "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]]}')
@@ -59,7 +61,9 @@ def render_html(run: RecordedRun) -> str:
     """
     bodies = [(section.title, _body(name, run)) for name, section in SECTIONS.items()]
     shown = [(title, body) for title, body in bodies if body]
-    return render("page.html", run=run, policy=Markup(POLICY), sections=shown,
+    reload_s = None if run.entry("finished") else RELOAD_S
+    return render("page.html", run=run, policy=Markup(POLICY), sections=shown, reload_s=reload_s,
+                  written=time.strftime("%H:%M:%S"),
                   style=Markup(Path(__file__).with_name("report.css").read_text(encoding="utf-8")),
                   plotly=Markup(get_plotlyjs()), script=Markup(SCRIPT), flashnas=run.entry("flashnas"))
 
