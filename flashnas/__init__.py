@@ -28,7 +28,7 @@ _PUBLIC = {
     "train": "flashnas.api.train",
     "export": "flashnas.api.train",
     "report": "flashnas.api.run",
-    "runs": "flashnas.api.compare",
+    "runs": "flashnas.api.runs",
     "pareto": "flashnas.api.pareto",
     "compare": "flashnas.api.compare",
     "load_run": "flashnas.api.run",
@@ -73,9 +73,9 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Four functions have the name of a room: search, report, runs and export. Python binds a room to its name
-    here when it is first imported; this keeps the name for the function. `from flashnas.search import ..` is
-    not affected."""
+    """Four functions have the name of a room: search, report, runs and export. Python binds a room to its
+    name here when it is first imported; this keeps the name for the function. `from flashnas.search import
+    ..` is not affected."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in _PUBLIC and isinstance(value, ModuleType)):

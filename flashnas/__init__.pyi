@@ -2,7 +2,6 @@
 
 import flashnas.bench as bench  # noqa: F401  (a room, by its name)
 from flashnas.api.compare import compare as compare
-from flashnas.api.compare import runs as runs
 from flashnas.api.doctor import doctor as doctor
 from flashnas.api.estimate import estimate as estimate
 from flashnas.api.listing import list_names as list_names
@@ -12,6 +11,7 @@ from flashnas.api.pareto import pareto as pareto
 from flashnas.api.run import Run as Run
 from flashnas.api.run import load_run as load_run
 from flashnas.api.run import report as report
+from flashnas.api.runs import runs as runs
 from flashnas.api.scaling import scaling_law as scaling_law
 from flashnas.api.search import search as search
 from flashnas.api.train import export as export

@@ -60,7 +60,7 @@ def dashboard(options: DashboardOptions, *, note: Callable[[str], None] | None =
     """
     say = note or print
     try:
-        from optuna.artifacts import FileSystemArtifactStore
+        from optuna.artifacts import FileSystemArtifactStore, upload_artifact
         from optuna_dashboard import save_note, wsgi
     except ImportError:
         raise ConfigError("dashboard needs the package optuna-dashboard: pip install 'flashnas[dashboard]'"
@@ -70,12 +70,26 @@ def dashboard(options: DashboardOptions, *, note: Callable[[str], None] | None =
     view = StudyView(options.run, options.storage, save_note)
     ended = threading.Event()
     with tempfile.TemporaryDirectory(prefix="flashnas-") as folder:
-        store = FileSystemArtifactStore(folder)
-        pictures = Pictures(view, store, Path(folder))
-        pictures.refresh()
-        app = wsgi(view.storage, artifact_store=store)
+        store, shown = FileSystemArtifactStore(folder), dict[str, str]()
+        app = wsgi(view.study._storage, artifact_store=store)
+
+        def pictures() -> None:
+            for path in sorted(view.run.path.glob("*.png")):
+                if path.name in shown:
+                    shutil.copyfile(path, Path(folder) / shown[path.name])
+                else:
+                    shown[path.name] = upload_artifact(artifact_store=store, file_path=str(path),
+                                                       study_or_trial=view.study)
+
+        def read_only(environ: dict[str, Any], start_response: Any) -> Any:
+            if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+                return app(environ, start_response)
+            start_response("403 Forbidden", [("Content-Type", "application/json")])
+            return [b'{"reason": "flashnas shows a run and does not change it"}']
+
+        pictures()
         try:
-            server = make_server(options.host, options.port, app, Server, QuietHandler)
+            server = make_server(options.host, options.port, read_only, Server, QuietHandler)
         except OSError as error:
             raise ConfigError(f"dashboard: {options.host}:{options.port} cannot be used:"
                               f" {error.strerror or error}; choose another --port") from None
@@ -85,11 +99,12 @@ def dashboard(options: DashboardOptions, *, note: Callable[[str], None] | None =
             while not ended.wait(EVERY_S):
                 try:
                     view.refresh()
-                    pictures.refresh()
+                    pictures()
                 except (FlashnasError, OSError) as error:  # the next look may find it whole again
                     say(f"not read: {error}")
 
-        threading.Thread(target=follow, daemon=True).start()
+        follower = threading.Thread(target=follow, daemon=True)
+        follower.start()
         say(f"{url} shows {view.run.path}; Ctrl-C ends it")
         try:
             with server:
@@ -98,28 +113,6 @@ def dashboard(options: DashboardOptions, *, note: Callable[[str], None] | None =
             pass
         finally:
             ended.set()
-    return Figures({"run": str(view.run.path), "url": url, "trials": len(view.study.trials)},
+            follower.join()
+    return Figures({"run": str(view.run.path), "url": url, "trials": view.count},
                    lambda found: f"{found['trials']} trials of {found['run']} were shown")
-
-
-class Pictures:
-    """The pictures of a run as artifacts of its study; one that changes is replaced."""
-
-    def __init__(self, view: Any, store: Any, folder: Path) -> None:
-        self._view, self._store, self._folder = view, store, folder
-        self._shown: dict[str, tuple[str, int]] = {}
-
-    def refresh(self) -> None:
-        from optuna.artifacts import upload_artifact
-
-        for path in sorted(self._view.run.path.glob("*.png")):
-            changed_ns = path.stat().st_mtime_ns
-            known, before_ns = self._shown.get(path.name, ("", 0))
-            if changed_ns == before_ns:
-                continue
-            if known:
-                shutil.copyfile(path, self._folder / known)
-            else:
-                known = upload_artifact(artifact_store=self._store, file_path=str(path),
-                                        study_or_trial=self._view.study)
-            self._shown[path.name] = known, changed_ns

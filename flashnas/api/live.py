@@ -1,12 +1,13 @@
-"""What a search shows besides its line while it runs: a report page that follows it, and trackers."""
+"""What a run shows besides its line: of a search a report page that follows it, and trackers."""
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flashnas.api.train import Quiet
 from flashnas.base.files import write_atomic
 from flashnas.base.hints import first_line, warn
 from flashnas.base.registry import foreign_errors
@@ -16,11 +17,19 @@ from flashnas.tracking import Trackers
 if TYPE_CHECKING:
     from flashnas.runs.run import RecordedRun
     from flashnas.runs.snapshot import Progress, Snapshot
+    from flashnas.training.trainer import Step as Step
 
 PAGE_EVERY_S = 15.0       # at most so often the page of a running search is written, ..
 PAGE_SHARE = 30           # .. and not before so many times the time that it took
 SNAPSHOT = ("done", "failed", "stopped", "reused", "infeasible", "best_loss", "best_latency_ms")
 FIGURES = ("loss", "full_loss", "expected_recall", "latency_ms", "memory_gb", "params")
+
+
+class Quiet:
+    """Progress that is not shown."""
+
+    def note(self, text: str) -> None: ...
+    def update(self, *_: Any) -> None: ...
 
 
 class Live:
@@ -82,3 +91,30 @@ class Live:
             self.note(f"report.html is not kept up to date: {type(error).__name__}: {first_line(error)}")
         ended = time.monotonic()
         self._next = ended + max(PAGE_EVERY_S, PAGE_SHARE * (ended - started))
+
+
+class TrackedTraining:
+    """The progress object of a training that also tells trackers."""
+
+    def __init__(self, shown: Any, trackers: Trackers) -> None:
+        self._shown, self._trackers = shown, trackers
+        self.note = shown.note
+
+    def update(self, step: Step, of_steps: int) -> None:
+        self._shown.update(step, of_steps)
+        self._trackers.log({"train/loss": step.loss, "train/validation_loss": step.validation,
+                            "train/tokens": step.tokens, "train/gradient_norm": step.gradient_norm,
+                            "train/lr_factor": step.lr_factor, "train/step_s": step.seconds}, step.number)
+
+
+@contextlib.contextmanager
+def tracked(names: tuple[str, ...], out: Path, progress: Any | None, ranks: Any) -> Iterator[Any]:
+    """The progress object for a training in `out`, around it; of several processes the first one tells
+    trackers."""
+    note = warn if progress is None else progress.note
+    trackers = ranks.run_on_all(lambda: Trackers(names, out / "train.yaml", note))
+    if not ranks.first:
+        yield progress or Quiet()
+        return
+    with trackers.finishing(lambda: [out / "train.yaml", out / "log.csv"]):
+        yield TrackedTraining(progress or Quiet(), trackers)

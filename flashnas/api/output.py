@@ -12,8 +12,8 @@ from typing import Any
 from flashnas.base.settings import Settings, option
 
 # of commands whose run trackers may record
-TRACKER_HELP = ("also record the run with these: trackio, tensorboard, mlflow, wandb, or a package's own; each"
-                " needs the extra of its name")
+TRACKER_HELP = ("also record the run with these: trackio, tensorboard, mlflow, wandb (each needs the extra of"
+                " its name), or a package's own")
 
 
 def tracker_option() -> Any:

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import takes
 from flashnas.api.estimate import ARCHITECTURE
+from flashnas.api.live import tracked
 from flashnas.api.output import Figures, check_out, tracker_option
-from flashnas.base.hints import warn
 from flashnas.base.process import keep_memory, limit_threads
 from flashnas.base.quantities import MAX_TOKENS
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
 
 if TYPE_CHECKING:
-    from flashnas.tracking import Trackers
     from flashnas.training.job import TrainJob, TrainProgress
-    from flashnas.training.trainer import Step as Step
 
 RECIPE = "flashnas.training.recipe:Recipe"
 CHECKPOINT_EVERY_S = 300.0
@@ -99,20 +97,13 @@ def train(options: TrainOptions, *, progress: TrainProgress | None = None,
     keep_memory()
 
     from flashnas.training.distributed import processes
-    from flashnas.training.folder import CONFIG, LOG
     from flashnas.training.job import run_training
-    from flashnas.tracking import Trackers
 
     with processes(options.threads) as ranks:
         now = ranks.broadcast_text(time.strftime("%Y%m%d-%H%M%S"))
         job = ranks.run_on_all(lambda: _job(options, now, command))
-        trackers = ranks.run_on_all(lambda: Trackers(options.tracker, job.out / CONFIG,
-                                                     warn if progress is None else progress.note))
-        shown: TrainProgress = progress or Quiet()
-        if not ranks.first:
+        with tracked(options.tracker, job.out, progress, ranks) as shown:
             return Figures(run_training(job, ranks, shown), _trained)
-        with trackers.finishing(lambda: [job.out / CONFIG, job.out / LOG]):
-            return Figures(run_training(job, ranks, TrackedTraining(shown, trackers)), _trained)
 
 
 def _trained(found: dict[str, Any]) -> str:
@@ -120,27 +111,6 @@ def _trained(found: dict[str, Any]) -> str:
             f" {found['tokens']:,} tokens"
             f" at {found['tokens_per_s']:,.0f} tokens/s ({found['params']:,} parameters)\nweights"
             f" {found['final']}/")
-
-
-class Quiet:
-    """Progress that is not shown."""
-
-    def note(self, text: str) -> None: ...
-    def update(self, *_: Any) -> None: ...
-
-
-class TrackedTraining:
-    """The progress object of a training that also tells trackers."""
-
-    def __init__(self, shown: TrainProgress, trackers: Trackers) -> None:
-        self._shown, self._trackers = shown, trackers
-        self.note = shown.note
-
-    def update(self, step: Step, of_steps: int) -> None:
-        self._shown.update(step, of_steps)
-        self._trackers.log({"train/loss": step.loss, "train/validation_loss": step.validation,
-                            "train/tokens": step.tokens, "train/gradient_norm": step.gradient_norm,
-                            "train/lr_factor": step.lr_factor, "train/step_s": step.seconds}, step.number)
 
 
 def _job(options: TrainOptions, now: str, command: str) -> TrainJob:

@@ -51,7 +51,7 @@ DASHBOARD = Command("show a run in optuna-dashboard, while it searches or afterw
                     "flashnas.api.dashboard:DashboardOptions", noting("flashnas.api.dashboard:dashboard"))
 
 RUNS = Command("the runs in a folder, as a table",
-               "flashnas.api.compare:RunsOptions", calling("flashnas.api.compare:runs"))
+               "flashnas.api.runs:RunsOptions", calling("flashnas.api.runs:runs"))
 
 COMPARE = Command("fronts of runs over each other, and what differs in the question",
                   "flashnas.api.compare:CompareOptions", calling("flashnas.api.compare:compare"))

@@ -22,167 +22,161 @@ from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import title_of
 from flashnas.search.pareto import hypervolume, non_dominated
 
-TITLE = "Fronts over each other"
+TITLE, WORDS = "Fronts over each other", "large: the front of a run; small: its other networks"
 MAX_VALUE = 40            # characters of a value that differs
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Runs side by side.
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One run of a comparison.
 
-    Attributes:
-        runs: what is compared.
-        names: of the runs, each once.
-        objectives: those that all runs have, latency_ms first.
-        reference: the corner up to which the volume is measured, everything minimised.
-        trained: of each run, the networks that have all objectives. fronts: which of these no other one of
-            the run beats. joint: which of these no other one of any run beats.
-        volumes: hypervolume of each run. together: that of all runs.
-        differs: entry of the question -> its value in each run; None where it has none.
+    name: of the run, or its path. trained: the networks that have all objectives; points: these objectives,
+    minimised. front: those that no other one of the run beats. joint: those that no other one of any run
+    beats. volume: hypervolume, and share: of that of all runs together.
     """
 
-    runs: tuple[RecordedRun, ...]
-    names: tuple[str, ...]
-    objectives: tuple[str, ...]
-    reference: tuple[float, ...]
-    trained: tuple[pd.DataFrame, ...]
-    fronts: tuple[np.ndarray, ...]
-    joint: tuple[np.ndarray, ...]
-    volumes: tuple[float, ...]
-    together: float
-    differs: dict[str, list[Any]]
+    run: RecordedRun
+    name: str
+    colour: str
+    trained: pd.DataFrame
+    points: np.ndarray
+    front: np.ndarray
+    joint: np.ndarray
+    volume: float
+    share: float
 
-    @classmethod
-    def of(cls, runs: Sequence[RecordedRun]) -> Comparison:
-        """Raises RunError where the runs have fewer than two objectives in common, or nothing to compare."""
-        names = [run.name for run in runs]
+    def to_dict(self, objectives: Sequence[str]) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"run": str(self.run.path), "networks": len(self.trained), "front": int(self.front.sum()),
+                "joint_front": int(self.joint.sum()), "hypervolume": self.volume, "share": self.share,
+                "best": {name: float(self.trained[name].iloc[int(values.argmin())])
+                         for name, values in zip(objectives, self.points.T, strict=True)}}
+
+
+class FrontComparison:
+    """Runs side by side.
+
+    objectives: those that all runs have, latency_ms first. reference: the corner up to which the volume is
+    measured, everything minimised. differs: entry of the question -> its value in each run.
+
+    Raises RunError where the runs have fewer than two objectives in common, or one has no network with them.
+    """
+
+    def __init__(self, runs: Sequence[RecordedRun]) -> None:
         shared = [name for name in runs[0].objectives if all(name in run.objectives for run in runs)]
         if len(shared) < 2:
-            raise RunError("compare: runs must have two objectives in common; got " + " and ".join(
+            raise RunError("the runs must have two objectives in common; got " + " and ".join(
                 f"{','.join(run.objectives)} in {run.path}" for run in runs))
-        found = [objective_points(run, shared) for run in runs]
-        for run, (trained, _) in zip(runs, found, strict=True):
+        self.objectives = sorted(shared, key=lambda name: name != "latency_ms")
+        parts = [objective_points(run, shared) for run in runs]
+        for run, (trained, _) in zip(runs, parts, strict=True):
             if trained.empty:
                 raise RunError(f"{run.path}: has no network yet that has {' and '.join(shared)}")
-        points = [values for _, values in found]
-        everything = np.concatenate(points)
-        budgets = [run.budget_ms for run in runs]
-        reference = reference_point(everything, max(b for b in budgets if b) if all(budgets) and
-                                    "latency_ms" in shared else None)
-        best = np.split(non_dominated(everything), np.cumsum([len(some) for some in points])[:-1])
-        return cls(tuple(runs), tuple(str(run.path) if names.count(name) > 1 else name
-                                      for run, name in zip(runs, names, strict=True)),
-                   tuple(sorted(shared, key=lambda name: name != "latency_ms")), tuple(map(float, reference)),
-                   tuple(trained for trained, _ in found), tuple(map(non_dominated, points)), tuple(best),
-                   tuple(hypervolume(some, reference) for some in points),
-                   hypervolume(everything, reference), _differences(runs))
+        points, names = np.concatenate([part for _, part in parts]), [run.name for run in runs]
+        budget_ms = max(run.budget_ms or np.inf for run in runs)
+        self.reference = reference_point(points, budget_ms if np.isfinite(budget_ms)
+                                         and "latency_ms" in shared else None).tolist()
+        joint = np.split(non_dominated(points), np.cumsum([len(part) for _, part in parts])[:-1])
+        together = hypervolume(points, self.reference)
+        self.sides = [
+            Side(run, str(run.path) if names.count(run.name) > 1 else run.name, COLOURS[place % len(COLOURS)],
+                 trained, part, non_dominated(part), joint[place],
+                 volume := hypervolume(part, self.reference), volume / together if together else 0.0)
+            for place, (run, (trained, part)) in enumerate(zip(runs, parts, strict=True))]
+        self.differs = differences([run.entry("question") or {} for run in runs])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {"objectives": list(self.objectives), "reference": list(self.reference),
-                "hypervolume": self.together, "differs": self.differs, "runs": [
-            {"run": str(run.path), "networks": len(trained), "front": int(front.sum()),
-             "joint_front": int(joint.sum()), "hypervolume": volume, "share": self._share(volume),
-             "networks_of_front": [{"number": int(row["number"]), "notation": row["notation"],
-                                    **{name: float(row[name]) for name in self.objectives}}
-                                   for row in trained[front].to_dict("records")]}
-            for run, trained, front, joint, volume in zip(
-                self.runs, self.trained, self.fronts, self.joint, self.volumes, strict=True)]}
+        return {"objectives": self.objectives, "reference": self.reference, "differs": self.differs,
+                "runs": [side.to_dict(self.objectives) for side in self.sides]}
 
-    def _share(self, volume: float) -> float | None:
-        return volume / self.together if self.together else None
-
-    def text(self) -> str:
-        """A line for each run, and a line for each entry that differs."""
-        header = ("run", "networks", "front", "of the joint front", "hypervolume", "share",
-                  *(f"best {title_of(name)}" for name in self.objectives))
-        lines = [(name, str(len(trained)), str(int(front.sum())), str(int(joint.sum())), number(volume),
-                  number(self._share(volume), 3),
-                  *(number(trained[objective].iloc[int(values.argmin())], 5)
-                    for objective, values in zip(self.objectives, objective_points(run, self.objectives)[1].T,
-                                                 strict=True)))
-                 for run, name, trained, front, joint, volume in zip(
-                     self.runs, self.names, self.trained, self.fronts, self.joint, self.volumes, strict=True)]
-        corner = ", ".join(f"{name} {value:.5g}" for name, value in zip(self.objectives, self.reference,
-                                                                        strict=True))
-        below = ["the runs answer the same question"] if not self.differs else columns(
-            [("differs", *self.names), *((key, *map(_short, values)) for key, values in self.differs.items())],
-            left=range(len(self.names) + 1))
-        return "\n".join([*columns([header, *lines], left=(0,)),
-                          f"hypervolume up to {corner}; share: of that of all runs together", "", *below])
-
-    # -- the picture -----------------------------------------------------------------------------------------
+    # -- the picture: latency and the first quality ----------------------------------------------------------
 
     @property
-    def _quality(self) -> str:
-        return next(name for name in self.objectives if name != "latency_ms")
+    def _axes(self) -> tuple[str, float, str, str]:
+        """The quality, the factor of latencies, and the titles of both axes."""
+        factor, unit = latency_unit(value for side in self.sides for value in side.trained["latency_ms"])
+        quality = next(name for name in self.objectives if name != "latency_ms")
+        words = {"loss": "validation loss after short training (nats per token)",
+                 "full_loss": "expected full loss (nats per token, up to a constant)"}
+        return quality, factor, f"latency of one request ({unit})", words.get(quality, title_of(quality))
 
-    def _steps(self, place: int, factor: float) -> tuple[list[float], list[float]]:
-        """The corners of a front in the plane of latency and the first quality."""
-        on = self.trained[place][self.fronts[place]].sort_values("latency_ms")
-        right = max(float(trained["latency_ms"].max()) for trained in self.trained)
-        if len(self.objectives) > 2:  # a front in more dimensions has no line
-            return [], []
-        xs, ys = staircase(on.assign(loss=on[self._quality]), right)
-        return [x * factor for x in xs], ys
+    def _steps(self, side: Side, quality: str) -> tuple[np.ndarray, list[float]]:
+        """The corners of a front; none in more than two dimensions."""
+        front = side.trained[side.front].sort_values("latency_ms")
+        right = max(float(other.trained["latency_ms"].max()) for other in self.sides)
+        if len(self.objectives) > 2:
+            return np.empty(0), []
+        xs, ys = staircase(front.assign(loss=front[quality]), right)
+        return np.array(xs), ys
 
     def png(self) -> Figure:
-        """As a still picture."""
-        factor, unit = latency_unit(value for trained in self.trained for value in trained["latency_ms"])
-        with still((9.0, 5.6), TITLE, "large: the front of a run; small: its other networks") as figure:
+        """As a still picture. A network of several fronts shows all their colours."""
+        quality, factor, below, left = self._axes
+        with still((9.0, 5.6), TITLE, WORDS) as figure:
             axes = framed(figure, (0.095, 0.115, 0.875, 0.735))
-            for place, (name, trained, front) in enumerate(zip(self.names, self.trained, self.fronts,
-                                                               strict=True)):
-                colour = COLOURS[place % len(COLOURS)]
-                axes.plot(*self._steps(place, factor), color=colour, linewidth=1.6)
-                for some, size in ((trained[~front], 3.5), (trained[front], 7.5)):
-                    axes.plot(some["latency_ms"] * factor, some[self._quality], "o", color=colour,
-                              markersize=size, alpha=0.4 if size < 5 else 1.0,
-                              label=name.replace("$", r"\$") if size > 5 else None)
-            axes.set(xlabel=f"latency of one request ({unit})", ylabel=_axis(self._quality))
+            for place, side in enumerate(self.sides):
+                xs, ys = self._steps(side, quality)
+                axes.plot(xs * factor, ys, color=side.colour, linewidth=1.6)
+                for some, size, alpha, label in (
+                        (side.trained[~side.front], 3.5, 0.4, None),
+                        (side.trained[side.front], max(10.0 - 2.0 * place, 5.5), 1.0,
+                         side.name.replace("$", r"\$"))):
+                    axes.plot(some["latency_ms"] * factor, some[quality], "o", color=side.colour,
+                              markersize=size, alpha=alpha, label=label)
+            axes.set(xlabel=below, ylabel=left)
             axes.legend(frameon=False, loc="upper right")
         return figure
 
     def page(self) -> go.Figure:
         """As a Plotly figure."""
-        factor, unit = latency_unit(value for trained in self.trained for value in trained["latency_ms"])
-        figure = new_figure(TITLE, "large: the front of a run; small: its other networks", height=620,
-                            hovermode="closest")
-        for place, (name, trained, front) in enumerate(zip(self.names, self.trained, self.fronts, strict=True)):
-            colour, (xs, ys) = COLOURS[place % len(COLOURS)], self._steps(place, factor)
-            figure.add_scatter(x=xs, y=ys, mode="lines", line={"color": colour, "width": 1.6},
-                               hoverinfo="skip", legendgroup=name, showlegend=False)
-            for some, size in ((trained[~front], 6), (trained[front], 12)):
+        quality, factor, below, left = self._axes
+        figure = new_figure(TITLE, WORDS, height=620, hovermode="closest")
+        for place, side in enumerate(self.sides):
+            xs, ys = self._steps(side, quality)
+            figure.add_scatter(x=xs * factor, y=ys, mode="lines", line={"color": side.colour, "width": 1.6},
+                               hoverinfo="skip", legendgroup=place, showlegend=False)
+            for some, size, alpha in ((side.trained[~side.front], 6, 0.4),
+                                      (side.trained[side.front], max(15 - 3 * place, 8), 1.0)):
                 figure.add_scatter(
-                    x=some["latency_ms"] * factor, y=some[self._quality], mode="markers",
-                    name=html.escape(name), legendgroup=name, showlegend=size > 6,
-                    marker={"size": size, "color": colour, "opacity": 1.0 if size > 6 else 0.4},
-                    text=[hover(f"{name} · trial {row.number}", row) for row in rows(some)],
-                    hovertemplate="%{text}<extra></extra>")
-        figure.update_xaxes(title_text=f"latency of one request ({unit})")
-        figure.update_yaxes(title_text=html.escape(_axis(self._quality)))
+                    x=some["latency_ms"] * factor, y=some[quality], mode="markers", legendgroup=place,
+                    name=html.escape(side.name), showlegend=alpha == 1.0,
+                    hovertemplate="%{text}<extra></extra>",
+                    marker={"size": size, "color": side.colour, "opacity": alpha},
+                    text=[hover(f"{side.name} · trial {row.number}", row) for row in rows(some)])
+        figure.update_xaxes(title_text=below)
+        figure.update_yaxes(title_text=html.escape(left))
         return figure
 
 
-def _axis(quality: str) -> str:
-    words = {"loss": "validation loss after short training (nats per token)",
-             "full_loss": "expected full loss (nats per token, up to a constant)"}
-    return words.get(quality, title_of(quality))
+def comparison_text(found: dict[str, Any], names: Sequence[str]) -> str:
+    """A line for each run, and a line for each entry that differs; found: as of to_dict."""
+    header = ("run", "networks", "front", "of joint front", "hypervolume", "share",
+              *(f"best {title_of(name)}" for name in found["objectives"]))
+    lines = [(name, *(str(entry[key]) for key in ("networks", "front", "joint_front")),
+              number(entry["hypervolume"]), number(entry["share"], 3),
+              *(number(value, 5) for value in entry["best"].values()))
+             for name, entry in zip(names, found["runs"], strict=True)]
+    corner = ", ".join(f"{name} {value:.5g}" for name, value in zip(found["objectives"], found["reference"],
+                                                                    strict=True))
+    differs = [(key, *map(_short, values)) for key, values in found["differs"].items()]
+    return "\n".join([
+        *columns([header, *lines], left=(0,)),
+        f"hypervolume: up to {corner}; share: of that of all runs together", "",
+        *(columns([("differs", *names), *differs], left=range(len(names) + 1)) if differs else
+          ["the runs answer the same question"])])
 
 
-def _differences(runs: Sequence[RecordedRun]) -> dict[str, list[Any]]:
-    """Entries of the questions that are not the same in all runs, by their names with dots."""
-    flat = [_flat(run.entry("question")) for run in runs]
-    keys = dict.fromkeys(key for entries in flat for key in entries)
-    table = {key: [entries.get(key) for entries in flat] for key in keys}
-    return {key: values for key, values in table.items() if any(value != values[0] for value in values)}
-
-
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {name: value} if name else {}
-    return {key: entry for part, some in value.items()
-            for key, entry in _flat(some, f"{name}.{part}" if name else str(part)).items()}
+def differences(values: Sequence[Any], name: str = "") -> dict[str, list[Any]]:
+    """Entries that are not the same everywhere, by their names with dots; of a mapping that only some have,
+    its own name."""
+    if all(isinstance(value, dict) for value in values):
+        keys = dict.fromkeys(key for value in values for key in value)
+        return {place: entries for key in keys for place, entries in differences(
+            [value.get(key) for value in values], f"{name}.{key}" if name else str(key)).items()}
+    if all(value == values[0] for value in values):
+        return {}
+    return {name: [value.get("name", "given") if isinstance(value, dict) else value for value in values]}
 
 
 def _short(value: Any) -> str:
