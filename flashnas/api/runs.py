@@ -36,10 +36,8 @@ def runs(options: RunsOptions) -> Figures:
 
     Example:
         >>> import flashnas as fn
-        >>> [entry["state"] for entry in fn.runs(".").runs]
-        ['finished']
-        >>> fn.load_run("my_run").name
-        'my_run'
+        >>> [(entry["run"], entry["state"]) for entry in fn.runs(".").runs]
+        [('my_run', 'finished')]
     """
     folder = options.folder
     if not folder.is_dir():

@@ -31,4 +31,4 @@ class Trackio(Tracker):
         self._run.log_artifact(artifact)
 
     def finish(self, status: Status) -> None:
-        self._run.finish()
+        self._trackio.finish()  # the run's own method lets Trackio finish it again when Python ends
