@@ -27,6 +27,8 @@ _PUBLIC = {
     "scaling_law": "flashnas.api.scaling",
     "train": "flashnas.api.train",
     "export": "flashnas.api.train",
+    "evaluate": "flashnas.api.publish",
+    "push_to_hub": "flashnas.api.publish",
     "report": "flashnas.api.run",
     "pareto": "flashnas.api.pareto",
     "load_run": "flashnas.api.run",
@@ -48,9 +50,9 @@ _PUBLIC = {
 __all__ = [
     "Architecture", "Budget", "FlashnasError", "HybridLM", "LatencyTable", "Recipe", "Run", "SearchSpace",
     "Workload",
-    "__version__", "doctor", "estimate", "export", "list_names", "load_architecture", "load_run",
+    "__version__", "doctor", "estimate", "evaluate", "export", "list_names", "load_architecture", "load_run",
     "load_space",
-    "pareto", "profile", "proxy_trust", "report", "scaling_law", "search", "train", "validate",
+    "pareto", "profile", "proxy_trust", "push_to_hub", "report", "scaling_law", "search", "train", "validate",
 ]
 
 

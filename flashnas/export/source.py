@@ -7,32 +7,52 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
-from flashnas.base.errors import ExportError
+from flashnas.base.errors import ExportError, WeightsError
+from flashnas.base.foreign import read_json
+from flashnas.base.hints import first_line
 from flashnas.data.tokenizer import end_of_document_id, load_tokenizer, vocab_size
 from flashnas.network.model import HybridLM
-from flashnas.network.weights import ARCHITECTURE, TOKENIZER, load_model, read_architecture
+from flashnas.network.weights import (
+    ARCHITECTURE,
+    MODEL,
+    TOKENIZER,
+    fill,
+    load_model,
+    read_architecture,
+    read_tensors,
+)
+from flashnas.runs.trained import chosen_weights
 from flashnas.training.checkpoint import checkpoints
-from flashnas.training.folder import CHECKPOINTS, CONFIG, FINAL
+from flashnas.training.folder import CHECKPOINTS, CONFIG, FINAL, TrainingRecord
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+HF_CONFIG = "config.json"     # of an export with --to hf
 
 
 @dataclass(frozen=True)
 class Source:
-    """A network to export.
+    """A network to export or to evaluate.
 
     network: in evaluation mode. tokenizer: None if it has none. origin: where the weights are from, in one
-    line. drawn: whether they are drawn, not trained.
+    line. drawn: whether they are drawn, not trained. folder: of the weights; None if they have none.
+    sequence_tokens: length of the sequences of its training; None: not recorded.
     """
 
     network: HybridLM
     tokenizer: Tokenizer | None
     origin: str
     drawn: bool
+    folder: Path | None = None
+    sequence_tokens: int | None = None
 
     @property
     def architecture(self) -> Architecture:
@@ -43,22 +63,31 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
     """Read or draw the network to export.
 
     Args:
-        text: a folder that `flashnas train` wrote, its `final/` or one of its checkpoints, or, with
-            `init_seed`, anything that `load_architecture` takes.
+        text: a folder that `flashnas train` or `flashnas export --to hf` wrote, the `final/` or a checkpoint
+            of a training, or a run whose chosen network was trained; with `init_seed`, anything that
+            `load_architecture` takes.
         init_seed: seed of the weights to draw for an architecture without weights.
         tokenizer: a tokenizer.json; None: that of the trained weights.
 
     Raises:
         ExportError: an architecture without weights.
+        RunError: a run whose chosen network has not been trained.
         WeightsError, ArchitectureError, CorpusError: files that cannot be read.
     """
-    folder = _weights_folder(Path(text))
+    folder, sequence_tokens = weights_folder(Path(text)), None
+    exported = folder is None and is_hf_export(Path(text))
+    folder = Path(text) if exported else folder
     if folder is not None and init_seed is not None:
         raise ExportError(f"{folder}: holds trained weights; leave out --init-seed")
     if folder is not None:
-        network = load_model(folder)
-        recorded = str(read_architecture(folder)[1].get("sha256", ""))
-        origin = f"trained weights{f', sha256 {recorded[:16]}..' if recorded else ''}"
+        if exported:
+            network, sequence_tokens = _exported_network(folder)
+            origin = f"the export {folder.name}"
+        else:
+            network = load_model(folder)
+            recorded = str(read_architecture(folder)[1].get("sha256", ""))
+            origin = f"trained weights{f', sha256 {recorded[:16]}..' if recorded else ''}"
+            sequence_tokens = TrainingRecord.of(folder).sequence_tokens
         if tokenizer is None and os.path.lexists(folder / TOKENIZER):
             tokenizer = str(folder / TOKENIZER)
     else:
@@ -72,12 +101,33 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
             network = HybridLM(architecture)
         origin = f"untrained weights, drawn with seed {init_seed}"
     read = None if tokenizer is None else read_tokenizer(tokenizer, network.architecture.vocab)
-    return Source(network.eval(), read, origin, drawn=folder is None)
+    return Source(network.eval(), read, origin, folder is None, folder, sequence_tokens)
 
 
-def _weights_folder(path: Path) -> Path | None:
-    """The weights in a folder: its own, or those of the finished training that it holds; None if it has
-    neither."""
+def is_hf_export(path: Path) -> bool:
+    """Whether a folder is an export with `--to hf`, the one that is read back."""
+    config = read_json(path / HF_CONFIG, ExportError) if (path / HF_CONFIG).is_file() else {}
+    return isinstance(config, dict) and config.get("model_type") == "flashnas"
+
+
+def _exported_network(folder: Path) -> tuple[HybridLM, int | None]:
+    """The network of an export with `--to hf`, and the length of its training's sequences."""
+    from flashnas.export.transformers import FlashnasConfig
+
+    path = folder / HF_CONFIG
+    try:
+        config = FlashnasConfig.from_dict(read_json(path, WeightsError))
+        network, tokens = HybridLM(config.to_architecture()), getattr(config, "sequence_tokens", None)
+    except Exception as error:  # transformers raises anything from TypeError to errors of its own
+        raise WeightsError(f"{path}: not the configuration of an export: {first_line(error)}") from None
+    tensors = read_tensors(folder / MODEL)
+    fill(network, {name.removeprefix("model."): tensor for name, tensor in tensors.items()}, folder / MODEL)
+    return network, tokens if isinstance(tokens, int) and tokens > 0 else None
+
+
+def weights_folder(path: Path) -> Path | None:
+    """The weights in a folder: its own, those of the finished training that it holds, or those of the chosen
+    network of a run; None if it has none."""
     for folder in (path, path / FINAL):
         if (folder / ARCHITECTURE).is_file():
             return folder
@@ -87,9 +137,7 @@ def _weights_folder(path: Path) -> Path | None:
                           f" --resume"
                           + (f", or name its newest checkpoint, {newest}" if newest else ""))
     if (path / "run.yaml").is_file():
-        raise ExportError(f"{path}: is the folder of a search, which keeps no weights; train one of its"
-                          f" networks with"
-                          f" flashnas train {path / 'pareto' / '01.yaml'}")
+        return chosen_weights(path)
     return None
 
 
@@ -125,13 +173,12 @@ def quiet_transformers() -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
-    """tokenizer.json and tokenizer_config.json; padding on the left, as generation needs it."""
+def fast_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """That of transformers; padding on the left, as generation needs it."""
     from transformers import PreTrainedTokenizerFast
 
     end = end_of_document_id(tokenizer)
     names = {} if end is None else dict.fromkeys(("bos_token", "eos_token", "pad_token"),
                                                  tokenizer.id_to_token(end))
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left",
-                            clean_up_tokenization_spaces=False,
-                            **names).save_pretrained(folder)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left",
+                                   clean_up_tokenization_spaces=False, **names)

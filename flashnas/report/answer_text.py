@@ -13,7 +13,9 @@ from flashnas.report.plot_data import latency_unit
 from flashnas.report.text import known, number
 from flashnas.runs.answer import Answer, Standing
 from flashnas.runs.front import FrontEntry
+from flashnas.runs.layout import FRONT
 from flashnas.runs.run import RecordedRun, rows
+from flashnas.runs.trained import TRAINED
 from flashnas.study.answer import TOLD_APART
 
 RECOMMENDED, TIED, ABOVE = "*", "~", "!"  # marks in the table of the terminal
@@ -48,10 +50,10 @@ def next_commands(run: RecordedRun) -> list[str]:
         return []
     entry = run.front[run.finalists[1][run.answer.recommended]]
     gpu = " --device cuda" if run.answer.train_tokens >= LARGE_TOKENS else ""
-    path = shlex.quote(str(run.path / "pareto" / entry.path.name))
-    return [f"flashnas train {path} --data YOUR_TEXT --tokens {run.answer.train_tokens:.0f}{gpu} --out"
-            f" trained",
-            "flashnas export trained --to hf --out exported"]
+    path = shlex.quote(str(run.path / FRONT / entry.path.name))
+    out = shlex.quote(str(run.path / TRAINED / entry.path.stem))
+    return [f"flashnas train {path} --data YOUR_TEXT --tokens {run.answer.train_tokens:.0f}{gpu} --out {out}",
+            f"flashnas export {out} --to hf --out exported"]
 
 
 def names_text(names: Sequence[str]) -> str:

@@ -51,6 +51,7 @@ SECTIONS: Registry[Section] = Registry("report section", "flashnas.report_sectio
     "figures": "flashnas.report.sections:FIGURES_SECTION",
     "trust": "flashnas.report.trust_section:TRUST",
     "published": "flashnas.report.published_section:PUBLISHED",
+    "evaluation": "flashnas.report.evaluation_section:EVALUATED",
     "sources": "flashnas.report.sections:SOURCES",
     "failures": "flashnas.report.sections:FAILURES",
     "reproduce": "flashnas.report.sections:REPRODUCE"}, error=RunError,
@@ -62,10 +63,9 @@ MARKS = {RECOMMENDED: "recommended", TIED: "not told apart", "": ""}
 BOUND = {"throughput_tok_s": "≥"}
 CAPTIONS = {
     "front": "Each point is a network that was trained for a short time. Its latency comes from the latency"
-             " table, at"
-             " full width. No network to the lower left of the black line was found. Diamonds are"
-             " pure-operator models:"
-             " one token mixer throughout, as wide as the same budget allows. Hover for the architecture.",
+             " table, at full width. No network to the lower left of the black line was found. Diamonds"
+             " are pure-operator models: one token mixer throughout, as wide as the same budget allows."
+             " Hover for the architecture.",
     "objectives": "The other objectives of the search against latency. Named points are on the front, some"
                   " of them for"
                   " these objectives alone. Colours and rings as in the first figure.",
