@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from flashnas.api.calling import takes
 from flashnas.api.output import Figures
-from flashnas.api.train import targets
 from flashnas.base.settings import REQUIRED, Settings, option
 
 MODEL = "folder of flashnas train or of flashnas export, or a run whose chosen network was trained"
@@ -20,26 +19,17 @@ class EvalOptions(Settings, where="eval"):
     """What `flashnas eval` takes."""
 
     model: str = option(REQUIRED, MODEL + "; an export must be one --to hf", positional=True)
-    text: str | None = option(
-        None, "score this text in bits per byte: a file or folder, as --data of flashnas train")
+    text: str | None = option(None, "score this text in bits per byte: a file or folder, as --data of train")
     tasks: tuple[str, ...] = option(
         (), "tasks of lm-evaluation-harness, as in arc_easy,piqa", metavar="TASKS", separator=",")
     task_path: Path | None = option(
         None, "folder of task files of your own, which may run Python code", metavar="DIR")
-    num_fewshot: int | None = option(
-        None, "examples in front of each question of a task", metavar="N", shown="as the task says", min=0,
-        max=1000)
-    limit: int | None = option(
-        None, "questions of each task", metavar="N", shown="all", min=1, max=1_000_000_000)
     window: int | None = option(
         None, "tokens of the text that the network sees at once", metavar="N",
         shown="length of the training's sequences, 1024 where it is not recorded", min=1, max=1 << 24)
     stride: int | None = option(
         None, "tokens by which a window moves, at most --window", metavar="N", shown="half of the window",
         min=1, max=1 << 24)
-    batch: int = option(8, "windows or requests in one pass", metavar="N", min=1, max=65_536)
-    tokenizer: str | None = option(
-        None, "tokenizer.json to use", metavar="FILE", shown="that of the trained weights")
     device: str = option("cpu", "cpu or cuda", choices=("cpu", "cuda"))
 
     def __post_init__(self) -> None:
@@ -48,8 +38,6 @@ class EvalOptions(Settings, where="eval"):
             self.wrong("text", "or tasks must be given: there is nothing to evaluate on")
         if self.task_path is not None and not self.task_path.is_dir():
             self.wrong("task_path", f"must be a folder of task files; got {str(self.task_path)!r}")
-        if self.window is not None and self.stride is not None and self.stride > self.window:
-            self.wrong("stride", f"must be at most window ({self.window}); got {self.stride}")
 
 
 @takes(EvalOptions)
@@ -57,18 +45,22 @@ def evaluate(options: EvalOptions, *, progress: Callable[[int, int], None] | Non
     """Score a trained network on a text of one's own, in bits per byte, and on tasks of
     lm-evaluation-harness.
 
-    Bits per byte are -sum log2 p(token | tokens before it), divided by the UTF-8 bytes of the text. Each
-    document stands behind the token that separates documents, and its end is not counted. A window moves by
-    `stride` tokens, so that each token is predicted once, from at least `window - stride` tokens before it,
-    or from all there are. Nothing is downloaded for it. The results are written to eval.json beside the
-    weights; the report of a run shows those of networks in its folder `trained`.
+    Bits per byte are -sum log2 p(token | tokens before it) / UTF-8 bytes of the text, in float32. Nothing is
+    downloaded for them. Each document is scored on its own, behind the token that separates documents. Every
+    token is predicted once: the first `window` tokens from all before them, then `stride` tokens at a time,
+    each from at least `window - stride` tokens before it. Not counted: the end of a document, and where no
+    token separates documents, the first token of each with its bytes. Meta tokens precede each window. The
+    text of a special token, such as <|endoftext|>, counts as that token.
+
+    The results are written to eval.json beside the weights. The report of a run shows those of networks in
+    its folder `trained`.
 
     Further:
         progress (Callable): called with windows of the text that are done, and all of them.
 
     Returns:
-        Figures: `score` (bits_per_byte, nats_per_token, tokens, bytes, documents, window, stride; or None),
-        `tasks` (metrics, samples and shots by name), `model` and `file`, the written eval.json.
+        Figures: `score` of the text (bits_per_byte, nats_per_token, tokens, bytes, window, stride; or None),
+        `tasks` (metrics, errors, samples and shots by name) and `file`, the written eval.json.
 
     Raises:
         ConfigError: for a wrong option, or a task that cannot be run.
@@ -82,45 +74,30 @@ def evaluate(options: EvalOptions, *, progress: Callable[[int, int], None] | Non
         >>> trained = fn.train("32(vocab=300): d(head_dim=16) f", recipe=recipe, data="my_texts",
         ...                    out="my_training")
         >>> found = fn.evaluate("my_training", text="my_texts/00.txt")
-        >>> 0 < found.score["bits_per_byte"] < 8, found.score["window"], found.file
+        >>> 0 < found.score["bits_per_byte"] < 9, found.score["window"], found.file
         (True, 32, 'my_training/final/eval.json')
     """
-    from flashnas.data.corpus import read_corpus
     from flashnas.export.evaluate import DEFAULT_WINDOW, bits_per_byte, load_trained, run_tasks, write_results
+    from flashnas.runs.trained import EVALUATION
 
-    source = load_trained(options.model, tokenizer=options.tokenizer, device=options.device)
-    text: dict[str, Any] | None = None
-    warnings = []
+    source = load_trained(options.model, options.device)
+    text, warnings = None, []
     if options.text is not None:
         window = options.window or source.sequence_tokens or DEFAULT_WINDOW
         stride = options.stride or max(1, window // 2)
         if stride > window:
             options.wrong("stride", f"must be at most window ({window}); got {stride}")
-        text = {"name": Path(options.text).name, "window": window, "stride": stride, **bits_per_byte(
-            source, read_corpus(options.text).documents, window=window, stride=stride, batch=options.batch,
-            progress=progress or (lambda done, total: None))}
-        if text["lossy"]:
-            warnings.append(f"the tokenizer changes or drops text of {text['lossy']} of {text['documents']}"
+        text = bits_per_byte(source, options.text, window, stride, progress or (lambda done, total: None))
+        if text.lossy:
+            warnings.append(f"the tokenizer changes or drops text of {text.lossy} of {text.documents}"
                             " documents: the figure is of what it keeps")
-    tasks = run_tasks(source, options.tasks, folder=options.task_path, shots=options.num_fewshot,
-                      limit=options.limit, batch=options.batch) if options.tasks else {}
-    file = write_results(source, text, tasks)
-    return Figures({"model": options.model, "score": text, "tasks": tasks, "file": str(file)}, _evaluated,
-                   tuple(warnings))
-
-
-def _evaluated(found: dict[str, Any]) -> str:
-    lines = []
-    if text := found["score"]:
-        lines.append(f"{text['name']}: {text['bits_per_byte']:.4f} bits per byte,"
-                     f" {text['nats_per_token']:.4f} nats per token ({text['bytes']:,} bytes,"
-                     f" {text['tokens']:,} tokens, {text['documents']:,} documents; windows of"
-                     f" {text['window']:,} tokens, stride {text['stride']:,})")
-    lines += [f"{name}: {metric} {value:.4f}"
-              + (f" ± {task['errors'][metric]:.4f}" if metric in task["errors"] else "")
-              + f" ({task['samples']:,} samples, {task['shots']} shots)"
-              for name, task in found["tasks"].items() for metric, value in task["metrics"].items()]
-    return "\n".join([*lines, f"results {found['file']}"])
+    tasks = run_tasks(source, options.tasks, options.task_path) if options.tasks else {}
+    figures = write_results(source, {} if text is None else {text.sha256: text}, tasks).figures()
+    found = {"score": text and asdict(text), "file": f"{source.folder}/{EVALUATION}",
+             "tasks": {name: asdict(task) for name, task in tasks.items()}}
+    return Figures(found, lambda _: "\n".join([
+        *(f"{on}: {metric} {value:.4f} ({how})" for on, metric, value, how in figures),
+        f"results {found['file']}"]), tuple(warnings))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +106,6 @@ class PushOptions(Settings, where="push"):
 
     model: str = option(REQUIRED, MODEL, positional=True)
     repo: str = option(REQUIRED, "repository of the hub, such as USER/NAME", positional=True)
-    to: str = option("hf", "format of trained weights, as flashnas export has it; an export is uploaded as"
-                     " it is", metavar="TARGET", choices=targets)
     license: str | None = option(
         None, "licence of the weights by the hub's name for it, such as apache-2.0", metavar="NAME",
         shown="that of the card, if it names one")
@@ -144,10 +119,10 @@ class PushOptions(Settings, where="push"):
 def push_to_hub(options: PushOptions) -> Figures:
     """Upload a trained network to a model hub, in one commit, with a model card.
 
-    Trained weights are exported first, into a folder that is removed afterwards. The card is README.md of the
-    export: architecture, latency with its source, losses, data and seed as the training and its run recorded
-    them, and the results of `flashnas eval`. Of paths, only the last part is written to it. The token is
-    that of `hf auth login` or HF_TOKEN; HF_ENDPOINT names another hub. Links are not followed.
+    Trained weights are exported first, with `to="hf"`; an export is uploaded as it is. The card is the
+    README.md of the export: architecture, latency with its source, losses, data and seed as the training and
+    its run recorded them, and the results of `flashnas eval`. Of paths, only the last part is written to it.
+    The token is that of `hf auth login` or HF_TOKEN; HF_ENDPOINT names another hub. Links are not followed.
 
     Returns:
         Figures: `repo`, `url` of the commit (None for a dry run), `files` with their bytes, and `card`.
@@ -165,9 +140,8 @@ def push_to_hub(options: PushOptions) -> Figures:
     """
     from flashnas.export.hub import push_model
 
-    return Figures(push_model(options.model, options.repo, target=options.to, licence=options.license,
-                              private=options.private, revision=options.revision, dry_run=options.dry_run),
-                   _pushed)
+    return Figures(push_model(options.model, options.repo, licence=options.license, private=options.private,
+                              revision=options.revision, dry_run=options.dry_run), _pushed)
 
 
 def _pushed(found: dict[str, Any]) -> str:

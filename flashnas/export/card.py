@@ -1,4 +1,4 @@
-"""The model card: README.md of an export, with the header that model hubs read. `flashnas push` uploads it."""
+"""The model card: README.md of an export, with the header that model hubs read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flashnas.report.text import MISSING, known, number
 from flashnas.report.words import fixed, loss_words
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun
-from flashnas.runs.trained import Evaluation, search_of
+from flashnas.runs.trained import ModelEvaluation, search_of
 from flashnas.training.folder import TrainingRecord
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flashnas.export.source import Source
 
 CARD = "README.md"
-EVALUATED = "\n## Evaluation\n"   # the last section of a card
+EVALUATED = "\n## ModelEvaluation\n"   # the last section of a card
 NAMED = ("sotu", "stdlib")        # corpora that are no files of the user
 
 
@@ -47,7 +47,7 @@ def model_card(report: Mapping[str, Any], loading: str, library: str, source: So
         datasets=[part.removeprefix("hf:").partition(":")[0].partition("#")[0]
                   for part in corpus.split("+") if part.startswith("hf:")] or None)
     rows = "".join(f"| {name} | {_cell(text)} |\n" for name, text in _rows(report, source, training))
-    parity = "".join(f"- {name.replace('_', ' ')}: {value:.1e}\n" for name, value in report["parity"].items())
+    parity = "".join(f"- {key.replace('_', ' ')}: {value:.1e}\n" for key, value in report["parity"].items())
     notes = "".join(f"- {note}\n" for note in report["notes"])
     card = ModelCard(f"""\
 ---
@@ -72,8 +72,8 @@ Written by flashnas {flashnas.__version__}.
 Largest differences from the original network with the weights as written, relative to its largest logit:
 
 {parity}{f"{chr(10)}## Notes{chr(10)}{chr(10)}{notes}" if notes else ""}""")
-    if source.folder is not None and (evaluation := Evaluation.read(source.folder)):
-        card.data.model_name = report["hash"]
+    if source.folder is not None and (evaluation := ModelEvaluation.read(source.folder)):
+        card.data["model_name"] = report["hash"]
         add_evaluation(card, evaluation)
     return str(card)
 
@@ -82,9 +82,10 @@ def _rows(report: Mapping[str, Any], source: Source, training: TrainingRecord) -
     """(name, text) of what is known of the network."""
     network, question, score = source.architecture, training.question, training.score
     kinds = Counter(spec.kind for spec in network.operators)
-    yield "Architecture", (f"width {network.hidden:,}; operators {', '.join(f'{n} {k}' for k, n in kinds.items())};"
-                           f" vocabulary {network.vocab:,}, {'tied' if network.tied else 'untied'} embedding;"
-                           f" {network.meta_tokens} meta tokens")
+    operators = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    yield "Architecture", (f"width {network.hidden:,}; operators {operators}; vocabulary {network.vocab:,},"
+                           f" {'tied' if network.tied else 'untied'} embedding; {network.meta_tokens} meta"
+                           " tokens")
     found = None if source.folder is None else search_of(source.folder)
     if found is not None:
         yield "Latency", _latency(*found, network.vocab)
@@ -99,7 +100,8 @@ def _rows(report: Mapping[str, Any], source: Source, training: TrainingRecord) -
         corpus = "+".join(part if part in NAMED or part.startswith("hf:") else Path(part).name
                           for part in question.get("corpus", MISSING).split("+"))
         yield "Data", f"{corpus}, digest {question.get('corpus_digest', MISSING)}"
-        yield "Training", f"sequences of {source.sequence_tokens or MISSING} tokens, seed {question.get('seed', MISSING)}"
+        yield "Training", (f"sequences of {source.sequence_tokens or MISSING} tokens, seed"
+                           f" {question.get('seed', MISSING)}")
 
 
 def _latency(run: RecordedRun, entry: FrontEntry, vocab: int) -> str:
@@ -128,7 +130,7 @@ def _losses(run: RecordedRun, entry: FrontEntry) -> str:
     if not known(figures.get("loss_se")):
         text += " (one seed)"
     if known(figures.get("full_loss_sd")):
-        text += f"; the full loss was foretold with a standard deviation of {fixed(figures['full_loss_sd'], 3)}"
+        text += f"; standard deviation of the full loss to expect: {fixed(figures['full_loss_sd'], 3)}"
     return text
 
 
@@ -137,15 +139,16 @@ def _cell(text: object) -> str:
     return printable(text).replace("|", "\\|").replace("<", "&lt;")
 
 
-def add_evaluation(card: ModelCard, evaluation: Evaluation) -> None:
+def add_evaluation(card: ModelCard, evaluation: ModelEvaluation) -> None:
     """Put what `flashnas eval` found into a card, in place of what it held of that."""
     from huggingface_hub import EvalResult
 
     figures = evaluation.figures()
-    card.data.eval_results = [
+    card.data["eval_results"] = [
         EvalResult(task_type="text-generation", dataset_type=on, dataset_name=on, metric_type=metric,
                    metric_value=value) for on, metric, value, _ in figures]
-    rows = "".join(f"| {_cell(on)} | {_cell(metric)} | {value:.4f} | {_cell(how)} |\n" for on, metric, value, how in figures)
+    rows = "".join(f"| {_cell(on)} | {_cell(metric)} | {value:.4f} | {_cell(how)} |\n"
+                   for on, metric, value, how in figures)
     card.text = (f"{card.text.partition(EVALUATED)[0].rstrip()}\n{EVALUATED}\nBy `flashnas eval`, computed in"
                  f" float32.\n\n| on | metric | value | how |\n|---|---|---|---|\n{rows}")
 

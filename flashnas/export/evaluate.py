@@ -2,120 +2,102 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Encoding
 
 from flashnas.base.errors import ConfigError, CorpusError, DeviceError, WeightsError
 from flashnas.base.files import disk_errors
-from flashnas.base.hints import first_line, one_of
+from flashnas.base.hints import did_you_mean, first_line
+from flashnas.data.corpus import read_corpus
 from flashnas.data.tokenizer import end_of_document_id
 from flashnas.export.source import Source, fast_tokenizer, load_source, quiet_transformers
 from flashnas.network.weights import MODEL, digest_of
-from flashnas.runs.trained import EVALUATION, Evaluation
+from flashnas.runs.trained import EVALUATION, ModelEvaluation, TaskResult, TextResult
 
 DEFAULT_WINDOW = 1024     # tokens, where the length of the training's sequences is not recorded
-MAX_TASK_TOKENS = 2048    # of a request of a task; the harness cuts longer ones on the left, as for other models
-Progress = Callable[[int, int], None]
+MAX_TASK_TOKENS = 2048    # of a request of a task; the harness cuts longer ones on the left
+TOGETHER = 8              # windows or requests in one pass
 
 
-def load_trained(model: str, *, tokenizer: str | None, device: str) -> Source:
-    """A trained network with its tokenizer, in float32 on a device.
-
-    Raises:
-        ConfigError: it is not a folder of weights that are read back, or there is no such device.
-        WeightsError: it has no tokenizer.
-    """
+def load_trained(model: str, device: str) -> Source:
+    """A trained network with its tokenizer, in float32 on a device; WeightsError if it has no tokenizer."""
     if not Path(model).is_dir():
         raise ConfigError(f"{model}: no such folder; name one of flashnas train, an export or a run")
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("--device cuda: torch finds no CUDA device")
-    source = load_source(model, tokenizer=tokenizer)
+    source = load_source(model)
     if source.tokenizer is None:
-        raise WeightsError(f"{model}: has no tokenizer, so that it cannot read a text; name one with --tokenizer")
+        raise WeightsError(f"{model}: has no tokenizer, so that it cannot read a text")
     source.network.float().to(device)
     return source
 
 
-def write_results(source: Source, text: Mapping[str, Any] | None, tasks: Mapping[str, Any]) -> Path:
-    """Add results to eval.json beside the weights, and drop those of other weights; returns the file."""
+def write_results(source: Source, texts: Mapping[str, TextResult], tasks: Mapping[str, TaskResult],
+                  ) -> ModelEvaluation:
+    """Add results to eval.json beside the weights, and drop those of other weights; returns the new ones."""
     assert source.folder is not None  # of load_trained
-    digest, before = digest_of(source.folder / MODEL), Evaluation.read(source.folder)
-    if before is None or before.weights_sha256 != digest:
-        before = Evaluation(weights_sha256=digest)
-    texts = {} if text is None else {text["sha256"]: dict(text)}
-    path = source.folder / EVALUATION
-    with disk_errors(f"{path}: the results cannot be written", WeightsError):
-        dataclasses.replace(before, texts={**before.texts, **texts},
-                            tasks={**before.tasks, **tasks}).write(source.folder)
-    return path
+    new = ModelEvaluation(weights_sha256=digest_of(source.folder / MODEL), texts={**texts}, tasks={**tasks})
+    before = ModelEvaluation.read(source.folder)
+    with disk_errors(f"{source.folder / EVALUATION}: the results cannot be written", WeightsError):
+        if before is None or before.weights_sha256 != new.weights_sha256:
+            new.write(source.folder)
+        else:
+            replace(before, texts={**before.texts, **texts}, tasks={**before.tasks, **tasks}).write(
+                source.folder)
+    return new
 
 
 @torch.no_grad()
-def bits_per_byte(source: Source, documents: Iterable[str], *, window: int, stride: int, batch: int,
-                  progress: Progress = lambda done, total: None) -> dict[str, Any]:
-    """Score a text: -sum log2 p(token | tokens before it) / UTF-8 bytes of the text.
-
-    Each document is scored on its own, behind the token that separates documents. Every token is predicted
-    once: the first `window` tokens from all before them, then `stride` tokens at a time, each of them from at
-    least `window - stride` and less than `window` tokens before it.
-
-    Not counted: the end of a document, as a token and as bytes; and the first token of each document with its
-    bytes, if the tokenizer has no token that separates documents. Meta tokens precede each window; they are
-    not predicted. The text of a special token, such as <|endoftext|>, counts as that token.
+def bits_per_byte(source: Source, corpus: str, window: int, stride: int,
+                  progress: Callable[[int, int], None]) -> TextResult:
+    """Score a text as `flashnas.evaluate` describes it.
 
     Args:
         source: of load_trained.
-        documents: the text.
+        corpus: the text, as `read_corpus` takes it.
         window: tokens that the network sees at once.
         stride: tokens by which a window moves, at most `window`.
-        batch: windows in one pass.
         progress: called with windows done and all.
-
-    Returns:
-        bits_per_byte, nats_per_token, tokens, bytes, documents, the sha256 of the text, and `lossy`: documents
-        of which the tokenizer drops or changes text, so that the figure is of less than the text.
-
-    Raises:
-        CorpusError: the text has no token to predict.
     """
     network, tokenizer = source.network, source.tokenizer
     assert tokenizer is not None  # of load_trained
     device, end = network.embedding.weight.device, end_of_document_id(tokenizer)
     pieces: list[tuple[Sequence[int], int]] = []
     digest = hashlib.sha256()
-    tokens = size = count = lossy = 0
-    for count, text in enumerate(documents, start=1):
+    tokens = size = documents = lossy = 0
+    for text in read_corpus(corpus).documents:
         encoding = tokenizer.encode(text, add_special_tokens=False)
         ids = encoding.ids if end is None else [end, *encoding.ids]
+        unpredicted = 0 if end is not None or not ids else encoding.offsets[0][1]  # its first token
         pieces += windows(ids, window, stride)
         tokens += max(0, len(ids) - 1)
-        size += len(text.encode()) if end is not None else _bytes_after_first(text, encoding)
+        size += len(text[unpredicted:].encode())
+        documents += 1
         digest.update(hashlib.sha256(text.encode()).digest())
         lossy += tokenizer.decode(encoding.ids, skip_special_tokens=False) != text
     if not tokens:
-        raise CorpusError("the text has no token to predict")
+        raise CorpusError(f"corpus {corpus!r} has no token to predict")
     nats = 0.0
-    for begin in range(0, len(pieces), batch):
-        part = pieces[begin:begin + batch]
+    for begin in range(0, len(pieces), TOGETHER):
+        part = pieces[begin:begin + TOGETHER]
         longest = max(len(ids) for ids, _ in part)
         padded_BT = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids, _ in part], device=device)
         targets_BT = torch.tensor([[-100] * first + [*ids[first:]] + [-100] * (longest - len(ids))
                                    for ids, first in part], device=device)
-        scored = sum(len(ids) - first for ids, first in part)
-        nats += float(network.loss(padded_BT[:, :-1], targets_BT[:, 1:])) * scored
+        predicted = sum(len(ids) - first for ids, first in part)
+        nats += float(network.loss(padded_BT[:, :-1], targets_BT[:, 1:])) * predicted
         progress(begin + len(part), len(pieces))
-    return {"bits_per_byte": nats / (size * math.log(2)), "nats_per_token": nats / tokens, "tokens": tokens,
-            "bytes": size, "documents": count, "lossy": lossy,
-            "sha256": digest.hexdigest()}
+    return TextResult(name=Path(corpus).name, sha256=digest.hexdigest(), window=window, stride=stride,
+                      bits_per_byte=nats / (size * math.log(2)), nats_per_token=nats / tokens, bytes=size,
+                      tokens=tokens, documents=documents, lossy=lossy)
 
 
 def windows(ids: Sequence[int], window: int, stride: int) -> Iterator[tuple[Sequence[int], int]]:
@@ -129,35 +111,18 @@ def windows(ids: Sequence[int], window: int, stride: int) -> Iterator[tuple[Sequ
         done = end
 
 
-def _bytes_after_first(text: str, encoding: Encoding) -> int:
-    """UTF-8 bytes behind the first token."""
-    return len(text[encoding.offsets[0][1]:].encode()) if encoding.ids else 0
-
-
-def run_tasks(source: Source, names: Sequence[str], *, folder: Path | None, shots: int | None,
-              limit: int | None, batch: int) -> dict[str, dict[str, Any]]:
-    """Run tasks of lm-evaluation-harness.
-
-    The harness computes them by its own class for models of transformers, on the network as `flashnas export
-    --to hf` writes it, in float32.
+def run_tasks(source: Source, names: Sequence[str], folder: Path | None) -> dict[str, TaskResult]:
+    """Run tasks of lm-evaluation-harness, by its own class for models of transformers.
 
     Args:
         source: of load_trained; its network is not to be used afterwards.
         names: tasks, groups or tags.
         folder: of task files of the user's, which may run Python code; None: those of the harness alone.
-        shots: examples in front of each question; None: as the task says.
-        limit: questions of each task; None: all.
-        batch: requests in one pass.
-
-    Returns:
-        Task -> metrics, samples, shots and the version of the harness.
 
     Raises:
         ConfigError: the harness is not installed, does not have the task, or cannot run it.
+        WeightsError: the tokenizer has no token that separates documents.
     """
-    if source.tokenizer is None or end_of_document_id(source.tokenizer) is None:
-        raise WeightsError("tasks need a tokenizer with a token that separates documents; name one with"
-                           " --tokenizer")
     try:
         import lm_eval
         from lm_eval.models.huggingface import HFLM
@@ -165,36 +130,39 @@ def run_tasks(source: Source, names: Sequence[str], *, folder: Path | None, shot
 
         from flashnas.export.transformers.write import as_transformers
     except ImportError as error:
-        raise ConfigError(f"tasks need lm-evaluation-harness ({first_line(error)}):"
+        raise ConfigError(f"--tasks needs lm-evaluation-harness ({first_line(error)}):"
                           " pip install 'flashnas[eval]'") from None
+    if source.tokenizer is None or end_of_document_id(source.tokenizer) is None:
+        raise WeightsError("--tasks needs a tokenizer with a token that separates documents")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    tasks = TaskManager(include_path=folder, include_defaults=False) if folder else TaskManager()
-    if folder and not set(names) <= {*tasks.all_tasks}:
-        tasks = TaskManager(include_path=folder)  # its index of some 10,000 tasks takes 20 s
-    for name in names:
-        if name not in tasks.all_tasks:
-            raise ConfigError(one_of("task", name, tasks.all_tasks) if len(tasks.all_tasks) < 20 else
-                              f"task {name!r} is neither one of the harness nor one of --task-path")
+    manager = TaskManager(include_path=folder, include_defaults=folder is None)
+    if not set(names) <= {*manager.all_tasks} and folder:
+        manager = TaskManager(include_path=folder)  # its index of some 10,000 tasks takes 20 s
+    if unknown := [name for name in names if name not in manager.all_tasks]:
+        raise ConfigError(f"task {unknown[0]!r} is neither one of lm-evaluation-harness nor one of"
+                          f" --task-path{did_you_mean(unknown[0], manager.all_tasks)}")
     with quiet_transformers():
-        model = HFLM(pretrained=as_transformers(source, torch.float32), backend="causal", batch_size=batch,
-                     tokenizer=fast_tokenizer(source.tokenizer), max_length=MAX_TASK_TOKENS)
+        model = HFLM(pretrained=as_transformers(source, torch.float32), backend="causal",
+                     tokenizer=fast_tokenizer(source.tokenizer), max_length=MAX_TASK_TOKENS,
+                     batch_size=TOGETHER)
         try:
-            results = lm_eval.simple_evaluate(model, tasks=[*names], task_manager=tasks, num_fewshot=shots,
-                                              limit=limit, log_samples=False, bootstrap_iters=1000)
+            results = lm_eval.simple_evaluate(model, tasks=[*names], task_manager=manager, log_samples=False,
+                                              bootstrap_iters=1000)
         except Exception as error:  # the harness and its data sets raise anything
             raise ConfigError(f"tasks {', '.join(names)} cannot be run: {type(error).__name__}:"
                               f" {first_line(error)}") from error
-    return {name: {**_metrics(values), "samples": int(results["n-samples"][name]["effective"]),
-                   "shots": int(results["n-shot"].get(name, 0)), "lm_eval": version("lm_eval")}
+    return {name: _result(values, results["n-samples"][name]["effective"], results["n-shot"].get(name, 0))
             for name, values in results["results"].items() if name in results["n-samples"]}
 
 
-def _metrics(values: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Metrics and their standard errors by name; the harness writes `acc,none` and `acc_stderr,none`."""
-    found: dict[str, dict[str, float]] = {"metrics": {}, "errors": {}}
+def _result(values: Mapping[str, Any], samples: int, shots: int) -> TaskResult:
+    """Metrics and their standard errors, which the harness calls `acc,none` and `acc_stderr,none`."""
+    metrics: dict[str, float] = {}
+    errors: dict[str, float] = {}
     for key, value in values.items():
         name, comma, chosen = key.partition(",")
         if comma and isinstance(value, int | float) and math.isfinite(value):
             label = name.removesuffix("_stderr") + (f" ({chosen})" if chosen != "none" else "")
-            found["errors" if name.endswith("_stderr") else "metrics"][label] = float(value)
-    return found
+            (errors if name.endswith("_stderr") else metrics)[label] = float(value)
+    return TaskResult(metrics=metrics, errors=errors, samples=int(samples), shots=int(shots),
+                      lm_eval=version("lm_eval"))

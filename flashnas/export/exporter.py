@@ -86,8 +86,7 @@ EXTRAS = {"transformers": "export", "gguf": "llama-cpp", "xllamacpp": "llama-cpp
 
 
 def export_network(source: Source, target: str, out: str | Path, *, dtype: str = "float32",
-                   options: Mapping[str, bool | str | None] = MappingProxyType({}), name: str = "",
-                   ) -> dict[str, Any]:
+                   options: Mapping[str, bool | str | None] = MappingProxyType({})) -> dict[str, Any]:
     """Write the folder `out` with weights, configuration, tokenizer and a README.
 
     Args:
@@ -96,7 +95,6 @@ def export_network(source: Source, target: str, out: str | Path, *, dtype: str =
         out: the folder; it must not exist, or be empty.
         dtype: of the written weights, float32 or bfloat16.
         options: switches and values of the format; False and None: not set.
-        name: by which the card loads the model; empty: the folder's.
 
     Returns:
         The report that `flashnas export --json` prints.
@@ -135,7 +133,7 @@ def export_network(source: Source, target: str, out: str | Path, *, dtype: str =
         report = {"out": str(out), "to": target, "notation": architecture.notation, "hash": architecture.hash,
                   "params": architecture.params, "dtype": written.dtype or dtype, "source": source.origin,
                   "parity": dict(written.parity), "notes": notes}
-        loading = exporter.loading.replace("{name}", name or out.name)
+        loading = exporter.loading.replace("{name}", out.name)
         write_synced(fresh / CARD, model_card(report, loading, exporter.library, source))
     return report
 
@@ -157,5 +155,5 @@ def check_differences(program: str, differences: Mapping[str, float], tolerance:
     for name, value in differences.items():
         if not value <= tolerance:
             raise ExportError(f"{program} does not compute what the network does: {name.replace('_', ' ')}"
-                              f" differ by"
-                              f" {value:.1e} of the largest logit; at most {tolerance:.0e} is allowed{end}")
+                              f" differ by {value:.1e} of the largest logit; at most {tolerance:.0e} is"
+                              f" allowed{end}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import re
 import tempfile
 from collections.abc import Iterator
@@ -16,28 +15,18 @@ from flashnas.base.hints import printable
 from flashnas.export.card import CARD, add_evaluation, read_card
 from flashnas.export.exporter import export_network
 from flashnas.export.source import load_source, weights_folder
-from flashnas.runs.trained import Evaluation
+from flashnas.runs.trained import ModelEvaluation
 
 MEANING = {401: "the hub does not accept the token; run hf auth login, or set HF_TOKEN to a valid one",
            403: "the token may not write there; take one with the role `write`, or another repository",
            404: "the hub has no such repository, user or organisation"}
+NO_LICENCE = "no licence is named, so that nobody may use the weights; --license names one"
 MAX_LINE = 300            # characters of what the hub or its client says
 
 
-def push_model(model: str, repo: str, *, target: str, licence: str | None, private: bool,
-               revision: str | None, dry_run: bool) -> dict[str, Any]:
-    """See `flashnas.push_to_hub`.
-
-    Args:
-        model: a folder of trained weights, which are exported in the format `target`; an export; or a run.
-        repo: `USER/NAME`, or `NAME` for the user of the token.
-        target, licence, private, revision, dry_run: as in PushOptions.
-
-    Returns:
-        repo, url, files, card and notes.
-    """
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise ExportError("push needs huggingface_hub: pip install 'flashnas[hub]'")
+def push_model(model: str, repo: str, *, licence: str | None, private: bool, revision: str | None,
+               dry_run: bool) -> dict[str, Any]:
+    """See `flashnas.push_to_hub`."""
     from huggingface_hub.utils import validate_repo_id
 
     with hub_errors(repo):
@@ -45,20 +34,19 @@ def push_model(model: str, repo: str, *, target: str, licence: str | None, priva
     with tempfile.TemporaryDirectory(prefix="flashnas-push-") as temporary:
         folder = Path(model)
         if weights_folder(folder) is not None:
-            folder = Path(temporary) / "model"
-            export_network(load_source(model), target, folder, name=repo)
+            folder = Path(temporary) / repo.rpartition("/")[2]
+            export_network(load_source(model), "hf", folder)
         card = read_card(folder)
-        if folder == Path(model):
-            card.text = _renamed(card.text, folder.resolve().name, repo)
-            if evaluation := Evaluation.read(folder):
-                add_evaluation(card, evaluation)
-        if card.data.eval_results:
-            card.data.model_name = repo.rpartition("/")[2]
-        card.data.license = licence or card.data.license
+        card.text = _renamed(card.text, folder.resolve().name, repo)
+        if evaluation := ModelEvaluation.read(folder):
+            add_evaluation(card, evaluation)
+        if card.data.get("eval_results"):
+            card.data["model_name"] = repo.rpartition("/")[2]
+        if licence is not None:
+            card.data["license"] = licence
         files = _files(folder)
         content = str(card)
-        notes = [] if card.data.license else ["no licence is named, so that nobody may use the weights;"
-                                              " --license names one"]
+        notes = [] if card.data.get("license") else [NO_LICENCE]
         url = None if dry_run else _upload(repo, files, content, private, revision)
         sizes = {name: path.stat().st_size for name, path in files.items()}
     return {"repo": repo, "url": url, "files": {**sizes, CARD: len(content.encode())}, "card": content,
@@ -69,7 +57,8 @@ def _renamed(text: str, name: str, repo: str) -> str:
     """The card's text with the repository in place of the folder where the model is loaded."""
     before, load, rest = text.partition("\n## Load\n")
     section, end, after = rest.partition("\n## ")
-    return before + load + re.sub(rf"(?<![\w./-]){re.escape(name)}(?![\w-])", lambda _: repo, section) + end + after
+    section = re.sub(rf"(?<![\w./-]){re.escape(name)}(?![\w-])", lambda _: repo, section)
+    return before + load + section + end + after
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -91,8 +80,8 @@ def _upload(repo: str, files: dict[str, Path], card: str, private: bool, revisio
     with hub_errors(repo):
         full = api.create_repo(repo, private=private or None, exist_ok=True).repo_id
         if private and not api.model_info(full).private:
-            raise ExportError(f"{full}: is public already, and --private does not change that; change it on the"
-                              " hub, or take another repository")
+            raise ExportError(f"{full}: is public already, and --private does not change that; change it on"
+                              " the hub, or take another repository")
         if revision is not None:
             api.create_branch(full, branch=revision, exist_ok=True)
         operations = [CommitOperationAdd(name, card.encode() if name == CARD else path)
@@ -119,7 +108,7 @@ def hub_errors(repo: str) -> Iterator[None]:
             status = cause.response.status_code
             said = MEANING.get(status) or cause.server_message or _line(cause)
             raise ExportError(f"{repo}: {said} ({status} of {constants.ENDPOINT})") from None
-        if isinstance(cause, HfHubHTTPError.__mro__[1]) or isinstance(cause, ConnectionError):
+        if isinstance(cause, (HfHubHTTPError.__bases__[0], ConnectionError)):  # of the library for HTTP
             raise ExportError(f"{constants.ENDPOINT}: cannot be reached: {_line(cause)}") from None
         raise ExportError(f"{repo}: cannot be uploaded: {_line(cause)}") from None
 

@@ -14,28 +14,17 @@ from tokenizers import Tokenizer
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
-from flashnas.base.errors import ExportError, WeightsError
-from flashnas.base.foreign import read_json
-from flashnas.base.hints import first_line
+from flashnas.base.errors import ExportError
 from flashnas.data.tokenizer import end_of_document_id, load_tokenizer, vocab_size
+from flashnas.export.exported import read_export
 from flashnas.network.model import HybridLM
-from flashnas.network.weights import (
-    ARCHITECTURE,
-    MODEL,
-    TOKENIZER,
-    fill,
-    load_model,
-    read_architecture,
-    read_tensors,
-)
+from flashnas.network.weights import ARCHITECTURE, TOKENIZER, load_model, read_architecture
 from flashnas.runs.trained import chosen_weights
 from flashnas.training.checkpoint import checkpoints
 from flashnas.training.folder import CHECKPOINTS, CONFIG, FINAL, TrainingRecord
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-HF_CONFIG = "config.json"     # of an export with --to hf
 
 
 @dataclass(frozen=True)
@@ -75,13 +64,13 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
         WeightsError, ArchitectureError, CorpusError: files that cannot be read.
     """
     folder, sequence_tokens = weights_folder(Path(text)), None
-    exported = folder is None and is_hf_export(Path(text))
-    folder = Path(text) if exported else folder
+    exported = read_export(Path(text)) if folder is None else None
+    folder = folder if exported is None else Path(text)
     if folder is not None and init_seed is not None:
         raise ExportError(f"{folder}: holds trained weights; leave out --init-seed")
     if folder is not None:
-        if exported:
-            network, sequence_tokens = _exported_network(folder)
+        if exported is not None:
+            network, sequence_tokens = exported
             origin = f"the export {folder.name}"
         else:
             network = load_model(folder)
@@ -94,35 +83,13 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
         architecture = load_architecture(text)
         if init_seed is None:
             raise ExportError(f"{text!r} is an architecture without weights: name a folder that flashnas"
-                              f" train wrote,"
-                              " or draw weights with --init-seed N (to time it, not to use it)")
+                              " train wrote, or draw weights with --init-seed N (to time it, not to use it)")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(init_seed)
             network = HybridLM(architecture)
         origin = f"untrained weights, drawn with seed {init_seed}"
     read = None if tokenizer is None else read_tokenizer(tokenizer, network.architecture.vocab)
     return Source(network.eval(), read, origin, folder is None, folder, sequence_tokens)
-
-
-def is_hf_export(path: Path) -> bool:
-    """Whether a folder is an export with `--to hf`, the one that is read back."""
-    config = read_json(path / HF_CONFIG, ExportError) if (path / HF_CONFIG).is_file() else {}
-    return isinstance(config, dict) and config.get("model_type") == "flashnas"
-
-
-def _exported_network(folder: Path) -> tuple[HybridLM, int | None]:
-    """The network of an export with `--to hf`, and the length of its training's sequences."""
-    from flashnas.export.transformers import FlashnasConfig
-
-    path = folder / HF_CONFIG
-    try:
-        config = FlashnasConfig.from_dict(read_json(path, WeightsError))
-        network, tokens = HybridLM(config.to_architecture()), getattr(config, "sequence_tokens", None)
-    except Exception as error:  # transformers raises anything from TypeError to errors of its own
-        raise WeightsError(f"{path}: not the configuration of an export: {first_line(error)}") from None
-    tensors = read_tensors(folder / MODEL)
-    fill(network, {name.removeprefix("model."): tensor for name, tensor in tensors.items()}, folder / MODEL)
-    return network, tokens if isinstance(tokens, int) and tokens > 0 else None
 
 
 def weights_folder(path: Path) -> Path | None:
@@ -147,8 +114,7 @@ def read_tokenizer(path: str, vocab: int) -> Tokenizer:
     tokenizer = load_tokenizer(path)
     if (needed := vocab_size(tokenizer)) > vocab:
         raise ExportError(f"tokenizer {path}: its ids go up to {needed - 1}; the architecture's vocabulary"
-                          f" ends at"
-                          f" {vocab - 1}")
+                          f" ends at {vocab - 1}")
     return tokenizer
 
 

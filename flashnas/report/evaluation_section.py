@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flashnas.report.section import Section, render
 from flashnas.runs.run import RecordedRun
-from flashnas.runs.trained import Evaluation, trained_models
+from flashnas.runs.trained import ModelEvaluation, trained_models
 
 
 class EvaluationSection(Section):
@@ -15,7 +15,7 @@ class EvaluationSection(Section):
     def html(self, run: RecordedRun) -> str:
         """See Section. Raises RunError in one line for a damaged file."""
         lines = [(entry.name, folder.parent.name, *figure) for entry, folder in trained_models(run)
-                 if (evaluation := Evaluation.read(folder)) for figure in evaluation.figures()]
+                 if (evaluation := ModelEvaluation.read(folder)) for figure in evaluation.figures()]
         return render("evaluation.html", lines=lines) if lines else ""
 
 

@@ -121,7 +121,6 @@ class SearchAlgorithm(ABC):
         self._remaining: list[Genotype] | None = None    # of an enumerable space, once it is needed
 
     # -- the interface
-    # -------------------------------------------------------------------------------------------
 
     def ask(self, n: int | None = None) -> list[Genotype]:
         """The next `n` (default: a cycle of) candidates: distinct, new and within the budget where the space
@@ -209,7 +208,6 @@ class SearchAlgorithm(ABC):
         of it stays."""
 
     # -- what algorithms build on
-    # --------------------------------------------------------------------------------
 
     def complete(self) -> list[Evaluation]:
         """All trained candidates with a loss, in the order told."""

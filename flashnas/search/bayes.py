@@ -155,7 +155,6 @@ class Bayes(SearchAlgorithm):
         return float(getattr(self.fitted(genotype)[0], "params", None) or 0)
 
     # -- choosing a batch
-    # ----------------------------------------------------------------------------------------
 
     def _choose(self, count: int) -> Iterator[Genotype]:
         known = np.zeros((self._trained_count, len(self._trained)))
@@ -238,7 +237,6 @@ class Bayes(SearchAlgorithm):
         return self.prior.value_of([self.fitted(genotype)[0] for genotype in genotypes])
 
     # -- the pool
-    # ------------------------------------------------------------------------------------------------
 
     def _pool(self, surrogates: Sequence[Surrogate], points: np.ndarray,
               reference: np.ndarray) -> list[Genotype]:
@@ -278,7 +276,6 @@ class Bayes(SearchAlgorithm):
                 pool[genotype] = None
 
     # -- objectives
-    # ----------------------------------------------------------------------------------------------
 
     @property
     def _trained_count(self) -> int:
@@ -299,7 +296,6 @@ class Bayes(SearchAlgorithm):
         return self.goals.known_of(architecture)
 
     # -- features
-    # ------------------------------------------------------------------------------------------------
 
     def _row_of(self, genotype: Genotype) -> np.ndarray:
         """The space's features, log hidden size and log parameters; for a feasible genotype."""

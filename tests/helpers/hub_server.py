@@ -84,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = handle_request
 
     def answer(self, body: bytes) -> Any:
-        if match := re.fullmatch(r"PUT /store/(\w{64})", f"{self.command} {self.path}"):  # its address is the permission
+        if match := re.fullmatch(r"PUT /store/(\w{64})", f"{self.command} {self.path}"):  # the address permits it
             demand(hashlib.sha256(body).hexdigest() == match[1], "the content is another one")
             self.hub.stored[match[1]] = body
             return {}
