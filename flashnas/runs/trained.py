@@ -57,7 +57,8 @@ def chosen_weights(folder: Path) -> Path:
 def search_of(weights: Path) -> tuple[RecordedRun, FrontEntry] | None:
     """The run in whose folder the weights are, with their network of its front; None for others."""
     training = weights.absolute().parent
-    if training.parent.name != TRAINED or not (training.parents[1] / CONFIG).is_file():
+    if (weights.name, training.parent.name) != (WEIGHTS, TRAINED) or not (
+            training.parents[1] / CONFIG).is_file():
         return None
     run = RecordedRun.load(training.parents[1])
     return next(((run, entry) for entry, folder in trained_models(run)

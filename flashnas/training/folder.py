@@ -55,8 +55,11 @@ class TrainingRecord:
     @classmethod
     def of(cls, weights: Path) -> TrainingRecord:
         """Of a folder of weights, `final` or a checkpoint; empty if it lies in no training."""
-        path = weights.absolute().parents[0 if weights.name == FINAL else 1] / CONFIG
-        record = convert(read_yaml(path), cls, error=RunError) if path.is_file() else cls()
+        weights = weights.absolute()
+        path = (weights.parents[1] if weights.parent.name == CHECKPOINTS else weights.parent) / CONFIG
+        if weights.name != FINAL and weights.parent.name != CHECKPOINTS or not path.is_file():
+            return cls()
+        record = convert(read_yaml(path), cls, error=RunError)
         return record if weights.name == FINAL else replace(record, score=None)
 
     @property
