@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -34,8 +35,11 @@ def load_trained(model: str, device: str) -> Source:
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("--device cuda: torch finds no CUDA device")
     source = load_source(model)
-    if source.tokenizer is None:
+    if source.tokenizer is None or source.folder is None:
         raise WeightsError(f"{model}: has no tokenizer, so that it cannot read a text")
+    ModelEvaluation.read(source.folder)  # damage is found before the work
+    if not os.access(source.folder, os.W_OK):
+        raise WeightsError(f"{source.folder}: cannot be written, so that the results have no place")
     source.network.float().to(device)
     return source
 

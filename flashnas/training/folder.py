@@ -57,7 +57,7 @@ class TrainingRecord:
         """Of a folder of weights, `final` or a checkpoint; empty if it lies in no training."""
         weights = weights.absolute()
         path = (weights.parents[1] if weights.parent.name == CHECKPOINTS else weights.parent) / CONFIG
-        if weights.name != FINAL and weights.parent.name != CHECKPOINTS or not path.is_file():
+        if (weights.name != FINAL and weights.parent.name != CHECKPOINTS) or not path.is_file():
             return cls()
         record = convert(read_yaml(path), cls, error=RunError)
         return record if weights.name == FINAL else replace(record, score=None)
