@@ -36,8 +36,6 @@ class EvalOptions(Settings, where="eval"):
         super().__post_init__()
         if self.text is None and not self.tasks:
             self.wrong("text", "or tasks must be given: there is nothing to evaluate on")
-        if self.task_path is not None and not self.task_path.is_dir():
-            self.wrong("task_path", f"must be a folder of task files; got {str(self.task_path)!r}")
 
 
 @takes(EvalOptions)
@@ -80,6 +78,8 @@ def evaluate(options: EvalOptions, *, progress: Callable[[int, int], None] | Non
     from flashnas.export.evaluate import DEFAULT_WINDOW, bits_per_byte, load_trained, run_tasks, write_results
     from flashnas.runs.trained import EVALUATION
 
+    if options.task_path is not None and not options.task_path.is_dir():
+        options.wrong("task_path", f"must be a folder of task files; got {str(options.task_path)!r}")
     source = load_trained(options.model, options.device)
     text, warnings = None, []
     if options.text is not None:
