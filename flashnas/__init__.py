@@ -27,6 +27,8 @@ _PUBLIC = {
     "scaling_law": "flashnas.api.scaling",
     "train": "flashnas.api.train",
     "export": "flashnas.api.train",
+    "evaluate": "flashnas.api.publish",
+    "push_to_hub": "flashnas.api.publish",
     "report": "flashnas.api.run",
     "runs": "flashnas.api.runs",
     "pareto": "flashnas.api.pareto",
@@ -50,10 +52,9 @@ _PUBLIC = {
 __all__ = [
     "Architecture", "Budget", "FlashnasError", "HybridLM", "LatencyTable", "Recipe", "Run", "SearchSpace",
     "Workload",
-    "__version__", "compare", "doctor", "estimate", "export", "list_names", "load_architecture", "load_run",
-    "load_space",
-    "pareto", "profile", "proxy_trust", "report", "runs", "scaling_law", "search", "train",
-    "validate",
+    "__version__", "compare", "doctor", "estimate", "evaluate", "export", "list_names", "load_architecture",
+    "load_run", "load_space", "pareto", "profile", "proxy_trust", "push_to_hub", "report", "runs",
+    "scaling_law", "search", "train", "validate",
 ]
 
 

@@ -8,6 +8,8 @@ from flashnas.api.listing import list_names as list_names
 from flashnas.api.measure import profile as profile
 from flashnas.api.measure import validate as validate
 from flashnas.api.pareto import pareto as pareto
+from flashnas.api.publish import evaluate as evaluate
+from flashnas.api.publish import push_to_hub as push_to_hub
 from flashnas.api.run import Run as Run
 from flashnas.api.run import load_run as load_run
 from flashnas.api.run import report as report

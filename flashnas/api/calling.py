@@ -48,8 +48,7 @@ def takes(cls: type[Settings], *, objects: Mapping[str, str] | None = None,
                 called = more[name]
                 if called is not None and not callable(called) and not hasattr(called, "update"):
                     raise ConfigError(f"{cls.where}.{name} must be a function, or an object with the method"
-                                      f" update; got"
-                                      f" {shown(more[name])}")
+                                      f" update; got {shown(more[name])}")
             if places:
                 more["objects"] = {name: keywords.pop(name) for name in places
                                    if not isinstance(keywords.get(name), PLAIN)}

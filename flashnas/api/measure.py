@@ -104,9 +104,8 @@ def profile(options: ProfileOptions, *, progress: Counted | None = None) -> Figu
     target = RUNTIMES[options.runtime].of_options(options)
     folder = out or Path("latency_tables") / target.table_name()
     found = {"table": str(folder), **target.profile(space, workloads, folder, progress)}
-    return Figures(found, lambda found: f"{folder}: {found['measured']} rows measured, {found['known']}"
-                                         f" were there;"
-                                         f" use it with --table {folder}", doubts(found))
+    return Figures(found, lambda found: f"{folder}: {found['measured']} rows measured, {found['known']} were"
+                                         f" there; use it with --table {folder}", doubts(found))
 
 
 def doubts(found: dict[str, Any]) -> tuple[str, ...]:
@@ -150,9 +149,8 @@ class ValidateOptions(Settings, where="validate"):
         if self.calibrate and self.count < LEAST_TO_CALIBRATE:
             self.wrong("count", f"must be at least {LEAST_TO_CALIBRATE} with --calibrate; got {self.count}")
         if self.calibrate and self.allow_other_stack:
-            self.wrong("calibrate", "and --allow-other-stack exclude each other: a table is calibrated on"
-                                    " its own"
-                       " stack")
+            self.wrong("calibrate", "and --allow-other-stack exclude each other: a table is calibrated on its"
+                                    " own stack")
 
 
 @takes(ValidateOptions)

@@ -77,8 +77,7 @@ class ScalingLawOptions(Settings, where="scaling_law"):
         constants = 7 if len(self.tokens) > 1 else 5
         if sizes < constants:
             self.wrong("depths", f"times widths times tokens must be at least {constants}, as many sizes as"
-                                 f" the law has"
-                       f" constants; got {sizes}")
+                                 f" the law has constants; got {sizes}")
 
 
 @takes(ScalingLawOptions)

@@ -111,6 +111,8 @@ COMMANDS: Registry[Command] = Registry("command", "flashnas.commands", {
     "scaling-law": "flashnas.cli.commands:SCALING_LAW",
     "train": "flashnas.cli.commands:TRAIN",
     "export": "flashnas.cli.commands:EXPORT",
+    "eval": "flashnas.cli.commands:EVAL",
+    "push": "flashnas.cli.commands:PUSH",
     "report": "flashnas.cli.commands:REPORT",
     "dashboard": "flashnas.cli.commands:DASHBOARD",
     "runs": "flashnas.cli.commands:RUNS",

@@ -44,6 +44,13 @@ TRAIN = Command("train one architecture for longer, with checkpoints",
 EXPORT = Command("write a network for transformers or Nemotron-Flash runtimes",
                  "flashnas.api.train:ExportOptions", calling("flashnas.api.train:export"))
 
+EVAL = Command("score a trained network on a text of your own or on tasks",
+               "flashnas.api.publish:EvalOptions",
+               calling("flashnas.api.publish:evaluate", counting("windows scored")))
+
+PUSH = Command("upload a trained network to a model hub, with a model card",
+               "flashnas.api.publish:PushOptions", calling("flashnas.api.publish:push_to_hub"))
+
 REPORT = Command("write report.html and pareto.png of a run",
                  "flashnas.api.run:ReportOptions", calling("flashnas.api.run:report"))
 

@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 
 import torch
 
-import flashnas
 from flashnas.base.errors import ExportError
 from flashnas.base.files import atomic_folder, disk_errors, write_synced
 from flashnas.base.hints import one_of
 from flashnas.base.registry import Registry
-from flashnas.export.source import Source, write_tokenizer
+from flashnas.export.card import CARD, model_card
+from flashnas.export.source import Source, fast_tokenizer
 from flashnas.training.recipe import DTYPES
 
 
@@ -129,12 +129,12 @@ def export_network(source: Source, target: str, out: str | Path, *, dtype: str =
         if source.tokenizer is None:
             notes.append("no tokenizer written: the source has none; --tokenizer FILE adds one")
         elif not exporter.own_tokenizer:
-            write_tokenizer(fresh, source.tokenizer)
+            fast_tokenizer(source.tokenizer).save_pretrained(fresh)
         report = {"out": str(out), "to": target, "notation": architecture.notation, "hash": architecture.hash,
                   "params": architecture.params, "dtype": written.dtype or dtype, "source": source.origin,
                   "parity": dict(written.parity), "notes": notes}
-        write_synced(fresh / "README.md", model_card(report, exporter.loading.replace("{name}", out.name),
-                                                      exporter.library))
+        loading = exporter.loading.replace("{name}", out.name)
+        write_synced(fresh / CARD, model_card(report, loading, exporter.library, source))
     return report
 
 
@@ -157,32 +157,3 @@ def check_differences(program: str, differences: Mapping[str, float], tolerance:
             raise ExportError(f"{program} does not compute what the network does: {name.replace('_', ' ')}"
                               f" differ by {value:.1e} of the largest logit; at most {tolerance:.0e} is"
                               f" allowed{end}")
-
-
-def model_card(report: Mapping[str, Any], loading: str, library: str) -> str:
-    """Markdown with the header that model hubs read, from the report of `export_network`, a text on loading,
-    and what hubs call the program that loads it."""
-    parity = "".join(f"- {name.replace('_', ' ')}: {value:.1e}\n" for name, value in report["parity"].items())
-    notes = "".join(f"- {note}\n" for note in report["notes"])
-    return f"""\
----
-library_name: {library}
-pipeline_tag: text-generation
-tags: [flashnas]
----
-
-# {report["hash"]}
-
-    {report["notation"]}
-
-{report["params"]:,} parameters, {report["dtype"]}, {report["source"]}.
-Written by flashnas {flashnas.__version__}.
-
-## Load
-
-{loading}
-## Checked when written
-
-Largest differences from the original network with the weights as written, relative to its largest logit:
-
-{parity}{f"{chr(10)}## Notes{chr(10)}{chr(10)}{notes}" if notes else ""}"""

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 from flashnas.architecture import Architecture
 from flashnas.base.files import write_synced
 from flashnas.export.exporter import Exporter, Written, check_differences, difference
-from flashnas.export.source import Source, quiet_transformers, special_ids, write_tokenizer
+from flashnas.export.source import Source, fast_tokenizer, quiet_transformers, special_ids
 from flashnas.formats.fitting import choose
 from flashnas.formats.nemotron_h import FORMAT, configuration
 from flashnas.formats.pieces import STREAM_SCALE, Piece, named, operator_pieces, with_channels
@@ -73,7 +73,7 @@ class NemotronHExporter(Exporter):
         save_torch_state_dict(tensors, folder)
         notes = []
         if source.tokenizer is not None:
-            write_tokenizer(folder, _with_meta_tokens(source.tokenizer, meta))
+            fast_tokenizer(_with_meta_tokens(source.tokenizer, meta)).save_pretrained(folder)
         if meta:
             puts = ("each text needs in front" if source.tokenizer is None else
                     "the tokenizer puts in front of a text")

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer
@@ -15,24 +16,32 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ExportError
 from flashnas.data.tokenizer import end_of_document_id, load_tokenizer, vocab_size
+from flashnas.export.exported import read_export
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import ARCHITECTURE, TOKENIZER, load_model, read_architecture
+from flashnas.runs.trained import chosen_weights
 from flashnas.training.checkpoint import checkpoints
-from flashnas.training.folder import CHECKPOINTS, CONFIG, FINAL
+from flashnas.training.folder import CHECKPOINTS, CONFIG, FINAL, TrainingRecord
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
 class Source:
-    """A network to export.
+    """A network to export or to evaluate.
 
     network: in evaluation mode. tokenizer: None if it has none. origin: where the weights are from, in one
-    line. drawn: whether they are drawn, not trained.
+    line. drawn: whether they are drawn, not trained. folder: of the weights; None if they have none.
+    sequence_tokens: length of the sequences of its training; None: not recorded.
     """
 
     network: HybridLM
     tokenizer: Tokenizer | None
     origin: str
     drawn: bool
+    folder: Path | None = None
+    sequence_tokens: int | None = None
 
     @property
     def architecture(self) -> Architecture:
@@ -43,22 +52,31 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
     """Read or draw the network to export.
 
     Args:
-        text: a folder that `flashnas train` wrote, its `final/` or one of its checkpoints, or, with
-            `init_seed`, anything that `load_architecture` takes.
+        text: a folder that `flashnas train` or `flashnas export --to hf` wrote, the `final/` or a checkpoint
+            of a training, or a run whose chosen network was trained; with `init_seed`, anything that
+            `load_architecture` takes.
         init_seed: seed of the weights to draw for an architecture without weights.
         tokenizer: a tokenizer.json; None: that of the trained weights.
 
     Raises:
         ExportError: an architecture without weights.
+        RunError: a run whose chosen network has not been trained.
         WeightsError, ArchitectureError, CorpusError: files that cannot be read.
     """
-    folder = _weights_folder(Path(text))
+    folder, sequence_tokens = weights_folder(Path(text)), None
+    exported = read_export(Path(text)) if folder is None else None
+    folder = folder if exported is None else Path(text)
     if folder is not None and init_seed is not None:
         raise ExportError(f"{folder}: holds trained weights; leave out --init-seed")
     if folder is not None:
-        network = load_model(folder)
-        recorded = str(read_architecture(folder)[1].get("sha256", ""))
-        origin = f"trained weights{f', sha256 {recorded[:16]}..' if recorded else ''}"
+        if exported is not None:
+            network, sequence_tokens = exported
+            origin = f"the export {folder.name}"
+        else:
+            network = load_model(folder)
+            recorded = str(read_architecture(folder)[1].get("sha256", ""))
+            origin = f"trained weights{f', sha256 {recorded[:16]}..' if recorded else ''}"
+            sequence_tokens = TrainingRecord.of(folder).sequence_tokens
         if tokenizer is None and os.path.lexists(folder / TOKENIZER):
             tokenizer = str(folder / TOKENIZER)
     else:
@@ -71,12 +89,12 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
             network = HybridLM(architecture)
         origin = f"untrained weights, drawn with seed {init_seed}"
     read = None if tokenizer is None else read_tokenizer(tokenizer, network.architecture.vocab)
-    return Source(network.eval(), read, origin, drawn=folder is None)
+    return Source(network.eval(), read, origin, folder is None, folder, sequence_tokens)
 
 
-def _weights_folder(path: Path) -> Path | None:
-    """The weights in a folder: its own, or those of the finished training that it holds; None if it has
-    neither."""
+def weights_folder(path: Path) -> Path | None:
+    """The weights in a folder: its own, those of the finished training that it holds, or those of the chosen
+    network of a run; None if it has none."""
     for folder in (path, path / FINAL):
         if (folder / ARCHITECTURE).is_file():
             return folder
@@ -86,8 +104,7 @@ def _weights_folder(path: Path) -> Path | None:
                           f" --resume"
                           + (f", or name its newest checkpoint, {newest}" if newest else ""))
     if (path / "run.yaml").is_file():
-        raise ExportError(f"{path}: is the folder of a search, which keeps no weights; train one of its"
-                          f" networks with flashnas train {path / 'pareto' / '01.yaml'}")
+        return chosen_weights(path)
     return None
 
 
@@ -122,13 +139,12 @@ def quiet_transformers() -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
-    """tokenizer.json and tokenizer_config.json; padding on the left, as generation needs it."""
+def fast_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """That of transformers; padding on the left, as generation needs it."""
     from transformers import PreTrainedTokenizerFast
 
     end = end_of_document_id(tokenizer)
     names = {} if end is None else dict.fromkeys(("bos_token", "eos_token", "pad_token"),
                                                  tokenizer.id_to_token(end))
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left",
-                            clean_up_tokenization_spaces=False,
-                            **names).save_pretrained(folder)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left",
+                                   clean_up_tokenization_spaces=False, **names)

@@ -13,7 +13,9 @@ from flashnas.report.plot_data import latency_unit
 from flashnas.report.text import known, number
 from flashnas.runs.answer import Answer, Standing
 from flashnas.runs.front import FrontEntry
+from flashnas.runs.layout import FRONT
 from flashnas.runs.run import RecordedRun, rows
+from flashnas.runs.trained import TRAINED
 from flashnas.study.answer import TOLD_APART
 
 RECOMMENDED, TIED, ABOVE = "*", "~", "!"  # marks in the table of the terminal
@@ -48,10 +50,10 @@ def next_commands(run: RecordedRun) -> list[str]:
         return []
     entry = run.front[run.finalists[1][run.answer.recommended]]
     gpu = " --device cuda" if run.answer.train_tokens >= LARGE_TOKENS else ""
-    path = shlex.quote(str(run.path / "pareto" / entry.path.name))
-    return [f"flashnas train {path} --data YOUR_TEXT --tokens {run.answer.train_tokens:.0f}{gpu} --out"
-            f" trained",
-            "flashnas export trained --to hf --out exported"]
+    path = shlex.quote(str(run.path / FRONT / entry.path.name))
+    out = shlex.quote(str(run.path / TRAINED / entry.path.stem))
+    return [f"flashnas train {path} --data YOUR_TEXT --tokens {run.answer.train_tokens:.0f}{gpu} --out {out}",
+            f"flashnas export {out} --to hf --out exported"]
 
 
 def names_text(names: Sequence[str]) -> str:
@@ -109,9 +111,8 @@ class _Words:
     def _recommended(self) -> str:
         best = self._standing(self.answer.recommended).best
         return (f"{self.entry.name} at {self._ms(self.entry.latency_ms)}, {compressed(self.entry.notation)};"
-                f" the lowest"
-                f" expected loss after {tokens_text(self.answer.train_tokens)} tokens with one standard"
-                f" deviation added; probability of being the best of all shown {best:.2f}")
+                f" the lowest expected loss after {tokens_text(self.answer.train_tokens)} tokens with one"
+                f" standard deviation added; probability of being the best of all shown {best:.2f}")
 
     def _tied(self) -> str:
         tied = [self._entry(key) for key in self.answer.tied]
@@ -119,8 +120,7 @@ class _Words:
             return (f"none: the probability that {self.entry.name} is better is {TOLD_APART} or more for each"
                     " network")
         text = (f"{names_text([one.name for one in tied])}: the probability that {self.entry.name} is better"
-                f" is below"
-                f" {TOLD_APART}{' for each' * (len(tied) > 1)}")
+                f" is below {TOLD_APART}{' for each' * (len(tied) > 1)}")
         cheapest = self._entry(self.answer.cheapest)
         if cheapest.hash != self.answer.recommended:
             standing, saved = self._standing(cheapest.hash), 1 - self._share(cheapest)
@@ -156,8 +156,8 @@ class _Words:
     def _recall(self) -> str:
         figures, floor = self.entry.figures, self.answer.min_recall
         value = (f"{with_sd(figures['expected_recall'] or 0.0, figures.get('expected_recall_sd') or 0.0, 2)}"
-                 f" of full"
-                 " marks against a transformer" if known(figures.get("expected_recall")) else "not known")
+                 " of full marks against a"
+                 " transformer" if known(figures.get("expected_recall")) else "not known")
         kept = f"which keeps the floor of {floor:.2f}" if self.answer.kept else (
             f"no network of the front keeps the floor of {floor:.2f}")
         other = self.answer.without_floor
@@ -179,9 +179,8 @@ class _Words:
 
     def _training(self) -> str:
         if not self.answer.trained:
-            return ("nothing was trained: all of this follows from what others trained in full; a search"
-                    " with --trials"
-                    " above 0 trains what can still change it")
+            return ("nothing was trained: all of this follows from what others trained in full; a search with"
+                    " --trials above 0 trains what can still change it")
         if self.answer.same:
             return "the short trainings left the answer as it was before them"
         name = next((f"{one.name}, " for one in self.run.front if one.notation == self.answer.before), "")
@@ -197,8 +196,7 @@ class _Words:
         name = compressed(other["notation"])
         if other["nats"] <= 0:
             return (f"a short training of {name}, which is expected to be as good and was not trained: the"
-                    f" answer"
-                    f" changes with a probability of {other['probability']:.2f}")
+                    f" answer changes with a probability of {other['probability']:.2f}")
         return (f"a short training of {name} that ends {other['nats']:.3f} nats lower than expected (assumed"
                 f" standard deviation: {other['usual_nats']:.2f}); probability {other['probability']:.2f}")
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from flashnas.base.errors import RunError
 from flashnas.base.hints import shown
-from flashnas.report.marks import Axis, Key, Line, Mark, Panel, Picture, Points
+from flashnas.report.marks import Key, Line, Mark, Panel, Picture, PlotAxis, Points
 from flashnas.report.palette import SERIES
 from flashnas.report.plot_data import latency_unit, objective_points, reference_point, staircase
 from flashnas.report.text import MISSING, columns, number
@@ -107,8 +107,8 @@ class FrontComparison:
                  "full_loss": "expected full loss (nats per token, up to a constant)"}
         return Picture(
             title="Fronts over each other", subtitle="large: the front of a run; small: its other networks",
-            panels=[Panel(x=Axis(title=f"latency of one request ({unit})"), height=430.0, marks=marks,
-                          y=Axis(title=words.get(quality, title_of(quality))))],
+            panels=[Panel(x=PlotAxis(title=f"latency of one request ({unit})"), height=430.0, marks=marks,
+                          y=PlotAxis(title=words.get(quality, title_of(quality))))],
             keys=[Key(text=side.name, shape="circle", colour=side.colour, group=side.name)
                   for side in self.sides])
 

@@ -81,8 +81,7 @@ def _corrected_words(run: RecordedRun) -> str:
     if not last["taken"]:
         return f" The latencies are the table's: {errors}."
     return (f" The latencies are corrected by what was timed during the search: {errors}, the correction,"
-            f" each network"
-            f" left out in turn, by {last['left_out_error']:.1%}.")
+            f" each network left out in turn, by {last['left_out_error']:.1%}.")
 
 
 def _limit(run: RecordedRun, factor: float) -> str:

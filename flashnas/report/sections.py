@@ -19,6 +19,7 @@ SECTIONS: Registry[Section] = Registry("report section", "flashnas.report_sectio
     "figures": "flashnas.report.page_figures:FIGURES_SECTION",
     "trust": "flashnas.report.trust_section:TRUST",
     "published": "flashnas.report.published_section:PUBLISHED",
+    "evaluation": "flashnas.report.evaluation_section:EVALUATED",
     "sources": "flashnas.report.sections:SOURCES",
     "failures": "flashnas.report.sections:FAILURES",
     "reproduce": "flashnas.report.sections:REPRODUCE"}, error=RunError,

@@ -53,8 +53,7 @@ def _answer(run: RecordedRun) -> list[str]:
     texts = statements(run)
     wide = max(len(about) for about, _ in texts) + 2
     lines = [f"{RECOMMENDED} recommended  {TIED} not told apart from it  {ABOVE} may exceed the budget; full"
-             f" loss:"
-             " expected, as the difference to the recommended one; recall: to a transformer", ""]
+             " loss: expected, as the difference to the recommended one; recall: to a transformer", ""]
     for about, words in texts:
         lines += textwrap.wrap(f"{about:<{wide}}{words}", WIDTH, subsequent_indent=" " * wide,
                                break_long_words=False,

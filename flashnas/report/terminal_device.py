@@ -110,17 +110,15 @@ def validation_text(result: Mapping[str, Any]) -> str:
 
 def _summaries(label: str, summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{label:<12}{WORDS[s['metric']]:<12} mean error {s['mean_error']:.1%}, worst"
-            f" {s['max_error']:.1%},"
-            f" bias {s['bias']:+.1%}, rank correlation"
-            f" {format(s['spearman'], '.3f') if known(s['spearman']) else MISSING}"
-            f" over {s['count']} architectures" for s in summaries]
+            f" {s['max_error']:.1%}, bias {s['bias']:+.1%}, rank correlation"
+            f" {format(s['spearman'], '.3f') if known(s['spearman']) else MISSING} over {s['count']}"
+            " architectures" for s in summaries]
 
 
 def _corrections(corrections: Mapping[str, Mapping[str, float]]) -> Iterable[str]:
     for phase, c in corrections.items():
         yield (f"{phase:<8} = {c['scale']:g} x rows + {c['operator_us']:g} us per operator +"
-               f" {c['model_us']:g} us per"
-               f" model + {c['mb_us']:g} us per MB")
+               f" {c['model_us']:g} us per model + {c['mb_us']:g} us per MB")
 
 
 def _carriers(carriers: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterable[str]:

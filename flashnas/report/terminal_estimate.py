@@ -54,11 +54,9 @@ def _full_training(full: Expected) -> list[str]:
     """What a full training is expected to give, from what others have trained."""
     return [
         f"full_loss         {full.full_loss:>12,.3f}   nats per token after {tokens_text(full.train_tokens)}"
-        f" tokens, up"
-        " to a constant of the text",
+        " tokens, up to a constant of the text",
         f"                  {full.full_loss_difference:>+12,.3f}   +- {full.full_loss_sd:.3f} to the plain"
-        f" transformer"
-        " of as many parameters",
+        " transformer of as many parameters",
         f"recall            {full.recall:>+12,.3f}   +- {full.recall_sd:.3f} of full marks, to the same",
         *(f"note: outside the published trainings: {words}" for words in full.outside),
     ]

@@ -52,8 +52,7 @@ def _law(law: Result) -> list[str]:
 
 def _warnings(result: Result) -> list[str]:
     lines = [f"the loss does not fall with {axis} in these trainings: its term is 0, and the answer follows"
-             f" the other"
-             " terms" for axis in result["gone"]]
+             " the other terms" for axis in result["gone"]]
     mixing = result["mixing"]
     if mixing is None:
         return lines

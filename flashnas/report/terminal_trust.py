@@ -63,8 +63,7 @@ def _order_words(result: Result) -> Iterable[str]:
     words = f"Spearman {_interval(rho)} over {found['count']} architectures"
     if rho["low"] <= 0:
         yield (f"NOISE: the order cannot be told from chance once training is {factor:g} times longer:"
-               f" {words};"
-               " do not choose by it")
+               f" {words}; do not choose by it")
     elif rho["value"] >= 0.8 and rho["low"] >= 0.5:
         yield f"the order largely holds when training is {factor:g} times longer: {words}"
     else:
@@ -84,9 +83,8 @@ def _front_words(result: Result) -> Iterable[str]:
         yield (f"the order of the front is noise below {least}: {result['tied_neighbours']} of"
                f" {result['neighbours']} neighbours on the front cannot be told apart by one run each")
     yield (f"one run each tells two architectures apart from {least} on, the mean of {noise['seeds']} seeds"
-           f" from"
-           f" {noise['detectable_mean']:.3f} on; {noise['pairs_tied']:.0%} of all pairs differ by less than"
-           f" that")
+           f" from {noise['detectable_mean']:.3f} on; {noise['pairs_tied']:.0%} of all pairs differ by less"
+           " than that")
 
 
 def _gain_words(result: Result) -> Iterable[str]:
@@ -154,8 +152,7 @@ def published_verdict(result: Result) -> list[str]:
     if full["pairs"]:
         lines.append(f"published trainings without the row's own publication foretell {full['right']:g} of"
                      f" {full['pairs']} clear pairs ({full['share']:.0%}), differences to"
-                     f" {full['rmse_nats']:.3f} nats;"
-                     f" {full['coverage']:.0%} lie in the 90 % intervals")
+                     f" {full['rmse_nats']:.3f} nats; {full['coverage']:.0%} lie in the 90 % intervals")
     cost = (f"{result['trainings']} trainings took {result['core_seconds'] / 60:.0f} core-minutes,"
             f" the longest {result['core_seconds_each'] / 60:.1f}")
     if result.get("from_bench"):

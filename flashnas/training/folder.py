@@ -13,14 +13,16 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import yaml
 
 from flashnas.base.errors import RunError, WeightsError
 from flashnas.base.files import complete_lines, drop_torn_line, hold_lock, write_atomic
 from flashnas.base.foreign import MAX_JOURNAL_MB, check_regular, read_text
+from flashnas.base.schema import convert
 from flashnas.base.yaml import read_yaml
 from flashnas.network.weights import ARCHITECTURE
 from flashnas.training.checkpoint import check_checkpoint, checkpoints, remove_unfinished
@@ -28,6 +30,43 @@ from flashnas.training.trainer import Step
 
 CONFIG, LOG, CHECKPOINTS, FINAL = "train.yaml", "log.csv", "checkpoints", "final"
 COLUMNS = ("step", "tokens", "loss", "validation_loss", "gradient_norm", "lr_factor", "tokens_per_s")
+
+
+class _Question(TypedDict, total=False):
+    seed: int
+    corpus: str
+    corpus_digest: str
+    recipe: dict[str, Any]
+
+
+class _Score(TypedDict):
+    loss: float
+    bits_per_byte: float
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecord:
+    """What train.yaml says of weights: question as `TrainFolder` has it; score: None before the end."""
+
+    question: _Question = field(default_factory=_Question)
+    score: _Score | None = None
+
+    @classmethod
+    def of(cls, weights: Path) -> TrainingRecord:
+        """Of a folder of weights, `final` or a checkpoint; empty if it lies in no training."""
+        weights = weights.absolute()
+        path = (weights.parents[1] if weights.parent.name == CHECKPOINTS else weights.parent) / CONFIG
+        if (weights.name != FINAL and weights.parent.name != CHECKPOINTS) or not path.is_file():
+            return cls()
+        record = convert(read_yaml(path), cls, error=RunError)
+        return record if weights.name == FINAL else replace(record, score=None)
+
+    @property
+    def sequence_tokens(self) -> int | None:
+        """Length of its sequences; None where it is not recorded."""
+        tokens = self.question.get("recipe", {}).get("sequence_tokens")
+        return tokens if isinstance(tokens, int) and tokens > 0 else None
 
 
 class TrainFolder:

@@ -107,7 +107,7 @@ def test_folders_without_final_weights_say_what_to_name(trained, tmp_path, capsy
     assert message.endswith("is a training that has not finished; finish it with flashnas train --resume\n")
     trained.rename((run / "checkpoints").mkdir() or run / "checkpoints" / "step-00000007")
     assert f"or name its newest checkpoint, {run}/checkpoints/step-00000007\n" in refused(capsys, str(run), *out)
-    assert "is the folder of a search, which keeps no weights; train one" in refused(capsys, str(search), *out)
+    assert f"{search}: the run holds no trials yet" in refused(capsys, str(search), *out)
     assert main(["export", str(run / "checkpoints" / "step-00000007"), *out]) == 0
 
 

@@ -1,4 +1,5 @@
-"""lm-evaluation-harness runs on an exported model through its own command line, offline, and finds our numbers."""
+"""lm-evaluation-harness runs on an exported model through its own command line, offline, and finds our numbers; and
+`flashnas eval` gives the same."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from networks import MIXED, make_network, write_tokenizer_json
 from flashnas.data.tokenizer import load_tokenizer
 from flashnas.export.exporter import export_network
 from flashnas.export.source import Source
+from flashnas.network.weights import save_model
 
 QUESTIONS = [
     {"question": "the state of the", "choices": [" union", " house of the senate"], "answer": 0},
@@ -58,6 +60,7 @@ def test_the_harness_finds_our_numbers(tmp_path):
     tokenizer = load_tokenizer(write_tokenizer_json(tmp_path / "tokenizer.json"))
     network = make_network(MIXED)
     export_network(Source(make_network(MIXED), tokenizer, "made for a test", False), "hf", tmp_path / "model")
+    save_model(tmp_path / "trained", network, tokenizer_json=tokenizer.to_str())
     encode = lambda text: tokenizer.encode(text).ids  # noqa: E731
 
     right, generated, bits, size = [], [], 0.0, 0
@@ -80,10 +83,17 @@ def test_the_harness_finds_our_numbers(tmp_path):
                "--model_args", f"pretrained={tmp_path / 'model'},backend=causal",
                "--tasks", "local_choice,local_perplexity,local_generation", "--include_path", str(tasks),
                "--device", "cpu", "--batch_size", "3", "--output_path", str(tmp_path / "out")]
-    child = subprocess.run(command, env={**os.environ, **offline}, capture_output=True, text=True)
-    assert child.returncode == 0, child.stderr[-2000:]
+    ours = [sys.executable, "-m", "flashnas", "eval", str(tmp_path / "trained"), "--tasks",
+            "local_choice,local_perplexity,local_generation", "--task-path", str(tasks), "--json"]
+    child, by_us = (subprocess.run(words, env={**os.environ, **offline}, capture_output=True, text=True)
+                    for words in (command, ours))
+    assert child.returncode == by_us.returncode == 0, child.stderr[-2000:] + by_us.stderr[-2000:]
     (path,) = (tmp_path / "out").rglob("results_*.json")
     results = json.loads(path.read_text())["results"]
     assert results["local_choice"]["acc,none"] == pytest.approx(sum(right) / len(right))
     assert results["local_perplexity"]["bits_per_byte,none"] == pytest.approx(bits / size, rel=1e-5)
     assert results["local_generation"]["exact_match,none"] == 1.0
+    found = json.loads(by_us.stdout)["tasks"]
+    for task, metric in (("choice", "acc"), ("perplexity", "bits_per_byte"), ("generation", "exact_match")):
+        value = results[f"local_{task}"][f"{metric},none"]
+        assert found[f"local_{task}"]["metrics"][metric] == pytest.approx(value, rel=1e-5)

@@ -100,7 +100,8 @@ def test_the_commands_are_those_of_the_command_line(answered):
     train, export = next_commands(answered)
     assert train.startswith(f"flashnas train {answered.path}/pareto/{answered.front[-1].path.name} --data ")
     assert "--tokens 100000000000 --device cuda" in train
-    assert export == "flashnas export trained --to hf --out exported"
+    assert train.endswith(f" --out {answered.path}/trained/{answered.front[-1].path.stem}")
+    assert export == f"flashnas export {answered.path}/trained/{answered.front[-1].path.stem} --to hf --out exported"
 
 
 def test_the_table_marks_what_matters(answered):

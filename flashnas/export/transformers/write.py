@@ -37,18 +37,24 @@ class TransformersExporter(Exporter):
 
     def write(self, folder: Path, source: Source, dtype: torch.dtype, **options: bool | str) -> Written:
         """See Exporter. The source's network is cast to `dtype` and then to float32."""
-        ids = special_ids(source.tokenizer)
-        network = source.network.to(dtype)
-        with torch.device("meta"):
-            model = FlashnasForCausalLM(FlashnasConfig.of(source.architecture, dtype=dtype, **ids))
-        model.model = network
-        model.generation_config = GenerationConfig(**ids)
         with quiet_transformers():
+            model = as_transformers(source, dtype)
             model.save_pretrained(folder)
-            return Written(check_parity(folder, network))
+            return Written(check_parity(folder, model.model))
 
 
 EXPORTER = TransformersExporter()
+
+
+def as_transformers(source: Source, dtype: torch.dtype) -> FlashnasForCausalLM:
+    """The source's network, cast in place, as a model of transformers."""
+    ids = special_ids(source.tokenizer)
+    more = {} if source.sequence_tokens is None else {"sequence_tokens": source.sequence_tokens}
+    with torch.device("meta"):
+        model = FlashnasForCausalLM(FlashnasConfig.of(source.architecture, dtype=dtype, **ids, **more))
+    model.model = source.network.to(dtype)
+    model.generation_config = GenerationConfig(**ids)
+    return model
 
 
 @torch.no_grad()

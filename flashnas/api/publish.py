@@ -1,0 +1,153 @@
+"""A trained network and the world: what it is worth on texts and tasks, and its upload to a model hub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from flashnas.api.calling import takes
+from flashnas.api.output import Figures
+from flashnas.base.settings import REQUIRED, Settings, option
+
+MODEL = "folder of flashnas train or of flashnas export, or a run whose chosen network was trained"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions(Settings, where="eval"):
+    """What `flashnas eval` takes."""
+
+    model: str = option(REQUIRED, MODEL + "; an export must be one --to hf", positional=True)
+    text: str | None = option(None, "score this text in bits per byte: a file or folder, as --data of train")
+    tasks: tuple[str, ...] = option(
+        (), "tasks of lm-evaluation-harness, as in arc_easy,piqa", metavar="TASKS", separator=",")
+    task_path: Path | None = option(
+        None, "folder of task files of your own, which may run Python code", metavar="DIR")
+    window: int | None = option(
+        None, "tokens of the text that the network sees at once", metavar="N",
+        shown="length of the training's sequences, 1024 where it is not recorded", min=1, max=1 << 24)
+    stride: int | None = option(
+        None, "tokens by which a window moves, at most --window", metavar="N", shown="half of the window",
+        min=1, max=1 << 24)
+    device: str = option("cpu", "cpu or cuda", choices=("cpu", "cuda"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.text is None and not self.tasks:
+            self.wrong("text", "or tasks must be given: there is nothing to evaluate on")
+
+
+@takes(EvalOptions)
+def evaluate(options: EvalOptions, *, progress: Callable[[int, int], None] | None = None) -> Figures:
+    """Score a trained network on a text of one's own, in bits per byte, and on tasks of
+    lm-evaluation-harness.
+
+    Bits per byte are -sum log2 p(token | tokens before it) / UTF-8 bytes of the text, in float32. Nothing is
+    downloaded for them. Each document is scored on its own, behind the token that separates documents. Every
+    token is predicted once: the first `window` tokens from all before them, then `stride` tokens at a time,
+    each from at least `window - stride` tokens before it. Not counted: the end of a document, and where no
+    token separates documents, the first token of each with its bytes. Meta tokens precede each window. The
+    text of a special token, such as <|endoftext|>, counts as that token.
+
+    The results are written to eval.json beside the weights. The report of a run shows those of networks in
+    its folder `trained`.
+
+    Further:
+        progress (Callable): called with windows of the text that are done, and all of them.
+
+    Returns:
+        Figures: `score` of the text (bits_per_byte, nats_per_token, tokens, bytes, window, stride; or None),
+        `tasks` (metrics, errors, samples and shots by name) and `file`, the written eval.json.
+
+    Raises:
+        ConfigError: for a wrong option, or a task that cannot be run.
+        WeightsError, RunError: the model cannot be read, or the run's network has not been trained.
+        CorpusError: the text or the tokenizer cannot be read.
+
+    Example:
+        >>> import flashnas as fn
+        >>> recipe = fn.Recipe(width_factor=1, vocab=300, sequence_tokens=32, tokens=256,
+        ...                    validation_tokens=64, curve_tokens=32, dtype="float32")
+        >>> trained = fn.train("32(vocab=300): d(head_dim=16) f", recipe=recipe, data="my_texts",
+        ...                    out="my_training")
+        >>> found = fn.evaluate("my_training", text="my_texts/00.txt")
+        >>> 0 < found.score["bits_per_byte"] < 9, found.score["window"], found.file
+        (True, 32, 'my_training/final/eval.json')
+    """
+    from flashnas.export.evaluate import DEFAULT_WINDOW, bits_per_byte, load_trained, run_tasks, write_results
+    from flashnas.runs.trained import EVALUATION
+
+    if options.task_path is not None and not options.task_path.is_dir():
+        options.wrong("task_path", f"must be a folder of task files; got {str(options.task_path)!r}")
+    source = load_trained(options.model, options.device)
+    text, warnings = None, []
+    if options.text is not None:
+        window = options.window or source.sequence_tokens or DEFAULT_WINDOW
+        stride = options.stride or max(1, window // 2)
+        if stride > window:
+            options.wrong("stride", f"must be at most window ({window}); got {stride}")
+        text = bits_per_byte(source, options.text, window, stride, progress or (lambda done, total: None))
+        if text.lossy:
+            warnings.append(f"the tokenizer changes or drops text of {text.lossy} of {text.documents}"
+                            " documents: the figure is of what it keeps")
+    tasks = run_tasks(source, options.tasks, options.task_path) if options.tasks else {}
+    figures = write_results(source, {} if text is None else {text.sha256: text}, tasks).figures()
+    found = {"score": text and asdict(text), "file": f"{source.folder}/{EVALUATION}",
+             "tasks": {name: asdict(task) for name, task in tasks.items()}}
+    return Figures(found, lambda _: "\n".join([
+        *(f"{on}: {metric} {value:.4f} ({how})" for on, metric, value, how in figures),
+        f"results {found['file']}"]), tuple(warnings))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushOptions(Settings, where="push"):
+    """What `flashnas push` takes."""
+
+    model: str = option(REQUIRED, MODEL, positional=True)
+    repo: str = option(REQUIRED, "repository of the hub, such as USER/NAME", positional=True)
+    license: str | None = option(
+        None, "licence of the weights by the hub's name for it, such as apache-2.0", metavar="NAME",
+        shown="that of the card, if it names one")
+    private: bool = option(False, "make a repository that only you see")
+    revision: str | None = option(
+        None, "branch to upload to, which is made if it is missing", metavar="BRANCH", shown="main")
+    dry_run: bool = option(False, "show what would be uploaded, and upload nothing", yaml=False)
+
+
+@takes(PushOptions)
+def push_to_hub(options: PushOptions) -> Figures:
+    """Upload a trained network to a model hub, in one commit, with a model card.
+
+    Trained weights are exported first, with `to="hf"`; an export is uploaded as it is. The card is the
+    README.md of the export: architecture, latency with its source, losses, data and seed as the training and
+    its run recorded them, and the results of `flashnas eval`. Of paths, only the last part is written to it.
+    The token is that of `hf auth login` or HF_TOKEN; HF_ENDPOINT names another hub. Links are not followed.
+
+    Returns:
+        Figures: `repo`, `url` of the commit (None for a dry run), `files` with their bytes, and `card`.
+
+    Raises:
+        ExportError: no export or no token, a wrong name, the hub refuses or cannot be reached.
+        WeightsError, RunError: the model cannot be read, or the run's network has not been trained.
+
+    Example:
+        >>> import flashnas as fn
+        >>> found = fn.export("32(vocab=300): d(head_dim=16) f", to="hf", init_seed=0, out="my_export")
+        >>> pushed = fn.push_to_hub("my_export", "me/tiny", license="apache-2.0", dry_run=True)
+        >>> sorted(pushed.files), pushed.url
+        (['README.md', 'config.json', 'generation_config.json', 'model.safetensors'], None)
+    """
+    from flashnas.export.hub import push_model
+
+    return Figures(push_model(options.model, options.repo, licence=options.license, private=options.private,
+                              revision=options.revision, dry_run=options.dry_run), _pushed)
+
+
+def _pushed(found: dict[str, Any]) -> str:
+    header = found["card"].partition("\n---\n")[0].removeprefix("---\n")
+    return "\n".join([
+        *(f"{size:>13,}  {name}" for name, size in found["files"].items()), "header of README.md:",
+        *(f"    {line}" for line in header.splitlines()),
+        *(f"note: {note}" for note in found["notes"]),
+        f"{found['repo']}: nothing was uploaded (--dry-run)" if found["url"] is None else found["url"]])

@@ -1,0 +1,123 @@
+"""Networks of a run that were trained for longer, in `RUN/trained/NN`, and what models were evaluated on.
+
+`flashnas train RUN/pareto/NN.yaml --out RUN/trained/NN` makes such a folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flashnas.architecture import Architecture
+from flashnas.architecture.source import load_architecture
+from flashnas.base.errors import RunError
+from flashnas.base.files import write_atomic
+from flashnas.base.foreign import read_json
+from flashnas.base.schema import convert
+from flashnas.runs.front import FrontEntry
+from flashnas.runs.layout import CONFIG
+from flashnas.runs.run import RecordedRun
+
+TRAINED = "trained"           # folder: of trainings
+WEIGHTS = "final"             # in each of them: the folder of its weights
+EVALUATION = "eval.json"      # beside weights: what `flashnas eval` found
+
+
+def trained_models(run: RecordedRun) -> list[tuple[FrontEntry, Path]]:
+    """Networks of the front that were trained, in the order of the front, each with its folder of weights.
+
+    Only the vocabulary may be another one, since a training takes that of its text.
+    """
+    folders = sorted((run.path / TRAINED).glob(f"*/{WEIGHTS}/architecture.yaml"))
+    trained = [(load_architecture(str(path)), path.parent) for path in folders]
+    return [(entry, folder) for entry in run.front if isinstance(entry.architecture, Architecture)
+            for network, folder in trained
+            if dataclasses.replace(network, vocab=entry.architecture.vocab).hash == entry.architecture.hash]
+
+
+def chosen_weights(folder: Path) -> Path:
+    """The weights of the network that a run recommends, or of the lowest loss of its front; raises RunError
+    if it has not been trained."""
+    run = RecordedRun.load(folder)
+    recommended = None if run.answer is None else run.answer.recommended
+    ranked = sorted(run.front, key=lambda entry: (entry.hash != recommended,
+                                                  math.inf if entry.loss is None else entry.loss))
+    if not ranked:
+        raise RunError(f"{folder}: the run has no front yet, so that there is no network to take")
+    for entry, weights in trained_models(run):
+        if entry == ranked[0]:
+            return weights
+    raise RunError(f"{folder}: its network {ranked[0].name} has not been trained; train it with flashnas"
+                   f" train {ranked[0].path} --out {folder / TRAINED / ranked[0].path.stem}")
+
+
+def search_of(weights: Path) -> tuple[RecordedRun, FrontEntry] | None:
+    """The run in whose folder the weights are, with their network of its front; None for others."""
+    training = weights.absolute().parent
+    if (weights.name, training.parent.name) != (WEIGHTS, TRAINED) or not (
+            training.parents[1] / CONFIG).is_file():
+        return None
+    run = RecordedRun.load(training.parents[1])
+    return next(((run, entry) for entry, folder in trained_models(run)
+                 if folder.parent.name == training.name), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextResult:
+    """Of a text. lossy: documents that the tokenizer does not give back as they are."""
+
+    name: str
+    sha256: str
+    bits_per_byte: float
+    nats_per_token: float
+    bytes: int
+    tokens: int
+    documents: int
+    lossy: int
+    window: int
+    stride: int
+
+    def __str__(self) -> str:
+        return f"{self.bytes:,} bytes, windows of {self.window:,} tokens, stride {self.stride:,}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskResult:
+    """Of a task of lm-evaluation-harness. errors: standard errors of metrics."""
+
+    metrics: dict[str, float]
+    errors: dict[str, float]
+    samples: int
+    shots: int
+    lm_eval: str
+
+    def __str__(self) -> str:
+        return f"{self.samples:,} samples, {self.shots} shots, lm-eval {self.lm_eval}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEvaluation:
+    """What `flashnas eval` found of weights with this sha256: texts by their sha256, tasks by name."""
+
+    weights_sha256: str
+    texts: dict[str, TextResult] = field(default_factory=dict)
+    tasks: dict[str, TaskResult] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> ModelEvaluation | None:
+        """That beside the weights, or None; raises RunError for a damaged file."""
+        path = folder / EVALUATION
+        return convert(read_json(path, RunError), cls, path, RunError) if path.exists() else None
+
+    def write(self, folder: Path) -> None:
+        write_atomic(folder / EVALUATION, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+    def figures(self) -> list[tuple[str, str, float, str]]:
+        """(text or task, metric, value, what it depends on), texts first."""
+        texts = ((text.name, "bits_per_byte", text.bits_per_byte, str(text)) for text in self.texts.values())
+        tasks = ((name, metric, value, f"{task}, standard error {task.errors.get(metric, math.nan):.4f}")
+                 for name, task in self.tasks.items() for metric, value in task.metrics.items())
+        return [*texts, *tasks]
