@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # imported when a file is read: the help needs no YAML
 REQUIRED = MISSING            # the default of an option that must be given
 MAX_SEED = 2**32 - 1          # what NumPy's older generators accept, which Optuna's samplers use
 MAX_THREADS = 1024            # of one process, and processes of one machine
-BARE = "shipped"              # what a flag means whose value may be left out and is
+BARE = "shipped"              # what a flag means without its value, where that may be left out
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 
 Choices = Iterable[str] | Callable[[], Iterable[str]]
@@ -54,7 +54,7 @@ class Setting:
     flag: its flag, where that is not the field's name with dashes: `--space`, or `-n --count`, whose first
         one messages use.
     metavar: what stands for the value in the help; in brackets: the value may be left out, which means
-        `shipped`.
+        `bare`.
     positional: the command takes the value without a flag.
     choices: the allowed values, or a function that returns them. keys: likewise the allowed keys of a
         mapping.
@@ -73,6 +73,7 @@ class Setting:
     doc: str
     flag: str = ""
     metavar: str | None = None
+    bare: str = BARE
     positional: bool = False
     choices: Choices = ()
     keys: Choices = ()
@@ -279,6 +280,20 @@ class Settings:
         from flashnas.base.yaml import LocatedDict, read_yaml
 
         data = read_yaml(path) if path is not None else LocatedDict()
+        from_file = cls.read_options(data)
+        given = cls.expand_shorthands({name: cls.setting(name).checked(value, cls.where)
+                                       for name, value in overrides.items() if value is not None})
+        try:
+            return cls.build(**over(from_file, given))
+        except SettingError as error:
+            if error.setting.name not in data or error.setting.name in given:
+                raise
+            raise ConfigError(f"{place_of(data, error)}: {error}") from None
+
+    @classmethod
+    def read_options(cls, data: LocatedDict) -> dict[str, Any]:
+        """The options that a mapping of a YAML file sets. Raises ConfigError with file and line for an
+        unknown key or a wrong value."""
         allowed = [setting.name for setting in settings_of(cls) if setting.yaml]
         for name in data:
             if name not in allowed:
@@ -289,24 +304,18 @@ class Settings:
             from_file = {name: cls.setting(name).checked(value, cls.where) for name, value in data.items()}
         except SettingError as error:
             raise ConfigError(f"{place_of(data, error)}: {error}") from None
-        from_file = cls.expand_shorthands(from_file)
-        given = cls.expand_shorthands({name: cls.setting(name).checked(value, cls.where)
-                                       for name, value in overrides.items() if value is not None})
-        values = {**from_file, **given}
-        for name, value in given.items():
-            if isinstance(value, Mapping) and isinstance(from_file.get(name), Mapping):
-                values[name] = {**from_file[name], **value}
-        try:
-            return cls.build(**values)
-        except SettingError as error:
-            if error.setting.name not in data or error.setting.name in given:
-                raise
-            raise ConfigError(f"{place_of(data, error)}: {error}") from None
+        return cls.expand_shorthands(from_file)
 
     @classmethod
     def expand_shorthands(cls, values: dict[str, Any]) -> dict[str, Any]:
         """The values of one source with shorthands put in their place; see SearchConfig.budget_ms."""
         return values
+
+
+def over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of two sources; the second one overrides, entries of mappings one by one."""
+    return {**below, **{name: {**below[name], **value} if isinstance(value, Mapping)
+                        and isinstance(below.get(name), Mapping) else value for name, value in above.items()}}
 
 
 _SETTINGS: dict[type, tuple[Setting, ...]] = {}

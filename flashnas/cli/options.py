@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import did_you_mean
-from flashnas.base.settings import BARE, Setting, SettingError, Settings, settings_of
+from flashnas.base.settings import Setting, SettingError, Settings, settings_of
 from flashnas.base.urls import without_passwords
 
 JSON_HELP = "one JSON object on stdout, nothing else"
@@ -57,7 +57,7 @@ def add_options(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:
         else:
             words["metavar"] = setting.placeholder
             if setting.placeholder.startswith("["):
-                words |= {"nargs": "?", "const": BARE}
+                words |= {"nargs": "?", "const": setting.bare}
             if setting.container is not None and setting.separator is None and not setting.positional:
                 words["action"] = "append"
         if setting.positional:

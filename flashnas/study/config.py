@@ -12,6 +12,7 @@ from flashnas.base.errors import ConfigError
 from flashnas.base.hints import shown
 from flashnas.base.quantities import MAX_TOKENS, tokens_of
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, SettingError, Settings, option, settings_of
+from flashnas.base.urls import without_password
 from flashnas.executors import EXECUTORS, executor_options
 from flashnas.latency.metrics import METRICS, Budget
 from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP, WORKLOAD_HELP
@@ -240,6 +241,13 @@ class SearchConfig(Settings, where="search"):
         seed."""
         return self if self.seeds is not None else dataclasses.replace(
             self, seeds=SEEDS_WITH_RUNGS if self.rungs and able else 1)
+
+    def given(self) -> dict[str, Any]:
+        """The options that differ from their defaults, for the record of a run; without passwords."""
+        kind: Any = type(self)
+        values = {setting.name: getattr(self, setting.name) for setting in settings_of(kind)}
+        return {name: without_password(value) if name == "storage" else value
+                for name, value in values.items() if value != getattr(kind(), name)}
 
     def question(self) -> dict[str, Any]:
         """The options that fix the trajectory: a run can be continued only with the same. The recipe, the

@@ -49,6 +49,7 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
             executor = executor_of(question, progress.note)
             with opened(question, executor, out, resume=resume, progress=progress,
                         command=command) as state, executor:
+                state.folder.write_config(options=config.given())
                 for line in (*question.notes, *question.evidence_lines()):
                     progress.note(line)
                 if question.config.trials:
