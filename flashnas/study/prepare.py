@@ -23,7 +23,7 @@ Note = Callable[[str], None]
 
 
 def prepare(config: SearchConfig, *, note: Note, evaluator: Any = None, space: Any = None, table: Any = None,
-            workload: Any = None, recipe: Any = None, sampler: Any = None) -> Question:
+            workload: Any = None, recipe: Any = None, sampler: Any = None, plan: bool = False) -> Question:
     """Load and check all parts of a search.
 
     Objects take the place of the names in `config`. A space whose networks are not `flashnas.Architecture`
@@ -46,6 +46,7 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: Any = None, space: A
         workload: in place of `config.workload`.
         recipe: in place of `config.recipe`.
         sampler: a class in place of `config.sampler`.
+        plan: the search is only planned: the device of its recipe may be elsewhere.
 
     Raises:
         FlashnasError: in one line, for whatever cannot work.
@@ -74,7 +75,7 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: Any = None, space: A
         trained = None
         if config.trials and evaluator is None:
             trained = recipe_of(config, space, recipe, known)
-            check_trainable(config, space, trained)
+            check_trainable(config, space, trained, plan=plan)
         elif config.trials:
             checks.check_evaluator(config, evaluator)
         question = Question(

@@ -6,10 +6,11 @@ import dataclasses
 import math
 from typing import Any
 
-from flashnas.base.errors import ArchitectureError, ConfigError, OperatorError
+from flashnas.base.errors import ArchitectureError, ConfigError, DeviceError, OperatorError
 from flashnas.reuse.known import KnownRuns
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
+from flashnas.training.cost import ASSUMED_RATES
 from flashnas.training.recipe import Recipe
 
 DEFAULT_RECIPE = "cpu"
@@ -32,13 +33,20 @@ def recipe_of(config: SearchConfig, space: SearchSpace[Any], given: Recipe | Non
     return recipe if config.tokens is None else dataclasses.replace(recipe, tokens=config.tokens)
 
 
-def check_trainable(config: SearchConfig, space: SearchSpace[Any], recipe: Recipe) -> None:
+def check_trainable(config: SearchConfig, space: SearchSpace[Any], recipe: Recipe, *,
+                    plan: bool = False) -> None:
     """Raise ConfigError where this machine cannot train by the recipe, or where its width factor does not
-    suit."""
+    suit. plan: of a search that is only planned, whose device may be elsewhere."""
     # loads torch, which a user's evaluator may not need
     from flashnas.training.trainer import check_device, check_kernels
 
-    check_device(recipe)
+    try:
+        check_device(recipe)
+    except DeviceError:
+        if not plan:
+            raise
+        check_scalable(space, recipe, own=config.recipe is None)
+        return
     if config.processes_per_candidate > 1:
         from flashnas.training.distributed import Ranks
 
@@ -48,6 +56,14 @@ def check_trainable(config: SearchConfig, space: SearchSpace[Any], recipe: Recip
         smallest = min(space.hidden_sizes)
         trained = recipe.proxy_of(space.build(space.kinds(), smallest))
         check_kernels(dict.fromkeys(trained.operators), trained.hidden, recipe)
+
+
+def rate_elsewhere(recipe: Recipe) -> str:
+    """The rate that is assumed of the recipe's device, in words, where it is not here; else empty."""
+    from flashnas.training.trainer import visible_devices  # loads torch
+
+    return "" if recipe.device == "cpu" or visible_devices() else (
+        f"an assumed {ASSUMED_RATES[recipe.device]:.1e} FLOP/s of a GPU, which is not here")
 
 
 def check_scalable(space: SearchSpace[Any], recipe: Recipe, *, own: bool) -> None:

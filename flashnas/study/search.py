@@ -52,6 +52,8 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
                 state.folder.write_config(options=config.given())
                 for line in (*question.notes, *question.evidence_lines()):
                     progress.note(line)
+                if question.config.trials and question.recipe is not None:
+                    progress.note(str(state.record.clock))
                 if question.config.trials:
                     search(state, executor.flow())
                 else:

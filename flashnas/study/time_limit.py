@@ -12,6 +12,7 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.latency.fitting import Fitter
+from flashnas.proxy.tasks import task_tokens
 from flashnas.study.config import TIMEOUT_S, SearchConfig
 from flashnas.training.cost import (
     ASSUMED_RATES,
@@ -19,6 +20,7 @@ from flashnas.training.cost import (
     expected_seconds,
     least_seconds,
     training_flops,
+    training_seconds,
 )
 from flashnas.training.recipe import Recipe
 
@@ -36,11 +38,14 @@ class TimeLimit:
         seconds: the limit.
         flops: of the longest training among those looked at; 0 where no recipe trains.
         expected_s: its time at the assumed rate (flashnas.training.cost).
+        candidate_s, mean_flops: the mean time and FLOPs that are expected of what the search draws.
     """
 
     seconds: float
     flops: float = 0.0
     expected_s: float = 0.0
+    candidate_s: float = 0.0
+    mean_flops: float = 0.0
 
 
 def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[Any],
@@ -59,12 +64,16 @@ def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[
         SettingError: no training could end within the limit on any device of today.
     """
     given = config.candidate_timeout_s
-    flops = [] if recipe is None else _flops(recipe, fitter, baselines, config.seed)
-    if recipe is None or not flops:
+    drawn = [] if recipe is None else _trained(recipe, fitter, baselines, config.seed)
+    if recipe is None or not drawn:
         return TimeLimit(seconds=given or TIMEOUT_S)
+    flops = [training_flops(network, recipe) for network in drawn]
     expected_s = expected_seconds(max(flops), recipe)
     by_recipe_s = max(TIMEOUT_S, 60.0 * math.ceil(SLACK * expected_s / 60))
-    limit = TimeLimit(seconds=given or by_recipe_s, flops=max(flops), expected_s=expected_s)
+    limit = TimeLimit(seconds=given or by_recipe_s, flops=max(flops), expected_s=expected_s,
+                      mean_flops=float(np.mean(flops[len(baselines):] or flops)),
+                      candidate_s=float(np.mean([training_seconds(network, recipe) for network in
+                                                 drawn[len(baselines):] or drawn])))
     where = DEVICES[recipe.device]
     if given is not None and least_seconds(min(flops), recipe) > given:
         config.wrong("candidate_timeout_s",
@@ -80,16 +89,29 @@ def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[
     return limit
 
 
-def _flops(recipe: Recipe, fitter: Fitter[Any], baselines: Sequence[Any], seed: int) -> list[float]:
-    """Of the trainings of the baselines and of some networks that the search could draw; empty for networks
-    of the user's own class."""
+def expected_s(recipe: Recipe, tasks: Sequence[str], network: Any) -> float:
+    """Seconds of a training and of its synthetic tasks: of a network, or of one whose training takes so many
+    seconds; 1 where nothing says it."""
+    with_tasks = 1 + task_tokens(tasks, recipe) / (recipe.steps * recipe.batch_tokens)
+    if isinstance(network, float):
+        return with_tasks * network
+    try:
+        return with_tasks * training_seconds(recipe.proxy_of(network), recipe)
+    except (ArchitectureError, OperatorError):  # a failed trial with its reason
+        return 1.0
+
+
+def _trained(recipe: Recipe, fitter: Fitter[Any], baselines: Sequence[Any],
+             seed: int) -> list[Architecture]:
+    """What is trained of the baselines and of some networks that the search could draw, which come last;
+    empty for networks of the user's own class."""
     rng, space = np.random.default_rng(seed), fitter.space
     drawn = [fitter.latency_of(space.sample(rng))[0] for _ in range(LOOKED_AT)]
-    flops = []
+    trained = []
     for network in (*baselines, *drawn):
         if isinstance(network, Architecture):
             try:
-                flops.append(training_flops(recipe.proxy_of(network), recipe))
+                trained.append(recipe.proxy_of(network))
             except (ArchitectureError, OperatorError):  # a failed trial with its reason
                 continue
-    return flops
+    return trained
