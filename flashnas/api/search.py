@@ -31,7 +31,8 @@ class SearchOptions(SearchConfig, where="search"):
     """What `flashnas search` takes."""
 
     out: Path | None = option(
-        None, "run folder", metavar="DIR", shown="experiments/runs/<space>-<workload>-<time>", yaml=False)
+        None, "run folder", metavar="DIR", shown="experiments/runs/<space>-<workload>-<time>", yaml=False,
+        heading="the run folder")
     resume: str | None = option(
         None, "run folder to continue; its run.yaml holds the options that are not given here. Without a"
               " value: the run in --out, which begins if there is none", metavar="[RUN]", bare="", yaml=False)

@@ -17,6 +17,7 @@ What a program writes and reads back is a plain dataclass: see schema.py.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import numbers
@@ -41,6 +42,19 @@ MAX_THREADS = 1024            # of one process, and processes of one machine
 BARE = "shipped"              # what a flag means without its value, where that may be left out
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")   # of the container, as its kernel states it: "max 100000"
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: the default of options that count workers. The affinity of the process
+    and the quota of its container bound them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # another system, or without a quota
+        quota, period = CPU_QUOTA.read_text(encoding="ascii").split()
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    return max(cores, 1)
+
+
 Choices = Iterable[str] | Callable[[], Iterable[str]]
 
 
@@ -56,6 +70,7 @@ class Setting:
     metavar: what stands for the value in the help; in brackets: the value may be left out, which means
         `bare`.
     positional: the command takes the value without a flag.
+    heading: of the group in the help that begins with this option.
     choices: the allowed values, or a function that returns them. keys: likewise the allowed keys of a
         mapping.
     min, max: closed bounds of a number, or of every number of a tuple or mapping. above, below: open bounds.
@@ -75,6 +90,7 @@ class Setting:
     metavar: str | None = None
     bare: str = BARE
     positional: bool = False
+    heading: str = ""
     choices: Choices = ()
     keys: Choices = ()
     min: float | None = None

@@ -50,7 +50,10 @@ def add_options(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:
     settings = settings_of(cls)
     if any(setting.yaml and not setting.positional for setting in settings):
         parser.add_argument("--config", metavar="FILE", help=CONFIG_HELP)
+    group: Any = parser
     for setting in settings:
+        if setting.heading:
+            group = parser.add_argument_group(setting.heading)
         words: dict[str, Any] = {"help": setting.help.replace("%", "%%"), "default": argparse.SUPPRESS}
         if setting.is_switch:
             words |= {"action": "store_const", "const": setting.default is not True}
@@ -61,9 +64,9 @@ def add_options(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:
             if setting.container is not None and setting.separator is None and not setting.positional:
                 words["action"] = "append"
         if setting.positional:
-            parser.add_argument(setting.name, nargs="?" if setting.container is None else "*", **words)
+            group.add_argument(setting.name, nargs="?" if setting.container is None else "*", **words)
         else:
-            parser.add_argument(*setting.flags, dest=setting.name, **words)
+            group.add_argument(*setting.flags, dest=setting.name, **words)
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
 
