@@ -39,15 +39,14 @@ if TYPE_CHECKING:  # imported when a file is read: the help needs no YAML
 REQUIRED = MISSING            # the default of an option that must be given
 MAX_SEED = 2**32 - 1          # what NumPy's older generators accept, which Optuna's samplers use
 MAX_THREADS = 1024            # of one process, and processes of one machine
-BARE = "shipped"              # what a flag means without its value, where that may be left out
+BARE = "shipped"              # a flag without its value, where that may be left out
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")   # of the container, as its kernel states it: "max 100000"
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: the default of options that count workers. The affinity of the process
-    and the quota of its container bound them."""
+    """Cores that this process may use, by its affinity and its container: the default number of workers."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):  # another system, or without a quota
         quota, period = CPU_QUOTA.read_text(encoding="ascii").split()
@@ -62,13 +61,11 @@ Choices = Iterable[str] | Callable[[], Iterable[str]]
 class Setting:
     """One option, as `option` declares it.
 
-    default: the value where none is given; REQUIRED: one must be given. A function is called for a fresh
-        value.
+    default: the value where none is given; REQUIRED: one must be given. A function makes a fresh value.
     doc: what the option means, in one line.
     flag: its flag, where that is not the field's name with dashes: `--space`, or `-n --count`, whose first
         one messages use.
-    metavar: what stands for the value in the help; in brackets: the value may be left out, which means
-        `bare`.
+    metavar: stands for the value in the help; in brackets: it may be left out, which means `bare`.
     positional: the command takes the value without a flag.
     heading: of the group in the help that begins with this option.
     choices: the allowed values, or a function that returns them. keys: likewise the allowed keys of a
@@ -80,8 +77,7 @@ class Setting:
     objects: classes, as "module:Class", whose instances Python may give in place of a name; subclasses, too.
     yaml: False for what a YAML file cannot set: what starts a program, or belongs to one call.
     identity: of a search: it fixes the trajectory, so that a run is continued only with the same value.
-    name, container (tuple, dict or None), kind (type of a value, or of each value of the container; Any: any
-        type) and optional (None is a value, too) follow from the field.
+    name, container (tuple, dict or None), kind (of each value; Any: any) and optional follow from the field.
     """
 
     default: Any
@@ -308,8 +304,7 @@ class Settings:
 
     @classmethod
     def read_options(cls, data: LocatedDict) -> dict[str, Any]:
-        """The options that a mapping of a YAML file sets. Raises ConfigError with file and line for an
-        unknown key or a wrong value."""
+        """The options in a mapping of YAML; ConfigError with the line of an unknown key or a wrong value."""
         allowed = [setting.name for setting in settings_of(cls) if setting.yaml]
         for name in data:
             if name not in allowed:

@@ -41,7 +41,7 @@ SCALING_LAW = Command("choose depth and width by a law of the loss",
 TRAIN = Command("train one architecture for longer, with checkpoints",
                 "flashnas.api.train:TrainOptions", "flashnas.cli.run:train", resumable=True)
 
-EXPORT = Command("write a network as GGUF, or for transformers or Nemotron-Flash",
+EXPORT = Command("write a network as GGUF or for transformers",
                  "flashnas.api.train:ExportOptions", calling("flashnas.api.train:export"))
 
 REPORT = Command("write report.html and pareto.png of a run",
