@@ -71,7 +71,6 @@ class Architecture:
             spec.resolved(self.hidden)
 
     # -- identity
-    # ------------------------------------------------------------------------------------------------
 
     def canonical(self) -> Architecture:
         """The same network with every operator option explicit."""
@@ -84,7 +83,6 @@ class Architecture:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     # -- sizes
-    # ---------------------------------------------------------------------------------------------------
 
     @property
     def params(self) -> int:
@@ -144,7 +142,6 @@ class Architecture:
         return replace(self, operators=tuple(kept))
 
     # -- text
-    # ----------------------------------------------------------------------------------------------------
 
     def __str__(self) -> str:
         return self.notation

@@ -162,8 +162,7 @@ def read_parquet(path: str | Path, error: type[FlashnasError], *, columns: Itera
         facts = pq.read_metadata(path if data is None else io.BytesIO(data))
         if facts.num_rows * facts.num_columns > MAX_CELLS:
             raise error(f"{printable(path)}: must have at most {MAX_CELLS:,} cells; got {facts.num_rows:,}"
-                        f" rows of"
-                        f" {facts.num_columns} columns")
+                        f" rows of {facts.num_columns} columns")
         return pd.read_parquet(path if data is None else io.BytesIO(data),
                                columns=None if columns is None else list(columns))
     except FlashnasError:

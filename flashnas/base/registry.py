@@ -107,15 +107,13 @@ class Registry(Mapping[str, T], Generic[T]):
         for entry in _entry_points(self.group):
             if not NAME.fullmatch(entry.name):
                 warn_of_plugin(f"{self.noun} {shown(entry.name)} of the package {_package(entry)}: the name"
-                               f" must be a"
-                               " word of letters, digits, '_', '.' and '-'; it is left out")
+                               " must be a word of letters, digits, '_', '.' and '-'; it is left out")
                 continue
             other = entries.get(entry.name)
             if entry.name in self.shipped or (other is not None and other.value != entry.value):
                 owner = f"the package {_package(other)}" if other else "flashnas itself"
                 raise PluginError(f"{self.noun} {entry.name!r} of the package {_package(entry)} has the name"
-                                  f" of one of"
-                                  f" {owner}; uninstall one of the packages")
+                                  f" of one of {owner}; uninstall one of the packages")
             entries[entry.name] = entry
         return entries
 
@@ -154,8 +152,7 @@ class Registry(Mapping[str, T], Generic[T]):
                 raise PluginError(f"{place}: {entry.value} must be a {base.__name__}; got {shown(loaded)}")
         if self.attribute and getattr(loaded, self.attribute, None) != name:
             raise PluginError(f"{place}: {self.attribute} of {entry.value} must be {name!r}, the name of its"
-                              f" entry"
-                              f" point; got {getattr(loaded, self.attribute, None)!r}")
+                              f" entry point; got {getattr(loaded, self.attribute, None)!r}")
         return loaded
 
 

@@ -309,8 +309,7 @@ class Settings:
         for name in data:
             if name not in allowed:
                 raise ConfigError(f"{data.place(name)}: {cls.where} has no key"
-                                  f" {name!r}{did_you_mean(name, allowed)};"
-                                  f" allowed: {', '.join(allowed)}")
+                                  f" {name!r}{did_you_mean(name, allowed)}; allowed: {', '.join(allowed)}")
         try:
             from_file = {name: cls.setting(name).checked(value, cls.where) for name, value in data.items()}
         except SettingError as error:

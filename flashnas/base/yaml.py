@@ -98,8 +98,7 @@ def _check_aliases(path: str, root: yaml.Node) -> None:
     expanded = size_of(root)
     if expanded > MAX_EXPANDED_NODES and expanded > len(sizes):
         raise ConfigError(f"{path}: aliases expand its {len(sizes):,} values to more than"
-                          f" {MAX_EXPANDED_NODES:,};"
-                          " write out what is needed")
+                          f" {MAX_EXPANDED_NODES:,}; write out what is needed")
 
 
 # Numbers and booleans as in YAML 1.2: `1:2` is text, not 62 in base 60; `1e-3` is a number; `on` is text. An

@@ -33,8 +33,7 @@ class StorageOptions(Settings, where="executor"):
 
     stale_s: float = option(
         60.0, "a worker that gives no sign of life for so long is given up, and its job is another worker's;"
-              " what"
-        " waits of such a search is withdrawn", metavar="S", min=1, max=86_400)
+              " what waits of such a search is withdrawn", metavar="S", min=1, max=86_400)
 
 
 class StorageExecutor(Executor):

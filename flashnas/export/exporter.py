@@ -155,8 +155,8 @@ def check_differences(program: str, differences: Mapping[str, float], tolerance:
     for name, value in differences.items():
         if not value <= tolerance:
             raise ExportError(f"{program} does not compute what the network does: {name.replace('_', ' ')}"
-                              f" differ by"
-                              f" {value:.1e} of the largest logit; at most {tolerance:.0e} is allowed{end}")
+                              f" differ by {value:.1e} of the largest logit; at most {tolerance:.0e} is"
+                              f" allowed{end}")
 
 
 def model_card(report: Mapping[str, Any], loading: str, library: str) -> str:

@@ -70,8 +70,7 @@ class GgufExporter(Exporter):
             os.fsync(stream.fileno())
         answer, equal = check_parity(file, network, words, source.tokenizer, name)
         notes = [f"llama.cpp runs it as {family_of(architecture).format.name}; {equal} of {GENERATED} greedy"
-                 f" tokens are"
-                 f" equal (xllamacpp {version('xllamacpp')})"]
+                 f" tokens are equal (xllamacpp {version('xllamacpp')})"]
         if wide:
             notes.append(f"{wide} matrices are in f16, because their rows are not multiples of {BLOCK}")
         if words.first is not None:

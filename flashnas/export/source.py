@@ -65,8 +65,7 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
         architecture = load_architecture(text)
         if init_seed is None:
             raise ExportError(f"{text!r} is an architecture without weights: name a folder that flashnas"
-                              f" train wrote,"
-                              " or draw weights with --init-seed N (to time it, not to use it)")
+                              " train wrote, or draw weights with --init-seed N (to time it, not to use it)")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(init_seed)
             network = HybridLM(architecture)
@@ -88,8 +87,7 @@ def _weights_folder(path: Path) -> Path | None:
                           + (f", or name its newest checkpoint, {newest}" if newest else ""))
     if (path / "run.yaml").is_file():
         raise ExportError(f"{path}: is the folder of a search, which keeps no weights; train one of its"
-                          f" networks with"
-                          f" flashnas train {path / 'pareto' / '01.yaml'}")
+                          f" networks with flashnas train {path / 'pareto' / '01.yaml'}")
     return None
 
 
@@ -99,8 +97,7 @@ def read_tokenizer(path: str, vocab: int) -> Tokenizer:
     tokenizer = load_tokenizer(path)
     if (needed := vocab_size(tokenizer)) > vocab:
         raise ExportError(f"tokenizer {path}: its ids go up to {needed - 1}; the architecture's vocabulary"
-                          f" ends at"
-                          f" {vocab - 1}")
+                          f" ends at {vocab - 1}")
     return tokenizer
 
 

@@ -66,13 +66,11 @@ class Format:
             for name, value in demands.fixed.items():
                 if getattr(full, name) != value:
                     yield (f"operator {place}, {spec.kind!r}, has {name}={_shown(getattr(full, name))}; it"
-                           f" has"
-                           f" {_shown(value)}")
+                           f" has {_shown(value)}")
             for name in demands.nonzero:
                 if not getattr(full, name):
                     yield (f"operator {place}, {spec.kind!r}, has {name}={_shown(getattr(full, name))}; it"
-                           f" needs"
-                           " another value")
+                           " needs another value")
 
     def _shared(self, operators: tuple[OperatorSpec, ...], hidden: int) -> Iterator[str]:
         first: dict[str, OperatorSpec] = {}
@@ -96,9 +94,8 @@ class Format:
                 yield f"operator {place}, {spec.kind!r}, does not follow a token mixer"
             after_mixer = spec.mixes_tokens
         if after_mixer:
-            yield (f"operator {len(operators) - 1}, {operators[-1].kind!r}, is the last one; each token"
-                   f" mixer needs an"
-                   " 'f' behind it")
+            yield (f"operator {len(operators) - 1}, {operators[-1].kind!r}, is the last one; each token mixer"
+                   " needs an 'f' behind it")
 
 
 def choose(architecture: Architecture, formats: Iterable[Format], target: str) -> Format:

@@ -64,8 +64,7 @@ class Certificate:
         entry = find(table, workload, space_hash)
         if entry is None:
             raise TableError(f"{where} has no validation of space {space_name!r} and workload"
-                             f" {workload.name!r}, which"
-                             f" --confidence rests on: {command}")
+                             f" {workload.name!r}, which --confidence rests on: {command}")
         try:
             ratios = {metric: [float(value) for value in kept["log_ratios"]]
                       for metric, kept in entry["metrics"].items()}
@@ -80,9 +79,8 @@ class Certificate:
         needed = min_count(confidence)
         count = min((len(values) for values in ratios.values()), default=0)
         if count < needed:
-            raise TableError(f"{where}: a confidence of {confidence:g} needs {needed} architectures that"
-                             f" were validated"
-                             f" (and not calibrated on); there are {count}: {command} -n {needed}")
+            raise TableError(f"{where}: a confidence of {confidence:g} needs {needed} architectures that were"
+                             f" validated (and not calibrated on); there are {count}: {command} -n {needed}")
         return cls(confidence, {metric: max(0.0, conformal_margin(values, confidence))
                                 for metric, values in ratios.items()})
 

@@ -166,10 +166,8 @@ class KernelCorrection(Correction):
         if batch == 1 or self.batched <= 1:
             return None
         return ("a step of several sequences is calibrated on one engine, whose attention is slower than the"
-                " kernels of"
-                f" this table; it took up to {self.batched:g} times as long as estimated where it was"
-                f" measured: take"
-                " throughput as a ranking")
+                f" kernels of this table; it took up to {self.batched:g} times as long as estimated where it"
+                " was measured: take throughput as a ranking")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,8 +356,7 @@ def _entries(calibration: LocatedDict) -> Iterator[tuple[str, LocatedDict, Any, 
         name = f"calibration.whole.{key}"
         if key not in allowed:
             raise TableError(f"{whole.place(key)}: calibration.whole has no key"
-                             f" {key!r}{did_you_mean(key, allowed)};"
-                             f" allowed: {', '.join(allowed)}")
+                             f" {key!r}{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}")
         kind: Any = {"workload": str, "fitted_on": list[str]}.get(key, dict[str, dict[str, float]])
         convert(value, kind, whole.place(key), TableError, name=name)
         for phase in value if key not in ("workload", "fitted_on") else ():

@@ -111,8 +111,7 @@ class Fitter(Generic[G]):
         listed = ", ".join(f"{b.metric} {metrics[b.metric]:,.4g} (budget {b.limit:,.6g})"
                            for b in self.budgets)
         raise BudgetError(f"no architecture of space {self.space.name!r} meets the budget; the fastest found"
-                          f" has"
-                          f" {listed}: {network.notation}")
+                          f" has {listed}: {network.notation}")
 
 
 def excess(value: float, budget: Budget) -> float:

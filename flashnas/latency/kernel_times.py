@@ -56,7 +56,6 @@ class KernelTimes:
         return self.answer(Asked(call, phase, batch, seen, batch * tokens))
 
     # -- what the rules of a kind may ask (operators/kernel.py: Times)
-    # -------------------------------------------------
 
     def answer(self, question: Asked) -> BoundedTime:
         """By rows, else by the first rule of the kind that applies; raises LookupFailure."""
@@ -101,7 +100,6 @@ class KernelTimes:
         return roofline(device.launch_us + 1e6 * bytes_moved / bytes_s)
 
     # -- rows
-    # --------------------------------------------------------------------------------------------------------
 
     def _between(self, question: Asked) -> BoundedTime | None:
         """The log-space mean of the grids of the measured neighbours in the columns `between`; None if they

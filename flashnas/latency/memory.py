@@ -114,10 +114,9 @@ def check_fits(architecture: Architecture, workload: Workload, device: Device, d
     needed = memory_bytes(architecture, workload, workload.batch, dtype)
     if needed > device.memory_bytes:
         largest = largest_batch(architecture, workload, device, dtype)
-        raise BudgetError(f"memory_gb {needed / 1e9:.1f} of batch {workload.batch} of {workload.name} is"
-                          f" more than the"
-                          f" {device.memory_bytes / 1e9:.1f} GB of {device.name}; the largest batch is"
-                          f" {largest}")
+        raise BudgetError(f"memory_gb {needed / 1e9:.1f} of batch {workload.batch} of {workload.name} is more"
+                          f" than the {device.memory_bytes / 1e9:.1f} GB of {device.name}; the largest batch"
+                          f" is {largest}")
 
 
 def largest_batch(architecture: Architecture, workload: Workload, device: Device, dtype: str) -> int:
@@ -128,8 +127,7 @@ def largest_batch(architecture: Architecture, workload: Workload, device: Device
     low = sizes.most(usable)
     if not low:
         raise BudgetError(f"{architecture.notation[:60]} does not fit {USABLE_SHARE:.0%} of the memory of"
-                          f" {device.name}"
-                          f" ({usable / 1e9:.1f} GB) with batch 1 of {workload.name}: it needs"
+                          f" {device.name} ({usable / 1e9:.1f} GB) with batch 1 of {workload.name}: it needs"
                           f" {sizes.total(1) / 1e9:.1f} GB")
     step = 10 ** max(len(str(low)) - 2, 0)
     return low // step * step

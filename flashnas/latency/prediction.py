@@ -105,7 +105,6 @@ class LatencyModel:
         self._fixed: dict[tuple[int, int, int, int], tuple[Cost, Cost]] = {}
 
     # -- figures
-    # -------------------------------------------------------------------------------------------------
 
     def estimate(self, architecture: Architecture) -> Estimate:
         """All figures with breakdown; raises MissingRowsError if the table cannot answer, BudgetError if
@@ -187,12 +186,10 @@ class LatencyModel:
         corrected = "; the table's corrections come from models in bfloat16" if self.kernel_correction != (
             KernelCorrection()) else ""
         return (f"the matrices of the operators have weights in {self.dtype}, and their rows include the"
-                f" conversion of"
-                f" the activations; embedding, head, attention, convolutions and recurrences are in"
-                f" {self.kernels.dtype}{corrected}")
+                " conversion of the activations; embedding, head, attention, convolutions and recurrences are"
+                f" in {self.kernels.dtype}{corrected}")
 
     # -- costs
-    # ---------------------------------------------------------------------------------------------------
 
     def _figures(self, costs: Iterable[Cost]) -> tuple[float, float, float]:
         """-> ttft_ms, tpot_ms, latency_ms."""
@@ -323,20 +320,17 @@ class LatencyModel:
         return self._composed(name, a.hidden, calls, phase, batch, seen, times, self.kernels)
 
     # -- errors
-    # --------------------------------------------------------------------------------------------------
 
     def _check_matrices(self) -> None:
         """Raise MissingRowsError unless the table has products with weights of the workload's type."""
         if not has_weights(self.table, self.dtype):
             others = [name for name in shipped_tables() if has_weights(LatencyTable.load(name), self.dtype)]
             raise MissingRowsError(f"table {self.table.name} has no matrix products with weights in"
-                                   f" {self.dtype};"
-                                   f" shipped tables with them: {', '.join(others) or 'none'}")
+                                   f" {self.dtype}; shipped tables with them: {', '.join(others) or 'none'}")
 
     def _missing(self, operator: str, hidden: int, rows: str) -> MissingRowsError:
         return MissingRowsError(f"table {self.table.name} cannot answer operator {operator!r} at hidden size"
-                                f" {hidden}"
-                                f" for workload {self.workload.name}: no {rows}; measure it:"
+                                f" {hidden} for workload {self.workload.name}: no {rows}; measure it:"
                                 f" {self._command()}")
 
     def _command(self) -> str:

@@ -85,9 +85,8 @@ def choose_networks(space: OperatorSpace[Any], hidden: int, rng: np.random.Gener
         pool.setdefault(architecture.hash, architecture)
     held = _held(pool.values(), check)
     if len(held) < count:
-        raise SpaceError(f"space {space.name!r} gave only {len(held)} networks of width {hidden}; {count}"
-                         f" are needed"
-                         f" to separate {len(kinds)} operators")
+        raise SpaceError(f"space {space.name!r} gave only {len(held)} networks of width {hidden}; {count} are"
+                         f" needed to separate {len(kinds)} operators")
     names = [REST, *(str(spec.resolved(hidden)) for spec in kinds)]
     x = matrix([counts(each, kinds) for each in held], names)
     x /= x[:, 1:].sum(1, keepdims=True)  # relative errors count
@@ -104,8 +103,7 @@ def choose_networks(space: OperatorSpace[Any], hidden: int, rng: np.random.Gener
         networks += [narrowed(each) for each in networks[:NARROWED]]
     if np.linalg.matrix_rank(matrix([counts(each, kinds) for each in networks], names)) < len(names):
         raise SpaceError(f"space {space.name!r}: the times of its operators at width {hidden} cannot be"
-                         f" separated,"
-                         " because they always occur together")
+                         " separated, because they always occur together")
     return networks
 
 

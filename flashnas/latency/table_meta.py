@@ -78,8 +78,7 @@ def load_meta(path: Path, device: Device) -> LocatedDict:
         threads = stack.get("threads", 1)
         if type(threads) is not int or threads < 1:
             raise TableError(f"{stack.place('threads')}: stacks.{name}.threads must be a whole number of at"
-                             f" least 1;"
-                             f" got {threads!r}")
+                             f" least 1; got {threads!r}")
     if meta.get("calibration") is not None:
         check_calibration(meta["calibration"])
     return meta

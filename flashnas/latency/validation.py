@@ -156,16 +156,14 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
     model = LatencyModel(table, workload, mode=mode)
     if calibrate and not any(kind.startswith("operator_") for kind in model.table.kinds):
         raise TableError(f"{table.path}: --calibrate fits rows of whole operators, which table {table.name}"
-                         f" does not"
-                         " have; measure them with flashnas profile")
+                         " does not have; measure them with flashnas profile")
     architectures = sample(space, model, count, rng)
     left_out: dict[Architecture, str] = {}
     measured = measure_in_rounds(architectures, measure, rng, progress, left_out.__setitem__)
     architectures = [a for a in architectures if a in measured]
     if not architectures:
         raise DeviceMemoryError(f"none of {count} architectures of space {space.name!r} fits into the memory"
-                                f" of the"
-                                f" device: {next(iter(left_out.values()))}")
+                                f" of the device: {next(iter(left_out.values()))}")
     names = [metric for metric in TIMES if measured[architectures[0]][metric] > 0]
 
     def compared_by(model: LatencyModel, fitted: frozenset[int]) -> list[Comparison]:
@@ -208,8 +206,7 @@ def sample(space: OperatorSpace[Any], model: LatencyModel, count: int,
             pool.setdefault(architecture.hash, architecture)
     if len(pool) < count:
         raise SpaceError(f"space {space.name!r} gave only {len(pool)} architectures that no calibration was"
-                         f" fitted to;"
-                         f" asked for {count}")
+                         f" fitted to; asked for {count}")
     drawn = list(pool.values())
     order = np.argsort(model.latencies(drawn), kind="stable")
     return [drawn[int(rng.choice(part))] for part in np.array_split(order, count)]

@@ -110,8 +110,7 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
         finally:
             _write(folder, device, setup, pending)
     told = {"notes": [f"{item.phase} {item.operator} at width {item.hidden}, batch {item.batch}, length"
-                      f" {item.length}:"
-                      f" {text}" for item, text in notes.items()]} if notes else {}
+                      f" {item.length}: {text}" for item, text in notes.items()]} if notes else {}
     if not done:
         return {"measured": 0, "known": len(items) - len(todo), **told}
     gpu = {"gpu": seen} if (seen := watch.summary()) else {}

@@ -95,17 +95,15 @@ class Program(Target):
                 memory_bytes(architecture, workload, 1, self.dtype_name) for workload in workloads))
             if needed > free:
                 raise DeviceError(f"{self.name} is timed with whole networks: one of width"
-                                  f" {architecture.hidden} with"
-                                  f" {len(architecture.operators)} operators needs {needed / 1e9:.1f} GB of"
-                                  f" memory, but"
-                                  f" {free / 1e9:.1f} GB are free; take smaller widths or a shorter workload")
+                                  f" {architecture.hidden} with {len(architecture.operators)} operators needs"
+                                  f" {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free; take"
+                                  " smaller widths or a shorter workload")
 
     def check_workload(self, workload: Workload) -> None:
         """Raises ConfigError unless the workload is of one sequence."""
         if workload.batch != 1:
             raise ConfigError(f"{self.name} is timed with one sequence at a time; workload {workload.name}"
-                              f" has batch"
-                              f" {workload.batch}")
+                              f" has batch {workload.batch}")
 
     def time_request(self, architecture: Architecture, workload: Workload, batch: int = 1) -> Measured:
         """Time a request of one sequence: its prompt, and its mean step.

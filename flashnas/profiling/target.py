@@ -59,7 +59,6 @@ class Target(Settings, ABC):
     threads: int = option(1, "threads on a CPU", min=1, max=MAX_THREADS)
 
     # -- what a runtime states
-    # ---------------------------------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -112,7 +111,6 @@ class Target(Settings, ABC):
         """Raises ExportError, with the rule that is broken, unless the runtime can run the network."""
 
     # -- what follows from it
-    # ----------------------------------------------------------------------------------------
 
     def profile(self, space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path,
                 progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
@@ -201,8 +199,7 @@ class Target(Settings, ABC):
             if described.get(name) not in (None, here[name]):
                 raise TableError(f"{where} was measured with another build of {self.name}: its {name} is"
                                  f" {described[name]}, that of this machine {here[name]}; measure it anew in"
-                                 f" another"
-                                 f" folder{end}")
+                                 f" another folder{end}")
 
 
 def rows_of(table: LatencyTable, runtime: str | None, mode: str | None) -> str | None:
@@ -221,8 +218,7 @@ def rows_of(table: LatencyTable, runtime: str | None, mode: str | None) -> str |
     measured_in = _runtime_of(mode or table.default_mode)
     if runtime not in (None, measured_in):
         raise TableError(f"{table.path}: table {table.name} is of {measured_in}; got --runtime {runtime};"
-                         f" leave it out,"
-                         f" or measure another table with flashnas profile --runtime {runtime}")
+                         f" leave it out, or measure another table with flashnas profile --runtime {runtime}")
     return mode
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flashnas.architecture.folding import compressed
@@ -23,11 +26,11 @@ from flashnas.report.words import (
     recall_words,
     shortened,
 )
+from flashnas.reuse.rerank import Reranked
+from flashnas.reuse.resized import Resized
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import TRAINED, title_of
-from flashnas.study.rebudget import Rebudgeted
-from flashnas.study.refit import Refit, vars_of
 
 if TYPE_CHECKING:
     from flashnas.architecture import Architecture
@@ -112,102 +115,100 @@ def _best_baseline(run: RecordedRun, factor: float, unit: str) -> list[str]:
 # -- other budgets -------------------------------------------------------------------------------------------
 
 MAX_LISTED = 10  # networks to train
+NEXT_SEARCH = "next_search.yaml"
 
 
-def pareto_text(found: Rebudgeted) -> str:
-    """The question, the front, and what would have to be trained to answer better."""
-    return "\n".join([*_question(found), "", *_front_of(found), "", *_to_train(found)])
+def pareto_text(answer: Reranked, next_searches: Sequence[Path]) -> str:
+    """The question, the front, and what would have to be trained to answer better. next_searches: files of
+    options of `flashnas search` that were written."""
+    return "\n".join([*_question(answer), "", *_front_of(answer), "", *_to_train(answer, next_searches)])
 
 
-def _question(found: Rebudgeted) -> list[str]:
-    config = found.run.config
+def _question(answer: Reranked) -> list[str]:
+    config = answer.run.config
     limits = ", ".join(f"{name} {limit:,.6g}" for name, limit in config["budgets"].items()) or "none"
-    table = (config["table"] or {}).get("device") or (config["table"] or {}).get("name") or "as recorded"
+    limits += f" with {answer.run.confidence:.0%} confidence" if answer.run.confidence else ""
+    table = config["table"] or {}
     workload = config["workload"]
-    within = found.trained - found.outside - sum(found.unanswered.values())
-    lines = [f"device    {table}", f"workload "
-                                   f" {workload.get('name') if isinstance(workload, dict) else MISSING}",
-             f"budget   "
-             f" {limits}{f' with {found.run.confidence:.0%} confidence' if found.run.confidence else ''}",
-             f"networks  {found.trained} trained in {len(config['runs'])}"
-             f" run{'s' if len(config['runs']) > 1 else ''};"
-             f" {within} within the budget, {found.outside} outside"]
-    if found.too_large:
-        lines.append(f"genotypes {found.genotypes} tried in the runs; {found.too_large} without a width"
-                     f" within the"
-                     " budget")
-    lines += [f"left out  {count}: {reason}" for reason, count in found.unanswered.items()]
-    return lines
+    within = answer.trained - answer.outside - sum(answer.unanswered.values())
+    lines = [f"device    {table.get('device') or table.get('name') or 'as recorded'}",
+             f"workload  {workload.get('name') if isinstance(workload, dict) else MISSING}",
+             f"budget    {limits}",
+             f"networks  {answer.trained} trained in {len(config['runs'])}"
+             f" run{'s' * (len(config['runs']) > 1)}; {within} within the budget, {answer.outside} outside"]
+    if answer.too_large:
+        lines.append(f"genotypes {answer.genotypes} tried in the runs; {answer.too_large} without a width"
+                     " within the budget")
+    return lines + [f"left out  {count}: {reason}" for reason, count in answer.unanswered.items()]
 
 
-def _front_of(found: Rebudgeted) -> list[str]:
-    if found.front:
-        return [front_table(found.run)]
-    nearest = ", ".join(f"{name} {value:,.6g}" for name, value in (found.nearest or {}).items())
+def _front_of(answer: Reranked) -> list[str]:
+    if answer.run.front:
+        return [front_table(answer.run)]
+    nearest = ", ".join(f"{name} {value:,.6g}" for name, value in (answer.nearest or {}).items())
     return [f"no trained network meets the budget; the nearest has {nearest or MISSING}"]
 
 
-def _to_train(found: Rebudgeted) -> list[str]:
-    if not found.refits:
-        return _nothing_to_train(found)
-    count = len(found.refits)
-    paused = sum(one.paused_tokens is not None for one in found.refits)
+def _to_train(answer: Reranked, next_searches: Sequence[Path]) -> list[str]:
+    """What was not trained, and how to search on; nothing where it is not known."""
+    networks = answer.to_train.networks
+    if not networks and not answer.genotypes:
+        return []
+    on = "search on from all that the runs know:"
+    if networks:
+        lines, on = _networks_to_train(answer), f"train the first ones, and {on}"
+    elif answer.too_large == answer.genotypes:
+        lines = ["nothing to train: none of the genotypes fits the budget at any width"]
+    else:
+        lines = ["nothing to train: each genotype that fits the budget was tried at its largest width"]
+    if not answer.to_train.searches:
+        return [*lines, f"{on} fn.search(.., start_from=[RUN, ..]) with the evaluator of the runs"]
+    if not next_searches:
+        return [*lines, f"{on} --out DIR writes the options of that search to DIR/{NEXT_SEARCH}"]
+    return [*lines, on, *(f"    {next_command(path)}" for path in next_searches)]
+
+
+def next_command(path: Path) -> str:
+    """The search whose options a file holds."""
+    return shlex.join(["flashnas", "search", "--config", str(path), "--out", str(path.with_suffix(""))])
+
+
+def _networks_to_train(answer: Reranked) -> list[str]:
+    networks = answer.to_train.networks
+    count, paused = len(networks), sum(resized.paused_tokens is not None for resized in networks)
     others, trainings = count - paused, "trainings were" if paused > 1 else "training was"
     genotypes = "genotypes of the runs have" if others > 1 else "genotype of the runs has"
     parts = [*([f"{others} {genotypes} another width within the budget, which was not trained"] if others
                else []),
              *([f"{paused} {trainings} paused at a rung and not continued"] if paused else [])]
-    lines = [f"{'; '.join(parts)}{_cost_words(found, count, found.tokens_each)}"]
-    factor, unit = latency_unit([one.metrics.get("latency_ms", 0.0) for one in found.refits])
-    trained = [name for name in found.run.objectives if name in TRAINED]
+    costs = [f"{count * answer.tokens_each:,} tokens"] if answer.tokens_each else []
+    if answer.seconds_each is not None:
+        costs.append(f"about {duration(count * answer.seconds_each)} of one worker, at the mean of the runs")
+    factor, unit = latency_unit([resized.metrics.get("latency_ms", 0.0) for resized in networks])
+    trained = [name for name in answer.run.objectives if name in TRAINED]
     header = ("gain", *(f"expected {title_of(name)}" for name in trained), "trained loss",
-              f"latency ({unit})", "width",
-              "architecture")
-    lines += columns([header, *(_network_row(one, trained, factor) for one in found.refits[:MAX_LISTED])])
-    if count > MAX_LISTED:
-        lines.append(f"and {count - MAX_LISTED} more")
-    if not found.commands:
-        return [*lines, "fn.search(.., start_from=[RUN, ..]) with the evaluator of the runs scores them"]
-    return [*lines, "train the first ones, and search on from all that the runs know:",
-            *(f"    {line}" for line in found.commands)]
+              f"latency ({unit})", "width", "architecture")
+    listed = [_network_row(resized, trained, factor) for resized in networks[:MAX_LISTED]]
+    lines = ["; ".join(parts) + (f": {', '.join(costs)}" if costs else ""), *columns([header, *listed])]
+    return lines + ([f"and {count - MAX_LISTED} more"] if count > MAX_LISTED else [])
 
 
-def _nothing_to_train(found: Rebudgeted) -> list[str]:
-    """How to search on; nothing where it is not known what would have to be trained."""
-    if not found.genotypes:
-        return []
-    fit = "none of the genotypes fits the budget at any width" if found.too_large == found.genotypes else (
-        "each genotype that fits the budget was tried at its largest width")
-    on = "search on from all that the runs know:"
-    if not found.commands:
-        return [f"nothing to train: {fit}", f"{on} fn.search(.., start_from=[RUN, ..]) with the evaluator of"
-                                            f" the runs"]
-    return [f"nothing to train: {fit}", on, *(f"    {line}" for line in found.commands)]
-
-
-def _cost_words(found: Rebudgeted, count: int, tokens: int) -> str:
-    parts = [f"{count * tokens:,} tokens"] if tokens else []
-    if found.seconds_each is not None:
-        parts.append(f"about {duration(count * found.seconds_each)} of one worker, at the mean of the runs")
-    return f": {', '.join(parts)}" if parts else ""
-
-
-def _network_row(one: Refit, trained: list[str], factor: float) -> tuple[str, ...]:
-    expected = [(one.expected or {}).get(name) for name in trained]
-    latency_ms = one.metrics.get("latency_ms")
-    return (MISSING if one.gain is None else f"{one.gain:+.2%}",
+def _network_row(resized: Resized, trained: list[str], factor: float) -> tuple[str, ...]:
+    expected = [(resized.expected or {}).get(name) for name in trained]
+    latency_ms = resized.metrics.get("latency_ms")
+    return (MISSING if resized.gain is None else f"{resized.gain:+.2%}",
             *(MISSING if pair is None else f"{pair[0]:.3f} ± {pair[1]:.3f}" for pair in expected),
-            MISSING if one.trained is None else loss_words(vars_of(one.trained.row)),
-            MISSING if latency_ms is None else f"{latency_ms * factor:.2f}", _width(one),
-            compressed(one.network.notation))
+            MISSING if resized.trained is None else loss_words(resized.trained.row._asdict()),
+            MISSING if latency_ms is None else f"{latency_ms * factor:.2f}", _width(resized),
+            compressed(resized.network.notation))
 
 
-def _width(one: Refit) -> str:
+def _width(resized: Resized) -> str:
     """`1024 -> 1280`; `1280, paused at 131,072 tokens` where a training of that network was stopped at a
     rung."""
-    width, before = getattr(one.network, "hidden", None), one.trained or one.stopped
-    if one.paused_tokens is not None:
-        return f"{width or MISSING}, paused at {one.paused_tokens:,} tokens"
+    width, before = getattr(resized.network, "hidden", None), resized.trained or resized.stopped
+    if resized.paused_tokens is not None:
+        return f"{width or MISSING}, paused at {resized.paused_tokens:,} tokens"
     hidden = None if before is None else before.row.hidden
     was = MISSING if hidden is None or hidden != hidden else int(hidden)
     return MISSING if width is None else f"{was} -> {width}"

@@ -182,11 +182,11 @@ class RunFolder:
         if not (self.path / TRIALS).exists():
             return
         try:
-            known = read_parquet(self.path / TRIALS, RunError, columns=["hash", "state"])
+            trials = read_parquet(self.path / TRIALS, RunError, columns=["hash", "state"])
         except RunError as error:
             raise RunError(f"{error}; remove it to have it written again") from None
-        evaluated = set(known.loc[known["state"].isin(["complete", "failed"]), "hash"])
-        stopped = set(known.loc[known["state"] == "stopped", "hash"])
+        evaluated = set(trials.loc[trials["state"].isin(["complete", "failed"]), "hash"])
+        stopped = set(trials.loc[trials["state"] == "stopped", "hash"])
         reached = {outcome.hash for outcome in self.database.outcomes.values()}
         lost = (evaluated - set(self.database.outcomes)) | (stopped - reached)
         evaluated |= stopped
@@ -210,11 +210,11 @@ class RunFolder:
         """Add timed finalists; a continued run does not time them again."""
         write_atomic(self.path / MEASURED, json.dumps({**self.measured, **figures}, indent=1))
 
-    def record_asked(self, proposals: Sequence[Proposal]) -> None:
+    def record_proposals(self, proposals: Sequence[Proposal]) -> None:
         """Add candidates that were proposed, before they are evaluated."""
         append_synced(self.path / ASKED, "\n".join(json.dumps(vars(proposal)) for proposal in proposals))
 
-    def asked(self) -> list[Proposal]:
+    def proposals(self) -> list[Proposal]:
         """The candidates that were proposed so far; raises RunError with file and line for a damaged one. The
         last line may be unfinished."""
         path = self.path / ASKED

@@ -90,11 +90,9 @@ class SearchSpace(ABC, Generic[G]):
             SpaceError: in one line with file, line, rule and value.
         """
         raise SpaceError(f"{data.place('template')}: template {data['template']!r} cannot be read from a"
-                         f" file; its"
-                         " class has no from_config")
+                         " file; its class has no from_config")
 
     # -- what a space has to provide
-    # -----------------------------------------------------------------------------
 
     @abstractmethod
     def sample(self, rng: np.random.Generator) -> G:
@@ -136,7 +134,6 @@ class SearchSpace(ABC, Generic[G]):
         """
 
     # -- what a space may provide
-    # --------------------------------------------------------------------------------
 
     def repair(self, genotype: G) -> G:
         """The canonical genotype nearest to one whose fields may break the space's limits."""

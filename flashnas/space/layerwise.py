@@ -95,7 +95,6 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return {"layers": {"depth": list(self.depth), "choices": list(self.names), **required}}
 
     # -- genotype <-> operators
-    # ----------------------------------------------------------------------------------
 
     def operators(self, genotype: LayerwiseGenotype) -> tuple[OperatorSpec, ...]:
         return tuple(spec for layer in genotype.layers for spec in self.choices[layer])
@@ -161,7 +160,6 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return tuple(layers)
 
     # -- drawing
-    # -------------------------------------------------------------------------------------------------
 
     def sample(self, rng: np.random.Generator) -> LayerwiseGenotype:
         """Uniform depth, uniform choices."""
@@ -204,7 +202,6 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return [(*layers[:i], *layers[i + 1:]) for i in range(len(layers))]
 
     # -- Optuna
-    # --------------------------------------------------------------------------------------------------
 
     def encode(self, genotype: LayerwiseGenotype) -> dict[str, Value]:
         """`depth` and `layer_00`, `layer_01`, ...; places beyond the depth hold the first choice."""
@@ -223,7 +220,6 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return {"depth": IntDistribution(*self.depth), **layers}
 
     # -- counting
-    # ------------------------------------------------------------------------------------------------
 
     def size(self) -> int:
         """A formula if a list can be read in one way only (not so with `d`, `f` and `d f`); else an
@@ -272,7 +268,6 @@ def _read_require(layers: LocatedDict, kinds: Sequence[str], fewest: int) -> tup
     required = [value for _, _, value in items]
     settings.check_unique(items, required)
     if len(required) > fewest:
-        raise SpaceError(f"{layers.place('require')}: layers.require must have at most as many entries as"
-                         f" the fewest"
-                         f" layers, {fewest}; got {len(required)}")
+        raise SpaceError(f"{layers.place('require')}: layers.require must have at most as many entries as the"
+                         f" fewest layers, {fewest}; got {len(required)}")
     return tuple(required)

@@ -55,8 +55,7 @@ def load_space(source: str | Path | SearchSpace[Any]) -> SearchSpace[Any]:
     if factor is not None:
         if not isinstance(space, OperatorSpace):
             raise SpaceError(f"{place}: width_factor is of spaces of flashnas' operators; this one has"
-                             f" architectures of"
-                             " its own")
+                             " architectures of its own")
         space.width_factor = settings.whole(place, "width_factor", factor, 1, 1024)
     return space
 
@@ -79,6 +78,5 @@ def _resolve(source: str) -> str:
         if not os.path.isfile(source):
             raise SpaceError(f"{shown_path(source)}: no such file")
         return source
-    raise SpaceError(f"{shown(source)} is not a shipped search space{did_you_mean(source, shipped)} and not"
-                     f" a YAML"
-                     f" file; shipped: {', '.join(shipped)}")
+    raise SpaceError(f"{shown(source)} is not a shipped search space{did_you_mean(source, shipped)} and not a"
+                     f" YAML file; shipped: {', '.join(shipped)}")

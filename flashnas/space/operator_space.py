@@ -55,7 +55,6 @@ class OperatorSpace(SearchSpace[G]):
         self.model = model
 
     # -- what a template provides
-    # --------------------------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -80,7 +79,6 @@ class OperatorSpace(SearchSpace[G]):
         """The canonical genotype that builds this operator list, or None if the space does not hold it."""
 
     # -- what follows from it
-    # ------------------------------------------------------------------------------------
 
     def kinds(self) -> tuple[OperatorSpec, ...]:
         """All operators that the space uses."""
@@ -177,7 +175,6 @@ class OperatorSpace(SearchSpace[G]):
                 **self.own_settings()}
 
     # -- for templates
-    # -------------------------------------------------------------------------------------------
 
     def check_params(self, params: Mapping[str, Any], names: Iterable[str]) -> None:
         """Raise SpaceError for the first parameter of the encoding that is missing."""

@@ -117,8 +117,7 @@ def check_distinct(place: str, name: str, specs: Sequence[OperatorSpec], widths:
             other = seen.setdefault(spec.resolved(hidden), spec)
             if other != spec:
                 raise SpaceError(f"{place}: {name} must differ at every width; {str(other)!r} and"
-                                 f" {str(spec)!r} are"
-                                 f" the same operator at width {hidden}")
+                                 f" {str(spec)!r} are the same operator at width {hidden}")
 
 
 def read_mixers(data: LocatedDict, key: str, where: str, widths: tuple[int, ...]) -> tuple[OperatorSpec, ...]:

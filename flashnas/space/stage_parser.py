@@ -43,7 +43,6 @@ class StageParser:
         self.parse_text = functools.lru_cache(maxsize=65536)(self._parse_text)
 
     # -- list -> genotype
-    # ----------------------------------------------------------------------------------------
 
     def parse(self, operators: Sequence[OperatorSpec]) -> ThreeStageGenotype | None:
         """The canonical genotype of the list, or None if the space does not hold it."""
@@ -92,7 +91,6 @@ class StageParser:
         return result
 
     # -- all lists
-    # -----------------------------------------------------------------------------------------------
 
     @functools.cached_property
     def automaton(self) -> ListAutomaton:

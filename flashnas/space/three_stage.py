@@ -59,7 +59,6 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         self._parser = StageParser(rules)
 
     # -- reading
-    # -------------------------------------------------------------------------------------------------
 
     @classmethod
     def from_config(cls, data: LocatedDict, *, name: str) -> Self:
@@ -83,9 +82,8 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         needed = longest * (repeats[0][0] + repeats[1][0]) + 1
         if cap < needed:
             raise SpaceError(f"{data.place('max_operators')}: max_operators must be at least {needed}, so"
-                             f" that early"
-                             f" and middle leave room for late even with the longest blocks ({longest}); got"
-                             f" {cap}")
+                             " that early and middle leave room for late even with the longest blocks"
+                             f" ({longest}); got {cap}")
         rules = StageRules(mixers=mixers, ffn=ffn, ratios=ratios, ffns=ffns, repeats=repeats,
                            max_operators=cap)
         return cls(name=name, path=data.path, hidden_sizes=widths, model=model, rules=rules)
@@ -106,7 +104,6 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
                 "max_operators": rules.max_operators}
 
     # -- genotype <-> operators
-    # ----------------------------------------------------------------------------------
 
     def operators(self, genotype: ThreeStageGenotype) -> tuple[OperatorSpec, ...]:
         return self.rules.operators(genotype)
@@ -153,7 +150,6 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         return dataclasses.replace(stage, op1=op1, ratio=ratio, repeats=min(max(repeats, low), high))
 
     # -- drawing
-    # -------------------------------------------------------------------------------------------------
 
     def sample(self, rng: np.random.Generator) -> ThreeStageGenotype:
         """Uniform block types; a uniform depth, shared out among the stages at random (Dirichlet)."""
@@ -189,7 +185,6 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         raise SpaceError(f"{self.path}: the space holds one operator list only; nothing to mutate")
 
     # -- Optuna
-    # --------------------------------------------------------------------------------------------------
 
     def encode(self, genotype: ThreeStageGenotype) -> dict[str, Value]:
         return {f"{name}_{field}": value for name, stage in zip(STAGES, genotype.stages, strict=True)
@@ -216,7 +211,6 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         return result
 
     # -- counting
-    # ------------------------------------------------------------------------------------------------
 
     def size(self) -> int:
         return self._parser.automaton.count()
@@ -255,8 +249,7 @@ def _read_repeats(data: LocatedDict, cap: int) -> tuple[Span, Span, Span]:
         return span, span, span
     if isinstance(value, str):
         raise SpaceError(f"{data.place('repeats')}: repeats must be {FREE}, a number, [low, high] or one of"
-                         f" these"
-                         f" per stage; got {value!r}")
+                         f" these per stage; got {value!r}")
     if isinstance(value, dict):
         check_keys(data["repeats"], where="repeats", error=SpaceError,
                    required={stage: (int, list) for stage in STAGES})

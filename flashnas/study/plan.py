@@ -12,10 +12,11 @@ from flashnas.executors.job import run_job, takes_seed
 from flashnas.executors.local import WorkerPool
 from flashnas.study.clock import Clock, training_plan
 from flashnas.study.config import SearchConfig
-from flashnas.study.executor import executor_of, side_by_side
+from flashnas.study.executor import executor_of
+from flashnas.study.opening import side_by_side
 from flashnas.study.prepare import Note, prepare
 from flashnas.study.question import Question
-from flashnas.study.recipe import rate_elsewhere
+from flashnas.study.trainings import rate_elsewhere
 
 TIMED_STEPS = 3            # optimizer steps of the training that is timed
 FORWARD_SHARE = 1 / 3      # time of a validation token over that of a training token: no backward pass

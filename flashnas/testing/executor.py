@@ -202,8 +202,7 @@ def check_second_tries(place: Place, executor: Executor) -> None:
         place.require(len(place.tries(f"{do} tries")) == 2, f"a job that has to {do} must be tried twice;"
                                                             f" got {len(place.tries(f'{do} tries'))}")
         place.require((found[do] == 2.0) == do.endswith("once"),
-                      f"the second try must be the outcome of a job that has"
-                                                                 f" to {do}; got {found[do]!r}")
+                      f"the second try must be the outcome of a job that has to {do}; got {found[do]!r}")
 
 
 def check_clean_processes(place: Place, executor: Executor) -> None:

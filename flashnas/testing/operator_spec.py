@@ -43,8 +43,7 @@ def check_names(spec: OperatorSpec, hidden: int) -> None:
                                 ("colour", r"#[0-9A-F]{6}", "a colour such as #56B4E9")):
         value = getattr(spec, name, None)
         require(re.fullmatch(pattern, str(value)) and isinstance(value, str),
-                f"{place}: {name} must be {rule}; got"
-                                                                              f" {value!r}")
+                f"{place}: {name} must be {rule}; got {value!r}")
         taken = [kind for kind,
                  other in OPERATORS.items() if getattr(other, name) == value and kind != spec.kind]
         require(name == "family" or not taken,
@@ -68,8 +67,7 @@ def check_resolution(spec: OperatorSpec, hidden: int) -> None:
     for what, *arguments in (("params",), ("cache_bytes", 100), ("kernels", "decode"), ("flops", 100)):
         one, other = (getattr(each, str(what))(hidden, *arguments) for each in (spec, full))
         require(one == other,
-                f"operator {spec}: {what} must equal that of its resolved form {full}; got {one} and"
-                              f" {other}")
+                f"operator {spec}: {what} must equal that of its resolved form {full}; got {one} and {other}")
     one, other = (Architecture(hidden=hidden, operators=(each,), vocab=512).hash for each in (spec, full))
     require(one == other, f"operator {spec}: the hash must equal that of its resolved form {full}")
 

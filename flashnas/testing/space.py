@@ -73,8 +73,7 @@ def check_encoding(space: SearchSpace[Any]) -> None:
     for genotype in sampled(space):
         params = space.encode(genotype)
         require(set(params) == set(distributions),
-                f"{place}: encode must give the parameters {sorted(distributions)};"
-                                                   f" got {sorted(params)}")
+                f"{place}: encode must give the parameters {sorted(distributions)}; got {sorted(params)}")
         for name, value in params.items():
             try:
                 inside = distributions[name]._contains(distributions[name].to_internal_repr(value))
@@ -135,8 +134,7 @@ def check_network(space: SearchSpace[Any], networks: Any) -> None:
             f" got {[network.notation for network in networks]}")
     sizes = [network.params for network in networks if isinstance(getattr(network, "params", None), int)]
     require(sizes == sorted(sizes, reverse=True),
-            f"{place}: networks must be given from the largest to the smallest;"
-                                                  f" got {sizes} parameters")
+            f"{place}: networks must be given from the largest to the smallest; got {sizes} parameters")
 
 
 def check_size(space: SearchSpace[Any]) -> None:

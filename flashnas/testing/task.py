@@ -58,13 +58,11 @@ def check_statements(task: Task) -> None:
             f"task {task.name!r}: name must not be that of a score of several tasks")
     if task.name in TASKS:
         require(TASKS[task.name] is type(task),
-                f"task {task.name!r}: the registry has another class of that name,"
-                                                f" {TASKS[task.name]}")
+                f"task {task.name!r}: the registry has another class of that name, {TASKS[task.name]}")
     for field, least in (("vocab", 2), ("length", 2)):
         value = getattr(task, field)
         require(type(value) is int and value >= least,
-                f"task {task.name!r}: {field} must be a whole number of at least"
-                                                       f" {least}; got {value!r}")
+                f"task {task.name!r}: {field} must be a whole number of at least {least}; got {value!r}")
     require(0 < task.chance < 1, f"task {task.name!r}: chance must be between 0 and 1; got {task.chance!r}")
     require(dataclasses.replace(task) == task and hash(dataclasses.replace(task)) == hash(task),
             f"task {task.name!r}: two tasks with the same fields must be equal (use a frozen dataclass)")
@@ -128,5 +126,4 @@ def check_answers(task: Task, solver: Solver, *, test: bool, count: int = 200) -
     for tokens, answers in zip(batch.inputs_BT.tolist(), batch.targets_BT.tolist(), strict=True):
         solved = list(solver(task, tokens))
         require(solved == answers,
-                f"task {task.name!r}: for {tokens} the answers are {answers}, the solver has"
-                                   f" {solved}")
+                f"task {task.name!r}: for {tokens} the answers are {answers}, the solver has {solved}")

@@ -89,8 +89,7 @@ class Recipe(Settings, where="recipe"):
         0, "sequences per backward pass, for gradient accumulation; 0: the whole batch", min=0, max=2**24)
     tokens: int = option(81_920,
                          "training tokens. A step takes `batch_sequences` x `sequence_tokens` of them; there"
-                         " is"
-                         " at least one step", min=1, max=2**53)
+                         " is at least one step", min=1, max=2**53)
     validation_tokens: int = option(20_480,
                                     "size of the fixed validation slice, for the last point of the curve",
                                     min=1, max=2**53)
@@ -134,8 +133,7 @@ class Recipe(Settings, where="recipe"):
     conv_noise: float = option(
         0.2,
         "share of the random filter in a short convolution's start; the rest passes the current token"
-        " through. 1:"
-        " as the model draws it", min=0, max=1)
+        " through. 1: as the model draws it", min=0, max=1)
     weight_norm: bool = option(
         False,
         "set every matrix to unit norm at the start and after each step (training/optimizer.py); it needs"
@@ -147,8 +145,7 @@ class Recipe(Settings, where="recipe"):
     device: str = option("cpu", "that trains", choices=DEVICES)
     backend: str = option("auto",
                           "the library that computes the operators; `auto`: the best installed one that"
-                          " serves"
-                          " the device", choices=BACKENDS)
+                          " serves the device", choices=BACKENDS)
     tasks: dict[str, float] = option(
         dict,
         "settings of the synthetic tasks that differ from those of `TaskTraining`, such as {steps: 200}")

@@ -97,9 +97,8 @@ def _nemotron_kinds(config: HfConfig) -> list[str]:
     if len(kinds) > MAX_OPERATORS:
         raise config.error("layers_block_type", f"at most {MAX_OPERATORS} layers; got {len(kinds)}")
     if config.data.get("num_hidden_layers") not in (None, len(kinds)):
-        raise config.error("num_hidden_layers", f"must be the number of layers that the pattern lists,"
-                                                f" {len(kinds)};"
-                                                f" got {config.data['num_hidden_layers']!r}")
+        raise config.error("num_hidden_layers", "must be the number of layers that the pattern lists,"
+                                                f" {len(kinds)}; got {config.data['num_hidden_layers']!r}")
     return kinds
 
 
@@ -174,8 +173,7 @@ def _gated_delta_net(config: HfConfig) -> GatedDeltaNet:
                                                      f" {values}")
     if key_dim != value_dim:
         raise config.lacking("linear_value_head_dim", f"Gated DeltaNet with values of {value_dim} channels"
-                                                      f" and"
-                                                      f" keys of {key_dim}; it has equal ones")
+                                                      f" and keys of {key_dim}; it has equal ones")
     return GatedDeltaNet(k_heads=keys, expand_v=values // keys, head_dim=key_dim,
                          conv_size=config.whole("linear_conv_kernel_dim"))
 

@@ -54,8 +54,7 @@ def family_config(architecture: Architecture, ids: dict[str, int | None], dtype:
     own_dim = attention is not None and attention.head_dim * heads != hidden
     if mamba.heads:
         raise _lacking(f"operator 'm2' with heads={mamba.heads}, {mamba.inner(hidden)} channels: a whole"
-                       f" multiple of"
-                       f" the hidden size {hidden} is needed")
+                       f" multiple of the hidden size {hidden} is needed")
     return {
         "architectures": ["NemotronFlashForCausalLM"], "model_type": "nemotron_flash",
         "auto_map": {"AutoConfig": f"{RELEASED}--configuration_nemotron_flash.NemotronFlashConfig",

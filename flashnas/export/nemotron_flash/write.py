@@ -44,8 +44,7 @@ class NemotronFlashExporter(Exporter):
     title = "runtimes that load the released Nemotron-Flash"
     loading = LOADING
     options = MappingProxyType({"raw_logits": "allow a head whose rows are not of norm 1, for runtimes that"
-                                              " do not"
-                                              " divide by it"})
+                                              " do not divide by it"})
 
     @torch.no_grad()
     def write(self, folder: Path, source: Source, dtype: torch.dtype, **options: bool | str) -> Written:
@@ -86,8 +85,7 @@ def _head_notes(network: HybridLM, drawn: bool, raw_logits: bool) -> list[str]:
                           f" 1; they lie in {low:.3g} to {high:.3g}. Train with weight normalization, or pass"
                           " --raw-logits for runtimes that do not divide (TensorRT-LLM's AutoDeploy)")
     return [f"only for runtimes that do not divide logits by the norms of the head's rows ({low:.3g} to"
-            f" {high:.3g}):"
-            " TensorRT-LLM's AutoDeploy does not, the released model code does"]
+            f" {high:.3g}): TensorRT-LLM's AutoDeploy does not, the released model code does"]
 
 
 def _check(folder: Path, network: HybridLM) -> dict[str, float]:

@@ -34,7 +34,6 @@ class FlashnasCache(Cache):
         self.columns = 0  # tokens read per row, padding included, meta tokens not
 
     # -- what generate() reads
-    # ---------------------------------------------------------------------------------------
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.columns
@@ -69,7 +68,6 @@ class FlashnasCache(Cache):
         return f"FlashnasCache({self.columns} tokens, {len(self.groups)} groups of rows)"
 
     # -- rows
-    # --------------------------------------------------------------------------------------------------------
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Row n becomes the former row indices[n]."""

@@ -188,8 +188,7 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
         """An empty FlashnasCache, unless the caller passed one."""
         if generation_config.cache_implementation not in (None, "dynamic"):
             raise ValueError("a flashnas model keeps its own cache; cache_implementation must be left out;"
-                             " got"
-                             f" {generation_config.cache_implementation!r}")
+                             f" got {generation_config.cache_implementation!r}")
         if model_kwargs.get("cache") is not None:
             model_kwargs["cache"]._is_user_defined = True
         elif generation_config.use_cache is not False:

@@ -103,6 +103,5 @@ def _checked_merges(described: dict[str, Any]) -> list[str]:
         kind = f"{model['type']} with {splits.get('type') or 'no'} pre-tokenizer"
         kind += f" and {described['normalizer']['type']} normalizer" if described["normalizer"] else ""
         raise ExportError("--to gguf writes tokenizers of the kind that flashnas trains, byte-level BPE with"
-                          " the splits"
-                          f" of GPT-2; got {kind}")
+                          f" the splits of GPT-2; got {kind}")
     return [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]

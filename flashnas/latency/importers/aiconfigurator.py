@@ -97,8 +97,7 @@ def _systems(source_path: str | Path | None, system: str) -> Iterator[tuple[Path
         package = importlib.util.find_spec(PACKAGE)
         if package is None or not package.submodule_search_locations:
             raise TableError("the package aiconfigurator-core is not installed: pip install"
-                             " 'flashnas[import]', or give"
-                             " the path of its wheel")
+                             " 'flashnas[import]', or give the path of its wheel")
         source_path = Path(next(iter(package.submodule_search_locations)))
     path = Path(source_path)
     if path.is_file():

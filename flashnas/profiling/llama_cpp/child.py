@@ -203,8 +203,7 @@ def _time(request: dict[str, Any]) -> dict[str, Any]:
         times, cpu_ms, generated = run(sequence, steps, cached=True)
         if times["prompt_n"] != 1 or times["predicted_n"] != steps:
             raise RuntimeError(f"error: a step read {times['prompt_n']} tokens and {times['predicted_n']} of"
-                               f" {steps}"
-                               " were generated")
+                               f" {steps} were generated")
         wall_ms = times["prompt_ms"] + times["predicted_ms"]
         answer["contexts"].append({"wall_ms": wall_ms / steps, "cpu_ms": cpu_ms / steps})
         sequence += generated

