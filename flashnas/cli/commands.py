@@ -76,7 +76,7 @@ BENCH = Command("grow, make and show a table of trained networks", actions={
 LIST = Command("names that options take: tables, spaces, samplers, ..",
                "flashnas.api.listing:ListOptions", calling("flashnas.api.listing:names"))
 
-NEW = Command("write a package that adds an operator, a sampler, a task or a space",
+NEW = Command("write a package of your own that adds to flashnas",
               "flashnas.api.new:NewOptions", calling("flashnas.api.new:new"))
 
 DOCTOR = Command("say what runs here, and test every operator",

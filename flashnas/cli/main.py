@@ -152,12 +152,13 @@ def _run(prog: str, command: Command, namespace: argparse.Namespace, words: Sequ
         if error.filename is None and error.errno not in NO_ROOM:
             raise
         where = f": {error.filename}" if error.filename else ""
-        full = error.errno in NO_ROOM and command.resumable and options
-        more = f"; free room; {continuing(words, options)}" if full else ""
+        more = ""
+        if error.errno in NO_ROOM and command.resumable and options is not None:
+            more = f"; free room; {continuing(words, options)}"
         return _fail(prog, f"{error.strerror}{where}{more}")
     except KeyboardInterrupt:
-        resumable = command.resumable and options
-        return _interrupted(prog, continuing(words, options) if resumable else command.after)
+        again = continuing(words, options) if command.resumable and options is not None else command.after
+        return _interrupted(prog, again)
 
 
 def continuing(words: Sequence[str], options: Settings) -> str:

@@ -8,9 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.base.hints import duration
 from flashnas.proxy.tasks import task_tokens
 from flashnas.search.objectives import task_scores
+from flashnas.search.pareto import non_dominated
+from flashnas.training.cost import training_seconds
+from flashnas.training.recipe import Recipe
 
 FRONT_SHARE = 0.2         # of the networks, that end on the front: assumed until there is one
 # of a training, times the logarithm of the workers: until the last one of a cycle has ended
@@ -67,6 +73,24 @@ def training_plan(question: Any, workers: int) -> TrainingPlan:
         candidate_s=question.expected_s(None), shares=[tokens / rungs.whole for tokens in rungs.tokens],
         seeds=(config.seeds or 1) - 1 if config.trials else 0,
         cycle=1 if config.asynchronous else config.cycle_size, workers=workers, tokens=each + of_tasks)
+
+
+def expected_s(recipe: Recipe, tasks: Sequence[str], network: Any) -> float:
+    """Seconds of a training and of its synthetic tasks: of a network, or of one whose training takes so many
+    seconds; 1 where nothing says it."""
+    with_tasks = 1 + task_tokens(tasks, recipe) / (recipe.steps * recipe.batch_tokens)
+    if isinstance(network, float):
+        return with_tasks * network
+    try:
+        return with_tasks * training_seconds(recipe.proxy_of(network), recipe)
+    except (ArchitectureError, OperatorError):  # a failed trial with its reason
+        return 1.0
+
+
+def front_size(points: Sequence[Any]) -> int | None:
+    """Of all, how many no other one beats; None where there is none, or where one is not known."""
+    known = len(points) > 0 and not any(values is None for values in points)
+    return int(non_dominated(np.array(points)).sum()) if known else None
 
 
 class Clock:

@@ -16,7 +16,6 @@ from flashnas.study.executor import executor_of
 from flashnas.study.opening import side_by_side
 from flashnas.study.prepare import Note, prepare
 from flashnas.study.question import Question
-from flashnas.study.trainings import rate_elsewhere
 
 TIMED_STEPS = 3            # optimizer steps of the training that is timed
 FORWARD_SHARE = 1 / 3      # time of a validation token over that of a training token: no backward pass
@@ -174,7 +173,7 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
     fastest = question.fitter.fastest(config.seed)
     widths = getattr(question.space, "hidden_sizes", ())
     trained, rate = question.recipe, None
-    elsewhere = "" if trained is None else rate_elsewhere(trained)
+    elsewhere = question.time_limit.elsewhere
     if timed and trained is not None and not elsewhere:
         rate = _tokens_per_s(question, list(different.values()))
     each = 0 if trained is None else trained.steps * trained.batch_tokens

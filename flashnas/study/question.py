@@ -11,10 +11,11 @@ from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.executors.job import Job, fidelities_of
 from flashnas.reuse.resized import MAX_RESIZED, resized_networks
 from flashnas.search.objectives import TRAINED, task_scores
+from flashnas.study.clock import expected_s
 from flashnas.study.proposer import Proposer
 from flashnas.study.rungs import Rungs, find_rungs, rungs_of
 from flashnas.study.scores import Scores
-from flashnas.study.trainings import TimeLimit, expected_s, find_time_limit
+from flashnas.study.trainings import TimeLimit, find_time_limit
 
 MAX_EXPECTED = 4096      # networks whose expected time is kept
 

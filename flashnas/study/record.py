@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from flashnas.base.errors import ConfigError
 from flashnas.executors.job import Job
 from flashnas.runs.folder import RunFolder
@@ -18,8 +16,7 @@ from flashnas.runs.snapshot import Progress, Snapshot
 from flashnas.runs.trial import Origin, Outcome, State, Trial, outcome_key
 from flashnas.search.algorithm import Evaluation
 from flashnas.search.objectives import point
-from flashnas.search.pareto import non_dominated
-from flashnas.study.clock import Clock, training_plan
+from flashnas.study.clock import Clock, front_size, training_plan
 from flashnas.study.question import Question
 
 REPORT_SHARE = 20        # a report is not repeated before so many times the time that it took, ..
@@ -325,9 +322,8 @@ class Record:
         if self.searching and plan.seeds:
             values = [point(question.config.objectives, vars(trial), trial.scores) for trial in self.trials
                       if trial.state == "complete"]
-            counted = bool(values) and None not in values
-            front = int(non_dominated(np.array(values)).sum()) if counted else plan.finalists
-            share = self.clock.share_done
+            front, share = front_size(values), self.clock.share_done
+            front = plan.finalists if front is None else front
             seeds = plan.seeds * (share * front + (1 - share) * plan.finalists)
         self.clock.update(done=list(parts.values()), drawn=drawn, candidates=max(left - len(drawn), 0),
                           promoted=promoted, seeds=seeds)

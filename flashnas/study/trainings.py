@@ -14,7 +14,6 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError, ConfigError, DeviceError, OperatorError
 from flashnas.latency.fitting import Fitter
-from flashnas.proxy.tasks import task_tokens
 from flashnas.reuse.known import KnownRuns
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import TIMEOUT_S, SearchConfig
@@ -77,11 +76,13 @@ def check_trainable(config: SearchConfig, space: SearchSpace[Any], recipe: Recip
         check_kernels(dict.fromkeys(trained.operators), trained.hidden, recipe)
 
 
-def rate_elsewhere(recipe: Recipe) -> str:
+def _rate_elsewhere(recipe: Recipe) -> str:
     """The rate that is assumed of the recipe's device, in words, where it is not here; else empty."""
+    if recipe.device == "cpu":
+        return ""
     from flashnas.training.trainer import visible_devices  # loads torch
 
-    return "" if recipe.device == "cpu" or visible_devices() else (
+    return "" if visible_devices() else (
         f"an assumed {ASSUMED_RATES[recipe.device]:.1e} FLOP/s of a GPU, which is not here")
 
 
@@ -130,6 +131,7 @@ class TimeLimit:
         flops: of the longest training among those looked at; 0 where no recipe trains.
         expected_s: its time at the assumed rate (flashnas.training.cost).
         candidate_s, mean_flops: the mean time and FLOPs that are expected of what the search draws.
+        elsewhere: the rate that is assumed of a device that is not here, in words.
     """
 
     seconds: float
@@ -137,6 +139,7 @@ class TimeLimit:
     expected_s: float = 0.0
     candidate_s: float = 0.0
     mean_flops: float = 0.0
+    elsewhere: str = ""
 
 
 def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[Any],
@@ -158,7 +161,8 @@ def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[
     flops = [training_flops(network, recipe) for network in drawn]
     expected_s = expected_seconds(max(flops), recipe)
     by_recipe_s = max(TIMEOUT_S, 60.0 * math.ceil(SLACK * expected_s / 60))
-    limit = TimeLimit(seconds=given or by_recipe_s, flops=max(flops), expected_s=expected_s,
+    limit = TimeLimit(seconds=given or by_recipe_s, elsewhere=_rate_elsewhere(recipe),
+                      flops=max(flops), expected_s=expected_s,
                       mean_flops=float(np.mean(flops[len(baselines):] or flops)),
                       candidate_s=float(np.mean([training_seconds(network, recipe) for network in
                                                  drawn[len(baselines):] or drawn])))
@@ -175,18 +179,6 @@ def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[
     elif expected_s > LONG_S:
         note(f"{cost}; the time limit is {limit.seconds / 3600:,.1f} h")
     return limit
-
-
-def expected_s(recipe: Recipe, tasks: Sequence[str], network: Any) -> float:
-    """Seconds of a training and of its synthetic tasks: of a network, or of one whose training takes so many
-    seconds; 1 where nothing says it."""
-    with_tasks = 1 + task_tokens(tasks, recipe) / (recipe.steps * recipe.batch_tokens)
-    if isinstance(network, float):
-        return with_tasks * network
-    try:
-        return with_tasks * training_seconds(recipe.proxy_of(network), recipe)
-    except (ArchitectureError, OperatorError):  # a failed trial with its reason
-        return 1.0
 
 
 def _trained(recipe: Recipe, fitter: Fitter[Any], baselines: Sequence[Any],
