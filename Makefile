@@ -11,6 +11,7 @@ install: $(VENV)/.core  ## flashnas in .venv; then `. .venv/bin/activate`
 
 search: $(VENV)/.core  ## the main job on shipped defaults; running it again continues or reprints the run
 	$(BIN)/flashnas search --config experiments/first_search/config.yaml --out $(RUN) --resume
+	@echo "to call flashnas in this shell: . $(BIN)/activate && flashnas --help"
 
 deploy: $(VENV)/.llama-cpp  ## profile, search, train, export and run a small network in llama.cpp
 	$(BIN)/python experiments/llama_cpp_cpu/deploy.py --size small

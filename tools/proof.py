@@ -42,7 +42,7 @@ LIMIT_S = 120  # of a command
 CHANGING = re.compile(r".*seconds.*|tokens_per_s|started|finished|host|flashnas|machine|packages")  # keys
 CHANGING_TEXT = [(re.compile(pattern), word) for pattern, word in (
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d:?\d\d)?", "DATE"),
-    (r"\bflashnas \d[\w.]*", "flashnas VERSION"), (r"(?m)^\[\d+/\d+\] .*\n?", ""),
+    (r"\bflashnas \d[\w.]*", "flashnas VERSION"), (r"(?m)^\[(\d+/\d+| *\d+ %)\] .*\n?", ""),
     (r"\b\d[\d.,]* ?(s|min|h|core-hours|core-minutes|tokens/s)\b", "TIME"))]
 RECIPE = """\
 {width_factor: 1, vocab: 300, sequence_tokens: 32, batch_sequences: 4, tokens: 512, validation_tokens: 512,

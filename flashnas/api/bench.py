@@ -3,7 +3,6 @@ DataFrame."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from flashnas.api.calling import takes
 from flashnas.api.estimate import WORKLOAD
 from flashnas.api.output import Figures, check_out
 from flashnas.base.quantities import MAX_TOKENS
-from flashnas.base.settings import MAX_THREADS, REQUIRED, Settings, option
+from flashnas.base.settings import MAX_THREADS, REQUIRED, Settings, option, usable_cores
 from flashnas.latency.workload import WORKLOAD_HELP
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class GrowBenchOptions(Settings, where="grow_bench"):
     part: str = option(
         "1/1", "train only this part of the list, such as 2/3; the parts share no training", metavar="K/N")
     workers: int = option(
-        lambda: os.cpu_count() or 1, "worker processes, one thread each, at low priority", metavar="N",
+        usable_cores, "worker processes, one thread each, at low priority", metavar="N",
         shown="all cores", min=1, max=MAX_THREADS)
     timeout_s: float = option(7200.0, "time limit of one training, in seconds", metavar="S", min=1, max=1e7)
     dry_run: bool = option(False, "say what the list holds; train nothing", yaml=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import inspect
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +14,9 @@ from typing import Any
 
 from flashnas.api.calling import takes
 from flashnas.api.output import Figures
-from flashnas.base.hints import first_sentence
+from flashnas.base.hints import first_sentence, one_of
 from flashnas.base.registry import load_object
-from flashnas.base.settings import REQUIRED, Settings, option
+from flashnas.base.settings import Settings, option
 from flashnas.base.shipped import shipped_names
 from flashnas.base.yaml import read_yaml
 
@@ -26,7 +28,7 @@ def list_names(kind: str) -> dict[str, str]:
 
     Args:
         kind (str): tables, spaces, workloads, samplers, executors, recipes, presets, operators, objectives,
-            tasks or plugins.
+            tasks, benches, exports or plugins.
 
     Returns:
         Name -> description. For plugins: package -> the names that it adds.
@@ -107,6 +109,16 @@ def _plugins() -> dict[str, str]:
             for package, groups in sorted(added.items())}
 
 
+def _benches() -> dict[str, str]:
+    return {name: _first_text(folder / "README.md") for name, folder
+            in shipped_names("bench_tables", "bench.parquet").items()}
+
+
+def _exports() -> dict[str, str]:
+    names = load_object("flashnas.api.train:targets")()
+    return {name: FORMATS.get(name, "of another package") for name in names}
+
+
 def _registered(place: str) -> Callable[[], dict[str, str]]:
     """The names of the registry at "module:OBJECT"."""
     return lambda: load_object(place).described()
@@ -117,15 +129,38 @@ KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "samplers": _registered("flashnas.search:ALGORITHMS"),
     "executors": _registered("flashnas.executors:EXECUTORS"),
     "recipes": _recipes, "presets": _presets, "operators": _operators, "objectives": _objectives,
-    "tasks": _registered("flashnas.proxy.tasks:TASKS"),
+    "tasks": _registered("flashnas.proxy.tasks:TASKS"), "benches": _benches, "exports": _exports,
     "trackers": _registered("flashnas.tracking:TRACKERS"), "plugins": _plugins}
+MEANINGS = {
+    "tables": "of --table: latencies of a device; flashnas table info NAME says more",
+    "spaces": "of --space; --show NAME prints the YAML text, from which to write one's own",
+    "workloads": "of --workload: batch, prompt and generated tokens", "samplers": "of --sampler",
+    "executors": "of --executor: where candidates run",
+    "recipes": "of --recipe: how networks are trained; --show NAME prints the YAML text",
+    "presets": "architectures by name, for estimate, train and export",
+    "operators": "of the notation and of spaces; --show NAME prints the options",
+    "objectives": "of --objectives", "tasks": "synthetic tasks, which are objectives, too",
+    "benches": "of --bench-table: trained networks; flashnas bench info NAME says more",
+    "exports": "of export --to", "trackers": "of --tracker: where figures of a run are shown",
+    "plugins": "names that installed packages add"}
+FORMATS = {
+    "gguf": "for llama.cpp: one GGUF file", "hf": "for transformers and lm-evaluation-harness, with flashnas",
+    "nemotron-h": "for transformers without flashnas", "nemotron-flash": "for what loads Nemotron-Flash"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListOptions(Settings, where="list"):
     """What `flashnas list` takes."""
 
-    kind: str = option(REQUIRED, f"one of {', '.join(KINDS)}", positional=True, choices=tuple(KINDS))
+    kind: str | None = option(None, f"one of {', '.join(KINDS)}; without it, what each of these is",
+                              positional=True, choices=tuple(KINDS))
+    show: str | None = option(None, "of spaces and recipes, the YAML text; of operators, the options",
+                              metavar="NAME")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.show is not None and self.kind not in SHOWN:
+            self.wrong("show", f"is for {', '.join(SHOWN)}; got {self.kind or 'no kind'}")
 
 
 @takes(ListOptions)
@@ -133,9 +168,42 @@ def names(options: ListOptions) -> Figures:
     """As `list_names`; the result prints as the command line shows it.
 
     Returns:
-        Figures: `kind` and `names`, name -> description.
+        Figures: `kind` and `names`, name -> description; with `show` also `shown`, what it prints.
     """
-    return Figures({"kind": options.kind, "names": KINDS[options.kind]()}, _listed)
+    if options.kind is None:
+        return Figures({"kind": None, "names": MEANINGS}, _listed)
+    if options.show is None:
+        return Figures({"kind": options.kind, "names": KINDS[options.kind]()}, _listed)
+    if options.show not in (known := KINDS[options.kind]()):
+        options.wrong("show", one_of("", options.show, known).strip())
+    return Figures({"kind": options.kind, "names": {options.show: known[options.show]},
+                    "shown": SHOWN[options.kind](options.show)}, lambda found: str(found["shown"]))
+
+
+def _operator_text(name: str) -> str:
+    """The docstring of an operator, and its options with their defaults."""
+    from flashnas.operators import OPERATORS
+
+    spec = OPERATORS[name]
+    lines = [f"{name}  {spec.label}, {spec.family}", "", inspect.getdoc(spec) or "", "",
+             f"options, as in {name}(NAME=VALUE):"]
+    fields = [(field, getattr(spec, "minimums", {}).get(field.name)) for field in dataclasses.fields(spec)]
+    width = max((len(field.name) for field, _ in fields), default=0)
+    lines += [f"  {field.name:<{width}}  default {str(field.default).lower()}"
+              + (f", at least {least}" if least is not None else "") for field, least in fields]
+    return "\n".join(lines if fields else lines[:-1])
+
+
+def _space_text(name: str) -> str:
+    return shipped_names("search_spaces", ".yaml")[name].read_text(encoding="utf-8").rstrip()
+
+
+def _recipe_text(name: str) -> str:
+    return (_folder("flashnas.training") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8").rstrip()
+
+
+SHOWN: dict[str, Callable[[str], str]] = {"spaces": _space_text, "recipes": _recipe_text,
+                                          "operators": _operator_text}
 
 
 def _listed(found: dict[str, Any]) -> str:
@@ -143,6 +211,12 @@ def _listed(found: dict[str, Any]) -> str:
         return f"no {found['kind']}"
     width = max(map(len, found["names"]))
     return "\n".join(f"{name:<{width}}  {words}".rstrip() for name, words in found["names"].items())
+
+
+def _first_text(page: Path) -> str:
+    """The first sentence below the title of a page."""
+    blocks = page.read_text(encoding="utf-8").split("\n\n") if page.is_file() else []
+    return first_sentence(" ".join(blocks[1].split())) if len(blocks) > 1 else ""
 
 
 def _first_comment(path: Path) -> str:

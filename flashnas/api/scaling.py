@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from flashnas.api.estimate import TABLE, WORKLOAD
 from flashnas.api.output import Figures, check_out
 from flashnas.api.train import RECIPE
 from flashnas.base.quantities import MAX_TOKENS
-from flashnas.base.settings import MAX_THREADS, Settings, option
+from flashnas.base.settings import MAX_THREADS, Settings, option, usable_cores
 from flashnas.latency.workload import WORKLOAD_HELP
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class ScalingLawOptions(Settings, where="scaling_law"):
         None, "training tokens for which losses are given", metavar="N", shown="the largest trained count",
         min=1, max=MAX_TOKENS)
     workers: int = option(
-        lambda: os.cpu_count() or 1, "worker processes, one thread each", metavar="N", shown="all cores",
+        usable_cores, "worker processes, one thread each", metavar="N", shown="all cores",
         min=1, max=MAX_THREADS)
     out: Path | None = option(
         None, "folder of the trainings, continued if it exists", metavar="DIR",

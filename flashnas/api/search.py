@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from flashnas.api.calling import takes
 from flashnas.api.output import check_out, tracker_option
-from flashnas.base.settings import option
+from flashnas.base.settings import option, over, settings_of
 from flashnas.study.config import SearchConfig
 
 if TYPE_CHECKING:
@@ -30,9 +30,36 @@ class SearchOptions(SearchConfig, where="search"):
     """What `flashnas search` takes."""
 
     out: Path | None = option(
-        None, "run folder", metavar="DIR", shown="experiments/runs/<space>-<workload>-<time>", yaml=False)
-    resume: bool = option(False, "continue the run in --out if there is one", yaml=False)
+        None, "run folder", metavar="DIR", shown="experiments/runs/<space>-<workload>-<time>", yaml=False,
+        heading="the run folder")
+    resume: str | None = option(
+        None, "run folder to continue; its run.yaml holds the options that are not given here. Without a"
+              " value: the run in --out, which begins if there is none", metavar="[RUN]", bare="", yaml=False)
     tracker: tuple[str, ...] = tracker_option()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.resume, bool):
+            object.__setattr__(self, "resume", "" if self.resume else None)
+        super().__post_init__()
+        if self.resume == "" and self.out is None:
+            self.wrong("resume", "needs the folder of the run, such as experiments/runs/first_search")
+        if self.resume:
+            if self.out is not None and self.out != Path(self.resume):
+                self.wrong("resume", f"and --out name two folders: {self.resume} and {self.out}; give one")
+            object.__setattr__(self, "out", Path(self.resume))
+
+    @classmethod
+    def build(cls, **values: Any) -> Self:
+        """As of other options. A continued run has those that its folder holds below the ones given."""
+        from flashnas.runs.folder import options_in
+
+        run, values = values.get("resume"), cls.expand_shorthands(values)
+        alone = not any(setting.name in values for setting in settings_of(cls) if setting.yaml)
+        if run in (True, "") and alone:
+            out = values.get("out")
+            run = out if out and (Path(out) / "run.yaml").exists() else None
+        below = cls.read_options(options_in(Path(run))) if run and run is not True else {}
+        return super().build(**over(below, values))
 
     @property
     def config(self) -> SearchConfig:
@@ -46,7 +73,8 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
     """Find the Pareto-optimal architectures of a space within latency budgets.
 
     Candidates are fitted in width to the budgets before anything is trained, trained for a short time, and
-    compared by the objectives. The run folder holds everything; a killed search continues with `resume=True`.
+    compared by the objectives. The run folder holds everything; a killed search continues with
+    `resume="RUN"`.
 
     Further:
         evaluator (Callable): scores a network in place of a training: `evaluator(architecture)` returns a
@@ -85,15 +113,14 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
 
     from flashnas.api.live import Live
     from flashnas.api.run import Run
-    from flashnas.report import write_report
     from flashnas.study.search import run_search
 
     live = Live(progress, out, options.tracker)
     with live.trackers.finishing(live.artifacts):
-        summary = run_search(options.config, out, resume=options.resume, progress=live, command=command,
-                             evaluator=evaluator, **objects)
+        summary = run_search(options.config, out, resume=options.resume is not None, progress=live,
+                             command=command, evaluator=evaluator, **objects)
         run = Run.load(out)
-        write_report(run)
+        run.report()
         live.log_trials(run)
     object.__setattr__(run, "summary", summary)
     return run

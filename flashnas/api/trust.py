@@ -4,14 +4,13 @@ ones."""
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import takes
 from flashnas.api.output import Figures
-from flashnas.base.settings import BARE, MAX_THREADS, Settings, option
+from flashnas.base.settings import BARE, MAX_THREADS, Settings, option, usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +58,7 @@ class ProxyTrustOptions(Settings, where="proxy_trust"):
     wider: int | None = option(
         None, "also train networks N times as wide", metavar="N", shown="no such trainings", min=2, max=4096)
     workers: int = option(
-        lambda: os.cpu_count() or 1, "worker processes, one thread each", metavar="N", shown="all cores",
+        usable_cores, "worker processes, one thread each", metavar="N", shown="all cores",
         min=1, max=MAX_THREADS)
 
     def __post_init__(self) -> None:

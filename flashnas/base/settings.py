@@ -17,6 +17,7 @@ What a program writes and reads back is a plain dataclass: see schema.py.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import numbers
@@ -38,8 +39,20 @@ if TYPE_CHECKING:  # imported when a file is read: the help needs no YAML
 REQUIRED = MISSING            # the default of an option that must be given
 MAX_SEED = 2**32 - 1          # what NumPy's older generators accept, which Optuna's samplers use
 MAX_THREADS = 1024            # of one process, and processes of one machine
-BARE = "shipped"              # what a flag means whose value may be left out and is
+BARE = "shipped"              # a flag without its value, where that may be left out
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")   # of the container, as its kernel states it: "max 100000"
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, by its affinity and its container: the default number of workers."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # another system, or without a quota
+        quota, period = CPU_QUOTA.read_text(encoding="ascii").split()
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    return max(cores, 1)
+
 
 Choices = Iterable[str] | Callable[[], Iterable[str]]
 
@@ -48,14 +61,13 @@ Choices = Iterable[str] | Callable[[], Iterable[str]]
 class Setting:
     """One option, as `option` declares it.
 
-    default: the value where none is given; REQUIRED: one must be given. A function is called for a fresh
-        value.
+    default: the value where none is given; REQUIRED: one must be given. A function makes a fresh value.
     doc: what the option means, in one line.
     flag: its flag, where that is not the field's name with dashes: `--space`, or `-n --count`, whose first
         one messages use.
-    metavar: what stands for the value in the help; in brackets: the value may be left out, which means
-        `shipped`.
+    metavar: stands for the value in the help; in brackets: it may be left out, which means `bare`.
     positional: the command takes the value without a flag.
+    heading: of the group in the help that begins with this option.
     choices: the allowed values, or a function that returns them. keys: likewise the allowed keys of a
         mapping.
     min, max: closed bounds of a number, or of every number of a tuple or mapping. above, below: open bounds.
@@ -65,15 +77,16 @@ class Setting:
     objects: classes, as "module:Class", whose instances Python may give in place of a name; subclasses, too.
     yaml: False for what a YAML file cannot set: what starts a program, or belongs to one call.
     identity: of a search: it fixes the trajectory, so that a run is continued only with the same value.
-    name, container (tuple, dict or None), kind (type of a value, or of each value of the container; Any: any
-        type) and optional (None is a value, too) follow from the field.
+    name, container (tuple, dict or None), kind (of each value; Any: any) and optional follow from the field.
     """
 
     default: Any
     doc: str
     flag: str = ""
     metavar: str | None = None
+    bare: str = BARE
     positional: bool = False
+    heading: str = ""
     choices: Choices = ()
     keys: Choices = ()
     min: float | None = None
@@ -279,6 +292,19 @@ class Settings:
         from flashnas.base.yaml import LocatedDict, read_yaml
 
         data = read_yaml(path) if path is not None else LocatedDict()
+        from_file = cls.read_options(data)
+        given = cls.expand_shorthands({name: cls.setting(name).checked(value, cls.where)
+                                       for name, value in overrides.items() if value is not None})
+        try:
+            return cls.build(**over(from_file, given))
+        except SettingError as error:
+            if error.setting.name not in data or error.setting.name in given:
+                raise
+            raise ConfigError(f"{place_of(data, error)}: {error}") from None
+
+    @classmethod
+    def read_options(cls, data: LocatedDict) -> dict[str, Any]:
+        """The options in a mapping of YAML; ConfigError with the line of an unknown key or a wrong value."""
         allowed = [setting.name for setting in settings_of(cls) if setting.yaml]
         for name in data:
             if name not in allowed:
@@ -288,24 +314,18 @@ class Settings:
             from_file = {name: cls.setting(name).checked(value, cls.where) for name, value in data.items()}
         except SettingError as error:
             raise ConfigError(f"{place_of(data, error)}: {error}") from None
-        from_file = cls.expand_shorthands(from_file)
-        given = cls.expand_shorthands({name: cls.setting(name).checked(value, cls.where)
-                                       for name, value in overrides.items() if value is not None})
-        values = {**from_file, **given}
-        for name, value in given.items():
-            if isinstance(value, Mapping) and isinstance(from_file.get(name), Mapping):
-                values[name] = {**from_file[name], **value}
-        try:
-            return cls.build(**values)
-        except SettingError as error:
-            if error.setting.name not in data or error.setting.name in given:
-                raise
-            raise ConfigError(f"{place_of(data, error)}: {error}") from None
+        return cls.expand_shorthands(from_file)
 
     @classmethod
     def expand_shorthands(cls, values: dict[str, Any]) -> dict[str, Any]:
         """The values of one source with shorthands put in their place; see SearchConfig.budget_ms."""
         return values
+
+
+def over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of two sources; the second one overrides, entries of mappings one by one."""
+    return {**below, **{name: {**below[name], **value} if isinstance(value, Mapping)
+                        and isinstance(below.get(name), Mapping) else value for name, value in above.items()}}
 
 
 _SETTINGS: dict[type, tuple[Setting, ...]] = {}

@@ -121,5 +121,6 @@ COMMANDS: Registry[Command] = Registry("command", "flashnas.commands", {
     "table": "flashnas.cli.commands:TABLE",
     "bench": "flashnas.cli.commands:BENCH",
     "list": "flashnas.cli.commands:LIST",
+    "new": "flashnas.cli.commands:NEW",
     "doctor": "flashnas.cli.commands:DOCTOR",
 }, ConfigError, base="flashnas.cli.command:Command")

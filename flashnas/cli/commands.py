@@ -41,7 +41,7 @@ SCALING_LAW = Command("choose depth and width by a law of the loss",
 TRAIN = Command("train one architecture for longer, with checkpoints",
                 "flashnas.api.train:TrainOptions", "flashnas.cli.run:train", resumable=True)
 
-EXPORT = Command("write a network for transformers or Nemotron-Flash runtimes",
+EXPORT = Command("write a network as GGUF or for transformers",
                  "flashnas.api.train:ExportOptions", calling("flashnas.api.train:export"))
 
 EVAL = Command("score a trained network on a text of your own or on tasks",
@@ -91,6 +91,9 @@ BENCH = Command("grow, make and show a table of trained networks", actions={
 
 LIST = Command("names that options take: tables, spaces, samplers, ..",
                "flashnas.api.listing:ListOptions", calling("flashnas.api.listing:names"))
+
+NEW = Command("write a package of your own that adds to flashnas",
+              "flashnas.api.new:NewOptions", calling("flashnas.api.new:new"))
 
 DOCTOR = Command("say what runs here, and test every operator",
                  "flashnas.api.doctor:DoctorOptions", "flashnas.cli.run:doctor")

@@ -13,6 +13,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import flashnas
@@ -139,10 +140,9 @@ def _main(arguments: list[str]) -> int:
 
 
 def _run(prog: str, command: Command, namespace: argparse.Namespace, words: Sequence[str]) -> int:
-    again, options = "", None
+    options = None
     try:
         options = options_of(loaded(command.options), namespace)  # type: ignore[arg-type]
-        again = continuing(words, options) if command.resumable else ""
         return int(loaded(command.run)(options, namespace.json) or 0)  # type: ignore[misc]
     except FlashnasError as error:
         return _fail(prog, message_of(error))
@@ -152,20 +152,26 @@ def _run(prog: str, command: Command, namespace: argparse.Namespace, words: Sequ
         if error.filename is None and error.errno not in NO_ROOM:
             raise
         where = f": {error.filename}" if error.filename else ""
-        more = f"; free room; {again}" if again and error.errno in NO_ROOM else ""
+        more = ""
+        if error.errno in NO_ROOM and command.resumable and options is not None:
+            more = f"; free room; {continuing(words, options)}"
         return _fail(prog, f"{error.strerror}{where}{more}")
     except KeyboardInterrupt:
-        return _interrupted(prog, again or command.after)
+        again = continuing(words, options) if command.resumable and options is not None else command.after
+        return _interrupted(prog, again)
 
 
 def continuing(words: Sequence[str], options: Settings) -> str:
     """The command that continues what `words` began, in words."""
     out = getattr(options, "out", None)
-    more = [*(["--out", str(out)] if out is not None and "--out" not in " ".join(words) else []),
-            *(["--resume"] if "--resume" not in words else [])]
     hidden = any(without_password(word) != word for word in words)
+    if words[0] == "search" and (Path(str(out)) / "run.yaml").exists():  # which holds the other options
+        again = ["search", "--resume", str(out)]
+    else:
+        again = [*words, *(["--out", str(out)] if out is not None and "--out" not in " ".join(words) else []),
+                 *(["--resume"] if "--resume" not in words else [])]
     password = "give the password, which is left out here, by PGPASSWORD or ~/.pgpass; " if hidden else ""
-    return f"finished work is kept; {password}continue with: {command_line([*words, *more])}"
+    return f"finished work is kept; {password}continue with: {command_line(again)}"
 
 
 def _interrupted(prog: str, after: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import did_you_mean
-from flashnas.base.settings import BARE, Setting, SettingError, Settings, settings_of
+from flashnas.base.settings import Setting, SettingError, Settings, settings_of
 from flashnas.base.urls import without_passwords
 
 JSON_HELP = "one JSON object on stdout, nothing else"
@@ -50,20 +50,23 @@ def add_options(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:
     settings = settings_of(cls)
     if any(setting.yaml and not setting.positional for setting in settings):
         parser.add_argument("--config", metavar="FILE", help=CONFIG_HELP)
+    group: Any = parser
     for setting in settings:
+        if setting.heading:
+            group = parser.add_argument_group(setting.heading)
         words: dict[str, Any] = {"help": setting.help.replace("%", "%%"), "default": argparse.SUPPRESS}
         if setting.is_switch:
             words |= {"action": "store_const", "const": setting.default is not True}
         else:
             words["metavar"] = setting.placeholder
             if setting.placeholder.startswith("["):
-                words |= {"nargs": "?", "const": BARE}
+                words |= {"nargs": "?", "const": setting.bare}
             if setting.container is not None and setting.separator is None and not setting.positional:
                 words["action"] = "append"
         if setting.positional:
-            parser.add_argument(setting.name, nargs="?" if setting.container is None else "*", **words)
+            group.add_argument(setting.name, nargs="?" if setting.container is None else "*", **words)
         else:
-            parser.add_argument(*setting.flags, dest=setting.name, **words)
+            group.add_argument(*setting.flags, dest=setting.name, **words)
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self, TextIO
@@ -61,7 +62,7 @@ class LiveLine:
 
 
 class SearchProgress(LiveLine):
-    """Best so far, done / failed / reused, time left."""
+    """Share done, best so far, networks by what came of them, time left."""
 
     _best = float("inf")
     _done = False
@@ -79,14 +80,15 @@ class SearchProgress(LiveLine):
     def line(snapshot: Snapshot, elapsed_s: float) -> str:
         best = "best -" if snapshot.best_loss is None else (
             f"best {snapshot.best_loss:.3f} nats/token at {snapshot.best_latency_ms or 0:,.0f} ms")
-        left = left_words(snapshot.remaining_s)
-        bench = f" known {snapshot.from_bench}" if snapshot.from_bench else ""
-        stopped = "".join(f" {name} {count}" for name, count in (
-            ("paused", snapshot.paused), ("stopped", snapshot.stopped),
-            ("seeds left", snapshot.seeds_left)) if count)
         over = snapshot.done + snapshot.failed + snapshot.stopped
-        return (f"[{over}/{snapshot.total}] {best} | done {snapshot.done}{bench}{stopped}"
-                f" failed {snapshot.failed} reused {snapshot.reused} | {duration(elapsed_s)} gone, {left}")
+        known = snapshot.from_bench
+        counts = [f"{over - known} of {snapshot.total - known} networks trained", *(
+            f"{count} {what}" for count, what in (
+                (snapshot.failed, "of them failed"), (snapshot.stopped, "of them stopped at a rung"),
+                (snapshot.paused, "paused at a rung"), (known, "known before"),
+                (snapshot.seeds_left, "trainings under further seeds left")) if count)]
+        return (f"[{math.floor(100 * snapshot.share_done):3d} %] {best} | {', '.join(counts)} |"
+                f" {duration(elapsed_s)} gone, {left_words(snapshot.remaining_s)}")
 
 
 class CountProgress(LiveLine):

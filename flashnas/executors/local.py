@@ -23,7 +23,7 @@ from typing import Any
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.process import die_with_parent, limit_memory, limit_threads
-from flashnas.base.settings import MAX_THREADS, Settings, option
+from flashnas.base.settings import MAX_THREADS, Settings, option, usable_cores
 from flashnas.executors.attempt import attempt, classify_error, reason_of
 from flashnas.executors.base import Ended, Executor, Result, Work
 
@@ -70,7 +70,7 @@ class LocalExecutor(Executor):
         groups = [",".join(work.devices[start:start + each])
                   for start in range(0, len(work.devices) - each + 1, each)]
         places = groups or (None,)
-        count = work.workers or (len(groups) or max(1, (os.cpu_count() or 1) // each))
+        count = work.workers or (len(groups) or max(1, usable_cores() // each))
         self._slots = [_Slot(places[number % len(places)], self.options.worker_memory_gb)
                        for number in range(min(count, MAX_THREADS))]
         self._queue: deque[_Order] = deque()

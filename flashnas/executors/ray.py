@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import flashnas
 from flashnas.base.errors import ConfigError, CorpusError, WorkerError
 from flashnas.base.hints import first_line
-from flashnas.base.settings import Settings, option
+from flashnas.base.settings import Settings, option, usable_cores
 from flashnas.executors.attempt import classify_error
 from flashnas.executors.base import Ended, Executor, Work
 from flashnas.executors.local import MIN_MEMORY_GB, NO_LIMIT_ON_GPUS, LocalExecutor, LocalOptions
@@ -91,9 +91,8 @@ class RayExecutor(Executor):
     @property
     def workers(self) -> int:
         if not self._ray.is_initialized():
-            return self.work.workers or max(1,
-                                            (len(self.work.devices) or os.cpu_count()
-                                             or 1) // self.work.processes)
+            places = len(self.work.devices) or usable_cores()
+            return self.work.workers or max(1, places // self.work.processes)
         have = self._ray.cluster_resources()
         places = have.get("CPU", 0.0) / self.cpus
         found = max(1, int(min(places, have.get("GPU", 0.0) / self.gpus) if self.gpus else places))
@@ -123,7 +122,7 @@ class RayExecutor(Executor):
         more = {"address": address} if address else {
             "address": "local",  # not one that somebody has started here
             "num_cpus": max(1, int((self.work.workers or 1) * self.cpus) if self.work.workers else max(
-                os.cpu_count() or 1, int(self.cpus))),
+                usable_cores(), int(self.cpus))),
             "include_dashboard": False}
         main = threading.current_thread() is threading.main_thread()
         terminated = signal.getsignal(signal.SIGTERM)

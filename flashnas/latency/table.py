@@ -158,7 +158,8 @@ def _find(source: str) -> Path:
     path = shipped.get(source, Path(source))
     if not path.is_dir():
         raise TableError(f"latency table {source!r}: no such folder and no shipped table"
-                         f"{did_you_mean(source, shipped)}; shipped: {', '.join(shipped) or 'none'}")
+                         f"{did_you_mean(source, shipped)}; shipped: {', '.join(shipped) or 'none'};"
+                         " flashnas profile measures one on its device")
     return path
 
 

@@ -30,7 +30,7 @@ from flashnas.base.files import (
 )
 from flashnas.base.foreign import read_json, read_json_lines, read_parquet
 from flashnas.base.schema import convert
-from flashnas.base.yaml import read_yaml
+from flashnas.base.yaml import LocatedDict, read_yaml
 from flashnas.runs.database import Database
 from flashnas.runs.front import FrontEntry, write_front
 from flashnas.runs.identity import Identity
@@ -89,6 +89,18 @@ def check_out(path: Path, *, resume: bool) -> None:
     # the lock is all that is there after a disk was full
     elif path.exists() and any(place.name != LOCK for place in path.iterdir()):
         refuse(f"exists and is not a run folder (it has no {CONFIG})")
+
+
+def options_in(path: Path) -> LocatedDict:
+    """The options of the search that made a run folder, to continue it; RunError where it holds none."""
+    if not (path / CONFIG).is_file():
+        raise RunError(f"{path}: not a run folder (it has no {CONFIG})")
+    recorded = read_yaml(path / CONFIG)
+    options = recorded.get("options")
+    if not isinstance(options, LocatedDict):
+        raise RunError(f"{path / CONFIG}: holds no options, since an earlier flashnas wrote it; continue with"
+                       f" --out {path} --resume and those of its command: {recorded.get('command')}")
+    return options
 
 
 def _exists(path: Path) -> bool:

@@ -19,7 +19,9 @@ class Snapshot:
         from_bench: of `done`, networks whose score a bench or an earlier run had.
         total: networks that the run will evaluate, baselines and those of the bench included.
         best_loss, best_latency_ms: of the network with the lowest loss so far.
-        remaining_s: from the mean time of an evaluation in this run; None before the first one has ended.
+        remaining_s: of all trainings, those of the front under further seeds included; None before the first
+            evaluation by a user's evaluator has ended.
+        share_done: of all trainings, by their time.
     """
 
     done: int
@@ -34,6 +36,7 @@ class Snapshot:
     stopped: int = 0
     paused: int = 0
     seeds_left: int = 0
+    share_done: float = 0.0
 
 
 class Progress(Protocol):

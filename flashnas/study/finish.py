@@ -37,6 +37,7 @@ def finish(state: State, executor: Executor) -> dict[str, Any]:
     for reason, count in failures.items():
         note(f"{count} candidate{'s' if count > 1 else ''} failed: {reason}")
     folder.remove_checkpoints()
+    record.searching = False
     if further := range(config.seed + 1, config.seed + (config.seeds or 1)):
         train_under_seeds(record, executor, lambda: _to_confirm(state), further)
     entries = entries_of(state)

@@ -10,7 +10,7 @@ from flashnas.base.errors import RunError
 from flashnas.base.registry import foreign_errors
 from flashnas.executors.job import run_job, takes_seed
 from flashnas.executors.local import WorkerPool
-from flashnas.proxy.tasks import task_tokens
+from flashnas.study.clock import Clock, training_plan
 from flashnas.study.config import SearchConfig
 from flashnas.study.executor import executor_of
 from flashnas.study.opening import side_by_side
@@ -52,7 +52,11 @@ class SearchPlan:
         seconds, least_seconds: of the whole search with its workers, from `tokens_per_s`. Trainings on
             synthetic tasks and the timing of finalists are not in it.
         workers: processes that train side by side.
-        flops_each: of the longest training among those looked at; 0 with the user's evaluator.
+        expected_s: of the whole search with its further seeds and synthetic tasks, at an assumed pace; 0 with
+            the user's evaluator.
+        flops_each, flops: of the longest training among those looked at, and about those of all, with
+            further seeds; 0 with the user's evaluator.
+        rate: assumed FLOP/s in words, where the device of the recipe is not here; else empty.
         time_limit_s: of one training.
     """
 
@@ -81,7 +85,10 @@ class SearchPlan:
     seconds: float | None
     least_seconds: float | None
     workers: int
+    expected_s: float
     flops_each: float
+    flops: float
+    rate: str
     time_limit_s: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -116,15 +123,20 @@ class SearchPlan:
             shrunk = f" at width {narrow[0]} to {narrow[-1]}" if narrow else ""
             fewest = f"{self.least_tokens:,} to " if self.least_tokens < self.tokens else ""
             seeds = f", and {self.seed_tokens:,} for each network of the front" if self.seed_tokens else ""
-            flops = f"; up to {self.flops_each:.1e} FLOP each" if self.flops_each else ""
+            flops = (f"; up to {self.flops_each:.1e} FLOP each, about {self.flops:.1e} in all"
+                     if self.flops_each else "")
             tasks = f"; {self.task_tokens:,} more each on synthetic tasks" if self.task_tokens else ""
             lines.append(f"training   {self.tokens_each:,} tokens each{shrunk}, {fewest}{self.tokens:,} in"
                          f" all{seeds}{tasks}{flops}")
             lines.append(f"limit      {self.time_limit_s:,.0f} s a training")
+        with_workers = f"with {self.workers} worker{'s' * (self.workers > 1)}"
+        if self.seconds is None and self.expected_s:
+            lines.append(f"time       about {self.expected_s / 3600:,.1f} h {with_workers}, further seeds"
+                         f" included, at {self.rate or 'an assumed pace'}")
         if self.seconds is not None and self.least_seconds is not None and self.tokens_per_s is not None:
             fewest = f"{self.least_seconds / 60:,.1f} to " if self.least_seconds < self.seconds else ""
             seeds = ", before the front has its further seeds" if self.seed_tokens else ""
-            lines.append(f"time       about {fewest}{self.seconds / 60:,.1f} min with {self.workers} workers,"
+            lines.append(f"time       about {fewest}{self.seconds / 60:,.1f} min {with_workers},"
                          f" at {self.tokens_per_s:,.0f} tokens/s each{seeds}")
         return "\n".join(lines)
 
@@ -142,7 +154,7 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, timed: bool = Tru
     Raises:
         FlashnasError: for whatever would stop the search before its first evaluation.
     """
-    question = prepare(config, note=note, **objects)
+    question = prepare(config, note=note, plan=True, **objects)
     with foreign_errors(*question.foreign(), direct=False):
         return _planned(question, note, timed)
 
@@ -160,16 +172,21 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
     evaluations = len(different) + int(min(config.trials, question.space.size())) if config.trials else 0
     fastest = question.fitter.fastest(config.seed)
     widths = getattr(question.space, "hidden_sizes", ())
-    trained = question.recipe
-    rate = _tokens_per_s(question, list(different.values())) if timed and trained is not None else None
+    trained, rate = question.recipe, None
+    elsewhere = question.time_limit.elsewhere
+    if timed and trained is not None and not elsewhere:
+        rate = _tokens_per_s(question, list(different.values()))
     each = 0 if trained is None else trained.steps * trained.batch_tokens
-    of_tasks = 0 if trained is None else task_tokens(question.tasks, trained)
-    seconds, executor = None, executor_of(question, note)
-    if rate is not None and trained is not None:
+    seconds, executor = None, None if elsewhere else executor_of(question, note)
+    workers = (config.workers or 1) if executor is None else executor.workers
+    clock = Clock(training_plan(question, workers))
+    of_tasks = clock.plan.tokens - each
+    if executor is not None and rate is not None and trained is not None:
         validated = trained.validation_tokens + (trained.curve_points - 1) * trained.curve_tokens
         rounds = _rounds(config, evaluations - len(different), side_by_side(question, executor, note)) - (
-            -len(different) // executor.workers)
+            -len(different) // workers)
         seconds = rounds * (each + FORWARD_SHARE * validated) / rate
+    trainings = evaluations + (seeds - 1) * clock.plan.finalists
     trained_baselines = len(different) if config.trials else 0
     least, most = _tokens(question, each, evaluations, trained_baselines)
     return SearchPlan(
@@ -189,8 +206,9 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
         seeds_why=_seeds_why(question), seed_tokens=(each + of_tasks) * (seeds - 1), tokens_per_s=rate,
         seconds=None if seconds is None else seconds * most / (each * evaluations),
         least_seconds=None if seconds is None else seconds * least / (each * evaluations),
-        workers=executor.workers,
-        flops_each=question.time_limit.flops, time_limit_s=question.time_limit.seconds)
+        workers=workers, expected_s=(clock.remaining_s or 0.0) if each else 0.0,
+        flops_each=question.time_limit.flops, flops=trainings * question.time_limit.mean_flops,
+        rate=elsewhere, time_limit_s=question.time_limit.seconds)
 
 
 def _tokens(question: Question, each: int, evaluations: int, baselines: int) -> tuple[int, int]:

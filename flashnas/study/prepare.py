@@ -23,7 +23,7 @@ Note = Callable[[str], None]
 
 
 def prepare(config: SearchConfig, *, note: Note, evaluator: Any = None, space: Any = None, table: Any = None,
-            workload: Any = None, recipe: Any = None, sampler: Any = None) -> Question:
+            workload: Any = None, recipe: Any = None, sampler: Any = None, plan: bool = False) -> Question:
     """Load and check all parts of a search.
 
     Objects take the place of the names in `config`, as `fn.search` describes them. A space whose networks are
@@ -57,7 +57,7 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: Any = None, space: A
         trained = None
         if config.trials and evaluator is None:
             trained = recipe_of(config, space, recipe, known)
-            check_trainable(config, space, trained)
+            check_trainable(config, space, trained, plan=plan)
         elif config.trials:
             checks.check_evaluator(config, evaluator)
         question = Question(

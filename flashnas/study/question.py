@@ -11,10 +11,13 @@ from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.executors.job import Job, fidelities_of
 from flashnas.reuse.resized import MAX_RESIZED, resized_networks
 from flashnas.search.objectives import TRAINED, task_scores
+from flashnas.study.clock import expected_s
 from flashnas.study.proposer import Proposer
 from flashnas.study.rungs import Rungs, find_rungs, rungs_of
 from flashnas.study.scores import Scores
 from flashnas.study.trainings import TimeLimit, find_time_limit
+
+MAX_EXPECTED = 4096      # networks whose expected time is kept
 
 
 class Question(Proposer):
@@ -26,6 +29,15 @@ class Question(Proposer):
         """Of one training."""
         first = [network for _, network in self.baselines if network is not None]
         return find_time_limit(self.config, self.recipe, self.fitter, first, self.note)
+
+    @functools.lru_cache(maxsize=MAX_EXPECTED)  # noqa: B019 - as long as the search
+    def expected_s(self, network: Any | None) -> float:
+        """Seconds of a training on one worker as they are expected before any has ended, with its synthetic
+        tasks; None: of a network that the search draws. 1 where nothing says it, such as for an evaluator."""
+        if self.recipe is None or (network is None and not self.time_limit.candidate_s):
+            return 1.0
+        tasks = task_scores(self.config.objectives)
+        return expected_s(self.recipe, tasks, self.time_limit.candidate_s if network is None else network)
 
     @functools.cached_property
     def dataset(self) -> Dataset | None:

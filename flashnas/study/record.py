@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from flashnas.runs.snapshot import Progress, Snapshot
 from flashnas.runs.trial import Origin, Outcome, State, Trial, outcome_key
 from flashnas.search.algorithm import Evaluation
 from flashnas.search.objectives import point
+from flashnas.study.clock import Clock, front_size, training_plan
 from flashnas.study.question import Question
 
 REPORT_SHARE = 20        # a report is not repeated before so many times the time that it took, ..
@@ -65,8 +66,8 @@ class Record:
     Attributes:
         trials, candidates: in one order. networks: by hash, all that were met so far, with a trial or on
             their way.
-        stopped: by hash. placed: hashes with a trial. seeds_left: further trainings of the front that are
-            needed.
+        stopped: by hash. placed: hashes with a trial. searching: False once the front has its further seeds,
+            of which seeds_left are to come. clock: what is left of all.
         finished: of the completed networks the objectives, and the curve (None if it was not trained here),
             in the order of completion as decisions see it.
     """
@@ -81,6 +82,8 @@ class Record:
         self.placed: set[str] = set()
         self.finished: dict[str, tuple[tuple[float, ...], Any]] = {}
         self.searched = self.evaluated = self.seeds_left = 0
+        self.searching = True
+        self.clock = Clock(training_plan(question, workers))
         self._distributions = question.space.distributions()
         self._total = question.config.trials + len({network.hash for _, network in question.baselines
                                                     if network
@@ -284,11 +287,8 @@ class Record:
         paused = sum(key not in ended and key not in self.stopped
                      and outcome_key(key, rung=rungs[0]) in self.outcomes
                      for key in self.networks) if rungs else 0
-        seconds = [score["seconds"] for key, score in scores.items() if not ended[key].from_bench]
-        seconds += [(self.outcomes[outcome_key(key, rung=stopped.rung)].score or {})["seconds"]
-                    for key, stopped in self.stopped.items()]
         over = len(ended) + len(self.stopped)
-        left = max(self._total + from_bench - over, 0) + self.seeds_left
+        self._set_clock(max(self._total + from_bench - over, 0) if self.searching else 0, ended)
         best = min(scores, key=lambda key: scores[key]["loss"], default=None)
         latency_ms = None if best is None else {**self.question.costs.metrics(self.networks[best]),
                                                 **scores[best].get("metrics", {})}.get("latency_ms")
@@ -297,5 +297,33 @@ class Record:
             seeds_left=self.seeds_left, reused=self.count("reused"), infeasible=self.count("infeasible"),
             total=max(self._total + from_bench, over), from_bench=from_bench,
             best_loss=None if best is None else scores[best]["loss"], best_latency_ms=latency_ms,
-            remaining_s=left * sum(seconds) / len(seconds) / max(1, min(self.workers, left)) if seconds else
-            None)
+            remaining_s=self.clock.remaining_s, share_done=self.clock.share_done)
+
+    def _set_clock(self, left: int, ended: Mapping[str, Outcome]) -> None:
+        """left: networks that have not ended."""
+        question, rungs, plan = self.question, self.question.rungs, self.clock.plan
+        parts: dict[str, tuple[float, float]] = {}   # of each training, its last part
+        begun: dict[str, float] = {}
+        for outcome in self.outcomes.values():
+            network = self.networks.get(outcome.hash)
+            if network is None or outcome.from_bench or outcome.score is None:
+                continue
+            share = 1.0 if outcome.rung is None else outcome.rung / rungs.whole
+            key = outcome_key(outcome.hash, seed=outcome.seed)
+            if share >= begun.get(key, 0.0):
+                begun[key] = share
+                parts[key] = share * question.expected_s(network), float(outcome.score["seconds"])
+        finished = sum(not outcome.from_bench for outcome in ended.values())
+        promoted = (finished + 1) / (finished + len(self.stopped) + 2)
+        drawn = [question.expected_s(network) * max(plan.share(promoted) - begun.get(key, 0.0), 0.0)
+                 if rungs.tokens else question.expected_s(network) for key, network in self.networks.items()
+                 if key not in ended and key not in self.stopped]
+        seeds = float(self.seeds_left)
+        if self.searching and plan.seeds:
+            values = [point(question.config.objectives, vars(trial), trial.scores) for trial in self.trials
+                      if trial.state == "complete"]
+            front, share = front_size(values), self.clock.share_done
+            front = plan.finalists if front is None else front
+            seeds = plan.seeds * (share * front + (1 - share) * plan.finalists)
+        self.clock.update(done=list(parts.values()), drawn=drawn, candidates=max(left - len(drawn), 0),
+                          promoted=promoted, seeds=seeds)

@@ -46,8 +46,11 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
             executor = executor_of(question, progress.note)
             with opened(question, executor, out, resume=resume, progress=progress,
                         command=command) as state, executor:
+                state.folder.write_config(options=config.given())
                 for line in (*question.notes, *question.evidence_lines()):
                     progress.note(line)
+                if question.config.trials and question.recipe is not None:
+                    progress.note(str(state.record.clock))
                 if question.config.trials:
                     search(state, executor.flow())
                 else:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ArchitectureError, ConfigError, OperatorError
+from flashnas.base.errors import ArchitectureError, ConfigError, DeviceError, OperatorError
 from flashnas.latency.fitting import Fitter
 from flashnas.reuse.known import KnownRuns
 from flashnas.space import OperatorSpace, SearchSpace
@@ -23,6 +23,7 @@ from flashnas.training.cost import (
     expected_seconds,
     least_seconds,
     training_flops,
+    training_seconds,
 )
 from flashnas.training.recipe import Recipe
 
@@ -50,13 +51,20 @@ def recipe_of(config: SearchConfig, space: SearchSpace[Any], given: Recipe | Non
     return recipe if config.tokens is None else dataclasses.replace(recipe, tokens=config.tokens)
 
 
-def check_trainable(config: SearchConfig, space: SearchSpace[Any], recipe: Recipe) -> None:
+def check_trainable(config: SearchConfig, space: SearchSpace[Any], recipe: Recipe, *,
+                    plan: bool = False) -> None:
     """Raise ConfigError where this machine cannot train by the recipe, or where its width factor does not
-    suit."""
+    suit. plan: of a search that is only planned, whose device may be elsewhere."""
     # loads torch, which a user's evaluator may not need
     from flashnas.training.trainer import check_device, check_kernels
 
-    check_device(recipe)
+    try:
+        check_device(recipe)
+    except DeviceError:
+        if not plan:
+            raise
+        check_scalable(space, recipe, own=config.recipe is None)
+        return
     if config.processes_per_candidate > 1:
         from flashnas.training.distributed import Ranks
 
@@ -66,6 +74,16 @@ def check_trainable(config: SearchConfig, space: SearchSpace[Any], recipe: Recip
         smallest = min(space.hidden_sizes)
         trained = recipe.proxy_of(space.build(space.kinds(), smallest))
         check_kernels(dict.fromkeys(trained.operators), trained.hidden, recipe)
+
+
+def _rate_elsewhere(recipe: Recipe) -> str:
+    """The rate that is assumed of the recipe's device, in words, where it is not here; else empty."""
+    if recipe.device == "cpu":
+        return ""
+    from flashnas.training.trainer import visible_devices  # loads torch
+
+    return "" if visible_devices() else (
+        f"an assumed {ASSUMED_RATES[recipe.device]:.1e} FLOP/s of a GPU, which is not here")
 
 
 def check_scalable(space: SearchSpace[Any], recipe: Recipe, *, own: bool) -> None:
@@ -112,11 +130,16 @@ class TimeLimit:
         seconds: the limit.
         flops: of the longest training among those looked at; 0 where no recipe trains.
         expected_s: its time at the assumed rate (flashnas.training.cost).
+        candidate_s, mean_flops: the mean time and FLOPs that are expected of what the search draws.
+        elsewhere: the rate that is assumed of a device that is not here, in words.
     """
 
     seconds: float
     flops: float = 0.0
     expected_s: float = 0.0
+    candidate_s: float = 0.0
+    mean_flops: float = 0.0
+    elsewhere: str = ""
 
 
 def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[Any],
@@ -132,12 +155,17 @@ def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[
         SettingError: no training could end within the limit on any device of today.
     """
     given = config.candidate_timeout_s
-    flops = [] if recipe is None else _flops(recipe, fitter, baselines, config.seed)
-    if recipe is None or not flops:
+    drawn = [] if recipe is None else _trained(recipe, fitter, baselines, config.seed)
+    if recipe is None or not drawn:
         return TimeLimit(seconds=given or TIMEOUT_S)
+    flops = [training_flops(network, recipe) for network in drawn]
     expected_s = expected_seconds(max(flops), recipe)
     by_recipe_s = max(TIMEOUT_S, 60.0 * math.ceil(SLACK * expected_s / 60))
-    limit = TimeLimit(seconds=given or by_recipe_s, flops=max(flops), expected_s=expected_s)
+    limit = TimeLimit(seconds=given or by_recipe_s, elsewhere=_rate_elsewhere(recipe),
+                      flops=max(flops), expected_s=expected_s,
+                      mean_flops=float(np.mean(flops[len(baselines):] or flops)),
+                      candidate_s=float(np.mean([training_seconds(network, recipe) for network in
+                                                 drawn[len(baselines):] or drawn])))
     where = DEVICES[recipe.device]
     if given is not None and least_seconds(min(flops), recipe) > given:
         config.wrong("candidate_timeout_s",
@@ -153,16 +181,17 @@ def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[
     return limit
 
 
-def _flops(recipe: Recipe, fitter: Fitter[Any], baselines: Sequence[Any], seed: int) -> list[float]:
-    """Of the trainings of the baselines and of some networks that the search could draw; empty for networks
-    of the user's own class."""
+def _trained(recipe: Recipe, fitter: Fitter[Any], baselines: Sequence[Any],
+             seed: int) -> list[Architecture]:
+    """What is trained of the baselines and of some networks that the search could draw, which come last;
+    empty for networks of the user's own class."""
     rng, space = np.random.default_rng(seed), fitter.space
     drawn = [fitter.latency_of(space.sample(rng))[0] for _ in range(LOOKED_AT)]
-    flops = []
+    trained = []
     for network in (*baselines, *drawn):
         if isinstance(network, Architecture):
             try:
-                flops.append(training_flops(recipe.proxy_of(network), recipe))
+                trained.append(recipe.proxy_of(network))
             except (ArchitectureError, OperatorError):  # a failed trial with its reason
                 continue
-    return flops
+    return trained

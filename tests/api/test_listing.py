@@ -1,5 +1,6 @@
 """`fn.list_names` and `flashnas list`: every kind, a line about each name, and no heavy import for it."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,6 +11,9 @@ import flashnas as fn
 from flashnas.api.listing import KINDS
 from flashnas.base.errors import ConfigError
 from flashnas.cli.main import main
+from flashnas.operators import OPERATORS
+from flashnas.space import load_space
+from flashnas.training.recipe import Recipe
 
 
 @pytest.mark.parametrize(("kind", "name", "words"), [
@@ -17,7 +21,7 @@ from flashnas.cli.main import main
     ("workloads", "chat", "512 tokens in, 256 out"), ("samplers", "tpe", "TPE"), ("recipes", "cpu", "CPU"),
     ("presets", "Nemotron-Flash-1B", "2048(meta=256): d f m2 f"), ("operators", "d", "DeltaNet"),
     ("objectives", "throughput_tok_s", "higher is better"), ("objectives", "loss", "nats per token"),
-    ("tasks", "noisy-recall", "noise"),
+    ("tasks", "noisy-recall", "noise"), ("benches", "cpu", "trainings of"), ("exports", "gguf", "llama.cpp"),
 ])
 def test_names_have_a_line_each(kind, name, words):
     found = fn.list_names(kind)
@@ -31,6 +35,35 @@ def test_the_command_prints_the_same(capsys):
         assert json.loads(capsys.readouterr().out) == {"kind": kind, "names": fn.list_names(kind)}
     assert main(["list", "workloads"]) == 0
     assert "chat            batch 1, 512 tokens in, 256 out" in capsys.readouterr().out.splitlines()
+
+
+def test_list_alone_prints_its_kinds(capsys):
+    assert main(["list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(KINDS)
+
+
+def test_a_space_a_recipe_and_the_options_of_every_operator_are_shown(capsys, tmp_path):
+    for kind, name, load in (("spaces", "tiny", load_space), ("recipes", "cpu", Recipe.load)):
+        assert main(["list", kind, "--show", name]) == 0
+        (tmp_path / f"{name}.yaml").write_text(capsys.readouterr().out)
+        assert vars(load(tmp_path / f"{name}.yaml")).keys() == vars(load(name)).keys()
+    missing = []
+    for kind, spec in OPERATORS.items():
+        assert main(["list", "operators", "--show", kind]) == 0
+        text = capsys.readouterr().out
+        missing += [f"{kind}.{field.name}" for field in dataclasses.fields(spec)
+                    if f"  {field.name} " not in text or f"default {str(field.default).lower()}" not in text]
+    assert not missing
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["spaces", "--show", "tini"], "--show must be one of"),
+    (["tables", "--show", "h100_sxm"], "--show is for spaces,"),
+    (["--show", "tiny"], "--show is for spaces,"),
+])
+def test_what_cannot_be_shown_is_one_line(words, said, capsys):
+    assert main(["list", *words]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_a_wrong_kind_is_one_line():

@@ -66,7 +66,7 @@ def test_ctrl_c_ends_a_search_and_all_its_processes(tmp_path, small_corpus, quic
             assert process.returncode == 130, said
             assert "Traceback" not in said
             assert said.splitlines()[-1].startswith("flashnas ")
-            again = shlex.join(["flashnas", *words, "--resume"])
+            again = shlex.join(["flashnas", "search", "--resume", str(out)])
             assert said.splitlines()[-1].partition(": ")[2] == "interrupted; " + (
                 "its jobs are given back" if process in others else f"finished work is kept; continue with: {again}")
         until = time.monotonic() + 15

@@ -5,10 +5,11 @@ import foreign_space
 import pytest
 from foreign_space import Gpt2Space, WidthFittedGpt2Space
 
-from flashnas.base.errors import BudgetError, ConfigError
+from flashnas.base.errors import BudgetError, ConfigError, DeviceError
 from flashnas.latency.table import LatencyTable
 from flashnas.study.config import SearchConfig
 from flashnas.study.plan import plan
+from flashnas.study.prepare import prepare
 
 
 @pytest.fixture
@@ -56,6 +57,22 @@ def test_a_cycle_keeps_as_many_workers_busy_as_it_has_candidates(config):
     assert len([line for line in notes if "busy" in line]) == 1
 
 
+def test_a_search_is_planned_where_its_device_is_not(config, quick_recipe, tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("flashnas.training.trainer.visible_devices", tuple)
+    (tmp_path / "gpu.yaml").write_text(f"{quick_recipe.read_text()}\ndevice: cuda\n")
+    asked = dataclasses.replace(config, recipe=str(tmp_path / "gpu.yaml"), workers=4)
+    found = plan(asked)
+    assert (found.tokens_per_s, found.seconds, found.workers) == (None, None, 4)
+    assert found.expected_s > 0
+    assert found.flops > found.flops_each > 0
+    assert "h with 4 workers, further seeds included, at an assumed 1.5e+14 FLOP/s of a GPU" in str(found)
+    with pytest.raises(DeviceError, match="torch finds no CUDA device"):
+        prepare(asked, note=print)
+
+
 def test_rungs_and_seeds_give_a_range(config):
     found = plan(dataclasses.replace(config, table="h100_sxm", trials=25, cycle_size=10, rungs=(256,), seeds=3),
                  timed=False)
@@ -82,6 +99,7 @@ def test_the_fastest_is_of_the_smallest_width_and_its_figures_are_those_of_the_t
     found = plan(dataclasses.replace(config, table="h100_sxm"), timed=False)
     assert found.fastest.startswith("64(")
     assert found.tokens_per_s is found.seconds is None
+    assert "h with 2 workers, further seeds included, at an assumed pace" in str(found)
     assert found.fastest_metrics["latency_ms"] > 0
     with pytest.raises(BudgetError, match="no architecture of space 'tiny' meets the budget"):
         plan(dataclasses.replace(config, budgets={"latency_ms": found.fastest_metrics["latency_ms"] / 10}), timed=False)

@@ -138,7 +138,7 @@ def test_a_signal_ends_a_search_as_ctrl_c_does(command, tmp_path, number):
     assert process.returncode == 130, error
     assert error.strip().splitlines()[-1] == (
         "flashnas search: interrupted; finished work is kept; continue with:"
-        f" {shlex.join(['flashnas', *words])} --resume")
+        f" {shlex.join(['flashnas', 'search', '--resume', str(tmp_path / 'run')])}")
     reasons = [json.loads(line)["user_attrs"] for line in journal.read_text().splitlines() if '"outcome"' in line]
     assert all(attributes["outcome"]["reason"] == "" for attributes in reasons)
 
@@ -188,10 +188,11 @@ def test_a_full_disk_is_one_line_and_nothing_finished_is_lost(command, tmp_path,
         assert main(words) == 2
     assert capsys.readouterr().err.strip().splitlines()[-1] == (
         f"flashnas search: No space left on device: {tmp_path / 'run' / 'trials.parquet'};"
-        f" free room; finished work is kept; continue with: {shlex.join(['flashnas', *words])} --resume")
+        " free room; finished work is kept; continue with:"
+        f" {shlex.join(['flashnas', 'search', '--resume', str(tmp_path / 'run')])}")
     finished = (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"')
     assert finished == 2
-    assert main([*words, "--resume"]) == 0
+    assert main(["search", "--resume", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"') == finished
 
 

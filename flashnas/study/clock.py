@@ -1,0 +1,180 @@
+"""How long a search takes: one plan of all its trainings, what of it is done, and the pace so far."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flashnas.base.errors import ArchitectureError, OperatorError
+from flashnas.base.hints import duration
+from flashnas.proxy.tasks import task_tokens
+from flashnas.search.objectives import task_scores
+from flashnas.search.pareto import non_dominated
+from flashnas.training.cost import training_seconds
+from flashnas.training.recipe import Recipe
+
+FRONT_SHARE = 0.2         # of the networks, that end on the front: assumed until there is one
+# of a training, times the logarithm of the workers: until the last one of a cycle has ended
+WAIT = 0.36
+MAX_SHARE = 0.95          # of a training: what the time since the last completion may take off
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """All trainings of a search.
+
+    Attributes:
+        baselines: expected seconds of each, on one worker; what is known is not among them.
+        candidates, candidate_s: their number, and the mean of their expected seconds when trained to the end.
+        shares: of a training, at which candidates pause.
+        seeds: further ones, of each network of the front.
+        cycle: candidates that wait for each other; 1: none does.
+        workers: trainings side by side.
+        tokens: of one training, with its synthetic tasks; 0 where the user's evaluator scores.
+    """
+
+    baselines: Sequence[float]
+    candidates: int
+    candidate_s: float
+    shares: Sequence[float] = ()
+    seeds: int = 0
+    cycle: int = 1
+    workers: int = 1
+    tokens: int = 0
+
+    @property
+    def finalists(self) -> int:
+        """Networks that are expected on the front."""
+        networks = self.candidates + len(self.baselines)
+        return math.ceil(FRONT_SHARE * networks) if self.seeds else 0
+
+    def share(self, promoted: float = 0.5) -> float:
+        """Of a training, what a candidate is expected to take; promoted: part that trains on at a rung."""
+        points = [*self.shares, 1.0]
+        return sum(promoted**rung * (point - before) for rung, (before, point) in enumerate(
+            zip([0.0, *points], points, strict=False)))
+
+
+def training_plan(question: Any, workers: int) -> TrainingPlan:
+    """Of a search, a `flashnas.study.question.Question`, with so many workers side by side."""
+    config, recipe, rungs = question.config, question.recipe, question.rungs
+    new = {network.hash: network for _, network in question.baselines
+           if network is not None and question.scores.score(network) is None}
+    each = 0 if recipe is None else recipe.steps * recipe.batch_tokens
+    of_tasks = 0 if recipe is None else task_tokens(task_scores(config.objectives), recipe)
+    return TrainingPlan(
+        baselines=[question.expected_s(network) for network in new.values()] if config.trials else (),
+        candidates=int(min(config.trials, question.space.size())),
+        candidate_s=question.expected_s(None), shares=[tokens / rungs.whole for tokens in rungs.tokens],
+        seeds=(config.seeds or 1) - 1 if config.trials else 0,
+        cycle=1 if config.asynchronous else config.cycle_size, workers=workers, tokens=each + of_tasks)
+
+
+def expected_s(recipe: Recipe, tasks: Sequence[str], network: Any) -> float:
+    """Seconds of a training and of its synthetic tasks: of a network, or of one whose training takes so many
+    seconds; 1 where nothing says it."""
+    with_tasks = 1 + task_tokens(tasks, recipe) / (recipe.steps * recipe.batch_tokens)
+    if isinstance(network, float):
+        return with_tasks * network
+    try:
+        return with_tasks * training_seconds(recipe.proxy_of(network), recipe)
+    except (ArchitectureError, OperatorError):  # a failed trial with its reason
+        return 1.0
+
+
+def front_size(points: Sequence[Any]) -> int | None:
+    """Of all, how many no other one beats; None where there is none, or where one is not known."""
+    known = len(points) > 0 and not any(values is None for values in points)
+    return int(non_dominated(np.array(points)).sum()) if known else None
+
+
+class Clock:
+    """The remaining time of a search, from its plan and from the trainings that have ended.
+
+    Every training counts once, by its expected seconds; the pace is how much longer those that have ended
+    took. Between two completions the time runs down. Nothing is assumed of the pace of a user's evaluator.
+
+    Args:
+        plan: of the search.
+        now: a clock in seconds.
+    """
+
+    def __init__(self, plan: TrainingPlan, now: Callable[[], float] = time.monotonic) -> None:
+        self.plan, self._now, self._since = plan, now, now()
+        self.done_s = self.took_s = 0.0
+        self.left_s, self._queued_s = self._work(
+            plan.baselines, plan.candidates, 0.5, plan.seeds * plan.finalists)
+
+    def update(self, *, done: Sequence[tuple[float, float]], drawn: Sequence[float], candidates: int,
+               promoted: float = 0.5, seeds: float = 0.0) -> None:
+        """Where the search is, whenever a training has ended or begun.
+
+        Args:
+            done: expected and real seconds of each training of this run that has ended, or of its part.
+            drawn: expected seconds of what is left of each baseline and candidate that has not ended.
+            candidates: how many are still to be drawn.
+            promoted: part of the candidates that trains on at a rung, so far.
+            seeds: trainings of the front under further seeds that are left, as far as is known.
+        """
+        before = self.done_s
+        self.done_s, self.took_s = (math.fsum(part[place] for part in done) for place in (0, 1))
+        self.left_s, self._queued_s = self._work(drawn, candidates, promoted, seeds)
+        if self.done_s != before:
+            self._since = self._now()
+
+    def _work(self, drawn: Sequence[float], candidates: int, promoted: float, seeds: float,
+              ) -> tuple[float, float]:
+        """Expected seconds of what is left, on one worker and in all with the workers, which wait for each
+        other at the end of a cycle."""
+        plan, each = self.plan, self.plan.candidate_s
+        parts = [(math.fsum(drawn), 1.0 if drawn else 0.0),
+                 (candidates * each * plan.share(promoted), candidates / plan.cycle),
+                 (seeds * each, float(seeds > 0))]
+        work = math.fsum(part for part, _ in parts)
+        waits = 0.0 if plan.cycle == 1 else sum(math.ceil(cycles) for _, cycles in parts)
+        return work, work / plan.workers + WAIT * math.log(plan.workers) * each * waits
+
+    @property
+    def pace(self) -> float | None:
+        """Real over expected seconds; None as long as nothing says it."""
+        return self.took_s / self.done_s if self.done_s else 1.0 if self.plan.tokens else None
+
+    @property
+    def share_done(self) -> float:
+        """Of all trainings, by their time."""
+        return self.done_s / (self.done_s + self.left_s) if self.done_s else 0.0
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Seconds that are left; None where nobody knows the pace yet."""
+        if not self.left_s:
+            return 0.0
+        if self.pace is None:
+            return None
+        plan, each_s = self.plan, self.pace * self.plan.candidate_s
+        # the other workers are, on average, in the middle of a training
+        begun = min(plan.workers, self.left_s / plan.candidate_s) - 1 if self.done_s else 0.0
+        since_s = min(self._now() - self._since, MAX_SHARE * each_s)
+        return max(self.pace * self._queued_s - max(begun, 0.0) / 2 * each_s / plan.workers - since_s,
+                   (1 - MAX_SHARE) * min(each_s, self.pace * self._queued_s))
+
+    def __str__(self) -> str:
+        """The plan in one line."""
+        plan, took = self.plan, self.remaining_s
+        count = len(plan.baselines) + plan.candidates
+        each = f"trainings of {plan.tokens:,} tokens" if plan.tokens else "evaluations"
+        points = " and ".join(f"{share:.0%}" for share in plan.shares)
+        rungs = f", which pause at {points}" if points else ""
+        seeds = (f", then {plan.seeds} further seed{'s' * (plan.seeds > 1)} for each network of the front,"
+                 f" perhaps {plan.finalists}") if plan.seeds else ""
+        tokens = plan.tokens * (count + plan.seeds * plan.finalists)
+        total = f": about {tokens:,} tokens" if tokens and not points else ""
+        with_workers = f"with {plan.workers} worker{'s' * (plan.workers > 1)}"
+        hours = f"; about {duration(took)} {with_workers}, until the pace is measured" if took else ""
+        return (f"plan: {count} {each}, {len(plan.baselines)} baselines and {plan.candidates}"
+                f" candidates{rungs}{seeds}{total}{hours}")
