@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= experiments/runs/first_search
 
-.PHONY: search deploy test lint clean
+.PHONY: install search deploy test lint docs dist clean
+
+install: $(VENV)/.core  ## flashnas in .venv; then `. .venv/bin/activate`
+	@echo 'installed; this makes `flashnas` a command of your shell:  . $(BIN)/activate'
 
 search: $(VENV)/.core  ## the main job on shipped defaults; running it again continues or reprints the run
 	$(BIN)/flashnas search --config experiments/first_search/config.yaml --out $(RUN) --resume
@@ -18,6 +21,15 @@ test: $(VENV)/.dev  ## the fast tests, on all cores
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.docs  ## the site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+dist: $(VENV)/.dist  ## wheel and sdist, in dist/; checked, and tried outside the repository
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python tools/check_dist.py dist/*.whl
 
 $(VENV)/.core: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -34,5 +46,13 @@ $(VENV)/.llama-cpp: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --editable '.[llama-cpp]'
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
+$(VENV)/.dist: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --editable '.[dist,export]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) site dist

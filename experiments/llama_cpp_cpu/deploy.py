@@ -165,29 +165,34 @@ def report(found: dict[str, Any], plan: dict[str, Any]) -> None:
 
 def picture(run: Any, found: dict[str, Any], plan: dict[str, Any], path: Path) -> None:
     """Loss over milliseconds for a token: the trained candidates, and the front as predicted and as measured."""
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from flashnas.report.marks import Guide, Key, Label, Line, Panel, Picture, Points, Scale, Whiskers
+    from flashnas.report.palette import BUDGET, FAINT, INK, MUTED, SERIES
+    from flashnas.report.study_figures import save
 
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     trials = run.trials[run.trials["loss"].notna()]
-    axes.plot(trials["tpot_ms"], trials["loss"], "o", color="0.75", label="trained candidates, predicted")
     front = sorted(run.front, key=lambda entry: entry.figures["tpot_ms"])
-    losses = [entry.figures["loss"] for entry in front]
-    axes.plot([entry.figures["tpot_ms"] for entry in front], losses, "-o", color="C0", label="front, predicted")
-    axes.plot([entry.figures["measured_tpot_ms"] for entry in front], losses, "x", color="C3", ms=9, mew=2,
-              label="front, measured in llama.cpp")
-    chosen = next(entry for entry in front if entry.notation == found["notation"])
-    axes.plot([chosen.figures["tpot_ms"], found["bound_ms"]], 2 * [chosen.figures["loss"]], "|-", color="C0", lw=1)
-    axes.annotate("chosen", (chosen.figures["tpot_ms"], chosen.figures["loss"]), xytext=(0, 8),
-                  textcoords="offset points", ha="center", color="C0")
-    axes.axvline(plan["tpot_ms"], color="0.4", ls="--", lw=1)
-    axes.annotate("budget", (plan["tpot_ms"], axes.get_ylim()[1]), xytext=(-4, -12), textcoords="offset points",
-                  ha="right", color="0.4")
-    axes.set(xlabel=f"ms a token in llama.cpp, {WEIGHTS}, one core", ylabel="loss of the short training, nats a token")
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
+    predicted, losses = ([entry.figures[name] for entry in front] for name in ("tpot_ms", "loss"))
+    measured = [entry.figures["measured_tpot_ms"] for entry in front]
+    chosen, blue = predicted[[entry.notation for entry in front].index(found["notation"])], SERIES[7]
+    loss = losses[predicted.index(chosen)]
+    low, high = trials["loss"].min(), trials["loss"].max()
+    room = 0.12 * (high - low or 1)
+    save(Picture(
+        title="Loss over milliseconds a token", subtitle="the bar reaches to the bound of the chosen network",
+        keys=[Key(text="trained, predicted", shape="circle", colour=FAINT),
+              Key(text="front, predicted", shape="circle", colour=blue),
+              Key(text="front, measured", shape="cross", colour=BUDGET, edge=BUDGET)],
+        panels=[Panel(
+            x=Scale(title=f"ms a token in llama.cpp, {WEIGHTS}, one core"), height=360,
+            y=Scale(title="loss of the short training, nats a token", range=(low - 2 * room, high + room)), marks=[
+                Points(x=trials["tpot_ms"], y=trials["loss"], fill=FAINT, size=9),
+                Line(x=[*predicted, max(plan["tpot_ms"], predicted[-1])], y=[*losses, losses[-1]], colour=blue,
+                     steps=True),
+                Whiskers(x=[chosen], y=[loss], low=[0], high=[found["bound_ms"] - chosen], colour=INK, along_x=True),
+                Points(x=predicted, y=losses, fill=blue, size=9),
+                Points(x=measured, y=losses, fill=BUDGET, shape="cross", edge_width=2.5),
+                Guide(at=plan["tpot_ms"], colour=MUTED, text="budget", upright=True),
+                Label(x=chosen, y=loss, text="chosen", dx=0, dy=-26, colour=INK, strong=True)])]), path)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ class ArchitectureEstimate(Estimate):
                 "outside": list(self.outside), "warnings": list(self.warnings)}
 
     def __str__(self) -> str:
-        from flashnas.report.terminal import estimate_text
+        from flashnas.report.terminal_estimate import estimate_text
 
         architecture, full, table, workload = self.context
         return estimate_text(architecture, self, full, table, workload)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 from flashnas.api.calling import takes
 from flashnas.api.output import check_out
 from flashnas.api.run import Run
-from flashnas.base.errors import ConfigError
 from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.latency.metrics import METRICS
 from flashnas.latency.workload import WORKLOAD_HELP
 from flashnas.search.objectives import check_objectives
 
 if TYPE_CHECKING:
+    from flashnas.reuse.rerank import Reranked
+    from flashnas.reuse.resized import Resized
     from flashnas.runs.front import FrontEntry
     from flashnas.space import SearchSpace
-    from flashnas.study.rebudget import Rebudgeted
-    from flashnas.study.refit import Refit
 
 OBJECTS = {"table": "LatencyTable | Callable", "workload": "Workload"}
 
@@ -61,10 +61,8 @@ class ParetoOptions(Settings, where="pareto"):
             object.__setattr__(self, "budgets", {"latency_ms": self.budget_ms, **(self.budgets or {})})
             object.__setattr__(self, "budget_ms", None)
         if self.objectives is not None:
-            try:
-                object.__setattr__(self, "objectives", check_objectives(self.objectives, "pareto.objectives"))
-            except ConfigError as error:
-                self.wrong("objectives", str(error).removeprefix("pareto.objectives "))
+            object.__setattr__(self, "objectives", check_objectives(
+                self.objectives, functools.partial(self.wrong, "objectives")))
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,13 +71,15 @@ class Pareto:
 
     run: the trained networks under the new question as a Run: `run.trials`, `run.plot_front()`. front:
     fastest first, each with `architecture`, `notation` and `figures`. to_train: genotypes of the runs whose
-    largest width within the new budgets was not trained to the end, the most promising first. path: the
-    folder that was written, or None. found: all parts.
+    largest width within the new budgets was not trained to the end, the most promising first. searches: the
+    options of `fn.search` that train them and search on, one mapping for each space of the runs. path: the
+    folder that was written, or None. next_searches: files in it with these options. answer: all parts.
     """
 
     run: Run
-    found: Rebudgeted = field(repr=False)
+    answer: Reranked = field(repr=False)
     path: Path | None = None
+    next_searches: tuple[Path, ...] = ()
 
     @property
     def front(self) -> tuple[FrontEntry, ...]:
@@ -87,23 +87,32 @@ class Pareto:
         return self.run.front
 
     @property
-    def to_train(self) -> tuple[Refit, ...]:
+    def to_train(self) -> tuple[Resized, ...]:
         """Networks that nobody trained to the end, with `network`, `expected`, `gain` and `paused_tokens`."""
-        return self.found.refits
+        return self.answer.to_train.networks
+
+    @property
+    def searches(self) -> tuple[dict[str, Any], ...]:
+        """Options of `fn.search`; empty where an evaluator of the user's scored the networks."""
+        return self.answer.to_train.searches
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader has to know, one line each."""
-        return self.found.notes
+        return self.answer.notes
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {**self.found.to_dict(), "out": None if self.path is None else str(self.path)}
+        from flashnas.report.terminal_pareto import next_command
+
+        data = self.answer.to_dict()
+        data["to_train"]["commands"] = list(map(next_command, self.next_searches))
+        return {**data, "out": None if self.path is None else str(self.path)}
 
     def __str__(self) -> str:
-        from flashnas.report.terminal import pareto_text
+        from flashnas.report.terminal_pareto import pareto_text
 
-        text = pareto_text(self.found)
+        text = pareto_text(self.answer, self.next_searches)
         if self.path is None:
             return text
         return f"{text}\nfront   {self.path / 'pareto'}/\nreport  {self.path / 'report.html'}"
@@ -142,22 +151,24 @@ def pareto(options: ParetoOptions, *, objects: Mapping[str, Any],
     if options.out is not None:
         check_out(options, empty=True)
 
-    from flashnas.study.rebudget import rebudget
+    from flashnas.reuse.rerank import rerank
 
     table: str | Callable[[Any], Any] | Any = objects.get("table", options.table)
-    found = rebudget(options.runs, table=table, workload=objects.get("workload", options.workload),
-                     mode=options.mode,
-                     budgets=options.budgets, objectives=options.objectives, confidence=options.confidence,
-                     space=space)
-    run = Run(found.run.path, found.run.config, found.run.trials, found.run.front)
+    answer = rerank(options.runs, table=table, workload=objects.get("workload", options.workload),
+                    mode=options.mode, budgets=options.budgets, objectives=options.objectives,
+                    confidence=options.confidence, space=space)
+    run = answer.run
     if options.out is None:
-        return Pareto(run, found)
+        return Pareto(Run(run.path, run.config, run.trials, run.front), answer)
 
     from flashnas.base.errors import RunError
     from flashnas.base.files import disk_errors
     from flashnas.report import write_report
+    from flashnas.report.terminal_pareto import NEXT_SEARCH
 
+    files = {NEXT_SEARCH.replace(".", f"_{number}." if number > 1 else "."): search
+             for number, search in enumerate(answer.to_train.searches, start=1)}
     with disk_errors(f"{options.out}: cannot be written", RunError):
-        found.run.write(options.out)
+        run.write(options.out, files)
     write_report(options.out)
-    return Pareto(Run.load(options.out), found, options.out)
+    return Pareto(Run.load(options.out), answer, options.out, tuple(options.out / name for name in files))

@@ -66,12 +66,11 @@ class Run(study_run.RecordedRun):
             RunError: there is no figure of that name.
         """
         from flashnas.base.hints import one_of
-        from flashnas.report.plots import FIGURES, FURTHER
+        from flashnas.report.page_figures import DRAWN, plot
 
-        drawn = {**FIGURES, **FURTHER}
-        if name not in drawn:
-            raise RunError(one_of("figure", name, drawn))
-        return drawn[name](self)
+        if name not in DRAWN:
+            raise RunError(one_of("figure", name, DRAWN))
+        return plot(self, name)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the report as one HTML page.

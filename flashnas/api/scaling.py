@@ -121,7 +121,7 @@ def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None)
     from flashnas.latency.prediction import LatencyModel
     from flashnas.latency.table import LatencyTable
     from flashnas.latency.workload import load_workload
-    from flashnas.report.still_figures import draw_scaling
+    from flashnas.report.study_figures import save, scaling_picture
     from flashnas.report.terminal_studies import scaling_headline, scaling_text
     from flashnas.trust.depth_width import Sizes, findings
     from flashnas.trust.scaling_grid import block
@@ -142,8 +142,8 @@ def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None)
                "by_budget": [{**size.to_dict(), "budget_ms": budget_ms} for budget_ms,
                              size in sizes.ladder()]}
     best = None if options.budget_ms is None else sizes.best(options.budget_ms)
-    picture = draw_scaling(found, sizes, scaling_headline(summary), best, options.budget_ms)
-    picture.savefig(out / PICTURE, format="png")
+    picture = scaling_picture(found, sizes, scaling_headline(summary), best, options.budget_ms)
+    save(picture, out / PICTURE)
     write_atomic(out / FOUND, json.dumps(summary, indent=1))
     return Figures(summary, lambda found: f"{scaling_text(found)}\n\ntrainings {file}\npicture  "
                                            f" {out / PICTURE}")

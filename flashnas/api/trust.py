@@ -107,8 +107,8 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
     if options.published is not None:
         return _published(options, progress or (lambda *_: None), note or (lambda _: None))
     from flashnas.base.files import write_atomic
-    from flashnas.report.still_figures import draw_trust
-    from flashnas.report.terminal_studies import headline, trust_text, verdict
+    from flashnas.report.study_figures import save, trust_picture
+    from flashnas.report.terminal_trust import headline, trust_text, verdict
     from flashnas.report.trust_section import FOUND, PICTURE
     from flashnas.runs.run import RecordedRun
     from flashnas.trust.study import FILE, Plan, study, study_results
@@ -125,7 +125,7 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
         table, trust = study(searched, plan, workers=options.workers, progress=progress or (lambda *_: None))
     picture = results.parent / PICTURE
     found = trust.to_dict()
-    draw_trust(table, headline(found)).savefig(picture, format="png")
+    save(trust_picture(table, headline(found)), picture)
     summary = {"run": options.run, "results": str(results), "picture": str(picture),
                "verdict": verdict(found),
                **found}
@@ -136,8 +136,8 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
 
 def _published(options: ProxyTrustOptions, progress: Progress, note: Callable[[str], None]) -> Figures:
     from flashnas.evidence.trainings import read_published
-    from flashnas.report.still_figures import PUBLISHED_PICTURE, draw_published
-    from flashnas.report.terminal_studies import published_text, published_verdict
+    from flashnas.report.study_figures import PUBLISHED_PICTURE, published_picture, save
+    from flashnas.report.terminal_trust import published_text, published_verdict
     from flashnas.training.recipe import Recipe
     from flashnas.trust.published_study import PublishedPlan, study_published
 
@@ -150,7 +150,7 @@ def _published(options: ProxyTrustOptions, progress: Progress, note: Callable[[s
     folder = Path(options.out or f"experiments/runs/published_{recipe.name}")
     study = study_published(plan, folder, workers=options.workers, progress=progress, note=note)
     found, picture = study.to_dict(), folder / PUBLISHED_PICTURE
-    draw_published(rows, study.models, found["models"]).savefig(picture, format="png")
+    save(published_picture(rows, study.models, found["models"]), picture)
     summary = {"published": options.published, "verdict": published_verdict(found), **found,
                "picture": str(picture)}
     return Figures(summary, lambda found: _with_files(published_text(found), found))

@@ -27,6 +27,7 @@ DEFAULT_VOCAB = 32_000   # of the one, tied embedding in `params`; publications 
 DEFAULT_TOKENS = 1e11    # of a training whose length is not stated
 MIN_TOKENS = 10_000  # of a training; below it the column counts tokens for each parameter
 MAX_SIZE = 2**30     # of a width or a vocabulary
+NO_FFN = "no ffn"     # of a composition
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,5 +196,5 @@ def composition(specs: Sequence[OperatorSpec]) -> tuple[tuple[str, float], ...]:
     mixers = Counter(spec.kind for spec in specs if spec.mixes_tokens)
     total = mixers.total()
     shares = {kind: round(4 * count / total) / 4 for kind, count in mixers.items()} if total else {}
-    without = [] if any(not spec.mixes_tokens for spec in specs) else [("no ffn", 1.0)]
+    without = [] if any(not spec.mixes_tokens for spec in specs) else [(NO_FFN, 1.0)]
     return (*sorted(shares.items()), *without)

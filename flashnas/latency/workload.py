@@ -34,9 +34,10 @@ class Workload:
 
     Args:
         name: for people.
-        batch: sequences; "max": the largest batch that fits the device's memory.
-        prompt_tokens, generated_tokens: of each sequence.
-        dtype: of weights and activations (of weights alone: fp8, q8_0, q4_0); "auto": the dtype of the table.
+        batch: sequences; "max": as many as fit the device's memory.
+        prompt_tokens: of each sequence.
+        generated_tokens: the same.
+        dtype: of weights and activations (of weights alone: fp8, q8_0, q4_0); "auto": the table's.
 
     Raises:
         WorkloadError: names the field, the rule and the value.

@@ -47,10 +47,10 @@ class KernelKind:
             have the same columns.
         family: group and colour in pictures.
         shape: names of the sizes that a call states, in order.
-        decode, prefill: key columns of the rows of each phase, in file order; empty: the kind has no rows. A
-            column is one of `shape`, or `batch`, `tokens` (of each sequence, in a prefill), `context` (tokens
-            seen in a decode step) or `m` (batch x tokens). Times are interpolated in log space along these
-            columns.
+        decode: key columns of the rows, in file order; empty: no rows. A column is one of
+            `shape`, or `batch`, `tokens` (of each sequence, in a prefill), `context` (tokens seen in a
+            decode step) or `m` (batch x tokens). Times are interpolated in log space along these columns.
+        prefill: the same of a prefill.
         matched: columns that are not interpolated: only rows with the call's value answer.
         between: two of `matched` (heads and key/value heads) for which the times of measured neighbours are
             mixed.

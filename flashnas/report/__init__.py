@@ -23,8 +23,9 @@ def write_report(source: str | Path | RecordedRun) -> tuple[Path, Path]:
         RunError: the folder is not a run, is damaged, or cannot be written.
         PluginError: a section of another package cannot be loaded or fails.
     """
+    from flashnas.report.finalists_section import FINALISTS
     from flashnas.report.html import render_html
-    from flashnas.report.sections import FINALISTS, SECTIONS
+    from flashnas.report.sections import SECTIONS
 
     run = source if isinstance(source, RecordedRun) else RecordedRun.load(source)
     page = run.path / "report.html"

@@ -16,38 +16,6 @@ from flashnas.runs.run import RecordedRun
 # the browser itself refuses every request: it loads nothing but the content of the file
 POLICY = ("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:;"
           " font-src data:; form-action 'none'; base-uri 'none'")
-# buttons by name: Plotly's default set includes one that uploads the chart
-CONFIG = ('{"responsive": true, "displaylogo": false, "plotlyServerURL": "",'
-          ' "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]]}')
-SCRIPT = """
-function narrow(layout) {  // the legend below the plot, wrapped titles, the names that matter
-  layout.annotations = (layout.annotations || []).filter(label => label.name !== 'minor');
-  layout.legend = {...layout.legend, orientation: 'h', x: 0, xanchor: 'left', y: -0.22, yanchor: 'top'};
-  layout.margin = {l: 54, r: 8, t: 110, b: 60, ...layout.margin, ...(layout.margin?.r > 60 ? {r: 60} : {})};
-  layout.height += 120;
-  const title = layout.title;
-  if (title?.text) title.text = wrapped(title.text, 38);
-  if (title?.subtitle?.text) title.subtitle.text = wrapped(title.subtitle.text, 52);
-}
-function wrapped(text, width) {
-  let length = 0;
-  return text.split(' ').map(word => {
-    length += word.length + 1;
-    if (length <= width) return word + ' ';
-    length = word.length + 1;
-    return '<br>' + word + ' ';
-  }).join('').trim();
-}
-for (const data of document.querySelectorAll('script[type="application/json"]')) {
-  const figure = JSON.parse(data.textContent);
-  const config = CONFIG;
-  if (innerWidth < 700) {
-    narrow(figure.layout);
-    config.displayModeBar = false;
-  }
-  Plotly.newPlot(data.previousElementSibling, figure.data, figure.layout, config);
-}
-""".replace("CONFIG", CONFIG)
 
 
 def render_html(run: RecordedRun) -> str:
@@ -59,9 +27,10 @@ def render_html(run: RecordedRun) -> str:
     """
     bodies = [(section.title, _body(name, run)) for name, section in SECTIONS.items()]
     shown = [(title, body) for title, body in bodies if body]
-    return render("page.html", run=run, policy=Markup(POLICY), sections=shown,
-                  style=Markup(Path(__file__).with_name("report.css").read_text(encoding="utf-8")),
-                  plotly=Markup(get_plotlyjs()), script=Markup(SCRIPT), flashnas=run.entry("flashnas"))
+    style, script = (Markup(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+                     for name in ("report.css", "report.js"))
+    return render("page.html", run=run, policy=Markup(POLICY), sections=shown, style=style, script=script,
+                  plotly=Markup(get_plotlyjs()), flashnas=run.entry("flashnas"))
 
 
 def _body(name: str, run: RecordedRun) -> str:

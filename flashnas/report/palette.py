@@ -17,7 +17,7 @@ KERNEL_COLOURS = {
     "other": "#ECECF4",
 }
 
-SOURCE_PATTERNS = {"measured": "", "imported": "", "derived": "/", "roofline": "x"}  # Plotly pattern shapes
+SOURCE_HATCHES = {"measured": "", "imported": "", "derived": "/", "roofline": "x"}
 SOURCE_MEANING = {
     "measured": "timed on this device by flashnas profile",
     "imported": "a public measurement on this device, cited by the table",
@@ -25,7 +25,10 @@ SOURCE_MEANING = {
     "roofline": "computed from peak FLOP/s and bandwidth; widest bounds",
 }
 
-INK, MUTED, RULE, BUDGET, INTERVAL = "#1B1F24", "#667085", "#E4E7EC", "#B42318", "#98A2B3"
+INK, MUTED, SOFT, FAINT, RULE, BUDGET = "#1B1F24", "#667085", "#98A2B3", "#D0D5DD", "#E4E7EC", "#B42318"
+# of things that have no colour of their own, such as curves: as many as can be told apart
+SERIES = ("#D55E00", "#2B2D5B", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7B8494", "#0072B2", "#882255",
+          "#117733", "#661100", "#999933", "#AA4499", "#44AA99", "#6699CC", "#332288")
 
 
 def operator_colour(kind: str) -> str:

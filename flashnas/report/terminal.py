@@ -1,40 +1,25 @@
-"""What commands print of networks: the front and its answer, other budgets, an estimate."""
+"""What commands print of a front and its answer."""
 
 from __future__ import annotations
 
 import textwrap
-from collections import defaultdict
-from typing import TYPE_CHECKING
 
 from flashnas.architecture.folding import compressed
 from flashnas.base.hints import printable
-from flashnas.base.quantities import tokens_text
 from flashnas.report.answer_text import ABOVE, RECOMMENDED, TIED, next_commands, statements
 from flashnas.report.plot_data import latency_unit
-from flashnas.report.text import MISSING, columns, duration, known, number, parameters
+from flashnas.report.text import columns, known, number, parameters
 from flashnas.report.words import (
     exceeds,
-    fixed,
-    full_loss_words,
-    loss_words,
+    loss_cells,
     mark_of,
     misses,
     origin_words,
-    recall_words,
     shortened,
+    time_words,
 )
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun, rows
-from flashnas.search.objectives import TRAINED, title_of
-from flashnas.study.rebudget import Rebudgeted
-from flashnas.study.refit import Refit, vars_of
-
-if TYPE_CHECKING:
-    from flashnas.architecture import Architecture
-    from flashnas.evidence.expected import Expected
-    from flashnas.latency.estimate import Estimate
-    from flashnas.latency.table import LatencyTable
-    from flashnas.latency.workload import Workload
 
 OWN_COLUMN = ("params", "memory_gb", "expected_recall")  # objectives that have a column anyway
 WIDTH = 150  # of the lines of the answer
@@ -81,24 +66,17 @@ def _answer(run: RecordedRun) -> list[str]:
 def _row(run: RecordedRun, finalist: FrontEntry, factor: float, objectives: tuple[str, ...],
          shown: tuple[str, ...]) -> tuple[str, ...]:
     figures = finalist.figures
-
-    def scaled(name: str) -> str:
-        value = figures.get(name)
-        return f"{value * factor:.2f}" if known(value) else MISSING
-
-    name: str = finalist.name
-    losses: tuple[str, ...] = (loss_words(figures), fixed(figures.get("bits_per_byte"), 3))
-    bounds = f"{scaled('lower_ms')}..{scaled('upper_ms')}"
+    name, bounds = finalist.name, "..".join(time_words(finalist, each, factor) for each in ("lower_ms",
+                                                                                            "upper_ms"))
     if run.ranks_full:
         name = f"{name} {mark_of(run, finalist)}".rstrip()
-        losses = (full_loss_words(run, finalist), fixed(figures.get("probability_best"), 2),
-                  *([] if run.untrained else losses[:1]), recall_words(figures))
-        bounds += " " + (ABOVE if exceeds(run, finalist) else " ")
-    more = (scaled(name) + ("!" if name == "measured_ms" and finalist.missed else "") for name in shown)
-    asked = (number(figures.get(name), 3) for name in objectives)
-    return (name, *asked, *losses, scaled("latency_ms"), bounds, *more, parameters(figures.get("params")),
-            number(figures.get("memory_gb"), 3, "GB"), shortened(origin_words(finalist)),
-            compressed(finalist.notation))
+        bounds += f" {ABOVE if exceeds(run, finalist) else ' '}"
+    return (name, *(number(figures.get(each), 3) for each in objectives), *loss_cells(run, finalist),
+            time_words(finalist, "latency_ms", factor), bounds,
+            *(time_words(finalist, each, factor) + "!" * (each == "measured_ms" and bool(finalist.missed))
+              for each in shown),
+            parameters(figures.get("params")), number(figures.get("memory_gb"), 3, "GB"),
+            shortened(origin_words(finalist)), compressed(finalist.notation))
 
 
 def _best_baseline(run: RecordedRun, factor: float, unit: str) -> list[str]:
@@ -107,163 +85,3 @@ def _best_baseline(run: RecordedRun, factor: float, unit: str) -> list[str]:
     best = min(rows(run.baselines), key=lambda row: row.loss)
     return [f"best pure-operator baseline: {printable(best.label)}, loss {best.loss:.3f} at"
             f" {best.latency_ms * factor:.2f} {unit}"]
-
-
-# -- other budgets -------------------------------------------------------------------------------------------
-
-MAX_LISTED = 10  # networks to train
-
-
-def pareto_text(found: Rebudgeted) -> str:
-    """The question, the front, and what would have to be trained to answer better."""
-    return "\n".join([*_question(found), "", *_front_of(found), "", *_to_train(found)])
-
-
-def _question(found: Rebudgeted) -> list[str]:
-    config = found.run.config
-    limits = ", ".join(f"{name} {limit:,.6g}" for name, limit in config["budgets"].items()) or "none"
-    table = (config["table"] or {}).get("device") or (config["table"] or {}).get("name") or "as recorded"
-    workload = config["workload"]
-    within = found.trained - found.outside - sum(found.unanswered.values())
-    lines = [f"device    {table}", f"workload "
-                                   f" {workload.get('name') if isinstance(workload, dict) else MISSING}",
-             f"budget   "
-             f" {limits}{f' with {found.run.confidence:.0%} confidence' if found.run.confidence else ''}",
-             f"networks  {found.trained} trained in {len(config['runs'])}"
-             f" run{'s' if len(config['runs']) > 1 else ''};"
-             f" {within} within the budget, {found.outside} outside"]
-    if found.too_large:
-        lines.append(f"genotypes {found.genotypes} tried in the runs; {found.too_large} without a width"
-                     f" within the"
-                     " budget")
-    lines += [f"left out  {count}: {reason}" for reason, count in found.unanswered.items()]
-    return lines
-
-
-def _front_of(found: Rebudgeted) -> list[str]:
-    if found.front:
-        return [front_table(found.run)]
-    nearest = ", ".join(f"{name} {value:,.6g}" for name, value in (found.nearest or {}).items())
-    return [f"no trained network meets the budget; the nearest has {nearest or MISSING}"]
-
-
-def _to_train(found: Rebudgeted) -> list[str]:
-    if not found.refits:
-        return _nothing_to_train(found)
-    count = len(found.refits)
-    paused = sum(one.paused_tokens is not None for one in found.refits)
-    others, trainings = count - paused, "trainings were" if paused > 1 else "training was"
-    genotypes = "genotypes of the runs have" if others > 1 else "genotype of the runs has"
-    parts = [*([f"{others} {genotypes} another width within the budget, which was not trained"] if others
-               else []),
-             *([f"{paused} {trainings} paused at a rung and not continued"] if paused else [])]
-    lines = [f"{'; '.join(parts)}{_cost_words(found, count, found.tokens_each)}"]
-    factor, unit = latency_unit([one.metrics.get("latency_ms", 0.0) for one in found.refits])
-    trained = [name for name in found.run.objectives if name in TRAINED]
-    header = ("gain", *(f"expected {title_of(name)}" for name in trained), "trained loss",
-              f"latency ({unit})", "width",
-              "architecture")
-    lines += columns([header, *(_network_row(one, trained, factor) for one in found.refits[:MAX_LISTED])])
-    if count > MAX_LISTED:
-        lines.append(f"and {count - MAX_LISTED} more")
-    if not found.commands:
-        return [*lines, "fn.search(.., start_from=[RUN, ..]) with the evaluator of the runs scores them"]
-    return [*lines, "train the first ones, and search on from all that the runs know:",
-            *(f"    {line}" for line in found.commands)]
-
-
-def _nothing_to_train(found: Rebudgeted) -> list[str]:
-    """How to search on; nothing where it is not known what would have to be trained."""
-    if not found.genotypes:
-        return []
-    fit = "none of the genotypes fits the budget at any width" if found.too_large == found.genotypes else (
-        "each genotype that fits the budget was tried at its largest width")
-    on = "search on from all that the runs know:"
-    if not found.commands:
-        return [f"nothing to train: {fit}", f"{on} fn.search(.., start_from=[RUN, ..]) with the evaluator of"
-                                            f" the runs"]
-    return [f"nothing to train: {fit}", on, *(f"    {line}" for line in found.commands)]
-
-
-def _cost_words(found: Rebudgeted, count: int, tokens: int) -> str:
-    parts = [f"{count * tokens:,} tokens"] if tokens else []
-    if found.seconds_each is not None:
-        parts.append(f"about {duration(count * found.seconds_each)} of one worker, at the mean of the runs")
-    return f": {', '.join(parts)}" if parts else ""
-
-
-def _network_row(one: Refit, trained: list[str], factor: float) -> tuple[str, ...]:
-    expected = [(one.expected or {}).get(name) for name in trained]
-    latency_ms = one.metrics.get("latency_ms")
-    return (MISSING if one.gain is None else f"{one.gain:+.2%}",
-            *(MISSING if pair is None else f"{pair[0]:.3f} ± {pair[1]:.3f}" for pair in expected),
-            MISSING if one.trained is None else loss_words(vars_of(one.trained.row)),
-            MISSING if latency_ms is None else f"{latency_ms * factor:.2f}", _width(one),
-            compressed(one.network.notation))
-
-
-def _width(one: Refit) -> str:
-    """`1024 -> 1280`; `1280, paused at 131,072 tokens` where a training of that network was stopped at a
-    rung."""
-    width, before = getattr(one.network, "hidden", None), one.trained or one.stopped
-    if one.paused_tokens is not None:
-        return f"{width or MISSING}, paused at {one.paused_tokens:,} tokens"
-    hidden = None if before is None else before.row.hidden
-    was = MISSING if hidden is None or hidden != hidden else int(hidden)
-    return MISSING if width is None else f"{was} -> {width}"
-
-
-# -- an estimate ---------------------------------------------------------------------------------------------
-
-def estimate_text(architecture: Architecture, estimate: Estimate, full: Expected, table: LatencyTable,
-                  workload: Workload) -> str:
-    """Several lines: what was estimated, the metrics with their bounds, time by operator and source, the
-    sources."""
-    lines = [
-        compressed(architecture.notation),
-        f"{estimate.params / 1e9:.3f}B parameters, hash {architecture.hash}",
-        f"{table.name} ({table.stack}), workload {workload.name}: batch {estimate.batch},"
-        f" {workload.prompt_tokens} tokens in, {workload.generated_tokens} out",
-        "",
-        f"latency_ms        {estimate.latency_ms:>12,.1f}   between {estimate.lower_ms:,.1f} and"
-        f" {estimate.upper_ms:,.1f}",
-        f"ttft_ms           {estimate.ttft_ms:>12,.3f}{_between(estimate, 'ttft_ms', 3)}",
-        f"tpot_ms           {estimate.tpot_ms:>12,.4f}{_between(estimate, 'tpot_ms', 4)}",
-        f"throughput_tok_s  {estimate.throughput_tok_s:>12,.1f}{_between(estimate, 'throughput_tok_s', 1)}",
-        f"memory_gb         {estimate.memory_gb:>12,.2f}",
-        *(f"note: {note}" for note in estimate.notes),
-        "",
-        *_full_training(full),
-        "",
-    ]
-    shares: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for part in estimate.breakdown:
-        total = shares[(part["operator"], part["source"])]
-        total[0] += part["ms"]
-        total[1] += part["share"]
-    width = max((len(name) for name, _ in shares), default=8)
-    lines += [f"{'operator':<{width}}  {'source':<9} {'ms':>12}  share"]
-    lines += [f"{name:<{width}}  {source:<9} {ms:>12,.1f}  {share:6.1%}"
-              for (name, source), (ms, share) in sorted(shares.items(), key=lambda entry: -entry[1][0])]
-    sources = ", ".join(f"{name} {share:.1%}" for name, share in estimate.sources.items())
-    return "\n".join([*lines, "", f"sources: {sources}"])
-
-
-def _full_training(full: Expected) -> list[str]:
-    """What a full training is expected to give, from what others have trained."""
-    return [
-        f"full_loss         {full.full_loss:>12,.3f}   nats per token after {tokens_text(full.train_tokens)}"
-        f" tokens, up"
-        " to a constant of the text",
-        f"                  {full.full_loss_difference:>+12,.3f}   +- {full.full_loss_sd:.3f} to the plain"
-        f" transformer"
-        " of as many parameters",
-        f"recall            {full.recall:>+12,.3f}   +- {full.recall_sd:.3f} of full marks, to the same",
-        *(f"note: outside the published trainings: {words}" for words in full.outside),
-    ]
-
-
-def _between(estimate: Estimate, metric: str, digits: int) -> str:
-    """The bounds of a metric; empty where it has none, as the time to the first token without a prompt."""
-    lower, upper = estimate.bounds[metric]
-    return f"   between {lower:,.{digits}f} and {upper:,.{digits}f}" if upper else ""

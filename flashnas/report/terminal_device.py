@@ -78,23 +78,25 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 # -- validate ------------------------------------------------------------------------------------------------
 
 WORDS = {"ttft_ms": "prefill", "tpot_ms": "decode step", "latency_ms": "request"}
-SHOWN_WIDTH = 60
+WIDTH = 150  # of the table
 
 
 def validation_text(result: Mapping[str, Any]) -> str:
     """The text of a Validation.to_dict()."""
     names = [summary["metric"] for summary in result["metrics"]]
-    header = ["", *(f"{WORDS[name]} ms: predicted  measured   error" for name in names), "architecture"]
-    lines = ["  ".join(header)]
+    header = ["", *(word for name in names for word in (f"{WORDS[name]} ms: predicted", "measured", "error")),
+              "architecture"]
+    table = [header]
     for entry in result["architectures"]:
-        cells = ["*" if entry["fitted"] else " "]
-        for name in names:
-            values = (f"{entry['predicted'][name]:>10.3f}{entry['measured'][name]:>10.3f}"
-                      f"{entry['error'][name]:>+8.1%}")
-            cells.append(values.rjust(len(WORDS[name]) + 32))
+        cells = [text for name in names for text in (f"{entry['predicted'][name]:.3f}",
+                                                     f"{entry['measured'][name]:.3f}",
+                                                     f"{entry['error'][name]:+.1%}")]
+        table.append(["*" if entry["fitted"] else "", *cells, ""])
+    room = WIDTH - max(map(len, columns(table)))
+    for line, entry in zip(table[1:], result["architectures"], strict=True):
         notation = compressed(entry["notation"])
-        cells.append(notation if len(notation) <= SHOWN_WIDTH else notation[:SHOWN_WIDTH - 1] + "…")
-        lines.append("  ".join(cells))
+        line[-1] = notation if len(notation) <= room else f"{notation[:room - 1]}…"
+    lines = columns(table, (0,))
     if result["before"]:
         lines += ["* calibrated on; the lines below are of the others", "", *_summaries("before",
                                                                                         result["before"]),

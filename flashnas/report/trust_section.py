@@ -4,6 +4,7 @@ leaves."""
 from __future__ import annotations
 
 import base64
+import shlex
 
 from flashnas.base.errors import RunError
 from flashnas.base.foreign import read_json
@@ -33,7 +34,8 @@ class TrustSection(Section):
         if run.untrained:
             return ""
         seeds = run.entry("seeds")
-        return render("trust.html", run=run, seeds=seeds if known(seeds) else 1, verdict=verdict,
+        return render("trust.html", path=shlex.quote(str(run.path)), seeds=seeds if known(seeds) else 1,
+                      verdict=verdict,
                       picture=base64.b64encode(picture.read_bytes()).decode()
                       if verdict and picture.is_file() else "")
 

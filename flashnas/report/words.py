@@ -10,10 +10,22 @@ from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import KNOWN
 
+MARKS = {RECOMMENDED: "recommended", TIED: "not told apart", "": ""}
 MAX_ORIGIN = 22  # letters of the column `from`
 PARTS = {"tokens_repeated": "repeated, because checkpoints were out of reach", "tokens_tasks": "on synthetic"
                                                                                                " tasks",
          "tokens_seeds": "for further seeds of the front"}  # of the tokens of a run
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 network`, `2 networks`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def place_words(run: RecordedRun) -> list[str]:
+    """The workload and the device, as far as they are known."""
+    parts = run.entry("workload", "name"), run.entry("table", "device") or run.entry("table", "name")
+    return [str(part) for part in parts if part]
 
 
 def counts_line(run: RecordedRun) -> str:
@@ -114,6 +126,21 @@ def loss_words(figures: Mapping[str, float | None]) -> str:
     if not known(loss):
         return MISSING
     return f"{loss:.3f} ± {error:.3f}" if known(error) else f"{loss:.3f}"
+
+
+def loss_cells(run: RecordedRun, finalist: FrontEntry) -> tuple[str, ...]:
+    """What a table shows of the losses of a finalist."""
+    figures = finalist.figures
+    if not run.ranks_full:
+        return loss_words(figures), fixed(figures.get("bits_per_byte"), 3)
+    return (full_loss_words(run, finalist), fixed(figures.get("probability_best"), 2),
+            *([] if run.untrained else [loss_words(figures)]), recall_words(figures))
+
+
+def time_words(finalist: FrontEntry, name: str, factor: float) -> str:
+    """A time of the finalist in the unit of the table."""
+    value = finalist.figures.get(name)
+    return fixed(value * factor, 2) if known(value) else MISSING
 
 
 def origin_words(finalist: FrontEntry) -> str:

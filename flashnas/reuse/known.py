@@ -11,22 +11,18 @@ from typing import Any
 import pandas as pd
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import FlashnasError, RunError
+from flashnas.base.errors import ConfigError, FlashnasError, RunError
 from flashnas.base.fingerprint import fingerprint
 from flashnas.base.hints import shown
 from flashnas.base.registry import foreign_errors
 from flashnas.latency.metrics import METRICS
 from flashnas.runs.run import RecordedRun, rows
-from flashnas.runs.trial import RUN
+from flashnas.runs.trial import RUN, SCORED
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.training.recipe import Recipe
 
 # of a score: field of a trial -> its name there
-SCORE = {"loss": "loss", "bits_per_byte": "bits_per_byte", "curve": "curve", "scores": "scores",
-         "tokens": "tokens",
-         "proxy_params": "proxy_params", "tokens_per_s": "tokens_per_s", "train_seconds": "seconds",
-         "seed": "seed",
-         "backends": "backends", "seeds": "seeds", "loss_se": "loss_se"}
+SCORE = {**{name: name for name in SCORED if name != "source"}, "train_seconds": "seconds"}
 WHOLE = ("tokens", "proxy_params", "seed", "seeds")
 
 
@@ -50,11 +46,15 @@ class Trained:
     def score(self) -> dict[str, Any]:
         """The score as `executors.job.run_job` returns it, without metrics of the evaluator's. A mean of
         seeds has `seeds`, `loss_se` and `seeds_tried`, with those that failed."""
-        found = {name: getattr(self.row, own) for own, name in SCORE.items()}
-        whole = {name: int(found[name]) for name in WHOLE if found[name] == found[name]}
+        score = {name: value for own, name in SCORE.items() if (value := getattr(self.row, own)) == value}
+        score |= {name: int(score[name]) for name in WHOLE if name in score}
         tried = {} if self.seeds == 1 else {"seeds_tried": max(self.seeds, int(self.run.entry("seeds") or 1))}
-        return {**{name: value for name, value in found.items() if value == value}, **whole, **tried,
-                "source": RUN}
+        return {**score, **tried, "source": RUN}
+
+    @property
+    def loss(self) -> float:
+        """In nats per token; of a stopped training the one that was expected."""
+        return float(self.row.expected_loss if self.row.state == "stopped" else self.row.loss)
 
     @property
     def seeds(self) -> int:
@@ -63,8 +63,8 @@ class Trained:
 
     def metrics(self) -> dict[str, float]:
         """The metrics that the run recorded."""
-        found = {name: float(getattr(self.row, name)) for name in (*METRICS, "lower_ms", "upper_ms")}
-        return {name: value for name, value in found.items() if value == value}
+        return {name: value for name in (*METRICS, "lower_ms", "upper_ms")
+                if (value := float(getattr(self.row, name))) == value}
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,22 @@ class KnownRuns:
 
     def score(self, network: Any, *, metrics: bool) -> dict[str, Any] | None:
         """The score of a network, or None. metrics: also what the evaluator returned besides the loss."""
-        found = self._by_hash.get(network.hash)
-        if found is None:
+        trained = self._by_hash.get(network.hash)
+        if trained is None:
             return None
-        return {**found.score, **({"metrics": found.metrics()} if metrics else {})}
+        return {**trained.score, **({"metrics": trained.metrics()} if metrics else {})}
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """Of the trainings; None where an evaluator of the user's scored the networks."""
+        recipe = self.runs[0].entry("question", "recipe")
+        return None if recipe is None else Recipe.from_dict(recipe)
 
     @property
     def digest(self) -> str:
         """16 hex digits of all networks and losses."""
-        return fingerprint([[one.row.hash, one.row.loss, one.row.scores] for one in self.networks])
+        return fingerprint([[trained.row.hash, trained.row.loss, trained.row.scores]
+                            for trained in self.networks])
 
     def to_dict(self) -> dict[str, Any]:
         """For run.yaml."""
@@ -114,7 +121,10 @@ def known_runs(sources: Sequence[str | Path | RecordedRun],
     Raises:
         RunError: a folder is not a run, trained nothing, or its losses do not compare with those of the first
             one.
+        ConfigError: the space is not one.
     """
+    if space is not None and not isinstance(space, SearchSpace):
+        raise ConfigError(f"pareto.space must be a SearchSpace; got {space!r:.60}")
     runs = tuple(source if isinstance(source, RecordedRun) else RecordedRun.load(source)
                  for source in sources)
     if len({run.path.resolve() for run in runs}) < len(runs):
@@ -126,19 +136,19 @@ def known_runs(sources: Sequence[str | Path | RecordedRun],
                                 f"in {run.path}"):
             raise RunError(f"{run.path}: its losses do not compare with those of {runs[0].path}: {reason}")
     spaces = tuple(space_of(run, space) for run in runs)
-    found: dict[str, Trained] = {}
+    by_hash: dict[str, Trained] = {}
     stopped: dict[str, Trained] = {}
     for run, own in zip(runs, spaces, strict=True):
         halted = run.trials[(run.trials["state"] == "stopped") & run.trials["expected_loss"].notna()]
         with foreign_errors(("space", own), direct=False):
-            for one in _networks(run, own, run.trained):
-                if one.seeds > found.setdefault(one.row.hash, one).seeds:
-                    found[one.row.hash] = one
-            for one in _networks(run, own, halted):
-                stopped.setdefault(one.row.hash, one)
-    failed = frozenset(str(key) for run in runs for key in run.failed["hash"]) - set(found)
-    return KnownRuns(runs, spaces, tuple(found.values()),
-                     tuple(one for key, one in stopped.items() if key not in found), failed, found)
+            for trained in _networks(run, own, run.trained):
+                if trained.seeds > by_hash.setdefault(trained.row.hash, trained).seeds:
+                    by_hash[trained.row.hash] = trained
+            for paused in _networks(run, own, halted):
+                stopped.setdefault(paused.row.hash, paused)
+    failed = frozenset(str(key) for run in runs for key in run.failed["hash"]) - set(by_hash)
+    return KnownRuns(runs, spaces, tuple(by_hash.values()),
+                     tuple(paused for key, paused in stopped.items() if key not in by_hash), failed, by_hash)
 
 
 # -- what a loss depends on ----------------------------------------------------------------------------------
@@ -152,10 +162,10 @@ def training_of(run: RecordedRun) -> dict[str, Any]:
                        f" trained")
     recipe = question.get("recipe")
     try:
-        known = None if recipe is None else Recipe.from_dict(recipe)
+        loaded = None if recipe is None else Recipe.from_dict(recipe)
     except (FlashnasError, TypeError, AttributeError) as error:
         raise RunError(f"{run.path}: run.yaml: question.recipe: {error}") from None
-    return training(known, question.get("corpus"), question["seed"], question.get("evaluator"))
+    return training(loaded, question.get("corpus"), question["seed"], question.get("evaluator"))
 
 
 def training(recipe: Recipe | None, corpus: str | None, seed: int, evaluator: str | None) -> dict[str, Any]:
@@ -167,11 +177,11 @@ def training(recipe: Recipe | None, corpus: str | None, seed: int, evaluator: st
             "the digest of text and vocabulary": corpus, "seed": seed}
 
 
-def difference(one: Mapping[str, Any], other: Mapping[str, Any], own: str, there: str) -> str | None:
+def difference(first: Mapping[str, Any], second: Mapping[str, Any], here: str, there: str) -> str | None:
     """In what two trainings differ first, in words; None if nothing does."""
-    for name in (*one, *(name for name in other if name not in one)):
-        if one.get(name) != other.get(name):
-            return f"{name} is {shown(one.get(name))} {own} and {shown(other.get(name))} {there}"
+    for name in dict.fromkeys([*first, *second]):
+        if first.get(name) != second.get(name):
+            return f"{name} is {shown(first.get(name))} {here} and {shown(second.get(name))} {there}"
     return None
 
 
@@ -204,7 +214,7 @@ def _networks(run: RecordedRun, space: SearchSpace[Any] | None, trials: pd.DataF
         network: Any = _parsed(row)
         if network is None and space is not None:
             sizes = () if genotype is None else space.architectures(genotype)
-            network = next((one for one in sizes if one.hash == row.hash), baselines.get(row.hash))
+            network = next((sized for sized in sizes if sized.hash == row.hash), baselines.get(row.hash))
         if genotype is None and isinstance(network, Architecture) and isinstance(space, OperatorSpace):
             genotype = space.locate(network)
         yield Trained(run=run, row=row, network=network, genotype=genotype)

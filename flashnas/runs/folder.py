@@ -7,6 +7,7 @@ the database.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -46,6 +47,8 @@ from flashnas.runs.layout import (
     yaml_text,
 )
 from flashnas.runs.trial import Trial
+
+SECONDS_EVERY = 30.0   # of a search: how often run.yaml learns its run time, which a killed search would lose
 
 
 def check_out(path: Path, *, resume: bool) -> None:
@@ -143,6 +146,8 @@ class RunFolder:
                            "question": identity.values}
             seconds = before.get("seconds")
             self.seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
+            self._opened = self._timed = time.time()
+            self._ended_before = before.get("finished") is not None
             if recorded is None and storage is None:  # a journal without it would be no run
                 self.write_config()
             self.database = Database(path / JOURNAL, url=storage, identity=identity.hash,
@@ -158,6 +163,8 @@ class RunFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._write_seconds()
         self.close()
 
     def close(self) -> None:
@@ -170,11 +177,11 @@ class RunFolder:
         if not (self.path / TRIALS).exists():
             return
         try:
-            known = read_parquet(self.path / TRIALS, RunError, columns=["hash", "state"])
+            trials = read_parquet(self.path / TRIALS, RunError, columns=["hash", "state"])
         except RunError as error:
             raise RunError(f"{error}; remove it to have it written again") from None
-        evaluated = set(known.loc[known["state"].isin(["complete", "failed"]), "hash"])
-        stopped = set(known.loc[known["state"] == "stopped", "hash"])
+        evaluated = set(trials.loc[trials["state"].isin(["complete", "failed"]), "hash"])
+        stopped = set(trials.loc[trials["state"] == "stopped", "hash"])
         reached = {outcome.hash for outcome in self.database.outcomes.values()}
         lost = (evaluated - set(self.database.outcomes)) | (stopped - reached)
         evaluated |= stopped
@@ -198,11 +205,11 @@ class RunFolder:
         """Add timed finalists; a continued run does not time them again."""
         write_atomic(self.path / MEASURED, json.dumps({**self.measured, **figures}, indent=1))
 
-    def record_asked(self, proposals: Sequence[Proposal]) -> None:
+    def record_proposals(self, proposals: Sequence[Proposal]) -> None:
         """Add candidates that were proposed, before they are evaluated."""
         append_synced(self.path / ASKED, "\n".join(json.dumps(vars(proposal)) for proposal in proposals))
 
-    def asked(self) -> list[Proposal]:
+    def proposals(self) -> list[Proposal]:
         """The candidates that were proposed so far; raises RunError with file and line for a damaged one. The
         last line may be unfinished."""
         path = self.path / ASKED
@@ -243,6 +250,14 @@ class RunFolder:
         """Write the trajectory so far to trials.parquet."""
         with atomic_file(self.path / TRIALS) as part:
             self._table.write(trials, part)
+        if time.time() - self._timed > SECONDS_EVERY:
+            self._write_seconds()
+
+    def _write_seconds(self) -> None:
+        """Write how long a search that has not ended took so far; a continued one goes on from there."""
+        if not self._ended_before and self.config.get("finished") is None:
+            self._timed = time.time()
+            self.write_config(seconds=round(self.seconds_before + self._timed - self._opened, 1))
 
     def write_front(self, entries: Sequence[FrontEntry]) -> list[FrontEntry]:
         """Replace pareto/ by these entries, one YAML file each; returns them with number and path."""

@@ -15,6 +15,11 @@ from flashnas.base.schema import convert
 from flashnas.base.yaml import read_yaml
 from flashnas.runs.layout import FRONT, yaml_text
 
+# of an entry, besides scores and what a search adds; expected: where full trainings rank
+EXPECTED_FIGURES = ("full_loss", "full_loss_sd", "expected_recall", "expected_recall_sd")
+FRONT_FIGURES = ("loss", "bits_per_byte", "latency_ms", "lower_ms", "upper_ms", "ttft_ms", "tpot_ms",
+                 "throughput_tok_s", "memory_gb", "params")
+
 
 @dataclass(frozen=True)
 class ForeignNetwork:

@@ -9,9 +9,11 @@ from typing import Any
 
 from flashnas.base.errors import RunError
 from flashnas.base.fingerprint import fingerprint
+from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.table import LatencyTable
 
-HINTS = {"space": "the run folder belongs to another space", "space_hash": "the run folder belongs to"
-                                                                           " another space",
+HINTS = {"space": "the run folder belongs to another space",
+         "space_hash": "the run folder belongs to another space",
          "bench": "the scores of the bench are others than then",
          "start_from": "the runs hold other networks than then"}
 
@@ -47,3 +49,16 @@ class Identity:
                 hint = f"; {HINTS[key]}" if key in HINTS else ""
                 raise RunError(f"{place}: question.{key} is {before.get(key)!r}, but this search asks"
                                f" {self.values.get(key)!r}{hint}; choose another --out or the same question")
+
+
+def table_hash(table: LatencyTable) -> str:
+    """Changes with any row of the table and with its calibration."""
+    return fingerprint([{kind: entry["sha256"] for kind, entry in table.meta["kinds"].items()},
+                        table.calibration])
+
+
+def table_facts(model: LatencyModel) -> dict[str, Any]:
+    """What run.yaml says of the table and of what answers by it."""
+    table = model.table
+    return {"name": table.name, "device": table.device.label or table.name, "stack": table.stack,
+            "mode": table.default_mode, "weights": model.dtype}

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -108,8 +108,8 @@ class RecordedRun:
     def objectives(self) -> tuple[str, ...]:
         """What the front is drawn for."""
         names = self.entry("objectives")
-        known = tuple(name for name in names if name in OBJECTIVES) if isinstance(names, list) else ()
-        return known if len(known) > 1 else DEFAULT
+        valid = tuple(name for name in names if name in OBJECTIVES) if isinstance(names, list) else ()
+        return valid if len(valid) > 1 else DEFAULT
 
     @property
     def further_objectives(self) -> tuple[str, ...]:
@@ -147,11 +147,11 @@ class RecordedRun:
         return self._once(self.trials[self.quality].notna()
                           & self.trials["state"].isin(SCORED)) if self.ranks_full else self.trained
 
-    def _once(self, wanted: pd.Series) -> pd.DataFrame:
-        """The wanted trials that have a latency, each network once."""
-        known = self.trials[wanted & self.trials["latency_ms"].notna()]
-        identity = known["hash"].where(known["hash"] != "", known["notation"])
-        return known[~identity.duplicated()]
+    def _once(self, mask: pd.Series) -> pd.DataFrame:
+        """The trials of a mask that have a latency, each network once."""
+        trials = self.trials[mask & self.trials["latency_ms"].notna()]
+        identity = trials["hash"].where(trials["hash"] != "", trials["notation"])
+        return trials[~identity.duplicated()]
 
     @functools.cached_property
     def answer(self) -> Answer | None:
@@ -203,9 +203,10 @@ class RecordedRun:
         value = self.entry("confidence")
         return float(value) if _is_number(value) else None
 
-    def write(self, out: Path) -> None:
+    def write(self, out: Path, files: Mapping[str, Any]) -> None:
         """Write a run that no search made, such as the answer to another question, into a folder, which is
-        created: its head, trials and front. It has no question of its own and is not continued."""
+        created: its head, trials and front, and further YAML files by name. It has no question of its own and
+        is not continued."""
         out.mkdir(parents=True, exist_ok=True)
         names = {item.name for item in dataclasses.fields(Trial)}
         figures: list[dict[str, Any]] = [{
@@ -214,7 +215,8 @@ class RecordedRun:
         with atomic_file(out / TRIALS) as part:
             TrialsTable().write([Trial(**values) for values in figures], part)
         write_front(out / FRONT, self.front)
-        write_atomic(out / CONFIG, yaml_text(self.config))
+        for name, content in (*files.items(), (CONFIG, self.config)):
+            write_atomic(out / name, yaml_text(content))
 
     def counts(self) -> dict[str, int]:
         """Trials by state, in a fixed order, zeros included."""

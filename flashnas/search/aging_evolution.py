@@ -34,12 +34,12 @@ class AgingEvolution(SearchAlgorithm):
         self.population_size = check_whole("aging-evolution: population", population, 1)
         self.tournament_size = check_whole("aging-evolution: tournament", tournament, 1)
         self.population: deque[Evaluation] = deque(maxlen=self.population_size)  # oldest first
-        self._asked = 0
+        self._drawn = 0
 
     def _propose(self, count: int) -> Iterator[Genotype]:
         for _ in range(count):
-            initial = self._asked < self.population_size
-            self._asked += 1
+            initial = self._drawn < self.population_size
+            self._drawn += 1
             if initial or not self.population:
                 yield self.draw_fresh(lambda: self.space.sample(self.rng))
             else:
@@ -59,7 +59,7 @@ class AgingEvolution(SearchAlgorithm):
         return standings([self.point(member) for member in self.population]).tolist()
 
     def _take_in(self, evaluation: Evaluation) -> None:
-        self._asked += 1  # it takes the place of a random member of the first population
+        self._drawn += 1  # it takes the place of a random member of the first population
         self._learn(evaluation)
 
     def _learn(self, evaluation: Evaluation) -> None:

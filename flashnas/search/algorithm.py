@@ -68,12 +68,12 @@ class Evaluation:
     """What came of one candidate, as an algorithm learns it: the genotype itself and minimised values.
 
     It is not a Trial: trials lie in a room above, hold the encoding of a genotype, and much that no algorithm
-        reads.
+    reads.
 
     loss: nats per token, or the negative of an accuracy that was asked for in its place; lower is better.
-        latency_ms:
-    of the fitted network. values: all objectives of `Goals`, where set. feasible: some width meets the
-    budgets (an infeasible candidate is never evaluated). failed: the evaluation ended without a score.
+    latency_ms: of the fitted network. values: all objectives of `Goals`, where set. feasible: some width
+    meets the budgets (an infeasible candidate is never evaluated). failed: the evaluation ended without a
+    score.
     """
 
     genotype: Any
@@ -240,8 +240,7 @@ class SearchAlgorithm(ABC):
 
         After half of the tries the last candidate is mutated instead, which leaves an exhausted neighbourhood
         and never increases the distance to the budget. An enumerable space is then listed. Without a fresh
-        candidate the result
-        is, in this order: feasible and not pending, infeasible and not pending, any.
+        candidate the result is, in this order: feasible and not pending, infeasible and not pending, any.
         """
         current: Genotype | None = None
         best: Genotype | None = None

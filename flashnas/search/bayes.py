@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,9 +25,8 @@ from flashnas.search.algorithm import (
     SearchAlgorithm,
     check_whole,
 )
-from flashnas.search.improvement import expected_hypervolume_improvement
+from flashnas.search.loss_model import LossModel, Posterior, Scale, features_of
 from flashnas.search.pareto import non_dominated, subsample_history
-from flashnas.search.surrogate import Surrogate
 from flashnas.space import SearchSpace
 
 SAMPLE = 256             # random genotypes that fix the scale of the features and the reference latency
@@ -43,45 +41,15 @@ WIDE_REFERENCE = 90      # .. where published trainings foretell them, so that t
 REFERENCE = 50
 
 
-@dataclass
-class Posterior:
-    """Predictions for N candidates: trained qualities [K] as means [N] and covariances [N, N], known ones [N,
-    J].
-
-    Points and references have the trained qualities first.
-    """
-
-    means: list[np.ndarray]
-    covariances: list[np.ndarray]
-    known: np.ndarray
-    noises: list[float]      # variance of one observation, of each quality
-    costs: np.ndarray        # of a training of each [N], by which its gain is divided
-
-    def gain(self, points: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        """Expected hypervolume improvement [N]."""
-        sds = [np.sqrt(np.maximum(np.diag(covariance), 0.0)) for covariance in self.covariances]
-        return expected_hypervolume_improvement(np.column_stack([*self.means, self.known]),
-                                         np.column_stack([*sds, np.zeros_like(self.known)]), points,
-                                                reference)
-
-    def condition_on_mean(self, index: int, points: np.ndarray) -> np.ndarray:
-        """Observe the candidate at its means: shrink the covariances, return the points with it."""
-        for covariance, noise in zip(self.covariances, self.noises, strict=True):
-            column = covariance[:, index].copy()
-            covariance -= np.outer(column, column) / (column[index] + noise + 1e-12)
-        return np.vstack([points, [*(mean[index] for mean in self.means), *self.known[index]]])
-
-
 class Bayes(SearchAlgorithm):
     """A Gaussian process for each trained quality, expected hypervolume improvement, a pool of fresh
     candidates.
 
     The first `initial` candidates spread over the latencies. Then a cycle's candidates are chosen one after
-    another as
-    a kriging believer: each pick counts as observed at its mean, which leaves the mean as it is, shrinks the
-    variance around it and moves the front. The pool (about `pool` genotypes): half random, half mutants of
-    the front and of the best, then mutants of the pool's best. Failed candidates get the worst loss modelled,
-    so that similar ones are avoided.
+    another as a kriging believer: each pick counts as observed at its mean, which leaves the mean as it is,
+    shrinks the variance around it and moves the front. The pool (about `pool` genotypes): half random, half
+    mutants of the front and of the best, then mutants of the pool's best. Failed candidates get the worst
+    loss modelled, so that similar ones are avoided.
     """
 
     name = "bayes"
@@ -91,27 +59,26 @@ class Bayes(SearchAlgorithm):
         super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals)
         self.initial = check_whole("bayes: initial", initial, 2)
         self.pool_size = check_whole("bayes: pool", pool, 8)
-        self._asked = 0
+        self._drawn = 0
         self._design: list[Genotype] = []                # the next candidates before there is a model
         self._row = functools.lru_cache(maxsize=REMEMBERED)(self._row_of)
-        self._models: list[Surrogate] = []               # the last ones whose hyper-parameters were fitted
-        self._modelled = 0                               # candidates known when that was
+        self._fitted_model: LossModel | None = None      # the last one whose hyper-parameters were fitted
+        self._modelled = 0                               # trained candidates when that was
         self._trained: list[Evaluation] = []             # those within the budgets, ..
         self._values: list[tuple[float, ...] | None] = []  # .. their qualities, None for a failed one, ..
-        self._exact: list[tuple[float, ...]] = []        # .. and their known objectives
-        self._scaling: tuple[np.ndarray, np.ndarray] | None = None
+        self._exact: list[tuple[float, ...]] = []        # .. and their exact objectives
         self._sampled: list[Genotype] | None = None
 
     def _take_in(self, evaluation: Evaluation) -> None:
-        self._asked += 1  # it takes the place of a random candidate at the start
+        self._drawn += 1  # it takes the place of a random candidate at the start
         self._learn(evaluation)
 
     def _learn(self, evaluation: Evaluation) -> None:
-        """Keep its values; the surrogate is fitted when a cycle is asked for."""
+        """Keep its values; the model is fitted when a cycle is asked for."""
         if evaluation.feasible:
             self._trained.append(evaluation)
             self._values.append(self._qualities(evaluation) if evaluation.complete else None)
-            self._exact.append(self._known(evaluation.genotype))
+            self._exact.append(self._exact_of(evaluation.genotype))
 
     def _relearn(self, place: int, before: Evaluation, evaluation: Evaluation) -> None:
         if before.feasible:
@@ -121,8 +88,8 @@ class Bayes(SearchAlgorithm):
 
     def _propose(self, count: int) -> Iterator[Genotype]:
         complete = sum(values is not None for values in self._values)
-        random = count if complete < 2 else min(max(self.initial - self._asked, 0), count)
-        self._asked += count
+        random = count if complete < 2 else min(max(self.initial - self._drawn, 0), count)
+        self._drawn += count
         for _ in range(random):
             yield self._start()
         if random < count:
@@ -130,9 +97,8 @@ class Bayes(SearchAlgorithm):
 
     def _start(self) -> Genotype:
         """The next candidate before there is a model. Of DESIGN times `initial` random ones, cut into
-        `initial` ranges
-        of latency, each range gives the network with the most parameters: they spread over the front, and
-        size is what most often lowers a loss."""
+        `initial` ranges of latency, each range gives the network with the most parameters: they spread over
+        the front, and size is what most often lowers a loss."""
         for genotype in () if self.prior is None else self.prior.best:
             if self.fresh(genotype):
                 return genotype
@@ -154,25 +120,25 @@ class Bayes(SearchAlgorithm):
         """Of its network; 0 where a foreign network does not say."""
         return float(getattr(self.fitted(genotype)[0], "params", None) or 0)
 
-    # -- choosing a batch
+    # -- choosing a batch ------------------------------------------------------------------------------------
 
     def _choose(self, count: int) -> Iterator[Genotype]:
-        known = np.zeros((self._trained_count, len(self._trained)))
-        known[0] = self._expected([evaluation.genotype for evaluation in self._trained])
-        rest = [_modelled([None if values is None else values[k] - known[k, i]
+        offsets = np.zeros((self._trained_count, len(self._trained)))
+        offsets[0] = self._expected([evaluation.genotype for evaluation in self._trained])
+        rest = [_modelled([None if values is None else values[k] - offsets[k, i]
                            for i, values in enumerate(self._values)]) for k in range(self._trained_count)]
-        losses = [column + known[k] for k, column in enumerate(rest)]
-        surrogates = self._surrogates(self._trained, rest)
+        losses = [column + offsets[k] for k, column in enumerate(rest)]
+        model = self._model(rest)
         points = np.array([[*values, *exact] for values, exact in zip(self._values, self._exact, strict=True)
                            if values is not None])
-        reference = self._reference(losses, surrogates, points[:, self._trained_count:])
+        reference = self._reference(losses, model, points[:, self._trained_count:])
         pending = [g for g in self.pending if self.feasible(g)]
-        pool = self._pool(surrogates, points, reference)
+        pool = self._pool(model, points, reference)
         for _ in range(count - len(pool)):
             yield self.draw_fresh(lambda: self.space.sample(self.rng))
         if not pool:
             return
-        posterior = self._posterior(surrogates, [*pending, *pool])
+        posterior = self._posterior(model, [*pending, *pool])
         for index in range(len(pending)):
             points = posterior.condition_on_mean(index, points)
         open_ = np.arange(len(pending) + len(pool)) >= len(pending)
@@ -184,51 +150,46 @@ class Bayes(SearchAlgorithm):
             points = posterior.condition_on_mean(index, points)
             yield pool[index - len(pending)]
 
-    def _surrogates(self, trained: Sequence[Evaluation], losses: Sequence[np.ndarray]) -> list[Surrogate]:
-        """A model of each quality, fitted to a part of a long history."""
-        part = subsample_history(np.column_stack([*losses, self._exact]), MODELLED)
-        rows = self._scaled([trained[i].genotype for i in part])
-        same = bool(self._models) and ALWAYS_FITTED < len(trained) < GROWTH * self._modelled
-        found = [Surrogate(rows, column[part], seed=self.seed, like=self._models[k] if same else None)
-                 for k, column in enumerate(losses)]
-        if not same:
-            self._models, self._modelled = found, len(trained)
-        return found
+    def _model(self, columns: Sequence[np.ndarray]) -> LossModel:
+        """Fitted to a part of a long history."""
+        count = len(self._trained)
+        part = subsample_history(np.column_stack([*columns, self._exact]), MODELLED)
+        like = self._fitted_model if ALWAYS_FITTED < count < GROWTH * self._modelled else None
+        model = LossModel(self._scaled([self._trained[i].genotype for i in part]),
+                          [column[part] for column in columns], seed=self.seed, like=like)
+        if like is None:
+            self._fitted_model, self._modelled = model, count
+        return model
 
-    def _reference(self, losses: Sequence[np.ndarray], surrogates: Sequence[Surrogate], known: np.ndarray,
-                   ) -> np.ndarray:
-        """Where gains end. Of a known objective: a tenth of the range beyond the highest value in the space.
-        Of a
-        modelled loss: what half of random candidates are expected to reach, and at least a tenth of the range
-        beyond the best. With the worst loss in its place, nearly all gain would lie at the fast end of the
-        front."""
+    def _reference(self, losses: Sequence[np.ndarray], model: LossModel, exact: np.ndarray) -> np.ndarray:
+        """Where gains end. Of an exact objective: a tenth of the range beyond the highest value in the space.
+        Of a modelled loss: what half of random candidates are expected to reach, and at least a tenth of the
+        range beyond the best. With the worst loss in its place, nearly all gain would lie at the fast end of
+        the front."""
         sample = self._sample()
-        sampled = np.array([self._known(g) for g in sample]).reshape(len(sample), known.shape[1])
+        sampled = np.array([self._exact_of(g) for g in sample]).reshape(len(sample), exact.shape[1])
         corner = []
-        for k, (column, surrogate) in enumerate(zip(losses, surrogates, strict=True)):
+        for k, (column, process) in enumerate(zip(losses, model.processes, strict=True)):
             level = float(column.min() + 0.1 * np.ptp(column))
             if sample:
-                expected = surrogate.predict_mean(self._scaled(sample)) + (self._expected(sample)
-                                                                           if k == 0 else 0.0)
+                expected = process.predict_mean(self._scaled(sample))
+                expected += self._expected(sample) if k == 0 else 0.0
                 level = max(level, float(np.percentile(expected, REFERENCE if self.prior is None
                                                        else WIDE_REFERENCE)))
             corner.append(level)
-        corner += [column.max() + 0.1 * np.ptp(column) for column in np.concatenate([known, sampled]).T]
+        corner += [column.max() + 0.1 * np.ptp(column) for column in np.concatenate([exact, sampled]).T]
         return np.array(corner) + 1e-9 * np.abs(corner)
 
-    def _posterior(self, surrogates: Sequence[Surrogate], genotypes: Sequence[Genotype]) -> Posterior:
-        rows = self._scaled(genotypes)
-        predictions = [surrogate.predict(rows) for surrogate in surrogates]
-        means, covariances = [mean for mean, _ in predictions], [covariance for _, covariance in predictions]
-        costs = np.ones(len(genotypes))
+    def _posterior(self, model: LossModel, genotypes: Sequence[Genotype]) -> Posterior:
+        posterior = model.posterior(self._scaled(genotypes),
+                                    [self._expected(genotypes), *[0.0] * (self._trained_count - 1)],
+                                    np.array([self._exact_of(g) for g in genotypes]
+                                             ).reshape(len(genotypes), -1))
         if self.prior is not None:
             networks = [self.fitted(g)[0] for g in genotypes]
-            means[0] = means[0] + self._expected(genotypes)
-            covariances[0] = covariances[0] + np.diag(self.prior.moves_of(networks)**2)
-            costs = np.array([self.prior.cost_of(network) for network in networks])
-        return Posterior(means, covariances,
-                         np.array([self._known(g) for g in genotypes]).reshape(len(genotypes), -1),
-                       [surrogate.noise for surrogate in surrogates], costs)
+            posterior.covariances[0] += np.diag(self.prior.moves_of(networks)**2)
+            posterior.costs = np.array([self.prior.cost_of(network) for network in networks])
+        return posterior
 
     def _expected(self, genotypes: Sequence[Genotype]) -> np.ndarray:
         """What is known of the first quality without any training [N]: the models see the rest alone."""
@@ -236,10 +197,9 @@ class Bayes(SearchAlgorithm):
             return np.zeros(len(genotypes))
         return self.prior.value_of([self.fitted(genotype)[0] for genotype in genotypes])
 
-    # -- the pool
+    # -- the pool --------------------------------------------------------------------------------------------
 
-    def _pool(self, surrogates: Sequence[Surrogate], points: np.ndarray,
-              reference: np.ndarray) -> list[Genotype]:
+    def _pool(self, model: LossModel, points: np.ndarray, reference: np.ndarray) -> list[Genotype]:
         """Fresh, feasible, distinct genotypes; may be empty in an exhausted space."""
         pool: dict[Genotype, None] = {}
         if self.prior is not None:
@@ -254,7 +214,7 @@ class Bayes(SearchAlgorithm):
             candidates = list(pool)
             if not candidates:
                 break
-            gain = self._posterior(surrogates, candidates).gain(points, reference)
+            gain = self._posterior(model, candidates).gain(points, reference)
             top = np.argsort(-gain, kind="stable")[:RECENT_GOOD]
             self._fill(pool, self.pool_size // 8, [candidates[int(i)] for i in top])
         return list(pool)
@@ -275,7 +235,7 @@ class Bayes(SearchAlgorithm):
             else:
                 pool[genotype] = None
 
-    # -- objectives
+    # -- objectives ------------------------------------------------------------------------------------------
 
     @property
     def _trained_count(self) -> int:
@@ -287,7 +247,7 @@ class Bayes(SearchAlgorithm):
         return point[:1] if self.goals is None else tuple(
             value for value, known in zip(point, self.goals.known, strict=True) if not known)
 
-    def _known(self, genotype: Genotype) -> tuple[float, ...]:
+    def _exact_of(self, genotype: Genotype) -> tuple[float, ...]:
         """The objectives of a feasible genotype that need no training."""
         architecture, latency_ms = self.fitted(genotype)
         if self.goals is None:
@@ -295,15 +255,11 @@ class Bayes(SearchAlgorithm):
         assert architecture is not None
         return self.goals.known_of(architecture)
 
-    # -- features
+    # -- features --------------------------------------------------------------------------------------------
 
     def _row_of(self, genotype: Genotype) -> np.ndarray:
-        """The space's features, log hidden size and log parameters; for a feasible genotype."""
-        network = self.fitted(genotype)[0]
-        # a foreign network may lack them
-        sizes = [getattr(network, name, None) for name in ("hidden", "params")]
-        logs = [np.log(size) if size else 0.0 for size in sizes]
-        return np.array([*self.space.features(genotype), *logs], dtype=np.float64)
+        """Of a feasible genotype."""
+        return features_of(self.space, genotype, self.fitted(genotype)[0])
 
     def _sample(self) -> list[Genotype]:
         """Random feasible genotypes, drawn once per search: a sample of the space."""
@@ -312,18 +268,19 @@ class Bayes(SearchAlgorithm):
             self._sampled = [g for g in (self.space.sample(rng) for _ in range(SAMPLE)) if self.feasible(g)]
         return self._sampled
 
+    @functools.cached_property
+    def _scale(self) -> Scale:
+        """By the sample and what was complete when it was needed first."""
+        return Scale(np.stack([self._row(g) for g in
+                               [*self._sample(), *(e.genotype for e in self.complete())]]))
+
     def _scaled(self, genotypes: Sequence[Genotype]) -> np.ndarray:
-        """[N, D]: features shifted and scaled so that they lie about within 0..1 in the space."""
-        if self._scaling is None:
-            rows = np.stack([self._row(g) for g in [*self._sample(), *(e.genotype for e in self.complete())]])
-            span = np.ptp(rows, axis=0)
-            self._scaling = rows.min(axis=0), np.where(span > 1e-12, span, 1.0)
-        low, span = self._scaling
-        return (np.stack([self._row(g) for g in genotypes]) - low) / span
+        """Features [N, D], about within 0..1 in the space."""
+        return self._scale(np.stack([self._row(g) for g in genotypes]))
 
 
 def _modelled(losses: Sequence[float | None]) -> np.ndarray:
-    """Losses [N] for the surrogate: failures (None) at the worst, stragglers drawn in to 3 interquartile
+    """Losses [N] for the model: failures (None) at the worst, stragglers drawn in to 3 interquartile
     ranges."""
     seen = np.array([loss for loss in losses if loss is not None], dtype=np.float64)
     low, high = np.percentile(seen, [25, 75])

@@ -43,22 +43,19 @@ class Forecast:
     @property
     def sd(self) -> np.ndarray:
         """Standard deviations [N]."""
-        found: np.ndarray = np.sqrt(np.diag(self.scale) * self.freedom / (self.freedom - 2))
-        return found
+        return np.asarray(np.sqrt(np.diag(self.scale) * self.freedom / (self.freedom - 2)))
 
     def below(self, level: np.ndarray) -> np.ndarray:
         """Probability [N] that each final loss is below its level [N]; an infinite level gives 1."""
         z = (level - self.mean) / np.sqrt(np.diag(self.scale))
-        found: np.ndarray = stdtr(self.freedom, z)
-        return found
+        return np.asarray(stdtr(self.freedom, z))
 
     def below_each_other(self) -> np.ndarray:
         """Probability [N, N] that the final loss of the first is below that of the second; 1/2 on the
         diagonal."""
         variance = np.diag(self.scale)
         spread = np.sqrt(np.maximum(variance[:, None] + variance[None, :] - 2 * self.scale, 1e-24))
-        found: np.ndarray = stdtr(self.freedom, (self.mean[None, :] - self.mean[:, None]) / spread)
-        return found
+        return np.asarray(stdtr(self.freedom, (self.mean[None, :] - self.mean[:, None]) / spread))
 
 
 def forecast(paused: Sequence[Curve], finished: Sequence[Curve], tokens: int) -> Forecast:
@@ -73,13 +70,13 @@ def forecast(paused: Sequence[Curve], finished: Sequence[Curve], tokens: int) ->
         In the order of `paused`, which must not be empty.
     """
     pause = paused[0][-1][0]
-    known = [found for curve in finished if (found := _cut(curve, pause)) is not None]
+    cuts = [cut for curve in finished if (cut := _cut(curve, pause)) is not None]
     share = pause / tokens
-    seen = np.array([_features(cut) for cut, _ in known]).reshape(len(known), 2)
-    asked = np.array([_features(curve) for curve in paused])
-    centre = np.concatenate([seen, asked]).mean(axis=0)
-    rows, asked_rows = (np.column_stack([np.ones(len(part)), part - centre]) for part in (seen, asked))
-    drops = np.array([final - cut[-1][1] for cut, final in known])
+    seen = np.array([_features(cut) for cut, _ in cuts]).reshape(len(cuts), 2)
+    features = np.array([_features(curve) for curve in paused])
+    centre = np.concatenate([seen, features]).mean(axis=0)
+    rows, paused_rows = (np.column_stack([np.ones(len(part)), part - centre]) for part in (seen, features))
+    drops = np.array([final - cut[-1][1] for cut, final in cuts])
 
     noise = NOISE_NATS * (1 - share)
     prior = np.array([-DROP_NATS * (1 - share), 0.0, 0.0])
@@ -87,11 +84,11 @@ def forecast(paused: Sequence[Curve], finished: Sequence[Curve], tokens: int) ->
     precision = np.diag(spread**-2) + rows.T @ rows
     covariance = np.linalg.inv(precision)
     weights = covariance @ (prior / spread**2 + rows.T @ drops)
-    freedom = NOISE_TRAININGS + len(known)
+    freedom = NOISE_TRAININGS + len(cuts)
     misfit = drops - rows @ weights
     squares = NOISE_TRAININGS * noise**2 + misfit @ misfit + ((weights - prior) ** 2 / spread**2).sum()
-    scale = squares / freedom * (np.eye(len(asked)) + asked_rows @ covariance @ asked_rows.T)
-    return Forecast(asked[:, 0] + asked_rows @ weights, scale, freedom)
+    scale = squares / freedom * (np.eye(len(features)) + paused_rows @ covariance @ paused_rows.T)
+    return Forecast(features[:, 0] + paused_rows @ weights, scale, freedom)
 
 
 def meaningful_from(finished: Sequence[Curve], *, least: float) -> int | None:
@@ -105,12 +102,12 @@ def meaningful_from(finished: Sequence[Curve], *, least: float) -> int | None:
     Returns:
         None if that holds at the end of the curves only.
     """
-    found = None
+    first = None
     for tokens, correlation in reversed(rank_correlations(finished)):
         if not correlation >= least:
             break
-        found = tokens
-    return found
+        first = tokens
+    return first
 
 
 def rank_correlations(finished: Sequence[Curve]) -> list[tuple[int, float]]:

@@ -6,10 +6,9 @@ negative.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
 
-from flashnas.base.errors import ConfigError
 from flashnas.base.hints import one_of
 from flashnas.latency.metrics import LARGER_IS_BETTER, METRICS
 from flashnas.proxy.tasks import SCORES
@@ -21,23 +20,26 @@ QUALITY = ("loss", FULL)              # of which a search has one
 # known after training only; the others come exactly from the table or evidence
 TRAINED = ("loss", FULL, *SCORES)
 OBJECTIVES = (*TRAINED, RECALL, *METRICS)
-MOST = 4                              # with more, nearly every network is on the front
+MAX_OBJECTIVES = 4                    # with more, nearly every network is on the front
 _MAXIMISED = (*SCORES, RECALL, *LARGER_IS_BETTER)
 
 
-def check_objectives(names: Sequence[str], place: str = "search.objectives") -> tuple[str, ...]:
-    """The names, trained ones first; raises ConfigError that begins with the place, for an unknown or
-    repeated name, or too few of a kind."""
+def check_objectives(names: Sequence[str], refuse: Callable[[str], NoReturn]) -> tuple[str, ...]:
+    """The names, trained ones first.
+
+    refuse: raises an error for a rule, such as `must be 2 to 4 names; got loss`: an unknown or repeated name,
+    or too few of a kind.
+    """
     for name in names:
         if name not in OBJECTIVES:
-            raise ConfigError(one_of(place, name, OBJECTIVES))
+            refuse(one_of("", name, OBJECTIVES).strip())
         if list(names).count(name) > 1:
-            raise ConfigError(f"{place} names {name!r} twice")
-    if not 2 <= len(names) <= MOST:
-        raise ConfigError(f"{place} must be 2 to {MOST} names, such as loss,latency_ms; got"
-                          f" {','.join(names) or 'none'}")
+            refuse(f"names {name!r} twice")
+    if not 2 <= len(names) <= MAX_OBJECTIVES:
+        refuse(f"must be 2 to {MAX_OBJECTIVES} names, such as loss,latency_ms; got"
+               f" {','.join(names) or 'none'}")
     if not any(name in TRAINED for name in names):
-        raise ConfigError(f"{place} needs a trained quality ({', '.join(TRAINED)}); got {','.join(names)}")
+        refuse(f"needs a trained quality ({', '.join(TRAINED)}); got {','.join(names)}")
     return tuple(sorted(names, key=lambda name: name not in TRAINED))
 
 

@@ -1,14 +1,13 @@
 """Optuna's samplers over the space's encoding, `nsga2` and `tpe`, in a study in memory.
 
 The first candidates, of which a sampler has yet to learn, are drawn from the space. A uniform draw of the
-encoding is
-another distribution: over `nemotron_flash` it gives deeper and worse networks (benchmarks/search.py).
+encoding is another distribution: over `nemotron_flash` it gives deeper and worse networks
+(benchmarks/search.py).
 
 Objectives are (loss, latency_ms) or those of the goals; a candidate that no width fits violates the
 constraint `budget` (Optuna 5: <= 0 is feasible) and a failed one is a FAIL trial. A draw outside the budget,
-or one that was seen before,
-costs nothing: it is dropped (FAIL) and drawn again, since such draws would fill NSGA-II's generations and
-    TPE's start.
+or one that was seen before, costs nothing: it is dropped (FAIL) and drawn again, since such draws would fill
+NSGA-II's generations and TPE's start.
 """
 
 from __future__ import annotations

@@ -26,12 +26,12 @@ def non_dominated(points: Points) -> npt.NDArray[np.bool_]:
         mask[1:] = unique[1:, 1] < np.minimum.accumulate(unique[:, 1])[:-1]
         return mask[inverse.reshape(-1)]
     front = np.empty_like(unique)
-    found = 0
+    size = 0
     mask = np.zeros(len(unique), dtype=bool)
     for i, point in enumerate(unique):  # in lexicographic order: only an earlier point can dominate
-        if not (front[:found] <= point).all(axis=1).any():
-            front[found] = point
-            found += 1
+        if not (front[:size] <= point).all(axis=1).any():
+            front[size] = point
+            size += 1
             mask[i] = True
     return mask[inverse.reshape(-1)]
 

@@ -68,9 +68,8 @@ def front_chances(expected: Forecast, costs_NJ: np.ndarray, finished_FM: np.ndar
     costly.
 
     Over the finished networks it is exact. The other candidates of the cycle are taken one at a time, and the
-    smallest
-    of these probabilities is the result: an upper bound, which drops nobody whom the joint probability would
-        keep.
+    smallest of these probabilities is the result: an upper bound, which drops nobody whom the joint
+    probability would keep.
     """
     cheaper_NF = (finished_FM[None, :, 1:] <= costs_NJ[:, None, :]).all(axis=2)
     level = np.where(cheaper_NF, finished_FM[None, :, 0], np.inf).min(axis=1, initial=np.inf)
@@ -78,5 +77,4 @@ def front_chances(expected: Forecast, costs_NJ: np.ndarray, finished_FM: np.ndar
     cheaper_NN = (costs_NJ[None, :, :] <= costs_NJ[:, None, :]).all(axis=2) & ~np.eye(len(costs_NJ),
                                                                                       dtype=bool)
     among = np.where(cheaper_NN, expected.below_each_other(), 1.0).min(axis=1)
-    found: np.ndarray = np.minimum(alone, among)
-    return found
+    return np.asarray(np.minimum(alone, among))

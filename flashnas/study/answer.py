@@ -20,15 +20,11 @@ def answer_of(foresight: Foresight, front: Sequence[Trial], baselines: Sequence[
               networks: Mapping[str, Architecture], *, min_recall: float, budget_ms: float | None,
               before: str,
               untrained: Sequence[Architecture] = ()) -> Answer:
-    """The answer that a front gives.
+    """The answer that a front gives, its trials fastest first.
 
     Args:
-        foresight: of the search.
-        front: its trials, fastest first.
         baselines: trials of the pure stacks.
         networks: by hash.
-        min_recall: floor that the recommendation keeps.
-        budget_ms: limit on the latency, or None.
         before: notation of what published trainings alone recommend.
         untrained: networks of which a training might change the answer.
     """

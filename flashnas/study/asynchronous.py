@@ -68,7 +68,7 @@ class Asynchronous(State):
 
     def _begin(self) -> None:
         """Queue the baselines, take over what is known, and queue what was proposed and has not ended."""
-        recorded = self.folder.asked()
+        recorded = self.folder.proposals()
         if recorded:  # the draws of another seed: the old ones would propose the same again
             fresh = np.random.SeedSequence([self.question.config.seed, len(recorded)]).generate_state(1)
             self.algorithm = self.question.algorithm(int(fresh[0]))
@@ -78,7 +78,7 @@ class Asynchronous(State):
         if recorded:
             self._restore(recorded)
         else:
-            first = list(dict.fromkeys([*self.expected(), *self.refits()]))
+            first = list(dict.fromkeys([*self.expected(), *self.resized()]))
             self._propose(first[:self.question.config.trials], pending=False)
         self._begun = True
 
@@ -119,7 +119,7 @@ class Asynchronous(State):
         candidates = [self.candidate(genotype, number, pending=pending)
                       for number, genotype in enumerate(genotypes, start=self._number + 1)]
         self._number += len(candidates)
-        self.folder.record_asked([Proposal(number=candidate.number, genotype=self.question.space.encode(
+        self.folder.record_proposals([Proposal(number=candidate.number, genotype=self.question.space.encode(
             candidate.genotype)) for candidate in candidates])
         for candidate in candidates:
             self.idle = 0 if self._admit(candidate) else self.idle + 1

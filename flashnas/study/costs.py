@@ -27,8 +27,8 @@ def load_costs(config: SearchConfig, table: str | LatencyTable | CostFunction | 
     """
     if isinstance(table, str | LatencyTable):
         loaded = table if isinstance(table, LatencyTable) else LatencyTable.load(table)
-        asked = load_workload(config.workload if workload is None else workload).with_weights(config.weights)
-        return TableCosts(LatencyModel(loaded, asked, mode=config.mode))
+        workload = load_workload(config.workload if workload is None else workload)
+        return TableCosts(LatencyModel(loaded, workload.with_weights(config.weights), mode=config.mode))
     if config.confidence is not None:
         raise ConfigError("search.confidence needs a latency table; got table=None or a function")
     if config.weights is not None:

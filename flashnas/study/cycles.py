@@ -46,16 +46,16 @@ class Cycles(State):
         """Each is drawn when the one before has ended."""
         yield self.baselines()
         self.start_from_bench()
-        yield self.drawn(self.expected()[:self._wanted], pending=False)
-        left = self.refits()
-        while left and self._wanted:
-            drawn, left = left[:self._wanted], left[self._wanted:]
+        yield self.drawn(self.expected()[:self._left], pending=False)
+        left = self.resized()
+        while left and self._left:
+            drawn, left = left[:self._left], left[self._left:]
             yield self.drawn(drawn, pending=False)
-        while count := self._wanted:
+        while count := self._left:
             yield self.drawn(self.ask(count), pending=True)
 
     @property
-    def _wanted(self) -> int:
+    def _left(self) -> int:
         """How many candidates the next cycle has; 0 when enough are evaluated or the space is exhausted."""
         config = self.question.config
         return 0 if self.exhausted else max(0, min(config.cycle_size, config.trials - self.record.evaluated))

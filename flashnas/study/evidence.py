@@ -40,11 +40,8 @@ def foresight_of(config: SearchConfig, space: Any, fitter: Any, recipe: Recipe |
                  note: Callable[[str], None]) -> Foresight:
     """The models of a search, and the network to which its standard deviations are taken.
 
-    Args:
-        config, space, fitter: of the search.
-        recipe: of its short trainings; None: nothing is trained.
-        note: receives a line where short trainings say nothing to the model, and where own trainings
-            contradict.
+    note receives a line where short trainings say nothing to the model, and where own trainings contradict.
+    recipe: None: nothing is trained.
 
     Raises:
         ConfigError: the file of own trainings is wrong.

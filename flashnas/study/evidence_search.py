@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -21,22 +21,13 @@ from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.search.pareto import non_dominated
 from flashnas.space import OperatorSpace
+from flashnas.study.foresight import Foresight
 
 CANDIDATES = 8000        # genotypes that are looked at
 FIRST, EACH = 2500, 1100  # random ones at the start, and mutants in each round
 BEST = 24                # lowest values whose mutants are tried, beside those of the front
 PESSIMISM = 1.0          # standard deviations that are added to the mean where networks are ranked
 QUIET_ROUNDS = 2         # rounds without a better front, after which the search ends
-
-
-class Expectations(Protocol):
-    """What a search without training needs of `flashnas.study.foresight.Foresight`."""
-
-    def expected(self, networks: Sequence[Architecture]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean [N] of the full loss, and the standard deviation of its difference to the reference [N]."""
-
-    def recalls(self, networks: Sequence[Architecture]) -> np.ndarray:
-        """Recall of each network [N] less that of the transformer of its training."""
 
 
 @dataclass(frozen=True)
@@ -91,21 +82,14 @@ class Foretold:
         if len(places) <= count:
             return list(places)
         latencies = self.latency_ms[list(places)]
-        wanted = np.linspace(latencies[0], latencies[-1], count)
-        return [places[i] for i in sorted({int(np.abs(latencies - value).argmin()) for value in wanted})]
+        levels = np.linspace(latencies[0], latencies[-1], count)
+        return [places[i] for i in sorted({int(np.abs(latencies - value).argmin()) for value in levels})]
 
 
-def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight: Expectations, *, seed: int,
+def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight: Foresight, *, seed: int,
                        min_recall: float | None, candidates: int = CANDIDATES) -> Foretold:
-    """Evolution on the expected full loss and the latency; deterministic for a seed.
-
-    Args:
-        space, fitter: genotypes, and their largest network within the budgets.
-        foresight: the models.
-        seed: of all draws.
-        min_recall: floor that the front keeps; the front without it is searched, too.
-        candidates: genotypes to look at, at most.
-    """
+    """Evolution on the expected full loss and the latency; deterministic for a seed. The front with the
+    recall is searched, and that without a floor. candidates: genotypes to look at, at most."""
     rng = np.random.default_rng([seed, 1])
     fitted: dict[Any, tuple[Architecture, float]] = {}
     seen: set[Any] = set()
@@ -142,7 +126,7 @@ def _mutant(space: OperatorSpace[Any], parents: Sequence[Any], rng: np.random.Ge
     return space.mutate(parents[int(rng.integers(len(parents)))], rng)
 
 
-def _scored(fitted: dict[Any, tuple[Architecture, float]], foresight: Expectations,
+def _scored(fitted: dict[Any, tuple[Architecture, float]], foresight: Foresight,
             before: Foretold | None) -> Foretold:
     """All that was found; what was scored before is not scored again."""
     start = 0 if before is None else len(before.networks)
@@ -207,12 +191,12 @@ def pure_stacks(space: OperatorSpace[Any], fitter: Fitter[Any],
 def _fitting(fitter: Fitter[Any], some: Sequence[tuple[str, Architecture]]) -> list[tuple[str, Architecture]]:
     """Those within the budgets, with the recall that is asked for."""
     if fitter.allowed is not None:
-        some = [one for one in some if fitter.allowed(one[1])]
+        some = [pair for pair in some if fitter.allowed(pair[1])]
     if all(budget.metric == "latency_ms" for budget in fitter.budgets):
         latencies = fitter.costs.latencies([network for _, network in some])
-        return [one for one, latency_ms in zip(some, latencies, strict=True)
+        return [pair for pair, latency_ms in zip(some, latencies, strict=True)
                 if latency_ms is not None and fitter.fits({"latency_ms": latency_ms})]
-    return [one for one in some if fitter.fits_network(one[1])]
+    return [pair for pair in some if fitter.fits_network(pair[1])]
 
 
 @functools.lru_cache(maxsize=65_536)

@@ -12,7 +12,7 @@ from flashnas.executors.job import Job, evaluator_name, run_job
 from flashnas.executors.local import InProcess
 from flashnas.study.checks import any_network
 from flashnas.study.config import SearchConfig
-from flashnas.study.identity import identity_of
+from flashnas.study.opening import identity_of
 from flashnas.study.question import Question
 
 
@@ -43,18 +43,6 @@ def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
     executor = make_executor(config.executor, work, config.executor_options)
     executor.check(job)
     return executor
-
-
-def side_by_side(question: Question, executor: Executor, note: Callable[[str], None]) -> int:
-    """How many workers evaluate at one time. A cycle keeps no more of them busy than it has candidates, which
-    is noted where their number is known."""
-    workers, size = executor.workers, question.config.cycle_size
-    if question.config.asynchronous or workers <= size:
-        return workers
-    if executor.shown_workers == workers:
-        note(f"cycles of {size} candidates keep at most {size} of {workers} workers busy; --cycle-size"
-             f" {workers} or --asynchronous keeps all")
-    return size
 
 
 def _check_without_workers(config: SearchConfig, job: Job) -> None:

@@ -7,34 +7,20 @@ import dataclasses
 import time
 from typing import Any
 
+import numpy as np
+
+from flashnas.base.errors import RunError
 from flashnas.executors import Executor
 from flashnas.runs.answer import Answer
+from flashnas.runs.front import EXPECTED_FIGURES, FRONT_FIGURES, FrontEntry, recorded
 from flashnas.runs.trial import Trial
+from flashnas.search.pareto import non_dominated
 from flashnas.study.answer import answer_of
-from flashnas.study.front import compared, entries_of, front_of
 from flashnas.study.loop import IDLE_CYCLES, State
-from flashnas.study.record import Candidate
 from flashnas.study.seeds import train_under_seeds
 
 STATES = ("complete", "stopped", "failed", "reused", "infeasible", "expected")
-MAX_FRONT = 12           # networks of a front that nothing was trained for
 MAX_CORRECTIONS = 3      # times that the front is drawn again because timing it corrected the predictions
-
-
-def answer_by_evidence(state: State) -> None:
-    """Trials of the networks that published trainings expect to be the best, and of the pure stacks: all
-    there is in a search that trains nothing."""
-    told, record = state.question.foretold, state.record
-    assert told is not None
-    front = told.front(state.question.config.recall_floor)
-    places = dict.fromkeys([*told.spread(front, MAX_FRONT), *told.front(None)[-1:]])
-    for candidate in (*state.baselines(), *(Candidate("search", "", told.networks[place],
-                                                      told.genotypes[place])
-                                            for place in places)):
-        if candidate.network is not None and candidate.key not in record.placed:
-            record.networks[candidate.key] = candidate.network
-            record.place(candidate)
-    record.write()
 
 
 def finish(state: State, executor: Executor) -> dict[str, Any]:
@@ -107,3 +93,65 @@ def _answer(state: State) -> Answer | None:
         before="" if best is None else told.networks[best].notation,
         untrained=[told.networks[place] for place in told.front(question.config.recall_floor)
                    if told.networks[place].hash not in record.outcomes])
+
+
+# -- the front -----------------------------------------------------------------------------------------------
+
+def front_of(state: State) -> list[Trial]:
+    """The trials of the non-dominated networks, fastest first, and of those that are so with the recall that
+    is kept.
+
+    Raises:
+        RunError: nothing has a score.
+    """
+    question, record = state.question, state.record
+    scored = [(trial, values) for trial in compared(state)
+              if state.correction is None or question.fitter.fits_network(record.networks[trial.hash])
+              if (values := record.values_of(trial)) is not None]
+    if not scored:
+        reasons = "; ".join(sorted(record.failures())) or "none tried"
+        raise RunError(f"{state.folder.path}: no candidate could be trained; reasons: {reasons}")
+    keeping = [] if question.foresight is None else [
+        (trial, values) for trial, values in scored
+        if (trial.expected_recall or 0.0) >= question.config.recall_floor]
+    best = {trial.hash: trial for some in (scored, keeping) if some for (trial, _), keep in zip(
+        some, non_dominated(np.array([values for _, values in some])), strict=True) if keep}
+    return sorted(best.values(), key=lambda trial: (trial.latency_ms or 0, trial.number))
+
+
+def compared(state: State) -> list[Trial]:
+    """The trials with a score, each network once."""
+    scored = "complete" if state.question.config.trials else "expected"
+    return [trial for trial in state.record.trials if trial.state == scored]
+
+
+def entries_of(state: State) -> list[FrontEntry]:
+    """The entries of the front, with times from the device and what they miss where it is at hand."""
+    entries, question = [_entry(state, trial) for trial in front_of(state)], state.question
+    if question.model is None or question.timing is None:
+        return entries
+    from flashnas.profiling.finalists import missed  # loads torch
+
+    state.record.time([entry.hash for entry in entries])
+    times = state.folder.measured
+    return [dataclasses.replace(entry, missed=tuple(missed(times[entry.hash], question.config.bounds)),
+                                figures={
+        **entry.figures, **{"measured_" + name.removeprefix("latency_"): times[entry.hash][name]
+                            for name in ("latency_ms", "ttft_ms", "tpot_ms")}})
+            if entry.hash in times else entry for entry in entries]
+
+
+def _entry(state: State, trial: Trial) -> FrontEntry:
+    network, question = state.record.networks[trial.hash], state.question
+    certificate = question.certificate if state.correction is None else state.correction.certificate
+    figures = {**{name: getattr(trial, name) for name in FRONT_FIGURES}, **trial.scores}
+    if trial.full_loss is not None:
+        figures.update({name: getattr(trial, name) for name in EXPECTED_FIGURES})
+    if trial.seeds is not None:
+        figures.update(seeds=trial.seeds, loss_se=trial.loss_se)
+    if certificate and question.model is not None:
+        figures["bound_ms"] = certificate.bound(question.model.estimate(network), "latency_ms")
+    return FrontEntry(notation=trial.notation, hash=trial.hash, architecture=recorded(network),
+                      figures=figures,
+                      origin={"number": trial.number, "label": trial.label or "search"},
+                      **question.costs.details(network))

@@ -23,7 +23,6 @@ TOGETHER = 512           # networks whose recall is computed at once
 # trained. Over the 306 networks of the shipped bench, to which the response was fitted, it is 0.034
 BEYOND_SD = 0.05
 OVERSTATED = 3.0         # times that a short training shows of a difference between mixes
-FIGURES = ("full_loss", "full_loss_sd", "expected_recall", "expected_recall_sd")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +85,7 @@ class Foresight:
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def figures(self, network: Any, loss: float | None = None) -> dict[str, Any]:
-        """FIGURES of a network, and `outside`: what of it no publication has, in words."""
+        """EXPECTED_FIGURES of a network, and `outside`: what of it no publication has, in words."""
         return dict(self._figures(network, loss))
 
     @functools.lru_cache(maxsize=REMEMBERED)  # noqa: B019 - as long as the search

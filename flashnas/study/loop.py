@@ -19,13 +19,12 @@ from flashnas.base.registry import foreign_errors
 from flashnas.base.settings import MAX_SEED
 from flashnas.executors.base import Ended, Flow
 from flashnas.runs.trial import outcome_key
-from flashnas.search.objectives import point
 from flashnas.search.pareto import non_dominated
-from flashnas.search.rungs import Pause
-from flashnas.study.measuring import time_networks
+from flashnas.search.rungs import Pause, decide
 from flashnas.study.record import Candidate, Record, Stopped
 from flashnas.study.self_correction import SelfCorrection
 
+MAX_FRONT = 12           # networks of a front that nothing was trained for
 IDLE_CYCLES = 20         # cycles in a row without anything new: the space is exhausted
 
 
@@ -131,10 +130,12 @@ class State(ABC):
         finished += [(record.point_of(key, (record.outcomes[key].score or {})["loss"]), None)
                      for key in further]
         curves = [(record.outcomes[outcome_key(key, rung=rung)].score or {})["curve"] for key in keys]
-        return self.question.rungs.decide(
+        rungs = self.question.rungs
+        return decide(
             curves, [record.point_of(key, 0.0)[1:] for key in keys],
-            finished=[values for values, _ in finished],
-            curves=[curve for _, curve in finished if curve is not None], at_least_one=at_least_one)
+            finished=[values for values, _ in finished], tokens=rungs.whole, chance=rungs.chance,
+            curves=[*rungs.curves, *(curve for _, curve in finished if curve is not None)],
+            at_least_one=at_least_one)
 
     def stop(self, key: str, rung: int, pause: Pause, place: int) -> None:
         """The network at this place of a decision does not train on."""
@@ -211,6 +212,20 @@ class State(ABC):
         """True if the genotype is to be built at this width."""
         return bool(self.question.fitter.latency_of(candidate.genotype)[0] == candidate.network)
 
+    def answer_by_evidence(self) -> None:
+        """Trials of the networks that published trainings expect to be the best, and of the pure stacks: all
+        there is in a search that trains nothing."""
+        told, record = self.question.foretold, self.record
+        assert told is not None
+        places = dict.fromkeys([*told.spread(told.front(self.question.config.recall_floor), MAX_FRONT),
+                                *told.front(None)[-1:]])
+        for candidate in (*self.baselines(), *(Candidate("search", "", told.networks[place],
+                                                         told.genotypes[place]) for place in places)):
+            if candidate.network is not None and candidate.key not in record.placed:
+                record.networks[candidate.key] = candidate.network
+                record.place(candidate)
+        record.write()
+
     def expected(self) -> list[Any]:
         """The genotypes that publications expect to be the best, of different value, the recommended one
         first: a training of one of these is the most likely to change the answer."""
@@ -219,13 +234,12 @@ class State(ABC):
             told.genotypes[place] for place in told.nearest(question.config.recall_floor,
                                                             question.config.cycle_size)]
 
-    def refits(self) -> list[Any]:
+    def resized(self) -> list[Any]:
         """The genotypes of earlier runs that are worth a training at the width that they have here."""
-        objectives = self.question.config.objectives
-        points = [values for trial in self.record.trials if trial.state == "complete"
-                  and (values := point(objectives, vars(trial), trial.scores)) is not None]
-        known = np.array(points).reshape(-1, len(objectives))
-        return self.question.refits(known[non_dominated(known)] if len(known) else known)
+        points = np.array([values for trial in self.record.trials if trial.state == "complete"
+                           and (values := self.record.values_of(trial)) is not None]
+                          ).reshape(-1, len(self.question.config.objectives))
+        return self.question.resized(points[non_dominated(points)])
 
     # -- corrections of the latency --------------------------------------------------------------------------
 
@@ -240,7 +254,7 @@ class State(ABC):
         if correction is None:
             return False
         due = list(dict.fromkeys([*correction.due(record.trials), *further]))
-        time_networks(record, due)
+        record.time(due)
         times = self.folder.measured
         if not correction.update([(record.networks[key], times[key]) for key in due if key in times],
                                  len(record.trials)):

@@ -3,8 +3,7 @@ device."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.latency.certificate import TIMES, Certificate
@@ -12,9 +11,6 @@ from flashnas.latency.metrics import LARGER_IS_BETTER
 from flashnas.latency.prediction import LatencyModel
 from flashnas.space import SearchSpace
 from flashnas.study.config import SearchConfig
-
-if TYPE_CHECKING:
-    from flashnas.study.record import Record
 
 
 def load_certificate(config: SearchConfig, space: SearchSpace[Any],
@@ -51,17 +47,3 @@ def load_timing(config: SearchConfig, model: LatencyModel) -> Any:
             why = "--strict measures the finalists" if config.strict else "--measure-every times networks"
             raise TableError(f"{why}: {error}") from None
         return None
-
-
-def time_networks(record: Record, hashes: Sequence[str]) -> None:
-    """Time the networks that this run has not timed yet, where the table's device is at hand."""
-    model, timing = record.question.model, record.question.timing
-    if model is None or timing is None:
-        return
-    known = record.folder.measured
-    if networks := [record.networks[key] for key in hashes if key not in known]:
-        from flashnas.profiling.finalists import measure_finalists  # loads torch
-
-        record.progress.note(f"timing {len(networks)} network{'s' * (len(networks) > 1)} end to end on"
-                             f" {model.table.device.label}")
-        record.folder.remember_measured(measure_finalists(networks, model, timing, record.progress.note))

@@ -1,21 +1,30 @@
-"""What a search opens before its first evaluation: its folder, its record and its state."""
+"""What a search opens before its first evaluation: its folder, with the identity under which it is continued
+and the head of run.yaml, its record and its state."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import platform
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import flashnas
 from flashnas.executors import Executor
 from flashnas.runs.folder import RunFolder
+from flashnas.runs.identity import Identity, table_facts, table_hash
 from flashnas.runs.snapshot import Progress
 from flashnas.study.asynchronous import Asynchronous
 from flashnas.study.cycles import Cycles
-from flashnas.study.executor import side_by_side
-from flashnas.study.identity import identity_of, run_facts
 from flashnas.study.loop import State
 from flashnas.study.question import Question
 from flashnas.study.record import Record
+
+IN_CYCLES = "fixed by the seed, for any number of workers"       # how candidates follow from the seed
+ANY_ORDER = "depends on when workers finish (asynchronous); the same seed gives other candidates"
+LAST = ("rank_by", "min_recall")  # in the record of the identity
 
 
 @contextlib.contextmanager
@@ -28,3 +37,82 @@ def opened(question: Question, executor: Executor, out: Path, *, resume: bool, p
                    resume=resume, storage=question.config.storage, note=progress.note) as folder:
         record = Record(question, folder, progress, side_by_side(question, executor, progress.note))
         yield (kind or (Asynchronous if question.config.asynchronous else Cycles))(record)
+
+
+def side_by_side(question: Question, executor: Executor, note: Callable[[str], None]) -> int:
+    """How many workers evaluate at one time. A cycle keeps no more of them busy than it has candidates, which
+    is noted where their number is known."""
+    workers, size = executor.workers, question.config.cycle_size
+    if question.config.asynchronous or workers <= size:
+        return workers
+    if executor.shown_workers == workers:
+        note(f"cycles of {size} candidates keep at most {size} of {workers} workers busy; --cycle-size"
+             f" {workers} or --asynchronous keeps all")
+    return size
+
+
+def identity_of(question: Question) -> Identity:
+    """All that fixes the trajectory. A further option of the search is part of it where it differs from its
+    default, so that a run without it goes on."""
+    model, recipe, dataset, rungs = question.model, question.recipe, question.dataset, question.rungs
+    options, known, bench = question.config.question(), question.known, question.scores.bench
+    evaluator, function = question.function_names
+    record: dict[str, Any] = {
+        "space": question.space.name, "space_hash": question.space.hash,
+        "table": options["table"] if model else function,
+        "table_hash": table_hash(model.table) if model else None, "mode": options["mode"],
+        "workload": model.workload.to_dict() if model else None, "budgets": options["budgets"],
+        "confidence": options["confidence"],
+        "margins": dict(question.certificate.margins) if question.certificate else None,
+        "objectives": options["objectives"], "sampler": question.sampler_name,
+        **{name: options[name] for name in ("sampler_options", "cycle_size", "seed", "baselines")},
+        "recipe": None if recipe is None else recipe.to_dict(),
+        "data": None if dataset is None else options["data"],
+        "tokenizer": None if dataset is None else options["tokenizer"],
+        "corpus": None if dataset is None else dataset.folder.name,
+        "evaluator": evaluator}
+    record |= {} if bench is None else {"bench": bench.digest}
+    record |= {"rungs": rungs.tokens, "rung_chance": rungs.chance,
+               "rung_curves": rungs.digest} if rungs.tokens else {}
+    record |= {} if known is None else {"start_from": known.digest}
+    record |= {name: value for name, value in options.items()
+               if name not in (*record, "rungs", "rung_chance", *LAST)
+               and value != question.config.setting(name).default}
+    record |= {"rank_by": options["rank_by"]}
+    record |= {} if question.foresight is None else {"foresight": question.foresight.digest}
+    record |= {} if options["min_recall"] is None else {"min_recall": options["min_recall"]}
+    return Identity(record)
+
+
+def run_facts(question: Question, out: Path, command: str, executor: Executor) -> dict[str, Any]:
+    """All that was asked, all versions: the head of run.yaml."""
+    config, space, model = question.config, question.space, question.model
+    recipe, dataset, bench = question.recipe, question.dataset, question.scores.bench
+    packages = {name: version(name) for name in ("torch", "optuna", "numpy", "pandas", "tokenizers")}
+    evaluator, function = question.function_names
+    scored: dict[str, Any] = {}
+    if evaluator is not None:
+        scored = {"evaluator": evaluator}
+    elif recipe is not None and dataset is not None:
+        scored = {**recipe.to_dict(), "corpus": dataset.source, "corpus_digest": dataset.folder.name,
+                  "corpus_notes": list(dataset.notes), "vocabulary": dataset.vocab}
+    table: dict[str, Any] | None = None if function is None else {"name": function}
+    if model is not None:
+        table = {**table_facts(model), "hash": table_hash(model.table)}
+    return {
+        "flashnas": flashnas.__version__, "name": out.name, "command": command,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "finished": None, "seconds": None,
+        "space": {"name": space.name, "path": str(space.path), "hash": space.hash},
+        "table": table, "workload": None if model is None else model.workload.to_dict(),
+        "budgets": config.budgets, "confidence": config.confidence, "objectives": list(config.objectives),
+        "sampler": question.sampler_name, "trajectory": ANY_ORDER if config.asynchronous else
+        IN_CYCLES,
+        "rank_by": config.rank_by, "foresight": None if question.foresight is None else
+        question.foresight.to_dict(),
+        "seed": config.seed, "trials_asked": config.trials, "proxy": scored,
+        "bench": None if bench is None else bench.to_dict(),
+        "rungs": list(question.rungs.tokens), "seeds": config.seeds,
+        "start_from": None if question.known is None else question.known.to_dict(),
+        "host": {"cpu": platform.processor() or platform.machine(), "executor": executor.name,
+                 "workers": executor.shown_workers, "python": platform.python_version(), **packages},
+    }

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from flashnas.executors.job import UserEvaluator
+from flashnas.executors.job import UserEvaluator, evaluator_name
 from flashnas.latency.certificate import Certificate
-from flashnas.latency.costs import Costs, TableCosts
+from flashnas.latency.costs import Costs, OwnCosts, TableCosts
 from flashnas.latency.fitting import Fitter
 from flashnas.latency.prediction import LatencyModel
 from flashnas.reuse.known import KnownRuns
-from flashnas.search import SearchAlgorithm, algorithm_class
+from flashnas.search import SearchAlgorithm, algorithm_class, sampler_name
 from flashnas.space import SearchSpace
 from flashnas.study.config import SearchConfig
 from flashnas.training.recipe import Recipe
@@ -52,6 +52,18 @@ class Parts:
     def model(self) -> LatencyModel | None:
         """The latency model, where a table answers."""
         return self.costs.model if isinstance(self.costs, TableCosts) else None
+
+    @property
+    def sampler_name(self) -> str:
+        """In the record of a run."""
+        return sampler_name(self.sampler)
+
+    @property
+    def function_names(self) -> tuple[str | None, str | None]:
+        """Of the user's evaluator and cost function, in the record of a run."""
+        function = self.costs.function if isinstance(self.costs, OwnCosts) else None
+        return (None if self.evaluator is None else evaluator_name(self.evaluator),
+                None if function is None else evaluator_name(function))
 
     def foreign(self) -> tuple[tuple[str, object], ...]:
         """What may be code of another package, for `foreign_errors`."""

@@ -11,9 +11,9 @@ from flashnas.base.registry import foreign_errors
 from flashnas.executors.job import run_job, takes_seed
 from flashnas.executors.local import WorkerPool
 from flashnas.proxy.tasks import task_tokens
-from flashnas.search.objectives import task_scores
 from flashnas.study.config import SearchConfig
-from flashnas.study.executor import executor_of, side_by_side
+from flashnas.study.executor import executor_of
+from flashnas.study.opening import side_by_side
 from flashnas.study.prepare import Note, prepare
 from flashnas.study.question import Question
 
@@ -163,7 +163,7 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
     trained = question.recipe
     rate = _tokens_per_s(question, list(different.values())) if timed and trained is not None else None
     each = 0 if trained is None else trained.steps * trained.batch_tokens
-    of_tasks = 0 if trained is None else task_tokens(task_scores(config.objectives), trained)
+    of_tasks = 0 if trained is None else task_tokens(question.tasks, trained)
     seconds, executor = None, executor_of(question, note)
     if rate is not None and trained is not None:
         validated = trained.validation_tokens + (trained.curve_points - 1) * trained.curve_tokens

@@ -17,7 +17,7 @@ from flashnas.study.config import SearchConfig
 from flashnas.study.costs import load_costs, load_fitter
 from flashnas.study.measuring import load_certificate, load_timing
 from flashnas.study.question import Question
-from flashnas.study.recipe import check_trainable, recipe_of
+from flashnas.study.trainings import check_trainable, recipe_of
 
 Note = Callable[[str], None]
 
@@ -26,26 +26,9 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: Any = None, space: A
             workload: Any = None, recipe: Any = None, sampler: Any = None) -> Question:
     """Load and check all parts of a search.
 
-    Objects take the place of the names in `config`. A space whose networks are not `flashnas.Architecture`
-    (see `flashnas.space.base`) needs an `evaluator`, and no latency table: `config.table` is None, or `table`
-    is a function of the user's. Where neither gives metrics, the evaluator returns them with the loss, and
-    budgets are not possible.
-
-    Args:
-        config: what is asked.
-        note: receives lines for the user.
-        evaluator: network -> loss (lower is better), or a mapping with `loss` and further scores or metrics
-            (`latency_ms`, `memory_gb`, ..). It scores networks in place of a training, in worker processes if
-            it and the networks can be imported there, else in this process, without limits. What it raises is
-            the reason of a failed trial, except ImportError and OSError, which stop the search. With
-            `fidelities`, rungs are possible, and with an argument `seed`, seeds
-            (`flashnas.executors.job.UserEvaluator`).
-        space: in place of `config.space`.
-        table: in place of `config.table`: a LatencyTable, or a function network -> latency_ms or mapping of
-            metrics.
-        workload: in place of `config.workload`.
-        recipe: in place of `config.recipe`.
-        sampler: a class in place of `config.sampler`.
+    Objects take the place of the names in `config`, as `fn.search` describes them. A space whose networks are
+    not `flashnas.Architecture` needs an `evaluator`, and no latency table. Where neither a table nor a
+    function gives metrics, the evaluator returns them with the loss, and budgets are not possible.
 
     Raises:
         FlashnasError: in one line, for whatever cannot work.

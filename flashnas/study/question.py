@@ -9,12 +9,12 @@ import numpy as np
 
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.executors.job import Job, fidelities_of
+from flashnas.reuse.resized import MAX_RESIZED, resized_networks
 from flashnas.search.objectives import TRAINED, task_scores
 from flashnas.study.proposer import Proposer
-from flashnas.study.refit import MOST_REFITS, refits
 from flashnas.study.rungs import Rungs, find_rungs, rungs_of
 from flashnas.study.scores import Scores
-from flashnas.study.time_limit import TimeLimit, find_time_limit
+from flashnas.study.trainings import TimeLimit, find_time_limit
 
 
 class Question(Proposer):
@@ -61,6 +61,11 @@ class Question(Proposer):
                                   " latency_ms or a mapping of metrics; got table=None")
         return rungs_of(config, steps, "the evaluator's fidelities", self.note)
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The objectives for which networks are trained on synthetic tasks."""
+        return task_scores(self.config.objectives)
+
     def job(self, network: Any, seed: int | None = None) -> Job:
         """The evaluation of a network; seed: of its training, if it is not that of the search."""
         seed = self.config.seed if seed is None else seed
@@ -71,8 +76,7 @@ class Question(Proposer):
         assert self.recipe is not None
         assert self.dataset is not None
         return Job(architecture=network, dataset=str(self.dataset.folder), recipe=self.recipe.to_dict(),
-                   seed=seed,
-                   tasks=task_scores(self.config.objectives), processes=self.config.processes_per_candidate)
+                   seed=seed, tasks=self.tasks, processes=self.config.processes_per_candidate)
 
     def known_networks(self) -> list[tuple[Any, Any, str]]:
         """Genotype, network and source of the networks of the space within the budgets that a bench or an
@@ -84,11 +88,11 @@ class Question(Proposer):
                 networks[network.hash] = genotype, network, label
         return list(networks.values())
 
-    def refits(self, front: np.ndarray) -> list[Any]:
+    def resized(self, front: np.ndarray) -> list[Any]:
         """The genotypes of the earlier runs whose network in this search nobody trained, the most promising
-        first, at most MOST_REFITS. front: points [N, M] of what is known, all minimised."""
+        first, at most MAX_RESIZED. front: points [N, M] of the trials so far, all minimised."""
         if self.known is None or not self.costs.known:
             return []
-        ranking = refits(self.space, self.fitter, self.costs, self.known, objectives=self.config.objectives,
-                         front=front)
-        return [refit.genotype for refit in ranking[:MOST_REFITS]]
+        ranking = resized_networks(self.space, self.fitter, self.costs, self.known,
+                                   objectives=self.config.objectives, front=front)
+        return [resized.genotype for resized in ranking[:MAX_RESIZED]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,13 +60,7 @@ class Stopped:
 
 
 class Record:
-    """The trials and outcomes of one run.
-
-    Args:
-        question: of the search.
-        folder: where it is recorded.
-        progress: shows the run.
-        workers: jobs that run side by side; for the remaining time.
+    """The trials and outcomes of one run. workers: jobs that run side by side, for the remaining time.
 
     Attributes:
         trials, candidates: in one order. networks: by hash, all that were met so far, with a trial or on
@@ -110,12 +105,8 @@ class Record:
     def remember(self, network: Any, score: dict[str, Any] | None, reason: str = "", *,
                  rung: int | None = None,
                  seed: int | None = None, candidate: Candidate | None = None) -> None:
-        """Record how an evaluation ended, or that it paused at a rung.
-
-        Args:
-            network, score, reason, rung, seed: as of an Outcome.
-            candidate: whose genotype the database holds besides, if the search proposed it.
-        """
+        """Record how an evaluation ended, or that it paused at a rung, as an Outcome; with the genotype of
+        the candidate if the search proposed it."""
         outcome = Outcome(hash=network.hash, notation=network.notation, score=score, reason=reason,
                           rung=None if score is None else rung, seed=seed)
         costs = self.question.costs
@@ -191,8 +182,14 @@ class Record:
         self.candidates.append(candidate)
         if candidate.origin == "search":
             new = trial.state in ("complete", "stopped", "failed")
-            self.searched, self.evaluated = self.searched + new, self.evaluated + new - trial.from_bench
+            self.searched += new
+            self.evaluated += new and not trial.from_bench
         return trial
+
+    def values_of(self, trial: Trial, **figures: Any) -> tuple[float, ...] | None:
+        """All objectives of a trial as they are compared; None if one does not exist. figures: in place of
+        its own."""
+        return point(self.question.config.objectives, {**vars(trial), **figures}, trial.scores)
 
     def evaluation(self, candidate: Candidate) -> Evaluation:
         """The trial of a candidate as the algorithms see it: with the genotype itself, and everything
@@ -200,7 +197,7 @@ class Record:
         assert candidate.place is not None
         trial = self.trials[candidate.place]
         loss = trial.loss if trial.expected_loss is None else trial.expected_loss
-        values = point(self.question.config.objectives, {**vars(trial), "loss": loss}, trial.scores)
+        values = self.values_of(trial, loss=loss)
         return Evaluation(genotype=candidate.genotype, architecture=candidate.network,
                           feasible=candidate.network is not None, loss=None if values is None else values[0],
                           latency_ms=trial.latency_ms, failed=values is None, values=values)
@@ -219,6 +216,18 @@ class Record:
     def write(self) -> None:
         """Write the trials so far."""
         self.folder.write_trials(self.trials)
+
+    def time(self, hashes: Sequence[str]) -> None:
+        """Time the networks that this run has not timed yet, where the table's device is at hand."""
+        model, timing, timed = self.question.model, self.question.timing, self.folder.measured
+        networks = [self.networks[key] for key in hashes if key not in timed]
+        if model is None or timing is None or not networks:
+            return
+        from flashnas.profiling.finalists import measure_finalists  # loads torch
+
+        self.progress.note(f"timing {len(networks)} network{'s' * (len(networks) > 1)} end to end on"
+                           f" {model.table.device.label}")
+        self.folder.remember_measured(measure_finalists(networks, model, timing, self.progress.note))
 
     # -- what came of it -------------------------------------------------------------------------------------
 

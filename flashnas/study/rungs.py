@@ -9,7 +9,6 @@ from flashnas.base.fingerprint import fingerprint
 from flashnas.bench.answers import find_curves
 from flashnas.data.dataset import Dataset
 from flashnas.search.forecast import Curve, meaningful_from
-from flashnas.search.rungs import Pause, decide
 from flashnas.study.config import AUTO, NONE, SearchConfig, share_of
 from flashnas.training.recipe import Recipe
 
@@ -40,14 +39,6 @@ class Rungs:
     def digest(self) -> str:
         """Changes with any curve of the bench."""
         return fingerprint([[list(point) for point in curve] for curve in self.curves])
-
-    def decide(self, paused: Sequence[Curve], costs: Sequence[Sequence[float]], *,
-               finished: Sequence[Sequence[float]], curves: Sequence[Curve],
-               at_least_one: bool = True) -> Pause:
-        """Who of a cycle's paused candidates trains on, as `flashnas.search.rungs.decide`; `curves` are those
-        of this search."""
-        return decide(paused, costs, finished=finished, curves=[*self.curves, *curves], tokens=self.whole,
-                      chance=self.chance, at_least_one=at_least_one)
 
 
 def find_rungs(config: SearchConfig, recipe: Recipe, dataset: Dataset, note: Callable[[str], None]) -> Rungs:

@@ -48,13 +48,13 @@ class Scores:
         Raises:
             BenchError: the bench that the user names cannot be read, or answers nothing.
         """
-        answers = self._found(self.config.seed)
+        answers = self._answers_or_reason(self.config.seed)
         if isinstance(answers, str) and self.config.bench_table is not None:
             raise BenchError(f"bench {self.config.bench_table}: answers nothing in this search: {answers}")
         return answers if isinstance(answers, str) else ""
 
     @functools.cache  # noqa: B019 - as long as the search
-    def _found(self, seed: int) -> Answers | str | None:
+    def _answers_or_reason(self, seed: int) -> Answers | str | None:
         """What a bench answers under a seed, or why nothing; None where there is none to ask."""
         config, dataset = self.config, self.dataset
         if self.recipe is None or dataset is None or not config.bench:
@@ -65,7 +65,7 @@ class Scores:
                             seed=seed)
 
     def _answers(self, seed: int) -> Answers | None:
-        answers = self._found(seed)
+        answers = self._answers_or_reason(seed)
         return answers if isinstance(answers, Answers) else None
 
     def check_known(self, evaluator: UserEvaluator | None) -> None:

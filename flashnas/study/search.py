@@ -15,7 +15,7 @@ from flashnas.runs.folder import check_out
 from flashnas.runs.snapshot import Progress
 from flashnas.study.config import SearchConfig
 from flashnas.study.executor import executor_of
-from flashnas.study.finish import answer_by_evidence, finish
+from flashnas.study.finish import finish
 from flashnas.study.loop import search
 from flashnas.study.opening import opened
 from flashnas.study.prepare import prepare
@@ -26,10 +26,7 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
     """Search, and leave a run folder.
 
     Args:
-        config: what is asked.
-        out: the run folder.
         resume: continue the run in `out` if there is one; else an existing run is an error.
-        progress: shows the run.
         command: the command line, for run.yaml.
         objects: in place of names in `config`, as `flashnas.study.prepare.prepare`.
 
@@ -54,7 +51,7 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
                 if question.config.trials:
                     search(state, executor.flow())
                 else:
-                    answer_by_evidence(state)
+                    state.answer_by_evidence()
                 return finish(state, executor)
 
 

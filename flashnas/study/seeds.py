@@ -26,10 +26,7 @@ def train_under_seeds(record: Record, executor: Executor, members: Callable[[], 
     """Train the members of the front until it no longer changes; its trials then have means. What an earlier
     run knows as a mean of seeds is trained under the others only.
 
-    Args:
-        record: of the search, at its end; what is recorded already is not trained again.
-        members: the trials on the front by their figures at that moment.
-        seeds: further ones, besides that of the search.
+    members: the trials on the front by their figures at that moment. seeds: besides that of the search.
     """
     question, note = record.question, record.progress.note
     over: set[str] = set()

@@ -193,7 +193,8 @@ def test_a_file_that_ends_llama_cpp_is_one_line(tmp_path, monkeypatch):
     def keys(writer, architecture):
         right(writer, Architecture.parse("64(vocab=300): a(head_dim=16,rope_share=0) f(relu2=true)"))
 
-    monkeypatch.setattr(families.GgufFamily, "write_keys", lambda self, writer, architecture: keys(writer, architecture))
+    monkeypatch.setattr(families.GgufFamily, "write_keys",
+                        lambda self, writer, architecture: keys(writer, architecture))
     line = r"^64\(vocab=300\): .*: llama\.cpp ended with (SIGABRT|exit code 1): .*; nothing was written$"
     with pytest.raises(ExportError, match=line) as caught:
         export_network(make_source("64(vocab=300): a(head_dim=16,rope_share=0) f(relu2=true)"), "gguf",

@@ -46,7 +46,7 @@ def test_a_plugin_task_is_a_score_and_an_objective_and_does_not_join_a_group_of_
         recall = groups_for(["recall"])
         print(recall == groups_for(["noisy-recall"]), recall, "parity_tasks" in sys.modules)
         print(groups_for(["parity", "compression"]))
-        print(check_objectives(["latency_ms", "parity"]), larger_is_better("parity"))
+        print(check_objectives(["latency_ms", "parity"], print), larger_is_better("parity"))
     """).splitlines()
     recall = "[('in-context-recall', 'fuzzy-recall', 'noisy-recall')]"
     assert lines == ["('parity',) flashnas-parity False False", f"True {recall} False",

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from flashnas.report.plots import FIGURES
+from flashnas.report.figures import FIGURES
 
 NOTEBOOK = Path(__file__).parents[2] / "experiments" / "notebooks" / "pareto.ipynb"
 

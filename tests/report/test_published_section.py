@@ -34,22 +34,23 @@ def test_each_pair_of_operators_has_what_each_group_says_of_it():
     found = by_stacks(lines)
     assert set(found) == {("a alone", "d alone"), ("a alone", "a + d"), ("d alone", "a + d")}
     against = found["a alone", "d alone"]
-    assert [(said.group, said.sources) for said in against.said] == [("g", ("2405.21060",)), ("h", ("2511.18890",))]
-    assert [said.least for said in against.said] == pytest.approx([0.1, -0.1])
+    assert [(claim.group, claim.sources) for claim in against.claims] == [
+        ("g", ("2405.21060",)), ("h", ("2511.18890",))]
+    assert [claim.least for claim in against.claims] == pytest.approx([0.1, -0.1])
     assert against.verdict == "contradict each other"
     assert against.better is None
     mixed = found["a alone", "a + d"]
-    assert [said.least for said in mixed.said] == pytest.approx([0.2, 0.1])
+    assert [claim.least for claim in mixed.claims] == pytest.approx([0.2, 0.1])
     assert (mixed.verdict, str(mixed.better)) == ("agree", "a + d")
     assert silent == []
 
 
 def test_forms_of_one_group_are_a_range_and_ffns_are_compared():
     found = by_stacks(compared(of("a f", "m2 f"), KNOWN, {})[0])
-    assert [(said.least, said.most) for said in found["a alone", "m2 alone"].said] == [
+    assert [(claim.least, claim.most) for claim in found["a alone", "m2 alone"].claims] == [
         (pytest.approx(0.3), pytest.approx(0.4)), (pytest.approx(0.5), pytest.approx(0.5))]
     ffn = found["m2 without FFNs", "m2 with FFNs"]
-    assert ffn.said[0].least == pytest.approx(-0.1)
+    assert ffn.claims[0].least == pytest.approx(-0.1)
     assert (ffn.verdict, str(ffn.better)) == ("one group only", "m2 without FFNs")
 
 

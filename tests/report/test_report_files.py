@@ -81,7 +81,7 @@ def test_text_of_a_run_cannot_become_markup(build_run):
 
 def test_the_picture_has_its_size_and_is_not_blank(page, run_folder):
     picture = imread(run_folder / "pareto.png")
-    assert picture.shape[:2] == (900, 1500)
+    assert picture.shape[:2] == (800, 1500)
     assert picture[..., :3].std() > 0.05
     assert 20_000 < (run_folder / "pareto.png").stat().st_size < 500_000
 

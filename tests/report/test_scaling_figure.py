@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 
 from flashnas.latency.prediction import LatencyModel
-from flashnas.report.still_figures import draw_scaling
+from flashnas.report.draw_matplotlib import draw_matplotlib
+from flashnas.report.marks import Guide, Points
+from flashnas.report.study_figures import scaling_picture
 from flashnas.trust.depth_width import Sizes, findings
 from flashnas.trust.scaling_grid import block
 
@@ -20,27 +22,28 @@ def found():
     return findings(pd.DataFrame({"depth": depth, "width": width, "tokens": tokens, "loss": loss}), resamples=0)
 
 
+def points(picture, place):
+    return {mark.group or mark.shape: mark for mark in picture.panels[place].marks if isinstance(mark, Points)}
+
+
 def test_each_depth_has_a_line_and_the_answer_a_star(found):
     sizes = Sizes("m2 f", found, LatencyModel("h100_sxm", "decode-8k"))
     best = sizes.best(6000)
-    figure = draw_scaling(found, sizes, "words above", best, 6000)
-    left, right = figure.axes
-    shown = dict(zip([text.get_text() for text in left.get_legend().get_texts()], left.get_legend().legend_handles,
-                     strict=True))
-    assert list(shown) == [*(f"{depth} blocks" for depth in DEPTHS), f"best: {best.depth} x {best.width}"]
-    dots = next(line for line in left.lines if line.get_label() == "4 blocks")
+    picture = scaling_picture(found, sizes, "words above", best, 6000)
+    assert picture.subtitle == "words above"
+    left, right = points(picture, 0), points(picture, 1)
+    assert list(left) == [*(f"{depth} blocks" for depth in DEPTHS), "star"]
+    assert [key.text for key in picture.keys][:5] == [*list(left)[:4], f"best: {best.depth} x {best.width}"]
     expected = [sizes.model.estimate(block("m2 f", 4, width)).latency_ms / 1000 for width in WIDTHS]
-    assert dots.get_xdata() == pytest.approx(expected)
-    assert "budget 6 s" in [text.get_text() for text in left.texts]
-    fitted, held = (next(line for line in right.lines if line.get_label().startswith(name)) for name in
-                    ("fitted", "held out"))
-    assert len(held.get_xdata()) == len(found.held_out) == 14
-    assert len(fitted.get_xdata()) + len(held.get_xdata()) == len(found.points)
-    assert held.get_ydata() == pytest.approx(held.get_xdata(), abs=0.01)
-    assert figure.texts[-1].get_text() == "words above"
+    assert list(left["4 blocks"].x) == pytest.approx(expected)
+    assert [mark.text for mark in picture.panels[0].marks if isinstance(mark, Guide)] == ["budget 6 s"]
+    fitted, held = right["fitted"], right["held out"]
+    assert len(held.x) == len(found.held_out) == 14
+    assert len(fitted.x) + len(held.x) == len(found.points)
+    assert held.y == pytest.approx(held.x, abs=0.01)
+    assert draw_matplotlib(picture).axes[0].get_xscale() == "log"
 
 
 def test_without_a_budget_there_is_no_star(found):
     sizes = Sizes("m2 f", found, LatencyModel("h100_sxm", "decode-8k"))
-    figure = draw_scaling(found, sizes, "", None, None)
-    assert not [line for line in figure.axes[0].lines if line.get_marker() == "*"]
+    assert "star" not in points(scaling_picture(found, sizes, "", None, None), 0)

@@ -6,7 +6,7 @@ import numpy as np
 
 from flashnas.evidence.agreement import measure, pairs_of
 from flashnas.evidence.trainings import groups_of, read_published
-from flashnas.report.terminal_studies import published_text
+from flashnas.report.terminal_trust import published_text
 
 NONE = {"pairs": 0, "right": 0, "share": None, "rmse_nats": None, "coverage": None, "groups": []}
 MODELS = dict.fromkeys(("short", "law", "evidence", "full"), NONE)

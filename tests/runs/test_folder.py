@@ -67,6 +67,28 @@ def test_outcomes_survive_and_are_remembered_by_hash(run):
     assert opened(run, resume=True).database.outcomes == {"x": outcome("x", 1.5), "y": outcome("y", None)}
 
 
+def test_the_run_time_counts_the_parts_of_an_interrupted_search(tmp_path, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr("flashnas.runs.folder.time.time", lambda: clock[0])
+
+    def part(seconds, resume=True):
+        with opened(tmp_path / "run", resume=resume) as folder:
+            clock[0] += seconds
+            folder.write_trials([trial("x", state="infeasible")])   # a kill after this loses nothing
+            yield yaml.safe_load((folder.path / "run.yaml").read_text())["seconds"]
+            clock[0] += 5
+            raise KeyboardInterrupt
+
+    for seconds, expected in ((60, 60), (100, 165), (10, 170)):   # short parts are written when they end
+        steps = part(seconds, resume=expected != 60)
+        assert next(steps) == expected
+        with pytest.raises(KeyboardInterrupt):
+            next(steps)
+    with opened(tmp_path / "run", resume=True) as folder:
+        folder.write_finished(20.0, {})
+    assert RecordedRun.load(tmp_path / "run").entry("seconds") == 205
+
+
 def test_an_interrupt_while_the_journal_is_unlocked_stays_an_interrupt(run, monkeypatch):
     folder, unlink = opened(run, resume=True), os.unlink
 

@@ -8,9 +8,9 @@ import torch
 from bit_space import BitSpace
 
 from flashnas.base.errors import ConfigError
-from flashnas.search import Evaluation, make_algorithm, surrogate
+from flashnas.search import Evaluation, loss_model, make_algorithm
 from flashnas.search.bayes import Posterior, _modelled
-from flashnas.search.surrogate import Surrogate
+from flashnas.search.loss_model import Surrogate
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.random((30, 4))
@@ -38,7 +38,7 @@ def test_a_failed_fit_falls_back_to_the_prior(monkeypatch):
     def fail(*args, **options):
         raise RuntimeError("no luck")
 
-    monkeypatch.setattr(surrogate, "fit_gpytorch_mll", fail)
+    monkeypatch.setattr(loss_model, "fit_gpytorch_mll", fail)
     model = Surrogate(FEATURES, LOSSES, seed=0)
     mean, covariance = model.predict(FEATURES)
     assert not model.fitted
@@ -99,9 +99,9 @@ def test_the_reference_latency_is_the_spaces_and_the_reference_loss_that_of_a_ra
     algorithm = make(space)
     seen = [space.sample(rng) for _ in range(20)]
     losses = np.array([5.0 - 0.1 * sum(g.bits) for g in seen])
-    model = Surrogate(algorithm._scaled(seen), losses, seed=0)
+    model = loss_model.LossModel(algorithm._scaled(seen), [losses], seed=0)
     for outlier in (0.0, 50.0):
-        reference = algorithm._reference([np.append(losses, losses.max() + outlier)], [model],
+        reference = algorithm._reference([np.append(losses, losses.max() + outlier)], model,
                                          np.array([[14.1], [14.2]]))
         slow = sorted(space.latency_of(space.sample(rng))[1] for _ in range(100))
         assert reference[1] > slow[-2] > 14.2

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from flashnas.search import bayes, surrogate
+from flashnas.search import bayes, loss_model
 from flashnas.search.optuna_samplers import Nsga2, Tpe
 from flashnas.search.pareto import non_dominated, standings, subsample_history
 from flashnas.testing import sampler as contract
@@ -57,7 +57,7 @@ def test_the_contract_holds_when_the_history_is_cut(name, goals, check, monkeypa
     monkeypatch.setattr(Nsga2, "most_drawn", 9)
     monkeypatch.setattr(bayes, "MODELLED", 9)
     monkeypatch.setattr(bayes, "ALWAYS_FITTED", 8)
-    monkeypatch.setattr(surrogate, "FIT_STEPS", 10)  # they need not be good
+    monkeypatch.setattr(loss_model, "FIT_STEPS", 10)  # they need not be good
     options = {"tpe": {"startup": 4}, "nsga2": {"population": 4}, "bayes": {"initial": 4, "pool": 24}}
     check(World(name, options[name], goals))
 
@@ -82,7 +82,7 @@ def test_nsga2_goes_on_from_its_best_when_its_study_is_long(monkeypatch):
 def test_tpe_cuts_its_study_and_bayes_its_model(monkeypatch):
     seen = []
 
-    class Watched(bayes.Surrogate):
+    class Watched(loss_model.Surrogate):
         def __init__(self, features, losses, *, seed, like=None):
             seen.append((len(features), like is not None))
             super().__init__(features, losses, seed=seed, like=like)
@@ -91,7 +91,7 @@ def test_tpe_cuts_its_study_and_bayes_its_model(monkeypatch):
     monkeypatch.setattr(bayes, "MODELLED", 12)
     monkeypatch.setattr(bayes, "ALWAYS_FITTED", 8)
     monkeypatch.setattr(bayes, "GROWTH", 2.0)
-    monkeypatch.setattr(bayes, "Surrogate", Watched)
+    monkeypatch.setattr(loss_model, "Surrogate", Watched)
     world = World("tpe", {"startup": 4})
     algorithm = world.make()
     told = world.run(algorithm, 8)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flashnas.base.errors import ConfigError
-from flashnas.search import ALGORITHMS, algorithm_options, make_algorithm, surrogate
+from flashnas.search import ALGORITHMS, algorithm_options, loss_model, make_algorithm
 from flashnas.testing import sampler as contract
 from flashnas.testing.sampler import World, three_goals
 
@@ -34,7 +34,7 @@ def name(request):
 @pytest.fixture
 def rough_fits(monkeypatch):
     """The Gaussian processes of `bayes` are fitted in few steps: the contract holds whatever they say."""
-    monkeypatch.setattr(surrogate, "FIT_STEPS", 10)
+    monkeypatch.setattr(loss_model, "FIT_STEPS", 10)
 
 
 @pytest.fixture

@@ -141,18 +141,18 @@ def test_an_exhausted_space_ends(tmp_path, workers):
 
 def test_a_paused_candidate_is_promoted_when_its_chance_grows(tmp_path, workers, monkeypatch):
     """Nobody but the best of five passes a rung before twelve candidates have ended; then all do."""
-    from flashnas.study.rungs import Rungs
+    from flashnas.study import loop
 
-    decide = Rungs.decide
+    decide = loop.decide
 
-    def late(self, paused, costs, *, finished, curves, at_least_one):
-        found = decide(self, paused, costs, finished=finished, curves=curves, at_least_one=at_least_one)
-        found.promoted[:] = len(told) >= 12
-        return found
+    def late(paused, costs, **options):
+        pause = decide(paused, costs, **options)
+        pause.promoted[:] = len(told) >= 12
+        return pause
 
     told = []
     corrected = []
-    monkeypatch.setattr(Rungs, "decide", late)
+    monkeypatch.setattr(loop, "decide", late)
     workers(WORKERS)
     algorithm = ALGORITHMS["aging-evolution"]
     learn, correct = algorithm._learn, algorithm.correct

@@ -26,7 +26,7 @@ from flashnas.runs.run import RecordedRun
 from flashnas.search.algorithm import Evaluation
 from flashnas.search.pareto import non_dominated
 from flashnas.study.config import SearchConfig
-from flashnas.study.identity import identity_of
+from flashnas.study.opening import identity_of
 from flashnas.study.plan import plan
 from flashnas.study.prepare import prepare
 from flashnas.study.search import run_search

@@ -8,10 +8,11 @@ import pytest
 from foretelling import asked
 
 from flashnas.architecture import Architecture
+from flashnas.runs.front import EXPECTED_FIGURES
 from flashnas.study import foresight as room
 from flashnas.study.config import SearchConfig
 from flashnas.study.evidence import foresight_of, recipe_read
-from flashnas.study.foresight import FIGURES, Foresight, silence
+from flashnas.study.foresight import Foresight, silence
 from flashnas.training.recipe import Recipe
 
 HYBRID = Architecture.parse("1536: 4x(m2 f m2 f a f)")
@@ -70,7 +71,7 @@ def test_figures_are_computed_once(read, monkeypatch):
     read.figures(network, 4.1)
     read.figures(network)
     assert len(counted) == 3
-    assert set(first) == {*FIGURES, "outside"}
+    assert set(first) == {*EXPECTED_FIGURES, "outside"}
     assert read.figures("a network of another package") == {}
 
 

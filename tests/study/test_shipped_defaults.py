@@ -11,8 +11,8 @@ from flashnas.runs.run import RecordedRun
 from flashnas.space import OperatorSpace, load_space
 from flashnas.study.config import SearchConfig
 from flashnas.study.prepare import prepare
-from flashnas.study.recipe import check_scalable
 from flashnas.study.search import run_search
+from flashnas.study.trainings import check_scalable
 from flashnas.training.recipe import Recipe
 
 

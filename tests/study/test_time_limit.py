@@ -7,7 +7,7 @@ from flashnas.latency.costs import NoCosts
 from flashnas.latency.fitting import Fitter
 from flashnas.space import load_space
 from flashnas.study.config import TIMEOUT_S, SearchConfig
-from flashnas.study.time_limit import SLACK, find_time_limit
+from flashnas.study.trainings import SLACK, find_time_limit
 from flashnas.training.recipe import Recipe
 
 

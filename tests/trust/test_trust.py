@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from flashnas.base.errors import RunError
-from flashnas.report.still_figures import draw_trust, trust_points
-from flashnas.report.terminal_studies import headline, trust_text, verdict
+from flashnas.report.draw_matplotlib import draw_matplotlib
+from flashnas.report.study_figures import trust_picture, trust_points
+from flashnas.report.terminal_trust import headline, trust_text, verdict
 from flashnas.training.store import read_table
 from flashnas.trust.analysis import analyse, expected_minimum, interval, kendall, spearman
 from flashnas.trust.study import RankedTraining
@@ -187,9 +188,8 @@ def test_the_picture_shows_each_architecture_with_its_seeds():
     assert points.loc["h02", "long"] == pytest.approx(own.mean())
     assert points.loc["h02", "long_half"] == pytest.approx((own.max() - own.min()) / 2)
     words = headline(analyse(table).to_dict())
-    figure = draw_trust(table, words)
-    assert words in [text.get_text() for text in figure.texts]
-    assert draw_trust(table[table["variant"] == "short"], "").axes[0].texts
+    assert words in [text.get_text() for text in draw_matplotlib(trust_picture(table, words)).texts]
+    assert trust_picture(table[table["variant"] == "short"], "").empty
 
 
 @pytest.mark.parametrize(("column", "value", "message"), [

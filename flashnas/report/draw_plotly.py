@@ -1,0 +1,190 @@
+"""A Picture as a Plotly figure: with hovers, and a legend that hides what it names. All texts are escaped."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from flashnas.report import marks
+from flashnas.report.marks import Bars, Guide, Key, Label, Line, Panel, Picture, Points, Scale, Whiskers
+from flashnas.report.palette import INK, MUTED, RULE, SOFT
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+TOP, BOTTOM, GAP = 88, 64, 88    # pixels above, below and between panels
+EMPTY_HEIGHT = 220
+_AXIS = {"gridcolor": RULE, "linecolor": SOFT, "showline": True, "ticks": "outside", "tickcolor": SOFT,
+         "ticklen": 4, "zeroline": False, "title": {"standoff": 10, "font": {"size": 14}}, "automargin": True}
+TEMPLATE = go.layout.Template(layout={
+    "font": {"family": FONT, "size": 13, "color": INK}, "paper_bgcolor": "white", "plot_bgcolor": "white",
+    "title": {"x": 0, "xref": "container", "xanchor": "left", "y": 0.985, "yref": "container",
+              "yanchor": "top",
+              "font": {"size": 17}, "pad": {"l": 8, "t": 6}},
+    "margin": {"l": 70, "r": 24, "t": TOP, "b": BOTTOM}, "xaxis": _AXIS, "yaxis": _AXIS,
+    "legend": {"x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top", "font": {"size": 12},
+               "tracegroupgap": 2,
+               "title": {"font": {"size": 12}}, "itemsizing": "constant"},
+    "hoverlabel": {"font": {"family": FONT, "size": 12, "color": INK}, "bgcolor": "white",
+                   "bordercolor": SOFT,
+                   "align": "left"}})
+SYMBOLS = {"cross": "x-thin", "interval": "line-ns"}   # others have the names of shapes
+NO_HOVER = {"hoverinfo": "skip", "showlegend": False}
+
+
+def draw_plotly(picture: Picture) -> go.Figure:
+    """The figure, as wide as its page."""
+    columns = picture.columns
+    rows = [picture.panels[start:start + columns] for start in range(0, len(picture.panels), columns)]
+    heights = [max(panel.height for panel in row) for row in rows]
+    between = GAP * (len(rows) - 1)
+    total = sum(heights) + between
+    figure = go.Figure()
+    if rows:
+        figure = make_subplots(
+            rows=len(rows), cols=columns, row_heights=heights, column_widths=picture.shares or None,
+            shared_xaxes=picture.shared and len(rows) > 1, shared_yaxes=picture.shared and columns > 1,
+            vertical_spacing=GAP / total if between else 0,
+            horizontal_spacing=0.04 if picture.shared else 0.09,
+            subplot_titles=[_text(panel.heading) for panel in picture.panels])
+        figure.update_annotations(name="heading")
+    figure.update_layout(
+        template=TEMPLATE, autosize=True, showlegend=bool(picture.keys), barmode="overlay",
+        hovermode="closest",
+        height=total + TOP + BOTTOM if rows else EMPTY_HEIGHT,
+        title={"text": f"<b>{_text(picture.title)}</b>",
+               "subtitle": {"text": _text(picture.subtitle), "font": {"size": 13, "color": MUTED}}})
+    if picture.right > TEMPLATE.layout.margin.r:
+        figure.update_layout(margin_r=picture.right)
+    if any(panel.heading for panel in picture.panels):
+        figure.update_layout(margin_t=TOP + 32)
+    if picture.keys_title:
+        figure.update_layout(legend_title_text=_text(picture.keys_title))
+    if not rows:
+        figure.add_annotation(text=_text(picture.empty), x=0.5, y=0.5, xref="paper", yref="paper",
+                              showarrow=False,
+                              font={"size": 14, "color": MUTED})
+        figure.update_xaxes(visible=False).update_yaxes(visible=False)
+    for place, panel in enumerate(picture.panels):
+        at = {"row": place // columns + 1, "col": place % columns + 1}
+        _add_panel(figure, panel, at)
+        figure.update_xaxes(**_axis(panel.x), **at)
+        figure.update_yaxes(**_axis(panel.y), **at)
+    for key in picture.keys:
+        _add_key(figure, key)
+    return figure
+
+
+def _add_panel(figure: go.Figure, panel: Panel, at: dict[str, int]) -> None:
+    for mark in panel.marks:
+        match mark:
+            case Points():
+                figure.add_scatter(
+                    x=_list(mark.x), y=_list(mark.y), mode="markers", opacity=mark.opacity,
+                    **_group(mark.group), **at,
+                    marker={"symbol": SYMBOLS.get(mark.shape, mark.shape), "size": mark.size,
+                            "color": mark.fill,
+                            "line": {"color": mark.edge or mark.fill, "width": mark.edge_width}},
+                    **_hovers(mark.hover))
+            case Line():
+                figure.add_scatter(
+                    x=_list(mark.x), y=_list(mark.y), mode="lines+markers" if mark.marker else "lines", **at,
+                    line={"color": mark.colour, "width": mark.width, "dash": "dash" if mark.dash else "solid",
+                          "shape": "hv" if mark.steps else "linear"}, marker={"size": mark.marker or 6},
+                    **_hovers(mark.hover), showlegend=False)
+            case Whiskers():
+                reach = {"type": "data", "symmetric": False, "array": _list(mark.high),
+                         "arrayminus": _list(mark.low),
+                         "color": mark.colour, "thickness": 1.3, "width": 4}
+                figure.add_scatter(
+                    x=_list(mark.x), y=_list(mark.y), mode="markers", **NO_HOVER, **at,
+                    marker={"symbol": "line-ns", "size": 1, "color": mark.colour},
+                    **{"error_x" if mark.along_x else "error_y": reach})
+            case Bars():
+                along, across = ("x", "y") if mark.along_x else ("y", "x")
+                figure.add_bar(
+                    **{along: _list(mark.length), across: _list(mark.at)}, base=_list(mark.start),
+                    width=mark.thickness, orientation="h" if mark.along_x else "v", **_group(mark.group),
+                    **at,
+                    marker={"color": mark.colour, "line": {"color": "white", "width": 0.6 * mark.along_x},
+                            "pattern": _hatched(mark.hatch)}, **_hovers(mark.hover))
+            case Guide():
+                line = {"color": mark.colour, "dash": "dash", "width": 1.4}
+                if mark.upright:
+                    figure.add_vline(x=mark.at, line=line, exclude_empty_subplots=False, **at)
+                else:
+                    figure.add_hline(y=mark.at, line=line, exclude_empty_subplots=False, **at)
+                if mark.text:
+                    where = ({"x": mark.at, "y": 1, "yref": "y domain",
+                              "yanchor": "bottom"} if mark.upright else
+                             {"x": 1, "xref": "x domain", "xanchor": "right", "y": mark.at, "yanchor": "top"})
+                    figure.add_annotation(**where, text=_text(mark.text), showarrow=False,
+                                          font={"color": mark.colour}, **at)
+            case Label():
+                figure.add_annotation(
+                    x=mark.x, y=mark.y, ax=mark.dx, ay=-mark.dy, text=_text(mark.text), standoff=7,
+                    arrowhead=0,
+                    arrowwidth=0.8, arrowcolor=SOFT, bgcolor="rgba(255,255,255,0.75)", borderpad=1,
+                    name="minor" if mark.minor else "", font={"size": 12, "color": mark.colour},
+                    xanchor="left" if mark.left else "auto", **at)
+    if panel.note:
+        figure.add_annotation(x=1, y=0, xref="x domain", yref="y domain", xanchor="right", yanchor="bottom",
+                              text=_text(panel.note), showarrow=False, font={"color": MUTED}, **at)
+
+
+def _axis(axis: Scale) -> dict[str, Any]:
+    values: dict[str, Any] = {"title_text": _text(axis.title), "showgrid": axis.grid}
+    if axis.range is not None:
+        values["range"] = list(axis.range)
+    if axis.log:
+        values |= {"type": "log", "dtick": "D2"}
+    if axis.percent:
+        values["tickformat"] = ".0%"
+    if axis.names:
+        values |= {"range": [len(axis.names) - 0.4, -0.6], "tickvals": list(range(len(axis.names))),
+                   "ticktext": [_text(name) for name in axis.names], "showline": False, "ticks": ""}
+    return values
+
+
+def _add_key(figure: go.Figure, key: Key) -> None:
+    named: dict[str, Any] = {"x": [None], "y": [None], "name": _text(key.text),
+                             "legendgroup": html.escape(key.group) or None}
+    if key.shape == "square":
+        figure.add_bar(**named, marker={"color": key.colour, "pattern": _hatched(key.hatch)})
+    elif key.shape in ("line", "dashes", "interval"):
+        figure.add_scatter(**named, mode="lines", line={"color": key.colour, "width": 1.6,
+                                                        "dash": "dash" if key.shape == "dashes" else "solid"})
+    else:
+        figure.add_scatter(**named, mode="markers", marker={
+            "symbol": SYMBOLS.get(key.shape, key.shape), "size": key.size, "color": key.colour,
+            "line": {"color": key.edge, "width": 2 if key.shape == "cross" else 1.2}})
+
+
+def _list(numbers: marks.Numbers) -> list[Any]:
+    """Plain numbers, which JSON holds as text."""
+    return np.asarray(numbers).tolist()
+
+
+def _text(text: str) -> str:
+    return html.escape(text).replace("\n", "<br>")
+
+
+def _hovers(texts: Any) -> dict[str, Any]:
+    if not texts:
+        return {"hoverinfo": "skip"}
+    shown = []
+    for text in texts:
+        heading, *rest = html.escape(text).split("\n")
+        shown.append("<br>".join([f"<b>{heading}</b>", *rest]))
+    return {"customdata": shown, "hovertemplate": "%{customdata}<extra></extra>"}
+
+
+def _group(name: str) -> dict[str, Any]:
+    return {"showlegend": False, "legendgroup": html.escape(name) or None}
+
+
+def _hatched(shape: str) -> dict[str, Any]:
+    return {"shape": shape, "fgcolor": "white", "fgopacity": 0.65, "size": 6, "solidity": 0.3,
+            "fillmode": "overlay"}

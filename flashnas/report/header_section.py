@@ -1,0 +1,134 @@
+"""The head of report.html: name, the result or the answer, and the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flashnas.base.quantities import tokens_text
+from flashnas.report.answer_text import REASONS, next_commands, reasons_of, signed, statements
+from flashnas.report.plot_data import latency_unit
+from flashnas.report.section import Section, render
+from flashnas.report.text import MISSING, duration, known, number
+from flashnas.report.words import counted, counts_line, tokens_words
+from flashnas.runs.run import RecordedRun, rows
+from flashnas.search.objectives import title_of
+
+BOUND = {"throughput_tok_s": "≥"}
+
+
+class HeaderSection(Section):
+    """Name, the result in a sentence, and the settings."""
+
+    def html(self, run: RecordedRun) -> str:
+        return render("header.html", run=run, lead="" if run.answer else result_sentence(run),
+                      answer=statements(run), commands=next_commands(run), bars=_bars(run),
+                      facts=list(_facts(run)))
+
+
+def _bars(run: RecordedRun) -> list[dict[str, Any]]:
+    """The reasons of the answer: words, value and the place of the bar, in percent of the width."""
+    reasons = {} if run.answer is None else reasons_of(run.answer)
+    widest = max([abs(value) for value in reasons.values()] or [0.0]) or 1.0
+    return [{"words": REASONS.get(name, name), "value": signed(value), "good": value < 0,
+             "left": 50 + min(50 * value / widest, 0), "width": 50 * abs(value) / widest}
+            for name, value in reasons.items()]
+
+
+def result_sentence(run: RecordedRun) -> str:
+    """The result, the best pure-operator baseline to compare with, and how many trainings failed."""
+    if run.scored.empty:
+        return f"No network was trained to the end ({counts_line(run)}).{_failed_words(run)}"
+    start = (f"{counted(len(run.front), 'architecture')} on the Pareto front" if run.front else
+             "The search has ended without a front" if run.entry("finished") else
+             "The search has not ended. What follows is of the networks so far")
+    if run.ranks_full:
+        return f"{start}; {counts_line(run)}.{_failed_words(run)}"
+    scored = [f for f in run.front if known(f.figures.get("loss")) and known(f.figures.get("latency_ms"))]
+    if not scored:
+        return f"{start}; {counts_line(run)}.{_failed_words(run)}"
+    factor, unit = latency_unit([f.figures["latency_ms"] or 0.0 for f in scored])
+    best = min(scored, key=lambda f: f.figures["loss"] or 0.0)
+    text = (f"{start}. The lowest loss is {best.figures['loss']:.3f} nats per token ({best.name},"
+            f" {number((best.figures['latency_ms'] or 0) * factor, 4, unit)})")
+    if not run.baselines.empty:
+        pure = min(rows(run.baselines), key=lambda row: row.loss)
+        text += (f"; the best pure-operator baseline is {pure.label} with {pure.loss:.3f} at"
+                 f" {number(pure.latency_ms * factor, 4, unit)}")
+    return f"{text}.{_failed_words(run)}"
+
+
+def _failed_words(run: RecordedRun) -> str:
+    """` 9 of 18 trainings failed, most often: REASON.`; empty if none failed."""
+    failed = run.failed
+    if failed.empty:
+        return ""
+    reason = str(failed["reason"].mode().iloc[0]).rstrip(".")
+    count = len(failed) + len(run.trained)
+    return f" {len(failed)} of {count} trainings failed, most often: {reason or MISSING}."
+
+
+def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
+    """(name, value, detail) of what was asked."""
+    entry = run.entry
+    mode = entry("table", "mode")
+    workload = [words.format(value) for key, words in (
+        ("batch", "batch of {}"), ("prompt_tokens", "{:,} tokens in"), ("generated_tokens",
+                                                                        "{:,} tokens out"))
+        if known(value := entry("workload", key)) and value > 0]
+    if entry("workload", "dtype") not in (None, "auto"):
+        workload.append(str(entry("workload", "dtype")))
+    yield "Device", entry("table", "device") or entry("table", "name"), " · ".join(
+        str(part) for part in (entry("table", "stack"), f"mode {mode}" if mode else "") if part)
+    yield "Workload", entry("workload", "name") or entry("workload"), ", ".join(workload)
+    limits = [f"{name} {BOUND.get(name, '≤')} {limit:,g}" for name, limit in _mapping(run, "budgets").items()
+              if known(limit)]
+    yield "Budget", ", ".join(limits) or "none", (
+        f"with {run.confidence:.0%} confidence" if run.confidence else "")
+    if run.further_objectives or run.ranks_full:
+        planned = entry("foresight", "train_tokens")
+        yield "Objectives", ", ".join(title_of(name) for name in run.objectives), (
+            f"of a full training on {tokens_text(planned)} tokens" if known(planned) and planned >= 1 else "")
+    yield "Space", entry("space", "name") or entry("space"), ""
+    order = f" · trajectory {entry('trajectory')}" if entry("question", "asynchronous") else ""
+    yield "Search", "published trainings" if run.untrained else entry("sampler"), (
+        f"seed {entry('seed')}" if run.untrained else
+        f"seed {entry('seed')} · {entry('trials_asked')} networks asked for{order}")
+    yield "Trials", counts_line(run).split(" · ")[0], " · ".join(counts_line(run).split(" · ")[1:])
+    width, depth, tokens = (entry("proxy", name) for name in ("width_factor", "depth_factor", "tokens"))
+    if not run.untrained:
+        yield "Short training", entry("proxy", "corpus"), " · ".join(filter(None, (
+            f"width 1/{width}" if known(width) else "", f"depth 1/{depth}" if known(depth) and depth > 1
+            else "",
+            f"{tokens:,} tokens each" if known(tokens) else "")))
+    if entry("bench", "name"):
+        yield "Bench", entry("bench", "name"), (
+            f"{_known(run, 'bench')} of this run with the loss from it (digest {entry('bench', 'digest')})")
+    if entry("start_from", "runs"):
+        yield "Started from", ", ".join(map(str, entry("start_from", "runs"))), (
+            f"{_known(run, 'run')} of this run with the loss from there"
+            f" (digest {entry('start_from', 'digest')})")
+    if entry("rungs"):
+        yield "Rungs", f"{', '.join(f'{tokens:,}' for tokens in entry('rungs'))} tokens", (
+            f"{counted(run.counts()['stopped'], 'training')} stopped there, whose chance to enter the"
+            f" front was below {entry('question', 'rung_chance') or 0:.0%}")
+    if (entry("seeds") or 1) > 1:
+        yield "Seeds", f"{entry('seeds')} for each finalist", (
+            "short losses of the front are means, ± their standard error; others are of one training")
+    if tokens_words(run):
+        yield "Effort", tokens_words(run).partition(";")[0], (
+            tokens_words(run).partition("; ")[2])
+    finished = entry("finished")
+    yield "Run time", duration(entry("seconds")), f"finished {finished}" if finished else "not finished"
+
+
+def _known(run: RecordedRun, source: str) -> str:
+    return counted(int((run.trained["source"] == source).sum()), "network")
+
+
+def _mapping(run: RecordedRun, key: str) -> Mapping[str, Any]:
+    value = run.entry(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+HEADER = HeaderSection()

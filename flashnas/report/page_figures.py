@@ -1,0 +1,61 @@
+"""The figures on the page with their captions, and the still picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from flashnas.report.draw_plotly import draw_plotly
+from flashnas.report.figures import FIGURES, FURTHER
+from flashnas.report.marks import Picture
+from flashnas.report.planes import still_picture
+from flashnas.report.section import Section, render, template_values
+from flashnas.runs.run import RecordedRun
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    from matplotlib.figure import Figure
+
+DRAWN = {**FIGURES, **FURTHER}
+
+
+class FiguresSection(Section):
+    """The figures that have something to show; the others are named with the reason. Where the full loss
+    ranks, the front is above the table of the finalists."""
+
+    title = "Figures"
+
+    def html(self, run: RecordedRun) -> str:
+        names = dict.fromkeys(["short-loss" if run.ranks_full else "front", *FIGURES,
+                               *(["objectives"] if run.further_objectives else [])])
+        unfit = {*(["front"] if run.ranks_full else []),
+                 *(["short-loss", "hypervolume", "curves"] if run.untrained else [])}
+        pictures = {name: DRAWN[name](run) for name in names if name not in unfit}
+        return render("figures.html", figures=[page_figure(run, name, picture) for name,
+                                               picture in pictures.items()
+                                               if not picture.empty],
+                      empty=[picture for picture in pictures.values() if picture.empty])
+
+
+def plot(run: RecordedRun, name: str) -> go.Figure:
+    """A figure of a run by its name."""
+    return draw_plotly(DRAWN[name](run))
+
+
+def page_figure(run: RecordedRun, name: str, picture: Picture) -> dict[str, Any]:
+    """A figure with its caption, for the page; no HTML parser takes its JSON for markup."""
+    captions = template_values("captions.html", "captions", run=run)
+    text = str(draw_plotly(picture).to_json())
+    return {"name": name, "caption": captions[name], "json": Markup(
+        text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))}
+
+
+def still_figure(run: RecordedRun) -> Figure:
+    """The still picture of a run."""
+    from flashnas.report.draw_matplotlib import draw_matplotlib  # matplotlib loads when it draws
+
+    return draw_matplotlib(still_picture(run))
+
+
+FIGURES_SECTION = FiguresSection()

@@ -1,0 +1,166 @@
+"""The model of trained qualities that `bayes` and the ranking of earlier networks share. Imports torch.
+
+It is a Gaussian process of each quality over features of networks, made for tens of observations. What is
+known of a quality without it (published trainings, a trend in size) is taken off before, and added to what it
+predicts. The other objectives are exact.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from botorch.fit import fit_gpytorch_mll
+from botorch.models import SingleTaskGP
+from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
+from gpytorch.mlls import ExactMarginalLogLikelihood
+
+from flashnas.search.improvement import expected_hypervolume_improvement
+from flashnas.space import SearchSpace
+
+FIT_STEPS = 60           # of L-BFGS-B; more made the search slower, not better
+
+_log = logging.getLogger(__name__)
+
+
+def features_of(space: SearchSpace[Any], genotype: Any, network: Any) -> np.ndarray:
+    """The space's features of a genotype, log hidden size and log parameters of its network [D]."""
+    sizes = [getattr(network, name, None) for name in ("hidden", "params")]  # a foreign network may lack them
+    return np.array([*space.features(genotype), *(np.log(size) if size else 0.0 for size in sizes)],
+                    dtype=np.float64)
+
+
+class Scale:
+    """Shifts and scales features so that those of `rows` [N, D] lie within 0..1."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        span = np.ptp(rows, axis=0)
+        self.low, self.span = rows.min(axis=0), np.where(span > 1e-12, span, 1.0)
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        return np.asarray((rows - self.low) / self.span)
+
+
+@dataclass
+class Posterior:
+    """Predictions for N networks: trained qualities [K] as means [N] and covariances [N, N], exact objectives
+    [N, J]. Points and references have the trained qualities first.
+
+    noises: variance of one observation, of each quality. costs: of a training of each [N], by which its gain
+    is divided.
+    """
+
+    means: list[np.ndarray]
+    covariances: list[np.ndarray]
+    exact: np.ndarray
+    noises: list[float]
+    costs: np.ndarray
+
+    def sds(self) -> list[np.ndarray]:
+        """Standard deviations of the qualities."""
+        return [np.sqrt(np.maximum(np.diag(covariance), 0.0)) for covariance in self.covariances]
+
+    def gain(self, points: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        """Expected hypervolume improvement [N]."""
+        return expected_hypervolume_improvement(
+            np.column_stack([*self.means, self.exact]),
+            np.column_stack([*self.sds(), np.zeros_like(self.exact)]), points, reference)
+
+    def condition_on_mean(self, index: int, points: np.ndarray) -> np.ndarray:
+        """Observe the network at its means: shrink the covariances, return the points with it."""
+        for covariance, noise in zip(self.covariances, self.noises, strict=True):
+            column = covariance[:, index].copy()
+            covariance -= np.outer(column, column) / (column[index] + noise + 1e-12)
+        return np.vstack([points, [*(mean[index] for mean in self.means), *self.exact[index]]])
+
+
+class LossModel:
+    """A process of each quality, fitted to features [N, D] within about 0..1 and to columns [N].
+
+    like: take the hyper-parameters of this model and fit none.
+    """
+
+    def __init__(self, features: np.ndarray, columns: Sequence[np.ndarray], *, seed: int,
+                 like: LossModel | None = None) -> None:
+        likes = [None] * len(columns) if like is None else like.processes
+        self.processes: list[Surrogate] = [Surrogate(features, column, seed=seed, like=fitted)
+                                           for column, fitted in zip(columns, likes, strict=True)]
+
+    def posterior(self, features: np.ndarray, offsets: Sequence[np.ndarray | float],
+                  exact: np.ndarray) -> Posterior:
+        """Predictions at features [N, D]; offsets: what was taken off each quality [N]."""
+        predictions = [process.predict(features) for process in self.processes]
+        return Posterior([mean + offset for (mean, _), offset in zip(predictions, offsets, strict=True)],
+                         [covariance for _, covariance in predictions], exact,
+                         [process.noise for process in self.processes], np.ones(len(features)))
+
+
+class Surrogate:
+    """Matern-5/2 with one length scale per feature and BoTorch's dimension-scaled prior, which keeps tens of
+    features smooth until the data say otherwise; noise is inferred. float64, one thread, seeded.
+
+    `fitted` is False when fitting failed and the hyper-parameters are those of the prior.
+    """
+
+    def __init__(self, features: np.ndarray, losses: np.ndarray, *, seed: int,
+                 like: Surrogate | None = None) -> None:
+        """features [N, D], about within 0..1; losses [N], N >= 2. like: take its hyper-parameters and fit
+        none."""
+        self.fitted: bool = like is None or like.fitted
+        self.center = float(losses.mean())
+        self.scale = float(losses.std()) or 1.0
+        x_ND = torch.as_tensor(features, dtype=torch.float64)
+        y_N1 = torch.as_tensor((losses - self.center) / self.scale, dtype=torch.float64).unsqueeze(-1)
+        with _alone(seed):
+            self._model = _build(x_ND, y_N1)
+            try:
+                if like is not None:
+                    self._model.load_state_dict(like._model.state_dict())
+                else:
+                    fit_gpytorch_mll(ExactMarginalLogLikelihood(self._model.likelihood, self._model),
+                                     optimizer_kwargs={"options": {"maxiter": FIT_STEPS}})
+            except Exception as error:  # BoTorch raises its own errors, torch's LinAlgError, RuntimeError
+                _log.info("the surrogate keeps its prior: %s", error)
+                self._model = _build(x_ND, y_N1)
+                self.fitted = False
+            self._model.eval()
+            # variance of one observation
+            self.noise = float(self._model.likelihood.noise.mean()) * self.scale**2
+
+    def predict(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean [N] and covariance [N, N] of the noise-free loss at features [N, D]."""
+        with _alone(0), torch.no_grad():
+            normal = self._model(torch.as_tensor(features, dtype=torch.float64))
+            mean, covariance = normal.mean.numpy(), normal.covariance_matrix.numpy()
+        return mean * self.scale + self.center, covariance * self.scale**2
+
+    def predict_mean(self, features: np.ndarray) -> np.ndarray:
+        """Mean [N] alone, without the covariance."""
+        with _alone(0), torch.no_grad():
+            mean: np.ndarray = self._model(torch.as_tensor(features, dtype=torch.float64)).mean.numpy()
+        return mean * self.scale + self.center
+
+
+def _build(x_ND: torch.Tensor, y_N1: torch.Tensor) -> SingleTaskGP:
+    kernel = get_covar_module_with_dim_scaled_prior(ard_num_dims=x_ND.shape[-1], use_rbf_kernel=False)
+    return SingleTaskGP(x_ND, y_N1, covar_module=kernel, outcome_transform=None)
+
+
+@contextmanager
+def _alone(seed: int) -> Iterator[None]:
+    """One thread, own random state, no warnings: the answer depends on nothing else in the process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,168 @@
+"""The trainings of a search: their recipe, whether it suits the space and this machine, and how long one may
+take."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ArchitectureError, ConfigError, OperatorError
+from flashnas.latency.fitting import Fitter
+from flashnas.reuse.known import KnownRuns
+from flashnas.space import OperatorSpace, SearchSpace
+from flashnas.study.config import TIMEOUT_S, SearchConfig
+from flashnas.training.cost import (
+    ASSUMED_RATES,
+    FASTEST_RATES,
+    expected_seconds,
+    least_seconds,
+    training_flops,
+)
+from flashnas.training.recipe import Recipe
+
+DEFAULT_RECIPE = "cpu"
+MIN_PROXY_WIDTH = 16      # a narrower network would say nothing
+MAX_OFFERED = 1024        # of the width factors that a message offers
+SLACK = 4             # the limit over the time that is expected
+LOOKED_AT = 32        # genotypes, for the range of the trainings' FLOPs
+LONG_S = 3600.0       # of one training, beyond which a search says what it costs
+DEVICES = {"cpu": "a CPU thread", "cuda": "a GPU"}
+
+
+def recipe_of(config: SearchConfig, space: SearchSpace[Any], given: Recipe | None,
+              known: KnownRuns | None) -> Recipe:
+    """The recipe of the trainings: the one given or named, else that of the earlier runs, else the default at
+    the space's own width factor."""
+    recipe = given
+    if recipe is None and config.recipe is None and known is not None and known.recipe is not None:
+        recipe = known.recipe
+    elif recipe is None:
+        recipe = Recipe.load(config.recipe or DEFAULT_RECIPE)
+        factor = space.width_factor if isinstance(space, OperatorSpace) else None
+        if config.recipe is None and factor is not None:
+            recipe = dataclasses.replace(recipe, width_factor=factor)
+    return recipe if config.tokens is None else dataclasses.replace(recipe, tokens=config.tokens)
+
+
+def check_trainable(config: SearchConfig, space: SearchSpace[Any], recipe: Recipe) -> None:
+    """Raise ConfigError where this machine cannot train by the recipe, or where its width factor does not
+    suit."""
+    # loads torch, which a user's evaluator may not need
+    from flashnas.training.trainer import check_device, check_kernels
+
+    check_device(recipe)
+    if config.processes_per_candidate > 1:
+        from flashnas.training.distributed import Ranks
+
+        Ranks(size=config.processes_per_candidate).check(recipe)
+    check_scalable(space, recipe, own=config.recipe is None)
+    if recipe.device == "cuda" and isinstance(space, OperatorSpace):
+        smallest = min(space.hidden_sizes)
+        trained = recipe.proxy_of(space.build(space.kinds(), smallest))
+        check_kernels(dict.fromkeys(trained.operators), trained.hidden, recipe)
+
+
+def check_scalable(space: SearchSpace[Any], recipe: Recipe, *, own: bool) -> None:
+    """Raise ConfigError before anything is trained if the recipe's width factor does not suit an operator of
+    the space. own: the user named no recipe, so that the factor is that of the space or the default."""
+    if not isinstance(space, OperatorSpace):
+        return
+    if (unsuited := _unsuited(space, recipe.width_factor, recipe.least_head_dim)) is None:
+        return
+    spec, hidden, reason = unsuited
+    common = math.gcd(*space.hidden_sizes)
+    working = [factor for factor in range(1, min(common, MAX_OFFERED) + 1)
+               if common % factor == 0 and _unsuited(space, factor, recipe.least_head_dim) is None]
+    factor = space.width_factor
+    own_factor = f"; leave out --recipe to train at the space's own factor {factor}"
+    offer = own_factor if factor in working and not own else (
+        f"; give a recipe, or the space, the width_factor {' or '.join(map(str, working))}" if working else
+        "")
+    raise ConfigError(f"space {space.name!r}: operator {spec} at width {hidden} cannot be shrunk by the width"
+                      f" factor {recipe.width_factor} of recipe {recipe.name!r}: {reason}{offer}")
+
+
+def _unsuited(space: OperatorSpace[Any], factor: int, min_head_dim: int) -> tuple[Any, int, str] | None:
+    """The first operator and width that the factor does not suit, with the reason."""
+    for hidden in space.hidden_sizes:
+        for spec in space.kinds():
+            if factor > 1 and hidden < MIN_PROXY_WIDTH * factor:
+                return spec, hidden, f"a trained network must be at least {MIN_PROXY_WIDTH} wide"
+            try:
+                space.build((spec,), hidden).scaled(factor, min_head_dim)
+            except (ArchitectureError, OperatorError) as error:
+                return spec, hidden, str(error)
+    return None
+
+
+# -- the time of one training --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeLimit:
+    """Of one training.
+
+    Attributes:
+        seconds: the limit.
+        flops: of the longest training among those looked at; 0 where no recipe trains.
+        expected_s: its time at the assumed rate (flashnas.training.cost).
+    """
+
+    seconds: float
+    flops: float = 0.0
+    expected_s: float = 0.0
+
+
+def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[Any],
+                    baselines: Sequence[Any],
+                    note: Callable[[str], None]) -> TimeLimit:
+    """The limit that the user gives, or that of the recipe: TIMEOUT_S, and for longer trainings SLACK times
+    the time that is expected of the longest one, in whole minutes.
+
+    note receives a line where a training is expected to take longer than the limit, or hours. recipe: None
+    where the user's evaluator scores the networks.
+
+    Raises:
+        SettingError: no training could end within the limit on any device of today.
+    """
+    given = config.candidate_timeout_s
+    flops = [] if recipe is None else _flops(recipe, fitter, baselines, config.seed)
+    if recipe is None or not flops:
+        return TimeLimit(seconds=given or TIMEOUT_S)
+    expected_s = expected_seconds(max(flops), recipe)
+    by_recipe_s = max(TIMEOUT_S, 60.0 * math.ceil(SLACK * expected_s / 60))
+    limit = TimeLimit(seconds=given or by_recipe_s, flops=max(flops), expected_s=expected_s)
+    where = DEVICES[recipe.device]
+    if given is not None and least_seconds(min(flops), recipe) > given:
+        config.wrong("candidate_timeout_s",
+                     f"must be above {math.ceil(least_seconds(min(flops), recipe)):,}: recipe {recipe.name!r}"
+                     f" takes {min(flops):.1e} FLOP for the smallest network, and {where} computes at most"
+                     f" {FASTEST_RATES[recipe.device]:.1e} FLOP/s; got {given:g}")
+    cost = (f"recipe {recipe.name!r} takes up to {max(flops):.1e} FLOP a training, {expected_s / 3600:,.1f} h"
+            f" on {where} at an assumed {ASSUMED_RATES[recipe.device]:.1e} FLOP/s")
+    if expected_s > limit.seconds:
+        note(f"{cost}; --candidate-timeout-s {limit.seconds:g} may end it before")
+    elif expected_s > LONG_S:
+        note(f"{cost}; the time limit is {limit.seconds / 3600:,.1f} h")
+    return limit
+
+
+def _flops(recipe: Recipe, fitter: Fitter[Any], baselines: Sequence[Any], seed: int) -> list[float]:
+    """Of the trainings of the baselines and of some networks that the search could draw; empty for networks
+    of the user's own class."""
+    rng, space = np.random.default_rng(seed), fitter.space
+    drawn = [fitter.latency_of(space.sample(rng))[0] for _ in range(LOOKED_AT)]
+    flops = []
+    for network in (*baselines, *drawn):
+        if isinstance(network, Architecture):
+            try:
+                flops.append(training_flops(recipe.proxy_of(network), recipe))
+            except (ArchitectureError, OperatorError):  # a failed trial with its reason
+                continue
+    return flops

@@ -1,0 +1,84 @@
+"""Pages: links and anchors lead somewhere, notations parse, and the site, gallery and API leave nothing out."""
+
+import importlib
+import re
+
+import pytest
+import yaml
+from documents import PAGES, ROOT, TEXTS, headings
+
+import flashnas
+from flashnas.architecture import Architecture
+from flashnas.base.errors import FlashnasError
+
+NOTATION = re.compile(r"(?<![\w.])\d{2,5}(?:\([^)\n]*\))?: [^`'\"\n|]{3,80}(?=[`'])")
+LINK = re.compile(r"(?<!`)\]\(([^)#\s]*)(?:#([^)]*))?\)")
+
+
+def nav_pages(entries):
+    for entry in entries:
+        for value in entry.values():
+            yield from nav_pages(value) if isinstance(value, list) else [value]
+
+
+def test_links_lead_to_files_and_anchors():
+    wrong = []
+    for page in PAGES:
+        for target, anchor in LINK.findall(TEXTS[str(page.relative_to(ROOT))]):
+            path = (page.parent / target).resolve() if target else page
+            if "://" not in target and (not path.exists() or (
+                    anchor and anchor not in headings(path.read_text(encoding="utf-8")))):
+                wrong.append(f"{page.relative_to(ROOT)}: {target}#{anchor}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_notations_in_the_documents_parse():
+    wrong = []
+    for name, text in TEXTS.items():
+        for notation in {*NOTATION.findall(text)}:
+            if not {"gsc", "shift", "x=1"} & {*re.findall(r"gsc|shift|x=1", notation)}:
+                try:
+                    Architecture.parse(notation)
+                except FlashnasError as error:
+                    wrong.append(f"{name}: {error}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_faults_that_evidence_counts_are_those_of_tests():
+    files = {path.name: path for path in (ROOT / "tests").rglob("test_*.py")}
+    table = TEXTS["docs/evidence.md"].partition("| fault |")[2].partition("\n\n")[0]
+    named, wrong = 0, []
+    for part in table.replace("\n", ";").split(";"):
+        if match := re.search(r"`(test_\w+\.py)`:(.*)", part):
+            text = files[match[1]].read_text()
+            names = re.findall(r"`(test_\w+)`", match[2])
+            named += len(names)
+            wrong += [f"{match[1]} has no {name}" for name in names if f"\ndef {name}(" not in text]
+    assert named > 30
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_api_page_has_every_public_name_and_each_of_its_names_exists():
+    names = re.findall(r"(?m)^::: (\S+)\.(\w+)$", TEXTS["docs/api.md"])
+    assert not [name for name in names if not hasattr(importlib.import_module(name[0]), name[1])]
+    public = {name for name in flashnas.__all__ if not name.startswith("_")}
+    assert not public - {name for _, name in names}
+
+
+def test_every_page_is_reached_from_the_readme_and_is_in_the_navigation():
+    pytest.importorskip("mkdocs")
+    reached = importlib.import_module("site_pages").reached()
+    lost = [str(page.relative_to(ROOT)) for page in PAGES if page not in reached
+            and page.parent.name != "bench_tables"]
+    assert not lost, f"README.md reaches no link to {', '.join(lost)}"
+    config = yaml.load((ROOT / "mkdocs.yml").read_text(), Loader=yaml.SafeLoader)
+    listed = {*nav_pages(config["nav"])}
+    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= listed
+
+
+def test_the_gallery_has_every_experiment_and_picture():
+    page = TEXTS["docs/gallery.md"]
+    things = [*ROOT.glob("experiments/*/README.md"), *ROOT.glob("experiments/*/*.png"),
+              *ROOT.glob("benchmarks/results/*.png"), *ROOT.glob("experiments/notebooks/*.ipynb")]
+    missing = [str(path.relative_to(ROOT)) for path in things if f"(../{path.relative_to(ROOT)}" not in page]
+    assert not missing, ", ".join(missing)

@@ -1,0 +1,100 @@
+"""Python in the documents: every block compiles, what it imports and calls exists, and the page of an operator runs."""
+
+import ast
+import builtins
+import importlib
+import inspect
+import re
+import tomllib
+
+import pytest
+from documents import FENCED, TEXTS, blocks
+from fake_plugins import run_with, write_plugin
+
+import flashnas as fn
+
+
+def resolved(dotted):
+    """The object that `fn.a.b` names."""
+    value = fn
+    for part in dotted.split(".")[1:]:
+        value = getattr(value, part)
+    return value
+
+
+def problems(code):
+    """What of a block does not exist: imports, names, attributes of fn, keywords of functions of fn."""
+    tree = ast.parse(code)
+    own = {*dir(builtins)} | {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)
+                              and isinstance(node.ctx, ast.Store)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                importlib.import_module(alias.name)
+                own.add(alias.asname or alias.name.split(".")[0])
+        elif isinstance(node, ast.ImportFrom):
+            if not node.module.startswith("flashnas_"):  # of the package that the page writes
+                module = importlib.import_module(node.module)
+                yield from (f"{node.module}.{alias.name}" for alias in node.names if not hasattr(module, alias.name))
+            own |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            own.add(node.name)
+        elif isinstance(node, ast.arg):
+            own.add(node.arg)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id not in own:
+            yield node.id
+        if isinstance(node, ast.Call) and (name := ast.unparse(node.func)).startswith("fn."):
+            inspect.signature(resolved(name)).bind(*node.args, **{word.arg: word for word in node.keywords})
+
+
+def test_every_block_of_python_compiles_and_its_names_exist():
+    wrong = []
+    for page in TEXTS:
+        for code in blocks(page, "python"):
+            try:
+                wrong += [f"{page}: {problem}" for problem in problems(code)]
+            except (SyntaxError, ImportError, AttributeError, TypeError) as error:
+                wrong.append(f"{page}: {error!r} in {code[:60]!r}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_name_of_the_api_in_the_documents_exists():
+    wrong = []
+    for page, text in TEXTS.items():
+        for name in {*re.findall(r"(?<![\w.])fn(?:\.[A-Za-z_]+)+", text)}:
+            try:
+                resolved(name)
+            except AttributeError as error:
+                wrong.append(f"{page}: {name}: {error}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_blocks_about_the_shipped_bench_run():
+    (code,) = blocks("docs/bench.md", "python")
+    exec(compile(code, "docs/bench.md", "exec"), {})
+
+
+@pytest.mark.slow  # two processes, and the whole contract of an operator
+def test_the_operator_of_the_page_keeps_the_contract(tmp_path):
+    files = {name: code for _, name, code in
+             re.findall(r"(?ms)^```(\w+)\n# (\S+)\n(.*?)^```", TEXTS["docs/own_operator.md"])}
+    points = tomllib.loads(files.pop("pyproject.toml"))["project"]["entry-points"]
+    (tmp_path / "flashnas_shift").mkdir()
+    (tmp_path / "tests").mkdir()
+    folder = write_plugin(tmp_path, "flashnas-shift", points, {**files, "flashnas_shift/__init__.py": ""})
+    test = files["tests/test_shift.py"]
+    run_with(folder, f"{test}\ntest_shift()")
+    said = run_with(folder, "from flashnas.cli.main import main; import sys;"
+                            " sys.exit(main(['estimate', '1024: 6x(shift f shift f a f)', '--workload', 'decode-8k']))")
+    assert "latency_ms" in said
+    space = run_with(folder, f"from flashnas.space import load_space;"
+                             f" print([spec.kind for spec in load_space({str(tmp_path / 'space.yaml')!r}).mixers])")
+    assert space == "['shift', 'd', 'a']"
+
+
+def test_every_block_has_a_language_that_readers_see_highlighted():
+    languages = {"python", "yaml", "toml", "bibtex", "sh", "bash", "text", ""}
+    wrong = [f"{page}: {language}" for page, text in TEXTS.items() for language, _ in FENCED.findall(text)
+             if language not in languages]
+    assert not wrong, "\n".join(wrong)
