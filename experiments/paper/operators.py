@@ -72,9 +72,9 @@ def draw_front(axes: Any, table: pd.DataFrame, loss: str, text: str) -> None:
 
 def draw(table: pd.DataFrame, tokens: list[int]) -> None:
     """Figure 4b with published and with short losses, and figure 4a with the curves of the bench."""
-    from flashnas.report.still_figures import framed, still  # matplotlib, which the table does not need
+    from picture import framed, still  # matplotlib, which the table does not need
 
-    with still((15.0, 5.4), "Loss against latency by operator", "15 mixes of 500M parameters (arXiv 2511.18890,"
+    with still(PNG, (15.0, 5.4), "Loss against latency by operator", "15 mixes of 500M parameters (arXiv 2511.18890,"
                " tables 1 and 10). Lines: no other mix is better in both.") as figure:
         draw_front(framed(figure, (0.045, 0.12, 0.28, 0.72)), table, "published_loss",
                    "published loss after 100B tokens (nats per token)")
@@ -88,7 +88,6 @@ def draw(table: pd.DataFrame, tokens: list[int]) -> None:
         axes.set_xticks(tokens, [f"{count:,}" for count in tokens], fontsize=9)
         axes.set(xlabel="training tokens", ylabel="validation loss (nats per token)")
         axes.legend(frameon=False, title="pure stacks, seed 0")
-        figure.savefig(PNG)
 
 
 def main() -> None:

@@ -12,10 +12,10 @@ from collections import Counter
 from pathlib import Path
 
 import pandas as pd
+from picture import framed, still
 
 import flashnas as fn
 from flashnas.report.palette import operator_colour, operator_label
-from flashnas.report.still_figures import framed, still
 
 HERE = Path(__file__).parent
 CSV, PNG = HERE / "search_by.csv", HERE / "search_by.png"
@@ -71,7 +71,7 @@ def with_differences(rows: pd.DataFrame) -> pd.DataFrame:
 
 def draw(rows: pd.DataFrame) -> None:
     """The operators of each network as a row of boxes, with its sizes beside it."""
-    with still((11.0, 1.3 + 0.42 * len(rows)), "What is recommended by parameters, and what by latency",
+    with still(PNG, (11.0, 1.3 + 0.42 * len(rows)), "What is recommended by parameters, and what by latency",
                "Above: within so many parameters. Below: within the latency of the one above. H100, decode-8k."
                ) as figure:
         axes = framed(figure, (0.165, 0.14, 0.51, 0.72))
@@ -90,7 +90,6 @@ def draw(rows: pd.DataFrame) -> None:
         for kind in KINDS:
             axes.barh(0, 0, color=operator_colour(kind), label=operator_label(kind))
         axes.legend(frameon=False, ncols=4, loc="upper left", bbox_to_anchor=(-0.02, 0.0), fontsize=9)
-        figure.savefig(PNG)
 
 
 def main() -> None:

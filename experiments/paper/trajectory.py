@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from picture import framed, still
 
-from flashnas.report.palette import MUTED
-from flashnas.report.still_figures import COLOURS, framed, still
+from flashnas.report.palette import MUTED, SERIES
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parents[1] / "benchmarks"))
@@ -57,17 +57,16 @@ def first_as_good(rows: pd.DataFrame, column: str, sampler: str, other: str) -> 
 
 def draw(rows: pd.DataFrame) -> None:
     """Medians with the middle half of the seeds."""
-    with still((11.0, 4.8), "What a search has after so many trainings",
+    with still(PNG, (11.0, 4.8), "What a search has after so many trainings",
                f"Networks of the shipped bench; lines: median of {SEEDS} seeds, bands: the middle half.") as figure:
         for place, (column, text) in enumerate(COLUMNS.items()):
             axes = framed(figure, (0.075 + 0.5 * place, 0.13, 0.40, 0.69))
-            for colour, (sampler, part) in zip((*COLOURS[:2], MUTED), rows.groupby("sampler"), strict=True):
+            for colour, (sampler, part) in zip((*SERIES[:2], MUTED), rows.groupby("sampler"), strict=True):
                 axes.fill_between(part["trainings"], part[f"{column}_25"], part[f"{column}_75"], alpha=0.15,
                                   color=colour, linewidth=0)
                 axes.plot(part["trainings"], part[f"{column}_50"], label=sampler, linewidth=2, color=colour)
             axes.set(xlabel="trainings", ylabel=text, xlim=(1, TRAININGS))
             axes.legend(frameon=False)
-        figure.savefig(PNG)
 
 
 def main() -> None:

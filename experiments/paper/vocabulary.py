@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+from picture import framed, still
 
 import flashnas as fn
 from flashnas.data.corpus import read_corpus
 from flashnas.data.split import split_documents
 from flashnas.data.tokenizer import train_tokenizer, vocab_size
-from flashnas.report.still_figures import COLOURS, framed, still
+from flashnas.report.palette import SERIES
 
 HERE = Path(__file__).parent
 CSV, PNG = HERE / "vocabulary.csv", HERE / "vocabulary.png"
@@ -59,13 +60,13 @@ def with_latencies(rows: pd.DataFrame) -> pd.DataFrame:
 
 def draw(rows: pd.DataFrame) -> None:
     """Tokens per byte, time of a token and time of a byte over the vocabulary."""
-    with still((13.0, 4.6), "Which vocabulary is fastest for a text?",
+    with still(PNG, (13.0, 4.6), "Which vocabulary is fastest for a text?",
                f"Nemotron-Flash-1B with each vocabulary writes {TEXT_BYTES:,} bytes; predicted for batch 1.") as figure:
         panels = {"tokens_per_byte": "tokens per byte of unseen text", "ms_per_token": "time of a token (ms)",
                   "us_per_byte": "time of a byte (µs)"}
         for place, (column, text) in enumerate(panels.items()):
             axes = framed(figure, (0.055 + 0.325 * place, 0.14, 0.265, 0.66))
-            for colour, (source, part) in zip(COLOURS, rows.groupby("text", sort=False), strict=False):
+            for colour, (source, part) in zip(SERIES, rows.groupby("text", sort=False), strict=False):
                 for table, style in zip(TABLES, ("-", "--"), strict=True):
                     name = column if place == 0 else f"{table}_{column}"
                     if (place, table) != (0, TABLES[1]) and (place, source) != (1, "stdlib"):
@@ -76,7 +77,6 @@ def draw(rows: pd.DataFrame) -> None:
             axes.set_xticks(SIZES[::2], [f"{size:,}" for size in SIZES[::2]], fontsize=8)
             axes.set(xlabel="vocabulary", ylabel=text, ylim=(0, None))
             axes.legend(frameon=False, fontsize=8)
-        figure.savefig(PNG)
 
 
 def main() -> None:

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+from picture import framed, still
 
 import flashnas as fn
-from flashnas.report.still_figures import COLOURS, framed, still
+from flashnas.report.palette import SERIES
 
 HERE = Path(__file__).parent
 CSV, PNG = HERE / "windows.csv", HERE / "windows.png"
@@ -44,10 +45,10 @@ def arms() -> pd.DataFrame:
 
 def draw(table: pd.DataFrame) -> None:
     """Throughput at 32k over the number of windows, by window, and as published."""
-    with still((7.0, 4.8), "What windows gain in Nemotron-Flash-3B",
+    with still(PNG, (7.0, 4.8), "What windows gain in Nemotron-Flash-3B",
                "Tokens per second after 32k tokens, largest batch that fits an H100, predicted.") as figure:
         axes = framed(figure, (0.11, 0.13, 0.85, 0.69))
-        for colour, window in zip(COLOURS, (8192, 2048, 512), strict=False):
+        for colour, window in zip(SERIES, (8192, 2048, 512), strict=False):
             part = table[table["window"].isin((0, window))]
             axes.plot(range(4), part["throughput_ratio"], "o-", color=colour, label=f"windows of {window:,}")
         axes.plot(range(3), [*PUBLISHED.values()], "ks", markersize=8, fillstyle="none", label="paper, windows of 8k")
@@ -56,7 +57,6 @@ def draw(table: pd.DataFrame) -> None:
         axes.set_yticks([1, 2, 4, 8], ["1", "2", "4", "8"])
         axes.set(ylabel="throughput, 3 full attentions = 1")
         axes.legend(frameon=False)
-        figure.savefig(PNG)
 
 
 def main() -> None:
