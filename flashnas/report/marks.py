@@ -15,7 +15,7 @@ Shape = Literal["circle", "diamond", "square", "cross", "star", "line", "dashes"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale:
+class AxisScale:
     """range: None: what holds all marks. log: logarithmic, without a range. percent: values are shares.
     names: of the places 0, 1, ..; the first is on top. grid: its lines are drawn."""
 
@@ -132,8 +132,8 @@ class Panel:
     """Marks between two axes; later ones cover earlier ones. height: of the plotting area. note: in its lower
     right corner."""
 
-    x: Scale
-    y: Scale
+    x: AxisScale
+    y: AxisScale
     marks: Sequence[Mark]
     height: float
     heading: str = ""
