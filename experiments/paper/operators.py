@@ -97,6 +97,11 @@ def main() -> None:
     print(table.drop(columns="curve").to_string(index=False, max_colwidth=40))
     pairs = table[["published_loss", "short_loss", "h100_sxm_s", "a100_sxm_s"]]
     print("Spearman", pairs.corr("spearman").round(2).to_string(), sep="\n")
+    equal = fn.bench.load(origin="published:nf_latency_100b", seed=0)
+    print("table 3: kinds, parameters, predicted seconds on an A100")
+    for row in equal.to_dict("records"):
+        print(f"{' '.join(dict.fromkeys(kinds_of(row['architecture']))):<10} {row['params'] / 1e6:5.0f}M"
+              f" {row['latency_ms/a100_sxm/decode-8k'] / 1e3:6.2f}")
     draw(table, [count for count, _ in fn.bench.load(origin=f"published:{GROUP}")["curve"].iloc[0]])
 
 
