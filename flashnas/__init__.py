@@ -28,7 +28,9 @@ _PUBLIC = {
     "train": "flashnas.api.train",
     "export": "flashnas.api.train",
     "report": "flashnas.api.run",
+    "runs": "flashnas.api.runs",
     "pareto": "flashnas.api.pareto",
+    "compare": "flashnas.api.compare",
     "load_run": "flashnas.api.run",
     "load_architecture": "flashnas.architecture.source",
     "load_space": "flashnas.space.load",
@@ -48,9 +50,10 @@ _PUBLIC = {
 __all__ = [
     "Architecture", "Budget", "FlashnasError", "HybridLM", "LatencyTable", "Recipe", "Run", "SearchSpace",
     "Workload",
-    "__version__", "doctor", "estimate", "export", "list_names", "load_architecture", "load_run",
+    "__version__", "compare", "doctor", "estimate", "export", "list_names", "load_architecture", "load_run",
     "load_space",
-    "pareto", "profile", "proxy_trust", "report", "scaling_law", "search", "train", "validate",
+    "pareto", "profile", "proxy_trust", "report", "runs", "scaling_law", "search", "train",
+    "validate",
 ]
 
 
@@ -70,9 +73,9 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Three functions have the name of a room: search, report and export. Python binds a room to its name
-    here when it is first imported; this keeps the name for the function. `from flashnas.search import ..` is
-    not affected."""
+    """Four functions have the name of a room: search, report, runs and export. Python binds a room to its
+    name here when it is first imported; this keeps the name for the function. `from flashnas.search import
+    ..` is not affected."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in _PUBLIC and isinstance(value, ModuleType)):

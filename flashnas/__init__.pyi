@@ -1,6 +1,7 @@
 """What type checkers see of the lazily loaded names in __init__.py."""
 
 import flashnas.bench as bench  # noqa: F401  (a room, by its name)
+from flashnas.api.compare import compare as compare
 from flashnas.api.doctor import doctor as doctor
 from flashnas.api.estimate import estimate as estimate
 from flashnas.api.listing import list_names as list_names
@@ -10,6 +11,7 @@ from flashnas.api.pareto import pareto as pareto
 from flashnas.api.run import Run as Run
 from flashnas.api.run import load_run as load_run
 from flashnas.api.run import report as report
+from flashnas.api.runs import runs as runs
 from flashnas.api.scaling import scaling_law as scaling_law
 from flashnas.api.search import search as search
 from flashnas.api.train import export as export

@@ -14,9 +14,9 @@ ROOT = Path(__file__).parent.parent / "flashnas"
 # in the order in which the data flows: a room may import itself and the rooms before it
 ROOMS = ("base", "operators", "architecture", "network", "data", "formats", "training", "space", "latency", "evidence",
          "profiling", "proxy", "search", "bench", "runs", "executors", "reuse", "study", "testing", "trust", "report",
-         "export", "api", "cli")
+         "tracking", "export", "api", "cli")
 WITHOUT_TORCH = ("base", "architecture", "data", "space", "latency", "evidence", "bench", "runs", "executors", "reuse",
-                 "study", "trust", "report", "api", "cli")
+                 "study", "trust", "report", "tracking", "api", "cli")
 
 
 class Source(NamedTuple):

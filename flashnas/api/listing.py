@@ -117,7 +117,8 @@ KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "samplers": _registered("flashnas.search:ALGORITHMS"),
     "executors": _registered("flashnas.executors:EXECUTORS"),
     "recipes": _recipes, "presets": _presets, "operators": _operators, "objectives": _objectives,
-    "tasks": _registered("flashnas.proxy.tasks:TASKS"), "plugins": _plugins}
+    "tasks": _registered("flashnas.proxy.tasks:TASKS"),
+    "trackers": _registered("flashnas.tracking:TRACKERS"), "plugins": _plugins}
 
 
 @dataclass(frozen=True, kw_only=True)

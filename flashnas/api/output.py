@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flashnas.base.settings import Settings
+from flashnas.base.settings import Settings, option
+
+# of commands whose run trackers may record
+TRACKER_HELP = ("also record the run with these: trackio, tensorboard, mlflow, wandb (each needs the extra of"
+                " its name), or a package's own")
+
+
+def tracker_option() -> Any:
+    """The option `--tracker`."""
+    return option((), TRACKER_HELP, metavar="NAME,..", separator=",", yaml=False)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import takes
-from flashnas.api.output import check_out
-from flashnas.api.train import Quiet
+from flashnas.api.output import check_out, tracker_option
 from flashnas.base.settings import option
 from flashnas.study.config import SearchConfig
 
@@ -33,6 +32,7 @@ class SearchOptions(SearchConfig, where="search"):
     out: Path | None = option(
         None, "run folder", metavar="DIR", shown="experiments/runs/<space>-<workload>-<time>", yaml=False)
     resume: bool = option(False, "continue the run in --out if there is one", yaml=False)
+    tracker: tuple[str, ...] = tracker_option()
 
     @property
     def config(self) -> SearchConfig:
@@ -83,15 +83,18 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
     """
     out = check_out(options) if options.out else default_out(options, objects)
 
+    from flashnas.api.live import Live
     from flashnas.api.run import Run
     from flashnas.report import write_report
     from flashnas.study.search import run_search
 
-    summary = run_search(options.config, out, resume=options.resume, progress=progress or Quiet(),
-                         command=command,
-                         evaluator=evaluator, **objects)
-    run = Run.load(out)
-    write_report(run)
+    live = Live(progress, out, options.tracker)
+    with live.trackers.finishing(live.artifacts):
+        summary = run_search(options.config, out, resume=options.resume, progress=live, command=command,
+                             evaluator=evaluator, **objects)
+        run = Run.load(out)
+        write_report(run)
+        live.log_trials(run)
     object.__setattr__(run, "summary", summary)
     return run
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import takes
 from flashnas.api.estimate import ARCHITECTURE
-from flashnas.api.output import Figures, check_out
+from flashnas.api.live import tracked
+from flashnas.api.output import Figures, check_out, tracker_option
 from flashnas.base.process import keep_memory, limit_threads
 from flashnas.base.quantities import MAX_TOKENS
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
 
 if TYPE_CHECKING:
     from flashnas.training.job import TrainJob, TrainProgress
-    from flashnas.training.trainer import Step as Step
 
 RECIPE = "flashnas.training.recipe:Recipe"
 CHECKPOINT_EVERY_S = 300.0
@@ -53,6 +53,7 @@ class TrainOptions(Settings, where="train"):
     out: Path | None = option(
         None, "folder of the training", metavar="DIR", shown="experiments/runs/train-<time>", yaml=False)
     resume: bool = option(False, "continue the training in --out if there is one", yaml=False)
+    tracker: tuple[str, ...] = tracker_option()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,7 +102,8 @@ def train(options: TrainOptions, *, progress: TrainProgress | None = None,
     with processes(options.threads) as ranks:
         now = ranks.broadcast_text(time.strftime("%Y%m%d-%H%M%S"))
         job = ranks.run_on_all(lambda: _job(options, now, command))
-        return Figures(run_training(job, ranks, progress or Quiet()), _trained)
+        with tracked(options.tracker, job.out, progress, ranks) as shown:
+            return Figures(run_training(job, ranks, shown), _trained)
 
 
 def _trained(found: dict[str, Any]) -> str:
@@ -109,13 +111,6 @@ def _trained(found: dict[str, Any]) -> str:
             f" {found['tokens']:,} tokens"
             f" at {found['tokens_per_s']:,.0f} tokens/s ({found['params']:,} parameters)\nweights"
             f" {found['final']}/")
-
-
-class Quiet:
-    """Progress that is not shown."""
-
-    def note(self, text: str) -> None: ...
-    def update(self, *_: Any) -> None: ...
 
 
 def _job(options: TrainOptions, now: str, command: str) -> TrainJob:

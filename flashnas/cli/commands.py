@@ -47,6 +47,15 @@ EXPORT = Command("write a network for transformers or Nemotron-Flash runtimes",
 REPORT = Command("write report.html and pareto.png of a run",
                  "flashnas.api.run:ReportOptions", calling("flashnas.api.run:report"))
 
+DASHBOARD = Command("show a run in optuna-dashboard",
+                    "flashnas.api.dashboard:DashboardOptions", noting("flashnas.api.dashboard:dashboard"))
+
+RUNS = Command("the runs in a folder, as a table",
+               "flashnas.api.runs:RunsOptions", calling("flashnas.api.runs:runs"))
+
+COMPARE = Command("put the fronts of runs over each other",
+                  "flashnas.api.compare:CompareOptions", calling("flashnas.api.compare:compare"))
+
 PARETO = Command("the front of finished runs for another budget or device",
                  "flashnas.api.pareto:ParetoOptions", calling("flashnas.api.pareto:pareto"))
 

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
-from flashnas.report.marks import Bars, Guide, Key, Label, Line, Panel, Picture, Points, AxisScale, Whiskers
+from flashnas.report.marks import Axis, Bars, Guide, Key, Label, Line, Panel, Picture, Points, Whiskers
 from flashnas.report.palette import INK, MUTED, RULE, SOFT
 
 PIXELS, DPI = 96, 132    # to an inch: of the lengths of a picture, and of the file
@@ -118,7 +118,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     _set_axis(axes, "y", panel.y)
 
 
-def _set_axis(axes: Axes, side: str, axis: AxisScale) -> None:
+def _set_axis(axes: Axes, side: str, axis: Axis) -> None:
     ticks = axes.xaxis if side == "x" else axes.yaxis
     values: dict[str, Any] = {f"{side}label": _plain(axis.title)}
     if axis.log:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from flashnas.report import marks
-from flashnas.report.marks import Bars, Guide, Key, Label, Line, Panel, Picture, Points, AxisScale, Whiskers
+from flashnas.report.marks import Axis, Bars, Guide, Key, Label, Line, Panel, Picture, Points, Whiskers
 from flashnas.report.palette import INK, MUTED, RULE, SOFT
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -134,7 +134,7 @@ def _add_panel(figure: go.Figure, panel: Panel, at: dict[str, int]) -> None:
                               text=_text(panel.note), showarrow=False, font={"color": MUTED}, **at)
 
 
-def _axis(axis: AxisScale) -> dict[str, Any]:
+def _axis(axis: Axis) -> dict[str, Any]:
     values: dict[str, Any] = {"title_text": _text(axis.title), "showgrid": axis.grid}
     if axis.range is not None:
         values["range"] = list(axis.range)

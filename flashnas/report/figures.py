@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
-from flashnas.report.marks import Bars, Guide, Key, Label, Line, Mark, Panel, Picture, AxisScale, Whiskers
+from flashnas.report.marks import Axis, Bars, Guide, Key, Label, Line, Mark, Panel, Picture, Whiskers
 from flashnas.report.palette import (
     FAINT,
     INK,
@@ -66,8 +66,8 @@ def hypervolume(run: RecordedRun) -> Picture:
     if alone is not None:
         marks.append(Guide(at=alone, colour=MUTED, text="pure-operator baselines alone"))
     return Picture(title=title, subtitle=f"{words}; higher is better", panels=[Panel(
-        x=AxisScale(title="networks trained, in the order of the search", range=(0, 1.04 * len(values))),
-        y=AxisScale(title=f"hypervolume ({'share of the last' if shares else f'{unit} · nats'})", percent=shares,
+        x=Axis(title="networks trained, in the order of the search", range=(0, 1.04 * len(values))),
+        y=Axis(title=f"hypervolume ({'share of the last' if shares else f'{unit} · nats'})", percent=shares,
                range=(0, 1.08 * max(*values, alone or 0.0) or 1.0)), marks=marks, height=HEIGHT)])
 
 
@@ -90,8 +90,8 @@ def operator_share(run: RecordedRun) -> Picture:
                                        colour=operator_colour(kind),
                                        group=kind) for kind in kinds],
         panels=[Panel(heading=name, height=HEIGHT, marks=list(_slices(shares)),
-                      x=AxisScale(title="relative depth (%)", range=(0, 100), grid=False),
-                      y=AxisScale(title="" if place else "share of the operators", range=(0, 1), percent=True,
+                      x=Axis(title="relative depth (%)", range=(0, 100), grid=False),
+                      y=Axis(title="" if place else "share of the operators", range=(0, 1), percent=True,
                              grid=False))
                 for place, (name, shares) in enumerate(panels)])
 
@@ -154,7 +154,7 @@ def _latencies(run: RecordedRun, title: str, subtitle: str, by: str, columns: li
         keys.append(Key(text="lower to upper bound", shape="line", colour=INK))
         widest = max(widest, *high)
     return Picture(title=title, subtitle=subtitle, keys=keys, panels=[Panel(
-        x=AxisScale(title=f"latency of one request ({unit})", range=(0, 1.06 * widest)), y=AxisScale(names=names,
+        x=Axis(title=f"latency of one request ({unit})", range=(0, 1.06 * widest)), y=Axis(names=names,
                                                                                            grid=False),
         marks=marks, height=max(BAR_HEIGHT * len(names), 60.0))])
 
@@ -206,11 +206,11 @@ def training_curves(run: RecordedRun) -> Picture:
                     colour=colours[row.number], strong=row.number in final)
               for row, shift in zip(marked, shifts, strict=True)]
     axes: list[dict[str, Any]] = [
-        {"heading": "the whole training", "x": AxisScale(title="tokens seen", range=(0, last)),
-         "y": AxisScale(title="validation loss (nats per token)", range=whole)},
-        {"heading": f"the last {1 - LATE:.0%} of the tokens", "x": AxisScale(title="tokens seen",
+        {"heading": "the whole training", "x": Axis(title="tokens seen", range=(0, last)),
+         "y": Axis(title="validation loss (nats per token)", range=whole)},
+        {"heading": f"the last {1 - LATE:.0%} of the tokens", "x": Axis(title="tokens seen",
                                                                         range=(LATE * last, last)),
-         "y": AxisScale(range=late)}]
+         "y": Axis(range=late)}]
     solid = "finalists" if best is None else "recommended and not told apart"
     return Picture(title=title, subtitle=f"solid: {solid}; dashed: pure-operator baselines; grey: {grey}",
                    columns=2, shared=False, right=170, panels=[

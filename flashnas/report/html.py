@@ -3,6 +3,7 @@ escaped."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from markupsafe import Markup
@@ -16,6 +17,7 @@ from flashnas.runs.run import RecordedRun
 # the browser itself refuses every request: it loads nothing but the content of the file
 POLICY = ("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:;"
           " font-src data:; form-action 'none'; base-uri 'none'")
+RELOAD_S = 30            # of the page of a run that has not ended
 
 
 def render_html(run: RecordedRun) -> str:
@@ -30,6 +32,7 @@ def render_html(run: RecordedRun) -> str:
     style, script = (Markup(Path(__file__).with_name(name).read_text(encoding="utf-8"))
                      for name in ("report.css", "report.js"))
     return render("page.html", run=run, policy=Markup(POLICY), sections=shown, style=style, script=script,
+                  reload_s=None if run.entry("finished") else RELOAD_S, written=time.strftime("%H:%M:%S"),
                   plotly=Markup(get_plotlyjs()), flashnas=run.entry("flashnas"))
 
 

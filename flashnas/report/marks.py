@@ -15,7 +15,7 @@ Shape = Literal["circle", "diamond", "square", "cross", "star", "line", "dashes"
 
 
 @dataclass(frozen=True, kw_only=True)
-class AxisScale:
+class Axis:
     """range: None: what holds all marks. log: logarithmic, without a range. percent: values are shares.
     names: of the places 0, 1, ..; the first is on top. grid: its lines are drawn."""
 
@@ -132,8 +132,8 @@ class Panel:
     """Marks between two axes; later ones cover earlier ones. height: of the plotting area. note: in its lower
     right corner."""
 
-    x: AxisScale
-    y: AxisScale
+    x: Axis
+    y: Axis
     marks: Sequence[Mark]
     height: float
     heading: str = ""

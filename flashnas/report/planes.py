@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from flashnas.architecture.folding import compressed
-from flashnas.report.marks import Guide, Key, Label, Line, Mark, Panel, Picture, Points, AxisScale, Whiskers
+from flashnas.report.marks import Axis, Guide, Key, Label, Line, Mark, Panel, Picture, Points, Whiskers
 from flashnas.report.palette import (
     BUDGET,
     INK,
@@ -244,9 +244,9 @@ def _panel(plane: Plane, *, first: bool, last: bool) -> Panel:
     height = HEIGHT if plane.main else SMALL_HEIGHT
     words = ", ".join(["latency of one request", *place_words(run)[:1]])
     device = "".join(f" on {part}" for part in place_words(run)[1:])
-    return Panel(x=AxisScale(title=f"{words}{device} ({plane.unit})" if last else "", range=range_x),
+    return Panel(x=Axis(title=f"{words}{device} ({plane.unit})" if last else "", range=range_x),
                  height=height,
-                 y=AxisScale(title=plane.axis.replace("\n", " ") if plane.main else plane.axis, range=range_y),
+                 y=Axis(title=plane.axis.replace("\n", " ") if plane.main else plane.axis, range=range_y),
                  marks=[*marks, *_networks(plane), *plane.labels(height)])
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,11 +39,10 @@ def front(run: RecordedRun) -> pd.DataFrame:
     return trained[mask].sort_values(["latency_ms", "loss"], kind="stable")
 
 
-def objective_points(run: RecordedRun) -> tuple[pd.DataFrame, np.ndarray]:
-    """The networks that have all objectives, and these, latency_ms first, all minimised [N, M]. The full loss
-    is
-    compared as the search does: its mean with one standard deviation."""
-    names = sorted(run.objectives, key=lambda name: name != "latency_ms")
+def objective_points(run: RecordedRun, objectives: Sequence[str] = ()) -> tuple[pd.DataFrame, np.ndarray]:
+    """The networks that have all objectives, by default those of the run, and these, latency_ms first, all
+    minimised [N, M]. The full loss is compared as the search does: its mean with one standard deviation."""
+    names = sorted(objectives or run.objectives, key=lambda name: name != "latency_ms")
     trained = run.scored.reindex(columns=[*run.scored.columns,
                                           *(n for n in names if n not in run.scored.columns)])
     trained = trained[trained[names].notna().all(axis=1)]
@@ -114,15 +113,21 @@ class HypervolumeSeries:
     reference: tuple[float, ...]
 
 
+def reference_point(points: np.ndarray, budget_ms: float | None) -> np.ndarray:
+    """The corner up to which the volume of points [N, M] is measured: see HypervolumeSeries."""
+    worst = points.max(axis=0)
+    reference: np.ndarray = worst + (REFERENCE_MARGIN - 1) * np.abs(worst)
+    if budget_ms:
+        reference[0] = budget_ms
+    return reference
+
+
 def hypervolume_series(run: RecordedRun) -> HypervolumeSeries:
     """The hypervolume after each trained network, in the order of the search."""
     trained, points = objective_points(run)
     if not len(points):
         return HypervolumeSeries([], [], [], None, (float("nan"), float("nan")))
-    worst = points.max(axis=0)
-    reference = worst + (REFERENCE_MARGIN - 1) * np.abs(worst)
-    if run.budget_ms and "latency_ms" in run.objectives:
-        reference[0] = run.budget_ms
+    reference = reference_point(points, run.budget_ms if "latency_ms" in run.objectives else None)
     kept: np.ndarray = np.empty((0, points.shape[1]))
     values: list[float] = []
     for point in points:  # only the front so far matters: each step stays small

@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 from flashnas.evidence.agreement import Pair
 from flashnas.evidence.trainings import PublishedRow
 from flashnas.report.draw_matplotlib import draw_matplotlib
-from flashnas.report.marks import Guide, Key, Line, Mark, Panel, Picture, Points, AxisScale, Whiskers
+from flashnas.report.marks import Axis, Guide, Key, Line, Mark, Panel, Picture, Points, Whiskers
 from flashnas.report.palette import BUDGET, INK, MUTED, SERIES
 from flashnas.report.plot_data import latency_unit
 from flashnas.trust.depth_width import Findings, Size, Sizes
@@ -63,7 +63,7 @@ def trust_picture(table: pd.DataFrame, words: str) -> Picture:
                   for half, along_x in (("short_half", True), ("long_half", False))]
         marks.append(Points(x=x, y=y, fill=colour, size=8))
         keys.append(Key(text=name or "trained", shape="circle", colour=colour, size=8))
-    x, y = (AxisScale(title=f"validation loss after {_tokens(table, variant)} tokens (nats per token)")
+    x, y = (Axis(title=f"validation loss after {_tokens(table, variant)} tokens (nats per token)")
             for variant in ("short", "long"))
     return Picture(title=title, subtitle=words, keys=keys, keys_title="bars: range of the seeds", width=880,
                    panels=[Panel(x=x, y=y, marks=marks, height=430)])
@@ -115,9 +115,9 @@ def _by_depth(sizes: Sizes, best: Size | None, budget_ms: float | None) -> tuple
         keys.append(Key(text=f"best: {best.depth} x {best.width}", shape="star", colour=BUDGET, size=16))
     model = sizes.model
     return Panel(
-        x=AxisScale(title=f"latency of one request ({unit}), {model.workload.name} on {model.table.name}",
+        x=Axis(title=f"latency of one request ({unit}), {model.workload.name} on {model.table.name}",
                log=True),
-        y=AxisScale(title=f"loss by the law at {sizes.tokens:,} tokens (nats per token)"), marks=marks,
+        y=Axis(title=f"loss by the law at {sizes.tokens:,} tokens (nats per token)"), marks=marks,
         height=400), keys
 
 
@@ -139,7 +139,7 @@ def _against_measured(findings: Findings) -> tuple[Panel, list[Key]]:
                             shape="diamond",
                             fill=BUDGET, size=8, group="held out"))
         keys.append(Key(text="right: held-out larger sizes", shape="diamond", colour=BUDGET, size=8))
-    return Panel(x=AxisScale(title="measured loss (nats per token)"), y=AxisScale(title="loss by the law"),
+    return Panel(x=Axis(title="measured loss (nats per token)"), y=Axis(title="loss by the law"),
                  marks=marks, height=400), keys
 
 
@@ -173,7 +173,7 @@ def _pairs_panel(rows: Sequence[PublishedRow], pairs: Sequence[Pair], summary: M
     heading = f"{words}: no clear pair" if not summary["pairs"] else (
         f"{words}\n{summary['right']:g} of {summary['pairs']} clear pairs ({summary['share']:.0%}),"
         f" RMSE {summary['rmse_nats']:.3f}")
-    return Panel(x=AxisScale(title="published", range=(0, widest)),
-                 y=AxisScale(title="predicted", range=(-0.6 * widest, widest)), marks=marks, height=300,
+    return Panel(x=Axis(title="published", range=(0, widest)),
+                 y=Axis(title="predicted", range=(-0.6 * widest, widest)), marks=marks, height=300,
                  heading=heading,
                  note=f"{hidden} outside the picture" if hidden else "")

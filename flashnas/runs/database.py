@@ -7,6 +7,7 @@ copied folder continues.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from flashnas.base.errors import ConfigError, RunError
-from flashnas.base.files import drop_torn_line
-from flashnas.base.foreign import read_json_lines
+from flashnas.base.errors import ConfigError, FlashnasError, RunError
+from flashnas.base.files import complete_lines, drop_torn_line
+from flashnas.base.foreign import MAX_JOURNAL_MB, read_json_lines, read_text
 from flashnas.base.hints import first_line, shown
 from flashnas.base.process import uninterrupted
 from flashnas.base.schema import convert
@@ -97,6 +98,29 @@ class Database:
 
         self._patience(add)
         self.outcomes[outcome.key] = outcome
+
+
+def recorded_trials(journal: Path, *, url: str | None, identity: str) -> list[FrozenTrial]:
+    """The finished trials of a search that may be running, in the order of completion, for somebody who only
+    reads: of a journal Optuna gets a copy of the whole lines. Raises RunError in one line."""
+    place = str(journal) if url is None else f"storage {shown_url(url)}"
+    try:
+        with tempfile.TemporaryDirectory(prefix="flashnas-") as folder:
+            storage: BaseStorage | str
+            if url is None:
+                copy = Path(folder) / journal.name
+                copy.write_text(complete_lines(read_text(journal, RunError, max_mb=MAX_JOURNAL_MB)))
+                storage = JournalStorage(JournalFileBackend(str(copy)))
+            else:
+                storage = engine_url(url)
+            study = optuna.load_study(study_name=f"flashnas-{identity}", storage=storage)
+            return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    except FlashnasError as error:
+        hint = "" if url else "; a search with --storage is shown with the same --storage"
+        raise RunError(f"{error}{hint}") from None
+    except Exception as error:  # Optuna raises KeyError and others by kind of damage
+        raise RunError(f"{place}: the study of this run cannot be read: {type(error).__name__}:"
+                       f" {first_line(error)}") from None
 
 
 def _check_journal(journal: Path) -> None:

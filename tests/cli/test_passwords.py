@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from flashnas.cli.main import main
+from flashnas.runs import database
 
 URL, SHOWN = "postgresql://me:secret@db.invalid/name", "postgresql://me@db.invalid/name"
 
@@ -20,7 +21,7 @@ def words(small_corpus, quick_recipe, tmp_path):
 
 @pytest.mark.parametrize("flag", [["--storage", URL], [f"--storage={URL}"]], ids=["two words", "one word"])
 def test_a_run_does_not_record_the_password(words, flag, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("flashnas.runs.database.engine_url", lambda url: f"sqlite:///{tmp_path}/a.db")
+    monkeypatch.setattr(database, "engine_url", lambda url: f"sqlite:///{tmp_path}/a.db")
     monkeypatch.setattr(sys, "argv", ["flashnas", *words, *flag])
     assert main() == 0
     said = "".join(capsys.readouterr())

@@ -11,6 +11,7 @@ from database_workers import both, connected, driving, kill, on_sqlite, order, s
 
 from flashnas.base.errors import WorkerError
 from flashnas.executors.queue import NOW, PEERS, JobQueue, Peer
+from flashnas.runs import outage
 
 
 @both
@@ -78,7 +79,7 @@ def test_what_a_worker_could_not_train_waits_again_when_the_search_is_continued(
 
 
 def test_only_a_database_that_has_answered_before_is_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setattr("flashnas.runs.outage.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(outage, "FIRST_PAUSE_S", 0.001)
     url, notes = f"sqlite:///{tmp_path}/later/a.db", []
     with pytest.raises(WorkerError, match="cannot be opened"):
         JobQueue(url, notes.append)

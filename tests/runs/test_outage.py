@@ -4,11 +4,12 @@ import pytest
 import sqlalchemy as sql
 
 from flashnas.base.errors import ConfigError, WorkerError
+from flashnas.runs import outage
 from flashnas.runs.outage import Patience, engine_url, shown_url
 
 
 def test_what_a_database_refuses_is_tried_again_and_told_once(monkeypatch):
-    monkeypatch.setattr("flashnas.runs.outage.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(outage, "FIRST_PAUSE_S", 0.001)
     notes, left = [], [3]
 
     def action():

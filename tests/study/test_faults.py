@@ -33,6 +33,7 @@ from slow_space import NamedSpace
 
 from flashnas.base.errors import PluginError
 from flashnas.executors.queue import JOBS
+from flashnas.runs import outage
 from flashnas.runs.outage import engine_url
 from flashnas.search.aging_evolution import AgingEvolution
 from flashnas.study.search import run_search
@@ -274,7 +275,7 @@ def test_a_storage_that_is_away_for_a_moment_costs_no_candidate(tmp_path, monkey
     import sqlalchemy
 
     monkeypatch.delenv("CALLS")
-    monkeypatch.setattr("flashnas.runs.outage.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(outage, "FIRST_PAUSE_S", 0.01)
     really, away = optuna.Study.add_trial, [4]
 
     def refuses(self, trial):

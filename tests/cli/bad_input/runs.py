@@ -122,6 +122,20 @@ for name, builders, *expect in (
     builders = [removed("run/report.html"), *builders] if name == "html-folder" else builders
     case(f"report-{name}", ["report", "{tmp}/run"], *expect, files=[copied("run"), *builders])
 case("report-missing", ["report", "nowhere"], "nowhere")
+case("runs-missing", ["runs", "nowhere"], "nowhere")
+case("runs-file", ["runs", "{quick}"], "{quick}")
+case("compare-one", ["compare", "{run}"], "RUN must name two or more")
+case("compare-twice", ["compare", "{run}", "{run}/../run"], "RUN must name two or more")
+case("compare-missing", ["compare", "{run}", "nowhere"], "nowhere")
+case("compare-out-ending", ["compare", "{run}", "nowhere", "--out", "a.pdf"],
+     "--out must end in .png or .html; got a.pdf")
+case("dashboard-missing", ["dashboard", "nowhere"], "nowhere")
+case("dashboard-port", ["dashboard", "{run}", "--port", "65536"], "--port must be at most 65,535; got 65536")
+case("dashboard-journal", ["dashboard", "{tmp}/run"], "study.journal",
+     files=[copied("run"), garbage("run/study.journal")])
+case("dashboard-without-journal", ["dashboard", "{tmp}/run"], "study.journal", "--storage", files=[
+    copied("run"), removed("run/study.journal")])
+case("search-tracker", search("--tracker", "tensorbord"), "tensorbord", "did you mean 'tensorboard'")
 case("report-missing-with-line-end", ["report", "no\nwhere"], "where")
 case("report-file", ["report", "{quick}"], "{quick}")
 case("report-foreign", ["report", "{tmp}/full"], "full", "run.yaml", files=[folder("full", PRECIOUS)])
