@@ -5,6 +5,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -47,3 +48,11 @@ def test_the_levers_of_a_trial_are_all_that_differs_from_the_common_ones():
     for trial, recipe in (("cpu", "cpu"), ("half_depth", folder / "cpu-shallow.yaml"),
                           ("long", folder / "cpu-long.yaml"), ("one_rate", one_rate)):
         assert found[trial].to_dict() == {**Recipe.load(recipe).to_dict(), "name": trial}
+
+
+def test_the_operators_of_the_paper_are_those_of_the_bench_and_the_evidence():
+    folder = EXPERIMENTS / "paper"
+    spec = importlib.util.spec_from_file_location("paper_operators", folder / "operators.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    pd.testing.assert_frame_equal(module.mixes(), pd.read_csv(folder / "operators.csv"), check_dtype=False)
