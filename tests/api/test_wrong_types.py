@@ -11,7 +11,7 @@ import flashnas as fn
     lambda: fn.load_run(None), lambda: fn.load_architecture(None), lambda: fn.bench.load(5),
     lambda: fn.HybridLM(None), lambda: fn.Budget("latency_ms", "5"), lambda: fn.Budget("latency_ms", 10**400),
     lambda: fn.Budget("latency_ms", True), lambda: fn.Budget(None, 5), lambda: fn.load_space(None),
-    lambda: fn.LatencyTable.load(None), lambda: fn.Recipe.load(None), lambda: fn.list_names(None),
+    lambda: fn.LatencyTable.load(None), lambda: fn.Recipe.load(None), lambda: fn.list_names(3),
     lambda: fn.search(progress=5), lambda: fn.search(evaluator="f"), lambda: fn.estimate(None),
     lambda: fn.report(None),
 ])
