@@ -58,7 +58,7 @@ def add_options(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:
         if setting.is_switch:
             words |= {"action": "store_const", "const": setting.default is not True}
         else:
-            words["metavar"] = setting.placeholder
+            words["metavar"] = setting.placeholder.strip("[]")
             if setting.placeholder.startswith("["):
                 words |= {"nargs": "?", "const": setting.bare}
             if setting.container is not None and setting.separator is None and not setting.positional:

@@ -147,7 +147,7 @@ class Clock:
     @property
     def share_done(self) -> float:
         """Of all trainings, by their time."""
-        return self.done_s / (self.done_s + self.left_s) if self.done_s else 0.0
+        return self.done_s / (self.done_s + self.left_s) if self.left_s else 1.0
 
     @property
     def remaining_s(self) -> float | None:

@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import random
+import re
 import select
 import shutil
 import signal
@@ -300,7 +301,8 @@ def test_continuing_a_finished_run_says_that_it_is_finished(prepared, tmp_path, 
     code, _, err = ends_well([filled(word, prepared) for word in search("--resume", out=str(run))], capfd)
     assert code == 0
     assert "unknown" not in err
-    counts = [line.partition("]")[0].strip("[").split("/") for line in err.splitlines()
-              if line.startswith("[")]
-    assert counts
-    assert counts[-1][0] == counts[-1][1], err
+    lines = [line for line in err.splitlines() if line.startswith("[")]
+    assert lines
+    assert lines[-1].startswith("[100 %]"), err
+    done, total = re.search(r"(\d+) of (\d+) networks trained", lines[-1]).groups()
+    assert done == total, err

@@ -14,6 +14,7 @@ import yaml
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, RunError
 from flashnas.base.process import terminate_as_interrupt
+from flashnas.runs import folder as folder_module
 from flashnas.runs.folder import RunFolder, check_out
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.identity import Identity
@@ -69,7 +70,7 @@ def test_outcomes_survive_and_are_remembered_by_hash(run):
 
 def test_the_run_time_counts_the_parts_of_an_interrupted_search(tmp_path, monkeypatch):
     clock = [1000.0]
-    monkeypatch.setattr("flashnas.runs.folder.time.time", lambda: clock[0])
+    monkeypatch.setattr(folder_module.time, "time", lambda: clock[0])
 
     def part(seconds, resume=True):
         with opened(tmp_path / "run", resume=resume) as folder:
