@@ -114,11 +114,6 @@ def _benches() -> dict[str, str]:
             in shipped_names("bench_tables", "bench.parquet").items()}
 
 
-def _exports() -> dict[str, str]:
-    names = load_object("flashnas.api.train:targets")()
-    return {name: FORMATS.get(name, "of another package") for name in names}
-
-
 def _registered(place: str) -> Callable[[], dict[str, str]]:
     """The names of the registry at "module:OBJECT"."""
     return lambda: load_object(place).described()
@@ -129,7 +124,8 @@ KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "samplers": _registered("flashnas.search:ALGORITHMS"),
     "executors": _registered("flashnas.executors:EXECUTORS"),
     "recipes": _recipes, "presets": _presets, "operators": _operators, "objectives": _objectives,
-    "tasks": _registered("flashnas.proxy.tasks:TASKS"), "benches": _benches, "exports": _exports,
+    "tasks": _registered("flashnas.proxy.tasks:TASKS"), "benches": _benches,
+    "exports": _registered("flashnas.export.exporter:EXPORTS"),
     "trackers": _registered("flashnas.tracking:TRACKERS"), "plugins": _plugins}
 MEANINGS = {
     "tables": "of --table: latencies of a device; flashnas table info NAME says more",
@@ -143,9 +139,6 @@ MEANINGS = {
     "benches": "of --bench-table: trained networks; flashnas bench info NAME says more",
     "exports": "of export --to", "trackers": "of --tracker: where figures of a run are shown",
     "plugins": "names that installed packages add"}
-FORMATS = {
-    "gguf": "for llama.cpp: one GGUF file", "hf": "for transformers and lm-evaluation-harness, with flashnas",
-    "nemotron-h": "for transformers without flashnas", "nemotron-flash": "for what loads Nemotron-Flash"}
 
 
 @dataclass(frozen=True, kw_only=True)

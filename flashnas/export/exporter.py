@@ -79,7 +79,12 @@ EXPORTS: Registry[Exporter] = Registry("export format", "flashnas.exports", {
     "hf": "flashnas.export.transformers.write:EXPORTER",
     "nemotron-flash": "flashnas.export.nemotron_flash.write:EXPORTER",
     "nemotron-h": "flashnas.export.nemotron_h:EXPORTER",
-    "gguf": "flashnas.export.gguf:EXPORTER"}, error=ExportError, base="flashnas.export.exporter:Exporter")
+    "gguf": "flashnas.export.gguf:EXPORTER",
+}, error=ExportError, base="flashnas.export.exporter:Exporter", summaries={
+    "hf": "For transformers and lm-evaluation-harness, with flashnas",
+    "nemotron-flash": "For what loads Nemotron-Flash",
+    "nemotron-h": "For transformers, without flashnas",
+    "gguf": "For llama.cpp: one GGUF file"})
 
 # package -> the extra of flashnas that installs it
 EXTRAS = {"transformers": "export", "gguf": "llama-cpp", "xllamacpp": "llama-cpp"}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from flashnas.architecture.folding import compressed
 from flashnas.base.quantities import tokens_text
 from flashnas.report.plot_data import latency_unit
-from flashnas.report.text import known, number
+from flashnas.report.text import known, names_text, number
 from flashnas.runs.answer import Answer, Standing
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.layout import FRONT
@@ -54,18 +54,6 @@ def next_commands(run: RecordedRun) -> list[str]:
     out = shlex.quote(str(run.path / TRAINED / entry.path.stem))
     return [f"flashnas train {path} --data YOUR_TEXT --tokens {run.answer.train_tokens:.0f}{gpu} --out {out}",
             f"flashnas export {out} --to hf --out exported"]
-
-
-def names_text(names: Sequence[str]) -> str:
-    """`P1`, `P1 and P3`, `P1, P3 to P6 and P9`: names with numbers that follow each other are joined."""
-    runs: list[list[str]] = []
-    for name in names:
-        if runs and name[1:].isdigit() and runs[-1][-1][1:] == str(int(name[1:]) - 1):
-            runs[-1].append(name)
-        else:
-            runs.append([name])
-    parts = [part for each in runs for part in ([f"{each[0]} to {each[-1]}"] if len(each) > 2 else each)]
-    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))) if parts else ""
 
 
 def signed(value: float, digits: int = 3) -> str:

@@ -11,10 +11,11 @@ from matplotlib.image import imread
 
 from flashnas.architecture.folding import compressed
 from flashnas.report import RecordedRun, front_table, write_report
-from flashnas.report.answer_text import names_text, next_commands, signed, statements
+from flashnas.report.answer_text import next_commands, signed, statements
 from flashnas.report.html import render_html
 from flashnas.report.marks import Guide, Label, Whiskers
 from flashnas.report.planes import INTERVAL_90, front_picture, plane_of, short_loss_picture
+from flashnas.report.text import names_text
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["trained", "untrained"])
