@@ -210,7 +210,7 @@ class JobQueue:
 
     def __enter__(self) -> Self:
         self._write(sql.delete(PEERS).where(NOW - PEERS.c.heartbeat > KEEP_S))
-        self.beat()
+        self._wait(self.beat)
         self._thread.start()
         return self
 

@@ -174,3 +174,19 @@ def test_jobs_that_nobody_waits_for_are_removed(url):
         pretend(me, "me", since=1000, heartbeat=0)
         me.tidy()
         assert [row.state for row in states(me)] == ["done"]
+
+
+@on_sqlite
+def test_a_peer_waits_for_a_database_that_goes_away_as_it_arrives(url, monkeypatch):
+    monkeypatch.setattr(outage, "FIRST_PAUSE_S", 0.001)
+    notes, beat, tries = [], JobQueue.beat, []
+
+    def away_once(queue):
+        tries.append(1)
+        if len(tries) == 1:
+            raise sql.exc.OperationalError("INSERT", {}, Exception("the server is gone"))
+        beat(queue)
+
+    monkeypatch.setattr(JobQueue, "beat", away_once)
+    with JobQueue(url, notes.append, Peer(name="a")):
+        assert "does not answer" in notes[0]

@@ -260,7 +260,7 @@ def test_a_database_with_workers_that_come_and_go(tmp_path, monkeypatch):
     """Three workers of a database, one of which is killed as it evaluates: the search does without it."""
     url, path, log = f"sqlite:///{tmp_path}/a.db", tmp_path / "calls", tmp_path / "log"
     monkeypatch.setenv("CALLS", str(path))
-    monkeypatch.setenv("SLOW_S", "0.3")
+    monkeypatch.setenv("SLOW_S", "1.0")
     log.touch()
     started = [fault_driver.start_worker(log, url) for _ in range(3)]
 
