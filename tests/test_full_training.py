@@ -46,6 +46,7 @@ def test_every_network_has_the_parameters_the_blocks_and_the_short_loss_that_the
     assert {row["notation"] for row in rows(FOLDER / "short.csv")} == {row["notation"] for row in networks}
 
 
+@pytest.mark.slow
 def test_a_killed_training_continues_and_all_rows_are_written_once_without_a_printed_loss(tmp_path):
     text, out, runs = tmp_path / "text.jsonl", tmp_path / "trainings.csv", tmp_path / "runs"
     documents = (f"document {n}: " + " ".join(str(n * k % 97) for k in range(400)) for n in range(40))

@@ -141,6 +141,7 @@ def test_the_trajectory_does_not_depend_on_the_workers(whole, small_corpus, quic
     assert without_times(again) == without_times(summary)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_is_the_same(read, whole, small_corpus, quick_recipe, tmp_path):
     out, summary, _ = whole
     process = forks.start(killed_search, tmp_path / "cut", read, small_corpus, quick_recipe)
@@ -209,6 +210,7 @@ def test_nothing_is_trained_and_the_answer_says_so(few_candidates, tmp_path, cap
     assert len(fronts(tmp_path / "run")) == len(front)
 
 
+@pytest.mark.slow
 def test_the_seed_fixes_an_answer_without_training(few_candidates, tmp_path, capsys):
     summaries = []
     for name, seed in (("one", "3"), ("other", "3"), ("third", "4")):

@@ -38,6 +38,7 @@ def test_a_plan_counts_networks_tokens_and_time_and_writes_no_run(config, tmp_pa
         assert words in str(found)
 
 
+@pytest.mark.slow
 def test_a_cycle_keeps_as_many_workers_busy_as_it_has_candidates(config):
     notes = []
 

@@ -36,7 +36,8 @@ def test_every_operator_of_a_shipped_space_shrinks_under_the_defaults_at_every_w
             assert recipe.proxy_of(architecture).hidden == architecture.hidden // recipe.width_factor
 
 
-@pytest.mark.parametrize("name", [pytest.param("tiny", marks=pytest.mark.slow), "small"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tiny", "small"])
 def test_a_cpu_space_is_searched_with_the_shipped_defaults(name, tmp_path):
     config = SearchConfig(space=name, workload="chat", trials=2, tokens=1024, baselines=False, measure=False)
     summary = run_search(config, tmp_path / "run", resume=False, progress=Silent())

@@ -16,6 +16,7 @@ def loss(architecture):
     return 3 + 6 / len(architecture.operators) + 400 / architecture.hidden
 
 
+@pytest.mark.slow
 def test_a_search_at_the_largest_batch_trains_and_keeps_its_budget(tmp_path, small_corpus, quick_recipe, capsys):
     out = tmp_path / "run"
     assert main(["search", "--space", "tiny", "--table", "h100_sxm", "--workload", WORKLOAD, "--budget",

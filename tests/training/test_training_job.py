@@ -114,6 +114,7 @@ main(sys.argv[3:])
 """
 
 
+@pytest.mark.slow
 def test_a_training_killed_twice_gives_the_same_curve_and_weights_to_the_bit(whole, asked, tmp_path, capsys):
     out = tmp_path / "killed"
     for at_step, at_checkpoint, resume in ((10, 99, []), (99, 15, ["--resume"])):
