@@ -54,3 +54,5 @@ class FilledDocstrings(griffe.Extension):
                 griffe.Parameter(name, kind=griffe.ParameterKind[parameter.kind.name.lower()],
                                  default=None if parameter.default is parameter.empty else repr(parameter.default))
                 for name, parameter in inspect.signature(function).parameters.items()))
+        if func.docstring:  # the name of the section whose lines griffe takes for code
+            func.docstring.value = func.docstring.value.replace("\nExample:\n", "\nExamples:\n")
