@@ -165,7 +165,7 @@ def report(found: dict[str, Any], plan: dict[str, Any]) -> None:
 
 def picture(run: Any, found: dict[str, Any], plan: dict[str, Any], path: Path) -> None:
     """Loss over milliseconds for a token: the trained candidates, and the front as predicted and as measured."""
-    from flashnas.report.marks import Guide, Key, Label, Line, Panel, Picture, Points, Scale, Whiskers
+    from flashnas.report.marks import Guide, Key, Label, Line, Panel, Picture, PlotAxis, Points, Whiskers
     from flashnas.report.palette import BUDGET, FAINT, INK, MUTED, SERIES
     from flashnas.report.study_figures import save
 
@@ -183,8 +183,8 @@ def picture(run: Any, found: dict[str, Any], plan: dict[str, Any], path: Path) -
               Key(text="front, predicted", shape="circle", colour=blue),
               Key(text="front, measured", shape="cross", colour=BUDGET, edge=BUDGET)],
         panels=[Panel(
-            x=Scale(title=f"ms a token in llama.cpp, {WEIGHTS}, one core"), height=360,
-            y=Scale(title="loss of the short training, nats a token", range=(low - 2 * room, high + room)), marks=[
+            x=PlotAxis(title=f"ms a token in llama.cpp, {WEIGHTS}, one core"), height=360,
+            y=PlotAxis(title="loss of the short training, nats a token", range=(low - 2 * room, high + room)), marks=[
                 Points(x=trials["tpot_ms"], y=trials["loss"], fill=FAINT, size=9),
                 Line(x=[*predicted, max(plan["tpot_ms"], predicted[-1])], y=[*losses, losses[-1]], colour=blue,
                      steps=True),
