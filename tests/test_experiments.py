@@ -1,6 +1,8 @@
 """What experiments record can be made again: the recipes that they name load, and levers of trials say all."""
 
+import ast
 import csv
+import importlib
 import importlib.util
 import json
 from pathlib import Path
@@ -56,3 +58,17 @@ def test_the_operators_of_the_paper_are_those_of_the_bench_and_the_evidence():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     pd.testing.assert_frame_equal(module.mixes(), pd.read_csv(folder / "operators.csv"), check_dtype=False)
+
+
+def test_what_scripts_import_of_flashnas_exists():
+    missing = []
+    for path in sorted(file for folder in ("experiments", "benchmarks", "tools", "examples")
+                       for file in (EXPERIMENTS.parent / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "flashnas":
+                module = importlib.import_module(node.module)
+                missing += [f"{path}: {node.module} has no {name.name}" for name in node.names
+                            if not hasattr(module, name.name) and not (
+                                hasattr(module, "__path__")
+                                and importlib.util.find_spec(f"{node.module}.{name.name}"))]
+    assert not missing
