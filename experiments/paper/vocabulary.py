@@ -34,7 +34,7 @@ def tokens_per_byte(text: str) -> pd.DataFrame:
     rows = []
     for vocab in SIZES:
         tokenizer = train_tokenizer(split.train, vocab)
-        if vocab_size(tokenizer) < vocab:  # the text has no more pairs to join
+        if vocab_size(tokenizer) < vocab:  # no pair of the text is left to join
             break
         tokens = sum(len(encoded.ids) for encoded in tokenizer.encode_batch(held_out))
         rows.append({"text": text, "train_bytes": sum(len(document.encode()) for document in split.train),

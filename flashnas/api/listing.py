@@ -34,7 +34,7 @@ def list_names(kind: str) -> dict[str, str]:
         Name -> description. For plugins: package -> the names that it adds.
 
     Raises:
-        ConfigError: there is no such kind.
+        ConfigError: for an unknown kind.
 
     Example:
         >>> import flashnas as fn

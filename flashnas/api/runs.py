@@ -32,7 +32,7 @@ def runs(options: RunsOptions) -> Figures:
         cannot be read `problem`.
 
     Raises:
-        RunError: there is no such folder.
+        RunError: the folder does not exist.
 
     Example:
         >>> import flashnas as fn

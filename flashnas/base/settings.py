@@ -17,7 +17,6 @@ What a program writes and reads back is a plain dataclass: see schema.py.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import numbers
@@ -42,16 +41,13 @@ MAX_THREADS = 1024            # of one process, and processes of one machine
 BARE = "shipped"              # a flag without its value, where that may be left out
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")   # of the container, as its kernel states it: "max 100000"
-
 
 def usable_cores() -> int:
-    """Cores that this process may use, by its affinity and its container: the default number of workers."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # another system, or without a quota
-        quota, period = CPU_QUOTA.read_text(encoding="ascii").split()
-        cores = min(cores, math.ceil(int(quota) / int(period)))
-    return max(cores, 1)
+    """Cores that this process may use, by its affinity and its container (cgroup v1 and v2): the default number
+    of workers. The environment variable LOKY_MAX_CPU_COUNT lowers it."""
+    from joblib import cpu_count
+
+    return int(cpu_count())
 
 
 Choices = Iterable[str] | Callable[[], Iterable[str]]

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from flashnas.export.source import Source
 
 CARD = "README.md"
-EVALUATED = "\n## ModelEvaluation\n"   # the last section of a card
-NAMED = ("sotu", "stdlib")        # corpora that are no files of the user
+EVALUATED = "\n## Evaluation\n"   # the last section of a card
+NAMED = ("sotu", "stdlib")        # corpora that are not files of the user
 
 
 def model_card(report: Mapping[str, Any], loading: str, library: str, source: Source) -> str:
@@ -166,5 +166,5 @@ def read_card(folder: Path) -> ModelCard:
         return ModelCard(read_text(path, ExportError, max_mb=2))
     except ExportError:
         raise
-    except Exception as error:  # ValueError, errors of YAML, TypeError of keys that are no text
+    except Exception as error:  # ValueError, errors of YAML, TypeError of keys that are not text
         raise ExportError(f"{path}: its header cannot be read: {first_line(error)}") from None
