@@ -43,8 +43,8 @@ _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, by its affinity and its container (cgroup v1 and v2): the default number
-    of workers. The environment variable LOKY_MAX_CPU_COUNT lowers it."""
+    """Cores that this process may use, by its affinity and its container: the default number of workers. The
+    environment variable LOKY_MAX_CPU_COUNT lowers it."""
     from joblib import cpu_count
 
     return int(cpu_count())
