@@ -19,7 +19,8 @@ measured one. tools/fit_kernels.py finds the constants from whole models that so
 
     decode step = scale x (products, recurrent kernels, convolutions) + attention + pointwise kernels
                   + gap_us x (number of kernels)
-    attention   = attention_scale x row + attention_us, and at least slowdown x (bytes / the device's bandwidth)
+    attention   = attention_scale x row + attention_us, and at least
+                  slowdown x (bytes / the device's bandwidth)
     slowdown    = attention_slowdown x (head_dim / 128)^head_dim_power, and at most
                   attention_filled x (1 + attention_blocks / (sequences x key-value heads))
 
