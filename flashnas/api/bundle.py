@@ -114,7 +114,7 @@ class Bundle:
     def __str__(self) -> str:
         from flashnas.report.terminal_bundle import bundle_text
 
-        return bundle_text(self)
+        return bundle_text(self.to_dict())
 
 
 def read_bundle(options: Settings, path: Path) -> Bundle:
