@@ -1,14 +1,16 @@
 """Compile the Triton kernels that our layers launch, for GPUs that are not here: shared memory, registers, errors.
 
-    python tools/compile_kernels.py --targets 80 90 100 --out kernels.csv        # 10 to 20 min on one core
+    python tools/compile_kernels.py --mamba-ssm mamba --out benchmarks/results/kernels.csv     # 10 min on one core
 
 A layer at a shipped width is computed on tensors without memory (torch's device `meta`): forward and backward pass as
 in training, then prompt and step as in decoding. Each launch on the way is compiled by Triton's own compiler for the
 target, and not started, so that shapes, constants and autotuning keys are those of a real call. An autotuned kernel is
 compiled in its first configuration that fits; --every compiles all of them, and --once each kernel for one shape only.
 
-It needs triton and flash-linear-attention, which the extra `dev` has, and no GPU. `--mamba-ssm FOLDER` adds mamba-ssm
-from the unpacked sources of a release (the folder that holds `mamba_ssm/`); its setup is not run.
+It needs triton and flash-linear-attention, which the extra `dev` has, and no GPU. `--mamba-ssm FOLDER` takes mamba-ssm
+for `m2` from its sources, whose setup is not run; without it, `m2` is that of flash-linear-attention:
+
+    git clone --depth 1 --branch v2.3.2.post1 https://github.com/state-spaces/mamba
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ class Compiler:
         self.launches: list[Launch] = []
         self.seen: dict[object, bool] = {}  # kernel with all that decides its code -> it compiles and fits
         self.fits = True  # of the last launch
+        self.trying = False  # one of several configurations: another one may fit
         self.place: tuple[str, int, str] = ("", 0, "")
 
     def install(self) -> None:
@@ -95,7 +98,9 @@ class Compiler:
             """No timing: the first configuration that compiles and fits is the best. `nargs` is new in each call."""
             if not compiler.every and getattr(tuner, "fits_for", None) is tuner.nargs:
                 return [1.0] * 3
+            compiler.trying = not compiler.every
             tuner.fn.run(*words, **{**options, **config.all_kwargs()})
+            compiler.trying = False
             if not compiler.fits:
                 return [float("inf")] * 3
             tuner.fits_for = tuner.nargs
@@ -117,6 +122,8 @@ class Compiler:
             error = f"needs {shared} bytes of shared memory; the device has {available}"
         key: object = name if self.once else compiled.hash if compiled else (name, error)
         self.fits = not error
+        if error and self.trying:  # if no configuration fits, the call that follows the trials is a result
+            return
         if key not in self.seen:
             self.launches.append(Launch(f"sm_{self.target}", name, *self.place, *_facts(kernel, compiled), error))
         self.seen[key] = self.fits
@@ -128,7 +135,8 @@ def _facts(kernel: Any, compiled: Any) -> tuple[Any, ...]:
         return ("",) * 6
     metadata = compiled.metadata
     constants = " ".join(f"{kernel.arg_names[index[0]]}={value}" for index, value in compiled.src.constants.items()
-                         if isinstance(value, int) and not isinstance(value, bool))
+                         if isinstance(value, int) and not isinstance(value, bool)
+                         and not kernel.arg_names[index[0]].startswith("stride"))
     return (constants, metadata.num_warps, metadata.num_stages, metadata.shared,
             *used_registers(compiled.asm["cubin"]))
 
@@ -206,7 +214,7 @@ def main() -> int:
     parser.add_argument("--targets", nargs="+", type=int, choices=LIMITS, default=list(LIMITS),
                         help="compute capability times 10")
     parser.add_argument("--operators", nargs="+", default=list(OPERATORS), help="notations")
-    parser.add_argument("--widths", nargs="+", type=int, default=[1280, 2048])
+    parser.add_argument("--widths", nargs="+", type=int, default=[2048])
     parser.add_argument("--every", action="store_true", help="all configurations of autotuned kernels; hours")
     parser.add_argument("--once", action="store_true", help="each kernel for the first shape only")
     parser.add_argument("--mamba-ssm", type=Path, metavar="FOLDER", help="unpacked sources")
