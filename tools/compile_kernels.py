@@ -1,6 +1,6 @@
 """Compile the Triton kernels that our layers launch, for GPUs that are not here: shared memory, registers, errors.
 
-    python tools/compile_kernels.py --mamba-ssm mamba --out benchmarks/results/kernels.csv     # 10 min on one core
+    python tools/compile_kernels.py --mamba-ssm mamba --out kernels.csv     # 10 min on one core
 
 A layer at a shipped width is computed on tensors without memory (torch's device `meta`): forward and backward pass as
 in training, then prompt and step as in decoding. Each launch on the way is compiled by Triton's own compiler for the
@@ -117,7 +117,7 @@ class Compiler:
         try:
             compiled = compile_launch()
         except Exception as caught:  # the compiler raises anything
-            error = " ".join(f"{type(caught).__name__}: {caught}".split())[:300]
+            error = _line(caught)
         if compiled and (shared := compiled.metadata.shared) > (available := LIMITS[self.target][0]):
             error = f"needs {shared} bytes of shared memory; the device has {available}"
         key: object = name if self.once else compiled.hash if compiled else (name, error)
@@ -127,6 +127,10 @@ class Compiler:
         if key not in self.seen:
             self.launches.append(Launch(f"sm_{self.target}", name, *self.place, *_facts(kernel, compiled), error))
         self.seen[key] = self.fits
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _facts(kernel: Any, compiled: Any) -> tuple[Any, ...]:
@@ -193,6 +197,7 @@ def launches(target: int, operators: Sequence[str], widths: Sequence[int], every
     """What the layers launch on one target, in a process that has imported nothing: libraries look at the device when
     they are imported."""
     os.environ["FLA_CACHE_RESULTS"] = "0"  # what is not timed must not be remembered
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"  # fla compiles some of its functions by torch, which wants a device
     compiler = Compiler(target, every=every, once=once)
     compiler.install()
     for name in ("fla.layers", "fla.models"):  # which import transformers; fla goes on without
@@ -204,7 +209,11 @@ def launches(target: int, operators: Sequence[str], widths: Sequence[int], every
     Core.of = lambda core, x: core.kernels("cuda", x.dtype)  # type: ignore[method-assign]
     for width in widths:
         for notation in operators:
-            compile_operator(compiler, notation, width)
+            try:
+                compile_operator(compiler, notation, width)
+            except Exception as caught:  # of a library, which may want a device on the way
+                compiler.launches.append(Launch(f"sm_{target}", "", notation, width, compiler.place[2], *("",) * 6,
+                                                _line(caught)))
             print(f"sm_{target}: {notation} at width {width}, {len(compiler.launches)} kernels", file=sys.stderr)
     return compiler.launches
 
