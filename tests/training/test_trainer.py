@@ -360,6 +360,7 @@ def test_mamba_is_not_trained_token_by_token_on_a_gpu(monkeypatch):
     with pytest.raises(DeviceError, match=r"recipe 'gpu': operator mamba would be trained token by token by torch"
                        r" \(mamba-ssm: .*\); install mamba-ssm built with MAMBA_KEEP_CUDA_BUILD=TRUE, leave"):
         check_kernels(specs, 1024, recipe)
+    fake_libraries.install(monkeypatch, "nothing")
     notes = check_kernels(parse_operators("a d f m2 d"), 1024, recipe)
     assert [" ".join(note.split()[2:12]) for note in notes] == [
         f"operator {name} will be trained by torch in float32, several" for name in ("delta_net", "mamba2")]

@@ -20,7 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flashnas.operators.backends.library import HALF, Function, Library, Pair, Raw, Sizes, importable, older_than
+from flashnas.operators.backends.library import (
+    HALF,
+    Function,
+    Library,
+    Pair,
+    Raw,
+    Sizes,
+    importable,
+    older_than,
+)
 from flashnas.operators.backends.mamba_ssm import MAX_NORM_BYTES, norm_of_gated
 from flashnas.operators.parts.fused import normalise
 from flashnas.operators.parts.numerics import is_fresh
@@ -29,8 +38,8 @@ HOPPER, BAD_TRITON = 9, ("3.4", "3.7.1")  # major compute capability; releases f
 DECAYS = ("gated_delta_rule", "ssd")
 # of keys and values: one tile of tl.dot, and what the chunk kernels keep in registers
 MIN_DIM, MAX_DIM = 16, 256
-# fla takes kernels of these packages where they are installed, unless the variable is 0. mamba-ssm installs an old
-# TileLang, with which fla's are not tested; a user's own FLA_TILELANG=1 turns them on
+# fla takes kernels of these packages where they are installed, unless the variable is 0. mamba-ssm installs
+# an old TileLang, with which fla's are not tested; a user's own FLA_TILELANG=1 turns them on
 FURTHER = {"tilelang": "FLA_TILELANG", "flash_kda": "FLA_FLASH_KDA", "flash_qla": "FLA_FLASH_QLA"}
 os.environ.setdefault("FLA_TILELANG", "0")
 BOUNDED_CHUNK = 64  # of chunk_rwkv7 where decays are bounded, as fla's layer has it
