@@ -52,7 +52,7 @@ def attempt(function: Callable[[Any], Result], job: Any) -> Ended:
     except BaseException as error:
         recipe = job.get("recipe") if isinstance(job, Mapping) else getattr(job, "recipe", None)
         ended = classify_error(error, user_code=getattr(job, "evaluator", None) is not None,
-                               on_cuda=bool(recipe) and recipe.get("device") == "cuda")
+                               on_cuda=isinstance(recipe, Mapping) and recipe.get("device") == "cuda")
     return ended if ended.reusable and not _threads_left(before) else Ended(
         kind=ended.kind, result=ended.result, reason=ended.reason, reusable=False)
 
