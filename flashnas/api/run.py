@@ -16,6 +16,8 @@ from flashnas.runs import run as study_run
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from flashnas.runs.front import FrontEntry
+
 
 @dataclass(frozen=True, repr=False)
 class Run(study_run.RecordedRun):
@@ -46,6 +48,11 @@ class Run(study_run.RecordedRun):
         """As `load_run`."""
         found = study_run.RecordedRun.load(folder)
         return cls(**{item.name: getattr(found, item.name) for item in fields(found)})
+
+    @property
+    def recommended(self) -> FrontEntry | None:
+        """The network of the front that the answer recommends; None for a search without an answer."""
+        return None if self.answer is None else self.front[self.finalists[1][self.answer.recommended]]
 
     def plot_front(self) -> go.Figure:
         """What ranks over latency, of every network, with the front and 90 % intervals, as a Plotly
@@ -110,6 +117,11 @@ class Run(study_run.RecordedRun):
 
     def __str__(self) -> str:
         return self.table()
+
+    def _repr_html_(self) -> str:
+        from flashnas.report.terminal import front_html
+
+        return front_html(self)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}: {len(self.trials)} trials, {len(self.front)} on the front)"
