@@ -16,8 +16,6 @@ from flashnas.runs import run as study_run
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from flashnas.runs.front import FrontEntry
-
 
 @dataclass(frozen=True, repr=False)
 class Run(study_run.RecordedRun):
@@ -50,7 +48,7 @@ class Run(study_run.RecordedRun):
         return cls(**{item.name: getattr(found, item.name) for item in fields(found)})
 
     @property
-    def recommended(self) -> FrontEntry | None:
+    def recommended(self) -> study_run.FrontEntry | None:
         """The network of the front that the answer recommends; None for a search without an answer."""
         return None if self.answer is None else self.front[self.finalists[1][self.answer.recommended]]
 
@@ -119,7 +117,7 @@ class Run(study_run.RecordedRun):
         return self.table()
 
     def _repr_html_(self) -> str:
-        from flashnas.report.terminal import front_html
+        from flashnas.report import front_html
 
         return front_html(self)
 
