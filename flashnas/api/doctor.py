@@ -103,7 +103,8 @@ def doctor(options: DoctorOptions, *, progress: Callable[[int, int], None] | Non
     backend.
 
     The self-test compares forward pass, states, gradients and decode step, and on CUDA a step from a captured
-    graph, with the float64 reference, in float32 and bfloat16. It takes one to two minutes.
+    graph, with the float64 reference, in float32 and bfloat16. On a CPU it takes one to two minutes; on CUDA
+    the first one may take 15 to 40, in which Triton compiles.
 
     Further:
         progress (Callable): called with the operators that are tested and the number of all.
@@ -135,6 +136,7 @@ def doctor(options: DoctorOptions, *, progress: Callable[[int, int], None] | Non
         except OperatorError as error:
             options.wrong("operators", str(error))
 
+    from flashnas.profiling.platforms import CUDA
     from flashnas.profiling.platforms import PLATFORMS as MACHINES
     from flashnas.testing.self_test import choices_of, self_test
 
@@ -142,7 +144,8 @@ def doctor(options: DoctorOptions, *, progress: Callable[[int, int], None] | Non
     if device == "auto":
         device = "cuda" if MACHINES["cuda"].available() else "cpu"
     if not MACHINES[device].available():
-        raise ConfigError("doctor.device: torch finds no CUDA device; take --device cpu")
+        raise ConfigError(f"doctor.device: torch finds no CUDA device; take --device cpu, or see"
+                          f" docs/install.md: {CUDA.problem()}")
     results: list[LayerTest] = []
     if options.test:
         done: set[str] = set()

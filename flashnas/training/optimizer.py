@@ -130,9 +130,10 @@ class BatchedMuon(torch.optim.Muon):
         updates_NRC = orthogonalised(torch.stack(updates), groups[0]["ns_coefficients"], count, eps)
         size = max(parameters[0].shape)
         torch._foreach_mul_(parameters, [1 - group["lr"] * group["weight_decay"] for group in groups])
-        rates = torch.tensor([-0.2 * size ** 0.5 * group["lr"] for group in groups],
-                             device=updates_NRC.device)
-        torch._foreach_add_(parameters, list((updates_NRC * rates.view(-1, 1, 1)).unbind()))
+        scaled = list(updates_NRC.float().unbind())
+        # by numbers, not by a tensor of them: its copy from the host would make a GPU wait at each shape
+        torch._foreach_mul_(scaled, [-0.2 * size ** 0.5 * group["lr"] for group in groups])
+        torch._foreach_add_(parameters, scaled)
 
 
 def orthogonalised(matrices_NRC: Tensor, coefficients: tuple[float, float, float], steps: int,
