@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= experiments/runs/first_search
+DEVICE ?= cuda
 
-.PHONY: install search deploy test lint docs dist clean
+.PHONY: install search deploy gpu test lint docs dist clean
 
 install: $(VENV)/.core  ## flashnas in .venv; then `. .venv/bin/activate`
 	@echo 'installed; this makes `flashnas` a command of your shell:  . $(BIN)/activate'
@@ -15,6 +16,9 @@ search: $(VENV)/.core  ## the main job on shipped defaults; running it again con
 
 deploy: $(VENV)/.llama-cpp  ## profile, search, train, export and run a small network in llama.cpp
 	$(BIN)/python experiments/llama_cpp_cpu/deploy.py --size small
+
+gpu: $(VENV)/.gpu  ## what a GPU can tell, in flashnas_gpu.zip to attach to an issue; DEVICE=cpu tries it without
+	$(BIN)/python tools/gpu_bundle.py --device $(DEVICE)
 
 test: $(VENV)/.dev  ## the fast tests, on all cores
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not gpu and not slow"
@@ -45,6 +49,10 @@ $(VENV)/.dev: $(VENV)/.core
 
 $(VENV)/.llama-cpp: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --editable '.[llama-cpp]'
+	@touch $@
+
+$(VENV)/.gpu: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --editable '.[gpu]' 'pytest>=8,<10'
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.core

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import flashnas
 from flashnas.api.calling import takes
-from flashnas.base.errors import ConfigError
+from flashnas.base.errors import ConfigError, OperatorError
 from flashnas.base.files import disk_errors, write_atomic
-from flashnas.base.hints import one_of
 from flashnas.base.settings import Settings, option
 from flashnas.latency.schema import PLATFORMS
 
 if TYPE_CHECKING:
+    from flashnas.api.bundle import Bundle
     from flashnas.testing.self_test import LayerTest
 
 # distribution -> (package to import, what it is for)
@@ -53,6 +53,15 @@ class DoctorOptions(Settings, where="doctor"):
     test: bool = option(True, "run the self-test of the operators", off="say what is installed only")
     out: Path | None = option(
         None, "also write all of it to this JSON file, for a bug report", metavar="FILE")
+    read: Path | None = option(
+        None, "show what `make gpu` found, here or elsewhere, in place of this machine", metavar="BUNDLE")
+    unpack: Path | None = option(
+        None, "with --read: also write the files of the bundle to this new folder", metavar="DIR")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.unpack is not None and self.read is None:
+            self.wrong("unpack", f"needs --read BUNDLE; got {self.unpack} alone")
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,8 @@ class Examined:
 
 
 @takes(DoctorOptions)
-def doctor(options: DoctorOptions, *, progress: Callable[[int, int], None] | None = None) -> Examined:
+def doctor(options: DoctorOptions, *, progress: Callable[[int, int], None] | None = None,
+           ) -> Examined | Bundle:
     """Say what is installed, what computes each operator here and why, and test every operator by every
     backend.
 
@@ -100,10 +110,10 @@ def doctor(options: DoctorOptions, *, progress: Callable[[int, int], None] | Non
         progress (Callable): called with the operators that are tested and the number of all.
 
     Returns:
-        An Examined: `machine`, `packages`, `choices`, `tests` and `healthy`.
+        An Examined: `machine`, `packages`, `choices`, `tests` and `healthy`. With `read` a Bundle.
 
     Raises:
-        ConfigError: an operator that does not exist, or cuda without a CUDA device.
+        ConfigError: an operator that does not exist, or cuda without a CUDA device, a bundle that is damaged.
 
     Example:
         >>> import flashnas as fn
@@ -111,14 +121,20 @@ def doctor(options: DoctorOptions, *, progress: Callable[[int, int], None] | Non
         >>> found.healthy, {test.status for test in found.tests}
         (True, {'passed'})
     """
+    if options.read is not None:
+        from flashnas.api.bundle import read_bundle
+
+        return read_bundle(options, options.read)
     if options.out is not None and options.out.is_dir():
         options.wrong("out", f"{options.out}: is a folder; name a file")
     from flashnas.operators import OPERATORS
 
     kinds = list(options.operators or OPERATORS)
     for kind in kinds:
-        if kind not in OPERATORS:
-            options.wrong("operators", one_of("operator", kind, tuple(OPERATORS)))
+        try:
+            OPERATORS[kind]
+        except OperatorError as error:
+            options.wrong("operators", str(error))
 
     from flashnas.profiling.platforms import CUDA
     from flashnas.profiling.platforms import PLATFORMS as MACHINES

@@ -8,6 +8,7 @@ another file:
     header, *entries = read_json_lines(path, BenchError)  a journal; a torn last line is left out
     config = read_json(path, ArchitectureError)
     frame = read_parquet(path, RunError)                  its cells are counted before it is read
+    files = read_zip(path, ConfigError)                   name -> content; nothing is written
     tensors = load_file(check_regular(path, WeightsError))    for libraries that open the file themselves
 
 Each refuses, in one line "place: rule; got value", what is not a regular file (FIFO, device, folder), what is
@@ -27,7 +28,10 @@ import io
 import json
 import math
 import os
+import re
 import stat
+import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,9 +46,13 @@ MAX_YAML_MB = 2             # PyYAML needs up to 3 s for one megabyte
 MAX_JSON_MB = 256           # tokenizers of large vocabularies have 35 MB
 MAX_JOURNAL_MB = 2_000
 MAX_CELLS = 100_000_000     # rows times columns of a parquet file: 0.8 GB as numbers
+MAX_ZIP_MB = 200            # unpacked
+MAX_ZIP_FILES = 1000
 MAX_DEPTH = 64              # of lists and mappings inside one another
 TOO_DEEP = f"must be nested at most {MAX_DEPTH} levels deep; got more"
 
+_ZIP_NAME = re.compile(r"(?!\.)[\w.-]{1,100}(/(?!\.)[\w.-]{1,100}){0,8}", re.ASCII)
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others unpack without a limit
 _KINDS = ((stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"),
           (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
 
@@ -169,6 +177,35 @@ def read_parquet(path: str | Path, error: type[FlashnasError], *, columns: Itera
         raise
     except Exception as caught:  # pyarrow raises its own errors, OSError and ValueError by kind of damage
         raise error(f"{printable(path)}: damaged, not readable as parquet: {first_line(caught)}") from None
+
+
+def read_zip(path: str | Path, error: type[FlashnasError]) -> dict[str, bytes]:
+    """The content of each file of a zip archive, by its name: `table/meta.yaml`.
+
+    Refused are links, names that could lead out of a folder, a name that is there twice, more than
+    MAX_ZIP_FILES, and more than MAX_ZIP_MB unpacked. Sizes are counted before anything is unpacked.
+    """
+    place = printable(check_regular(path, error, max_mb=MAX_ZIP_MB))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = [part for part in archive.infolist() if not part.is_dir()]
+            if len(parts) > MAX_ZIP_FILES:
+                raise error(f"{place}: must hold at most {MAX_ZIP_FILES:,} files; got {len(parts):,}")
+            if (size_mb := sum(part.file_size for part in parts) / 1e6) > MAX_ZIP_MB:
+                raise error(f"{place}: must unpack to at most {MAX_ZIP_MB} MB; got {size_mb:,.0f} MB")
+            content: dict[str, bytes] = {}
+            for part in parts:
+                inside = f"{place}: {printable(part.filename)}"
+                if not _ZIP_NAME.fullmatch(part.filename) or part.filename in content:
+                    raise error(f"{inside}: must be a plain name that is there once")
+                if stat.S_ISLNK(part.external_attr >> 16) or part.compress_type not in _ZIP_METHODS:
+                    raise error(f"{inside}: must be a regular file, stored or deflated")
+                with archive.open(part) as file:  # read() without a size may unpack 2 GB before it counts
+                    content[part.filename] = file.read(part.file_size)
+            return content
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError,
+            ValueError) as caught:
+        raise error(f"{place}: damaged, not readable as a zip archive: {first_line(caught)}") from None
 
 
 def check_depth(value: Any, place: str | Path, error: type[FlashnasError]) -> None:

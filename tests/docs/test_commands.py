@@ -63,7 +63,7 @@ def pip_problem(words):
 
 CHECKS = {
     "flashnas": refused, "python": python_problem, "pip": pip_problem,
-    "make": lambda words: "" if {*words} <= {*TARGETS} else f"the Makefile has no {' '.join(words)}",
+    "make": lambda words: "" if {*words} <= {*TARGETS, "DEVICE=cpu"} else f"the Makefile has no {' '.join(words)}",
     "jupyter": lambda words: "" if (ROOT / words[-1]).exists() else f"there is no {words[-1]}",
     "pytest": lambda words: next((f"there is no {word}" for word in words if "/" in word or word in MADE
                                   if not (ROOT / word).exists() and word not in MADE), ""),

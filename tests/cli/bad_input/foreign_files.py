@@ -102,6 +102,7 @@ reader("bench-networks", ["bench", "grow", "--networks", "n.csv", "--data", "{co
                           "{tmp}/out"], "n.csv", TABLE)
 reader("trust-results", ["proxy-trust", "--results", "{tmp}/r.csv"], "r.csv", TABLE)
 reader("published", ["proxy-trust", "--published", "{tmp}/p.csv", "--no-train"], "p.csv", TABLE)
+reader("bundle", ["doctor", "--read", "{tmp}/b.zip"], "b.zip", TABLE)
 reader("law-results", ["scaling-law", "--results", "{tmp}/r.parquet"], "r.parquet", TABLE)
 
 # a config file is data: it starts no program

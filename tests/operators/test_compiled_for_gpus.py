@@ -1,0 +1,49 @@
+"""The Triton kernels that our layers launch, without a GPU: compiled for three of them, and run by the interpreter."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import compile_kernels
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = os.environ.get("FLASHNAS_MAMBA_SSM", "")  # unpacked sources of mamba-ssm, which has no wheel for a CPU
+
+
+def needs_libraries() -> None:
+    for name in ("triton", "fla"):
+        pytest.importorskip(name, reason=f"{name} is not installed: pip install -e '.[dev]'")
+
+
+@pytest.mark.slow  # reason: compilers, a minute for each target
+@pytest.mark.parametrize("target", compile_kernels.LIMITS)
+def test_every_kernel_compiles_and_fits(target: int, tmp_path: Path) -> None:
+    """One configuration for each, of the operators that share most of their kernels with the others."""
+    needs_libraries()
+    words = [sys.executable, str(ROOT / "tools/compile_kernels.py"), "--targets", str(target), "--once",
+             "--operators", "d", "gd", "kda", "--widths", "2048", "--out", str(tmp_path / "kernels.csv"),
+             *(("--mamba-ssm", SOURCES) if SOURCES else ())]
+    child = subprocess.run(words, capture_output=True, text=True,
+                           env={**os.environ, "PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path)})
+    rows = list(csv.DictReader((tmp_path / "kernels.csv").read_text().splitlines()))
+    assert [row for row in rows if row["error"]] == []
+    assert child.returncode == 0, child.stderr[-2000:]
+    assert len(rows) > 20
+
+
+@pytest.mark.slow  # reason: the interpreter takes its time over each program
+def test_chunk_kernels_equal_the_reference() -> None:
+    needs_libraries()
+    script = ROOT / "tests/helpers/interpreted_chunks.py"
+    words = [sys.executable, str(script), *([SOURCES] if SOURCES else [])]
+    child = subprocess.run(words, capture_output=True, text=True,
+                           env={**os.environ, "TRITON_INTERPRET": "1", "FLA_USE_COMPILE": "0",
+                                "PYTHONPATH": f"{ROOT}:{ROOT / 'tools'}"})
+    assert child.returncode == 0, child.stderr[-2000:]
+    assert child.stdout.splitlines() == ["chunks of gated_delta_rule", "chunks of delta_rule",
+                                         *(["state update"] if SOURCES else [])]

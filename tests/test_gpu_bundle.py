@@ -1,0 +1,90 @@
+"""tools/gpu_bundle.py: steps that fail, exceed their limit or are interrupted are kept; `doctor --read` reads all."""
+
+import json
+import os
+import signal
+import sys
+import zipfile
+
+import gpu_bundle
+import pytest
+from gpu_bundle import PYTHON, Step
+
+import flashnas as fn
+from flashnas.base.errors import ConfigError
+from flashnas.cli.main import main
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs made-up steps: name -> Python, and a limit of 1 s for the one that sleeps."""
+    def call(*words, **programs):
+        monkeypatch.setattr(gpu_bundle, "steps", lambda device, folder: [
+            Step(name, 1 if "sleep" in program else 60, (PYTHON, "-S", "-c", program))
+            for name, program in programs.items()])
+        monkeypatch.setattr(sys, "argv", ["gpu_bundle.py", "--device", "cpu", "--out", str(tmp_path / "run"),
+                                          "--bundle", str(tmp_path / "b.zip"), *words])
+        return gpu_bundle.main(), tmp_path / "b.zip"
+    return call
+
+
+def test_what_fails_is_kept_and_read_back(run, tmp_path, capsys):
+    code, bundle = run(good="print('fine')", slow="import time; time.sleep(60)", bad=f"1 / 0  # {gpu_bundle.ROOT}/x")
+    assert code == 1
+    (tmp_path / "run/train_a.json").write_text(json.dumps(
+        {"network": "64: a", "tokens_per_s": 9, "share_of_peak": 0.25, "memory_bytes": 2**30, "first_steps_s": 1}))
+    code, bundle = run(good="raise SystemExit(3)", slow="import time; time.sleep(60)", bad="print('mended')")
+    read = fn.doctor(read=bundle, unpack=tmp_path / "files")
+    assert [step.status for step in read.steps] == ["passed", "over its limit", "passed"], "what passed runs once"
+    assert (tmp_path / "files/bad.log").read_text() == "mended\n"
+    capsys.readouterr()
+    assert main(["doctor", "--read", str(bundle)]) == 1
+    text = capsys.readouterr().out
+    assert "2 of 3 steps passed" in text
+    assert "KeyboardInterrupt" in text, "the end of the log of what failed"
+    assert "25.0%" in text
+
+
+def test_ctrl_c_ends_a_step_and_the_next_call_continues(run, monkeypatch):
+    parent = os.getpid()
+    code, bundle = run(first=f"import os, time; os.kill({parent}, {int(signal.SIGINT)}); time.sleep(60)", second="1")
+    assert code == 130
+    assert [step.status for step in fn.doctor(read=bundle).steps] == ["interrupted", "not started"]
+    assert run(first="1", second="1")[0] == 0
+
+
+def test_a_folder_of_something_else_is_not_deleted(run, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/precious").touch()
+    with pytest.raises(SystemExit):
+        run(first="1")
+    assert (tmp_path / "run/precious").exists()
+
+
+def test_the_steps_name_what_exists():
+    """The commands of both devices: scripts that are there, and options that flashnas has."""
+    for device in gpu_bundle.NETWORK:
+        for step in gpu_bundle.steps(device, gpu_bundle.ROOT / "run"):
+            words = step.command[1:]
+            if words[:2] == gpu_bundle.FLASHNAS[1:]:
+                assert main([*words[2:3], "--help"]) == 0
+            elif words[0] != "-m":
+                assert (gpu_bundle.ROOT / words[0]).exists()
+
+
+@pytest.mark.parametrize(("name", "rule"), [("../x", "plain name"), ("/x", "plain name"), ("a/.x", "plain name"),
+                                            ("link", "regular file"), ("bomb", "at most 200 MB"),
+                                            ("x", "no steps.json")])
+def test_an_archive_that_is_wrong_on_purpose_is_refused(tmp_path, name, rule):
+    with zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        part = zipfile.ZipInfo(name)
+        if name == "link":
+            part.external_attr = 0o120777 << 16
+        if name == "bomb":
+            with archive.open(part, "w", force_zip64=True) as file:
+                for _ in range(201):
+                    file.write(bytes(10**6))
+        else:
+            archive.writestr(part, "/etc/passwd")
+    with pytest.raises(ConfigError, match=rule):
+        fn.doctor(read=tmp_path / "b.zip")
