@@ -15,6 +15,7 @@ from flashnas.operators.layer import Apply, RecurrentLayer, Rule
 from flashnas.operators.parts.convolution import ShortConvolution
 from flashnas.operators.parts.norms import RMSNorm, l2_normalise, normalised_queries_and_keys, rms_normalise
 from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
+from flashnas.operators.parts.projection import Aligned, split_of
 from flashnas.operators.recurrences.dplr import dplr_reference, kda_chunked, kda_step
 from flashnas.operators.roles import Role
 
@@ -33,7 +34,7 @@ class KimiDeltaAttentionLayer(RecurrentLayer):
         super().__init__()
         spec, inner = spec.resolved(hidden), spec.inner(hidden)
         self.heads, self.head_dim = spec.heads, spec.head_dim
-        self.in_proj = nn.Linear(hidden, 3 * inner + self.heads, bias=False)  # q, k, v | beta
+        self.in_proj = Aligned(hidden, 3 * inner + self.heads, bias=False)  # q, k, v | beta
         self.gates_low = nn.Linear(hidden, 2 * spec.gate_rank, bias=False)  # decay | output gate
         self.decay_gate = nn.Linear(spec.gate_rank, inner, bias=False)
         self.output_gate = nn.Linear(spec.gate_rank, inner)
@@ -48,7 +49,7 @@ class KimiDeltaAttentionLayer(RecurrentLayer):
         self.state_sizes = self.heads, self.head_dim, self.head_dim
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
-        qkv, beta = apply(self.in_proj, x).split([3 * self.heads * self.head_dim, self.heads], -1)
+        qkv, beta = split_of(apply(self.in_proj, x), [3 * self.heads * self.head_dim, self.heads])
         decay, gate = apply(self.gates_low, x).chunk(2, -1)
         return qkv, beta, apply(self.decay_gate, decay), apply(self.output_gate, gate)
 

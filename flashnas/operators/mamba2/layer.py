@@ -19,7 +19,7 @@ from flashnas.operators.mamba2.spec import Mamba2
 from flashnas.operators.parts.convolution import ShortConvolution
 from flashnas.operators.parts.norms import OUTPUT_NORM_EPS, RMSNorm, rms_normalise
 from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
-from flashnas.operators.parts.projection import Projection
+from flashnas.operators.parts.projection import Aligned, split_of
 from flashnas.operators.recurrences.ssd import ssd_reference, ssd_scan, ssd_scan_step
 from flashnas.operators.roles import Role
 
@@ -37,7 +37,7 @@ class Mamba2Layer(RecurrentLayer):
         channels = spec.conv_channels(hidden)
         self.sizes = [self.inner, channels, self.heads]
         self.parts = [self.inner, self.groups * self.state, self.groups * self.state]
-        self.in_proj = Projection(hidden, sum(self.sizes), bias=spec.bias)  # z | x, B, C | dt
+        self.in_proj = Aligned(hidden, sum(self.sizes), bias=spec.bias)  # z | x, B, C | dt
         self.conv = ShortConvolution(channels, spec.conv_size, bias=spec.conv_bias)
         self.A_log = nn.Parameter(log_of_uniform(self.heads))
         self.D = nn.Parameter(torch.ones(self.heads))
@@ -49,7 +49,7 @@ class Mamba2Layer(RecurrentLayer):
         self.state_sizes = self.heads, self.state, self.head_dim
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
-        z, xbc, dt = apply(self.in_proj, x).split(self.sizes, -1)
+        z, xbc, dt = split_of(apply(self.in_proj, x), self.sizes)
         return xbc, z, dt
 
     def recur(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:

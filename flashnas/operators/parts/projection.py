@@ -10,7 +10,7 @@ steps of one generation is the one change that is not seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -101,6 +101,51 @@ class Projection(nn.Linear):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Projection:
         self.forget()
         return super()._apply(fn, recurse)
+
+
+ALIGNED = 8  # rows and columns of a product: 16 bytes in half precision
+
+
+class Aligned(Projection):
+    """A projection whose products on a GPU have rows and columns that are multiples of 8.
+
+    Its output has up to 7 columns more there, all zero; `split_of` leaves them out. Names and sizes of its
+    parameters are those of a Projection. torch.compile pads products itself.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not _pads(x):
+            return super().forward(x)
+        weight, missing = _with_zeros(self.weight), -self.in_features % ALIGNED
+        if missing:
+            x, weight = F.pad(x, (0, missing)), F.pad(weight, (0, missing))
+        return F.linear(x, weight, None if self.bias is None else _with_zeros(self.bias))
+
+
+def split_of(y: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:
+    """The parts of what an `Aligned` projection puts out."""
+    more = y.shape[-1] - sum(sizes)
+    return y.split([*sizes, more] if more else list(sizes), -1)[:len(sizes)]
+
+
+def _pads(x: Tensor) -> bool:
+    return not (x.is_cpu or torch.compiler.is_compiling())
+
+
+def _with_zeros(parameter: nn.Parameter) -> Tensor:
+    """The parameter with rows of zeros up to a multiple of 8; no copy but the first time, when its memory
+    moves in front of them. What moves it again, as `Module.to` does, is noticed."""
+    rows, *columns = parameter.shape
+    missing = -rows % ALIGNED
+    if not missing:
+        return parameter
+    storage = parameter.untyped_storage()
+    if storage.nbytes() != parameter[0].nbytes * (rows + missing):
+        with torch.inference_mode(parameter.is_inference()), torch.no_grad():
+            kept = parameter.new_zeros(rows + missing, *columns)
+            kept[:rows].copy_(parameter.detach())
+            parameter.data = kept[:rows]
+    return parameter.as_strided((rows + missing, *columns), parameter.stride())
 
 
 def forget_copies(module: nn.Module) -> None:
