@@ -32,6 +32,7 @@ from flashnas.profiling.whole_model import (
     build_block,
     built_on,
     compile_block,
+    deployed,
     filled_state,
     pieces,
     too_large,
@@ -105,7 +106,7 @@ class _Copies:
         while len(self._blocks) < number:
             with built_on(setup):
                 block = build_block(spec, hidden, setup)
-            self._blocks.append(block.to(setup.device, setup.torch_dtype).eval())
+            self._blocks.append(deployed(block, setup))
             if setup.mode_name == "compiled":
                 compile_block(self._blocks[-1])
         return self._blocks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +30,9 @@ PROMPT_TOKENS = 16        # after which a recurrent state has the layout that it
 # at which a decode step is timed, by Gauss's rule: exact for polynomials of degree 5
 CONTEXTS = 3
 COMPILED_VARIANTS = 512
+WIDE = ("A_log", "D", "dt_bias")
 DRAWN = 2 ** 20           # random values of a tensor on a CPU
+Module = TypeVar("Module", bound=torch.nn.Module)
 _DRAWS = (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default)
 
 
@@ -136,12 +138,22 @@ def build_model(architecture: Architecture, setup: Setup) -> HybridLM:
     """A model in the setup's dtype and on its device, its blocks compiled in the mode `compiled`."""
     with built_on(setup):
         model = HybridLM(architecture, setup.backend)
-    model = model.to(setup.device, setup.torch_dtype).eval()
+    model = deployed(model, setup)
     if setup.mode_name == "compiled":
         torch.compiler.reset()  # else every call would search the variants of earlier models
         for block in model.layers:
             compile_block(block)
     return model
+
+
+def deployed(module: Module, setup: Setup) -> Module:
+    """The module on the setup's device and in its dtype. What enters decays stays in float32, as engines keep
+    it."""
+    module = module.to(setup.device).eval()
+    for name, parameter in module.named_parameters():
+        if name.rpartition(".")[2] not in WIDE:
+            parameter.data = parameter.data.to(setup.torch_dtype)
+    return module
 
 
 class _RepeatedDraws(TorchDispatchMode):

@@ -413,3 +413,12 @@ def test_meta_tokens_are_read_without_states(monkeypatch):
     cache = model.start_cache(2)
     assert seen == [None, None, None]
     assert cache.states[0].seen == 3
+
+
+def test_what_enters_decays_stays_wide_in_a_deployed_model():
+    network = Architecture.parse("32(vocab=64): m2(head_dim=8,state=8) gd(head_dim=8) m(state=8) f")
+    model = whole_model.build_model(network, Setup(dtype="bfloat16"))
+    wide = {name.rpartition(".")[2] for name, weight in model.named_parameters() if weight.dtype == torch.float32}
+    assert wide == {"A_log", "D", "dt_bias"}
+    assert model.final_norm.weight.dtype == torch.bfloat16
+    assert model.decode_step(torch.zeros(2, dtype=torch.long), model.start_cache(2))[0].dtype == torch.bfloat16

@@ -28,8 +28,8 @@ beta, a and dt as projected, and parameters as stored (A_log, dt_bias, D):
     dplr               r, k, v, w, rate, gate, k_k, k_a, r_k, weight, bias and eps of the norm, lowest, state
                        all of RWKV7 between its projections, without heads: w and rate before their sigmoids,
                        lowest the least log decay; the output includes the norm, the bonus and the gate
-    ssd                q, k, x, dt, dt_bias, dt_min, A_log, D, state        the output includes D x
-    selective_scan     x, z, dt, dt_bias, A_log [C, N], D, b, c, state    the output includes D x and silu(z)
+    ssd                q, k, x, dt, dt_bias, dt_min, A, D, state  A: -exp(A_log); the output includes D x
+    selective_scan     x, z, dt, dt_bias, A [C, N], D, b, c, state    the output includes D x and silu(z)
 """
 
 from __future__ import annotations

@@ -17,13 +17,13 @@ from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import Apply, RecurrentLayer, RecurrentState, Rule
 from flashnas.operators.mamba.spec import Mamba
 from flashnas.operators.parts.convolution import ShortConvolution
-from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, linear_reference, state_dtype
-from flashnas.operators.parts.projection import Aligned, split_of
+from flashnas.operators.parts.numerics import decay_rates, inverse_softplus_of_log_uniform, linear_reference, state_dtype
+from flashnas.operators.parts.projection import Aligned, Derived, KeepsCopies, split_of
 from flashnas.operators.recurrences.selective_scan import scan_of_inputs, scan_of_inputs_step, scan_reference
 from flashnas.operators.roles import Role
 
 
-class MambaLayer(RecurrentLayer):
+class MambaLayer(RecurrentLayer, KeepsCopies):
     """in_proj gives x and z; x passes a convolution and silu; x_proj makes the low-rank time step, B and C of
     it.
 
@@ -46,6 +46,7 @@ class MambaLayer(RecurrentLayer):
         self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.inner))
         self.A_log = nn.Parameter(torch.arange(1.0, self.state + 1).log().repeat(self.inner, 1))  # [inner, N]
         self.D = nn.Parameter(torch.ones(self.inner))
+        self._rates = Derived(decay_rates)
         self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
         self.core = Core("selective_scan", spec.name, (scan_of_inputs, scan_of_inputs_step), raw=True,
                          key_dim=self.state)
@@ -74,6 +75,9 @@ class MambaLayer(RecurrentLayer):
             y, matrix_BHKV = self._recur_raw((x, z), None, kernels.raw_forward)
         return self.out_proj(y.to(z.dtype)), RecurrentState(conv_BTC, matrix_BHKV)
 
+    def forget(self) -> None:
+        self._rates.forget()
+
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
         x, z = parts
         low, b, c = linear_reference(self.x_proj, x).split(self.parts, -1)
@@ -88,7 +92,7 @@ class MambaLayer(RecurrentLayer):
         low, b, c = split_of(self.x_proj(x), self.parts)
         dt = self.dt_proj(low)
         with torch.autocast(x.device.type, enabled=False):
-            y, state_BNC = rule(x, z, dt, self.dt_bias, self.A_log, self.D, b, c, state_BNC)
+            y, state_BNC = rule(x, z, dt, self.dt_bias, self._rates.of(self.A_log), self.D, b, c, state_BNC)
         return y, state_BNC.unsqueeze(1)
 
     def _recur(self, parts: Sequence[Tensor], state_BNC: Tensor | None, rule: Rule) -> tuple[Tensor, Tensor]:

@@ -18,13 +18,13 @@ from flashnas.operators.layer import Apply, RecurrentLayer, Rule
 from flashnas.operators.mamba2.spec import Mamba2
 from flashnas.operators.parts.convolution import ShortConvolution
 from flashnas.operators.parts.norms import OUTPUT_NORM_EPS, RMSNorm, rms_normalise
-from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
-from flashnas.operators.parts.projection import Aligned, split_of
+from flashnas.operators.parts.numerics import decay_rates, inverse_softplus_of_log_uniform, log_of_uniform
+from flashnas.operators.parts.projection import Aligned, Derived, KeepsCopies, split_of
 from flashnas.operators.recurrences.ssd import ssd_reference, ssd_scan, ssd_scan_step
 from flashnas.operators.roles import Role
 
 
-class Mamba2Layer(RecurrentLayer):
+class Mamba2Layer(RecurrentLayer, KeepsCopies):
     """in_proj gives z, x, B, C, dt; x, B, C pass a convolution and silu; y is normalised after the gate."""
 
     roles: ClassVar = {"in_proj": Role.READS, "A_log": Role.DECAY, "D": Role.VECTOR, "dt_bias": Role.BIAS,
@@ -43,6 +43,7 @@ class Mamba2Layer(RecurrentLayer):
         self.D = nn.Parameter(torch.ones(self.heads))
         self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.heads))
         self.norm = RMSNorm(self.inner, OUTPUT_NORM_EPS)
+        self._rates = Derived(decay_rates)
         self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
         self.core = Core("ssd", spec.name, (ssd_scan, ssd_scan_step), raw=True, key_dim=self.state,
                          value_dim=self.head_dim)
@@ -67,8 +68,12 @@ class Mamba2Layer(RecurrentLayer):
     def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
         xbc, z, dt = parts
         x, b, c = self._split(xbc)
-        y, matrix_BHKV = rule(c, b, x, dt, self.dt_bias, self.dt_min, self.A_log, self.D, matrix_BHKV)
+        y, matrix_BHKV = rule(c, b, x, dt, self.dt_bias, self.dt_min, self._rates.of(self.A_log), self.D,
+                              matrix_BHKV)
         return self.norm.of_gated(y.flatten(-2), z, self.groups), matrix_BHKV
+
+    def forget(self) -> None:
+        self._rates.forget()
 
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
         xbc, z, dt = parts
