@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from flashnas.base.errors import OperatorError
+from flashnas.operators.attention.cache import FixedCache, KeyValueCache, Position
 
 
 @dataclass(frozen=True)
@@ -27,3 +32,62 @@ def state_bytes(state: Any) -> int:
     if hasattr(state, "kept_bytes"):
         return int(state.kept_bytes)
     return sum(map(state_bytes, state or ()))
+
+
+def mapped(state: Any, function: Callable[[Any], Any]) -> Any:
+    """The state of a layer with its tensors and key/value caches replaced.
+
+    Raises OperatorError for a state of another kind, as a layer of a plugin may have.
+    """
+    if state is None:
+        return None
+    if isinstance(state, Tensor | KeyValueCache):
+        return function(state)
+    if not isinstance(state, tuple):
+        raise OperatorError(f"a state must consist of tensors, KeyValueCaches and tuples; got a"
+                            f" {type(state).__name__}")
+    parts = [mapped(part, function) for part in state]
+    return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
+
+
+class FixedStates:
+    """States that a step continues where they lie, so that it can be recorded and replayed.
+
+    states: one per operator, of tensors and FixedCaches. position: where all their sequences are.
+    """
+
+    def __init__(self, states: tuple[Any, ...], position: Position) -> None:
+        self.states, self.position = states, position
+
+    @classmethod
+    def of(cls, states: tuple[Any, ...], seen: int, room: int, batch: int,
+           device: torch.device | str) -> FixedStates:
+        """Copies of the states of sequences that have `seen` tokens, with room for `room`."""
+        position = Position(seen, room, batch, device)
+
+        def fixed(part: Any) -> Any:
+            return part.clone() if isinstance(part, Tensor) else FixedCache.of(part, room, position)
+
+        return cls(tuple(mapped(state, fixed) for state in states), position)
+
+    def take(self, states: tuple[Any, ...]) -> None:
+        """Continue with the states after a step."""
+        self.copy(states)
+        self.position.advance()
+
+    def copy(self, states: tuple[Any, ...]) -> None:
+        """Copy the states after a step over those before it, where a kernel has not written there."""
+        pairs = [(before, after) for before, after in
+                 zip(_tensors(self.states), _tensors(states), strict=True)
+                 if before.data_ptr() != after.data_ptr()]
+        if pairs:
+            before, after = map(list, zip(*pairs, strict=True))
+            torch._foreach_copy_(before, after)
+
+
+def _tensors(state: Any) -> Iterator[Tensor]:
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, tuple):
+        for part in state:
+            yield from _tensors(part)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError
 from flashnas.base.hints import shown
-from flashnas.network.cache import HybridCache
+from flashnas.network.cache import FixedStates, HybridCache
+from flashnas.network.captured import CapturedStep, check_capturable
 from flashnas.network.loss import linear_cross_entropy
 from flashnas.operators import OperatorSpec
 from flashnas.operators.backends.core import Core, choose_backend, running
@@ -231,6 +232,14 @@ class HybridLM(nn.Module):
             states.append(state)
         return self._next_logits(x), HybridCache(tuple(states))
 
+    @torch.no_grad()
+    def step_in_place(self, tokens_B: Tensor, states: FixedStates) -> Tensor:
+        """`decode_step` whose states after lie where those before lay: logits [B, V]. No kernel depends on
+        the position, so that the step can be recorded once and replayed."""
+        logits_BV, after = self.decode_step(tokens_B, HybridCache(states.states))
+        states.take(after.states)
+        return logits_BV
+
     def _forget_copies(self) -> None:
         """Free the copies of weights that decoding made, before a new sequence is read."""
         if not torch.compiler.is_compiling():
@@ -241,14 +250,26 @@ class HybridLM(nn.Module):
         return linear_of_one(self.final_norm(x_BD), self.head_weight, None, self._transposed_head)
 
     @torch.no_grad()
-    def generate(self, tokens_BT: Tensor, count: int, greedy: bool = True) -> Tensor:
-        """The next `count` tokens [B, count] after a prompt of at least one token; greedy or drawn."""
+    def generate(self, tokens_BT: Tensor, count: int, greedy: bool = True, graph: bool = False) -> Tensor:
+        """The next `count` tokens [B, count] after a prompt of at least one token; greedy or drawn.
+
+        graph: one step is captured as a CUDA graph and replayed, which saves the launches of its kernels; as
+        `flashnas profile` times it. Raises DeviceError on another device.
+        """
+        if graph:
+            check_capturable(self)
         logits, cache = self.prefill(tokens_BT)
+        batch, seen = tokens_BT.shape[0], self.architecture.meta_tokens + tokens_BT.shape[1]
+        step = CapturedStep(self, cache, seen, seen + count, batch) if graph and count > 1 else None
         generated = []
         for n in range(count):
             token = logits.argmax(-1) if greedy else torch.multinomial(logits.float().softmax(-1),
                                                                        1).squeeze(-1)
             generated.append(token)
-            if n + 1 < count:
+            if n + 1 == count:
+                break
+            if step is not None:
+                logits = step(token)
+            else:
                 logits, cache = self.decode_step(token, cache)
         return torch.stack(generated, 1) if generated else tokens_BT[:, :0]

@@ -29,11 +29,11 @@ from flashnas.profiling.whole_model import (
     OUT_OF_MEMORY,
     Plan,
     at_once,
+    block_step,
     build_block,
     built_on,
     compile_block,
     deployed,
-    filled_state,
     pieces,
     too_large,
 )
@@ -155,8 +155,7 @@ def _calls(item: RowRequest, specs: dict[str, OperatorSpec], setup: Setup,
         if item.phase == "prefill":
             yield functools.partial(_read, block, read, plan)
         else:
-            x = torch.randn(batch, item.hidden, dtype=dtype, device=device)
-            yield functools.partial(block.step, x, filled_state(block, batch, item.length, dtype, device))
+            yield block_step(block, batch, item.length, setup)
 
 
 def _head(norm: RMSNorm, weight_VD: torch.Tensor, x_BD: torch.Tensor) -> torch.Tensor:

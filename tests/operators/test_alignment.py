@@ -21,6 +21,7 @@ from flashnas.operators.spec import PROXY_HEAD_DIM
 from flashnas.space import load_space
 from flashnas.training.recipe import Recipe
 
+
 class Products(TorchDispatchMode):
     """The sides of the weights that activations are multiplied by."""
 

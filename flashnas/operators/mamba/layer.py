@@ -17,7 +17,12 @@ from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import Apply, RecurrentLayer, RecurrentState, Rule
 from flashnas.operators.mamba.spec import Mamba
 from flashnas.operators.parts.convolution import ShortConvolution
-from flashnas.operators.parts.numerics import decay_rates, inverse_softplus_of_log_uniform, linear_reference, state_dtype
+from flashnas.operators.parts.numerics import (
+    decay_rates,
+    inverse_softplus_of_log_uniform,
+    linear_reference,
+    state_dtype,
+)
 from flashnas.operators.parts.projection import Aligned, Derived, KeepsCopies, split_of
 from flashnas.operators.recurrences.selective_scan import scan_of_inputs, scan_of_inputs_step, scan_reference
 from flashnas.operators.roles import Role
