@@ -48,20 +48,25 @@ def _streams_low(x: Tensor) -> bool:
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x))."""
+    """An operator on the residual stream: x + mixer(norm(x)).
+
+    It returns the stream before its own update, and the update. The next block adds both, in one kernel with its
+    norm where a library has it: (x, state, update) -> (x + update, next update, next state).
+    """
 
     def __init__(self, spec: OperatorSpec, hidden: int) -> None:
         super().__init__()
         self.norm = RMSNorm(hidden)
         self.mixer: Layer = build_layer(spec, hidden)
 
-    def forward(self, x_BTD: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        update, state = self.mixer(self.norm(x_BTD), state)
-        return x_BTD + update, state
+    def forward(self, x_BTD: Tensor, state: Any = None,
+                update_BTD: Tensor | None = None) -> tuple[Tensor, Tensor, Any]:
+        y_BTD, x_BTD = self.norm.of_sum(x_BTD, update_BTD)
+        return x_BTD, *self.mixer(y_BTD, state)
 
-    def step(self, x_BD: Tensor, state: Any) -> tuple[Tensor, Any]:
-        update, state = self.mixer.step(self.norm(x_BD), state)
-        return x_BD + update, state
+    def step(self, x_BD: Tensor, state: Any, update_BD: Tensor | None = None) -> tuple[Tensor, Tensor, Any]:
+        y_BD, x_BD = self.norm.of_sum(x_BD, update_BD)
+        return x_BD, *self.mixer.step(y_BD, state)
 
 
 class HybridLM(nn.Module):
@@ -191,11 +196,11 @@ class HybridLM(nn.Module):
     def run_layers(self, x_BTD: Tensor, states: Any) -> tuple[Tensor, tuple[Any, ...]]:
         """All operators in their parallel form from `states` on (None: of empty sequences): (x_BTD, states
         after)."""
-        after = []
+        after, update_BTD = [], None
         for block, state in zip(self.blocks, states, strict=True):
-            x_BTD, state = block(x_BTD, state)
+            x_BTD, update_BTD, state = block(x_BTD, state, update_BTD)
             after.append(state)
-        return x_BTD, tuple(after)
+        return x_BTD if update_BTD is None else x_BTD + update_BTD, tuple(after)
 
     # -- generation ------------------------------------------------------------------------------------------
 
@@ -226,11 +231,11 @@ class HybridLM(nn.Module):
     @torch.no_grad()
     def decode_step(self, tokens_B: Tensor, cache: HybridCache) -> tuple[Tensor, HybridCache]:
         """Read one token per sequence: (logits [B, V] of the next, cache)."""
-        x, states = self.embedding(tokens_B), []
+        x, update, states = self.embedding(tokens_B), None, []
         for block, state in zip(self.blocks, cache.states, strict=True):
-            x, state = block.step(x, state)
+            x, update, state = block.step(x, state, update)
             states.append(state)
-        return self._next_logits(x), HybridCache(tuple(states))
+        return self._next_logits(x, update), HybridCache(tuple(states))
 
     @torch.no_grad()
     def step_in_place(self, tokens_B: Tensor, states: FixedStates) -> Tensor:
@@ -246,8 +251,9 @@ class HybridLM(nn.Module):
             self._transposed_head.forget()
             forget_copies(self)
 
-    def _next_logits(self, x_BD: Tensor) -> Tensor:
-        return linear_of_one(self.final_norm(x_BD), self.head_weight, None, self._transposed_head)
+    def _next_logits(self, x_BD: Tensor, update_BD: Tensor | None = None) -> Tensor:
+        y_BD, _ = self.final_norm.of_sum(x_BD, update_BD)
+        return linear_of_one(y_BD, self.head_weight, None, self._transposed_head)
 
     @torch.no_grad()
     def generate(self, tokens_BT: Tensor, count: int, greedy: bool = True, graph: bool = False) -> Tensor:

@@ -172,7 +172,8 @@ def _read(block: Block, x_BTD: torch.Tensor, plan: Plan) -> None:
     for sequences, parts in plan:
         state = None
         for tokens in parts:
-            _, state = block(x_BTD[:sequences, :tokens], state)
+            part_BTD = x_BTD[:sequences, :tokens]
+            *_, state = block(part_BTD, state, part_BTD)
 
 
 def _fitting(copies: int, each: int, alive: int, setup: Setup, kept: int = 0) -> int:

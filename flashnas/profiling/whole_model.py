@@ -245,7 +245,7 @@ def _on_gpu(device: str | torch.device) -> bool:
 def _after_prompt(block: Block, batch: int, dtype: torch.dtype, device: str | torch.device) -> Any:
     """The state after a few random tokens."""
     x_BTD = torch.randn(batch, PROMPT_TOKENS, len(block.norm.weight), dtype=dtype, device=device)
-    return block(x_BTD)[1]
+    return block(x_BTD)[2]
 
 
 def filled_cache(model: HybridLM, batch: int, context: int) -> HybridCache:
@@ -257,16 +257,17 @@ def filled_cache(model: HybridLM, batch: int, context: int) -> HybridCache:
 
 def block_step(block: Block, batch: int, context: int, setup: Setup) -> Callable[[], object]:
     """One step of an operator that can be repeated; in a graph as `HybridLM.generate` replays it."""
-    x_BD = torch.randn(batch, len(block.norm.weight), dtype=setup.torch_dtype, device=setup.device)
+    x_BD, update_BD = torch.randn(2, batch, len(block.norm.weight), dtype=setup.torch_dtype,
+                                  device=setup.device)
     if setup.mode_name != "cuda_graph":
         state = filled_state(block, batch, context, setup.torch_dtype, setup.device)
-        return functools.partial(block.step, x_BD, state)
+        return functools.partial(block.step, x_BD, state, update_BD)
     states = _standing((block,), batch, context, setup)
 
     def step() -> torch.Tensor:
-        y_BD, after = block.step(x_BD, states.states[0])
+        _, next_BD, after = block.step(x_BD, states.states[0], update_BD)
         states.copy((after,))
-        return y_BD
+        return next_BD
 
     return step
 

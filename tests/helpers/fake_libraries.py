@@ -322,8 +322,20 @@ def fla_causal_conv1d(x, weight=None, bias=None, residual=None, initial_state=No
 def rms_norm(x, weight, bias, residual=None, eps=1e-5, prenorm=False, residual_in_fp32=False):
     assert x.shape[-1:] == weight.shape
     assert x.shape[-1] * x.element_size() <= 65536, "This layer norm doesn't support feature dim >= 64KB."
+    if residual is not None:
+        assert residual.shape == x.shape
+        assert prenorm
+        total = x.float() + residual.float()
+        return rms_norm(total, weight, bias, eps=eps).to(x.dtype), total.to(residual.dtype)
     wide = x.float()
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * weight.float()).to(x.dtype)
+
+
+def swiglu(x, y):
+    """Rows of any stride."""
+    assert x.shape == y.shape
+    assert x.stride(-1) == 1
+    return (F.silu(x.float()) * y.float()).to(x.dtype)
 
 
 def rms_norm_gated(x, g, weight, bias, activation="swish", residual=None, prenorm=False,
@@ -584,6 +596,7 @@ MODULES = {
     "fla.ops.rwkv7.fused_addcmul": {"fused_addcmul_rwkv7": fused_addcmul_rwkv7},
     "fla.ops.rwkv7.fused_k_update": {"fused_k_rwkv7": fused_k_rwkv7},
     "fla.ops.rwkv7.gate_output_correction": {"gate_output_correction": gate_output_correction},
+    "fla.modules.activations": {"swiglu": swiglu},
     "fla.modules.norm.l2norm": {"l2norm": l2norm},
     "fla.modules.norm.fused_norm_gate": {"rms_norm_gated": rms_norm_gated},
     "fla.modules.norm.layernorm": {"rms_norm": rms_norm, "group_norm": group_norm},

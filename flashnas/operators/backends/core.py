@@ -29,6 +29,7 @@ beta, a and dt as projected, and parameters as stored (A_log, dt_bias, D):
                        all of RWKV7 between its projections, without heads: w and rate before their sigmoids,
                        lowest the least log decay; the output includes the norm, the bonus and the gate
     ssd                q, k, x, dt, dt_bias, dt_min, A, D, state  A: -exp(A_log); the output includes D x
+    norm               x, update, weight, eps: the norm of x + update, and x + update; no step of its own
     attention          q, cache (attention/cache.py), whose key and value are there; or q, cache, k, v, and cosines
                        and sines [2, T, dim / 2] or None: it rotates and writes them. One token only
     selective_scan     x, z, dt, dt_bias, A [C, N], D, b, c, state    the output includes D x and silu(z)
@@ -90,7 +91,7 @@ DPLR = CoreKind("dplr", ("fla",), _NUMBA)
 CONVOLUTION = CoreKind("convolution", ("causal-conv1d", "fla"), _NUMBA, optional=True)
 NORM = CoreKind("norm", ("fla", "mamba-ssm"), _NUMBA, optional=True, around=True)
 TOKEN_MIX = CoreKind("token_mix", ("fla",), optional=True, around=True)
-SWIGLU = CoreKind("swiglu", (), _NUMBA, optional=True, around=True)
+SWIGLU = CoreKind("swiglu", ("fla",), _NUMBA, optional=True, around=True)
 SOFTMAX = CoreKind("softmax", (), _NUMBA, optional=True, around=True)
 
 CORE_KINDS: Registry[CoreKind] = Registry("kind of core", "flashnas.cores", {
