@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
 from flashnas.operators.delta_net.spec import DeltaNet
-from flashnas.operators.layer import Apply, RecurrentLayer, Rule
+from flashnas.operators.layer import Apply, RecurrentLayer, Rule, in_memory_order
 from flashnas.operators.parts.convolution import ShortConvolution
 from flashnas.operators.parts.norms import (
     OUTPUT_NORM_EPS,
@@ -59,7 +59,7 @@ class DeltaNetLayer(RecurrentLayer):
 
     def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
         qkv, beta = parts
-        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        q, k, v = in_memory_order(qkv, self.heads)
         o, matrix_BHKV = rule(q, k, v, beta, self.scale, matrix_BHKV)
         return self.norm(o).flatten(-2), matrix_BHKV
 

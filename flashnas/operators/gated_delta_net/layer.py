@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
-from flashnas.operators.layer import Apply, RecurrentLayer, Rule
+from flashnas.operators.layer import Apply, RecurrentLayer, Rule, in_memory_order
 from flashnas.operators.parts.convolution import ShortConvolution
 from flashnas.operators.parts.norms import RMSNorm, l2_normalise, normalised_queries_and_keys, rms_normalise
 from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
@@ -65,8 +65,11 @@ class GatedDeltaNetLayer(RecurrentLayer):
 
     def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
         qkv, z, beta, a = parts
-        heads = [self.k_heads, self.k_heads, self.v_heads]
-        q, k, v = qkv.unflatten(-1, (-1, self.head_dim)).split(heads, -2)
+        if self.k_heads == self.v_heads:
+            q, k, v = in_memory_order(qkv, self.v_heads)
+        else:
+            heads = [self.k_heads, self.k_heads, self.v_heads]
+            q, k, v = qkv.unflatten(-1, (-1, self.head_dim)).split(heads, -2)
         o, matrix_BHKV = rule(q, k, v, beta, a, self.A_log, self.dt_bias, self.scale, matrix_BHKV)
         return self.norm.gated(o, z.unflatten(-1, (self.v_heads, -1))).flatten(-2), matrix_BHKV
 

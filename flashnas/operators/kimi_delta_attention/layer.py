@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
 from flashnas.operators.kimi_delta_attention.spec import KimiDeltaAttention
-from flashnas.operators.layer import Apply, RecurrentLayer, Rule
+from flashnas.operators.layer import Apply, RecurrentLayer, Rule, in_memory_order
 from flashnas.operators.parts.convolution import ShortConvolution
 from flashnas.operators.parts.norms import RMSNorm, l2_normalise, normalised_queries_and_keys, rms_normalise
 from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
@@ -66,7 +66,7 @@ class KimiDeltaAttentionLayer(RecurrentLayer):
 
     def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
         qkv, beta, decay, gate = parts
-        q, k, v = qkv.unflatten(-1, (3, self.heads, self.head_dim)).unbind(-3)
+        q, k, v = in_memory_order(qkv, self.heads)
         a = decay.unflatten(-1, (self.heads, -1))
         o, matrix_BHKV = rule(q, k, v, beta, a, self.A_log, self.dt_bias, self.scale, matrix_BHKV)
         return self._gated(o, gate), matrix_BHKV

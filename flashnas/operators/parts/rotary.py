@@ -60,7 +60,7 @@ def rotate_at(x_BHK: Tensor, position_1: Tensor, rotary: Rotary, room: int) -> T
     """`rotate_one` at a position that lies on the device and is below `room`."""
     if not rotary.dim:
         return x_BHK
-    table = _rotary_rows(room, rotary, state_dtype(x_BHK.dtype), x_BHK.device)
+    table = _rotary_rows(room, rotary, x_BHK.dtype, x_BHK.device)
     return _turned(x_BHK, table.index_select(0, position_1)[0], rotary.dim)
 
 
