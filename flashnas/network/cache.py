@@ -1,4 +1,5 @@
-"""What a network remembers of the sequences that it has read."""
+"""What a network remembers of the sequences that it has read, and the step that continues it where it lies: as
+a CUDA graph, one launch serves every position."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flashnas.base.errors import OperatorError
+from flashnas.base.errors import DeviceError, OperatorError
 from flashnas.operators.attention.cache import FixedCache, KeyValueCache, Position
 
 
@@ -91,3 +92,50 @@ def _tensors(state: Any) -> Iterator[Tensor]:
     elif isinstance(state, tuple):
         for part in state:
             yield from _tensors(part)
+
+
+class CapturedStep:
+    """`HybridLM.step_in_place`: (tokens [B]) -> logits [B, V], which the next call overwrites.
+
+    Position, slots of the caches and rotary rows lie on the device, so that a replay costs one launch,
+    whatever the position.
+
+    Args:
+        step_in_place: of a network on a CUDA device whose weights do not change while this is used.
+        cache: of the prompt, on that device.
+        seen: tokens of the prompt, meta tokens included.
+        room: tokens of the prompt and those to come.
+        tokens_B: of the shape and on the device of those to come.
+    """
+
+    def __init__(self, step_in_place: Callable[[Tensor, FixedStates], Tensor], cache: HybridCache, seen: int,
+                 room: int, tokens_B: Tensor) -> None:
+        batch, device = len(tokens_B), tokens_B.device
+        self.tokens_B = torch.zeros_like(tokens_B)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # kernels are tuned at the first calls, with states of their own
+            tried = FixedStates.of(cache.states, seen, room, batch, device)
+            for _ in range(min(2, room - seen)):
+                step_in_place(self.tokens_B, tried)
+            del tried
+        torch.cuda.current_stream().wait_stream(side)
+        self.states = FixedStates.of(cache.states, seen, room, batch, device)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self.logits_BV = step_in_place(self.tokens_B, self.states)
+
+    def __call__(self, tokens_B: Tensor) -> Tensor:
+        self.tokens_B.copy_(tokens_B)
+        self._graph.replay()
+        return self.logits_BV
+
+
+def check_capturable(device: torch.device) -> None:
+    """Raise DeviceError where there are no CUDA graphs."""
+    if not _has_graphs(device):
+        raise DeviceError(f"generate: graph=True needs a network on a CUDA device; this one is on {device}")
+
+
+def _has_graphs(device: torch.device) -> bool:
+    return device.type == "cuda"

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError
 from flashnas.base.hints import shown
-from flashnas.network.cache import FixedStates, HybridCache
-from flashnas.network.captured import CapturedStep, check_capturable
+from flashnas.network.cache import CapturedStep, FixedStates, HybridCache, check_capturable
 from flashnas.network.loss import linear_cross_entropy
 from flashnas.operators import OperatorSpec
 from flashnas.operators.backends.core import Core, choose_backend, running
@@ -50,8 +49,8 @@ def _streams_low(x: Tensor) -> bool:
 class Block(nn.Module):
     """An operator on the residual stream: x + mixer(norm(x)).
 
-    It returns the stream before its own update, and the update. The next block adds both, in one kernel with its
-    norm where a library has it: (x, state, update) -> (x + update, next update, next state).
+    It returns the stream before its own update, and the update. The next block adds both, in one kernel with
+    its norm where a library has it: (x, state, update) -> (x + update, next update, next state).
     """
 
     def __init__(self, spec: OperatorSpec, hidden: int) -> None:
@@ -263,10 +262,10 @@ class HybridLM(nn.Module):
         `flashnas profile` times it. Raises DeviceError on another device.
         """
         if graph:
-            check_capturable(self)
+            check_capturable(tokens_BT.device)
         logits, cache = self.prefill(tokens_BT)
-        batch, seen = tokens_BT.shape[0], self.architecture.meta_tokens + tokens_BT.shape[1]
-        step = CapturedStep(self, cache, seen, seen + count, batch) if graph and count > 1 else None
+        seen = self.architecture.meta_tokens + tokens_BT.shape[1]
+        step = CapturedStep(self.step_in_place, cache, seen, seen + count, tokens_BT[:, 0]) if graph else None
         generated = []
         for n in range(count):
             token = logits.argmax(-1) if greedy else torch.multinomial(logits.float().softmax(-1),

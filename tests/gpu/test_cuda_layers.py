@@ -9,7 +9,7 @@ import torch
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import OperatorError
-from flashnas.network.captured import CapturedStep
+from flashnas.network.cache import CapturedStep
 from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends import BACKENDS
@@ -111,7 +111,7 @@ def test_generation_from_a_graph_equals_that_by_steps(dtype):
     tokens = torch.randint(512, (2, 7), device="cuda")
     with torch.no_grad():
         _, cache = model.prefill(tokens)
-        step = CapturedStep(model, model.prefill(tokens)[1], 10, 60, 2)
+        step = CapturedStep(model.step_in_place, model.prefill(tokens)[1], 10, 60, tokens[:, 0])
         for t in range(40):
             token = torch.full((2,), 11 * t % 512, device="cuda")
             expected, cache = model.decode_step(token, cache)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flashnas.network import captured
+from flashnas.network import cache
 
 
 class RecordedGraph(TorchDispatchMode):
@@ -68,7 +68,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
             yield
         recorded.put_back()
 
-    monkeypatch.setattr(captured, "_has_graphs", lambda device: True)
+    monkeypatch.setattr(cache, "_has_graphs", lambda device: True)
     for name, value in {"Stream": Stream, "current_stream": Stream, "CUDAGraph": RecordedGraph, "graph": graph,
                         "stream": lambda _: contextlib.nullcontext()}.items():
         monkeypatch.setattr(torch.cuda, name, value)

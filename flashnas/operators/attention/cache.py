@@ -97,10 +97,10 @@ class FixedCache:
         """A copy with room for so many tokens."""
         batch, groups, _, dim = cache.keys_BGTK.shape
         slots = min(room, cache.window) if cache.window else room
-        copies = [cache.keys_BGTK.new_zeros(batch, groups, slots, dim) for _ in range(2)]
-        for copy, old in zip(copies, (cache.keys_BGTK, cache.values_BGTK), strict=True):
+        keys, values = (cache.keys_BGTK.new_zeros(batch, groups, slots, dim) for _ in range(2))
+        for copy, old in ((keys, cache.keys_BGTK), (values, cache.values_BGTK)):
             copy[:, :, :cache.kept] = old[:, :, :cache.kept]
-        return cls(*copies, position, cache.window)
+        return cls(keys, values, position, cache.window)
 
     @property
     def kept_bytes(self) -> int:

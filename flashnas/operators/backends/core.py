@@ -30,8 +30,8 @@ beta, a and dt as projected, and parameters as stored (A_log, dt_bias, D):
                        lowest the least log decay; the output includes the norm, the bonus and the gate
     ssd                q, k, x, dt, dt_bias, dt_min, A, D, state  A: -exp(A_log); the output includes D x
     norm               x, update, weight, eps: the norm of x + update, and x + update; no step of its own
-    attention          q, cache (attention/cache.py), whose key and value are there; or q, cache, k, v, and cosines
-                       and sines [2, T, dim / 2] or None: it rotates and writes them. One token only
+    attention          q, cache (attention/cache.py), whose key and value are there; or q, cache, k, v, and
+                       cosines and sines [2, T, dim / 2] or None: it rotates and writes them. One token only
     selective_scan     x, z, dt, dt_bias, A [C, N], D, b, c, state    the output includes D x and silu(z)
 """
 

@@ -152,7 +152,7 @@ def _pads(x: Tensor) -> bool:
     return not (x.is_cpu or torch.compiler.is_compiling())
 
 
-def _with_zeros(parameter: nn.Parameter) -> Tensor:
+def _with_zeros(parameter: Tensor) -> Tensor:
     """The parameter with rows of zeros up to a multiple of 8; no copy but the first time, when its memory
     moves in front of them. What moves it again, as `Module.to` does, is noticed."""
     rows, *columns = parameter.shape
