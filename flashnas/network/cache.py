@@ -1,5 +1,5 @@
-"""What a network remembers of the sequences that it has read, and the step that continues it in place: captured
-as a CUDA graph, it serves every position."""
+"""What a network remembers of the sequences that it has read, and the step that continues it in place:
+captured as a CUDA graph, it serves every position."""
 
 from __future__ import annotations
 
