@@ -110,8 +110,13 @@ class CapturedStep:
 
     def __init__(self, step_in_place: Callable[[Tensor, FixedStates], Tensor], cache: HybridCache, seen: int,
                  room: int, tokens_B: Tensor) -> None:
-        batch, device = len(tokens_B), tokens_B.device
         self.tokens_B = torch.zeros_like(tokens_B)
+        with torch.cuda.device(tokens_B.device):
+            self._capture(step_in_place, cache, seen, room)
+
+    def _capture(self, step_in_place: Callable[[Tensor, FixedStates], Tensor], cache: HybridCache, seen: int,
+                 room: int) -> None:
+        batch, device = len(self.tokens_B), self.tokens_B.device
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # kernels are tuned at the first calls, with states of their own

@@ -265,8 +265,9 @@ class HybridLM(nn.Module):
             check_capturable(tokens_BT.device)
         logits, cache = self.prefill(tokens_BT)
         seen = self.architecture.meta_tokens + tokens_BT.shape[1]
-        step = CapturedStep(self.step_in_place, cache, seen, seen + count, tokens_BT[:, 0]) if graph else None
-        generated = []
+        step, generated = None, []
+        if graph and count > 1:
+            step = CapturedStep(self.step_in_place, cache, seen, seen + count, tokens_BT[:, 0])
         for n in range(count):
             token = logits.argmax(-1) if greedy else torch.multinomial(logits.float().softmax(-1),
                                                                        1).squeeze(-1)

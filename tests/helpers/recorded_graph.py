@@ -70,6 +70,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
 
     monkeypatch.setattr(cache, "_has_graphs", lambda device: True)
     for name, value in {"Stream": Stream, "current_stream": Stream, "CUDAGraph": RecordedGraph, "graph": graph,
-                        "stream": lambda _: contextlib.nullcontext()}.items():
+                        "stream": lambda _: contextlib.nullcontext(),
+                        "device": lambda _: contextlib.nullcontext()}.items():
         monkeypatch.setattr(torch.cuda, name, value)
     return graphs
