@@ -75,9 +75,6 @@ def launches(kind: str, batch: int, monkeypatch: pytest.MonkeyPatch) -> Counter[
                 monkeypatch.setattr(sys.modules[module], name, counted.one(function, copies))
     with torch.device("meta"):
         block = Block(OPERATORS[kind](), HIDDEN).to(torch.bfloat16)
-        for name, parameter in block.named_parameters():
-            if name.rpartition(".")[2] in ("A_log", "D", "dt_bias"):
-                parameter.data = parameter.data.float()
     with torch.no_grad(), torch.device("meta"):
         state = block.mixer.init_state(batch, torch.bfloat16, "meta")
         states = FixedStates.of((state,), 0, 16, batch, "meta")

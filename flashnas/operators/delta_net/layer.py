@@ -20,7 +20,7 @@ from flashnas.operators.parts.norms import (
     normalised_queries_and_keys,
     rms_normalise,
 )
-from flashnas.operators.parts.projection import Aligned, split_of
+from flashnas.operators.parts.projection import AlignedProjection, split_of
 from flashnas.operators.recurrences.delta_rule import (
     delta_rule_chunked,
     delta_rule_reference,
@@ -37,7 +37,7 @@ class DeltaNetLayer(RecurrentLayer):
     def __init__(self, spec: DeltaNet, hidden: int) -> None:
         super().__init__()
         self.hidden, self.heads, self.head_dim = hidden, spec.heads(hidden), spec.head_dim
-        self.in_proj = Aligned(hidden, 3 * hidden + self.heads, bias=False)  # q, k, v, beta
+        self.in_proj = AlignedProjection(hidden, 3 * hidden + self.heads, bias=False)  # q, k, v, beta
         self.conv = ShortConvolution(3 * hidden, spec.conv_size)
         self.norm = RMSNorm(self.head_dim, OUTPUT_NORM_EPS)
         self.out_proj = nn.Linear(hidden, hidden, bias=False)

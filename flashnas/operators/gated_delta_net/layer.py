@@ -15,7 +15,7 @@ from flashnas.operators.layer import Apply, RecurrentLayer, Rule, in_memory_orde
 from flashnas.operators.parts.convolution import ShortConvolution
 from flashnas.operators.parts.norms import RMSNorm, l2_normalise, normalised_queries_and_keys, rms_normalise
 from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
-from flashnas.operators.parts.projection import Aligned, split_of
+from flashnas.operators.parts.projection import AlignedProjection, split_of
 from flashnas.operators.recurrences.delta_rule import (
     delta_rule_chunked,
     delta_rule_reference,
@@ -36,7 +36,7 @@ class GatedDeltaNetLayer(RecurrentLayer):
         self.k_heads, self.v_heads = spec.resolved(hidden).k_heads, spec.v_heads(hidden)
         self.key, self.value, self.head_dim = spec.key_size(hidden), spec.value_size(hidden), spec.head_dim
         self.sizes = [2 * self.key + self.value, self.value, self.v_heads, self.v_heads]
-        self.in_proj = Aligned(hidden, sum(self.sizes), bias=False)  # q, k, v | z | beta | a
+        self.in_proj = AlignedProjection(hidden, sum(self.sizes), bias=False)  # q, k, v | z | beta | a
         self.conv = ShortConvolution(2 * self.key + self.value, spec.conv_size)
         self.A_log = nn.Parameter(log_of_uniform(self.v_heads))
         self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.v_heads))

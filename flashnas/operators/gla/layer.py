@@ -13,7 +13,7 @@ from flashnas.operators.backends.core import Core
 from flashnas.operators.gla.spec import GatedLinearAttention
 from flashnas.operators.layer import Apply, RecurrentLayer, Rule
 from flashnas.operators.parts.norms import RMSNorm, rms_normalise
-from flashnas.operators.parts.projection import Aligned, split_of
+from flashnas.operators.parts.projection import AlignedProjection, split_of
 from flashnas.operators.recurrences.gla import gla_chunked, gla_reference, gla_step
 from flashnas.operators.roles import Role
 
@@ -34,7 +34,7 @@ class GatedLinearAttentionLayer(RecurrentLayer):
         key = self.heads * self.key_dim
         self.sizes = [key, key, hidden, hidden, spec.gate_rank]
         # q | k | v | output gate | low-rank decay gate
-        self.in_proj = Aligned(hidden, sum(self.sizes), bias=False)
+        self.in_proj = AlignedProjection(hidden, sum(self.sizes), bias=False)
         self.gate_proj = nn.Linear(spec.gate_rank, key)
         self.norm = RMSNorm(spec.head_dim)
         self.out_proj = nn.Linear(hidden, hidden, bias=False)

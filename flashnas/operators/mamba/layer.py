@@ -22,6 +22,7 @@ from flashnas.operators.parts.numerics import (
     inverse_softplus_of_log_uniform,
     linear_reference,
     state_dtype,
+    wide,
 )
 from flashnas.operators.parts.projection import Aligned, Derived, KeepsCopies, split_of
 from flashnas.operators.recurrences.selective_scan import scan_of_inputs, scan_of_inputs_step, scan_reference
@@ -51,7 +52,7 @@ class MambaLayer(RecurrentLayer, KeepsCopies):
         self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.inner))
         self.A_log = nn.Parameter(torch.arange(1.0, self.state + 1).log().repeat(self.inner, 1))  # [inner, N]
         self.D = nn.Parameter(torch.ones(self.inner))
-        self._rates = Derived(decay_rates)
+        self._rates, self._bias, self._skip = Derived(decay_rates), Derived(wide), Derived(wide)
         self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
         self.core = Core("selective_scan", spec.name, (scan_of_inputs, scan_of_inputs_step), raw=True,
                          key_dim=self.state)
@@ -81,7 +82,8 @@ class MambaLayer(RecurrentLayer, KeepsCopies):
         return self.out_proj(y.to(z.dtype)), RecurrentState(conv_BTC, matrix_BHKV)
 
     def forget(self) -> None:
-        self._rates.forget()
+        for derived in (self._rates, self._bias, self._skip):
+            derived.forget()
 
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
         x, z = parts
@@ -97,7 +99,8 @@ class MambaLayer(RecurrentLayer, KeepsCopies):
         low, b, c = split_of(self.x_proj(x), self.parts)
         dt = self.dt_proj(low)
         with torch.autocast(x.device.type, enabled=False):
-            y, state_BNC = rule(x, z, dt, self.dt_bias, self._rates.of(self.A_log), self.D, b, c, state_BNC)
+            y, state_BNC = rule(x, z, dt, self._bias.of(self.dt_bias), self._rates.of(self.A_log),
+                                self._skip.of(self.D), b, c, state_BNC)
         return y, state_BNC.unsqueeze(1)
 
     def _recur(self, parts: Sequence[Tensor], state_BNC: Tensor | None, rule: Rule) -> tuple[Tensor, Tensor]:

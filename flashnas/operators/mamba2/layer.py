@@ -18,8 +18,13 @@ from flashnas.operators.layer import Apply, RecurrentLayer, Rule
 from flashnas.operators.mamba2.spec import Mamba2
 from flashnas.operators.parts.convolution import ShortConvolution
 from flashnas.operators.parts.norms import OUTPUT_NORM_EPS, RMSNorm, rms_normalise
-from flashnas.operators.parts.numerics import decay_rates, inverse_softplus_of_log_uniform, log_of_uniform
-from flashnas.operators.parts.projection import Aligned, Derived, KeepsCopies, split_of
+from flashnas.operators.parts.numerics import (
+    decay_rates,
+    inverse_softplus_of_log_uniform,
+    log_of_uniform,
+    wide,
+)
+from flashnas.operators.parts.projection import AlignedProjection, Derived, KeepsCopies, split_of
 from flashnas.operators.recurrences.ssd import ssd_reference, ssd_scan, ssd_scan_step
 from flashnas.operators.roles import Role
 
@@ -37,13 +42,13 @@ class Mamba2Layer(RecurrentLayer, KeepsCopies):
         channels = spec.conv_channels(hidden)
         self.sizes = [self.inner, channels, self.heads]
         self.parts = [self.inner, self.groups * self.state, self.groups * self.state]
-        self.in_proj = Aligned(hidden, sum(self.sizes), bias=spec.bias)  # z | x, B, C | dt
+        self.in_proj = AlignedProjection(hidden, sum(self.sizes), bias=spec.bias)  # z | x, B, C | dt
         self.conv = ShortConvolution(channels, spec.conv_size, bias=spec.conv_bias)
         self.A_log = nn.Parameter(log_of_uniform(self.heads))
         self.D = nn.Parameter(torch.ones(self.heads))
         self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.heads))
         self.norm = RMSNorm(self.inner, OUTPUT_NORM_EPS)
-        self._rates = Derived(decay_rates)
+        self._rates, self._bias, self._skip = Derived(decay_rates), Derived(wide), Derived(wide)
         self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
         self.core = Core("ssd", spec.name, (ssd_scan, ssd_scan_step), raw=True, key_dim=self.state,
                          value_dim=self.head_dim)
@@ -68,12 +73,13 @@ class Mamba2Layer(RecurrentLayer, KeepsCopies):
     def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
         xbc, z, dt = parts
         x, b, c = self._split(xbc)
-        y, matrix_BHKV = rule(c, b, x, dt, self.dt_bias, self.dt_min, self._rates.of(self.A_log), self.D,
-                              matrix_BHKV)
+        y, matrix_BHKV = rule(c, b, x, dt, self._bias.of(self.dt_bias), self.dt_min,
+                              self._rates.of(self.A_log), self._skip.of(self.D), matrix_BHKV)
         return self.norm.of_gated(y.flatten(-2), z, self.groups), matrix_BHKV
 
     def forget(self) -> None:
-        self._rates.forget()
+        for derived in (self._rates, self._bias, self._skip):
+            derived.forget()
 
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
         xbc, z, dt = parts

@@ -126,11 +126,11 @@ class Projection(nn.Linear, KeepsCopies):
 ALIGNED = 8  # rows and columns of a product: 16 bytes in half precision
 
 
-class Aligned(Projection):
-    """A projection whose products on a GPU have rows and columns that are multiples of 8.
+class Aligned(nn.Linear):
+    """nn.Linear whose products on a GPU have rows and columns that are multiples of 8.
 
     Its output has up to 7 columns more there, all zero; `split_of` leaves them out. Names and sizes of its
-    parameters are those of a Projection. torch.compile pads products itself.
+    parameters are those of nn.Linear. torch.compile pads products itself.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,6 +140,10 @@ class Aligned(Projection):
         if missing:
             x, weight = F.pad(x, (0, missing)), F.pad(weight, (0, missing))
         return F.linear(x, weight, None if self.bias is None else _with_zeros(self.bias))
+
+
+class AlignedProjection(Aligned, Projection):
+    """Both: on a GPU aligned, on a CPU as a Projection."""
 
 
 def split_of(y: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:
