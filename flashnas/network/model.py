@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError
 from flashnas.base.hints import shown
-from flashnas.network.cache import HybridCache
+from flashnas.network.cache import CapturedStep, FixedStates, HybridCache, check_capturable
 from flashnas.network.loss import linear_cross_entropy
 from flashnas.operators import OperatorSpec
 from flashnas.operators.backends.core import Core, choose_backend, running
@@ -47,20 +47,25 @@ def _streams_low(x: Tensor) -> bool:
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x))."""
+    """An operator on the residual stream: x + mixer(norm(x)).
+
+    It returns the stream before its own update, and the update. The next block adds both, in one kernel with
+    its norm where a library has it: (x, state, update) -> (x + update, next update, next state).
+    """
 
     def __init__(self, spec: OperatorSpec, hidden: int) -> None:
         super().__init__()
         self.norm = RMSNorm(hidden)
         self.mixer: Layer = build_layer(spec, hidden)
 
-    def forward(self, x_BTD: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        update, state = self.mixer(self.norm(x_BTD), state)
-        return x_BTD + update, state
+    def forward(self, x_BTD: Tensor, state: Any = None,
+                update_BTD: Tensor | None = None) -> tuple[Tensor, Tensor, Any]:
+        y_BTD, x_BTD = self.norm.of_sum(x_BTD, update_BTD)
+        return x_BTD, *self.mixer(y_BTD, state)
 
-    def step(self, x_BD: Tensor, state: Any) -> tuple[Tensor, Any]:
-        update, state = self.mixer.step(self.norm(x_BD), state)
-        return x_BD + update, state
+    def step(self, x_BD: Tensor, state: Any, update_BD: Tensor | None = None) -> tuple[Tensor, Tensor, Any]:
+        y_BD, x_BD = self.norm.of_sum(x_BD, update_BD)
+        return x_BD, *self.mixer.step(y_BD, state)
 
 
 class HybridLM(nn.Module):
@@ -190,11 +195,11 @@ class HybridLM(nn.Module):
     def run_layers(self, x_BTD: Tensor, states: Any) -> tuple[Tensor, tuple[Any, ...]]:
         """All operators in their parallel form from `states` on (None: of empty sequences): (x_BTD, states
         after)."""
-        after = []
+        after, update_BTD = [], None
         for block, state in zip(self.blocks, states, strict=True):
-            x_BTD, state = block(x_BTD, state)
+            x_BTD, update_BTD, state = block(x_BTD, state, update_BTD)
             after.append(state)
-        return x_BTD, tuple(after)
+        return x_BTD if update_BTD is None else x_BTD + update_BTD, tuple(after)
 
     # -- generation ------------------------------------------------------------------------------------------
 
@@ -225,11 +230,19 @@ class HybridLM(nn.Module):
     @torch.no_grad()
     def decode_step(self, tokens_B: Tensor, cache: HybridCache) -> tuple[Tensor, HybridCache]:
         """Read one token per sequence: (logits [B, V] of the next, cache)."""
-        x, states = self.embedding(tokens_B), []
+        x, update, states = self.embedding(tokens_B), None, []
         for block, state in zip(self.blocks, cache.states, strict=True):
-            x, state = block.step(x, state)
+            x, update, state = block.step(x, state, update)
             states.append(state)
-        return self._next_logits(x), HybridCache(tuple(states))
+        return self._next_logits(x, update), HybridCache(tuple(states))
+
+    @torch.no_grad()
+    def step_in_place(self, tokens_B: Tensor, states: FixedStates) -> Tensor:
+        """`decode_step` whose states after lie where those before lay: logits [B, V]. No kernel depends on
+        the position, so that the step can be recorded once and replayed."""
+        logits_BV, after = self.decode_step(tokens_B, HybridCache(states.states))
+        states.take(after.states)
+        return logits_BV
 
     def _forget_copies(self) -> None:
         """Free the copies of weights that decoding made, before a new sequence is read."""
@@ -237,18 +250,32 @@ class HybridLM(nn.Module):
             self._transposed_head.forget()
             forget_copies(self)
 
-    def _next_logits(self, x_BD: Tensor) -> Tensor:
-        return linear_of_one(self.final_norm(x_BD), self.head_weight, None, self._transposed_head)
+    def _next_logits(self, x_BD: Tensor, update_BD: Tensor | None = None) -> Tensor:
+        y_BD, _ = self.final_norm.of_sum(x_BD, update_BD)
+        return linear_of_one(y_BD, self.head_weight, None, self._transposed_head)
 
     @torch.no_grad()
-    def generate(self, tokens_BT: Tensor, count: int, greedy: bool = True) -> Tensor:
-        """The next `count` tokens [B, count] after a prompt of at least one token; greedy or drawn."""
+    def generate(self, tokens_BT: Tensor, count: int, greedy: bool = True, graph: bool = False) -> Tensor:
+        """The next `count` tokens [B, count] after a prompt of at least one token; greedy or drawn.
+
+        graph: one step is captured as a CUDA graph and replayed, which saves the launches of its kernels; as
+        `flashnas profile` times it. Raises DeviceError on another device.
+        """
+        if graph:
+            check_capturable(tokens_BT.device)
         logits, cache = self.prefill(tokens_BT)
-        generated = []
+        seen = self.architecture.meta_tokens + tokens_BT.shape[1]
+        step, generated = None, []
+        if graph and count > 1:
+            step = CapturedStep(self.step_in_place, cache, seen, seen + count, tokens_BT[:, 0])
         for n in range(count):
             token = logits.argmax(-1) if greedy else torch.multinomial(logits.float().softmax(-1),
                                                                        1).squeeze(-1)
             generated.append(token)
-            if n + 1 < count:
+            if n + 1 == count:
+                break
+            if step is not None:
+                logits = step(token)
+            else:
                 logits, cache = self.decode_step(token, cache)
         return torch.stack(generated, 1) if generated else tokens_BT[:, :0]

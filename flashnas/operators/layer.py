@@ -166,6 +166,12 @@ def raw_of(kernels: Kernels, one: bool) -> Rule | None:
     return kernels.raw_forward
 
 
+def in_memory_order(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k, v [.., H, K], each contiguous, by one copy; kernels of fla would copy each."""
+    q, k, v = qkv.unflatten(-1, (3, heads, -1)).movedim(-3, 0).contiguous().unbind()
+    return q, k, v
+
+
 def _apply(linear: nn.Linear, x: Tensor) -> Tensor:
     y: Tensor = linear(x)
     return y

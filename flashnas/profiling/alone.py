@@ -29,10 +29,11 @@ from flashnas.profiling.whole_model import (
     OUT_OF_MEMORY,
     Plan,
     at_once,
+    block_step,
     build_block,
     built_on,
     compile_block,
-    filled_state,
+    deployed,
     pieces,
     too_large,
 )
@@ -105,7 +106,7 @@ class _Copies:
         while len(self._blocks) < number:
             with built_on(setup):
                 block = build_block(spec, hidden, setup)
-            self._blocks.append(block.to(setup.device, setup.torch_dtype).eval())
+            self._blocks.append(deployed(block, setup))
             if setup.mode_name == "compiled":
                 compile_block(self._blocks[-1])
         return self._blocks
@@ -154,8 +155,7 @@ def _calls(item: RowRequest, specs: dict[str, OperatorSpec], setup: Setup,
         if item.phase == "prefill":
             yield functools.partial(_read, block, read, plan)
         else:
-            x = torch.randn(batch, item.hidden, dtype=dtype, device=device)
-            yield functools.partial(block.step, x, filled_state(block, batch, item.length, dtype, device))
+            yield block_step(block, batch, item.length, setup)
 
 
 def _head(norm: RMSNorm, weight_VD: torch.Tensor, x_BD: torch.Tensor) -> torch.Tensor:
@@ -172,7 +172,8 @@ def _read(block: Block, x_BTD: torch.Tensor, plan: Plan) -> None:
     for sequences, parts in plan:
         state = None
         for tokens in parts:
-            _, state = block(x_BTD[:sequences, :tokens], state)
+            part_BTD = x_BTD[:sequences, :tokens]
+            *_, state = block(part_BTD, state, part_BTD)
 
 
 def _fitting(copies: int, each: int, alive: int, setup: Setup, kept: int = 0) -> int:

@@ -118,12 +118,12 @@ def _decode(model: HybridLM, batch: int, context: int, setup: Setup) -> Callable
     def run() -> list[float]:
         marks = setup.platform.marks()
         marks.mark()
-        x_BD = model.embedding(tokens_B)
+        x_BD, update_BD = model.embedding(tokens_B), None
         marks.mark()
         for block, state in zip(model.blocks, cache.states, strict=True):
-            x_BD, _ = block.step(x_BD, state)
+            x_BD, update_BD, _ = block.step(x_BD, state, update_BD)
             marks.mark()
-        F.linear(model.final_norm(x_BD), model.head_weight).argmax(-1)
+        F.linear(model.final_norm.of_sum(x_BD, update_BD)[0], model.head_weight).argmax(-1)
         marks.mark()
         return marks.intervals_us()
     return run
@@ -137,10 +137,10 @@ def _prefill(model: HybridLM, batch: int, tokens: int, setup: Setup) -> Callable
     def read(part_BT: torch.Tensor, states: list[Any]) -> tuple[list[float], list[Any]]:
         marks, kept = setup.platform.marks(), []
         marks.mark()
-        x_BTD = model.embedding(part_BT)
+        x_BTD, update_BTD = model.embedding(part_BT), None
         marks.mark()
         for block, state in zip(model.blocks, states, strict=True):
-            x_BTD, after = block(x_BTD, state)
+            x_BTD, update_BTD, after = block(x_BTD, state, update_BTD)
             kept.append(after)  # as for a prompt that is continued
             marks.mark()
         return marks.intervals_us(), kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,10 +16,10 @@ from flashnas.base.errors import DeviceMemoryError
 from flashnas.latency import metrics
 from flashnas.latency.memory import memory_bytes
 from flashnas.latency.workload import Workload
-from flashnas.network.cache import HybridCache
+from flashnas.network.cache import FixedStates, HybridCache, mapped
 from flashnas.network.model import Block, HybridLM
 from flashnas.operators import OperatorSpec
-from flashnas.operators.attention.layer import KeyValueCache
+from flashnas.operators.attention.cache import FixedCache, KeyValueCache, Position
 from flashnas.operators.backends.core import choose_backend, fused_around, running
 from flashnas.profiling.device_timing import NotCapturable, Timer
 from flashnas.profiling.setup import Setup
@@ -30,7 +30,9 @@ PROMPT_TOKENS = 16        # after which a recurrent state has the layout that it
 # at which a decode step is timed, by Gauss's rule: exact for polynomials of degree 5
 CONTEXTS = 3
 COMPILED_VARIANTS = 512
+WIDE = ("A_log", "D", "dt_bias")
 DRAWN = 2 ** 20           # random values of a tensor on a CPU
+Module = TypeVar("Module", bound=torch.nn.Module)
 _DRAWS = (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default)
 
 
@@ -76,9 +78,7 @@ def _time_model(architecture: Architecture, workload: Workload, batch: int, setu
             ttft_ms = time_us(_prefill(model, workload, batch, setup.platform.piece_tokens)) / 1000
         tpot_ms = 0.0
         for context, share in decode_contexts(workload, architecture.meta_tokens):
-            token = torch.zeros(batch, dtype=torch.long, device=setup.device)
-            step = functools.partial(_step, model, token, filled_cache(model, batch, context))
-            tpot_ms += share * time_us(step) / 1000
+            tpot_ms += share * time_us(_model_step(model, batch, context, setup)) / 1000
     return Measured(ttft_ms=ttft_ms, tpot_ms=tpot_ms, note="; ".join(notes),
                     latency_ms=metrics.latency_ms(ttft_ms, tpot_ms, workload.generated_tokens))
 
@@ -136,12 +136,22 @@ def build_model(architecture: Architecture, setup: Setup) -> HybridLM:
     """A model in the setup's dtype and on its device, its blocks compiled in the mode `compiled`."""
     with built_on(setup):
         model = HybridLM(architecture, setup.backend)
-    model = model.to(setup.device, setup.torch_dtype).eval()
+    model = deployed(model, setup)
     if setup.mode_name == "compiled":
         torch.compiler.reset()  # else every call would search the variants of earlier models
         for block in model.layers:
             compile_block(block)
     return model
+
+
+def deployed(module: Module, setup: Setup) -> Module:
+    """The module on the setup's device and in its dtype. What enters decays stays in float32, as engines keep
+    it."""
+    module = module.to(setup.device).eval()
+    for name, parameter in module.named_parameters():
+        if name.rpartition(".")[2] not in WIDE:
+            parameter.data = parameter.data.to(setup.torch_dtype)
+    return module
 
 
 class _RepeatedDraws(TorchDispatchMode):
@@ -200,7 +210,7 @@ def compile_block(block: torch.nn.Module) -> None:
 
 
 def filled_state(block: Block, batch: int, context: int, dtype: torch.dtype,
-                 device: str | torch.device) -> Any:
+                 device: str | torch.device, position: Position | None = None) -> Any:
     """The state before the token that makes the context `context` tokens long; values are random.
 
     The state can be used repeatedly: a step writes the new token into the last slot of the key/value cache.
@@ -212,20 +222,20 @@ def filled_state(block: Block, batch: int, context: int, dtype: torch.dtype,
         batch: sequences.
         context: tokens that the next step sees, itself included.
         dtype, device: of the state.
+        position: that of a state which a step continues in place.
     """
     def filled(state: Any) -> Any:
-        if isinstance(state, KeyValueCache):
-            room = min(context, state.window) if state.window else context
-            shape = (batch, state.keys_BGTK.shape[1], room, state.keys_BGTK.shape[3])
-            return KeyValueCache(torch.randn(shape, dtype=dtype, device=device),
-                                 torch.randn(shape, dtype=dtype, device=device), context - 1, state.window,
-                                 owned=True)
-        if isinstance(state, tuple):  # of tensors, or of the states of several halves
-            return type(state)(*map(filled, state))
-        return state
+        if isinstance(state, torch.Tensor):
+            return state
+        room = min(context, state.window) if state.window else context
+        shape = (batch, state.keys_BGTK.shape[1], room, state.keys_BGTK.shape[3])
+        keys, values = (torch.randn(shape, dtype=dtype, device=device) for _ in range(2))
+        if position is not None:
+            return FixedCache(keys, values, position, state.window)
+        return KeyValueCache(keys, values, context - 1, state.window, owned=True)
 
-    return filled(_after_prompt(block, batch, dtype, device) if _on_gpu(device) else
-                  block.mixer.init_state(batch, dtype, device))
+    return mapped(_after_prompt(block, batch, dtype, device) if _on_gpu(device) else
+                  block.mixer.init_state(batch, dtype, device), filled)
 
 
 def _on_gpu(device: str | torch.device) -> bool:
@@ -235,7 +245,7 @@ def _on_gpu(device: str | torch.device) -> bool:
 def _after_prompt(block: Block, batch: int, dtype: torch.dtype, device: str | torch.device) -> Any:
     """The state after a few random tokens."""
     x_BTD = torch.randn(batch, PROMPT_TOKENS, len(block.norm.weight), dtype=dtype, device=device)
-    return block(x_BTD)[1]
+    return block(x_BTD)[2]
 
 
 def filled_cache(model: HybridLM, batch: int, context: int) -> HybridCache:
@@ -243,6 +253,39 @@ def filled_cache(model: HybridLM, batch: int, context: int) -> HybridCache:
     weight = model.embedding.weight
     return HybridCache(tuple(filled_state(block, batch, context, weight.dtype, weight.device)
                              for block in model.blocks))
+
+
+def block_step(block: Block, batch: int, context: int, setup: Setup) -> Callable[[], object]:
+    """One step of an operator that can be repeated; in a graph as `HybridLM.generate` replays it."""
+    x_BD, update_BD = torch.randn(2, batch, len(block.norm.weight), dtype=setup.torch_dtype,
+                                  device=setup.device)
+    if setup.mode_name != "cuda_graph":
+        state = filled_state(block, batch, context, setup.torch_dtype, setup.device)
+        return functools.partial(block.step, x_BD, state, update_BD)
+    states = _standing((block,), batch, context, setup)
+
+    def step() -> torch.Tensor:
+        _, next_BD, after = block.step(x_BD, states.states[0], update_BD)
+        states.copy((after,))
+        return next_BD
+
+    return step
+
+
+def _standing(blocks: Sequence[Block], batch: int, context: int, setup: Setup) -> FixedStates:
+    """`filled_state` of every block, in place; steps leave the position as it is."""
+    position = Position(context - 1, context, batch, setup.device, by=0)
+    return FixedStates(tuple(filled_state(block, batch, context, setup.torch_dtype, setup.device, position)
+                             for block in blocks), position)
+
+
+def _model_step(model: HybridLM, batch: int, context: int, setup: Setup) -> Callable[[], object]:
+    tokens_B = torch.zeros(batch, dtype=torch.long, device=setup.device)
+    if setup.mode_name != "cuda_graph":
+        cache = filled_cache(model, batch, context)
+        return lambda: model.decode_step(tokens_B, cache)[0].argmax(-1)
+    states = _standing(model.blocks, batch, context, setup)
+    return lambda: model.step_in_place(tokens_B, states).argmax(-1)
 
 
 def _prefill(model: HybridLM, workload: Workload, batch: int, piece_tokens: int) -> Callable[[], object]:
@@ -261,7 +304,3 @@ def _first_token(model: HybridLM, tokens_BT: torch.Tensor, plan: Plan) -> torch.
             logits_BV, cache = model.prefill(part_BT, cache)
         tokens.append(logits_BV.argmax(-1))
     return torch.cat(tokens) if len(tokens) > 1 else tokens[0]
-
-
-def _step(model: HybridLM, tokens_B: torch.Tensor, cache: HybridCache) -> torch.Tensor:
-    return model.decode_step(tokens_B, cache)[0].argmax(-1)

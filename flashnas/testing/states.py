@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flashnas.operators.attention.layer import KeyValueCache
+from flashnas.operators.attention.cache import KeyValueCache
 from flashnas.operators.layer import Layer
 from flashnas.testing.require import require
 

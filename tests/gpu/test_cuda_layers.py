@@ -9,6 +9,7 @@ import torch
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import OperatorError
+from flashnas.network.cache import CapturedStep
 from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends import BACKENDS
@@ -99,3 +100,23 @@ def test_a_model_decodes_what_it_reads(backend):
         each = iter(caches[1:])
         captured = replayed(lambda: model.decode_step(tokens[:, 39], next(each))[0])  # tuned before it is captured
     assert difference(captured, eager) < 0.01
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_generation_from_a_graph_equals_that_by_steps(dtype):
+    """The captured step of all operators at 40 positions, across the end of a window."""
+    text = " ".join(f"{kind}(window=16)" if kind == "swa" else kind for kind in DENSE)
+    torch.manual_seed(0)
+    model = HybridLM(Architecture.parse(f"256(vocab=512,meta=3): {text}")).to("cuda", dtype).eval()
+    tokens = torch.randint(512, (2, 7), device="cuda")
+    with torch.no_grad():
+        _, cache = model.prefill(tokens)
+        step = CapturedStep(model.step_in_place, model.prefill(tokens)[1], 10, 60, tokens[:, 0])
+        for t in range(40):
+            token = torch.full((2,), 11 * t % 512, device="cuda")
+            expected, cache = model.decode_step(token, cache)
+            assert difference(step(token), expected) < TOLERANCE[dtype], t
+    generated = model.generate(tokens, 30, graph=True)
+    assert generated.shape == (2, 30)
+    if dtype == torch.float32:
+        assert (generated == model.generate(tokens, 30)).float().mean() > 0.9

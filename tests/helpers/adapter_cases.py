@@ -11,7 +11,7 @@ from layer_cases import assert_close, state_tensors, weighted_sum
 from torch import Tensor
 
 from flashnas.architecture import parse_operators
-from flashnas.operators.attention.layer import KeyValueCache
+from flashnas.operators.attention.cache import KeyValueCache
 from flashnas.operators.backends.core import SELECTIVE_SCAN
 from flashnas.operators.layer import Layer, RecurrentState, build_layer
 

@@ -322,8 +322,20 @@ def fla_causal_conv1d(x, weight=None, bias=None, residual=None, initial_state=No
 def rms_norm(x, weight, bias, residual=None, eps=1e-5, prenorm=False, residual_in_fp32=False):
     assert x.shape[-1:] == weight.shape
     assert x.shape[-1] * x.element_size() <= 65536, "This layer norm doesn't support feature dim >= 64KB."
+    if residual is not None:
+        assert residual.shape == x.shape
+        assert prenorm
+        total = x.float() + residual.float()
+        return rms_norm(total, weight, bias, eps=eps).to(x.dtype), total.to(residual.dtype)
     wide = x.float()
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps) * weight.float()).to(x.dtype)
+
+
+def swiglu(x, y):
+    """Rows of any stride."""
+    assert x.shape == y.shape
+    assert x.stride(-1) == 1
+    return (F.silu(x.float()) * y.float()).to(x.dtype)
 
 
 def rms_norm_gated(x, g, weight, bias, activation="swish", residual=None, prenorm=False,
@@ -500,8 +512,53 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
                             softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
                             rotary_interleaved=True, alibi_slopes=None, num_splits=0,
                             return_softmax_lse=False):
+    return _with_kvcache(q, k_cache, v_cache, k, v, rotary_cos, rotary_sin, cache_seqlens, rotary_interleaved)
+
+
+def _with_kvcache(q, k_cache, v_cache, k, v, cos, sin, cache_seqlens, interleaved):
+    """One token. k and v are written at `cache_seqlens`, rotated as q is; without them `cache_seqlens` tokens are
+    there. Checks as in csrc/flash_attn/flash_api.cpp, mha_fwd_kvcache; what they decide by are shapes alone."""
     assert not torch.is_grad_enabled(), "does not support backward pass"
-    return flash_attn_func(q, k_cache, v_cache, 0.0, softmax_scale, causal, window_size)
+    batch, room, groups, head_dim = k_cache.shape
+    assert _same_dtype(q, k_cache, v_cache) in HALF
+    assert all(x.stride(-1) == 1 for x in (q, k_cache, v_cache))
+    if cache_seqlens is None:
+        assert k is None
+        return flash_attn_func(q, k_cache, v_cache)
+    assert cache_seqlens.dtype == torch.int32
+    assert cache_seqlens.shape == (batch,)
+    assert cache_seqlens.is_contiguous()
+    assert q.shape[1] == 1
+    assert cos is None or k is not None, "rotary needs new keys"
+    lengths = cache_seqlens.long()
+    if k is not None:
+        assert k.shape == v.shape == (batch, 1, groups, head_dim)
+        assert _same_dtype(q, k, v)
+        if cos is not None:
+            assert cos.shape == sin.shape
+            assert cos.dtype == sin.dtype == q.dtype
+            assert cos.is_contiguous()
+            assert sin.is_contiguous()
+            assert cos.shape[0] >= room, "cos/sin seqlen must be at least the seqlen of KV cache"
+            dim = 2 * cos.shape[1]
+            assert dim % 16 == 0
+            assert dim <= head_dim
+            assert not interleaved, "GPT-J's order"
+            c, s = (table.index_select(0, lengths)[:, None, None].float() for table in (cos, sin))
+
+            def turned(x):
+                a, b = x[..., :dim].float().chunk(2, -1)
+                return torch.cat([a * c - b * s, b * c + a * s, x[..., dim:].float()], -1).to(x.dtype)
+
+            q, k = turned(q), turned(k)
+        place = lengths.view(-1, 1, 1, 1).expand(batch, 1, groups, head_dim)
+        k_cache.scatter_(1, place, k)
+        v_cache.scatter_(1, place, v)
+        lengths = lengths + 1
+    k, v = (x.float().repeat_interleave(q.shape[2] // groups, 2) for x in (k_cache, v_cache))
+    scores = torch.einsum("bqhd,bkhd->bhqk", q.float(), k) * head_dim ** -0.5
+    unseen = torch.arange(room, device=q.device) >= lengths.view(-1, 1, 1, 1)
+    return torch.einsum("bhqk,bkhd->bqhd", scores.masked_fill(unseen, -torch.inf).softmax(-1), v).to(q.dtype)
 
 
 def flash_attn_3_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descale=None, k_descale=None,
@@ -519,8 +576,7 @@ def flash_attn_3_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rota
                               softmax_scale=None, causal=False, window_size=(-1, -1), attention_chunk=0,
                               softcap=0.0, rotary_interleaved=True, scheduler_metadata=None, num_splits=0,
                               pack_gqa=None, sm_margin=0, return_softmax_lse=False):
-    assert not torch.is_grad_enabled(), "does not support backward pass"
-    return flash_attn_func(q, k_cache, v_cache, 0.0, softmax_scale, causal, window_size)
+    return _with_kvcache(q, k_cache, v_cache, k, v, rotary_cos, rotary_sin, cache_seqlens, rotary_interleaved)
 
 
 MODULES = {
@@ -540,6 +596,7 @@ MODULES = {
     "fla.ops.rwkv7.fused_addcmul": {"fused_addcmul_rwkv7": fused_addcmul_rwkv7},
     "fla.ops.rwkv7.fused_k_update": {"fused_k_rwkv7": fused_k_rwkv7},
     "fla.ops.rwkv7.gate_output_correction": {"gate_output_correction": gate_output_correction},
+    "fla.modules.activations": {"swiglu": swiglu},
     "fla.modules.norm.l2norm": {"l2norm": l2norm},
     "fla.modules.norm.fused_norm_gate": {"rms_norm_gated": rms_norm_gated},
     "fla.modules.norm.layernorm": {"rms_norm": rms_norm, "group_norm": group_norm},

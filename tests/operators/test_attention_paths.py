@@ -10,7 +10,8 @@ from layer_cases import assert_close
 from torch import Tensor
 
 from flashnas.operators.attention import layer as attention
-from flashnas.operators.attention.layer import KeyValueCache, attend, attend_by_kernel, attend_in_blocks
+from flashnas.operators.attention.cache import KeyValueCache
+from flashnas.operators.attention.layer import attend, attend_by_kernel, attend_in_blocks
 
 
 def plain(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:

@@ -25,6 +25,26 @@ STAND_INS = {(module, name): function for module, contents in fake_libraries.MOD
              for name, function in contents.items() if callable(function)}
 
 
+def _names(node: ast.stmt) -> list[str]:
+    """What a statement at the top of a module defines, in place of a name that it imports."""
+    if isinstance(node, ast.Assign):
+        return [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
+
+
+def _arguments(name: str, nodes: list[ast.stmt]) -> ast.arguments:
+    """Of a function, or of `forward` where it is the `apply` of a class."""
+    node = next(node for node in nodes if name in _names(node))
+    if isinstance(node, ast.FunctionDef):
+        return node.args
+    assert isinstance(node, ast.Assign)
+    body = next(part for part in nodes if f"{ast.unparse(node.value)}" in {f"{own}.apply" for own in _names(part)})
+    assert isinstance(body, ast.ClassDef)
+    forward = next(part.args for part in body.body if isinstance(part, ast.FunctionDef) and part.name == "forward")
+    del forward.args[0]
+    return forward
+
+
 def test_stand_ins_have_the_parameters_of_fla() -> None:
     """From its source, which is not imported."""
     spec = importlib.util.find_spec("fla")
@@ -36,8 +56,8 @@ def test_stand_ins_have_the_parameters_of_fla() -> None:
             continue
         path = root.joinpath(*place.split(".")[1:])
         files = [path.with_suffix(".py")] if path.with_suffix(".py").exists() else sorted(path.rglob("*.py"))
-        theirs = next(node.args for file in files for node in ast.parse(file.read_text()).body
-                      if isinstance(node, ast.FunctionDef) and node.name == name)
+        theirs = next(_arguments(name, nodes) for nodes in ([*ast.parse(file.read_text()).body] for file in files)
+                      if any(name in _names(node) for node in nodes))
         defaults = [ast.unparse(default) for default in theirs.defaults]
         names = [argument.arg for argument in (*theirs.args, *theirs.kwonlyargs)]
         ours = [p for p in inspect.signature(stand_in).parameters.values() if p.kind != p.VAR_KEYWORD]

@@ -15,6 +15,7 @@ from flashnas.architecture import Architecture
 from flashnas.network.model import HybridLM
 from flashnas.operators.backends.core import Core, choose_backend, fused_around
 from flashnas.operators.layer import RecurrentState
+from flashnas.operators.parts.projection import forget_copies
 
 RAW = [(backend, text) for backend, text in CASES if (backend, text.split("(")[0]) in {
     ("fla", "d"), ("fla", "gd"), ("fla", "gla"), ("fla", "kda"), ("fla", "r7"), ("mamba-ssm", "m2"),
@@ -205,3 +206,30 @@ def test_where_glue_is_computed_is_told(monkeypatch: pytest.MonkeyPatch) -> None
         "m": "time steps, D and gate inside mamba-ssm 0.0-fake" + by_fla}
     choose_backend(model, "torch")
     assert fused_around(zip(kinds, model.layers, strict=True), "cuda", torch.bfloat16) == {}
+
+
+@pytest.mark.parametrize("text", ["m2(head_dim=16,state=16)", "m(state=8)"])
+def test_rates_of_mamba_are_computed_once_while_decoding(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And again after a step of an optimizer, and before another prompt."""
+    fake_libraries.install(monkeypatch, devices=("cpu",))
+    layer = make(text)
+    choose_backend(layer, "mamba-ssm")
+    update = Spy(monkeypatch, "mamba_ssm.ops.triton.selective_state_update", "selective_state_update")
+    state = layer.init_state(2, torch.float32)
+
+    def address() -> int:
+        layer.step(inputs(1)[:, 0], state)
+        rates = update.calls[-1][0][3]
+        expected = -layer.A_log.exp()
+        torch.testing.assert_close(rates if rates.ndim == 2 else rates[:, 0, 0], expected)
+        return rates.data_ptr()
+
+    with torch.no_grad():
+        assert address() == address()
+        before = address()
+        layer.A_log.add_(1)
+        assert address() != before
+        assert address() == address()
+        layer.A_log.data.add_(1)
+        forget_copies(layer)
+        address()

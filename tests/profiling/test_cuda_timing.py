@@ -3,6 +3,7 @@ cannot be captured or does not fit."""
 
 import functools
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -415,3 +416,29 @@ def test_meta_tokens_are_read_without_states(monkeypatch):
     cache = model.start_cache(2)
     assert seen == [None, None, None]
     assert cache.states[0].seen == 3
+
+
+def test_a_step_that_is_timed_in_a_graph_stays_at_its_position():
+    """By the step that generation replays: the last slot of its cache is written again and again."""
+    setup = SimpleNamespace(mode_name="cuda_graph", torch_dtype=torch.float32, device="cpu")
+    for spec in parse_operators("a(head_dim=16) swa(head_dim=16,window=5) h(head_dim=16,ssm_head_dim=16,state=16) f"):
+        with torch.inference_mode():
+            block = build_block(spec, 64, Setup(backend="torch"))
+            step = whole_model.block_step(block, 2, 9, setup)
+            first = step()
+            if spec.kind != "h":
+                torch.testing.assert_close(step(), first, rtol=1e-6, atol=1e-6)
+    model = HybridLM(MODEL, "torch").eval()
+    step = whole_model._model_step(model, 2, 9, setup)
+    with torch.inference_mode():
+        assert step().shape == (2,)
+        assert step().shape == (2,)
+
+
+def test_what_enters_decays_stays_wide_in_a_deployed_model():
+    network = Architecture.parse("32(vocab=64): m2(head_dim=8,state=8) gd(head_dim=8) m(state=8) f")
+    model = whole_model.build_model(network, Setup(dtype="bfloat16"))
+    wide = {name.rpartition(".")[2] for name, weight in model.named_parameters() if weight.dtype == torch.float32}
+    assert wide == {"A_log", "D", "dt_bias"}
+    assert model.final_norm.weight.dtype == torch.bfloat16
+    assert model.decode_step(torch.zeros(2, dtype=torch.long), model.start_cache(2))[0].dtype == torch.bfloat16

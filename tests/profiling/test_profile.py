@@ -218,7 +218,7 @@ def test_a_filled_state_has_the_context_that_is_timed(kind):
     block = Block(spec, 32)
     state = filled_state(block, 2, 50, torch.float32, "cpu")
     with torch.inference_mode():
-        _, after = block.step(torch.randn(2, 32), state)
+        *_, after = block.step(torch.randn(2, 32), state)
     assert after.seen == 50
     assert after.kept == (20 if kind == "swa" else 50)
     assert after.keys_BGTK.shape[2] == after.kept, "the cache must not grow, or copying it would be timed"

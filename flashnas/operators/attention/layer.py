@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -13,67 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.bias import causal_lower_right
 
+from flashnas.operators.attention.cache import FixedCache, KeyValueCache
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import Layer
 from flashnas.operators.parts.norms import RMSNorm, rms_normalise
 from flashnas.operators.parts.numerics import cached_table, linear_reference
 from flashnas.operators.parts.projection import Projection
-from flashnas.operators.parts.rotary import Rotary, rotate, rotate_one
+from flashnas.operators.parts.rotary import Rotary, rotary_halves, rotate, rotate_at, rotate_one
 from flashnas.operators.roles import Role
 
-GROW_TOKENS = 256
 BLOCK_TOKENS = 64
 MIN_WINDOW_BLOCK = 128   # queries, on a GPU
-
-
-@dataclass(frozen=True)
-class KeyValueCache:
-    """Rotated keys and values [B, kv_heads, room, head_dim], of which `kept` hold tokens; `seen`: length so
-    far.
-
-    With a window, the token at position p lies in slot p mod window. `step` writes in place where the cache
-    owns its tensors; those of a parallel forward are views of activations and are copied by the first step.
-    """
-
-    keys_BGTK: Tensor
-    values_BGTK: Tensor
-    seen: int
-    window: int
-    owned: bool = False
-
-    @property
-    def kept(self) -> int:
-        return min(self.seen, self.window) if self.window else self.seen
-
-    def in_order(self) -> tuple[Tensor, Tensor]:
-        """Keys and values of the kept tokens, the oldest first."""
-        kept = self.kept
-        keys, values = self.keys_BGTK[:, :, :kept], self.values_BGTK[:, :, :kept]
-        first = self.seen % self.window if self.window and self.seen > self.window else 0
-        if first == 0:
-            return keys, values
-        return keys.roll(-first, 2), values.roll(-first, 2)
-
-    def appended(self, key_BGK: Tensor, value_BGK: Tensor) -> KeyValueCache:
-        """The cache with one more token; grows by half when it is full."""
-        keys, values = self.keys_BGTK, self.values_BGTK
-        slot = self.seen % self.window if self.window else self.seen
-        if slot >= keys.shape[2]:
-            room = slot + max(GROW_TOKENS, slot // 2)
-            more = (min(room, self.window) if self.window else room) - keys.shape[2]
-            keys, values = (F.pad(x, (0, 0, 0, more)) for x in (keys, values))
-        elif not self.owned or torch.is_grad_enabled():  # autograd may still need the old contents
-            keys, values = keys.clone(), values.clone()
-        keys.select(2, slot).copy_(key_BGK)
-        values.select(2, slot).copy_(value_BGK)
-        return KeyValueCache(keys, values, self.seen + 1, self.window, owned=True)
-
-    @property
-    def kept_bytes(self) -> int:
-        """Bytes of the kept tokens (the room beyond them not counted)."""
-        batch, heads, _, dim = self.keys_BGTK.shape
-        return 2 * batch * heads * self.kept * dim * self.keys_BGTK.element_size()
+ROTATED = 16             # multiples of which kernels of libraries rotate
 
 
 @cached_table
@@ -242,16 +193,24 @@ class _AttendInBlocks(torch.autograd.Function):
         return grad_q_BGRTK.flatten(1, 2), grad_k_PSK.view(k_BGSK.shape), grad_v_PSK.view(v_BGSK.shape), None
 
 
-def attend_step(q_BHK: Tensor, keys_BGTK: Tensor, values_BGTK: Tensor) -> Tensor:
-    """Attention of one token to all kept ones by plain products; returns [B, G, H / G, K]."""
+def attend_step(q_BHK: Tensor, keys_BGTK: Tensor, values_BGTK: Tensor,
+                empty_T: Tensor | None = None) -> Tensor:
+    """Attention of one token to all kept ones by plain products; returns [B, G, H / G, K]. empty_T: True for
+    slots without a token."""
     batch, groups, _, head_dim = keys_BGTK.shape
     # the query heads of one key head are rows of one product; P: B and G together, R: H / G
     q_PRK = (q_BHK * head_dim ** -0.5).reshape(batch * groups, -1, head_dim)
     scores_PRT = torch.bmm(q_PRK, keys_BGTK.flatten(0, 1).mT)
+    if empty_T is not None:
+        scores_PRT.masked_fill_(empty_T, -torch.inf)
     weights_PRT = scores_PRT.softmax(-1,
                                      dtype=torch.promote_types(q_PRK.dtype,
                                                                torch.float32)).to(values_BGTK.dtype)
     return torch.bmm(weights_PRT, values_BGTK.flatten(0, 1)).view(batch, groups, -1, head_dim)
+
+
+def _unturned(x: Tensor) -> Tensor:
+    return x
 
 
 class AttentionLayer(Layer):
@@ -272,7 +231,7 @@ class AttentionLayer(Layer):
         self.k_norm = RMSNorm(self.head_dim) if spec.qk_norm else None
         self.out_proj = nn.Linear(self.heads * self.head_dim, hidden, bias=spec.out_bias)
         self.core = Core("attention", spec.name, (attend, attend_step),
-                         on_cuda=(attend_in_blocks, attend_step), head_dim=self.head_dim)
+                         on_cuda=(attend_in_blocks, attend_step), raw=True, head_dim=self.head_dim)
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> KeyValueCache:
         empty = torch.zeros(batch, self.kv_heads, 0, self.head_dim, dtype=dtype, device=device)
@@ -313,17 +272,35 @@ class AttentionLayer(Layer):
         o = self.core.of(q).forward(q, k, v, self.window)
         return self._output(o.transpose(1, 2), gate), self._cache(k, v, seen)
 
-    def step(self, x_BD: Tensor, state: KeyValueCache) -> tuple[Tensor, KeyValueCache]:
+    def step(self, x_BD: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One token after a KeyValueCache, or after a FixedCache, which stays the same object."""
         heads = self.in_proj(x_BD).unflatten(-1, (-1, self.head_dim))
-        q, k, v, gate = self._turned(heads,
-                                     functools.partial(rotate_one, position=state.seen, rotary=self.rotary))
-        state = state.appended(k, v)
-        keys, values = state.keys_BGTK[:, :, :state.kept], state.values_BGTK[:, :, :state.kept]
-        o = self.core.of(q).step(q, keys, values)
+        if isinstance(state, FixedCache):
+            o, gate = self._step_in_place(heads, state)
+        else:
+            q, k, v, gate = self._turned(heads, functools.partial(rotate_one, position=state.seen,
+                                                                  rotary=self.rotary))
+            state = state.appended(k, v)
+            keys, values = state.keys_BGTK[:, :, :state.kept], state.values_BGTK[:, :, :state.kept]
+            o = self.core.of(q).step(q, keys, values)
         if not self.gates:  # one flattening: torch 2.13's Inductor fails at two in a row in inference mode
             y: Tensor = self.out_proj(o.flatten(1))
             return y, state
         return self._output(o.reshape(gate.shape), gate), state
+
+    def _step_in_place(self, heads: Tensor, cache: FixedCache) -> tuple[Tensor, Tensor]:
+        """Attention of one token, which is written into the cache, and the gate."""
+        raw, position = self.core.of(heads).raw_step, cache.position
+        if raw is not None and not cache.window and self.rotary.dim % ROTATED == 0:
+            q, k, v, gate = self._turned(heads, _unturned)
+            halves = rotary_halves(position.room, self.rotary, q.dtype, q.device) if self.rotary.dim else None
+            return raw(q, cache, k, v, halves), gate
+        q, k, v, gate = self._turned(heads, functools.partial(
+            rotate_at, position_1=position.seen_1, rotary=self.rotary, room=position.room))
+        cache.append(k, v)
+        if raw is not None:
+            return raw(q, cache), gate
+        return attend_step(q, cache.keys_BGTK, cache.values_BGTK, cache.empty_T()), gate
 
     def _project(self, x_BTD: Tensor, first_position: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         heads = self.in_proj(x_BTD).unflatten(-1, (-1, self.head_dim))

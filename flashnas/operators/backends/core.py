@@ -19,7 +19,7 @@ A kind of core, or a library, of another package is one object and one entry poi
 Some libraries compute norms, gates and time steps inside the kernel of a core. A layer that can hand them
 over raw (`Core(.., raw=True)`) then takes `raw_forward` and `raw_step` where they exist; each returns
 (output, state) with the output in the dtype of the activations. Their arguments, with q and k not normalised,
-beta, a and dt as projected, and parameters as stored (A_log, dt_bias, D):
+beta, a and dt as projected, and parameters as stored (A_log, dt_bias):
 
     delta_rule         q, k, v, beta, scale, state
     gated_delta_rule   q, k, v, beta, a, A_log, dt_bias, scale, state    q and k may have fewer heads than v
@@ -28,8 +28,12 @@ beta, a and dt as projected, and parameters as stored (A_log, dt_bias, D):
     dplr               r, k, v, w, rate, gate, k_k, k_a, r_k, weight, bias and eps of the norm, lowest, state
                        all of RWKV7 between its projections, without heads: w and rate before their sigmoids,
                        lowest the least log decay; the output includes the norm, the bonus and the gate
-    ssd                q, k, x, dt, dt_bias, dt_min, A_log, D, state        the output includes D x
-    selective_scan     x, z, dt, dt_bias, A_log [C, N], D, b, c, state    the output includes D x and silu(z)
+    ssd                q, k, x, dt, dt_bias, dt_min, A, D, state    the output includes D x; here and in the
+                       next A is -exp(A_log), and A, dt_bias and D are in float32
+    selective_scan     x, z, dt, dt_bias, A [C, N], D, b, c, state    the output includes D x and silu(z)
+    norm               x, update, weight, eps: the norm of x + update, and x + update; no step of its own
+    attention          q, cache (attention/cache.py), whose key and value are there; or q, cache, k, v, and
+                       cosines and sines [2, T, dim / 2] or None: it rotates and writes them. One token only
 """
 
 from __future__ import annotations
@@ -88,7 +92,7 @@ DPLR = CoreKind("dplr", ("fla",), _NUMBA)
 CONVOLUTION = CoreKind("convolution", ("causal-conv1d", "fla"), _NUMBA, optional=True)
 NORM = CoreKind("norm", ("fla", "mamba-ssm"), _NUMBA, optional=True, around=True)
 TOKEN_MIX = CoreKind("token_mix", ("fla",), optional=True, around=True)
-SWIGLU = CoreKind("swiglu", (), _NUMBA, optional=True, around=True)
+SWIGLU = CoreKind("swiglu", ("fla",), _NUMBA, optional=True, around=True)
 SOFTMAX = CoreKind("softmax", (), _NUMBA, optional=True, around=True)
 
 CORE_KINDS: Registry[CoreKind] = Registry("kind of core", "flashnas.cores", {

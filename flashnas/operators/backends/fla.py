@@ -286,6 +286,27 @@ def norm(dtype: torch.dtype) -> Pair:
     return forward, forward
 
 
+def norm_of_sum(dtype: torch.dtype) -> tuple[Function, None]:
+    from fla.modules.norm.layernorm import rms_norm
+
+    def forward(x: Tensor, update: Tensor, weight: Tensor, eps: float) -> Any:
+        if x.shape[-1] * x.element_size() > MAX_NORM_BYTES:
+            return normalise(x + update, weight, eps), x + update
+        return rms_norm(update, weight, None, residual=x, eps=eps, prenorm=True)
+
+    return forward, None
+
+
+def swiglu(dtype: torch.dtype) -> Pair:
+    """`parts.fused.swiglu` in one kernel, and in one for the gradients."""
+    from fla.modules.activations import swiglu
+
+    def forward(gate_up: Tensor) -> Any:
+        return swiglu(*gate_up.chunk(2, -1))
+
+    return forward, forward
+
+
 def convolution(dtype: torch.dtype) -> Pair:
     """`short_convolution`; its state has one column more in front, [B, C, taps]. Steps by torch: they would
     copy it."""
@@ -340,8 +361,10 @@ def further() -> str:
 LIBRARY = Library(
     name="fla", package="fla", distribution="flash-linear-attention", refusal=refusal,
     kernels={"delta_rule": delta_rule, "gated_delta_rule": gated_delta_rule, "gla": gla, "ssd": ssd,
-             "kda": kda, "dplr": dplr, "convolution": convolution, "norm": norm, "token_mix": token_mix},
+             "kda": kda, "dplr": dplr, "convolution": convolution, "norm": norm, "token_mix": token_mix,
+             "swiglu": swiglu},
     raw={"delta_rule": Raw(raw_delta_rule, "l2 norms and beta"),
+         "norm": Raw(norm_of_sum, "the addition to the stream"),
          "gated_delta_rule": Raw(raw_gated_delta_rule, "l2 norms, beta and decay"),
          "kda": Raw(raw_kda, "l2 norms, beta and decay"), "gla": Raw(raw_gla, "the scale"),
          "dplr": Raw(raw_dplr, "the norm of keys, their update, bonus and gate")},

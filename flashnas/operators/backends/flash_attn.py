@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flashnas.operators.backends.library import HALF, Function, Library, Pair, Sizes, name_of
+from flashnas.operators.attention.cache import FixedCache
+from flashnas.operators.backends.library import HALF, Function, Library, Pair, Raw, Sizes, name_of
 
+IN_PLACE = "rotary positions and the writing of keys and values"
 FUNCTIONS = ("flash_attn_func", "flash_attn_with_kvcache")  # flash-attn 4 has the package, but not these
 MAX_HEAD_DIM = 256
 MIN_CAPABILITY = (8, 0)
@@ -38,6 +40,30 @@ def pair_of(flash_attn_func: Function, flash_attn_with_kvcache: Function, dtype:
         return _output(flash_attn_with_kvcache(q_BHK.to(dtype).unsqueeze(1), keys, values)).squeeze(1)
 
     return forward, step
+
+
+def raw_attention(dtype: torch.dtype) -> tuple[None, Function]:
+    from flash_attn import flash_attn_with_kvcache
+
+    return None, step_in_place(flash_attn_with_kvcache)
+
+
+def step_in_place(flash_attn_with_kvcache: Function) -> Function:
+    """Attention of one token whose position lies on the device. With key and value: the kernel rotates them
+    and the query, in halves, and writes them into the cache; without: they are there."""
+    def step(q_BHK: Tensor, cache: FixedCache, k_BGK: Tensor | None = None, v_BGK: Tensor | None = None,
+             halves: Tensor | None = None) -> Tensor:
+        keys, values = cache.keys_BGTK.transpose(1, 2), cache.values_BGTK.transpose(1, 2)
+        if k_BGK is None or v_BGK is None:
+            o = flash_attn_with_kvcache(q_BHK.unsqueeze(1), keys, values, cache_seqlens=cache.kept_B())
+        else:
+            cos, sin = (None, None) if halves is None else halves.unbind()
+            o = flash_attn_with_kvcache(q_BHK.unsqueeze(1), keys, values, k_BGK.unsqueeze(1),
+                                        v_BGK.unsqueeze(1), rotary_cos=cos, rotary_sin=sin,
+                                        cache_seqlens=cache.position.seen_B, rotary_interleaved=False)
+        return _output(o).squeeze(1)
+
+    return step
 
 
 def _output(found: Any) -> Tensor:
@@ -77,4 +103,5 @@ def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
 
 
 LIBRARY = Library(name="flash-attn", package="flash_attn", distribution="flash-attn", refusal=refusal,
-                  kernels={"attention": attention}, least="2.7", on_auto=on_hopper, functions=FUNCTIONS)
+                  kernels={"attention": attention}, least="2.7", on_auto=on_hopper, functions=FUNCTIONS,
+                  raw={"attention": Raw(raw_attention, IN_PLACE)})

@@ -5,7 +5,7 @@ docstrings of mamba_ssm/ops/triton/{ssd_combined,selective_state_update,layernor
 github.com/state-spaces/mamba.
 
 Raw forms give the library what its own layers give: dt as projected, in the dtype of the activations, and
-dt_bias and D in float32. Softplus and the sums are then computed in float32, inside.
+A, dt_bias and D in float32. Softplus and the sums are then computed in float32, inside.
 """
 
 from __future__ import annotations
@@ -57,26 +57,25 @@ def raw_ssd(dtype: torch.dtype) -> tuple[Function, Function]:
     from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
 
     def forward(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, dt_bias_H: Tensor,
-                dt_min: float, A_log_H: Tensor, D_H: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+                dt_min: float, A_H: Tensor, D_H: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         q, k, x = (part.to(dtype) for part in (q_BTGK, k_BTGK, x_BTHV))
         before = None if is_fresh(state) else state.mT.contiguous()
         y, final = mamba_chunk_scan_combined(
-            x, dt_BTH, -A_log_H.float().exp(), k, q, CHUNK, D=D_H.float(), dt_bias=dt_bias_H.float(),
+            x, dt_BTH, A_H, k, q, CHUNK, D=D_H, dt_bias=dt_bias_H,
             initial_states=before, dt_softplus=True, dt_limit=(dt_min, float("inf")),
             return_final_states=True)
         return y, final.mT.to(state.dtype)
 
     def step(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, dt_bias_H: Tensor, dt_min: float,
-             A_log_H: Tensor, D_H: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+             A_H: Tensor, D_H: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         (heads, value_dim), key_dim = x_BHV.shape[1:], state.shape[2]
-        bias_H = dt_bias_H.float()
         if dt_min:  # the kernel has no limit of dt
-            dt_BH = F.softplus(dt_BH.float() + bias_H).clamp(min=dt_min)
-            bias_H = torch.zeros_like(bias_H)
+            dt_BH = F.softplus(dt_BH.float() + dt_bias_H).clamp(min=dt_min)
+            dt_bias_H = torch.zeros_like(dt_bias_H)
         # expanded, not copied: strides of 0 tell the kernel that dt, A, D and dt_bias are one number per head
         dt = dt_BH.unsqueeze(-1).expand(-1, -1, value_dim)
-        rate = (-A_log_H.float().exp()).view(heads, 1, 1).expand(heads, value_dim, key_dim)
-        D_HV, bias_HV = (part.unsqueeze(-1).expand(-1, value_dim) for part in (D_H.float(), bias_H))
+        rate = A_H.view(heads, 1, 1).expand(heads, value_dim, key_dim)
+        D_HV, bias_HV = (part.unsqueeze(-1).expand(-1, value_dim) for part in (D_H, dt_bias_H))
         return selective_state_update(state.mT, x_BHV, dt, rate, k_BGK, q_BGK, D=D_HV, dt_bias=bias_HV,
                                       dt_softplus=not dt_min), state
 
@@ -121,18 +120,18 @@ def raw_selective_scan(dtype: torch.dtype) -> tuple[Function, Function]:
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
     from mamba_ssm.ops.triton.selective_state_update import selective_state_update
 
-    def forward(x_BTC: Tensor, z_BTC: Tensor, dt_BTC: Tensor, dt_bias_C: Tensor, A_log_CN: Tensor,
+    def forward(x_BTC: Tensor, z_BTC: Tensor, dt_BTC: Tensor, dt_bias_C: Tensor, A_CN: Tensor,
                 D_C: Tensor, b_BTN: Tensor, c_BTN: Tensor, state_BNC: None) -> tuple[Tensor, Tensor]:
         x, z, dt, b, c = (part.to(dtype).mT.contiguous() for part in (x_BTC, z_BTC, dt_BTC, b_BTN, c_BTN))
-        y, state = selective_scan_fn(x, dt, -A_log_CN.float().exp(), b, c, D=D_C.float(), z=z,
-                                     delta_bias=dt_bias_C.float(), delta_softplus=True,
+        y, state = selective_scan_fn(x, dt, A_CN, b, c, D=D_C, z=z,
+                                     delta_bias=dt_bias_C, delta_softplus=True,
                                      return_last_state=True)
         return y.mT, state.mT.float()
 
-    def step(x_BC: Tensor, z_BC: Tensor, dt_BC: Tensor, dt_bias_C: Tensor, A_log_CN: Tensor, D_C: Tensor,
+    def step(x_BC: Tensor, z_BC: Tensor, dt_BC: Tensor, dt_bias_C: Tensor, A_CN: Tensor, D_C: Tensor,
              b_BN: Tensor, c_BN: Tensor, state_BNC: Tensor) -> tuple[Tensor, Tensor]:
-        y = selective_state_update(state_BNC.mT, x_BC, dt_BC, -A_log_CN.float().exp(), b_BN, c_BN,
-                                   D=D_C.float(), z=z_BC, dt_bias=dt_bias_C.float(), dt_softplus=True)
+        y = selective_state_update(state_BNC.mT, x_BC, dt_BC, A_CN, b_BN, c_BN,
+                                   D=D_C, z=z_BC, dt_bias=dt_bias_C, dt_softplus=True)
         return y, state_BNC
 
     return forward, step

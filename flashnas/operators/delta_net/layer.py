@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
 from flashnas.operators.delta_net.spec import DeltaNet
-from flashnas.operators.layer import Apply, RecurrentLayer, Rule
+from flashnas.operators.layer import Apply, RecurrentLayer, Rule, in_memory_order
 from flashnas.operators.parts.convolution import ShortConvolution
 from flashnas.operators.parts.norms import (
     OUTPUT_NORM_EPS,
@@ -20,7 +20,7 @@ from flashnas.operators.parts.norms import (
     normalised_queries_and_keys,
     rms_normalise,
 )
-from flashnas.operators.parts.projection import Projection
+from flashnas.operators.parts.projection import AlignedProjection, split_of
 from flashnas.operators.recurrences.delta_rule import (
     delta_rule_chunked,
     delta_rule_reference,
@@ -37,7 +37,7 @@ class DeltaNetLayer(RecurrentLayer):
     def __init__(self, spec: DeltaNet, hidden: int) -> None:
         super().__init__()
         self.hidden, self.heads, self.head_dim = hidden, spec.heads(hidden), spec.head_dim
-        self.in_proj = Projection(hidden, 3 * hidden + self.heads, bias=False)  # q, k, v, beta
+        self.in_proj = AlignedProjection(hidden, 3 * hidden + self.heads, bias=False)  # q, k, v, beta
         self.conv = ShortConvolution(3 * hidden, spec.conv_size)
         self.norm = RMSNorm(self.head_dim, OUTPUT_NORM_EPS)
         self.out_proj = nn.Linear(hidden, hidden, bias=False)
@@ -47,7 +47,7 @@ class DeltaNetLayer(RecurrentLayer):
         self.state_sizes = self.heads, self.head_dim, self.head_dim
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
-        return apply(self.in_proj, x).split([3 * self.hidden, self.heads], -1)
+        return split_of(apply(self.in_proj, x), [3 * self.hidden, self.heads])
 
     def recur(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
         qkv, beta = parts
@@ -59,7 +59,7 @@ class DeltaNetLayer(RecurrentLayer):
 
     def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
         qkv, beta = parts
-        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        q, k, v = in_memory_order(qkv, self.heads)
         o, matrix_BHKV = rule(q, k, v, beta, self.scale, matrix_BHKV)
         return self.norm(o).flatten(-2), matrix_BHKV
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
-from flashnas.operators.layer import Apply, RecurrentLayer, Rule
+from flashnas.operators.layer import Apply, RecurrentLayer, Rule, in_memory_order
 from flashnas.operators.parts.convolution import ShortConvolution
 from flashnas.operators.parts.norms import RMSNorm, l2_normalise, normalised_queries_and_keys, rms_normalise
 from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
-from flashnas.operators.parts.projection import Projection
+from flashnas.operators.parts.projection import AlignedProjection, split_of
 from flashnas.operators.recurrences.delta_rule import (
     delta_rule_chunked,
     delta_rule_reference,
@@ -36,7 +36,7 @@ class GatedDeltaNetLayer(RecurrentLayer):
         self.k_heads, self.v_heads = spec.resolved(hidden).k_heads, spec.v_heads(hidden)
         self.key, self.value, self.head_dim = spec.key_size(hidden), spec.value_size(hidden), spec.head_dim
         self.sizes = [2 * self.key + self.value, self.value, self.v_heads, self.v_heads]
-        self.in_proj = Projection(hidden, sum(self.sizes), bias=False)  # q, k, v | z | beta | a
+        self.in_proj = AlignedProjection(hidden, sum(self.sizes), bias=False)  # q, k, v | z | beta | a
         self.conv = ShortConvolution(2 * self.key + self.value, spec.conv_size)
         self.A_log = nn.Parameter(log_of_uniform(self.v_heads))
         self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.v_heads))
@@ -48,7 +48,7 @@ class GatedDeltaNetLayer(RecurrentLayer):
         self.state_sizes = self.v_heads, self.head_dim, self.head_dim
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
-        return apply(self.in_proj, x).split(self.sizes, -1)
+        return split_of(apply(self.in_proj, x), self.sizes)
 
     def recur(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
         qkv, z, beta, a = parts
@@ -65,8 +65,11 @@ class GatedDeltaNetLayer(RecurrentLayer):
 
     def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
         qkv, z, beta, a = parts
-        heads = [self.k_heads, self.k_heads, self.v_heads]
-        q, k, v = qkv.unflatten(-1, (-1, self.head_dim)).split(heads, -2)
+        if self.k_heads == self.v_heads:
+            q, k, v = in_memory_order(qkv, self.v_heads)
+        else:
+            heads = [self.k_heads, self.k_heads, self.v_heads]
+            q, k, v = qkv.unflatten(-1, (-1, self.head_dim)).split(heads, -2)
         o, matrix_BHKV = rule(q, k, v, beta, a, self.A_log, self.dt_bias, self.scale, matrix_BHKV)
         return self.norm.gated(o, z.unflatten(-1, (self.v_heads, -1))).flatten(-2), matrix_BHKV
 

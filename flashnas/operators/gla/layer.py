@@ -13,7 +13,7 @@ from flashnas.operators.backends.core import Core
 from flashnas.operators.gla.spec import GatedLinearAttention
 from flashnas.operators.layer import Apply, RecurrentLayer, Rule
 from flashnas.operators.parts.norms import RMSNorm, rms_normalise
-from flashnas.operators.parts.projection import Projection
+from flashnas.operators.parts.projection import AlignedProjection, split_of
 from flashnas.operators.recurrences.gla import gla_chunked, gla_reference, gla_step
 from flashnas.operators.roles import Role
 
@@ -34,7 +34,7 @@ class GatedLinearAttentionLayer(RecurrentLayer):
         key = self.heads * self.key_dim
         self.sizes = [key, key, hidden, hidden, spec.gate_rank]
         # q | k | v | output gate | low-rank decay gate
-        self.in_proj = Projection(hidden, sum(self.sizes), bias=False)
+        self.in_proj = AlignedProjection(hidden, sum(self.sizes), bias=False)
         self.gate_proj = nn.Linear(spec.gate_rank, key)
         self.norm = RMSNorm(spec.head_dim)
         self.out_proj = nn.Linear(hidden, hidden, bias=False)
@@ -44,7 +44,7 @@ class GatedLinearAttentionLayer(RecurrentLayer):
         self.state_sizes, self.conv = (self.heads, self.key_dim, spec.head_dim), None
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
-        q, k, v, gate, low = apply(self.in_proj, x).split(self.sizes, -1)
+        q, k, v, gate, low = split_of(apply(self.in_proj, x), self.sizes)
         return q, k, v, gate, apply(self.gate_proj, low)
 
     def recur(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from flashnas.operators.attention.layer import AttentionLayer, KeyValueCache
+from flashnas.operators.attention.cache import KeyValueCache
+from flashnas.operators.attention.layer import AttentionLayer
 from flashnas.operators.hybrid_head.spec import HybridHead
 from flashnas.operators.layer import Layer, RecurrentState
 from flashnas.operators.mamba2.layer import Mamba2Layer

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
 from flashnas.operators.kimi_delta_attention.spec import KimiDeltaAttention
-from flashnas.operators.layer import Apply, RecurrentLayer, Rule
+from flashnas.operators.layer import Apply, RecurrentLayer, Rule, in_memory_order
 from flashnas.operators.parts.convolution import ShortConvolution
 from flashnas.operators.parts.norms import RMSNorm, l2_normalise, normalised_queries_and_keys, rms_normalise
 from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
+from flashnas.operators.parts.projection import Aligned, split_of
 from flashnas.operators.recurrences.dplr import dplr_reference, kda_chunked, kda_step
 from flashnas.operators.roles import Role
 
@@ -33,7 +34,7 @@ class KimiDeltaAttentionLayer(RecurrentLayer):
         super().__init__()
         spec, inner = spec.resolved(hidden), spec.inner(hidden)
         self.heads, self.head_dim = spec.heads, spec.head_dim
-        self.in_proj = nn.Linear(hidden, 3 * inner + self.heads, bias=False)  # q, k, v | beta
+        self.in_proj = Aligned(hidden, 3 * inner + self.heads, bias=False)  # q, k, v | beta
         self.gates_low = nn.Linear(hidden, 2 * spec.gate_rank, bias=False)  # decay | output gate
         self.decay_gate = nn.Linear(spec.gate_rank, inner, bias=False)
         self.output_gate = nn.Linear(spec.gate_rank, inner)
@@ -48,7 +49,7 @@ class KimiDeltaAttentionLayer(RecurrentLayer):
         self.state_sizes = self.heads, self.head_dim, self.head_dim
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
-        qkv, beta = apply(self.in_proj, x).split([3 * self.heads * self.head_dim, self.heads], -1)
+        qkv, beta = split_of(apply(self.in_proj, x), [3 * self.heads * self.head_dim, self.heads])
         decay, gate = apply(self.gates_low, x).chunk(2, -1)
         return qkv, beta, apply(self.decay_gate, decay), apply(self.output_gate, gate)
 
@@ -65,7 +66,7 @@ class KimiDeltaAttentionLayer(RecurrentLayer):
 
     def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
         qkv, beta, decay, gate = parts
-        q, k, v = qkv.unflatten(-1, (3, self.heads, self.head_dim)).unbind(-3)
+        q, k, v = in_memory_order(qkv, self.heads)
         a = decay.unflatten(-1, (self.heads, -1))
         o, matrix_BHKV = rule(q, k, v, beta, a, self.A_log, self.dt_bias, self.scale, matrix_BHKV)
         return self._gated(o, gate), matrix_BHKV

@@ -18,13 +18,18 @@ from flashnas.operators.layer import Apply, RecurrentLayer, Rule
 from flashnas.operators.mamba2.spec import Mamba2
 from flashnas.operators.parts.convolution import ShortConvolution
 from flashnas.operators.parts.norms import OUTPUT_NORM_EPS, RMSNorm, rms_normalise
-from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
-from flashnas.operators.parts.projection import Projection
+from flashnas.operators.parts.numerics import (
+    decay_rates,
+    inverse_softplus_of_log_uniform,
+    log_of_uniform,
+    wide,
+)
+from flashnas.operators.parts.projection import AlignedProjection, Derived, KeepsCopies, split_of
 from flashnas.operators.recurrences.ssd import ssd_reference, ssd_scan, ssd_scan_step
 from flashnas.operators.roles import Role
 
 
-class Mamba2Layer(RecurrentLayer):
+class Mamba2Layer(RecurrentLayer, KeepsCopies):
     """in_proj gives z, x, B, C, dt; x, B, C pass a convolution and silu; y is normalised after the gate."""
 
     roles: ClassVar = {"in_proj": Role.READS, "A_log": Role.DECAY, "D": Role.VECTOR, "dt_bias": Role.BIAS,
@@ -37,19 +42,20 @@ class Mamba2Layer(RecurrentLayer):
         channels = spec.conv_channels(hidden)
         self.sizes = [self.inner, channels, self.heads]
         self.parts = [self.inner, self.groups * self.state, self.groups * self.state]
-        self.in_proj = Projection(hidden, sum(self.sizes), bias=spec.bias)  # z | x, B, C | dt
+        self.in_proj = AlignedProjection(hidden, sum(self.sizes), bias=spec.bias)  # z | x, B, C | dt
         self.conv = ShortConvolution(channels, spec.conv_size, bias=spec.conv_bias)
         self.A_log = nn.Parameter(log_of_uniform(self.heads))
         self.D = nn.Parameter(torch.ones(self.heads))
         self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.heads))
         self.norm = RMSNorm(self.inner, OUTPUT_NORM_EPS)
+        self._rates, self._bias, self._skip = Derived(decay_rates), Derived(wide), Derived(wide)
         self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
         self.core = Core("ssd", spec.name, (ssd_scan, ssd_scan_step), raw=True, key_dim=self.state,
                          value_dim=self.head_dim)
         self.state_sizes = self.heads, self.state, self.head_dim
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
-        z, xbc, dt = apply(self.in_proj, x).split(self.sizes, -1)
+        z, xbc, dt = split_of(apply(self.in_proj, x), self.sizes)
         return xbc, z, dt
 
     def recur(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
@@ -67,8 +73,13 @@ class Mamba2Layer(RecurrentLayer):
     def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
         xbc, z, dt = parts
         x, b, c = self._split(xbc)
-        y, matrix_BHKV = rule(c, b, x, dt, self.dt_bias, self.dt_min, self.A_log, self.D, matrix_BHKV)
+        y, matrix_BHKV = rule(c, b, x, dt, self._bias.of(self.dt_bias), self.dt_min,
+                              self._rates.of(self.A_log), self._skip.of(self.D), matrix_BHKV)
         return self.norm.of_gated(y.flatten(-2), z, self.groups), matrix_BHKV
+
+    def forget(self) -> None:
+        for derived in (self._rates, self._bias, self._skip):
+            derived.forget()
 
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
         xbc, z, dt = parts

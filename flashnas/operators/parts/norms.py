@@ -33,11 +33,22 @@ class RMSNorm(Declared):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
         self.eps = eps
-        self.core = Core("norm", "norm", (normalise, normalise))
+        self.core = Core("norm", "norm", (normalise, normalise), raw=True)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.core.of(x).forward(x, self.weight, self.eps)
         return y
+
+    def of_sum(self, x: Tensor, update: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The norm of x + update, and x + update; of x where there is no update."""
+        if update is None:
+            return self(x), x
+        fused = self.core.of(x).raw_forward
+        if fused is not None and x.dtype == update.dtype:
+            y, total = fused(x, update, self.weight, self.eps)
+            return y, total
+        total = x + update
+        return self(total), total
 
     def gated(self, x: Tensor, gate: Tensor, *, sigmoid: bool = False) -> Tensor:
         """The norm times silu(gate), in gate's dtype; or times sigmoid(gate), in x's."""

@@ -61,6 +61,16 @@ def inverse_softplus_of_log_uniform(size: int, low: float = 1e-3, high: float = 
     return step + torch.log(-torch.expm1(-step))
 
 
+def decay_rates(A_log: Tensor) -> Tensor:
+    """A = -exp(A_log) of state-space recurrences, in float32 at least."""
+    return -wide(A_log).exp()
+
+
+def wide(weight: Tensor) -> Tensor:
+    """The weight in the dtype of states."""
+    return weight.to(state_dtype(weight.dtype))
+
+
 def log_of_uniform(size: int, low: float = 1.0, high: float = 16.0) -> Tensor:
     """log of decay rates drawn uniformly from [low, high]."""
     return torch.log(torch.empty(size).uniform_(low, high))

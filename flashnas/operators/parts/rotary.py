@@ -50,12 +50,32 @@ def rotate(x_BTHK: Tensor, first_position: int, rotary: Rotary) -> Tensor:
 
 def rotate_one(x_BHK: Tensor, position: int, rotary: Rotary) -> Tensor:
     """`rotate` of one token."""
-    if rotary.dim != x_BHK.shape[-1]:
-        return rotate(x_BHK.unsqueeze(1), position, rotary).squeeze(1)
+    if not rotary.dim:
+        return x_BHK
     table = _rotary_rows(1 << max(8, position.bit_length()), rotary, state_dtype(x_BHK.dtype), x_BHK.device)
-    cos, sin = table[position].to(x_BHK.dtype).unbind(0)
-    a, b = x_BHK.chunk(2, -1)
-    return torch.addcmul(x_BHK * cos, torch.cat([b, a], -1), sin)
+    return _turned(x_BHK, table[position], rotary.dim)
+
+
+def rotate_at(x_BHK: Tensor, position_1: Tensor, rotary: Rotary, room: int) -> Tensor:
+    """`rotate_one` at a position that lies on the device and is below `room`."""
+    if not rotary.dim:
+        return x_BHK
+    table = _rotary_rows(room, rotary, x_BHK.dtype, x_BHK.device)
+    return _turned(x_BHK, table.index_select(0, position_1)[0], rotary.dim)
+
+
+def _turned(x_BHK: Tensor, row: Tensor, dim: int) -> Tensor:
+    cos, sin = row.to(x_BHK.dtype).unbind(0)
+    turning = x_BHK[..., :dim]
+    a, b = turning.chunk(2, -1)
+    turned = torch.addcmul(turning * cos, torch.cat([b, a], -1), sin)
+    return turned if dim == x_BHK.shape[-1] else torch.cat([turned, x_BHK[..., dim:]], -1)
+
+
+@cached_table
+def rotary_halves(tokens: int, rotary: Rotary, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[2, T, dim / 2]: cosines and sines as kernels of libraries take them."""
+    return _rotary_table(tokens, rotary, state_dtype(dtype), device).to(dtype)
 
 
 @cached_table
