@@ -12,10 +12,12 @@ import forks
 import pytest
 from run_builder import make_trials, write_run
 
+import flashnas.report
 from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import Trial
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+WRITE_REPORT = flashnas.report.write_report
 
 RECIPE = """\
 width_factor: 1
@@ -50,6 +52,30 @@ def forked_workers():
     with pytest.MonkeyPatch.context() as patch:
         forks.fork_workers(patch)
         yield
+
+
+PAGELESS = {"api", "cli", "executors", "reuse", "runs", "search", "study"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pages(request):
+    """In these rooms a search, `flashnas report` and `flashnas pareto` write no report.html and no pictures, which
+    take longer than a search of few networks. A test that reads them uses `pages`; tests/report holds what is in them.
+    """
+    def named(source):
+        path = (source if isinstance(source, RecordedRun) else RecordedRun.load(source)).path
+        return path / "report.html", path / "pareto.png"
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.relative_to(Path(__file__).parent).parts[0] in PAGELESS:
+            patch.setattr(flashnas.report, "write_report", named)
+        yield
+
+
+@pytest.fixture
+def pages(monkeypatch):
+    """Searches write their report, as they do for a user."""
+    monkeypatch.setattr(flashnas.report, "write_report", WRITE_REPORT)
 
 
 @pytest.fixture(scope="module")

@@ -143,22 +143,6 @@ def test_a_plugin_operator_is_parsed_and_known_to_spawned_workers(tmp_path):
         """) == "True"
 
 
-def test_a_plugin_operator_with_another_kind_is_refused_when_it_is_used(tmp_path):
-    folder = write_plugin(tmp_path, "flashnas-wide", {"flashnas.operators": {"wider": "wide_operator:Wide"}},
-                          {"wide_operator.py": OPERATOR})
-    assert run_with(folder, """if True:
-        from flashnas.architecture import Architecture
-        from flashnas.base.errors import PluginError
-        print(Architecture.parse("64: f").hidden)
-        try:
-            Architecture.parse("64: wider")
-        except PluginError as error:
-            print(error)
-        """) == ("64\noperator 'wider' of the package flashnas-wide: kind of wide_operator:Wide must be"
-                 " 'wider', the"
-                 " name of its entry point; got 'wide'")
-
-
 BROKEN = "operator 'zz' of the package flashnas-bad cannot be loaded from bad_operator:Z: "
 
 

@@ -69,13 +69,6 @@ def test_the_picture_is_a_page_that_escapes_names(two, tmp_path):
     assert page.count("Pareto") == 0 or "few" in page
 
 
-def test_losses_that_do_not_compare_are_a_warning(two):
-    text = yaml.safe_load((two[1] / "run.yaml").read_text())
-    (two[1] / "run.yaml").write_text(yaml.safe_dump({**text, "question": {**text["question"], "seed": 7}}))
-    warning, = fn.compare(two).warnings
-    assert warning.endswith(f"seed is 0 in {two[0]} and 7 in {two[1]}")
-
-
 def test_runs_without_objectives_in_common_are_refused(two):
     text = yaml.safe_load((two[1] / "run.yaml").read_text())
     (two[1] / "run.yaml").write_text(yaml.safe_dump({**text, "objectives": ["loss", "memory_gb"]}))

@@ -37,7 +37,7 @@ def told(monkeypatch):
     return TOLD
 
 
-def test_a_search_shows_itself_while_it_runs(tmp_path, told, monkeypatch):
+def test_a_search_shows_itself_while_it_runs(pages, tmp_path, told, monkeypatch):
     monkeypatch.setattr(live, "PAGE_EVERY_S", 0)
     monkeypatch.setattr(live, "PAGE_SHARE", 0)
     page, seen = tmp_path / "run" / "report.html", []

@@ -176,12 +176,6 @@ def apart(own_surroundings) -> Iterator[Apart]:
 # -- the table -----------------------------------------------------------------------------------------------
 
 
-def test_no_two_cases_share_a_name():
-    names = [case.id for case in CASES]
-    assert [name for name in set(names) if names.count(name) > 1] == []
-    assert len(names) >= 160
-
-
 @pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
 def test_what_the_user_got_wrong_is_one_line(case: Case, prepared, apart, tmp_path, capfd, monkeypatch):
     here = tmp_path / "here"

@@ -40,14 +40,6 @@ def test_what_the_user_got_wrong_is_one_line_and_exit_code_2(words, expected, ca
     assert err.startswith("flashnas")
 
 
-def test_a_full_disk_is_one_line(capsys, monkeypatch):
-    def full(_):
-        raise OSError(errno.ENOSPC, "No space left on device", "run/trials.parquet")
-    monkeypatch.setattr(ESTIMATE, full)
-    assert main(["estimate", "1024: d"]) == 2
-    assert capsys.readouterr().err == ("flashnas estimate: No space left on device: run/trials.parquet\n")
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
                          ids=["SIGINT", "SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize(("place", "words"), [

@@ -208,7 +208,6 @@ def test_a_silent_worker_is_given_up_twice_before_that_is_an_outcome(url):
 
 @on_sqlite
 @pytest.mark.parametrize(("broken", "others", "ends"), [
-    (["a:1:x"], ["b:1:x"], False),
     (["a:1:x"], ["a:2:x"], False),
     (["a:1:x", "a:2:x"], ["b:1:x"], False),
     (["a:1:x"], [], True),                                  # the last one

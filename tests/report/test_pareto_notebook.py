@@ -21,12 +21,6 @@ def test_no_outputs_are_stored():
     assert not [cell for cell in notebook.cells if cell.get("outputs") or cell.get("execution_count")]
 
 
-def test_it_uses_the_public_names_only():
-    code = "\n".join(cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code")
-    imported = [line for line in code.splitlines() if line.startswith(("import ", "from "))]
-    assert imported == ["import os", "from pathlib import Path", "import flashnas as fn"]
-
-
 def executed(notebook, folder: Path) -> list:
     resources = {"metadata": {"path": str(folder)}}
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()

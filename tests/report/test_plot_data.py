@@ -64,12 +64,6 @@ def test_hypervolume_never_falls_and_is_what_a_grid_counts(run):
     assert series.baselines == pytest.approx(series.hypervolume[3])  # the first four networks are the baselines
 
 
-def test_without_a_latency_budget_the_slowest_network_is_the_reference(build_run):
-    run = RecordedRun.load(build_run(12, config={"budgets": {"memory_gb": 3.0}}))
-    assert run.budget_ms is None
-    assert hypervolume_series(run).reference[0] == pytest.approx(1.01 * run.trained["latency_ms"].max())
-
-
 def test_depth_shares_sum_to_one_and_place_operators(run):
     shares = depth_shares(run.trained["notation"])
     assert len(shares) == 12

@@ -184,10 +184,6 @@ def test_the_table_lists_the_front_and_the_best_baseline(run):
                          f" {best['latency_ms'] / 1000:.2f} s")
 
 
-def test_the_table_of_a_run_without_a_front(build_run):
-    assert front_table(RecordedRun.load(build_run(5, finalists=False))) == "the run has no front yet"
-
-
 def test_numbers_as_text():
     assert number(None) == number(float("nan")) == parameters(None) == duration(None) == "–"  # noqa: RUF001
     assert number(13221.4, 5, "ms") == "13,221 ms"

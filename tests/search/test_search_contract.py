@@ -2,10 +2,8 @@
 
 import subprocess
 import sys
-from statistics import median
 from typing import Any
 
-import numpy as np
 import pytest
 
 from flashnas.base.errors import ConfigError
@@ -80,14 +78,13 @@ def test_contract(plain, check):
     check(plain)
 
 
-@pytest.mark.parametrize("cycles", [1, 3])
-def test_asking_for_fewer_gives_the_first_of_them(plain, cycles):
-    contract.check_prefixes(plain, cycles)
+def test_asking_for_fewer_gives_the_first_of_them(plain):
+    contract.check_prefixes(plain, 2)
 
 
-@pytest.mark.parametrize("latency_known", [True, False])
-def test_a_budget_that_nothing_meets_still_gives_valid_candidates(plain, latency_known):
-    contract.check_impossible_budget(plain, latency_known)
+def test_a_budget_that_nothing_meets_still_gives_valid_candidates(plain):
+    for latency_known in (True, False):
+        contract.check_impossible_budget(plain, latency_known)
 
 
 @pytest.mark.parametrize(("learner", "seeds"), [
@@ -95,19 +92,6 @@ def test_a_budget_that_nothing_meets_still_gives_valid_candidates(plain, latency
     for learner, seeds in LEARNS.items()])
 def test_learning_beats_random(learner, seeds):
     contract.check_beats_random(learner, SETTINGS[learner], seeds)
-
-
-@pytest.mark.slow
-def test_goals_lead_elsewhere_than_the_loss_alone():
-    """With recall among the goals the search finds networks of more recall than without, in the median of seeds."""
-    def mean_recall(seed, goals):
-        world = World("bayes", SETTINGS["bayes"])
-        algorithm = make_algorithm("bayes", space=world.space, seed=seed, latency_of=world.latency_of,
-                                   cycle_size=contract.CYCLE, goals=goals, **SETTINGS["bayes"])
-        return np.mean([-evaluation.values[1] for evaluation in world.run(algorithm, 5)[12:]])
-
-    with_recall, without = (median(mean_recall(seed, goals) for seed in range(3)) for goals in (three_goals(), None))
-    assert with_recall > without
 
 
 # -- the registry --------------------------------------------------------------------------------------------

@@ -1,12 +1,10 @@
 """A search that answers from a bench: what is known is not trained, and everything else stays as it was."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from bench_builder import header, score, write_bench
 
 from flashnas.architecture import Architecture
@@ -23,6 +21,7 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.report import write_report
 from flashnas.report.words import counts_line
 from flashnas.runs.run import RecordedRun
+from flashnas.search import ALGORITHMS
 from flashnas.search.algorithm import Evaluation
 from flashnas.search.pareto import non_dominated
 from flashnas.study.config import SearchConfig
@@ -162,7 +161,7 @@ def test_a_search_without_a_bench_has_the_identity_of_versions_without_benches(c
     assert with_bench.hash != identity_of(question).hash
 
 
-@pytest.mark.parametrize("sampler", ["aging-evolution", "bayes", "nsga2", "tpe", "random"])
+@pytest.mark.parametrize("sampler", ALGORITHMS.shipped)
 def test_every_sampler_starts_from_what_it_would_propose(sampler, config, bench):
     """The algorithm learns the networks with the largest width within the budget, and proposes none of them again."""
     question = prepare(dataclasses.replace(config, sampler=sampler), note=print)
@@ -236,9 +235,3 @@ def test_no_bench_and_a_bench_exclude_each_other(config, capsys):
     assert main(["search", "--bench-table", "nowhere", "--dry-run", "--space", "tiny", "--workload", "chat",
                  "--recipe", config.recipe, "--data", config.data]) == 2
     assert "bench 'nowhere': no shipped bench and no folder" in capsys.readouterr().err
-
-
-def test_the_summary_and_the_run_file_are_plain_data(finished):
-    run, summary, _ = finished
-    assert json.loads(json.dumps(summary))["from_bench"] > 0
-    assert yaml.safe_load((run.path / "run.yaml").read_text())["bench"]["name"] == "synthetic"

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 
+import flashnas as fn
 from flashnas.cli.main import main
 from flashnas.latency.certificate import Certificate
 from flashnas.latency.prediction import LatencyModel
@@ -63,8 +64,8 @@ def command(validated, small_corpus, quick_recipe, budget_ms, tmp_path):
     return build
 
 
-def test_the_bound_is_searched_and_the_report_shows_predicted_bound_and_measured(command, timed, tmp_path, capsys,
-                                                                                 budget_ms):
+def test_the_bound_is_searched_and_the_report_shows_predicted_bound_and_measured(pages, command, timed, tmp_path,
+                                                                                 capsys, budget_ms):
     assert main(command("--confidence", "0.95", "--strict", "--json")) == 0
     summary = json.loads(capsys.readouterr().out)
     trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
@@ -92,7 +93,8 @@ def test_a_miss_is_shown_as_one_and_strict_exits_3(command, timed, tmp_path, cap
     assert main(command("--resume", "--strict")) == 3
     assert "over a budget as measured: 01.yaml" in capsys.readouterr().err
     assert yaml.safe_load((tmp_path / "run" / "pareto" / "01.yaml").read_text())["missed"] == ["latency_ms"]
-    assert "Over the budget as measured: P1 (latency_ms)" in (tmp_path / "run" / "report.html").read_text()
+    page = fn.load_run(tmp_path / "run").report(tmp_path / "page.html")
+    assert "Over the budget as measured: P1 (latency_ms)" in page.read_text()
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """The shipped spaces under the shipped defaults: what a first user runs."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 
@@ -78,10 +77,3 @@ def test_a_wrong_factor_in_a_space_names_its_line(tmp_path, factor):
                     f"width_factor: {str(factor).lower()}\n")
     with pytest.raises(SpaceError, match=r"mine\.yaml:4: width_factor must be a whole number from 1 to 1024"):
         load_space(path)
-
-
-def test_the_factor_is_not_part_of_what_defines_a_space(tmp_path):
-    path = tmp_path / "tiny.yaml"
-    text = Path(load_space("tiny").path).read_text()
-    path.write_text("\n".join(line for line in text.splitlines() if not line.startswith("width_factor")))
-    assert load_space(path).hash == load_space("tiny").hash
