@@ -64,12 +64,6 @@ def test_a_plugin_is_listed_without_being_imported_and_loaded_by_its_name(instal
     assert things["zeta"] is sys.modules["zeta_module"].Zeta
 
 
-def test_the_order_of_names_does_not_follow_the_path(install):
-    install("test-plugin-a", {"b": "os:sep"})
-    install("test-plugin-b", {"a": "os:sep"})
-    assert list(registry())[2:] == ["a", "b"]
-
-
 def test_a_plugin_with_a_shipped_name_is_refused_whatever_is_asked(install):
     install("test-plugin-a", {"path": "os:sep"})
     for ask in (list, len, lambda things: things["other"], lambda things: "other" in things):

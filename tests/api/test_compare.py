@@ -9,7 +9,6 @@ from matplotlib.image import imread
 
 import flashnas as fn
 from flashnas.cli.main import main
-from flashnas.report.comparison import differences
 
 
 @pytest.fixture
@@ -74,9 +73,3 @@ def test_runs_without_objectives_in_common_are_refused(two):
     (two[1] / "run.yaml").write_text(yaml.safe_dump({**text, "objectives": ["loss", "memory_gb"]}))
     with pytest.raises(fn.FlashnasError, match=r"two objectives in common; got loss,latency_ms in .* and loss,m"):
         fn.compare(two)
-
-
-def test_differences_have_names_with_dots():
-    assert differences([{"a": {"b": 1, "c": 2}, "d": None, "e": 0}, {"a": {"b": 1, "c": 3}, "d": {"name": "cpu"},
-                                                                     "e": 0}]) == {
-        "a.c": [2, 3], "d": [None, "cpu"]}

@@ -31,13 +31,6 @@ def test_objects_stand_in_for_names(tmp_path):
         objects.plot("curve")
 
 
-def test_without_a_table_the_evaluator_gives_the_metrics(tmp_path):
-    run = fn.search(space="tiny", table=None, trials=2, baselines=False, workers=1, out=tmp_path / "run",
-                    measure=False,
-                    evaluator=lambda architecture: {"loss": 1.0, "latency_ms": architecture.params / 1e6})
-    assert run.trials["latency_ms"].gt(0).all()
-
-
 def test_a_dry_run_trains_and_writes_nothing(tmp_path, small_corpus, quick_recipe, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["search", "--space", "tiny", "--workload", "chat", "--recipe", str(quick_recipe), "--data",

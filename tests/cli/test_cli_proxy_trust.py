@@ -9,9 +9,7 @@ import pandas as pd
 import pytest
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.hints import duration
 from flashnas.cli.main import main
-from flashnas.cli.progress import TrustProgress
 from flashnas.training.recipe import Recipe
 from flashnas.training.store import read_table
 from flashnas.trust.study import Plan, RankedTraining, choose
@@ -92,12 +90,3 @@ def test_a_plan_scales_tokens_and_width():
         "short": (1000, 16), "long": (3000, 16), "wide": (1000, 4)}
     with pytest.raises(ConfigError, match="--wider must be at least 2; got 1"):
         Plan(wider=1)
-
-
-def test_progress_is_a_line_now_and_then_and_at_the_end(capsys):
-    import sys
-    with TrustProgress(sys.stderr) as progress:
-        for done in range(4):
-            progress.update(done, 3, 65.0 * (3 - done))
-    assert capsys.readouterr().err.splitlines() == [f"[0/3] trainings, {duration(195)} left",
-                                                    "[3/3] trainings, 0 s left"]

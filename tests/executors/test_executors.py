@@ -227,10 +227,6 @@ def test_a_wrong_executor_or_option_is_refused_when_it_is_asked_for(more, words)
     assert words in str(caught.value)
 
 
-def test_the_executor_is_how_and_not_what():
-    assert SearchConfig(workers=3).question() == SearchConfig(executor_options={"worker_memory_gb": 3}).question()
-
-
 def test_only_an_address_of_ray_that_names_a_machine_is_connected_to(monkeypatch):
     asked = []
 

@@ -96,8 +96,10 @@ def test_a_sampler_that_raises_is_named_with_its_method(tmp_path, finished, asyn
     for method in SAMPLER_METHODS:
         more = {"start_from": [str(finished.path)]} if method == "start_from" else {}
         sampler = breaking(AgingEvolution, method)
-        assert f"{SAMPLER}.{method} raised" in failure(lambda sampler=sampler, out=method, more=more: fn.search(**asked(
-            tmp_path / out, sampler=sampler, asynchronous=asynchronous, **more)), method not in ("__init__", "start_from"))
+        line = failure(lambda sampler=sampler, out=method, more=more: fn.search(
+            **asked(tmp_path / out, sampler=sampler, asynchronous=asynchronous, **more)),
+            method not in ("__init__", "start_from"))
+        assert f"{SAMPLER}.{method} raised" in line
 
 
 def test_an_interrupted_asynchronous_search_names_exclude_and_decode(tmp_path):

@@ -14,7 +14,6 @@ import slow_space
 import sqlalchemy as sql
 from database_workers import (
     EVALUATOR,
-    Notes,
     both,
     connected,
     driving,
@@ -26,6 +25,7 @@ from database_workers import (
     working,
 )
 from foreign_space import loss
+from notes import Notes
 from slow_space import NamedGpt2
 
 from flashnas.base.errors import WorkerError
@@ -101,17 +101,6 @@ def test_an_outcome_that_cannot_be_read_is_tried_again(url):
                     worker._write(sql.update(JOBS).values(ended="[" * 100_000))
         damaged = []
         assert losses(executor, {"a": job()}, work) == {"a": 1.0}
-
-
-@both
-def test_a_worker_trains_what_suits_it_beside_jobs_that_do_not(url):
-    """A job for GPUs of another search waits."""
-    jobs = {str(n): job(n) for n in range(2)}
-    with driving(url, "gpus") as queue:
-        queue.put(order(1, run="gpus", gpu=True))
-        with working(url), searching(url) as executor:
-            assert losses(executor, jobs) == {key: pytest.approx(loss(job.architecture)) for key, job in jobs.items()}
-        assert queue.read("gpus", "1")["1"].state == "waiting"
 
 
 @on_sqlite

@@ -10,6 +10,7 @@ import pool_jobs
 import pytest
 import slow_space
 from foreign_space import Gpt2Space, latency_ms
+from notes import Notes
 
 from flashnas.base.errors import ConfigError
 from flashnas.executors import Work
@@ -79,14 +80,6 @@ def test_a_lost_task_is_tried_once_more(executor, tmp_path, times):
     assert found["a"] == ({"value": 2} if times == 1 else "machine or worker lost (WorkerCrashedError)")
 
 
-class Quiet:
-    def note(self, text):
-        pass
-
-    def update(self, snapshot):
-        pass
-
-
 def test_ray_gives_the_same_trajectory_also_for_an_evaluator_of_this_script(tmp_path):
     def mine(network):
         return slow_space.loss_and_latency(network)
@@ -98,7 +91,7 @@ def test_ray_gives_the_same_trajectory_also_for_an_evaluator_of_this_script(tmp_
                                   ("ray", slow_space.loss_and_latency, {"executor": "ray", "workers": 4}),
                                   ("mine", mine, {"executor": "ray", "workers": 2, "trials": 8})):
         run_search(SearchConfig(**{"table": None, "trials": 12, "cycle_size": 4, "seed": 3, **more}), tmp_path / name,
-                   resume=False, progress=Quiet(), evaluator=evaluator, space=Gpt2Space())
+                   resume=False, progress=Notes(), evaluator=evaluator, space=Gpt2Space())
         found.append(pd.read_parquet(tmp_path / name / "trials.parquet")[columns])
     pd.testing.assert_frame_equal(found[0], found[1])
     pd.testing.assert_frame_equal(found[0], found[2])
@@ -117,7 +110,7 @@ def test_ray_stops_evaluations_at_the_rungs_of_an_evaluator_as_local_workers_do(
                                   ("ray", mine, {"executor": "ray", "workers": 2})):
         config = SearchConfig(**{"table": None, "trials": 16, "cycle_size": 4, "seed": 3, "sampler": "random",
                                  "rungs": (2, 4), "seeds": 2, **more})
-        summary = run_search(config, tmp_path / name, resume=False, progress=Quiet(), evaluator=evaluator,
+        summary = run_search(config, tmp_path / name, resume=False, progress=Notes(), evaluator=evaluator,
                              space=Gpt2Space(), table=latency_ms)
         found.append((pd.read_parquet(tmp_path / name / "trials.parquet")[columns],
                       {key: summary[key] for key in ("trials", "tokens", "tokens_seeds", "tokens_saved")}))

@@ -10,7 +10,8 @@ import fault_driver
 import pandas as pd
 import pytest
 import slow_space
-from database_workers import Notes, both, on_sqlite, start_worker, states, working
+from database_workers import both, on_sqlite, start_worker, states, working
+from notes import Notes
 from slow_space import NamedSpace
 
 from flashnas.base.errors import RunError

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import time
 from pathlib import Path
 
 import nbformat
@@ -36,20 +33,3 @@ def test_the_notebook_draws_the_run_it_is_given(run_folder, tmp_path, monkeypatc
              if "application/vnd.plotly.v1+json" in output.get("data", {})]
     assert len({figure["layout"]["title"]["text"] for figure in drawn}) == len(drawn) == len(FIGURES)
     assert "best pure-operator baseline" in "".join(output.get("text", "") for output in outputs)
-
-
-def test_without_a_name_the_notebook_takes_the_newest_run(build_run, tmp_path, monkeypatch):
-    monkeypatch.delenv("FLASHNAS_RUN", raising=False)
-    runs = tmp_path / "experiments" / "runs"
-    runs.mkdir(parents=True)
-    folder = build_run(5)
-    for age, name in ((0, "new"), (3600, "old")):
-        shutil.copytree(folder, runs / name)
-        stamp = time.time() - age
-        text = (runs / name / "run.yaml").read_text().replace("name: demo", f"name: {name}")
-        (runs / name / "run.yaml").write_text(text)
-        os.utime(runs / name / "run.yaml", (stamp, stamp))
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    notebook.cells = notebook.cells[:2]
-    (runs.parent / "notebooks").mkdir()
-    assert executed(notebook, runs.parent / "notebooks")[0]["text"].startswith("new {")

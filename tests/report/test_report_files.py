@@ -94,14 +94,6 @@ def test_a_thin_run_gets_its_report(build_run, case):
     assert png_path.stat().st_size > 10_000
 
 
-def test_the_report_names_mode_and_failures(build_run):
-    folder = build_run(config={"table": {"device": "H100", "stack": "vLLM", "mode": "graphs"}})
-    own = without_plotly(render_html(RecordedRun.load(folder)))
-    assert "vLLM · mode graphs" in own
-    assert "2 of 37 trainings failed, most often: loss is not finite at step 31." in own
-    assert "<li>2 × loss is not finite at step 31</li>" in own  # noqa: RUF001 - a multiplication sign
-
-
 def test_a_report_of_failures_alone_says_so(build_run):
     trials = [dataclasses.replace(trial, state="failed", loss=None, reason="width & factor", curve=[])
               for trial in make_trials(3)]

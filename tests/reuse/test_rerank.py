@@ -22,13 +22,8 @@ from flashnas.reuse.known import known_runs
 from flashnas.search.pareto import hypervolume, non_dominated
 from flashnas.search.random_search import Random
 
-HELPERS = str(Path(foreign_space.__file__).parent)
+pytestmark = pytest.mark.usefixtures("importable_helpers")
 ASKED = dict(space="nemotron_flash", table="h100_sxm", workload="decode-8k", measure=False, workers=1, cycle_size=10)
-
-
-@pytest.fixture(autouse=True)
-def importable_in_workers(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (HELPERS, os.environ.get("PYTHONPATH", "")))))
 
 
 def loss(architecture):
@@ -236,14 +231,6 @@ def test_a_stopped_genotype_has_its_width_before_under_another_budget(halted):
     assert "another width within the budget" in str(found)
 
 
-def test_few_networks_are_ordered_by_trained_and_expected_losses(halted, monkeypatch):
-    monkeypatch.setattr("flashnas.reuse.resized.MIN_TRAINED", 1000)
-    found = fn.pareto(halted)
-    losses = [one.expected["loss"][0] for one in found.to_train]
-    assert losses == sorted(losses)
-    assert all(one.gain is None for one in found.to_train)
-
-
 def test_a_failed_network_is_not_to_train(run, tmp_path):
     """It has the same width under the same question."""
     from flashnas.runs.layout import trials_frame
@@ -300,25 +287,13 @@ def test_the_answer_is_written_as_a_run(pages, run, tmp_path, capsys):
         fn.search(**ASKED, budgets={"latency_ms": 14_000}, evaluator=loss, out=tmp_path / "out", resume=True)
 
 
-def test_an_unfinished_run_answers_for_what_it_has(run, tmp_path):
-    part = changed(run, tmp_path / "part", "cycle_size", 10)
-    (part / "trials.parquet").unlink()
-    run.trials.head(12).drop(columns=["curve", "genotype", "scores", "backends"]).assign(
-        genotype=[json.dumps(value) for value in run.trials["genotype"].head(12)]).to_parquet(part / "trials.parquet")
-    config = yaml.safe_load((part / "run.yaml").read_text())
-    (part / "run.yaml").write_text(yaml.safe_dump({**config, "finished": None}))
-    found = fn.pareto(part)
-    assert found.answer.trained == len(run.trials.head(12).dropna(subset=["loss"]).drop_duplicates("hash"))
-    assert any("not finished" in note for note in found.warnings)
-
-
 # -- a foreign space -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", HELPERS)
+        patch.setenv("PYTHONPATH", str(Path(foreign_space.__file__).parent))
         return fn.search(space=WidthFittedGpt2Space(), table=foreign_space.latency_ms, evaluator=foreign_space.loss,
                          budgets={"latency_ms": 8.0}, trials=8, workers=1, cycle_size=4,
                          out=tmp_path_factory.mktemp("foreign") / "run")

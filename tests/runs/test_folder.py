@@ -161,11 +161,6 @@ def test_a_damaged_run_yaml_is_one_line(run, text, words):
     assert "\n" not in str(caught.value)
 
 
-def test_damaged_trials_are_one_line(run):
-    (run / "trials.parquet").write_bytes(b"PAR1")
-    assert "trials.parquet: damaged, not readable as parquet" in error_of(run)
-
-
 def test_damaged_times_of_finalists_are_one_line(run):
     (run / "measured.json").write_text("[1, 2]")
     with pytest.raises(RunError, match=r"measured\.json: .* must be a mapping; got \[1, 2\]; remove it"):
@@ -182,19 +177,7 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path, changes, resume, words
     assert words in error_of(tmp_path / "run", resume=resume, **changes)
 
 
-def test_the_identity_has_a_hash_of_all_its_fields():
-    assert identity().hash == identity().hash
-    for change in ({"seed": 1}, {"space_hash": "1"}, {"recipe": {"tokens": 1}}, {"budgets": {"latency_ms": 1.0}},
-                   {"objectives": ("recall", "latency_ms")}, {"evaluator": "module:name"}):
-        assert identity(**change).hash != identity().hash
-
-
 # -- the place of a run --------------------------------------------------------------------------------------
-
-
-def test_a_folder_with_other_things_is_refused(tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
-    assert "is not a run folder" in error_of(tmp_path)
 
 
 @pytest.mark.parametrize(("name", "words"), [

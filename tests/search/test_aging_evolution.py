@@ -1,9 +1,7 @@
 """The rules of algorithm 1, by hand: who joins, who leaves, who wins, what is redrawn."""
 
-import pytest
 from bit_space import Bits, BitSpace
 
-from flashnas.base.errors import ConfigError
 from flashnas.search import Evaluation, make_algorithm
 
 
@@ -80,10 +78,3 @@ def test_a_budget_that_random_draws_hardly_ever_meet_is_reached_by_walking():
 
     asked = make(space, latency_of=latency_of, population=10).ask(10)
     assert sum(latency_of(g)[0] is not None for g in asked) >= 8
-
-
-@pytest.mark.parametrize(("option", "value"), [("population", 0), ("tournament", 0), ("population", 2.5),
-                                               ("tournament", True)])
-def test_options_are_checked(option, value):
-    with pytest.raises(ConfigError, match=f"aging-evolution: {option} must be a whole number of at least 1; got"):
-        make(BitSpace(4), **{option: value})

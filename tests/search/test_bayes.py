@@ -44,14 +44,6 @@ def test_a_failed_fit_falls_back_to_the_prior(monkeypatch):
     assert (np.diag(covariance) >= 0).all()
 
 
-def test_the_surrogate_leaves_no_trace_in_torch():
-    torch.manual_seed(5)
-    state, threads, dtype = torch.get_rng_state(), torch.get_num_threads(), torch.get_default_dtype()
-    Surrogate(FEATURES, LOSSES, seed=0).predict(FEATURES)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert (torch.get_num_threads(), torch.get_default_dtype()) == (threads, dtype)
-
-
 def test_believing_equals_conditioning_the_process_on_the_mean():
     model = Surrogate(FEATURES[:12], LOSSES[:12], seed=0)
     new = FEATURES[12:]
@@ -124,13 +116,3 @@ def test_the_first_candidates_spread_over_latency_and_are_large():
     rng = np.random.default_rng(0)
     random = [latency_of(space.sample(rng))[0].params for _ in range(200)]
     assert np.mean([large[genotype] for genotype in asked]) > np.mean(random) + 1
-
-
-def test_a_small_space_is_searched_to_the_end():
-    space = BitSpace(5)
-    algorithm = make(space)
-    for _ in range(4):
-        algorithm.tell([Evaluation(g, space.latency_of(g)[0], True, float(sum(g.bits)), space.latency_of(g)[1])
-                        for g in algorithm.ask(8)])
-    assert {e.genotype for e in algorithm.history} == set(space.enumerate())
-    assert len(set(algorithm.ask(4))) == 4

@@ -2,13 +2,13 @@
 
 import dataclasses
 
-import numpy as np
 import pandas as pd
 import pytest
 from bench_builder import header, score, write_bench
+from notes import Notes
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import BenchError, ConfigError, RunError
+from flashnas.base.errors import BenchError, RunError
 from flashnas.bench import Bench
 from flashnas.bench.answers import Answers, answers
 from flashnas.bench.build import build
@@ -32,14 +32,6 @@ from flashnas.study.search import run_search
 from flashnas.training.recipe import Recipe
 
 BUDGET_MS = 85.0  # all depths of `tiny` meet it at some width, the deepest ones not at the largest
-
-
-class Silent:
-    def note(self, text):
-        """Nobody reads it."""
-
-    def update(self, snapshot):
-        self.last = snapshot
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +60,7 @@ def config(small_corpus, quick_recipe, bench):
 
 
 def searched(config, out, resume=False):
-    progress = Silent()
+    progress = Notes()
     summary = run_search(config, out, resume=resume, progress=progress)
     return RecordedRun.load(out), summary, progress.last
 
@@ -186,13 +178,6 @@ def test_a_named_bench_that_answers_nothing_is_one_line(changes, words, config, 
     assert str(error.value) == f"bench {bench.path}: answers nothing in this search: {words}"
 
 
-def test_another_text_is_one_line(config, tmp_path):
-    for number in range(30):
-        (tmp_path / f"{number}.txt").write_text(" ".join(map(str, np.random.default_rng(number).integers(0, 99, 2000))))
-    with pytest.raises(BenchError, match="text and tokenizer have the digest"):
-        prepare(dataclasses.replace(config, data=str(tmp_path)), note=print)
-
-
 def test_a_shipped_bench_that_does_not_match_is_a_line_of_the_plan_and_nothing_else(config, bench, monkeypatch):
     monkeypatch.setattr("flashnas.bench.answers.shipped_benches", lambda: {str(bench.path): bench.path})
     shipped = dataclasses.replace(config, bench_table=None)
@@ -227,11 +212,3 @@ def test_a_recipe_with_fewer_operators_takes_the_networks_that_the_bench_trained
     twice = dataclasses.replace(network, operators=tuple(spec for spec in network.operators for _ in range(2)))
     assert found.score(twice) == plain.score(network) is not None
     assert plain.score(twice) is None
-
-
-def test_no_bench_and_a_bench_exclude_each_other(config, capsys):
-    with pytest.raises(ConfigError, match=r"search\.bench_table and --no-bench exclude each other"):
-        dataclasses.replace(config, bench=False)
-    assert main(["search", "--bench-table", "nowhere", "--dry-run", "--space", "tiny", "--workload", "chat",
-                 "--recipe", config.recipe, "--data", config.data]) == 2
-    assert "bench 'nowhere': no shipped bench and no folder" in capsys.readouterr().err

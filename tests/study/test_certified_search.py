@@ -97,17 +97,6 @@ def test_a_miss_is_shown_as_one_and_strict_exits_3(command, timed, tmp_path, cap
     assert "Over the budget as measured: P1 (latency_ms)" in page.read_text()
 
 
-@pytest.mark.slow
-def test_a_continued_run_does_not_time_its_finalists_again(command, timed, capsys):
-    assert main(command()) == 0
-    first, timed["factor"] = capsys.readouterr().out, 7.0
-    assert main(command("--resume")) == 0
-    assert capsys.readouterr().out == first
-    assert len(timed["timed"]) == len(set(timed["timed"]))
-    assert main(command("--resume", "--trials", "5")) == 0
-    assert len(timed["timed"]) == len(set(timed["timed"]))
-
-
 def test_finalists_are_whole_models_timed_on_this_machine(command, capsys, monkeypatch):
     monkeypatch.setattr(finalists, "EFFORT", Effort(least=2, most=3, seconds=0.01))
     assert main(command("--json")) == 0
@@ -127,13 +116,6 @@ def test_nothing_is_timed_where_the_device_is_not_at_hand(command, timed, tmp_pa
     assert main(command("--json")) == 0
     assert not timed["timed"]
     assert "measured_ms" not in json.loads(capsys.readouterr().out)["front"][0]
-
-
-def test_other_confidence_is_another_question(command, timed, capsys):
-    assert main(command("--confidence", "0.95", "--no-measure")) == 0
-    assert not timed["timed"]
-    assert main(command("--confidence", "0.9", "--resume")) == 2
-    assert "question.confidence is 0.95, but this search asks 0.9" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("more", "words"), [

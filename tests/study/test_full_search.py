@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 from foretelling import with_few_candidates
+from notes import Notes
 
 from flashnas.cli.main import main
 from flashnas.runs.run import RecordedRun
@@ -21,19 +22,6 @@ from flashnas.study.search import run_search
 
 TIMES = ["tokens_per_s", "train_seconds"]
 FINISHED_BEFORE_THE_KILL = 5
-
-
-class Quiet:
-    """Notes are kept, the rest is not shown."""
-
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def update(self, snapshot):
-        pass
 
 
 def config_of(corpus, recipe, **more):
@@ -55,7 +43,7 @@ def killed_search(out, read, corpus, recipe):
         if read:
             read_every_recipe(patch)
         forks.fork_workers(patch)
-        run_search(config_of(corpus, recipe), out, resume=False, progress=Quiet())
+        run_search(config_of(corpus, recipe), out, resume=False, progress=Notes())
 
 
 @pytest.fixture(params=[False, True], ids=["unread", "read"], scope="module")
@@ -70,9 +58,9 @@ def read(request):
 @pytest.fixture(scope="module")
 def whole(read, small_corpus, quick_recipe, tmp_path_factory):
     """A search with one worker: its folder, its summary and its notes."""
-    out, progress = tmp_path_factory.mktemp("whole") / "run", Quiet()
+    out, progress = tmp_path_factory.mktemp("whole") / "run", Notes()
     summary = run_search(config_of(small_corpus, quick_recipe), out, resume=False, progress=progress)
-    return out, summary, progress.notes
+    return out, summary, progress.lines
 
 
 def trajectory(out):
@@ -135,7 +123,7 @@ def foresight_of_run(frame):
 def test_the_trajectory_does_not_depend_on_the_workers(whole, small_corpus, quick_recipe, tmp_path):
     out, summary, _ = whole
     again = run_search(config_of(small_corpus, quick_recipe, workers=2), tmp_path / "run", resume=False,
-                       progress=Quiet())
+                       progress=Notes())
     pd.testing.assert_frame_equal(trajectory(tmp_path / "run"), trajectory(out))
     assert without_times(again) == without_times(summary)
 
@@ -153,7 +141,7 @@ def test_killed_and_resumed_it_is_the_same(read, whole, small_corpus, quick_reci
     process.join()
     assert FINISHED_BEFORE_THE_KILL <= outcomes(tmp_path / "cut") < outcomes(out)
     again = run_search(config_of(small_corpus, quick_recipe, workers=2), tmp_path / "cut", resume=True,
-                       progress=Quiet())
+                       progress=Notes())
     pd.testing.assert_frame_equal(trajectory(tmp_path / "cut"), trajectory(out))
     assert outcomes(tmp_path / "cut") == outcomes(out)
     assert without_times(again) == without_times(summary)
@@ -164,11 +152,11 @@ def test_a_finished_run_goes_on_and_another_ranking_does_not(whole, small_corpus
 
     out, summary, _ = whole
     before = outcomes(out)
-    again = run_search(config_of(small_corpus, quick_recipe), out, resume=True, progress=Quiet())
+    again = run_search(config_of(small_corpus, quick_recipe), out, resume=True, progress=Notes())
     assert (without_times(again), outcomes(out)) == (without_times(summary), before)
     for changes in ({"rank_by": "short"}, {"train_tokens": "10B"}, {"min_recall": -0.9}):
         with pytest.raises(RunError) as caught:
-            run_search(config_of(small_corpus, quick_recipe, **changes), out, resume=True, progress=Quiet())
+            run_search(config_of(small_corpus, quick_recipe, **changes), out, resume=True, progress=Notes())
         assert "\n" not in str(caught.value)
         assert str(out) in str(caught.value)
 
@@ -240,22 +228,22 @@ def test_an_evaluator_does_not_rank_by_full_trainings(tmp_path):
         return run_search(config, tmp_path / "run", resume=False, progress=progress,
                           evaluator=lambda network: foreign_space.of_architecture(network))
 
-    progress = Quiet()
+    progress = Notes()
     with pytest.raises(ConfigError, match=r"search\.trials 0 answers .* here an evaluator scores the networks"):
         search(0)
     summary = search(2)
     assert "answer" not in summary
     assert RecordedRun.load(tmp_path / "run").entry("rank_by") == "short"
-    assert not [line for line in progress.notes if "published" in line or "ranked by" in line]
+    assert not [line for line in progress.lines if "published" in line or "ranked by" in line]
 
 
 def test_without_cycles_the_full_loss_ranks_as_well(few_candidates, tmp_path, small_corpus, quick_recipe, monkeypatch):
     read_every_recipe(monkeypatch)
     config = config_of(small_corpus, quick_recipe, asynchronous=True, trials=4, workers=2)
-    summary = run_search(config, tmp_path / "run", resume=False, progress=Quiet())
+    summary = run_search(config, tmp_path / "run", resume=False, progress=Notes())
     frame = RecordedRun.load(tmp_path / "run").trained
     assert sum(frame["origin"] == "search") == 4
     assert frame["full_loss"].notna().all()
     assert summary["answer"]["recommended"] in {entry["hash"] for entry in summary["front"]}
-    again = run_search(config, tmp_path / "run", resume=True, progress=Quiet())
+    again = run_search(config, tmp_path / "run", resume=True, progress=Notes())
     assert without_times(again) == without_times(summary)

@@ -126,10 +126,6 @@ def test_where_workers_do_not_find_checkpoints_what_they_train_again_is_counted(
         assert f"{again:,} of them repeated, because checkpoints were out of reach" in text
 
 
-def test_no_checkpoint_stays(paused):
-    assert not (paused / "checkpoints").exists()
-
-
 def test_a_finished_run_is_reprinted_without_training(command, paused, capsys):
     before = outcomes(paused)
     summaries = []

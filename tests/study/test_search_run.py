@@ -1,5 +1,4 @@
 import contextlib
-import errno
 import io
 import json
 import shlex
@@ -19,7 +18,6 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import load_workload
 from flashnas.network.model import HybridLM
-from flashnas.runs.folder import RunFolder
 from flashnas.search.pareto import non_dominated
 from flashnas.space import load_space
 
@@ -125,24 +123,6 @@ def test_failed_candidates_are_recorded_with_their_reason(command, tmp_path, cap
     trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
     assert set(trials["state"]) == {"failed"}
     assert (trials["reason"].str.len() > 0).all()
-
-
-def test_a_full_disk_is_one_line_and_nothing_finished_is_lost(command, tmp_path, monkeypatch, capsys):
-    def full(self, trials):
-        raise OSError(errno.ENOSPC, "No space left on device", str(self.path / "trials.parquet"))
-
-    words = command(tmp_path / "run", "--no-baselines", "--trials", "2")
-    with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "write_trials", full)
-        assert main(words) == 2
-    assert capsys.readouterr().err.strip().splitlines()[-1] == (
-        f"flashnas search: No space left on device: {tmp_path / 'run' / 'trials.parquet'};"
-        " free room; finished work is kept; continue with:"
-        f" {shlex.join(['flashnas', 'search', '--resume', str(tmp_path / 'run')])}")
-    finished = (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"')
-    assert finished == 2
-    assert main(["search", "--resume", str(tmp_path / "run")]) == 0
-    assert (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"') == finished
 
 
 @pytest.mark.slow

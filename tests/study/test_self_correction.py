@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 from invented_times import CHAT, truth, write_invented_table
+from notes import Notes
 
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.latency.corrections import ModelCorrection, Regressors, fit, fit_leaving_out
@@ -19,17 +20,6 @@ from flashnas.study.search import run_search
 
 TINY = load_space("tiny")
 NAMES = ["latency_ms", "loss", "notation", "state"]
-
-
-class Notes:
-    def __init__(self):
-        self.lines = []
-
-    def note(self, text):
-        self.lines.append(text)
-
-    def update(self, snapshot):
-        pass
 
 
 def loss_of(network):

@@ -3,13 +3,13 @@
 import json
 import os
 import warnings
-from pathlib import Path
 
 import foreign_space
 import numpy as np
 import pandas as pd
 import pytest
 from foreign_space import Counting, Gpt2, Gpt2Space, WidthFittedGpt2Space
+from notes import Notes
 from tiny_tables import tiny_kinds, write_table
 
 from flashnas.architecture.source import load_architecture
@@ -27,23 +27,7 @@ from flashnas.study.config import SearchConfig
 from flashnas.study.plan import plan
 from flashnas.study.search import run_search
 
-HELPERS = str(Path(foreign_space.__file__).parent)
-
-
-@pytest.fixture(autouse=True)
-def importable_in_workers(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (HELPERS, os.environ.get("PYTHONPATH", "")))))
-
-
-class Notes:
-    def __init__(self):
-        self.lines, self.snapshots = [], []
-
-    def note(self, text):
-        self.lines.append(text)
-
-    def update(self, snapshot):
-        self.snapshots.append(snapshot)
+pytestmark = pytest.mark.usefixtures("importable_helpers")
 
 
 def search(out, *, resume=False, notes=None, evaluator=foreign_space.loss_and_latency, space=None, table=None,
