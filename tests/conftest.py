@@ -1,6 +1,7 @@
 """Shared fixtures: a cache of its own, a small corpus, a quick recipe, a CPU table measured for the tiny space, and run
 folders."""
 
+import importlib
 import multiprocessing
 import os
 import random
@@ -12,12 +13,12 @@ import forks
 import pytest
 from run_builder import make_trials, write_run
 
-import flashnas.report
 from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import Trial
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-WRITE_REPORT = flashnas.report.write_report
+REPORT = importlib.import_module("flashnas.report")   # the module; `flashnas.report` is a function
+WRITE_REPORT = REPORT.write_report
 
 RECIPE = """\
 width_factor: 1
@@ -68,14 +69,14 @@ def no_pages(request):
 
     with pytest.MonkeyPatch.context() as patch:
         if request.path.relative_to(Path(__file__).parent).parts[0] in PAGELESS:
-            patch.setattr(flashnas.report, "write_report", named)
+            patch.setattr(REPORT, "write_report", named)
         yield
 
 
 @pytest.fixture
 def pages(monkeypatch):
     """Searches write their report, as they do for a user."""
-    monkeypatch.setattr(flashnas.report, "write_report", WRITE_REPORT)
+    monkeypatch.setattr(REPORT, "write_report", WRITE_REPORT)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import functools
 import importlib
 import inspect
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import flashnas as fn
+from flashnas.profiling import target
 
 NAMES = [name for name in fn.__all__ if name != "__version__"]
 FUNCTIONS = [name for name in NAMES if inspect.isfunction(getattr(fn, name))]
@@ -64,6 +66,7 @@ def test_every_name_is_documented(name):
 def test_the_example_runs(name, searched, small_corpus, profiled_tiny_table, tmp_path, monkeypatch):
     """In a folder with `my_run`, `my_texts` and `my_table`, which the examples name."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(target, "Effort", functools.partial(target.Effort, least=2, most=3))
     doc = inspect.getdoc(getattr(fn, name)) or ""
     for folder, source in (("my_run", searched), ("my_texts", small_corpus), ("my_table",
                                                                               profiled_tiny_table)):

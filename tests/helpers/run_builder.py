@@ -166,12 +166,9 @@ def only_failed() -> list[Trial]:
 # runs that lack something: arguments of the fixture `build_run`
 THIN_RUNS: dict[str, dict[str, Any]] = {
     "one trial": {"count": 1},
-    "only baselines": {"count": 4},
     "no finalists": {"count": 12, "finalists": False},
-    "nothing failed": {"trials": [t for t in make_trials(20) if t.state == "complete"]},
     "all failed": {"trials": only_failed()},
     "no curves": {"trials": [dataclasses.replace(t, curve=[]) for t in make_trials(8)]},
-    "no bounds": {"trials": [dataclasses.replace(t, lower_ms=None, upper_ms=None) for t in make_trials(8)]},
     "unreadable notations": {"trials": [dataclasses.replace(t, notation="???") for t in make_trials(8)],
                              "finalists": False},
     "almost nothing in run.yaml": {"count": 8, "config": {

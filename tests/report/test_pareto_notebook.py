@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 from flashnas.report.figures import FIGURES
@@ -26,6 +27,7 @@ def executed(notebook, folder: Path) -> list:
     return outputs
 
 
+@pytest.mark.slow  # a process of Jupyter
 def test_the_notebook_draws_the_run_it_is_given(run_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("FLASHNAS_RUN", str(run_folder))
     outputs = executed(nbformat.read(NOTEBOOK, as_version=4), tmp_path)

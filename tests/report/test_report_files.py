@@ -103,8 +103,8 @@ def test_a_report_of_failures_alone_says_so(build_run):
 
 
 @pytest.mark.parametrize("config", [
-    {"budgets": 3, "proxy": [1], "table": "h100", "workload": [1], "space": 5, "seconds": "long", "host": [1]},
-    {"command": ["a"], "objectives": 7, "confidence": "x", "finished": 3, "seed": {}},
+    {"budgets": 3, "proxy": [1], "table": "h100", "workload": [1], "space": 5, "seconds": "long", "host": [1],
+     "command": ["a"], "objectives": 7, "confidence": "x", "finished": 3, "seed": {}},
     {"budgets": {"latency_ms": "x"}, "proxy": {"tokens": "x", "width_factor": [], "corpus": {"name": "a"}}}])
 def test_entries_of_run_yaml_of_another_type_do_not_break_the_page(run, config):
     strange = dataclasses.replace(run, config={**run.config, **config})

