@@ -4,6 +4,7 @@ import pytest
 
 from flashnas.executors import storage, worker
 from flashnas.executors.base import Flow
+from flashnas.testing import executor
 
 
 @pytest.fixture(autouse=True)
@@ -12,3 +13,4 @@ def short_pauses(monkeypatch):
     monkeypatch.setattr(storage, "ASK_S", 0.02)
     monkeypatch.setattr(worker, "ASK_S", 0.02)
     monkeypatch.setattr(worker, "MAX_ASK_S", 0.1)
+    monkeypatch.setattr(executor, "TIMEOUT_S", 5.0)   # of a job that hangs, in the contract

@@ -30,11 +30,9 @@ from fault_driver import (
 from postgres import Postgres, binaries
 from slow_space import NamedSpace
 
-from flashnas.base.errors import PluginError
 from flashnas.executors.queue import JOBS
 from flashnas.runs import outage
 from flashnas.runs.outage import engine_url
-from flashnas.search.aging_evolution import AgingEvolution
 from flashnas.study.search import run_search
 
 HELPERS = Path(slow_space.__file__).parent
@@ -213,34 +211,6 @@ def test_a_database_that_is_away_for_a_while_costs_no_evaluation(tmp_path, whole
         for process in [driver, *workers]:
             process.kill()
         server.stop()
-
-
-def test_a_sampler_that_raises_is_one_line_and_the_run_goes_on_when_it_is_repaired(tmp_path, monkeypatch):
-    monkeypatch.delenv("CALLS")
-
-    class Breaks(AgingEvolution):
-        name = "breaks"
-        calls, last = 0, 99
-
-        def _learn(self, *words):
-            Breaks.calls += 1
-            if Breaks.calls > Breaks.last:
-                raise KeyError("a bug of mine")
-            return super()._learn(*words)
-
-    def go(out, resume=False):
-        run_search(question(1, trials=8), tmp_path / out, resume=resume, progress=Lines(), space=NamedSpace(),
-                   evaluator=slow_space.loss_and_latency, sampler=Breaks)
-
-    go("whole")
-    Breaks.calls, Breaks.last = 0, 5
-    with pytest.raises(PluginError, match=r"^sampler test_faults:.*Breaks\._learn raised KeyError: 'a bug of mine'$"):
-        go("run")
-    kept = recorded(tmp_path / "run")
-    assert len(kept) == 8
-    Breaks.calls, Breaks.last = 0, 99
-    go("run", resume=True)
-    pd.testing.assert_frame_equal(trajectory(tmp_path / "run"), trajectory(tmp_path / "whole"))
 
 
 def test_a_storage_that_is_away_for_a_moment_costs_no_candidate(tmp_path, monkeypatch):
