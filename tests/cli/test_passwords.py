@@ -15,8 +15,8 @@ URL, SHOWN = "postgresql://me:secret@db.invalid/name", "postgresql://me@db.inval
 def words(small_corpus, quick_recipe, tmp_path):
     return ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--budget-ms", "14000",
             "--recipe", str(quick_recipe), "--data", str(small_corpus), "--trials", "2", "--sampler",
-            "random",
-            "--no-baselines", "--no-measure", "--no-bench", "--workers", "1", "--out", str(tmp_path / "run")]
+            "random", "--no-baselines", "--no-measure", "--rank-by", "short", "--no-bench", "--workers", "1", "--out",
+            str(tmp_path / "run")]
 
 
 def test_a_run_does_not_record_the_password(pages, words, tmp_path, monkeypatch, capsys):

@@ -17,10 +17,8 @@ from flashnas.executors.attempt import attempt, classify_error
 from flashnas.executors.local import LocalExecutor, LocalOptions, WorkerPool
 from flashnas.executors.ray import check_address
 from flashnas.study.config import SearchConfig
-from flashnas.testing import check_executor
 
 HELPERS = str(Path(pool_jobs.__file__).parent)
-pytestmark = pytest.mark.usefixtures("spawned_workers")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,11 +38,6 @@ def pool():
 
 def outcomes(executor, jobs):
     return {key: ended.result if ended.result is not None else ended.reason for key, ended in executor.run(jobs)}
-
-
-@pytest.mark.slow
-def test_the_local_executor_keeps_the_contract():
-    check_executor("local")
 
 
 def test_failures_are_outcomes_and_the_others_go_on(pool):
@@ -144,23 +137,6 @@ def test_a_candidate_that_eats_memory_ends_with_the_limit_as_its_reason():
         found = outcomes(pool, {"eat": {"do": "eat by torch"}, "good": {"do": "return", "value": 1}})
     assert found["eat"] == "out of memory: a worker may use 1.5 GB (worker_memory_gb)"
     assert found["good"]["value"] == 1
-
-
-def test_each_worker_owns_a_device_before_torch_loads():
-    jobs = {str(n): {"do": "device"} for n in range(8)}
-    jobs |= {f"die{n}": {"do": "exit"} for n in range(2)}
-    with LocalExecutor(Work(function=pool_jobs.act, timeout_s=60, devices=("GPU-a", "3"), gpu=True)) as pool:
-        assert pool.workers == 2
-        found = outcomes(pool, jobs)
-        again = outcomes(pool, jobs)
-    owners = {}
-    for one in [found[str(n)] for n in range(8)] + [again[str(n)] for n in range(8)]:
-        assert one["torch"] is False
-        owners.setdefault(one["pid"], set()).add(one["device"])
-    assert all(len(devices) == 1 for devices in owners.values())
-    assert set.union(*owners.values()) == {"GPU-a", "3"}
-    shared = LocalExecutor(Work(function=pool_jobs.act, timeout_s=60, devices=("0",), workers=3, gpu=True))
-    assert shared.workers == 3
 
 
 def test_a_script_without_a_main_guard_is_told_so(tmp_path):

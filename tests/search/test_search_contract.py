@@ -16,7 +16,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # options that make tens of candidates 
     "nsga2": {"population": 8},
     "tpe": {"startup": 8},
     "random": {},
-    "bayes": {"initial": 8, "pool": 64},
+    "bayes": {"initial": 8, "pool": 32},
 }
 THREE = ("nsga2", "bayes")   # these are tested with three objectives, and bayes with two in test_history.py
 LEARNS = {"aging-evolution": 25, "bayes": 7}  # must beat random on an easy surface, medians over so many seeds
@@ -32,7 +32,7 @@ def name(request):
 @pytest.fixture
 def rough_fits(monkeypatch):
     """The Gaussian processes of `bayes` are fitted in few steps: the contract holds whatever they say."""
-    monkeypatch.setattr(loss_model, "FIT_STEPS", 10)
+    monkeypatch.setattr(loss_model, "FIT_STEPS", 5)
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ def test_a_paused_candidate_is_promoted_when_its_chance_grows(tmp_path, workers,
     assert {row.hash: row.loss for row in done.itertuples()} == final
 
 
-def test_what_is_lost_is_said(tmp_path, workers):
+def test_what_is_lost_is_said(pages, tmp_path, workers):
     from flashnas.report import write_report
 
     workers(2)

@@ -1,6 +1,7 @@
 """A budget that is kept: the certified bound in the search, finalists as measured, and --strict."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -27,16 +28,17 @@ def as_measured(model, architecture, factor):
     return {name: factor * estimate.metric(name) for name in ("ttft_ms", "tpot_ms", "latency_ms")}
 
 
-@pytest.fixture
-def validated(copied_tiny_table):
-    table = LatencyTable.load(copied_tiny_table)
+@pytest.fixture(scope="module")
+def validated(profiled_tiny_table, tmp_path_factory):
+    folder = shutil.copytree(profiled_tiny_table, tmp_path_factory.mktemp("validated") / profiled_tiny_table.name)
+    table = LatencyTable.load(folder)
     model = LatencyModel(table, CHAT)
     store(validate(table, TINY, CHAT, lambda a: as_measured(model, a, EXCEEDED), count=19), TINY, CHAT, seed=0,
           calibrate=False)
-    return copied_tiny_table
+    return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def budget_ms(validated):
     model = LatencyModel(LatencyTable.load(validated), CHAT)
     return model.estimate(TINY.build(TINY.pure_models()[0][1][:6], 96)).latency_ms
@@ -60,7 +62,7 @@ def command(validated, small_corpus, quick_recipe, budget_ms, tmp_path):
     def build(*more):
         return ["search", "--space", "tiny", "--table", str(validated), "--workload", "chat", "--budget-ms",
                 str(budget_ms), "--recipe", str(quick_recipe), "--data", str(small_corpus), "--trials", "3",
-                "--no-baselines", "--workers", "1", "--out", str(tmp_path / "run"), *more]
+                "--no-baselines", "--workers", "1", "--rank-by", "short", "--out", str(tmp_path / "run"), *more]
     return build
 
 

@@ -1,5 +1,6 @@
 """Searches whose trainings pause: the same scores, the same trajectory however it is run, and tokens that add up."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from flashnas.runs.folder import RunFolder
 from flashnas.runs.run import RecordedRun
 from flashnas.search.pareto import non_dominated
 from flashnas.study.config import SearchConfig
+from flashnas.study.plan import plan
 from flashnas.study.prepare import prepare
 from flashnas.study.rungs import rungs_of
 from flashnas.training.recipe import Recipe
@@ -217,6 +219,7 @@ def test_auto_without_a_late_point_is_one_line(recipe):
                  curves=curves(30, 3))
 
 
+@pytest.mark.slow  # it prepares the shipped corpus, as a first search does
 @pytest.mark.skipif(os.environ.get("FLASHNAS_OFFLINE") == "1", reason="reads the shipped corpus")
 def test_the_command_refuses_a_rung_that_the_shipped_bench_shows_to_be_early(tmp_path, capsys):
     words = ["search", "--no-measure", "--rungs", "65536,131072", "--out", str(tmp_path / "run")]
@@ -247,12 +250,10 @@ def test_the_command_line_turns_the_rungs_and_seeds_of_a_file_off(tmp_path):
     assert off.question() == SearchConfig().question()
 
 
-def test_with_rungs_the_front_has_three_seeds_unless_asked_otherwise(command, tmp_path, capsys):
-    words = command(tmp_path / "run")
-    del words[words.index("--seeds"):words.index("--seeds") + 2]
-    for more, expected in (([], 3), (["--seeds", "2"], 2), (["--rungs", "none"], 1)):
-        assert main([*words, *more, "--dry-run", "--json"]) == 0
-        found = json.loads(capsys.readouterr().out)
-        assert (found["seeds"], found["seed_tokens"], found["seeds_why"]) == (expected, (expected - 1) * WHOLE, "")
-    assert main([*words, "--dry-run"]) == 0
-    assert "seeds      3 for each network of the front\n" in capsys.readouterr().out
+def test_with_rungs_the_front_has_three_seeds_unless_asked_otherwise(recipe, small_corpus):
+    asked = SearchConfig(space="tiny", table="h100_sxm", workload="chat", recipe=str(recipe), data=str(small_corpus),
+                         trials=8, baselines=False, measure=False, rungs=RUNGS)
+    for changes, expected in (({}, 3), ({"seeds": 2}, 2), ({"rungs": ()}, 1)):
+        found = plan(dataclasses.replace(asked, **changes), timed=False)
+        assert (found.seeds, found.seed_tokens, found.seeds_why) == (expected, (expected - 1) * WHOLE, "")
+    assert "seeds      3 for each network of the front\n" in str(plan(asked, timed=False))

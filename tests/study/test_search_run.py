@@ -117,7 +117,7 @@ def test_sigterm_ends_a_search_as_ctrl_c_does(command, tmp_path):
 def test_failed_candidates_are_recorded_with_their_reason(command, tmp_path, capsys, quick_recipe):
     wild = tmp_path / "wild.yaml"
     wild.write_text(quick_recipe.read_text().replace("adamw_lr: 0.003", "adamw_lr: 1.0e+30"))
-    assert main(command(tmp_path / "run", "--recipe", str(wild), "--no-baselines")) == 2
+    assert main(command(tmp_path / "run", "--recipe", str(wild), "--no-baselines", "--rank-by", "short")) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "no candidate could be trained; reasons:" in error
     trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")

@@ -111,6 +111,7 @@ def command(small_corpus, quick_recipe):
     def build(out, *more):
         return ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--recipe", str(quick_recipe),
                 "--data", str(small_corpus), "--trials", "4", "--no-baselines", "--workers", "1", "--no-measure",
+                "--rank-by", "short",
                 "--out", str(out), *more]
     return build
 
@@ -181,6 +182,7 @@ def test_a_mean_that_an_earlier_run_knows_is_trained_under_the_other_seeds_only(
             assert trial.bits_per_byte == pytest.approx(whole[trial.hash].bits_per_byte)
 
 
+@pytest.mark.slow  # every network is trained on three tasks under two seeds
 def test_tokens_of_tasks_count_under_every_seed(command, quick_recipe, tmp_path, capsys):
     recipe = tmp_path / "tasks.yaml"
     recipe.write_text(quick_recipe.read_text() + "tasks: {steps: 2, batch_tokens: 192, test_sequences: 4}\n")
