@@ -63,7 +63,7 @@ def test_a_worker_says_once_what_does_not_suit_it_and_goes_on(url, capsys):
         queue.put(order(2, evaluator="m:f"))
         queue.put(order(3, gpu=True))
         queue.put(order(4, gpu=True))
-        assert main(["worker", "--storage", url, "--workers", "1", "--idle-timeout", "2"]) == 0
+        assert main(["worker", "--storage", url, "--workers", "1", "--idle-timeout", "1"]) == 0
         assert {row.state for row in queue.read("r", "1234").values()} == {"waiting"}
     said = [line.partition(" needs ")[2] for line in capsys.readouterr().err.splitlines() if " needs " in line]
     left = "it is left to other workers"

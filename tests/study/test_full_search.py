@@ -92,7 +92,7 @@ def test_what_a_search_by_full_loss_leaves(whole):
     assert answer == run.entry("answer")
     assert answer["trained"]
     assert answer["recommended"] in {entry["hash"] for entry in summary["front"]}
-    assert (answer["to_change"] != {}) is read
+    assert answer["to_change"] != {}
     points = [[row.full_loss + row.full_loss_sd, row.latency_ms] for row in frame.itertuples()]
     best = {key for key, keep in zip(frame["hash"], non_dominated(points), strict=True) if keep}
     assert best <= {entry["hash"] for entry in summary["front"]}
