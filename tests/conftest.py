@@ -1,6 +1,7 @@
 """Shared fixtures: a cache of its own, a small corpus, a quick recipe, a CPU table measured for the tiny space, and run
 folders."""
 
+import importlib
 import multiprocessing
 import os
 import random
@@ -16,6 +17,8 @@ from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import Trial
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+REPORT = importlib.import_module("flashnas.report")   # the module; `flashnas.report` is a function
+WRITE_REPORT = REPORT.write_report
 
 RECIPE = """\
 width_factor: 1
@@ -50,6 +53,30 @@ def forked_workers():
     with pytest.MonkeyPatch.context() as patch:
         forks.fork_workers(patch)
         yield
+
+
+PAGELESS = {"api", "cli", "executors", "reuse", "runs", "search", "study"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pages(request):
+    """In these rooms a search, `flashnas report` and `flashnas pareto` write no report.html and no pictures, which
+    take longer than a search of few networks. A test that reads them uses `pages`; tests/report holds what is in them.
+    """
+    def named(source):
+        path = (source if isinstance(source, RecordedRun) else RecordedRun.load(source)).path
+        return path / "report.html", path / "pareto.png"
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.relative_to(Path(__file__).parent).parts[0] in PAGELESS:
+            patch.setattr(REPORT, "write_report", named)
+        yield
+
+
+@pytest.fixture
+def pages(monkeypatch):
+    """Searches write their report, as they do for a user."""
+    monkeypatch.setattr(REPORT, "write_report", WRITE_REPORT)
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,6 @@ def example(request):
     return request.param
 
 
-def test_every_example_is_listed_here():
-    assert [path.name for path in EXAMPLES] == sorted(GROUPS)
-
-
 def test_an_example_is_one_folder_and_one_registration_line(example):
     """Besides its tests, readme and packaging, and one file of data or a script that a user would run."""
     points = entry_points(example)

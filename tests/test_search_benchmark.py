@@ -28,17 +28,6 @@ def test_each_row_is_found_again_by_its_parameters(rows):
         assert space.mutate(row, rng) != row
 
 
-def test_the_true_front_is_reached_by_training_all_rows(rows):
-    inside = [row for row in rows.space.enumerate() if rows.latency_of(row)[0] is not None]
-    meter = Meter(rows, 0, len(inside))
-    for row in inside:
-        meter.train(row)
-    volumes = meter.volumes()
-    assert volumes == sorted(volumes)
-    assert volumes[-1] == pytest.approx(rows.best_volume())
-    assert volumes[0] < volumes[-1]
-
-
 def test_a_paused_training_costs_what_is_left_of_it(rows):
     meter = Meter(rows, 0, 2)
     first, second, third = list(rows.space.enumerate())[:3]

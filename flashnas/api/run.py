@@ -92,7 +92,7 @@ class Run(study_run.RecordedRun):
         if path is None:
             from flashnas.report import write_report
 
-            return write_report(self.path)[0]
+            return write_report(self)[0]
         from flashnas.report.html import render_html
 
         target = Path(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from flashnas.base.errors import TableError
+from flashnas.base.files import disk_errors
 from flashnas.base.foreign import MAX_JOURNAL_MB, read_bytes, read_parquet
 from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.shipped import shipped_names
@@ -57,10 +60,11 @@ class LatencyTable:
         if isinstance(source, LatencyTable):
             return source
         path = _find(str(source))
-        device = Device.load(path / "device.yaml")
-        meta = load_meta(path, device)
-        return cls(path, device, meta, {kind: _load_rows(path, kind, entry) for kind,
-                                        entry in meta["kinds"].items()})
+        with disk_errors(f"{path}: cannot be read", TableError):
+            state = tuple(sorted((file.name, (stat := file.stat()).st_size, stat.st_mtime_ns, stat.st_ino)
+                                 for file in path.iterdir()))
+        device, meta, frames = _read(path.absolute(), path, state)
+        return cls(path, device, copy.deepcopy(meta), {kind: frame.copy() for kind, frame in frames.items()})
 
     @property
     def name(self) -> str:
@@ -151,6 +155,14 @@ class LatencyTable:
         if self.calibration:
             lines += ["", f"calibration: {self.calibration}"]
         return "\n".join(lines)
+
+
+@functools.lru_cache(maxsize=8)
+def _read(_: Path, path: Path, __: tuple[Any, ...]) -> tuple[Device, dict[str, Any], dict[str, pd.DataFrame]]:
+    """Facts, meta.yaml and rows of a folder, which are read again when one of its files has changed."""
+    device = Device.load(path / "device.yaml")
+    meta = load_meta(path, device)
+    return device, meta, {kind: _load_rows(path, kind, entry) for kind, entry in meta["kinds"].items()}
 
 
 def _find(source: str) -> Path:

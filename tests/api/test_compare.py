@@ -9,7 +9,6 @@ from matplotlib.image import imread
 
 import flashnas as fn
 from flashnas.cli.main import main
-from flashnas.report.comparison import differences
 
 
 @pytest.fixture
@@ -69,21 +68,8 @@ def test_the_picture_is_a_page_that_escapes_names(two, tmp_path):
     assert page.count("Pareto") == 0 or "few" in page
 
 
-def test_losses_that_do_not_compare_are_a_warning(two):
-    text = yaml.safe_load((two[1] / "run.yaml").read_text())
-    (two[1] / "run.yaml").write_text(yaml.safe_dump({**text, "question": {**text["question"], "seed": 7}}))
-    warning, = fn.compare(two).warnings
-    assert warning.endswith(f"seed is 0 in {two[0]} and 7 in {two[1]}")
-
-
 def test_runs_without_objectives_in_common_are_refused(two):
     text = yaml.safe_load((two[1] / "run.yaml").read_text())
     (two[1] / "run.yaml").write_text(yaml.safe_dump({**text, "objectives": ["loss", "memory_gb"]}))
     with pytest.raises(fn.FlashnasError, match=r"two objectives in common; got loss,latency_ms in .* and loss,m"):
         fn.compare(two)
-
-
-def test_differences_have_names_with_dots():
-    assert differences([{"a": {"b": 1, "c": 2}, "d": None, "e": 0}, {"a": {"b": 1, "c": 3}, "d": {"name": "cpu"},
-                                                                     "e": 0}]) == {
-        "a.c": [2, 3], "d": [None, "cpu"]}

@@ -58,8 +58,9 @@ def test_a_view_has_the_finished_trials_with_names_and_notes(searched, tmp_path)
 
 
 @pytest.mark.slow  # a process, which looks at the run every five seconds
-def test_the_server_shows_and_changes_nothing(searched, tmp_path):
+def test_the_server_shows_and_changes_nothing(pages, searched, tmp_path):
     folder = shutil.copytree(searched, tmp_path / "run")
+    fn.report(folder)
     before = files(folder)
     child = subprocess.Popen([sys.executable, "-m", "flashnas", "dashboard", str(folder), "--port", "0"],
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

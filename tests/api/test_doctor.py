@@ -43,10 +43,3 @@ def test_a_wrong_operator_ends_with_exit_code_1(monkeypatch: pytest.MonkeyPatch,
     assert "self-test: 0 of 1 passed" in out
     assert "d by fla 0.6.0 in bfloat16, wrong: forward: the output is off by 5.0e-01; 3e-02 is allowed" in out
     assert Examined({}, [], [], [refused]).healthy
-
-
-def test_json_without_the_test(capsys: pytest.CaptureFixture) -> None:
-    assert main(["doctor", "--no-test", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["tests"] == []
-    assert {choice["operator"] for choice in found["choices"]} == set(fn.list_names("operators"))

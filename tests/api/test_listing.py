@@ -37,11 +37,6 @@ def test_the_command_prints_the_same(capsys):
     assert "chat            batch 1, 512 tokens in, 256 out" in capsys.readouterr().out.splitlines()
 
 
-def test_list_alone_prints_its_kinds(capsys):
-    assert main(["list"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(KINDS)
-
-
 def test_a_space_a_recipe_and_the_options_of_every_operator_are_shown(capsys, tmp_path):
     for kind, name, load in (("spaces", "tiny", load_space), ("recipes", "cpu", Recipe.load)):
         assert main(["list", kind, "--show", name]) == 0

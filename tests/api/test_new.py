@@ -60,10 +60,3 @@ def test_a_wrong_name_is_one_line(kind, name, words, tmp_path):
     with pytest.raises(ConfigError, match=words):
         new(kind, name, out=tmp_path / "package")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_folder_that_holds_something_stays_as_it_is(tmp_path):
-    (tmp_path / "mine").write_text("text")
-    with pytest.raises(ConfigError, match="not empty"):
-        new("task", "mine", out=tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

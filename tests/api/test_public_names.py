@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 import flashnas as fn
+from flashnas.profiling.device_timing import Effort
+from flashnas.testing.self_test import LayerTest
 
 NAMES = [name for name in fn.__all__ if name != "__version__"]
 FUNCTIONS = [name for name in NAMES if inspect.isfunction(getattr(fn, name))]
@@ -64,6 +66,11 @@ def test_every_name_is_documented(name):
 def test_the_example_runs(name, searched, small_corpus, profiled_tiny_table, tmp_path, monkeypatch):
     """In a folder with `my_run`, `my_texts` and `my_table`, which the examples name."""
     monkeypatch.chdir(tmp_path)
+    for limit, count in (("least", 2), ("most", 3)):
+        monkeypatch.setitem(Effort.__init__.__kwdefaults__, limit, count)
+    if name == "doctor":  # test_doctor.py runs it
+        passed = LayerTest(operator="f", backend="torch", dtype="float32", status="passed")
+        monkeypatch.setattr("flashnas.testing.self_test.self_test", lambda kinds, device, tell: [passed])
     doc = inspect.getdoc(getattr(fn, name)) or ""
     for folder, source in (("my_run", searched), ("my_texts", small_corpus), ("my_table",
                                                                               profiled_tiny_table)):

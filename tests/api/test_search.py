@@ -6,10 +6,8 @@ import pytest
 
 import flashnas as fn
 from flashnas.api.search import plan
-from flashnas.base.errors import ConfigError
 from flashnas.cli.main import main
 from flashnas.search import ALGORITHMS
-from flashnas.study.config import SearchConfig
 
 
 def by_size(architecture):
@@ -33,33 +31,6 @@ def test_objects_stand_in_for_names(tmp_path):
         objects.plot("curve")
 
 
-def test_a_recipe_object_trains(tmp_path, small_corpus, quick_recipe):
-    run = fn.search(space="tiny", workload="chat", recipe=fn.Recipe.load(quick_recipe), data=small_corpus,
-                    trials=1,
-                    baselines=False, workers=1, measure=False, out=tmp_path / "run")
-    assert run.trials["loss"].between(0, 100).all()
-
-
-def test_without_a_table_the_evaluator_gives_the_metrics(tmp_path):
-    run = fn.search(space="tiny", table=None, trials=2, baselines=False, workers=1, out=tmp_path / "run",
-                    measure=False,
-                    evaluator=lambda architecture: {"loss": 1.0, "latency_ms": architecture.params / 1e6})
-    assert run.trials["latency_ms"].gt(0).all()
-
-
-@pytest.mark.parametrize(("options", "words"), [
-    ({"trials": -1}, r"^search\.trials must be at least 0; got -1$"),
-    ({"trails": 3}, r"^search has no option 'trails' \(did you mean 'trials'\?\)"),
-    ({"space": 3}, r"^search\.space must be text; got 3$"),
-    ({"budgets": {"latency": 3}}, r"^search\.budgets\.latency is not one of latency_ms, .*did you mean 'latency_ms'"),
-    ({"sampler": "tpee"}, r"^search\.sampler must be one of .*did you mean 'tpe'"),
-    ({"objectives": ["loss"]}, r"^search\.objectives must be 2 to 4 names"),
-])
-def test_a_wrong_keyword_is_one_line_in_the_words_of_python(options, words):
-    with pytest.raises(ConfigError, match=words):
-        fn.search(**options)
-
-
 def test_a_dry_run_trains_and_writes_nothing(tmp_path, small_corpus, quick_recipe, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["search", "--space", "tiny", "--workload", "chat", "--recipe", str(quick_recipe), "--data",
@@ -76,12 +47,3 @@ def test_a_dry_run_trains_and_writes_nothing(tmp_path, small_corpus, quick_recip
     (tmp_path / "file").write_text("mine")
     assert main([*words, "--out", "file"]) == 2
     assert capsys.readouterr().err == "flashnas search: --out file: is a file; choose another folder\n"
-
-
-def test_every_option_of_a_search_can_stand_in_a_file(tmp_path):
-    path = tmp_path / "search.yaml"
-    path.write_text("space: tiny\nbudget_ms: 3\nobjectives: [loss, params]\nsampler_options: {population:"
-                    " 4}\n")
-    config = SearchConfig.load(path, {})
-    assert config == SearchConfig(space="tiny", budgets={"latency_ms": 3}, objectives=("loss", "params"),
-                                  sampler_options={"population": 4})

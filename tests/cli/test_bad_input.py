@@ -12,7 +12,6 @@ import errno
 import json
 import os
 import random
-import re
 import select
 import shutil
 import signal
@@ -176,12 +175,6 @@ def apart(own_surroundings) -> Iterator[Apart]:
 # -- the table -----------------------------------------------------------------------------------------------
 
 
-def test_no_two_cases_share_a_name():
-    names = [case.id for case in CASES]
-    assert [name for name in set(names) if names.count(name) > 1] == []
-    assert len(names) >= 160
-
-
 @pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
 def test_what_the_user_got_wrong_is_one_line(case: Case, prepared, apart, tmp_path, capfd, monkeypatch):
     here = tmp_path / "here"
@@ -247,29 +240,6 @@ def test_a_place_that_cannot_be_written_is_named_at_once(right, error, prepared,
     assert "free room" not in err
 
 
-@pytest.mark.parametrize("words", [
-    ["--space", "tiny"],
-    ["--space", "{tmp}/narrow.yaml", "--table", "{table}", "--workload", CHAT, "--recipe",
-     "{tmp}/quarter.yaml"],
-], ids=["tiny", "own"])
-def test_a_space_trains_with_its_recipe_or_is_refused_before_training(words, prepared, tmp_path, capfd):
-    """The width factor of the recipe against the heads of the space (D1)."""
-    (tmp_path / "quarter.yaml").write_text(yaml.safe_dump({**RECIPE, "width_factor": 4}))
-    (tmp_path / "narrow.yaml").write_text(yaml.safe_dump({**SPACE, "widths": [32]}))
-    paths = {**prepared, "tmp": tmp_path}
-    code, _, err = ends_well([filled(word, paths) for word in (
-        "search", "--workload", "chat", "--data", "{corpus}", "--trials", "2", "--tokens", "1024",
-        "--no-baselines",
-        "--workers", "1", "--no-measure", "--out", "{tmp}/out", *words)], capfd)
-    if code == 0:
-        states = pd.read_parquet(tmp_path / "out" / "trials.parquet")["state"].tolist()
-        assert "failed" not in states
-    else:
-        assert code == 2
-        assert err.count("\n") == 1, err
-        assert not (tmp_path / "out" / "trials.parquet").exists()
-
-
 def test_a_renamed_run_is_continued_without_training_again(prepared, tmp_path, capfd):
     """The run is what the folder holds, not what it is called (D2)."""
     moved = shutil.copytree(prepared["run"], tmp_path / "moved")
@@ -281,28 +251,3 @@ def test_a_renamed_run_is_continued_without_training_again(prepared, tmp_path, c
     assert after["train_seconds"].tolist() == before["train_seconds"].tolist()
     trained = b'"op_code":4,'  # Optuna writes a line of its own whenever a study is opened
     assert (moved / "study.journal").read_bytes().count(trained) == journal.count(trained) > 0
-
-
-@pytest.mark.parametrize("kept", [0.0, 0.5], ids=["all", "half"])
-def test_a_journal_that_lost_trainings_is_not_passed_over_in_silence(kept, prepared, tmp_path, capfd):
-    """It may be refused, or trained again with a word about it (D2)."""
-    run = shutil.copytree(prepared["run"], tmp_path / "run")
-    lines = (run / "study.journal").read_text().splitlines(keepends=True)
-    (run / "study.journal").write_text("".join(lines[:int(kept * len(lines))]))
-    code, _, err = ends_well([filled(word, prepared) for word in search("--resume", out=str(run))], capfd)
-    assert code in (0, 2)
-    assert "study.journal" in err
-    assert "Traceback" not in err
-
-
-def test_continuing_a_finished_run_says_that_it_is_finished(prepared, tmp_path, capfd):
-    """Baselines count once, and nothing is left to do (D9)."""
-    run = shutil.copytree(prepared["run"], tmp_path / "run")
-    code, _, err = ends_well([filled(word, prepared) for word in search("--resume", out=str(run))], capfd)
-    assert code == 0
-    assert "unknown" not in err
-    lines = [line for line in err.splitlines() if line.startswith("[")]
-    assert lines
-    assert lines[-1].startswith("[100 %]"), err
-    done, total = re.search(r"(\d+) of (\d+) networks trained", lines[-1]).groups()
-    assert done == total, err

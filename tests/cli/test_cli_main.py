@@ -12,7 +12,7 @@ from flashnas.api.output import Figures
 from flashnas.base.hints import duration
 from flashnas.cli.command import COMMANDS
 from flashnas.cli.main import main
-from flashnas.cli.progress import CountProgress, SearchProgress
+from flashnas.cli.progress import SearchProgress
 from flashnas.runs.snapshot import Snapshot
 
 ESTIMATE = "flashnas.api.estimate.estimate"
@@ -38,14 +38,6 @@ def test_what_the_user_got_wrong_is_one_line_and_exit_code_2(words, expected, ca
     assert expected in err
     assert err.count("\n") == 1
     assert err.startswith("flashnas")
-
-
-def test_a_full_disk_is_one_line(capsys, monkeypatch):
-    def full(_):
-        raise OSError(errno.ENOSPC, "No space left on device", "run/trials.parquet")
-    monkeypatch.setattr(ESTIMATE, full)
-    assert main(["estimate", "1024: d"]) == 2
-    assert capsys.readouterr().err == ("flashnas estimate: No space left on device: run/trials.parquet\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
@@ -179,15 +171,3 @@ def test_the_progress_line_says_what_is_known():
         " 6 trainings under further seeds left | 1 min 01 s gone, 2 min 10 s left")
     assert [duration(s) for s in (5, 65, 3900)] == ["5 s", "1 min 05 s", "1 h 05 min"]
     assert [duration(s, 1) for s in (5, 59.96, 8.24)] == ["5.0 s", "1 min 00 s", "8.2 s"]
-
-
-def test_counts_are_shown_with_the_time_left(capsys, monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    with CountProgress(sys.stderr, "models timed") as progress:
-        for done in range(4):
-            progress.update(done, 3)
-            now[0] += 20
-    assert capsys.readouterr().err.splitlines() == [
-        "[0/3] models timed | 0 s gone", "[1/3] models timed | 20 s gone, 40 s left",
-        "[2/3] models timed | 40 s gone, 20 s left", "[3/3] models timed | 1 min 00 s gone, 0 s left"]

@@ -61,38 +61,3 @@ def test_a_broken_off_grid_trains_only_what_is_missing(trained, command, tmp_pat
     after = read_table(out / "trainings.jsonl", GridTraining).set_index(KEY).sort_index()
     assert after["loss"].tolist() == before["loss"].tolist()
     assert (out / "trainings.jsonl").read_text().startswith("".join(lines[:9]))
-
-
-@pytest.mark.slow
-def test_a_larger_grid_keeps_what_is_there(trained, command, tmp_path, capsys):
-    out = tmp_path / "grid"
-    out.mkdir()
-    (out / "trainings.jsonl").write_text((trained / "trainings.jsonl").read_text())
-    assert main([*command(out), "--depths", "1,2,3,4"]) == 0
-    assert len(read_table(out / "trainings.jsonl", GridTraining)) == 16
-    assert main(["scaling-law", "--results", str(out / "trainings.jsonl"), "--workload", "chat"]) == 0
-    assert capsys.readouterr().out.count("16 trainings of blocks") == 2
-
-
-@pytest.mark.parametrize(("words", "rule"), [
-    ([], "PATTERN is required to train; or give --results FILE"),
-    (["m2 q"], "scaling_law.pattern 'm2 q' at depth 1 and width 512: operator must be one of"),
-    (["m2 (f"], "scaling_law.pattern 'm2 (f' at depth 1"),
-    (["m2 f", "--depths", "4"], "--depths needs two values or more, since the law has a term for them; got"
-                                " only 4"),
-    (["m2 f", "--depths", "4,4"], "--depths must be different numbers; got 4,4"),
-    (["m2 f", "--depths", "1,2", "--widths", "512,1024", "--tokens", "99"],
-     "--depths times widths times tokens must be at least 5, as many sizes as the law has constants; got 4"),
-    (["m2 f", "--widths", "520,1024"], "at depth 3 and width 520|at depth 1 and width 520"),
-    (["m2 f", "--budget-ms", "0"], "--budget-ms must be above 0; got 0"),
-    (["--results", "nowhere.csv"], "nowhere.csv: cannot be read: No such file or directory"),
-    (["m2 f", "--table", "nowhere"], "nowhere"),
-])
-def test_what_the_user_got_wrong_is_one_line(words, rule, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(["scaling-law", *words]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert any(part in err for part in rule.split("|")), err
-    assert err.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []

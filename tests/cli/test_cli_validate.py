@@ -58,23 +58,6 @@ def test_calibration_is_written_and_used_by_estimate(copied_tiny_table, fixed, c
     assert json.loads(capsys.readouterr().out)["latency_ms"] != before
 
 
-@pytest.mark.parametrize(("more", "words"), [
-    (["-n", "0"], "-n must be at least 1; got 0"),
-    (["-n", "7", "--calibrate"], "-n must be at least 8 with --calibrate; got 7"),
-    (["--calibrate", "--allow-other-stack"], "exclude each other"),
-    (["--runtime", "llama.cpp"], "is of torch; got --runtime llama.cpp; leave it out"),
-    (["--mode", "compiled"], "mode must be one of eager; got 'compiled'"),
-    (["--workload", "decode-1k"], "cannot answer operator"),
-    (["--space", "small"], "cannot answer operator"),
-])
-def test_wrong_options_are_one_line(profiled_tiny_table, capsys, more, words):
-    assert main(command(profiled_tiny_table, *more)) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("flashnas validate: ")
-    assert error.count("\n") == 1
-    assert words in error
-
-
 def test_another_device_or_stack_is_refused_unless_allowed(copied_tiny_table, fixed, capsys, monkeypatch):
     monkeypatch.setattr(Cpu, "label", lambda self: "Other CPU")
     assert main(command(copied_tiny_table, "-n", "2")) == 2
@@ -89,10 +72,3 @@ def test_another_device_or_stack_is_refused_unless_allowed(copied_tiny_table, fi
     capsys.readouterr()
     assert main(command(copied_tiny_table, "-n", "2")) == 2
     assert "but this machine runs torch-1.0-1t-numba-" in capsys.readouterr().err
-
-
-def test_a_table_of_an_absent_device_names_both(capsys):
-    assert main(["validate", "--table", "h100_sxm", "--space", "nemotron_flash", "-n", "2"]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "table h100_sxm is of h100_sxm, but this is" in error

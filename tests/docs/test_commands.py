@@ -113,11 +113,6 @@ def test_the_quick_commands_in_the_documents_run(monkeypatch, capsys):
     assert not failed, "\n".join(failed)
 
 
-def test_the_page_of_commands_has_each_of_them():
-    page = TEXTS["docs/commands.md"]
-    assert not [name for name in COMMANDS if f"flashnas {name} " not in page.replace("\n", " ")]
-
-
 def test_the_install_page_has_the_command_of_every_extra():
     shown = re.findall(r"pip install -e '\.\[([\w-]+)\]'", TEXTS["docs/install.md"])
     assert {*shown} == {*EXTRAS} - {"dev"}

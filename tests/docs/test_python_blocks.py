@@ -8,7 +8,7 @@ import re
 import tomllib
 
 import pytest
-from documents import FENCED, TEXTS, blocks
+from documents import TEXTS, blocks
 from fake_plugins import run_with, write_plugin
 
 import flashnas as fn
@@ -91,10 +91,3 @@ def test_the_operator_of_the_page_keeps_the_contract(tmp_path):
     space = run_with(folder, f"from flashnas.space import load_space;"
                              f" print([spec.kind for spec in load_space({str(tmp_path / 'space.yaml')!r}).mixers])")
     assert space == "['shift', 'd', 'a']"
-
-
-def test_every_block_has_a_language_that_readers_see_highlighted():
-    languages = {"python", "yaml", "toml", "bibtex", "sh", "bash", "text", ""}
-    wrong = [f"{page}: {language}" for page, text in TEXTS.items() for language, _ in FENCED.findall(text)
-             if language not in languages]
-    assert not wrong, "\n".join(wrong)

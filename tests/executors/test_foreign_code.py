@@ -79,32 +79,27 @@ def failure(call, after):
 
 SPACE, SAMPLER = "space test_foreign_code:BrokenWidthFittedGpt2Space", "sampler test_foreign_code:BrokenAgingEvolution"
 SPACE_METHODS = ("sample", "mutate", "encode", "architectures", "decode", "distributions", "baselines")
-SAMPLER_METHODS = ("__init__", "ask", "tell", "_propose", "_learn")
+SAMPLER_METHODS = ("__init__", "ask", "tell", "_propose", "_learn", "start_from")
 
 
-@pytest.mark.parametrize(("method", "after"), [
-    *((method, 0) for method in SPACE_METHODS), *((method, 20 if method == "architectures" else 3)
-                                                  for method in SPACE_METHODS[:4]),
-    ("distributions", 1)])
-def test_a_space_that_raises_is_named_with_its_method(tmp_path, method, after):
+def test_a_space_that_raises_is_named_with_its_method(tmp_path):
     """At its first call, before the search, and later."""
-    space = breaking(WidthFittedGpt2Space, method)()
-    assert f"{SPACE}.{method} raised" in failure(lambda: fn.search(**asked(tmp_path / "run", space=space)), after)
+    later = {"sample": 3, "mutate": 3, "encode": 3, "architectures": 20, "distributions": 1}
+    for method, after in (*((method, 0) for method in SPACE_METHODS), *later.items()):
+        space = breaking(WidthFittedGpt2Space, method)()
+        assert f"{SPACE}.{method} raised" in failure(lambda space=space, out=f"{method}{after}": fn.search(**asked(
+            tmp_path / out, space=space)), after)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-@pytest.mark.parametrize("method", SAMPLER_METHODS)
-def test_a_sampler_that_raises_is_named_with_its_method(tmp_path, method, asynchronous):
-    sampler = breaking(AgingEvolution, method)
-    assert f"{SAMPLER}.{method} raised" in failure(lambda: fn.search(**asked(
-        tmp_path / "run", sampler=sampler, asynchronous=asynchronous)), 0 if method == "__init__" else 1)
-
-
-@pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_sampler_that_cannot_start_from_a_run_is_named(tmp_path, finished, asynchronous):
-    sampler = breaking(AgingEvolution, "start_from")
-    assert f"{SAMPLER}.start_from raised" in failure(lambda: fn.search(**asked(
-        tmp_path / "run", sampler=sampler, start_from=[str(finished.path)], asynchronous=asynchronous)), 0)
+def test_a_sampler_that_raises_is_named_with_its_method(tmp_path, finished, asynchronous):
+    for method in SAMPLER_METHODS:
+        more = {"start_from": [str(finished.path)]} if method == "start_from" else {}
+        sampler = breaking(AgingEvolution, method)
+        line = failure(lambda sampler=sampler, out=method, more=more: fn.search(
+            **asked(tmp_path / out, sampler=sampler, asynchronous=asynchronous, **more)),
+            method not in ("__init__", "start_from"))
+        assert f"{SAMPLER}.{method} raised" in line
 
 
 def test_an_interrupted_asynchronous_search_names_exclude_and_decode(tmp_path):
@@ -131,12 +126,12 @@ def test_what_is_finished_is_kept_and_the_search_goes_on_when_the_space_is_repai
     assert whole.trials["hash"].tolist() == finished.trials["hash"].tolist()
 
 
-@pytest.mark.parametrize("after", [0, 20])
-def test_a_cost_function_that_raises_is_named(tmp_path, finished, after):
-    assert failure(lambda: fn.search(**asked(tmp_path / "run", table=cost)), after).startswith(
-        "cost function test_foreign_code:cost raised ")
-    assert failure(lambda: fn.pareto(finished, table=cost, space=WidthFittedGpt2Space()), after).startswith(
-        "cost function test_foreign_code:cost raised ")
+def test_a_cost_function_that_raises_is_named(tmp_path, finished):
+    for after in (0, 20):
+        assert failure(lambda out=str(after): fn.search(**asked(tmp_path / out, table=cost)), after).startswith(
+            "cost function test_foreign_code:cost raised ")
+        assert failure(lambda: fn.pareto(finished, table=cost, space=WidthFittedGpt2Space()), after).startswith(
+            "cost function test_foreign_code:cost raised ")
 
 
 @pytest.mark.parametrize("method", ["decode", "architectures", "baselines", "features"])

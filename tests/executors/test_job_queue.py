@@ -1,7 +1,6 @@
 """The jobs of a database: who gets which, what stays of them, and who is alive."""
 
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -99,14 +98,6 @@ def test_only_a_database_that_has_answered_before_is_waited_for(tmp_path, monkey
 # -- who is alive --------------------------------------------------------------------------------------------
 
 
-@both
-def test_times_are_those_of_the_database(url):
-    with closing(JobQueue(url, print)) as queue:
-        first, second = (queue._rows(sql.select(NOW))[0][0] for _ in range(2))
-    assert abs(first - time.time()) < 10
-    assert 0 <= second - first < 5
-
-
 def pretend(queue, name, **columns):
     """As if the peer's row had these values, in seconds before now."""
     with queue._engine.begin() as connection:
@@ -174,19 +165,3 @@ def test_jobs_that_nobody_waits_for_are_removed(url):
         pretend(me, "me", since=1000, heartbeat=0)
         me.tidy()
         assert [row.state for row in states(me)] == ["done"]
-
-
-@on_sqlite
-def test_a_peer_waits_for_a_database_that_goes_away_as_it_arrives(url, monkeypatch):
-    monkeypatch.setattr(outage, "FIRST_PAUSE_S", 0.001)
-    notes, beat, tries = [], JobQueue.beat, []
-
-    def away_once(queue):
-        tries.append(1)
-        if len(tries) == 1:
-            raise sql.exc.OperationalError("INSERT", {}, Exception("the server is gone"))
-        beat(queue)
-
-    monkeypatch.setattr(JobQueue, "beat", away_once)
-    with JobQueue(url, notes.append, Peer(name="a")):
-        assert "does not answer" in notes[0]

@@ -14,7 +14,6 @@ import slow_space
 import sqlalchemy as sql
 from database_workers import (
     EVALUATOR,
-    Notes,
     both,
     connected,
     driving,
@@ -26,6 +25,7 @@ from database_workers import (
     working,
 )
 from foreign_space import loss
+from notes import Notes
 from slow_space import NamedGpt2
 
 from flashnas.base.errors import WorkerError
@@ -63,7 +63,7 @@ def test_a_worker_says_once_what_does_not_suit_it_and_goes_on(url, capsys):
         queue.put(order(2, evaluator="m:f"))
         queue.put(order(3, gpu=True))
         queue.put(order(4, gpu=True))
-        assert main(["worker", "--storage", url, "--workers", "1", "--idle-timeout", "2"]) == 0
+        assert main(["worker", "--storage", url, "--workers", "1", "--idle-timeout", "1"]) == 0
         assert {row.state for row in queue.read("r", "1234").values()} == {"waiting"}
     said = [line.partition(" needs ")[2] for line in capsys.readouterr().err.splitlines() if " needs " in line]
     left = "it is left to other workers"
@@ -101,17 +101,6 @@ def test_an_outcome_that_cannot_be_read_is_tried_again(url):
                     worker._write(sql.update(JOBS).values(ended="[" * 100_000))
         damaged = []
         assert losses(executor, {"a": job()}, work) == {"a": 1.0}
-
-
-@both
-def test_a_worker_trains_what_suits_it_beside_jobs_that_do_not(url):
-    """A job for GPUs of another search waits."""
-    jobs = {str(n): job(n) for n in range(2)}
-    with driving(url, "gpus") as queue:
-        queue.put(order(1, run="gpus", gpu=True))
-        with working(url), searching(url) as executor:
-            assert losses(executor, jobs) == {key: pytest.approx(loss(job.architecture)) for key, job in jobs.items()}
-        assert queue.read("gpus", "1")["1"].state == "waiting"
 
 
 @on_sqlite
@@ -208,7 +197,6 @@ def test_a_silent_worker_is_given_up_twice_before_that_is_an_outcome(url):
 
 @on_sqlite
 @pytest.mark.parametrize(("broken", "others", "ends"), [
-    (["a:1:x"], ["b:1:x"], False),
     (["a:1:x"], ["a:2:x"], False),
     (["a:1:x", "a:2:x"], ["b:1:x"], False),
     (["a:1:x"], [], True),                                  # the last one

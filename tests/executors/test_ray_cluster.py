@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import signal
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +10,6 @@ import pandas as pd
 import pool_jobs
 import pytest
 import slow_space
-import yaml
 from fault_driver import alive, none_left, run, start_driver, trajectory, wait_for
 
 from flashnas.data.dataset import prepare_dataset
@@ -111,29 +108,6 @@ def test_a_search_that_is_killed_goes_on_with_the_same_trajectory(cluster, whole
     pd.testing.assert_frame_equal(trajectory(tmp_path / "run"), whole)
 
 
-def test_processes_of_ray_that_are_killed_during_a_search_change_nothing(cluster, whole, calls, tmp_path):
-    """Each candidate at most once: a second death is its outcome."""
-    log, hit = tmp_path / "log", set()
-    driver = start_driver(log, tmp_path / "run", 2, f"ray:{cluster.address}")
-    while driver.is_alive():
-        for notation, pid in slow_space.calls(calls):
-            if len(hit) < 3 and notation not in hit and (parent := parent_of(pid)):
-                hit.add(notation)
-                os.kill(parent, signal.SIGKILL)
-        time.sleep(0.02)
-    searched(driver, log)
-    assert len(hit) == 3
-    pd.testing.assert_frame_equal(trajectory(tmp_path / "run"), whole)
-
-
-def parent_of(pid):
-    """Ray's process above one that evaluates a network; 0 if that has ended."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) if alive(pid) else 0
-    except FileNotFoundError:
-        return 0
-
-
 def test_each_candidate_has_a_gpu_of_its_own(cluster):
     work = Work(function=pool_jobs.act, timeout_s=60, gpu=True)
     with RayExecutor(work, RayOptions(address=cluster.address)) as executor:
@@ -152,13 +126,6 @@ def test_no_more_candidates_run_at_once_than_the_user_says(cluster, tmp_path):
         found = [ended.result["value"] for _, ended in executor.run(jobs)]
         assert executor.workers == 1
     assert found == [1, 2, 3]
-
-
-def test_a_search_says_how_many_run_at_once(cluster, tmp_path):
-    for workers, said in ((1, 1), (None, "as many as the cluster has room for")):
-        out = tmp_path / str(workers)
-        run(out, workers, f"ray:{cluster.address}", trials=1)
-        assert yaml.safe_load((out / "run.yaml").read_text())["host"]["workers"] == said
 
 
 def test_the_text_travels_once_to_each_node(cluster, place, tmp_path, small_corpus, quick_recipe):

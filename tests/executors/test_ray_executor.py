@@ -1,29 +1,23 @@
 """Candidates on a real Ray of two CPUs."""
 
 import os
-import shutil
 import signal
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pool_jobs
 import pytest
 import slow_space
 from foreign_space import Gpt2Space, latency_ms
+from notes import Notes
 
 from flashnas.base.errors import ConfigError
-from flashnas.cli.main import main
-from flashnas.data.dataset import prepare_dataset
 from flashnas.executors import Work
-from flashnas.executors.job import Job, run_job
 from flashnas.executors.ray import RayExecutor, RayOptions
-from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
 from flashnas.study.search import run_search
 from flashnas.testing import check_executor
-from flashnas.training.recipe import Recipe
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -86,42 +80,6 @@ def test_a_lost_task_is_tried_once_more(executor, tmp_path, times):
     assert found["a"] == ({"value": 2} if times == 1 else "machine or worker lost (WorkerCrashedError)")
 
 
-def test_the_text_travels_to_a_machine_that_does_not_have_it(tmp_path, small_corpus, quick_recipe):
-    recipe = Recipe.load(quick_recipe)
-    dataset = prepare_dataset(str(small_corpus), recipe, cache=tmp_path / "driver")
-    space = load_space("tiny")
-    network = space.architectures(space.sample(np.random.default_rng(0)))[0]
-    job = Job(architecture=network, dataset=str(dataset.folder), recipe=recipe.to_dict(), seed=1)
-    here = run_job(job)
-    executor = RayExecutor(Work(function=run_job, timeout_s=300, workers=1, dataset=str(dataset.folder)), RayOptions())
-    import ray
-
-    if ray.is_initialized():
-        ray.shutdown()
-    before = os.environ["FLASHNAS_CACHE"]
-    os.environ["FLASHNAS_CACHE"] = str(tmp_path / "node")  # read by the Ray that is started
-    try:
-        with executor:
-            executor.submit("first", job)
-            assert executor.finished(300)[0][1].kind == "done"
-            assert not (tmp_path / "node").exists()
-            shutil.move(dataset.folder, tmp_path / "gone")
-            found = outcomes(executor, {"a": job})["a"]
-    finally:
-        os.environ["FLASHNAS_CACHE"] = before
-    assert found["loss"] == here["loss"]
-    assert {path.name for path in (tmp_path / "node" / "datasets" / dataset.digest).iterdir()} == {
-        path.name for path in (tmp_path / "gone").iterdir()}
-
-
-class Quiet:
-    def note(self, text):
-        pass
-
-    def update(self, snapshot):
-        pass
-
-
 def test_ray_gives_the_same_trajectory_also_for_an_evaluator_of_this_script(tmp_path):
     def mine(network):
         return slow_space.loss_and_latency(network)
@@ -133,7 +91,7 @@ def test_ray_gives_the_same_trajectory_also_for_an_evaluator_of_this_script(tmp_
                                   ("ray", slow_space.loss_and_latency, {"executor": "ray", "workers": 4}),
                                   ("mine", mine, {"executor": "ray", "workers": 2, "trials": 8})):
         run_search(SearchConfig(**{"table": None, "trials": 12, "cycle_size": 4, "seed": 3, **more}), tmp_path / name,
-                   resume=False, progress=Quiet(), evaluator=evaluator, space=Gpt2Space())
+                   resume=False, progress=Notes(), evaluator=evaluator, space=Gpt2Space())
         found.append(pd.read_parquet(tmp_path / name / "trials.parquet")[columns])
     pd.testing.assert_frame_equal(found[0], found[1])
     pd.testing.assert_frame_equal(found[0], found[2])
@@ -152,7 +110,7 @@ def test_ray_stops_evaluations_at_the_rungs_of_an_evaluator_as_local_workers_do(
                                   ("ray", mine, {"executor": "ray", "workers": 2})):
         config = SearchConfig(**{"table": None, "trials": 16, "cycle_size": 4, "seed": 3, "sampler": "random",
                                  "rungs": (2, 4), "seeds": 2, **more})
-        summary = run_search(config, tmp_path / name, resume=False, progress=Quiet(), evaluator=evaluator,
+        summary = run_search(config, tmp_path / name, resume=False, progress=Notes(), evaluator=evaluator,
                              space=Gpt2Space(), table=latency_ms)
         found.append((pd.read_parquet(tmp_path / name / "trials.parquet")[columns],
                       {key: summary[key] for key in ("trials", "tokens", "tokens_seeds", "tokens_saved")}))
@@ -175,20 +133,3 @@ def test_a_candidate_has_the_cpus_and_gpus_of_all_its_processes():
         sizes({"gpus": 0.5}, processes=2, gpu=True)
     with pytest.raises(ConfigError, match="leave it out where candidates train on GPUs"):
         sizes({"worker_memory_gb": 4}, gpu=True)
-
-
-def test_ray_searches_without_cycles_and_trains_by_two_processes(tmp_path, small_corpus, quick_recipe):
-    """Losses are those of one process on this machine, up to rounding."""
-    recipe = tmp_path / "adamw.yaml"
-    recipe.write_text(quick_recipe.read_text() + "optimizer: adamw\n")
-    words = ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--recipe", str(recipe),
-             "--data", str(small_corpus), "--trials", "2", "--no-baselines", "--no-measure", "--sampler", "random",
-             "--rank-by", "short"]
-    assert main([*words, "--workers", "1", "--executor", "ray", "--processes-per-candidate", "2", "--asynchronous",
-                 "--rungs", "50%", "--rung-chance", "0.001", "--seeds", "1", "--out", str(tmp_path / "two")]) == 0
-    assert main([*words, "--workers", "1", "--out", str(tmp_path / "one")]) == 0
-    two, one = (pd.read_parquet(tmp_path / name / "trials.parquet").set_index("hash") for name in ("two", "one"))
-    both = two[two["loss"].notna()].index.intersection(one.index)  # one that stopped at the rung has no loss
-    assert len(both)
-    assert two.loc[both, "loss"].tolist() == pytest.approx(one.loc[both, "loss"].tolist(), rel=2e-5)
-    assert not (tmp_path / "two" / "checkpoints").exists()

@@ -10,7 +10,8 @@ import fault_driver
 import pandas as pd
 import pytest
 import slow_space
-from database_workers import Notes, both, on_sqlite, start_worker, states, working
+from database_workers import both, on_sqlite, start_worker, states, working
+from notes import Notes
 from slow_space import NamedSpace
 
 from flashnas.base.errors import RunError
@@ -78,16 +79,14 @@ def alone(tmp_path_factory):
     return trajectory(out)
 
 
-@pytest.mark.parametrize("workers", [2, 4])
-def test_local_workers_give_the_same_trajectory(tmp_path, alone, workers):
-    search(tmp_path / "run", workers=workers)
+def test_local_workers_give_the_same_trajectory(tmp_path, alone):
+    search(tmp_path / "run", workers=4)
     pd.testing.assert_frame_equal(trajectory(tmp_path / "run"), alone)
 
 
 @both
-@pytest.mark.parametrize("workers", [1, 2, 4])
-def test_workers_on_a_database_give_the_same_trajectory(tmp_path, alone, url, workers):
-    with working(url, workers):
+def test_workers_on_a_database_give_the_same_trajectory(tmp_path, alone, url):
+    with working(url, 3):
         search(tmp_path / "run", url)
     pd.testing.assert_frame_equal(trajectory(tmp_path / "run"), alone)
     with closing(JobQueue(url, print)) as queue:
@@ -120,15 +119,15 @@ def test_a_search_with_rungs_has_the_trajectory_and_tokens_of_a_local_one(tmp_pa
 
 @pytest.mark.slow
 @on_sqlite
-@pytest.mark.parametrize("shared", [True, False], ids=["shared disk", "disk of its own"])
-def test_trainings_pause_and_go_on_through_a_database(tmp_path, url, small_corpus, quick_recipe, monkeypatch, shared):
+def test_trainings_pause_and_go_on_through_a_database(tmp_path, url, small_corpus, quick_recipe, monkeypatch):
+    """Without a disk that the machines share."""
     recipe = tmp_path / "curve.yaml"
     recipe.write_text(quick_recipe.read_text().replace("curve_points: 2", "curve_points: 4"))
     asked = {"space": "tiny", "recipe": str(recipe), "data": str(small_corpus), "trials": 4, "cycle_size": 4,
              "baselines": False, "bench": False, "workers": 1, "seed": 1, "rungs": ("50%", "75%"), "seeds": 1}
     found = []
     for name, more in (("here", {}), ("there", {"executor": "storage", "storage": url})):
-        if more and not shared:
+        if more:
             monkeypatch.setattr(RunFolder, "checkpoints_of", lambda self, key: tmp_path / "elsewhere" / key)
         with working(url, 2) if more else nullcontext():
             found.append(run_search(SearchConfig(**asked, **more), tmp_path / name, resume=False, progress=Notes(),
@@ -136,7 +135,7 @@ def test_trainings_pause_and_go_on_through_a_database(tmp_path, url, small_corpu
     here, there = (trajectory(tmp_path / name).drop(columns=["tokens_per_s"]) for name in ("here", "there"))
     pd.testing.assert_frame_equal(here, there)
     again = found[1]["tokens_repeated"]
-    assert (again == 0) == shared
+    assert again > 0
     assert found[1]["tokens"] == found[0]["tokens"] + again
 
 
@@ -156,19 +155,6 @@ def test_two_processes_train_each_candidate_of_a_database(tmp_path, url, small_c
         worker.send_signal(signal.SIGTERM)
         _, said = worker.communicate(timeout=60)
     assert "with 2 processes" in said
-    here, there = (trajectory(tmp_path / name).drop(columns=["tokens_per_s"]) for name in ("here", "there"))
-    assert (here["state"] == "complete").sum() == 2
-    pd.testing.assert_frame_equal(here, there)
-
-
-@pytest.mark.slow
-@on_sqlite
-def test_trainings_through_a_database_score_as_here(tmp_path, url, small_corpus, quick_recipe):
-    asked = {"space": "tiny", "recipe": str(quick_recipe), "data": str(small_corpus), "trials": 2, "cycle_size": 2,
-             "baselines": False, "bench": False, "workers": 2, "seed": 1}
-    for name, more in (("here", {}), ("there", {"executor": "storage", "storage": url})):
-        with working(url, 2) if more else nullcontext():
-            run_search(SearchConfig(**asked, **more), tmp_path / name, resume=False, progress=Notes(), table=params_ms)
     here, there = (trajectory(tmp_path / name).drop(columns=["tokens_per_s"]) for name in ("here", "there"))
     assert (here["state"] == "complete").sum() == 2
     pd.testing.assert_frame_equal(here, there)

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from run_builder import BUDGET_MS, finalist_entry, make_trials, write_run
+from run_builder import BUDGET_MS, finalist_entry, make_trials, write_run, write_yaml
 
 from flashnas.runs.answer import Answer, Standing
 from flashnas.runs.trial import Trial
@@ -51,7 +50,7 @@ def write_answered_run(folder: Path, *, trained: bool = True, count: int = 40, *
         entry, standing = finalist_entry(trial), standings[trial.hash]
         entry["figures"] |= {**{name: getattr(trial, name) for name in FIGURES}, "probability_best": standing.best,
                              "full_loss_difference": standing.difference, "full_loss_difference_sd": standing.sd}
-        (folder / "pareto" / f"{number:02d}.yaml").write_text(yaml.safe_dump(entry, sort_keys=False))
+        write_yaml(folder / "pareto" / f"{number:02d}.yaml", entry)
     return folder
 
 

@@ -23,17 +23,6 @@ both = pytest.mark.parametrize("url", ["sqlite", POSTGRES], indirect=True)
 on_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 
 
-class Notes:
-    def __init__(self):
-        self.lines = []
-
-    def note(self, text):
-        self.lines.append(text)
-
-    def update(self, snapshot):
-        pass
-
-
 @contextmanager
 def working(url, count=1, note=print, **more):
     """Workers in threads of this process, until the block ends."""

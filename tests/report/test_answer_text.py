@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -23,9 +24,16 @@ def answered(request, tmp_path_factory) -> RecordedRun:
     return RecordedRun.load(write_answered_run(tmp_path_factory.mktemp("answered") / "demo", trained=request.param))
 
 
-@pytest.fixture
-def built(tmp_path):
-    return lambda **options: RecordedRun.load(write_answered_run(tmp_path / "demo", **options))
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The run, with entries of its answer that are otherwise."""
+    runs = {trained: RecordedRun.load(write_answered_run(tmp_path_factory.mktemp("built") / "demo", trained=trained))
+            for trained in (True, False)}
+
+    def build(*, trained=True, **answered):
+        config = runs[trained].config
+        return dataclasses.replace(runs[trained], config={**config, "answer": {**config["answer"], **answered}})
+    return build
 
 
 def said(run: RecordedRun) -> dict[str, str]:

@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import pytest
 from answered_runs import write_answered_run
-from run_builder import THIN_RUNS, make_trials, only_failed
+from run_builder import THIN_RUNS, only_failed
 
 from flashnas.report import RecordedRun
 from flashnas.report.draw_matplotlib import draw_matplotlib
@@ -78,11 +78,6 @@ def test_both_back_ends_draw_every_mark_where_it_is_and_cut_no_text(pictures):
         named = {trace.name for trace in page.data if trace.showlegend is not False and trace.name}
         assert named == {key.text for key in picture.keys} - {""} == {
             text.get_text() for legend in still.legends for text in legend.get_texts()} | set()
-
-
-def test_long_numbers_beside_an_axis_are_not_cut(build_run):
-    alike = [dataclasses.replace(trial, loss=5 + 1e-6 * trial.number) for trial in make_trials(4)]
-    assert not cut_texts(draw_matplotlib(still_picture(RecordedRun.load(build_run(trials=alike)))))
 
 
 @pytest.mark.parametrize("case", THIN_RUNS)

@@ -54,12 +54,6 @@ def test_forms_of_one_group_are_a_range_and_ffns_are_compared():
     assert (ffn.verdict, str(ffn.better)) == ("one group only", "m2 without FFNs")
 
 
-def test_forms_that_differ_in_direction_depend_on_the_mix():
-    known = [row("a f", 1.0, "g"), row("m2 f", 0.9, "g"), row("m2", 1.1, "g")]
-    line = by_stacks(compared(of("a f", "m2 f"), known, {})[0])["a alone", "m2 alone"]
-    assert (line.verdict, line.better, line.run_verdict) == ("depends on the mix", None, "")
-
-
 @pytest.mark.parametrize(("hybrid", "verdict"), [(2.0, "as published"), (4.0, "not as published"),
                                                  (2.99, "too close to tell"), (None, "")])
 def test_the_run_is_held_against_the_groups(hybrid, verdict):
@@ -87,10 +81,6 @@ def test_the_section_stands_in_the_page_with_its_sources(build_run):
     assert named
     assert named <= kinds
     assert "as published" in section
-
-
-def test_a_run_without_a_front_has_no_section(build_run):
-    assert PUBLISHED.html(RecordedRun.load(build_run(12, finalists=False))) == ""
 
 
 def test_a_front_that_nobody_trained_has_no_line():

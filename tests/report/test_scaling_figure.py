@@ -42,8 +42,3 @@ def test_each_depth_has_a_line_and_the_answer_a_star(found):
     assert len(fitted.x) + len(held.x) == len(found.points)
     assert held.y == pytest.approx(held.x, abs=0.01)
     assert draw_matplotlib(picture).axes[0].get_xscale() == "log"
-
-
-def test_without_a_budget_there_is_no_star(found):
-    sizes = Sizes("m2 f", found, LatencyModel("h100_sxm", "decode-8k"))
-    assert "star" not in points(scaling_picture(found, sizes, "", None, None), 0)

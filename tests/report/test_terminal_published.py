@@ -8,6 +8,7 @@ from flashnas.evidence.agreement import measure, pairs_of
 from flashnas.evidence.trainings import groups_of, read_published
 from flashnas.report.terminal_trust import published_text
 
+GROUPS = {*list(groups_of(read_published()))[:6]}
 NONE = {"pairs": 0, "right": 0, "share": None, "rmse_nats": None, "coverage": None, "groups": []}
 MODELS = dict.fromkeys(("short", "law", "evidence", "full"), NONE)
 FACTS = {"recipe": {"name": "cpu"}, "trainings": 55, "failed": 0, "core_seconds": 60.0, "core_seconds_each": 2.0,
@@ -15,7 +16,7 @@ FACTS = {"recipe": {"name": "cpu"}, "trainings": 55, "failed": 0, "core_seconds"
 
 
 def test_every_wrong_pair_is_named_under_the_network_that_should_be_behind():
-    rows = read_published()
+    rows = [row for row in read_published() if row.group in GROUPS]
     opposed = dataclasses.replace(measure(rows, -np.array([row.nats for row in rows])), facts=FACTS)
     text = published_text(opposed.to_dict())
     for name, places in groups_of(rows).items():

@@ -16,12 +16,6 @@ def test_before_a_study_the_report_names_the_command(build_run):
     assert "of the front are means of 3 trainings" in TRUST.html(RecordedRun.load(build_run(config={"seeds": 3})))
 
 
-def test_the_command_can_be_copied_for_any_folder(build_run, tmp_path):
-    folder = build_run()
-    folder = folder.rename(tmp_path / "my run")
-    assert f"proxy-trust &#39;{folder}&#39;</code>" in TRUST.html(RecordedRun.load(folder))
-
-
 def test_the_verdict_and_its_picture_stand_in_the_report(build_run):
     folder = build_run()
     (folder / "proxy_trust.json").write_text(json.dumps({"verdict": ["7 of 10 <cannot> be told apart", "second"]}))

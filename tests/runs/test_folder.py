@@ -1,6 +1,5 @@
 import contextlib
 import errno
-import json
 import os
 import shutil
 import signal
@@ -106,16 +105,6 @@ def test_an_interrupt_while_the_journal_is_unlocked_stays_an_interrupt(run, monk
     assert set(opened(run, resume=True).database.outcomes) == {"x", "y", "z"}
 
 
-def test_a_renamed_or_copied_folder_continues(run, tmp_path):
-    copy = shutil.copytree(run, tmp_path / "elsewhere" / "copy")
-    assert set(opened(copy, resume=True).database.outcomes) == {"x", "y"}
-    run.rename(tmp_path / "renamed")
-    folder = opened(tmp_path / "renamed", resume=True)
-    assert set(folder.database.outcomes) == {"x", "y"}
-    lines = [json.loads(line) for line in (folder.path / "study.journal").read_text().splitlines()]
-    assert len({line["study_name"] for line in lines if "study_name" in line}) == 1
-
-
 def test_a_line_torn_by_a_kill_is_cut_and_the_rest_kept(run):
     with open(run / "study.journal", "ab") as file:
         file.write(b'{"op_code": 4, "worker')
@@ -172,11 +161,6 @@ def test_a_damaged_run_yaml_is_one_line(run, text, words):
     assert "\n" not in str(caught.value)
 
 
-def test_damaged_trials_are_one_line(run):
-    (run / "trials.parquet").write_bytes(b"PAR1")
-    assert "trials.parquet: damaged, not readable as parquet" in error_of(run)
-
-
 def test_damaged_times_of_finalists_are_one_line(run):
     (run / "measured.json").write_text("[1, 2]")
     with pytest.raises(RunError, match=r"measured\.json: .* must be a mapping; got \[1, 2\]; remove it"):
@@ -193,19 +177,7 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path, changes, resume, words
     assert words in error_of(tmp_path / "run", resume=resume, **changes)
 
 
-def test_the_identity_has_a_hash_of_all_its_fields():
-    assert identity().hash == identity().hash
-    for change in ({"seed": 1}, {"space_hash": "1"}, {"recipe": {"tokens": 1}}, {"budgets": {"latency_ms": 1.0}},
-                   {"objectives": ("recall", "latency_ms")}, {"evaluator": "module:name"}):
-        assert identity(**change).hash != identity().hash
-
-
 # -- the place of a run --------------------------------------------------------------------------------------
-
-
-def test_a_folder_with_other_things_is_refused(tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
-    assert "is not a run folder" in error_of(tmp_path)
 
 
 @pytest.mark.parametrize(("name", "words"), [
@@ -226,12 +198,6 @@ def test_a_place_that_cannot_hold_a_run_is_one_line(tmp_path, name, words):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_a_read_only_place_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(RunError, match="is read-only"):
-        check_out(tmp_path / "run", resume=False)
-
-
 def test_a_place_that_refuses_a_folder_is_one_line():
     with pytest.raises(RunError, match=r"/proc/run: cannot be created|read-only"):  # procfs says ENOENT
         opened(__import__("pathlib").Path("/proc/run"))
@@ -249,10 +215,6 @@ def test_two_processes_cannot_write_one_run(tmp_path):
 
 
 # -- storages ------------------------------------------------------------------------------------------------
-
-
-def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path):
-    assert "storage nonsense://x: cannot be opened" in error_of(tmp_path / "run", storage="nonsense://x")
 
 
 def test_any_optuna_storage_holds_the_study(tmp_path):
@@ -308,15 +270,6 @@ def test_a_crash_while_the_front_is_replaced_leaves_the_old_or_the_new_one(tmp_p
     folder.close()
     opened(tmp_path / "run", resume=True).close()
     assert [e.notation for e in RecordedRun.load(folder.path).front] in (["2048: a f"], ["2048: d f"])
-
-
-def test_the_time_of_a_continued_run_adds_up(run):
-    folder = opened(run, resume=True)
-    folder.write_finished(10.0, {"complete": 2})
-    folder.close()
-    folder = opened(run, resume=True)
-    folder.write_finished(2.5, {"complete": 2})
-    assert yaml.safe_load((run / "run.yaml").read_text())["seconds"] == 12.5
 
 
 def test_a_full_disk_leaves_the_old_trials(run, monkeypatch):

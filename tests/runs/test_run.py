@@ -39,138 +39,95 @@ def test_repeated_networks_count_once(run):
     assert set(run.trained["state"]) == {"complete"}
 
 
-def test_finalists_are_ordered_by_their_number_not_by_their_name(build_run):
-    folder = build_run()
-    (folder / "pareto" / "02.yaml").rename(folder / "pareto" / "100.yaml")
-    assert [f.number for f in RecordedRun.load(folder).front][-1] == 100
-
-
 def test_a_run_that_is_still_going_can_be_read(build_run):
     run = RecordedRun.load(build_run(6, finalists=False, config={"finished": None, "seconds": None, "totals": None}))
     assert run.front == ()
     assert len(run.trials) == 6
 
 
-def test_no_such_folder(tmp_path):
+def test_what_is_no_run_says_why(tmp_path):
     assert "no such folder" in error_of(tmp_path / "nowhere")
-
-
-def test_a_file_is_no_run(tmp_path):
     (tmp_path / "file").write_text("x")
     assert "a run is a folder" in error_of(tmp_path / "file")
-
-
-def test_a_folder_without_run_yaml_is_no_run(tmp_path):
     assert "not a run folder (it has no run.yaml)" in error_of(tmp_path)
 
 
-def test_a_broken_run_yaml_names_its_line(build_run):
-    folder = build_run(3)
-    (folder / "run.yaml").write_text("name: demo\nspace: [1, 2\n")
-    assert "run.yaml:" in error_of(folder)
-
-
-def test_a_damaged_parquet_says_so(build_run):
+def test_a_damaged_file_says_so(build_run):
     folder = build_run(3)
     data = (folder / "trials.parquet").read_bytes()
     (folder / "trials.parquet").write_bytes(data[: len(data) // 2])
     assert "trials.parquet: damaged, not readable as parquet" in error_of(folder)
-
-
-def test_another_parquet_names_the_missing_column(build_run):
-    folder = build_run(3)
     pd.DataFrame({"number": [1], "origin": ["search"]}).to_parquet(folder / "trials.parquet")
     assert "column 'state' is missing" in error_of(folder)
+    (folder / "run.yaml").write_text("name: demo\nspace: [1, 2\n")
+    assert "run.yaml:" in error_of(folder)
 
 
-def test_a_curve_that_is_no_json_names_the_column(build_run):
+def test_a_run_without_trials_says_so(build_run):
     folder = build_run(3)
-    frame = pd.read_parquet(folder / "trials.parquet").assign(curve="[[1, 2")
-    frame.to_parquet(folder / "trials.parquet")
-    assert "damaged: column 'curve'" in error_of(folder)
-
-
-@pytest.mark.parametrize("rows", [0, None])
-def test_a_run_without_trials_says_so(build_run, rows):
-    folder = build_run(3)
-    if rows is None:
-        (folder / "trials.parquet").unlink()
-    else:
-        pd.read_parquet(folder / "trials.parquet").head(rows).to_parquet(folder / "trials.parquet")
+    pd.read_parquet(folder / "trials.parquet").head(0).to_parquet(folder / "trials.parquet")
+    assert "the run holds no trials yet" in error_of(folder)
+    (folder / "trials.parquet").unlink()
     assert "the run holds no trials yet" in error_of(folder)
 
 
-@pytest.mark.parametrize(("change", "expected"), [
-    ({"architecture": None}, "architecture must be a mapping; got None"),
-    ({"architecture": {"hidden": 2048}}, "needs the key 'operators'"),
-    ({"architecture": {"hidden": 2048, "operators": ["dd"]}}, "did you mean 'd'"),
-])
-def test_a_damaged_finalist_names_file_and_rule(build_run, change, expected):
-    folder = build_run()
-    path = folder / "pareto" / "01.yaml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **change}))
-    message = error_of(folder)
-    assert str(path) in message
-    assert expected in message
+def check_damage(folder, name, *cases, read=RecordedRun.load):
+    """Each change of a YAML file is one line with its place, the rule and the value."""
+    path, wrong = folder / name, []
+    data = yaml.safe_load(path.read_text())
+    for change, words in cases:
+        path.write_text(yaml.safe_dump({**data, **change}, sort_keys=False))
+        with pytest.raises(RunError) as caught:
+            read(folder)
+        message = str(caught.value)
+        if f"{path}" not in message or words not in message or "\n" in message:
+            wrong.append(f"{words!r}: {message!r}")
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"budgets": 3}, "budgets must be a mapping or null; got 3"),
-    ({"budgets": {"latency_ms": "fast"}}, "budgets.latency_ms must be a number; got 'fast'"),
-    ({"totals": "x"}, "totals must be a mapping or null; got 'x'"),
-    ({"totals": {"complete": [1]}}, "totals.complete must be a number; got [1]"),
-    ({"proxy": [1]}, "proxy must be a mapping or null; got [1]"),
-    ({"space": 1}, "space must be a mapping or null; got 1"),
-    ({"table": "h100"}, "table must be a mapping or null; got 'h100'"),
-    ({"workload": True}, "workload must be a mapping or null; got True"),
-    ({"host": []}, "host must be a mapping or null; got []"),
-    ({"question": "hi"}, "question must be a mapping or null; got 'hi'"),
-    ({"seconds": "long"}, "seconds must be a number or null; got 'long'"),
-])
-def test_a_damaged_run_yaml_names_line_rule_and_value(build_run, change, words):
-    folder = build_run(3)
-    path = folder / "run.yaml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **change}, sort_keys=False))
-    message = error_of(folder)
-    assert f"{path}:" in message
-    assert words in message
+def test_a_damaged_run_yaml_names_line_rule_and_value(build_run):
+    check_damage(
+        build_run(3), "run.yaml", ({"budgets": 3}, "budgets must be a mapping or null; got 3"),
+        ({"budgets": {"latency_ms": "fast"}}, "budgets.latency_ms must be a number; got 'fast'"),
+        ({"totals": {"complete": [1]}}, "totals.complete must be a number; got [1]"),
+        ({"proxy": [1]}, "proxy must be a mapping or null; got [1]"),
+        ({"space": 1}, "space must be a mapping or null; got 1"),
+        ({"table": "h100"}, "table must be a mapping or null; got 'h100'"),
+        ({"workload": True}, "workload must be a mapping or null; got True"),
+        ({"host": []}, "host must be a mapping or null; got []"),
+        ({"question": "hi"}, "question must be a mapping or null; got 'hi'"),
+        ({"answer": 3}, "answer must be a mapping or null; got 3"),
+        ({"seconds": "long"}, "seconds must be a number or null; got 'long'"))
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"breakdown": 5}, "breakdown must be a list; got 5"),
-    ({"breakdown": [5]}, "breakdown[0] must be a mapping; got 5"),
-    ({"missed": "latency_ms"}, "missed must be a list or null; got 'latency_ms'"),
-    ({"figures": [1]}, "figures must be a mapping; got [1]"),
-    ({"sources": 1.0}, "sources must be a mapping; got 1.0"),
-    ({"origin": "trial 3"}, "origin must be a mapping; got 'trial 3'"),
-    ({"architecture": "2048: a f"}, "architecture must be a mapping; got '2048: a f'"),
-])
-def test_a_damaged_entry_of_the_front_names_line_rule_and_value(build_run, change, words):
-    folder = build_run()
-    path = folder / "pareto" / "01.yaml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **change}))
-    message = error_of(folder)
-    assert f"{path}:" in message
-    assert words in message
+def test_a_damaged_entry_of_the_front_names_line_rule_and_value(build_run):
+    check_damage(
+        build_run(4), "pareto/01.yaml", ({"breakdown": 5}, "breakdown must be a list; got 5"),
+        ({"breakdown": [5]}, "breakdown[0] must be a mapping; got 5"),
+        ({"missed": "latency_ms"}, "missed must be a list or null; got 'latency_ms'"),
+        ({"figures": [1]}, "figures must be a mapping; got [1]"),
+        ({"sources": 1.0}, "sources must be a mapping; got 1.0"),
+        ({"origin": "trial 3"}, "origin must be a mapping; got 'trial 3'"),
+        ({"architecture": "2048: a f"}, "architecture must be a mapping; got '2048: a f'"),
+        ({"architecture": {"hidden": 2048}}, "needs the key 'operators'"),
+        ({"architecture": {"hidden": 2048, "operators": ["dd"]}}, "did you mean 'd'"))
 
 
-@pytest.mark.parametrize(("column", "value", "words"), [
-    ("curve", '[1,"a",[2]]', "[0] must be a list; got 1"),
-    ("curve", '{"a": 1}', "must be a list; got {'a': 1}"),
-    ("curve", "[[1, null]]", "[0][1] must be a number; got None"),
-    ("scores", '{"recall": "high"}', "recall must be a number; got 'high'"),
-    ("scores", "[1]", "must be a mapping; got [1]"),
-    ("genotype", "3", "must be a mapping; got 3"),
-    ("loss", "low", "column 'loss'"),
-    ("number", "first", "column 'number'"),
-])
-def test_damaged_trials_name_the_column_and_the_rule(build_run, column, value, words):
-    folder = build_run(3)
-    frame = pd.read_parquet(folder / "trials.parquet").assign(**{column: value})
-    frame.to_parquet(folder / "trials.parquet")
-    message = error_of(folder)
-    assert f"damaged: column {column!r}" in message
-    assert words in message
+def test_damaged_trials_name_the_column_and_the_rule(build_run):
+    folder, wrong = build_run(3), []
+    sound = pd.read_parquet(folder / "trials.parquet")
+    for column, value, words in (
+            ("curve", "[[1, 2", ""), ("curve", '[1,"a",[2]]', "[0] must be a list; got 1"),
+            ("curve", '{"a": 1}', "must be a list; got {'a': 1}"),
+            ("curve", "[[1, null]]", "[0][1] must be a number; got None"),
+            ("scores", '{"recall": "high"}', "recall must be a number; got 'high'"),
+            ("scores", "[1]", "must be a mapping; got [1]"), ("genotype", "3", "must be a mapping; got 3"),
+            ("loss", "low", "column 'loss'"), ("number", "first", "column 'number'")):
+        sound.assign(**{column: value}).to_parquet(folder / "trials.parquet")
+        message = error_of(folder)
+        if f"damaged: column {column!r}" not in message or words not in message:
+            wrong.append(message)
+    assert not wrong, "\n".join(wrong)
 
 
 def test_failures_are_counted_by_reason(run):
@@ -191,45 +148,17 @@ def test_the_answer_comes_back_as_it_was_written(tmp_path, trained):
     assert list(run.baselines["label"]) == ["pure d", "pure a", "pure m2", "pure m2 without f"]
 
 
-def test_a_run_that_ranks_by_the_short_loss_has_no_answer(run):
-    assert run.answer is None
-    assert run.quality == "loss"
-    assert run.scored is run.trained
-    assert not run.untrained
-
-
-@pytest.mark.parametrize(("change", "words"), [
-    ({"recommended": None}, "answer.recommended must be text; got None"),
-    ({"recommended": "x"}, "answer.recommended must be a network of the front; got 'x'"),
-    ({"min_recall": "low"}, "answer.min_recall must be a number; got 'low'"),
-    ({"standings": 3}, "answer.standings must be a list; got 3"),
-    ({"standings": [3]}, "answer.standings[0] must be a mapping; got 3"),
-    ({"standings": [{"hash": "x"}]}, "answer.standings[0] needs the key 'difference'"),
-    ({"pure": {"label": "x"}}, "answer.pure needs the key 'notation'"),
-    ({"reasons": {"size": "x"}}, "answer.reasons.size must be a number; got 'x'"),
-    ({"trained": 1}, "answer.trained must be true or false; got 1"),
-])
-def test_a_damaged_answer_names_line_rule_and_value(tmp_path, change, words):
-    folder = write_answered_run(tmp_path / "demo")
-    path = folder / "run.yaml"
-    data = yaml.safe_load(path.read_text())
-    path.write_text(yaml.safe_dump({**data, "answer": {**data["answer"], **change}}, sort_keys=False))
-    with pytest.raises(RunError) as caught:
-        RecordedRun.load(folder).answer  # noqa: B018 - raises
-    assert str(path) in str(caught.value)
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_an_answer_of_another_type_stops_the_reading(tmp_path):
-    folder = write_answered_run(tmp_path / "demo")
-    path = folder / "run.yaml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "answer": 3}, sort_keys=False))
-    assert "answer must be a mapping or null; got 3" in error_of(folder)
-
-
-def test_repeats_cost_nothing(run):
-    reused = run.trials[run.trials["state"] == "reused"]
-    assert len(reused) == 2
-    assert reused["tokens"].isna().all()
-    assert run.trials["tokens"].sum() == run.trained["tokens"].sum()
+def test_a_damaged_answer_names_line_rule_and_value(tmp_path):
+    folder = write_answered_run(tmp_path / "demo", count=8)
+    answer = yaml.safe_load((folder / "run.yaml").read_text())["answer"]
+    check_damage(folder, "run.yaml", *(({"answer": {**answer, **change}}, words) for change, words in (
+        ({"recommended": None}, "answer.recommended must be text; got None"),
+        ({"recommended": "x"}, "answer.recommended must be a network of the front; got 'x'"),
+        ({"min_recall": "low"}, "answer.min_recall must be a number; got 'low'"),
+        ({"standings": 3}, "answer.standings must be a list; got 3"),
+        ({"standings": [3]}, "answer.standings[0] must be a mapping; got 3"),
+        ({"standings": [{"hash": "x"}]}, "answer.standings[0] needs the key 'difference'"),
+        ({"pure": {"label": "x"}}, "answer.pure needs the key 'notation'"),
+        ({"reasons": {"size": "x"}}, "answer.reasons.size must be a number; got 'x'"),
+        ({"trained": 1}, "answer.trained must be true or false; got 1"))),
+                 read=lambda folder: RecordedRun.load(folder).answer)

@@ -1,9 +1,7 @@
 """The rules of algorithm 1, by hand: who joins, who leaves, who wins, what is redrawn."""
 
-import pytest
 from bit_space import Bits, BitSpace
 
-from flashnas.base.errors import ConfigError
 from flashnas.search import Evaluation, make_algorithm
 
 
@@ -71,21 +69,6 @@ def test_without_a_population_candidates_stay_random():
     assert len(set(algorithm.ask(4))) == 4
 
 
-def test_offspring_are_within_the_budget():
-    space = BitSpace(10)
-
-    def latency_of(genotype):
-        architecture, latency_ms = space.latency_of(genotype)
-        return (architecture if sum(genotype.bits) <= 3 else None), latency_ms
-
-    algorithm = make(space, latency_of=latency_of, population=8)
-    for _ in range(6):
-        asked = algorithm.ask(8)
-        assert all(sum(g.bits) <= 3 for g in asked)
-        algorithm.tell([complete(g, -sum(g.bits)) for g in asked])
-    assert len({e.genotype for e in algorithm.history}) == 48
-
-
 def test_a_budget_that_random_draws_hardly_ever_meet_is_reached_by_walking():
     space = BitSpace(24)  # one genotype in about 7000 is within the budget
 
@@ -95,23 +78,3 @@ def test_a_budget_that_random_draws_hardly_ever_meet_is_reached_by_walking():
 
     asked = make(space, latency_of=latency_of, population=10).ask(10)
     assert sum(latency_of(g)[0] is not None for g in asked) >= 8
-
-
-def test_a_small_space_is_searched_to_the_end_without_repeats():
-    space = BitSpace(5)
-    algorithm = make(space, population=4, cycle_size=8)
-    seen = []
-    for _ in range(4):
-        asked = algorithm.ask()
-        seen += asked
-        algorithm.tell([complete(g, sum(g.bits)) for g in asked])
-    assert set(seen) == set(space.enumerate())
-    repeated = algorithm.ask()  # nothing new is left
-    assert len(set(repeated)) == 8
-
-
-@pytest.mark.parametrize(("option", "value"), [("population", 0), ("tournament", 0), ("population", 2.5),
-                                               ("tournament", True)])
-def test_options_are_checked(option, value):
-    with pytest.raises(ConfigError, match=f"aging-evolution: {option} must be a whole number of at least 1; got"):
-        make(BitSpace(4), **{option: value})

@@ -3,11 +3,9 @@
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 import torch
 from bit_space import BitSpace
 
-from flashnas.base.errors import ConfigError
 from flashnas.search import Evaluation, loss_model, make_algorithm
 from flashnas.search.bayes import Posterior, _modelled
 from flashnas.search.loss_model import Surrogate
@@ -44,14 +42,6 @@ def test_a_failed_fit_falls_back_to_the_prior(monkeypatch):
     assert not model.fitted
     assert np.corrcoef(mean, LOSSES)[0, 1] > 0.8
     assert (np.diag(covariance) >= 0).all()
-
-
-def test_the_surrogate_leaves_no_trace_in_torch():
-    torch.manual_seed(5)
-    state, threads, dtype = torch.get_rng_state(), torch.get_num_threads(), torch.get_default_dtype()
-    Surrogate(FEATURES, LOSSES, seed=0).predict(FEATURES)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert (torch.get_num_threads(), torch.get_default_dtype()) == (threads, dtype)
 
 
 def test_believing_equals_conditioning_the_process_on_the_mean():
@@ -126,36 +116,3 @@ def test_the_first_candidates_spread_over_latency_and_are_large():
     rng = np.random.default_rng(0)
     random = [latency_of(space.sample(rng))[0].params for _ in range(200)]
     assert np.mean([large[genotype] for genotype in asked]) > np.mean(random) + 1
-
-
-def test_the_pool_is_fresh_distinct_and_within_the_budget():
-    space = BitSpace(10)
-
-    def latency_of(genotype):
-        architecture, latency_ms = space.latency_of(genotype)
-        return (architecture if sum(genotype.bits) <= 5 else None), latency_ms
-
-    algorithm = make(space, latency_of=latency_of)
-    for _ in range(4):
-        asked = algorithm.ask(8)
-        assert all(sum(g.bits) <= 5 for g in asked)
-        algorithm.tell([Evaluation(g, latency_of(g)[0], True, 5.0 - 0.1 * sum(g.bits), latency_of(g)[1])
-                        for g in asked])
-    assert len({e.genotype for e in algorithm.history}) == 32
-
-
-def test_a_small_space_is_searched_to_the_end():
-    space = BitSpace(5)
-    algorithm = make(space)
-    for _ in range(4):
-        algorithm.tell([Evaluation(g, space.latency_of(g)[0], True, float(sum(g.bits)), space.latency_of(g)[1])
-                        for g in algorithm.ask(8)])
-    assert {e.genotype for e in algorithm.history} == set(space.enumerate())
-    assert len(set(algorithm.ask(4))) == 4
-
-
-def test_options_are_checked():
-    with pytest.raises(ConfigError, match="bayes: initial must be a whole number of at least 2; got 1"):
-        make(BitSpace(4), initial=1)
-    with pytest.raises(ConfigError, match="bayes: pool must be a whole number of at least 8; got 4"):
-        make(BitSpace(4), pool=4)

@@ -49,13 +49,6 @@ def test_more_finished_trainings_narrow_the_forecast():
     assert sds == sorted(sds, reverse=True)
 
 
-def test_curves_without_a_point_at_the_pause_teach_nothing():
-    paused, other = [invented(1)[0][:3]], [[(100, 5.0), (256, 4.0)], [(192, 4.2)]]
-    with_others, alone = (forecast(paused, known, 256) for known in ([*invented(9), *other], invented(9)))
-    assert with_others.mean == alone.mean
-    assert with_others.scale == alone.scale
-
-
 def test_probabilities_are_those_of_the_joint_distribution():
     rng = np.random.default_rng(0)
     root = rng.normal(size=(3, 3))
@@ -66,16 +59,6 @@ def test_probabilities_are_those_of_the_joint_distribution():
     np.testing.assert_allclose(found.below_each_other(), (drawn[:, :, None] < drawn[:, None, :]).mean(axis=0)
                                + 0.5 * np.eye(3), atol=0.005)
     np.testing.assert_allclose(np.diag(found.scale) * 5 / 3, found.sd**2)
-
-
-def test_a_shift_of_all_losses_shifts_the_forecast():
-    def shifted(curves):
-        return [[(tokens, loss + 2.0) for tokens, loss in curve] for curve in curves]
-
-    paused = [curve[:2] for curve in invented(4, seed=3)]
-    plain, moved = forecast(paused, invented(20), 256), forecast(shifted(paused), shifted(invented(20)), 256)
-    np.testing.assert_allclose(moved.mean, plain.mean + 2.0)
-    np.testing.assert_allclose(moved.scale, plain.scale, atol=1e-12)
 
 
 def test_ranks_are_meaningful_from_the_first_point_after_which_they_stay_so():

@@ -69,19 +69,6 @@ def test_the_sampler_learns_the_distance_to_a_budget_that_nothing_meets(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_repeats_are_redrawn_until_the_space_is_exhausted(name):
-    space = BitSpace(4)
-    algorithm = make_algorithm(name, space=space, seed=0, latency_of=space.latency_of)
-    seen = []
-    for _ in range(4):
-        asked = algorithm.ask(4)
-        seen += asked
-        algorithm.tell([Evaluation(g, loss=float(sum(g.bits)), latency_ms=1.0) for g in asked])
-    assert len(set(seen)) == 16
-    assert len(set(algorithm.ask(4))) == 4
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_the_first_candidates_are_drawn_from_the_space(name):
     """As aging evolution and random search draw them, and not uniformly over the encoding."""
     space = BitSpace(12)
@@ -105,15 +92,3 @@ def test_options_are_taken(name, option, kind):
     assert isinstance(algorithm.study.sampler, kind)
     with pytest.raises(ConfigError, match=f"{name}: {next(iter(option))} must be a whole number"):
         make_algorithm(name, space=space, seed=0, latency_of=space.latency_of, **dict.fromkeys(option, -1))
-
-
-def test_nothing_is_printed(capsys, recwarn):
-    space = BitSpace(8)
-    for name in NAMES:
-        algorithm = make_algorithm(name, space=space, seed=0, latency_of=space.latency_of)
-        algorithm.tell([Evaluation(g, failed=i % 2 == 0, loss=1.0, latency_ms=1.0)
-                        for i, g in enumerate(algorithm.ask(10))])
-        algorithm.ask(4)
-    captured = capsys.readouterr()
-    assert captured.out == captured.err == ""
-    assert not recwarn.list

@@ -95,18 +95,6 @@ def test_the_most_promising_come_first_in_their_order():
     assert len(set(first)) == 6
 
 
-def test_what_is_not_fresh_is_passed_over():
-    best = [Bits((1,) * LENGTH), Bits((1, 0) * (LENGTH // 2))]
-
-    def narrow(genotype):
-        return (None, 9.0) if genotype == best[0] else flat(genotype)
-
-    space = BitSpace(LENGTH)
-    algorithm = make_algorithm("bayes", space=space, seed=0, latency_of=narrow, initial=4, pool=64)
-    algorithm.use_prior(prior(best=best))
-    assert algorithm.ask(1) == [best[1]]
-
-
 @pytest.mark.parametrize("latency_of", [flat, BitSpace(LENGTH).latency_of], ids=["flat", "latencies"])
 def test_a_prior_that_knows_nothing_changes_nothing(latency_of):
     def nothing(networks):
@@ -114,11 +102,6 @@ def test_a_prior_that_knows_nothing_changes_nothing(latency_of):
 
     known = prior(value_of=nothing, moves_of=nothing)
     assert searched(known, loss=true_loss, latency_of=latency_of) == searched(loss=true_loss, latency_of=latency_of)
-
-
-def test_the_seed_fixes_a_search_with_a_prior():
-    assert searched(prior(), loss=true_loss) == searched(prior(), loss=true_loss)
-    assert searched(prior(), loss=true_loss) != searched(prior(), loss=true_loss, seed=1)
 
 
 @pytest.mark.parametrize("sampler", [name for name in ALGORITHMS if name != "bayes"])

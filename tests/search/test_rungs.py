@@ -75,10 +75,3 @@ def test_chances_bound_the_probability_of_entering_the_front_from_above(seed, ob
     found = front_chances(expected, costs, points)
     assert (found >= np.array(joint)[:, 0] - 0.01).all()
     assert (found <= np.array(joint)[:, 1] + 0.01).all()
-
-
-def test_the_order_of_candidates_and_of_finished_networks_does_not_matter():
-    costs, losses, front = [[3.0], [1.0], [2.0]], [4.0, 4.1, 3.95], [[3.5, 1.0], [3.4, 2.5]]
-    plain, turned = asked(losses, costs, front), asked(losses[::-1], costs[::-1], front[::-1])
-    np.testing.assert_allclose(turned.chances[::-1], plain.chances)
-    assert turned.promoted[::-1].tolist() == plain.promoted.tolist()

@@ -2,10 +2,8 @@
 
 import subprocess
 import sys
-from statistics import median
 from typing import Any
 
-import numpy as np
 import pytest
 
 from flashnas.base.errors import ConfigError
@@ -18,9 +16,9 @@ SETTINGS: dict[str, dict[str, Any]] = {  # options that make tens of candidates 
     "nsga2": {"population": 8},
     "tpe": {"startup": 8},
     "random": {},
-    "bayes": {"initial": 8, "pool": 64},
+    "bayes": {"initial": 8, "pool": 32},
 }
-GOALS = {"two objectives": False, "three objectives": True}
+THREE = ("nsga2", "bayes")   # these are tested with three objectives, and bayes with two in test_history.py
 LEARNS = {"aging-evolution": 25, "bayes": 7}  # must beat random on an easy surface, medians over so many seeds
 
 
@@ -34,7 +32,7 @@ def name(request):
 @pytest.fixture
 def rough_fits(monkeypatch):
     """The Gaussian processes of `bayes` are fitted in few steps: the contract holds whatever they say."""
-    monkeypatch.setattr(loss_model, "FIT_STEPS", 10)
+    monkeypatch.setattr(loss_model, "FIT_STEPS", 5)
 
 
 @pytest.fixture
@@ -43,10 +41,10 @@ def plain(name, rough_fits):
     return World(name, SETTINGS[name])
 
 
-@pytest.fixture(params=GOALS.values(), ids=list(GOALS))
-def world(request, name, rough_fits):
+@pytest.fixture
+def world(name, rough_fits):
     """Loss against latency; or loss, recall and latency, of which only the last is known."""
-    return World(name, SETTINGS[name], three_goals() if request.param else None)
+    return World(name, SETTINGS[name], three_goals() if name in THREE else None)
 
 
 def test_the_settings_name_registered_algorithms_and_their_options():
@@ -80,14 +78,13 @@ def test_contract(plain, check):
     check(plain)
 
 
-@pytest.mark.parametrize("cycles", [1, 3])
-def test_asking_for_fewer_gives_the_first_of_them(plain, cycles):
-    contract.check_prefixes(plain, cycles)
+def test_asking_for_fewer_gives_the_first_of_them(plain):
+    contract.check_prefixes(plain, 2)
 
 
-@pytest.mark.parametrize("latency_known", [True, False])
-def test_a_budget_that_nothing_meets_still_gives_valid_candidates(plain, latency_known):
-    contract.check_impossible_budget(plain, latency_known)
+def test_a_budget_that_nothing_meets_still_gives_valid_candidates(plain):
+    for latency_known in (True, False):
+        contract.check_impossible_budget(plain, latency_known)
 
 
 @pytest.mark.parametrize(("learner", "seeds"), [
@@ -95,19 +92,6 @@ def test_a_budget_that_nothing_meets_still_gives_valid_candidates(plain, latency
     for learner, seeds in LEARNS.items()])
 def test_learning_beats_random(learner, seeds):
     contract.check_beats_random(learner, SETTINGS[learner], seeds)
-
-
-@pytest.mark.slow
-def test_goals_lead_elsewhere_than_the_loss_alone():
-    """With recall among the goals the search finds networks of more recall than without, in the median of seeds."""
-    def mean_recall(seed, goals):
-        world = World("bayes", SETTINGS["bayes"])
-        algorithm = make_algorithm("bayes", space=world.space, seed=seed, latency_of=world.latency_of,
-                                   cycle_size=contract.CYCLE, goals=goals, **SETTINGS["bayes"])
-        return np.mean([-evaluation.values[1] for evaluation in world.run(algorithm, 5)[12:]])
-
-    with_recall, without = (median(mean_recall(seed, goals) for seed in range(3)) for goals in (three_goals(), None))
-    assert with_recall > without
 
 
 # -- the registry --------------------------------------------------------------------------------------------

@@ -165,10 +165,3 @@ def test_what_trainings_changed_is_said(foresight):
     changed = Answered(foresight, [HYBRID], before=Architecture.parse(FAST).notation).answer
     assert (changed.same, changed.before) == (False, Architecture.parse(FAST).notation)
     assert Answered(foresight, [HYBRID]).answer.same
-
-
-def test_an_answer_is_ready_for_json(foresight):
-    import json
-
-    data = Answered(foresight, [FAST, HYBRID, LARGE], [STATES]).answer.to_dict()
-    assert json.loads(json.dumps(data)) == data

@@ -22,11 +22,9 @@ from flashnas.study.evidence import foresight_of
 from flashnas.study.evidence_search import search_by_evidence
 
 PLACES = [
-    ("nemotron_flash", "h100_sxm", "decode-8k"), ("nemotron_flash", "h100_sxm", "prefill-2k"),
-    ("nemotron_flash", "a100_sxm", "decode-1k"), ("layerwise", "h100_sxm", "decode-8k"),
-    ("layerwise", "a100_sxm", "decode-1k"), ("small", "h100_sxm", "chat"), ("small", "a100_sxm", "decode-8k"),
-    ("llama_cpp", "h100_sxm", "chat"), ("nemotron_h", "h100_sxm", "decode-1k"), ("nemotron_h", "a100_sxm", "chat"),
-    ("qwen35", "h100_sxm", "prefill-2k"), ("qwen35", "a100_sxm", "decode-8k"),
+    ("nemotron_flash", "h100_sxm", "decode-8k"), ("nemotron_flash", "a100_sxm", "prefill-2k"),
+    ("layerwise", "a100_sxm", "decode-1k"), ("small", "h100_sxm", "chat"), ("llama_cpp", "h100_sxm", "chat"),
+    ("nemotron_h", "a100_sxm", "decode-1k"), ("qwen35", "h100_sxm", "prefill-2k"),
 ]
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)   # of the way from the fastest to the slowest network, in logarithms
 FIRST, EACH, CANDIDATES = 700, 500, 2700

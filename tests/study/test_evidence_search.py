@@ -73,12 +73,6 @@ def test_the_front_is_not_dominated_and_keeps_the_floor(told, floor):
     assert told.best(floor) == front[-1]
 
 
-def test_evolution_finds_better_networks_than_chance(parts, told):
-    values = ranked(told.mean, told.sd)
-    kept = told.recall >= FLOOR
-    assert values[told.best(FLOOR)] < values[:200][kept[:200]].min()
-
-
 def test_a_floor_that_nothing_reaches_is_left_out():
     told = made_up([-0.2, -0.3], [2.0, 1.9], [1.0, 2.0])
     assert told.front(FLOOR) == told.front(None) == [0, 1]

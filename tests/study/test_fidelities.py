@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from foreign_space import Gpt2Space, latency_ms, loss
+from notes import Notes
 
 from flashnas.base.errors import ConfigError
 from flashnas.report.words import tokens_words
@@ -16,18 +17,6 @@ from flashnas.study.search import run_search
 
 FIDELITIES = (1, 2, 4, 8)
 TRIALS = 20
-
-
-class Silent:
-    def __init__(self):
-        self.all = []
-
-    def note(self, text):
-        """Nobody reads it."""
-
-    def update(self, snapshot):
-        self.last = snapshot
-        self.all.append(snapshot)
 
 
 def evaluator(calls, *, stop_after=None, failing=False):
@@ -48,7 +37,7 @@ def search(out, evaluate, *, sampler="random", rungs=(2, 4), chance=0.05, resume
     options = {"bayes": {"initial": 4}}.get(sampler, {})
     config = SearchConfig(table=None, trials=trials, cycle_size=5, seed=1, sampler=sampler, sampler_options=options,
                           rungs=rungs, rung_chance=chance, **more)
-    progress = Silent()
+    progress = Notes()
     summary = run_search(config, out, resume=resume, progress=progress, evaluator=evaluate, space=Gpt2Space(),
                          table=latency_ms)
     return summary, progress
@@ -74,7 +63,7 @@ def test_stopped_candidates_are_cheap_and_the_front_is_that_of_full_evaluations(
     assert summary["trials"]["stopped"] == progress.last.stopped == (frame["state"] == "stopped").sum() >= 3
     assert progress.last.done + progress.last.stopped == progress.last.total == TRIALS
     assert progress.last.paused == 0
-    assert max(snapshot.paused for snapshot in progress.all) == 5
+    assert max(snapshot.paused for snapshot in progress.snapshots) == 5
     points, every = (part[["loss", "latency_ms"]].to_numpy() for part in (frame[done], full))
     corner = every.max(axis=0) * 1.01
     assert hypervolume(points, corner) >= 0.99 * hypervolume(every, corner)
@@ -199,5 +188,5 @@ def test_wrong_fidelities_are_one_line(tmp_path, fidelities, rungs, rule):
 
 def test_rungs_need_metrics_before_the_evaluation(tmp_path):
     with pytest.raises(ConfigError, match=r"^search\.rungs needs metrics before the evaluation: give table=FUNCTION"):
-        run_search(SearchConfig(table=None, rungs=(2,)), tmp_path / "run", resume=False, progress=Silent(),
+        run_search(SearchConfig(table=None, rungs=(2,)), tmp_path / "run", resume=False, progress=Notes(),
                    evaluator=evaluator([]), space=Gpt2Space())

@@ -107,11 +107,6 @@ def test_a_training_moves_more_where_publications_are_silent(read):
     assert read.figures(HYBRID)["outside"] == ""
 
 
-def test_of_no_networks_nothing_is_expected(read):
-    mean, sd = read.expected([])
-    assert (mean.shape, sd.shape, read.recalls([]).shape, read.moves([]).shape) == ((0,),) * 4
-
-
 def test_recall_does_not_depend_on_what_is_asked_together(read, monkeypatch):
     networks = [HYBRID, STATES, BARE, HYBRID, Architecture.parse("1024: 6x(a f)")]
     together = read.recalls(networks)

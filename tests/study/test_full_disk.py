@@ -10,8 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from foreign_space import Gpt2Space, latency_ms
+from notes import Notes
 from test_faults import recorded
-from test_fidelities import Silent, evaluator
+from test_fidelities import evaluator
 
 from flashnas.cli.main import main
 from flashnas.runs.run import RecordedRun
@@ -57,7 +58,7 @@ def disk(tmp_path) -> Iterator[Disk]:
 def search(out, calls, *, asynchronous, resume=False):
     config = SearchConfig(table=None, trials=TRIALS, cycle_size=5, seed=1, sampler="random", rungs=(2, 4),
                           rung_chance=0.2, asynchronous=asynchronous)
-    return run_search(config, out, resume=resume, progress=Silent(), evaluator=evaluator(calls), space=Gpt2Space(),
+    return run_search(config, out, resume=resume, progress=Notes(), evaluator=evaluator(calls), space=Gpt2Space(),
                       table=latency_ms)
 
 

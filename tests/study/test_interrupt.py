@@ -43,8 +43,8 @@ def start(*words):
                             stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-@pytest.mark.parametrize("more", [(), ("--asynchronous",), ("--executor", "ray"), ("--executor", "storage")],
-                         ids=["local", "asynchronous", "ray", "storage"])
+@pytest.mark.parametrize("more", [("--asynchronous",), ("--executor", "ray"), ("--executor", "storage")],
+                         ids=["local", "ray", "storage"])
 def test_ctrl_c_ends_a_search_and_all_its_processes(tmp_path, small_corpus, quick_recipe, mark, more):
     if "ray" in more:
         pytest.importorskip("ray")

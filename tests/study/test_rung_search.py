@@ -1,6 +1,6 @@
 """Searches whose trainings pause: the same scores, the same trajectory however it is run, and tokens that add up."""
 
-import itertools
+import dataclasses
 import json
 import os
 import signal
@@ -20,6 +20,7 @@ from flashnas.runs.folder import RunFolder
 from flashnas.runs.run import RecordedRun
 from flashnas.search.pareto import non_dominated
 from flashnas.study.config import SearchConfig
+from flashnas.study.plan import plan
 from flashnas.study.prepare import prepare
 from flashnas.study.rungs import rungs_of
 from flashnas.training.recipe import Recipe
@@ -127,10 +128,6 @@ def test_where_workers_do_not_find_checkpoints_what_they_train_again_is_counted(
         assert f"{again:,} of them repeated, because checkpoints were out of reach" in text
 
 
-def test_no_checkpoint_stays(paused):
-    assert not (paused / "checkpoints").exists()
-
-
 def test_a_finished_run_is_reprinted_without_training(command, paused, capsys):
     before = outcomes(paused)
     summaries = []
@@ -166,43 +163,11 @@ def test_killed_at_a_rung_and_resumed_equals_uninterrupted(command, paused, tmp_
     assert fronts[0] == fronts[1]
 
 
-@pytest.mark.slow
-def test_a_checkpoint_that_is_gone_costs_time_and_nothing_else(command, paused, tmp_path, monkeypatch):
-    numbers = itertools.count()
-    monkeypatch.setattr(RunFolder, "checkpoints_of", lambda self, key: tmp_path / f"{key}-{next(numbers)}")
-    assert main(command(tmp_path / "run")) == 0
-    assert len(list(tmp_path.glob("*/step-*"))) > len(trials(paused))
-    pd.testing.assert_frame_equal(trials(tmp_path / "run"), trials(paused))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["bayes", "aging-evolution", "nsga2", "tpe"])
-def test_every_sampler_learns_what_is_expected_of_stopped_networks(command, tmp_path, sampler, monkeypatch):
-    from flashnas.study.record import Record
-
-    told = []
-    evaluation = Record.evaluation
-    monkeypatch.setattr(Record, "evaluation", lambda self, candidate: (
-        told.append(found := evaluation(self, candidate)), found)[1])
-    assert main(command(tmp_path / "run", "--sampler", sampler)) == 0
-    frame = trials(tmp_path / "run")
-    assert (frame["state"] == "stopped").any()
-    assert len(told) == len(frame)
-    for evaluation, row in zip(told, frame.itertuples(), strict=True):
-        assert evaluation.complete
-        assert evaluation.loss == (row.expected_loss if np.isnan(row.loss) else row.loss)
-
-
 def test_a_run_continues_under_the_same_rungs_only(command, paused, capsys):
     assert main(command(paused, "--resume", rungs=(512,))) == 2
     assert "question.rungs is [512, 768], but this search asks [512]" in capsys.readouterr().err
     assert main(command(paused, "--resume", "--rung-chance", "0.1")) == 2
     assert "question.rung_chance is 0.5, but this search asks 0.1" in capsys.readouterr().err
-
-
-def test_a_question_without_rungs_does_not_name_them(plain):
-    question = yaml.safe_load((plain / "run.yaml").read_text())["question"]
-    assert not {"rungs", "rung_chance", "rung_curves", "seeds"} & set(question)
 
 
 # -- where trainings pause -----------------------------------------------------------------------------------
@@ -254,15 +219,7 @@ def test_auto_without_a_late_point_is_one_line(recipe):
                  curves=curves(30, 3))
 
 
-@pytest.mark.skipif(os.environ.get("FLASHNAS_OFFLINE") == "1", reason="reads the shipped corpus")
-def test_the_shipped_recipe_pauses_where_the_shipped_bench_says():
-    notes = []
-    question = prepare(SearchConfig(rungs=("auto",), measure=False), note=notes.append)
-    assert question.rungs.tokens == (131_072, 196_608)
-    assert len(question.rungs.curves) >= 66
-    assert any("bench cpu" in note for note in notes)
-
-
+@pytest.mark.slow  # it prepares the shipped corpus, as a first search does
 @pytest.mark.skipif(os.environ.get("FLASHNAS_OFFLINE") == "1", reason="reads the shipped corpus")
 def test_the_command_refuses_a_rung_that_the_shipped_bench_shows_to_be_early(tmp_path, capsys):
     words = ["search", "--no-measure", "--rungs", "65536,131072", "--out", str(tmp_path / "run")]
@@ -271,7 +228,11 @@ def test_the_command_refuses_a_rung_that_the_shipped_bench_shows_to_be_early(tmp
     assert error.startswith("flashnas search: --rungs must be at 131,072 tokens or later: over the")
     assert "networks of bench cpu" in error
     assert not (tmp_path / "run").exists()
-    assert prepare(SearchConfig(rungs=(65536,), early_rungs=True, measure=False), note=print).rungs.tokens == (65536,)
+    notes = []
+    rungs = prepare(SearchConfig(rungs=("auto",), measure=False), note=notes.append).rungs
+    assert rungs.tokens == (131_072, 196_608)
+    assert len(rungs.curves) >= 66
+    assert any("bench cpu" in note for note in notes)
 
 
 @pytest.mark.parametrize(("asked", "expected"), [
@@ -289,20 +250,10 @@ def test_the_command_line_turns_the_rungs_and_seeds_of_a_file_off(tmp_path):
     assert off.question() == SearchConfig().question()
 
 
-def test_with_rungs_the_front_has_three_seeds_unless_asked_otherwise(command, tmp_path, capsys):
-    words = command(tmp_path / "run")
-    del words[words.index("--seeds"):words.index("--seeds") + 2]
-    for more, expected in (([], 3), (["--seeds", "2"], 2), (["--rungs", "none"], 1)):
-        assert main([*words, *more, "--dry-run", "--json"]) == 0
-        found = json.loads(capsys.readouterr().out)
-        assert (found["seeds"], found["seed_tokens"], found["seeds_why"]) == (expected, (expected - 1) * WHOLE, "")
-    assert main([*words, "--dry-run"]) == 0
-    assert "seeds      3 for each network of the front\n" in capsys.readouterr().out
-
-
-def test_shares_suit_another_number_of_tokens(command, recipe, small_corpus, tmp_path, capsys):
-    (tmp_path / "config.yaml").write_text("rungs: [50%, 75%]\n")
-    words = [*command(tmp_path / "run", rungs=()), "--config", str(tmp_path / "config.yaml"), "--dry-run"]
-    for tokens, expected in ((None, "rung at 512 "), (512, "rung at 256 ")):
-        assert main([*words, *(["--tokens", str(tokens)] if tokens else [])]) == 0
-        assert expected in capsys.readouterr().err
+def test_with_rungs_the_front_has_three_seeds_unless_asked_otherwise(recipe, small_corpus):
+    asked = SearchConfig(space="tiny", table="h100_sxm", workload="chat", recipe=str(recipe), data=str(small_corpus),
+                         trials=8, baselines=False, measure=False, rungs=RUNGS)
+    for changes, expected in (({}, 3), ({"seeds": 2}, 2), ({"rungs": ()}, 1)):
+        found = plan(dataclasses.replace(asked, **changes), timed=False)
+        assert (found.seeds, found.seed_tokens, found.seeds_why) == (expected, (expected - 1) * WHOLE, "")
+    assert "seeds      3 for each network of the front\n" in str(plan(asked, timed=False))

@@ -1,5 +1,4 @@
 import contextlib
-import errno
 import io
 import json
 import shlex
@@ -19,7 +18,6 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import load_workload
 from flashnas.network.model import HybridLM
-from flashnas.runs.folder import RunFolder
 from flashnas.search.pareto import non_dominated
 from flashnas.space import load_space
 
@@ -92,39 +90,12 @@ def test_a_search_leaves_a_front_that_holds_what_it_promises(command, tmp_path, 
             logits, cache = model.decode_step(tokens[:, position], cache)
             torch.testing.assert_close(logits, parallel[:, position], rtol=1e-5, atol=1e-6)
     assert len(hashes) == len(paths)
-    for name in ("report.html", "pareto.png", "run.yaml", "study.journal"):
+    for name in ("run.yaml", "study.journal"):
         assert (tmp_path / "run" / name).stat().st_size > 0
 
 
-@pytest.mark.slow
-def test_killed_and_resumed_equals_uninterrupted_with_any_number_of_workers(command, tmp_path, capsys):
-    more = ["--no-baselines", "--trials", "9"]
-    assert main(command(tmp_path / "whole", *more)) == 0
-    cut = command(tmp_path / "cut", *more, "--workers", "1")
-    process = subprocess.Popen([sys.executable, "-m", "flashnas", *cut],
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    journal, deadline = tmp_path / "cut" / "study.journal", time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if journal.exists() and journal.read_bytes().count(b'"outcome"') >= 5:
-            break
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    finished = journal.read_bytes().count(b'"outcome"')
-    whole = trajectory(tmp_path / "whole")
-    assert 5 <= finished < (whole["state"] == "complete").sum()
-    capsys.readouterr()
-    assert main([*cut, "--resume"]) == 0
-    pd.testing.assert_frame_equal(trajectory(tmp_path / "cut"), whole)
-    assert journal.read_bytes().count(b'"outcome"') == (whole["state"] == "complete").sum()
-    fronts = [[yaml.safe_load(p.read_text())["hash"] for p in sorted((tmp_path / run / "pareto").glob("*.yaml"))]
-              for run in ("whole", "cut")]
-    assert fronts[0] == fronts[1]
-
-
-@pytest.mark.parametrize("number", [
-    pytest.param(signal.SIGTERM, id="SIGTERM"), pytest.param(signal.SIGINT, id="SIGINT", marks=pytest.mark.slow)])
-def test_a_signal_ends_a_search_as_ctrl_c_does(command, tmp_path, number):
+@pytest.mark.slow  # a process, which imports torch and starts workers
+def test_sigterm_ends_a_search_as_ctrl_c_does(command, tmp_path):
     words = command(tmp_path / "run", "--no-baselines", "--trials", "9", "--workers", "1")
     process = subprocess.Popen([sys.executable, "-m", "flashnas", *words], text=True,
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -133,7 +104,7 @@ def test_a_signal_ends_a_search_as_ctrl_c_does(command, tmp_path, number):
         if journal.exists() and journal.read_bytes().count(b'"outcome"') >= 2:
             break
         time.sleep(0.02)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert error.strip().splitlines()[-1] == (
@@ -143,57 +114,15 @@ def test_a_signal_ends_a_search_as_ctrl_c_does(command, tmp_path, number):
     assert all(attributes["outcome"]["reason"] == "" for attributes in reasons)
 
 
-def test_a_finished_run_is_reprinted_without_training(finished, command, capsys):
-    out, first = finished
-    trained = (out / "study.journal").read_bytes().count(b'"outcome"')
-    assert trained >= 6
-    assert main(command(out, "--no-baselines", "--resume")) == 0
-    assert capsys.readouterr().out == first
-    assert (out / "study.journal").read_bytes().count(b'"outcome"') == trained
-
-
 def test_failed_candidates_are_recorded_with_their_reason(command, tmp_path, capsys, quick_recipe):
     wild = tmp_path / "wild.yaml"
     wild.write_text(quick_recipe.read_text().replace("adamw_lr: 0.003", "adamw_lr: 1.0e+30"))
-    assert main(command(tmp_path / "run", "--recipe", str(wild), "--no-baselines")) == 2
+    assert main(command(tmp_path / "run", "--recipe", str(wild), "--no-baselines", "--rank-by", "short")) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "no candidate could be trained; reasons:" in error
     trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
     assert set(trials["state"]) == {"failed"}
     assert (trials["reason"].str.len() > 0).all()
-
-
-@pytest.mark.parametrize(("more", "words"), [
-    (["--budget-ms", "0.001"], "the fastest found has latency_ms"),
-    (["--budget", "memory_gb=1e-9"], "memory_gb"),
-    (["--data", "nowhere.txt"], "nowhere.txt"),
-    (["--table", "a100_sxm"], "does not cover space 'tiny'"),
-    (["--sampler-option", "populaton=3"], "did you mean 'population'"),
-])
-def test_what_cannot_work_is_said_before_anything_is_trained(command, tmp_path, capsys, more, words):
-    assert main(command(tmp_path / "run", *more)) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert words in error
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_full_disk_is_one_line_and_nothing_finished_is_lost(command, tmp_path, monkeypatch, capsys):
-    def full(self, trials):
-        raise OSError(errno.ENOSPC, "No space left on device", str(self.path / "trials.parquet"))
-
-    words = command(tmp_path / "run", "--no-baselines", "--trials", "2")
-    with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "write_trials", full)
-        assert main(words) == 2
-    assert capsys.readouterr().err.strip().splitlines()[-1] == (
-        f"flashnas search: No space left on device: {tmp_path / 'run' / 'trials.parquet'};"
-        " free room; finished work is kept; continue with:"
-        f" {shlex.join(['flashnas', 'search', '--resume', str(tmp_path / 'run')])}")
-    finished = (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"')
-    assert finished == 2
-    assert main(["search", "--resume", str(tmp_path / "run")]) == 0
-    assert (tmp_path / "run" / "study.journal").read_bytes().count(b'"outcome"') == finished
 
 
 @pytest.mark.slow
@@ -210,4 +139,3 @@ def test_three_objectives_have_a_front(command, tmp_path, quick_recipe):
     entries = [yaml.safe_load(p.read_text()) for p in (tmp_path / "run" / "pareto").glob("*.yaml")]
     assert {entry["hash"] for entry in entries} == best
     assert all("recall" in entry["figures"] for entry in entries)
-    assert "recall" in (tmp_path / "run" / "report.html").read_text().split("Finalists", 1)[1]

@@ -56,10 +56,5 @@ def test_a_limit_that_no_device_can_keep_is_refused():
         found(Recipe.load("gpu-paper"), 1800)
 
 
-def test_an_evaluator_of_ones_own_has_the_common_limit():
-    assert found(None).seconds == TIMEOUT_S
-    assert found(None, 7).seconds == 7
-
-
 def test_a_recipe_that_suits_no_network_leaves_the_reason_to_the_trials():
     assert found(dataclasses.replace(Recipe.load("cpu"), width_factor=7)).seconds == TIMEOUT_S

@@ -8,7 +8,7 @@ end in a traceback, fill the memory or never end. docs/security.md says what is 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from bad_input.words import (
@@ -45,76 +45,61 @@ def huge(path: Path) -> None:
         file.truncate(10**13)  # without blocks on the disk
 
 
-NOT_A_FILE = {"fifo": replaced_by(os.mkfifo), "folder": replaced_by(Path.mkdir),
-              "device": replaced_by(lambda path: path.symlink_to("/dev/zero"))}
-HUGE = {"huge": replaced_by(huge)}
+# tests/base/test_foreign.py has the other ways; each reader of another file than these two kinds would hang here
+FIFO = {"fifo": replaced_by(os.mkfifo)}
+ALL = {**FIFO, "folder": replaced_by(Path.mkdir), "huge": replaced_by(huge),
+       "device": replaced_by(lambda path: path.symlink_to("/dev/zero"))}
 NESTED = {"nested": replaced_by(lambda path: path.write_text("[" * 100_000 + "\n"))}
 LINK = {"link": replaced_by(lambda path: path.symlink_to(path.parents[1] / PRECIOUS))}
-TEXT, TABLE = {**NOT_A_FILE, **HUGE, **NESTED}, {**NOT_A_FILE, **HUGE}
+TEXT = {**FIFO, **NESTED}
 
 
-def reader(name: str, words: Sequence[str], file: str, damages: dict[str, Callable[[str], Builder]],
-           *files: Builder, expect: str = "") -> None:
-    """One case for each way in which the file is no such file."""
+FINAL, LAW = export(source="{tmp}/training/final"), ["scaling-law", "--results", "{tmp}/r.parquet"]
+GROW = ["bench", "grow", "--networks", "n.csv", "--data", "{corpus}", "--recipe", "{quick}", "--out", "{tmp}/out"]
+for name, words, file, damages in (
+        ("config-json", estimate("{tmp}/c.json"), "c.json", {**ALL, **NESTED}),
+        ("config-json-of-a-folder", estimate("{tmp}/m"), "m/config.json", FIFO),
+        ("architecture", estimate("{tmp}/a.yaml"), "a.yaml", TEXT),
+        ("workload", estimate(ARCH, "--workload", "{tmp}/w.yaml"), "w.yaml", FIFO),
+        ("table-meta", estimate(ARCH, "--table", "{tmp}/table"), "table/meta.yaml", TEXT),
+        ("table-device", estimate(ARCH, "--table", "{tmp}/table"), "table/device.yaml", FIFO),
+        ("table-rows", estimate(ARCH, "--table", "{tmp}/table"), "table/operator_decode.parquet", ALL),
+        ("config", search("--config", "{tmp}/c.yaml"), "c.yaml", TEXT),
+        ("recipe", search("--recipe", "{tmp}/r.yaml"), "r.yaml", FIFO),
+        ("space", profile("--space", "{tmp}/s.yaml"), "s.yaml", FIFO),
+        ("tokenizer", search("--tokenizer", "{tmp}/tk.json"), "tk.json", TEXT),
+        ("corpus-text", train("--data", "{tmp}/t.txt"), "t.txt", FIFO),
+        ("corpus-jsonl", train("--data", "{tmp}/t.jsonl"), "t.jsonl", FIFO),
+        ("corpus-parquet", train("--data", "{tmp}/t.parquet"), "t.parquet", FIFO),
+        ("weights", FINAL, "training/final/model.safetensors", FIFO),
+        ("weights-architecture", FINAL, "training/final/architecture.yaml", FIFO),
+        ("weights-tokenizer", FINAL, "training/final/tokenizer.json", TEXT),
+        ("evidence", estimate(ARCH, "--evidence", "{tmp}/e.csv"), "e.csv", ALL),
+        ("run-yaml", ["report", "{tmp}/run"], "run/run.yaml", FIFO),
+        ("run-front", ["report", "{tmp}/run"], "run/pareto/01.yaml", FIFO),
+        ("run-trials", ["report", "{tmp}/run"], "run/trials.parquet", FIFO),
+        ("run-journal", again(), "run/study.journal", {**TEXT, **LINK}),
+        ("training-log", train_on(), "training/log.csv", {**FIFO, **LINK}),
+        ("training-config", train_on(), "training/train.yaml", FIFO),
+        ("bench", ["bench", "info", "{tmp}/b"], "b/bench.parquet", FIFO),
+        ("bench-journal", ["bench", "build", "--journals", "{tmp}/j.jsonl", "--out", "{tmp}/b"], "j.jsonl", TEXT),
+        ("bench-networks", GROW, "n.csv", FIFO),
+        ("trust-results", ["proxy-trust", "--results", "{tmp}/r.csv"], "r.csv", FIFO),
+        ("published", ["proxy-trust", "--published", "{tmp}/p.csv", "--no-train"], "p.csv", FIFO),
+        ("law-results", LAW, "r.parquet", FIFO)):
+    copies = [copied(file.partition("/")[0])] if file.partition("/")[0] in ("table", "run", "training") else []
+    said = "final" if name == "weights-architecture" else Path(file).name
     for kind, damage in damages.items():
-        case(f"foreign-{name}-{kind}", words, expect or Path(file).name, files=[*files, damage(file)],
-             apart=True)
-
-
-TABLE_COPY, RUN_COPY, TRAINING_COPY = copied("table"), copied("run"), copied("training")
-reader("config-json", estimate("{tmp}/c.json"), "c.json", TEXT)
-reader("config-json-of-a-folder", estimate("{tmp}/m"), "m/config.json", TEXT)
-reader("architecture", estimate("{tmp}/a.yaml"), "a.yaml", TEXT)
-reader("workload", estimate(ARCH, "--workload", "{tmp}/w.yaml"), "w.yaml", TEXT)
-for part in ("meta.yaml", "device.yaml"):
-    reader(f"table-{part}", estimate(ARCH, "--table", "{tmp}/table"), f"table/{part}", TEXT, TABLE_COPY)
-reader("table-rows", estimate(ARCH, "--table", "{tmp}/table"), "table/operator_decode.parquet", TABLE,
-       TABLE_COPY)
-reader("config", search("--config", "{tmp}/c.yaml"), "c.yaml", TEXT)
-reader("recipe", search("--recipe", "{tmp}/r.yaml"), "r.yaml", TEXT)
-reader("space", profile("--space", "{tmp}/s.yaml"), "s.yaml", TEXT)
-reader("tokenizer", search("--tokenizer", "{tmp}/tk.json"), "tk.json", TEXT)
-reader("corpus-text", train("--data", "{tmp}/t.txt"), "t.txt", {"fifo": NOT_A_FILE["fifo"],
-                                                              "device": NOT_A_FILE["device"]})
-for suffix in ("jsonl", "parquet"):
-    reader(f"corpus-{suffix}", train("--data", f"{{tmp}}/t.{suffix}"), f"t.{suffix}",
-           {kind: NOT_A_FILE[kind] for kind in ("fifo", "device")})
-reader("weights", export(source="{tmp}/training/final"), "training/final/model.safetensors", NOT_A_FILE,
-       TRAINING_COPY)
-reader("weights-architecture", export(source="{tmp}/training/final"), "training/final/architecture.yaml",
-       TEXT,
-       TRAINING_COPY, expect="final")
-reader("weights-tokenizer", export(source="{tmp}/training/final"), "training/final/tokenizer.json", TEXT,
-       TRAINING_COPY)
-reader("evidence", estimate(ARCH, "--evidence", "{tmp}/e.csv"), "e.csv", TABLE)
-
-for part in ("run.yaml", "pareto/01.yaml"):
-    reader(f"run-{part}", ["report", "{tmp}/run"], f"run/{part}", TEXT, RUN_COPY)
-reader("run-trials", ["report", "{tmp}/run"], "run/trials.parquet", TABLE, RUN_COPY)
-reader("run-journal", again(), "run/study.journal", {**NOT_A_FILE, **NESTED, **LINK}, folder(".", PRECIOUS), RUN_COPY)
-reader("training-log", train_on(), "training/log.csv", {**NOT_A_FILE, **HUGE, **LINK}, folder(".", PRECIOUS),
-       TRAINING_COPY)
-reader("training-config", train_on(), "training/train.yaml", TEXT, TRAINING_COPY)
-reader("bench", ["bench", "info", "{tmp}/b"], "b/bench.parquet", TABLE)
-reader("bench-journal", ["bench", "build", "--journals", "{tmp}/j.jsonl", "--out", "{tmp}/b"], "j.jsonl",
-       {kind: damage for kind, damage in TEXT.items() if kind != "folder"})  # a folder may hold journals
-reader("bench-networks", ["bench", "grow", "--networks", "n.csv", "--data", "{corpus}", "--recipe", "{quick}", "--out",
-                          "{tmp}/out"], "n.csv", TABLE)
-reader("trust-results", ["proxy-trust", "--results", "{tmp}/r.csv"], "r.csv", TABLE)
-reader("published", ["proxy-trust", "--published", "{tmp}/p.csv", "--no-train"], "p.csv", TABLE)
-reader("bundle", ["doctor", "--read", "{tmp}/b.zip"], "b.zip", TABLE)
-reader("law-results", ["scaling-law", "--results", "{tmp}/r.parquet"], "r.parquet", TABLE)
+        case(f"foreign-{name}-{kind}", words, said, files=[folder(".", PRECIOUS), *copies, damage(file)], apart=True)
 
 # a config file is data: it starts no program
 case("config-starts-a-program", profile("--config", "{tmp}/c.yaml"), "c.yaml:1", "vllm_python",
      files=[write("c.yaml", "vllm_python: ./evil.sh\n")])
-case("config-imports-a-module", ["worker", "--config", "{tmp}/c.yaml", "--storage", "sqlite:///a.db"],
-     "c.yaml:1",
+case("config-imports-a-module", ["worker", "--config", "{tmp}/c.yaml", "--storage", "sqlite:///a.db"], "c.yaml:1",
      "evaluators", files=[write("c.yaml", "evaluators: [os:getcwd]\n")])
 # a tokenizer that cannot encode the text
 case("tokenizer-without-its-unknown-token", search("--tokenizer", "{tmp}/tk.json"), "cannot encode",
-     files=[write(
-    "tk.json", {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
-                "pre_tokenizer": None, "post_processor": None, "decoder": None,
-                "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}})])
+     files=[write("tk.json", {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [],
+                              "normalizer": None, "pre_tokenizer": None, "post_processor": None, "decoder": None,
+                              "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}})])
 case("profile-torch-weights", profile("--runtime", "torch", "--weights", "q8_0"), "--weights", "llama.cpp")

@@ -8,7 +8,6 @@ from bad_input.words import (
     LONG,
     PRECIOUS,
     as_file,
-    as_folder,
     case,
     copied,
     cut_half,
@@ -30,151 +29,96 @@ from bad_input.words import (
 # -- scaling-law ---------------------------------------------------------------------------------------------
 
 for flag, value, *more in (
-        ("--depths", "0"), ("--depths", "2"), ("--depths", "1,1,2"), ("--depths", "1,x"), ("--depths", ""),
-        ("--depths", f"1,{HUGE}", "apart"), ("--widths", "0"), ("--widths", f"16,{HUGE}", "apart"),
-        ("--tokens", "0"),
-        ("--tokens", f"1,{HUGE}", "apart"), ("--seeds", "0"), ("--at-tokens", "0"), ("--budget-ms", "0"),
-        ("--budget-ms", "nan"), ("--workers", "0"), ("--recipe", "nowhere"), ("--table", "nowhere"),
-        ("--workload", "nowhere"), ("--out", "{quick}")):
+        ("--depths", "2"), ("--widths", f"16,{HUGE}", "apart"), ("--budget-ms", "nan"), ("--table", "nowhere"),
+        ("--out", "{quick}")):
     case(f"scaling-law{flag}={value}", law(flag, value), flag.strip("-"), value.split(",")[-1],
          apart="apart" in more)
-case("scaling-law-few-sizes", law("--depths", "1,2", "--widths", "16,32", "--tokens", "128"), "depths",
-     "at least 5",
+case("scaling-law-few-sizes", law("--depths", "1,2", "--widths", "16,32", "--tokens", "128"), "depths", "at least 5",
      "got 4")
 case("scaling-law-width-of-no-head", law("--widths", "17,32"), "width 17", "head_dim 16")
 case("scaling-law-tokens-of-the-same-steps", law("--tokens", "129,256"), "tokens", "129")
-case("scaling-law-data", law("--data", "nowhere"), "nowhere")
 case("scaling-law-depth-factor", law("--recipe", "{tmp}/recipe.yaml"), "depth_factor", "2",
      files=[recipe(depth_factor=2)])
 for name, pattern, *expect in (
-        ("unknown", "m2 q", "'q'"), ("open", "m2 (f", "m2 (f"), ("closed", "m2 f)", "')'"), ("empty", "",
-                                                                                             "pattern"),
-        ("architecture", "32: d f", "32: d f")):
+        ("unknown", "m2 q", "'q'"), ("open", "m2 (f", "m2 (f")):
     case(f"scaling-law-pattern-{name}", law(pattern=pattern), *expect)
 LAW = "depth,width,tokens,loss\n"
 SIZES = [(depth, width) for depth in (2, 4, 8) for width in (512, 1024, 2048)]
 for name, builders, *expect in (
-        ("missing", [], "t.csv"), ("folder", [folder("t.csv")], "t.csv"),
-        ("garbage", [garbage("t.csv")], "t.csv", "UTF-8"), ("empty", [write("t.csv", "")], "t.csv"),
         ("no-rows", [write("t.csv", LAW)], "t.csv", "constants", "0"),
         ("few-rows", [write("t.csv", LAW + "2,512,9,4\n4,512,9,3\n4,1024,9,2\n")], "5 constants", "3"),
         ("one-depth", [write("t.csv", LAW + "".join(f"8,{width},9,4\n" for width in range(512, 3072, 256)))],
-         "depth",
-         "8 only"),
+         "depth", "8 only"),
         ("column", [write("t.csv", LAW.replace("loss", "los") + "2,512,9,4\n")], "t.csv", "'los'", "'loss'"),
-        ("column-missing", [write("t.csv", "depth,width,tokens\n2,512,9\n")], "t.csv", "'loss'"),
-        ("depth-0", [write("t.csv", LAW + "0,512,9,4\n")], "t.csv:2", "depth", "0"),
-        ("loss-text", [write("t.csv", LAW + "2,512,9,low\n")], "t.csv:2", "loss", "low"),
         ("loss-inf", [write("t.csv", LAW + "2,512,9,inf\n")], "t.csv:2", "loss", "inf"),
         ("twice", [write("t.csv", LAW + "2,512,9,4\n2,512,9,4\n")], "t.csv:3", "seed"),
-        ("without-pattern", [write("t.csv", LAW + "".join(f"{d},{w},9,{4 + 1 / d + 9 / w}\n" for d,
-                                                          w in SIZES))],
-         "PATTERN", "t.csv"),
+        ("without-pattern",
+         [write("t.csv", LAW + "".join(f"{d},{w},9,{4 + 1 / d + 9 / w}\n" for d, w in SIZES))], "PATTERN", "t.csv"),
         ("parquet", [garbage("t.parquet")], "t.parquet")):
     file = "t.parquet" if name == "parquet" else "t.csv"
     case(f"scaling-law-results-{name}", ["scaling-law", "--results", file], *expect, files=builders)
 case("scaling-law-results-budget", ["scaling-law", "m2 f", "--results", "t.csv", "--budget-ms", "3"], "3 ms",
-     "fastest",
-     files=[write("t.csv", LAW + "".join(f"{d},{w},9,{4 + 1 / d + 9 / w}\n" for d, w in SIZES))])
+     "fastest", files=[write("t.csv", LAW + "".join(f"{d},{w},9,{4 + 1 / d + 9 / w}\n" for d, w in SIZES))])
 
 # -- train ---------------------------------------------------------------------------------------------------
 
 for flag, value, *more in (
-        ("--tokens", "0"), ("--tokens", "-1"), ("--tokens", "5"), ("--tokens", "x"), ("--tokens", HUGE,
-                                                                                      "apart"),
-        ("--tokens", LONG, "apart"),
-        ("--seed", "-1"), ("--seed", LONG), ("--seed", "x"), ("--width-factor", "0"), ("--width-factor",
-                                                                                       "-1"),
-        ("--width-factor", "3"),
-        ("--width-factor", LONG), ("--device", "tpu"), ("--device", "cuda"), ("--keep", "0"),
-        ("--keep", "-1"),
-        ("--keep", "x"),
-        ("--checkpoint-every-s", "-1"), ("--checkpoint-every-s", "nan"), ("--checkpoint-every-tokens", "0"),
-        ("--checkpoint-every-tokens", "x"), ("--threads", "0"), ("--threads", "-1"), ("--threads", "x"),
-        ("--threads", "1000000", "apart"),
-        ("--threads", LONG, "apart"), ("--recipe", "cpuu")):
+        ("--tokens", "5"), ("--tokens", HUGE, "apart"), ("--seed", LONG), ("--width-factor", "3"),
+        ("--device", "cuda"), ("--checkpoint-every-s", "nan"), ("--checkpoint-every-tokens", "0"),
+        ("--threads", "1000000", "apart"), ("--recipe", "cpuu")):
     case(f"train{flag}={value}", train(flag, value), flag.strip("-").replace("-", "_").partition("_")[0],
          value,
          apart="apart" in more)
-case("train-two-intervals", train("--checkpoint-every-s", "3", "--checkpoint-every-tokens", "3"),
-     "--checkpoint-every")
 CHECKPOINT = "checkpoint.json"
 for name, builders, *expect in (
-        ("log-garbage", [garbage("training/log.csv")], "log.csv"),
         ("log-garbage-line", [write("training/log.csv", GARBAGE + b"\n")], "log.csv"),
-        ("log-folder", [as_folder("training/log.csv")], "log.csv"),
         ("log-columns", [replaced("training/log.csv", "gradient_norm", "norm")], "log.csv"),
-        ("yaml-garbage", [garbage("training/train.yaml")], "train.yaml"),
-        ("yaml-list", [write("training/train.yaml", [1])], "train.yaml"),
         ("without-yaml", [removed("training/train.yaml")], "train.yaml"),
         ("question-text", [edited("training/train.yaml", ["question"], "hi")], "train.yaml", "question"),
-        ("recipe-key", [edited("training/train.yaml", ["question", "recipe", "tokenz"], 3)], "train.yaml",
-         "tokenz"),
-        ("recipe-value", [edited("training/train.yaml", ["question", "recipe", "tokens"], -3)], "train.yaml",
-         "-3"),
+        ("recipe-value", [edited("training/train.yaml", ["question", "recipe", "tokens"], -3)], "train.yaml", "-3"),
         ("checkpoints-file", [as_file("training/checkpoints")], "checkpoints"),
-        ("final-file", [as_file("training/final")], "final"),
-        ("final-foreign", [as_file("training/final"), removed("training/final"), folder("training/final",
-                                                                                        PRECIOUS)],
-         "final"),
-        ("scalars-text", [newest(CHECKPOINT, lambda file: write(file, "hello"))], CHECKPOINT),
-        ("scalars-garbage", [newest(CHECKPOINT, garbage)], CHECKPOINT),
+        ("final-foreign",
+         [as_file("training/final"), removed("training/final"), folder("training/final", PRECIOUS)], "final"),
         ("scalars-list", [newest(CHECKPOINT, lambda file: write(file, "[1]"))], CHECKPOINT),
-        ("scalars-missing", [newest(CHECKPOINT, removed)], CHECKPOINT),
-        ("scalars-cut", [newest(CHECKPOINT, cut_half)], CHECKPOINT),
-        ("scalars-changed", [newest(CHECKPOINT, lambda file: edited(file, ["trainer", "done"], 1))],
-         CHECKPOINT),
-        ("scalars-folder", [newest(CHECKPOINT, as_folder)], CHECKPOINT),
+        ("scalars-changed", [newest(CHECKPOINT, lambda file: edited(file, ["trainer", "done"], 1))], CHECKPOINT),
         ("model-garbage", [newest("model.safetensors", garbage)], "model.safetensors"),
-        ("model-missing", [newest("model.safetensors", removed)], "model.safetensors"),
         ("optimizer-cut", [newest("optimizer.safetensors", cut_half)], "optimizer.safetensors"),
         ("architecture-garbage", [newest("architecture.yaml", garbage)], "architecture.yaml")):
     case(f"train-resume-{name}", train_on(), *expect, files=[copied("training"), *builders])
-case("train-resume-scalars-self", train_on(), CHECKPOINT, files=[copied("training"),
-                                                                 newest(CHECKPOINT,
-                                                                         lambda file: without(file, "self"))],
-     absent=("'self'",))
+case("train-resume-scalars-self", train_on(), CHECKPOINT,
+     files=[copied("training"), newest(CHECKPOINT, lambda file: without(file, "self"))], absent=("'self'",))
 case("train-resume-other-seed", train_on("--seed", "3"), "question.seed", "3", files=[copied("training")])
 
 # -- export --------------------------------------------------------------------------------------------------
 
-for flag, value in (("--to", "onnx"), ("--dtype", "int8"), ("--dtype", "float16"), ("--type", "q4_k")):
+for flag, value in (
+        ("--to", "onnx"), ("--dtype", "int8")):
     case(f"export{flag}={value}", export(flag, value), flag, value)
-for value in ("-1", LONG, "x", "1.5"):
+for value in (
+        "-1", LONG, "x", "1.5"):
     case(f"export--init-seed={value}", export("--init-seed", value, source="32: a(head_dim=16)"), "seed",
          value)
-case("export-search", export(source="{run}"), "{run}")
 case("export-missing", export(source="nowhere"), "nowhere")
-case("export-foreign", export(source="{tmp}/full"), "full", files=[folder("full", PRECIOUS)])
 case("export-without-weights", export(source="32: a(head_dim=16)"), "--init-seed")
 case("export-weights-and-seed", export("--init-seed", "1"), "--init-seed")
 case("export-raw-logits", export("--raw-logits"), "--raw-logits")
-case("export-type-of-hf", export("--type", "q8_0"), "--type is for --to gguf")
 for name, arch, expect in (
         ("no-attention", "32(vocab=300): m2(head_dim=16) f", "no operator 'a'"),
-        ("no-recurrent", "32(vocab=300): a(head_dim=16) f", "no operator 'm2'"),
-        ("operator", "32(vocab=300): d(head_dim=16) f a(head_dim=16) f", "operator 0 is 'd'"),
         ("meta", "32(vocab=300,meta=9): m2(head_dim=16) f a(head_dim=16) f", "9 meta tokens"),
         ("order", "32(vocab=300): m2(head_dim=16) a(head_dim=16) f", "operator 1, 'a'")):
     drawn = ["export", arch, "--init-seed", "0", "--out", "{tmp}/out"]
     # where the runtime is not installed, the line names what installs it
     case(f"export-gguf-{name}", [*drawn, "--to", "gguf"], f"{expect}|flashnas[llama-cpp]")
     case(f"export-nemotron-h-{name}", [*drawn, "--to", "nemotron-h"], "Nemotron-H")
-case("export-gguf-dtype", ["export", "32(vocab=300): m2(head_dim=16) f a(head_dim=16) f", "--init-seed", "0",
-                           "--out",
-                           "{tmp}/out", "--to", "gguf", "--dtype", "bfloat16"],
+case("export-gguf-dtype",
+     ["export", "32(vocab=300): m2(head_dim=16) f a(head_dim=16) f", "--init-seed", "0", "--out", "{tmp}/out",
+      "--to", "gguf", "--dtype", "bfloat16"],
      "--type sets the type of its weights|flashnas[llama-cpp]")
-case("export-without-to", ["export", "{training}/final", "--out", "{tmp}/out"], "--to")
-case("export-without-out", ["export", "{training}/final", "--to", "hf"], "--out")
 for name, builder, *expect in (
-        ("weights-garbage", garbage("training/final/model.safetensors"), "model.safetensors"),
         ("weights-cut", cut_half("training/final/model.safetensors"), "model.safetensors"),
         ("weights-missing", removed("training/final/model.safetensors"), "model.safetensors"),
-        ("weights-folder", as_folder("training/final/model.safetensors"), "model.safetensors"),
         ("digest-number", edited("training/final/architecture.yaml", ["sha256"], 5),
          "architecture.yaml|model.safetensors"),
-        ("architecture-garbage", garbage("training/final/architecture.yaml"), "architecture.yaml"),
-        ("architecture-missing", removed("training/final/architecture.yaml"), "final"),
         ("architecture-other", edited("training/final/architecture.yaml", ["architecture", "hidden"], 64),
          "model.safetensors"),
         ("architecture-huge", edited("training/final/architecture.yaml", ["architecture", "vocab"], 10**15),
@@ -188,14 +132,12 @@ for name, builder, *expect in (
 
 SCORE, PUSH = ["--text", "{corpus}"], ["a/b", "--dry-run"]
 case("eval-of-nothing", ["eval", "{training}"], "--text")
-case("eval-missing", ["eval", "nowhere", *SCORE], "nowhere")
 case("eval-of-an-untrained-run", ["eval", "{run}", *SCORE], "has not been trained", "flashnas train")
-case("eval-text-missing", ["eval", "{training}", "--text", "nowhere"], "nowhere")
 case("eval-stride", ["eval", "{training}", *SCORE, "--window", "4", "--stride", "5"], "--stride", "4", "5")
 case("eval-task-path", ["eval", "{training}", "--tasks", "x", "--task-path", "{quick}"], "--task-path")
-case("push-of-an-untrained-run", ["push", "{run}", *PUSH], "has not been trained", "flashnas train")
 case("push-name", ["push", "{training}", "a/b/c", "--dry-run"], "a/b/c")
-for name, words in (("eval", SCORE), ("push", PUSH)):
+for name, words in (
+        ("eval", SCORE), ("push", PUSH)):
     for file, builder, *expect in (
             ("results-garbage", garbage("training/final/eval.json"), "eval.json"),
             ("results-number", write("training/final/eval.json", '{"weights_sha256": 3}'), "eval.json", "3"),
@@ -204,8 +146,6 @@ for name, words in (("eval", SCORE), ("push", PUSH)):
         case(f"{name}-{file}", [name, "{tmp}/training", *words], *expect, files=[copied("training"), builder])
 for name, builder, *expect in (
         ("without-card", write("ex/model.gguf", "x"), "README.md"),
-        ("card-folder", folder("ex/README.md"), "README.md"),
         ("card-garbage", garbage("ex/README.md"), "README.md", "UTF-8"),
-        ("card-header", write("ex/README.md", "---\n- a\n---\n"), "README.md", "header"),
-        ("card-yaml", write("ex/README.md", "---\na: [\n---\n"), "README.md", "header")):
+        ("card-header", write("ex/README.md", "---\n- a\n---\n"), "README.md", "header")):
     case(f"push-{name}", ["push", "{tmp}/ex", *PUSH], *expect, files=[builder])
