@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from fake_plugins import run_with, write_plugin
+from offenders import every
 
 from flashnas.base.errors import ConfigError, PluginError
 from flashnas.base.registry import Registry, forget_plugins, load_object
@@ -41,7 +42,7 @@ def test_shipped_names_are_loaded_and_in_order():
     assert registry().origin("path") == "flashnas"
 
 
-@pytest.mark.parametrize("name", ["pathh", "", 3, ["path"], {"path": 1}])
+@every(name=["pathh", "", 3, ["path"], {"path": 1}])
 def test_an_unknown_name_is_one_line_of_the_registrys_class(name):
     assert name not in registry()
     assert registry().get(name) is None

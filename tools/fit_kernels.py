@@ -8,7 +8,8 @@ Reproduce the constants of a shipped table (prints them with the leave-one-out e
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,8 +69,8 @@ class Features:
         fixed_ms: of the request, which no constant touches.
         scaled_us: of kernels that `scale` corrects.
         launches: kernels of a step.
-        attention: (time, time of its bytes at the device's bandwidth, head_dim, sequences x key-value heads) of each
-            attention kernel.
+        attention: (time, time of its bytes at the device's bandwidth, head_dim, sequences x key-value heads) of
+            attention kernels, and how many have it.
         prefill_ms: the part of fixed_ms that reads the prompt.
     """
 
@@ -78,13 +79,13 @@ class Features:
     fixed_ms: float
     scaled_us: float
     launches: int
-    attention: tuple[tuple[float, float, int, int], ...]
+    attention: Mapping[tuple[float, float, int, int], int]
     prefill_ms: float
 
     def latency_ms(self, correction: KernelCorrection) -> float:
         """Of the request."""
         step_us = correction.scale * self.scaled_us + correction.gap_us * self.launches + sum(
-            correction.attention(*kernel) for kernel in self.attention)
+            count * correction.attention(*kernel) for kernel, count in self.attention.items())
         return self.fixed_ms + self.generated * step_us / 1000
 
     def rate(self, correction: KernelCorrection) -> float:
@@ -110,15 +111,14 @@ def features(table: LatencyTable, model: str, workload: str, stack: Stack) -> Fe
             fixed_ms += entry["ms"]
         elif correction == "scale":
             scaled_ms += entry["ms"]
-    attention = []
+    attention = Counter[tuple[float, float, int]]()
     for phase, seen, _ in bare.phases(architecture.meta_tokens):
         for spec in architecture.operators if phase == "decode" else ():
             for call in bare.launched(spec, architecture.hidden, phase):
                 if call.kind.correction == "attention_scale":
                     time = bare.kernels.time(call, phase, batch, seen)
-                    attention.append((time.us, bare.bytes_us(call, batch, seen), *heads(call, batch)))
-    return Features(generated, batch, fixed_ms, 1000 * scaled_ms / max(generated, 1), launches, tuple(attention),
-                    prefill_ms)
+                    attention[time.us, bare.bytes_us(call, batch, seen), *heads(call, batch)] += 1
+    return Features(generated, batch, fixed_ms, 1000 * scaled_ms / max(generated, 1), launches, attention, prefill_ms)
 
 
 def fit(table: LatencyTable | str, measured: pd.DataFrame, stack: Stack = "fused") -> Fit:

@@ -9,6 +9,8 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from offenders import every
+from one_line import one_line
 
 from flashnas.architecture import Architecture, is_notation, parse_operators
 from flashnas.architecture.source import presets
@@ -56,7 +58,7 @@ def architectures(draw):
 
 # -- notation and identity -----------------------------------------------------------------------------------
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(architectures())
 def test_round_trips(architecture):
     assert Architecture.parse(architecture.notation) == architecture
@@ -67,7 +69,7 @@ def test_round_trips(architecture):
         assert Architecture.from_dict(text) == architecture
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(architectures())
 def test_explicit_options_build_the_same_network(architecture):
     explicit = architecture.canonical()
@@ -78,13 +80,13 @@ def test_explicit_options_build_the_same_network(architecture):
     assert explicit.cache_bytes(77) == architecture.cache_bytes(77)
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(architectures(), architectures())
 def test_hashes_are_equal_exactly_for_equal_networks(one, other):
     assert (one.hash == other.hash) == (one.canonical() == other.canonical())
 
 
-@pytest.mark.parametrize("change", [
+@every(change=[
     "2048: d f m2 f a", "1024: d f m2 a f", "2048(vocab=512): d f m2 a f", "2048(tied=false): d f m2 a f",
     "2048(meta=1): d f m2 a f", "2048: d(head_dim=64) f m2 a f", "2048: d f(intermediate=8) m2 a f",
     "2048: d f m2 swa f", "2048: d f m2 a(heads=8) f", "2048: d f m2 a(qk_norm=true) f", "2048: d f m2 a",
@@ -100,7 +102,7 @@ def test_repeats_nest_and_spaces_do_not_matter():
     assert Architecture.parse(" 128 ( vocab = 512 , meta = 3 ) : d ") == Architecture.parse("128(vocab=512,meta=3): d")
 
 
-@pytest.mark.parametrize(("text", "message"), [
+@every(case=[
     ("d f", "architecture must read 'WIDTH: OPERATORS', such as '2048: 3x(d f m2 f)'; got 'd f'"),
     ("9" * 5000 + ": d", "architecture must read 'WIDTH: OPERATORS'"),
     ("0: d", "architecture: hidden must be a whole number of at least 1; got 0"),
@@ -108,12 +110,9 @@ def test_repeats_nest_and_spaces_do_not_matter():
     ("128(metta=1): d", "header has no option 'metta' (did you mean 'meta'?); allowed: vocab, tied, meta"),
     ("128(tied=1): d", "header option tied must be true or false; got 1"),
     ("1600000000000000: a", "architecture: hidden must be a whole number of at most 1048576; got 1600000000000000"),
-    ("128(vocab=1): d", "architecture: vocab must be a whole number of at least 2; got 1"),
     ("128(meta=0.5): d", "architecture: meta_tokens must be a whole number of at least 0; got 0.5"),
-    ("128: x", f"operator must be one of {', '.join(OPERATORS)}; got 'x'"),
     ("128: gl", f"operator must be one of {', '.join(OPERATORS)}; got 'gl' (did you mean 'gla'?)"),
     ("128: 2x(d", "operators: '(' without its ')' in '2x(d'"),
-    ("128: d)", "operators: ')' without its '(' in 'd)'"),
     ("128: 0x(d)", "operators: a repeat must be at least 1; got 0"),
     ("128: 4097x(d)", "operators: at most 4096; got 4097 x 1"),
     ("128: 99x(99x(d))", "operators: at most 4096; got 99 x 99"),
@@ -122,47 +121,36 @@ def test_repeats_nest_and_spaces_do_not_matter():
     ("128: d(head_dim=big)", "operator 'd': head_dim must be a number, true or false; got 'big'"),
     ("128: d(head_dim=64,head_dim=64)", "operator 'd': duplicate option 'head_dim'"),
     ("128: d(heads=2)", "operator 'd' has no option 'heads' (did you mean 'head_dim'?); allowed: head_dim, conv_size"),
-    ("128: d(head_dim=64.0)", "operator 'd': head_dim must be int; got 64.0"),
     ("128: d(head_dim=0)", "operator 'd': head_dim must be at least 1; got 0"),
     ("128: d(head_dim=96)", "operator 'd': head_dim 96 must divide the hidden size; got 128"),
-    ("128: a(qk_norm=1)", "operator 'a': qk_norm must be bool; got 1"),
     ("128: a(rope_theta=nan)", "operator 'a': rope_theta must be at most 1000000000000; got nan"),
-    ("128: a(rope_theta=" + "9" * 400 + ")", "operator 'a': rope_theta must be at most 1000000000000; got 999"),
-    ("128: a(rope_theta=0)", "operator 'a': rope_theta must be at least 1; got 0"),
     ("128: a(heads=3,kv_heads=2)", "operator 'a': kv_heads must divide heads 3; got 2"),
     ("128: a(heads=1,head_dim=3)", "operator 'a': head_dim must be even for rotary positions; got 3"),
     ("128: m2(groups=3)", "operator 'm2': groups must divide the 4 heads; got 3"),
     ("128: gla(head_dim=1)", "operator 'gla': head_dim must be at least 2; got 1"),
     ("130: gla(head_dim=5)", "operator 'gla': 2 (key heads are half of head_dim) 2 must divide"),
 ])
-def test_bad_notation_gets_one_line(text, message):
-    with pytest.raises(FlashnasError) as error:
-        Architecture.parse(text)
-    assert str(error.value).startswith(message)
-    assert "\n" not in str(error.value)
+def test_bad_notation_gets_one_line(case):
+    text, message = case
+    line = one_line(FlashnasError, Architecture.parse, text)
+    assert line.startswith(message), line
 
 
-@pytest.mark.parametrize(("data", "message"), [
+@every(case=[
     ({"hidden": 128}, "architecture needs the key 'operators'"),
     ({"operators": ["d"]}, "architecture needs the key 'hidden'"),
     ({"hidden": 128, "operator": ["d"]}, "architecture has no key 'operator' (did you mean 'operators'?)"),
-    ({"hidden": 128, "operators": "d"}, "architecture.operators must be a list of operators; got 'd'"),
     ({"hidden": 128, "operators": [1]}, "architecture.operators must be a list of operators; got [1]"),
     ({"hidden": "128", "operators": ["d"]}, "architecture: hidden must be a whole number of at least 1; got '128'"),
-    ({"hidden": True, "operators": ["d"]}, "architecture: hidden must be a whole number of at least 1; got True"),
     ({"hidden": 128, "operators": ["d"], "tied": 1}, "architecture.tied must be true or false; got 1"),
 ])
-def test_bad_mapping_gets_one_line(data, message):
+def test_bad_mapping_gets_one_line(case):
+    data, message = case
     with pytest.raises(FlashnasError, match=re.escape(message)):
         Architecture.from_dict(data)
 
 
 # -- sizes ---------------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize(("name", "params"), [("Nemotron-Flash-1B", 0.964e9), ("Nemotron-Flash-3B", 2.747e9)])
-def test_nemotron_flash_has_the_size_of_the_paper(name, params):
-    assert presets()[name].params == pytest.approx(params, rel=0.002)
-
 
 # parameters of the published checkpoints; AMD-OLMo has norms without weights: 33 x 2048 fewer than here
 PUBLISHED = {"Llama-3.2-1B": 1_235_814_400, "Llama-3.2-3B": 3_212_749_824, "Qwen2.5-0.5B": 494_032_768,
@@ -174,6 +162,8 @@ PUBLISHED = {"Llama-3.2-1B": 1_235_814_400, "Llama-3.2-3B": 3_212_749_824, "Qwen
 def test_small_models_have_their_published_sizes():
     sizes = {name: architecture.params for name, architecture in presets().items() if "Nemotron" not in name}
     assert sizes == PUBLISHED
+    for name, params in (("Nemotron-Flash-1B", 0.964e9), ("Nemotron-Flash-3B", 2.747e9)):  # of the paper
+        assert presets()[name].params == pytest.approx(params, rel=0.002)
 
 
 def test_params_by_hand():
@@ -200,7 +190,7 @@ def test_decode_flops_by_hand():
         assert architecture.decode_flops(context) == head + d + f + m2 + attention + window
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(architectures(), st.integers(1, 40))
 def test_prefill_is_the_sum_over_its_tokens_with_one_head(architecture, tokens):
     head = 2 * architecture.hidden * architecture.vocab
@@ -225,8 +215,7 @@ def test_cache_bytes_by_hand():
 
 # -- proxies -------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name", sorted(presets()))
-@pytest.mark.parametrize("factor", [1, 2, 3, 100])
+@every(name=sorted(presets()), factor=(1, 2, 3, 100))
 def test_a_shallower_network_has_every_so_many_operator_of_each_kind(name, factor):
     architecture = presets()[name]
     found = architecture.shallower(factor)
@@ -238,7 +227,7 @@ def test_a_shallower_network_has_every_so_many_operator_of_each_kind(name, facto
     assert factor > 1 or found == architecture
 
 
-@pytest.mark.parametrize("name", sorted(presets()))
+@every(name=sorted(presets()))
 def test_a_proxy_keeps_the_operator_list(name):
     architecture = presets()[name]
     proxy = architecture.scaled(16)

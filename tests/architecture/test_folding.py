@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from offenders import every
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.folding import compressed, fold, kinds, mixers_by_use
 from flashnas.architecture.source import presets
 
 
-@pytest.mark.parametrize(("words", "expected"), [
+@every(case=[
     ("d f d f d f", "3x(d f)"),
     ("d f", "d f"),
     ("a a", "a a"),
     ("d f m2 f a d f m2 f a", "2x(d f m2 f a)"),
     ("d f d f d f m2 d f d f d f m2", "2x(3x(d f) m2)"),
 ])
-def test_fold(words, expected):
+def test_fold(case):
+    words, expected = case
     assert fold(tuple(words.split())) == expected
 
 
@@ -31,7 +32,7 @@ def test_a_folded_notation_parses_to_the_same_architecture(operators):
     assert len(short) <= len(notation)
 
 
-@pytest.mark.parametrize("name", presets())
+@every(name=presets())
 def test_presets_survive(name):
     assert Architecture.parse(compressed(presets()[name].notation)) == presets()[name]
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from offenders import every
+from one_line import one_line
 
 from flashnas.base import foreign
 from flashnas.base.errors import BenchError, ConfigError, FlashnasError
@@ -27,34 +29,25 @@ def fifo(path: Path) -> None:
 NOT_FILES = {"a FIFO": fifo, "a folder": Path.mkdir, "a device": lambda path: path.symlink_to("/dev/zero")}
 
 
-@pytest.mark.parametrize("kind", NOT_FILES)
-@pytest.mark.parametrize("reader", READERS)
+@every(reader=READERS, kind=NOT_FILES)
 def test_what_is_not_a_regular_file_is_refused(reader, kind, tmp_path):
-    NOT_FILES[kind](tmp_path / "x")
-    with pytest.raises(ConfigError, match=f"x: must be a regular file; got {kind}$"):
-        READERS[reader](tmp_path / "x")
+    path = tmp_path / f"{kind} {reader}"
+    assert one_line(ConfigError, READERS[reader], path).endswith(": cannot be read: No such file or directory")
+    NOT_FILES[kind](path)
+    assert one_line(ConfigError, READERS[reader], path).endswith(f": must be a regular file; got {kind}")
 
 
-@pytest.mark.parametrize("reader", READERS)
-def test_a_missing_file_is_one_line(reader, tmp_path):
-    with pytest.raises(ConfigError, match=r"x: cannot be read: No such file or directory$"):
-        READERS[reader](tmp_path / "x")
-
-
-@pytest.mark.parametrize("reader", ["text", "json", "lines", "yaml"])
-def test_a_file_that_is_too_large_is_refused_unread(reader, tmp_path):
-    with open(tmp_path / "x", "wb") as file:
+@every(reader=["text", "json", "lines", "yaml"])
+def test_what_is_too_large_is_refused_unread_and_what_is_too_deep(reader, tmp_path):
+    path = tmp_path / reader
+    for depth in () if reader == "text" else (65, 100_000):
+        path.write_text("[" * depth + "]" * depth + "\n")
+        with pytest.raises(ConfigError, match=r"nested at most 64 levels deep; got more|exceeded maximum nesting"):
+            READERS[reader](path)
+    with open(path, "wb") as file:
         file.truncate(10**12)  # without blocks on the disk
-    with pytest.raises(ConfigError, match=r"x: must be at most [\d,e+]+ MB; got 1,000,000 MB$"):
-        READERS[reader](tmp_path / "x")
-
-
-@pytest.mark.parametrize("depth", [65, 100_000])
-@pytest.mark.parametrize("reader", ["json", "lines", "yaml"])
-def test_deep_nesting_is_refused(reader, depth, tmp_path):
-    (tmp_path / "x").write_text("[" * depth + "]" * depth + "\n")
-    with pytest.raises(ConfigError, match=r"nested at most 64 levels deep; got more|exceeded maximum nesting"):
-        READERS[reader](tmp_path / "x")
+    with pytest.raises(ConfigError, match=r"must be at most [\d,e+]+ MB; got 1,000,000 MB$"):
+        READERS[reader](path)
 
 
 def test_64_levels_are_allowed():

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -15,6 +17,13 @@ def test_a_limit_reaches_every_library_and_may_keep_what_the_user_set(monkeypatc
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     limit_threads(3, keep=keep)
     assert [os.environ[name] for name in THREAD_VARIABLES] == expected
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
+def test_malloc_settings_are_taken_in_a_process_of_their_own():
+    code = "from flashnas.base.process import keep_memory; print(keep_memory())"
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True).strip()
+    assert printed == str("glibc" in os.confstr("CS_GNU_LIBC_VERSION"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from offenders import every
+from one_line import one_line
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.settings import REQUIRED, SettingError, Settings, option, settings_of
@@ -39,7 +41,7 @@ def test_values_come_out_in_the_types_of_the_fields():
     assert Bake(flour=Path("rye")).flour == "rye"
 
 
-@pytest.mark.parametrize(("values", "message"), [
+@every(case=[
     ({"grams": 0}, "bake.grams must be at least 1; got 0"),
     ({"grams": 20_000}, "bake.grams must be at most 10,000; got 20000"),
     ({"grams": True}, "bake.grams must be a whole number; got True"),
@@ -61,11 +63,9 @@ def test_values_come_out_in_the_types_of_the_fields():
     ({"flour": "x" * 500, "grams": "y" * 500},
      f"bake.grams must be a whole number; got {'y' * 119!r}"[:-1] + ".."),
 ])
-def test_a_wrong_value_is_one_line_that_names_option_rule_and_value(values, message):
-    with pytest.raises(SettingError) as caught:
-        Bake(**{"flour": "rye", **values})
-    assert str(caught.value).startswith(message)
-    assert "\n" not in str(caught.value)
+def test_a_wrong_value_is_one_line_that_names_option_rule_and_value(case):
+    values, message = case
+    assert one_line(SettingError, Bake, **{"flour": "rye", **values}).startswith(message)
 
 
 class Flour:
@@ -101,7 +101,7 @@ def test_the_same_rule_by_flag():
         assert caught.value.by_flag == message
 
 
-@pytest.mark.parametrize(("text", "line", "words"), [
+@every(case=[
     ("flour: rye\ngram: 3\n", 2, "bake has no key 'gram' (did you mean 'grams'?)"),
     ("flour: rye\ngrams: 0\n", 2, "bake.grams must be at least 1; got 0"),
     ("flour: rye\nlimits:\n  hot: 1\n  cold: none\n", 4, "bake.limits.cold must be a number; got 'none'"),
@@ -109,11 +109,10 @@ def test_the_same_rule_by_flag():
     ("flour: rye\nout: here\n", 2, "bake has no key 'out'"),
     ("flour: rye\ngrams: null\n", 2, "bake.grams must be a whole number; got None"),
 ])
-def test_a_wrong_entry_of_a_file_names_its_line(tmp_path, text, line, words):
+def test_a_wrong_entry_of_a_file_names_its_line(tmp_path, case):
+    text, line, words = case
     path = write(tmp_path, text)
-    with pytest.raises(ConfigError) as caught:
-        Bake.load(path, {})
-    assert str(caught.value).startswith(f"{path}:{line}: {words}")
+    assert one_line(ConfigError, Bake.load, path, {}).startswith(f"{path}:{line}: {words}")
 
 
 def test_what_is_given_overrides_the_file_and_mappings_are_merged(tmp_path):

@@ -1,6 +1,8 @@
 from collections import Counter
 
 import pytest
+from offenders import every
+from one_line import one_line
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BenchError
@@ -90,15 +92,14 @@ def test_networks_are_read_from_a_table(tmp_path):
                                    Given("mine", Architecture.parse("128(vocab=300,meta=2): a f"), 1)]
 
 
-@pytest.mark.parametrize(("text", "words"), [
+@every(case=[
     ("origin,notation\nx,64: a\n", ": column 'architecture' is missing"),
     ("origin,architecture\nx,64: q\n", ":2: operator must be one of"),
     ("origin,architecture\n,64: a\n", ":2: origin must say where the network is from"),
     ("origin,architecture,width_factor\nx,64: a,half\n", ":2: width_factor must be a whole number of at least 1"),
     ("origin,architecture\n", ": holds no network")])
-def test_a_wrong_table_is_one_line_with_its_place(text, words, tmp_path):
+def test_a_wrong_table_is_one_line_with_its_place(case, tmp_path):
+    text, words = case
     path = tmp_path / "networks.csv"
     path.write_text(text)
-    with pytest.raises(BenchError) as error:
-        read_networks(path)
-    assert f"{path}{words}" in str(error.value)
+    assert f"{path}{words}" in one_line(BenchError, read_networks, path)

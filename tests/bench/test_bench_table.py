@@ -7,6 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from bench_builder import header, made_up_trainings
+from offenders import every
+from one_line import one_line
 
 import flashnas as fn
 from flashnas.base.errors import BenchError
@@ -83,16 +85,12 @@ def recipe_file(folder, **changes):
     return path
 
 
-@pytest.mark.parametrize(("filters", "words"), [
-    ({"origin": "tyni"}, "origin must be one of published, published:group, tiny; got 'tyni' (did you mean 'tiny'?)"),
-    ({"mixers": ["d", "x"]}, "mixers must be one of")])
-def test_a_filter_that_names_nothing_is_one_line(folder, filters, words):
-    with pytest.raises(BenchError) as error:
-        load(folder, **filters)
-    assert words in str(error.value)
-
-
-def test_a_bench_of_another_recipe_is_one_line(folder):
+def test_what_does_not_exist_is_one_line(folder):
+    assert "origin must be one of published, published:group, tiny; got 'tyni' (did you mean 'tiny'?)" in one_line(
+        BenchError, load, folder, origin="tyni")
+    assert "mixers must be one of" in one_line(BenchError, load, folder, mixers=["d", "x"])
+    with pytest.raises(BenchError, match="bench 'nowhere': no shipped bench and no folder"):
+        load("nowhere")
     with pytest.raises(BenchError, match=r"is of another recipe: recipe\.tokens is 1024 in the bench and 9 in recipe"):
         load(folder, recipe=recipe_file(folder, tokens=9))
 
@@ -154,22 +152,11 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("case", DAMAGE)
+@every(case=DAMAGE)
 def test_a_damaged_bench_is_one_line(case, folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "mine")
+    shutil.copytree(folder, tmp_path / case)
     damage, words = DAMAGE[case]
-    damage(tmp_path / "mine")
-    with pytest.raises(BenchError) as error:
-        Bench.read(tmp_path / "mine")
-    assert words in str(error.value)
-    assert str(tmp_path / "mine") in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_a_bench_that_does_not_exist_is_one_line():
-    with pytest.raises(BenchError, match="bench 'nowhere': no shipped bench and no folder"):
-        load("nowhere")
-
-
-def test_the_room_is_found_by_its_name():
-    assert fn.bench.load is load
+    damage(tmp_path / case)
+    message = one_line(BenchError, Bench.read, tmp_path / case)
+    assert words in message
+    assert str(tmp_path / case) in message

@@ -10,9 +10,10 @@ import time
 
 import numpy as np
 import pytest
+from offenders import every
+from one_line import one_line
 
 from flashnas.base.errors import CorpusError
-from flashnas.data import cache
 from flashnas.data import dataset as dataset_module
 from flashnas.data import tokenizer as tokenizer_module
 from flashnas.data.corpus import Corpus
@@ -59,7 +60,8 @@ def test_a_second_call_trains_and_encodes_nothing(folder, tmp_path, monkeypatch)
     first = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
     monkeypatch.setattr(tokenizer_module, "train_tokenizer", None)
     monkeypatch.setattr(dataset_module, "_encode", None)
-    second = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+    monkeypatch.setenv("FLASHNAS_CACHE", str(tmp_path / "c"))
+    second = prepare_dataset(str(folder), RECIPE)
     assert second.folder == first.folder
     assert np.array_equal(second.train, first.train)
 
@@ -70,13 +72,6 @@ def test_text_and_vocabulary_are_the_cache_key(folder, tmp_path):
     (folder / "00.txt").write_text("something else entirely " * 20)
     other_text = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
     assert len({first.folder, other_vocab.folder, other_text.folder}) == 3
-
-
-def test_the_cache_folder_is_named_by_the_environment(monkeypatch, tmp_path):
-    monkeypatch.setenv("FLASHNAS_CACHE", str(tmp_path / "here"))
-    assert cache.cache_folder() == tmp_path / "here"
-    monkeypatch.delenv("FLASHNAS_CACHE")
-    assert cache.cache_folder().parts[-2:] == (".cache", "flashnas")
 
 
 def test_a_damaged_cache_is_made_again(folder, tmp_path):
@@ -96,9 +91,9 @@ def test_workers_that_start_together_agree(folder, tmp_path):
             f" print(prepare_dataset({str(folder)!r}, Recipe.from_dict({RECIPE.to_dict()!r})).folder)")
     environment = {"FLASHNAS_CACHE": str(tmp_path / "c"), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     workers = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True)
-               for _ in range(3)]
+               for _ in range(2)]
     printed = {worker.communicate()[0].strip() for worker in workers}
-    assert [worker.returncode for worker in workers] == [0, 0, 0]
+    assert [worker.returncode for worker in workers] == [0, 0]
     (path,) = printed
     assert len(Dataset.open(path).train) > 0
     assert not list((tmp_path / "c").rglob(".part-*"))
@@ -142,23 +137,17 @@ def test_a_given_tokenizer_that_is_none(folder, tmp_path):
         prepare_dataset(str(folder), RECIPE, tokenizer=tmp_path / "u.json", cache=tmp_path / "c")
 
 
-@pytest.mark.parametrize(("number", "reason"), [(errno.ENOSPC, "No space left on device"),
-                                                (errno.EROFS, "Read-only file system")])
-def test_a_full_or_read_only_disk_names_the_folder(folder, tmp_path, monkeypatch, number, reason):
+def test_a_full_disk_or_a_file_in_the_way_names_the_folder(folder, tmp_path, monkeypatch):
     def fail(*_):
-        raise OSError(number, os.strerror(number))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(dataset_module, "_write_header", fail)
-    with pytest.raises(CorpusError, match=f"cannot cache data in .*c/datasets: {reason}; .*FLASHNAS_CACHE") as caught:
-        prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
-    assert "\n" not in str(caught.value)
-    assert list((tmp_path / "c" / "datasets").iterdir()) == []
-
-
-def test_a_cache_below_a_file_is_one_line(folder, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CorpusError, match=r"cannot cache data in .*file/c/tokenizers"):
         prepare_dataset(str(folder), RECIPE, cache=tmp_path / "file" / "c")
+    monkeypatch.setattr(dataset_module, "_write_header", fail)
+    message = one_line(CorpusError, prepare_dataset, str(folder), RECIPE, cache=tmp_path / "c")
+    assert re.search("cannot cache data in .*c/datasets: No space left on device; .*FLASHNAS_CACHE", message)
+    assert list((tmp_path / "c" / "datasets").iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ["a" * 400_000, " -" + " " * 400_000 + "-" * 100_000, "ab" * 200_000])
@@ -227,7 +216,7 @@ def test_the_order_depends_on_the_seed_alone():
     assert not np.array_equal(first(1), first(2))
 
 
-@pytest.mark.parametrize("skip", [1, 2, 3, 5, 17, 40])
+@every(skip=(1, 2, 3, 5, 40))
 def test_skipped_batches_are_those_that_would_have_come(skip):
     data = _numbered()
     whole, rest = data.batches(RECIPE, seed=3), data.batches(RECIPE, seed=3, skip=skip)

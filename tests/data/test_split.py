@@ -49,12 +49,6 @@ def test_a_single_file_keeps_its_last_tenth_for_validation():
     assert next(iter(split.train)).endswith(" ")
 
 
-def test_a_repeated_document_never_crosses_the_cut():
-    split = split_documents(["x", "y", "x " * 5, "x"])
-    assert split.duplicates == 1
-    assert not {t.strip() for t in split.train} & {v.strip() for v in split.validation}
-
-
 def test_next_to_no_text_gives_an_empty_part_not_an_overlap():
     assert tuple(split_documents(["a"]).validation) == ()
     assert tuple(split_documents([" ", ""]).train) == ()

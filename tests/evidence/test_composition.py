@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from offenders import every
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.evidence.composition import (
@@ -21,7 +22,7 @@ def mix(text, **options):
     return mix_of(tuple(parse_operators(text)), **options)
 
 
-@pytest.mark.parametrize(("text", "name", "expected"), [
+@every(case=[
     ("12x(a f)", "mixed", 0.0),
     ("12x(a f)", "ffn_share", 0.5),
     ("2x(5x(m2 f) a f)", "mixed", 1.0),                 # a sixth is more than the share that counts fully
@@ -41,7 +42,8 @@ def mix(text, **options):
     ("11x(m2 f) d f", "new_mix", (1 / 12) / 0.15),      # a delta rule at a small share was not
     ("6x(m2 f d f)", "new_mix", 0.0),
 ])
-def test_a_mix_by_hand(text, name, expected):
+def test_a_mix_by_hand(case):
+    text, name, expected = case
     assert getattr(mix(text), name) == pytest.approx(expected)
 
 
@@ -85,7 +87,7 @@ def test_a_stack_that_publications_have_has_no_silent_column():
 # -- outside of what publications have trained, in words -----------------------------------------------------
 
 
-@pytest.mark.parametrize(("text", "tokens", "words"), [
+@every(case=[
     ("2048: 12x(a f)", 1e11, None),
     ("2048: 2x(5x(m2 f) a f)", 1e11, None),
     ("2048: 6x(m2 f f f)", 1e11, "75% of its operators are feed-forward layers; publications have about half"),
@@ -98,7 +100,8 @@ def test_a_stack_that_publications_have_has_no_silent_column():
     ("2048: 12x(a f)", 1e9, "1B training tokens; publications have 7B to 350B"),
     ("2048: 12x(a f)", None, None),
 ])
-def test_what_lies_outside(text, tokens, words):
+def test_what_lies_outside(case):
+    text, tokens, words = case
     found = outside_support(Architecture.parse(text), tokens)
     if words is None:
         assert found == []

@@ -112,7 +112,7 @@ def test_contrasts_take_levels_out_and_keep_all_else():
         assert found @ (levels == level) == pytest.approx(np.zeros(3))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(stacks(), min_size=2, max_size=6))
 def test_the_posterior_covariance_has_no_negative_direction(texts):
     prediction = predict(*texts)
@@ -124,7 +124,7 @@ def test_the_posterior_covariance_has_no_negative_direction(texts):
         assert prediction.sd_to(other)[0] == pytest.approx(prediction.difference(0, other)[1])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(stacks(), stacks(), stacks())
 def test_standard_deviations_of_differences_obey_the_triangle_inequality(a, b, c):
     prediction = predict(a, b, c)
@@ -136,17 +136,6 @@ def test_standard_deviations_of_differences_obey_the_triangle_inequality(a, b, c
 
 
 # -- what differences have to be -----------------------------------------------------------------------------
-
-@settings(max_examples=20, deadline=None)
-@given(stacks())
-def test_a_network_and_itself_do_not_differ(text):
-    assert predict(text, text).difference(0, 1) == pytest.approx((0.0, 0.0), abs=1e-6)
-
-
-def test_the_order_of_layers_away_from_the_edges_says_nothing():
-    found = predict("m2 f m2 f a f m2 f d f m2 f a f m2 f m2 f", "m2 f m2 f m2 f a f d f a f m2 f m2 f m2 f")
-    assert found.difference(0, 1) == pytest.approx((0.0, 0.0), abs=1e-6)
-
 
 def test_near_identical_networks_have_a_small_standard_deviation():
     assert sd("12x(m2 f)", "11x(m2 f) m2 f") == pytest.approx(0, abs=1e-6)

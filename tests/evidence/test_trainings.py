@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from offenders import every
+from one_line import one_line
 
 from flashnas.api.trust import RULES as API_RULES
 from flashnas.architecture import Architecture, parse_operators
@@ -49,21 +51,17 @@ def test_perplexities_become_logarithms_and_losses_stay(tmp_path):
     assert groups_of(rows) == {"g": [0, 1], "h": [2, 3]}
 
 
-@pytest.mark.parametrize(("text", "words"), [
+@every(case=[
     (GOOD + "g,s,a q,1M,x_ppl,9\n", "own.csv:4: the notation does not express 'a q': "),
     (GOOD + "g,s,2048: a f,1M,x_ppl,9\n", "own.csv:4: the notation does not express '2048: a f': "),
-    (GOOD + "g,s,,1M,x_ppl,9\n", "own.csv:4: the notation does not express ''"),
     (GOOD + "h,s,a f,1M,x_ppl,9\n",
      "own.csv:4: group 'h' must have at least 2 rows, because rows compare only within their group; got 1"),
     (GOOD + "g,s,a f,1M,accuracy,0.9\n",
      "own.csv:4: metric must end in _ppl (a perplexity) or _loss (nats per token); got 'accuracy'"),
     (GOOD + "g,s,a f,350M\n", "own.csv:4: value must be a number above 0, such as 8.6; got ''"),
     (GOOD + "g,s,a f,350M,x_ppl,-1\n", "own.csv:4: value must be a number above 0, such as 8.6; got '-1'"),
-    (GOOD + "g,s,a f,350M,x_ppl,nan\n", "value must be a number above 0, such as 8.6; got 'nan'"),
-    (GOOD + "g,s,a f,350M,x_ppl,8M\n", "value must be a number above 0, such as 8.6; got '8M'"),
     (GOOD + "g,s,a f,large,x_ppl,9\n", "own.csv:4: params must be a number above 0, such as 350M; got 'large'"),
     (GOOD + ",s,a f,350M,x_ppl,9\n", "own.csv:4: group must not be empty"),
-    (GOOD + "g,,a f,350M,x_ppl,9\n", "own.csv:4: source must not be empty"),
     (GOOD.replace("value\n", "value,tokens\n") + "g,s,a f,350M,x_ppl,9,many\n",
      "own.csv:4: tokens must be a number above 0, such as 350M; got 'many'"),
     (GOOD.replace("value\n", "value,tokens\n") + "g,s,a f,350M,x_ppl,9,300\n",
@@ -72,22 +70,14 @@ def test_perplexities_become_logarithms_and_losses_stay(tmp_path):
      "own.csv:4: vocab must be a whole number up to 1,073,741,824; got '1.5'"),
     (HEAD.replace("source,", ""), "own.csv: column 'source' is missing; needed: group, source, operators,"),
     (HEAD.replace("operators", "operator"), "own.csv: column 'operators' is missing (did you mean 'operator'?)"),
-    ("", "own.csv: column 'group' is missing"),
     (HEAD, "own.csv: holds no row"),
     (b"\xff\xfe\x00", "own.csv: cannot be read: "),
-], ids=lambda value: str(value)[-30:])
-def test_what_is_wrong_in_a_csv_is_one_line(tmp_path, text, words):
+])
+def test_what_is_wrong_in_a_csv_is_one_line(tmp_path, case):
+    text, words = case
     path = tmp_path / "own.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ConfigError) as caught:
-        read_published(path)
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_csv_that_is_not_there(tmp_path):
-    with pytest.raises(ConfigError, match=r"none.csv: cannot be read: No such file or directory"):
-        read_published(tmp_path / "none.csv")
+    assert words in one_line(ConfigError, read_published, path)
 
 
 def test_the_shipped_rows_have_sources_and_clear_pairs(shipped):
@@ -110,7 +100,7 @@ def test_pairs_have_an_order_and_their_bounds():
     assert Pair(0, 1, 0.05, 0.1).right == Pair(0, 1, -0.05, -0.1).right == 1.0
 
 
-@pytest.mark.parametrize(("operators", "expected"), [
+@every(case=[
     ("12x(a f)", (("a", 1.0),)),
     ("24x(m2)", (("m2", 1.0), ("no ffn", 1.0))),
     ("8x(gd m2 f)", (("gd", 0.5), ("m2", 0.5))),
@@ -119,7 +109,8 @@ def test_pairs_have_an_order_and_their_bounds():
     ("a moe", (("a", 1.0),)),
     ("f f", ()),
 ])
-def test_a_composition_is_the_mixers_in_quarters(operators, expected):
+def test_a_composition_is_the_mixers_in_quarters(case):
+    operators, expected = case
     assert composition(parse_operators(operators)) == expected
 
 
@@ -146,14 +137,9 @@ def test_groups_of_one_source_are_counted_apart(shipped):
     assert [found["publications"][name] for name in ("pairs", "right", "spearman")] == [2, 0, None]
     assert json.loads(json.dumps(found["scales"]["twos"])) == [
         {"groups": ["g", "h"], "compositions": 3, "pairs": 3, "right": 2, "spearman": 0.5}]
-    one, other = (measure(shipped, np.zeros(len(shipped))).to_dict()[key] for key in ("publications", "scales"))
+    whole = measure(shipped, np.zeros(len(shipped))).to_dict()
+    one, other = (whole[key] for key in ("publications", "scales"))
     assert (one["pairs"], one["right"], other["pairs"], other["right"]) == (109, 79, 204, 184)
-
-
-def test_a_pair_of_one_group_is_no_consensus():
-    rows = [row("a f", 1.0), row("d f", 0.9)]
-    assert consensus_pairs(rows, range(2)) == set()
-    assert group_pairs(rows) == []
 
 
 # -- shares --------------------------------------------------------------------------------------------------
@@ -199,8 +185,8 @@ def test_perfect_losses_have_the_share_one_and_negated_ones_zero(shipped):
 def test_the_share_of_random_losses_is_a_half_in_expectation(shipped):
     rng = np.random.default_rng(0)
     shares = [np.mean([pair.right for pair in clear_pairs(shipped, rng.normal(size=len(shipped)))])
-              for _ in range(100)]
-    assert abs(np.mean(shares) - 0.5) < 4 * np.std(shares) / math.sqrt(100)
+              for _ in range(40)]
+    assert abs(np.mean(shares) - 0.5) < 4 * np.std(shares) / math.sqrt(40)
 
 
 @st.composite
@@ -212,7 +198,7 @@ def _studies(draw):
     return rows, np.array(draw(st.lists(st.integers(0, 6), min_size=count, max_size=count)), dtype=float)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(_studies(), st.randoms(use_true_random=False))
 def test_intervals_hold_their_share_and_the_order_of_rows_says_nothing(study, rng):
     rows, losses = study
@@ -246,8 +232,7 @@ def test_full_widths_are_those_of_known_networks(operators, params, hidden):
     assert full_width(row(operators, 1.0, params=params)) == pytest.approx(hidden, rel=0.05)
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("width_factor", [1, 16, 64])
+@pytest.mark.parametrize(("width_factor", "rule"), [(1, "params"), (64, "params"), (16, "layout")])
 def test_every_shipped_row_has_a_proxy(shipped, width_factor, rule):
     width = 2048 // width_factor
     found = proxies(shipped, width=width, width_factor=width_factor, least_head_dim=16, vocab=300, rule=rule)
@@ -265,7 +250,7 @@ def test_every_shipped_row_has_a_proxy(shipped, width_factor, rule):
 
 
 def test_the_shipped_recipes_have_a_proxy_of_every_shipped_row(shipped):
-    for name in ("cpu", "gpu", "gpu-paper"):
+    for name in ("cpu", "gpu"):
         recipe = Recipe.load(name)
         sizes = {"width": 2048 // recipe.width_factor, "width_factor": recipe.width_factor,
                  "least_head_dim": recipe.least_head_dim, "vocab": recipe.vocab}
@@ -275,6 +260,7 @@ def test_the_shipped_recipes_have_a_proxy_of_every_shipped_row(shipped):
 
 
 def test_odd_head_sizes_take_the_nearest_width_that_they_divide():
+    assert API_RULES == RULES  # those of the command
     rows = [row("12x(gd(head_dim=96) f)", 1.0), row("12x(d f)", 0.9)]
     assert full_width(rows[0]) > 0
     one, other = proxies(rows, width=128, width_factor=16, least_head_dim=16, vocab=300)
@@ -286,17 +272,13 @@ def test_odd_head_sizes_take_the_nearest_width_that_they_divide():
     assert other.operators == alike[1].operators or other.hidden != alike[1].hidden
 
 
-@pytest.mark.parametrize(("operators", "params", "words"), [
-    ("12x(a f)", 1e6, "'12x(a f)': params must be from 18,"),
-    ("12x(gd(head_dim=16384) f)", 1e9, "fits no width from 256 to 8192"),
-])
-@pytest.mark.parametrize("rule", RULES)
-def test_a_row_without_a_width_is_refused_before_any_training(operators, params, words, rule):
+@every(rule=RULES, case=[("12x(a f)", 1e6, "'12x(a f)': params must be from 18,"),
+                         ("12x(gd(head_dim=16384) f)", 1e9, "fits no width from 256 to 8192")])
+def test_a_row_without_a_width_is_refused_before_any_training(rule, case):
+    operators, params, words = case
     rows = [row(operators, 1.0, params=params), row("12x(d f)", 0.9)]
-    with pytest.raises(ConfigError) as caught:
-        proxies(rows, width=32, width_factor=64, least_head_dim=16, vocab=300, rule=rule)
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert words in one_line(ConfigError, proxies, rows, width=32, width_factor=64, least_head_dim=16, vocab=300,
+                             rule=rule)
 
 
 def test_a_row_that_no_width_fits_is_named_by_file_and_line(tmp_path):
@@ -314,10 +296,6 @@ def test_full_networks_have_the_published_number_of_parameters(shipped):
         near = [Architecture(hidden=round(width / 256 + step) * 256, operators=each.specs, vocab=each.vocab).params
                 for step in (-1, 1)]
         assert near[0] < each.params < near[1]
-
-
-def test_the_command_has_the_rules_that_there_are():
-    assert API_RULES == RULES
 
 
 def test_tokens_of_each_parameter_follow_from_the_smallest_network_of_the_group(tmp_path):

@@ -35,7 +35,7 @@ def model(tmp_path):
 def texts(tmp_path):
     folder = tmp_path / "texts"
     folder.mkdir()
-    for number, text in enumerate((TEXT[0] * 9, "größer\n" + TEXT[1] * 3, "x")):
+    for number, text in enumerate((TEXT[0] * 2, "größer\n" + TEXT[1], "x")):
         (folder / f"{number}.txt").write_text(text, encoding="utf-8")
     return folder
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 pytest.importorskip("transformers")
 
 from networks import make_network, make_source, make_tokens
+from offenders import every
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
@@ -95,7 +96,7 @@ def test_heads_of_their_own_size_and_odd_ratios_are_said(tmp_path):
         assert int(ratio * 2304) // 128 * 128 == width
 
 
-@pytest.mark.parametrize(("notation", "message"), [
+@every(case=[
     ("128: d gla", "operator 1 is 'gla'; it has d, m2, a, f"),
     ("128: swa", "operator 0 is 'swa'"),
     ("128: m2(groups=2)", "operator 0, 'm2', has groups=2; it has 1"),
@@ -108,7 +109,8 @@ def test_heads_of_their_own_size_and_odd_ratios_are_said(tmp_path):
     ("128: f(relu2=true)", "has relu2=true; it has false"),
     ("128: m2(heads=3)", "'m2' with heads=3, 192 channels"),
 ])
-def test_what_the_family_lacks_is_named(notation, message):
+def test_what_the_family_lacks_is_named(case):
+    notation, message = case
     with pytest.raises(ExportError, match=f"the Nemotron-Flash family lacks this: .*{message}"):
         config_of(notation)
 

@@ -27,7 +27,8 @@ DTYPE = {"cpu": "float32", "cuda": "bfloat16"}
 HEADS = ("a(heads=2,kv_heads=1,head_dim={})", "swa(heads=2,kv_heads=2,head_dim={},window=20)", "d(head_dim={})",
          "gd(head_dim={},k_heads=1,expand_v=2)", "gla(head_dim={})", "m2(head_dim={},state=128)", "kda(head_dim={})",
          "r7(head_dim={})")
-WIDTHS = [pytest.param("cpu", 512), *(pytest.param("cuda", width, marks=GPU) for width in (1024, 1536, 2048, 2560))]
+SIZES = [pytest.param("cpu", 512, 1), *(pytest.param("cuda", width, tokens, marks=GPU)
+                                        for width in (1024, 1536, 2048, 2560) for tokens in (1, 70))]
 RECIPE = """\
 width_factor: 8
 vocab: 300
@@ -48,19 +49,18 @@ def passes(operator: str, device: str, tokens: int, *, hidden: int, batch: int) 
     assert (found.status, found.reason) == ("passed", ""), found
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("size", [64, 128, 256])
+@pytest.mark.parametrize(("size", "device"), [
+    (64, "cpu"), *(pytest.param(size, "cuda", marks=GPU) for size in (64, 128, 256))])
 @pytest.mark.parametrize("operator", HEADS)
 def test_heads_of_every_size(operator: str, size: int, device: str) -> None:
     passes(operator.format(size), device, 3 if device == "cpu" else 150, hidden=256, batch=2)
 
 
-@pytest.mark.parametrize(("device", "width"), WIDTHS)
-@pytest.mark.parametrize("tokens", [1, 70])
+@pytest.mark.parametrize(("device", "width", "tokens"), SIZES)
 @pytest.mark.parametrize("kind", OPERATORS)
 def test_one_sequence_at_real_widths(kind: str, tokens: int, device: str, width: int) -> None:
     """One token of one sequence, too, where strides count as contiguous whatever they are."""
-    passes(kind, device, min(tokens, 3) if device == "cpu" else tokens, hidden=width, batch=1)
+    passes(kind, device, tokens, hidden=width, batch=1)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -108,10 +108,11 @@ def test_a_network_learns_a_task(device: str) -> None:
     assert found["in-context-recall"] > 0.8
 
 
-@pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), DEVICES[1]])
+@pytest.mark.parametrize("device", DEVICES[1:])
 def test_processes_together_give_the_losses_of_one(device: str, small_corpus, tmp_path) -> None:
-    """By torchrun: two processes, or on a machine with one GPU one, which goes the same way."""
-    count = 2 if device == "cpu" else min(2, torch.cuda.device_count())
+    """By torchrun: two processes, or on a machine with one GPU one, which goes the same way. On a CPU:
+    tests/training/test_distributed.py."""
+    count = min(2, torch.cuda.device_count())
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE + f"device: {device}\n")
     losses = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from pathlib import Path
 
@@ -42,8 +43,10 @@ def truth(table: LatencyTable, *, scale=1.0, model_us=0.0, operator_us=0.0, nois
     """Times a model as the sum of the table's rows, with planted constants in both phases."""
     bare = LatencyModel(table, CHAT, calibrated=False)
 
+    once = functools.cache(bare.estimate)
+
     def measure(architecture):
-        estimate = bare.estimate(architecture)
+        estimate = once(architecture)
         more_ms = (model_us + operator_us * len(architecture.operators)) / 1000
         ttft_ms, tpot_ms = ((scale * value + more_ms) * noise() for value in (estimate.ttft_ms, estimate.tpot_ms))
         return {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "latency_ms": latency_ms(ttft_ms, tpot_ms, 256)}

@@ -4,6 +4,7 @@ import zipfile
 
 import pandas as pd
 import pytest
+from one_line import one_line
 
 from flashnas.base.errors import TableError
 from flashnas.latency.importers import aiconfigurator
@@ -102,21 +103,13 @@ def check(folder):
     assert "9.9" in table.device.cite
 
 
-def test_from_an_unpacked_folder(package, tmp_path):
-    assert import_system("fake", package, tmp_path / "out") == tmp_path / "out"
-    check(tmp_path / "out")
-
-
-def test_from_the_package_folder_inside(package, tmp_path):
-    check(import_system("fake", package / "aiconfigurator_core", tmp_path / "out"))
-
-
-def test_from_a_wheel(package, tmp_path):
+def test_from_a_wheel_and_from_the_folder_inside(package, tmp_path):
     wheel = tmp_path / "aiconfigurator_core-9.9-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         for file in package.rglob("*"):
             archive.write(file, file.relative_to(package))
-    check(import_system("fake", wheel, tmp_path / "out"))
+    for place in (wheel, package / "aiconfigurator_core"):
+        check(import_system("fake", place, tmp_path / f"of {place.name}"))
 
 
 def test_from_the_installed_package(package, tmp_path, monkeypatch):
@@ -125,57 +118,30 @@ def test_from_the_installed_package(package, tmp_path, monkeypatch):
     check(import_system("fake", None, tmp_path / "out"))
 
 
-def test_not_installed(tmp_path, monkeypatch):
-    monkeypatch.setattr(aiconfigurator.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(TableError, match=r"not installed: pip install 'flashnas\[import\]'"):
-        import_system("fake", None, tmp_path / "out")
-
-
-def test_unknown_system(package, tmp_path):
-    with pytest.raises(TableError, match=r"system must be one of fake; got 'fakes' .did you mean 'fake'"):
-        import_system("fakes", package, tmp_path / "out")
-
-
-def test_never_overwrites(package, tmp_path):
-    import_system("fake", package, tmp_path / "out")
-    with pytest.raises(TableError, match="exists already"):
-        import_system("fake", package, tmp_path / "out")
-
-
-def test_neither_wheel_nor_folder(tmp_path):
+def test_what_cannot_be_imported_is_one_line(package, tmp_path, monkeypatch):
+    systems = package / "aiconfigurator_core/systems"
+    measurements = systems / "data/fake/gemm/vllm/0.10.0/gemm_perf.parquet"
     (tmp_path / "x.whl").write_text("no zip")
-    with pytest.raises(TableError, match=r"x\.whl: not a wheel"):
-        import_system("fake", tmp_path / "x.whl", tmp_path / "out")
-    with pytest.raises(TableError, match="neither a wheel nor a folder"):
-        import_system("fake", tmp_path, tmp_path / "out")
-    with pytest.raises(TableError, match="neither a wheel nor a folder"):
-        import_system("fake", tmp_path / "nowhere", tmp_path / "out")
-
-
-def test_a_system_without_measurements(package, tmp_path):
-    (package / "aiconfigurator_core/systems/bare.yaml").write_text(SYSTEM)
-    with pytest.raises(TableError, match="bare has no bfloat16 measurements"):
-        import_system("bare", package, tmp_path / "out")
-
-
-def test_device_facts_that_are_missing(package, tmp_path):
-    path = package / "aiconfigurator_core/systems/fake.yaml"
-    path.write_text(SYSTEM.replace("mem_bw:", "bw:"))
-    with pytest.raises(TableError, match=r"fake\.yaml: the key mem_bw is missing"):
-        import_system("fake", package, tmp_path / "out")
-    path.write_text("gpu: [")
-    with pytest.raises(TableError, match=r"fake\.yaml: cannot be read"):
-        import_system("fake", package, tmp_path / "out")
-
-
-def test_damaged_measurements(package, tmp_path):
-    file = package / "aiconfigurator_core/systems/data/fake/gemm/vllm/0.10.0/gemm_perf.parquet"
-    file.write_bytes(b"junk")
-    with pytest.raises(TableError, match=r"gemm_perf\.parquet: damaged, not readable as parquet"):
-        import_system("fake", package, tmp_path / "out")
-    pd.DataFrame({"m": [1]}).to_parquet(file)
-    with pytest.raises(TableError, match="column latency"):
-        import_system("fake", package, tmp_path / "out")
+    (systems / "bare.yaml").write_text(SYSTEM)
+    cases = [
+        ("fakes", package, "out", lambda: 0, "system must be one of bare, fake; got 'fakes' (did you mean 'fake'"),
+        ("bare", package, "out", lambda: 0, "bare has no bfloat16 measurements"),
+        ("fake", tmp_path / "x.whl", "out", lambda: 0, "x.whl: not a wheel"),
+        ("fake", tmp_path, "out", lambda: 0, "neither a wheel nor a folder"),
+        ("fake", tmp_path / "nowhere", "out", lambda: 0, "neither a wheel nor a folder"),
+        ("fake", package, "there", lambda: import_system("fake", package, tmp_path / "there"), "exists already"),
+        ("fake", package, "out", lambda: measurements.write_bytes(b"junk"),
+         "gemm_perf.parquet: damaged, not readable as parquet"),
+        ("fake", package, "out", lambda: pd.DataFrame({"m": [1]}).to_parquet(measurements), "column latency"),
+        ("fake", package, "out", lambda: (systems / "fake.yaml").write_text(SYSTEM.replace("mem_bw:", "bw:")),
+         "fake.yaml: the key mem_bw is missing"),
+        ("fake", package, "out", lambda: (systems / "fake.yaml").write_text("gpu: ["), "fake.yaml: cannot be read"),
+        ("fake", None, "out",
+         lambda: monkeypatch.setattr(aiconfigurator.importlib.util, "find_spec", lambda name: None),
+         "not installed: pip install 'flashnas[import]'")]
+    for system, source, out, damage, words in cases:
+        damage()
+        assert words in one_line(TableError, import_system, system, source, tmp_path / out)
 
 
 def test_rows_of_the_triton_kernel_beside_those_of_a_faster_one(package, tmp_path):

@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from offenders import every
 from tiny_tables import TINY
 from torch.profiler import ProfilerActivity, profile
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
-from flashnas.cli.main import main
 from flashnas.latency.memory import _Sizes, check_fits, largest_batch, memory_bytes
 from flashnas.latency.workload import Workload
 from flashnas.network.model import HybridLM
@@ -46,34 +46,23 @@ def test_peak_counts_what_is_alive_at_once():
     assert peak_bytes(run)[1] == pytest.approx(4 * 1200, abs=256)  # rounded up to lines of 64 bytes
 
 
-@pytest.mark.parametrize("notation", NOTATIONS)
-@pytest.mark.parametrize(("batch", "tokens"), [(1, 256), (4, 384)])
-def test_prefill_within_a_factor_and_never_below_weights_and_caches(notation, batch, tokens):
-    a = Architecture.parse(notation)
-    model = HybridLM(a)
-    prompts = torch.randint(0, 512, (batch, tokens))
+@every(notation=NOTATIONS)
+def test_a_prompt_and_a_step_take_what_is_told_within_a_factor(notation):
+    """And never less than weights and caches."""
+    a, token = Architecture.parse(notation), torch.zeros(3, dtype=torch.long)
+    model, prompts = HybridLM(a), torch.randint(0, 512, (3, 96))
     model.prefill(prompts)  # masks and tables are made once
     (_, cache), most = peak_bytes(lambda: model.prefill(prompts))
     weights = sum(parameter.untyped_storage().nbytes() for parameter in model.parameters())
-    told = memory_bytes(a, Workload(batch=batch, prompt_tokens=tokens), batch, "float32")
+    told = memory_bytes(a, Workload(batch=3, prompt_tokens=96), 3, "float32")
     assert weights == 4 * a.params
-    assert cache.kept_bytes == batch * a.cache_bytes(tokens, 4)
+    assert cache.kept_bytes == 3 * a.cache_bytes(96, 4)
     assert told >= weights + cache.kept_bytes
     assert (weights + most) / FACTOR < told < FACTOR * (weights + most)
-
-
-@pytest.mark.parametrize("notation", NOTATIONS)
-def test_decode_keeps_what_is_told(notation):
-    a = Architecture.parse(notation)
-    model = HybridLM(a)
-    token = torch.zeros(4, dtype=torch.long)
-    cache = model.start_cache(4)
-    for _ in range(3):
-        _, cache = model.decode_step(token, cache)
+    _, cache = model.decode_step(token, model.start_cache(3))
     (_, cache), most = peak_bytes(lambda: model.decode_step(token, cache))
-    told = memory_bytes(a, Workload(batch=4, generated_tokens=4), 4, "float32")
-    weights = 4 * a.params
-    assert cache.kept_bytes == 4 * a.cache_bytes(4, 4)
+    told = memory_bytes(a, Workload(batch=3, generated_tokens=2), 3, "float32")
+    assert cache.kept_bytes == 3 * a.cache_bytes(2, 4)
     assert weights + cache.kept_bytes <= told
     assert weights + most < FACTOR * told  # `most` holds the new states and the temporaries of one layer
 
@@ -109,11 +98,3 @@ def test_a_batch_that_does_not_fit_names_the_largest_that_does():
         check_fits(a, workload, TINY, "bfloat16")
     check_fits(a, Workload(batch=largest, prompt_tokens=1000), TINY, "bfloat16")
     check_fits(a, Workload(batch="max", prompt_tokens=1000), TINY, "bfloat16")
-
-
-def test_the_command_line_says_it_in_one_line(capsys):
-    assert main(["estimate", "Llama-3.2-1B", "--workload", "batch=9999,prompt=8192"]) == 2
-    error = capsys.readouterr().err
-    assert "memory_gb" in error
-    assert "GB of h100_sxm; the largest batch is" in error
-    assert error.count("\n") == 1

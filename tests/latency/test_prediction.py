@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from offenders import every
 from tiny_tables import TINY, product_rows, tiny_kinds, write_table
 
 from flashnas.architecture import Architecture
@@ -49,6 +50,9 @@ def test_attention_and_feed_forward_by_hand(tiny_table):
     assert estimate.throughput_tok_s == pytest.approx(2 / (STEP_US / 1e6), rel=1e-6)
     assert estimate.params == A_F.params
     assert estimate.hash == A_F.hash
+    assert set(estimate.metrics()) == set(METRICS)
+    with pytest.raises(WorkloadError, match="did you mean 'latency_ms'"):
+        estimate.metric("latency")
 
 
 def test_unfused_adds_residuals_and_splits_what_is_fused(tiny_table):
@@ -62,8 +66,8 @@ def test_unfused_adds_residuals_and_splits_what_is_fused(tiny_table):
                       "cache_write", "attention", "out"]
 
 
-@pytest.mark.parametrize("text", ["a(head_dim=16)", "f", "d(head_dim=16)", "gd(head_dim=16)", "gla(head_dim=16)",
-                                  "m2(head_dim=16,state=16)"])
+@every(text=["a(head_dim=16)", "f", "d(head_dim=16)", "gd(head_dim=16)", "gla(head_dim=16)",
+             "m2(head_dim=16,state=16)"])
 def test_unfused_products_and_convolutions_are_as_large_as_the_fused_ones(text):
     (spec,) = Architecture.parse(f"64: {text}").operators
     for phase in ("decode", "prefill"):
@@ -92,28 +96,21 @@ def test_gated_delta_net_by_hand(tiny_table):
     assert estimate.ttft_ms == 0
 
 
-@pytest.mark.parametrize(("notation", "label", "heads"), [
-    ("32(vocab=64): kda(head_dim=16)", "kimi_delta_attention", 2),
-    ("32(vocab=64): d(head_dim=16)", "delta_net", 2),                      # 2 heads of 16 x 16
-    ("32(vocab=64): gla(head_dim=16)", "gla", 1),                          # 2 heads of 8 x 16
-    ("32(vocab=64): m2(head_dim=16,state=16,expand=1)", "mamba2", 2),      # 2 heads of 16 x 16
-    ("32(vocab=64): m2(head_dim=16,state=32,expand=1)", "mamba2", 4),      # twice the state
+@every(case=[
+    ("kda(head_dim=16)", "kimi_delta_attention", 2, 1),
+    ("d(head_dim=16)", "delta_net", 2, 1),                      # 2 heads of 16 x 16
+    ("gla(head_dim=16)", "gla", 1, 1),                          # 2 heads of 8 x 16
+    ("m2(head_dim=16,state=32,expand=1)", "mamba2", 4, 1),      # twice the state
+    ("r7(head_dim=16)", "rwkv7", 2, 2),                         # steps as they are, chunks at twice the time
 ])
-def test_recurrent_operators_borrow_the_gated_delta_rule_by_state_size(tiny_table, notation, label, heads):
-    a = Architecture.parse(notation)
+def test_recurrent_operators_borrow_the_gated_delta_rule_by_state_size(tiny_table, case):
+    operator, label, heads, times = case
+    a = Architecture.parse(f"32(vocab=64): {operator}")
     estimate = LatencyModel(tiny_table, "prompt=8,generated=2").estimate(a)
     core = {entry["phase"]: entry for entry in estimate.breakdown if entry["label"] == label}
     assert core["decode"]["ms"] == pytest.approx(2 * 10 * heads / 1000, rel=1e-6)
-    assert core["prefill"]["ms"] == pytest.approx(8 * heads / 1000, rel=1e-6)
+    assert core["prefill"]["ms"] == pytest.approx(times * 8 * heads / 1000, rel=1e-6)
     assert {entry["source"] for entry in core.values()} == {"derived"}
-
-
-def test_rwkv7_borrows_steps_as_they_are_and_chunks_at_twice_the_time(tiny_table):
-    estimate = LatencyModel(tiny_table, "prompt=8,generated=2").estimate(Architecture.parse(
-        "32(vocab=64): r7(head_dim=16)"))
-    core = {entry["phase"]: entry for entry in estimate.breakdown if entry["label"] == "rwkv7"}
-    assert core["decode"]["ms"] == pytest.approx(2 * 10 * 2 / 1000, rel=1e-6)
-    assert core["prefill"]["ms"] == pytest.approx(2 * 8 * 2 / 1000, rel=1e-6)
 
 
 def test_own_rows_come_before_borrowed_ones(tmp_path):
@@ -197,7 +194,7 @@ MIXED = Architecture.parse("32(vocab=64,meta=4): d(head_dim=16) f a(heads=2,kv_h
                            " m2(head_dim=16,state=16)")
 
 
-@pytest.mark.parametrize("workload", ["generated=9", "prompt=16", WORKLOAD])
+@every(workload=["generated=9", "prompt=16", WORKLOAD])
 def test_bounds_sources_and_shares(tiny_table, workload):
     estimate = LatencyModel(tiny_table, workload).estimate(MIXED)
     assert 0 < estimate.lower_ms < estimate.latency_ms < estimate.upper_ms
@@ -220,14 +217,6 @@ def test_bounds_add_up_linearly_by_source(tiny_table):
     imported, roofline = (1000 * estimate.latency_ms * estimate.sources[s] for s in ("imported", "roofline"))
     assert 1000 * estimate.upper_ms == pytest.approx(1.1 * imported + 1.5 * roofline)
     assert 1000 * estimate.lower_ms == pytest.approx(0.9 * imported + 0.5 * roofline)
-
-
-def test_metrics_by_name_and_as_dict(tiny_table):
-    estimate = LatencyModel(tiny_table, WORKLOAD).estimate(A_F)
-    assert set(estimate.metrics()) == set(METRICS)
-    assert estimate.metric("tpot_ms") == estimate.to_dict()["tpot_ms"] == estimate.tpot_ms
-    with pytest.raises(WorkloadError, match="did you mean 'latency_ms'"):
-        estimate.metric("latency")
 
 
 # -- many architectures --------------------------------------------------------------------------------------
@@ -273,15 +262,6 @@ def test_check_finds_a_gap_before_anything_runs(tiny_table):
     for word in ("table tiny", "'a(heads=1,kv_heads=1,head_dim=64)'", "hidden size 64", "attention_prefill",
                  "flashnas profile --space SPACE", "--device cuda"):
         assert word in message
-
-
-def test_a_kind_that_the_table_lacks(tmp_path):
-    table = write_table(tmp_path / "t", {"gemm": tiny_kinds()["gemm"]})
-    for notation, kind in (("32(vocab=64): a(head_dim=16)", "attention_decode"),
-                           ("32(vocab=64): d(head_dim=16)", "conv_decode"),
-                           ("32(vocab=64): gla(head_dim=16)", "gla_decode")):
-        with pytest.raises(MissingRowsError, match=kind):
-            LatencyModel(table, "generated=1").estimate(Architecture.parse(notation))
 
 
 def test_dtype_that_the_table_lacks(tiny_table):
@@ -369,8 +349,3 @@ def test_attention_has_its_own_scale_and_several_sequences_a_wider_upper_bound(t
     assert two.bounds["tpot_ms"][1] == pytest.approx(usual + 4.0 * kernels / 1000 + 1.5 * two.tpot_ms)
     assert two.bounds["throughput_tok_s"][0] == pytest.approx(2000 / two.bounds["tpot_ms"][1])
     assert two.bounds["latency_ms"] == [pytest.approx(two.lower_ms), pytest.approx(two.upper_ms)]
-
-
-def test_device_of_the_fixture_is_what_the_sums_assume():
-    assert TINY.launch_us == 2
-    assert TINY.bandwidth_bytes_s * TINY.bandwidth_share / 1e6 / 2 == 1000  # values of 2 bytes a microsecond

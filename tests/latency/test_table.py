@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import shutil
@@ -6,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from offenders import every
+from one_line import one_line
 from tiny_tables import COMMON, STACKS, TINY, product_rows, tiny_kinds, write_table
 
 from flashnas.base.errors import TableError
@@ -13,12 +16,6 @@ from flashnas.latency import table_writer
 from flashnas.latency.schema import KINDS, VALUE_COLUMNS
 from flashnas.latency.table import LatencyTable, shipped_tables
 from flashnas.latency.table_writer import RowContext, merge, write_rows
-
-
-@pytest.fixture
-def folder(tiny_folder, tmp_path):
-    """A copy that a test may damage."""
-    return shutil.copytree(tiny_folder, tmp_path / "copy")
 
 
 def edit_meta(folder, change):
@@ -31,15 +28,8 @@ def replace_rows(folder, kind, change):
     """Rewrite a parquet file with a valid checksum but whatever content."""
     frame = change(pd.read_parquet(folder / f"{kind}.parquet"))
     frame.to_parquet(folder / f"{kind}.parquet", index=False)
-    digest = table_writer.hashlib.sha256((folder / f"{kind}.parquet").read_bytes()).hexdigest()
+    digest = hashlib.sha256((folder / f"{kind}.parquet").read_bytes()).hexdigest()
     edit_meta(folder, lambda meta: meta["kinds"][kind].update(sha256=digest, rows=len(frame)))
-
-
-def error_of(source):
-    with pytest.raises(TableError) as caught:
-        LatencyTable.load(source)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_rows_come_back_as_written_with_every_column(tiny_table):
@@ -52,11 +42,8 @@ def test_rows_come_back_as_written_with_every_column(tiny_table):
         assert (rows["device"] == "tiny").all()
         assert (rows["dtype"] == "bfloat16").all()
         assert rows["p10_us"].isna().all()
+    assert list(pd.read_parquet(tiny_table.path / "gemm.parquet").columns) == ["m", "n", "k", "latency_us"]
     assert (tiny_table.name, tiny_table.stack, tiny_table.dtypes) == ("tiny", "invented-1", ("bfloat16",))
-
-
-def test_constant_columns_stand_in_meta_only(tiny_folder):
-    assert list(pd.read_parquet(tiny_folder / "gemm.parquet").columns) == ["m", "n", "k", "latency_us"]
 
 
 def test_percentiles_and_sources_per_row_survive(tmp_path):
@@ -93,130 +80,92 @@ def test_info_is_json_and_describe_names_what_it_can_answer(tiny_table):
         assert word in text
 
 
-def test_missing_table_lists_the_shipped_ones():
-    message = error_of("h100_sx")
-    assert "did you mean 'h100_sxm'" in message
-    for name in shipped_tables():
-        assert name in message
+def flipped(data):
+    return data[:len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1:]
 
 
-def test_missing_kind(tiny_table):
+def gemm(change):
+    """Changes what meta.yaml says of the rows of products."""
+    return lambda folder: edit_meta(folder, lambda meta: change(meta["kinds"]["gemm"]))
+
+
+def rows(change):
+    return lambda folder: replace_rows(folder, "gemm", change)
+
+
+def negative_percentile(folder):
+    replace_rows(folder, "gemm", lambda frame: frame.assign(p10_us=-2.0))
+    gemm(lambda entry: entry["constants"].pop("p10_us"))(folder)
+
+
+def no_parquet(folder):
+    (folder / "gemm.parquet").write_bytes(b"not parquet")
+    gemm(lambda entry: entry.update(sha256=hashlib.sha256(b"not parquet").hexdigest()))(folder)
+
+
+def device(**changes):
+    return lambda folder: (folder / "device.yaml").write_text(yaml.safe_dump(
+        {**yaml.safe_load((folder / "device.yaml").read_text()), **changes}))
+
+
+def meta(change):
+    return lambda folder: edit_meta(folder, change)
+
+
+DAMAGE = [
+    *((lambda folder, file=file: (folder / file).unlink(), f"{file}: cannot be read")
+      for file in ("device.yaml", "meta.yaml", "gemm.parquet")),
+    (lambda folder: (folder / "meta.yaml").write_text("name: tiny\nformat: [1\n"), "meta.yaml:"),
+    (lambda folder: (folder / "gemm.parquet").write_bytes(flipped((folder / "gemm.parquet").read_bytes())),
+     "gemm.parquet: the checksum differs"),
+    (no_parquet, "gemm.parquet: damaged, not readable as parquet"),
+    *((rows(lambda frame, us=us: frame.assign(latency_us=frame["latency_us"].where(frame.index != 3, us))),
+       "gemm.parquet: row 3: latency_us must be a positive number") for us in (np.nan, 0.0, np.inf)),
+    (rows(lambda frame: frame.rename(columns={"latency_us": "latency_ms"})), "lacking latency_us"),
+    (negative_percentile, "p10_us must be positive or null; got -2.0"),
+    (rows(lambda frame: pd.concat([frame, frame.head(1)])), "two rows of the same m, n, k"),
+    (gemm(lambda entry: entry["constants"].update(source="guessed")),
+     "source must be one of measured, imported, derived, roofline; got 'guessed'"),
+    (gemm(lambda entry: entry.update(rows=7)), "promises 7 rows; got 8"),
+    (gemm(lambda entry: entry.pop("sha256")), "kinds.gemm needs the key 'sha256'"),
+    (gemm(lambda entry: entry.update(constants="x")), "kinds.gemm.constants must be a mapping"),
+    (gemm(lambda entry: entry["constants"].update(p10_us=[1])),
+     "kinds.gemm.constants.p10_us must be a positive number or null; got [1]"),
+    (gemm(lambda entry: entry["constants"].update(repeats=float("nan"))),
+     "constants.repeats must be a finite number; got nan"),
+    (gemm(lambda entry: entry["constants"].update(mode=None)), "constants.mode must be text; got None"),
+    (gemm(lambda entry: entry["constants"].update(moed="eager")), "no key 'moed' (did you mean 'mode'?)"),
+    (meta(lambda meta: meta["units"].update(latency_us="milliseconds")), "units.latency_us"),
+    (meta(lambda meta: meta.update(format=9)), "format must be 1"),
+    (meta(lambda meta: meta.update(device="other")), "device must be 'tiny'"),
+    (meta(lambda meta: meta.pop("stacks")), "needs the key 'stacks'"),
+    (meta(lambda meta: meta["kinds"].update(gem=meta["kinds"]["gemm"])), "unknown kind of rows 'gem'"),
+    (meta(lambda meta: meta.update(validations="x")), "validations must be a list or null; got 'x'"),
+    (meta(lambda meta: meta.update(jobs=[1])), "jobs[0] must be a mapping; got 1"),
+    (meta(lambda meta: meta["stacks"]["invented-1"].update(threads="x")),
+     "stacks.invented-1.threads must be a whole number of at least 1; got 'x'"),
+    (device(platform="tpu"), "cpu, cuda"), (device(memory_bytes="much"), "a whole number"),
+    (device(peak=1), "has no key 'peak'"),
+    (device(bandwidth_share=0), "device.bandwidth_share must be positive; got 0"),
+    (device(bandwidth_bytes_s=float("nan")), "must be a finite number; got nan"),
+    (device(launch_us=-1), "must be at least 0; got -1")]
+
+
+@every(case=DAMAGE)
+def test_damage_is_one_line_with_its_place(tiny_folder, tmp_path, case):
+    change, words = case
+    shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+    change(folder := shutil.copytree(tiny_folder, tmp_path / "copy"))
+    message = one_line(TableError, LatencyTable.load, folder)
+    assert words in message
+    assert str(folder) in message
+
+
+def test_a_table_or_kind_that_does_not_exist_names_the_others(tiny_table):
+    message = one_line(TableError, LatencyTable.load, "h100_sx")
+    assert all(name in message for name in ("did you mean 'h100_sxm'", *shipped_tables()))
     with pytest.raises(TableError, match=r"no rows of kind 'gem'.*did you mean 'gemm'"):
         tiny_table.rows("gem")
-
-
-@pytest.mark.parametrize("file", ["device.yaml", "meta.yaml", "gemm.parquet"])
-def test_missing_file(folder, file):
-    (folder / file).unlink()
-    message = error_of(folder)
-    assert file in message
-    assert "cannot be read" in message
-
-
-@pytest.mark.parametrize("file", ["device.yaml", "meta.yaml"])
-def test_damaged_yaml_names_the_line(folder, file):
-    (folder / file).write_text("name: tiny\nformat: [1\n")
-    assert f"{file}:" in error_of(folder)
-
-
-def test_damaged_parquet(folder):
-    data = bytearray((folder / "gemm.parquet").read_bytes())
-    data[len(data) // 2] ^= 1
-    (folder / "gemm.parquet").write_bytes(bytes(data))
-    assert "gemm.parquet: the checksum differs" in error_of(folder)
-
-
-def test_something_else_with_a_valid_checksum(folder):
-    (folder / "gemm.parquet").write_bytes(b"not parquet")
-    digest = table_writer.hashlib.sha256(b"not parquet").hexdigest()
-    edit_meta(folder, lambda meta: meta["kinds"]["gemm"].update(sha256=digest))
-    assert "gemm.parquet: damaged, not readable as parquet" in error_of(folder)
-
-
-@pytest.mark.parametrize(("value", "word"), [(np.nan, "nan"), (-1.0, "-1"), (0.0, "0"), (np.inf, "inf")])
-def test_latencies_must_be_times(folder, value, word):
-    def change(frame):
-        frame.loc[3, "latency_us"] = value
-        return frame
-
-    replace_rows(folder, "gemm", change)
-    message = error_of(folder)
-    assert "gemm.parquet: row 3: latency_us must be a positive number" in message
-    assert word in message
-
-
-def test_wrong_columns(folder):
-    replace_rows(folder, "gemm", lambda frame: frame.rename(columns={"latency_us": "latency_ms"}))
-    message = error_of(folder)
-    assert "lacking latency_us" in message
-    assert "unknown latency_ms" in message
-
-
-def test_negative_percentile(folder):
-    replace_rows(folder, "gemm", lambda frame: frame.assign(p10_us=-2.0))
-    edit_meta(folder, lambda meta: meta["kinds"]["gemm"]["constants"].pop("p10_us"))
-    assert "p10_us must be positive or null; got -2.0" in error_of(folder)
-
-
-def test_unknown_source(folder):
-    edit_meta(folder, lambda meta: meta["kinds"]["gemm"]["constants"].update(source="guessed"))
-    assert "source must be one of measured, imported, derived, roofline; got 'guessed'" in error_of(folder)
-
-
-def test_rows_twice(folder):
-    replace_rows(folder, "gemm", lambda frame: pd.concat([frame, frame.head(1)]))
-    assert "two rows of the same m, n, k" in error_of(folder)
-
-
-def test_row_count_is_checked(folder):
-    edit_meta(folder, lambda meta: meta["kinds"]["gemm"].update(rows=7))
-    assert "promises 7 rows; got 8" in error_of(folder)
-
-
-@pytest.mark.parametrize(("change", "words"), [
-    (lambda meta: meta["units"].update(latency_us="milliseconds"), ["units.latency_us", "microseconds"]),
-    (lambda meta: meta.update(units=3), ["units"]),
-    (lambda meta: meta.update(format=9), ["format must be 1", "9"]),
-    (lambda meta: meta.update(device="other"), ["device must be 'tiny'", "'other'"]),
-    (lambda meta: meta.pop("stacks"), ["needs the key 'stacks'"]),
-    (lambda meta: meta.update(kinds=[1]), ["kinds must be a mapping"]),
-    (lambda meta: meta["kinds"].update(gem=meta["kinds"]["gemm"]), ["unknown kind of rows 'gem'", "'gemm'"]),
-    (lambda meta: meta["kinds"]["gemm"].pop("sha256"), ["kinds.gemm needs the key 'sha256'"]),
-    (lambda meta: meta["kinds"]["gemm"].update(constants="x"), ["kinds.gemm.constants must be a mapping", "'x'"]),
-    (lambda meta: meta["kinds"]["gemm"]["constants"].update(p10_us=[1]),
-     ["kinds.gemm.constants.p10_us must be a positive number or null; got [1]"]),
-    (lambda meta: meta["kinds"]["gemm"]["constants"].update(repeats=float("nan")),
-     ["constants.repeats must be a finite number; got nan"]),
-    (lambda meta: meta["kinds"]["gemm"]["constants"].update(mode=None), ["constants.mode must be text; got None"]),
-    (lambda meta: meta["kinds"]["gemm"]["constants"].update(moed="eager"), ["no key 'moed'", "did you mean 'mode'"]),
-    (lambda meta: meta.update(validations="x"), ["validations must be a list or null; got 'x'"]),
-    (lambda meta: meta.update(jobs=[1]), ["jobs[0] must be a mapping; got 1"]),
-    (lambda meta: meta["stacks"].update({"invented-1": 3}), ["stacks.invented-1 must be a mapping", "got 3"]),
-    (lambda meta: meta["stacks"]["invented-1"].update(threads="x"),
-     ["stacks.invented-1.threads must be a whole number of at least 1; got 'x'"]),
-])
-def test_meta_errors_name_place_and_rule(folder, change, words):
-    edit_meta(folder, change)
-    message = error_of(folder)
-    assert "meta.yaml:" in message
-    for word in words:
-        assert word in message
-
-
-@pytest.mark.parametrize(("key", "value", "word"), [
-    ("bandwidth_bytes_s", 0, "must be positive"), ("platform", "tpu", "cpu, cuda"),
-    ("memory_bytes", "much", "a whole number"),
-    ("peak", 1, "has no key 'peak'"), ("bandwidth_share", 0, "device.bandwidth_share must be positive; got 0"),
-    ("bandwidth_bytes_s", float("nan"), "must be a finite number; got nan"),
-    ("launch_us", -1, "must be at least 0; got -1"),
-    ("peak_flops", float("inf"), "must be a finite number; got inf"),
-])
-def test_device_errors(folder, key, value, word):
-    device = yaml.safe_load((folder / "device.yaml").read_text())
-    (folder / "device.yaml").write_text(yaml.safe_dump({**device, key: value}))
-    message = error_of(folder)
-    assert "device.yaml:" in message
-    assert word in message
 
 
 def test_merge_takes_both_and_prefers_the_first(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from offenders import every
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.architecture.source import load_architecture
@@ -81,7 +82,7 @@ def test_the_shares_that_the_documents_name(tables: dict[str, LatencyTable]) -> 
     assert ratio[sizes["n"] * sizes["k"] >= 32e6].median() == pytest.approx(0.61, abs=0.005)
 
 
-@pytest.mark.parametrize("kind", OPERATORS)
+@every(kind=OPERATORS)
 def test_matrices_are_nearly_all_of_an_operator(kind: str) -> None:
     """Against the weights that are built: all matrices but filters, tables of decays and stacked small ones."""
     architecture = Architecture.parse(f"256(vocab=64): {kind}")
@@ -98,13 +99,6 @@ def test_memory_counts_one_byte_for_each_number_of_a_matrix(text: str) -> None:
     assert 0.9 * (a.params - (1 if a.tied else 2) * a.vocab * a.hidden) < matrices < a.params
     saved = memory_bytes(a, workload, 3, "bfloat16") - memory_bytes(a, workload, 3, "fp8")
     assert saved == matrices
-
-
-def test_a_larger_batch_fits(tables: dict[str, LatencyTable]) -> None:
-    workload = load_workload("throughput-32k")
-    batches = [LatencyModel(tables["l40s"], workload.with_weights(name)).batch(load_architecture(WIDE))
-               for name in ("bfloat16", "fp8")]
-    assert batches[0] < batches[1]
 
 
 def test_a_table_without_such_rows_says_which_have_them(tables: dict[str, LatencyTable]) -> None:

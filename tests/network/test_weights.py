@@ -2,6 +2,7 @@ import resource
 
 import pytest
 import torch
+from one_line import one_line
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
@@ -53,23 +54,15 @@ def test_saving_again_replaces_and_other_folders_stay(folder):
         save_model(folder, network)
 
 
-@pytest.mark.parametrize(("damage", "message"), [
-    (lambda data: data[:-7], r"model\.safetensors: is damaged: its sha256 is not the recorded \w{16}\.\."),
-    (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "is damaged"),
-    (lambda data: b"", "is damaged")])
-def test_a_damaged_file_is_named(folder, damage, message):
+def test_a_damaged_file_is_named(folder):
     path = folder / MODEL
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(WeightsError, match=message) as caught:
-        load_model(folder)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_cut_off_file_is_noticed_without_a_digest_too(folder):
-    path = folder / MODEL
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(WeightsError, match=r"model\.safetensors: is damaged"):
-        read_tensors(path)
+    data = path.read_bytes()
+    for damaged in (data[:-7], data[:-1] + bytes([data[-1] ^ 1]), b""):
+        path.write_bytes(damaged)
+        assert "model.safetensors: is damaged: its sha256 is not the recorded " in one_line(
+            WeightsError, load_model, folder)
+    path.write_bytes(data[:1000])
+    assert "model.safetensors: is damaged" in one_line(WeightsError, read_tensors, path)
 
 
 def test_missing_files_are_named(folder):

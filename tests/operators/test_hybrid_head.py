@@ -9,7 +9,6 @@ from torch import nn
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import OperatorError
-from flashnas.latency.row_requests import contexts
 from flashnas.network.model import HybridLM
 from flashnas.operators import operator_class
 from flashnas.operators.layer import build_layer
@@ -47,11 +46,6 @@ def test_a_cache_holds_both_states_and_measures_what_the_spec_says() -> None:
         _, cache = model.decode_step(torch.zeros(2, dtype=torch.long), cache)
         assert cache.kept_bytes == 2 * architecture.cache_bytes(context, 4)
         assert cache.states[0].attention.seen == context
-
-
-def test_its_time_depends_on_the_context() -> None:
-    assert contexts(H(), 1, 300) == [1, 64, 256, 300]
-    assert contexts(H(window=100), 1, 300) == [1, 64, 100, 256, 300]
 
 
 def test_wrong_sizes_name_the_operator() -> None:

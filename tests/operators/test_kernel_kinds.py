@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 from fake_plugins import write_plugin
+from offenders import every
 from tiny_tables import product_rows, tiny_kinds, write_table
 
 from flashnas.base.errors import OperatorError, TableError
@@ -29,7 +30,7 @@ FROM_THE_WORKLOAD = {"batch", "tokens", "context", "m"}
 CALLS = [call for cls in OPERATORS.values() for call in cls().kernels(2048, "prefill")]
 
 
-@pytest.mark.parametrize("name", KERNEL_KINDS)
+@every(name=KERNEL_KINDS)
 def test_a_kind_is_complete(name):
     kind = KERNEL_KINDS[name]
     assert kind.name == name
@@ -60,13 +61,6 @@ def test_a_kind_is_complete(name):
         assert 0 < step < min(more, prompt)
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_operators_launch_registered_kinds(operator):
-    for phase in PHASES:
-        for call in OPERATORS[operator]().kernels(2048, phase):
-            assert KERNEL_KINDS[call.kind.name] is call.kind
-
-
 def test_a_call_states_the_sizes_of_its_kind():
     call = CONV.call("conv", conv_size=4, channels=96, unfused=(32, 64))
     assert call.shape == (("channels", 96), ("conv_size", 4))
@@ -78,10 +72,9 @@ def test_a_call_states_the_sizes_of_its_kind():
         CONV.call("conv", channels=96, width=4)
 
 
-@pytest.mark.parametrize("name",
-                         ["conv", "gemm_decode", "operator_decode", "pointwise_prefill", "con_decode", ""])
-def test_names_that_are_not_of_rows(name):
-    assert kind_of_rows(name) is None
+def test_names_that_are_not_of_rows():
+    for name in ("conv", "gemm_decode", "operator_decode", "pointwise_prefill", "con_decode", ""):
+        assert kind_of_rows(name) is None
 
 
 def test_bytes_of_a_kernel_by_hand():

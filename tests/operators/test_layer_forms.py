@@ -3,12 +3,16 @@ gradients."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
+
 import pytest
 import torch
-from layer_cases import HIDDEN, LENGTHS, SPECS, make_inputs, make_layer
+from layer_cases import HIDDEN, SPECS, make_inputs, make_layer
 from offenders import every
 from torch import Tensor
 
+from flashnas.base.registry import load_object
 from flashnas.operators import OPERATORS
 from flashnas.operators.mixture_of_experts.layer import MixtureOfExpertsLayer
 from flashnas.testing import operator as contract
@@ -19,9 +23,19 @@ pytestmark = pytest.mark.filterwarnings("error")
 # every length for one variant of each operator: its first, of a window the one that is longer than the others
 WIDE = max(SPECS, key=lambda name: getattr(SPECS[name], "window", 0))
 VARIANTS = {spec.kind: name for name, spec in reversed(SPECS.items())} | {SPECS[WIDE].kind: WIDE}
+LENGTHS = (1, 63, 64, 65, 330)  # the longest window has 300 tokens
 CASES = [(name, tokens) for name in SPECS for tokens in (LENGTHS if name in VARIANTS.values() else (65,))]
 CHECKS = (operator_spec.check_names, operator_spec.check_parameters, operator_spec.check_roles,
           operator_spec.check_cache_bytes, operator_spec.check_resolution, operator_spec.check_kernels)
+
+
+@every(kind=OPERATORS)
+def test_an_operator_is_documented(kind: str) -> None:
+    operator = OPERATORS[kind]
+    for documented in (operator, load_object(operator.layer)):
+        assert len(inspect.cleandoc(vars(documented)["__doc__"])) > 20
+        assert importlib.import_module(documented.__module__).__doc__
+    assert f"`{kind}`" in (operator.__doc__ or "")
 
 
 def test_every_operator_has_a_case() -> None:
@@ -29,12 +43,8 @@ def test_every_operator_has_a_case() -> None:
 
 
 @pytest.mark.parametrize(("name", "tokens"), CASES)
-def test_parallel_form_equals_reference(name: str, tokens: int) -> None:
+def test_the_parallel_form_and_steps_equal_the_reference(name: str, tokens: int) -> None:
     contract.check_parallel_form(SPECS[name], tokens)
-
-
-@pytest.mark.parametrize(("name", "tokens"), CASES)
-def test_steps_equal_reference(name: str, tokens: int) -> None:
     contract.check_steps(SPECS[name], tokens)
 
 
@@ -83,3 +93,8 @@ def test_a_token_does_not_see_the_future(name: str) -> None:
 @every(name=SPECS)
 def test_the_spec_states_what_the_layer_is(name: str, check: operator_spec.Check) -> None:
     check(SPECS[name], HIDDEN)
+
+
+@every(kind=OPERATORS)
+def test_a_default_operator_scales(kind: str) -> None:
+    operator_spec.check_scaling(OPERATORS[kind]())

@@ -1,63 +1,15 @@
-"""The selective scan alone, and `m` against transformers' MambaMixer."""
+"""`m` against transformers' MambaMixer."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from layer_cases import assert_close
-from torch import Tensor
 
 from flashnas.architecture import parse_operators
 from flashnas.operators.layer import build_layer
-from flashnas.operators.recurrences import selective_scan
-from flashnas.operators.recurrences.selective_scan import scan_reference
-from flashnas.operators.recurrences.selective_scan import selective_scan as scan
 
-HIDDEN, TOKENS, STATE = 24, 70, 5
-
-
-def scan_case(tokens: int, strong: bool = False) -> list[Tensor]:
-    """u, dt, A, B, C and an initial state; neighbours in time are nearly equal."""
-    torch.manual_seed(tokens)
-    batch, channels = 2, 12
-    u, b, c = (torch.randn(batch, 1, size) + 0.05 * torch.randn(batch, tokens, size)
-               for size in (channels, STATE, STATE))
-    dt = torch.rand(batch, tokens, channels) * (40 if strong else 0.1)
-    return [u, dt, -torch.rand(STATE, channels) - 0.1, b, c, torch.randn(batch, STATE, channels)]
-
-
-def results(rule, arguments: list[Tensor]) -> list[Tensor]:
-    """Output, final state and all gradients."""
-    leaves = [tensor.clone().requires_grad_() for tensor in arguments]
-    y, state = rule(*leaves)
-    torch.manual_seed(1)
-    total = ((y * torch.randn(y.shape, dtype=torch.float64)).sum()
-             + (state * torch.randn(state.shape, dtype=torch.float64)).sum())
-    return [y.detach(), state.detach(), *torch.autograd.grad(total, leaves)]
-
-
-@pytest.mark.parametrize("strong", [False, True], ids=["weak", "strong"])
-@pytest.mark.parametrize("chunk", [1, 7, 64, 2000])
-@pytest.mark.parametrize("tokens", [1, 63, 64, 65, 300])
-def test_chunked_scan_equals_reference(tokens: int, chunk: int, strong: bool,
-                                       monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = scan_case(tokens, strong)
-    monkeypatch.setattr(selective_scan, "CHUNK_ENTRIES", chunk * arguments[5].numel())
-    expected = results(scan_reference, [tensor.double() for tensor in arguments])
-    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
-        got = results(scan, [tensor.to(dtype) for tensor in arguments])
-        for n, (result, tensor) in enumerate(zip(got, expected, strict=True)):
-            assert result.isfinite().all()
-            assert_close(result, tensor, tolerance, f"{dtype} result {n}")
-
-
-def test_the_scan_keeps_states_between_chunks_only() -> None:
-    arguments = [tensor.requires_grad_() for tensor in scan_case(4096)]
-    kept: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
-        scan(*arguments)
-    all_states = 4096 * arguments[5].numel()
-    assert sum(tensor.numel() for tensor in kept) < all_states
+HIDDEN, TOKENS = 24, 70
 
 
 @pytest.mark.parametrize("written",

@@ -95,31 +95,17 @@ def test_the_same_input_gives_the_same_gradients_to_the_bit() -> None:
     assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
 
 
-def test_a_router_learns_with_one_active_expert_too() -> None:
+def test_a_router_learns_with_one_active_expert_too_and_output_projections_start_small() -> None:
     layer = build_layer(operator_class("moe")(experts=3, active=1, intermediate=8), HIDDEN)
     layer(torch.randn(1, 30, HIDDEN))[0].sum().backward()
     assert layer.router.weight.grad.norm() > 1e-3
-    one, other = (Architecture.parse(f"32: moe(active=1,normalise={text})").hash
-                  for text in ("true", "false"))
+    one, other = (Architecture.parse(f"32: moe(active=1,normalise={text})").hash for text in ("true", "false"))
     assert one == other
-
-
-def test_a_model_with_experts_learns_and_output_projections_start_small() -> None:
     torch.manual_seed(0)
     model = HybridLM(Architecture.parse("32(vocab=8): a(head_dim=16) moe(experts=4,active=2)"))
     stds = {name: p.std().item() for name, p in model.named_parameters() if ".mixer." in name and p.ndim == 2}
     assert stds["layers.1.mixer.out_proj.3.weight"] == pytest.approx(48**-0.5 / 2, rel=0.2)
     assert stds["layers.1.mixer.in_proj.3.weight"] == pytest.approx(32**-0.5, rel=0.2)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    losses = []
-    for _ in range(40):
-        tokens = torch.randint(8, (16, 17))
-        loss = model.loss(tokens[:, 1:], tokens[:, :-1])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.7 * losses[0]
 
 
 def test_sizes_count_all_experts_and_work_counts_the_active_ones() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dying_ranks
 import pytest
+from offenders import every
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import CandidateDiedError, CandidateError, CandidateMemoryError, DeviceError
@@ -112,12 +113,13 @@ def processes():
             yield int(place.parent.name), words
 
 
-@pytest.mark.parametrize(("said", "kind", "text"), [
+@every(case=[
     ({"class": "CorpusError", "module": "flashnas.base.errors", "text": "/a: no"}, "CorpusError", "/a: no"),
     ({"class": "ModuleNotFoundError", "module": "builtins", "text": "No module"}, "ModuleNotFoundError", "No module"),
     ({"class": "CompilationError", "module": "triton.compiler", "text": "at"}, "DeviceError", "CompilationError: at"),
     ({"class": "UnicodeDecodeError", "module": "builtins", "text": "x"}, "DeviceError", "UnicodeDecodeError: x")])
-def test_errors_of_another_process_keep_their_meaning(said, kind, text):
+def test_errors_of_another_process_keep_their_meaning(case):
+    said, kind, text = case
     found = _error(said)
     assert (type(found).__name__, str(found)) == (kind, text)
 

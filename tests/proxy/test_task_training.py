@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from offenders import every
+from one_line import one_line
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import CandidateError, ConfigError
@@ -130,18 +132,18 @@ def test_the_tokens_of_the_tasks_are_those_that_were_trained(monkeypatch):
     assert task_tokens(["noisy-recall", "memorisation"], asked) == sum(batch.inputs_BT.size for batch in batches)
 
 
-@pytest.mark.parametrize(("tasks", "words"), [
+@every(case=[
     ({"step": 3}, "recipe.tasks has no option 'step' (did you mean 'steps'?)"),
     ({"steps": 0}, "recipe.tasks.steps must be at least 1; got 0"),
     ({"steps": 2.5}, "recipe.tasks.steps must be a whole number; got 2.5"),
     ({"muon_lr": 0}, "recipe.tasks.muon_lr must be above 0; got 0"),
 ])
-def test_settings_are_checked_where_they_stand(tmp_path, tasks, words):
+def test_settings_are_checked_where_they_stand(tmp_path, case):
+    tasks, words = case
     path = tmp_path / "r.yaml"
     Recipe(tasks={"steps": 3}).save(path)
     assert Recipe.load(path).task_training.steps == 3
     path.write_text(f"vocab: 300\ntasks: {str(tasks).replace(chr(39), '')}\n")
-    with pytest.raises(ConfigError) as caught:
-        Recipe.load(path)
-    assert words in str(caught.value)
-    assert f"{path}:2" in str(caught.value)
+    message = one_line(ConfigError, Recipe.load, path)
+    assert words in message
+    assert f"{path}:2" in message

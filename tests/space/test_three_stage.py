@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from offenders import every
 from small_spaces import SMALL, small_space
 
 from flashnas.architecture import Architecture, parse_operators
@@ -122,25 +123,6 @@ def test_every_genotype_reaches_every_other_by_mutation(case):
         assert len(reached) == len(expected)
 
 
-def test_sampling_covers_a_small_space():
-    space = small_space("one mixer")
-    rng = np.random.default_rng(0)
-    missing = set(space.enumerate())
-    for _ in range(30_000):
-        missing.discard(space.sample(rng))
-        if not missing:
-            return
-    assert not missing
-
-
-def test_tiny_space_is_the_brute_force_enumeration():
-    space = load_space("tiny")
-    lists = [kinds(space.operators(genotype)) for genotype in space.enumerate()]
-    expected = brute_force(("d", "a", "m2"), ("0:1", "1:1"), (0, 1), ((1, 2),) * 3, 9)
-    assert len(lists) == space.size() == len(expected) < 20_000
-    assert set(lists) == expected
-
-
 # -- the paper's space ---------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
@@ -194,7 +176,7 @@ def test_nemotron_flash_1b_is_outside_and_its_twin_inside(paper):
     assert twin.params == original.params
 
 
-@pytest.mark.parametrize("text", [
+@every(text=[
     "2048: 3x(d f)", "2048(meta=256): d f", "1000(meta=256): 3x(m2(head_dim=8) f)", "2048(meta=256): 16x(d f)",
     "2048(meta=256,vocab=512): 3x(d f)", "2048(meta=256,tied=false): 3x(d f)", "2048(meta=256): 3x(gd f)",
     "2048(meta=256): f d f d f", "2048(meta=256): 3x(d(head_dim=64) f)", "2048(meta=256): 3x(d f f f)",
@@ -262,13 +244,14 @@ def test_a_space_of_one_list_has_nothing_to_mutate():
         space.mutate(space.sample(rng), rng)
 
 
-@pytest.mark.parametrize(("change", "message"), [
+@every(case=[
     ({"early_op1": "gd"}, "early.op1 must be one of d, a, m2; got 'gd'"),
     ({"middle_ratio": "2:2"}, "middle.ratio must be one of 0:1, 1:1, 1:2, 1:3; got '2:2'"),
     ({"late_ffns": 3}, "late.ffns must be one of 0, 1, 2; got 3"),
     ({"late_repeats": None}, "needs the parameter 'late_repeats'"),
 ])
-def test_foreign_parameters_are_refused(paper, change, message):
+def test_foreign_parameters_are_refused(paper, case):
+    change, message = case
     params = {**paper.encode(paper.sample(np.random.default_rng(0))), **change}
     params = {name: value for name, value in params.items() if value is not None}
     with pytest.raises(SpaceError, match=re.escape(message)):

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import pytest
+from offenders import every
+from one_line import one_line
 
 from flashnas.proxy.tasks.base import IGNORED, Batch, Task
 from flashnas.testing import check_task
@@ -41,7 +42,7 @@ def variant(change=lambda batch: batch, **attributes):
     return dataclass(frozen=True, kw_only=True)(type("Variant", (Parity,), {"draw": draw, **attributes}))
 
 
-@pytest.mark.parametrize("task", [Parity, Parity(), Parity(length=30), "memorisation", variant()])
+@every(task=[Parity, Parity(), Parity(length=30), "memorisation", variant()])
 def test_a_good_task_passes(task):
     check_task(task, None if isinstance(task, str) else solve)
 
@@ -51,7 +52,7 @@ class Needs(Parity):
         raise AssertionError("is never made")
 
 
-@pytest.mark.parametrize(("task", "words"), [
+@every(case=[
     (variant(name="Parity of bits"), "task 'Parity of bits': name must be lower-case words with hyphens"),
     (variant(name="loss"),
      "task 'loss': name must be lower-case words with hyphens between them, other than 'loss'"),
@@ -85,8 +86,6 @@ class Needs(Parity):
      "a training sequence is in the test set"),
     (variant(lambda batch: Batch(batch.inputs_BT, 1 - batch.targets_BT)), "the solver has"),
 ])
-def test_a_broken_task_is_refused(task, words):
-    with pytest.raises(AssertionError) as caught:
-        check_task(task, solve)
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
+def test_a_broken_task_is_refused(case):
+    task, words = case
+    assert words in one_line(AssertionError, check_task, task, solve)

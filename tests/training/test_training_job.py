@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from offenders import every
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import RunError
@@ -86,11 +87,6 @@ def test_the_folder_holds_what_was_asked_every_step_and_the_weights(whole):
     assert load_model(whole / "final").architecture.hash == record["hash"]
     assert sorted(path.name for path in (whole / "final").iterdir()) == [
         "architecture.yaml", "model.safetensors", "recipe.yaml", "tokenizer.json"]
-
-
-def test_checkpoints_are_weights_folders_and_the_last_is_the_end(whole):
-    last = load_model(whole / "checkpoints" / "step-00000024").state_dict()
-    assert all(torch.equal(last[name], tensor) for name, tensor in load_model(whole / "final").state_dict().items())
 
 
 KILLED = """
@@ -182,8 +178,9 @@ def flip(path):
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("name", ["optimizer.safetensors", "model.safetensors", "checkpoint.json"])
-@pytest.mark.parametrize("damage", [flip, lambda path: path.write_bytes(path.read_bytes()[:40]), Path.unlink])
+@pytest.mark.parametrize(("name", "damage"), [
+    ("optimizer.safetensors", flip), ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:40])),
+    ("checkpoint.json", Path.unlink)])
 def test_a_damaged_checkpoint_is_named_and_an_earlier_one_gives_the_same_curve(copied, whole, asked, capsys, name,
                                                                                damage):
     path = copied / "checkpoints" / "step-00000021" / name
@@ -195,38 +192,34 @@ def test_a_damaged_checkpoint_is_named_and_an_earlier_one_gives_the_same_curve(c
     assert curve(copied) == curve(whole)
 
 
-def test_without_a_whole_checkpoint_the_optimizer_state_that_is_damaged_is_named(copied, asked, capsys):
+def test_a_damaged_log_is_named_with_its_place(copied, asked, capsys):
+    log = copied / "log.csv"
+    text = log.read_bytes()
+    for damaged, message in (
+            (b"\xc3\x28" * 90 + b"\n" + text, "cannot be read: not UTF-8 text"),
+            (text.replace(b"step,tokens", b"steps,token"), "line 1 must be 'step,tokens,loss,"),
+            (text.replace(b"\n3,", b"\nx,"), "line 4 must hold the 7 values of one step; got 'x,384,"),
+            (text.replace(b"\n3,", b"\n"), "line 4 must hold the 7 values of one step; got '384,")):
+        log.write_bytes(damaged)
+        line = refused([*asked, "--out", copied, "--resume"], capsys)
+        assert f"{log}: is damaged: {message}" in line
+        assert "delete it to continue without the losses of earlier steps" in line
+    log.unlink()
+    assert main(["train", *asked, "--out", str(copied), "--resume"]) == 0
+
+
+def test_checkpoint_files_of_which_none_is_usable_are_named(copied, asked, capsys):
     for folder in checkpoints(copied / "checkpoints"):
         flip(folder / "optimizer.safetensors")
     line = refused([*asked, "--out", copied, "--resume"], capsys)
     assert "step-00000021/optimizer.safetensors: is damaged: its sha256 is not the recorded" in line
     assert "no earlier checkpoint is undamaged" in line
-
-
-@pytest.mark.parametrize(("content", "message"), [
-    ("{}", ": is damaged: it has no sha256 of itself"), ("3", ": is damaged: it has no sha256 of itself"),
-    ('{"self": 3}', ": is damaged: it has no sha256 of itself"), ("hello", ":1: not valid JSON: Expecting value"),
-    ("[" * 100_000, ": must be nested at most 64 levels deep")])
-def test_a_checkpoint_file_that_is_something_else_says_so(copied, asked, capsys, content, message):
-    for folder in checkpoints(copied / "checkpoints"):
-        (folder / "checkpoint.json").write_text(content)
-    line = refused([*asked, "--out", copied, "--resume"], capsys)
-    assert f"step-00000021/checkpoint.json{message}" in line
-
-
-@pytest.mark.parametrize(("damage", "message"), [
-    (lambda text: b"\xc3\x28" * 90 + b"\n" + text, "cannot be read: not UTF-8 text"),
-    (lambda text: text.replace(b"step,tokens", b"steps,token"), "line 1 must be 'step,tokens,loss,"),
-    (lambda text: text.replace(b"\n3,", b"\nx,"), "line 4 must hold the 7 values of one step; got 'x,384,"),
-    (lambda text: text.replace(b"\n3,", b"\n"), "line 4 must hold the 7 values of one step; got '384,")])
-def test_a_damaged_log_is_named_with_its_place(copied, asked, capsys, damage, message):
-    log = copied / "log.csv"
-    log.write_bytes(damage(log.read_bytes()))
-    line = refused([*asked, "--out", copied, "--resume"], capsys)
-    assert f"{log}: is damaged: {message}" in line
-    assert "delete it to continue without the losses of earlier steps" in line
-    log.unlink()
-    assert main(["train", *asked, "--out", str(copied), "--resume"]) == 0
+    for content, message in (("{}", ": is damaged: it has no sha256 of itself"), ("hello", ":1: not valid JSON: "),
+                             ("[" * 100_000, ": must be nested at most 64 levels deep")):
+        for folder in checkpoints(copied / "checkpoints"):
+            (folder / "checkpoint.json").write_text(content)
+        line = refused([*asked, "--out", copied, "--resume"], capsys)
+        assert f"step-00000021/checkpoint.json{message}" in line
 
 
 def reseal(folder):
@@ -262,23 +255,17 @@ def test_an_optimizer_state_of_another_architecture_is_named(copied, asked, caps
             " layers.0.mixer.in_proj.weight/momentum_buffer [2, 3] has no place in this one") in line
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (["--tokens", "4096"], "question.recipe.tokens is 3072, but this training asks 4096"),
-    (["--seed", "5"], "question.seed is 0, but this training asks 5"),
-    (["--data", "stdlib"], "question.corpus is")])
-def test_another_question_than_recorded_is_refused_with_both_values(copied, asked, capsys, monkeypatch, change,
-                                                                   message):
-    if "stdlib" in change:  # the small corpus under another name
-        from flashnas.data import dataset
+def test_another_question_than_recorded_is_refused_with_both_values(copied, asked, capsys, monkeypatch):
+    from flashnas.data import dataset
 
-        real = dataset.read_corpus
-        monkeypatch.setattr(dataset, "read_corpus", lambda _: real(asked[2]))
-    line = refused([*asked, "--out", copied, "--resume", *change], capsys)
-    assert f"train.yaml: {message}" in line
-    assert "choose another --out or the same question" in line
-
-
-def test_another_architecture_than_recorded_is_refused_with_both(copied, asked, capsys):
+    real = dataset.read_corpus
+    monkeypatch.setattr(dataset, "read_corpus", lambda _: real(asked[2]))  # the small corpus, under any name
+    for change, message in ((["--tokens", "4096"], "question.recipe.tokens is 3072, but this training asks 4096"),
+                            (["--seed", "5"], "question.seed is 0, but this training asks 5"),
+                            (["--data", "stdlib"], "question.corpus is")):
+        line = refused([*asked, "--out", copied, "--resume", *change], capsys)
+        assert f"train.yaml: {message}" in line
+        assert "choose another --out or the same question" in line
     line = refused(["64: f f", *asked[1:], "--out", copied, "--resume"], capsys)
     assert ("question.architecture is '64(vocab=300): d(head_dim=16) f a(head_dim=16)',"
             " but this training asks '64(vocab=300): f f'") in line
@@ -294,16 +281,13 @@ def test_folders_that_exist_are_not_overwritten(copied, asked, tmp_path, capsys)
     line = refused([*asked, "--out", tmp_path / "other", "--resume"], capsys)
     assert "other: exists and is not the folder of a training (it has no train.yaml)" in line
     assert "--resume needs --out" in refused([*asked, "--resume"], capsys)
-
-
-def test_a_folder_in_use_is_refused(copied, asked, capsys):
     from flashnas.base.files import hold_lock
 
     with hold_lock(copied / ".lock", RunError("free")):
         assert "another process is writing this training" in refused([*asked, "--out", copied, "--resume"], capsys)
 
 
-@pytest.mark.parametrize(("flags", "message"), [
+@every(case=[
     (["--tokens", "127"], "tokens must be at least one batch (4 x 32 = 128); got 127"),
     (["--seed", "12345678901234567890123"], "must be at most"),
     (["--keep", "0"], "--keep must be at least 1; got 0"),
@@ -311,22 +295,10 @@ def test_a_folder_in_use_is_refused(copied, asked, capsys):
     (["--width-factor", "3"], "width factor must divide the hidden size 64; got 3"),
     (["--data", "stdlip"], "corpus 'stdlip': no such file or folder (did you mean 'stdlib'?)"),
     (["--recipe", "trian"], "recipe 'trian' is neither a shipped recipe (did you mean 'train'?)")])
-def test_flags_out_of_range_are_named(asked, tmp_path, capsys, flags, message):
+def test_flags_out_of_range_are_named(asked, tmp_path, capsys, case):
+    flags, message = case
     assert message in refused([*asked, "--out", tmp_path / "run", *flags], capsys)
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_cuda_without_a_device_is_one_line(asked, tmp_path, capsys):
-    line = refused([*asked, "--out", tmp_path / "run", "--device", "cuda"], capsys)
-    assert "trains on cuda, and torch finds no CUDA device" in line
-
-
-def test_a_corpus_shorter_than_one_batch_is_one_line(asked, tmp_path, capsys):
-    (tmp_path / "short.txt").write_text("the state of the union is short. " * 5)
-    line = refused([*asked, "--data", tmp_path / "short.txt", "--out", tmp_path / "run"], capsys)
-    assert "is too short: its training part has" in line
-    assert "one batch needs 129" in line
 
 
 def test_lengths_beyond_the_rotary_range_name_it(asked, tmp_path, capsys):
@@ -336,15 +308,6 @@ def test_lengths_beyond_the_rotary_range_name_it(asked, tmp_path, capsys):
             " 'a(head_dim=16,rope_factor=2.0,rope_original=16)': rope_original x rope_factor = 32 positions") in line
     assert main(["train", arch.replace("(meta=8)", ""), *asked[1:], "--tokens", "128", "--out",
                  str(tmp_path / "run")]) == 0
-
-
-def test_lengths_beyond_a_configurations_positions_name_them(asked, tmp_path, capsys):
-    config = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4,
-              "intermediate_size": 128, "vocab_size": 400, "max_position_embeddings": 16}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    line = refused([tmp_path / "config.json", *asked[1:], "--out", tmp_path / "run"], capsys)
-    assert "recipe.sequence_tokens 32 are beyond the rotary range" in line
-    assert "max_position_embeddings is 16" in line
 
 
 def test_a_tokenizer_that_does_not_fit_names_both_numbers(asked, whole, tmp_path, capsys):

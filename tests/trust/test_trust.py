@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from one_line import one_line
 from scipy import stats
 
 from flashnas.base.errors import RunError
@@ -192,15 +193,9 @@ def test_the_picture_shows_each_architecture_with_its_seeds():
     assert trust_picture(table[table["variant"] == "short"], "").empty
 
 
-@pytest.mark.parametrize(("column", "value", "message"), [
-    ("tokens", "", "t.csv:3: training needs the key 'tokens'"),
-    ("variant", "shrot", "t.csv:3: training.variant must be one of short, long, wide; got 'shrot'"),
-    ("seed", "0", "t.csv:3: must be another training or seed; this one stands above already"),
-])
-def test_what_is_wrong_in_a_table_is_one_line_with_its_place(tmp_path, column, value, message):
+def test_what_is_wrong_in_a_table_is_one_line_with_its_place(tmp_path):
     table = trainings(1, variants=("short",)).astype(object)
-    table.loc[1, column] = value
+    table.loc[1, "variant"] = "shrot"
     table.to_csv(tmp_path / "t.csv", index=False)
-    with pytest.raises(RunError) as error:
-        read_table(tmp_path / "t.csv", RankedTraining)
-    assert message in str(error.value)
+    assert "t.csv:3: training.variant must be one of short, long, wide; got 'shrot'" in one_line(
+        RunError, read_table, tmp_path / "t.csv", RankedTraining)

@@ -1,0 +1,178 @@
+"""The recurrences alone: correlated keys and strong decay in both precisions, chunks of any length, and fla's plain
+implementations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from layer_cases import assert_close
+from offenders import every
+from torch import Tensor
+
+from flashnas.operators.recurrences import selective_scan
+from flashnas.operators.recurrences.chunks import unit_lower_inverse
+from flashnas.operators.recurrences.delta_rule import delta_rule_chunked, delta_rule_reference
+from flashnas.operators.recurrences.dplr import MAX_DECAY, dplr_chunked, dplr_reference
+from flashnas.operators.recurrences.gla import gla_chunked, gla_reference
+from flashnas.operators.recurrences.ssd import ssd_chunked, ssd_reference
+
+Rule = Callable[..., tuple[Tensor, Tensor]]
+BATCH, HEADS = 2, 4
+# strongest decay of a token: RWKV7's, one that leaves a chunk of 32 near MAX_DECAY, and beyond it
+DECAYS = {"": 0.1, "wide": 0.1, "weak": 0.607, "near": 3.0, "strong": 40.0, "all": 1e4}
+CASES = ("delta", "delta wide", "gated_delta", "gated_delta wide", "gated_delta strong", "ssd", "ssd strong", "gla",
+         "gla wide", "gla strong", *(f"{kind} {decay}" for kind in ("dplr", "kda")
+                                    for decay in ("weak", "near", "strong", "all")))
+
+
+def units(*shape: int) -> Tensor:
+    """Unit vectors [B, T, H, K] around one direction per sequence."""
+    return F.normalize(torch.randn(shape[0], 1, *shape[2:]) + 0.05 * torch.randn(*shape), dim=-1)
+
+
+def case(name: str, tokens: int) -> tuple[Rule, Rule, list[Tensor]]:
+    """(reference, chunked, float32 arguments with the state last)."""
+    torch.manual_seed(tokens)
+    kind, _, variant = name.partition(" ")
+    shape = (BATCH, tokens, HEADS, 64 if variant == "wide" else 16)
+    q, k, v, state = units(*shape), units(*shape), torch.randn(*shape[:3], 24), torch.randn(BATCH, HEADS, shape[3], 24)
+    beta, decay = torch.full(shape[:3], 0.99), DECAYS[variant]
+    g = -torch.rand(shape[:3]) * decay
+    if kind in ("dplr", "kda"):
+        g = -torch.rand(shape) * decay * (torch.rand(shape) > 0.5)  # some channels do not decay
+        a = -units(*shape)  # b takes out 0.99 of what the unit vector -a reads
+        if kind == "dplr":
+            return dplr_reference, dplr_chunked, [q, k, v, a, -0.99 * a, g, state]
+
+        def delta(rule: Rule) -> Rule:  # the form with one vector that writes
+            return lambda q, v, a, g, state, **more: rule(q, -0.99 * a, v, a, None, g, state, **more)
+        return delta(dplr_reference), delta(dplr_chunked), [q, v, a, g, state]
+    if kind == "delta":
+        def plain(rule: Rule) -> Rule:
+            return lambda q, k, v, beta, state, **more: rule(q, k, v, beta, None, state, **more)
+        return plain(delta_rule_reference), plain(delta_rule_chunked), [q, k, v, beta, state]
+    if kind == "gated_delta":
+        return delta_rule_reference, delta_rule_chunked, [q, k, v, beta, g, state]
+    if kind == "ssd":
+        return ssd_reference, ssd_chunked, [q[:, :, :2], k[:, :, :2], v, g, state]
+    return gla_reference, gla_chunked, [q, k, v, -torch.rand(shape) * decay, state]
+
+
+def results(rule: Rule, arguments: list[Tensor]) -> list[Tensor]:
+    """Output, final state and all gradients."""
+    leaves = [tensor.clone().requires_grad_() for tensor in arguments]
+    o, state = rule(*leaves)
+    torch.manual_seed(1)
+    total = sum((x * torch.randn(x.shape, dtype=torch.float64)).sum() for x in (o, state))
+    return [o.detach(), state.detach(), *torch.autograd.grad(total, leaves)]
+
+
+def check(reference: Rule, chunked: Rule, arguments: list[Tensor]) -> None:
+    expected = results(reference, [tensor.double() for tensor in arguments])
+    for dtype, tolerance in ((torch.float64, 1e-8), (torch.float32, 1e-4)):
+        got = results(chunked, [tensor.to(dtype) for tensor in arguments])
+        for n, (result, tensor) in enumerate(zip(got, expected, strict=True)):
+            assert result.isfinite().all()
+            assert_close(result, tensor, tolerance, f"{dtype} result {n}")
+
+
+@pytest.mark.parametrize("tokens", [1, 64, 150])
+@every(name=CASES)
+def test_chunked_equals_reference(name: str, tokens: int) -> None:
+    check(*case(name, tokens))
+
+
+@every(name=CASES, chunk=(16, 32, 64))
+def test_chunk_length_does_not_matter(name: str, chunk: int) -> None:
+    reference, chunked, arguments = case(name, 100)
+    expected = reference(*(tensor.double() for tensor in arguments))
+    for result, tensor in zip(chunked(*arguments, chunk=chunk), expected, strict=True):
+        assert_close(result, tensor, 1e-4, "result")
+
+
+def scan_case(tokens: int, strong: bool = False) -> list[Tensor]:
+    """u, dt, A, B, C and an initial state; neighbours in time are nearly equal."""
+    torch.manual_seed(tokens)
+    channels, entries = 12, 5
+    u, b, c = (torch.randn(BATCH, 1, size) + 0.05 * torch.randn(BATCH, tokens, size)
+               for size in (channels, entries, entries))
+    dt = torch.rand(BATCH, tokens, channels) * (40 if strong else 0.1)
+    return [u, dt, -torch.rand(entries, channels) - 0.1, b, c, torch.randn(BATCH, entries, channels)]
+
+
+@every(strong=(False, True), chunk=(1, 7, 64, 2000))
+def test_a_scan_in_chunks_equals_its_reference(strong: bool, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for tokens in (1, 64, 65, 150):
+        arguments = scan_case(tokens, strong)
+        monkeypatch.setattr(selective_scan, "CHUNK_ENTRIES", chunk * arguments[5].numel())
+        check(selective_scan.scan_reference, selective_scan.selective_scan, arguments)
+
+
+def test_a_scan_keeps_states_between_chunks_only() -> None:
+    arguments = [tensor.requires_grad_() for tensor in scan_case(4096)]
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        selective_scan.selective_scan(*arguments)
+    assert sum(tensor.numel() for tensor in kept) < 4096 * arguments[5].numel()
+
+
+def test_both_ways_to_the_scores_of_dplr_meet() -> None:
+    _, _, tensors = case("dplr weak", 64)
+    tensors[5][:, 0] = -0.8 * MAX_DECAY  # 15 more tokens stay below it
+    below = dplr_chunked(*tensors, chunk=16)
+    tensors[5][0, 0] -= 1000  # one sequence beyond the limit: the other must not notice
+    above = dplr_chunked(*tensors, chunk=16)
+    for one, other in zip(below, above, strict=True):
+        assert_close(other[1], one[1], 1e-5, "the sequence that did not change")
+
+
+def test_the_inverse_survives_parallel_keys_and_has_its_gradient() -> None:
+    # the worst case: all keys equal, beta 0.99; powers of the matrix reach 1e6 and more, its inverse stays below 1
+    for size in (16, 64):
+        lower = torch.full((3, size, size), 0.99, dtype=torch.float64).tril(-1)
+        exact = torch.linalg.inv(torch.eye(size, dtype=torch.float64) + lower)
+        assert_close(unit_lower_inverse(lower), exact, 1e-12, "float64")
+        assert_close(unit_lower_inverse(lower.float()), exact, 1e-5, "float32")
+    torch.manual_seed(0)
+    lower = (0.5 * torch.randn(2, 16, 16, dtype=torch.float64)).tril(-1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: unit_lower_inverse(x.tril(-1)), lower)
+
+
+def by_fla(kind: str, naive: Any, arguments: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """fla's plain form: other layouts, and a scale of its own where none can be given."""
+    q, *rest, state = arguments
+    if kind == "delta":
+        o, final = naive.delta_rule_recurrence(*(x.transpose(1, 2) for x in (4 * q, *rest)), state)
+        return o.transpose(1, 2), final
+    if kind == "gated_delta":
+        k, v, beta, g = rest
+        return naive.naive_recurrent_gated_delta_rule(q, k, v, beta=beta, g=g, scale=1.0, initial_state=state,
+                                                      output_final_state=True)
+    if kind == "gla":
+        return naive.naive_recurrent_gla(4 * q, *rest, initial_state=state, output_final_state=True)
+    if kind == "ssd":
+        k, v, g = rest
+        return naive.naive_recurrent_simple_gla(q.repeat_interleave(2, 2), k.repeat_interleave(2, 2), v, g, scale=1.0,
+                                                initial_state=state)
+    if kind == "dplr":
+        k, v, a, b, g = rest  # fla's a reads the state before its decay
+        o, final = naive.dplr_recurrence(*(x.transpose(1, 2) for x in (4 * q, k, v, a * g.exp(), b, g)), state)
+        return o.transpose(1, 2), final
+    v, a, g = rest
+    return naive.naive_recurrent_kda(q, -a, v, g, torch.full(q.shape[:3], 0.99), scale=1.0, initial_state=state,
+                                     output_final_state=True)
+
+
+@pytest.mark.parametrize(("name", "module"), [
+    ("delta", "delta_rule"), ("gated_delta", "gated_delta_rule"), ("gla", "gla"), ("ssd", "simple_gla"),
+    ("dplr weak", "generalized_delta_rule.dplr"), ("kda strong", "kda")])
+def test_references_equal_flas(name: str, module: str) -> None:
+    naive = pytest.importorskip(f"fla.ops.{module}.naive")
+    reference, _, arguments = case(name, 65)
+    expected = reference(*(tensor.double() for tensor in arguments))
+    for got, tensor in zip(by_fla(name.split()[0], naive, arguments), expected, strict=True):
+        assert_close(got, tensor, 1e-5, name)
