@@ -130,5 +130,65 @@ def train_all() -> None:
             print(key, *rows.tail(1).to_dict("records"), flush=True)
 
 
+def draw_norms(rows: pd.DataFrame) -> None:
+    """Norms and loss over the tokens of the training, for attention: means of the seeds and their range."""
+    with still(HERE / "norms.png", (13.0, 4.8), "Norms and loss with weight normalization and as nGPT",
+               "Six times attention and FFN, 128 wide; lines: mean of three seeds, bands: their range.") as figure:
+        for place, (column, text) in enumerate({"gradient_norm": "gradient norm before clipping",
+                                                "matrices_l2": "L2 norm of all matrices but the embedding",
+                                                "loss": "validation loss, nats per token"}.items()):
+            axes = framed(figure, (0.055 + 0.33 * place, 0.19, 0.27, 0.63))
+            for colour, arm in zip(SERIES, ARMS, strict=False):
+                part = rows[(rows["arm"] == arm) & (rows["operator"] == "a") & rows[column].notna()]
+                lines = part.groupby("tokens")[column].agg(["mean", "min", "max"])
+                tokens = lines.index / 1000
+                axes.fill_between(tokens, lines["min"], lines["max"], color=colour, alpha=0.2, linewidth=0)
+                axes.plot(tokens, lines["mean"], "--" if "AdamW" in arm else "-", color=colour, label=arm)
+            axes.set(xlabel="training tokens, thousands", ylabel=text)
+            if column == "gradient_norm":
+                axes.set_yscale("log")
+        figure.legend(*axes.get_legend_handles_labels(), frameon=False, ncols=5, loc="lower center")
+
+
+def draw_maps(maps: pd.DataFrame) -> None:
+    """The weights of two matrices by arm, in units of the root mean square of the matrix."""
+    with still(HERE / "maps.png", (13.0, 5.6), "Weights after the training",
+               "64 x 64 cells of a matrix, root mean square of each cell over that of the matrix. Attention, seed 0."
+               ) as figure:
+        for column, arm in enumerate(ARMS):
+            for line, (name, text) in enumerate(zip(MAPPED, ("last attention: input", "last FFN: output"), strict=True)):
+                cells = maps[(maps["arm"] == arm) & (maps["matrix"] == name)].filter(regex="^c").to_numpy(float)
+                axes = figure.add_axes((0.045 + 0.182 * column, 0.47 - 0.425 * line, 0.17, 0.375))
+                image = axes.imshow(cells / np.sqrt((cells ** 2).mean()), vmin=0, vmax=3, cmap="magma", aspect="auto")
+                axes.set(xticks=(), yticks=())
+                if line == 0:
+                    axes.set_title(arm, fontsize=10)
+                if column == 0:
+                    axes.set_ylabel(text, color=MUTED)
+        figure.colorbar(image, cax=figure.add_axes((0.957, 0.045, 0.012, 0.8)))
+
+
+def report(rows: pd.DataFrame) -> None:
+    """Print the end of the trainings, and differences of loss to the plain arm of the same optimizer and seed."""
+    last = rows[rows["tokens"] == rows["tokens"].max()].set_index(["operator", "arm", "seed"])
+    print(last.groupby(["operator", "arm"], sort=False).mean().round(3).drop(columns="tokens").to_string())
+    for arm in ARMS:
+        base = "plain, AdamW" if "AdamW" in arm else "plain"
+        for operator in ("a", "d", "m2") if arm != base else ():
+            gaps = (last["loss"].get((operator, arm), pd.Series()) - last["loss"][operator, base]).dropna()
+            if len(gaps):
+                print(f"{arm} - {base}, {operator}: {gaps.mean():+.3f} ± {gaps.std() / len(gaps) ** 0.5:.3f}")
+
+
+def main() -> None:
+    """Train unless --draw is given, print the tables and draw the pictures."""
+    if "--draw" not in sys.argv:
+        train_all()
+    rows = pd.read_csv(CSV)
+    report(rows)
+    draw_norms(rows)
+    draw_maps(pd.read_csv(MAPS))
+
+
 if __name__ == "__main__":
-    train_all()
+    main()
