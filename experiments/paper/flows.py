@@ -3,8 +3,8 @@
     python experiments/paper/flows.py           # 4 minutes of one quiet core; what flows.csv has is not timed again
     python experiments/paper/flows.py --draw    # the table and the picture of flows.csv; seconds
 
-Prompts of 128 tokens and the mean step of the 64 tokens after them, one sequence, one thread. The times of vLLM are those
-of experiments/vllm_cpu. The extra `llama-cpp` is needed, and a C++ compiler for the flow `compiled`.
+Prompts of 128 tokens and the mean step of the 64 tokens after them, one sequence, one thread. The times of vLLM are
+those of experiments/vllm_cpu. The extra `llama-cpp` is needed, and a C++ compiler for the flow `compiled`.
 """
 
 import json
@@ -29,13 +29,13 @@ from flashnas.report.palette import SERIES
 HERE = Path(__file__).parent
 CSV, PNG = HERE / "flows.csv", HERE / "flows.png"
 IN_VLLM = HERE.parent / "vllm_cpu" / "table" / "networks.jsonl"
+VLLM = "vLLM, another day"
 WORKLOAD = "batch=1,prompt=128,generated=64"
 NETWORKS = ("8cc119", "9d5eb8", "a78f8f")  # of those timed in vLLM: much Mamba2, much FFN, the deepest with all three
 ROUNDS = 3
 torch_flow = partial(Setup, device="cpu", threads=1, effort=Effort(seconds=3.0))
 FLOWS: dict[str, Callable[[], Target]] = {
     "eager": torch_flow,
-    "eager, torch's own operations": partial(torch_flow, backend="torch"),
     "compiled": partial(torch_flow, mode="compiled"),
     "llama.cpp, f32": partial(LlamaCpp, threads=1, weights="f32"),
     "llama.cpp, q8_0": partial(LlamaCpp, threads=1, weights="q8_0"),
@@ -50,37 +50,38 @@ def timed_in_vllm() -> pd.DataFrame:
         entry = json.loads(line)
         if entry["hash"].startswith(NETWORKS):
             steps = [times["cpu_ms"] for times in entry["contexts"].values()]
-            rows.append({"network": entry["hash"][:6], "flow": "vLLM", "round": entry["round"],
+            rows.append({"network": entry["hash"][:6], "flow": VLLM, "round": entry["round"],
                          "prompt_ms": entry["prompts"]["128"]["cpu_ms"], "step_ms": statistics.mean(steps),
                          "notation": entry["notation"]})
     return pd.DataFrame(rows)
 
 
-def time_all(limit: int = 10**9) -> None:
-    """Time what flows.csv does not have, at most `limit` requests; the rounds are outermost."""
+def time_all() -> None:
+    """Time what flows.csv does not have; the rounds are outermost."""
     rows = pd.read_csv(CSV).to_dict("records") if CSV.exists() else []
     notations = timed_in_vllm().drop_duplicates("network").set_index("network")["notation"]
     for number in range(ROUNDS):
         for network in NETWORKS:
             for flow, target in FLOWS.items():
                 key = {"network": network, "flow": flow, "round": number}
-                if limit and not any(key.items() <= row.items() for row in rows):
-                    measured = target().time_request(fn.Architecture.parse(notations[network]), load_workload(WORKLOAD), 1)
-                    rows.append({**key, "prompt_ms": round(measured.ttft_ms, 3), "step_ms": round(measured.tpot_ms, 3)})
-                    pd.DataFrame(rows).to_csv(CSV.with_suffix(".new"), index=False)
-                    os.replace(CSV.with_suffix(".new"), CSV)
-                    limit -= 1
-                    print(rows[-1], flush=True)
+                if any(key.items() <= row.items() for row in rows):
+                    continue
+                architecture, workload = fn.Architecture.parse(notations[network]), load_workload(WORKLOAD)
+                measured = target().time_request(architecture, workload, 1)
+                rows.append({**key, "prompt_ms": round(measured.ttft_ms, 3), "step_ms": round(measured.tpot_ms, 3)})
+                pd.DataFrame(rows).to_csv(CSV.with_suffix(".new"), index=False)
+                os.replace(CSV.with_suffix(".new"), CSV)
+                print(rows[-1], flush=True)
 
 
 def draw(rows: pd.DataFrame) -> None:
     """The median of each flow and network with its least and greatest time."""
-    flows = [*FLOWS, "vLLM"]
-    with still(PNG, (11.0, 4.4), "The same networks in several programs",
-               "One thread of a CPU, batch 1, random weights; median and range of three timings. float32 but for q8_0."
+    flows = [*FLOWS, VLLM]
+    with still(PNG, (11.0, 4.8), "The same networks in several programs",
+               "One thread of a CPU, batch 1, random weights; median and range of three timings. All but q8_0: float32."
                ) as figure:
         for place, (column, text) in enumerate(COLUMNS.items()):
-            axes = framed(figure, (0.215 + 0.40 * place, 0.15, 0.355, 0.66))
+            axes = framed(figure, (0.165 + 0.43 * place, 0.19, 0.385, 0.63))
             for number, (colour, network) in enumerate(zip(SERIES, NETWORKS, strict=False)):
                 part = rows[rows["network"] == network].groupby("flow")[column].agg(["min", "median", "max"])
                 part = part.reindex(flows)
@@ -90,7 +91,7 @@ def draw(rows: pd.DataFrame) -> None:
             axes.set_yticks([-line for line in range(len(flows))], flows if not place else [""] * len(flows))
             axes.set(xlabel=text, xlim=(0, None))
         figure.legend(*axes.get_legend_handles_labels(), frameon=False, ncols=3, loc="lower left",
-                      bbox_to_anchor=(0.2, -0.02), fontsize=9)
+                      bbox_to_anchor=(0.15, -0.01), fontsize=9)
 
 
 def label_of(network: str, rows: pd.DataFrame) -> str:

@@ -10,7 +10,6 @@ import functools
 import os
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +42,7 @@ RUNS = [(arm, operator, seed) for seed in range(3) for operator in ("a", "d", "m
         if operator == "a" or (arm in ("plain", "weight norm") and seed < 1)]
 ALPHA = 0.3          # of nGPT at the start: how far a block moves the stream towards its output
 EVERY = 10           # steps to a row
+KEY = ["arm", "operator", "seed"]
 MAP, MAPPED = 64, ("layers.10.mixer.in_proj.weight", "layers.11.mixer.out_proj.weight")
 
 
@@ -118,26 +118,28 @@ def train_all() -> None:
     """Train what norms.csv does not have."""
     single_thread()
     keep_memory()
-    done = set(pd.read_csv(CSV)[["arm", "operator", "seed"]].itertuples(index=False, name=None)) if CSV.exists() else set()
+    rows = pd.read_csv(CSV) if CSV.exists() else pd.DataFrame(columns=KEY)
+    done = {*rows[KEY].itertuples(index=False, name=None)}
     for case in RUNS:
         if case not in done:
             trainer = make_trainer(*case)
             rows = run(trainer)
-            key = dict(zip(("arm", "operator", "seed"), case, strict=True))
-            if case[1:] == ("a", 0):
-                append(MAPS, pd.concat([pd.DataFrame({"arm": [case[0]] * len(MAPPED) * MAP}), maps_of(trainer)], axis=1))
-            append(CSV, pd.concat([pd.DataFrame([key] * len(rows)), rows], axis=1))
-            print(key, *rows.tail(1).to_dict("records"), flush=True)
+            if case[1:] == ("a", 0) and not (MAPS.exists() and case[0] in pd.read_csv(MAPS)["arm"].unique()):
+                maps = maps_of(trainer)
+                append(MAPS, pd.concat([pd.DataFrame({"arm": [case[0]] * len(maps)}), maps], axis=1))
+            append(CSV, pd.concat([pd.DataFrame([case] * len(rows), columns=KEY), rows], axis=1))
+            print(case, *rows.tail(1).to_dict("records"), flush=True)
 
 
 def draw_norms(rows: pd.DataFrame) -> None:
     """Norms and loss over the tokens of the training, for attention: means of the seeds and their range."""
-    with still(HERE / "norms.png", (13.0, 4.8), "Norms and loss with weight normalization and as nGPT",
+    with still(HERE / "norms.png", (11.0, 8.4), "Norms and loss with weight normalization and as nGPT",
                "Six times attention and FFN, 128 wide; lines: mean of three seeds, bands: their range.") as figure:
         for place, (column, text) in enumerate({"gradient_norm": "gradient norm before clipping",
-                                                "matrices_l2": "L2 norm of all matrices but the embedding",
-                                                "loss": "validation loss, nats per token"}.items()):
-            axes = framed(figure, (0.055 + 0.33 * place, 0.19, 0.27, 0.63))
+                                                "loss": "validation loss, nats per token",
+                                                "matrices_l2": "L2 norm of the operators' matrices",
+                                                "embedding_l2": "L2 norm of the embedding"}.items()):
+            axes = framed(figure, (0.07 + 0.5 * (place % 2), 0.55 - 0.44 * (place // 2), 0.42, 0.34))
             for colour, arm in zip(SERIES, ARMS, strict=False):
                 part = rows[(rows["arm"] == arm) & (rows["operator"] == "a") & rows[column].notna()]
                 lines = part.groupby("tokens")[column].agg(["mean", "min", "max"])
@@ -147,37 +149,40 @@ def draw_norms(rows: pd.DataFrame) -> None:
             axes.set(xlabel="training tokens, thousands", ylabel=text)
             if column == "gradient_norm":
                 axes.set_yscale("log")
+            if "l2" in column:
+                axes.set_ylim(0)
+                axes.text(0.97, 0.05, "nGPT and both with weight norm: one line", transform=axes.transAxes, ha="right",
+                          fontsize=9, color=MUTED)
         figure.legend(*axes.get_legend_handles_labels(), frameon=False, ncols=5, loc="lower center")
 
 
 def draw_maps(maps: pd.DataFrame) -> None:
     """The weights of two matrices by arm, in units of the root mean square of the matrix."""
     with still(HERE / "maps.png", (13.0, 5.6), "Weights after the training",
-               "64 x 64 cells of a matrix, root mean square of each cell over that of the matrix. Attention, seed 0."
-               ) as figure:
+               "64 x 64 cells, root mean square of each over that of the matrix. Hidden channels: columns above, rows"
+               " below.") as figure:
         for column, arm in enumerate(ARMS):
-            for line, (name, text) in enumerate(zip(MAPPED, ("last attention: input", "last FFN: output"), strict=True)):
+            for line, (name, text) in enumerate(zip(MAPPED, ("last attention: in", "last FFN: out"), strict=True)):
                 cells = maps[(maps["arm"] == arm) & (maps["matrix"] == name)].filter(regex="^c").to_numpy(float)
-                axes = figure.add_axes((0.045 + 0.182 * column, 0.47 - 0.425 * line, 0.17, 0.375))
+                axes = figure.add_axes((0.045 + 0.182 * column, 0.45 - 0.42 * line, 0.17, 0.37))
                 image = axes.imshow(cells / np.sqrt((cells ** 2).mean()), vmin=0, vmax=3, cmap="magma", aspect="auto")
                 axes.set(xticks=(), yticks=())
                 if line == 0:
                     axes.set_title(arm, fontsize=10)
                 if column == 0:
                     axes.set_ylabel(text, color=MUTED)
-        figure.colorbar(image, cax=figure.add_axes((0.957, 0.045, 0.012, 0.8)))
+        figure.colorbar(image, cax=figure.add_axes((0.957, 0.03, 0.012, 0.79)))
 
 
 def report(rows: pd.DataFrame) -> None:
     """Print the end of the trainings, and differences of loss to the plain arm of the same optimizer and seed."""
     last = rows[rows["tokens"] == rows["tokens"].max()].set_index(["operator", "arm", "seed"])
     print(last.groupby(["operator", "arm"], sort=False).mean().round(3).drop(columns="tokens").to_string())
+    losses = last["loss"].unstack("arm")
     for arm in ARMS:
-        base = "plain, AdamW" if "AdamW" in arm else "plain"
-        for operator in ("a", "d", "m2") if arm != base else ():
-            gaps = (last["loss"].get((operator, arm), pd.Series()) - last["loss"][operator, base]).dropna()
-            if len(gaps):
-                print(f"{arm} - {base}, {operator}: {gaps.mean():+.3f} ± {gaps.std() / len(gaps) ** 0.5:.3f}")
+        gaps = losses[arm] - losses["plain, AdamW" if "AdamW" in arm else "plain"]
+        for operator, part in gaps.dropna().groupby("operator") if not gaps.eq(0).any() else ():
+            print(f"{arm} less plain, {operator}: {part.mean():+.3f} ± {part.sem():.3f} nats")
 
 
 def main() -> None:
