@@ -139,12 +139,12 @@ def doctor(options: DoctorOptions, *, progress: Callable[[int, int], None] | Non
         results = self_test(kinds, device, tell)
         if progress:
             progress(len(kinds), len(kinds))
-    found = Examined(_machine(device), [_package(name) for name in PACKAGES],
-                     [choice for kind in kinds for choice in choices_of(kind, device)], results)
+    examined = Examined(_machine(device), [_package(name) for name in PACKAGES],
+                        [choice for kind in kinds for choice in choices_of(kind, device)], results)
     if options.out is not None:
         with disk_errors(f"doctor.out: {options.out}", ConfigError):
-            write_atomic(options.out, json.dumps(found.to_dict(), indent=1) + "\n")
-    return found
+            write_atomic(options.out, json.dumps(examined.to_dict(), indent=1) + "\n")
+    return examined
 
 
 def _machine(device: str) -> dict[str, Any]:
@@ -160,12 +160,12 @@ def _package(name: str) -> dict[str, str]:
     from flashnas.operators.backends.library import Library, importable
 
     package, purpose = PACKAGES[name]
-    known = next((library for library in LIBRARIES.values() if library.distribution == name
-                  and library.name != "sdpa"), None)
-    library = known or Library(name=name, package=package, distribution=name, kernels={},
+    backend = next((library for library in LIBRARIES.values() if library.distribution == name
+                    and library.name != "sdpa"), None)
+    library = backend or Library(name=name, package=package, distribution=name, kernels={},
                                refusal=lambda *_: "")
-    problem = library.missing() if known or name == "triton" else ""  # others are slow to import
+    problem = library.missing() if backend or name == "triton" else ""  # others are slow to import
     if not importable(package):
         problem = library.missing()
-    found = "" if problem.endswith("is not installed") else library.version()
-    return {"name": name, "version": found, "purpose": purpose, **({"problem": problem} if problem else {})}
+    version = "" if problem.endswith("is not installed") else library.version()
+    return {"name": name, "version": version, "purpose": purpose, **({"problem": problem} if problem else {})}

@@ -44,8 +44,8 @@ class Run(study_run.RecordedRun):
     @classmethod
     def load(cls, folder: str | Path) -> Run:
         """As `load_run`."""
-        found = study_run.RecordedRun.load(folder)
-        return cls(**{item.name: getattr(found, item.name) for item in fields(found)})
+        recorded = study_run.RecordedRun.load(folder)
+        return cls(**{item.name: getattr(recorded, item.name) for item in fields(recorded)})
 
     def plot_front(self) -> go.Figure:
         """What ranks over latency, of every network, with the front and 90 % intervals, as a Plotly

@@ -106,11 +106,11 @@ def train(options: TrainOptions, *, progress: TrainProgress | None = None,
             return Figures(run_training(job, ranks, shown), _trained)
 
 
-def _trained(found: dict[str, Any]) -> str:
-    return (f"loss {found['loss']:.4f} nats/token, {found['bits_per_byte']:.4f} bits/byte after"
-            f" {found['tokens']:,} tokens"
-            f" at {found['tokens_per_s']:,.0f} tokens/s ({found['params']:,} parameters)\nweights"
-            f" {found['final']}/")
+def _trained(values: dict[str, Any]) -> str:
+    return (f"loss {values['loss']:.4f} nats/token, {values['bits_per_byte']:.4f} bits/byte after"
+            f" {values['tokens']:,} tokens"
+            f" at {values['tokens_per_s']:,.0f} tokens/s ({values['params']:,} parameters)\nweights"
+            f" {values['final']}/")
 
 
 def _job(options: TrainOptions, now: str, command: str) -> TrainJob:
@@ -196,10 +196,10 @@ def export(options: ExportOptions) -> Figures:
     return Figures(export_network(source, options.to, out, dtype=options.dtype, options=own), _exported)
 
 
-def _exported(found: dict[str, Any]) -> str:
-    parity = ", ".join(f"{name.replace('_', ' ')} {value:.1e}" for name, value in found["parity"].items())
+def _exported(values: dict[str, Any]) -> str:
+    parity = ", ".join(f"{name.replace('_', ' ')} {value:.1e}" for name, value in values["parity"].items())
     return "\n".join([
-        f"{found['out']}: {found['notation']}", f"{found['params']:,} parameters in {found['dtype']},"
-                                                f" {found['source']}",
+        f"{values['out']}: {values['notation']}", f"{values['params']:,} parameters in {values['dtype']},"
+                                                f" {values['source']}",
         f"checked against the original (largest difference / largest logit): {parity}",
-        *(f"note: {note}" for note in found["notes"])])
+        *(f"note: {note}" for note in values["notes"])])

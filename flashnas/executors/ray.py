@@ -95,8 +95,8 @@ class RayExecutor(Executor):
             return self.work.workers or max(1, places // self.work.processes)
         have = self._ray.cluster_resources()
         places = have.get("CPU", 0.0) / self.cpus
-        found = max(1, int(min(places, have.get("GPU", 0.0) / self.gpus) if self.gpus else places))
-        return min(found, self.work.workers or found)
+        count = max(1, int(min(places, have.get("GPU", 0.0) / self.gpus) if self.gpus else places))
+        return min(count, self.work.workers or count)
 
     @property
     def shown_workers(self) -> int | str:
@@ -171,9 +171,9 @@ class RayExecutor(Executor):
             self._moved, self._told = time.monotonic(), False
         elif time.monotonic() - self._moved > CROWDED_S and not self._told:
             self._tell_room()
-        found = [(self._refs.pop(ref), self._outcome(ref)) for ref in refs if ref in set(ready)]
+        outcomes = [(self._refs.pop(ref), self._outcome(ref)) for ref in refs if ref in set(ready)]
         self._fill()
-        return found
+        return outcomes
 
     def _outcome(self, ref: Any) -> Ended:
         errors = self._ray.exceptions
