@@ -28,6 +28,7 @@ OPTIONS = {  # values that fit every multiple of 128
     "kda": {"heads": st.integers(0, 5), "head_dim": st.sampled_from([32, 128]), "gate_rank": st.integers(0, 50)},
     "m": {"expand": st.integers(1, 3), "state": st.integers(1, 50), "conv_size": st.integers(1, 5),
           "dt_rank": st.integers(0, 20), "bias": st.booleans(), "conv_bias": st.booleans()},
+    "conv": {"conv_size": st.integers(2, 5)},
     "h": {"heads": st.sampled_from([0, 4, 8]), "kv_heads": st.sampled_from([0, 1, 4]), "head_dim": st.just(32),
           "window": st.integers(0, 40), "qk_norm": st.booleans(), "ssm_head_dim": st.sampled_from([32, 64]),
           "state": st.integers(1, 200), "groups": st.sampled_from([1, 2])},
