@@ -6,7 +6,7 @@ import textwrap
 
 from flashnas.architecture.folding import compressed
 from flashnas.base.hints import printable
-from flashnas.report.answer_text import ABOVE, RECOMMENDED, TIED, next_commands, statements
+from flashnas.report.answer_text import ABOVE, RECOMMENDED, TIED, next_commands, runs_in, statements
 from flashnas.report.plot_data import latency_unit
 from flashnas.report.text import columns, known, number, parameters
 from flashnas.report.words import (
@@ -44,7 +44,8 @@ def front_table(run: RecordedRun) -> str:
               "architecture")
     lines = [_row(run, finalist, factor, objectives, tuple(shown)) for finalist in run.front]
     left = (len(header) - 2, *([0] if run.ranks_full else []))  # the other columns hold numbers
-    below = _answer(run) if run.answer is not None else _best_baseline(run, factor, unit)
+    programs = [f"runs in: {text}"] if (text := runs_in(run.front)) else []
+    below = _answer(run) if run.answer is not None else [*_best_baseline(run, factor, unit), *programs]
     return "\n".join([*columns([header, *lines], left), *below, *misses(run)])
 
 
