@@ -23,6 +23,7 @@ def search(tmp_path, **options):
                         "evaluator": lambda network: 1 / network.params, **options})
 
 
+@pytest.mark.filterwarnings("ignore:worker processes cannot load")
 def test_every_finalist_runs_in_the_program(tmp_path):
     run = search(tmp_path, runtime="llama.cpp", budgets={"latency_ms": 1000})
     kinds = [{spec.kind for spec in entry.architecture.operators} for entry in run.front]
