@@ -8,8 +8,8 @@ Reproduce the constants of a shipped table (prints them with the leave-one-out e
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,18 @@ import pandas as pd
 
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import FlashnasError, TableError
-from flashnas.latency.corrections import HEAD_DIM, STACKS, KernelCorrection, Stack
+from flashnas.latency.corrections import STACKS, KernelCorrection, Stack, heads
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.operators.kernel_kinds import kind_of_rows
 
 # Constants that are fitted, the same for both stacks; attention without a scale of its own is scaled like the rest.
 FITTED = ("scale", "gap_us", "attention_us", "attention_slowdown", "head_dim_power")
+ROUNDS = 4  # of blocks of threads; a rate with more of them tells attention_filled alone
 WHOLE_MODELS = "whole_models.csv"  # in the table's folder: model, workload, latency_s
 WHOLE_THROUGHPUT = "whole_throughput.csv"  # model, workload, throughput_tok_s
 START = KernelCorrection(scale=1.1, gap_us=1.0, attention_us=10.0, attention_slowdown=3.0, head_dim_power=0.5)
+FILLED = 3.0  # attention_filled is looked for from here
 THROUGHPUT_WEIGHT = 0.5  # of an error: the real batch of a measured rate is not known
 
 
@@ -47,7 +49,7 @@ class Fit:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for meta.yaml."""
-        result = {name: round(getattr(self.correction, name), 3) for name in FITTED}
+        result = {name: round(getattr(self.correction, name), 3) for name in (*FITTED, "attention_filled")}
         for text, chosen in (("", ~self.rates), ("throughput_", self.rates)):
             if chosen.any():
                 errors = np.abs(self.left_out[chosen])
@@ -66,7 +68,8 @@ class Features:
         fixed_ms: of the request, which no constant touches.
         scaled_us: of kernels that `scale` corrects.
         launches: kernels of a step.
-        attention: (time, time of its bytes at the device's bandwidth, head_dim) of each attention kernel.
+        attention: (time, time of its bytes at the device's bandwidth, head_dim, sequences x key-value heads) of each
+            attention kernel.
         prefill_ms: the part of fixed_ms that reads the prompt.
     """
 
@@ -75,7 +78,7 @@ class Features:
     fixed_ms: float
     scaled_us: float
     launches: int
-    attention: tuple[tuple[float, float, int], ...]
+    attention: tuple[tuple[float, float, int, int], ...]
     prefill_ms: float
 
     def latency_ms(self, correction: KernelCorrection) -> float:
@@ -113,8 +116,7 @@ def features(table: LatencyTable, model: str, workload: str, stack: Stack) -> Fe
             for call in bare.launched(spec, architecture.hidden, phase):
                 if call.kind.correction == "attention_scale":
                     time = bare.kernels.time(call, phase, batch, seen)
-                    attention.append((time.us, bare.bytes_us(call, batch, seen),
-                                      int(dict(call.shape).get("head_dim", HEAD_DIM))))
+                    attention.append((time.us, bare.bytes_us(call, batch, seen), *heads(call, batch)))
     return Features(generated, batch, fixed_ms, 1000 * scaled_ms / max(generated, 1), launches, tuple(attention),
                     prefill_ms)
 
@@ -130,8 +132,6 @@ def fit(table: LatencyTable | str, measured: pd.DataFrame, stack: Stack = "fused
     Raises:
         TableError: not more rows than constants.
     """
-    from scipy.optimize import least_squares  # slow to import; estimates do not need it
-
     if len(measured) <= len(FITTED):
         raise TableError(f"calibration of stack {stack} needs at least {len(FITTED) + 1} measurements of whole models;"
                          f" got {len(measured)}")
@@ -140,6 +140,9 @@ def fit(table: LatencyTable | str, measured: pd.DataFrame, stack: Stack = "fused
     parts = [features(table, model, workload, stack)
              for model, workload in zip(measured["model"], measured["workload"], strict=True)]
     rates = measured["throughput_tok_s"].notna().to_numpy()
+    weights = np.where(rates, THROUGHPUT_WEIGHT, 1.0)
+    blocks = KernelCorrection.of(table.calibration, stack).attention_blocks
+    rounds = np.array([max((pairs for *_, pairs in part.attention), default=0) / (blocks or np.inf) for part in parts])
     target = np.where(rates, measured["throughput_tok_s"], 1000 * measured["latency_s"])
 
     def ratios(correction: KernelCorrection) -> np.ndarray:
@@ -147,20 +150,31 @@ def fit(table: LatencyTable | str, measured: pd.DataFrame, stack: Stack = "fused
                          for part, rate in zip(parts, rates, strict=True)]) / target
 
     def solve(kept: np.ndarray) -> KernelCorrection:
-        weights = np.where(rates, THROUGHPUT_WEIGHT, 1.0)[kept]
-        found = least_squares(lambda x: np.log(ratios(constants(x)))[kept] * weights,
-                              [getattr(START, name) for name in FITTED], bounds=(0, np.inf), x_scale="jac", xtol=1e-12,
-                              ftol=1e-12, gtol=1e-12)
-        return constants(found.x)
-
-    def constants(values: Sequence[float]) -> KernelCorrection:
-        return KernelCorrection(**dict(zip(FITTED, map(float, values), strict=True)))
+        few = kept & (rounds < ROUNDS)
+        constants = _least_squares(FITTED, START, lambda constants: (np.log(ratios(constants)) * weights)[few])
+        if not blocks:
+            return constants
+        return _least_squares(("attention_filled",), replace(constants, attention_blocks=blocks),
+                              lambda constants: np.log(ratios(constants))[kept & rates])
 
     models = measured["model"].to_numpy()
     left_out = np.empty(len(measured))
     for model in dict.fromkeys(models):  # with all that was measured of it
         left_out[models == model] = ratios(solve(models != model))[models == model] - 1
     return Fit(stack, solve(np.ones(len(models), bool)), measured, left_out)
+
+
+def _least_squares(names: Sequence[str], start: KernelCorrection,
+                   errors: Callable[[KernelCorrection], np.ndarray]) -> KernelCorrection:
+    """`start` with the named constants, at least 0, for which the errors are smallest."""
+    from scipy.optimize import least_squares  # slow to import; estimates do not need it
+
+    def constants(values: Sequence[float]) -> KernelCorrection:
+        return replace(start, **dict(zip(names, map(float, values), strict=True)))
+
+    first = [getattr(start, name) or FILLED for name in names]
+    return constants(least_squares(lambda values: errors(constants(values)), first, bounds=(0, np.inf), x_scale="jac",
+                                   xtol=1e-12, ftol=1e-12, gtol=1e-12).x)
 
 
 def whole_models(table: LatencyTable) -> pd.DataFrame:

@@ -47,15 +47,16 @@ def predictions(table: LatencyTable) -> pd.DataFrame:
 
 
 def summary(rows: pd.DataFrame) -> str:
-    known = rows.dropna(subset="latency_8k_s")
     lines = []
     for stack in STACKS:
         for text, error, measured in (("decode-8k", "left_out_error", "latency_8k_s"),
                                       ("throughput-32k", "left_out_tok_s_error", "throughput_32k_tok_s")):
+            known = rows.dropna(subset=measured)
             errors = known[f"{error}_{stack}"]
             ranks = (known[measured] * (1 + errors)).corr(known[measured], "spearman")
             lines.append(f"{text}, {stack}: left-out error mean {errors.abs().mean():.1%}, max"
                          f" {errors.abs().max():.1%}, Spearman {ranks:.2f}")
+    known = rows.dropna(subset="throughput_32k_tok_s")
     for stack in STACKS:
         for column, text in (("", "all models in the fit"), ("_with_prefill", "256 tokens with their prefill")):
             told, seen = known[f"tok_s_32k{column}_{stack}"], known["throughput_32k_tok_s"]
@@ -67,15 +68,19 @@ def summary(rows: pd.DataFrame) -> str:
 
 
 def picture(rows: pd.DataFrame) -> None:
-    known = rows.dropna(subset="latency_8k_s")
     figure, panels = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
-    for panel, seen, told, title in (
-            (panels[0], known["latency_8k_s"], "left_out", "8k tokens at batch 1: seconds, each model left out"),
-            (panels[1], known["throughput_32k_tok_s"], "left_out_tok_s",
+    for panel, measured, told, title in (
+            (panels[0], "latency_8k_s", "left_out", "8k tokens at batch 1: seconds, each model left out"),
+            (panels[1], "throughput_32k_tok_s", "left_out_tok_s",
              "32k in, largest batch: tokens/s, each model left out")):
+        known = rows.dropna(subset=measured)
+        seen = known[measured]
         for stack, color in COLORS.items():
             y = seen * (1 + known[f"{told}_error_{stack}"])
             panel.scatter(seen, y, label=stack, color=color, s=34)
+        for i, (x, height, model) in enumerate(sorted(zip(seen, y, known["model"], strict=True))):
+            panel.annotate(model, (x, height), (-8, 5) if i % 2 else (8, -5), textcoords="offset points", fontsize=7,
+                           ha="right" if i % 2 else "left", va="center")
         edges = [seen.min() * 0.85, seen.max() * 1.2]
         panel.plot(edges, edges, color="#333333", linewidth=0.8)
         panel.set(title=title, xlabel="measured (arXiv 2511.18890, table 6)", ylabel="predicted", xscale="log",
@@ -84,8 +89,6 @@ def picture(rows: pd.DataFrame) -> None:
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:g}"[0] in "25" else "")
         panel.legend(frameon=False)
-    for _, row in known.iterrows():
-        panels[0].annotate(row["model"], (row["latency_8k_s"], row["latency_8k_s"] * 0.93), fontsize=7)
     figure.savefig(HERE / "table6.png", dpi=130)
 
 

@@ -134,8 +134,8 @@ def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (),
     name = "trainings.jsonl" if parts == 1 else f"trainings-{part}-of-{parts}.jsonl"
     header = Header.here(recipe, options.data, dataset.digest, dataset.vocab)
     if options.dry_run:
-        known = {training.key for training in merged(paths)[1]} if paths else set()
-        counts = {"asked": len(asked), "known": sum(one.key in known for one in asked)}
+        stored = {training.key for training in merged(paths)[1]} if paths else set()
+        counts = {"asked": len(asked), "known": sum(each.key in stored for each in asked)}
         return Figures({"journal": str(folder / name), **counts, "balance": balance(asked)}, _grown)
     with terminate_as_interrupt(), WorkerPool(train_gently, workers=options.workers,
                                               timeout_s=options.timeout_s
@@ -145,17 +145,17 @@ def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (),
     return Figures({"journal": str(folder / name), **counts, "balance": balance(asked)}, _grown)
 
 
-def _grown(found: dict[str, Any]) -> str:
+def _grown(values: dict[str, Any]) -> str:
     lines = [f"{name:9} " + ", ".join(f"{key} {count}" for key, count in counts.items())
-             for name, counts in found["balance"].items()]
-    if "trained" not in found:
-        return "\n".join([*lines, f"{found['journal']}: {found['asked']} trainings asked, {found['known']}"
+             for name, counts in values["balance"].items()]
+    if "trained" not in values:
+        return "\n".join([*lines, f"{values['journal']}: {values['asked']} trainings asked, {values['known']}"
                                   f" known"])
-    lost = f", {found['lost']} lost with their worker process" if found["lost"] else ""
+    lost = f", {values['lost']} lost with their worker process" if values["lost"] else ""
     return "\n".join([
-        *lines, f"{found['journal']}: {found['trained']} trained now, {found['failed']} failed{lost},"
-        f" {found['known']} known before, of {found['asked']}",
-        f"make the table with: flashnas bench build --journals {Path(found['journal']).parent} --out DIR"])
+        *lines, f"{values['journal']}: {values['trained']} trained now, {values['failed']} failed{lost},"
+        f" {values['known']} known before, of {values['asked']}",
+        f"make the table with: flashnas bench build --journals {Path(values['journal']).parent} --out DIR"])
 
 
 def _published(recipe: Recipe, vocab: int, options: GrowBenchOptions) -> list[Given]:
@@ -217,9 +217,9 @@ def measure_bench(options: MeasureBenchOptions, *,
     setup = Setup(threads=options.threads, effort=Effort(least=2, seconds=options.seconds))
     counts = measure((training.network for training in trainings), options.journals, setup, workload,
                      progress or (lambda *_: None))
-    return Figures({"journals": str(options.journals), **counts}, lambda found: (
-        f"{options.journals}: {found['measured']} networks measured now, {found['known']} known before,"
-        f" {found['too_large']} too large for the free memory"))
+    return Figures({"journals": str(options.journals), **counts}, lambda values: (
+        f"{options.journals}: {values['measured']} networks measured now, {values['known']} known before,"
+        f" {values['too_large']} too large for the free memory"))
 
 
 @dataclass(frozen=True, kw_only=True)

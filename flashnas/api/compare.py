@@ -77,8 +77,8 @@ def compare(options: CompareOptions) -> Figures:
             else:
                 part.write_text(draw_plotly(both.picture()).to_html(config=PLOTLY), encoding="utf-8")
 
-    def text(found: dict[str, Any]) -> str:
+    def text(values: dict[str, Any]) -> str:
         picture = "" if out is None else f"\npicture {out}"
-        return comparison_text(found, [side.name for side in both.sides]) + picture
+        return comparison_text(values, [side.name for side in both.sides]) + picture
 
     return Figures({**both.to_dict(), "out": None if out is None else str(out)}, text, tuple(warnings))

@@ -115,4 +115,4 @@ def dashboard(options: DashboardOptions, *, note: Callable[[str], None] | None =
             ended.set()
             follower.join()
     return Figures({"run": str(view.run.path), "url": url, "trials": view.count},
-                   lambda found: f"{found['trials']} trials of {found['run']} were shown")
+                   lambda values: f"{values['trials']} trials of {values['run']} were shown")

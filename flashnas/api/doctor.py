@@ -93,7 +93,8 @@ def doctor(options: DoctorOptions, *, progress: Callable[[int, int], None] | Non
     backend.
 
     The self-test compares forward pass, states, gradients and decode step, and on CUDA a step from a captured
-    graph, with the float64 reference, in float32 and bfloat16. It takes one to two minutes.
+    graph, with the float64 reference, in float32 and bfloat16. On a CPU it takes one to two minutes; on CUDA
+    the first one may take 15 to 40, in which Triton compiles.
 
     Further:
         progress (Callable): called with the operators that are tested and the number of all.
@@ -119,6 +120,7 @@ def doctor(options: DoctorOptions, *, progress: Callable[[int, int], None] | Non
         if kind not in OPERATORS:
             options.wrong("operators", one_of("operator", kind, tuple(OPERATORS)))
 
+    from flashnas.profiling.platforms import CUDA
     from flashnas.profiling.platforms import PLATFORMS as MACHINES
     from flashnas.testing.self_test import choices_of, self_test
 
@@ -126,7 +128,8 @@ def doctor(options: DoctorOptions, *, progress: Callable[[int, int], None] | Non
     if device == "auto":
         device = "cuda" if MACHINES["cuda"].available() else "cpu"
     if not MACHINES[device].available():
-        raise ConfigError("doctor.device: torch finds no CUDA device; take --device cpu")
+        raise ConfigError(f"doctor.device: torch finds no CUDA device; take --device cpu, or see"
+                          f" docs/install.md: {CUDA.problem()}")
     results: list[LayerTest] = []
     if options.test:
         done: set[str] = set()
@@ -139,12 +142,12 @@ def doctor(options: DoctorOptions, *, progress: Callable[[int, int], None] | Non
         results = self_test(kinds, device, tell)
         if progress:
             progress(len(kinds), len(kinds))
-    found = Examined(_machine(device), [_package(name) for name in PACKAGES],
-                     [choice for kind in kinds for choice in choices_of(kind, device)], results)
+    examined = Examined(_machine(device), [_package(name) for name in PACKAGES],
+                        [choice for kind in kinds for choice in choices_of(kind, device)], results)
     if options.out is not None:
         with disk_errors(f"doctor.out: {options.out}", ConfigError):
-            write_atomic(options.out, json.dumps(found.to_dict(), indent=1) + "\n")
-    return found
+            write_atomic(options.out, json.dumps(examined.to_dict(), indent=1) + "\n")
+    return examined
 
 
 def _machine(device: str) -> dict[str, Any]:
@@ -160,12 +163,12 @@ def _package(name: str) -> dict[str, str]:
     from flashnas.operators.backends.library import Library, importable
 
     package, purpose = PACKAGES[name]
-    known = next((library for library in LIBRARIES.values() if library.distribution == name
-                  and library.name != "sdpa"), None)
-    library = known or Library(name=name, package=package, distribution=name, kernels={},
+    backend = next((library for library in LIBRARIES.values() if library.distribution == name
+                    and library.name != "sdpa"), None)
+    library = backend or Library(name=name, package=package, distribution=name, kernels={},
                                refusal=lambda *_: "")
-    problem = library.missing() if known or name == "triton" else ""  # others are slow to import
+    problem = library.missing() if backend or name == "triton" else ""  # others are slow to import
     if not importable(package):
         problem = library.missing()
-    found = "" if problem.endswith("is not installed") else library.version()
-    return {"name": name, "version": found, "purpose": purpose, **({"problem": problem} if problem else {})}
+    version = "" if problem.endswith("is not installed") else library.version()
+    return {"name": name, "version": version, "purpose": purpose, **({"problem": problem} if problem else {})}

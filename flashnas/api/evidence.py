@@ -52,14 +52,14 @@ def evidence(options: EvidenceOptions) -> Figures:
 
     model, shipped = full_loss(options.evidence), load()
     rows = read_published() + ([] if options.evidence is None else own_rows(options.evidence))
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "publications": publications(rows, model), "disagreement": disagreement(rows, model),
         "evidence": options.evidence,
         "rows": {"trainings": len(rows), "shapes": len(shipped.shapes), "ffn_shares": len(shipped.ffn_shares),
                  "recall": len(shipped.recall)}}
     if options.mixes:
         one, other = options.mixes
-        found["mixes"] = two_mixes(one, other, rows, model)
+        values["mixes"] = two_mixes(one, other, rows, model)
     words = contradiction(options.evidence) if options.evidence is not None else ""
-    found["warnings"] = [words] if words else []
-    return Figures(found, evidence_text, tuple(found["warnings"]))
+    values["warnings"] = [words] if words else []
+    return Figures(values, evidence_text, tuple(values["warnings"]))

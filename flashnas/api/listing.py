@@ -45,15 +45,15 @@ def list_names(kind: str) -> dict[str, str]:
 
 
 def _tables() -> dict[str, str]:
-    found = {}
+    tables = {}
     for name, folder in shipped_names("latency_tables", "meta.yaml").items():
         device, meta = read_yaml(folder / "device.yaml"), read_yaml(folder / "meta.yaml")
         stacks = meta.get("stacks") or {}
         measured = sorted({str(stack.get("measured_on")) for stack in stacks.values()
                            if isinstance(stack, dict) and stack.get("measured_on")})
         label = device.get("label") or ", ".join(measured) or name
-        found[name] = f"{label}, {device.get('platform')}; {', '.join(sorted(stacks))}"
-    return found
+        tables[name] = f"{label}, {device.get('platform')}; {', '.join(sorted(stacks))}"
+    return tables
 
 
 def _spaces() -> dict[str, str]:
@@ -89,13 +89,13 @@ def _objectives() -> dict[str, str]:
     from flashnas.latency.metrics import METRICS
     from flashnas.search.objectives import OBJECTIVES, larger_is_better, title_of
 
-    found = {}
+    listed = {}
     for name in OBJECTIVES:
         what = ("validation loss in nats per token, trained" if name == "loss" else
                 f"{METRICS[name]}, from the table" if name in METRICS else
                 f"accuracy of {title_of(name)}, trained")
-        found[name] = f"{what}; {'higher' if larger_is_better(name) else 'lower'} is better"
-    return found
+        listed[name] = f"{what}; {'higher' if larger_is_better(name) else 'lower'} is better"
+    return listed
 
 
 def _plugins() -> dict[str, str]:
@@ -104,8 +104,8 @@ def _plugins() -> dict[str, str]:
         for entry in entry_points(group=group) if group.startswith(PREFIX) else ():
             package = entry.dist.name if entry.dist is not None else entry.module
             added[package][group.removeprefix(PREFIX)].append(entry.name)
-    return {package: "; ".join(f"{group}: {', '.join(sorted(found))}" for group,
-                               found in sorted(groups.items()))
+    return {package: "; ".join(f"{group}: {', '.join(sorted(names))}" for group,
+                               names in sorted(groups.items()))
             for package, groups in sorted(added.items())}
 
 
@@ -167,10 +167,10 @@ def names(options: ListOptions) -> Figures:
         return Figures({"kind": None, "names": MEANINGS}, _listed)
     if options.show is None:
         return Figures({"kind": options.kind, "names": KINDS[options.kind]()}, _listed)
-    if options.show not in (known := KINDS[options.kind]()):
-        options.wrong("show", one_of("", options.show, known).strip())
-    return Figures({"kind": options.kind, "names": {options.show: known[options.show]},
-                    "shown": SHOWN[options.kind](options.show)}, lambda found: str(found["shown"]))
+    if options.show not in (choices := KINDS[options.kind]()):
+        options.wrong("show", one_of("", options.show, choices).strip())
+    return Figures({"kind": options.kind, "names": {options.show: choices[options.show]},
+                    "shown": SHOWN[options.kind](options.show)}, lambda values: str(values["shown"]))
 
 
 def _operator_text(name: str) -> str:
@@ -199,11 +199,11 @@ SHOWN: dict[str, Callable[[str], str]] = {"spaces": _space_text, "recipes": _rec
                                           "operators": _operator_text}
 
 
-def _listed(found: dict[str, Any]) -> str:
-    if not found["names"]:
-        return f"no {found['kind']}"
-    width = max(map(len, found["names"]))
-    return "\n".join(f"{name:<{width}}  {words}".rstrip() for name, words in found["names"].items())
+def _listed(values: dict[str, Any]) -> str:
+    if not values["names"]:
+        return f"no {values['kind']}"
+    width = max(map(len, values["names"]))
+    return "\n".join(f"{name:<{width}}  {words}".rstrip() for name, words in values["names"].items())
 
 
 def _first_text(page: Path) -> str:
@@ -223,6 +223,6 @@ def _first_comment(path: Path) -> str:
 
 
 def _folder(package: str) -> Path:
-    found = importlib.util.find_spec(package)
-    assert found is not None
-    return Path(str(found.origin)).parent
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    return Path(str(spec.origin)).parent

@@ -61,12 +61,12 @@ class ProfileOptions(Settings, where="profile"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for one in dataclasses.fields(self):
-            if one.name in SHARED or getattr(self, one.name) == one.default:
+        for each in dataclasses.fields(self):
+            if each.name in SHARED or getattr(self, each.name) == each.default:
                 continue
-            able = [name for name in RUNTIMES if RUNTIMES[name].has_option(one.name)]
+            able = [name for name in RUNTIMES if RUNTIMES[name].has_option(each.name)]
             if self.runtime not in able:
-                self.wrong(one.name, f"is for --runtime {' or '.join(able)}; got --runtime {self.runtime}")
+                self.wrong(each.name, f"is for --runtime {' or '.join(able)}; got --runtime {self.runtime}")
 
 
 @takes(ProfileOptions)
@@ -100,24 +100,24 @@ def profile(options: ProfileOptions, *, progress: Counted | None = None) -> Figu
     from flashnas.space.load import load_operator_space
 
     space = load_operator_space(options.space, "flashnas profile")
-    workloads = [load_workload(one) for one in options.workload]
+    workloads = [load_workload(text) for text in options.workload]
     target = RUNTIMES[options.runtime].of_options(options)
     folder = out or Path("latency_tables") / target.table_name()
-    found = {"table": str(folder), **target.profile(space, workloads, folder, progress)}
-    return Figures(found, lambda found: f"{folder}: {found['measured']} rows measured, {found['known']} were"
-                                         f" there; use it with --table {folder}", doubts(found))
+    values = {"table": str(folder), **target.profile(space, workloads, folder, progress)}
+    return Figures(values, lambda values: (f"{folder}: {values['measured']} rows measured, {values['known']}"
+                                           f" were there; use it with --table {folder}"), doubts(values))
 
 
-def doubts(found: dict[str, Any]) -> tuple[str, ...]:
+def doubts(values: dict[str, Any]) -> tuple[str, ...]:
     """What makes measured rows doubtful, one line each."""
-    disturbed = ((found.get("disturbed", 0), "the device was slower than usual while {} rows were measured,"
+    disturbed = ((values.get("disturbed", 0), "the device was slower than usual while {} rows were measured,"
                                              " twice in a"
                                              " row"),
-                 (found.get("disturbed_networks", 0), "the three timings of {} networks differ by more than"
+                 (values.get("disturbed_networks", 0), "the three timings of {} networks differ by more than"
                                                       " 15 %"))
     throttled = ", ".join(f"{reason} ({share:.0%} of the time)"
-                          for reason, share in found.get("gpu", {}).get("throttled", {}).items())
-    return (*found.get("notes", ()), *([f"the GPU was held back by: {throttled}"] if throttled else ()),
+                          for reason, share in values.get("gpu", {}).get("throttled", {}).items())
+    return (*values.get("notes", ()), *([f"the GPU was held back by: {throttled}"] if throttled else ()),
             *(f"{text.format(count)}; delete the folder and profile again when nothing else runs"
               for count, text in disturbed if count))
 

@@ -97,7 +97,7 @@ def new(options: NewOptions) -> Figures:
     return Figures({"kind": options.kind, "name": options.name, "out": str(out), "files": files}, _text)
 
 
-def _text(found: dict[str, Any]) -> str:
-    out = found["out"]
+def _text(values: dict[str, Any]) -> str:
+    out = values["out"]
     last = f"install and test it: pip install --editable {out} && python -m pytest {out}"
-    return "\n".join([*found["files"], last])
+    return "\n".join([*values["files"], last])

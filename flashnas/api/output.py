@@ -25,24 +25,24 @@ def tracker_option() -> Any:
 class Figures:
     """What a command found. `print` shows it.
 
-    found: JSON-ready figures by name; each is an attribute, too: `law.found["answer"]` is `law.answer`.
+    values: JSON-ready figures by name; each is an attribute, too: `law.values["answer"]` is `law.answer`.
     warnings: what makes them doubtful, one line each.
     """
 
-    found: dict[str, Any]
+    values: dict[str, Any]
     text: Callable[[dict[str, Any]], str] = field(repr=False)
     warnings: tuple[str, ...] = ()
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name not in self.found:
-            raise AttributeError(f"there is no {name}; there are: {', '.join(self.found)}")
-        return self.found[name]
+        if name.startswith("__") or name not in self.values:
+            raise AttributeError(f"there is no {name}; there are: {', '.join(self.values)}")
+        return self.values[name]
 
     def to_dict(self) -> dict[str, Any]:
-        return self.found
+        return self.values
 
     def __str__(self) -> str:
-        return self.text(self.found)
+        return self.text(self.values)
 
 
 def check_out(options: Settings, name: str = "out", *, empty: bool = False, holds: str = "") -> Path:

@@ -93,11 +93,11 @@ def evaluate(options: EvalOptions, *, progress: Callable[[int, int], None] | Non
                             " documents: the figure is of what it keeps")
     tasks = run_tasks(source, options.tasks, options.task_path) if options.tasks else {}
     figures = write_results(source, {} if text is None else {text.sha256: text}, tasks).figures()
-    found = {"score": text and asdict(text), "file": f"{source.folder}/{EVALUATION}",
+    values = {"score": text and asdict(text), "file": f"{source.folder}/{EVALUATION}",
              "tasks": {name: asdict(task) for name, task in tasks.items()}}
-    return Figures(found, lambda _: "\n".join([
+    return Figures(values, lambda _: "\n".join([
         *(f"{on}: {metric} {value:.4f} ({how})" for on, metric, value, how in figures),
-        f"results {found['file']}"]), tuple(warnings))
+        f"results {values['file']}"]), tuple(warnings))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,10 +144,10 @@ def push_to_hub(options: PushOptions) -> Figures:
                               revision=options.revision, dry_run=options.dry_run), _pushed)
 
 
-def _pushed(found: dict[str, Any]) -> str:
-    header = found["card"].partition("\n---\n")[0].removeprefix("---\n")
+def _pushed(values: dict[str, Any]) -> str:
+    header = values["card"].partition("\n---\n")[0].removeprefix("---\n")
     return "\n".join([
-        *(f"{size:>13,}  {name}" for name, size in found["files"].items()), "header of README.md:",
+        *(f"{size:>13,}  {name}" for name, size in values["files"].items()), "header of README.md:",
         *(f"    {line}" for line in header.splitlines()),
-        *(f"note: {note}" for note in found["notes"]),
-        f"{found['repo']}: nothing was uploaded (--dry-run)" if found["url"] is None else found["url"]])
+        *(f"note: {note}" for note in values["notes"]),
+        f"{values['repo']}: nothing was uploaded (--dry-run)" if values["url"] is None else values["url"]])

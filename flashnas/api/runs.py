@@ -55,9 +55,9 @@ def _summary(path: Path) -> dict[str, Any]:
         run = RecordedRun.load(path)
     except FlashnasError as error:
         return {"run": str(path), "state": "unreadable", "problem": str(error)}
-    found, points = objective_points(run)
+    rows, points = objective_points(run)
     names = sorted(run.objectives, key=lambda name: name != "latency_ms")
-    best = {name: float(found[name].iloc[int(column.argmin())]) for name, column in zip(names, points.T,
+    best = {name: float(rows[name].iloc[int(column.argmin())]) for name, column in zip(names, points.T,
                                                                                         strict=True)
             } if len(points) else {}
     finished = run.entry("finished")
@@ -66,11 +66,11 @@ def _summary(path: Path) -> dict[str, Any]:
             "started": run.entry("started"), "seconds": run.entry("seconds"),
             "space": run.entry("space", "name"), "workload": run.entry("workload", "name"),
             "device": run.entry("table", "device") or run.entry("table", "name"), "budget_ms": run.budget_ms,
-            "trials": len(run.trials), "networks": len(found), "front": len(run.front), "best": best,
+            "trials": len(run.trials), "networks": len(rows), "front": len(run.front), "best": best,
             **({} if finished else {"written_s": round(time.time() - written, 1)})}
 
 
-def _table(found: dict[str, Any]) -> str:
+def _table(values: dict[str, Any]) -> str:
     from flashnas.report.text import MISSING, columns, duration, number
 
     def line(entry: dict[str, Any]) -> tuple[str, ...]:
@@ -84,8 +84,8 @@ def _table(found: dict[str, Any]) -> str:
                 *(str(entry[key] or MISSING) for key in ("space", "device", "workload")),
                 number(entry["budget_ms"], 5), str(entry["networks"]), str(entry["front"]), best or MISSING)
 
-    if not found["runs"]:
-        return f"no runs in {found['folder']}"
+    if not values["runs"]:
+        return f"no runs in {values['folder']}"
     header = ("run", "state", "started", "space", "device", "workload", "budget (ms)", "networks", "front",
               "best of each objective")
-    return "\n".join(columns([header, *map(line, found["runs"])], left=range(6)))
+    return "\n".join(columns([header, *map(line, values["runs"])], left=range(6)))

@@ -129,21 +129,21 @@ def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None)
     table = LatencyTable.load(options.table)
     model = LatencyModel(table, load_workload(options.workload))
     file, trainings, out = _trainings(options, progress)
-    found = findings(trainings, place=str(file))
+    fitted = findings(trainings, place=str(file))
     pattern = options.pattern or str(trainings["pattern"].iloc[0])
     if not pattern:
         options.wrong("pattern", f"is required: {file} has no column pattern")
-    sizes = Sizes(pattern, found, model, options.at_tokens)
+    sizes = Sizes(pattern, fitted, model, options.at_tokens)
     answer = None if options.budget_ms is None else sizes.answer(options.budget_ms)
-    summary = {"pattern": pattern, "results": str(file), "picture": str(out / PICTURE), **found.to_dict(),
+    summary = {"pattern": pattern, "results": str(file), "picture": str(out / PICTURE), **fitted.to_dict(),
                "table": table.name, "workload": model.workload.name, "tokens": sizes.tokens, "answer": answer,
                "by_budget": [{**size.to_dict(), "budget_ms": budget_ms} for budget_ms,
                              size in sizes.ladder()]}
     best = None if options.budget_ms is None else sizes.best(options.budget_ms)
-    picture = scaling_picture(found, sizes, scaling_headline(summary), best, options.budget_ms)
+    picture = scaling_picture(fitted, sizes, scaling_headline(summary), best, options.budget_ms)
     save(picture, out / PICTURE)
     write_atomic(out / FOUND, json.dumps(summary, indent=1))
-    return Figures(summary, lambda found: f"{scaling_text(found)}\n\ntrainings {file}\npicture  "
+    return Figures(summary, lambda fitted: f"{scaling_text(fitted)}\n\ntrainings {file}\npicture  "
                                            f" {out / PICTURE}")
 
 

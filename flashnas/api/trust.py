@@ -123,14 +123,14 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
         results = searched.path / FILE
         table, trust = study(searched, plan, workers=options.workers, progress=progress or (lambda *_: None))
     picture = results.parent / PICTURE
-    found = trust.to_dict()
-    save(trust_picture(table, headline(found)), picture)
+    values = trust.to_dict()
+    save(trust_picture(table, headline(values)), picture)
     summary = {"run": options.run, "results": str(results), "picture": str(picture),
-               "verdict": verdict(found),
-               **found}
+               "verdict": verdict(values),
+               **values}
     if options.run is not None:
         write_atomic(results.parent / FOUND, json.dumps(summary))  # for flashnas report
-    return Figures(summary, lambda found: _with_files(trust_text(found), found))
+    return Figures(summary, lambda values: _with_files(trust_text(values), values))
 
 
 def _published(options: ProxyTrustOptions, progress: Progress, note: Callable[[str], None]) -> Figures:
@@ -148,12 +148,12 @@ def _published(options: ProxyTrustOptions, progress: Progress, note: Callable[[s
                          bench=options.bench, train=options.train)
     folder = Path(options.out or f"experiments/runs/published_{recipe.name}")
     study = study_published(plan, folder, workers=options.workers, progress=progress, note=note)
-    found, picture = study.to_dict(), folder / PUBLISHED_PICTURE
-    save(published_picture(rows, study.models, found["models"]), picture)
-    summary = {"published": options.published, "verdict": published_verdict(found), **found,
+    values, picture = study.to_dict(), folder / PUBLISHED_PICTURE
+    save(published_picture(rows, study.models, values["models"]), picture)
+    summary = {"published": options.published, "verdict": published_verdict(values), **values,
                "picture": str(picture)}
-    return Figures(summary, lambda found: _with_files(published_text(found), found))
+    return Figures(summary, lambda values: _with_files(published_text(values), values))
 
 
-def _with_files(text: str, found: dict[str, Any]) -> str:
-    return f"{text}\n\ntrainings {found['results']}\npicture   {found['picture']}"
+def _with_files(text: str, values: dict[str, Any]) -> str:
+    return f"{text}\n\ntrainings {values['results']}\npicture   {values['picture']}"

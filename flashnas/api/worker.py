@@ -64,21 +64,21 @@ def worker(options: WorkerOptions, *, note: Callable[[str], None] = lambda _: No
     for name in options.evaluators:
         _check_evaluator(name)
     with terminate_as_interrupt():
-        found = Worker(options.storage, work, LocalOptions(worker_memory_gb=options.worker_memory_gb),
-                       evaluators=options.evaluators, idle_timeout_s=options.idle_timeout)
-        count = found.pool.workers * work.processes
+        serving = Worker(options.storage, work, LocalOptions(worker_memory_gb=options.worker_memory_gb),
+                         evaluators=options.evaluators, idle_timeout_s=options.idle_timeout)
+        count = serving.pool.workers * work.processes
         places = f"{count} GPUs" if work.devices else f"{count} processes"
-        note(f"worker {found.name} waits for jobs of {found.queue.place} with {places}")
-        return Figures({"jobs": found.serve()}, lambda found: f"no job left; {found['jobs']} ended here")
+        note(f"worker {serving.name} waits for jobs of {serving.queue.place} with {places}")
+        return Figures({"jobs": serving.serve()}, lambda values: f"no job left; {values['jobs']} ended here")
 
 
 def _check_evaluator(name: str) -> None:
     from flashnas.base.registry import load_object
 
     try:
-        found = load_object(name)
+        value = load_object(name)
     except (Exception, SystemExit) as error:  # of the user's module
         raise ConfigError(f"evaluator {name} cannot be imported here: {type(error).__name__}:"
                           f" {first_line(error)}") from None
-    if not callable(found):
-        raise ConfigError(f"evaluator {name} must be a function; got {type(found).__name__}")
+    if not callable(value):
+        raise ConfigError(f"evaluator {name} must be a function; got {type(value).__name__}")

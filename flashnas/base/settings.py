@@ -154,9 +154,9 @@ class Setting:
         if value is None and self.optional:
             return None
         if self.container is tuple:
-            one = isinstance(value, str | os.PathLike) or self.is_object(value)
-            any_one = self.kind is Any and (one or not isinstance(value, Sequence))
-            if any_one or (one and self.separator is None):
+            is_path = isinstance(value, str | os.PathLike) or self.is_object(value)
+            any_one = self.kind is Any and (is_path or not isinstance(value, Sequence))
+            if any_one or (is_path and self.separator is None):
                 # one of a flag that may be repeated, or one value in place of a list of any values
                 value = (value,)
             if isinstance(value, str) or not isinstance(value, Sequence):

@@ -59,8 +59,8 @@ class Answers:
 
     def trained(self, proxy: Architecture) -> dict[str, Any] | None:
         """`score` by the network that was trained."""
-        found = self._scores.get(proxy.hash)
-        return None if found is None else dict(found)
+        entry = self._scores.get(proxy.hash)
+        return None if entry is None else dict(entry)
 
     def to_dict(self) -> dict[str, Any]:
         """For run.yaml."""
@@ -106,10 +106,10 @@ def find_answers(source: str | Path | None, recipe: Recipe, *, dataset: str, voc
     reasons = []
     for name in shipped_benches():
         bench = Bench.read(name)
-        found = answers(bench, recipe, dataset=dataset, vocab=vocab, seed=seed)
-        if isinstance(found, Answers):
-            return found
-        reasons.append(f"{bench.name}: {found}")
+        answered = answers(bench, recipe, dataset=dataset, vocab=vocab, seed=seed)
+        if isinstance(answered, Answers):
+            return answered
+        reasons.append(f"{bench.name}: {answered}")
     return "; ".join(reasons) or None
 
 

@@ -71,14 +71,15 @@ def build(header: Header, trainings: Sequence[Training], out: Path, measured: Se
 
 def predicted(networks: Sequence[Architecture], tables: Sequence[str]) -> dict[str, list[float | None]]:
     """Column -> latency_ms of each network, by each table for every named workload of a fixed batch."""
-    found: dict[str, list[float | None]] = {}
+    estimates: dict[str, list[float | None]] = {}
     for table_name in tables:
         table = LatencyTable.load(table_name)
         for name, workload in WORKLOADS.items():
             if workload.batch != "max":
                 model = LatencyModel(table, workload)
-                found[f"{LATENCY}{table_name}/{name}"] = [_latency_ms(model, network) for network in networks]
-    return found
+                estimates[f"{LATENCY}{table_name}/{name}"] = [_latency_ms(model, network)
+                                                              for network in networks]
+    return estimates
 
 
 def _latency_ms(model: LatencyModel, network: Architecture) -> float | None:
@@ -105,26 +106,26 @@ def _row(header: Header, training: Training) -> dict[str, Any]:
 
 def card(bench: Bench) -> str:
     """The card: what the bench is, how it was made, its columns, licence and limits."""
-    found, recipe = bench.to_dict(), bench.header.recipe
+    facts, recipe = bench.to_dict(), bench.header.recipe
     columns = "\n".join(f"| `{name}` | {words} |" for name, words in {**COLUMNS, **FURTHER}.items())
-    origins = "\n".join(f"| {name} | {count} |" for name, count in found["origins"].items())
-    mixers = ", ".join(f"`{kind}` {count}" for kind, count in found["mixers"].items())
-    seeds = ", ".join(f"{count} under seed {seed}" for seed, count in found["seeds"].items())
+    origins = "\n".join(f"| {name} | {count} |" for name, count in facts["origins"].items())
+    mixers = ", ".join(f"`{kind}` {count}" for kind, count in facts["mixers"].items())
+    seeds = ", ".join(f"{count} under seed {seed}" for seed, count in facts["seeds"].items())
     made_by = ", ".join(f"{name} {value}" for name, value in bench.header.made_by.items()) or "not recorded"
     trained, networks = bench.frame[bench.frame["loss"].notna()], bench.frame["architecture"].nunique()
     span = "" if trained.empty else (
         f" Depths go from {trained['depth'].min()} to {trained['depth'].max()} operators, widths of the"
         f" trained networks from {min(map(_width, trained['proxy']))} to"
         f" {max(map(_width, trained['proxy']))}.")
-    lead = (f"{found['trainings']} trainings of {found['networks']} hybrid language models, really trained"
-            f" by one recipe on one text. {found['failed']} of them failed and say why. Each row has the"
+    lead = (f"{facts['trainings']} trainings of {facts['networks']} hybrid language models, really trained"
+            f" by one recipe on one text. {facts['failed']} of them failed and say why. Each row has the"
             f" validation curve, and the latencies of the network at full width on the shipped device tables."
             f"{span} `flashnas bench build` writes this page.")
     timed = "".join(_wrapped(
         f"- `{MEASURED}*/{entry['workload']['name']}` was timed on {entry['device']} ({entry['stack']},"
         f" {entry['dtype']}, random weights) by `flashnas bench measure`: {entry['networks']} of {networks}"
         f" networks. Larger ones than that machine's free memory have none.", "  ") + "\n" for entry
-                    in found["measured"])
+                    in facts["measured"])
     return f"""# flashnas-bench: {bench.name}
 
 {_wrapped(lead)}
@@ -151,7 +152,7 @@ A search whose recipe, text, vocabulary and seed are those of a row takes its sc
   {recipe.sequence_tokens}; widths divided by {recipe.width_factor}, or by the factor that a space or network
   has of its own. All fields of the recipe are in the metadata of the file.
 - Text `{bench.header.source}` (digest `{bench.header.dataset}`), vocabulary {bench.header.vocab}.
-- Started with {made_by}. {found['core_hours']:g} core-hours in all.
+- Started with {made_by}. {facts['core_hours']:g} core-hours in all.
 - `flashnas bench grow` trained the rows; `flashnas bench build` added counts and latencies.
 
 ## Limits

@@ -194,8 +194,8 @@ def grow(planned: Sequence[Planned], path: Path, header: Header, dataset: Path, 
             training ended with an error that is not a property of its network.
     """
     with TrainingStore(path, header.to_dict(), Training, BenchError) as store:
-        found = Header.from_dict(store.header, f"{path}:1")
-        if reason := found.difference(header.recipe, header.dataset, header.vocab):
+        recorded = Header.from_dict(store.header, f"{path}:1")
+        if reason := recorded.difference(header.recipe, header.dataset, header.vocab):
             raise BenchError(f"{path}: holds a bench of another recipe or text: {reason}; choose another"
                              f" --out")
         _, before = merged(journals_in(path.parent))

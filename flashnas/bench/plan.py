@@ -161,8 +161,8 @@ def features(network: Given) -> set[tuple[Any, ...]]:
 
 def _rarity(network: Given, seen: Counter[Any]) -> float:
     """Mean of 1 / (1 + times seen) over the features of a network."""
-    found = features(network)
-    return sum(1 / (1 + seen[feature]) for feature in sorted(found, key=str)) / len(found)
+    shares = features(network)
+    return sum(1 / (1 + seen[feature]) for feature in sorted(shares, key=str)) / len(shares)
 
 
 def _with_factor(recipe: Recipe, factor: int | None) -> Recipe:
@@ -194,7 +194,7 @@ def read_networks(path: Path) -> list[Given]:
     Raises:
         BenchError: with file, line and rule.
     """
-    found = []
+    read = []
     for place, row in read_csv(path, BenchError, COLUMNS):
         factor = (row.get("width_factor") or "").strip()
         if factor and (not factor.isdigit() or int(factor) < 1):
@@ -209,7 +209,7 @@ def read_networks(path: Path) -> list[Given]:
         except FlashnasError as error:
             raise BenchError(f"{place}: {error}") from None
         assert architecture is not None
-        found.append(Given(row["origin"], architecture, int(factor) if factor else None, proxy))
-    if not found:
+        read.append(Given(row["origin"], architecture, int(factor) if factor else None, proxy))
+    if not read:
         raise BenchError(f"{path}: holds no network")
-    return found
+    return read

@@ -126,18 +126,18 @@ class Bench:
         return int(self.frame.loc[timed, "architecture"].nunique())
 
     def __str__(self) -> str:
-        found = self.to_dict()
-        losses = "" if found["best_loss"] is None else (
-            f", losses {found['best_loss']:.3f} to {found['worst_loss']:.3f} nats per token")
+        facts = self.to_dict()
+        losses = "" if facts["best_loss"] is None else (
+            f", losses {facts['best_loss']:.3f} to {facts['worst_loss']:.3f} nats per token")
         return "\n".join((
-            f"{self.path}: {found['trainings']} trainings of {found['networks']} networks, {found['failed']}"
+            f"{self.path}: {facts['trainings']} trainings of {facts['networks']} networks, {facts['failed']}"
             f" failed{losses}",
-            f"recipe    {found['recipe']} ({found['recipe_digest']}): {self.header.recipe.tokens:,} tokens"
-            f" each; text {found['data']}, vocabulary {found['vocab']}",
-            f"origins   {_listed(found['origins'])}", f"mixers    {_listed(found['mixers'])}",
-            f"seeds     {_listed(found['seeds'])}", f"cost      {found['core_hours']:g} core-hours",
+            f"recipe    {facts['recipe']} ({facts['recipe_digest']}): {self.header.recipe.tokens:,} tokens"
+            f" each; text {facts['data']}, vocabulary {facts['vocab']}",
+            f"origins   {_listed(facts['origins'])}", f"mixers    {_listed(facts['mixers'])}",
+            f"seeds     {_listed(facts['seeds'])}", f"cost      {facts['core_hours']:g} core-hours",
             *(f"measured  {entry['networks']} networks on {entry['device']} ({entry['stack']},"
-              f" {entry['dtype']}): {entry['workload']['name']}" for entry in found["measured"])))
+              f" {entry['dtype']}): {entry['workload']['name']}" for entry in facts["measured"])))
 
 
 def load(source: str | Path | None = None, *, recipe: str | None = None, origin: str | None = None,
@@ -171,20 +171,20 @@ def load(source: str | Path | None = None, *, recipe: str | None = None, origin:
     bench = Bench.read(source)
     header = bench.header
     if recipe is not None:
-        asked = Recipe.load(recipe)
-        if reason := header.difference(asked, header.dataset, header.vocab,
-                                       other=f"in recipe {asked.name!r}"):
+        given = Recipe.load(recipe)
+        if reason := header.difference(given, header.dataset, header.vocab,
+                                       other=f"in recipe {given.name!r}"):
             raise BenchError(f"bench {bench.path}: is of another recipe: {reason}")
     frame = bench.frame
     kept = pd.Series(True, index=frame.index)
     if not failed:
         kept &= frame["loss"].notna()
     if origin is not None:
-        known = sorted(set(frame["origin"]))
+        origins = sorted(set(frame["origin"]))
         published = frame["origin"].str.startswith("published:")
         chosen = published if origin == "published" else frame["origin"] == origin
         if not chosen.any():
-            raise BenchError(f"bench {bench.path}: {one_of('origin', origin, ['published', *known])}")
+            raise BenchError(f"bench {bench.path}: {one_of('origin', origin, ['published', *origins])}")
         kept &= chosen
     if mixers is not None:
         for kind in mixers:
@@ -196,10 +196,10 @@ def load(source: str | Path | None = None, *, recipe: str | None = None, origin:
     for column, value in (("hidden", hidden), ("seed", seed)):
         if value is not None:
             kept &= frame[column] == value
-    found = frame[kept].reset_index(drop=True)
-    found.attrs.update(bench=str(bench.path), digest=bench.digest, recipe=header.recipe.to_dict(),
+    rows = frame[kept].reset_index(drop=True)
+    rows.attrs.update(bench=str(bench.path), digest=bench.digest, recipe=header.recipe.to_dict(),
                        dataset=header.dataset, vocab=header.vocab)
-    return found
+    return rows
 
 
 def shipped_benches() -> dict[str, Path]:

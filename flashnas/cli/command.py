@@ -53,9 +53,9 @@ class Command:
         return f"{self.summary[0].upper()}{self.summary[1:]}."
 
 
-def loaded(found: T | str) -> T:
+def loaded(value: T | str) -> T:
     """The object itself, or that at "module:object"."""
-    return load_object(found) if isinstance(found, str) else found
+    return load_object(value) if isinstance(value, str) else value
 
 
 def show(result: Any, as_json: bool) -> None:

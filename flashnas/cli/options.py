@@ -90,8 +90,8 @@ def message_of(error: Exception) -> str:
 def check_known(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> None:
     """SystemExit with the closest flag if a word was not understood."""
     if unknown:
-        known = [text for action in parser._actions for text in action.option_strings]
-        parser.error(f"does not know {unknown[0]!r}{did_you_mean(unknown[0].partition('=')[0], known)}")
+        names = [text for action in parser._actions for text in action.option_strings]
+        parser.error(f"does not know {unknown[0]!r}{did_you_mean(unknown[0].partition('=')[0], names)}")
 
 
 def _value(setting: Setting, raw: Any) -> Any:

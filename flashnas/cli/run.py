@@ -44,14 +44,15 @@ def search(options: SearchCommandOptions, as_json: bool) -> int:
         show(api.plan(options, note=lambda text: print(text, file=sys.stderr)), as_json)
         return 0
     with SearchProgress(sys.stderr) as progress:
-        found = api.search(options, progress=progress, command=command_line())
+        result = api.search(options, progress=progress, command=command_line())
     if as_json:
-        print(json.dumps(found.summary))
+        print(json.dumps(result.summary))
     else:
-        show("\n".join([*filter(None, (str(found), found.effort())), f"report  {found.path / 'report.html'}",
-                        f"picture {found.path / 'pareto.png'}", f"front   {found.path / 'pareto'}/"]),
+        show("\n".join([*filter(None, (str(result), result.effort())),
+                        f"report  {result.path / 'report.html'}", f"picture {result.path / 'pareto.png'}",
+                        f"front   {result.path / 'pareto'}/"]),
              as_json)
-    over = [Path(entry["config"]).name for entry in found.summary["front"] if entry.get("missed")]
+    over = [Path(entry["config"]).name for entry in result.summary["front"] if entry.get("missed")]
     if over and options.strict:
         print(f"flashnas search: over a budget as measured: {', '.join(over)}", file=sys.stderr)
         return MISSED
@@ -66,13 +67,13 @@ def train(options: TrainOptions, as_json: bool) -> int:
     first = first_process()
     with TrainingProgress(sys.stderr, silent=not first) as progress:
         try:
-            found = api.train(options, progress=progress, command=command_line())
+            result = api.train(options, progress=progress, command=command_line())
         except CandidateError as error:  # on all processes alike, but for the lack of memory
             if first or "out of memory" in str(error):
                 print(f"flashnas train: {error}", file=sys.stderr)
             return DIVERGED
     if first:
-        show(found, as_json)
+        show(result, as_json)
     return 0
 
 
@@ -81,6 +82,6 @@ def doctor(options: DoctorOptions, as_json: bool) -> int:
     from flashnas.api import doctor as api
 
     with CountProgress(sys.stderr, "operators tested") as line:
-        found = api.doctor(options, progress=line.update)
-    show(found, as_json)
-    return 0 if found.healthy else UNHEALTHY
+        result = api.doctor(options, progress=line.update)
+    show(result, as_json)
+    return 0 if result.healthy else UNHEALTHY

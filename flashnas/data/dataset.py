@@ -28,6 +28,7 @@ from flashnas.data.tokenizer import (
     vocab_size,
 )
 
+MAX_EPOCHS = 4  # up to here repeated text is nearly worth new text (arXiv 2305.16264)
 _VERSION = "dataset-2"  # part of the cache key: raise it when splitting, encoding or the files change
 _ENCODE_TOGETHER = 256
 
@@ -36,7 +37,15 @@ class BatchShape(Protocol):
     """The fields of a training recipe that a dataset reads."""
 
     @property
+    def name(self) -> str: ...
+    @property
     def vocab(self) -> int: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def validation_tokens(self) -> int: ...
+    @property
+    def short_text(self) -> bool: ...
     @property
     def sequence_tokens(self) -> int: ...
     @property
@@ -105,13 +114,29 @@ class Dataset:
         return loss_nats * len(self.validation) / (self.validation_bytes * math.log(2))
 
     def check_length(self, recipe: BatchShape) -> None:
-        """Raises CorpusError unless there is text for one training batch and one validation sequence."""
+        """Raises CorpusError unless there is text for one training batch and one validation sequence, and,
+        for a recipe without `short_text`, for its tokens in MAX_EPOCHS and for its validation."""
         needs = (("training", self.train, recipe.batch_tokens + 1),
                  ("validation", self.validation, recipe.sequence_tokens + 1))
         for part, tokens, least in needs:
             if len(tokens) < least:
                 raise CorpusError(f"corpus {self.source!r} is too short: its {part} part has {len(tokens)}"
                                   f" tokens, one batch needs {least}")
+        if recipe.short_text:
+            return
+        short, fewer, most = [], "", MAX_EPOCHS * len(self.train)
+        if recipe.tokens > most:
+            short.append(f"its {recipe.tokens:,} training tokens are {recipe.tokens / len(self.train):.1f}"
+                         f" epochs of {len(self.train):,}, and beyond {MAX_EPOCHS} a network learns the text"
+                         " by heart")
+            fewer = f", at most {most:,} tokens"
+        if recipe.validation_tokens > len(self.validation):
+            short.append(f"its {recipe.validation_tokens:,} validation tokens are more than the"
+                         f" {len(self.validation):,} that are held out")
+        if short:
+            raise CorpusError(f"corpus {self.source!r} is too short for recipe {recipe.name!r}:"
+                              f" {'; '.join(short)}; take more text, such as --data hf:NAME{fewer}, or"
+                              " --short-text (short_text: true in a recipe)")
 
     def batches(self, recipe: BatchShape, seed: int, skip: int = 0) -> Iterator[np.ndarray]:
         """Training batches without end. Their order depends on the seed only.

@@ -100,17 +100,17 @@ def split_documents(documents: Iterable[str]) -> Split:
 
 def _cut_tail(documents: list[str]) -> tuple[list[str], list[str]]:
     """The last tenth of all characters, cut at white space if the 200 characters before the cut have some."""
-    wanted = sum(map(len, documents)) // HELD_OUT_EVERY
+    missing = sum(map(len, documents)) // HELD_OUT_EVERY
     train, validation = list(documents), list[str]()
-    while train and wanted > 0:
+    while train and missing > 0:
         document = train.pop()
-        if len(document) > wanted:
-            cut = len(document) - wanted
+        if len(document) > missing:
+            cut = len(document) - missing
             space = max(document.rfind(mark, max(cut - 200, 1), cut) for mark in ("\n", " "))
             cut = space + 1 if space > 0 else cut
             train.append(document[:cut])
             document = document[cut:]
         validation.insert(0, document)
-        wanted -= len(document)
+        missing -= len(document)
     held_out = {document.strip() for document in validation}
     return [d for d in train if d.strip() and d.strip() not in held_out], [d for d in validation if d.strip()]

@@ -131,10 +131,10 @@ class PublishedTrust:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        groups = [{"group": name, **found.to_dict(), "wrong": list(found.wrong)} for name, found
+        groups = [{"group": name, **agreement.to_dict(), "wrong": list(agreement.wrong)} for name, agreement
                   in self.groups.items()]
         return {"overall": self.overall.to_dict(), "groups": groups, "consensus": self.consensus.to_dict(),
-                "baselines": {name: found.to_dict() for name, found in self.baselines.items()},
+                "baselines": {name: agreement.to_dict() for name, agreement in self.baselines.items()},
                 "publications": _summed([two for two in self.group_pairs if not two.one_publication]),
                 "scales": _summed([two for two in self.group_pairs if two.one_publication]),
                 **self.facts}
@@ -179,12 +179,12 @@ def _interval(pairs: Sequence[Pair], right: np.ndarray, groups: Iterable[Sequenc
     """Percentiles of the share when the rows of each group are drawn again with replacement: pairs are not
     independent, rows are."""
     rng = np.random.default_rng(0)
-    one, other = np.array([[pair.one, pair.other] for pair in pairs]).T
+    first, other = np.array([[pair.one, pair.other] for pair in pairs]).T
     times = np.zeros((RESAMPLES, 1 + max(map(max, filter(None, groups)))), dtype=int)
     for places in groups:
         if places:
             times[:, places] = rng.multinomial(len(places), [1 / len(places)] * len(places), size=RESAMPLES)
-    weights = times[:, one] * times[:, other]
+    weights = times[:, first] * times[:, other]
     totals = weights.sum(1)
     shares = (weights[totals > 0] @ right) / totals[totals > 0]
     low, high = np.quantile(shares, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
@@ -213,9 +213,9 @@ def shared_pairs(rows: Sequence[PublishedRow]) -> dict[tuple[Composition, Compos
     gaps: dict[tuple[Composition, Composition], dict[str, float]] = defaultdict(dict)
     for name, places in groups_of(rows).items():
         means = _by_composition(rows, places)
-        for one, other in itertools.combinations(sorted(means), 2):
-            if abs(gap := means[one] - means[other]) > CLEAR_NATS:
-                gaps[one, other][name] = gap
+        for left, other in itertools.combinations(sorted(means), 2):
+            if abs(gap := means[left] - means[other]) > CLEAR_NATS:
+                gaps[left, other][name] = gap
     return dict(gaps)
 
 
@@ -224,19 +224,19 @@ def group_pairs(rows: Sequence[PublishedRow]) -> list[GroupPair]:
     groups = groups_of(rows)
     means = {name: _by_composition(rows, places) for name, places in groups.items()}
     sources = {name: {rows[place].source for place in places} - {""} for name, places in groups.items()}
-    found = []
-    for one, other in itertools.combinations(groups, 2):
-        both = sorted(means[one].keys() & means[other].keys())
+    compared = []
+    for left, other in itertools.combinations(groups, 2):
+        both = sorted(means[left].keys() & means[other].keys())
         if len(both) < 2:
             continue
-        first, second = (np.array([means[name][key] for key in both]) for name in (one, other))
+        first, second = (np.array([means[name][key] for key in both]) for name in (left, other))
         gaps = [(first[a] - first[b], second[a] - second[b]) for a, b
                 in itertools.combinations(range(len(both)), 2)]
         alike = [x * y > 0 for x, y in gaps if min(abs(x), abs(y)) > CLEAR_NATS]
-        found.append(GroupPair(groups=(one, other), one_publication=bool(sources[one] & sources[other]),
+        compared.append(GroupPair(groups=(left, other), one_publication=bool(sources[left] & sources[other]),
                                compositions=len(both), pairs=len(alike), right=int(sum(alike)),
                                spearman=rank_correlation(first, second) if len(both) >= MIN_RANKED else None))
-    return found
+    return compared
 
 
 def _summed(some: Sequence[GroupPair]) -> dict[str, Any]:
@@ -253,14 +253,14 @@ def consensus_pairs(rows: Sequence[PublishedRow], places: Iterable[int]) -> set[
     on them."""
     agreed = {pair: next(iter(gaps.values())) > 0 for pair, gaps in shared_pairs(rows).items()
               if len(gaps) > 1 and len({gap > 0 for gap in gaps.values()}) == 1}
-    known, found = np.full(len(rows), np.nan), set()
+    known, pairs = np.full(len(rows), np.nan), set()
     known[list(places)] = 0.0
     for pair in pairs_of(rows, known, groups_of(rows).values()):
         better, worse = (composition(rows[place].specs) for place in pair.order)
         key = (min(better, worse), max(better, worse))
         if pair.clear and better != worse and key in agreed and agreed[key] == (worse == key[0]):
-            found.add(pair.order)
-    return found
+            pairs.add(pair.order)
+    return pairs
 
 
 # -- guesses that train nothing ------------------------------------------------------------------------------

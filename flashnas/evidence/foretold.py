@@ -33,7 +33,7 @@ def foretell(rows: Sequence[PublishedRow], parts: Sequence[str] = PARTS, short: 
         short: the short training of each row; None where there is none.
         model_without: source -> the model; None: the shipped one without that publication.
     """
-    groups, found = comparable(rows), []
+    groups, foretold = comparable(rows), []
     for source in dict.fromkeys(rows[places[0]].source for places in groups.values()):
         model = full_loss(without=source, parts=parts) if model_without is None else model_without(source)
         for places in groups.values():
@@ -43,12 +43,12 @@ def foretell(rows: Sequence[PublishedRow], parts: Sequence[str] = PARTS, short: 
                             short=None if short is None else [short[place] for place in places]).table
             prediction = model.predict(dataclasses.replace(table,
                                                            publication=np.full(len(table), NEW, object)))
-            for one, other in itertools.combinations(range(len(places)), 2):
-                mean, sd = prediction.difference(one, other)
-                found.append(Pair(places[one], places[other], rows[places[one]].nats
+            for first, other in itertools.combinations(range(len(places)), 2):
+                mean, sd = prediction.difference(first, other)
+                foretold.append(Pair(places[first], places[other], rows[places[first]].nats
                                   - rows[places[other]].nats, mean,
                                   math.hypot(sd, math.sqrt(2) * prediction.noise)))
-    return found
+    return foretold
 
 
 def all_models(rows: Sequence[PublishedRow], losses: np.ndarray, short: Short | None) -> dict[str,
@@ -99,7 +99,7 @@ def summary(rows: Sequence[PublishedRow], pairs: Sequence[Pair]) -> dict[str, An
         "publications": {**{name: float(equal[name]) for name
                             in ("share", "spearman", "coverage", "log_score")},
                          "rmse_nats": float(np.sqrt(equal["square"])),
-                         "each": {source: {name: found[name] for name in shown} for source, found
+                         "each": {source: {name: figures[name] for name in shown} for source, figures
                                   in each.items()}}})
 
 

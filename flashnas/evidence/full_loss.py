@@ -150,10 +150,10 @@ class Prediction:
         index = np.asarray(places)
         return np.asarray(self.prior(index, index) - self.gain[index] @ self.gain[index].T)
 
-    def difference(self, one: int, other: int) -> tuple[float, float]:
+    def difference(self, place: int, other: int) -> tuple[float, float]:
         """Loss of network `one` less that of network `other`: mean and standard deviation, in nats per
         token."""
-        return float(self.mean[one] - self.mean[other]), float(self.sd_to(other)[one])
+        return float(self.mean[place] - self.mean[other]), float(self.sd_to(other)[place])
 
     def sd_to(self, reference: int) -> np.ndarray:
         """Standard deviation of the difference to one network, for all networks [N]."""
@@ -247,24 +247,24 @@ class FullLoss:
         return {name: (float(means[i]), float(sds[i]), float(np.sqrt(own[i]))) for i, name
                 in enumerate(FEATURES)}
 
-    def parts_of(self, table: Table, one: int, other: int) -> dict[str, float]:
+    def parts_of(self, table: Table, place: int, other: int) -> dict[str, float]:
         """The difference of two networks by its reasons, in nats: size and shape, mix, own training; they add
         up to the difference of the means."""
         columns = (*FEATURES, *SILENT)
-        both = table.part(np.array([one, other]))
+        both = table.part(np.array([place, other]))
         x, learnt = self._x(both), self._x(self.rows.table)
         common, own = self._variances()
-        found = {}
+        parts = {}
         for reason, names in (("size", OF_SIZE), ("training", ("beyond",))):
             some = x * np.isin(columns, names)
             cross = (some * common) @ learnt.T
             if self.publication in set(self.rows.table.publication):
                 cross += ((some * own) @ learnt.T) * (self.rows.table.publication == self.publication)
             values = self._gain(cross) @ self._weights + some[:, _LAW]
-            found[reason] = float(values[0] - values[1])
+            parts[reason] = float(values[0] - values[1])
         whole = self.predict(both).mean
-        found["mix"] = float(whole[0] - whole[1]) - sum(found.values())
-        return found
+        parts["mix"] = float(whole[0] - whole[1]) - sum(parts.values())
+        return parts
 
     def _gain(self, cross: np.ndarray) -> np.ndarray:
         """What each contrast of the rows says of N quantities [N, C]; cross: covariance with the rows [N,
@@ -291,8 +291,8 @@ class FullLoss:
         return np.square(common), np.square(own)
 
     def _reliability(self, publications: np.ndarray) -> np.ndarray:
-        known = self.spreads.reliability
-        return np.array([known.get(name, NEW_RELIABILITY if name == NEW else 1.0) for name in publications])
+        spread = self.spreads.reliability
+        return np.array([spread.get(name, NEW_RELIABILITY if name == NEW else 1.0) for name in publications])
 
     def _kernel(self, one: Table, other: Table) -> np.ndarray:
         """Correlation of the residuals of two compositions, [N, M]; 0 or 1 where the model has no mix."""

@@ -66,15 +66,15 @@ def full_networks(row: PublishedRow) -> tuple[Architecture, ...]:
 
     Raises ConfigError if there is none.
     """
-    found, reason = [], ""
+    built, reason = [], ""
     for width in _WIDTHS:
         try:
-            found.append(full_network(row, width))
+            built.append(full_network(row, width))
         except FlashnasError as error:
             reason = reason or str(error)
-    if not found:
+    if not built:
         raise ConfigError(f"{row.named} fits no width from {_WIDTHS[0]} to {_WIDTHS[-1]}: {reason}")
-    return tuple(found)
+    return tuple(built)
 
 
 def proxies(rows: Sequence[PublishedRow], *, width: int, width_factor: int, least_head_dim: int, vocab: int,
@@ -102,24 +102,24 @@ def proxies(rows: Sequence[PublishedRow], *, width: int, width_factor: int, leas
         except FlashnasError as error:
             raise ConfigError(f"{rows[place].named} cannot be built at width {small}: {error}") from None
 
-    found: dict[int, Architecture] = {}
+    networks: dict[int, Architecture] = {}
     for places in groups_of(rows).values():
         widths = {place: full_width(rows[place]) for place in places}  # baselines need them under every rule
         middle = statistics.median(widths.values())
         alike = [[place] for place in places] if rule == "params" else [places]
         for together in alike:
-            wanted = width * widths[together[0]] / middle if rule == "params" else width
-            found |= _nearest(together, wanted, built)
-    return [found[place].shallower(depth_factor) for place in range(len(rows))]
+            target = width * widths[together[0]] / middle if rule == "params" else width
+            networks |= _nearest(together, target, built)
+    return [networks[place].shallower(depth_factor) for place in range(len(rows))]
 
 
-def _nearest(places: Sequence[int], wanted: float, built: Callable[[int, int], Architecture],
+def _nearest(places: Sequence[int], target: float, built: Callable[[int, int], Architecture],
              ) -> dict[int, Architecture]:
     """The networks of these rows at the width nearest to `wanted` at which all can be built, at most twice
     `wanted`."""
     first: ConfigError | None = None
-    widths = range(_STEP, max(_STEP, 2 * round(wanted)) + 1, _STEP)
-    for small in sorted(widths, key=lambda small: abs(small - wanted)):
+    widths = range(_STEP, max(_STEP, 2 * round(target)) + 1, _STEP)
+    for small in sorted(widths, key=lambda small: abs(small - target)):
         try:
             return {place: built(place, small) for place in places}
         except ConfigError as error:

@@ -165,20 +165,20 @@ def _number(place: str, name: str, text: str, units: dict[str, int] = UNITS) -> 
 
 def groups_of(rows: Sequence[PublishedRow]) -> dict[str, list[int]]:
     """The places of the rows of each group, groups in the order of their first row."""
-    found: dict[str, list[int]] = {}
+    by_group: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
-        found.setdefault(row.group, []).append(place)
-    return found
+        by_group.setdefault(row.group, []).append(place)
+    return by_group
 
 
 def nested_groups(rows: Sequence[PublishedRow]) -> list[tuple[str, str]]:
     """(smaller, larger) for each two groups of which the larger repeats all rows of the smaller, such as the
     same mixes at three sizes. To count both would count rows twice."""
-    known: dict[str, set[tuple[str, str, float]]] = {}
+    nested: dict[str, set[tuple[str, str, float]]] = {}
     for row in rows:
-        known.setdefault(row.group, set()).add((row.source, row.operators, row.nats))
-    return [(small, large) for small, large in itertools.permutations(known, 2) if known[small]
-            < known[large]]
+        nested.setdefault(row.group, set()).add((row.source, row.operators, row.nats))
+    return [(small, large) for small, large in itertools.permutations(nested, 2) if nested[small]
+            < nested[large]]
 
 
 def comparable(rows: Sequence[PublishedRow]) -> dict[str, list[int]]:

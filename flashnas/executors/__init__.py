@@ -35,11 +35,11 @@ def executor_options(name: str, values: Mapping[str, Any]) -> Any:
             as key.
     """
     options: Any = EXECUTORS[name].Options
-    known: dict[str, Setting] = {setting.name: setting for setting in settings_of(options)}
+    settings: dict[str, Setting] = {setting.name: setting for setting in settings_of(options)}
     for key in values:
-        if key not in known:
-            allowed = ", ".join(known) or "none"
-            raise ConfigError(f"executor {name} has no option {key!r}{did_you_mean(key, known)}; allowed:"
+        if key not in settings:
+            allowed = ", ".join(settings) or "none"
+            raise ConfigError(f"executor {name} has no option {key!r}{did_you_mean(key, settings)}; allowed:"
                               f" {allowed}")
     return options.build(**values)
 

@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from flashnas.base.errors import (
@@ -20,9 +20,10 @@ from flashnas.base.errors import (
     CandidateMemoryError,
     CorpusError,
     DeviceError,
+    FlashnasError,
     PluginError,
 )
-from flashnas.base.process import THREAD_VARIABLES, memory_limit_gb
+from flashnas.base.process import OWN_VARIABLES, memory_limit_gb
 from flashnas.executors.base import Ended, Result
 
 # what no architecture causes: an installation or a disk that is broken, or an error in the code
@@ -49,12 +50,14 @@ def attempt(function: Callable[[Any], Result], job: Any) -> Ended:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        ended = classify_error(error, user_code=getattr(job, "evaluator", None) is not None)
+        recipe = job.get("recipe") if isinstance(job, Mapping) else getattr(job, "recipe", None)
+        ended = classify_error(error, user_code=getattr(job, "evaluator", None) is not None,
+                               on_cuda=isinstance(recipe, Mapping) and recipe.get("device") == "cuda")
     return ended if ended.reusable and not _threads_left(before) else Ended(
         kind=ended.kind, result=ended.result, reason=ended.reason, reusable=False)
 
 
-def classify_error(error: BaseException, *, user_code: bool = False) -> Ended:
+def classify_error(error: BaseException, *, user_code: bool = False, on_cuda: bool = False) -> Ended:
     """What an error says: of the candidate, of the memory, or of the environment.
 
     Args:
@@ -62,6 +65,8 @@ def classify_error(error: BaseException, *, user_code: bool = False) -> Ended:
         user_code: True if it ran a user's evaluator. Whatever that raises is a result, except what a broken
             installation, disk or driver raises; of a training, a library's own error and an error in the code
             are not results.
+        on_cuda: True if it trained on CUDA. Compilers, drivers and libraries then raise errors of all
+            classes, RuntimeError and CalledProcessError among them, which say nothing of the candidate.
     """
     text = str(error)
     if isinstance(error, MemoryError | CandidateMemoryError) or any(words in text for words in MEMORY_WORDS):
@@ -79,8 +84,8 @@ def classify_error(error: BaseException, *, user_code: bool = False) -> Ended:
         return Ended(kind="failed", reason=f"ended its process (exit code {error.code})")
     broken = (isinstance(error, BROKEN) and not isinstance(error, TimeoutError)) or (
         isinstance(error, RuntimeError) and any(words in text for words in DRIVER_WORDS))
-    foreign = (type(error).__module__.partition(".")[0] not in ("builtins", "flashnas",
-                                                                *sys.stdlib_module_names)
+    python = type(error).__module__.partition(".")[0] in ("builtins", *sys.stdlib_module_names)
+    foreign = (not isinstance(error, FlashnasError | TimeoutError) and (on_cuda or not python)
                and type(error).__name__ not in OF_THE_SIZES)
     if broken or (not user_code and (isinstance(error, BUGS) or foreign)):
         return Ended(kind="broken", reason=f"{reason_of(error)} (on {socket.gethostname()})", reusable=False)
@@ -109,10 +114,10 @@ def state_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        for name in set(os.environ) - set(environment) - set(THREAD_VARIABLES):
+        for name in set(os.environ) - set(environment) - set(OWN_VARIABLES):
             del os.environ[name]
         os.environ.update({name: value for name, value in environment.items()
-                           if name not in THREAD_VARIABLES})
+                           if name not in OWN_VARIABLES})
         with contextlib.suppress(OSError):
             os.chdir(folder)
         _restore_torch(torch)

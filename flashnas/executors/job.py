@@ -106,28 +106,29 @@ def run_job(job: Job) -> dict[str, Any]:
 def fidelities_of(evaluator: UserEvaluator) -> tuple[int, ...]:
     """The fidelities of an evaluator; none if it has only full evaluations. Raises ConfigError for a wrong
     value."""
-    found = getattr(evaluator, "fidelities", ())
-    whole = isinstance(found, list | tuple) and all(
-        isinstance(value, int) and not isinstance(value, bool) and value > 0 for value in found)
-    if not whole or any(later <= earlier for earlier, later in itertools.pairwise(found)):
+    levels = getattr(evaluator, "fidelities", ())
+    whole = isinstance(levels, list | tuple) and all(
+        isinstance(value, int) and not isinstance(value, bool) and value > 0 for value in levels)
+    if not whole or any(later <= earlier for earlier, later in itertools.pairwise(levels)):
         raise ConfigError(f"the evaluator's fidelities must be increasing whole numbers above 0; got"
-                          f" {found!r:.80}")
-    return tuple(found)
+                          f" {levels!r:.80}")
+    return tuple(levels)
 
 
 def takes_seed(evaluator: UserEvaluator) -> bool:
     """True if an evaluator has an argument `seed`."""
     try:
-        found = inspect.signature(evaluator).parameters.get("seed")
+        parameter = inspect.signature(evaluator).parameters.get("seed")
     except (TypeError, ValueError):  # of some built-in objects
         return False
-    return found is not None and found.kind in (found.POSITIONAL_OR_KEYWORD, found.KEYWORD_ONLY)
+    return parameter is not None and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD,
+                                                        parameter.KEYWORD_ONLY)
 
 
-def _score(found: Any, needed: tuple[str, ...]) -> dict[str, Any]:
+def _score(result: Any, needed: tuple[str, ...]) -> dict[str, Any]:
     """What an evaluator returned, split into loss, scores and metrics; raises CandidateError for a wrong
     value."""
-    values = dict(found) if isinstance(found, Mapping) else {"loss": found}
+    values = dict(result) if isinstance(result, Mapping) else {"loss": result}
     numbers = {str(name): _number(str(name), value) for name, value in values.items()}
     for name in ("loss", *needed):
         if name not in numbers:

@@ -107,8 +107,8 @@ class LocalExecutor(Executor):
             if order and (ended := slot.ended()):
                 self._ended.append((order.key, ended))
         self._fill()
-        found, self._ended = self._ended, []
-        return found
+        results, self._ended = self._ended, []
+        return results
 
     def _fill(self) -> None:
         if self._queue and not self._closes_itself:

@@ -7,7 +7,6 @@ try. The prepared text travels once to each machine that does not have it.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import dataclasses
 import os
@@ -95,8 +94,8 @@ class RayExecutor(Executor):
             return self.work.workers or max(1, places // self.work.processes)
         have = self._ray.cluster_resources()
         places = have.get("CPU", 0.0) / self.cpus
-        found = max(1, int(min(places, have.get("GPU", 0.0) / self.gpus) if self.gpus else places))
-        return min(found, self.work.workers or found)
+        count = max(1, int(min(places, have.get("GPU", 0.0) / self.gpus) if self.gpus else places))
+        return min(count, self.work.workers or count)
 
     @property
     def shown_workers(self) -> int | str:
@@ -171,9 +170,9 @@ class RayExecutor(Executor):
             self._moved, self._told = time.monotonic(), False
         elif time.monotonic() - self._moved > CROWDED_S and not self._told:
             self._tell_room()
-        found = [(self._refs.pop(ref), self._outcome(ref)) for ref in refs if ref in set(ready)]
+        outcomes = [(self._refs.pop(ref), self._outcome(ref)) for ref in refs if ref in set(ready)]
         self._fill()
-        return found
+        return outcomes
 
     def _outcome(self, ref: Any) -> Ended:
         errors = self._ray.exceptions
@@ -236,8 +235,8 @@ def check_address(address: str) -> None:
 
 # -- on the machine of a task --------------------------------------------------------------------------------
 
-# of this process, which Ray uses for several tasks
-_pools: dict[tuple[str | None, float | None], LocalExecutor] = {}
+# of this process, which Ray uses for several tasks without a GPU
+_pools: dict[float | None, LocalExecutor] = {}
 
 
 def _supervise(data: bytes, text: Sequence[Any], version: str, timeout_s: float, memory_gb: float | None,
@@ -256,20 +255,20 @@ def _supervise(data: bytes, text: Sequence[Any], version: str, timeout_s: float,
                                       dataclasses.replace(job, dataset=_text_here(job.dataset, text))))
     except BaseException as error:
         return classify_error(error).to_dict()
-    place = os.environ.get("CUDA_VISIBLE_DEVICES"), memory_gb
-    if place not in _pools:
-        devices = (place[0],) if place[0] else ()
-        _pools[place] = LocalExecutor(Work(function=function, timeout_s=timeout_s, workers=1,
-                                           devices=devices),
-                                      LocalOptions(worker_memory_gb=memory_gb))
-        atexit.register(_pools[place].close)
-    pool = _pools[place]
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+    pool = None if gpus else _pools.get(memory_gb)
+    if pool is None:
+        pool = LocalExecutor(Work(function=function, timeout_s=timeout_s, workers=1,
+                                  devices=(gpus,) if gpus else ()), LocalOptions(worker_memory_gb=memory_gb))
+        if not gpus:
+            _pools[memory_gb] = pool
     pool.submit_pickled("task", data, timeout_s)
     try:
         while not (ended := pool.finished(1.0)):
             pass
     finally:
-        pool.drop()
+        # a process that has ended its job keeps gigabytes of a GPU, which Ray gives to another task
+        pool.close() if gpus else pool.drop()
     return ended[0][1].to_dict()
 
 

@@ -86,16 +86,16 @@ def _rows(report: Mapping[str, Any], source: Source, training: TrainingRecord) -
     yield "Architecture", (f"width {network.hidden:,}; operators {operators}; vocabulary {network.vocab:,},"
                            f" {'tied' if network.tied else 'untied'} embedding; {network.meta_tokens} meta"
                            " tokens")
-    found = None if source.folder is None else search_of(source.folder)
-    if found is not None:
-        yield "Latency", _latency(*found, network.vocab)
+    searched = None if source.folder is None else search_of(source.folder)
+    if searched is not None:
+        yield "Latency", _latency(*searched, network.vocab)
     if score is not None:
         yield "Validation loss", (
             f"{score['loss']:.4f} nats per token, {score['bits_per_byte']:.4f} bits per byte, after"
             f" {score['tokens']:,} training tokens; of one training, so that the noise between seeds is not"
             " known")
-    if found is not None:
-        yield "Losses in the search", _losses(*found)
+    if searched is not None:
+        yield "Losses in the search", _losses(*searched)
     if question:
         corpus = "+".join(part if part in NAMED or part.startswith("hf:") else Path(part).name
                           for part in question.get("corpus", MISSING).split("+"))

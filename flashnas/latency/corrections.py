@@ -20,10 +20,15 @@ measured one. tools/fit_kernels.py finds the constants from whole models that so
     decode step = scale x (products, recurrent kernels, convolutions) + attention + pointwise kernels
                   + gap_us x (number of kernels)
     attention   = attention_scale x row + attention_us, and at least
-                  attention_slowdown x (head_dim / 128)^head_dim_power x (bytes / the device's bandwidth)
+                  slowdown x (bytes / the device's bandwidth)
+    slowdown    = attention_slowdown x (head_dim / 128)^head_dim_power, and at most
+                  attention_filled x (1 + attention_blocks / (sequences x key-value heads))
 
 Grouped heads read few bytes: the first line counts. Heads that are not grouped, and many sequences, read
-many. Which constant scales a kernel is a field of its kind (`correction`).
+many. A block of threads reads one head of one sequence, and the device runs `attention_blocks` of them at
+once: the last round is partly empty, which costs up to one round more. A hybrid has few attention layers and
+room for hundreds of sequences, hence many blocks. Which constant scales a kernel is a field of its kind
+(`correction`).
 
 **Whole operators.** `flashnas validate --calibrate` finds what whole models cost beyond the sum of their
 rows:
@@ -107,6 +112,8 @@ class KernelCorrection(Correction):
         attention_slowdown: how many times as long as its bytes at the device's bandwidth such a kernel takes
             at least, with heads of HEAD_DIM; 0: no such bound.
         head_dim_power: the power of the size of the heads with which that grows.
+        attention_filled: the same factor where blocks of threads fill the device many times; 0: not known.
+        attention_blocks: how many of them run at once.
         width: of the bounds, as a share of what the correction adds.
         batched: how many times as long as estimated a step of several sequences took where it was measured;
             0: not known. It widens the upper bound alone.
@@ -118,6 +125,8 @@ class KernelCorrection(Correction):
     attention_us: float = 0.0
     attention_slowdown: float = 0.0
     head_dim_power: float = 0.0
+    attention_filled: float = 0.0
+    attention_blocks: float = 0.0
     width: float = 0.0
     batched: float = 0.0
 
@@ -126,16 +135,19 @@ class KernelCorrection(Correction):
         """The constants of a stack, over those of all stacks."""
         return cls.read(calibration, calibration.get(stack, {}))
 
-    def attention(self, time_us: float, bytes_us: float, head_dim: int) -> float:
+    def attention(self, time_us: float, bytes_us: float, head_dim: int, pairs: int) -> float:
         """Microseconds of an attention kernel in a whole model.
 
         Args:
             time_us: of its row.
             bytes_us: of its bytes at the device's bandwidth.
             head_dim: size of a head.
+            pairs: sequences x key-value heads.
         """
-        floor = self.attention_slowdown * (head_dim / HEAD_DIM) ** self.head_dim_power * bytes_us
-        return max((self.attention_scale or self.scale) * time_us + self.attention_us, floor)
+        slowdown = self.attention_slowdown * (head_dim / HEAD_DIM) ** self.head_dim_power
+        if self.attention_filled:
+            slowdown = min(slowdown, self.attention_filled * (1 + self.attention_blocks / pairs))
+        return max((self.attention_scale or self.scale) * time_us + self.attention_us, slowdown * bytes_us)
 
     def added(self, calls: Sequence[KernelCall], times: Sequence[BoundedTime], batch: int,
               bytes_us: Callable[[KernelCall], float]) -> BoundedTime | None:
@@ -150,8 +162,7 @@ class KernelCorrection(Correction):
         us = self.gap_us * len(times)
         for call, time in zip(calls, times, strict=True):
             if call.kind.correction == "attention_scale":
-                us += self.attention(time.us, bytes_us(call), dict(call.shape).get("head_dim",
-                                                                                   HEAD_DIM)) - time.us
+                us += self.attention(time.us, bytes_us(call), *heads(call, batch)) - time.us
             elif call.kind.correction:
                 us += (self.scale - 1) * time.us
         if not us:
@@ -168,6 +179,12 @@ class KernelCorrection(Correction):
         return ("a step of several sequences is calibrated on one engine, whose attention is slower than the"
                 f" kernels of this table; it took up to {self.batched:g} times as long as estimated where it"
                 " was measured: take throughput as a ranking")
+
+
+def heads(call: KernelCall, batch: int) -> tuple[int, int]:
+    """Of an attention kernel: size of a head, sequences x key-value heads."""
+    shape = dict(call.shape)
+    return int(shape.get("head_dim", HEAD_DIM)), batch * int(shape.get("kv_heads", 1))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ CONFIDENCE = 1.96        # two-sided 95 %
 LAUNCH_REPEATS = 50, 200
 SMALL_KERNELS = 8, 128   # in the graphs that show what a launch takes
 MAX_LAUNCH = 0.5     # share of a graph's time that may be taken off for its launch
+MIN_BUSY_US = 200_000   # of all repeats on a GPU: after 15 replays, or 8 ms, it is not yet in a steady state
 MAX_SECONDS = 3600      # of what is timed together; beyond it is a typing error
 
 
@@ -90,21 +91,22 @@ def median_interval(samples_us: np.ndarray) -> float:
     return float((ordered[high] - ordered[low]) / np.median(ordered))
 
 
-def repeat(once_us: Callable[[int], float], effort: Effort) -> Measurement:
+def repeat(once_us: Callable[[int], float], effort: Effort, min_us: float = 0.0) -> Measurement:
     """Repeat a timed call.
 
     Args:
         once_us: makes call number i and returns its microseconds.
         effort: when to stop.
+        min_us: of all calls together, before which it does not stop within `effort.seconds`.
     """
     samples: list[float] = []
-    end = time.perf_counter() + effort.seconds
-    while len(samples) < effort.most:
+    total_us, end = 0.0, time.perf_counter() + effort.seconds
+    while True:
         samples.append(once_us(len(samples)))
-        if len(samples) >= effort.least and (
-                time.perf_counter() > end or median_interval(np.array(samples)) < effort.width):
-            break
-    return Measurement.of(samples)
+        total_us += samples[-1]
+        if len(samples) >= effort.least and (time.perf_counter() > end or (total_us >= min_us and (
+                len(samples) >= effort.most or median_interval(np.array(samples)) < effort.width))):
+            return Measurement.of(samples)
 
 
 class CpuTimer:
@@ -128,7 +130,7 @@ class CudaTimer:
         for call in calls:
             call()
         torch.cuda.synchronize()
-        return repeat(lambda index: _between_events_us(calls[index % len(calls)]), effort)
+        return repeat(lambda index: _between_events_us(calls[index % len(calls)]), effort, MIN_BUSY_US)
 
 
 def _between_events_us(call: Callable[[], object]) -> float:
@@ -172,7 +174,7 @@ class CudaGraphTimer:
             us = _replayed_us(graph, index)
             return max(us - off, least_us * us) / len(calls)
 
-        return repeat(once_us, effort)
+        return repeat(once_us, effort, MIN_BUSY_US / len(calls))
 
     def launch_us(self) -> float:
         """What the launch of a graph takes: the time of one without kernels, from graphs with few and many of

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import platform as host
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,12 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from flashnas.base.hints import first_line
 from flashnas.base.process import keep_memory
 from flashnas.latency.schema import PLATFORMS as USUAL_MODES
 from flashnas.latency.schema import Device
 from flashnas.profiling.device_timing import CpuMarks, CpuTimer, CudaGraphTimer, CudaMarks, CudaTimer, Timer
 from flashnas.profiling.nvml import limits
 
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 BEYOND_CACHE_BYTES = 256 * 2**20     # larger than the last-level cache of the machines that we know of
 
 
@@ -183,12 +186,23 @@ class Cuda(Platform):
     def available(self) -> bool:
         return torch.cuda.is_available()
 
+    def problem(self) -> str:
+        """Why torch finds no CUDA device, as far as it says so: a driver may be too old for its CUDA."""
+        try:
+            torch.cuda.init()
+            said = "raises nothing"
+        except Exception as error:  # torch raises AssertionError, RuntimeError, .. by reason
+            said = f"raises {type(error).__name__}: {first_line(error)}"
+        return (f"torch {torch.__version__} is built for CUDA {torch.version.cuda or '(none)'}, the NVIDIA"
+                f" driver is {driver() or 'not loaded'}, and torch.cuda.init() {said}")
+
     def label(self) -> str:
         return torch.cuda.get_device_name(0)
 
     def facts(self) -> dict[str, Any]:
         major, minor = torch.cuda.get_device_capability(0)
         return {"label": self.label(), "memory_bytes": self.memory_bytes(), "cuda": torch.version.cuda,
+                "driver": driver(),
                 "capability": f"{major}.{minor}", "devices": torch.cuda.device_count(), **limits()}
 
     def limits(self) -> str:
@@ -226,7 +240,15 @@ class Cuda(Platform):
         torch.cuda.synchronize()
 
 
-PLATFORMS: dict[str, Platform] = {platform.name: platform for platform in (Cpu(), Cuda())}
+def driver() -> str:
+    """Version of the NVIDIA driver that is loaded, or an empty text."""
+    text = NVIDIA_DRIVER.read_text() if NVIDIA_DRIVER.exists() else ""
+    version = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", text)
+    return version[1] if version else ""
+
+
+CUDA = Cuda()
+PLATFORMS: dict[str, Platform] = {platform.name: platform for platform in (Cpu(), CUDA)}
 
 
 def device_label(device: str) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -20,11 +19,10 @@ from flashnas.latency.workload import Workload
 from flashnas.operators.backends import BACKENDS
 from flashnas.operators.backends.core import installed
 from flashnas.profiling.device_timing import Effort
-from flashnas.profiling.platforms import PLATFORMS, Platform
+from flashnas.profiling.platforms import PLATFORMS, Platform, driver
 from flashnas.profiling.target import Measured, Target
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +76,8 @@ class Setup(Target, where="setup"):
         """Rows of another version, library, driver or number of threads are stale."""
         libraries = "".join(f"-{name}-{version}" for name, version in self.libraries.items())
         chosen = "" if self._ordinary else f"-by-{self.backend}"
-        return f"torch-{torch.__version__}" + (f"-{self.threads}t" if self.device == "cpu" else _driver()) + (
+        return f"torch-{torch.__version__}" + (
+            f"-{self.threads}t" if self.device == "cpu" else f"-driver-{driver()}" if driver() else "") + (
             libraries + chosen)
 
     @property
@@ -95,7 +94,7 @@ class Setup(Target, where="setup"):
     def describe_stack(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"framework": "torch", "version": str(torch.__version__)}
         facts |= {"threads": self.threads} if self.device == "cpu" else {
-            "cuda": torch.version.cuda, "driver": _driver().removeprefix("-driver-")}
+            "cuda": torch.version.cuda, "driver": driver()}
         if self.libraries or self.device != "cpu":
             facts["libraries"] = self.libraries
         return facts if self._ordinary else {**facts, "backend": self.backend}
@@ -131,10 +130,3 @@ class Setup(Target, where="setup"):
                 yield
         finally:
             torch.set_num_threads(before)
-
-
-def _driver() -> str:
-    if not NVIDIA_DRIVER.exists():
-        return ""
-    version = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", NVIDIA_DRIVER.read_text())
-    return f"-driver-{version[1]}" if version else ""

@@ -51,8 +51,8 @@ def train_together(job: dict[str, Any], module: str = "flashnas.proxy.ranks") ->
                 stdin=subprocess.DEVNULL, check=False, preexec_fn=die_with_parent,
                 env={**os.environ, WORKER: str(os.getpid())}).returncode
         if code == 0 and (folder / SCORE).exists():
-            found: dict[str, Any] = json.loads((folder / SCORE).read_bytes())
-            return found
+            scored: dict[str, Any] = json.loads((folder / SCORE).read_bytes())
+            return scored
         raise _reason(folder, code)
 
 
@@ -60,7 +60,7 @@ def _reason(folder: Path, code: int) -> Exception:
     """What the processes raised; of several the first one that is not about a lost connection to another
     one."""
     said = [json.loads(path.read_bytes()) for path in sorted(folder.glob(f"{FAILED}-*"))]
-    own = [one for one in said if not one["lost"]]
+    own = [report for report in said if not report["lost"]]
     if own:
         return _error(own[0])
     output = (folder / "output").read_text(errors="replace")

@@ -121,15 +121,15 @@ class _Words:
         if not tied:
             return (f"none: the probability that {self.entry.name} is better is {TOLD_APART} or more for each"
                     " network")
-        text = (f"{names_text([one.name for one in tied])}: the probability that {self.entry.name} is better"
-                f" is below {TOLD_APART}{' for each' * (len(tied) > 1)}")
+        text = (f"{names_text([finalist.name for finalist in tied])}: the probability that"
+                f" {self.entry.name} is better is below {TOLD_APART}{' for each' * (len(tied) > 1)}")
         cheapest = self._entry(self.answer.cheapest)
         if cheapest.hash != self.answer.recommended:
             standing, saved = self._standing(cheapest.hash), 1 - self._share(cheapest)
             fastest = f"the fastest of them is {cheapest.name}" if len(tied) > 1 else "it is faster"
             return (f"{text}; {fastest}, {self._ms(cheapest.latency_ms)} ({saved:.0%} less), at"
                     f" {with_sd(standing.difference, standing.sd)} nats")
-        lost = [one.name for one in tied if self._share(one) < 1 and not self._keeps(one)]
+        lost = [finalist.name for finalist in tied if self._share(finalist) < 1 and not self._keeps(finalist)]
         if lost:
             return f"{text}; {names_text(lost)} would be faster, but {self._do(lost)} not keep the recall"
         return f"{text}; none of these is faster"
@@ -185,7 +185,8 @@ class _Words:
                     " --trials above 0 trains what can still change it")
         if self.answer.same:
             return "the short trainings left the answer as it was before them"
-        name = next((f"{one.name}, " for one in self.run.front if one.notation == self.answer.before), "")
+        name = next((f"{finalist.name}, " for finalist in self.run.front
+                     if finalist.notation == self.answer.before), "")
         before = f"published trainings alone recommend {name}{compressed(self.answer.before)}"
         trained = (self.run.trained["notation"] == self.answer.before).any()
         return (f"the short trainings changed the answer: {before}" if trained else

@@ -113,17 +113,17 @@ class FrontComparison:
                   for side in self.sides])
 
 
-def comparison_text(found: dict[str, Any], names: Sequence[str]) -> str:
+def comparison_text(compared: dict[str, Any], names: Sequence[str]) -> str:
     """A line for each run, and a line for each entry that differs; found: as of to_dict."""
     header = ("run", "networks", "front", "of joint front", "hypervolume", "share",
-              *(f"best {title_of(name)}" for name in found["objectives"]))
+              *(f"best {title_of(name)}" for name in compared["objectives"]))
     lines = [(name, *(str(entry[key]) for key in ("networks", "front", "joint_front")),
               number(entry["hypervolume"]), number(entry["share"], 3),
               *(number(value, 5) for value in entry["best"].values()))
-             for name, entry in zip(names, found["runs"], strict=True)]
-    corner = ", ".join(f"{name} {value:.5g}" for name, value in zip(found["objectives"], found["reference"],
-                                                                    strict=True))
-    differs = [(key, *map(_short, values)) for key, values in found["differs"].items()]
+             for name, entry in zip(names, compared["runs"], strict=True)]
+    corner = ", ".join(f"{name} {value:.5g}" for name, value in
+                       zip(compared["objectives"], compared["reference"], strict=True))
+    differs = [(key, *map(_short, values)) for key, values in compared["differs"].items()]
     return "\n".join([
         *columns([header, *lines], left=(0,)),
         f"hypervolume: up to {corner}; share: of that of all runs together", "",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from typing import TYPE_CHECKING, Any
 
+import plotly.graph_objects as go
 from markupsafe import Markup
 
 from flashnas.report.draw_plotly import draw_plotly
@@ -14,10 +17,10 @@ from flashnas.report.section import Section, render, template_values
 from flashnas.runs.run import RecordedRun
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
     from matplotlib.figure import Figure
 
 DRAWN = {**FIGURES, **FURTHER}
+PNG_DPI = 96   # of a picture in a notebook
 
 
 class FiguresSection(Section):
@@ -38,9 +41,39 @@ class FiguresSection(Section):
                       empty=[picture for picture in pictures.values() if picture.empty])
 
 
+class NotebookFigure(go.Figure):
+    """A Plotly figure of which a notebook also keeps a picture, for readers without JavaScript such as those
+    on GitHub. matplotlib draws it, without a browser. A figure that was changed has no such picture."""
+
+    _picture: Picture
+
+    @classmethod
+    def of(cls, picture: Picture) -> NotebookFigure:
+        figure = cls(draw_plotly(picture))
+        figure._picture, figure._drawn = picture, figure.to_json()
+        return figure
+
+    def _repr_mimebundle_(self, *args: Any, **options: Any) -> dict[str, Any]:
+        bundle = super()._repr_mimebundle_(*args, **options)
+        if bundle and "image/png" not in bundle and self.to_json() == getattr(self, "_drawn", None):
+            from flashnas.report.draw_matplotlib import draw_matplotlib  # matplotlib loads when it draws
+
+            draw_matplotlib(self._picture).savefig(file := io.BytesIO(), format="png", dpi=PNG_DPI)
+            bundle["image/png"] = base64.b64encode(file.getvalue()).decode()
+        return bundle
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        if bundle := self._repr_mimebundle_():
+            display(bundle, raw=True)
+        else:  # a renderer that opens a browser
+            super()._ipython_display_()
+
+
 def plot(run: RecordedRun, name: str) -> go.Figure:
     """A figure of a run by its name."""
-    return draw_plotly(DRAWN[name](run))
+    return NotebookFigure.of(DRAWN[name](run))
 
 
 def page_figure(run: RecordedRun, name: str, picture: Picture) -> dict[str, Any]:

@@ -43,5 +43,5 @@ def operator_label(kind: str) -> str:
 
 def operator_order(kind: str) -> tuple[int, str]:
     """Sort key: operators in the order of the registry, then embedding and head."""
-    known = list(OPERATORS)
-    return (known.index(kind) if kind in known else len(known)), kind
+    kinds = list(OPERATORS)
+    return (kinds.index(kind) if kind in kinds else len(kinds)), kind

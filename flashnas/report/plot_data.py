@@ -74,9 +74,9 @@ def staircase(points: pd.DataFrame, right: float) -> tuple[list[float], list[flo
 def finalist_of(run: RecordedRun, row: Any) -> FrontEntry | None:
     """The finalist that is this trial's network, if any."""
     by_number, by_hash = run.finalists
-    found = [place for place in (by_number.get(row.number), by_hash.get(row.hash) if row.hash else None)
+    places = [place for place in (by_number.get(row.number), by_hash.get(row.hash) if row.hash else None)
              if place is not None]
-    return run.front[min(found)] if found else None
+    return run.front[min(places)] if places else None
 
 
 def name_of(run: RecordedRun, row: Any) -> str:
@@ -152,19 +152,19 @@ def depth_shares(notations: Iterable[str], bins: int = DEPTH_BINS) -> pd.DataFra
     An operator in a network of L operators covers 1/L of the depth. All networks have the same weight;
     unreadable notations are left out. The frame is empty if no notation is readable.
     """
-    readable = [found for found in map(kinds, notations) if found]
+    readable = [shares for shares in map(kinds, notations) if shares]
     if not readable:
         return pd.DataFrame()
-    columns = sorted({kind for found in readable for kind in found}, key=operator_order)
+    columns = sorted({kind for shares in readable for kind in shares}, key=operator_order)
     total = np.zeros((bins, len(columns)))
     edges = np.linspace(0.0, 1.0, bins + 1)
-    for found in readable:
-        at = np.arange(len(found)) / len(found)
+    for shares in readable:
+        at = np.arange(len(shares)) / len(shares)
         low = np.maximum(edges[:-1, None], at[None, :])
-        high = np.minimum(edges[1:, None], at[None, :] + 1 / len(found))
+        high = np.minimum(edges[1:, None], at[None, :] + 1 / len(shares))
         overlap = np.clip(high - low, 0.0, None) * bins
         for column, kind in enumerate(columns):
-            total[:, column] += overlap[:, [k == kind for k in found]].sum(axis=1)
+            total[:, column] += overlap[:, [k == kind for k in shares]].sum(axis=1)
     centres = (edges[:-1] + edges[1:]) / 2
     return pd.DataFrame(total / len(readable), index=centres, columns=columns)
 
@@ -202,9 +202,9 @@ def breakdown(run: RecordedRun) -> pd.DataFrame:
 def kernel_family(kernel: str) -> str:
     """The family in pictures of a kernel in a breakdown, such as `gemm` or `delta_rule_decode`; `calibration`
     and rows of whole operators have families of their own."""
-    found = kind_of_rows(kernel)
-    if found:
-        return found[0].family.name
+    kinds = kind_of_rows(kernel)
+    if kinds:
+        return kinds[0].family.name
     *_, calibration, operators, other = KERNEL_COLOURS
     return calibration if kernel == "calibration" else operators if kernel in KINDS else other
 

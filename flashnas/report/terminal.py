@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
+from html import escape
 
 from flashnas.architecture.folding import compressed
 from flashnas.base.hints import printable
@@ -31,6 +33,27 @@ def front_table(run: RecordedRun) -> str:
     if not run.front:
         return ("the run has no front yet" if run.entry("finished") else
                 "the search has not ended: no front yet")
+    header, lines, left = _cells(run)
+    below = _answer(run) if run.answer is not None else [*_best_baseline(run), *_programs(run)]
+    return "\n".join([*columns([header, *lines], left), *below, *misses(run)])
+
+
+def front_html(run: RecordedRun) -> str:
+    """The same for a notebook, as two tables."""
+    if not run.front:
+        return f"<pre>{escape(front_table(run))}</pre>"
+
+    def table(rows: Iterable[Iterable[str]]) -> str:
+        lines = ("".join(f'<td style="text-align: left">{escape(cell)}</td>' for cell in row) for row in rows)
+        return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+    header, lines, _ = _cells(run)
+    below = [("", line) for line in (*_best_baseline(run), *_programs(run), *misses(run))]
+    return table([header, *lines]) + table([*statements(run), *below])
+
+
+def _cells(run: RecordedRun) -> tuple[tuple[str, ...], list[tuple[str, ...]], tuple[int, ...]]:
+    """Of the front: its header, its rows, and the columns of text."""
     factor, unit = latency_unit([f.figures.get("latency_ms") or 0.0 for f in run.front])
     more = {"bound_ms": f"bound ({run.confidence:.0%})" if run.confidence else "bound",
             "measured_ms": "measured"}
@@ -40,13 +63,9 @@ def front_table(run: RecordedRun) -> str:
     losses = ("loss", "bits/byte") if not run.ranks_full else (
         "full loss", "P(best)", *([] if run.untrained else ["short loss"]), "recall")
     header = ("#", *objectives, *losses, f"latency ({unit})", "bounds", *shown.values(), "params", "memory",
-              "from",
-              "architecture")
-    lines = [_row(run, finalist, factor, objectives, tuple(shown)) for finalist in run.front]
+              "from", "architecture")
     left = (len(header) - 2, *([0] if run.ranks_full else []))  # the other columns hold numbers
-    programs = [f"runs in: {text}"] if (text := runs_in(run.front)) else []
-    below = _answer(run) if run.answer is not None else [*_best_baseline(run, factor, unit), *programs]
-    return "\n".join([*columns([header, *lines], left), *below, *misses(run)])
+    return header, [_row(run, finalist, factor, objectives, tuple(shown)) for finalist in run.front], left
 
 
 def _answer(run: RecordedRun) -> list[str]:
@@ -79,9 +98,16 @@ def _row(run: RecordedRun, finalist: FrontEntry, factor: float, objectives: tupl
             shortened(origin_words(finalist)), compressed(finalist.notation))
 
 
-def _best_baseline(run: RecordedRun, factor: float, unit: str) -> list[str]:
+def _programs(run: RecordedRun) -> list[str]:
+    """The programs of the finalists, where no answer names them."""
+    text = "" if run.answer is not None else runs_in(run.front)
+    return [f"runs in: {text}"] if text else []
+
+
+def _best_baseline(run: RecordedRun) -> list[str]:
     if run.baselines.empty or run.ranks_full:
         return []
+    factor, unit = latency_unit([f.figures.get("latency_ms") or 0.0 for f in run.front])
     best = min(rows(run.baselines), key=lambda row: row.loss)
     return [f"best pure-operator baseline: {printable(best.label)}, loss {best.loss:.3f} at"
             f" {best.latency_ms * factor:.2f} {unit}"]

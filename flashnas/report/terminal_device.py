@@ -26,8 +26,10 @@ def doctor_text(machine: Mapping[str, Any], packages: Sequence[Mapping[str, str]
 
 
 def _machine(facts: Mapping[str, Any]) -> str:
-    detail = (f"capability {facts['capability']}, CUDA {facts['cuda']}, {facts['devices']} device"
-              f"{'' if facts['devices'] == 1 else 's'}" if facts["device"] == "cuda" else
+    detail = (f"capability {facts['capability']}, CUDA {facts['cuda']}, driver"
+              f" {facts['driver'] or 'unknown'}, {facts['devices']} device"
+              f"{'' if facts['devices'] == 1 else 's'}"
+              if facts["device"] == "cuda" else
               f"{facts['cores']} core{'' if facts['cores'] == 1 else 's'}, {facts['instructions']}")
     return (f"flashnas {facts['flashnas']}, torch {facts['torch']}, Python {facts['python']},"
             f" {facts['system']}\n"

@@ -47,20 +47,20 @@ def verdict(result: Result) -> list[str]:
 
 def headline(result: Result) -> str:
     """The words above the picture: the rank correlation of short and long training with its interval."""
-    found = _agreement(result, "short", "long")
-    return (f"Spearman {_interval(found['spearman'])} (95 %), {found['count']} architectures" if found
-            else "too few architectures are trained both short and long")
+    agreement = _agreement(result, "short", "long")
+    return (f"Spearman {_interval(agreement['spearman'])} (95 %), {agreement['count']} architectures"
+            if agreement else "too few architectures are trained both short and long")
 
 
 def _order_words(result: Result) -> Iterable[str]:
-    found = _agreement(result, "short", "long")
-    if found is None:
+    agreement = _agreement(result, "short", "long")
+    if agreement is None:
         yield ("not known yet: whether longer training ranks alike (too few architectures are trained short"
                " and long)")
         return
-    tokens, rho = result["tokens"], found["spearman"]
+    tokens, rho = result["tokens"], agreement["spearman"]
     factor = tokens["long"] / tokens["short"]
-    words = f"Spearman {_interval(rho)} over {found['count']} architectures"
+    words = f"Spearman {_interval(rho)} over {agreement['count']} architectures"
     if rho["low"] <= 0:
         yield (f"NOISE: the order cannot be told from chance once training is {factor:g} times longer:"
                f" {words}; do not choose by it")
@@ -89,11 +89,11 @@ def _front_words(result: Result) -> Iterable[str]:
 
 def _gain_words(result: Result) -> Iterable[str]:
     for guess, gain in result["gains"].items():
-        found = _agreement(result, guess, "long")
-        if found is None:
+        agreement = _agreement(result, guess, "long")
+        if agreement is None:
             continue
         name = {"parameters": "the parameter count", "width": "the width alone"}[guess]
-        against = f"that gives Spearman {_interval(found['spearman'])}"
+        against = f"that gives Spearman {_interval(agreement['spearman'])}"
         if gain["low"] > 0:
             yield f"short training ranks better than {name}: {against}"
         elif gain["high"] < 0:
@@ -167,8 +167,8 @@ def published_verdict(result: Result) -> list[str]:
     low = overall["interval"][0]
     words = (f"recipe {recipe['name']!r} orders {overall['right']:g} of {overall['pairs']} clear pairs as"
              f" published ({overall['share']:.0%}, 95 % interval {_share_interval(overall['interval'])})")
-    known = [group for group in result["groups"] if group["share"] is not None]
-    worst = min(known, key=lambda group: group["share"])
+    decided = [group for group in result["groups"] if group["share"] is not None]
+    worst = min(decided, key=lambda group: group["share"])
     return [*lines, words if low > 0.5 else f"NOISE: {words}: no better than a coin for sure",
             f"the worst group is {worst['group']}: {worst['right']:g} of {worst['pairs']}"
             f" ({worst['share']:.0%})", cost]

@@ -105,7 +105,7 @@ def full_loss_words(run: RecordedRun, finalist: FrontEntry) -> str:
     if known(difference) and known(sd):
         chosen = run.answer is not None and finalist.hash == run.answer.recommended
         return "0" if chosen else with_sd(difference, sd)
-    values = [value for one in run.front if known(value := one.figures.get("full_loss"))]
+    values = [value for entry in run.front if known(value := entry.figures.get("full_loss"))]
     value = figures.get("full_loss")
     return signed(value - min(values)) if known(value) else MISSING
 

@@ -12,7 +12,14 @@ import pandas as pd
 from flashnas.latency.metrics import METRICS, PREDICTED
 from flashnas.reuse.known import Trained
 from flashnas.reuse.new_question import NewQuestion
-from flashnas.runs.front import FRONT_FIGURES, ForeignNetwork, FrontEntry, programs_of, recorded
+from flashnas.runs.front import (
+    EXPECTED_FIGURES,
+    FRONT_FIGURES,
+    ForeignNetwork,
+    FrontEntry,
+    programs_of,
+    recorded,
+)
 from flashnas.runs.identity import table_facts
 from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import row_figures
@@ -56,6 +63,7 @@ def _entry(question: NewQuestion, trained: Trained, metrics: Mapping[str, float]
     values = {**row_figures(row), **dict.fromkeys(METRICS), **metrics}
     figures = {name: None if values[name] is None or values[name] != values[name] else float(values[name])
                for name in FRONT_FIGURES}
+    figures |= {name: float(values[name]) for name in EXPECTED_FIGURES if pd.notna(values.get(name))}
     if trained.seeds > 1:
         figures.update(seeds=trained.seeds, loss_se=float(values["loss_se"]))
     if question.certificate and question.model is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flashnas.architecture import Architecture
+from flashnas.architecture.folding import compressed
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.files import atomic_folder, write_synced
 from flashnas.base.schema import convert
@@ -70,6 +71,10 @@ class FrontEntry:
     def name(self) -> str:
         """`P3`: its name in every figure and table of the report."""
         return f"P{self.number}"
+
+    def __str__(self) -> str:
+        """`P3 2560: 5x(m2 f) a f`."""
+        return f"{self.name} {compressed(self.notation)}"
 
     @property
     def loss(self) -> float | None:

@@ -124,9 +124,9 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
             return None
 
         for layers in range(self.depth[0], self.depth[1] + 1):
-            found = layers_from(0, layers)
-            if found is not None:
-                return LayerwiseGenotype(found)
+            parts = layers_from(0, layers)
+            if parts is not None:
+                return LayerwiseGenotype(parts)
         return None
 
     def repair(self, genotype: LayerwiseGenotype) -> LayerwiseGenotype:
@@ -138,9 +138,9 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         layers = genotype.layers[:self.depth[1]] or self.names[:1]
         layers += layers[-1:] * (self.depth[0] - len(layers))
         layers = self._complete(list(layers))
-        found = self.find(self.operators(LayerwiseGenotype(layers)))
-        assert found is not None, genotype
-        return found
+        repaired = self.find(self.operators(LayerwiseGenotype(layers)))
+        assert repaired is not None, genotype
+        return repaired
 
     def _kinds_of(self, layer: str) -> set[str]:
         """The required kinds that a layer has."""

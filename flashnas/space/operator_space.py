@@ -127,8 +127,8 @@ class OperatorSpace(SearchSpace[G]):
             return None
         own = {spec.resolved(hidden): spec for spec in self.kinds()}
         operators = [own.get(spec.resolved(hidden)) for spec in architecture.operators]
-        known = [spec for spec in operators if spec is not None]
-        return self.find(known) if len(known) == len(operators) else None
+        specs = [spec for spec in operators if spec is not None]
+        return self.find(specs) if len(specs) == len(operators) else None
 
     def baselines(self) -> list[tuple[str, list[Architecture]]]:
         return [(label, self.widths_of(operators)) for label, operators in self.pure_models()]

@@ -100,6 +100,6 @@ class StageParser:
     def genotypes(self) -> Iterator[ThreeStageGenotype]:
         """The canonical genotype of every list, once."""
         for text in self.automaton.texts():
-            found = self._parse_text(text)
-            assert found is not None, text
-            yield found
+            parsed = self._parse_text(text)
+            assert parsed is not None, text
+            yield parsed

@@ -126,9 +126,9 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
                 early = dataclasses.replace(early, repeats=early.repeats - 1)
             else:
                 middle = dataclasses.replace(middle, repeats=middle.repeats - 1)
-        found = self.find(self.operators(ThreeStageGenotype((early, middle, late))))
-        assert found is not None, genotype  # every repaired genotype is inside the rules
-        return found
+        repaired = self.find(self.operators(ThreeStageGenotype((early, middle, late))))
+        assert repaired is not None, genotype  # every repaired genotype is inside the rules
+        return repaired
 
     def _repair_stage(self, index: int, stage: Stage) -> Stage:
         place = f"{self.path}: {STAGES[index]}"

@@ -89,8 +89,8 @@ def expected_s(recipe: Recipe, tasks: Sequence[str], network: Any) -> float:
 
 def front_size(points: Sequence[Any]) -> int | None:
     """Of all, how many no other one beats; None where there is none, or where one is not known."""
-    known = len(points) > 0 and not any(values is None for values in points)
-    return int(non_dominated(np.array(points)).sum()) if known else None
+    complete = len(points) > 0 and not any(values is None for values in points)
+    return int(non_dominated(np.array(points)).sum()) if complete else None
 
 
 class Clock:

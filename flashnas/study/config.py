@@ -106,6 +106,9 @@ class SearchConfig(Settings, where="search"):
     tokens: int | None = option(
         None, "training tokens per candidate", metavar="N", shown="the recipe's", min=1, max=MAX_TOKENS,
         identity=False)
+    short_text: bool = option(
+        False, "train on more than 4 epochs of the text, or validate on less than the recipe's tokens, where"
+        " the text has no more", identity=False)
     rungs: tuple[Any, ...] = option(
         (), "training tokens after which the candidates of a cycle pause, and only those train on that can"
         " still enter the front: points of the recipe's curve; or shares of the training such as 50%,75%; or"

@@ -166,9 +166,9 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
     baselines = question.baselines
     different = {network.hash: network for _, network in baselines
                  if network is not None and question.scores.score(network) is None}
-    known = {network.hash for _, network in baselines if network is not None
+    hashes = {network.hash for _, network in baselines if network is not None
              and network.hash not in different}
-    known |= {network.hash for _, network, _ in question.known_networks()}
+    hashes |= {network.hash for _, network, _ in question.known_networks()}
     evaluations = len(different) + int(min(config.trials, question.space.size())) if config.trials else 0
     fastest = question.fitter.fastest(config.seed)
     widths = getattr(question.space, "hidden_sizes", ())
@@ -198,7 +198,7 @@ def _planned(question: Question, note: Note, timed: bool) -> SearchPlan:
         candidates=evaluations - trained_baselines, evaluations=evaluations,
         width_factor=None if trained is None else trained.width_factor,
         proxy_widths=() if trained is None else tuple(width // trained.width_factor for width in widths),
-        known=len(known), bench=_bench_words(question, len(known)),
+        known=len(hashes), bench=_bench_words(question, len(hashes)),
         start_from="" if question.known is None else
         f"{', '.join(str(run.path) for run in question.known.runs)}: {len(question.known)} trained networks",
         tokens_each=each, tokens=most, least_tokens=least,

@@ -57,7 +57,7 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: Any = None, space: A
         trained = None
         if config.trials and evaluator is None:
             trained = recipe_of(config, space, recipe, known)
-            check_trainable(config, space, trained, plan=plan)
+            notes += check_trainable(config, space, trained, plan=plan)
         elif config.trials:
             checks.check_evaluator(config, evaluator)
         question = Question(

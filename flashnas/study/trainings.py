@@ -48,13 +48,15 @@ def recipe_of(config: SearchConfig, space: SearchSpace[Any], given: Recipe | Non
         factor = space.width_factor if isinstance(space, OperatorSpace) else None
         if config.recipe is None and factor is not None:
             recipe = dataclasses.replace(recipe, width_factor=factor)
-    return recipe if config.tokens is None else dataclasses.replace(recipe, tokens=config.tokens)
+    return dataclasses.replace(recipe, tokens=config.tokens or recipe.tokens,
+                               short_text=config.short_text or recipe.short_text)
 
 
 def check_trainable(config: SearchConfig, space: SearchSpace[Any], recipe: Recipe, *,
-                    plan: bool = False) -> None:
+                    plan: bool = False) -> list[str]:
     """Raise ConfigError where this machine cannot train by the recipe, or where its width factor does not
-    suit. plan: of a search that is only planned, whose device may be elsewhere."""
+    suit; return a line for each operator that it trains slowly. plan: of a search that is only planned, whose
+    device may be elsewhere."""
     # loads torch, which a user's evaluator may not need
     from flashnas.training.trainer import check_device, check_kernels
 
@@ -64,7 +66,7 @@ def check_trainable(config: SearchConfig, space: SearchSpace[Any], recipe: Recip
         if not plan:
             raise
         check_scalable(space, recipe, own=config.recipe is None)
-        return
+        return []
     if config.processes_per_candidate > 1:
         from flashnas.training.distributed import Ranks
 
@@ -73,7 +75,8 @@ def check_trainable(config: SearchConfig, space: SearchSpace[Any], recipe: Recip
     if recipe.device == "cuda" and isinstance(space, OperatorSpace):
         smallest = min(space.hidden_sizes)
         trained = recipe.proxy_of(space.build(space.kinds(), smallest))
-        check_kernels(dict.fromkeys(trained.operators), trained.hidden, recipe)
+        return check_kernels(dict.fromkeys(trained.operators), trained.hidden, recipe)
+    return []
 
 
 def _rate_elsewhere(recipe: Recipe) -> str:

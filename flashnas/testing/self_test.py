@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
+import os
+import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,7 +43,8 @@ REPLAYED = 1e-2         # of a captured step, against the same step
 GRADIENTS = 3           # times the tolerance of outputs are allowed in gradients
 # in bfloat16 also twice what torch's own code shows, where a gradient is a small difference
 TWICE, HIGHEST = 2, 0.3
-LONGEST_S = 300         # for one case; the first one of a library compiles its kernels
+LONGEST_S = 300         # for one case, from its start or from the last kernel that Triton compiled
+LOOK_S = 5.0            # between looks for a new kernel
 MIN_NORM = 1e-4       # of a gradient that is compared
 
 
@@ -175,14 +179,12 @@ def self_test(kinds: Iterable[str], device: str, on_result: Callable[[LayerTest]
     pool = _Process()
     try:
         for kind in kinds:
-            for backend, dtype in pool.call(layer_cases, kind, device):
-                try:
-                    result = pool.call(check_layer, kind, backend, dtype, device)
-                except (BrokenProcessPool, TimeoutError) as error:
-                    reason = (f"no answer in {LONGEST_S} s" if isinstance(error, TimeoutError) else
-                              "the process that ran it died")
-                    result = LayerTest(operator=kind, backend=backend, dtype=dtype, reason=reason,
-                                       status="failed")
+            cases, unlisted = pool.call(layer_cases, kind, device)
+            for backend, dtype in cases or [("auto", "float32")]:
+                result, reason = (None, f"its cases: {unlisted}") if unlisted else pool.call(
+                    check_layer, kind, backend, dtype, device)
+                result = result or LayerTest(operator=kind, backend=backend, dtype=dtype, reason=reason,
+                                             status="failed")
                 if result.status == "failed":
                     pool.restart()
                 results.append(result)
@@ -199,10 +201,24 @@ class _Process:
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
 
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def call(self, function: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
+        """What it returns and an empty text, or None and why there is no answer; it raises what the function
+        raises."""
         if self._pool is None:
             self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), limit_threads, (1,))
-        return self._pool.submit(function, *arguments).result(LONGEST_S)
+        answer = self._pool.submit(function, *arguments)
+        kernels, since = _kernels(), time.monotonic()
+        while not wait([answer], LOOK_S).done:
+            if (now := _kernels()) != kernels:
+                kernels, since = now, time.monotonic()
+            elif time.monotonic() - since > LONGEST_S:
+                self.restart()
+                return None, f"no answer and no new kernel in {LONGEST_S} s"
+        try:
+            return answer.result(), ""
+        except BrokenProcessPool:
+            self.restart()
+            return None, "the process that ran it died"
 
     def restart(self) -> None:
         if self._pool is not None:
@@ -210,6 +226,15 @@ class _Process:
                 process.kill()
             self._pool.shutdown(wait=False, cancel_futures=True)
         self._pool = None
+
+
+def _kernels() -> int:
+    """A number that changes with each kernel that Triton compiles, which makes a folder in its cache."""
+    home = Path(os.environ.get("TRITON_HOME") or Path.home())
+    try:
+        return Path(os.environ.get("TRITON_CACHE_DIR") or home / ".triton" / "cache").stat().st_mtime_ns
+    except OSError:  # nothing is compiled yet
+        return 0
 
 
 def _errors(layer: Layer, dtype: torch.dtype, x_BTD: Tensor, tolerance: float) -> tuple[dict[str, float],

@@ -49,8 +49,8 @@ _CPU_RANDOM, _CUDA_RANDOM = "random/cpu", "random/cuda"
 
 def checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints, the newest first."""
-    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+    folders = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    return sorted(folders, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
 def save_checkpoint(folder: Path, trainer: Trainer, tokenizer_json: str, keep: int) -> Path:

@@ -206,8 +206,8 @@ def _damaged(path: Path, reason: str) -> RunError:
                     f" steps")
 
 
-def _check_same(path: Path, recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    before, now = (dict(_flat(json.loads(json.dumps(question)))) for question in (recorded, asked))
+def _check_same(path: Path, recorded: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    before, now = (dict(_flat(json.loads(json.dumps(question)))) for question in (recorded, given))
     for key in [*now, *(key for key in before if key not in now)]:
         if before.get(key) != now.get(key):
             raise RunError(f"{path}: question.{key} is {before.get(key)!r}, but this training asks"

@@ -120,7 +120,7 @@ def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[s
     dataset = ranks.first_then_rest(lambda: _dataset(job))
     ranks.run_on_all(lambda: _same_text(dataset, ranks.broadcast_text(dataset.digest)))
     architecture, notes = _trained(job, dataset)
-    ranks.run_on_all(lambda: check_job(architecture, dataset, job.recipe))
+    notes += ranks.run_on_all(lambda: check_job(architecture, dataset, job.recipe))
     folder = ranks.run_on_all(lambda: _open(job, architecture, dataset, ranks) if ranks.first else None)
     for note in (*dataset.notes, *notes):
         progress.note(note)
@@ -144,29 +144,29 @@ def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[s
 
 
 def _dataset(job: TrainJob) -> Dataset:
-    wanted = job.architecture.vocab
+    needed = job.architecture.vocab
     if job.tokenizer is None:
-        return prepare_dataset(job.data, replace(job.recipe, vocab=min(job.recipe.vocab, wanted)))
-    found = vocab_size(load_tokenizer(job.tokenizer))
-    if found > wanted:
-        raise ConfigError(f"tokenizer {job.tokenizer}: has {found:,} tokens, but the architecture's"
-                          f" vocabulary is {wanted:,}; take a smaller one, or write the architecture with"
-                          f" vocab={found}")
+        return prepare_dataset(job.data, replace(job.recipe, vocab=min(job.recipe.vocab, needed)))
+    size = vocab_size(load_tokenizer(job.tokenizer))
+    if size > needed:
+        raise ConfigError(f"tokenizer {job.tokenizer}: has {size:,} tokens, but the architecture's"
+                          f" vocabulary is {needed:,}; take a smaller one, or write the architecture with"
+                          f" vocab={size}")
     return prepare_dataset(job.data, job.recipe, tokenizer=job.tokenizer)
 
 
 def _trained(job: TrainJob, dataset: Dataset) -> tuple[Architecture, list[str]]:
     """The network that is trained, and notes. Its vocabulary is that of the tokenizer trained on the corpus,
     or the architecture's own if a tokenizer is given."""
-    own, found = job.architecture.vocab, dataset.vocab
-    architecture = job.recipe.proxy_of(job.architecture, own if job.tokenizer else found)
-    if own == found:
+    own, of_text = job.architecture.vocab, dataset.vocab
+    architecture = job.recipe.proxy_of(job.architecture, own if job.tokenizer else of_text)
+    if own == of_text:
         return architecture, []
     if job.tokenizer is None:
-        return architecture, [f"vocabulary {found:,}, of the tokenizer trained on the corpus, in place of"
+        return architecture, [f"vocabulary {of_text:,}, of the tokenizer trained on the corpus, in place of"
                               f" {own:,}; give --tokenizer to keep the architecture's"]
-    return architecture, [f"the tokenizer has {found:,} tokens: {own - found:,} of the architecture's {own:,}"
-                          " are never seen"]
+    return architecture, [f"the tokenizer has {of_text:,} tokens: {own - of_text:,} of the"
+                          f" architecture's {own:,} are never seen"]
 
 
 def _same_text(dataset: Dataset, digest: str) -> None:

@@ -82,10 +82,10 @@ class Optimizers:
         self.optimizers.append(torch.optim.AdamW(self._groups(groups, "adamw", recipe.adamw_lr), fused=True,
                                                  betas=(recipe.adamw_beta1, recipe.adamw_beta2)))
 
-    def _groups(self, groups: dict[tuple[str, str, bool], list[nn.Parameter]], wanted: str,
+    def _groups(self, groups: dict[tuple[str, str, bool], list[nn.Parameter]], rule: str,
                 lr: float) -> Iterator[dict[str, Any]]:
         for (optimizer, family, decays), parameters in groups.items():
-            if optimizer == wanted:
+            if optimizer == rule:
                 peak_lr = lr * self.recipe.multiplier(family)
                 yield {"params": parameters, "lr": peak_lr, "peak_lr": peak_lr, "family": family,
                        "weight_decay": self.recipe.weight_decay if decays else 0.0}
@@ -112,12 +112,12 @@ class BatchedMuon(torch.optim.Muon):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One update of every matrix that has a gradient. There is no closure."""
-        found = [(parameter, group) for group in self.param_groups for parameter in group["params"]
+        members = [(parameter, group) for group in self.param_groups for parameter in group["params"]
                  if parameter.grad is not None]
-        for parameter, _ in found:
+        for parameter, _ in members:
             if not self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter.grad)
-        for together in _batches(found):
+        for together in _batches(members):
             self._update([parameter for parameter, _ in together], [group for _, group in together])
 
     def _update(self, parameters: list[Tensor], groups: list[dict[str, Any]]) -> None:
@@ -130,9 +130,10 @@ class BatchedMuon(torch.optim.Muon):
         updates_NRC = orthogonalised(torch.stack(updates), groups[0]["ns_coefficients"], count, eps)
         size = max(parameters[0].shape)
         torch._foreach_mul_(parameters, [1 - group["lr"] * group["weight_decay"] for group in groups])
-        rates = torch.tensor([-0.2 * size ** 0.5 * group["lr"] for group in groups],
-                             device=updates_NRC.device)
-        torch._foreach_add_(parameters, list((updates_NRC * rates.view(-1, 1, 1)).unbind()))
+        scaled = list(updates_NRC.float().unbind())
+        # by numbers, not by a tensor of them: its copy from the host would make a GPU wait at each shape
+        torch._foreach_mul_(scaled, [-0.2 * size ** 0.5 * group["lr"] for group in groups])
+        torch._foreach_add_(parameters, scaled)
 
 
 def orthogonalised(matrices_NRC: Tensor, coefficients: tuple[float, float, float], steps: int,
@@ -150,11 +151,11 @@ def orthogonalised(matrices_NRC: Tensor, coefficients: tuple[float, float, float
     return x_NRC.mT if tall else x_NRC
 
 
-def _batches(found: list[tuple[Tensor, dict[str, Any]]]) -> Iterator[list[tuple[Tensor, dict[str, Any]]]]:
+def _batches(pairs: list[tuple[Tensor, dict[str, Any]]]) -> Iterator[list[tuple[Tensor, dict[str, Any]]]]:
     """Parameters of one shape, device and dtype, and of one momentum and number of iterations, in parts of
     MAX_ENTRIES entries."""
     alike: dict[Any, list[tuple[Tensor, dict[str, Any]]]] = {}
-    for parameter, group in found:
+    for parameter, group in pairs:
         key = (parameter.shape, parameter.device, parameter.dtype, group["momentum"], group["ns_steps"],
                group["eps"],
                group["ns_coefficients"])

@@ -31,7 +31,9 @@ DTYPES = ("float32", "bfloat16")
 DEVICES = ("cpu", "cuda")
 # fields on which the loss of a given network does not depend: it shows what it is, and tasks have losses of
 # their own
-NOT_OF_A_NETWORK = ("name", "width_factor", "depth_factor", "least_head_dim", "tasks")
+NOT_OF_A_NETWORK = ("name", "width_factor", "depth_factor", "least_head_dim", "tasks", "short_text")
+# fields that came later, and what they were before: older recipes keep their digests
+LATER = {"depth_factor": 1, "short_text": False}
 # an upper bound is far above what anyone trains with, and below what hangs or ends the process
 
 
@@ -149,6 +151,9 @@ class Recipe(Settings, where="recipe"):
     tasks: dict[str, float] = option(
         dict,
         "settings of the synthetic tasks that differ from those of `TaskTraining`, such as {steps: 200}")
+    short_text: bool = option(
+        False, "train on more than 4 epochs of the text, or validate on less than `validation_tokens`, where"
+        " the text has no more")
 
     def __post_init__(self) -> None:
         for setting in settings_of(Recipe):
@@ -268,9 +273,7 @@ class Recipe(Settings, where="recipe"):
         """YAML- and JSON-ready; `from_dict` gives the same object back."""
         fields = {name: dict(value) if isinstance(value, Mapping) else value
                   for name, value in vars(self).items()}
-        if self.depth_factor == 1:  # recipes of before there was this field keep their digests
-            del fields["depth_factor"]
-        return fields
+        return {name: value for name, value in fields.items() if name not in LATER or value != LATER[name]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

@@ -221,15 +221,15 @@ def _values(line: Mapping[str, Any], kind: type[Any], place: str,
     for name, cell in line.items():
         if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
             continue
-        wanted = types.get(str(name), "")
-        if isinstance(cell, str) and "Sequence" in wanted:
+        type_name = types.get(str(name), "")
+        if isinstance(cell, str) and "Sequence" in type_name:
             cell = parse_json(cell, f"{place}: {name}", error)
-        elif isinstance(cell, str) and wanted.startswith(("int", "float")):
+        elif isinstance(cell, str) and type_name.startswith(("int", "float")):
             cell = _number(cell)
         elif hasattr(cell, "tolist"):
             cell = cell.tolist()
-        values[str(name)] = int(cell) if isinstance(cell,
-                                                    float) and "int" in wanted and cell.is_integer() else cell
+        whole = isinstance(cell, float) and "int" in type_name and cell.is_integer()
+        values[str(name)] = int(cell) if whole else cell
     if "reason" in types and "loss" in line and "loss" not in values:
         values.setdefault("reason", "not said")
     return values

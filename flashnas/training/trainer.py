@@ -115,9 +115,9 @@ def train_network(architecture: Architecture, dataset: Dataset, recipe: Recipe, 
         return trainer.network, trainer.score()
 
 
-def check_job(architecture: Architecture, dataset: Dataset, recipe: Recipe) -> None:
+def check_job(architecture: Architecture, dataset: Dataset, recipe: Recipe) -> list[str]:
     """Raises CorpusError for text that is too short, ConfigError for a vocabulary, length or device that is
-    wrong."""
+    wrong. Returns the lines of `check_kernels`."""
     dataset.check_length(recipe)
     if architecture.vocab < dataset.vocab:
         raise ConfigError(f"architecture: vocab must be at least the tokenizer's {dataset.vocab};"
@@ -131,7 +131,7 @@ def check_job(architecture: Architecture, dataset: Dataset, recipe: Recipe) -> N
                               f" range of operator {str(spec)!r}: rope_original x rope_factor ="
                               f" {original * getattr(spec, 'rope_factor', 1.0):,.0f} positions")
     check_device(recipe)
-    check_kernels(dict.fromkeys(architecture.operators), architecture.hidden, recipe)
+    return check_kernels(dict.fromkeys(architecture.operators), architecture.hidden, recipe)
 
 
 def check_device(recipe: Recipe) -> None:
@@ -141,30 +141,37 @@ def check_device(recipe: Recipe) -> None:
                           " take the recipe 'cpu'")
 
 
-def check_kernels(specs: Iterable[OperatorSpec], hidden: int, recipe: Recipe) -> None:
+def check_kernels(specs: Iterable[OperatorSpec], hidden: int, recipe: Recipe) -> list[str]:
     """Raises DeviceError for an operator that torch would compute token by token on CUDA, though nobody chose
-    torch: its trainings would take hundreds of times as long as the others.
+    torch: its trainings would take hundreds of times as long as the others. Returns a line for each operator
+    whose recurrence torch would compute in chunks and in float32, which takes several times as long as a
+    kernel (5 to 10 are expected, and nobody has measured it).
 
     Args:
         specs: the operators that are trained.
         hidden: width of their network.
         recipe: of the trainings.
     """
+    notes: dict[str, None] = {}
     if recipe.device != "cuda" or recipe.backend == "torch":
-        return
+        return []
     dtype = torch.bfloat16 if recipe.dtype == "bfloat16" else torch.float32
     for spec in specs:
         with torch.device("meta"):
             layer = build_layer(spec, hidden)
             choose_backend(layer, recipe.backend)
         for core in cores_of(layer):
-            if core.kind.name in TOKEN_BY_TOKEN and core.kernels("cuda", dtype).name.startswith("torch"):
-                reasons = "; ".join(f"{name}: {reason}"
-                                    for name, reason in core.rejected("cuda", dtype).items())
+            if core.kind.optional or not core.kernels("cuda", dtype).name.startswith("torch"):
+                continue
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in core.rejected("cuda", dtype).items())
+            notes[f"recipe {recipe.name!r}: operator {spec.name} will be trained by torch in float32, several"
+                  f" times as slowly as by a kernel ({reasons or 'no library has it'})"] = None
+            if core.kind.name in TOKEN_BY_TOKEN:
                 raise DeviceError(f"recipe {recipe.name!r}: operator {spec.name} would be trained token by"
                                   f" token by torch ({reasons or 'no library has it'}); install mamba-ssm"
                                   " built with MAMBA_KEEP_CUDA_BUILD=TRUE, leave the operator out, or set"
                                   " backend: torch")
+    return list(notes)
 
 
 def visible_devices() -> tuple[str, ...]:

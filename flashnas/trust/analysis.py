@@ -122,7 +122,7 @@ def analyse(table: pd.DataFrame, front: Sequence[str] = ()) -> Trust:
     # what can be known without training, larger guessed better
     guesses = {"parameters": -facts["params"], **_widths(facts), "latency": -facts["latency_ms"]}
     agreements = [*_between_variants(means, guesses), *_between_seeds(losses)]
-    noise = tuple(found for variant in losses if (found := _noise(variant, losses[variant])))
+    noise = tuple(measured for variant in losses if (measured := _noise(variant, losses[variant])))
     tied, neighbours = _tied_neighbours(losses.get("short"), front, noise)
     return Trust(
         architectures=len(facts), trainings=len(trained), failed=int(table["loss"].isna().sum()),
@@ -180,13 +180,13 @@ def interval(columns: Sequence[np.ndarray], statistic: Callable[..., np.ndarray]
     batch = max(1, BATCH_CELLS // len(columns[0]) ** 2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of degenerate resamples
-        found = stats.bootstrap(columns, statistic, paired=True, n_resamples=RESAMPLES,
+        sampled = stats.bootstrap(columns, statistic, paired=True, n_resamples=RESAMPLES,
                                 confidence_level=CONFIDENCE,
                                 method="BCa", vectorized=True, batch=batch, rng=np.random.default_rng(0))
-    low, high = found.confidence_interval
+    low, high = sampled.confidence_interval
     if not np.isfinite([low, high]).all():
         tail = (1 - CONFIDENCE) / 2
-        low, high = np.quantile(found.bootstrap_distribution, [tail, 1 - tail])
+        low, high = np.quantile(sampled.bootstrap_distribution, [tail, 1 - tail])
     return Interval(value, float(low), float(high))
 
 
@@ -204,19 +204,19 @@ def _agreement(first: str, x: pd.Series, second: str, y: pd.Series) -> OrderAgre
 
 def _between_variants(means: dict[str, pd.Series], guesses: dict[str, pd.Series]) -> Iterable[OrderAgreement]:
     for first, second in itertools.combinations(means, 2):
-        if found := _agreement(first, means[first], second, means[second]):
-            yield found
+        if agreement := _agreement(first, means[first], second, means[second]):
+            yield agreement
     target = "long" if "long" in means else next(iter(means))
     for name, guess in guesses.items():
-        if found := _agreement(name, guess, target, means[target]):
-            yield found
+        if agreement := _agreement(name, guess, target, means[target]):
+            yield agreement
 
 
 def _between_seeds(losses: dict[str, pd.DataFrame]) -> Iterable[OrderAgreement]:
     for variant, frame in losses.items():
         for i, j in itertools.combinations(frame.columns, 2):
-            if found := _agreement(f"{variant} seed {i}", frame[i], f"{variant} seed {j}", frame[j]):
-                yield found
+            if agreement := _agreement(f"{variant} seed {i}", frame[i], f"{variant} seed {j}", frame[j]):
+                yield agreement
 
 
 def _gain(means: dict[str, pd.Series], guess: pd.Series | None) -> Interval | None:
@@ -259,8 +259,8 @@ def _reliability(frame: pd.DataFrame) -> float | None:
     """Mean correlation of two seeds: the share of the variance of one training that the architecture
     explains."""
     pairs = [frame[[i, j]].dropna() for i, j in itertools.combinations(frame.columns, 2)]
-    found = [float(spearman(*pair.to_numpy(float).T)) for pair in pairs if len(pair) >= MIN_RANKED]
-    return float(np.mean(found)) if found else None
+    ranks = [float(spearman(*pair.to_numpy(float).T)) for pair in pairs if len(pair) >= MIN_RANKED]
+    return float(np.mean(ranks)) if ranks else None
 
 
 def _ceiling(losses: dict[str, pd.DataFrame]) -> float | None:
@@ -270,24 +270,24 @@ def _ceiling(losses: dict[str, pd.DataFrame]) -> float | None:
         return None
     product = 1.0
     for variant in ("short", "long"):
-        one = _reliability(losses[variant])
-        if one is None:
+        reliability = _reliability(losses[variant])
+        if reliability is None:
             return None
-        one, seeds = max(one, 0.0), losses[variant].shape[1]
-        product *= seeds * one / (1 + (seeds - 1) * one)
+        reliability, seeds = max(reliability, 0.0), losses[variant].shape[1]
+        product *= seeds * reliability / (1 + (seeds - 1) * reliability)
     return float(np.sqrt(product))
 
 
 def _tied_neighbours(short: pd.DataFrame | None, front: Sequence[str], noise: Sequence[Noise]) -> tuple[int,
                                                                                                         int]:
     """(tied, all) pairs of neighbours on the front, as the first seed ranks them."""
-    found = next((n for n in noise if n.variant == "short"), None)
-    if short is None or found is None:
+    measured = next((n for n in noise if n.variant == "short"), None)
+    if short is None or measured is None:
         return 0, 0
     first = short[short.columns.min()].dropna()
     shown = [float(first[key]) for key in front if key in first.index]
     steps = np.abs(np.diff(shown))
-    return int((steps < found.detectable).sum()), len(steps)
+    return int((steps < measured.detectable).sum()), len(steps)
 
 
 # -- regret --------------------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ class Findings:
 
 def largest_error(held: Sequence[HeldOut]) -> float | None:
     """Of held-out sizes; None if there are none."""
-    return max((abs(one.error) for one in held), default=None)
+    return max((abs(point.error) for point in held), default=None)
 
 
 def findings(table: pd.DataFrame, *, resamples: int = RESAMPLES, place: str = "scaling law") -> Findings:
@@ -184,14 +184,15 @@ class Sizes:
         ConfigError: no width can be built, or tokens are given that the law has no term for.
     """
 
-    def __init__(self, pattern: str, found: Findings, model: LatencyModel, tokens: int | None = None) -> None:
-        self.pattern, self.law, self.model = pattern, found.law, model
-        trained = int(found.points["tokens"].max())
+    def __init__(self, pattern: str, findings: Findings, model: LatencyModel,
+                 tokens: int | None = None) -> None:
+        self.pattern, self.law, self.model = pattern, findings.law, model
+        trained = int(findings.points["tokens"].max())
         self.tokens = trained if tokens is None else tokens
         if "tokens" not in self.law.axes and self.tokens != trained:
             raise ConfigError(f"scaling_law.at_tokens must be {trained:,}, the only token count of the"
                               f" trainings; got {self.tokens:,}")
-        self.trained = {axis: sorted({int(value) for value in found.points[axis]}) for axis in AXES[:2]}
+        self.trained = {axis: sorted({int(value) for value in findings.points[axis]}) for axis in AXES[:2]}
         block(pattern, self.trained["depth"][-1], self.trained["width"][-1])
         self.depths = _spread(self.trained["depth"], 1)
         widths = _spread(self.trained["width"], math.gcd(*self.trained["width"]))
@@ -230,8 +231,8 @@ class Sizes:
         trained = self.table[self.table["depth"].isin(self.trained["depth"])
                              & self.table["width"].isin(self.trained["width"])]
         steps = np.geomspace(trained["latency_ms"].min(), trained["latency_ms"].max(), LADDER)
-        found = [(float(budget_ms), self.best(float(budget_ms) * (1 + 1e-9))) for budget_ms in steps]
-        return [(budget_ms, size) for budget_ms, size in found if size is not None]
+        answers = [(float(budget_ms), self.best(float(budget_ms) * (1 + 1e-9))) for budget_ms in steps]
+        return [(budget_ms, size) for budget_ms, size in answers if size is not None]
 
     def answer(self, budget_ms: float) -> dict[str, Any]:
         """JSON-ready: the best size, and the best width of each trained depth. Raises BudgetError if no size
@@ -242,8 +243,8 @@ class Sizes:
             raise BudgetError(f"scaling_law.budget_ms: no depth and width of {self.pattern!r} is within"
                               f" {budget_ms:g} ms; the fastest, depth {fastest['depth']:.0f} at width"
                               f" {fastest['width']:.0f}, takes {fastest['latency_ms']:,.4g} ms")
-        return {**size.to_dict(), "budget_ms": budget_ms, "by_depth": [one.to_dict() for one in
-                                                                       self.by_depth(budget_ms)]}
+        return {**size.to_dict(), "budget_ms": budget_ms,
+                "by_depth": [best.to_dict() for best in self.by_depth(budget_ms)]}
 
     def _size(self, row: Any) -> Size:
         depth, width = int(row["depth"]), int(row["width"])

@@ -160,21 +160,22 @@ def _jacobian(theta: np.ndarray, logs: np.ndarray) -> np.ndarray:
 
 
 def _constants(theta: np.ndarray, axes: tuple[str, ...], middle: np.ndarray) -> dict[str, float | None]:
-    found: dict[str, float | None] = {"L0": float(np.exp(theta[0]))}
+    constants: dict[str, float | None] = {"L0": float(np.exp(theta[0]))}
     for axis, names in CONSTANTS.items():
         if axis not in axes:
-            found.update(dict.fromkeys(names))
+            constants.update(dict.fromkeys(names))
             continue
         place = axes.index(axis)
         size, exponent = theta[1 + 2 * place], float(np.exp(theta[2 + 2 * place]))
-        found.update({names[0]: float(np.exp(size + exponent * np.log(middle[place]))), names[1]: exponent})
-    return found
+        constants.update({names[0]: float(np.exp(size + exponent * np.log(middle[place]))),
+                          names[1]: exponent})
+    return constants
 
 
 def _starts(logs: np.ndarray, loss_P: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
     """The best of many exponents: with these fixed, the rest is a linear problem with signs."""
     low, high = np.log(TERM_NATS)
-    found = []
+    starts = []
     for _ in range(DRAWS):
         exponents = np.exp(rng.uniform(np.log(0.1), np.log(3.0), len(logs)))
         columns = np.stack([np.ones_like(loss_P), *np.exp(-exponents[:, None] * logs)], axis=1)
@@ -182,8 +183,8 @@ def _starts(logs: np.ndarray, loss_P: np.ndarray, rng: np.random.Generator) -> l
         theta = np.empty(1 + 2 * len(logs))
         theta[0] = np.log(max(sizes[0], 0.01))
         theta[1::2], theta[2::2] = np.clip(np.log(np.maximum(sizes[1:], 1e-3)), low, high), np.log(exponents)
-        found.append((misfit, theta))
-    return [theta for _, theta in sorted(found, key=lambda pair: pair[0])[:STARTS]]
+        starts.append((misfit, theta))
+    return [theta for _, theta in sorted(starts, key=lambda pair: pair[0])[:STARTS]]
 
 
 def _descended(start: np.ndarray, logs: np.ndarray, loss_P: np.ndarray, noise: float, steps: int = 500,
@@ -200,11 +201,11 @@ def _descended(start: np.ndarray, logs: np.ndarray, loss_P: np.ndarray, noise: f
 
     low = np.log([TERM_NATS[0], *[TERM_NATS[0], EXPONENTS[0]] * terms])
     high = np.log([TERM_NATS[1], *[TERM_NATS[1], EXPONENTS[1]] * terms])
-    found = least_squares(residuals, np.clip(start, low + 1e-9, high - 1e-9), bounds=(low, high),
+    solution = least_squares(residuals, np.clip(start, low + 1e-9, high - 1e-9), bounds=(low, high),
                           loss="soft_l1",
                           f_scale=2 * noise, x_scale="jac", max_nfev=steps,
                           jac=lambda theta: np.concatenate([_jacobian(theta, logs), prior]))
-    return float(found.cost), found.x
+    return float(solution.cost), solution.x
 
 
 def _fitted(logs: np.ndarray, loss_P: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
@@ -213,7 +214,7 @@ def _fitted(logs: np.ndarray, loss_P: np.ndarray, rng: np.random.Generator) -> t
     starts, noise = _starts(logs, loss_P, rng), 0.05
     for _ in range(4):
         ends = sorted((_descended(start, logs, loss_P, noise) for start in starts),
-                      key=lambda found: found[0])
+                      key=lambda solution: solution[0])
         theta = ends[0][1]
         free = len(loss_P) / max(1, len(loss_P) - len(theta))
         spread = 1.4826 * float(np.median(np.abs(_predicted(theta, logs) - loss_P))) * np.sqrt(free)

@@ -102,7 +102,9 @@ def study(run: RecordedRun, plan: Plan, *, workers: int, progress: Progress) -> 
     """
     recipe, dataset = _recipe_and_text(run)
     front = [entry.hash for entry in run.front]
-    planned = _trainings(run, plan, plan.recipes(recipe), front, dataset)
+    recipes = plan.recipes(recipe)
+    dataset.check_length(recipes["long"])
+    planned = _trainings(run, plan, recipes, front, dataset)
     timeout_s = TIMEOUT_S * max(plan.longer, (plan.wider or 1) ** 2)
     with TrainingStore(run.path / FILE, HEADER, RankedTraining) as store:
         scores = {(trial.hash, int(trial.seed)): trial for trial in rows(run.trained)}

@@ -189,6 +189,17 @@ def test_text_that_is_too_short_says_how_much_is_needed(tmp_path):
         prepare_dataset(str(path), RECIPE, cache=tmp_path / "c")
 
 
+@pytest.mark.parametrize(("changes", "shortage"), [
+    ({"tokens": 401}, r"its 401 training tokens are 4\.0 epochs of 100, .*hf:NAME, at most 400 tokens, or --sh"),
+    ({"validation_tokens": 81}, r"its 81 validation tokens are more than the 80 that are held out; .*hf:NAME, or -")])
+def test_text_shorter_than_a_recipe_wants_is_refused_unless_the_recipe_accepts_it(changes, shortage):
+    data = _numbered()
+    data.check_length(dataclasses.replace(RECIPE, tokens=400, validation_tokens=80))
+    with pytest.raises(CorpusError, match="'numbers' is too short for recipe 'custom': " + shortage):
+        data.check_length(dataclasses.replace(RECIPE, **changes))
+    data.check_length(dataclasses.replace(RECIPE, **changes, short_text=True))
+
+
 def _numbered(train=100, validation=80):
     return Dataset(folder=None, source="numbers", vocab=200, train=np.arange(train, dtype=np.uint16),
                    validation=np.arange(validation, dtype=np.uint16), validation_bytes=160, notes=())
@@ -228,7 +239,7 @@ def test_skipped_batches_are_those_that_would_have_come(skip):
 
 def test_the_shortest_allowed_text_makes_batches():
     data = _numbered(train=33)
-    data.check_length(RECIPE)
+    data.check_length(dataclasses.replace(RECIPE, short_text=True))
     batches = data.batches(RECIPE, 0)
     assert [next(batches).shape for _ in range(4)] == [(2, 17)] * 4
 

@@ -139,6 +139,7 @@ def test_each_candidate_has_a_gpu_of_its_own(cluster):
     with RayExecutor(work, RayOptions(address=cluster.address)) as executor:
         found = [ended.result for _, ended in executor.run({str(n): {"do": "device"} for n in range(6)})]
         assert executor.workers == 2
+        assert not [one for one in found if alive(one["pid"])], "a finished process keeps memory of its GPU"
     assert {one["device"] for one in found} == {"0", "1"}
     assert len({(one["pid"], one["device"]) for one in found}) == len({one["pid"] for one in found})
 

@@ -120,7 +120,7 @@ def test_processes_together_give_the_losses_of_one(device: str, small_corpus, tm
         child = subprocess.run(
             [sys.executable, "-m", *start, "flashnas", "train", f"512: {' '.join(OPERATORS)}", "--data",
              str(small_corpus), "--recipe", str(recipe), "--out", str(out)],
-            capture_output=True, text=True, check=False, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"})
+            capture_output=True, text=True, check=False, timeout=3000, env={**os.environ, "OMP_NUM_THREADS": "1"})
         assert child.returncode == 0, child.stderr[-2000:]
         with open(out / "log.csv", newline="") as file:
             losses.append([float(row["loss"]) for row in csv.DictReader(file) if row["loss"]])

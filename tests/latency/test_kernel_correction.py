@@ -54,10 +54,16 @@ def test_fit_needs_more_measurements_than_constants(tiny_table, stack):
 
 def test_attention_takes_its_row_and_a_launch_or_else_its_bytes():
     correction = KernelCorrection(scale=2.0, attention_us=5.0, attention_slowdown=4.0, head_dim_power=1.0)
-    assert correction.attention(10, bytes_us=1, head_dim=128) == 2 * 10 + 5
-    assert correction.attention(10, bytes_us=20, head_dim=128) == 4 * 20
-    assert correction.attention(10, bytes_us=20, head_dim=64) == 4 * 20 / 2
-    assert dataclasses.replace(correction, attention_scale=3.0).attention(10, bytes_us=1, head_dim=64) == 35
+    assert correction.attention(10, bytes_us=1, head_dim=128, pairs=8) == 2 * 10 + 5
+    assert correction.attention(10, bytes_us=20, head_dim=128, pairs=8) == 4 * 20
+    assert correction.attention(10, bytes_us=20, head_dim=64, pairs=8) == 4 * 20 / 2
+    assert dataclasses.replace(correction, attention_scale=3.0).attention(10, bytes_us=1, head_dim=64, pairs=8) == 35
+
+
+def test_many_blocks_of_threads_fill_the_device():
+    correction = KernelCorrection(attention_slowdown=4.0, attention_filled=2.0, attention_blocks=100)
+    times = [correction.attention(1, bytes_us=20, head_dim=128, pairs=pairs) for pairs in (8, 100, 200, 10**6)]
+    assert times == [4 * 20, 4 * 20, 3 * 20, pytest.approx(2 * 20, rel=1e-3)]
 
 
 def test_constants_of_a_stack_come_before_those_of_all(tmp_path):
@@ -94,7 +100,9 @@ def test_carried_over_constants_say_so_and_are_bounded_by_none_and_twice():
         other = LatencyTable.load(name).calibration
         assert (other["stack"], other["width"]) == (h100["stack"], 1.0)
         for stack in STACKS:
+            blocks = other[stack].pop("attention_blocks")
             assert other[stack].items() <= h100[stack].items()
+            assert blocks in (2 * 108, 2 * 132, 2 * 142)  # two for each multiprocessor
             assert other[stack].keys() >= {"scale", "gap_us", "batched"}
         assert "carried over" in other["fitted_on"]
 

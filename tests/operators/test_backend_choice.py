@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
+import types
 from pathlib import Path
 
 import fake_libraries
@@ -150,15 +150,16 @@ def test_a_package_without_the_functions_that_are_called_is_a_reason(tmp_path: P
 
 
 @pytest.mark.parametrize(("triton", "refused"),
-                         [("3.3.1", False), ("3.4.0", True), ("3.6.0", True), ("3.7.1", False)])
+                         [("3.3.1", False), ("3.4.0", True), ("3.6.0+git9844da95", True), ("3.7.1", False)])
 def test_gated_rules_are_not_trained_by_fla_on_hopper_with_some_releases_of_triton(
         triton: str, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_libraries.install(monkeypatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    real = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, "version",
-                        lambda name: triton if name == "triton" else real(name))
+    # nightlies of torch bring the distribution pytorch-triton, so that the module alone has a version
+    module = types.ModuleType("triton")
+    module.__version__ = triton  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "triton", module)
     fla._hopper.cache_clear()
     try:
         core = make("gd(head_dim=16)").core

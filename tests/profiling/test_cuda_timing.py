@@ -56,6 +56,8 @@ def test_copies_are_captured_into_one_graph_whose_launch_they_share(cuda):
     assert measured.latency_us == pytest.approx((LAUNCH_US + 60) / 3)
     assert cuda.captures == 1
     assert cuda.replays == 1 + measured.repeats
+    busy_us = measured.repeats * (LAUNCH_US + 60)
+    assert device_timing.MIN_BUSY_US <= busy_us < device_timing.MIN_BUSY_US + 100
     assert measured.mode == ""
 
 

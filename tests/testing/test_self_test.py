@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from concurrent.futures.process import BrokenProcessPool
+import time
 from pathlib import Path
 
 import pytest
@@ -84,11 +84,39 @@ def test_a_backend_that_refuses_is_told() -> None:
 @pytest.mark.usefixtures("spawned_workers")
 def test_a_process_that_dies_is_replaced() -> None:
     process = self_test._Process()
-    with pytest.raises(BrokenProcessPool):
-        process.call(os._exit, 3)
+    assert process.call(os._exit, 3) == (None, "the process that ran it died")
+    assert process.call(os.getpid)[0] != os.getpid()
     process.restart()
-    assert process.call(os.getpid) != os.getpid()
-    process.restart()
+
+
+def compile_kernels(cache: str, count: int) -> str:
+    """As Triton: a folder for each; then it computes."""
+    for number in range(count):
+        time.sleep(0.1)
+        Path(cache, str(number)).mkdir()
+    time.sleep(0 if count else 60)
+    return "computed"
+
+
+def test_a_case_may_take_as_long_as_it_compiles_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    process = self_test._Process()
+    process.call(os.getpid)  # it is started
+    for name, value in (("LONGEST_S", 0.6), ("LOOK_S", 0.02)):
+        monkeypatch.setattr(self_test, name, value)
+    assert process.call(compile_kernels, str(tmp_path), 10) == ("computed", "")
+    assert process.call(compile_kernels, str(tmp_path), 0) == (None, "no answer and no new kernel in 0.6 s")
+
+
+def end(kind: str, device: str) -> None:
+    os._exit(3)
+
+
+def test_a_library_whose_import_ends_the_process_is_a_failed_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(self_test, "layer_cases", end)
+    results = self_test.self_test(["f", "d"], "cpu")
+    assert [(result.operator, result.status, result.reason) for result in results] == [
+        (kind, "failed", "its cases: the process that ran it died") for kind in "fd"]
 
 
 def test_the_choice_and_what_it_passes_over() -> None:

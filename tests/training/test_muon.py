@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from flashnas.training.optimizer import MAX_ENTRIES, BatchedMuon
 
@@ -32,3 +35,25 @@ def test_updates_equal_those_of_torch(most_entries: int, monkeypatch: pytest.Mon
         assert not torch.equal(got, weights[n])
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
         torch.testing.assert_close(sides[1][1].state[got], sides[0][1].state[expected], rtol=0, atol=1e-6)
+
+
+class Called(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(function.overloadpacket.__name__)
+        return function(*args, **kwargs or {})
+
+
+def test_a_step_makes_no_tensor_of_numbers_of_the_host() -> None:
+    """A GPU would wait for each."""
+    parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in SHAPES]
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    optimizer = BatchedMuon([{"params": parameters, "lr": 0.02}], adjust_lr_fn="match_rms_adamw")
+    with Called() as called:
+        optimizer.step()
+    assert "_foreach_add_" in called.names
+    assert not {"lift_fresh", "_local_scalar_dense"} & set(called.names)

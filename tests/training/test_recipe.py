@@ -78,7 +78,7 @@ def test_saved_recipe_loads_back_equal(tmp_path):
 
 
 def test_a_recipe_records_every_field():
-    assert list(Recipe(depth_factor=2).to_dict()) == [item.name for item in dataclasses.fields(Recipe)]
+    assert list(Recipe(depth_factor=2, short_text=True).to_dict()) == [item.name for item in dataclasses.fields(Recipe)]
     assert Recipe.from_dict(Recipe(tasks={"steps": 3}).to_dict()).tasks == {"steps": 3}
 
 

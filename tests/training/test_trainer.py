@@ -290,7 +290,7 @@ def _job(tmp_path, **changes):
 
     text = " ".join(f"the {word} of {word}" for word in ("house", "senate", "union", "nation") * 400)
     (tmp_path / "a.txt").write_text(text)
-    recipe = dataclasses.replace(RECIPE, tokens=512)
+    recipe = dataclasses.replace(RECIPE, tokens=512, short_text=True)
     data = prepare_dataset(str(tmp_path / "a.txt"), recipe, cache=tmp_path / "cache")
     return {"architecture": TINY.to_dict(), "dataset": str(data.folder), "recipe": recipe.to_dict(), "seed": 3,
             **changes}
@@ -360,8 +360,12 @@ def test_mamba_is_not_trained_token_by_token_on_a_gpu(monkeypatch):
     with pytest.raises(DeviceError, match=r"recipe 'gpu': operator mamba would be trained token by token by torch"
                        r" \(mamba-ssm: .*\); install mamba-ssm built with MAMBA_KEEP_CUDA_BUILD=TRUE, leave"):
         check_kernels(specs, 1024, recipe)
-    check_kernels(parse_operators("d f m2"), 1024, recipe)
+    fake_libraries.install(monkeypatch, "nothing")
+    notes = check_kernels(parse_operators("a d f m2 d"), 1024, recipe)
+    assert [" ".join(note.split()[2:12]) for note in notes] == [
+        f"operator {name} will be trained by torch in float32, several" for name in ("delta_net", "mamba2")]
+    assert "mamba-ssm is not installed" in notes[1]
     check_kernels(specs, 1024, dataclasses.replace(recipe, backend="torch"))
     check_kernels(specs, 1024, dataclasses.replace(recipe, device="cpu"))
     fake_libraries.install(monkeypatch)
-    check_kernels(specs, 1024, recipe)
+    assert not check_kernels([*specs, *parse_operators("a m2 gd")], 1024, recipe)

@@ -55,8 +55,8 @@ class Vocabulary:
         writer.add_eos_token_id(self.end)
         writer.add_pad_token_id(self.end)
         if self.added:
-            known = len(self.tokens) - self.added
-            writer.add_array("tokenizer.ggml.suppress_tokens", list(range(known, len(self.tokens))))
+            ordinary = len(self.tokens) - self.added
+            writer.add_array("tokenizer.ggml.suppress_tokens", list(range(ordinary, len(self.tokens))))
 
 
 def vocabulary(tokenizer: Tokenizer | None, vocab: int, meta_tokens: int) -> Vocabulary:

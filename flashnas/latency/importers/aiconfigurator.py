@@ -104,7 +104,7 @@ def _systems(source_path: str | Path | None, system: str) -> Iterator[tuple[Path
         with tempfile.TemporaryDirectory() as folder:
             try:
                 with zipfile.ZipFile(path) as wheel:
-                    parts = [part for part in wheel.infolist() if _wanted(part.filename, system)]
+                    parts = [part for part in wheel.infolist() if _of_system(part.filename, system)]
                     if (size_mb := sum(part.file_size for part in parts) / 1e6) > MAX_UNPACKED_MB:
                         raise TableError(f"{path}: must unpack to at most {MAX_UNPACKED_MB:,} MB;"
                                          f" got {size_mb:,.0f} MB")
@@ -119,7 +119,7 @@ def _systems(source_path: str | Path | None, system: str) -> Iterator[tuple[Path
         yield _in_folder(path)
 
 
-def _wanted(name: str, system: str) -> bool:
+def _of_system(name: str, system: str) -> bool:
     return (f"/systems/data/{system}/" in name or name.endswith("METADATA")
             or (name.endswith(".yaml") and name.count("/") == 2 and "/systems/" in name))
 

@@ -10,7 +10,9 @@ compute in float32.
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.metadata
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flashnas.operators.backends.library import HALF, Function, Library, Pair, Raw, Sizes, older_than
+from flashnas.operators.backends.library import (
+    HALF,
+    Function,
+    Library,
+    Pair,
+    Raw,
+    Sizes,
+    importable,
+    older_than,
+)
 from flashnas.operators.backends.mamba_ssm import MAX_NORM_BYTES, norm_of_gated
 from flashnas.operators.parts.fused import normalise
 from flashnas.operators.parts.numerics import is_fresh
@@ -27,6 +38,10 @@ HOPPER, BAD_TRITON = 9, ("3.4", "3.7.1")  # major compute capability; releases f
 DECAYS = ("gated_delta_rule", "ssd")
 # of keys and values: one tile of tl.dot, and what the chunk kernels keep in registers
 MIN_DIM, MAX_DIM = 16, 256
+# fla takes kernels of these packages where they are installed, unless the variable is 0. mamba-ssm installs
+# an old TileLang, with which fla's are not tested; a user's own FLA_TILELANG=1 turns them on
+FURTHER = {"tilelang": "FLA_TILELANG", "flash_kda": "FLA_FLASH_KDA", "flash_qla": "FLA_FLASH_QLA"}
+os.environ.setdefault("FLA_TILELANG", "0")
 BOUNDED_CHUNK = 64  # of chunk_rwkv7 where decays are bounded, as fla's layer has it
 BOUNDED_DIM = 64  # of keys whose chunks of that size are sure to fit into a multiprocessor
 # how its raw kernels call our arguments, which of these have a time dimension, and the switches of what is
@@ -306,14 +321,20 @@ def _hopper() -> str:
     with these releases of Triton, whose gradients are wrong (fla/ops/common/chunk_o.py)."""
     if not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != HOPPER:
         return ""
-    try:
-        triton = importlib.metadata.version("triton")
-    except importlib.metadata.PackageNotFoundError:
+    try:  # not the version of the distribution, which is called pytorch-triton in nightlies of torch
+        triton = str(importlib.import_module("triton").__version__)
+    except ImportError:
         return ""
     if older_than(triton, BAD_TRITON[0]) or not older_than(triton, BAD_TRITON[1]):
         return ""
     return (f"it does not train gated rules on a Hopper device with Triton {triton}; Triton"
             f" {BAD_TRITON[1]} or later is needed, which comes with torch 2.12.1")
+
+
+def further() -> str:
+    """The packages of FURTHER that fla may take here, such as `tilelang`."""
+    return ".".join(name for name, variable in FURTHER.items()
+                    if os.environ.get(variable, "1") != "0" and importable(name))
 
 
 LIBRARY = Library(
@@ -324,4 +345,5 @@ LIBRARY = Library(
          "gated_delta_rule": Raw(raw_gated_delta_rule, "l2 norms, beta and decay"),
          "kda": Raw(raw_kda, "l2 norms, beta and decay"), "gla": Raw(raw_gla, "the scale"),
          "dplr": Raw(raw_dplr, "the norm of keys, their update, bonus and gate")},
-    rounds=frozenset({"delta_rule", "gated_delta_rule", "gla", "ssd", "kda", "dplr"}), least="0.6")
+    rounds=frozenset({"delta_rule", "gated_delta_rule", "gla", "ssd", "kda", "dplr"}), least="0.6",
+    build=further)

@@ -39,8 +39,9 @@ class Library:
     float32 in TensorFloat-32 (10 bits), which nothing but an explicit choice should do. by_address: it reads
     memory itself, so that torch cannot trace it. least: the oldest release whose functions we call as they
     are and whose results are right. on_auto: what `auto` takes in place of a core's pair on the device at
-    hand, with its name, or None. raw: the cores whose norms, gates or time steps its kernels compute as well.
-    functions: names of the package that are called; without them it is another library of the same name.
+    hand, with its name, or None. build: what makes two builds of a release differ, for records. raw: the
+    cores whose norms, gates or time steps its kernels compute as well. functions: names of the package that
+    are called; without them it is another library of the same name.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Library:
     by_address: bool = False
     least: str = "0"
     on_auto: Callable[[str, torch.dtype], tuple[Pair, str] | None] = lambda core, dtype: None
+    build: Callable[[], str] = str
     raw: Mapping[str, Raw] = field(default_factory=dict)
     functions: tuple[str, ...] = ()
 
@@ -71,10 +73,12 @@ class Library:
         return ""
 
     def version(self) -> str:
+        """The release, and after a + its `build`."""
         try:
-            return importlib.metadata.version(self.distribution)
+            release = importlib.metadata.version(self.distribution)
         except importlib.metadata.PackageNotFoundError:
-            return str(getattr(sys.modules.get(self.package), "__version__", "of unknown version"))
+            release = str(getattr(sys.modules.get(self.package), "__version__", "of unknown version"))
+        return "+".join(filter(None, (release, self.build())))
 
     def reason(self, core: str, device: str, dtype: torch.dtype, sizes: Sizes) -> str:
         """Why it cannot run the core here, or an empty string."""

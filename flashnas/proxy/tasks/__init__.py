@@ -66,12 +66,12 @@ def groups_for(scores: Iterable[str]) -> list[tuple[str, ...]]:
     alone. All tasks of a group are trained also if only one of them is scored, so that a task's score does
     not depend on the other scores of the search.
     """
-    wanted = {task for score in scores for task in SCORES[score]}
+    needed = {task for score in scores for task in SCORES[score]}
     groups: dict[tuple[str, str], list[str]] = {}
     for name in TASKS:
-        if TASKS.origin(name) in {TASKS.origin(task) for task in wanted}:  # other packages are not imported
+        if TASKS.origin(name) in {TASKS.origin(task) for task in needed}:  # other packages are not imported
             groups.setdefault((TASKS.origin(name), TASKS[name].group or f"only {name}"), []).append(name)
-    return [tuple(group) for group in groups.values() if wanted & set(group)]
+    return [tuple(group) for group in groups.values() if needed & set(group)]
 
 
 def task_tokens(scores: Iterable[str], recipe: Recipe) -> int:

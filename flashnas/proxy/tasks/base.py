@@ -69,9 +69,9 @@ class Task(ABC):
         rng, held_out = np.random.default_rng([seed, _TRAIN]), _rows(apart_from.inputs_BT)
         while True:
             batch = self.draw(count, rng)
-            while (known := np.isin(_rows(batch.inputs_BT), held_out)).any():
-                again = self.draw(int(known.sum()), rng)
-                batch.inputs_BT[known], batch.targets_BT[known] = again
+            while (repeated := np.isin(_rows(batch.inputs_BT), held_out)).any():
+                again = self.draw(int(repeated.sum()), rng)
+                batch.inputs_BT[repeated], batch.targets_BT[repeated] = again
             yield batch
 
 

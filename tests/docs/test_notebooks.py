@@ -1,0 +1,67 @@
+"""The notebooks are tutorials: stored with the outputs of one clean run, which GitHub shows, and run again here."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "experiments" / "notebooks").glob("*.ipynb"))
+MAX_BYTES = 300_000
+OWN_PATH = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|Users|usr|opt|mnt|var)/")
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+IMPORT = re.compile(r"(?m)^(?:from|import) (flashnas[\w.]*)")
+SIZES = {  # shorter measurements and trainings for a cell `parameters`; other notebooks run as they are
+    "llama_cpp": "TRIALS, SHORT_TOKENS, TOKENS = 2, 2048, 8192",
+    "own_device": "NETWORKS, SECONDS = 2, 0.02",
+    "own_operator": "TRIALS, TOKENS = 2, 2048",
+}
+
+
+def faults(path: Path) -> list[str]:
+    """What is wrong with a stored notebook."""
+    notebook, text = nbformat.read(path, as_version=4), path.read_text()
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    outputs = [output for cell in code for output in cell.outputs]
+    words = "".join(cell.source + "\n" for cell in notebook.cells if cell.cell_type == "markdown")
+    public = (ROOT / "docs" / "api.md").read_text() + (ROOT / "docs" / "own_operator.md").read_text()
+    rules = {
+        "ran its cells once, from top to bottom": [cell.execution_count for cell in code] == [*range(1, len(code) + 1)],
+        "has an output that is a picture": any("image/png" in output.get("data", {}) for output in outputs),
+        "ends without an error": not any(output.output_type == "error" for output in outputs),
+        "writes nothing to stderr, such as warnings": not any(output.get("name") == "stderr" for output in outputs),
+        "shows no progress bars": "\\r" not in text,
+        "holds no path of a machine": not OWN_PATH.search(text),
+        f"has at most {MAX_BYTES} bytes": len(text) <= MAX_BYTES,
+        "links to files that exist": all((path.parent / to).exists() for to in LINK.findall(words) if ":" not in to),
+        "imports what the pages name": all(module in public for cell in code for module in IMPORT.findall(cell.source)),
+    }
+    return [f"{path.name}: {rule}" for rule, holds in rules.items() if not holds]
+
+
+def test_each_notebook_is_stored_with_the_outputs_of_one_clean_run():
+    assert len(NOTEBOOKS) == 5
+    broken = [fault for path in NOTEBOOKS for fault in faults(path)]
+    assert not broken, "; ".join(broken)
+
+
+def test_the_page_of_notebooks_has_all():
+    page = (ROOT / "docs" / "notebooks.md").read_text()
+    assert not [path.name for path in NOTEBOOKS if f"(../experiments/notebooks/{path.name})" not in page]
+
+
+@pytest.mark.slow  # half a minute to a minute each
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_in_any_folder(path, tmp_path):
+    if path.stem == "llama_cpp":
+        pytest.importorskip("xllamacpp")
+    notebook = nbformat.read(path, as_version=4)
+    for place, cell in enumerate(notebook.cells):
+        if "parameters" in cell.metadata.get("tags", ()) and path.stem in SIZES:
+            notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(SIZES[path.stem]))
+            break
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    assert not list(tmp_path.iterdir()), "a notebook writes to its own temporary folder"
