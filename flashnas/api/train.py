@@ -149,8 +149,8 @@ class ExportOptions(Settings, where="export"):
         REQUIRED, "folder of trained weights, or with --init-seed a preset, pareto/NN.yaml or notation",
         positional=True)
     to: str = option(
-        REQUIRED, "gguf (llama.cpp), nemotron-h (transformers without flashnas), hf (transformers and"
-        " lm-evaluation-harness, with flashnas installed) or nemotron-flash (what loads the released"
+        REQUIRED, "gguf (llama.cpp), nemotron-h or lfm2 (transformers without flashnas), hf (transformers"
+        " and lm-evaluation-harness, with flashnas installed) or nemotron-flash (what loads the released"
         " Nemotron-Flash)", metavar="TARGET", choices=targets)
     out: Path = option(REQUIRED, "folder to write; must not hold anything yet", metavar="DIR")
     dtype: str = option("float32", "float32 or bfloat16", choices=("float32", "bfloat16"))

@@ -16,12 +16,13 @@ class Demands:
     """What a format demands of one kind of operator.
 
     fixed: options that have one value only. shared: options that are equal in all operators of the kind.
-    nonzero: options that must not be 0.
+    nonzero: options that must not be 0. full_width: heads x head_dim is the width of the network.
     """
 
     fixed: Mapping[str, Any] = field(default_factory=dict)
     shared: tuple[str, ...] = ()
     nonzero: tuple[str, ...] = ()
+    full_width: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Format:
         pairs: each token mixer has one feed-forward network behind it.
         needs: the kinds of which a network needs at least one operator.
         max_meta_tokens: None: any number.
+        programs: those that run what the exporter writes, without flashnas; export: its name in `--to`.
     """
 
     name: str
@@ -41,6 +43,8 @@ class Format:
     needs: tuple[str, ...]
     pairs: bool = False
     max_meta_tokens: int | None = None
+    programs: tuple[str, ...] = ()
+    export: str = ""
 
     def problems(self, architecture: Architecture) -> list[str]:
         """The rules that an architecture breaks, one line each."""
@@ -71,6 +75,10 @@ class Format:
                 if not getattr(full, name):
                     yield (f"operator {place}, {spec.kind!r}, has {name}={_shown(getattr(full, name))}; it"
                            " needs another value")
+            heads, size = (getattr(full, name, 0) for name in ("heads", "head_dim"))
+            if demands.full_width and heads * size != hidden:
+                yield (f"operator {place}, {spec.kind!r}, has heads x head_dim = {heads} x {size}; it needs"
+                       f" the width, {hidden}")
 
     def _shared(self, operators: tuple[OperatorSpec, ...], hidden: int) -> Iterator[str]:
         first: dict[str, OperatorSpec] = {}
@@ -104,12 +112,21 @@ def choose(architecture: Architecture, formats: Iterable[Format], target: str) -
     Raises:
         ExportError: none does. The line names the format with the fewest broken rules, and the first of them.
     """
+    nearest, refusal = nearest_format(architecture, formats, target)
+    if refusal:
+        raise ExportError(refusal)
+    return nearest
+
+
+def nearest_format(architecture: Architecture, formats: Iterable[Format], target: str) -> tuple[Format, str]:
+    """The format with the fewest broken rules, and what `choose` says of it; "" where it holds the
+    architecture."""
     nearest, problems = min(((each, each.problems(architecture)) for each in formats),
                             key=lambda pair: len(pair[1]))
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ExportError(f"{target} cannot hold this network as {nearest.name}: {problems[0]}{more}")
-    return nearest
+    if not problems:
+        return nearest, ""
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return nearest, f"{target} cannot hold this network as {nearest.name}: {problems[0]}{more}"
 
 
 def _shown(value: Any) -> str:

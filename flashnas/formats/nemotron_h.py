@@ -1,4 +1,4 @@
-"""Nemotron-H, as transformers and vLLM read it: what it can hold, and its config.json."""
+"""Nemotron-H, as transformers and vLLM read it: what it can hold, its config.json, and its names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.formats.fitting import Demands, Format
+from flashnas.formats.pieces import STREAM_SCALE, Piece, named, operator_pieces, with_channels
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.mamba2.spec import Mamba2
@@ -14,6 +15,9 @@ from flashnas.operators.parts.norms import NORM_EPS, OUTPUT_NORM_EPS
 
 CONTEXT_TOKENS = 32768  # what programs allocate at most by default
 LETTERS = {"m2": "M", "a": "*", "f": "-"}
+NAMES = {"m2": {"in": "in_proj", "conv": "conv1d", "out": "out_proj"},
+         "a": {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "o_proj"},
+         "f": {"up": "up_proj", "down": "down_proj"}}
 
 FORMAT = Format("Nemotron-H", {
     "m2": Demands(fixed={"dt_min": 0.0}, shared=("heads", "expand", "head_dim", "state", "conv_size",
@@ -23,7 +27,7 @@ FORMAT = Format("Nemotron-H", {
                         "rope_share": 0.0},
                  shared=("heads", "kv_heads", "head_dim")),
     "f": Demands(fixed={"relu2": True}, shared=("intermediate", "bias")),
-}, needs=("a",))
+}, needs=("a",), programs=("transformers", "vllm"), export="nemotron-h")
 
 
 def configuration(architecture: Architecture, ids: Mapping[str, int | None], dtype: str) -> dict[str, Any]:
@@ -61,3 +65,22 @@ def configuration(architecture: Architecture, ids: Mapping[str, int | None], dty
             # transformers clamps time steps to it in parallel, not step by step; its start draws from its
             # logarithm
             "time_step_min": 1e-30}
+
+
+def model_pieces(architecture: Architecture) -> list[Piece]:
+    """The tensors of a network under the names of released checkpoints; the head is the embedding where that
+    is so."""
+    scale = STREAM_SCALE if any(spec.kind == "m2" for spec in architecture.operators) else 1.0
+    # a tied head is the scaled embedding; the norm before it takes the scale back
+    back = scale if architecture.tied else 1.0
+    pieces = [Piece("backbone.embeddings.weight", "embedding.weight", scale=scale),
+             Piece("backbone.norm_f.weight", "final_norm.weight", scale=1 / back),
+             Piece("lm_head.weight", "embedding.weight" if architecture.tied else "head.weight", scale=back)]
+    for n, spec in enumerate(architecture.canonical().operators):
+        layer = f"backbone.layers.{n}."
+        pieces.append(Piece(f"{layer}norm.weight", f"layers.{n}.norm.weight"))
+        pieces += [with_channels(piece, getattr(spec, "conv_size", 0)) for piece in named(
+            operator_pieces(spec, architecture.hidden), NAMES[spec.kind], layer=f"{layer}mixer.",
+            source=f"layers.{n}",
+            scale=scale)]
+    return pieces

@@ -22,6 +22,7 @@ from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.delta_net.spec import DeltaNet
 from flashnas.operators.feed_forward.spec import FeedForward
+from flashnas.operators.gated_convolution.spec import GatedConvolution
 from flashnas.operators.mamba2.spec import Mamba2
 from flashnas.operators.parts.norms import NORM_EPS, OUTPUT_NORM_EPS
 
@@ -97,6 +98,9 @@ def operator_pieces(spec: OperatorSpec, hidden: int) -> list[Piece]:
         parts = {"up": spec.intermediate} if spec.relu2 else {"gate": spec.intermediate,
                                                               "up": spec.intermediate}
         return [*_cut("in_proj", parts, spec.bias), *_cut("out_proj", {"down": None}, spec.bias)]
+    if isinstance(spec, GatedConvolution):
+        return [*_cut("in_proj", {"in": None}), Piece("conv.weight", "conv.weight"),
+                *_cut("out_proj", {"out": None})]
     if isinstance(spec, DeltaNet):
         qkv = dict.fromkeys("qkv", hidden)
         filters = [replace(piece, name=piece.name.replace(".", "_conv."), matrix=False)

@@ -25,11 +25,13 @@ class Fitter(Generic[G]):
         costs: the metrics of networks.
         budgets: limits on these metrics.
         allowed: network -> whether it may be proposed at all, for a rule of its operators; None: every one.
+        holds: the same for a rule that depends on the width, too.
     """
 
     def __init__(self, space: SearchSpace[G], costs: Costs, budgets: Sequence[Budget],
-                 allowed: Callable[[Any], bool] | None = None) -> None:
-        self.space, self.costs, self.allowed = space, costs, allowed
+                 allowed: Callable[[Any], bool] | None = None,
+                 holds: Callable[[Any], bool] = lambda _: True) -> None:
+        self.space, self.costs, self.allowed, self.holds = space, costs, allowed, holds
         self.use(budgets)
 
     def use(self, budgets: Sequence[Budget]) -> None:
@@ -54,13 +56,15 @@ class Fitter(Generic[G]):
         if self.allowed is not None and not self.allowed(sizes[-1]):
             return None
         if not self.budgets:
-            return sizes[0]
+            return next(filter(self.holds, sizes), None)
         if {budget.metric for budget in self.budgets} != {"latency_ms"}:
-            return next((network for network in sizes if self.fits(self.costs.metrics(network))), None)
+            return next((network for network in sizes if self.fits(self.costs.metrics(network))
+                         and self.holds(network)), None)
         # latency alone is answered for all widths at once; searches ask for it thousands of times a cycle
         latencies = self.costs.latencies(sizes)
         return next((network for network, latency_ms in zip(sizes, latencies, strict=True)
-                     if self.fits({} if latency_ms is None else {"latency_ms": latency_ms})), None)
+                     if self.fits({} if latency_ms is None else {"latency_ms": latency_ms})
+                     and self.holds(network)), None)
 
     def fits_network(self, network: Any) -> bool:
         """True if the network meets every budget."""
@@ -88,7 +92,9 @@ class Fitter(Generic[G]):
             genotype = self.space.sample(rng)
             if best is not None and rng.random() < 0.7:
                 genotype = self.space.mutate(best[1], rng)
-            network = self.space.architectures(genotype)[-1]
+            network = next(filter(self.holds, reversed(self.space.architectures(genotype))), None)
+            if network is None:
+                continue
             metrics = self.costs.metrics(network)
             if enough and self.fits(metrics):
                 return network, metrics

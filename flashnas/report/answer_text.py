@@ -50,10 +50,22 @@ def next_commands(run: RecordedRun) -> list[str]:
         return []
     entry = run.front[run.finalists[1][run.answer.recommended]]
     gpu = " --device cuda" if run.answer.train_tokens >= LARGE_TOKENS else ""
+    to = next(iter((entry.runs_in or {}).values()), "hf")
     path = shlex.quote(str(run.path / FRONT / entry.path.name))
     out = shlex.quote(str(run.path / TRAINED / entry.path.stem))
     return [f"flashnas train {path} --data YOUR_TEXT --tokens {run.answer.train_tokens:.0f}{gpu} --out {out}",
-            f"flashnas export {out} --to hf --out exported"]
+            f"flashnas export {out} --to {to} --out exported"]
+
+
+def runs_in(front: Sequence[FrontEntry]) -> str:
+    """The programs that each finalist runs in, those with equal ones together; "" where none was recorded."""
+    groups: dict[str, list[str]] = {}
+    for entry in front:
+        if entry.runs_in is not None:
+            text = ", ".join(f"{program} (export --to {to})" for program, to in entry.runs_in.items())
+            groups.setdefault(text or "transformers with flashnas installed (export --to hf)",
+                              []).append(entry.name)
+    return "; ".join(f"{names_text(names)}: {text}" for text, names in groups.items())
 
 
 def signed(value: float, digits: int = 3) -> str:
@@ -80,6 +92,8 @@ class _Words:
     def all(self) -> Iterator[Statement]:
         yield Statement("recommended", self._recommended())
         yield Statement("not told apart", self._tied())
+        if programs := runs_in(self.run.front):
+            yield Statement("runs in", programs)
         if self.answer.pure:
             yield Statement("pure stacks", self._pure())
         if self.answer.reasons:

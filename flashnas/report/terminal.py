@@ -8,7 +8,7 @@ from html import escape
 
 from flashnas.architecture.folding import compressed
 from flashnas.base.hints import printable
-from flashnas.report.answer_text import ABOVE, RECOMMENDED, TIED, next_commands, statements
+from flashnas.report.answer_text import ABOVE, RECOMMENDED, TIED, next_commands, runs_in, statements
 from flashnas.report.plot_data import latency_unit
 from flashnas.report.text import columns, known, number, parameters
 from flashnas.report.words import (
@@ -34,7 +34,7 @@ def front_table(run: RecordedRun) -> str:
         return ("the run has no front yet" if run.entry("finished") else
                 "the search has not ended: no front yet")
     header, lines, left = _cells(run)
-    below = _answer(run) if run.answer is not None else _best_baseline(run)
+    below = _answer(run) if run.answer is not None else [*_best_baseline(run), *_programs(run)]
     return "\n".join([*columns([header, *lines], left), *below, *misses(run)])
 
 
@@ -48,7 +48,7 @@ def front_html(run: RecordedRun) -> str:
         return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
     header, lines, _ = _cells(run)
-    below = [("", line) for line in (*_best_baseline(run), *misses(run))]
+    below = [("", line) for line in (*_best_baseline(run), *_programs(run), *misses(run))]
     return table([header, *lines]) + table([*statements(run), *below])
 
 
@@ -96,6 +96,12 @@ def _row(run: RecordedRun, finalist: FrontEntry, factor: float, objectives: tupl
               for each in shown),
             parameters(figures.get("params")), number(figures.get("memory_gb"), 3, "GB"),
             shortened(origin_words(finalist)), compressed(finalist.notation))
+
+
+def _programs(run: RecordedRun) -> list[str]:
+    """The programs of the finalists, where no answer names them."""
+    text = "" if run.answer is not None else runs_in(run.front)
+    return [f"runs in: {text}"] if text else []
 
 
 def _best_baseline(run: RecordedRun) -> list[str]:

@@ -12,7 +12,14 @@ import pandas as pd
 from flashnas.latency.metrics import METRICS, PREDICTED
 from flashnas.reuse.known import Trained
 from flashnas.reuse.new_question import NewQuestion
-from flashnas.runs.front import EXPECTED_FIGURES, FRONT_FIGURES, ForeignNetwork, FrontEntry, recorded
+from flashnas.runs.front import (
+    EXPECTED_FIGURES,
+    FRONT_FIGURES,
+    ForeignNetwork,
+    FrontEntry,
+    programs_of,
+    recorded,
+)
 from flashnas.runs.identity import table_facts
 from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import row_figures
@@ -66,6 +73,7 @@ def _entry(question: NewQuestion, trained: Trained, metrics: Mapping[str, float]
     return FrontEntry(notation=row.notation, hash=row.hash,
                       architecture=network if isinstance(network, ForeignNetwork) else recorded(network),
                       figures={**figures, **row.scores}, origin=origin, number=number,
+                      runs_in=programs_of(network),
                       path=Path(f"{number:02d}.yaml"), **question.costs.details(network))
 
 

@@ -49,6 +49,8 @@ class FrontEntry:
         sources: source of the latency -> share of it.
         origin: `number` of the trial, and `label` of a baseline or `search`.
         missed: figures that exceed their budget as measured on the device; None where nothing was measured.
+        runs_in: the programs that run it without flashnas, each with the `--to` of its export; None where
+            that was not recorded.
         number: 1 for the fastest; 0 before the front is written.
         path: the file; empty before the front is written.
     """
@@ -59,6 +61,7 @@ class FrontEntry:
     sources: dict[str, float] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
     missed: tuple[str, ...] | None = None
+    runs_in: dict[str, str] | None = None
     notation: str = ""
     hash: str = ""
     number: int = 0
@@ -88,11 +91,12 @@ class FrontEntry:
         made_by = {"made_by": self.architecture.made_by} if isinstance(self.architecture,
                                                                        ForeignNetwork) else {}
         missed = {} if self.missed is None else {"missed": list(self.missed)}
+        runs_in = {} if self.runs_in is None else {"runs_in": self.runs_in}
         return {"notation": self.notation, "hash": self.hash, **made_by,
                 "architecture": self.architecture.to_dict(),
                 "figures": self.figures, "breakdown": self.breakdown, "sources": self.sources,
                 "origin": self.origin,
-                **missed}
+                **missed, **runs_in}
 
     @classmethod
     def read(cls, path: Path) -> FrontEntry:
@@ -115,7 +119,8 @@ class FrontEntry:
                 raise RunError(f"{data.place('architecture')}: {error}") from None
         return cls(number=int(path.stem), path=path, notation=file.notation or architecture.notation,
                    hash=file.hash or architecture.hash, architecture=architecture, breakdown=file.breakdown,
-                   figures=file.figures, sources=file.sources, origin=file.origin, missed=file.missed)
+                   figures=file.figures, sources=file.sources, origin=file.origin, missed=file.missed,
+                   runs_in=file.runs_in)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +136,7 @@ class _File:
     sources: dict[str, float] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
     missed: tuple[str, ...] | None = None
+    runs_in: dict[str, str] | None = None
 
 
 def recorded(network: Any) -> Architecture | ForeignNetwork:
@@ -139,6 +145,15 @@ def recorded(network: Any) -> Architecture | ForeignNetwork:
         return network
     made_by = f"{type(network).__module__}:{type(network).__qualname__}"
     return ForeignNetwork(made_by, network.notation, network.hash, network.to_dict())
+
+
+def programs_of(network: Any) -> dict[str, str] | None:
+    """`runs_in` of a network; None of a network of a foreign space."""
+    if not isinstance(network, Architecture):
+        return None
+    from flashnas.formats.programs import exports_of  # loads torch
+
+    return exports_of(network)
 
 
 def read_front(folder: Path) -> tuple[FrontEntry, ...]:

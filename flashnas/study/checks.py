@@ -19,6 +19,8 @@ from flashnas.search.objectives import QUALITY, RECALL
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
 
+DRAWN = 256     # genotypes looked at before a program is said to run no network of a space
+
 
 def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
     """Raise ConfigError for an object of a wrong type."""
@@ -109,6 +111,25 @@ def check_answerable(space: SearchSpace[Any], model: Any, config: SearchConfig) 
             except MissingRowsError as error:
                 raise MissingRowsError(f"table {config.table!r} does not cover space {space.name!r}: {error}"
                                        ) from None
+
+
+def program_holds(config: SearchConfig, space: SearchSpace[Any]) -> Callable[[Any], bool]:
+    """Network -> whether the program that is asked for runs it without flashnas; every one without a program.
+
+    Raises:
+        SettingError: the program holds none of DRAWN networks of the space, with the rule that the last one
+            breaks.
+    """
+    if (program := config.runtime) is None:
+        return lambda network: True
+    from flashnas.formats.programs import refusal  # loads torch
+
+    rng, line = np.random.default_rng(config.seed), "its networks are not of flashnas' operators"
+    for _ in range(DRAWN):
+        for network in space.architectures(space.sample(rng)):
+            if isinstance(network, Architecture) and not (line := refusal(network, program)):
+                return lambda network: not refusal(network, program)
+    config.wrong("runtime", f"{program} runs no network of space {space.name!r}: {line}")
 
 
 def any_network(space: SearchSpace[Any]) -> Any:

@@ -23,6 +23,7 @@ TIMEOUT_S = 1800.0   # of a training, unless its recipe is longer (study/trainin
 AUTO = "auto"    # of the rungs: where the order of losses is known to agree with that of the final ones
 SEEDS_WITH_RUNGS = 3   # unless asked otherwise: a decision at a rung saw one seed
 RANKINGS = ("full", "short")
+PROGRAMS = ("llama.cpp", "transformers", "vllm")   # that a search may be kept to; formats/programs.py
 # of full marks below the transformer: what the recommendation keeps unless asked otherwise
 MIN_RECALL = -0.05
 NONE = "none"    # of the rungs: without any, whatever the configuration file says
@@ -42,6 +43,9 @@ class SearchConfig(Settings, where="search"):
         heading="what is searched, and for which device")
     table: str | None = option("h100_sxm", "shipped latency table or folder")
     workload: str = option("decode-8k", WORKLOAD_HELP)
+    runtime: str | None = option(
+        None, "keep to networks that this program runs without flashnas, by what exports can write for it",
+        choices=PROGRAMS, shown="any network")
     weights: str | None = option(
         None, WEIGHTS_HELP, choices=WEIGHTS, shown="that of the workload", identity=False)
     budget_ms: float | None = option(

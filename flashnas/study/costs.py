@@ -49,8 +49,8 @@ def load_costs(config: SearchConfig, table: str | LatencyTable | CostFunction | 
 
 
 def load_fitter(config: SearchConfig, space: SearchSpace[Any], costs: Costs, certificate: Certificate | None,
-                ) -> Fitter[Any]:
-    """Fits widths to the budgets, and to the recall that is asked for.
+                holds: Callable[[Any], bool]) -> Fitter[Any]:
+    """Fits widths to the budgets, and to the recall that is asked for. holds: as of a Fitter.
 
     Raises:
         BudgetError: no network of the space meets the budgets.
@@ -65,7 +65,7 @@ def load_fitter(config: SearchConfig, space: SearchSpace[Any], costs: Costs, cer
             return bool(model.predict([network.operators])[0][0] >= floor)
 
     budgets = config.bounds
-    fitter = Fitter(space, costs, certificate.tightened(budgets) if certificate else budgets, allowed)
+    fitter = Fitter(space, costs, certificate.tightened(budgets) if certificate else budgets, allowed, holds)
     try:
         fitter.check_possible(config.seed)
     except BudgetError as error:

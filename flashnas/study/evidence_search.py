@@ -189,7 +189,8 @@ def pure_stacks(space: OperatorSpace[Any], fitter: Fitter[Any],
 
 
 def _fitting(fitter: Fitter[Any], some: Sequence[tuple[str, Architecture]]) -> list[tuple[str, Architecture]]:
-    """Those within the budgets, with the recall that is asked for."""
+    """Those within the budgets, with the recall and in the program that are asked for."""
+    some = [pair for pair in some if fitter.holds(pair[1])]
     if fitter.allowed is not None:
         some = [pair for pair in some if fitter.allowed(pair[1])]
     if all(budget.metric == "latency_ms" for budget in fitter.budgets):

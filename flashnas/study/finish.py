@@ -12,7 +12,7 @@ import numpy as np
 from flashnas.base.errors import RunError
 from flashnas.executors import Executor
 from flashnas.runs.answer import Answer
-from flashnas.runs.front import EXPECTED_FIGURES, FRONT_FIGURES, FrontEntry, recorded
+from flashnas.runs.front import EXPECTED_FIGURES, FRONT_FIGURES, FrontEntry, programs_of, recorded
 from flashnas.runs.trial import Trial
 from flashnas.search.pareto import non_dominated
 from flashnas.study.answer import answer_of
@@ -63,7 +63,8 @@ def finish(state: State, executor: Executor) -> dict[str, Any]:
     return {"run": str(folder.path),
             "front": [{"config": str(entry.path), "notation": entry.notation, "hash": entry.hash,
                        **entry.figures,
-                       **({} if entry.missed is None else {"missed": list(entry.missed)})}
+                       **({} if entry.missed is None else {"missed": list(entry.missed)}),
+                       **({} if entry.runs_in is None else {"runs_in": entry.runs_in})}
                        for entry in front],
             **({} if answer is None else {"answer": answer.to_dict()}),
             "trials": totals, "from_bench": from_bench, "failures": failures, "seconds": round(seconds, 1),
@@ -153,6 +154,6 @@ def _entry(state: State, trial: Trial) -> FrontEntry:
     if certificate and question.model is not None:
         figures["bound_ms"] = certificate.bound(question.model.estimate(network), "latency_ms")
     return FrontEntry(notation=trial.notation, hash=trial.hash, architecture=recorded(network),
-                      figures=figures,
+                      figures=figures, runs_in=programs_of(network),
                       origin={"number": trial.number, "label": trial.label or "search"},
                       **question.costs.details(network))

@@ -52,7 +52,7 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: Any = None, space: A
         config = config.ranked_by(checks.ranking(config, space, costed=costs.known,
                                                  evaluated=evaluator is not None,
                                                  note=notes.append))
-        fitter = load_fitter(config, space, costs, certificate)
+        fitter = load_fitter(config, space, costs, certificate, checks.program_holds(config, space))
         known = known_runs(config.start_from, space) if config.start_from else None
         trained = None
         if config.trials and evaluator is None:

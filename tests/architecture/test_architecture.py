@@ -30,6 +30,7 @@ OPTIONS = {  # values that fit every multiple of 128
     "kda": {"heads": st.integers(0, 5), "head_dim": st.sampled_from([32, 128]), "gate_rank": st.integers(0, 50)},
     "m": {"expand": st.integers(1, 3), "state": st.integers(1, 50), "conv_size": st.integers(1, 5),
           "dt_rank": st.integers(0, 20), "bias": st.booleans(), "conv_bias": st.booleans()},
+    "conv": {"conv_size": st.integers(2, 5)},
     "h": {"heads": st.sampled_from([0, 4, 8]), "kv_heads": st.sampled_from([0, 1, 4]), "head_dim": st.just(32),
           "window": st.integers(0, 40), "qk_norm": st.booleans(), "ssm_head_dim": st.sampled_from([32, 64]),
           "state": st.integers(1, 200), "groups": st.sampled_from([1, 2])},
@@ -156,7 +157,8 @@ def test_bad_mapping_gets_one_line(case):
 PUBLISHED = {"Llama-3.2-1B": 1_235_814_400, "Llama-3.2-3B": 3_212_749_824, "Qwen2.5-0.5B": 494_032_768,
              "Qwen2.5-1.5B": 1_543_714_304, "Qwen2.5-3B": 3_085_938_688, "Qwen3-0.6B": 596_049_920,
              "Qwen3-1.7B": 1_720_574_976, "SmolLM2-1.7B": 1_711_376_384, "H2O-Danube3-4B": 3_961_839_360,
-             "AMD-OLMo-1B": 1_176_764_416 + 33 * 2048}
+             "LFM2-350M": 354_483_968, "LFM2-700M": 742_489_344, "LFM2-1.2B": 1_170_340_608,
+             "LFM2-2.6B": 2_569_272_320, "AMD-OLMo-1B": 1_176_764_416 + 33 * 2048}
 
 
 def test_small_models_have_their_published_sizes():

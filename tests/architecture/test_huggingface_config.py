@@ -47,6 +47,10 @@ def written(folder: Path, data: Any) -> Path:
     ({"model_type": "smollm3", **TINY, "no_rope_layers": [1, 0]},
      "64(vocab=512): a(heads=4,kv_heads=2,head_dim=16,rope_theta=2e6) f(intermediate=96)"
      " a(heads=4,kv_heads=2,head_dim=16,rope_share=0) f(intermediate=96)"),
+    ({"model_type": "lfm2", **TINY, "block_ff_dim": 300, "layer_types": ["conv", "full_attention"],
+      "conv_L_cache": 4, "tie_embedding": False},
+     HEAD + "conv(conv_size=4) f(intermediate=256)"
+            " a(heads=4,kv_heads=2,head_dim=16,qk_norm=true,rope_theta=1e6) f(intermediate=256)"),
     ({"model_type": "mamba", **TINY, "state_size": 8, "tie_word_embeddings": False}, HEAD + "2x(m(state=8))"),
     ({"model_type": "mamba", **TINY, "time_step_rank": 5, "expand": 3, "use_bias": True, "use_conv_bias": False},
      "64(vocab=512): 2x(m(expand=3,dt_rank=5,bias=true,conv_bias=false))"),
@@ -96,8 +100,8 @@ def test_networks(tmp_path, case):
     ("[1]", ": the top level must be a mapping; got list"),
     ('{"a": 1, "a": 2}', ":a: duplicate key"),
     ({}, ": a Hugging Face config needs the key 'model_type' (one of llama, mistral, "),
-    ({"model_type": "lama"}, ":model_type must be one of llama, mistral, qwen2, qwen3, smollm3, mixtral, qwen2_moe,"
-                             " qwen3_moe, mamba, mamba2, nemotron_h, qwen3_5, qwen3_5_text, qwen3_5_moe,"
+    ({"model_type": "lama"}, ":model_type must be one of llama, mistral, qwen2, qwen3, smollm3, mixtral, lfm2,"
+                             " qwen2_moe, qwen3_moe, mamba, mamba2, nemotron_h, qwen3_5, qwen3_5_text, qwen3_5_moe,"
                              " qwen3_5_moe_text, qwen3_next, zamba2; got 'lama' (did you mean 'llama'?)"),
     ({"model_type": "falcon_h1"}, ":model_type: falcon_h1 has attention and Mamba2 side by side with an output"
                                   " projection each (the operator `h` has one for both), which flashnas lacks"),

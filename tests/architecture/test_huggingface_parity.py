@@ -18,7 +18,8 @@ from flashnas.architecture.huggingface.defaults import DEFAULTS
 transformers = pytest.importorskip("transformers")
 torch.set_num_threads(1)
 
-NAMES = {"llama": "Llama", "mamba": "Mamba", "mamba2": "Mamba2", "mistral": "Mistral", "mixtral": "Mixtral",
+NAMES = {"llama": "Llama", "lfm2": "Lfm2", "mamba": "Mamba", "mamba2": "Mamba2", "mistral": "Mistral",
+         "mixtral": "Mixtral",
          "nemotron_h": "NemotronH", "qwen2": "Qwen2", "qwen2_moe": "Qwen2Moe", "qwen3": "Qwen3", "qwen3_5": "Qwen3_5",
          "qwen3_5_moe": "Qwen3_5Moe", "qwen3_5_moe_text": "Qwen3_5Moe", "qwen3_5_text": "Qwen3_5",
          "qwen3_moe": "Qwen3Moe", "qwen3_next": "Qwen3Next",
@@ -73,6 +74,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("qwen3_5", {"text_config": {**DELTA, "tie_word_embeddings": True}}),
     ("qwen3_5", {"text_config": {**DELTA, "layer_types": ["full_attention"] + ["linear_attention"] * 3},
                  "tie_word_embeddings": True}),
+    ("lfm2", {**HEADS, "block_ff_dim": 200, "full_attn_idxs": [1, 3]}),
+    ("lfm2", {**HEADS, "layer_types": ["conv", "conv", "full_attention", "conv"], "conv_L_cache": 4,
+              "block_auto_adjust_ff_dim": False, "tie_embedding": False}),
+    ("lfm2", {**HEADS, "full_attn_idxs": [0], "block_ffn_dim_multiplier": 1.5, "block_multiple_of": 32}),
     ("zamba2", {**SMALL, "layers_block_type": ["mamba"] * 4, "n_mamba_heads": 4, "add_bias_linear": True}),
     # as published
     ("llama", {"architectures": ["LlamaForCausalLM"], "attention_bias": False, "head_dim": 64, "hidden_act": "silu",

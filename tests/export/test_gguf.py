@@ -26,9 +26,9 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import ExportError
 from flashnas.cli.main import main
 from flashnas.export import gguf as write
-from flashnas.export import nemotron_h
 from flashnas.export.exporter import export_network
 from flashnas.export.source import Source
+from flashnas.formats import nemotron_h
 from flashnas.formats.fitting import choose
 from flashnas.formats.gguf import families, file, pieces
 from flashnas.formats.gguf.families import FAMILIES, family_of
@@ -62,6 +62,7 @@ def value_of(reader: gguf.GGUFReader, key: str):
     ("qwen35", f"64(vocab=300): {GD} f {GATED} f"),
     ("qwen35", "64(vocab=300,tied=false,meta=1): a(head_dim=16,qk_norm=true,out_gate=true,rope_share=0.25,heads=6,"
                "kv_heads=3) f gd(head_dim=16,expand_v=3,k_heads=2) f"),
+    ("lfm2", "64(vocab=300,tied=false,meta=1): conv(conv_size=4) f a(heads=4,kv_heads=2,head_dim=16,qk_norm=true) f"),
 ])
 def test_llama_cpp_computes_what_the_network_does(family, notation, tmp_path):
     report, reader = exported(notation, tmp_path / "out")
@@ -90,7 +91,7 @@ def test_types_of_weights(type_, tmp_path):
 
 
 @pytest.mark.parametrize(("space", "family"), [("llama_cpp", "granitehybrid"), ("nemotron_h", "nemotron_h"),
-                                                 ("qwen35", "qwen35")])
+                                                 ("qwen35", "qwen35"), ("lfm2", "lfm2")])
 def test_every_network_of_a_space_exports(space, family, tmp_path):
     """Random members at a sixteenth of their widths, with few of their layers, against llama.cpp."""
     loaded, rng = load_space(space), np.random.default_rng(7)

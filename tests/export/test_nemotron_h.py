@@ -17,9 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ExportError
-from flashnas.export import nemotron_h
 from flashnas.export.exporter import export_network
 from flashnas.export.source import Source
+from flashnas.formats import nemotron_h
 from flashnas.formats.fitting import choose
 
 M2, A, F = "m2(head_dim=16,state=16)", "a(head_dim=16,rope_share=0)", "f(relu2=true)"

@@ -28,6 +28,7 @@ SPECS = {str(spec): spec for spec in parse_operators(
     " gd(head_dim=8) gd(head_dim=16,k_heads=1,expand_v=2)"
     " r7(head_dim=8) r7(head_dim=16,decay_rank=3,rate_rank=5,gate_rank=40)"
     " kda(head_dim=8) kda(heads=3,head_dim=16,conv_size=2,gate_rank=5)"
+    " conv conv(conv_size=5)"
     " h(head_dim=8,ssm_head_dim=8,state=8)"
     " h(heads=6,kv_heads=2,head_dim=8,window=5,qk_norm=true,ssm_head_dim=16,state=8,groups=3)"
     " moe moe(experts=5,active=3,intermediate=11,normalise=false) moe(experts=4,intermediate=9,shared=13)"

@@ -15,7 +15,7 @@ from flashnas.base.errors import ConfigError, FlashnasError, SpaceError
 from flashnas.base.shipped import shipped_names
 from flashnas.space import features, load_space
 
-SHIPPED = ("nemotron_flash", "layerwise", "llama_cpp", "nemotron_h", "qwen35", "small", "tiny")
+SHIPPED = ("nemotron_flash", "layerwise", "lfm2", "llama_cpp", "nemotron_h", "qwen35", "small", "tiny")
 
 
 @pytest.fixture(params=SHIPPED)
@@ -216,7 +216,7 @@ def test_bad_layerwise_file_gets_one_line(tmp_path, case):
 @every(case=[
     ("nemotron-flash", "'nemotron-flash' is not a shipped search space (did you mean 'nemotron_flash'?) and not a YAML"
      " file;"
-     " shipped: layerwise, llama_cpp, nemotron_flash, nemotron_h, qwen35, small, tiny"),
+     " shipped: layerwise, lfm2, llama_cpp, nemotron_flash, nemotron_h, qwen35, small, tiny"),
     ("missing/x.yaml", "missing/x.yaml: no such file"),
     ("x" * 5000, "is not a shipped search space"),
 ])

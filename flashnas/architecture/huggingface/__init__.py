@@ -26,6 +26,7 @@ from flashnas.architecture.huggingface.hybrid import (
     qwen3_next,
     zamba2,
 )
+from flashnas.architecture.huggingface.lfm2 import lfm2
 from flashnas.architecture.huggingface.transformer import (
     llama,
     mistral,
@@ -41,7 +42,7 @@ from flashnas.base.hints import one_of
 
 MODEL_TYPES: dict[str, Callable[[HfConfig], Architecture]] = {
     "llama": llama, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "smollm3": smollm3,
-    "mixtral": mixtral,
+    "mixtral": mixtral, "lfm2": lfm2,
     "qwen2_moe": qwen2_moe, "qwen3_moe": qwen3_moe, "mamba": mamba, "mamba2": mamba2,
     "nemotron_h": nemotron_h,
     "qwen3_5": qwen3_5, "qwen3_5_text": qwen3_5_text, "qwen3_5_moe": qwen3_5_moe,
@@ -55,6 +56,7 @@ LACKING = {
     "granitemoehybrid": "multipliers of embeddings, attention and residuals",
     "hymba": "key/value caches that several layers share",
     "jamba": "Mamba with normalised time steps, B and C",
+    "lfm2_moe": "experts whose router has sigmoids and a bias for each expert",
     "olmo2": "norms after attention and after feed-forward networks",
     "olmoe": "queries and keys that are normalised over all heads together",
     "zamba": "Mamba of several heads and a transformer block that layers share",

@@ -4,18 +4,17 @@ network."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from flashnas.architecture import Architecture
 from flashnas.formats.fitting import Demands, Format, choose
 from flashnas.formats.gguf.pieces import model_pieces
+from flashnas.formats.lfm2 import FORMAT as LFM2
 from flashnas.formats.pieces import Piece
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
-from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
-from flashnas.operators.mamba2.spec import Mamba2
 from flashnas.operators.parts.norms import NORM_EPS, OUTPUT_NORM_EPS
 
 if TYPE_CHECKING:
@@ -25,24 +24,25 @@ CONTEXT_TOKENS = 32768  # what programs allocate by default; the networks themse
 MAMBA2 = {"bias": False, "dt_min": 0.0}
 MAMBA2_SHAPE = ("head_dim", "state", "conv_size", "groups")
 ROTARY = ("head_dim", "rope_share", "rope_theta")
-Spec = TypeVar("Spec", bound=OperatorSpec)
+WRITTEN: Mapping[str, Any] = {"programs": ("llama.cpp",), "export": "gguf"}
 
 
 @dataclass(frozen=True)
 class GgufFamily:
     """An architecture of llama.cpp, with the rules that its loader and its graph have.
 
-    format: what it can hold. second_norm, interleaved: see `model_pieces`.
+    format: what it can hold. second_norm, interleaved, output_norm: see `model_pieces`.
     """
 
     format: Format
     second_norm: str
     interleaved: bool = False
+    output_norm: str = "output_norm"
 
     def pieces(self, architecture: Architecture) -> list[Piece]:
         """Every tensor of a file."""
         return model_pieces(architecture.canonical(), second_norm=self.second_norm,
-                            interleaved=self.interleaved,
+                            interleaved=self.interleaved, output_norm=self.output_norm,
                             scaled="m2" in self.format.demands)
 
     def write_keys(self, writer: GGUFWriter, architecture: Architecture) -> None:
@@ -52,8 +52,7 @@ class GgufFamily:
         first = operators[::step]
         widths = [sum(spec.intermediate for spec in operators[n:n + step] if isinstance(spec, FeedForward))
                   for n in range(0, len(operators), step)]
-        attention = _first(operators, Attention)
-        assert attention is not None
+        attention = _first(operators, "a")
         writer.add_block_count(len(first))
         writer.add_context_length(CONTEXT_TOKENS)
         writer.add_embedding_length(hidden)
@@ -62,12 +61,12 @@ class GgufFamily:
         writer.add_value_length(attention.head_dim)
         writer.add_rope_dimension_count(attention.rotary_dim or attention.head_dim)
         writer.add_rope_freq_base(attention.rope_theta)
-        if delta := _first(operators, GatedDeltaNet):
+        if delta := _first(operators, "gd"):
             writer.add_layer_norm_rms_eps(NORM_EPS)
             writer.add_head_count(attention.heads)
             writer.add_head_count_kv(attention.kv_heads)
             writer.add_array(f"{self.format.name}.attention.recurrent_layers",
-                             [isinstance(spec, GatedDeltaNet) for spec in first])
+                             [spec.kind == "gd" for spec in first])
             # channel pairs that read each of three positions in turn; those of a text are equal
             thirds = [(attention.rotary_dim // 2 + 2 - n) // 3 for n in range(3)]
             writer.add_rope_dimension_sections([*thirds, 0])
@@ -76,7 +75,12 @@ class GgufFamily:
             writer.add_ssm_group_count(delta.resolved(hidden).k_heads)
             writer.add_ssm_time_step_rank(delta.v_heads(hidden))
             writer.add_ssm_inner_size(delta.value_size(hidden))
-        if mamba := _first(operators, Mamba2):
+        if convolution := _first(operators, "conv"):
+            writer.add_layer_norm_rms_eps(NORM_EPS)
+            writer.add_head_count(attention.heads)
+            writer.add_head_count_kv([getattr(spec, "kv_heads", 0) for spec in first])
+            writer.add_shortconv_l_cache(convolution.conv_size)
+        if mamba := _first(operators, "m2"):
             writer.add_layer_norm_rms_eps(OUTPUT_NORM_EPS)
             writer.add_layer_norm_eps(OUTPUT_NORM_EPS)  # nemotron_h does not use it, but must have it
             # llama.cpp takes a layer with 0 key heads for a recurrent one; query heads must not
@@ -97,18 +101,21 @@ FAMILIES: Mapping[str, GgufFamily] = {family.format.name: family for family in (
         "m2": Demands(fixed={**MAMBA2, "heads": 0, "expand": 2}, shared=MAMBA2_SHAPE),
         "a": Demands(fixed={"qk_norm": False, "out_gate": False, "rope_factor": 1.0}, shared=ROTARY),
         "f": Demands(fixed={"relu2": False}, shared=("intermediate",)),
-    }, needs=("m2", "a"), pairs=True, max_meta_tokens=1), second_norm="ffn_norm", interleaved=True),
+    }, needs=("m2", "a"), pairs=True, max_meta_tokens=1, **WRITTEN), second_norm="ffn_norm",
+               interleaved=True),
     GgufFamily(Format("nemotron_h", {
         "m2": Demands(fixed=MAMBA2, shared=("heads", "expand", *MAMBA2_SHAPE)),
         "a": Demands(fixed={"qk_norm": False, "out_gate": False, "rope_share": 0.0}, shared=("head_dim",)),
         "f": Demands(fixed={"relu2": True}),
-    }, needs=("m2", "a"), max_meta_tokens=1), second_norm=""),
+    }, needs=("m2", "a"), max_meta_tokens=1, **WRITTEN), second_norm=""),
     GgufFamily(Format("qwen35", {
         "gd": Demands(shared=("k_heads", "expand_v", "head_dim", "conv_size")),
         "a": Demands(fixed={"qk_norm": True, "out_gate": True, "out_bias": False, "rope_factor": 1.0},
                      nonzero=("rope_share",), shared=("heads", "kv_heads", *ROTARY)),
         "f": Demands(fixed={"relu2": False, "bias": False}, shared=("intermediate",)),
-    }, needs=("gd", "a"), pairs=True, max_meta_tokens=1), second_norm="post_attention_norm"),
+    }, needs=("gd", "a"), pairs=True, max_meta_tokens=1, **WRITTEN), second_norm="post_attention_norm"),
+    GgufFamily(replace(LFM2, name="lfm2", max_meta_tokens=1, **WRITTEN), second_norm="ffn_norm",
+               output_norm="token_embd_norm"),
 )}
 
 
@@ -117,5 +124,6 @@ def family_of(architecture: Architecture) -> GgufFamily:
     return FAMILIES[choose(architecture, [family.format for family in FAMILIES.values()], "llama.cpp").name]
 
 
-def _first(operators: Sequence[OperatorSpec], kind: type[Spec]) -> Spec | None:
-    return next((spec for spec in operators if isinstance(spec, kind)), None)
+def _first(operators: Sequence[OperatorSpec], kind: str) -> Any:
+    """The first operator of a kind; None without one."""
+    return next((spec for spec in operators if spec.kind == kind), None)

@@ -19,6 +19,7 @@ NAMES = {
     "m2": {"in": "ssm_in", "conv": "ssm_conv1d", "dt_bias": "ssm_dt.bias", "A_log": "ssm_a", "D": "ssm_d",
            "norm": "ssm_norm", "out": "ssm_out"},
     "a": {**{part: f"attn_{part}" for part in ("q", "k", "v", "q_norm", "k_norm")}, "out": "attn_output"},
+    "conv": {"in": "shortconv.in_proj", "conv": "shortconv.conv", "out": "shortconv.out_proj"},
     "f": {part: f"ffn_{part}" for part in ("gate", "up", "down")},
 }
 
@@ -93,8 +94,8 @@ def _gated_delta_net(spec: GatedDeltaNet, hidden: int) -> list[Piece]:
     ]
 
 
-def model_pieces(architecture: Architecture, *, second_norm: str, interleaved: bool,
-                 scaled: bool) -> list[Piece]:
+def model_pieces(architecture: Architecture, *, second_norm: str, interleaved: bool, scaled: bool,
+                 output_norm: str = "output_norm") -> list[Piece]:
     """All tensors of a file.
 
     Args:
@@ -103,11 +104,13 @@ def model_pieces(architecture: Architecture, *, second_norm: str, interleaved: b
             layer of its own.
         interleaved: see `operator_pieces`.
         scaled: multiply what writes to the residual stream by STREAM_SCALE.
+        output_norm: name of the norm in front of the head.
     """
     scale = STREAM_SCALE if scaled else 1.0
     parts = [Piece("token_embd.weight", "embedding.weight", scale=scale, matrix=True),
              # a head that is the embedding has the scale, too; the norm before it takes the scale back
-             Piece("output_norm.weight", "final_norm.weight", scale=1 / scale if architecture.tied else 1.0)]
+             Piece(f"{output_norm}.weight", "final_norm.weight",
+                   scale=1 / scale if architecture.tied else 1.0)]
     if not architecture.tied:
         parts.append(Piece("output.weight", "head.weight", matrix=True))
     layer = -1

@@ -1,4 +1,4 @@
-"""causal-conv1d, 1.4 or later: short convolutions with silu; belongs to the choice mamba-ssm, which builds on
+"""causal-conv1d, 1.4 or later: short convolutions; belongs to the choice mamba-ssm, which builds on
 it.
 
 It wants [B, C, T] with neighbouring channels (a transposed [B, T, C]) and strides that are multiples of 8;
@@ -21,19 +21,20 @@ def convolution(dtype: torch.dtype) -> Pair:
     """`short_convolution` and `short_convolution_step`; the step writes into the state."""
     from causal_conv1d import causal_conv1d_fn, causal_conv1d_update
 
-    def forward(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor,
-                bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None,
+                silu: bool = True) -> tuple[Tensor, Tensor]:
         if x_BTC.stride(2) != 1 or x_BTC.stride(1) % ALIGNED or x_BTC.stride(0) % ALIGNED:
             # one token of one sequence counts as contiguous
             x_BTC = x_BTC.clone(memory_format=torch.contiguous_format)
         before = None if is_fresh(state_BTC) else state_BTC.to(x_BTC.dtype).contiguous().mT
         y, after = causal_conv1d_fn(x_BTC.mT, weight, bias, initial_states=before, return_final_states=True,
-                                    activation="silu")
+                                    activation="silu" if silu else None)
         return y.mT, after.mT
 
-    def step(x_BC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        state = state_BTC.to(x_BC.dtype)
-        return causal_conv1d_update(x_BC, state.mT, weight, bias, activation="silu"), state
+    def step(x_BC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None,
+             silu: bool = True) -> tuple[Tensor, Tensor]:
+        state, activation = state_BTC.to(x_BC.dtype), "silu" if silu else None
+        return causal_conv1d_update(x_BC, state.mT, weight, bias, activation=activation), state
 
     return forward, step
 

@@ -314,12 +314,12 @@ def convolution(dtype: torch.dtype) -> Pair:
 
     from flashnas.operators.parts.convolution import short_convolution_step
 
-    def forward(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor,
-                bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None,
+                silu: bool = True) -> tuple[Tensor, Tensor]:
         before = None if is_fresh(state_BTC) else F.pad(state_BTC.to(x_BTC.dtype).mT, (1, 0)).contiguous()
         y, after = causal_conv1d(x_BTC, weight.to(x_BTC.dtype),
                                  None if bias is None else bias.to(x_BTC.dtype), initial_state=before,
-                                 output_final_state=True, activation="silu")
+                                 output_final_state=True, activation="silu" if silu else None)
         return y, after[..., 1:].mT
 
     return forward, short_convolution_step

@@ -1,4 +1,4 @@
-"""The short causal convolution with silu, compiled; in the signature of parts/convolution.py.
+"""The short causal convolution with or without silu, compiled; in the signature of parts/convolution.py.
 
 16 channels at a time: taps, inputs and gradients of the last tokens stay in registers.
 """
@@ -42,8 +42,8 @@ def _input(x: Any, x_stride: int, before: Any, half: bool, channels: int, length
 
 
 @compiled
-def _forward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias: Any, y: Any, batch: int,
-             length: int, channels: int) -> None:
+def _forward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias: Any, silu: bool, y: Any,
+             batch: int, length: int, channels: int) -> None:
     """weight [4, channels]; before [batch, 3, channels], the inputs before x."""
     for b in range(batch):
         for start in range(0, length, BLOCK):
@@ -57,14 +57,16 @@ def _forward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias: 
                 for t in range(start, min(length, start + BLOCK)):
                     x3 = load_bits(x, (b * length + t) * x_stride + j, half)
                     z = fma(w3, x3, fma(w2, x2, fma(w1, x1, fma(w0, x0, constant))))
-                    store_bits(y, (b * length + t) * channels + j, z * sigmoid(z), half)
+                    if silu:
+                        z = z * sigmoid(z)
+                    store_bits(y, (b * length + t) * channels + j, z, half)
                     x0, x1, x2 = x1, x2, x3
 
 
 @compiled
-def _backward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias: Any, grad_y: Any,
-              grad_x: Any, grad_before: Any, grad_weight: Any, grad_bias: Any, later: Any, batch: int,
-              length: int, channels: int) -> None:
+def _backward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias: Any, silu: bool,
+              grad_y: Any, grad_x: Any, grad_before: Any, grad_weight: Any, grad_bias: Any, later: Any,
+              batch: int, length: int, channels: int) -> None:
     """grad_weight and grad_bias are added to. later [3, channels]: scratch, gradients of z of the three
     tokens after a block, where z is what silu takes. From the last token to the first."""
     for b in range(batch):
@@ -87,8 +89,11 @@ def _backward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias:
                     else:
                         x0 = load_bits(x, (b * length + t - 3) * x_stride + j, half)
                     z = fma(w3, x3, fma(w2, x2, fma(w1, x1, fma(w0, x0, constant))))
-                    gate, place = sigmoid(z), (b * length + t) * channels + j
-                    grad = load_bits(grad_y, place, half) * gate * fma(z, fill(1.0) - gate, fill(1.0))
+                    place = (b * length + t) * channels + j
+                    grad = load_bits(grad_y, place, half)
+                    if silu:
+                        gate = sigmoid(z)
+                        grad = grad * gate * fma(z, fill(1.0) - gate, fill(1.0))
                     sum_0, sum_1, sum_2, sum_3 = (fma(grad, x0, sum_0), fma(grad, x1, sum_1),
                                                   fma(grad, x2, sum_2), fma(grad, x3, sum_3))
                     sum_of_grads = sum_of_grads + grad
@@ -117,33 +122,34 @@ class _CompiledConvolution(torch.autograd.Function):
     and bias are float32."""
 
     @staticmethod
-    def forward(ctx: Any, x_BTC: Tensor, before_BTC: Tensor, weight_KC: Tensor, bias_C: Tensor) -> Tensor:
-        ctx.sizes = x_BTC.shape
+    def forward(ctx: Any, x_BTC: Tensor, before_BTC: Tensor, weight_KC: Tensor, bias_C: Tensor,
+                silu: bool) -> Tensor:
+        ctx.sizes, ctx.silu = x_BTC.shape, silu
         y_BTC = torch.empty(x_BTC.shape, dtype=x_BTC.dtype)
         before_BTC, weight_KC = before_BTC.contiguous(), weight_KC.contiguous()
         _forward(*rows(x_BTC), bits(before_BTC), x_BTC.dtype == torch.bfloat16, flat(weight_KC), flat(bias_C),
-                 bits(y_BTC), *ctx.sizes)
+                 silu, bits(y_BTC), *ctx.sizes)
         ctx.save_for_backward(x_BTC, before_BTC, weight_KC, bias_C)
         return y_BTC
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_y_BTC: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, grad_y_BTC: Tensor) -> tuple[Tensor | None, ...]:
         x_BTC, before_BTC, weight_KC, bias_C = ctx.saved_tensors
         grads = torch.empty(x_BTC.shape, dtype=x_BTC.dtype), torch.empty_like(before_BTC)
         wide = torch.zeros(weight_KC.shape), torch.zeros(bias_C.shape)
         _backward(*rows(x_BTC), bits(before_BTC), x_BTC.dtype == torch.bfloat16, flat(weight_KC),
-                  flat(bias_C), bits(grad_y_BTC.contiguous()), *map(bits, grads), *map(flat, wide),
+                  flat(bias_C), ctx.silu, bits(grad_y_BTC.contiguous()), *map(bits, grads), *map(flat, wide),
                   flat(torch.empty(3, x_BTC.shape[2])), *ctx.sizes)
-        return *grads, *wide
+        return *grads, *wide, None
 
 
-def short_convolution(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor,
-                      bias: Tensor | None) -> tuple[Tensor, Tensor]:
+def short_convolution(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None,
+                      silu: bool = True) -> tuple[Tensor, Tensor]:
     """`parts.convolution.short_convolution` of up to TAPS taps; of x in float32 or bfloat16, by torch
     otherwise."""
     if x_BTC.dtype not in (torch.float32, torch.bfloat16):
-        return by_torch(x_BTC, state_BTC, weight, bias)
+        return by_torch(x_BTC, state_BTC, weight, bias, silu)
     length, channels, kept = x_BTC.shape[1], x_BTC.shape[2], state_BTC.shape[1]
     before_BTC = state_BTC.to(x_BTC.dtype)
     after_BTC = x_BTC[:, length - kept:] if length >= kept else torch.cat([before_BTC[:, length:], x_BTC], 1)
@@ -153,13 +159,13 @@ def short_convolution(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor,
         x_BTC, bias = F.pad(x_BTC, (0, more)), F.pad(bias, (0, more))
     if more or fewer:
         before_BTC, weight_KC = F.pad(before_BTC, (0, more, fewer, 0)), F.pad(weight_KC, (0, more, fewer, 0))
-    y_BTC = _CompiledConvolution.apply(x_BTC, before_BTC, weight_KC, bias)
+    y_BTC = _CompiledConvolution.apply(x_BTC, before_BTC, weight_KC, bias, silu)
     return y_BTC[..., :channels], after_BTC
 
 
 @compiled
-def _step(x: int, x_stride: int, state: int, half: bool, weight: int, bias: int, y: int, batch: int,
-          channels: int, taps: int) -> None:
+def _step(x: int, x_stride: int, state: int, half: bool, weight: int, bias: int, silu: bool, y: int,
+          batch: int, channels: int, taps: int) -> None:
     """One token; all tensors by address. weight: [channels, taps]; bias may be 0. `state` moves on."""
     last = taps - 1
     for b in range(batch):
@@ -176,19 +182,22 @@ def _step(x: int, x_stride: int, state: int, half: bool, weight: int, bias: int,
                 place += channels
             if last:
                 store_bits(state, place - channels, now, half)
-            store_bits(y, b * channels + j, z * sigmoid(z), half)
+            if silu:
+                z = z * sigmoid(z)
+            store_bits(y, b * channels + j, z, half)
 
 
-def short_convolution_step(x_BC: Tensor, state_BTC: Tensor, weight: Tensor,
-                           bias: Tensor | None) -> tuple[Tensor, Tensor]:
+def short_convolution_step(x_BC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None,
+                           silu: bool = True) -> tuple[Tensor, Tensor]:
     """`parts.convolution.short_convolution_step` without gradients; the state is written in place. By torch
     in other dtypes than float32 and bfloat16, and of channels that are not a multiple of 16."""
     (batch, channels), taps = x_BC.shape, weight.shape[1]
     if x_BC.dtype not in (torch.float32, torch.bfloat16) or channels % LANES:
-        return step_by_torch(x_BC, state_BTC, weight, bias)
+        return step_by_torch(x_BC, state_BTC, weight, bias, silu)
     state_BTC, y_BC = writable(state_BTC.to(x_BC.dtype)), torch.empty(x_BC.shape, dtype=x_BC.dtype)
     x_BC = x_BC if x_BC.stride(1) == 1 else x_BC.contiguous()
     weight, bias = weight.float().contiguous(), None if bias is None else ready(bias)
     _step(x_BC.data_ptr(), x_BC.stride(0), state_BTC.data_ptr(), x_BC.dtype == torch.bfloat16,
-          weight.data_ptr(), 0 if bias is None else bias.data_ptr(), y_BC.data_ptr(), batch, channels, taps)
+          weight.data_ptr(), 0 if bias is None else bias.data_ptr(), silu, y_BC.data_ptr(), batch, channels,
+          taps)
     return y_BC, state_BTC

@@ -192,10 +192,12 @@ def softmax_(logits_NV: Tensor, targets_N1: Tensor, shares_N1: Tensor,
     return losses_N1, powers_NV.to(logits_NV.dtype)
 
 
-def convolution_silu(history_BTC: Tensor, weight_CK: Tensor, bias_C: Tensor | None) -> Tensor:
-    """silu(y) with y_t = bias + sum_k weight_k history_{t + k}: [B, T + K - 1, C] -> [B, T, C]."""
+def convolution_silu(history_BTC: Tensor, weight_CK: Tensor, bias_C: Tensor | None,
+                     silu: bool = True) -> Tensor:
+    """silu(y) with y_t = bias + sum_k weight_k history_{t + k}: [B, T + K - 1, C] -> [B, T, C]; y itself
+    without silu."""
     y: Tensor = _ConvolutionSilu.apply(history_BTC, weight_CK.to(history_BTC.dtype),
-                                       None if bias_C is None else bias_C.to(history_BTC.dtype))
+                                       None if bias_C is None else bias_C.to(history_BTC.dtype), silu)
     return y
 
 
@@ -203,19 +205,20 @@ class _ConvolutionSilu(torch.autograd.Function):
     """S is T + K - 1, the tokens of the history."""
 
     @staticmethod
-    def forward(ctx: Any, history_BSC: Tensor, weight_CK: Tensor, bias_C: Tensor | None) -> Tensor:
+    def forward(ctx: Any, history_BSC: Tensor, weight_CK: Tensor, bias_C: Tensor | None,
+                silu: bool) -> Tensor:
         by_library = _library_convolves(history_BSC)
         y_BTC = (_convolved_by_library(history_BSC, weight_CK, bias_C, 0) if by_library
                  else _convolved(history_BSC, weight_CK, bias_C))
         ctx.save_for_backward(history_BSC, weight_CK, y_BTC)
-        ctx.has_bias, ctx.by_library = bias_C is not None, by_library
-        return F.silu(y_BTC)
+        ctx.has_bias, ctx.by_library, ctx.silu = bias_C is not None, by_library, silu
+        return F.silu(y_BTC) if silu else y_BTC
 
     @staticmethod
-    def backward(ctx: Any, grad_BTC: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def backward(ctx: Any, grad_BTC: Tensor) -> tuple[Tensor | None, ...]:
         history_BSC, weight_CK, y_BTC = ctx.saved_tensors
         tokens, last = y_BTC.shape[1], weight_CK.shape[1] - 1
-        grad_y_BTC = torch.ops.aten.silu_backward(grad_BTC, y_BTC)
+        grad_y_BTC = torch.ops.aten.silu_backward(grad_BTC, y_BTC) if ctx.silu else grad_BTC
         if ctx.by_library:
             grad_history_BSC = _convolved_by_library(grad_y_BTC, weight_CK.flip(1), None, last)
         else:
@@ -229,7 +232,7 @@ class _ConvolutionSilu(torch.autograd.Function):
             torch.mul(grad_wide_BTC, history_wide_BSC[:, k:k + tokens], out=product_BTC)
             torch.sum(product_BTC, (0, 1), out=grad_taps_KC[k])
         grad_bias_C = grad_y_BTC.sum((0, 1)) if ctx.has_bias else None
-        return grad_history_BSC, grad_taps_KC.T.to(weight_CK.dtype), grad_bias_C
+        return grad_history_BSC, grad_taps_KC.T.to(weight_CK.dtype), grad_bias_C, None
 
 
 def _convolved(history_BSC: Tensor, weight_CK: Tensor, bias_C: Tensor | None) -> Tensor:

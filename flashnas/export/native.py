@@ -1,13 +1,14 @@
-"""`--to nemotron-h`: a folder that transformers loads as Nemotron-H, without flashnas.
+"""`--to nemotron-h` and `--to lfm2`: folders that transformers loads without flashnas.
 
-transformers has one epsilon in all norms of this model; see formats/pieces.py. The head of the model is never
-tied.
+transformers has one epsilon in all norms of a Nemotron-H; see formats/pieces.py. The head of that model is
+never tied.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,11 @@ from flashnas.architecture import Architecture
 from flashnas.base.files import write_synced
 from flashnas.export.exporter import Exporter, Written, check_differences, difference
 from flashnas.export.source import Source, fast_tokenizer, quiet_transformers, special_ids
-from flashnas.formats.fitting import choose
-from flashnas.formats.nemotron_h import FORMAT, configuration
-from flashnas.formats.pieces import STREAM_SCALE, Piece, named, operator_pieces, with_channels
+from flashnas.formats import lfm2, nemotron_h
+from flashnas.formats.fitting import Format, choose
+from flashnas.formats.pieces import Piece
 from flashnas.network.model import HybridLM
 
-NAMES = {"m2": {"in": "in_proj", "conv": "conv1d", "out": "out_proj"},
-         "a": {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "o_proj"},
-         "f": {"up": "up_proj", "down": "down_proj"}}
 TOLERANCE = 1e-3  # of the largest logit
 PROMPT, GENERATED = 70, 64  # tokens
 
@@ -40,17 +38,26 @@ model = AutoModelForCausalLM.from_pretrained("{name}")
 tokenizer = AutoTokenizer.from_pretrained("{name}")
 ```
 
-flashnas is not needed. Names and keys are those of released Nemotron-H checkpoints. vLLM (0.32, on a CPU)
-loads the folder, too, where attention has heads of 32, 64 or more. For llama.cpp, `flashnas export --to gguf`
-writes a file.
+flashnas is not needed. Names and keys are those of released checkpoints. {further} For llama.cpp,
+`flashnas export --to gguf` writes a file.
 """
+IN_VLLM = ("vLLM (0.32, on a CPU) loads the folder, too, where attention has heads of 32, 64\nor more.")
+LIKE_VLLM = "vLLM has the model, too; that was not tried."
 
 
-class NemotronHExporter(Exporter):
-    """Configuration, weights and tokenizer of a Nemotron-H."""
+@dataclass(frozen=True, eq=False)
+class NativeExporter(Exporter):
+    """Configuration, weights and tokenizer of a model that transformers has itself.
 
-    title = "transformers, as Nemotron-H, without flashnas"
-    loading = LOADING
+    format: what it can hold. configuration: (architecture, ids of special tokens, dtype) -> config.json.
+    pieces: architecture -> its tensors; the first one is the embedding.
+    """
+
+    format: Format
+    configuration: Callable[[Architecture, Mapping[str, int | None], str], dict[str, Any]]
+    pieces: Callable[[Architecture], list[Piece]]
+    title: str  # type: ignore[misc]  # of the class in Exporter
+    loading: str  # type: ignore[misc]
     packages = ("transformers",)
     own_tokenizer = True
 
@@ -59,16 +66,16 @@ class NemotronHExporter(Exporter):
         """See Exporter. The source's network gets the weights as they were written, in float32."""
         network = source.network.float()
         architecture = network.architecture
-        choose(architecture, [FORMAT], "transformers")
+        choose(architecture, [self.format], "transformers")
         ids = special_ids(source.tokenizer)
         meta = [architecture.vocab + n for n in range(architecture.meta_tokens)]
-        config = configuration(architecture, ids, str(dtype).removeprefix("torch."))
+        config = self.configuration(architecture, ids, str(dtype).removeprefix("torch."))
         generation: dict[str, Any] = {"_from_model_config": True, **ids}
         if meta:
             generation["suppress_tokens"] = meta
         for name, content in (("config", config), ("generation_config", generation)):
             write_synced(folder / f"{name}.json", json.dumps(content, indent=2) + "\n")
-        pieces = _pieces(architecture)
+        pieces = self.pieces(architecture)
         tensors = {name: tensor.to(dtype) for name, tensor in _tensors(network, pieces).items()}
         save_torch_state_dict(tensors, folder)
         notes = []
@@ -82,26 +89,11 @@ class NemotronHExporter(Exporter):
         return Written(differences, (f"{equal} of {GENERATED} greedy tokens are equal", *notes))
 
 
-EXPORTER = NemotronHExporter()
-
-
-def _pieces(architecture: Architecture) -> list[Piece]:
-    """The tensors of a network under the names of released checkpoints; the head is the embedding where that
-    is so."""
-    scale = STREAM_SCALE if any(spec.kind == "m2" for spec in architecture.operators) else 1.0
-    # a tied head is the scaled embedding; the norm before it takes the scale back
-    back = scale if architecture.tied else 1.0
-    pieces = [Piece("backbone.embeddings.weight", "embedding.weight", scale=scale),
-             Piece("backbone.norm_f.weight", "final_norm.weight", scale=1 / back),
-             Piece("lm_head.weight", "embedding.weight" if architecture.tied else "head.weight", scale=back)]
-    for n, spec in enumerate(architecture.canonical().operators):
-        layer = f"backbone.layers.{n}."
-        pieces.append(Piece(f"{layer}norm.weight", f"layers.{n}.norm.weight"))
-        pieces += [with_channels(piece, getattr(spec, "conv_size", 0)) for piece in named(
-            operator_pieces(spec, architecture.hidden), NAMES[spec.kind], layer=f"{layer}mixer.",
-            source=f"layers.{n}",
-            scale=scale)]
-    return pieces
+NEMOTRON_H = NativeExporter(nemotron_h.FORMAT, nemotron_h.configuration, nemotron_h.model_pieces,
+                            "transformers and vLLM, as Nemotron-H, without flashnas",
+                            LOADING.replace("{further}", IN_VLLM))
+LFM2 = NativeExporter(lfm2.FORMAT, lfm2.configuration, lfm2.model_pieces,
+                      "transformers, as LFM2, without flashnas", LOADING.replace("{further}", LIKE_VLLM))
 
 
 def _tensors(network: HybridLM, pieces: Sequence[Piece]) -> dict[str, Tensor]:
@@ -109,7 +101,7 @@ def _tensors(network: HybridLM, pieces: Sequence[Piece]) -> dict[str, Tensor]:
     state = network.state_dict()
     tensors = {piece.name: piece.of(state) for piece in pieces}
     if network.meta_tokens is not None:
-        embedding, head = "backbone.embeddings.weight", "lm_head.weight"
+        embedding, head = pieces[0].name, "lm_head.weight"
         tensors[embedding] = torch.cat([tensors[embedding], network.meta_tokens * pieces[0].scale])
         unlikely = tensors[head][_least_likely(network)].expand_as(network.meta_tokens)
         tensors[head] = torch.cat([tensors[head], unlikely])

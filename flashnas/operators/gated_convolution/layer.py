@@ -1,0 +1,49 @@
+"""LFM2's gated short convolution (`conv`), arXiv 2511.23404."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from flashnas.operators.gated_convolution.spec import GatedConvolution
+from flashnas.operators.layer import Layer
+from flashnas.operators.parts.convolution import ShortConvolution
+from flashnas.operators.parts.numerics import fresh_zeros, linear_reference
+from flashnas.operators.parts.projection import Projection
+from flashnas.operators.roles import Role
+
+
+class GatedConvolutionLayer(Layer):
+    """The state is the last K - 1 gated inputs [B, K - 1, D], where K is the number of taps."""
+
+    roles: ClassVar = {"in_proj": Role.READS, "out_proj": Role.WRITES}
+
+    def __init__(self, spec: GatedConvolution, hidden: int) -> None:
+        super().__init__()
+        self.in_proj = Projection(hidden, 3 * hidden, bias=False)  # B, C, x
+        self.conv = ShortConvolution(hidden, spec.conv_size, silu=False)
+        self.out_proj = nn.Linear(hidden, hidden, bias=False)
+
+    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
+        return self.conv.init_state(batch, dtype, device)
+
+    def reference(self, x_BTD: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        b_BTD, c_BTD, u_BTD = linear_reference(self.in_proj, x_BTD.double()).chunk(3, -1)
+        before = self.init_state(len(x_BTD), b_BTD.dtype, x_BTD.device) if state is None else state.double()
+        y_BTD, after = self.conv.reference(b_BTD * u_BTD, before)
+        return linear_reference(self.out_proj, c_BTD * y_BTD), after
+
+    def forward(self, x_BTD: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        b_BTD, c_BTD, u_BTD = self.in_proj(x_BTD).chunk(3, -1)
+        if state is None:
+            hidden, taps = self.conv.weight.shape
+            state = fresh_zeros(len(x_BTD), taps - 1, hidden, dtype=b_BTD.dtype, device=x_BTD.device)
+        y_BTD, after = self.conv(b_BTD * u_BTD, state)
+        return self.out_proj(c_BTD * y_BTD), after
+
+    def step(self, x_BD: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        b_BD, c_BD, u_BD = self.in_proj(x_BD).chunk(3, -1)
+        y_BD, after = self.conv.step(b_BD * u_BD, state)
+        return self.out_proj(c_BD * y_BD), after
