@@ -282,10 +282,17 @@ def _standing(blocks: Sequence[Block], batch: int, context: int, setup: Setup) -
 def _model_step(model: HybridLM, batch: int, context: int, setup: Setup) -> Callable[[], object]:
     tokens_B = torch.zeros(batch, dtype=torch.long, device=setup.device)
     if setup.mode_name != "cuda_graph":
-        cache = filled_cache(model, batch, context)
-        return lambda: model.decode_step(tokens_B, cache)[0].argmax(-1)
+        return functools.partial(_step, model, tokens_B, filled_cache(model, batch, context))
     states = _standing(model.blocks, batch, context, setup)
-    return lambda: model.step_in_place(tokens_B, states).argmax(-1)
+    return functools.partial(_step_in_place, model, tokens_B, states)
+
+
+def _step(model: HybridLM, tokens_B: torch.Tensor, cache: HybridCache) -> torch.Tensor:
+    return model.decode_step(tokens_B, cache)[0].argmax(-1)
+
+
+def _step_in_place(model: HybridLM, tokens_B: torch.Tensor, states: FixedStates) -> torch.Tensor:
+    return model.step_in_place(tokens_B, states).argmax(-1)
 
 
 def _prefill(model: HybridLM, workload: Workload, batch: int, piece_tokens: int) -> Callable[[], object]:

@@ -9,6 +9,7 @@ from tiny_tables import product_rows, tiny_kinds, write_table
 
 from flashnas.base.errors import OperatorError, TableError
 from flashnas.base.registry import forget_plugins
+from flashnas.latency import table
 from flashnas.latency.corrections import KernelCorrection
 from flashnas.latency.kernel_times import KernelTimes
 from flashnas.operators import OPERATORS
@@ -132,5 +133,6 @@ def test_rows_of_a_package_that_is_not_installed_are_named(tmp_path, plugin):
     write_table(tmp_path / "t", {"fft_conv_decode": rows})
     plugin.undo()
     forget_plugins()
+    table._read.cache_clear()
     with pytest.raises(TableError, match="unknown kind of rows 'fft_conv_decode'"):
         write_table(tmp_path / "t", {})

@@ -90,7 +90,7 @@ def test_a_process_that_dies_is_replaced() -> None:
 def compile_kernels(cache: str, count: int) -> str:
     """As Triton: a folder for each; then it computes."""
     for number in range(count):
-        time.sleep(0.1)
+        time.sleep(0.15)
         Path(cache, str(number)).mkdir()
     time.sleep(0 if count else 60)
     return "computed"
@@ -100,10 +100,10 @@ def test_a_case_may_take_as_long_as_it_compiles_kernels(tmp_path: Path, monkeypa
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     process = self_test._Process()
     process.call(os.getpid)  # it is started
-    for name, value in (("LONGEST_S", 0.6), ("LOOK_S", 0.02)):
+    for name, value in (("LONGEST_S", 1.2), ("LOOK_S", 0.02)):
         monkeypatch.setattr(self_test, name, value)
     assert process.call(compile_kernels, str(tmp_path), 10) == ("computed", "")
-    assert process.call(compile_kernels, str(tmp_path), 0) == (None, "no answer and no new kernel in 0.6 s")
+    assert process.call(compile_kernels, str(tmp_path), 0) == (None, "no answer and no new kernel in 1.2 s")
 
 
 def end(kind: str, device: str) -> None:
