@@ -77,7 +77,8 @@ def new(options: NewOptions) -> Figures:
     out, package = check_out(options, empty=True), f"flashnas-{options.name}"
     names = {"name": options.name, "module": options.name.replace("-", "_"),
              "title": "".join(part.capitalize() for part in options.name.split("-"))}
-    rules = {example.replace("-", "_"): package.replace("-", "_"), example: package,
+    rules = {f"examples/(?={example})": "",
+             example.replace("-", "_"): package.replace("-", "_"), example: package,
              **{rule: word.format(**names) for rule, word in words.items()}}
     pattern = "|".join(f"(?P<r{number}>{rule})" for number, rule in enumerate(rules))
     new_words = list(rules.values())

@@ -35,7 +35,7 @@ class EvalOptions(Settings, where="eval"):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.text is None and not self.tasks:
-            self.wrong("text", "or tasks must be given: there is nothing to evaluate on")
+            self.wrong("text", "must be given, or tasks (--tasks): there is nothing to evaluate on")
 
 
 @takes(EvalOptions)

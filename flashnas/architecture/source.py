@@ -47,6 +47,9 @@ def load_architecture(source: str) -> Architecture:
     if source.lower() in by_lower:
         return presets()[by_lower[source.lower()]]
     path = Path(source)
+    if os.path.isdir(os.path.join(source, "pareto")):
+        raise ArchitectureError(f"{source}: is the folder of a run; name a network of it, such as"
+                                f" {path / 'pareto' / '01.yaml'}")
     if path.suffix == ".json" or os.path.isdir(source):
         return architecture_from_hf(path)
     # os.path accepts any text, pathlib does not

@@ -129,7 +129,7 @@ class Dataset:
             short.append(f"its {recipe.tokens:,} training tokens are {recipe.tokens / len(self.train):.1f}"
                          f" epochs of {len(self.train):,}, and beyond {MAX_EPOCHS} a network learns the text"
                          " by heart")
-            fewer = f", at most {most:,} tokens"
+            fewer = f", at most {most:,} tokens" * (recipe.validation_tokens <= len(self.validation))
         if recipe.validation_tokens > len(self.validation):
             short.append(f"its {recipe.validation_tokens:,} validation tokens are more than the"
                          f" {len(self.validation):,} that are held out")

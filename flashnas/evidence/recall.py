@@ -158,7 +158,8 @@ class RecallModel:
         return "; ".join(words for words, true in (
             (f"no publication has {' or '.join(unknown)}", unknown),
             (f"no publication has {' with '.join(sorted(states))}", mixed),
-            (f"token mixers: {mixers}, of publications at least {self.mixers}", mixers < self.mixers / 2),
+            (f"it has {mixers} token mixers; publications have at least {self.mixers}",
+             mixers < self.mixers / 2),
             (f"{ffn:.0%} of the operators are FFNs, of publications about half", ffn > MAX_FFN),
             (f"a window outside {WINDOWS[0]} to {WINDOWS[1]} tokens", outside)) if true)
 

@@ -112,12 +112,25 @@ class _Words:
 
     def _recommended(self) -> str:
         best = self._standing(self.answer.recommended).best
+        of_those = ", of those that keep the floor for recall" if self._floored() else ""
         return (f"{self.entry.name} at {self._ms(self.entry.latency_ms)}, {compressed(self.entry.notation)};"
                 f" the lowest expected loss after {tokens_text(self.answer.train_tokens)} tokens with one"
-                f" standard deviation added; probability of being the best of all shown {best:.2f}")
+                f" standard deviation added{of_those}; probability of being the best of all shown {best:.2f}")
 
     def _tied(self) -> str:
         tied = [self._entry(key) for key in self.answer.tied]
+        if len(self.run.front) == 1:
+            return "none: the front has no other network"
+        better = [self._entry(standing.hash).name for standing in self.answer.standings
+                  if standing.difference < 0 and not standing.tied]
+        if better:
+            several = len(better) > 1
+            lost = (f"{names_text(better)} {'are' if several else 'is'} expected to be better, but"
+                    f" {self._do(better)} not keep the recall")
+            return f"{self._near(tied)}; {lost}" if tied else f"none; {lost}"
+        return self._near(tied)
+
+    def _near(self, tied: Sequence[FrontEntry]) -> str:
         if not tied:
             return (f"none: the probability that {self.entry.name} is better is {TOLD_APART} or more for each"
                     " network")
@@ -221,6 +234,10 @@ class _Words:
 
     def _standing(self, key: str) -> Standing:
         return self.standings[key]
+
+    def _floored(self) -> bool:
+        """Whether the floor for recall decides."""
+        return self.answer.kept and bool(self.answer.without_floor)
 
     def _keeps(self, entry: FrontEntry) -> bool:
         recall = entry.figures.get("expected_recall")

@@ -120,7 +120,8 @@ class Plane:
         if not self.points["small"].all():
             top = tops[~self.points["small"]].max()
             high = min(high, top + HEADROOM * (top - low))
-        tall = (high - low) or abs(high) * 0.1 or 1.0
+        # a lone network differs from itself by what rounding leaves
+        tall = next(size for size in (high - low, abs(high) * 0.1, 1.0) if size > 1e-6)
         return ((max(min(xs) - 0.07 * wide, 0.0), max(xs) + 0.09 * wide),
                 (low - 0.13 * tall, high + 0.13 * tall))
 

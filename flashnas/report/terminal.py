@@ -17,6 +17,7 @@ from flashnas.report.words import (
     mark_of,
     misses,
     origin_words,
+    place_words,
     shortened,
     time_words,
 )
@@ -34,7 +35,8 @@ def front_table(run: RecordedRun) -> str:
         return ("the run has no front yet" if run.entry("finished") else
                 "the search has not ended: no front yet")
     header, lines, left = _cells(run)
-    below = _answer(run) if run.answer is not None else [*_best_baseline(run), *_programs(run)]
+    below = _answer(run) if run.answer is not None else [
+        *_latency(run), *_best_baseline(run), *_programs(run)]
     return "\n".join([*columns([header, *lines], left), *below, *misses(run)])
 
 
@@ -73,13 +75,19 @@ def _answer(run: RecordedRun) -> list[str]:
     texts = statements(run)
     wide = max(len(about) for about, _ in texts) + 2
     lines = [f"{RECOMMENDED} recommended  {TIED} not told apart from it  {ABOVE} may exceed the budget; full"
-             " loss: expected, as the difference to the recommended one; recall: to a transformer", ""]
+             " loss: expected, as the difference to the recommended one; recall: to a transformer",
+             *_latency(run), ""]
     for about, words in texts:
         lines += textwrap.wrap(f"{about:<{wide}}{words}", WIDTH, subsequent_indent=" " * wide,
                                break_long_words=False,
                                break_on_hyphens=False)
     return [*lines, *(f"{'next' if not place else '':<{wide}}{command}"
                       for place, command in enumerate(next_commands(run)))]
+
+
+def _latency(run: RecordedRun) -> list[str]:
+    """Of what the latencies are, and on which device."""
+    return [f"latency: of one request, {' on '.join(place_words(run))}"] if place_words(run) else []
 
 
 def _row(run: RecordedRun, finalist: FrontEntry, factor: float, objectives: tuple[str, ...],

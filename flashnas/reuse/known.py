@@ -131,7 +131,9 @@ def known_runs(sources: Sequence[str | Path | RecordedRun],
         raise RunError(f"{runs[-1].path}: a run is named twice")
     for run in runs:
         if run.trained.empty:
-            raise RunError(f"{run.path}: has no trained network yet")
+            raise RunError(f"{run.path}: nothing was trained in it (--trials 0), so that it has nothing to"
+                           " reuse; search anew" if run.untrained and run.entry("finished") else
+                           f"{run.path}: has no trained network yet")
         if reason := difference(training_of(runs[0]), training_of(run), f"in {runs[0].path}",
                                 f"in {run.path}"):
             raise RunError(f"{run.path}: its losses do not compare with those of {runs[0].path}: {reason}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from scipy.special import ndtr
@@ -41,10 +41,12 @@ def answer_of(foresight: Foresight, front: Sequence[Trial], baselines: Sequence[
     freest = min(front, key=lambda trial: values[trial.hash])
     places = list(at.values())
     best = dict(zip(places, prediction.best(places), strict=True))
-    standings, pure_standings = (tuple(_standing(prediction, at, trial, chosen, best) for trial in some)
+    # without the floor, the chosen one has no better network: what is below it is only less certain
+    free = {trial.hash for trial in (keeping or front)}
+    standings, pure_standings = (tuple(_standing(prediction, at, trial, chosen, best, free) for trial in some)
                                  for some in (front, baselines))
     tied = [trial for trial, standing in zip(front, standings, strict=True) if standing.tied
-            and (not keeping or trial in keeping)]
+            and trial.hash in free]
     pure = min(baselines, key=lambda trial: values[trial.hash], default=None)
     difference, sd = (0.0, 0.0) if pure is None else prediction.difference(at[chosen.hash], at[pure.hash])
     free_difference, free_sd = prediction.difference(at[freest.hash], at[chosen.hash])
@@ -81,10 +83,12 @@ def _below(difference: float, sd: float) -> float:
 
 
 def _standing(prediction: Prediction, at: Mapping[str, int], trial: Trial, chosen: Trial,
-              best: Mapping[int, float]) -> Standing:
+              best: Mapping[int, float], free: Collection[str]) -> Standing:
+    """free: hashes of the networks that may be recommended. Another one may be told to be better."""
     difference, sd = prediction.difference(at[trial.hash], at[chosen.hash])
+    worse = _below(-difference, sd)
     return Standing(hash=trial.hash, difference=difference, sd=sd, best=float(best[at[trial.hash]]),
-                    tied=_below(-difference, sd) < TOLD_APART)
+                    tied=worse < TOLD_APART and (trial.hash in free or worse > 1 - TOLD_APART))
 
 
 def _reasons(foresight: Foresight, chosen: Trial, pure: Trial, networks: Mapping[str, Architecture]

@@ -37,6 +37,7 @@ def test_a_package_has_its_own_names(kind, tmp_path, capsys):
     texts = "".join(path.read_text() for path in (tmp_path / "package").rglob("*") if path.is_file())
     assert [word for word in (example, example.replace("-", "_")) if word in texts] == []
     assert "pip install --editable" in capsys.readouterr().out
+    assert "examples/" not in texts, "the package is where it was written"
 
 
 @pytest.mark.slow  # reason: a new interpreter with torch for each package, which checks and trains

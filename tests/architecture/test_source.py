@@ -50,3 +50,9 @@ def test_bad_file_gets_one_line(tmp_path, case):
 def test_unknown_source_is_named(case):
     source, message = case
     assert message in one_line(FlashnasError, load_architecture, source)
+
+
+def test_the_folder_of_a_run_names_one_of_its_networks(tmp_path):
+    (tmp_path / "pareto").mkdir()
+    assert one_line(FlashnasError, load_architecture, str(tmp_path)) == (
+        f"{tmp_path}: is the folder of a run; name a network of it, such as {tmp_path}/pareto/01.yaml")

@@ -184,7 +184,7 @@ def test_published_stacks_are_supported_and_others_are_described(rows):
     assert [supported(row.specs) for row in rows] == [""] * len(rows)
     assert supported(parse_operators("12x(kda f r7 moe)")) == "no publication has kda or moe or r7"
     assert supported(parse_operators("2x(d f f m2 f f)")) == (
-        "no publication has d with m2; token mixers: 4, of publications at least 21;"
+        "no publication has d with m2; it has 4 token mixers; publications have at least 21;"
         " 67% of the operators are FFNs, of publications about half")
     assert supported(parse_operators("24x(swa(window=4096) f)")) == "a window outside 64 to 1024 tokens"
 

@@ -143,7 +143,7 @@ def test_what_cannot_be_evaluated_is_one_line(model, texts, tmp_path):
     (damaged / "eval.json").write_text('{"weights_sha256": "0", "texts": {"a": {"name": 3}}}')
     text = {"text": str(texts)}
     cases = [
-        ("nowhere", text, "nowhere: no such folder"), (model, {}, "eval.text or tasks must be given"),
+        ("nowhere", text, "nowhere: no such folder"), (model, {}, "eval.text must be given, or tasks"),
         (model, {"text": "nowhere.txt"}, "corpus 'nowhere.txt': no such file"),
         (model, {**text, "window": 4, "stride": 5}, "eval.stride must be at most window (4); got 5"),
         (model, {**text, "stride": 5000}, "eval.stride must be at most window (1024); got 5000"),

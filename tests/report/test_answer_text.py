@@ -100,6 +100,16 @@ def test_the_floor_for_recall_and_what_it_costs(built):
     assert "no network of the front keeps the floor of -0.05" in said(built(kept=False, min_recall=-0.05))["recall"]
 
 
+def test_a_better_network_below_the_floor_is_named_as_such(built):
+    run = built()
+    first, *others = (dataclasses.asdict(standing) for standing in run.answer.standings)
+    other = {"hash": "x", "notation": "512: d f", "expected_recall": -0.2, "difference": -0.03, "sd": 0.04}
+    words = said(built(without_floor=other, standings=[{**first, "difference": -1.0, "tied": False}, *others]))
+    assert words["not told apart"].endswith("; P1 is expected to be better, but does not keep the recall")
+    assert ", of those that keep the floor for recall; " in words["recommended"]
+    assert "floor" not in said(run)["recommended"]
+
+
 def test_tokens_outside_the_law_are_marked(built):
     assert "extrapolated" not in said(built())
     assert "2T training tokens" in said(built(extrapolated=True, train_tokens=2e12))["extrapolated"]
@@ -125,6 +135,7 @@ def test_the_table_marks_what_matters(answered):
     assert lines[-1].startswith(f"{answered.front[-1].name} *")
     assert lines[-2].startswith(f"{answered.front[-2].name} ~")
     assert ("short loss" in text) != answered.untrained
+    assert "\nlatency: of one request, decode-8k on " in text
     assert "None" not in text
     assert "nan" not in text.split("\n\n")[0]
 
@@ -156,6 +167,12 @@ def test_the_picture_shows_intervals_of_the_front_and_the_baselines(answered):
     assert {entry.name for entry in answered.front} <= {
         mark.text for mark in picture.panels[0].marks if isinstance(mark, Label)}
     assert not [key for key in picture.keys if "front so far" in key.text or "Pareto" in key.text]
+
+
+def test_the_axis_of_a_lone_network_is_not_made_of_rounding(built):
+    plane = plane_of(built())
+    (low, high) = dataclasses.replace(plane, points=plane.points[:1].assign(y=0.0, reach=1e-8)).ranges()[1]
+    assert high - low > 0.1
 
 
 def test_the_short_loss_names_what_can_still_be_the_best(built):

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from answered_runs import write_answered_run
 from foreign_space import Gpt2, Gpt2Space, WidthFittedGpt2Space
 
 import flashnas as fn
@@ -285,6 +286,12 @@ def test_the_answer_is_written_as_a_run(pages, run, tmp_path, capsys):
     assert "report.html" in os.listdir(tmp_path / "out")
     with pytest.raises(RunError, match="question must be a mapping"):
         fn.search(**ASKED, budgets={"latency_ms": 14_000}, evaluator=loss, out=tmp_path / "out", resume=True)
+
+
+def test_a_search_without_trainings_is_to_be_asked_anew(tmp_path):
+    run = write_answered_run(tmp_path / "run", trained=False)
+    with pytest.raises(RunError, match=r"run: nothing was trained in it \(--trials 0\), so that it has nothing"):
+        known_runs([run])
 
 
 # -- a foreign space -----------------------------------------------------------------------------------------

@@ -128,8 +128,17 @@ def test_a_network_below_the_floor_is_named_and_not_recommended(foresight):
     assert answer.without_floor["hash"] == asked_for.hash(large)
     assert answer.without_floor["difference"] < 0 < answer.without_floor["sd"]
     assert answer.without_floor["expected_recall"] == asked_for.trials[large].expected_recall
+    assert [standing.tied for standing in answer.standings if standing.hash == asked_for.hash(large)] == [
+        answer.without_floor["difference"] > -0.8416 * answer.without_floor["sd"]]
     freed = Answered(foresight, [HYBRID, large], [STATES], min_recall=-1.0).answer
     assert (freed.recommended, freed.without_floor) == (asked_for.hash(large), {})
+
+
+def test_a_network_that_is_better_but_below_the_floor_is_not_called_alike(foresight):
+    small, large = "512: 2x(m2 f a f)", "2304: 15x(m2 f)"
+    asked_for = Answered(foresight, [small, large])
+    assert asked_for.answer.recommended == asked_for.answer.cheapest == asked_for.hash(small)
+    assert [standing.tied for standing in asked_for.answer.standings] == [True, False]
 
 
 def test_where_nothing_keeps_the_floor_the_answer_says_so(foresight):
