@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Self, TypedDict
 
 import yaml
 
@@ -106,6 +106,12 @@ class TrainFolder:
         remove_unfinished(self.checkpoints)
         started = self.config.get("started") or facts["started"]
         self.write_config(**{**facts, "started": started, "question": question})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
     def _check_parts(self) -> None:
         """Find what cannot be continued or replaced before anything is trained."""

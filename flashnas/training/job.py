@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -122,22 +123,23 @@ def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[s
     architecture, notes = _trained(job, dataset)
     notes += ranks.run_on_all(lambda: check_job(architecture, dataset, job.recipe))
     folder = ranks.run_on_all(lambda: _open(job, architecture, dataset, ranks) if ranks.first else None)
-    for note in (*dataset.notes, *notes):
-        progress.note(note)
-    with out_of_memory_is_a_reason():
-        trainer = ranks.run_on_all(lambda: Trainer(architecture, dataset, job.recipe, job.seed, ranks))
-        resumed = _resume(job, trainer, folder, ranks, progress)
-        _train(job, trainer, folder, ranks, progress)
-        score = trainer.score()
-    summary = {"run": str(job.out), "final": str(job.out / FINAL), "notation": architecture.notation,
-               "hash": architecture.hash, "params": architecture.params, **score.to_dict(),
-               "resumed_at_step": resumed, "processes": ranks.size}
-    if folder is not None:
-        save_model(job.out / FINAL, trainer.network, tokenizer_json=dataset.tokenizer_json,
-                   files={"recipe.yaml": yaml.safe_dump(job.recipe.to_dict(), sort_keys=False)})
-        folder.write_config(finished=_now(), score=score.to_dict())
-    ranks.run_on_all(lambda: None)  # every process waits until the weights are written
-    return summary
+    with folder or contextlib.nullcontext():  # which keeps others from writing it
+        for note in (*dataset.notes, *notes):
+            progress.note(note)
+        with out_of_memory_is_a_reason():
+            trainer = ranks.run_on_all(lambda: Trainer(architecture, dataset, job.recipe, job.seed, ranks))
+            resumed = _resume(job, trainer, folder, ranks, progress)
+            _train(job, trainer, folder, ranks, progress)
+            score = trainer.score()
+        summary = {"run": str(job.out), "final": str(job.out / FINAL), "notation": architecture.notation,
+                   "hash": architecture.hash, "params": architecture.params, **score.to_dict(),
+                   "resumed_at_step": resumed, "processes": ranks.size}
+        if folder is not None:
+            save_model(job.out / FINAL, trainer.network, tokenizer_json=dataset.tokenizer_json,
+                       files={"recipe.yaml": yaml.safe_dump(job.recipe.to_dict(), sort_keys=False)})
+            folder.write_config(finished=_now(), score=score.to_dict())
+        ranks.run_on_all(lambda: None)  # every process waits until the weights are written
+        return summary
 
 
 # -- what is trained on what ---------------------------------------------------------------------------------

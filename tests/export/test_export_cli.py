@@ -76,7 +76,7 @@ def test_what_is_asked_wrongly_is_one_line(trained, tmp_path, capsys):
     assert "leave out --init-seed" in refused(capsys, str(trained), "--to", "hf", "--init-seed", "1", *out)
     drawn = [small, "--init-seed", "1"]
     message = refused(capsys, *drawn, "--to", "onnx", *out)
-    assert "--to must be one of hf, nemotron-flash, nemotron-h, gguf; got 'onnx'" in message
+    assert "--to must be one of hf, nemotron-flash, nemotron-h, lfm2, gguf; got 'onnx'" in message
     assert "--dtype must be one of" in refused(capsys, *drawn, "--to", "hf", "--dtype", "int8", *out)
     assert "--raw-logits is for" in refused(capsys, *drawn, "--to", "hf", "--raw-logits", *out)
     assert "exists and is not empty" in refused(capsys, *drawn, "--to", "hf", "--out", str(trained))

@@ -26,7 +26,7 @@ from flashnas.operators.backends.core import Core
 HIDDEN = 256
 # kernels of a step: of one sequence, of several
 MOST = {"f": (4, 4), "a": (4, 4), "swa": (13, 13), "d": (6, 8), "gd": (6, 10), "gla": (9, 13), "kda": (9, 11),
-        "r7": (25, 25), "m2": (6, 7), "m": (7, 7), "h": (11, 12), "moe": (16, 15)}
+        "r7": (25, 25), "m2": (6, 7), "m": (7, 7), "h": (11, 12), "moe": (16, 15), "conv": (6, 6)}
 PLAIN = ("fused_k_rwkv7",)         # torch for a single token
 ANY_STRIDES = ("swiglu",)          # of fla
 ALLOCATIONS = ("empty", "new_empty", "empty_like", "_unsafe_view", "promote_types")
