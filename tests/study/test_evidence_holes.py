@@ -22,7 +22,7 @@ from flashnas.study.evidence import foresight_of
 from flashnas.study.evidence_search import search_by_evidence
 
 PLACES = [
-    ("nemotron_flash", "h100_sxm", "decode-8k"), ("nemotron_flash", "a100_sxm", "prefill-2k"),
+    ("nemotron_flash", "h100_sxm", "decode-8k"), ("nemotron_flash", "h100_sxm", "prefill-2k"),
     ("layerwise", "a100_sxm", "decode-1k"), ("small", "h100_sxm", "chat"), ("llama_cpp", "h100_sxm", "chat"),
     ("nemotron_h", "a100_sxm", "decode-1k"), ("qwen35", "h100_sxm", "prefill-2k"),
 ]
