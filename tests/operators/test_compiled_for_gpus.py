@@ -23,17 +23,17 @@ def needs_libraries() -> None:
 @pytest.mark.slow  # reason: compilers, a minute for each target
 @pytest.mark.parametrize("target", compile_kernels.LIMITS)
 def test_every_kernel_compiles_and_fits(target: int, tmp_path: Path) -> None:
-    """One configuration for each, of the operators that share most of their kernels with the others."""
+    """One configuration for each, of an operator that shares most of its kernels with others."""
     needs_libraries()
     words = [sys.executable, str(ROOT / "tools/compile_kernels.py"), "--targets", str(target), "--once",
-             "--operators", "d", "gd", "kda", "--widths", "2048", "--out", str(tmp_path / "kernels.csv"),
+             "--operators", "gd", "--widths", "2048", "--out", str(tmp_path / "kernels.csv"),
              *(("--mamba-ssm", SOURCES) if SOURCES else ())]
     child = subprocess.run(words, capture_output=True, text=True,
                            env={**os.environ, "PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path)})
     rows = list(csv.DictReader((tmp_path / "kernels.csv").read_text().splitlines()))
     assert [row for row in rows if row["error"]] == []
     assert child.returncode == 0, child.stderr[-2000:]
-    assert len(rows) > 20
+    assert len(rows) > 15
 
 
 @pytest.mark.slow  # reason: the interpreter takes its time over each program
