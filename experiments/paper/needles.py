@@ -22,7 +22,7 @@ import flashnas as fn
 from flashnas.base.process import keep_memory
 from flashnas.network.model import HybridLM
 from flashnas.proxy.tasks.base import IGNORED, Batch, Task
-from flashnas.proxy.tasks.train import _WithPrevious
+from flashnas.proxy.tasks.train import WithPrevious
 from flashnas.proxy.worker import single_thread
 from flashnas.report.palette import MUTED, SERIES
 from flashnas.training.optimizer import Optimizers, initialise
@@ -86,7 +86,7 @@ def train(arm: str, seed: int, task: Needles, **settings: float) -> HybridLM:
     network = HybridLM(replace(proxy, operators=tuple(
         replace(spec, window=WINDOW) if spec.kind == "swa" else spec for spec in proxy.operators)))
     # as for the tasks of MAD: each vector includes the token before, which attention learns after hundreds of steps
-    network.embedding = _WithPrevious(task.vocab, proxy.hidden, _weight=network.embedding.weight.detach())
+    network.embedding = WithPrevious(task.vocab, proxy.hidden, _weight=network.embedding.weight.detach())
     initialise(network, recipe)
     optimizers = Optimizers(network, recipe)
     batches = task.batches(recipe.batch_sequences, seed, apart_from=task.test_set(TEST, seed))

@@ -81,7 +81,7 @@ def score_tasks(architecture: Architecture, tasks: Sequence[Task], recipe: Recip
     proxy = recipe.proxy_of(architecture, vocab=sum(task.vocab for task in tasks))
     torch.manual_seed(seed)
     network = HybridLM(proxy, recipe.backend)
-    network.embedding = _WithPrevious(proxy.vocab, proxy.hidden, _weight=network.embedding.weight.detach())
+    network.embedding = WithPrevious(proxy.vocab, proxy.hidden, _weight=network.embedding.weight.detach())
     initialise(network, recipe)
     device = torch.device(recipe.device)
     learner = (FromLast(network, length, recipe) if tasks[0].from_last else EachPosition(network)).to(device)
@@ -122,7 +122,7 @@ def side_by_side(tasks: Sequence[Task], batches: Sequence[Batch]) -> Batch:
     return Batch(np.concatenate(inputs), np.concatenate(targets))
 
 
-class _WithPrevious(nn.Embedding):
+class WithPrevious(nn.Embedding):
     """The vector of a token includes the vector of the token before, with its features rotated by half.
 
     The short convolutions of the recurrent operators join a value to its key from the first step on; two
