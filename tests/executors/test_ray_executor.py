@@ -2,13 +2,13 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pandas as pd
 import pool_jobs
 import pytest
 import slow_space
+from fault_driver import alive, wait_for
 from foreign_space import Gpt2Space, latency_ms
 from notes import Notes
 
@@ -19,7 +19,7 @@ from flashnas.study.config import SearchConfig
 from flashnas.study.search import run_search
 from flashnas.testing import check_executor
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
 HELPERS = str(Path(pool_jobs.__file__).parent)
 
@@ -33,7 +33,7 @@ def importable_in_workers():
     os.environ["PYTHONPATH"] = before
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def executor(importable_in_workers):
     with RayExecutor(Work(function=pool_jobs.act, timeout_s=8, workers=2)) as executor:
         yield executor
@@ -54,30 +54,20 @@ def parent_of(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+def test_a_lost_task_is_tried_once_more(executor, tmp_path):
+    for times, outcome in ((1, {"value": 2}), (2, "machine or worker lost (WorkerCrashedError)")):
+        path, killed = tmp_path / f"pids {times}", []
 
+        def kill():
+            pids = [int(pid) for pid in path.read_text().split()] if path.exists() else []  # noqa: B023
+            for pid in pids[len(killed):times]:  # noqa: B023
+                os.kill(parent_of(pid), signal.SIGKILL)  # Ray's process, above the one that trains
+                killed.append(pid)  # noqa: B023
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_a_lost_task_is_tried_once_more(executor, tmp_path, times):
-    path, killed = tmp_path / "pids", []
-
-    def kill():
-        pids = [int(pid) for pid in path.read_text().split()] if path.exists() else []
-        for pid in pids[len(killed):times]:
-            os.kill(parent_of(pid), signal.SIGKILL)  # Ray's process, above the one that trains
-            killed.append(pid)
-
-    found = outcomes(executor, {"a": {"do": "touch slowly", "path": str(path)}}, kill)
-    deadline = time.monotonic() + 10
-    while any(alive(pid) for pid in killed) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(alive(pid) for pid in killed)
-    assert len(killed) == times
-    assert found["a"] == ({"value": 2} if times == 1 else "machine or worker lost (WorkerCrashedError)")
+        found = outcomes(executor, {"a": {"do": "touch slowly", "path": str(path)}}, kill)
+        wait_for(lambda: not any(alive(pid) for pid in killed))  # noqa: B023
+        assert len(killed) == times
+        assert found["a"] == outcome
 
 
 def test_ray_gives_the_same_trajectory_also_for_an_evaluator_of_this_script(tmp_path):
@@ -87,15 +77,13 @@ def test_ray_gives_the_same_trajectory_also_for_an_evaluator_of_this_script(tmp_
     columns = ["genotype", "hash", "loss", "latency_ms", "state", "cycle"]
     found = []
     for name, evaluator, more in (("local", slow_space.loss_and_latency, {"workers": 1}),
-                                  ("one", slow_space.loss_and_latency, {"executor": "ray", "workers": 1}),
                                   ("ray", slow_space.loss_and_latency, {"executor": "ray", "workers": 4}),
                                   ("mine", mine, {"executor": "ray", "workers": 2, "trials": 8})):
         run_search(SearchConfig(**{"table": None, "trials": 12, "cycle_size": 4, "seed": 3, **more}), tmp_path / name,
                    resume=False, progress=Notes(), evaluator=evaluator, space=Gpt2Space())
         found.append(pd.read_parquet(tmp_path / name / "trials.parquet")[columns])
     pd.testing.assert_frame_equal(found[0], found[1])
-    pd.testing.assert_frame_equal(found[0], found[2])
-    pd.testing.assert_frame_equal(found[0].iloc[:len(found[3])], found[3])
+    pd.testing.assert_frame_equal(found[0].iloc[:len(found[2])], found[2])
 
 
 def test_ray_stops_evaluations_at_the_rungs_of_an_evaluator_as_local_workers_do(tmp_path):
@@ -122,6 +110,8 @@ def test_ray_stops_evaluations_at_the_rungs_of_an_evaluator_as_local_workers_do(
 
 
 def test_a_candidate_has_the_cpus_and_gpus_of_all_its_processes():
+    ray.shutdown()  # on a cluster, its places count
+
     def sizes(options=None, **work):
         executor = RayExecutor(Work(function=pool_jobs.act, timeout_s=9, **work), RayOptions(**(options or {})))
         return executor.cpus, executor.gpus, executor.workers
