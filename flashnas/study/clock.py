@@ -76,8 +76,8 @@ def training_plan(question: Any, workers: int) -> TrainingPlan:
 
 
 def expected_s(recipe: Recipe, tasks: Sequence[str], network: Any) -> float:
-    """Seconds of a training and of its synthetic tasks: of a network, or of one whose training takes so many
-    seconds; 1 where nothing says it."""
+    """Seconds of a training and of its synthetic tasks: of a network, or of so many seconds without the
+    tasks; 1 where nothing says it."""
     with_tasks = 1 + task_tokens(tasks, recipe) / (recipe.steps * recipe.batch_tokens)
     if isinstance(network, float):
         return with_tasks * network
@@ -98,10 +98,6 @@ class Clock:
 
     Every training counts once, by its expected seconds; the pace is how much longer those that have ended
     took. Between two completions the time runs down. Nothing is assumed of the pace of a user's evaluator.
-
-    Args:
-        plan: of the search.
-        now: a clock in seconds.
     """
 
     def __init__(self, plan: TrainingPlan, now: Callable[[], float] = time.monotonic) -> None:

@@ -53,8 +53,7 @@ def find_rungs(config: SearchConfig, recipe: Recipe, dataset: Dataset, note: Cal
 
 
 def rungs_of(config: SearchConfig, points: Sequence[int], owner: str, note: Callable[[str], None], *,
-             bench: str = "",
-             curves: Sequence[Curve] = ()) -> Rungs:
+             bench: str = "", curves: Sequence[Curve] = ()) -> Rungs:
     """The rungs that a search asks for.
 
     Args:
