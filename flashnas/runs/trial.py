@@ -1,5 +1,4 @@
-"""Trial: one row of a run, what was proposed and what came of it; and Outcome, the part that an evaluation
-adds."""
+"""Trial: one row of a run; and Outcome, the part that an evaluation adds."""
 
 from __future__ import annotations
 
@@ -18,8 +17,7 @@ State = Literal["complete", "stopped", "failed", "infeasible", "reused", "expect
 Origin = Literal["baseline", "bench", "search"]
 # fields of a score that a trial takes over by the same name; `seconds` becomes `train_seconds`
 SCORED = ("loss", "bits_per_byte", "curve", "scores", "proxy_params", "tokens", "tokens_per_s", "seed",
-          "seeds",
-          "loss_se", "backends", "source")
+          "seeds", "loss_se", "backends", "source")
 
 
 @dataclass(frozen=True, kw_only=True)
