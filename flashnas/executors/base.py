@@ -57,17 +57,13 @@ class Work:
 
     Attributes:
         function: runs one job, `function(job) -> dict`; importable from a fresh process.
-        timeout_s: time limit of one job.
         workers: jobs that run side by side; None: as many as the place has room for.
         devices: what CUDA_VISIBLE_DEVICES names, one for each GPU of this machine; empty where jobs run on
             CPUs.
-        gpu: True if a job needs a GPU.
         processes: that train one candidate together, each with a GPU or a thread of its own.
         run: names the run, so that several can share one database.
-        storage: URL of the shared database, or None.
         dataset: the prepared folder that the jobs read, or None.
         corpus: what it was prepared of: `data` and `tokenizer`, as the user named them.
-        note: receives lines for the user.
     """
 
     function: Callable[[Any], Result]

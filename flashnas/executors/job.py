@@ -26,13 +26,10 @@ class Job:
     Attributes:
         architecture: the network; an `Architecture` unless `evaluator` is given.
         dataset: a prepared folder (flashnas.data.dataset).
-        recipe: `Recipe.to_dict()`.
-        seed: of the training.
         tasks: scores of synthetic tasks that are asked for besides the loss.
         checkpoints: folder for the checkpoint of a training that pauses; empty: it does not pause.
         pause_tokens: where it pauses; 0: it goes on to its end. Of an evaluator, one of its fidelities.
         curve: of the evaluator's results so far, (fidelity, loss) pairs.
-        processes: that train it together.
         evaluator: scores the network in place of a training; dataset, recipe and tasks are then not used.
         needed: what the evaluator must return besides `loss`.
     """

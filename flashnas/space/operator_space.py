@@ -36,7 +36,6 @@ class OperatorSpace(SearchSpace[G]):
     not part of a genotype: the search takes the largest one that meets the budgets.
 
     Attributes:
-        hidden_sizes: the widths, in ascending order.
         model: vocabulary, head and meta tokens of all architectures.
         max_operators: length of the longest operator list.
         width_factor: at which short training shrinks the networks of this space where the user names no

@@ -34,7 +34,6 @@ class TrainingPlan:
         shares: of a training, at which candidates pause.
         seeds: further ones, of each network of the front.
         cycle: candidates that wait for each other; 1: none does.
-        workers: trainings side by side.
         tokens: of one training, with its synthetic tasks; 0 where the user's evaluator scores.
     """
 
@@ -111,11 +110,11 @@ class Clock:
         """Where the search is, whenever a training has ended or begun.
 
         Args:
-            done: expected and real seconds of each training of this run that has ended, or of its part.
-            drawn: expected seconds of what is left of each baseline and candidate that has not ended.
+            done: expected and real seconds of each training, or part of one, that has ended.
+            drawn: expected seconds of what is left of each baseline and candidate.
             candidates: how many are still to be drawn.
             promoted: part of the candidates that trains on at a rung, so far.
-            seeds: trainings of the front under further seeds that are left, as far as is known.
+            seeds: trainings of the front under further seeds that are left.
         """
         before = self.done_s
         self.done_s, self.took_s = (math.fsum(part[place] for part in done) for place in (0, 1))

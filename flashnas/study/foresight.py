@@ -31,7 +31,6 @@ class Foresight:
 
     Attributes:
         model: of the full loss.
-        recall: of recall after a full training.
         tokens: of the training that the user plans.
         reference: the network to which standard deviations are taken: the pure stack that is expected to be
             the best.

@@ -54,10 +54,7 @@ class LayerTest:
     """One operator by one backend in one dtype.
 
     Attributes:
-        operator: the notation of the operator.
-        backend: that was asked for.
         runs: what computed it, such as "numba 0.62.1"; empty if nothing did.
-        dtype: float32 or bfloat16.
         errors: form -> relative error against the float64 reference, the largest of all tensors: forward,
             state, backward, step, and graph where steps are captured.
         tolerance: of forward, state and step; `GRADIENTS` times as much is allowed in gradients.
