@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from plans import plan
 
 from flashnas.base.errors import ConfigError
 from flashnas.cli.main import main
@@ -20,7 +21,6 @@ from flashnas.runs.folder import RunFolder
 from flashnas.runs.run import RecordedRun
 from flashnas.search.pareto import non_dominated
 from flashnas.study.config import SearchConfig
-from flashnas.study.plan import plan
 from flashnas.study.prepare import prepare
 from flashnas.study.rungs import rungs_of
 from flashnas.training.recipe import Recipe
@@ -254,6 +254,6 @@ def test_with_rungs_the_front_has_three_seeds_unless_asked_otherwise(recipe, sma
     asked = SearchConfig(space="tiny", table="h100_sxm", workload="chat", recipe=str(recipe), data=str(small_corpus),
                          trials=8, baselines=False, measure=False, rungs=RUNGS)
     for changes, expected in (({}, 3), ({"seeds": 2}, 2), ({"rungs": ()}, 1)):
-        found = plan(dataclasses.replace(asked, **changes), timed=False)
+        found = plan(dataclasses.replace(asked, **changes))
         assert (found.seeds, found.seed_tokens, found.seeds_why) == (expected, (expected - 1) * WHOLE, "")
-    assert "seeds      3 for each network of the front\n" in str(plan(asked, timed=False))
+    assert "seeds      3 for each network of the front\n" in str(plan(asked))
