@@ -10,7 +10,7 @@ import functools
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,6 +41,20 @@ def start(function: Callable[..., Any], *arguments: Any, name: str | None = None
     process = FORKS.Process(target=_in_environment, name=name, args=(dict(os.environ), function, arguments))
     process.start()
     return process
+
+
+def start_command(words: Sequence[str]) -> Any:
+    """`flashnas WORDS` in a process of its own, which forks its worker processes as well."""
+    return start(_command, words)
+
+
+def _command(words: Sequence[str]) -> None:
+    import pytest
+
+    from flashnas.cli.main import main
+
+    fork_workers(pytest.MonkeyPatch())
+    sys.exit(main(words))
 
 
 def _in_environment(environment: dict[str, str], function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
