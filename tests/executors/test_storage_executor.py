@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("importable_helpers")
 
 
 def search(out, url=None, *, resume=False, notes=None, **config):
-    asked = {"table": None, "trials": 12, "cycle_size": 4, "workers": 1, "seed": 3, **config}
+    asked = {"table": None, "trials": 12, "cycle_size": 4, "workers": 1, "seed": 3, "sampler": "nsga2", **config}
     if url:
         asked |= {"executor": "storage", "storage": url}
     return run_search(SearchConfig(**asked), out, resume=resume, progress=notes or Notes(),

@@ -26,7 +26,8 @@ def job(small_corpus, quick_recipe, tmp_path_factory):
     path = tmp_path_factory.mktemp("recipe") / "two.yaml"
     path.write_text(quick_recipe.read_text() + "optimizer: adamw\nclip: 0.5\nmicro_batch_sequences: 1\n")
     recipe = Recipe.load(path)
-    return {"architecture": Architecture.parse("64: d(head_dim=16) f a(head_dim=16) f m2(head_dim=16,state=16) f").to_dict(),
+    network = Architecture.parse("64: d(head_dim=16) f a(head_dim=16) f m2(head_dim=16,state=16) f")
+    return {"architecture": network.to_dict(),
             "dataset": str(prepare_dataset(str(small_corpus), recipe, None).folder), "recipe": recipe.to_dict(),
             "seed": 3}
 
