@@ -110,7 +110,7 @@ def local(tmp_path_factory):
 
 every_search = pytest.mark.parametrize(("sampler", "rungs"), [
     ("random", ()), *((sampler, (10, 20)) for sampler in ALGORITHMS.shipped)])
-elsewhere = pytest.mark.parametrize(("sampler", "rungs"), [("random", ()), ("bayes", (10, 20))])
+elsewhere = pytest.mark.parametrize(("sampler", "rungs"), [("random", ()), ("nsga2", (10, 20))])
 
 
 @every_search
