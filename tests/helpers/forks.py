@@ -7,6 +7,7 @@ processes use the fixture `spawned_workers`, which leaves that to the search.
 from __future__ import annotations
 
 import functools
+import importlib
 import multiprocessing
 import os
 import sys
@@ -58,6 +59,8 @@ def _command(words: Sequence[str]) -> None:
 
 
 def _in_environment(environment: dict[str, str], function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    if sys.platform == "linux":
+        importlib.import_module("preloaded")  # which the process that it is forked from leaves out after an error
     os.environ.clear()
     os.environ.update(environment)
     function(*arguments)

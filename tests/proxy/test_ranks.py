@@ -63,7 +63,7 @@ def test_they_pause_and_train_on_together(job, by_two, tmp_path):
     ("terminated", "1", 0, CandidateDiedError, r"a process of the training died \(SIGTERM\)"),
     ("crashes", "0", 0, CandidateDiedError, r"a process of the training died \(SIGSEGV\)")])
 def test_what_one_process_says_is_the_reason_and_all_end(job, monkeypatch, do, who, steps, error, words,
-                                                               importable_helpers):
+                                                         importable_helpers):
     for name, value in (("RANKS_DO", do), ("RANKS_WHO", who), ("RANKS_STEPS", str(steps))):
         monkeypatch.setenv(name, value)
     with pytest.raises(error, match=words):

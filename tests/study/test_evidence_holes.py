@@ -63,7 +63,7 @@ def winners(space_name, table_name, workload_name, shares):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("place", "shares"), zip(PLACES, itertools.cycle(SHARES), strict=False),
+@pytest.mark.parametrize(("place", "shares"), list(zip(PLACES, itertools.cycle(SHARES), strict=False)),
                          ids=lambda value: "-".join(map(str, value)))
 def test_no_winner_lies_outside_what_publications_have_trained(place, shares, monkeypatch):
     monkeypatch.setattr(evidence_search, "FIRST", FIRST)
