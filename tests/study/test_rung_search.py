@@ -3,11 +3,9 @@
 import dataclasses
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 
+import forks
 import numpy as np
 import pandas as pd
 import pytest
@@ -142,15 +140,14 @@ def test_a_finished_run_is_reprinted_without_training(command, paused, capsys):
 @pytest.mark.slow
 def test_killed_at_a_rung_and_resumed_equals_uninterrupted(command, paused, tmp_path):
     cut = command(tmp_path / "run", "--workers", "2")
-    process = subprocess.Popen([sys.executable, "-m", "flashnas", *cut], stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    process = forks.start_command(cut)
     journal, deadline = tmp_path / "run" / "study.journal", time.monotonic() + 300
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and process.is_alive():
         if journal.exists() and journal.read_bytes().count(b'"outcome"') >= 2:
             break
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     before = outcomes(tmp_path / "run")
     assert 2 <= len(before) < len(outcomes(paused))
     assert main([*cut, "--resume"]) == 0
