@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from flashnas.operators import OperatorSpec
-from flashnas.space.list_automaton import ListAutomaton
+from flashnas.space.list_automaton import ListAutomaton, list_automaton
 from flashnas.space.stage import Stage, StageRules, ThreeStageGenotype
 
 
@@ -92,10 +92,10 @@ class StageParser:
 
     # -- all lists
 
-    @functools.cached_property
+    @property
     def automaton(self) -> ListAutomaton:
         """Reads lists from left to right; built at first use."""
-        return ListAutomaton([block.text for block in self.blocks], self.repeats, self.cap)
+        return list_automaton(tuple(block.text for block in self.blocks), tuple(self.repeats), self.cap)
 
     def genotypes(self) -> Iterator[ThreeStageGenotype]:
         """The canonical genotype of every list, once."""

@@ -213,7 +213,7 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
     # -- counting
 
     def size(self) -> int:
-        return self._parser.automaton.count()
+        return self._parser.automaton.count
 
     def enumerate(self) -> Iterator[ThreeStageGenotype]:
         return self._parser.genotypes()

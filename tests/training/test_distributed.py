@@ -65,6 +65,7 @@ def by_one(asked, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow  # with those below, which use the same two trainings
 def test_two_processes_give_the_losses_of_one(by_two, by_one):
     child, out = by_two
     assert child.returncode == 0, child.stderr
@@ -73,6 +74,7 @@ def test_two_processes_give_the_losses_of_one(by_two, by_one):
         assert ours == pytest.approx(theirs, rel=2e-5)
 
 
+@pytest.mark.slow  # with those below, which use the same two trainings
 def test_only_the_first_process_speaks(by_two):
     child, _ = by_two
     assert json.loads(child.stdout)["processes"] == 2
@@ -82,6 +84,7 @@ def test_only_the_first_process_speaks(by_two):
     assert "FutureWarning" not in child.stderr  # torch itself says when no expert was idle
 
 
+@pytest.mark.slow  # with those below, which use the same two trainings
 def test_one_process_continues_what_two_began(by_two, by_one, asked, tmp_path):
     out = shutil.copytree(by_two[1], tmp_path / "run")
     for folder in checkpoints(out / "checkpoints")[:-1]:
