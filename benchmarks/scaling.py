@@ -166,7 +166,7 @@ def drive(sampler: str, trials: int, workers: int, cycle: int, out: Path) -> dic
             times.append((self.record.evaluated, time.process_time() - simulated.own_cpu_s, memory_mb()))
 
     with opened(question, simulated, out, resume=False, progress=Silent(), command="scaling", kind=Timed) as state:
-        search(state, simulated.flow())
+        search(state, simulated)
         searched_cpu_s = times[-1][1] - times[0][1]
         finish(state, simulated)
     count, at, memory = (np.array(column) for column in zip(*times, strict=True))
@@ -221,7 +221,7 @@ def waiting(arguments: argparse.Namespace) -> None:
                  ) as state):
         started = time.process_time()
         simulated.own_cpu_s, simulated._left = 0.0, started
-        search(state, simulated.flow())
+        search(state, simulated)
         spent = time.process_time() - started - simulated.own_cpu_s
         print(json.dumps({"busy": simulated.busy_s / (arguments.workers * simulated.clock_s),
                           "clock_s": simulated.clock_s, "driver_ms": 1e3 * spent / state.record.evaluated}))
@@ -278,7 +278,7 @@ def filled(arguments: argparse.Namespace) -> None:
     with (tempfile.TemporaryDirectory() as folder,
           opened(question, simulated, Path(folder) / "run", resume=False, progress=Silent(), command="scaling",
                  kind=Filled) as state):
-        search(state, simulated.flow())
+        search(state, simulated)
 
 
 def memory_mb() -> float:

@@ -47,13 +47,13 @@ def test_every_network_has_the_parameters_the_blocks_and_the_short_loss_that_the
 
 
 @pytest.mark.slow
-def test_a_killed_training_continues_and_all_rows_are_written_once_without_a_printed_loss(tmp_path):
+def test_a_killed_training_continues_and_all_rows_are_written_once_without_a_printed_loss(tmp_path, quick_recipe):
     text, out, runs = tmp_path / "text.jsonl", tmp_path / "trainings.csv", tmp_path / "runs"
     documents = (f"document {n}: " + " ".join(str(n * k % 97) for k in range(400)) for n in range(40))
     text.write_text("".join(json.dumps({"text": document}) + "\n" for document in documents))
     write(tmp_path / "networks.csv", ("notation", "params"), [(NETWORKS[0], 3000), (NETWORKS[1], 2000)])
     options = ("--networks", tmp_path / "networks.csv", "--out", out, "--runs", runs, "--data", text,
-               "--tokens-per-parameter", 4, "--checkpoint-every-s", 0, "--short-text")
+               "--recipe", quick_recipe, "--tokens-per-parameter", 0.5, "--checkpoint-every-s", 0, "--short-text")
     process = subprocess.Popen(command("train.py", *options))
     deadline = time.monotonic() + 120
     while not list(runs.glob("*/checkpoints/step-*")) and not out.exists() and time.monotonic() < deadline:

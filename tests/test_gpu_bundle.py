@@ -35,7 +35,7 @@ def test_what_fails_is_kept_and_read_back(run, tmp_path, capsys):
         {"network": "64: a", "tokens_per_s": 9, "share_of_peak": 0.25, "memory_bytes": 2**30, "first_steps_s": 1}))
     code, bundle = run(good="raise SystemExit(3)", slow="import time; time.sleep(60)", bad="print('mended')")
     read = fn.doctor(read=bundle, unpack=tmp_path / "files")
-    assert [step.status for step in read.steps] == ["passed", "over its limit", "passed"], "what passed runs once"
+    assert [step["status"] for step in read.steps] == ["passed", "over its limit", "passed"], "what passed runs once"
     assert (tmp_path / "files/bad.log").read_text() == "mended\n"
     capsys.readouterr()
     assert main(["doctor", "--read", str(bundle)]) == 1
@@ -49,7 +49,7 @@ def test_ctrl_c_ends_a_step_and_the_next_call_continues(run, monkeypatch):
     parent = os.getpid()
     code, bundle = run(first=f"import os, time; os.kill({parent}, {int(signal.SIGINT)}); time.sleep(60)", second="1")
     assert code == 130
-    assert [step.status for step in fn.doctor(read=bundle).steps] == ["interrupted", "not started"]
+    assert [step["status"] for step in fn.doctor(read=bundle).steps] == ["interrupted", "not started"]
     assert run(first="1", second="1")[0] == 0
 
 

@@ -94,7 +94,7 @@ def add(out: Path, row: Row) -> None:
 
 def run(training: Training, given: argparse.Namespace) -> Row:
     """Train, or continue what was interrupted."""
-    recipe = fn.Recipe.load(str(HERE / "recipe.yaml"))
+    recipe = fn.Recipe.load(given.recipe)
     recipe = dataclasses.replace(recipe, tokens=training.tokens, muon_lr=recipe.muon_lr * training.factor,
                                  adamw_lr=recipe.adamw_lr * training.factor, short_text=given.short_text)
     packages = {name: version(name) for name in ("torch", "numpy", "numba", "tokenizers")}
@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "trainings.csv")
     parser.add_argument("--runs", type=Path, default=corpus.RUNS, help="folder of the trainings")
     parser.add_argument("--data", default=f"sotu+{corpus.TEXT}")
+    parser.add_argument("--recipe", type=Path, default=HERE / "recipe.yaml")
     parser.add_argument("--short-text", action="store_true", help="train also where the text is short for that")
     parser.add_argument("--tokens-per-parameter", type=float, default=TOKENS_PER_PARAMETER)
     parser.add_argument("--checkpoint-every-s", type=float, default=CHECKPOINT_EVERY_S)

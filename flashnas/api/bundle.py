@@ -1,4 +1,4 @@
-"""What `make gpu` found on a machine, read back from the file that somebody attached to an issue.
+"""What `make gpu` found on a machine, read back.
 
 tools/gpu_bundle.py writes such a file: `steps.json`, a log of each step, `install.json`, `doctor.json`,
 `train_*.json` and a latency table in `table/`. Whatever is missing belongs to a step that did not finish.
@@ -6,11 +6,11 @@ tools/gpu_bundle.py writes such a file: `steps.json`, a log of each step, `insta
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from flashnas.api.output import check_out
+from flashnas.api.output import Figures, check_out
 from flashnas.base.errors import ConfigError
 from flashnas.base.files import disk_errors
 from flashnas.base.foreign import parse_json, read_zip
@@ -32,7 +32,6 @@ class BundleStep:
     status: str
     seconds: float
     command: str
-    tail: str = ""  # last lines of its log, unless it passed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,51 +77,18 @@ class _SelfTest:
     tests: tuple[OperatorTest, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bundle:
-    """What was read.
-
-    Attributes:
-        path: the file.
-        device: cuda or cpu.
-        steps: all steps of `make gpu` in their order.
-        checks: what the machine has.
-        tests: results of the self-test.
-        trainings: what trained at which speed.
-        table: true if the bundle has a latency table.
-        unpacked: the folder to which its files were written.
-    """
-
-    path: Path
-    device: str
-    steps: tuple[BundleStep, ...]
-    checks: tuple[InstallCheck, ...] = ()
-    tests: tuple[OperatorTest, ...] = field(default=(), repr=False)
-    trainings: tuple[TrainingSteps, ...] = ()
-    table: bool = False
-    unpacked: Path | None = None
-
-    @property
-    def healthy(self) -> bool:
-        """True if all steps passed."""
-        return all(step.status == "passed" for step in self.steps)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "path": str(self.path), "healthy": self.healthy,
-                "unpacked": None if self.unpacked is None else str(self.unpacked)}
-
-    def __str__(self) -> str:
-        from flashnas.report.terminal_bundle import bundle_text
-
-        return bundle_text(self.to_dict())
-
-
-def read_bundle(options: Settings, path: Path) -> Bundle:
+def read_bundle(options: Settings, path: Path) -> Figures:
     """The bundle in a file; its files are written to the folder `options.unpack`, if that is given.
+
+    Returns:
+        Figures: `path`, `device`, `steps`, `checks` of the machine, `tests` of operators, `trainings`,
+        `table` (whether the bundle has a latency table), `unpacked`, and `healthy`, whether all steps passed.
 
     Raises:
         ConfigError: it is not a bundle, is damaged, or its files cannot be written.
     """
+    from flashnas.report.terminal_bundle import bundle_text
+
     files = read_zip(path, ConfigError)
 
     def read(name: str, kind: type[T]) -> T:
@@ -140,13 +106,16 @@ def read_bundle(options: Settings, path: Path) -> Bundle:
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content)
-    return Bundle(
-        path=path, device=record.device, unpacked=folder, table="table/meta.yaml" in files,
-        steps=tuple(BundleStep(**{**asdict(step), "tail": _tail(step, files)}) for step in record.steps),
-        checks=read("install.json", tuple[InstallCheck, ...]) if "install.json" in files else (),
-        tests=read("doctor.json", _SelfTest).tests if "doctor.json" in files else (),
-        trainings=tuple(read(name, TrainingSteps) for name in files
-                        if name.startswith("train_") and name.endswith(".json")))
+    checks = read("install.json", tuple[InstallCheck, ...]) if "install.json" in files else ()
+    tests = read("doctor.json", _SelfTest).tests if "doctor.json" in files else ()
+    trainings = [read(name, TrainingSteps) for name in files
+                 if name.startswith("train_") and name.endswith(".json")]
+    return Figures({
+        "path": str(path), "device": record.device, "checks": list(map(asdict, checks)),
+        "steps": [{**asdict(step), "tail": _tail(step, files)} for step in record.steps],
+        "tests": list(map(asdict, tests)), "trainings": list(map(asdict, trainings)),
+        "table": "table/meta.yaml" in files, "unpacked": None if folder is None else str(folder),
+        "healthy": all(step.status == "passed" for step in record.steps)}, bundle_text)
 
 
 def _tail(step: BundleStep, files: dict[str, bytes]) -> str:

@@ -19,8 +19,6 @@ PLOTLY = {"displaylogo": False, "plotlyServerURL": "",
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(Settings, where="compare"):
-    """What `flashnas compare` takes."""
-
     runs: tuple[str, ...] = option(REQUIRED, "two or more run folders, finished or not", metavar="RUN",
                                    positional=True)
     out: Path | None = option(None, "picture to write: a file that ends in .png or .html", metavar="FILE",

@@ -22,8 +22,6 @@ EVERY_S = 5.0             # between two looks at the run
 
 @dataclass(frozen=True, kw_only=True)
 class DashboardOptions(Settings, where="dashboard"):
-    """What `flashnas dashboard` takes."""
-
     run: Path = option(REQUIRED, "run folder, finished or not", positional=True)
     storage: str | None = option(
         None, "database of the search, if it was given one", metavar="URL", shown="the run folder's journal",

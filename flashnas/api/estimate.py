@@ -1,5 +1,4 @@
-"""Latency, memory and size of one architecture from a latency table, and the loss to expect from the
-evidence."""
+"""What one architecture costs by a latency table, and the loss to expect by the evidence."""
 
 from __future__ import annotations
 
@@ -20,8 +19,6 @@ WORKLOAD = "flashnas.latency.workload:Workload"
 
 @dataclass(frozen=True, kw_only=True)
 class EstimateOptions(Settings, where="estimate"):
-    """What `flashnas estimate` takes."""
-
     arch: str = option(
         REQUIRED, "preset, pareto/NN.yaml, Hugging Face config.json or notation such as '2048: 3x(d f m2 f)'",
         positional=True, objects=(ARCHITECTURE,))

@@ -13,8 +13,6 @@ from flashnas.base.settings import Settings, option
 
 @dataclass(frozen=True, kw_only=True)
 class EvidenceOptions(Settings, where="evidence"):
-    """What `flashnas evidence` takes."""
-
     mixes: tuple[str, ...] = option(
         (), "two mixes to compare, without a width, such as 'a f' 'm2 f'; none: all publications are listed"
         " alone", metavar="MIX", positional=True)

@@ -143,8 +143,6 @@ MEANINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ListOptions(Settings, where="list"):
-    """What `flashnas list` takes."""
-
     kind: str | None = option(None, f"one of {', '.join(KINDS)}; without it, what each of these is",
                               positional=True, choices=tuple(KINDS))
     show: str | None = option(None, "of spaces and recipes, the YAML text; of operators, the options",

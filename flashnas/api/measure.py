@@ -24,8 +24,6 @@ Counted = Callable[[int, int], None]  # groups or models done, all of them
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileOptions(Settings, where="profile"):
-    """What `flashnas profile` takes."""
-
     runtime: str = option(
         "torch", "the program that is timed: torch, or llama.cpp or vllm in a process of its own, with"
         " random weights", choices=RUNTIMES)
@@ -115,22 +113,17 @@ def profile(options: ProfileOptions, *, progress: Counted | None = None) -> Figu
 
 def doubts(values: dict[str, Any]) -> tuple[str, ...]:
     """What makes measured rows doubtful, one line each."""
-    disturbed = ((values.get("disturbed", 0), "the device was slower than usual while {} rows were measured,"
-                                             " twice in a"
-                                             " row"),
-                 (values.get("disturbed_networks", 0), "the three timings of {} networks differ by more than"
-                                                      " 15 %"))
+    disturbed = {"disturbed": "the device was slower than usual while {} rows were measured, twice in a row",
+                 "disturbed_networks": "the three timings of {} networks differ by more than 15 %"}
     throttled = ", ".join(f"{reason} ({share:.0%} of the time)"
                           for reason, share in values.get("gpu", {}).get("throttled", {}).items())
     return (*values.get("notes", ()), *([f"the GPU was held back by: {throttled}"] if throttled else ()),
-            *(f"{text.format(count)}; delete the folder and profile again when nothing else runs"
-              for count, text in disturbed if count))
+            *(f"{text.format(values[name])}; delete the folder and profile again when nothing else runs"
+              for name, text in disturbed.items() if values.get(name)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidateOptions(Settings, where="validate"):
-    """What `flashnas validate` takes."""
-
     table: str = option(REQUIRED, "latency table that was measured on this machine", objects=(TABLE,))
     space: str = option(
         REQUIRED, "shipped search space or YAML file whose architectures are built and timed",
@@ -199,7 +192,7 @@ def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Fi
     target = target_like(table, dtype=model.dtype, mode=mode, backend=options.backend, effort=EFFORT,
                      any_stack=options.allow_other_stack, hint="--allow-other-stack compares all the same")
     for hidden in space.hidden_sizes:
-        model.check([space.build(space.kinds(), hidden)])
+        model.estimate(space.build(space.kinds(), hidden))  # what the table lacks is said first
     result = compare(table, space, workload,
                      lambda a: target.time_request(a, workload, model.batch(a)).to_dict(),
                      count=options.count, seed=options.seed, calibrate=options.calibrate, mode=mode,

@@ -37,8 +37,6 @@ TEXTS = {".py", ".toml", ".yaml", ".md"}
 
 @dataclass(frozen=True, kw_only=True)
 class NewOptions(Settings, where="new"):
-    """What `flashnas new` takes."""
-
     kind: str = option(REQUIRED, f"one of {', '.join(EXAMPLES)}", positional=True, choices=tuple(EXAMPLES))
     name: str = option(REQUIRED, "its name in flashnas: lower-case letters and digits, such as fast-mixer",
                        positional=True)

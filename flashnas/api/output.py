@@ -9,16 +9,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flashnas.base.settings import Settings, option
+from flashnas.base.settings import MAX_THREADS, Settings, option, usable_cores
 
-# of commands whose run trackers may record
-TRACKER_HELP = ("also record the run with these: trackio, tensorboard, mlflow, wandb (each needs the extra of"
-                " its name), or a package's own")
-
+# -- options of several commands -----------------------------------------------------------------------------
 
 def tracker_option() -> Any:
-    """The option `--tracker`."""
-    return option((), TRACKER_HELP, metavar="NAME,..", separator=",", yaml=False)
+    return option((), "also record the run with these: trackio, tensorboard, mlflow, wandb (each needs the"
+                  " extra of its name), or a package's own", metavar="NAME,..", separator=",", yaml=False)
+
+
+def data_option() -> Any:
+    return option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
+
+
+def tokenizer_option() -> Any:
+    return option(None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
+
+
+def workers_option(doc: str = "worker processes, one thread each") -> Any:
+    return option(usable_cores, doc, metavar="N", shown="all cores", min=1, max=MAX_THREADS)
+
+
+# -- what commands return ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

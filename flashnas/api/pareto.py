@@ -27,8 +27,6 @@ OBJECTS = {"table": "LatencyTable | Callable", "workload": "Workload"}
 
 @dataclass(frozen=True, kw_only=True)
 class ParetoOptions(Settings, where="pareto"):
-    """What `flashnas pareto` takes."""
-
     runs: tuple[str, ...] = option(
         REQUIRED, "run folders, finished or not; several are merged", metavar="RUN", positional=True,
         objects=("flashnas.api.run:Run", "flashnas.runs.run:RecordedRun"))

@@ -16,8 +16,6 @@ MODEL = "folder of flashnas train or of flashnas export, or a run whose chosen n
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions(Settings, where="eval"):
-    """What `flashnas eval` takes."""
-
     model: str = option(REQUIRED, MODEL + "; an export must be one --to hf", positional=True)
     text: str | None = option(None, "score this text in bits per byte: a file or folder, as --data of train")
     tasks: tuple[str, ...] = option(
@@ -102,8 +100,6 @@ def evaluate(options: EvalOptions, *, progress: Callable[[int, int], None] | Non
 
 @dataclass(frozen=True, kw_only=True)
 class PushOptions(Settings, where="push"):
-    """What `flashnas push` takes."""
-
     model: str = option(REQUIRED, MODEL, positional=True)
     repo: str = option(REQUIRED, "repository of the hub, such as USER/NAME", positional=True)
     license: str | None = option(

@@ -71,11 +71,11 @@ class Run(study_run.RecordedRun):
             RunError: there is no figure of that name.
         """
         from flashnas.base.hints import one_of
-        from flashnas.report.page_figures import DRAWN, plot
+        from flashnas.report.page_figures import FIGURES, NotebookFigure
 
-        if name not in DRAWN:
-            raise RunError(one_of("figure", name, DRAWN))
-        return plot(self, name)
+        if name not in FIGURES:
+            raise RunError(one_of("figure", name, FIGURES))
+        return NotebookFigure.of(FIGURES[name](self))
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the report as one HTML page.
@@ -149,8 +149,6 @@ def load_run(folder: str | Path) -> Run:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions(Settings, where="report"):
-    """What `flashnas report` takes."""
-
     run: str = option(REQUIRED, "run folder, such as experiments/runs/first_search", positional=True)
 
 

@@ -16,8 +16,6 @@ from flashnas.runs.layout import CONFIG, JOURNAL, TRIALS
 
 @dataclass(frozen=True, kw_only=True)
 class RunsOptions(Settings, where="runs"):
-    """What `flashnas runs` takes."""
-
     folder: Path = option(Path("experiments/runs"), "folder that holds run folders", positional=True)
 
 
@@ -57,9 +55,8 @@ def _summary(path: Path) -> dict[str, Any]:
         return {"run": str(path), "state": "unreadable", "problem": str(error)}
     rows, points = objective_points(run)
     names = sorted(run.objectives, key=lambda name: name != "latency_ms")
-    best = {name: float(rows[name].iloc[int(column.argmin())]) for name, column in zip(names, points.T,
-                                                                                        strict=True)
-            } if len(points) else {}
+    best = {name: float(rows[name].iloc[int(column.argmin())])
+            for name, column in zip(names, points.T, strict=True)} if len(points) else {}
     finished = run.entry("finished")
     written = max(file.stat().st_mtime for name in (TRIALS, JOURNAL) if (file := path / name).exists())
     return {"run": str(path), "state": "finished" if finished else "not finished",

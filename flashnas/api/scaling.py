@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from flashnas.api.calling import takes
 from flashnas.api.estimate import TABLE, WORKLOAD
-from flashnas.api.output import Figures, check_out
+from flashnas.api.output import Figures, check_out, data_option, tokenizer_option, workers_option
 from flashnas.api.train import RECIPE
 from flashnas.base.quantities import MAX_TOKENS
-from flashnas.base.settings import MAX_THREADS, Settings, option, usable_cores
+from flashnas.base.settings import Settings, option
 from flashnas.latency.workload import WORKLOAD_HELP
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ FOUND, PICTURE = "scaling_law.json", "scaling_law.png"
 
 @dataclass(frozen=True, kw_only=True)
 class ScalingLawOptions(Settings, where="scaling_law"):
-    """What `flashnas scaling-law` takes."""
-
     pattern: str | None = option(None, "operators of one block, such as 'm2 f'", positional=True)
     results: str | None = option(
         None, "fit a table of trainings (CSV, parquet, or trainings.jsonl) and train nothing", metavar="FILE")
@@ -40,9 +38,8 @@ class ScalingLawOptions(Settings, where="scaling_law"):
         separator=",", min=1, max=MAX_TOKENS)
     seeds: int = option(1, "trainings of each size", metavar="N", min=1, max=10_000)
     recipe: str = option("cpu", "shipped training recipe or YAML file", objects=(RECIPE,))
-    data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
-    tokenizer: str | None = option(
-        None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
+    data: str = data_option()
+    tokenizer: str | None = tokenizer_option()
     table: str = option("h100_sxm", "shipped latency table or folder", objects=(TABLE,))
     workload: str = option("decode-8k", WORKLOAD_HELP, objects=(WORKLOAD,))
     budget_ms: float | None = option(
@@ -51,9 +48,7 @@ class ScalingLawOptions(Settings, where="scaling_law"):
     at_tokens: int | None = option(
         None, "training tokens for which losses are given", metavar="N", shown="the largest trained count",
         min=1, max=MAX_TOKENS)
-    workers: int = option(
-        usable_cores, "worker processes, one thread each", metavar="N", shown="all cores",
-        min=1, max=MAX_THREADS)
+    workers: int = workers_option()
     out: Path | None = option(
         None, "folder of the trainings, continued if it exists", metavar="DIR",
         shown="experiments/runs/scaling-law-<pattern>; with --results the folder of FILE", yaml=False)
@@ -137,14 +132,14 @@ def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None)
     answer = None if options.budget_ms is None else sizes.answer(options.budget_ms)
     summary = {"pattern": pattern, "results": str(file), "picture": str(out / PICTURE), **fitted.to_dict(),
                "table": table.name, "workload": model.workload.name, "tokens": sizes.tokens, "answer": answer,
-               "by_budget": [{**size.to_dict(), "budget_ms": budget_ms} for budget_ms,
-                             size in sizes.ladder()]}
+               "by_budget": [{**size.to_dict(), "budget_ms": budget_ms}
+                             for budget_ms, size in sizes.ladder()]}
     best = None if options.budget_ms is None else sizes.best(options.budget_ms)
     picture = scaling_picture(fitted, sizes, scaling_headline(summary), best, options.budget_ms)
     save(picture, out / PICTURE)
     write_atomic(out / FOUND, json.dumps(summary, indent=1))
-    return Figures(summary, lambda fitted: f"{scaling_text(fitted)}\n\ntrainings {file}\npicture  "
-                                           f" {out / PICTURE}")
+    return Figures(summary, lambda values: (f"{scaling_text(values)}\n\ntrainings {file}\npicture  "
+                                            f" {out / PICTURE}"))
 
 
 def _trainings(options: ScalingLawOptions, progress: Progress | None) -> tuple[Path, pd.DataFrame, Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from flashnas.api.calling import takes
-from flashnas.api.output import check_out, tracker_option
+from flashnas.api.output import Figures, check_out, tracker_option
 from flashnas.base.settings import option, over, settings_of
 from flashnas.study.config import SearchConfig
 
@@ -17,18 +17,14 @@ if TYPE_CHECKING:
     from flashnas.api.run import Run
     from flashnas.runs.snapshot import Progress
     from flashnas.runs.snapshot import Snapshot as Snapshot
-    from flashnas.study.plan import SearchPlan
 
 
 OBJECTS = {"space": "SearchSpace", "table": "LatencyTable | Callable", "workload": "Workload",
-           "recipe": "Recipe",
-           "sampler": "type[SearchAlgorithm]"}
+           "recipe": "Recipe", "sampler": "type[SearchAlgorithm]"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions(SearchConfig, where="search"):
-    """What `flashnas search` takes."""
-
     out: Path | None = option(
         None, "run folder", metavar="DIR", shown="experiments/runs/<space>-<workload>-<time>", yaml=False,
         heading="the run folder")
@@ -128,7 +124,7 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
 
 @takes(SearchOptions, objects=OBJECTS)
 def plan(options: SearchOptions, *, objects: Mapping[str, Any], note: Callable[[str], None] | None = None,
-         evaluator: Callable[[Any], Any] | None = None) -> SearchPlan:
+         evaluator: Callable[[Any], Any] | None = None) -> Figures:
     """What `search` with the same keywords would evaluate, and for how long. Nothing is written but the
     corpus' cache.
 
@@ -137,8 +133,8 @@ def plan(options: SearchOptions, *, objects: Mapping[str, Any], note: Callable[[
         evaluator (Callable): as of `search`.
 
     Returns:
-        A SearchPlan: the space's size, the fastest network, baselines, candidates, training tokens of each
-        and of all, and `seconds`, from a few timed steps. `print` shows it.
+        Figures: the space's size, the fastest network, baselines, candidates, training tokens of each and of
+        all, and `seconds`, from a few timed steps. `print` shows them.
 
     Raises:
         FlashnasError: for whatever would stop the search before its first training.
@@ -147,8 +143,10 @@ def plan(options: SearchOptions, *, objects: Mapping[str, Any], note: Callable[[
         check_out(options)
 
     from flashnas.study.plan import plan as planned
+    from flashnas.study.plan import plan_text
 
-    return planned(options.config, note=note or (lambda _: None), evaluator=evaluator, **objects)
+    return Figures(planned(options.config, note=note or (lambda _: None), evaluator=evaluator, **objects),
+                   plan_text)
 
 
 def default_out(options: SearchOptions, objects: Mapping[str, Any]) -> Path:

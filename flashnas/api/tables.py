@@ -17,15 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TableInfoOptions(Settings, where="table_info"):
-    """What `flashnas table info` takes."""
-
     table: str = option(REQUIRED, "shipped table or folder", positional=True, objects=(TABLE,))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportTableOptions(Settings, where="import_table"):
-    """What `flashnas table import` takes."""
-
     source: str = option(
         REQUIRED, "whose measurements: aiconfigurator", positional=True, choices=("aiconfigurator",))
     system: str = option(REQUIRED, "system of the source, such as h100_sxm", positional=True)
@@ -35,8 +31,6 @@ class ImportTableOptions(Settings, where="import_table"):
 
 @dataclass(frozen=True, kw_only=True)
 class MergeTablesOptions(Settings, where="merge_tables"):
-    """What `flashnas table merge` takes."""
-
     first: str = option(REQUIRED, "its rows count where both tables have one", positional=True)
     second: str = option(REQUIRED, "the other table, of the same device", positional=True)
     out: Path = option(REQUIRED, "table folder to write", metavar="DIR")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flashnas.api.calling import takes
 from flashnas.api.estimate import ARCHITECTURE
 from flashnas.api.live import tracked
-from flashnas.api.output import Figures, check_out, tracker_option
+from flashnas.api.output import Figures, check_out, data_option, tokenizer_option, tracker_option
 from flashnas.base.process import keep_memory, limit_threads
 from flashnas.base.quantities import MAX_TOKENS
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
@@ -26,12 +26,10 @@ EVERY_FORMAT = ("source", "to", "out", "dtype", "init_seed", "tokenizer")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(Settings, where="train"):
-    """What `flashnas train` takes."""
-
     arch: str = option(
         REQUIRED, "preset, pareto/NN.yaml, config.json or notation such as '256: 3x(d f m2 f)'",
         positional=True, objects=(ARCHITECTURE,))
-    data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
+    data: str = data_option()
     tokens: int | None = option(
         None, "training tokens", metavar="N", shown="the recipe's", min=1, max=MAX_TOKENS)
     short_text: bool = option(
@@ -41,8 +39,7 @@ class TrainOptions(Settings, where="train"):
     width_factor: int | None = option(
         None, "divide the architecture's widths by this", metavar="N", shown="the recipe's", min=1, max=4096)
     device: str | None = option(None, "cpu or cuda", shown="the recipe's", choices=("cpu", "cuda"))
-    tokenizer: str | None = option(
-        None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
+    tokenizer: str | None = tokenizer_option()
     seed: int = option(0, "fixes the start and the order of the text", metavar="N", min=0, max=MAX_SEED)
     checkpoint_every_tokens: int | None = option(
         None, "training tokens between checkpoints", metavar="N", min=1, max=MAX_TOKENS)
@@ -143,8 +140,6 @@ def targets() -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(Settings, where="export"):
-    """What `flashnas export` takes."""
-
     source: str = option(
         REQUIRED, "folder of trained weights, or with --init-seed a preset, pareto/NN.yaml or notation",
         positional=True)

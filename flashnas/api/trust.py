@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import takes
-from flashnas.api.output import Figures
-from flashnas.base.settings import BARE, MAX_THREADS, Settings, option, usable_cores
+from flashnas.api.output import Figures, workers_option
+from flashnas.base.settings import BARE, Settings, option
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +23,6 @@ RULES = ("params", "layout")  # of flashnas.evidence.proxies
 
 @dataclass(frozen=True, kw_only=True)
 class ProxyTrustOptions(Settings, where="proxy_trust"):
-    """What `flashnas proxy-trust` takes."""
-
     run: str | None = option(
         None, "finished run folder, such as experiments/runs/first_search", positional=True)
     results: str | None = option(
@@ -57,9 +55,7 @@ class ProxyTrustOptions(Settings, where="proxy_trust"):
         4, "tokens of a long training over those of the run", metavar="N", min=2, max=1_000_000)
     wider: int | None = option(
         None, "also train networks N times as wide", metavar="N", shown="no such trainings", min=2, max=4096)
-    workers: int = option(
-        usable_cores, "worker processes, one thread each", metavar="N", shown="all cores",
-        min=1, max=MAX_THREADS)
+    workers: int = workers_option()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,9 +102,9 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
     if options.published is not None:
         return _published(options, progress or (lambda *_: None), note or (lambda _: None))
     from flashnas.base.files import write_atomic
+    from flashnas.report.sections import TRUST_PICTURE, TRUST_RESULT
     from flashnas.report.study_figures import save, trust_picture
     from flashnas.report.terminal_trust import headline, trust_text, verdict
-    from flashnas.report.trust_section import FOUND, PICTURE
     from flashnas.runs.run import RecordedRun
     from flashnas.trust.study import FILE, Plan, study, study_results
 
@@ -122,14 +118,13 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
         searched = RecordedRun.load(options.run)
         results = searched.path / FILE
         table, trust = study(searched, plan, workers=options.workers, progress=progress or (lambda *_: None))
-    picture = results.parent / PICTURE
+    picture = results.parent / TRUST_PICTURE
     values = trust.to_dict()
     save(trust_picture(table, headline(values)), picture)
     summary = {"run": options.run, "results": str(results), "picture": str(picture),
-               "verdict": verdict(values),
-               **values}
+               "verdict": verdict(values), **values}
     if options.run is not None:
-        write_atomic(results.parent / FOUND, json.dumps(summary))  # for flashnas report
+        write_atomic(results.parent / TRUST_RESULT, json.dumps(summary))  # for flashnas report
     return Figures(summary, lambda values: _with_files(trust_text(values), values))
 
 
@@ -144,8 +139,7 @@ def _published(options: ProxyTrustOptions, progress: Progress, note: Callable[[s
     recipe = Recipe.load(options.recipe)
     rows = read_published(None if options.published == BARE else options.published)
     plan = PublishedPlan(rows=rows, recipe=recipe, data=options.data, rule=options.match,
-                         seeds=options.seeds or 1,
-                         bench=options.bench, train=options.train)
+                         seeds=options.seeds or 1, bench=options.bench, train=options.train)
     folder = Path(options.out or f"experiments/runs/published_{recipe.name}")
     study = study_published(plan, folder, workers=options.workers, progress=progress, note=note)
     values, picture = study.to_dict(), folder / PUBLISHED_PICTURE

@@ -14,8 +14,6 @@ from flashnas.executors.local import MIN_MEMORY_GB
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions(Settings, where="worker"):
-    """What `flashnas worker` takes."""
-
     storage: str = option(REQUIRED, "database of the searches, as their --storage names it", metavar="URL")
     workers: int | None = option(
         None, "jobs side by side, each in a process with one thread or one GPU", metavar="N",

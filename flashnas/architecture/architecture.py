@@ -23,6 +23,11 @@ MAX_VOCAB = 2**30
 MAX_META_TOKENS = 2**20
 
 
+@functools.lru_cache(maxsize=4096)  # searches build thousands of networks of the same few operators
+def _resolved(spec: OperatorSpec, hidden: int) -> OperatorSpec:
+    return spec.resolved(hidden)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """A language model: embedding, pre-norm residual operators, final norm, head.
@@ -68,13 +73,13 @@ class Architecture:
                                     f" {len(self.operators)}")
         # blocks repeat the same few objects
         for spec in {id(spec): spec for spec in self.operators}.values():
-            spec.resolved(self.hidden)
+            _resolved(spec, self.hidden)
 
     # -- identity
 
     def canonical(self) -> Architecture:
         """The same network with every operator option explicit."""
-        return replace(self, operators=tuple(spec.resolved(self.hidden) for spec in self.operators))
+        return replace(self, operators=tuple(_resolved(spec, self.hidden) for spec in self.operators))
 
     @functools.cached_property
     def hash(self) -> str:

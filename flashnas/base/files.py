@@ -75,7 +75,6 @@ def atomic_folder(path: Path, *, keep_existing: bool = False) -> Iterator[Path]:
     an error.
 
     Args:
-        path: the folder to write; missing parents are created.
         keep_existing: if another process has written `path` meanwhile, keep that folder and drop the new one.
             Without it, the new folder replaces the old one.
 
@@ -166,7 +165,6 @@ def hold_lock(path: Path, busy: FlashnasError) -> BaseFileLock:
     The file remains.
 
     Args:
-        path: the lock file; its folder must exist.
         busy: the error to raise if another process, or another part of this one, holds the lock.
 
     Returns:
@@ -229,7 +227,6 @@ def disk_errors(what: str, error: type[FlashnasError], hint: str = "") -> Iterat
 
     Args:
         what: what could not be done, such as `runs/a: the report cannot be written`.
-        error: class of the error to raise.
         hint: what to do about it, with its separator, such as `; choose another --out`.
     """
     try:

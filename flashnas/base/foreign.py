@@ -62,9 +62,6 @@ def check_regular(path: str | Path, error: type[FlashnasError], *, max_mb: float
     """The path, if a regular file of that size is there.
 
     Args:
-        path: the file.
-        error: class of the error to raise.
-        max_mb: the largest size.
         write: the file is to be written: a link is refused, too, and a missing file is allowed.
 
     Raises:
@@ -105,10 +102,7 @@ def parse_json(text: str | bytes, place: str | Path, error: type[FlashnasError],
     """The value of a JSON text, of at most MAX_DEPTH levels.
 
     Args:
-        text: the JSON text.
         place: where it is from, for messages: `trials.jsonl:3`, or a Path, to which the line is added.
-        error: class of the error to raise.
-        options: as json.loads takes them.
     """
     try:
         value = json.loads(text, **options)
@@ -156,10 +150,7 @@ def read_parquet(path: str | Path, error: type[FlashnasError], *, columns: Itera
     """The rows of a parquet file of at most MAX_CELLS.
 
     Args:
-        path: the file.
-        error: class of the error to raise.
         columns: those to read; None: all.
-        data: the content, where the caller has read it already.
     """
     import pandas as pd
     import pyarrow.parquet as pq

@@ -25,7 +25,6 @@ def limit_threads(count: int, *, keep: bool = False) -> None:
     now on.
 
     Args:
-        count: threads of each library.
         keep: leave a variable as it is where the user has set it.
     """
     for name in THREAD_VARIABLES:

@@ -50,7 +50,6 @@ def convert(data: Any, kind: type[T], place: str | Path = "", error: type[Flashn
         data: what `read_json`, `read_json_lines`, `parse_json` or `read_yaml` returned.
         kind: a dataclass, or a type made of those named above, such as `dict[str, float]`.
         place: where the data is from; not needed for what `read_yaml` returned.
-        error: class of the error to raise.
         name: what the data is, before the names of fields in messages: `training`.
         closed: refuse keys that the dataclass does not have.
         finite: refuse infinite numbers and NaN.

@@ -131,7 +131,6 @@ def parse_yaml(text: str, path: str = "<memory>") -> Any:
     """Parse one YAML document with the safe loader, which executes nothing.
 
     Args:
-        text: the document; an empty one gives None.
         path: the file's name in messages and in the places of entries.
 
     Raises:
@@ -176,11 +175,9 @@ def check_keys(data: LocatedDict, *, where: str, required: dict[str, type | tupl
     """Check the keys of a mapping and the types of their values; a bool is not an int.
 
     Args:
-        data: the mapping, as `read_yaml` returns it.
         where: its name in messages, such as `recipe`.
         required: type of each key that must be there.
         optional: type of each further key that is allowed.
-        error: class of the error to raise.
 
     Raises:
         ConfigError: of the class `error`, with file, line, rule and value.

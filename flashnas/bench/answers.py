@@ -113,8 +113,8 @@ def find_answers(source: str | Path | None, recipe: Recipe, *, dataset: str, voc
     return "; ".join(reasons) or None
 
 
-def find_curves(source: str | Path | None, recipe: Recipe, *, dataset: str, vocab: int) -> tuple[str,
-                                                                                                 list[Any]]:
+def find_curves(source: str | Path | None, recipe: Recipe, *, dataset: str, vocab: int,
+                ) -> tuple[str, list[Any]]:
     """The curves of the networks of a bench, trained as in a search under any seed; each network once.
 
     Args: as `find_answers`.

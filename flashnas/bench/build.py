@@ -34,9 +34,6 @@ def build(header: Header, trainings: Sequence[Training], out: Path, measured: Se
     """Write bench.parquet and its card into a folder, and read them back.
 
     Args:
-        header: how the networks were trained.
-        trainings: the rows, in their order; failed ones included.
-        out: the folder; it is created.
         measured: journals of latencies on a CPU (flashnas.bench.measure).
         tables: latency tables that predict the latencies; None: all that are shipped.
 

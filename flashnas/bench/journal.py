@@ -182,10 +182,6 @@ def grow(planned: Sequence[Planned], path: Path, header: Header, dataset: Path, 
     """Train what no journal of a folder has; returns the counts of `train_missing`.
 
     Args:
-        planned: the trainings, or a part of them.
-        path: the journal that is written.
-        header: how its networks are trained.
-        dataset: the prepared text.
         pool: runs jobs through `train_gently`.
         progress, workers: as `train_missing`.
 

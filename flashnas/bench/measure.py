@@ -82,10 +82,6 @@ def measure(networks: Iterable[Architecture], folder: Path, setup: Setup, worklo
 
     Args:
         networks: at full width; equal ones are timed once.
-        folder: of the journals.
-        setup: how this machine runs the models.
-        workload: of one request, batch 1.
-        progress: told the networks that are done and all of them.
 
     Returns:
         Numbers of networks `measured` now, `known` before, and `too_large` for the free memory of this

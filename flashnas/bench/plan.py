@@ -79,7 +79,6 @@ def plan(given: Iterable[Given], spaces: Sequence[OperatorSpace[Any]], recipe: R
         given: come first, in their order; further ones that train the same network are left out.
         spaces: take turns; one that is named twice gets twice the share.
         recipe: of all trainings. A space with a width factor of its own is shrunk by that.
-        vocab: tokens of the tokenizer.
         trainings: length of the list, repeats under further seeds included.
         seeds: under which every `repeat_every`-th network is trained, 0 to seeds - 1; the others under seed
             0.

@@ -145,8 +145,6 @@ class Dataset:
         again.
 
         Args:
-            recipe: number and length of the sequences of a batch.
-            seed: of the order.
             skip: leave out this many batches; drawing their order takes under 1 us a sequence.
 
         Yields:

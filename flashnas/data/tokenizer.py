@@ -31,10 +31,6 @@ def train_tokenizer(documents: Iterable[str], vocab: int) -> Tokenizer:
 
     Words of more than 4096 characters, as in base64 text or in a line of dashes, are cut for the training
     only.
-
-    Args:
-        documents: the texts of the training part.
-        vocab: tokens at most; a small text gives fewer.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -144,7 +144,6 @@ def measure(rows: Sequence[PublishedRow], losses: np.ndarray) -> PublishedTrust:
     """Hold losses against the published ones.
 
     Args:
-        rows: published rows.
         losses: one per row, lower is better; NaN where there is none: its pairs do not count.
     """
     groups = {name: [place for place in places if np.isfinite(losses[place])]
@@ -174,8 +173,8 @@ def _over(rows: Sequence[PublishedRow], losses: np.ndarray, groups: dict[str, li
         wrong=tuple(" | ".join(rows[place].operators for place in pair.order) for pair in missed))
 
 
-def _interval(pairs: Sequence[Pair], right: np.ndarray, groups: Iterable[Sequence[int]]) -> tuple[float,
-                                                                                                  float]:
+def _interval(pairs: Sequence[Pair], right: np.ndarray, groups: Iterable[Sequence[int]],
+              ) -> tuple[float, float]:
     """Percentiles of the share when the rows of each group are drawn again with replacement: pairs are not
     independent, rows are."""
     rng = np.random.default_rng(0)

@@ -181,7 +181,6 @@ def outside_support(network: Architecture, tokens: float | None = None) -> list[
     """What of a network no two publications have trained, one sentence part each; empty inside the support.
 
     Args:
-        network: at full width.
         tokens: of the planned training; None: they are not looked at.
     """
     mix = mix_of(network.operators)

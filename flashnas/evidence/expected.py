@@ -45,8 +45,6 @@ def expected(network: Architecture, tokens: float, own: str | Path | None = None
     """What is expected of a full training of a network, without any training.
 
     Args:
-        network: at full width.
-        tokens: of the planned training.
         own: a CSV of the user's own trainings; None: the shipped publications alone.
 
     Raises:
@@ -79,10 +77,7 @@ def of_size(model: FullLoss, stacks: Sequence[tuple[OperatorSpec, ...]], params:
     mix.
 
     Args:
-        model: with its law.
         stacks: operator lists, of any number of repeats. Widths follow from `params`, as real numbers.
-        params: without embeddings.
-        tokens: of the planned training.
         published: attention and windows at their defaults are those of publications.
     """
     width, sizes = (params * np.exp(model.law.r0) / 12) ** (1 / 3), []

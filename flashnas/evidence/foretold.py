@@ -28,8 +28,6 @@ def foretell(rows: Sequence[PublishedRow], parts: Sequence[str] = PARTS, short: 
     """All pairs within groups, each predicted by a model without its publication.
 
     Args:
-        rows: shipped ones or others.
-        parts: of the model.
         short: the short training of each row; None where there is none.
         model_without: source -> the model; None: the shipped one without that publication.
     """
@@ -51,13 +49,12 @@ def foretell(rows: Sequence[PublishedRow], parts: Sequence[str] = PARTS, short: 
     return foretold
 
 
-def all_models(rows: Sequence[PublishedRow], losses: np.ndarray, short: Short | None) -> dict[str,
-                                                                                              list[Pair]]:
+def all_models(rows: Sequence[PublishedRow], losses: np.ndarray, short: Short | None,
+               ) -> dict[str, list[Pair]]:
     """All pairs as the short loss orders them, and as each of MODELS foretells them without their
     publication.
 
     Args:
-        rows: published ones.
         losses: [N] of the short trainings; NaN where there is none.
         short: the same with their networks, for `full`; None if the model cannot read losses of such
             trainings.

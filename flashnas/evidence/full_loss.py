@@ -71,11 +71,8 @@ class Table:
         """Networks by their mixes and sizes; each argument is of shape [N], or one value for all.
 
         Args:
-            law: of size and shape.
-            mixes: of the networks.
             sizes_N3: of each, what `body_sizes` gives: parameters without embeddings, those that one token
                 uses, and the share of feed-forward layers.
-            widths, tokens: of the networks and of their trainings.
             publication: in which they are trained.
             beyond: what their short losses say, as `FullLoss.beyond`.
             counted: parameters that the law counts; None: the geometric mean of all and of the active ones.
@@ -203,8 +200,6 @@ class FullLoss:
         """Networks of one planned training as the model sees them.
 
         Args:
-            networks: at full width.
-            tokens: of the planned full training.
             beyond: what the short loss of each says beyond size, shape and mix (`beyond`); None: nothing is
                 known.
         """

@@ -98,7 +98,6 @@ def rows_of(trainings: Sequence[PublishedRow], law: Law, *, response: Sequence[f
 
     Args:
         trainings: all rows; groups compare within themselves, or within their level.
-        law, response: of the model.
         short: of each row; None where there is none. They count for a group that has all of them.
     """
     smaller = {small for small, _ in nested_groups(trainings)}

@@ -87,7 +87,6 @@ def proxies(rows: Sequence[PublishedRow], *, width: int, width_factor: int, leas
             operators can be built, full-size and small.
         width_factor: by which heads, states and windows shrink.
         least_head_dim: they shrink no further than to this.
-        vocab: of the proxies.
         rule: one of RULES. Widths follow from the full depth.
         depth_factor: proxies have every so many-th operator of each kind.
 

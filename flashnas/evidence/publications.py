@@ -50,8 +50,6 @@ def two_mixes(one: str, other: str, rows: Sequence[PublishedRow], model: FullLos
 
     Args:
         one, other: patterns of operators, without a width.
-        rows: of the publications.
-        model: of the full loss.
 
     Returns:
         JSON-ready. said: by each publication that trained both in one group, mean, least and most of its

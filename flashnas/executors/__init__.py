@@ -12,7 +12,7 @@ from flashnas.base.registry import Registry
 from flashnas.base.settings import Setting, settings_of
 from flashnas.executors.base import Ended, Executor, NoOptions, Work
 
-__all__ = ["EXECUTORS", "Ended", "Executor", "NoOptions", "Work", "executor_options", "make_executor"]
+__all__ = ["EXECUTORS", "Ended", "Executor", "NoOptions", "Work", "executor_options"]
 
 EXECUTORS: Registry[type[Executor]] = Registry("executor", "flashnas.executors", {
     "local": "flashnas.executors.local:LocalExecutor",
@@ -42,12 +42,3 @@ def executor_options(name: str, values: Mapping[str, Any]) -> Any:
             raise ConfigError(f"executor {name} has no option {key!r}{did_you_mean(key, settings)}; allowed:"
                               f" {allowed}")
     return options.build(**values)
-
-
-def make_executor(name: str, work: Work, values: Mapping[str, Any]) -> Executor:
-    """The executor of that name with these options.
-
-    Raises:
-        ConfigError: for an unknown name or option, a wrong value, or a package that is missing.
-    """
-    return EXECUTORS[name](work, executor_options(name, values))

@@ -31,11 +31,9 @@ BROKEN = (ImportError, OSError, CorpusError, DeviceError, PluginError)
 BUGS = (AttributeError, NameError, SyntaxError, TypeError)
 # parts of messages of the CUDA and ROCm runtimes, which torch raises as RuntimeError
 DRIVER_WORDS = ("CUDA error", "Triton Error [CUDA]", "CUDA driver", "NVIDIA driver", "HIP error",
-                "cuDNN error",
-                "CUDNN_STATUS", "CUBLAS_STATUS", "NCCL")
+                "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "NCCL")
 MEMORY_WORDS = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory", "allocate memory",
-                "CUDA error: out of memory",
-                "Triton Error [CUDA]: out of memory")
+                "CUDA error: out of memory", "Triton Error [CUDA]: out of memory")
 # classes of libraries: a kernel needs more shared memory than the device has
 OF_THE_SIZES = ("OutOfResources",)
 THREAD_PATIENCE_S = 0.2
@@ -58,15 +56,14 @@ def attempt(function: Callable[[Any], Result], job: Any) -> Ended:
 
 
 def classify_error(error: BaseException, *, user_code: bool = False, on_cuda: bool = False) -> Ended:
-    """What an error says: of the candidate, of the memory, or of the environment.
+    """What the error of a job says: of the candidate, of the memory, or of the environment.
 
     Args:
-        error: what the job raised.
-        user_code: True if it ran a user's evaluator. Whatever that raises is a result, except what a broken
+        user_code: it ran a user's evaluator. Whatever that raises is a result, except what a broken
             installation, disk or driver raises; of a training, a library's own error and an error in the code
             are not results.
-        on_cuda: True if it trained on CUDA. Compilers, drivers and libraries then raise errors of all
-            classes, RuntimeError and CalledProcessError among them, which say nothing of the candidate.
+        on_cuda: it trained on CUDA. Compilers, drivers and libraries then raise errors of all classes, which
+            say nothing of the candidate.
     """
     text = str(error)
     if isinstance(error, MemoryError | CandidateMemoryError) or any(words in text for words in MEMORY_WORDS):
@@ -108,8 +105,7 @@ def _cuda_is_used() -> bool:
 
 @contextlib.contextmanager
 def state_kept() -> Iterator[None]:
-    """Put back what the block changed for later jobs of this process: environment, folder, and torch's
-    defaults."""
+    """Put back what the block changed of environment, folder, and torch's defaults."""
     environment, folder, torch = dict(os.environ), os.getcwd(), _torch_state()
     try:
         yield
@@ -150,8 +146,7 @@ def _restore_torch(before: dict[str, Any] | None) -> None:
 
 
 def _threads_left(before: set[threading.Thread]) -> bool:
-    """True if the job left a thread behind that would compute beside the next one. Threads of libraries that
-    may be cut off at any time are daemons and do not count."""
+    """True if the job left a thread behind that would compute beside the next one; daemons do not count."""
     for thread in set(threading.enumerate()) - before:
         if not thread.daemon:
             thread.join(THREAD_PATIENCE_S)

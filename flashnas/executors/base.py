@@ -6,6 +6,7 @@ tried once more before that is a result. A broken environment is not a result: i
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from abc import ABC, abstractmethod
 from collections import deque
@@ -27,12 +28,10 @@ class Ended:
     """How a job ended.
 
     kind: `done`: with a result. `failed`: by the candidate's own fault. `error`: the code that scores it
-        raised an
-    error that is not about the candidate by its class. `memory`: there was not enough memory. `killed`: its
-    process got SIGKILL, which most often is the kernel's when memory is out. `died`: its process or its
-    machine vanished. `broken`: no job can run where this one ran.
-    result: of a `done` one. reason: of any other, in one line.
-    reusable: False if the process that ran it must not run another job.
+    raised an error that is not about the candidate by its class. `memory`: there was not enough memory.
+    `killed`: its process got SIGKILL, most often because memory was out. `died`: its process or its machine
+    vanished. `broken`: no job can run where this one ran. result: of a `done` one. reason: of any other, in
+    one line. reusable: False if the process that ran it must not run another job.
     """
 
     kind: Kind
@@ -58,17 +57,13 @@ class Work:
 
     Attributes:
         function: runs one job, `function(job) -> dict`; importable from a fresh process.
-        timeout_s: time limit of one job.
         workers: jobs that run side by side; None: as many as the place has room for.
         devices: what CUDA_VISIBLE_DEVICES names, one for each GPU of this machine; empty where jobs run on
             CPUs.
-        gpu: True if a job needs a GPU.
         processes: that train one candidate together, each with a GPU or a thread of its own.
         run: names the run, so that several can share one database.
-        storage: URL of the shared database, or None.
         dataset: the prepared folder that the jobs read, or None.
         corpus: what it was prepared of: `data` and `tokenizer`, as the user named them.
-        note: receives lines for the user.
     """
 
     function: Callable[[Any], Result]
@@ -91,11 +86,7 @@ class NoOptions(Settings, where="executor"):
 
 class Executor(ABC):
     """A place where jobs run. A subclass starts on its first job, so that continuing a finished run costs
-    nothing.
-
-    Args:
-        work: what the search asks.
-        options: an instance of `Options`.
+    nothing. options: an instance of `Options`.
 
     Raises:
         ConfigError: for an option that does not suit this executor or this machine.
@@ -154,24 +145,15 @@ class Executor(ABC):
 
     def run(self, jobs: Mapping[str, Any], on_wait: Callable[[], None] | None = None,
             ) -> Iterator[tuple[str, Ended]]:
-        """Yield each job's key and outcome as it finishes; `on_wait` is called about once a second meanwhile.
-
-        What is tried again, and what is raised: as `Flow.ended`.
-        """
-        flow = self.flow()
-        try:
+        """Yield each job's key and outcome as it finishes, as `Flow.ended`; `on_wait` is called about once a
+        second meanwhile."""
+        with contextlib.closing(Flow(self)) as flow:
             for key, job in jobs.items():
                 flow.submit(key, job)
             while flow.busy:
                 yield from flow.ended()
                 if on_wait:
                     on_wait()
-        finally:
-            flow.close()
-
-    def flow(self) -> Flow:
-        """Jobs that are submitted while others run."""
-        return Flow(self)
 
 
 class Flow:

@@ -16,10 +16,7 @@ from flashnas.base.errors import CandidateError, ConfigError
 from flashnas.latency.metrics import METRICS
 from flashnas.proxy.worker import run_candidate
 
-UserEvaluator = Callable[..., "float | Mapping[str, float]"]
-"""network -> loss, or a mapping with `loss` and further scores or metrics. With the attribute `fidelities`,
-increasing whole numbers of which the last one is a full evaluation, it is called with the network and one of
-them. With an argument `seed` it gets that of the evaluation by this name."""
+UserEvaluator = Callable[..., "float | Mapping[str, float]"]   # as `flashnas.search` describes it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +26,10 @@ class Job:
     Attributes:
         architecture: the network; an `Architecture` unless `evaluator` is given.
         dataset: a prepared folder (flashnas.data.dataset).
-        recipe: `Recipe.to_dict()`.
-        seed: of the training.
         tasks: scores of synthetic tasks that are asked for besides the loss.
         checkpoints: folder for the checkpoint of a training that pauses; empty: it does not pause.
         pause_tokens: where it pauses; 0: it goes on to its end. Of an evaluator, one of its fidelities.
         curve: of the evaluator's results so far, (fidelity, loss) pairs.
-        processes: that train it together.
         evaluator: scores the network in place of a training; dataset, recipe and tasks are then not used.
         needed: what the evaluator must return besides `loss`.
     """
@@ -54,11 +48,9 @@ class Job:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as `flashnas.proxy.worker.run_candidate` takes it; for trainings only."""
-        return {"architecture": self.architecture.to_dict(), "dataset": self.dataset,
-                "recipe": dict(self.recipe),
-                "seed": self.seed, "tasks": list(self.tasks), "checkpoints": self.checkpoints,
-                "pause_tokens": self.pause_tokens,
-                **({"processes": self.processes} if self.processes > 1 else {})}
+        plain = ["dataset", "seed", "checkpoints", "pause_tokens", *["processes"] * (self.processes > 1)]
+        return {"architecture": self.architecture.to_dict(), "recipe": dict(self.recipe),
+                "tasks": list(self.tasks), **{name: getattr(self, name) for name in plain}}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Job:
@@ -80,15 +72,8 @@ class Job:
 
 
 def run_job(job: Job) -> dict[str, Any]:
-    """Run it in this process.
-
-    Returns:
-        The score: `loss`, `seconds` and, of a training, the other fields of `ProxyScore`; `scores` and
-        `metrics` are mappings.
-
-    Raises:
-        CandidateError: with the reason, if the network cannot be scored.
-    """
+    """The score of a job that runs in this process: `loss`, `seconds` and, of a training, the other fields of
+    `ProxyScore`; `scores` and `metrics` are mappings. Raises CandidateError if there is none."""
     if job.evaluator is None:
         return run_candidate(job.to_dict())
     started = time.perf_counter()
@@ -104,8 +89,7 @@ def run_job(job: Job) -> dict[str, Any]:
 
 
 def fidelities_of(evaluator: UserEvaluator) -> tuple[int, ...]:
-    """The fidelities of an evaluator; none if it has only full evaluations. Raises ConfigError for a wrong
-    value."""
+    """The fidelities of an evaluator, if it has any; raises ConfigError for a wrong value."""
     levels = getattr(evaluator, "fidelities", ())
     whole = isinstance(levels, list | tuple) and all(
         isinstance(value, int) and not isinstance(value, bool) and value > 0 for value in levels)
@@ -121,13 +105,12 @@ def takes_seed(evaluator: UserEvaluator) -> bool:
         parameter = inspect.signature(evaluator).parameters.get("seed")
     except (TypeError, ValueError):  # of some built-in objects
         return False
-    return parameter is not None and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD,
-                                                        parameter.KEYWORD_ONLY)
+    kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    return parameter is not None and parameter.kind in kinds
 
 
 def _score(result: Any, needed: tuple[str, ...]) -> dict[str, Any]:
-    """What an evaluator returned, split into loss, scores and metrics; raises CandidateError for a wrong
-    value."""
+    """What an evaluator returned as loss, scores and metrics; raises CandidateError for a wrong value."""
     values = dict(result) if isinstance(result, Mapping) else {"loss": result}
     numbers = {str(name): _number(str(name), value) for name, value in values.items()}
     for name in ("loss", *needed):

@@ -38,8 +38,6 @@ START_S = 60.0          # of a process, which its first job does not pay
 
 @dataclass(frozen=True, kw_only=True)
 class LocalOptions(Settings, where="executor"):
-    """The options of `--executor local`."""
-
     worker_memory_gb: float | None = option(
         None, "memory of one worker process; a candidate that needs more fails", metavar="GB",
         min=MIN_MEMORY_GB, max=1e6)
@@ -47,11 +45,8 @@ class LocalOptions(Settings, where="executor"):
 
 class LocalExecutor(Executor):
     """Worker processes on this machine, each with one thread or GPU, or with as many as train a candidate
-    together.
-
-    A process is reused from job to job, so that libraries load once. It is replaced when it dies, exceeds the
-    time limit, lacked memory, or keeps a thread of its last job.
-    """
+    together. A process is reused from job to job, so that libraries load once. It is replaced when it dies,
+    exceeds the time limit, lacked memory, or keeps a thread of its last job."""
 
     name = "local"
     runs_here = True
@@ -85,8 +80,7 @@ class LocalExecutor(Executor):
         """Accept a job; `timeout_s` takes the place of the common limit."""
         try:
             data = pickle.dumps((self.work.function, job))
-        except Exception as error:
-            # pickle raises PicklingError, AttributeError or TypeError by kind of object
+        except Exception as error:  # pickle raises PicklingError, AttributeError or TypeError
             self._ended.append((key, Ended(kind="error", reason=reason_of(error))))
             return
         self.submit_pickled(key, data, timeout_s or self.work.timeout_s)
@@ -289,13 +283,7 @@ def _outcome(data: bytes) -> Ended:
 
 
 class WorkerPool(LocalExecutor):
-    """Worker processes for callers that have no search: what `LocalExecutor` does, by plain arguments.
-
-    Args:
-        function: importable from a fresh process.
-        workers: number of processes.
-        timeout_s: time limit of one job.
-    """
+    """Worker processes for callers that have no search. function: importable from a fresh process."""
 
     def __init__(self, function: Callable[[Any], Result], *, workers: int, timeout_s: float) -> None:
         super().__init__(Work(function=function, workers=workers, timeout_s=timeout_s))
@@ -307,7 +295,7 @@ class InProcess(Executor):
 
     name = "in-process"
 
-    def __init__(self, work: Work, options: Any = None) -> None:
+    def __init__(self, work: Work, options: None) -> None:
         super().__init__(work, options)
         self._queue: deque[tuple[str, Any]] = deque()
 

@@ -48,13 +48,8 @@ def payload_of(job: Job, corpus: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def job_of(text: str, evaluators: Sequence[str], processes: int = 1) -> Job:
-    """The job again; a training with a dataset that this machine has.
-
-    Args:
-        text: JSON of a `payload_of`.
-        evaluators: names of the evaluators that may run here. A network must be of the package of one of
-            them.
-        processes: that a job may have.
+    """The job again of the JSON of a `payload_of`; a training with a dataset that this machine has. A network
+    must be of the package of one of the evaluators that may run here.
 
     Raises:
         PayloadError: the text is not that of a job.

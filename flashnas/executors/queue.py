@@ -152,8 +152,6 @@ class JobQueue:
     Within its context the peer gives heartbeats, from a thread of its own.
 
     Args:
-        url: of the database.
-        note: receives lines for the user.
         me: who looks; one without a name only looks.
         answered: the database has answered this process before, so that it is waited for here, too.
 
@@ -250,8 +248,8 @@ class JobQueue:
     def _watched_since(self) -> Any:
         """Since when this peer has watched the others without a pause."""
         mine = PEERS.alias()
-        return sql.func.coalesce(sql.select(_since(mine)).where(mine.c.name
-                                                                == self.me.name).scalar_subquery(), NOW)
+        own = sql.select(_since(mine)).where(mine.c.name == self.me.name)
+        return sql.func.coalesce(own.scalar_subquery(), NOW)
 
     def _silent_s(self, peer: Any) -> Any:
         """How long a peer has been silent while this one watched."""
@@ -263,8 +261,7 @@ class JobQueue:
     def put(self, order: Order) -> None:
         """Enqueue a job, unless the run has it already. Clears an earlier failure of a worker."""
         row = {**dataclasses.asdict(order), "payload": json.dumps(order.payload), "state": "waiting",
-               "claim": "",
-               "worker": "", "ended": ""}
+               "claim": "", "worker": "", "ended": ""}
 
         def insert(connection: sql.Connection) -> None:
             connection.execute(sql.delete(JOBS).where(JOBS.c.run == order.run, JOBS.c.digest == order.digest,
@@ -275,10 +272,9 @@ class JobQueue:
 
     def read(self, run: str, digests: Iterable[str]) -> dict[str, Any]:
         """The rows of these jobs by their digest: state, worker, silent_s of the worker, ended."""
-        rows = self._rows(sql.select(JOBS.c.digest, JOBS.c.state, JOBS.c.worker, JOBS.c.ended,
-                                     self._silent_s(PEERS).label("silent_s"))
-                          .select_from(JOBS.outerjoin(PEERS, PEERS.c.name == JOBS.c.worker)).where(JOBS.c.run
-                                                                                                   == run))
+        rows = self._rows(sql.select(
+            JOBS.c.digest, JOBS.c.state, JOBS.c.worker, JOBS.c.ended, self._silent_s(PEERS).label("silent_s"),
+        ).select_from(JOBS.outerjoin(PEERS, PEERS.c.name == JOBS.c.worker)).where(JOBS.c.run == run))
         by_digest = {row.digest: row for row in rows}
         return {digest: by_digest[digest] for digest in digests if digest in by_digest}
 
@@ -289,8 +285,7 @@ class JobQueue:
     def withdraw(self, run: str, digest: str) -> None:
         """Delete a job that no worker has taken."""
         self._write(sql.delete(JOBS).where(JOBS.c.run == run, JOBS.c.digest == digest,
-                                           JOBS.c.state == "waiting"),
-                    LEAVE_S)
+                                           JOBS.c.state == "waiting"), LEAVE_S)
 
     def workers(self) -> list[Any]:
         """The rows of all workers that are connected."""
@@ -308,8 +303,8 @@ class JobQueue:
                           .where(PEERS.c.run != "", silent_s <= PEERS.c.stale_s))
 
     def claim(self, runs: Collection[str], refused: Collection[str] = ()) -> Claimed | None:
-        """The oldest job that waits, of `runs` and not `refused` (digests), and that this worker can run; it
-        is then this worker's."""
+        """The oldest job of `runs`, not `refused` (digests), that waits and that this worker can run; it is
+        then this worker's."""
         if not runs:
             return None
         me = self.me

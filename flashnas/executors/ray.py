@@ -38,8 +38,6 @@ CROWDED_S = 30.0    # without a place for a candidate, until the user is told
 
 @dataclass(frozen=True, kw_only=True)
 class RayOptions(Settings, where="executor"):
-    """The options of `--executor ray`."""
-
     address: str | None = option(None, "of the cluster: HOST:PORT, ray://HOST:PORT, auto or local",
                                  shown="RAY_ADDRESS, or a Ray of this machine's own")
     cpus: float = option(1.0, "CPUs of one process of a candidate", above=0, max=1024)
@@ -129,8 +127,7 @@ class RayExecutor(Executor):
             try:
                 ray.init(logging_level="ERROR", log_to_driver=False, namespace="flashnas", **more)
                 break
-            except Exception as error:
-                # Ray raises ConnectionError, ValueError, RuntimeError and its own by kind
+            except Exception as error:  # Ray raises ConnectionError, ValueError, RuntimeError and its own
                 ray.shutdown()
                 if not left:
                     raise WorkerError(f"executor ray: {address or 'a Ray of this machine'} cannot be reached:"
@@ -210,10 +207,8 @@ class RayExecutor(Executor):
 
 
 def check_address(address: str) -> None:
-    """Raise ConfigError if nothing accepts connections at an address of Ray: HOST:PORT or ray://HOST:PORT.
-
-    `auto`, which Ray looks up, and addresses of other kinds are not checked.
-    """
+    """Raise ConfigError if nothing accepts connections at HOST:PORT or ray://HOST:PORT; other addresses are
+    not checked."""
     kind, _, place = address.rpartition("://")
     if address == "auto" or kind not in ("", "ray"):
         return
@@ -228,9 +223,8 @@ def check_address(address: str) -> None:
     try:
         socket.create_connection((host, port), timeout=ANSWER_S).close()
     except (OSError, UnicodeError) as error:
-        reason = f"within {ANSWER_S:g} s" if isinstance(error, TimeoutError) else getattr(error, "strerror",
-                                                                                          "")
-        raise ConfigError(f"executor ray: address {address} does not answer: {reason or error}") from None
+        reason = f"within {ANSWER_S:g} s" if isinstance(error, TimeoutError) else first_line(error)
+        raise ConfigError(f"executor ray: address {address} does not answer: {reason}") from None
 
 
 # -- on the machine of a task --------------------------------------------------------------------------------
@@ -243,9 +237,8 @@ def _supervise(data: bytes, text: Sequence[Any], version: str, timeout_s: float,
                ) -> dict[str, Any]:
     """Run one job in a process below this one; returns `Ended.to_dict()`."""
     if version != flashnas.__version__:
-        return Ended(kind="broken",
-                     reason=f"{socket.gethostname()} has flashnas {flashnas.__version__}, and the search"
-                                           f" {version}").to_dict()
+        reason = f"{socket.gethostname()} has flashnas {flashnas.__version__}, and the search {version}"
+        return Ended(kind="broken", reason=reason).to_dict()
     from ray import cloudpickle
 
     try:

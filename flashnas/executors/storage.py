@@ -29,8 +29,6 @@ MAX_FAILED_WORKERS = 3  # of one machine that cannot train a job, until that end
 
 @dataclass(frozen=True, kw_only=True)
 class StorageOptions(Settings, where="executor"):
-    """The options of `--executor storage`."""
-
     stale_s: float = option(
         60.0, "a worker that gives no sign of life for so long is given up, and its job is another worker's;"
               " what waits of such a search is withdrawn", metavar="S", min=1, max=86_400)
@@ -125,8 +123,8 @@ class StorageExecutor(Executor):
         return [(key, ended[order.digest]) for key, order in self._orders.items() if order.digest in ended]
 
     def _retry_elsewhere(self, digest: str, worker: str, reason: str) -> bool:
-        """True if another worker is to try a job that one could not train: one machine that is broken does
-        not end the search. Two machines that say so do, and so does the last worker."""
+        """True if another worker is to try a job that one could not train: one broken machine does not end
+        the search. Two do, and so does the last worker."""
         failed = self._failed_workers.setdefault(digest, {})
         failed[worker] = reason
         if len(failed) == MAX_FAILED_WORKERS or len({name.rsplit(":", 2)[0] for name in failed}) > 1:

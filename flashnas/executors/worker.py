@@ -25,14 +25,8 @@ MAX_REFUSED = 1000      # rows that are not jobs, of which a worker takes no not
 
 
 class Worker:
-    """Takes jobs from the database and trains them in processes of this machine.
-
-    Args:
-        url: of the database.
-        work: function, processes, GPUs and `note` of this machine.
-        options: of its processes.
-        evaluators: module:function of evaluators that may run here.
-        idle_timeout_s: end after so long without a job; None: never.
+    """Takes jobs from the database and trains them in processes of this machine. evaluators: module:function
+    of those that may run here. idle_timeout_s: end after so long without a job; None: never.
 
     Raises:
         ConfigError: for a URL that is none.

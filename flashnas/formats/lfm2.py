@@ -1,4 +1,4 @@
-"""LFM2, as transformers, vLLM and llama.cpp read it: what it can hold, its config.json, and its names."""
+"""LFM2, as transformers and llama.cpp read it: what it can hold, its config.json, and its names."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ NEGLIGIBLE = 0.01      # share of the time below which points outside the grid d
 
 
 def rules() -> list[str]:
-    """One line per rule that makes a `derived` or `roofline` value: those of the interpolation, then those of
-    the kinds of kernels (operators/kernel_kinds.py), from the constants that the lookup uses."""
+    """One line per rule that makes a `derived` or `roofline` value: of the interpolation, then of the kinds
+    of kernels (operators/kernel_kinds.py)."""
     by_text: dict[str, list[str]] = {}
     for name, kind in KERNEL_KINDS.items():
         for rule in kind.rules:
@@ -73,15 +73,9 @@ def source_of(rows: pd.DataFrame) -> str:
 
 
 def from_grid(us: np.ndarray, ruled: np.ndarray, source: str) -> BoundedTime:
-    """The mean over all points of a LogGrid's result. Points that needed a rule have wider bounds. The whole
-    is `derived` if they take more than NEGLIGIBLE of the time (context 1 of 8192, where 2 is the shortest
-    measured).
-
-    Args:
-        us: [..., 3], microseconds: median, p10, p90.
-        ruled: [...], whether a point needed a rule.
-        source: of the rows.
-    """
+    """The mean over all points of `LogGrid.at`, with wider bounds where a point needed a rule. The whole is
+    `derived` if these take more than NEGLIGIBLE of the time (context 1 of 8192, where 2 is the shortest
+    measured)."""
     us, ruled = us.reshape(-1, 3), ruled.reshape(-1)
     wider = np.where(ruled[:, None], [1, 1 - OUTSIDE_SPREAD, 1 + OUTSIDE_UPPER], 1.0)
     mean = (us * wider).mean(axis=0)

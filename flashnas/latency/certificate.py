@@ -3,9 +3,8 @@
 The bound of a metric is its prediction times exp(q): q is the ceil((n + 1) x confidence)-th smallest of the n
 stored log(measured / predicted). If a new architecture is drawn like the validated ones, its measured metric
 lies within the bound with at least that probability (Vovk et al., Algorithmic Learning in a Random World,
-2005). The finalists of a
-search are not drawn like that: they are extremes. They are therefore measured as well, where the device is at
-    hand.
+2005). The finalists of a search are extremes, and not drawn like that: where the device is at hand, they are
+measured as well.
 """
 
 from __future__ import annotations
@@ -17,8 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flashnas.base.errors import BudgetError, ConfigError, TableError
-from flashnas.latency.metrics import LARGER_IS_BETTER, Budget, HasMetrics
+from flashnas.base.errors import TableError
+from flashnas.latency.estimate import Estimate
+from flashnas.latency.metrics import LARGER_IS_BETTER, Budget
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
 
@@ -41,24 +41,13 @@ class Certificate:
 
     @classmethod
     def of(cls, table: LatencyTable, workload: Workload, *, space_name: str, space_hash: str,
-           confidence: float,
-           ) -> Certificate:
+           confidence: float) -> Certificate:
         """From the table's validation of this workload and space, in the mode of its rows.
 
-        Args:
-            table: rows of one mode, with the validations of its meta.yaml.
-            workload: what was validated; its name does not matter.
-            space_name: for messages.
-            space_hash: `SearchSpace.hash` of the space that was validated.
-            confidence: between 0 and 1.
-
         Raises:
-            ConfigError: for a confidence outside its range.
             TableError: in one line with the command to run, if there is no validation, it is stale, or it has
                 too few architectures.
         """
-        if not 0 < confidence < 1:
-            raise ConfigError(f"--confidence must lie between 0 and 1; got {confidence:g}")
         where = f"{table.path}: table {table.name}"
         command = f"flashnas validate --table {table.path} --space {space_name} --workload {workload.name}"
         entry = find(table, workload, space_hash)
@@ -71,8 +60,7 @@ class Certificate:
             stale, date = entry["basis"] != basis(table), entry["date"]
         except (KeyError, TypeError, ValueError, AttributeError):
             raise TableError(f"{where}: the entry in {VALIDATIONS} of meta.yaml is damaged; validate again:"
-                             f" {command}"
-                             ) from None
+                             f" {command}") from None
         if stale:
             raise TableError(f"{where} was calibrated or measured anew since it was validated on {date};"
                              f" validate it again: {command}")
@@ -84,7 +72,7 @@ class Certificate:
         return cls(confidence, {metric: max(0.0, conformal_margin(values, confidence))
                                 for metric, values in ratios.items()})
 
-    def bound(self, estimate: HasMetrics, metric: str) -> float:
+    def bound(self, estimate: Estimate, metric: str) -> float:
         """The value that the metric does not exceed (throughput: at least reaches) with the confidence."""
         return estimate.metric(metric) * self._factor(metric)
 
@@ -109,27 +97,20 @@ def min_count(confidence: float) -> int:
 
 
 def conformal_margin(log_ratios: Sequence[float], confidence: float) -> float:
-    """The upper conformal quantile; raises BudgetError where there are too few values for a finite one."""
-    rank = math.ceil((len(log_ratios) + 1) * confidence - 1e-9)
-    if rank > len(log_ratios):
-        raise BudgetError(f"a confidence of {confidence:g} needs {min_count(confidence)} values;"
-                          f" got {len(log_ratios)}")
-    return float(sorted(log_ratios)[rank - 1])
+    """The upper conformal quantile of at least `min_count` values."""
+    return float(sorted(log_ratios)[math.ceil((len(log_ratios) + 1) * confidence - 1e-9) - 1])
 
 
 def find(table: LatencyTable, workload: Workload, space_hash: str) -> dict[str, Any] | None:
     """The validation of the table's mode for this workload and space, or None."""
-    for entry in table.meta.get(VALIDATIONS, ()):
-        if (entry.get("workload"), entry.get("space_hash"), entry.get("mode")) == key(table, workload,
-                                                                                      space_hash):
-            return dict(entry)
-    return None
+    return next((dict(entry) for entry in table.meta.get(VALIDATIONS, ())
+                 if key(table, workload, space_hash).items() <= entry.items()), None)
 
 
-def key(table: LatencyTable, workload: Workload, space_hash: str) -> tuple[dict[str, Any], str, str]:
-    """What identifies a validation; the name of a workload does not matter."""
+def key(table: LatencyTable, workload: Workload, space_hash: str) -> dict[str, Any]:
+    """What identifies a validation in its entry; the name of a workload does not matter."""
     requests = {name: value for name, value in workload.to_dict().items() if name != "name"}
-    return requests, space_hash, table.default_mode
+    return {"space_hash": space_hash, "workload": requests, "mode": table.default_mode}
 
 
 def basis(table: LatencyTable) -> str:

@@ -35,11 +35,9 @@ rows:
 
     time = scale x (rows) + operator_us x (operators) + model_us + mb_us x (megabytes of weights and state)
 
-operator_us is the time between two blocks, model_us the time that a model takes once, mb_us the pressure on
-the caches
-that grows with the model. Constants are at least 0, but for operator_us in the mode cuda_graph: operators
-that were timed alone start and end alone, whereas in a model the start of one hides behind the end of the
-other.
+operator_us is the time between two blocks, model_us what a model takes once, mb_us the pressure on the
+caches. Constants are at least 0, but for operator_us in the mode cuda_graph: operators that were timed alone
+start and end alone, whereas in a model the start of one hides behind the end of the other.
 """
 
 from __future__ import annotations
@@ -92,8 +90,7 @@ class Correction:
 
 
 def choose_stack(calibration: Mapping[str, Any], stack: str | None) -> Stack:
-    """`stack`, or else the one that the table's calibration names (`calibration.stack`), or else fused.
-    Raises ConfigError for an unknown one."""
+    """`stack`, else the one that the calibration names, else fused; raises ConfigError for an unknown one."""
     chosen = stack or calibration.get("stack", "fused")
     if chosen not in STACKS:
         raise ConfigError(one_of("stack", chosen, STACKS))
@@ -136,14 +133,8 @@ class KernelCorrection(Correction):
         return cls.read(calibration, calibration.get(stack, {}))
 
     def attention(self, time_us: float, bytes_us: float, head_dim: int, pairs: int) -> float:
-        """Microseconds of an attention kernel in a whole model.
-
-        Args:
-            time_us: of its row.
-            bytes_us: of its bytes at the device's bandwidth.
-            head_dim: size of a head.
-            pairs: sequences x key-value heads.
-        """
+        """Microseconds of an attention kernel in a whole model. time_us: of its row. bytes_us: of its bytes
+        at the device's bandwidth. pairs: sequences x key-value heads."""
         slowdown = self.attention_slowdown * (head_dim / HEAD_DIM) ** self.head_dim_power
         if self.attention_filled:
             slowdown = min(slowdown, self.attention_filled * (1 + self.attention_blocks / pairs))
@@ -151,14 +142,8 @@ class KernelCorrection(Correction):
 
     def added(self, calls: Sequence[KernelCall], times: Sequence[BoundedTime], batch: int,
               bytes_us: Callable[[KernelCall], float]) -> BoundedTime | None:
-        """What the correction adds to one decode step; None if nothing.
-
-        Args:
-            calls: the kernels of the step.
-            times: of these kernels.
-            batch: sequences.
-            bytes_us: what the bytes of a kernel take at the device's bandwidth.
-        """
+        """What the correction adds to one decode step of these kernels and their times; None if nothing.
+        bytes_us: what the bytes of a kernel take at the device's bandwidth."""
         us = self.gap_us * len(times)
         for call, time in zip(calls, times, strict=True):
             if call.kind.correction == "attention_scale":
@@ -257,13 +242,13 @@ def fit(models: list[Regressors], mode: str = "") -> ModelCorrection:
     return ModelCorrection(**dict(zip(CONSTANTS, map(float, _solve(x, chosen, min_us)), strict=True)))
 
 
-def fit_leaving_out(models: list[Regressors], mode: str = "") -> tuple[ModelCorrection, list[float]]:
+def fit_leaving_out(models: list[Regressors]) -> tuple[ModelCorrection, list[float]]:
     """`fit`, and for each model the time in microseconds that a fit of the same constants to the others
     predicts."""
-    correction, x, min_us = fit(models, mode), _relative(models), _min_operator_us(models, mode)
-    chosen, everyone = _choose(x, min_us), np.arange(len(x))
-    return correction, [float(x[i] @ _solve(x[everyone != i], chosen, min_us)) * models[i].measured_us
-                        for i in everyone]
+    x = _relative(models)
+    chosen, everyone = _choose(x, 0.0), np.arange(len(x))
+    return fit(models), [float(x[i] @ _solve(x[everyone != i], chosen, 0.0)) * models[i].measured_us
+                         for i in everyone]
 
 
 def _min_operator_us(models: list[Regressors], mode: str) -> float:
@@ -311,9 +296,9 @@ def _left_out_error(x: np.ndarray, chosen: tuple[int, ...], min_us: float) -> fl
 
 
 def kinds_of_error(models: list[Regressors], correction: ModelCorrection) -> dict[str, dict[str, float]]:
-    """Which operators cause the error: for each kind the relative error of its own time that explains the
-    residuals best (ridge regression), its mean share of the time, and their product. Operator -> own_error,
-    share, carries."""
+    """Which operators cause the error. Operator -> own_error, the relative error of its own time that
+    explains the residuals best (ridge regression); share, its mean share of the time; carries, their
+    product."""
     names = sorted({kind for model in models for kind in model.by_kind_us})
     if not names:
         return {}
@@ -350,8 +335,7 @@ class _CalibrationEntry(_StackEntry):
 
 
 def check_calibration(calibration: LocatedDict) -> None:
-    """Raise TableError, with file, line and rule, for a key that does not exist or a value of another type or
-    range."""
+    """Raise TableError, with file, line and rule, for a wrong key or value."""
     for name, entry, kind, signed in _entries(calibration):
         convert(entry, kind, error=TableError, name=name, closed=True)
         for key, value in entry.items():
@@ -379,5 +363,5 @@ def _entries(calibration: LocatedDict) -> Iterator[tuple[str, LocatedDict, Any, 
         for phase in value if key not in ("workload", "fitted_on") else ():
             if phase not in PHASES:
                 raise TableError(f"{value.place(phase)}: {one_of(f'a key of {name}', phase, PHASES)}")
-            yield f"{name}.{phase}", value[phase], ModelCorrection, ("operator_us",
-                                                                     ) if key in TIMED_ALONE else ()
+            signed = ("operator_us",) if key in TIMED_ALONE else ()
+            yield f"{name}.{phase}", value[phase], ModelCorrection, signed

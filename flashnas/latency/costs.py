@@ -1,18 +1,18 @@
-"""What is known of a network before it is evaluated: by a latency table, by a function of the user's, or
+"""What is known of a network before it is evaluated: by a latency table, by the user's function, or
 nothing."""
 
 from __future__ import annotations
 
 import functools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import one_of
 from flashnas.base.registry import foreign_errors
-from flashnas.latency.estimate import Estimate
 from flashnas.latency.metrics import PREDICTED
 from flashnas.latency.prediction import LatencyModel
 
@@ -21,25 +21,26 @@ REMEMBERED = 16_384       # networks whose metrics are kept
 CostFunction = Callable[[Any], "float | Mapping[str, float]"]
 
 
-class Costs(Protocol):
+class Costs(ABC):
     """The metrics of a network (`flashnas.latency.metrics.METRICS`, and `lower_ms`, `upper_ms`)."""
 
-    known: bool  # True if metrics are known before a network is evaluated
+    known = True  # before a network is evaluated
 
+    @abstractmethod
     def metrics(self, network: Any) -> dict[str, float]:
         """Name -> value."""
 
     def latencies(self, networks: Sequence[Any]) -> Sequence[float | None]:
         """latency_ms of each network; None where it is not known."""
+        return [self.metrics(network).get("latency_ms") for network in networks]
 
     def details(self, network: Any) -> dict[str, Any]:
         """`breakdown` and `sources` of the latency, for an entry of the front."""
+        return {"breakdown": [], "sources": {}}
 
 
-class TableCosts:
+class TableCosts(Costs):
     """Metrics by a latency table; those of the last networks are kept, without their breakdowns."""
-
-    known = True
 
     def __init__(self, model: LatencyModel) -> None:
         self.use(model)
@@ -50,14 +51,11 @@ class TableCosts:
         self.model, self.bounds = model, bounds
         self._metrics = functools.lru_cache(maxsize=REMEMBERED)(self._estimated)
 
-    def estimate(self, architecture: Architecture) -> Estimate:
-        return self.model.estimate(architecture)
-
     def metrics(self, network: Architecture) -> dict[str, float]:
         return self._metrics(network)
 
     def _estimated(self, network: Architecture) -> dict[str, float]:
-        estimate = self.estimate(network)
+        estimate = self.model.estimate(network)
         metrics = {name: getattr(estimate, name) for name in PREDICTED}
         if self.bounds is not None:
             metrics |= {name: estimate.latency_ms * math.exp(by)
@@ -68,26 +66,11 @@ class TableCosts:
         return list(map(float, self.model.latencies(networks)))
 
     def details(self, network: Architecture) -> dict[str, Any]:
-        data = self.estimate(network).to_dict()
+        data = self.model.estimate(network).to_dict()
         return {"breakdown": data["breakdown"], "sources": data["sources"]}
 
 
-class _WithoutTable:
-    """Metrics one by one, without a breakdown."""
-
-    known = True
-
-    def metrics(self, network: Any) -> dict[str, float]:
-        raise NotImplementedError
-
-    def latencies(self, networks: Sequence[Any]) -> Sequence[float | None]:
-        return [self.metrics(network).get("latency_ms") for network in networks]
-
-    def details(self, network: Any) -> dict[str, Any]:
-        return {"breakdown": [], "sources": {}}
-
-
-class OwnCosts(_WithoutTable):
+class OwnCosts(Costs):
     """Metrics by a function of the user's: network -> latency_ms, or a mapping of metrics."""
 
     def __init__(self, function: CostFunction) -> None:
@@ -105,7 +88,7 @@ class OwnCosts(_WithoutTable):
         return self._metrics[network.hash]
 
 
-class NoCosts(_WithoutTable):
+class NoCosts(Costs):
     """Nothing is known before the evaluation: the evaluator returns the metrics together with the loss."""
 
     known = False
@@ -114,13 +97,9 @@ class NoCosts(_WithoutTable):
         return _params(network)
 
 
-class RecordedCosts(_WithoutTable):
-    """The metrics that runs recorded: by a function of the user's, or by an evaluator. Other widths have
-    none.
-
-    Args:
-        recorded: hash of a network -> its metrics.
-    """
+class RecordedCosts(Costs):
+    """The metrics that runs recorded, by hash of the network: of a function or an evaluator of the user's.
+    Other widths have none."""
 
     def __init__(self, recorded: Mapping[str, dict[str, float]]) -> None:
         self._recorded = recorded

@@ -15,9 +15,7 @@ class Estimate(Predicted):
     """The predicted metrics of one architecture, as defined in metrics.py, with their parts.
 
     Args:
-        notation, hash: of the architecture.
         batch: of the workload, or the largest that fits.
-        workload, table: names.
         breakdown: one entry for each kernel of each operator and phase, in order: operator (short name, or
             `embedding`, `head`), index (position among the operators, -1 for the others), phase, kernel (kind
             of row), label, source, ms (over the whole request) and share of latency_ms.
@@ -44,13 +42,7 @@ class Estimate(Predicted):
             raise WorkloadError(one_of("metric", name, METRICS))
         return float(getattr(self, name))
 
-    def metrics(self) -> dict[str, float]:
-        """All metrics by name."""
-        return {name: getattr(self, name) for name in METRICS}
-
     def to_dict(self) -> dict[str, Any]:
         """JSON- and YAML-ready."""
-        return {"notation": self.notation, "hash": self.hash, **vars(self),
-                "breakdown": [dict(entry) for entry in self.breakdown], "sources": dict(self.sources),
-                "bounds": {name: list(edges) for name, edges in self.bounds.items()},
+        return {"notation": self.notation, "hash": self.hash, **vars(self), "breakdown": list(self.breakdown),
                 "notes": list(self.notes)}

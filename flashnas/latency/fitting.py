@@ -18,14 +18,10 @@ PROBES = 256              # genotypes looked at before a budget is called imposs
 
 
 class Fitter(Generic[G]):
-    """Turns genotypes into networks within the budgets; the costs answer without an evaluation.
+    """Turns genotypes of a space into networks within budgets on what `costs` say.
 
-    Args:
-        space: where the genotypes are from.
-        costs: the metrics of networks.
-        budgets: limits on these metrics.
-        allowed: network -> whether it may be proposed at all, for a rule of its operators; None: every one.
-        holds: the same for a rule that depends on the width, too.
+    allowed: network -> whether it may be proposed at all, for a rule of its operators; None: every one.
+    holds: the same for a rule that depends on the width, too.
     """
 
     def __init__(self, space: SearchSpace[G], costs: Costs, budgets: Sequence[Budget],
@@ -35,7 +31,7 @@ class Fitter(Generic[G]):
         self.use(budgets)
 
     def use(self, budgets: Sequence[Budget]) -> None:
-        """Fit to these budgets from now on, by what the costs say now."""
+        """Fit to these budgets and to what the costs say from now on."""
         self.budgets = list(budgets)
         self._answers = functools.lru_cache(maxsize=REMEMBERED)(self._answer)
 
@@ -51,8 +47,8 @@ class Fitter(Generic[G]):
         return network, self.costs.latencies([timed])[0]
 
     def largest(self, sizes: Sequence[Any]) -> Any | None:
-        """The first of the networks, given from the largest to the smallest, that meets every budget; or
-        None. All of them have the same operators."""
+        """The first of some networks of the same operators, the largest first, that meets every budget; or
+        None."""
         if self.allowed is not None and not self.allowed(sizes[-1]):
             return None
         if not self.budgets:
@@ -74,16 +70,9 @@ class Fitter(Generic[G]):
         return all(budget.holds(metric_of(budget.metric, metrics)) for budget in self.budgets)
 
     def fastest(self, seed: int, *, enough: bool = False) -> tuple[Any, dict[str, float]] | None:
-        """Probe the smallest networks of the space for the one farthest below the budgets; without budgets,
-        for the lowest latency_ms.
-
-        Args:
-            seed: of the probe.
-            enough: end with the first network within all budgets.
-
-        Returns:
-            The network and its metrics; None where nothing is known before an evaluation.
-        """
+        """Probe the smallest networks of the space for the one farthest below the budgets, or, without
+        budgets, of the lowest latency_ms: the network and its metrics; None where nothing is known before an
+        evaluation. enough: end with the first network within all budgets."""
         if not self.costs.known:
             return None
         rng = np.random.default_rng(seed)

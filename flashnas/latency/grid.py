@@ -2,9 +2,8 @@
 
 Rows of one kind are points of a grid, such as m x n x k. Between grid points the logarithm of the time is
 interpolated linearly in the logarithms of the sizes, so that every product of powers of the sizes is
-reproduced exactly. Outside the
-grid, and in cells that nobody measured, a rule answers: the result states it (`ruled`), and its bounds are
-    wider.
+reproduced exactly. Outside the grid, and in cells that nobody measured, a rule answers: the result states it
+(`ruled`), and its bounds are wider.
 
 scipy's RegularGridInterpolator computes the same inside the grid. It has no rules outside, does not say which
 points needed one, and takes 0.33 s to import.
@@ -46,15 +45,8 @@ class Axis:
     reach: float = 1
 
     def fit(self, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The sizes as points of the grid.
-
-        Args:
-            sizes: any shape.
-
-        Returns:
-            Two arrays of that shape: the nearest size inside the grid (NaN: no answer), and the size itself
-            as a multiple of it.
-        """
+        """For sizes of any shape: the nearest size inside the grid (NaN: no answer), and the size itself as a
+        multiple of it."""
         inside = np.clip(sizes, self.values[0], self.values[-1])
         return np.where(sizes <= self.reach * self.values[-1], inside, np.nan), sizes / inside
 
@@ -101,8 +93,6 @@ class LogGrid:
         """A grid over all measured values of some columns.
 
         Args:
-            rows: with these columns and latency_us, p10_us, p90_us.
-            names: columns that become axes.
             grow: the axis along which cells that nobody measured (mostly too large for the device) are
                 inferred: twice its value takes twice the time, and at least as long as the line through the
                 two largest says. Where only larger values were measured, the next larger one answers.
@@ -117,9 +107,8 @@ class LogGrid:
         median = rows["latency_us"].to_numpy(float)
         low = rows["p10_us"].astype(float).to_numpy()
         high = rows["p90_us"].astype(float).to_numpy()
-        us[cells] = np.stack([median, np.fmin(low, median * (1 - spread)), np.fmax(high,
-                                                                                   median * (1 + spread))],
-                             -1)
+        us[cells] = np.stack(
+            [median, np.fmin(low, median * (1 - spread)), np.fmax(high, median * (1 + spread))], -1)
         inferred = np.isnan(us[..., 0])
         along = [axis.name for axis in axes].index(grow)
         moved, values = np.moveaxis(us, along, 0), axes[along].values
@@ -168,8 +157,7 @@ class LogGrid:
         low, weight = [], []
         for axis, point in zip(self.axes, points, strict=True):
             i = np.clip(np.searchsorted(axis.values, np.nan_to_num(point, nan=axis.values[0]),
-                                        side="right") - 1, 0,
-                        max(len(axis.values) - 2, 0))
+                                        side="right") - 1, 0, max(len(axis.values) - 2, 0))
             j = np.minimum(i + 1, len(axis.values) - 1)
             span = np.log(axis.values[j] / axis.values[i])
             low.append(i)
@@ -191,8 +179,7 @@ class LogGrid:
 
 
 def bracket(values: Sequence[int], size: float) -> list[tuple[int, float]] | None:
-    """The one or two neighbours of `size` among ascending values, with log-space weights; None outside
-    them."""
+    """The neighbours of `size` among ascending values, with log-space weights; None outside them."""
     if not values or not values[0] <= size <= values[-1]:
         return None
     if size in values:

@@ -32,26 +32,15 @@ class LookupFailure(Exception):
 
 
 class KernelTimes:
-    """Answers kernel calls from `table`, in rows of `dtype`; of kinds with weights in rows of the type
-    `weights`, if
-    one is given. `dtype_bytes`: the size of an activation."""
+    """Answers kernel calls in rows of `dtype`; of kinds with weights in rows of the type `weights`, if one is
+    given. `dtype_bytes`: of an activation."""
 
     def __init__(self, table: LatencyTable, dtype: str, dtype_bytes: int, weights: str = "") -> None:
         self.table, self.dtype, self.dtype_bytes, self.weights = table, dtype, dtype_bytes, weights
 
     def time(self, call: KernelCall, phase: Phase, batch: int, seen: np.ndarray) -> BoundedTime:
-        """The time of one launch.
-
-        Args:
-            call: the kernel and its sizes.
-            phase: a decode step, or the reading of a prompt.
-            batch: sequences.
-            seen: decode: the contexts over which the mean is taken. prefill: one value, the tokens of each
-                sequence.
-
-        Raises:
-            LookupFailure: no row and no rule answers.
-        """
+        """The time of one launch; raises LookupFailure where no row and no rule answers. seen: decode: the
+        contexts over which the mean is taken; prefill: one value, the tokens of each sequence."""
         tokens = 1 if phase == "decode" else int(seen[0])
         return self.answer(Asked(call, phase, batch, seen, batch * tokens))
 
@@ -112,12 +101,11 @@ class KernelTimes:
         if not mix:
             return None
         sizes = self._sizes(question)
-        log_us, ruled, source = np.zeros((len(question.seen), 3)), np.zeros(len(question.seen),
-                                                                            bool), "imported"
+        count, source = len(question.seen), "imported"
+        log_us, ruled = np.zeros((count, 3)), np.zeros(count, bool)
         for pair, weight in mix:
             values = dict(zip((*kind.between, *(c for c in kind.matched if c not in kind.between)),
-                              (*pair, *others),
-                              strict=True))
+                              (*pair, *others), strict=True))
             grid, source = self._grid(kind, name, tuple(values[column] for column in kind.matched))
             us, rule = grid.at(**sizes)
             log_us, ruled = log_us + weight * np.log(us), ruled | rule
@@ -191,8 +179,8 @@ class KernelTimes:
 
 
 @functools.lru_cache(maxsize=4096)
-def head_mix(pairs: Sequence[tuple[int, int]], heads: int, kv_heads: int) -> list[tuple[tuple[int, int],
-                                                                                        float]] | None:
+def head_mix(pairs: Sequence[tuple[int, int]], heads: int, kv_heads: int,
+             ) -> list[tuple[tuple[int, int], float]] | None:
     """Log-space weights over measured (heads, kv_heads) pairs; None if they do not surround the given one.
 
     Key/value heads are interpolated at the next measured head counts below and above that cover them. A head

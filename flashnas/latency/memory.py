@@ -97,15 +97,8 @@ def memory_bytes(architecture: Architecture, workload: Workload, batch: int, dty
 
 def operator_bytes(spec: OperatorSpec, hidden: int, *, batch: int, context: int, at_once: int, dtype: str,
                    ) -> tuple[int, int]:
-    """(weights and states, activations) of one operator alone by the same rules.
-
-    Args:
-        spec, hidden: the operator at its width.
-        batch: sequences whose states it keeps; 0: none.
-        context: tokens in each of these.
-        at_once: tokens that it takes in one call.
-        dtype: of weights and activations.
-    """
+    """(weights and states, activations) of one operator alone by the same rules. batch: sequences whose
+    states it keeps, with `context` tokens each. at_once: tokens that it takes in one call."""
     dtype_bytes = DTYPE_BYTES[dtype]
     params, cache, alive = _operator_sizes(spec.resolved(hidden), hidden, context, dtype_bytes)
     return params * dtype_bytes + batch * cache, at_once * (2 * hidden * dtype_bytes + alive)
@@ -113,8 +106,7 @@ def operator_bytes(spec: OperatorSpec, hidden: int, *, batch: int, context: int,
 
 def check_fits(architecture: Architecture, workload: Workload, device: Device, dtype: str,
                cache_type: str = "") -> None:
-    """Raise BudgetError, naming the largest batch, if the workload's own batch needs more than the device
-    has."""
+    """Raise BudgetError, naming the largest batch, if that of the workload needs more than the device has."""
     if workload.batch == "max":
         return
     needed = memory_bytes(architecture, workload, workload.batch, dtype, cache_type=cache_type)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, fields
-from typing import Protocol
 
 from flashnas.base.errors import BudgetError
 from flashnas.base.hints import one_of, shown
@@ -49,12 +48,6 @@ class Predicted:
 PREDICTED = tuple(field.name for field in fields(Predicted))
 
 
-class HasMetrics(Protocol):
-    """Anything that gives its metrics by name, such as an Estimate."""
-
-    def metric(self, name: str) -> float: ...
-
-
 def latency_ms(ttft_ms: float, tpot_ms: float, generated_tokens: int) -> float:
     """The whole request in ms."""
     return ttft_ms + generated_tokens * tpot_ms
@@ -62,17 +55,7 @@ def latency_ms(ttft_ms: float, tpot_ms: float, generated_tokens: int) -> float:
 
 def throughput_tok_s(ttft_ms: float, tpot_ms: float, batch: int, prompt_tokens: int,
                      generated_tokens: int) -> float:
-    """Tokens per second of all sequences together.
-
-    Args:
-        ttft_ms, tpot_ms: of the request.
-        batch: sequences.
-        prompt_tokens, generated_tokens: of each sequence.
-
-    Returns:
-        Generated tokens per second of generation; prompt tokens per second of reading if nothing is
-        generated; 0 if no time passes.
-    """
+    """As defined above, from times and tokens of each of `batch` sequences; 0 if no time passes."""
     tokens, per_ms = (batch, tpot_ms) if generated_tokens else (batch * prompt_tokens, ttft_ms)
     return 1000 * tokens / per_ms if per_ms else 0.0
 
@@ -98,11 +81,6 @@ class Budget:
         number = isinstance(self.limit, int | float) and not isinstance(self.limit, bool)
         if not number or not 0 < self.limit <= sys.float_info.max:
             raise BudgetError(f"budget {self.metric} must be a positive number; got {shown(self.limit)}")
-
-    @property
-    def unit(self) -> str:
-        """Of the limit."""
-        return METRICS[self.metric]
 
     def holds(self, value: float) -> bool:
         """True if the value is within the budget."""

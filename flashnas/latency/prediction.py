@@ -1,9 +1,8 @@
 """LatencyModel: an architecture's latency on a table's device, as the sum of its operators' times.
 
-A row of the whole operator answers if there is one; otherwise the operator's kernels are looked up one by
-one. The cost
-of an operator is computed once for each width, number of meta tokens and batch, and then reused: many
-architectures of one space cost a few additions each.
+A row of the whole operator answers if there is one; otherwise its kernels are looked up one by one. The cost
+of an operator is computed once for each width, number of meta tokens and batch: many architectures of one
+space cost a few additions each.
 """
 
 from __future__ import annotations
@@ -119,8 +118,7 @@ class LatencyModel:
         bounds = self._bounds([part for _, _, cost in named for part in cost.parts], batch)
         breakdown: list[dict[str, Any]] = [
             {"operator": name, "index": index, "phase": part.phase, "kernel": part.kernel,
-             "label": part.label,
-             "source": part.total.source, "ms": part.total.us / 1000,
+             "label": part.label, "source": part.total.source, "ms": part.total.us / 1000,
              "share": part.total.us / 1000 / latency_ms}
             for name, index, cost in named for part in cost.parts]
         sources: dict[str, float] = {}
@@ -156,25 +154,6 @@ class LatencyModel:
                 costs.append(cost)
             result[i] = self._figures([*costs, head])[2]
         return result
-
-    def check(self, items: Iterable[Architecture | tuple[OperatorSpec, int]], *, vocab: int = 131072,
-              meta_tokens: int = 0) -> None:
-        """Find gaps in the table before anything runs.
-
-        Args:
-            items: architectures, or pairs (operator, hidden size).
-            vocab, meta_tokens: of the model in which a pair is looked up.
-
-        Raises:
-            MissingRowsError: the table has no answer for one of them.
-        """
-        for item in items:
-            a = item if isinstance(item, Architecture) else Architecture(
-                hidden=item[1], operators=(item[0],), vocab=vocab, meta_tokens=meta_tokens)
-            batch = self.batch(a)
-            self._fixed_costs(a, batch)
-            for spec in a.operators:
-                self._cost(spec, a, batch)
 
     def batch(self, architecture: Architecture) -> int:
         """The workload's batch; for "max" the largest that fits the device's memory."""
@@ -227,8 +206,8 @@ class LatencyModel:
             phases.append(("prefill", np.array([first]), 1))
         generated = self.workload.generated_tokens
         if generated:
-            contexts = np.unique(np.linspace(first + 1, first + generated, min(generated,
-                                                                               CONTEXT_POINTS)).round())
+            points = np.linspace(first + 1, first + generated, min(generated, CONTEXT_POINTS))
+            contexts = np.unique(points.round())
             phases.append(("decode", contexts, generated))
         return phases
 
@@ -263,8 +242,7 @@ class LatencyModel:
         return 1e6 * call.kind.bytes_moved(call, load, self.dtype_bytes) / self.table.device.bandwidth_bytes_s
 
     def _whole(self, phase: Phase, kernel: str, label: str, answer: BoundedTime, times: int, *,
-               operators: int = 0,
-               models: int = 0, megabytes: float = 0.0) -> list[Part]:
+               operators: int = 0, models: int = 0, megabytes: float = 0.0) -> list[Part]:
         """The row of a whole operator, and what the table's correction adds to it (corrections.py)."""
         correction = self.model_corrections[phase]
         part = Part(phase, kernel, label, answer.times(times * correction.scale))
@@ -274,9 +252,8 @@ class LatencyModel:
     def megabytes(self, spec: OperatorSpec, hidden: int, phase: Phase, batch: int, seen: np.ndarray) -> float:
         """What an operator reads, in 10^6 bytes: its weights, and in a decode step its state at the mean
         context."""
-        state = batch * spec.cache_bytes(hidden, int(seen.mean()),
-                                         self.dtype_bytes) if phase == "decode" else 0
-        return (spec.params(hidden) * WEIGHT_BYTES[self.dtype] + state) / 1e6
+        state = spec.cache_bytes(hidden, int(seen.mean()), self.dtype_bytes) if phase == "decode" else 0
+        return (spec.params(hidden) * WEIGHT_BYTES[self.dtype] + batch * state) / 1e6
 
     def _composed(self, operator: str, hidden: int, calls: Sequence[KernelCall], phase: Phase, batch: int,
                   seen: np.ndarray, times: int, kernels: KernelTimes) -> list[Part]:
@@ -287,9 +264,8 @@ class LatencyModel:
             raise self._missing(operator, hidden, str(failure)) from None
         parts = [Part(phase, call.kind.rows_name(phase), call.label, launch.times(times))
                  for call, launch in zip(calls, launches, strict=True)]
-        added = self.kernel_correction.added(calls, launches, batch, lambda call: self.bytes_us(call, batch,
-                                                                                                seen)
-                                             ) if phase == "decode" else None
+        added = None if phase == "prefill" else self.kernel_correction.added(
+            calls, launches, batch, lambda call: self.bytes_us(call, batch, seen))
         return parts + ([Part(phase, "calibration", "calibration", added.times(times))] if added else [])
 
     def _fixed_costs(self, a: Architecture, batch: int) -> tuple[Cost, Cost]:

@@ -3,8 +3,7 @@ network.
 
 A network's time is taken as the sum of its operators' times and of a rest that all networks of a width share:
 embedding, head, and what the program does for each token. Weighted least squares with coefficients of at
-least 0 finds them. The differences between whole networks contain what caches of the processor do in a real
-network, which an operator that runs alone does not show.
+least 0 finds them. They contain what the processor's caches do in a whole network.
 """
 
 from __future__ import annotations
@@ -68,9 +67,6 @@ def choose_networks(space: OperatorSpace[Any], hidden: int, rng: np.random.Gener
     separated; NARROWED networks with FFNs of half the width are then added.
 
     Args:
-        space: whose operators are measured.
-        hidden: width of the networks.
-        rng: draws the sample.
         check: raises ExportError where the program cannot run a network; others are chosen then.
 
     Raises:
@@ -140,10 +136,8 @@ def matrix(rows: Sequence[Row], names: Sequence[Any]) -> np.ndarray:
 def fit(rows: Sequence[Row], measured_us: Sequence[float], rng: np.random.Generator) -> Fitted:
     """Coefficients of at least 0 with the least squared relative errors.
 
-    Args:
-        rows: the regressors of each measured network.
-        measured_us: its time.
-        rng: draws the residuals of the bootstrap, from which the percentiles are.
+    rows: the regressors of each measured network. rng: draws the residuals of the bootstrap, from which the
+    percentiles are.
     """
     from scipy.optimize import nnls  # slow to import; estimates do not need it
 

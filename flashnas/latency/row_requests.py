@@ -23,9 +23,7 @@ class RowRequest:
     Attributes:
         phase: decode or prefill.
         operator: in notation with every option, or `embedding` or `head`.
-        hidden: hidden size.
         vocab: of embedding and head; 0 for other operators.
-        batch: sequences.
         length: tokens: of the context (decode; 0: any), or of the prompt (prefill).
     """
 
@@ -56,8 +54,7 @@ def plan(space: OperatorSpace[Any], workloads: Iterable[Workload]) -> list[RowRe
         total = meta + workload.context
         read = meta + workload.prompt_tokens
         for batch in batches:
-            items.update(RowRequest("decode", name, hidden, vocab, batch, 0) for name in ("embedding",
-                                                                                          "head"))
+            items |= {RowRequest("decode", name, hidden, vocab, batch, 0) for name in ("embedding", "head")}
             if read:
                 items.add(RowRequest("prefill", "embedding", hidden, vocab, batch, read))
             for spec in space.kinds():
@@ -83,13 +80,8 @@ def contexts(spec: OperatorSpec, first: int, last: int) -> list[int]:
 
 def missing(items: Sequence[RowRequest], folder: Path, *, stack: str, mode: str,
             dtype: str) -> list[RowRequest]:
-    """The requests that a table does not answer.
-
-    Args:
-        items: what the space needs.
-        folder: of the table; it need not exist.
-        stack, mode, dtype: of the rows that count. A row of another stack is stale.
-    """
+    """The requests that the table in a folder does not answer in rows of this stack, mode and dtype; it need
+    not exist."""
     if not (folder / "meta.yaml").exists():
         return list(items)
     table = LatencyTable.load(folder)

@@ -36,8 +36,7 @@ class _RowKinds(Mapping[str, tuple[str, ...]]):
 
     Two kinds more are whole operators with their norm and residual: `operator` is str(spec.resolved(hidden)).
     `embedding` and `head` (final norm, product, choice of the token; a decode row answers both phases) have
-    `vocab`,
-    the others vocab 0. context 0: the time does not depend on the context.
+    `vocab`, the others vocab 0. context 0: the time does not depend on the context.
     """
 
     own: ClassVar = {OPERATOR_DECODE: ("operator", "hidden", "vocab", "batch", "context"),
@@ -84,14 +83,10 @@ class Device:
     """Facts about a device.
 
     Args:
-        name: of the table.
         platform: one of PLATFORMS.
         peak_flops, bandwidth_bytes_s: per second.
-        memory_bytes: all of it.
         launch_us: shortest time of a small kernel; 0: unknown.
         bandwidth_share: share of the bandwidth that pointwise kernels reach.
-        label: name for people.
-        cite: where the facts are from.
     """
 
     name: str

@@ -99,8 +99,7 @@ class LatencyTable:
         return usual if usual in self.modes or not self.modes else self.modes[0]
 
     def only(self, mode: str | None) -> LatencyTable:
-        """The table with the rows of one mode (None: the default). Raises TableError if it has none in that
-        mode."""
+        """The table with the rows of one mode (None: the default); raises TableError if it has none."""
         mode = mode or self.default_mode
         if self.frames and mode not in self.modes:
             raise TableError(f"{self.path}: {one_of('mode', mode, self.modes)}")
@@ -135,8 +134,8 @@ class LatencyTable:
         return self.frames[kind].assign(device=self.name)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: device, stacks, for each kind the rows, the range of each column and the origin, the
-        rules by which this version derives times that no row states, and the calibration."""
+        """JSON-ready: device, stacks, kinds of rows with the range of each column, the rules by which this
+        version derives times that no row states, and the calibration."""
         kinds = {}
         for kind, frame in self.frames.items():
             numeric = [column for column in KINDS[kind] if column not in TEXT_KEYS]
@@ -149,8 +148,7 @@ class LatencyTable:
                            "modes": sorted(frame["mode"].astype(str).unique()),
                            "origin": self.meta["kinds"][kind].get("origin")}
         return {"name": self.name, "path": str(self.path), "device": self.device.to_dict(),
-                "dtypes": self.dtypes,
-                "stacks": self.meta["stacks"], "kinds": kinds, "rules": rules(),
+                "dtypes": self.dtypes, "stacks": self.meta["stacks"], "kinds": kinds, "rules": rules(),
                 "calibration": self.calibration or None}
 
     def __str__(self) -> str:

@@ -26,9 +26,8 @@ NUMBERS = ("p10_us", "p90_us", "repeats")  # constants that may be null
 
 @dataclass(frozen=True, kw_only=True)
 class RowsEntry:
-    """The rows of one kind: how many, and the hash of their file. constants: columns with one value for all
-    rows, which
-    the file leaves out. origin: where they are from."""
+    """The rows of one kind. sha256: of their file. constants: columns with one value for all rows, which the
+    file leaves out. origin: where they are from."""
 
     rows: int
     sha256: str
@@ -52,11 +51,7 @@ class TableMeta:
 
 
 def load_meta(path: Path, device: Device) -> LocatedDict:
-    """meta.yaml of the table in the folder `path`.
-
-    Raises:
-        TableError: with file, line and rule, for anything that a table cannot have.
-    """
+    """meta.yaml of the table in the folder `path`; raises TableError with file, line and rule."""
     try:
         meta: LocatedDict = read_yaml(path / "meta.yaml")
     except ConfigError as error:

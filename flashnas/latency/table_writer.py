@@ -38,15 +38,12 @@ class RowContext:
 
 def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, context: RowContext, *,
                append: bool = False) -> None:
-    """Write all rows of one kind and update meta.yaml; the folder is created. Each file is replaced
-    atomically.
+    """Write all rows of one kind (schema.KINDS) and update meta.yaml; the folder is created. Each file is
+    replaced atomically.
 
     Args:
-        folder: of the table.
-        kind: of rows (schema.KINDS).
         rows: with the key columns of the kind, `latency_us`, `dtype`, `stack`, `mode` and `source`, and
             optionally p10_us, p90_us and repeats.
-        context: device, stacks, origin, calibration.
         append: keep the rows that are there; a new row replaces the one of the same key, mode and dtype.
 
     Raises:
@@ -75,11 +72,10 @@ def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, context: RowCo
     with disk_errors(f"{folder}: cannot be written", TableError):
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "device.yaml").exists():
-            write_atomic(folder / "device.yaml", yaml.safe_dump(context.device.to_dict(), sort_keys=False,
-                                                                width=118))
+            write_atomic(folder / "device.yaml", _yaml(context.device.to_dict()))
         entry = _write_parquet(folder / f"{kind}.parquet", kind, rows)
         _update(meta, kind, entry, context)
-        write_atomic(folder / "meta.yaml", yaml.safe_dump(meta, sort_keys=False, width=118))
+        write_atomic(folder / "meta.yaml", _yaml(meta))
 
 
 def merge(first: str | Path, second: str | Path, out: str | Path) -> None:
@@ -102,22 +98,21 @@ def merge(first: str | Path, second: str | Path, out: str | Path) -> None:
                 calibration=table.calibration or None), append=True)
 
 
-def write_calibration(folder: str | Path, calibration: Mapping[str, Any]) -> None:
-    """Replace the `calibration` of a table's meta.yaml (corrections.py)."""
-    write_entry(folder, "calibration", calibration)
-
-
 def write_entry(folder: str | Path, key: str, value: Any) -> None:
     """Replace one entry of a table's meta.yaml; raises TableError if it cannot be written."""
     folder = Path(folder)
     meta = {**_read_meta(folder), key: _plain(value)}
     with disk_errors(f"{folder}: cannot be written", TableError):
-        write_atomic(folder / "meta.yaml", yaml.safe_dump(meta, sort_keys=False, width=118))
+        write_atomic(folder / "meta.yaml", _yaml(meta))
 
 
 def append_entry(folder: str | Path, key: str, value: Any) -> None:
     """Add `value` to a list in a table's meta.yaml."""
     write_entry(folder, key, [*_read_meta(Path(folder)).get(key, []), value])
+
+
+def _yaml(data: Mapping[str, Any]) -> str:
+    return str(yaml.safe_dump(data, sort_keys=False, width=118))
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:

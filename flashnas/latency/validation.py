@@ -1,10 +1,9 @@
 """Predicted against measured: sampled architectures of a space, timed end to end, and what that says about a
 table.
 
-This file has no torch and no clock: `measure` times one architecture (whole_model.py). The residuals are kept
-in meta.yaml, where `search --confidence` finds them (certificate.py). `calibrate` also fits the correction of
-whole models (corrections.py) to one half of the architectures, and reports and keeps the residuals of the
-other half.
+`measure` times one architecture (profiling/whole_model.py). The residuals are kept in meta.yaml, for
+certificate.py. `calibrate` also fits the correction of whole models (corrections.py) to one half of the
+architectures, and reports and keeps the residuals of the other half.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from flashnas.latency.certificate import TIMES, VALIDATIONS, basis, key
 from flashnas.latency.corrections import ModelCorrection, Regressors
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.table_writer import write_calibration, write_entry
+from flashnas.latency.table_writer import write_entry
 from flashnas.latency.workload import Workload
 from flashnas.operators import Phase
 from flashnas.space.operator_space import OperatorSpace
@@ -91,7 +90,7 @@ class Validation:
     Attributes:
         table: with the new calibration, if there is one.
         mode: of the rows.
-        comparisons: one per architecture, in ascending order of predicted latency.
+        comparisons: in ascending order of predicted latency.
         metrics: errors over the architectures that were held out.
         before: the same without the new calibration; None if there is none.
         corrections: phase -> correction of whole models.
@@ -131,22 +130,17 @@ class Validation:
 
 
 def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload, measure: Measure, *,
-             count: int = 20,
-             seed: int = 0, calibrate: bool = False, mode: str | None = None,
-             progress: Progress | None = None,
-             ) -> Validation:
+             count: int = 20, seed: int = 0, calibrate: bool = False, mode: str | None = None,
+             progress: Progress | None = None) -> Validation:
     """Measure architectures of a space and compare.
 
     Args:
-        table: rows of whole operators.
         space: whose architectures are sampled, at all its widths.
-        workload: what is timed.
         measure: architecture -> the metrics of TIMES, in ms.
         count: number of architectures.
         seed: fixes the architectures and the order of the timings.
         calibrate: fit a correction to one half of the architectures.
         mode: of the rows (None: the table's default).
-        progress: called with the timings that are done and the number of all timings.
 
     Raises:
         SpaceError: when the space has too few architectures.
@@ -197,8 +191,8 @@ def sample(space: OperatorSpace[Any], model: LatencyModel, count: int,
     A large random sample is sorted by predicted latency and cut into `count` equal parts; one architecture is
     drawn from each. Architectures that rows or a calibration were fitted to are left out.
     """
-    used = {*(model.table.calibration.get("whole") or {}).get("fitted_on", ()), *model.table.meta.get(TIMED,
-                                                                                                      ())}
+    fitted_on = (model.table.calibration.get("whole") or {}).get("fitted_on", ())
+    used = {*fitted_on, *model.table.meta.get(TIMED, ())}
     pool: dict[str, Architecture] = {}
     for _ in range(POOL * count):
         architecture = space.architecture(space.sample(rng), int(rng.choice(space.hidden_sizes)))
@@ -294,19 +288,16 @@ def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, 
     meta.yaml; an earlier validation of the same workload, space and mode is replaced."""
     table = result.table
     if calibrate:
-        write_calibration(table.path, table.calibration)
+        write_entry(table.path, "calibration", table.calibration)
     rows = table.only(result.mode)
-    requests, space_hash, mode = key(rows, workload, space.hash)
-    entry = {"date": time.strftime("%Y-%m-%d"), "space": space.name, "space_hash": space_hash,
-             "workload": requests,
-             "mode": mode, "seed": seed, "basis": basis(rows), "architectures": len(result.held_out),
+    same = key(rows, workload, space.hash)
+    entry = {"date": time.strftime("%Y-%m-%d"), "space": space.name, **same, "seed": seed,
+             "basis": basis(rows), "architectures": len(result.held_out),
              "metrics": {summary.metric: {
-                 **{name: value for name, value in summary.to_dict().items() if name not in ("metric",
-                                                                                             "count")},
-                 "log_ratios": [round(-float(np.log1p(each.error(summary.metric))),
-                                      5) for each in result.held_out]}
+                 **{name: value for name, value in summary.to_dict().items()
+                    if name not in ("metric", "count")},
+                 "log_ratios": [round(-float(np.log1p(each.error(summary.metric))), 5)
+                                for each in result.held_out]}
                  for summary in result.metrics}}
-    others = [old for old in table.meta.get(VALIDATIONS, ())
-              if (old.get("workload"), old.get("space_hash"), old.get("mode")) != (requests, space_hash,
-                                                                                   mode)]
+    others = [old for old in table.meta.get(VALIDATIONS, ()) if not same.items() <= old.items()]
     write_entry(table.path, VALIDATIONS, [*others, entry])

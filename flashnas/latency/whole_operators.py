@@ -36,15 +36,11 @@ class OperatorTimes:
 
     def answer(self, operator: str, hidden: int, phase: Phase, batch: int, seen: np.ndarray,
                vocab: int = 0) -> BoundedTime | None:
-        """The time of one operator; None outside the measured batches and lengths.
-
-        Below the shortest measured context or number of tokens the shortest one answers, as `derived`.
+        """The time of one operator; None outside the measured batches and lengths. Below the shortest
+        measured length that one answers, as `derived`.
 
         Args:
             operator: str(spec.resolved(hidden)), `embedding` or `head`.
-            hidden: width.
-            phase: decode step or prefill.
-            batch: sequences.
             seen: contexts over which the mean is taken, or one value: the tokens of each sequence.
             vocab: of `embedding` and `head`; 0 for the others.
         """

@@ -62,17 +62,17 @@ class Workload:
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.batch != "max" and (type(self.batch) is not int or self.batch < 1):
-            raise WorkloadError(f"workload.batch must be a whole number of at least 1, or max; got"
-                                f" {self.batch!r}")
-        if self.batch != "max" and self.batch > MAX_BATCH:
-            raise WorkloadError(f"workload.batch must be at most {MAX_BATCH:,}; got {self.batch!r}")
-        for field in ("prompt_tokens", "generated_tokens"):
-            value = getattr(self, field)
-            if type(value) is not int or value < 0:
-                raise WorkloadError(f"workload.{field} must be a whole number of at least 0; got {value!r}")
-            if value > MAX_TOKENS:
-                raise WorkloadError(f"workload.{field} must be at most {MAX_TOKENS:,}; got {value!r}")
+        for name, least, most, words in (("batch", 1, MAX_BATCH, ", or max"),
+                                         ("prompt_tokens", 0, MAX_TOKENS, ""),
+                                         ("generated_tokens", 0, MAX_TOKENS, "")):
+            value = getattr(self, name)
+            if words and value == "max":
+                continue
+            if type(value) is not int or value < least:
+                raise WorkloadError(f"workload.{name} must be a whole number of at least {least}{words}; got"
+                                    f" {value!r}")
+            if value > most:
+                raise WorkloadError(f"workload.{name} must be at most {most:,}; got {value!r}")
         if self.dtype not in DTYPES:
             raise WorkloadError(one_of("workload.dtype", self.dtype, DTYPES))
         if not self.prompt_tokens and not self.generated_tokens:
@@ -84,8 +84,8 @@ class Workload:
         return self.prompt_tokens + self.generated_tokens
 
     def with_weights(self, weights: str | None) -> Workload:
-        """The same requests to a model whose matrices have that type; raises WorkloadError where the
-        workload's own dtype excludes it."""
+        """The same requests to a model whose matrices have that type; raises WorkloadError where the dtype
+        excludes it."""
         if weights is None or weights == self.dtype:
             return self
         if self.dtype not in ("auto", "bfloat16"):

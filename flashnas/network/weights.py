@@ -37,8 +37,6 @@ def save_model(folder: str | Path, network: HybridLM, *, tokenizer_json: str | N
     """Write the folder as a whole (beside its place, then renamed), in place of one of an earlier call.
 
     Args:
-        folder: where; its parents are made.
-        network: what to write.
         tokenizer_json: text of the tokenizer's file, or None.
         files: further texts by name, such as the recipe.
 

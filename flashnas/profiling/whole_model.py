@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -205,6 +206,8 @@ def compile_block(block: torch.nn.Module) -> None:
     config = torch._dynamo.config  # one code object serves every operator, width and context
     config.recompile_limit = config.accumulated_recompile_limit = COMPILED_VARIANTS
     config.fail_on_recompile_limit_hit = True  # else torch would run eagerly from there on, with a warning
+    # of constants, through which it compiles
+    warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
     for name in ("forward", "step"):
         setattr(block, name, torch.compile(getattr(block, name), dynamic=False))
 

@@ -33,7 +33,6 @@ def train_together(job: dict[str, Any], module: str = "flashnas.proxy.ranks") ->
     """The score of a training by `job["processes"]` processes of this machine.
 
     Args:
-        job: as of `flashnas.proxy.worker.run_candidate`.
         module: what each process runs, with the folder as its argument.
 
     Raises:

@@ -1,5 +1,4 @@
-"""The answer of a search that ranks by full trainings, in plain English: statements for the terminal and the
-page."""
+"""The answer of a search that ranks by full trainings, in plain English."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from flashnas.architecture.folding import compressed
 from flashnas.base.quantities import tokens_text
 from flashnas.report.plot_data import latency_unit
 from flashnas.report.text import known, names_text, number
-from flashnas.runs.answer import Answer, Standing
+from flashnas.runs.answer import Answer
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.layout import FRONT
 from flashnas.runs.run import RecordedRun, rows
@@ -20,8 +19,8 @@ from flashnas.study.answer import TOLD_APART
 
 RECOMMENDED, TIED, ABOVE = "*", "~", "!"  # marks in the table of the terminal
 LARGE_TOKENS = 1e9                        # of a planned training, from which on the command names a GPU
-REASONS = {"size": "size", "shape": "width against depth", "mix": "mix of operators", "training": "own short"
-                                                                                                  " training"}
+REASONS = {"size": "size", "shape": "width against depth", "mix": "mix of operators",
+           "training": "own short training"}
 
 
 class Statement(NamedTuple):
@@ -43,9 +42,7 @@ def reasons_of(answer: Answer) -> dict[str, float]:
 
 
 def next_commands(run: RecordedRun) -> list[str]:
-    """The commands that train the recommended network on a text of the user's, and export it; empty without
-    an answer.
-    """
+    """The commands that train the recommended network and export it; empty without an answer."""
     if run.answer is None:
         return []
     entry = run.front[run.finalists[1][run.answer.recommended]]
@@ -111,8 +108,9 @@ class _Words:
                             " have: the differences are read off their edge")
 
     def _recommended(self) -> str:
-        best = self._standing(self.answer.recommended).best
-        of_those = ", of those that keep the floor for recall" if self._floored() else ""
+        best = self.standings[self.answer.recommended].best
+        floored = self.answer.kept and self.answer.without_floor   # the floor for recall decides
+        of_those = ", of those that keep the floor for recall" if floored else ""
         return (f"{self.entry.name} at {self._ms(self.entry.latency_ms)}, {compressed(self.entry.notation)};"
                 f" the lowest expected loss after {tokens_text(self.answer.train_tokens)} tokens with one"
                 f" standard deviation added{of_those}; probability of being the best of all shown {best:.2f}")
@@ -138,7 +136,7 @@ class _Words:
                 f" {self.entry.name} is better is below {TOLD_APART}{' for each' * (len(tied) > 1)}")
         cheapest = self._entry(self.answer.cheapest)
         if cheapest.hash != self.answer.recommended:
-            standing, saved = self._standing(cheapest.hash), 1 - self._share(cheapest)
+            standing, saved = self.standings[cheapest.hash], 1 - self._share(cheapest)
             fastest = f"the fastest of them is {cheapest.name}" if len(tied) > 1 else "it is faster"
             return (f"{text}; {fastest}, {self._ms(cheapest.latency_ms)} ({saved:.0%} less), at"
                     f" {with_sd(standing.difference, standing.sd)} nats")
@@ -171,8 +169,8 @@ class _Words:
     def _recall(self) -> str:
         figures, floor = self.entry.figures, self.answer.min_recall
         value = (f"{with_sd(figures['expected_recall'] or 0.0, figures.get('expected_recall_sd') or 0.0, 2)}"
-                 " of full marks against a"
-                 " transformer" if known(figures.get("expected_recall")) else "not known")
+                 " of full marks against a transformer" if known(figures.get("expected_recall")) else
+                 "not known")
         kept = f"which keeps the floor of {floor:.2f}" if self.answer.kept else (
             f"no network of the front keeps the floor of {floor:.2f}")
         other = self.answer.without_floor
@@ -231,13 +229,6 @@ class _Words:
 
     def _entry(self, key: str) -> FrontEntry:
         return self.run.front[self.places[key]]
-
-    def _standing(self, key: str) -> Standing:
-        return self.standings[key]
-
-    def _floored(self) -> bool:
-        """Whether the floor for recall decides."""
-        return self.answer.kept and bool(self.answer.without_floor)
 
     def _keeps(self, entry: FrontEntry) -> bool:
         recall = entry.figures.get("expected_recall")

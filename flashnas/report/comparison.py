@@ -26,9 +26,8 @@ MAX_VALUE = 40            # characters of a value that differs
 class Side:
     """One run of a comparison.
 
-    name: of the run, or its path. trained: the networks that have all objectives; points: these objectives,
-    minimised. front: those that no other one of the run beats. joint: those that no other one of any run
-    beats. volume: hypervolume, and share: of that of all runs together.
+    trained: the networks that have all objectives; points: these objectives, minimised. front, joint: those
+    that no other one of the run, or of any run, beats. volume: hypervolume; share: of that of all together.
     """
 
     run: RecordedRun
@@ -132,8 +131,7 @@ def comparison_text(compared: dict[str, Any], names: Sequence[str]) -> str:
 
 
 def differences(values: Sequence[Any], name: str = "") -> dict[str, list[Any]]:
-    """Entries that are not the same everywhere, by their names with dots; of a mapping that only some have,
-    its own name."""
+    """Entries that are not the same everywhere, by their names with dots."""
     if all(isinstance(value, dict) for value in values):
         keys = dict.fromkeys(key for value in values for key in value)
         return {place: entries for key in keys for place, entries in differences(

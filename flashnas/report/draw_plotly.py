@@ -21,15 +21,12 @@ _AXIS = {"gridcolor": RULE, "linecolor": SOFT, "showline": True, "ticks": "outsi
 TEMPLATE = go.layout.Template(layout={
     "font": {"family": FONT, "size": 13, "color": INK}, "paper_bgcolor": "white", "plot_bgcolor": "white",
     "title": {"x": 0, "xref": "container", "xanchor": "left", "y": 0.985, "yref": "container",
-              "yanchor": "top",
-              "font": {"size": 17}, "pad": {"l": 8, "t": 6}},
+              "yanchor": "top", "font": {"size": 17}, "pad": {"l": 8, "t": 6}},
     "margin": {"l": 70, "r": 24, "t": TOP, "b": BOTTOM}, "xaxis": _AXIS, "yaxis": _AXIS,
     "legend": {"x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top", "font": {"size": 12},
-               "tracegroupgap": 2,
-               "title": {"font": {"size": 12}}, "itemsizing": "constant"},
+               "tracegroupgap": 2, "title": {"font": {"size": 12}}, "itemsizing": "constant"},
     "hoverlabel": {"font": {"family": FONT, "size": 12, "color": INK}, "bgcolor": "white",
-                   "bordercolor": SOFT,
-                   "align": "left"}})
+                   "bordercolor": SOFT, "align": "left"}})
 SYMBOLS = {"cross": "x-thin", "interval": "line-ns"}   # others have the names of shapes
 NO_HOVER = {"hoverinfo": "skip", "showlegend": False}
 
@@ -64,8 +61,7 @@ def draw_plotly(picture: Picture) -> go.Figure:
         figure.update_layout(legend_title_text=_text(picture.keys_title))
     if not rows:
         figure.add_annotation(text=_text(picture.empty), x=0.5, y=0.5, xref="paper", yref="paper",
-                              showarrow=False,
-                              font={"size": 14, "color": MUTED})
+                              showarrow=False, font={"size": 14, "color": MUTED})
         figure.update_xaxes(visible=False).update_yaxes(visible=False)
     for place, panel in enumerate(picture.panels):
         at = {"row": place // columns + 1, "col": place % columns + 1}
@@ -96,8 +92,7 @@ def _add_panel(figure: go.Figure, panel: Panel, at: dict[str, int]) -> None:
                     **_hovers(mark.hover), showlegend=False)
             case Whiskers():
                 reach = {"type": "data", "symmetric": False, "array": _list(mark.high),
-                         "arrayminus": _list(mark.low),
-                         "color": mark.colour, "thickness": 1.3, "width": 4}
+                         "arrayminus": _list(mark.low), "color": mark.colour, "thickness": 1.3, "width": 4}
                 figure.add_scatter(
                     x=_list(mark.x), y=_list(mark.y), mode="markers", **NO_HOVER, **at,
                     marker={"symbol": "line-ns", "size": 1, "color": mark.colour},

@@ -78,9 +78,9 @@ def operator_share(run: RecordedRun) -> Picture:
     best, searched = front(run), run.scored[run.scored["origin"] == "search"]
     names = (f"the front{'' if run.front else ' so far'}",
              f"all that the search {'found' if run.untrained else 'trained'}")
-    panels = [(f"{name}: {counted(len(networks), 'network')}", shares) for name, networks in
-              zip(names, (best, searched),
-                  strict=True) if not (shares := depth_shares(networks["notation"])).empty]
+    panels = [(f"{name}: {counted(len(networks), 'network')}", shares)
+              for name, networks in zip(names, (best, searched), strict=True)
+              if not (shares := depth_shares(networks["notation"])).empty]
     if not panels:
         return Picture(title=title, empty="No trained network with a readable notation.")
     kinds = sorted({kind for _, shares in panels for kind in shares.columns}, key=operator_order)
@@ -88,8 +88,7 @@ def operator_share(run: RecordedRun) -> Picture:
         title=title,
         subtitle="mean share of each operator in equal slices from the first operator to the last",
         columns=len(panels), keys=[Key(text=operator_label(kind), shape="square",
-                                       colour=operator_colour(kind),
-                                       group=kind) for kind in kinds],
+                                       colour=operator_colour(kind), group=kind) for kind in kinds],
         panels=[Panel(heading=name, height=HEIGHT, marks=list(_slices(shares)),
                       x=PlotAxis(title="relative depth (%)", range=(0, 100), grid=False),
                       y=PlotAxis(title="" if place else "share of the operators", range=(0, 1), percent=True,
@@ -200,23 +199,20 @@ def training_curves(run: RecordedRun) -> Picture:
     last = max(row.curve[-1][0] for row in trials)
     whole, late = (_loss_range(trials, start) for start in (0.0, LATE * last))
     shifts = _spread([(row.curve[-1][1] - late[0]) / (late[1] - late[0]) * CURVE_HEIGHT for row in marked],
-                     LINE,
-                     CURVE_HEIGHT)
+                     LINE, CURVE_HEIGHT)
     labels = [Label(x=row.curve[-1][0], y=row.curve[-1][1], text=name_of(run, row), dx=30, dy=shift,
-                    left=True,
-                    colour=colours[row.number], strong=row.number in final)
+                    left=True, colour=colours[row.number], strong=row.number in final)
               for row, shift in zip(marked, shifts, strict=True)]
-    axes: list[dict[str, Any]] = [
-        {"heading": "the whole training", "x": PlotAxis(title="tokens seen", range=(0, last)),
-         "y": PlotAxis(title="validation loss (nats per token)", range=whole)},
-        {"heading": f"the last {1 - LATE:.0%} of the tokens", "x": PlotAxis(title="tokens seen",
-                                                                        range=(LATE * last, last)),
-         "y": PlotAxis(range=late)}]
     solid = "finalists" if best is None else "recommended and not told apart"
-    return Picture(title=title, subtitle=f"solid: {solid}; dashed: pure-operator baselines; grey: {grey}",
-                   columns=2, shared=False, right=170, panels=[
-                       Panel(marks=[*marks, *(labels if place else [])], height=CURVE_HEIGHT, **each)
-                       for place, each in enumerate(axes)])
+    return Picture(
+        title=title, subtitle=f"solid: {solid}; dashed: pure-operator baselines; grey: {grey}",
+        columns=2, shared=False, right=170, panels=[
+            Panel(heading="the whole training", marks=marks, height=CURVE_HEIGHT,
+                  x=PlotAxis(title="tokens seen", range=(0, last)),
+                  y=PlotAxis(title="validation loss (nats per token)", range=whole)),
+            Panel(heading=f"the last {1 - LATE:.0%} of the tokens", marks=[*marks, *labels],
+                  height=CURVE_HEIGHT, x=PlotAxis(title="tokens seen", range=(LATE * last, last)),
+                  y=PlotAxis(range=late))])
 
 
 def _loss_range(trials: Sequence[Any], start: float) -> tuple[float, float]:
@@ -234,10 +230,7 @@ def _spread(heights: Sequence[float], gap: float, limit: float) -> list[float]:
     return list(np.clip(apart, 0, max(limit - gap * (len(heights) - 1), 0)) + steps - heights)
 
 
-FIGURES: dict[str, Callable[[RecordedRun], Picture]] = {
-    "front": front_picture, "hypervolume": hypervolume, "operators": operator_share,
-    "latency-by-operator": latency_by_operator, "latency-by-kernel": latency_by_kernel,
-    "curves": training_curves}
-# of some runs: those that rank by the full loss, and those with more than two objectives
-FURTHER: dict[str, Callable[[RecordedRun], Picture]] = {"short-loss": short_loss_picture,
-                                                        "objectives": objectives_picture}
+FIGURES: dict[str, Callable[[RecordedRun], Picture]] = {  # in the order of the page
+    "front": front_picture, "short-loss": short_loss_picture, "hypervolume": hypervolume,
+    "operators": operator_share, "latency-by-operator": latency_by_operator,
+    "latency-by-kernel": latency_by_kernel, "curves": training_curves, "objectives": objectives_picture}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flashnas.architecture.folding import compressed
-from flashnas.report.page_figures import DRAWN, page_figure, still_figure
+from flashnas.report.page_figures import FIGURES, page_figure, still_figure
 from flashnas.report.palette import INK, operator_colour, operator_label, operator_order
 from flashnas.report.plot_data import latency_unit
 from flashnas.report.section import Section, render
@@ -51,7 +51,7 @@ class FinalistsSection(Section):
         kinds = sorted({spec.kind for finalist in run.front for spec in finalist.architecture.operators},
                        key=operator_order)
         return render("finalists.html", columns=columns, run=run,
-                      figure=page_figure(run, "front", DRAWN["front"](run)) if run.ranks_full else None,
+                      figure=page_figure(run, "front", FIGURES["front"](run)) if run.ranks_full else None,
                       measured=_measured_words(run),
                       finalists=[_shown(run, finalist, factor, objectives) for finalist in run.front],
                       looks={kind: _look(kind) for kind in kinds},
@@ -97,9 +97,8 @@ def _shown(run: RecordedRun, finalist: FrontEntry, factor: float,
              for name in ("latency_ms", "lower_ms", "upper_ms", "bound_ms", "measured_ms")}
     below = [] if times["lower_ms"] == times["upper_ms"] == MISSING else [
         f"{times['lower_ms']} to {times['upper_ms']}"]
-    below += [f"{words} {times[name]}" for words, name in (("certified", "bound_ms"), ("measured",
-                                                                                       "measured_ms"))
-              if times[name] != MISSING]
+    below += [f"{words} {times[name]}" for words, name in
+              (("certified", "bound_ms"), ("measured", "measured_ms")) if times[name] != MISSING]
     latency = {"value": times["latency_ms"], "lines": below,
                "warning": f"misses {', '.join(finalist.missed)}" if finalist.missed else
               "may exceed it" if run.ranks_full and exceeds(run, finalist) else ""}

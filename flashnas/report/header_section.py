@@ -42,10 +42,8 @@ def result_sentence(run: RecordedRun) -> str:
     start = (f"{counted(len(run.front), 'architecture')} on the Pareto front" if run.front else
              "The search has ended without a front" if run.entry("finished") else
              "The search has not ended. What follows is of the networks so far")
-    if run.ranks_full:
-        return f"{start}; {counts_line(run)}.{_failed_words(run)}"
     scored = [f for f in run.front if known(f.figures.get("loss")) and known(f.figures.get("latency_ms"))]
-    if not scored:
+    if run.ranks_full or not scored:
         return f"{start}; {counts_line(run)}.{_failed_words(run)}"
     factor, unit = latency_unit([f.figures["latency_ms"] or 0.0 for f in scored])
     best = min(scored, key=lambda f: f.figures["loss"] or 0.0)
@@ -73,8 +71,8 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
     entry = run.entry
     mode = entry("table", "mode")
     workload = [words.format(value) for key, words in (
-        ("batch", "batch of {}"), ("prompt_tokens", "{:,} tokens in"), ("generated_tokens",
-                                                                        "{:,} tokens out"))
+        ("batch", "batch of {}"), ("prompt_tokens", "{:,} tokens in"),
+        ("generated_tokens", "{:,} tokens out"))
         if known(value := entry("workload", key)) and value > 0]
     if entry("workload", "dtype") not in (None, "auto"):
         workload.append(str(entry("workload", "dtype")))
@@ -94,12 +92,13 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
     yield "Search", "published trainings" if run.untrained else entry("sampler"), (
         f"seed {entry('seed')}" if run.untrained else
         f"seed {entry('seed')} · {entry('trials_asked')} networks asked for{order}")
-    yield "Trials", counts_line(run).split(" · ")[0], " · ".join(counts_line(run).split(" · ")[1:])
+    first, _, more = counts_line(run).partition(" · ")
+    yield "Trials", first, more
     width, depth, tokens = (entry("proxy", name) for name in ("width_factor", "depth_factor", "tokens"))
     if not run.untrained:
         yield "Short training", entry("proxy", "corpus"), " · ".join(filter(None, (
-            f"width 1/{width}" if known(width) else "", f"depth 1/{depth}" if known(depth) and depth > 1
-            else "",
+            f"width 1/{width}" if known(width) else "",
+            f"depth 1/{depth}" if known(depth) and depth > 1 else "",
             f"{tokens:,} tokens each" if known(tokens) else "")))
     if entry("bench", "name"):
         yield "Bench", entry("bench", "name"), (
@@ -115,9 +114,8 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
     if (entry("seeds") or 1) > 1:
         yield "Seeds", f"{entry('seeds')} for each finalist", (
             "short losses of the front are means, ± their standard error; others are of one training")
-    if tokens_words(run):
-        yield "Effort", tokens_words(run).partition(";")[0], (
-            tokens_words(run).partition("; ")[2])
+    if effort := tokens_words(run):
+        yield "Effort", effort.partition(";")[0], effort.partition("; ")[2]
     finished = entry("finished")
     yield "Run time", duration(entry("seconds")), f"finished {finished}" if finished else "not finished"
 

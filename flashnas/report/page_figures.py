@@ -1,4 +1,4 @@
-"""The figures on the page with their captions, and the still picture."""
+"""The figures on the page with their captions, and those of a notebook."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from flashnas.report.draw_plotly import draw_plotly
-from flashnas.report.figures import FIGURES, FURTHER
+from flashnas.report.figures import FIGURES
 from flashnas.report.marks import Picture
 from flashnas.report.planes import still_picture
 from flashnas.report.section import Section, render, template_values
@@ -19,7 +19,6 @@ from flashnas.runs.run import RecordedRun
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DRAWN = {**FIGURES, **FURTHER}
 PNG_DPI = 96   # of a picture in a notebook
 
 
@@ -30,14 +29,12 @@ class FiguresSection(Section):
     title = "Figures"
 
     def html(self, run: RecordedRun) -> str:
-        names = dict.fromkeys(["short-loss" if run.ranks_full else "front", *FIGURES,
-                               *(["objectives"] if run.further_objectives else [])])
-        unfit = {*(["front"] if run.ranks_full else []),
+        unfit = {"front" if run.ranks_full else "short-loss",
+                 *(() if run.further_objectives else ["objectives"]),
                  *(["short-loss", "hypervolume", "curves"] if run.untrained else [])}
-        pictures = {name: DRAWN[name](run) for name in names if name not in unfit}
-        return render("figures.html", figures=[page_figure(run, name, picture) for name,
-                                               picture in pictures.items()
-                                               if not picture.empty],
+        pictures = {name: draw(run) for name, draw in FIGURES.items() if name not in unfit}
+        return render("figures.html", figures=[page_figure(run, name, picture)
+                                               for name, picture in pictures.items() if not picture.empty],
                       empty=[picture for picture in pictures.values() if picture.empty])
 
 
@@ -69,11 +66,6 @@ class NotebookFigure(go.Figure):
             display(bundle, raw=True)
         else:  # a renderer that opens a browser
             super()._ipython_display_()
-
-
-def plot(run: RecordedRun, name: str) -> go.Figure:
-    """A figure of a run by its name."""
-    return NotebookFigure.of(DRAWN[name](run))
 
 
 def page_figure(run: RecordedRun, name: str, picture: Picture) -> dict[str, Any]:

@@ -126,8 +126,8 @@ class Plane:
                 (low - 0.13 * tall, high + 0.13 * tall))
 
     def steps(self) -> tuple[list[float], list[float]]:
-        """The corners of the front, drawn to the budget. There are none where the full loss ranks, since its
-        uncertainty counts there as well, and a floor for recall."""
+        """The corners of the front, drawn to the budget; none where the full loss ranks, whose front has
+        uncertainty and a floor for recall in it."""
         if not self.main or self.run.ranks_full:
             return [], []
         right = self.ranges()[0][1]
@@ -256,8 +256,8 @@ def _networks(plane: Plane) -> Iterable[Points]:
     points, folded = plane.points, len(plane.points) <= MAX_FOLDED
     looks = points.assign(
         pure=points["origin"] == "baseline", clear=~points["small"] & (points["final"] | (not plane.further)),
-        size=np.where(points["small"], 5, np.where((points["origin"] == "search") | plane.run.ranks_full, 11,
-                                                   8)))
+        size=np.where(points["small"], 5,
+                      np.where((points["origin"] == "search") | plane.run.ranks_full, 11, 8)))
     for (pure, clear, size), group in looks.groupby(["pure", "clear", "size"]):
         for kind in sorted(set(group["kind"]), key=operator_order):
             drawn = group[group["kind"] == kind]

@@ -1,5 +1,4 @@
-"""The numbers behind the figures: pure functions of a Run, drawn by `plots` (Plotly) and `png`
-(matplotlib)."""
+"""The numbers behind the figures."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ OUTSIDE = 10_000  # cost of a label that the frame would cut; more than all that
 
 def front(run: RecordedRun) -> pd.DataFrame:
     """The networks that are non-dominated in the run's objectives, fastest first. Where the full loss ranks,
-    they are those of the folder, because networks that keep a floor for recall are among them."""
+    those of the folder, with networks that keep a floor for recall."""
     if run.ranks_full:
         shown = run.scored
         on = np.array([finalist_of(run, row) is not None for row in rows(shown)], dtype=bool)
@@ -43,8 +42,7 @@ def objective_points(run: RecordedRun, objectives: Sequence[str] = ()) -> tuple[
     """The networks that have all objectives, by default those of the run, and these, latency_ms first, all
     minimised [N, M]. The full loss is compared as the search does: its mean with one standard deviation."""
     names = sorted(objectives or run.objectives, key=lambda name: name != "latency_ms")
-    trained = run.scored.reindex(columns=[*run.scored.columns,
-                                          *(n for n in names if n not in run.scored.columns)])
+    trained = run.scored.reindex(columns=list(dict.fromkeys([*run.scored.columns, *names])))
     trained = trained[trained[names].notna().all(axis=1)]
     signs = np.array([-1.0 if larger_is_better(name) else 1.0 for name in names])
     values = trained[names].to_numpy(dtype=float)
@@ -55,20 +53,11 @@ def objective_points(run: RecordedRun, objectives: Sequence[str] = ()) -> tuple[
 
 def staircase(points: pd.DataFrame, right: float) -> tuple[list[float], list[float]]:
     """Corners (latency_ms, loss) of the region that the front dominates, drawn to the latency `right`."""
-    xs: list[float] = []
-    ys: list[float] = []
-    for x, y in points[["latency_ms", "loss"]].to_numpy(dtype=float).tolist():
-        if ys and y > ys[-1]:
-            continue  # on the front for another objective
-        if ys:
-            xs.append(x)
-            ys.append(ys[-1])
-        xs.append(x)
-        ys.append(y)
-    if ys:
-        xs.append(max(right, xs[-1]))
-        ys.append(ys[-1])
-    return xs, ys
+    x, y = points[["latency_ms", "loss"]].to_numpy(dtype=float).T
+    lowest = y <= np.minimum.accumulate(y)   # others are on the front for another objective
+    x, y = x[lowest], y[lowest]
+    end = [max(right, last) for last in x[-1:].tolist()]
+    return [*np.repeat(x, 2)[1:].tolist(), *end], np.repeat(y, 2).tolist()
 
 
 def finalist_of(run: RecordedRun, row: Any) -> FrontEntry | None:
@@ -98,13 +87,7 @@ def mixer_colours(notation: str) -> tuple[str, str]:
 @dataclass(frozen=True)
 class HypervolumeSeries:
     """Hypervolume (ms · nats) of the first `networks[i]` trained networks, and of the baselines alone (None:
-    none).
-
-    reference: (latency_ms, loss), the corner up to which the volume is measured. latency_ms is the budget, or
-    1.01 times the slowest network's; loss is 1.01 times the highest of the run. Networks beyond it add
-    nothing. With other objectives, each has its worst value moved by 1 % of itself, and the volume is in the
-    product of their units.
-    """
+    none), up to the corner `reference`: of latency_ms the budget, of others the worst value moved by 1 %."""
 
     networks: list[int]
     trials: list[int]
@@ -139,8 +122,7 @@ def hypervolume_series(run: RecordedRun) -> HypervolumeSeries:
     pure = points[(trained["origin"] == "baseline").to_numpy()]
     alone = float(hypervolume(pure[non_dominated(pure)], reference)) if len(pure) else None
     return HypervolumeSeries(list(range(1, len(points) + 1)), [int(n) for n in trained["number"]], values,
-                             alone,
-                             tuple(float(value) for value in reference))
+                             alone, tuple(float(value) for value in reference))
 
 
 # -- operators along the depth -------------------------------------------------------------------------------
@@ -149,8 +131,7 @@ def depth_shares(notations: Iterable[str], bins: int = DEPTH_BINS) -> pd.DataFra
     """Mean share of each operator kind (columns) in equal slices of the relative depth (rows); each row sums
     to 1.
 
-    An operator in a network of L operators covers 1/L of the depth. All networks have the same weight;
-    unreadable notations are left out. The frame is empty if no notation is readable.
+    All networks have the same weight; unreadable notations are left out.
     """
     readable = [shares for shares in map(kinds, notations) if shares]
     if not readable:
@@ -185,8 +166,8 @@ def breakdown(run: RecordedRun) -> pd.DataFrame:
                 continue
             kernel = str(entry.get("kernel") or "other")
             parts.append({"finalist": finalist.name, "operator": str(entry.get("operator") or "other"),
-                         "kernel": kernel, "label": str(entry.get("label") or kernel),
-                         "family": kernel_family(kernel), "source": str(entry.get("source") or "unknown"),
+                          "kernel": kernel, "label": str(entry.get("label") or kernel),
+                          "family": kernel_family(kernel), "source": str(entry.get("source") or "unknown"),
                           "ms": ms})
     columns = ["finalist", "operator", "kernel", "label", "family", "source", "ms"]
     if not parts:
@@ -200,8 +181,7 @@ def breakdown(run: RecordedRun) -> pd.DataFrame:
 
 
 def kernel_family(kernel: str) -> str:
-    """The family in pictures of a kernel in a breakdown, such as `gemm` or `delta_rule_decode`; `calibration`
-    and rows of whole operators have families of their own."""
+    """The family in pictures of a kernel, of `calibration`, or of rows of whole operators."""
     kinds = kind_of_rows(kernel)
     if kinds:
         return kinds[0].family.name
@@ -217,12 +197,10 @@ def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, fl
 
     Args:
         anchors: the labelled points, in pixels from the lower left corner of the box.
-        sizes: width and height of each label in pixels.
-        obstacles: points to keep clear of, in the same coordinates.
-        box: width and height of the plotting area in pixels.
+        obstacles: points to keep clear of.
 
     Returns:
-        Offsets (right, up) in pixels from each anchor to the centre of its label.
+        Offsets (right, up) from each anchor to the centre of its label.
     """
     distances = (10.0, 24.0, 42.0, 64.0, 88.0)
     points, owners = (np.array(some, dtype=float).reshape(-1, 2) for some in (obstacles, anchors))

@@ -33,16 +33,9 @@ class PublishedSection(Section):
 
 def compared(front: Sequence[Composition], published: Sequence[PublishedRow],
              losses: Mapping[Composition, float]) -> tuple[list[ComparedStacks], list[str]]:
-    """What published rows say about the stacks of a front.
-
-    Args:
-        front: the compositions of the finalists.
-        published: the rows.
-        losses: the lowest loss that the run has of each composition, in nats.
-
-    Returns:
-        One entry for each two stacks that a group compares, and the pairs, in words, that none compares.
-    """
+    """What published rows say about the stacks of a front: an entry for each two that a group compares, and
+    the pairs, in words, that none compares. losses: the lowest that the run has of each composition, in
+    nats."""
     questions = _questions(front)
     claimed = claims(published, itertools.chain(*questions.values()))
     comparisons = [ComparedStacks(first=first, second=second, claims=own, run_gap=_gap(losses, first, second))

@@ -1,25 +1,30 @@
-"""The registry of the sections of report.html, and the plain ones: sources, failures, the command."""
+"""The registry of the sections of report.html, and the plain ones."""
 
 from __future__ import annotations
 
+import base64
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
 from flashnas.architecture.folding import compressed
 from flashnas.base.errors import RunError
+from flashnas.base.foreign import read_json
+from flashnas.base.hints import first_line
 from flashnas.base.registry import Registry
 from flashnas.report.palette import SOFT, SOURCE_MEANING
 from flashnas.report.section import Section, render
-from flashnas.report.text import MISSING
+from flashnas.report.text import MISSING, known
 from flashnas.runs.run import RecordedRun, rows
+from flashnas.runs.trained import ModelEvaluation, trained_models
 
 SECTIONS: Registry[Section] = Registry("report section", "flashnas.report_sections", {
     "header": "flashnas.report.header_section:HEADER",
     "finalists": "flashnas.report.finalists_section:FINALISTS",
     "figures": "flashnas.report.page_figures:FIGURES_SECTION",
-    "trust": "flashnas.report.trust_section:TRUST",
+    "trust": "flashnas.report.sections:TRUST",
     "published": "flashnas.report.published_section:PUBLISHED",
-    "evaluation": "flashnas.report.evaluation_section:EVALUATED",
+    "evaluation": "flashnas.report.sections:EVALUATED",
     "sources": "flashnas.report.sections:SOURCES",
     "failures": "flashnas.report.sections:FAILURES",
     "reproduce": "flashnas.report.sections:REPRODUCE"}, error=RunError,
@@ -27,6 +32,43 @@ SECTIONS: Registry[Section] = Registry("report section", "flashnas.report_sectio
 
 SOURCE_COLOURS = {"measured": "#2B2D5B", "imported": "#55578F", "derived": "#ABADD0", "roofline": "#E69F00"}
 MAX_FAILURES = 200
+TRUST_RESULT, TRUST_PICTURE = "proxy_trust.json", "proxy_trust.png"   # of `flashnas proxy-trust`
+
+
+class TrustSection(Section):
+    """The verdict of `flashnas proxy-trust` and its picture; without one, the command that gives one."""
+
+    title = "How far the order is to be trusted"
+
+    def html(self, run: RecordedRun) -> str:
+        """See Section. Raises RunError in one line for a damaged file."""
+        path, picture = run.path / TRUST_RESULT, run.path / TRUST_PICTURE
+        verdict: list[str] = []
+        if path.is_file():
+            try:
+                verdict = [str(words) for words in read_json(path, RunError)["verdict"]]
+            except (RunError, KeyError, TypeError) as error:
+                raise RunError(f"{path}: damaged: {first_line(error)};"
+                               " run flashnas proxy-trust again") from None
+        if run.untrained:
+            return ""
+        seeds = run.entry("seeds")
+        return render("trust.html", path=shlex.quote(str(run.path)), seeds=seeds if known(seeds) else 1,
+                      verdict=verdict,
+                      picture=base64.b64encode(picture.read_bytes()).decode()
+                      if verdict and picture.is_file() else "")
+
+
+class EvaluationSection(Section):
+    """Bits per byte and tasks of the networks in `RUN/trained`."""
+
+    title = "Trained networks, evaluated"
+
+    def html(self, run: RecordedRun) -> str:
+        """See Section. Raises RunError in one line for a damaged file."""
+        lines = [(entry.name, folder.parent.name, *figure) for entry, folder in trained_models(run)
+                 if (evaluation := ModelEvaluation.read(folder)) for figure in evaluation.figures()]
+        return render("evaluation.html", lines=lines) if lines else ""
 
 
 class SourcesSection(Section):
@@ -80,4 +122,5 @@ def _flat(data: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
         yield prefix, MISSING if data is None or data == {} else str(data)
 
 
+TRUST, EVALUATED = TrustSection(), EvaluationSection()
 SOURCES, FAILURES, REPRODUCE = SourcesSection(), FailuresSection(), ReproduceSection()

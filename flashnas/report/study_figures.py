@@ -21,8 +21,7 @@ from flashnas.trust.depth_width import Findings, Size, Sizes
 
 PUBLISHED_PICTURE = "published.png"
 MODELS = {"short": "loss of a short training", "law": "law of size and shape",
-          "evidence": "evidence: law and mix",
-          "full": "evidence and short training"}
+          "evidence": "evidence: law and mix", "full": "evidence and short training"}
 
 
 def save(picture: Picture, path: Path) -> None:
@@ -55,23 +54,18 @@ def trust_picture(table: pd.DataFrame, words: str) -> Picture:
     marks: list[Mark] = []
     keys = []
     for name, colour in zip(sorted(points["set"].unique(), key=lambda name: (name != "front", name)),
-                            SERIES * 9,
-                            strict=False):
+                            SERIES * 9, strict=False):
         part = points[points["set"] == name]
         x, y = part["short"], part["long"]
         marks += [Whiskers(x=x, y=y, low=part[half], high=part[half], colour=colour, along_x=along_x)
                   for half, along_x in (("short_half", True), ("long_half", False))]
         marks.append(Points(x=x, y=y, fill=colour, size=8))
         keys.append(Key(text=name or "trained", shape="circle", colour=colour, size=8))
-    x, y = (PlotAxis(title=f"validation loss after {_tokens(table, variant)} tokens (nats per token)")
+    tokens = table.groupby("variant")["tokens"].max()
+    x, y = (PlotAxis(title=f"validation loss after {int(tokens[variant]):,} tokens (nats per token)")
             for variant in ("short", "long"))
     return Picture(title=title, subtitle=words, keys=keys, keys_title="bars: range of the seeds", width=880,
                    panels=[Panel(x=x, y=y, marks=marks, height=430)])
-
-
-def _tokens(table: pd.DataFrame, variant: str) -> str:
-    tokens = table.loc[table["variant"] == variant, "tokens"]
-    return f"{int(tokens.max()):,}" if len(tokens) else "no"
 
 
 def scaling_picture(findings: Findings, sizes: Sizes, words: str, best: Size | None,
@@ -110,8 +104,7 @@ def _by_depth(sizes: Sizes, best: Size | None, budget_ms: float | None) -> tuple
                           text=f"budget {budget_ms * factor:.4g} {unit}"))
     if best is not None:
         marks.append(Points(x=[best.latency_ms * factor], y=[best.loss], fill=BUDGET, edge=["white"],
-                            size=22,
-                            shape="star"))
+                            size=22, shape="star"))
         keys.append(Key(text=f"best: {best.depth} x {best.width}", shape="star", colour=BUDGET, size=16))
     model = sizes.model
     return Panel(
@@ -136,8 +129,7 @@ def _against_measured(findings: Findings) -> tuple[Panel, list[Key]]:
     keys = [Key(text="right: fitted", shape="circle", colour=MUTED, size=6)]
     if held:
         marks.append(Points(x=[size.loss for size in held], y=[size.predicted for size in held],
-                            shape="diamond",
-                            fill=BUDGET, size=8, group="held out"))
+                            shape="diamond", fill=BUDGET, size=8, group="held out"))
         keys.append(Key(text="right: held-out larger sizes", shape="diamond", colour=BUDGET, size=8))
     return Panel(x=PlotAxis(title="measured loss (nats per token)"), y=PlotAxis(title="loss by the law"),
                  marks=marks, height=400), keys
@@ -165,8 +157,7 @@ def _pairs_panel(rows: Sequence[PublishedRow], pairs: Sequence[Pair], summary: M
     marks: list[Mark] = [
         Points(x=[abs(pair.published) for pair in pairs],
                y=[sign * pair.predicted for sign, pair in zip(signs, pairs, strict=True)], size=4,
-               opacity=0.75,
-               fill=[colours[rows[pair.one].source] for pair in pairs]),
+               opacity=0.75, fill=[colours[rows[pair.one].source] for pair in pairs]),
         Line(x=[0, widest], y=[0, widest], colour=BUDGET, width=1),
         Line(x=[0, widest], y=[0, 0], colour=MUTED, width=0.8)]
     hidden = sum(abs(pair.predicted) > widest for pair in pairs)

@@ -79,8 +79,7 @@ def _answer(run: RecordedRun) -> list[str]:
              *_latency(run), ""]
     for about, words in texts:
         lines += textwrap.wrap(f"{about:<{wide}}{words}", WIDTH, subsequent_indent=" " * wide,
-                               break_long_words=False,
-                               break_on_hyphens=False)
+                               break_long_words=False, break_on_hyphens=False)
     return [*lines, *(f"{'next' if not place else '':<{wide}}{command}"
                       for place, command in enumerate(next_commands(run)))]
 
@@ -93,8 +92,8 @@ def _latency(run: RecordedRun) -> list[str]:
 def _row(run: RecordedRun, finalist: FrontEntry, factor: float, objectives: tuple[str, ...],
          shown: tuple[str, ...]) -> tuple[str, ...]:
     figures = finalist.figures
-    name, bounds = finalist.name, "..".join(time_words(finalist, each, factor) for each in ("lower_ms",
-                                                                                            "upper_ms"))
+    name = finalist.name
+    bounds = "..".join(time_words(finalist, each, factor) for each in ("lower_ms", "upper_ms"))
     if run.ranks_full:
         name = f"{name} {mark_of(run, finalist)}".rstrip()
         bounds += f" {ABOVE if exceeds(run, finalist) else ' '}"

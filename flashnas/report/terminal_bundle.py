@@ -10,8 +10,7 @@ from flashnas.report.text import columns, duration, number
 
 
 def bundle_text(bundle: Mapping[str, Any]) -> str:
-    """The parts of a bundle that hold something, problems in full; it is `flashnas.api.bundle.Bundle` as a
-    mapping."""
+    """The parts of a bundle (`flashnas.api.bundle`) that hold something, problems in full."""
     steps, checks, trainings = bundle["steps"], bundle["checks"], bundle["trainings"]
     passed = sum(step["status"] == "passed" for step in steps)
     parts = [[f"{shown_path(bundle['path'])}: `make gpu` on {printable(bundle['device'])}, {passed} of"

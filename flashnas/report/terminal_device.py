@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flashnas.architecture.folding import compressed
 from flashnas.operators import OPERATORS
 from flashnas.report.text import MISSING, columns, known
 
-if TYPE_CHECKING:
-    from flashnas.testing.self_test import LayerTest
-
 FORMS = ("forward", "state", "backward", "step", "graph")
 
 
-def doctor_text(machine: Mapping[str, Any], packages: Sequence[Mapping[str, str]],
-                choices: Sequence[Mapping[str, Any]],
-            tests: Sequence[LayerTest]) -> str:
-    """All of it; arguments as in `flashnas.api.doctor.Examined`."""
-    parts = [_machine(machine), _packages(packages), _choices(machine, choices)]
-    if tests:
-        parts.append(_tests(machine, tests))
-    return "\n\n".join(parts)
+def doctor_text(examined: Mapping[str, Any]) -> str:
+    """All of it, as `flashnas.doctor` returns it."""
+    machine, tests = examined["machine"], examined["tests"]
+    parts = [_machine(machine), _packages(examined["packages"]), _choices(machine, examined["choices"])]
+    return "\n\n".join([*parts, *([_tests(machine, tests)] if tests else [])])
 
 
 def _machine(facts: Mapping[str, Any]) -> str:
@@ -59,15 +53,15 @@ def _choices(machine: Mapping[str, Any], choices: Sequence[Mapping[str, Any]]) -
                   [(name, takes, ", ".join(dtypes), why) for (name, takes, why), dtypes in rows.items()])
 
 
-def _tests(machine: Mapping[str, Any], tests: Sequence[LayerTest]) -> str:
-    ran = [test for test in tests if test.status != "refused"]
-    passed = sum(test.status == "passed" for test in ran)
-    forms = [form for form in FORMS if any(form in test.errors for test in tests)]
-    rows = [(test.operator, test.runs or test.backend, test.dtype, test.status,
-             *(f"{test.errors[form]:.0e}" if form in test.errors else "-" for form in forms))
+def _tests(machine: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> str:
+    ran = [test for test in tests if test["status"] != "refused"]
+    passed = sum(test["status"] == "passed" for test in ran)
+    forms = [form for form in FORMS if any(form in test["errors"] for test in tests)]
+    rows = [(test["operator"], test["runs"] or test["backend"], test["dtype"], test["status"],
+             *(f"{test['errors'][form]:.0e}" if form in test["errors"] else "-" for form in forms))
             for test in tests]
-    told = [f"{test.operator} by {test.runs or test.backend} in {test.dtype}, {test.status}: {test.reason}"
-            for test in tests if test.reason]
+    told = [f"{name} by {by} in {dtype}, {status}: {test['reason']}"
+            for test, (name, by, dtype, status, *_) in zip(tests, rows, strict=True) if test["reason"]]
     head = (f"self-test: {passed} of {len(ran)} passed; relative errors against the float64 reference"
             f" ({machine['device']})")
     return "\n".join([head, _table(("operator", "computed by", "dtype", "result", *forms), rows), *told])
@@ -90,9 +84,8 @@ def validation_text(result: Mapping[str, Any]) -> str:
               "architecture"]
     table = [header]
     for entry in result["architectures"]:
-        cells = [text for name in names for text in (f"{entry['predicted'][name]:.3f}",
-                                                     f"{entry['measured'][name]:.3f}",
-                                                     f"{entry['error'][name]:+.1%}")]
+        cells = [format(entry[part][name], how) for name in names
+                 for part, how in (("predicted", ".3f"), ("measured", ".3f"), ("error", "+.1%"))]
         table.append(["*" if entry["fitted"] else "", *cells, ""])
     room = WIDTH - max(map(len, columns(table)))
     for line, entry in zip(table[1:], result["architectures"], strict=True):
@@ -100,9 +93,9 @@ def validation_text(result: Mapping[str, Any]) -> str:
         line[-1] = notation if len(notation) <= room else f"{notation[:room - 1]}…"
     lines = columns(table, (0,))
     if result["before"]:
-        lines += ["* calibrated on; the lines below are of the others", "", *_summaries("before",
-                                                                                        result["before"]),
-                  *_summaries("calibrated", result["metrics"]), "", *_corrections(result["corrections"])]
+        lines += ["* calibrated on; the lines below are of the others", "",
+                  *_summaries("before", result["before"]), *_summaries("calibrated", result["metrics"]), "",
+                  *_corrections(result["corrections"])]
     else:
         lines += ["", *_summaries("", result["metrics"])]
     lines += [f"left out: {compressed(notation)}: {reason}"

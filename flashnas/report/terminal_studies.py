@@ -40,8 +40,8 @@ def scaling_text(result: Result) -> str:
 
 def _law(law: Result) -> list[str]:
     tokens = "" if law["c"] is None else " + c tokens^-gamma"
-    intervals = {name: law["intervals"].get(name,
-                                            (None, None)) for name in CONSTANTS if law[name] is not None}
+    intervals = {name: law["intervals"].get(name, (None, None)) for name in CONSTANTS
+                 if law[name] is not None}
     return [f"loss = L0 + a depth^-alpha + b width^-beta{tokens}   (nats per token)",
             *columns([("constant", "value", "95 % interval"),
                       *((name, number(law[name]), f"{number(low)} to {number(high)}")
@@ -67,8 +67,8 @@ def _warnings(result: Result) -> list[str]:
 def _ladder(result: Result) -> list[str]:
     steps = result["by_budget"]
     lines = [f"{result['workload']} on {result['table']}, loss at {result['tokens']:,} tokens",
-             *columns([("budget (ms)", *SIZE), *((number(step["budget_ms"]),
-                                                  *_size(step)) for step in steps)], (3,))]
+             *columns([("budget (ms)", *SIZE),
+                       *((number(step["budget_ms"]), *_size(step)) for step in steps)], (3,))]
     if any(step["extrapolated"] for step in steps):
         lines.append("* larger than any training, so beyond what was checked")
     return lines

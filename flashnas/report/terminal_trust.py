@@ -205,8 +205,7 @@ def _format(value: float | None, how: str) -> str:
 
 
 def _wrong(group: Result) -> list[str]:
-    """The wrong pairs of a group, by the network that comes out too good, the one with the most pairs
-    first."""
+    """The wrong pairs of a group, by the network that comes out too good."""
     behind: dict[str, list[str]] = defaultdict(list)
     for pair in group["wrong"]:
         better, _, worse = pair.partition(" | ")
@@ -222,8 +221,8 @@ def _wrong(group: Result) -> list[str]:
 
 def _counts(name: str, pairs: Result) -> tuple[str, ...]:
     return (name, f"{pairs['right']:g} of {pairs['pairs']}", _format(pairs["share"], ".0%"),
-            _share_interval(pairs.get("interval")), _right(pairs.get("close")), _format(pairs.get("spearman"),
-                                                                                        ".2f"))
+            _share_interval(pairs.get("interval")), _right(pairs.get("close")),
+            _format(pairs.get("spearman"), ".2f"))
 
 
 def _share_interval(interval: Any) -> str:

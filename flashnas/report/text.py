@@ -1,5 +1,4 @@
-"""Numbers as text, with thousands separators and units, a dash for missing ones; columns. No plotting
-library."""
+"""Numbers as text, with a dash for missing ones; columns."""
 
 from __future__ import annotations
 

@@ -12,9 +12,8 @@ from flashnas.runs.trial import KNOWN
 
 MARKS = {RECOMMENDED: "recommended", TIED: "not told apart", "": ""}
 MAX_ORIGIN = 22  # letters of the column `from`
-PARTS = {"tokens_repeated": "repeated, because checkpoints were out of reach", "tokens_tasks": "on synthetic"
-                                                                                               " tasks",
-         "tokens_seeds": "for further seeds of the front"}  # of the tokens of a run
+PARTS = {"tokens_repeated": "repeated, because checkpoints were out of reach",  # of the tokens of a run
+         "tokens_tasks": "on synthetic tasks", "tokens_seeds": "for further seeds of the front"}
 
 
 def counted(count: int, noun: str) -> str:
@@ -29,8 +28,7 @@ def place_words(run: RecordedRun) -> list[str]:
 
 
 def counts_line(run: RecordedRun) -> str:
-    """`24 searched + 6 baselines trained · 90 from a bench · 2 failed · 3 outside the budget · 4 repeats`;
-    networks from a bench are neither searched nor baselines."""
+    """`24 searched + 6 baselines trained · 90 from a bench · 2 failed · 3 outside the budget · 4 repeats`."""
     counts, from_bench = run.counts(), run.trained["source"].isin(KNOWN)
     if run.untrained:
         pure = len(run.baselines)
@@ -43,11 +41,9 @@ def counts_line(run: RecordedRun) -> str:
         sources = {"bench": "from a bench", "run": "from earlier runs"}
         parts += [f"{count} {words}" for name, words in sources.items()
                   if (count := int((run.trained["source"] == name).sum()))]
-    for state, text in (("stopped", "stopped at a rung"), ("failed", "failed"), ("infeasible", "outside the"
-                                                                                               " budget"),
-                        ("reused", "repeat" if counts["reused"] == 1 else "repeats")):
-        if counts[state]:
-            parts.append(f"{counts[state]} {text}")
+    words = {"stopped": "stopped at a rung", "failed": "failed", "infeasible": "outside the budget",
+             "reused": "repeat" if counts["reused"] == 1 else "repeats"}
+    parts += [f"{counts[state]} {text}" for state, text in words.items() if counts[state]]
     return " · ".join(parts)
 
 
@@ -56,8 +52,8 @@ def _baselines(count: int) -> str:
 
 
 def tokens_words(run: RecordedRun) -> str:
-    """`trained 1,572,864 tokens; 524,288 of them for further seeds of the front; 327,680 saved by rungs, at
-    which 5 trainings stopped`; empty where nothing was trained."""
+    """`trained 1,572,864 tokens; 524,288 of them for further seeds of the front`; empty without a
+    training."""
     tokens, saved, stopped = (int(run.entry("totals", name) or 0)
                               for name in ("tokens", "tokens_saved", "stopped"))
     if not tokens:
@@ -98,8 +94,7 @@ def exceeds(run: RecordedRun, finalist: FrontEntry) -> bool:
 
 
 def full_loss_words(run: RecordedRun, finalist: FrontEntry) -> str:
-    """`+0.026 ± 0.048`, to the recommended network; without an answer the difference to the lowest of the
-    front."""
+    """`+0.026 ± 0.048`, to the recommended network; without an answer, to the lowest of the front."""
     figures = finalist.figures
     difference, sd = (figures.get(name) for name in ("full_loss_difference", "full_loss_difference_sd"))
     if known(difference) and known(sd):
@@ -144,8 +139,7 @@ def time_words(finalist: FrontEntry, name: str, factor: float) -> str:
 
 
 def origin_words(finalist: FrontEntry) -> str:
-    """`pure d` for a baseline, `trial 17` for what the search found; ` of first` where there are several
-    runs."""
+    """`pure d` for a baseline, `trial 17` of the search; ` of first` where there are several runs."""
     origin = finalist.origin
     label, place = origin.get("label"), origin.get("trial", origin.get("number"))
     words = str(label) if label and label != "search" else f"trial {place}" if place is not None else "search"

@@ -115,7 +115,6 @@ def known_runs(sources: Sequence[str | Path | RecordedRun],
     """Read runs, finished or not.
 
     Args:
-        sources: run folders, or runs that were read.
         space: the space of all of them, where it is not a shipped one or a file.
 
     Raises:

@@ -23,14 +23,11 @@ class NewQuestion:
     """What is the same for all networks of the runs.
 
     Attributes:
-        known: the runs.
         objectives: trained ones first.
         costs: the metrics of networks, by a latency table where `model` is one.
         table: shipped name or folder, where a table answers.
         limits: metric -> limit, as the user gave them.
-        mode: of the table.
         confidence, certificate: with which the limits are kept; None without one.
-        notes: what a reader has to know.
     """
 
     known: KnownRuns

@@ -94,10 +94,7 @@ def resized_networks(space: SearchSpace[Any], fitter: Fitter[Any], costs: Costs,
     recorded losses. What failed is left out.
 
     Args:
-        space: of the genotypes.
         fitter: gives a genotype its largest network within the new budgets.
-        costs: the metrics under the new question.
-        known: the runs, those of other spaces included.
         objectives: trained ones first.
         front: points [N, M] of the trained networks within the budgets, all minimised.
     """

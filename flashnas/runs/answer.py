@@ -8,8 +8,8 @@ from typing import Any, TypedDict
 
 
 class Pure(TypedDict, total=False):
-    """The best pure stack, or nothing: difference of the recommended network to it with its sd, in nats per
-    token, and the probability that the recommended one is better."""
+    """The best pure stack: what the recommended network differs from it, with its sd, and the probability
+    that the recommended one is better."""
 
     label: str
     notation: str
@@ -21,7 +21,7 @@ class Pure(TypedDict, total=False):
 
 
 class Reasons(TypedDict, total=False):
-    """What makes the difference to the pure stack, in nats per token; the parts add up to it."""
+    """The parts of the difference to the pure stack, in nats per token."""
 
     size: float
     shape: float

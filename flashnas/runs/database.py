@@ -28,11 +28,10 @@ from flashnas.runs.trial import Outcome
 
 
 class Database:
-    """Outcomes by their keys: the hash of the network for a training that ended under the seed of the search.
+    """Outcomes by their keys.
 
     Args:
-        journal: the journal file, used where `url` is None.
-        url: an Optuna storage, or None.
+        journal: the file, used where `url` is None.
         identity: hash of the run's identity.
         objectives: number of objectives.
         note: receives a line when the storage goes away, and when it is back.
@@ -71,20 +70,13 @@ class Database:
             if trial.state.is_finished():
                 outcome = convert(trial.user_attrs.get("outcome"), Outcome,
                                   f"{self.place}: evaluation {trial.number} is damaged", RunError,
-                                  name="outcome",
-                                  finite=False)
+                                  name="outcome", finite=False)
                 self.outcomes.setdefault(outcome.key, outcome)
 
     def remember(self, outcome: Outcome, *, params: Mapping[str, Any], distributions: Mapping[str, Any],
                  values: Sequence[float] | None) -> None:
-        """Record one finished evaluation at once.
-
-        Args:
-            outcome: what it ended with.
-            params: the genotype as Optuna parameters; empty where the space has no `distributions`.
-            distributions: Optuna's, of the same names.
-            values: the objectives, all minimised; None if it failed or paused.
-        """
+        """Record one finished evaluation at once. params: the genotype as Optuna parameters inside
+        `distributions`. values: the objectives, all minimised; None if it failed or paused."""
         paused = outcome.rung is not None and outcome.score is not None
         trial = optuna.trial.create_trial(
             state=TrialState.COMPLETE if values is not None else TrialState.PRUNED if paused else
@@ -124,8 +116,7 @@ def recorded_trials(journal: Path, *, url: str | None, identity: str) -> list[Fr
 
 
 def _check_journal(journal: Path) -> None:
-    """Cut a last line that a killed process left unfinished; raise RunError for any other damage, naming the
-    line."""
+    """Cut a last line that is unfinished; raise RunError for any other damage, naming the line."""
     drop_torn_line(journal, RunError)
     if not journal.exists():
         return

@@ -52,12 +52,8 @@ SECONDS_EVERY = 30.0   # of a search: how often run.yaml learns its run time, wh
 
 
 def check_out(path: Path, *, resume: bool) -> None:
-    """Raise RunError in one line if a run cannot be written to `path`; nothing is created.
-
-    Args:
-        path: the run folder, as the user named it.
-        resume: True if a run in it may be continued.
-    """
+    """Raise RunError in one line if a run cannot be written to `path`, or continued there with `resume`;
+    nothing is created."""
     text = str(path) if len(str(path)) <= 100 else f"{str(path)[:60]}..{str(path)[-20:]}"
 
     def refuse(rule: str) -> NoReturn:
@@ -128,11 +124,8 @@ class RunFolder:
 
     Args:
         path: the folder; it is created, or continued with `resume`.
-        identity: the question that the run answers.
-        facts: the head of run.yaml.
         resume: True if a run in it may be continued.
         storage: an Optuna storage URL; None: a journal in the folder.
-        note: receives lines for the user while it is open.
 
     Raises:
         RunError: if the folder cannot be used, is busy, answers another question, or has lost finished work.
@@ -222,8 +215,7 @@ class RunFolder:
         append_synced(self.path / ASKED, "\n".join(json.dumps(vars(proposal)) for proposal in proposals))
 
     def proposals(self) -> list[Proposal]:
-        """The candidates that were proposed so far; raises RunError with file and line for a damaged one. The
-        last line may be unfinished."""
+        """The candidates that were proposed so far; raises RunError with file and line for a damaged one."""
         path = self.path / ASKED
         drop_torn_line(path)
         if not path.exists():
@@ -235,8 +227,7 @@ class RunFolder:
             raise RunError(f"{error}; restore the file, or choose another --out") from None
 
     def checkpoints_of(self, network_hash: str) -> Path:
-        """Folder for the checkpoint of a network's training while it is paused; the folder above it
-        exists."""
+        """Folder for the checkpoint of a network's training while it is paused."""
         folder = self.path.absolute() / CHECKPOINTS
         folder.mkdir(exist_ok=True)
         return folder / network_hash

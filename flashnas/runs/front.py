@@ -38,7 +38,19 @@ class ForeignNetwork:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrontEntry:
+class _Recorded:
+    figures: dict[str, float | None] = field(default_factory=dict)
+    breakdown: list[dict[str, Any]] = field(default_factory=list)
+    sources: dict[str, float] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
+    missed: tuple[str, ...] | None = None
+    runs_in: dict[str, str] | None = None
+    notation: str = ""
+    hash: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontEntry(_Recorded):
     """One architecture of the front.
 
     Attributes:
@@ -56,14 +68,6 @@ class FrontEntry:
     """
 
     architecture: Architecture | ForeignNetwork
-    figures: dict[str, float | None]
-    breakdown: list[dict[str, Any]] = field(default_factory=list)
-    sources: dict[str, float] = field(default_factory=dict)
-    origin: dict[str, Any] = field(default_factory=dict)
-    missed: tuple[str, ...] | None = None
-    runs_in: dict[str, str] | None = None
-    notation: str = ""
-    hash: str = ""
     number: int = 0
     path: Path = Path()
 
@@ -88,15 +92,13 @@ class FrontEntry:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of its file, YAML- and JSON-ready."""
-        made_by = {"made_by": self.architecture.made_by} if isinstance(self.architecture,
-                                                                       ForeignNetwork) else {}
+        network = self.architecture
+        made_by = {"made_by": network.made_by} if isinstance(network, ForeignNetwork) else {}
         missed = {} if self.missed is None else {"missed": list(self.missed)}
         runs_in = {} if self.runs_in is None else {"runs_in": self.runs_in}
-        return {"notation": self.notation, "hash": self.hash, **made_by,
-                "architecture": self.architecture.to_dict(),
+        return {"notation": self.notation, "hash": self.hash, **made_by, "architecture": network.to_dict(),
                 "figures": self.figures, "breakdown": self.breakdown, "sources": self.sources,
-                "origin": self.origin,
-                **missed, **runs_in}
+                "origin": self.origin, **missed, **runs_in}
 
     @classmethod
     def read(cls, path: Path) -> FrontEntry:
@@ -117,26 +119,18 @@ class FrontEntry:
                 architecture = Architecture.from_dict(file.architecture)
             except (FlashnasError, TypeError) as error:
                 raise RunError(f"{data.place('architecture')}: {error}") from None
-        return cls(number=int(path.stem), path=path, notation=file.notation or architecture.notation,
-                   hash=file.hash or architecture.hash, architecture=architecture, breakdown=file.breakdown,
-                   figures=file.figures, sources=file.sources, origin=file.origin, missed=file.missed,
-                   runs_in=file.runs_in)
+        own = {name: value for name, value in vars(file).items() if name not in ("architecture", "made_by")}
+        return cls(**{**own, "notation": file.notation or architecture.notation,
+                      "hash": file.hash or architecture.hash}, architecture=architecture,
+                   number=int(path.stem), path=path)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _File:
+class _File(_Recorded):
     """What a file of the front holds."""
 
     architecture: dict[str, Any]
     made_by: str | None = None
-    notation: str = ""
-    hash: str = ""
-    figures: dict[str, float | None] = field(default_factory=dict)
-    breakdown: list[dict[str, Any]] = field(default_factory=list)
-    sources: dict[str, float] = field(default_factory=dict)
-    origin: dict[str, Any] = field(default_factory=dict)
-    missed: tuple[str, ...] | None = None
-    runs_in: dict[str, str] | None = None
 
 
 def recorded(network: Any) -> Architecture | ForeignNetwork:

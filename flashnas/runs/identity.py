@@ -35,12 +35,7 @@ class Identity:
         return fingerprint(self.values)
 
     def check_same(self, recorded: Any, place: str) -> None:
-        """Raise RunError naming the first field in which the recorded question differs.
-
-        Args:
-            recorded: the entry `question` of a run.yaml.
-            place: file and line, for the message.
-        """
+        """Raise RunError naming the first field in which the recorded question differs."""
         if not isinstance(recorded, dict):
             raise RunError(f"{place}: question must be a mapping; got {recorded!r:.60}")
         before = json.loads(json.dumps(recorded, default=str))

@@ -33,8 +33,7 @@ CHECKPOINTS = "checkpoints"   # folder: of paused trainings, by hash; removed at
 
 JSON_COLUMNS = {"genotype": "{}", "curve": "[]", "scores": "{}", "backends": "{}"}  # column -> empty value
 _KINDS: dict[str, Any] = {"genotype": dict[str, Any], "curve": list[tuple[float, float]],
-                          "scores": dict[str, float],
-                          "backends": dict[str, Any]}
+                          "scores": dict[str, float], "backends": dict[str, Any]}
 WHOLE = ("hidden", "params", "proxy_params", "tokens", "seed", "seeds")
 NUMBERS = ("hidden", *PREDICTED, "loss", "bits_per_byte", "expected_loss", "expected_loss_sd", "full_loss",
            "full_loss_sd", "expected_recall", "expected_recall_sd", "seeds",
@@ -46,9 +45,8 @@ NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")
 
 
 def trials_frame(trials: Sequence[Trial]) -> pd.DataFrame:
-    """The trials as trials.parquet holds them: one column for each field, lists and mappings as JSON. The
-    types of the columns do not depend on the trials. A repeated network has no cost, so that sums over the
-    trials are right."""
+    """The trials as trials.parquet holds them: one column for each field, lists and mappings as JSON. A
+    repeated network has no cost, so that sums over the trials are right."""
     rows = [{**vars(trial), **{name: json.dumps(getattr(trial, name)) for name in JSON_COLUMNS},
              **(dict.fromkeys(COSTS) if trial.state == "reused" else {})} for trial in trials]
     frame = pd.DataFrame(rows, columns=[field.name for field in dataclasses.fields(Trial)])

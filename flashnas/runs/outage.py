@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from flashnas.base.errors import ConfigError, WorkerError
-from flashnas.base.hints import duration, shown_path
+from flashnas.base.hints import duration, first_line, shown_path
 from flashnas.base.urls import without_password
 
 T = TypeVar("T")
@@ -35,9 +35,8 @@ def engine_url(url: str) -> str:
         hint = f"; {EXTRA}" if url.startswith("postgres") else ""
         raise ConfigError(f"storage {shown_url(url)}: needs the package {error.name}{hint}") from None
     except (SQLAlchemyError, ValueError) as error:
-        line = (str(error).strip().splitlines() or [""])[0]
         raise ConfigError(f"storage {shown_url(url)}: must be the URL of a database, such as"
-                          f" postgresql://host/name or sqlite:////shared/a.db: {line}") from None
+                          f" postgresql://host/name or sqlite:////shared/a.db: {first_line(error)}") from None
     if "@" in (parsed.host or ""):
         raise ConfigError(f"storage {shown_url(url)}: an @ in the password must be written as %40")
     return parsed.render_as_string(hide_password=False)
@@ -61,20 +60,11 @@ def is_outage(error: Exception) -> bool:
 
 
 class Patience:
-    """Repeats what a database refuses, with growing pauses and a line for the user.
-
-    Args:
-        place: names the database, without its password.
-        note: receives the lines.
-        longest_s: after so long without an answer it is an error.
-
-    Attributes:
-        outages: how many there were.
-    """
+    """Repeats what a database refuses, with growing pauses and a line for the user, for at most `longest_s`
+    seconds. place: names the database, without its password."""
 
     def __init__(self, place: str, note: Callable[[str], None], longest_s: float = LONGEST_S) -> None:
         self.place, self.note, self.longest_s = place, note, longest_s
-        self.outages = 0
 
     def __call__(self, action: Callable[[], T], longest_s: float | None = None) -> T:
         """What `action()` returns, once the database answers.
@@ -94,7 +84,7 @@ class Patience:
                 line = _line_of(error)
                 now = time.monotonic()
                 if began is None:
-                    began, self.outages = now, self.outages + 1
+                    began = now
                     self.note(f"{self.place} does not answer ({line}); trying for {duration(limit_s)}")
                 if now - began > limit_s:
                     raise WorkerError(f"{self.place} did not answer for {duration(limit_s)}: {line}; finished"
@@ -110,5 +100,4 @@ class Patience:
 def _line_of(error: Any) -> str:
     """The first line of the database's own words."""
     cause = error.__cause__ if type(error).__name__ == "StorageInternalError" and error.__cause__ else error
-    own = getattr(cause, "orig", None) or cause
-    return (str(own).strip().splitlines() or [type(own).__name__])[0]
+    return first_line(getattr(cause, "orig", None) or cause)

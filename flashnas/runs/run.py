@@ -142,8 +142,7 @@ class RecordedRun:
 
     @functools.cached_property
     def scored(self) -> pd.DataFrame:
-        """As `trained`, of the networks that have what ranks: these are other ones where nothing was
-        trained."""
+        """As `trained`, of the networks that have what ranks."""
         return self._once(self.trials[self.quality].notna()
                           & self.trials["state"].isin(SCORED)) if self.ranks_full else self.trained
 
@@ -167,8 +166,8 @@ class RecordedRun:
 
         answer = convert(entry, Answer, self.path / CONFIG, RunError, name="answer")
         if answer.recommended not in self.finalists[1]:
-            place = self.config.place("answer") if isinstance(self.config,
-                                                              LocatedDict) else self.path / CONFIG
+            config = self.config
+            place = config.place("answer") if isinstance(config, LocatedDict) else self.path / CONFIG
             raise RunError(f"{place}: answer.recommended must be a network of the front; got"
                            f" {answer.recommended!r:.60}")
         return answer
@@ -193,10 +192,6 @@ class RecordedRun:
         """Trials whose evaluation ended without a score."""
         return self.trials[self.trials["state"] == "failed"]
 
-    def failures(self) -> dict[str, int]:
-        """Reason -> number of trials that failed with it, the most frequent first."""
-        return {str(reason): int(count) for reason, count in self.failed["reason"].value_counts().items()}
-
     @property
     def confidence(self) -> float | None:
         """With which the budgets were to be kept, if one was asked for."""
@@ -204,9 +199,8 @@ class RecordedRun:
         return float(value) if _is_number(value) else None
 
     def write(self, out: Path, files: Mapping[str, Any]) -> None:
-        """Write a run that no search made, such as the answer to another question, into a folder, which is
-        created: its head, trials and front, and further YAML files by name. It has no question of its own and
-        is not continued."""
+        """Write a run that no search made, such as the answer to another question, into a new folder: its
+        head, trials and front, and further YAML files by name."""
         out.mkdir(parents=True, exist_ok=True)
         names = {item.name for item in dataclasses.fields(Trial)}
         figures: list[dict[str, Any]] = [{

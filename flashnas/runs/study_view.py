@@ -1,7 +1,4 @@
-"""A run's study for people: a copy in memory with named objectives, readable attributes and notes.
-
-The study itself is only read.
-"""
+"""A run's study for people: a copy in memory with named objectives, readable attributes and notes."""
 
 from __future__ import annotations
 

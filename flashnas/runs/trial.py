@@ -1,5 +1,4 @@
-"""Trial: one row of a run, what was proposed and what came of it; and Outcome, the part that an evaluation
-adds."""
+"""Trial: one row of a run; and Outcome, the part that an evaluation adds."""
 
 from __future__ import annotations
 
@@ -18,8 +17,7 @@ State = Literal["complete", "stopped", "failed", "infeasible", "reused", "expect
 Origin = Literal["baseline", "bench", "search"]
 # fields of a score that a trial takes over by the same name; `seconds` becomes `train_seconds`
 SCORED = ("loss", "bits_per_byte", "curve", "scores", "proxy_params", "tokens", "tokens_per_s", "seed",
-          "seeds",
-          "loss_se", "backends", "source")
+          "seeds", "loss_se", "backends", "source")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,23 +81,21 @@ def row_figures(row: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A candidate of a run, in the order of the trajectory (`number`), not of completion. An asynchronous
-    search has the order of completion, and `cycle` is the number of the proposal.
+    """A candidate of a run, in the order of the trajectory (`number`). An asynchronous search has the order
+    of completion, and `cycle` is the number of the proposal.
 
     complete: evaluated in this run, or known from a bench or an earlier run (`source`). stopped: trained to a
     rung and not on, since it was not expected to enter the front; it has `tokens`, the `curve` so far and
     `expected_loss`, but not a loss. reused: the same network was already evaluated; its figures are repeated.
     infeasible: outside a budget at every width, never evaluated. failed: the evaluation ended with `reason`.
     expected: scored by published trainings alone, in a search that trains nothing. Figures that do not exist
-    are None. `loss` is the validation loss in nats per token; of a network that was trained under several
-    `seeds` it is their mean, with its standard error `loss_se`, and so are bits per byte and scores;
-    `expected_loss` is the forecast of a stopped training's final loss, `expected_loss_sd` its standard
-    deviation; `full_loss` is the loss to expect of a full training, in nats per token up to a constant, and
+    are None. `loss` is the validation loss in nats per token; of several `seeds` it is the mean, with its
+    standard error `loss_se`, and so are bits per byte and scores; `expected_loss` is the forecast of a
+    stopped training's final loss; `full_loss` is the loss to expect of a full training, up to a constant, and
     `full_loss_sd` the standard deviation of its difference to the reference of the run; `expected_recall` is
-    the recall after a full training less that of the transformer of the same training, of full marks, with
-    its standard deviation; `curve` holds [tokens seen, validation loss] pairs; `scores` are accuracies of
-    synthetic tasks in 0..1, by score or task, or what the user's evaluator returned; units of times are in
-    their names.
+    the recall after a full training less that of the transformer of the same training, of full marks; `curve`
+    holds [tokens seen, validation loss] pairs; `scores` are accuracies of synthetic tasks in 0..1, or what
+    the user's evaluator returned.
     """
 
     number: int

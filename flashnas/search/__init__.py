@@ -58,13 +58,8 @@ def make_algorithm(sampler: str | type[SearchAlgorithm], *, space: SearchSpace[A
     """Build a search algorithm.
 
     Args:
-        sampler: its name, or its class.
-        space: what is searched.
-        seed: fixes all draws.
         latency_of: genotype -> fitted network and its latency_ms.
-        cycle_size: candidates drawn together.
         goals: None for one trained quality against latency_ms.
-        options: those of the algorithm.
 
     Raises:
         ConfigError: for an unknown name or option, or a wrong value.

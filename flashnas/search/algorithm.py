@@ -67,9 +67,6 @@ class Prior:
 class Evaluation:
     """What came of one candidate, as an algorithm learns it: the genotype itself and minimised values.
 
-    It is not a Trial: trials lie in a room above, hold the encoding of a genotype, and much that no algorithm
-    reads.
-
     loss: nats per token, or the negative of an accuracy that was asked for in its place; lower is better.
     latency_ms: of the fitted network. values: all objectives of `Goals`, where set. feasible: some width
     meets the budgets (an infeasible candidate is never evaluated). failed: the evaluation ended without a

@@ -64,7 +64,6 @@ def forecast(paused: Sequence[Curve], finished: Sequence[Curve], tokens: int) ->
     Args:
         paused: curves that end at the pause.
         finished: curves to the end of the same recipe; those without a point at the pause are left out.
-        tokens: of a whole training.
 
     Returns:
         In the order of `paused`, which must not be empty.

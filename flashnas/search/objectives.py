@@ -71,8 +71,8 @@ def figure_of(name: str, figures: Mapping[str, Any], scores: Mapping[str, float]
     return None if value is None or value != value else float(value)
 
 
-def point(names: Sequence[str], figures: Mapping[str, Any], scores: Mapping[str, float]) -> tuple[float,
-                                                                                                  ...] | None:
+def point(names: Sequence[str], figures: Mapping[str, Any], scores: Mapping[str, float],
+          ) -> tuple[float, ...] | None:
     """All objectives as they are compared; None if one does not exist. The full loss is compared by a
     pessimistic value, its mean with one standard deviation, so that nothing is gained where publications are
     silent."""

@@ -48,7 +48,6 @@ def decide(paused: Sequence[Curve], costs: npt.ArrayLike, *, finished: npt.Array
         finished: [F, 1 + J], final loss and costs of the networks that a front has to be entered against; F
             may be 0.
         curves: of finished trainings of the same recipe, from which the forecast learns.
-        tokens: of a whole training.
         chance: least probability of entering the front with which a candidate trains on.
         at_least_one: the best one trains on even if nobody has that chance.
     """
@@ -74,7 +73,7 @@ def front_chances(expected: Forecast, costs_NJ: np.ndarray, finished_FM: np.ndar
     cheaper_NF = (finished_FM[None, :, 1:] <= costs_NJ[:, None, :]).all(axis=2)
     level = np.where(cheaper_NF, finished_FM[None, :, 0], np.inf).min(axis=1, initial=np.inf)
     alone = expected.below(level)
-    cheaper_NN = (costs_NJ[None, :, :] <= costs_NJ[:, None, :]).all(axis=2) & ~np.eye(len(costs_NJ),
-                                                                                      dtype=bool)
+    cheaper_NN = (costs_NJ[None, :, :] <= costs_NJ[:, None, :]).all(axis=2)
+    np.fill_diagonal(cheaper_NN, val=False)
     among = np.where(cheaper_NN, expected.below_each_other(), 1.0).min(axis=1)
     return np.asarray(np.minimum(alone, among))

@@ -20,22 +20,9 @@ def names(kinds: Sequence[OperatorSpec]) -> tuple[str, ...]:
 
 
 def describe(operators: Sequence[OperatorSpec], kinds: Sequence[OperatorSpec]) -> np.ndarray:
-    """An operator list as numbers.
-
-    The entries are: the count of each operator, its share in each third of the depth, the share of FFNs, the
-    depth, and the switches between token mixers. The thirds are equal parts of the depth. An operator on a
-    border counts in both thirds, by the part of it that lies in each.
-
-    Args:
-        operators: the list, not empty.
-        kinds: all operators of the space.
-
-    Returns:
-        float64 [len(names(kinds))].
-
-    Raises:
-        KeyError: for an operator that is not among `kinds`.
-    """
+    """An operator list, not empty, as numbers, float64 [len(names(kinds))]: the count of each operator, its
+    share in each third of the depth, the share of FFNs, the depth, and the switches between token mixers. An
+    operator on a border counts in both thirds, by the part of it that lies in each."""
     index = {spec: i for i, spec in enumerate(kinds)}
     ids = np.array([index[spec] for spec in operators])
     depth = len(operators)

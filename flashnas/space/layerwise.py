@@ -100,8 +100,7 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return tuple(spec for layer in genotype.layers for spec in self.choices[layer])
 
     def pure_models(self) -> list[tuple[str, tuple[OperatorSpec, ...]]]:
-        """As `OperatorSpace.pure_models`, without those that lack a required operator: the program for which
-        the space has `require` cannot run them."""
+        """As `OperatorSpace.pure_models`, without those that lack a required operator."""
         return [(label, operators) for label, operators in super().pure_models()
                 if not set(self.require) - {spec.kind for spec in operators}]
 
@@ -164,15 +163,12 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
     def sample(self, rng: np.random.Generator) -> LayerwiseGenotype:
         """Uniform depth, uniform choices."""
         layers = rng.integers(self.depth[0], self.depth[1] + 1)
-        return self.repair(LayerwiseGenotype(tuple(self.names[i] for i in rng.integers(len(self.names),
-                                                                                       size=layers))))
+        places = rng.integers(len(self.names), size=layers)
+        return self.repair(LayerwiseGenotype(tuple(self.names[i] for i in places)))
 
     def mutate(self, genotype: LayerwiseGenotype, rng: np.random.Generator) -> LayerwiseGenotype:
-        """Change one layer, swap two, add or drop one; the kind is drawn uniformly.
-
-        If no change of that kind gives another operator list, the next kind is tried.
-        Raises SpaceError if the space holds one operator list only.
-        """
+        """Change one layer, swap two, add or drop one; the kind is drawn uniformly. Where it gives no other
+        operator list, the next kind is tried."""
         genotype = self.repair(genotype)
         kinds = (self._replaced, self._swapped, self._added, self._dropped)
         for kind in rng.permutation(len(kinds)):

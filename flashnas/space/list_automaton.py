@@ -108,5 +108,5 @@ class ListAutomaton:
 
 @functools.lru_cache(maxsize=8)
 def list_automaton(blocks: tuple[str, ...], repeats: tuple[tuple[int, int], ...], cap: int) -> ListAutomaton:
-    """Kept, since it takes a fifth of a second to build and count, and one process may read a space many times."""
+    """Kept: one takes a fifth of a second to build and count, and a process may read a space many times."""
     return ListAutomaton(blocks, repeats, cap)

@@ -4,7 +4,7 @@ them."""
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -33,11 +33,9 @@ class OperatorSpace(SearchSpace[G]):
 
     A template provides `mixers`, `ffn`, `own_settings`, `operators`, `find`, and of `SearchSpace` the methods
     `sample`, `mutate`, `repair`, `encode`, `decode`, `distributions`, `size` and `enumerate`. The width is
-    not part of a
-    genotype: the search takes the largest one that meets the budgets.
+    not part of a genotype: the search takes the largest one that meets the budgets.
 
     Attributes:
-        hidden_sizes: the widths, in ascending order.
         model: vocabulary, head and meta tokens of all architectures.
         max_operators: length of the longest operator list.
         width_factor: at which short training shrinks the networks of this space where the user names no
@@ -100,19 +98,6 @@ class OperatorSpace(SearchSpace[G]):
         """An operator list at every width, the widest first."""
         return [self.build(operators, hidden) for hidden in reversed(self.hidden_sizes)]
 
-    def fit_width(self, genotype: G, fits: Callable[[Architecture], bool]) -> Architecture | None:
-        """The architecture with the largest hidden size for which `fits` holds; None if it holds for none."""
-        return self.fit_operators(self.operators(genotype), fits)
-
-    def fit_operators(self, operators: tuple[OperatorSpec, ...],
-                      fits: Callable[[Architecture], bool]) -> Architecture | None:
-        """`fit_width` for an operator list, such as a baseline."""
-        for hidden in reversed(self.hidden_sizes):
-            architecture = self.build(operators, hidden)
-            if fits(architecture):
-                return architecture
-        return None
-
     def contains(self, architecture: Architecture) -> bool:
         """True if some genotype at some width of the space builds this network."""
         shared = ModelOptions(vocab=architecture.vocab, tied=architecture.tied,
@@ -137,18 +122,14 @@ class OperatorSpace(SearchSpace[G]):
         """The pure-operator models: `mixer f` repeated, and Mamba2 also alone, at full, half and quarter
         depth.
 
-        They follow the study in arXiv 2511.18890 section 2.2, which puts one FFN after each token mixer but
-        none after Mamba2. There are several depths because within a latency budget a shallow wide model may
-        beat a deep narrow one (section 2.1).
-
-        Returns:
-            (label, operators) of each model.
+        They follow arXiv 2511.18890, section 2.2, which puts one FFN after each token mixer but none after
+        Mamba2. Within a latency budget a shallow wide model may beat a deep narrow one (section 2.1).
         """
         ffn = self.ffn or FeedForward()
         kinds = [spec.kind for spec in self.mixers]
         names = {spec: spec.kind if kinds.count(spec.kind) == 1 else str(spec) for spec in self.mixers}
-        blocks: list[tuple[str, tuple[OperatorSpec, ...]]] = [(f"{names[spec]} f", (spec, ffn))
-                                                              for spec in self.mixers]
+        blocks: list[tuple[str, tuple[OperatorSpec, ...]]] = []
+        blocks += [(f"{names[spec]} f", (spec, ffn)) for spec in self.mixers]
         blocks += [(names[spec], (spec,)) for spec in self.mixers if spec.kind == "m2"]
         result: dict[str, tuple[OperatorSpec, ...]] = {}
         for text, block in blocks:
@@ -184,15 +165,8 @@ class OperatorSpace(SearchSpace[G]):
 
 
 def as_operator_space(space: SearchSpace[Any], use: str) -> OperatorSpace[Any]:
-    """The space itself, where it builds networks from flashnas' operators.
-
-    Args:
-        space: any search space.
-        use: who needs its operators, for the message, such as "a latency table".
-
-    Raises:
-        SpaceError: for a space with architectures of its own.
-    """
+    """The space itself; raises SpaceError for one with architectures of its own. use: who needs its
+    operators, for the message, such as "a latency table"."""
     if not isinstance(space, OperatorSpace):
         raise SpaceError(f"{use} needs a space of flashnas' operators; space {space.name!r} (template"
                          f" {space.template or type(space).__name__!r}) has architectures of its own")

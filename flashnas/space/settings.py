@@ -102,15 +102,8 @@ def read_operators(place: str, name: str, text: object, widths: tuple[int, ...])
 
 
 def check_distinct(place: str, name: str, specs: Sequence[OperatorSpec], widths: tuple[int, ...]) -> None:
-    """Raise SpaceError for two operators that are the same at some width: equal networks must have equal
-    genotypes.
-
-    Args:
-        place: file and line.
-        name: the setting that lists the operators.
-        specs: the operators, each different from the others.
-        widths: hidden sizes of the space.
-    """
+    """Raise SpaceError for two different operators that are the same at some width: equal networks must have
+    equal genotypes."""
     for hidden in widths:
         seen: dict[OperatorSpec, OperatorSpec] = {}
         for spec in specs:

@@ -76,7 +76,6 @@ class StageRules:
 
     Attributes:
         mixers: token mixers, in the order of the space's file.
-        ffn: the feed-forward network that follows a mixer.
         ratios: of the two mixers of a block; some of RATIOS.
         ffns: how many FFNs may follow each mixer of a block.
         repeats: (low, high) number of blocks per stage.

@@ -15,16 +15,8 @@ STEPS = (-2, -1, 1, 2)  # blocks added to or taken from one stage
 
 def moves(rules: StageRules, genotype: ThreeStageGenotype,
           rng: np.random.Generator) -> Iterator[ThreeStageGenotype]:
-    """All changes of one factor: factors in random order, the changes of each factor in random order.
-
-    Args:
-        rules: what the space allows.
-        genotype: the parent, within the rules.
-        rng: draws both orders.
-
-    Returns:
-        Genotypes that may need a repair; some may build the parent's operator list.
-    """
+    """All changes of one factor: factors in random order, the changes of each factor in random order. They
+    may need a repair; some may build the parent's operator list."""
     for factor in rng.permutation(len(FACTORS)):
         changes = FACTORS[factor](rules, genotype)
         for i in rng.permutation(len(changes)):

@@ -1,9 +1,7 @@
 """Operator list -> three-stage genotype, and the number of different lists.
 
 Different genotypes can build one list (`2x(d f) 3x(d f)` and `3x(d f) 2x(d f)`). The parser finds them all
-and picks
-one by a fixed rule, which makes genotypes canonical: equal lists, equal genotypes. Lists are handled as text
-with one letter per operator.
+and picks one by a fixed rule, which makes genotypes canonical. Lists are text with one letter per operator.
 """
 
 from __future__ import annotations
@@ -61,9 +59,9 @@ class StageParser:
                     sizes = (start, end - start, len(text) - end)
                     key = (max(sizes), -min(sizes), start, early.rank, middle.rank, late.rank)
                     if best is None or key < best[0]:
-                        best = key, ThreeStageGenotype((early.stage(early_repeats),
-                                                        middle.stage(middle_repeats),
-                                                        late.stage(late_repeats)))
+                        best = key, ThreeStageGenotype((
+                            early.stage(early_repeats), middle.stage(middle_repeats),
+                            late.stage(late_repeats)))
         return best and best[1]
 
     def _whole(self, text: str, start: int, stage: int) -> list[tuple[_Block, int]]:
@@ -72,8 +70,8 @@ class StageParser:
         result = []
         for block in self._by_letter.get(text[start:start + 1], ()):
             repeats, position = 0, start
-            while repeats < high and text.startswith(block.text,
-                                                     position) and position + len(block.text) < len(text):
+            while (repeats < high and text.startswith(block.text, position)
+                   and position + len(block.text) < len(text)):
                 repeats, position = repeats + 1, position + len(block.text)
                 if repeats >= low:
                     result.append((block, repeats))

@@ -113,11 +113,8 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         return self._parser.parse(operators)
 
     def repair(self, genotype: ThreeStageGenotype) -> ThreeStageGenotype:
-        """Keep the operator list where the limits allow; shorten the longer of early and middle where they do
-        not.
-
-        Raises SpaceError for an operator, ratio or number of FFNs that the space does not have.
-        """
+        """Keep the operator list where the limits allow; else shorten the longer of early and middle. Raises
+        SpaceError for an operator, ratio or number of FFNs that the space does not have."""
         early, middle, late = (self._repair_stage(i, stage) for i, stage in enumerate(genotype.stages))
         while early.length + middle.length >= self.max_operators:
             can_early = early.repeats > self.rules.repeats[0][0]
@@ -132,11 +129,10 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
 
     def _repair_stage(self, index: int, stage: Stage) -> Stage:
         place = f"{self.path}: {STAGES[index]}"
-        for field, value, allowed in (("op1", stage.op1, self.rules.names), ("op2", stage.op2,
-                                                                             self.rules.names),
-                                      ("ratio", stage.ratio, self.rules.ratios)):
-            if value not in allowed:
-                raise SpaceError(one_of(f"{place}.{field}", value, allowed))
+        allowed = {"op1": self.rules.names, "op2": self.rules.names, "ratio": self.rules.ratios}
+        for field, values in allowed.items():
+            if getattr(stage, field) not in values:
+                raise SpaceError(one_of(f"{place}.{field}", getattr(stage, field), values))
         if stage.ffns not in self.rules.ffns:
             raise SpaceError(one_of(f"{place}.ffns", stage.ffns, map(str, self.rules.ffns)))
         op1, ratio, repeats = stage.op1, stage.ratio, stage.repeats
@@ -172,11 +168,7 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
 
     def mutate(self, genotype: ThreeStageGenotype, rng: np.random.Generator) -> ThreeStageGenotype:
         """Change one factor, drawn uniformly: an operator of a block type, its ratio, its FFNs, numbers of
-        blocks.
-
-        If no change of that factor gives another operator list, the next factor is tried.
-        Raises SpaceError if the space holds one operator list only.
-        """
+        blocks. Where it gives no other operator list, the next factor is tried."""
         genotype = self.repair(genotype)
         for offspring in moves(self.rules, genotype, rng):
             repaired = self.repair(offspring)

@@ -18,13 +18,11 @@ TOLD_APART = 0.8     # probability from which on a network is told to be worse t
 
 def answer_of(foresight: Foresight, front: Sequence[Trial], baselines: Sequence[Trial],
               networks: Mapping[str, Architecture], *, min_recall: float, budget_ms: float | None,
-              before: str,
-              untrained: Sequence[Architecture] = ()) -> Answer:
+              before: str, untrained: Sequence[Architecture] = ()) -> Answer:
     """The answer that a front gives, its trials fastest first.
 
     Args:
         baselines: trials of the pure stacks.
-        networks: by hash.
         before: notation of what published trainings alone recommend.
         untrained: networks of which a training might change the answer.
     """
@@ -54,18 +52,16 @@ def answer_of(foresight: Foresight, front: Sequence[Trial], baselines: Sequence[
         recommended=chosen.hash, standings=standings, baselines=pure_standings, cheapest=tied[0].hash,
         min_recall=min_recall,
         pure={} if pure is None else {
-            "label": pure.label, "notation": pure.notation, "hash": pure.hash, "latency_ms": pure.latency_ms
-            or 0.0,
-            "difference": difference, "sd": sd, "probability": _below(difference, sd)},
+            "label": pure.label, "notation": pure.notation, "hash": pure.hash,
+            "latency_ms": pure.latency_ms or 0.0, "difference": difference, "sd": sd,
+            "probability": _below(difference, sd)},
         reasons={} if pure is None or pure.hash == chosen.hash else
         _reasons(foresight, chosen, pure, networks),
         kept=bool(keeping), without_floor={} if freest.hash == chosen.hash else {
-            "hash": freest.hash, "notation": freest.notation, "expected_recall": freest.expected_recall
-            or 0.0,
-            "difference": free_difference, "sd": free_sd},
+            "hash": freest.hash, "notation": freest.notation,
+            "expected_recall": freest.expected_recall or 0.0, "difference": free_difference, "sd": free_sd},
         above_budget=tuple(trial.hash for trial in front if budget_ms is not None
-                           and trial.upper_ms is not None
-                           and trial.upper_ms > budget_ms),
+                           and trial.upper_ms is not None and trial.upper_ms > budget_ms),
         to_change=_to_change(foresight, chosen, values, untrained), before=before,
         same=not before or before == chosen.notation,
         trained=any(trial.state == "complete" for trial in front),

@@ -1,13 +1,12 @@
 """A search without cycles: a free worker trains on a paused candidate, or the sampler is asked for the next
-one.
+one. The trajectory depends on when workers finish.
 
-No worker waits for the slowest training of a cycle. What is lost is the trajectory, which depends on when
-workers finish. A proposed candidate is recorded before its training: a continued search gives the algorithm
-what has ended, in the order of the database, and trains what has not.
+A proposed candidate is recorded before its training: a continued search gives the algorithm what has ended,
+in the order of the database, and trains what has not.
 
 Rungs are those of asynchronous successive halving (ASHA, arXiv 1810.05934), with the chance of entering the
-front in place of a fixed share. A paused candidate with too small a chance is told with its expected loss,
-and stays on a list. Its chance is computed again whenever something has ended.
+front in place of a fixed share. A paused candidate with too small a chance is told with its expected loss.
+Its chance is computed again whenever something has ended.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ MAX_PAUSED = 64    # candidates at a rung whose chance is computed again; those 
 
 
 class Asynchronous(State):
-    """Every candidate becomes a trial as soon as its outcome, or the decision that it stops, is known."""
+    """A candidate becomes a trial as soon as its outcome, or the decision that it stops, is known."""
 
     def __init__(self, record: Record) -> None:
         super().__init__(record)
@@ -83,13 +82,11 @@ class Asynchronous(State):
         self._begun = True
 
     def _restore(self, recorded: Sequence[Proposal]) -> None:
-        """Take in what was proposed in earlier parts of the run, first what has ended, in the order of the
-        database."""
+        """Take in what was proposed in earlier parts of the run, first what has ended."""
         ends = {outcome.hash: place for place, outcome in enumerate(self.record.outcomes.values())
                 if outcome.seed is None}
         candidates = [self.candidate(self.question.space.decode(proposal.genotype), proposal.number,
-                                     pending=False)
-                      for proposal in recorded]
+                                     pending=False) for proposal in recorded]
         networks = {candidate.key for candidate in candidates if candidate.network is not None}
         if unknown := set(ends) - networks - set(self.record.networks):
             raise RunError(f"{self.folder.path / ASKED}: lacks {len(unknown)} of the {len(ends)} networks"

@@ -48,13 +48,8 @@ def check_evaluator(config: SearchConfig, evaluator: UserEvaluator) -> None:
 
 
 def check_space(space: SearchSpace[Any]) -> None:
-    """Call a space of another package once, so that a method that cannot be called is an error before the
-    search.
-
-    Raises:
-        PluginError: a method raises.
-        ConfigError: a genotype is not hashable, or has no network.
-    """
+    """Call a space of another package once; raise PluginError if a method raises, ConfigError if a genotype
+    is not hashable or has no network."""
     if type(space).__module__.startswith("flashnas."):
         return
     rng = np.random.default_rng(0)
@@ -74,8 +69,7 @@ def check_space(space: SearchSpace[Any]) -> None:
 
 
 def check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> None:
-    """Raise ConfigError if the space builds networks that flashnas would have to train or to time, and
-    cannot."""
+    """Raise ConfigError if the space builds networks that flashnas has to train or to time, and cannot."""
     if isinstance(space, OperatorSpace):
         return
     network = any_network(space)
@@ -85,12 +79,11 @@ def check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> No
                               f" {type(network).__name__}")
     if isinstance(network, Architecture):
         return
-    if trained:
-        raise ConfigError(f"space {space.name!r} builds {type(network).__name__} objects, which flashnas"
-                          " cannot train; give an evaluator")
-    if timed:
-        raise ConfigError(f"space {space.name!r} builds {type(network).__name__} objects, which a latency"
-                          " table cannot answer; give table=None or a function network -> latency_ms")
+    for needed, rule in ((trained, "flashnas cannot train; give an evaluator"),
+                         (timed, "a latency table cannot answer; give table=None or a function network ->"
+                                 " latency_ms")):
+        if needed:
+            raise ConfigError(f"space {space.name!r} builds {type(network).__name__} objects, which {rule}")
 
 
 def check_answerable(space: SearchSpace[Any], model: Any, config: SearchConfig) -> None:

@@ -34,7 +34,6 @@ class TrainingPlan:
         shares: of a training, at which candidates pause.
         seeds: further ones, of each network of the front.
         cycle: candidates that wait for each other; 1: none does.
-        workers: trainings side by side.
         tokens: of one training, with its synthetic tasks; 0 where the user's evaluator scores.
     """
 
@@ -76,8 +75,8 @@ def training_plan(question: Any, workers: int) -> TrainingPlan:
 
 
 def expected_s(recipe: Recipe, tasks: Sequence[str], network: Any) -> float:
-    """Seconds of a training and of its synthetic tasks: of a network, or of one whose training takes so many
-    seconds; 1 where nothing says it."""
+    """Seconds of a training and of its synthetic tasks: of a network, or of so many seconds without the
+    tasks; 1 where nothing says it."""
     with_tasks = 1 + task_tokens(tasks, recipe) / (recipe.steps * recipe.batch_tokens)
     if isinstance(network, float):
         return with_tasks * network
@@ -98,10 +97,6 @@ class Clock:
 
     Every training counts once, by its expected seconds; the pace is how much longer those that have ended
     took. Between two completions the time runs down. Nothing is assumed of the pace of a user's evaluator.
-
-    Args:
-        plan: of the search.
-        now: a clock in seconds.
     """
 
     def __init__(self, plan: TrainingPlan, now: Callable[[], float] = time.monotonic) -> None:
@@ -115,11 +110,11 @@ class Clock:
         """Where the search is, whenever a training has ended or begun.
 
         Args:
-            done: expected and real seconds of each training of this run that has ended, or of its part.
-            drawn: expected seconds of what is left of each baseline and candidate that has not ended.
+            done: expected and real seconds of each training, or part of one, that has ended.
+            drawn: expected seconds of what is left of each baseline and candidate.
             candidates: how many are still to be drawn.
             promoted: part of the candidates that trains on at a rung, so far.
-            seeds: trainings of the front under further seeds that are left, as far as is known.
+            seeds: trainings of the front under further seeds that are left.
         """
         before = self.done_s
         self.done_s, self.took_s = (math.fsum(part[place] for part in done) for place in (0, 1))

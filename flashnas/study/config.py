@@ -1,5 +1,4 @@
-"""Everything that a search is asked to do, checked when it is built; YAML is the record, flags override
-it."""
+"""Everything that a search is asked to do, checked when it is built."""
 
 from __future__ import annotations
 
@@ -129,8 +128,7 @@ class SearchConfig(Settings, where="search"):
     bench: bool = option(
         True, "take the score of a network that a bench was grown with by the same recipe, text and seed, and"
         " start from those of the space", off="train every network, also those that a bench has a score for",
-        identity=False,
-        heading="what is known already")
+        identity=False, heading="what is known already")
     bench_table: str | None = option(
         None, "bench to take scores from: a shipped name or a folder", metavar="BENCH",
         shown="the shipped ones", identity=False)
@@ -193,7 +191,6 @@ class SearchConfig(Settings, where="search"):
         except SettingError as error:
             raise SettingError(self.where, self.setting("executor_options"), error.rule,
                                error.setting.name) from None
-
         if EXECUTORS[self.executor].needs_storage and self.storage is None:
             self.wrong("executor", f"{self.executor} needs --storage URL, such as postgresql://host/name or"
                        " sqlite:////shared/a.db")

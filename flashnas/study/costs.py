@@ -1,5 +1,4 @@
-"""What the networks of a search cost, and which of them are allowed: table, workload, budgets and how to time
-them."""
+"""What the networks of a search cost, and which of them are allowed."""
 
 from __future__ import annotations
 
@@ -18,8 +17,7 @@ from flashnas.study.config import SearchConfig
 
 
 def load_costs(config: SearchConfig, table: str | LatencyTable | CostFunction | None,
-               workload: Workload | None,
-               *, evaluated: bool) -> Costs:
+               workload: Workload | None, *, evaluated: bool) -> Costs:
     """The costs by a latency table, by the user's function, or none. evaluated: by a user's function.
 
     Raises:

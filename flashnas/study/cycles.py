@@ -91,12 +91,9 @@ class Cycles(State):
             self.correct()
 
     def _decide(self) -> None:
-        """Who of the candidates at a rung trains on, and who stops.
-
-        A decision sees the networks of earlier cycles, those of this cycle that a bench knows, and the curves
-        of this cycle to the rung: it does not depend on the order of completion, nor on what a continued run
-        has finished.
-        """
+        """Who of the candidates at a rung trains on, and who stops. A decision sees the networks of earlier
+        cycles, those of this one that a bench knows, and its curves to the rung, which do not depend on the
+        order of completion."""
         rung = next(rung for rung in self.rungs if self.paused[rung])
         keys = [key for key in self._new if key in self.paused[rung]]
         self.paused[rung].clear()

@@ -24,11 +24,8 @@ def recipe_read(recipe: Recipe | None) -> Recipe | None:
 
 
 def load_models(own: str | None) -> tuple[FullLoss, RecallModel, dict[str, Any]]:
-    """The models, with the user's own trainings where there are any, and what they rest on.
-
-    Raises:
-        ConfigError: the file of own trainings is wrong.
-    """
+    """The models, with the user's own trainings where there are any, and what they rest on; raises
+    ConfigError where the file of own trainings is wrong."""
     source: dict[str, Any] = {"shipped": digests()}
     model = full_loss(own)
     if own is not None:

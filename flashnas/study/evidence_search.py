@@ -1,8 +1,5 @@
 """A search without any training: which networks of a space publications expect to be the best within the
-budgets.
-
-Every candidate is fitted in width to the budgets and scored in microseconds, so that ten thousand are looked
-at. The same function finds the best pure stack of each mixer, which a hybrid has to beat.
+budgets, and the best pure stack of each mixer, which a hybrid has to beat. A candidate takes microseconds.
 """
 
 from __future__ import annotations
@@ -60,7 +57,7 @@ class Foretold:
         return [int(place) for place in best[np.argsort(self.latency_ms[best], kind="stable")]]
 
     def best(self, min_recall: float | None) -> int | None:
-        """The place of the network that is recommended: the lowest pessimistic full loss, with the recall."""
+        """The place of the recommended network: the lowest pessimistic full loss, with the recall."""
         return min(self.front(min_recall), key=lambda place: self.mean[place] + PESSIMISM * self.sd[place],
                    default=None)
 
@@ -77,8 +74,7 @@ class Foretold:
         return list(distinct.values())
 
     def spread(self, places: Sequence[int], count: int) -> list[int]:
-        """At most `count` of the places of a front, the last one among them, about equally far apart in
-        latency."""
+        """At most `count` places of a front, with the last one, about equally far apart in latency."""
         if len(places) <= count:
             return list(places)
         latencies = self.latency_ms[list(places)]
@@ -157,16 +153,12 @@ def unevenness(operators: tuple[OperatorSpec, ...]) -> float:
 
 
 def pure_stacks(space: OperatorSpace[Any], fitter: Fitter[Any],
-                score: Callable[[Sequence[Architecture]], np.ndarray],
-                ) -> list[tuple[str, Architecture]]:
+                score: Callable[[Sequence[Architecture]], np.ndarray]) -> list[tuple[str, Architecture]]:
     """The best pure stack of each mixer of the space within the budgets: label and network.
 
     All depths up to the space's, all its widths, and every share of feed-forward layers that publications
     have are looked at: none (for mixers that publications have so), one behind every second mixer, one behind
-    each.
-
-    Args:
-        score: networks -> values [N], lower is better.
+    each. score: networks -> values [N], lower is better.
     """
     ffn = space.ffn or FeedForward()
     kinds = [spec.kind for spec in space.mixers]
@@ -202,7 +194,6 @@ def _fitting(fitter: Fitter[Any], some: Sequence[tuple[str, Architecture]]) -> l
 
 @functools.lru_cache(maxsize=65_536)
 def _unpublished(operators: tuple[Any, ...], hidden: int) -> bool:
-    """True if publications have no such stack for a reason of its composition; its size does not count
-    here."""
-    return any("operators" in words for words in outside_support(Architecture(hidden=hidden,
-                                                                              operators=operators)))
+    """True if publications have no such stack for a reason of its composition; its size does not count."""
+    network = Architecture(hidden=hidden, operators=operators)
+    return any("operators" in words for words in outside_support(network))

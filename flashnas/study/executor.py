@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from flashnas.base.hints import warn
 from flashnas.base.settings import SettingError
-from flashnas.executors import EXECUTORS, Executor, Work, make_executor
+from flashnas.executors import EXECUTORS, Executor, Work, executor_options
 from flashnas.executors.job import Job, evaluator_name, run_job
 from flashnas.executors.local import InProcess
 from flashnas.study.checks import any_network
@@ -17,12 +17,8 @@ from flashnas.study.question import Question
 
 
 def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
-    """The executor that the search asks for; this process for an evaluator that no other one can load.
-
-    Raises:
-        ConfigError: for what the executor cannot do; a SettingError for limits that only worker processes
-            keep.
-    """
+    """The executor that the search asks for; this process for an evaluator that no other one can load. Raises
+    ConfigError for what the executor cannot do."""
     config, recipe, dataset = question.config, question.recipe, question.dataset
     gpu = recipe is not None and recipe.device == "cuda"
     devices: tuple[str, ...] = ()
@@ -35,22 +31,19 @@ def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
                 storage=config.storage, dataset=None if dataset is None else str(dataset.folder),
                 corpus={"data": config.data, "tokenizer": config.tokenizer}, note=note)
     if config.trials == 0:
-        return InProcess(work)
+        return InProcess(work, None)
     job = question.job(any_network(question.space))
     if EXECUTORS[config.executor].runs_here and not job.portable():
         _check_without_workers(config, job)
-        return InProcess(work)
-    executor = make_executor(config.executor, work, config.executor_options)
+        return InProcess(work, None)
+    executor = EXECUTORS[config.executor](work, executor_options(config.executor, config.executor_options))
     executor.check(job)
     return executor
 
 
 def _check_without_workers(config: SearchConfig, job: Job) -> None:
-    """Warn that an evaluator runs in this process, because worker processes cannot load it or its networks.
-
-    Raises:
-        SettingError: for a limit that the user gives and that only worker processes keep.
-    """
+    """Warn that an evaluator runs in this process, because worker processes cannot load it or its networks;
+    raise SettingError for a limit that only worker processes keep."""
     assert job.evaluator is not None
     network = type(job.architecture)
     what = f"the evaluator {evaluator_name(job.evaluator)}"

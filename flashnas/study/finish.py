@@ -62,8 +62,7 @@ def finish(state: State, executor: Executor) -> dict[str, Any]:
     folder.write_finished(seconds, {**totals, "from_bench": from_bench, **tokens})
     return {"run": str(folder.path),
             "front": [{"config": str(entry.path), "notation": entry.notation, "hash": entry.hash,
-                       **entry.figures,
-                       **({} if entry.missed is None else {"missed": list(entry.missed)}),
+                       **entry.figures, **({} if entry.missed is None else {"missed": list(entry.missed)}),
                        **({} if entry.runs_in is None else {"runs_in": entry.runs_in})}
                        for entry in front],
             **({} if answer is None else {"answer": answer.to_dict()}),
@@ -100,12 +99,8 @@ def _answer(state: State) -> Answer | None:
 # -- the front -----------------------------------------------------------------------------------------------
 
 def front_of(state: State) -> list[Trial]:
-    """The trials of the non-dominated networks, fastest first, and of those that are so with the recall that
-    is kept.
-
-    Raises:
-        RunError: nothing has a score.
-    """
+    """The trials of the non-dominated networks, and of those that are so with the recall that is kept,
+    fastest first; raises RunError where nothing has a score."""
     question, record = state.question, state.record
     scored = [(trial, values) for trial in compared(state)
               if state.correction is None or question.fitter.fits_network(record.networks[trial.hash])

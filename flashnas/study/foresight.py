@@ -31,7 +31,6 @@ class Foresight:
 
     Attributes:
         model: of the full loss.
-        recall: of recall after a full training.
         tokens: of the training that the user plans.
         reference: the network to which standard deviations are taken: the pure stack that is expected to be
             the best.
@@ -53,12 +52,8 @@ class Foresight:
 
     def predict(self, networks: Sequence[Architecture],
                 losses: Sequence[float | None] | None = None) -> Prediction:
-        """The full loss of the reference, which comes first, and of the networks.
-
-        Args:
-            networks: at full width.
-            losses: of their short trainings; None where there is none.
-        """
+        """The full loss of the reference, which comes first, and of the networks. losses: of their short
+        trainings; None where there is none."""
         beyond = [0.0, *(self.beyond(network, loss) for network, loss in zip(
             networks, losses or [None] * len(networks), strict=True))]
         return self.model.predict_networks([self.reference, *networks], self.tokens, beyond)
@@ -99,9 +94,8 @@ class Foresight:
                 "outside": "; ".join(outside_support(network, self.tokens))}
 
     def moves(self, networks: Sequence[Architecture]) -> np.ndarray:
-        """By how much a short training of each network is expected to move its full loss: the standard
-        deviation of that step [N], in nats. It is larger where publications are silent, since more is to be
-        learnt there."""
+        """The standard deviation [N] in nats of what a short training of each network changes of its full
+        loss. It is larger where publications are silent."""
         if self.recipe is None or not networks:
             return np.zeros(len(networks))
         kappa = self.model.coefficients()["beyond"][0]
@@ -111,8 +105,7 @@ class Foresight:
     def shape_part(self, both: Sequence[Architecture]) -> float:
         """The part of the difference of two networks that their ratio of width to depth makes, in nats."""
         sizes = np.array([body_sizes(network.operators, network.hidden) for network in both])
-        counted, widths = np.sqrt(sizes[:, 0] * sizes[:, 1]), np.array([network.hidden for network in both],
-                                                                       float)
+        counted, widths = np.sqrt(sizes[:, 0] * sizes[:, 1]), np.array([each.hidden for each in both], float)
         bends = self.model.law.c * (aspect(counted, widths) - self.model.law.r0)**2
         return float(self.model.coefficients()["law"][0] * (bends[0] - bends[1]))
 
@@ -124,8 +117,7 @@ class Foresight:
     def to_dict(self) -> dict[str, Any]:
         """For run.yaml."""
         return {"train_tokens": self.tokens, "reference": self.reference.notation,
-                "source": dict(self.source),
-                "reads_short_loss": self.recipe is not None}
+                "source": dict(self.source), "reads_short_loss": self.recipe is not None}
 
 
 def silence(model: FullLoss, networks: Sequence[Architecture], tokens: float) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 
 from flashnas.base.registry import foreign_errors
 from flashnas.base.settings import MAX_SEED
-from flashnas.executors.base import Ended, Flow
+from flashnas.executors.base import Ended, Executor, Flow
 from flashnas.runs.trial import outcome_key
 from flashnas.search.pareto import non_dominated
 from flashnas.search.rungs import Pause, decide
@@ -28,9 +28,9 @@ MAX_FRONT = 12           # networks of a front that nothing was trained for
 IDLE_CYCLES = 20         # cycles in a row without anything new: the space is exhausted
 
 
-def search(state: State, flow: Flow) -> None:
+def search(state: State, executor: Executor) -> None:
     """Evaluate all candidates of a search."""
-    with contextlib.closing(flow):
+    with contextlib.closing(Flow(executor)) as flow:
         while True:
             while (job := state.next_job(flow)) is not None:
                 flow.submit(*job)
@@ -45,9 +45,6 @@ def search(state: State, flow: Flow) -> None:
 
 class State(ABC):
     """One search.
-
-    Args:
-        record: of the run, with nothing evaluated yet.
 
     Attributes:
         queue: candidates that wait for a worker, with the rung to which they train; None: to the end.
@@ -119,13 +116,8 @@ class State(ABC):
 
     def judge(self, rung: int, keys: Sequence[str], further: Iterable[str] = (), *,
               at_least_one: bool = True) -> Pause:
-        """The chances of networks at a rung.
-
-        Args:
-            keys: of the networks, whose curves to the rung are recorded.
-            further: networks that are finished besides those with a trial.
-            at_least_one: as of `flashnas.search.rungs.decide`.
-        """
+        """The chances of networks at a rung, by `flashnas.search.rungs.decide`. further: networks that are
+        finished besides those with a trial."""
         record, finished = self.record, list(self.record.finished.values())
         finished += [(record.point_of(key, (record.outcomes[key].score or {})["loss"]), None)
                      for key in further]
@@ -228,7 +220,7 @@ class State(ABC):
 
     def expected(self) -> list[Any]:
         """The genotypes that publications expect to be the best, of different value, the recommended one
-        first: a training of one of these is the most likely to change the answer."""
+        first: their trainings are the most likely to change the answer."""
         question, told = self.question, self.question.foretold
         return [] if told is None else [
             told.genotypes[place] for place in told.nearest(question.config.recall_floor,

@@ -29,14 +29,12 @@ LAST = ("rank_by", "min_recall")  # in the record of the identity
 
 @contextlib.contextmanager
 def opened(question: Question, executor: Executor, out: Path, *, resume: bool, progress: Progress,
-           command: str,
-           kind: type[State] | None = None) -> Iterator[State]:
-    """The state of a search with its folder, before the first evaluation; kind: None: as the question
-    asks."""
+           command: str) -> Iterator[State]:
+    """The state of a search with its folder, before the first evaluation."""
     with RunFolder(out, identity=identity_of(question), facts=run_facts(question, out, command, executor),
                    resume=resume, storage=question.config.storage, note=progress.note) as folder:
         record = Record(question, folder, progress, side_by_side(question, executor, progress.note))
-        yield (kind or (Asynchronous if question.config.asynchronous else Cycles))(record)
+        yield (Asynchronous if question.config.asynchronous else Cycles)(record)
 
 
 def side_by_side(question: Question, executor: Executor, note: Callable[[str], None]) -> int:
@@ -105,10 +103,9 @@ def run_facts(question: Question, out: Path, command: str, executor: Executor) -
         "space": {"name": space.name, "path": str(space.path), "hash": space.hash},
         "table": table, "workload": None if model is None else model.workload.to_dict(),
         "budgets": config.budgets, "confidence": config.confidence, "objectives": list(config.objectives),
-        "sampler": question.sampler_name, "trajectory": ANY_ORDER if config.asynchronous else
-        IN_CYCLES,
-        "rank_by": config.rank_by, "foresight": None if question.foresight is None else
-        question.foresight.to_dict(),
+        "sampler": question.sampler_name,
+        "trajectory": ANY_ORDER if config.asynchronous else IN_CYCLES, "rank_by": config.rank_by,
+        "foresight": None if question.foresight is None else question.foresight.to_dict(),
         "seed": config.seed, "trials_asked": config.trials, "proxy": scored,
         "bench": None if bench is None else bench.to_dict(),
         "rungs": list(question.rungs.tokens), "seeds": config.seeds,

@@ -24,7 +24,6 @@ class Parts:
 
     Attributes:
         recipe: of the trainings; None where an evaluator scores the networks, or nothing is trained.
-        evaluator: the user's function, or None.
         certificate: what the table's validation says of its predictions, if a confidence is asked for.
         timing: how the finalists are timed (`flashnas.profiling`); None where the table's device is not at
             hand.

@@ -1,5 +1,4 @@
-"""From a SearchConfig to a question whose every part is loaded and checked; nothing is written, nothing
-trained."""
+"""From a SearchConfig to a question whose every part is loaded and checked."""
 
 from __future__ import annotations
 

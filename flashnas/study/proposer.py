@@ -28,10 +28,7 @@ class Proposer(Parts):
 
     def algorithm(self, seed: int | None = None) -> SearchAlgorithm:
         """A fresh one; raises ConfigError for an unknown sampler or option, or one that the space cannot
-        serve.
-
-        seed: of its draws, if it is not that of the search.
-        """
+        serve. seed: of its draws, if it is not that of the search."""
         config = self.config
         with foreign_errors(*self.foreign()):
             return make_algorithm(self.sampler if config.trials else "random", space=self.space,

@@ -32,8 +32,8 @@ class Question(Proposer):
 
     @functools.lru_cache(maxsize=MAX_EXPECTED)  # noqa: B019 - as long as the search
     def expected_s(self, network: Any | None) -> float:
-        """Seconds of a training on one worker as they are expected before any has ended, with its synthetic
-        tasks; None: of a network that the search draws. 1 where nothing says it, such as for an evaluator."""
+        """Expected seconds of a training on one worker, with its synthetic tasks; None: of a network that the
+        search draws. 1 where nothing says it, such as for an evaluator."""
         if self.recipe is None or (network is None and not self.time_limit.candidate_s):
             return 1.0
         tasks = task_scores(self.config.objectives)
@@ -53,8 +53,7 @@ class Question(Proposer):
     def scores(self) -> Scores:
         """What a bench and earlier runs know."""
         return Scores(config=self.config, known=self.known, with_metrics=not self.costs.known,
-                      recipe=self.recipe,
-                      dataset=self.dataset)
+                      recipe=self.recipe, dataset=self.dataset)
 
     @functools.cached_property
     def rungs(self) -> Rungs:

@@ -61,7 +61,7 @@ class Stopped:
 
 
 class Record:
-    """The trials and outcomes of one run. workers: jobs that run side by side, for the remaining time.
+    """The trials and outcomes of one run.
 
     Attributes:
         trials, candidates: in one order. networks: by hash, all that were met so far, with a trial or on
@@ -73,7 +73,7 @@ class Record:
     """
 
     def __init__(self, question: Question, folder: RunFolder, progress: Progress, workers: int) -> None:
-        self.question, self.folder, self.progress, self.workers = question, folder, progress, workers
+        self.question, self.folder, self.progress = question, folder, progress
         self.outcomes = folder.database.outcomes
         self.trials: list[Trial] = []
         self.candidates: list[Candidate] = []
@@ -85,9 +85,9 @@ class Record:
         self.searching = True
         self.clock = Clock(training_plan(question, workers))
         self._distributions = question.space.distributions()
-        self._total = question.config.trials + len({network.hash for _, network in question.baselines
-                                                    if network
-                                                    is not None and question.scores.score(network) is None})
+        self._total = question.config.trials + len({
+            network.hash for _, network in question.baselines
+            if network is not None and question.scores.score(network) is None})
         self._checkpoints_fail, self._next_report = False, 0.0
 
     # -- evaluations -----------------------------------------------------------------------------------------
@@ -106,15 +106,15 @@ class Record:
             (int(tokens), float(loss)) for tokens, loss in curves[-1]) if curves else ())
 
     def remember(self, network: Any, score: dict[str, Any] | None, reason: str = "", *,
-                 rung: int | None = None,
-                 seed: int | None = None, candidate: Candidate | None = None) -> None:
+                 rung: int | None = None, seed: int | None = None,
+                 candidate: Candidate | None = None) -> None:
         """Record how an evaluation ended, or that it paused at a rung, as an Outcome; with the genotype of
         the candidate if the search proposed it."""
         outcome = Outcome(hash=network.hash, notation=network.notation, score=score, reason=reason,
                           rung=None if score is None else rung, seed=seed)
         costs = self.question.costs
-        if costs.known and score and (twice := sorted(set(score.get("metrics",
-                                                                    {})) & set(costs.metrics(network)))):
+        given = (score or {}).get("metrics", {})
+        if costs.known and (twice := sorted(set(given) & set(costs.metrics(network)))):
             raise ConfigError(f"the evaluator returned {twice[0]!r}, which the latency table or cost function"
                               " gives; leave it out, or search with table=None")
         if outcome.rung is not None and score:
@@ -158,8 +158,7 @@ class Record:
             trial = Trial(**common, state="infeasible", reason="no width of the space meets the budgets")
         else:
             stopped = self.stopped.get(network.hash)
-            outcome = self.outcomes.get(network.hash if stopped is None else outcome_key(network.hash,
-                                                                                         rung=stopped.rung))
+            outcome = self.outcomes.get(outcome_key(network.hash, rung=stopped and stopped.rung))
             state: State = ("reused" if network.hash in self.placed and not again else
                             "stopped" if stopped is not None else "expected" if outcome is None else
                             "complete" if outcome.score else "failed")
@@ -171,8 +170,7 @@ class Record:
                 figures["params"] = int(figures["params"])
             trial = Trial(**common, state=state, reason="" if outcome is None else outcome.reason,
                           notation=network.notation, hash=network.hash,
-                          hidden=getattr(network, "hidden", None),
-                          **figures)
+                          hidden=getattr(network, "hidden", None), **figures)
             self.placed.add(network.hash)
             if state == "complete" and self.question.rungs.tokens and trial.loss is not None:
                 self.finished[network.hash] = (self.point_of(network.hash, trial.loss),
@@ -212,8 +210,8 @@ class Record:
                 metrics: dict[str, Any] = {**self.question.costs.metrics(self.networks[trial.hash]),
                                            "params": trial.params}
                 self.trials[place] = dataclasses.replace(trial, **metrics)
-        self.finished = {key: (self.point_of(key, values[0]), curve) for key,
-                         (values, curve) in self.finished.items()}
+        self.finished = {key: (self.point_of(key, values[0]), curve)
+                         for key, (values, curve) in self.finished.items()}
         self.write()
 
     def write(self) -> None:

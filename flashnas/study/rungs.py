@@ -53,13 +53,11 @@ def find_rungs(config: SearchConfig, recipe: Recipe, dataset: Dataset, note: Cal
 
 
 def rungs_of(config: SearchConfig, points: Sequence[int], owner: str, note: Callable[[str], None], *,
-             bench: str = "",
-             curves: Sequence[Curve] = ()) -> Rungs:
+             bench: str = "", curves: Sequence[Curve] = ()) -> Rungs:
     """The rungs that a search asks for.
 
     Args:
-        points: training tokens, or fidelities of an evaluator, at which there are losses; the last is the
-            end.
+        points: tokens, or fidelities of an evaluator, at which there are losses; the last is the end.
         owner: whose points these are, in words.
         note: receives a line where the rungs were chosen, and where one is too early.
         bench, curves: name of a bench of the same trainings, and the curves of its networks.

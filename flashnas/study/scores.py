@@ -78,12 +78,8 @@ class Scores:
             raise RunError(f"{self.known.runs[0].path}: a search cannot start from its networks: {reason}")
 
     def score(self, network: Any, seed: int | None = None) -> dict[str, Any] | None:
-        """The score of a network, or None.
-
-        Args:
-            seed: of its training, if it is not that of the search, which a bench alone may know: a run has
-                the mean of its seeds, in the score of the first one.
-        """
+        """The score of a network, or None. seed: of its training, if it is not that of the search, which a
+        bench alone may know: a run has the mean of its seeds."""
         if seed is not None:
             bench = self._answers(seed)
             return None if bench is None else bench.score(network)
@@ -105,5 +101,5 @@ class Scores:
         if self.bench is not None and isinstance(space, OperatorSpace):
             for entry in self.bench.known:
                 if (genotype := space.locate(entry.architecture)) is not None:
-                    yield genotype, space.architecture(genotype,
-                                                       entry.architecture.hidden), f"bench {entry.origin}"
+                    network = space.architecture(genotype, entry.architecture.hidden)
+                    yield genotype, network, f"bench {entry.origin}"

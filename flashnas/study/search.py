@@ -52,7 +52,7 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
                 if question.config.trials and question.recipe is not None:
                     progress.note(str(state.record.clock))
                 if question.config.trials:
-                    search(state, executor.flow())
+                    search(state, executor)
                 else:
                     state.answer_by_evidence()
                 return finish(state, executor)
@@ -60,8 +60,7 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
 
 @contextlib.contextmanager
 def _place_of_a_full_disk(out: Path) -> Iterator[None]:
-    """Within the block, an error of a full disk that names no file, as those of libraries, names the run
-    folder."""
+    """An error of a full disk that names no file, as those of libraries, names the run folder."""
     try:
         yield
     except OSError as error:

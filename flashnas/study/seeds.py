@@ -32,9 +32,10 @@ def train_under_seeds(record: Record, executor: Executor, members: Callable[[], 
     over: set[str] = set()
     while fresh := [trial for trial in members() if trial.hash not in over]:
         # the mean that an earlier run knows has the first seeds in it, which begin with that of the search
-        further = {trial.hash: seeds[int((record.outcomes[trial.hash].score or {}).get("seeds_tried",
-                                                                                       1)) - 1:]
-                   for trial in fresh}
+        further = {}
+        for trial in fresh:
+            tried = int((record.outcomes[trial.hash].score or {}).get("seeds_tried", 1))
+            further[trial.hash] = seeds[tried - 1:]
         todo = {outcome_key(trial.hash, seed=seed): (trial, seed) for trial in fresh
                 for seed in further[trial.hash]}
         jobs = {}
@@ -83,8 +84,8 @@ def _mean(record: Record, key: str, seeds: Sequence[int]) -> dict[str, Any]:
                              if all(values.get(name) is not None for values in fields)}
     scores = {name: mean([values["scores"][name] for values in fields])
               for name in fields[0].get("scores", {})}
-    squares = sum(count * (values["loss"] - means["loss"])**2 + count * (count - 1) * (values.get("loss_se")
-                                                                                       or 0.0)**2
+    squares = sum(count * (values["loss"] - means["loss"])**2
+                  + count * (count - 1) * (values.get("loss_se") or 0.0)**2
                   for count, values in zip(counts, fields, strict=True))
     return {**means, "scores": scores, "seeds": number,
             "loss_se": float(math.sqrt(squares / (number - 1) / number)) if number > 1 else None}

@@ -68,15 +68,8 @@ class Version:
 
 
 class SelfCorrection:
-    """Corrects the costs of one search and what its fitter takes for possible.
-
-    Args:
-        costs: by the latency table.
-        fitter: fits widths to the budgets.
-        every: k, at least 1.
-        budgets: as the user gave them.
-        certificate: of the table's validation, or None.
-    """
+    """Corrects the costs of one search and what its fitter takes for possible. every: k. budgets: as the user
+    gave them. certificate: of the table's validation, or None."""
 
     def __init__(self, costs: TableCosts, fitter: Fitter[Any], *, every: int, budgets: Sequence[Budget],
                  certificate: Certificate | None) -> None:
@@ -100,12 +93,8 @@ class SelfCorrection:
         return [trial.hash for trial in trials if trial.state in COUNTED][::self.every]
 
     def update(self, timed: Sequence[tuple[Any, Mapping[str, float]]], trials: int) -> bool:
-        """Fit the correction to (network, metrics as timed); returns True if the costs have changed.
-
-        Args:
-            timed: all that were timed so far.
-            trials: that there are.
-        """
+        """Fit the correction to all (network, metrics) that were timed so far; returns True if the costs have
+        changed."""
         if len(timed) < MIN_TIMED or len(timed) == self._fitted_to:
             return False
         self._fitted_to = len(timed)
@@ -122,8 +111,8 @@ class SelfCorrection:
         measured = {metric: np.array([times[metric] for _, times in timed]) for metric in left_out}
         ratios = {metric: np.log(measured[metric] / predicted) for metric, predicted in left_out.items()}
         latency_ms = measured["latency_ms"]
-        table_error = float(np.mean(np.abs(base.latencies([network for network,
-                                                           _ in timed]) / latency_ms - 1)))
+        by_table = base.latencies([network for network, _ in timed])
+        table_error = float(np.mean(np.abs(by_table / latency_ms - 1)))
         left_out_error = float(np.mean(np.abs(left_out["latency_ms"] / latency_ms - 1)))
         taken = left_out_error < table_error
         before = (self.costs.model, self.certificate, self.costs.bounds)

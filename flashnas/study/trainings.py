@@ -54,9 +54,8 @@ def recipe_of(config: SearchConfig, space: SearchSpace[Any], given: Recipe | Non
 
 def check_trainable(config: SearchConfig, space: SearchSpace[Any], recipe: Recipe, *,
                     plan: bool = False) -> list[str]:
-    """Raise ConfigError where this machine cannot train by the recipe, or where its width factor does not
-    suit; return a line for each operator that it trains slowly. plan: of a search that is only planned, whose
-    device may be elsewhere."""
+    """Raise ConfigError where this machine cannot train by the recipe, or its width factor does not suit;
+    return a line for each operator that it trains slowly. plan: the device may be elsewhere."""
     # loads torch, which a user's evaluator may not need
     from flashnas.training.trainer import check_device, check_kernels
 
@@ -146,8 +145,7 @@ class TimeLimit:
 
 
 def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[Any],
-                    baselines: Sequence[Any],
-                    note: Callable[[str], None]) -> TimeLimit:
+                    baselines: Sequence[Any], note: Callable[[str], None]) -> TimeLimit:
     """The limit that the user gives, or that of the recipe: TIMEOUT_S, and for longer trainings SLACK times
     the time that is expected of the longest one, in whole minutes.
 

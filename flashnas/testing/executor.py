@@ -1,8 +1,8 @@
 """The contract of an executor: every job comes back once, failures are outcomes, and what may be bad luck is
 repeated.
 
-The jobs are evaluations of a made-up network, as a search with a user's evaluator submits them. They must be
-able to run in a process other than this one, which reads and writes the files of this machine.
+The jobs are evaluations of a made-up network. They must be able to run in a process other than this one,
+which reads and writes the files of this machine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from flashnas.base.errors import CandidateError, WorkerError
 from flashnas.base.fingerprint import fingerprint
-from flashnas.executors import EXECUTORS, Executor, Work, executor_options
+from flashnas.executors import EXECUTORS, Executor, Work
 from flashnas.executors.base import Flow
 from flashnas.executors.job import Job, run_job
 from flashnas.testing.require import require
@@ -91,12 +91,10 @@ def check_executor(executor: type[Executor] | str, options: Mapping[str, Any] | 
                    work: Mapping[str, Any] | None = None,
                    beside: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
                    ends_jobs: bool = True) -> None:
-    """Check that an executor keeps its contract. It takes about half a minute, most of it for a job that
-    hangs.
+    """Check that an executor keeps its contract, in about half a minute.
 
     Args:
         executor: the class, or its name in the registry.
-        options: of the executor.
         work: further fields of `Work` that it needs, such as `storage`.
         beside: makes a context within which jobs can run, such as one that starts workers. They must allow
             the evaluator `flashnas.testing.executor:solve`.
@@ -106,8 +104,7 @@ def check_executor(executor: type[Executor] | str, options: Mapping[str, Any] | 
         AssertionError: one line that names the executor and the rule.
     """
     cls = EXECUTORS[executor] if isinstance(executor, str) else executor
-    chosen = executor_options(executor, options or {}) if isinstance(executor,
-                                                                     str) else cls.Options(**(options or {}))
+    chosen = cls.Options.build(**(options or {}))
     with tempfile.TemporaryDirectory(prefix="flashnas-executor-") as folder, beside():
         place = Place(cls, chosen, Work(function=run_job, timeout_s=TIMEOUT_S, workers=2, run="contract",
                                         **(work or {})), Path(folder))
@@ -193,14 +190,14 @@ def check_failures(place: Place, executor: Executor) -> None:
 
 def check_second_tries(place: Place, executor: Executor) -> None:
     """What may be bad luck: a process that dies, and memory that does not suffice."""
-    names = ("die", "die once", "lack memory", "lack memory once", "end by SIGTERM", "end by SIGTERM once")
+    names = [f"{do}{once}" for do in ("die", "lack memory", "end by SIGTERM") for once in ("", " once")]
     try:
         found = place.outcomes(executor, {do: place.job(do, 2.0, f"{do} tries") for do in names})
     except KeyboardInterrupt:
         place.require(False, "SIGTERM to the process of a job must not interrupt the search")
     for do in names:
-        place.require(len(place.tries(f"{do} tries")) == 2, f"a job that has to {do} must be tried twice;"
-                                                            f" got {len(place.tries(f'{do} tries'))}")
+        tries = len(place.tries(f"{do} tries"))
+        place.require(tries == 2, f"a job that has to {do} must be tried twice; got {tries}")
         place.require((found[do] == 2.0) == do.endswith("once"),
                       f"the second try must be the outcome of a job that has to {do}; got {found[do]!r}")
 

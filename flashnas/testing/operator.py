@@ -36,7 +36,6 @@ def check_operator(operator: type[OperatorSpec] | OperatorSpec | str, *, hidden:
         operator: a spec; or its class or short name, which is then checked with its defaults as a proxy
             scales them down to `hidden`; or its notation, such as "gsc(conv_size=4)".
         hidden: hidden size at which its layer is built.
-        lengths: numbers of tokens.
         low_precision_outliers: tokens of 65 that bfloat16 may change wholly, where an operator chooses
             (experts).
 

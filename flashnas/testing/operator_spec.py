@@ -44,19 +44,18 @@ def check_names(spec: OperatorSpec, hidden: int) -> None:
         value = getattr(spec, name, None)
         require(re.fullmatch(pattern, str(value)) and isinstance(value, str),
                 f"{place}: {name} must be {rule}; got {value!r}")
-        taken = [kind for kind,
-                 other in OPERATORS.items() if getattr(other, name) == value and kind != spec.kind]
+        taken = [kind for kind, other in OPERATORS.items()
+                 if getattr(other, name) == value and kind != spec.kind]
         require(name == "family" or not taken,
                 f"{place}: {name} {value!r} is that of operator {', '.join(taken)}")
     # a dataclass without a docstring gets its signature as one
     signature = f"{type(spec).__name__}("
     require(not (type(spec).__doc__ or signature).startswith(signature),
-            f"operator {spec.kind!r}: the spec needs a docstring")
+            f"{place}: the spec needs a docstring")
     if spec.kind in OPERATORS:
         require(OPERATORS[spec.kind] is type(spec),
-                f"operator {spec.kind!r}: the registry has another class of that"
-                                                    f" kind, {OPERATORS[spec.kind]}")
-        require(parse_operators(str(spec)) == (spec,), f"operator {spec.kind!r}: {spec} must parse to itself")
+                f"{place}: the registry has another class of that kind, {OPERATORS[spec.kind]}")
+        require(parse_operators(str(spec)) == (spec,), f"{place}: {spec} must parse to itself")
 
 
 def check_resolution(spec: OperatorSpec, hidden: int) -> None:
@@ -74,8 +73,8 @@ def check_resolution(spec: OperatorSpec, hidden: int) -> None:
 
 def check_scaling(spec: OperatorSpec) -> None:
     """The scaled operator fits the narrower network; the factor 1 changes nothing."""
-    require(spec.scaled(WIDE, 1) == spec, f"operator {spec}: scaled by 1 it must stay as it is; got"
-                                          f" {spec.scaled(WIDE, 1)}")
+    require(spec.scaled(WIDE, 1) == spec,
+            f"operator {spec}: scaled by 1 it must stay as it is; got {spec.scaled(WIDE, 1)}")
     last = None
     for factor in FACTORS:
         try:
@@ -86,9 +85,8 @@ def check_scaling(spec: OperatorSpec) -> None:
         for least_dim in MIN_DIMS:
             check_least_dim(spec, factor, least_dim)
         size = small.params(WIDE // factor)
-        require(last is None or size < last,
-                f"operator {spec}: a narrower network must have fewer parameters; got"
-                                             f" {size} at the factor {factor}")
+        require(last is None or size < last, f"operator {spec}: a narrower network must have fewer"
+                                             f" parameters; got {size} at the factor {factor}")
         last = size
 
 
@@ -97,8 +95,8 @@ def check_least_dim(spec: OperatorSpec, factor: int, least_dim: int) -> None:
     place = f"operator {spec}: scaled({WIDE}, {factor}, {least_dim})"
     names = list(inspect.signature(type(spec).scaled).parameters)
     require(names[1:] == ["hidden", "factor", "least_dim"],
-            f"operator {spec}: scaled must take hidden, factor and"
-                                                            f" least_dim; it takes {', '.join(names[1:])}")
+            f"operator {spec}: scaled must take hidden, factor and least_dim; it takes"
+            f" {', '.join(names[1:])}")
     try:
         spec.scaled(WIDE, factor, least_dim).resolved(WIDE // factor)
     except OperatorError as error:
@@ -112,14 +110,13 @@ def check_kernels(spec: OperatorSpec, hidden: int) -> None:
     for call in (*prefill, *decode):
         require(isinstance(call, KernelCall), f"operator {spec}: kernels must be KernelCalls; got {call!r}")
         check_kernel(call, f"operator {spec}: kernel {call.label!r}")
-    require([(call.label, call.kind, call.shape) for call in prefill] == [(call.label, call.kind, call.shape)
-                                                                          for call in decode],
+    stated = [[(call.label, call.kind, call.shape) for call in calls] for calls in (prefill, decode)]
+    require(stated[0] == stated[1],
             f"operator {spec}: prefill and decode must launch kernels of the same labels, kinds and shapes")
     weights = sum(call["n"] * call["k"] * (call["active"] if call.kind is EXPERTS else 1) for call in decode
                   if call.kind in (GEMM, EXPERTS))
-    require(weights <= spec.params(hidden),
-            f"operator {spec}: the weights of its products are {weights}, more than its"
-                                            f" parameters {spec.params(hidden)}")
+    require(weights <= spec.params(hidden), f"operator {spec}: the weights of its products are {weights},"
+                                            f" more than its parameters {spec.params(hidden)}")
     for context in (1, 100):
         require(spec.flops(hidden, context) >= 2 * weights, f"operator {spec}: FLOPs of one token are"
                 f" {spec.flops(hidden, context)}, less than those of its products {2 * weights}")
@@ -142,18 +139,15 @@ def check_kernel(call: KernelCall, place: str) -> None:
         require(set(kind.matched) <= set(columns) <= set(allowed) or not columns,
                 f"{place}: the {phase} columns of the"
                 f" kind {kind.name!r} must be of {', '.join(allowed)}, with all matched ones; got {columns}")
-        require(kind.grow in columns or not columns,
-                f"{place}: the kind {kind.name!r} must grow along one of its"
-                                                     f" {phase} columns; got {kind.grow!r}")
+        require(kind.grow in columns or not columns, f"{place}: the kind {kind.name!r} must grow along one of"
+                                                     f" its {phase} columns; got {kind.grow!r}")
     step, more = (kind.bytes_moved(call, Load("decode", batch, 1, 100.0), 2) for batch in (1, 2))
-    require(0 < step < more,
-            f"{place}: bytes_moved of the kind {kind.name!r} must be positive and grow with the batch;"
-                             f" got {step} for 1 sequence, {more} for 2")
+    require(0 < step < more, f"{place}: bytes_moved of the kind {kind.name!r} must be positive and grow with"
+                             f" the batch; got {step} for 1 sequence, {more} for 2")
     require(kind.written(call) > 0,
             f"{place}: the kind {kind.name!r} must write values; got {kind.written(call)}")
-    require(kind.workspace_bytes(call) >= 0,
-            f"{place}: workspace_bytes of the kind {kind.name!r} must not be negative;"
-                                             f" got {kind.workspace_bytes(call)}")
+    require(kind.workspace_bytes(call) >= 0, f"{place}: workspace_bytes of the kind {kind.name!r} must not be"
+                                             f" negative; got {kind.workspace_bytes(call)}")
 
 
 def check_parameters(spec: OperatorSpec, hidden: int) -> None:
@@ -161,9 +155,8 @@ def check_parameters(spec: OperatorSpec, hidden: int) -> None:
     layer = build_layer(spec, hidden)
     require(isinstance(layer, Layer), f"operator {spec}: {spec.layer} must be a Layer; got {type(layer)}")
     count = sum(parameter.numel() for parameter in layer.parameters()) + hidden
-    require(count == spec.params(hidden),
-            f"operator {spec}: params must be {count} (the layer's, and {hidden} of the"
-                                          f" pre-norm); got {spec.params(hidden)}")
+    require(count == spec.params(hidden), f"operator {spec}: params must be {count} (the layer's, and"
+                                          f" {hidden} of the pre-norm); got {spec.params(hidden)}")
 
 
 def check_roles(spec: OperatorSpec, hidden: int) -> None:
@@ -174,9 +167,9 @@ def check_roles(spec: OperatorSpec, hidden: int) -> None:
     except OperatorError as error:
         raise AssertionError(f"operator {spec}: {error}") from error
     own_rates = sorted({OWN_RATES[role] for role in roles.values() if role in OWN_RATES})
-    require(own_rates == sorted(type(spec).own_rates),
-            f"operator {spec}: own_rates must be {tuple(own_rates)}, as the"
-                                                       f" roles of its layer; got {type(spec).own_rates}")
+    stated = type(spec).own_rates
+    require(own_rates == sorted(stated), f"operator {spec}: own_rates must be {tuple(own_rates)}, as the"
+                                         f" roles of its layer; got {stated}")
     for name, parameter in layer.named_parameters():
         role, shape = roles[name], tuple(parameter.shape)
         fits = {Role.READS: shape[-1] == hidden, Role.GATE_READS: shape[-1] == hidden,
@@ -199,6 +192,5 @@ def check_cache_bytes(spec: OperatorSpec, hidden: int) -> None:
                 _, state = layer(torch.zeros(1, context, hidden, dtype=dtype))
             state_tensors(state)  # raises for a state that is not made of tensors
             stated, kept = spec.cache_bytes(hidden, context, dtype_bytes), state_bytes(state)
-            require(stated == kept,
-                    f"operator {spec}: cache_bytes after {context} tokens in {dtype} must be {kept}, as"
-                                    f" its state has; got {stated}")
+            require(stated == kept, f"operator {spec}: cache_bytes after {context} tokens in {dtype} must be"
+                                    f" {kept}, as its state has; got {stated}")

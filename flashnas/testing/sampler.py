@@ -70,13 +70,8 @@ def check_sampler(sampler: Sampler, options: Options | None = None) -> None:
 
 
 class World:
-    """Builds one algorithm in the shipped space `tiny` and answers what it asks.
-
-    Args:
-        sampler: class or name.
-        options: its options.
-        goals: None for loss against latency; else `three_goals()`.
-    """
+    """Builds one algorithm in the shipped space `tiny` and answers what it asks. goals: None for loss against
+    latency; else `three_goals()`."""
 
     def __init__(self, sampler: Sampler, options: Options | None = None, goals: Goals | None = None) -> None:
         self.cls: type[SearchAlgorithm] = ALGORITHMS[sampler] if isinstance(sampler, str) else sampler
@@ -348,9 +343,8 @@ def check_beats_random(sampler: Sampler, options: Options | None = None, seeds: 
     world, random = World(sampler, options), World("random")
     learned, chance = ([min(losses_of(each, seed)) for seed in range(seeds)] for each in (world, random))
     bar = median(chance) - 3 * 1.25 * float(np.std(chance)) / seeds**0.5
-    world.require(median(learned) < bar,
-                  f"the median of {seeds} seeds must be below {bar:.3f} nats, which is better"
-                                         f" than random; got {median(learned):.3f}")
+    world.require(median(learned) < bar, f"the median of {seeds} seeds must be below {bar:.3f} nats, which is"
+                                         f" better than random; got {median(learned):.3f}")
 
 
 def losses_of(world: World, seed: int) -> list[float]:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from flashnas.base.errors import FlashnasError
+from flashnas.base.hints import first_line
 from flashnas.base.process import limit_threads
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends.core import BACKENDS, choose_backend, cores_of
@@ -53,10 +54,7 @@ class LayerTest:
     """One operator by one backend in one dtype.
 
     Attributes:
-        operator: the notation of the operator.
-        backend: that was asked for.
         runs: what computed it, such as "numba 0.62.1"; empty if nothing did.
-        dtype: float32 or bfloat16.
         errors: form -> relative error against the float64 reference, the largest of all tensors: forward,
             state, backward, step, and graph where steps are captured.
         tolerance: of forward, state and step; `GRADIENTS` times as much is allowed in gradients.
@@ -73,9 +71,6 @@ class LayerTest:
     tolerance: float = 0.0
     reason: str = ""
     status: str = "passed"
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def layer_cases(kind: str, device: str) -> list[tuple[str, str]]:
@@ -130,12 +125,7 @@ def check_layer(operator: str, backend: str, dtype: str, device: str = "cpu", to
 
     Args:
         operator: short name, for its defaults, or notation.
-        backend: as in a recipe.
-        dtype: "float32" or "bfloat16".
-        device: "cpu" or "cuda".
         tokens: of the sequence; the last one is decoded, too.
-        hidden: hidden size.
-        batch: sequences.
     """
     spec = OPERATORS[operator]() if operator in OPERATORS else spec_of(operator)
     known: dict[str, Any] = {"operator": operator, "backend": backend, "dtype": dtype}
@@ -160,7 +150,7 @@ def check_layer(operator: str, backend: str, dtype: str, device: str = "cpu", to
 
 
 def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def self_test(kinds: Iterable[str], device: str, on_result: Callable[[LayerTest], None] | None = None,
@@ -169,11 +159,6 @@ def self_test(kinds: Iterable[str], device: str, on_result: Callable[[LayerTest]
 
     A case that ends its process, or that leaves the device in an unusable state, is a failed one; the next
     case has a fresh process.
-
-    Args:
-        kinds: short names of operators.
-        device: "cpu" or "cuda".
-        on_result: called with each result.
     """
     results = []
     pool = _Process()
@@ -237,8 +222,8 @@ def _kernels() -> int:
         return 0
 
 
-def _errors(layer: Layer, dtype: torch.dtype, x_BTD: Tensor, tolerance: float) -> tuple[dict[str, float],
-                                                                                        str]:
+def _errors(layer: Layer, dtype: torch.dtype, x_BTD: Tensor, tolerance: float,
+            ) -> tuple[dict[str, float], str]:
     """The error of each form, and the first one that is above its tolerance."""
     device, (batch, tokens, _) = x_BTD.device, x_BTD.shape
     if dtype == torch.bfloat16:  # so that both sides start from the same numbers
@@ -271,8 +256,8 @@ def _errors(layer: Layer, dtype: torch.dtype, x_BTD: Tensor, tolerance: float) -
 
     y, state, gradients = gradient_errors(layer)
     found.append(("forward", "the output", difference(y * counted_BT1, expected * counted_BT1), tolerance))
-    for number, (got,
-                 wanted) in enumerate(zip(state_tensors(state), state_tensors(expected_state), strict=True)):
+    states = zip(state_tensors(state), state_tensors(expected_state), strict=True)
+    for number, (got, wanted) in enumerate(states):
         found.append(("state", f"final state {number}", difference(got, wanted), tolerance))
     usual: dict[str, float] = {}
     if any(not error <= GRADIENTS * tolerance for error in gradients.values()) and dtype == torch.bfloat16:

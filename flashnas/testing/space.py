@@ -93,8 +93,7 @@ def check_encoding(space: SearchSpace[Any]) -> None:
 
 
 def check_networks(space: SearchSpace[Any]) -> None:
-    """Each genotype builds networks, largest first; two genotypes are equal exactly when they build the same.
-    """
+    """Each genotype builds networks, largest first; genotypes are equal exactly when they build the same."""
     place = f"space {space.name!r}"
     known: dict[tuple[str, ...], Any] = {}
     for genotype in sampled(space):
@@ -140,9 +139,8 @@ def check_network(space: SearchSpace[Any], networks: Any) -> None:
 def check_size(space: SearchSpace[Any]) -> None:
     """`size` is at least the number of genotypes; a small space is enumerated once, in a fixed order."""
     place, seen = f"space {space.name!r}", set(sampled(space))
-    require(space.size() >= len(seen),
-            f"{place}: size must be at least {len(seen)}, the number of different samples;"
-                                       f" got {space.size()}")
+    require(space.size() >= len(seen), f"{place}: size must be at least {len(seen)}, the number of different"
+                                       f" samples; got {space.size()}")
     if space.size() > ENUMERABLE:
         return
     listed = list(space.enumerate())

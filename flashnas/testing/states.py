@@ -56,7 +56,6 @@ def state_leaves(state: Any) -> list[Tensor]:
 
 
 def _children(state: Any) -> tuple[Any, ...]:
-    require(state is None or isinstance(state, tuple),
-            "a state must be None, a tensor, a KeyValueCache or a (named)"
-                                                       f" tuple of such; got {type(state).__name__}")
+    require(state is None or isinstance(state, tuple), "a state must be None, a tensor, a KeyValueCache or a"
+                                                       f" (named) tuple of such; got {type(state).__name__}")
     return state or ()

@@ -66,10 +66,8 @@ class Trackers:
     """The trackers of one run. One that fails is left out with one line, and the run goes on.
 
     Args:
-        names: of TRACKERS.
         config: run.yaml or train.yaml, which is there once something is logged; its folder is that of the
             run.
-        note: receives the lines.
 
     Raises:
         ConfigError: for an unknown name, or a library that is not installed.

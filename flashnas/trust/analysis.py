@@ -278,8 +278,8 @@ def _ceiling(losses: dict[str, pd.DataFrame]) -> float | None:
     return float(np.sqrt(product))
 
 
-def _tied_neighbours(short: pd.DataFrame | None, front: Sequence[str], noise: Sequence[Noise]) -> tuple[int,
-                                                                                                        int]:
+def _tied_neighbours(short: pd.DataFrame | None, front: Sequence[str], noise: Sequence[Noise],
+                     ) -> tuple[int, int]:
     """(tied, all) pairs of neighbours on the front, as the first seed ranks them."""
     measured = next((n for n in noise if n.variant == "short"), None)
     if short is None or measured is None:

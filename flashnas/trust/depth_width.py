@@ -176,8 +176,6 @@ class Sizes:
 
     Args:
         pattern: operators of one block, such as `m2 f`.
-        found: what the trainings say.
-        model: of a latency table and workload.
         tokens: for which the loss is given; None: the largest trained count.
 
     Raises:

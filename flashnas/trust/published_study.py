@@ -98,13 +98,6 @@ def study_published(plan: PublishedPlan, folder: Path, *, workers: int, progress
     """Train what FOLDER/published.jsonl and the bench lack, then measure. Proxies that two rows share are
     trained once.
 
-    Args:
-        plan: what to train.
-        folder: of the results.
-        workers: processes.
-        progress: see Progress.
-        note: called with what is going to be trained, in words.
-
     Raises:
         RunError: the folder cannot be written to, its file is damaged, or another study trains there.
     """

@@ -93,8 +93,6 @@ def of_one_kind(table: pd.DataFrame, path: Path, pattern: str | None) -> pd.Data
     """The trainings of one pattern and recipe.
 
     Args:
-        table: of GridTraining.
-        path: its file, for messages.
         pattern: the pattern to take where the table holds several; None: the table must hold one.
 
     Raises:

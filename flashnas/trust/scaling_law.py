@@ -119,7 +119,6 @@ def fit(points: pd.DataFrame, *, resamples: int = RESAMPLES, place: str = "scali
     """The law of these trainings; the same trainings give the same law.
 
     Args:
-        points: the trainings.
         resamples: of the bootstrap over sizes, for the intervals; 0: no intervals.
         place: what the trainings are from, for messages.
 

@@ -3,12 +3,10 @@
 import dataclasses
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
+import forks
 import pytest
 from offenders import every
 
@@ -50,15 +48,14 @@ def rows(folder):
 @pytest.mark.slow
 def test_a_killed_growth_goes_on_and_loses_nothing_that_was_finished(command, tmp_path, capsys):
     cut = command(tmp_path / "cut")
-    process = subprocess.Popen([sys.executable, "-m", "flashnas", *cut], stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    process = forks.start_command(cut)
     journal, deadline = tmp_path / "cut" / "trainings.jsonl", time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and process.is_alive():
         if journal.exists() and journal.read_bytes().count(b"\n") >= 3:  # the header and two trainings
             break
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     finished = journal.read_bytes()
     kept = finished[:finished.rfind(b"\n") + 1]
     assert 2 <= len(merged([journal])[1]) < 7

@@ -8,15 +8,20 @@ import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[2]
+HELPERS = Path(__file__).parents[1] / "helpers"
 NOTEBOOKS = sorted((ROOT / "experiments" / "notebooks").glob("*.ipynb"))
 MAX_BYTES = 300_000
 OWN_PATH = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|Users|usr|opt|mnt|var)/")
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 IMPORT = re.compile(r"(?m)^(?:from|import) (flashnas[\w.]*)")
-SIZES = {  # shorter measurements and trainings for a cell `parameters`; other notebooks run as they are
-    "llama_cpp": "TRIALS, SHORT_TOKENS, TOKENS = 2, 2048, 8192",
-    "own_device": "NETWORKS, SECONDS = 2, 0.02",
-    "own_operator": "TRIALS, TOKENS = 2, 2048",
+SIZES = {  # shorter measurements and trainings, in place of what each notebook states
+    "first_search": {},
+    "llama_cpp": {"TRIALS, SHORT_TOKENS = 4, 16_384": "TRIALS, SHORT_TOKENS = 2, 2048",
+                  "TOKENS = 200_000  ": "TOKENS = 4096  "},
+    "other_budgets": {"TRIALS, TOKENS = 1, None": "TRIALS, TOKENS = 1, 2048",  # the one network keeps all budgets
+                      "budget_ms=14_000, trials=TRIALS": "budget_ms=6_000, trials=TRIALS"},
+    "own_device": {"NETWORKS, SECONDS = 6, 0.3": "NETWORKS, SECONDS = 2, 0.02"},
+    "own_operator": {"TRIALS, TOKENS = 12, 16_384": "TRIALS, TOKENS = 2, 2048"},
 }
 
 
@@ -53,15 +58,25 @@ def test_the_page_of_notebooks_has_all():
     assert not [path.name for path in NOTEBOOKS if f"(../experiments/notebooks/{path.name})" not in page]
 
 
-@pytest.mark.slow  # half a minute to a minute each
+def shortened(path: Path) -> nbformat.NotebookNode:
+    """The notebook with the sizes above, and with searches of tests/helpers/short_searches.py."""
+    notebook = nbformat.read(path, as_version=4)
+    text = nbformat.writes(notebook)
+    for stated, short in SIZES[path.stem].items():
+        assert text.count(stated) == 1, f"{path.name} must state {stated!r} once"
+        text = text.replace(stated, short)
+    notebook = nbformat.reads(text, as_version=4)
+    place = next(place for place, cell in enumerate(notebook.cells) if cell.cell_type == "code")
+    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(
+        f"import sys; sys.path.append({str(HELPERS)!r}); import short_searches; sys.path.pop()"))
+    return notebook
+
+
+@pytest.mark.slow  # seconds to half a minute each
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_in_any_folder(path, tmp_path):
     if path.stem == "llama_cpp":
         pytest.importorskip("xllamacpp")
-    notebook = nbformat.read(path, as_version=4)
-    for place, cell in enumerate(notebook.cells):
-        if "parameters" in cell.metadata.get("tags", ()) and path.stem in SIZES:
-            notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(SIZES[path.stem]))
-            break
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    NotebookClient(shortened(path), timeout=600, kernel_name="python3",
+                   resources={"metadata": {"path": tmp_path}}).execute()
     assert not list(tmp_path.iterdir()), "a notebook writes to its own temporary folder"

@@ -70,24 +70,8 @@ def test_a_lost_task_is_tried_once_more(executor, tmp_path):
         assert found["a"] == outcome
 
 
-def test_ray_gives_the_same_trajectory_also_for_an_evaluator_of_this_script(tmp_path):
-    def mine(network):
-        return slow_space.loss_and_latency(network)
-
-    columns = ["genotype", "hash", "loss", "latency_ms", "state", "cycle"]
-    found = []
-    for name, evaluator, more in (("local", slow_space.loss_and_latency, {"workers": 1}),
-                                  ("ray", slow_space.loss_and_latency, {"executor": "ray", "workers": 4}),
-                                  ("mine", mine, {"executor": "ray", "workers": 2, "trials": 8})):
-        run_search(SearchConfig(**{"table": None, "trials": 12, "cycle_size": 4, "seed": 3, **more}), tmp_path / name,
-                   resume=False, progress=Notes(), evaluator=evaluator, space=Gpt2Space())
-        found.append(pd.read_parquet(tmp_path / name / "trials.parquet")[columns])
-    pd.testing.assert_frame_equal(found[0], found[1])
-    pd.testing.assert_frame_equal(found[0].iloc[:len(found[2])], found[2])
-
-
-def test_ray_stops_evaluations_at_the_rungs_of_an_evaluator_as_local_workers_do(tmp_path):
-    """In cycles, with the front under a second seed; also with a function that only this process has."""
+def test_ray_gives_the_same_trajectory_with_rungs_and_for_an_evaluator_of_this_script(tmp_path):
+    """In cycles, with the front under a second seed. tests/executors/test_ray_cluster.py searches without rungs."""
     def mine(network, fidelity, seed=0):
         return slow_space.by_fidelity(network, fidelity, seed)
 

@@ -47,6 +47,17 @@ generation_kwargs: {{until: ["<|endoftext|>"], max_gen_toks: 5, do_sample: false
 metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]
 """
 
+# both command lines in one process, which imports the harness once
+BOTH = """
+import contextlib, json, sys
+from flashnas.cli.main import main
+from flashnas.export.lm_eval import main as harness
+ours = json.loads(sys.argv.pop(1))
+with contextlib.redirect_stdout(sys.stderr):
+    code = harness()
+sys.exit(code or main(ours))
+"""
+
 
 @torch.no_grad()
 def log_likelihood(network, ids: list[int], first: int) -> float:
@@ -79,21 +90,20 @@ def test_the_harness_finds_our_numbers(tmp_path):
         (tasks / f"{name}.yaml").write_text((text + COMMON).format(tmp_path / "questions.jsonl"))
 
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-m", "flashnas.export.lm_eval", "run", "--model", "hf",
-               "--model_args", f"pretrained={tmp_path / 'model'},backend=causal",
-               "--tasks", "local_choice,local_perplexity,local_generation", "--include_path", str(tasks),
-               "--device", "cpu", "--batch_size", "3", "--output_path", str(tmp_path / "out")]
-    ours = [sys.executable, "-m", "flashnas", "eval", str(tmp_path / "trained"), "--tasks",
-            "local_choice,local_perplexity,local_generation", "--task-path", str(tasks), "--json"]
-    child, by_us = (subprocess.run(words, env={**os.environ, **offline}, capture_output=True, text=True)
-                    for words in (command, ours))
-    assert child.returncode == by_us.returncode == 0, child.stderr[-2000:] + by_us.stderr[-2000:]
+    theirs = ["run", "--model", "hf", "--model_args", f"pretrained={tmp_path / 'model'},backend=causal",
+              "--tasks", "local_choice,local_perplexity,local_generation", "--include_path", str(tasks),
+              "--device", "cpu", "--batch_size", "3", "--output_path", str(tmp_path / "out")]
+    ours = ["eval", str(tmp_path / "trained"), "--tasks", "local_choice,local_perplexity,local_generation",
+            "--task-path", str(tasks), "--json"]
+    child = subprocess.run([sys.executable, "-c", BOTH, json.dumps(ours), *theirs], env={**os.environ, **offline},
+                           capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr[-2000:]
     (path,) = (tmp_path / "out").rglob("results_*.json")
     results = json.loads(path.read_text())["results"]
     assert results["local_choice"]["acc,none"] == pytest.approx(sum(right) / len(right))
     assert results["local_perplexity"]["bits_per_byte,none"] == pytest.approx(bits / size, rel=1e-5)
     assert results["local_generation"]["exact_match,none"] == 1.0
-    found = json.loads(by_us.stdout)["tasks"]
+    found = json.loads(child.stdout)["tasks"]
     for task, metric in (("choice", "acc"), ("perplexity", "bits_per_byte"), ("generation", "exact_match")):
         value = results[f"local_{task}"][f"{metric},none"]
         assert found[f"local_{task}"]["metrics"][metric] == pytest.approx(value, rel=1e-5)

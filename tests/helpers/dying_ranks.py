@@ -1,4 +1,5 @@
-"""The processes of a training together, of which one does what RANKS_DO says after two steps."""
+"""The processes of a training together, of which those of RANKS_WHO do what RANKS_DO says: at their start, which
+imports no torch, or after RANKS_STEPS steps."""
 
 from __future__ import annotations
 
@@ -8,10 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from flashnas.proxy.ranks import main
+from flashnas.proxy import ranks
 from flashnas.proxy.together import train_together
-
-STEPS = 2
 
 
 def run(job):
@@ -25,12 +24,6 @@ def act(what):
     match what:
         case "lacks memory":
             raise CandidateMemoryError("out of memory while training")
-        case "diverges":
-            from flashnas.base.errors import CandidateError
-
-            raise CandidateError("training loss became nan after 256 tokens")
-        case "typo":
-            return undefined_name  # noqa: F821
         case "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         case "terminated":
@@ -43,12 +36,18 @@ def act(what):
 
 
 def install():
+    if os.environ["RANK"] not in os.environ["RANKS_WHO"]:
+        return
+    steps, started = int(os.environ.get("RANKS_STEPS", "0")), ranks._started_by_worker
+    if not steps:
+        ranks._started_by_worker = lambda: started() and act(os.environ["RANKS_DO"])
+        return
     from flashnas.training import optimizer
 
     step_of = optimizer.Optimizers.step
 
     def step(self, number):
-        if number == STEPS and os.environ["RANK"] in os.environ["RANKS_WHO"]:
+        if number == steps:
             act(os.environ["RANKS_DO"])
         return step_of(self, number)
 
@@ -57,4 +56,4 @@ def install():
 
 if __name__ == "__main__":
     install()
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(ranks.main(Path(sys.argv[1])))

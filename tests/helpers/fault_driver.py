@@ -36,8 +36,8 @@ class Lines:
 
 
 def question(workers, url=None, stale_s=3.0, **more):
-    """`url`: of a database, or of a Ray as ray:HOST:PORT."""
-    asked = {"table": None, "trials": 16, "cycle_size": 4, "workers": workers, "seed": 5, **more}
+    """`url`: of a database, or of a Ray as ray:HOST:PORT. NSGA-II learns, and needs no seconds for a model."""
+    asked = {"table": None, "trials": 16, "cycle_size": 4, "workers": workers, "seed": 5, "sampler": "nsga2", **more}
     if url and url.startswith("ray:"):
         asked |= {"executor": "ray", "executor_options": {"address": url.removeprefix("ray:")}}
     elif url:

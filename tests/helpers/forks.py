@@ -7,10 +7,11 @@ processes use the fixture `spawned_workers`, which leaves that to the search.
 from __future__ import annotations
 
 import functools
+import importlib
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,7 +44,23 @@ def start(function: Callable[..., Any], *arguments: Any, name: str | None = None
     return process
 
 
+def start_command(words: Sequence[str]) -> Any:
+    """`flashnas WORDS` in a process of its own, which forks its worker processes as well."""
+    return start(_command, words)
+
+
+def _command(words: Sequence[str]) -> None:
+    import pytest
+
+    from flashnas.cli.main import main
+
+    fork_workers(pytest.MonkeyPatch())
+    sys.exit(main(words))
+
+
 def _in_environment(environment: dict[str, str], function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    if sys.platform == "linux":
+        importlib.import_module("preloaded")  # which the process that it is forked from leaves out after an error
     os.environ.clear()
     os.environ.update(environment)
     function(*arguments)

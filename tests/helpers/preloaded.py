@@ -11,8 +11,8 @@ import flashnas.testing.self_test  # noqa: F401
 from flashnas.operators.compiled import (  # noqa: F401
     convolution,
     cross_entropy,
+    delta_kernels,
     delta_rule,
-    dplr,
     gla,
     norms,
     selective_scan,

@@ -13,7 +13,7 @@ from flashnas.base.errors import ConfigError, TableError
 from flashnas.latency.corrections import STACKS, KernelCorrection
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.table_writer import write_calibration
+from flashnas.latency.table_writer import write_entry
 
 MODELS = [f"{hidden}(vocab=64): {layers}x(a(heads=2,kv_heads={kv},head_dim={dim}) f(intermediate={inner}))"
           for hidden, layers, kv, dim, inner in ((32, 1, 1, 16, 64), (32, 4, 2, 8, 64), (64, 2, 1, 8, 256),
@@ -37,7 +37,7 @@ def measured(table, stack):
 def test_fit_recovers_the_constants_that_made_the_times_and_rates(tmp_path, stack):
     """Prompts are read too: no constant touches their time."""
     write_table(tmp_path / "t", tiny_kinds(), device=SLOW)
-    write_calibration(tmp_path / "t", {stack: CONSTANTS, "width": 0.1})
+    write_entry(tmp_path / "t", "calibration", {stack: CONSTANTS, "width": 0.1})
     result = fit(str(tmp_path / "t"), measured(tmp_path / "t", stack), stack)
     for name, value in CONSTANTS.items():
         assert getattr(result.correction, name) == pytest.approx(value, rel=1e-4), name

@@ -33,7 +33,6 @@ def test_every_metric_is_predicted_with_the_bounds_of_latency():
 def test_a_budget_reads_as_it_is_written():
     assert [str(Budget(name, limit)) for name, limit in (("latency_ms", 14000), ("tpot_ms", 2.0))] == [
         "latency_ms=14000", "tpot_ms=2"]
-    assert Budget("latency_ms", 14000).unit == "ms"
 
 
 def test_a_budget_holds_up_to_its_limit_and_throughput_down_to_it():

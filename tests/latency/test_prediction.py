@@ -13,10 +13,8 @@ from tiny_tables import TINY, product_rows, tiny_kinds, write_table
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, MissingRowsError, WorkloadError
-from flashnas.latency.metrics import METRICS
 from flashnas.latency.prediction import LatencyModel
-from flashnas.latency.table_writer import write_calibration
-from flashnas.operators import operator_class
+from flashnas.latency.table_writer import write_entry
 from flashnas.operators.kernel_kinds import POINTWISE
 
 A_F = Architecture.parse("32(vocab=64): a(heads=2,kv_heads=1,head_dim=16) f(intermediate=64)")
@@ -50,7 +48,6 @@ def test_attention_and_feed_forward_by_hand(tiny_table):
     assert estimate.throughput_tok_s == pytest.approx(2 / (STEP_US / 1e6), rel=1e-6)
     assert estimate.params == A_F.params
     assert estimate.hash == A_F.hash
-    assert set(estimate.metrics()) == set(METRICS)
     with pytest.raises(WorkloadError, match="did you mean 'latency_ms'"):
         estimate.metric("latency")
 
@@ -252,11 +249,10 @@ def test_batch_max_without_room(tiny_table):
         LatencyModel(tiny_table, "batch=max,generated=1").estimate(large)
 
 
-def test_check_finds_a_gap_before_anything_runs(tiny_table):
+def test_a_gap_names_what_is_missing_and_what_measures_it(tiny_table):
     model = LatencyModel(tiny_table, WORKLOAD)
-    model.check([A_F, (operator_class("f")(), 32)], vocab=64)
     with pytest.raises(MissingRowsError) as caught:
-        model.check([(operator_class("a")(head_dim=64), 64)], vocab=64)
+        model.estimate(Architecture.parse("64(vocab=64): a(head_dim=64)"))
     message = str(caught.value)
     assert "\n" not in message
     for word in ("table tiny", "'a(heads=1,kv_heads=1,head_dim=64)'", "hidden size 64", "attention_prefill",
@@ -304,7 +300,7 @@ def test_whole_operators_beyond_what_was_measured_are_missing(tmp_path):
     for workload, words in ((next(iter(model_of)), "operator_decode rows for batch 2 and 5 to 17 tokens"),
                             ("batch=2,prompt=9,generated=1", "operator_prefill rows for batch 2 and 9 to 9 tokens")):
         with pytest.raises(MissingRowsError, match=words):
-            model_of[workload].check([(A_F.operators[0], 32)], vocab=65)
+            model_of[workload].estimate(Architecture.parse("32(vocab=65): a(heads=2,kv_heads=1,head_dim=16)"))
 
 
 def test_shorter_contexts_than_measured_count_as_the_shortest(tmp_path):
@@ -317,7 +313,7 @@ def test_shorter_contexts_than_measured_count_as_the_shortest(tmp_path):
 
 def test_calibration_by_hand_and_visible(tmp_path, tiny_table):
     write_table(tmp_path / "t", tiny_kinds())
-    write_calibration(tmp_path / "t", {"scale": 1.5, "gap_us": 4.0, "width": 0.25})
+    write_entry(tmp_path / "t", "calibration", {"scale": 1.5, "gap_us": 4.0, "width": 0.25})
     bare = LatencyModel(tiny_table, WORKLOAD).estimate(A_F)
     estimate = LatencyModel(tmp_path / "t", WORKLOAD).estimate(A_F)
     rows_ms = sum(e["ms"] for e in bare.breakdown if e["phase"] == "decode" and e["source"] != "roofline")
@@ -336,11 +332,11 @@ def test_calibration_by_hand_and_visible(tmp_path, tiny_table):
 def test_attention_has_its_own_scale_and_several_sequences_a_wider_upper_bound(tmp_path, tiny_table):
     write_table(tmp_path / "t", tiny_kinds())
     bare = LatencyModel(tiny_table, WORKLOAD).estimate(A_F)
-    write_calibration(tmp_path / "t", {"attention_scale": 3.0})
+    write_entry(tmp_path / "t", "calibration", {"attention_scale": 3.0})
     scaled = LatencyModel(tmp_path / "t", WORKLOAD).estimate(A_F)
     attention = sum(e["ms"] for e in bare.breakdown if e["kernel"] == "attention_decode")
     assert scaled.latency_ms - bare.latency_ms == pytest.approx(2 * attention)
-    write_calibration(tmp_path / "t", {"gap_us": 4.0, "batched": 2.5})
+    write_entry(tmp_path / "t", "calibration", {"gap_us": 4.0, "batched": 2.5})
     one, two = (LatencyModel(tmp_path / "t", f"batch={n},prompt=4,generated=3").estimate(A_F) for n in (1, 2))
     assert one.notes == ()
     assert "up to 2.5 times as long as" in two.notes[0]

@@ -47,3 +47,10 @@ def test_chunk_kernels_equal_the_reference() -> None:
     assert child.returncode == 0, child.stderr[-2000:]
     assert child.stdout.splitlines() == ["chunks of gated_delta_rule", "chunks of delta_rule",
                                          *(["state update"] if SOURCES else [])]
+
+
+def test_the_published_kernels_are_of_every_target_and_operator() -> None:
+    rows = list(csv.DictReader((ROOT / "benchmarks/results/kernels.csv").read_text().splitlines()))
+    assert {(row["target"], row["operator"]) for row in rows} == {
+        (f"sm_{target}", operator) for target in compile_kernels.LIMITS for operator in compile_kernels.OPERATORS}
+    assert [row for row in rows if row["error"]] == []

@@ -1,5 +1,6 @@
 """One candidate by two processes: the loss of one process, and no way to fail that leaves a process behind."""
 
+import json
 import os
 import signal
 import time
@@ -10,15 +11,13 @@ import pytest
 from offenders import every
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import CandidateDiedError, CandidateError, CandidateMemoryError, DeviceError
+from flashnas.base.errors import CandidateDiedError, CandidateMemoryError, DeviceError
 from flashnas.data.dataset import prepare_dataset
 from flashnas.executors.base import Work
 from flashnas.executors.local import LocalExecutor
 from flashnas.proxy.together import _error, _reason
 from flashnas.proxy.worker import run_candidate
 from flashnas.training.recipe import Recipe
-
-HELPERS = str(Path(dying_ranks.__file__).parent)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,8 @@ def job(small_corpus, quick_recipe, tmp_path_factory):
     path = tmp_path_factory.mktemp("recipe") / "two.yaml"
     path.write_text(quick_recipe.read_text() + "optimizer: adamw\nclip: 0.5\nmicro_batch_sequences: 1\n")
     recipe = Recipe.load(path)
-    return {"architecture": Architecture.parse("512: d f a f m2 f").to_dict(),
+    network = Architecture.parse("64: d(head_dim=16) f a(head_dim=16) f m2(head_dim=16,state=16) f")
+    return {"architecture": network.to_dict(),
             "dataset": str(prepare_dataset(str(small_corpus), recipe, None).folder), "recipe": recipe.to_dict(),
             "seed": 3}
 
@@ -57,16 +57,14 @@ def test_they_pause_and_train_on_together(job, by_two, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("do", "who", "error", "words"), [
-    ("lacks memory", "1", CandidateMemoryError, "out of memory while training"),
-    ("diverges", "01", CandidateError, "training loss became nan after 256 tokens"),
-    ("typo", "0", NameError, "name 'undefined_name' is not defined"),
-    ("killed", "1", CandidateMemoryError, r"a process of the training died \(SIGKILL, out of memory\?\)"),
-    ("terminated", "1", CandidateDiedError, r"a process of the training died \(SIGTERM\)"),
-    ("crashes", "0", CandidateDiedError, r"a process of the training died \(SIGSEGV\)")])
-def test_what_one_process_says_is_the_reason_and_all_end(job, monkeypatch, do, who, error, words):
-    for name, value in (("RANKS_DO", do), ("RANKS_WHO", who), ("PYTHONPATH", f"{HELPERS}:{os.environ['PYTHONPATH']}"
-                                                               if "PYTHONPATH" in os.environ else HELPERS)):
+@pytest.mark.parametrize(("do", "who", "steps", "error", "words"), [
+    ("lacks memory", "1", 2, CandidateMemoryError, "out of memory while training"),
+    ("killed", "1", 2, CandidateMemoryError, r"a process of the training died \(SIGKILL, out of memory\?\)"),
+    ("terminated", "1", 0, CandidateDiedError, r"a process of the training died \(SIGTERM\)"),
+    ("crashes", "0", 0, CandidateDiedError, r"a process of the training died \(SIGSEGV\)")])
+def test_what_one_process_says_is_the_reason_and_all_end(job, monkeypatch, do, who, steps, error, words,
+                                                         importable_helpers):
+    for name, value in (("RANKS_DO", do), ("RANKS_WHO", who), ("RANKS_STEPS", str(steps))):
         monkeypatch.setenv(name, value)
     with pytest.raises(error, match=words):
         dying_ranks.run({**job, "processes": 2})
@@ -75,8 +73,7 @@ def test_what_one_process_says_is_the_reason_and_all_end(job, monkeypatch, do, w
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["time limit", "kill of the worker", "close"])
-def test_hanging_processes_end_with_their_worker(job, monkeypatch, tmp_path, end):
-    monkeypatch.setenv("PYTHONPATH", f"{HELPERS}:{os.environ.get('PYTHONPATH', '')}")
+def test_hanging_processes_end_with_their_worker(job, monkeypatch, tmp_path, end, importable_helpers):
     for name, value in (("RANKS_DO", "hangs"), ("RANKS_WHO", "01"), ("RANKS_PIDS", str(tmp_path))):
         monkeypatch.setenv(name, value)
     executor = LocalExecutor(Work(function=dying_ranks.run, workers=1, timeout_s=600, processes=2))
@@ -122,6 +119,13 @@ def test_errors_of_another_process_keep_their_meaning(case):
     said, kind, text = case
     found = _error(said)
     assert (type(found).__name__, str(found)) == (kind, text)
+
+
+def test_of_several_reports_the_first_that_is_not_of_a_lost_connection_is_the_reason(tmp_path):
+    for rank, text in enumerate(("Connection closed by peer", "training loss became nan", "out of disk")):
+        (tmp_path / f"failed-{rank}").write_text(json.dumps(
+            {"class": "CandidateError", "module": "flashnas.base.errors", "text": text, "lost": rank == 0}))
+    assert str(_reason(tmp_path, 1)) == "training loss became nan"
 
 
 def test_a_torchrun_that_cannot_start_is_one_line(tmp_path):

@@ -15,7 +15,6 @@ from flashnas.report.draw_matplotlib import draw_matplotlib
 from flashnas.report.draw_plotly import draw_plotly
 from flashnas.report.figures import (
     FIGURES,
-    FURTHER,
     hypervolume,
     latency_by_kernel,
     latency_by_operator,
@@ -41,7 +40,7 @@ def pictures(run, tmp_path_factory):
     """The figures of a plain run, of one with further objectives, and of one that ranks by the full loss."""
     more = dataclasses.replace(run, config={**run.config, "objectives": ["loss", "latency_ms", "memory_gb"]})
     full = RecordedRun.load(write_answered_run(tmp_path_factory.mktemp("answered") / "demo"))
-    return {**{name: draw(run) for name, draw in FIGURES.items()}, "objectives": FURTHER["objectives"](more),
+    return {**{name: draw(run) for name, draw in FIGURES.items()}, "objectives": objectives_picture(more),
             "still full": still_picture(full)}
 
 

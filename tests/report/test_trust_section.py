@@ -7,7 +7,7 @@ import pytest
 from flashnas.base.errors import RunError
 from flashnas.report import RecordedRun
 from flashnas.report.html import render_html
-from flashnas.report.trust_section import TRUST
+from flashnas.report.sections import TRUST
 
 
 def test_before_a_study_the_report_names_the_command(build_run):

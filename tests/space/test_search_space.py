@@ -38,16 +38,6 @@ def test_every_sample_builds_at_every_width_and_is_contained(space):
             assert space.contains(Architecture.parse(architecture.notation))
 
 
-def test_fit_width_takes_the_largest_that_fits(space):
-    genotype = space.sample(np.random.default_rng(0))
-    sizes = {hidden: space.architecture(genotype, hidden).params for hidden in space.hidden_sizes}
-    for hidden, params in sizes.items():
-        assert space.fit_width(genotype, lambda a, most=params: a.params <= most).hidden == hidden
-    assert space.fit_width(genotype, lambda a: False) is None
-    # not only the largest is tried: a budget need not be monotone
-    assert space.fit_width(genotype, lambda a: a.hidden == space.hidden_sizes[0]).hidden == space.hidden_sizes[0]
-
-
 @pytest.mark.parametrize("sampler", [optuna.samplers.RandomSampler(seed=0),
                                      optuna.samplers.TPESampler(seed=0, n_startup_trials=3)])
 def test_optuna_samplers_run_over_the_encoding(space, sampler):

@@ -235,7 +235,7 @@ def test_two_processes_train_each_candidate_of_a_local_search(tmp_path, small_co
     recipe = tmp_path / "adamw.yaml"
     recipe.write_text(quick_recipe.read_text() + "optimizer: adamw\n")
     words = ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--recipe", str(recipe),
-             "--data", str(small_corpus), "--trials", "2", "--no-baselines", "--no-measure", "--sampler", "random",
+             "--data", str(small_corpus), "--trials", "1", "--no-baselines", "--no-measure", "--sampler", "random",
              "--workers", "1", "--seeds", "2"]
     for processes in (1, 2):
         assert main([*words, "--processes-per-candidate", str(processes), "--out", str(tmp_path / str(processes))]) == 0

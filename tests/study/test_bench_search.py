@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from bench_builder import header, score, write_bench
 from notes import Notes
+from plans import plan
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BenchError, RunError
@@ -26,7 +27,6 @@ from flashnas.search.algorithm import Evaluation
 from flashnas.search.pareto import non_dominated
 from flashnas.study.config import SearchConfig
 from flashnas.study.opening import identity_of
-from flashnas.study.plan import plan
 from flashnas.study.prepare import prepare
 from flashnas.study.search import run_search
 from flashnas.training.recipe import Recipe
@@ -181,13 +181,13 @@ def test_a_named_bench_that_answers_nothing_is_one_line(changes, words, config, 
 def test_a_shipped_bench_that_does_not_match_is_a_line_of_the_plan_and_nothing_else(config, bench, monkeypatch):
     monkeypatch.setattr("flashnas.bench.answers.shipped_benches", lambda: {str(bench.path): bench.path})
     shipped = dataclasses.replace(config, bench_table=None)
-    found = plan(shipped, timed=False)
+    found = plan(shipped)
     assert found.known == len(prepare(shipped, note=print).known_networks()) > 10
     assert f"bench      synthetic: the search starts from {found.known} networks" in str(found)
-    other = plan(dataclasses.replace(shipped, tokens=1024), timed=False)
+    other = plan(dataclasses.replace(shipped, tokens=1024))
     assert (other.known, other.tokens) == (0, 4 * 1024)
     assert ("bench      not used; synthetic: recipe.tokens is 512 in the bench and 1024 in this search") in str(other)
-    assert "bench" not in str(plan(dataclasses.replace(shipped, bench=False), timed=False))
+    assert "bench" not in str(plan(dataclasses.replace(shipped, bench=False)))
 
 
 def test_a_baseline_that_the_bench_knows_is_not_trained(config, bench, recipe, dataset, tmp_path):
@@ -197,10 +197,10 @@ def test_a_baseline_that_the_bench_knows_is_not_trained(config, bench, recipe, d
     item = Planned(Given("mine", network), recipe, dataset.vocab, 0)
     training = Training.planned(item).ended(score(recipe, 1.5, 9), "")
     build(header(recipe, dataset=dataset.digest, vocab=dataset.vocab), [training], tmp_path / "one", tables=())
-    found = plan(dataclasses.replace(config, baselines=True, bench_table=str(tmp_path / "one")), timed=False)
-    without = plan(dataclasses.replace(config, baselines=True, bench_table=None, bench=False), timed=False)
+    found = plan(dataclasses.replace(config, baselines=True, bench_table=str(tmp_path / "one")))
+    without = plan(dataclasses.replace(config, baselines=True, bench_table=None, bench=False))
     assert (found.known, found.evaluations, found.candidates) == (1, without.evaluations - 1, 4)
-    assert label in [name for name, _ in found.baselines]
+    assert label in [entry["label"] for entry in found.baselines]
 
 
 def test_a_recipe_with_fewer_operators_takes_the_networks_that_the_bench_trained(recipe, bench, dataset):

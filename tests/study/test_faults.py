@@ -35,24 +35,25 @@ from flashnas.runs import outage
 from flashnas.runs.outage import engine_url
 from flashnas.study.search import run_search
 
-HELPERS = Path(slow_space.__file__).parent
-OUTAGE_S, STALE_S = 20, 5.0     # the outage is longer than what a peer may be silent
+MODULES = os.pathsep.join(filter(None, (str(Path(slow_space.__file__).parent), str(Path(__file__).parents[2]),
+                                        os.environ.get("PYTHONPATH"))))
+OUTAGE_S, STALE_S = 7, 3.0     # the outage is longer than what a peer may be silent
 
 
 @pytest.fixture(autouse=True)
 def importable_in_workers(monkeypatch, tmp_path):
-    root = str(Path(__file__).parents[2])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(HELPERS), root, os.environ.get("PYTHONPATH")))))
+    monkeypatch.setenv("PYTHONPATH", MODULES)
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
 
 
-@pytest.fixture
-def whole(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
     """The trajectory that nothing happened to."""
-    monkeypatch.delenv("CALLS")
-    run(tmp_path / "whole", 1)
-    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
-    return trajectory(tmp_path / "whole")
+    out = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", MODULES)
+        run(out, 1)
+    return trajectory(out)
 
 
 def recorded(out):

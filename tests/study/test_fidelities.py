@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from foreign_space import Gpt2Space, latency_ms, loss
 from notes import Notes
+from plans import plan
 
 from flashnas.base.errors import ConfigError
 from flashnas.report.words import tokens_words
@@ -12,7 +13,6 @@ from flashnas.runs.run import RecordedRun
 from flashnas.search import ALGORITHMS
 from flashnas.search.pareto import hypervolume, non_dominated
 from flashnas.study.config import SearchConfig
-from flashnas.study.plan import plan
 from flashnas.study.search import run_search
 
 FIDELITIES = (1, 2, 4, 8)

@@ -3,15 +3,14 @@
 import dataclasses
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 
+import forks
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from plans import plan
 
 from flashnas.base.errors import ConfigError
 from flashnas.cli.main import main
@@ -20,7 +19,6 @@ from flashnas.runs.folder import RunFolder
 from flashnas.runs.run import RecordedRun
 from flashnas.search.pareto import non_dominated
 from flashnas.study.config import SearchConfig
-from flashnas.study.plan import plan
 from flashnas.study.prepare import prepare
 from flashnas.study.rungs import rungs_of
 from flashnas.training.recipe import Recipe
@@ -142,15 +140,14 @@ def test_a_finished_run_is_reprinted_without_training(command, paused, capsys):
 @pytest.mark.slow
 def test_killed_at_a_rung_and_resumed_equals_uninterrupted(command, paused, tmp_path):
     cut = command(tmp_path / "run", "--workers", "2")
-    process = subprocess.Popen([sys.executable, "-m", "flashnas", *cut], stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    process = forks.start_command(cut)
     journal, deadline = tmp_path / "run" / "study.journal", time.monotonic() + 300
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and process.is_alive():
         if journal.exists() and journal.read_bytes().count(b'"outcome"') >= 2:
             break
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     before = outcomes(tmp_path / "run")
     assert 2 <= len(before) < len(outcomes(paused))
     assert main([*cut, "--resume"]) == 0
@@ -254,6 +251,6 @@ def test_with_rungs_the_front_has_three_seeds_unless_asked_otherwise(recipe, sma
     asked = SearchConfig(space="tiny", table="h100_sxm", workload="chat", recipe=str(recipe), data=str(small_corpus),
                          trials=8, baselines=False, measure=False, rungs=RUNGS)
     for changes, expected in (({}, 3), ({"seeds": 2}, 2), ({"rungs": ()}, 1)):
-        found = plan(dataclasses.replace(asked, **changes), timed=False)
+        found = plan(dataclasses.replace(asked, **changes))
         assert (found.seeds, found.seed_tokens, found.seeds_why) == (expected, (expected - 1) * WHOLE, "")
-    assert "seeds      3 for each network of the front\n" in str(plan(asked, timed=False))
+    assert "seeds      3 for each network of the front\n" in str(plan(asked))

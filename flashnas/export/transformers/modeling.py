@@ -183,7 +183,7 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
         cache.columns += tokens_BT.shape[1]
         return in_order(outputs, [group.rows for group in cache.groups])
 
-    def _prepare_cache_for_generation(  # type: ignore[override]  # which returns None too
+    def _prepare_cache_for_generation(  # the base class returns None too
             self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any) -> None:
         """An empty FlashnasCache, unless the caller passed one."""
         if generation_config.cache_implementation not in (None, "dynamic"):

@@ -81,8 +81,7 @@ def import_system(system: str, source_path: str | Path | None, out_dir: str | Pa
             raise TableError(f"{data}: {system} has no bfloat16 measurements")
         for kind, rows in tables.items():
             stacks = {name: {**dict(zip(("framework", "version"), name.split("-", 1), strict=True)),
-                             "mode": MODE,
-                             "measured_on": rows.attrs["measured_on"]}
+                             "mode": MODE, "measured_on": rows.attrs["measured_on"]}
                       for name in sorted(rows["stack"].unique())}
             rows = rows if "dtype" in rows else rows.assign(dtype=DTYPE)
             write_rows(out, kind, rows.assign(mode=MODE, source="imported"),
@@ -168,12 +167,11 @@ def _read(data: Path, family: str, framework: str, name: str) -> pd.DataFrame | 
     return rows.assign(stack=f"{framework}-{files[-1].parent.name}", latency_us=1000 * rows["latency"])
 
 
-def _table(rows: pd.DataFrame, keys: dict[str, str], measured_on: str = "") -> pd.DataFrame:
+def _table(rows: pd.DataFrame, keys: dict[str, str]) -> pd.DataFrame:
     """Rename to the key columns of the kind; the median of rows that agree in all of them."""
     rows = rows.rename(columns={theirs: ours for ours, theirs in keys.items()})
-    measured_on = measured_on or str(rows["device"].iloc[0])
     result = rows.groupby([*keys, "stack"], as_index=False, observed=True)[["latency_us"]].median()
-    result.attrs["measured_on"] = measured_on
+    result.attrs["measured_on"] = str(rows["device"].iloc[0])
     return result
 
 
@@ -236,9 +234,8 @@ def _recurrent(data: Path, family: str, name: str, kinds: tuple[Any, ...]) -> di
 
 def _triton(data: Path) -> dict[str, pd.DataFrame]:
     """Chunk rows of the Triton kernel, where `_recurrent` took those of another one. Repeated measurements of
-    one shape
-    differ by up to 2 times, and numbers of key heads by up to 1.6 times without an order: what disturbs a
-    measurement lengthens it, so that the shortest is taken."""
+    one shape differ by up to 2 times, and numbers of key heads by up to 1.6 times without an order: what
+    disturbs a measurement lengthens it, so that the shortest is taken."""
     for framework in RECURRENT:
         rows = _read(data, "linear_attention", framework, "gdn_perf")
         first = None if rows is None else _of(rows, "context", CHUNK_KERNELS)
@@ -260,9 +257,8 @@ def _triton(data: Path) -> dict[str, pd.DataFrame]:
 
 def _undisturbed(rows: pd.DataFrame) -> pd.DataFrame:
     """Without the rows of several sequences that take more than SLACK times as long as two of half as many
-    sequences,
-    or of half as many tokens, one after the other: 2 of 1080 on the H100, 204 on the H200, which is not the
-    slower one. A table answers such a cell from the smaller batch."""
+    sequences, or of half as many tokens, one after the other: 2 of 1080 on the H100, 204 on the H200, which
+    is not the slower one. A table answers such a cell from the smaller batch."""
     names = ["heads", "key_dim", "value_dim", "batch", "tokens"]
     order = rows.assign(work=rows["batch"] * rows["tokens"]).sort_values(["work", "batch"]).index
     sizes, times = rows[names].to_numpy(int), rows["latency_us"].to_numpy(float)

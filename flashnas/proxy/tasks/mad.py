@@ -115,8 +115,8 @@ class FuzzyRecall(Task):
         targets_BT[row_M, column_M] = answers_M
         return Batch(inputs_BT, targets_BT[:, 1:])
 
-    def _entries(self, count: int, rng: np.random.Generator, test: bool) -> tuple[np.ndarray, np.ndarray,
-                                                                                  np.ndarray]:
+    def _entries(self, count: int, rng: np.random.Generator, test: bool,
+                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Motif pairs [B, E, 2 x motif] (key, then value), which tokens of them exist, and of each entry the
         first with the same key [B, E]."""
         shape = count, self.entries

@@ -31,10 +31,7 @@ def task_scores(architecture: Architecture, names: Sequence[str], recipe: Recipe
     """The scores of an architecture.
 
     Args:
-        architecture: at full width.
-        names: names in SCORES.
         recipe: its `task_training` holds what the tasks change.
-        seed: of the weights and the sequences.
         deadline_s: limit of the training of each group in seconds; None for no limit.
 
     Returns:
@@ -61,8 +58,6 @@ def score_tasks(architecture: Architecture, tasks: Sequence[Task], recipe: Recip
         architecture: at full width; the network is `recipe.proxy_of` it, with the vocabularies of the tasks
             side by side.
         tasks: of one group, so that they have one length and one `from_last`.
-        recipe: its `task_training` holds what the tasks change.
-        seed: of the weights, the training sequences and the test sets.
         deadline_s: limit of the training in seconds; None for no limit.
 
     Returns:
