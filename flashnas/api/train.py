@@ -38,6 +38,9 @@ class TrainOptions(Settings, where="train"):
     recipe: str = option("train", "shipped training recipe or YAML file", objects=(RECIPE,))
     width_factor: int | None = option(
         None, "divide the architecture's widths by this", metavar="N", shown="the recipe's", min=1, max=4096)
+    micro_batch_sequences: int | None = option(
+        None, "sequences per backward pass of a process; fewer need less memory", metavar="N",
+        shown="the recipe's", min=0, max=2**24)
     device: str | None = option(None, "cpu or cuda", shown="the recipe's", choices=("cpu", "cuda"))
     tokenizer: str | None = tokenizer_option()
     seed: int = option(0, "fixes the start and the order of the text", metavar="N", min=0, max=MAX_SEED)
@@ -121,7 +124,8 @@ def _job(options: TrainOptions, now: str, command: str) -> TrainJob:
     out = Path(f"experiments/runs/train-{now}") if options.out is None else check_out(options)
     recipe = Recipe.load(options.recipe)
     recipe = with_overrides(recipe, tokens=options.tokens, short_text=options.short_text or None,
-                            device=options.device, width_factor=options.width_factor)
+                            device=options.device, width_factor=options.width_factor,
+                            micro_batch_sequences=options.micro_batch_sequences)
     named = isinstance(options.arch, str)
     every_s = CHECKPOINT_EVERY_S if options.checkpoint_every_s is None else options.checkpoint_every_s
     return TrainJob(

@@ -134,9 +134,13 @@ class RecurrentLayer(Layer):
         return linear_reference(self.out_proj, y_BTC), RecurrentState(conv_BTC, matrix_BHKV)
 
     def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
-        mixed_BTC, *rest = self.project(x_BTD, _apply)
+        return self.mixed(self.project(x_BTD, _apply), state)
+
+    def mixed(self, parts: Sequence[Tensor], state: RecurrentState | None) -> tuple[Tensor, RecurrentState]:
+        """`forward` from what `project` returned."""
+        mixed_BTC, *rest = parts
         dtype = mixed_BTC.dtype
-        conv_BTC, matrix_BHKV = state or self.fresh_state(len(x_BTD), dtype, x_BTD.device)
+        conv_BTC, matrix_BHKV = state or self.fresh_state(len(mixed_BTC), dtype, mixed_BTC.device)
         if self.conv is not None:
             mixed_BTC, conv_BTC = self.conv(mixed_BTC, conv_BTC)
         y_BTC, matrix_BHKV = self._recurred((mixed_BTC, *rest), matrix_BHKV, False)

@@ -11,6 +11,7 @@ from flashnas.base.errors import RunError
 from flashnas.base.fingerprint import fingerprint
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
+from flashnas.training.recipe import ROUNDING
 
 HINTS = {"space": "the run folder belongs to another space",
          "space_hash": "the run folder belongs to another space",
@@ -32,18 +33,24 @@ class Identity:
     @functools.cached_property
     def hash(self) -> str:
         """16 hex digits; the name of the run's study in its database."""
-        return fingerprint(self.values)
+        return fingerprint(_compared(self.values))
 
     def check_same(self, recorded: Any, place: str) -> None:
         """Raise RunError naming the first field in which the recorded question differs."""
         if not isinstance(recorded, dict):
             raise RunError(f"{place}: question must be a mapping; got {recorded!r:.60}")
-        before = json.loads(json.dumps(recorded, default=str))
-        for key in (*self.values, *sorted(set(before) - set(self.values))):
-            if self.values.get(key) != before.get(key):
+        before, now = _compared(json.loads(json.dumps(recorded, default=str))), _compared(self.values)
+        for key in (*now, *sorted(set(before) - set(now))):
+            if now.get(key) != before.get(key):
                 hint = f"; {HINTS[key]}" if key in HINTS else ""
                 raise RunError(f"{place}: question.{key} is {before.get(key)!r}, but this search asks"
-                               f" {self.values.get(key)!r}{hint}; choose another --out or the same question")
+                               f" {now.get(key)!r}{hint}; choose another --out or the same question")
+
+
+def _compared(values: dict[str, Any]) -> dict[str, Any]:
+    """The question without what changes rounding alone."""
+    recipe = values.get("recipe")
+    return {**values, "recipe": {**recipe, **ROUNDING}} if isinstance(recipe, dict) else values
 
 
 def table_hash(table: LatencyTable) -> str:

@@ -26,6 +26,7 @@ from flashnas.base.schema import convert
 from flashnas.base.yaml import read_yaml
 from flashnas.network.weights import ARCHITECTURE
 from flashnas.training.checkpoint import check_checkpoint, checkpoints, remove_unfinished
+from flashnas.training.recipe import ROUNDING
 from flashnas.training.trainer import Step
 
 CONFIG, LOG, CHECKPOINTS, FINAL = "train.yaml", "log.csv", "checkpoints", "final"
@@ -215,7 +216,7 @@ def _damaged(path: Path, reason: str) -> RunError:
 def _check_same(path: Path, recorded: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     before, now = (dict(_flat(json.loads(json.dumps(question)))) for question in (recorded, given))
     for key in [*now, *(key for key in before if key not in now)]:
-        if before.get(key) != now.get(key):
+        if before.get(key) != now.get(key) and key.removeprefix("recipe.") not in ROUNDING:
             raise RunError(f"{path}: question.{key} is {before.get(key)!r}, but this training asks"
                            f" {now.get(key)!r}; choose another --out or the same question")
 

@@ -34,6 +34,8 @@ DEVICES = ("cpu", "cuda")
 NOT_OF_A_NETWORK = ("name", "width_factor", "depth_factor", "least_head_dim", "tasks", "short_text")
 # fields that came later, and what they were before: older recipes keep their digests
 LATER = {"depth_factor": 1, "short_text": False}
+# fields that change rounding alone, as digests have them: a training may go on with other values
+ROUNDING = {"micro_batch_sequences": 0}
 # an upper bound is far above what anyone trains with, and below what hangs or ends the process
 
 
@@ -88,7 +90,8 @@ class Recipe(Settings, where="recipe"):
     sequence_tokens: int = option(256, "tokens of a sequence", min=2, max=2**24)
     batch_sequences: int = option(4, "sequences of a step", min=1, max=2**24)
     micro_batch_sequences: int = option(
-        0, "sequences per backward pass, for gradient accumulation; 0: the whole batch", min=0, max=2**24)
+        0, "sequences per backward pass of a process; gradients of a step are summed, which changes rounding"
+        " alone. 0: its whole batch", min=0, max=2**24)
     tokens: int = option(81_920,
                          "training tokens. A step takes `batch_sequences` x `sequence_tokens` of them; there"
                          " is at least one step", min=1, max=2**53)
@@ -225,12 +228,14 @@ class Recipe(Settings, where="recipe"):
     @property
     def training_settings(self) -> dict[str, Any]:
         """The fields on which the loss of a given network depends."""
-        return {name: value for name, value in self.to_dict().items() if name not in NOT_OF_A_NETWORK}
+        return {name: value for name, value in {**self.to_dict(), **ROUNDING}.items()
+                if name not in NOT_OF_A_NETWORK}
 
     @property
     def digest(self) -> str:
-        """16 hex digits of all that the recipe says about a training; its name says nothing."""
-        return fingerprint({**self.to_dict(), "name": ""})
+        """16 hex digits of all that the recipe says about a training; its name says nothing, and neither do
+        micro-batches."""
+        return fingerprint({**self.to_dict(), **ROUNDING, "name": ""})
 
     def multiplier(self, family: str) -> float:
         """The factor on the rate of a family; a convolution or router without one has the factor of its

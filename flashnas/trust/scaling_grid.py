@@ -28,7 +28,7 @@ from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.executors.job import Job, run_job
 from flashnas.executors.local import WorkerPool
 from flashnas.study.config import TIMEOUT_S
-from flashnas.training.recipe import Recipe
+from flashnas.training.recipe import ROUNDING, Recipe
 from flashnas.training.store import (
     PlannedTraining,
     Progress,
@@ -154,7 +154,8 @@ def _planned(grid: Grid, dataset: Dataset | None) -> list[PlannedTraining[GridTr
                                   ) from None
             for tokens in grid.tokens:
                 recipe = dataclasses.replace(grid.recipe, tokens=tokens)
-                as_trained = {**recipe.to_dict(), "tokens": None, "corpus": dataset.digest if dataset else ""}
+                as_trained = {**recipe.to_dict(), **ROUNDING, "tokens": None,
+                              "corpus": dataset.digest if dataset else ""}
                 for seed in range(grid.seeds):
                     row = GridTraining(
                         pattern=_spaced(grid.pattern), depth=depth, width=width, seed=seed,

@@ -58,7 +58,7 @@ def run(form: Any, layer: Layer, x: Tensor, state: Any) -> dict[str, Tensor]:
         leaves |= {f"state {n}": part for n, part in enumerate(state)}
     y, after = form(x, state)
     # whose state has no gradient
-    told = None if getattr(layer.core, "kind", None) is SELECTIVE_SCAN else after
+    told = None if getattr(getattr(layer, "core", None), "kind", None) is SELECTIVE_SCAN else after
     gradients = torch.autograd.grad(weighted_sum(y, told), list(leaves.values()), allow_unused=True)
     results = {"output": y, **{f"final state {n}": part for n, part in enumerate(state_tensors(after))}}
     for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):

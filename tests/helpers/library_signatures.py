@@ -33,6 +33,11 @@ SIGNATURES: dict[tuple[str, str], dict[str, str]] = {
         MAMBA: "x, dt, A, B, C, chunk_size, D=None, z=None, dt_bias=None, initial_states=None, seq_idx=None,"
                " cu_seqlens=None, dt_softplus=False, dt_limit=(0.0, float('inf')), return_final_states=False,"
                " return_varlen_states=False"},
+    ("mamba_ssm.ops.triton.ssd_combined", "mamba_split_conv1d_scan_combined"): {
+        MAMBA: "zxbcdt, conv1d_weight, conv1d_bias, dt_bias, A, D, chunk_size, initial_states=None, seq_idx=None,"
+               " dt_limit=(0.0, float('inf')), return_final_states=False, activation='silu', rmsnorm_weight=None,"
+               " rmsnorm_eps=1e-6, outproj_weight=None, outproj_bias=None, headdim=None, ngroups=1,"
+               " norm_before_gate=True"},
     ("mamba_ssm.ops.triton.selective_state_update", "selective_state_update"): {
         MAMBA: "state, x, dt, A, B, C, D=None, z=None, dt_bias=None, dt_softplus=False, state_batch_indices=None"},
     ("mamba_ssm.ops.selective_scan_interface", "selective_scan_fn"): {

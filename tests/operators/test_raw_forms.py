@@ -15,6 +15,7 @@ from flashnas.architecture import Architecture
 from flashnas.network.model import HybridLM
 from flashnas.operators.backends.core import Core, choose_backend, fused_around
 from flashnas.operators.layer import RecurrentState
+from flashnas.operators.parts import projection
 from flashnas.operators.parts.projection import forget_copies
 
 RAW = [(backend, text) for backend, text in CASES if (backend, text.split("(")[0]) in {
@@ -151,10 +152,9 @@ def test_mamba_ssm_gets_time_steps_as_projected(text: str, monkeypatch: pytest.M
     scan = Spy(monkeypatch, "mamba_ssm.ops.selective_scan_interface", "selective_scan_fn")
     chunks = Spy(monkeypatch, "mamba_ssm.ops.triton.ssd_combined", "mamba_chunk_scan_combined")
     update = Spy(monkeypatch, "mamba_ssm.ops.triton.selective_state_update", "selective_state_update")
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
         layer(inputs(5))
-        with torch.no_grad():
-            layer.step(inputs(5)[:, 0], layer.init_state(2, torch.bfloat16))
+        layer.step(inputs(5)[:, 0], layer.init_state(2, torch.bfloat16))
     (arguments, named), = scan.calls or chunks.calls
     bias, limit = named["delta_bias" if scan.calls else "dt_bias"], 0.01 if "dt_min" in text else 0.0
     assert named["delta_softplus" if scan.calls else "dt_softplus"]
@@ -169,6 +169,33 @@ def test_mamba_ssm_gets_time_steps_as_projected(text: str, monkeypatch: pytest.M
     if not limit:
         assert torch.equal(named["dt_bias"].reshape(len(layer.D), -1)[:, 0], layer.dt_bias)
         assert arguments[2].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("text", ["m2(head_dim=16,state=24,groups=2,conv_size=3,bias=true,dt_min=0.01)",
+                                  "h(heads=4,kv_heads=2,head_dim=16,state=16)"])
+def test_mamba2_is_trained_by_one_node_from_the_start_of_a_sequence(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With columns that align in_proj on a GPU, also for fewer tokens than taps; prompts and what goes on from a
+    state take the parts, and so does a layer where mamba-ssm lacks causal-conv1d."""
+    fake_libraries.install(monkeypatch, devices=("cpu",))
+    monkeypatch.setattr(projection, "_pads", lambda x: True)
+    place = "mamba_ssm.ops.triton.ssd_combined"
+    node = Spy(monkeypatch, place, "mamba_split_conv1d_scan_combined")
+    layer = make(text)
+    choose_backend(layer, "mamba-ssm")
+    for tokens in (1, 7):
+        expected, got = (run(form, layer, inputs(tokens), None) for form in (layer.reference, layer.forward))
+        for what, tensor in expected.items():
+            assert_close(got[what], tensor, 2e-4, what)
+    assert len(node.calls) == 2
+    state = layer(inputs(3))[1]
+    layer(inputs(3), state)
+    with torch.no_grad():
+        layer(inputs(3))
+    assert len(node.calls) == 3
+    monkeypatch.setattr(sys.modules[place], "causal_conv1d_fwd_function", None)
+    choose_backend(layer, "mamba-ssm")
+    layer(inputs(3))
+    assert len(node.calls) == 3
 
 
 def test_mamba_continues_a_prompt_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:

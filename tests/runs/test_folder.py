@@ -177,6 +177,15 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path, changes, resume, words
     assert words in error_of(tmp_path / "run", resume=resume, **changes)
 
 
+def test_a_run_goes_on_with_other_parts_of_a_batch(tmp_path):
+    recipe = {"tokens": 8, "micro_batch_sequences": 0}
+    remember(first := opened(tmp_path / "run", recipe=recipe), "x")
+    first.close()
+    with opened(tmp_path / "run", resume=True, recipe={**recipe, "micro_batch_sequences": 2}) as folder:
+        assert list(folder.database.outcomes) == ["x"]
+    assert "question.recipe is" in error_of(tmp_path / "run", recipe={**recipe, "tokens": 9})
+
+
 # -- the place of a run --------------------------------------------------------------------------------------
 
 

@@ -44,7 +44,8 @@ def losses(out):
 
 @pytest.fixture(scope="module")
 def asked(small_corpus, tmp_path_factory, quick_recipe):
-    """Some kinds of operators, AdamW (Muon's iterations in bfloat16 turn rounding into noise), two parts a batch."""
+    """Some kinds of operators, AdamW (Muon's iterations in bfloat16 turn rounding into noise), two parts in the batch
+    of each process."""
     recipe = tmp_path_factory.mktemp("recipe") / "two.yaml"
     recipe.write_text(quick_recipe.read_text() + "optimizer: adamw\nmicro_batch_sequences: 1\nclip: 0.5\n")
     return ["train", NETWORK, "--data", small_corpus, "--recipe", recipe, "--tokens", SIX_STEPS, "--threads", 1,
@@ -60,7 +61,7 @@ def by_two(asked, tmp_path_factory):
 @pytest.fixture(scope="module")
 def by_one(asked, tmp_path_factory):
     threads, out = torch.get_num_threads(), tmp_path_factory.mktemp("train") / "one"
-    assert main([*map(str, asked), "--out", str(out)]) == 0
+    assert main([*map(str, asked), "--micro-batch-sequences", "0", "--out", str(out)]) == 0
     torch.set_num_threads(threads)
     return out
 
@@ -85,12 +86,12 @@ def test_only_the_first_process_speaks(by_two):
 
 
 @pytest.mark.slow  # with those below, which use the same two trainings
-def test_one_process_continues_what_two_began(by_two, by_one, asked, tmp_path):
+def test_one_process_continues_what_two_began_with_other_parts_of_a_batch(by_two, by_one, asked, tmp_path):
     out = shutil.copytree(by_two[1], tmp_path / "run")
     for folder in checkpoints(out / "checkpoints")[:-1]:
         shutil.rmtree(folder)
     assert [folder.name for folder in checkpoints(out / "checkpoints")] == ["step-00000002"]
-    assert main([*map(str, asked), "--out", str(out), "--resume"]) == 0
+    assert main([*map(str, asked), "--micro-batch-sequences", "2", "--out", str(out), "--resume"]) == 0
     assert losses(out)[0] == pytest.approx(losses(by_one)[0], rel=2e-5)
 
 

@@ -59,7 +59,7 @@ def test_recipes_of_before_there_was_a_depth_factor_keep_their_digests():
 
 def test_a_name_makes_no_other_recipe_and_every_setting_does():
     recipe = Recipe()
-    assert recipe.digest == Recipe(name="mine").digest
+    assert recipe.digest == Recipe(name="mine").digest == Recipe(micro_batch_sequences=2).digest
     assert len({each.digest for each in (recipe, Recipe(least_head_dim=32), Recipe(tokens=1000))}) == 3
 
 

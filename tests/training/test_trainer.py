@@ -86,10 +86,13 @@ def test_every_operator_learns_in_bfloat16_with_both_optimizers(structured):
 
 
 def test_gradient_accumulation_changes_rounding_only(structured):
-    recipe = dataclasses.replace(RECIPE, tokens=3 * 256)
-    whole = train(recipe.proxy_of(TINY, 300), structured, recipe, seed=0)
-    parts = train(recipe.proxy_of(TINY, 300), structured, dataclasses.replace(recipe, micro_batch_sequences=2), seed=0)
-    assert parts.loss == pytest.approx(whole.loss, abs=2e-3)
+    """AdamW, since Muon's iterations in bfloat16 turn rounding into noise; gradients are clipped."""
+    recipe = dataclasses.replace(RECIPE, tokens=3 * 256, optimizer="adamw", clip=0.2)
+    whole, parts = ([(step.loss, step.gradient_norm) for step in Trainer(
+        recipe.proxy_of(TINY, 300), structured, dataclasses.replace(recipe, micro_batch_sequences=micro), 0).steps()]
+        for micro in (0, 2))
+    assert min(norm for _, norm in whole) > recipe.clip
+    assert np.array(parts) == pytest.approx(np.array(whole), rel=1e-5)
 
 
 def test_an_absurd_learning_rate_is_a_failed_candidate(structured):

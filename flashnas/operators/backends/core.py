@@ -30,6 +30,9 @@ beta, a and dt as projected, and parameters as stored (A_log, dt_bias):
                        lowest the least log decay; the output includes the norm, the bonus and the gate
     ssd                q, k, x, dt, dt_bias, dt_min, A, D, state    the output includes D x; here and in the
                        next A is -exp(A_log), and A, dt_bias and D are in float32
+                       combined: z | x, B, C | dt as projected, weight and bias of the convolution, dt_bias,
+                       dt_min, A, D, weight, groups and eps of the norm, weight and bias of the output
+                       projection or None: what all of it gives from the start of a sequence, and the state
     selective_scan     x, z, dt, dt_bias, A [C, N], D, b, c, state    the output includes D x and silu(z)
     norm               x, update, weight, eps: the norm of x + update, and x + update; no step of its own
     attention          q, cache (attention/cache.py), whose key and value are there; or q, cache, k, v, and
@@ -110,6 +113,7 @@ class Kernels(NamedTuple):
     raw_forward: Function | None = None
     raw_step: Function | None = None  # for decoding: it computes no gradients
     inside: str = ""  # what the raw forms compute besides the core
+    combined: Function | None = None  # for training
 
 
 class Core:
@@ -200,10 +204,10 @@ class Core:
         step = without_gradients(step, ours.step)
         raw = library.raw.get(kind) if self.raw else None
         raw_forward, raw_step = raw.pair(dtype) if raw else (None, None)
-        inside = raw.inside if raw else ""
+        inside, combined = (raw.inside, raw.combined()) if raw else ("", None)
         if self.backend == "auto" and dtype == torch.float32 and kind in library.rounds:
             return Kernels(ours.forward, step, f"torch, steps {label}", None, raw_step, inside)
-        return Kernels(forward, step, label, raw_forward, raw_step, inside)
+        return Kernels(forward, step, label, raw_forward, raw_step, inside, combined)
 
     def _refused(self, reason: str, device: str, dtype: torch.dtype) -> OperatorError:
         allowed = [name for name in BACKENDS if name != self.backend and (name in ("auto", "torch") or any(

@@ -82,6 +82,24 @@ def raw_ssd(dtype: torch.dtype) -> tuple[Function, Function]:
     return forward, step
 
 
+def combined_ssd() -> Function | None:
+    """A layer from in_proj to out_proj as one node, as mamba_ssm/modules/mamba2.py trains it. For the
+    backward pass it keeps what in_proj and the scan gave, and computes the rest again. None where it lacks
+    causal-conv1d."""
+    from mamba_ssm.ops.triton.ssd_combined import causal_conv1d_fwd_function, mamba_split_conv1d_scan_combined
+
+    def run(zxbcdt_BTC: Tensor, taps: Tensor, taps_bias: Tensor | None, dt_bias_H: Tensor, dt_min: float,
+            A_H: Tensor, D_H: Tensor, norm: Tensor, groups: int, eps: float, out: Tensor | None,
+            out_bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        y, final = mamba_split_conv1d_scan_combined(
+            zxbcdt_BTC, taps, taps_bias, dt_bias_H, A_H, D_H, CHUNK, dt_limit=(dt_min, float("inf")),
+            return_final_states=True, rmsnorm_weight=norm, rmsnorm_eps=eps, outproj_weight=out,
+            outproj_bias=out_bias, headdim=len(norm) // len(D_H), ngroups=groups, norm_before_gate=False)
+        return y, final.mT.float()
+
+    return None if causal_conv1d_fwd_function is None else run
+
+
 def selective_scan(dtype: torch.dtype) -> Pair:
     """`scan_of_inputs` and `scan_of_inputs_step`; [B, C, T] here. The state that the parallel form returns
     has no gradient. The step writes into the state.
@@ -170,5 +188,6 @@ def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
 
 LIBRARY = Library(name="mamba-ssm", package="mamba_ssm", distribution="mamba-ssm", refusal=refusal,
                   kernels={"ssd": ssd, "selective_scan": selective_scan, "norm": norm},
-                  rounds=frozenset({"ssd"}), least="2.3", raw={"ssd": Raw(raw_ssd, "time steps and D"),
-                                    "selective_scan": Raw(raw_selective_scan, "time steps, D and gate")})
+                  rounds=frozenset({"ssd"}), least="2.3",
+                  raw={"ssd": Raw(raw_ssd, "time steps and D", combined_ssd),
+                       "selective_scan": Raw(raw_selective_scan, "time steps, D and gate")})

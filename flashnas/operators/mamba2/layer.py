@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
-from flashnas.operators.layer import Apply, RecurrentLayer, Rule
+from flashnas.operators.layer import Apply, RecurrentLayer, RecurrentState, Rule
 from flashnas.operators.mamba2.spec import Mamba2
 from flashnas.operators.parts.convolution import ShortConvolution
 from flashnas.operators.parts.norms import OUTPUT_NORM_EPS, RMSNorm, rms_normalise
@@ -55,8 +55,26 @@ class Mamba2Layer(RecurrentLayer, KeepsCopies):
         self.state_sizes = self.heads, self.state, self.head_dim
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
-        z, xbc, dt = split_of(apply(self.in_proj, x), self.sizes)
+        return self._parts(apply(self.in_proj, x))
+
+    def _parts(self, zxbcdt: Tensor) -> Sequence[Tensor]:
+        z, xbc, dt = split_of(zxbcdt, self.sizes)
         return xbc, z, dt
+
+    def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
+        zxbcdt = self.in_proj(x_BTD)
+        parts, combined = self._parts(zxbcdt), self.core.of(zxbcdt).combined
+        if (combined is None or state is not None or not torch.is_grad_enabled()
+                or not self.conv.core.of(zxbcdt).name.startswith("causal-conv1d")):
+            return self.mixed(parts, state)
+        out = self.out_proj if isinstance(self.out_proj, nn.Linear) else None  # `h` has one of its own
+        y_BTD, matrix_BHKV = combined(
+            zxbcdt[..., :sum(self.sizes)], self.conv.weight, self.conv.bias, self._bias.of(self.dt_bias),
+            self.dt_min, self._rates.of(self.A_log), self._skip.of(self.D), self.norm.weight, self.groups,
+            self.norm.eps, out and out.weight, out and out.bias)
+        last = self.conv.weight.shape[1] - 1
+        conv_BTC = F.pad(parts[0][:, -last:], (0, 0, max(0, last - x_BTD.shape[1]), 0))
+        return y_BTD, RecurrentState(conv_BTC, matrix_BHKV)
 
     def recur(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
         xbc, z, dt = parts
