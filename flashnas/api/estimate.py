@@ -109,7 +109,7 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
     table = LatencyTable.load(options.table)
     workload = load_workload(options.workload).with_weights(options.weights)
     model = LatencyModel(table, workload, stack=options.stack, mode=options.mode)  # type: ignore[arg-type]
-    check_fits(architecture, workload, table.device, model.dtype)
+    check_fits(architecture, workload, table.device, model.dtype, model.cache_type)
     full = expected(architecture, tokens_of(options.train_tokens), options.evidence)
     words = contradiction(options.evidence) if options.evidence is not None else ""
     return ArchitectureEstimate(**vars(model.estimate(architecture)), **vars(full),

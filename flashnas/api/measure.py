@@ -12,7 +12,7 @@ from typing import Any
 from flashnas.api.calling import takes
 from flashnas.api.estimate import TABLE, WORKLOAD
 from flashnas.api.output import Figures, check_out
-from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
+from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option, usable_cores
 from flashnas.latency.schema import MODES, PLATFORMS, RUNTIMES
 from flashnas.latency.workload import WORKLOAD_HELP
 
@@ -42,23 +42,28 @@ class ProfileOptions(Settings, where="profile"):
     backend: str = option(
         "auto", "libraries that compute the operators: auto, torch, fla, mamba-ssm, flash-attn, sdpa or"
         " numba; part of each row's stack", shown="auto, the best")
-    threads: int = option(1, "threads on a CPU", metavar="N", min=1, max=MAX_THREADS)
+    threads: Any = option(1, "threads on a CPU, or all: one for each usable core", metavar="N")
     seconds: float = option(
         2.0, "longest time for what is measured together: one width at one length", metavar="S", above=0,
         max=3600)
     weights: str | None = option(
-        None, "type of the weights in llama.cpp: f32, f16, bf16, q8_0 or q4_0", shown="q8_0")
+        None, "type of the weights in llama.cpp: f32, f16, bf16, q8_0, q6_k, q4_0 or q4_k", shown="q8_0")
     flash_attention: bool = option(
         False, "let llama.cpp compute attention in one pass, as it does by itself; on a CPU this is often"
         " slower")
     cache_type: str | None = option(
-        None, "type of keys and values in llama.cpp: f32, f16 or q8_0", shown="f16")
+        None, "type of keys and values in llama.cpp: f32, f16, bf16 or q8_0", shown="f16")
     vllm_python: str = option(
         "", "interpreter of the Python environment that has vLLM", metavar="FILE",
         shown="$FLASHNAS_VLLM_PYTHON", yaml=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.threads == "all":
+            object.__setattr__(self, "threads", usable_cores())
+        if type(self.threads) is not int or not 1 <= self.threads <= MAX_THREADS:
+            self.wrong("threads", f"must be all or a whole number from 1 to {MAX_THREADS:,}; got"
+                                  f" {self.threads!r}")
         for each in dataclasses.fields(self):
             if each.name in SHARED or getattr(self, each.name) == each.default:
                 continue

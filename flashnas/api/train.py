@@ -159,8 +159,8 @@ class ExportOptions(Settings, where="export"):
     tokenizer: str | None = option(
         None, "tokenizer.json to include", metavar="FILE", shown="that of the trained weights")
     type: str | None = option(
-        None, "gguf: type of the weights: f32, f16, bf16, q8_0 or q4_0", metavar="TYPE", shown="f16",
-        choices=("f32", "f16", "bf16", "q8_0", "q4_0"))
+        None, "gguf: type of the weights: f32, f16, bf16, q8_0, q6_k, q4_0 or q4_k", metavar="TYPE",
+        shown="f16", choices=("f32", "f16", "bf16", "q8_0", "q6_k", "q4_0", "q4_k"))
     raw_logits: bool = option(
         False, "nemotron-flash: allow a head whose rows are not of norm 1, for runtimes that do not divide"
         " by it")

@@ -3,6 +3,7 @@ computes with its weights as they were written."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -23,12 +24,14 @@ from flashnas.formats.gguf.vocabulary import Vocabulary, vocabulary
 from flashnas.formats.pieces import Piece
 from flashnas.network.model import HybridLM
 from flashnas.profiling.child_process import RuntimeFailure
-from flashnas.profiling.llama_cpp.child import ask
+from flashnas.profiling.llama_cpp.child import ask, read_texts
 
 DEFAULT_TYPE = "f16"
 # Of the largest logit. Where weights are not in float32, llama.cpp rounds what it multiplies them by: to 11
 # bits beside f16, 8 beside bf16, and to 8 bits per block of 32 beside the quantized types.
-TOLERANCES = {"f32": 1e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0": 0.15, "q4_0": 0.15}
+TOLERANCES = {"f32": 1e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0": 0.15, "q6_k": 0.15, "q4_0": 0.15, "q4_k": 0.15}
+# Nats a token that the rounding of weights may cost, in llama.cpp against the network as it was
+MARGINS = {"q8_0": 0.05, "q6_k": 0.1, "q4_0": 0.4, "q4_k": 0.3}
 PROMPTS = 70, 7  # tokens; llama.cpp reads 64 at a time in parallel
 GENERATED = 64
 MIN_LOGPROB = -60.0  # log-probabilities below come from numbers that float32 holds badly
@@ -64,13 +67,15 @@ class GgufExporter(Exporter):
         architecture = network.architecture
         words = vocabulary(source.tokenizer, architecture.vocab, architecture.meta_tokens)
         file = folder / "model.gguf"
+        drawn = _drawn(network) if name in MARGINS else None
         wide = write_file(file, architecture, words, name, network.state_dict(),
                           lambda piece, written: take_over(network, piece, written))
         with open(file, "rb") as stream:
             os.fsync(stream.fileno())
         answer, equal = check_parity(file, network, words, source.tokenizer, name)
+        lost = [] if drawn is None else [check_loss(file, *drawn, words, name)]
         notes = [f"llama.cpp runs it as {family_of(architecture).format.name}; {equal} of {GENERATED} greedy"
-                 f" tokens are equal (xllamacpp {version('xllamacpp')})"]
+                 f" tokens are equal (xllamacpp {version('xllamacpp')})", *lost]
         if wide:
             notes.append(f"{wide} matrices are in f16, because their rows are not multiples of {BLOCK}")
         if words.first is not None:
@@ -118,6 +123,42 @@ def check_parity(file: Path, network: HybridLM, vocabulary: Vocabulary, tokenize
     differences = {"prefill_logits": prefill, "greedy_logits": decode}
     check_differences("llama.cpp", differences, TOLERANCES[type_name], f" for {type_name}")
     return differences, equal
+
+
+def check_loss(file: Path, tokens: list[int], logprobs: Tensor, vocabulary: Vocabulary,
+               type_name: str) -> str:
+    """The perplexity in llama.cpp beside the network's own before its weights were rounded, in words.
+
+    Args:
+        file: what was written.
+        tokens, logprobs: as `_drawn` gives them.
+        vocabulary: of the file.
+        type_name: of the weights, one of MARGINS.
+
+    Raises:
+        ExportError: the weights of that type cost more than its margin.
+    """
+    front = [] if vocabulary.first is None else [vocabulary.first]
+    answer = read_texts(file, windows=[front + tokens], texts=[], generate=0, vocab=len(vocabulary.tokens),
+                        plain=vocabulary.plain, threads=1, flash_attention=False, cache_type="f32")
+    theirs, ours = (float(values.mean()) for values in (
+        torch.tensor(answer["logprobs"][0][-len(logprobs):]), logprobs))
+    words = (f"perplexity {math.exp(-theirs):.2f} in {type_name} and {math.exp(-ours):.2f} before, over"
+             f" {len(logprobs)} tokens that the network wrote")
+    if not ours - theirs <= MARGINS[type_name]:
+        raise ExportError(f"{type_name} costs this network {ours - theirs:.2f} nats a token; at most"
+                          f" {MARGINS[type_name]} is allowed ({words}); take a type of more bits")
+    return words
+
+
+def _drawn(network: HybridLM) -> tuple[list[int], Tensor]:
+    """Tokens that the network draws, and the log-probability of each but the first."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        start = torch.randint(network.architecture.vocab, (1, 1))
+        tokens = torch.cat([start, network.generate(start, GENERATED, greedy=False)], 1)
+    logprobs = network(tokens)[0, :-1].log_softmax(-1)
+    return tokens[0].tolist(), logprobs.gather(1, tokens[0, 1:, None])[:, 0]
 
 
 def take_over(network: HybridLM, piece: Piece, written: Tensor) -> None:

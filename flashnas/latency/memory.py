@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
 from flashnas.latency.schema import Device
-from flashnas.latency.workload import DTYPE_BYTES, MATRICES_ONLY, WEIGHT_BYTES, Workload
+from flashnas.latency.workload import CACHE_BYTES, DTYPE_BYTES, OTHER_WEIGHTS, WEIGHT_BYTES, Workload
 from flashnas.operators import OperatorSpec
 
 # Engines read a long prompt, or the prompts of a large batch, in pieces of at most this many tokens (8192 is
@@ -50,12 +50,15 @@ class _Sizes:
 
 
 @functools.lru_cache(maxsize=65536)
-def _operator_sizes(spec: OperatorSpec, hidden: int, context: int, dtype_bytes: int) -> tuple[int, int, int]:
+def _operator_sizes(spec: OperatorSpec, hidden: int, context: int, dtype_bytes: int,
+                    cache_type: str = "") -> tuple[int, int, int]:
     """-> parameters, cache bytes per sequence, bytes per token that are alive while the operator reads a
     prompt."""
     calls = [call for call in spec.kernels(hidden, "prefill") if not call.fusable]
     alive = sum(dtype_bytes * call.kind.written(call) + call.kind.workspace_bytes(call) for call in calls)
-    return spec.params(hidden), spec.cache_bytes(hidden, context, dtype_bytes), alive
+    one, two = (spec.cache_bytes(hidden, context, size) for size in (1, 2))
+    cache = one + (CACHE_BYTES.get(cache_type, dtype_bytes) - 1) * (two - one)
+    return spec.params(hidden), math.ceil(cache), alive
 
 
 @functools.lru_cache(maxsize=65536)
@@ -64,11 +67,12 @@ def matrix_numbers(spec: OperatorSpec, hidden: int) -> int:
     return sum(call.kind.weights(call) for call in spec.kernels(hidden, "decode") if call.kind.weights)
 
 
-def _sizes(a: Architecture, workload: Workload, dtype: str) -> _Sizes:
+def _sizes(a: Architecture, workload: Workload, dtype: str, cache_type: str) -> _Sizes:
     dtype_bytes = DTYPE_BYTES[dtype]
     context = workload.context + a.meta_tokens
-    others = WEIGHT_BYTES[MATRICES_ONLY.get(dtype, dtype)]
-    sizes_of = {spec: _operator_sizes(spec, a.hidden, context, dtype_bytes) for spec in set(a.operators)}
+    others = WEIGHT_BYTES[OTHER_WEIGHTS.get(dtype, dtype)]
+    sizes_of = {spec: _operator_sizes(spec, a.hidden, context, dtype_bytes, cache_type)
+                for spec in set(a.operators)}
     params = a.vocab * a.hidden * (1 if a.tied else 2) + a.meta_tokens * a.hidden + a.hidden
     params += sum(sizes_of[spec][0] for spec in a.operators)
     cache = sum(sizes_of[spec][1] for spec in a.operators)
@@ -80,14 +84,15 @@ def _sizes(a: Architecture, workload: Workload, dtype: str) -> _Sizes:
 
 
 def memory_bytes(architecture: Architecture, workload: Workload, batch: int, dtype: str,
-                 piece_tokens: int = PREFILL_PIECE_TOKENS) -> int:
-    """Weights + caches after all tokens + activations; piece_tokens: of the prompts, read at once.
+                 piece_tokens: int = PREFILL_PIECE_TOKENS, cache_type: str = "") -> int:
+    """Weights + caches after all tokens + activations; piece_tokens: of the prompts, read at once;
+    cache_type: of keys and values, one of CACHE_BYTES ("": dtype).
 
     Activations: for each token that is processed at once (a piece of the prompts, or one token of each
     sequence) the residual stream and all that the kernels of one operator write, the operator for which that
     is most, with the workspace of its chunked kernel; and float32 logits of one token per sequence.
     """
-    return _sizes(architecture, workload, dtype).total(batch, piece_tokens)
+    return _sizes(architecture, workload, dtype, cache_type).total(batch, piece_tokens)
 
 
 def operator_bytes(spec: OperatorSpec, hidden: int, *, batch: int, context: int, at_once: int, dtype: str,
@@ -99,23 +104,25 @@ def operator_bytes(spec: OperatorSpec, hidden: int, *, batch: int, context: int,
     return params * dtype_bytes + batch * cache, at_once * (2 * hidden * dtype_bytes + alive)
 
 
-def check_fits(architecture: Architecture, workload: Workload, device: Device, dtype: str) -> None:
+def check_fits(architecture: Architecture, workload: Workload, device: Device, dtype: str,
+               cache_type: str = "") -> None:
     """Raise BudgetError, naming the largest batch, if that of the workload needs more than the device has."""
     if workload.batch == "max":
         return
-    needed = memory_bytes(architecture, workload, workload.batch, dtype)
+    needed = memory_bytes(architecture, workload, workload.batch, dtype, cache_type=cache_type)
     if needed > device.memory_bytes:
-        largest = largest_batch(architecture, workload, device, dtype)
+        largest = largest_batch(architecture, workload, device, dtype, cache_type)
         raise BudgetError(f"memory_gb {needed / 1e9:.1f} of batch {workload.batch} of {workload.name} is more"
                           f" than the {device.memory_bytes / 1e9:.1f} GB of {device.name}; the largest batch"
                           f" is {largest}")
 
 
-def largest_batch(architecture: Architecture, workload: Workload, device: Device, dtype: str) -> int:
+def largest_batch(architecture: Architecture, workload: Workload, device: Device, dtype: str,
+                  cache_type: str = "") -> int:
     """The largest batch that fills at most USABLE_SHARE of the memory, rounded down to two digits (487 ->
     480), as batches are configured in practice; raises BudgetError if not even 1 fits."""
     usable = device.memory_bytes * USABLE_SHARE
-    sizes = _sizes(architecture, workload, dtype)
+    sizes = _sizes(architecture, workload, dtype, cache_type)
     low = sizes.most(usable)
     if not low:
         raise BudgetError(f"{architecture.notation[:60]} does not fit {USABLE_SHARE:.0%} of the memory of"

@@ -96,6 +96,7 @@ class LatencyModel:
         self.operator_kernels = (self.kernels if rows == self.dtype else
                                  KernelTimes(self.table, rows, self.dtype_bytes, self.dtype))
         self.operators = OperatorTimes(self.table, self.dtype)
+        self.cache_type = self.operators.settings.get("cache_type", "")
         constants = self.table.calibration if calibrated else {}
         self.kernel_correction = KernelCorrection.of(constants, self.stack)
         self.model_corrections: dict[Phase, ModelCorrection] = {
@@ -130,7 +131,8 @@ class LatencyModel:
             upper_ms=max(bounds["latency_ms"][1], latency_ms), batch=batch, bounds=bounds,
             throughput_tok_s=metrics.throughput_tok_s(ttft_ms, tpot_ms, batch, w.prompt_tokens,
                                                       w.generated_tokens),
-            memory_gb=memory_bytes(a, w, batch, self.dtype) / 1e9, workload=w.name, table=self.table.name,
+            memory_gb=memory_bytes(a, w, batch, self.dtype, cache_type=self.cache_type) / 1e9,
+            workload=w.name, table=self.table.name,
             breakdown=tuple(breakdown), sources=dict(sorted(sources.items(), key=lambda item: -item[1])),
             weights=self.dtype,
             notes=tuple(filter(None, [self.kernel_correction.note(batch) if w.generated_tokens else None,
@@ -157,7 +159,7 @@ class LatencyModel:
         """The workload's batch; for "max" the largest that fits the device's memory."""
         if self.workload.batch != "max":
             return self.workload.batch
-        return largest_batch(architecture, self.workload, self.table.device, self.dtype)
+        return largest_batch(architecture, self.workload, self.table.device, self.dtype, self.cache_type)
 
     def _note_on_weights(self) -> str | None:
         if self.operator_kernels is self.kernels:

@@ -118,9 +118,13 @@ def _held(networks: Iterable[Architecture], check: Callable[[Architecture], None
 
 
 def narrowed(architecture: Architecture) -> Architecture:
-    """The network with FFNs of about half their width, in steps of 32."""
+    """The network with FFNs of about half their width, in whole blocks of the types of weights."""
+    def narrow(width: int) -> int:
+        block = 256 if width > 256 and width % 256 == 0 else 32
+        return max(block, width // (2 * block) * block)
+
     return dataclasses.replace(architecture, operators=tuple(
-        dataclasses.replace(spec, intermediate=max(32, spec.intermediate // 64 * 32))
+        dataclasses.replace(spec, intermediate=narrow(spec.intermediate))
         if isinstance(spec, FeedForward) else spec for spec in architecture.canonical().operators))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from flashnas.base.shipped import shipped_names
 from flashnas.latency.bounded_time import rules
 from flashnas.latency.schema import KINDS, PLATFORMS, SOURCES, TEXT_KEYS, VALUE_COLUMNS, VARIANT, Device
 from flashnas.latency.table_meta import load_meta
+
+# Of a stack: rows that differ in one of these are never added up.
+SETTINGS = ("threads", "flash_attention", "cache_type")
 
 
 def shipped_tables() -> dict[str, Path]:
@@ -108,6 +112,19 @@ class LatencyTable:
     def dtypes(self) -> tuple[str, ...]:
         return tuple(sorted({str(value) for frame in self.frames.values()
                              for value in frame["dtype"].unique()}))
+
+    def settings(self, rows: Iterable[str], *further: Mapping[str, Any]) -> dict[str, str]:
+        """What the stacks of rows, and `further` ones, state of SETTINGS. Raises TableError where they
+        differ, as two numbers of threads do: the sum of such rows is not the time of a network."""
+        settings: dict[str, str] = {}
+        stacks = [*(self.meta["stacks"].get(name, {}) for name in rows), *further]
+        for setting in SETTINGS:
+            values = sorted({str(stack[setting]) for stack in stacks if setting in stack})
+            if len(values) > 1:
+                raise TableError(f"{self.path}: rows of {setting.replace('_', ' ')} {' and '.join(values)} do"
+                                 " not mix; profile each into a folder of its own (--out)")
+            settings.update((setting, value) for value in values)
+        return settings
 
     def rows(self, kind: str) -> pd.DataFrame:
         """All rows of a kind with every column of the design; raises TableError if the table has none."""

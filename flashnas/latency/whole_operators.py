@@ -16,15 +16,19 @@ from flashnas.operators import Phase
 
 
 class OperatorTimes:
-    """Answers whole operators of `table` in `dtype` by (operator, hidden, vocab)."""
+    """Answers whole operators of `table` in `dtype` by (operator, hidden, vocab). settings: of their
+    stack."""
 
     def __init__(self, table: LatencyTable, dtype: str) -> None:
+        stacks: set[str] = set()
         self._frames: dict[str, dict[Any, pd.DataFrame]] = {}
         for kind in (OPERATOR_DECODE, OPERATOR_PREFILL):
             if kind in table.kinds:
                 rows = table.frames[kind]
                 rows = rows[rows["dtype"] == dtype]
+                stacks |= {str(stack) for stack in rows["stack"].unique()}
                 self._frames[kind] = dict(iter(rows.groupby(["operator", "hidden", "vocab"], observed=True)))
+        self.settings = table.settings(stacks)
 
     def has(self, operator: str, hidden: int, vocab: int = 0) -> bool:
         """True if the operator was measured in any phase; then kernels are not composed for it."""

@@ -13,12 +13,18 @@ from flashnas.base.yaml import LocatedDict, check_keys, read_yaml
 
 # of an activation and of what caches hold; fp8 and the quantized types, as llama.cpp names them, hold weights
 # only
-DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "q8_0": 2, "q4_0": 2, "fp8": 2}
-# of a weight: a block of 32 has a scale in 16 bits
-WEIGHT_BYTES: dict[str, float] = {**DTYPE_BYTES, "q8_0": 34 / 32, "q4_0": 18 / 32, "fp8": 1}
+DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "fp8": 2,
+               "q8_0": 2, "q6_k": 2, "q4_0": 2, "q4_k": 2}
+# of a weight: a block of 32 or 256 has scales beside its weights
+WEIGHT_BYTES: dict[str, float] = {**DTYPE_BYTES, "fp8": 1, "q8_0": 34 / 32, "q6_k": 210 / 256,
+                                  "q4_0": 18 / 32, "q4_k": 144 / 256}
+# of keys and values, as llama.cpp names their types
+CACHE_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
 # A type that only the matrices of the operators have, as in serving engines; embedding, head, norms,
 # convolutions, attention and recurrences stay in the other one.
 MATRICES_ONLY = {"fp8": "bfloat16"}
+# of everything but the matrices of the operators, where it is not the type of the matrices
+OTHER_WEIGHTS = {**MATRICES_ONLY, "q4_0": "q8_0", "q4_k": "q6_k"}
 WEIGHTS = ("bfloat16", "fp8")   # what --weights takes for a table of kernels
 WEIGHTS_HELP = "type of the operators' matrices on a GPU, bfloat16 or fp8; everything else stays in bfloat16"
 DTYPES = ("auto", *DTYPE_BYTES)
@@ -37,7 +43,8 @@ class Workload:
         batch: sequences; "max": as many as fit the device's memory.
         prompt_tokens: of each sequence.
         generated_tokens: the same.
-        dtype: of weights and activations (of weights alone: fp8, q8_0, q4_0); "auto": the table's.
+        dtype: of weights and activations (of weights alone: fp8, q8_0, q6_k, q4_0, q4_k);
+            "auto": the table's.
 
     Raises:
         WorkloadError: names the field, the rule and the value.

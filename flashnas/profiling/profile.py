@@ -68,7 +68,7 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
     """
     items = plan(space, workloads)
     backends = backends_of(space.kinds(), max(space.hidden_sizes), setup)  # an error here costs nothing yet
-    prepare_folder(folder)
+    prepare_folder(folder, setup)
     todo = missing(items, folder, stack=setup.stack, mode=setup.mode_name, dtype=setup.dtype_name)
     with setup.running():
         device = device_of(folder, setup.device)
@@ -122,9 +122,10 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
     return {"measured": len(done), "known": len(items) - len(todo), **record}
 
 
-def prepare_folder(folder: Path, further: tuple[str, ...] = ()) -> None:
+def prepare_folder(folder: Path, target: Target, further: tuple[str, ...] = ()) -> None:
     """Create a table's folder, so that nothing is measured that could not be written; raises ConfigError.
-    Beside a table's own files it may have `further` ones."""
+    Beside a table's own files it may have `further` ones. Raises TableError where its rows were timed with
+    other settings than the target's."""
     with disk_errors(f"--out {folder}: the table cannot be written", ConfigError):
         folder.mkdir(parents=True, exist_ok=True)
         others = [path.name for path in folder.iterdir() if not path.name.removeprefix(".")
@@ -135,6 +136,7 @@ def prepare_folder(folder: Path, further: tuple[str, ...] = ()) -> None:
         probe = folder / ".writable"
         probe.touch()
         probe.unlink()
+    target.check_settings(folder)
 
 
 def _alone(setup: Setup) -> bool:

@@ -65,7 +65,7 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
     items = plan(space, workloads)
     networks = {hidden: choose_networks(space, hidden, np.random.default_rng(hidden), setup.check_holds)
                 for hidden in space.hidden_sizes}
-    prepare_folder(folder, (JOURNAL,))
+    prepare_folder(folder, setup, (JOURNAL,))
     todo = missing(items, folder, stack=setup.stack, mode=setup.mode_name, dtype=setup.dtype_name)
     if not todo:
         return {"measured": 0, "known": len(items)}

@@ -75,8 +75,9 @@ class Program(Target):
         return "cpu_ms" if self.threads == 1 else "wall_ms"
 
     def table_name(self) -> str:
-        """Such as `cpu_epyc_llama_cpp_q8_0`."""
-        return f"{Setup(device=self.device).table_name()}_{self.name.replace('.', '_')}_{self.dtype_name}"
+        """Such as `cpu_epyc_llama_cpp_q8_0`, or `cpu_epyc_llama_cpp_q8_0_2t` with two threads."""
+        return (f"{Setup(device=self.device).table_name()}_{self.name.replace('.', '_')}_{self.dtype_name}"
+                + (f"_{self.threads}t" if self.threads > 1 else ""))
 
     def times(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int],
               steps: int) -> Times:

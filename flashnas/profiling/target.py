@@ -186,6 +186,14 @@ class Target(Settings, ABC):
         target.check_build(where, described, end)
         return target
 
+    def check_settings(self, folder: Path) -> None:
+        """Raises TableError if a folder has rows of the same software that were timed with other settings."""
+        if (folder / "meta.yaml").exists():
+            here, table = self.describe_stack(), LatencyTable.load(folder)
+            stacks = {str(stack) for frame in table.frames.values() for stack in frame["stack"].unique()}
+            table.settings([stack for stack in stacks if here["framework"] == table.meta["stacks"].get(
+                stack, {}).get("framework")], here)
+
     def check_build(self, where: str, described: Mapping[str, Any], end: str = "") -> None:
         """Raises TableError if rows are of another build of the same release.
 

@@ -88,6 +88,46 @@ def test_types_of_weights(type_, tmp_path):
     assert types["blk.0.ffn_down.weight"] == ("f16" if narrow else type_)
     assert ("2 matrices are in f16, because their rows are not multiples of 32" in report["notes"]) == narrow
     assert report["dtype"] == type_
+    assert narrow == any(note.startswith("perplexity ") for note in report["notes"])
+
+
+def test_types_with_blocks_of_256(tmp_path):
+    """llama.cpp quantizes q4_k and q6_k; where a state-space operator is no product, it stays in float32."""
+    matrix = np.random.default_rng(0).standard_normal((8, 256), np.float32)
+    for type_ in (gguf.GGMLQuantizationType.Q8_0, gguf.GGMLQuantizationType.Q4_0):
+        ours = np.empty_like(expected := gguf.quants.quantize(matrix, type_))
+        file._quantize_chunk()(int(type_), matrix.ctypes.data, ours.ctypes.data, 0, *matrix.shape, None)
+        assert (ours == expected).all()
+    wide = "256(vocab=300): m2(head_dim=64,state=16) f(intermediate=WIDTH) a f(intermediate=WIDTH)"
+    file.write_random_file(tmp_path / "k.gguf", Architecture.parse(wide.replace("WIDTH", "512")), "q4_k")
+    types = {each.name.removeprefix("blk.0."): each.tensor_type.name.lower()
+             for each in gguf.GGUFReader(tmp_path / "k.gguf").tensors}
+    assert types["ssm_in.weight"] == types["ssm_out.weight"] == types["ffn_down.weight"] == "q4_k"
+    assert types["token_embd.weight"] == "q6_k"
+    assert {types[name] for name in ("ssm_conv1d.weight", "ssm_a", "ssm_d", "ssm_dt.bias")} == {"f32"}
+    message = one_line(ExportError, file.check_rows, Architecture.parse(wide.replace("WIDTH", "640")), "q6_k")
+    assert message == ("q6_k holds 256 weights of a row in a block, but the rows of 'down' of operator 1, 'f', have"
+                       " 640; take sizes that are multiples of 256, or q8_0")
+
+
+@pytest.mark.slow  # whole exports of networks that are 256 wide
+@pytest.mark.parametrize("type_", ["q6_k", "q4_k"])
+@pytest.mark.parametrize("family", ["granitehybrid", "nemotron_h", "qwen35", "lfm2"])
+def test_hybrids_with_blocks_of_256_answer(type_, family, tmp_path):
+    notation = {"granitehybrid": f"{M2} f a(head_dim=64) f", "qwen35": f"{GD} f {GATED} f",
+                "nemotron_h": f"{M2} f(relu2=true) a(head_dim=64,rope_share=0)",
+                "lfm2": "conv f a(head_dim=64,qk_norm=true) f"}[family]
+    report, _ = exported(f"256(vocab=300): {notation}", tmp_path / "out", type_)
+    assert report["notes"][0].startswith(f"llama.cpp runs it as {family}")
+    assert report["notes"][1].startswith("perplexity ")
+
+
+def test_a_type_that_costs_too_much_is_refused(tmp_path):
+    file.write_random_file(tmp_path / "q.gguf", Architecture.parse(SMALL), "q4_0")
+    message = one_line(ExportError, write.check_loss, tmp_path / "q.gguf", [1, 2, 3], torch.zeros(2),
+                       vocabulary(None, 300, 0), "q4_0")
+    assert re.match(r"q4_0 costs this network \d\.\d\d nats a token; at most 0\.4 is allowed \(perplexity \d+\.\d\d"
+                    r" in q4_0 and 1\.00 before, over 2 tokens that the network wrote\); take a type of", message)
 
 
 @pytest.mark.parametrize(("space", "family"), [("llama_cpp", "granitehybrid"), ("nemotron_h", "nemotron_h"),
@@ -238,7 +278,8 @@ def test_the_command_line(tmp_path, capsys, monkeypatch):
     assert main([*arguments, "--type", "q8_0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["dtype"] == "q8_0"
     other = [*arguments[:-1], str(tmp_path / "other")]
-    for more, message in ((["--type", "q4_k"], "--type must be one of f32, f16, bf16, q8_0, q4_0; got 'q4_k'"),
+    for more, message in ((["--type", "q4_k_m"],
+                           "--type must be one of f32, f16, bf16, q8_0, q6_k, q4_0, q4_k; got 'q4_k_m'"),
                           (["--dtype", "bfloat16"], "--dtype bfloat16 is not for --to gguf; --type sets the type"),
                           (["--raw-logits"], "--raw-logits is for --to nemotron-flash")):
         assert main([*other, *more]) == 2

@@ -79,9 +79,8 @@ def test_only_what_is_missing_or_of_another_stack_is_measured(counting, tmp_path
     more = profile(space, [CHAT, Workload(name="longer", prompt_tokens=600, generated_tokens=10)], folder, Setup())
     assert more["known"] == first["measured"]
     assert more["measured"] > 0
-    assert profile(space, [CHAT], folder, Setup(threads=2))["known"] == 0
-    assert set(LatencyTable.load(folder).rows("operator_prefill").query("tokens == 516")["stack"]) == {
-        Setup(threads=2).stack}, "rows of the other number of threads are replaced"
+    with pytest.raises(TableError, match=r"table: rows of threads 1 and 2 do not mix; profile each"):
+        profile(space, [CHAT], folder, Setup(threads=2))
 
 
 def test_modes_and_dtypes_are_rows_of_their_own(counting, tmp_path):

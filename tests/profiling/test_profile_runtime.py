@@ -7,14 +7,19 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("xllamacpp")
 pytest.importorskip("gguf")
 
+from one_line import one_line
+
+from flashnas.api.measure import ProfileOptions
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError, DeviceError, ExportError, SpaceError, TableError
+from flashnas.base.settings import usable_cores
 from flashnas.cli.main import main
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.regression import REST, choose_networks, counts, fit, narrowed
@@ -242,9 +247,53 @@ def test_a_table_of_another_llama_cpp_is_refused(space, clock, tmp_path, monkeyp
         LlamaCpp.like(table, dtype="q8_0")
 
 
+def test_rows_of_other_settings_never_meet(clock, tmp_path):
+    """A table has one number of threads, kind of attention and type of caches; memory counts that type."""
+    (tmp_path / "space.yaml").write_text(SPACE.replace("META", "0").replace("[64, 96]", "[64]"))
+    space, one, folder = load_space(str(tmp_path / "space.yaml")), LlamaCpp(), tmp_path / "table"
+    profile_runtime.profile_runtime(space, [CHAT], folder, one)
+    for name, value, there in (("threads", 2, 1), ("flash_attention", True, False), ("cache_type", "f32", "f16")):
+        other = dataclasses.replace(one, **{name: value})
+        with pytest.raises(TableError, match=rf"^{folder}: rows of {name.replace('_', ' ')} {there} and {value} do not"
+                                             " mix; profile each into a folder"):
+            profile_runtime.profile_runtime(space, [CHAT], folder, other)
+    assert LlamaCpp(threads=2).table_name() == f"{one.table_name()}_2t"
+    text, gigabytes = (folder / "meta.yaml").read_text(), {}
+    for name in ("f32", "bf16", "q8_0"):
+        (folder / "meta.yaml").write_text(text.replace("cache_type: f16", f"cache_type: {name}"))
+        gigabytes[name] = LatencyModel(str(folder), CHAT).estimate(Architecture.parse(SMALL)).memory_gb
+    values = 2 * 32 * CHAT.context  # keys and values of the attention, and a few of a convolution
+    assert 1e9 * (gigabytes["f32"] - gigabytes["bf16"]) == pytest.approx(2 * values, rel=0.02)
+    assert 1e9 * (gigabytes["bf16"] - gigabytes["q8_0"]) == pytest.approx((2 - 34 / 32) * values, rel=0.02)
+    meta = yaml.safe_load(text)
+    meta["stacks"]["other"] = {**meta["stacks"][one.stack], "threads": 2}
+    meta["kinds"]["operator_prefill"]["constants"]["stack"] = "other"
+    (folder / "meta.yaml").write_text(yaml.safe_dump(meta))
+    with pytest.raises(TableError, match=r"table: rows of threads 1 and 2 do not mix"):
+        LatencyModel(str(folder), CHAT)
+
+
+@pytest.mark.parametrize(("given", "rule"), [
+    ("all", None), (0, "must be all or a whole number from 1 to 1,024; got 0"), ("two", "got 'two'")])
+def test_all_threads_are_the_usable_cores(given, rule):
+    if rule is None:
+        assert ProfileOptions(threads=given).threads == usable_cores()
+    else:
+        assert rule in one_line(ConfigError, ProfileOptions, threads=given)
+
+
 def test_networks_that_llama_cpp_cannot_hold_are_told_apart():
     assert LlamaCpp().holds(Architecture.parse(SMALL))
     assert not LlamaCpp().holds(Architecture.parse("64(vocab=320): m2(head_dim=32,state=16) f"))
+    message = one_line(ExportError, LlamaCpp(weights="q4_k").check_holds, Architecture.parse(SMALL))
+    assert "have 64; take sizes" in message
+    cache = LlamaCpp(cache_type="q8_0", flash_attention=True)
+    cache.check_holds(Architecture.parse(SMALL))
+    message = one_line(ExportError, cache.check_holds, Architecture.parse(SMALL.replace("a(head_dim=32)",
+                                                                                        "a(head_dim=16)")))
+    assert message.endswith("the heads of operator 2, 'a', have 16; take --cache-type f16")
+    message = one_line(ConfigError, LlamaCpp, cache_type="q4_0", flash_attention=True)
+    assert "must be one of f32, f16, bf16, q8_0; got 'q4_0'; types of fewer bits gave NaN" in message
 
 
 # -- llama.cpp itself ----------------------------------------------------------------------------------------

@@ -3,10 +3,14 @@ weights."""
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import functools
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import gguf
 import numpy as np
@@ -14,22 +18,26 @@ import torch
 from torch import Tensor
 
 from flashnas.architecture import Architecture
+from flashnas.base.errors import ExportError
 from flashnas.formats.gguf.families import family_of
 from flashnas.formats.gguf.vocabulary import Vocabulary, vocabulary
 from flashnas.formats.pieces import Piece
 from flashnas.network.model import Block
 
 Type = gguf.GGMLQuantizationType
-# of a weight, and of the embedding and the head: these stay at 8 bits in a file of 4, as in files of
+# of a weight, and of the embedding and the head: these have more bits in a file of 4, as in files of
 # llama.cpp itself
 TYPES: Mapping[str, tuple[Type, Type, gguf.LlamaFileType]] = MappingProxyType({
     "f32": (Type.F32, Type.F32, gguf.LlamaFileType.ALL_F32),
     "f16": (Type.F16, Type.F16, gguf.LlamaFileType.MOSTLY_F16),
     "bf16": (Type.BF16, Type.BF16, gguf.LlamaFileType.MOSTLY_BF16),
     "q8_0": (Type.Q8_0, Type.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
+    "q6_k": (Type.Q6_K, Type.Q6_K, gguf.LlamaFileType.MOSTLY_Q6_K),
     "q4_0": (Type.Q4_0, Type.Q8_0, gguf.LlamaFileType.MOSTLY_Q4_0),
+    "q4_k": (Type.Q4_K, Type.Q6_K, gguf.LlamaFileType.MOSTLY_Q4_K_S),
 })
-BLOCK = 32  # weights of a row that a quantized type holds together
+BY_LLAMA_CPP = Type.Q4_K, Type.Q6_K  # the package gguf reads these types and does not write them
+BLOCK = 32  # weights of a row that q8_0 and q4_0 hold together
 SCALE = 0.02  # of random embeddings
 
 
@@ -50,10 +58,11 @@ def write_file(file: Path, architecture: Architecture, words: Vocabulary, type_n
         The number of matrices in f16 because their rows are not multiples of BLOCK.
 
     Raises:
-        ExportError: no architecture of llama.cpp holds the network.
+        ExportError: no architecture of llama.cpp holds the network, or the type does not fit its rows.
         OSError: the file cannot be written; with the system's reason.
     """
     family = family_of(architecture)
+    check_rows(architecture, type_name)
     writer = gguf.GGUFWriter(file, family.format.name)
     writer.add_name(architecture.hash)
     writer.add_description(f"flashnas {architecture.notation}")
@@ -69,12 +78,26 @@ def write_file(file: Path, architecture: Architecture, words: Vocabulary, type_n
         wide += type_ is Type.F16 and type_name.startswith("q")
         key = id(tensors.get(piece.source)), piece.name.split(".", 2)[-1]
         if key not in converted:
-            converted[key] = gguf.quants.quantize(np.ascontiguousarray(piece.of(tensors).numpy()), type_)
+            converted[key] = _quantized(np.ascontiguousarray(piece.of(tensors).numpy()), type_)
         writer.add_tensor(piece.name, converted[key], raw_dtype=type_)
         if taken is not None:
             taken(piece, torch.from_numpy(gguf.quants.dequantize(converted[key], type_).astype(np.float32)))
     _write(writer, file)
     return wide
+
+
+def check_rows(architecture: Architecture, type_name: str) -> None:
+    """Raises ExportError, with the first matrix, unless its rows are whole blocks of a type of 256 weights.
+
+    Matrices that do not fit blocks of BLOCK stay in f16; a type of 256 would leave most matrices there.
+    """
+    block = max(gguf.GGML_QUANT_SIZES[type_][0] for type_ in TYPES[type_name][:2])
+    for number, spec in enumerate(architecture.canonical().operators if block > BLOCK else ()):
+        for call in spec.kernels(architecture.hidden, "decode"):
+            if call.kind.weights and call["k"] % block:
+                raise ExportError(f"{type_name} holds {block} weights of a row in a block, but the rows of"
+                                  f" {call.label!r} of operator {number}, {spec.kind!r}, have {call['k']};"
+                                  f" take sizes that are multiples of {block}, or q8_0")
 
 
 @torch.no_grad()
@@ -128,10 +151,36 @@ def _with_added_rows(tensors: Mapping[str, Tensor], words: Vocabulary) -> dict[s
     return extended
 
 
+def _quantized(matrix: np.ndarray, type_: Type) -> np.ndarray:
+    """The bytes of a matrix in a type, [rows, bytes], or a tensor of any shape in a type without blocks."""
+    if type_ not in BY_LLAMA_CPP:
+        return gguf.quants.quantize(matrix, type_)
+    block, size = gguf.GGML_QUANT_SIZES[type_]
+    rows, width = matrix.shape
+    written = np.empty((rows, width // block * size), np.uint8)
+    _quantize_chunk()(int(type_), matrix.ctypes.data, written.ctypes.data, 0, rows, width, None)
+    return written
+
+
+@functools.cache
+def _quantize_chunk() -> Any:
+    """ggml_quantize_chunk(type, from, to, first, rows, width, importance) of the installed llama.cpp."""
+    from xllamacpp import xllamacpp
+
+    try:
+        function = ctypes.CDLL(xllamacpp.__file__).ggml_quantize_chunk
+    except AttributeError:
+        raise ExportError(f"xllamacpp {version('xllamacpp')} does not show ggml_quantize_chunk, which writes"
+                          " q4_k and q6_k; take q8_0") from None
+    function.argtypes = [ctypes.c_int, *2 * [ctypes.c_void_p], *3 * [ctypes.c_int64], ctypes.c_void_p]
+    function.restype = ctypes.c_size_t
+    return function
+
+
 def _type_of(piece: Piece, tensors: Mapping[str, Tensor], name: str) -> Type:
     if not piece.matrix:
         return Type.F32
     usual, ends, _ = TYPES[name]
     chosen = ends if piece.source in ("embedding.weight", "head.weight") else usual
-    quantized = chosen in (Type.Q8_0, Type.Q4_0)
-    return Type.F16 if quantized and tensors[piece.source].shape[-1] % BLOCK else chosen
+    narrow = gguf.GGML_QUANT_SIZES[chosen][0] == BLOCK
+    return Type.F16 if narrow and tensors[piece.source].shape[-1] % BLOCK else chosen

@@ -21,7 +21,7 @@ from typing import Any
 
 TOP = 10  # tokens whose probabilities are read after each generated one
 MARGIN_TOKENS = 8  # of a context beyond what is asked for
-CACHE_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}  # of keys and values, by their numbers in ggml
+CACHE_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8}  # of keys and values, by their numbers in ggml
 
 
 def ask(file: Path, *, prompts: list[list[int]], generate: int, never: list[int], texts: list[str],

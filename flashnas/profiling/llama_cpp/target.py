@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any, Self
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ConfigError, DeviceError
+from flashnas.base.errors import ConfigError, DeviceError, ExportError
 from flashnas.base.settings import option
 from flashnas.latency.table import LatencyTable
+from flashnas.operators.attention.spec import Attention
 from flashnas.profiling.child_process import RuntimeFailure
 from flashnas.profiling.llama_cpp.child import CACHE_TYPES, describe, time_requests
 from flashnas.profiling.program import Program, Times
 
 # -> dtype of rows
-WEIGHTS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "q8_0": "q8_0", "q4_0": "q4_0"}
+WEIGHTS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16",
+           **{name: name for name in ("q8_0", "q6_k", "q4_0", "q4_k")}}
 LIBRARIES = ("xllamacpp", "gguf")
+CACHE_BLOCK = 32  # of a key or value that q8_0 holds together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +38,14 @@ class LlamaCpp(Program, where="llama_cpp"):
 
     weights: str = option("q8_0", "type of the weights", choices=WEIGHTS)
     flash_attention: bool = option(False, "compute attention in one pass")
-    cache_type: str = option("f16", "type of keys and values", choices=CACHE_TYPES)
+    cache_type: str = option("f16", "type of keys and values")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.cache_type not in CACHE_TYPES:
+            self.wrong("cache_type", f"must be one of {', '.join(CACHE_TYPES)}; got {self.cache_type!r};"
+                                     " types of fewer bits gave NaN in released hybrids"
+                                     " (github.com/ikawrakow/ik_llama.cpp/pull/1548)")
         if self.cache_type == "q8_0" and not self.flash_attention:
             self.wrong("cache_type", "q8_0 needs --flash-attention: llama.cpp keeps values in 8 bits for it"
                                      " only")
@@ -71,8 +78,15 @@ class LlamaCpp(Program, where="llama_cpp"):
 
     def check_holds(self, architecture: Architecture) -> None:
         from flashnas.formats.gguf.families import family_of
+        from flashnas.formats.gguf.file import check_rows
 
         family_of(architecture)
+        check_rows(architecture, self.weights)
+        for number, spec in enumerate(architecture.operators if self.cache_type == "q8_0" else ()):
+            if isinstance(spec, Attention) and spec.head_dim % CACHE_BLOCK:
+                raise ExportError(f"llama.cpp keeps keys and values in q8_0 in blocks of {CACHE_BLOCK}, but"
+                                  f" the heads of operator {number}, {spec.kind!r}, have {spec.head_dim};"
+                                  " take --cache-type f16")
 
     def making_bytes(self, architecture: Architecture) -> int:
         """Random weights in float32: the embedding as it is drawn and with the rows of added tokens, and each

@@ -155,7 +155,7 @@ for flag, value in (
     case(f"profile-llama-cpp{flag}", [*in_llama_cpp, flag, value], f"{flag} is for --runtime torch")
 # where the runtime is not installed, the line names what installs it
 for name, words, expect in (
-        ("weights", ("--weights", "q4_k"), "--weights|did you mean"),
+        ("weights", ("--weights", "q4k"), "--weights|did you mean"),
         ("cache", ("--cache-type", "q2"), "--cache-type"),
         ("cache-q8", ("--cache-type", "q8_0"), "needs --flash-attention"),
         ("batch", ("--space", "llama_cpp", "--workload", "batch=2,generated=4"), "one sequence at a time"),
