@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
         code = 0
         try:
-            code = _main(list(sys.argv[1:] if argv is None else argv))
+            code = _main(list(sys.argv[1:] if argv is None else argv) or ["--help"])
             sys.stdout.flush()
         except KeyboardInterrupt:  # before its options are known
             return _interrupted("flashnas", "")

@@ -74,6 +74,6 @@ def front_chances(expected: Forecast, costs_NJ: np.ndarray, finished_FM: np.ndar
     level = np.where(cheaper_NF, finished_FM[None, :, 0], np.inf).min(axis=1, initial=np.inf)
     alone = expected.below(level)
     cheaper_NN = (costs_NJ[None, :, :] <= costs_NJ[:, None, :]).all(axis=2)
-    np.fill_diagonal(cheaper_NN, val=False)
-    among = np.where(cheaper_NN, expected.below_each_other(), 1.0).min(axis=1)
+    others_NN = ~np.eye(len(costs_NJ), dtype=bool)
+    among = np.where(cheaper_NN & others_NN, expected.below_each_other(), 1.0).min(axis=1)
     return np.asarray(np.minimum(alone, among))

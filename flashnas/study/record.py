@@ -158,7 +158,8 @@ class Record:
             trial = Trial(**common, state="infeasible", reason="no width of the space meets the budgets")
         else:
             stopped = self.stopped.get(network.hash)
-            outcome = self.outcomes.get(outcome_key(network.hash, rung=stopped and stopped.rung))
+            rung = None if stopped is None else stopped.rung
+            outcome = self.outcomes.get(outcome_key(network.hash, rung=rung))
             state: State = ("reused" if network.hash in self.placed and not again else
                             "stopped" if stopped is not None else "expected" if outcome is None else
                             "complete" if outcome.score else "failed")

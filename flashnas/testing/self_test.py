@@ -256,8 +256,8 @@ def _errors(layer: Layer, dtype: torch.dtype, x_BTD: Tensor, tolerance: float,
 
     y, state, gradients = gradient_errors(layer)
     found.append(("forward", "the output", difference(y * counted_BT1, expected * counted_BT1), tolerance))
-    states = zip(state_tensors(state), state_tensors(expected_state), strict=True)
-    for number, (got, wanted) in enumerate(states):
+    pairs = zip(state_tensors(state), state_tensors(expected_state), strict=True)
+    for number, (got, wanted) in enumerate(pairs):
         found.append(("state", f"final state {number}", difference(got, wanted), tolerance))
     usual: dict[str, float] = {}
     if any(not error <= GRADIENTS * tolerance for error in gradients.values()) and dtype == torch.bfloat16:

@@ -154,6 +154,8 @@ def test_completion_is_a_script_for_the_shell(capsys):
 def test_every_command_has_json_and_a_line_of_help(capsys):
     assert main(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert main([]) == 0
+    assert capsys.readouterr().out.splitlines() == lines
     for name, command in COMMANDS.items():
         assert [line for line in lines if line.split()[:1] == [name]
                 and line.strip().endswith(command.summary)], name

@@ -398,10 +398,10 @@ def mamba_split_conv1d_scan_combined(
         dt_limit=(0.0, float("inf")), return_final_states=False, activation="silu", rmsnorm_weight=None,
         rmsnorm_eps=1e-6, outproj_weight=None, outproj_bias=None, headdim=None, ngroups=1, norm_before_gate=True):
     """By the stand-ins of its parts. Columns in front of z would be read as those of a SwiGLU."""
-    heads, = D.shape
+    (heads,), width = D.shape, zxbcdt.shape[-1]
     dim = heads * headdim
     state_size = (len(conv1d_weight) - dim) // ngroups // 2
-    assert zxbcdt.shape[-1] == 2 * dim + 2 * ngroups * state_size + heads
+    assert width == 2 * dim + 2 * ngroups * state_size + heads
     assert rmsnorm_weight.shape == (dim,)
     assert initial_states is None
     assert D.dtype == dt_bias.dtype == torch.float32

@@ -64,16 +64,16 @@ class Mamba2Layer(RecurrentLayer, KeepsCopies):
 
     def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
         zxbcdt = self.in_proj(x_BTD)
-        parts, combined = self._parts(zxbcdt), self.core.of(zxbcdt).combined
-        if (combined is None or state is not None or not torch.is_grad_enabled()
-                or not self.conv.core.of(zxbcdt).name.startswith("causal-conv1d")):
+        parts, combined, conv = self._parts(zxbcdt), self.core.of(zxbcdt).combined, self.conv
+        if (combined is None or state is not None or not torch.is_grad_enabled() or conv is None
+                or not conv.core.of(zxbcdt).name.startswith("causal-conv1d")):
             return self.mixed(parts, state)
         out = self.out_proj if isinstance(self.out_proj, nn.Linear) else None  # `h` has one of its own
         y_BTD, matrix_BHKV = combined(
-            zxbcdt[..., :sum(self.sizes)], self.conv.weight, self.conv.bias, self._bias.of(self.dt_bias),
+            zxbcdt[..., :sum(self.sizes)], conv.weight, conv.bias, self._bias.of(self.dt_bias),
             self.dt_min, self._rates.of(self.A_log), self._skip.of(self.D), self.norm.weight, self.groups,
             self.norm.eps, out and out.weight, out and out.bias)
-        last = self.conv.weight.shape[1] - 1
+        last = conv.weight.shape[1] - 1
         conv_BTC = F.pad(parts[0][:, -last:], (0, 0, max(0, last - x_BTD.shape[1]), 0))
         return y_BTD, RecurrentState(conv_BTC, matrix_BHKV)
 
