@@ -34,7 +34,6 @@ class Mamba2Layer(RecurrentLayer, KeepsCopies):
 
     roles: ClassVar = {"in_proj": Role.READS, "A_log": Role.DECAY, "D": Role.VECTOR, "dt_bias": Role.BIAS,
                        "out_proj": Role.WRITES}
-    conv: ShortConvolution
 
     def __init__(self, spec: Mamba2, hidden: int) -> None:
         super().__init__()
