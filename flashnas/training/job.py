@@ -26,8 +26,8 @@ from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.data.tokenizer import load_tokenizer, vocab_size
 from flashnas.network.weights import save_model
 from flashnas.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from flashnas.training.distributed import Ranks
-from flashnas.training.folder import FINAL, LOG, StepLog, TrainFolder
+from flashnas.training.distributed import Ranks, gathered
+from flashnas.training.folder import CHECKPOINTS, FINAL, LOG, StepLog, TrainFolder
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import Step, Trainer, check_job, out_of_memory_is_a_reason
 
@@ -134,9 +134,11 @@ def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[s
         summary = {"run": str(job.out), "final": str(job.out / FINAL), "notation": architecture.notation,
                    "hash": architecture.hash, "params": architecture.params, **score.to_dict(),
                    "resumed_at_step": resumed, "processes": ranks.size}
+        weights = gathered(trainer.network.state_dict(), ranks.first)
         if folder is not None:
+            recipe = yaml.safe_dump(job.recipe.to_dict(), sort_keys=False)
             save_model(job.out / FINAL, trainer.network, tokenizer_json=dataset.tokenizer_json,
-                       files={"recipe.yaml": yaml.safe_dump(job.recipe.to_dict(), sort_keys=False)})
+                       tensors=weights, files={"recipe.yaml": recipe})
             folder.write_config(finished=_now(), score=score.to_dict())
         ranks.run_on_all(lambda: None)  # every process waits until the weights are written
         return summary
@@ -220,21 +222,20 @@ def _train(job: TrainJob, trainer: Trainer, folder: TrainFolder | None, ranks: R
         with _Signals() as signals:
             for step in trainer.steps():
                 progress.update(step, recipe.steps)
-                stop = ranks.total(float(signals.came))[0] > 0
-                if folder is None or log is None:
-                    if stop:
-                        raise SystemExit(130)
-                    continue
-                log.add(step, recipe.batch_tokens)
                 due = (time.monotonic() - last_s >= job.checkpoint_every_s
                        if job.checkpoint_every_tokens is None
                        else step.tokens - last_tokens >= job.checkpoint_every_tokens)
-                if due or stop or step.number == recipe.steps:
-                    log.sync()
-                    save_checkpoint(folder.checkpoints, trainer, tokenizer_json, job.keep)
+                came, due_of_first = ranks.total(float(signals.came), float(due and ranks.first))
+                if log:
+                    log.add(step, recipe.batch_tokens)
+                if due_of_first or came or step.number == recipe.steps:
+                    if log:
+                        log.sync()
+                    if folder or ranks.sharded:
+                        save_checkpoint(job.out / CHECKPOINTS, trainer, tokenizer_json, job.keep)
                     last_s, last_tokens = time.monotonic(), step.tokens
-                if stop:
-                    raise KeyboardInterrupt
+                if came:
+                    raise KeyboardInterrupt if ranks.first else SystemExit(130)
     except CandidateError as error:
         kept = checkpoints(folder.checkpoints)[:1] if folder else []
         raise CandidateError(f"{error}; the last checkpoint is {kept[0]}" if kept else str(error)) from None

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from flashnas.network.model import HybridLM
 from flashnas.operators.roles import Role
+from flashnas.training.distributed import divided, held, part_of, stacked, whole
 from flashnas.training.recipe import Recipe
 
 # Filters, decays, routers and low-rank gates are not maps between features: an orthogonal update would move
@@ -123,12 +124,16 @@ class BatchedMuon(torch.optim.Muon):
     def _update(self, parameters: list[Tensor], groups: list[dict[str, Any]]) -> None:
         """Matrices of one shape whose groups differ in rate and weight decay alone."""
         momentum, eps, count = groups[0]["momentum"], groups[0]["eps"], groups[0]["ns_steps"]
-        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        momenta = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        like = parameters[0]
+        grads = [held(parameter.grad) for parameter in parameters if parameter.grad is not None]
+        momenta = [held(self.state[parameter]["momentum_buffer"]) for parameter in parameters]
         torch._foreach_lerp_(momenta, grads, 1 - momentum)
-        updates = torch._foreach_lerp(grads, momenta, momentum)
-        updates_NRC = orthogonalised(torch.stack(updates), groups[0]["ns_coefficients"], count, eps)
-        size = max(parameters[0].shape)
+        updates_NRC = torch.stack(torch._foreach_lerp(grads, momenta, momentum)).bfloat16()
+        together = stacked(updates_NRC, like) if divided(like) else updates_NRC  # iterations need all rows
+        updates_NRC = orthogonalised(whole(together), groups[0]["ns_coefficients"], count, eps)
+        updates_NRC = held(part_of(updates_NRC, together))
+        size = max(like.shape)
+        parameters = [held(parameter) for parameter in parameters]
         torch._foreach_mul_(parameters, [1 - group["lr"] * group["weight_decay"] for group in groups])
         scaled = list(updates_NRC.float().unbind())
         # by numbers, not by a tensor of them: its copy from the host would make a GPU wait at each shape

@@ -72,12 +72,15 @@ PADDED = {spec.kind: name for name, spec in SPECS.items() if spec.kind in ("d", 
 
 @pytest.mark.parametrize("name", PADDED.values())
 def test_padded_products_give_the_same_outputs_and_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also after the memory of the weights has moved; names and sizes of parameters stay as they are."""
+    """Also after the memory of the weights has moved, and where it may not; names and sizes of parameters stay as
+    they are."""
     plain, x = make_layer(name), make_inputs(9)
     padded = copy.deepcopy(plain)
     plain(x)[0].square().sum().backward()
     monkeypatch.setattr(projection, "_pads", lambda x: True)
-    for _ in range(2):
+    for moves in (True, True, False):
+        for part in padded.modules():
+            part.weights_move = moves
         padded.zero_grad()
         padded(x)[0].square().sum().backward()
         for (place, expected), got in zip(plain.named_parameters(), padded.parameters(), strict=True):

@@ -10,11 +10,14 @@ import sys
 
 import pytest
 import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+from torch.nn.parallel import DistributedDataParallel
 
 from flashnas.base.errors import ConfigError
 from flashnas.cli.main import main
 from flashnas.training.checkpoint import checkpoints
-from flashnas.training.distributed import Ranks
+from flashnas.training.distributed import Ranks, accumulating
 from flashnas.training.recipe import Recipe
 
 NETWORK = "512(meta=8): d f a m2 moe"
@@ -93,6 +96,88 @@ def test_one_process_continues_what_two_began_with_other_parts_of_a_batch(by_two
     assert [folder.name for folder in checkpoints(out / "checkpoints")] == ["step-00000002"]
     assert main([*map(str, asked), "--micro-batch-sequences", "2", "--out", str(out), "--resume"]) == 0
     assert losses(out)[0] == pytest.approx(losses(by_one)[0], rel=2e-5)
+
+
+@pytest.mark.slow  # starts two processes twice
+def test_sharded_processes_give_the_same_and_any_form_goes_on(by_two, by_one, asked, tmp_path):
+    """From a checkpoint of each form to the other: one process from shards, and shards from whole weights."""
+    shards, again = tmp_path / "shards", shutil.copytree(by_two[1], tmp_path / "again")
+    child = torchrun(*asked, "--shard", "--out", shards)
+    assert child.returncode == 0, child.stderr
+    weights = [load_file(out / "final/model.safetensors") for out in (shards, by_one)]
+    assert weights[0].keys() == weights[1].keys()
+    assert max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0]) < 1e-4
+    for ours, theirs in zip(losses(shards), losses(by_one), strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-5)
+    for out in (shards, again):
+        for folder in checkpoints(out / "checkpoints")[:-1]:
+            shutil.rmtree(folder)
+    assert main([*map(str, asked), "--out", str(shards), "--resume"]) == 0
+    child = torchrun(*asked, "--shard", "--out", again, "--resume")
+    assert child.returncode == 0, child.stderr
+    for out in (shards, again):
+        assert losses(out)[0] == pytest.approx(losses(by_one)[0], rel=2e-5)
+
+
+SHARDED = """
+import dataclasses, sys
+import numpy as np
+from flashnas.architecture import Architecture
+from flashnas.data.dataset import Dataset
+from flashnas.operators.parts import projection
+from flashnas.training.distributed import processes
+from flashnas.training.recipe import Recipe
+from flashnas.training.trainer import Trainer
+projection._pads = lambda x: True  # as on a GPU
+tokens = np.random.default_rng(0).integers(64, size=20000).astype(np.uint16)
+data = Dataset(folder=None, source="x", vocab=300, train=tokens[:18000], validation=tokens[18000:],
+               validation_bytes=4000, notes=())
+recipe = Recipe(vocab=300, width_factor=1, sequence_tokens=32, batch_sequences=4, tokens=4*128, micro_batch_sequences=1,
+                muon_lr=.005, adamw_lr=.02, dtype="float32", validation_tokens=32*17, curve_tokens=512, curve_points=2,
+                clip=.5, weight_norm=True)
+network = Architecture.parse("52(vocab=300,meta=4): d(head_dim=13) f m2(head_dim=13,state=7) moe(experts=3,active=2)")
+with processes(1) as ranks:
+    whole, sharded = ([(step.loss, step.gradient_norm, step.validation or 1) for step in Trainer(
+        network, data, recipe, 0, dataclasses.replace(ranks, sharded=sharded)).steps()] for sharded in (False, True))
+    if ranks.first:
+        print(np.abs(np.array(whole) / np.array(sharded) - 1).max())
+"""
+
+
+@pytest.mark.slow  # starts two processes
+def test_muon_and_weight_normalization_take_whole_matrices_of_shards(tmp_path):
+    """With sizes that two processes cannot share evenly, and a last part of the validation for one of them alone."""
+    (script := tmp_path / "sharded.py").write_text(SHARDED)
+    child = torchrun(script=[str(script)])
+    assert child.returncode == 0, child.stderr
+    assert float(child.stdout) < 2e-3
+
+
+def test_one_process_has_nothing_to_shard(capsys):
+    assert main(["train", "64: f", "--shard"]) == 2
+    assert capsys.readouterr().err == ("flashnas train: --shard needs several processes, as torchrun"
+                                       " --nproc-per-node=N starts them; got 1\n")
+
+
+def test_gradients_are_averaged_once_a_step(tmp_path):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    averaged = []
+
+    def hook(_, bucket):
+        averaged.append(bucket.index())
+        future = torch.futures.Future()
+        future.set_result(bucket.buffer())
+        return future
+
+    try:
+        replica = DistributedDataParallel(torch.nn.Linear(2, 2))
+        replica.register_comm_hook(None, hook)
+        for last in (False, False, True):
+            with accumulating(replica, last):
+                replica(torch.ones(1, 2)).sum().backward()
+    finally:
+        dist.destroy_process_group()
+    assert averaged == [0]
 
 
 @pytest.mark.slow

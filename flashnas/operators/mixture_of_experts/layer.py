@@ -32,6 +32,7 @@ class MixtureOfExpertsLayer(Layer):
 
     roles: ClassVar = {"router": Role.ROUTER, "in_proj": Role.READS, "out_proj": Role.WRITES,
                        "gate_proj": Role.GATE}
+    weights_move = True  # as of `Aligned`
 
     def __init__(self, spec: MixtureOfExperts, hidden: int) -> None:
         super().__init__()
@@ -85,7 +86,7 @@ class MixtureOfExpertsLayer(Layer):
     def _on_device(self, x_TD: Tensor, p_TA: Tensor, chosen_TA: Tensor, few: bool) -> Tensor | None:
         """`_mixed` without a word to the host; None where only the host can tell the sizes."""
         grouped = groups_run(x_TD, self.out_proj[0].in_features)  # type: ignore[arg-type]
-        if not (grouped or few):
+        if not (grouped or few) or not self.weights_move:
             return None
         weights_in = self._in.of(list(self.in_proj)[:self.experts])  # type: ignore[arg-type]
         weights_out = self._out.of(list(self.out_proj)[:self.experts])  # type: ignore[arg-type]

@@ -130,16 +130,20 @@ class Aligned(nn.Linear):
     """nn.Linear whose products on a GPU have rows and columns that are multiples of 8.
 
     Its output has up to 7 columns more there, all zero; `split_of` leaves them out. Names and sizes of its
-    parameters are those of nn.Linear. torch.compile pads products itself.
+    parameters are those of nn.Linear. torch.compile pads products itself. weights_move: the memory of the
+    weights is this module's; False where something else fills it, as for sharded weights.
     """
+
+    weights_move = True
 
     def forward(self, x: Tensor) -> Tensor:
         if not _pads(x):
             return super().forward(x)
-        weight, missing = _with_zeros(self.weight), -self.in_features % ALIGNED
+        aligned = _with_zeros if self.weights_move else _padded
+        weight, missing = aligned(self.weight), -self.in_features % ALIGNED
         if missing:
             x, weight = F.pad(x, (0, missing)), F.pad(weight, (0, missing))
-        return F.linear(x, weight, None if self.bias is None else _with_zeros(self.bias))
+        return F.linear(x, weight, None if self.bias is None else aligned(self.bias))
 
 
 class AlignedProjection(Aligned, Projection):
@@ -154,6 +158,11 @@ def split_of(y: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:
 
 def _pads(x: Tensor) -> bool:
     return not (x.is_cpu or torch.compiler.is_compiling())
+
+
+def _padded(parameter: Tensor) -> Tensor:
+    """A copy of the parameter with rows of zeros up to a multiple of 8."""
+    return F.pad(parameter, (0, 0) * (parameter.ndim - 1) + (0, -len(parameter) % ALIGNED))
 
 
 def _with_zeros(parameter: Tensor) -> Tensor:
