@@ -54,7 +54,8 @@ def test_flash_attention_equals_the_reference(text: str, monkeypatch: pytest.Mon
     check_in_bfloat16(layer)
 
 
-@pytest.mark.parametrize("backend", ["fla", "mamba-ssm", "numba"])
+@pytest.mark.parametrize("backend", ["fla", "mamba-ssm", pytest.param(
+    "numba", marks=pytest.mark.slow)])  # reason: half a minute of compilation
 def test_half_precision_keeps_states_and_decays_in_float32(backend: str,
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     """The stand-ins refuse mixed dtypes and states in half precision."""

@@ -232,8 +232,9 @@ def test_a_storage_that_is_away_for_a_moment_costs_no_candidate(tmp_path, monkey
     monkeypatch.setattr(optuna.Study, "add_trial", refuses)
     notes = []
     monkeypatch.setattr(Lines, "note", lambda self, text: notes.append(text))
-    run_search(question(1, trials=6, storage=f"sqlite:///{tmp_path}/a.db"), tmp_path / "run", resume=False,
-               progress=Lines(), evaluator=slow_space.loss_and_latency, space=NamedSpace())
+    config = question(1, trials=6, sampler="random", storage=f"sqlite:///{tmp_path}/a.db")
+    run_search(config, tmp_path / "run", resume=False, progress=Lines(), evaluator=slow_space.loss_and_latency,
+               space=NamedSpace())
     assert any("does not answer (server closed the connection)" in line for line in notes)
     assert any("answers again" in line for line in notes)
     assert (trajectory(tmp_path / "run")["state"] == "complete").sum() == 6

@@ -29,7 +29,6 @@ from bad_input.words import (
 
 # -- the command line itself ---------------------------------------------------------------------------------
 
-case("main-nothing", [], "COMMAND")
 case("main-empty-word", [""], "flashnas")
 case("main-unknown-command", ["serach"], "serach", "search")
 case("main-command-with-line-end", ["search\nestimate"], "search\\nestimate")
