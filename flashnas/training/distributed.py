@@ -102,7 +102,7 @@ class Ranks:
             warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
             loss = _Loss(network)
             for module in (*network.blocks, loss):  # no device holds more than one block as a whole
-                fully_shard(module, mesh=mesh).set_force_sum_reduction_for_comms(True)  # gloo has no means
+                fully_shard(module, mesh=mesh).set_force_sum_reduction_for_comms(True)  # gloo cannot average
             return loss, loss
         network.to(device)
         if self.size == 1:

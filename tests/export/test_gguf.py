@@ -92,7 +92,7 @@ def test_types_of_weights(type_, tmp_path):
 
 
 def test_types_with_blocks_of_256(tmp_path):
-    """llama.cpp quantizes q4_k and q6_k; where a state-space operator is no product, it stays in float32."""
+    """llama.cpp quantizes q4_k and q6_k; what a state-space operator has beside its products stays in float32."""
     matrix = np.random.default_rng(0).standard_normal((8, 256), np.float32)
     for type_ in (gguf.GGMLQuantizationType.Q8_0, gguf.GGMLQuantizationType.Q4_0):
         ours = np.empty_like(expected := gguf.quants.quantize(matrix, type_))
