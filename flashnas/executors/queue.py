@@ -321,8 +321,9 @@ class JobQueue:
             if row is None:
                 return False
             claim = uuid.uuid4().hex
-            taken = connection.execute(sql.update(JOBS).where(JOBS.c.id == row.id,
-                                                              JOBS.c.state == "waiting").values(
+            # SQLite gives the id of a removed job to the next one
+            same = JOBS.c.id == row.id, JOBS.c.digest == row.digest, JOBS.c.state == "waiting"
+            taken = connection.execute(sql.update(JOBS).where(*same).values(
                 state="running", claim=claim, worker=me.name))
             return taken.rowcount != 1 or Claimed(claim, *row)
 

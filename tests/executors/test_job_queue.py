@@ -51,6 +51,23 @@ def test_a_claim_that_was_given_to_another_worker_writes_nothing(url):
 
 
 @on_sqlite
+def test_a_slow_claim_never_takes_the_next_job_under_the_payload_of_the_last(url):
+    """SQLite gives the number of a removed row to the next one, here between the two statements of a claim."""
+    with connected(url, "slow", "fast") as (slow, fast):
+        fast.put(order(1))
+
+        @sql.event.listens_for(slow._engine, "before_cursor_execute")
+        def meanwhile(connection, cursor, statement, *_):
+            if statement.startswith("UPDATE flashnas_jobs") and fast.read("r", "1"):
+                fast.end(fast.claim(["r"]).claim, {"kind": "done"})
+                fast.remove("r", "1")
+                fast.put(order(2))
+
+        claimed = slow.claim(["r"])
+        assert (claimed.digest, json.loads(claimed.payload)) == ("2", {"number": 2})
+
+
+@on_sqlite
 @pytest.mark.parametrize(("needs", "lacks", "suits"), [
     ({"gpu": True}, "a GPU; the worker has none", {"gpu": True}),
     ({"evaluator": "m:f"}, "the evaluator m:f; start the worker with --evaluator m:f", {"evaluators": "a:b m:f"}),
