@@ -14,7 +14,6 @@ from flashnas.operators.delta_net.spec import DeltaNet
 from flashnas.operators.layer import Apply, RecurrentLayer, Rule, in_memory_order
 from flashnas.operators.parts.convolution import ShortConvolution
 from flashnas.operators.parts.norms import (
-    OUTPUT_NORM_EPS,
     RMSNorm,
     l2_normalise,
     normalised_queries_and_keys,
@@ -27,6 +26,7 @@ from flashnas.operators.recurrences.delta_rule import (
     delta_rule_step,
 )
 from flashnas.operators.roles import Role
+from flashnas.operators.spec import OUTPUT_NORM_EPS
 
 
 class DeltaNetLayer(RecurrentLayer):
