@@ -82,8 +82,8 @@ def check_out(path: Path, *, resume: bool) -> None:
         if (path / FRONT).exists() and not (path / FRONT).is_dir():
             raise RunError(f"{path / FRONT}: is a file, and the front of a run is a folder; move the file"
                            " away")
-    # the lock is all that is there after a disk was full
-    elif path.exists() and any(place.name != LOCK for place in path.iterdir()):
+    # all that is there after a disk was full, or a kill
+    elif path.exists() and any(not place.name.startswith((LOCK, f".{CONFIG}.")) for place in path.iterdir()):
         refuse(f"exists and is not a run folder (it has no {CONFIG})")
 
 
@@ -136,15 +136,16 @@ class RunFolder:
         check_out(path, resume=resume)
         self.path = path
         self._table = TrialsTable()
-        recorded = read_yaml(path / CONFIG) if (path / CONFIG).exists() else None
-        if recorded is not None:
-            identity.check_same(recorded.get("question"), recorded.place("question"))
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{path}: cannot be created: {reason_of(error)}; choose another --out") from None
         self._lock = hold_lock(path / LOCK, RunError(f"{path}: another process is writing this run"))
         try:
+            check_out(path, resume=resume)  # again: another process may have made a run meanwhile
+            recorded = read_yaml(path / CONFIG) if (path / CONFIG).exists() else None
+            if recorded is not None:
+                identity.check_same(recorded.get("question"), recorded.place("question"))
             recover_folder(path / FRONT)
             before: dict[str, Any] = recorded or {}
             self.config = {**facts, "started": before.get("started") or facts.get("started"),

@@ -139,6 +139,8 @@ def test_a_peer_is_silent_for_as_long_as_another_has_watched_it(url):
         me.me.stale_s = 60.0
         me.beat()
         pretend(me, "me", since=1000)
+        for name in ("worker", "driver"):
+            pretend(me, name, heartbeat=0)
         assert seen_by(me) == (["worker"], [("other", True), ("r", True)], {"1": 0})
         pretend(me, "worker", heartbeat=100)
         pretend(me, "driver", heartbeat=0.5)
@@ -147,7 +149,7 @@ def test_a_peer_is_silent_for_as_long_as_another_has_watched_it(url):
         assert seen_by(me)[1] == [("other", True)]
         pretend(me, "me", since=20)                  # it has watched for 20 s
         assert seen_by(me) == (["worker"], [("other", True)], {"1": 20})
-        pretend(me, "me", since=0.2)
+        pretend(me, "me", since=0.2, heartbeat=0.1)
         assert seen_by(me) == (["worker"], [("other", True), ("r", False)], {"1": 0})
         pretend(me, "me", since=1000, heartbeat=40)  # it was stopped, or got no answer
         assert seen_by(me)[0] == ["worker"]
@@ -169,10 +171,11 @@ def test_jobs_that_nobody_waits_for_are_removed(url):
         me.beat()
         pretend(me, "me", since=1000)
         pretend(me, "gone", heartbeat=50)
+        pretend(me, "driver", heartbeat=0)
         me.tidy()
         assert [row.state for row in states(me)] == ["done", "running", "waiting"]  # the driver lives
         pretend(me, "driver", heartbeat=50)
-        pretend(me, "gone", heartbeat=5)
+        pretend(me, "gone", heartbeat=0)
         me.tidy()
         assert [row.state for row in states(me)] == ["done", "running"]
         pretend(me, "gone", heartbeat=50)

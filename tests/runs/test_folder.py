@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -114,6 +115,25 @@ def test_a_line_torn_by_a_kill_is_cut_and_the_rest_kept(run):
     assert set(opened(run, resume=True).database.outcomes) == {"x", "y", "z"}
 
 
+def test_the_lock_of_a_journal_that_a_kill_left_behind_holds_nobody_up(run, monkeypatch):
+    """Optuna's lock is a link, which points nowhere from a relative path: Optuna would wait for ever."""
+    monkeypatch.chdir(run.parent)
+    os.symlink(f"{run.name}/study.journal", run / "study.journal.lock")
+
+    def too_long(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(5)
+    try:
+        with opened(Path(run.name), resume=True) as folder:
+            remember(folder, "z")
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert set(opened(run, resume=True).database.outcomes) == {"x", "y", "z"}
+
+
 def damaged_lines(change):
     def damage(journal):
         lines = journal.read_bytes().splitlines(keepends=True)
@@ -175,6 +195,26 @@ def test_damaged_times_of_finalists_are_one_line(run):
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path, changes, resume, words):
     opened(tmp_path / "run").close()
     assert words in error_of(tmp_path / "run", resume=resume, **changes)
+
+
+def test_a_run_that_another_process_made_in_the_same_moment_is_not_overwritten(tmp_path, monkeypatch):
+    """It is made between the first look at the folder and the lock."""
+    really = folder_module.hold_lock
+
+    def late(*words):
+        monkeypatch.setattr(folder_module, "hold_lock", really)
+        opened(tmp_path / "run", seed=1).close()
+        return really(*words)
+
+    monkeypatch.setattr(folder_module, "hold_lock", late)
+    assert "continue it with --resume" in error_of(tmp_path / "run", resume=False)
+
+
+def test_a_search_that_was_killed_while_it_made_its_folder_can_be_started_again(tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in (".lock", ".run.yaml.1x2y3z"):
+        (tmp_path / "run" / name).touch()
+    opened(tmp_path / "run").close()
 
 
 def test_a_run_goes_on_with_other_parts_of_a_batch(tmp_path):
