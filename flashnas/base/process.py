@@ -72,8 +72,8 @@ def terminate_as_interrupt() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handled(numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Within the block, the handler of these signals, but for those that the caller ignores. An interrupt that
-    comes while handlers are set leaves none behind."""
+    """Within the block, the handler of signals that the caller does not ignore; none is left behind by an
+    interrupt."""
     before = {number: signal.getsignal(number) for number in numbers}
     before = {number: own for number, own in before.items() if own != signal.SIG_IGN}
     try:

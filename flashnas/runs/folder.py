@@ -149,10 +149,9 @@ class RunFolder:
             recover_folder(path / FRONT)
             before: dict[str, Any] = recorded or {}
             self.config = {**facts, "started": before.get("started") or facts.get("started"),
-                           "question": identity.values}
-            seconds = before.get("seconds")
+                           "seconds": (seconds := before.get("seconds")), "question": identity.values}
             self.seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
-            self._opened = self._timed = time.time()
+            self._opened = self._timed = time.monotonic()
             self._ended_before = before.get("finished") is not None
             if recorded is None and storage is None:  # a journal without it would be no run
                 self.write_config()
@@ -254,13 +253,13 @@ class RunFolder:
         """Write the trajectory so far to trials.parquet."""
         with atomic_file(self.path / TRIALS) as part:
             self._table.write(trials, part)
-        if time.time() - self._timed > SECONDS_EVERY:
+        if time.monotonic() - self._timed > SECONDS_EVERY:
             self._write_seconds()
 
     def _write_seconds(self) -> None:
         """Write how long a search that has not ended took so far; a continued one goes on from there."""
         if not self._ended_before and self.config.get("finished") is None:
-            self._timed = time.time()
+            self._timed = time.monotonic()
             self.write_config(seconds=round(self.seconds_before + self._timed - self._opened, 1))
 
     def write_front(self, entries: Sequence[FrontEntry]) -> list[FrontEntry]:

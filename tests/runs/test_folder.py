@@ -70,18 +70,21 @@ def test_outcomes_survive_and_are_remembered_by_hash(run):
 
 def test_the_run_time_counts_the_parts_of_an_interrupted_search(tmp_path, monkeypatch):
     clock = [1000.0]
-    monkeypatch.setattr(folder_module.time, "time", lambda: clock[0])
+    monkeypatch.setattr(folder_module.time, "monotonic", lambda: clock[0])   # the other one may be set back
 
-    def part(seconds, resume=True):
+    def part(seconds, before, resume=True):
         with opened(tmp_path / "run", resume=resume) as folder:
+            folder.write_config(options={})                         # a kill after this loses nothing
+            assert yaml.safe_load((folder.path / "run.yaml").read_text()).get("seconds") == before
             clock[0] += seconds
             folder.write_trials([trial("x", state="infeasible")])   # a kill after this loses nothing
             yield yaml.safe_load((folder.path / "run.yaml").read_text())["seconds"]
             clock[0] += 5
             raise KeyboardInterrupt
 
-    for seconds, expected in ((60, 60), (100, 165), (10, 170)):   # short parts are written when they end
-        steps = part(seconds, resume=expected != 60)
+    # short parts are written when they end
+    for seconds, expected, before in ((60, 60, None), (100, 165, 65), (10, 170, 170)):
+        steps = part(seconds, before, resume=expected != 60)
         assert next(steps) == expected
         with pytest.raises(KeyboardInterrupt):
             next(steps)
