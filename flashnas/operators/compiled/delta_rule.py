@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flashnas.operators.compiled.delta_kernels import backward_kernel, forward_kernel
-from flashnas.operators.compiled.jit import differentiable, filled, lanes_of, odd, over_batches, ready, view
+from flashnas.operators.compiled.jit import differentiable, filling, lanes_of, odd, over_batches, ready, view
 from flashnas.operators.recurrences.delta_rule import delta_rule_reference
 from flashnas.operators.recurrences.delta_rule import delta_rule_step as delta_rule_step_by_torch
 from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_reference
@@ -88,18 +88,10 @@ def _reference(q: Tensor, k: Tensor, v: Tensor, a: Tensor | None, b: Tensor, g: 
     return dplr_reference(q, k * b.unsqueeze(-1), v, -k, None, g, state)
 
 
+@filling
 def _whole(*inputs: Any) -> tuple[Tensor, Tensor]:
-    """q, k, v, a, b, g, state in any float dtype and of any sizes, as `_DeltaRule` has them."""
+    """q, k, v, a, b, g, state in any float dtype, as `_DeltaRule` has them."""
     *parts, state_BHKV = inputs
-    if odd(state_BHKV):
-        key_dim, value_dim = state_BHKV.shape[2:]
-        q, k, v, *others = parts
-        places = [n for n, x in enumerate(others) if x is not None and x.ndim == 4]
-        (q, k, *by_key), v, state_BHKV = filled((q, k, *(others[n] for n in places)), v, state_BHKV)
-        for n, x in zip(places, by_key, strict=True):
-            others[n] = x
-        o_BTHV, final_BHKV = _whole(q, k, v, *others, state_BHKV)
-        return o_BTHV[..., :value_dim], final_BHKV[:, :, :key_dim, :value_dim]
     ready_inputs = (*_ready(parts), state_BHKV.float())
     if not parts[0].shape[1]:
         return ready_inputs[2], ready_inputs[-1]

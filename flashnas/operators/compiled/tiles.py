@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from numba.extending import overload
 
 from flashnas.operators.compiled.jit import compiled, variant
@@ -35,13 +34,6 @@ from flashnas.operators.compiled.vectors import (
 
 ROWS = 8  # of a tile: with two vectors each, 16 of a CPU's 32 registers
 ENTRIES = 16 * ROWS  # of a product at once
-# A chunk of linear attention. Within a segment of it no decay is applied to the state; a segment ends before
-# what is divided by the decay since its first token exceeds 2^LARGEST.
-CHUNK = 64
-LARGEST = np.float32(60.0)
-# The sum that gives the gradients of log decays starts at zero before a token whose decay is below
-# 2^-FORGETS: what is left of the state is then less than the rounding of the sum.
-FORGETS = np.float32(26.0)
 
 
 def _tiles(lanes: int) -> Callable[..., None]:
@@ -134,12 +126,6 @@ def copy(source: Any, at: int, target: Any, to: int, size: int) -> None:
 def clear(target: Any, size: int) -> None:
     for i in range(0, size, LANES):
         store(target, i, fill(0.0))
-
-
-@compiled
-def scale(state: Any, factor: float, size: int) -> None:
-    for i in range(0, size, LANES):
-        store(state, i, load(state, i) * fill(factor))
 
 
 @compiled
