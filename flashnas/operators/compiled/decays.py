@@ -3,8 +3,6 @@ linear_attention.py explains it."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from flashnas.operators.compiled.jit import compiled
@@ -28,8 +26,7 @@ ZERO = np.float32(0.0)
 
 
 @compiled
-def _segments_by_channel(g: Any, at: int, stride: int, rate: float, tokens: int, size: int, starts: Any,
-                         begin: Any, since: Any, grow: Any) -> int:
+def _segments_by_channel(g, at, stride, rate, tokens, size, starts, begin, since, grow):
     """Segments of a chunk; returns how many.
 
     Args:
@@ -63,8 +60,7 @@ def _segments_by_channel(g: Any, at: int, stride: int, rate: float, tokens: int,
 
 
 @compiled
-def _divide_keys(q: Any, k: Any, v: Any, g: Any, at: int, stride: int, grow: Any, tokens: int, key_dim: int,
-                 value_dim: int) -> None:
+def _divide_keys(q, k, v, g, at, stride, grow, tokens, key_dim, value_dim):
     """Queries by the decay, keys divided by it."""
     for i in range(0, tokens * key_dim, LANES):
         growth = load(grow, i)
@@ -73,7 +69,7 @@ def _divide_keys(q: Any, k: Any, v: Any, g: Any, at: int, stride: int, grow: Any
 
 
 @compiled
-def _scale_rows(state: Any, factors: Any, n: int, rows: int, width: int) -> None:
+def _scale_rows(state, factors, n, rows, width):
     for i in range(rows):
         factor = fill(factors[n * rows + i])
         for j in range(0, width, LANES):
@@ -81,7 +77,7 @@ def _scale_rows(state: Any, factors: Any, n: int, rows: int, width: int) -> None
 
 
 @compiled
-def _scale_columns(state: Any, factors: Any, n: int, rows: int, width: int) -> None:
+def _scale_columns(state, factors, n, rows, width):
     for i in range(rows):
         for j in range(0, width, LANES):
             store(state, i * width + j, load(state, i * width + j) * load(factors, n * width + j))
@@ -95,8 +91,7 @@ BY_CHANNEL = _segments_by_channel, _divide_keys, _scale_rows, _scale_columns
 
 
 @compiled
-def _segments_by_head(g: Any, at: int, stride: int, rate: float, tokens: int, size: int, starts: Any,
-                      begin: Any, since: Any, grow: Any) -> int:
+def _segments_by_head(g, at, stride, rate, tokens, size, starts, begin, since, grow):
     """As by channel, with one decay per token in begin and grow."""
     count, total_log = 0, ZERO
     for t in range(tokens):
@@ -113,15 +108,14 @@ def _segments_by_head(g: Any, at: int, stride: int, rate: float, tokens: int, si
 
 
 @compiled
-def _scale_all(state: Any, factors: Any, n: int, rows: int, width: int) -> None:
+def _scale_all(state, factors, n, rows, width):
     factor = fill(factors[n])
     for i in range(0, rows * width, LANES):
         store(state, i, load(state, i) * factor)
 
 
 @compiled
-def _divide_values(q: Any, k: Any, v: Any, g: Any, at: int, stride: int, grow: Any, tokens: int, key_dim: int,
-                   value_dim: int) -> None:
+def _divide_values(q, k, v, g, at, stride, grow, tokens, key_dim, value_dim):
     """Values by the time step, divided by the decay."""
     for t in range(tokens):
         factor = fill(g[at + t * stride] / grow[t])

@@ -129,9 +129,8 @@ def delta_rule_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor
     torch if sizes are odd."""
     if odd(state_BHKV):
         step: Any = kda_step_by_torch if g is not None and g.ndim == 3 else delta_rule_step_by_torch
-        q_BHK, k_BHK, v_BHV, beta_BH, state_BHKV = (x.float()
-                                                    for x in (q_BHK, k_BHK, v_BHV, beta_BH, state_BHKV))
-        return step(q_BHK, k_BHK, v_BHV, beta_BH, g if g is None else g.float(), state_BHKV)
+        parts = (q_BHK, k_BHK, v_BHV, beta_BH, g, state_BHKV)
+        return step(*(x if x is None else x.float() for x in parts))
     g = beta_BH.new_zeros(()).expand(beta_BH.shape) if g is None else g
     return _step(q_BHK, k_BHK, v_BHV, None, beta_BH, g, state_BHKV)
 
@@ -147,6 +146,6 @@ def dplr_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, a_BHK: Tensor, b_BHK:
               state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """`dplr_step` with b and without gradients; the state is written in place. By torch if sizes are odd."""
     if odd(state_BHKV):
-        return dplr_step_by_torch(*(x.float()
-                                    for x in (q_BHK, k_BHK, v_BHV, a_BHK, b_BHK, g_BHK, state_BHKV)))
+        parts = (q_BHK, k_BHK, v_BHV, a_BHK, b_BHK, g_BHK, state_BHKV)
+        return dplr_step_by_torch(*(x.float() for x in parts))
     return _step(q_BHK, k_BHK, v_BHV, a_BHK, b_BHK, g_BHK, state_BHKV)
