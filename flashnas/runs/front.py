@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.folding import compressed
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.files import atomic_folder, write_synced
+from flashnas.base.foreign import parse_json
 from flashnas.base.schema import convert
 from flashnas.base.yaml import read_yaml
 from flashnas.runs.layout import FRONT, yaml_text
@@ -91,7 +93,7 @@ class FrontEntry(_Recorded):
         return self.figures.get("latency_ms")
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of its file, YAML- and JSON-ready."""
+        """What its file holds, YAML- and JSON-ready."""
         network = self.architecture
         made_by = {"made_by": network.made_by} if isinstance(network, ForeignNetwork) else {}
         missed = {} if self.missed is None else {"missed": list(self.missed)}
@@ -110,6 +112,10 @@ class FrontEntry(_Recorded):
         if not path.stem.isdigit():
             raise RunError(f"{path}: files of the front have numbers as names, such as 01.yaml")
         data = read_yaml(path)
+        if isinstance(rows := data.get("breakdown"), str):
+            data["breakdown"] = [
+                parse_json(line, f"{path}:{data.lines['breakdown'] + number}", RunError)
+                for number, line in enumerate(rows.splitlines(), start=1)]
         file = convert(data, _File, error=RunError, finite=False)
         architecture: Architecture | ForeignNetwork
         if file.made_by is not None:
@@ -167,5 +173,13 @@ def write_front(folder: Path, entries: Sequence[FrontEntry]) -> list[FrontEntry]
                 for number, entry in enumerate(entries, start=1)]
     with atomic_folder(folder) as fresh:
         for entry in numbered:
-            write_synced(fresh / f"{entry.number:02d}.yaml", yaml_text(entry.to_dict()))
+            write_synced(fresh / f"{entry.number:02d}.yaml", _file_text(entry))
     return numbered
+
+
+def _file_text(entry: FrontEntry) -> str:
+    """Each row of the breakdown is a line of JSON: hundreds of mappings in YAML take longer to write and to
+    read than all else that a run folder holds."""
+    data = entry.to_dict()
+    lines = "".join(f"  {json.dumps(row, default=str)}\n" for row in data.pop("breakdown"))
+    return yaml_text(data) + (f"breakdown: |\n{lines}" if lines else "")

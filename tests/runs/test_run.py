@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pandas as pd
 import pytest
 import yaml
@@ -9,6 +11,7 @@ from answered_runs import write_answered_run
 
 from flashnas.base.errors import RunError
 from flashnas.report import RecordedRun
+from flashnas.runs.front import FrontEntry, write_front
 
 
 def error_of(folder) -> str:
@@ -111,6 +114,21 @@ def test_a_damaged_entry_of_the_front_names_line_rule_and_value(build_run):
         ({"architecture": "2048: a f"}, "architecture must be a mapping; got '2048: a f'"),
         ({"architecture": {"hidden": 2048}}, "needs the key 'operators'"),
         ({"architecture": {"hidden": 2048, "operators": ["dd"]}}, "did you mean 'd'"))
+
+
+def test_a_breakdown_is_lines_of_json_or_a_list(build_run):
+    folder = build_run(4)
+    path = folder / "pareto" / "01.yaml"
+    entry = FrontEntry.read(path)
+    (again,) = write_front(folder / "again", [entry])
+    text = again.path.read_text()
+    assert FrontEntry.read(again.path) == dataclasses.replace(entry, path=again.path)
+    assert text.count('\n  {"operator": "') == len(entry.breakdown) > 10
+    path.write_text(yaml.safe_dump(entry.to_dict()))
+    assert FrontEntry.read(path) == entry
+    path.write_text(text.replace('\n  {"operator": ', "\n  {operator: ", 1))
+    line = text[:text.index('\n  {"operator": ')].count("\n") + 2
+    assert error_of(folder).startswith(f"{path}:{line}: not valid JSON: ")
 
 
 def test_damaged_trials_name_the_column_and_the_rule(build_run):

@@ -10,6 +10,8 @@ A, dt_bias and D in float32. Softplus and the sums are then computed in float32,
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,60 +26,64 @@ NO_TIME = 2.0 ** -60   # a time step in which nothing decays: exp(-rate NO_TIME)
 MAX_NORM_BYTES = 65536   # of one row
 
 
-def ssd(dtype: torch.dtype) -> Pair:
-    """`ssd_scan` and `ssd_scan_step`; the step writes into the state."""
+def _ssd(dtype: torch.dtype) -> tuple[Function, Function]:
+    """The calls of the library: (y, final state [B, H, V, K]) of a sequence; y of a token, which writes into
+    the state. inside: what else they compute."""
     from mamba_ssm.ops.triton.selective_state_update import selective_state_update
     from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
 
-    def forward(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, rate_H: Tensor,
-                state: Tensor) -> tuple[Tensor, Tensor]:
+    def scan(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, A_H: Tensor, state: Tensor,
+             **inside: Any) -> Any:
         q, k, x = (part.to(dtype) for part in (q_BTGK, k_BTGK, x_BTHV))
         before = None if is_fresh(state) else state.mT.contiguous()
-        y, final = mamba_chunk_scan_combined(x, dt_BTH, -rate_H, k, q, CHUNK, initial_states=before,
-                                             return_final_states=True)
+        return mamba_chunk_scan_combined(x, dt_BTH, A_H, k, q, CHUNK, initial_states=before,
+                                         return_final_states=True, **inside)
+
+    def update(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, A_H: Tensor, D_H: Tensor,
+               dt_bias_H: Tensor, state: Tensor, **inside: Any) -> Any:
+        (heads, value_dim), key_dim = x_BHV.shape[1:], state.shape[2]
+        # expanded, not copied: strides of 0 tell the kernel that dt, A, D and dt_bias are one number per head
+        dt, D, dt_bias = (part.unsqueeze(-1).expand(*part.shape, value_dim) for part in (dt_BH, D_H, dt_bias_H))
+        rate = A_H.view(heads, 1, 1).expand(heads, value_dim, key_dim)
+        return selective_state_update(state.mT, x_BHV, dt, rate, k_BGK, q_BGK, D=D, dt_bias=dt_bias, **inside)
+
+    return scan, update
+
+
+def ssd(dtype: torch.dtype) -> Pair:
+    """`ssd_scan` and `ssd_scan_step`; the step writes into the state."""
+    scan, update = _ssd(dtype)
+
+    def forward(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, rate_H: Tensor,
+                state: Tensor) -> tuple[Tensor, Tensor]:
+        y, final = scan(q_BTGK, k_BTGK, x_BTHV, dt_BTH, -rate_H, state)
         return y.to(state.dtype), final.mT.to(state.dtype)
 
     def step(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, rate_H: Tensor,
              state: Tensor) -> tuple[Tensor, Tensor]:
-        (heads, value_dim), key_dim = x_BHV.shape[1:], state.shape[2]
-        # expanded, not copied: strides of 0 tell the kernel that dt and A are one number per head
-        dt = dt_BH.unsqueeze(-1).expand(-1, -1, value_dim)
-        rate = (-rate_H).view(heads, 1, 1).expand(heads, value_dim, key_dim)
         q, k, x = (part.to(state.dtype) for part in (q_BGK, k_BGK, x_BHV))
-        # the kernel reads D and dt_bias whatever they are
-        none_HV = rate.new_zeros(1, 1).expand(heads, value_dim)
-        return selective_state_update(state.mT, x, dt, rate, k, q, D=none_HV, dt_bias=none_HV), state
+        none_H = rate_H.new_zeros(1).expand(len(rate_H))  # the kernel reads D and dt_bias whatever they are
+        return update(q, k, x, dt_BH, -rate_H, none_H, none_H, state), state
 
     return forward, step
 
 
 def raw_ssd(dtype: torch.dtype) -> tuple[Function, Function]:
     """As mamba_ssm/modules/mamba2.py calls it; the gate comes with the norm, behind it."""
-    from mamba_ssm.ops.triton.selective_state_update import selective_state_update
-    from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
+    scan, update = _ssd(dtype)
 
     def forward(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, dt_bias_H: Tensor,
                 dt_min: float, A_H: Tensor, D_H: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        q, k, x = (part.to(dtype) for part in (q_BTGK, k_BTGK, x_BTHV))
-        before = None if is_fresh(state) else state.mT.contiguous()
-        y, final = mamba_chunk_scan_combined(
-            x, dt_BTH, A_H, k, q, CHUNK, D=D_H, dt_bias=dt_bias_H,
-            initial_states=before, dt_softplus=True, dt_limit=(dt_min, float("inf")),
-            return_final_states=True)
+        y, final = scan(q_BTGK, k_BTGK, x_BTHV, dt_BTH, A_H, state, D=D_H, dt_bias=dt_bias_H,
+                        dt_softplus=True, dt_limit=(dt_min, float("inf")))
         return y, final.mT.to(state.dtype)
 
     def step(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, dt_bias_H: Tensor, dt_min: float,
              A_H: Tensor, D_H: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        (heads, value_dim), key_dim = x_BHV.shape[1:], state.shape[2]
         if dt_min:  # the kernel has no limit of dt
             dt_BH = F.softplus(dt_BH.float() + dt_bias_H).clamp(min=dt_min)
             dt_bias_H = torch.zeros_like(dt_bias_H)
-        # expanded, not copied: strides of 0 tell the kernel that dt, A, D and dt_bias are one number per head
-        dt = dt_BH.unsqueeze(-1).expand(-1, -1, value_dim)
-        rate = A_H.view(heads, 1, 1).expand(heads, value_dim, key_dim)
-        D_HV, bias_HV = (part.unsqueeze(-1).expand(-1, value_dim) for part in (D_H, dt_bias_H))
-        return selective_state_update(state.mT, x_BHV, dt, rate, k_BGK, q_BGK, D=D_HV, dt_bias=bias_HV,
-                                      dt_softplus=not dt_min), state
+        return update(q_BGK, k_BGK, x_BHV, dt_BH, A_H, D_H, dt_bias_H, state, dt_softplus=not dt_min), state
 
     return forward, step
 

@@ -1,7 +1,7 @@
 """One token of the recurrences whose state only decays and is added to, compiled: one pass over the state, in
 place.
 
-What ssd.py and gla.py call is S <- diag(decay) S + k v^T;  o = S^T q. What selective_scan.py calls has a
+What linear_attention.py calls is S <- diag(decay) S + k v^T;  o = S^T q. What selective_scan.py calls has a
 decay for each entry of S.
 """
 
