@@ -32,6 +32,7 @@ from flashnas.base.foreign import read_json, read_json_lines, read_parquet
 from flashnas.base.schema import convert
 from flashnas.base.yaml import LocatedDict, read_yaml
 from flashnas.runs.database import Database
+from flashnas.runs.front import FrontEntry, write_front
 from flashnas.runs.identity import Identity
 from flashnas.runs.layout import (
     ASKED,
@@ -260,3 +261,7 @@ class RunFolder:
         if not self._ended_before and self.config.get("finished") is None:
             self._timed = time.monotonic()
             self.write_config(seconds=round(self.seconds_before + self._timed - self._opened, 1))
+
+    def write_front(self, entries: Sequence[FrontEntry]) -> list[FrontEntry]:
+        """Replace pareto/ by these entries, one YAML file each; returns them with number and path."""
+        return write_front(self.path / FRONT, entries)

@@ -12,15 +12,7 @@ import numpy as np
 from flashnas.base.errors import RunError
 from flashnas.executors import Executor
 from flashnas.runs.answer import Answer
-from flashnas.runs.front import (
-    EXPECTED_FIGURES,
-    FRONT_FIGURES,
-    FrontEntry,
-    programs_of,
-    recorded,
-    write_front,
-)
-from flashnas.runs.layout import FRONT
+from flashnas.runs.front import EXPECTED_FIGURES, FRONT_FIGURES, FrontEntry, programs_of, recorded
 from flashnas.runs.trial import Trial
 from flashnas.search.pareto import non_dominated
 from flashnas.study.answer import answer_of
@@ -60,7 +52,7 @@ def finish(state: State, executor: Executor) -> dict[str, Any]:
                    dataclasses.replace(entry, figures={
             **entry.figures, "full_loss_difference": standing.difference,
             "full_loss_difference_sd": standing.sd, "probability_best": standing.best}) for entry in entries]
-    front = write_front(folder.path / FRONT, entries)
+    front = folder.write_front(entries)
     if answer is not None:
         folder.write_config(answer=answer.to_dict())
     totals = {name: record.count(name) for name in STATES}

@@ -17,9 +17,8 @@ from flashnas.base.errors import ConfigError, RunError
 from flashnas.base.process import terminate_as_interrupt
 from flashnas.runs import folder as folder_module
 from flashnas.runs.folder import RunFolder, check_out
-from flashnas.runs.front import FrontEntry, write_front
+from flashnas.runs.front import FrontEntry
 from flashnas.runs.identity import Identity
-from flashnas.runs.layout import FRONT
 from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import Outcome, Trial
 from flashnas.study.config import SearchConfig
@@ -317,7 +316,7 @@ def test_trials_and_front_are_written_whole_and_read_back(tmp_path):
     assert frame["curve"].tolist() == ["[]", "[[1, 2.0]]"]
     assert frame["params"].isna().all()
     for notations in (["2048: a f", "2048: d f"], ["2048: m2"]):
-        written = write_front(folder.path / FRONT, [entry(notation) for notation in notations])
+        written = folder.write_front([entry(notation) for notation in notations])
         assert [path.name for path in sorted((tmp_path / "run" / "pareto").iterdir())] == [
             f"{number:02d}.yaml" for number in range(1, len(notations) + 1)]
         assert RecordedRun.load(folder.path).front == tuple(written)
@@ -330,7 +329,7 @@ def test_trials_and_front_are_written_whole_and_read_back(tmp_path):
 def test_a_crash_while_the_front_is_replaced_leaves_the_old_or_the_new_one(tmp_path, monkeypatch, call):
     folder = opened(tmp_path / "run")
     folder.write_trials([trial("x")])
-    write_front(folder.path / FRONT, [entry("2048: a f")])
+    folder.write_front([entry("2048: a f")])
     remember(folder, "x")
     module = {"rmtree": shutil, "mkdtemp": __import__("tempfile")}.get(call, os)
 
@@ -339,7 +338,7 @@ def test_a_crash_while_the_front_is_replaced_leaves_the_old_or_the_new_one(tmp_p
 
     monkeypatch.setattr(module, call, crash)
     with contextlib.suppress(KeyboardInterrupt):
-        write_front(folder.path / FRONT, [entry("2048: d f")])
+        folder.write_front([entry("2048: d f")])
     monkeypatch.undo()
     folder.close()
     opened(tmp_path / "run", resume=True).close()
