@@ -173,8 +173,8 @@ def write_front(folder: Path, entries: Sequence[FrontEntry]) -> list[FrontEntry]
 
 
 def _file_text(entry: FrontEntry) -> str:
-    """Each row of the breakdown is JSON, which is YAML too: PyYAML would take as long to write the hundreds of
-    rows as to read them, and reads its own layout in twice the time."""
+    """Each row of the breakdown is JSON, which is YAML too: PyYAML would take as long to write its rows
+    as to read them, and reads its own layout in twice the time."""
     data = entry.to_dict()
     rows = "".join(f"- {json.dumps(row, default=str)}\n" for row in data.pop("breakdown"))
     return yaml_text(data) + (f"breakdown:\n{rows}" if rows else "")
