@@ -13,6 +13,8 @@ RUN = "run"               # source of a score that another run computed
 KNOWN = (SOURCE, RUN)     # sources of scores that were not computed for a run
 
 State = Literal["complete", "stopped", "failed", "infeasible", "reused", "expected"]
+# in the order of totals
+STATES = ("complete", "stopped", "failed", "reused", "infeasible", "expected")
 # bench: of a bench or an earlier run, which the search starts from
 Origin = Literal["baseline", "bench", "search"]
 # fields of a score that a trial takes over by the same name; `seconds` becomes `train_seconds`

@@ -114,6 +114,8 @@ class Kernels(NamedTuple):
     raw_step: Function | None = None  # for decoding: it computes no gradients
     inside: str = ""  # what the raw forms compute besides the core
     combined: Function | None = None  # for training
+    convolution: str = ""  # the library whose convolution `combined` computes
+    library: str = ""  # that of `forward`, by its name in LIBRARIES; "": torch
 
 
 class Core:
@@ -205,9 +207,11 @@ class Core:
         raw = library.raw.get(kind) if self.raw else None
         raw_forward, raw_step = raw.pair(dtype) if raw else (None, None)
         inside, combined = (raw.inside, raw.combined()) if raw else ("", None)
+        convolution = raw.convolution if raw else ""
         if self.backend == "auto" and dtype == torch.float32 and kind in library.rounds:
             return Kernels(ours.forward, step, f"torch, steps {label}", None, raw_step, inside)
-        return Kernels(forward, step, label, raw_forward, raw_step, inside, combined)
+        return Kernels(forward, step, label, raw_forward, raw_step, inside, combined, convolution,
+                       library.name)
 
     def _refused(self, reason: str, device: str, dtype: torch.dtype) -> OperatorError:
         allowed = [name for name in BACKENDS if name != self.backend and (name in ("auto", "torch") or any(

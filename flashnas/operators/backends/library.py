@@ -24,11 +24,13 @@ HALF = (torch.bfloat16, torch.float16)
 class Raw(NamedTuple):
     """A core with more inside: `pair` takes parts as projected and parameters as stored, in the signatures
     that core.py lists; one of the pair may be None. inside: what else it computes, for records. combined: for
-    training, convolution, core, norm and output projection in one, or None."""
+    training, convolution, core, norm and output projection in one, or None. convolution: the library whose
+    kernel `combined` calls for it."""
 
     pair: Callable[[torch.dtype], tuple[Function | None, Function | None]]
     inside: str
     combined: Callable[[], Function | None] = lambda: None
+    convolution: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

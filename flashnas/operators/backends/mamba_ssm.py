@@ -195,5 +195,5 @@ def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
 LIBRARY = Library(name="mamba-ssm", package="mamba_ssm", distribution="mamba-ssm", refusal=refusal,
                   kernels={"ssd": ssd, "selective_scan": selective_scan, "norm": norm},
                   rounds=frozenset({"ssd"}), least="2.3",
-                  raw={"ssd": Raw(raw_ssd, "time steps and D", combined_ssd),
+                  raw={"ssd": Raw(raw_ssd, "time steps and D", combined_ssd, "causal-conv1d"),
                        "selective_scan": Raw(raw_selective_scan, "time steps, D and gate")})
