@@ -7,13 +7,15 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from importlib.util import find_spec
 
 import pytest
 
 import flashnas as fn
 from flashnas.runs.study_view import StudyView
 
-pytest.importorskip("optuna_dashboard", reason="the extra dashboard is not installed")
+pytestmark = pytest.mark.skipif(find_spec("optuna_dashboard") is None,
+                                reason="the extra dashboard is not installed")
 
 
 @pytest.fixture(scope="module")
