@@ -116,7 +116,9 @@ def recorded_trials(journal: Path, *, url: str | None, identity: str) -> list[Fr
 
 
 def _check_journal(journal: Path) -> None:
-    """Cut a last line that is unfinished; raise RunError for any other damage, naming the line."""
+    """Cut a last line that is unfinished, and remove the lock of a process that was killed, since nobody else
+    writes; raise RunError for any other damage, naming the line."""
+    Path(f"{journal}.lock").unlink(missing_ok=True)
     drop_torn_line(journal, RunError)
     if not journal.exists():
         return

@@ -78,6 +78,14 @@ def test_an_earlier_pause_is_found_again_where_a_later_one_is_on_the_disk(datase
     assert trained(384, dataset, recipe, tmp_path)["curve"] == whole["curve"][:1]
 
 
+def test_a_checkpoint_stays_where_a_damaged_one_is_of_a_later_step(dataset, recipe, tmp_path):
+    trained(768, dataset, recipe, tmp_path)
+    (checkpoints(tmp_path)[0] / "model.safetensors").write_bytes(b"")
+    trained(384, dataset, recipe, tmp_path)
+    assert begun_and_trained(384, dataset, recipe, tmp_path)[0] == 384
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000003"]
+
+
 @pytest.mark.parametrize("damage", ["missing", "torn weights", "of another network"])
 def test_without_a_usable_checkpoint_the_training_begins_again(dataset, recipe, whole, tmp_path, damage):
     trained(768, dataset, recipe, tmp_path)
