@@ -1,4 +1,4 @@
-"""What the layers of `d`, `gd` and `kda` share: the delta rule between a convolution and a norm of each head."""
+"""What the layers of `d`, `gd` and `kda` share: the delta rule between a convolution and a norm per head."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from flashnas.operators.recurrences.delta_rule import (
 )
 from flashnas.operators.spec import OperatorSpec
 
-GATES: dict[str, Callable[[Tensor], Tensor]] = {"silu": lambda z: z * torch.sigmoid(z), "sigmoid": torch.sigmoid}
+GATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": lambda z: z * torch.sigmoid(z), "sigmoid": torch.sigmoid}
 
 
 class DeltaLayer(RecurrentLayer):
@@ -55,10 +56,12 @@ class DeltaLayer(RecurrentLayer):
         self.conv = ShortConvolution(2 * self.k_heads * head_dim + value, conv_size)
         if self.decays:
             self.A_log = nn.Parameter(log_of_uniform(self.v_heads))
-            self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(value if self.by_channel else self.v_heads))
+            decays = value if self.by_channel else self.v_heads
+            self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(decays))
         self.norm = RMSNorm(head_dim, eps)
         self.out_proj = nn.Linear(value, hidden, bias=False)
-        self.core = Core(self.core_kind, spec.name, self.rules, raw=True, key_dim=head_dim, value_dim=head_dim)
+        self.core = Core(self.core_kind, spec.name, self.rules, raw=True, key_dim=head_dim,
+                         value_dim=head_dim)
         self.state_sizes = self.v_heads, head_dim, head_dim
 
     def recur(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:

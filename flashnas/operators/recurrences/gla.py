@@ -1,7 +1,8 @@
 """Gated linear attention, a decay per key channel: S <- diag(exp(g)) S + k v^T;  o = S^T q.
 arXiv 2312.06635
 
-Scores inside a chunk are sum_k q_ik k_jk exp(G_ik - G_jk) with G the cumulated log decay (`scores_by_halves`).
+Scores inside a chunk are sum_k q_ik k_jk exp(G_ik - G_jk), with G the cumulated log decay
+(`scores_by_halves`).
 """
 
 from __future__ import annotations
