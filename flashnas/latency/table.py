@@ -63,11 +63,8 @@ class LatencyTable:
         """
         if isinstance(source, LatencyTable):
             return source
-        path = _find(str(source))
-        with disk_errors(f"{path}: cannot be read", TableError):
-            state = tuple(sorted((file.name, (stat := file.stat()).st_size, stat.st_mtime_ns, stat.st_ino)
-                                 for file in path.iterdir()))
-        device, meta, frames = _read(path.absolute(), path, state)
+        _, path, _ = state = table_state(source)
+        device, meta, frames = _read(*state)
         return cls(path, device, copy.deepcopy(meta), {kind: frame.copy() for kind, frame in frames.items()})
 
     @property
@@ -172,6 +169,15 @@ class LatencyTable:
         return "\n".join(lines)
 
 
+def table_state(source: str | Path) -> tuple[Path, Path, tuple[Any, ...]]:
+    """Absolute path, path, and a tuple that differs once a file of the folder has changed."""
+    path = _find(str(source))
+    with disk_errors(f"{path}: cannot be read", TableError):
+        files = [(file.name, (stat := file.stat()).st_size, stat.st_mtime_ns, stat.st_ino)
+                 for file in path.iterdir()]
+    return path.absolute(), path, tuple(sorted(files))
+
+
 @functools.lru_cache(maxsize=8)
 def _read(_: Path, path: Path, __: tuple[Any, ...]) -> tuple[Device, dict[str, Any], dict[str, pd.DataFrame]]:
     """Facts, meta.yaml and rows of a folder, which are read again when one of its files has changed."""
@@ -190,9 +196,19 @@ def _find(source: str) -> Path:
     return path
 
 
+def unnamed(file: Path) -> Path:
+    """Where new rows lie until meta.yaml names them; then they become `file`. A kill may leave them there."""
+    return file.with_suffix(".parquet.next")
+
+
+def sha256_of(file: Path) -> str:
+    return hashlib.sha256(read_bytes(file, TableError, max_mb=MAX_JOURNAL_MB)).hexdigest()
+
+
 def _load_rows(path: Path, kind: str, entry: dict[str, Any]) -> pd.DataFrame:
     file = path / f"{kind}.parquet"
-    data = read_bytes(file, TableError, max_mb=MAX_JOURNAL_MB)
+    place = unnamed(file) if unnamed(file).exists() and sha256_of(unnamed(file)) == entry["sha256"] else file
+    data = read_bytes(place, TableError, max_mb=MAX_JOURNAL_MB)
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
         raise TableError(f"{file}: the checksum differs from meta.yaml; the table is damaged or was edited")
     frame = read_parquet(file, TableError, data=data).assign(**entry["constants"])

@@ -88,8 +88,8 @@ def check_out(path: Path, *, resume: bool, evaluated: bool = True) -> None:
             raise RunError(f"{path}: its networks were scored by {question['evaluator']!r:.80}, which is a"
                            f" function and not an option; continue in Python: flashnas.search(resume="
                            f"{str(path)!r}, evaluator=THAT_FUNCTION)")
-    # the lock is all that is there after a disk was full
-    elif path.exists() and any(place.name != LOCK for place in path.iterdir()):
+    # all that is there after a disk was full, or a kill
+    elif path.exists() and any(not place.name.startswith((LOCK, f".{CONFIG}.")) for place in path.iterdir()):
         refuse(f"exists and is not a run folder (it has no {CONFIG})")
 
 
@@ -130,23 +130,23 @@ class RunFolder:
         check_out(path, resume=resume)
         self.path = path
         self._table = TrialsTable()
-        recorded = read_yaml(path / CONFIG) if (path / CONFIG).exists() else None
-        if recorded is not None:
-            identity.check_same(recorded.get("question"), recorded.place("question"))
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{path}: cannot be created: {reason_of(error)}; choose another --out") from None
         self._lock = hold_lock(path / LOCK, RunError(f"{path}: another process is writing this run"))
         try:
+            check_out(path, resume=resume)  # again: another process may have made a run meanwhile
+            recorded = read_yaml(path / CONFIG) if (path / CONFIG).exists() else None
+            if recorded is not None:
+                identity.check_same(recorded.get("question"), recorded.place("question"))
             recover_folder(path / FRONT)
             before: dict[str, Any] = recorded or {}
             self._before = before
             self.config = {**facts, "started": before.get("started") or facts.get("started"),
-                           "question": identity.values}
-            seconds = before.get("seconds")
+                           "seconds": (seconds := before.get("seconds")), "question": identity.values}
             self.seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
-            self._opened = self._timed = time.time()
+            self._opened = self._timed = time.monotonic()
             self._ended_before = before.get("finished") is not None
             if recorded is None and storage is None:  # a journal without it would be no run
                 self.write_config()
@@ -280,13 +280,13 @@ class RunFolder:
         """Write the trajectory so far to trials.parquet."""
         with atomic_file(self.path / TRIALS) as part:
             self._table.write(trials, part)
-        if time.time() - self._timed > SECONDS_EVERY:
+        if time.monotonic() - self._timed > SECONDS_EVERY:
             self._write_seconds()
 
     def _write_seconds(self) -> None:
         """Write how long a search that has not ended took so far; a continued one goes on from there."""
         if not self._ended_before and self.config.get("finished") is None:
-            self._timed = time.time()
+            self._timed = time.monotonic()
             self.write_config(seconds=round(self.seconds_before + self._timed - self._opened, 1))
 
     def write_front(self, entries: Sequence[FrontEntry]) -> list[FrontEntry]:

@@ -222,7 +222,7 @@ class RecordedRun:
 
 def rows(frame: pd.DataFrame) -> Iterator[Any]:
     """The trials of a frame one by one, columns as attributes."""
-    yield from frame.itertuples()
+    yield from frame.itertuples(index=False)
 
 
 def _is_number(value: Any) -> bool:

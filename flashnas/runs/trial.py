@@ -74,13 +74,6 @@ def outcome_key(network_hash: str, *, rung: int | None = None, seed: int | None 
     return f"{network_hash}{'' if rung is None else f'@{rung}'}{'' if seed is None else f'#{seed}'}"
 
 
-def row_figures(row: Any) -> dict[str, Any]:
-    """The columns of a trial that was read back, by name."""
-    figures: dict[str, Any] = row._asdict()
-    figures.pop("Index", None)
-    return figures
-
-
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """A candidate of a run, in the order of the trajectory (`number`). An asynchronous search has the order

@@ -57,7 +57,7 @@ def finish(state: State, executor: Executor) -> dict[str, Any]:
     totals = {name: record.count(name) for name in STATES}
     from_bench = sum(trial.state == "complete" and trial.from_bench for trial in record.trials)
     tokens = record.tokens()
-    seconds = time.time() - state.question.started
+    seconds = time.monotonic() - state.question.started
     folder.write_finished(seconds, {**totals, "from_bench": from_bench, **tokens})
     return folder.summary(front, failures)
 

@@ -30,7 +30,7 @@ class Parts:
         known: the networks of earlier runs that the search starts from, or None.
         note: receives lines for the user while parts are loaded.
         notes: lines for the user on how networks are ranked, once nothing is wrong.
-        started: when its preparation began, in seconds since the epoch.
+        started: when preparation began, by time.monotonic.
     """
 
     config: SearchConfig

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pandas as pd
 import pytest
 import yaml
@@ -9,6 +11,7 @@ from answered_runs import write_answered_run
 
 from flashnas.base.errors import RunError
 from flashnas.report import RecordedRun
+from flashnas.runs.front import FrontEntry, write_front
 
 
 def error_of(folder) -> str:
@@ -111,6 +114,16 @@ def test_a_damaged_entry_of_the_front_names_line_rule_and_value(build_run):
         ({"architecture": "2048: a f"}, "architecture must be a mapping; got '2048: a f'"),
         ({"architecture": {"hidden": 2048}}, "needs the key 'operators'"),
         ({"architecture": {"hidden": 2048, "operators": ["dd"]}}, "did you mean 'd'"))
+
+
+def test_rows_of_a_breakdown_are_lines_of_yaml(build_run):
+    folder = build_run(4)
+    entry = FrontEntry.read(folder / "pareto" / "01.yaml")
+    (again,) = write_front(folder / "again", [entry])
+    text = again.path.read_text()
+    assert yaml.safe_load(text)["breakdown"] == entry.breakdown
+    assert FrontEntry.read(again.path) == dataclasses.replace(entry, path=again.path)
+    assert text.count('\n- {"operator": "') == len(entry.breakdown) > 10
 
 
 def test_damaged_trials_name_the_column_and_the_rule(build_run):

@@ -36,6 +36,10 @@ class RMSNorm(Declared):
         y: Tensor = self.core.of(x).forward(x, self.weight, self.eps)
         return y
 
+    def reference(self, x: Tensor) -> Tensor:
+        """The norm of a float64 tensor, in float64."""
+        return rms_normalise(x, self.eps) * self.weight.double()
+
     def of_sum(self, x: Tensor, update: Tensor | None) -> tuple[Tensor, Tensor]:
         """The norm of x + update, and x + update; of x where there is no update."""
         if update is None:
