@@ -92,8 +92,8 @@ BY_CHANNEL = _segments_by_channel, _divide_keys, _scale_rows, _scale_columns
 
 @compiled
 def _segments_by_head(g, at, stride, rate, tokens, size, starts, begin, since, grow):
-    """As by channel, with one decay per token in begin and grow; begin of a further segment is the decay since
-    the first token of the one before, so that a state is scaled once between two segments."""
+    """As by channel, with one decay per token in begin and grow; begin of a further segment is the decay
+    since the first token of the one before, so that a state is scaled once between two segments."""
     count, total_log = 0, ZERO
     for t in range(tokens):
         log_decay = -g[at + t * stride] * rate * LOG2_E
