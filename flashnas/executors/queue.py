@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import json
 import threading
-import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,16 +19,15 @@ from typing import Any, Self
 
 import sqlalchemy as sql
 import sqlalchemy.orm  # at once: two threads that import it on first use can meet it half imported
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 
 import flashnas
 from flashnas.base.errors import WorkerError
 from flashnas.base.hints import first_line
 from flashnas.base.process import uninterrupted
-from flashnas.runs.outage import Patience, engine_url, shown_url
+from flashnas.runs.outage import Patience, created, engine_url, shown_url
 
-CREATE_TRIES = 5        # where several processes make the tables at once
 BEAT_S = 2.0            # between heartbeats, or a quarter of `stale_s`
 SHORTEST_BEAT_S = 0.1
 LEAVE_S = 5.0           # an ending process waits no longer for a database that is away
@@ -172,22 +170,15 @@ class JobQueue:
         self._thread = threading.Thread(target=self._live, daemon=True)
         try:
             if answered:
-                self._wait(self._create)
+                self._wait(self._make_tables)
             else:
-                self._create()
+                self._make_tables()
         except SQLAlchemyError as error:
             own = getattr(error, "orig", None) or error
             raise WorkerError(f"{self.place} cannot be opened: {first_line(own)}") from None
 
-    def _create(self) -> None:
-        for left in reversed(range(CREATE_TRIES)):
-            try:
-                _TABLES.create_all(self._engine)
-                return
-            except DBAPIError as error:  # another process creates them at the same time
-                if not left or ("exist" not in str(error) and "locked" not in str(error)):
-                    raise
-                time.sleep(0.2)
+    def _make_tables(self) -> None:
+        created(lambda: _TABLES.create_all(self._engine))
 
     def close(self) -> None:
         self._engine.dispose()

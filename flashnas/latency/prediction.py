@@ -7,8 +7,10 @@ space cost a few additions each.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from flashnas.latency.corrections import KernelCorrection, ModelCorrection, Stac
 from flashnas.latency.estimate import Estimate
 from flashnas.latency.kernel_times import KernelTimes, LookupFailure
 from flashnas.latency.memory import largest_batch, memory_bytes
-from flashnas.latency.table import LatencyTable, shipped_tables
+from flashnas.latency.table import LatencyTable, shipped_tables, table_state
 from flashnas.latency.whole_operators import OperatorTimes
 from flashnas.latency.workload import DTYPE_BYTES, MATRICES_ONLY, WEIGHT_BYTES, Workload, load_workload
 from flashnas.operators import KernelCall, OperatorSpec, Phase
@@ -324,3 +326,18 @@ def has_weights(table: LatencyTable, dtype: str) -> bool:
 
 def _rows_asked(kind: str, batch: int, seen: np.ndarray) -> str:
     return f"{kind} rows for batch {batch} and {int(seen.min())} to {int(seen.max())} tokens"
+
+
+def model_of(table: LatencyTable | str | Path, workload: Workload, *, stack: Stack | None = None,
+             mode: str | None = None) -> LatencyModel:
+    """A LatencyModel. Of a table that is named, the next call gets the same one with all that it has looked
+    up, until a file of the table changes."""
+    if isinstance(table, LatencyTable):
+        return LatencyModel(table, workload, stack=stack, mode=mode)
+    return _named(table_state(table), workload, stack, mode)
+
+
+@functools.lru_cache(maxsize=8)
+def _named(state: tuple[Path, Path, tuple[Any, ...]], workload: Workload, stack: Stack | None,
+           mode: str | None) -> LatencyModel:
+    return LatencyModel(str(state[1]), workload, stack=stack, mode=mode)

@@ -63,11 +63,8 @@ class LatencyTable:
         """
         if isinstance(source, LatencyTable):
             return source
-        path = _find(str(source))
-        with disk_errors(f"{path}: cannot be read", TableError):
-            state = tuple(sorted((file.name, (stat := file.stat()).st_size, stat.st_mtime_ns, stat.st_ino)
-                                 for file in path.iterdir()))
-        device, meta, frames = _read(path.absolute(), path, state)
+        _, path, _ = state = table_state(source)
+        device, meta, frames = _read(*state)
         return cls(path, device, copy.deepcopy(meta), {kind: frame.copy() for kind, frame in frames.items()})
 
     @property
@@ -170,6 +167,15 @@ class LatencyTable:
         if self.calibration:
             lines += ["", f"calibration: {self.calibration}"]
         return "\n".join(lines)
+
+
+def table_state(source: str | Path) -> tuple[Path, Path, tuple[Any, ...]]:
+    """Absolute path, path, and a tuple that differs once a file of the folder has changed."""
+    path = _find(str(source))
+    with disk_errors(f"{path}: cannot be read", TableError):
+        files = [(file.name, (stat := file.stat()).st_size, stat.st_mtime_ns, stat.st_ino)
+                 for file in path.iterdir()]
+    return path.absolute(), path, tuple(sorted(files))
 
 
 @functools.lru_cache(maxsize=8)

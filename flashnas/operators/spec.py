@@ -22,6 +22,8 @@ from flashnas.operators.kernel import KernelCall, Phase
 
 # smallest head of a scaled-down operator by default: a state of 8 x 8 would hold too little
 PROXY_HEAD_DIM = 16
+NORM_EPS = 1e-6            # of the norms in front of operators
+OUTPUT_NORM_EPS = 1e-5     # inside `d`, `m2` and `h`, as in fla, mamba_ssm and the Nemotron-Flash family
 MAX_VALUE = 10**12  # largest value of an option; keeps arithmetic on sizes finite
 
 

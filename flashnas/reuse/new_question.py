@@ -11,7 +11,7 @@ from flashnas.base.errors import ConfigError, RunError, TableError
 from flashnas.latency.certificate import Certificate
 from flashnas.latency.costs import Costs, OwnCosts, RecordedCosts, TableCosts
 from flashnas.latency.metrics import Budget
-from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload
 from flashnas.reuse.known import KnownRuns
@@ -117,7 +117,8 @@ def _model(known: KnownRuns, table: str | LatencyTable | None, workload: str | W
         if not isinstance(recorded, dict):
             raise ConfigError(f"pareto.workload is required: {first.path} was searched without one")
         workload = Workload(**recorded)
-    return LatencyModel(loaded, load_workload(workload), mode=mode), str(name)
+    return model_of(table if isinstance(table, LatencyTable) else name, load_workload(workload),
+                    mode=mode), str(name)
 
 
 def _check_networks(known: KnownRuns, what: str) -> None:

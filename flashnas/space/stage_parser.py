@@ -50,7 +50,7 @@ class StageParser:
     def _parse_text(self, text: str) -> ThreeStageGenotype | None:
         if not 1 <= len(text) <= self.cap:
             return None
-        best: tuple[tuple[int, ...], ThreeStageGenotype] | None = None
+        best: tuple[tuple[int, ...], tuple[tuple[_Block, int], ...]] | None = None
         for early, early_repeats in self._whole(text, 0, 0):
             start = len(early.text) * early_repeats
             for middle, middle_repeats in self._whole(text, start, 1):
@@ -59,10 +59,11 @@ class StageParser:
                     sizes = (start, end - start, len(text) - end)
                     key = (max(sizes), -min(sizes), start, early.rank, middle.rank, late.rank)
                     if best is None or key < best[0]:
-                        best = key, ThreeStageGenotype((
-                            early.stage(early_repeats), middle.stage(middle_repeats),
-                            late.stage(late_repeats)))
-        return best and best[1]
+                        best = key, ((early, early_repeats), (middle, middle_repeats), (late, late_repeats))
+        if best is None:
+            return None
+        first, second, third = (block.stage(repeats) for block, repeats in best[1])
+        return ThreeStageGenotype((first, second, third))
 
     def _whole(self, text: str, start: int, stage: int) -> list[tuple[_Block, int]]:
         """Block types and repeats that the text has at `start`, with at least one letter after them."""

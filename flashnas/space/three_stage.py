@@ -143,7 +143,8 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         elif op1 == stage.op2:
             op1 = self.rules.names[(self.rules.names.index(op1) + 1) % len(self.rules.names)]
         low, high = self.rules.repeats[index]
-        return dataclasses.replace(stage, op1=op1, ratio=ratio, repeats=min(max(repeats, low), high))
+        return Stage(op1=op1, op2=stage.op2, ratio=ratio, ffns=stage.ffns,
+                     repeats=min(max(repeats, low), high))
 
     # -- drawing
 

@@ -9,7 +9,7 @@ from flashnas.base.errors import BudgetError, ConfigError
 from flashnas.latency.certificate import Certificate
 from flashnas.latency.costs import CostFunction, Costs, NoCosts, OwnCosts, TableCosts
 from flashnas.latency.fitting import Fitter
-from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.prediction import model_of
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload
 from flashnas.space import SearchSpace
@@ -24,9 +24,8 @@ def load_costs(config: SearchConfig, table: str | LatencyTable | CostFunction | 
         ConfigError: for what only a latency table can answer.
     """
     if isinstance(table, str | LatencyTable):
-        loaded = table if isinstance(table, LatencyTable) else LatencyTable.load(table)
         workload = load_workload(config.workload if workload is None else workload)
-        return TableCosts(LatencyModel(loaded, workload.with_weights(config.weights), mode=config.mode))
+        return TableCosts(model_of(table, workload.with_weights(config.weights), mode=config.mode))
     if config.confidence is not None:
         raise ConfigError("search.confidence needs a latency table; got table=None or a function")
     if config.weights is not None:

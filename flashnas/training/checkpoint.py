@@ -157,7 +157,7 @@ def train_to(tokens: int, architecture: Architecture, dataset: Dataset, recipe: 
             for step in trainer.steps(deadline_s):
                 if step.tokens >= tokens:
                     break
-        if trainer.done < recipe.steps and trainer.ranks.first:
+        if begun < tokens and trainer.done < recipe.steps and trainer.ranks.first:
             try:
                 folder.parent.stat()
                 save_checkpoint(folder, trainer, dataset.tokenizer_json, keep=1)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from importlib.util import find_spec
 
 import pandas as pd
 import pytest
@@ -14,7 +15,8 @@ import pytest
 import flashnas as fn
 from flashnas.runs.study_view import StudyView
 
-pytest.importorskip("optuna_dashboard", reason="the extra dashboard is not installed")
+pytestmark = pytest.mark.skipif(find_spec("optuna_dashboard") is None,
+                                reason="the extra dashboard is not installed")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import os
 import shutil
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,7 @@ from flashnas.executors.ray import RayExecutor, RayOptions
 from flashnas.space import load_space
 from flashnas.training.recipe import Recipe
 
-ray = pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("ray") is None, reason="the extra ray is not installed")]
 MODULES = os.pathsep.join(map(str, (Path(pool_jobs.__file__).parent, Path(__file__).parents[2])))
 
 
@@ -32,6 +32,7 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cluster(place):
     """Its first node has two CPUs, says that it has two GPUs, and is as slow as its environment says."""
+    import ray
     from ray.cluster_utils import Cluster
 
     ray.shutdown()

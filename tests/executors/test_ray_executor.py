@@ -2,6 +2,7 @@
 
 import os
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -19,8 +20,7 @@ from flashnas.study.config import SearchConfig
 from flashnas.study.search import run_search
 from flashnas.testing import check_executor
 
-ray = pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("ray") is None, reason="the extra ray is not installed")]
 HELPERS = str(Path(pool_jobs.__file__).parent)
 
 
@@ -94,6 +94,8 @@ def test_ray_gives_the_same_trajectory_with_rungs_and_for_an_evaluator_of_this_s
 
 
 def test_a_candidate_has_the_cpus_and_gpus_of_all_its_processes():
+    import ray
+
     ray.shutdown()  # on a cluster, its places count
 
     def sizes(options=None, **work):

@@ -77,6 +77,7 @@ def python(tmp_path):
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(FAKE)
     (package / "platforms.py").write_text(PLATFORMS)
+    (package.parent / "torch.py").write_text('__version__ = "0.0"\nset_num_threads = int\n')  # loads in no time
     script = tmp_path / "python"
     script.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}/site" exec "{sys.executable}" "$@"\n')
     script.chmod(script.stat().st_mode | stat.S_IXUSR)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import sqlalchemy as sql
 import yaml
 
 from flashnas.architecture import Architecture
@@ -275,6 +276,26 @@ def test_any_optuna_storage_holds_the_study(tmp_path):
     remember(folder, "x")
     folder.close()
     assert opened(tmp_path / "run", resume=True, storage=url).database.outcomes["x"] == outcome("x")
+
+
+def test_two_searches_that_make_a_database_at_once_both_open_it(tmp_path):
+    """The second one makes it between the look at its tables and their making by the first."""
+    other = []
+
+    def meanwhile(connection, cursor, statement, *_):
+        if "CREATE TABLE" in statement and not other:
+            other.append(None)
+            other[0] = opened(tmp_path / "second", storage=url, seed=1)
+
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    sql.event.listen(sql.Engine, "before_cursor_execute", meanwhile)
+    try:
+        first = opened(tmp_path / "first", storage=url)
+    finally:
+        sql.event.remove(sql.Engine, "before_cursor_execute", meanwhile)
+    for folder in (first, other[0]):
+        remember(folder, "x")
+        folder.close()
 
 
 # -- files ---------------------------------------------------------------------------------------------------

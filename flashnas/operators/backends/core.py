@@ -121,6 +121,8 @@ class Kernels(NamedTuple):
     raw_step: Function | None = None  # for decoding: it computes no gradients
     inside: str = ""  # what the raw forms compute besides the core
     combined: Function | None = None  # for training
+    convolution: str = ""  # the library whose convolution `combined` computes
+    library: str = ""  # that of `forward`, by its name in LIBRARIES; "": torch
 
 
 class Core:
@@ -213,7 +215,7 @@ class Core:
         forms = forms if self.raw else Forms(forward, step)
         if self.backend == "auto" and dtype == torch.float32 and kind in library.rounds:
             return Kernels(ours.forward, step, f"torch, steps {label}", None, forms.raw_step, forms.inside)
-        return Kernels(forward, step, label, *forms[2:])
+        return Kernels(forward, step, label, *forms[2:], library=library.name)
 
     def _refused(self, reason: str, device: str, dtype: torch.dtype) -> OperatorError:
         allowed = [name for name in BACKENDS if name != self.backend and (name in ("auto", "torch") or any(

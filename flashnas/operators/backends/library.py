@@ -25,7 +25,7 @@ class Forms(NamedTuple):
     """What a library has of a core: of a whole sequence and of one token, in the signatures of our torch
     functions. raw_forward, raw_step: from parts as projected and parameters as stored, in the signatures that
     core.py lists. inside: what else these compute, for records. combined: for training, convolution, core,
-    norm and output projection in one."""
+    norm and output projection in one. convolution: the library whose kernel it calls for that."""
 
     forward: Function
     step: Function
@@ -33,6 +33,7 @@ class Forms(NamedTuple):
     raw_step: Function | None = None
     inside: str = ""
     combined: Function | None = None
+    convolution: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

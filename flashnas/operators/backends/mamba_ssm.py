@@ -81,7 +81,7 @@ def ssd(dtype: torch.dtype) -> Forms:
             dt_bias_H = torch.zeros_like(dt_bias_H)
         return update(q_BGK, k_BGK, x_BHV, dt_BH, A_H, D_H, dt_bias_H, state, dt_softplus=not dt_min), state
 
-    return Forms(forward, step, raw_forward, raw_step, "time steps and D", _combined_ssd())
+    return Forms(forward, step, raw_forward, raw_step, "time steps and D", _combined_ssd(), "causal-conv1d")
 
 
 def _combined_ssd() -> Function | None:

@@ -11,9 +11,9 @@ from torch import Tensor
 from flashnas.operators.delta_layer import DeltaLayer
 from flashnas.operators.delta_net.spec import DeltaNet
 from flashnas.operators.layer import Apply
-from flashnas.operators.parts.norms import OUTPUT_NORM_EPS
 from flashnas.operators.parts.projection import AlignedProjection, split_of
 from flashnas.operators.roles import Role
+from flashnas.operators.spec import OUTPUT_NORM_EPS
 
 
 class DeltaNetLayer(DeltaLayer):

@@ -16,9 +16,10 @@ from flashnas.operators.attention.layer import AttentionLayer
 from flashnas.operators.hybrid_head.spec import HybridHead
 from flashnas.operators.layer import Layer, RecurrentState
 from flashnas.operators.mamba2.layer import Mamba2Layer
-from flashnas.operators.parts.norms import OUTPUT_NORM_EPS, RMSNorm
+from flashnas.operators.parts.norms import RMSNorm
 from flashnas.operators.parts.numerics import linear_reference
 from flashnas.operators.roles import Role
+from flashnas.operators.spec import OUTPUT_NORM_EPS
 
 
 class HybridHeadState(NamedTuple):

@@ -17,11 +17,12 @@ from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import Apply, RecurrentLayer, RecurrentState, Rule
 from flashnas.operators.mamba2.spec import Mamba2
 from flashnas.operators.parts.convolution import ShortConvolution
-from flashnas.operators.parts.norms import OUTPUT_NORM_EPS, RMSNorm, rms_normalise
+from flashnas.operators.parts.norms import RMSNorm, rms_normalise
 from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
 from flashnas.operators.parts.projection import AlignedProjection, KeepsConstants, split_of
 from flashnas.operators.recurrences.ssd import ssd_reference, ssd_scan, ssd_scan_step
 from flashnas.operators.roles import Role
+from flashnas.operators.spec import OUTPUT_NORM_EPS
 
 
 class Mamba2Layer(KeepsConstants, RecurrentLayer):
@@ -57,9 +58,10 @@ class Mamba2Layer(KeepsConstants, RecurrentLayer):
 
     def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
         zxbcdt = self.in_proj(x_BTD)
-        parts, combined, conv = self._parts(zxbcdt), self.core.of(zxbcdt).combined, self.conv
+        parts, kernels, conv = self._parts(zxbcdt), self.core.of(zxbcdt), self.conv
+        combined = kernels.combined
         if (combined is None or state is not None or not torch.is_grad_enabled() or conv is None
-                or not conv.core.of(zxbcdt).name.startswith("causal-conv1d")):
+                or conv.core.of(zxbcdt).library != kernels.convolution):
             return self.mixed(parts, state)
         out = self.out_proj if isinstance(self.out_proj, nn.Linear) else None  # `h` has one of its own
         A_H, dt_bias_H, D_H = self.constants()

@@ -1,0 +1,136 @@
+"""mamba-ssm 2.3: mamba_ssm/ops/triton/{ssd_combined,selective_state_update,layernorm_gated}.py,
+ops/selective_scan_interface.py, csrc/selective_scan/selective_scan.cpp."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from fake_libraries.causal_conv1d import causal_conv1d_fn
+from fake_libraries.fla import rmsnorm_fn
+from fake_libraries.shared import same_dtype, start
+
+
+def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bias=None, initial_states=None,
+                              seq_idx=None, cu_seqlens=None, dt_softplus=False, dt_limit=(0.0, float("inf")),
+                              return_final_states=False, return_varlen_states=False):
+    batch, tokens, heads, head_dim = x.shape
+    groups, state_size = B.shape[2:]
+    same_dtype(x, B, C)
+    assert dt.shape == (batch, tokens, heads)
+    assert A.shape == (heads,)
+    assert A.dtype == torch.float32
+    assert z is None
+    assert D is None or D.shape in ((heads, head_dim), (heads,))
+    dt = dt.float()
+    if dt_bias is not None:
+        assert dt_bias.shape == (heads,)
+        dt = dt + dt_bias.float()
+    dt = (F.softplus(dt) if dt_softplus else dt).clamp(*dt_limit)
+    assert C.shape == B.shape == (batch, tokens, groups, state_size)
+    initial_states = start(initial_states, batch, heads, head_dim, state_size)
+    assert initial_states.shape == (batch, heads, head_dim, state_size)
+    assert initial_states.is_contiguous()  # the library rearranges it
+    assert return_final_states
+    assert chunk_size & (chunk_size - 1) == 0
+    state, outputs = initial_states.float(), []
+    B, C = (part.float().repeat_interleave(heads // groups, 2) for part in (B, C))
+    for t in range(tokens):
+        inputs = torch.einsum("bhp,bhn->bhpn", x[:, t].float() * dt[:, t].float().unsqueeze(-1), B[:, t])
+        state = state * (dt[:, t].float() * A)[..., None, None].exp() + inputs
+        outputs.append(torch.einsum("bhpn,bhn->bhp", state, C[:, t]))
+    y = torch.stack(outputs, 1)
+    y = y if D is None else y + D.float().view(heads, -1) * x.float()
+    return y.to(x.dtype), state.contiguous()  # as _state_passing_fwd allocates it
+
+
+def mamba_split_conv1d_scan_combined(
+        zxbcdt, conv1d_weight, conv1d_bias, dt_bias, A, D, chunk_size, initial_states=None, seq_idx=None,
+        dt_limit=(0.0, float("inf")), return_final_states=False, activation="silu", rmsnorm_weight=None,
+        rmsnorm_eps=1e-6, outproj_weight=None, outproj_bias=None, headdim=None, ngroups=1, norm_before_gate=True):
+    """By the stand-ins of its parts. Columns in front of z would be read as those of a SwiGLU."""
+    (heads,), width = D.shape, zxbcdt.shape[-1]
+    dim = heads * headdim
+    state_size = (len(conv1d_weight) - dim) // ngroups // 2
+    assert width == 2 * dim + 2 * ngroups * state_size + heads
+    assert rmsnorm_weight.shape == (dim,)
+    assert initial_states is None
+    assert D.dtype == dt_bias.dtype == torch.float32
+    z, xBC, dt = zxbcdt.split([dim, len(conv1d_weight), heads], -1)
+    xBC = xBC.contiguous() if xBC.stride(1) % 8 else xBC
+    xBC = causal_conv1d_fn(xBC.mT, conv1d_weight, conv1d_bias, return_final_states=True, activation=activation)[0].mT
+    x, B, C = (part.unflatten(-1, (count, -1)) for part, count in zip(
+        xBC.split([dim, ngroups * state_size, ngroups * state_size], -1), (heads, ngroups, ngroups), strict=True))
+    out, final = mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D, None, dt_bias, dt_softplus=True,
+                                           dt_limit=dt_limit, return_final_states=return_final_states)
+    out = rmsnorm_fn(out.flatten(-2), rmsnorm_weight, None, z, rmsnorm_eps, dim // ngroups, norm_before_gate)
+    assert outproj_bias is None or outproj_weight is not None
+    return (out if outproj_weight is None else F.linear(out, outproj_weight, outproj_bias)), final
+
+
+def selective_state_update(state, x, dt, A, B, C, D=None, z=None, dt_bias=None, dt_softplus=False,
+                           state_batch_indices=None):
+    """Writes into `state`, of any strides. D and dt_bias may be None by the signature only: the library reads
+    the strides of dt_bias, and unpacks 0 in place of those of D."""
+    assert not torch.is_grad_enabled(), "no backward pass"
+    has_heads = state.dim() > 3
+    if D is None or dt_bias is None:
+        raise TypeError("Value after * must be an iterable, not int")
+    assert D.shape == dt_bias.shape == A.shape[:-1]
+    assert z is None or z.shape == x.shape
+    full = state if has_heads else state.unsqueeze(1)
+    if not has_heads:
+        x, dt, A, B, C = x.unsqueeze(1), dt.unsqueeze(1), A.unsqueeze(0), B.unsqueeze(1), C.unsqueeze(1)
+    batch, heads, dim, state_size = full.shape
+    assert x.shape == dt.shape == (batch, heads, dim)
+    assert A.shape == (heads, dim, state_size)
+    assert B.shape == C.shape == (batch, B.shape[1], state_size)
+    B, C = (part.repeat_interleave(heads // part.shape[1], 1).float() for part in (B, C))
+    # one number per head, by strides of 0: else the kernel reads dt, A and dt_bias for each channel
+    if has_heads:
+        assert A.stride(-1) == A.stride(-2) == dt.stride(-1) == dt_bias.stride(-1) == D.stride(-1) == 0
+    dt = dt.float() + dt_bias.float().view(heads, dim)
+    dt = F.softplus(dt) if dt_softplus else dt
+    decay = (dt.unsqueeze(-1) * A).exp()
+    full.copy_(full * decay + (dt * x).float().unsqueeze(-1) * B.unsqueeze(2))
+    out = torch.einsum("bhpn,bhn->bhp", full.float(), C) + D.float().view(heads, dim) * x
+    out = (out if z is None else out * F.silu(z.float()).view(out.shape)).to(x.dtype)
+    return out if has_heads else out.squeeze(1)
+
+
+def selective_scan_fn(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False,
+                      return_last_state=False):
+    """Starts at zero; the gradient of the last state is not considered."""
+    batch, channels, tokens = u.shape
+    state_size = A.shape[1]
+    same_dtype(u, delta, B, C)
+    assert delta.shape == u.shape
+    assert A.shape == (channels, state_size)
+    assert A.dtype == torch.float32
+    assert B.shape == C.shape == (batch, state_size, tokens)
+    assert z is None or (z.shape == u.shape and z.dtype == u.dtype)
+    for weight in (D, delta_bias):
+        assert weight is None or (weight.shape == (channels,) and weight.dtype == torch.float32)
+    bias = 0 if delta_bias is None else delta_bias.unsqueeze(-1)
+    delta = F.softplus(delta.float() + bias) if delta_softplus else delta.float() + bias
+    state, outputs = torch.zeros(batch, channels, state_size, device=u.device), []
+    for t in range(tokens):
+        inputs = torch.einsum("bd,bn->bdn", (delta * u.float())[..., t], B[..., t].float())
+        state = state * torch.einsum("bd,dn->bdn", delta[..., t].float(), A).exp() + inputs
+        outputs.append(torch.einsum("bdn,bn->bd", state, C[..., t].float()))
+    y = torch.stack(outputs, -1)
+    y = y if D is None else y + D.unsqueeze(-1) * u.float()
+    y = (y if z is None else y * F.silu(z.float())).to(u.dtype)
+    return (y, state.detach()) if return_last_state else y
+
+
+MODULES = {
+    "mamba_ssm.ops.triton.layernorm_gated": {"rmsnorm_fn": rmsnorm_fn},
+    "mamba_ssm": {"__version__": "0.0-fake"},
+    "mamba_ssm.ops.triton.ssd_combined": {
+        "mamba_chunk_scan_combined": mamba_chunk_scan_combined, "causal_conv1d_fwd_function": "what it imported",
+        "mamba_split_conv1d_scan_combined": mamba_split_conv1d_scan_combined},
+    "mamba_ssm.ops.triton.selective_state_update": {"selective_state_update": selective_state_update},
+    "mamba_ssm.ops.selective_scan_interface": {"selective_scan_fn": selective_scan_fn},
+    "selective_scan_cuda": {},
+}
