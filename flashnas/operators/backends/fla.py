@@ -181,7 +181,8 @@ def dplr(dtype: torch.dtype) -> Forms:
     def of_inputs(rule: Function) -> Function:
         return lambda q, k, v, a, b, g, state: rule(q, k, v, a * g.exp(), b, g, state)
 
-    return Forms(*map(of_inputs, rules), *_raw_dplr(dtype), "the norm of keys, their update, bonus and gate")
+    forward, step = map(of_inputs, rules)
+    return Forms(forward, step, *_raw_dplr(dtype), "the norm of keys, their update, bonus and gate")
 
 
 # -- all of RWKV7, norms and activations ---------------------------------------------------------------------

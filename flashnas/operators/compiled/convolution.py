@@ -41,28 +41,17 @@ def _input(x, x_stride, before, half, channels, length, b, t, j):
 
 
 @compiled
-def _last_inputs(x, x_stride, before, half, channels, length, b, t, j):
-    """The three before input t."""
-    return (_input(x, x_stride, before, half, channels, length, b, t - 3, j),
-            _input(x, x_stride, before, half, channels, length, b, t - 2, j),
-            _input(x, x_stride, before, half, channels, length, b, t - 1, j))
-
-
-@compiled
-def _taps(weight, channels, j):
-    return (load(weight, j), load(weight, channels + j), load(weight, 2 * channels + j),
-            load(weight, 3 * channels + j))
-
-
-@compiled
 def _forward(x, x_stride, before, half, weight, bias, silu, y, batch, length, channels):
     """weight [4, channels]; before [batch, 3, channels], the inputs before x."""
     for b in range(batch):
         for start in range(0, length, BLOCK):
             for j in range(0, channels, LANES):
-                w0, w1, w2, w3 = _taps(weight, channels, j)
+                w0, w1, w2, w3 = (load(weight, j), load(weight, channels + j), load(weight, 2 * channels + j),
+                                  load(weight, 3 * channels + j))
                 constant = load(bias, j)
-                x0, x1, x2 = _last_inputs(x, x_stride, before, half, channels, length, b, start, j)
+                x0, x1, x2 = (_input(x, x_stride, before, half, channels, length, b, start - 3, j),
+                              _input(x, x_stride, before, half, channels, length, b, start - 2, j),
+                              _input(x, x_stride, before, half, channels, length, b, start - 1, j))
                 for t in range(start, min(length, start + BLOCK)):
                     x3 = load_bits(x, (b * length + t) * x_stride + j, half)
                     z = fma(w3, x3, fma(w2, x2, fma(w1, x1, fma(w0, x0, constant))))
@@ -82,14 +71,20 @@ def _backward(x, x_stride, before, half, weight, bias, silu, grad_y, grad_x, gra
         for start in range((length - 1) // BLOCK * BLOCK, -1, -BLOCK):
             end = min(length, start + BLOCK)
             for j in range(0, channels, LANES):
-                w0, w1, w2, w3 = _taps(weight, channels, j)
+                w0, w1, w2, w3 = (load(weight, j), load(weight, channels + j), load(weight, 2 * channels + j),
+                                  load(weight, 3 * channels + j))
                 constant, nothing = load(bias, j), fill(0.0)
                 sum_0, sum_1, sum_2, sum_3, sum_of_grads = nothing, nothing, nothing, nothing, nothing
                 later_1, later_2 = load(later, j), load(later, channels + j)
                 later_3 = load(later, 2 * channels + j)
-                x1, x2, x3 = _last_inputs(x, x_stride, before, half, channels, length, b, end, j)
+                x1, x2, x3 = (_input(x, x_stride, before, half, channels, length, b, end - 3, j),
+                              _input(x, x_stride, before, half, channels, length, b, end - 2, j),
+                              _input(x, x_stride, before, half, channels, length, b, end - 1, j))
                 for t in range(end - 1, start - 1, -1):
-                    x0 = _input(x, x_stride, before, half, channels, length, b, t - 3, j)
+                    if t < 3:
+                        x0 = load_bits(before, (3 * b + t) * channels + j, half)
+                    else:
+                        x0 = load_bits(x, (b * length + t - 3) * x_stride + j, half)
                     z = fma(w3, x3, fma(w2, x2, fma(w1, x1, fma(w0, x0, constant))))
                     place = (b * length + t) * channels + j
                     grad = load_bits(grad_y, place, half)

@@ -19,7 +19,7 @@ from flashnas.operators.compiled.vectors import (
 CHUNK = 64
 LARGEST = np.float32(60.0)
 FORGETS = np.float32(26.0)
-ZERO = np.float32(0.0)
+ZERO, ONE = np.float32(0.0), np.float32(1.0)
 
 
 # -- decays by key channel: g are log decays -----------------------------------------------------------------
@@ -92,12 +92,14 @@ BY_CHANNEL = _segments_by_channel, _divide_keys, _scale_rows, _scale_columns
 
 @compiled
 def _segments_by_head(g, at, stride, rate, tokens, size, starts, begin, since, grow):
-    """As by channel, with one decay per token in begin and grow."""
+    """As by channel, with one decay per token in begin and grow; begin of a further segment is the decay
+    since the first token of the one before, so that a state is scaled once between two segments."""
     count, total_log = 0, ZERO
     for t in range(tokens):
         log_decay = -g[at + t * stride] * rate * LOG2_E
         if t == 0 or total_log + log_decay < -LARGEST:
-            starts[count], begin[count] = t, np.exp2(log_decay)
+            starts[count] = t
+            begin[count] = (grow[t - 1] if t else ONE) * np.exp2(log_decay)
             count += 1
             total_log = ZERO
         else:

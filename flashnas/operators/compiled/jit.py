@@ -79,8 +79,8 @@ def filling(rule: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[T
     """`rule(q, k, v, .., state_BHKV)` for all sizes: with zeros up to the next multiples of 16. What has as
     many dimensions as q is by key channel. The state stays zero where keys or values are, and no output reads
     it there."""
-    def run(q: Tensor, k: Tensor, v: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
-        *others, state_BHKV = others
+    def run(q: Tensor, k: Tensor, v: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
+        *others, state_BHKV = inputs
         if not odd(state_BHKV):
             return rule(q, k, v, *others, state_BHKV)
         key_dim, value_dim = state_BHKV.shape[-2:]

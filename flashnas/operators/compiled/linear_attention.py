@@ -101,7 +101,8 @@ def _forward_kernel(channel: bool) -> Callable[..., None]:
                                 whole = count == 1
                             run_tiles(packed, values, t * value_dim, out, t * value_dim, matrix, many,
                                       key_dim, value_dim, False)
-                            scale(matrix, grow, t + many - 1, key_dim, value_dim)
+                            if channel or s == count - 1:
+                                scale(matrix, grow, t + many - 1, key_dim, value_dim)
                         for t in range(tokens):
                             growth = fill(ONE if channel else grow[t])
                             for j in range(0, value_dim, LANES):
@@ -168,12 +169,16 @@ def _backward_kernel(channel: bool) -> Callable[..., None]:
                             pack(grad_out, values, t * value_dim, many, value_dim, packed_values)
                             run_tiles(packed_values, keys, t * key_dim, grad_queries, t * key_dim, state_VK,
                                       many, value_dim, key_dim, False)
-                            if s < count - 1:
+                            if channel and s < count - 1:
                                 scale_VK(state_VK, grow, t + many - 1, value_dim, key_dim)
                         for s in range(count - 1, -1, -1):
                             t, many = starts[s], starts[s + 1] - starts[s]
-                            scale(matrix, grow, t + many - 1, key_dim, value_dim)
-                            scale_VK(grad_VK, grow, t + many - 1, value_dim, key_dim)
+                            if channel or s == count - 1:
+                                scale(matrix, grow, t + many - 1, key_dim, value_dim)
+                                scale_VK(grad_VK, grow, t + many - 1, value_dim, key_dim)
+                            else:
+                                scale(matrix, begin, s + 1, key_dim, value_dim)
+                                scale_VK(grad_VK, begin, s + 1, value_dim, key_dim)
                             if count > 1 or not whole:
                                 pack(keys, queries, t * key_dim, many, key_dim, packed_keys)
                                 whole = count == 1
@@ -182,8 +187,9 @@ def _backward_kernel(channel: bool) -> Callable[..., None]:
                             pack(values, grad_out, t * value_dim, many, value_dim, packed_values)
                             run_tiles(packed_values, queries, t * key_dim, grad_keys, t * key_dim, grad_VK,
                                       many, value_dim, key_dim, True)
-                            scale(matrix, begin, s, key_dim, value_dim)
-                            if s:
+                            if channel or s == 0:
+                                scale(matrix, begin, s, key_dim, value_dim)
+                            if channel and s:
                                 scale_VK(grad_VK, begin, s, value_dim, key_dim)
                         for t in range(tokens - 1, -1, -1):
                             row = (first + t) * heads + h

@@ -78,7 +78,8 @@ class _Scan(torch.autograd.Function):
         return of_factor, grads[1:], grads[0], None
 
 
-_ADVANCE = {False: torch.addcmul, True: torch.baddbmm}  # update + factor (*) state
+# update + factor (*) state
+_ADVANCE: dict[bool, Callable[..., Tensor]] = {False: torch.addcmul, True: torch.baddbmm}
 
 
 def diagonal_scan(decay: Tensor, update: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
