@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from flashnas.architecture import Architecture
 from flashnas.network.model import HybridLM
-from flashnas.operators.parts.norms import NORM_EPS, OUTPUT_NORM_EPS
+from flashnas.operators.spec import NORM_EPS, OUTPUT_NORM_EPS
 
 sys.modules["fla"] = None  # type: ignore[assignment]  # with fla in reach Qwen3-Next calls kernels that need a GPU
 import transformers  # noqa: E402

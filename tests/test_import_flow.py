@@ -135,7 +135,8 @@ def test_private_names_stay_in_their_room():
     assert not wrong
 
 
-@pytest.mark.parametrize("statement", ["import flashnas", "import flashnas.operators", "import flashnas.runs.run",
+@pytest.mark.parametrize("statement", ["import flashnas", "import flashnas.operators",
+                                       "import flashnas.study.search, flashnas.formats.programs",
                                        "import flashnas.latency.prediction", "import flashnas.space.load"])
 def test_torch_is_not_loaded_by(statement):
     child = subprocess.run([sys.executable, "-c", f"{statement}; import sys; print('torch' in sys.modules)"],

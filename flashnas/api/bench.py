@@ -13,7 +13,7 @@ from flashnas.api.calling import takes
 from flashnas.api.estimate import WORKLOAD
 from flashnas.api.output import Figures, check_out, data_option, tokenizer_option, workers_option
 from flashnas.base.quantities import MAX_TOKENS
-from flashnas.base.settings import MAX_THREADS, REQUIRED, Settings, option
+from flashnas.base.settings import MAX_THREADS, REQUIRED, Settings, option, usable_cores
 from flashnas.latency.workload import WORKLOAD_HELP
 
 if TYPE_CHECKING:
@@ -174,6 +174,11 @@ class MeasureBenchOptions(Settings, where="measure_bench"):
     threads: int = option(1, "torch threads", metavar="N", min=1, max=MAX_THREADS)
     seconds: float = option(
         1.0, "longest time for each of the up to four timings of a network", metavar="S", above=0, max=3600)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.threads > usable_cores():
+            self.wrong("threads", f"must be at most {usable_cores()}, the usable cores; got {self.threads}")
 
 
 @takes(MeasureBenchOptions)

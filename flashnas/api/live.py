@@ -46,7 +46,8 @@ class Live:
         self._shown, self._out = shown or Quiet(), out
         self.trackers = Trackers(trackers, out / CONFIG, warn if shown is None else shown.note)
         self._over = self._logged = 0
-        self._written_ns, self._next = 0, time.monotonic() + PAGE_EVERY_S
+        self._written_ns: int | None = 0  # when the page's trials were written; None: it cannot be
+        self._next = time.monotonic() + PAGE_EVERY_S
 
     def note(self, text: str) -> None:
         with foreign_errors(("progress object", self._shown)):
@@ -78,7 +79,7 @@ class Live:
         started = time.monotonic()
         try:
             changed_ns = (self._out / TRIALS).stat().st_mtime_ns if (self._out / TRIALS).exists() else 0
-            if changed_ns > self._written_ns:
+            if self._written_ns not in (changed_ns, None):
                 self._written_ns = changed_ns
                 from flashnas.report.html import render_html
                 from flashnas.runs.run import RecordedRun
@@ -87,7 +88,7 @@ class Live:
                 self.log_trials(run)
                 write_atomic(self._out / "report.html", render_html(run))
         except Exception as error:
-            self._written_ns = 2**63  # not again
+            self._written_ns = None
             self.note(f"report.html is not kept up to date: {type(error).__name__}: {first_line(error)}")
         ended = time.monotonic()
         self._next = ended + max(PAGE_EVERY_S, PAGE_SHARE * (ended - started))

@@ -12,7 +12,7 @@ from typing import Any
 from flashnas.api.calling import takes
 from flashnas.api.estimate import TABLE, WORKLOAD
 from flashnas.api.output import Figures, check_out
-from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option, usable_cores
+from flashnas.base.settings import MAX_SEED, REQUIRED, Settings, option, usable_cores
 from flashnas.latency.schema import MODES, PLATFORMS, RUNTIMES
 from flashnas.latency.workload import WORKLOAD_HELP
 
@@ -61,9 +61,9 @@ class ProfileOptions(Settings, where="profile"):
         super().__post_init__()
         if self.threads == "all":
             object.__setattr__(self, "threads", usable_cores())
-        if type(self.threads) is not int or not 1 <= self.threads <= MAX_THREADS:
-            self.wrong("threads", f"must be all or a whole number from 1 to {MAX_THREADS:,}; got"
-                                  f" {self.threads!r}")
+        if type(self.threads) is not int or not 1 <= self.threads <= usable_cores():
+            self.wrong("threads", f"must be all or a whole number from 1 to {usable_cores()}, the usable"
+                                  f" cores; got {self.threads!r:.60}")
         for each in dataclasses.fields(self):
             if each.name in SHARED or getattr(self, each.name) == each.default:
                 continue

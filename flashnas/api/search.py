@@ -47,15 +47,17 @@ class SearchOptions(SearchConfig, where="search"):
     @classmethod
     def build(cls, **values: Any) -> Self:
         """As of other options. A continued run has those that its folder holds below the ones given."""
-        from flashnas.runs.folder import options_in
+        from flashnas.runs.layout import options_in, plugins_named
 
         run, values = values.get("resume"), cls.expand_shorthands(values)
         alone = not any(setting.name in values for setting in settings_of(cls) if setting.yaml)
         if run in (True, "") and alone:
             out = values.get("out")
             run = out if out and (Path(out) / "run.yaml").exists() else None
-        below = cls.read_options(options_in(Path(run))) if run and run is not True else {}
-        return super().build(**over(below, values))
+        if not run or run is True:
+            return super().build(**values)
+        with plugins_named(Path(run)):
+            return super().build(**over(cls.read_options(options_in(Path(run))), values))
 
     @property
     def config(self) -> SearchConfig:
@@ -109,14 +111,17 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
 
     from flashnas.api.live import Live
     from flashnas.api.run import Run
+    from flashnas.runs.layout import plugins_named
     from flashnas.study.search import run_search
 
     live = Live(progress, out, options.tracker)
-    with live.trackers.finishing(live.artifacts):
+    with live.trackers.finishing(live.artifacts), plugins_named(out):
         summary = run_search(options.config, out, resume=options.resume is not None, progress=live,
                              command=command, evaluator=evaluator, **objects)
         run = Run.load(out)
-        run.report()
+        page = out / "report.html"  # nothing is new where all was done before
+        if not page.exists() or page.stat().st_mtime < (out / "run.yaml").stat().st_mtime:
+            run.report()
         live.log_trials(run)
     object.__setattr__(run, "summary", summary)
     return run

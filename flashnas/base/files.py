@@ -158,21 +158,22 @@ def _sync(path: Path) -> None:
 # -- locks ---------------------------------------------------------------------------------------------------
 
 
-def hold_lock(path: Path, busy: FlashnasError) -> BaseFileLock:
-    """Take the lock file `path` for this process, without waiting.
+def hold_lock(path: Path, busy: FlashnasError, wait_s: float = 0) -> BaseFileLock:
+    """Take the lock file `path` for this process.
 
     The lock is held until `release()`, the end of a `with` block, or the end of the process, also by SIGKILL.
     The file remains.
 
     Args:
         busy: the error to raise if another process, or another part of this one, holds the lock.
+        wait_s: for so long it may do so.
 
     Returns:
         The held lock; keep a reference to it as long as the lock is needed.
     """
     from filelock import FileLock, Timeout  # 37 ms, which only commands that write pay
 
-    lock = FileLock(path, timeout=0, mode=FILE_MODE, thread_local=False)
+    lock = FileLock(path, timeout=wait_s, mode=FILE_MODE, thread_local=False)
     try:
         lock.acquire()
     except Timeout:

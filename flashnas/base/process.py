@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 
 # read by the numerical libraries when they are loaded
@@ -66,13 +66,23 @@ def terminate_as_interrupt() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt)
-              for number in ENDING if signal.getsignal(number) != signal.SIG_IGN}
+    with _handled(ENDING, interrupt):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within the block, the handler of signals that the caller does not ignore; none is left behind by an
+    interrupt."""
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: own for number, own in before.items() if own != signal.SIG_IGN}
     try:
+        for number in before:
+            signal.signal(number, handler)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, own in before.items():
+            signal.signal(number, signal.SIG_DFL if own is None else own)
 
 
 @contextlib.contextmanager
@@ -86,13 +96,10 @@ def uninterrupted() -> Iterator[None]:
         yield
         return
     waiting: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: waiting.append(number))
-              for number in (signal.SIGINT, *ENDING) if signal.getsignal(number) != signal.SIG_IGN}
     try:
-        yield
+        with _handled((signal.SIGINT, *ENDING), lambda number, _: waiting.append(number)):
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         for late in waiting:
             signal.raise_signal(late)
 

@@ -168,6 +168,17 @@ def forget_plugins() -> None:
     _entry_points.cache_clear()
 
 
+def installed_plugins() -> dict[str, list[str]]:
+    """The names that each installed package adds to flashnas, by package and version: for a record of what a
+    search may have used."""
+    names: dict[str, set[str]] = {}
+    for group in entry_points().groups:
+        for entry in _entry_points(group) if group.startswith("flashnas.") else ():
+            if entry.dist is not None:
+                names.setdefault(f"{entry.dist.name} {entry.dist.version}", set()).add(entry.name)
+    return {package: sorted(names[package]) for package in sorted(names)}
+
+
 @contextlib.contextmanager
 def foreign_errors(*things: tuple[str, object], direct: bool = True) -> Iterator[None]:
     """Within the block, what the code of another package raises is a PluginError, in one line with the place

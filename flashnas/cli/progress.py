@@ -64,13 +64,11 @@ class LiveLine:
 class SearchProgress(LiveLine):
     """Share done, best so far, networks by what came of them, time left."""
 
-    _best = float("inf")
+    _best: float | None = None
     _done = False
 
     def update(self, snapshot: Snapshot) -> None:
-        improved = snapshot.best_loss is not None and snapshot.best_loss < self._best
-        if improved and snapshot.best_loss is not None:
-            self._best = snapshot.best_loss
+        improved, self._best = snapshot.best_loss != self._best, snapshot.best_loss
         done = snapshot.done + snapshot.failed + snapshot.stopped == snapshot.total
         ended, self._done = done and not self._done, done
         if self.due(improved or ended):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -179,6 +180,24 @@ def cached_dataset(digest: str, cache: Path | None = None) -> Path:
     return (cache or cache_folder()) / "datasets" / digest
 
 
+@contextlib.contextmanager
+def dataset_in_cache(folder: Path) -> Iterator[Path]:
+    """A temporary folder to fill, which becomes `folder` unless another process has made a whole dataset
+    there by then."""
+    with folder_in_cache(folder) as fresh:
+        yield fresh
+        if not _whole(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _whole(folder: Path) -> bool:
+    try:
+        Dataset.open(folder)
+    except CorpusError:
+        return False
+    return True
+
+
 def _windows(tokens: np.ndarray, starts: Sequence[int] | np.ndarray, length: int) -> np.ndarray:
     return np.stack([tokens[start:start + length + 1] for start in starts]).astype(np.int64)
 
@@ -212,21 +231,14 @@ def prepare_dataset(source: str, recipe: BatchShape, tokenizer: str | Path | Non
     for of_text in itertools.chain(head, split.train.digests(), between, split.validation.digests()):
         digest.update(of_text)
     folder = cached_dataset(digest.hexdigest()[:24], cache)
-    if folder.exists():
-        try:
-            dataset = Dataset.open(folder)
-        except CorpusError:
-            shutil.rmtree(folder, ignore_errors=True)  # damaged: prepared again
-        else:
-            dataset.check_length(recipe)
-            return dataset
-    with folder_in_cache(folder) as temporary:
-        meta: dict[str, Any] = {"source": source, "vocab": vocab_size(encoder), "notes": notes,
-                                "validation_bytes": split.validation.size}
-        for part, documents in (("train", split.train), ("validation", split.validation)):
-            meta[f"{part}_tokens"] = _encode(encoder, documents, temporary / f"{part}.npy")
-        (temporary / "tokenizer.json").write_text(encoder.to_str(), encoding="utf-8")
-        (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+    if not _whole(folder):
+        with dataset_in_cache(folder) as temporary:
+            meta: dict[str, Any] = {"source": source, "vocab": vocab_size(encoder), "notes": notes,
+                                    "validation_bytes": split.validation.size}
+            for part, documents in (("train", split.train), ("validation", split.validation)):
+                meta[f"{part}_tokens"] = _encode(encoder, documents, temporary / f"{part}.npy")
+            (temporary / "tokenizer.json").write_text(encoder.to_str(), encoding="utf-8")
+            (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
     dataset = Dataset.open(folder)
     dataset.check_length(recipe)
     return dataset

@@ -198,6 +198,8 @@ class _Slot:
 
     def _died(self, order: _Order) -> Ended | None:
         code, ready = self._process.exitcode, self._ready
+        with contextlib.suppress(OSError):  # what it has started
+            os.killpg(self._process.pid, signal.SIGKILL)
         self.stop()
         if code == -signal.SIGTERM:
             # if the search gets it too, it ends here, and the candidate has not failed

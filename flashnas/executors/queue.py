@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import json
 import threading
-import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,16 +19,15 @@ from typing import Any, Self
 
 import sqlalchemy as sql
 import sqlalchemy.orm  # at once: two threads that import it on first use can meet it half imported
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
 
 import flashnas
 from flashnas.base.errors import WorkerError
 from flashnas.base.hints import first_line
 from flashnas.base.process import uninterrupted
-from flashnas.runs.outage import Patience, engine_url, shown_url
+from flashnas.runs.outage import Patience, created, engine_url, shown_url
 
-CREATE_TRIES = 5        # where several processes make the tables at once
 BEAT_S = 2.0            # between heartbeats, or a quarter of `stale_s`
 SHORTEST_BEAT_S = 0.1
 LEAVE_S = 5.0           # an ending process waits no longer for a database that is away
@@ -142,8 +140,9 @@ def lacking(job: Any, worker: Any) -> str:
 
 
 def _since(peer: Any) -> Any:
-    """Since when a peer has given its heartbeats in time; now, where it has just missed one."""
-    return sql.case((NOW - peer.c.heartbeat > peer.c.stale_s / 2, NOW), else_=peer.c.since)
+    """Since when a peer has given its heartbeats in time; now, where it has just missed one, or where the
+    clock was set back."""
+    return sql.case((sql.func.abs(NOW - peer.c.heartbeat) > peer.c.stale_s / 2, NOW), else_=peer.c.since)
 
 
 class JobQueue:
@@ -171,22 +170,15 @@ class JobQueue:
         self._thread = threading.Thread(target=self._live, daemon=True)
         try:
             if answered:
-                self._wait(self._create)
+                self._wait(self._make_tables)
             else:
-                self._create()
+                self._make_tables()
         except SQLAlchemyError as error:
             own = getattr(error, "orig", None) or error
             raise WorkerError(f"{self.place} cannot be opened: {first_line(own)}") from None
 
-    def _create(self) -> None:
-        for left in reversed(range(CREATE_TRIES)):
-            try:
-                _TABLES.create_all(self._engine)
-                return
-            except DBAPIError as error:  # another process creates them at the same time
-                if not left or ("exist" not in str(error) and "locked" not in str(error)):
-                    raise
-                time.sleep(0.2)
+    def _make_tables(self) -> None:
+        created(lambda: _TABLES.create_all(self._engine))
 
     def close(self) -> None:
         self._engine.dispose()
@@ -254,18 +246,19 @@ class JobQueue:
     def _silent_s(self, peer: Any) -> Any:
         """How long a peer has been silent while this one watched."""
         since, heartbeat = self._watched_since(), sql.func.coalesce(peer.c.heartbeat, 0.0)
-        return NOW - sql.case((heartbeat > since, heartbeat), else_=since)
+        return NOW - sql.case((heartbeat.between(since, NOW), heartbeat), else_=since)
 
     # -- the driver's ----------------------------------------------------------------------------------------
 
     def put(self, order: Order) -> None:
-        """Enqueue a job, unless the run has it already. Clears an earlier failure of a worker."""
+        """Enqueue a job, unless a worker has it already or has ended it. One that waits is replaced, since an
+        earlier flashnas may have enqueued it, and so is an earlier failure of a worker."""
         row = {**dataclasses.asdict(order), "payload": json.dumps(order.payload), "state": "waiting",
                "claim": "", "worker": "", "ended": ""}
 
         def insert(connection: sql.Connection) -> None:
             connection.execute(sql.delete(JOBS).where(JOBS.c.run == order.run, JOBS.c.digest == order.digest,
-                                                      JOBS.c.state == "broken"))
+                                                      JOBS.c.state.in_(["broken", "waiting"])))
             connection.execute(sql.insert(JOBS).values(row))
         with contextlib.suppress(IntegrityError):  # it is there, of a driver that was interrupted
             self._do(insert)
@@ -307,22 +300,23 @@ class JobQueue:
         then this worker's."""
         if not runs:
             return None
-        me = self.me
+        me, claim = self.me, uuid.uuid4().hex
+        # .. or this claim's, where the database made it and the answer was lost
+        free = sql.or_(JOBS.c.state == "waiting", JOBS.c.claim == claim)
         oldest = sql.select(JOBS.c.id, JOBS.c.digest, JOBS.c.payload, JOBS.c.processes,
                             JOBS.c.timeout_s).where(
-            JOBS.c.state == "waiting", JOBS.c.version == me.version, JOBS.c.processes <= me.processes,
+            free, JOBS.c.version == me.version, JOBS.c.processes <= me.processes,
             JOBS.c.evaluator.in_(["", *me.evaluators.split()]),
             *([] if me.gpu else [JOBS.c.gpu == sql.false()]),
             JOBS.c.run.in_(runs), JOBS.c.digest.not_in(refused),
-        ).order_by(JOBS.c.id).limit(1).with_for_update(skip_locked=True)
+        ).order_by(JOBS.c.claim.desc(), JOBS.c.id).limit(1).with_for_update(skip_locked=True)
 
         def take(connection: sql.Connection) -> Claimed | bool:
             row = connection.execute(oldest).first()
             if row is None:
                 return False
-            claim = uuid.uuid4().hex
             # SQLite gives the id of a removed job to the next one
-            same = JOBS.c.id == row.id, JOBS.c.digest == row.digest, JOBS.c.state == "waiting"
+            same = JOBS.c.id == row.id, JOBS.c.digest == row.digest, free
             taken = connection.execute(sql.update(JOBS).where(*same).values(
                 state="running", claim=claim, worker=me.name))
             return taken.rowcount != 1 or Claimed(claim, *row)

@@ -269,13 +269,12 @@ def _text_here(folder: str, text: Sequence[Any]) -> str:
     """The prepared text on this machine: where the search has it, in the cache, or written there now."""
     import ray
 
-    from flashnas.data.cache import folder_in_cache
-    from flashnas.data.dataset import Dataset, cached_dataset
+    from flashnas.data.dataset import Dataset, cached_dataset, dataset_in_cache
 
     with contextlib.suppress(CorpusError):
         return str(Dataset.find(folder).folder)
     files: Mapping[str, bytes] = ray.get(text[0])
-    with folder_in_cache(here := cached_dataset(Path(folder).name)) as fresh:
+    with dataset_in_cache(here := cached_dataset(Path(folder).name)) as fresh:
         for name, content in files.items():
             (fresh / name).write_bytes(content)
     return str(here)

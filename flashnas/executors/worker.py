@@ -61,25 +61,22 @@ class Worker:
                 hears it.
         """
         idle_since, pause_s = time.monotonic(), ASK_S
-        try:
-            with self.queue:
-                while True:
-                    self._take()
-                    if self._held or self._unsure:
-                        idle_since, pause_s = time.monotonic(), ASK_S
-                    if self._held:
-                        for claim, ended in self.pool.finished(ASK_S):
-                            self._end(claim, ended)
-                        continue
-                    idle_s = time.monotonic() - idle_since
-                    if self.idle_timeout_s is not None and idle_s > self.idle_timeout_s:
-                        return self.done
-                    self._tell()
-                    self.queue.tidy()
-                    time.sleep(pause_s)
-                    pause_s = min(1.5 * pause_s, MAX_ASK_S)
-        finally:
-            self.pool.close()
+        with self.queue, self.pool:  # what it trains ends before another worker has it
+            while True:
+                self._take()
+                if self._held or self._unsure:
+                    idle_since, pause_s = time.monotonic(), ASK_S
+                if self._held:
+                    for claim, ended in self.pool.finished(ASK_S):
+                        self._end(claim, ended)
+                    continue
+                idle_s = time.monotonic() - idle_since
+                if self.idle_timeout_s is not None and idle_s > self.idle_timeout_s:
+                    return self.done
+                self._tell()
+                self.queue.tidy()
+                time.sleep(pause_s)
+                pause_s = min(1.5 * pause_s, MAX_ASK_S)
 
     def _take(self) -> None:
         from flashnas.executors.payload import PayloadError, job_of

@@ -12,7 +12,7 @@ from flashnas.formats.pieces import Piece, named, operator_pieces, with_channels
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.gated_convolution.spec import GatedConvolution
-from flashnas.operators.parts.norms import NORM_EPS
+from flashnas.operators.spec import NORM_EPS
 
 CONTEXT_TOKENS = 32768  # as of nemotron_h.py
 NAMES = {"conv": {"in": "conv.in_proj", "conv": "conv.conv", "out": "conv.out_proj"},

@@ -11,7 +11,7 @@ from flashnas.formats.pieces import STREAM_SCALE, Piece, named, operator_pieces,
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.mamba2.spec import Mamba2
-from flashnas.operators.parts.norms import NORM_EPS, OUTPUT_NORM_EPS
+from flashnas.operators.spec import NORM_EPS, OUTPUT_NORM_EPS
 
 CONTEXT_TOKENS = 32768  # what programs allocate at most by default
 LETTERS = {"m2": "M", "a": "*", "f": "-"}

@@ -13,10 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
@@ -24,7 +21,10 @@ from flashnas.operators.delta_net.spec import DeltaNet
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.gated_convolution.spec import GatedConvolution
 from flashnas.operators.mamba2.spec import Mamba2
-from flashnas.operators.parts.norms import NORM_EPS, OUTPUT_NORM_EPS
+from flashnas.operators.spec import NORM_EPS, OUTPUT_NORM_EPS
+
+if TYPE_CHECKING:  # torch loads when a tensor is written
+    from torch import Tensor
 
 STREAM_SCALE = (OUTPUT_NORM_EPS / NORM_EPS) ** 0.5
 
@@ -61,6 +61,8 @@ class Piece:
     def of(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """The tensor to write; it shares no memory with those of HybridLM."""
         if not self.source:
+            import torch
+
             assert self.shape is not None
             return torch.zeros(self.shape)
         tensor = tensors[self.source][self._place]

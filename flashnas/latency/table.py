@@ -196,9 +196,19 @@ def _find(source: str) -> Path:
     return path
 
 
+def unnamed(file: Path) -> Path:
+    """Where new rows lie until meta.yaml names them; then they become `file`. A kill may leave them there."""
+    return file.with_suffix(".parquet.next")
+
+
+def sha256_of(file: Path) -> str:
+    return hashlib.sha256(read_bytes(file, TableError, max_mb=MAX_JOURNAL_MB)).hexdigest()
+
+
 def _load_rows(path: Path, kind: str, entry: dict[str, Any]) -> pd.DataFrame:
     file = path / f"{kind}.parquet"
-    data = read_bytes(file, TableError, max_mb=MAX_JOURNAL_MB)
+    place = unnamed(file) if unnamed(file).exists() and sha256_of(unnamed(file)) == entry["sha256"] else file
+    data = read_bytes(place, TableError, max_mb=MAX_JOURNAL_MB)
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
         raise TableError(f"{file}: the checksum differs from meta.yaml; the table is damaged or was edited")
     frame = read_parquet(file, TableError, data=data).assign(**entry["constants"])

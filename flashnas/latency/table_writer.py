@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import pandas as pd
 import yaml
 
 from flashnas.base.errors import ConfigError, TableError
-from flashnas.base.files import atomic_file, disk_errors, write_atomic
+from flashnas.base.files import atomic_file, disk_errors, hold_lock, write_atomic
 from flashnas.base.yaml import read_yaml
 from flashnas.latency.schema import FORMAT, KINDS, TEXT_KEYS, UNITS, VALUE_COLUMNS, VARIANT, Device
-from flashnas.latency.table import LatencyTable
+from flashnas.latency.table import LatencyTable, sha256_of, unnamed
+
+MAX_WAIT_S = 60.0    # for another process that writes the table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +41,8 @@ class RowContext:
 
 def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, context: RowContext, *,
                append: bool = False) -> None:
-    """Write all rows of one kind (schema.KINDS) and update meta.yaml; the folder is created. Each file is
-    replaced atomically.
+    """Write all rows of one kind (schema.KINDS) and update meta.yaml; the folder is created. A kill leaves
+    the old table or the new one.
 
     Args:
         rows: with the key columns of the kind, `latency_us`, `dtype`, `stack`, `mode` and `source`, and
@@ -60,22 +63,24 @@ def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, context: RowCo
     lacking = [column for column in columns if column not in rows]
     if lacking:
         raise TableError(f"{folder}: rows of kind {kind} need the columns {', '.join(lacking)}")
-    meta = _read_meta(folder)
-    if meta and meta["device"] != context.device.name:
-        raise TableError(f"{folder}: the table is of device {meta['device']}; got rows of"
-                         f" {context.device.name}")
     rows = rows[columns]
-    if append and kind in meta.get("kinds", {}):
-        rows = pd.concat([LatencyTable.load(folder).rows(kind)[columns], rows], ignore_index=True)
-    identity = [*KINDS[kind], *VARIANT]
-    rows = rows.drop_duplicates(identity, keep="last").sort_values(identity, ignore_index=True)
-    with disk_errors(f"{folder}: cannot be written", TableError):
-        folder.mkdir(parents=True, exist_ok=True)
+    with _writing(folder):
+        meta = _read_meta(folder)
+        if meta and meta["device"] != context.device.name:
+            raise TableError(f"{folder}: the table is of device {meta['device']}; got rows of"
+                             f" {context.device.name}")
+        known, file = meta.get("kinds", {}).get(kind), folder / f"{kind}.parquet"
+        if known and unnamed(file).exists() and sha256_of(unnamed(file)) == known["sha256"]:
+            os.replace(unnamed(file), file)
+        if append and known:
+            rows = pd.concat([LatencyTable.load(folder).rows(kind)[columns], rows], ignore_index=True)
+        identity = [*KINDS[kind], *VARIANT]
+        rows = rows.drop_duplicates(identity, keep="last").sort_values(identity, ignore_index=True)
         if not (folder / "device.yaml").exists():
             write_atomic(folder / "device.yaml", _yaml(context.device.to_dict()))
-        entry = _write_parquet(folder / f"{kind}.parquet", kind, rows)
-        _update(meta, kind, entry, context)
+        _update(meta, kind, _write_parquet(unnamed(file), kind, rows), context)
         write_atomic(folder / "meta.yaml", _yaml(meta))
+        os.replace(unnamed(file), file)
 
 
 def merge(first: str | Path, second: str | Path, out: str | Path) -> None:
@@ -101,14 +106,28 @@ def merge(first: str | Path, second: str | Path, out: str | Path) -> None:
 def write_entry(folder: str | Path, key: str, value: Any) -> None:
     """Replace one entry of a table's meta.yaml; raises TableError if it cannot be written."""
     folder = Path(folder)
-    meta = {**_read_meta(folder), key: _plain(value)}
-    with disk_errors(f"{folder}: cannot be written", TableError):
+    with _writing(folder):
+        write_atomic(folder / "meta.yaml", _yaml({**_read_meta(folder), key: _plain(value)}))
+
+
+def append_entry(folder: str | Path, key: str, value: Any, replaces: Callable[[Any], bool] = lambda _: False,
+                 ) -> None:
+    """Add `value` to a list in a table's meta.yaml, in place of the entries that it `replaces`."""
+    folder = Path(folder)
+    with _writing(folder):
+        meta = _read_meta(folder)
+        meta[key] = [*(old for old in meta.get(key) or () if not replaces(old)), _plain(value)]
         write_atomic(folder / "meta.yaml", _yaml(meta))
 
 
-def append_entry(folder: str | Path, key: str, value: Any) -> None:
-    """Add `value` to a list in a table's meta.yaml."""
-    write_entry(folder, key, [*_read_meta(Path(folder)).get(key, []), value])
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """The folder, for this process alone."""
+    busy = TableError(f"{folder}: another process is writing this table")
+    with disk_errors(f"{folder}: cannot be written", TableError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with hold_lock(folder / "meta.yaml.lock", busy, wait_s=MAX_WAIT_S):
+            yield
 
 
 def _yaml(data: Mapping[str, Any]) -> str:
@@ -165,7 +184,7 @@ def _write_parquet(path: Path, kind: str, rows: pd.DataFrame) -> dict[str, Any]:
             varying[column] = varying[column].astype("category")
     with atomic_file(path) as part:
         varying.to_parquet(part, index=False, compression="zstd", compression_level=19)
-        digest = hashlib.sha256(part.read_bytes()).hexdigest()
+        digest = sha256_of(part)
     return {"rows": len(rows), "sha256": digest, "constants": constants}
 
 

@@ -23,7 +23,7 @@ from flashnas.latency.certificate import TIMES, VALIDATIONS, basis, key
 from flashnas.latency.corrections import ModelCorrection, Regressors
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.table_writer import write_entry
+from flashnas.latency.table_writer import append_entry, write_entry
 from flashnas.latency.workload import Workload
 from flashnas.operators import Phase
 from flashnas.space.operator_space import OperatorSpace
@@ -299,5 +299,4 @@ def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, 
                  "log_ratios": [round(-float(np.log1p(each.error(summary.metric))), 5)
                                 for each in result.held_out]}
                  for summary in result.metrics}}
-    others = [old for old in table.meta.get(VALIDATIONS, ()) if not same.items() <= old.items()]
-    write_entry(table.path, VALIDATIONS, [*others, entry])
+    append_entry(table.path, VALIDATIONS, entry, lambda old: same.items() <= old.items())

@@ -27,6 +27,8 @@ tables may hold rows of the kind and reports know its family:
 
 from __future__ import annotations
 
+from typing import Any
+
 from flashnas.base.errors import TableError
 from flashnas.base.registry import Registry
 from flashnas.operators.kernel import Family, KernelCall, KernelKind, Load, Phase
@@ -56,7 +58,8 @@ def _gemm_bytes(call: KernelCall, load: Load, size: int) -> float:
 
 GEMM = KernelKind(  # [m, k] x [k, n]; m = batch x tokens
     name="gemm", family=PRODUCTS, shape=("n", "k"), decode=("m", "n", "k"), prefill=("m", "n", "k"), grow="n",
-    written=lambda call: call["n"], bytes_moved=_gemm_bytes, weights=lambda call: call["k"] * call["n"])
+    written=lambda call: call["n"], bytes_moved=_gemm_bytes, weights=lambda call: call["k"] * call["n"],
+    flops=lambda call, context: 2 * call["k"] * call["n"])
 
 POINTWISE = KernelKind(  # elements: values read plus written per token
     name="pointwise", family=SMALL, shape=("elements",), rules=(Roofline(),),
@@ -86,15 +89,20 @@ EXPERTS = KernelKind(
                   " hit; all of these as one gemm of as many weights and operations", _one_product,
                   spread=0.50),),
     written=lambda call: call["active"] * call["n"], bytes_moved=_expert_bytes,
-    weights=lambda call: call["experts"] * call["k"] * call["n"])
+    weights=lambda call: call["experts"] * call["k"] * call["n"],
+    flops=lambda call, context: 2 * call["active"] * call["k"] * call["n"])
 
 
 # -- attention and convolutions ------------------------------------------------------------------------------
 
 def _attention_bytes(call: KernelCall, load: Load, size: int) -> float:
     """Keys and values that are seen once (of a prefill, those of its tokens), queries and outputs."""
-    seen = min(load.context, call["window"] or load.context) if load.phase == "decode" else load.tokens
+    seen = _seen(call, load.context) if load.phase == "decode" else load.tokens
     return 2 * size * call["head_dim"] * (load.batch * seen * call["kv_heads"] + load.rows * call["heads"])
+
+
+def _seen(call: KernelCall, context: float) -> Any:
+    return min(context, call["window"]) if call["window"] else context
 
 
 _ATTENTION = ("heads", "kv_heads", "head_dim", "window")  # window 0: full attention
@@ -103,7 +111,10 @@ ATTENTION = KernelKind(
     prefill=(*_ATTENTION, "batch", "tokens"), matched=_ATTENTION, between=("heads", "kv_heads"),
     tokens_power=lambda matched: 1 if matched["window"] else 2,
     rules=(NextLarger("head_dim"), FullAttention()), written=lambda call: call["heads"] * call["head_dim"],
-    bytes_moved=_attention_bytes, correction="attention_scale")
+    bytes_moved=_attention_bytes, correction="attention_scale",
+    flops=lambda call, context: 4 * call["heads"] * call["head_dim"] * _seen(call, context),
+    cache_bytes=lambda call, context, size: (2 * call["kv_heads"] * call["head_dim"] * _seen(call, context)
+                                             * size))
 
 
 def _conv_bytes(call: KernelCall, load: Load, size: int) -> float:
@@ -114,10 +125,12 @@ def _conv_bytes(call: KernelCall, load: Load, size: int) -> float:
 
 CONV = KernelKind(  # causal and depthwise
     name="conv", family=CONVOLUTION, shape=("channels", "conv_size"),
-                  decode=("channels", "conv_size", "batch"),
-    prefill=("channels", "conv_size", "batch", "tokens"), matched=("conv_size",),
-                  rules=(NextLarger("conv_size"),),
-    written=lambda call: call["channels"], bytes_moved=_conv_bytes)
+    decode=("channels", "conv_size", "batch"), prefill=("channels", "conv_size", "batch", "tokens"),
+    matched=("conv_size",), rules=(NextLarger("conv_size"),),
+    written=lambda call: call["channels"], bytes_moved=_conv_bytes,
+    filters=lambda call: call["channels"] * call["conv_size"],
+    flops=lambda call, context: 2 * call["channels"] * call["conv_size"],
+    cache_bytes=lambda call, context, size: call["channels"] * (call["conv_size"] - 1) * size)
 
 
 # -- kernels that carry a matrix per head --------------------------------------------------------------------
@@ -126,6 +139,11 @@ def _state_bytes(call: KernelCall, load: Load, size: int) -> float:
     """Queries, keys, values and outputs; the state is read and written once for each sequence."""
     key, value = call["key_dim"], call["value_dim"]
     return call["heads"] * (2 * size * load.rows * (key + value) + 2 * load.batch * key * value * STATE_BYTES)
+
+
+def _entries(call: KernelCall) -> int:
+    entries: int = call["heads"] * call["key_dim"] * call["value_dim"]
+    return entries
 
 
 def _chunk_bytes(call: KernelCall) -> int:
@@ -140,12 +158,13 @@ def _delta_chunk_bytes(call: KernelCall) -> int:
     return _chunk_bytes(call) + STATE_BYTES * int(call["heads"]) * more
 
 
-def recurrent_kind(name: str, *, delta: bool = False, of: tuple[KernelKind, ...] = (),
+def recurrent_kind(name: str, operations: int, *, delta: bool = False, of: tuple[KernelKind, ...] = (),
                    chunk_factor: float = 1.0, steps: bool = True) -> KernelKind:
     """A kind whose state is a matrix [key_dim, value_dim] per head; `groups` of heads share keys and queries.
 
     Args:
         name: of the kind.
+        operations: for each entry of the state and token, in the recurrent form.
         delta: a delta rule, whose chunk kernel needs W and U.
         of: the kinds whose rows answer until this kind has rows, the first that has some; empty: only its
             own.
@@ -158,20 +177,22 @@ def recurrent_kind(name: str, *, delta: bool = False, of: tuple[KernelKind, ...]
         prefill=(*shape, "batch", "tokens"), matched=("key_dim", "value_dim"),
         rules=(SameState(of, chunk_factor=chunk_factor), Steps()),
         written=lambda call: call["heads"] * call["value_dim"],
-        workspace_bytes=_delta_chunk_bytes if delta else _chunk_bytes, bytes_moved=_state_bytes)
+        workspace_bytes=_delta_chunk_bytes if delta else _chunk_bytes, bytes_moved=_state_bytes,
+        flops=lambda call, context: operations * _entries(call),
+        cache_bytes=lambda call, context, size: STATE_BYTES * _entries(call))
 
 
-GATED_DELTA_RULE = recurrent_kind("gated_delta_rule", delta=True)
+GATED_DELTA_RULE = recurrent_kind("gated_delta_rule", 7, delta=True)
 # The same rule by the Triton kernel of flash-linear-attention. No operator launches it: an engine takes a
 # faster one where it has one. The other recurrences have Triton kernels alone, so that a table has rows of it
 # for them.
-GATED_DELTA_RULE_TRITON = recurrent_kind("gated_delta_rule_triton", delta=True, steps=False)
+GATED_DELTA_RULE_TRITON = recurrent_kind("gated_delta_rule_triton", 7, delta=True, steps=False)
 _BASES = (GATED_DELTA_RULE_TRITON, GATED_DELTA_RULE)
-DELTA_RULE = recurrent_kind("delta_rule", delta=True, of=_BASES)
-GLA = recurrent_kind("gla", of=_BASES)
-SSD = recurrent_kind("ssd", of=_BASES)
-RWKV7 = recurrent_kind("rwkv7", of=_BASES, chunk_factor=GENERAL_CHUNK)
-KDA = recurrent_kind("kda", of=_BASES)
+DELTA_RULE = recurrent_kind("delta_rule", 6, delta=True, of=_BASES)
+GLA = recurrent_kind("gla", 5, of=_BASES)
+SSD = recurrent_kind("ssd", 5, of=_BASES)
+RWKV7 = recurrent_kind("rwkv7", 9, of=_BASES, chunk_factor=GENERAL_CHUNK)
+KDA = recurrent_kind("kda", 7, of=_BASES)
 
 
 def _scan_step(call: KernelCall, rows: float) -> tuple[KernelCall, float]:
@@ -196,7 +217,10 @@ SELECTIVE_SCAN = KernelKind(
     matched=("state",),
     rules=(AsCall("decode: the gated delta rule's step of the same state bytes, and more for a decay of each"
                   " entry of the state", _scan_step, phases=("decode",), upper=0.50), Steps()),
-    written=lambda call: call["channels"], workspace_bytes=_scan_workspace_bytes, bytes_moved=_scan_bytes)
+    written=lambda call: call["channels"], workspace_bytes=_scan_workspace_bytes, bytes_moved=_scan_bytes,
+    # per entry of the state: its decay dt A, dt x B, a multiply-add each for the state and the output
+    flops=lambda call, context: 6 * call["channels"] * call["state"],
+    cache_bytes=lambda call, context, size: STATE_BYTES * call["channels"] * call["state"])
 
 
 # -- all kinds -----------------------------------------------------------------------------------------------

@@ -110,19 +110,26 @@ class RecurrentLayer(Layer):
         """`recur` for all tokens by plain formulas in float64."""
         raise NotImplementedError
 
+    @property
+    def last_inputs(self) -> tuple[int, int]:
+        """Tokens that the convolution remembers, and its channels."""
+        if self.conv is None:
+            return 0, 0
+        channels, taps = self.conv.weight.shape
+        return taps - 1, channels
+
     def init_state(self, batch: int, dtype: torch.dtype,
                    device: torch.device | str = "cpu") -> RecurrentState:
-        matrix_BHKV = torch.zeros(batch, *self.state_sizes, dtype=state_dtype(dtype), device=device)
-        if self.conv is None:
-            return RecurrentState(torch.zeros(batch, 0, 0, dtype=dtype, device=device), matrix_BHKV)
-        return RecurrentState(self.conv.init_state(batch, dtype, device), matrix_BHKV)
+        return self._state_of(torch.zeros, batch, dtype, device)
 
     def fresh_state(self, batch: int, dtype: torch.dtype, device: torch.device | str) -> RecurrentState:
         """As `init_state`, for a parallel form, which only reads it."""
-        matrix_BHKV = fresh_zeros(batch, *self.state_sizes, dtype=state_dtype(dtype), device=device)
-        size, channels = (0, 0) if self.conv is None else (self.conv.weight.shape[1] - 1,
-                                                           self.conv.weight.shape[0])
-        return RecurrentState(fresh_zeros(batch, size, channels, dtype=dtype, device=device), matrix_BHKV)
+        return self._state_of(fresh_zeros, batch, dtype, device)
+
+    def _state_of(self, zeros: Callable[..., Tensor], batch: int, dtype: torch.dtype,
+                  device: torch.device | str) -> RecurrentState:
+        return RecurrentState(zeros(batch, *self.last_inputs, dtype=dtype, device=device),
+                              zeros(batch, *self.state_sizes, dtype=state_dtype(dtype), device=device))
 
     def reference(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
         x_BTD = x_BTD.double()

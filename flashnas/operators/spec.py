@@ -11,6 +11,7 @@ Counting rules, used everywhere:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -21,6 +22,8 @@ from flashnas.operators.kernel import KernelCall, Phase
 
 # smallest head of a scaled-down operator by default: a state of 8 x 8 would hold too little
 PROXY_HEAD_DIM = 16
+NORM_EPS = 1e-6            # of the norms in front of operators
+OUTPUT_NORM_EPS = 1e-5     # inside `d`, `m2` and `h`, as in fla, mamba_ssm and the Nemotron-Flash family
 MAX_VALUE = 10**12  # largest value of an option; keeps arithmetic on sizes finite
 
 
@@ -106,27 +109,44 @@ class OperatorSpec:
         """`scaled` by more than 1."""
         return self
 
-    def params(self, hidden: int) -> int:
-        """Parameters of the operator with its pre-norm."""
-        raise NotImplementedError
-
-    def flops(self, hidden: int, context: float) -> float:
-        """FLOPs for one token that sees `context` tokens, itself included."""
-        raise NotImplementedError
-
-    def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
-        """Bytes kept per sequence after `context` tokens."""
-        return 0
-
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         """The kernels launched for one call, in order."""
         raise NotImplementedError
+
+    # -- sizes, which follow from the kernels
+
+    def vectors(self, hidden: int) -> int:
+        """Parameters in no product and no filter, beside the pre-norm: biases, norms, decay rates."""
+        return 0
+
+    def params(self, hidden: int) -> int:
+        """Parameters of the operator with its pre-norm."""
+        return hidden + _matrices_of(self, hidden) + self.vectors(hidden)
+
+    def flops(self, hidden: int, context: float) -> float:
+        """FLOPs for one token that sees `context` tokens, itself included."""
+        return sum(call.kind.flops(call, context) for call in _kernels_of(self, hidden))
+
+    def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
+        """Bytes kept per sequence after `context` tokens."""
+        return sum(call.kind.cache_bytes(call, context, dtype_bytes) for call in _kernels_of(self, hidden))
 
     def _divided(self, hidden: int, by: int, what: str) -> int:
         if hidden % by:
             raise OperatorError(f"operator {self.kind!r}: {what} {by} must divide the hidden size;"
                                 f" got {hidden}")
         return hidden // by
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _kernels_of(spec: OperatorSpec, hidden: int) -> tuple[KernelCall, ...]:
+    return spec.kernels(hidden, "decode")
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _matrices_of(spec: OperatorSpec, hidden: int) -> int:
+    return sum((call.kind.weights(call) if call.kind.weights else 0) + call.kind.filters(call)
+               for call in _kernels_of(spec, hidden))
 
 
 def scaled_dim(dim: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> int:

@@ -135,7 +135,7 @@ def prepare_folder(folder: Path, target: Target, further: tuple[str, ...] = ()) 
                               f" it has {min(others)}")
         probe = folder / ".writable"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process may look, too
     target.check_settings(folder)
 
 

@@ -36,10 +36,12 @@ class Program(Target):
 
     Attributes:
         piece_tokens: the program computes attention over the next multiple of this many tokens.
+        cache_type: of keys and values; "": the dtype.
     """
 
     profiler = "flashnas.profiling.profile_runtime:profile_runtime"
     piece_tokens: ClassVar[int]
+    cache_type: ClassVar[str] = ""
 
     @abstractmethod
     def run(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int],
@@ -93,7 +95,8 @@ class Program(Target):
         free = free_bytes()
         for architecture in architectures:
             needed = max(self.making_bytes(architecture), *(
-                memory_bytes(architecture, workload, 1, self.dtype_name) for workload in workloads))
+                memory_bytes(architecture, workload, 1, self.dtype_name, cache_type=self.cache_type)
+                for workload in workloads))
             if needed > free:
                 raise DeviceError(f"{self.name} is timed with whole networks: one of width"
                                   f" {architecture.hidden} with {len(architecture.operators)} operators needs"
@@ -114,7 +117,7 @@ class Program(Target):
         """
         self.check_workload(workload)
         self.check_holds(architecture)
-        check_fits(architecture, workload, this_machine(), self.dtype_name)
+        check_fits(architecture, workload, this_machine(), self.dtype_name, self.cache_type)
         read, generated = architecture.meta_tokens + workload.prompt_tokens, workload.generated_tokens
         steps, parts = STEPS, decode_contexts(workload, architecture.meta_tokens)
         if generated <= MAX_WHOLE_REQUEST_STEPS:

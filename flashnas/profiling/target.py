@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, ExportError, TableError
 from flashnas.base.registry import load_object
-from flashnas.base.settings import MAX_THREADS, Settings, option
+from flashnas.base.settings import MAX_THREADS, Settings, option, usable_cores
 from flashnas.latency.schema import RUNTIMES
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
@@ -179,6 +179,9 @@ class Target(Settings, ABC):
             here = f"a machine without {table.device.platform.upper()} ({here})"
         if table.device.label != here:
             raise TableError(f"{where} is of {table.device.label or table.name}, but this is {here}{end}")
+        if target.threads > usable_cores():
+            raise TableError(f"{where} was timed with {target.threads} threads, but this process may use"
+                             f" {usable_cores()} cores{end}")
         if stacks != [target.stack]:
             runtime = "" if cls.name == "torch" else f" --runtime {cls.name}"
             raise TableError(f"{where} has rows of {', '.join(stacks) or table.stack}, but this machine runs"

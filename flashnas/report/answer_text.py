@@ -19,6 +19,8 @@ from flashnas.study.answer import TOLD_APART
 
 RECOMMENDED, TIED, ABOVE = "*", "~", "!"  # marks in the table of the terminal
 LARGE_TOKENS = 1e9                        # of a planned training, from which on the command names a GPU
+SMALL_PARAMS = 50e6                       # of a network that a CPU trains in full
+TOKENS_EACH = 20                          # for each parameter: about the best use of FLOPs, arXiv 2203.15556
 REASONS = {"size": "size", "shape": "width against depth", "mix": "mix of operators",
            "training": "own short training"}
 
@@ -42,15 +44,19 @@ def reasons_of(answer: Answer) -> dict[str, float]:
 
 
 def next_commands(run: RecordedRun) -> list[str]:
-    """The commands that train the recommended network and export it; empty without an answer."""
+    """The commands that train the recommended network and export it; empty without an answer. A network that
+    a CPU trains in full gets the tokens that suit its size."""
     if run.answer is None:
         return []
     entry = run.front[run.finalists[1][run.answer.recommended]]
-    gpu = " --device cuda" if run.answer.train_tokens >= LARGE_TOKENS else ""
+    tokens, params = run.answer.train_tokens, entry.figures.get("params") or SMALL_PARAMS
+    if params < SMALL_PARAMS:
+        tokens = min(tokens, float(f"{TOKENS_EACH * params:.1g}"))
+    gpu = " --device cuda" if tokens >= LARGE_TOKENS else ""
     to = next(iter((entry.runs_in or {}).values()), "hf")
     path = shlex.quote(str(run.path / FRONT / entry.path.name))
     out = shlex.quote(str(run.path / TRAINED / entry.path.stem))
-    return [f"flashnas train {path} --data YOUR_TEXT --tokens {run.answer.train_tokens:.0f}{gpu} --out {out}",
+    return [f"flashnas train {path} --data YOUR_TEXT --tokens {tokens:.0f}{gpu} --out {out}",
             f"flashnas export {out} --to {to} --out exported"]
 
 

@@ -16,6 +16,7 @@ from flashnas.base.fingerprint import fingerprint
 from flashnas.base.hints import shown
 from flashnas.base.registry import foreign_errors
 from flashnas.latency.metrics import METRICS
+from flashnas.runs.run import SCORED as SCORED_STATES
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.runs.trial import RUN, SCORED
 from flashnas.space import OperatorSpace, SearchSpace, load_space
@@ -101,9 +102,11 @@ class KnownRuns:
 
     @property
     def digest(self) -> str:
-        """16 hex digits of all networks and losses."""
-        return fingerprint([[trained.row.hash, trained.row.loss, trained.row.scores]
-                            for trained in self.networks])
+        """16 hex digits of all networks and losses, and of what stopped, failed or fitted no budget."""
+        others = [[row.state, row.hash, row.genotype, str(row.expected_loss), str(row.expected_loss_sd)]
+                  for run in self.runs for row in rows(run.trials) if row.state not in SCORED_STATES]
+        return fingerprint([*([trained.row.hash, trained.row.loss, trained.row.scores]
+                              for trained in self.networks), *others])
 
     def to_dict(self) -> dict[str, Any]:
         """For run.yaml."""

@@ -22,7 +22,6 @@ from flashnas.runs.front import (
 )
 from flashnas.runs.identity import table_facts
 from flashnas.runs.run import RecordedRun
-from flashnas.runs.trial import row_figures
 from flashnas.search.objectives import point
 from flashnas.search.pareto import non_dominated
 
@@ -40,13 +39,13 @@ def reranked_run(question: NewQuestion, within: Sequence[Timed],
     """The run, and the points [N, M] of its front. Networks outside the budgets have no loss there."""
     names, several = question.objectives, len(question.known.runs) > 1
     scored = [(place, values) for place, (trained, metrics) in enumerate(within) if (values := point(
-        names, {**row_figures(trained.row), **metrics}, trained.row.scores)) is not None]
+        names, {**trained.row._asdict(), **metrics}, trained.row.scores)) is not None]
     points = np.array([values for _, values in scored]).reshape(-1, len(names))
     mask = non_dominated(points)
     best = sorted((place for (place, _), keep in zip(scored, mask, strict=True) if keep),
                   key=lambda place: within[place][1].get("latency_ms", 0.0))
     trials = pd.DataFrame([{
-        **row_figures(trained.row), **dict.fromkeys(PREDICTED, np.nan), **metrics, "number": number,
+        **trained.row._asdict(), **dict.fromkeys(PREDICTED, np.nan), **metrics, "number": number,
         "state": "complete",
         "label": f"{trained.row.label} of {trained.run.name}" if several and trained.row.label else
         trained.row.label,
@@ -60,7 +59,7 @@ def reranked_run(question: NewQuestion, within: Sequence[Timed],
 def _entry(question: NewQuestion, trained: Trained, metrics: Mapping[str, float], number: int,
            place: int) -> FrontEntry:
     row, network = trained.row, network_of(trained)
-    values = {**row_figures(row), **dict.fromkeys(METRICS), **metrics}
+    values = {**row._asdict(), **dict.fromkeys(METRICS), **metrics}
     figures = {name: None if values[name] is None or values[name] != values[name] else float(values[name])
                for name in FRONT_FIGURES}
     figures |= {name: float(values[name]) for name in EXPECTED_FIGURES if pd.notna(values.get(name))}

@@ -14,7 +14,6 @@ from flashnas.latency.costs import Costs, metric_of
 from flashnas.latency.fitting import Fitter
 from flashnas.reuse.known import KnownRuns, Trained, genotype_of
 from flashnas.runs.run import rows
-from flashnas.runs.trial import row_figures
 from flashnas.search.objectives import TRAINED, figure_of, larger_is_better, minimised
 from flashnas.search.pareto import hypervolume, subsample_history
 from flashnas.space import SearchSpace
@@ -142,7 +141,7 @@ def _expected(space: SearchSpace[Any], own: Sequence[Trained], candidates: Seque
 
     trained = [name for name in objectives if name in TRAINED]
     exact = [name for name in objectives if name not in TRAINED]
-    values = [[figure_of(name, {**row_figures(trial.row), "loss": trial.loss}, trial.row.scores)
+    values = [[figure_of(name, {**trial.row._asdict(), "loss": trial.loss}, trial.row.scores)
                for name in trained] for trial in own]
     complete = [i for i, figures in enumerate(values) if None not in figures]
     if len(complete) < MIN_TRAINED:

@@ -23,7 +23,7 @@ from flashnas.base.foreign import MAX_JOURNAL_MB, read_json_lines, read_text
 from flashnas.base.hints import first_line, shown
 from flashnas.base.process import uninterrupted
 from flashnas.base.schema import convert
-from flashnas.runs.outage import Patience, engine_url, shown_url
+from flashnas.runs.outage import Patience, created, engine_url, shown_url
 from flashnas.runs.trial import Outcome
 
 
@@ -57,8 +57,9 @@ class Database:
                 raise RunError(f"{self.place}: cannot be opened: {reason}") from None
         try:
             with uninterrupted():  # Optuna's lock makes another error of an interrupt while it is released
-                self._study = optuna.create_study(storage=storage, study_name=f"flashnas-{identity}",
-                                                  directions=["minimize"] * objectives, load_if_exists=True)
+                self._study = created(lambda: optuna.create_study(
+                    storage=storage, study_name=f"flashnas-{identity}",
+                    directions=["minimize"] * objectives, load_if_exists=True))
             trials = self._study.get_trials(deepcopy=False)
         except Exception as error:  # Optuna raises KeyError and others by kind of damage, SQLAlchemy its own
             if isinstance(error, OSError):
@@ -116,7 +117,9 @@ def recorded_trials(journal: Path, *, url: str | None, identity: str) -> list[Fr
 
 
 def _check_journal(journal: Path) -> None:
-    """Cut a last line that is unfinished; raise RunError for any other damage, naming the line."""
+    """Cut a last line that is unfinished, and remove the lock of a process that was killed, since nobody else
+    writes; raise RunError for any other damage, naming the line."""
+    Path(f"{journal}.lock").unlink(missing_ok=True)
     drop_torn_line(journal, RunError)
     if not journal.exists():
         return

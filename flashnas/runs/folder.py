@@ -13,12 +13,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-from flashnas.base.errors import RunError
+from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.files import (
     append_synced,
     atomic_file,
@@ -30,9 +30,9 @@ from flashnas.base.files import (
 )
 from flashnas.base.foreign import read_json, read_json_lines, read_parquet
 from flashnas.base.schema import convert
-from flashnas.base.yaml import LocatedDict, read_yaml
+from flashnas.base.yaml import read_yaml
 from flashnas.runs.database import Database
-from flashnas.runs.front import FrontEntry, write_front
+from flashnas.runs.front import FrontEntry, read_front, write_front
 from flashnas.runs.identity import Identity
 from flashnas.runs.layout import (
     ASKED,
@@ -44,16 +44,17 @@ from flashnas.runs.layout import (
     MEASURED,
     TRIALS,
     TrialsTable,
+    read_trials,
     yaml_text,
 )
-from flashnas.runs.trial import Trial
+from flashnas.runs.trial import STATES, Trial
 
 SECONDS_EVERY = 30.0   # of a search: how often run.yaml learns its run time, which a killed search would lose
 
 
-def check_out(path: Path, *, resume: bool) -> None:
+def check_out(path: Path, *, resume: bool, evaluated: bool = True) -> None:
     """Raise RunError in one line if a run cannot be written to `path`, or continued there with `resume`;
-    nothing is created."""
+    nothing is created. evaluated: an evaluator of the user's own is at hand."""
     text = str(path) if len(str(path)) <= 100 else f"{str(path)[:60]}..{str(path)[-20:]}"
 
     def refuse(rule: str) -> NoReturn:
@@ -82,21 +83,14 @@ def check_out(path: Path, *, resume: bool) -> None:
         if (path / FRONT).exists() and not (path / FRONT).is_dir():
             raise RunError(f"{path / FRONT}: is a file, and the front of a run is a folder; move the file"
                            " away")
-    # the lock is all that is there after a disk was full
-    elif path.exists() and any(place.name != LOCK for place in path.iterdir()):
+        question = None if evaluated else read_yaml(path / CONFIG).get("question")
+        if isinstance(question, dict) and question.get("evaluator") is not None:
+            raise RunError(f"{path}: its networks were scored by {question['evaluator']!r:.80}, which is a"
+                           f" function and not an option; continue in Python: flashnas.search(resume="
+                           f"{str(path)!r}, evaluator=THAT_FUNCTION)")
+    # all that is there after a disk was full, or a kill
+    elif path.exists() and any(not place.name.startswith((LOCK, f".{CONFIG}.")) for place in path.iterdir()):
         refuse(f"exists and is not a run folder (it has no {CONFIG})")
-
-
-def options_in(path: Path) -> LocatedDict:
-    """The options of the search that made a run folder, to continue it; RunError where it holds none."""
-    if not (path / CONFIG).is_file():
-        raise RunError(f"{path}: not a run folder (it has no {CONFIG})")
-    recorded = read_yaml(path / CONFIG)
-    options = recorded.get("options")
-    if not isinstance(options, LocatedDict):
-        raise RunError(f"{path / CONFIG}: holds no options, since an earlier flashnas wrote it; continue with"
-                       f" --out {path} --resume and those of its command: {recorded.get('command')}")
-    return options
 
 
 def _exists(path: Path) -> bool:
@@ -136,22 +130,23 @@ class RunFolder:
         check_out(path, resume=resume)
         self.path = path
         self._table = TrialsTable()
-        recorded = read_yaml(path / CONFIG) if (path / CONFIG).exists() else None
-        if recorded is not None:
-            identity.check_same(recorded.get("question"), recorded.place("question"))
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{path}: cannot be created: {reason_of(error)}; choose another --out") from None
         self._lock = hold_lock(path / LOCK, RunError(f"{path}: another process is writing this run"))
         try:
+            check_out(path, resume=resume)  # again: another process may have made a run meanwhile
+            recorded = read_yaml(path / CONFIG) if (path / CONFIG).exists() else None
+            if recorded is not None:
+                identity.check_same(recorded.get("question"), recorded.place("question"))
             recover_folder(path / FRONT)
             before: dict[str, Any] = recorded or {}
+            self._before = before
             self.config = {**facts, "started": before.get("started") or facts.get("started"),
-                           "question": identity.values}
-            seconds = before.get("seconds")
+                           "seconds": (seconds := before.get("seconds")), "question": identity.values}
             self.seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
-            self._opened = self._timed = time.time()
+            self._opened = self._timed = time.monotonic()
             self._ended_before = before.get("finished") is not None
             if recorded is None and storage is None:  # a journal without it would be no run
                 self.write_config()
@@ -249,17 +244,49 @@ class RunFolder:
         self.write_config(finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"), totals=totals,
                           seconds=round(self.seconds_before + seconds, 1))
 
+    def ended_as(self, options: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The summary of the run, if it had ended when it was opened, was asked with the very same options by
+        this version, and is whole; then nothing is left to do."""
+        before = self._before
+        asked = json.loads(json.dumps(options, default=str))
+        if (not self._ended_before or before.get("options") != asked
+                or before.get("flashnas") != self.config["flashnas"]):
+            return None
+        try:
+            trials = read_trials(self.path / TRIALS)
+            failed = trials.loc[trials["state"] == "failed", "reason"].value_counts()
+            return self.summary(read_front(self.path), {str(key): int(failed[key]) for key in failed.index},
+                                before)
+        except (FlashnasError, KeyError, TypeError, ValueError):  # it is written again
+            return None
+
+    def summary(self, front: Sequence[FrontEntry], failures: Mapping[str, int],
+                config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The object of `search --json` of a run that has ended; config: its run.yaml, if not that of now."""
+        config = self.config if config is None else config
+        totals = dict(config["totals"])
+        states = {name: totals.pop(name) for name in STATES}
+        return {"run": str(self.path),
+                "front": [{"config": str(entry.path), "notation": entry.notation, "hash": entry.hash,
+                           **entry.figures,
+                           **({} if entry.missed is None else {"missed": list(entry.missed)}),
+                           **({} if entry.runs_in is None else {"runs_in": entry.runs_in})}
+                          for entry in front],
+                **({"answer": config["answer"]} if config.get("answer") is not None else {}),
+                "trials": states, "from_bench": totals.pop("from_bench"), "failures": dict(failures),
+                "seconds": config["seconds"], **totals}
+
     def write_trials(self, trials: Sequence[Trial]) -> None:
         """Write the trajectory so far to trials.parquet."""
         with atomic_file(self.path / TRIALS) as part:
             self._table.write(trials, part)
-        if time.time() - self._timed > SECONDS_EVERY:
+        if time.monotonic() - self._timed > SECONDS_EVERY:
             self._write_seconds()
 
     def _write_seconds(self) -> None:
         """Write how long a search that has not ended took so far; a continued one goes on from there."""
         if not self._ended_before and self.config.get("finished") is None:
-            self._timed = time.time()
+            self._timed = time.monotonic()
             self.write_config(seconds=round(self.seconds_before + self._timed - self._opened, 1))
 
     def write_front(self, entries: Sequence[FrontEntry]) -> list[FrontEntry]:

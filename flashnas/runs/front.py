@@ -13,7 +13,6 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.folding import compressed
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.files import atomic_folder, write_synced
-from flashnas.base.foreign import parse_json
 from flashnas.base.schema import convert
 from flashnas.base.yaml import read_yaml
 from flashnas.runs.layout import FRONT, yaml_text
@@ -112,10 +111,6 @@ class FrontEntry(_Recorded):
         if not path.stem.isdigit():
             raise RunError(f"{path}: files of the front have numbers as names, such as 01.yaml")
         data = read_yaml(path)
-        if isinstance(rows := data.get("breakdown"), str):
-            data["breakdown"] = [
-                parse_json(line, f"{path}:{data.lines['breakdown'] + number}", RunError)
-                for number, line in enumerate(rows.splitlines(), start=1)]
         file = convert(data, _File, error=RunError, finite=False)
         architecture: Architecture | ForeignNetwork
         if file.made_by is not None:
@@ -178,8 +173,8 @@ def write_front(folder: Path, entries: Sequence[FrontEntry]) -> list[FrontEntry]
 
 
 def _file_text(entry: FrontEntry) -> str:
-    """Each row of the breakdown is a line of JSON: hundreds of mappings in YAML take longer to write and to
-    read than all else that a run folder holds."""
+    """Each row of the breakdown is JSON, which is YAML too: PyYAML would take as long to write its rows
+    as to read them, and reads its own layout in twice the time."""
     data = entry.to_dict()
-    lines = "".join(f"  {json.dumps(row, default=str)}\n" for row in data.pop("breakdown"))
-    return yaml_text(data) + (f"breakdown: |\n{lines}" if lines else "")
+    rows = "".join(f"- {json.dumps(row, default=str)}\n" for row in data.pop("breakdown"))
+    return yaml_text(data) + (f"breakdown:\n{rows}" if rows else "")

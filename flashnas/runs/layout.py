@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
-from flashnas.base.errors import RunError
+from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.foreign import parse_json, read_parquet
-from flashnas.base.hints import first_line
+from flashnas.base.hints import first_line, printable
+from flashnas.base.registry import installed_plugins
 from flashnas.base.schema import convert
+from flashnas.base.yaml import LocatedDict, read_yaml
 from flashnas.latency.metrics import PREDICTED
 from flashnas.runs.trial import Trial
 
@@ -63,6 +66,38 @@ def trials_frame(trials: Sequence[Trial]) -> pd.DataFrame:
 @functools.cache
 def _schema() -> pa.Schema:
     return pa.Schema.from_pandas(trials_frame([]), preserve_index=False)
+
+
+def options_in(folder: Path) -> LocatedDict:
+    """The options of the search that made a run folder, to continue it; RunError where it holds none."""
+    if not (folder / CONFIG).is_file():
+        raise RunError(f"{folder}: not a run folder (it has no {CONFIG})")
+    recorded = read_yaml(folder / CONFIG)
+    options = recorded.get("options")
+    if not isinstance(options, LocatedDict):
+        raise RunError(f"{folder / CONFIG}: holds no options, since an earlier flashnas wrote it; continue"
+                       f" with --out {folder} --resume and those of its command: {recorded.get('command')}")
+    return options
+
+
+@contextlib.contextmanager
+def plugins_named(folder: Path) -> Iterator[None]:
+    """Within the block, an error over a name that a package added when the run in `folder` was made, and that
+    is not installed here, is a RunError with the run and the package."""
+    try:
+        yield
+    except FlashnasError as error:
+        plugins: dict[str, list[str]] = {}
+        with contextlib.suppress(FlashnasError):
+            plugins = convert(read_yaml(folder / CONFIG).get("plugins", {}), dict[str, list[str]])
+        here = {package.partition(" ")[0] for package in installed_plugins()}
+        for package, names in plugins.items():
+            name, _, version = printable(package).partition(" ")
+            used = next((repr(entry) for entry in names if repr(entry) in str(error)), None)
+            if used is not None and name not in here:
+                raise RunError(f"{folder}: needs {used} of the package {name} {version}, which is not"
+                               f" installed here; pip install {name}=={version}, or its folder") from None
+        raise
 
 
 class TrialsTable:

@@ -14,6 +14,7 @@ from flashnas.base.urls import without_password
 T = TypeVar("T")
 LONGEST_S = 600.0       # that a database may be away
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
+CREATE_TRIES, CREATE_PAUSE_S = 5, 0.2   # where several processes make the tables at once
 EXTRA = "pip install 'flashnas[postgres]'"
 
 
@@ -53,10 +54,22 @@ def is_outage(error: Exception) -> bool:
         return False
     from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-    # Optuna's, of a commit
-    cause = error.__cause__ if type(error).__name__ == "StorageInternalError" else error
+    cause = _cause(error)
     return isinstance(cause, OperationalError | InterfaceError) or (
         isinstance(cause, DBAPIError) and bool(cause.connection_invalidated))
+
+
+def created(make: Callable[[], T]) -> T:
+    """What `make()` returns, which makes tables unless they are there. Another process may make them at the
+    same time."""
+    for _ in range(CREATE_TRIES - 1):
+        try:
+            return make()
+        except Exception as error:  # SQLAlchemy's, and Optuna's own
+            if not any(words in str(error) for words in ("exist", "locked", "duplicate key")):
+                raise
+            time.sleep(CREATE_PAUSE_S)
+    return make()
 
 
 class Patience:
@@ -99,5 +112,10 @@ class Patience:
 
 def _line_of(error: Any) -> str:
     """The first line of the database's own words."""
-    cause = error.__cause__ if type(error).__name__ == "StorageInternalError" and error.__cause__ else error
+    cause = _cause(error)
     return first_line(getattr(cause, "orig", None) or cause)
+
+
+def _cause(error: Any) -> Any:
+    """Of Optuna's error of a commit, SQLAlchemy's."""
+    return error.__cause__ if type(error).__name__ == "StorageInternalError" and error.__cause__ else error

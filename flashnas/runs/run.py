@@ -20,7 +20,7 @@ from flashnas.base.hints import shown
 from flashnas.base.schema import convert
 from flashnas.base.yaml import LocatedDict, read_yaml
 from flashnas.runs.front import FrontEntry, read_front, write_front
-from flashnas.runs.layout import CONFIG, FRONT, TRIALS, TrialsTable, read_trials, yaml_text
+from flashnas.runs.layout import CONFIG, FRONT, TRIALS, TrialsTable, plugins_named, read_trials, yaml_text
 from flashnas.runs.trial import Trial
 from flashnas.search.objectives import DEFAULT, FULL, OBJECTIVES, QUALITY
 
@@ -79,7 +79,9 @@ class RecordedRun:
         if not (path / CONFIG).is_file():
             raise RunError(f"{path}: not a run folder (it has no {CONFIG})")
         try:
-            config, front = read_yaml(path / CONFIG), read_front(path)
+            config = read_yaml(path / CONFIG)
+            with plugins_named(path):
+                front = read_front(path)
             convert(config, _Config, error=RunError, finite=False)
         except FlashnasError as error:
             raise RunError(str(error)) from None
@@ -220,7 +222,7 @@ class RecordedRun:
 
 def rows(frame: pd.DataFrame) -> Iterator[Any]:
     """The trials of a frame one by one, columns as attributes."""
-    yield from frame.itertuples()
+    yield from frame.itertuples(index=False)
 
 
 def _is_number(value: Any) -> bool:

@@ -18,7 +18,8 @@ class Snapshot:
         reused, infeasible: trials so far that cost no evaluation.
         from_bench: of `done`, networks whose score a bench or an earlier run had.
         total: networks that the run will evaluate, baselines and those of the bench included.
-        best_loss, best_latency_ms: of the network with the lowest loss so far.
+        best_loss, best_latency_ms: of the network that the front would show as the best now; the loss is
+            that of its short training.
         remaining_s: of all trainings, those of the front under further seeds included; None before the first
             evaluation by a user's evaluator has ended.
         share_done: of all trainings, by their time.

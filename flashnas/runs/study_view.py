@@ -40,7 +40,7 @@ class StudyView:
 
     def __init__(self, folder: Path, url: str | None, note: Callable[[Any, str], None]) -> None:
         self.run, self._url, self._note = RecordedRun.load(folder), url, note
-        self._keys: set[str] = set()
+        self._shown: dict[str, tuple[int, bool]] = {}  # of an outcome, its trial, and whether the run has it
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         names, entry = self.run.objectives, self.run.entry
         self.study = optuna.create_study(
@@ -57,10 +57,10 @@ class StudyView:
     @property
     def count(self) -> int:
         """Trials that are shown."""
-        return len(self._keys)
+        return len(self._shown)
 
     def refresh(self) -> None:
-        """Add what has ended since the last call."""
+        """Add what has ended since the last call, and the figures that the run has of it since then."""
         self.run = RecordedRun.load(self.run.path)
         figures = {row.hash: row._asdict() for row in rows(self.run.trials) if row.state != "reused"}
         name = Identity(self.run.entry("question") or {}).hash
@@ -74,7 +74,8 @@ class StudyView:
                 self._add(Outcome(hash=key, notation=row["notation"], score=None), None, row)
 
     def _add(self, outcome: Outcome, trial: FrozenTrial | None, figures: dict[str, Any]) -> None:
-        if outcome.key in self._keys:
+        number, whole = self._shown.get(outcome.key, (None, False))
+        if number is not None and whole >= ("number" in figures):
             return
         names, score, notation = self.run.objectives, outcome.score or {}, outcome.notation
         values = point(names, figures, {}) if trial is None else trial.values
@@ -90,8 +91,12 @@ class StudyView:
         if trial is not None and trial.datetime_complete is not None:  # a search records what has ended
             shown.datetime_complete = trial.datetime_complete
             shown.datetime_start = trial.datetime_complete - timedelta(seconds=score.get("seconds", 0))
-        self.study.add_trial(shown)
-        number = self.study.get_trials(deepcopy=False)[-1]._trial_id
+        if number is None:
+            self.study.add_trial(shown)
+            number = self.study.get_trials(deepcopy=False)[-1]._trial_id
+        else:
+            shown.number = shown._trial_id = number
+            self.study._storage._set_trial(number, shown)  # type: ignore[attr-defined]
         self._note(SimpleNamespace(storage=self.study._storage, study=self.study, _trial_id=number),
                    f"**{compressed(notation)}**\n\n`{notation}`")
-        self._keys.add(outcome.key)
+        self._shown[outcome.key] = number, "number" in figures

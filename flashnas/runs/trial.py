@@ -13,6 +13,8 @@ RUN = "run"               # source of a score that another run computed
 KNOWN = (SOURCE, RUN)     # sources of scores that were not computed for a run
 
 State = Literal["complete", "stopped", "failed", "infeasible", "reused", "expected"]
+# in the order of totals
+STATES = ("complete", "stopped", "failed", "reused", "infeasible", "expected")
 # bench: of a bench or an earlier run, which the search starts from
 Origin = Literal["baseline", "bench", "search"]
 # fields of a score that a trial takes over by the same name; `seconds` becomes `train_seconds`
@@ -70,13 +72,6 @@ class Outcome:
 def outcome_key(network_hash: str, *, rung: int | None = None, seed: int | None = None) -> str:
     """The key of an outcome: the hash of the network, with the tokens of a pause or a further seed."""
     return f"{network_hash}{'' if rung is None else f'@{rung}'}{'' if seed is None else f'#{seed}'}"
-
-
-def row_figures(row: Any) -> dict[str, Any]:
-    """The columns of a trial that was read back, by name."""
-    figures: dict[str, Any] = row._asdict()
-    figures.pop("Index", None)
-    return figures
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,13 +13,12 @@ from flashnas.base.errors import RunError
 from flashnas.executors import Executor
 from flashnas.runs.answer import Answer
 from flashnas.runs.front import EXPECTED_FIGURES, FRONT_FIGURES, FrontEntry, programs_of, recorded
-from flashnas.runs.trial import Trial
+from flashnas.runs.trial import STATES, Trial
 from flashnas.search.pareto import non_dominated
 from flashnas.study.answer import answer_of
 from flashnas.study.loop import IDLE_CYCLES, State
 from flashnas.study.seeds import train_under_seeds
 
-STATES = ("complete", "stopped", "failed", "reused", "infeasible", "expected")
 MAX_CORRECTIONS = 3      # times that the front is drawn again because timing it corrected the predictions
 
 
@@ -58,16 +57,9 @@ def finish(state: State, executor: Executor) -> dict[str, Any]:
     totals = {name: record.count(name) for name in STATES}
     from_bench = sum(trial.state == "complete" and trial.from_bench for trial in record.trials)
     tokens = record.tokens()
-    seconds = time.time() - state.question.started
+    seconds = time.monotonic() - state.question.started
     folder.write_finished(seconds, {**totals, "from_bench": from_bench, **tokens})
-    return {"run": str(folder.path),
-            "front": [{"config": str(entry.path), "notation": entry.notation, "hash": entry.hash,
-                       **entry.figures, **({} if entry.missed is None else {"missed": list(entry.missed)}),
-                       **({} if entry.runs_in is None else {"runs_in": entry.runs_in})}
-                       for entry in front],
-            **({} if answer is None else {"answer": answer.to_dict()}),
-            "trials": totals, "from_bench": from_bench, "failures": failures, "seconds": round(seconds, 1),
-            **tokens}
+    return folder.summary(front, failures)
 
 
 def _to_confirm(state: State) -> list[Trial]:

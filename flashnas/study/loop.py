@@ -7,6 +7,7 @@ cycles (`cycles.py`), or each on its own way (`asynchronous.py`).
 from __future__ import annotations
 
 import contextlib
+import functools
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -55,7 +56,6 @@ class State(ABC):
 
     def __init__(self, record: Record) -> None:
         self.record, self.question, self.folder = record, record.question, record.folder
-        self.algorithm = self._algorithm(self.question.config.seed)
         self.correction = SelfCorrection.of(self.question)
         self.rungs = self.question.rungs.tokens
         self.queue: deque[tuple[Candidate, int | None]] = deque()
@@ -134,6 +134,11 @@ class State(ABC):
         self.record.stopped[key] = Stopped(rung, float(pause.losses[place]), float(pause.sds[place]))
 
     # -- the algorithm ---------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def algorithm(self) -> Any:
+        """Made when it is first asked: a run that had ended, or trains nothing, does not need it."""
+        return self._algorithm(self.question.config.seed)
 
     def _algorithm(self, seed: int) -> Any:
         """A fresh algorithm, with what published trainings tell it."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import flashnas
+from flashnas.base.registry import installed_plugins
 from flashnas.executors import Executor
 from flashnas.runs.folder import RunFolder
 from flashnas.runs.identity import Identity, table_facts, table_hash
@@ -112,4 +113,5 @@ def run_facts(question: Question, out: Path, command: str, executor: Executor) -
         "start_from": None if question.known is None else question.known.to_dict(),
         "host": {"cpu": platform.processor() or platform.machine(), "executor": executor.name,
                  "workers": executor.shown_workers, "python": platform.python_version(), **packages},
+        "plugins": installed_plugins(),
     }

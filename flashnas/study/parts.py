@@ -12,7 +12,7 @@ from flashnas.latency.costs import Costs, OwnCosts, TableCosts
 from flashnas.latency.fitting import Fitter
 from flashnas.latency.prediction import LatencyModel
 from flashnas.reuse.known import KnownRuns
-from flashnas.search import SearchAlgorithm, algorithm_class, sampler_name
+from flashnas.search import ALGORITHMS, SearchAlgorithm, algorithm_class, sampler_name
 from flashnas.space import SearchSpace
 from flashnas.study.config import SearchConfig
 from flashnas.training.recipe import Recipe
@@ -30,7 +30,7 @@ class Parts:
         known: the networks of earlier runs that the search starts from, or None.
         note: receives lines for the user while parts are loaded.
         notes: lines for the user on how networks are ranked, once nothing is wrong.
-        started: when its preparation began, in seconds since the epoch.
+        started: when preparation began, by time.monotonic.
     """
 
     config: SearchConfig
@@ -66,4 +66,5 @@ class Parts:
 
     def foreign(self) -> tuple[tuple[str, object], ...]:
         """What may be code of another package, for `foreign_errors`."""
-        return ("sampler", algorithm_class(self.sampler)), ("space", self.space)
+        own = () if self.sampler in ALGORITHMS.shipped else (("sampler", algorithm_class(self.sampler)),)
+        return *own, ("space", self.space)

@@ -32,7 +32,7 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: Any = None, space: A
     Raises:
         FlashnasError: in one line, for whatever cannot work.
     """
-    started = time.time()
+    started = time.monotonic()
     config = config.with_seeds(evaluator is None or takes_seed(evaluator))
     space = load_space(config.space) if space is None else space
     checks.check_objects(space, sampler, evaluator, table)

@@ -15,7 +15,7 @@ from flashnas.runs.folder import RunFolder
 from flashnas.runs.snapshot import Progress, Snapshot
 from flashnas.runs.trial import Origin, Outcome, State, Trial, outcome_key
 from flashnas.search.algorithm import Evaluation
-from flashnas.search.objectives import point
+from flashnas.search.objectives import FULL, point
 from flashnas.study.clock import Clock, front_size, training_plan
 from flashnas.study.question import Question
 
@@ -288,15 +288,33 @@ class Record:
                      for key in self.networks) if rungs else 0
         over = len(ended) + len(self.stopped)
         self._set_clock(max(self._total + from_bench - over, 0) if self.searching else 0, ended)
-        best = min(scores, key=lambda key: scores[key]["loss"], default=None)
+        best = self._best(scores)
         latency_ms = None if best is None else {**self.question.costs.metrics(self.networks[best]),
                                                 **scores[best].get("metrics", {})}.get("latency_ms")
         return Snapshot(
             done=len(scores), failed=len(ended) - len(scores), stopped=len(self.stopped), paused=paused,
             seeds_left=self.seeds_left, reused=self.count("reused"), infeasible=self.count("infeasible"),
             total=max(self._total + from_bench, over), from_bench=from_bench,
-            best_loss=None if best is None else scores[best]["loss"], best_latency_ms=latency_ms,
+            best_loss=None if best is None else self._losses(scores)[best], best_latency_ms=latency_ms,
             remaining_s=self.clock.remaining_s, share_done=self.clock.share_done)
+
+    def _best(self, scores: Mapping[str, dict[str, Any]]) -> str | None:
+        """The network that the front would show as the best if the search ended now: by the objective that
+        ranks, with the recall that the recommendation keeps where any has it."""
+        config, losses = self.question.config, self._losses(scores)
+        figures = {key: self.question.foresee(self.networks[key], loss) for key, loss in losses.items()}
+        quality = {key: point([FULL], told, {}) or (losses[key],) for key, told in figures.items()}
+        keeping = [key for key, told in figures.items()
+                   if told.get("expected_recall", 0.0) >= config.recall_floor]
+        return min(keeping or quality, key=lambda key: quality[key], default=None)
+
+    def _losses(self, scores: Mapping[str, dict[str, Any]]) -> dict[str, float]:
+        """Of the scored networks that have not exceeded a budget as predictions are now; with further seeds
+        the mean."""
+        means = {trial.hash: trial.loss for trial in self.trials if trial.seeds}
+        fits = self.question.fitter.fits_network if self.question.config.measure_every else lambda _: True
+        return {key: means.get(key) or score["loss"] for key, score in scores.items()
+                if fits(self.networks[key])}
 
     def _set_clock(self, left: int, ended: Mapping[str, Outcome]) -> None:
         """left: networks that have not ended."""

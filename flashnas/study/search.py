@@ -38,7 +38,7 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
     Raises:
         FlashnasError: in one line, for whatever the user can change.
     """
-    check_out(out, resume=resume)
+    check_out(out, resume=resume, evaluated=objects.get("evaluator") is not None)
     with terminate_as_interrupt():
         question = prepare(config, note=progress.note, **objects)
         with (_place_of_a_full_disk(out),
@@ -46,6 +46,9 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
             executor = executor_of(question, progress.note)
             with opened(question, executor, out, resume=resume, progress=progress,
                         command=command) as state, executor:
+                before = state.folder.ended_as(config.given()) if question.timing is None else None
+                if before is not None:
+                    return before
                 state.folder.write_config(options=config.given())
                 for line in (*question.notes, *question.evidence_lines()):
                     progress.note(line)

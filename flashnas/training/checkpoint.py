@@ -78,7 +78,9 @@ def save_checkpoint(folder: Path, trainer: Trainer, tokenizer_json: str, keep: i
         content = {"trainer": trainer.state(), "optimizer": scalars,
                    "sha256": {file.name: digest_of(file) for file in sorted(fresh.iterdir())}}
         write_synced(fresh / SCALARS, json.dumps({**content, "self": _digest(content)}, indent=1))
-    for old in checkpoints(folder)[keep:]:
+    saved = checkpoints(folder)
+    newest = saved.index(path)  # those of later steps are damaged, or of a pause that nobody asks for
+    for old in [*saved[:newest], *saved[newest + keep:]]:
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -155,7 +157,7 @@ def train_to(tokens: int, architecture: Architecture, dataset: Dataset, recipe: 
             for step in trainer.steps(deadline_s):
                 if step.tokens >= tokens:
                     break
-        if trainer.done < recipe.steps and trainer.ranks.first:
+        if begun < tokens and trainer.done < recipe.steps and trainer.ranks.first:
             try:
                 folder.parent.stat()
                 save_checkpoint(folder, trainer, dataset.tokenizer_json, keep=1)

@@ -29,7 +29,7 @@ from flashnas.training.checkpoint import check_checkpoint, checkpoints, remove_u
 from flashnas.training.recipe import ROUNDING
 from flashnas.training.trainer import Step
 
-CONFIG, LOG, CHECKPOINTS, FINAL = "train.yaml", "log.csv", "checkpoints", "final"
+CONFIG, LOG, CHECKPOINTS, FINAL, LOCK = "train.yaml", "log.csv", "checkpoints", "final", ".lock"
 COLUMNS = ("step", "tokens", "loss", "validation_loss", "gradient_norm", "lr_factor", "tokens_per_s")
 
 
@@ -86,23 +86,11 @@ class TrainFolder:
             RunError: the folder exists, another process writes it, or its question is another one.
         """
         self.path, self.checkpoints = path, path / CHECKPOINTS
-        config = path / CONFIG
-        if config.exists():
-            self.config: dict[str, Any] = json.loads(json.dumps(read_yaml(config)))
-            recorded = self.config.get("question") or {}
-            if not isinstance(recorded, dict):
-                raise RunError(f"{config}: question must be a mapping; got {recorded!r:.80}")
-            _check_same(config, recorded, question)
-            if not resume:
-                raise RunError(f"{path}: holds a training already; continue it with --resume or choose"
-                               f" another --out")
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(f"{path}: exists and is not the folder of a training (it has no {CONFIG});"
-                           " choose another --out")
-        else:
-            self.config = {}
+        self.config = _recorded(path, question, resume)
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = hold_lock(path / ".lock", RunError(f"{path}: another process is writing this training"))
+        self._lock = hold_lock(path / LOCK, RunError(f"{path}: another process is writing this training"))
+        # again: another process may have made a training meanwhile
+        self.config = _recorded(path, question, resume)
         self._check_parts()
         remove_unfinished(self.checkpoints)
         started = self.config.get("started") or facts["started"]
@@ -206,6 +194,27 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
             raise _damaged(path,
                            f"line {number} must hold the {len(COLUMNS)} values of one step; got {line!r:.80}")
         yield dict(zip(COLUMNS, values, strict=True))
+
+
+def _recorded(path: Path, question: Mapping[str, Any], resume: bool) -> dict[str, Any]:
+    """train.yaml of a training that may be continued; empty where a new one may be made. Raises RunError
+    where neither is so."""
+    config = path / CONFIG
+    if not config.exists():
+        # a lock, and a part of train.yaml, are what a kill leaves
+        if path.exists() and (not path.is_dir() or any(
+                not place.name.startswith((LOCK, f".{CONFIG}.")) for place in path.iterdir())):
+            raise RunError(f"{path}: exists and is not the folder of a training (it has no {CONFIG});"
+                           " choose another --out")
+        return {}
+    entries: dict[str, Any] = json.loads(json.dumps(read_yaml(config)))
+    recorded = entries.get("question") or {}
+    if not isinstance(recorded, dict):
+        raise RunError(f"{config}: question must be a mapping; got {recorded!r:.80}")
+    _check_same(config, recorded, question)
+    if not resume:
+        raise RunError(f"{path}: holds a training already; continue it with --resume or choose another --out")
+    return entries
 
 
 def _damaged(path: Path, reason: str) -> RunError:

@@ -246,13 +246,14 @@ def _train(job: TrainJob, trainer: Trainer, folder: TrainFolder | None, ranks: R
 
 class _Signals:
     """Records SIGINT, SIGTERM and SIGHUP, so that the step is finished and saved first; a second one ends
-    the process."""
+    the process. What the caller ignores, as under nohup, stays ignored."""
 
     def __init__(self) -> None:
         self.came = False
 
     def __enter__(self) -> _Signals:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, *ENDING)}
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, *ENDING)
+                        if signal.getsignal(number) != signal.SIG_IGN}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from importlib.util import find_spec
 
+import pandas as pd
 import pytest
 
 import flashnas as fn
@@ -57,6 +58,20 @@ def test_a_view_has_the_finished_trials_with_names_and_notes(searched, tmp_path)
     attributes = view.study._storage.get_study_system_attrs(view.study._study_id)
     assert f"`{first['notation']}`" in get_note_from_system_attrs(attributes, trials[0]._trial_id)["body"]
     assert {**before, "study.journal": journal.read_bytes()} == files(folder)
+
+
+def test_a_trial_has_its_figures_as_soon_as_the_run_has_them(searched, tmp_path):
+    """The database has it before the file of the trials, which is written after each cycle."""
+    folder = shutil.copytree(searched, tmp_path / "run")
+    whole = pd.read_parquet(folder / "trials.parquet")
+    whole[:1].to_parquet(folder / "trials.parquet")
+    view = StudyView(folder, None, lambda *_: None)
+    assert "latency_ms" not in view.study.get_trials()[-1].user_attrs
+    whole.to_parquet(folder / "trials.parquet")
+    view.refresh()
+    figures = whole.set_index("hash")["latency_ms"]
+    assert [(trial.number, trial.user_attrs["latency_ms"]) for trial in view.study.get_trials()] == [
+        (number, figures[trial.user_attrs["hash"]]) for number, trial in enumerate(view.study.get_trials())]
 
 
 @pytest.mark.slow  # a process, which looks at the run every five seconds

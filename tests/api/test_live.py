@@ -1,11 +1,13 @@
 """What a run shows while it runs: the page that follows a search, and what trackers are told."""
 
+import os
 import re
 
 import pytest
 
 import flashnas as fn
 from flashnas.api import live
+from flashnas.report import html
 from flashnas.report.html import render_html
 from flashnas.runs.snapshot import Snapshot
 from flashnas.study import record
@@ -79,6 +81,17 @@ def test_a_page_that_cannot_be_written_ends_no_search(tmp_path, monkeypatch):
                               best_latency_ms=None, remaining_s=None))
     assert len(lines) == 1
     assert lines[0].startswith("report.html is not kept up to date: RunError: ")
+
+
+def test_the_page_follows_a_run_also_after_the_clock_was_set_back(build_run, monkeypatch):
+    monkeypatch.setattr(html, "render_html", lambda run: str(len(run.trials)))
+    for count in (4, 8):
+        folder = build_run(count)
+        os.utime(folder / "trials.parquet", (1e9 - count,) * 2)
+        if count == 4:
+            shown = live.Live(None, folder, ())
+        shown._follow()
+        assert (folder / "report.html").read_text() == str(count)
 
 
 @pytest.mark.parametrize("finished", [True, False])

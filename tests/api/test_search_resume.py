@@ -1,11 +1,16 @@
 """A run is continued by its folder alone: run.yaml holds the options of the search."""
 
 import pytest
+from fake_plugins import write_plugin
+from one_line import one_line
 
 import flashnas as fn
+from flashnas.architecture import notation
 from flashnas.base.errors import ConfigError, RunError
+from flashnas.base.registry import forget_plugins
 from flashnas.base.yaml import read_yaml
 from flashnas.cli.main import main
+from flashnas.search.random_search import Random
 
 ASKED = {"space": "tiny", "workload": "chat", "budgets": {"latency_ms": 60.0}, "baselines": False, "measure": False,
          "rank_by": "short", "sampler": "random", "workers": 1, "seed": 3}
@@ -62,3 +67,76 @@ def test_resume_without_a_run_begins_nothing(tmp_path, monkeypatch, capsys):
     assert main(["search", "--space", "tiny", "--resume"]) == 2
     assert "--resume needs the folder of the run" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+PLUGIN = """\
+from flashnas.operators.feed_forward.spec import FeedForward
+from flashnas.search.random_search import Random
+from flashnas.space.layerwise import LayerwiseSpace
+class Wide(FeedForward):
+    kind = name = "wide"
+class Drawn(Random):
+    name = "drawn"
+class Layers(LayerwiseSpace):
+    template = "layers"
+"""
+NAMES = {"operators": {"wide": "stranger:Wide"}, "samplers": {"drawn": "stranger:Drawn"},
+         "spaces": {"layers": "stranger:Layers"}}
+LAYERS = """\
+template: {}
+widths: [64]
+width_factor: 1
+layers:
+  depth: [1, 2]
+  choices: [a(head_dim=16) {}]
+model: {{vocab: 320}}
+"""
+
+
+@pytest.mark.parametrize(("name", "template", "operator", "sampler", "readable"), [
+    ("wide", "layerwise", "wide", "random", False), ("drawn", "layerwise", "f", "drawn", True),
+    ("layers", "layers", "f", "random", True)])
+def test_a_run_names_the_package_that_it_needs_and_that_is_not_here(name, template, operator, sampler, readable,
+                                                                    tmp_path, monkeypatch, capsys):
+    """What the run does not need, such as its sampler, is not missed when it is read."""
+    folder = write_plugin(tmp_path / "site", "flashnas-stranger", {f"flashnas.{group}": names for group, names
+                                                                   in NAMES.items()}, {"stranger.py": PLUGIN})
+    space, run = tmp_path / "own.yaml", tmp_path / "run"
+    space.write_text(LAYERS.format(template, operator))
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(folder)
+        forget_plugins()
+        fn.search(**{**ASKED, "space": str(space), "sampler": sampler}, evaluator=size, trials=2, out=run)
+    forget_plugins()
+    for cached in (notation.parse_operators, notation._operator):  # as in another process
+        cached.cache_clear()
+    rule = (f"{run}: needs {name!r} of the package flashnas-stranger 1.0, which is not installed here;"
+            " pip install flashnas-stranger==1.0, or its folder")
+    assert one_line(RunError, fn.search, resume=run, evaluator=size) == rule
+    for command in ("report", "pareto"):
+        assert main([command, str(run)]) == (0 if readable else 2)
+        assert (rule in capsys.readouterr().err) is not readable
+    assert main(["runs", str(tmp_path)]) == 0
+    assert (rule in capsys.readouterr().out) is not readable
+
+
+def test_a_run_of_an_evaluator_says_how_it_is_continued(run, capsys):
+    assert main(["search", "--resume", str(run.path)]) == 2
+    assert capsys.readouterr().err == (
+        f"flashnas search: {run.path}: its networks were scored by 'test_search_resume:size', which is a function and"
+        f" not an option; continue in Python: flashnas.search(resume={str(run.path)!r}, evaluator=THAT_FUNCTION)\n")
+
+
+def test_a_run_that_has_ended_is_continued_by_reading_it(run, monkeypatch):
+    """Nothing is proposed, evaluated or drawn again; another option or a lost file begins that work."""
+    run = fn.search(resume=run.path, trials=6, evaluator=size)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.suffix in (".parquet", ".yaml", ".html")}
+    monkeypatch.setattr(Random, "ask", lambda *_: 1 / 0)
+    again = fn.search(resume=run.path, evaluator=size)
+    assert {**run.summary, "seconds": 0} == {**again.summary, "seconds": 0}
+    assert {path: path.read_bytes() for path in before} == before
+    for change in ({"trials": 40}, None):
+        if change is None:
+            (run.path / "trials.parquet").unlink()
+        with pytest.raises(ZeroDivisionError):
+            fn.search(resume=run.path, evaluator=size, **change or {})

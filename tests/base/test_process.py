@@ -26,6 +26,25 @@ def test_malloc_settings_are_taken_in_a_process_of_their_own():
     assert printed == str("glibc" in os.confstr("CS_GNU_LIBC_VERSION"))
 
 
+@pytest.mark.parametrize("block", [uninterrupted, terminate_as_interrupt])
+def test_an_interrupt_while_handlers_are_set_leaves_the_ones_that_were_there(monkeypatch, block):
+    numbers, really = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.signal
+    before = [signal.getsignal(number) for number in numbers]
+
+    def set_and_interrupt(number, handler):
+        really(number, handler)
+        monkeypatch.setattr(signal, "signal", really)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(signal, "signal", set_and_interrupt)
+    with pytest.raises(KeyboardInterrupt), block():
+        pass
+    after = [signal.getsignal(number) for number in numbers]
+    for number, handler in zip(numbers, before, strict=True):
+        really(number, handler)
+    assert after == before
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupt_waits_for_the_end_of_a_write(number):
     done = []

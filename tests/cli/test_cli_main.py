@@ -1,4 +1,6 @@
+import dataclasses
 import errno
+import io
 import os
 import signal
 import subprocess
@@ -171,5 +173,10 @@ def test_the_progress_line_says_what_is_known():
     assert SearchProgress.line(snapshot, 61) == (
         "[ 12 %] best 5.125 nats/token at 12,346 ms | 2 of 25 networks trained, 1 of them failed, 2 known before,"
         " 6 trainings under further seeds left | 1 min 01 s gone, 2 min 10 s left")
+    stream = io.StringIO()
+    progress = SearchProgress(stream)
+    for best in (5.125, 5.125, 5.25):  # another network is the best, by the expected full loss
+        progress.update(dataclasses.replace(snapshot, best_loss=best))
+    assert [line.split()[4] for line in stream.getvalue().splitlines()] == ["5.125", "5.250"]
     assert [duration(s) for s in (5, 65, 3900)] == ["5 s", "1 min 05 s", "1 h 05 min"]
     assert [duration(s, 1) for s in (5, 59.96, 8.24)] == ["5.0 s", "1 min 00 s", "8.2 s"]

@@ -85,6 +85,30 @@ def test_a_damaged_cache_is_made_again(folder, tmp_path):
     assert np.array_equal(prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c").train, expected)
 
 
+def test_what_another_process_has_made_again_of_a_damaged_cache_stays(folder, tmp_path, monkeypatch):
+    """Both have found it damaged, and the other one is faster."""
+    data = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+    (data.folder / "train.npy").write_bytes(b"\x93NUMPY cut")
+    really, encode, seen = Dataset.open, dataset_module._encode, []
+
+    def opened(path):
+        try:
+            return really(path)
+        except CorpusError:
+            monkeypatch.setattr(Dataset, "open", really)
+            prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+            monkeypatch.setattr(dataset_module, "_encode", watched)
+            raise
+
+    def watched(*words):
+        seen.append(len(really(data.folder).train))
+        return encode(*words)
+
+    monkeypatch.setattr(Dataset, "open", opened)
+    again = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+    assert {*seen} == {len(again.train)}
+
+
 def test_workers_that_start_together_agree(folder, tmp_path):
     code = ("import sys; from flashnas.data.dataset import prepare_dataset;"
             " from flashnas.training.recipe import Recipe;"

@@ -12,7 +12,7 @@ from flashnas.base.errors import FlashnasError
 from flashnas.cli.command import COMMANDS, loaded
 from flashnas.cli.main import build_parser, main
 from flashnas.cli.options import check_known, options_of
-from flashnas.runs import folder
+from flashnas.runs import layout
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -84,7 +84,7 @@ def commands(lines):
 
 def test_every_command_in_the_documents_is_one(monkeypatch):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(folder, "options_in", lambda run: {})   # of runs that a reader has made
+    monkeypatch.setattr(layout, "options_in", lambda run: {})   # of runs that a reader has made
     shown = list(commands(shell_lines()))
     assert len(shown) > 150
     wrong = {f"{name}: {program} {shlex.join(words)}: {problem}" for name, program, words in shown

@@ -180,6 +180,15 @@ def test_what_a_candidate_starts_ends_with_it(tmp_path):
     assert not alive(child)
 
 
+def test_what_a_candidate_starts_ends_with_it_also_where_it_crashes(tmp_path):
+    with WorkerPool(pool_jobs.act, workers=1, timeout_s=60) as pool:
+        outcomes(pool, {"a": {"do": "start and abort", "path": str(tmp_path / "pid")}})
+    child, until = int((tmp_path / "pid").read_text()), time.monotonic() + 10
+    while alive(child) and time.monotonic() < until:  # the signal is on its way
+        time.sleep(0.05)
+    assert not alive(child)
+
+
 def alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"

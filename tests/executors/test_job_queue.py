@@ -2,14 +2,14 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 import sqlalchemy as sql
 from database_workers import both, connected, driving, kill, on_sqlite, order, states
 
 from flashnas.base.errors import WorkerError
-from flashnas.executors.queue import NOW, PEERS, JobQueue, Peer
+from flashnas.executors.queue import JOBS, NOW, PEERS, JobQueue, Peer
 from flashnas.runs import outage
 
 
@@ -68,6 +68,44 @@ def test_a_slow_claim_never_takes_the_next_job_under_the_payload_of_the_last(url
 
 
 @on_sqlite
+def test_a_claim_whose_answer_was_lost_is_this_worker_s_claim(url, monkeypatch):
+    """The database has committed it, and the connection breaks before the worker hears of it."""
+    monkeypatch.setattr(outage, "FIRST_PAUSE_S", 0.001)
+    with connected(url, "w") as (worker,):
+        for number in range(2):
+            worker.put(order(number))
+        kill(worker)
+        really, lost = worker._engine.begin, []
+
+        @contextmanager
+        def begin():
+            with really() as connection:
+                yield connection
+            if not lost and claimed():
+                lost.append(1)
+                raise sql.exc.OperationalError("COMMIT", {}, Exception("server closed the connection"))
+
+        def claimed():
+            with really() as connection:
+                return connection.execute(sql.select(JOBS.c.claim).where(JOBS.c.state == "running")).all()
+
+        monkeypatch.setattr(worker._engine, "begin", begin)
+        first, second = worker.claim(["r"]), worker.claim(["r"])
+        assert lost
+        assert (first.digest, second.digest, worker.claim(["r"])) == ("0", "1", None)
+
+
+@on_sqlite
+def test_a_job_that_waits_has_the_version_and_the_limits_of_the_search_that_goes_on(url):
+    """After kill -9 of a search and an upgrade, no worker would take what it left."""
+    with connected(url, "w") as (worker,):
+        worker.put(order(1, version="0.1", timeout_s=1.0))
+        assert worker.claim(["r"]) is None
+        worker.put(order(1, timeout_s=2.0))
+        assert worker.claim(["r"]).timeout_s == 2.0
+
+
+@on_sqlite
 @pytest.mark.parametrize(("needs", "lacks", "suits"), [
     ({"gpu": True}, "a GPU; the worker has none", {"gpu": True}),
     ({"evaluator": "m:f"}, "the evaluator m:f; start the worker with --evaluator m:f", {"evaluators": "a:b m:f"}),
@@ -123,7 +161,7 @@ def pretend(queue, name, **columns):
 
 
 def seen_by(queue):
-    return ([row.name for row in queue.workers()], sorted((row.run, bool(row.seen)) for row in queue.drivers()),
+    return (sorted(row.name for row in queue.workers()), sorted((row.run, bool(row.seen)) for row in queue.drivers()),
             {digest: round(row.silent_s, -1) for digest, row in queue.read("r", "1").items()})
 
 
@@ -139,6 +177,8 @@ def test_a_peer_is_silent_for_as_long_as_another_has_watched_it(url):
         me.me.stale_s = 60.0
         me.beat()
         pretend(me, "me", since=1000)
+        for name in ("worker", "driver"):
+            pretend(me, name, heartbeat=0)
         assert seen_by(me) == (["worker"], [("other", True), ("r", True)], {"1": 0})
         pretend(me, "worker", heartbeat=100)
         pretend(me, "driver", heartbeat=0.5)
@@ -147,13 +187,31 @@ def test_a_peer_is_silent_for_as_long_as_another_has_watched_it(url):
         assert seen_by(me)[1] == [("other", True)]
         pretend(me, "me", since=20)                  # it has watched for 20 s
         assert seen_by(me) == (["worker"], [("other", True)], {"1": 20})
-        pretend(me, "me", since=0.2)
+        pretend(me, "me", since=0.2, heartbeat=0.1)
         assert seen_by(me) == (["worker"], [("other", True), ("r", False)], {"1": 0})
         pretend(me, "me", since=1000, heartbeat=40)  # it was stopped, or got no answer
         assert seen_by(me)[0] == ["worker"]
         assert seen_by(me)[2] == {"1": 0}
         me.beat()
         assert seen_by(me) == (["worker"], [("other", True), ("r", False)], {"1": 0})
+
+
+@both
+def test_peers_find_each_other_after_the_clock_of_the_database_was_set_back(url):
+    with (connected(url, "gone") as (gone,), driving(url) as driver,
+          JobQueue(url, print, Peer(name="me", stale_s=2.0)) as me):
+        me.put(order(1))
+        gone.claim(["r"])
+        for queue in (gone, driver, me):
+            kill(queue)
+        for name in ("me", "driver", "gone"):
+            pretend(me, name, since=-900, heartbeat=-600)
+        assert seen_by(me) == (["gone", "me"], [("r", True)], {"1": 0})
+        for queue in (me, driver):
+            queue.beat()
+        assert seen_by(me)[1] == [("r", True)]
+        pretend(me, "me", since=100)
+        assert seen_by(me)[2] == {"1": 100}
 
 
 @both
@@ -169,10 +227,11 @@ def test_jobs_that_nobody_waits_for_are_removed(url):
         me.beat()
         pretend(me, "me", since=1000)
         pretend(me, "gone", heartbeat=50)
+        pretend(me, "driver", heartbeat=0)
         me.tidy()
         assert [row.state for row in states(me)] == ["done", "running", "waiting"]  # the driver lives
         pretend(me, "driver", heartbeat=50)
-        pretend(me, "gone", heartbeat=5)
+        pretend(me, "gone", heartbeat=0)
         me.tidy()
         assert [row.state for row in states(me)] == ["done", "running"]
         pretend(me, "gone", heartbeat=50)

@@ -277,6 +277,25 @@ def test_workers_that_do_not_have_the_text_end_the_search(url, tmp_path, quick_r
     assert all(line.startswith("this worker cannot train: the corpus '/nowhere'") for line in said)
 
 
+@on_sqlite
+def test_a_worker_ends_a_training_before_it_gives_its_job_back(url, monkeypatch):
+    """Else another worker trains from the same checkpoint at the same time."""
+    worker, seen = Worker(url, Work(function=run_job, timeout_s=60, workers=1), LocalOptions(),
+                          evaluators=[EVALUATOR]), []
+    with driving(url) as queue:
+        queue.put(order(1, payload=payload_of(job(), {}), evaluator=EVALUATOR))
+
+        def interrupt(wait_s):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(worker.pool, "finished", interrupt)
+        monkeypatch.setattr(worker.pool, "close", lambda: seen.extend(states(queue)))
+        with pytest.raises(KeyboardInterrupt):
+            worker.serve()
+        assert seen == [("running", "r")]
+        assert states(queue) == [("waiting", "r")]
+
+
 @pytest.mark.slow
 @on_sqlite
 def test_a_terminated_worker_gives_its_job_back_and_an_idle_one_ends(tmp_path, url):

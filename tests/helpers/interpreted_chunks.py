@@ -35,7 +35,7 @@ def delta_rules() -> None:
     beta, g = torch.rand(BATCH, TOKENS, HEADS), -torch.rand(BATCH, TOKENS, HEADS)
     for kind, decay, dtype, tolerance in (("gated_delta_rule", g, torch.float32, 1e-4),
                                           ("delta_rule", None, torch.float16, 2e-2)):
-        forward, _ = LIBRARIES["fla"].kernels[kind](dtype)
+        forward = LIBRARIES["fla"].kernels[kind](dtype).forward
         parts = [*(x.to(dtype).float() for x in (q, k, v, beta)), *([] if decay is None else [decay]), state]
 
         def results(rule: Any, leaves: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -37,7 +37,7 @@ def main() -> None:
     v, state = torch.randn(BATCH, TOKENS, HEADS, VALUE), torch.randn(BATCH, HEADS, KEY, VALUE)
     beta, g = torch.rand(BATCH, TOKENS, HEADS), -torch.rand(BATCH, TOKENS, HEADS)
     for kind, decay in (("delta_rule", None), ("gated_delta_rule", g)):
-        _, step = LIBRARIES["fla"].kernels[kind](torch.float32)
+        step = LIBRARIES["fla"].kernels[kind](torch.float32).step
         leaves = [x.clone().requires_grad_(decay is None) for x in (q, k, v, beta, state)]
         exact = [x.detach().double().requires_grad_(decay is None) for x in leaves]
         expected_o, expected = delta_rule_reference(*exact[:4], None if decay is None else decay.double(),
@@ -76,7 +76,7 @@ def raw_steps() -> None:
         expected_o, expected = dplr_reference(shared_q * scale, written.unsqueeze(-1) * shared_k, v.double(),
                                               -shared_k, None, decays.double().expand(-1, -1, -1, KEY),
                                               state.double())
-        step = LIBRARIES["fla"].raw[kind].pair(torch.float32)[1]
+        step = LIBRARIES["fla"].kernels[kind](torch.float32).raw_step
         assert step is not None
         inner = [] if not channels else [a.squeeze(-1) if channels == 1 else a]
         final, outputs = state, []

@@ -42,7 +42,7 @@ def act(job):
             os.kill(os.getpid(), signal.SIGKILL)
         case "terminate":
             if "search" in job:  # shortly after this process
-                subprocess.Popen(["sh", "-c", f"sleep 0.2; kill {job['search']}"])
+                subprocess.Popen(["sh", "-c", f"sleep 0.2; kill {job['search']}"], start_new_session=True)
             os.kill(os.getpid(), signal.SIGTERM)
         case "hang":
             time.sleep(60)
@@ -103,9 +103,11 @@ def act(job):
             time.sleep(0.05)
             return {"device": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid(),
                     "torch": "torch" in sys.modules}
-        case "start and hang":
-            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        case "start and hang" | "start and abort":
+            child = subprocess.Popen(["sleep", "60"])
             Path(job["path"]).write_text(str(child.pid))
+            if job["do"] == "start and abort":
+                os.abort()
             time.sleep(60)
 
 

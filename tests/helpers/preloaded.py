@@ -11,12 +11,12 @@ import flashnas.testing.self_test  # noqa: F401
 from flashnas.operators.compiled import (  # noqa: F401
     convolution,
     cross_entropy,
+    decays,
     delta_kernels,
     delta_rule,
-    gla,
+    linear_attention,
     norms,
     selective_scan,
-    ssd,
     steps,
 )
 

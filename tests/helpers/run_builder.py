@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +121,7 @@ def finalist_entry(trial: Trial) -> dict[str, Any]:
         "loss", "bits_per_byte", "latency_ms", "lower_ms", "upper_ms", "ttft_ms", "tpot_ms", "throughput_tok_s",
         "memory_gb", "params")}
     return {"notation": trial.notation, "hash": trial.hash, "architecture": architecture.to_dict(), "figures": figures,
-            "breakdown": "\n".join(map(json.dumps, rows)), "sources": sources,
-            "origin": {"number": trial.number, "label": trial.label or "search"}}
+            "breakdown": rows, "sources": sources, "origin": {"number": trial.number, "label": trial.label or "search"}}
 
 
 def write_yaml(path: Path, data: dict[str, Any]) -> None:

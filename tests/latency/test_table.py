@@ -1,7 +1,10 @@
+import contextlib
 import hashlib
+import itertools
 import json
 import os
 import shutil
+import threading
 
 import numpy as np
 import pandas as pd
@@ -214,6 +217,60 @@ def test_writing_refuses_what_is_no_row(tmp_path):
     write_rows(tmp_path, "gemm", rows, RowContext(device=TINY, stacks=STACKS))
     with pytest.raises(TableError, match="is of device tiny; got rows of huge"):
         write_rows(tmp_path, "gemm", rows, RowContext(device=type(TINY)(**{**vars(TINY), "name": "huge"})))
+
+
+def one_row(latency_us, m=1):
+    return product_rows(lambda **_: latency_us, m=[m], n=[1], k=[1])
+
+
+def test_a_kill_within_a_write_leaves_a_whole_table(tmp_path, monkeypatch):
+    """The old or the new one; also a kill within the write after it."""
+    really, context = os.replace, RowContext(device=TINY, stacks=STACKS)
+
+    def write(folder, latency_us, calls=99):
+        """It is killed before this call of os.replace."""
+        left = iter(range(calls))
+
+        def replace(*paths):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            really(*paths)
+
+        monkeypatch.setattr(os, "replace", replace)
+        with contextlib.suppress(KeyboardInterrupt):
+            write_rows(folder, "gemm", one_row(latency_us), context, append=True)
+        monkeypatch.setattr(os, "replace", really)
+        return LatencyTable.load(folder).rows("gemm")["latency_us"].tolist()[0]
+
+    for first, second in itertools.product(range(4), repeat=2):
+        folder = tmp_path / f"{first}{second}"
+        before = write(folder, 1.0)
+        for latency_us, calls in ((2.0, first), (3.0, second)):
+            after = write(folder, latency_us, calls)
+            assert after in (before, latency_us)
+            before = after
+        assert write(folder, 4.0) == 4.0
+        assert not list(folder.glob("*.next"))
+
+
+def test_two_processes_that_write_one_table_lose_nothing(tmp_path, monkeypatch):
+    """The second one writes between the reading and the writing of the first."""
+    folder, context = tmp_path / "t", RowContext(device=TINY, stacks=STACKS)
+    write_table(folder, {"gemm": one_row(1.0)})
+    really, other = table_writer._write_parquet, []
+
+    def slowly(*words):
+        monkeypatch.setattr(table_writer, "_write_parquet", really)
+        other.append(threading.Thread(target=write_rows, args=(folder, "gemm", one_row(1.0, 2), context),
+                                      kwargs={"append": True}))
+        other[0].start()
+        other[0].join(0.3)   # it has written, or waits
+        return really(*words)
+
+    monkeypatch.setattr(table_writer, "_write_parquet", slowly)
+    write_rows(folder, "gemm", one_row(1.0, 3), context, append=True)
+    other[0].join()
+    assert LatencyTable.load(folder).rows("gemm")["m"].tolist() == [1, 2, 3]
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 
 import numpy as np
@@ -263,6 +264,15 @@ def test_a_later_validation_replaces_the_earlier_of_the_same_question(table):
               calibrate=False)
     entries = LatencyTable.load(table.path).meta["validations"]
     assert [entry["architectures"] for entry in entries] == [7]
+
+
+def test_validations_that_ran_at_once_are_both_kept(table):
+    shorter = dataclasses.replace(CHAT, name="shorter", generated_tokens=CHAT.generated_tokens // 2)
+    results = [(validate(LatencyTable.load(table.path), TINY, workload, truth(table), count=5), workload)
+               for workload in (CHAT, shorter)]
+    for result, workload in results:
+        store(result, TINY, workload, seed=0, calibrate=False)
+    assert len(LatencyTable.load(table.path).meta["validations"]) == 2
 
 
 def test_the_text_shows_each_architecture_and_what_is_held_out(table):

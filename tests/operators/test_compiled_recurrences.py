@@ -19,7 +19,7 @@ from torch import Tensor
 import flashnas
 from flashnas.base.errors import OperatorError
 from flashnas.operators.backends.core import Core
-from flashnas.operators.compiled import gla, selective_scan, ssd, steps
+from flashnas.operators.compiled import linear_attention, selective_scan, steps
 from flashnas.operators.recurrences.delta_rule import delta_rule_chunked, delta_rule_reference, delta_rule_step
 from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_reference, dplr_step, kda_chunked, kda_step
 from flashnas.operators.recurrences.gla import gla_reference
@@ -93,11 +93,11 @@ def case(name: str, tokens: int, batch: int = 2) -> Case:
     v, state = torch.randn(batch, tokens, HEADS, value), torch.randn(batch, HEADS, key, value)
     g = -torch.rand(batch, tokens, HEADS, key) * strength
     if kind == "ssd":
-        return Case(ssd_of_inputs, ssd.ssd_scan, ssd.ssd_scan_step,
+        return Case(ssd_of_inputs, linear_attention.ssd_scan, linear_attention.ssd_scan_step,
                     [units(2), units(2), v, -g[..., 0], 0.2 + torch.rand(HEADS), state], 3, 4)
     q, k = units(), units()
     if kind == "gla":
-        return Case(gla_reference, gla.gla, gla.gla_step, [q, k, v, g, state])
+        return Case(gla_reference, linear_attention.gla, linear_attention.gla_step, [q, k, v, g, state])
     run = Core(kind, kind, TORCH[kind], key_dim=key, value_dim=value).of(v)
     assert run.name.startswith("numba ")
     if kind == "dplr":

@@ -15,6 +15,7 @@ from flashnas.architecture import Architecture
 from flashnas.network.model import HybridLM
 from flashnas.operators.backends.core import Core, choose_backend, fused_around
 from flashnas.operators.layer import RecurrentState
+from flashnas.operators.mamba2.layer import Mamba2Layer
 from flashnas.operators.parts import projection
 from flashnas.operators.parts.projection import forget_copies
 
@@ -192,10 +193,16 @@ def test_mamba2_is_trained_by_one_node_from_the_start_of_a_sequence(text: str, m
     with torch.no_grad():
         layer(inputs(3))
     assert len(node.calls) == 3
+    core = next(part.conv.core for part in layer.modules() if isinstance(part, Mamba2Layer))
+    own = core.of(inputs(3))
+    for kernels, calls in ((own._replace(name="renamed 1.0"), 4), (own._replace(library="causal-conv1d-like"), 4)):
+        core._cpu[torch.float32] = kernels  # the kernel of another library is not left out
+        layer(inputs(3))
+        assert len(node.calls) == calls, kernels.name
     monkeypatch.setattr(sys.modules[place], "causal_conv1d_fwd_function", None)
     choose_backend(layer, "mamba-ssm")
     layer(inputs(3))
-    assert len(node.calls) == 3
+    assert len(node.calls) == 4
 
 
 def test_mamba_continues_a_prompt_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:

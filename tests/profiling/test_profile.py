@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ from flashnas.profiling import alone, inside_model
 from flashnas.profiling import profile as profiling
 from flashnas.profiling.device_timing import CpuTimer, Effort, Measurement, median_interval, repeat
 from flashnas.profiling.platforms import PLATFORMS, device_label
-from flashnas.profiling.profile import profile
+from flashnas.profiling.profile import prepare_folder, profile
 from flashnas.profiling.setup import DTYPES, Setup
 from flashnas.profiling.whole_model import filled_state
 from flashnas.space import load_space
@@ -136,6 +138,18 @@ def test_a_folder_that_is_no_table_is_refused_before_anything_is_measured(counti
     with pytest.raises(ConfigError, match=words or "the table cannot be written: File name too long"):
         profile(load_space("tiny"), [CHAT], folder, Setup())
     assert not counting
+
+
+def test_two_processes_may_look_at_one_folder_at_once(tmp_path, monkeypatch):
+    """The other one has removed the file by which both find out that they can write."""
+    really = Path.touch
+
+    def touched_and_removed(path, *words, **more):
+        really(path, *words, **more)
+        path.unlink()
+
+    monkeypatch.setattr(Path, "touch", touched_and_removed)
+    prepare_folder(tmp_path / "table", Setup())
 
 
 def test_what_an_interrupted_first_write_left_is_continued(counting, tmp_path):

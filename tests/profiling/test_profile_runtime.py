@@ -16,18 +16,20 @@ pytest.importorskip("gguf")
 
 from one_line import one_line
 
+from flashnas.api.bench import MeasureBenchOptions
 from flashnas.api.measure import ProfileOptions
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError, DeviceError, ExportError, SpaceError, TableError
 from flashnas.base.settings import usable_cores
 from flashnas.cli.main import main
+from flashnas.latency.memory import memory_bytes
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.regression import REST, choose_networks, counts, fit, narrowed
 from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import sample
 from flashnas.latency.workload import Workload
-from flashnas.profiling import profile, profile_runtime, program
+from flashnas.profiling import profile, profile_runtime, program, target
 from flashnas.profiling.llama_cpp import child
 from flashnas.profiling.llama_cpp import target as llama_cpp
 from flashnas.profiling.llama_cpp.target import LlamaCpp
@@ -273,13 +275,39 @@ def test_rows_of_other_settings_never_meet(clock, tmp_path):
         LatencyModel(str(folder), CHAT)
 
 
-@pytest.mark.parametrize(("given", "rule"), [
-    ("all", None), (0, "must be all or a whole number from 1 to 1,024; got 0"), ("two", "got 'two'")])
-def test_all_threads_are_the_usable_cores(given, rule):
-    if rule is None:
-        assert ProfileOptions(threads=given).threads == usable_cores()
-    else:
-        assert rule in one_line(ConfigError, ProfileOptions, threads=given)
+def test_what_is_timed_has_at_most_a_thread_for_each_usable_core(clock, tmp_path, monkeypatch):
+    """Options that ask for more are refused, and so is a table that was timed with more."""
+    cores = usable_cores()
+    assert ProfileOptions(threads="all").threads == cores
+    for threads in (0, cores + 1, "two", True, 1.5):
+        assert one_line(ConfigError, ProfileOptions, threads=threads) == (
+            f"profile.threads must be all or a whole number from 1 to {cores}, the usable cores; got {threads!r}")
+    assert f"threads must be at most {cores}, the usable cores; got {cores + 1}" in one_line(
+        ConfigError, MeasureBenchOptions, journals=tmp_path, threads=cores + 1)
+    (tmp_path / "space.yaml").write_text(SPACE.replace("META", "0").replace("[64, 96]", "[64]"))
+    space, folder = load_space(str(tmp_path / "space.yaml")), tmp_path / "table"
+    profile_runtime.profile_runtime(space, [CHAT], folder, LlamaCpp(threads=2))
+    monkeypatch.setattr(target, "usable_cores", lambda: 1)
+    assert "was timed with 2 threads, but this process may use 1 cores" in one_line(
+        TableError, LlamaCpp.like, LatencyTable.load(folder), dtype="q8_0")
+
+
+def test_memory_counts_the_type_of_keys_and_values(monkeypatch):
+    """What is refused before it is timed needs less with keys and values of 8 bits than of 32."""
+    network = Architecture.parse("512(vocab=64): m2(head_dim=32,state=16) f 20x(a(head_dim=32,kv_heads=16) f)")
+    long = dataclasses.replace(CHAT, prompt_tokens=200_000)
+    needed = [memory_bytes(network, long, 1, "q8_0", cache_type=name) for name in ("q8_0", "f16", "f32")]
+    assert needed == sorted(needed)
+    monkeypatch.setattr(program, "free_bytes", lambda: needed[1])
+    machine = dataclasses.replace(program.this_machine(), memory_bytes=needed[1])
+    monkeypatch.setattr(program, "this_machine", lambda: machine)
+    monkeypatch.setattr(LlamaCpp, "times", lambda *_: 1 / 0)
+    small, large = LlamaCpp(cache_type="q8_0", flash_attention=True), LlamaCpp(cache_type="f32")
+    small.check_memory([network], [long])
+    with pytest.raises(ZeroDivisionError):
+        small.time_request(network, long)
+    assert "needs" in one_line(DeviceError, large.check_memory, [network], [long])
+    assert "it needs" in one_line(BudgetError, large.time_request, network, long)
 
 
 def test_networks_that_llama_cpp_cannot_hold_are_told_apart():

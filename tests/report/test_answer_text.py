@@ -123,6 +123,15 @@ def test_the_commands_are_those_of_the_command_line(answered):
     assert export == f"flashnas export {answered.path}/trained/{answered.front[-1].path.stem} --to hf --out exported"
 
 
+def test_a_network_that_a_cpu_trains_gets_the_tokens_that_suit_it(answered):
+    """And no GPU; the plan of the user counts where it is shorter."""
+    front = [dataclasses.replace(entry, figures={**entry.figures, "params": 3.1e6}) for entry in answered.front]
+    for tokens, given in ((1e11, 60_000_000), (2e6, 2_000_000)):
+        config = {**answered.config, "answer": {**answered.config["answer"], "train_tokens": tokens}}
+        run = dataclasses.replace(answered, front=tuple(front), config=config)
+        assert f"--tokens {given} --out" in next_commands(run)[0]
+
+
 def test_the_table_marks_what_matters(answered):
     text = front_table(answered)
     lines = text.splitlines()[1:len(answered.front) + 1]

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shlex
+import shutil
 from pathlib import Path
 
 import foreign_space
@@ -154,13 +155,22 @@ def test_losses_that_do_not_compare_are_one_line(run, second, tmp_path, key, val
 
 def changed(run, out, key, value):
     """A copy of a run with another entry in its question."""
-    import shutil
-
     shutil.copytree(run.path, out)
     config = yaml.safe_load((out / "run.yaml").read_text())
     config["question"][key] = value
     (out / "run.yaml").write_text(yaml.safe_dump(config))
     return out
+
+
+def test_the_digest_of_runs_changes_with_all_that_a_search_takes_from_them(run):
+    """Also with trainings that stopped or failed, and with what fitted no budget."""
+    known = known_runs([run.path])
+    digests = {known.digest}
+    for state in ("stopped", "failed", "infeasible"):
+        trials = run.trials.copy()
+        trials.loc[len(trials)] = {**trials.iloc[-1], "state": state, "hash": state}
+        digests.add(dataclasses.replace(known, runs=(dataclasses.replace(known.runs[0], trials=trials),)).digest)
+    assert len(digests) == 4
 
 
 def test_no_network_within_the_budget_is_an_answer(run):

@@ -5,9 +5,11 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import sqlalchemy as sql
 import yaml
 
 from flashnas.architecture import Architecture
@@ -69,18 +71,21 @@ def test_outcomes_survive_and_are_remembered_by_hash(run):
 
 def test_the_run_time_counts_the_parts_of_an_interrupted_search(tmp_path, monkeypatch):
     clock = [1000.0]
-    monkeypatch.setattr(folder_module.time, "time", lambda: clock[0])
+    monkeypatch.setattr(folder_module.time, "monotonic", lambda: clock[0])   # the other one may be set back
 
-    def part(seconds, resume=True):
+    def part(seconds, before, resume=True):
         with opened(tmp_path / "run", resume=resume) as folder:
+            folder.write_config(options={})                         # a kill after this loses nothing
+            assert yaml.safe_load((folder.path / "run.yaml").read_text()).get("seconds") == before
             clock[0] += seconds
             folder.write_trials([trial("x", state="infeasible")])   # a kill after this loses nothing
             yield yaml.safe_load((folder.path / "run.yaml").read_text())["seconds"]
             clock[0] += 5
             raise KeyboardInterrupt
 
-    for seconds, expected in ((60, 60), (100, 165), (10, 170)):   # short parts are written when they end
-        steps = part(seconds, resume=expected != 60)
+    # short parts are written when they end
+    for seconds, expected, before in ((60, 60, None), (100, 165, 65), (10, 170, 170)):
+        steps = part(seconds, before, resume=expected != 60)
         assert next(steps) == expected
         with pytest.raises(KeyboardInterrupt):
             next(steps)
@@ -111,6 +116,25 @@ def test_a_line_torn_by_a_kill_is_cut_and_the_rest_kept(run):
     folder = opened(run, resume=True)
     remember(folder, "z")
     folder.close()
+    assert set(opened(run, resume=True).database.outcomes) == {"x", "y", "z"}
+
+
+def test_the_lock_of_a_journal_that_a_kill_left_behind_holds_nobody_up(run, monkeypatch):
+    """Optuna's lock is a link, which points nowhere from a relative path: Optuna would wait for ever."""
+    monkeypatch.chdir(run.parent)
+    os.symlink(f"{run.name}/study.journal", run / "study.journal.lock")
+
+    def too_long(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(5)
+    try:
+        with opened(Path(run.name), resume=True) as folder:
+            remember(folder, "z")
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
     assert set(opened(run, resume=True).database.outcomes) == {"x", "y", "z"}
 
 
@@ -177,6 +201,26 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path, changes, resume, words
     assert words in error_of(tmp_path / "run", resume=resume, **changes)
 
 
+def test_a_run_that_another_process_made_in_the_same_moment_is_not_overwritten(tmp_path, monkeypatch):
+    """It is made between the first look at the folder and the lock."""
+    really = folder_module.hold_lock
+
+    def late(*words):
+        monkeypatch.setattr(folder_module, "hold_lock", really)
+        opened(tmp_path / "run", seed=1).close()
+        return really(*words)
+
+    monkeypatch.setattr(folder_module, "hold_lock", late)
+    assert "continue it with --resume" in error_of(tmp_path / "run", resume=False)
+
+
+def test_a_search_that_was_killed_while_it_made_its_folder_can_be_started_again(tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in (".lock", ".run.yaml.1x2y3z"):
+        (tmp_path / "run" / name).touch()
+    opened(tmp_path / "run").close()
+
+
 def test_a_run_goes_on_with_other_parts_of_a_batch(tmp_path):
     recipe = {"tokens": 8, "micro_batch_sequences": 0}
     remember(first := opened(tmp_path / "run", recipe=recipe), "x")
@@ -232,6 +276,26 @@ def test_any_optuna_storage_holds_the_study(tmp_path):
     remember(folder, "x")
     folder.close()
     assert opened(tmp_path / "run", resume=True, storage=url).database.outcomes["x"] == outcome("x")
+
+
+def test_two_searches_that_make_a_database_at_once_both_open_it(tmp_path):
+    """The second one makes it between the look at its tables and their making by the first."""
+    other = []
+
+    def meanwhile(connection, cursor, statement, *_):
+        if "CREATE TABLE" in statement and not other:
+            other.append(None)
+            other[0] = opened(tmp_path / "second", storage=url, seed=1)
+
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    sql.event.listen(sql.Engine, "before_cursor_execute", meanwhile)
+    try:
+        first = opened(tmp_path / "first", storage=url)
+    finally:
+        sql.event.remove(sql.Engine, "before_cursor_execute", meanwhile)
+    for folder in (first, other[0]):
+        remember(folder, "x")
+        folder.close()
 
 
 # -- files ---------------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def whole(read, small_corpus, quick_recipe, tmp_path_factory):
     """A search with one worker: its folder, its summary and its notes."""
     out, progress = tmp_path_factory.mktemp("whole") / "run", Notes()
     summary = run_search(config_of(small_corpus, quick_recipe), out, resume=False, progress=progress)
-    return out, summary, progress.lines
+    return out, summary, progress
 
 
 def trajectory(out):
@@ -78,8 +78,8 @@ def without_times(summary):
 
 
 def test_what_a_search_by_full_loss_leaves(whole):
-    out, summary, notes = whole
-    run = RecordedRun.load(out)
+    out, summary, progress = whole
+    run, notes = RecordedRun.load(out), progress.lines
     frame = run.trained
     assert run.entry("objectives") == ["full_loss", "latency_ms"]
     assert run.entry("foresight", "reads_short_loss") is True
@@ -91,6 +91,8 @@ def test_what_a_search_by_full_loss_leaves(whole):
     answer = summary["answer"]
     assert answer == run.entry("answer")
     assert answer["trained"]
+    recommended = frame[frame["hash"] == answer["recommended"]].iloc[0]  # what the progress line called the best
+    assert (progress.last.best_loss, progress.last.best_latency_ms) == (recommended.loss, recommended.latency_ms)
     assert answer["recommended"] in {entry["hash"] for entry in summary["front"]}
     assert answer["to_change"] != {}
     points = [[row.full_loss + row.full_loss_sd, row.latency_ms] for row in frame.itertuples()]

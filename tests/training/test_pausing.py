@@ -69,13 +69,23 @@ def test_with_and_without_pauses_the_score_is_the_same_to_the_bit(dataset, recip
 
 def test_a_pause_that_was_reached_before_the_process_ended_is_not_trained_beyond(dataset, recipe, tmp_path):
     first = trained(768, dataset, recipe, tmp_path)
+    written = checkpoints(tmp_path)[0].stat()
     assert begun_and_trained(768, dataset, recipe, tmp_path) == (768, first)
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000006"]
+    assert checkpoints(tmp_path)[0].stat() == written   # a kill while it is written again would cost it
 
 
 def test_an_earlier_pause_is_found_again_where_a_later_one_is_on_the_disk(dataset, recipe, whole, tmp_path):
     trained(768, dataset, recipe, tmp_path)
     assert trained(384, dataset, recipe, tmp_path)["curve"] == whole["curve"][:1]
+
+
+def test_a_checkpoint_stays_where_a_damaged_one_is_of_a_later_step(dataset, recipe, tmp_path):
+    trained(768, dataset, recipe, tmp_path)
+    (checkpoints(tmp_path)[0] / "model.safetensors").write_bytes(b"")
+    trained(384, dataset, recipe, tmp_path)
+    assert begun_and_trained(384, dataset, recipe, tmp_path)[0] == 384
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000003"]
 
 
 @pytest.mark.parametrize("damage", ["missing", "torn weights", "of another network"])

@@ -27,15 +27,6 @@ class GatedShortConvolution(OperatorSpec):
 
     conv_size: int = 3
 
-    def params(self, hidden: int) -> int:
-        return hidden + 4 * hidden * hidden + hidden * self.conv_size  # pre-norm, projections, filters
-
-    def flops(self, hidden: int, context: float) -> float:
-        return 8 * hidden * hidden + 2 * hidden * self.conv_size
-
-    def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
-        return hidden * (self.conv_size - 1) * dtype_bytes
-
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         return (
             pointwise("residual_add", 3 * hidden, fusable=True),

@@ -15,7 +15,7 @@ from flashnas.formats.pieces import Piece
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
-from flashnas.operators.parts.norms import NORM_EPS, OUTPUT_NORM_EPS
+from flashnas.operators.spec import NORM_EPS, OUTPUT_NORM_EPS
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

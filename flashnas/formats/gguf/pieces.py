@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from flashnas.architecture import Architecture
 from flashnas.formats import pieces
@@ -14,6 +12,9 @@ from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
 from flashnas.operators.mamba2.spec import Mamba2
+
+if TYPE_CHECKING:  # as in formats/pieces.py
+    from torch import Tensor
 
 NAMES = {
     "m2": {"in": "ssm_in", "conv": "ssm_conv1d", "dt_bias": "ssm_dt.bias", "A_log": "ssm_a", "D": "ssm_d",
@@ -49,6 +50,8 @@ def operator_pieces(spec: OperatorSpec, hidden: int, *, interleaved: bool) -> li
 
 def _attention(spec: Attention, parts: list[Piece], interleaved: bool) -> list[Piece]:
     """Rows in the order of llama.cpp, and each head's queries before its gate."""
+    import torch
+
     dim, half = spec.head_dim, spec.rotary_dim // 2
     order = torch.arange(dim)
     if interleaved:
@@ -75,6 +78,8 @@ def _attention(spec: Attention, parts: list[Piece], interleaved: bool) -> list[P
 def _gated_delta_net(spec: GatedDeltaNet, hidden: int) -> list[Piece]:
     """llama.cpp counts value heads so that neighbours read different key heads; HybridLM so that they read
     the same."""
+    import torch
+
     key, value = spec.key_size(hidden), spec.value_size(hidden)
     heads, dim = spec.v_heads(hidden), spec.head_dim
     order = torch.arange(heads).unflatten(0, (spec.k_heads, spec.expand_v)).T.flatten()

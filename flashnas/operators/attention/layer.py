@@ -16,7 +16,7 @@ from flashnas.operators.attention.cache import FixedCache, KeyValueCache
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import Layer
-from flashnas.operators.parts.norms import RMSNorm, rms_normalise
+from flashnas.operators.parts.norms import RMSNorm
 from flashnas.operators.parts.numerics import cached_table, linear_reference
 from flashnas.operators.parts.projection import Projection
 from flashnas.operators.parts.rotary import Rotary, rotary_halves, rotate, rotate_at, rotate_one
@@ -243,8 +243,7 @@ class AttentionLayer(Layer):
         heads = linear_reference(self.in_proj, x).unflatten(-1, (-1, self.head_dim))
         q, k, v, gate = heads.split([self.heads, self.kv_heads, self.kv_heads, self.gates], 2)
         if self.q_norm is not None and self.k_norm is not None:
-            q = rms_normalise(q) * self.q_norm.weight.double()
-            k = rms_normalise(k) * self.k_norm.weight.double()
+            q, k = self.q_norm.reference(q), self.k_norm.reference(k)
         q, k = rotate(q, state.seen, self.rotary), rotate(k, state.seen, self.rotary)
         old_keys, old_values = (past.double().transpose(1, 2) for past in state.in_order())
         keys, values = torch.cat([old_keys, k], 1), torch.cat([old_values, v], 1)

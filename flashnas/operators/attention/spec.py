@@ -112,23 +112,10 @@ class Attention(OperatorSpec):
             share = 2 * round(share * head_dim / 2) / head_dim
         return dataclasses.replace(self, heads=heads, kv_heads=kv_heads, head_dim=head_dim, rope_share=share)
 
-    def params(self, hidden: int) -> int:
+    def vectors(self, hidden: int) -> int:
         s = self.resolved(hidden)
-        q = s.heads * s.head_dim
-        into = (1 + s.out_gate) * q + 2 * s.kv_heads * s.head_dim
-        return (hidden + into * hidden + q * hidden + (into if s.qkv_bias else 0)
-                + (hidden if s.out_bias else 0) + (2 * s.head_dim if s.qk_norm else 0))
-
-    def flops(self, hidden: int, context: float) -> float:
-        s = self.resolved(hidden)
-        seen = min(context, self.window_tokens) if self.window_tokens else context
-        gate = 2 * hidden * s.head_dim * s.heads if s.out_gate else 0
-        return 4 * hidden * s.head_dim * (s.heads + s.kv_heads) + gate + 4 * s.heads * s.head_dim * seen
-
-    def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
-        s = self.resolved(hidden)
-        kept = min(context, self.window_tokens) if self.window_tokens else context
-        return 2 * s.kv_heads * s.head_dim * kept * dtype_bytes
+        into = ((1 + s.out_gate) * s.heads + 2 * s.kv_heads) * s.head_dim
+        return s.qkv_bias * into + s.out_bias * hidden + s.qk_norm * 2 * s.head_dim
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         s = self.resolved(hidden)

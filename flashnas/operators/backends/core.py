@@ -52,7 +52,14 @@ from flashnas.base.errors import OperatorError
 from flashnas.base.hints import one_of
 from flashnas.base.registry import Registry
 from flashnas.operators.backends import BACKENDS
-from flashnas.operators.backends.library import Function, Library, Pair, without_gradients, without_graphs
+from flashnas.operators.backends.library import (
+    Forms,
+    Function,
+    Library,
+    Pair,
+    without_gradients,
+    without_graphs,
+)
 
 LIBRARIES: Registry[Library] = Registry("library", "flashnas.core_libraries", {
     name: f"flashnas.operators.backends.{name.replace('-', '_')}:LIBRARY" for name in
@@ -114,6 +121,8 @@ class Kernels(NamedTuple):
     raw_step: Function | None = None  # for decoding: it computes no gradients
     inside: str = ""  # what the raw forms compute besides the core
     combined: Function | None = None  # for training
+    convolution: str = ""  # the library whose convolution `combined` computes
+    library: str = ""  # that of `forward`, by its name in LIBRARIES; "": torch
 
 
 class Core:
@@ -193,7 +202,8 @@ class Core:
 
     def _from(self, library: Library, dtype: torch.dtype, ours: Kernels) -> Kernels:
         kind = self.kind.name
-        forward, step = library.kernels[kind](dtype)
+        forms = Forms(*library.kernels[kind](dtype))
+        forward, step = forms.forward, forms.step
         label = f"{library.name} {library.version()}"
         if self.backend == "auto" and (better := library.on_auto(kind, dtype)) is not None:
             (forward, step), label = better
@@ -202,12 +212,10 @@ class Core:
         if library.by_address:
             forward, step = without_graphs(forward, ours.forward), without_graphs(step, ours.step)
         step = without_gradients(step, ours.step)
-        raw = library.raw.get(kind) if self.raw else None
-        raw_forward, raw_step = raw.pair(dtype) if raw else (None, None)
-        inside, combined = (raw.inside, raw.combined()) if raw else ("", None)
+        forms = forms if self.raw else Forms(forward, step)
         if self.backend == "auto" and dtype == torch.float32 and kind in library.rounds:
-            return Kernels(ours.forward, step, f"torch, steps {label}", None, raw_step, inside)
-        return Kernels(forward, step, label, raw_forward, raw_step, inside, combined)
+            return Kernels(ours.forward, step, f"torch, steps {label}", None, forms.raw_step, forms.inside)
+        return Kernels(forward, step, label, *forms[2:], library=library.name)
 
     def _refused(self, reason: str, device: str, dtype: torch.dtype) -> OperatorError:
         allowed = [name for name in BACKENDS if name != self.backend and (name in ("auto", "torch") or any(

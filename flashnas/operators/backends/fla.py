@@ -22,10 +22,10 @@ from torch import Tensor
 
 from flashnas.operators.backends.library import (
     HALF,
+    Forms,
     Function,
     Library,
     Pair,
-    Raw,
     Sizes,
     importable,
     older_than,
@@ -80,67 +80,6 @@ def _pair(dtype: torch.dtype, chunk: Function, recurrent: Function, names: str, 
     return forward, step
 
 
-def delta_rule(dtype: torch.dtype) -> Pair:
-    """`delta_rule_chunked` and `delta_rule_step` without decay. chunk_delta_rule refuses float32: then a
-    decay of 1."""
-    from fla.ops.delta_rule import chunk_delta_rule, fused_recurrent_delta_rule
-    forward, step = _pair(dtype, chunk_delta_rule, fused_recurrent_delta_rule, "q k v beta -")
-    if dtype in HALF:
-        return forward, step
-    gated, _ = gated_delta_rule(dtype)
-    return lambda q, k, v, beta, g, state: gated(q, k, v, beta, torch.zeros_like(beta), state), step
-
-
-def gated_delta_rule(dtype: torch.dtype) -> Pair:
-    """`delta_rule_chunked` and `delta_rule_step` with one log decay per head."""
-    from fla.ops.gated_delta_rule import chunk_gated_delta_rule, fused_recurrent_gated_delta_rule
-    return _pair(dtype, chunk_gated_delta_rule, fused_recurrent_gated_delta_rule, "q k v beta g")
-
-
-def gla(dtype: torch.dtype) -> Pair:
-    """`gla_chunked` and `gla_step`: one log decay per key channel."""
-    from fla.ops.gla import chunk_gla, fused_recurrent_gla
-    return _pair(dtype, chunk_gla, fused_recurrent_gla, "q k v g", step_names="q k v gk")
-
-
-def kda(dtype: torch.dtype) -> Pair:
-    """`kda_chunked` and `kda_step`: the delta rule with one log decay per key channel."""
-    from fla.ops.kda import chunk_kda, fused_recurrent_kda
-    return _pair(dtype, chunk_kda, fused_recurrent_kda, "q k v beta g")
-
-
-def ssd(dtype: torch.dtype) -> Pair:
-    """`ssd_scan` and `ssd_scan_step`: linear attention with one log decay per head; groups are written out.
-    """
-    from fla.ops.simple_gla import chunk_simple_gla, fused_recurrent_simple_gla
-    rules = _pair(dtype, chunk_simple_gla, fused_recurrent_simple_gla, "q k v g")
-
-    def of_inputs(rule: Function) -> Function:
-        def run(q: Tensor, k: Tensor, x: Tensor, dt: Tensor, rate_H: Tensor, state: Tensor) -> Any:
-            repeats = x.shape[-2] // k.shape[-2]
-            q, k = (part.repeat_interleave(repeats, -2) for part in (q, k))
-            return rule(q, k, x * dt.unsqueeze(-1), -dt * rate_H, state)
-        return run
-
-    forward, step = map(of_inputs, rules)
-    return forward, step
-
-
-def dplr(dtype: torch.dtype) -> Pair:
-    """`dplr_chunked` and `dplr_step` with b, as RWKV7 has it. Theirs: a reads the state before its decay."""
-    from fla.ops.rwkv7 import chunk_rwkv7, fused_recurrent_rwkv7
-    rules = _pair(dtype, chunk_rwkv7, fused_recurrent_rwkv7, "r k v a b w", wide="w")
-
-    def of_inputs(rule: Function) -> Function:
-        return lambda q, k, v, a, b, g, state: rule(q, k, v, a * g.exp(), b, g, state)
-
-    forward, step = map(of_inputs, rules)
-    return forward, step
-
-
-# -- raw forms -----------------------------------------------------------------------------------------------
-
-
 def _raw_pair(dtype: torch.dtype, chunk: Function, recurrent: Function, names: str, *, inside: str = "",
               step_names: str = "", step_inside: str = "") -> tuple[Function, Function]:
     """As `_pair`, with parts as projected and `scale` before the state. inside: switches of what the kernels
@@ -165,39 +104,90 @@ def _raw_pair(dtype: torch.dtype, chunk: Function, recurrent: Function, names: s
     return forward, step
 
 
-def raw_delta_rule(dtype: torch.dtype) -> tuple[Function | None, Function]:
-    """The step is that of the gated rule without a decay: its kernel has the norms and the sigmoid inside."""
-    from fla.ops.delta_rule import chunk_delta_rule
+def delta_rule(dtype: torch.dtype) -> Forms:
+    """`delta_rule_chunked` and `delta_rule_step` without decay. chunk_delta_rule refuses float32: then a
+    decay of 1. The raw step is that of the gated rule without a decay, whose kernel has norms and sigmoid
+    inside."""
+    from fla.ops.delta_rule import chunk_delta_rule, fused_recurrent_delta_rule
     from fla.ops.gated_delta_rule import fused_recurrent_gated_delta_rule
-    forward, step = _raw_pair(dtype, chunk_delta_rule, fused_recurrent_gated_delta_rule, "q k v beta",
-                              inside=L2_NORM, step_inside=BETA)
+    forward, step = _pair(dtype, chunk_delta_rule, fused_recurrent_delta_rule, "q k v beta -")
+    normed, raw_step = _raw_pair(dtype, chunk_delta_rule, fused_recurrent_gated_delta_rule, "q k v beta",
+                                 inside=L2_NORM, step_inside=BETA)
+    inside = "l2 norms and beta"
+    if dtype not in HALF:
+        gated = gated_delta_rule(dtype).forward
 
-    def with_sigmoid(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, *others: Any) -> Any:
-        return forward(q, k, v, torch.sigmoid(beta).to(dtype), *others)
+        def undecayed(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: None, state: Tensor) -> Any:
+            return gated(q, k, v, beta, torch.zeros_like(beta), state)
 
-    return with_sigmoid if dtype in HALF else None, step
+        return Forms(undecayed, step, None, raw_step, inside)
+
+    def raw_forward(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, *others: Any) -> Any:
+        return normed(q, k, v, torch.sigmoid(beta).to(dtype), *others)
+
+    return Forms(forward, step, raw_forward, raw_step, inside)
 
 
-def raw_gated_delta_rule(dtype: torch.dtype) -> tuple[Function, Function]:
-    """Norms, beta and decay inside, and keys of fewer heads than values."""
+def _decaying(dtype: torch.dtype, chunk: Function, recurrent: Function) -> Forms:
+    """A delta rule with decay; norms, beta and decay inside the raw forms, and keys of fewer heads than
+    values."""
+    raw = _raw_pair(dtype, chunk, recurrent, DECAYED, inside=f"{L2_NORM} {BETA} use_gate_in_kernel")
+    return Forms(*_pair(dtype, chunk, recurrent, "q k v beta g"), *raw, "l2 norms, beta and decay")
+
+
+def gated_delta_rule(dtype: torch.dtype) -> Forms:
+    """`delta_rule_chunked` and `delta_rule_step` with one log decay per head."""
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule, fused_recurrent_gated_delta_rule
-    return _raw_pair(dtype, chunk_gated_delta_rule, fused_recurrent_gated_delta_rule, DECAYED,
-                     inside=f"{L2_NORM} {BETA} use_gate_in_kernel")
+    return _decaying(dtype, chunk_gated_delta_rule, fused_recurrent_gated_delta_rule)
 
 
-def raw_kda(dtype: torch.dtype) -> tuple[Function, Function]:
+def kda(dtype: torch.dtype) -> Forms:
+    """`kda_chunked` and `kda_step`: the delta rule with one log decay per key channel."""
     from fla.ops.kda import chunk_kda, fused_recurrent_kda
-    return _raw_pair(dtype, chunk_kda, fused_recurrent_kda, DECAYED,
-                     inside=f"{L2_NORM} {BETA} use_gate_in_kernel")
+    return _decaying(dtype, chunk_kda, fused_recurrent_kda)
 
 
-def raw_gla(dtype: torch.dtype) -> tuple[Function, Function]:
-    """The logsigmoid of the gate stays outside, as in fla's own layer (fla/layers/gla.py)."""
+def gla(dtype: torch.dtype) -> Forms:
+    """`gla_chunked` and `gla_step`: one log decay per key channel. The logsigmoid of the gate stays outside,
+    as in fla's own layer (fla/layers/gla.py)."""
     from fla.ops.gla import chunk_gla, fused_recurrent_gla
-    return _raw_pair(dtype, chunk_gla, fused_recurrent_gla, "q k v g", step_names="q k v gk")
+    pair, raw = (make(dtype, chunk_gla, fused_recurrent_gla, "q k v g", step_names="q k v gk")
+                 for make in (_pair, _raw_pair))
+    return Forms(*pair, *raw, "the scale")
 
 
-def raw_dplr(dtype: torch.dtype) -> tuple[Function, Function]:
+def ssd(dtype: torch.dtype) -> Pair:
+    """`ssd_scan` and `ssd_scan_step`: linear attention with one log decay per head; groups are written out.
+    """
+    from fla.ops.simple_gla import chunk_simple_gla, fused_recurrent_simple_gla
+    rules = _pair(dtype, chunk_simple_gla, fused_recurrent_simple_gla, "q k v g")
+
+    def of_inputs(rule: Function) -> Function:
+        def run(q: Tensor, k: Tensor, x: Tensor, dt: Tensor, rate_H: Tensor, state: Tensor) -> Any:
+            repeats = x.shape[-2] // k.shape[-2]
+            q, k = (part.repeat_interleave(repeats, -2) for part in (q, k))
+            return rule(q, k, x * dt.unsqueeze(-1), -dt * rate_H, state)
+        return run
+
+    forward, step = map(of_inputs, rules)
+    return forward, step
+
+
+def dplr(dtype: torch.dtype) -> Forms:
+    """`dplr_chunked` and `dplr_step` with b, as RWKV7 has it. Theirs: a reads the state before its decay."""
+    from fla.ops.rwkv7 import chunk_rwkv7, fused_recurrent_rwkv7
+    rules = _pair(dtype, chunk_rwkv7, fused_recurrent_rwkv7, "r k v a b w", wide="w")
+
+    def of_inputs(rule: Function) -> Function:
+        return lambda q, k, v, a, b, g, state: rule(q, k, v, a * g.exp(), b, g, state)
+
+    return Forms(*map(of_inputs, rules), *_raw_dplr(dtype), "the norm of keys, their update, bonus and gate")
+
+
+# -- all of RWKV7, norms and activations ---------------------------------------------------------------------
+
+
+def _raw_dplr(dtype: torch.dtype) -> tuple[Function, Function]:
     """RWKV7 as fla/layers/rwkv7.py computes it: the norm of the keys, their update by the rate, the group
     norm, and bonus with gate are one kernel each; the recurrent kernel takes kk and rate, not their products.
     """
@@ -262,7 +252,7 @@ def token_mix(dtype: torch.dtype) -> Pair:
     return forward, mixed_with_the_last
 
 
-def norm(dtype: torch.dtype) -> Pair:
+def norm(dtype: torch.dtype) -> Forms:
     """`parts.fused.normalise`: weights in another dtype than the activations, and gates, inside one kernel.
     """
     from fla.modules.norm.fused_norm_gate import rms_norm_gated
@@ -283,18 +273,12 @@ def norm(dtype: torch.dtype) -> Pair:
         y = rms_norm_gated(x, gate, weight, None, activation="sigmoid" if sigmoid else "swish", eps=eps)
         return y if sigmoid else y.to(gate.dtype)
 
-    return forward, forward
-
-
-def norm_of_sum(dtype: torch.dtype) -> tuple[Function, None]:
-    from fla.modules.norm.layernorm import rms_norm
-
-    def forward(x: Tensor, update: Tensor, weight: Tensor, eps: float) -> Any:
+    def of_sum(x: Tensor, update: Tensor, weight: Tensor, eps: float) -> Any:
         if x.shape[-1] * x.element_size() > MAX_NORM_BYTES:
             return normalise(x + update, weight, eps), x + update
         return rms_norm(update, weight, None, residual=x, eps=eps, prenorm=True)
 
-    return forward, None
+    return Forms(forward, forward, of_sum, None, "the addition to the stream")
 
 
 def swiglu(dtype: torch.dtype) -> Pair:
@@ -363,10 +347,5 @@ LIBRARY = Library(
     kernels={"delta_rule": delta_rule, "gated_delta_rule": gated_delta_rule, "gla": gla, "ssd": ssd,
              "kda": kda, "dplr": dplr, "convolution": convolution, "norm": norm, "token_mix": token_mix,
              "swiglu": swiglu},
-    raw={"delta_rule": Raw(raw_delta_rule, "l2 norms and beta"),
-         "norm": Raw(norm_of_sum, "the addition to the stream"),
-         "gated_delta_rule": Raw(raw_gated_delta_rule, "l2 norms, beta and decay"),
-         "kda": Raw(raw_kda, "l2 norms, beta and decay"), "gla": Raw(raw_gla, "the scale"),
-         "dplr": Raw(raw_dplr, "the norm of keys, their update, bonus and gate")},
     rounds=frozenset({"delta_rule", "gated_delta_rule", "gla", "ssd", "kda", "dplr"}), least="0.6",
     build=further)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flashnas.operators.attention.cache import FixedCache
-from flashnas.operators.backends.library import HALF, Function, Library, Pair, Raw, Sizes, name_of
+from flashnas.operators.backends.library import HALF, Forms, Function, Library, Pair, Sizes, name_of
 
 IN_PLACE = "rotary positions and the writing of keys and values"
 FUNCTIONS = ("flash_attn_func", "flash_attn_with_kvcache")  # flash-attn 4 has the package, but not these
@@ -22,10 +22,11 @@ MIN_CAPABILITY = (8, 0)
 HOPPER, OLD_CUDNN = 9, 91500   # torch prefers cuDNN's attention with later ones
 
 
-def attention(dtype: torch.dtype) -> Pair:
+def attention(dtype: torch.dtype) -> Forms:
     from flash_attn import flash_attn_func, flash_attn_with_kvcache
 
-    return pair_of(flash_attn_func, flash_attn_with_kvcache, dtype)
+    return Forms(*pair_of(flash_attn_func, flash_attn_with_kvcache, dtype), None,
+                 step_in_place(flash_attn_with_kvcache), IN_PLACE)
 
 
 def pair_of(flash_attn_func: Function, flash_attn_with_kvcache: Function, dtype: torch.dtype) -> Pair:
@@ -40,12 +41,6 @@ def pair_of(flash_attn_func: Function, flash_attn_with_kvcache: Function, dtype:
         return _output(flash_attn_with_kvcache(q_BHK.to(dtype).unsqueeze(1), keys, values)).squeeze(1)
 
     return forward, step
-
-
-def raw_attention(dtype: torch.dtype) -> tuple[None, Function]:
-    from flash_attn import flash_attn_with_kvcache
-
-    return None, step_in_place(flash_attn_with_kvcache)
 
 
 def step_in_place(flash_attn_with_kvcache: Function) -> Function:
@@ -80,7 +75,7 @@ def on_hopper(core: str, dtype: torch.dtype) -> tuple[Pair, str] | None:
         return None
     from flashnas.operators.attention.layer import attend_by_kernel
 
-    masked, step = attention(dtype)
+    masked, step = attention(dtype)[:2]
 
     def forward(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tensor:
         tokens, keys = q_BHTK.shape[2], k_BGTK.shape[2]
@@ -103,5 +98,4 @@ def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
 
 
 LIBRARY = Library(name="flash-attn", package="flash_attn", distribution="flash-attn", refusal=refusal,
-                  kernels={"attention": attention}, least="2.7", on_auto=on_hopper, functions=FUNCTIONS,
-                  raw={"attention": Raw(raw_attention, IN_PLACE)})
+                  kernels={"attention": attention}, least="2.7", on_auto=on_hopper, functions=FUNCTIONS)

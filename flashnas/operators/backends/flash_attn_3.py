@@ -14,21 +14,16 @@ import torch
 
 from flashnas.operators.backends import flash_attn
 from flashnas.operators.backends.flash_attn import FUNCTIONS, HOPPER, IN_PLACE, pair_of, step_in_place
-from flashnas.operators.backends.library import Function, Library, Pair, Raw, Sizes
+from flashnas.operators.backends.library import Forms, Library, Sizes
 
 
-def attention(dtype: torch.dtype) -> Pair:
+def attention(dtype: torch.dtype) -> Forms:
+    """Early releases do not write into the cache."""
     from flash_attn_interface import flash_attn_func, flash_attn_with_kvcache
 
-    return pair_of(flash_attn_func, flash_attn_with_kvcache, dtype)
-
-
-def raw_attention(dtype: torch.dtype) -> tuple[None, Function | None]:
-    """Early releases do not write into the cache."""
-    from flash_attn_interface import flash_attn_with_kvcache
-
     able = "rotary_cos" in inspect.signature(flash_attn_with_kvcache).parameters
-    return None, step_in_place(flash_attn_with_kvcache) if able else None
+    return Forms(*pair_of(flash_attn_func, flash_attn_with_kvcache, dtype), None,
+                 step_in_place(flash_attn_with_kvcache) if able else None, IN_PLACE)
 
 
 def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
@@ -38,5 +33,4 @@ def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
 
 
 LIBRARY = Library(name="flash-attn-3", package="flash_attn_interface", distribution="flash_attn_3",
-                  refusal=refusal, kernels={"attention": attention}, functions=FUNCTIONS,
-                  raw={"attention": Raw(raw_attention, IN_PLACE)})
+                  refusal=refusal, kernels={"attention": attention}, functions=FUNCTIONS)

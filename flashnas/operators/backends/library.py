@@ -9,7 +9,7 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -21,35 +21,39 @@ Pair = tuple[Function, Function]  # of a whole sequence, of one token
 HALF = (torch.bfloat16, torch.float16)
 
 
-class Raw(NamedTuple):
-    """A core with more inside: `pair` takes parts as projected and parameters as stored, in the signatures
-    that core.py lists; one of the pair may be None. inside: what else it computes, for records. combined: for
-    training, convolution, core, norm and output projection in one, or None."""
+class Forms(NamedTuple):
+    """What a library has of a core: of a whole sequence and of one token, in the signatures of our torch
+    functions. raw_forward, raw_step: from parts as projected and parameters as stored, in the signatures that
+    core.py lists. inside: what else these compute, for records. combined: for training, convolution, core,
+    norm and output projection in one. convolution: the library whose kernel it calls for that."""
 
-    pair: Callable[[torch.dtype], tuple[Function | None, Function | None]]
-    inside: str
-    combined: Callable[[], Function | None] = lambda: None
+    forward: Function
+    step: Function
+    raw_forward: Function | None = None
+    raw_step: Function | None = None
+    inside: str = ""
+    combined: Function | None = None
+    convolution: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Library:
     """One library.
 
-    kernels: for each core that it covers a function that imports what it needs and returns the pair for
-    activations of a dtype, in the signatures of our torch functions. refusal: why it does not take a core in
+    kernels: for each core that it covers a function that imports what it needs and returns the `Forms`, or
+    the first two of them, for activations of a dtype. refusal: why it does not take a core in
     a dtype and sizes, in a few words, or an empty string. rounds: cores whose parallel form multiplies
     float32 in TensorFloat-32 (10 bits), which nothing but an explicit choice should do. by_address: it reads
     memory itself, so that torch cannot trace it. least: the oldest release whose functions we call as they
     are and whose results are right. on_auto: what `auto` takes in place of a core's pair on the device at
-    hand, with its name, or None. build: what makes two builds of a release differ, for records. raw: the
-    cores whose norms, gates or time steps its kernels compute as well. functions: names of the package that
-    are called; without them it is another library of the same name.
+    hand, with its name, or None. build: what makes two builds of a release differ, for records. functions:
+    names of the package that are called; without them it is another library of the same name.
     """
 
     name: str
     package: str
     distribution: str
-    kernels: Mapping[str, Callable[[torch.dtype], Pair]]
+    kernels: Mapping[str, Callable[[torch.dtype], Pair | Forms]]
     refusal: Callable[[str, torch.dtype, Sizes], str]
     rounds: frozenset[str] = frozenset()
     devices: tuple[str, ...] = ("cuda",)
@@ -57,7 +61,6 @@ class Library:
     least: str = "0"
     on_auto: Callable[[str, torch.dtype], tuple[Pair, str] | None] = lambda core, dtype: None
     build: Callable[[], str] = str
-    raw: Mapping[str, Raw] = field(default_factory=dict)
     functions: tuple[str, ...] = ()
 
     def missing(self) -> str:
@@ -90,11 +93,8 @@ class Library:
 
     def _lacking(self, core: str, dtype: torch.dtype) -> str:
         """What is missing for that core in a library that can be imported, or an empty string."""
-        builders = (self.kernels[core], self.raw[core].pair) if core in self.raw else (self.kernels[core],)
-        reasons = (_unusable(build, dtype, sys.modules.get(self.package)) for build in builders)
-        return next((f"{self.distribution} {self.version()} cannot be used: {reason}" for reason in reasons
-                     if reason),
-                    "")
+        reason = _unusable(self.kernels[core], dtype, sys.modules.get(self.package))
+        return reason and f"{self.distribution} {self.version()} cannot be used: {reason}"
 
 
 def importable(package: str) -> bool:

@@ -10,11 +10,13 @@ A, dt_bias and D in float32. Softplus and the sums are then computed in float32,
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flashnas.operators.backends.library import Function, Library, Pair, Raw, Sizes, importable
+from flashnas.operators.backends.library import Forms, Function, Library, Pair, Sizes, importable
 from flashnas.operators.parts.fused import normalise
 from flashnas.operators.parts.numerics import is_fresh
 
@@ -24,65 +26,65 @@ NO_TIME = 2.0 ** -60   # a time step in which nothing decays: exp(-rate NO_TIME)
 MAX_NORM_BYTES = 65536   # of one row
 
 
-def ssd(dtype: torch.dtype) -> Pair:
-    """`ssd_scan` and `ssd_scan_step`; the step writes into the state."""
+def _ssd(dtype: torch.dtype) -> tuple[Function, Function]:
+    """The calls of the library: (y, final state [B, H, V, K]) of a sequence; y of a token, which writes into
+    the state. inside: what else they compute."""
     from mamba_ssm.ops.triton.selective_state_update import selective_state_update
     from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
 
-    def forward(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, rate_H: Tensor,
-                state: Tensor) -> tuple[Tensor, Tensor]:
+    def scan(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, A_H: Tensor, state: Tensor,
+             **inside: Any) -> Any:
         q, k, x = (part.to(dtype) for part in (q_BTGK, k_BTGK, x_BTHV))
         before = None if is_fresh(state) else state.mT.contiguous()
-        y, final = mamba_chunk_scan_combined(x, dt_BTH, -rate_H, k, q, CHUNK, initial_states=before,
-                                             return_final_states=True)
+        return mamba_chunk_scan_combined(x, dt_BTH, A_H, k, q, CHUNK, initial_states=before,
+                                         return_final_states=True, **inside)
+
+    def update(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, A_H: Tensor, D_H: Tensor,
+               dt_bias_H: Tensor, state: Tensor, **inside: Any) -> Any:
+        (heads, value_dim), key_dim = x_BHV.shape[1:], state.shape[2]
+        # expanded, not copied: strides of 0 tell the kernel that dt, A, D and dt_bias are one number per head
+        dt, D, dt_bias = (part.unsqueeze(-1).expand(*part.shape, value_dim)
+                          for part in (dt_BH, D_H, dt_bias_H))
+        rate = A_H.view(heads, 1, 1).expand(heads, value_dim, key_dim)
+        return selective_state_update(state.mT, x_BHV, dt, rate, k_BGK, q_BGK, D=D, dt_bias=dt_bias,
+                                      **inside)
+
+    return scan, update
+
+
+def ssd(dtype: torch.dtype) -> Forms:
+    """`ssd_scan` and `ssd_scan_step`; steps write into the state. Raw forms as mamba_ssm/modules/mamba2.py
+    calls it; the gate comes with the norm, behind it."""
+    scan, update = _ssd(dtype)
+
+    def forward(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, rate_H: Tensor,
+                state: Tensor) -> tuple[Tensor, Tensor]:
+        y, final = scan(q_BTGK, k_BTGK, x_BTHV, dt_BTH, -rate_H, state)
         return y.to(state.dtype), final.mT.to(state.dtype)
 
     def step(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, rate_H: Tensor,
              state: Tensor) -> tuple[Tensor, Tensor]:
-        (heads, value_dim), key_dim = x_BHV.shape[1:], state.shape[2]
-        # expanded, not copied: strides of 0 tell the kernel that dt and A are one number per head
-        dt = dt_BH.unsqueeze(-1).expand(-1, -1, value_dim)
-        rate = (-rate_H).view(heads, 1, 1).expand(heads, value_dim, key_dim)
         q, k, x = (part.to(state.dtype) for part in (q_BGK, k_BGK, x_BHV))
-        # the kernel reads D and dt_bias whatever they are
-        none_HV = rate.new_zeros(1, 1).expand(heads, value_dim)
-        return selective_state_update(state.mT, x, dt, rate, k, q, D=none_HV, dt_bias=none_HV), state
+        none_H = rate_H.new_zeros(1).expand(len(rate_H))  # the kernel reads D and dt_bias whatever they are
+        return update(q, k, x, dt_BH, -rate_H, none_H, none_H, state), state
 
-    return forward, step
-
-
-def raw_ssd(dtype: torch.dtype) -> tuple[Function, Function]:
-    """As mamba_ssm/modules/mamba2.py calls it; the gate comes with the norm, behind it."""
-    from mamba_ssm.ops.triton.selective_state_update import selective_state_update
-    from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
-
-    def forward(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, dt_bias_H: Tensor,
-                dt_min: float, A_H: Tensor, D_H: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        q, k, x = (part.to(dtype) for part in (q_BTGK, k_BTGK, x_BTHV))
-        before = None if is_fresh(state) else state.mT.contiguous()
-        y, final = mamba_chunk_scan_combined(
-            x, dt_BTH, A_H, k, q, CHUNK, D=D_H, dt_bias=dt_bias_H,
-            initial_states=before, dt_softplus=True, dt_limit=(dt_min, float("inf")),
-            return_final_states=True)
+    def raw_forward(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, dt_bias_H: Tensor,
+                    dt_min: float, A_H: Tensor, D_H: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        y, final = scan(q_BTGK, k_BTGK, x_BTHV, dt_BTH, A_H, state, D=D_H, dt_bias=dt_bias_H,
+                        dt_softplus=True, dt_limit=(dt_min, float("inf")))
         return y, final.mT.to(state.dtype)
 
-    def step(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, dt_bias_H: Tensor, dt_min: float,
-             A_H: Tensor, D_H: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        (heads, value_dim), key_dim = x_BHV.shape[1:], state.shape[2]
+    def raw_step(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, dt_bias_H: Tensor, dt_min: float,
+                 A_H: Tensor, D_H: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         if dt_min:  # the kernel has no limit of dt
             dt_BH = F.softplus(dt_BH.float() + dt_bias_H).clamp(min=dt_min)
             dt_bias_H = torch.zeros_like(dt_bias_H)
-        # expanded, not copied: strides of 0 tell the kernel that dt, A, D and dt_bias are one number per head
-        dt = dt_BH.unsqueeze(-1).expand(-1, -1, value_dim)
-        rate = A_H.view(heads, 1, 1).expand(heads, value_dim, key_dim)
-        D_HV, bias_HV = (part.unsqueeze(-1).expand(-1, value_dim) for part in (D_H, dt_bias_H))
-        return selective_state_update(state.mT, x_BHV, dt, rate, k_BGK, q_BGK, D=D_HV, dt_bias=bias_HV,
-                                      dt_softplus=not dt_min), state
+        return update(q_BGK, k_BGK, x_BHV, dt_BH, A_H, D_H, dt_bias_H, state, dt_softplus=not dt_min), state
 
-    return forward, step
+    return Forms(forward, step, raw_forward, raw_step, "time steps and D", _combined_ssd(), "causal-conv1d")
 
 
-def combined_ssd() -> Function | None:
+def _combined_ssd() -> Function | None:
     """A layer from in_proj to out_proj as one node, as mamba_ssm/modules/mamba2.py trains it. For the
     backward pass it keeps what in_proj and the scan gave, and computes the rest again. None where it lacks
     causal-conv1d."""
@@ -100,13 +102,14 @@ def combined_ssd() -> Function | None:
     return None if causal_conv1d_fwd_function is None else run
 
 
-def selective_scan(dtype: torch.dtype) -> Pair:
+def selective_scan(dtype: torch.dtype) -> Forms:
     """`scan_of_inputs` and `scan_of_inputs_step`; [B, C, T] here. The state that the parallel form returns
     has no gradient. The step writes into the state.
 
     The kernel starts at zero. A given state is therefore read as N tokens in front: token n has B = e_n, a
     time step NO_TIME in which nothing decays, and an input with dt x = S[n]. That is exact in float32, which
-    these calls take."""
+    these calls take. Raw forms as mamba_ssm/modules/mamba_simple.py calls it; the parallel one begins a
+    sequence."""
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
     from mamba_ssm.ops.triton.selective_state_update import selective_state_update
 
@@ -130,29 +133,21 @@ def selective_scan(dtype: torch.dtype) -> Pair:
         none_C = a_NC.new_zeros(1).expand(a_NC.shape[1])
         return selective_state_update(state_BNC.mT, x, dt, a_NC.mT, b, c, D=none_C, dt_bias=none_C), state_BNC
 
-    return forward, step
-
-
-def raw_selective_scan(dtype: torch.dtype) -> tuple[Function, Function]:
-    """As mamba_ssm/modules/mamba_simple.py calls it. The parallel form begins a sequence."""
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-    from mamba_ssm.ops.triton.selective_state_update import selective_state_update
-
-    def forward(x_BTC: Tensor, z_BTC: Tensor, dt_BTC: Tensor, dt_bias_C: Tensor, A_CN: Tensor,
-                D_C: Tensor, b_BTN: Tensor, c_BTN: Tensor, state_BNC: None) -> tuple[Tensor, Tensor]:
+    def raw_forward(x_BTC: Tensor, z_BTC: Tensor, dt_BTC: Tensor, dt_bias_C: Tensor, A_CN: Tensor,
+                    D_C: Tensor, b_BTN: Tensor, c_BTN: Tensor, state_BNC: None) -> tuple[Tensor, Tensor]:
         x, z, dt, b, c = (part.to(dtype).mT.contiguous() for part in (x_BTC, z_BTC, dt_BTC, b_BTN, c_BTN))
         y, state = selective_scan_fn(x, dt, A_CN, b, c, D=D_C, z=z,
                                      delta_bias=dt_bias_C, delta_softplus=True,
                                      return_last_state=True)
         return y.mT, state.mT.float()
 
-    def step(x_BC: Tensor, z_BC: Tensor, dt_BC: Tensor, dt_bias_C: Tensor, A_CN: Tensor, D_C: Tensor,
-             b_BN: Tensor, c_BN: Tensor, state_BNC: Tensor) -> tuple[Tensor, Tensor]:
+    def raw_step(x_BC: Tensor, z_BC: Tensor, dt_BC: Tensor, dt_bias_C: Tensor, A_CN: Tensor, D_C: Tensor,
+                 b_BN: Tensor, c_BN: Tensor, state_BNC: Tensor) -> tuple[Tensor, Tensor]:
         y = selective_state_update(state_BNC.mT, x_BC, dt_BC, A_CN, b_BN, c_BN,
                                    D=D_C, z=z_BC, dt_bias=dt_bias_C, dt_softplus=True)
         return y, state_BNC
 
-    return forward, step
+    return Forms(forward, step, raw_forward, raw_step, "time steps, D and gate")
 
 
 def norm(dtype: torch.dtype) -> Pair:
@@ -188,6 +183,4 @@ def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
 
 LIBRARY = Library(name="mamba-ssm", package="mamba_ssm", distribution="mamba-ssm", refusal=refusal,
                   kernels={"ssd": ssd, "selective_scan": selective_scan, "norm": norm},
-                  rounds=frozenset({"ssd"}), least="2.3",
-                  raw={"ssd": Raw(raw_ssd, "time steps and D", combined_ssd),
-                       "selective_scan": Raw(raw_selective_scan, "time steps, D and gate")})
+                  rounds=frozenset({"ssd"}), least="2.3")

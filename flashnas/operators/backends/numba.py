@@ -7,36 +7,31 @@ torch.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 
 import torch
 
-from flashnas.base.registry import load_object
 from flashnas.operators.backends.library import HALF, Library, Pair, Sizes, name_of
 
 MAX_DIM = 256  # of keys and values: what the first-level cache holds
 MAX_TAPS = 4  # of a convolution
-# for each core, in operators/compiled: of a whole sequence, of one token; in the signatures of our torch
-# functions
+# in operators/compiled, in the signatures of our torch functions; of one token: with `_step` behind the name,
+# where there is such a function
 ENTRIES = {
-    "delta_rule": ("delta_rule:delta_rule", "delta_rule:delta_rule_step"),
-    "gated_delta_rule": ("delta_rule:delta_rule", "delta_rule:delta_rule_step"),
-    "kda": ("delta_rule:delta_rule", "delta_rule:delta_rule_step"),
-    "dplr": ("delta_rule:dplr", "delta_rule:dplr_step"),
-    "ssd": ("ssd:ssd_scan", "ssd:ssd_scan_step"),
-    "gla": ("gla:gla", "gla:gla_step"),
-    "selective_scan": ("selective_scan:scan_of_inputs", "selective_scan:scan_of_inputs_step"),
-    "convolution": ("convolution:short_convolution", "convolution:short_convolution_step"),
-    "norm": ("norms:normalise", "norms:normalise"),
-    "swiglu": ("norms:swiglu", "norms:swiglu"),
-    "softmax": ("cross_entropy:softmax_", "cross_entropy:softmax_"),
+    "delta_rule": "delta_rule:delta_rule", "gated_delta_rule": "delta_rule:delta_rule",
+    "kda": "delta_rule:delta_rule", "dplr": "delta_rule:dplr", "ssd": "linear_attention:ssd_scan",
+    "gla": "linear_attention:gla", "selective_scan": "selective_scan:scan_of_inputs",
+    "convolution": "convolution:short_convolution", "norm": "norms:normalise", "swiglu": "norms:swiglu",
+    "softmax": "cross_entropy:softmax_",
 }
 
 
 def _entry(core: str) -> Callable[[torch.dtype], Pair]:
     def pair(dtype: torch.dtype) -> Pair:
-        forward, step = (load_object(f"flashnas.operators.compiled.{place}") for place in ENTRIES[core])
-        return forward, step
+        file, name = ENTRIES[core].split(":")
+        module = importlib.import_module(f"flashnas.operators.compiled.{file}")
+        return getattr(module, name), getattr(module, f"{name}_step", getattr(module, name))
     return pair
 
 

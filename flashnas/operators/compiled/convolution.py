@@ -33,8 +33,7 @@ BLOCK = 64  # tokens for which all channels are taken, so that their rows stay i
 
 
 @compiled
-def _input(x: Any, x_stride: int, before: Any, half: bool, channels: int, length: int, b: int, t: int,
-           j: int) -> Any:
+def _input(x, x_stride, before, half, channels, length, b, t, j):
     """16 channels of input t of sequence b; those from -3 to -1 are in `before`."""
     if t < 0:
         return load_bits(before, (3 * b + 3 + t) * channels + j, half)
@@ -42,18 +41,28 @@ def _input(x: Any, x_stride: int, before: Any, half: bool, channels: int, length
 
 
 @compiled
-def _forward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias: Any, silu: bool, y: Any,
-             batch: int, length: int, channels: int) -> None:
+def _last_inputs(x, x_stride, before, half, channels, length, b, t, j):
+    """The three before input t."""
+    return (_input(x, x_stride, before, half, channels, length, b, t - 3, j),
+            _input(x, x_stride, before, half, channels, length, b, t - 2, j),
+            _input(x, x_stride, before, half, channels, length, b, t - 1, j))
+
+
+@compiled
+def _taps(weight, channels, j):
+    return (load(weight, j), load(weight, channels + j), load(weight, 2 * channels + j),
+            load(weight, 3 * channels + j))
+
+
+@compiled
+def _forward(x, x_stride, before, half, weight, bias, silu, y, batch, length, channels):
     """weight [4, channels]; before [batch, 3, channels], the inputs before x."""
     for b in range(batch):
         for start in range(0, length, BLOCK):
             for j in range(0, channels, LANES):
-                w0, w1, w2, w3 = (load(weight, j), load(weight, channels + j), load(weight, 2 * channels + j),
-                                  load(weight, 3 * channels + j))
+                w0, w1, w2, w3 = _taps(weight, channels, j)
                 constant = load(bias, j)
-                x0, x1, x2 = (_input(x, x_stride, before, half, channels, length, b, start - 3, j),
-                              _input(x, x_stride, before, half, channels, length, b, start - 2, j),
-                              _input(x, x_stride, before, half, channels, length, b, start - 1, j))
+                x0, x1, x2 = _last_inputs(x, x_stride, before, half, channels, length, b, start, j)
                 for t in range(start, min(length, start + BLOCK)):
                     x3 = load_bits(x, (b * length + t) * x_stride + j, half)
                     z = fma(w3, x3, fma(w2, x2, fma(w1, x1, fma(w0, x0, constant))))
@@ -64,9 +73,8 @@ def _forward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias: 
 
 
 @compiled
-def _backward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias: Any, silu: bool,
-              grad_y: Any, grad_x: Any, grad_before: Any, grad_weight: Any, grad_bias: Any, later: Any,
-              batch: int, length: int, channels: int) -> None:
+def _backward(x, x_stride, before, half, weight, bias, silu, grad_y, grad_x, grad_before, grad_weight,
+              grad_bias, later, batch, length, channels):
     """grad_weight and grad_bias are added to. later [3, channels]: scratch, gradients of z of the three
     tokens after a block, where z is what silu takes. From the last token to the first."""
     for b in range(batch):
@@ -74,20 +82,14 @@ def _backward(x: Any, x_stride: int, before: Any, half: bool, weight: Any, bias:
         for start in range((length - 1) // BLOCK * BLOCK, -1, -BLOCK):
             end = min(length, start + BLOCK)
             for j in range(0, channels, LANES):
-                w0, w1, w2, w3 = (load(weight, j), load(weight, channels + j), load(weight, 2 * channels + j),
-                                  load(weight, 3 * channels + j))
+                w0, w1, w2, w3 = _taps(weight, channels, j)
                 constant, nothing = load(bias, j), fill(0.0)
                 sum_0, sum_1, sum_2, sum_3, sum_of_grads = nothing, nothing, nothing, nothing, nothing
-                later_1, later_2, later_3 = load(later, j), load(later, channels + j), load(later,
-                                                                                            2 * channels + j)
-                x1, x2, x3 = (_input(x, x_stride, before, half, channels, length, b, end - 3, j),
-                              _input(x, x_stride, before, half, channels, length, b, end - 2, j),
-                              _input(x, x_stride, before, half, channels, length, b, end - 1, j))
+                later_1, later_2 = load(later, j), load(later, channels + j)
+                later_3 = load(later, 2 * channels + j)
+                x1, x2, x3 = _last_inputs(x, x_stride, before, half, channels, length, b, end, j)
                 for t in range(end - 1, start - 1, -1):
-                    if t < 3:
-                        x0 = load_bits(before, (3 * b + t) * channels + j, half)
-                    else:
-                        x0 = load_bits(x, (b * length + t - 3) * x_stride + j, half)
+                    x0 = _input(x, x_stride, before, half, channels, length, b, t - 3, j)
                     z = fma(w3, x3, fma(w2, x2, fma(w1, x1, fma(w0, x0, constant))))
                     place = (b * length + t) * channels + j
                     grad = load_bits(grad_y, place, half)
@@ -164,8 +166,7 @@ def short_convolution(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Te
 
 
 @compiled
-def _step(x: int, x_stride: int, state: int, half: bool, weight: int, bias: int, silu: bool, y: int,
-          batch: int, channels: int, taps: int) -> None:
+def _step(x, x_stride, state, half, weight, bias, silu, y, batch, channels, taps):
     """One token; all tensors by address. weight: [channels, taps]; bias may be 0. `state` moves on."""
     last = taps - 1
     for b in range(batch):

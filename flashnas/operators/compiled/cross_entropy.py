@@ -3,8 +3,6 @@ cache."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,8 +27,7 @@ LOWEST, ZERO, ONE = np.float32(-3e38), np.float32(0.0), np.float32(1.0)
 
 
 @compiled
-def _softmax(logits: Any, half: bool, gradient: bool, shares: Any, wanted: Any, losses: Any,
-             wanted_grads: Any, room: Any, rows: int, size: int) -> None:
+def _softmax(logits, half, gradient, shares, wanted, losses, wanted_grads, room, rows, size):
     """The gradients overwrite the logits; the entry of the target is left to the caller. wanted: the logits
     of the targets. room [size]: scratch."""
     for t in range(rows):

@@ -148,9 +148,8 @@ def backward_kernel(lanes: int, channel: bool, pair: bool) -> Callable[..., None
                 after = final + 4 * (n * heads + h) * key_dim * value_dim
                 clear(along, key_dim)
                 for column in range(0, value_dim, lanes):
-                    block, key, other = flow + 4 * column * key_dim, at(k, n, tokens - 1, h), at(b, n,
-                                                                                                 tokens - 1,
-                                                                                                 h)
+                    block = flow + 4 * column * key_dim
+                    key, other = at(k, n, tokens - 1, h), at(b, n, tokens - 1, h)
                     of_write, of_second = fill(0.0, lanes), fill(0.0, lanes)
                     for i in range(key_dim):
                         row = load(whole, i * value_dim + column, lanes)
@@ -202,8 +201,8 @@ def backward_kernel(lanes: int, channel: bool, pair: bool) -> Callable[..., None
                         if pair:
                             add_product(lanes, block, read_VC + beyond, b_KC, key_dim)
                         add_product(lanes, block, write_VC + beyond, k_KC, key_dim)
-                        seen_by_key, seen_by_other = load(of_key, column, lanes), load(of_other, column,
-                                                                                       lanes)
+                        seen_by_key = load(of_key, column, lanes)
+                        seen_by_other = load(of_other, column, lanes)
                         for c in range(length - 1, -1, -1):
                             t = first + c
                             of_o, place = load(of_o_CV, here + c * lanes, lanes), c * key_dim
@@ -222,8 +221,8 @@ def backward_kernel(lanes: int, channel: bool, pair: bool) -> Callable[..., None
                                 store(at(grad_v, n, t, h), column, of_read)
                             store(of_read_CV, here + c * lanes, of_read)
                             next_key, next_other = at(k, n, max(t - 1, 0), h), at(b, n, max(t - 1, 0), h)
-                            key_rows, other_rows, decay = fill(0.0, 64), fill(0.0, 64), repeat(decay_CK, c,
-                                                                                               64)
+                            key_rows, other_rows = fill(0.0, 64), fill(0.0, 64)
+                            decay = repeat(decay_CK, c, 64)
                             of_o_rows, of_read_rows = tile(of_o, rows), tile(of_read, rows)
                             if not channel:
                                 of_o_rows, of_read_rows = decay * of_o_rows, decay * of_read_rows
@@ -357,8 +356,8 @@ def _sum_by_channel(query_CK, reader_CK, other_CK, key_CK, decay_CK, tables, one
             place = s * key_dim + i
             between = decay * spread(decay_CK, place, 1, 4, 16)
             decay = between + tile(load(ones, 16 * s), 4)
-            query, reader = spread(query_CK, place, 1, 4, 16) * decay, between * spread(reader_CK, place, 1,
-                                                                                        4, 16)
+            query = spread(query_CK, place, 1, 4, 16) * decay
+            reader = between * spread(reader_CK, place, 1, 4, 16)
             of_k = fma(query, tile(load(tables, 16 * s), 4), of_k)
             of_k = fma(reader, tile(load(tables, 512 + 16 * s), 4), of_k)
             if pair:

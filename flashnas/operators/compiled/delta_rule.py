@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flashnas.operators.compiled.delta_kernels import backward_kernel, forward_kernel
-from flashnas.operators.compiled.jit import differentiable, filled, lanes_of, odd, over_batches, ready, view
+from flashnas.operators.compiled.jit import differentiable, filling, lanes_of, odd, over_batches, ready, view
 from flashnas.operators.recurrences.delta_rule import delta_rule_reference
 from flashnas.operators.recurrences.delta_rule import delta_rule_step as delta_rule_step_by_torch
 from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_reference
@@ -88,18 +88,10 @@ def _reference(q: Tensor, k: Tensor, v: Tensor, a: Tensor | None, b: Tensor, g: 
     return dplr_reference(q, k * b.unsqueeze(-1), v, -k, None, g, state)
 
 
+@filling
 def _whole(*inputs: Any) -> tuple[Tensor, Tensor]:
-    """q, k, v, a, b, g, state in any float dtype and of any sizes, as `_DeltaRule` has them."""
+    """q, k, v, a, b, g, state in any float dtype, as `_DeltaRule` has them."""
     *parts, state_BHKV = inputs
-    if odd(state_BHKV):
-        key_dim, value_dim = state_BHKV.shape[2:]
-        q, k, v, *others = parts
-        places = [n for n, x in enumerate(others) if x is not None and x.ndim == 4]
-        (q, k, *by_key), v, state_BHKV = filled((q, k, *(others[n] for n in places)), v, state_BHKV)
-        for n, x in zip(places, by_key, strict=True):
-            others[n] = x
-        o_BTHV, final_BHKV = _whole(q, k, v, *others, state_BHKV)
-        return o_BTHV[..., :value_dim], final_BHKV[:, :, :key_dim, :value_dim]
     ready_inputs = (*_ready(parts), state_BHKV.float())
     if not parts[0].shape[1]:
         return ready_inputs[2], ready_inputs[-1]
@@ -137,9 +129,8 @@ def delta_rule_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor
     torch if sizes are odd."""
     if odd(state_BHKV):
         step: Any = kda_step_by_torch if g is not None and g.ndim == 3 else delta_rule_step_by_torch
-        q_BHK, k_BHK, v_BHV, beta_BH, state_BHKV = (x.float()
-                                                    for x in (q_BHK, k_BHK, v_BHV, beta_BH, state_BHKV))
-        return step(q_BHK, k_BHK, v_BHV, beta_BH, g if g is None else g.float(), state_BHKV)
+        parts = (q_BHK, k_BHK, v_BHV, beta_BH, g, state_BHKV)
+        return step(*(x if x is None else x.float() for x in parts))
     g = beta_BH.new_zeros(()).expand(beta_BH.shape) if g is None else g
     return _step(q_BHK, k_BHK, v_BHV, None, beta_BH, g, state_BHKV)
 
@@ -155,6 +146,6 @@ def dplr_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, a_BHK: Tensor, b_BHK:
               state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """`dplr_step` with b and without gradients; the state is written in place. By torch if sizes are odd."""
     if odd(state_BHKV):
-        return dplr_step_by_torch(*(x.float()
-                                    for x in (q_BHK, k_BHK, v_BHV, a_BHK, b_BHK, g_BHK, state_BHKV)))
+        parts = (q_BHK, k_BHK, v_BHV, a_BHK, b_BHK, g_BHK, state_BHKV)
+        return dplr_step_by_torch(*(x.float() for x in parts))
     return _step(q_BHK, k_BHK, v_BHV, a_BHK, b_BHK, g_BHK, state_BHKV)

@@ -75,15 +75,21 @@ def odd(state_BHKV: Tensor) -> bool:
     return bool(state_BHKV.shape[-2] % 16 or state_BHKV.shape[-1] % 16)
 
 
-def filled(by_key: Sequence[Tensor], v: Tensor, state_BHKV: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Tensors by key channel, the values and the state with zeros up to the next multiples of 16.
-
-    The state stays zero where keys or values are, and no output reads it there.
-    """
-    key_dim, value_dim = state_BHKV.shape[-2:]
-    more_K, more_V = -key_dim % 16, -value_dim % 16
-    return ([F.pad(x, (0, more_K)) for x in by_key], F.pad(v, (0, more_V)),
-            F.pad(state_BHKV, (0, more_V, 0, more_K)))
+def filling(rule: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """`rule(q, k, v, .., state_BHKV)` for all sizes: with zeros up to the next multiples of 16. What has as
+    many dimensions as q is by key channel. The state stays zero where keys or values are, and no output reads
+    it there."""
+    def run(q: Tensor, k: Tensor, v: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+        *others, state_BHKV = others
+        if not odd(state_BHKV):
+            return rule(q, k, v, *others, state_BHKV)
+        key_dim, value_dim = state_BHKV.shape[-2:]
+        more_K, more_V = -key_dim % 16, -value_dim % 16
+        by_key = [x if x is None or x.ndim < q.ndim else F.pad(x, (0, more_K)) for x in (q, k, *others)]
+        o, state_BHKV = rule(*by_key[:2], F.pad(v, (0, more_V)), *by_key[2:],
+                             F.pad(state_BHKV, (0, more_V, 0, more_K)))
+        return o[..., :value_dim], state_BHKV[..., :key_dim, :value_dim]
+    return run
 
 
 def writable(state: Tensor) -> Tensor:

@@ -34,9 +34,8 @@ FEW = 1 << 12
 
 
 @compiled
-def _forward(x: Any, x_stride: int, x_half: bool, gate: Any, gate_stride: int, gate_half: bool, weight: Any,
-             y: Any, scale: Any, room: Any, mode: int, eps: float, tokens: int, heads: int, size: int,
-             weights: int) -> None:
+def _forward(x, x_stride, x_half, gate, gate_stride, gate_half, weight, y, scale, room, mode, eps, tokens,
+             heads, size, weights):
     """weight [weights, size]: row h takes weight h % weights. scale [tokens, heads]: receives 1 / rms.
 
     The output has the dtype of the gate where there is one. room [size]: scratch.
@@ -64,9 +63,8 @@ def _forward(x: Any, x_stride: int, x_half: bool, gate: Any, gate_stride: int, g
 
 
 @compiled
-def _backward(x: Any, x_stride: int, x_half: bool, gate: Any, gate_stride: int, gate_half: bool, weight: Any,
-              scale: Any, grad_y: Any, grad_x: Any, grad_gate: Any, grad_weight: Any, room: Any, mode: int,
-              tokens: int, heads: int, size: int, weights: int) -> None:
+def _backward(x, x_stride, x_half, gate, gate_stride, gate_half, weight, scale, grad_y, grad_x, grad_gate,
+              grad_weight, room, mode, tokens, heads, size, weights):
     """grad_weight: added to. room [4, size]: what is normalised, its gradient times weight, silu of the gate,
     and the gate's slope."""
     y_half = x_half if mode == PLAIN else gate_half
@@ -159,7 +157,7 @@ def normalise(x: Tensor, weight: Tensor, eps: float, gate: Tensor | None = None,
 
 
 @compiled
-def _swiglu(x: Any, half: bool, y: Any, tokens: int, size: int) -> None:
+def _swiglu(x, half, y, tokens, size):
     for t in range(tokens):
         for i in range(0, size, LANES):
             gate, up = load_bits(x, 2 * t * size + i, half), load_bits(x, (2 * t + 1) * size + i, half)
@@ -167,7 +165,7 @@ def _swiglu(x: Any, half: bool, y: Any, tokens: int, size: int) -> None:
 
 
 @compiled
-def _swiglu_backward(x: Any, half: bool, grad_y: Any, grad_x: Any, tokens: int, size: int) -> None:
+def _swiglu_backward(x, half, grad_y, grad_x, tokens, size):
     for t in range(tokens):
         for i in range(0, size, LANES):
             gate, up = load_bits(x, 2 * t * size + i, half), load_bits(x, (2 * t + 1) * size + i, half)

@@ -37,8 +37,7 @@ ZERO = np.float32(0.0)
 
 
 @compiled
-def _forward(x: Any, x_stride: int, half: bool, dt: Any, a_log2: Any, b: Any, c: Any, state: Any, y: Any,
-             kept: Any, batch: int, length: int, channels: int, entries: int) -> None:
+def _forward(x, x_stride, half, dt, a_log2, b, c, state, y, kept, batch, length, channels, entries):
     """kept [batch, chunks, entries, channels]: receives the state before each chunk. `state` moves on."""
     size, chunks = entries * channels, (length + CHUNK - 1) // CHUNK
     for i in range(batch):
@@ -59,18 +58,17 @@ def _forward(x: Any, x_stride: int, half: bool, dt: Any, a_log2: Any, b: Any, c:
 
 
 @compiled
-def _backward(x: Any, x_stride: int, half: bool, dt: Any, a_log2: Any, b: Any, c: Any, kept: Any, grad_y: Any,
-              grad_state: Any, grad_x: Any, grad_dt: Any, grad_a_log2: Any, grad_b: Any, grad_c: Any,
-              room: Any, batch: int, length: int, channels: int, entries: int) -> None:
+def _backward(x, x_stride, half, dt, a_log2, b, c, kept, grad_y, grad_state, grad_x, grad_dt, grad_a_log2,
+              grad_b, grad_c, room, batch, length, channels, entries):
     """grad_state: of the final state; becomes that of the first. grad_a_log2: added to.
 
     The names of scratch: decays and states [CHUNK (+ 1 with the state before), entries, 16], and the
     gradients of b and c [CHUNK, entries, 16 channels that are still to be summed].
     """
     size, chunks, line = entries * channels, (length + CHUNK - 1) // CHUNK, entries * LANES
-    decays, states, room = room[:CHUNK * line], room[CHUNK * line:(2 * CHUNK + 1) * line], room[(2 * CHUNK
-                                                                                                 + 1) * line:]
-    wide_b, wide_c = room[:CHUNK * line], room[CHUNK * line:]
+    whole = CHUNK * line
+    decays, states, room = room[:whole], room[whole:2 * whole + line], room[2 * whole + line:]
+    wide_b, wide_c = room[:whole], room[whole:]
     for i in range(batch):
         for n in range(chunks - 1, -1, -1):
             first, tokens = i * length + n * CHUNK, min(CHUNK, length - n * CHUNK)
@@ -127,8 +125,7 @@ class _CompiledScan(torch.autograd.Function):
         y_BTC = torch.empty(batch, length, channels)
         kept = torch.empty(batch, -(-length // CHUNK) if any(ctx.needs_input_grad) else 0, entries, channels)
         _forward(*rows(x_BTC), x_BTC.dtype == torch.bfloat16,
-                 *map(flat, (dt_BTC, a_log2_NC, b_BTN, c_BTN, final_BNC,
-                                                                          y_BTC, kept)), *ctx.sizes)
+                 *map(flat, (dt_BTC, a_log2_NC, b_BTN, c_BTN, final_BNC, y_BTC, kept)), *ctx.sizes)
         ctx.save_for_backward(x_BTC, dt_BTC, a_log2_NC, b_BTN, c_BTN, kept)
         return y_BTC, final_BNC
 
@@ -142,8 +139,7 @@ class _CompiledScan(torch.autograd.Function):
         grad_dt, grad_b, grad_c = (torch.empty(part.shape) for part in (dt_BTC, b_BTN, c_BTN))
         room = torch.empty((4 * CHUNK + 1) * entries * LANES)
         _backward(*rows(x_BTC), x_BTC.dtype == torch.bfloat16,
-                  *map(flat, (dt_BTC, a_log2_NC, b_BTN, c_BTN, kept,
-                                                                           grad_y_BTC, grad_state_BNC)),
+                  *map(flat, (dt_BTC, a_log2_NC, b_BTN, c_BTN, kept, grad_y_BTC, grad_state_BNC)),
                   bits(grad_x), *map(flat, (grad_dt, grad_a, grad_b, grad_c, room)), *ctx.sizes)
         return grad_x, grad_dt, grad_a, grad_b, grad_c, grad_state_BNC
 

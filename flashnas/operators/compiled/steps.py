@@ -1,7 +1,7 @@
 """One token of the recurrences whose state only decays and is added to, compiled: one pass over the state, in
 place.
 
-What ssd.py and gla.py call is S <- diag(decay) S + k v^T;  o = S^T q. What selective_scan.py calls has a
+What linear_attention.py calls is S <- diag(decay) S + k v^T;  o = S^T q. What selective_scan.py calls has a
 decay for each entry of S.
 """
 
@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from flashnas.operators.compiled.jit import (
-    View,
     at,
     compiled,
     lanes_of,
     over_batches,
     ready,
     variant,
+    view,
     writable,
 )
 from flashnas.operators.compiled.vectors import exponential, fill, fma, load, repeat, scalar, spread, store
@@ -75,20 +75,15 @@ def linear_step(q_BGK: Tensor, k_BGK: Tensor, v_BHV: Tensor, g: Tensor, rate_H: 
     q_BGK, k_BGK, v_BHV = ready(q_BGK), ready(k_BGK), ready(v_BHV)
     g, rate = (ready(g), None) if rate_H is None else (g.float(), rate_H.float().contiguous())
     kernel, sizes = _kernel(lanes_of(value_dim), rate is None), (q_BGK.shape[1], heads, key_dim, value_dim)
+    views = [view(x.unsqueeze(1)) for x in (q_BGK, k_BGK, v_BHV, g)]
 
     def run(part: slice) -> None:
         decays = torch.empty(key_dim)
-        kernel(_view(q_BGK), _view(k_BGK), _view(v_BHV), _view(g), 0 if rate is None else rate.data_ptr(),
-               _view(o_BHV), state_BHKV.data_ptr(), decays.data_ptr(), part.start, part.stop, sizes)
+        kernel(*views, 0 if rate is None else rate.data_ptr(), view(o_BHV.unsqueeze(1)),
+               state_BHKV.data_ptr(), decays.data_ptr(), part.start, part.stop, sizes)
 
     over_batches(batch, run, -(-SHARE // (heads * key_dim * value_dim)))
     return o_BHV, state_BHKV
-
-
-def _view(x_BH: Tensor) -> View:
-    """A float32 tensor [B, H, ..] of one token."""
-    batch, head = x_BH.stride()[:2]
-    return x_BH.data_ptr(), batch, 0, head
 
 
 @compiled

@@ -13,9 +13,7 @@ multiplied by them after. Forward and backward pass are four runs of the same lo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
 from numba.extending import overload
 
 from flashnas.operators.compiled.jit import compiled, variant
@@ -35,13 +33,6 @@ from flashnas.operators.compiled.vectors import (
 
 ROWS = 8  # of a tile: with two vectors each, 16 of a CPU's 32 registers
 ENTRIES = 16 * ROWS  # of a product at once
-# A chunk of linear attention. Within a segment of it no decay is applied to the state; a segment ends before
-# what is divided by the decay since its first token exceeds 2^LARGEST.
-CHUNK = 64
-LARGEST = np.float32(60.0)
-# The sum that gives the gradients of log decays starts at zero before a token whose decay is below
-# 2^-FORGETS: what is left of the state is then less than the rounding of the sum.
-FORGETS = np.float32(26.0)
 
 
 def _tiles(lanes: int) -> Callable[..., None]:
@@ -90,8 +81,7 @@ _run_narrow, _run_wide = _tiles(LANES), _tiles(2 * LANES)
 
 
 @compiled
-def run_tiles(packed: Any, x: Any, x_at: int, y: Any, y_at: int, state: Any, tokens: int, rows: int,
-              width: int, backwards: bool) -> None:
+def run_tiles(packed, x, x_at, y, y_at, state, tokens, rows, width, backwards):
     """For each token: state += written x^T, then y += state^T read.
 
     packed: read and written, as `pack` puts them side by side. x, y: [tokens, width] from x_at and y_at on.
@@ -104,7 +94,7 @@ def run_tiles(packed: Any, x: Any, x_at: int, y: Any, y_at: int, state: Any, tok
 
 
 @compiled
-def pack(read: Any, written: Any, at: int, tokens: int, size: int, packed: Any) -> None:
+def pack(read, written, at, tokens, size, packed):
     """Two [tokens, size] from `at` on as [size / 16, tokens, 16 of the one read, 16 of the one written].
 
     What a tile needs of a token then lies side by side.
@@ -117,7 +107,7 @@ def pack(read: Any, written: Any, at: int, tokens: int, size: int, packed: Any) 
 
 
 @compiled
-def load_rows(bits: Any, at: int, stride: int, half: bool, tokens: int, size: int, out: Any) -> None:
+def load_rows(bits, at, stride, half, tokens, size, out):
     """Rows of a tensor in float32 or bfloat16, `stride` apart, as [tokens, size]."""
     for t in range(tokens):
         for i in range(0, size, LANES):
@@ -125,25 +115,19 @@ def load_rows(bits: Any, at: int, stride: int, half: bool, tokens: int, size: in
 
 
 @compiled
-def copy(source: Any, at: int, target: Any, to: int, size: int) -> None:
+def copy(source, at, target, to, size):
     for i in range(0, size, LANES):
         store(target, to + i, load(source, at + i))
 
 
 @compiled
-def clear(target: Any, size: int) -> None:
+def clear(target, size):
     for i in range(0, size, LANES):
         store(target, i, fill(0.0))
 
 
 @compiled
-def scale(state: Any, factor: float, size: int) -> None:
-    for i in range(0, size, LANES):
-        store(state, i, load(state, i) * fill(factor))
-
-
-@compiled
-def transpose(matrix: Any, at: int, rows: int, columns: int, out: Any) -> None:
+def transpose(matrix, at, rows, columns, out):
     """[rows, columns] from `at` on as [columns, rows]."""
     for i in range(0, rows, LANES):
         for j in range(0, columns, LANES):
@@ -151,7 +135,7 @@ def transpose(matrix: Any, at: int, rows: int, columns: int, out: Any) -> None:
 
 
 @compiled
-def inner_product(x: Any, at: int, y: Any, to: int, size: int) -> float:
+def inner_product(x, at, y, to, size):
     """The sum of x[at + i] y[to + i]."""
     result = load(x, at) * load(y, to)
     for i in range(LANES, size, LANES):

@@ -52,26 +52,25 @@ class Vector(types.Type):
 
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, vector: Vector) -> None:
+    def __init__(self, manager, vector):
         super().__init__(manager, vector, ir.VectorType(_FLOAT, vector.lanes))
 
 
 VECTOR = Vector(LANES)
 
 
-def _lanes(lanes: Any) -> tuple[Vector, types.Type]:
+def _lanes(lanes):
     """The vector that a primitive returns, and the type of its last argument, which may have been left out.
     """
     return (Vector(lanes), types.intp) if isinstance(lanes, int) else (Vector(lanes.literal_value), lanes)
 
 
-def _expect(array: Any, number: Any = types.float32) -> None:
+def _expect(array, number=types.float32):
     if not isinstance(array, types.Integer) and array != types.Array(number, 1, "C"):
         raise TypingError(f"a flat array of {number} or an address is needed; got {array}")
 
 
-def _address(context: Any, builder: Any, kind: Any, array: Any, place: Any, lanes: int = 0,
-             unit: Any = _FLOAT, entry: Any = None) -> Any:
+def _address(context, builder, kind, array, place, lanes=0, unit=_FLOAT, entry=None):
     """A pointer to the number at `place`, counted in `unit`; to a vector of `entry` (a unit) if there are
     lanes."""
     if isinstance(kind, types.Integer):
@@ -86,13 +85,13 @@ def _constant(kind: ir.VectorType, value: float) -> ir.Constant:
     return ir.Constant(kind, [value] * kind.count)
 
 
-def _splat(builder: Any, number: Any, lanes: int) -> Any:
+def _splat(builder, number, lanes):
     nothing = ir.Constant(ir.VectorType(_FLOAT, lanes), ir.Undefined)
     first = builder.insert_element(nothing, number, ir.Constant(_INT, 0))
     return builder.shuffle_vector(first, nothing, _constant(ir.VectorType(_INT, lanes), 0))
 
 
-def _call(builder: Any, name: str, *values: Any, flags: tuple[str, ...] = ()) -> Any:
+def _call(builder, name, *values, flags=()):
     kind = values[0].type
     function = get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * len(values)),
                                       f"llvm.{name}.v{kind.count}f32")
@@ -200,17 +199,17 @@ def store_bits(typing_context, bits, place, value, half):
     return types.none(bits, types.intp, VECTOR, types.boolean), generate
 
 
-def _double(builder: Any, place: Any) -> Any:
+def _double(builder, place):
     return builder.shl(place, ir.Constant(place.type, 1))
 
 
-def _widened(builder: Any, half: Any) -> Any:
+def _widened(builder, half):
     kind = ir.VectorType(_INT, LANES)
     bits = builder.shl(builder.zext(half, kind), _constant(kind, 16))
     return builder.bitcast(bits, ir.VectorType(_FLOAT, LANES))
 
 
-def _rounded(builder: Any, value: Any) -> Any:
+def _rounded(builder, value):
     """bfloat16 bits, ties to even; a NaN stays one."""
     kind = ir.VectorType(_INT, LANES)
     bits = builder.bitcast(value, kind)
@@ -280,11 +279,11 @@ def fold(typing_context, vector, count):
     return result(vector, count), generate
 
 
-def _mask(lanes: Any) -> ir.Constant:
+def _mask(lanes):
     return ir.Constant(ir.VectorType(_INT, len(lanes)), list(lanes))
 
 
-def _joined(builder: Any, parts: list[Any]) -> Any:
+def _joined(builder, parts):
     while len(parts) > 1:
         mask = _mask(range(2 * parts[0].type.count))
         parts = [builder.shuffle_vector(*pair, mask) for pair in zip(parts[::2], parts[1::2], strict=True)]
@@ -293,13 +292,13 @@ def _joined(builder: Any, parts: list[Any]) -> Any:
 
 def _operator(python: Callable[..., Any], instruction: str) -> None:
     @type_callable(python)
-    def type_of(context: Any) -> Callable[..., Any]:
+    def type_of(context):
         def typer(x: types.Type, y: types.Type) -> types.Type | None:
             return x if isinstance(x, Vector) and x == y else None
         return typer
 
     @lower_builtin(python, Vector, Vector)
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context, builder, signature, arguments):
         return getattr(builder, instruction)(*arguments, flags=FLAGS)
 
 
@@ -359,7 +358,7 @@ def sigmoid(typing_context, x):
     return x(x), generate
 
 
-def _exp2(builder: Any, x: Any) -> Any:
+def _exp2(builder, x):
     lowest, highest = _constant(x.type, -127.0), _constant(x.type, 127.0)
     x = builder.select(builder.fcmp_ordered("<", x, lowest), lowest, x)  # a NaN stays one
     x = builder.select(builder.fcmp_ordered(">", x, highest), highest, x)
@@ -393,7 +392,7 @@ def exponential(typing_context, x):
     return x(x), generate
 
 
-def _whole_power(builder: Any, whole: Any) -> Any:
+def _whole_power(builder, whole):
     """2^n for lanes that hold whole numbers from -127 to 127."""
     kind = ir.VectorType(_INT, whole.type.count)
     exponent = builder.add(builder.fptosi(whole, kind), _constant(kind, 127))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import CONV, DELTA_RULE, STATE_BYTES, gemm, pointwise, pre_norm
+from flashnas.operators.kernel_kinds import CONV, DELTA_RULE, gemm, pointwise, pre_norm
 from flashnas.operators.spec import OperatorSpec, scaled_head_dim
 
 
@@ -38,16 +38,8 @@ class DeltaNet(OperatorSpec):
         head_dim = scaled_head_dim(self.head_dim, factor, least_dim, hidden // factor)
         return dataclasses.replace(self, head_dim=head_dim)
 
-    def params(self, hidden: int) -> int:
-        return (hidden + 4 * hidden * hidden + 3 * hidden * self.conv_size
-                + hidden * self.heads(hidden) + self.head_dim)
-
-    def flops(self, hidden: int, context: float) -> float:
-        projections = 8 * hidden * hidden + 2 * hidden * self.heads(hidden)
-        return projections + 6 * hidden * self.conv_size + 6 * hidden * self.head_dim
-
-    def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
-        return hidden * self.head_dim * STATE_BYTES + 3 * hidden * (self.conv_size - 1) * dtype_bytes
+    def vectors(self, hidden: int) -> int:
+        return self.head_dim
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         heads = self.heads(hidden)

@@ -43,13 +43,8 @@ class FeedForward(OperatorSpec):
         return dataclasses.replace(self, intermediate=max(1, round(self.intermediate / factor))
                                    if self.intermediate else 0)
 
-    def params(self, hidden: int) -> int:
-        inner = self.resolved(hidden).intermediate
-        bias = self.widened * inner + hidden if self.bias else 0
-        return hidden + (self.widened + 1) * hidden * inner + bias
-
-    def flops(self, hidden: int, context: float) -> float:
-        return 2 * (self.widened + 1) * hidden * self.resolved(hidden).intermediate
+    def vectors(self, hidden: int) -> int:
+        return self.widened * self.resolved(hidden).intermediate + hidden if self.bias else 0
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         inner = self.resolved(hidden).intermediate

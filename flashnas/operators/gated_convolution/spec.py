@@ -26,15 +26,6 @@ class GatedConvolution(OperatorSpec):
 
     conv_size: int = 3
 
-    def params(self, hidden: int) -> int:
-        return hidden + 4 * hidden * hidden + hidden * self.conv_size
-
-    def flops(self, hidden: int, context: float) -> float:
-        return 8 * hidden * hidden + 2 * hidden * self.conv_size
-
-    def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
-        return hidden * (self.conv_size - 1) * dtype_bytes
-
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         return (
             *pre_norm(hidden),

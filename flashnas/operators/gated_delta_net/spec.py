@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import CONV, GATED_DELTA_RULE, STATE_BYTES, gemm, pointwise, pre_norm
+from flashnas.operators.kernel_kinds import CONV, GATED_DELTA_RULE, gemm, pointwise, pre_norm
 from flashnas.operators.spec import OperatorSpec, scaled_dim
 
 
@@ -48,20 +48,8 @@ class GatedDeltaNet(OperatorSpec):
     def value_size(self, hidden: int) -> int:
         return self.v_heads(hidden) * self.head_dim
 
-    def params(self, hidden: int) -> int:
-        key, value, heads = self.key_size(hidden), self.value_size(hidden), self.v_heads(hidden)
-        # q, k, v, output gate z, beta and decay per value head; A and dt bias; gated norm per head
-        return (hidden + hidden * (2 * key + 2 * value + 2 * heads) + (2 * key + value) * self.conv_size
-                + 2 * heads + self.head_dim + value * hidden)
-
-    def flops(self, hidden: int, context: float) -> float:
-        key, value, heads = self.key_size(hidden), self.value_size(hidden), self.v_heads(hidden)
-        projections = 2 * hidden * (2 * key + 3 * value + 2 * heads)
-        return projections + 2 * (2 * key + value) * self.conv_size + 7 * value * self.head_dim
-
-    def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
-        key, value = self.key_size(hidden), self.value_size(hidden)
-        return value * self.head_dim * STATE_BYTES + (2 * key + value) * (self.conv_size - 1) * dtype_bytes
+    def vectors(self, hidden: int) -> int:
+        return 2 * self.v_heads(hidden) + self.head_dim  # A and dt bias; gated norm per head
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         key, value, heads = self.key_size(hidden), self.value_size(hidden), self.v_heads(hidden)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from flashnas.operators.backends.core import Core
 from flashnas.operators.gla.spec import GatedLinearAttention
 from flashnas.operators.layer import Apply, RecurrentLayer, Rule
-from flashnas.operators.parts.norms import RMSNorm, rms_normalise
+from flashnas.operators.parts.norms import RMSNorm
 from flashnas.operators.parts.projection import AlignedProjection, split_of
 from flashnas.operators.recurrences.gla import gla_chunked, gla_reference, gla_step
 from flashnas.operators.roles import Role
@@ -66,5 +66,4 @@ class GatedLinearAttentionLayer(RecurrentLayer):
         q, k, v, g = (part.unflatten(-1, (self.heads, -1)) for part in (*qkv, decay))
         g = -torch.log1p((-g).exp()) / GATE_NORMALISER
         o, matrix_BHKV = gla_reference(q * self.scale, k, v, g, matrix_BHKV)
-        o = rms_normalise(o).flatten(-2) * self.norm.weight.double().repeat(self.heads)
-        return o * gate * torch.sigmoid(gate), matrix_BHKV
+        return self.norm.reference(o).flatten(-2) * gate * torch.sigmoid(gate), matrix_BHKV

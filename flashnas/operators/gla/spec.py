@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import GLA, STATE_BYTES, gemm, pointwise, pre_norm
+from flashnas.operators.kernel_kinds import GLA, gemm, pointwise, pre_norm
 from flashnas.operators.spec import OperatorSpec, largest_divisor, scaled_head_dim
 
 
@@ -45,19 +45,8 @@ class GatedLinearAttention(OperatorSpec):
     def key_dim(self) -> int:
         return self.head_dim // 2
 
-    def params(self, hidden: int) -> int:
-        key = self.heads(hidden) * self.key_dim
-        # q, k; v, output gate, o; low-rank decay gate with bias; output norm per head
-        return (hidden + 2 * hidden * key + 3 * hidden * hidden
-                + self.gate_rank * (hidden + key) + key + self.head_dim)
-
-    def flops(self, hidden: int, context: float) -> float:
-        key = self.heads(hidden) * self.key_dim
-        projections = 4 * hidden * key + 6 * hidden * hidden + 2 * self.gate_rank * (hidden + key)
-        return projections + 5 * hidden * self.key_dim
-
-    def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
-        return hidden * self.key_dim * STATE_BYTES
+    def vectors(self, hidden: int) -> int:
+        return self.heads(hidden) * self.key_dim + self.head_dim  # bias of the gate; norm per head
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         heads = self.heads(hidden)

@@ -16,9 +16,10 @@ from flashnas.operators.attention.layer import AttentionLayer
 from flashnas.operators.hybrid_head.spec import HybridHead
 from flashnas.operators.layer import Layer, RecurrentState
 from flashnas.operators.mamba2.layer import Mamba2Layer
-from flashnas.operators.parts.norms import OUTPUT_NORM_EPS, RMSNorm, rms_normalise
+from flashnas.operators.parts.norms import RMSNorm
 from flashnas.operators.parts.numerics import linear_reference
 from flashnas.operators.roles import Role
+from flashnas.operators.spec import OUTPUT_NORM_EPS
 
 
 class HybridHeadState(NamedTuple):
@@ -54,7 +55,7 @@ class HybridHeadLayer(Layer):
         state = state or self.init_state(len(x), x.dtype, x.device)
         looked, attention = self.attention.reference(x, state.attention)
         summed, ssm = self.ssm.reference(x, state.ssm)
-        mean = (rms_normalise(looked, OUTPUT_NORM_EPS) * self.norm.weight.double() + summed) / 2
+        mean = (self.norm.reference(looked) + summed) / 2
         return linear_reference(self.out_proj, mean), HybridHeadState(attention, ssm)
 
     def forward(self, x_BTD: Tensor, state: HybridHeadState | None = None) -> tuple[Tensor, HybridHeadState]:

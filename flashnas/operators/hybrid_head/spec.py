@@ -93,20 +93,9 @@ class HybridHead(OperatorSpec):
             window=attention.window_tokens, ssm_head_dim=ssm_head_dim, state=state,
             groups=largest_divisor(heads, self.groups))
 
-    def params(self, hidden: int) -> int:
-        inner = self.inner(hidden)
-        # of the halves: one pre-norm and one output projection too many; Mamba2 has its norm, attention gets
-        # one
-        halves = self.attention(hidden).params(hidden) + self.ssm(hidden).params(hidden)
-        return halves - hidden - inner * hidden + inner
-
-    def flops(self, hidden: int, context: float) -> float:
-        halves = self.attention(hidden).flops(hidden, context) + self.ssm(hidden).flops(hidden, context)
-        return halves - 2 * self.inner(hidden) * hidden
-
-    def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
-        return (self.attention(hidden).cache_bytes(hidden, context, dtype_bytes)
-                + self.ssm(hidden).cache_bytes(hidden, context, dtype_bytes))
+    def vectors(self, hidden: int) -> int:
+        # Mamba2 has its norm, attention gets one
+        return self.attention(hidden).vectors(hidden) + self.ssm(hidden).vectors(hidden) + self.inner(hidden)
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         inner = self.inner(hidden)

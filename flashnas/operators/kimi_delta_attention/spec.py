@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import CONV, KDA, STATE_BYTES, gemm, pointwise, pre_norm
+from flashnas.operators.kernel_kinds import CONV, KDA, gemm, pointwise, pre_norm
 from flashnas.operators.spec import OperatorSpec, scaled_dim
 
 
@@ -44,21 +44,9 @@ class KimiDeltaAttention(OperatorSpec):
         """Channels of the queries, of the keys and of the values."""
         return self.resolved(hidden).heads * self.head_dim
 
-    def params(self, hidden: int) -> int:
+    def vectors(self, hidden: int) -> int:
         s, inner = self.resolved(hidden), self.inner(hidden)
-        # q, k, v, o, beta; low-rank decay and output gate; convolution. Pre-norm; dt bias and gate bias; A;
-        # gated norm
-        return (hidden * (4 * inner + s.heads) + 2 * s.gate_rank * (hidden + inner) + 3 * inner * s.conv_size
-                + hidden + 2 * inner + s.heads + s.head_dim)
-
-    def flops(self, hidden: int, context: float) -> float:
-        s, inner = self.resolved(hidden), self.inner(hidden)
-        projections = 2 * hidden * (4 * inner + s.heads) + 4 * s.gate_rank * (hidden + inner)
-        return projections + 6 * inner * s.conv_size + 7 * inner * s.head_dim
-
-    def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
-        inner = self.inner(hidden)
-        return inner * self.head_dim * STATE_BYTES + 3 * inner * (self.conv_size - 1) * dtype_bytes
+        return 2 * inner + s.heads + s.head_dim  # dt bias and gate bias; A; gated norm
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         s, inner = self.resolved(hidden), self.inner(hidden)

@@ -18,18 +18,16 @@ from flashnas.operators.layer import Apply, RecurrentLayer, RecurrentState, Rule
 from flashnas.operators.mamba.spec import Mamba
 from flashnas.operators.parts.convolution import ShortConvolution
 from flashnas.operators.parts.numerics import (
-    decay_rates,
     inverse_softplus_of_log_uniform,
     linear_reference,
     state_dtype,
-    wide,
 )
-from flashnas.operators.parts.projection import Aligned, Derived, KeepsCopies, split_of
+from flashnas.operators.parts.projection import Aligned, KeepsConstants, split_of
 from flashnas.operators.recurrences.selective_scan import scan_of_inputs, scan_of_inputs_step, scan_reference
 from flashnas.operators.roles import Role
 
 
-class MambaLayer(RecurrentLayer, KeepsCopies):
+class MambaLayer(KeepsConstants, RecurrentLayer):
     """in_proj gives x and z; x passes a convolution and silu; x_proj makes the low-rank time step, B and C of
     it.
 
@@ -52,7 +50,6 @@ class MambaLayer(RecurrentLayer, KeepsCopies):
         self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.inner))
         self.A_log = nn.Parameter(torch.arange(1.0, self.state + 1).log().repeat(self.inner, 1))  # [inner, N]
         self.D = nn.Parameter(torch.ones(self.inner))
-        self._rates, self._bias, self._skip = Derived(decay_rates), Derived(wide), Derived(wide)
         self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
         self.core = Core("selective_scan", spec.name, (scan_of_inputs, scan_of_inputs_step), raw=True,
                          key_dim=self.state)
@@ -81,10 +78,6 @@ class MambaLayer(RecurrentLayer, KeepsCopies):
             y, matrix_BHKV = self._recur_raw((x, z), None, kernels.raw_forward)
         return self.out_proj(y.to(z.dtype)), RecurrentState(conv_BTC, matrix_BHKV)
 
-    def forget(self) -> None:
-        for derived in (self._rates, self._bias, self._skip):
-            derived.forget()
-
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
         x, z = parts
         low, b, c = linear_reference(self.x_proj, x).split(self.parts, -1)
@@ -99,8 +92,8 @@ class MambaLayer(RecurrentLayer, KeepsCopies):
         low, b, c = split_of(self.x_proj(x), self.parts)
         dt = self.dt_proj(low)
         with torch.autocast(x.device.type, enabled=False):
-            y, state_BNC = rule(x, z, dt, self._bias.of(self.dt_bias), self._rates.of(self.A_log),
-                                self._skip.of(self.D), b, c, state_BNC)
+            A_CN, dt_bias_C, D_C = self.constants()
+            y, state_BNC = rule(x, z, dt, dt_bias_C, A_CN, D_C, b, c, state_BNC)
         return y, state_BNC.unsqueeze(1)
 
     def _recur(self, parts: Sequence[Tensor], state_BNC: Tensor | None, rule: Rule) -> tuple[Tensor, Tensor]:

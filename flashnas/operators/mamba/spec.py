@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import CONV, SELECTIVE_SCAN, STATE_BYTES, gemm, pointwise, pre_norm
+from flashnas.operators.kernel_kinds import CONV, SELECTIVE_SCAN, gemm, pointwise, pre_norm
 from flashnas.operators.spec import OperatorSpec, scaled_dim
 
 
@@ -47,22 +47,10 @@ class Mamba(OperatorSpec):
         rank = 0 if follows else max(1, round(self.dt_rank / factor))
         return dataclasses.replace(self, state=scaled_dim(self.state, factor, least_dim), dt_rank=rank)
 
-    def params(self, hidden: int) -> int:
-        inner, rank = self.inner(hidden), self.resolved(hidden).dt_rank
-        # in: x, z; convolution; dt, B, C of x; A, D and dt bias per channel
-        return (hidden + 2 * hidden * inner + inner * (self.conv_size + self.conv_bias)
-                + inner * (rank + 2 * self.state) + rank * inner + inner * (self.state + 2)
-                + inner * hidden + (2 * inner + hidden if self.bias else 0))
-
-    def flops(self, hidden: int, context: float) -> float:
-        inner, rank = self.inner(hidden), self.resolved(hidden).dt_rank
-        projections = 6 * hidden * inner + 2 * inner * (2 * rank + 2 * self.state)
-        # per entry of the state: its decay dt A, dt x B, a multiply-add each for the state and the output
-        return projections + 2 * inner * self.conv_size + 6 * inner * self.state
-
-    def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
+    def vectors(self, hidden: int) -> int:
         inner = self.inner(hidden)
-        return inner * self.state * STATE_BYTES + inner * (self.conv_size - 1) * dtype_bytes
+        # A, D and dt bias per channel; other biases
+        return inner * (self.state + 2 + self.conv_bias) + (2 * inner + hidden if self.bias else 0)
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         inner, rank = self.inner(hidden), self.resolved(hidden).dt_rank

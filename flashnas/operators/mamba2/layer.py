@@ -17,19 +17,15 @@ from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import Apply, RecurrentLayer, RecurrentState, Rule
 from flashnas.operators.mamba2.spec import Mamba2
 from flashnas.operators.parts.convolution import ShortConvolution
-from flashnas.operators.parts.norms import OUTPUT_NORM_EPS, RMSNorm, rms_normalise
-from flashnas.operators.parts.numerics import (
-    decay_rates,
-    inverse_softplus_of_log_uniform,
-    log_of_uniform,
-    wide,
-)
-from flashnas.operators.parts.projection import AlignedProjection, Derived, KeepsCopies, split_of
+from flashnas.operators.parts.norms import RMSNorm, rms_normalise
+from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
+from flashnas.operators.parts.projection import AlignedProjection, KeepsConstants, split_of
 from flashnas.operators.recurrences.ssd import ssd_reference, ssd_scan, ssd_scan_step
 from flashnas.operators.roles import Role
+from flashnas.operators.spec import OUTPUT_NORM_EPS
 
 
-class Mamba2Layer(RecurrentLayer, KeepsCopies):
+class Mamba2Layer(KeepsConstants, RecurrentLayer):
     """in_proj gives z, x, B, C, dt; x, B, C pass a convolution and silu; y is normalised after the gate."""
 
     roles: ClassVar = {"in_proj": Role.READS, "A_log": Role.DECAY, "D": Role.VECTOR, "dt_bias": Role.BIAS,
@@ -48,7 +44,6 @@ class Mamba2Layer(RecurrentLayer, KeepsCopies):
         self.D = nn.Parameter(torch.ones(self.heads))
         self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.heads))
         self.norm = RMSNorm(self.inner, OUTPUT_NORM_EPS)
-        self._rates, self._bias, self._skip = Derived(decay_rates), Derived(wide), Derived(wide)
         self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
         self.core = Core("ssd", spec.name, (ssd_scan, ssd_scan_step), raw=True, key_dim=self.state,
                          value_dim=self.head_dim)
@@ -63,15 +58,16 @@ class Mamba2Layer(RecurrentLayer, KeepsCopies):
 
     def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
         zxbcdt = self.in_proj(x_BTD)
-        parts, combined, conv = self._parts(zxbcdt), self.core.of(zxbcdt).combined, self.conv
+        parts, kernels, conv = self._parts(zxbcdt), self.core.of(zxbcdt), self.conv
+        combined = kernels.combined
         if (combined is None or state is not None or not torch.is_grad_enabled() or conv is None
-                or not conv.core.of(zxbcdt).name.startswith("causal-conv1d")):
+                or conv.core.of(zxbcdt).library != kernels.convolution):
             return self.mixed(parts, state)
         out = self.out_proj if isinstance(self.out_proj, nn.Linear) else None  # `h` has one of its own
+        A_H, dt_bias_H, D_H = self.constants()
         y_BTD, matrix_BHKV = combined(
-            zxbcdt[..., :sum(self.sizes)], conv.weight, conv.bias, self._bias.of(self.dt_bias),
-            self.dt_min, self._rates.of(self.A_log), self._skip.of(self.D), self.norm.weight, self.groups,
-            self.norm.eps, out and out.weight, out and out.bias)
+            zxbcdt[..., :sum(self.sizes)], conv.weight, conv.bias, dt_bias_H, self.dt_min, A_H, D_H,
+            self.norm.weight, self.groups, self.norm.eps, out and out.weight, out and out.bias)
         last = conv.weight.shape[1] - 1
         conv_BTC = F.pad(parts[0][:, -last:], (0, 0, max(0, last - x_BTD.shape[1]), 0))
         return y_BTD, RecurrentState(conv_BTC, matrix_BHKV)
@@ -91,13 +87,9 @@ class Mamba2Layer(RecurrentLayer, KeepsCopies):
     def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
         xbc, z, dt = parts
         x, b, c = self._split(xbc)
-        y, matrix_BHKV = rule(c, b, x, dt, self._bias.of(self.dt_bias), self.dt_min,
-                              self._rates.of(self.A_log), self._skip.of(self.D), matrix_BHKV)
+        A_H, dt_bias_H, D_H = self.constants()
+        y, matrix_BHKV = rule(c, b, x, dt, dt_bias_H, self.dt_min, A_H, D_H, matrix_BHKV)
         return self.norm.of_gated(y.flatten(-2), z, self.groups), matrix_BHKV
-
-    def forget(self) -> None:
-        for derived in (self._rates, self._bias, self._skip):
-            derived.forget()
 
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
         xbc, z, dt = parts
@@ -106,9 +98,8 @@ class Mamba2Layer(RecurrentLayer, KeepsCopies):
         g = -dt * self.A_log.double().exp()
         y, matrix_BHKV = ssd_reference(c, b, x * dt.unsqueeze(-1), g, matrix_BHKV)
         y = (y + x * self.D.double().unsqueeze(-1)).flatten(-2) * z * torch.sigmoid(z)
-        y = rms_normalise(y.unflatten(-1, (self.groups, -1)),
-                          OUTPUT_NORM_EPS).flatten(-2) * self.norm.weight.double()
-        return y, matrix_BHKV
+        y = rms_normalise(y.unflatten(-1, (self.groups, -1)), OUTPUT_NORM_EPS).flatten(-2)
+        return y * self.norm.weight.double(), matrix_BHKV
 
     def _split(self, xbc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [.., H, V], B and C [.., G, K] of the channels that the convolution gave."""

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from flashnas.base.errors import OperatorError
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import CONV, SSD, STATE_BYTES, gemm, pointwise, pre_norm
+from flashnas.operators.kernel_kinds import CONV, SSD, gemm, pointwise, pre_norm
 from flashnas.operators.spec import (
     OperatorSpec,
     largest_divisor,
@@ -80,21 +80,11 @@ class Mamba2(OperatorSpec):
                                    groups=largest_divisor(count, self.groups),
                                    state=scaled_state(self.state, factor, least_dim))
 
-    def params(self, hidden: int) -> int:
+    def vectors(self, hidden: int) -> int:
         inner, heads, channels = self.inner(hidden), self.head_count(hidden), self.conv_channels(hidden)
-        # in: z, x, B, C, dt; convolution; A, D and dt bias per head; gated norm over inner
-        return (hidden + hidden * (inner + channels + heads) + channels * (self.conv_size + self.conv_bias)
-                + 3 * heads + inner + inner * hidden
+        # A, D and dt bias per head; gated norm over inner; other biases
+        return (3 * heads + inner + channels * self.conv_bias
                 + (inner + channels + heads + hidden if self.bias else 0))
-
-    def flops(self, hidden: int, context: float) -> float:
-        inner, channels = self.inner(hidden), self.conv_channels(hidden)
-        projections = 2 * hidden * (inner + channels + self.head_count(hidden)) + 2 * inner * hidden
-        return projections + 2 * channels * self.conv_size + 5 * inner * self.state
-
-    def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
-        return (self.inner(hidden) * self.state * STATE_BYTES
-                + self.conv_channels(hidden) * (self.conv_size - 1) * dtype_bytes)
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         inner, heads, channels = self.inner(hidden), self.head_count(hidden), self.conv_channels(hidden)

@@ -66,16 +66,6 @@ class MixtureOfExperts(OperatorSpec):
         inner, shared = (max(1, round(size / factor)) if size else 0 for size in (inner, self.shared))
         return dataclasses.replace(self, intermediate=inner, shared=shared)
 
-    def params(self, hidden: int) -> int:
-        inner = self.resolved(hidden).intermediate
-        return (hidden + hidden * self.experts + 3 * hidden * (self.experts * inner + self.shared)
-                + (hidden if self.gated else 0))
-
-    def flops(self, hidden: int, context: float) -> float:
-        inner = self.resolved(hidden).intermediate
-        return (2 * hidden * self.experts + 6 * hidden * (self.active * inner + self.shared)
-                + (2 * hidden if self.gated else 0))
-
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         inner, shared = self.resolved(hidden).intermediate, self.shared
         always = () if not shared else (

@@ -69,63 +69,19 @@ class _RMSNorm(torch.autograd.Function):
 
 def gated_rms_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
     """rms_norm(x, weight, eps) * silu(gate) of [.., H, V]; in x's dtype, returned in gate's."""
+    activated = F.silu(gate.to(x.dtype))
     if not torch.is_grad_enabled():
-        return (x * _reciprocal_rms(x, eps)).mul_(weight).mul_(F.silu(gate.to(x.dtype))).to(gate.dtype)
-    y: Tensor = _GatedRMSNorm.apply(x, gate, weight, eps)
-    return y
-
-
-class _GatedRMSNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
-        rstd = _reciprocal_rms(x, eps)
-        normal, activated = x * rstd, F.silu(gate.to(x.dtype))
-        ctx.save_for_backward(normal, gate, activated, weight, rstd)
-        return (normal * weight).mul_(activated).to(gate.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        normal, gate, activated, weight, rstd = ctx.saved_tensors
-        grad = grad.to(normal.dtype)
-        product = grad * normal
-        grad_gate = torch.ops.aten.silu_backward(product * weight, gate.to(normal.dtype)).to(gate.dtype)
-        product.mul_(activated)
-        grad_weight = product.sum(tuple(range(product.ndim - 1))).to(weight.dtype)
-        inner = product.mul_(weight).sum(-1, keepdim=True).mul_(-1 / weight.numel())
-        grad_x = (grad * activated).mul_(weight).addcmul_(normal, inner).mul_(rstd)
-        return grad_x, grad_gate, grad_weight, None
+        return (x * _reciprocal_rms(x, eps)).mul_(weight).mul_(activated).to(gate.dtype)
+    return (rms_norm(x, weight, eps) * activated).to(gate.dtype)
 
 
 def rms_norm_of_gated(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
     """rms_norm(x * silu(gate), weight, eps) of [.., D], weight [D], or of groups [.., G, D], weight [G, D];
     computed in x's dtype, returned in gate's."""
+    gated = x * F.silu(gate.to(x.dtype))
     if not torch.is_grad_enabled():
-        gated = x * F.silu(gate.to(x.dtype))
         return gated.mul_(_reciprocal_rms(gated, eps)).mul_(weight).to(gate.dtype)
-    y: Tensor = _RMSNormOfGated.apply(x, gate, weight, eps)
-    return y
-
-
-class _RMSNormOfGated(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
-        activated = F.silu(gate.to(x.dtype))
-        normal = x * activated
-        rstd = _reciprocal_rms(normal, eps)
-        normal.mul_(rstd)
-        ctx.save_for_backward(x, gate, activated, weight, normal, rstd)
-        return (normal * weight).to(gate.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        x, gate, activated, weight, normal, rstd = ctx.saved_tensors
-        grad = grad.to(normal.dtype)
-        product = grad * normal
-        grad_weight = product.sum_to_size(weight.shape).to(weight.dtype)
-        inner = product.mul_(weight).sum(-1, keepdim=True).mul_(-1 / x.shape[-1])
-        grad_gated = torch.mul(grad, weight, out=product).addcmul_(normal, inner).mul_(rstd)
-        grad_gate = torch.ops.aten.silu_backward(grad_gated * x, gate.to(x.dtype)).to(gate.dtype)
-        return grad_gated.mul_(activated), grad_gate, grad_weight, None
+    return rms_norm(gated, weight, eps).to(gate.dtype)
 
 
 def normalise(x: Tensor, weight: Tensor, eps: float, gate: Tensor | None = None, gate_first: bool = False,

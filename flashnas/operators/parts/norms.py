@@ -12,10 +12,7 @@ from flashnas.operators.backends.library import Function
 from flashnas.operators.parts.fused import normalise, rms_norm
 from flashnas.operators.parts.numerics import cached_table, state_dtype
 from flashnas.operators.roles import Declared, Role
-
-NORM_EPS = 1e-6
-# of the norms inside `d`, `m2` and `h`, as in fla, mamba_ssm and the Nemotron-Flash family
-OUTPUT_NORM_EPS = 1e-5
+from flashnas.operators.spec import NORM_EPS
 
 
 def rms_normalise(x: Tensor, eps: float = NORM_EPS) -> Tensor:
@@ -38,6 +35,10 @@ class RMSNorm(Declared):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.core.of(x).forward(x, self.weight, self.eps)
         return y
+
+    def reference(self, x: Tensor) -> Tensor:
+        """The norm of a float64 tensor, in float64."""
+        return rms_normalise(x, self.eps) * self.weight.double()
 
     def of_sum(self, x: Tensor, update: Tensor | None) -> tuple[Tensor, Tensor]:
         """The norm of x + update, and x + update; of x where there is no update."""

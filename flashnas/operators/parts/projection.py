@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from flashnas.operators.parts.numerics import decay_rates, wide
+
 
 class _OptimizerSteps:
     """Counts the steps of all optimizers of the process."""
@@ -66,6 +68,27 @@ class KeepsCopies:
 
 def _transpose(weight: Tensor) -> Tensor:
     return weight.T.contiguous()
+
+
+class KeepsConstants(KeepsCopies):
+    """A state-space layer, which keeps A = -exp(A_log), dt_bias and D in the dtype of states."""
+
+    A_log: nn.Parameter
+    dt_bias: nn.Parameter
+    D: nn.Parameter
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._constants = Derived(decay_rates), Derived(wide), Derived(wide)
+
+    def constants(self) -> tuple[Tensor, Tensor, Tensor]:
+        """A, dt_bias and D."""
+        rates, bias, skip = self._constants
+        return rates.of(self.A_log), bias.of(self.dt_bias), skip.of(self.D)
+
+    def forget(self) -> None:
+        for derived in self._constants:
+            derived.forget()
 
 
 class Transposed(Derived):

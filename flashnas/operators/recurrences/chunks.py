@@ -22,6 +22,17 @@ def chunk_length(key_dim: int, most: int = 64) -> int:
     return min(most, max(16, 1 << (key_dim - 1).bit_length()))
 
 
+def token_by_token(step: Callable[..., tuple[Tensor, Tensor]], *parts_BT: Tensor | None,
+                   state: Tensor) -> tuple[Tensor, Tensor]:
+    """The reference of a recurrence: `step(*parts, state)` for one token after the other; returns (outputs
+    [B, T, ..], final state)."""
+    outputs = []
+    for t in range(next(part.shape[1] for part in parts_BT if part is not None)):
+        y, state = step(*(None if part is None else part[:, t] for part in parts_BT), state)
+        outputs.append(y)
+    return torch.stack(outputs, 1), state
+
+
 def to_chunks(x_BTHK: Tensor, chunk: int) -> Tensor:
     """[B, T, H, K] -> [N, B*H, chunk, K], padded with zeros."""
     batch, tokens, heads, dim = x_BTHK.shape
@@ -46,39 +57,28 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, factor: Tensor, update: Tensor, state: Tensor,
                 matrix: bool) -> tuple[Tensor, Tensor]:
-        states = scan_forward(torch.baddbmm if matrix else torch.addcmul, factor, update, state)
+        advance, states = _ADVANCE[matrix], update.new_empty(len(update) + 1, *update.shape[1:])
+        states[0] = state
+        for n in range(len(update)):
+            advance(update[n], factor[n], states[n], out=states[n + 1])
         ctx.save_for_backward(factor, states)
         ctx.matrix = matrix
         return states[:-1], states[-1].clone()
 
     @staticmethod
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        factor, states = ctx.saved_tensors
-        if ctx.matrix:
-            grads = scan_backward(torch.baddbmm, factor.mT, *output_grads)
-            return grads[1:] @ states[:-1].mT, grads[1:], grads[0], None
-        grads = scan_backward(torch.addcmul, factor, *output_grads)
-        return (grads[1:] * states[:-1]).sum_to_size(factor.shape), grads[1:], grads[0], None
+        (factor, states), (grad_starts, grad_final) = ctx.saved_tensors, output_grads
+        advance, moved = _ADVANCE[ctx.matrix], factor.mT if ctx.matrix else factor
+        grads = torch.empty_like(states)  # of each state as a whole
+        grads[-1] = grad_final
+        for n in range(len(grad_starts) - 1, -1, -1):
+            advance(grad_starts[n], moved[n], grads[n + 1], out=grads[n])
+        of_factor = grads[1:] @ states[:-1].mT if ctx.matrix else (grads[1:] * states[:-1]).sum_to_size(
+            factor.shape)
+        return of_factor, grads[1:], grads[0], None
 
 
-def scan_forward(advance: Callable[..., Tensor], factor: Tensor, update: Tensor, state: Tensor) -> Tensor:
-    """All states [N + 1, ..] of state[n + 1] = update[n] + factor[n] (*) state[n]; advance: baddbmm or
-    addcmul."""
-    states = update.new_empty(len(update) + 1, *update.shape[1:])
-    states[0] = state
-    for n in range(len(update)):
-        advance(update[n], factor[n], states[n], out=states[n + 1])
-    return states
-
-
-def scan_backward(advance: Callable[..., Tensor], factor: Tensor, grad_starts: Tensor,
-                  grad_final: Tensor) -> Tensor:
-    """Gradients [N + 1, ..] of each state as a whole, from those of states[:-1] and of the last one."""
-    grads = grad_starts.new_empty(len(grad_starts) + 1, *grad_starts.shape[1:])
-    grads[-1] = grad_final
-    for n in range(len(grad_starts) - 1, -1, -1):
-        advance(grad_starts[n], factor[n], grads[n + 1], out=grads[n])
-    return grads
+_ADVANCE = {False: torch.addcmul, True: torch.baddbmm}  # update + factor (*) state
 
 
 def diagonal_scan(decay: Tensor, update: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,6 +112,33 @@ def unit_lower_inverse(lower: Tensor) -> Tensor:
     """(I + lower)^-1 for strictly lower triangular matrices [..., C, C]."""
     inverse: Tensor = _UnitLowerInverse.apply(lower)
     return inverse
+
+
+def scores_by_halves(readers_RCK: Tensor, writers_WCK: Tensor, total_CK: Tensor) -> Tensor:
+    """What readers read of writers under decay per key channel: sum_k r_ik w_jk exp(G_ik - G_jk), with G the
+    cumulated log decay `total`; zero where the writer's token is the later one.
+
+    By halves: every right half against its left half with the boundary between them as reference, so that
+    all factors are exponentials of numbers <= 0; the halves of the halves follow, down to single tokens.
+    Returns [.., R, C, W, C]. L is half of C; leading dimensions are not named.
+    """
+    size = readers_RCK.shape[-2]
+    if size == readers_RCK.shape[-3] == writers_WCK.shape[-3] == 1:  # in half the time of products
+        return (readers_RCK * writers_WCK).sum(-1, keepdim=True).unsqueeze(-1)
+    if size == 1:
+        return (readers_RCK.squeeze(-2) @ writers_WCK.squeeze(-2).mT)[..., :, None, :, None]
+    half = size // 2
+    boundary_1K = total_CK[..., half - 1:half, :]
+    right_RLK = readers_RCK[..., half:, :] * (total_CK[..., half:, :] - boundary_1K).exp().unsqueeze(-3)
+    left_WLK = writers_WCK[..., :half, :] * (boundary_1K - total_CK[..., :half, :]).exp().unsqueeze(-3)
+    below = right_RLK.flatten(-3, -2) @ left_WLK.flatten(-3, -2).mT
+    below_RLWL = below.unflatten(-1, (-1, half)).unflatten(-3, (-1, half))
+    readers_2RLK, writers_2WLK = (x.unflatten(-2, (2, half)).transpose(-4, -3)
+                                  for x in (readers_RCK, writers_WCK))
+    first_RLWL, second_RLWL = scores_by_halves(readers_2RLK, writers_2WLK,
+                                               total_CK.unflatten(-2, (2, half))).unbind(-5)
+    top_RLWC = torch.cat([first_RLWL, torch.zeros_like(first_RLWL)], -1)
+    return torch.cat([top_RLWC, torch.cat([below_RLWL, second_RLWL], -1)], -3)
 
 
 def decay_differences_base2(cumulative: Tensor, masked: bool = True) -> Tensor:

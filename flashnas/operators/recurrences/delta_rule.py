@@ -12,7 +12,6 @@ Only u and S' run chunk by chunk; everything else is one batch over all chunks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,22 +24,17 @@ from flashnas.operators.recurrences.chunks import (
     from_chunks,
     lower_ones,
     to_chunks,
+    token_by_token,
     unit_lower_inverse,
 )
 
 MAX_CHUNK = 32  # with longer ones the inverse and its gradient cost more than fewer states save
-DeltaRule = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor]]
 
 
 def delta_rule_reference(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor,
                          g_BTH: Tensor | None, state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """Token by token; g: log decay or None. Returns (o_BTHV, final state)."""
-    outputs = []
-    for t in range(q_BTHK.shape[1]):
-        o_BHV, state_BHKV = delta_rule_step(q_BTHK[:, t], k_BTHK[:, t], v_BTHV[:, t], beta_BTH[:, t],
-                                            None if g_BTH is None else g_BTH[:, t], state_BHKV)
-        outputs.append(o_BHV)
-    return torch.stack(outputs, 1), state_BHKV
+    return token_by_token(delta_rule_step, q_BTHK, k_BTHK, v_BTHV, beta_BTH, g_BTH, state=state_BHKV)
 
 
 def delta_rule_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor, g_BH: Tensor | None,

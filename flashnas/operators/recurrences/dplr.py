@@ -12,13 +12,10 @@ v) = P S + R, and
     S' = exp(G_C) (S + b~^T p + k~^T v) = transition S + update.
 
 Only `transition S + update` runs chunk by chunk. exp(-G) is taken only where it stays below exp(MAX_DECAY); a
-chunk with more decay, and any chunk on a GPU, takes its scores by halves, every right half against its left
-half with the boundary between them as reference, so that all factors are exponentials of numbers <= 0.
+chunk with more decay, and any chunk on a GPU, takes its scores by halves (`scores_by_halves`).
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -28,11 +25,12 @@ from flashnas.operators.recurrences.chunks import (
     from_chunks,
     lower_ones,
     matrix_scan,
+    scores_by_halves,
     to_chunks,
+    token_by_token,
     unit_lower_inverse,
 )
 
-DplrRule = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor], tuple[Tensor, Tensor]]
 MAX_CHUNK = 32
 MAX_DECAY = 64.0  # of a chunk: exp(64) = 6e27 times any key fits into float32, exp(-64) keeps all its digits
 
@@ -40,12 +38,7 @@ MAX_DECAY = 64.0  # of a chunk: exp(64) = 6e27 times any key fits into float32, 
 def dplr_reference(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, a_BTHK: Tensor, b_BTHK: Tensor | None,
                    g_BTHK: Tensor, state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """Token by token; g: log decay per key channel. Returns (o_BTHV, final state)."""
-    outputs = []
-    for t in range(q_BTHK.shape[1]):
-        o_BHV, state_BHKV = dplr_step(q_BTHK[:, t], k_BTHK[:, t], v_BTHV[:, t], a_BTHK[:, t],
-                                      None if b_BTHK is None else b_BTHK[:, t], g_BTHK[:, t], state_BHKV)
-        outputs.append(o_BHV)
-    return torch.stack(outputs, 1), state_BHKV
+    return token_by_token(dplr_step, q_BTHK, k_BTHK, v_BTHV, a_BTHK, b_BTHK, g_BTHK, state=state_BHKV)
 
 
 def dplr_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, a_BHK: Tensor, b_BHK: Tensor | None, g_BHK: Tensor,
@@ -85,7 +78,7 @@ def dplr_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, a_BTHK: Tensor,
     last_NP1K = grown_NPCK[:, :, -1:]
     grown_readers_NP2CK = readers_NP2CK * grown_NPCK.unsqueeze(2)
     if steep:
-        scores = _scores_by_halves(readers_NP2CK, writers_NPWCK, total_NPCK).flatten(-2).flatten(-3, -2)
+        scores = scores_by_halves(readers_NP2CK, writers_NPWCK, total_NPCK).flatten(-2).flatten(-3, -2)
         out_NPWCK = writers_NPWCK * (total_NPCK[:, :, -1:] - total_NPCK).exp().unsqueeze(2)
     else:
         shrunk_writers_NPWCK = writers_NPWCK * (-total_NPCK).exp().unsqueeze(2)
@@ -126,21 +119,7 @@ def kda_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor, g_BHK
     return dplr_step(q_BHK, k_BHK * beta_BH.unsqueeze(-1), v_BHV, -k_BHK, None, g_BHK, state_BHKV)
 
 
-def _scores_by_halves(readers_RCK: Tensor, writers_WCK: Tensor, total_CK: Tensor) -> Tensor:
-    """[.., R, C, W, C], zero where the writer's token is the later one. L is half of C; leading dimensions
-    are not named."""
-    size = readers_RCK.shape[-2]
-    if size == 1:
-        return (readers_RCK.squeeze(-2) @ writers_WCK.squeeze(-2).mT)[..., :, None, :, None]
-    half = size // 2
-    boundary_1K = total_CK[..., half - 1:half, :]
-    right_RLK = readers_RCK[..., half:, :] * (total_CK[..., half:, :] - boundary_1K).exp().unsqueeze(-3)
-    left_WLK = writers_WCK[..., :half, :] * (boundary_1K - total_CK[..., :half, :]).exp().unsqueeze(-3)
-    below = right_RLK.flatten(-3, -2) @ left_WLK.flatten(-3, -2).mT
-    below_RLWL = below.unflatten(-1, (-1, half)).unflatten(-3, (-1, half))
-    readers_2RLK, writers_2WLK = (x.unflatten(-2, (2, half)).transpose(-4, -3)
-                                  for x in (readers_RCK, writers_WCK))
-    first_RLWL, second_RLWL = _scores_by_halves(readers_2RLK, writers_2WLK,
-                                                total_CK.unflatten(-2, (2, half))).unbind(-5)
-    top_RLWC = torch.cat([first_RLWL, torch.zeros_like(first_RLWL)], -1)
-    return torch.cat([top_RLWC, torch.cat([below_RLWL, second_RLWL], -1)], -3)
+def kda_reference(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor, g_BTHK: Tensor,
+                  state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+    """`dplr_reference` of the delta rule at rate beta."""
+    return token_by_token(kda_step, q_BTHK, k_BTHK, v_BTHV, beta_BTH, g_BTHK, state=state_BHKV)

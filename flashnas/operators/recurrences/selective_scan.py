@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from flashnas.operators.parts.numerics import LOG2_E
+from flashnas.operators.recurrences.chunks import token_by_token
 
 CHUNK_ENTRIES = 1 << 17  # of all states of a chunk: what a chunk needs stays in a core's cache
 
@@ -21,11 +22,10 @@ CHUNK_ENTRIES = 1 << 17  # of all states of a chunk: what a chunk needs stays in
 def scan_reference(u_BTC: Tensor, dt_BTC: Tensor, a_NC: Tensor, b_BTN: Tensor, c_BTN: Tensor,
                    state_BNC: Tensor) -> tuple[Tensor, Tensor]:
     """Token by token; returns (y_BTC, final state)."""
-    outputs = []
-    for t in range(u_BTC.shape[1]):
-        y_BC, state_BNC = scan_step(u_BTC[:, t], dt_BTC[:, t], a_NC, b_BTN[:, t], c_BTN[:, t], state_BNC)
-        outputs.append(y_BC)
-    return torch.stack(outputs, 1), state_BNC
+    def step(u_BC: Tensor, dt_BC: Tensor, b_BN: Tensor, c_BN: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        return scan_step(u_BC, dt_BC, a_NC, b_BN, c_BN, state)
+
+    return token_by_token(step, u_BTC, dt_BTC, b_BTN, c_BTN, state=state_BNC)
 
 
 def scan_step(u_BC: Tensor, dt_BC: Tensor, a_NC: Tensor, b_BN: Tensor, c_BN: Tensor,

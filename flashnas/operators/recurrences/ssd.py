@@ -12,17 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flashnas.operators.parts.numerics import LOG2_E
-from flashnas.operators.recurrences.chunks import chunk_length, decay_differences_base2, lower_ones
+from flashnas.operators.recurrences.chunks import (
+    chunk_length,
+    decay_differences_base2,
+    lower_ones,
+    token_by_token,
+)
 
 
 def ssd_reference(q_BTGK: Tensor, k_BTGK: Tensor, v_BTHV: Tensor, g_BTH: Tensor,
                   state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
     """Token by token; returns (o_BTHV, final state)."""
-    outputs = []
-    for t in range(q_BTGK.shape[1]):
-        o_BHV, state_BHKV = ssd_step(q_BTGK[:, t], k_BTGK[:, t], v_BTHV[:, t], g_BTH[:, t], state_BHKV)
-        outputs.append(o_BHV)
-    return torch.stack(outputs, 1), state_BHKV
+    return token_by_token(ssd_step, q_BTGK, k_BTGK, v_BTHV, g_BTH, state=state_BHKV)
 
 
 def ssd_step(q_BGK: Tensor, k_BGK: Tensor, v_BHV: Tensor, g_BH: Tensor,

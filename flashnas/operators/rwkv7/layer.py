@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
-from flashnas.operators.layer import Layer, RecurrentState, raw_of
+from flashnas.operators.layer import RecurrentLayer, RecurrentState, raw_of
 from flashnas.operators.parts.fused import rms_norm
 from flashnas.operators.parts.norms import l2_normalise
-from flashnas.operators.parts.numerics import fresh_zeros, linear_reference, state_dtype
+from flashnas.operators.parts.numerics import linear_reference
 from flashnas.operators.parts.token_mix import Mixed, TokenMix
 from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_reference, dplr_step
 from flashnas.operators.roles import Declared, Role
@@ -76,7 +76,7 @@ def _scaled_product(x: Tensor, weight: Tensor, scale: float, bias: Tensor | None
     return y.view(*x.shape[:-1], len(weight))
 
 
-class Rwkv7Layer(Layer):
+class Rwkv7Layer(RecurrentLayer):
     """Each token is mixed with the one before it in six ways: for r, k, v and for decay w, rate a and output
     gate.
 
@@ -105,6 +105,7 @@ class Rwkv7Layer(Layer):
         self.out_proj = nn.Linear(hidden, hidden, bias=False)
         self.core = Core("dplr", spec.name, (dplr_chunked, dplr_step), raw=True, key_dim=self.head_dim,
                          value_dim=self.head_dim)
+        self.state_sizes = self.heads, self.head_dim, self.head_dim
         self._reset()
 
     @torch.no_grad()
@@ -120,11 +121,9 @@ class Rwkv7Layer(Layer):
             assert gate.bias is not None
             gate.bias.copy_(bias)
 
-    def init_state(self, batch: int, dtype: torch.dtype,
-                   device: torch.device | str = "cpu") -> RecurrentState:
-        matrix = torch.zeros(batch, self.heads, self.head_dim, self.head_dim, dtype=state_dtype(dtype),
-                             device=device)
-        return RecurrentState(torch.zeros(batch, 1, self.hidden, dtype=dtype, device=device), matrix)
+    @property
+    def last_inputs(self) -> tuple[int, int]:
+        return 1, self.hidden
 
     def reference(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
         x = x_BTD.double()
@@ -149,11 +148,7 @@ class Rwkv7Layer(Layer):
         return linear_reference(self.out_proj, o), RecurrentState(x[:, -1:], matrix)
 
     def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
-        if state is None:
-            sizes, device = (self.heads, self.head_dim, self.head_dim), x_BTD.device
-            state = RecurrentState(fresh_zeros(len(x_BTD), 1, self.hidden, dtype=x_BTD.dtype, device=device),
-                                   fresh_zeros(len(x_BTD), *sizes, dtype=state_dtype(x_BTD.dtype),
-                                               device=device))
+        state = state or self.fresh_state(len(x_BTD), x_BTD.dtype, x_BTD.device)
         before = torch.cat([state.conv_BTC.to(x_BTD.dtype), x_BTD[:, :-1]], 1)
         y, matrix = self._run(x_BTD, before, state.matrix_BHKV, False)
         return y, RecurrentState(x_BTD[:, -1:], matrix)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import RWKV7, STATE_BYTES, gemm, pointwise, pre_norm
+from flashnas.operators.kernel_kinds import RWKV7, gemm, pointwise, pre_norm
 from flashnas.operators.spec import OperatorSpec, scaled_dim, scaled_head_dim
 
 MIN_RANK = 8  # of a scaled-down low-rank map
@@ -63,16 +63,13 @@ class Rwkv7(OperatorSpec):
         s = self.resolved(hidden)
         return s.decay_rank, s.rate_rank, s.gate_rank
 
-    def params(self, hidden: int) -> int:
-        # r, k, v, output; low-rank maps. Pre-norm; token mixes; biases of decay and rate; k_k, k_a, r_k;
-        # group norm
-        return 4 * hidden * hidden + 2 * hidden * sum(self.ranks(hidden)) + (1 + MIXES + 2 + 3 + 2) * hidden
-
-    def flops(self, hidden: int, context: float) -> float:
-        return 8 * hidden * hidden + 4 * hidden * sum(self.ranks(hidden)) + 9 * hidden * self.head_dim
+    def vectors(self, hidden: int) -> int:
+        # token mixes; biases of decay and rate; k_k, k_a, r_k; group norm
+        return (MIXES + 2 + 3 + 2) * hidden
 
     def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
-        return hidden * self.head_dim * STATE_BYTES + hidden * dtype_bytes  # and the last token's input
+        # and the last token's input
+        return super().cache_bytes(hidden, context, dtype_bytes) + hidden * dtype_bytes
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         low_rank = [(name, rank) for name,

@@ -38,7 +38,7 @@ class LlamaCpp(Program, where="llama_cpp"):
 
     weights: str = option("q8_0", "type of the weights", choices=WEIGHTS)
     flash_attention: bool = option(False, "compute attention in one pass")
-    cache_type: str = option("f16", "type of keys and values")
+    cache_type: str = option("f16", "type of keys and values")  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         super().__post_init__()

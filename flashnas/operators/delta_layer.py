@@ -1,0 +1,121 @@
+"""What the layers of `d`, `gd` and `kda` share: the delta rule between a convolution and a norm per head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flashnas.operators.backends.core import Core
+from flashnas.operators.backends.library import Pair
+from flashnas.operators.layer import RecurrentLayer, Rule, in_memory_order
+from flashnas.operators.parts.convolution import ShortConvolution
+from flashnas.operators.parts.norms import RMSNorm, l2_normalise, normalised_queries_and_keys
+from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
+from flashnas.operators.recurrences.delta_rule import (
+    delta_rule_chunked,
+    delta_rule_reference,
+    delta_rule_step,
+)
+from flashnas.operators.spec import OperatorSpec
+
+GATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": lambda z: z * torch.sigmoid(z), "sigmoid": torch.sigmoid}
+
+
+class DeltaLayer(RecurrentLayer):
+    """q, k, v pass a convolution and silu; q and k are L2-normalised, beta = sigmoid. Value head h reads key
+    head h // (v_heads / k_heads). Log decay -exp(A_log) softplus(a + dt_bias), where there is one. RMSNorm
+    per head, times silu or sigmoid of a gate, where there is one.
+
+    `project` returns q, k, v together, and beta; then a and the gate, where the rule decays.
+    """
+
+    k_heads: int
+    v_heads: int
+    head_dim: int
+    scale: float
+    norm: RMSNorm
+    A_log: nn.Parameter
+    dt_bias: nn.Parameter
+    core_kind: ClassVar[str]
+    rules: ClassVar[Pair] = delta_rule_chunked, delta_rule_step
+    rule_reference: ClassVar[Rule] = staticmethod(delta_rule_reference)
+    decays: ClassVar[bool] = True
+    by_channel: ClassVar[bool] = False  # a decay for each key channel, and all in the dtype of the state
+    gate: ClassVar[str] = ""  # of GATES
+
+    def _build(self, spec: OperatorSpec, hidden: int, heads: tuple[int, int], head_dim: int, conv_size: int,
+               eps: float) -> None:
+        """All behind the projections; heads: of keys and of values."""
+        (self.k_heads, self.v_heads), self.head_dim, self.scale = heads, head_dim, head_dim ** -0.5
+        value = self.v_heads * head_dim
+        self.conv = ShortConvolution(2 * self.k_heads * head_dim + value, conv_size)
+        if self.decays:
+            self.A_log = nn.Parameter(log_of_uniform(self.v_heads))
+            decays = value if self.by_channel else self.v_heads
+            self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(decays))
+        self.norm = RMSNorm(head_dim, eps)
+        self.out_proj = nn.Linear(value, hidden, bias=False)
+        self.core = Core(self.core_kind, spec.name, self.rules, raw=True, key_dim=head_dim,
+                         value_dim=head_dim)
+        self.state_sizes = self.v_heads, head_dim, head_dim
+
+    def recur(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+        qkv, beta, *others = parts
+        with torch.autocast(qkv.device.type, enabled=False):
+            dtype = matrix_BHKV.dtype
+            heads = (qkv.to(dtype) if self.by_channel else qkv).unflatten(-1, (-1, self.head_dim))
+            qk, v = heads.split([2 * self.k_heads, self.v_heads], -2)
+            q, k = normalised_queries_and_keys(qk, self.scale, self.norm.core.of(qk).forward)
+            if self.v_heads != self.k_heads:
+                q, k = (part.repeat_interleave(self.v_heads // self.k_heads, -2) for part in (q, k))
+            g = None
+            if self.decays:
+                rates = -self.A_log.to(dtype).exp()
+                g = self._decay(rates, F.softplus(others[0].to(dtype) + self.dt_bias.to(dtype)))
+            o, matrix_BHKV = rule(q, k, v, torch.sigmoid(beta.to(dtype)), g, matrix_BHKV)
+            return self._normalised(o, others), matrix_BHKV
+
+    def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+        qkv, beta, *others = parts
+        if self.k_heads == self.v_heads:
+            q, k, v = in_memory_order(qkv, self.v_heads)
+        else:
+            heads = [self.k_heads, self.k_heads, self.v_heads]
+            q, k, v = qkv.unflatten(-1, (-1, self.head_dim)).split(heads, -2)
+        decay = []
+        if self.decays:
+            a = others[0].unflatten(-1, (self.v_heads, -1)) if self.by_channel else others[0]
+            decay = [a, self.A_log, self.dt_bias]
+        o, matrix_BHKV = rule(q, k, v, beta, *decay, self.scale, matrix_BHKV)
+        return self._normalised(o, others), matrix_BHKV
+
+    def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+        qkv, beta, *others = parts
+        heads = [self.k_heads, self.k_heads, self.v_heads]
+        q, k, v = qkv.unflatten(-1, (-1, self.head_dim)).split(heads, -2)
+        q, k = (part.repeat_interleave(self.v_heads // self.k_heads, -2) for part in (q, k))
+        g = None
+        if self.decays:
+            steps = torch.log1p((others[0] + self.dt_bias.double()).exp())
+            g = self._decay(-self.A_log.double().exp(), steps)
+        o, matrix_BHKV = self.rule_reference(l2_normalise(q) * self.scale, l2_normalise(k), v,
+                                             torch.sigmoid(beta), g, matrix_BHKV)
+        o = self.norm.reference(o).flatten(-2)
+        return o * GATES[self.gate](others[1]) if self.gate else o, matrix_BHKV
+
+    def _decay(self, rates_H: Tensor, steps: Tensor) -> Tensor:
+        """Log decays [.., H], or [.., H, K]."""
+        if not self.by_channel:
+            return rates_H * steps
+        return rates_H.unsqueeze(-1) * steps.unflatten(-1, (self.v_heads, -1))
+
+    def _normalised(self, o: Tensor, others: Sequence[Tensor]) -> Tensor:
+        if not self.gate:
+            return self.norm(o).flatten(-2)
+        gate = others[1].unflatten(-1, (self.v_heads, -1))
+        return self.norm.gated(o, gate, sigmoid=self.gate == "sigmoid").flatten(-2)

@@ -1,0 +1,48 @@
+"""The folder of a training, while it is made and while signals come."""
+
+import os
+import signal
+
+import pytest
+
+from flashnas.base.errors import RunError
+from flashnas.training import folder as folder_module
+from flashnas.training.folder import TrainFolder
+from flashnas.training.job import _Signals
+
+
+def opened(path, seed=0):
+    return TrainFolder(path, question={"seed": seed}, facts={"started": "today"}, resume=False)
+
+
+def test_a_training_that_another_process_made_in_the_same_moment_is_not_overwritten(tmp_path, monkeypatch):
+    """It is made between the first look at the folder and the lock."""
+    really = folder_module.hold_lock
+
+    def late(*words):
+        monkeypatch.setattr(folder_module, "hold_lock", really)
+        with opened(tmp_path / "out", seed=1):
+            pass
+        return really(*words)
+
+    monkeypatch.setattr(folder_module, "hold_lock", late)
+    with pytest.raises(RunError, match=r"question\.seed is 1, but this training asks 0"):
+        opened(tmp_path / "out")
+
+
+def test_a_training_that_was_killed_while_it_made_its_folder_can_be_started_again(tmp_path):
+    (tmp_path / "out").mkdir()
+    for name in (".lock", ".train.yaml.1x2y3z"):
+        (tmp_path / "out" / name).touch()
+    with opened(tmp_path / "out"):
+        pass
+
+
+def test_a_training_under_nohup_outlives_its_terminal():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with _Signals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert not signals.came
+    finally:
+        signal.signal(signal.SIGHUP, before)
