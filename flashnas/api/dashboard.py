@@ -15,6 +15,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from flashnas.api.calling import takes
 from flashnas.api.output import Figures
 from flashnas.base.errors import ConfigError, FlashnasError
+from flashnas.base.hints import shown_path
 from flashnas.base.settings import REQUIRED, Settings, option
 
 EVERY_S = 5.0             # between two looks at the run
@@ -88,9 +89,9 @@ def dashboard(options: DashboardOptions, *, note: Callable[[str], None] | None =
         pictures()
         try:
             server = make_server(options.host, options.port, read_only, Server, QuietHandler)
-        except OSError as error:
-            raise ConfigError(f"dashboard: {options.host}:{options.port} cannot be used:"
-                              f" {error.strerror or error}; choose another --port") from None
+        except (OSError, TypeError, UnicodeError) as error:  # the latter of a name that no host has
+            options.wrong("host", f"{shown_path(options.host)}:{options.port} cannot be used:"
+                                  f" {getattr(error, 'strerror', None) or error}; choose another --port")
         url = f"http://{options.host}:{server.server_port}/dashboard/studies/{view.study._study_id}"
 
         def follow() -> None:

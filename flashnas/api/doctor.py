@@ -47,7 +47,7 @@ class DoctorOptions(Settings, where="doctor"):
         (), "operators to test, such as a,m2,gd", metavar="A,B,..", separator=",", shown="all")
     test: bool = option(True, "run the self-test of the operators", off="say what is installed only")
     out: Path | None = option(
-        None, "also write all of it to this JSON file, for a bug report", metavar="FILE")
+        None, "also write all of it to this file, which ends in .json, for a bug report", metavar="FILE")
     read: Path | None = option(
         None, "show what `make gpu` found, here or elsewhere, in place of this machine", metavar="BUNDLE")
     unpack: Path | None = option(
@@ -57,6 +57,8 @@ class DoctorOptions(Settings, where="doctor"):
         super().__post_init__()
         if self.unpack is not None and self.read is None:
             self.wrong("unpack", f"needs --read BUNDLE; got {self.unpack} alone")
+        if self.out is not None and self.out.suffix != ".json":  # or it replaces a file of another kind
+            self.wrong("out", f"must end in .json; got {str(self.out)!r:.80}")
 
 
 @takes(DoctorOptions)

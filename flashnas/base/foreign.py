@@ -157,12 +157,14 @@ def read_parquet(path: str | Path, error: type[FlashnasError], *, columns: Itera
 
     if data is None:
         check_regular(path, error)
+    # pyarrow takes a first part "~" of a relative path for a home folder
+    place: Any = Path(path).absolute() if data is None else None
     try:
-        facts = pq.read_metadata(path if data is None else io.BytesIO(data))
+        facts = pq.read_metadata(place or io.BytesIO(data or b""))
         if facts.num_rows * facts.num_columns > MAX_CELLS:
             raise error(f"{printable(path)}: must have at most {MAX_CELLS:,} cells; got {facts.num_rows:,}"
                         f" rows of {facts.num_columns} columns")
-        return pd.read_parquet(path if data is None else io.BytesIO(data),
+        return pd.read_parquet(place or io.BytesIO(data or b""),
                                columns=None if columns is None else list(columns))
     except FlashnasError:
         raise

@@ -181,6 +181,8 @@ class Setting:
             return value
         try:
             value = _typed(value, self.kind)
+            if value == "" and "" not in (self.default, self.bare):
+                raise ValueError("must not be empty; got ''")
             allowed = _listed(self.choices)
             if allowed and value not in allowed:
                 raise ValueError(one_of("", value, allowed).strip())

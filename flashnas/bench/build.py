@@ -60,7 +60,7 @@ def build(header: Header, trainings: Sequence[Training], out: Path, measured: Se
     table = table.append_column("curve", pa.array(frame["curve"].tolist(), type=LIST))
     meta = {META: json.dumps({**header.to_dict(), "measured": how}).encode()}
     with atomic_file(out / FILE) as part:
-        pq.write_table(table.replace_schema_metadata(meta), part, compression="zstd")
+        pq.write_table(table.replace_schema_metadata(meta), part.absolute(), compression="zstd")
     bench = Bench.read(out)
     write_atomic(out / CARD, card(bench))
     return bench

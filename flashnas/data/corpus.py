@@ -177,7 +177,7 @@ def _parquet(path: Path, column: str) -> Iterator[str]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path.absolute()) as file:
             names = file.schema_arrow.names
             if column not in names:
                 raise CorpusError(f"{path}: no column {column!r}{did_you_mean(column, names)};"

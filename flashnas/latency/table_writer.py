@@ -183,7 +183,7 @@ def _write_parquet(path: Path, kind: str, rows: pd.DataFrame) -> dict[str, Any]:
         else:
             varying[column] = varying[column].astype("category")
     with atomic_file(path) as part:
-        varying.to_parquet(part, index=False, compression="zstd", compression_level=19)
+        varying.to_parquet(part.absolute(), index=False, compression="zstd", compression_level=19)
         digest = sha256_of(part)
     return {"rows": len(rows), "sha256": digest, "constants": constants}
 

@@ -121,7 +121,7 @@ class TrialsTable:
         if self._table is not None:
             new = pa.concat_tables([self._table.slice(0, same), new]).combine_chunks()
         self._trials, self._table = list(trials), new
-        pq.write_table(new, path)
+        pq.write_table(new, path.absolute())  # see foreign.read_parquet
 
 
 def read_trials(path: Path) -> pd.DataFrame:

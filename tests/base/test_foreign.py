@@ -102,3 +102,16 @@ def test_text_of_strangers_is_printable():
     assert printable("plain é") == "plain é"
     assert printable("\x1b]0;PWN\x07\r\nroot# \u202e") == r"\x1b]0;PWN\x07\r\nroot# \u202e"
     assert printable(Path("a\nb")) == r"a\nb"
+
+
+def test_a_folder_named_as_a_home_is_one_of_the_working_directory(tmp_path, monkeypatch):
+    """Libraries take a path that begins with ~ for one of a home folder, and would read and write there."""
+    from flashnas.runs.layout import TrialsTable
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "~").mkdir()
+    (tmp_path / "home").mkdir()
+    TrialsTable().write([], Path("~/trials.parquet"))
+    assert len(read_parquet(Path("~/trials.parquet"), BenchError)) == 0
+    assert not list((tmp_path / "home").iterdir())

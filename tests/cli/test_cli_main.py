@@ -28,7 +28,7 @@ ESTIMATE = "flashnas.api.estimate.estimate"
     (["doctor", "--operators", "m2,m3"], "--operators operator must be one of"),
     (["doctor", "--device", "tpu"], "--device must be one of auto, cpu, cuda; got 'tpu'"),
     (["doctor", "--device", "cuda"], "torch finds no CUDA device; take --device cpu"),
-    (["doctor", "--no-test", "--out", "."], "--out .: is a folder; name a file"),
+    (["doctor", "--no-test", "--out", "."], "--out must end in .json; got '.'"),
     (["search", "--buget-ms", "3"], "does not know '--buget-ms' (did you mean '--budget-ms'?)"),
     (["estimate", "nowhere/01.yaml"], "nowhere/01.yaml: cannot be read: No such file"),
 ])

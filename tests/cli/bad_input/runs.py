@@ -78,6 +78,15 @@ for name, builders, *expect in (
         ("without-trials", [removed(TRIALS)], "trials.parquet")):
     case(f"report-{name}", ["report", "{tmp}/run"], *expect, files=[copied("run"), *builders])
 case("report-missing", ["report", "nowhere"], "nowhere")
+for name, words, spelling in (
+        ("report", ["report", ""], "RUN"), ("compare", ["compare", "{run}", ""], "RUN"),
+        ("evidence", ["evidence", "a f", "--evidence="], "--evidence"),
+        ("merge", ["table", "merge", "", "{table}", "--out", "{tmp}/out"], "FIRST"),
+        ("search", search("--recipe", ""), "--recipe"), ("text", search("--tokenizer="), "--tokenizer"),
+        ("trackers", search("--tracker", "tensorboard,"), "--tracker")):
+    case(f"{name}-empty", words, f"{spelling}", "must not be empty; got ''")
+case("dashboard-host", ["dashboard", "{run}", "--host", "ün\u202e"], "--host", "\\u202e", "cannot be used",
+     absent=("dashboard: dashboard",))
 case("runs-missing", ["runs", "nowhere"], "nowhere")
 case("compare-one", ["compare", "{run}"], "RUN must name two or more")
 case("compare-missing", ["compare", "{run}", "nowhere"], "nowhere")
