@@ -161,7 +161,6 @@ def _handle(key: Key) -> Line2D | Patch:
 
 def _keep_inside(figure: Figure) -> None:
     """Move the left edge of panels to the right until no label of an axis is cut."""
-    figure.draw_without_rendering()
     boxes = [box for axes in figure.axes if (box := axes.get_tightbbox()) is not None]
     over = max((-box.x0 for box in boxes), default=0) / figure.bbox.width
     left = min((axes.get_position().x0 for axes in figure.axes), default=0)

@@ -11,10 +11,11 @@ from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.folding import compressed
-from flashnas.base.errors import FlashnasError, RunError
+from flashnas.base.errors import ConfigError, FlashnasError, RunError
 from flashnas.base.files import atomic_folder, write_synced
+from flashnas.base.foreign import MAX_YAML_MB, read_text
 from flashnas.base.schema import convert
-from flashnas.base.yaml import read_yaml
+from flashnas.base.yaml import LocatedDict, read_yaml
 from flashnas.runs.layout import FRONT, yaml_text
 
 # of an entry, besides scores and what a search adds; expected: where full trainings rank
@@ -110,7 +111,7 @@ class FrontEntry(_Recorded):
         """
         if not path.stem.isdigit():
             raise RunError(f"{path}: files of the front have numbers as names, such as 01.yaml")
-        data = read_yaml(path)
+        data = _file_data(path)
         file = convert(data, _File, error=RunError, finite=False)
         architecture: Architecture | ForeignNetwork
         if file.made_by is not None:
@@ -124,6 +125,20 @@ class FrontEntry(_Recorded):
         return cls(**{**own, "notation": file.notation or architecture.notation,
                       "hash": file.hash or architecture.hash}, architecture=architecture,
                    number=int(path.stem), path=path)
+
+
+def _file_data(path: Path) -> LocatedDict:
+    """Rows of the breakdown that `write_front` wrote are read as JSON, a hundred times as fast as YAML."""
+    text = read_text(path, ConfigError, max_mb=MAX_YAML_MB)
+    head, _, rows = text.partition("\nbreakdown:\n- {")
+    try:
+        breakdown = json.loads("[{" + rows.replace("\n- {", ",\n{") + "]") if rows else None
+    except (ValueError, RecursionError):  # somebody else wrote them, or wrote on
+        breakdown = None
+    data = read_yaml(path, text if breakdown is None else head)
+    if breakdown is not None:
+        data["breakdown"], data.lines["breakdown"] = breakdown, head.count("\n") + 2
+    return data
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,11 @@ def finalist_entry(trial: Trial) -> dict[str, Any]:
 
 
 def write_yaml(path: Path, data: dict[str, Any]) -> None:
-    path.write_text(yaml.dump(data, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False))
+    """With rows of a breakdown as a search writes them."""
+    rest = {key: value for key, value in data.items() if key != "breakdown"}
+    text = yaml.dump(rest, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
+    rows = "".join(f"- {json.dumps(row)}\n" for row in data.get("breakdown", ()))
+    path.write_text(text + (f"breakdown:\n{rows}" if rows else ""))
 
 
 def write_run(folder: Path, trials: list[Trial], *, finalists: bool = True, config: dict[str, Any] | None = None,

@@ -12,9 +12,11 @@ from offenders import every
 from tiny_tables import TINY, product_rows, tiny_kinds, write_table
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import BudgetError, MissingRowsError, WorkloadError
-from flashnas.latency.prediction import LatencyModel
+from flashnas.base.errors import BudgetError, MissingRowsError, TableError, WorkloadError
+from flashnas.latency.prediction import LatencyModel, model_of
+from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import write_entry
+from flashnas.latency.workload import load_workload
 from flashnas.operators.kernel_kinds import POINTWISE
 
 A_F = Architecture.parse("32(vocab=64): a(heads=2,kv_heads=1,head_dim=16) f(intermediate=64)")
@@ -345,3 +347,20 @@ def test_attention_has_its_own_scale_and_several_sequences_a_wider_upper_bound(t
     assert two.bounds["tpot_ms"][1] == pytest.approx(usual + 4.0 * kernels / 1000 + 1.5 * two.tpot_ms)
     assert two.bounds["throughput_tok_s"][0] == pytest.approx(2000 / two.bounds["tpot_ms"][1])
     assert two.bounds["latency_ms"] == [pytest.approx(two.lower_ms), pytest.approx(two.upper_ms)]
+
+
+def test_a_named_table_has_one_model_until_a_file_of_it_changes(tmp_path):
+    write_table(tmp_path / "tiny", tiny_kinds())
+    table, workload = LatencyTable.load(tmp_path / "tiny"), load_workload(WORKLOAD)
+    first = model_of(table.path, workload)
+    assert model_of(str(table.path), workload) is first
+    assert model_of(table.path, workload, stack="unfused").stack == "unfused" != model_of(
+        table.path, workload, stack="fused").stack
+    with pytest.raises(TableError, match="mode must be"):
+        model_of(table.path, workload, mode="eager")
+    own = model_of(table, workload)
+    assert own.table is table
+    assert own.estimate(A_F) == first.estimate(A_F)
+    write_table(tmp_path / "tiny", {"gemm": product_rows(lambda m, n, k: m * n * k / 500, m=[1, 65536], n=[16, 256],
+                                                         k=[16, 256])})
+    assert model_of(table.path, workload).estimate(A_F).latency_ms > first.estimate(A_F).latency_ms

@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 import yaml
 from answered_runs import write_answered_run
+from run_builder import make_trials
 
-from flashnas.base.errors import RunError
+from flashnas.base.errors import ConfigError, RunError
 from flashnas.report import RecordedRun
 from flashnas.runs.front import FrontEntry, write_front
+from flashnas.runs.layout import TrialsTable, trials_frame
 
 
 def error_of(folder) -> str:
@@ -124,6 +126,25 @@ def test_rows_of_a_breakdown_are_lines_of_yaml(build_run):
     assert yaml.safe_load(text)["breakdown"] == entry.breakdown
     assert FrontEntry.read(again.path) == dataclasses.replace(entry, path=again.path)
     assert text.count('\n- {"operator": "') == len(entry.breakdown) > 10
+    for other in (yaml.safe_dump(entry.to_dict()), text.replace('{"operator"', "{operator"), text + "missed: []\n"):
+        again.path.write_text(other)
+        missed = () if other.endswith("missed: []\n") else None
+        assert FrontEntry.read(again.path) == dataclasses.replace(entry, path=again.path, missed=missed)
+    again.path.write_text(text.replace('{"operator": ', '{"operator": {', 1))
+    with pytest.raises(ConfigError, match=r"01\.yaml:\d+: not valid YAML"):
+        FrontEntry.read(again.path)
+
+
+def test_trials_that_are_written_in_parts_are_those_that_are_written_at_once(tmp_path):
+    """With their types: a file is read by other programs as well."""
+    trials, table = make_trials(9), TrialsTable()
+    changed = [*trials[:4], dataclasses.replace(trials[4], state="reused", tokens=7), *trials[5:]]
+    for part in (trials[:3], trials[:6], changed):
+        table.write(part, tmp_path / "parts.parquet")
+    written = pd.read_parquet(tmp_path / "parts.parquet")
+    pd.testing.assert_frame_equal(written, trials_frame(changed))
+    assert written["tokens"].isna().tolist() == [number == 4 or trial.tokens is None
+                                                 for number, trial in enumerate(changed)]
 
 
 def test_damaged_trials_name_the_column_and_the_rule(build_run):

@@ -16,6 +16,7 @@ from flashnas.base.errors import RunError
 from flashnas.bench.answers import Answers
 from flashnas.cli.main import main
 from flashnas.evidence.trainings import read_published
+from flashnas.report import study_figures
 from flashnas.training.recipe import Recipe
 from flashnas.training.store import read_table
 from flashnas.trust.published_study import ProxyTraining, PublishedPlan, study_published
@@ -65,6 +66,18 @@ def folder(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "study")
 
 
+@pytest.fixture
+def drawn():
+    """The command draws its picture, as it does for a user."""
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request, monkeypatch):
+    """In other tests it does not: that takes as long as the rest of a study."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(study_figures, "save", lambda picture, path: None)
+
+
 def trainings_of(path):
     return read_table(path, ProxyTraining)
 
@@ -74,7 +87,8 @@ def run_json(words, capsys):
     return json.loads(capsys.readouterr().out)
 
 
-def test_the_result_as_json_and_in_words(given, folder, capsys):
+def test_the_result_as_json_and_in_words(drawn, given, folder, capsys):
+    (folder / "published.png").unlink()
     found = run_json([*given, "--out", str(folder)], capsys)
     assert set(found) >= {"overall", "groups", "consensus", "baselines", "publications", "recipe", "core_seconds"}
     assert set(found["overall"]) >= {"pairs", "right", "share", "interval", "spearman"}
