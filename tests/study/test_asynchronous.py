@@ -186,7 +186,7 @@ def test_a_damaged_list_of_candidates_is_one_line(tmp_path, workers):
                           (lambda: lines[:-2], r"asked\.jsonl: lacks [12] of the \d+ networks .* holds; restore it")):
         (out / "asked.jsonl").write_text("".join(damage()))
         with pytest.raises(RunError, match=words):
-            search(out, evaluator([]), trials=6, resume=True)
+            search(out, evaluator([]), trials=7, resume=True)
 
 
 # -- with processes ------------------------------------------------------------------------------------------

@@ -234,21 +234,21 @@ def test_a_table_cannot_time_foreign_networks(tmp_path):
                    space=Gpt2Space(), evaluator=foreign_space.loss, workload=load_workload("chat"))
 
 
-def test_the_display_counts_baselines_once_and_a_finished_run_as_finished(tmp_path):
+def test_the_display_counts_baselines_once_and_what_an_ended_run_has_done(tmp_path):
     asked = dict(space=WidthFittedGpt2Space(), evaluator=foreign_space.sometimes_fails, table=foreign_space.latency_ms,
-                 trials=5, cycle_size=2)
-    for resume in (False, True):
+                 cycle_size=2)
+    for trials, resume in ((5, False), (8, True)):
         notes = Notes()
-        search(tmp_path / "run", notes=notes, resume=resume, **asked)
+        search(tmp_path / "run", notes=notes, resume=resume, trials=trials, **asked)
         ends = [(s.done + s.failed, s.total) for s in notes.snapshots]
-        assert ends[-1] == (7, 7)
-        assert {total for _, total in ends} == {7}
+        assert ends[-1] == (trials + 2, trials + 2)
+        assert {total for _, total in ends} == {trials + 2}
         assert notes.snapshots[-1].remaining_s == 0
         assert [done for done, _ in ends] == sorted(done for done, _ in ends)
     assert notes.snapshots[0].remaining_s is not None  # from the times that the run has recorded
     notes = Notes()
-    search(tmp_path / "run", notes=notes, resume=True, **{**asked, "trials": 8})
-    assert (notes.snapshots[-1].done + notes.snapshots[-1].failed, notes.snapshots[-1].total) == (10, 10)
+    search(tmp_path / "run", notes=notes, resume=True, trials=8, **asked)
+    assert notes.snapshots == []  # it is read, and nothing is done
 
 
 def test_a_job_is_plain_data_for_any_pool():
