@@ -255,8 +255,10 @@ class RunFolder:
         try:
             trials = read_trials(self.path / TRIALS)
             failed = trials.loc[trials["state"] == "failed", "reason"].value_counts()
-            return self.summary(read_front(self.path), {str(key): int(failed[key]) for key in failed.index},
-                                before)
+            front = read_front(self.path)
+            if not front and (trials["state"] == "complete").any():  # somebody has deleted it
+                return None
+            return self.summary(front, {str(key): int(failed[key]) for key in failed.index}, before)
         except (FlashnasError, KeyError, TypeError, ValueError):  # it is written again
             return None
 

@@ -135,8 +135,10 @@ def test_a_run_that_has_ended_is_continued_by_reading_it(run, monkeypatch):
     again = fn.search(resume=run.path, evaluator=size)
     assert {**run.summary, "seconds": 0} == {**again.summary, "seconds": 0}
     assert {path: path.read_bytes() for path in before} == before
-    for change in ({"trials": 40}, None):
-        if change is None:
-            (run.path / "trials.parquet").unlink()
+    with pytest.raises(ZeroDivisionError):
+        fn.search(resume=run.path, evaluator=size, trials=40)
+    for lost in ("trials.parquet", "pareto"):
+        (run.path / lost).rename(run.path / "away")
         with pytest.raises(ZeroDivisionError):
-            fn.search(resume=run.path, evaluator=size, **change or {})
+            fn.search(resume=run.path, evaluator=size)
+        (run.path / "away").rename(run.path / lost)
