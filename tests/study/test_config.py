@@ -68,7 +68,7 @@ def test_the_ranking_puts_its_loss_among_the_objectives():
         SearchConfig(rank_by="best")
 
 
-@pytest.mark.parametrize("text", ["many", "0", "-3B", "", "nan", "1e400"])
+@pytest.mark.parametrize("text", ["many", "0", "-3B", "nan", "1e400"])
 def test_tokens_of_the_planned_training_are_a_number(text):
     with pytest.raises(ConfigError, match=r"^search\.train_tokens must be"):
         SearchConfig(train_tokens=text)
