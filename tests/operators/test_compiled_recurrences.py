@@ -283,8 +283,10 @@ def test_what_numba_does_not_take_is_torch() -> None:
 RUN = """
 import torch
 from flashnas.operators.compiled.delta_rule import delta_rule
+from flashnas.operators.compiled.linear_attention import gla
 torch.manual_seed(0)
 q, v = torch.randn(1, 5, 1, 16), torch.randn(1, 5, 1, 16)
+gla(q, q, v.requires_grad_(), -torch.rand(1, 5, 1, 16), torch.zeros(1, 1, 16, 16))[0].sum().backward()
 print(delta_rule(q, q, v, torch.rand(1, 5, 1), None, torch.zeros(1, 1, 16, 16))[0].sum().item())
 """
 

@@ -3,6 +3,7 @@ linear_attention.py explains it."""
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 
 from flashnas.operators.compiled.jit import compiled
@@ -83,10 +84,6 @@ def _scale_columns(state, factors, n, rows, width):
             store(state, i * width + j, load(state, i * width + j) * load(factors, n * width + j))
 
 
-# segments of a chunk, division by decays, and how they scale a state, and one with rows of values
-BY_CHANNEL = _segments_by_channel, _divide_keys, _scale_rows, _scale_columns
-
-
 # -- decays by head: g are time steps, which multiply rates and values ---------------------------------------
 
 
@@ -125,4 +122,37 @@ def _divide_values(q, k, v, g, at, stride, grow, tokens, key_dim, value_dim):
             store(v, j, load(v, j) * factor)
 
 
-BY_HEAD = _segments_by_head, _divide_values, _scale_all, _scale_all
+# -- of either kind. Numba keeps a kernel on disk only if no closure of it holds another compiled function ---
+
+
+@numba.njit(inline="always")
+def segments(channel, g, at, stride, rate, tokens, size, starts, begin, since, grow):
+    if channel:
+        return _segments_by_channel(g, at, stride, rate, tokens, size, starts, begin, since, grow)
+    return _segments_by_head(g, at, stride, rate, tokens, size, starts, begin, since, grow)
+
+
+@numba.njit(inline="always")
+def divide(channel, q, k, v, g, at, stride, grow, tokens, key_dim, value_dim):
+    """Queries, and keys or values, by the decay."""
+    if channel:
+        _divide_keys(q, k, v, g, at, stride, grow, tokens, key_dim, value_dim)
+    else:
+        _divide_values(q, k, v, g, at, stride, grow, tokens, key_dim, value_dim)
+
+
+@numba.njit(inline="always")
+def scale(channel, state, factors, n, rows, width):
+    if channel:
+        _scale_rows(state, factors, n, rows, width)
+    else:
+        _scale_all(state, factors, n, rows, width)
+
+
+@numba.njit(inline="always")
+def scale_VK(channel, state, factors, n, rows, width):
+    """The same of a state with rows of values."""
+    if channel:
+        _scale_columns(state, factors, n, rows, width)
+    else:
+        _scale_all(state, factors, n, rows, width)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from flashnas.operators.compiled.decays import BY_CHANNEL, BY_HEAD, CHUNK, FORGETS
+from flashnas.operators.compiled.decays import CHUNK, FORGETS, divide, scale, scale_VK, segments
 from flashnas.operators.compiled.jit import (
     bits,
     filling,
@@ -64,8 +64,6 @@ ZERO, ONE = np.float32(0.0), np.float32(1.0)
 @functools.cache
 def _forward_kernel(channel: bool) -> Callable[..., None]:
     """kept [batch, heads, chunks, key, value]: receives the state before each chunk. `state` moves on."""
-    segments, divide, scale, _ = BY_CHANNEL if channel else BY_HEAD
-
     @variant("channel" if channel else "head")
     def linear_forward(q, q_stride, k, k_stride, v, v_stride, half, g, rate, state, o, kept, room, starts,
                        sizes):
@@ -88,21 +86,21 @@ def _forward_kernel(channel: bool) -> Callable[..., None]:
                         if len(kept):
                             copy(matrix, 0, kept, (place * chunks + n) * size, size)
                         load_rows(v, v_at, v_stride, half, tokens, value_dim, values)
-                        count = segments(g, first * heads + h, heads, rate[h], tokens, key_dim, starts, begin,
-                                         since, grow)
-                        divide(queries, keys, values, g, first * heads + h, heads, grow, tokens, key_dim,
-                               value_dim)
+                        count = segments(channel, g, first * heads + h, heads, rate[h], tokens, key_dim,
+                                         starts, begin, since, grow)
+                        divide(channel, queries, keys, values, g, first * heads + h, heads, grow, tokens,
+                               key_dim, value_dim)
                         clear(out, tokens * value_dim)
                         for s in range(count):
                             t, many = starts[s], starts[s + 1] - starts[s]
-                            scale(matrix, begin, s, key_dim, value_dim)
+                            scale(channel, matrix, begin, s, key_dim, value_dim)
                             if count > 1 or not whole:
                                 pack(queries, keys, t * key_dim, many, key_dim, packed)
                                 whole = count == 1
                             run_tiles(packed, values, t * value_dim, out, t * value_dim, matrix, many,
                                       key_dim, value_dim, False)
                             if channel or s == count - 1:
-                                scale(matrix, grow, t + many - 1, key_dim, value_dim)
+                                scale(channel, matrix, grow, t + many - 1, key_dim, value_dim)
                         for t in range(tokens):
                             growth = fill(ONE if channel else grow[t])
                             for j in range(0, value_dim, LANES):
@@ -115,8 +113,6 @@ def _forward_kernel(channel: bool) -> Callable[..., None]:
 def _backward_kernel(channel: bool) -> Callable[..., None]:
     """grad_state: of the final state; becomes that of the first. grad_rate: added to. State and gradient are
     needed with rows of values, too: state_VK, grad_VK."""
-    segments, divide, scale, scale_VK = BY_CHANNEL if channel else BY_HEAD
-
     @variant("channel" if channel else "head")
     def linear_backward(q, q_stride, k, k_stride, v, v_stride, half, g, rate, kept, final, o, grad_o,
                         grad_state, grad_q, grad_k, grad_v, grad_g, grad_rate, room, starts, sizes):
@@ -153,10 +149,10 @@ def _backward_kernel(channel: bool) -> Callable[..., None]:
                         transpose(kept, before, key_dim, value_dim, state_VK)
                         transpose(matrix, 0, key_dim, value_dim, grad_VK)
                         load_rows(v, v_at, v_stride, half, tokens, value_dim, values)
-                        count = segments(g, first * heads + h, heads, rate[h], tokens, key_dim, starts, begin,
-                                         since, grow)
-                        divide(queries, keys, values, g, first * heads + h, heads, grow, tokens, key_dim,
-                               value_dim)
+                        count = segments(channel, g, first * heads + h, heads, rate[h], tokens, key_dim,
+                                         starts, begin, since, grow)
+                        divide(channel, queries, keys, values, g, first * heads + h, heads, grow, tokens,
+                               key_dim, value_dim)
                         for t in range(tokens):
                             growth = fill(ONE if channel else grow[t])
                             for j in range(0, value_dim, LANES):
@@ -165,20 +161,20 @@ def _backward_kernel(channel: bool) -> Callable[..., None]:
                         clear(grad_values, tokens * value_dim)
                         for s in range(count):
                             t, many = starts[s], starts[s + 1] - starts[s]
-                            scale_VK(state_VK, begin, s, value_dim, key_dim)
+                            scale_VK(channel, state_VK, begin, s, value_dim, key_dim)
                             pack(grad_out, values, t * value_dim, many, value_dim, packed_values)
                             run_tiles(packed_values, keys, t * key_dim, grad_queries, t * key_dim, state_VK,
                                       many, value_dim, key_dim, False)
                             if channel and s < count - 1:
-                                scale_VK(state_VK, grow, t + many - 1, value_dim, key_dim)
+                                scale_VK(channel, state_VK, grow, t + many - 1, value_dim, key_dim)
                         for s in range(count - 1, -1, -1):
                             t, many = starts[s], starts[s + 1] - starts[s]
                             if channel or s == count - 1:
-                                scale(matrix, grow, t + many - 1, key_dim, value_dim)
-                                scale_VK(grad_VK, grow, t + many - 1, value_dim, key_dim)
+                                scale(channel, matrix, grow, t + many - 1, key_dim, value_dim)
+                                scale_VK(channel, grad_VK, grow, t + many - 1, value_dim, key_dim)
                             else:
-                                scale(matrix, begin, s + 1, key_dim, value_dim)
-                                scale_VK(grad_VK, begin, s + 1, value_dim, key_dim)
+                                scale(channel, matrix, begin, s + 1, key_dim, value_dim)
+                                scale_VK(channel, grad_VK, begin, s + 1, value_dim, key_dim)
                             if count > 1 or not whole:
                                 pack(keys, queries, t * key_dim, many, key_dim, packed_keys)
                                 whole = count == 1
@@ -188,9 +184,9 @@ def _backward_kernel(channel: bool) -> Callable[..., None]:
                             run_tiles(packed_values, queries, t * key_dim, grad_keys, t * key_dim, grad_VK,
                                       many, value_dim, key_dim, True)
                             if channel or s == 0:
-                                scale(matrix, begin, s, key_dim, value_dim)
+                                scale(channel, matrix, begin, s, key_dim, value_dim)
                             if channel and s:
-                                scale_VK(grad_VK, begin, s, value_dim, key_dim)
+                                scale_VK(channel, grad_VK, begin, s, value_dim, key_dim)
                         for t in range(tokens - 1, -1, -1):
                             row = (first + t) * heads + h
                             if channel:
