@@ -46,7 +46,7 @@ $(VENV)/.core: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
-# in one step, and without compiling the thousands of modules that no test loads: half of the time
+# in one step, and without compiling the thousands of modules that no test loads: half of the CPU time
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
 	@touch $(VENV)/.core $@

@@ -119,9 +119,9 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
         summary = run_search(options.config, out, resume=options.resume is not None, progress=live,
                              command=command, evaluator=evaluator, **objects)
         run = Run.load(out)
-        page = out / "report.html"  # nothing is new where all was done before
-        if not page.exists() or page.stat().st_mtime < (out / "run.yaml").stat().st_mtime:
-            run.report()
+        since, drawn = (out / "run.yaml").stat().st_mtime, (out / "report.html", out / "pareto.png")
+        if not all(file.exists() and file.stat().st_mtime >= since for file in drawn):
+            run.report()  # else it was drawn when the run ended
         live.log_trials(run)
     object.__setattr__(run, "summary", summary)
     return run

@@ -166,7 +166,7 @@ def hold_lock(path: Path, busy: FlashnasError, wait_s: float = 0) -> BaseFileLoc
 
     Args:
         busy: the error to raise if another process, or another part of this one, holds the lock.
-        wait_s: for so long it may do so.
+        wait_s: how long to wait for that one.
 
     Returns:
         The held lock; keep a reference to it as long as the lock is needed.

@@ -205,10 +205,15 @@ def sha256_of(file: Path) -> str:
     return hashlib.sha256(read_bytes(file, TableError, max_mb=MAX_JOURNAL_MB)).hexdigest()
 
 
+def rows_file(file: Path, sha256: str) -> Path:
+    """The file with these rows: `file`, or the one that a kill has left unnamed."""
+    left = unnamed(file)
+    return left if left.exists() and sha256_of(left) == sha256 else file
+
+
 def _load_rows(path: Path, kind: str, entry: dict[str, Any]) -> pd.DataFrame:
     file = path / f"{kind}.parquet"
-    place = unnamed(file) if unnamed(file).exists() and sha256_of(unnamed(file)) == entry["sha256"] else file
-    data = read_bytes(place, TableError, max_mb=MAX_JOURNAL_MB)
+    data = read_bytes(rows_file(file, entry["sha256"]), TableError, max_mb=MAX_JOURNAL_MB)
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
         raise TableError(f"{file}: the checksum differs from meta.yaml; the table is damaged or was edited")
     frame = read_parquet(file, TableError, data=data).assign(**entry["constants"])

@@ -17,7 +17,7 @@ from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.files import atomic_file, disk_errors, hold_lock, write_atomic
 from flashnas.base.yaml import read_yaml
 from flashnas.latency.schema import FORMAT, KINDS, TEXT_KEYS, UNITS, VALUE_COLUMNS, VARIANT, Device
-from flashnas.latency.table import LatencyTable, sha256_of, unnamed
+from flashnas.latency.table import LatencyTable, rows_file, sha256_of, unnamed
 
 MAX_WAIT_S = 60.0    # for another process that writes the table
 
@@ -70,8 +70,8 @@ def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, context: RowCo
             raise TableError(f"{folder}: the table is of device {meta['device']}; got rows of"
                              f" {context.device.name}")
         known, file = meta.get("kinds", {}).get(kind), folder / f"{kind}.parquet"
-        if known and unnamed(file).exists() and sha256_of(unnamed(file)) == known["sha256"]:
-            os.replace(unnamed(file), file)
+        if known and (left := rows_file(file, known["sha256"])) != file:
+            os.replace(left, file)
         if append and known:
             rows = pd.concat([LatencyTable.load(folder).rows(kind)[columns], rows], ignore_index=True)
         identity = [*KINDS[kind], *VARIANT]

@@ -16,8 +16,7 @@ from flashnas.base.fingerprint import fingerprint
 from flashnas.base.hints import shown
 from flashnas.base.registry import foreign_errors
 from flashnas.latency.metrics import METRICS
-from flashnas.runs.run import SCORED as SCORED_STATES
-from flashnas.runs.run import RecordedRun, rows
+from flashnas.runs.run import COMPARED, RecordedRun, rows
 from flashnas.runs.trial import RUN, SCORED
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.training.recipe import Recipe
@@ -104,7 +103,7 @@ class KnownRuns:
     def digest(self) -> str:
         """16 hex digits of all networks and losses, and of what stopped, failed or fitted no budget."""
         others = [[row.state, row.hash, row.genotype, str(row.expected_loss), str(row.expected_loss_sd)]
-                  for run in self.runs for row in rows(run.trials) if row.state not in SCORED_STATES]
+                  for run in self.runs for row in rows(run.trials) if row.state not in COMPARED]
         return fingerprint([*([trained.row.hash, trained.row.loss, trained.row.scores]
                               for trained in self.networks), *others])
 

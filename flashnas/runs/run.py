@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from flashnas.runs.answer import Answer
 
 COUNTED = ("complete", "reused", "stopped", "failed", "infeasible", "expected")  # states
-SCORED = ("complete", "reused", "expected")  # states of networks that were compared
+COMPARED = ("complete", "reused", "expected")  # states of networks that were compared
 
 
 class _Config(TypedDict, total=False):
@@ -146,7 +146,7 @@ class RecordedRun:
     def scored(self) -> pd.DataFrame:
         """As `trained`, of the networks that have what ranks."""
         return self._once(self.trials[self.quality].notna()
-                          & self.trials["state"].isin(SCORED)) if self.ranks_full else self.trained
+                          & self.trials["state"].isin(COMPARED)) if self.ranks_full else self.trained
 
     def _once(self, mask: pd.Series) -> pd.DataFrame:
         """The trials of a mask that have a latency, each network once."""

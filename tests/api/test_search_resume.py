@@ -1,10 +1,15 @@
 """A run is continued by its folder alone: run.yaml holds the options of the search."""
 
+import os
+import shutil
+from pathlib import Path
+
 import pytest
 from fake_plugins import write_plugin
 from one_line import one_line
 
 import flashnas as fn
+from flashnas.api.run import Run
 from flashnas.architecture import notation
 from flashnas.base.errors import ConfigError, RunError
 from flashnas.base.registry import forget_plugins
@@ -127,7 +132,7 @@ def test_a_run_of_an_evaluator_says_how_it_is_continued(run, capsys):
         f" not an option; continue in Python: flashnas.search(resume={str(run.path)!r}, evaluator=THAT_FUNCTION)\n")
 
 
-def test_a_run_that_has_ended_is_continued_by_reading_it(run, monkeypatch):
+def test_a_run_that_has_ended_is_continued_by_reading_it(run, monkeypatch, tmp_path):
     """Nothing is proposed, evaluated or drawn again; another option or a lost file begins that work."""
     run = fn.search(resume=run.path, trials=6, evaluator=size)
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.suffix in (".parquet", ".yaml", ".html")}
@@ -135,10 +140,22 @@ def test_a_run_that_has_ended_is_continued_by_reading_it(run, monkeypatch):
     again = fn.search(resume=run.path, evaluator=size)
     assert {**run.summary, "seconds": 0} == {**again.summary, "seconds": 0}
     assert {path: path.read_bytes() for path in before} == before
-    with pytest.raises(ZeroDivisionError):
-        fn.search(resume=run.path, evaluator=size, trials=40)
-    for lost in ("trials.parquet", "pareto"):
-        (run.path / lost).rename(run.path / "away")
+    for lost, more in (("", {"trials": 40}), ("trials.parquet", {}), ("pareto", {})):
+        copy = shutil.copytree(run.path, tmp_path / f"without {lost}")
+        if lost:
+            (copy / lost).rename(tmp_path / lost)
         with pytest.raises(ZeroDivisionError):
+            fn.search(resume=copy, evaluator=size, **more)
+
+
+def test_what_an_ended_run_shows_is_drawn_again_where_it_is_lost_or_old(run, monkeypatch):
+    drawn, files = [], [run.path / "report.html", run.path / "pareto.png"]
+    monkeypatch.setattr(Run, "report", lambda self: drawn.append(self.path))
+    for damage, times in ((Path.touch, 0), (Path.unlink, 1), (lambda file: os.utime(file, (0, 0)), 1)):
+        for file in files:
+            for each in files:
+                each.touch()
+            damage(file)
+            drawn.clear()
             fn.search(resume=run.path, evaluator=size)
-        (run.path / "away").rename(run.path / lost)
+            assert drawn == [run.path] * times

@@ -122,7 +122,9 @@ def _divide_values(q, k, v, g, at, stride, grow, tokens, key_dim, value_dim):
             store(v, j, load(v, j) * factor)
 
 
-# -- of either kind. Numba keeps a kernel on disk only if no closure of it holds another compiled function ---
+# -- of either kind -----------------------------------------------------------------------------------------
+# `channel` is a constant of the kernel that calls. Its closure must not hold these functions themselves:
+# Numba then does not find it on disk.
 
 
 @numba.njit(inline="always")

@@ -300,6 +300,7 @@ def gla_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, g_BHK: Tensor,
 
 def ssd_scan_step(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, rate_H: Tensor,
                   state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
-    """`recurrences.ssd.ssd_scan_step`, likewise."""
+    """`recurrences.ssd.ssd_scan_step` without gradients; the state is written in place. By torch if sizes are
+    odd."""
     step = ssd_step_by_torch if odd(state_BHKV) else linear_step
     return step(q_BGK, k_BGK, x_BHV, dt_BH, rate_H, state_BHKV)
