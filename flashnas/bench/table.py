@@ -75,9 +75,8 @@ DEFAULT = "cpu"           # the shipped bench that is meant where none is named
 class Bench:
     """A bench that was read.
 
-    path: the folder. header: how its networks are trained. digest: 16 hex digits of the file. frame: one row
-    for each training, with the columns COLUMNS and those of latencies. measured: how each workload was timed,
-    as `flashnas.bench.measure.LatencyHeader.to_dict`.
+    path: the folder. digest: 16 hex digits of the file. frame: one row for each training. measured: how each
+    workload was timed, as `LatencyHeader.to_dict`.
     """
 
     path: Path

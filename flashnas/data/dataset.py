@@ -60,11 +60,8 @@ class Dataset:
     """Token ids of both parts; documents are separated by the tokenizer's end-of-document token if it has
     one.
 
-    folder: of the prepared files; its name is the digest. source: the corpus, as the user names it.
-    vocab: rows that an embedding needs.
-    train, validation: token ids [tokens].
-    validation_bytes: UTF-8 bytes of the validation text without separators.
-    notes: what a reader of the results must know, such as text that differs from the pinned one.
+    folder: its name is the digest. source: the corpus, as the user names it. vocab: rows that an embedding
+    needs. validation_bytes: UTF-8 bytes without separators. notes: what a reader of the results must know.
     """
 
     folder: Path
@@ -207,7 +204,6 @@ def prepare_dataset(source: str, recipe: BatchShape, tokenizer: str | Path | Non
     """Read, split, tokenize and cache a corpus, or open it where an earlier call has cached it.
 
     Args:
-        source: a corpus, as `read_corpus` takes it.
         recipe: its vocabulary, and the lengths for which the text must suffice.
         tokenizer: a tokenizer.json; None: one of `recipe.vocab` tokens is trained on the training part.
         cache: None: `cache_folder()`.

@@ -95,16 +95,13 @@ def _tensors(state: Any) -> Iterator[Tensor]:
 
 
 class CapturedStep:
-    """`HybridLM.step_in_place`: (tokens [B]) -> logits [B, V], which the next call overwrites.
-
-    Position, slots of the caches and rotary rows lie on the device, so that a replay costs one launch,
-    whatever the position.
+    """`HybridLM.step_in_place`: (tokens [B]) -> logits [B, V], which the next call overwrites. A replay costs
+    one launch, whatever the position.
 
     Args:
         step_in_place: of a network on a CUDA device whose weights do not change while this is used.
         cache: of the prompt, on that device.
-        seen: tokens of the prompt, meta tokens included.
-        room: tokens of the prompt and those to come.
+        seen, room: tokens of the prompt, meta tokens included; of these and those to come.
         tokens_B: of the shape and on the device of those to come.
     """
 

@@ -140,9 +140,8 @@ class HybridLM(nn.Module):
         return uses
 
     def backends(self, dtype: torch.dtype | None = None) -> dict[str, str]:
-        """What computes each kind of operator on the model's device, as {"d": "fla 0.6.0", "f": "torch", ..},
-        and short convolutions ("conv"). dtype: of activations where autocast sets it; the weights' by
-        default."""
+        """What computes each kind of operator on the model's device, as {"d": "fla 0.6.0", ..}, and short
+        convolutions ("conv"). dtype: of activations where autocast sets it; the weights' by default."""
         weight = self.embedding.weight
         kinds = (spec.kind for spec in self.architecture.operators)
         return running(zip(kinds, self.blocks, strict=True), weight.device.type, dtype or weight.dtype)
@@ -256,11 +255,9 @@ class HybridLM(nn.Module):
 
     @torch.no_grad()
     def generate(self, tokens_BT: Tensor, count: int, greedy: bool = True, graph: bool = False) -> Tensor:
-        """The next `count` tokens [B, count] after a prompt of at least one token; greedy or drawn.
-
-        graph: one step is captured as a CUDA graph and replayed, which saves the launches of its kernels; as
-        `flashnas profile` times it. Raises DeviceError on another device.
-        """
+        """The next `count` tokens [B, count] after a prompt of at least one token; greedy or drawn. graph:
+        one step is captured as a CUDA graph and replayed, as `flashnas profile` times it; DeviceError on
+        another device."""
         if graph:
             check_capturable(tokens_BT.device)
         logits, cache = self.prefill(tokens_BT)

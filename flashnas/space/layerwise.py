@@ -1,8 +1,7 @@
 """The free layer-wise template: each of L layers picks from a list; L may be a range.
 
-A choice is a few operators in notation (`d f`, `m2`, `a(kv_heads=4) f`). A layer can be a mixer with its FFN.
-`require` lists kinds of operators that each network has, for a format or a program that does not take a
-network without them.
+A choice is a few operators in notation (`d f`, `m2`). `require` lists kinds of operators that each network
+has, for a program that does not take a network without them.
 """
 
 from __future__ import annotations
@@ -39,13 +38,8 @@ class LayerwiseGenotype(Genotype):
 
 
 class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
-    """Genotypes are one choice for each layer.
-
-    Attributes:
-        choices: the operators of a layer by their notation.
-        depth: (fewest, most) layers.
-        require: kinds of operators of which each network has at least one.
-    """
+    """Genotypes are one choice for each layer. choices: the operators of a layer by their notation. depth:
+    (fewest, most) layers. require: kinds of operators of which each network has at least one."""
 
     template = "layerwise"
 
@@ -129,8 +123,8 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return None
 
     def repair(self, genotype: LayerwiseGenotype) -> LayerwiseGenotype:
-        """Drop surplus layers; repeat the last one if there are too few; put required operators in the place
-        of the last layers. Raises SpaceError for an unknown choice."""
+        """Drop surplus layers, repeat the last one if there are too few, put required operators in the place
+        of the last ones."""
         for i, layer in enumerate(genotype.layers):
             if layer not in self.choices:
                 raise SpaceError(one_of(f"{self.path}: layer {i}", layer, self.names))

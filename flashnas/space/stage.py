@@ -1,10 +1,8 @@
-"""Genotype of the three-stage template: what one stage repeats, in which order, and the rules that a space
-sets.
+"""Genotype of the three-stage template: what one stage repeats, and the rules that a space sets.
 
 A block of ratio 1:k holds the first mixer once and then the second one k times, each followed by its FFNs:
-with d and m2 at 1:2 and one FFN, `d f m2 f m2 f`. The rarer mixer comes first, as in Nemotron-Flash's `d f m2
-f`. Both orders of a 1:1 block are in the space (`d f m2 f` and `m2 f d f`). A block of ratio 0:1 holds the
-second mixer alone.
+with d and m2 at 1:2 and one FFN, `d f m2 f m2 f`. Both orders of a 1:1 block are in the space. A block of
+ratio 0:1 holds the second mixer alone.
 """
 
 from __future__ import annotations
@@ -72,15 +70,8 @@ class ThreeStageGenotype(Genotype):
 
 @dataclass(frozen=True, kw_only=True)
 class StageRules:
-    """What a three-stage space allows.
-
-    Attributes:
-        mixers: token mixers, in the order of the space's file.
-        ratios: of the two mixers of a block; some of RATIOS.
-        ffns: how many FFNs may follow each mixer of a block.
-        repeats: (low, high) number of blocks per stage.
-        max_operators: longest operator list; the late stage is cut to it.
-    """
+    """What a three-stage space allows. mixers: in the order of its file. repeats: (low, high) number of
+    blocks per stage. max_operators: of the operator list; the late stage is cut to it."""
 
     mixers: tuple[OperatorSpec, ...]
     ffn: FeedForward

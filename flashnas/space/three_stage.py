@@ -1,13 +1,9 @@
 """The three-stage template of Nemotron-Flash (arXiv 2511.18890, section 2.2 and appendix C).
 
-There are three stages. Each repeats one block type. A block type has at most two kinds of token mixers in a
-fixed ratio and 0, 1 or 2 FFNs after each mixer. A list has at most `max_operators` operators. The early and
-the middle stage are always complete and leave at least one operator for the late stage. The late stage is cut
-to fit, if necessary within a block.
-
-Nemotron-Flash-1B itself (`d f m2 f a f m2 f` ...) does not obey these rules: its mixers are
-d m2 a m2 d m2 a m2 d m2 d m2, which needs more than three stages of at most two kinds (d-m2, a-m2, d-m2 and
-a-m2 are already four). `1x(d f m2 f) 2x(a f m2 f) 3x(d f m2 f)` obeys them and has the same operators of each
+Each of three stages repeats one block type, of at most two kinds of token mixers in a fixed ratio and 0, 1 or
+2 FFNs after each mixer. The early and the middle stage are always complete and leave at least one operator
+for the late stage, which is cut to fit, if necessary within a block. Nemotron-Flash-1B itself needs more than
+three stages; `1x(d f m2 f) 2x(a f m2 f) 3x(d f m2 f)` obeys the rules and has the same operators of each
 kind.
 """
 

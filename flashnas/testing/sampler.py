@@ -70,8 +70,8 @@ def check_sampler(sampler: Sampler, options: Options | None = None) -> None:
 
 
 class World:
-    """Builds one algorithm in the shipped space `tiny` and answers what it asks. goals: None for loss against
-    latency; else `three_goals()`."""
+    """One algorithm in the shipped space `tiny`, and the answers to what it asks. goals: None: loss against
+    latency."""
 
     def __init__(self, sampler: Sampler, options: Options | None = None, goals: Goals | None = None) -> None:
         self.cls: type[SearchAlgorithm] = ALGORITHMS[sampler] if isinstance(sampler, str) else sampler
@@ -276,8 +276,8 @@ def check_start_from(world: World) -> None:
 
 
 def check_any_order(world: World) -> None:
-    """Candidates that are evaluated side by side end in any order, and one that was evaluated elsewhere may
-    end between them. A candidate that paused with an expected loss may be trained to its end later."""
+    """Candidates that are evaluated side by side end in any order, one from elsewhere may end between them,
+    and one that paused with an expected loss may be trained to its end later."""
     algorithm = world.make()
     world.run(algorithm, 2)
     known = {e.genotype for e in algorithm.history}
@@ -338,8 +338,8 @@ def check_improvement(world: World) -> None:
 
 
 def check_beats_random(sampler: Sampler, options: Options | None = None, seeds: int = 7) -> None:
-    """Best of 48 candidates, medians over `seeds` seeds: better than random candidates by over 3 standard
-    errors of random's median (1.25 standard deviations / root of `seeds`). Raises AssertionError if not."""
+    """Best of 48 candidates, medians over `seeds` seeds: better than random ones by over 3 standard errors of
+    random's median (1.25 standard deviations / root of `seeds`)."""
     world, random = World(sampler, options), World("random")
     learned, chance = ([min(losses_of(each, seed)) for seed in range(seeds)] for each in (world, random))
     bar = median(chance) - 3 * 1.25 * float(np.std(chance)) / seeds**0.5

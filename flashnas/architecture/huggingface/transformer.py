@@ -88,13 +88,8 @@ def _with_experts(config: HfConfig, mixers: list[Attention], *, shared: bool) ->
 
 
 def feed_forwards(config: HfConfig, layers: int, *, shared: bool) -> list[OperatorSpec]:
-    """One per layer: experts in every `decoder_sparse_step`-th layer that `mlp_only_layers` does not name.
-
-    Args:
-        config: of Qwen2-MoE, Qwen3-MoE or Qwen3-Next.
-        layers: number of layers.
-        shared: one more expert reads every token.
-    """
+    """One per layer: experts in every `decoder_sparse_step`-th one that `mlp_only_layers` does not name.
+    shared: one more expert reads every token."""
     dense, step = set(config.listed("mlp_only_layers", int) or []), config.whole("decoder_sparse_step")
     config.rename("num_local_experts", "num_experts")
     count = config.whole("num_experts", least=0)
@@ -110,9 +105,7 @@ def experts_of(config: HfConfig, *, count_key: str = "num_experts", size_key: st
     """The mixture of experts of a configuration.
 
     Args:
-        config: read with the keys below and `num_experts_per_tok`.
-        count_key: the key for the number of experts.
-        size_key: the key for the intermediate size of each expert.
+        count_key, size_key: the keys for the number of experts and for the intermediate size of each.
         shared: one more expert, with a gate, reads every token.
         normalise: the probabilities of the chosen experts add up to 1.
     """

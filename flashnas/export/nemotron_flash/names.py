@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from flashnas.architecture import Architecture
-from flashnas.formats.pieces import Piece, named, operator_pieces, with_channels
+from flashnas.formats.pieces import Piece, network_pieces
+from flashnas.operators import OperatorSpec
 
 NAMES = {
     "d": {**{part: f"gla.{part}_proj" for part in "qkvb"}, **{f"{part}_conv": f"gla.{part}_conv1d"
@@ -20,16 +21,10 @@ NAMES = {
 
 def pieces(architecture: Architecture) -> list[Piece]:
     """Every tensor of an architecture that the family can hold."""
-    tensors = [Piece("model.embed_tokens.weight", "embedding.weight"),
-             Piece("model.final_layernorm.weight", "final_norm.weight")]
-    if architecture.meta_tokens:
-        tensors.append(Piece("model.memory_tokens", "meta_tokens"))
-    if not architecture.tied:
-        tensors.append(Piece("lm_head.weight", "head.weight"))
-    for n, spec in enumerate(architecture.canonical().operators):
+    def place(n: int, spec: OperatorSpec) -> tuple[str, str]:
         layer = f"model.layers.{n}."
-        norm = "pre_ffn_layernorm" if spec.kind == "f" else "input_layernorm"
-        tensors.append(Piece(f"{layer}{norm}.weight", f"layers.{n}.norm.weight"))
-        tensors += [with_channels(piece, getattr(spec, "conv_size", 0)) for piece in named(
-            operator_pieces(spec, architecture.hidden), NAMES[spec.kind], layer=layer, source=f"layers.{n}")]
-    return tensors
+        return layer, layer + ("pre_ffn_layernorm" if spec.kind == "f" else "input_layernorm")
+
+    top = "model.embed_tokens", "model.final_layernorm", "lm_head"
+    tensors = network_pieces(architecture.canonical(), top, NAMES, place)
+    return [*tensors, *([Piece("model.memory_tokens", "meta_tokens")] if architecture.meta_tokens else [])]

@@ -35,10 +35,10 @@ this folder: `auto_map` in config.json names that of the released checkpoints, w
 class NemotronFlashExporter(Exporter):
     """Configuration, names and weights of the released Nemotron-Flash checkpoints.
 
-    The released model code divides each logit by the norm of its row of the head. Training with weight
-    normalization keeps this norm at 1. Drawn weights are given such rows; trained weights without them raise
-    ExportError unless `raw_logits` states that the runtime does not divide. The loader joins vocabulary and
-    meta tokens; a head of its own has rows for both, too.
+    The released model code divides each logit by the norm of its row of the head, which training with weight
+    normalization keeps at 1. Drawn weights are given such rows; trained weights without them raise
+    ExportError unless `raw_logits` states that the runtime does not divide. A head of its own has rows for
+    the meta tokens, too.
     """
 
     title = "runtimes that load the released Nemotron-Flash"
@@ -89,8 +89,7 @@ def _head_notes(network: HybridLM, drawn: bool, raw_logits: bool) -> list[str]:
 
 
 def _check(folder: Path, network: HybridLM) -> dict[str, float]:
-    """Compare the written files, computed by the plain reading, with the network of the same rounded
-    weights."""
+    """Compare the written files, by the plain reading, with the network of the same rounded weights."""
     config = json.loads((folder / "config.json").read_text())
     tensors: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):

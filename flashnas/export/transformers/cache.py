@@ -115,10 +115,8 @@ def select_rows(state: Any, rows: Tensor) -> Any:
 
 def first_tokens(tokens_BT: Tensor, mask: Tensor | None, positions: Tensor | None,
                  cache: FlashnasCache | None) -> list[int] | None:
-    """The column of the first token of each row; None if no row begins with padding.
-
-    Raises ValueError for a mask or positions that a sequence from its first token on cannot have.
-    """
+    """The column of the first token of each row; None if no row begins with padding. ValueError for a mask or
+    positions that a sequence from its first token on cannot have."""
     batch, columns = tokens_BT.shape
     if cache is not None and cache.groups:
         if cache.batch_size != batch:

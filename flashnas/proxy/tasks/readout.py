@@ -33,11 +33,9 @@ class EachPosition(nn.Module):
 
 
 class FromLast(nn.Module):
-    """All answers are read from the output of the last position, as in MAD's autoencoder (arXiv 2403.17844).
-
-    The last output plus the code of a position goes through two linear layers, and the network's head reads
-    out the token of that position. Only these two layers are added to the network.
-    """
+    """All answers are read from the output of the last position, as in MAD's autoencoder (arXiv 2403.17844):
+    with the code of a position it goes through two linear layers, and the network's head reads out the token
+    of that position."""
 
     codes_TD: Tensor
 

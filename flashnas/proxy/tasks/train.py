@@ -1,8 +1,5 @@
-"""The scores of a search on synthetic tasks.
-
-One network is trained for each group of tasks, and a score is a mean of the shares of right answers after
-that.
-"""
+"""The scores of a search on synthetic tasks: means of shares of right answers after a training of each group
+of tasks."""
 
 from __future__ import annotations
 
@@ -28,18 +25,8 @@ from flashnas.training.trainer import autocast
 
 def task_scores(architecture: Architecture, names: Sequence[str], recipe: Recipe, seed: int,
                 deadline_s: float | None = None) -> dict[str, float]:
-    """The scores of an architecture.
-
-    Args:
-        recipe: its `task_training` holds what the tasks change.
-        deadline_s: limit of the training of each group in seconds; None for no limit.
-
-    Returns:
-        The scores, and the accuracy of each task that was trained for them, in 0..1; higher is better.
-
-    Raises:
-        CandidateError, ConfigError: as `score_tasks`.
-    """
+    """The scores of an architecture, and the accuracy of each task that was trained for them, in 0..1; higher
+    is better. Arguments and errors as `score_tasks`."""
     accuracies: dict[str, float] = {}
     for group in groups_for(names):
         accuracies |= score_tasks(architecture, [make_task(name) for name in group], recipe, seed, deadline_s)
@@ -49,10 +36,7 @@ def task_scores(architecture: Architecture, names: Sequence[str], recipe: Recipe
 
 def score_tasks(architecture: Architecture, tasks: Sequence[Task], recipe: Recipe, seed: int,
                 deadline_s: float | None = None) -> dict[str, float]:
-    """Train one network on all of these tasks at once; each batch has the same number of sequences of each
-    task.
-
-    The same arguments on one CPU thread give the same accuracies.
+    """Train one network on all of these tasks at once; each batch has the same number of sequences of each.
 
     Args:
         architecture: at full width; the network is `recipe.proxy_of` it, with the vocabularies of the tasks
@@ -61,7 +45,8 @@ def score_tasks(architecture: Architecture, tasks: Sequence[Task], recipe: Recip
         deadline_s: limit of the training in seconds; None for no limit.
 
     Returns:
-        The accuracy on the test set by the name of the task, in 0..1.
+        The accuracy on the test set by the name of the task; the same arguments on one CPU thread give the
+            same.
 
     Raises:
         CandidateError: if the loss or a gradient becomes NaN or infinite, or the time is over.
@@ -120,9 +105,9 @@ def side_by_side(tasks: Sequence[Task], batches: Sequence[Batch]) -> Batch:
 class WithPrevious(nn.Embedding):
     """The vector of a token includes the vector of the token before, with its features rotated by half.
 
-    The short convolutions of the recurrent operators join a value to its key from the first step on; two
-    layers of attention learn this after hundreds of steps (experiments/mad). All candidates get it, so that
-    the tasks measure what MAD is about: what a network keeps and finds again.
+    Short convolutions join a value to its key from the first step on; two layers of attention learn this
+    after hundreds of steps (experiments/mad). All candidates get it: the tasks measure what a network keeps
+    and finds again.
     """
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
