@@ -31,9 +31,9 @@ from flashnas.space.stage import (
     Stage,
     StageRules,
     ThreeStageGenotype,
+    moves,
     ratio_counts,
 )
-from flashnas.space.stage_mutation import moves
 from flashnas.space.stage_parser import StageParser
 
 if TYPE_CHECKING:

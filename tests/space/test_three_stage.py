@@ -13,8 +13,15 @@ from flashnas.architecture import Architecture, parse_operators
 from flashnas.architecture.source import presets
 from flashnas.base.errors import SpaceError
 from flashnas.space import load_space
-from flashnas.space.stage import Stage, ThreeStageGenotype
-from flashnas.space.stage_mutation import FACTORS, ffn_changes, operator_changes, ratio_changes, repeat_changes
+from flashnas.space.stage import (
+    FACTORS,
+    Stage,
+    ThreeStageGenotype,
+    ffn_changes,
+    operator_changes,
+    ratio_changes,
+    repeat_changes,
+)
 from flashnas.space.three_stage import ThreeStageSpace
 from flashnas.testing import check_space
 

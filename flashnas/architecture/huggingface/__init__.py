@@ -14,6 +14,7 @@ from pathlib import Path
 from flashnas.architecture import Architecture
 from flashnas.architecture.huggingface.config_json import HfConfig, read_json
 from flashnas.architecture.huggingface.hybrid import (
+    lfm2,
     mamba,
     mamba2,
     nemotron_h,
@@ -24,7 +25,6 @@ from flashnas.architecture.huggingface.hybrid import (
     qwen3_next,
     zamba2,
 )
-from flashnas.architecture.huggingface.lfm2 import lfm2
 from flashnas.architecture.huggingface.transformer import (
     llama,
     mistral,

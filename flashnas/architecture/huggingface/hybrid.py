@@ -1,4 +1,5 @@
-"""State-space and delta-rule models and hybrids: Mamba, Mamba2, Nemotron-H, Zamba2, Qwen3-Next, Qwen3.5."""
+"""State-space and delta-rule models and hybrids: Mamba, Mamba2, Nemotron-H, Zamba2, Qwen3-Next, Qwen3.5,
+LFM2."""
 
 from __future__ import annotations
 
@@ -9,21 +10,24 @@ from typing import Any
 from flashnas.architecture.architecture import Architecture
 from flashnas.architecture.huggingface.config_json import HfConfig, ranges
 from flashnas.architecture.huggingface.transformer import (
+    FULL,
     assembled,
     attention_of,
     experts_of,
     feed_forward_of,
     feed_forwards,
+    in_turn,
+    kinds_of,
 )
 from flashnas.architecture.notation import MAX_OPERATORS
 from flashnas.operators import OperatorSpec
-from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
+from flashnas.operators.gated_convolution.spec import GatedConvolution
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
 from flashnas.operators.mamba.spec import Mamba
 from flashnas.operators.mamba2.spec import Mamba2
 
-LINEAR, FULL = "linear_attention", "full_attention"
+LINEAR = "linear_attention"
 OLD_NAMES = {"mamba": LINEAR, "attention": FULL}
 NEMOTRON_PATTERN = {"M": LINEAR, "*": FULL, "-": "mlp", "E": "moe"}
 
@@ -148,21 +152,16 @@ def qwen3_5_moe_text(config: HfConfig) -> Architecture:
 
 
 def _delta_hybrid(config: HfConfig, networks: Sequence[OperatorSpec]) -> Architecture:
-    """Gated DeltaNet and attention with gated output, each followed by its layer's feed-forward network or
-    experts."""
-    layers, interval = len(networks), config.whole("full_attention_interval")
-    kinds = config.listed("layer_types", str, layers)
-    kinds = kinds or [LINEAR if (i + 1) % interval else FULL for i in range(layers)]
-    mixers: dict[str, GatedDeltaNet | Attention] = {}
+    """Gated DeltaNet and attention with gated output, each followed by its layer's network or experts."""
+    interval = config.whole("full_attention_interval")
+    kinds = kinds_of(config, [LINEAR if (i + 1) % interval else FULL for i in range(len(networks))],
+                     (LINEAR, FULL))
+    mixers: dict[str, OperatorSpec] = {}
     if LINEAR in kinds:
         mixers[LINEAR] = _gated_delta_net(config)
     if FULL in kinds:
         mixers[FULL] = attention_of(config, bias=config.flag("attention_bias"), qk_norm=True, out_gate=True)
-    for kind in kinds:
-        if kind not in mixers:
-            raise config.lacking("layer_types", f"the layer type {kind!r} in {config.model_type}")
-    return assembled(config, [part for kind, network in zip(kinds, networks, strict=True)
-                              for part in (mixers[kind], network)])
+    return in_turn(config, [mixers[kind] for kind in kinds], networks)
 
 
 def _gated_delta_net(config: HfConfig) -> GatedDeltaNet:
@@ -205,3 +204,24 @@ def _smallest_step(config: HfConfig) -> float:
     if ends[1] != math.inf:
         raise config.lacking("time_step_limit", f"Mamba2 with a largest time step ({ends[1]!r})")
     return float(ends[0])
+
+
+def lfm2(config: HfConfig) -> Architecture:
+    """Gated convolutions and attention, each followed by a feed-forward network of an adjusted size."""
+    config.require("conv_bias", False, "gated convolutions with conv_bias")
+    config.rename("block_ff_dim", "intermediate_size")
+    config.rename("tie_embedding", "tie_word_embeddings")
+    inner = config.whole("intermediate_size")
+    if config.flag("block_auto_adjust_ff_dim"):
+        inner = int(2 * inner / 3)
+        if config.get("block_ffn_dim_multiplier") is not None:
+            multiple = config.whole("block_multiple_of")
+            inner = -(-int(config.number("block_ffn_dim_multiplier") * inner) // multiple) * multiple
+    attending = config.listed("full_attn_idxs", int)
+    kinds = kinds_of(config, [FULL if attending is None or i in attending else "conv"
+                              for i in range(config.layers())], ("conv", FULL))
+    taps = config.whole("conv_L_cache", least=2)
+    attention = attention_of(config, qk_norm=True) if FULL in kinds else None
+    mixers = [GatedConvolution(conv_size=taps) if kind == "conv" or attention is None else attention
+              for kind in kinds]
+    return in_turn(config, mixers, [FeedForward(intermediate=inner)] * len(kinds))

@@ -14,9 +14,8 @@ from torch import Tensor
 from flashnas.base.errors import ExportError
 from flashnas.base.files import write_synced
 from flashnas.export.exporter import Exporter, Written, check_differences, difference
-from flashnas.export.nemotron_flash.config import family_config
+from flashnas.export.nemotron_flash.config import family_config, pieces
 from flashnas.export.nemotron_flash.family import family_logits
-from flashnas.export.nemotron_flash.names import pieces
 from flashnas.export.source import Source, special_ids
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import read_tensors
