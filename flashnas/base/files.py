@@ -73,8 +73,7 @@ def atomic_folder(path: Path, *, keep_existing: bool = False) -> Iterator[Path]:
 
     Args:
         keep_existing: if another process has written `path` meanwhile, keep that folder and drop the new one.
-            Without it,
-            the new folder replaces the old one.
+            Without it, the new folder replaces the old one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))

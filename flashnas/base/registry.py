@@ -181,8 +181,7 @@ def foreign_errors(*things: tuple[str, object], direct: bool = True) -> Iterator
         things: (what it is in words, such as "sampler", the object or its class), for each one that is
             called.
         direct: the block calls the first thing itself, so that an error without a frame of any thing, such as
-            a call with
-            too many arguments, comes from there.
+            a call with too many arguments, comes from there.
     """
     try:
         yield
@@ -213,7 +212,6 @@ def _blamed(error: Exception, things: tuple[tuple[str, object], ...]) -> str:
 
 
 def _class_of(thing: object) -> Any:
-    """The class itself, a function itself, or the class of an object."""
     return thing if hasattr(thing, "__qualname__") else type(thing)
 
 

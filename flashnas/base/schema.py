@@ -67,8 +67,8 @@ def convert(data: Any, kind: type[T], place: str | Path = "", error: type[Flashn
 
 
 def _line(message: str, data: Any, kind: Any, place: str | Path, name: str) -> str:
-    """`file:3: training.loss must be a number; got 'low'` from "Expected `float`, got `str` - at
-    `$.loss`"."""
+    """`file:3: training.loss must be a number; got 'low'` from "Expected `float`, got `str` - at `$.loss`".
+    """
     rule, _, path = message.partition(" - at `")
     key = path.startswith("key` in `")  # a key of a mapping is not text
     path = path.removeprefix("key` in `")

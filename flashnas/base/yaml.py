@@ -84,7 +84,6 @@ def _sequence(loader: Any, node: yaml.SequenceNode) -> LocatedList:
 
 
 def _check_aliases(path: str, root: yaml.Node) -> None:
-    """Raises ConfigError if aliases, each replaced by what it refers to, make the document too large."""
     sizes: dict[int, int] = {}  # by id of the node; 0 while its children are counted, as in a recursive node
 
     def size_of(node: yaml.Node) -> int:

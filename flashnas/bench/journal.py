@@ -41,7 +41,6 @@ NICENESS = 10   # of the workers: everything else on the machine goes first
 
 @dataclass(frozen=True, kw_only=True)
 class _HeaderLine:
-    """The first line of a journal; `flashnas_bench` is the number of its format."""
 
     flashnas_bench: int
     recipe: dict[str, Any]
@@ -178,8 +177,7 @@ def grow(planned: Sequence[Planned], path: Path, header: Header, dataset: Path, 
 
     Raises:
         BenchError: another process grows this journal, a journal is damaged or of another recipe, or a
-            training
-            ended with an error that is not a property of its network.
+            training ended with an error that is not a property of its network.
     """
     with TrainingStore(path, header.to_dict(), Training, BenchError) as store:
         recorded = Header.from_dict(store.header, f"{path}:1")

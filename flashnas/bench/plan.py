@@ -152,7 +152,6 @@ def features(network: Given) -> set[tuple[Any, ...]]:
 
 
 def _rarity(network: Given, seen: Counter[Any]) -> float:
-    """Mean of 1 / (1 + times seen) over the features of a network."""
     shares = features(network)
     return sum(1 / (1 + seen[feature]) for feature in sorted(shares, key=str)) / len(shares)
 

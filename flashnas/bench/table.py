@@ -230,7 +230,6 @@ def _find(source: str | Path | None) -> Path:
 
 
 def _parse(file: Path, data: bytes) -> tuple[Header, tuple[Mapping[str, Any], ...], pd.DataFrame]:
-    """Header, how latencies were measured, and rows; raises BenchError for anything but a whole bench."""
     import pyarrow.parquet as pq
 
     frame = read_parquet(file, BenchError, data=data)

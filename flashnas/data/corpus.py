@@ -192,7 +192,6 @@ def _parquet(path: Path, column: str) -> Iterator[str]:
 
 
 def _hugging_face(location: str, column: str) -> Callable[[], Iterator[str]]:
-    """What reads the texts; the data set itself is loaded once and lies on disk."""
     name, *rest = location.removeprefix("hf:").split(":")
     if not name or len(rest) > 2:
         raise CorpusError(f"corpus {location!r} must read hf:NAME[:config][:split]")

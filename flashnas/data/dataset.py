@@ -241,8 +241,7 @@ def prepare_dataset(source: str, recipe: BatchShape, tokenizer: str | Path | Non
 
 
 def _encode(tokenizer: Tokenizer, documents: Iterable[str], path: Path) -> int:
-    """Write the ids of all documents as one array, some documents at a time; returns how many ids there
-    are."""
+    """Write the ids of all documents as one array, some documents at a time; returns their number."""
     end = end_of_document_id(tokenizer)
     dtype = np.dtype(np.uint16 if vocab_size(tokenizer) <= 1 << 16 else np.uint32)
     count, rest = 0, iter(documents)

@@ -71,12 +71,9 @@ def pairs_of(rows: Sequence[PublishedRow], losses: np.ndarray, groups: Iterable[
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Of some pairs: how many are ordered rightly, with a 95 % interval over resampled rows, the same of
-    pairs that are 0.01 to 0.02 nats apart, and the rank correlation of the rows. A figure of no pairs is
-    None.
-
-    wrong: `better | worse` by their operators, the clearest first.
-    """
+    """Of some pairs: how many are ordered rightly, with a 95 % interval over resampled rows; the same of
+    close ones, and the rank correlation of the rows. A figure of no pairs is None. wrong: `better | worse`,
+    the clearest first."""
 
     pairs: int
     right: float
@@ -235,7 +232,6 @@ def group_pairs(rows: Sequence[PublishedRow]) -> list[GroupPair]:
 
 
 def _summed(some: Sequence[GroupPair]) -> dict[str, Any]:
-    """Over some pairs of groups: their pairs, and their rank correlations weighted by the compositions."""
     pairs, right = sum(two.pairs for two in some), sum(two.right for two in some)
     ranked = [(two.spearman, two.compositions) for two in some if two.spearman is not None]
     mean = sum(rank * count for rank, count in ranked) / sum(count for _, count in ranked) if ranked else None

@@ -152,7 +152,6 @@ def own_rows(path: str | Path) -> list[PublishedRow]:
 
 
 def _with_own(rows: Rows, shipped: FullLoss) -> Spreads:
-    """The shipped spreads with the reliability of OWN that the rows tell."""
     spreads = shipped.spreads
 
     def with_log(log: float) -> Spreads:

@@ -109,8 +109,7 @@ def export_network(source: Source, target: str, out: str | Path, *, dtype: str =
 
     Raises:
         ExportError: the format cannot hold the network or computes something else, an option is wrong, or the
-            disk is
-            full; `out` is then not written.
+            disk is full; `out` is then not written.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

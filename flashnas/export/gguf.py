@@ -96,8 +96,7 @@ def check_parity(file: Path, network: HybridLM, vocabulary: Vocabulary, tokenize
 
     Returns:
         Largest differences over the largest logit, and how many of GENERATED greedy tokens are those of the
-            network;
-        another one must be as likely within the tolerance.
+        network; another one must be as likely within the tolerance.
 
     Raises:
         ExportError: a difference exceeds the tolerance, or llama.cpp does not run the file.
@@ -179,7 +178,6 @@ def _compare_generated(network: HybridLM, prompt: list[int], answer: Mapping[str
 
 
 def _difference(logits_V: Tensor, ids: Tensor, values: Sequence[float | None]) -> float:
-    """Between log-probabilities and logits, each up to a constant; NaN where one is missing."""
     theirs = torch.tensor([float("nan") if value is None else value for value in values])
     ours = logits_V[ids]
     keep = ~(theirs < MIN_LOGPROB)

@@ -71,7 +71,6 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def _upload(repo: str, files: dict[str, Path], card: str, private: bool, revision: str | None) -> str:
-    """Make the repository and the branch where they are missing, and add one commit; returns its address."""
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
     if get_token() is None:

@@ -52,10 +52,8 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
 
     Args:
         text: a folder that `flashnas train` or `flashnas export --to hf` wrote, the `final/` or a checkpoint
-            of a
-            training, or a run whose chosen network was trained; with `init_seed`, anything that
-                `load_architecture`
-            takes.
+            of a training, or a run whose chosen network was trained; with `init_seed`, anything that
+            `load_architecture` takes.
         init_seed: seed of the weights to draw for an architecture without weights.
         tokenizer: a tokenizer.json; None: that of the trained weights.
 

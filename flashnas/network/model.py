@@ -41,8 +41,7 @@ class ParameterUse:
 
 
 def _streams_low(x: Tensor) -> bool:
-    """Whether the residual stream has the dtype of autocast: on a GPU, where norms, additions and what is
-    kept for the backward pass are bounded by memory."""
+    """Whether the residual stream has the dtype of autocast: on a GPU, where memory bounds all else."""
     return x.is_cuda and torch.is_autocast_enabled(x.device.type)
 
 
@@ -244,7 +243,6 @@ class HybridLM(nn.Module):
         return logits_BV
 
     def _forget_copies(self) -> None:
-        """Free the copies of weights that decoding made, before a new sequence is read."""
         if not torch.compiler.is_compiling():
             self._transposed_head.forget()
             forget_copies(self)

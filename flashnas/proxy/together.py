@@ -53,8 +53,7 @@ def train_together(job: dict[str, Any], module: str = "flashnas.proxy.ranks") ->
 
 
 def _reason(folder: Path, code: int) -> Exception:
-    """What the processes raised; of several the first one that is not about a lost connection to another
-    one."""
+    """What the processes raised: the first that is not about a lost connection to another one."""
     said = [json.loads(path.read_bytes()) for path in sorted(folder.glob(f"{FAILED}-*"))]
     own = [report for report in said if not report["lost"]]
     if own:
@@ -75,7 +74,7 @@ def _reason(folder: Path, code: int) -> Exception:
 
 
 def _error(said: dict[str, Any]) -> Exception:
-    """An error as another process raised it; one of a library, which no architecture causes, as a
+    """An error as another process raised it; that of a library, which no architecture causes, as a
     DeviceError."""
     name, text = said["class"], said["text"]
     kind = getattr(errors if said["module"] == errors.__name__ else builtins, name, None)

@@ -20,17 +20,14 @@ def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         job: plain data: `architecture` (`Architecture.to_dict()` at full width), `dataset` (a prepared
-            folder), `recipe`
-            (`Recipe.to_dict()`) and `seed`. Optional: `deadline_s`, the limit of each training; `tasks`,
-                names of scores
-            of synthetic tasks; `checkpoints`, a folder for the checkpoint of a training that pauses after
-                `pause_tokens`
-            (0: it is finished) and goes on from there; `processes`, if more than one train it together.
+            folder), `recipe` (`Recipe.to_dict()`) and `seed`. Optional: `deadline_s`, the limit of each
+            training; `tasks`, names of scores of synthetic tasks; `checkpoints`, a folder for the checkpoint
+            of a training that pauses after `pause_tokens` (0: it is finished) and goes on from there;
+            `processes`, if more than one train it together.
 
     Returns:
         `ProxyScore.to_dict()`; with `tasks` also `scores` and `task_tokens`, of trainings that `seconds` then
-            includes; with
-        `checkpoints` also `begun_tokens` and `checkpoint_problem`, as `train_to` gives them.
+        includes; with `checkpoints` also `begun_tokens` and `checkpoint_problem`, as `train_to` gives them.
 
     Raises:
         CandidateError: with the reason in one line, if the candidate fails.
@@ -68,7 +65,6 @@ def train_candidate(job: dict[str, Any], ranks: Ranks | None = None) -> dict[str
 
 def _trained(proxy: Architecture, dataset: Dataset, recipe: Recipe, job: dict[str, Any], ranks: Ranks | None,
              ) -> dict[str, Any]:
-    """The score of the training that the job asks for, or of its part to the pause."""
     if not job.get("checkpoints"):
         from flashnas.training.trainer import train
 

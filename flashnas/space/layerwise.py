@@ -140,8 +140,7 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return {spec.kind for spec in self.choices[layer]} & set(self.require)
 
     def _complete(self, layers: list[str]) -> tuple[str, ...]:
-        """The layers with every required kind: a missing one takes the place of the last layer that can be
-        missed."""
+        """A missing required kind takes the place of the last layer that can be missed."""
         for kind in self.require:
             if any(kind in self._kinds_of(layer) for layer in layers):
                 continue
@@ -161,8 +160,8 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return self.repair(LayerwiseGenotype(tuple(self.names[i] for i in places)))
 
     def mutate(self, genotype: LayerwiseGenotype, rng: np.random.Generator) -> LayerwiseGenotype:
-        """Change one layer, swap two, add or drop one; the kind is drawn uniformly. Where it gives no other
-        operator list, the next kind is tried."""
+        """Change one layer, swap two, add or drop one, drawn uniformly; the next kind where that gives no
+        other list."""
         genotype = self.repair(genotype)
         kinds = (self._replaced, self._swapped, self._added, self._dropped)
         for kind in rng.permutation(len(kinds)):
@@ -248,7 +247,6 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
 
 
 def _read_require(layers: LocatedDict, kinds: Sequence[str], fewest: int) -> tuple[str, ...]:
-    """The optional list `require`; raises SpaceError with file, line, rule and value."""
     if "require" not in layers:
         return ()
     items = settings.entries(layers, "require", "layers")

@@ -38,8 +38,7 @@ class OperatorSpace(SearchSpace[G]):
         model: vocabulary, head and meta tokens of all architectures.
         max_operators: length of the longest operator list.
         width_factor: by which short training shrinks the networks where the user names no recipe; None: the
-            recipe's own.
-            It is not part of `to_dict`: the set of networks does not depend on it.
+            recipe's own. It is not part of `to_dict`: the set of networks does not depend on it.
     """
 
     max_operators: int

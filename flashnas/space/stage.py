@@ -120,8 +120,8 @@ STEPS = (-2, -1, 1, 2)  # blocks added to or taken from one stage
 
 def moves(rules: StageRules, genotype: ThreeStageGenotype,
           rng: np.random.Generator) -> Iterator[ThreeStageGenotype]:
-    """All changes of one factor: factors in random order, the changes of each factor in random order. They
-    may need a repair; some may build the parent's operator list."""
+    """All changes of one factor, then of the next, in random order. They may need a repair, or give the same
+    list."""
     for factor in rng.permutation(len(FACTORS)):
         changes = FACTORS[factor](rules, genotype)
         for i in rng.permutation(len(changes)):

@@ -175,7 +175,6 @@ class ListAutomaton:
         return self._steps[states]
 
     def _build(self) -> None:
-        """Number all states that can be reached and note what follows each."""
         waiting = [_State(0, block, 1, 0) for block in range(len(self.blocks))]
         self._ids = {state: i for i, state in enumerate(waiting)}
         for i, text in enumerate(self.blocks):

@@ -109,8 +109,7 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         return self._parser.parse(operators)
 
     def repair(self, genotype: ThreeStageGenotype) -> ThreeStageGenotype:
-        """Keep the operator list where the limits allow; else shorten the longer of early and middle. Raises
-        SpaceError for an operator, ratio or number of FFNs that the space does not have."""
+        """Keep the operator list where the limits allow; else shorten the longer of early and middle."""
         early, middle, late = (self._repair_stage(i, stage) for i, stage in enumerate(genotype.stages))
         while early.length + middle.length >= self.max_operators:
             can_early = early.repeats > self.rules.repeats[0][0]
@@ -164,8 +163,7 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
                      repeats=1)
 
     def mutate(self, genotype: ThreeStageGenotype, rng: np.random.Generator) -> ThreeStageGenotype:
-        """Change one factor, drawn uniformly: an operator of a block type, its ratio, its FFNs, numbers of
-        blocks. Where it gives no other operator list, the next factor is tried."""
+        """Change one factor, drawn uniformly; where it gives no other operator list, the next one."""
         genotype = self.repair(genotype)
         for offspring in moves(self.rules, genotype, rng):
             repaired = self.repair(offspring)

@@ -93,8 +93,7 @@ def check_executor(executor: type[Executor] | str, options: Mapping[str, Any] | 
         executor: the class, or its name in the registry.
         work: further fields of `Work` that it needs, such as `storage`.
         beside: makes a context within which jobs can run, such as one that starts workers on this machine.
-            They must
-            allow the evaluator `flashnas.testing.executor:solve`.
+            They must allow the evaluator `flashnas.testing.executor:solve`.
         ends_jobs: False if `close` leaves alone what workers have begun that the executor has not started.
 
     Raises:

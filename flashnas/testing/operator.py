@@ -33,8 +33,7 @@ def check_operator(operator: type[OperatorSpec] | OperatorSpec | str, *, hidden:
 
     Args:
         operator: a spec; its class or short name, which is checked with its defaults as a proxy scales them
-            down to
-            `hidden`; or its notation, such as "gsc(conv_size=4)".
+            down to `hidden`; or its notation, such as "gsc(conv_size=4)".
         hidden: width at which its layer is built.
         low_precision_outliers: tokens of 65 that bfloat16 may change wholly, where an operator chooses
             (experts).

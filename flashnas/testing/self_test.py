@@ -165,7 +165,6 @@ def self_test(kinds: Iterable[str], device: str, on_result: Callable[[LayerTest]
 
 
 class _Process:
-    """One worker process of one thread, started when it is needed."""
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
@@ -207,7 +206,6 @@ def _kernels() -> int:
 
 def _errors(layer: Layer, dtype: torch.dtype, x_BTD: Tensor, tolerance: float,
             ) -> tuple[dict[str, float], str]:
-    """The error of each form, and the first one that is above its tolerance."""
     device, (batch, tokens, _) = x_BTD.device, x_BTD.shape
     if dtype == torch.bfloat16:  # so that both sides start from the same numbers
         with torch.no_grad():

@@ -22,8 +22,7 @@ def check_task(task: type[Task] | Task | str, solver: Solver | None = None) -> N
     Args:
         task: a task, its class, or its name in the registry.
         solver: (task, the tokens of one sequence) -> the answers, as a plain program finds them; IGNORED
-            where there is
-            none. It proves that the answers follow from the tokens.
+            where there is none. It proves that the answers follow from the tokens.
 
     Raises:
         AssertionError: one line that names the task, the rule and the value.

@@ -126,13 +126,12 @@ def train_to(tokens: int, architecture: Architecture, dataset: Dataset, recipe: 
         tokens: where to pause, a point of the recipe's curve; the end of the training, or more: it is
             finished.
         folder: of the training's checkpoint. It is created, but its parent is not: on a machine that does not
-            share the
-            disk, no checkpoint is written.
+            share the disk, no checkpoint is written.
 
     Returns:
         The score at the pause, whose seconds are those of the whole training so far; the tokens of the
-            checkpoint from
-        which it went on, 0 at the start; and why none could be written, in one line, or an empty text.
+        checkpoint from which it went on, 0 at the start; and why none could be written, in one line, or an
+        empty text.
     """
     check_job(architecture, dataset, recipe)
     with out_of_memory_is_a_reason():
@@ -200,7 +199,6 @@ def _fill_optimizer(trainer: Trainer, tensors: dict[str, Tensor], scalars: dict[
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """checkpoint.json; raises WeightsError if it is missing or damaged."""
     file = path / SCALARS
     content = read_json(file, WeightsError)
     if not isinstance(content, dict) or not isinstance(digest := content.pop("self", None), str):

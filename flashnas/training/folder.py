@@ -101,7 +101,6 @@ class TrainFolder:
         self._lock.release()
 
     def _check_parts(self) -> None:
-        """Find what cannot be continued or replaced before anything is trained."""
         for folder in (self.checkpoints, self.path / FINAL):
             if folder.exists() and not folder.is_dir():
                 raise RunError(f"{folder}: is a file, and must be a folder; move the file away")

@@ -185,7 +185,6 @@ def _now() -> str:
 
 def _resume(job: TrainJob, trainer: Trainer, folder: TrainFolder | None, ranks: Ranks,
             progress: TrainProgress) -> int | None:
-    """Load the newest undamaged checkpoint, if there is one; returns its step."""
     path, notes = ranks.run_on_all(lambda: folder.newest_checkpoint() if folder else (None, []))
     for note in notes:
         progress.note(note)

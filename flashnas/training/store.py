@@ -86,8 +86,7 @@ class TrainingStore(Generic[R]):
 
     Raises:
         FlashnasError: of the class `error`, on entry: another process appends to the file, it is damaged, it
-            is not a
-            regular file, or its folder cannot be written to.
+            is not a regular file, or its folder cannot be written to.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any], kind: type[R],
@@ -306,8 +305,7 @@ def train_missing(planned: Sequence[PlannedTraining[Any]], store: TrainingStore[
 
     Returns:
         The numbers of trainings `asked`, `known` before, `trained`, `failed` and `lost` (their worker process
-            died; the
-        next call tries them again).
+        died; the next call tries them again).
 
     Raises:
         FlashnasError: of the store's class: a training ended with an error that is not about its network.

@@ -261,7 +261,7 @@ class Trainer:
                           proxy_params=self.architecture.params, backends=self.backends)
 
     def _update(self, batch_BT: torch.Tensor) -> tuple[float, float]:
-        """One optimizer step; returns the batch's mean loss in nats per token and the gradient's norm."""
+        """One optimizer step: mean loss of the batch in nats per token, and the gradient's norm."""
         recipe = self.recipe
         rows_BT = self.ranks.share(batch_BT).to(self.device)
         micro = rows_BT.split(recipe.micro_batch_sequences or len(rows_BT))

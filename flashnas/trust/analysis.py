@@ -214,7 +214,6 @@ def _between_seeds(losses: dict[str, pd.DataFrame]) -> Iterable[OrderAgreement]:
 
 
 def _gain(means: dict[str, pd.Series], guess: pd.Series | None) -> Interval | None:
-    """Spearman of short training with long minus that of the guess, on the same resamples."""
     if guess is None or not {"short", "long"} <= set(means):
         return None
     all_three = pd.concat([means["short"], means["long"], guess], axis=1).dropna()
@@ -274,7 +273,6 @@ def _ceiling(losses: dict[str, pd.DataFrame]) -> float | None:
 
 def _tied_neighbours(short: pd.DataFrame | None, front: Sequence[str], noise: Sequence[Noise],
                      ) -> tuple[int, int]:
-    """(tied, all) pairs of neighbours on the front, as the first seed ranks them."""
     measured = next((n for n in noise if n.variant == "short"), None)
     if short is None or measured is None:
         return 0, 0

@@ -132,8 +132,7 @@ def _at_most(points: pd.DataFrame, axis: str) -> np.ndarray:
 
 
 def _foretold(points: pd.DataFrame, held: np.ndarray) -> tuple[HeldOut, ...]:
-    """What the law of the trainings outside the mask says of those inside; empty where it cannot be
-    fitted."""
+    """What the law of the trainings outside the mask says of those inside, if it can be fitted."""
     rest = points[~held]
     if not held.any() or rest.empty or too_few(rest):
         return ()
@@ -244,7 +243,6 @@ class Sizes:
 
 
 def _fastest_of_best(sizes: pd.DataFrame) -> Any:
-    """The row with the lowest loss; the fastest one of those that the loss cannot tell apart."""
     same = sizes["loss"] <= sizes["loss"].min() + SAME_NATS
     return sizes.iloc[int(np.where(same, sizes["latency_ms"], np.inf).argmin())]
 

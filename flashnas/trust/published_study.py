@@ -143,7 +143,6 @@ def study_published(plan: PublishedPlan, folder: Path, *, workers: int, progress
 
 
 def _foreseen(missing: Sequence[PlannedTraining[Any]], total: int, pace: Pace, workers: int) -> str:
-    """What will be trained, and for how long at the pace of the others."""
     words = f"{len(missing)} of {total} trainings are missing and start now"
     if seconds := pace.seconds(missing):
         words += (f", about {seconds / 60:,.0f} core-minutes at the pace of the others,"

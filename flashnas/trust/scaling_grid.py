@@ -167,5 +167,4 @@ def _planned(grid: Grid, dataset: Dataset | None) -> list[PlannedTraining[GridTr
 
 
 def _spaced(pattern: str) -> str:
-    """A pattern with single spaces, so that it is found again."""
     return " ".join(pattern.split())

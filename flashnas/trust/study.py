@@ -131,7 +131,6 @@ def study_results(path: Path) -> tuple[pd.DataFrame, Trust]:
 
 
 def _recipe_and_text(run: RecordedRun) -> tuple[Recipe, Dataset]:
-    """The run's own; raises RunError if it is not finished or the text has changed."""
     if not run.entry("finished"):
         raise RunError(f"{run.path}: the search is not finished; continue it with flashnas search --resume"
                        f" first")

@@ -21,8 +21,7 @@ LAYER_TYPES = {"d": "deltanet", "m2": "m2", "a": "a", "f": "f"}
 
 
 def _demands(kind: type[OperatorSpec], **fixed: Any) -> Demands:
-    """One set of options holds for all operators of a kind; those in `fixed` have one value in the family's
-    code."""
+    """One set of options holds for all operators of a kind; `fixed` have one value in the family's code."""
     return Demands(fixed=fixed, shared=tuple(each.name for each in dataclasses.fields(kind)))
 
 

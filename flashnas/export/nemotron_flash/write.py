@@ -88,7 +88,6 @@ def _head_notes(network: HybridLM, drawn: bool, raw_logits: bool) -> list[str]:
 
 
 def _check(folder: Path, network: HybridLM) -> dict[str, float]:
-    """Compare the written files, by the plain reading, with the network of the same rounded weights."""
     config = json.loads((folder / "config.json").read_text())
     tensors: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):

@@ -131,7 +131,6 @@ def _write(writer: gguf.GGUFWriter, file: Path) -> None:
 
 
 def _with_added_rows(tensors: Mapping[str, Tensor], words: Vocabulary) -> dict[str, Tensor]:
-    """Rows for the added tokens behind the embedding and the head: the meta token's, or zeros."""
     tensors = dict(tensors)
     if not words.added:
         return tensors

@@ -72,8 +72,7 @@ def _attention(spec: Attention, parts: list[Piece], interleaved: bool) -> list[P
 
 
 def _gated_delta_net(spec: GatedDeltaNet, hidden: int) -> list[Piece]:
-    """llama.cpp counts value heads so that neighbours read different key heads; HybridLM so that they read
-    the same."""
+    """Neighbouring value heads of llama.cpp read different key heads; those of HybridLM read the same."""
     import torch
 
     key, value = spec.key_size(hidden), spec.value_size(hidden)

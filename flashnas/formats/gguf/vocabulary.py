@@ -92,8 +92,7 @@ def vocabulary(tokenizer: Tokenizer | None, vocab: int, meta_tokens: int) -> Voc
 
 
 def _checked_merges(described: dict[str, Any]) -> list[str]:
-    """The merges, each as two tokens with a space between; raises ExportError for another kind of
-    tokenizer."""
+    """The merges, each as two tokens with a space between."""
     model, splits = described["model"], described["pre_tokenizer"] or {}
     byte_level = (splits.get("type") == "ByteLevel" and not splits.get("add_prefix_space")
                   and splits.get("use_regex", True))

@@ -133,10 +133,7 @@ class FuzzyRecall(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class SelectiveCopying(Task):
-    """Tokens that are scattered among blanks must be repeated in their order.
-
-    `copied` tokens at random positions among blanks (token vocab - 2), the copy sign (vocab - 1), then
-    `copied` blanks, at which the answers are the tokens."""
+    """Tokens that are scattered among blanks must be repeated in their order."""
 
     name: ClassVar[str] = "selective-copying"
     vocab: int = 16
@@ -161,10 +158,8 @@ class SelectiveCopying(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class Compression(Task):
-    """The output of the last token must hold a whole random sequence.
-
-    Random tokens and, last, the compression sign (vocab - 1). From the output at the sign and the number of
-    a position, a small decoder reads back the token of that position."""
+    """The output of the last token must hold a whole random sequence: from it and the number of a position, a
+    small decoder reads back the token of that position."""
 
     name: ClassVar[str] = "compression"
     from_last: ClassVar[bool] = True
@@ -185,9 +180,7 @@ class Compression(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class Memorisation(Task):
-    """The weights must keep a map from keys to values, which is the same in every sequence.
-
-    Key, sign (vocab - 1), key, sign, ..; the answer at a sign is the value of the key. Inputs never hold
+    """The weights must keep a map from keys to values, which is the same in every sequence. Inputs never hold
     values."""
 
     name: ClassVar[str] = "memorisation"

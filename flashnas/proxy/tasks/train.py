@@ -47,7 +47,7 @@ def score_tasks(architecture: Architecture, tasks: Sequence[Task], recipe: Recip
 
     Returns:
         The accuracy on the test set by the name of the task; the same arguments on one CPU thread give the
-            same.
+        same.
 
     Raises:
         CandidateError: if the loss or a gradient becomes NaN or infinite, or the time is over.
