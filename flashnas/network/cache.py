@@ -52,10 +52,8 @@ def mapped(state: Any, function: Callable[[Any], Any]) -> Any:
 
 
 class FixedStates:
-    """States that a step continues where they lie, so that it can be recorded and replayed.
-
-    states: one per operator, of tensors and FixedCaches. position: where all their sequences are.
-    """
+    """States, of tensors and FixedCaches, that a step continues where they lie, so that it can be recorded
+    and replayed. position: where all their sequences are."""
 
     def __init__(self, states: tuple[Any, ...], position: Position) -> None:
         self.states, self.position = states, position

@@ -14,13 +14,12 @@ _MAP_SEED = 12345        # of memorisation: the map is part of the task, and eve
 
 @dataclass(frozen=True, kw_only=True)
 class InContextRecall(Task):
-    """In-context recall: key, value, key, value, ..; where a key comes again, the answer is its value.
+    """Key, value, key, value, ..; where a key comes again, the answer is its value, at the position of the
+    key.
 
-    Keys are tokens 0 .. k - 1, values the next k. Each sequence pairs them anew, and values may repeat.
-
-    The answer is at the position of the key. Only keys that came before have an answer; the last key always
-    has one. MAD trains on all next tokens of 12,800 fixed sequences. Here only answers count and sequences
-    are always new, which teaches the same in far fewer steps.
+    Each sequence pairs keys and values anew, and values may repeat. The last key always has an answer. MAD
+    trains on all next tokens of 12,800 fixed sequences; here only answers count and sequences are always new,
+    which teaches the same in far fewer steps.
     """
 
     name: ClassVar[str] = "in-context-recall"
@@ -59,8 +58,7 @@ class InContextRecall(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class NoisyRecall(InContextRecall):
-    """In-context recall in which pairs are noise with probability `noise`, of tokens with a vocabulary of
-    their own."""
+    """In-context recall in which pairs are noise with probability `noise`, of tokens of their own."""
 
     name: ClassVar[str] = "noisy-recall"
     vocab: int = 32
