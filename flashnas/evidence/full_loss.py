@@ -49,8 +49,26 @@ OF_SIZE = ("law", "size", "tokens", "aspect", "experts")  # columns of size and 
 _LAW = FEATURES.index("law")
 
 
+class Columns:
+    """Fields of one length: arrays, or such columns."""
+
+    def __len__(self) -> int:
+        return len(next(iter(vars(self).values())))
+
+    @classmethod
+    def joined(cls, *parts: Self) -> Self:
+        """All rows of several."""
+        return cls(*(type(same[0]).joined(*same) if isinstance(same[0], Columns) else np.concatenate(same)
+                     for same in zip(*(vars(part).values() for part in parts), strict=True)))
+
+    def part(self, places: np.ndarray) -> Self:
+        """The rows at these places."""
+        return type(self)(*(column.part(places) if isinstance(column, Columns) else column[places]
+                            for column in vars(self).values()))
+
+
 @dataclass(frozen=True)
-class Table:
+class Table(Columns):
     """Networks or rows as the model sees them: x [N, F] of FEATURES and SILENT, shares [N, K] of KINDS, ffn
     [N]: share of feed-forward layers among the operators, publication [N]."""
 
@@ -58,9 +76,6 @@ class Table:
     shares: np.ndarray
     ffn: np.ndarray
     publication: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.x)
 
     @classmethod
     def of(cls, law: Law, mixes: Sequence[Mix], sizes_N3: Any, widths: Any, tokens: Any, publication: Any, *,
@@ -81,36 +96,14 @@ class Table:
                    np.array([mix.ffn_share for mix in mixes]),
                    np.broadcast_to(np.array(publication, object), len(mixes)))
 
-    @classmethod
-    def joined(cls, *tables: Table) -> Self:
-        """All networks of several tables."""
-        return cls(*(np.concatenate([getattr(table, name) for table in tables])
-                     for name in ("x", "shares", "ffn", "publication")))
-
-    def part(self, places: np.ndarray) -> Table:
-        return Table(self.x[places], self.shares[places], self.ffn[places], self.publication[places])
-
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Columns):
     """What the model learns from: the table, the loss of each row, and the level that it compares within."""
 
     table: Table
     nats: np.ndarray
     level: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.nats)
-
-    @classmethod
-    def joined(cls, *parts: Rows) -> Self:
-        """All rows of several."""
-        return cls(Table.joined(*(part.table for part in parts)),
-                   np.concatenate([part.nats for part in parts]),
-                   np.concatenate([part.level for part in parts]))
-
-    def part(self, places: np.ndarray) -> Rows:
-        return Rows(self.table.part(places), self.nats[places], self.level[places])
 
 
 @dataclass(frozen=True)

@@ -48,11 +48,9 @@ def mamba2(config: HfConfig) -> Architecture:
     if heads * head_dim != inner:
         raise config.error("num_heads", f"num_heads x head_dim must be expand x hidden_size = {inner};"
                                         f" got {heads} x {head_dim}")
-    mixer = Mamba2(heads=heads, head_dim=head_dim, state=config.whole("state_size"), groups=_groups(config,
-                                                                                                    heads),
-                   conv_size=config.whole("conv_kernel"), bias=config.flag("use_bias"),
-                   conv_bias=config.flag("use_conv_bias"), dt_min=_smallest_step(config))
-    return assembled(config, [_simplest(config, mixer)] * config.layers())
+    mixer = _mamba2(config, heads, head_dim, "state_size", conv_bias=config.flag("use_conv_bias"),
+                    dt_min=_smallest_step(config))
+    return assembled(config, [mixer] * config.layers())
 
 
 def nemotron_h(config: HfConfig) -> Architecture:
@@ -70,19 +68,15 @@ def nemotron_h(config: HfConfig) -> Architecture:
         for old, new in (("mamba_n_groups", "n_groups"), ("mamba_d_conv", "conv_kernel"),
                          ("mamba_conv_bias", "use_conv_bias"), ("mamba_dt_min", "time_step_min")):
             config.rename(old, new)
-        heads = config.whole("mamba_num_heads")
-        operators[LINEAR] = _simplest(config, Mamba2(
-            heads=heads, head_dim=config.whole("mamba_head_dim"), state=config.whole("ssm_state_size"),
-            groups=_groups(config, heads), conv_size=config.whole("conv_kernel"),
-            bias=config.flag("use_bias"),
-            conv_bias=config.flag("use_conv_bias"), dt_min=config.number("time_step_min")))
+        operators[LINEAR] = _mamba2(
+            config, config.whole("mamba_num_heads"), config.whole("mamba_head_dim"), "ssm_state_size",
+            conv_bias=config.flag("use_conv_bias"), dt_min=config.number("time_step_min"))
     if FULL in kinds:
         operators[FULL] = attention_of(config, rope_share=0.0)
     if "mlp" in kinds:
         config.require("mlp_hidden_act", "relu2", "ungated feed-forward networks with the activation")
         operators["mlp"] = FeedForward(intermediate=config.whole("intermediate_size"),
-                                       bias=config.flag("mlp_bias"),
-                                       relu2=True)
+                                       bias=config.flag("mlp_bias"), relu2=True)
     return assembled(config, [operators[kind] for kind in kinds], tied=False)
 
 
@@ -121,10 +115,9 @@ def zamba2(config: HfConfig) -> Architecture:
     inner = config.whole("mamba_expand") * hidden
     if inner % heads:
         raise config.error("n_mamba_heads", f"must divide mamba_expand x hidden_size = {inner}; got {heads}")
-    mixer = Mamba2(heads=heads, head_dim=inner // heads, state=config.whole("mamba_d_state"),
-                   groups=_groups(config, heads, "mamba_ngroups"), conv_size=config.whole("mamba_d_conv"),
-                   bias=config.flag("add_bias_linear"), dt_min=config.number("time_step_min"))
-    return assembled(config, [_simplest(config, mixer)] * len(kinds))
+    mixer = _mamba2(config, heads, inner // heads, "mamba_d_state", groups="mamba_ngroups",
+                    conv="mamba_d_conv", bias="add_bias_linear", dt_min=config.number("time_step_min"))
+    return assembled(config, [mixer] * len(kinds))
 
 
 def qwen3_next(config: HfConfig) -> Architecture:
@@ -177,15 +170,15 @@ def _gated_delta_net(config: HfConfig) -> GatedDeltaNet:
                          conv_size=config.whole("linear_conv_kernel_dim"))
 
 
-def _groups(config: HfConfig, heads: int, key: str = "n_groups") -> int:
-    groups = config.whole(key)
-    if heads % groups:
-        raise config.error(key, f"must divide the {heads} heads; got {groups}")
-    return groups
-
-
-def _simplest(config: HfConfig, mixer: Mamba2) -> Mamba2:
-    """The same mixer with `expand` in place of the number of heads where both are equivalent."""
+def _mamba2(config: HfConfig, heads: int, head_dim: int, state: str, *, dt_min: float,
+            groups: str = "n_groups", conv: str = "conv_kernel", bias: str = "use_bias",
+            conv_bias: bool = True) -> Mamba2:
+    """By the keys of its sizes; with `expand` in place of the number of heads where both are equivalent."""
+    count = config.whole(groups)
+    if heads % count:
+        raise config.error(groups, f"must divide the {heads} heads; got {count}")
+    mixer = Mamba2(heads=heads, head_dim=head_dim, state=config.whole(state), groups=count, dt_min=dt_min,
+                   conv_size=config.whole(conv), bias=config.flag(bias), conv_bias=conv_bias)
     return mixer.resolved(config.whole("hidden_size"))
 
 
