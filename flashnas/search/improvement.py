@@ -24,7 +24,7 @@ def expected_hypervolume_improvement(mean: np.ndarray, sd: np.ndarray, points: n
     points cut the space into a grid. In a cell that no point dominates a candidate at y gains the product
     over objectives of max(upper - y, 0) - max(lower - y, 0), and the expectation of a product of independent
     factors is the product of ordinary expected improvements. Exact (as the box decompositions of Yang et al.
-    2019, on the full grid, which is small enough for fronts of tens of points in up to four objectives).
+    2019), on the full grid, which is small enough for fronts of tens of points in up to four objectives.
     """
     inside = points[(points < reference).all(axis=1)]
     inside = inside[non_dominated(inside)] if len(inside) else inside

@@ -103,15 +103,14 @@ class LossModel:
 
 class Surrogate:
     """Matern-5/2 with one length scale per feature and BoTorch's dimension-scaled prior, which keeps tens of
-    features smooth until the data say otherwise; noise is inferred. float64, one thread, seeded.
+    features smooth until the data say otherwise; noise is inferred. float64, one thread, seeded. Of features
+    [N, D] and losses [N], N >= 2.
 
     `fitted` is False when fitting failed and the hyper-parameters are those of the prior.
     """
 
     def __init__(self, features: np.ndarray, losses: np.ndarray, *, seed: int,
                  like: Surrogate | None = None) -> None:
-        """features [N, D], about within 0..1; losses [N], N >= 2. like: take its hyper-parameters and fit
-        none."""
         self.fitted: bool = like is None or like.fitted
         self.center = float(losses.mean())
         self.scale = float(losses.std()) or 1.0

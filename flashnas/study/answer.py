@@ -19,13 +19,9 @@ TOLD_APART = 0.8     # probability from which on a network is told to be worse t
 def answer_of(foresight: Foresight, front: Sequence[Trial], baselines: Sequence[Trial],
               networks: Mapping[str, Architecture], *, min_recall: float, budget_ms: float | None,
               before: str, untrained: Sequence[Architecture] = ()) -> Answer:
-    """The answer that a front gives, its trials fastest first.
-
-    Args:
-        baselines: trials of the pure stacks.
-        before: notation of what published trainings alone recommend.
-        untrained: networks of which a training might change the answer.
-    """
+    """The answer that a front gives, its trials fastest first. baselines: trials of the pure stacks. before:
+    notation of what published trainings alone recommend. untrained: networks of which a training might change
+    the answer."""
     # without cycles their order is that of completion
     baselines = sorted(baselines, key=lambda trial: trial.hash)
     trials = sorted({trial.hash: trial for trial in (*front, *baselines)}.values(),
@@ -69,7 +65,6 @@ def answer_of(foresight: Foresight, front: Sequence[Trial], baselines: Sequence[
 
 
 def _value(trial: Trial) -> float:
-    """By which networks are ranked."""
     return (trial.full_loss or 0.0) + (trial.full_loss_sd or 0.0)
 
 
@@ -80,7 +75,7 @@ def _below(difference: float, sd: float) -> float:
 
 def _standing(prediction: Prediction, at: Mapping[str, int], trial: Trial, chosen: Trial,
               best: Mapping[int, float], free: Collection[str]) -> Standing:
-    """free: hashes of the networks that may be recommended. Another one may be told to be better."""
+    """free: hashes of the networks that may be recommended; another one may be told to be better."""
     difference, sd = prediction.difference(at[trial.hash], at[chosen.hash])
     worse = _below(-difference, sd)
     return Standing(hash=trial.hash, difference=difference, sd=sd, best=float(best[at[trial.hash]]),

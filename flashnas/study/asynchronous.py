@@ -1,12 +1,10 @@
 """A search without cycles: a free worker trains on a paused candidate, or the sampler is asked for the next
-one. The trajectory depends on when workers finish.
+one.
 
-A proposed candidate is recorded before its training: a continued search gives the algorithm what has ended,
-in the order of the database, and trains what has not.
-
-Rungs are those of asynchronous successive halving (ASHA, arXiv 1810.05934), with the chance of entering the
-front in place of a fixed share. A paused candidate with too small a chance is told with its expected loss.
-Its chance is computed again whenever something has ended.
+A candidate is recorded before its training: a continued search gives the algorithm what has ended, in the
+order of the database, and trains what has not. Rungs are those of asynchronous successive halving (ASHA,
+arXiv 1810.05934), with the chance of entering the front in place of a fixed share; it is computed again
+whenever something has ended. A paused candidate with too small a chance is told with its expected loss.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ MAX_PAUSED = 64    # candidates at a rung whose chance is computed again; those 
 
 
 class Asynchronous(State):
-    """A candidate becomes a trial as soon as its outcome, or the decision that it stops, is known."""
+    """A candidate becomes a trial when its outcome, or that it stops, is known."""
 
     def __init__(self, record: Record) -> None:
         super().__init__(record)
@@ -66,7 +64,7 @@ class Asynchronous(State):
     # -- the start -------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        """Queue the baselines, take over what is known, and queue what was proposed and has not ended."""
+        """Queue the baselines and what was proposed and has not ended; take over what is known."""
         recorded = self.folder.proposals()
         if recorded:  # the draws of another seed: the old ones would propose the same again
             fresh = np.random.SeedSequence([self.question.config.seed, len(recorded)]).generate_state(1)
@@ -82,7 +80,7 @@ class Asynchronous(State):
         self._begun = True
 
     def _restore(self, recorded: Sequence[Proposal]) -> None:
-        """Take in what was proposed in earlier parts of the run, first what has ended."""
+        """Take in what earlier parts of the run proposed, first what has ended."""
         ends = {outcome.hash: place for place, outcome in enumerate(self.record.outcomes.values())
                 if outcome.seed is None}
         candidates = [self.candidate(self.question.space.decode(proposal.genotype), proposal.number,
@@ -104,7 +102,7 @@ class Asynchronous(State):
     # -- candidates ------------------------------------------------------------------------------------------
 
     def _left(self) -> int:
-        """How many candidates may still be drawn; 0 where the space is exhausted."""
+        """How many candidates may still be drawn."""
         drawn = sum(candidate.origin == "search" and candidate.place is None
                     for candidate in self._open.values())
         return 0 if self.exhausted else max(0, self.question.config.trials - self.record.evaluated - drawn)
@@ -122,7 +120,7 @@ class Asynchronous(State):
             self.idle = 0 if self._admit(candidate) else self.idle + 1
 
     def _admit(self, candidate: Candidate) -> bool:
-        """Queue a candidate, or make it a trial if its outcome is known. True if its network is a new one."""
+        """Queue a candidate, or make it a trial if its outcome is known. True if its network is new."""
         if candidate.network is not None and candidate.key in self._open:
             self._duplicates.setdefault(candidate.key, []).append(candidate)
             return False
@@ -149,7 +147,7 @@ class Asynchronous(State):
             self._place(duplicate)
 
     def _place(self, candidate: Candidate) -> None:
-        """Make it a trial, or renew its trial, which said that it had stopped, and tell the algorithm."""
+        """Make it a trial, or renew its trial, which said that it had stopped; tell the algorithm."""
         again = candidate.place is not None
         self.record.place(candidate)
         if again:
@@ -199,7 +197,6 @@ class Asynchronous(State):
                                       -pause.chances[own]))[0])]
 
     def _train_on(self, rung: int, key: str) -> tuple[str, Any]:
-        """A paused candidate goes to the next rung, or to the end."""
         self._open[key] = candidate = self.paused[rung].pop(key)
         self._stops[rung] = 0
         self.record.stopped.pop(key, None)

@@ -1,5 +1,4 @@
-"""What is checked of a search before anything is trained: parts that do not fit together are errors of one
-line."""
+"""What is checked of a search before anything is trained."""
 
 from __future__ import annotations
 
@@ -69,7 +68,7 @@ def check_space(space: SearchSpace[Any]) -> None:
 
 
 def check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> None:
-    """Raise ConfigError if the space builds networks that flashnas has to train or to time, and cannot."""
+    """Raise ConfigError if flashnas has to train or to time networks of the space, and cannot."""
     if isinstance(space, OperatorSpace):
         return
     network = any_network(space)
@@ -87,10 +86,8 @@ def check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> No
 
 
 def check_answerable(space: SearchSpace[Any], model: Any, config: SearchConfig) -> None:
-    """Raise MissingRowsError before anything is trained when the table lacks what the space needs.
-
-    Each operator is looked up at each width in a pure model, and not alone: the largest batch of a single
-    operator would be one that no network of the space has."""
+    """Raise MissingRowsError when the table lacks what the space needs. Each operator is looked up at each
+    width in a pure model, since the largest batch of a single operator would be one that no network has."""
     if not isinstance(space, OperatorSpace):
         return
     models = [operators for _, operators in space.pure_models()]
@@ -107,12 +104,8 @@ def check_answerable(space: SearchSpace[Any], model: Any, config: SearchConfig) 
 
 
 def program_holds(config: SearchConfig, space: SearchSpace[Any]) -> Callable[[Any], bool]:
-    """Network -> whether the program that is asked for runs it without flashnas; every one without a program.
-
-    Raises:
-        SettingError: the program holds none of DRAWN networks of the space, with the rule that the last one
-            breaks.
-    """
+    """Network -> whether the program that is asked for runs it without flashnas. Raises SettingError, with
+    the rule that is broken, if it holds none of DRAWN networks of the space."""
     if (program := config.runtime) is None:
         return lambda network: True
     from flashnas.formats.programs import refusal  # loads torch
@@ -126,18 +119,15 @@ def program_holds(config: SearchConfig, space: SearchSpace[Any]) -> Callable[[An
 
 
 def any_network(space: SearchSpace[Any]) -> Any:
-    """Some network of the space, always the same, to look at its class."""
+    """Some network of the space, always the same."""
     return space.architectures(space.sample(np.random.default_rng(0)))[-1]
 
 
 def ranking(config: SearchConfig, space: SearchSpace[Any], *, costed: bool, evaluated: bool,
             note: Callable[[str], None]) -> str:
     """`full`, or `short` where nothing is known of full trainings, which is noted unless it is plain. costed:
-    the latency is known. evaluated: by a user's function.
-
-    Raises:
-        SettingError: for an option that needs the other ranking.
-    """
+    the latency is known. evaluated: by a user's function. Raises SettingError for an option that needs the
+    other ranking."""
     why = ("an evaluator scores the networks" if evaluated else
            "its networks are not of flashnas' operators" if not isinstance(space, OperatorSpace) else
            "nothing is known of the latency" if not costed else

@@ -196,7 +196,7 @@ class SearchConfig(Settings, where="search"):
                        " sqlite:////shared/a.db")
 
     def _rungs(self) -> None:
-        """Raise SettingError for rungs that no recipe could have, or that exclude what else is asked."""
+        """Raise SettingError for rungs that no recipe could have, or that exclude other options."""
         if self.rungs == (NONE,):
             object.__setattr__(self, "rungs", ())
         if not self.rungs:
@@ -236,7 +236,7 @@ class SearchConfig(Settings, where="search"):
         return tokens_of(self.train_tokens)
 
     def ranked_by(self, ranking: str) -> Self:
-        """The same, ranked so: the quality among the objectives is the loss or the full loss."""
+        """The same, with the loss or the full loss as the quality among the objectives."""
         names = tuple((FULL if ranking == "full" else "loss") if name in QUALITY else name
                       for name in self.objectives)
         return dataclasses.replace(self, rank_by=ranking, objectives=names)
@@ -250,8 +250,7 @@ class SearchConfig(Settings, where="search"):
         return {**rest, "budgets": {"latency_ms": values["budget_ms"], **rest.get("budgets", {})}}
 
     def with_seeds(self, able: bool) -> Self:
-        """The same with a number of seeds. able: False for an evaluator that takes none, which keeps to one
-        seed."""
+        """The same with a number of seeds. able: False for an evaluator that takes none."""
         return self if self.seeds is not None else dataclasses.replace(
             self, seeds=SEEDS_WITH_RUNGS if self.rungs and able else 1)
 
@@ -263,16 +262,15 @@ class SearchConfig(Settings, where="search"):
                 for name, value in values.items() if value != getattr(kind(), name)}
 
     def question(self) -> dict[str, Any]:
-        """The options that fix the trajectory: a run can be continued only with the same. The recipe, the
-        rungs, the evidence, the type of the weights (in the workload), and the scores of a bench or of
-        earlier runs enter the identity of a run by their values."""
+        """The options that fix the trajectory. The recipe, rungs, evidence, type of weights, and known scores
+        enter the identity of a run by their values."""
         kind: Any = type(self)
         return {setting.name: getattr(self, setting.name) for setting in settings_of(kind)
                 if setting.identity}
 
 
 def share_of(value: Any) -> float | None:
-    """A rung such as `50%` as a share of the training; None for what is not a share between 0 and 1."""
+    """A rung such as `50%` as a share of the training; None for anything else."""
     if not isinstance(value, str) or not value.endswith("%"):
         return None
     try:

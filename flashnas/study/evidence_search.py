@@ -1,6 +1,5 @@
 """A search without any training: which networks of a space publications expect to be the best within the
-budgets, and the best pure stack of each mixer, which a hybrid has to beat. A candidate takes microseconds.
-"""
+budgets, and the best pure stack of each mixer, which a hybrid has to beat. A candidate takes microseconds."""
 
 from __future__ import annotations
 
@@ -29,8 +28,8 @@ QUIET_ROUNDS = 2         # rounds without a better front, after which the search
 
 @dataclass(frozen=True)
 class Foretold:
-    """What was looked at, in one order: genotypes, networks, and arrays [N]: latency_ms, full loss expected
-    and its standard deviation to the reference, and recall."""
+    """What was looked at, in one order: genotypes, networks, and arrays [N]: latency_ms, expected full loss,
+    its standard deviation to the reference, and recall."""
 
     genotypes: list[Any]
     networks: list[Architecture]
@@ -40,8 +39,8 @@ class Foretold:
     recall: np.ndarray
 
     def front(self, min_recall: float | None) -> list[int]:
-        """Places of the networks that no other one beats in latency and in the pessimistic full loss, fastest
-        first; of those with the recall, where a floor is set and any network has it."""
+        """Places of the networks that no other one beats in latency and pessimistic full loss, fastest first;
+        of those with the recall, where any has it."""
         places = np.arange(len(self.networks))
         if min_recall is not None and (self.recall >= min_recall).any():
             places = np.flatnonzero(self.recall >= min_recall)
@@ -57,13 +56,13 @@ class Foretold:
         return [int(place) for place in best[np.argsort(self.latency_ms[best], kind="stable")]]
 
     def best(self, min_recall: float | None) -> int | None:
-        """The place of the recommended network: the lowest pessimistic full loss, with the recall."""
+        """The place of the recommended network."""
         return min(self.front(min_recall), key=lambda place: self.mean[place] + PESSIMISM * self.sd[place],
                    default=None)
 
     def nearest(self, min_recall: float, count: int) -> list[int]:
-        """Places of networks with the recall from the recommended one upwards in pessimistic full loss, at
-        most `count`, each of another composition or size than those before."""
+        """At most `count` places of networks with the recall, from the recommended one upwards in pessimistic
+        full loss, each of another composition or size than those before."""
         chosen, values = self.best(min_recall), ranked(self.mean, self.sd)
         kept = np.flatnonzero(self.recall >= min_recall)
         distinct: dict[float, int] = {} if chosen is None else {round(float(values[chosen]), 9): chosen}
@@ -74,7 +73,7 @@ class Foretold:
         return list(distinct.values())
 
     def spread(self, places: Sequence[int], count: int) -> list[int]:
-        """At most `count` places of a front, with the last one, about equally far apart in latency."""
+        """At most `count` places of a front, with both ends, about equally far apart in latency."""
         if len(places) <= count:
             return list(places)
         latencies = self.latency_ms[list(places)]
@@ -84,8 +83,8 @@ class Foretold:
 
 def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight: Foresight, *, seed: int,
                        min_recall: float | None, candidates: int = CANDIDATES) -> Foretold:
-    """Evolution on the expected full loss and the latency; deterministic for a seed. The front with the
-    recall is searched, and that without a floor. candidates: genotypes to look at, at most."""
+    """Evolution on the expected full loss and the latency, deterministic for a seed, of the front with the
+    recall and of that without a floor. candidates: genotypes to look at, at most."""
     rng = np.random.default_rng([seed, 1])
     fitted: dict[Any, tuple[Architecture, float]] = {}
     seen: set[Any] = set()
@@ -154,11 +153,11 @@ def unevenness(operators: tuple[OperatorSpec, ...]) -> float:
 
 def pure_stacks(space: OperatorSpace[Any], fitter: Fitter[Any],
                 score: Callable[[Sequence[Architecture]], np.ndarray]) -> list[tuple[str, Architecture]]:
-    """The best pure stack of each mixer of the space within the budgets: label and network.
+    """The best pure stack of each mixer within the budgets: label and network.
 
     All depths up to the space's, all its widths, and every share of feed-forward layers that publications
-    have are looked at: none (for mixers that publications have so), one behind every second mixer, one behind
-    each. score: networks -> values [N], lower is better.
+    have are looked at: none, one behind every second mixer, one behind each. score: networks -> values [N],
+    lower is better.
     """
     ffn = space.ffn or FeedForward()
     kinds = [spec.kind for spec in space.mixers]
@@ -181,7 +180,6 @@ def pure_stacks(space: OperatorSpace[Any], fitter: Fitter[Any],
 
 
 def _fitting(fitter: Fitter[Any], some: Sequence[tuple[str, Architecture]]) -> list[tuple[str, Architecture]]:
-    """Those within the budgets, with the recall and in the program that are asked for."""
     some = [pair for pair in some if fitter.holds(pair[1])]
     if fitter.allowed is not None:
         some = [pair for pair in some if fitter.allowed(pair[1])]
@@ -194,6 +192,6 @@ def _fitting(fitter: Fitter[Any], some: Sequence[tuple[str, Architecture]]) -> l
 
 @functools.lru_cache(maxsize=65_536)
 def _unpublished(operators: tuple[Any, ...], hidden: int) -> bool:
-    """True if publications have no such stack for a reason of its composition; its size does not count."""
+    """True if publications have no stack of such a composition."""
     network = Architecture(hidden=hidden, operators=operators)
     return any("operators" in words for words in outside_support(network))

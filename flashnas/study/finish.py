@@ -23,11 +23,8 @@ MAX_CORRECTIONS = 3      # times that the front is drawn again because timing it
 
 
 def finish(state: State, executor: Executor) -> dict[str, Any]:
-    """Write the front and the totals; returns the object of `search --json`.
-
-    Raises:
-        RunError: if no network could be evaluated.
-    """
+    """Write the front and the totals; returns the object of `search --json`. Raises RunError if no network
+    could be evaluated."""
     record, folder, config = state.record, state.folder, state.question.config
     note = record.progress.note
     if state.exhausted:
@@ -63,8 +60,8 @@ def finish(state: State, executor: Executor) -> dict[str, Any]:
 
 
 def _to_confirm(state: State) -> list[Trial]:
-    """The trials that are evaluated under further seeds: of the front, or, where full trainings rank, those
-    of it that cannot be told from the recommended one."""
+    """The trials to evaluate under further seeds: the front, or, where full trainings rank, those of it that
+    cannot be told from the recommended one."""
     front, answer = front_of(state), _answer(state)
     if state.question.foresight is None:
         return front
@@ -115,7 +112,7 @@ def compared(state: State) -> list[Trial]:
 
 
 def entries_of(state: State) -> list[FrontEntry]:
-    """The entries of the front, with times from the device and what they miss where it is at hand."""
+    """The entries of the front, with times and what they miss where the device is at hand."""
     entries, question = [_entry(state, trial) for trial in front_of(state)], state.question
     if question.model is None or question.timing is None:
         return entries

@@ -29,13 +29,9 @@ OVERSTATED = 3.0         # times that a short training shows of a difference bet
 class Foresight:
     """The models of one search.
 
-    Attributes:
-        model: of the full loss.
-        tokens: of the training that the user plans.
-        reference: the network to which standard deviations are taken: the pure stack that is expected to be
-            the best.
-        recipe: of the short trainings, where the model can read their losses; None where it cannot.
-        source: what `model` rests on, for the record: digests, and the user's file.
+    tokens: of the training that the user plans. reference: the pure stack that is expected to be the best, to
+    which standard deviations are taken. recipe: of the short trainings, where the model can read their
+    losses; else None. source: what `model` rests on, for the record.
     """
 
     model: FullLoss
@@ -53,28 +49,27 @@ class Foresight:
     def predict(self, networks: Sequence[Architecture],
                 losses: Sequence[float | None] | None = None) -> Prediction:
         """The full loss of the reference, which comes first, and of the networks. losses: of their short
-        trainings; None where there is none."""
+        trainings, or None."""
         beyond = [0.0, *(self.beyond(network, loss) for network, loss in zip(
             networks, losses or [None] * len(networks), strict=True))]
         return self.model.predict_networks([self.reference, *networks], self.tokens, beyond)
 
     def beyond(self, network: Architecture, loss: float | None) -> float:
-        """What the loss of a short training says beyond size, shape and mix, in nats; 0 where it says
-        nothing."""
+        """What the loss of a short training says beyond size, shape and mix, in nats."""
         if loss is None or self.recipe is None:
             return 0.0
         return self.model.beyond(self.recipe.proxy_of(network), loss)
 
     def expected(self, networks: Sequence[Architecture]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean [N] of the full loss without any short training, and the standard deviation of the difference
-        to the reference [N], in nats per token."""
+        """Mean [N] of the full loss without any short training, and the standard deviation [N] of the
+        difference to the reference, in nats per token."""
         if not networks:
             return np.zeros(0), np.zeros(0)
         prediction = self.predict(networks)
         return prediction.mean[1:], prediction.sd_to(0)[1:]
 
     def recalls(self, networks: Sequence[Architecture]) -> np.ndarray:
-        """Recall of each network [N] less that of the transformer of its training, of full marks."""
+        """Recall [N] less that of the transformer of the same training, of full marks."""
         parts = [self.recall.predict([network.operators for network in networks[start:start + TOGETHER]])[0]
                  for start in range(0, len(networks), TOGETHER)]
         return np.concatenate(parts) if parts else np.zeros(0)
@@ -94,8 +89,8 @@ class Foresight:
                 "outside": "; ".join(outside_support(network, self.tokens))}
 
     def moves(self, networks: Sequence[Architecture]) -> np.ndarray:
-        """The standard deviation [N] in nats of what a short training of each network changes of its full
-        loss. It is larger where publications are silent."""
+        """The standard deviation [N] in nats of what a short training changes of the full loss; larger where
+        publications are silent."""
         if self.recipe is None or not networks:
             return np.zeros(len(networks))
         kappa = self.model.coefficients()["beyond"][0]
@@ -103,7 +98,7 @@ class Foresight:
                                            OVERSTATED * silence(self.model, networks, self.tokens)))
 
     def shape_part(self, both: Sequence[Architecture]) -> float:
-        """The part of the difference of two networks that their ratio of width to depth makes, in nats."""
+        """The part of the difference of two networks that their ratio of width to depth makes."""
         sizes = np.array([body_sizes(network.operators, network.hidden) for network in both])
         counted, widths = np.sqrt(sizes[:, 0] * sizes[:, 1]), np.array([each.hidden for each in both], float)
         bends = self.model.law.c * (aspect(counted, widths) - self.model.law.r0)**2
@@ -111,7 +106,7 @@ class Foresight:
 
     @property
     def extrapolated(self) -> bool:
-        """Whether the planned training is longer or shorter than those of publications."""
+        """Whether the planned training is longer or shorter than publications' are."""
         return not RANGE[0] <= self.tokens <= RANGE[1]
 
     def to_dict(self) -> dict[str, Any]:
@@ -121,7 +116,7 @@ class Foresight:
 
 
 def silence(model: FullLoss, networks: Sequence[Architecture], tokens: float) -> np.ndarray:
-    """Standard deviation [N] that stems from what publications do not vouch for, in nats."""
+    """Standard deviation [N] in nats that stems from what publications do not vouch for."""
     if not networks:
         return np.zeros(0)
     x = model.table(networks, tokens).x[:, len(FEATURES):]

@@ -30,7 +30,6 @@ IDLE_CYCLES = 20         # cycles in a row without anything new: the space is ex
 
 
 def search(state: State, executor: Executor) -> None:
-    """Evaluate all candidates of a search."""
     with contextlib.closing(Flow(executor)) as flow:
         while True:
             while (job := state.next_job(flow)) is not None:
@@ -45,14 +44,9 @@ def search(state: State, executor: Executor) -> None:
 
 
 class State(ABC):
-    """One search.
-
-    Attributes:
-        queue: candidates that wait for a worker, with the rung to which they train; None: to the end.
-        running: the same of those in training, by hash.
-        paused: at each rung, by hash.
-        idle: candidates in a row that were nothing new.
-    """
+    """One search. Of its candidates: queue, those that wait for a worker, with the rung to which they train
+    (None: to the end); running, the same in training, by hash; paused, at each rung, by hash; idle, those in
+    a row that were nothing new."""
 
     def __init__(self, record: Record) -> None:
         self.record, self.question, self.folder = record, record.question, record.folder
@@ -65,8 +59,7 @@ class State(ABC):
 
     @abstractmethod
     def next_job(self, flow: Flow) -> tuple[str, Any] | None:
-        """Key and job of the next evaluation that may start now; None: something has to end first, or all is
-        done."""
+        """Key and job of the next evaluation; None: something has to end first, or all is done."""
 
     @abstractmethod
     def finish(self, candidate: Candidate) -> None:
@@ -83,7 +76,7 @@ class State(ABC):
                 self.record.remember(candidate.network, score, candidate=candidate)
 
     def send(self, candidate: Candidate, rung: int | None) -> None:
-        """To a rung, or to its end: it is there already if that is recorded, and else waits for a worker."""
+        """To a rung, or to its end: it is there already if that is recorded, else it waits for a worker."""
         if rung is not None and self.reached(candidate.key, rung):
             self.paused[rung][candidate.key] = candidate
         elif candidate.key in self.record.outcomes:
@@ -100,7 +93,6 @@ class State(ABC):
         return next((later for later in self.rungs if later > rung), None)
 
     def start(self, candidate: Candidate, rung: int | None) -> tuple[str, Any]:
-        """Key and job of an evaluation that begins."""
         self.running[candidate.key] = candidate, rung
         return candidate.key, self.record.job(candidate, rung)
 
@@ -148,7 +140,7 @@ class State(ABC):
         return algorithm
 
     def sampler_errors(self) -> AbstractContextManager[None]:
-        """Around a call of the algorithm: what code of another package raises in it is one line."""
+        """What code of another package raises in a call of the algorithm is one line."""
         return foreign_errors(("sampler", self.algorithm), *self.question.foreign())
 
     @property
@@ -185,11 +177,8 @@ class State(ABC):
         return [Candidate("baseline", label, network) for label, network in self.question.baselines]
 
     def start_from_bench(self) -> None:
-        """The networks of the space that a bench or an earlier run has scores for and that meet the budgets.
-
-        All become trials. The algorithm learns those that it would propose, which have the largest width
-        within the budgets, from the highest loss to the lowest.
-        """
+        """Make trials of the known networks of the space within the budgets. The algorithm learns those that
+        it would propose, which have the largest width, from the highest loss to the lowest."""
         candidates = [Candidate("bench", label, network, genotype)
                       for genotype, network, label in self.question.known_networks()
                       if network.hash not in self.record.networks]  # else it is a baseline
@@ -210,8 +199,7 @@ class State(ABC):
         return bool(self.question.fitter.latency_of(candidate.genotype)[0] == candidate.network)
 
     def answer_by_evidence(self) -> None:
-        """Trials of the networks that published trainings expect to be the best, and of the pure stacks: all
-        there is in a search that trains nothing."""
+        """Trials of the networks that published trainings expect to be the best, and of the pure stacks."""
         told, record = self.question.foretold, self.record
         assert told is not None
         places = dict.fromkeys([*told.spread(told.front(self.question.config.recall_floor), MAX_FRONT),
@@ -224,8 +212,8 @@ class State(ABC):
         record.write()
 
     def expected(self) -> list[Any]:
-        """The genotypes that publications expect to be the best, of different value, the recommended one
-        first: their trainings are the most likely to change the answer."""
+        """The genotypes that publications expect to be the best, the recommended one first: their trainings
+        are the most likely to change the answer."""
         question, told = self.question, self.question.foretold
         return [] if told is None else [
             told.genotypes[place] for place in told.nearest(question.config.recall_floor,
@@ -242,11 +230,8 @@ class State(ABC):
 
     def correct(self, further: Sequence[str] = ()) -> bool:
         """Time what is due and `further` hashes, and search on by a correction that is fitted to all timed
-        networks; True if it is another.
-
-        The algorithm then starts afresh from the trials whose networks have the width that the corrected
-        latency allows. A continued run finds the times in its folder and makes the same corrections.
-        """
+        networks; True if it is another. The algorithm then starts afresh from the trials whose networks have
+        the width that the corrected latency allows. A continued run makes the same corrections."""
         correction, record = self.correction, self.record
         if correction is None:
             return False

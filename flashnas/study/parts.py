@@ -22,15 +22,11 @@ from flashnas.training.recipe import Recipe
 class Parts:
     """What a search is made of.
 
-    Attributes:
-        recipe: of the trainings; None where an evaluator scores the networks, or nothing is trained.
-        certificate: what the table's validation says of its predictions, if a confidence is asked for.
-        timing: how the finalists are timed (`flashnas.profiling`); None where the table's device is not at
-            hand.
-        known: the networks of earlier runs that the search starts from, or None.
-        note: receives lines for the user while parts are loaded.
-        notes: lines for the user on how networks are ranked, once nothing is wrong.
-        started: when preparation began, by time.monotonic.
+    recipe: of the trainings; None where an evaluator scores, or nothing is trained. certificate: what the
+    table's validation says of its predictions, if a confidence is asked for. timing: how the finalists are
+    timed (`flashnas.profiling`), or None. known: the networks of earlier runs that the search starts from, or
+    None. note: receives lines for the user while parts are loaded. notes: lines on how networks are ranked,
+    once nothing is wrong. started: by time.monotonic.
     """
 
     config: SearchConfig

@@ -25,19 +25,13 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -
     """What `run_search` with the same arguments would evaluate, JSON-ready.
 
     Returns:
-        space, space_size: name, and number of genotypes (infinite for a real parameter). widths: hidden
-        sizes; empty for a space with architectures of its own. budgets: metric -> limit. fastest,
-        fastest_metrics: notation of the smallest network by the budgets, or by latency_ms, and its metrics.
-        baselines: label, and notation or None where no width meets the budgets. candidates: networks besides
-        these. evaluations: both, equal networks once, without those that are known. known: networks whose
-        scores a bench or an earlier run has. bench, start_from: which of these answer, in words.
-        width_factor, proxy_widths: how the trained networks are shrunk. tokens_each, tokens: training tokens
-        of one network and of all, at most; least_tokens: at least, if trainings stop at rungs. task_tokens:
-        of each besides, on synthetic tasks. seeds: of the networks of the front; seeds_why: why it is one,
-        although there are rungs. seed_tokens: of further seeds of each. tokens_per_s: of one worker, from a
-        few timed steps; None where nothing was timed. rate: in its place, the assumed FLOP/s of a device that
-        is not here, in words. seconds: of the whole search with its workers; None with the user's evaluator.
-        flops_each, flops: of the longest training, and of all. time_limit_s: of one training.
+        widths: hidden sizes; empty for a space with architectures of its own. fastest, fastest_metrics: the
+            smallest network by the budgets, or by latency_ms. baselines: notation None where no width meets
+            the budgets. evaluations: baselines and candidates, equal networks once, without those that are
+            known. bench, start_from: which of these answer, in words. least_tokens, tokens: training tokens
+            of all, at least and at most. tokens_per_s: of one worker, from a few timed steps, or None. rate:
+            in its place, the assumed FLOP/s of a device that is not here, in words. seconds: of the whole
+            search with its workers; None with the user's evaluator. flops_each: of the longest training.
 
     Raises:
         FlashnasError: for whatever would stop the search before its first evaluation.
@@ -137,8 +131,8 @@ def plan_text(values: dict[str, Any]) -> str:
 
 
 def _tokens(question: Question, each: int, evaluations: int, baselines: int) -> tuple[int, int]:
-    """The fewest and the most training tokens under the first seed: a cycle finishes at least one candidate,
-    or all."""
+    """The fewest and the most training tokens under the first seed: a cycle finishes at least one
+    candidate."""
     rungs = question.rungs.tokens
     candidates = evaluations - baselines
     finished = -(-candidates // question.config.cycle_size) if rungs else candidates
@@ -162,8 +156,8 @@ def _bench_words(question: Question, known: int) -> str:
 
 def timed(question: Question, networks: list[Any]) -> tuple[float, float]:
     """Training tokens per second of one worker, and how many times as long as expected a training then takes:
-    of the baseline with the median number of parameters, or of the genotype that the search draws first.
-    Raises RunError if that training fails."""
+    of the baseline with the median number of parameters, or of the genotype that is drawn first. Raises
+    RunError if that training fails."""
     recipe = question.recipe
     assert recipe is not None
     if not networks:

@@ -1,5 +1,4 @@
-"""What a search draws from: its algorithm, its baselines, and what published trainings say of the
-networks."""
+"""What a search draws from: its algorithm, its baselines, and what publications say of the networks."""
 
 from __future__ import annotations
 
@@ -27,8 +26,8 @@ class Proposer(Parts):
     # -- what is searched ------------------------------------------------------------------------------------
 
     def algorithm(self, seed: int | None = None) -> SearchAlgorithm:
-        """A fresh one; raises ConfigError for an unknown sampler or option, or one that the space cannot
-        serve. seed: of its draws, if it is not that of the search."""
+        """A fresh one. seed: of its draws, if not that of the search. Raises ConfigError for an unknown
+        sampler or option, or one that the space cannot serve."""
         config = self.config
         with foreign_errors(*self.foreign()):
             return make_algorithm(self.sampler if config.trials else "random", space=self.space,
@@ -38,8 +37,7 @@ class Proposer(Parts):
                                   **(config.sampler_options if config.trials else {}))
 
     def _goals(self) -> Goals | None:
-        """None for one trained quality against a latency_ms that is known; else which objectives are known,
-        and how."""
+        """None for one trained quality against a latency_ms that is known."""
         names, costs = self.config.objectives, self.costs
         if costs.known and names[1] == "latency_ms" and len(names) == 2:
             return None
@@ -63,28 +61,24 @@ class Proposer(Parts):
 
     @functools.cached_property
     def foresight(self) -> Foresight | None:
-        """What is expected of full trainings, in a search that ranks by it; else None."""
         if self.config.rank_by == "short":
             return None
         return foresight_of(self.config, self.space, self.fitter, self.recipe, self.notes.append)
 
     def foresee(self, network: Any, loss: float | None) -> dict[str, Any]:
-        """What is expected of a full training of a network, as fields of a Trial; loss: of its short
-        training."""
+        """What is expected of a full training, as fields of a Trial; loss: of the short training."""
         return {} if self.foresight is None else self.foresight.figures(network, loss)
 
     @functools.cached_property
     def foretold(self) -> Foretold | None:
-        """The networks that published trainings expect to be good; None in a search that does not rank by
-        them."""
+        """The networks that published trainings expect to be good; None where they do not rank."""
         if self.foresight is None or not isinstance(self.space, OperatorSpace):
             return None
         return search_by_evidence(self.space, self.fitter, self.foresight, seed=self.config.seed,
                                   min_recall=self.config.recall_floor)
 
     def evidence_lines(self) -> list[str]:
-        """One line on what published trainings alone recommend; none in a search that does not rank by
-        them."""
+        """What published trainings alone recommend, where they rank."""
         if (told := self.foretold) is None:
             return []
         place = told.best(self.config.recall_floor)
@@ -93,7 +87,7 @@ class Proposer(Parts):
                 f" {len(told.networks):,} networks within the budgets"]
 
     def prior(self) -> Prior | None:
-        """What published trainings tell the algorithm; None in a search that does not rank by them."""
+        """What published trainings tell the algorithm; None where they do not rank."""
         foresight, told, recipe = self.foresight, self.foretold, self.recipe
         if foresight is None or told is None or recipe is None:
             return None

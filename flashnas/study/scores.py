@@ -21,14 +21,9 @@ from flashnas.training.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """What a bench and earlier runs know in one search.
-
-    Attributes:
-        known: the earlier runs, or None.
-        with_metrics: a score of theirs has its metrics, since no cost function gives them.
-        recipe, dataset: of the trainings; None where an evaluator scores the networks, of which a bench knows
-            none.
-    """
+    """What a bench and earlier runs know in one search. known: the earlier runs, or None. with_metrics: a
+    score of theirs has its metrics, since no cost function gives them. recipe, dataset: of the trainings;
+    None where an evaluator scores, of which a bench knows nothing."""
 
     config: SearchConfig
     known: KnownRuns | None
@@ -78,8 +73,8 @@ class Scores:
             raise RunError(f"{self.known.runs[0].path}: a search cannot start from its networks: {reason}")
 
     def score(self, network: Any, seed: int | None = None) -> dict[str, Any] | None:
-        """The score of a network, or None. seed: of its training, if it is not that of the search, which a
-        bench alone may know: a run has the mean of its seeds."""
+        """The score of a network, or None. seed: of its training, if not that of the search, which a bench
+        alone may know: a run has the mean of its seeds."""
         if seed is not None:
             bench = self._answers(seed)
             return None if bench is None else bench.score(network)
@@ -89,8 +84,7 @@ class Scores:
         return None if self.bench is None else self.bench.score(network)
 
     def networks(self, space: SearchSpace[Any]) -> Iterator[tuple[Any, Any, str]]:
-        """Genotype, network and source of all networks of a space: the runs' in their order, then the
-        bench's."""
+        """Genotype, network and source of all known networks of a space: the runs', then the bench's."""
         for trained in () if self.known is None else self.known.networks:
             genotype, network = trained.genotype, trained.network
             if trained.run.entry("space", "hash") != space.hash:

@@ -1,8 +1,8 @@
 """Several seeds for the front: one training tells networks apart only above the noise between seeds.
 
 The networks of the front are the best of many under one seed, and therefore partly lucky. Their means over
-further seeds show what they are, and others take the place of some. This is repeated until all members have
-all seeds. A network that is not on the front under its first seed, by bad luck, is not tried again.
+further seeds show what they are, and others take the place of some, until all members have all seeds. A
+network that is not on the front under its first seed, by bad luck, is not tried again.
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ AVERAGED = ("loss", "bits_per_byte")
 def train_under_seeds(record: Record, executor: Executor, members: Callable[[], Sequence[Trial]],
                       seeds: Sequence[int]) -> None:
     """Train the members of the front until it no longer changes; its trials then have means. What an earlier
-    run knows as a mean of seeds is trained under the others only.
-
-    members: the trials on the front by their figures at that moment. seeds: besides that of the search.
-    """
+    run knows as a mean of seeds is trained under the others only. members: the trials on the front by their
+    figures at that moment. seeds: besides that of the search."""
     question, note = record.question, record.progress.note
     over: set[str] = set()
     while fresh := [trial for trial in members() if trial.hash not in over]:
