@@ -1,8 +1,5 @@
-"""Jobs in processes of this machine, one thread each, or, for a function that only this process has, here.
-
-A candidate that crashes, hangs or exhausts its memory ends alone; the others go on. On GPUs each process owns
-one.
-"""
+"""Jobs in processes of this machine, one thread or GPU each, or, for a function that only this process has,
+here. A candidate that crashes, hangs or exhausts its memory ends alone."""
 
 from __future__ import annotations
 
@@ -149,7 +146,7 @@ class _Slot:
 
     @property
     def places(self) -> list[Any]:
-        """What `multiprocessing.connection.wait` watches: results, and the end of the process."""
+        """What `multiprocessing.connection.wait` watches."""
         return [self._pipe, self._process.sentinel] if self._process else []
 
     def start(self, order: _Order) -> None:
@@ -246,11 +243,9 @@ class _Slot:
 
 
 def _serve(pipe: Connection, parent: int, device: str | None, memory_gb: float | None) -> None:
-    """The worker process: one job after another from the pipe, until it closes.
-
-    It dies with its parent, because kill -9 of a search must not leave trainings behind. Ctrl-C is the
-    parent's. The kernel, when the machine is out of memory, ends a worker before it ends the search.
-    """
+    """The worker process: one job after another from the pipe, until it closes. It dies with its parent,
+    because kill -9 of a search must not leave trainings behind. Ctrl-C is the parent's. The kernel, when the
+    machine is out of memory, ends a worker before it ends the search."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
     if sys.platform == "linux":

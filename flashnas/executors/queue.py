@@ -125,8 +125,7 @@ class Claimed:
 
 
 def lacking(job: Any, worker: Any) -> str:
-    """What a job (an Order, or its row) needs that a worker (a Peer, or its row) lacks, in words; empty if
-    nothing."""
+    """What a job (an Order, or its row) needs that a worker (a Peer, or its row) lacks, in words."""
     if job.version != worker.version:
         return f"flashnas {job.version}; the worker has {worker.version}"
     if job.evaluator and job.evaluator not in worker.evaluators.split():
@@ -146,18 +145,10 @@ def _since(peer: Any) -> Any:
 
 
 class JobQueue:
-    """The tables, seen by one peer. Every method waits while the database is away.
-
-    Within its context the peer gives heartbeats, from a thread of its own.
-
-    Args:
-        me: who looks; one without a name only looks.
-        answered: the database has answered this process before, so that it is waited for here, too.
-
-    Raises:
-        ConfigError: for a URL that is none, or a driver that is missing.
-        WorkerError: the database cannot be opened.
-    """
+    """The tables, seen by one peer, which gives heartbeats from a thread of its own within its context. Every
+    method waits while the database is away. answered: the database has answered this process before, so that
+    it is waited for here, too. Raises ConfigError for a URL that is none, or a driver that is missing,
+    WorkerError if the database cannot be opened."""
 
     def __init__(self, url: str, note: Callable[[str], None], me: Peer | None = None, *,
                  answered: bool = False) -> None:

@@ -28,14 +28,9 @@ WHOLE = ("tokens", "proxy_params", "seed", "seeds")
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A network with a score, or with the forecast of one where its training was stopped at a rung.
-
-    Attributes:
-        run: the run that has it.
-        row: its trial there.
-        network: None where its class is not at hand: a network of a foreign space without that space.
-        genotype: None for a network that no genotype of the run's space builds, such as most baselines.
-    """
+    """A network with a score, or with the forecast of one where its training was stopped at a rung. row: its
+    trial in the run. network: None where its class is not at hand. genotype: None for a network that no
+    genotype of the run's space builds, such as most baselines."""
 
     run: RecordedRun
     row: Any = field(repr=False)
@@ -69,12 +64,9 @@ class Trained:
 
 @dataclass(frozen=True)
 class KnownRuns:
-    """The networks that one or several runs trained, each once, with comparable losses.
-
-    spaces: of each run, or None where it cannot be loaded as it was.
-    stopped: networks whose training was stopped at a rung in each run that began it, each once.
-    failed: hashes of networks that have no score, since their evaluation failed.
-    """
+    """The networks that one or several runs trained, each once, with comparable losses. spaces: of each run,
+    or None where it cannot be loaded as it was. stopped: networks whose training was stopped at a rung in
+    each run that began it. failed: hashes of networks that have no score."""
 
     runs: tuple[RecordedRun, ...]
     spaces: tuple[SearchSpace[Any] | None, ...]
@@ -114,16 +106,9 @@ class KnownRuns:
 
 def known_runs(sources: Sequence[str | Path | RecordedRun],
                space: SearchSpace[Any] | None = None) -> KnownRuns:
-    """Read runs, finished or not.
-
-    Args:
-        space: the space of all of them, where it is not a shipped one or a file.
-
-    Raises:
-        RunError: a folder is not a run, trained nothing, or its losses do not compare with those of the first
-            one.
-        ConfigError: the space is not one.
-    """
+    """Read runs, finished or not. space: of all of them, where it is not a shipped one or a file. Raises
+    RunError for a folder that is not a run or trained nothing, or for losses that do not compare with those
+    of the first one, ConfigError for a space that is not one."""
     if space is not None and not isinstance(space, SearchSpace):
         raise ConfigError(f"pareto.space must be a SearchSpace; got {space!r:.60}")
     runs = tuple(source if isinstance(source, RecordedRun) else RecordedRun.load(source)

@@ -32,15 +32,11 @@ from flashnas.search.objectives import TRAINED, check_objectives
 class Reranked:
     """The answer to another question.
 
-    Attributes:
-        run: the trained networks under the new question, as a run: those within the budgets have a loss in
-            its trials, and its front is theirs. It has no folder until it is written.
-        outside: of the networks, those outside the budgets.
-        unanswered: reason -> networks that the table cannot answer.
-        nearest: of the network that is nearest to the budgets, where none meets them: its metrics.
-        to_train: what would have to be trained, at another width or past a rung.
-        tokens_each: training tokens of one of these; 0 with an evaluator of the user's.
-        seconds_each: mean time of a training in the runs; None where nothing was trained in them.
+    run: the trained networks under it, as a run: those within the budgets have a loss in its trials, and its
+    front is theirs. outside: number of the others. unanswered: reason -> networks that the table cannot
+    answer. nearest: metrics of the network that is nearest to the budgets, where none meets them. to_train:
+    what would have to be trained, at another width or past a rung. tokens_each: training tokens of one of
+    these. seconds_each: mean time of a training in the runs.
     """
 
     run: RecordedRun

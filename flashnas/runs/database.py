@@ -1,8 +1,8 @@
 """The database of a run: an Optuna study that holds each finished evaluation the moment it ends.
 
 By default a journal in the run folder, which is checked line by line before Optuna reads it; or any Optuna
-storage by URL. The study has the identity of the run as its name, never the name of the folder: a renamed or
-copied folder continues.
+storage by URL. The study's name is the identity of the run and never the folder's: a renamed or copied folder
+continues.
 """
 
 from __future__ import annotations
@@ -28,17 +28,9 @@ from flashnas.runs.trial import Outcome
 
 
 class Database:
-    """Outcomes by their keys.
-
-    Args:
-        journal: the file, used where `url` is None.
-        identity: hash of the run's identity.
-        objectives: number of objectives.
-        note: receives a line when the storage goes away, and when it is back.
-
-    Raises:
-        RunError: in one line, if the journal is damaged or the storage cannot be opened.
-    """
+    """Outcomes by their keys. journal: the file, used where `url` is None. objectives: their number. note:
+    receives a line when the storage goes away, and when it is back. Raises RunError, in one line, if the
+    journal is damaged or the storage cannot be opened."""
 
     def __init__(self, journal: Path, *, url: str | None, identity: str, objectives: int,
                  note: Callable[[str], None] = lambda _: None) -> None:
@@ -94,8 +86,8 @@ class Database:
 
 
 def recorded_trials(journal: Path, *, url: str | None, identity: str) -> list[FrozenTrial]:
-    """The finished trials of a search that may be running, in the order of completion, for somebody who only
-    reads: of a journal Optuna gets a copy of the whole lines. Raises RunError in one line."""
+    """The finished trials of a search that may be running, in the order of completion, for a reader: of a
+    journal Optuna gets a copy of the whole lines. Raises RunError in one line."""
     place = str(journal) if url is None else f"storage {shown_url(url)}"
     try:
         with tempfile.TemporaryDirectory(prefix="flashnas-") as folder:

@@ -20,12 +20,8 @@ HINTS = {"space": "the run folder belongs to another space",
 
 
 class Identity:
-    """The question that a run answers, as run.yaml records it under `question`. How it is answered (workers,
-    storage, time limits, number of trials) is not part of it.
-
-    Args:
-        values: name -> value; files and functions by their digests and names.
-    """
+    """The question that a run answers, as run.yaml records it: files and functions by digests and names. How
+    it is answered (workers, storage, time limits, number of trials) is not part of it."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values: dict[str, Any] = json.loads(json.dumps(dict(values), default=str))

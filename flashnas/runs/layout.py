@@ -49,8 +49,8 @@ NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")
 
 
 def _rows(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """The trials as trials.parquet holds them: one column for each field, lists and mappings as JSON. A
-    repeated network has no cost, so that sums over the trials are right."""
+    """The trials as trials.parquet holds them. A repeated network has no cost, so that sums over the trials
+    are right."""
     return [{**vars(trial), **{name: json.dumps(getattr(trial, name)) for name in JSON_COLUMNS},
              **(dict.fromkeys(COSTS) if trial.state == "reused" else {})} for trial in trials]
 
@@ -69,7 +69,7 @@ def _schema() -> pa.Schema:
 
 
 def options_in(folder: Path) -> LocatedDict:
-    """The options of the search that made a run folder, to continue it; RunError where it holds none."""
+    """The options of the search that made a run folder; RunError where it holds none."""
     if not (folder / CONFIG).is_file():
         raise RunError(f"{folder}: not a run folder (it has no {CONFIG})")
     recorded = read_yaml(folder / CONFIG)
@@ -108,7 +108,7 @@ class TrialsTable:
         self._table: pa.Table | None = None
 
     def write(self, trials: Sequence[Trial], path: Path) -> None:
-        """Write all trials to `path`, which is not replaced at once: see `atomic_file`."""
+        """Write all trials to `path`, as of `atomic_file`."""
         import pyarrow.parquet as pq
 
         same = 0
@@ -125,11 +125,8 @@ class TrialsTable:
 
 
 def read_trials(path: Path) -> pd.DataFrame:
-    """trials.parquet in the order of the trajectory, with a further column for each score.
-
-    Raises:
-        RunError: in one line, if the file is missing, empty or damaged.
-    """
+    """trials.parquet in the order of the trajectory, with a further column for each score; raises RunError in
+    one line if it is missing, empty or damaged."""
     if not path.is_file():
         raise RunError(f"{path.parent}: the run holds no trials yet ({TRIALS} is missing)")
     frame = read_parquet(path, RunError)

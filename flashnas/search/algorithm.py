@@ -63,13 +63,10 @@ class Prior:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of one candidate, as an algorithm learns it: the genotype itself and minimised values.
-
-    loss: nats per token, or the negative of an accuracy that was asked for in its place; lower is better.
-    latency_ms: of the fitted network. values: all objectives of `Goals`, where set. feasible: some width
-    meets the budgets (an infeasible candidate is never evaluated). failed: the evaluation ended without a
-    score.
-    """
+    """What came of one candidate, as an algorithm learns it: the genotype itself and minimised values. loss:
+    nats per token, or the negative of an accuracy that was asked for in its place. latency_ms: of the fitted
+    network. values: all objectives of `Goals`, where set. feasible: some width meets the budgets. failed: the
+    evaluation ended without a score."""
 
     genotype: Any
     architecture: Any | None = None

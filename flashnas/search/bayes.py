@@ -149,8 +149,7 @@ class Bayes(SearchAlgorithm):
     def _reference(self, losses: Sequence[np.ndarray], model: LossModel, exact: np.ndarray) -> np.ndarray:
         """Where gains end. Of an exact objective: a tenth of the range beyond the highest value in the space.
         Of a modelled loss: what half of random candidates are expected to reach, and at least a tenth of the
-        range beyond the best. With the worst loss in its place, nearly all gain would lie at the fast end of
-        the front."""
+        range beyond the best. With the worst loss in its place, nearly all gain would lie at the fast end."""
         sample = self._sample
         sampled = np.array([self._exact_of(g) for g in sample]).reshape(len(sample), exact.shape[1])
         corner = []

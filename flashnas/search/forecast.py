@@ -59,15 +59,8 @@ class Forecast:
 
 
 def forecast(paused: Sequence[Curve], finished: Sequence[Curve], tokens: int) -> Forecast:
-    """The final losses of paused trainings.
-
-    Args:
-        paused: curves that end at the pause.
-        finished: curves to the end of the same recipe; those without a point at the pause are left out.
-
-    Returns:
-        In the order of `paused`, which must not be empty.
-    """
+    """The final losses of paused trainings, in their order. paused: curves that end at the pause, at least
+    one. finished: curves to the end of the same recipe; those without a point at the pause are left out."""
     pause = paused[0][-1][0]
     cuts = [cut for curve in finished if (cut := _cut(curve, pause)) is not None]
     share = pause / tokens

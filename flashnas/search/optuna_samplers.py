@@ -29,11 +29,9 @@ REDRAWS = 16             # draws of the sampler for one candidate, before mutati
 
 
 class OptunaAlgorithm(SearchAlgorithm):
-    """A study in memory behind ask/tell; subclasses choose the sampler.
-
-    first: candidates that are drawn from the space before the sampler's own. most_trials: of a sampler whose
-    cost grows with the study, to how many finished trials it is cut down, once it has half as many more.
-    """
+    """A study in memory behind ask/tell; subclasses choose the sampler. first: candidates that are drawn from
+    the space before the sampler's own. most_trials: of a sampler whose cost grows with the study, to how many
+    finished trials it is cut down, once it has half as many more."""
 
     most_trials: int | None = None
 
@@ -72,8 +70,7 @@ class OptunaAlgorithm(SearchAlgorithm):
         return genotype, self.study.ask(self._distributions)
 
     def _cut(self) -> None:
-        """Begin a new study with the front, the recent and a spread part of the trials, and with the pending
-        ones."""
+        """Begin a new study with the front, the recent and a spread part of the trials."""
         if self.most_trials is None or len(self.history) < 1.5 * self.most_trials:
             return
         told = self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
