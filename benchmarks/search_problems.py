@@ -23,9 +23,8 @@ from flashnas.search.algorithm import Prior
 from flashnas.search.pareto import hypervolume, non_dominated
 from flashnas.space import Genotype, SearchSpace, load_space
 from flashnas.space.features import describe
-from flashnas.study.evidence import load_models
 from flashnas.study.evidence_search import ranked, search_by_evidence
-from flashnas.study.foresight import Foresight
+from flashnas.study.foresight import Foresight, load_models
 
 TABLE, WORKLOAD = "h100_sxm", "decode-8k"
 RUNGS = 4            # equal parts of a training, as in the curves of the bench

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from flashnas.base.hints import first_line, printable
 from flashnas.base.registry import installed_plugins
 from flashnas.base.schema import convert
 from flashnas.base.yaml import LocatedDict, read_yaml
-from flashnas.latency.metrics import PREDICTED
 from flashnas.runs.trial import Trial
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C: ten times as fast
@@ -35,14 +35,12 @@ LOCK = ".lock"                # held by the process that writes
 ASKED = "asked.jsonl"
 CHECKPOINTS = "checkpoints"   # folder: of paused trainings, by hash; removed at the end of their cycle
 
-JSON_COLUMNS = {"genotype": "{}", "curve": "[]", "scores": "{}", "backends": "{}"}  # column -> empty value
-_KINDS: dict[str, Any] = {"genotype": dict[str, Any], "curve": list[tuple[float, float]],
-                          "scores": dict[str, float], "backends": dict[str, Any]}
-WHOLE = ("hidden", "params", "proxy_params", "tokens", "seed", "seeds")
-NUMBERS = ("hidden", *PREDICTED, "loss", "bits_per_byte", "expected_loss", "expected_loss_sd", "full_loss",
-           "full_loss_sd", "expected_recall", "expected_recall_sd", "seeds",
-           "loss_se", "proxy_params", "tokens", "tokens_per_s", "train_seconds", "seed")
-TEXTS = ("label", "reason", "notation", "hash", "source", "outside")
+# columns of trials.parquet by their types in Trial
+_TYPES = typing.get_type_hints(Trial)
+WHOLE = tuple(name for name, kind in _TYPES.items() if kind == int | None)
+NUMBERS = tuple(name for name, kind in _TYPES.items() if kind in (int | None, float | None))
+TEXTS = tuple(name for name, kind in _TYPES.items() if kind is str)
+JSON_COLUMNS = {name: kind for name, kind in _TYPES.items() if typing.get_origin(kind) in (dict, list)}
 COSTS = ("tokens", "train_seconds")                            # of a training, which a repeat did not have
 # without these there is nothing to show
 NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")
@@ -147,12 +145,12 @@ def read_trials(path: Path) -> pd.DataFrame:
             raise RunError(f"{path}: damaged: column {name!r}: must hold finite numbers")
     for name in TEXTS:
         frame[name] = frame[name].fillna("").astype(str)
-    for name, empty in JSON_COLUMNS.items():
+    for name, kind in JSON_COLUMNS.items():
         place = f"{path}: damaged: column {name!r}"
-        frame[name] = [parse_json(text if isinstance(text, str) else empty, place, RunError)
+        frame[name] = [parse_json(text, place, RunError) if isinstance(text, str) else typing.get_origin(kind)()
                        for text in frame[name]]
         for value in frame[name]:
-            convert(value, _KINDS[name], place, RunError, finite=name == "scores")
+            convert(value, kind, place, RunError, finite=name == "scores")
     for name in sorted({name for scores in frame["scores"] for name in scores}):
         frame[name] = [float(scores.get(name, "nan")) for scores in frame["scores"]]
     return frame.sort_values("number", kind="stable").reset_index(drop=True)

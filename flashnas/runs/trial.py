@@ -118,14 +118,14 @@ class Trial:
     outside: str = ""               # what of it no publication has, in words
     seeds: int | None = None
     loss_se: float | None = None
-    curve: list[list[float]] = field(default_factory=list)
+    curve: list[tuple[float, float]] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
     proxy_params: int | None = None
     tokens: int | None = None
     tokens_per_s: float | None = None
     train_seconds: float | None = None
     seed: int | None = None
-    backends: dict[str, str] = field(default_factory=dict)  # what computed each kind of operator in training
+    backends: dict[str, Any] = field(default_factory=dict)  # what computed each kind of operator in training
     # of the loss: `training`, `bench`, `run` or `evaluator`; empty without one
     source: str = ""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from flashnas.base.fingerprint import fingerprint
 from flashnas.evidence.composition import FEATURES, SILENT, body_sizes, outside_support
 from flashnas.evidence.full_loss import SILENT_SDS, FullLoss, Prediction
 from flashnas.evidence.law import RANGE, aspect
-from flashnas.evidence.recall import RecallModel
+from flashnas.evidence.recall import RecallModel, load_recall
 from flashnas.training.recipe import Recipe
 
 REMEMBERED = 16_384      # networks whose figures are kept
@@ -74,12 +75,9 @@ class Foresight:
                  for start in range(0, len(networks), TOGETHER)]
         return np.concatenate(parts) if parts else np.zeros(0)
 
-    def figures(self, network: Any, loss: float | None = None) -> dict[str, Any]:
-        """EXPECTED_FIGURES of a network, and `outside`: what of it no publication has, in words."""
-        return dict(self._figures(network, loss))
-
     @functools.lru_cache(maxsize=REMEMBERED)  # noqa: B019 - as long as the search
-    def _figures(self, network: Any, loss: float | None) -> Mapping[str, Any]:
+    def figures(self, network: Any, loss: float | None = None) -> Mapping[str, Any]:
+        """EXPECTED_FIGURES of a network, and `outside`: what of it no publication has, in words."""
         if not isinstance(network, Architecture):
             return {}
         prediction = self.predict([network], [loss])
@@ -113,6 +111,30 @@ class Foresight:
         """For run.yaml."""
         return {"train_tokens": self.tokens, "reference": self.reference.notation,
                 "source": dict(self.source), "reads_short_loss": self.recipe is not None}
+
+
+def recipe_read(recipe: Recipe | None) -> Recipe | None:
+    """The recipe, if short losses under it were held against publications; else None."""
+    from flashnas.evidence.load import fitted  # loads pandas
+
+    return recipe if recipe is not None and recipe.digest == fitted()["recipe"] else None
+
+
+def load_models(own: str | None, note: Callable[[str], None] = lambda _: None,
+                ) -> tuple[FullLoss, RecallModel, dict[str, Any]]:
+    """The models, with the user's own trainings where there are any, and what they rest on. note receives a
+    line where own trainings contradict. Raises ConfigError where their file is wrong."""
+    from flashnas.evidence.load import digest, digests, full_loss
+
+    source: dict[str, Any] = {"shipped": digests()}
+    model = full_loss(own)
+    if own is not None:
+        from flashnas.evidence.publications import contradiction
+
+        source["own"] = {"path": own, "sha256": digest(Path(own))}
+        if words := contradiction(own):
+            note(words)
+    return model, load_recall(), source
 
 
 def silence(model: FullLoss, networks: Sequence[Architecture], tokens: float) -> np.ndarray:

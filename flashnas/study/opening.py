@@ -18,8 +18,7 @@ from flashnas.runs.folder import RunFolder
 from flashnas.runs.identity import Identity, table_facts, table_hash
 from flashnas.runs.snapshot import Progress
 from flashnas.study.asynchronous import Asynchronous
-from flashnas.study.cycles import Cycles
-from flashnas.study.loop import State
+from flashnas.study.loop import Cycles, State
 from flashnas.study.question import Question
 from flashnas.study.record import Record
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from flashnas.base.registry import foreign_errors
 from flashnas.latency.costs import metric_of
@@ -11,8 +14,8 @@ from flashnas.search import Goals, SearchAlgorithm, make_algorithm
 from flashnas.search.algorithm import Prior
 from flashnas.search.objectives import TRAINED, minimised
 from flashnas.space import OperatorSpace
-from flashnas.study.evidence import Foresight, foresight_of
 from flashnas.study.evidence_search import Foretold, pure_stacks, ranked, search_by_evidence
+from flashnas.study.foresight import Foresight, load_models, recipe_read, silence
 from flashnas.study.parts import Parts
 from flashnas.training.cost import training_flops
 
@@ -63,7 +66,7 @@ class Proposer(Parts):
     def foresight(self) -> Foresight | None:
         if self.config.rank_by == "short":
             return None
-        return foresight_of(self.config, self.space, self.fitter, self.recipe, self.notes.append)
+        return foresight_of(self, self.notes.append)
 
     def foresee(self, network: Any, loss: float | None) -> dict[str, Any]:
         """What is expected of a full training, as fields of a Trial; loss: of the short training."""
@@ -97,3 +100,26 @@ class Proposer(Parts):
                      moves_of=foresight.moves,
                      cost_of=lambda network: training_flops(recipe.proxy_of(network), recipe) / UNIT_FLOPS,
                      best=[told.genotypes[place] for place in order])
+
+
+def foresight_of(parts: Parts, note: Callable[[str], None]) -> Foresight:
+    """The models of a search, and the network to which its standard deviations are taken; raises ConfigError
+    where the file of own trainings is wrong. note receives a line where short trainings say nothing to the
+    model, and where own trainings contradict."""
+    config, recipe, fitter = parts.config, parts.recipe, parts.fitter
+    model, recall, source = load_models(config.evidence, note)
+    tokens = config.planned_tokens
+
+    def value_of(networks: Sequence[Any]) -> np.ndarray:
+        return np.asarray(model.predict_networks(networks, tokens).mean + silence(model, networks, tokens))
+
+    stacks = [network for _, network in pure_stacks(parts.space, fitter, value_of)]
+    if not stacks:
+        fastest = fitter.fastest(config.seed)
+        assert fastest is not None, "metrics are known wherever the full loss ranks"
+        stacks = [fastest[0]]
+    read = recipe_read(recipe)
+    if recipe is not None and read is None:
+        note(f"the loss of recipe {recipe.name!r} with these settings was not held against published"
+             " trainings: the full loss rests on them alone; --rank-by short ranks by the trainings")
+    return Foresight(model, recall, tokens, stacks[int(np.argmin(value_of(stacks)))], read, source)
