@@ -7,6 +7,7 @@ cannot pickle, is a reason like any other.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import socket
 import sys
@@ -51,8 +52,7 @@ def attempt(function: Callable[[Any], Result], job: Any) -> Ended:
         recipe = job.get("recipe") if isinstance(job, Mapping) else getattr(job, "recipe", None)
         ended = classify_error(error, user_code=getattr(job, "evaluator", None) is not None,
                                on_cuda=isinstance(recipe, Mapping) and recipe.get("device") == "cuda")
-    return ended if ended.reusable and not _threads_left(before) else Ended(
-        kind=ended.kind, result=ended.result, reason=ended.reason, reusable=False)
+    return dataclasses.replace(ended, reusable=ended.reusable and not _threads_left(before))
 
 
 def classify_error(error: BaseException, *, user_code: bool = False, on_cuda: bool = False) -> Ended:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import pandas as pd
 
 from flashnas.base.errors import ConfigError, MissingRowsError, TableError
 from flashnas.latency.costs import CostFunction, metric_of
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
-from flashnas.reuse.known import KnownRuns, Trained, known_runs
+from flashnas.reuse.known import Trained, known_runs
 from flashnas.reuse.new_question import new_question
 from flashnas.reuse.next_search import ToTrain, excess_of, none_fits, to_train
 from flashnas.reuse.reranked_run import network_of, reranked_run
@@ -93,9 +94,15 @@ def rerank(sources: Sequence[str | Path | RecordedRun], *,
         TableError, WorkloadError: the table or workload cannot be read, or the table answers for no network.
     """
     known = known_runs(sources, space)
-    _check_space(known, space)
-    names = check_objectives(objectives or known.runs[0].objectives, _refuse_objectives)
-    _check_trained(known, names)
+    first = known.runs[0]
+    if space is not None and all(run.entry("space", "hash") != space.hash for run in known.runs):
+        raise ConfigError(f"pareto.space: {space.name!r} is not the space of {first.path} as it was searched,"
+                          f" {first.entry('space', 'name')!r}")
+    names = check_objectives(objectives or first.objectives, _refuse_objectives)
+    for name in (name for name in names if name in TRAINED and name != "loss"):
+        for run in known.runs:
+            if run.trials.get(name, pd.Series()).isna().all():
+                raise ConfigError(f"pareto.objectives names {name!r}, which {run.path} did not train")
     question = new_question(known, names, table=table, workload=workload, mode=mode, budgets=budgets,
                             confidence=confidence)
     limits = question.budgets
@@ -132,20 +139,3 @@ def rerank(sources: Sequence[str | Path | RecordedRun], *,
 
 def _refuse_objectives(rule: str) -> NoReturn:
     raise ConfigError(f"pareto.objectives {rule}")
-
-
-def _check_space(known: KnownRuns, space: Any) -> None:
-    """Raise ConfigError for a space that none of the runs searched."""
-    if space is not None and all(run.entry("space", "hash") != space.hash for run in known.runs):
-        first = known.runs[0]
-        raise ConfigError(f"pareto.space: {space.name!r} is not the space of {first.path} as it was searched,"
-                          f" {first.entry('space', 'name')!r}")
-
-
-def _check_trained(known: KnownRuns, names: Sequence[str]) -> None:
-    """Raise ConfigError for an objective that no network of the runs has."""
-    for name in (name for name in names if name in TRAINED and name != "loss"):
-        for run in known.runs:
-            column = run.trials.get(name)
-            if column is None or column.isna().all():
-                raise ConfigError(f"pareto.objectives names {name!r}, which {run.path} did not train")

@@ -43,6 +43,7 @@ from flashnas.runs.layout import (
     MEASURED,
     TRIALS,
     TrialsTable,
+    as_recorded,
     read_trials,
     yaml_text,
 )
@@ -237,8 +238,7 @@ class RunFolder:
         """The summary of the run, if it had ended when it was opened, was asked with the very same options by
         this version, and is whole; then nothing is left to do."""
         before = self._before
-        asked = json.loads(json.dumps(options, default=str))
-        if (not self._ended_before or before.get("options") != asked
+        if (not self._ended_before or before.get("options") != as_recorded(options)
                 or before.get("flashnas") != self.config["flashnas"]):
             return None
         try:

@@ -158,6 +158,10 @@ def read_trials(path: Path) -> pd.DataFrame:
 
 def yaml_text(data: Any) -> str:
     """The text of a YAML file of a run folder."""
-    text: str = yaml.dump(json.loads(json.dumps(data, default=str)), Dumper=_Dumper, sort_keys=False,
-                          width=120)
+    text: str = yaml.dump(as_recorded(data), Dumper=_Dumper, sort_keys=False, width=120)
     return text
+
+
+def as_recorded(data: Any) -> Any:
+    """As a file gives it back."""
+    return json.loads(json.dumps(data, default=str))

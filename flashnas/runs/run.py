@@ -98,8 +98,7 @@ class RecordedRun:
     @property
     def budget_ms(self) -> float | None:
         """On the latency of the whole request, if one was set."""
-        value = self.entry("budgets", "latency_ms")
-        return float(value) if _is_number(value) else None
+        return self._number("budgets", "latency_ms")
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -187,8 +186,12 @@ class RecordedRun:
     @property
     def confidence(self) -> float | None:
         """With which the budgets were to be kept, if one was asked for."""
-        value = self.entry("confidence")
-        return float(value) if _is_number(value) else None
+        return self._number("confidence")
+
+    def _number(self, *keys: str) -> float | None:
+        """An entry of run.yaml, which people may edit, if it is a number."""
+        value = self.entry(*keys)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
     def write(self, out: Path, files: Mapping[str, Any]) -> None:
         """Write a run that no search made into a new folder: its head, trials and front, and further YAML
@@ -213,8 +216,3 @@ class RecordedRun:
 def rows(frame: pd.DataFrame) -> Iterator[Any]:
     """The trials of a frame one by one, columns as attributes."""
     yield from frame.itertuples(index=False)
-
-
-def _is_number(value: Any) -> bool:
-    """True for a number of run.yaml, which people may edit."""
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -13,7 +13,6 @@ import numpy as np
 from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.base.hints import duration
 from flashnas.proxy.tasks import task_tokens
-from flashnas.search.objectives import task_scores
 from flashnas.search.pareto import non_dominated
 from flashnas.training.cost import training_seconds
 from flashnas.training.recipe import Recipe
@@ -59,12 +58,11 @@ class TrainingPlan:
 def training_plan(question: Any, workers: int) -> TrainingPlan:
     """Of a `flashnas.study.question.Question`, with so many workers side by side."""
     config, recipe, rungs = question.config, question.recipe, question.rungs
-    new = {network.hash: network for _, network in question.baselines
-           if network is not None and question.scores.score(network) is None}
     each = 0 if recipe is None else recipe.steps * recipe.batch_tokens
-    of_tasks = 0 if recipe is None else task_tokens(task_scores(config.objectives), recipe)
+    of_tasks = 0 if recipe is None else task_tokens(question.tasks, recipe)
+    new = question.new_baselines.values() if config.trials else ()
     return TrainingPlan(
-        baselines=[question.expected_s(network) for network in new.values()] if config.trials else (),
+        baselines=[question.expected_s(network) for network in new],
         candidates=int(min(config.trials, question.space.size())),
         candidate_s=question.expected_s(None), shares=[tokens / rungs.whole for tokens in rungs.tokens],
         seeds=(config.seeds or 1) - 1 if config.trials else 0,

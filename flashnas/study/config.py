@@ -257,9 +257,10 @@ class SearchConfig(Settings, where="search"):
     def given(self) -> dict[str, Any]:
         """The options that differ from their defaults, for the record of a run; without passwords."""
         kind: Any = type(self)
-        values = {setting.name: getattr(self, setting.name) for setting in settings_of(kind)}
-        return {name: without_password(value) if name == "storage" else value
-                for name, value in values.items() if value != getattr(kind(), name)}
+        default = kind()
+        return {setting.name: without_password(value) if setting.name == "storage" else value
+                for setting in settings_of(kind)
+                if (value := getattr(self, setting.name)) != getattr(default, setting.name)}
 
     def question(self) -> dict[str, Any]:
         """The options that fix the trajectory. The recipe, rungs, evidence, type of weights, and known scores

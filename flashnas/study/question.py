@@ -35,8 +35,7 @@ class Question(Proposer):
         search draws. 1 where nothing says it, such as for an evaluator."""
         if self.recipe is None or (network is None and not self.time_limit.candidate_s):
             return 1.0
-        tasks = task_scores(self.config.objectives)
-        return expected_s(self.recipe, tasks, self.time_limit.candidate_s if network is None else network)
+        return expected_s(self.recipe, self.tasks, self.time_limit.candidate_s if network is None else network)
 
     @functools.cached_property
     def dataset(self) -> Dataset | None:
@@ -53,6 +52,12 @@ class Question(Proposer):
         """What a bench and earlier runs know."""
         return Scores(config=self.config, known=self.known, with_metrics=not self.costs.known,
                       recipe=self.recipe, dataset=self.dataset)
+
+    @functools.cached_property
+    def new_baselines(self) -> dict[str, Any]:
+        """The baselines without a known score, by hash."""
+        return {network.hash: network for _, network in self.baselines
+                if network is not None and self.scores.score(network) is None}
 
     @functools.cached_property
     def rungs(self) -> Rungs:

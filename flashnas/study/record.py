@@ -80,9 +80,7 @@ class Record:
         self.searching = True
         self.clock = Clock(training_plan(question, workers))
         self._distributions = question.space.distributions()
-        self._total = question.config.trials + len({
-            network.hash for _, network in question.baselines
-            if network is not None and question.scores.score(network) is None})
+        self._total = question.config.trials + len(question.new_baselines)
         self._checkpoints_fail, self._next_report = False, 0.0
 
     # -- evaluations -----------------------------------------------------------------------------------------
@@ -94,9 +92,8 @@ class Record:
             return job
         if job.evaluator is None:
             job = dataclasses.replace(job, checkpoints=str(self.folder.checkpoints_of(candidate.key)))
-        paused = [self.outcomes.get(outcome_key(candidate.key, rung=passed)) for passed in rungs]
-        curves = [outcome.score["curve"] for outcome in paused if outcome is not None
-                  and outcome.score is not None]
+        paused = (self.outcomes.get(outcome_key(candidate.key, rung=passed)) for passed in rungs)
+        curves = [outcome.score["curve"] for outcome in paused if outcome and outcome.score]
         return dataclasses.replace(job, pause_tokens=rung or 0, curve=tuple(
             (int(tokens), float(loss)) for tokens, loss in curves[-1]) if curves else ())
 
