@@ -162,7 +162,6 @@ class Flow:
 
     @property
     def busy(self) -> bool:
-        """True if a job has not ended."""
         return bool(self._running or self._alone)
 
     @property
@@ -204,6 +203,5 @@ class Flow:
                 executor.forget(key)
 
     def close(self) -> None:
-        """Drop what has not ended."""
         if self._running:
             self.executor.drop()

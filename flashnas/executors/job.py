@@ -95,7 +95,6 @@ def fidelities_of(evaluator: UserEvaluator) -> tuple[int, ...]:
 
 
 def takes_seed(evaluator: UserEvaluator) -> bool:
-    """True if an evaluator has an argument `seed`."""
     try:
         parameter = inspect.signature(evaluator).parameters.get("seed")
     except (TypeError, ValueError):  # of some built-in objects

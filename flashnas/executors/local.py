@@ -150,7 +150,6 @@ class _Slot:
         return [self._pipe, self._process.sentinel] if self._process else []
 
     def start(self, order: _Order) -> None:
-        """Send a job to the process, after starting one where there is none."""
         self.order = order
         if self._process is None or not self._process.is_alive():
             self.stop()
@@ -166,7 +165,6 @@ class _Slot:
             self._pipe.send_bytes(order.data)
 
     def ended(self) -> Ended | None:
-        """How the job ended; None if it has not."""
         order: Any = self.order
         try:
             while self._pipe.poll():
@@ -228,7 +226,6 @@ class _Slot:
         self.deadline = time.monotonic() + order.timeout_s + (0.0 if self._ready else START_S)
 
     def stop(self) -> None:
-        """End the process and what it started."""
         self.order = None
         process, pipe = self._process, self._pipe
         self._process, self._pipe, self._ready = None, None, False

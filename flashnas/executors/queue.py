@@ -99,8 +99,6 @@ class Peer:
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """A job as a driver enqueues it."""
-
     run: str
     digest: str
     payload: Mapping[str, Any]
@@ -229,7 +227,6 @@ class JobQueue:
             self._woken.set()
 
     def _watched_since(self) -> Any:
-        """Since when this peer has watched the others without a pause."""
         mine = PEERS.alias()
         own = sql.select(_since(mine)).where(mine.c.name == self.me.name)
         return sql.func.coalesce(own.scalar_subquery(), NOW)
@@ -263,7 +260,6 @@ class JobQueue:
         return {digest: by_digest[digest] for digest in digests if digest in by_digest}
 
     def remove(self, run: str, digest: str) -> None:
-        """Delete a job, in whatever state it is."""
         self._write(sql.delete(JOBS).where(JOBS.c.run == run, JOBS.c.digest == digest))
 
     def withdraw(self, run: str, digest: str) -> None:
@@ -272,7 +268,6 @@ class JobQueue:
                                            JOBS.c.state == "waiting"), LEAVE_S)
 
     def workers(self) -> list[Any]:
-        """The rows of all workers that are connected."""
         return self._rows(sql.select(PEERS).where(PEERS.c.run == "",
                                                   self._silent_s(PEERS) <= self.me.stale_s))
 

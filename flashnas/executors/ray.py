@@ -82,7 +82,6 @@ class RayExecutor(Executor):
 
     @property
     def cpus(self) -> float:
-        """Of one candidate."""
         return self.work.processes * self.options.cpus
 
     @property

@@ -151,7 +151,6 @@ class StorageExecutor(Executor):
         return time.monotonic() - self._suited
 
     def _count_workers(self) -> None:
-        """Tell the user once if none suits."""
         if self._lonely_s() > LONELY_S and not self._told:
             self._told, connected = True, self._connected()
             self.work.note(

@@ -98,7 +98,6 @@ class Worker:
             self.queue.obey(min(row.stale_s for row in drivers))
 
     def _tell(self) -> None:
-        """Say once of each need that this worker does not meet."""
         for why in self.queue.unfit(self._runs):
             if why not in self._told:
                 self._told.add(why)

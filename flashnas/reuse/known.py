@@ -53,11 +53,9 @@ class Trained:
 
     @property
     def seeds(self) -> int:
-        """Of which the loss is the mean."""
         return 1 if self.row.seeds != self.row.seeds else int(self.row.seeds)
 
     def metrics(self) -> dict[str, float]:
-        """The metrics that the run recorded."""
         return {name: value for name in (*METRICS, "lower_ms", "upper_ms")
                 if (value := float(getattr(self.row, name))) == value}
 
@@ -100,7 +98,6 @@ class KnownRuns:
                               for trained in self.networks), *others])
 
     def to_dict(self) -> dict[str, Any]:
-        """For run.yaml."""
         return {"runs": [str(run.path) for run in self.runs], "digest": self.digest, "networks": len(self)}
 
 
@@ -189,12 +186,10 @@ def space_of(run: RecordedRun, given: SearchSpace[Any] | None = None) -> SearchS
 
 
 def genotype_of(space: SearchSpace[Any] | None, row: Any) -> Any | None:
-    """The genotype of a trial, or None where it has none or the space is not at hand."""
     return space.decode(row.genotype) if space is not None and row.genotype else None
 
 
 def _networks(run: RecordedRun, space: SearchSpace[Any] | None, trials: pd.DataFrame) -> Iterator[Trained]:
-    """The networks of some trials of a run, in their order."""
     baselines = {} if space is None or isinstance(space, OperatorSpace) else {
         network.hash: network for _, sizes in space.baselines() for network in sizes}
     for row in rows(trials):
@@ -209,7 +204,6 @@ def _networks(run: RecordedRun, space: SearchSpace[Any] | None, trials: pd.DataF
 
 
 def _parsed(row: Any) -> Architecture | None:
-    """The network of a trial, if its notation is one of flashnas."""
     try:
         network = Architecture.parse(row.notation)
     except FlashnasError:

@@ -90,7 +90,6 @@ def _without_table(known: KnownRuns, table: Any, workload: Any) -> Costs | None:
 
 def _model(known: KnownRuns, table: str | LatencyTable | None, workload: str | Workload | None,
            mode: str | None, notes: list[str]) -> tuple[LatencyModel, str]:
-    """The latency model of a table, and the table's name or folder."""
     _check_networks(known, "a latency table")
     first = known.runs[0]
     name = table.path if isinstance(table, LatencyTable) else table or first.entry("question", "table")

@@ -61,7 +61,6 @@ class Reranked:
         return self.to_train.fits.count(False)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
         run = self.run
         return {
             "runs": run.config["runs"], "table": (run.config["table"] or {}).get("name"),

@@ -65,7 +65,6 @@ class Resized:
         return float("inf") if trial is None else trial.loss
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
         return {"notation": self.network.notation, "hash": self.network.hash, **self.metrics,
                 "trained_as": None if self.trained is None else self.trained.row.notation,
                 "trained_loss": None if self.trained is None else self.trained.loss,
@@ -126,7 +125,6 @@ def _of_space(space: SearchSpace[Any], networks: Sequence[Trained]) -> list[Trai
 
 def _expected(space: SearchSpace[Any], own: Sequence[Trained], candidates: Sequence[Resized],
               objectives: Sequence[str], front: np.ndarray) -> list[Resized]:
-    """The candidates with expected values and gains."""
     from flashnas.search.loss_model import LossModel, Scale, features_of  # loads torch
 
     trained = [name for name in objectives if name in TRAINED]

@@ -100,7 +100,6 @@ class Answer:
                 raise ValueError(f"answer.{name} needs the key {missing[0]!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """YAML- and JSON-ready."""
         data = dataclasses.asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in data.items()}
 

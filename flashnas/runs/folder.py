@@ -160,7 +160,6 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
-        """Let other processes write."""
         self._lock.release()
 
     def _check_complete(self) -> None:
@@ -183,7 +182,7 @@ class RunFolder:
 
     @property
     def measured(self) -> dict[str, dict[str, float]]:
-        """Figures of networks that were timed in this run, by hash."""
+        """Of this run, by hash of the network."""
         path = self.path / MEASURED
         if not path.exists():
             return {}
@@ -196,7 +195,6 @@ class RunFolder:
         write_atomic(self.path / MEASURED, json.dumps({**self.measured, **figures}, indent=1))
 
     def record_proposals(self, proposals: Sequence[Proposal]) -> None:
-        """Add candidates that were proposed, before they are evaluated."""
         append_synced(self.path / ASKED, "\n".join(json.dumps(vars(proposal)) for proposal in proposals))
 
     def proposals(self) -> list[Proposal]:
@@ -212,7 +210,6 @@ class RunFolder:
             raise RunError(f"{error}; restore the file, or choose another --out") from None
 
     def checkpoints_of(self, network_hash: str) -> Path:
-        """Folder for the checkpoint of a network's training while it is paused."""
         folder = self.path.absolute() / CHECKPOINTS
         folder.mkdir(exist_ok=True)
         return folder / network_hash
@@ -225,12 +222,10 @@ class RunFolder:
                 shutil.rmtree(path, ignore_errors=True)
 
     def write_config(self, **updates: Any) -> None:
-        """Write run.yaml with the given entries replaced."""
         self.config.update(updates)
         write_atomic(self.path / CONFIG, yaml_text(self.config))
 
     def write_finished(self, seconds: float, totals: dict[str, int]) -> None:
-        """Write that the search ended, after `seconds` of this process."""
         self.write_config(finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"), totals=totals,
                           seconds=round(self.seconds_before + seconds, 1))
 

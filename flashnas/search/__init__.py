@@ -42,12 +42,10 @@ def algorithm_class(sampler: str | type[SearchAlgorithm]) -> type[SearchAlgorith
 
 
 def sampler_name(sampler: str | type[SearchAlgorithm]) -> str:
-    """The name under which a run records its sampler."""
     return sampler if isinstance(sampler, str) else sampler.name
 
 
 def algorithm_options(sampler: str | type[SearchAlgorithm]) -> dict[str, Any]:
-    """The algorithm's own options and their defaults."""
     parameters = inspect.signature(algorithm_class(sampler)).parameters
     return {key: parameter.default for key, parameter in parameters.items()
             if key not in SHARED_OPTIONS and parameter.kind is not parameter.VAR_KEYWORD}

@@ -50,7 +50,6 @@ class AgingEvolution(SearchAlgorithm):
         return self.draw_fresh(lambda: self.space.mutate(parent, self.rng))
 
     def _fitness(self) -> list[float]:
-        """Of each member, lower is better."""
         if self.goals is None:
             return [self.point(member)[0] for member in self.population]
         return standings([self.point(member) for member in self.population]).tolist()

@@ -136,7 +136,6 @@ class Bayes(SearchAlgorithm):
             yield pool[index - len(pending)]
 
     def _model(self, columns: Sequence[np.ndarray]) -> LossModel:
-        """Fitted to a part of a long history."""
         count = len(self._trained)
         part = subsample_history(np.column_stack([*columns, self._exact]), MODELLED)
         like = self._fitted_model if ALWAYS_FITTED < count < GROWTH * self._modelled else None
@@ -217,7 +216,6 @@ class Bayes(SearchAlgorithm):
     # -- objectives and features -----------------------------------------------------------------------------
 
     def _qualities(self, evaluation: Evaluation) -> tuple[float, ...]:
-        """The trained objectives of a complete candidate."""
         return tuple(value for value, known in zip(self.point(evaluation), self._known, strict=True)
                      if not known)
 

@@ -42,7 +42,6 @@ class Forecast:
 
     @property
     def sd(self) -> np.ndarray:
-        """Standard deviations [N]."""
         return np.asarray(np.sqrt(np.diag(self.scale) * self.freedom / (self.freedom - 2)))
 
     def below(self, level: np.ndarray) -> np.ndarray:

@@ -63,11 +63,9 @@ class Posterior:
     costs: np.ndarray
 
     def sds(self) -> list[np.ndarray]:
-        """Standard deviations of the qualities."""
         return [np.sqrt(np.maximum(np.diag(covariance), 0.0)) for covariance in self.covariances]
 
     def gain(self, points: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        """Expected hypervolume improvement [N]."""
         return expected_hypervolume_improvement(
             np.column_stack([*self.means, self.exact]),
             np.column_stack([*self.sds(), np.zeros_like(self.exact)]), points, reference)
@@ -140,7 +138,6 @@ class Surrogate:
         return mean * self.scale + self.center, covariance * self.scale**2
 
     def predict_mean(self, features: np.ndarray) -> np.ndarray:
-        """Mean [N] alone, without the covariance."""
         with _alone(0), torch.no_grad():
             mean: np.ndarray = self._model(torch.as_tensor(features, dtype=torch.float64)).mean.numpy()
         return mean * self.scale + self.center

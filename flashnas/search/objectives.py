@@ -41,7 +41,6 @@ def check_objectives(names: Sequence[str], refuse: Callable[[str], NoReturn]) ->
 
 
 def task_scores(names: Sequence[str]) -> tuple[str, ...]:
-    """The objectives for which networks are trained on synthetic tasks."""
     return tuple(name for name in names if name in SCORES)
 
 
@@ -58,7 +57,6 @@ def larger_is_better(name: str) -> bool:
 
 
 def minimised(name: str, value: float) -> float:
-    """The value as it is compared: lower is better."""
     return -value if larger_is_better(name) else value
 
 

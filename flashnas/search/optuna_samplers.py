@@ -81,7 +81,6 @@ class OptunaAlgorithm(SearchAlgorithm):
                                                                 self.most_trials)])
 
     def _begin_again(self, trials: Sequence[FrozenTrial]) -> None:
-        """Go on in a new study with these finished trials, and with the pending ones."""
         self.study = self._new_study()
         self.study.add_trials(trials)
         pending = [trial.params for trial in self._trials]

@@ -69,7 +69,7 @@ def _value(trial: Trial) -> float:
 
 
 def _below(difference: float, sd: float) -> float:
-    """Probability that a difference is below 0."""
+    """Probability that it is below 0."""
     return float(ndtr(-difference / sd)) if sd > 1e-9 else 0.5 * (difference < 0) + 0.5 * (difference <= 0)
 
 
@@ -84,7 +84,6 @@ def _standing(prediction: Prediction, at: Mapping[str, int], trial: Trial, chose
 
 def _reasons(foresight: Foresight, chosen: Trial, pure: Trial, networks: Mapping[str, Architecture]
              ) -> Reasons:
-    """The difference of two networks by its reasons."""
     both = [networks[chosen.hash], networks[pure.hash]]
     table = foresight.model.table(both, foresight.tokens, [
         foresight.beyond(network, trial.loss) for network, trial in zip(both, (chosen, pure), strict=True)])
@@ -95,7 +94,6 @@ def _reasons(foresight: Foresight, chosen: Trial, pure: Trial, networks: Mapping
 
 def _to_change(foresight: Foresight, chosen: Trial, values: Mapping[str, float],
                untrained: Sequence[Architecture]) -> ToChange:
-    """The network whose training is the most likely to change the answer."""
     others = [network for network in untrained if network.hash != chosen.hash]
     moves = foresight.moves(others)
     if not len(others) or not moves.any():

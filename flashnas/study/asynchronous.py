@@ -102,13 +102,11 @@ class Asynchronous(State):
     # -- candidates ------------------------------------------------------------------------------------------
 
     def _left(self) -> int:
-        """How many candidates may still be drawn."""
         drawn = sum(candidate.origin == "search" and candidate.place is None
                     for candidate in self._open.values())
         return 0 if self.exhausted else max(0, self.question.config.trials - self.record.evaluated - drawn)
 
     def _propose(self, genotypes: Sequence[Any], *, pending: bool) -> None:
-        """Record candidates, then take them in."""
         if not genotypes:
             return
         candidates = [self.candidate(genotype, number, pending=pending)
@@ -190,7 +188,6 @@ class Asynchronous(State):
                 self.folder.remove_checkpoints({key})
 
     def _best(self, pause: Pause, paused: Sequence[str]) -> str:
-        """As in a cycle without anybody who has the chance."""
         costs = [self.record.point_of(key, 0.0)[1:] for key in paused]
         own = np.arange(len(paused))
         return paused[int(np.lexsort((standings(np.column_stack([pause.losses[own], costs])),

@@ -22,7 +22,6 @@ DRAWN = 256     # genotypes looked at before a program is said to run no network
 
 
 def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
-    """Raise ConfigError for an object of a wrong type."""
     if not isinstance(space, SearchSpace):
         raise ConfigError("search.space must be a name, a YAML file or a SearchSpace; got"
                           f" {type(space).__name__}")
@@ -37,7 +36,6 @@ def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
 
 
 def check_evaluator(config: SearchConfig, evaluator: UserEvaluator) -> None:
-    """Raise SettingError for what an evaluator does not do."""
     if (config.seeds or 1) > 1 and not takes_seed(evaluator):
         config.wrong("seeds", f"above 1 needs an evaluator with an argument 'seed'; got {config.seeds} and"
                      f" {evaluator_name(evaluator)}")

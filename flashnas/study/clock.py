@@ -131,7 +131,7 @@ class Clock:
 
     @property
     def share_done(self) -> float:
-        """Of all trainings, by their time."""
+        """By their time."""
         return self.done_s / (self.done_s + self.left_s) if self.left_s else 1.0
 
     @property
@@ -149,7 +149,6 @@ class Clock:
                    (1 - MAX_SHARE) * min(each_s, self.pace * self._queued_s))
 
     def __str__(self) -> str:
-        """The plan in one line."""
         plan, took = self.plan, self.remaining_s
         count = len(plan.baselines) + plan.candidates
         each = f"trainings of {plan.tokens:,} tokens" if plan.tokens else "evaluations"

@@ -185,7 +185,6 @@ class SearchConfig(Settings, where="search"):
                                             " networks are trained")
 
     def _check_executor(self) -> None:
-        """Raise SettingError for an option that the executor does not have or cannot take."""
         try:
             executor_options(self.executor, self.executor_options)
         except SettingError as error:
@@ -196,7 +195,6 @@ class SearchConfig(Settings, where="search"):
                        " sqlite:////shared/a.db")
 
     def _rungs(self) -> None:
-        """Raise SettingError for rungs that no recipe could have, or that exclude other options."""
         if self.rungs == (NONE,):
             object.__setattr__(self, "rungs", ())
         if not self.rungs:
@@ -222,17 +220,16 @@ class SearchConfig(Settings, where="search"):
 
     @property
     def bounds(self) -> tuple[Budget, ...]:
-        """The budgets as limits on metrics."""
         return tuple(Budget(metric, limit) for metric, limit in self.budgets.items())
 
     @property
     def recall_floor(self) -> float:
-        """The recall that the recommendation keeps."""
+        """That the recommendation keeps."""
         return MIN_RECALL if self.min_recall is None else self.min_recall
 
     @property
     def planned_tokens(self) -> float:
-        """Tokens of the full training that is planned."""
+        """Of the full training."""
         return tokens_of(self.train_tokens)
 
     def ranked_by(self, ranking: str) -> Self:

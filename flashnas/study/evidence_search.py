@@ -56,7 +56,6 @@ class Foretold:
         return [int(place) for place in best[np.argsort(self.latency_ms[best], kind="stable")]]
 
     def best(self, min_recall: float | None) -> int | None:
-        """The place of the recommended network."""
         return min(self.front(min_recall), key=lambda place: self.mean[place] + PESSIMISM * self.sd[place],
                    default=None)
 
@@ -117,13 +116,12 @@ def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight
 
 
 def _mutant(space: OperatorSpace[Any], parents: Sequence[Any], rng: np.random.Generator) -> Any:
-    """A mutant of one of the parents."""
     return space.mutate(parents[int(rng.integers(len(parents)))], rng)
 
 
 def _scored(fitted: dict[Any, tuple[Architecture, float]], foresight: Foresight,
             before: Foretold | None) -> Foretold:
-    """All that was found; what was scored before is not scored again."""
+    """What was scored before is not scored again."""
     start = 0 if before is None else len(before.networks)
     genotypes = list(fitted)
     networks = [fitted[genotype][0] for genotype in genotypes]

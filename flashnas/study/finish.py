@@ -70,7 +70,7 @@ def _to_confirm(state: State) -> list[Trial]:
 
 
 def _answer(state: State) -> Answer | None:
-    """What the search recommends; None where it does not rank by full trainings."""
+    """None where full trainings do not rank."""
     question, record, told = state.question, state.record, state.question.foretold
     if question.foresight is None or told is None:
         return None
@@ -106,7 +106,6 @@ def front_of(state: State) -> list[Trial]:
 
 
 def compared(state: State) -> list[Trial]:
-    """The trials with a score, each network once."""
     scored = "complete" if state.question.config.trials else "expected"
     return [trial for trial in state.record.trials if trial.state == scored]
 

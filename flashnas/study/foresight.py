@@ -44,7 +44,6 @@ class Foresight:
 
     @property
     def digest(self) -> str:
-        """Changes with the evidence, the planned training and the reference."""
         return fingerprint([dict(self.source), self.tokens, self.reference.hash, self.recipe is not None])
 
     def predict(self, networks: Sequence[Architecture],
@@ -96,7 +95,7 @@ class Foresight:
                                            OVERSTATED * silence(self.model, networks, self.tokens)))
 
     def shape_part(self, both: Sequence[Architecture]) -> float:
-        """The part of the difference of two networks that their ratio of width to depth makes."""
+        """Of the difference of two networks, what their ratio of width to depth makes."""
         sizes = np.array([body_sizes(network.operators, network.hidden) for network in both])
         counted, widths = np.sqrt(sizes[:, 0] * sizes[:, 1]), np.array([each.hidden for each in both], float)
         bends = self.model.law.c * (aspect(counted, widths) - self.model.law.r0)**2
@@ -104,11 +103,10 @@ class Foresight:
 
     @property
     def extrapolated(self) -> bool:
-        """Whether the planned training is longer or shorter than publications' are."""
+        """Beyond the lengths of publications."""
         return not RANGE[0] <= self.tokens <= RANGE[1]
 
     def to_dict(self) -> dict[str, Any]:
-        """For run.yaml."""
         return {"train_tokens": self.tokens, "reference": self.reference.notation,
                 "source": dict(self.source), "reads_short_loss": self.recipe is not None}
 

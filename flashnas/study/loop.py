@@ -70,7 +70,6 @@ class State(ABC):
     # -- evaluations -----------------------------------------------------------------------------------------
 
     def meet(self, candidate: Candidate) -> None:
-        """Take over what is known of the network of a new candidate."""
         self.record.networks.setdefault(candidate.key, candidate.network)
         if candidate.key not in self.record.outcomes:
             score = self.question.scores.score(candidate.network)
@@ -91,7 +90,6 @@ class State(ABC):
         return outcome_key(key, rung=rung) in self.record.outcomes
 
     def after(self, rung: int) -> int | None:
-        """The next rung; None after the last one."""
         return next((later for later in self.rungs if later > rung), None)
 
     def start(self, candidate: Candidate, rung: int | None) -> tuple[str, Any]:
@@ -99,7 +97,6 @@ class State(ABC):
         return candidate.key, self.record.job(candidate, rung)
 
     def end(self, key: str, ended: Ended) -> None:
-        """Record what a worker has finished."""
         candidate, rung = self.running.pop(key)
         self.record.remember(candidate.network, ended.result, ended.reason, rung=rung, candidate=candidate)
         if rung is None or ended.result is None:
@@ -124,7 +121,6 @@ class State(ABC):
             at_least_one=at_least_one)
 
     def stop(self, key: str, rung: int, pause: Pause, place: int) -> None:
-        """The network at this place of a decision does not train on."""
         self.record.stopped[key] = Stopped(rung, float(pause.losses[place]), float(pause.sds[place]))
 
     # -- the algorithm ---------------------------------------------------------------------------------------
@@ -135,7 +131,6 @@ class State(ABC):
         return self._algorithm(self.question.config.seed)
 
     def _algorithm(self, seed: int) -> Any:
-        """A fresh algorithm, with what published trainings tell it."""
         algorithm = self.question.algorithm(seed)
         if (prior := self.question.prior()) is not None:
             algorithm.use_prior(prior)
@@ -147,11 +142,9 @@ class State(ABC):
 
     @property
     def exhausted(self) -> bool:
-        """True if the space has nothing new."""
         return self.idle >= IDLE_CYCLES * self.question.config.cycle_size
 
     def ask(self, count: int) -> list[Any]:
-        """Genotypes that the algorithm proposes."""
         with self.sampler_errors():
             return list(self.algorithm.ask(count))
 
@@ -175,7 +168,6 @@ class State(ABC):
     # -- what is evaluated besides the proposals of the algorithm --------------------------------------------
 
     def baselines(self) -> list[Candidate]:
-        """The pure-operator models, or what the space names."""
         return [Candidate("baseline", label, network) for label, network in self.question.baselines]
 
     def start_from_bench(self) -> None:
@@ -197,7 +189,6 @@ class State(ABC):
         self.learn(sorted(filter(self._fits_best, candidates), key=lambda candidate: -losses[candidate.key]))
 
     def _fits_best(self, candidate: Candidate) -> bool:
-        """True if the genotype is to be built at this width."""
         return bool(self.question.fitter.latency_of(candidate.genotype)[0] == candidate.network)
 
     def answer_by_evidence(self) -> None:
@@ -222,7 +213,6 @@ class State(ABC):
                                                             question.config.cycle_size)]
 
     def resized(self) -> list[Any]:
-        """The genotypes of earlier runs that are worth a training at the width that they have here."""
         points = np.array([values for trial in self.record.trials if trial.state == "complete"
                            and (values := self.record.values_of(trial)) is not None]
                           ).reshape(-1, len(self.question.config.objectives))
@@ -285,7 +275,6 @@ class Cycles(State):
     # -- cycles ----------------------------------------------------------------------------------------------
 
     def all_cycles(self) -> Iterator[list[Candidate]]:
-        """Each is drawn when the one before has ended."""
         yield self.baselines()
         self.start_from_bench()
         yield self.drawn(self.expected()[:self._left], pending=False)
@@ -303,7 +292,6 @@ class Cycles(State):
         return 0 if self.exhausted else max(0, min(config.cycle_size, config.trials - self.record.evaluated))
 
     def drawn(self, genotypes: Sequence[Any], *, pending: bool) -> list[Candidate]:
-        """The candidates of a new cycle."""
         self._number += bool(genotypes)
         return [self.candidate(genotype, self._number, pending=pending) for genotype in genotypes]
 

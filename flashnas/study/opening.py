@@ -30,7 +30,6 @@ LAST = ("rank_by", "min_recall")  # in the record of the identity
 @contextlib.contextmanager
 def opened(question: Question, executor: Executor, out: Path, *, resume: bool, progress: Progress,
            command: str) -> Iterator[State]:
-    """The state of a search with its folder, before the first evaluation."""
     with RunFolder(out, identity=identity_of(question), facts=run_facts(question, out, command, executor),
                    resume=resume, storage=question.config.storage, note=progress.note) as folder:
         record = Record(question, folder, progress, side_by_side(question, executor, progress.note))

@@ -45,17 +45,15 @@ class Parts:
 
     @property
     def model(self) -> LatencyModel | None:
-        """The latency model, where a table answers."""
         return self.costs.model if isinstance(self.costs, TableCosts) else None
 
     @property
     def sampler_name(self) -> str:
-        """In the record of a run."""
         return sampler_name(self.sampler)
 
     @property
     def function_names(self) -> tuple[str | None, str | None]:
-        """Of the user's evaluator and cost function, in the record of a run."""
+        """Of the user's evaluator and cost function."""
         function = self.costs.function if isinstance(self.costs, OwnCosts) else None
         return (None if self.evaluator is None else evaluator_name(self.evaluator),
                 None if function is None else evaluator_name(function))

@@ -92,7 +92,6 @@ def _planned(question: Question, note: Note) -> dict[str, Any]:
 
 
 def plan_text(values: dict[str, Any]) -> str:
-    """A plan in some lines."""
     planned, fastest = SimpleNamespace(**values), values["fastest_metrics"]
     widths = f", widths {planned.widths[0]} to {planned.widths[-1]}" if planned.widths else ""
     fitting = sum(entry["notation"] is not None for entry in planned.baselines)

@@ -62,7 +62,7 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: Any = None, space: A
 
 
 def _load(question: Question) -> None:
-    """Load and check what takes a while, in this order."""
+    """Whatever takes a while, in this order."""
     question.foresight  # noqa: B018 - it is computed once
     if question.evaluator is not None:
         question.rungs  # noqa: B018

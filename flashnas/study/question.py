@@ -25,7 +25,6 @@ class Question(Proposer):
 
     @functools.cached_property
     def time_limit(self) -> TimeLimit:
-        """Of one training."""
         first = [network for _, network in self.baselines if network is not None]
         return find_time_limit(self.config, self.recipe, self.fitter, first, self.note)
 
@@ -39,7 +38,6 @@ class Question(Proposer):
 
     @functools.cached_property
     def dataset(self) -> Dataset | None:
-        """The prepared text of the trainings, or None."""
         if self.recipe is None:
             return None
         dataset = prepare_dataset(self.config.data, self.recipe, self.config.tokenizer)
@@ -49,7 +47,6 @@ class Question(Proposer):
 
     @functools.cached_property
     def scores(self) -> Scores:
-        """What a bench and earlier runs know."""
         return Scores(config=self.config, known=self.known, with_metrics=not self.costs.known,
                       recipe=self.recipe, dataset=self.dataset)
 

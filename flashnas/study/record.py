@@ -43,7 +43,6 @@ class Candidate:
 
     @property
     def key(self) -> str:
-        """The hash of the network."""
         assert self.network is not None
         hashed: str = self.network.hash
         return hashed
@@ -181,7 +180,7 @@ class Record:
         return trial
 
     def values_of(self, trial: Trial, **figures: Any) -> tuple[float, ...] | None:
-        """All objectives of a trial as they are compared, or None. figures: in place of its own."""
+        """As they are compared, or None. figures: in place of its own."""
         return point(self.question.config.objectives, {**vars(trial), **figures}, trial.scores)
 
     def evaluation(self, candidate: Candidate) -> Evaluation:
@@ -196,7 +195,6 @@ class Record:
                           latency_ms=trial.latency_ms, failed=values is None, values=values)
 
     def cost_again(self) -> None:
-        """Give all trials the metrics that the costs now say."""
         for place, trial in enumerate(self.trials):
             if trial.hash in self.networks:
                 metrics: dict[str, Any] = {**self.question.costs.metrics(self.networks[trial.hash]),
@@ -207,7 +205,6 @@ class Record:
         self.write()
 
     def write(self) -> None:
-        """Write the trials so far."""
         self.folder.write_trials(self.trials)
 
     def time(self, hashes: Sequence[str]) -> None:
@@ -225,7 +222,6 @@ class Record:
     # -- what came of it -------------------------------------------------------------------------------------
 
     def count(self, state: str) -> int:
-        """Trials in this state."""
         return sum(trial.state == state for trial in self.trials)
 
     def failures(self) -> dict[str, int]:
@@ -287,7 +283,6 @@ class Record:
             remaining_s=self.clock.remaining_s, share_done=self.clock.share_done)
 
     def _best(self, scores: Mapping[str, dict[str, Any]]) -> str | None:
-        """The network that the front would show as the best if the search ended now."""
         config, losses = self.question.config, self._losses(scores)
         figures = {key: self.question.foresee(self.networks[key], loss) for key, loss in losses.items()}
         quality = {key: point([FULL], told, {}) or (losses[key],) for key, told in figures.items()}

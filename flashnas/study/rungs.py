@@ -32,7 +32,6 @@ class Rungs:
 
     @property
     def digest(self) -> str:
-        """Changes with any curve of the bench."""
         return fingerprint([[list(point) for point in curve] for curve in self.curves])
 
 

@@ -47,7 +47,6 @@ class Version:
     bounds: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, as run.yaml keeps it."""
         return {**vars(self), "constants": {phase: dict(values) for phase, values in self.constants.items()},
                 "margins": None if self.margins is None else dict(self.margins), "bounds": list(self.bounds)}
 
@@ -73,7 +72,6 @@ class SelfCorrection:
 
     @classmethod
     def of(cls, question: Question) -> SelfCorrection | None:
-        """That of a search, if it is asked for."""
         every = question.config.measure_every
         if every is None or not isinstance(question.costs, TableCosts):
             return None
