@@ -147,7 +147,8 @@ def read_trials(path: Path) -> pd.DataFrame:
         frame[name] = frame[name].fillna("").astype(str)
     for name, kind in JSON_COLUMNS.items():
         place = f"{path}: damaged: column {name!r}"
-        frame[name] = [parse_json(text, place, RunError) if isinstance(text, str) else typing.get_origin(kind)()
+        empty = typing.get_origin(kind)
+        frame[name] = [parse_json(text, place, RunError) if isinstance(text, str) else empty()
                        for text in frame[name]]
         for value in frame[name]:
             convert(value, kind, place, RunError, finite=name == "scores")

@@ -104,7 +104,7 @@ def subsample_history(points: Points, limit: int) -> npt.NDArray[np.int_]:
 
 
 def _spread(ordered: npt.NDArray[np.int_], count: int) -> npt.NDArray[np.int_]:
-    """`count` entries at equal distances, the first and the last included; all if they are at most `count`."""
+    """`count` entries at equal distances, the first and the last included; all if there are fewer."""
     if len(ordered) <= count:
         return ordered
     return ordered[np.unique(np.linspace(0, len(ordered) - 1, count).round().astype(int))]

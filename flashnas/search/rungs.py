@@ -4,7 +4,8 @@ All objectives but the loss are exactly known before a training. A candidate the
 final loss is below that of every network that is nowhere more costly. The chance of that follows from the
 forecast of the final losses (search/forecast.py). Who has at least a given chance trains on, and the best of
 each cycle in any case, so that the forecast goes on learning from finished trainings. A fixed share of each
-cycle, as in successive halving, would drop good candidates of a good cycle and finish poor ones of a poor one.
+cycle, as in successive halving, would drop good candidates of a good cycle and finish poor ones of a poor
+one.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from flashnas.search.pareto import standings
 
 @dataclass(frozen=True)
 class Pause:
-    """What is decided of paused candidates [N], in their order: who trains on, the probability of entering the
-    front, and the expected final losses in nats per token with their standard deviations."""
+    """What is decided of paused candidates [N], in their order: who trains on, the probability of entering
+    the front, and the expected final losses in nats per token with their standard deviations."""
 
     promoted: npt.NDArray[np.bool_]
     chances: npt.NDArray[np.float64]

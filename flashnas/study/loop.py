@@ -2,8 +2,8 @@
 
 A candidate waits for a worker, runs, pauses at rungs, and ends as a trial, which the algorithm learns: in
 cycles, or each on its own way (`asynchronous.py`). In cycles candidates are drawn together, and told together
-in the order drawn. That trajectory does not depend on workers or interruptions: a continued run replays it, and
-what its database holds is not evaluated again.
+in the order drawn. That trajectory does not depend on workers or interruptions: a continued run replays it,
+and what its database holds is not evaluated again.
 """
 
 from __future__ import annotations

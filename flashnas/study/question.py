@@ -34,7 +34,8 @@ class Question(Proposer):
         search draws. 1 where nothing says it, such as for an evaluator."""
         if self.recipe is None or (network is None and not self.time_limit.candidate_s):
             return 1.0
-        return expected_s(self.recipe, self.tasks, self.time_limit.candidate_s if network is None else network)
+        return expected_s(self.recipe, self.tasks,
+                          self.time_limit.candidate_s if network is None else network)
 
     @functools.cached_property
     def dataset(self) -> Dataset | None:
