@@ -3,7 +3,7 @@
 Only trained qualities are uncertain. Where something is known of the first one without any training
 (`Prior`), the model is of the rest alone, and a gain counts by its cost. BoTorch's
 ExpectedHypervolumeImprovement would need a model of the metrics too, which the table knows; the acquisition
-is therefore a closed form (`improvement.py`), exact and vectorised over the pool.
+is therefore a closed form (`loss_model.py`), exact and vectorised over the pool.
 """
 
 from __future__ import annotations

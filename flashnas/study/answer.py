@@ -98,8 +98,7 @@ def _to_change(foresight: Foresight, chosen: Trial, values: Mapping[str, float],
     moves = foresight.moves(others)
     if not len(others) or not moves.any():
         return {}
-    mean, sd = foresight.expected(others)
-    gaps = mean + sd - values[chosen.hash]
+    gaps = foresight.value(others) - values[chosen.hash]
     chances = ndtr(-np.maximum(gaps, 0.0) / np.maximum(moves, 1e-12))
     place = int(np.argmax(chances))
     kappa = foresight.model.coefficients()["beyond"][0]

@@ -23,6 +23,7 @@ TOGETHER = 512           # networks whose recall is computed at once
 # of a short loss beyond what follows from size, shape and mix, in nats: assumed for networks that nobody
 # trained. Over the 306 networks of the shipped bench, to which the response was fitted, it is 0.034
 BEYOND_SD = 0.05
+PESSIMISM = 1.0          # standard deviations
 OVERSTATED = 3.0         # times that a short training shows of a difference between mixes
 
 
@@ -60,13 +61,14 @@ class Foresight:
             return 0.0
         return self.model.beyond(self.recipe.proxy_of(network), loss)
 
-    def expected(self, networks: Sequence[Architecture]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean [N] of the full loss without any short training, and the standard deviation [N] of the
-        difference to the reference, in nats per token."""
+    def value(self, networks: Sequence[Architecture]) -> np.ndarray:
+        """By which networks are ranked without any training [N], in nats per token: the full loss and PESSIMISM
+        standard deviations of its difference to the reference, so that nothing is gained where nobody
+        knows."""
         if not networks:
-            return np.zeros(0), np.zeros(0)
+            return np.zeros(0)
         prediction = self.predict(networks)
-        return prediction.mean[1:], prediction.sd_to(0)[1:]
+        return np.asarray(prediction.mean[1:] + PESSIMISM * prediction.sd_to(0)[1:])
 
     def recalls(self, networks: Sequence[Architecture]) -> np.ndarray:
         """Recall [N] less that of the transformer of the same training, of full marks."""

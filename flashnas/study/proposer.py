@@ -14,7 +14,7 @@ from flashnas.search import Goals, SearchAlgorithm, make_algorithm
 from flashnas.search.algorithm import Prior
 from flashnas.search.objectives import TRAINED, minimised
 from flashnas.space import OperatorSpace
-from flashnas.study.evidence_search import Foretold, pure_stacks, ranked, search_by_evidence
+from flashnas.study.evidence_search import Foretold, pure_stacks, search_by_evidence
 from flashnas.study.foresight import Foresight, load_models, recipe_read, silence
 from flashnas.study.parts import Parts
 from flashnas.training.cost import training_flops
@@ -56,8 +56,7 @@ class Proposer(Parts):
         if not self.config.baselines:
             return []
         if (foresight := self.foresight) is not None and isinstance(self.space, OperatorSpace):
-            return list(pure_stacks(self.space, self.fitter,
-                                    lambda networks: ranked(*foresight.expected(networks))))
+            return list(pure_stacks(self.space, self.fitter, foresight.value))
         return [(label, self.fitter.largest(sizes)) for label, sizes in self.space.baselines()]
 
     # -- what published trainings say ------------------------------------------------------------------------
@@ -96,8 +95,7 @@ class Proposer(Parts):
             return None
         floor = self.config.recall_floor
         order = dict.fromkeys([*told.nearest(floor, NEAR), *reversed(told.front(floor))])
-        return Prior(value_of=lambda networks: ranked(*foresight.expected(networks)),
-                     moves_of=foresight.moves,
+        return Prior(value_of=foresight.value, moves_of=foresight.moves,
                      cost_of=lambda network: training_flops(recipe.proxy_of(network), recipe) / UNIT_FLOPS,
                      best=[told.genotypes[place] for place in order])
 

@@ -78,7 +78,7 @@ def test_a_short_loss_says_nothing_where_there_is_none_or_it_is_not_read(read, u
     assert unread.figures(HYBRID, 3.0) == unread.figures(HYBRID, 5.0) == unread.figures(HYBRID)
     assert unread.moves([HYBRID]).tolist() == [0.0]
     assert (read.moves([HYBRID]) > 0).all()
-    assert read.figures(HYBRID)["full_loss"] == pytest.approx(read.expected([HYBRID])[0][0])
+    assert read.figures(HYBRID)["full_loss"] == pytest.approx(read.predict([HYBRID]).mean[1])
 
 
 def test_a_lower_short_loss_lowers_the_full_loss_but_by_less(read):
