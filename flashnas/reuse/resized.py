@@ -45,18 +45,20 @@ class Resized:
     gain: float | None = None
 
     @property
+    def paused(self) -> Trained | None:
+        """The training of this very network, if one was stopped at a rung."""
+        stopped = self.stopped
+        return None if stopped is None or stopped.row.hash != self.network.hash else stopped
+
+    @property
     def paused_tokens(self) -> int | None:
-        """After which a training of this very network was stopped at a rung; None if there was none."""
-        if self.stopped is None or self.stopped.row.hash != self.network.hash:
-            return None
-        return int(self.stopped.row.tokens)
+        return None if self.paused is None else int(self.paused.row.tokens)
 
     @property
     def recorded(self) -> tuple[float, float] | None:
-        """The final loss that was expected of that training, and its standard deviation."""
-        if self.stopped is None or self.paused_tokens is None:
-            return None
-        return float(self.stopped.row.expected_loss), float(self.stopped.row.expected_loss_sd)
+        """The final loss that was expected of it, and its standard deviation."""
+        paused = self.paused
+        return None if paused is None else (paused.loss, float(paused.row.expected_loss_sd))
 
     @property
     def recorded_loss(self) -> float:

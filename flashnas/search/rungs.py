@@ -49,9 +49,13 @@ def decide(paused: Sequence[Curve], costs: npt.ArrayLike, *, finished: npt.Array
     chances = front_chances(expected, costs_NJ, finished_FM)
     promoted = chances >= chance
     if at_least_one and not promoted.any():
-        places = standings(np.column_stack([expected.mean, costs_NJ]))
-        promoted[np.lexsort((places, -chances))[0]] = True
+        promoted[most_likely(chances, np.column_stack([expected.mean, costs_NJ]))] = True
     return Pause(promoted, chances, expected.mean, expected.sd)
+
+
+def most_likely(chances: np.ndarray, points: npt.ArrayLike) -> int:
+    """The place of the highest chance; of equal ones that of the best point."""
+    return int(np.lexsort((standings(points), -chances))[0])
 
 
 def front_chances(expected: Forecast, costs_NJ: np.ndarray, finished_FM: np.ndarray) -> np.ndarray:

@@ -19,8 +19,7 @@ from flashnas.base.errors import RunError
 from flashnas.executors.base import Ended, Flow
 from flashnas.runs.folder import Proposal
 from flashnas.runs.layout import ASKED
-from flashnas.search.pareto import standings
-from flashnas.search.rungs import Pause
+from flashnas.search.rungs import most_likely
 from flashnas.study.loop import State
 from flashnas.study.record import Candidate, Record
 
@@ -180,18 +179,13 @@ class Asynchronous(State):
                     self._close(key)
             stops = self._stops[rung] if self._begun else 0
             if not promoted and stops >= self.question.config.cycle_size:  # forecasts need finished trainings
-                promoted = [self._best(pause, paused)]
+                points = [self.record.point_of(key, pause.losses[places[key]]) for key in paused]
+                promoted = [paused[most_likely(pause.chances[:len(paused)], points)]]
             ordered = sorted(paused, key=lambda key: -pause.chances[places[key]])
             self._promoted.extend((rung, key) for key in ordered if key in promoted)
             for key in [key for key in ordered if key not in promoted][MAX_PAUSED:]:
                 del self.paused[rung][key]
                 self.folder.remove_checkpoints({key})
-
-    def _best(self, pause: Pause, paused: Sequence[str]) -> str:
-        costs = [self.record.point_of(key, 0.0)[1:] for key in paused]
-        own = np.arange(len(paused))
-        return paused[int(np.lexsort((standings(np.column_stack([pause.losses[own], costs])),
-                                      -pause.chances[own]))[0])]
 
     def _train_on(self, rung: int, key: str) -> tuple[str, Any]:
         self._open[key] = candidate = self.paused[rung].pop(key)

@@ -126,13 +126,11 @@ def _unsuited(space: OperatorSpace[Any], factor: int, min_head_dim: int) -> tupl
 
 @dataclass(frozen=True, kw_only=True)
 class TimeLimit:
-    """Of one training. flops, expected_s: of the longest one among those looked at, and its time at the
-    assumed rate. candidate_s, mean_flops: of what the search draws, on average. elsewhere: the rate that is
-    assumed of a device that is not here, in words."""
+    """Of one training. flops: of the longest one among those looked at. candidate_s, mean_flops: of what the
+    search draws, on average. elsewhere: the rate that is assumed of a device that is not here, in words."""
 
     seconds: float
     flops: float = 0.0
-    expected_s: float = 0.0
     candidate_s: float = 0.0
     mean_flops: float = 0.0
     elsewhere: str = ""
@@ -151,8 +149,7 @@ def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[
     flops = [training_flops(network, recipe) for network in drawn]
     expected_s = expected_seconds(max(flops), recipe)
     by_recipe_s = max(TIMEOUT_S, 60.0 * math.ceil(SLACK * expected_s / 60))
-    limit = TimeLimit(seconds=given or by_recipe_s, elsewhere=_rate_elsewhere(recipe),
-                      flops=max(flops), expected_s=expected_s,
+    limit = TimeLimit(seconds=given or by_recipe_s, elsewhere=_rate_elsewhere(recipe), flops=max(flops),
                       mean_flops=float(np.mean(flops[len(baselines):] or flops)),
                       candidate_s=float(np.mean([training_seconds(network, recipe) for network in
                                                  drawn[len(baselines):] or drawn])))
