@@ -60,6 +60,7 @@ def takes(cls: type[Settings], *, objects: Mapping[str, str] | None = None,
             return function(cls.build(**given), **more)
 
         call.__signature__ = signature  # type: ignore[attr-defined]
+        call.options = cls  # type: ignore[attr-defined]
         call.__doc__ = _documented(inspect.getdoc(function) or "", settings, places)
         return call
     return decorate

@@ -50,6 +50,11 @@ class Figures:
             raise AttributeError(f"there is no {name}; there are: {', '.join(self.values)}")
         return self.values[name]
 
+    @property
+    def exit_code(self) -> int:
+        """Of the command: 1 where what was looked at is not healthy."""
+        return int(self.values.get("healthy") is False)
+
     def to_dict(self) -> dict[str, Any]:
         return self.values
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flashnas.api.calling import takes
 from flashnas.api.output import Figures
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import first_line
@@ -38,12 +39,15 @@ class WorkerOptions(Settings, where="worker"):
                 self.wrong("evaluators", f"must be module:function; got {name!r:.80}")
 
 
+@takes(WorkerOptions)
 def worker(options: WorkerOptions, *, note: Callable[[str], None] = lambda _: None) -> Figures:
     """Train what searches with `--executor storage` enqueue and suits this machine, until it is interrupted.
 
-    Args:
-        options: of the worker.
-        note: receives lines for the user.
+    Further:
+        note (Callable): receives lines for the user.
+
+    Returns:
+        Figures: `jobs`, how many ended here.
 
     Raises:
         ConfigError: the storage is not the URL of a database, or an evaluator cannot be imported.

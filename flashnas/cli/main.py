@@ -22,7 +22,7 @@ from flashnas.base.hints import PluginWarning, did_you_mean, one_of, printable
 from flashnas.base.process import terminate_as_interrupt
 from flashnas.base.settings import Settings
 from flashnas.base.urls import without_password, without_passwords
-from flashnas.cli.command import COMMANDS, Command, command_line, loaded
+from flashnas.cli.command import COMMANDS, Command, command_line
 from flashnas.cli.options import (
     OneLineParser,
     add_options,
@@ -68,7 +68,7 @@ def _fill(parser: argparse.ArgumentParser, command: Command, words: Sequence[str
           ) -> tuple[argparse.ArgumentParser, Command]:
     """Add the options of a command, or its actions and the options of the one in `words`."""
     if not command.actions:
-        add_options(parser, loaded(command.options))  # type: ignore[arg-type]
+        add_options(parser, command.options_class)
         return parser, command
     children = parser.add_subparsers(dest="action", metavar="ACTION", required=True,
                                      parser_class=OneLineParser)
@@ -142,8 +142,8 @@ def _main(arguments: list[str]) -> int:
 def _run(prog: str, command: Command, namespace: argparse.Namespace, words: Sequence[str]) -> int:
     options = None
     try:
-        options = options_of(loaded(command.options), namespace)  # type: ignore[arg-type]
-        return int(loaded(command.run)(options, namespace.json) or 0)  # type: ignore[misc]
+        options = options_of(command.options_class, namespace)
+        return command.call(options, namespace.json)
     except FlashnasError as error:
         return _fail(prog, message_of(error))
     except BrokenPipeError:
