@@ -47,7 +47,7 @@ def hypervolume(run: RecordedRun) -> Picture:
     """Hypervolume of the front so far over the networks trained; higher is better."""
     title = "Hypervolume of the front over the networks trained"
     series = hypervolume_series(run)
-    if not series.networks:
+    if not series.trials:
         return Picture(title=title, empty=f"{NOTHING}.")
     shares = bool(run.further_objectives) or "latency_ms" not in run.objectives
     factor, unit = latency_unit([series.reference[0]])
@@ -59,7 +59,7 @@ def hypervolume(run: RecordedRun) -> Picture:
                  f" {number(series.reference[1])} nats)")
     values = [value * factor for value in series.hypervolume]
     texts = [f"{value:.1%} of the last" if shares else f"hypervolume {value:.5g}" for value in values]
-    marks: list[Mark] = [Line(x=series.networks, y=values, colour=INK, width=2, steps=True, marker=4,
+    marks: list[Mark] = [Line(x=list(range(1, 1 + len(values))), y=values, colour=INK, width=2, steps=True, marker=4,
                               hover=[f"trial {trial}\n{text}" for trial, text in zip(series.trials, texts,
                                                                                     strict=True)])]
     alone = None if series.baselines is None or shares else series.baselines * factor

@@ -20,7 +20,6 @@ from flashnas.search.objectives import FULL, larger_is_better
 from flashnas.search.pareto import hypervolume, non_dominated
 
 DEPTH_BINS = 12
-REFERENCE_MARGIN = 1.01
 OUTSIDE = 10_000  # cost of a label that the frame would cut; more than all that it can cover
 
 
@@ -86,10 +85,9 @@ def mixer_colours(notation: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class HypervolumeSeries:
-    """Hypervolume (ms · nats) of the first `networks[i]` trained networks, and of the baselines alone (None:
+    """Hypervolume (ms · nats) of the networks up to each of these trials, and of the baselines alone (None:
     none), up to the corner `reference`: of latency_ms the budget, of others the worst value moved by 1 %."""
 
-    networks: list[int]
     trials: list[int]
     hypervolume: list[float]
     baselines: float | None
@@ -99,7 +97,7 @@ class HypervolumeSeries:
 def reference_point(points: np.ndarray, budget_ms: float | None) -> np.ndarray:
     """The corner up to which the volume of points [N, M] is measured: see HypervolumeSeries."""
     worst = points.max(axis=0)
-    reference: np.ndarray = worst + (REFERENCE_MARGIN - 1) * np.abs(worst)
+    reference: np.ndarray = worst + 0.01 * np.abs(worst)
     if budget_ms:
         reference[0] = budget_ms
     return reference
@@ -109,7 +107,7 @@ def hypervolume_series(run: RecordedRun) -> HypervolumeSeries:
     """The hypervolume after each trained network, in the order of the search."""
     trained, points = objective_points(run)
     if not len(points):
-        return HypervolumeSeries([], [], [], None, (float("nan"), float("nan")))
+        return HypervolumeSeries([], [], None, ())
     reference = reference_point(points, run.budget_ms if "latency_ms" in run.objectives else None)
     kept: np.ndarray = np.empty((0, points.shape[1]))
     values: list[float] = []
@@ -121,8 +119,7 @@ def hypervolume_series(run: RecordedRun) -> HypervolumeSeries:
         values.append(float(hypervolume(kept, reference)))
     pure = points[(trained["origin"] == "baseline").to_numpy()]
     alone = float(hypervolume(pure[non_dominated(pure)], reference)) if len(pure) else None
-    return HypervolumeSeries(list(range(1, len(points) + 1)), [int(n) for n in trained["number"]], values,
-                             alone, tuple(float(value) for value in reference))
+    return HypervolumeSeries(trained["number"].tolist(), values, alone, tuple(reference.tolist()))
 
 
 # -- operators along the depth -------------------------------------------------------------------------------
@@ -143,9 +140,7 @@ def depth_shares(notations: Iterable[str], bins: int = DEPTH_BINS) -> pd.DataFra
         at = np.arange(len(shares)) / len(shares)
         low = np.maximum(edges[:-1, None], at[None, :])
         high = np.minimum(edges[1:, None], at[None, :] + 1 / len(shares))
-        overlap = np.clip(high - low, 0.0, None) * bins
-        for column, kind in enumerate(columns):
-            total[:, column] += overlap[:, [k == kind for k in shares]].sum(axis=1)
+        total += np.clip(high - low, 0.0, None) * bins @ (np.array(shares)[:, None] == columns)
     centres = (edges[:-1] + edges[1:]) / 2
     return pd.DataFrame(total / len(readable), index=centres, columns=columns)
 
@@ -202,46 +197,32 @@ def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, fl
     Returns:
         Offsets (right, up) from each anchor to the centre of its label.
     """
-    distances = (10.0, 24.0, 42.0, 64.0, 88.0)
+    distances = np.repeat((10.0, 24.0, 42.0, 64.0, 88.0), 12)
+    angles = np.tile(np.deg2rad([0, 180, 90, 270, 45, 135, 315, 225, 20, 160, 340, 200]), 5)
+    directions = np.column_stack([np.cos(angles), np.sin(angles)])
     points, owners = (np.array(some, dtype=float).reshape(-1, 2) for some in (obstacles, anchors))
-    angles = np.deg2rad([0, 180, 90, 270, 45, 135, 315, 225, 20, 160, 340, 200])
-    taken: list[tuple[float, float, float, float]] = []
-    offsets = []
-    for (x, y), (width, height) in zip(anchors, sizes, strict=True):
-        best: tuple[float, float, float] | None = None
-        others = points - (x, y)
-        in_reach = (np.abs(others) < (width + 14 + distances[-1], height + 14 + distances[-1])).all(axis=1)
-        others = others[in_reach & (np.hypot(*others.T) > 7)]
-        for distance in distances:
-            for angle in angles:
-                dx = float(np.cos(angle)) * (width / 2 + distance)
-                dy = float(np.sin(angle)) * (height / 2 + distance)
-                left, low, right, high = (x + dx - width / 2, y + dy - height / 2,
-                                          x + dx + width / 2, y + dy + height / 2)
-                covered = (np.abs(others - (dx, dy)) < (width / 2 + 3, height / 2 + 3)).all(axis=1).sum()
-                cost = distance / 8 + 30.0 * covered + 15.0 * _crossed(others, dx, dy)
-                nearest = np.hypot(*(owners - (x + dx, y + dy)).T).min(initial=np.inf)
-                # it would look like the name of another point
-                cost += 60 * (nearest < np.hypot(dx, dy) - 0.5)
-                cost += 150 * sum(left < x1 and right > x0 and low < y1 and high > y0 for x0, y0, x1,
-                                  y1 in taken)
-                cost += OUTSIDE * (left < 0 or low < 0 or right > box[0] or high > box[1])
-                if best is None or cost < best[0]:
-                    best = (cost, dx, dy)
-        assert best is not None
-        offsets.append(best[1:])
-        taken.append((x + best[1] - width / 2, y + best[2] - height / 2,
-                      x + best[1] + width / 2, y + best[2] + height / 2))
-    return offsets
-
-
-def _crossed(others: np.ndarray, dx: float, dy: float) -> int:
-    """Points [N, 2], relative to the anchor, within 7 pixels of the line from there to the label at (dx,
-    dy)."""
-    length = float(np.hypot(dx, dy))
-    along = others @ np.array([dx, dy]) / length
-    across = np.abs(others @ np.array([-dy, dx])) / length
-    return int(((along > 0) & (along < length) & (across < 7)).sum())
+    taken: list[tuple[np.ndarray, np.ndarray]] = []
+    places: list[tuple[float, float]] = []
+    for anchor, size in zip(owners, np.array(sizes, dtype=float), strict=True):
+        half = size / 2
+        offsets = directions * (half + distances[:, None])   # [60, 2]
+        lengths, centres = np.hypot(*offsets.T), anchor + offsets
+        others = points - anchor
+        others = others[(np.abs(others) < size + 14 + distances[-1]).all(axis=1) & (np.hypot(*others.T) > 7)]
+        covered = (np.abs(others - offsets[:, None]) < half + 3).all(axis=2).sum(axis=1)
+        # within 7 pixels of the line from the anchor to the label
+        along, across = (others @ line.T / lengths for line in (offsets, offsets[:, ::-1] * (-1, 1)))
+        crossed = ((along > 0) & (along < lengths) & (np.abs(across) < 7)).sum(axis=0)
+        nearest = np.hypot(*(owners - centres[:, None]).T).min(axis=0)
+        cost = distances / 8 + 30.0 * covered + 15.0 * crossed
+        cost += 60 * (nearest < lengths - 0.5)   # it would look like the name of another point
+        for centre, reach in taken:
+            cost += 150 * (np.abs(centres - centre) < half + reach).all(axis=1)
+        cost += OUTSIDE * ((centres < half) | (centres + half > box)).any(axis=1)
+        best = int(cost.argmin())
+        taken.append((centres[best], half))
+        places.append((float(offsets[best, 0]), float(offsets[best, 1])))
+    return places
 
 
 def latency_unit(values: Iterable[float]) -> tuple[float, str]:
