@@ -88,11 +88,6 @@ def grow_bench(options: GrowBenchOptions, *, progress: Counted | None = None) ->
         Figures: `journal`, the file that was written; trainings `asked` for, `known` before, `trained` and
         `failed` now, and `lost` with their worker process; `balance`, what the list holds, by origin, mixer,
         depth, width and seed. `print` shows them.
-
-    Raises:
-        BenchError: the folder holds journals of another recipe or text, one is damaged, or another process
-            grows it.
-        ConfigError: an option, space or recipe cannot be used.
     """
     from dataclasses import replace
 
@@ -194,9 +189,6 @@ def measure_bench(options: MeasureBenchOptions, *,
 
     Returns:
         Figures: networks that were `measured` now and `known` before, and those `too_large` for the memory.
-
-    Raises:
-        BenchError: there are no journals, one is damaged, or the latencies were measured on another machine.
     """
     from flashnas.bench.journal import journals_in, merged
     from flashnas.bench.measure import measure
@@ -231,9 +223,6 @@ def build_bench(options: BuildBenchOptions) -> Bench:
 
     Returns:
         The written Bench, which prints.
-
-    Raises:
-        BenchError: a journal is missing, damaged, or of another recipe or text than the first.
     """
     out = check_out(options, holds="bench.parquet")
 
@@ -257,9 +246,6 @@ def bench_info(options: BenchInfoOptions) -> Bench:
 
     Returns:
         The Bench, which prints; `frame` holds its trainings.
-
-    Raises:
-        BenchError: the bench is missing, damaged or of an unknown format.
     """
     from flashnas.bench import Bench
 

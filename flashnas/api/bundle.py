@@ -78,15 +78,7 @@ class _SelfTest:
 
 
 def read_bundle(options: Settings, path: Path) -> Figures:
-    """The bundle in a file; its files are written to the folder `options.unpack`, if that is given.
-
-    Returns:
-        Figures: `path`, `device`, `steps`, `checks` of the machine, `tests` of operators, `trainings`,
-        `table` (whether the bundle has a latency table), `unpacked`, and `healthy`, whether all steps passed.
-
-    Raises:
-        ConfigError: it is not a bundle, is damaged, or its files cannot be written.
-    """
+    """The bundle in a file; its files are written to the folder `options.unpack`, if that is given."""
     from flashnas.report.terminal_bundle import bundle_text
 
     files = read_zip(path, ConfigError)

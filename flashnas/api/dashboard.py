@@ -52,10 +52,6 @@ def dashboard(options: DashboardOptions, *, note: Callable[[str], None] | None =
 
     Returns:
         Figures: `run`, `url` and `trials`, as last shown.
-
-    Raises:
-        ConfigError: optuna-dashboard is not installed, or the address cannot be used.
-        RunError: the folder is not a run, holds no trial yet, or its study cannot be read.
     """
     say = note or print
     try:

@@ -140,9 +140,6 @@ def plan(options: SearchOptions, *, objects: Mapping[str, Any], note: Callable[[
     Returns:
         Figures: the space's size, the fastest network, baselines, candidates, training tokens of each and of
         all, and `seconds`, from a few timed steps. `print` shows them.
-
-    Raises:
-        FlashnasError: for whatever would stop the search before its first training.
     """
     if options.out is not None:
         check_out(options)

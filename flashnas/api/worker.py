@@ -48,11 +48,6 @@ def worker(options: WorkerOptions, *, note: Callable[[str], None] = lambda _: No
 
     Returns:
         Figures: `jobs`, how many ended here.
-
-    Raises:
-        ConfigError: the storage is not the URL of a database, or an evaluator cannot be imported.
-        WorkerError: the database cannot be opened, or this machine cannot run a job that suits it.
-        KeyboardInterrupt: for Ctrl-C and SIGTERM, after its jobs have been given back.
     """
     from flashnas.base.process import terminate_as_interrupt
     from flashnas.executors import Work

@@ -186,34 +186,27 @@ def kernel_family(kernel: str) -> str:
 
 # -- layout --------------------------------------------------------------------------------------------------
 
-def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, float]],
-                 obstacles: list[tuple[float, float]], box: tuple[float, float]) -> list[tuple[float, float]]:
-    """Place labels clear of points, of each other and of the edges; greedily, each at the best of 60 places.
-
-    Args:
-        anchors: the labelled points, in pixels from the lower left corner of the box.
-        obstacles: points to keep clear of.
-
-    Returns:
-        Offsets (right, up) from each anchor to the centre of its label.
-    """
+def place_labels(anchors: np.ndarray, sizes: Sequence[tuple[float, float]], obstacles: np.ndarray,
+                 box: tuple[float, float]) -> list[tuple[float, float]]:
+    """Offsets (right, up) from labelled points to the centres of their labels, clear of obstacles, of each
+    other and of the edges; greedily, each the best of 60. Points [N, 2] are in pixels from the lower left
+    corner of the box."""
     distances = np.repeat((10.0, 24.0, 42.0, 64.0, 88.0), 12)
     angles = np.tile(np.deg2rad([0, 180, 90, 270, 45, 135, 315, 225, 20, 160, 340, 200]), 5)
     directions = np.column_stack([np.cos(angles), np.sin(angles)])
-    points, owners = (np.array(some, dtype=float).reshape(-1, 2) for some in (obstacles, anchors))
     taken: list[tuple[np.ndarray, np.ndarray]] = []
     places: list[tuple[float, float]] = []
-    for anchor, size in zip(owners, np.array(sizes, dtype=float), strict=True):
+    for anchor, size in zip(anchors, np.array(sizes, dtype=float), strict=True):
         half = size / 2
         offsets = directions * (half + distances[:, None])   # [60, 2]
         lengths, centres = np.hypot(*offsets.T), anchor + offsets
-        others = points - anchor
+        others = obstacles - anchor
         others = others[(np.abs(others) < size + 14 + distances[-1]).all(axis=1) & (np.hypot(*others.T) > 7)]
         covered = (np.abs(others - offsets[:, None]) < half + 3).all(axis=2).sum(axis=1)
         # within 7 pixels of the line from the anchor to the label
         along, across = (others @ line.T / lengths for line in (offsets, offsets[:, ::-1] * (-1, 1)))
         crossed = ((along > 0) & (along < lengths) & (np.abs(across) < 7)).sum(axis=0)
-        nearest = np.hypot(*(owners - centres[:, None]).T).min(axis=0)
+        nearest = np.hypot(*(anchors - centres[:, None]).T).min(axis=0)
         cost = distances / 8 + 30.0 * covered + 15.0 * crossed
         cost += 60 * (nearest < lengths - 0.5)   # it would look like the name of another point
         for centre, reach in taken:

@@ -113,7 +113,7 @@ def test_a_baseline_on_the_front_carries_both_names(build_run):
 def test_labels_avoid_each_other_points_and_the_edge():
     anchors = [(200.0, 100.0), (206.0, 104.0), (203.0, 96.0), (5.0, 5.0)]
     sizes = [(60.0, 15.0)] * 4
-    offsets = place_labels(anchors, sizes, anchors, (400.0, 200.0))
+    offsets = place_labels(np.array(anchors), sizes, np.array(anchors), (400.0, 200.0))
     boxes = [(x + dx - 30, y + dy - 7.5, x + dx + 30, y + dy + 7.5)
              for (x, y), (dx, dy) in zip(anchors, offsets, strict=True)]
     for i, (left, low, right, high) in enumerate(boxes):
