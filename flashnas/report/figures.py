@@ -33,8 +33,7 @@ from flashnas.report.plot_data import (
     latency_unit,
     name_of,
 )
-from flashnas.report.text import known, number
-from flashnas.report.words import counted
+from flashnas.report.text import counted, known, number
 from flashnas.runs.run import RecordedRun, rows
 
 HEIGHT, CURVE_HEIGHT = 260.0, 368.0    # pixels of plotting areas

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from flashnas.base.quantities import tokens_text
 from flashnas.report.answer_text import REASONS, next_commands, reasons_of, signed, statements
 from flashnas.report.plot_data import latency_unit
 from flashnas.report.section import Section, render
-from flashnas.report.text import MISSING, duration, known, number
-from flashnas.report.words import counted, counts_line, tokens_words
+from flashnas.report.text import MISSING, counted, duration, known, number
+from flashnas.report.words import counts_line, tokens_words
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import title_of
 
@@ -78,16 +78,15 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
         workload.append(str(entry("workload", "dtype")))
     yield "Device", entry("table", "device") or entry("table", "name"), " · ".join(
         str(part) for part in (entry("table", "stack"), f"mode {mode}" if mode else "") if part)
-    yield "Workload", entry("workload", "name") or entry("workload"), ", ".join(workload)
-    limits = [f"{name} {BOUND.get(name, '≤')} {limit:,g}" for name, limit in _mapping(run, "budgets").items()
-              if known(limit)]
-    yield "Budget", ", ".join(limits) or "none", (
+    yield "Workload", entry("workload", "name"), ", ".join(workload)
+    yield "Budget", ", ".join(f"{name} {BOUND.get(name, '≤')} {limit:,g}" for name, limit in (
+        entry("budgets") or {}).items()) or "none", (
         f"with {run.confidence:.0%} confidence" if run.confidence else "")
     if run.further_objectives or run.ranks_full:
         planned = entry("foresight", "train_tokens")
         yield "Objectives", ", ".join(title_of(name) for name in run.objectives), (
             f"of a full training on {tokens_text(planned)} tokens" if known(planned) and planned >= 1 else "")
-    yield "Space", entry("space", "name") or entry("space"), ""
+    yield "Space", entry("space", "name"), ""
     order = f" · trajectory {entry('trajectory')}" if entry("question", "asynchronous") else ""
     yield "Search", "published trainings" if run.untrained else entry("sampler"), (
         f"seed {entry('seed')}" if run.untrained else
@@ -122,11 +121,6 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
 
 def _known(run: RecordedRun, source: str) -> str:
     return counted(int((run.trained["source"] == source).sum()), "network")
-
-
-def _mapping(run: RecordedRun, key: str) -> Mapping[str, Any]:
-    value = run.entry(key)
-    return value if isinstance(value, Mapping) else {}
 
 
 HEADER = HeaderSection()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any, TypeGuard
 
 from flashnas.base import hints
@@ -35,6 +35,20 @@ def parameters(value: Any) -> str:
 def duration(seconds: Any) -> str:
     """`1 h 02 min`, `11 min 40 s`, `8.2 s`; an en dash for a number that is not known."""
     return hints.duration(seconds, decimals=1) if known(seconds) else MISSING
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 network`, `2 networks`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def flat(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Values of nested mappings by their names with dots: `space.name`."""
+    if isinstance(data, dict) and data:
+        for key, value in data.items():
+            yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, data
 
 
 def columns(lines: Sequence[Sequence[str]], left: Container[int] = ()) -> list[str]:

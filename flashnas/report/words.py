@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flashnas.report.answer_text import RECOMMENDED, TIED, signed, with_sd
-from flashnas.report.text import MISSING, known
+from flashnas.report.text import MISSING, counted, known
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import KNOWN
@@ -14,11 +14,6 @@ MARKS = {RECOMMENDED: "recommended", TIED: "not told apart", "": ""}
 MAX_ORIGIN = 22  # letters of the column `from`
 PARTS = {"tokens_repeated": "repeated, because checkpoints were out of reach",  # of the tokens of a run
          "tokens_tasks": "on synthetic tasks", "tokens_seeds": "for further seeds of the front"}
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 network`, `2 networks`."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def place_words(run: RecordedRun) -> list[str]:
@@ -30,25 +25,18 @@ def place_words(run: RecordedRun) -> list[str]:
 def counts_line(run: RecordedRun) -> str:
     """`24 searched + 6 baselines trained · 90 from a bench · 2 failed · 3 outside the budget · 4 repeats`."""
     counts, from_bench = run.counts(), run.trained["source"].isin(KNOWN)
+    own = run.scored if run.untrained else run.trained[~from_bench]
+    pure = int((own["origin"] == "baseline").sum())
+    baselines = f" + {counted(pure, 'baseline')}" if pure else ""
     if run.untrained:
-        pure = len(run.baselines)
-        count = len(run.scored) - pure
-        return f"{count} found{_baselines(pure)} by published trainings · nothing was trained"
-    baselines = int((~from_bench & (run.trained["origin"] == "baseline")).sum())
-    searched = len(run.trained) - int(from_bench.sum()) - baselines
-    parts = [f"{searched} searched{_baselines(baselines)} trained"]
-    if from_bench.any():
-        sources = {"bench": "from a bench", "run": "from earlier runs"}
-        parts += [f"{count} {words}" for name, words in sources.items()
-                  if (count := int((run.trained["source"] == name).sum()))]
+        return f"{len(own) - pure} found{baselines} by published trainings · nothing was trained"
+    parts = [f"{len(own) - pure} searched{baselines} trained"]
+    parts += [f"{count} {words}" for name, words in (("bench", "from a bench"), ("run", "from earlier runs"))
+              if (count := int((run.trained["source"] == name).sum()))]
     words = {"stopped": "stopped at a rung", "failed": "failed", "infeasible": "outside the budget",
              "reused": "repeat" if counts["reused"] == 1 else "repeats"}
     parts += [f"{counts[state]} {text}" for state, text in words.items() if counts[state]]
     return " · ".join(parts)
-
-
-def _baselines(count: int) -> str:
-    return f" + {count} baseline{'s' * (count > 1)}" if count else ""
 
 
 def tokens_words(run: RecordedRun) -> str:
@@ -63,8 +51,7 @@ def tokens_words(run: RecordedRun) -> str:
     parts += [f"{count:,} of them {why}" for name, why in PARTS.items()
               if (count := int(run.entry("totals", name) or 0))]
     if stopped:
-        parts.append(f"{saved:,} saved by rungs, at which {stopped} training{'s' if stopped > 1 else ''}"
-                     f" stopped")
+        parts.append(f"{saved:,} saved by rungs, at which {counted(stopped, 'training')} stopped")
     return "; ".join(parts)
 
 

@@ -103,10 +103,11 @@ def test_a_report_of_failures_alone_says_so(build_run):
 
 
 @pytest.mark.parametrize("config", [
-    {"budgets": 3, "proxy": [1], "table": "h100", "workload": [1], "space": 5, "seconds": "long", "host": [1],
-     "command": ["a"], "objectives": 7, "confidence": "x", "finished": 3, "seed": {}},
-    {"budgets": {"latency_ms": "x"}, "proxy": {"tokens": "x", "width_factor": [], "corpus": {"name": "a"}}}])
+    {"command": ["a"], "objectives": 7, "finished": 3, "seed": {}, "table": {"device": 4, "stack": [1]},
+     "workload": {"name": 5, "batch": "x"}, "space": {"name": [1]}},
+    {"proxy": {"tokens": "x", "width_factor": [], "corpus": {"name": "a"}}, "bench": 3, "rungs": 0, "sampler": {}}])
 def test_entries_of_run_yaml_of_another_type_do_not_break_the_page(run, config):
+    """Of those that reading the run does not refuse."""
     strange = dataclasses.replace(run, config={**run.config, **config})
     assert "<footer>" in render_html(strange)
     assert front_table(strange)
@@ -145,7 +146,7 @@ def test_another_package_adds_a_section_and_its_picture(build_run, tmp_path, mon
         assert (folder / "energy.png").stat().st_size > 100
         plain = render_html(dataclasses.replace(RecordedRun.load(folder), config={"name": "plain"}))
         assert "&lt;b&gt;plain text&lt;/b&gt;" in plain
-        with pytest.raises(PluginError, match=r"section 'energy' of the package flashnas-energy: ValueError: no power"):
+        with pytest.raises(PluginError, match=r"report section energies:Energy.html raised ValueError: no power"):
             render_html(dataclasses.replace(RecordedRun.load(folder), config={"name": "broken"}))
     finally:
         monkeypatch.undo()
