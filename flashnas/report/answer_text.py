@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from flashnas.architecture.folding import compressed
 from flashnas.base.quantities import tokens_text
-from flashnas.report.plot_data import latency_unit
+from flashnas.report.plot_data import front_unit
 from flashnas.report.text import known, names_text, number
 from flashnas.runs.answer import Answer
 from flashnas.runs.front import FrontEntry
@@ -87,7 +87,7 @@ class _Words:
 
     def __init__(self, run: RecordedRun, answer: Answer) -> None:
         self.run, self.answer = run, answer
-        self.factor, self.unit = latency_unit([entry.latency_ms or 0.0 for entry in run.front])
+        self.factor, self.unit = front_unit(run)
         self.places = run.finalists[1]
         self.entry = run.front[self.places[answer.recommended]]
         self.standings = {standing.hash: standing for standing in answer.standings}

@@ -7,7 +7,7 @@ from typing import Any
 
 from flashnas.base.quantities import tokens_text
 from flashnas.report.answer_text import REASONS, next_commands, reasons_of, signed, statements
-from flashnas.report.plot_data import latency_unit
+from flashnas.report.plot_data import front_unit
 from flashnas.report.section import Section, render
 from flashnas.report.text import MISSING, counted, duration, known, number
 from flashnas.report.words import counts_line, tokens_words
@@ -37,33 +37,27 @@ def _bars(run: RecordedRun) -> list[dict[str, Any]]:
 
 def result_sentence(run: RecordedRun) -> str:
     """The result, the best pure-operator baseline to compare with, and how many trainings failed."""
+    failed = run.failed
+    ended = "" if failed.empty else (
+        f" {len(failed)} of {len(failed) + len(run.trained)} trainings failed, most often:"
+        f" {str(failed['reason'].mode().iloc[0]).rstrip('.') or MISSING}.")
     if run.scored.empty:
-        return f"No network was trained to the end ({counts_line(run)}).{_failed_words(run)}"
+        return f"No network was trained to the end ({counts_line(run)}).{ended}"
     start = (f"{counted(len(run.front), 'architecture')} on the Pareto front" if run.front else
              "The search has ended without a front" if run.entry("finished") else
              "The search has not ended. What follows is of the networks so far")
-    scored = [f for f in run.front if known(f.figures.get("loss")) and known(f.figures.get("latency_ms"))]
+    scored = [f for f in run.front if known(f.loss) and known(f.latency_ms)]
     if run.ranks_full or not scored:
-        return f"{start}; {counts_line(run)}.{_failed_words(run)}"
-    factor, unit = latency_unit([f.figures["latency_ms"] or 0.0 for f in scored])
-    best = min(scored, key=lambda f: f.figures["loss"] or 0.0)
-    text = (f"{start}. The lowest loss is {best.figures['loss']:.3f} nats per token ({best.name},"
-            f" {number((best.figures['latency_ms'] or 0) * factor, 4, unit)})")
+        return f"{start}; {counts_line(run)}.{ended}"
+    factor, unit = front_unit(run)
+    best = min(scored, key=lambda f: f.loss or 0.0)
+    text = (f"{start}. The lowest loss is {best.loss:.3f} nats per token ({best.name},"
+            f" {number((best.latency_ms or 0.0) * factor, 4, unit)})")
     if not run.baselines.empty:
         pure = min(rows(run.baselines), key=lambda row: row.loss)
         text += (f"; the best pure-operator baseline is {pure.label} with {pure.loss:.3f} at"
                  f" {number(pure.latency_ms * factor, 4, unit)}")
-    return f"{text}.{_failed_words(run)}"
-
-
-def _failed_words(run: RecordedRun) -> str:
-    """` 9 of 18 trainings failed, most often: REASON.`; empty if none failed."""
-    failed = run.failed
-    if failed.empty:
-        return ""
-    reason = str(failed["reason"].mode().iloc[0]).rstrip(".")
-    count = len(failed) + len(run.trained)
-    return f" {len(failed)} of {count} trainings failed, most often: {reason or MISSING}."
+    return f"{text}.{ended}"
 
 
 def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
@@ -99,13 +93,12 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
             f"width 1/{width}" if known(width) else "",
             f"depth 1/{depth}" if known(depth) and depth > 1 else "",
             f"{tokens:,} tokens each" if known(tokens) else "")))
-    if entry("bench", "name"):
-        yield "Bench", entry("bench", "name"), (
-            f"{_known(run, 'bench')} of this run with the loss from it (digest {entry('bench', 'digest')})")
-    if entry("start_from", "runs"):
-        yield "Started from", ", ".join(map(str, entry("start_from", "runs"))), (
-            f"{_known(run, 'run')} of this run with the loss from there"
-            f" (digest {entry('start_from', 'digest')})")
+    for about, key, names, source, there in (
+            ("Bench", "bench", entry("bench", "name"), "bench", "it"),
+            ("Started from", "start_from", ", ".join(map(str, entry("start_from", "runs") or ())), "run", "there")):
+        if names:
+            yield about, names, (f"{counted(int((run.trained['source'] == source).sum()), 'network')} of this"
+                                 f" run with the loss from {there} (digest {entry(key, 'digest')})")
     if entry("rungs"):
         yield "Rungs", f"{', '.join(f'{tokens:,}' for tokens in entry('rungs'))} tokens", (
             f"{counted(run.counts()['stopped'], 'training')} stopped there, whose chance to enter the"
@@ -117,10 +110,6 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
         yield "Effort", effort.partition(";")[0], effort.partition("; ")[2]
     finished = entry("finished")
     yield "Run time", duration(entry("seconds")), f"finished {finished}" if finished else "not finished"
-
-
-def _known(run: RecordedRun, source: str) -> str:
-    return counted(int((run.trained["source"] == source).sum()), "network")
 
 
 HEADER = HeaderSection()

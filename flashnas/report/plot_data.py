@@ -223,3 +223,8 @@ def latency_unit(values: Iterable[float]) -> tuple[float, str]:
     largest = max((v for v in values if v == v), default=0.0)
     return (1e-3, "s") if largest >= 2000 else (1.0, "ms")
 
+
+def front_unit(run: RecordedRun) -> tuple[float, str]:
+    """That of the latencies of the front."""
+    return latency_unit(entry.latency_ms or 0.0 for entry in run.front)
+

@@ -59,8 +59,9 @@ def columns(lines: Sequence[Sequence[str]], left: Container[int] = ()) -> list[s
         left: columns of text; the others hold numbers and end under each other.
     """
     lines = [[printable(cell) for cell in line] for line in lines]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
-    return ["  ".join([*(cell.ljust(width) if column in left else cell.rjust(width)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
+    return ["  ".join([*(cell.ljust(width) if column in left or column - len(widths) - 1 in left else
+                         cell.rjust(width)
                          for column, (cell, width) in enumerate(zip(line, widths, strict=False))),
                        line[-1]]).rstrip()
             for line in lines]
