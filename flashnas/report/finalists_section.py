@@ -19,7 +19,6 @@ from flashnas.report.words import (
     mark_of,
     misses,
     origin_words,
-    shortened,
     time_words,
 )
 from flashnas.runs.front import FrontEntry
@@ -96,7 +95,7 @@ def _shown(run: RecordedRun, finalist: FrontEntry, factor: float, objectives: It
     return {"name": finalist.name, "mark": MARKS[mark_of(run, finalist)], "cells": [
                 *((text, [], "") for text in before), (latency, below, warning),
                 *((text, [], "") for text in after)],
-            "origin": shortened(origin_words(finalist)), "file": finalist.path.name,
+            "origin": origin_words(finalist), "file": finalist.path.name,
             "operators": [(spec.kind, str(spec)) for spec in finalist.architecture.operators],
             "notation": compressed(finalist.notation)}
 

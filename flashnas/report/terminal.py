@@ -18,7 +18,6 @@ from flashnas.report.words import (
     misses,
     origin_words,
     place_words,
-    shortened,
     time_words,
 )
 from flashnas.runs.run import RecordedRun, rows
@@ -80,7 +79,7 @@ def _lines(run: RecordedRun) -> list[tuple[str, ...]]:
         lines.append((
             name, *(number(figures.get(each), 3) for each in objectives), *loss_cells(run, finalist),
             times["latency_ms"], bounds, *(times[each] for each in shown), parameters(figures.get("params")),
-            number(figures.get("memory_gb"), 3, "GB"), shortened(origin_words(finalist)),
+            number(figures.get("memory_gb"), 3, "GB"), origin_words(finalist),
             compressed(finalist.notation)))
     return lines
 

@@ -42,6 +42,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
+def shortened(text: str, length: int) -> str:
+    """Cut with an ellipsis where it is longer."""
+    return text if len(text) <= length else f"{text[:length - 1]}…"
+
+
 def flat(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Values of nested mappings by their names with dots: `space.name`."""
     if isinstance(data, dict) and data:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flashnas.report.answer_text import RECOMMENDED, TIED, signed, with_sd
-from flashnas.report.text import MISSING, counted, known
+from flashnas.report.text import MISSING, counted, known, shortened
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import KNOWN
 
 MARKS = {RECOMMENDED: "recommended", TIED: "not told apart", "": ""}
-MAX_ORIGIN = 22  # letters of the column `from`
 PARTS = {"tokens_repeated": "repeated, because checkpoints were out of reach",  # of the tokens of a run
          "tokens_tasks": "on synthetic tasks", "tokens_seeds": "for further seeds of the front"}
 
@@ -59,11 +58,6 @@ def misses(run: RecordedRun) -> list[str]:
     """One line that names the finalists that miss a budget as measured."""
     over = [f"{finalist.name} ({', '.join(finalist.missed)})" for finalist in run.front if finalist.missed]
     return [f"over the budget as measured: {', '.join(over)}"] if over else []
-
-
-def shortened(text: str) -> str:
-    """At most MAX_ORIGIN letters."""
-    return text if len(text) <= MAX_ORIGIN else f"{text[:MAX_ORIGIN - 1]}…"
 
 
 def mark_of(run: RecordedRun, finalist: FrontEntry) -> str:
@@ -126,8 +120,9 @@ def time_words(finalist: FrontEntry, name: str, factor: float) -> str:
 
 
 def origin_words(finalist: FrontEntry) -> str:
-    """`pure d` for a baseline, `trial 17` of the search; ` of first` where there are several runs."""
+    """`pure d` for a baseline, `trial 17` of the search; ` of first` where there are several runs. At most 22
+    letters."""
     origin = finalist.origin
     label, place = origin.get("label"), origin.get("trial", origin.get("number"))
     words = str(label) if label and label != "search" else f"trial {place}" if place is not None else "search"
-    return f"{words} of {origin['run']}" if "run" in origin else words
+    return shortened(f"{words} of {origin['run']}" if "run" in origin else words, 22)
