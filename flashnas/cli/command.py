@@ -77,7 +77,6 @@ class Command:
 
 
 def loaded(value: T | str) -> T:
-    """The object itself, or that at "module:object"."""
     return load_object(value) if isinstance(value, str) else value
 
 

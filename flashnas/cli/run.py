@@ -34,7 +34,6 @@ class SearchCommandOptions(SearchOptions, where="search"):
 
 
 def search(options: SearchCommandOptions, as_json: bool) -> int:
-    """`flashnas search`."""
     from flashnas.api import search as api
 
     if options.dry_run:

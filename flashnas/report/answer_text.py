@@ -241,7 +241,6 @@ class _Words:
         return not known(recall) or recall >= self.answer.min_recall
 
     def _share(self, entry: FrontEntry) -> float:
-        """Of the latency of the recommended network."""
         return (entry.latency_ms or 0.0) / (self.entry.latency_ms or 1.0)
 
     def _ms(self, latency_ms: float | None) -> str:

@@ -41,7 +41,6 @@ class Side:
     share: float
 
     def to_dict(self, objectives: Sequence[str]) -> dict[str, Any]:
-        """JSON-ready."""
         return {"run": str(self.run.path), "networks": len(self.trained), "front": int(self.front.sum()),
                 "joint_front": int(self.joint.sum()), "hypervolume": self.volume, "share": self.share,
                 "best": {name: float(self.trained[name].iloc[int(values.argmin())])
@@ -81,7 +80,6 @@ class FrontComparison:
         self.differs = differences([run.entry("question") or {} for run in runs])
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
         return {"objectives": self.objectives, "reference": self.reference, "differs": self.differs,
                 "runs": [side.to_dict(self.objectives) for side in self.sides]}
 

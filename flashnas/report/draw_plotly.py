@@ -156,7 +156,6 @@ def _add_key(figure: go.Figure, key: Key) -> None:
 
 
 def _list(numbers: marks.Numbers) -> list[Any]:
-    """Plain numbers, which JSON holds as text."""
     return np.asarray(numbers).tolist()
 
 

@@ -43,7 +43,6 @@ LATE = 0.7                             # of the tokens: from here on, curves are
 
 
 def hypervolume(run: RecordedRun) -> Picture:
-    """Hypervolume of the front so far over the networks trained; higher is better."""
     title = "Hypervolume of the front over the networks trained"
     series = hypervolume_series(run)
     if not series.trials:
@@ -159,7 +158,6 @@ def _latencies(run: RecordedRun, title: str, subtitle: str, by: str, columns: li
 
 
 def _segments(part: pd.DataFrame, names: Sequence[str], factor: float, unit: str, colour: str) -> Bars:
-    """The segments of one kernel, or of one family of kernels, and one source."""
     first = part.iloc[0]
     if "operator" in part:
         kernel = f" ({first['kernel']})" if first["kernel"] != first["label"] else ""

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from flashnas.architecture.folding import compressed
-from flashnas.report.page_figures import FIGURES, page_figure, still_figure
+from flashnas.report.page_figures import FIGURES, page_figure
 from flashnas.report.palette import INK, operator_colour, operator_label, operator_order
+from flashnas.report.planes import still_picture
 from flashnas.report.plot_data import front_unit
 from flashnas.report.section import Section, render
 from flashnas.report.text import MISSING, known, number, parameters
@@ -58,7 +59,9 @@ class FinalistsSection(Section):
                       legend=[(kind, operator_label(kind).partition(" · ")[2] or kind) for kind in kinds])
 
     def png(self, run: RecordedRun) -> Figure:
-        return still_figure(run)
+        from flashnas.report.draw_matplotlib import draw_matplotlib  # matplotlib loads when it draws
+
+        return draw_matplotlib(still_picture(run))
 
 
 def _measured_words(run: RecordedRun) -> str:
@@ -79,7 +82,6 @@ def _measured_words(run: RecordedRun) -> str:
 
 
 def _shown(run: RecordedRun, finalist: FrontEntry, factor: float, objectives: Iterable[str]) -> dict[str, Any]:
-    """The texts of one finalist."""
     figures = finalist.figures
     latency, lower, upper, *more = (time_words(finalist, name, factor) for name in (
         "latency_ms", "lower_ms", "upper_ms", "bound_ms", "measured_ms"))
@@ -101,7 +103,6 @@ def _shown(run: RecordedRun, finalist: FrontEntry, factor: float, objectives: It
 
 
 def _look(kind: str) -> dict[str, str]:
-    """Colour of a chip and of the text on it."""
     colour = operator_colour(kind)
     red, green, blue = (int(colour[i:i + 2], 16) for i in (1, 3, 5))
     return {"colour": colour, "ink": INK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#FFFFFF"}

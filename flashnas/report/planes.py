@@ -54,14 +54,12 @@ def front_picture(run: RecordedRun) -> Picture:
 
 
 def short_loss_picture(run: RecordedRun) -> Picture:
-    """The loss of the short trainings, where the full loss ranks."""
     if run.trained.empty:
         return Picture(title="Loss of the short trainings", empty="Nothing was trained.")
     return _picture(run, [plane_of(run, "loss")])
 
 
 def objectives_picture(run: RecordedRun) -> Picture:
-    """One panel for each objective besides loss and latency."""
     title = "Further objectives against latency"
     if not run.further_objectives or objective_points(run)[0].empty:
         return Picture(title=title, empty="No network has all objectives.")
@@ -99,7 +97,6 @@ class Plane:
 
     @property
     def main(self) -> bool:
-        """Whether it is of what ranks."""
         return self.quality == self.run.quality
 
     @property
@@ -173,7 +170,6 @@ class Plane:
 
 
 def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
-    """The plane of what ranks, or of another quality."""
     quality = quality or run.quality
     title = ""
     base: float | None = 0.0

@@ -60,7 +60,6 @@ def staircase(points: pd.DataFrame, right: float) -> tuple[list[float], list[flo
 
 
 def finalist_of(run: RecordedRun, row: Any) -> FrontEntry | None:
-    """The finalist that is this trial's network, if any."""
     by_number, by_hash = run.finalists
     places = [place for place in (by_number.get(row.number), by_hash.get(row.hash) if row.hash else None)
              if place is not None]

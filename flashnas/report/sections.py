@@ -39,7 +39,6 @@ class TrustSection(Section):
     title = "How far the order is to be trusted"
 
     def html(self, run: RecordedRun) -> str:
-        """See Section. Raises RunError in one line for a damaged file."""
         path, picture = run.path / TRUST_RESULT, run.path / TRUST_PICTURE
         verdict: list[str] = []
         if path.is_file():
@@ -63,7 +62,6 @@ class EvaluationSection(Section):
     title = "Trained networks, evaluated"
 
     def html(self, run: RecordedRun) -> str:
-        """See Section. Raises RunError in one line for a damaged file."""
         lines = [(entry.name, folder.parent.name, *figure) for entry, folder in trained_models(run)
                  if (evaluation := ModelEvaluation.read(folder)) for figure in evaluation.figures()]
         return render("evaluation.html", lines=lines) if lines else ""

@@ -25,7 +25,6 @@ MODELS = {"short": "loss of a short training", "law": "law of size and shape",
 
 
 def save(picture: Picture, path: Path) -> None:
-    """Write a picture as PNG."""
     draw_matplotlib(picture).savefig(path, format="png")
 
 

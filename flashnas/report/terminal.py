@@ -56,7 +56,6 @@ def front_html(run: RecordedRun) -> str:
 
 
 def _lines(run: RecordedRun) -> list[tuple[str, ...]]:
-    """The front: its header and its rows."""
     factor, unit = front_unit(run)
     more = {"bound_ms": f"bound ({run.confidence:.0%})" if run.confidence else "bound",
             "measured_ms": "measured"}
@@ -85,7 +84,6 @@ def _lines(run: RecordedRun) -> list[tuple[str, ...]]:
 
 
 def _answer(run: RecordedRun) -> Iterable[str]:
-    """The statements and the next commands."""
     texts = statements(run)
     wide = max(len(about) for about, _ in texts) + 2
     for about, words in texts:

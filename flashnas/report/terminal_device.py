@@ -13,7 +13,6 @@ FORMS = ("forward", "state", "backward", "step", "graph")
 
 
 def doctor_text(examined: Mapping[str, Any]) -> str:
-    """All of it, as `flashnas.doctor` returns it."""
     machine, tests = examined["machine"], examined["tests"]
     parts = [_machine(machine), _packages(examined["packages"]), _choices(machine, examined["choices"])]
     return "\n\n".join([*parts, *([_tests(machine, tests)] if tests else [])])
@@ -82,7 +81,6 @@ WIDTH = 150  # of the table
 
 
 def validation_text(result: Mapping[str, Any]) -> str:
-    """The text of a Validation.to_dict()."""
     names = [summary["metric"] for summary in result["metrics"]]
     header = ["", *(word for name in names for word in (f"{WORDS[name]} ms: predicted", "measured", "error")),
               "architecture"]

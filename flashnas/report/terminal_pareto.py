@@ -64,7 +64,6 @@ def _to_train(answer: Reranked, next_searches: Sequence[Path]) -> list[str]:
 
 
 def next_command(path: Path) -> str:
-    """The search whose options a file holds."""
     return shlex.join(["flashnas", "search", "--config", str(path), "--out", str(path.with_suffix(""))])
 
 

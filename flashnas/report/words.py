@@ -61,7 +61,6 @@ def misses(run: RecordedRun) -> list[str]:
 
 
 def mark_of(run: RecordedRun, finalist: FrontEntry) -> str:
-    """RECOMMENDED, TIED, or nothing."""
     if run.answer is None:
         return ""
     return (RECOMMENDED if finalist.hash == run.answer.recommended else
@@ -69,7 +68,6 @@ def mark_of(run: RecordedRun, finalist: FrontEntry) -> str:
 
 
 def exceeds(run: RecordedRun, finalist: FrontEntry) -> bool:
-    """Whether the latency may exceed the budget by its upper bound."""
     upper = finalist.figures.get("upper_ms")
     return run.budget_ms is not None and known(upper) and upper > run.budget_ms
 
@@ -114,7 +112,6 @@ def loss_cells(run: RecordedRun, finalist: FrontEntry) -> tuple[str, ...]:
 
 
 def time_words(finalist: FrontEntry, name: str, factor: float) -> str:
-    """A time of the finalist in the unit of the table."""
     value = finalist.figures.get(name)
     return fixed(value * factor, 2) if known(value) else MISSING
 

@@ -16,8 +16,6 @@ MAX_PARAMS, MAX_LENGTH = 100, 500     # of one call, and of a value
 
 
 class Mlflow(Tracker):
-    """The tracking store that MLFLOW_TRACKING_URI names."""
-
     package = "mlflow"
 
     def start(self, config: dict[str, Any]) -> None:

@@ -13,8 +13,6 @@ from flashnas.tracking import Status, Tracker
 
 
 class TensorBoard(Tracker):
-    """Event files in the run folder, shown by `tensorboard --logdir`."""
-
     package = "tensorboard"
 
     def start(self, config: dict[str, Any]) -> None:

@@ -10,8 +10,6 @@ from flashnas.tracking import PROJECT, Status, Tracker
 
 
 class Trackio(Tracker):
-    """A local database, shown by `trackio show`."""
-
     package = "trackio"
 
     def start(self, config: dict[str, Any]) -> None:

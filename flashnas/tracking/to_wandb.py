@@ -12,8 +12,6 @@ from flashnas.tracking import PROJECT, Status, Tracker
 
 
 class Wandb(Tracker):
-    """Weights & Biases; offline unless WANDB_MODE says otherwise."""
-
     package = "wandb"
 
     def start(self, config: dict[str, Any]) -> None:
