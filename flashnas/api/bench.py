@@ -97,12 +97,11 @@ def grow_bench(options: GrowBenchOptions, *, progress: Counted | None = None) ->
     from flashnas.data.dataset import prepare_dataset
     from flashnas.executors.local import WorkerPool
     from flashnas.space.load import load_operator_space
+    from flashnas.training.job import with_overrides
     from flashnas.training.recipe import Recipe
     from flashnas.training.trainer import check_device
 
-    recipe = Recipe.load(options.recipe)
-    if options.tokens is not None:
-        recipe = replace(recipe, tokens=options.tokens)
+    recipe = with_overrides(Recipe.load(options.recipe), tokens=options.tokens)
     check_device(recipe)
     options = replace(options, out=options.out or Path("experiments/bench") / recipe.name)
     folder = check_out(options)
@@ -119,15 +118,15 @@ def grow_bench(options: GrowBenchOptions, *, progress: Counted | None = None) ->
     part, parts = options.place
     asked = part_of(planned, part, parts)
     name = "trainings.jsonl" if parts == 1 else f"trainings-{part}-of-{parts}.jsonl"
-    header = Header.here(recipe, options.data, dataset.digest, dataset.vocab)
     if options.dry_run:
         stored = {training.key for training in merged(paths)[1]} if paths else set()
         counts = {"asked": len(asked), "known": sum(each.key in stored for each in asked)}
-        return Figures({"journal": str(folder / name), **counts, "balance": balance(asked)}, _grown)
-    with terminate_as_interrupt(), WorkerPool(train_gently, workers=options.workers,
-                                              timeout_s=options.timeout_s) as pool:
-        counts = grow(asked, folder / name, header, dataset.folder, pool, progress or (lambda *_: None),
-                      options.workers)
+    else:
+        header = Header.here(recipe, options.data, dataset.digest, dataset.vocab)
+        with terminate_as_interrupt(), WorkerPool(train_gently, workers=options.workers,
+                                                  timeout_s=options.timeout_s) as pool:
+            counts = grow(asked, folder / name, header, dataset.folder, pool, progress or (lambda *_: None),
+                          options.workers)
     return Figures({"journal": str(folder / name), **counts, "balance": balance(asked)}, _grown)
 
 

@@ -82,13 +82,13 @@ def read_bundle(options: Settings, path: Path) -> Figures:
     from flashnas.report.terminal_bundle import bundle_text
 
     files = read_zip(path, ConfigError)
+    if "steps.json" not in files:
+        raise ConfigError(f"{path}: is not a bundle of `make gpu`; it holds no steps.json")
 
     def read(name: str, kind: type[T]) -> T:
         place = f"{path}: {name}"
         return convert(parse_json(files[name], place, ConfigError), kind, place, ConfigError)
 
-    if "steps.json" not in files:
-        raise ConfigError(f"{path}: is not a bundle of `make gpu`; it holds no steps.json")
     record = read("steps.json", _Steps)
     folder: Path | None = getattr(options, "unpack", None)
     if folder is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -13,7 +14,6 @@ from flashnas.base.hints import shown
 from flashnas.base.settings import REQUIRED, Setting, Settings, settings_of
 
 T = TypeVar("T")
-
 
 CALLED = {"progress", "note"}    # keywords that take a function, or a progress object
 PLAIN = (str, bytes, int, float, list, tuple, dict, set, os.PathLike, type(None))
@@ -91,19 +91,15 @@ def _documented(doc: str, settings: tuple[Setting, ...], objects: Mapping[str, s
     """The docstring with `Args:` in front of `Returns:`."""
     lines = [f"    {setting.name} ({_type(setting, objects)}): {setting.doc}{_limits(setting)}."
              for setting in sorted(settings, key=lambda setting: not setting.positional)]
-    head, further, rest = doc.partition("Further:\n")
-    if further:
-        more, end, rest = rest.partition("\n\n")
-        return f"{head}Args:\n" + "\n".join(lines) + f"\n{more}{end}{rest}"
-    head, returns, rest = doc.partition("Returns:\n")
-    return f"{head}Args:\n" + "\n".join(lines) + f"\n\n{returns}{rest}"
+    head, further, rest = re.fullmatch(  # type: ignore[union-attr]  # always
+        r"(.*?)(?:\n\nFurther:\n(.*?))?(\n\nReturns:.*)?", doc, re.DOTALL).groups("")
+    return "\n".join(filter(None, [f"{head}\n\nArgs:", *lines, further])) + rest
 
 
 def _limits(setting: Setting) -> str:
-    words = [f"{name} {f'{limit:,}' if isinstance(limit, int) else f'{limit:g}'}" for name, limit in (
+    words = [f"{name} {limit:{',' if isinstance(limit, int) else 'g'}}" for name, limit in (
         ("at least", setting.min), ("above", setting.above), ("at most", setting.max),
-        ("below", setting.below))
-        if limit is not None]
+        ("below", setting.below)) if limit is not None]
     if not callable(setting.default) and setting.default not in (None, (), REQUIRED):
         words.append(f"default {setting.shown or repr(setting.default)}")
     elif setting.shown:

@@ -62,6 +62,12 @@ class Figures:
         return self.text(self.values)
 
 
+def with_files(values: dict[str, Any], text: Callable[[dict[str, Any]], str]) -> Figures:
+    """Of a study, with its trainings and its picture."""
+    return Figures(values, lambda values: (
+        f"{text(values)}\n\ntrainings {values['results']}\npicture   {values['picture']}"))
+
+
 def check_out(options: Settings, name: str = "out", *, empty: bool = False, holds: str = "") -> Path:
     """The folder of an option, which can be made or written to.
 
@@ -84,10 +90,11 @@ def check_out(options: Settings, name: str = "out", *, empty: bool = False, hold
             kind = "a link to nothing" if nearest.is_symlink() and not nearest.exists() else "a file"
             refuse(f"is {kind}; choose another folder" if nearest == out else
                    f"{nearest} is {kind}, not a folder")
-        if empty and nearest == out and any(out.iterdir()):
-            refuse("exists and is not empty; choose another folder")
-        if holds and nearest == out and any(out.iterdir()) and not (out / holds).exists():
-            refuse(f"exists and holds no {holds}; choose another folder")
+        if nearest == out and any(out.iterdir()):
+            if empty:
+                refuse("exists and is not empty; choose another folder")
+            if holds and not (out / holds).exists():
+                refuse(f"exists and holds no {holds}; choose another folder")
         for part in out.parts:
             if len(os.fsencode(part)) > 255:
                 refuse(f"a name of {len(os.fsencode(part))} bytes is too long; at most 255 are possible")

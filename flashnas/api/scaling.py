@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 from flashnas.api.calling import takes
 from flashnas.api.estimate import TABLE, WORKLOAD
-from flashnas.api.output import Figures, check_out, data_option, tokenizer_option, workers_option
+from flashnas.api.output import (
+    Figures,
+    check_out,
+    data_option,
+    tokenizer_option,
+    with_files,
+    workers_option,
+)
 from flashnas.api.train import RECIPE
 from flashnas.base.quantities import MAX_TOKENS
 from flashnas.base.settings import Settings, option
@@ -138,8 +145,7 @@ def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None)
     picture = scaling_picture(fitted, sizes, scaling_headline(summary), best, options.budget_ms)
     save(picture, out / PICTURE)
     write_atomic(out / FOUND, json.dumps(summary, indent=1))
-    return Figures(summary, lambda values: (f"{scaling_text(values)}\n\ntrainings {file}\npicture  "
-                                            f" {out / PICTURE}"))
+    return with_files(summary, scaling_text)
 
 
 def _trainings(options: ScalingLawOptions, progress: Progress | None) -> tuple[Path, pd.DataFrame, Path]:

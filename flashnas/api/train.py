@@ -125,9 +125,9 @@ def _job(options: TrainOptions, now: str, command: str) -> TrainJob:
     from flashnas.training.recipe import Recipe
 
     out = Path(f"experiments/runs/train-{now}") if options.out is None else check_out(options)
-    recipe = Recipe.load(options.recipe)
-    recipe = with_overrides(recipe, tokens=options.tokens, short_text=options.short_text or None,
-                            device=options.device, width_factor=options.width_factor,
+    recipe = with_overrides(Recipe.load(options.recipe), tokens=options.tokens,
+                            short_text=options.short_text or None, device=options.device,
+                            width_factor=options.width_factor,
                             micro_batch_sequences=options.micro_batch_sequences)
     named = isinstance(options.arch, str)
     every_s = CHECKPOINT_EVERY_S if options.checkpoint_every_s is None else options.checkpoint_every_s

@@ -6,10 +6,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flashnas.api.calling import takes
-from flashnas.api.output import Figures, workers_option
+from flashnas.api.output import Figures, with_files, workers_option
 from flashnas.base.settings import BARE, Settings, option
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
                "verdict": verdict(values), **values}
     if options.run is not None:
         write_atomic(results.parent / TRUST_RESULT, json.dumps(summary))  # for flashnas report
-    return Figures(summary, lambda values: _with_files(trust_text(values), values))
+    return with_files(summary, trust_text)
 
 
 def _published(options: ProxyTrustOptions, progress: Progress, note: Callable[[str], None]) -> Figures:
@@ -146,8 +146,4 @@ def _published(options: ProxyTrustOptions, progress: Progress, note: Callable[[s
     save(published_picture(rows, study.models, values["models"]), picture)
     summary = {"published": options.published, "verdict": published_verdict(values), **values,
                "picture": str(picture)}
-    return Figures(summary, lambda values: _with_files(published_text(values), values))
-
-
-def _with_files(text: str, values: dict[str, Any]) -> str:
-    return f"{text}\n\ntrainings {values['results']}\npicture   {values['picture']}"
+    return with_files(summary, published_text)

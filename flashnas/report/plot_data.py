@@ -149,29 +149,20 @@ def depth_shares(notations: Iterable[str], bins: int = DEPTH_BINS) -> pd.DataFra
 def breakdown(run: RecordedRun) -> pd.DataFrame:
     """Milliseconds of each finalist by operator, kernel and source, in a fixed order of operators.
 
-    Columns: finalist, operator, kernel, label, family, source, ms, share. Finalists without a breakdown are
-        missing.
+    Columns: finalist, operator, kernel, label, family, source, ms, share.
     """
     parts = []
     for finalist in run.front:
-        for entry in finalist.breakdown:
-            ms = entry.get("ms")
-            if not known(ms) or ms <= 0:
-                continue
-            kernel = str(entry.get("kernel") or "other")
-            parts.append({"finalist": finalist.name, "operator": str(entry.get("operator") or "other"),
-                          "kernel": kernel, "label": str(entry.get("label") or kernel),
-                          "family": kernel_family(kernel), "source": str(entry.get("source") or "unknown"),
-                          "ms": ms})
+        for entry in sorted(finalist.breakdown, key=lambda entry: operator_order(str(entry.get("operator")))):
+            operator, kernel, source = (str(entry.get(name) or missing) for name, missing in (
+                ("operator", "other"), ("kernel", "other"), ("source", "unknown")))
+            if known(ms := entry.get("ms")) and ms > 0:
+                parts.append((finalist.name, operator, kernel, str(entry.get("label") or kernel),
+                              kernel_family(kernel), source, ms))
     columns = ["finalist", "operator", "kernel", "label", "family", "source", "ms"]
-    if not parts:
-        return pd.DataFrame(columns=[*columns, "share"])
-    grouped = pd.DataFrame(parts).groupby(columns[:-1], sort=False, as_index=False).agg({"ms": "sum"})
+    grouped = pd.DataFrame(parts, columns=columns).groupby(columns[:-1], sort=False, as_index=False)["ms"].sum()
     grouped["share"] = grouped["ms"] / grouped.groupby("finalist")["ms"].transform("sum")
-    numbers = {finalist.name: finalist.number for finalist in run.front}
-    order = sorted(range(len(grouped)), key=lambda i: (numbers[grouped["finalist"].iloc[i]],
-                                                       operator_order(grouped["operator"].iloc[i])))
-    return grouped.iloc[order].reset_index(drop=True)
+    return grouped
 
 
 def kernel_family(kernel: str) -> str:
