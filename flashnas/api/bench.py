@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flashnas.api.calling import takes
+from flashnas.api.calling import silent, takes
 from flashnas.api.estimate import WORKLOAD
 from flashnas.api.output import Figures, check_out, data_option, tokenizer_option, workers_option
 from flashnas.base.quantities import MAX_TOKENS
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 RECIPE = "flashnas.training.recipe:Recipe"
 SPACE = "flashnas.space.base:SearchSpace"
-Counted = Callable[[int, int, "float | None"], None]  # trainings done, all, seconds left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,16 +72,12 @@ class GrowBenchOptions(Settings, where="grow_bench"):
 
 
 @takes(GrowBenchOptions)
-def grow_bench(options: GrowBenchOptions, *, progress: Counted | None = None) -> Figures:
+def grow_bench(options: GrowBenchOptions, *, progress: Callable[..., None] = silent) -> Figures:
     """Train the networks of a bench that no journal of its folder has yet, at low priority.
 
     The list depends on the options only. A longer list starts with the shorter one, and every prefix of it is
     balanced over mixers, their order, depths and widths. Each finished training is in a journal at once. A
     killed process loses only what it was training, and the same call goes on.
-
-    Further:
-        progress (Callable): called with the trainings that are done, all of them, and the seconds left or
-            None.
 
     Returns:
         Figures: `journal`, the file that was written; trainings `asked` for, `known` before, `trained` and
@@ -125,8 +120,7 @@ def grow_bench(options: GrowBenchOptions, *, progress: Counted | None = None) ->
         header = Header.here(recipe, options.data, dataset.digest, dataset.vocab)
         with terminate_as_interrupt(), WorkerPool(train_gently, workers=options.workers,
                                                   timeout_s=options.timeout_s) as pool:
-            counts = grow(asked, folder / name, header, dataset.folder, pool, progress or (lambda *_: None),
-                          options.workers)
+            counts = grow(asked, folder / name, header, dataset.folder, pool, progress, options.workers)
     return Figures({"journal": str(folder / name), **counts, "balance": balance(asked)}, _grown)
 
 
@@ -177,14 +171,11 @@ class MeasureBenchOptions(Settings, where="measure_bench"):
 
 @takes(MeasureBenchOptions)
 def measure_bench(options: MeasureBenchOptions, *,
-                  progress: Callable[[int, int], None] | None = None) -> Figures:
+                  progress: Callable[..., None] = silent) -> Figures:
     """Time the networks of a bench at full width on this CPU: reading the prompt, and one generation step.
 
     Weights are random. What the folder has already is kept; the same call goes on after an interruption.
     Times are right only while nothing else runs.
-
-    Further:
-        progress (Callable): called with the networks that are done and all of them.
 
     Returns:
         Figures: networks that were `measured` now and `known` before, and those `too_large` for the memory.
@@ -201,7 +192,7 @@ def measure_bench(options: MeasureBenchOptions, *,
     _, trainings = merged(journals_in(options.journals))
     setup = Setup(threads=options.threads, effort=Effort(least=2, seconds=options.seconds))
     counts = measure((training.network for training in trainings), options.journals, setup, workload,
-                     progress or (lambda *_: None))
+                     progress)
     return Figures({"journals": str(options.journals), **counts}, lambda values: (
         f"{options.journals}: {values['measured']} networks measured now, {values['known']} known before,"
         f" {values['too_large']} too large for the free memory"))

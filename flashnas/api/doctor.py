@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import flashnas
-from flashnas.api.calling import takes
+from flashnas.api.calling import silent, takes
 from flashnas.api.output import Figures
 from flashnas.base.errors import ConfigError, OperatorError
 from flashnas.base.files import disk_errors, write_atomic
@@ -62,16 +62,13 @@ class DoctorOptions(Settings, where="doctor"):
 
 
 @takes(DoctorOptions)
-def doctor(options: DoctorOptions, *, progress: Callable[[int, int], None] | None = None) -> Figures:
+def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) -> Figures:
     """Say what is installed, what computes each operator here and why, and test every operator by every
     backend.
 
     The self-test compares forward pass, states, gradients and decode step, and on CUDA a step from a captured
     graph, with the float64 reference, in float32 and bfloat16. On a CPU it takes one to two minutes; on CUDA
     the first one may take 15 to 40, in which Triton compiles.
-
-    Further:
-        progress (Callable): called with the operators that are tested and the number of all.
 
     Returns:
         Figures: `machine`, device, its facts and versions; `packages`, each with name, version, purpose, and
@@ -112,15 +109,15 @@ def doctor(options: DoctorOptions, *, progress: Callable[[int, int], None] | Non
     if not MACHINES[device].available():
         raise ConfigError(f"doctor.device: torch finds no CUDA device; take --device cpu, or see"
                           f" docs/install.md: {CUDA.problem()}")
-    tell, done = progress or (lambda *_: None), set[str]()
+    done = set[str]()
 
     def count(result: Any) -> None:
         done.add(result.operator)
-        tell(len(done) - 1, len(kinds))
+        progress(len(done) - 1, len(kinds))
 
     results = self_test(kinds, device, count) if options.test else []
     if options.test:
-        tell(len(kinds), len(kinds))
+        progress(len(kinds), len(kinds))
     examined = Figures({
         "machine": {"flashnas": flashnas.__version__, "python": platform.python_version(),
                     "torch": version("torch"), "system": platform.platform(), "device": device,

@@ -77,7 +77,6 @@ def train(options: TrainOptions, *, progress: TrainProgress | None = None,
 
     Further:
         progress (TrainProgress): an object with `note(text)` and `update(step, of_steps)`.
-        command (str): what the folder records as the command that made it.
 
     Returns:
         Figures: `loss` in nats per token and `bits_per_byte`, both of the validation slice; `run` and

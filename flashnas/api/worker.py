@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flashnas.api.calling import takes
+from flashnas.api.calling import silent, takes
 from flashnas.api.output import Figures
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import first_line
@@ -40,11 +40,8 @@ class WorkerOptions(Settings, where="worker"):
 
 
 @takes(WorkerOptions)
-def worker(options: WorkerOptions, *, note: Callable[[str], None] = lambda _: None) -> Figures:
+def worker(options: WorkerOptions, *, note: Callable[[str], None] = silent) -> Figures:
     """Train what searches with `--executor storage` enqueue and suits this machine, until it is interrupted.
-
-    Further:
-        note (Callable): receives lines for the user.
 
     Returns:
         Figures: `jobs`, how many ended here.
