@@ -184,12 +184,12 @@ def training_curves(run: RecordedRun) -> Picture:
     others = sorted((row for row in trials if row not in marked), key=lambda row: row.loss)
     step = -(-len(others) // MAX_CURVES) or 1
     grey = "every other network" if step == 1 else f"every {step}th other network by its loss"
-    xs = [x for row in others[::step] for x in (*(point[0] for point in row.curve), None)]
-    ys = [y for row in others[::step] for y in (*(point[1] for point in row.curve), None)]
+    points = [point for row in others[::step] for point in (*row.curve, (None, None))]
+    xs, ys = (list(values) for values in zip(*points, strict=True)) if points else ([], [])
     marks: list[Mark] = [Line(x=xs, y=ys, colour=FAINT, width=1)] if xs else []
     colours = dict(zip((row.number for row in marked), SERIES * len(marked), strict=False))
     marks += [Line(
-        x=[point[0] for point in row.curve], y=[point[1] for point in row.curve], colour=colours[row.number],
+        x=[x for x, _ in row.curve], y=[y for _, y in row.curve], colour=colours[row.number],
         width=2.2 if row.number in final else 1.6, dash=row.number not in final,
         hover=[f"{name_of(run, row)}\n{y:.4f} nats at {x:,.0f} tokens" for x, y in row.curve])
         for row in marked]

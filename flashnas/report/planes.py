@@ -29,6 +29,7 @@ from flashnas.report.plot_data import (
     mixer_colours,
     name_of,
     objective_points,
+    on_front,
     place_labels,
     staircase,
 )
@@ -193,7 +194,7 @@ def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
         axis = "validation loss after short training\n(nats per token)"
     assert points is not None
     factor, unit = latency_unit([*points["latency_ms"], run.budget_ms or 0.0])
-    final = np.array([finalist_of(run, row) is not None for row in rows(points)], dtype=bool)
+    final = on_front(run, points)
     mixers, own = points["notation"].map(mixer_colours), points["hash"].map(standings.get)
     return Plane(run, quality, points.assign(
         x=points["latency_ms"] * factor, kind=mixers.str[0], ring=mixers.str[1], final=final,
@@ -235,10 +236,9 @@ def _panel(plane: Plane, *, first: bool, last: bool) -> Panel:
         marks.append(Guide(at=plane.budget, colour=BUDGET, upright=True,
                            text=f"budget {number(plane.budget, 5, plane.unit)}" if first else ""))
     height = HEIGHT if plane.main else SMALL_HEIGHT
-    words = ", ".join(["latency of one request", *place_words(run)[:1]])
-    device = "".join(f" on {part}" for part in place_words(run)[1:])
-    return Panel(x=PlotAxis(title=f"{words}{device} ({plane.unit})" if last else "", range=range_x),
-                 height=height,
+    place = " on ".join(place_words(run))
+    words = f"latency of one request{', ' * bool(place)}{place} ({plane.unit})"
+    return Panel(x=PlotAxis(title=words if last else "", range=range_x), height=height,
                  y=PlotAxis(title=plane.axis.replace("\n", " ") if plane.main else plane.axis, range=range_y),
                  marks=[*marks, *_networks(plane), *plane.labels(height)])
 
@@ -283,22 +283,18 @@ def _hover(plane: Plane, row: Any, *, folded: bool) -> str:
     """The text of a trial; `folded` shortens the notation by its repeats."""
     bounds = (f" (bounds {number(row.lower_ms)} to {number(row.upper_ms)})"
               if known(row.lower_ms) and known(row.upper_ms) else "")
-    lines = [name_of(plane.run, row), *_losses(row), f"latency {number(row.latency_ms, 5, 'ms')}{bounds}",
-             f"{parameters(row.params)} parameters · {number(row.memory_gb, 3, 'GB')}",
-             *textwrap.wrap(compressed(row.notation) if folded else row.notation, 64)]
+    lines, full = [name_of(plane.run, row)], known(row.full_loss)
+    if full and known(row.reach):
+        lines.append(f"full loss {row.y:+.3f} nats to the recommended one, 90 % within ± {row.reach:.3f}")
+    if full:
+        recall, sd = number(row.expected_recall, 2), number(row.expected_recall_sd, 2)
+        lines.append(f"recall {recall} ± {sd} to a transformer")
+    if known(row.loss) or not full:
+        name, bits = "short loss" if full else "loss", number(row.bits_per_byte)
+        lines.append(f"{name} {number(row.loss)} nats/token · {bits} bits/byte")
+    lines += [f"latency {number(row.latency_ms, 5, 'ms')}{bounds}",
+              f"{parameters(row.params)} parameters · {number(row.memory_gb, 3, 'GB')}",
+              *textwrap.wrap(compressed(row.notation) if folded else row.notation, 64)]
     if plane.further:
         lines.append(f"{title_of(plane.quality)} {row.y:.3g}")
     return "\n".join(lines)
-
-
-def _losses(row: Any) -> Iterable[str]:
-    """What is known of the losses of a trial, a line each."""
-    full = known(row.full_loss)
-    if full and known(row.reach):
-        yield f"full loss {row.y:+.3f} nats to the recommended one, 90 % within ± {row.reach:.3f}"
-    if full:
-        recall, sd = number(row.expected_recall, 2), number(row.expected_recall_sd, 2)
-        yield f"recall {recall} ± {sd} to a transformer"
-    if known(row.loss) or not full:
-        name, bits = "short loss" if full else "loss", number(row.bits_per_byte)
-        yield f"{name} {number(row.loss)} nats/token · {bits} bits/byte"

@@ -29,9 +29,7 @@ def front(run: RecordedRun) -> pd.DataFrame:
     """The networks that are non-dominated in the run's objectives, fastest first. Where the full loss ranks,
     those of the folder, with networks that keep a floor for recall."""
     if run.ranks_full:
-        shown = run.scored
-        on = np.array([finalist_of(run, row) is not None for row in rows(shown)], dtype=bool)
-        return shown[on].sort_values(["latency_ms", run.quality], kind="stable")
+        return run.scored[on_front(run, run.scored)].sort_values(["latency_ms", run.quality], kind="stable")
     trained, points = objective_points(run)
     mask = non_dominated(points) if len(points) else np.zeros(0, dtype=bool)
     return trained[mask].sort_values(["latency_ms", "loss"], kind="stable")
@@ -64,6 +62,10 @@ def finalist_of(run: RecordedRun, row: Any) -> FrontEntry | None:
     places = [place for place in (by_number.get(row.number), by_hash.get(row.hash) if row.hash else None)
              if place is not None]
     return run.front[min(places)] if places else None
+
+
+def on_front(run: RecordedRun, trials: pd.DataFrame) -> np.ndarray:
+    return np.array([finalist_of(run, row) is not None for row in rows(trials)], dtype=bool)
 
 
 def name_of(run: RecordedRun, row: Any) -> str:
