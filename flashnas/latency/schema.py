@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.hints import one_of
@@ -23,7 +23,7 @@ from flashnas.operators.kernel_kinds import KERNEL_KINDS, kind_of_rows
 FORMAT = 1
 SOURCES = ("measured", "imported", "derived", "roofline")
 
-OPERATOR_DECODE, OPERATOR_PREFILL = "operator_decode", "operator_prefill"
+OPERATOR_KINDS = OPERATOR_DECODE, OPERATOR_PREFILL = "operator_decode", "operator_prefill"
 
 
 class _RowKinds(Mapping[str, tuple[str, ...]]):
@@ -39,12 +39,9 @@ class _RowKinds(Mapping[str, tuple[str, ...]]):
     `vocab`, the others vocab 0. context 0: the time does not depend on the context.
     """
 
-    own: ClassVar = {OPERATOR_DECODE: ("operator", "hidden", "vocab", "batch", "context"),
-                     OPERATOR_PREFILL: ("operator", "hidden", "vocab", "batch", "tokens")}
-
     def __getitem__(self, name: str) -> tuple[str, ...]:
-        if name in self.own:
-            return self.own[name]
+        if name in OPERATOR_KINDS:
+            return "operator", "hidden", "vocab", "batch", "context" if name == OPERATOR_DECODE else "tokens"
         kind = kind_of_rows(name)
         columns = kind[0].columns(kind[1] or "decode") if kind else ()
         if not columns:
@@ -54,7 +51,7 @@ class _RowKinds(Mapping[str, tuple[str, ...]]):
     def __iter__(self) -> Iterator[str]:
         for kind in KERNEL_KINDS.values():
             yield from dict.fromkeys(kind.rows_name(phase) for phase in PHASES if kind.columns(phase))
-        yield from self.own
+        yield from OPERATOR_KINDS
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -72,8 +69,9 @@ RUNTIMES: Registry[Any] = Registry("runtime", "flashnas.runtimes", {
     "llama.cpp": "flashnas.profiling.llama_cpp.target:LlamaCpp",
     "vllm": "flashnas.profiling.vllm.target:Vllm"}, error=ConfigError, attribute="name")
 PLATFORMS = {"cpu": "eager", "cuda": "cuda_graph"}  # platform -> the mode that is measured by default
-# Row columns after the key. p10_us, p90_us and repeats are null where the source does not state them.
-VALUE_COLUMNS = ("latency_us", "p10_us", "p90_us", "repeats", "dtype", "stack", "mode", "source")
+# Row columns after the key. NUMBERS are null where the source does not state them.
+NUMBERS = ("p10_us", "p90_us", "repeats")
+VALUE_COLUMNS = ("latency_us", *NUMBERS, "dtype", "stack", "mode", "source")
 UNITS = {"latency_us": "microseconds (median)", "p10_us": "microseconds", "p90_us": "microseconds",
          "memory_bytes": "bytes", "bandwidth_bytes_s": "bytes/s", "peak_flops": "FLOP/s"}
 
@@ -98,9 +96,6 @@ class Device:
     bandwidth_share: float = 0.8
     label: str = ""
     cite: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
 
     @classmethod
     def load(cls, path: Path) -> Device:

@@ -144,7 +144,7 @@ class LatencyTable:
                            "stacks": sorted(frame["stack"].astype(str).unique()),
                            "modes": sorted(frame["mode"].astype(str).unique()),
                            "origin": self.meta["kinds"][kind].get("origin")}
-        return {"name": self.name, "path": str(self.path), "device": self.device.to_dict(),
+        return {"name": self.name, "path": str(self.path), "device": dict(vars(self.device)),
                 "dtypes": self.dtypes, "stacks": self.meta["stacks"], "kinds": kinds, "rules": rules(),
                 "calibration": self.calibration or None}
 

@@ -19,9 +19,7 @@ from flashnas.base.hints import did_you_mean
 from flashnas.base.schema import convert
 from flashnas.base.yaml import LocatedDict, read_yaml
 from flashnas.latency.corrections import check_calibration
-from flashnas.latency.schema import FORMAT, KINDS, UNITS, VALUE_COLUMNS, Device
-
-NUMBERS = ("p10_us", "p90_us", "repeats")  # constants that may be null
+from flashnas.latency.schema import FORMAT, KINDS, NUMBERS, UNITS, VALUE_COLUMNS, Device
 
 
 @dataclass(frozen=True, kw_only=True)

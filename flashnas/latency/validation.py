@@ -23,7 +23,7 @@ from flashnas.latency.certificate import TIMES, VALIDATIONS, basis, key
 from flashnas.latency.corrections import ModelCorrection, Regressors
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.table_writer import append_entry, write_entry
+from flashnas.latency.table_writer import edited_meta
 from flashnas.latency.workload import Workload
 from flashnas.operators import Phase
 from flashnas.space.operator_space import OperatorSpace
@@ -287,8 +287,6 @@ def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, 
     """Write the correction, if there is a new one, and the residuals of the held-out architectures into
     meta.yaml; an earlier validation of the same workload, space and mode is replaced."""
     table = result.table
-    if calibrate:
-        write_entry(table.path, "calibration", table.calibration)
     rows = table.only(result.mode)
     same = key(rows, workload, space.hash)
     entry = {"date": time.strftime("%Y-%m-%d"), "space": space.name, **same, "seed": seed,
@@ -299,4 +297,8 @@ def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, 
                  "log_ratios": [round(-float(np.log1p(each.error(summary.metric))), 5)
                                 for each in result.held_out]}
                  for summary in result.metrics}}
-    append_entry(table.path, VALIDATIONS, entry, lambda old: same.items() <= old.items())
+    with edited_meta(table.path) as meta:
+        if calibrate:
+            meta["calibration"] = table.calibration
+        meta[VALIDATIONS] = [*(old for old in meta.get(VALIDATIONS) or () if not same.items() <= old.items()),
+                             entry]

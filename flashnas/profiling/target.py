@@ -116,7 +116,8 @@ class Target(Settings, ABC):
                 progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """Measure the rows of a space that the table in a folder lacks; see profile.py and
         profile_runtime.py."""
-        measured: dict[str, Any] = load_object(self.profiler)(space, workloads, folder, self, progress)
+        measured: dict[str, Any] = load_object(self.profiler)(space, workloads, folder, self,
+                                                              progress or (lambda *_: None))
         return measured
 
     def holds(self, architecture: Architecture) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -22,17 +23,17 @@ from flashnas.network.model import Block, HybridLM
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.cache import FixedCache, KeyValueCache, Position
 from flashnas.operators.backends.core import choose_backend, fused_around, running
-from flashnas.profiling.device_timing import NotCapturable, Timer
+from flashnas.profiling.device_timing import Measurement, NotCapturable, Timer
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.target import Measured
 
-OUT_OF_MEMORY = "the device ran out of memory"
 PROMPT_TOKENS = 16        # after which a recurrent state has the layout that it keeps
 # at which a decode step is timed, by Gauss's rule: exact for polynomials of degree 5
 CONTEXTS = 3
 COMPILED_VARIANTS = 512
 WIDE = ("A_log", "D", "dt_bias")
 DRAWN = 2 ** 20           # random values of a tensor on a CPU
+T = TypeVar("T")
 Module = TypeVar("Module", bound=torch.nn.Module)
 _DRAWS = (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default)
 
@@ -51,49 +52,46 @@ def time_model(architecture: Architecture, workload: Workload, batch: int, setup
     Raises:
         DeviceMemoryError: the device has too little memory, as counted or as it turned out.
     """
-    check_memory(architecture, workload, batch, setup)
-    try:
-        return _time_model(architecture, workload, batch, setup, timer)
-    except torch.OutOfMemoryError:
-        pass
-    setup.platform.forget()  # here, because the error keeps what was allocated
-    raise DeviceMemoryError(OUT_OF_MEMORY)
+    free, read = setup.platform.free_bytes(), workload.prompt_tokens + architecture.meta_tokens
+    plan = pieces(batch, read, setup.platform.piece_tokens)
+    needed = memory_bytes(architecture, workload, batch, setup.dtype_name, at_once(plan))
+    if free is not None and needed > free:
+        raise DeviceMemoryError(too_large(needed, free, batch))
+    clock, notes = timer or setup.platform.timer(setup.mode_name), dict[str, None]()
 
+    def time_ms(call: Callable[[], object]) -> float:
+        return timed([call], setup, clock, notes.setdefault).latency_us / 1000
 
-def _time_model(architecture: Architecture, workload: Workload, batch: int, setup: Setup,
-                timer: Timer | None) -> Measured:
-    notes: dict[str, None] = {}
-    clock = timer or setup.platform.timer(setup.mode_name)
-
-    def time_us(call: Callable[[], object]) -> float:
-        try:
-            return clock.measure([call], setup.effort).latency_us
-        except NotCapturable as error:
-            notes[f"timed in the mode eager, because no CUDA graph can hold it: {error}"] = None
-        return setup.platform.timer("eager").measure([call], setup.effort).latency_us
+    def time_parts() -> tuple[float, float]:
+        model = build_model(architecture, setup)
+        return (time_ms(_prefill(model, workload, batch, setup.platform.piece_tokens)) if read else 0.0,
+                sum(share * time_ms(_model_step(model, batch, context, setup))
+                    for context, share in decode_contexts(workload, architecture.meta_tokens)))
 
     with setup.running():
-        model = build_model(architecture, setup)
-        ttft_ms = 0.0
-        if workload.prompt_tokens + architecture.meta_tokens:
-            ttft_ms = time_us(_prefill(model, workload, batch, setup.platform.piece_tokens)) / 1000
-        tpot_ms = 0.0
-        for context, share in decode_contexts(workload, architecture.meta_tokens):
-            tpot_ms += share * time_us(_model_step(model, batch, context, setup)) / 1000
+        ttft_ms, tpot_ms = within_memory(time_parts, setup)
     return Measured(ttft_ms=ttft_ms, tpot_ms=tpot_ms, note="; ".join(notes),
                     latency_ms=metrics.latency_ms(ttft_ms, tpot_ms, workload.generated_tokens))
 
 
-def check_memory(architecture: Architecture, workload: Workload, batch: int, setup: Setup) -> None:
-    """Raise DeviceMemoryError if weights, caches and activations need more than is free, where the platform
-    can say."""
-    free = setup.platform.free_bytes()
-    if free is None:
-        return
-    plan = pieces(batch, workload.prompt_tokens + architecture.meta_tokens, setup.platform.piece_tokens)
-    needed = memory_bytes(architecture, workload, batch, setup.dtype_name, at_once(plan))
-    if needed > free:
-        raise DeviceMemoryError(too_large(needed, free, batch))
+def timed(calls: Sequence[Callable[[], object]], setup: Setup, timer: Timer,
+          note: Callable[[str], object]) -> Measurement:
+    """What a timer measures; with a note, and in the mode eager, where no graph can hold the calls."""
+    try:
+        return timer.measure(calls, setup.effort)
+    except NotCapturable as error:
+        note(f"timed in the mode eager, because no CUDA graph can hold it: {error}")
+    return dataclasses.replace(setup.platform.timer("eager").measure(calls, setup.effort), mode="eager")
+
+
+def within_memory(call: Callable[[], T], setup: Setup) -> T:
+    """What a call returns; raises DeviceMemoryError where the device runs out of memory."""
+    try:
+        return call()
+    except torch.OutOfMemoryError:
+        pass
+    setup.platform.forget()  # here, because the error keeps what was allocated
+    raise DeviceMemoryError("the device ran out of memory")
 
 
 def too_large(needed: float, free: float, batch: int = 0) -> str:

@@ -169,7 +169,7 @@ def test_vllm_computes_what_was_exported(notation, tmp_path):
     network, prompt = source.network, list(range(1, 60, 3))
     meta = [network.architecture.vocab + n for n in range(network.architecture.meta_tokens)]
     found = answer_of("vLLM", [os.environ[PYTHON], "-P", "-c", GENERATE, str(folder)],
-                      {"prompt": [*meta, *prompt]}, {**ENVIRONMENT, "PYTHONPATH": ""})
+                      {"prompt": [*meta, *prompt]}, ENVIRONMENT)
     assert len(found) == 24
     tokens = [token for token, _ in found]
     with torch.no_grad():

@@ -2,31 +2,27 @@
 there.
 
 The environment of flashnas and that of vLLM exclude each other (they need other versions of transformers).
-`time_requests` runs this file by the other environment's interpreter, which reads a request from standard
-input and writes the answer to standard output. The file imports nothing of flashnas.
+The functions below the line therefore run in a child (child_process.py) of the other one's interpreter, in
+which this file imports nothing of flashnas.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 MARGIN_TOKENS = 8  # of a context beyond what is asked for
 WARM_UP_TOKENS = 4
 ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1",
-               "VLLM_LOGGING_LEVEL": "ERROR",
-               "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+               "VLLM_LOGGING_LEVEL": "ERROR", "PYTHONPATH": "", "VLLM_NO_USAGE_STATS": "1",
+               "HF_HUB_OFFLINE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 
 
 def time_requests(python: str, folder: Path, *, prompts: Sequence[int], contexts: Sequence[int], steps: int,
-                  vocab: int,
-                  threads: int, dtype: str) -> dict[str, list[dict[str, float]]]:
+                  vocab: int, threads: int, dtype: str) -> dict[str, list[dict[str, float]]]:
     """How long vLLM reads prompts and generates tokens, one sequence at a time, without compilation.
 
     Args:
@@ -44,25 +40,21 @@ def time_requests(python: str, folder: Path, *, prompts: Sequence[int], contexts
     Raises:
         RuntimeFailure: vLLM ended without an answer, or does not run on a CPU.
     """
-    return _call(python, {"work": "time", "folder": str(folder), "prompts": list(prompts),
-                          "contexts": list(contexts),
-                          "steps": steps, "vocab": vocab, "dtype": dtype}, threads)
+    return _call(_time, python, threads, folder=str(folder), prompts=list(prompts), contexts=list(contexts),
+                 steps=steps, vocab=vocab, dtype=dtype, threads=threads)
 
 
 def describe(python: str) -> dict[str, str]:
     """The versions of vLLM and torch in an environment; raises RuntimeFailure, also where vLLM is not for a
     CPU."""
-    versions: dict[str, str] = _call(python, {"work": "describe"}, 1)
-    return versions
+    return _call(_describe, python, 1)
 
 
-def _call(python: str, request: dict[str, Any], threads: int) -> Any:
-    # not at the head: the other environment has no flashnas
-    from flashnas.profiling.child_process import answer_of
+def _call(work: Callable[..., Any], python: str, cores: int, **request: Any) -> Any:
+    from flashnas.profiling.child_process import call
 
-    # this environment's packages must not be found in the other one
-    return answer_of("vLLM", [python, "-P", __file__], request,
-                     {**ENVIRONMENT, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": ""})
+    return call("vLLM", __file__, work.__name__, request, python,
+                {**ENVIRONMENT, "OMP_NUM_THREADS": str(cores)})
 
 
 # -- the child -----------------------------------------------------------------------------------------------
@@ -78,20 +70,21 @@ def _check_platform() -> None:
                            " an environment of its own")
 
 
-def _time(request: dict[str, Any]) -> dict[str, Any]:
+def _time(folder: str, prompts: list[int], contexts: list[int], steps: int, vocab: int, dtype: str,
+          threads: int) -> dict[str, Any]:
     import torch
     from vllm import LLM, SamplingParams
 
     _check_platform()
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    longest = max([*request["prompts"], *request["contexts"], WARM_UP_TOKENS]) + MARGIN_TOKENS
-    llm = LLM(model=request["folder"], load_format="dummy", dtype=request["dtype"], skip_tokenizer_init=True,
+    torch.set_num_threads(threads)
+    longest = max([*prompts, *contexts, WARM_UP_TOKENS]) + MARGIN_TOKENS
+    llm = LLM(model=folder, load_format="dummy", dtype=dtype, skip_tokenizer_init=True,
               max_model_len=longest, max_num_seqs=1, enforce_eager=True, enable_prefix_caching=False, seed=0)
     draw = random.Random(0)
 
     def run(read: int, generate: int) -> tuple[float, float]:
         """-> milliseconds of the clock and of the processor."""
-        tokens = [draw.randrange(request["vocab"]) for _ in range(read)]
+        tokens = [draw.randrange(vocab) for _ in range(read)]
         sampling = SamplingParams(temperature=0.0, max_tokens=generate, ignore_eos=True, detokenize=False)
         wall, cpu = time.perf_counter(), time.process_time()
         outputs = llm.generate([{"prompt_token_ids": tokens}], sampling, use_tqdm=False)
@@ -102,33 +95,19 @@ def _time(request: dict[str, Any]) -> dict[str, Any]:
 
     run(WARM_UP_TOKENS, WARM_UP_TOKENS)
     answer: dict[str, Any] = {"prompts": [], "contexts": []}
-    for count in request["prompts"]:
+    for count in prompts:
         wall_ms, cpu_ms = run(count, 1)
         answer["prompts"].append({"wall_ms": wall_ms, "cpu_ms": cpu_ms})
-    steps = request["steps"]
-    for context in request["contexts"]:
+    for context in contexts:
         short, whole = run(context - steps, 1), run(context - steps, steps + 1)
         answer["contexts"].append({name: (after - before) / steps for name, before, after in
                                    zip(("wall_ms", "cpu_ms"), short, whole, strict=True)})
     return answer
 
 
-def _describe(request: dict[str, Any]) -> dict[str, str]:
+def _describe() -> dict[str, str]:
     import torch
     import vllm
 
     _check_platform()
     return {"vllm": vllm.__version__, "torch": torch.__version__}
-
-
-def _main() -> None:
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the library prints is not part of the answer
-    request = json.load(sys.stdin)
-    json.dump({"time": _time, "describe": _describe}[request["work"]](request), out)
-    out.flush()
-    os._exit(0)  # without the library's own ending
-
-
-if __name__ == "__main__":
-    _main()
