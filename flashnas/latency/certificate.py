@@ -115,6 +115,5 @@ def key(table: LatencyTable, workload: Workload, space_hash: str) -> dict[str, A
 
 def basis(table: LatencyTable) -> str:
     """A hash of the calibration and of the stacks of the rows; when it changes, the residuals are stale."""
-    stacks = sorted({str(name) for frame in table.frames.values() for name in frame["stack"].unique()})
-    text = json.dumps([stacks, table.calibration], sort_keys=True, default=str)
+    text = json.dumps([table.values("stack"), table.calibration], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -22,6 +22,7 @@ from flashnas.latency import corrections
 from flashnas.latency.certificate import TIMES, VALIDATIONS, basis, key
 from flashnas.latency.corrections import ModelCorrection, Regressors
 from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.schema import OPERATOR_KINDS
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import edited_meta
 from flashnas.latency.workload import Workload
@@ -148,7 +149,7 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
     """
     rng = np.random.default_rng(seed)
     model = LatencyModel(table, workload, mode=mode)
-    if calibrate and not any(kind.startswith("operator_") for kind in model.table.kinds):
+    if calibrate and not model.table.frames.keys() & OPERATOR_KINDS:
         raise TableError(f"{table.path}: --calibrate fits rows of whole operators, which table {table.name}"
                          " does not have; measure them with flashnas profile")
     architectures = sample(space, model, count, rng)

@@ -1,7 +1,4 @@
-"""The platforms that torch runs on here: clock, default dtype, and the facts of the device at hand.
-
-A new platform is one class here, and one entry in `flashnas.latency.schema.PLATFORMS`.
-"""
+"""The platforms that torch runs on here: clock, default dtype, and the facts of the device at hand."""
 
 from __future__ import annotations
 
@@ -64,7 +61,7 @@ class Platform(ABC):
 
     @property
     def mode(self) -> str:
-        """The mode that is timed by default."""
+        """That is timed by default."""
         return USUAL_MODES[self.name]
 
     @abstractmethod
@@ -77,8 +74,7 @@ class Platform(ABC):
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """The device at hand for a bug report: label, memory_bytes and what decides which kernels it can
-        run."""
+        """For a bug report: label, memory_bytes and what decides which kernels the device can run."""
 
     def timer(self, mode: str, *, launch: bool = True) -> Timer:
         """The clock around whole calls in a mode; launch: with what a model pays once a step."""
@@ -89,8 +85,7 @@ class Platform(ABC):
         return f" on {torch.get_num_threads()} threads"
 
     @abstractmethod
-    def memory_bytes(self) -> int:
-        """All memory of the device."""
+    def memory_bytes(self) -> int: ...
 
     def free_bytes(self) -> int | None:
         """What can still be allocated; None where the system swaps and kills, so that nobody can say."""
@@ -110,7 +105,7 @@ class Platform(ABC):
         """Wait until the device has finished."""
 
     def seconds(self, call: Callable[[], object], repeats: int = 5) -> float:
-        """Median over some repeats of a call, after one call that does not count."""
+        """Median over some repeats of a call, after one that does not count."""
         samples = []
         for _ in range(repeats + 1):
             start = time.perf_counter()
@@ -146,12 +141,7 @@ class Cpu(Platform):
         return True
 
     def label(self) -> str:
-        info = Path("/proc/cpuinfo")
-        if info.exists():
-            for line in info.read_text().splitlines():
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-        return host.processor() or host.machine()
+        return value_in(Path("/proc/cpuinfo"), "model name") or host.processor() or host.machine()
 
     def facts(self) -> dict[str, Any]:
         return {"label": self.label(), "memory_bytes": self.memory_bytes(), "cores": usable_cores(),
@@ -224,6 +214,12 @@ class Cuda(Platform):
         torch.cuda.synchronize()
 
 
+def value_in(file: Path, name: str) -> str:
+    """The first value of a name in a file of lines `name: value`; an empty text if there is none."""
+    found = re.search(rf"^{name}\s*:\s*(.*?)\s*$", file.read_text(), re.MULTILINE) if file.exists() else None
+    return found[1] if found else ""
+
+
 def driver() -> str:
     """Version of the NVIDIA driver that is loaded, or an empty text."""
     text = NVIDIA_DRIVER.read_text() if NVIDIA_DRIVER.exists() else ""
@@ -236,15 +232,14 @@ PLATFORMS: dict[str, Platform] = {platform.name: platform for platform in (Cpu()
 
 
 def probe_us(device: str) -> float:
-    """A fixed piece of work, about a millisecond. Two probes show whether the device is as fast as before."""
+    """A fixed piece of work, about a millisecond, which shows whether the device is as fast as before."""
     platform = PLATFORMS[device]
     a = torch.ones(platform.probe_size, platform.probe_size, device=device)
     return 1e6 * platform.seconds(lambda: a @ a, repeats=9)
 
 
 def describe_device(device: str, name: str) -> Device:
-    """The facts of the device at hand for device.yaml; what it does not state is measured with torch's own
-    threads."""
+    """The facts of the device at hand; what it does not state is measured."""
     platform = PLATFORMS[device]
     return Device(name=name, platform=device, label=platform.label(), peak_flops=platform.product_flops(),
                   bandwidth_bytes_s=platform.nominal_bandwidth() or platform.copy_bandwidth(),

@@ -50,16 +50,14 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
         space: whose operators are measured, at all its widths.
         workloads: their batches, prompts and contexts.
         folder: of the table; a new or empty folder, or a table of this device that is continued.
-        setup: how this machine runs the operators.
         progress: called with the groups of rows that are measured and the number of groups. That number grows
             at the end by the groups that are measured again.
 
     Returns:
         The numbers of rows that were measured and already known, and a record that is also kept under `jobs`
-        in meta.yaml: share of outliers, largest drift, rows that were measured twice or still look disturbed,
-        how evenly the device ran, which library computed which kind of operator, and `notes` on rows that
-        were left out or timed in another mode; of a GPU also which norms and gates are inside the libraries'
-        kernels (`around`), clocks, power and throttling.
+        in meta.yaml: how evenly the device ran, which library computed which kind of operator, and `notes` on
+        rows that were left out or timed in another mode; of a GPU also which norms and gates are inside the
+        libraries' kernels (`around`), clocks, power and throttling.
 
     Raises:
         ConfigError: the folder is in use for something else or cannot be created.
@@ -115,9 +113,9 @@ def finished(folder: Path, target: Target, counts: dict[str, int], facts: dict[s
 
 
 def prepare_folder(folder: Path, target: Target, further: tuple[str, ...] = ()) -> None:
-    """Create a table's folder, so that nothing is measured that could not be written; raises ConfigError.
-    Beside a table's own files it may have `further` ones. Raises TableError where its rows were timed with
-    other settings than the target's."""
+    """Create a table's folder, so that nothing is measured that could not be written. Beside a table's own
+    files it may have `further` ones. Raises ConfigError, and TableError where its rows were timed with other
+    settings than the target's."""
     with disk_errors(f"--out {folder}: the table cannot be written", ConfigError):
         folder.mkdir(parents=True, exist_ok=True)
         others = [path.name for path in folder.iterdir() if not path.name.removeprefix(".")
@@ -132,7 +130,6 @@ def prepare_folder(folder: Path, target: Target, further: tuple[str, ...] = ()) 
 
 
 def _alone(setup: Setup) -> bool:
-    """Whether operators are timed alone, and not inside a model."""
     return setup.mode_name in setup.platform.alone
 
 

@@ -100,8 +100,8 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
 
 
 def context_pieces(workload: Workload, meta_tokens: int, piece_tokens: int) -> list[int]:
-    """Contexts at which decode steps are timed: from the first one of the workload to its last, each about
-    twice the one before, rounded up to multiples of `piece_tokens`, with which the program computes."""
+    """Contexts at which decode steps are timed, from the first one of the workload to its last: each about
+    twice the one before, in multiples of `piece_tokens`."""
     if not workload.generated_tokens:
         return []
     first = meta_tokens + workload.prompt_tokens + 1
@@ -122,8 +122,7 @@ def timed_context(piece: int) -> int:
 def _rows(space: OperatorSpace[Any], items: Sequence[RowRequest], networks: Sequence[Architecture],
           journal: NetworkJournal, prompts: Sequence[int], pieces: Sequence[int],
           errors: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """The rows of one width, and more of those whose time depends on the context, one at the middle of each
-    piece."""
+    """The rows of one width, and those at the middle of each piece whose time depends on the context."""
     kinds, rng, setup = space.kinds(), np.random.default_rng(0), journal.program
     once = [counts(network, kinds) for network in networks]
     depends = {item.operator for item in items if item.phase == "decode" and item.length}
@@ -168,7 +167,6 @@ def _rows(space: OperatorSpace[Any], items: Sequence[RowRequest], networks: Sequ
 
 
 def _at(row: Row, piece: int, depends: Iterable[str]) -> Row:
-    """The regressors of a decode step at a context."""
     return {(name, piece) if name in depends else name: value for name, value in row.items()}
 
 

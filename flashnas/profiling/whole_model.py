@@ -42,12 +42,7 @@ def time_model(architecture: Architecture, workload: Workload, batch: int, setup
                timer: Timer | None = None) -> Measured:
     """Build the model with random weights, and time the reading of its prompt and its mean step.
 
-    Args:
-        architecture: what is built; its weights need about `Estimate.memory_gb`.
-        workload: prompt and generated tokens.
-        batch: sequences that are read and continued together.
-        setup: how this machine runs the model; `effort.seconds` limits each of the (up to four) timings.
-        timer: the clock (None: that of the setup).
+    `effort.seconds` limits each of the (up to four) timings. timer: None: that of the setup.
 
     Raises:
         DeviceMemoryError: the device has too little memory, as counted or as it turned out.
@@ -95,7 +90,6 @@ def within_memory(call: Callable[[], T], setup: Setup) -> T:
 
 
 def too_large(needed: float, free: float, batch: int = 0) -> str:
-    """The reason in one line."""
     of_batch = f" with batch {batch}" if batch else ""
     return f"it needs {needed / 1e9:.1f} GB{of_batch}, and {free / 1e9:.1f} GB are free"
 
@@ -104,9 +98,8 @@ Plan = Sequence[tuple[int, tuple[int, ...]]]
 
 
 def pieces(batch: int, tokens: int, max_tokens: int) -> list[tuple[int, tuple[int, ...]]]:
-    """How the prompts of a batch are read with at most `max_tokens` at once (0: in one piece), as serving
-    engines do: for each piece the number of sequences, and the lengths of the parts into which longer prompts
-    are cut."""
+    """How the prompts of a batch are read with at most `max_tokens` at once (0: any number), as serving
+    engines do: for each piece the number of sequences, and the lengths of the parts of longer prompts."""
     if not tokens:
         return []
     if not max_tokens or batch * tokens <= max_tokens:
@@ -144,8 +137,7 @@ def build_model(architecture: Architecture, setup: Setup) -> HybridLM:
 
 
 def deployed(module: Module, setup: Setup) -> Module:
-    """The module on the setup's device and in its dtype. What enters decays stays in float32, as engines keep
-    it."""
+    """The module on the setup's device and in its dtype; as in engines, what enters decays is in float32."""
     module = module.to(setup.device).eval()
     for name, parameter in module.named_parameters():
         if name.rpartition(".")[2] not in WIDE:
@@ -169,8 +161,7 @@ class _RepeatedDraws(TorchDispatchMode):
 
 
 def built_on(setup: Setup) -> contextlib.AbstractContextManager[object]:
-    """A context that builds on the setup's device in little time: weights are random, and on a CPU they
-    repeat."""
+    """A context that builds random weights on the setup's device in little time."""
     return _RepeatedDraws() if setup.device == "cpu" else torch.device(setup.device)
 
 
@@ -182,13 +173,13 @@ def build_block(spec: OperatorSpec, hidden: int, setup: Setup) -> Block:
 
 
 def backends_of(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> dict[str, str]:
-    """What computes each kind of operator in the setup, as `HybridLM.backends`; nothing is allocated."""
+    """What computes each kind of operator, as `HybridLM.backends`; nothing is allocated."""
     return running(_unbuilt(specs, hidden, setup), setup.device, setup.torch_dtype)
 
 
 def surroundings_of(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> dict[str, str]:
-    """Which norms, gates and time steps are inside the libraries' kernels in the setup (`fused_around`); on a
-    GPU, where every kernel of its own is a large share of a step."""
+    """Which norms, gates and time steps are inside the libraries' kernels on a GPU (`fused_around`), where
+    every kernel of its own is a large share of a step."""
     if setup.device == "cpu":
         return {}
     return fused_around(_unbuilt(specs, hidden, setup), setup.device, setup.torch_dtype)
@@ -216,14 +207,7 @@ def filled_state(block: Block, batch: int, context: int, dtype: torch.dtype,
 
     The state can be used repeatedly: a step writes the new token into the last slot of the key/value cache.
     On a GPU a recurrent state lies in memory as the block's own library leaves it after a prompt, which
-    decides how fast a step reads it.
-
-    Args:
-        block: the operator.
-        batch: sequences.
-        context: tokens that the next step sees, itself included.
-        dtype, device: of the state.
-        position: that of a state which a step continues in place.
+    decides how fast a step reads it. position: that of a state which a step continues in place.
     """
     def filled(state: Any) -> Any:
         if isinstance(state, torch.Tensor):
@@ -244,7 +228,6 @@ def _on_gpu(device: str | torch.device) -> bool:
 
 
 def _after_prompt(block: Block, batch: int, dtype: torch.dtype, device: str | torch.device) -> Any:
-    """The state after a few random tokens."""
     x_BTD = torch.randn(batch, PROMPT_TOKENS, len(block.norm.weight), dtype=dtype, device=device)
     return block(x_BTD)[2]
 
@@ -258,10 +241,10 @@ def filled_cache(model: HybridLM, batch: int, context: int) -> HybridCache:
 
 def block_step(block: Block, batch: int, context: int, setup: Setup) -> Callable[[], object]:
     """One step of an operator that can be repeated; in a graph as `HybridLM.generate` replays it."""
-    x_BD, update_BD = torch.randn(2, batch, len(block.norm.weight), dtype=setup.torch_dtype,
-                                  device=setup.device)
+    dtype, device = setup.torch_dtype, setup.device
+    x_BD, update_BD = torch.randn(2, batch, len(block.norm.weight), dtype=dtype, device=device)
     if setup.mode_name != "cuda_graph":
-        state = filled_state(block, batch, context, setup.torch_dtype, setup.device)
+        state = filled_state(block, batch, context, dtype, device)
         return functools.partial(block.step, x_BD, state, update_BD)
     states = _standing((block,), batch, context, setup)
 
@@ -282,10 +265,10 @@ def _standing(blocks: Sequence[Block], batch: int, context: int, setup: Setup) -
 
 def _model_step(model: HybridLM, batch: int, context: int, setup: Setup) -> Callable[[], object]:
     tokens_B = torch.zeros(batch, dtype=torch.long, device=setup.device)
-    if setup.mode_name != "cuda_graph":
-        return functools.partial(_step, model, tokens_B, filled_cache(model, batch, context))
-    states = _standing(model.blocks, batch, context, setup)
-    return functools.partial(_step_in_place, model, tokens_B, states)
+    if setup.mode_name == "cuda_graph":
+        states = _standing(model.blocks, batch, context, setup)
+        return functools.partial(_step_in_place, model, tokens_B, states)
+    return functools.partial(_step, model, tokens_B, filled_cache(model, batch, context))
 
 
 def _step(model: HybridLM, tokens_B: torch.Tensor, cache: HybridCache) -> torch.Tensor:
@@ -299,9 +282,10 @@ def _step_in_place(model: HybridLM, tokens_B: torch.Tensor, states: FixedStates)
 def _prefill(model: HybridLM, workload: Workload, batch: int, piece_tokens: int) -> Callable[[], object]:
     if not workload.prompt_tokens:  # meta tokens alone
         return functools.partial(model.start_cache, batch)
-    tokens = torch.randint(model.architecture.vocab, (batch, workload.prompt_tokens),
-                           device=model.embedding.weight.device)
-    return functools.partial(_first_token, model, tokens, pieces(batch, workload.prompt_tokens, piece_tokens))
+    tokens_BT = torch.randint(model.architecture.vocab, (batch, workload.prompt_tokens),
+                              device=model.embedding.weight.device)
+    return functools.partial(_first_token, model, tokens_BT,
+                             pieces(batch, workload.prompt_tokens, piece_tokens))
 
 
 def _first_token(model: HybridLM, tokens_BT: torch.Tensor, plan: Plan) -> torch.Tensor:
@@ -311,4 +295,4 @@ def _first_token(model: HybridLM, tokens_BT: torch.Tensor, plan: Plan) -> torch.
         for part_BT in rows_BT.split(list(plan[0][1]), 1):
             logits_BV, cache = model.prefill(part_BT, cache)
         tokens.append(logits_BV.argmax(-1))
-    return torch.cat(tokens) if len(tokens) > 1 else tokens[0]
+    return torch.cat(tokens)

@@ -26,7 +26,6 @@ def ask(file: Path, *, prompts: list[list[int]], generate: int, never: list[int]
     """What llama.cpp computes from a GGUF file, with caches in float32 and without flash attention.
 
     Args:
-        file: the GGUF file.
         prompts: token ids; nothing is put in front of them.
         generate: tokens to generate greedily after the first prompt.
         never: tokens not to generate.
@@ -52,9 +51,8 @@ def time_requests(file: Path, *, prompts: Sequence[int], contexts: Sequence[int]
     """How long llama.cpp reads prompts and generates tokens, one sequence at a time.
 
     Args:
-        file: the GGUF file; its vocabulary has at least `vocab` tokens.
         prompts, contexts, steps: as `flashnas.profiling.program.Program.run`.
-        vocab: random tokens are below it.
+        vocab: random tokens are below it; the vocabulary of the file has them.
         options: threads; flash_attention, whether attention is computed in one pass; cache_type, of keys and
             values, one of CACHE_TYPES.
 
@@ -70,12 +68,10 @@ def read_texts(file: Path, *, windows: list[list[int]], texts: list[str], genera
     """What llama.cpp makes of texts.
 
     Args:
-        file: the GGUF file.
         windows: token ids, each window by itself.
         texts: to be continued with the most likely tokens.
         generate: tokens that continue a text.
-        vocab, plain: as for `ask`.
-        options: as for `time_requests`.
+        vocab, plain, options: as above.
 
     Returns:
         "logprobs": for each window the natural logarithm of the probability of each token but the first.
@@ -110,7 +106,7 @@ def _call(work: Callable[..., Any], file: Path | None = None, context: int = 0, 
 
 
 class _Server:
-    """llama.cpp's server in this process, for one file and one sequence at a time."""
+    """llama.cpp's server in this process."""
 
     def __init__(self, file: str, context: int, threads: int, flash_attention: bool, cache_type: str) -> None:
         from xllamacpp import CommonParams, Server

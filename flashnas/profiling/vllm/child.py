@@ -31,11 +31,6 @@ def time_requests(python: str, folder: Path, *, prompts: Sequence[int], contexts
         prompts, contexts, steps: as `flashnas.profiling.program.Program.run`. A step is the difference
             between two requests that differ by `steps` tokens.
         vocab: random tokens are below it.
-        threads: of OpenMP.
-        dtype: float32 or bfloat16.
-
-    Returns:
-        As `Program.run`.
 
     Raises:
         RuntimeFailure: vLLM ended without an answer, or does not run on a CPU.
