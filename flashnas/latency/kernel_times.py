@@ -1,9 +1,5 @@
 """KernelTimes: the time of one launch of a kernel on a table's device, by interpolation of rows, else by the
-rules of its kind (operators/kernel_rules.py).
-
-Where neither answers, LookupFailure names what is missing; the model turns it into a MissingRowsError that
-names the operator and the command that measures it.
-"""
+rules of its kind (operators/kernel_rules.py)."""
 
 from __future__ import annotations
 
@@ -33,21 +29,21 @@ class LookupFailure(Exception):
 
 class KernelTimes:
     """Answers kernel calls in rows of `dtype`; of kinds with weights in rows of the type `weights`, if one is
-    given. `dtype_bytes`: of an activation."""
+    given. dtype_bytes: of an activation."""
 
     def __init__(self, table: LatencyTable, dtype: str, dtype_bytes: int, weights: str = "") -> None:
         self.table, self.dtype, self.dtype_bytes, self.weights = table, dtype, dtype_bytes, weights
 
     def time(self, call: KernelCall, phase: Phase, batch: int, seen: np.ndarray) -> BoundedTime:
-        """The time of one launch; raises LookupFailure where no row and no rule answers. seen: decode: the
-        contexts over which the mean is taken; prefill: one value, the tokens of each sequence."""
+        """Of one launch; raises LookupFailure. seen: decode: the contexts over which the mean is taken;
+        prefill: one value, the tokens of each sequence."""
         tokens = 1 if phase == "decode" else int(seen[0])
         return self.answer(Asked(call, phase, batch, seen, batch * tokens))
 
     # -- what the rules of a kind may ask (operators/kernel.py: Times)
 
     def answer(self, question: Asked) -> BoundedTime:
-        """By rows, else by the first rule of the kind that applies; raises LookupFailure."""
+        """By rows, else by the first rule of the kind that applies."""
         kind = question.call.kind
         answer = self.by_rows(question)
         try:
@@ -64,9 +60,9 @@ class KernelTimes:
         return answer
 
     def by_rows(self, question: Asked) -> BoundedTime | None:
-        """By interpolation of rows with the call's matched values, or between those of measured neighbours in
-        the columns `between`; None if there are none. If the other sizes are out of reach: LookupFailure, or
-        None of a kind with `between`."""
+        """By interpolation of rows with the call's matched values, or of measured neighbours in the columns
+        `between`; None if there are none. If the other sizes are out of reach: LookupFailure, or None of a
+        kind with `between`."""
         kind, name = question.call.kind, question.call.kind.rows_name(question.phase)
         sizes, source = self._sizes(question), ""
         log_us, ruled = 0.0, False
@@ -112,7 +108,7 @@ class KernelTimes:
         return keys
 
     def _sizes(self, question: Asked) -> dict[str, float | np.ndarray]:
-        """Every column that a row may have, for this question."""
+        """Every column that a row may have."""
         return {**dict(question.call.shape), "batch": question.batch, "tokens": question.tokens,
                 "context": question.seen, "m": question.rows}
 

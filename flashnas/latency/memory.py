@@ -25,13 +25,12 @@ USABLE_SHARE = 0.9
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Bytes of the weights, of the caches and logits of one sequence, and of one token while it is
-    processed."""
+    """Bytes."""
 
     weights: int
-    per_sequence: int
-    per_token: int
-    tokens: int  # read at once per sequence
+    per_sequence: int  # caches and logits
+    per_token: int     # while it is processed
+    tokens: int        # read at once per sequence
 
     def total(self, batch: int, piece_tokens: int = PREFILL_PIECE_TOKENS) -> int:
         at_once = min(batch * self.tokens, max(piece_tokens, batch))
@@ -52,8 +51,7 @@ class _Sizes:
 @functools.lru_cache(maxsize=65536)
 def _operator_sizes(spec: OperatorSpec, hidden: int, context: int, dtype_bytes: int,
                     cache_type: str = "") -> tuple[int, int, int]:
-    """-> parameters, cache bytes per sequence, bytes per token that are alive while the operator reads a
-    prompt."""
+    """-> parameters, cache bytes per sequence, bytes per token while the operator reads a prompt."""
     calls = [call for call in spec.kernels(hidden, "prefill") if not call.fusable]
     alive = sum(dtype_bytes * call.kind.written(call) + call.kind.workspace_bytes(call) for call in calls)
     one, two = (spec.cache_bytes(hidden, context, size) for size in (1, 2))
@@ -97,8 +95,8 @@ def memory_bytes(architecture: Architecture, workload: Workload, batch: int, dty
 
 def operator_bytes(spec: OperatorSpec, hidden: int, *, batch: int, context: int, at_once: int, dtype: str,
                    ) -> tuple[int, int]:
-    """(weights and states, activations) of one operator alone by the same rules. batch: sequences whose
-    states it keeps, with `context` tokens each. at_once: tokens that it takes in one call."""
+    """(weights and states, activations) of one operator alone. batch: sequences whose states it keeps, with
+    `context` tokens each. at_once: tokens that it takes in one call."""
     dtype_bytes = DTYPE_BYTES[dtype]
     params, cache, alive = _operator_sizes(spec.resolved(hidden), hidden, context, dtype_bytes)
     return params * dtype_bytes + batch * cache, at_once * (2 * hidden * dtype_bytes + alive)
@@ -106,7 +104,7 @@ def operator_bytes(spec: OperatorSpec, hidden: int, *, batch: int, context: int,
 
 def check_fits(architecture: Architecture, workload: Workload, device: Device, dtype: str,
                cache_type: str = "") -> None:
-    """Raise BudgetError, naming the largest batch, if that of the workload needs more than the device has."""
+    """Raise BudgetError if the batch of the workload needs more than the device has."""
     if workload.batch == "max":
         return
     needed = memory_bytes(architecture, workload, workload.batch, dtype, cache_type=cache_type)

@@ -1,8 +1,6 @@
 """LatencyModel: an architecture's latency on a table's device, as the sum of its operators' times.
 
-A row of the whole operator answers if there is one; otherwise its kernels are looked up one by one. The cost
-of an operator is computed once for each width, number of meta tokens and batch: many architectures of one
-space cost a few additions each.
+A row of the whole operator answers if there is one; otherwise its kernels are looked up one by one.
 """
 
 from __future__ import annotations
@@ -36,8 +34,7 @@ CONTEXT_POINTS = 4096  # contexts over which a generation step is averaged; all 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One kernel, or a whole operator, in one phase; times over the whole request, all `generated_tokens`
-    steps."""
+    """One kernel, or a whole operator, in one phase, over the whole request."""
 
     phase: Phase
     kernel: str
@@ -62,7 +59,8 @@ class Cost:
 
 
 class LatencyModel:
-    """Estimates for one table and one workload.
+    """Estimates for one table and one workload. The cost of an operator is computed once for each width,
+    number of meta tokens and batch: many architectures of one space cost a few additions each.
 
     Args:
         table: or its name or folder.
@@ -75,7 +73,6 @@ class LatencyModel:
 
     Raises:
         TableError, WorkloadError: the table or the workload cannot be read.
-        ConfigError: an unknown stack.
         MissingRowsError: the table has no rows in the workload's dtype.
     """
 
@@ -249,20 +246,18 @@ class LatencyModel:
                 [part for call in calls for part in call.split()])
 
     def bytes_us(self, call: KernelCall, batch: int, seen: np.ndarray) -> float:
-        """What the bytes of a kernel take in a decode step at the device's bandwidth."""
+        """Of the bytes of a kernel in a decode step at the device's bandwidth."""
         load = Load("decode", batch, 1, float(seen.mean()))
         return 1e6 * call.kind.bytes_moved(call, load, self.dtype_bytes) / self.table.device.bandwidth_bytes_s
 
     def megabytes(self, spec: OperatorSpec, hidden: int, phase: Phase, batch: int, seen: np.ndarray) -> float:
-        """What an operator reads, in 10^6 bytes: its weights, and in a decode step its state at the mean
-        context."""
+        """10^6 bytes that an operator reads: weights, and in a decode step its state at the mean context."""
         state = spec.cache_bytes(hidden, int(seen.mean()), self.dtype_bytes) if phase == "decode" else 0
         return (spec.params(hidden) * WEIGHT_BYTES[self.dtype] + batch * state) / 1e6
 
     # -- errors
 
     def _check_matrices(self) -> None:
-        """Raise MissingRowsError unless the table has products with weights of the workload's type."""
         if not has_weights(self.table, self.dtype):
             others = [name for name in shipped_tables() if has_weights(LatencyTable.load(name), self.dtype)]
             raise MissingRowsError(f"table {self.table.name} has no matrix products with weights in"
@@ -280,8 +275,8 @@ class LatencyModel:
 
 def has_weights(table: LatencyTable, dtype: str) -> bool:
     """Whether a table has rows of products with weights of that type."""
-    return any((table.frames[name]["dtype"] == dtype).any() for kind in KERNEL_KINDS.values() if kind.weights
-               for name in {kind.rows_name(phase) for phase in PHASES} if name in table.frames)
+    return dtype in table.values("dtype", {kind.rows_name(phase) for kind in KERNEL_KINDS.values()
+                                           if kind.weights for phase in PHASES})
 
 
 def _total_us(costs: Iterable[Cost]) -> tuple[float, float]:
@@ -303,8 +298,8 @@ def _fixed_kernels(name: str, a: Architecture) -> list[KernelCall]:
 
 def model_of(table: LatencyTable | str | Path, workload: Workload, *, stack: Stack | None = None,
              mode: str | None = None) -> LatencyModel:
-    """A LatencyModel. Of a table that is named, the next call gets the same one with all that it has looked
-    up, until a file of the table changes."""
+    """Of a table that is named, the next call gets the same model with all that it has looked up, until a
+    file of the table changes."""
     if isinstance(table, LatencyTable):
         return LatencyModel(table, workload, stack=stack, mode=mode)
     return _named(table_state(table), workload, stack, mode)

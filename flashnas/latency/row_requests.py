@@ -1,4 +1,4 @@
-"""What has to be measured so that a table answers for a space: one request per row. No torch, no clock."""
+"""What has to be measured so that a table answers for a space: one request per row."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def plan(space: OperatorSpace[Any], workloads: Iterable[Workload]) -> list[RowRe
 
 
 def contexts(spec: OperatorSpec, first: int, last: int) -> list[int]:
-    """Contexts at which a decode step is measured: 0 (any) for recurrent ones, else powers of 4 between the
+    """Contexts at which a decode step is measured: 0 (any) for recurrent ones, else powers of 4 and the
     ends."""
     window = getattr(spec, "window_tokens", None)
     if window is None:
@@ -81,8 +81,8 @@ def contexts(spec: OperatorSpec, first: int, last: int) -> list[int]:
 
 def missing(items: Sequence[RowRequest], folder: Path, *, stack: str, mode: str,
             dtype: str) -> list[RowRequest]:
-    """The requests that the table in a folder does not answer in rows of this stack, mode and dtype; it need
-    not exist."""
+    """The requests that the table in a folder, which need not exist, does not answer in rows of this stack,
+    mode and dtype."""
     if not (folder / "meta.yaml").exists():
         return list(items)
     table = LatencyTable.load(folder)

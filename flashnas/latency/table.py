@@ -19,7 +19,16 @@ from flashnas.base.foreign import MAX_JOURNAL_MB, read_bytes, read_parquet
 from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.shipped import shipped_names
 from flashnas.latency.bounded_time import rules
-from flashnas.latency.schema import KINDS, PLATFORMS, SOURCES, TEXT_KEYS, VALUE_COLUMNS, VARIANT, Device
+from flashnas.latency.schema import (
+    KINDS,
+    OPERATOR_KINDS,
+    PLATFORMS,
+    SOURCES,
+    TEXT_KEYS,
+    VALUE_COLUMNS,
+    VARIANT,
+    Device,
+)
 from flashnas.latency.table_meta import load_meta
 
 # Of a stack: rows that differ in one of these are never added up, because the sum is not a network's time.
@@ -70,6 +79,11 @@ class LatencyTable:
     @property
     def kinds(self) -> tuple[str, ...]:
         return tuple(self.frames)
+
+    @property
+    def has_whole(self) -> bool:
+        """True if it has rows of whole operators."""
+        return bool(self.frames.keys() & OPERATOR_KINDS)
 
     @property
     def calibration(self) -> dict[str, Any]:

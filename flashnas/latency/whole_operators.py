@@ -32,8 +32,8 @@ class OperatorTimes:
 
     def answer(self, operator: str, hidden: int, phase: Phase, batch: int, seen: np.ndarray,
                vocab: int = 0) -> BoundedTime | None:
-        """The time of one operator; None outside the measured batches and lengths. Below the shortest
-        measured length that one answers, as `derived`.
+        """None outside the measured batches and lengths. Below the shortest measured length that one answers,
+        as `derived`.
 
         Args:
             operator: str(spec.resolved(hidden)), `embedding` or `head`.

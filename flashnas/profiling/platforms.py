@@ -72,6 +72,11 @@ class Platform(ABC):
     def label(self) -> str:
         """What device.yaml calls the device at hand."""
 
+    def table_name(self) -> str:
+        """Such as `cpu_epyc_7b13`."""
+        words = re.sub(r"\(.*?\)|\b(CPU|Processor|NVIDIA|\d+-Core)\b|@.*", " ", self.label())
+        return re.sub(r"[^a-z0-9]+", "_", f"{self.name} {words}".lower()).strip("_")
+
     @abstractmethod
     def facts(self) -> dict[str, Any]:
         """For a bug report: label, memory_bytes and what decides which kernels the device can run."""

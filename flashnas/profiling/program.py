@@ -15,14 +15,11 @@ from typing import Any, ClassVar, Self
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, DeviceError
-from flashnas.latency import metrics
 from flashnas.latency.memory import check_fits, memory_bytes
 from flashnas.latency.schema import Device
-from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
 from flashnas.profiling.child_process import RuntimeFailure
 from flashnas.profiling.platforms import PLATFORMS, value_in
-from flashnas.profiling.setup import Setup
 from flashnas.profiling.target import Measured, Target
 from flashnas.profiling.whole_model import decode_contexts
 
@@ -83,7 +80,7 @@ class Program(Target):
                 "time": "of the processor" if self.threads == 1 else "of the clock", **self.versions()}
 
     @classmethod
-    def of_rows(cls, rows: LatencyTable, described: Mapping[str, Any], **_: Any) -> Self:
+    def of_rows(cls, rows: Any, described: Mapping[str, Any], **_: Any) -> Self:
         return cls(**{name: described[name] for name in cls.stated})
 
     @property
@@ -93,8 +90,8 @@ class Program(Target):
 
     def table_name(self) -> str:
         """Such as `cpu_epyc_llama_cpp_q8_0`, or `cpu_epyc_llama_cpp_q8_0_2t` with two threads."""
-        return (f"{Setup(device=self.device).table_name()}_{self.name.replace('.', '_')}_{self.dtype_name}"
-                + (f"_{self.threads}t" if self.threads > 1 else ""))
+        parts = [PLATFORMS[self.device].table_name(), self.name.replace(".", "_"), self.dtype_name]
+        return "_".join([*parts, f"{self.threads}t"] if self.threads > 1 else parts)
 
     def times(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int],
               steps: int) -> Times:
@@ -137,8 +134,7 @@ class Program(Target):
         ttft_ms = times["prompts"][0][self.clock] if read else 0.0
         tpot_ms = sum(share * entry[self.clock] for (_, share), entry in zip(parts, times["contexts"],
                                                                              strict=True))
-        return Measured(ttft_ms=ttft_ms, tpot_ms=tpot_ms,
-                        latency_ms=metrics.latency_ms(ttft_ms, tpot_ms, generated))
+        return Measured.of(ttft_ms, tpot_ms, workload)
 
 
 @functools.cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -103,9 +102,7 @@ class Setup(Target, where="setup"):
                    effort=effort)
 
     def table_name(self) -> str:
-        """Such as `cpu_epyc_7b13`."""
-        words = re.sub(r"\(.*?\)|\b(CPU|Processor|NVIDIA|\d+-Core)\b|@.*", " ", self.platform.label())
-        return re.sub(r"[^a-z0-9]+", "_", f"{self.device} {words}".lower()).strip("_")
+        return self.platform.table_name()
 
     def time_request(self, architecture: Architecture, workload: Workload, batch: int) -> Measured:
         measured: Measured = load_object("flashnas.profiling.whole_model:time_model")(

@@ -6,20 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, ExportError, TableError
 from flashnas.base.registry import load_object
 from flashnas.base.settings import MAX_THREADS, Settings, option, usable_cores
+from flashnas.latency.metrics import latency_ms
 from flashnas.latency.schema import OPERATOR_KINDS, RUNTIMES
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
 from flashnas.profiling.device_timing import Effort
 from flashnas.profiling.platforms import PLATFORMS
-
-if TYPE_CHECKING:
-    from flashnas.space.operator_space import OperatorSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +28,11 @@ class Measured:
     tpot_ms: float
     latency_ms: float
     note: str = ""
+
+    @classmethod
+    def of(cls, ttft_ms: float, tpot_ms: float, workload: Workload, note: str = "") -> Self:
+        return cls(ttft_ms=ttft_ms, tpot_ms=tpot_ms, note=note,
+                   latency_ms=latency_ms(ttft_ms, tpot_ms, workload.generated_tokens))
 
     def to_dict(self) -> dict[str, float]:
         return {name: value for name, value in vars(self).items() if name != "note"}
@@ -106,7 +109,7 @@ class Target(Settings, ABC):
 
     # -- what follows from it
 
-    def profile(self, space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path,
+    def profile(self, space: Any, workloads: Sequence[Workload], folder: Path,
                 progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """Measure the rows of a space that the table in a folder lacks; see profile.py."""
         measured: dict[str, Any] = load_object(self.profiler)(space, workloads, folder, self,

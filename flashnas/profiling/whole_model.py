@@ -15,7 +15,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import DeviceMemoryError
-from flashnas.latency import metrics
 from flashnas.latency.memory import memory_bytes
 from flashnas.latency.workload import Workload
 from flashnas.network.cache import FixedStates, HybridCache, mapped
@@ -65,8 +64,7 @@ def time_model(architecture: Architecture, workload: Workload, batch: int, setup
 
     with setup.running():
         ttft_ms, tpot_ms = within_memory(time_parts, setup)
-    return Measured(ttft_ms=ttft_ms, tpot_ms=tpot_ms, note="; ".join(notes),
-                    latency_ms=metrics.latency_ms(ttft_ms, tpot_ms, workload.generated_tokens))
+    return Measured.of(ttft_ms, tpot_ms, workload, "; ".join(notes))
 
 
 def timed(calls: Sequence[Callable[[], object]], setup: Setup, timer: Timer,
