@@ -65,7 +65,7 @@ class KernelTimes:
         kind with `between`."""
         kind, name = question.call.kind, question.call.kind.rows_name(question.phase)
         sizes, source = self._sizes(question), ""
-        log_us, ruled = 0.0, False
+        log_us, ruled = np.zeros(1), np.zeros(1, bool)
         keys = self._keys(question.call, name)
         for key, weight in keys:
             grid, source = self._grid(kind, name, key)
@@ -73,7 +73,7 @@ class KernelTimes:
             log_us, ruled = log_us + weight * np.log(us), ruled | rule
         if not keys:
             return None
-        answer = from_grid(np.exp(log_us), np.asarray(ruled), source)
+        answer = from_grid(np.exp(log_us), ruled, source)
         if np.isnan(answer.us):
             if kind.between:
                 return None

@@ -109,7 +109,7 @@ class LatencyModel:
         """All figures with breakdown; raises MissingRowsError if the table cannot answer, BudgetError if
         batch "max" finds no room."""
         a, w, batch = architecture, self.workload, self.batch(architecture)
-        costs = [self._cost(spec, a, batch) for spec in (EMBEDDING, HEAD, *a.operators)]
+        costs = [self._cost(spec, a, batch) for spec in _specs(a)]
         embedding, head, *operators = costs
         named = [(EMBEDDING, -1, embedding),
                  *((spec.kind, i, operators[i]) for i, spec in enumerate(a.operators)), (HEAD, -1, head)]
@@ -149,7 +149,7 @@ class LatencyModel:
             batch = self.batch(a)
             by_id = costs_by_id.setdefault((a.hidden, a.vocab, a.meta_tokens, batch), {})
             costs = []
-            for spec in (EMBEDDING, HEAD, *a.operators):
+            for spec in _specs(a):
                 cost = by_id.get(id(spec))
                 if cost is None:
                     cost = by_id[id(spec)] = self._cost(spec, a, batch)
@@ -277,6 +277,10 @@ def has_weights(table: LatencyTable, dtype: str) -> bool:
     """Whether a table has rows of products with weights of that type."""
     return dtype in table.values("dtype", {kind.rows_name(phase) for kind in KERNEL_KINDS.values()
                                            if kind.weights for phase in PHASES})
+
+
+def _specs(a: Architecture) -> tuple[OperatorSpec | str, ...]:
+    return EMBEDDING, HEAD, *a.operators
 
 
 def _total_us(costs: Iterable[Cost]) -> tuple[float, float]:

@@ -53,6 +53,11 @@ def measure_alone(items: Sequence[RowRequest], specs: dict[str, OperatorSpec], s
     """
     rows = {}
     copies = _Copies(copies_at_most)
+
+    def measure(item: RowRequest) -> Measurement:
+        calls = list(_calls(item, specs, setup, copies))
+        return timed(calls, setup, timer, functools.partial(note, item))
+
     with setup.running():
         for item in items:
             copies.keep_for(item)
@@ -61,8 +66,7 @@ def measure_alone(items: Sequence[RowRequest], specs: dict[str, OperatorSpec], s
                 torch.compiler.reset()
                 copies.forget()
             try:
-                rows[item] = within_memory(lambda item=item: timed(list(_calls(
-                    item, specs, setup, copies)), setup, timer, functools.partial(note, item)), setup)
+                rows[item] = within_memory(functools.partial(measure, item), setup)
             except DeviceMemoryError as error:
                 copies.forget()
                 note(item, f"left out: {error}")

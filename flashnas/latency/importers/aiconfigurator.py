@@ -189,8 +189,8 @@ def _first(data: Path, family: str, frameworks: Sequence[str], name: str,
 def _gemm(data: Path) -> dict[str, pd.DataFrame]:
     """fp8: weights in fp8 with one scale; the time includes the conversion of the activations, token by
     token."""
-    rows = _first(data, "gemm", GEMM, "gemm_perf", lambda rows: rows[
-        rows["gemm_dtype"].isin((DTYPE, FP8)) & (rows["gemm_dtype"] == DTYPE).any()])
+    rows = _first(data, "gemm", GEMM, "gemm_perf", lambda rows: rows[rows["gemm_dtype"].isin(
+        (DTYPE, FP8) if (rows["gemm_dtype"] == DTYPE).any() else ())])
     keys = {"m": "m", "n": "n", "k": "k", "dtype": "gemm_dtype"}
     return {} if rows is None else {"gemm": _table(rows, keys)}
 
