@@ -73,7 +73,7 @@ class KernelTimes:
             log_us, ruled = log_us + weight * np.log(us), ruled | rule
         if not keys:
             return None
-        answer = from_grid(np.exp(log_us), ruled, source)
+        answer = from_grid(np.exp(log_us) if kind.between else us, ruled, source)
         if np.isnan(answer.us):
             if kind.between:
                 return None

@@ -109,8 +109,7 @@ class LatencyModel:
         """All figures with breakdown; raises MissingRowsError if the table cannot answer, BudgetError if
         batch "max" finds no room."""
         a, w, batch = architecture, self.workload, self.batch(architecture)
-        costs = [self._cost(spec, a, batch) for spec in _specs(a)]
-        embedding, head, *operators = costs
+        embedding, head, *operators = (self._cost(spec, a, batch) for spec in _specs(a))
         named = [(EMBEDDING, -1, embedding),
                  *((spec.kind, i, operators[i]) for i, spec in enumerate(a.operators)), (HEAD, -1, head)]
         parts = [part for _, _, cost in named for part in cost.parts]
@@ -119,7 +118,7 @@ class LatencyModel:
             return metrics.of_times(*self._times(prefill_us, decode_us), batch, w.prompt_tokens,
                                     w.generated_tokens)
 
-        values = figures(*_total_us(costs))
+        values = figures(*_total_us(cost for *_, cost in named))
         low, high = (figures(*(sum(getattr(part.total, bound) for part in parts if part.phase == phase)
                                for phase in PHASES)) for bound in ("lower_us", "upper_us"))
         bounds = {name: sorted((low[name], high[name])) for name in values}
@@ -154,6 +153,7 @@ class LatencyModel:
                 if cost is None:
                     cost = by_id[id(spec)] = self._cost(spec, a, batch)
                 costs.append(cost)
+            costs.append(costs.pop(1))  # added up in the order of `estimate`
             result[i] = metrics.latency_ms(*self._times(*_total_us(costs)), self.workload.generated_tokens)
         return result
 

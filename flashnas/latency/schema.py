@@ -1,8 +1,6 @@
-"""What a latency table consists of: kinds of rows with their columns, and the device. The format's one
-definition.
+"""What a latency table consists of: kinds of rows with their columns, and the device.
 
-A table is a folder: `device.yaml`, `meta.yaml` (checksums, stacks, origin, calibration) and one
-`<kind>.parquet` per kind of rows. Times are in microseconds, memory is in bytes.
+A table is a folder: `device.yaml`, `meta.yaml` (table_meta.py) and one `<kind>.parquet` per kind of rows.
 """
 
 from __future__ import annotations
@@ -29,14 +27,13 @@ OPERATOR_KINDS = OPERATOR_DECODE, OPERATOR_PREFILL = "operator_decode", "operato
 class _RowKinds(Mapping[str, tuple[str, ...]]):
     """Kind of rows -> key columns. No two rows of a kind have the same key and the same VARIANT.
 
-    The kinds of kernels (operators/kernel_kinds.py, those of other packages too) have rows `<kind>_decode`:
-    one step of all `batch` sequences, where attention sees `context` tokens, itself included; and
-    `<kind>_prefill`: `tokens` tokens of each of `batch` sequences, causal. `gemm` has one kind of rows, with
-    m = batch x tokens.
+    The kinds of kernels (operators/kernel_kinds.py) have rows `<kind>_decode`: one step of all `batch`
+    sequences, where attention sees `context` tokens, itself included; and `<kind>_prefill`: `tokens` tokens
+    of each of `batch` sequences, causal. `gemm` has one kind of rows, with m = batch x tokens.
 
     Two kinds more are whole operators with their norm and residual: `operator` is str(spec.resolved(hidden)).
-    `embedding` and `head` (final norm, product, choice of the token; a decode row answers both phases) have
-    `vocab`, the others vocab 0. context 0: the time does not depend on the context.
+    `embedding` and `head` (a decode row answers both phases) have `vocab`, the others vocab 0. context 0: the
+    time does not depend on the context.
     """
 
     def __getitem__(self, name: str) -> tuple[str, ...]:
@@ -78,14 +75,8 @@ UNITS = {"latency_us": "microseconds (median)", "p10_us": "microseconds", "p90_u
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """Facts about a device.
-
-    Args:
-        platform: one of PLATFORMS.
-        peak_flops, bandwidth_bytes_s: per second.
-        launch_us: shortest time of a small kernel; 0: unknown.
-        bandwidth_share: share of the bandwidth that pointwise kernels reach.
-    """
+    """Facts about a device. launch_us: shortest time of a small kernel; 0: unknown. bandwidth_share: that
+    pointwise kernels reach."""
 
     name: str
     platform: str

@@ -1,4 +1,4 @@
-"""Writing tables: importers, `flashnas profile` and `flashnas table merge` all use `write_rows`."""
+"""Writing tables."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ class RowContext:
     """What is true of rows that are written together.
 
     Args:
-        device: on which they were measured.
         stacks: describes each value of the column `stack` (framework, version, ...).
         origin: where the rows are from (package, version, licence, machine, ...).
-        calibration: of the table (corrections.py); None: leave the one that is there.
+        calibration: of the table; None: leave the one that is there.
     """
 
     device: Device
@@ -41,12 +40,11 @@ class RowContext:
 
 def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, context: RowContext, *,
                append: bool = False) -> None:
-    """Write all rows of one kind (schema.KINDS) and update meta.yaml; the folder is created. A kill leaves
-    the old table or the new one.
+    """Write all rows of one kind and update meta.yaml; the folder is created. A kill leaves the old table or
+    the new one.
 
     Args:
-        rows: with the key columns of the kind, `latency_us`, `dtype`, `stack`, `mode` and `source`, and
-            optionally p10_us, p90_us and repeats.
+        rows: with the columns of schema.py, NUMBERS optionally.
         append: keep the rows that are there; a new row replaces the one of the same key, mode and dtype.
 
     Raises:

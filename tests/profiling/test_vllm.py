@@ -17,8 +17,7 @@ from flashnas.cli.main import main
 from flashnas.export.exporter import export_network
 from flashnas.latency.workload import Workload
 from flashnas.profiling.child_process import answer_of
-from flashnas.profiling.vllm.child import ENVIRONMENT
-from flashnas.profiling.vllm.target import PYTHON, Vllm
+from flashnas.profiling.vllm.target import ENVIRONMENT, PYTHON, Vllm
 
 SMALL = "64(vocab=320): m2(head_dim=32,state=16) f(relu2=true) a(head_dim=32,rope_share=0) f(relu2=true)"
 # arguments as in vllm 0.32: LLM(model, *, ..), generate(prompts, sampling_params=None, *, use_tqdm=True, ..)

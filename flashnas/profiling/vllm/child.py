@@ -1,58 +1,18 @@
-"""vLLM on a CPU, in the Python environment where it is installed: how long networks with random weights take
-there.
+"""What runs in the Python environment that has vLLM (child_process.py): how long networks with random weights
+take there on a CPU.
 
-The environment of flashnas and that of vLLM exclude each other (they need other versions of transformers).
-The functions below the line therefore run in a child (child_process.py) of the other one's interpreter, in
-which this file imports nothing of flashnas.
+That environment and the one of flashnas exclude each other (they need other versions of transformers). This
+file imports nothing of flashnas.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 MARGIN_TOKENS = 8  # of a context beyond what is asked for
 WARM_UP_TOKENS = 4
-ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1",
-               "VLLM_LOGGING_LEVEL": "ERROR", "PYTHONPATH": "", "VLLM_NO_USAGE_STATS": "1",
-               "HF_HUB_OFFLINE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-
-
-def time_requests(python: str, folder: Path, *, prompts: Sequence[int], contexts: Sequence[int], steps: int,
-                  vocab: int, threads: int, dtype: str) -> dict[str, list[dict[str, float]]]:
-    """How long vLLM reads prompts and generates tokens, one sequence at a time, without compilation.
-
-    Args:
-        python: interpreter of the environment that has vLLM.
-        folder: with config.json; weights are random.
-        prompts, contexts, steps: as `flashnas.profiling.program.Program.run`. A step is the difference
-            between two requests that differ by `steps` tokens.
-        vocab: random tokens are below it.
-
-    Raises:
-        RuntimeFailure: vLLM ended without an answer, or does not run on a CPU.
-    """
-    return _call(_time, python, threads, folder=str(folder), prompts=list(prompts), contexts=list(contexts),
-                 steps=steps, vocab=vocab, dtype=dtype, threads=threads)
-
-
-def describe(python: str) -> dict[str, str]:
-    """The versions of vLLM and torch in an environment; raises RuntimeFailure, also where vLLM is not for a
-    CPU."""
-    return _call(_describe, python, 1)
-
-
-def _call(work: Callable[..., Any], python: str, cores: int, **request: Any) -> Any:
-    from flashnas.profiling.child_process import call
-
-    return call("vLLM", __file__, work.__name__, request, python,
-                {**ENVIRONMENT, "OMP_NUM_THREADS": str(cores)})
-
-
-# -- the child -----------------------------------------------------------------------------------------------
 
 
 def _check_platform() -> None:
@@ -65,8 +25,10 @@ def _check_platform() -> None:
                            " an environment of its own")
 
 
-def _time(folder: str, prompts: list[int], contexts: list[int], steps: int, vocab: int, dtype: str,
-          threads: int) -> dict[str, Any]:
+def time_requests(folder: str, prompts: list[int], contexts: list[int], steps: int, vocab: int, dtype: str,
+                  threads: int) -> dict[str, Any]:
+    """As `flashnas.profiling.program.Program.run`, without compilation. A step is the difference between two
+    requests that differ by `steps` tokens. folder: with config.json."""
     import torch
     from vllm import LLM, SamplingParams
 
@@ -100,7 +62,7 @@ def _time(folder: str, prompts: list[int], contexts: list[int], steps: int, voca
     return answer
 
 
-def _describe() -> dict[str, str]:
+def describe() -> dict[str, str]:
     import torch
     import vllm
 

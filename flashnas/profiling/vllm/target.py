@@ -6,20 +6,24 @@ import functools
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
 from flashnas.base.settings import option
 from flashnas.formats.fitting import choose
 from flashnas.formats.nemotron_h import FORMAT, configuration
-from flashnas.profiling.child_process import RuntimeFailure
+from flashnas.profiling.child_process import RuntimeFailure, call
 from flashnas.profiling.program import Program, Times
-from flashnas.profiling.vllm.child import describe, time_requests
+from flashnas.profiling.vllm import child
 
 DTYPES = ("float32", "bfloat16")
+ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1",
+               "VLLM_LOGGING_LEVEL": "ERROR", "PYTHONPATH": "", "VLLM_NO_USAGE_STATS": "1",
+               "HF_HUB_OFFLINE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 PYTHON = "FLASHNAS_VLLM_PYTHON"  # variable of the environment: the interpreter where a table does not say it
 
 
@@ -67,14 +71,19 @@ class Vllm(Program, where="vllm"):
             ids = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
             config = json.dumps(configuration(architecture, ids, self.dtype))
             (Path(folder) / "config.json").write_text(config)
-            return time_requests(self.vllm_python, Path(folder), prompts=prompts, contexts=contexts,
-                                 steps=steps, vocab=architecture.vocab, threads=self.threads,
-                                 dtype=self.dtype)
+            return _call("time_requests", self.vllm_python, self.threads, {
+                "folder": folder, "prompts": list(prompts), "contexts": list(contexts), "steps": steps,
+                "vocab": architecture.vocab, "dtype": self.dtype, "threads": self.threads})
+
+
+def _call(work: str, python: str, threads: int, request: Mapping[str, Any]) -> Any:
+    return call("vLLM", child.__file__, work, request, python,
+                {**ENVIRONMENT, "OMP_NUM_THREADS": str(threads)})
 
 
 @functools.cache
 def _versions(python: str) -> dict[str, str]:
     try:
-        return describe(python)
+        return dict(_call("describe", python, 1, {}))
     except RuntimeFailure as error:
         raise ConfigError(f"--vllm-python {python}: {error}") from None
