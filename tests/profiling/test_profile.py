@@ -169,7 +169,7 @@ def test_what_was_measured_while_the_device_was_slow_is_measured_again(counting,
 
 
 def test_drift_in_a_group_that_stays_is_recorded(tmp_path, monkeypatch):
-    monkeypatch.setattr(profiling, "probe_us", lambda device: 100.0)
+    invent_device(monkeypatch)
     monkeypatch.setattr(profiling, "measure_inside_model", lambda group, space, job, note: {
         item: Measurement(7.0, 6.0, 8.0, 15, outliers=0.25, drift=0.4 if group.hidden == 64 else 0.01)
         for item in group.items})

@@ -23,6 +23,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError, DeviceError, ExportError, SpaceError, TableError
 from flashnas.base.settings import usable_cores
 from flashnas.cli.main import main
+from flashnas.latency import regression
 from flashnas.latency.memory import memory_bytes
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.regression import REST, choose_networks, counts, fit, narrowed
@@ -95,6 +96,8 @@ def clock(monkeypatch):
         return {"prompts": [{"cpu_ms": prompt[p], "wall_ms": 7.0 * len(seen)} for p in prompts],
                 "contexts": [{"cpu_ms": step[c], "wall_ms": 7.0 * len(seen)} for c in contexts]}
 
+    monkeypatch.setattr(regression, "POOL", 8)         # of a space with few networks
+    monkeypatch.setattr(regression, "BOOTSTRAPS", 40)
     monkeypatch.setattr(LlamaCpp, "times", times)
     monkeypatch.setattr(llama_cpp, "_build", lambda: {"build": "test", "system": "test"})
     invent_device(monkeypatch)
