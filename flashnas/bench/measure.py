@@ -15,7 +15,6 @@ from flashnas.base.errors import BenchError, WorkloadError
 from flashnas.base.hints import shown
 from flashnas.base.schema import convert
 from flashnas.latency.workload import Workload
-from flashnas.profiling.platforms import device_label
 from flashnas.profiling.program import free_bytes
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import time_model
@@ -87,7 +86,7 @@ def measure(networks: Iterable[Architecture], folder: Path, setup: Setup, worklo
     """
     by_hash = {network.hash: network for network in networks}
     path = folder / f"latencies-{re.sub(r'[^A-Za-z0-9.]+', '-', workload.name)}.jsonl"
-    here = LatencyHeader(device=device_label(setup.device), stack=setup.stack, dtype=setup.dtype_name,
+    here = LatencyHeader(device=setup.platform.label(), stack=setup.stack, dtype=setup.dtype_name,
                        workload=workload.to_dict())
     with TrainingStore(path, here.to_dict(), NetworkLatency, BenchError) as store:
         before = _header(store.header, path)

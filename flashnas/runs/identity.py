@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from flashnas.base.errors import RunError
 from flashnas.base.fingerprint import fingerprint
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
+from flashnas.runs.layout import as_recorded
 from flashnas.training.recipe import ROUNDING
 
 HINTS = {"space": "the run folder belongs to another space",
@@ -20,15 +20,11 @@ HINTS = {"space": "the run folder belongs to another space",
 
 
 class Identity:
-    """The question that a run answers, as run.yaml records it under `question`. How it is answered (workers,
-    storage, time limits, number of trials) is not part of it.
-
-    Args:
-        values: name -> value; files and functions by their digests and names.
-    """
+    """The question that a run answers, as run.yaml records it: files and functions by digests and names. How
+    it is answered (workers, storage, time limits, number of trials) is not part of it."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self.values: dict[str, Any] = json.loads(json.dumps(dict(values), default=str))
+        self.values: dict[str, Any] = as_recorded(dict(values))
 
     @functools.cached_property
     def hash(self) -> str:
@@ -39,7 +35,7 @@ class Identity:
         """Raise RunError naming the first field in which the recorded question differs."""
         if not isinstance(recorded, dict):
             raise RunError(f"{place}: question must be a mapping; got {recorded!r:.60}")
-        before, now = _compared(json.loads(json.dumps(recorded, default=str))), _compared(self.values)
+        before, now = _compared(as_recorded(recorded)), _compared(self.values)
         for key in (*now, *sorted(set(before) - set(now))):
             if now.get(key) != before.get(key):
                 hint = f"; {HINTS[key]}" if key in HINTS else ""
