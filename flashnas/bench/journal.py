@@ -208,5 +208,3 @@ def train_gently(job: dict[str, Any]) -> dict[str, Any]:
     """`run_candidate` in a worker process whose priority is lowered once."""
     _lower_priority()
     return run_candidate(job)
-
-
