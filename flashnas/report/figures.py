@@ -57,9 +57,9 @@ def hypervolume(run: RecordedRun) -> Picture:
                  f" {number(series.reference[1])} nats)")
     values = [value * factor for value in series.hypervolume]
     texts = [f"{value:.1%} of the last" if shares else f"hypervolume {value:.5g}" for value in values]
-    marks: list[Mark] = [Line(x=list(range(1, 1 + len(values))), y=values, colour=INK, width=2, steps=True, marker=4,
-                              hover=[f"trial {trial}\n{text}" for trial, text in zip(series.trials, texts,
-                                                                                    strict=True)])]
+    marks: list[Mark] = [Line(
+        x=list(range(1, 1 + len(values))), y=values, colour=INK, width=2, steps=True, marker=4,
+        hover=[f"trial {trial}\n{text}" for trial, text in zip(series.trials, texts, strict=True)])]
     alone = None if series.baselines is None or shares else series.baselines * factor
     if alone is not None:
         marks.append(Guide(at=alone, colour=MUTED, text="pure-operator baselines alone"))

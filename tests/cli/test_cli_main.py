@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from flashnas.api.calling import takes
+from flashnas.api.calling import Figures, takes
 from flashnas.api.estimate import EstimateOptions
-from flashnas.api.output import Figures
 from flashnas.base.hints import duration
 from flashnas.cli.command import COMMANDS
 from flashnas.cli.main import main
