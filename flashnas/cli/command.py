@@ -58,8 +58,9 @@ class Command:
 
     @property
     def options_class(self) -> type[Settings]:
-        options: Any = loaded(self.run).options if self.options is None else loaded(self.options)
-        return options  # type: ignore[no-any-return]
+        run: Any = loaded(self.run)
+        options: type[Settings] = run.options if self.options is None else loaded(self.options)
+        return options
 
     def call(self, options: Settings, as_json: bool) -> int:
         """Run it and return its exit code."""

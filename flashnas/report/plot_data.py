@@ -163,7 +163,7 @@ def breakdown(run: RecordedRun) -> pd.DataFrame:
                               kernel_family(kernel), source, ms))
     columns = ["finalist", "operator", "kernel", "label", "family", "source", "ms"]
     frame = pd.DataFrame(parts, columns=columns)
-    grouped = frame.groupby(columns[:-1], sort=False, as_index=False)["ms"].sum()
+    grouped = frame.groupby(columns[:-1], sort=False, as_index=False)[["ms"]].sum()
     grouped["share"] = grouped["ms"] / grouped.groupby("finalist")["ms"].transform("sum")
     return grouped
 
