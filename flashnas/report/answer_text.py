@@ -115,8 +115,9 @@ class _Words:
         text = (f"{names_text([finalist.name for finalist in tied])}: the probability that {name} is better"
                 f" is below {TOLD_APART}{' for each' * (len(tied) > 1)}")
         cheapest = self._entry(self.answer.cheapest)
-        faster = [finalist.name for finalist in tied
-                  if self._share(finalist) < 1 and not self._keeps(finalist)]
+        faster = [finalist.name for finalist in tied if self._share(finalist) < 1
+                  and known(recall := finalist.figures.get("expected_recall"))
+                  and recall < self.answer.min_recall]
         if cheapest.hash != self.answer.recommended:
             standing, saved = self.standings[cheapest.hash], 1 - self._share(cheapest)
             fastest = f"the fastest of them is {cheapest.name}" if len(tied) > 1 else "it is faster"
@@ -223,10 +224,6 @@ class _Words:
 
     def _entry(self, key: str) -> FrontEntry:
         return self.run.front[self.places[key]]
-
-    def _keeps(self, entry: FrontEntry) -> bool:
-        recall = entry.figures.get("expected_recall")
-        return not known(recall) or recall >= self.answer.min_recall
 
     def _share(self, entry: FrontEntry) -> float:
         return (entry.latency_ms or 0.0) / (self.entry.latency_ms or 1.0)
