@@ -107,6 +107,12 @@ def pieces(batch: int, tokens: int, max_tokens: int) -> list[tuple[int, tuple[in
     return [(min(together, batch - start), parts) for start in range(0, batch, together)]
 
 
+def parts_of(tokens_BT: torch.Tensor, plan: Plan) -> list[list[torch.Tensor]]:
+    """For each piece of a plan the parts of its prompts, one after the other."""
+    return [list(rows_BT.split(list(plan[0][1]), 1))
+            for rows_BT in tokens_BT.split([sequences for sequences, _ in plan])]
+
+
 def at_once(plan: Plan, default: int = 0) -> int:
     """The most tokens that a plan reads in one call; `default` without a plan."""
     return max((count * max(parts) for count, parts in plan), default=default)
@@ -288,9 +294,9 @@ def _prefill(model: HybridLM, workload: Workload, batch: int, piece_tokens: int)
 
 def _first_token(model: HybridLM, tokens_BT: torch.Tensor, plan: Plan) -> torch.Tensor:
     tokens = []
-    for rows_BT in tokens_BT.split([sequences for sequences, _ in plan]):
+    for parts in parts_of(tokens_BT, plan):
         cache: HybridCache | None = None
-        for part_BT in rows_BT.split(list(plan[0][1]), 1):
+        for part_BT in parts:
             logits_BV, cache = model.prefill(part_BT, cache)
         tokens.append(logits_BV.argmax(-1))
     return torch.cat(tokens)
