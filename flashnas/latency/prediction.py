@@ -59,16 +59,13 @@ class Cost:
 
 
 class LatencyModel:
-    """Estimates for one table and one workload. The cost of an operator is computed once for each width,
-    number of meta tokens and batch: many architectures of one space cost a few additions each.
+    """Estimates for one table and one workload, or their names. The cost of an operator is computed once for
+    each width, number of meta tokens and batch: many architectures of one space cost a few additions each.
 
     Args:
-        table: or its name or folder.
-        workload: or its name or text.
         stack: the kernels that serve an operator, "fused" or "unfused" (corrections.py); None: the one for
             which the table was calibrated.
-        calibrated: apply the table's corrections to whole models, shown as `calibration` entries of the
-            breakdown.
+        calibrated: apply the table's corrections to whole models.
         mode: of a table with rows in several modes; None: the table's default.
 
     Raises:
@@ -180,8 +177,8 @@ class LatencyModel:
         return prefill_us / 1000, decode_us / 1000 / generated if generated else 0.0
 
     def phases(self, meta_tokens: int) -> list[tuple[Phase, np.ndarray, int]]:
-        """(phase, tokens or contexts seen, how often it runs). Meta tokens are read with the prompt and stay
-        in the cache. Without a prompt and meta tokens there is no prefill."""
+        """(phase, tokens or contexts seen, how often it runs). Meta tokens are read with the prompt and
+        stay in the cache."""
         phases: list[tuple[Phase, np.ndarray, int]] = []
         first = self.workload.prompt_tokens + meta_tokens
         if first:

@@ -161,7 +161,6 @@ class LatencyTable:
                 "calibration": self.calibration or None}
 
     def __str__(self) -> str:
-        """What the table can answer and by which rules."""
         info, device = self.to_dict(), self.device
         lines = [
             f"{self.name}: {device.label or device.platform}, {device.peak_flops / 1e12:g} TFLOP/s,"
@@ -192,7 +191,7 @@ def table_state(source: str | Path) -> tuple[Path, Path, tuple[Any, ...]]:
 
 @functools.lru_cache(maxsize=8)
 def _read(_: Path, path: Path, __: tuple[Any, ...]) -> tuple[Device, dict[str, Any], dict[str, pd.DataFrame]]:
-    """Facts, meta.yaml and rows of a folder, which are read again when one of its files has changed."""
+    """Read again when a file of the folder has changed."""
     device = Device.load(path / "device.yaml")
     meta = load_meta(path, device)
     return device, meta, {kind: _load_rows(path, kind, entry) for kind, entry in meta["kinds"].items()}

@@ -32,14 +32,9 @@ class OperatorTimes:
 
     def answer(self, operator: str, hidden: int, phase: Phase, batch: int, seen: np.ndarray,
                vocab: int = 0) -> BoundedTime | None:
-        """None outside the measured batches and lengths. Below the shortest measured length that one answers,
-        as `derived`.
-
-        Args:
-            operator: str(spec.resolved(hidden)), `embedding` or `head`.
-            seen: contexts over which the mean is taken, or one value: the tokens of each sequence.
-            vocab: of `embedding` and `head`; 0 for the others.
-        """
+        """None outside the measured batches and lengths. Below the shortest measured length that one
+        answers, as `derived`. operator: str(spec.resolved(hidden)), `embedding` or `head`. seen: contexts
+        over which the mean is taken, or one value: the tokens of each sequence."""
         grid_of_rows = self._grid(f"operator_{phase}", operator, hidden, vocab)
         if grid_of_rows is None:
             return None

@@ -72,10 +72,8 @@ def measure_inside_model(group: RowGroup, space: OperatorSpace[Any], setup: Setu
 
 
 def _fitting(architecture: Architecture, group: RowGroup, setup: Setup) -> tuple[list[int], str]:
-    """The lengths of a group for which there is memory, and why there is none for the others.
-
-    The caches of all contexts are there together, beside the weights; prompts are read one after the other.
-    """
+    """The lengths for which there is memory, and why there is none for others. Caches of all contexts are
+    there together."""
     free, dtype = setup.platform.free_bytes(), setup.dtype_name
     if free is None:
         return list(group.lengths), ""
@@ -96,7 +94,7 @@ def _fitting(architecture: Architecture, group: RowGroup, setup: Setup) -> tuple
 
 def _repeat(run: Callable[[], list[float]], names: list[str], samples: dict[str, list[float]], effort: Effort,
             share: float) -> None:
-    """Add passes through the model to the samples of each operator, up to `share` of the effort's repeats."""
+    """Add passes through the model to the samples of each operator."""
     end = time.perf_counter() + effort.seconds / ROUNDS
     while True:
         for name, us in zip(names, run(), strict=False):

@@ -48,10 +48,9 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
 
     Args:
         space: whose operators are measured, at all its widths.
-        workloads: their batches, prompts and contexts.
         folder: of the table; a new or empty folder, or a table of this device that is continued.
-        progress: called with the groups of rows that are measured and the number of groups. That number grows
-            at the end by the groups that are measured again.
+        progress: called with the groups of rows that are measured and the number of groups, which grows at
+            the end by those that are measured again.
 
     Returns:
         The numbers of rows that were measured and already known, and a record that is also kept under `jobs`

@@ -81,14 +81,9 @@ class Target(Settings, ABC):
     @abstractmethod
     def of_rows(cls, rows: LatencyTable, described: Mapping[str, Any], *, dtype: str, backend: str | None,
                 effort: Effort) -> Self:
-        """The target as rows were measured, or the nearest one that this machine has.
-
-        Args:
-            rows: of one mode.
-            described: the entry of their stack in meta.yaml; KeyError if it lacks something.
-            dtype: of the rows.
-            backend: libraries that compute the operators (None: those of the rows).
-        """
+        """The target as rows of one mode were measured, or the nearest one that this machine has.
+        described: the entry of their stack in meta.yaml; KeyError if it lacks something. backend:
+        libraries that compute the operators (None: those of the rows)."""
 
     @abstractmethod
     def table_name(self) -> str:
@@ -117,7 +112,6 @@ class Target(Settings, ABC):
         return measured
 
     def holds(self, architecture: Architecture) -> bool:
-        """True if the runtime can run the network."""
         try:
             self.check_holds(architecture)
         except ExportError:
@@ -145,7 +139,6 @@ class Target(Settings, ABC):
         """The target that runs whole networks here as the operators of a table were run.
 
         Args:
-            table: rows of whole operators.
             dtype, mode: of the rows (mode None: the table's default).
             backend: as for `of_rows`.
             any_stack: on another device or stack, return the nearest target that this machine can run.
@@ -202,12 +195,8 @@ class Target(Settings, ABC):
 
 
 def rows_of(table: LatencyTable, runtime: str | None, mode: str | None) -> str | None:
-    """The mode of the rows that were measured in a runtime; raises TableError if they are of another one.
-
-    Args:
-        runtime: one of RUNTIMES; None: whatever the rows are from.
-        mode: None: the only one of the runtime, or the default of the table.
-    """
+    """The mode of the rows that were measured in a runtime (None: in any); raises TableError if they are
+    of another one. mode: None: the only one of the runtime, or the default of the table."""
     if mode is None and runtime != "torch" and runtime in table.modes:
         mode = runtime
     measured_in = _runtime_of(mode or table.default_mode)
@@ -218,8 +207,8 @@ def rows_of(table: LatencyTable, runtime: str | None, mode: str | None) -> str |
 
 
 def target_like(table: LatencyTable, *, mode: str | None = None, **options: Any) -> Target:
-    """How this machine runs whole networks as the operators of a table were run, in the runtime of its rows;
-    options as those of `Target.like`."""
+    """How this machine runs whole networks as the operators of a table were run, in the runtime of its
+    rows; see `Target.like`."""
     return RUNTIMES[_runtime_of(mode or table.default_mode)].like(table, mode=mode, **options)
 
 

@@ -1,9 +1,6 @@
-"""What runs in the Python environment that has vLLM (child_process.py): how long networks with random weights
-take there on a CPU.
-
-That environment and the one of flashnas exclude each other (they need other versions of transformers). This
-file imports nothing of flashnas.
-"""
+"""What runs in the Python environment that has vLLM (child_process.py). That environment and the one of
+flashnas exclude each other (they need other versions of transformers): this file imports nothing of
+flashnas."""
 
 from __future__ import annotations
 
