@@ -21,13 +21,13 @@ from flashnas.base.foreign import read_json_lines
 from flashnas.base.schema import convert
 from flashnas.latency.regression import REST, Row, choose_networks, counts, fit
 from flashnas.latency.row_requests import RowRequest, missing, plan
-from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import edited_meta
 from flashnas.latency.validation import TIMED
 from flashnas.latency.workload import Workload
-from flashnas.profiling.profile import Progress, device_of, finished, prepare_folder, write_measured
 from flashnas.profiling.program import STEPS, Program
 from flashnas.profiling.setup import Setup
+from flashnas.profiling.table_folder import device_of, finished, prepare_folder, write_measured
+from flashnas.profiling.target import Progress
 from flashnas.space.operator_space import OperatorSpace
 
 JOURNAL = "networks.jsonl"
@@ -56,16 +56,15 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
     items = plan(space, workloads)
     networks = {hidden: choose_networks(space, hidden, np.random.default_rng(hidden), setup.check_holds)
                 for hidden in space.hidden_sizes}
-    prepare_folder(folder, setup, (JOURNAL,))
-    todo = missing(items, folder, stack=setup.stack, mode=setup.mode_name, dtype=setup.dtype_name)
+    table = prepare_folder(folder, setup, (JOURNAL,))
+    todo = missing(items, table, stack=setup.stack, mode=setup.mode_name, dtype=setup.dtype_name)
     counts = {"measured": len(todo), "known": len(items) - len(todo)}
     if not todo:
         return counts
     widths = sorted({item.hidden for item in todo})
     setup.check_memory([network for hidden in widths for network in networks[hidden]], workloads)
-    if (folder / "meta.yaml").exists():
-        setup.check_build(f"--out {folder}: the table",
-                          LatencyTable.load(folder).meta["stacks"].get(setup.stack, {}))
+    if table is not None:
+        setup.check_build(f"--out {folder}: the table", table.meta["stacks"].get(setup.stack, {}))
     device, meta = device_of(folder, Setup()), space.model.meta_tokens
     prompts = sorted({meta + workload.prompt_tokens for workload in workloads} - {0})
     pieces = sorted({piece for workload in workloads

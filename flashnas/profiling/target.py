@@ -19,6 +19,8 @@ from flashnas.latency.workload import Workload
 from flashnas.profiling.device_timing import Effort
 from flashnas.profiling.platforms import PLATFORMS
 
+Progress = Callable[[int, int], None]   # of parts that are done, and all of them
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
@@ -105,7 +107,7 @@ class Target(Settings, ABC):
     # -- what follows from it
 
     def profile(self, space: Any, workloads: Sequence[Workload], folder: Path,
-                progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+                progress: Progress | None = None) -> dict[str, Any]:
         """Measure the rows of a space that the table in a folder lacks; see profile.py."""
         measured: dict[str, Any] = load_object(self.profiler)(space, workloads, folder, self,
                                                               progress or (lambda *_: None))
@@ -175,13 +177,6 @@ class Target(Settings, ABC):
                              f" {target.stack}; measure them anew with flashnas profile{runtime}{end}")
         target.check_build(where, described, end)
         return target
-
-    def check_settings(self, folder: Path) -> None:
-        """Raises TableError if a folder has rows of the same software that were timed with other settings."""
-        if (folder / "meta.yaml").exists():
-            here, table = self.describe_stack(), LatencyTable.load(folder)
-            table.settings([stack for stack in table.values("stack") if here["framework"] == table.meta[
-                "stacks"].get(stack, {}).get("framework")], here)
 
     def check_build(self, where: str, described: Mapping[str, Any], end: str = "") -> None:
         """Raises TableError if rows are of another build of the same release. where, end: of the message.
