@@ -41,7 +41,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -50,7 +50,7 @@ from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.schema import convert
 from flashnas.base.yaml import LocatedDict
-from flashnas.latency.bounded_time import SOURCE_SPREAD, BoundedTime
+from flashnas.latency.bounded_time import SOURCE_SPREAD, BoundedTime, around
 from flashnas.latency.schema import MODES, RUNTIMES
 from flashnas.operators import KernelCall, Phase
 from flashnas.operators.kernel import PHASES
@@ -132,12 +132,11 @@ class KernelCorrection(Correction):
                 us += self.attention(time.us, bytes_us(call), *heads(call, batch)) - time.us
             elif call.kind.correction:
                 us += (self.scale - 1) * time.us
-        if not us:
-            return None
-        lower, upper = sorted((us * (1 - self.width), us * (1 + self.width)))
+        added = around(us, self.width)
         if batch != 1:
-            upper += max(self.batched - 1, 0) * (us + sum(time.us for time in times))
-        return BoundedTime(us, lower, upper, "derived")
+            more = max(self.batched - 1, 0) * (us + sum(time.us for time in times))
+            added = replace(added, upper_us=added.upper_us + more)
+        return added if us else None
 
     def note(self, batch: int) -> str | None:
         """What a reader of an estimate for `batch` sequences has to know."""
@@ -171,8 +170,7 @@ class ModelCorrection(Correction):
         """What the correction adds to `scale` times the row; None if nothing. operators: 1 with the row of an
         operator, else 0. models: 1 with the row that every model has once, else 0."""
         us = self.operator_us * operators + self.model_us * models + self.mb_us * megabytes
-        lower, upper = sorted((us * (1 - SPREAD), us * (1 + SPREAD)))
-        return BoundedTime(us, lower, upper, "derived") if us else None
+        return around(us, SPREAD) if us else None
 
 
 CONSTANTS = ModelCorrection.names()

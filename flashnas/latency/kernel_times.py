@@ -13,8 +13,8 @@ from flashnas.latency.bounded_time import (
     HEADS_SPREAD,
     SOURCE_SPREAD,
     BoundedTime,
+    around,
     from_grid,
-    roofline,
     source_of,
 )
 from flashnas.latency.grid import LogGrid, bracket
@@ -89,7 +89,7 @@ class KernelTimes:
         """The time of a kernel that the bandwidth alone limits."""
         device = self.table.device
         bytes_s = device.bandwidth_bytes_s * device.bandwidth_share
-        return roofline(device.launch_us + 1e6 * bytes_moved / bytes_s)
+        return around(device.launch_us + 1e6 * bytes_moved / bytes_s, SOURCE_SPREAD["roofline"], "roofline")
 
     # -- rows
 
