@@ -48,9 +48,8 @@ from flashnas.executors.job import run_job
 from flashnas.executors.local import WorkerPool
 from flashnas.search import ALGORITHMS
 from flashnas.study.config import SearchConfig
-from flashnas.study.cycles import Cycles
 from flashnas.study.finish import finish
-from flashnas.study.loop import search
+from flashnas.study.loop import Cycles, search
 from flashnas.study.prepare import prepare
 from flashnas.study.record import Candidate
 from flashnas.study.search import opened

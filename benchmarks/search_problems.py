@@ -23,9 +23,8 @@ from flashnas.search.algorithm import Prior
 from flashnas.search.pareto import hypervolume, non_dominated
 from flashnas.space import Genotype, SearchSpace, load_space
 from flashnas.space.features import describe
-from flashnas.study.evidence import load_models
-from flashnas.study.evidence_search import ranked, search_by_evidence
-from flashnas.study.foresight import Foresight
+from flashnas.study.evidence_search import search_by_evidence
+from flashnas.study.foresight import Foresight, load_models
 
 TABLE, WORKLOAD = "h100_sxm", "decode-8k"
 RUNGS = 4            # equal parts of a training, as in the curves of the bench
@@ -467,14 +466,14 @@ class Full(Modelled):
         if new:
             found = self.foresight.predict([self.latency_of(genotype)[0] for genotype, _ in new],
                                            [loss for _, loss in new])
-            self._values |= dict(zip(new, ranked(found.mean[1:], found.sd_to(0)[1:]).tolist(), strict=True))
+            self._values |= dict(zip(new, (found.mean[1:] + found.sd_to(0)[1:]).tolist(), strict=True))
         return np.array([self._values[key] for key in keys])
 
     @functools.cached_property
     def prior(self) -> Prior:
         """What the sampler knows of it before any training, as in a search; all trainings cost the same."""
         told = search_by_evidence(self.space, self, self.foresight, seed=0, min_recall=None)
-        return Prior(value_of=lambda networks: ranked(*self.foresight.expected(networks)),
+        return Prior(value_of=self.foresight.value,
                      moves_of=self.foresight.moves, cost_of=lambda network: 1.0, best=[
                          told.genotypes[place] for place in dict.fromkeys(
                              [*told.nearest(-1.0, 20), *reversed(told.front(None))])])

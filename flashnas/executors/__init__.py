@@ -28,12 +28,8 @@ EXECUTORS: Registry[type[Executor]] = Registry("executor", "flashnas.executors",
 
 
 def executor_options(name: str, values: Mapping[str, Any]) -> Any:
-    """The checked options of an executor.
-
-    Raises:
-        ConfigError: for an unknown executor or option, or a wrong value; a SettingError has the option's name
-            as key.
-    """
+    """The checked options of an executor; raises ConfigError for an unknown executor or option, or a wrong
+    value, a SettingError with the option's name as key."""
     options: Any = EXECUTORS[name].Options
     settings: dict[str, Setting] = {setting.name: setting for setting in settings_of(options)}
     for key in values:

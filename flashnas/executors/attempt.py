@@ -1,12 +1,13 @@
 """One attempt at a job inside a worker: what it ended with, and a process that is as it was before.
 
-A job may raise, exit, change global state or leave a thread behind. Everything that it raises comes back as
-plain data, so that an error whose class the driver cannot load, or cannot pickle, is a reason like any other.
+Everything that a job raises comes back as plain data, so that an error whose class the driver cannot load, or
+cannot pickle, is a reason like any other.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import socket
 import sys
@@ -51,20 +52,14 @@ def attempt(function: Callable[[Any], Result], job: Any) -> Ended:
         recipe = job.get("recipe") if isinstance(job, Mapping) else getattr(job, "recipe", None)
         ended = classify_error(error, user_code=getattr(job, "evaluator", None) is not None,
                                on_cuda=isinstance(recipe, Mapping) and recipe.get("device") == "cuda")
-    return ended if ended.reusable and not _threads_left(before) else Ended(
-        kind=ended.kind, result=ended.result, reason=ended.reason, reusable=False)
+    return dataclasses.replace(ended, reusable=ended.reusable and not _threads_left(before))
 
 
 def classify_error(error: BaseException, *, user_code: bool = False, on_cuda: bool = False) -> Ended:
-    """What the error of a job says: of the candidate, of the memory, or of the environment.
-
-    Args:
-        user_code: it ran a user's evaluator. Whatever that raises is a result, except what a broken
-            installation, disk or driver raises; of a training, a library's own error and an error in the code
-            are not results.
-        on_cuda: it trained on CUDA. Compilers, drivers and libraries then raise errors of all classes, which
-            say nothing of the candidate.
-    """
+    """What the error of a job says: of the candidate, of the memory, or of the environment. user_code: it ran
+    a user's evaluator, and whatever that raises is a result, except what a broken installation, disk or
+    driver raises; of a training, a library's own error and an error in the code are not results. on_cuda:
+    compilers, drivers and libraries then raise errors of all classes, which say nothing of the candidate."""
     text = str(error)
     if isinstance(error, MemoryError | CandidateMemoryError) or any(words in text for words in MEMORY_WORDS):
         limit_gb = memory_limit_gb()
@@ -90,7 +85,7 @@ def classify_error(error: BaseException, *, user_code: bool = False, on_cuda: bo
 
 
 def reason_of(error: BaseException) -> str:
-    """One line: the class of the error, unless it is CandidateError, and the first line of its message."""
+    """In one line: the class of the error, unless it is CandidateError, and its first line."""
     if isinstance(error, MemoryError):
         return "out of memory"
     text = str(error).strip().splitlines()
@@ -146,7 +141,7 @@ def _restore_torch(before: dict[str, Any] | None) -> None:
 
 
 def _threads_left(before: set[threading.Thread]) -> bool:
-    """True if the job left a thread behind that would compute beside the next one; daemons do not count."""
+    """True if the job left a thread behind that would compute beside the next one."""
     for thread in set(threading.enumerate()) - before:
         if not thread.daemon:
             thread.join(THREAD_PATIENCE_S)

@@ -30,8 +30,8 @@ class Ended:
     kind: `done`: with a result. `failed`: by the candidate's own fault. `error`: the code that scores it
     raised an error that is not about the candidate by its class. `memory`: there was not enough memory.
     `killed`: its process got SIGKILL, most often because memory was out. `died`: its process or its machine
-    vanished. `broken`: no job can run where this one ran. result: of a `done` one. reason: of any other, in
-    one line. reusable: False if the process that ran it must not run another job.
+    vanished. `broken`: no job can run where this one ran. reason: of any but a `done` one, in one line.
+    reusable: False if the process that ran it must not run another job.
     """
 
     kind: Kind
@@ -55,15 +55,11 @@ class Ended:
 class Work:
     """What a search tells its executor.
 
-    Attributes:
-        function: runs one job, `function(job) -> dict`; importable from a fresh process.
-        workers: jobs that run side by side; None: as many as the place has room for.
-        devices: what CUDA_VISIBLE_DEVICES names, one for each GPU of this machine; empty where jobs run on
-            CPUs.
-        processes: that train one candidate together, each with a GPU or a thread of its own.
-        run: names the run, so that several can share one database.
-        dataset: the prepared folder that the jobs read, or None.
-        corpus: what it was prepared of: `data` and `tokenizer`, as the user named them.
+    function: runs one job; importable from a fresh process. workers: jobs that run side by side; None: as
+    many as the place has room for. devices: what CUDA_VISIBLE_DEVICES names, one for each GPU of this
+    machine. processes: that train one candidate together, each with a GPU or a thread of its own. run: names
+    the run, so that several can share one database. dataset: the prepared folder that the jobs read, or None.
+    corpus: what it was prepared of: `data` and `tokenizer`, as the user named them.
     """
 
     function: Callable[[Any], Result]
@@ -86,11 +82,8 @@ class NoOptions(Settings, where="executor"):
 
 class Executor(ABC):
     """A place where jobs run. A subclass starts on its first job, so that continuing a finished run costs
-    nothing. options: an instance of `Options`.
-
-    Raises:
-        ConfigError: for an option that does not suit this executor or this machine.
-    """
+    nothing. options: an instance of `Options`. Raises ConfigError for an option that does not suit this
+    executor or this machine."""
 
     name: ClassVar[str] = ""
     Options: ClassVar[type[Any]] = NoOptions
@@ -106,7 +99,7 @@ class Executor(ABC):
     @property
     @abstractmethod
     def workers(self) -> int:
-        """Jobs that run side by side, as far as that is known; for the remaining time."""
+        """Jobs that run side by side, as far as that is known."""
 
     @property
     def shown_workers(self) -> int | str:
@@ -145,8 +138,8 @@ class Executor(ABC):
 
     def run(self, jobs: Mapping[str, Any], on_wait: Callable[[], None] | None = None,
             ) -> Iterator[tuple[str, Ended]]:
-        """Yield each job's key and outcome as it finishes, as `Flow.ended`; `on_wait` is called about once a
-        second meanwhile."""
+        """Yield each job's key and outcome as it finishes; `on_wait` is called about once a second
+        meanwhile."""
         with contextlib.closing(Flow(self)) as flow:
             for key, job in jobs.items():
                 flow.submit(key, job)
@@ -157,11 +150,8 @@ class Executor(ABC):
 
 
 class Flow:
-    """Jobs on an executor, given to it at any time, with what is tried again.
-
-    A job that died is submitted again at once, and one that lacked memory runs again alone; the second
-    failure is the outcome.
-    """
+    """Jobs on an executor, given to it at any time, with what is tried again. A job that died is submitted
+    again at once, and one that lacked memory runs again alone; the second failure is the outcome."""
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
@@ -172,7 +162,6 @@ class Flow:
 
     @property
     def busy(self) -> bool:
-        """True if a job has not ended."""
         return bool(self._running or self._alone)
 
     @property
@@ -181,16 +170,12 @@ class Flow:
         return 0 if self._alone or self._lone else max(0, self.executor.workers - len(self._running))
 
     def submit(self, key: str, job: Any) -> None:
-        """Accept a job. Keys are unique among those that have not ended."""
         self.executor.submit(key, job)
         self._running[key] = job
 
     def ended(self, wait_s: float = POLL_S) -> Iterator[tuple[str, Ended]]:
-        """Yield keys and outcomes since the last call; waits up to `wait_s` seconds for the first.
-
-        Raises:
-            WorkerError: the environment of a worker is broken; its job has no outcome.
-        """
+        """Yield keys and outcomes since the last call; waits up to `wait_s` seconds for the first. Raises
+        WorkerError if the environment of a worker is broken; its job has no outcome."""
         executor = self.executor
         if not self._running:
             key, job = self._alone.popleft()
@@ -218,6 +203,5 @@ class Flow:
                 executor.forget(key)
 
     def close(self) -> None:
-        """Drop what has not ended."""
         if self._running:
             self.executor.drop()

@@ -1,5 +1,4 @@
-"""Job: one evaluation as it is sent to a worker process; either flashnas trains the network, or the user's
-function scores it. Importing this module does not import torch."""
+"""Job: one evaluation as it is sent to a worker process. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -23,15 +22,11 @@ UserEvaluator = Callable[..., "float | Mapping[str, float]"]   # as `flashnas.se
 class Job:
     """What a worker needs to score one network.
 
-    Attributes:
-        architecture: the network; an `Architecture` unless `evaluator` is given.
-        dataset: a prepared folder (flashnas.data.dataset).
-        tasks: scores of synthetic tasks that are asked for besides the loss.
-        checkpoints: folder for the checkpoint of a training that pauses; empty: it does not pause.
-        pause_tokens: where it pauses; 0: it goes on to its end. Of an evaluator, one of its fidelities.
-        curve: of the evaluator's results so far, (fidelity, loss) pairs.
-        evaluator: scores the network in place of a training; dataset, recipe and tasks are then not used.
-        needed: what the evaluator must return besides `loss`.
+    dataset: a prepared folder (flashnas.data.dataset). tasks: scores of synthetic tasks that are asked for
+    besides the loss. checkpoints: folder for the checkpoint of a training that pauses, or empty.
+    pause_tokens: where it pauses; 0: it goes on to its end. Of an evaluator, one of its fidelities. curve: of
+    the evaluator's results so far, (fidelity, loss) pairs. evaluator: scores the network in place of a
+    training. needed: what it must return besides `loss`.
     """
 
     architecture: Any
@@ -89,7 +84,7 @@ def run_job(job: Job) -> dict[str, Any]:
 
 
 def fidelities_of(evaluator: UserEvaluator) -> tuple[int, ...]:
-    """The fidelities of an evaluator, if it has any; raises ConfigError for a wrong value."""
+    """Of an evaluator, if it has any; raises ConfigError for a wrong value."""
     levels = getattr(evaluator, "fidelities", ())
     whole = isinstance(levels, list | tuple) and all(
         isinstance(value, int) and not isinstance(value, bool) and value > 0 for value in levels)
@@ -100,7 +95,6 @@ def fidelities_of(evaluator: UserEvaluator) -> tuple[int, ...]:
 
 
 def takes_seed(evaluator: UserEvaluator) -> bool:
-    """True if an evaluator has an argument `seed`."""
     try:
         parameter = inspect.signature(evaluator).parameters.get("seed")
     except (TypeError, ValueError):  # of some built-in objects

@@ -1,8 +1,5 @@
-"""Jobs in processes of this machine, one thread each, or, for a function that only this process has, here.
-
-A candidate that crashes, hangs or exhausts its memory ends alone; the others go on. On GPUs each process owns
-one.
-"""
+"""Jobs in processes of this machine, one thread or GPU each, or, for a function that only this process has,
+here. A candidate that crashes, hangs or exhausts its memory ends alone."""
 
 from __future__ import annotations
 
@@ -149,11 +146,10 @@ class _Slot:
 
     @property
     def places(self) -> list[Any]:
-        """What `multiprocessing.connection.wait` watches: results, and the end of the process."""
+        """What `multiprocessing.connection.wait` watches."""
         return [self._pipe, self._process.sentinel] if self._process else []
 
     def start(self, order: _Order) -> None:
-        """Send a job to the process, after starting one where there is none."""
         self.order = order
         if self._process is None or not self._process.is_alive():
             self.stop()
@@ -169,7 +165,6 @@ class _Slot:
             self._pipe.send_bytes(order.data)
 
     def ended(self) -> Ended | None:
-        """How the job ended; None if it has not."""
         order: Any = self.order
         try:
             while self._pipe.poll():
@@ -231,7 +226,6 @@ class _Slot:
         self.deadline = time.monotonic() + order.timeout_s + (0.0 if self._ready else START_S)
 
     def stop(self) -> None:
-        """End the process and what it started."""
         self.order = None
         process, pipe = self._process, self._pipe
         self._process, self._pipe, self._ready = None, None, False
@@ -246,11 +240,9 @@ class _Slot:
 
 
 def _serve(pipe: Connection, parent: int, device: str | None, memory_gb: float | None) -> None:
-    """The worker process: one job after another from the pipe, until it closes.
-
-    It dies with its parent, because kill -9 of a search must not leave trainings behind. Ctrl-C is the
-    parent's. The kernel, when the machine is out of memory, ends a worker before it ends the search.
-    """
+    """The worker process: one job after another from the pipe, until it closes. It dies with its parent,
+    because kill -9 of a search must not leave trainings behind. Ctrl-C is the parent's. The kernel, when the
+    machine is out of memory, ends a worker before it ends the search."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
     if sys.platform == "linux":

@@ -23,11 +23,8 @@ class PayloadError(FlashnasError):
 
 
 def payload_of(job: Job, corpus: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON-ready. `corpus` says what the dataset of a training was prepared of.
-
-    Raises:
-        ConfigError: another machine cannot find the evaluator, or cannot build the network, by its name.
-    """
+    """JSON-ready. corpus: what the dataset of a training was prepared of. Raises ConfigError if another
+    machine cannot find the evaluator, or cannot build the network, by its name."""
     if job.evaluator is None:
         return {"training": job.to_dict(), "corpus": dict(corpus)}
     name, network = evaluator_name(job.evaluator), job.architecture
@@ -49,12 +46,8 @@ def payload_of(job: Job, corpus: Mapping[str, Any]) -> dict[str, Any]:
 
 def job_of(text: str, evaluators: Sequence[str], processes: int = 1) -> Job:
     """The job again of the JSON of a `payload_of`; a training with a dataset that this machine has. A network
-    must be of the package of one of the evaluators that may run here.
-
-    Raises:
-        PayloadError: the text is not that of a job.
-        WorkerError: in one line, for what this machine lacks.
-    """
+    must be of the package of one of the evaluators that may run here. Raises PayloadError if the text is not
+    that of a job, WorkerError in one line for what this machine lacks."""
     try:
         payload = json.loads(text)
         name, kind, corpus = payload.get("evaluator", ""), str(payload.get("network")), payload.get("corpus")

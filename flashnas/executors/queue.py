@@ -99,8 +99,6 @@ class Peer:
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """A job as a driver enqueues it."""
-
     run: str
     digest: str
     payload: Mapping[str, Any]
@@ -125,8 +123,7 @@ class Claimed:
 
 
 def lacking(job: Any, worker: Any) -> str:
-    """What a job (an Order, or its row) needs that a worker (a Peer, or its row) lacks, in words; empty if
-    nothing."""
+    """What a job (an Order, or its row) needs that a worker (a Peer, or its row) lacks, in words."""
     if job.version != worker.version:
         return f"flashnas {job.version}; the worker has {worker.version}"
     if job.evaluator and job.evaluator not in worker.evaluators.split():
@@ -146,18 +143,10 @@ def _since(peer: Any) -> Any:
 
 
 class JobQueue:
-    """The tables, seen by one peer. Every method waits while the database is away.
-
-    Within its context the peer gives heartbeats, from a thread of its own.
-
-    Args:
-        me: who looks; one without a name only looks.
-        answered: the database has answered this process before, so that it is waited for here, too.
-
-    Raises:
-        ConfigError: for a URL that is none, or a driver that is missing.
-        WorkerError: the database cannot be opened.
-    """
+    """The tables, seen by one peer, which gives heartbeats from a thread of its own within its context. Every
+    method waits while the database is away. answered: the database has answered this process before, so that
+    it is waited for here, too. Raises ConfigError for a URL that is none, or a driver that is missing,
+    WorkerError if the database cannot be opened."""
 
     def __init__(self, url: str, note: Callable[[str], None], me: Peer | None = None, *,
                  answered: bool = False) -> None:
@@ -238,7 +227,6 @@ class JobQueue:
             self._woken.set()
 
     def _watched_since(self) -> Any:
-        """Since when this peer has watched the others without a pause."""
         mine = PEERS.alias()
         own = sql.select(_since(mine)).where(mine.c.name == self.me.name)
         return sql.func.coalesce(own.scalar_subquery(), NOW)
@@ -272,7 +260,6 @@ class JobQueue:
         return {digest: by_digest[digest] for digest in digests if digest in by_digest}
 
     def remove(self, run: str, digest: str) -> None:
-        """Delete a job, in whatever state it is."""
         self._write(sql.delete(JOBS).where(JOBS.c.run == run, JOBS.c.digest == digest))
 
     def withdraw(self, run: str, digest: str) -> None:
@@ -281,7 +268,6 @@ class JobQueue:
                                            JOBS.c.state == "waiting"), LEAVE_S)
 
     def workers(self) -> list[Any]:
-        """The rows of all workers that are connected."""
         return self._rows(sql.select(PEERS).where(PEERS.c.run == "",
                                                   self._silent_s(PEERS) <= self.me.stale_s))
 

@@ -1,8 +1,8 @@
 """Jobs as tasks of a Ray cluster, or of a Ray that is started on this machine.
 
 A task is a supervisor: it runs its candidate in a process of its own, as the local executor does, so that
-time limit, memory limit and crashes are the same everywhere. A machine that vanishes costs the candidate one
-try. The prepared text travels once to each machine that does not have it.
+time limit, memory limit and crashes are the same everywhere. The prepared text travels once to each machine
+that does not have it.
 """
 
 from __future__ import annotations
@@ -82,7 +82,6 @@ class RayExecutor(Executor):
 
     @property
     def cpus(self) -> float:
-        """Of one candidate."""
         return self.work.processes * self.options.cpus
 
     @property
@@ -111,7 +110,7 @@ class RayExecutor(Executor):
             check_address(self.address)
 
     def _start(self) -> None:
-        """Connect to the cluster, or start one here. Raises WorkerError if there is none."""
+        """Connect to the cluster, or start one here; raises WorkerError if there is none."""
         ray, address = self._ray, self.address
         if address:
             check_address(address)  # Ray itself tries for many minutes, without a word
@@ -207,8 +206,8 @@ class RayExecutor(Executor):
 
 
 def check_address(address: str) -> None:
-    """Raise ConfigError if nothing accepts connections at HOST:PORT or ray://HOST:PORT; other addresses are
-    not checked."""
+    """Raise ConfigError if nothing accepts connections at HOST:PORT or ray://HOST:PORT; others are not
+    checked."""
     kind, _, place = address.rpartition("://")
     if address == "auto" or kind not in ("", "ray"):
         return

@@ -1,8 +1,8 @@
 """Jobs in a shared database, for arrays of a cluster and for a few machines: the side of the search.
 
-A search enqueues, `flashnas worker` on any machine that reaches the database trains (`worker.py`). Workers
-come and go; a job whose worker gives no heartbeat is another worker's. What ended while the search was away
-is found when it is continued; what still waited then is not trained.
+A search enqueues, `flashnas worker` on any machine that reaches the database trains (`worker.py`). A job
+whose worker gives no heartbeat is another worker's. What ended while the search was away is found when it is
+continued; what still waited then is not trained.
 """
 
 from __future__ import annotations
@@ -151,7 +151,6 @@ class StorageExecutor(Executor):
         return time.monotonic() - self._suited
 
     def _count_workers(self) -> None:
-        """Tell the user once if none suits."""
         if self._lonely_s() > LONELY_S and not self._told:
             self._told, connected = True, self._connected()
             self.work.note(
@@ -161,7 +160,6 @@ class StorageExecutor(Executor):
                 f" {self.queue.place.removeprefix('database ')}")
 
     def forget(self, key: str) -> None:
-        """Remove a job whose outcome is recorded, or that is to be tried again."""
         order = self._orders.pop(key)
         self._failed_workers.pop(order.digest, None)
         self.queue.remove(self.work.run, order.digest)

@@ -26,12 +26,8 @@ MAX_REFUSED = 1000      # rows that are not jobs, of which a worker takes no not
 
 class Worker:
     """Takes jobs from the database and trains them in processes of this machine. evaluators: module:function
-    of those that may run here. idle_timeout_s: end after so long without a job; None: never.
-
-    Raises:
-        ConfigError: for a URL that is none.
-        WorkerError: the database cannot be opened.
-    """
+    of those that may run here. idle_timeout_s: end after so long without a job; None: never. Raises
+    ConfigError for a URL that is none, WorkerError if the database cannot be opened."""
 
     def __init__(self, url: str, work: Work, options: LocalOptions, *, evaluators: Sequence[str] = (),
                  idle_timeout_s: float | None = None) -> None:
@@ -52,14 +48,9 @@ class Worker:
         self._told: set[str] = set()
 
     def serve(self) -> int:
-        """Work until it is interrupted or idle for too long; returns the number of jobs that ended here.
-
-        What it holds at its end is given back. Jobs that do not suit it are left to others.
-
-        Raises:
-            WorkerError: a job that suits it cannot run on this machine; the line says why, and the search
-                hears it.
-        """
+        """Work until it is interrupted or idle for too long; returns the number of jobs that ended here. What
+        it holds then is given back. Raises WorkerError if a job that suits it cannot run on this machine; the
+        line says why, and the search hears it."""
         idle_since, pause_s = time.monotonic(), ASK_S
         with self.queue, self.pool:  # what it trains ends before another worker has it
             while True:
@@ -107,7 +98,6 @@ class Worker:
             self.queue.obey(min(row.stale_s for row in drivers))
 
     def _tell(self) -> None:
-        """Say once of each need that this worker does not meet."""
         for why in self.queue.unfit(self._runs):
             if why not in self._told:
                 self._told.add(why)

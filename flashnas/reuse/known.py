@@ -28,14 +28,9 @@ WHOLE = ("tokens", "proxy_params", "seed", "seeds")
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A network with a score, or with the forecast of one where its training was stopped at a rung.
-
-    Attributes:
-        run: the run that has it.
-        row: its trial there.
-        network: None where its class is not at hand: a network of a foreign space without that space.
-        genotype: None for a network that no genotype of the run's space builds, such as most baselines.
-    """
+    """A network with a score, or with the forecast of one where its training was stopped at a rung. row: its
+    trial in the run. network: None where its class is not at hand. genotype: None for a network that no
+    genotype of the run's space builds, such as most baselines."""
 
     run: RecordedRun
     row: Any = field(repr=False)
@@ -58,23 +53,18 @@ class Trained:
 
     @property
     def seeds(self) -> int:
-        """Of which the loss is the mean."""
         return 1 if self.row.seeds != self.row.seeds else int(self.row.seeds)
 
     def metrics(self) -> dict[str, float]:
-        """The metrics that the run recorded."""
         return {name: value for name in (*METRICS, "lower_ms", "upper_ms")
                 if (value := float(getattr(self.row, name))) == value}
 
 
 @dataclass(frozen=True)
 class KnownRuns:
-    """The networks that one or several runs trained, each once, with comparable losses.
-
-    spaces: of each run, or None where it cannot be loaded as it was.
-    stopped: networks whose training was stopped at a rung in each run that began it, each once.
-    failed: hashes of networks that have no score, since their evaluation failed.
-    """
+    """The networks that one or several runs trained, each once, with comparable losses. spaces: of each run,
+    or None where it cannot be loaded as it was. stopped: networks whose training was stopped at a rung in
+    each run that began it. failed: hashes of networks that have no score."""
 
     runs: tuple[RecordedRun, ...]
     spaces: tuple[SearchSpace[Any] | None, ...]
@@ -108,22 +98,14 @@ class KnownRuns:
                               for trained in self.networks), *others])
 
     def to_dict(self) -> dict[str, Any]:
-        """For run.yaml."""
         return {"runs": [str(run.path) for run in self.runs], "digest": self.digest, "networks": len(self)}
 
 
 def known_runs(sources: Sequence[str | Path | RecordedRun],
                space: SearchSpace[Any] | None = None) -> KnownRuns:
-    """Read runs, finished or not.
-
-    Args:
-        space: the space of all of them, where it is not a shipped one or a file.
-
-    Raises:
-        RunError: a folder is not a run, trained nothing, or its losses do not compare with those of the first
-            one.
-        ConfigError: the space is not one.
-    """
+    """Read runs, finished or not. space: of all of them, where it is not a shipped one or a file. Raises
+    RunError for a folder that is not a run or trained nothing, or for losses that do not compare with those
+    of the first one, ConfigError for a space that is not one."""
     if space is not None and not isinstance(space, SearchSpace):
         raise ConfigError(f"pareto.space must be a SearchSpace; got {space!r:.60}")
     runs = tuple(source if isinstance(source, RecordedRun) else RecordedRun.load(source)
@@ -204,12 +186,10 @@ def space_of(run: RecordedRun, given: SearchSpace[Any] | None = None) -> SearchS
 
 
 def genotype_of(space: SearchSpace[Any] | None, row: Any) -> Any | None:
-    """The genotype of a trial, or None where it has none or the space is not at hand."""
     return space.decode(row.genotype) if space is not None and row.genotype else None
 
 
 def _networks(run: RecordedRun, space: SearchSpace[Any] | None, trials: pd.DataFrame) -> Iterator[Trained]:
-    """The networks of some trials of a run, in their order."""
     baselines = {} if space is None or isinstance(space, OperatorSpace) else {
         network.hash: network for _, sizes in space.baselines() for network in sizes}
     for row in rows(trials):
@@ -224,7 +204,6 @@ def _networks(run: RecordedRun, space: SearchSpace[Any] | None, trials: pd.DataF
 
 
 def _parsed(row: Any) -> Architecture | None:
-    """The network of a trial, if its notation is one of flashnas."""
     try:
         network = Architecture.parse(row.notation)
     except FlashnasError:

@@ -15,20 +15,14 @@ from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload
 from flashnas.reuse.known import KnownRuns
-from flashnas.runs.identity import table_hash
+from flashnas.runs.identity import device_facts, table_hash
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewQuestion:
-    """What is the same for all networks of the runs.
-
-    Attributes:
-        objectives: trained ones first.
-        costs: the metrics of networks, by a latency table where `model` is one.
-        table: shipped name or folder, where a table answers.
-        limits: metric -> limit, as the user gave them.
-        confidence, certificate: with which the limits are kept; None without one.
-    """
+    """What is the same for all networks of the runs. objectives: trained ones first. model: a latency
+    table's, where one answers; table: its shipped name or folder. limits: metric -> limit, as the user gave
+    them. confidence, certificate: with which the limits are kept."""
 
     known: KnownRuns
     objectives: tuple[str, ...]
@@ -51,12 +45,9 @@ class NewQuestion:
 def new_question(known: KnownRuns, objectives: tuple[str, ...], *, table: Any,
                  workload: str | Workload | None, mode: str | None, budgets: Mapping[str, float] | None,
                  confidence: float | None) -> NewQuestion:
-    """The question; what is None is as in the first run, but for the limits on another device.
-
-    Raises:
-        ConfigError, RunError: the networks of the runs cannot be timed so.
-        TableError, WorkloadError: the table or workload cannot be read.
-    """
+    """The question; what is None is as in the first run, but for the limits on another device. Raises
+    ConfigError or RunError if the networks of the runs cannot be timed so, TableError or WorkloadError if the
+    table or workload cannot be read."""
     first = known.runs[0]
     same = table is None and workload is None
     mode = mode or (first.entry("question", "mode") if table is None else None)
@@ -99,7 +90,6 @@ def _without_table(known: KnownRuns, table: Any, workload: Any) -> Costs | None:
 
 def _model(known: KnownRuns, table: str | LatencyTable | None, workload: str | Workload | None,
            mode: str | None, notes: list[str]) -> tuple[LatencyModel, str]:
-    """The latency model of a table, and the table's name or folder."""
     _check_networks(known, "a latency table")
     first = known.runs[0]
     name = table.path if isinstance(table, LatencyTable) else table or first.entry("question", "table")
@@ -109,7 +99,9 @@ def _model(known: KnownRuns, table: str | LatencyTable | None, workload: str | W
         if table is not None:
             raise
         raise TableError(f"{error} (the table of {first.path}; give another one with --table)") from None
-    if table is None and table_hash(loaded) != first.entry("question", "table_hash"):
+    device = device_facts(loaded)
+    if table is None and (table_hash(loaded), device) != (
+            first.entry("question", "table_hash"), first.entry("question", "device") or device):
         notes.append(f"table {name}: has changed since {first.path} was searched; the estimates are of the"
                      " table as it is now")
     if workload is None:

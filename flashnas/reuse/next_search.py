@@ -23,15 +23,10 @@ from flashnas.search.objectives import DEFAULT
 
 @dataclass(frozen=True)
 class ToTrain:
-    """What nobody trained.
-
-    Attributes:
-        networks: the most promising first.
-        fits: for each genotype that the runs tried or proposed, whether it has a width within the budgets;
-            empty where no other width is known.
-        searches: options of `flashnas search` that would train the networks and go on from all that the runs
-            know, one for each space; none where the command line cannot say it.
-    """
+    """What nobody trained. networks: the most promising first. fits: for each genotype that the runs tried or
+    proposed, whether it has a width within the budgets; empty where no other width is known. searches:
+    options of `flashnas search` that would train the networks and go on from all that the runs know, one for
+    each space."""
 
     networks: tuple[Resized, ...] = ()
     fits: tuple[bool, ...] = ()

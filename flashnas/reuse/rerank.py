@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import pandas as pd
 
 from flashnas.base.errors import ConfigError, MissingRowsError, TableError
 from flashnas.latency.costs import CostFunction, metric_of
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
-from flashnas.reuse.known import KnownRuns, Trained, known_runs
+from flashnas.reuse.known import Trained, known_runs
 from flashnas.reuse.new_question import new_question
 from flashnas.reuse.next_search import ToTrain, excess_of, none_fits, to_train
 from flashnas.reuse.reranked_run import network_of, reranked_run
@@ -32,15 +33,11 @@ from flashnas.search.objectives import TRAINED, check_objectives
 class Reranked:
     """The answer to another question.
 
-    Attributes:
-        run: the trained networks under the new question, as a run: those within the budgets have a loss in
-            its trials, and its front is theirs. It has no folder until it is written.
-        outside: of the networks, those outside the budgets.
-        unanswered: reason -> networks that the table cannot answer.
-        nearest: of the network that is nearest to the budgets, where none meets them: its metrics.
-        to_train: what would have to be trained, at another width or past a rung.
-        tokens_each: training tokens of one of these; 0 with an evaluator of the user's.
-        seconds_each: mean time of a training in the runs; None where nothing was trained in them.
+    run: the trained networks under it, as a run: those within the budgets have a loss in its trials, and its
+    front is theirs. outside: number of the others. unanswered: reason -> networks that the table cannot
+    answer. nearest: metrics of the network that is nearest to the budgets, where none meets them. to_train:
+    what would have to be trained, at another width or past a rung. tokens_each: training tokens of one of
+    these. seconds_each: mean time of a training in the runs.
     """
 
     run: RecordedRun
@@ -64,7 +61,6 @@ class Reranked:
         return self.to_train.fits.count(False)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
         run = self.run
         return {
             "runs": run.config["runs"], "table": (run.config["table"] or {}).get("name"),
@@ -97,9 +93,15 @@ def rerank(sources: Sequence[str | Path | RecordedRun], *,
         TableError, WorkloadError: the table or workload cannot be read, or the table answers for no network.
     """
     known = known_runs(sources, space)
-    _check_space(known, space)
-    names = check_objectives(objectives or known.runs[0].objectives, _refuse_objectives)
-    _check_trained(known, names)
+    first = known.runs[0]
+    if space is not None and all(run.entry("space", "hash") != space.hash for run in known.runs):
+        raise ConfigError(f"pareto.space: {space.name!r} is not the space of {first.path} as it was searched,"
+                          f" {first.entry('space', 'name')!r}")
+    names = check_objectives(objectives or first.objectives, _refuse_objectives)
+    for name in (name for name in names if name in TRAINED and name != "loss"):
+        for run in known.runs:
+            if run.trials.get(name, pd.Series()).isna().all():
+                raise ConfigError(f"pareto.objectives names {name!r}, which {run.path} did not train")
     question = new_question(known, names, table=table, workload=workload, mode=mode, budgets=budgets,
                             confidence=confidence)
     limits = question.budgets
@@ -136,20 +138,3 @@ def rerank(sources: Sequence[str | Path | RecordedRun], *,
 
 def _refuse_objectives(rule: str) -> NoReturn:
     raise ConfigError(f"pareto.objectives {rule}")
-
-
-def _check_space(known: KnownRuns, space: Any) -> None:
-    """Raise ConfigError for a space that none of the runs searched."""
-    if space is not None and all(run.entry("space", "hash") != space.hash for run in known.runs):
-        first = known.runs[0]
-        raise ConfigError(f"pareto.space: {space.name!r} is not the space of {first.path} as it was searched,"
-                          f" {first.entry('space', 'name')!r}")
-
-
-def _check_trained(known: KnownRuns, names: Sequence[str]) -> None:
-    """Raise ConfigError for an objective that no network of the runs has."""
-    for name in (name for name in names if name in TRAINED and name != "loss"):
-        for run in known.runs:
-            column = run.trials.get(name)
-            if column is None or column.isna().all():
-                raise ConfigError(f"pareto.objectives names {name!r}, which {run.path} did not train")

@@ -29,16 +29,11 @@ BATCH = 512               # candidates predicted together: their covariance is a
 class Resized:
     """A genotype whose network under the new question was not trained.
 
-    Attributes:
-        genotype, network: what would be trained.
-        trained: the same genotype as a run trained it, with the lowest loss; None if no run did.
-        stopped: the same genotype as a run trained it to a rung and not on, with the lowest expected loss;
-            None if no run did.
-        metrics: of the network under the new question.
-        expected: trained objective -> expected value and its standard deviation, in its own direction; None
-            where too few networks are known for a model.
-        gain: expected increase of the front's hypervolume, as a share of it; of the reference box where the
-            front is empty. None without a model.
+    trained, stopped: the same genotype as a run trained it, to the end with the lowest loss, or to a rung
+    with the lowest expected loss. metrics: of the network under the new question. expected: trained objective
+    -> expected value and its standard deviation, in its own direction; None where too few networks are known
+    for a model. gain: expected increase of the front's hypervolume, as a share of it, or of the reference box
+    where the front is empty.
     """
 
     genotype: Any
@@ -50,19 +45,20 @@ class Resized:
     gain: float | None = None
 
     @property
+    def paused(self) -> Trained | None:
+        """The training of this very network, if one was stopped at a rung."""
+        stopped = self.stopped
+        return None if stopped is None or stopped.row.hash != self.network.hash else stopped
+
+    @property
     def paused_tokens(self) -> int | None:
-        """After which a training of this very network was stopped at a rung; None if there was none."""
-        if self.stopped is None or self.stopped.row.hash != self.network.hash:
-            return None
-        return int(self.stopped.row.tokens)
+        return None if self.paused is None else int(self.paused.row.tokens)
 
     @property
     def recorded(self) -> tuple[float, float] | None:
-        """The final loss that the run expected of the stopped training of this network, and its standard
-        deviation."""
-        if self.stopped is None or self.paused_tokens is None:
-            return None
-        return float(self.stopped.row.expected_loss), float(self.stopped.row.expected_loss_sd)
+        """The final loss that was expected of it, and its standard deviation."""
+        paused = self.paused
+        return None if paused is None else (paused.loss, float(paused.row.expected_loss_sd))
 
     @property
     def recorded_loss(self) -> float:
@@ -71,7 +67,6 @@ class Resized:
         return float("inf") if trial is None else trial.loss
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
         return {"notation": self.network.notation, "hash": self.network.hash, **self.metrics,
                 "trained_as": None if self.trained is None else self.trained.row.notation,
                 "trained_loss": None if self.trained is None else self.trained.loss,
@@ -86,16 +81,12 @@ def resized_networks(space: SearchSpace[Any], fitter: Fitter[Any], costs: Costs,
     """The genotypes whose network within the budgets was not trained to the end, the most promising first.
 
     A Gaussian process of each trained objective over the features of the space, the width and the parameters,
-    fitted to all networks of the space that were trained (those outside the budgets, too), gives the expected
-    value. It sees a training that was stopped at a rung with the loss that was expected of it, as the
-    algorithms do; for that network itself the expected loss is the recorded one. The gain is the expected
-    hypervolume improvement beyond the front. With fewer than MIN_TRAINED networks the order is that of the
-    recorded losses. What failed is left out.
-
-    Args:
-        fitter: gives a genotype its largest network within the new budgets.
-        objectives: trained ones first.
-        front: points [N, M] of the trained networks within the budgets, all minimised.
+    fitted to all networks of the space that were trained, gives the expected value. It sees a stopped
+    training with the loss that was expected of it; for that network itself the expected loss is the recorded
+    one. The gain is the expected hypervolume improvement beyond the front. With fewer than MIN_TRAINED
+    networks the order is that of the recorded losses. What failed is left out. fitter: gives a genotype its
+    largest network within the new budgets. objectives: trained ones first. front: points [N, M] of the
+    trained networks within the budgets, all minimised.
     """
     over = known.failed | {trained.row.hash for trained in known.networks}
     own, stopped = _of_space(space, known.networks), _of_space(space, known.stopped)
@@ -136,7 +127,6 @@ def _of_space(space: SearchSpace[Any], networks: Sequence[Trained]) -> list[Trai
 
 def _expected(space: SearchSpace[Any], own: Sequence[Trained], candidates: Sequence[Resized],
               objectives: Sequence[str], front: np.ndarray) -> list[Resized]:
-    """The candidates with expected values and gains."""
     from flashnas.search.loss_model import LossModel, Scale, features_of  # loads torch
 
     trained = [name for name in objectives if name in TRAINED]

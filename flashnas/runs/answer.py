@@ -8,8 +8,8 @@ from typing import Any, TypedDict
 
 
 class Pure(TypedDict, total=False):
-    """The best pure stack: what the recommended network differs from it, with its sd, and the probability
-    that the recommended one is better."""
+    """The best pure stack, what the recommended network differs from it, and the probability that that is
+    better."""
 
     label: str
     notation: str
@@ -52,11 +52,9 @@ class ToChange(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """One network of the front beside the recommended one.
-
-    difference, sd: expected full loss less that of the recommended network, nats per token. best: probability
-    of the lowest full loss among all that the answer names. tied: it cannot be told from the recommended one.
-    """
+    """One network of the front beside the recommended one. difference, sd: expected full loss less that of
+    the recommended network, nats per token. best: probability of the lowest full loss among all that the
+    answer names. tied: it cannot be told from the recommended one."""
 
     hash: str
     difference: float
@@ -67,21 +65,14 @@ class Standing:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a search recommends.
+    """What a search recommends: a network, by its hash.
 
-    Attributes:
-        recommended: hash of the network.
-        standings: of all networks of the front, fastest first.
-        baselines: of the pure stacks.
-        cheapest: hash of the fastest network that cannot be told from the recommended one.
-        pure, reasons, without_floor, to_change: empty where there is nothing to say.
-        min_recall: floor that the recommendation keeps, of full marks below a transformer; kept: whether it
-            does.
-        above_budget: hashes of networks whose latency may exceed the budget by its upper bound.
-        before: notation of the network that published trainings alone recommend, before any training; same:
-            whether the trainings left it as it is.
-        trained: False if nothing was trained.
-        train_tokens: of the planned training; extrapolated: it is longer or shorter than publications' are.
+    standings: of all networks of the front, fastest first. baselines: of the pure stacks. cheapest: the
+    fastest network that cannot be told from the recommended one. pure, reasons, without_floor, to_change:
+    empty where there is nothing to say. min_recall: floor that the recommendation keeps, of full marks below
+    a transformer; kept: whether it does. above_budget: networks whose latency may exceed the budget by its
+    upper bound. before: notation of what published trainings alone recommend; same: whether the trainings
+    left it as it is. extrapolated: the planned training is longer or shorter than publications' are.
     """
 
     recommended: str
@@ -109,13 +100,11 @@ class Answer:
                 raise ValueError(f"answer.{name} needs the key {missing[0]!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """YAML- and JSON-ready."""
         data = dataclasses.asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in data.items()}
 
     @property
     def tied(self) -> tuple[str, ...]:
-        """Hashes of the networks that cannot be told from the recommended one, fastest first, without
-        itself."""
+        """Networks that cannot be told from the recommended one, fastest first, without itself."""
         return tuple(standing.hash for standing in self.standings
                      if standing.tied and standing.hash != self.recommended)

@@ -1,8 +1,8 @@
 """The database of a run: an Optuna study that holds each finished evaluation the moment it ends.
 
 By default a journal in the run folder, which is checked line by line before Optuna reads it; or any Optuna
-storage by URL. The study has the identity of the run as its name, never the name of the folder: a renamed or
-copied folder continues.
+storage by URL. The study's name is the identity of the run and never the folder's: a renamed or copied folder
+continues.
 """
 
 from __future__ import annotations
@@ -28,43 +28,29 @@ from flashnas.runs.trial import Outcome
 
 
 class Database:
-    """Outcomes by their keys.
-
-    Args:
-        journal: the file, used where `url` is None.
-        identity: hash of the run's identity.
-        objectives: number of objectives.
-        note: receives a line when the storage goes away, and when it is back.
-
-    Raises:
-        RunError: in one line, if the journal is damaged or the storage cannot be opened.
-    """
+    """Outcomes by their keys. journal: the file, used where `url` is None. objectives: their number. note:
+    receives a line when the storage goes away, and when it is back. Raises RunError, in one line, if the
+    journal is damaged or the storage cannot be opened."""
 
     def __init__(self, journal: Path, *, url: str | None, identity: str, objectives: int,
                  note: Callable[[str], None] = lambda _: None) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.place = str(journal) if url is None else f"storage {shown_url(url)}"
         self._patience = Patience(self.place, note)
-        storage: BaseStorage | str
         if url is None:
             _check_journal(journal)
-            storage = JournalStorage(JournalFileBackend(str(journal)))
-        else:
-            try:
-                storage = engine_url(url)
-            except ConfigError as error:
-                reason = str(error).removeprefix(f"{self.place}: ")
-                raise RunError(f"{self.place}: cannot be opened: {reason}") from None
         try:
+            storage = _storage_of(journal, url)
             with uninterrupted():  # Optuna's lock makes another error of an interrupt while it is released
                 self._study = created(lambda: optuna.create_study(
                     storage=storage, study_name=f"flashnas-{identity}",
                     directions=["minimize"] * objectives, load_if_exists=True))
             trials = self._study.get_trials(deepcopy=False)
+        except OSError:
+            raise
         except Exception as error:  # Optuna raises KeyError and others by kind of damage, SQLAlchemy its own
-            if isinstance(error, OSError):
-                raise
-            reason = f"{type(error).__name__}: {first_line(error)}"
+            reason = (str(error).removeprefix(f"{self.place}: ") if isinstance(error, ConfigError) else
+                      f"{type(error).__name__}: {first_line(error)}")
             raise RunError(f"{self.place}: cannot be opened: {reason}") from None
         self.outcomes: dict[str, Outcome] = {}
         for trial in trials:
@@ -94,19 +80,15 @@ class Database:
 
 
 def recorded_trials(journal: Path, *, url: str | None, identity: str) -> list[FrozenTrial]:
-    """The finished trials of a search that may be running, in the order of completion, for somebody who only
-    reads: of a journal Optuna gets a copy of the whole lines. Raises RunError in one line."""
+    """The finished trials of a search that may be running, in the order of completion, for a reader: of a
+    journal Optuna gets a copy of the whole lines. Raises RunError in one line."""
     place = str(journal) if url is None else f"storage {shown_url(url)}"
     try:
         with tempfile.TemporaryDirectory(prefix="flashnas-") as folder:
-            storage: BaseStorage | str
+            copy = Path(folder) / journal.name
             if url is None:
-                copy = Path(folder) / journal.name
                 copy.write_text(complete_lines(read_text(journal, RunError, max_mb=MAX_JOURNAL_MB)))
-                storage = JournalStorage(JournalFileBackend(str(copy)))
-            else:
-                storage = engine_url(url)
-            study = optuna.load_study(study_name=f"flashnas-{identity}", storage=storage)
+            study = optuna.load_study(study_name=f"flashnas-{identity}", storage=_storage_of(copy, url))
             return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
     except FlashnasError as error:
         hint = "" if url else "; a search with --storage is shown with the same --storage"
@@ -114,6 +96,10 @@ def recorded_trials(journal: Path, *, url: str | None, identity: str) -> list[Fr
     except Exception as error:  # Optuna raises KeyError and others by kind of damage
         raise RunError(f"{place}: the study of this run cannot be read: {type(error).__name__}:"
                        f" {first_line(error)}") from None
+
+
+def _storage_of(journal: Path, url: str | None) -> BaseStorage | str:
+    return JournalStorage(JournalFileBackend(str(journal))) if url is None else engine_url(url)
 
 
 def _check_journal(journal: Path) -> None:

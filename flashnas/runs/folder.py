@@ -1,8 +1,7 @@
 """The run folder of one search, open for writing. Nothing finished is lost.
 
-The database holds each evaluated network the moment it is finished, in the order of completion;
-trials.parquet is the trajectory in order. A continued run replays the trajectory and finds its networks in
-the database.
+The database holds each evaluated network the moment it is finished; trials.parquet is the trajectory in
+order. A continued run replays the trajectory and finds its networks in the database.
 """
 
 from __future__ import annotations
@@ -44,6 +43,7 @@ from flashnas.runs.layout import (
     MEASURED,
     TRIALS,
     TrialsTable,
+    as_recorded,
     read_trials,
     yaml_text,
 )
@@ -106,24 +106,16 @@ def _exists(path: Path) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """A candidate of an asynchronous search as it was proposed: its number, from 1, and its encoded
-    genotype."""
+    """A candidate of an asynchronous search: its number, from 1, and its encoded genotype."""
 
     number: int
     genotype: dict[str, Any]
 
 
 class RunFolder:
-    """The folder of one run, open for writing by one process at a time.
-
-    Args:
-        path: the folder; it is created, or continued with `resume`.
-        resume: True if a run in it may be continued.
-        storage: an Optuna storage URL; None: a journal in the folder.
-
-    Raises:
-        RunError: if the folder cannot be used, is busy, answers another question, or has lost finished work.
-    """
+    """The folder of one run, open for writing by one process at a time. resume: a run in it may be continued.
+    storage: an Optuna storage URL; None: a journal in the folder. Raises RunError if the folder cannot be
+    used, is busy, answers another question, or has lost finished work."""
 
     def __init__(self, path: Path, *, identity: Identity, facts: dict[str, Any], resume: bool,
                  storage: str | None = None, note: Callable[[str], None] = lambda _: None) -> None:
@@ -139,7 +131,7 @@ class RunFolder:
             check_out(path, resume=resume)  # again: another process may have made a run meanwhile
             recorded = read_yaml(path / CONFIG) if (path / CONFIG).exists() else None
             if recorded is not None:
-                identity.check_same(recorded.get("question"), recorded.place("question"))
+                identity = identity.continuing(recorded.get("question"), recorded.place("question"))
             recover_folder(path / FRONT)
             before: dict[str, Any] = recorded or {}
             self._before = before
@@ -168,12 +160,10 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
-        """Let other processes write."""
         self._lock.release()
 
     def _check_complete(self) -> None:
-        """Raise RunError if the database lacks networks that trials.parquet lists: they would be evaluated
-        again."""
+        """Raise RunError if the database lacks networks that trials.parquet lists."""
         if not (self.path / TRIALS).exists():
             return
         try:
@@ -192,7 +182,7 @@ class RunFolder:
 
     @property
     def measured(self) -> dict[str, dict[str, float]]:
-        """Figures of finalists that were timed in this run, by hash of the architecture."""
+        """Of this run, by hash of the network."""
         path = self.path / MEASURED
         if not path.exists():
             return {}
@@ -202,11 +192,9 @@ class RunFolder:
             raise RunError(f"{error}; remove it to have them timed again") from None
 
     def remember_measured(self, figures: dict[str, dict[str, float]]) -> None:
-        """Add timed finalists; a continued run does not time them again."""
         write_atomic(self.path / MEASURED, json.dumps({**self.measured, **figures}, indent=1))
 
     def record_proposals(self, proposals: Sequence[Proposal]) -> None:
-        """Add candidates that were proposed, before they are evaluated."""
         append_synced(self.path / ASKED, "\n".join(json.dumps(vars(proposal)) for proposal in proposals))
 
     def proposals(self) -> list[Proposal]:
@@ -222,7 +210,6 @@ class RunFolder:
             raise RunError(f"{error}; restore the file, or choose another --out") from None
 
     def checkpoints_of(self, network_hash: str) -> Path:
-        """Folder for the checkpoint of a network's training while it is paused."""
         folder = self.path.absolute() / CHECKPOINTS
         folder.mkdir(exist_ok=True)
         return folder / network_hash
@@ -235,12 +222,10 @@ class RunFolder:
                 shutil.rmtree(path, ignore_errors=True)
 
     def write_config(self, **updates: Any) -> None:
-        """Write run.yaml with the given entries replaced."""
         self.config.update(updates)
         write_atomic(self.path / CONFIG, yaml_text(self.config))
 
     def write_finished(self, seconds: float, totals: dict[str, int]) -> None:
-        """Write into run.yaml that the search ended, after `seconds` of this process."""
         self.write_config(finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"), totals=totals,
                           seconds=round(self.seconds_before + seconds, 1))
 
@@ -248,8 +233,7 @@ class RunFolder:
         """The summary of the run, if it had ended when it was opened, was asked with the very same options by
         this version, and is whole; then nothing is left to do."""
         before = self._before
-        asked = json.loads(json.dumps(options, default=str))
-        if (not self._ended_before or before.get("options") != asked
+        if (not self._ended_before or before.get("options") != as_recorded(options)
                 or before.get("flashnas") != self.config["flashnas"]):
             return None
         try:
@@ -279,18 +263,17 @@ class RunFolder:
                 "seconds": config["seconds"], **totals}
 
     def write_trials(self, trials: Sequence[Trial]) -> None:
-        """Write the trajectory so far to trials.parquet."""
         with atomic_file(self.path / TRIALS) as part:
             self._table.write(trials, part)
         if time.monotonic() - self._timed > SECONDS_EVERY:
             self._write_seconds()
 
     def _write_seconds(self) -> None:
-        """Write how long a search that has not ended took so far; a continued one goes on from there."""
+        """Write how long a search that has not ended took so far."""
         if not self._ended_before and self.config.get("finished") is None:
             self._timed = time.monotonic()
             self.write_config(seconds=round(self.seconds_before + self._timed - self._opened, 1))
 
     def write_front(self, entries: Sequence[FrontEntry]) -> list[FrontEntry]:
-        """Replace pareto/ by these entries, one YAML file each; returns them with number and path."""
+        """Replace pareto/ by these entries; returns them with number and path."""
         return write_front(self.path / FRONT, entries)

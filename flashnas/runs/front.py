@@ -27,7 +27,7 @@ FRONT_FIGURES = ("loss", "bits_per_byte", "latency_ms", "lower_ms", "upper_ms", 
 
 @dataclass(frozen=True)
 class ForeignNetwork:
-    """A network of a foreign space, as a run records it: data without its class, which reading does not
+    """A network of a foreign space as a run records it: data without its class, which reading does not
     import."""
 
     made_by: str  # "module:class"
@@ -56,18 +56,12 @@ class _Recorded:
 class FrontEntry(_Recorded):
     """One architecture of the front.
 
-    Attributes:
-        architecture: at full width.
-        figures: name -> value, units in the names; None where one does not exist.
-        breakdown: one mapping for each kernel of each operator (operator, index, phase, kernel, label,
-            source, ms, share); empty without a latency table.
-        sources: source of the latency -> share of it.
-        origin: `number` of the trial, and `label` of a baseline or `search`.
-        missed: figures that exceed their budget as measured on the device; None where nothing was measured.
-        runs_in: the programs that run it without flashnas, each with the `--to` of its export; None where
-            that was not recorded.
-        number: 1 for the fastest; 0 before the front is written.
-        path: the file; empty before the front is written.
+    figures: name -> value, units in the names; None where one does not exist. breakdown: one mapping for each
+    kernel of each operator (operator, index, phase, kernel, label, source, ms, share); empty without a
+    latency table. sources: source of the latency -> share of it. origin: `number` of the trial, and `label`
+    of a baseline or `search`. missed: figures that exceed their budget as measured on the device. runs_in:
+    the programs that run it without flashnas, each with the `--to` of its export. Both are None where that is
+    not known. number: 1 for the fastest; 0 before the front is written.
     """
 
     architecture: Architecture | ForeignNetwork
@@ -85,16 +79,16 @@ class FrontEntry(_Recorded):
 
     @property
     def loss(self) -> float | None:
-        """In nats per token, or what the user's evaluator returned; lower is better."""
+        """In nats per token, or what the user's evaluator returned."""
         return self.figures.get("loss")
 
     @property
     def latency_ms(self) -> float | None:
-        """Of the whole request; None where no table, function or evaluator gave it."""
+        """Of the whole request, where it is known."""
         return self.figures.get("latency_ms")
 
     def to_dict(self) -> dict[str, Any]:
-        """What its file holds, YAML- and JSON-ready."""
+        """What its file holds."""
         network = self.architecture
         made_by = {"made_by": network.made_by} if isinstance(network, ForeignNetwork) else {}
         missed = {} if self.missed is None else {"missed": list(self.missed)}
@@ -105,11 +99,8 @@ class FrontEntry(_Recorded):
 
     @classmethod
     def read(cls, path: Path) -> FrontEntry:
-        """The entry of a file, whose name is the number.
-
-        Raises:
-            RunError, ConfigError: with file, line, rule and value.
-        """
+        """The entry of a file, whose name is the number; raises RunError or ConfigError with file, line, rule
+        and value."""
         if not path.stem.isdigit():
             raise RunError(f"{path}: files of the front have numbers as names, such as 01.yaml")
         data = _file_data(path)
@@ -129,8 +120,7 @@ class FrontEntry(_Recorded):
 
 
 def _file_data(path: Path) -> LocatedDict:
-    """Rows of the breakdown that `write_front` wrote are read as JSON, in a tenth of the time of
-    YAML."""
+    """Rows of the breakdown that `write_front` wrote are read as JSON, in a tenth of the time of YAML."""
     text = read_text(path, ConfigError, max_mb=MAX_YAML_MB)
     head, _, rows = text.partition("\nbreakdown:\n- {")
     breakdown = None
@@ -179,7 +169,7 @@ def front_files(folder: Path) -> list[Path]:
 
 
 def write_front(folder: Path, entries: Sequence[FrontEntry]) -> list[FrontEntry]:
-    """Replace a folder by these entries, one YAML file each; returns them with number and path."""
+    """Replace a folder by these entries; returns them with number and path."""
     numbered = [dataclasses.replace(entry, number=number, path=folder / f"{number:02d}.yaml")
                 for number, entry in enumerate(entries, start=1)]
     with atomic_folder(folder) as fresh:

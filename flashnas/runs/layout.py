@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from flashnas.base.hints import first_line, printable
 from flashnas.base.registry import installed_plugins
 from flashnas.base.schema import convert
 from flashnas.base.yaml import LocatedDict, read_yaml
-from flashnas.latency.metrics import PREDICTED
 from flashnas.runs.trial import Trial
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C: ten times as fast
@@ -35,22 +35,20 @@ LOCK = ".lock"                # held by the process that writes
 ASKED = "asked.jsonl"
 CHECKPOINTS = "checkpoints"   # folder: of paused trainings, by hash; removed at the end of their cycle
 
-JSON_COLUMNS = {"genotype": "{}", "curve": "[]", "scores": "{}", "backends": "{}"}  # column -> empty value
-_KINDS: dict[str, Any] = {"genotype": dict[str, Any], "curve": list[tuple[float, float]],
-                          "scores": dict[str, float], "backends": dict[str, Any]}
-WHOLE = ("hidden", "params", "proxy_params", "tokens", "seed", "seeds")
-NUMBERS = ("hidden", *PREDICTED, "loss", "bits_per_byte", "expected_loss", "expected_loss_sd", "full_loss",
-           "full_loss_sd", "expected_recall", "expected_recall_sd", "seeds",
-           "loss_se", "proxy_params", "tokens", "tokens_per_s", "train_seconds", "seed")
-TEXTS = ("label", "reason", "notation", "hash", "source", "outside")
+# columns of trials.parquet by their types in Trial
+_TYPES = typing.get_type_hints(Trial)
+WHOLE = tuple(name for name, kind in _TYPES.items() if kind == int | None)
+NUMBERS = tuple(name for name, kind in _TYPES.items() if kind in (int | None, float | None))
+TEXTS = tuple(name for name, kind in _TYPES.items() if kind is str)
+JSON_COLUMNS = {name: kind for name, kind in _TYPES.items() if typing.get_origin(kind) in (dict, list)}
 COSTS = ("tokens", "train_seconds")                            # of a training, which a repeat did not have
 # without these there is nothing to show
 NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")
 
 
 def _rows(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """The trials as trials.parquet holds them: one column for each field, lists and mappings as JSON. A
-    repeated network has no cost, so that sums over the trials are right."""
+    """The trials as trials.parquet holds them. A repeated network has no cost, so that sums over the trials
+    are right."""
     return [{**vars(trial), **{name: json.dumps(getattr(trial, name)) for name in JSON_COLUMNS},
              **(dict.fromkeys(COSTS) if trial.state == "reused" else {})} for trial in trials]
 
@@ -69,7 +67,7 @@ def _schema() -> pa.Schema:
 
 
 def options_in(folder: Path) -> LocatedDict:
-    """The options of the search that made a run folder, to continue it; RunError where it holds none."""
+    """The options of the search that made a run folder; RunError where it holds none."""
     if not (folder / CONFIG).is_file():
         raise RunError(f"{folder}: not a run folder (it has no {CONFIG})")
     recorded = read_yaml(folder / CONFIG)
@@ -108,7 +106,7 @@ class TrialsTable:
         self._table: pa.Table | None = None
 
     def write(self, trials: Sequence[Trial], path: Path) -> None:
-        """Write all trials to `path`, which is not replaced at once: see `atomic_file`."""
+        """Write all trials to `path`, as of `atomic_file`."""
         import pyarrow.parquet as pq
 
         same = 0
@@ -125,11 +123,8 @@ class TrialsTable:
 
 
 def read_trials(path: Path) -> pd.DataFrame:
-    """trials.parquet in the order of the trajectory, with a further column for each score.
-
-    Raises:
-        RunError: in one line, if the file is missing, empty or damaged.
-    """
+    """trials.parquet in the order of the trajectory, with a further column for each score; raises RunError in
+    one line if it is missing, empty or damaged."""
     if not path.is_file():
         raise RunError(f"{path.parent}: the run holds no trials yet ({TRIALS} is missing)")
     frame = read_parquet(path, RunError)
@@ -150,12 +145,13 @@ def read_trials(path: Path) -> pd.DataFrame:
             raise RunError(f"{path}: damaged: column {name!r}: must hold finite numbers")
     for name in TEXTS:
         frame[name] = frame[name].fillna("").astype(str)
-    for name, empty in JSON_COLUMNS.items():
+    for name, kind in JSON_COLUMNS.items():
         place = f"{path}: damaged: column {name!r}"
-        frame[name] = [parse_json(text if isinstance(text, str) else empty, place, RunError)
+        empty = typing.get_origin(kind)
+        frame[name] = [parse_json(text, place, RunError) if isinstance(text, str) else empty()
                        for text in frame[name]]
         for value in frame[name]:
-            convert(value, _KINDS[name], place, RunError, finite=name == "scores")
+            convert(value, kind, place, RunError, finite=name == "scores")
     for name in sorted({name for scores in frame["scores"] for name in scores}):
         frame[name] = [float(scores.get(name, "nan")) for scores in frame["scores"]]
     return frame.sort_values("number", kind="stable").reset_index(drop=True)
@@ -163,6 +159,10 @@ def read_trials(path: Path) -> pd.DataFrame:
 
 def yaml_text(data: Any) -> str:
     """The text of a YAML file of a run folder."""
-    text: str = yaml.dump(json.loads(json.dumps(data, default=str)), Dumper=_Dumper, sort_keys=False,
-                          width=120)
+    text: str = yaml.dump(as_recorded(data), Dumper=_Dumper, sort_keys=False, width=120)
     return text
+
+
+def as_recorded(data: Any) -> Any:
+    """As a file gives it back."""
+    return json.loads(json.dumps(data, default=str))

@@ -20,10 +20,7 @@ EXTRA = "pip install 'flashnas[postgres]'"
 
 def engine_url(url: str) -> str:
     """The URL as SQLAlchemy takes it: `postgresql://` names the driver that the extra `postgres` installs.
-
-    Raises:
-        ConfigError: it is not a URL of a database, or the driver is missing.
-    """
+    Raises ConfigError if it is not a URL of a database, or the driver is missing."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -60,8 +57,8 @@ def is_outage(error: Exception) -> bool:
 
 
 def created(make: Callable[[], T]) -> T:
-    """What `make()` returns, which makes tables unless they are there. Another process may make them at the
-    same time."""
+    """What `make()` returns, which makes tables unless they are there, as another process may at the same
+    time."""
     for _ in range(CREATE_TRIES - 1):
         try:
             return make()
@@ -73,18 +70,15 @@ def created(make: Callable[[], T]) -> T:
 
 
 class Patience:
-    """Repeats what a database refuses, with growing pauses and a line for the user, for at most `longest_s`
-    seconds. place: names the database, without its password."""
+    """Repeats what a database refuses, with growing pauses and a line for the user, for at most `longest_s`.
+    place: names the database, without its password."""
 
     def __init__(self, place: str, note: Callable[[str], None], longest_s: float = LONGEST_S) -> None:
         self.place, self.note, self.longest_s = place, note, longest_s
 
     def __call__(self, action: Callable[[], T], longest_s: float | None = None) -> T:
-        """What `action()` returns, once the database answers.
-
-        Raises:
-            WorkerError: it was away for too long.
-        """
+        """What `action()` returns, once the database answers; raises WorkerError if it was away for too
+        long."""
         limit_s = self.longest_s if longest_s is None else longest_s
         began: float | None = None
         pause_s = FIRST_PAUSE_S

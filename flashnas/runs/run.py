@@ -1,5 +1,4 @@
-"""Run: a run folder read back; what was asked (run.yaml), the trials in order, and the front
-(pareto/NN.yaml)."""
+"""Run: a run folder read back."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 import pandas as pd
 
@@ -52,12 +51,8 @@ class _Config(TypedDict, total=False):
 class RecordedRun:
     """A finished or running search, as its folder holds it.
 
-    Attributes:
-        path: the run folder.
-        config: run.yaml.
-        trials: one row for each candidate, in the order of the trajectory; the columns are the fields of
-            Trial, and one for each score.
-        front: the Pareto front, fastest first; empty while the search runs.
+    config: run.yaml. trials: one row for each candidate, in the order of the trajectory; the columns are the
+    fields of Trial, and one for each score. front: fastest first; empty while the search runs.
     """
 
     path: Path
@@ -66,7 +61,7 @@ class RecordedRun:
     front: tuple[FrontEntry, ...]
 
     @classmethod
-    def load(cls, folder: str | Path) -> RecordedRun:
+    def load(cls, folder: str | Path) -> Self:
         """Read a run folder; raises RunError in one line if it is not one, is damaged or holds no trial
         yet."""
         if not isinstance(folder, str | os.PathLike):
@@ -102,9 +97,8 @@ class RecordedRun:
 
     @property
     def budget_ms(self) -> float | None:
-        """The budget on the latency of the whole request, if one was set."""
-        value = self.entry("budgets", "latency_ms")
-        return float(value) if _is_number(value) else None
+        """On the latency of the whole request, if one was set."""
+        return self._number("budgets", "latency_ms")
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -120,17 +114,16 @@ class RecordedRun:
 
     @property
     def quality(self) -> str:
-        """The loss that ranks: `full_loss`, to expect of a full training, or `loss` of the short one."""
+        """The loss that ranks."""
         return FULL if FULL in self.objectives else "loss"
 
     @property
     def ranks_full(self) -> bool:
-        """True if the loss to expect of a full training ranks."""
         return self.quality == FULL
 
     @property
     def untrained(self) -> bool:
-        """True if published trainings alone scored the networks, and nothing was trained."""
+        """True if published trainings alone scored the networks."""
         states = set(self.trials["state"])
         return "expected" in states and not states & {"complete", "reused", "stopped"}
 
@@ -138,8 +131,7 @@ class RecordedRun:
 
     @functools.cached_property
     def trained(self) -> pd.DataFrame:
-        """One row per network with a loss and a latency, in the order of the trajectory; repeats are left
-        out."""
+        """Each network with a loss and a latency once, in the order of the trajectory."""
         return self._once(self.trials["loss"].notna())
 
     @functools.cached_property
@@ -156,11 +148,8 @@ class RecordedRun:
 
     @functools.cached_property
     def answer(self) -> Answer | None:
-        """What the search recommends; None where it does not rank by full trainings, or has not ended.
-
-        Raises:
-            RunError: in one line, if the entry in run.yaml is damaged.
-        """
+        """What the search recommends; None where it does not rank by full trainings, or has not ended. Raises
+        RunError in one line if the entry in run.yaml is damaged."""
         entry = self.entry("answer")
         if entry is None or not self.front:
             return None
@@ -197,12 +186,16 @@ class RecordedRun:
     @property
     def confidence(self) -> float | None:
         """With which the budgets were to be kept, if one was asked for."""
-        value = self.entry("confidence")
-        return float(value) if _is_number(value) else None
+        return self._number("confidence")
+
+    def _number(self, *keys: str) -> float | None:
+        """An entry of run.yaml, which people may edit, if it is a number."""
+        value = self.entry(*keys)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
     def write(self, out: Path, files: Mapping[str, Any]) -> None:
-        """Write a run that no search made, such as the answer to another question, into a new folder: its
-        head, trials and front, and further YAML files by name."""
+        """Write a run that no search made into a new folder: its head, trials and front, and further YAML
+        files by name."""
         out.mkdir(parents=True, exist_ok=True)
         names = {item.name for item in dataclasses.fields(Trial)}
         figures: list[dict[str, Any]] = [{
@@ -223,8 +216,3 @@ class RecordedRun:
 def rows(frame: pd.DataFrame) -> Iterator[Any]:
     """The trials of a frame one by one, columns as attributes."""
     yield from frame.itertuples(index=False)
-
-
-def _is_number(value: Any) -> bool:
-    """True for a number of run.yaml, which people may edit."""
-    return isinstance(value, int | float) and not isinstance(value, bool)

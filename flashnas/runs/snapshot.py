@@ -10,19 +10,13 @@ from typing import Protocol
 class Snapshot:
     """Where a run is.
 
-    Attributes:
-        done, failed: evaluated networks of this run, baselines included, and of them those that failed.
-        stopped: networks whose training ended at a rung.
-        paused: networks whose training is at a rung, and may go on.
-        seeds_left: trainings of the front under further seeds that are known to be needed.
-        reused, infeasible: trials so far that cost no evaluation.
-        from_bench: of `done`, networks whose score a bench or an earlier run had.
-        total: networks that the run will evaluate, baselines and those of the bench included.
-        best_loss, best_latency_ms: of the network that the front would show as the best now; the loss is
-            that of its short training.
-        remaining_s: of all trainings, those of the front under further seeds included; None before the first
-            evaluation by a user's evaluator has ended.
-        share_done: of all trainings, by their time.
+    done, failed: evaluated networks of this run, baselines included, and of them those that failed. stopped,
+    paused: networks whose training ended, or waits, at a rung. seeds_left: trainings under further seeds that
+    are known to be needed. reused, infeasible: trials so far that cost no evaluation. from_bench: of `done`,
+    networks whose score a bench or an earlier run had. total: networks that the run will evaluate, with
+    baselines and those of the bench. best_loss, best_latency_ms: of the network that the front would show as
+    the best now; the loss is that of its short training. remaining_s: of all trainings; None before the first
+    evaluation by a user's evaluator has ended. share_done: by their time.
     """
 
     done: int

@@ -27,16 +27,9 @@ ATTRIBUTES = ("label", *NUMBERS, "reason", "outside")
 
 
 class StudyView:
-    """The study of a run as it is shown.
-
-    Args:
-        folder: the run folder.
-        url: the database of the search, where it was given one.
-        note: writes the note of a study or a trial, as `optuna_dashboard.save_note`.
-
-    Raises:
-        RunError: the folder is not a run, or its study cannot be read.
-    """
+    """The study of a run as it is shown. url: the database of the search, where it was given one. note:
+    writes the note of a study or a trial, as `optuna_dashboard.save_note`. Raises RunError if the folder is
+    not a run, or its study cannot be read."""
 
     def __init__(self, folder: Path, url: str | None, note: Callable[[Any, str], None]) -> None:
         self.run, self._url, self._note = RecordedRun.load(folder), url, note
@@ -56,7 +49,6 @@ class StudyView:
 
     @property
     def count(self) -> int:
-        """Trials that are shown."""
         return len(self._shown)
 
     def refresh(self) -> None:

@@ -27,10 +27,8 @@ EVALUATION = "eval.json"      # beside weights: what `flashnas eval` found
 
 
 def trained_models(run: RecordedRun) -> list[tuple[FrontEntry, Path]]:
-    """Networks of the front that were trained, in the order of the front, each with its folder of weights.
-
-    Only the vocabulary may be another one, since a training takes that of its text.
-    """
+    """Networks of the front that were trained, each with its folder of weights. Only the vocabulary may be
+    another one, since a training takes that of its text."""
     folders = sorted((run.path / TRAINED).glob(f"*/{WEIGHTS}/architecture.yaml"))
     trained = [(load_architecture(str(path)), path.parent) for path in folders]
     return [(entry, folder) for entry in run.front if isinstance(entry.architecture, Architecture)
@@ -100,7 +98,7 @@ class TaskResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEvaluation:
-    """What `flashnas eval` found of weights with this sha256: texts by their sha256, tasks by name."""
+    """What `flashnas eval` found of weights: texts by their sha256, tasks by name."""
 
     weights_sha256: str
     texts: dict[str, TextResult] = field(default_factory=dict)

@@ -25,12 +25,9 @@ SCORED = ("loss", "bits_per_byte", "curve", "scores", "proxy_params", "tokens", 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What one evaluation ended with, before it has its place in the trajectory; the database keeps it by
-    `key`.
-
-    score: the dictionary of `executors.job.run_job`, or None with the `reason` of the failure. rung: the
-    tokens after which the training paused; None: it ended. seed: of a finalist's further training; None: that
-    of the search.
-    """
+    `key`. score: the dictionary of `executors.job.run_job`, or None with the `reason` of the failure. rung:
+    the tokens after which the training paused; None: it ended. seed: of a finalist's further training; None:
+    that of the search."""
 
     hash: str
     notation: str
@@ -41,11 +38,10 @@ class Outcome:
 
     @property
     def key(self) -> str:
-        """Different for each training of a network, and for each pause of one."""
         return outcome_key(self.hash, rung=self.rung, seed=self.seed)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; without the fields that are None."""
+        """Without the fields that are None."""
         return {name: value for name, value in dataclasses.asdict(self).items()
                 if value is not None or name == "score"}
 
@@ -70,7 +66,7 @@ class Outcome:
 
 
 def outcome_key(network_hash: str, *, rung: int | None = None, seed: int | None = None) -> str:
-    """The key of an outcome: the hash of the network, with the tokens of a pause or a further seed."""
+    """Of a network, with the tokens of a pause or a further seed."""
     return f"{network_hash}{'' if rung is None else f'@{rung}'}{'' if seed is None else f'#{seed}'}"
 
 
@@ -83,14 +79,13 @@ class Trial:
     rung and not on, since it was not expected to enter the front; it has `tokens`, the `curve` so far and
     `expected_loss`, but not a loss. reused: the same network was already evaluated; its figures are repeated.
     infeasible: outside a budget at every width, never evaluated. failed: the evaluation ended with `reason`.
-    expected: scored by published trainings alone, in a search that trains nothing. Figures that do not exist
-    are None. `loss` is the validation loss in nats per token; of several `seeds` it is the mean, with its
-    standard error `loss_se`, and so are bits per byte and scores; `expected_loss` is the forecast of a
-    stopped training's final loss; `full_loss` is the loss to expect of a full training, up to a constant, and
-    `full_loss_sd` the standard deviation of its difference to the reference of the run; `expected_recall` is
-    the recall after a full training less that of the transformer of the same training, of full marks; `curve`
-    holds [tokens seen, validation loss] pairs; `scores` are accuracies of synthetic tasks in 0..1, or what
-    the user's evaluator returned.
+    expected: scored by published trainings alone. Figures that do not exist are None. `loss` is the
+    validation loss in nats per token; of several `seeds` it is the mean, with its standard error `loss_se`,
+    and so are bits per byte and scores; `full_loss` is the loss to expect of a full training, up to a
+    constant, and `full_loss_sd` the standard deviation of its difference to the reference of the run;
+    `expected_recall` is that after a full training less that of the transformer of the same training, of full
+    marks; `curve` holds [tokens seen, validation loss] pairs; `scores` are accuracies of synthetic tasks in
+    0..1, or what the user's evaluator returned.
     """
 
     number: int
@@ -123,14 +118,14 @@ class Trial:
     outside: str = ""               # what of it no publication has, in words
     seeds: int | None = None
     loss_se: float | None = None
-    curve: list[list[float]] = field(default_factory=list)
+    curve: list[tuple[float, float]] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
     proxy_params: int | None = None
     tokens: int | None = None
     tokens_per_s: float | None = None
     train_seconds: float | None = None
     seed: int | None = None
-    backends: dict[str, str] = field(default_factory=dict)  # what computed each kind of operator in training
+    backends: dict[str, Any] = field(default_factory=dict)  # what computed each kind of operator in training
     # of the loss: `training`, `bench`, `run` or `evaluator`; empty without one
     source: str = ""
 

@@ -42,32 +42,25 @@ def algorithm_class(sampler: str | type[SearchAlgorithm]) -> type[SearchAlgorith
 
 
 def sampler_name(sampler: str | type[SearchAlgorithm]) -> str:
-    """The name under which a run records its sampler."""
     return sampler if isinstance(sampler, str) else sampler.name
 
 
 def algorithm_options(sampler: str | type[SearchAlgorithm]) -> dict[str, Any]:
-    """The algorithm's own options and their defaults."""
     parameters = inspect.signature(algorithm_class(sampler)).parameters
-    return {key: parameter.default for key, parameter in parameters.items() if key not in SHARED_OPTIONS}
+    return {key: parameter.default for key, parameter in parameters.items()
+            if key not in SHARED_OPTIONS and parameter.kind is not parameter.VAR_KEYWORD}
 
 
 def make_algorithm(sampler: str | type[SearchAlgorithm], *, space: SearchSpace[Any], seed: int,
-                   latency_of: LatencyOf,
-                   cycle_size: int = 10, goals: Goals | None = None, **options: Any) -> SearchAlgorithm:
-    """Build a search algorithm.
-
-    Args:
-        latency_of: genotype -> fitted network and its latency_ms.
-        goals: None for one trained quality against latency_ms.
+                   latency_of: LatencyOf, **options: Any) -> SearchAlgorithm:
+    """Build a search algorithm; arguments as of `SearchAlgorithm`, with the algorithm's own options.
 
     Raises:
         ConfigError: for an unknown name or option, or a wrong value.
     """
-    cls, name = algorithm_class(sampler), sampler_name(sampler)
     allowed = algorithm_options(sampler)
     for key in options:
-        if key not in allowed:
-            raise ConfigError(f"sampler {name} has no option {key!r}{did_you_mean(key, allowed)};"
-                              f" allowed: {', '.join(allowed) or 'none'}")
-    return cls(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals, **options)
+        if key not in (*allowed, *SHARED_OPTIONS):
+            raise ConfigError(f"sampler {sampler_name(sampler)} has no option {key!r}"
+                              f"{did_you_mean(key, allowed)}; allowed: {', '.join(allowed) or 'none'}")
+    return algorithm_class(sampler)(space=space, seed=seed, latency_of=latency_of, **options)

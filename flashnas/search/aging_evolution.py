@@ -7,18 +7,16 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from flashnas.search.algorithm import Evaluation, Genotype, Goals, LatencyOf, SearchAlgorithm, check_whole
+from flashnas.search.algorithm import Evaluation, Genotype, SearchAlgorithm, check_whole
 from flashnas.search.pareto import standings
-from flashnas.space import SearchSpace
 
 
 class AgingEvolution(SearchAlgorithm):
     """Tournament winners of a population are mutated; the oldest members leave.
 
     The first `population` candidates are random. After that every candidate of a cycle comes from its own
-    tournament of `tournament` distinct members over the same population (members of a cycle do not see each
-    other): the member with the lowest loss is mutated once. Mutants outside the budget or seen before are
-    redrawn. With other goals the member on the lowest front of the population is mutated; among several, the
+    tournament of `tournament` distinct members over the same population: the member with the lowest loss is
+    mutated once. With other goals it is the member on the lowest front of the population; among several, the
     one with the most room (NSGA-II).
 
     The paper leaves two choices open. Here, infeasible and failed candidates never join the population, so
@@ -28,9 +26,8 @@ class AgingEvolution(SearchAlgorithm):
 
     name = "aging-evolution"
 
-    def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
-                 goals: Goals | None = None, population: int = 10, tournament: int = 5) -> None:
-        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals)
+    def __init__(self, *, population: int = 10, tournament: int = 5, **shared: Any) -> None:
+        super().__init__(**shared)
         self.population_size = check_whole("aging-evolution: population", population, 1)
         self.tournament_size = check_whole("aging-evolution: tournament", tournament, 1)
         self.population: deque[Evaluation] = deque(maxlen=self.population_size)  # oldest first
@@ -53,7 +50,6 @@ class AgingEvolution(SearchAlgorithm):
         return self.draw_fresh(lambda: self.space.mutate(parent, self.rng))
 
     def _fitness(self) -> list[float]:
-        """Of each member, lower is better."""
         if self.goals is None:
             return [self.point(member)[0] for member in self.population]
         return standings([self.point(member) for member in self.population]).tolist()

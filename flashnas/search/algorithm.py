@@ -1,8 +1,7 @@
 """What every search algorithm shares: ask/tell, its memory, and drawing candidates that waste no training.
 
-An algorithm works on genotypes, their fitted networks and their scores; never on a model, a device or a
-worker. All its draws come from one seeded generator. The same seed and the same results therefore give the
-same candidates, and a search is continued by building the algorithm again and replaying what was recorded.
+All draws come from one seeded generator. The same seed and the same results therefore give the same
+candidates, and a search is continued by building the algorithm again and replaying what was recorded.
 """
 
 from __future__ import annotations
@@ -36,9 +35,8 @@ REMEMBERED = 16_384      # genotypes whose fitted networks are kept
 class Goals:
     """Objectives other than one trained quality and `latency_ms`; all are minimised.
 
-    Attributes:
-        known: for each objective, True if its value is exact before training.
-        known_of: network -> the values of the known ones, in order.
+    known: for each objective, True if its value is exact before training. known_of: network -> the values of
+    these, in order.
     """
 
     known: tuple[bool, ...]
@@ -54,7 +52,7 @@ class Prior:
         moves_of: networks -> standard deviation of the step that a training is expected to make from there
             [N], beyond what trainings of other networks foretell.
         cost_of: network -> cost of its training, in any unit.
-        best: genotypes that are expected to be good, the most promising first.
+        best: genotypes that are expected to be good, best first.
     """
 
     value_of: Callable[[Sequence[Any]], np.ndarray]
@@ -65,13 +63,10 @@ class Prior:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of one candidate, as an algorithm learns it: the genotype itself and minimised values.
-
-    loss: nats per token, or the negative of an accuracy that was asked for in its place; lower is better.
-    latency_ms: of the fitted network. values: all objectives of `Goals`, where set. feasible: some width
-    meets the budgets (an infeasible candidate is never evaluated). failed: the evaluation ended without a
-    score.
-    """
+    """What came of one candidate, as an algorithm learns it: the genotype itself and minimised values. loss:
+    nats per token, or the negative of an accuracy that was asked for in its place. latency_ms: of the fitted
+    network. values: all objectives of `Goals`, where set. feasible: some width meets the budgets. failed: the
+    evaluation ended without a score."""
 
     genotype: Any
     architecture: Any | None = None
@@ -83,8 +78,7 @@ class Evaluation:
 
     @property
     def complete(self) -> bool:
-        """True if the candidate was within the budget, was trained, and has a finite loss and finite
-        values."""
+        """True if it was within the budget and trained, and its loss and values are finite."""
         scores = (self.loss, *(self.values or ()))
         return self.feasible and not self.failed and all(v is not None and math.isfinite(v) for v in scores)
 
@@ -92,9 +86,9 @@ class Evaluation:
 class SearchAlgorithm(ABC):
     """Proposes candidates by `ask` and learns from `tell`.
 
+    A subclass with options of its own takes them by name and passes the others on.
+
     Args:
-        space: what is searched.
-        seed: fixes all draws.
         latency_of: genotype -> fitted network and latency_ms; cheap, since it may be called thousands of
             times a cycle.
         cycle_size: candidates that are drawn together, for any number of workers.
@@ -105,8 +99,8 @@ class SearchAlgorithm(ABC):
 
     def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
                  goals: Goals | None = None) -> None:
-        self.space = space
-        self.goals = goals
+        self.space, self.goals = space, goals
+        self._known = (False, True) if goals is None else goals.known  # of each objective, before a training
         self.seed = check_whole("seed", seed, 0, MAX_SEED)
         self.cycle_size = check_whole("cycle_size", cycle_size, 1)
         self.rng = np.random.default_rng(self.seed)
@@ -152,8 +146,7 @@ class SearchAlgorithm(ABC):
             self._learn(evaluation)
 
     def start_from(self, evaluations: Iterable[Evaluation]) -> None:
-        """Learn from candidates of the space that were evaluated elsewhere; most often before the first
-        `ask`, but at any time. They are not proposed again."""
+        """Learn, at any time, from candidates that were evaluated elsewhere. They are not proposed again."""
         for evaluation in evaluations:
             self._proposed.add(evaluation.genotype)
             self.history.append(evaluation)
@@ -168,12 +161,8 @@ class SearchAlgorithm(ABC):
         self._proposed.update(genotypes)
 
     def correct(self, evaluation: Evaluation) -> None:
-        """Put the result of a finished training in the place of the one that was expected of it when it
-        paused.
-
-        Raises:
-            ValueError: for a candidate that was never told.
-        """
+        """Put the result of a finished training in the place of the one that was expected when it paused;
+        raises ValueError for a candidate that was never told."""
         for place in reversed(range(len(self.history))):
             if self.history[place].genotype == evaluation.genotype:
                 before, self.history[place] = self.history[place], evaluation
@@ -190,24 +179,23 @@ class SearchAlgorithm(ABC):
         """Take in one result; `history` holds it already."""
 
     def _take_in(self, evaluation: Evaluation) -> None:
-        """Take in a result of `start_from`, which was never asked for; `history` holds it already."""
+        """The same of `start_from`, which was never asked for."""
         self._learn(evaluation)
 
     def _bring_forward(self, place: int) -> None:
-        """The pending candidate at this place is about to be told before the others: move it to the front. An
-        algorithm that keeps something for each pending candidate, in order, does the same there."""
+        """Move the pending candidate at this place, which is told next, to the front. An algorithm that keeps
+        something for each pending candidate, in order, does the same there."""
         genotype = self.pending[place]
         del self.pending[place]
         self.pending.appendleft(genotype)
 
     def _relearn(self, place: int, before: Evaluation, evaluation: Evaluation) -> None:  # noqa: B027
-        """The result at this place of `history` was another one before. Without a definition, what was learnt
-        of it stays."""
+        """The result at this place of `history` was another one before; by default what was learnt stays."""
 
     # -- what algorithms build on
 
     def complete(self) -> list[Evaluation]:
-        """All trained candidates with a loss, in the order told."""
+        """In the order told."""
         return [evaluation for evaluation in self.history if evaluation.complete]
 
     def point(self, evaluation: Evaluation) -> tuple[float, ...]:
@@ -250,21 +238,16 @@ class SearchAlgorithm(ABC):
                 best = candidate
             if current is None or self._excess(candidate) <= self._excess(current):
                 current = candidate
-        unseen = self._enumerate_fresh()
-        if unseen:
-            return unseen[int(self.rng.integers(len(unseen)))]
-        assert best is not None
-        return best
-
-    def _enumerate_fresh(self) -> Sequence[Genotype]:
         if self._remaining is None:
             self._remaining = list(self.space.enumerate()) if self.space.size() <= ENUMERABLE else []
         self._remaining = [genotype for genotype in self._remaining if self.fresh(genotype)]
-        return self._remaining
+        if self._remaining:
+            return self._remaining[int(self.rng.integers(len(self._remaining)))]
+        assert best is not None
+        return best
 
     def _excess(self, genotype: Genotype) -> float:
-        """0 within the budget; else how far away: the smallest width's latency, or the space's `cost` without
-        one."""
+        """0 within the budget; else the latency of the smallest width, or the space's `cost` without one."""
         architecture, latency_ms = self.fitted(genotype)
         if architecture is not None:
             return 0.0

@@ -1,33 +1,23 @@
 """Bayesian search: a model of each trained quality, exact latency, expected hypervolume improvement.
 
 Only trained qualities are uncertain. Where something is known of the first one without any training
-(`Prior`), the model is of the rest alone, and a gain counts by its cost. The latency of a candidate, its
-memory and the other metrics are known from the table before it is trained. BoTorch's
-ExpectedHypervolumeImprovement would need a model of them too; the acquisition is therefore a closed form
-(`improvement.py`), exact and vectorised over the pool. BoTorch fits the Gaussian processes.
+(`Prior`), the model is of the rest alone, and a gain counts by its cost. BoTorch's
+ExpectedHypervolumeImprovement would need a model of the metrics too, which the table knows; the acquisition
+is therefore a closed form (`loss_model.py`), exact and vectorised over the pool.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from flashnas.search.algorithm import (
-    DRAWS,
-    REMEMBERED,
-    Evaluation,
-    Genotype,
-    Goals,
-    LatencyOf,
-    SearchAlgorithm,
-    check_whole,
-)
+from flashnas.search.algorithm import DRAWS, REMEMBERED, Evaluation, Genotype, SearchAlgorithm, check_whole
 from flashnas.search.loss_model import LossModel, Posterior, Scale, features_of
 from flashnas.search.pareto import non_dominated, subsample_history
-from flashnas.space import SearchSpace
 
 SAMPLE = 256             # random genotypes that fix the scale of the features and the reference latency
 RECENT_GOOD = 10         # best trained candidates whose mutants join the pool, beside the front's
@@ -54,27 +44,26 @@ class Bayes(SearchAlgorithm):
 
     name = "bayes"
 
-    def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
-                 goals: Goals | None = None, initial: int = 5, pool: int = 400) -> None:
-        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals)
+    def __init__(self, *, initial: int = 5, pool: int = 400, **shared: Any) -> None:
+        super().__init__(**shared)
         self.initial = check_whole("bayes: initial", initial, 2)
         self.pool_size = check_whole("bayes: pool", pool, 8)
         self._drawn = 0
         self._design: list[Genotype] = []                # the next candidates before there is a model
-        self._row = functools.lru_cache(maxsize=REMEMBERED)(self._row_of)
+        self._row = functools.lru_cache(maxsize=REMEMBERED)(
+            lambda genotype: features_of(self.space, genotype, self.fitted(genotype)[0]))
         self._fitted_model: LossModel | None = None      # the last one whose hyper-parameters were fitted
         self._modelled = 0                               # trained candidates when that was
         self._trained: list[Evaluation] = []             # those within the budgets, ..
         self._values: list[tuple[float, ...] | None] = []  # .. their qualities, None for a failed one, ..
         self._exact: list[tuple[float, ...]] = []        # .. and their exact objectives
-        self._sampled: list[Genotype] | None = None
+        self._qualities_count = self._known.count(False)
 
     def _take_in(self, evaluation: Evaluation) -> None:
         self._drawn += 1  # it takes the place of a random candidate at the start
         self._learn(evaluation)
 
     def _learn(self, evaluation: Evaluation) -> None:
-        """Keep its values; the model is fitted when a cycle is asked for."""
         if evaluation.feasible:
             self._trained.append(evaluation)
             self._values.append(self._qualities(evaluation) if evaluation.complete else None)
@@ -97,8 +86,8 @@ class Bayes(SearchAlgorithm):
 
     def _start(self) -> Genotype:
         """The next candidate before there is a model. Of DESIGN times `initial` random ones, cut into
-        `initial` ranges of latency, each range gives the network with the most parameters: they spread over
-        the front, and size is what most often lowers a loss."""
+        `initial` ranges of latency, each range gives the network with the most parameters, since size is what
+        most often lowers a loss."""
         for genotype in () if self.prior is None else self.prior.best:
             if self.fresh(genotype):
                 return genotype
@@ -108,30 +97,26 @@ class Bayes(SearchAlgorithm):
                 self._fill(drawn, DESIGN * self.initial, None)
                 ordered = sorted(drawn, key=lambda genotype: self.fitted(genotype)[1] or 0.0)
                 parts = np.array_split(np.arange(len(ordered)), min(self.initial, len(ordered)) or 1)
-                self._design = [max((ordered[i] for i in part), key=self._params) for part in parts
-                                if len(part)]
+                self._design = [max((ordered[i] for i in part), key=lambda genotype: float(
+                    getattr(self.fitted(genotype)[0], "params", None) or 0)) for part in parts if len(part)]
             if not self._design:  # nothing fresh was drawn
                 return self.draw_fresh(lambda: self.space.sample(self.rng))
             genotype = self._design.pop(0)
             if self.fresh(genotype):
                 return genotype
 
-    def _params(self, genotype: Genotype) -> float:
-        """Of its network; 0 where a foreign network does not say."""
-        return float(getattr(self.fitted(genotype)[0], "params", None) or 0)
-
     # -- choosing a batch ------------------------------------------------------------------------------------
 
     def _choose(self, count: int) -> Iterator[Genotype]:
-        offsets = np.zeros((self._trained_count, len(self._trained)))
+        offsets = np.zeros((self._qualities_count, len(self._trained)))
         offsets[0] = self._expected([evaluation.genotype for evaluation in self._trained])
         rest = [_modelled([None if values is None else values[k] - offsets[k, i]
-                           for i, values in enumerate(self._values)]) for k in range(self._trained_count)]
+                           for i, values in enumerate(self._values)]) for k in range(self._qualities_count)]
         losses = [column + offsets[k] for k, column in enumerate(rest)]
         model = self._model(rest)
         points = np.array([[*values, *exact] for values, exact in zip(self._values, self._exact, strict=True)
                            if values is not None])
-        reference = self._reference(losses, model, points[:, self._trained_count:])
+        reference = self._reference(losses, model, points[:, self._qualities_count:])
         pending = [g for g in self.pending if self.feasible(g)]
         pool = self._pool(model, points, reference)
         for _ in range(count - len(pool)):
@@ -151,7 +136,6 @@ class Bayes(SearchAlgorithm):
             yield pool[index - len(pending)]
 
     def _model(self, columns: Sequence[np.ndarray]) -> LossModel:
-        """Fitted to a part of a long history."""
         count = len(self._trained)
         part = subsample_history(np.column_stack([*columns, self._exact]), MODELLED)
         like = self._fitted_model if ALWAYS_FITTED < count < GROWTH * self._modelled else None
@@ -164,9 +148,8 @@ class Bayes(SearchAlgorithm):
     def _reference(self, losses: Sequence[np.ndarray], model: LossModel, exact: np.ndarray) -> np.ndarray:
         """Where gains end. Of an exact objective: a tenth of the range beyond the highest value in the space.
         Of a modelled loss: what half of random candidates are expected to reach, and at least a tenth of the
-        range beyond the best. With the worst loss in its place, nearly all gain would lie at the fast end of
-        the front."""
-        sample = self._sample()
+        range beyond the best. With the worst loss in its place, nearly all gain would lie at the fast end."""
+        sample = self._sample
         sampled = np.array([self._exact_of(g) for g in sample]).reshape(len(sample), exact.shape[1])
         corner = []
         for k, (column, process) in enumerate(zip(losses, model.processes, strict=True)):
@@ -182,7 +165,7 @@ class Bayes(SearchAlgorithm):
 
     def _posterior(self, model: LossModel, genotypes: Sequence[Genotype]) -> Posterior:
         posterior = model.posterior(self._scaled(genotypes),
-                                    [self._expected(genotypes), *[0.0] * (self._trained_count - 1)],
+                                    [self._expected(genotypes), *[0.0] * (self._qualities_count - 1)],
                                     np.array([self._exact_of(g) for g in genotypes]
                                              ).reshape(len(genotypes), -1))
         if self.prior is not None:
@@ -207,7 +190,7 @@ class Bayes(SearchAlgorithm):
         self._fill(pool, self.pool_size // 2, None)
         complete = [e for e, values in zip(self._trained, self._values, strict=True) if values is not None]
         front = [complete[int(i)].genotype for i in np.flatnonzero(non_dominated(points))]
-        best = [complete[int(i)].genotype for k in range(self._trained_count)
+        best = [complete[int(i)].genotype for k in range(self._qualities_count)
                 for i in np.argsort(points[:, k], kind="stable")[:RECENT_GOOD]]
         self._fill(pool, self.pool_size // 4, list(dict.fromkeys([*front, *best])))
         for _ in range(CLIMBS):
@@ -221,31 +204,20 @@ class Bayes(SearchAlgorithm):
 
     def _fill(self, pool: dict[Genotype, None], count: int, parents: Sequence[Genotype] | None) -> None:
         """Add up to `count` random genotypes, or mutants of the parents in turn."""
-        target = len(pool) + count
-        misses = 0
-        turn = 0
+        target, misses, turns = len(pool) + count, 0, itertools.count()
         while len(pool) < target and misses < max(DRAWS, count):
-            if parents is None:
-                genotype = self.space.sample(self.rng)
-            else:
-                genotype = self.space.mutate(parents[turn % len(parents)], self.rng)
-                turn += 1
+            genotype = self.space.sample(self.rng) if parents is None else self.space.mutate(
+                parents[next(turns) % len(parents)], self.rng)
             if genotype in pool or not self.fresh(genotype):
                 misses += 1
             else:
                 pool[genotype] = None
 
-    # -- objectives ------------------------------------------------------------------------------------------
-
-    @property
-    def _trained_count(self) -> int:
-        return 1 if self.goals is None else self.goals.known.count(False)
+    # -- objectives and features -----------------------------------------------------------------------------
 
     def _qualities(self, evaluation: Evaluation) -> tuple[float, ...]:
-        """The trained ones of a complete candidate."""
-        point = self.point(evaluation)
-        return point[:1] if self.goals is None else tuple(
-            value for value, known in zip(point, self.goals.known, strict=True) if not known)
+        return tuple(value for value, known in zip(self.point(evaluation), self._known, strict=True)
+                     if not known)
 
     def _exact_of(self, genotype: Genotype) -> tuple[float, ...]:
         """The objectives of a feasible genotype that need no training."""
@@ -255,24 +227,17 @@ class Bayes(SearchAlgorithm):
         assert architecture is not None
         return self.goals.known_of(architecture)
 
-    # -- features --------------------------------------------------------------------------------------------
-
-    def _row_of(self, genotype: Genotype) -> np.ndarray:
-        """Of a feasible genotype."""
-        return features_of(self.space, genotype, self.fitted(genotype)[0])
-
+    @functools.cached_property
     def _sample(self) -> list[Genotype]:
-        """Random feasible genotypes, drawn once per search: a sample of the space."""
-        if self._sampled is None:
-            rng = np.random.default_rng([self.seed, 2])
-            self._sampled = [g for g in (self.space.sample(rng) for _ in range(SAMPLE)) if self.feasible(g)]
-        return self._sampled
+        """Random feasible genotypes, drawn once per search."""
+        rng = np.random.default_rng([self.seed, 2])
+        return [g for g in (self.space.sample(rng) for _ in range(SAMPLE)) if self.feasible(g)]
 
     @functools.cached_property
     def _scale(self) -> Scale:
         """By the sample and what was complete when it was needed first."""
         return Scale(np.stack([self._row(g) for g in
-                               [*self._sample(), *(e.genotype for e in self.complete())]]))
+                               [*self._sample, *(e.genotype for e in self.complete())]]))
 
     def _scaled(self, genotypes: Sequence[Genotype]) -> np.ndarray:
         """Features [N, D], about within 0..1 in the space."""

@@ -42,7 +42,6 @@ class Forecast:
 
     @property
     def sd(self) -> np.ndarray:
-        """Standard deviations [N]."""
         return np.asarray(np.sqrt(np.diag(self.scale) * self.freedom / (self.freedom - 2)))
 
     def below(self, level: np.ndarray) -> np.ndarray:
@@ -59,15 +58,8 @@ class Forecast:
 
 
 def forecast(paused: Sequence[Curve], finished: Sequence[Curve], tokens: int) -> Forecast:
-    """The final losses of paused trainings.
-
-    Args:
-        paused: curves that end at the pause.
-        finished: curves to the end of the same recipe; those without a point at the pause are left out.
-
-    Returns:
-        In the order of `paused`, which must not be empty.
-    """
+    """The final losses of paused trainings, in their order. paused: curves that end at the pause, at least
+    one. finished: curves to the end of the same recipe; those without a point at the pause are left out."""
     pause = paused[0][-1][0]
     cuts = [cut for curve in finished if (cut := _cut(curve, pause)) is not None]
     share = pause / tokens
@@ -91,15 +83,11 @@ def forecast(paused: Sequence[Curve], finished: Sequence[Curve], tokens: int) ->
 
 
 def meaningful_from(finished: Sequence[Curve], *, least: float) -> int | None:
-    """The tokens of the first point of the curves from which on the order of losses is that of the final
-    losses.
+    """The tokens of the first point of finished curves from which on the order of losses is that of the final
+    losses; None if that holds at their end only. The curves are of different networks, with points at the
+    same tokens.
 
-    Args:
-        finished: curves of different networks, to the end, with points at the same tokens.
-        least: Spearman's rank correlation with the final losses that this point and all later ones reach.
-
-    Returns:
-        None if that holds at the end of the curves only.
+    least: Spearman's rank correlation with the final losses that this point and all later ones reach.
     """
     first = None
     for tokens, correlation in reversed(rank_correlations(finished)):
@@ -120,8 +108,7 @@ def rank_correlations(finished: Sequence[Curve]) -> list[tuple[int, float]]:
 
 
 def _cut(curve: Curve, pause: float) -> tuple[Curve, float] | None:
-    """The part of a finished curve to the pause, and the final loss; None if the curve lacks a point
-    there."""
+    """The part of a finished curve to the pause, and the final loss; None without a point there."""
     for place, (tokens, _) in enumerate(curve):
         if tokens == pause:
             return (curve[:place + 1], float(curve[-1][1])) if place + 1 < len(curve) else None
@@ -129,7 +116,6 @@ def _cut(curve: Curve, pause: float) -> tuple[Curve, float] | None:
 
 
 def _features(curve: Curve) -> tuple[float, float]:
-    """The loss at the end of a curve, and how far it fell since the point before (0 for a curve of one
-    point)."""
+    """The loss at the end of a curve, and how far it fell since the point before."""
     loss = float(curve[-1][1])
     return loss, float(curve[-2][1]) - loss if len(curve) > 1 else 0.0

@@ -20,8 +20,9 @@ from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
 from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
 from gpytorch.mlls import ExactMarginalLogLikelihood
+from scipy.special import ndtr
 
-from flashnas.search.improvement import expected_hypervolume_improvement
+from flashnas.search.pareto import non_dominated
 from flashnas.space import SearchSpace
 
 FIT_STEPS = 60           # of L-BFGS-B; more made the search slower, not better
@@ -63,11 +64,9 @@ class Posterior:
     costs: np.ndarray
 
     def sds(self) -> list[np.ndarray]:
-        """Standard deviations of the qualities."""
         return [np.sqrt(np.maximum(np.diag(covariance), 0.0)) for covariance in self.covariances]
 
     def gain(self, points: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        """Expected hypervolume improvement [N]."""
         return expected_hypervolume_improvement(
             np.column_stack([*self.means, self.exact]),
             np.column_stack([*self.sds(), np.zeros_like(self.exact)]), points, reference)
@@ -103,15 +102,14 @@ class LossModel:
 
 class Surrogate:
     """Matern-5/2 with one length scale per feature and BoTorch's dimension-scaled prior, which keeps tens of
-    features smooth until the data say otherwise; noise is inferred. float64, one thread, seeded.
+    features smooth until the data say otherwise; noise is inferred. float64, one thread, seeded. Of features
+    [N, D] and losses [N], N >= 2.
 
     `fitted` is False when fitting failed and the hyper-parameters are those of the prior.
     """
 
     def __init__(self, features: np.ndarray, losses: np.ndarray, *, seed: int,
                  like: Surrogate | None = None) -> None:
-        """features [N, D], about within 0..1; losses [N], N >= 2. like: take its hyper-parameters and fit
-        none."""
         self.fitted: bool = like is None or like.fitted
         self.center = float(losses.mean())
         self.scale = float(losses.std()) or 1.0
@@ -141,7 +139,6 @@ class Surrogate:
         return mean * self.scale + self.center, covariance * self.scale**2
 
     def predict_mean(self, features: np.ndarray) -> np.ndarray:
-        """Mean [N] alone, without the covariance."""
         with _alone(0), torch.no_grad():
             mean: np.ndarray = self._model(torch.as_tensor(features, dtype=torch.float64)).mean.numpy()
         return mean * self.scale + self.center
@@ -164,3 +161,45 @@ def _alone(seed: int) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
+
+
+# -- expected improvement over a few objectives, of which some are known exactly -----------------------------
+
+
+def expected_improvement(mean: np.ndarray, sd: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """E[max(level - Y, 0)] for Y ~ N(mean, sd²); arrays that broadcast, sd > 0."""
+    z = (level - mean) / sd
+    return np.maximum((level - mean) * ndtr(z) + sd * np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi), 0.0)
+
+
+def expected_hypervolume_improvement(mean: np.ndarray, sd: np.ndarray, points: np.ndarray,
+                                     reference: np.ndarray,
+                                     ) -> np.ndarray:
+    """How much volume each of N candidates is expected to dominate beyond `points` [P, M], below `reference`
+    [M].
+
+    mean, sd: [N, M], independent normal beliefs; sd 0: known exactly. Lower is better. The planes through the
+    points cut the space into a grid. In a cell that no point dominates a candidate at y gains the product
+    over objectives of max(upper - y, 0) - max(lower - y, 0), and the expectation of a product of independent
+    factors is the product of ordinary expected improvements. Exact (as the box decompositions of Yang et al.
+    2019), on the full grid, which is small enough for fronts of tens of points in up to four objectives.
+    """
+    inside = points[(points < reference).all(axis=1)]
+    inside = inside[non_dominated(inside)] if len(inside) else inside
+    dimensions = range(len(reference))
+    levels = [np.unique(inside[:, m]) for m in dimensions]                    # upper edges but the last
+    taken = np.zeros([len(level) + 1 for level in levels], dtype=bool)        # cells that a point dominates
+    taken[tuple(np.searchsorted(levels[m], inside[:, m]) + 1 for m in dimensions)] = True
+    for m in dimensions:
+        taken = np.logical_or.accumulate(taken, axis=m)
+    widths_NL = []                                                            # expected widths of the cells
+    for m in dimensions:
+        below = expected_improvement(mean[:, m, None], np.maximum(sd[:, m, None], 1e-12),
+                                     np.append(levels[m], reference[m])[None, :])
+        widths_NL.append(np.diff(below, axis=1, prepend=0.0))
+    # the sum over all cells, one objective after the other; the first as a product of matrices, which
+    # is the large one
+    gain = np.tensordot(widths_NL[-1], (~taken).astype(np.float64), axes=(1, -1))
+    for width_NL in reversed(widths_NL[:-1]):
+        gain = np.einsum("n...l,nl->n...", gain, width_NL)
+    return gain

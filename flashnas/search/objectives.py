@@ -25,11 +25,8 @@ _MAXIMISED = (*SCORES, RECALL, *LARGER_IS_BETTER)
 
 
 def check_objectives(names: Sequence[str], refuse: Callable[[str], NoReturn]) -> tuple[str, ...]:
-    """The names, trained ones first.
-
-    refuse: raises an error for a rule, such as `must be 2 to 4 names; got loss`: an unknown or repeated name,
-    or too few of a kind.
-    """
+    """The names, trained ones first. refuse: raises an error for a rule, such as `must be 2 to 4 names; got
+    loss`."""
     for name in names:
         if name not in OBJECTIVES:
             refuse(one_of("", name, OBJECTIVES).strip())
@@ -44,7 +41,6 @@ def check_objectives(names: Sequence[str], refuse: Callable[[str], NoReturn]) ->
 
 
 def task_scores(names: Sequence[str]) -> tuple[str, ...]:
-    """The objectives for which networks are trained on synthetic tasks."""
     return tuple(name for name in names if name in SCORES)
 
 
@@ -61,7 +57,6 @@ def larger_is_better(name: str) -> bool:
 
 
 def minimised(name: str, value: float) -> float:
-    """The value as it is compared: lower is better."""
     return -value if larger_is_better(name) else value
 
 
@@ -76,9 +71,10 @@ def point(names: Sequence[str], figures: Mapping[str, Any], scores: Mapping[str,
     """All objectives as they are compared; None if one does not exist. The full loss is compared by a
     pessimistic value, its mean with one standard deviation, so that nothing is gained where publications are
     silent."""
-    values = [figure_of(name, figures, scores) for name in names]
-    if FULL in names and (place := list(names).index(FULL)) < len(values) and values[place] is not None:
-        sd = figure_of(f"{FULL}_sd", figures, scores)
-        values[place] = (values[place] or 0.0) + (sd or 0.0)
-    return None if None in values else tuple(minimised(n, v) for n, v in zip(names, values, strict=True)
-                                             if v is not None)
+    values = []
+    for name in names:
+        if (value := figure_of(name, figures, scores)) is None:
+            return None
+        sd = figure_of(f"{FULL}_sd", figures, scores) if name == FULL else None
+        values.append(minimised(name, value + (sd or 0.0)))
+    return tuple(values)

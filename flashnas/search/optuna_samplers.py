@@ -22,35 +22,30 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from flashnas.base.settings import MAX_SEED
-from flashnas.search.algorithm import Evaluation, Genotype, Goals, LatencyOf, SearchAlgorithm, check_whole
+from flashnas.search.algorithm import Evaluation, Genotype, SearchAlgorithm, check_whole
 from flashnas.search.pareto import standings, subsample_history
-from flashnas.space import SearchSpace
 
 REDRAWS = 16             # draws of the sampler for one candidate, before mutation helps out
 
 
 class OptunaAlgorithm(SearchAlgorithm):
-    """A study in memory behind ask/tell; subclasses choose the sampler.
-
-    first: candidates that are drawn from the space before the sampler's own. most_trials: of a sampler whose
-    cost grows with the study, to how many finished trials it is cut down, once it has half as many more.
-    """
+    """A study in memory behind ask/tell; subclasses choose the sampler. first: candidates that are drawn from
+    the space before the sampler's own. most_trials: of a sampler whose cost grows with the study, to how many
+    finished trials it is cut down, once it has half as many more."""
 
     most_trials: int | None = None
 
-    def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
-                 goals: Goals | None = None, sampler: optuna.samplers.BaseSampler, first: int) -> None:
-        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals)
+    def __init__(self, *, sampler: optuna.samplers.BaseSampler, first: int, **shared: Any) -> None:
+        super().__init__(**shared)
         self.first = first
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.dimensions = 2 if goals is None else len(goals.known)
         self.sampler: Any = sampler
         self.study = self._new_study()
-        self._distributions = space.distributions()
+        self._distributions = self.space.distributions()
         self._trials: deque[optuna.Trial] = deque()      # of the pending candidates, in the order asked
 
     def _new_study(self) -> optuna.Study:
-        return optuna.create_study(directions=["minimize"] * self.dimensions, sampler=self.sampler)
+        return optuna.create_study(directions=["minimize"] * len(self._known), sampler=self.sampler)
 
     def _propose(self, count: int) -> Iterator[Genotype]:
         self._cut()
@@ -75,8 +70,7 @@ class OptunaAlgorithm(SearchAlgorithm):
         return genotype, self.study.ask(self._distributions)
 
     def _cut(self) -> None:
-        """Begin a new study with the front, the recent and a spread part of the trials, and with the pending
-        ones."""
+        """Begin a new study with the front, the recent and a spread part of the trials."""
         if self.most_trials is None or len(self.history) < 1.5 * self.most_trials:
             return
         told = self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
@@ -87,7 +81,6 @@ class OptunaAlgorithm(SearchAlgorithm):
                                                                 self.most_trials)])
 
     def _begin_again(self, trials: Sequence[FrozenTrial]) -> None:
-        """Go on in a new study with these finished trials, and with the pending ones."""
         self.study = self._new_study()
         self.study.add_trials(trials)
         pending = [trial.params for trial in self._trials]
@@ -115,7 +108,7 @@ class OptunaAlgorithm(SearchAlgorithm):
         trial = self._trials.popleft()
         if not evaluation.feasible:
             trial.set_constraint("budget", max(self._excess(evaluation.genotype), 1e-9))
-            self.study.tell(trial, [float("inf")] * self.dimensions)
+            self.study.tell(trial, [float("inf")] * len(self._known))
         elif not evaluation.complete:
             self.study.tell(trial, state=TrialState.FAIL)
         else:
@@ -129,12 +122,10 @@ class Nsga2(OptunaAlgorithm):
     name = "nsga2"
     most_drawn = 1024    # trials of a study, those that were dropped included: each draw reads all of them
 
-    def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
-                 goals: Goals | None = None, population: int = 10) -> None:
+    def __init__(self, *, seed: int, population: int = 10, **shared: Any) -> None:
         self.population = check_whole("nsga2: population", population, 2)
         sampler = optuna.samplers.NSGAIISampler(population_size=self.population, seed=_sampler_seed(seed))
-        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals,
-                         sampler=sampler, first=self.population)
+        super().__init__(seed=seed, sampler=sampler, first=self.population, **shared)
 
     def _cut(self) -> None:
         """Begin a new study, whose first generation are the best candidates so far."""
@@ -158,16 +149,13 @@ class Tpe(OptunaAlgorithm):
     name = "tpe"
     most_trials = 200
 
-    def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
-                 goals: Goals | None = None, startup: int = 10) -> None:
+    def __init__(self, *, seed: int, startup: int = 10, **shared: Any) -> None:
         check_whole("tpe: startup", startup, 0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = optuna.samplers.TPESampler(n_startup_trials=startup, multivariate=True,
-                                                 constant_liar=True,
-                                                 seed=_sampler_seed(seed))
-        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals,
-                         sampler=sampler, first=startup)
+                                                 constant_liar=True, seed=_sampler_seed(seed))
+        super().__init__(seed=seed, sampler=sampler, first=startup, **shared)
 
 
 def _sampler_seed(seed: int) -> int:

@@ -12,12 +12,8 @@ Points = npt.ArrayLike  # [number of points, number of objectives]
 
 
 def non_dominated(points: Points) -> npt.NDArray[np.bool_]:
-    """Mask of the points that no other point dominates, bool [N].
-
-    A point dominates another if it is nowhere worse and somewhere better. Equal points therefore do not
-    dominate each other, and all of them are kept. Infinite values are compared as usual. Raises ValueError
-    for NaN or a wrong shape.
-    """
+    """Mask of the points that no other point dominates, bool [N]: none is nowhere worse and somewhere better.
+    Of equal points all are kept. Raises ValueError for NaN or a wrong shape."""
     values = _checked(points)
     unique, inverse = np.unique(values, axis=0, return_inverse=True)
     # in lexicographic order a point is on the front if it has the lowest second value so far
@@ -68,15 +64,9 @@ def _room(front: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def hypervolume(points: Points, reference: npt.ArrayLike) -> float:
-    """Volume that the points dominate below a reference, by moocore; exact, up to rounding.
-
-    Args:
-        points: [N, M]. Points that are not below the reference in every objective add nothing.
-        reference: [M].
-
-    Raises:
-        ValueError: for NaN, minus infinity, an infinite reference or shapes that do not match.
-    """
+    """Volume that the points [N, M] dominate below a reference [M], by moocore; exact, up to rounding. Points
+    that are not below it in every objective add nothing. Raises ValueError for NaN, minus infinity, an
+    infinite reference or shapes that do not match."""
     values = _checked(points)
     corner = np.asarray(reference, dtype=np.float64)
     if corner.shape != (values.shape[1],) or not np.isfinite(corner).all():
@@ -92,13 +82,12 @@ def hypervolume(points: Points, reference: npt.ArrayLike) -> float:
 
 
 def subsample_history(points: Points, limit: int) -> npt.NDArray[np.int_]:
-    """Indices of the part of a long history that is enough for a model whose cost grows with it.
-
-    They are at most `limit` of the points [N, M], oldest first, in their order; all if N is at most `limit`.
+    """Indices of at most `limit` of the points [N, M], oldest first, that are enough for a model whose cost
+    grows with its history.
 
     A third is the front (where it is larger: spread along its first objective), a third the most recent ones,
     and the rest is spread evenly over the order of the first objective, best and worst included, so that a
-    model keeps the scale of what is bad. Deterministic; all objectives are minimised.
+    model keeps the scale of what is bad.
     """
     values = np.asarray(points, dtype=np.float64)
     count = len(values)
@@ -115,12 +104,10 @@ def subsample_history(points: Points, limit: int) -> npt.NDArray[np.int_]:
 
 
 def _spread(ordered: npt.NDArray[np.int_], count: int) -> npt.NDArray[np.int_]:
-    """`count` entries at equal distances, the first and the last included; all of them if they are at most
-    `count`."""
+    """`count` entries at equal distances, the first and the last included; all if there are fewer."""
     if len(ordered) <= count:
         return ordered
-    return ordered[np.unique(np.linspace(0, len(ordered) - 1,
-                                         count).round().astype(int))] if count else ordered[:0]
+    return ordered[np.unique(np.linspace(0, len(ordered) - 1, count).round().astype(int))]
 
 
 def _checked(points: Points) -> npt.NDArray[np.float64]:

@@ -3,11 +3,9 @@
 All objectives but the loss are exactly known before a training. A candidate therefore enters the front if its
 final loss is below that of every network that is nowhere more costly. The chance of that follows from the
 forecast of the final losses (search/forecast.py). Who has at least a given chance trains on, and the best of
-each cycle in any case, so that the forecast goes on learning from finished trainings.
-
-A fixed share of each cycle, as in successive halving, would drop good candidates of a good cycle, and would
-finish poor ones of a poor cycle. The chance needs neither a share, nor a reference point as the hypervolume
-does.
+each cycle in any case, so that the forecast goes on learning from finished trainings. A fixed share of each
+cycle, as in successive halving, would drop good candidates of a good cycle and finish poor ones of a poor
+one.
 """
 
 from __future__ import annotations
@@ -24,13 +22,8 @@ from flashnas.search.pareto import standings
 
 @dataclass(frozen=True)
 class Pause:
-    """What is decided of the paused candidates of a cycle, in their order.
-
-    Attributes:
-        promoted: bool [N], who trains on.
-        chances: [N], probability of entering the front.
-        losses, sds: [N], the expected final losses in nats per token, and their standard deviations.
-    """
+    """What is decided of paused candidates [N], in their order: who trains on, the probability of entering
+    the front, and the expected final losses in nats per token with their standard deviations."""
 
     promoted: npt.NDArray[np.bool_]
     chances: npt.NDArray[np.float64]
@@ -45,8 +38,7 @@ def decide(paused: Sequence[Curve], costs: npt.ArrayLike, *, finished: npt.Array
     Args:
         paused: curve of each to the pause, [tokens, loss in nats per token]; at least one.
         costs: [N, J], their other objectives, minimised; exactly known.
-        finished: [F, 1 + J], final loss and costs of the networks that a front has to be entered against; F
-            may be 0.
+        finished: [F, 1 + J], final loss and costs of the networks that are finished.
         curves: of finished trainings of the same recipe, from which the forecast learns.
         chance: least probability of entering the front with which a candidate trains on.
         at_least_one: the best one trains on even if nobody has that chance.
@@ -57,9 +49,13 @@ def decide(paused: Sequence[Curve], costs: npt.ArrayLike, *, finished: npt.Array
     chances = front_chances(expected, costs_NJ, finished_FM)
     promoted = chances >= chance
     if at_least_one and not promoted.any():
-        places = standings(np.column_stack([expected.mean, costs_NJ]))
-        promoted[np.lexsort((places, -chances))[0]] = True
+        promoted[most_likely(chances, np.column_stack([expected.mean, costs_NJ]))] = True
     return Pause(promoted, chances, expected.mean, expected.sd)
+
+
+def most_likely(chances: np.ndarray, points: npt.ArrayLike) -> int:
+    """The place of the highest chance; of equal ones that of the best point."""
+    return int(np.lexsort((standings(points), -chances))[0])
 
 
 def front_chances(expected: Forecast, costs_NJ: np.ndarray, finished_FM: np.ndarray) -> np.ndarray:

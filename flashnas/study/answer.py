@@ -19,13 +19,9 @@ TOLD_APART = 0.8     # probability from which on a network is told to be worse t
 def answer_of(foresight: Foresight, front: Sequence[Trial], baselines: Sequence[Trial],
               networks: Mapping[str, Architecture], *, min_recall: float, budget_ms: float | None,
               before: str, untrained: Sequence[Architecture] = ()) -> Answer:
-    """The answer that a front gives, its trials fastest first.
-
-    Args:
-        baselines: trials of the pure stacks.
-        before: notation of what published trainings alone recommend.
-        untrained: networks of which a training might change the answer.
-    """
+    """The answer that a front gives, its trials fastest first. baselines: trials of the pure stacks. before:
+    notation of what published trainings alone recommend. untrained: networks of which a training might change
+    the answer."""
     # without cycles their order is that of completion
     baselines = sorted(baselines, key=lambda trial: trial.hash)
     trials = sorted({trial.hash: trial for trial in (*front, *baselines)}.values(),
@@ -69,18 +65,17 @@ def answer_of(foresight: Foresight, front: Sequence[Trial], baselines: Sequence[
 
 
 def _value(trial: Trial) -> float:
-    """By which networks are ranked."""
     return (trial.full_loss or 0.0) + (trial.full_loss_sd or 0.0)
 
 
 def _below(difference: float, sd: float) -> float:
-    """Probability that a difference is below 0."""
+    """Probability that it is below 0."""
     return float(ndtr(-difference / sd)) if sd > 1e-9 else 0.5 * (difference < 0) + 0.5 * (difference <= 0)
 
 
 def _standing(prediction: Prediction, at: Mapping[str, int], trial: Trial, chosen: Trial,
               best: Mapping[int, float], free: Collection[str]) -> Standing:
-    """free: hashes of the networks that may be recommended. Another one may be told to be better."""
+    """free: hashes of the networks that may be recommended; another one may be told to be better."""
     difference, sd = prediction.difference(at[trial.hash], at[chosen.hash])
     worse = _below(-difference, sd)
     return Standing(hash=trial.hash, difference=difference, sd=sd, best=float(best[at[trial.hash]]),
@@ -89,7 +84,6 @@ def _standing(prediction: Prediction, at: Mapping[str, int], trial: Trial, chose
 
 def _reasons(foresight: Foresight, chosen: Trial, pure: Trial, networks: Mapping[str, Architecture]
              ) -> Reasons:
-    """The difference of two networks by its reasons."""
     both = [networks[chosen.hash], networks[pure.hash]]
     table = foresight.model.table(both, foresight.tokens, [
         foresight.beyond(network, trial.loss) for network, trial in zip(both, (chosen, pure), strict=True)])
@@ -100,13 +94,11 @@ def _reasons(foresight: Foresight, chosen: Trial, pure: Trial, networks: Mapping
 
 def _to_change(foresight: Foresight, chosen: Trial, values: Mapping[str, float],
                untrained: Sequence[Architecture]) -> ToChange:
-    """The network whose training is the most likely to change the answer."""
     others = [network for network in untrained if network.hash != chosen.hash]
     moves = foresight.moves(others)
     if not len(others) or not moves.any():
         return {}
-    mean, sd = foresight.expected(others)
-    gaps = mean + sd - values[chosen.hash]
+    gaps = foresight.value(others) - values[chosen.hash]
     chances = ndtr(-np.maximum(gaps, 0.0) / np.maximum(moves, 1e-12))
     place = int(np.argmax(chances))
     kappa = foresight.model.coefficients()["beyond"][0]

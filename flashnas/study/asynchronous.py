@@ -1,12 +1,10 @@
 """A search without cycles: a free worker trains on a paused candidate, or the sampler is asked for the next
-one. The trajectory depends on when workers finish.
+one.
 
-A proposed candidate is recorded before its training: a continued search gives the algorithm what has ended,
-in the order of the database, and trains what has not.
-
-Rungs are those of asynchronous successive halving (ASHA, arXiv 1810.05934), with the chance of entering the
-front in place of a fixed share. A paused candidate with too small a chance is told with its expected loss.
-Its chance is computed again whenever something has ended.
+A candidate is recorded before its training: a continued search gives the algorithm what has ended, in the
+order of the database, and trains what has not. Rungs are those of asynchronous successive halving (ASHA,
+arXiv 1810.05934), with the chance of entering the front in place of a fixed share; it is computed again
+whenever something has ended. A paused candidate with too small a chance is told with its expected loss.
 """
 
 from __future__ import annotations
@@ -21,8 +19,7 @@ from flashnas.base.errors import RunError
 from flashnas.executors.base import Ended, Flow
 from flashnas.runs.folder import Proposal
 from flashnas.runs.layout import ASKED
-from flashnas.search.pareto import standings
-from flashnas.search.rungs import Pause
+from flashnas.search.rungs import most_likely
 from flashnas.study.loop import State
 from flashnas.study.record import Candidate, Record
 
@@ -30,7 +27,7 @@ MAX_PAUSED = 64    # candidates at a rung whose chance is computed again; those 
 
 
 class Asynchronous(State):
-    """A candidate becomes a trial as soon as its outcome, or the decision that it stops, is known."""
+    """A candidate becomes a trial when its outcome, or that it stops, is known."""
 
     def __init__(self, record: Record) -> None:
         super().__init__(record)
@@ -66,7 +63,7 @@ class Asynchronous(State):
     # -- the start -------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        """Queue the baselines, take over what is known, and queue what was proposed and has not ended."""
+        """Queue the baselines and what was proposed and has not ended; take over what is known."""
         recorded = self.folder.proposals()
         if recorded:  # the draws of another seed: the old ones would propose the same again
             fresh = np.random.SeedSequence([self.question.config.seed, len(recorded)]).generate_state(1)
@@ -82,7 +79,7 @@ class Asynchronous(State):
         self._begun = True
 
     def _restore(self, recorded: Sequence[Proposal]) -> None:
-        """Take in what was proposed in earlier parts of the run, first what has ended."""
+        """Take in what earlier parts of the run proposed, first what has ended."""
         ends = {outcome.hash: place for place, outcome in enumerate(self.record.outcomes.values())
                 if outcome.seed is None}
         candidates = [self.candidate(self.question.space.decode(proposal.genotype), proposal.number,
@@ -104,13 +101,11 @@ class Asynchronous(State):
     # -- candidates ------------------------------------------------------------------------------------------
 
     def _left(self) -> int:
-        """How many candidates may still be drawn; 0 where the space is exhausted."""
         drawn = sum(candidate.origin == "search" and candidate.place is None
                     for candidate in self._open.values())
         return 0 if self.exhausted else max(0, self.question.config.trials - self.record.evaluated - drawn)
 
     def _propose(self, genotypes: Sequence[Any], *, pending: bool) -> None:
-        """Record candidates, then take them in."""
         if not genotypes:
             return
         candidates = [self.candidate(genotype, number, pending=pending)
@@ -122,7 +117,7 @@ class Asynchronous(State):
             self.idle = 0 if self._admit(candidate) else self.idle + 1
 
     def _admit(self, candidate: Candidate) -> bool:
-        """Queue a candidate, or make it a trial if its outcome is known. True if its network is a new one."""
+        """Queue a candidate, or make it a trial if its outcome is known. True if its network is new."""
         if candidate.network is not None and candidate.key in self._open:
             self._duplicates.setdefault(candidate.key, []).append(candidate)
             return False
@@ -149,7 +144,7 @@ class Asynchronous(State):
             self._place(duplicate)
 
     def _place(self, candidate: Candidate) -> None:
-        """Make it a trial, or renew its trial, which said that it had stopped, and tell the algorithm."""
+        """Make it a trial, or renew its trial, which said that it had stopped; tell the algorithm."""
         again = candidate.place is not None
         self.record.place(candidate)
         if again:
@@ -184,22 +179,15 @@ class Asynchronous(State):
                     self._close(key)
             stops = self._stops[rung] if self._begun else 0
             if not promoted and stops >= self.question.config.cycle_size:  # forecasts need finished trainings
-                promoted = [self._best(pause, paused)]
+                points = [self.record.point_of(key, pause.losses[places[key]]) for key in paused]
+                promoted = [paused[most_likely(pause.chances[:len(paused)], points)]]
             ordered = sorted(paused, key=lambda key: -pause.chances[places[key]])
             self._promoted.extend((rung, key) for key in ordered if key in promoted)
             for key in [key for key in ordered if key not in promoted][MAX_PAUSED:]:
                 del self.paused[rung][key]
                 self.folder.remove_checkpoints({key})
 
-    def _best(self, pause: Pause, paused: Sequence[str]) -> str:
-        """As in a cycle without anybody who has the chance."""
-        costs = [self.record.point_of(key, 0.0)[1:] for key in paused]
-        own = np.arange(len(paused))
-        return paused[int(np.lexsort((standings(np.column_stack([pause.losses[own], costs])),
-                                      -pause.chances[own]))[0])]
-
     def _train_on(self, rung: int, key: str) -> tuple[str, Any]:
-        """A paused candidate goes to the next rung, or to the end."""
         self._open[key] = candidate = self.paused[rung].pop(key)
         self._stops[rung] = 0
         self.record.stopped.pop(key, None)

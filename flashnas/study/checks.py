@@ -1,5 +1,4 @@
-"""What is checked of a search before anything is trained: parts that do not fit together are errors of one
-line."""
+"""What is checked of a search before anything is trained."""
 
 from __future__ import annotations
 
@@ -23,7 +22,6 @@ DRAWN = 256     # genotypes looked at before a program is said to run no network
 
 
 def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
-    """Raise ConfigError for an object of a wrong type."""
     if not isinstance(space, SearchSpace):
         raise ConfigError("search.space must be a name, a YAML file or a SearchSpace; got"
                           f" {type(space).__name__}")
@@ -38,7 +36,6 @@ def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
 
 
 def check_evaluator(config: SearchConfig, evaluator: UserEvaluator) -> None:
-    """Raise SettingError for what an evaluator does not do."""
     if (config.seeds or 1) > 1 and not takes_seed(evaluator):
         config.wrong("seeds", f"above 1 needs an evaluator with an argument 'seed'; got {config.seeds} and"
                      f" {evaluator_name(evaluator)}")
@@ -69,7 +66,7 @@ def check_space(space: SearchSpace[Any]) -> None:
 
 
 def check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> None:
-    """Raise ConfigError if the space builds networks that flashnas has to train or to time, and cannot."""
+    """Raise ConfigError if flashnas has to train or to time networks of the space, and cannot."""
     if isinstance(space, OperatorSpace):
         return
     network = any_network(space)
@@ -87,10 +84,8 @@ def check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> No
 
 
 def check_answerable(space: SearchSpace[Any], model: Any, config: SearchConfig) -> None:
-    """Raise MissingRowsError before anything is trained when the table lacks what the space needs.
-
-    Each operator is looked up at each width in a pure model, and not alone: the largest batch of a single
-    operator would be one that no network of the space has."""
+    """Raise MissingRowsError when the table lacks what the space needs. Each operator is looked up at each
+    width in a pure model, since the largest batch of a single operator would be one that no network has."""
     if not isinstance(space, OperatorSpace):
         return
     models = [operators for _, operators in space.pure_models()]
@@ -107,12 +102,8 @@ def check_answerable(space: SearchSpace[Any], model: Any, config: SearchConfig) 
 
 
 def program_holds(config: SearchConfig, space: SearchSpace[Any]) -> Callable[[Any], bool]:
-    """Network -> whether the program that is asked for runs it without flashnas; every one without a program.
-
-    Raises:
-        SettingError: the program holds none of DRAWN networks of the space, with the rule that the last one
-            breaks.
-    """
+    """Network -> whether the program that is asked for runs it without flashnas. Raises SettingError, with
+    the rule that is broken, if it holds none of DRAWN networks of the space."""
     if (program := config.runtime) is None:
         return lambda network: True
     from flashnas.formats.programs import refusal  # loads torch
@@ -126,18 +117,15 @@ def program_holds(config: SearchConfig, space: SearchSpace[Any]) -> Callable[[An
 
 
 def any_network(space: SearchSpace[Any]) -> Any:
-    """Some network of the space, always the same, to look at its class."""
+    """Some network of the space, always the same."""
     return space.architectures(space.sample(np.random.default_rng(0)))[-1]
 
 
 def ranking(config: SearchConfig, space: SearchSpace[Any], *, costed: bool, evaluated: bool,
             note: Callable[[str], None]) -> str:
     """`full`, or `short` where nothing is known of full trainings, which is noted unless it is plain. costed:
-    the latency is known. evaluated: by a user's function.
-
-    Raises:
-        SettingError: for an option that needs the other ranking.
-    """
+    the latency is known. evaluated: by a user's function. Raises SettingError for an option that needs the
+    other ranking."""
     why = ("an evaluator scores the networks" if evaluated else
            "its networks are not of flashnas' operators" if not isinstance(space, OperatorSpace) else
            "nothing is known of the latency" if not costed else

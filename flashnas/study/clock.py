@@ -13,7 +13,6 @@ import numpy as np
 from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.base.hints import duration
 from flashnas.proxy.tasks import task_tokens
-from flashnas.search.objectives import task_scores
 from flashnas.search.pareto import non_dominated
 from flashnas.training.cost import training_seconds
 from flashnas.training.recipe import Recipe
@@ -28,13 +27,10 @@ MAX_SHARE = 0.95          # of a training: what the time since the last completi
 class TrainingPlan:
     """All trainings of a search.
 
-    Attributes:
-        baselines: expected seconds of each, on one worker; what is known is not among them.
-        candidates, candidate_s: their number, and the mean of their expected seconds when trained to the end.
-        shares: of a training, at which candidates pause.
-        seeds: further ones, of each network of the front.
-        cycle: candidates that wait for each other; 1: none does.
-        tokens: of one training, with its synthetic tasks; 0 where the user's evaluator scores.
+    baselines: expected seconds of each that is not known, on one worker. candidate_s: mean seconds of a
+    candidate, trained to the end. shares: of a training, at which candidates pause. seeds: further ones, of
+    each network of the front. cycle: candidates that wait for each other; 1: none does. tokens: of one
+    training, with its synthetic tasks; 0 where the user's evaluator scores.
     """
 
     baselines: Sequence[float]
@@ -60,14 +56,13 @@ class TrainingPlan:
 
 
 def training_plan(question: Any, workers: int) -> TrainingPlan:
-    """Of a search, a `flashnas.study.question.Question`, with so many workers side by side."""
+    """Of a `flashnas.study.question.Question`, with so many workers side by side."""
     config, recipe, rungs = question.config, question.recipe, question.rungs
-    new = {network.hash: network for _, network in question.baselines
-           if network is not None and question.scores.score(network) is None}
     each = 0 if recipe is None else recipe.steps * recipe.batch_tokens
-    of_tasks = 0 if recipe is None else task_tokens(task_scores(config.objectives), recipe)
+    of_tasks = 0 if recipe is None else task_tokens(question.tasks, recipe)
+    new = question.new_baselines.values() if config.trials else ()
     return TrainingPlan(
-        baselines=[question.expected_s(network) for network in new.values()] if config.trials else (),
+        baselines=[question.expected_s(network) for network in new],
         candidates=int(min(config.trials, question.space.size())),
         candidate_s=question.expected_s(None), shares=[tokens / rungs.whole for tokens in rungs.tokens],
         seeds=(config.seeds or 1) - 1 if config.trials else 0,
@@ -87,7 +82,7 @@ def expected_s(recipe: Recipe, tasks: Sequence[str], network: Any) -> float:
 
 
 def front_size(points: Sequence[Any]) -> int | None:
-    """Of all, how many no other one beats; None where there is none, or where one is not known."""
+    """Of all, how many no other one beats; None where none or not all are known."""
     complete = len(points) > 0 and not any(values is None for values in points)
     return int(non_dominated(np.array(points)).sum()) if complete else None
 
@@ -95,8 +90,8 @@ def front_size(points: Sequence[Any]) -> int | None:
 class Clock:
     """The remaining time of a search, from its plan and from the trainings that have ended.
 
-    Every training counts once, by its expected seconds; the pace is how much longer those that have ended
-    took. Between two completions the time runs down. Nothing is assumed of the pace of a user's evaluator.
+    Every training counts by its expected seconds; the pace is how much longer those that have ended took.
+    Between two completions the time runs down. Nothing is assumed of the pace of a user's evaluator.
     """
 
     def __init__(self, plan: TrainingPlan, now: Callable[[], float] = time.monotonic) -> None:
@@ -107,15 +102,10 @@ class Clock:
 
     def update(self, *, done: Sequence[tuple[float, float]], drawn: Sequence[float], candidates: int,
                promoted: float = 0.5, seeds: float = 0.0) -> None:
-        """Where the search is, whenever a training has ended or begun.
-
-        Args:
-            done: expected and real seconds of each training, or part of one, that has ended.
-            drawn: expected seconds of what is left of each baseline and candidate.
-            candidates: how many are still to be drawn.
-            promoted: part of the candidates that trains on at a rung, so far.
-            seeds: trainings of the front under further seeds that are left.
-        """
+        """Where the search is, whenever a training has ended or begun. done: expected and real seconds of
+        each training, or part of one, that has ended. drawn: expected seconds of what is left of each
+        baseline and candidate. candidates: how many are still to be drawn. promoted: part of them that trains
+        on at a rung. seeds: trainings under further seeds that are left."""
         before = self.done_s
         self.done_s, self.took_s = (math.fsum(part[place] for part in done) for place in (0, 1))
         self.left_s, self._queued_s = self._work(drawn, candidates, promoted, seeds)
@@ -124,7 +114,7 @@ class Clock:
 
     def _work(self, drawn: Sequence[float], candidates: int, promoted: float, seeds: float,
               ) -> tuple[float, float]:
-        """Expected seconds of what is left, on one worker and in all with the workers, which wait for each
+        """Expected seconds of what is left, on one worker, and in all with the workers, which wait for each
         other at the end of a cycle."""
         plan, each = self.plan, self.plan.candidate_s
         parts = [(math.fsum(drawn), 1.0 if drawn else 0.0),
@@ -141,12 +131,12 @@ class Clock:
 
     @property
     def share_done(self) -> float:
-        """Of all trainings, by their time."""
+        """By their time."""
         return self.done_s / (self.done_s + self.left_s) if self.left_s else 1.0
 
     @property
     def remaining_s(self) -> float | None:
-        """Seconds that are left; None where nobody knows the pace yet."""
+        """None where nobody knows the pace yet."""
         if not self.left_s:
             return 0.0
         if self.pace is None:
@@ -159,7 +149,6 @@ class Clock:
                    (1 - MAX_SHARE) * min(each_s, self.pace * self._queued_s))
 
     def __str__(self) -> str:
-        """The plan in one line."""
         plan, took = self.plan, self.remaining_s
         count = len(plan.baselines) + plan.candidates
         each = f"trainings of {plan.tokens:,} tokens" if plan.tokens else "evaluations"

@@ -185,7 +185,6 @@ class SearchConfig(Settings, where="search"):
                                             " networks are trained")
 
     def _check_executor(self) -> None:
-        """Raise SettingError for an option that the executor does not have or cannot take."""
         try:
             executor_options(self.executor, self.executor_options)
         except SettingError as error:
@@ -196,7 +195,6 @@ class SearchConfig(Settings, where="search"):
                        " sqlite:////shared/a.db")
 
     def _rungs(self) -> None:
-        """Raise SettingError for rungs that no recipe could have, or that exclude what else is asked."""
         if self.rungs == (NONE,):
             object.__setattr__(self, "rungs", ())
         if not self.rungs:
@@ -222,21 +220,20 @@ class SearchConfig(Settings, where="search"):
 
     @property
     def bounds(self) -> tuple[Budget, ...]:
-        """The budgets as limits on metrics."""
         return tuple(Budget(metric, limit) for metric, limit in self.budgets.items())
 
     @property
     def recall_floor(self) -> float:
-        """The recall that the recommendation keeps."""
+        """That the recommendation keeps."""
         return MIN_RECALL if self.min_recall is None else self.min_recall
 
     @property
     def planned_tokens(self) -> float:
-        """Tokens of the full training that is planned."""
+        """Of the full training."""
         return tokens_of(self.train_tokens)
 
     def ranked_by(self, ranking: str) -> Self:
-        """The same, ranked so: the quality among the objectives is the loss or the full loss."""
+        """The same, with the loss or the full loss as the quality among the objectives."""
         names = tuple((FULL if ranking == "full" else "loss") if name in QUALITY else name
                       for name in self.objectives)
         return dataclasses.replace(self, rank_by=ranking, objectives=names)
@@ -250,29 +247,28 @@ class SearchConfig(Settings, where="search"):
         return {**rest, "budgets": {"latency_ms": values["budget_ms"], **rest.get("budgets", {})}}
 
     def with_seeds(self, able: bool) -> Self:
-        """The same with a number of seeds. able: False for an evaluator that takes none, which keeps to one
-        seed."""
+        """The same with a number of seeds. able: False for an evaluator that takes none."""
         return self if self.seeds is not None else dataclasses.replace(
             self, seeds=SEEDS_WITH_RUNGS if self.rungs and able else 1)
 
     def given(self) -> dict[str, Any]:
         """The options that differ from their defaults, for the record of a run; without passwords."""
         kind: Any = type(self)
-        values = {setting.name: getattr(self, setting.name) for setting in settings_of(kind)}
-        return {name: without_password(value) if name == "storage" else value
-                for name, value in values.items() if value != getattr(kind(), name)}
+        default = kind()
+        return {setting.name: without_password(value) if setting.name == "storage" else value
+                for setting in settings_of(kind)
+                if (value := getattr(self, setting.name)) != getattr(default, setting.name)}
 
     def question(self) -> dict[str, Any]:
-        """The options that fix the trajectory: a run can be continued only with the same. The recipe, the
-        rungs, the evidence, the type of the weights (in the workload), and the scores of a bench or of
-        earlier runs enter the identity of a run by their values."""
+        """The options that fix the trajectory. The recipe, rungs, evidence, type of weights, and known scores
+        enter the identity of a run by their values."""
         kind: Any = type(self)
         return {setting.name: getattr(self, setting.name) for setting in settings_of(kind)
                 if setting.identity}
 
 
 def share_of(value: Any) -> float | None:
-    """A rung such as `50%` as a share of the training; None for what is not a share between 0 and 1."""
+    """A rung such as `50%` as a share of the training; None for anything else."""
     if not isinstance(value, str) or not value.endswith("%"):
         return None
     try:

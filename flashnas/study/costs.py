@@ -18,11 +18,8 @@ from flashnas.study.config import SearchConfig
 
 def load_costs(config: SearchConfig, table: str | LatencyTable | CostFunction | None,
                workload: Workload | None, *, evaluated: bool) -> Costs:
-    """The costs by a latency table, by the user's function, or none. evaluated: by a user's function.
-
-    Raises:
-        ConfigError: for what only a latency table can answer.
-    """
+    """The costs by a latency table, by the user's function, or none. evaluated: by a user's function. Raises
+    ConfigError for what only a latency table can answer."""
     if isinstance(table, str | LatencyTable):
         workload = load_workload(config.workload if workload is None else workload)
         return TableCosts(model_of(table, workload.with_weights(config.weights), mode=config.mode))
@@ -47,11 +44,8 @@ def load_costs(config: SearchConfig, table: str | LatencyTable | CostFunction | 
 
 def load_fitter(config: SearchConfig, space: SearchSpace[Any], costs: Costs, certificate: Certificate | None,
                 holds: Callable[[Any], bool]) -> Fitter[Any]:
-    """Fits widths to the budgets, and to the recall that is asked for. holds: as of a Fitter.
-
-    Raises:
-        BudgetError: no network of the space meets the budgets.
-    """
+    """Fits widths to the budgets and to the recall that is asked for. holds: as of a Fitter. Raises
+    BudgetError where no network of the space meets the budgets."""
     allowed: Callable[[Any], bool] | None = None
     if (floor := config.min_recall) is not None:
         from flashnas.evidence.recall import load_recall

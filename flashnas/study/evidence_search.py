@@ -1,6 +1,5 @@
 """A search without any training: which networks of a space publications expect to be the best within the
-budgets, and the best pure stack of each mixer, which a hybrid has to beat. A candidate takes microseconds.
-"""
+budgets, and the best pure stack of each mixer, which a hybrid has to beat. A candidate takes microseconds."""
 
 from __future__ import annotations
 
@@ -23,29 +22,27 @@ from flashnas.study.foresight import Foresight
 CANDIDATES = 8000        # genotypes that are looked at
 FIRST, EACH = 2500, 1100  # random ones at the start, and mutants in each round
 BEST = 24                # lowest values whose mutants are tried, beside those of the front
-PESSIMISM = 1.0          # standard deviations that are added to the mean where networks are ranked
 QUIET_ROUNDS = 2         # rounds without a better front, after which the search ends
 
 
 @dataclass(frozen=True)
 class Foretold:
-    """What was looked at, in one order: genotypes, networks, and arrays [N]: latency_ms, full loss expected
-    and its standard deviation to the reference, and recall."""
+    """What was looked at, in one order: genotypes, networks, and arrays [N]: latency_ms, the value that ranks
+    (`Foresight.value`), and recall."""
 
     genotypes: list[Any]
     networks: list[Architecture]
     latency_ms: np.ndarray
-    mean: np.ndarray
-    sd: np.ndarray
+    value: np.ndarray
     recall: np.ndarray
 
     def front(self, min_recall: float | None) -> list[int]:
-        """Places of the networks that no other one beats in latency and in the pessimistic full loss, fastest
-        first; of those with the recall, where a floor is set and any network has it."""
+        """Places of the networks that no other one beats in latency and value, fastest first; of those with
+        the recall, where any has it."""
         places = np.arange(len(self.networks))
         if min_recall is not None and (self.recall >= min_recall).any():
             places = np.flatnonzero(self.recall >= min_recall)
-        points = np.column_stack([ranked(self.mean, self.sd), self.latency_ms])[places]
+        points = np.column_stack([self.value, self.latency_ms])[places]
         # orders of the same operators, which evidence cannot tell apart
         alike: dict[tuple[float, ...], int] = {}
         for place, point in zip(places, points.round(9).tolist(), strict=True):
@@ -57,24 +54,24 @@ class Foretold:
         return [int(place) for place in best[np.argsort(self.latency_ms[best], kind="stable")]]
 
     def best(self, min_recall: float | None) -> int | None:
-        """The place of the recommended network: the lowest pessimistic full loss, with the recall."""
-        return min(self.front(min_recall), key=lambda place: self.mean[place] + PESSIMISM * self.sd[place],
-                   default=None)
+        return min(self.front(min_recall), key=lambda place: self.value[place], default=None)
+
+    def lowest(self, min_recall: float | None) -> np.ndarray:
+        """Places of the networks with the recall by their value, the lowest first."""
+        kept = np.flatnonzero(self.recall >= (-np.inf if min_recall is None else min_recall))
+        return kept[np.argsort(self.value[kept], kind="stable")]
 
     def nearest(self, min_recall: float, count: int) -> list[int]:
-        """Places of networks with the recall from the recommended one upwards in pessimistic full loss, at
-        most `count`, each of another composition or size than those before."""
-        chosen, values = self.best(min_recall), ranked(self.mean, self.sd)
-        kept = np.flatnonzero(self.recall >= min_recall)
-        distinct: dict[float, int] = {} if chosen is None else {round(float(values[chosen]), 9): chosen}
-        for place in kept[np.argsort(values[kept], kind="stable")]:
-            distinct.setdefault(round(float(values[place]), 9), int(place))
-            if len(distinct) == count:
-                break
-        return list(distinct.values())
+        """At most `count` of these, from the recommended one upwards, each of another composition or size
+        than those before."""
+        chosen = self.best(min_recall)
+        distinct: dict[float, int] = {}
+        for place in (*(() if chosen is None else (chosen,)), *self.lowest(min_recall)):
+            distinct.setdefault(round(float(self.value[place]), 9), int(place))
+        return list(distinct.values())[:count]
 
     def spread(self, places: Sequence[int], count: int) -> list[int]:
-        """At most `count` places of a front, with the last one, about equally far apart in latency."""
+        """At most `count` places of a front, with both ends, about equally far apart in latency."""
         if len(places) <= count:
             return list(places)
         latencies = self.latency_ms[list(places)]
@@ -84,62 +81,38 @@ class Foretold:
 
 def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight: Foresight, *, seed: int,
                        min_recall: float | None, candidates: int = CANDIDATES) -> Foretold:
-    """Evolution on the expected full loss and the latency; deterministic for a seed. The front with the
-    recall is searched, and that without a floor. candidates: genotypes to look at, at most."""
+    """Evolution on value and latency, deterministic for a seed, of the front with the recall and of that
+    without a floor. candidates: genotypes to look at, at most."""
     rng = np.random.default_rng([seed, 1])
-    fitted: dict[Any, tuple[Architecture, float]] = {}
-    seen: set[Any] = set()
+    told, seen = Foretold([], [], np.zeros(0), np.zeros(0), np.zeros(0)), set[Any]()
 
-    def add(draw: Callable[[], Any], count: int) -> None:
+    def look(count: int, parents: Sequence[Any]) -> Foretold:
+        """With random genotypes, or mutants of parents, that are new."""
+        new: dict[Any, tuple[Architecture, float]] = {}
         for _ in range(count):
-            genotype = draw()
+            genotype = space.mutate(parents[int(rng.integers(len(parents)))], rng
+                                    ) if parents else space.sample(rng)
             if genotype in seen:
                 continue
             seen.add(genotype)
             network, latency_ms = fitter.latency_of(genotype)
             if network is not None and latency_ms is not None:
-                fitted[genotype] = network, latency_ms
+                new[genotype] = network, latency_ms
+        networks = [network for network, _ in new.values()]
+        return Foretold([*told.genotypes, *new], [*told.networks, *networks],
+                        np.append(told.latency_ms, [latency_ms for _, latency_ms in new.values()]),
+                        np.append(told.value, foresight.value(networks)),
+                        np.append(told.recall, foresight.recalls(networks)))
 
-    add(lambda: space.sample(rng), FIRST)
+    told = look(FIRST, ())
     quiet, before = 0, np.inf
-    told = _scored(fitted, foresight, None)
     while len(seen) < candidates and len(told.networks) and quiet < QUIET_ROUNDS:
-        values = ranked(told.mean, told.sd)
-        best = np.argsort(values, kind="stable")[:BEST]
-        kept = np.flatnonzero(told.recall >= (-np.inf if min_recall is None else min_recall))
-        best_kept = kept[np.argsort(values[kept], kind="stable")[:BEST]]
-        places = dict.fromkeys([*told.front(min_recall), *told.front(None), *map(int, best),
-                                *map(int, best_kept)])
-        add(functools.partial(_mutant, space, [told.genotypes[place] for place in places], rng), EACH)
-        told = _scored(fitted, foresight, told)
-        level = float(np.sum(ranked(told.mean, told.sd)[told.front(min_recall)[-3:]]))
+        places = dict.fromkeys([*told.front(min_recall), *told.front(None), *map(int, told.lowest(None)[:BEST]),
+                                *map(int, told.lowest(min_recall)[:BEST])])
+        told = look(EACH, [told.genotypes[place] for place in places])
+        level = float(np.sum(told.value[told.front(min_recall)[-3:]]))
         quiet, before = (quiet + 1 if level > before - 1e-4 else 0), min(before, level)
     return told
-
-
-def _mutant(space: OperatorSpace[Any], parents: Sequence[Any], rng: np.random.Generator) -> Any:
-    """A mutant of one of the parents."""
-    return space.mutate(parents[int(rng.integers(len(parents)))], rng)
-
-
-def _scored(fitted: dict[Any, tuple[Architecture, float]], foresight: Foresight,
-            before: Foretold | None) -> Foretold:
-    """All that was found; what was scored before is not scored again."""
-    start = 0 if before is None else len(before.networks)
-    genotypes = list(fitted)
-    networks = [fitted[genotype][0] for genotype in genotypes]
-    mean, sd = foresight.expected(networks[start:])
-    recall = foresight.recalls(networks[start:])
-    if before is not None:
-        mean, sd, recall = (np.concatenate([old, new]) for old, new in (
-            (before.mean, mean), (before.sd, sd), (before.recall, recall)))
-    return Foretold(genotypes, networks, np.array([fitted[genotype][1] for genotype in genotypes]), mean, sd,
-                    recall)
-
-
-def ranked(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
-    """The value by which networks are ranked: pessimistic, so that nothing is gained where nobody knows."""
-    return np.asarray(mean + PESSIMISM * sd)
 
 
 @functools.lru_cache(maxsize=65_536)
@@ -154,11 +127,11 @@ def unevenness(operators: tuple[OperatorSpec, ...]) -> float:
 
 def pure_stacks(space: OperatorSpace[Any], fitter: Fitter[Any],
                 score: Callable[[Sequence[Architecture]], np.ndarray]) -> list[tuple[str, Architecture]]:
-    """The best pure stack of each mixer of the space within the budgets: label and network.
+    """The best pure stack of each mixer within the budgets: label and network.
 
     All depths up to the space's, all its widths, and every share of feed-forward layers that publications
-    have are looked at: none (for mixers that publications have so), one behind every second mixer, one behind
-    each. score: networks -> values [N], lower is better.
+    have are looked at: none, one behind every second mixer, one behind each. score: networks -> values [N],
+    lower is better.
     """
     ffn = space.ffn or FeedForward()
     kinds = [spec.kind for spec in space.mixers]
@@ -181,7 +154,6 @@ def pure_stacks(space: OperatorSpace[Any], fitter: Fitter[Any],
 
 
 def _fitting(fitter: Fitter[Any], some: Sequence[tuple[str, Architecture]]) -> list[tuple[str, Architecture]]:
-    """Those within the budgets, with the recall and in the program that are asked for."""
     some = [pair for pair in some if fitter.holds(pair[1])]
     if fitter.allowed is not None:
         some = [pair for pair in some if fitter.allowed(pair[1])]
@@ -194,6 +166,6 @@ def _fitting(fitter: Fitter[Any], some: Sequence[tuple[str, Architecture]]) -> l
 
 @functools.lru_cache(maxsize=65_536)
 def _unpublished(operators: tuple[Any, ...], hidden: int) -> bool:
-    """True if publications have no such stack for a reason of its composition; its size does not count."""
+    """True if publications have no stack of such a composition."""
     network = Architecture(hidden=hidden, operators=operators)
     return any("operators" in words for words in outside_support(network))

@@ -42,8 +42,8 @@ def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
 
 
 def _check_without_workers(config: SearchConfig, job: Job) -> None:
-    """Warn that an evaluator runs in this process, because worker processes cannot load it or its networks;
-    raise SettingError for a limit that only worker processes keep."""
+    """Warn that an evaluator runs in this process, since no worker can load it or its networks; raise
+    SettingError for a limit that only workers keep."""
     assert job.evaluator is not None
     network = type(job.architecture)
     what = f"the evaluator {evaluator_name(job.evaluator)}"

@@ -1,5 +1,4 @@
-"""What a latency table offers a search beside its estimates: a certificate, and times of networks from its
-device."""
+"""What a latency table offers besides estimates: a certificate, and times from its device."""
 
 from __future__ import annotations
 
@@ -15,12 +14,8 @@ from flashnas.study.config import SearchConfig
 
 def load_certificate(config: SearchConfig, space: SearchSpace[Any],
                      model: LatencyModel) -> Certificate | None:
-    """What the table's validation says of its predictions, if a confidence is asked for.
-
-    Raises:
-        TableError: there is no validation.
-        ConfigError: there is no budget that the confidence could hold.
-    """
+    """What the table's validation says of its predictions, if a confidence is asked for. Raises TableError
+    without a validation, ConfigError without a budget that the confidence could hold."""
     if config.confidence is None:
         return None
     if not any(metric in (*TIMES, *LARGER_IS_BETTER) for metric in config.budgets):

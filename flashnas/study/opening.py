@@ -1,5 +1,5 @@
-"""What a search opens before its first evaluation: its folder, with the identity under which it is continued
-and the head of run.yaml, its record and its state."""
+"""What a search opens before its first evaluation: its folder, with its identity and the head of run.yaml,
+its record and its state."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ import flashnas
 from flashnas.base.registry import installed_plugins
 from flashnas.executors import Executor
 from flashnas.runs.folder import RunFolder
-from flashnas.runs.identity import Identity, table_facts, table_hash
+from flashnas.runs.identity import Identity, device_facts, table_facts, table_hash
 from flashnas.runs.snapshot import Progress
 from flashnas.study.asynchronous import Asynchronous
-from flashnas.study.cycles import Cycles
-from flashnas.study.loop import State
+from flashnas.study.loop import Cycles, State
 from flashnas.study.question import Question
 from flashnas.study.record import Record
 
@@ -31,7 +30,6 @@ LAST = ("rank_by", "min_recall")  # in the record of the identity
 @contextlib.contextmanager
 def opened(question: Question, executor: Executor, out: Path, *, resume: bool, progress: Progress,
            command: str) -> Iterator[State]:
-    """The state of a search with its folder, before the first evaluation."""
     with RunFolder(out, identity=identity_of(question), facts=run_facts(question, out, command, executor),
                    resume=resume, storage=question.config.storage, note=progress.note) as folder:
         record = Record(question, folder, progress, side_by_side(question, executor, progress.note))
@@ -39,8 +37,8 @@ def opened(question: Question, executor: Executor, out: Path, *, resume: bool, p
 
 
 def side_by_side(question: Question, executor: Executor, note: Callable[[str], None]) -> int:
-    """How many workers evaluate at one time. A cycle keeps no more of them busy than it has candidates, which
-    is noted where their number is known."""
+    """How many workers evaluate at one time. A cycle keeps no more busy than it has candidates, which is
+    noted."""
     workers, size = executor.workers, question.config.cycle_size
     if question.config.asynchronous or workers <= size:
         return workers
@@ -51,15 +49,16 @@ def side_by_side(question: Question, executor: Executor, note: Callable[[str], N
 
 
 def identity_of(question: Question) -> Identity:
-    """All that fixes the trajectory. A further option of the search is part of it where it differs from its
-    default, so that a run without it goes on."""
+    """All that fixes the trajectory. A further option is part of it where it differs from its default, so
+    that an older run goes on."""
     model, recipe, dataset, rungs = question.model, question.recipe, question.dataset, question.rungs
     options, known, bench = question.config.question(), question.known, question.scores.bench
     evaluator, function = question.function_names
     record: dict[str, Any] = {
         "space": question.space.name, "space_hash": question.space.hash,
         "table": options["table"] if model else function,
-        "table_hash": table_hash(model.table) if model else None, "mode": options["mode"],
+        "table_hash": table_hash(model.table) if model else None,
+        "device": device_facts(model.table) if model else None, "mode": options["mode"],
         "workload": model.workload.to_dict() if model else None, "budgets": options["budgets"],
         "confidence": options["confidence"],
         "margins": dict(question.certificate.margins) if question.certificate else None,

@@ -22,15 +22,11 @@ from flashnas.training.recipe import Recipe
 class Parts:
     """What a search is made of.
 
-    Attributes:
-        recipe: of the trainings; None where an evaluator scores the networks, or nothing is trained.
-        certificate: what the table's validation says of its predictions, if a confidence is asked for.
-        timing: how the finalists are timed (`flashnas.profiling`); None where the table's device is not at
-            hand.
-        known: the networks of earlier runs that the search starts from, or None.
-        note: receives lines for the user while parts are loaded.
-        notes: lines for the user on how networks are ranked, once nothing is wrong.
-        started: when preparation began, by time.monotonic.
+    recipe: of the trainings; None where an evaluator scores, or nothing is trained. certificate: what the
+    table's validation says of its predictions, if a confidence is asked for. timing: how the finalists are
+    timed (`flashnas.profiling`), or None. known: the networks of earlier runs that the search starts from, or
+    None. note: receives lines for the user while parts are loaded. notes: lines on how networks are ranked,
+    once nothing is wrong. started: by time.monotonic.
     """
 
     config: SearchConfig
@@ -49,17 +45,15 @@ class Parts:
 
     @property
     def model(self) -> LatencyModel | None:
-        """The latency model, where a table answers."""
         return self.costs.model if isinstance(self.costs, TableCosts) else None
 
     @property
     def sampler_name(self) -> str:
-        """In the record of a run."""
         return sampler_name(self.sampler)
 
     @property
     def function_names(self) -> tuple[str | None, str | None]:
-        """Of the user's evaluator and cost function, in the record of a run."""
+        """Of the user's evaluator and cost function."""
         function = self.costs.function if isinstance(self.costs, OwnCosts) else None
         return (None if self.evaluator is None else evaluator_name(self.evaluator),
                 None if function is None else evaluator_name(function))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,19 +26,13 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -
     """What `run_search` with the same arguments would evaluate, JSON-ready.
 
     Returns:
-        space, space_size: name, and number of genotypes (infinite for a real parameter). widths: hidden
-        sizes; empty for a space with architectures of its own. budgets: metric -> limit. fastest,
-        fastest_metrics: notation of the smallest network by the budgets, or by latency_ms, and its metrics.
-        baselines: label, and notation or None where no width meets the budgets. candidates: networks besides
-        these. evaluations: both, equal networks once, without those that are known. known: networks whose
-        scores a bench or an earlier run has. bench, start_from: which of these answer, in words.
-        width_factor, proxy_widths: how the trained networks are shrunk. tokens_each, tokens: training tokens
-        of one network and of all, at most; least_tokens: at least, if trainings stop at rungs. task_tokens:
-        of each besides, on synthetic tasks. seeds: of the networks of the front; seeds_why: why it is one,
-        although there are rungs. seed_tokens: of further seeds of each. tokens_per_s: of one worker, from a
-        few timed steps; None where nothing was timed. rate: in its place, the assumed FLOP/s of a device that
-        is not here, in words. seconds: of the whole search with its workers; None with the user's evaluator.
-        flops_each, flops: of the longest training, and of all. time_limit_s: of one training.
+        widths: hidden sizes; empty for a space with architectures of its own. fastest, fastest_metrics: the
+            smallest network by the budgets, or by latency_ms. baselines: notation None where no width meets
+            the budgets. evaluations: baselines and candidates, equal networks once, without those that are
+            known. bench, start_from: which of these answer, in words. least_tokens, tokens: training tokens
+            of all, at least and at most. tokens_per_s: of one worker, from a few timed steps, or None. rate:
+            in its place, the assumed FLOP/s of a device that is not here, in words. seconds: of the whole
+            search with its workers; None with the user's evaluator. flops_each: of the longest training.
 
     Raises:
         FlashnasError: for whatever would stop the search before its first evaluation.
@@ -51,48 +46,52 @@ def _planned(question: Question, note: Note) -> dict[str, Any]:
     config, seeds = question.config, question.config.seeds or 1
     for line in question.notes:
         note(line)
-    baselines, trained, limit = question.baselines, question.recipe, question.time_limit
-    different = {network.hash: network for _, network in baselines
-                 if network is not None and question.scores.score(network) is None}
-    known = {network.hash for _, network in baselines if network is not None} - set(different)
+    baselines, new, trained = question.baselines, question.new_baselines, question.recipe
+    limit, scores, rungs = question.time_limit, question.scores, question.rungs.tokens
+    known = {network.hash for _, network in baselines if network is not None} - set(new)
     known |= {network.hash for _, network, _ in question.known_networks()}
-    evaluations = len(different) + int(min(config.trials, question.space.size())) if config.trials else 0
     fastest = question.fitter.fastest(config.seed)
     widths = tuple(getattr(question.space, "hidden_sizes", ()))
     rate, pace = None, 1.0
     if trained is not None and not limit.elsewhere:
-        rate, pace = timed(question, list(different.values()))
-    each = 0 if trained is None else trained.steps * trained.batch_tokens
+        rate, pace = timed(question, list(new.values()))
     workers = config.workers or 1
     if not limit.elsewhere:
         executor = executor_of(question, note)
         workers = executor.workers
         side_by_side(question, executor, note)
     clock = Clock(training_plan(question, workers))
-    of_tasks = clock.plan.tokens - each
-    trained_baselines = len(different) if config.trials else 0
-    least, most = _tokens(question, each, evaluations, trained_baselines)
+    evaluations = len(clock.plan.baselines) + clock.plan.candidates
+    each = 0 if trained is None else trained.steps * trained.batch_tokens
+    # of the candidates; a cycle finishes at least one
+    stopped = clock.plan.candidates - math.ceil(
+        clock.plan.candidates / config.cycle_size) if rungs else 0
+    bench = scores.no_bench and f"not used; {scores.no_bench}" if scores.bench is None else (
+        f"{scores.bench.bench}: the search starts from {len(known)} networks that it has scores for; it has"
+        f" {len(scores.bench)}")
+    able = question.evaluator is None or takes_seed(question.evaluator)
     return {
         "space": question.space.name, "space_size": float(question.space.size()), "widths": widths,
         "budgets": dict(config.budgets), "fastest": None if fastest is None else fastest[0].notation,
         "fastest_metrics": {} if fastest is None else fastest[1],
         "baselines": [{"label": label, "notation": None if network is None else network.notation}
                       for label, network in baselines],
-        "candidates": evaluations - trained_baselines, "evaluations": evaluations,
+        "candidates": clock.plan.candidates, "evaluations": evaluations,
         "width_factor": None if trained is None else trained.width_factor,
         "proxy_widths": () if trained is None else tuple(width // trained.width_factor for width in widths),
-        "known": len(known), "bench": _bench_words(question, len(known)),
+        "known": len(known), "bench": bench,
         "start_from": "" if question.known is None else
         f"{', '.join(str(run.path) for run in question.known.runs)}: {len(question.known)} trained networks",
-        "tokens_each": each, "tokens": most, "task_tokens": of_tasks, "least_tokens": least, "seeds": seeds,
-        "seeds_why": _seeds_why(question), "seed_tokens": (each + of_tasks) * (seeds - 1),
+        "tokens_each": each, "tokens": each * evaluations, "task_tokens": clock.plan.tokens - each,
+        "least_tokens": each * (evaluations - stopped) + (stopped * rungs[0] if rungs else 0), "seeds": seeds,
+        "seeds_why": "the evaluator has no argument 'seed'" if rungs and not able else "",
+        "seed_tokens": clock.plan.tokens * (seeds - 1),
         "tokens_per_s": rate, "seconds": pace * (clock.remaining_s or 0.0) if each else None,
         "workers": workers, "flops_each": limit.flops, "rate": limit.elsewhere, "time_limit_s": limit.seconds,
         "flops": (evaluations + (seeds - 1) * clock.plan.finalists) * limit.mean_flops}
 
 
 def plan_text(values: dict[str, Any]) -> str:
-    """A plan in some lines."""
     planned, fastest = SimpleNamespace(**values), values["fastest_metrics"]
     widths = f", widths {planned.widths[0]} to {planned.widths[-1]}" if planned.widths else ""
     fitting = sum(entry["notation"] is not None for entry in planned.baselines)
@@ -113,7 +112,7 @@ def plan_text(values: dict[str, Any]) -> str:
     if planned.start_from:
         lines.append(f"start from {planned.start_from}")
     if planned.seeds > 1 or planned.seeds_why:
-        why = f": {planned.seeds_why}" if planned.seeds_why else ""
+        why = planned.seeds_why and f": {planned.seeds_why}"
         lines.append(f"seeds      {planned.seeds} for each network of the front{why}")
     if planned.tokens:
         narrow = planned.proxy_widths
@@ -136,34 +135,10 @@ def plan_text(values: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _tokens(question: Question, each: int, evaluations: int, baselines: int) -> tuple[int, int]:
-    """The fewest and the most training tokens under the first seed: a cycle finishes at least one candidate,
-    or all."""
-    rungs = question.rungs.tokens
-    candidates = evaluations - baselines
-    finished = -(-candidates // question.config.cycle_size) if rungs else candidates
-    stopped = (candidates - finished) * rungs[0] if rungs else 0
-    return each * (baselines + finished) + stopped, each * evaluations
-
-
-def _seeds_why(question: Question) -> str:
-    """Why the front has one seed, although there are rungs and nobody asked for one."""
-    able = question.evaluator is None or takes_seed(question.evaluator)
-    return "the evaluator has no argument 'seed'" if question.rungs.tokens and not able else ""
-
-
-def _bench_words(question: Question, known: int) -> str:
-    """Which bench answers, or why none does."""
-    if question.scores.bench is not None:
-        return (f"{question.scores.bench.bench}: the search starts from {known} networks that it has scores"
-                f" for; it has {len(question.scores.bench)}")
-    return f"not used; {question.scores.no_bench}" if question.scores.no_bench else ""
-
-
 def timed(question: Question, networks: list[Any]) -> tuple[float, float]:
     """Training tokens per second of one worker, and how many times as long as expected a training then takes:
-    of the baseline with the median number of parameters, or of the genotype that the search draws first.
-    Raises RunError if that training fails."""
+    of the baseline with the median number of parameters, or of the genotype that is drawn first. Raises
+    RunError if that training fails."""
     recipe = question.recipe
     assert recipe is not None
     if not networks:

@@ -23,15 +23,9 @@ Note = Callable[[str], None]
 
 def prepare(config: SearchConfig, *, note: Note, evaluator: Any = None, space: Any = None, table: Any = None,
             workload: Any = None, recipe: Any = None, sampler: Any = None, plan: bool = False) -> Question:
-    """Load and check all parts of a search.
-
-    Objects take the place of the names in `config`, as `fn.search` describes them. A space whose networks are
-    not `flashnas.Architecture` needs an `evaluator`, and no latency table. Where neither a table nor a
-    function gives metrics, the evaluator returns them with the loss, and budgets are not possible.
-
-    Raises:
-        FlashnasError: in one line, for whatever cannot work.
-    """
+    """Load and check all parts of a search. Objects take the place of the names in `config`, as `fn.search`
+    describes them. A space whose networks are not `flashnas.Architecture` needs an `evaluator`, and no
+    latency table. Raises FlashnasError, in one line, for whatever cannot work."""
     started = time.monotonic()
     config = config.with_seeds(evaluator is None or takes_seed(evaluator))
     space = load_space(config.space) if space is None else space
@@ -68,7 +62,7 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: Any = None, space: A
 
 
 def _load(question: Question) -> None:
-    """Load and check what takes a while, in this order."""
+    """Whatever takes a while, in this order."""
     question.foresight  # noqa: B018 - it is computed once
     if question.evaluator is not None:
         question.rungs  # noqa: B018

@@ -1,10 +1,12 @@
-"""What a search draws from: its algorithm, its baselines, and what published trainings say of the
-networks."""
+"""What a search draws from: its algorithm, its baselines, and what publications say of the networks."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from flashnas.base.registry import foreign_errors
 from flashnas.latency.costs import metric_of
@@ -12,8 +14,8 @@ from flashnas.search import Goals, SearchAlgorithm, make_algorithm
 from flashnas.search.algorithm import Prior
 from flashnas.search.objectives import TRAINED, minimised
 from flashnas.space import OperatorSpace
-from flashnas.study.evidence import Foresight, foresight_of
-from flashnas.study.evidence_search import Foretold, pure_stacks, ranked, search_by_evidence
+from flashnas.study.evidence_search import Foretold, pure_stacks, search_by_evidence
+from flashnas.study.foresight import Foresight, load_models, recipe_read, silence
 from flashnas.study.parts import Parts
 from flashnas.training.cost import training_flops
 
@@ -27,8 +29,8 @@ class Proposer(Parts):
     # -- what is searched ------------------------------------------------------------------------------------
 
     def algorithm(self, seed: int | None = None) -> SearchAlgorithm:
-        """A fresh one; raises ConfigError for an unknown sampler or option, or one that the space cannot
-        serve. seed: of its draws, if it is not that of the search."""
+        """A fresh one. seed: of its draws, if not that of the search. Raises ConfigError for an unknown
+        sampler or option, or one that the space cannot serve."""
         config = self.config
         with foreign_errors(*self.foreign()):
             return make_algorithm(self.sampler if config.trials else "random", space=self.space,
@@ -38,8 +40,7 @@ class Proposer(Parts):
                                   **(config.sampler_options if config.trials else {}))
 
     def _goals(self) -> Goals | None:
-        """None for one trained quality against a latency_ms that is known; else which objectives are known,
-        and how."""
+        """None for one trained quality against a latency_ms that is known."""
         names, costs = self.config.objectives, self.costs
         if costs.known and names[1] == "latency_ms" and len(names) == 2:
             return None
@@ -55,36 +56,31 @@ class Proposer(Parts):
         if not self.config.baselines:
             return []
         if (foresight := self.foresight) is not None and isinstance(self.space, OperatorSpace):
-            return list(pure_stacks(self.space, self.fitter,
-                                    lambda networks: ranked(*foresight.expected(networks))))
+            return list(pure_stacks(self.space, self.fitter, foresight.value))
         return [(label, self.fitter.largest(sizes)) for label, sizes in self.space.baselines()]
 
     # -- what published trainings say ------------------------------------------------------------------------
 
     @functools.cached_property
     def foresight(self) -> Foresight | None:
-        """What is expected of full trainings, in a search that ranks by it; else None."""
         if self.config.rank_by == "short":
             return None
-        return foresight_of(self.config, self.space, self.fitter, self.recipe, self.notes.append)
+        return foresight_of(self, self.notes.append)
 
     def foresee(self, network: Any, loss: float | None) -> dict[str, Any]:
-        """What is expected of a full training of a network, as fields of a Trial; loss: of its short
-        training."""
+        """What is expected of a full training, as fields of a Trial; loss: of the short training."""
         return {} if self.foresight is None else self.foresight.figures(network, loss)
 
     @functools.cached_property
     def foretold(self) -> Foretold | None:
-        """The networks that published trainings expect to be good; None in a search that does not rank by
-        them."""
+        """The networks that published trainings expect to be good; None where they do not rank."""
         if self.foresight is None or not isinstance(self.space, OperatorSpace):
             return None
         return search_by_evidence(self.space, self.fitter, self.foresight, seed=self.config.seed,
                                   min_recall=self.config.recall_floor)
 
     def evidence_lines(self) -> list[str]:
-        """One line on what published trainings alone recommend; none in a search that does not rank by
-        them."""
+        """What published trainings alone recommend, where they rank."""
         if (told := self.foretold) is None:
             return []
         place = told.best(self.config.recall_floor)
@@ -93,13 +89,35 @@ class Proposer(Parts):
                 f" {len(told.networks):,} networks within the budgets"]
 
     def prior(self) -> Prior | None:
-        """What published trainings tell the algorithm; None in a search that does not rank by them."""
+        """What published trainings tell the algorithm; None where they do not rank."""
         foresight, told, recipe = self.foresight, self.foretold, self.recipe
         if foresight is None or told is None or recipe is None:
             return None
         floor = self.config.recall_floor
         order = dict.fromkeys([*told.nearest(floor, NEAR), *reversed(told.front(floor))])
-        return Prior(value_of=lambda networks: ranked(*foresight.expected(networks)),
-                     moves_of=foresight.moves,
+        return Prior(value_of=foresight.value, moves_of=foresight.moves,
                      cost_of=lambda network: training_flops(recipe.proxy_of(network), recipe) / UNIT_FLOPS,
                      best=[told.genotypes[place] for place in order])
+
+
+def foresight_of(parts: Parts, note: Callable[[str], None]) -> Foresight:
+    """The models of a search, and the network to which its standard deviations are taken; raises ConfigError
+    where the file of own trainings is wrong. note receives a line where short trainings say nothing to the
+    model, and where own trainings contradict."""
+    config, recipe, fitter = parts.config, parts.recipe, parts.fitter
+    model, recall, source = load_models(config.evidence, note)
+    tokens = config.planned_tokens
+
+    def value_of(networks: Sequence[Any]) -> np.ndarray:
+        return np.asarray(model.predict_networks(networks, tokens).mean + silence(model, networks, tokens))
+
+    stacks = [network for _, network in pure_stacks(parts.space, fitter, value_of)]
+    if not stacks:
+        fastest = fitter.fastest(config.seed)
+        assert fastest is not None, "metrics are known wherever the full loss ranks"
+        stacks = [fastest[0]]
+    read = recipe_read(recipe)
+    if recipe is not None and read is None:
+        note(f"the loss of recipe {recipe.name!r} with these settings was not held against published"
+             " trainings: the full loss rests on them alone; --rank-by short ranks by the trainings")
+    return Foresight(model, recall, tokens, stacks[int(np.argmin(value_of(stacks)))], read, source)

@@ -21,12 +21,10 @@ MAX_EXPECTED = 4096      # networks whose expected time is kept
 
 
 class Question(Proposer):
-    """One search. What takes a while is computed when it is first read; `prepare` reads all of it, so that
-    whatever cannot work is an error before the search begins."""
+    """One search. What takes a while is computed when it is first read; `prepare` reads all of it."""
 
     @functools.cached_property
     def time_limit(self) -> TimeLimit:
-        """Of one training."""
         first = [network for _, network in self.baselines if network is not None]
         return find_time_limit(self.config, self.recipe, self.fitter, first, self.note)
 
@@ -36,12 +34,11 @@ class Question(Proposer):
         search draws. 1 where nothing says it, such as for an evaluator."""
         if self.recipe is None or (network is None and not self.time_limit.candidate_s):
             return 1.0
-        tasks = task_scores(self.config.objectives)
-        return expected_s(self.recipe, tasks, self.time_limit.candidate_s if network is None else network)
+        return expected_s(self.recipe, self.tasks,
+                          self.time_limit.candidate_s if network is None else network)
 
     @functools.cached_property
     def dataset(self) -> Dataset | None:
-        """The prepared text of the trainings; None where nothing is trained."""
         if self.recipe is None:
             return None
         dataset = prepare_dataset(self.config.data, self.recipe, self.config.tokenizer)
@@ -51,9 +48,14 @@ class Question(Proposer):
 
     @functools.cached_property
     def scores(self) -> Scores:
-        """What a bench and earlier runs know."""
         return Scores(config=self.config, known=self.known, with_metrics=not self.costs.known,
                       recipe=self.recipe, dataset=self.dataset)
+
+    @functools.cached_property
+    def new_baselines(self) -> dict[str, Any]:
+        """The baselines without a known score, by hash."""
+        return {network.hash: network for _, network in self.baselines
+                if network is not None and self.scores.score(network) is None}
 
     @functools.cached_property
     def rungs(self) -> Rungs:
@@ -74,11 +76,10 @@ class Question(Proposer):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The objectives for which networks are trained on synthetic tasks."""
         return task_scores(self.config.objectives)
 
     def job(self, network: Any, seed: int | None = None) -> Job:
-        """The evaluation of a network; seed: of its training, if it is not that of the search."""
+        """The evaluation of a network; seed: of its training, if not that of the search."""
         seed = self.config.seed if seed is None else seed
         if self.evaluator is not None:
             needed = tuple(name for name in self.config.objectives
@@ -90,8 +91,7 @@ class Question(Proposer):
                    seed=seed, tasks=self.tasks, processes=self.config.processes_per_candidate)
 
     def known_networks(self) -> list[tuple[Any, Any, str]]:
-        """Genotype, network and source of the networks of the space within the budgets that a bench or an
-        earlier run has scores for, each once."""
+        """Genotype, network and source of the known networks of the space within the budgets, each once."""
         networks: dict[str, tuple[Any, Any, str]] = {}
         for genotype, network, label in self.scores.networks(self.space):
             scored = network.hash not in networks and self.scores.score(network)
@@ -101,7 +101,7 @@ class Question(Proposer):
 
     def resized(self, front: np.ndarray) -> list[Any]:
         """The genotypes of the earlier runs whose network in this search nobody trained, the most promising
-        first, at most MAX_RESIZED. front: points [N, M] of the trials so far, all minimised."""
+        first. front: points [N, M] of the trials so far, all minimised."""
         if self.known is None or not self.costs.known:
             return []
         ranking = resized_networks(self.space, self.fitter, self.costs, self.known,

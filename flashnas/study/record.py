@@ -27,11 +27,10 @@ QUICK_S = 0.002          # .. unless that was less than this
 class Candidate:
     """A network on its way to a trial.
 
-    network: None where no width meets the budgets.
-    genotype: what the algorithm learns it by; None for a baseline.
-    number: of its cycle, or of the proposal in a search without cycles; 0 for what nobody proposed.
-    pending: the algorithm waits for it; else it learns of it as of a candidate from elsewhere.
-    place: of its trial, once it has one.
+    network: None where no width meets the budgets. genotype: what the algorithm learns it by; None for a
+    baseline. number: of its cycle, or of the proposal in a search without cycles; 0 for what nobody proposed.
+    pending: the algorithm waits for it; else it learns of it as of a candidate from elsewhere. place: of its
+    trial.
     """
 
     origin: Origin
@@ -44,7 +43,6 @@ class Candidate:
 
     @property
     def key(self) -> str:
-        """The hash of the network."""
         assert self.network is not None
         hashed: str = self.network.hash
         return hashed
@@ -52,8 +50,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Stopped:
-    """A training that was not continued: the tokens after which it paused, and the forecast of its final loss
-    there."""
+    """A training that was not continued: the tokens after which it paused, and the forecast there."""
 
     rung: int
     expected_loss: float
@@ -63,13 +60,10 @@ class Stopped:
 class Record:
     """The trials and outcomes of one run.
 
-    Attributes:
-        trials, candidates: in one order. networks: by hash, all that were met so far, with a trial or on
-            their way.
-        stopped: by hash. placed: hashes with a trial. searching: False once the front has its further seeds,
-            of which seeds_left are to come. clock: what is left of all.
-        finished: of the completed networks the objectives, and the curve (None if it was not trained here),
-            in the order of completion as decisions see it.
+    trials, candidates: in one order. networks: by hash, all that were met so far. stopped: by hash. placed:
+    hashes with a trial. searching: False once the front has its further seeds, of which seeds_left are to
+    come. finished: of the completed networks the objectives, and the curve if it was trained here, in the
+    order of completion as decisions see it.
     """
 
     def __init__(self, question: Question, folder: RunFolder, progress: Progress, workers: int) -> None:
@@ -85,9 +79,7 @@ class Record:
         self.searching = True
         self.clock = Clock(training_plan(question, workers))
         self._distributions = question.space.distributions()
-        self._total = question.config.trials + len({
-            network.hash for _, network in question.baselines
-            if network is not None and question.scores.score(network) is None})
+        self._total = question.config.trials + len(question.new_baselines)
         self._checkpoints_fail, self._next_report = False, 0.0
 
     # -- evaluations -----------------------------------------------------------------------------------------
@@ -99,9 +91,8 @@ class Record:
             return job
         if job.evaluator is None:
             job = dataclasses.replace(job, checkpoints=str(self.folder.checkpoints_of(candidate.key)))
-        paused = [self.outcomes.get(outcome_key(candidate.key, rung=passed)) for passed in rungs]
-        curves = [outcome.score["curve"] for outcome in paused if outcome is not None
-                  and outcome.score is not None]
+        paused = (self.outcomes.get(outcome_key(candidate.key, rung=passed)) for passed in rungs)
+        curves = [outcome.score["curve"] for outcome in paused if outcome and outcome.score]
         return dataclasses.replace(job, pause_tokens=rung or 0, curve=tuple(
             (int(tokens), float(loss)) for tokens, loss in curves[-1]) if curves else ())
 
@@ -189,13 +180,12 @@ class Record:
         return trial
 
     def values_of(self, trial: Trial, **figures: Any) -> tuple[float, ...] | None:
-        """All objectives of a trial as they are compared; None if one does not exist. figures: in place of
-        its own."""
+        """As they are compared, or None. figures: in place of its own."""
         return point(self.question.config.objectives, {**vars(trial), **figures}, trial.scores)
 
     def evaluation(self, candidate: Candidate) -> Evaluation:
-        """The trial of a candidate as the algorithms see it: with the genotype itself, and everything
-        minimised. Of a stopped training they learn the final loss that was expected."""
+        """The trial of a candidate as the algorithms see it, with everything minimised. Of a stopped training
+        they learn the final loss that was expected."""
         assert candidate.place is not None
         trial = self.trials[candidate.place]
         loss = trial.loss if trial.expected_loss is None else trial.expected_loss
@@ -205,7 +195,6 @@ class Record:
                           latency_ms=trial.latency_ms, failed=values is None, values=values)
 
     def cost_again(self) -> None:
-        """Give all trials the metrics that the costs now say."""
         for place, trial in enumerate(self.trials):
             if trial.hash in self.networks:
                 metrics: dict[str, Any] = {**self.question.costs.metrics(self.networks[trial.hash]),
@@ -216,11 +205,10 @@ class Record:
         self.write()
 
     def write(self) -> None:
-        """Write the trials so far."""
         self.folder.write_trials(self.trials)
 
     def time(self, hashes: Sequence[str]) -> None:
-        """Time the networks that this run has not timed yet, where the table's device is at hand."""
+        """Time the networks that were not timed yet, where the table's device is at hand."""
         model, timing, timed = self.question.model, self.question.timing, self.folder.measured
         networks = [self.networks[key] for key in hashes if key not in timed]
         if model is None or timing is None or not networks:
@@ -234,7 +222,6 @@ class Record:
     # -- what came of it -------------------------------------------------------------------------------------
 
     def count(self, state: str) -> int:
-        """Trials in this state."""
         return sum(trial.state == state for trial in self.trials)
 
     def failures(self) -> dict[str, int]:
@@ -244,12 +231,9 @@ class Record:
     def tokens(self) -> dict[str, int]:
         """Training tokens of this run that were computed for a recorded score: `tokens`, all of them; of
         these `tokens_repeated`, because a training did not find its checkpoint, `tokens_tasks`, on synthetic
-        tasks, and `tokens_seeds`, for further seeds of finalists, with their tasks. `tokens_saved`: those
-        that the stopped trainings would have needed to their end.
-
-        A failed training counts up to its last rung; scores from a bench do not count. An evaluator's
-        fidelities count once, since nobody knows how it continues.
-        """
+        tasks, and `tokens_seeds`, for further seeds, with their tasks. `tokens_saved`: those that the stopped
+        trainings would have needed. A failed training counts up to its last rung. An evaluator's fidelities
+        count once, since nobody knows how it continues."""
         parts: dict[str, list[tuple[int, int | None]]] = {}
         of_tasks = of_seeds = repeated = trained = 0
         for outcome in self.outcomes.values():
@@ -299,8 +283,6 @@ class Record:
             remaining_s=self.clock.remaining_s, share_done=self.clock.share_done)
 
     def _best(self, scores: Mapping[str, dict[str, Any]]) -> str | None:
-        """The network that the front would show as the best if the search ended now: by the objective that
-        ranks, with the recall that the recommendation keeps where any has it."""
         config, losses = self.question.config, self._losses(scores)
         figures = {key: self.question.foresee(self.networks[key], loss) for key, loss in losses.items()}
         quality = {key: point([FULL], told, {}) or (losses[key],) for key, told in figures.items()}
@@ -309,8 +291,7 @@ class Record:
         return min(keeping or quality, key=lambda key: quality[key], default=None)
 
     def _losses(self, scores: Mapping[str, dict[str, Any]]) -> dict[str, float]:
-        """Of the scored networks that have not exceeded a budget as predictions are now; with further seeds
-        the mean."""
+        """Of the scored networks within the budgets as predictions are now; with further seeds the mean."""
         means = {trial.hash: trial.loss for trial in self.trials if trial.seeds}
         fits = self.question.fitter.fits_network if self.question.config.measure_every else lambda _: True
         return {key: means.get(key) or score["loss"] for key, score in scores.items()

@@ -21,14 +21,9 @@ TRUSTED_SHARE = 0.75   # of a training, where no bench says it: that of the reci
 
 @dataclass(frozen=True)
 class Rungs:
-    """The rungs of one search; without tokens no training pauses.
-
-    Attributes:
-        tokens: after which trainings pause, increasing.
-        whole: tokens of a finished training.
-        chance: of entering the front, with which a paused candidate trains on.
-        curves: of finished trainings of the recipe that a bench holds.
-    """
+    """The rungs of one search; without tokens no training pauses. tokens: after which trainings pause,
+    increasing. whole: of a finished training. chance: of entering the front, with which a paused candidate
+    trains on. curves: of finished trainings of the recipe that a bench holds."""
 
     tokens: tuple[int, ...] = ()
     whole: int = 0
@@ -37,13 +32,12 @@ class Rungs:
 
     @property
     def digest(self) -> str:
-        """Changes with any curve of the bench."""
         return fingerprint([[list(point) for point in curve] for curve in self.curves])
 
 
 def find_rungs(config: SearchConfig, recipe: Recipe, dataset: Dataset, note: Callable[[str], None]) -> Rungs:
-    """The rungs of a search that trains, as `rungs_of`. The curves of a bench, under any seed, teach the
-    forecast of final losses, and say where the order of losses can be trusted."""
+    """The rungs of a search that trains, as `rungs_of`. A bench's curves, under any seed, teach the forecast,
+    and say where the order of losses can be trusted."""
     if not config.rungs:
         return Rungs()
     bench, curves = find_curves(config.bench_table, recipe, dataset=dataset.digest, vocab=dataset.vocab
@@ -54,13 +48,9 @@ def find_rungs(config: SearchConfig, recipe: Recipe, dataset: Dataset, note: Cal
 
 def rungs_of(config: SearchConfig, points: Sequence[int], owner: str, note: Callable[[str], None], *,
              bench: str = "", curves: Sequence[Curve] = ()) -> Rungs:
-    """The rungs that a search asks for.
-
-    Args:
-        points: tokens, or fidelities of an evaluator, at which there are losses; the last is the end.
-        owner: whose points these are, in words.
-        note: receives a line where the rungs were chosen, and where one is too early.
-        bench, curves: name of a bench of the same trainings, and the curves of its networks.
+    """The rungs that a search asks for. points: tokens, or fidelities of an evaluator, at which there are
+    losses; the last is the end. owner: whose points these are, in words. note: receives a line where the
+    rungs were chosen, and where one is too early. bench, curves: of the same trainings.
 
     Raises:
         SettingError: a rung is not one of the points, or is too early by the bench; or none is late enough.
@@ -91,8 +81,7 @@ def rungs_of(config: SearchConfig, points: Sequence[int], owner: str, note: Call
 
 
 def _shares(config: SearchConfig, points: Sequence[int]) -> tuple[int, ...]:
-    """Rungs that are shares of the training, each as the first point there or later; none where that is the
-    end."""
+    """Rungs that are shares of the training, each as the first point there or later before the end."""
     shares = [share for value in config.rungs if (share := share_of(value)) is not None]
     reached = [next(point for point in points if point >= share * points[-1] - 0.5) for share in shares]
     return tuple(dict.fromkeys(point for point in reached if point < points[-1]))

@@ -21,14 +21,9 @@ from flashnas.training.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """What a bench and earlier runs know in one search.
-
-    Attributes:
-        known: the earlier runs, or None.
-        with_metrics: a score of theirs has its metrics, since no cost function gives them.
-        recipe, dataset: of the trainings; None where an evaluator scores the networks, of which a bench knows
-            none.
-    """
+    """What a bench and earlier runs know in one search. known: the earlier runs, or None. with_metrics: a
+    score of theirs has its metrics, since no cost function gives them. recipe, dataset: of the trainings;
+    None where an evaluator scores, of which a bench knows nothing."""
 
     config: SearchConfig
     known: KnownRuns | None
@@ -36,37 +31,33 @@ class Scores:
     recipe: Recipe | None = None
     dataset: Dataset | None = None
 
-    @functools.cached_property
+    @property
     def bench(self) -> Answers | None:
         """What a bench answers under the seed of the search, or None."""
-        return self._answers(self.config.seed)
+        answers = self._answers(self.config.seed)
+        return answers if isinstance(answers, Answers) else None
 
-    @functools.cached_property
+    @property
     def no_bench(self) -> str:
-        """Why no bench answers, in words; empty if one does or none is asked.
-
-        Raises:
-            BenchError: the bench that the user names cannot be read, or answers nothing.
-        """
-        answers = self._answers_or_reason(self.config.seed)
-        if isinstance(answers, str) and self.config.bench_table is not None:
+        """Why no bench answers, in words; empty if one does or none is asked. Raises BenchError if the bench
+        that the user names cannot be read, or answers nothing."""
+        answers = self._answers(self.config.seed)
+        if isinstance(answers, Answers):
+            return ""
+        if answers and self.config.bench_table is not None:
             raise BenchError(f"bench {self.config.bench_table}: answers nothing in this search: {answers}")
-        return answers if isinstance(answers, str) else ""
+        return answers
 
     @functools.cache  # noqa: B019 - as long as the search
-    def _answers_or_reason(self, seed: int) -> Answers | str | None:
-        """What a bench answers under a seed, or why nothing; None where there is none to ask."""
+    def _answers(self, seed: int) -> Answers | str:
+        """What a bench answers under a seed, or why nothing; empty where there is none to ask."""
         config, dataset = self.config, self.dataset
         if self.recipe is None or dataset is None or not config.bench:
-            return None
+            return ""
         if needed := task_scores(config.objectives):
             return f"a bench has no {', '.join(needed)}, which the objectives name"
         return find_answers(config.bench_table, self.recipe, dataset=dataset.digest, vocab=dataset.vocab,
                             seed=seed)
-
-    def _answers(self, seed: int) -> Answers | None:
-        answers = self._answers_or_reason(seed)
-        return answers if isinstance(answers, Answers) else None
 
     def check_known(self, evaluator: UserEvaluator | None) -> None:
         """Raise RunError if the earlier runs trained otherwise than this search does."""
@@ -78,19 +69,17 @@ class Scores:
             raise RunError(f"{self.known.runs[0].path}: a search cannot start from its networks: {reason}")
 
     def score(self, network: Any, seed: int | None = None) -> dict[str, Any] | None:
-        """The score of a network, or None. seed: of its training, if it is not that of the search, which a
-        bench alone may know: a run has the mean of its seeds."""
-        if seed is not None:
-            bench = self._answers(seed)
-            return None if bench is None else bench.score(network)
-        score = None if self.known is None else self.known.score(network, metrics=self.with_metrics)
-        if score is not None and set(task_scores(self.config.objectives)) <= set(score["scores"]):
-            return score
-        return None if self.bench is None else self.bench.score(network)
+        """The score of a network, or None. seed: of its training, if not that of the search, which a bench
+        alone may know: a run has the mean of its seeds."""
+        if seed is None and self.known is not None:
+            score = self.known.score(network, metrics=self.with_metrics)
+            if score is not None and set(task_scores(self.config.objectives)) <= set(score["scores"]):
+                return score
+        answers = self._answers(self.config.seed if seed is None else seed)
+        return answers.score(network) if isinstance(answers, Answers) else None
 
     def networks(self, space: SearchSpace[Any]) -> Iterator[tuple[Any, Any, str]]:
-        """Genotype, network and source of all networks of a space: the runs' in their order, then the
-        bench's."""
+        """Genotype, network and source of all known networks of a space: the runs', then the bench's."""
         for trained in () if self.known is None else self.known.networks:
             genotype, network = trained.genotype, trained.network
             if trained.run.entry("space", "hash") != space.hash:

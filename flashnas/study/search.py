@@ -23,17 +23,13 @@ from flashnas.study.prepare import prepare
 
 def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progress, command: str = "",
                **objects: Any) -> dict[str, Any]:
-    """Search, and leave a run folder.
-
-    Args:
-        resume: continue the run in `out` if there is one; else an existing run is an error.
-        command: the command line, for run.yaml.
-        objects: in place of names in `config`, as `flashnas.study.prepare.prepare`.
+    """Search, and leave a run folder. resume: continue the run in `out` if there is one; else an existing run
+    is an error. objects: in place of names in `config`, as `prepare`.
 
     Returns:
         The object of `flashnas search --json`: run, front, trials (counts by state), from_bench (of the
-        complete ones, those whose score a bench or an earlier run had), failures (reason -> count), seconds,
-        and what `flashnas.study.record.Record.tokens` counts.
+            complete ones, those whose score a bench or an earlier run had), failures (reason -> count),
+            seconds, and what `flashnas.study.record.Record.tokens` counts.
 
     Raises:
         FlashnasError: in one line, for whatever the user can change.

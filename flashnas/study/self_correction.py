@@ -1,9 +1,8 @@
 """A search that measures while it searches: the table's correction is fitted anew to the networks that were
 timed.
 
-Every k-th network is timed after its cycle. A correction that predicts the timed networks, each left out in
-turn, better than the table does takes the place of the table's own; bounds and certificate then rest on the
-same residuals.
+A correction that predicts the timed networks, each left out in turn, better than the table does takes the
+place of the table's own; bounds and certificate then rest on the same residuals.
 """
 
 from __future__ import annotations
@@ -32,18 +31,11 @@ COUNTED = ("complete", "stopped")
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """What the predictions rest on from some trial on.
-
-    Attributes:
-        trials: that there were.
-        networks: that were timed.
-        taken: the correction is in use; else the table's own predicts better.
-        table_error, left_out_error: mean relative error of latency_ms over the timed networks, by the table,
-            and by a correction that was fitted to the others.
-        constants: phase -> constants of the correction.
-        margins: of the certificate, None without one.
-        bounds: natural logarithms by which lower_ms and upper_ms differ from latency_ms.
-    """
+    """What the predictions rest on from so many trials on. networks: that were timed. taken: the correction
+    is in use; else the table's own predicts better. table_error, left_out_error: mean relative error of
+    latency_ms over the timed networks, by the table, and by a correction that was fitted to the others.
+    constants: of the correction, by phase. margins: of the certificate. bounds: natural logarithms by which
+    lower_ms and upper_ms differ from latency_ms."""
 
     trials: int
     networks: int
@@ -55,7 +47,6 @@ class Version:
     bounds: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, as run.yaml keeps it."""
         return {**vars(self), "constants": {phase: dict(values) for phase, values in self.constants.items()},
                 "margins": None if self.margins is None else dict(self.margins), "bounds": list(self.bounds)}
 
@@ -68,8 +59,8 @@ class Version:
 
 
 class SelfCorrection:
-    """Corrects the costs of one search and what its fitter takes for possible. every: k. budgets: as the user
-    gave them. certificate: of the table's validation, or None."""
+    """Corrects the costs of one search and its fitter. every: k. budgets: as the user gave them. certificate:
+    of the table's validation, or None."""
 
     def __init__(self, costs: TableCosts, fitter: Fitter[Any], *, every: int, budgets: Sequence[Budget],
                  certificate: Certificate | None) -> None:
@@ -81,7 +72,6 @@ class SelfCorrection:
 
     @classmethod
     def of(cls, question: Question) -> SelfCorrection | None:
-        """That of a search, if it is asked for."""
         every = question.config.measure_every
         if every is None or not isinstance(question.costs, TableCosts):
             return None
@@ -93,7 +83,7 @@ class SelfCorrection:
         return [trial.hash for trial in trials if trial.state in COUNTED][::self.every]
 
     def update(self, timed: Sequence[tuple[Any, Mapping[str, float]]], trials: int) -> bool:
-        """Fit the correction to all (network, metrics) that were timed so far; returns True if the costs have
+        """Fit the correction to all (network, metrics) that were timed so far; True if the costs have
         changed."""
         if len(timed) < MIN_TIMED or len(timed) == self._fitted_to:
             return False

@@ -38,8 +38,8 @@ DEVICES = {"cpu": "a CPU thread", "cuda": "a GPU"}
 
 def recipe_of(config: SearchConfig, space: SearchSpace[Any], given: Recipe | None,
               known: KnownRuns | None) -> Recipe:
-    """The recipe of the trainings: the one given or named, else that of the earlier runs, else the default at
-    the space's own width factor."""
+    """The recipe given or named, else that of the earlier runs, else the default at the space's own width
+    factor."""
     recipe = given
     if recipe is None and config.recipe is None and known is not None and known.recipe is not None:
         recipe = known.recipe
@@ -79,7 +79,7 @@ def check_trainable(config: SearchConfig, space: SearchSpace[Any], recipe: Recip
 
 
 def _rate_elsewhere(recipe: Recipe) -> str:
-    """The rate that is assumed of the recipe's device, in words, where it is not here; else empty."""
+    """The rate that is assumed of a device that is not here, in words."""
     if recipe.device == "cpu":
         return ""
     from flashnas.training.trainer import visible_devices  # loads torch
@@ -89,8 +89,8 @@ def _rate_elsewhere(recipe: Recipe) -> str:
 
 
 def check_scalable(space: SearchSpace[Any], recipe: Recipe, *, own: bool) -> None:
-    """Raise ConfigError before anything is trained if the recipe's width factor does not suit an operator of
-    the space. own: the user named no recipe, so that the factor is that of the space or the default."""
+    """Raise ConfigError if the recipe's width factor does not suit an operator of the space. own: the user
+    named no recipe, so that the factor is that of the space or the default."""
     if not isinstance(space, OperatorSpace):
         return
     if (unsuited := _unsuited(space, recipe.width_factor, recipe.least_head_dim)) is None:
@@ -126,19 +126,11 @@ def _unsuited(space: OperatorSpace[Any], factor: int, min_head_dim: int) -> tupl
 
 @dataclass(frozen=True, kw_only=True)
 class TimeLimit:
-    """Of one training.
-
-    Attributes:
-        seconds: the limit.
-        flops: of the longest training among those looked at; 0 where no recipe trains.
-        expected_s: its time at the assumed rate (flashnas.training.cost).
-        candidate_s, mean_flops: the mean time and FLOPs that are expected of what the search draws.
-        elsewhere: the rate that is assumed of a device that is not here, in words.
-    """
+    """Of one training. flops: of the longest one among those looked at. candidate_s, mean_flops: of what the
+    search draws, on average. elsewhere: the rate that is assumed of a device that is not here, in words."""
 
     seconds: float
     flops: float = 0.0
-    expected_s: float = 0.0
     candidate_s: float = 0.0
     mean_flops: float = 0.0
     elsewhere: str = ""
@@ -147,14 +139,9 @@ class TimeLimit:
 def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[Any],
                     baselines: Sequence[Any], note: Callable[[str], None]) -> TimeLimit:
     """The limit that the user gives, or that of the recipe: TIMEOUT_S, and for longer trainings SLACK times
-    the time that is expected of the longest one, in whole minutes.
-
-    note receives a line where a training is expected to take longer than the limit, or hours. recipe: None
-    where the user's evaluator scores the networks.
-
-    Raises:
-        SettingError: no training could end within the limit on any device of today.
-    """
+    the time that is expected of the longest one, in whole minutes. note receives a line where a training is
+    expected to take longer than the limit, or hours. Raises SettingError if no training could end within the
+    limit on any device of today."""
     given = config.candidate_timeout_s
     drawn = [] if recipe is None else _trained(recipe, fitter, baselines, config.seed)
     if recipe is None or not drawn:
@@ -162,8 +149,7 @@ def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[
     flops = [training_flops(network, recipe) for network in drawn]
     expected_s = expected_seconds(max(flops), recipe)
     by_recipe_s = max(TIMEOUT_S, 60.0 * math.ceil(SLACK * expected_s / 60))
-    limit = TimeLimit(seconds=given or by_recipe_s, elsewhere=_rate_elsewhere(recipe),
-                      flops=max(flops), expected_s=expected_s,
+    limit = TimeLimit(seconds=given or by_recipe_s, elsewhere=_rate_elsewhere(recipe), flops=max(flops),
                       mean_flops=float(np.mean(flops[len(baselines):] or flops)),
                       candidate_s=float(np.mean([training_seconds(network, recipe) for network in
                                                  drawn[len(baselines):] or drawn])))

@@ -14,9 +14,10 @@ from flashnas.latency.workload import load_workload
 from flashnas.space import load_space
 from flashnas.study import evidence_search, proposer
 from flashnas.study.config import SearchConfig
-from flashnas.study.evidence import foresight_of
 from flashnas.study.evidence_search import search_by_evidence
 from flashnas.study.foresight import Foresight
+from flashnas.study.parts import Parts
+from flashnas.study.proposer import foresight_of
 from flashnas.training.recipe import Recipe
 
 FEW = {"FIRST": 250, "EACH": 150}
@@ -34,10 +35,14 @@ def costs_of(table: str, workload: str) -> TableCosts:
     return TableCosts(LatencyModel(LatencyTable.load(table), load_workload(workload)))
 
 
+def parts_of(config: SearchConfig, space: Any, fitter: Fitter[Any], recipe: Recipe | None) -> Parts:
+    return Parts(config=config, space=space, costs=fitter.costs, fitter=fitter, sampler="random", recipe=recipe)
+
+
 def asked(space: str, budget_ms: float, *, table: str = "h100_sxm", workload: str = "decode-1k",
           recipe: Recipe | None = None, **more: Any) -> tuple[Any, Fitter[Any], Foresight]:
     """Space, fitter and models of a search."""
     config = SearchConfig(space=space, table=table, workload=workload, budget_ms=budget_ms, **more)
     loaded = load_space(space)
     fitter: Fitter[Any] = Fitter(loaded, costs_of(table, workload), [Budget("latency_ms", budget_ms)])
-    return loaded, fitter, foresight_of(config, loaded, fitter, recipe, lambda line: None)
+    return loaded, fitter, foresight_of(parts_of(config, loaded, fitter, recipe), lambda line: None)

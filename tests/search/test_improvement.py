@@ -10,7 +10,7 @@ from botorch.utils.multi_objective.box_decompositions.non_dominated import FastN
 from gpytorch.distributions import MultitaskMultivariateNormal
 from linear_operator.operators import DiagLinearOperator
 
-from flashnas.search.improvement import expected_hypervolume_improvement
+from flashnas.search.loss_model import expected_hypervolume_improvement
 from flashnas.search.pareto import hypervolume
 
 

@@ -6,7 +6,7 @@ from foretelling import asked, with_few_candidates
 
 from flashnas.architecture import Architecture
 from flashnas.evidence.composition import outside_support
-from flashnas.study.evidence_search import Foretold, pure_stacks, ranked, search_by_evidence, unevenness
+from flashnas.study.evidence_search import Foretold, pure_stacks, search_by_evidence, unevenness
 
 FLOOR = -0.05
 
@@ -33,18 +33,18 @@ def told(parts):
         return told_of(parts)
 
 
-def made_up(recalls, values, latencies, sds=None, operators=None):
+def made_up(recalls, values, latencies, operators=None):
     """Foretold of networks that are told apart by their figures alone."""
     networks = [Architecture.parse(f"512: {text}") for text in operators or ["m2 f"] * len(values)]
     return Foretold(list(range(len(values))), networks, np.array(latencies, float), np.array(values, float),
-                    np.zeros(len(values)) if sds is None else np.array(sds, float), np.array(recalls, float))
+                    np.array(recalls, float))
 
 
 def test_the_seed_alone_fixes_what_is_looked_at(parts, told):
     again, other = told_of(parts), told_of(parts, seed=1)
     assert again.genotypes == told.genotypes
     assert [network.hash for network in again.networks] == [network.hash for network in told.networks]
-    for name in ("latency_ms", "mean", "sd", "recall"):
+    for name in ("latency_ms", "value", "recall"):
         np.testing.assert_array_equal(getattr(again, name), getattr(told, name))
     assert other.genotypes != told.genotypes
 
@@ -54,16 +54,14 @@ def test_all_that_is_looked_at_is_within_the_budget_and_scored_as_the_model_scor
     assert 300 < len(told.networks) <= 850
     assert (told.latency_ms <= 1500.0).all()
     assert fitter.costs.latencies(told.networks[:20]) == pytest.approx(told.latency_ms[:20])
-    mean, sd = foresight.expected(told.networks)
-    np.testing.assert_allclose(told.mean, mean, atol=1e-9)
-    np.testing.assert_allclose(told.sd, sd, atol=1e-9)
+    np.testing.assert_allclose(told.value, foresight.value(told.networks), atol=1e-9)
     np.testing.assert_allclose(told.recall, foresight.recalls(told.networks), atol=1e-9)
 
 
 @pytest.mark.parametrize("floor", [FLOOR, None, -0.02])
 def test_the_front_is_not_dominated_and_keeps_the_floor(told, floor):
     front = told.front(floor)
-    values, kept = ranked(told.mean, told.sd), told.recall >= (-np.inf if floor is None else floor)
+    values, kept = told.value, told.recall >= (-np.inf if floor is None else floor)
     assert kept[front].all()
     assert (np.diff(told.latency_ms[front]) > 0).all()
     assert (np.diff(values[front]) < 0).all()
@@ -79,9 +77,10 @@ def test_a_floor_that_nothing_reaches_is_left_out():
     assert made_up([0.0, -0.3], [2.0, 1.9], [1.0, 2.0]).front(FLOOR) == [0]
 
 
-def test_ranks_are_pessimistic():
-    told = made_up([0, 0], [1.9, 2.0], [1.0, 1.0], sds=[0.2, 0.0])
-    assert told.best(None) == 1
+def test_ranks_are_pessimistic(parts, told):
+    foresight = parts[2]
+    prediction = foresight.predict(told.networks[:9])
+    assert (foresight.value(told.networks[:9]) > prediction.mean[1:]).all()
 
 
 def test_of_orders_that_evidence_cannot_tell_apart_the_most_even_one_is_shown():
@@ -104,7 +103,7 @@ def test_a_spread_is_about_even_in_latency_and_has_the_last_one():
 
 def test_the_nearest_are_different_and_begin_with_the_recommended_one(told):
     places = told.nearest(FLOOR, 7)
-    values = ranked(told.mean, told.sd)[places]
+    values = told.value[places]
     assert places[0] == told.best(FLOOR)
     assert len(places) == 7
     assert len(set(values.round(9))) == 7
@@ -117,10 +116,7 @@ def test_the_nearest_are_different_and_begin_with_the_recommended_one(told):
 def test_there_is_one_pure_stack_of_each_mixer(space_name, budget_ms):
     space, fitter, foresight = asked(space_name, budget_ms)
 
-    def score(networks):
-        return ranked(*foresight.expected(networks))
-
-    found = pure_stacks(space, fitter, score)
+    found = pure_stacks(space, fitter, foresight.value)
     kinds = [{spec.kind for spec in network.operators if spec.mixes_tokens} for _, network in found]
     assert [kind for (kind,) in kinds] == [spec.kind for spec in space.mixers]
     assert len({label for label, _ in found}) == len(found)
@@ -131,12 +127,12 @@ def test_there_is_one_pure_stack_of_each_mixer(space_name, budget_ms):
         assert len(network.operators) <= space.max_operators
         assert not [words for words in outside_support(network) if "operators" in words]
         wider = [other for other in space.widths_of(network.operators) if fitter.fits_network(other)]
-        assert score([network])[0] <= score(wider).min() + 1e-12
+        assert foresight.value([network])[0] <= foresight.value(wider).min() + 1e-12
 
 
 def test_pure_stacks_that_no_width_fits_are_left_out():
     space, fitter, foresight = asked("nemotron_flash", 640.0)
-    found = pure_stacks(space, fitter, lambda networks: ranked(*foresight.expected(networks)))
+    found = pure_stacks(space, fitter, foresight.value)
     assert all(fitter.fits_network(network) for _, network in found)
     _, fitter, _ = asked("nemotron_flash", 640.0)
     fitter.use([type(fitter.budgets[0])("latency_ms", 0.01)])

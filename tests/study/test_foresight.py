@@ -5,14 +5,14 @@ import math
 
 import numpy as np
 import pytest
-from foretelling import asked
+from foretelling import asked, parts_of
 
 from flashnas.architecture import Architecture
 from flashnas.runs.front import EXPECTED_FIGURES
 from flashnas.study import foresight as room
 from flashnas.study.config import SearchConfig
-from flashnas.study.evidence import foresight_of, recipe_read
-from flashnas.study.foresight import Foresight, silence
+from flashnas.study.foresight import Foresight, recipe_read, silence
+from flashnas.study.proposer import foresight_of
 from flashnas.training.recipe import Recipe
 
 HYBRID = Architecture.parse("1536: 4x(m2 f m2 f a f)")
@@ -45,7 +45,7 @@ def test_a_recipe_that_was_not_is_told_in_one_line():
     for recipe, count in ((Recipe.load("cpu"), 0), (None, 0), (dataclasses.replace(
             Recipe.load("cpu"), name="short", tokens=65_536), 1)):
         notes: list[str] = []
-        found = foresight_of(config, space, fitter, recipe, notes.append)
+        found = foresight_of(parts_of(config, space, fitter, recipe), notes.append)
         assert len(notes) == count
         assert (found.recipe is None) == (recipe is None or bool(count))
         assert found.to_dict()["reads_short_loss"] == (found.recipe is not None)
@@ -66,8 +66,6 @@ def test_figures_are_computed_once(read, monkeypatch):
     first = read.figures(network, 4.0)
     assert first == read.figures(Architecture.parse("1280: 7x(m2 f a f)"), 4.0)
     assert counted == [1]
-    first["full_loss"] = None  # the caller's own
-    assert read.figures(network, 4.0)["full_loss"] is not None
     read.figures(network, 4.1)
     read.figures(network)
     assert len(counted) == 3
@@ -80,7 +78,7 @@ def test_a_short_loss_says_nothing_where_there_is_none_or_it_is_not_read(read, u
     assert unread.figures(HYBRID, 3.0) == unread.figures(HYBRID, 5.0) == unread.figures(HYBRID)
     assert unread.moves([HYBRID]).tolist() == [0.0]
     assert (read.moves([HYBRID]) > 0).all()
-    assert read.figures(HYBRID)["full_loss"] == pytest.approx(read.expected([HYBRID])[0][0])
+    assert read.figures(HYBRID)["full_loss"] == pytest.approx(read.predict([HYBRID]).mean[1])
 
 
 def test_a_lower_short_loss_lowers_the_full_loss_but_by_less(read):

@@ -16,7 +16,7 @@ from notes import Notes
 from flashnas.cli.main import main
 from flashnas.runs.run import RecordedRun
 from flashnas.search.pareto import non_dominated
-from flashnas.study import evidence
+from flashnas.study import proposer
 from flashnas.study.config import SearchConfig
 from flashnas.study.search import run_search
 
@@ -33,7 +33,7 @@ def config_of(corpus, recipe, **more):
 
 def read_every_recipe(patch):
     """Short losses of any recipe count, as those of the recipe `cpu` do."""
-    patch.setattr(evidence, "recipe_read", lambda recipe: recipe)
+    patch.setattr(proposer, "recipe_read", lambda recipe: recipe)
 
 
 def killed_search(out, corpus, recipe):

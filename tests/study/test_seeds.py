@@ -15,7 +15,7 @@ from flashnas.cli.main import main
 from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import Outcome, Trial, outcome_key
 from flashnas.search.pareto import non_dominated
-from flashnas.study.seeds import train_under_seeds
+from flashnas.study.finish import train_under_seeds
 
 # network -> latency, and the loss under seeds 0, 1 and 2; None: it fails
 INVENTED = {"lucky": (1.0, (1.0, 3.0, 3.2)), "steady": (1.0, (1.5, 1.6, 1.4)), "third": (1.0, (1.8, 1.8, 1.8)),
