@@ -240,8 +240,6 @@ def _check_waits(call: Callable[[], object]) -> None:
     torch.cuda.set_sync_debug_mode("error")
     try:
         call()
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
         if "synchronizing CUDA operation" not in str(error):
             raise

@@ -7,7 +7,7 @@ measurement continues with those that are missing; the rows are fitted and writt
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from flashnas.latency.row_requests import RowRequest, missing, plan
 from flashnas.latency.table_writer import edited_meta
 from flashnas.latency.validation import TIMED
 from flashnas.latency.workload import Workload
-from flashnas.profiling.program import STEPS, Program
+from flashnas.profiling.program import STEPS, Program, Times
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.table_folder import device_of, finished, prepare_folder, write_measured
 from flashnas.profiling.target import Progress
@@ -69,14 +69,13 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
     prompts = sorted({meta + workload.prompt_tokens for workload in workloads} - {0})
     pieces = sorted({piece for workload in workloads
                      for piece in context_pieces(workload, meta, setup.piece_tokens)})
-    journal = NetworkJournal(folder / JOURNAL, setup)
+    journal, lengths = NetworkJournal(folder / JOURNAL, setup), {"prompts": prompts, "contexts": pieces}
     order = [(network, turn) for turn in range(ROUNDS) for hidden in widths for network in networks[hidden]]
     for number, (network, turn) in enumerate(order):
         progress(number, len(order))
-        if not journal.has(network, turn, prompts, pieces):
-            times = setup.times(network, prompts, [timed_context(piece) for piece in pieces], STEPS)
-            journal.add(network, turn, dict(zip(prompts, times["prompts"], strict=True)),
-                        dict(zip(pieces, times["contexts"], strict=True)))
+        if not journal.has(network, turn, lengths):
+            journal.add(network, turn, lengths, setup.times(
+                network, prompts, [timed_context(piece) for piece in pieces], STEPS))
     progress(len(order), len(order))
     errors: dict[str, list[float]] = {"decode": [], "prefill": []}
     rows: list[dict[str, Any]] = []
@@ -169,6 +168,9 @@ def _at(row: Row, piece: int, depends: Iterable[str]) -> Row:
     return {(name, piece) if name in depends else name: value for name, value in row.items()}
 
 
+Lengths = Mapping[str, Sequence[int]]   # "prompts", and "contexts" of steps
+
+
 @dataclass(frozen=True, kw_only=True)
 class _NetworkTiming:
     """A line: length of a prompt, or context of a step -> wall_ms and cpu_ms."""
@@ -202,19 +204,17 @@ class NetworkJournal:
             (what, length): 1000 * times[self.program.clock]
             for what in ("prompts", "contexts") for length, times in getattr(timing, what).items()})
 
-    def has(self, network: Architecture, turn: int, prompts: Iterable[int], pieces: Iterable[int]) -> bool:
-        """True if the round of a network has all these times."""
-        keys = {(what, str(length)) for what, lengths in (("prompts", prompts), ("contexts", pieces))
-                for length in lengths}
-        return keys <= self._us.get((network.hash, turn), {}).keys()
+    def has(self, network: Architecture, turn: int, lengths: Lengths) -> bool:
+        """True if the round of a network has the times of all lengths."""
+        return {(what, str(length)) for what, all_of in lengths.items() for length in all_of} <= self._us.get(
+            (network.hash, turn), {}).keys()
 
-    def add(self, network: Architecture, turn: int, prompts: dict[int, dict[str, float]],
-            contexts: dict[int, dict[str, float]]) -> None:
-        """Keep a timing: length -> wall_ms and cpu_ms of a whole prompt, or of a step at a context."""
-        kept = [{str(length): {name: round(value, 4) for name, value in times.items()}
-                 for length, times in by_length.items()} for by_length in (prompts, contexts)]
+    def add(self, network: Architecture, turn: int, lengths: Lengths, times: Times) -> None:
+        """Keep a timing."""
+        kept = {what: {str(length): {name: round(value, 4) for name, value in each.items()}
+                       for length, each in zip(lengths[what], times[what], strict=True)} for what in lengths}
         timing = _NetworkTiming(hash=network.hash, notation=str(network), stack=self.program.stack,
-                                round=turn, prompts=kept[0], contexts=kept[1])
+                                round=turn, prompts=kept["prompts"], contexts=kept["contexts"])
         with disk_errors(f"{self.path}: cannot be written", TableError):
             append_synced(self.path, json.dumps(vars(timing)))
         self._take(timing)
