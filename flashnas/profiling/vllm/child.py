@@ -26,10 +26,10 @@ def time_requests(folder: str, prompts: list[int], contexts: list[int], steps: i
                   threads: int) -> dict[str, Any]:
     """As `flashnas.profiling.program.Program.run`, without compilation. A step is the difference between two
     requests that differ by `steps` tokens. folder: with config.json."""
+    _check_platform()
     import torch
     from vllm import LLM, SamplingParams
 
-    _check_platform()
     torch.set_num_threads(threads)
     longest = max([*prompts, *contexts, WARM_UP_TOKENS]) + MARGIN_TOKENS
     llm = LLM(model=folder, load_format="dummy", dtype=dtype, skip_tokenizer_init=True,
@@ -60,8 +60,8 @@ def time_requests(folder: str, prompts: list[int], contexts: list[int], steps: i
 
 
 def describe() -> dict[str, str]:
+    _check_platform()
     import torch
     import vllm
 
-    _check_platform()
     return {"vllm": vllm.__version__, "torch": torch.__version__}
