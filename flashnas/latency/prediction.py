@@ -21,7 +21,7 @@ from flashnas.latency.corrections import KernelCorrection, ModelCorrection, Stac
 from flashnas.latency.estimate import Estimate
 from flashnas.latency.kernel_times import KernelTimes, LookupFailure
 from flashnas.latency.memory import largest_batch, memory_bytes
-from flashnas.latency.table import LatencyTable, shipped_tables, table_state
+from flashnas.latency.table import LatencyTable, shipped_tables, table_state, texts
 from flashnas.latency.whole_operators import OperatorTimes
 from flashnas.latency.workload import DTYPE_BYTES, MATRICES_ONLY, WEIGHT_BYTES, Workload, load_workload
 from flashnas.operators import KernelCall, OperatorSpec, Phase
@@ -272,7 +272,7 @@ class LatencyModel:
 
 def has_weights(table: LatencyTable, dtype: str) -> bool:
     """Whether a table has rows of products with weights of that type."""
-    return dtype in table.values("dtype", {kind.rows_name(phase) for kind in KERNEL_KINDS.values()
+    return dtype in texts(table, "dtype", {kind.rows_name(phase) for kind in KERNEL_KINDS.values()
                                            if kind.weights for phase in PHASES})
 
 

@@ -133,7 +133,7 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
     """
     rng = np.random.default_rng(seed)
     model = LatencyModel(table, workload, mode=mode)
-    if calibrate and not model.table.has_whole:
+    if calibrate and not model.operators.kinds:
         raise TableError(f"{table.path}: --calibrate fits rows of whole operators, which table {table.name}"
                          " does not have; measure them with flashnas profile")
     architectures = sample(space, model, count, rng)

@@ -11,12 +11,12 @@ import pandas as pd
 from flashnas.latency.bounded_time import OUTSIDE_SPREAD, SOURCE_SPREAD, BoundedTime, from_grid, source_of
 from flashnas.latency.grid import LogGrid
 from flashnas.latency.schema import OPERATOR_DECODE, OPERATOR_KINDS
-from flashnas.latency.table import LatencyTable
+from flashnas.latency.table import LatencyTable, texts
 from flashnas.operators import Phase
 
 
 class OperatorTimes:
-    """Answers by the rows in `dtype`. settings: of their stack."""
+    """Answers by the rows in `dtype`. kinds: of such rows. settings: of their stack."""
 
     def __init__(self, table: LatencyTable, dtype: str) -> None:
         self._frames: dict[str, dict[Any, pd.DataFrame]] = {}
@@ -24,7 +24,8 @@ class OperatorTimes:
             rows = table.frames[kind]
             self._frames[kind] = dict(iter(rows[rows["dtype"] == dtype].groupby(
                 ["operator", "hidden", "vocab"], observed=True)))
-        self.settings = table.settings(table.values("stack", OPERATOR_KINDS, dtype))
+        self.kinds = tuple(self._frames)
+        self.settings = table.settings(texts(table, "stack", OPERATOR_KINDS, dtype))
 
     def has(self, operator: str, hidden: int, vocab: int = 0) -> bool:
         """True if the operator was measured in any phase; then kernels are not composed for it."""

@@ -1,7 +1,7 @@
 """Profiling of a program that runs whole networks only: rows of operators by regression (regression.py).
 
 Each timing of a network is appended to `networks.jsonl` in the table's folder, so that an interrupted
-measurement continues with those that are missing; the rows are fitted and written at the end.
+measurement continues; the rows are fitted and written at the end.
 """
 
 from __future__ import annotations
@@ -39,10 +39,9 @@ MARGIN = 8                 # tokens between the last step that is timed at a pie
 
 def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path, setup: Program,
                     progress: Progress = lambda *_: None) -> dict[str, Any]:
-    """Time networks of a space, and write the rows of its operators if a table lacks some.
-
-    Arguments and result as those of `flashnas.profiling.profile.profile`; workloads of one sequence each;
-    progress counts timings; `regression` in the record has the relative errors of the networks' fitted times.
+    """Time networks of a space, and write the rows of its operators if a table lacks some; see profile.py.
+    Workloads are of one sequence each; progress counts timings; `regression` in the record has the relative
+    errors of the networks' fitted times.
 
     Raises:
         ConfigError: the folder is in use for something else, or a workload has several sequences.
@@ -184,11 +183,8 @@ class _NetworkTiming:
 
 
 class NetworkJournal:
-    """The timings of one stack in a file of JSON lines, one timing of a network a line.
-
-    Raises:
-        TableError: a line is damaged, or the disk is full.
-    """
+    """The timings of one stack in a file of JSON lines, one timing of a network a line. Raises TableError
+    if a line is damaged, or the disk is full."""
 
     def __init__(self, path: Path, program: Program) -> None:
         self.path, self.program = path, program

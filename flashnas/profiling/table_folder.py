@@ -12,7 +12,7 @@ import pandas as pd
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.files import disk_errors
 from flashnas.latency.schema import Device
-from flashnas.latency.table import LatencyTable
+from flashnas.latency.table import LatencyTable, texts
 from flashnas.latency.table_writer import RowContext, edited_meta, write_rows
 from flashnas.profiling.platforms import describe_device
 from flashnas.profiling.setup import Setup
@@ -22,9 +22,9 @@ OWN_FILES = ("device.yaml", "meta.yaml", "operator_decode.parquet", "operator_pr
 
 
 def prepare_folder(folder: Path, target: Target, further: tuple[str, ...] = ()) -> LatencyTable | None:
-    """Create a table's folder, so that nothing is measured that could not be written; -> the table, if there
-    is one. Beside a table's own files it may have `further` ones. Raises ConfigError, and TableError where
-    rows of the same software were timed with other settings."""
+    """Create a table's folder, so that nothing is measured that could not be written; -> its table, if any.
+    Beside a table's own files it may have `further` ones. Raises ConfigError, and TableError where rows of
+    the same software were timed with other settings."""
     with disk_errors(f"--out {folder}: the table cannot be written", ConfigError):
         folder.mkdir(parents=True, exist_ok=True)
         others = [path.name for path in folder.iterdir() if not path.name.removeprefix(".")
@@ -39,7 +39,7 @@ def prepare_folder(folder: Path, target: Target, further: tuple[str, ...] = ()) 
         return None
     table, here = LatencyTable.load(folder), target.describe_stack()
     stacks = table.meta["stacks"]
-    table.settings([stack for stack in table.values("stack")
+    table.settings([stack for stack in texts(table, "stack")
                     if stacks.get(stack, {}).get("framework") == here["framework"]], here)
     return table
 

@@ -14,7 +14,7 @@ from flashnas.base.registry import load_object
 from flashnas.base.settings import MAX_THREADS, Settings, option, usable_cores
 from flashnas.latency.metrics import latency_ms
 from flashnas.latency.schema import OPERATOR_KINDS, RUNTIMES
-from flashnas.latency.table import LatencyTable
+from flashnas.latency.table import LatencyTable, texts
 from flashnas.latency.workload import Workload
 from flashnas.profiling.device_timing import Effort
 from flashnas.profiling.platforms import PLATFORMS
@@ -150,7 +150,7 @@ class Target(Settings, ABC):
             TableError: this machine is another device or runs another stack.
         """
         rows = table.only(mode)
-        stacks = rows.values("stack", OPERATOR_KINDS, dtype)
+        stacks = texts(rows, "stack", OPERATOR_KINDS, dtype)
         where, end = f"{table.path}: table {table.name}", f"; {hint}" if hint else ""
         described = table.meta["stacks"].get(stacks[-1], {}) if stacks else {}
         try:
