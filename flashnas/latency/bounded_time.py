@@ -80,6 +80,7 @@ def from_grid(us: np.ndarray, ruled: np.ndarray, source: str) -> BoundedTime:
     return BoundedTime(float(mean[0]), float(mean[1]), float(mean[2]), "derived" if by_rule else source)
 
 
-def roofline(us: float) -> BoundedTime:
-    spread = SOURCE_SPREAD["roofline"]
-    return BoundedTime(us, us * (1 - spread), us * (1 + spread), "roofline")
+def around(us: float, width: float, source: str = "derived") -> BoundedTime:
+    """A time, which may be negative, with bounds that are a share of it wide."""
+    lower, upper = sorted((us * (1 - width), us * (1 + width)))
+    return BoundedTime(us, lower, upper, source)

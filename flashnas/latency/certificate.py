@@ -19,7 +19,7 @@ from typing import Any
 from flashnas.base.errors import TableError
 from flashnas.latency.estimate import Estimate
 from flashnas.latency.metrics import LARGER_IS_BETTER, Budget
-from flashnas.latency.table import LatencyTable
+from flashnas.latency.table import LatencyTable, texts
 from flashnas.latency.workload import Workload
 
 TIMES = ("ttft_ms", "tpot_ms", "latency_ms")   # metrics that are validated
@@ -105,5 +105,5 @@ def key(table: LatencyTable, workload: Workload, space_hash: str) -> dict[str, A
 
 def basis(table: LatencyTable) -> str:
     """A hash of the calibration and of the stacks of the rows; when it changes, the residuals are stale."""
-    text = json.dumps([table.values("stack"), table.calibration], sort_keys=True, default=str)
+    text = json.dumps([texts(table, "stack"), table.calibration], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

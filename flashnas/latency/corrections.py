@@ -41,7 +41,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -50,7 +50,7 @@ from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.schema import convert
 from flashnas.base.yaml import LocatedDict
-from flashnas.latency.bounded_time import SOURCE_SPREAD, BoundedTime
+from flashnas.latency.bounded_time import SOURCE_SPREAD, BoundedTime, around
 from flashnas.latency.schema import MODES, RUNTIMES
 from flashnas.operators import KernelCall, Phase
 from flashnas.operators.kernel import PHASES
@@ -94,16 +94,10 @@ def choose_stack(calibration: Mapping[str, Any], stack: str | None) -> Stack:
 
 @dataclass(frozen=True, kw_only=True)
 class KernelCorrection(Correction):
-    """Applied to the kernels of a decode step, as stated above.
-
-    Args:
-        attention_scale: 0: as `scale`.
-        attention_slowdown: 0: no such bound.
-        attention_filled: 0: not known.
-        width: of the bounds, as a share of what the correction adds.
-        batched: how many times as long as estimated a step of several sequences took where it was measured;
-            0: not known. It widens the upper bound alone.
-    """
+    """Applied to the kernels of a decode step, as stated above. attention_scale 0: as `scale`;
+    attention_slowdown 0: no such bound; others 0: not known. width: of the bounds, as a share of what the
+    correction adds. batched: how many times as long as estimated a step of several sequences took where it
+    was measured; it widens the upper bound alone."""
 
     scale: float = 1.0
     attention_scale: float = 0.0
@@ -118,7 +112,6 @@ class KernelCorrection(Correction):
 
     @classmethod
     def of(cls, calibration: Mapping[str, Any], stack: Stack = "fused") -> KernelCorrection:
-        """The constants of a stack, over those of all stacks."""
         return cls.read(calibration, calibration.get(stack, {}))
 
     def attention(self, time_us: float, bytes_us: float, head_dim: int, pairs: int) -> float:
@@ -139,12 +132,11 @@ class KernelCorrection(Correction):
                 us += self.attention(time.us, bytes_us(call), *heads(call, batch)) - time.us
             elif call.kind.correction:
                 us += (self.scale - 1) * time.us
-        if not us:
-            return None
-        lower, upper = sorted((us * (1 - self.width), us * (1 + self.width)))
+        added = around(us, self.width)
         if batch != 1:
-            upper += max(self.batched - 1, 0) * (us + sum(time.us for time in times))
-        return BoundedTime(us, lower, upper, "derived")
+            more = max(self.batched - 1, 0) * (us + sum(time.us for time in times))
+            added = replace(added, upper_us=added.upper_us + more)
+        return added if us else None
 
     def note(self, batch: int) -> str | None:
         """What a reader of an estimate for `batch` sequences has to know."""
@@ -172,15 +164,13 @@ class ModelCorrection(Correction):
 
     @classmethod
     def of(cls, calibration: Mapping[str, Any], mode: str, phase: Phase) -> ModelCorrection:
-        """The constants of a mode and phase."""
         return cls.read(calibration.get("whole", {}).get(mode, {}).get(phase, {}))
 
     def added(self, *, operators: int, models: int, megabytes: float) -> BoundedTime | None:
         """What the correction adds to `scale` times the row; None if nothing. operators: 1 with the row of an
         operator, else 0. models: 1 with the row that every model has once, else 0."""
         us = self.operator_us * operators + self.model_us * models + self.mb_us * megabytes
-        lower, upper = sorted((us * (1 - SPREAD), us * (1 + SPREAD)))
-        return BoundedTime(us, lower, upper, "derived") if us else None
+        return around(us, SPREAD) if us else None
 
 
 CONSTANTS = ModelCorrection.names()
@@ -200,10 +190,8 @@ class Regressors:
 
 def fit(models: list[Regressors], mode: str = "") -> ModelCorrection:
     """Least squares of the relative error with as few constants as the models left out justify, at least 0
-    each; in the mode cuda_graph operator_us may be negative, down to MAX_CREDIT of the mean row of a model.
-
-    Raises TableError below 4 models.
-    """
+    each; in the mode cuda_graph operator_us may be negative, down to MAX_CREDIT of the mean row of a
+    model. Raises TableError below 4 models."""
     return _fit(models, mode)[0]
 
 
@@ -235,7 +223,6 @@ def _relative(models: list[Regressors]) -> np.ndarray:
 
 
 def _choose(x: np.ndarray, min_us: float) -> tuple[int, ...]:
-    """The constants that the models left out justify."""
     best: tuple[int, ...] = ()
     best_error = _left_out_error(x, best, min_us)
     for count in range(1, len(CONSTANTS) + 1):
@@ -248,8 +235,7 @@ def _choose(x: np.ndarray, min_us: float) -> tuple[int, ...]:
 
 
 def _solve(x: np.ndarray, chosen: tuple[int, ...], min_us: float) -> np.ndarray:
-    """The constants, of which only `chosen` are fitted; the others correct nothing. min_us: of
-    operator_us."""
+    """The constants, of which only `chosen` are fitted. min_us: of operator_us."""
     values = np.array([getattr(ModelCorrection(), key) for key in CONSTANTS])
     if chosen:
         from scipy.optimize import nnls  # slow to import; estimates do not need it
@@ -272,7 +258,7 @@ def _left_out_error(x: np.ndarray, chosen: tuple[int, ...], min_us: float) -> fl
 
 
 def kinds_of_error(models: list[Regressors], correction: ModelCorrection) -> dict[str, dict[str, float]]:
-    """Which operators cause the error. Operator -> own_error, the relative error of its own time that
+    """Which operators cause the error: operator -> own_error, the relative error of its own time that
     explains the residuals best (ridge regression); share, its mean share of the time; carries, their
     product."""
     names = sorted({kind for model in models for kind in model.by_kind_us})
@@ -321,8 +307,7 @@ def check_calibration(calibration: LocatedDict) -> None:
 
 
 def _entries(calibration: LocatedDict) -> Iterator[tuple[str, LocatedDict, Any, tuple[str, ...]]]:
-    """(name, mapping, its class, keys of any sign) of all mappings, each after the one around it was
-    checked."""
+    """(name, mapping, its class, keys of any sign), each after the mapping around it was checked."""
     yield "calibration", calibration, _CalibrationEntry, ()
     for stack in STACKS:
         if stack in calibration:

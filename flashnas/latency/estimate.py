@@ -16,12 +16,11 @@ class Estimate(Predicted):
 
     Args:
         batch: of the workload, or the largest that fits.
-        breakdown: one entry for each kernel of each operator and phase, in order: operator (short name, or
-            `embedding`, `head`), index (position among the operators, -1 for the others), phase, kernel (kind
-            of row), label, source, ms (over the whole request) and share of latency_ms.
-        sources: share of latency_ms by source; they sum to 1.
+        breakdown: one entry for each kernel of each operator and phase: operator (short name, `embedding` or
+            `head`), index (position among the operators, else -1), phase, kernel (kind of row), label,
+            source, ms (over the whole request) and share of latency_ms.
+        sources: share of latency_ms by source.
         bounds: [lower, upper] of each metric that is a time or a rate.
-        notes: what a reader has to know, one line each.
         weights: type of the weights; fp8: of the operators' matrices.
     """
 
@@ -43,6 +42,5 @@ class Estimate(Predicted):
         return float(getattr(self, name))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON- and YAML-ready."""
         return {"notation": self.notation, "hash": self.hash, **vars(self), "breakdown": list(self.breakdown),
                 "notes": list(self.notes)}

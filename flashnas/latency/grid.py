@@ -29,14 +29,9 @@ OTHER_REACH = 4
 
 @dataclass(frozen=True)
 class Axis:
-    """One size that varies over a grid.
-
-    Args:
-        name: column of the rows.
-        values: measured sizes, ascending.
-        power: the work grows with this power of the size: 1, or 2 for causal attention over tokens.
-        reach: the largest multiple of the largest value; beyond it there is no answer.
-    """
+    """One size that varies over a grid: the measured values, ascending. power: the work grows with this
+    power of the size: 1, or 2 for causal attention over tokens. reach: the largest multiple of the largest
+    value; beyond it there is no answer."""
 
     name: str
     values: np.ndarray
@@ -59,12 +54,8 @@ class Axis:
     def growth(self, times: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How many times as long as the largest size a larger one takes: along the line through `half` and
         the largest, at most in proportion; and the most that it takes: in proportion, or along a steeper
-        line.
-
-        Args:
-            times: as a multiple of the largest size.
-            share: time of `half` as a share of that of the largest.
-        """
+        line. times: as a multiple of the largest size. share: time of `half` as a share of that of the
+        largest."""
         work = times**self.power
         if len(self.values) == 1:
             return work + 0 * share, work + 0 * share
@@ -73,13 +64,8 @@ class Axis:
 
 
 class LogGrid:
-    """Times over the product of some axes.
-
-    Args:
-        axes: one for each dimension of the grid.
-        us: [*axes, 3], microseconds: median, p10, p90.
-        inferred: [*axes], cells that nobody measured; see `from_rows`.
-    """
+    """Times over the product of some axes. us: [*axes, 3], microseconds: median, p10, p90. inferred:
+    [*axes], cells that nobody measured."""
 
     def __init__(self, axes: Sequence[Axis], us: np.ndarray, inferred: np.ndarray) -> None:
         self.axes = tuple(axes)
@@ -92,11 +78,10 @@ class LogGrid:
         """A grid over all measured values of some columns.
 
         Args:
-            grow: the axis along which cells that nobody measured (mostly too large for the device) are
-                inferred: twice its value takes twice the time, and at least as long as the line through the
-                two largest says. Where only larger values were measured, the next larger one answers.
-            spread: half-width of the bounds, relative, where p10 and p90 are null; the least one where they
-                are not.
+            grow: the axis along which cells that nobody measured (mostly too large for the device) follow:
+                twice its value takes twice the time, and at least as long as the line through the two largest
+                says. Where only larger values were measured, the next larger one answers.
+            spread: half-width of the bounds, relative, where p10 and p90 are null; else the least one.
             tokens_power: of the axis `tokens`.
         """
         axes = [Axis(name, np.unique(rows[name].to_numpy(float)), tokens_power if name == "tokens" else 1,
@@ -123,16 +108,12 @@ class LogGrid:
         return cls(axes, us, inferred)
 
     def at(self, **sizes: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The times at some points.
+        """The times at some points: a size, or an array of sizes, for each axis, which broadcast to [...].
 
-        Args:
-            sizes: a size, or an array of sizes, for each axis; together they broadcast to [...].
-
-        Returns:
-            us [..., 3]: median, p10 and p90 in microseconds, NaN where there is no answer; and ruled [...]:
-            whether a point lay outside the grid or used an inferred cell. Beyond the largest size p90 grows
-            in proportion, or along a steeper line. Below the smallest size the smallest answers, and p10
-            falls in proportion.
+        Returns us [..., 3]: median, p10 and p90 in microseconds, NaN where there is no answer; and ruled
+        [...]: whether a point lay outside the grid or used an inferred cell. Beyond the largest size p90
+        grows in proportion, or along a steeper line. Below the smallest size the smallest answers, and p10
+        falls in proportion.
         """
         fitted = [axis.fit(np.asarray(sizes[axis.name], float)) for axis in self.axes]
         inside, times = [point for point, _ in fitted], [times for _, times in fitted]

@@ -13,8 +13,8 @@ from flashnas.latency.bounded_time import (
     HEADS_SPREAD,
     SOURCE_SPREAD,
     BoundedTime,
+    around,
     from_grid,
-    roofline,
     source_of,
 )
 from flashnas.latency.grid import LogGrid, bracket
@@ -66,7 +66,8 @@ class KernelTimes:
         kind, name = question.call.kind, question.call.kind.rows_name(question.phase)
         sizes, source = self._sizes(question), ""
         log_us, ruled = np.zeros(1), np.zeros(1, bool)
-        keys = self._keys(question.call, name)
+        shape = dict(question.call.shape)
+        keys = self._keys(kind, name, tuple(shape[column] for column in kind.matched))
         for key, weight in keys:
             grid, source = self._grid(kind, name, key)
             us, rule = grid.at(**sizes)
@@ -88,24 +89,20 @@ class KernelTimes:
         """The time of a kernel that the bandwidth alone limits."""
         device = self.table.device
         bytes_s = device.bandwidth_bytes_s * device.bandwidth_share
-        return roofline(device.launch_us + 1e6 * bytes_moved / bytes_s)
+        return around(device.launch_us + 1e6 * bytes_moved / bytes_s, SOURCE_SPREAD["roofline"], "roofline")
 
     # -- rows
 
-    def _keys(self, call: KernelCall, name: str) -> list[tuple[tuple[int, ...], float]]:
-        """Matched values of the rows that answer a call, with weights in log space."""
-        kind = call.kind
-        key = tuple(call[column] for column in kind.matched)
+    @functools.cache  # noqa: B019 - lives as long as the table it belongs to
+    def _keys(self, kind: KernelKind, name: str, key: tuple[int, ...]) -> list[tuple[tuple[int, ...], float]]:
+        """Matched values of the rows that answer for `key`, with weights in log space."""
+        groups = self._groups(kind, name)
         if not kind.between:
-            return [(key, 1.0)] if key in self._groups(kind, name) else []
-        places = [kind.matched.index(column) for column in kind.between]
-        pairs = self._pairs(kind, name).get(_without(key, places))
-        mix = head_mix(tuple(pairs), *(key[place] for place in places)) if pairs else None
-        keys = []
-        for pair, weight in mix or ():
-            values = dict(enumerate(key)) | dict(zip(places, pair, strict=True))
-            keys.append((tuple(values.values()), weight))
-        return keys
+            return [(key, 1.0)] if key in groups else []
+        first, second = (kind.matched.index(column) for column in kind.between)
+        alike = {(other[first], other[second]): other for other in groups if all(
+            other[i] == key[i] for i in range(len(key)) if i not in (first, second))}
+        return [(alike[pair], weight) for pair, weight in head_mix(list(alike), key[first], key[second])]
 
     def _sizes(self, question: Asked) -> dict[str, float | np.ndarray]:
         """Every column that a row may have."""
@@ -129,7 +126,7 @@ class KernelTimes:
     def _dtype(self, kind: KernelKind) -> str:
         return self.weights if self.weights and kind.weights else self.dtype
 
-    @functools.cache  # noqa: B019 - lives as long as the table it belongs to
+    @functools.cache  # noqa: B019
     def _rows(self, kind: KernelKind, name: str) -> pd.DataFrame:
         rows = self.table.frames[name]
         same = (rows["dtype"] == self._dtype(kind)).to_numpy()
@@ -151,15 +148,6 @@ class KernelTimes:
         return {tuple(map(int, keys[part[0]])): part for part in parts}
 
     @functools.cache  # noqa: B019
-    def _pairs(self, kind: KernelKind, name: str) -> dict[tuple[int, ...], list[tuple[int, int]]]:
-        """Values of the other matched columns -> measured values of the columns `between`."""
-        places = [kind.matched.index(column) for column in kind.between]
-        result: dict[tuple[int, ...], list[tuple[int, int]]] = {}
-        for key in self._groups(kind, name):
-            result.setdefault(_without(key, places), []).append((key[places[0]], key[places[1]]))
-        return result
-
-    @functools.cache  # noqa: B019
     def _grid(self, kind: KernelKind, name: str, key: tuple[int, ...]) -> tuple[LogGrid, str]:
         rows = self._rows(kind, name).iloc[self._groups(kind, name)[key]]
         columns = kind.decode if kind.rows_name("decode") == name else kind.prefill
@@ -170,14 +158,9 @@ class KernelTimes:
                                  tokens_power=power), source
 
 
-def _without(key: tuple[int, ...], places: Sequence[int]) -> tuple[int, ...]:
-    return tuple(value for place, value in enumerate(key) if place not in places)
-
-
-@functools.lru_cache(maxsize=4096)
 def head_mix(pairs: Sequence[tuple[int, int]], heads: int, kv_heads: int,
-             ) -> list[tuple[tuple[int, int], float]] | None:
-    """Log-space weights over measured (heads, kv_heads) pairs; None if they do not surround the given one.
+             ) -> list[tuple[tuple[int, int], float]]:
+    """Log-space weights over measured (heads, kv_heads) pairs; none if they do not surround the given one.
 
     Key/value heads are interpolated at the next measured head counts below and above that cover them. A head
     count below is taken with at most as many key/value heads as it has heads.
@@ -188,7 +171,5 @@ def head_mix(pairs: Sequence[tuple[int, int]], heads: int, kv_heads: int,
                       else kv_heads)
         if mix:
             covered[count] = mix
-    outer = bracket(list(covered), heads)
-    if outer is None:
-        return None
-    return [((count, kv), weight * share) for count, weight in outer for kv, share in covered[count]]
+    return [((count, kv), weight * share) for count, weight in bracket(list(covered), heads) or ()
+            for kv, share in covered[count]]

@@ -1,7 +1,7 @@
 """Device memory of a request: weights, caches at its end, activations and the workspace of chunked kernels.
 
-Weights and caches are exact (a window caps its cache; recurrent states are float32). Activations are a stated
-rule, within a factor of 2 of what the torch models here allocate.
+Weights and caches are exact (a window caps its cache; recurrent states are float32). Activations are a rule,
+within a factor of 2 of what the torch models here allocate.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from flashnas.latency.corrections import KernelCorrection, ModelCorrection, Stac
 from flashnas.latency.estimate import Estimate
 from flashnas.latency.kernel_times import KernelTimes, LookupFailure
 from flashnas.latency.memory import largest_batch, memory_bytes
-from flashnas.latency.table import LatencyTable, shipped_tables, table_state
+from flashnas.latency.table import LatencyTable, shipped_tables, table_state, texts
 from flashnas.latency.whole_operators import OperatorTimes
 from flashnas.latency.workload import DTYPE_BYTES, MATRICES_ONLY, WEIGHT_BYTES, Workload, load_workload
 from flashnas.operators import KernelCall, OperatorSpec, Phase
@@ -59,16 +59,13 @@ class Cost:
 
 
 class LatencyModel:
-    """Estimates for one table and one workload. The cost of an operator is computed once for each width,
-    number of meta tokens and batch: many architectures of one space cost a few additions each.
+    """Estimates for one table and one workload, or their names. The cost of an operator is computed once for
+    each width, number of meta tokens and batch: many architectures of one space cost a few additions each.
 
     Args:
-        table: or its name or folder.
-        workload: or its name or text.
         stack: the kernels that serve an operator, "fused" or "unfused" (corrections.py); None: the one for
             which the table was calibrated.
-        calibrated: apply the table's corrections to whole models, shown as `calibration` entries of the
-            breakdown.
+        calibrated: apply the table's corrections to whole models.
         mode: of a table with rows in several modes; None: the table's default.
 
     Raises:
@@ -180,8 +177,8 @@ class LatencyModel:
         return prefill_us / 1000, decode_us / 1000 / generated if generated else 0.0
 
     def phases(self, meta_tokens: int) -> list[tuple[Phase, np.ndarray, int]]:
-        """(phase, tokens or contexts seen, how often it runs). Meta tokens are read with the prompt and stay
-        in the cache. Without a prompt and meta tokens there is no prefill."""
+        """(phase, tokens or contexts seen, how often it runs). Meta tokens are read with the prompt and
+        stay in the cache."""
         phases: list[tuple[Phase, np.ndarray, int]] = []
         first = self.workload.prompt_tokens + meta_tokens
         if first:
@@ -275,7 +272,7 @@ class LatencyModel:
 
 def has_weights(table: LatencyTable, dtype: str) -> bool:
     """Whether a table has rows of products with weights of that type."""
-    return dtype in table.values("dtype", {kind.rows_name(phase) for kind in KERNEL_KINDS.values()
+    return dtype in texts(table, "dtype", {kind.rows_name(phase) for kind in KERNEL_KINDS.values()
                                            if kind.weights for phase in PHASES})
 
 

@@ -54,9 +54,8 @@ def counts(architecture: Architecture, full: Sequence[OperatorSpec]) -> Row:
 
 def choose_networks(space: OperatorSpace[Any], hidden: int, rng: np.random.Generator,
                     check: Callable[[Architecture], None]) -> list[Architecture]:
-    """Networks of a space whose times determine those of its operators, two for each unknown and two more.
-
-    Greedy D-optimal design over a random sample. Where each mixer is followed by an FFN, the two cannot be
+    """Networks of a space whose times determine those of its operators, two for each unknown and two more, by
+    a greedy D-optimal design over a random sample. Where each mixer is followed by an FFN, the two cannot be
     separated; NARROWED networks with FFNs of half the width are then added.
 
     check: raises ExportError where the program cannot run a network; others are chosen then. Raises

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from flashnas.latency.schema import KINDS, OPERATOR_KINDS
@@ -79,16 +78,13 @@ def contexts(spec: OperatorSpec, first: int, last: int) -> list[int]:
     return sorted({first, last, *inner, *edge})
 
 
-def missing(items: Sequence[RowRequest], folder: Path, *, stack: str, mode: str,
+def missing(items: Sequence[RowRequest], table: LatencyTable | None, *, stack: str, mode: str,
             dtype: str) -> list[RowRequest]:
-    """The requests that the table in a folder, which need not exist, does not answer in rows of this stack,
-    mode and dtype."""
-    if not (folder / "meta.yaml").exists():
-        return list(items)
-    table = LatencyTable.load(folder)
+    """The requests that no row of this stack, mode and dtype in a table answers."""
+    frames = {} if table is None else table.frames
     answered: set[tuple[Any, ...]] = set()
-    for kind in table.frames.keys() & OPERATOR_KINDS:
-        rows = table.frames[kind]
+    for kind in frames.keys() & OPERATOR_KINDS:
+        rows = frames[kind]
         rows = rows[(rows["stack"] == stack) & (rows["mode"] == mode) & (rows["dtype"] == dtype)]
         answered.update((kind, *row) for row in rows[list(KINDS[kind])].itertuples(index=False))
     return [item for item in items if (item.kind, *item.key().values()) not in answered]

@@ -21,7 +21,6 @@ from flashnas.base.shipped import shipped_names
 from flashnas.latency.bounded_time import rules
 from flashnas.latency.schema import (
     KINDS,
-    OPERATOR_KINDS,
     PLATFORMS,
     SOURCES,
     TEXT_KEYS,
@@ -81,11 +80,6 @@ class LatencyTable:
         return tuple(self.frames)
 
     @property
-    def has_whole(self) -> bool:
-        """True if it has rows of whole operators."""
-        return bool(self.frames.keys() & OPERATOR_KINDS)
-
-    @property
     def calibration(self) -> dict[str, Any]:
         return self.meta.get("calibration") or {}
 
@@ -94,15 +88,9 @@ class LatencyTable:
         """Names of the stacks whose rows are here, such as `trtllm-1.3.0rc20, vllm-0.24.0`."""
         return ", ".join(sorted(self.meta["stacks"])) or "unknown"
 
-    def values(self, column: str, kinds: Container[str] | None = None, dtype: str = "") -> list[str]:
-        """The texts in a column, sorted; of some kinds of rows and of one dtype."""
-        frames = [frame for kind, frame in self.frames.items() if kinds is None or kind in kinds]
-        return sorted({str(value) for frame in frames
-                       for value in (frame[frame["dtype"] == dtype] if dtype else frame)[column].unique()})
-
     @property
     def modes(self) -> tuple[str, ...]:
-        return tuple(self.values("mode"))
+        return tuple(texts(self, "mode"))
 
     @property
     def default_mode(self) -> str:
@@ -122,7 +110,7 @@ class LatencyTable:
 
     @property
     def dtypes(self) -> tuple[str, ...]:
-        return tuple(self.values("dtype"))
+        return tuple(texts(self, "dtype"))
 
     def settings(self, rows: Iterable[str], *further: Mapping[str, Any]) -> dict[str, str]:
         """What the stacks of rows, and `further` ones, state of SETTINGS; raises TableError where they
@@ -151,17 +139,16 @@ class LatencyTable:
             kinds[kind] = {"rows": len(frame),
                            "ranges": {column: [int(frame[column].min()), int(frame[column].max())]
                                       for column in KINDS[kind] if column not in TEXT_KEYS},
-                           **{column: self.values(column, (kind,)) for column in KINDS[kind]
+                           **{column: texts(self, column, (kind,)) for column in KINDS[kind]
                               if column in TEXT_KEYS},
                            "sources": {str(key): int(n) for key, n in frame["source"].value_counts().items()},
-                           "stacks": self.values("stack", (kind,)), "modes": self.values("mode", (kind,)),
+                           "stacks": texts(self, "stack", (kind,)), "modes": texts(self, "mode", (kind,)),
                            "origin": self.meta["kinds"][kind].get("origin")}
         return {"name": self.name, "path": str(self.path), "device": dict(vars(self.device)),
                 "dtypes": self.dtypes, "stacks": self.meta["stacks"], "kinds": kinds, "rules": rules(),
                 "calibration": self.calibration or None}
 
     def __str__(self) -> str:
-        """What the table can answer and by which rules."""
         info, device = self.to_dict(), self.device
         lines = [
             f"{self.name}: {device.label or device.platform}, {device.peak_flops / 1e12:g} TFLOP/s,"
@@ -181,6 +168,14 @@ class LatencyTable:
         return "\n".join(lines)
 
 
+def texts(table: LatencyTable, column: str, kinds: Container[str] | None = None, dtype: str = "",
+          ) -> list[str]:
+    """What a column holds, sorted; of some kinds of rows and of one dtype."""
+    frames = [frame for kind, frame in table.frames.items() if kinds is None or kind in kinds]
+    return sorted({str(value) for frame in frames
+                   for value in (frame[frame["dtype"] == dtype] if dtype else frame)[column].unique()})
+
+
 def table_state(source: str | Path) -> tuple[Path, Path, tuple[Any, ...]]:
     """Absolute path, path, and a tuple that differs once a file of the folder has changed."""
     path = _find(str(source))
@@ -192,7 +187,7 @@ def table_state(source: str | Path) -> tuple[Path, Path, tuple[Any, ...]]:
 
 @functools.lru_cache(maxsize=8)
 def _read(_: Path, path: Path, __: tuple[Any, ...]) -> tuple[Device, dict[str, Any], dict[str, pd.DataFrame]]:
-    """Facts, meta.yaml and rows of a folder, which are read again when one of its files has changed."""
+    """Read again when a file of the folder has changed."""
     device = Device.load(path / "device.yaml")
     meta = load_meta(path, device)
     return device, meta, {kind: _load_rows(path, kind, entry) for kind, entry in meta["kinds"].items()}

@@ -24,13 +24,9 @@ MAX_WAIT_S = 60.0    # for another process that writes the table
 
 @dataclass(frozen=True, kw_only=True)
 class RowContext:
-    """What is true of rows that are written together.
-
-    Args:
-        stacks: describes each value of the column `stack` (framework, version, ...).
-        origin: where the rows are from (package, version, licence, machine, ...).
-        calibration: of the table; None: leave the one that is there.
-    """
+    """What is true of rows that are written together. stacks: describes each value of the column `stack`.
+    origin: where the rows are from (package, version, licence, ..). calibration: None: leave the one that
+    is there."""
 
     device: Device
     stacks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

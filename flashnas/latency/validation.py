@@ -82,10 +82,8 @@ class Validation:
     Attributes:
         table: with the new calibration, if there is one.
         comparisons: in ascending order of predicted latency.
-        metrics: errors over the architectures that were held out.
-        before: the same without the new calibration; None if there is none.
-        corrections: phase -> correction of whole models.
-        carriers: phase -> `corrections.kinds_of_error`, over the architectures that were held out.
+        metrics, carriers: over the architectures that were held out; carriers: `corrections.kinds_of_error`.
+        before: the metrics without the new calibration; None if there is none.
         left_out: (notation, reason) of what did not fit into the device's memory.
     """
 
@@ -122,21 +120,20 @@ class Validation:
 def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload, measure: Measure, *,
              count: int = 20, seed: int = 0, calibrate: bool = False, mode: str | None = None,
              progress: Progress | None = None) -> Validation:
-    """Measure architectures of a space, at all its widths, and compare.
+    """Measure `count` architectures of a space, at all its widths, and compare.
 
     Args:
         measure: architecture -> the metrics of TIMES, in ms.
-        count: number of architectures.
         calibrate: fit a correction to one half of the architectures; the errors are those of the other half.
         mode: of the rows (None: the table's default).
 
     Raises:
-        SpaceError: when the space has too few architectures.
-        TableError: when there is nothing to calibrate.
+        SpaceError: the space has too few architectures.
+        TableError: there is nothing to calibrate.
     """
     rng = np.random.default_rng(seed)
     model = LatencyModel(table, workload, mode=mode)
-    if calibrate and not model.table.has_whole:
+    if calibrate and not model.operators.kinds:
         raise TableError(f"{table.path}: --calibrate fits rows of whole operators, which table {table.name}"
                          " does not have; measure them with flashnas profile")
     architectures = sample(space, model, count, rng)

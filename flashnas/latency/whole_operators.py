@@ -11,12 +11,12 @@ import pandas as pd
 from flashnas.latency.bounded_time import OUTSIDE_SPREAD, SOURCE_SPREAD, BoundedTime, from_grid, source_of
 from flashnas.latency.grid import LogGrid
 from flashnas.latency.schema import OPERATOR_DECODE, OPERATOR_KINDS
-from flashnas.latency.table import LatencyTable
+from flashnas.latency.table import LatencyTable, texts
 from flashnas.operators import Phase
 
 
 class OperatorTimes:
-    """Answers by the rows in `dtype`. settings: of their stack."""
+    """Answers by the rows in `dtype`. kinds: of such rows. settings: of their stack."""
 
     def __init__(self, table: LatencyTable, dtype: str) -> None:
         self._frames: dict[str, dict[Any, pd.DataFrame]] = {}
@@ -24,7 +24,8 @@ class OperatorTimes:
             rows = table.frames[kind]
             self._frames[kind] = dict(iter(rows[rows["dtype"] == dtype].groupby(
                 ["operator", "hidden", "vocab"], observed=True)))
-        self.settings = table.settings(table.values("stack", OPERATOR_KINDS, dtype))
+        self.kinds = tuple(self._frames)
+        self.settings = table.settings(texts(table, "stack", OPERATOR_KINDS, dtype))
 
     def has(self, operator: str, hidden: int, vocab: int = 0) -> bool:
         """True if the operator was measured in any phase; then kernels are not composed for it."""
@@ -32,14 +33,9 @@ class OperatorTimes:
 
     def answer(self, operator: str, hidden: int, phase: Phase, batch: int, seen: np.ndarray,
                vocab: int = 0) -> BoundedTime | None:
-        """None outside the measured batches and lengths. Below the shortest measured length that one answers,
-        as `derived`.
-
-        Args:
-            operator: str(spec.resolved(hidden)), `embedding` or `head`.
-            seen: contexts over which the mean is taken, or one value: the tokens of each sequence.
-            vocab: of `embedding` and `head`; 0 for the others.
-        """
+        """None outside the measured batches and lengths. Below the shortest measured length that one
+        answers, as `derived`. operator: str(spec.resolved(hidden)), `embedding` or `head`. seen: contexts
+        over which the mean is taken, or one value: the tokens of each sequence."""
         grid_of_rows = self._grid(f"operator_{phase}", operator, hidden, vocab)
         if grid_of_rows is None:
             return None

@@ -43,14 +43,10 @@ Note = Callable[[RowRequest, str], None]
 
 def measure_alone(items: Sequence[RowRequest], specs: dict[str, OperatorSpec], setup: Setup, timer: Timer,
                   copies_at_most: int, note: Note = lambda *_: None) -> dict[RowRequest, Measurement]:
-    """Time each request.
-
-    Args:
-        specs: the operators by their name in the requests.
-        copies_at_most: as many copies of an operator as a model of the space has operators.
-        note: receives a request and a line for what does not fit into memory, which is left out, and for what
-            no graph can hold, which is timed in the mode eager.
-    """
+    """Time each request. specs: the operators by their name in the requests. copies_at_most: as many
+    copies of an operator as a model of the space has operators. note: receives a request and a line for
+    what does not fit into memory, which is left out, and for what no graph can hold, which is timed in the
+    mode eager."""
     rows = {}
     copies = _Copies(copies_at_most)
 
@@ -161,8 +157,8 @@ def _read(block: Block, x_BTD: torch.Tensor, plan: Plan) -> None:
 
 
 def _fitting(copies: int, each: int, alive: int, setup: Setup, kept: int = 0) -> int:
-    """At most so many copies of `each` bytes beside `alive` bytes as there is memory for, `kept` bytes of
-    which the copies have already; raises DeviceMemoryError if those are fewer than MIN_COPIES."""
+    """At most so many copies of `each` bytes as there is memory for beside `alive` bytes; raises
+    DeviceMemoryError below MIN_COPIES. kept: bytes that the copies have already."""
     free = setup.platform.free_bytes()
     if free is None:
         return copies

@@ -34,17 +34,9 @@ def call(program: str, file: str, work: str, request: Mapping[str, Any], python:
 
 def answer_of(program: str, command: Sequence[str], request: Mapping[str, Any],
               environment: Mapping[str, str] | None = None) -> Any:
-    """What a process writes to its standard output as JSON.
-
-    Args:
-        program: its name in messages.
-        command: starts the process.
-        request: written to its standard input as JSON.
-        environment: variables beside those of this process.
-
-    Raises:
-        RuntimeFailure: it ended without an answer.
-    """
+    """What a process writes to its standard output as JSON, after a request as JSON on its standard input;
+    raises RuntimeFailure if it ends without an answer. program: its name in messages. environment:
+    variables beside those of this process."""
     try:
         child = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True,
                                errors="replace", timeout=TIMEOUT_S, check=False,

@@ -40,12 +40,9 @@ class Effort(Settings, where="effort"):
 
 @dataclass(frozen=True)
 class Measurement:
-    """Microseconds per call.
+    """Microseconds per call: median, percentiles, number of timed calls.
 
     Attributes:
-        latency_us: median.
-        p10_us, p90_us: percentiles.
-        repeats: number of timed calls.
         outliers: share of the repeats that exceed the upper quartile by more than 3 interquartile ranges.
         drift: median of the second half over that of the first, minus 1. It shows a device that throttles or
             is shared.
@@ -62,7 +59,6 @@ class Measurement:
 
     @classmethod
     def of(cls, samples_us: Sequence[float]) -> Measurement:
-        """From repeats in the order in which they were timed."""
         samples = np.asarray(samples_us, float)
         p10, q1, p50, q3, p90 = np.percentile(samples, (10, 25, 50, 75, 90))
         first, second = samples[:len(samples) // 2], samples[len(samples) // 2:]
@@ -181,13 +177,9 @@ class NotCapturable(Exception):
 
 class CudaGraphTimer:
     """All calls are captured one after the other into one CUDA graph, with one pool for their intermediate
-    tensors. Its replays are timed on the device and divided by the number of calls.
-
-    launch: whether the launch of the graph counts. A model pays it once a step; an operator does not.
-
-    Work that cannot be captured raises NotCapturable: what waits for the host is found before the capture,
-    since a capture that fails leaves torch's allocator in a state of its own.
-    """
+    tensors. Its replays are timed on the device and divided by the number of calls. launch: whether that
+    of the graph counts, which a model pays once a step. Raises NotCapturable: what waits for the host is
+    found before the capture, since a capture that fails leaves torch's allocator in a state of its own."""
 
     def __init__(self, *, launch: bool) -> None:
         self.launch = launch
@@ -248,8 +240,6 @@ def _check_waits(call: Callable[[], object]) -> None:
     torch.cuda.set_sync_debug_mode("error")
     try:
         call()
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
         if "synchronizing CUDA operation" not in str(error):
             raise

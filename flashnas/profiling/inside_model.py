@@ -23,7 +23,7 @@ from flashnas.network.model import HybridLM
 from flashnas.profiling.alone import Note
 from flashnas.profiling.device_timing import Effort, Measurement, enough
 from flashnas.profiling.setup import Setup
-from flashnas.profiling.whole_model import at_once, build_model, filled_cache, pieces, too_large
+from flashnas.profiling.whole_model import at_once, build_model, filled_cache, parts_of, pieces, too_large
 from flashnas.space.operator_space import OperatorSpace
 
 # over all lengths of a group, so that a slow moment of the machine affects them all
@@ -72,10 +72,8 @@ def measure_inside_model(group: RowGroup, space: OperatorSpace[Any], setup: Setu
 
 
 def _fitting(architecture: Architecture, group: RowGroup, setup: Setup) -> tuple[list[int], str]:
-    """The lengths of a group for which there is memory, and why there is none for the others.
-
-    The caches of all contexts are there together, beside the weights; prompts are read one after the other.
-    """
+    """The lengths for which there is memory, and why there is none for others. Caches of all contexts are
+    there together."""
     free, dtype = setup.platform.free_bytes(), setup.dtype_name
     if free is None:
         return list(group.lengths), ""
@@ -96,7 +94,7 @@ def _fitting(architecture: Architecture, group: RowGroup, setup: Setup) -> tuple
 
 def _repeat(run: Callable[[], list[float]], names: list[str], samples: dict[str, list[float]], effort: Effort,
             share: float) -> None:
-    """Add passes through the model to the samples of each operator, up to `share` of the effort's repeats."""
+    """Add passes through the model to the samples of each operator."""
     end = time.perf_counter() + effort.seconds / ROUNDS
     while True:
         for name, us in zip(names, run(), strict=False):
@@ -127,25 +125,23 @@ def _decode(model: HybridLM, batch: int, context: int, setup: Setup) -> Callable
 def _prefill(model: HybridLM, batch: int, tokens: int, setup: Setup) -> Callable[[], list[float]]:
     """The times of the pieces in which the prompts are read, added up."""
     tokens_BT = torch.randint(model.architecture.vocab, (batch, tokens), device=setup.device)
-    plan = pieces(batch, tokens, setup.platform.piece_tokens)
-
-    def read(part_BT: torch.Tensor, states: list[Any]) -> tuple[list[float], list[Any]]:
-        marks, kept = setup.platform.marks(), []
-        marks.mark()
-        x_BTD, update_BTD = model.embedding(part_BT), None
-        marks.mark()
-        for block, state in zip(model.blocks, states, strict=True):
-            x_BTD, update_BTD, after = block(x_BTD, state, update_BTD)
-            kept.append(after)  # as for a prompt that is continued
-            marks.mark()
-        return marks.intervals_us(), kept
+    read = parts_of(tokens_BT, pieces(batch, tokens, setup.platform.piece_tokens))
 
     def run() -> list[float]:
-        total: list[float] = []
-        for rows_BT in tokens_BT.split([sequences for sequences, _ in plan]):
+        times = []
+        for parts in read:
             states: list[Any] = [None] * len(model.blocks)
-            for part_BT in rows_BT.split(list(plan[0][1]), 1):
-                times, states = read(part_BT, states)
-                total = [a + b for a, b in zip(total, times, strict=True)] if total else times
-        return total
+            for part_BT in parts:
+                marks = setup.platform.marks()
+                marks.mark()
+                x_BTD, update_BTD = model.embedding(part_BT), None
+                marks.mark()
+                kept = []
+                for block, state in zip(model.blocks, states, strict=True):
+                    x_BTD, update_BTD, after = block(x_BTD, state, update_BTD)
+                    kept.append(after)  # as for a prompt that is continued
+                    marks.mark()
+                times.append(marks.intervals_us())
+                states = kept
+        return [sum(each) for each in zip(*times, strict=True)]
     return run

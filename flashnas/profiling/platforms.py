@@ -41,8 +41,7 @@ class Platform(ABC):
     Attributes:
         name: as in `flashnas.latency.schema.PLATFORMS`, and torch's name of the device.
         dtype: what is timed by default.
-        modes: in which an operator can be timed (`flashnas.latency.schema.MODES`).
-        alone: those of the modes in which operators are timed alone, because a graph has no clock inside.
+        modes: in which an operator can be timed; alone: in which it is timed alone.
         probe_size, product_size: sides of the square matrices whose product is the probe, and the peak.
         piece_tokens: of the prompts of a batch, that are read at once, in whole sequences; 0: all of them.
         marks: the clock between the parts of one call.
@@ -66,7 +65,7 @@ class Platform(ABC):
 
     @abstractmethod
     def available(self) -> bool:
-        """True if torch sees such a device on this machine."""
+        """Whether torch sees such a device on this machine."""
 
     @abstractmethod
     def label(self) -> str:

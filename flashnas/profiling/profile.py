@@ -10,36 +10,32 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
-from flashnas.base.errors import ConfigError, DeviceMemoryError, TableError
-from flashnas.base.files import disk_errors
+from flashnas.base.errors import DeviceMemoryError
 from flashnas.latency.row_requests import RowGroup, RowRequest, groups, missing, plan
 from flashnas.latency.schema import Device
-from flashnas.latency.table_writer import RowContext, edited_meta, write_rows
 from flashnas.latency.workload import Workload
 from flashnas.profiling.alone import Note, measure_alone
 from flashnas.profiling.device_timing import Measurement
 from flashnas.profiling.inside_model import measure_inside_model
 from flashnas.profiling.nvml import Watch
-from flashnas.profiling.platforms import describe_device, probe_us
+from flashnas.profiling.platforms import probe_us
 from flashnas.profiling.setup import Setup
-from flashnas.profiling.target import Target
+from flashnas.profiling.table_folder import device_of, finished, prepare_folder, write_measured
+from flashnas.profiling.target import Progress
 from flashnas.profiling.whole_model import backends_of, surroundings_of, within_memory
 from flashnas.space.operator_space import OperatorSpace
 
 WRITE_EVERY_S = 10.0
 # a drift within a group's rows, or a probe above the setup's usual, that calls for measuring again
 DISTURBED = 0.15
-OWN_FILES = ("device.yaml", "meta.yaml", "operator_decode.parquet", "operator_prefill.parquet")
 Rows = dict[RowRequest, Measurement]
-Progress = Callable[[int, int], None]
 
 
 def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path, setup: Setup,
@@ -48,10 +44,9 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
 
     Args:
         space: whose operators are measured, at all its widths.
-        workloads: their batches, prompts and contexts.
         folder: of the table; a new or empty folder, or a table of this device that is continued.
-        progress: called with the groups of rows that are measured and the number of groups. That number grows
-            at the end by the groups that are measured again.
+        progress: called with the groups of rows that are measured and the number of groups, which grows at
+            the end by those that are measured again.
 
     Returns:
         The numbers of rows that were measured and already known, and a record that is also kept under `jobs`
@@ -66,8 +61,8 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
     kinds, width = space.kinds(), max(space.hidden_sizes)
     items = plan(space, workloads)
     backends = backends_of(kinds, width, setup)  # an error here costs nothing yet
-    prepare_folder(folder, setup)
-    todo = missing(items, folder, stack=setup.stack, mode=setup.mode_name, dtype=setup.dtype_name)
+    table = prepare_folder(folder, setup)
+    todo = missing(items, table, stack=setup.stack, mode=setup.mode_name, dtype=setup.dtype_name)
     device, waiting = device_of(folder, setup), groups(todo, alone=_alone(setup))
     done: Rows = {}
     pending: Rows = {}
@@ -101,32 +96,6 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
         return {**counts, **({"notes": facts["notes"]} if notes else {})}
     return finished(folder, setup, counts, {**_evenness(done, probes, again), **{
         name: value for name, value in facts.items() if value}})
-
-
-def finished(folder: Path, target: Target, counts: dict[str, int], facts: dict[str, Any]) -> dict[str, Any]:
-    """Keep the record of a measurement under `jobs` in meta.yaml; the counts and the record."""
-    record = {"finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "stack": target.stack,
-              "mode": target.mode_name, "dtype": target.dtype_name, **facts}
-    with edited_meta(folder) as meta:
-        meta["jobs"] = [*(meta.get("jobs") or ()), record]
-    return {**counts, **record}
-
-
-def prepare_folder(folder: Path, target: Target, further: tuple[str, ...] = ()) -> None:
-    """Create a table's folder, so that nothing is measured that could not be written. Beside a table's own
-    files it may have `further` ones. Raises ConfigError, and TableError where its rows were timed with other
-    settings than the target's."""
-    with disk_errors(f"--out {folder}: the table cannot be written", ConfigError):
-        folder.mkdir(parents=True, exist_ok=True)
-        others = [path.name for path in folder.iterdir() if not path.name.removeprefix(".")
-                  .startswith((*OWN_FILES, *further))]
-        if others and not (folder / "meta.yaml").exists():
-            raise ConfigError(f"--out {folder}: must be a new folder or a latency table;"
-                              f" it has {min(others)}")
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink(missing_ok=True)  # another process may look, too
-    target.check_settings(folder)
 
 
 def _alone(setup: Setup) -> bool:
@@ -168,32 +137,8 @@ def _evenness(rows: Rows, probes: dict[RowGroup, float], again: Sequence[RowGrou
                      "max": round(max(probes.values()), 1)}}
 
 
-def device_of(folder: Path, setup: Setup) -> Device:
-    """The device of a table's folder, or of a new one; raises TableError if this machine has another."""
-    if not (folder / "device.yaml").exists():
-        with setup.running():
-            return describe_device(setup.device, folder.name)
-    device, here = Device.load(folder / "device.yaml"), setup.platform.label()
-    if (device.platform, device.label) != (setup.device, here):
-        raise TableError(f"{folder}: the table is of {device.label or device.name}, but this is {here};"
-                         " choose another --out")
-    return device
-
-
 def _write(folder: Path, device: Device, setup: Setup, rows: Rows) -> None:
     write_measured(folder, device, setup, [
         {"phase": item.phase, **item.key(), "latency_us": row.latency_us, "p10_us": row.p10_us,
          "p90_us": row.p90_us, "repeats": row.repeats, "mode": row.mode or setup.mode_name}
         for item, row in rows.items()], f"flashnas profile, torch {torch.__version__}")
-
-
-def write_measured(folder: Path, device: Device, target: Target, rows: Sequence[dict[str, Any]],
-                   by: str) -> None:
-    """Write rows of whole operators, each with its `phase`; by: what measured them."""
-    context = RowContext(device=device, stacks={target.stack: target.describe_stack()},
-                         origin={"measured_by": by})
-    for phase in ("decode", "prefill"):
-        part = pd.DataFrame([row for row in rows if row["phase"] == phase])
-        if len(part):
-            write_rows(folder, f"operator_{phase}", part.assign(
-                dtype=target.dtype_name, stack=target.stack, source="measured"), context, append=True)

@@ -1,13 +1,13 @@
 """Profiling of a program that runs whole networks only: rows of operators by regression (regression.py).
 
 Each timing of a network is appended to `networks.jsonl` in the table's folder, so that an interrupted
-measurement continues with those that are missing; the rows are fitted and written at the end.
+measurement continues; the rows are fitted and written at the end.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,13 @@ from flashnas.base.foreign import read_json_lines
 from flashnas.base.schema import convert
 from flashnas.latency.regression import REST, Row, choose_networks, counts, fit
 from flashnas.latency.row_requests import RowRequest, missing, plan
-from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import edited_meta
 from flashnas.latency.validation import TIMED
 from flashnas.latency.workload import Workload
-from flashnas.profiling.profile import Progress, device_of, finished, prepare_folder, write_measured
-from flashnas.profiling.program import STEPS, Program
+from flashnas.profiling.program import STEPS, Program, Times
 from flashnas.profiling.setup import Setup
+from flashnas.profiling.table_folder import device_of, finished, prepare_folder, write_measured
+from flashnas.profiling.target import Progress
 from flashnas.space.operator_space import OperatorSpace
 
 JOURNAL = "networks.jsonl"
@@ -39,10 +39,9 @@ MARGIN = 8                 # tokens between the last step that is timed at a pie
 
 def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path, setup: Program,
                     progress: Progress = lambda *_: None) -> dict[str, Any]:
-    """Time networks of a space, and write the rows of its operators if a table lacks some.
-
-    Arguments and result as those of `flashnas.profiling.profile.profile`; workloads of one sequence each;
-    progress counts timings; `regression` in the record has the relative errors of the networks' fitted times.
+    """Time networks of a space, and write the rows of its operators if a table lacks some; see profile.py.
+    Workloads are of one sequence each; progress counts timings; `regression` in the record has the relative
+    errors of the networks' fitted times.
 
     Raises:
         ConfigError: the folder is in use for something else, or a workload has several sequences.
@@ -56,28 +55,26 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
     items = plan(space, workloads)
     networks = {hidden: choose_networks(space, hidden, np.random.default_rng(hidden), setup.check_holds)
                 for hidden in space.hidden_sizes}
-    prepare_folder(folder, setup, (JOURNAL,))
-    todo = missing(items, folder, stack=setup.stack, mode=setup.mode_name, dtype=setup.dtype_name)
+    table = prepare_folder(folder, setup, (JOURNAL,))
+    todo = missing(items, table, stack=setup.stack, mode=setup.mode_name, dtype=setup.dtype_name)
     counts = {"measured": len(todo), "known": len(items) - len(todo)}
     if not todo:
         return counts
     widths = sorted({item.hidden for item in todo})
     setup.check_memory([network for hidden in widths for network in networks[hidden]], workloads)
-    if (folder / "meta.yaml").exists():
-        setup.check_build(f"--out {folder}: the table",
-                          LatencyTable.load(folder).meta["stacks"].get(setup.stack, {}))
+    if table is not None:
+        setup.check_build(f"--out {folder}: the table", table.meta["stacks"].get(setup.stack, {}))
     device, meta = device_of(folder, Setup()), space.model.meta_tokens
     prompts = sorted({meta + workload.prompt_tokens for workload in workloads} - {0})
     pieces = sorted({piece for workload in workloads
                      for piece in context_pieces(workload, meta, setup.piece_tokens)})
-    journal = NetworkJournal(folder / JOURNAL, setup)
+    journal, lengths = NetworkJournal(folder / JOURNAL, setup), {"prompts": prompts, "contexts": pieces}
     order = [(network, turn) for turn in range(ROUNDS) for hidden in widths for network in networks[hidden]]
     for number, (network, turn) in enumerate(order):
         progress(number, len(order))
-        if not journal.has(network, turn, prompts, pieces):
-            times = setup.times(network, prompts, [timed_context(piece) for piece in pieces], STEPS)
-            journal.add(network, turn, dict(zip(prompts, times["prompts"], strict=True)),
-                        dict(zip(pieces, times["contexts"], strict=True)))
+        if not journal.has(network, turn, lengths):
+            journal.add(network, turn, lengths, setup.times(
+                network, prompts, [timed_context(piece) for piece in pieces], STEPS))
     progress(len(order), len(order))
     errors: dict[str, list[float]] = {"decode": [], "prefill": []}
     rows: list[dict[str, Any]] = []
@@ -170,6 +167,9 @@ def _at(row: Row, piece: int, depends: Iterable[str]) -> Row:
     return {(name, piece) if name in depends else name: value for name, value in row.items()}
 
 
+Lengths = Mapping[str, Sequence[int]]   # "prompts", and "contexts" of steps
+
+
 @dataclass(frozen=True, kw_only=True)
 class _NetworkTiming:
     """A line: length of a prompt, or context of a step -> wall_ms and cpu_ms."""
@@ -183,11 +183,8 @@ class _NetworkTiming:
 
 
 class NetworkJournal:
-    """The timings of one stack in a file of JSON lines, one timing of a network a line.
-
-    Raises:
-        TableError: a line is damaged, or the disk is full.
-    """
+    """The timings of one stack in a file of JSON lines, one timing of a network a line. Raises TableError
+    if a line is damaged, or the disk is full."""
 
     def __init__(self, path: Path, program: Program) -> None:
         self.path, self.program = path, program
@@ -203,19 +200,17 @@ class NetworkJournal:
             (what, length): 1000 * times[self.program.clock]
             for what in ("prompts", "contexts") for length, times in getattr(timing, what).items()})
 
-    def has(self, network: Architecture, turn: int, prompts: Iterable[int], pieces: Iterable[int]) -> bool:
-        """True if the round of a network has all these times."""
-        keys = {(what, str(length)) for what, lengths in (("prompts", prompts), ("contexts", pieces))
-                for length in lengths}
-        return keys <= self._us.get((network.hash, turn), {}).keys()
+    def has(self, network: Architecture, turn: int, lengths: Lengths) -> bool:
+        """True if the round of a network has the times of all lengths."""
+        return {(what, str(length)) for what, all_of in lengths.items() for length in all_of} <= self._us.get(
+            (network.hash, turn), {}).keys()
 
-    def add(self, network: Architecture, turn: int, prompts: dict[int, dict[str, float]],
-            contexts: dict[int, dict[str, float]]) -> None:
-        """Keep a timing: length -> wall_ms and cpu_ms of a whole prompt, or of a step at a context."""
-        kept = [{str(length): {name: round(value, 4) for name, value in times.items()}
-                 for length, times in by_length.items()} for by_length in (prompts, contexts)]
+    def add(self, network: Architecture, turn: int, lengths: Lengths, times: Times) -> None:
+        """Keep a timing."""
+        kept = {what: {str(length): {name: round(value, 4) for name, value in each.items()}
+                       for length, each in zip(lengths[what], times[what], strict=True)} for what in lengths}
         timing = _NetworkTiming(hash=network.hash, notation=str(network), stack=self.program.stack,
-                                round=turn, prompts=kept[0], contexts=kept[1])
+                                round=turn, prompts=kept["prompts"], contexts=kept["contexts"])
         with disk_errors(f"{self.path}: cannot be written", TableError):
             append_synced(self.path, json.dumps(vars(timing)))
         self._take(timing)

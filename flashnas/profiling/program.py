@@ -1,4 +1,4 @@
-"""Program: a runtime that runs whole networks only, in a process of its own, such as llama.cpp or vLLM.
+"""Program: a runtime that runs whole networks only, in a process of its own.
 
 With one thread, times are those that the processor spent for the process: other programs do not change them
 much. With several threads they are those of the clock, and the machine must be quiet.
@@ -53,11 +53,9 @@ class Program(Target):
         """Time a network with random weights, one sequence at a time.
 
         Args:
-            architecture: one that the program can run.
             prompts: numbers of tokens that are read into an empty cache.
             contexts: for each of them `steps` tokens are generated, of which the last one makes the context
                 `context` tokens long; in ascending order, at least `steps` apart.
-            steps: generated tokens.
 
         Returns:
             "prompts" and "contexts": one entry for each, with the milliseconds `wall_ms` and `cpu_ms` of the

@@ -14,10 +14,12 @@ from flashnas.base.registry import load_object
 from flashnas.base.settings import MAX_THREADS, Settings, option, usable_cores
 from flashnas.latency.metrics import latency_ms
 from flashnas.latency.schema import OPERATOR_KINDS, RUNTIMES
-from flashnas.latency.table import LatencyTable
+from flashnas.latency.table import LatencyTable, texts
 from flashnas.latency.workload import Workload
 from flashnas.profiling.device_timing import Effort
 from flashnas.profiling.platforms import PLATFORMS
+
+Progress = Callable[[int, int], None]   # of parts that are done, and all of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,14 +83,9 @@ class Target(Settings, ABC):
     @abstractmethod
     def of_rows(cls, rows: LatencyTable, described: Mapping[str, Any], *, dtype: str, backend: str | None,
                 effort: Effort) -> Self:
-        """The target as rows were measured, or the nearest one that this machine has.
-
-        Args:
-            rows: of one mode.
-            described: the entry of their stack in meta.yaml; KeyError if it lacks something.
-            dtype: of the rows.
-            backend: libraries that compute the operators (None: those of the rows).
-        """
+        """The target as rows of one mode were measured, or the nearest one that this machine has.
+        described: the entry of their stack in meta.yaml; KeyError if it lacks something. backend:
+        libraries that compute the operators (None: those of the rows)."""
 
     @abstractmethod
     def table_name(self) -> str:
@@ -110,14 +107,13 @@ class Target(Settings, ABC):
     # -- what follows from it
 
     def profile(self, space: Any, workloads: Sequence[Workload], folder: Path,
-                progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+                progress: Progress | None = None) -> dict[str, Any]:
         """Measure the rows of a space that the table in a folder lacks; see profile.py."""
         measured: dict[str, Any] = load_object(self.profiler)(space, workloads, folder, self,
                                                               progress or (lambda *_: None))
         return measured
 
     def holds(self, architecture: Architecture) -> bool:
-        """True if the runtime can run the network."""
         try:
             self.check_holds(architecture)
         except ExportError:
@@ -145,7 +141,6 @@ class Target(Settings, ABC):
         """The target that runs whole networks here as the operators of a table were run.
 
         Args:
-            table: rows of whole operators.
             dtype, mode: of the rows (mode None: the table's default).
             backend: as for `of_rows`.
             any_stack: on another device or stack, return the nearest target that this machine can run.
@@ -155,7 +150,7 @@ class Target(Settings, ABC):
             TableError: this machine is another device or runs another stack.
         """
         rows = table.only(mode)
-        stacks = rows.values("stack", OPERATOR_KINDS, dtype)
+        stacks = texts(rows, "stack", OPERATOR_KINDS, dtype)
         where, end = f"{table.path}: table {table.name}", f"; {hint}" if hint else ""
         described = table.meta["stacks"].get(stacks[-1], {}) if stacks else {}
         try:
@@ -183,13 +178,6 @@ class Target(Settings, ABC):
         target.check_build(where, described, end)
         return target
 
-    def check_settings(self, folder: Path) -> None:
-        """Raises TableError if a folder has rows of the same software that were timed with other settings."""
-        if (folder / "meta.yaml").exists():
-            here, table = self.describe_stack(), LatencyTable.load(folder)
-            table.settings([stack for stack in table.values("stack") if here["framework"] == table.meta[
-                "stacks"].get(stack, {}).get("framework")], here)
-
     def check_build(self, where: str, described: Mapping[str, Any], end: str = "") -> None:
         """Raises TableError if rows are of another build of the same release. where, end: of the message.
         described: the table's entry of `stack`."""
@@ -202,12 +190,8 @@ class Target(Settings, ABC):
 
 
 def rows_of(table: LatencyTable, runtime: str | None, mode: str | None) -> str | None:
-    """The mode of the rows that were measured in a runtime; raises TableError if they are of another one.
-
-    Args:
-        runtime: one of RUNTIMES; None: whatever the rows are from.
-        mode: None: the only one of the runtime, or the default of the table.
-    """
+    """The mode of the rows that were measured in a runtime (None: in any); raises TableError if they are
+    of another one. mode: None: the only one of the runtime, or the default of the table."""
     if mode is None and runtime != "torch" and runtime in table.modes:
         mode = runtime
     measured_in = _runtime_of(mode or table.default_mode)
@@ -218,8 +202,8 @@ def rows_of(table: LatencyTable, runtime: str | None, mode: str | None) -> str |
 
 
 def target_like(table: LatencyTable, *, mode: str | None = None, **options: Any) -> Target:
-    """How this machine runs whole networks as the operators of a table were run, in the runtime of its rows;
-    options as those of `Target.like`."""
+    """How this machine runs whole networks as the operators of a table were run, in the runtime of its
+    rows; see `Target.like`."""
     return RUNTIMES[_runtime_of(mode or table.default_mode)].like(table, mode=mode, **options)
 
 

@@ -40,12 +40,8 @@ _DRAWS = (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default)
 def time_model(architecture: Architecture, workload: Workload, batch: int, setup: Setup,
                timer: Timer | None = None) -> Measured:
     """Build the model with random weights, and time the reading of its prompt and its mean step.
-
-    `effort.seconds` limits each of the (up to four) timings. timer: None: that of the setup.
-
-    Raises:
-        DeviceMemoryError: the device has too little memory, as counted or as it turned out.
-    """
+    `effort.seconds` limits each of the (up to four) timings. Raises DeviceMemoryError where the device has
+    too little memory, as counted or as it turned out."""
     free, read = setup.platform.free_bytes(), workload.prompt_tokens + architecture.meta_tokens
     plan = pieces(batch, read, setup.platform.piece_tokens)
     needed = memory_bytes(architecture, workload, batch, setup.dtype_name, at_once(plan))
@@ -107,6 +103,12 @@ def pieces(batch: int, tokens: int, max_tokens: int) -> list[tuple[int, tuple[in
     return [(min(together, batch - start), parts) for start in range(0, batch, together)]
 
 
+def parts_of(tokens_BT: torch.Tensor, plan: Plan) -> list[list[torch.Tensor]]:
+    """For each piece of a plan the parts of its prompts, one after the other."""
+    return [list(rows_BT.split(list(plan[0][1]), 1))
+            for rows_BT in tokens_BT.split([sequences for sequences, _ in plan])]
+
+
 def at_once(plan: Plan, default: int = 0) -> int:
     """The most tokens that a plan reads in one call; `default` without a plan."""
     return max((count * max(parts) for count, parts in plan), default=default)
@@ -144,8 +146,7 @@ def deployed(module: Module, setup: Setup) -> Module:
 
 
 class _RepeatedDraws(TorchDispatchMode):
-    """Draws `DRAWN` random values of a tensor and repeats them: to draw a billion takes a CPU half a
-    minute."""
+    """Draws `DRAWN` random values of a tensor and repeats them: a billion draws take a CPU half a minute."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _DRAWS and args[0].numel() > DRAWN and args[0].is_contiguous():
@@ -201,12 +202,11 @@ def compile_block(block: torch.nn.Module) -> None:
 
 def filled_state(block: Block, batch: int, context: int, dtype: torch.dtype,
                  device: str | torch.device, position: Position | None = None) -> Any:
-    """The state before the token that makes the context `context` tokens long; values are random.
-
-    The state can be used repeatedly: a step writes the new token into the last slot of the key/value cache.
-    On a GPU a recurrent state lies in memory as the block's own library leaves it after a prompt, which
-    decides how fast a step reads it. position: that of a state which a step continues in place.
-    """
+    """The state before the token that makes the context `context` tokens long; values are random. A step
+    writes the new token into the last slot of the key/value cache, so that the state can be used
+    repeatedly. On a GPU a recurrent state lies in memory as the block's own library leaves it after a
+    prompt, which decides how fast a step reads it. position: that of a state which a step continues in
+    place."""
     def filled(state: Any) -> Any:
         if isinstance(state, torch.Tensor):
             return state
@@ -288,9 +288,9 @@ def _prefill(model: HybridLM, workload: Workload, batch: int, piece_tokens: int)
 
 def _first_token(model: HybridLM, tokens_BT: torch.Tensor, plan: Plan) -> torch.Tensor:
     tokens = []
-    for rows_BT in tokens_BT.split([sequences for sequences, _ in plan]):
+    for parts in parts_of(tokens_BT, plan):
         cache: HybridCache | None = None
-        for part_BT in rows_BT.split(list(plan[0][1]), 1):
+        for part_BT in parts:
             logits_BV, cache = model.prefill(part_BT, cache)
         tokens.append(logits_BV.argmax(-1))
     return torch.cat(tokens)

@@ -12,6 +12,7 @@ from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS
 from flashnas.profiling import profile as profiling
+from flashnas.profiling import table_folder
 from flashnas.profiling.device_timing import Measurement
 from flashnas.profiling.platforms import PLATFORMS
 from flashnas.profiling.profile import profile
@@ -30,7 +31,7 @@ def row_us(item) -> float:
 def invent_device(monkeypatch) -> None:
     """In place of measuring this machine."""
     monkeypatch.setattr(profiling, "probe_us", lambda device: 100.0)
-    monkeypatch.setattr(profiling, "describe_device", lambda device, name: Device(
+    monkeypatch.setattr(table_folder, "describe_device", lambda device, name: Device(
         name=name, platform=device, label=PLATFORMS[device].label(), peak_flops=1e11, bandwidth_bytes_s=1e10,
         memory_bytes=2**33))
 

@@ -146,18 +146,6 @@ def test_meta_tokens_are_read_once_and_stay_in_the_cache(tiny_table):
     assert meta.tpot_ms - bare.tpot_ms == pytest.approx(8 / 1000, rel=1e-6)  # kv_heads x batch x 8 more tokens
 
 
-def test_an_unmeasured_head_dim_counts_as_the_next_larger(tiny_table):
-    def attention(head_dim):
-        a = Architecture.parse(f"32(vocab=64): a(heads=2,kv_heads=1,head_dim={head_dim})")
-        estimate = LatencyModel(tiny_table, "generated=3").estimate(a)
-        return next(entry for entry in estimate.breakdown if entry["kernel"] == "attention_decode")
-
-    assert attention(12)["ms"] == pytest.approx(attention(16)["ms"])
-    assert (attention(12)["source"], attention(16)["source"]) == ("derived", "imported")
-    with pytest.raises(MissingRowsError, match=r"head_dim=18 \(measured: 16\)"):
-        attention(18)
-
-
 def test_a_window_counts_as_full_attention_over_so_many_tokens(tiny_table):
     a = Architecture.parse("32(vocab=64): swa(heads=2,kv_heads=1,head_dim=16,window=4)")
     entries = LatencyModel(tiny_table, "prompt=8,generated=2").estimate(a).breakdown
@@ -296,12 +284,11 @@ def test_whole_operators_by_hand_before_kernels(tmp_path):
 
 
 def test_whole_operators_beyond_what_was_measured_are_missing(tmp_path):
-    model_of = {w: LatencyModel(measured_table(tmp_path / w, **tiny_kinds()), w)
-                for w in ("batch=2,prompt=4,generated=13", "batch=2,prompt=9,generated=1")}
-    for workload, words in ((next(iter(model_of)), "operator_decode rows for batch 2 and 5 to 17 tokens"),
+    table, a = measured_table(tmp_path / "t", **tiny_kinds()), Architecture.parse(f"32(vocab=65): {A_F.operators[0]}")
+    for workload, words in (("batch=2,prompt=4,generated=13", "operator_decode rows for batch 2 and 5 to 17 tokens"),
                             ("batch=2,prompt=9,generated=1", "operator_prefill rows for batch 2 and 9 to 9 tokens")):
         with pytest.raises(MissingRowsError, match=words):
-            model_of[workload].estimate(Architecture.parse("32(vocab=65): a(heads=2,kv_heads=1,head_dim=16)"))
+            LatencyModel(table, workload).estimate(a)
 
 
 def test_shorter_contexts_than_measured_count_as_the_shortest(tmp_path):

@@ -7,6 +7,7 @@ from invented_times import CHAT, truth, write_invented_table
 from tiny_tables import tiny_kinds, write_entry, write_table
 
 from flashnas.base.errors import SpaceError, TableError
+from flashnas.latency import validation
 from flashnas.latency.certificate import Certificate, conformal_margin, min_count
 from flashnas.latency.corrections import ModelCorrection, Regressors, fit, kinds_of_error
 from flashnas.latency.metrics import Budget
@@ -18,6 +19,11 @@ from flashnas.report.terminal_device import validation_text
 from flashnas.space import load_space
 
 TINY = load_space("tiny")
+
+
+@pytest.fixture(autouse=True)
+def fewer_draws(monkeypatch):
+    monkeypatch.setattr(validation, "POOL", 10)
 
 
 @pytest.fixture(scope="module")

@@ -51,6 +51,20 @@ class PlainTimer:
         return Measurement(float(len(calls)), 1.0, 1.0, 3)
 
 
+class Refusing:
+    def measure(self, calls, effort):
+        raise NotCapturable("it makes the host wait for the device")
+
+
+class Hungry(PlainTimer):
+    """A prompt needs too much."""
+
+    def measure(self, calls, effort):
+        if calls[0].func in (alone._read, whole_model._first_token):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().measure(calls, effort)
+
+
 def test_copies_are_captured_into_one_graph_whose_launch_they_share(cuda):
     copies = [lambda: cuda.kernel(10.0), lambda: cuda.kernel(30.0), lambda: cuda.kernel(20.0)]
     measured = CudaGraphTimer(launch=True).measure(copies, EFFORT)
@@ -117,10 +131,6 @@ def test_what_waits_for_the_host_is_found_before_the_capture(cuda):
 
 
 def test_a_row_that_no_graph_can_hold_is_timed_eagerly_and_says_so(monkeypatch):
-    class Refusing:
-        def measure(self, calls, effort):
-            raise NotCapturable("it makes the host wait for the device")
-
     monkeypatch.setattr(PLATFORMS["cpu"], "timer", lambda mode: PlainTimer())
     item, notes = RowRequest("decode", "f", 16, 0, 1, 3), {}
     found = alone.measure_alone([item], SPECS, Setup(), Refusing(), 3, notes.__setitem__)
@@ -176,12 +186,6 @@ def test_copies_that_are_kept_count_as_memory_that_they_have(monkeypatch):
 
 
 def test_running_out_of_memory_skips_the_row_and_not_the_others(monkeypatch):
-    class Hungry(PlainTimer):
-        def measure(self, calls, effort):
-            if calls[0].func is alone._read:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return super().measure(calls, effort)
-
     forgotten = []
     monkeypatch.setattr(PLATFORMS["cpu"], "forget", lambda: forgotten.append(1))
     items = [RowRequest("prefill", "f", 16, 0, 1, 3), RowRequest("decode", "f", 16, 0, 1, 3)]
@@ -287,10 +291,6 @@ def test_prompts_in_pieces_give_the_same_next_tokens(most):
 
 
 def test_a_model_without_memory_is_not_built_or_is_told(monkeypatch):
-    class Hungry:
-        def measure(self, calls, effort):
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
     with pytest.raises(DeviceMemoryError, match="the device ran out of memory"):
         time_model(MODEL, Workload(prompt_tokens=20), 2, Setup(), Hungry())
     monkeypatch.setattr(PLATFORMS["cpu"], "free_bytes", lambda: 10_000)
@@ -300,10 +300,6 @@ def test_a_model_without_memory_is_not_built_or_is_told(monkeypatch):
 
 
 def test_a_model_that_no_graph_can_hold_is_timed_eagerly(monkeypatch):
-    class Refusing:
-        def measure(self, calls, effort):
-            raise NotCapturable("it makes the host wait for the device")
-
     monkeypatch.setattr(PLATFORMS["cpu"], "timer", lambda mode: PlainTimer())
     measured = time_model(MODEL, Workload(prompt_tokens=20, generated_tokens=9), 2, Setup(), Refusing())
     assert measured.latency_ms > 0

@@ -20,8 +20,9 @@ from flashnas.profiling import alone, inside_model
 from flashnas.profiling import profile as profiling
 from flashnas.profiling.device_timing import CpuMarks, EagerTimer, Effort, Measurement, median_interval, repeat
 from flashnas.profiling.platforms import PLATFORMS
-from flashnas.profiling.profile import prepare_folder, profile
+from flashnas.profiling.profile import profile
 from flashnas.profiling.setup import DTYPES, Setup
+from flashnas.profiling.table_folder import prepare_folder
 from flashnas.profiling.whole_model import filled_state
 from flashnas.space import load_space
 
@@ -43,7 +44,8 @@ def counting(monkeypatch):
 
 
 def still_missing(space, folder, job):
-    return missing(plan(space, [CHAT]), folder, stack=job.stack, mode=job.mode_name, dtype=job.dtype_name)
+    return missing(plan(space, [CHAT]), LatencyTable.load(folder), stack=job.stack, mode=job.mode_name,
+                   dtype=job.dtype_name)
 
 
 def test_the_plan_names_every_operator_width_and_phase_once():

@@ -58,6 +58,13 @@ def space(tmp_path):
     return load_space(str(tmp_path / "space.yaml"))
 
 
+@pytest.fixture
+def narrow(tmp_path):
+    """Of one width, without meta tokens."""
+    (tmp_path / "narrow.yaml").write_text(SPACE.replace("META", "0").replace("[64, 96]", "[64]"))
+    return load_space(str(tmp_path / "narrow.yaml"))
+
+
 def piece_of(context):
     return -(-context // 256) * 256
 
@@ -187,16 +194,16 @@ def test_an_interrupted_measurement_continues(space, clock, tmp_path):
     assert len({(json.loads(line)["hash"], json.loads(line)["round"]) for line in lines}) == len(clock)
 
 
-def test_the_table_of_another_device_is_refused_before_anything_is_timed(space, clock, tmp_path, monkeypatch):
+def test_the_table_of_another_device_is_refused_before_anything_is_timed(narrow, clock, tmp_path, monkeypatch):
     folder = tmp_path / "table"
-    profile_runtime.profile_runtime(space, [CHAT], folder, LlamaCpp())
+    profile_runtime.profile_runtime(narrow, [CHAT], folder, LlamaCpp())
     monkeypatch.undo()
     monkeypatch.setattr(LlamaCpp, "times", lambda *_: pytest.fail("a network was timed"))
     monkeypatch.setattr(llama_cpp, "_build", lambda: {"build": "test", "system": "test"})
     monkeypatch.setattr(PLATFORMS["cpu"], "label", lambda: "another CPU")
     longer = dataclasses.replace(CHAT, generated_tokens=2 * CHAT.generated_tokens)
     with pytest.raises(TableError, match=r"the table is of .*, but this is another CPU; choose another --out"):
-        profile_runtime.profile_runtime(space, [longer], folder, LlamaCpp())
+        profile_runtime.profile_runtime(narrow, [longer], folder, LlamaCpp())
 
 
 def test_a_damaged_journal_is_one_line(space, clock, tmp_path):
@@ -231,8 +238,8 @@ def test_several_sequences_are_refused(space, tmp_path):
                                         LlamaCpp())
 
 
-def test_a_table_of_another_llama_cpp_is_refused(space, clock, tmp_path, monkeypatch):
-    profile_runtime.profile_runtime(space, [CHAT], tmp_path / "table", LlamaCpp(flash_attention=True, threads=2))
+def test_a_table_of_another_llama_cpp_is_refused(narrow, clock, tmp_path, monkeypatch):
+    profile_runtime.profile_runtime(narrow, [CHAT], tmp_path / "table", LlamaCpp(flash_attention=True, threads=2))
     table = LatencyTable.load(tmp_path / "table")
     assert target_like(table, dtype="q8_0") == LlamaCpp(flash_attention=True, threads=2)
     with monkeypatch.context() as other:
@@ -243,7 +250,7 @@ def test_a_table_of_another_llama_cpp_is_refused(space, clock, tmp_path, monkeyp
         assert "\n" not in str(caught.value)
         assert target_like(table, dtype="q8_0", any_stack=True)
         with pytest.raises(TableError, match=r"--out .*table: the table was measured with another build of llama\.cpp"):
-            profile_runtime.profile_runtime(space, [dataclasses.replace(CHAT, prompt_tokens=600)], tmp_path / "table",
+            profile_runtime.profile_runtime(narrow, [dataclasses.replace(CHAT, prompt_tokens=600)], tmp_path / "table",
                                             LlamaCpp(flash_attention=True, threads=2))
     monkeypatch.setattr(llama_cpp, "version", lambda name: "1.0")
     with pytest.raises(TableError, match=r"has rows of llama\.cpp-.*, but this machine runs llama\.cpp-xllamacpp-1\.0-"
@@ -251,16 +258,15 @@ def test_a_table_of_another_llama_cpp_is_refused(space, clock, tmp_path, monkeyp
         LlamaCpp.like(table, dtype="q8_0")
 
 
-def test_rows_of_other_settings_never_meet(clock, tmp_path):
+def test_rows_of_other_settings_never_meet(narrow, clock, tmp_path):
     """A table has one number of threads, kind of attention and type of caches; memory counts that type."""
-    (tmp_path / "space.yaml").write_text(SPACE.replace("META", "0").replace("[64, 96]", "[64]"))
-    space, one, folder = load_space(str(tmp_path / "space.yaml")), LlamaCpp(), tmp_path / "table"
-    profile_runtime.profile_runtime(space, [CHAT], folder, one)
+    one, folder = LlamaCpp(), tmp_path / "table"
+    profile_runtime.profile_runtime(narrow, [CHAT], folder, one)
     for name, value, there in (("threads", 2, 1), ("flash_attention", True, False), ("cache_type", "f32", "f16")):
         other = dataclasses.replace(one, **{name: value})
         with pytest.raises(TableError, match=rf"^{folder}: rows of {name.replace('_', ' ')} {there} and {value} do not"
                                              " mix; profile each into a folder"):
-            profile_runtime.profile_runtime(space, [CHAT], folder, other)
+            profile_runtime.profile_runtime(narrow, [CHAT], folder, other)
     assert LlamaCpp(threads=2).table_name() == f"{one.table_name()}_2t"
     text, gigabytes = (folder / "meta.yaml").read_text(), {}
     for name in ("f32", "bf16", "q8_0"):
@@ -277,7 +283,7 @@ def test_rows_of_other_settings_never_meet(clock, tmp_path):
         LatencyModel(str(folder), CHAT)
 
 
-def test_what_is_timed_has_at_most_a_thread_for_each_usable_core(clock, tmp_path, monkeypatch):
+def test_what_is_timed_has_at_most_a_thread_for_each_usable_core(narrow, clock, tmp_path, monkeypatch):
     """Options that ask for more are refused, and so is a table that was timed with more."""
     cores = usable_cores()
     assert ProfileOptions(threads="all").threads == cores
@@ -286,9 +292,8 @@ def test_what_is_timed_has_at_most_a_thread_for_each_usable_core(clock, tmp_path
             f"profile.threads must be all or a whole number from 1 to {cores}, the usable cores; got {threads!r}")
     assert f"threads must be at most {cores}, the usable cores; got {cores + 1}" in one_line(
         ConfigError, MeasureBenchOptions, journals=tmp_path, threads=cores + 1)
-    (tmp_path / "space.yaml").write_text(SPACE.replace("META", "0").replace("[64, 96]", "[64]"))
-    space, folder = load_space(str(tmp_path / "space.yaml")), tmp_path / "table"
-    profile_runtime.profile_runtime(space, [CHAT], folder, LlamaCpp(threads=2))
+    folder = tmp_path / "table"
+    profile_runtime.profile_runtime(narrow, [CHAT], folder, LlamaCpp(threads=2))
     monkeypatch.setattr(target, "usable_cores", lambda: 1)
     assert "was timed with 2 threads, but this process may use 1 cores" in one_line(
         TableError, LlamaCpp.like, LatencyTable.load(folder), dtype="q8_0")

@@ -27,8 +27,7 @@ def ask(file: Path, *, prompts: list[list[int]], generate: int, never: list[int]
 
     Args:
         prompts: token ids; nothing is put in front of them.
-        generate: tokens to generate greedily after the first prompt.
-        never: tokens not to generate.
+        generate: tokens to generate greedily after the first prompt; never: none of these.
         texts: to be tokenized.
         vocab: tokens of the file.
         plain: a token of whole characters.
@@ -48,17 +47,9 @@ def ask(file: Path, *, prompts: list[list[int]], generate: int, never: list[int]
 
 def time_requests(file: Path, *, prompts: Sequence[int], contexts: Sequence[int], steps: int, vocab: int,
                   **options: Any) -> dict[str, list[dict[str, float]]]:
-    """How long llama.cpp reads prompts and generates tokens, one sequence at a time.
-
-    Args:
-        prompts, contexts, steps: as `flashnas.profiling.program.Program.run`.
-        vocab: random tokens are below it; the vocabulary of the file has them.
-        options: threads; flash_attention, whether attention is computed in one pass; cache_type, of keys and
-            values, one of CACHE_TYPES.
-
-    Returns:
-        As `Program.run`; cpu_ms is the time that the processor spent for the process, all threads together.
-    """
+    """`Program.run` in llama.cpp; cpu_ms is the time that the processor spent for the process, all threads
+    together. vocab: random tokens are below it. options: threads; flash_attention, whether attention is
+    computed in one pass; cache_type, of keys and values, one of CACHE_TYPES."""
     return _call(_time, file, max([*prompts, *contexts]), prompts=list(prompts), contexts=list(contexts),
                  steps=steps, vocab=vocab, **options)
 
@@ -69,8 +60,7 @@ def read_texts(file: Path, *, windows: list[list[int]], texts: list[str], genera
 
     Args:
         windows: token ids, each window by itself.
-        texts: to be continued with the most likely tokens.
-        generate: tokens that continue a text.
+        texts: to be continued with `generate` most likely tokens.
         vocab, plain, options: as above.
 
     Returns:
@@ -131,11 +121,8 @@ class _Server:
             return json.load(reply)
 
     def after(self, prompt: list[int], shown: int, plain: int) -> list[dict[str, Any]]:
-        """The most likely tokens after a prompt, of which the server keeps the state.
-
-        It reports no probabilities beside a token that ends within a character. A bias, which they do not
-        include, makes it take another one.
-        """
+        """The most likely tokens after a prompt. The server reports no probabilities beside a token that
+        ends within a character: a bias, which they do not include, makes it take another one."""
         reply = self.post("completion", prompt=prompt, n_predict=1, n_probs=shown, temperature=0.0,
                           cache_prompt=True, logit_bias=[[plain, 1e6]])
         top: list[dict[str, Any]] = reply["completion_probabilities"][0]["top_logprobs"]

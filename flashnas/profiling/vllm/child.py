@@ -1,9 +1,6 @@
-"""What runs in the Python environment that has vLLM (child_process.py): how long networks with random weights
-take there on a CPU.
-
-That environment and the one of flashnas exclude each other (they need other versions of transformers). This
-file imports nothing of flashnas.
-"""
+"""What runs in the Python environment that has vLLM (child_process.py). That environment and the one of
+flashnas exclude each other (they need other versions of transformers): this file imports nothing of
+flashnas."""
 
 from __future__ import annotations
 
@@ -29,10 +26,10 @@ def time_requests(folder: str, prompts: list[int], contexts: list[int], steps: i
                   threads: int) -> dict[str, Any]:
     """As `flashnas.profiling.program.Program.run`, without compilation. A step is the difference between two
     requests that differ by `steps` tokens. folder: with config.json."""
+    _check_platform()
     import torch
     from vllm import LLM, SamplingParams
 
-    _check_platform()
     torch.set_num_threads(threads)
     longest = max([*prompts, *contexts, WARM_UP_TOKENS]) + MARGIN_TOKENS
     llm = LLM(model=folder, load_format="dummy", dtype=dtype, skip_tokenizer_init=True,
@@ -63,8 +60,8 @@ def time_requests(folder: str, prompts: list[int], contexts: list[int], steps: i
 
 
 def describe() -> dict[str, str]:
+    _check_platform()
     import torch
     import vllm
 
-    _check_platform()
     return {"vllm": vllm.__version__, "torch": torch.__version__}
