@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -84,7 +84,7 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
             time and memory, run it if it is in a module that they can import. Else it runs in this process, a
             warning says so, and such limits are refused.
         progress (Progress): an object with `note(text)` and `update(snapshot)`.
-        command (str): what the folder records as the command that made it.
+        command (str): for the record.
 
     Returns:
         The Run: `run.front`, the finalists; `run.trials`, a DataFrame; `run.plot_front()`;
@@ -107,7 +107,7 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
         >>> set(run.trials["state"]) <= {"complete", "reused", "infeasible"}
         True
     """
-    out = check_out(options) if options.out else default_out(options, objects)
+    out = check_out(options if options.out else replace(options, out=default_out(options, objects)))
 
     from flashnas.api.live import Live
     from flashnas.api.run import Run
