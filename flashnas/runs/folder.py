@@ -51,8 +51,8 @@ SECONDS_EVERY = 30.0   # of a search: how often run.yaml learns its run time, wh
 
 
 def check_out(path: Path, *, resume: bool, evaluated: bool = True) -> None:
-    """Raise RunError in one line if a run cannot begin in the folder, or go on there with `resume`; nothing is
-    created. evaluated: an evaluator of the user's own is at hand."""
+    """Raise RunError in one line if a run cannot begin in the folder, or go on there with `resume`; nothing
+    is created. evaluated: an evaluator of the user's own is at hand."""
     if (path / CONFIG).exists():
         if not resume:
             raise RunError(f"{path}: holds a run already; continue it with --resume or choose another --out")

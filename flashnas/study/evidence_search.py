@@ -107,8 +107,9 @@ def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight
     told = look(FIRST, ())
     quiet, before = 0, np.inf
     while len(seen) < candidates and len(told.networks) and quiet < QUIET_ROUNDS:
-        places = dict.fromkeys([*told.front(min_recall), *told.front(None), *map(int, told.lowest(None)[:BEST]),
-                                *map(int, told.lowest(min_recall)[:BEST])])
+        places = dict.fromkeys([*told.front(min_recall), *told.front(None),
+                                *(int(place) for floor in (None, min_recall)
+                                  for place in told.lowest(floor)[:BEST])])
         told = look(EACH, [told.genotypes[place] for place in places])
         level = float(np.sum(told.value[told.front(min_recall)[-3:]]))
         quiet, before = (quiet + 1 if level > before - 1e-4 else 0), min(before, level)
