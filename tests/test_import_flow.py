@@ -5,12 +5,11 @@ import functools
 import subprocess
 import sys
 from collections import defaultdict
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from package_sources import trees
 
-ROOT = Path(__file__).parent.parent / "flashnas"
 # in the order in which the data flows: a room may import itself and the rooms before it
 ROOMS = ("base", "operators", "architecture", "network", "data", "formats", "training", "space", "latency", "evidence",
          "profiling", "proxy", "search", "bench", "runs", "executors", "reuse", "study", "testing", "trust", "report",
@@ -28,19 +27,14 @@ class Source(NamedTuple):
     private: list[tuple[int, str]]
 
 
-@functools.cache
-def modules():
-    return sorted(path for path in ROOT.rglob("*.py") if "_shipped" not in path.parts)
-
-
 def room_of(path):
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+    return path.parts[0].removesuffix(".py")
 
 
 @functools.cache
 def source(path):
     result = Source([], set(), [])
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(trees()[path]):
         match node:
             case ast.ImportFrom(module=str(module)):
                 result.imports.extend((module, alias.name) for alias in node.names)
@@ -59,8 +53,7 @@ def source(path):
 
 
 def graph():
-    names = {".".join(("flashnas", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
-             for path in modules()}
+    names = {".".join(("flashnas", *path.with_suffix("").parts)).removesuffix(".__init__"): path for path in trees()}
     edges = defaultdict(set)
     for name, path in names.items():
         for module, taken in source(path).imports:
@@ -70,18 +63,14 @@ def graph():
     return edges
 
 
-def where(path):
-    return str(path.relative_to(ROOT))
-
-
 def test_every_folder_is_a_room_with_its_place():
-    rooms = {room_of(path) for path in modules()} - {"__init__", "__main__"}
+    rooms = {room_of(path) for path in trees()} - {"__init__", "__main__"}
     assert rooms == set(ROOMS), "a new room needs its place in ROOMS and in CONTRIBUTING.md"
 
 
 def test_a_room_imports_only_rooms_before_it():
     wrong = []
-    for path in modules():
+    for path in trees():
         if (room := room_of(path)) not in ROOMS:
             continue
         for module, taken in source(path).imports:
@@ -90,9 +79,9 @@ def test_a_room_imports_only_rooms_before_it():
                 continue
             target = parts[1] if len(parts) > 1 else taken
             if target not in ROOMS[:ROOMS.index(room) + 1]:
-                wrong.append(f"{where(path)} must not import {target}")
+                wrong.append(f"{path} must not import {target}")
             if room == "cli" and target not in ("api", "base", "cli"):
-                wrong.append(f"{where(path)} may use api and base only, not {target}")
+                wrong.append(f"{path} may use api and base only, not {target}")
     assert not wrong
 
 
@@ -114,23 +103,35 @@ def test_no_import_circles():
 
 
 def test_torch_is_imported_only_where_networks_are_computed():
-    wrong = [f"{where(path)}: {name}" for path in modules() if room_of(path) in WITHOUT_TORCH
+    wrong = [f"{path}: {name}" for path in trees() if room_of(path) in WITHOUT_TORCH
              for name, _ in source(path).imports if name.split(".")[0] in ("torch", "botorch", "gpytorch")]
     assert not wrong
 
 
+def test_numba_is_imported_with_the_first_call():
+    """No file outside of the compiled kernels imports them or numba when it is imported."""
+    wrong = []
+    for path, tree in trees().items():
+        for node in tree.body if path.parent.name != "compiled" else ():
+            names = ([node.module or ""] if isinstance(node, ast.ImportFrom) else
+                     [alias.name for alias in node.names] if isinstance(node, ast.Import) else [])
+            wrong += [f"{path}:{node.lineno}" for name in names
+                      if name.split(".")[0] == "numba" or name.startswith("flashnas.operators.compiled")]
+    assert not wrong
+
+
 def test_private_names_stay_in_their_room():
-    defined = {room: set().union(*(source(path).defined for path in modules() if room_of(path) == room))
+    defined = {room: set().union(*(source(path).defined for path in trees() if room_of(path) == room))
                for room in ROOMS}
     wrong = []
-    for path in modules():
+    for path in trees():
         if (room := room_of(path)) not in ROOMS:
             continue
         others = set().union(*(names for other, names in defined.items() if other != room)) - defined[room]
-        wrong += [f"{where(path)}: imports {taken} of {module}" for module, taken in source(path).imports
+        wrong += [f"{path}: imports {taken} of {module}" for module, taken in source(path).imports
                   if module.startswith("flashnas.") and taken.startswith("_") and not taken.startswith("__")
                   and module.split(".")[1] != room]
-        wrong += [f"{where(path)}:{line}: uses {name} of another room" for line, name in source(path).private
+        wrong += [f"{path}:{line}: uses {name} of another room" for line, name in source(path).private
                   if name in others]
     assert not wrong
 

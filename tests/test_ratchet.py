@@ -5,12 +5,15 @@ smaller lowers it. `python tests/test_ratchet.py` writes today's figures and kee
 """
 
 import ast
-import functools
+import sys
 from collections import defaultdict
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parent / "helpers"))  # where it is run as a program
+
+from package_sources import texts, trees
+
 TESTS = Path(__file__).parent
-ROOT = TESTS.parent / "flashnas"
 FIGURES = TESTS / "room_characters.txt"
 SLACK = 1.02             # a room may be this much smaller than its figure before the figure has to follow
 MAX_IMPORTS = 10         # other flashnas modules that a file imports
@@ -23,22 +26,16 @@ STILL_MORE = {
     "api/bench.py": 22, "api/scaling.py": 16, "api/pareto.py": 15,
     "profiling/profile.py": 15, "profiling/profile_runtime.py": 15,
     "latency/prediction.py": 14, "trust/published_study.py": 14, "api/measure.py": 13, "api/train.py": 13,
-    "api/trust.py": 13, "profiling/whole_model.py": 13, "api/doctor.py": 12, "api/estimate.py": 12,
-    "network/model.py": 12, "api/listing.py": 11, "api/worker.py": 11, "profiling/program.py": 11,
-    "profiling/setup.py": 11, "space/three_stage.py": 11, "training/job.py": 11, "trust/study.py": 11}
-
-
-@functools.cache
-def trees():
-    return {path.relative_to(ROOT): ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))
-            if "_shipped" not in path.parts}
+    "api/trust.py": 13, "profiling/whole_model.py": 12, "api/doctor.py": 12, "api/estimate.py": 11,
+    "network/model.py": 12, "api/listing.py": 11, "api/worker.py": 11, "profiling/setup.py": 11,
+    "training/job.py": 11, "trust/study.py": 11}
 
 
 def characters():
     """Room -> characters of its Python files."""
     rooms = defaultdict(int)
-    for path in trees():
-        rooms[path.parts[0] if len(path.parts) > 1 else "flashnas"] += len((ROOT / path).read_text())
+    for path, text in texts().items():
+        rooms[path.parts[0] if len(path.parts) > 1 else "flashnas"] += len(text)
     return dict(sorted(rooms.items()))
 
 
@@ -101,7 +98,7 @@ def test_no_class_name_twice():
 
 
 def test_lines_and_files_are_short():
-    lines = {path: (ROOT / path).read_text().splitlines() for path in trees()}
+    lines = {path: text.splitlines() for path, text in texts().items()}
     wide = [f"{path}:{number}" for path, text in lines.items() for number, line in enumerate(text, 1)
             if len(line) > MAX_WIDTH]
     assert not wide, f"more than {MAX_WIDTH} characters: {wide}"

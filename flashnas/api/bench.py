@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flashnas.api.calling import takes
+from flashnas.api.calling import silent, takes
 from flashnas.api.estimate import WORKLOAD
 from flashnas.api.output import Figures, check_out, data_option, tokenizer_option, workers_option
 from flashnas.base.quantities import MAX_TOKENS
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 RECIPE = "flashnas.training.recipe:Recipe"
 SPACE = "flashnas.space.base:SearchSpace"
-Counted = Callable[[int, int, "float | None"], None]  # trainings done, all, seconds left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,26 +72,17 @@ class GrowBenchOptions(Settings, where="grow_bench"):
 
 
 @takes(GrowBenchOptions)
-def grow_bench(options: GrowBenchOptions, *, progress: Counted | None = None) -> Figures:
+def grow_bench(options: GrowBenchOptions, *, progress: Callable[..., None] = silent) -> Figures:
     """Train the networks of a bench that no journal of its folder has yet, at low priority.
 
     The list depends on the options only. A longer list starts with the shorter one, and every prefix of it is
     balanced over mixers, their order, depths and widths. Each finished training is in a journal at once. A
     killed process loses only what it was training, and the same call goes on.
 
-    Further:
-        progress (Callable): called with the trainings that are done, all of them, and the seconds left or
-            None.
-
     Returns:
         Figures: `journal`, the file that was written; trainings `asked` for, `known` before, `trained` and
         `failed` now, and `lost` with their worker process; `balance`, what the list holds, by origin, mixer,
         depth, width and seed. `print` shows them.
-
-    Raises:
-        BenchError: the folder holds journals of another recipe or text, one is damaged, or another process
-            grows it.
-        ConfigError: an option, space or recipe cannot be used.
     """
     from dataclasses import replace
 
@@ -102,12 +92,11 @@ def grow_bench(options: GrowBenchOptions, *, progress: Counted | None = None) ->
     from flashnas.data.dataset import prepare_dataset
     from flashnas.executors.local import WorkerPool
     from flashnas.space.load import load_operator_space
+    from flashnas.training.job import with_overrides
     from flashnas.training.recipe import Recipe
     from flashnas.training.trainer import check_device
 
-    recipe = Recipe.load(options.recipe)
-    if options.tokens is not None:
-        recipe = replace(recipe, tokens=options.tokens)
+    recipe = with_overrides(Recipe.load(options.recipe), tokens=options.tokens)
     check_device(recipe)
     options = replace(options, out=options.out or Path("experiments/bench") / recipe.name)
     folder = check_out(options)
@@ -124,15 +113,14 @@ def grow_bench(options: GrowBenchOptions, *, progress: Counted | None = None) ->
     part, parts = options.place
     asked = part_of(planned, part, parts)
     name = "trainings.jsonl" if parts == 1 else f"trainings-{part}-of-{parts}.jsonl"
-    header = Header.here(recipe, options.data, dataset.digest, dataset.vocab)
     if options.dry_run:
         stored = {training.key for training in merged(paths)[1]} if paths else set()
         counts = {"asked": len(asked), "known": sum(each.key in stored for each in asked)}
-        return Figures({"journal": str(folder / name), **counts, "balance": balance(asked)}, _grown)
-    with terminate_as_interrupt(), WorkerPool(train_gently, workers=options.workers,
-                                              timeout_s=options.timeout_s) as pool:
-        counts = grow(asked, folder / name, header, dataset.folder, pool, progress or (lambda *_: None),
-                      options.workers)
+    else:
+        header = Header.here(recipe, options.data, dataset.digest, dataset.vocab)
+        with terminate_as_interrupt(), WorkerPool(train_gently, workers=options.workers,
+                                                  timeout_s=options.timeout_s) as pool:
+            counts = grow(asked, folder / name, header, dataset.folder, pool, progress, options.workers)
     return Figures({"journal": str(folder / name), **counts, "balance": balance(asked)}, _grown)
 
 
@@ -183,20 +171,14 @@ class MeasureBenchOptions(Settings, where="measure_bench"):
 
 @takes(MeasureBenchOptions)
 def measure_bench(options: MeasureBenchOptions, *,
-                  progress: Callable[[int, int], None] | None = None) -> Figures:
+                  progress: Callable[..., None] = silent) -> Figures:
     """Time the networks of a bench at full width on this CPU: reading the prompt, and one generation step.
 
     Weights are random. What the folder has already is kept; the same call goes on after an interruption.
     Times are right only while nothing else runs.
 
-    Further:
-        progress (Callable): called with the networks that are done and all of them.
-
     Returns:
         Figures: networks that were `measured` now and `known` before, and those `too_large` for the memory.
-
-    Raises:
-        BenchError: there are no journals, one is damaged, or the latencies were measured on another machine.
     """
     from flashnas.bench.journal import journals_in, merged
     from flashnas.bench.measure import measure
@@ -210,7 +192,7 @@ def measure_bench(options: MeasureBenchOptions, *,
     _, trainings = merged(journals_in(options.journals))
     setup = Setup(threads=options.threads, effort=Effort(least=2, seconds=options.seconds))
     counts = measure((training.network for training in trainings), options.journals, setup, workload,
-                     progress or (lambda *_: None))
+                     progress)
     return Figures({"journals": str(options.journals), **counts}, lambda values: (
         f"{options.journals}: {values['measured']} networks measured now, {values['known']} known before,"
         f" {values['too_large']} too large for the free memory"))
@@ -231,9 +213,6 @@ def build_bench(options: BuildBenchOptions) -> Bench:
 
     Returns:
         The written Bench, which prints.
-
-    Raises:
-        BenchError: a journal is missing, damaged, or of another recipe or text than the first.
     """
     out = check_out(options, holds="bench.parquet")
 
@@ -257,9 +236,6 @@ def bench_info(options: BenchInfoOptions) -> Bench:
 
     Returns:
         The Bench, which prints; `frame` holds its trainings.
-
-    Raises:
-        BenchError: the bench is missing, damaged or of an unknown format.
     """
     from flashnas.bench import Bench
 

@@ -78,25 +78,17 @@ class _SelfTest:
 
 
 def read_bundle(options: Settings, path: Path) -> Figures:
-    """The bundle in a file; its files are written to the folder `options.unpack`, if that is given.
-
-    Returns:
-        Figures: `path`, `device`, `steps`, `checks` of the machine, `tests` of operators, `trainings`,
-        `table` (whether the bundle has a latency table), `unpacked`, and `healthy`, whether all steps passed.
-
-    Raises:
-        ConfigError: it is not a bundle, is damaged, or its files cannot be written.
-    """
+    """The bundle in a file; its files are written to the folder `options.unpack`, if that is given."""
     from flashnas.report.terminal_bundle import bundle_text
 
     files = read_zip(path, ConfigError)
+    if "steps.json" not in files:
+        raise ConfigError(f"{path}: is not a bundle of `make gpu`; it holds no steps.json")
 
     def read(name: str, kind: type[T]) -> T:
         place = f"{path}: {name}"
         return convert(parse_json(files[name], place, ConfigError), kind, place, ConfigError)
 
-    if "steps.json" not in files:
-        raise ConfigError(f"{path}: is not a bundle of `make gpu`; it holds no steps.json")
     record = read("steps.json", _Steps)
     folder: Path | None = getattr(options, "unpack", None)
     if folder is not None:

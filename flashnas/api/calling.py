@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from flashnas.base.errors import ConfigError
@@ -14,9 +15,16 @@ from flashnas.base.settings import REQUIRED, Setting, Settings, settings_of
 
 T = TypeVar("T")
 
-
-CALLED = {"progress", "note"}    # keywords that take a function, or a progress object
+# keywords that several functions have beside their options
+MORE = {"progress": "(Callable): called with what is done, with all that is to do, and of trainings with the"
+                    " seconds left or None",
+        "note": "(Callable): called with lines for the user",
+        "command": "(str): what the folder records as the command that made it"}
 PLAIN = (str, bytes, int, float, list, tuple, dict, set, os.PathLike, type(None))
+
+
+def silent(*_: Any) -> None:
+    """Progress and notes that nobody wants."""
 
 
 def takes(cls: type[Settings], *, objects: Mapping[str, str] | None = None,
@@ -25,7 +33,8 @@ def takes(cls: type[Settings], *, objects: Mapping[str, str] | None = None,
 
     Options without a flag may be given by position. An instance of `cls` alone is taken as it is. The
     signature and the section `Args` of the docstring are made from the fields; a docstring states the
-    keywords of its own under `Further:`, which becomes the end of `Args`.
+    keywords of its own under `Further:`, which becomes the end of `Args`, but for those in MORE. One that is
+    None has its default.
 
     Args:
         cls: the options.
@@ -43,10 +52,9 @@ def takes(cls: type[Settings], *, objects: Mapping[str, str] | None = None,
 
         @functools.wraps(function)
         def call(*words: Any, **keywords: Any) -> T:
-            more = {name: keywords.pop(name) for name in own if name in keywords}
-            for name in CALLED & {*more}:
-                called = more[name]
-                if called is not None and not callable(called) and not hasattr(called, "update"):
+            more = {name: value for name in own if (value := keywords.pop(name, None)) is not None}
+            for name in {"progress", "note"} & {*more}:
+                if not callable(more[name]) and not hasattr(more[name], "update"):
                     raise ConfigError(f"{cls.where}.{name} must be a function, or an object with the method"
                                       f" update; got {shown(more[name])}")
             if places:
@@ -60,7 +68,8 @@ def takes(cls: type[Settings], *, objects: Mapping[str, str] | None = None,
             return function(cls.build(**given), **more)
 
         call.__signature__ = signature  # type: ignore[attr-defined]
-        call.__doc__ = _documented(inspect.getdoc(function) or "", settings, places)
+        call.options = cls  # type: ignore[attr-defined]
+        call.__doc__ = _documented(inspect.getdoc(function) or "", settings, places, own)
         return call
     return decorate
 
@@ -74,7 +83,9 @@ def _signature(settings: tuple[Setting, ...], own: dict[str, inspect.Parameter],
                                     default=inspect.Parameter.empty if setting.default is REQUIRED
                                     else None if callable(setting.default) else setting.default)
                   for setting in ordered]
-    return inspect.Signature([*parameters, *own.values()])
+    return inspect.Signature([*parameters, *(
+        each.replace(default=None, annotation=f"{each.annotation} | None") if each.default is silent else each
+        for each in own.values())])
 
 
 def _type(setting: Setting, objects: Mapping[str, str]) -> str:
@@ -86,23 +97,22 @@ def _type(setting: Setting, objects: Mapping[str, str]) -> str:
     return " | ".join([*names, "None"] if setting.optional else names)
 
 
-def _documented(doc: str, settings: tuple[Setting, ...], objects: Mapping[str, str]) -> str:
+def _documented(doc: str, settings: tuple[Setting, ...], objects: Mapping[str, str],
+                own: Iterable[str]) -> str:
     """The docstring with `Args:` in front of `Returns:`."""
     lines = [f"    {setting.name} ({_type(setting, objects)}): {setting.doc}{_limits(setting)}."
              for setting in sorted(settings, key=lambda setting: not setting.positional)]
-    head, further, rest = doc.partition("Further:\n")
-    if further:
-        more, end, rest = rest.partition("\n\n")
-        return f"{head}Args:\n" + "\n".join(lines) + f"\n{more}{end}{rest}"
-    head, returns, rest = doc.partition("Returns:\n")
-    return f"{head}Args:\n" + "\n".join(lines) + f"\n\n{returns}{rest}"
+    head, further, rest = re.fullmatch(  # type: ignore[union-attr]  # always
+        r"(.*?)(?:\n\nFurther:\n(.*?))?(\n\nReturns:.*)?", doc, re.DOTALL).groups("")
+    lines += [further, *(f"    {name} {MORE[name]}." for name in own
+                         if name in MORE and f"{name} (" not in further)]
+    return "\n".join(filter(None, [f"{head}\n\nArgs:", *lines])) + rest
 
 
 def _limits(setting: Setting) -> str:
-    words = [f"{name} {f'{limit:,}' if isinstance(limit, int) else f'{limit:g}'}" for name, limit in (
+    words = [f"{name} {limit:{',' if isinstance(limit, int) else 'g'}}" for name, limit in (
         ("at least", setting.min), ("above", setting.above), ("at most", setting.max),
-        ("below", setting.below))
-        if limit is not None]
+        ("below", setting.below)) if limit is not None]
     if not callable(setting.default) and setting.default not in (None, (), REQUIRED):
         words.append(f"default {setting.shown or repr(setting.default)}")
     elif setting.shown:

@@ -44,20 +44,12 @@ class QuietHandler(WSGIRequestHandler):
 
 
 @takes(DashboardOptions)
-def dashboard(options: DashboardOptions, *, note: Callable[[str], None] | None = None) -> Figures:
+def dashboard(options: DashboardOptions, *, note: Callable[[str], None] = print) -> Figures:
     """Show a run in optuna-dashboard until Ctrl-C. The run is only read, again every few seconds.
-
-    Further:
-        note (Callable): receives a line with the address.
 
     Returns:
         Figures: `run`, `url` and `trials`, as last shown.
-
-    Raises:
-        ConfigError: optuna-dashboard is not installed, or the address cannot be used.
-        RunError: the folder is not a run, holds no trial yet, or its study cannot be read.
     """
-    say = note or print
     try:
         from optuna.artifacts import FileSystemArtifactStore, upload_artifact
         from optuna_dashboard import save_note, wsgi
@@ -100,11 +92,11 @@ def dashboard(options: DashboardOptions, *, note: Callable[[str], None] | None =
                     view.refresh()
                     pictures()
                 except (FlashnasError, OSError) as error:  # the next look may find it whole again
-                    say(f"not read: {error}")
+                    note(f"not read: {error}")
 
         follower = threading.Thread(target=follow, daemon=True)
         follower.start()
-        say(f"{url} shows {view.run.path}; Ctrl-C ends it")
+        note(f"{url} shows {view.run.path}; Ctrl-C ends it")
         try:
             with server:
                 server.serve_forever()

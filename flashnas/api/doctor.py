@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import flashnas
-from flashnas.api.calling import takes
+from flashnas.api.calling import silent, takes
 from flashnas.api.output import Figures
 from flashnas.base.errors import ConfigError, OperatorError
 from flashnas.base.files import disk_errors, write_atomic
@@ -62,16 +62,13 @@ class DoctorOptions(Settings, where="doctor"):
 
 
 @takes(DoctorOptions)
-def doctor(options: DoctorOptions, *, progress: Callable[[int, int], None] | None = None) -> Figures:
+def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) -> Figures:
     """Say what is installed, what computes each operator here and why, and test every operator by every
     backend.
 
     The self-test compares forward pass, states, gradients and decode step, and on CUDA a step from a captured
     graph, with the float64 reference, in float32 and bfloat16. On a CPU it takes one to two minutes; on CUDA
     the first one may take 15 to 40, in which Triton compiles.
-
-    Further:
-        progress (Callable): called with the operators that are tested and the number of all.
 
     Returns:
         Figures: `machine`, device, its facts and versions; `packages`, each with name, version, purpose, and
@@ -95,6 +92,10 @@ def doctor(options: DoctorOptions, *, progress: Callable[[int, int], None] | Non
     if options.out is not None and options.out.is_dir():
         options.wrong("out", f"{options.out}: is a folder; name a file")
     from flashnas.operators import OPERATORS
+    from flashnas.profiling.platforms import CUDA
+    from flashnas.profiling.platforms import PLATFORMS as MACHINES
+    from flashnas.report.terminal_device import doctor_text
+    from flashnas.testing.self_test import choices_of, self_test
 
     kinds = list(options.operators or OPERATORS)
     for kind in kinds:
@@ -102,32 +103,26 @@ def doctor(options: DoctorOptions, *, progress: Callable[[int, int], None] | Non
             OPERATORS[kind]
         except OperatorError as error:
             options.wrong("operators", str(error))
-
-    from flashnas.profiling.platforms import CUDA
-    from flashnas.profiling.platforms import PLATFORMS as MACHINES
-    from flashnas.report.terminal_device import doctor_text
-    from flashnas.testing.self_test import choices_of, self_test
-
     device = options.device
     if device == "auto":
         device = "cuda" if MACHINES["cuda"].available() else "cpu"
     if not MACHINES[device].available():
         raise ConfigError(f"doctor.device: torch finds no CUDA device; take --device cpu, or see"
                           f" docs/install.md: {CUDA.problem()}")
-    results = []
+    done = set[str]()
+
+    def count(result: Any) -> None:
+        done.add(result.operator)
+        progress(len(done) - 1, len(kinds))
+
+    results = self_test(kinds, device, count) if options.test else []
     if options.test:
-        done: set[str] = set()
-
-        def tell(result: Any) -> None:
-            done.add(result.operator)
-            if progress:
-                progress(len(done) - 1, len(kinds))
-
-        results = self_test(kinds, device, tell)
-        if progress:
-            progress(len(kinds), len(kinds))
+        progress(len(kinds), len(kinds))
     examined = Figures({
-        "machine": _machine(device), "packages": [_package(name) for name in PACKAGES],
+        "machine": {"flashnas": flashnas.__version__, "python": platform.python_version(),
+                    "torch": version("torch"), "system": platform.platform(), "device": device,
+                    **MACHINES[device].facts()},
+        "packages": [_package(name) for name in PACKAGES],
         "choices": [choice for kind in kinds for choice in choices_of(kind, device)],
         "tests": [asdict(test) for test in results],
         "healthy": all(test.status in ("passed", "refused") for test in results)}, doctor_text)
@@ -135,13 +130,6 @@ def doctor(options: DoctorOptions, *, progress: Callable[[int, int], None] | Non
         with disk_errors(f"doctor.out: {options.out}", ConfigError):
             write_atomic(options.out, json.dumps(examined.to_dict(), indent=1) + "\n")
     return examined
-
-
-def _machine(device: str) -> dict[str, Any]:
-    from flashnas.profiling.platforms import PLATFORMS as MACHINES
-
-    return {"flashnas": flashnas.__version__, "python": platform.python_version(), "torch": version("torch"),
-            "system": platform.platform(), "device": device, **MACHINES[device].facts()}
 
 
 def _package(name: str) -> dict[str, str]:

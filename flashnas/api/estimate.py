@@ -102,17 +102,15 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
     from flashnas.evidence.publications import contradiction
     from flashnas.latency.memory import check_fits
     from flashnas.latency.prediction import model_of
-    from flashnas.latency.table import LatencyTable
     from flashnas.latency.workload import load_workload
 
     architecture = load_architecture(options.arch) if isinstance(options.arch, str) else options.arch
-    table = LatencyTable.load(options.table)
     workload = load_workload(options.workload).with_weights(options.weights)
     stack: Any = options.stack
     model = model_of(options.table, workload, stack=stack, mode=options.mode)
-    check_fits(architecture, workload, table.device, model.dtype, model.cache_type)
+    check_fits(architecture, workload, model.table.device, model.dtype, model.cache_type)
     full = expected(architecture, tokens_of(options.train_tokens), options.evidence)
     words = contradiction(options.evidence) if options.evidence is not None else ""
     return ArchitectureEstimate(**vars(model.estimate(architecture)), **vars(full),
                                 warnings=(words,) if words else (),
-                                context=(architecture, full, table, workload))
+                                context=(architecture, full, model.table, workload))

@@ -32,16 +32,6 @@ def evidence(options: EvidenceOptions) -> Figures:
     Returns:
         Figures: `publications`, `disagreement`, `rows` and, for two mixes, `mixes`; `warnings`, such as that
         own trainings contradict the publications. `print` shows them.
-
-    Raises:
-        ArchitectureError: a mix is not an operator pattern.
-        ConfigError: the file of own trainings is wrong; with file, line, rule and value.
-
-    Example:
-        >>> from flashnas.api.evidence import evidence
-        >>> found = evidence(["a f", "m2 f"])
-        >>> len(found.publications), len(found.mixes["said"])
-        (9, 4)
     """
     from flashnas.evidence.load import full_loss, load, own_rows
     from flashnas.evidence.publications import contradiction, disagreement, publications, two_mixes

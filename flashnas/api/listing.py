@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import inspect
+import itertools
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,8 +58,18 @@ def _tables() -> dict[str, str]:
     return tables
 
 
-def _spaces() -> dict[str, str]:
-    return {name: _first_comment(path) for name, path in shipped_names("search_spaces", ".yaml").items()}
+def _texts(kind: str) -> dict[str, Path]:
+    """The shipped YAML files of spaces or recipes, by name."""
+    if kind == "spaces":
+        return shipped_names("search_spaces", ".yaml")
+    return {path.stem: path for path in sorted((_folder("flashnas.training") / "recipes").glob("*.yaml"))}
+
+
+def _commented(kind: str) -> dict[str, str]:
+    """Each with the first sentence of the comment at its top."""
+    return {name: first_sentence(" ".join(line.lstrip("# ") for line in itertools.takewhile(
+        lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())))
+            for name, path in _texts(kind).items()}
 
 
 def _workloads() -> dict[str, str]:
@@ -66,11 +78,6 @@ def _workloads() -> dict[str, str]:
     return {name: f"batch {workload.batch}, {workload.prompt_tokens:,} tokens in,"
                   f" {workload.generated_tokens:,} out"
             for name, workload in WORKLOADS.items()}
-
-
-def _recipes() -> dict[str, str]:
-    folder = _folder("flashnas.training") / "recipes"
-    return {path.stem: _first_comment(path) for path in sorted(folder.glob("*.yaml"))}
 
 
 def _presets() -> dict[str, str]:
@@ -110,35 +117,34 @@ def _plugins() -> dict[str, str]:
 
 
 def _benches() -> dict[str, str]:
-    return {name: _first_text(folder / "README.md") for name, folder
-            in shipped_names("bench_tables", "bench.parquet").items()}
+    """Each with the first sentence below the title of its page."""
+    texts = {}
+    for name, folder in shipped_names("bench_tables", "bench.parquet").items():
+        page = folder / "README.md"
+        _, _, text = (page.read_text(encoding="utf-8") if page.is_file() else "").partition("\n\n")
+        texts[name] = first_sentence(" ".join(text.partition("\n\n")[0].split()))
+    return texts
 
 
-def _registered(place: str) -> Callable[[], dict[str, str]]:
-    """The names of the registry at "module:OBJECT"."""
-    return lambda: load_object(place).described()
-
-
-KINDS: dict[str, Callable[[], dict[str, str]]] = {
-    "tables": _tables, "spaces": _spaces, "workloads": _workloads,
-    "samplers": _registered("flashnas.search:ALGORITHMS"),
-    "executors": _registered("flashnas.executors:EXECUTORS"),
-    "recipes": _recipes, "presets": _presets, "operators": _operators, "objectives": _objectives,
-    "tasks": _registered("flashnas.proxy.tasks:TASKS"), "benches": _benches,
-    "exports": _registered("flashnas.export.exporter:EXPORTS"),
-    "trackers": _registered("flashnas.tracking:TRACKERS"), "plugins": _plugins}
-MEANINGS = {
-    "tables": "of --table: latencies of a device; flashnas table info NAME says more",
-    "spaces": "of --space; --show NAME prints the YAML text, from which to write one's own",
-    "workloads": "of --workload: batch, prompt and generated tokens", "samplers": "of --sampler",
-    "executors": "of --executor: where candidates run",
-    "recipes": "of --recipe: how networks are trained; --show NAME prints the YAML text",
-    "presets": "architectures by name, for estimate, train and export",
-    "operators": "of the notation and of spaces; --show NAME prints the options",
-    "objectives": "of --objectives", "tasks": "synthetic tasks, which are objectives, too",
-    "benches": "of --bench-table: trained networks; flashnas bench info NAME says more",
-    "exports": "of export --to", "trackers": "of --tracker: where figures of a run are shown",
-    "plugins": "names that installed packages add"}
+# kind -> what it is, and its names with a line about each: a function, or the registry at "module:OBJECT"
+KINDS: dict[str, tuple[str, Callable[[], dict[str, str]] | str]] = {
+    "tables": ("of --table: latencies of a device; flashnas table info NAME says more", _tables),
+    "spaces": ("of --space; --show NAME prints the YAML text, from which to write one's own",
+               functools.partial(_commented, "spaces")),
+    "workloads": ("of --workload: batch, prompt and generated tokens", _workloads),
+    "samplers": ("of --sampler", "flashnas.search:ALGORITHMS"),
+    "executors": ("of --executor: where candidates run", "flashnas.executors:EXECUTORS"),
+    "recipes": ("of --recipe: how networks are trained; --show NAME prints the YAML text",
+                functools.partial(_commented, "recipes")),
+    "presets": ("architectures by name, for estimate, train and export", _presets),
+    "operators": ("of the notation and of spaces; --show NAME prints the options", _operators),
+    "objectives": ("of --objectives", _objectives),
+    "tasks": ("synthetic tasks, which are objectives, too", "flashnas.proxy.tasks:TASKS"),
+    "benches": ("of --bench-table: trained networks; flashnas bench info NAME says more", _benches),
+    "exports": ("of export --to", "flashnas.export.exporter:EXPORTS"),
+    "trackers": ("of --tracker: where figures of a run are shown", "flashnas.tracking:TRACKERS"),
+    "plugins": ("names that installed packages add", _plugins)}
+SHOWN = ("spaces", "recipes", "operators")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,13 +168,17 @@ def names(options: ListOptions) -> Figures:
         Figures: `kind` and `names`, name -> description; with `show` also `shown`, what it prints.
     """
     if options.kind is None:
-        return Figures({"kind": None, "names": MEANINGS}, _listed)
+        return Figures({"kind": None, "names": {kind: words for kind, (words, _) in KINDS.items()}}, _listed)
+    listed = KINDS[options.kind][1]
+    choices = load_object(listed).described() if isinstance(listed, str) else listed()
     if options.show is None:
-        return Figures({"kind": options.kind, "names": KINDS[options.kind]()}, _listed)
-    if options.show not in (choices := KINDS[options.kind]()):
+        return Figures({"kind": options.kind, "names": choices}, _listed)
+    if options.show not in choices:
         options.wrong("show", one_of("", options.show, choices).strip())
-    return Figures({"kind": options.kind, "names": {options.show: choices[options.show]},
-                    "shown": SHOWN[options.kind](options.show)}, lambda values: str(values["shown"]))
+    text = (_operator_text(options.show) if options.kind == "operators" else
+            _texts(options.kind)[options.show].read_text(encoding="utf-8").rstrip())
+    return Figures({"kind": options.kind, "names": {options.show: choices[options.show]}, "shown": text},
+                   lambda values: str(values["shown"]))
 
 
 def _operator_text(name: str) -> str:
@@ -185,39 +195,11 @@ def _operator_text(name: str) -> str:
     return "\n".join(lines if fields else lines[:-1])
 
 
-def _space_text(name: str) -> str:
-    return shipped_names("search_spaces", ".yaml")[name].read_text(encoding="utf-8").rstrip()
-
-
-def _recipe_text(name: str) -> str:
-    return (_folder("flashnas.training") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8").rstrip()
-
-
-SHOWN: dict[str, Callable[[str], str]] = {"spaces": _space_text, "recipes": _recipe_text,
-                                          "operators": _operator_text}
-
-
 def _listed(values: dict[str, Any]) -> str:
     if not values["names"]:
         return f"no {values['kind']}"
     width = max(map(len, values["names"]))
     return "\n".join(f"{name:<{width}}  {words}".rstrip() for name, words in values["names"].items())
-
-
-def _first_text(page: Path) -> str:
-    """The first sentence below the title of a page."""
-    blocks = page.read_text(encoding="utf-8").split("\n\n") if page.is_file() else []
-    return first_sentence(" ".join(blocks[1].split())) if len(blocks) > 1 else ""
-
-
-def _first_comment(path: Path) -> str:
-    """The comment at the top of a YAML file, its first sentence."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.lstrip("# "))
-    return first_sentence(" ".join(lines))
 
 
 def _folder(package: str) -> Path:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashnas.api.calling import takes
+from flashnas.api.calling import silent, takes
 from flashnas.api.estimate import TABLE, WORKLOAD
 from flashnas.api.output import Figures, check_out
 from flashnas.base.settings import MAX_SEED, REQUIRED, Settings, option, usable_cores
@@ -19,7 +19,6 @@ from flashnas.latency.workload import WORKLOAD_HELP
 SPACE = "flashnas.space.base:SearchSpace"
 LEAST_TO_CALIBRATE = 8
 SHARED = ("runtime", "space", "workload", "out", "threads")  # options of every runtime
-Counted = Callable[[int, int], None]  # groups or models done, all of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +72,11 @@ class ProfileOptions(Settings, where="profile"):
 
 
 @takes(ProfileOptions)
-def profile(options: ProfileOptions, *, progress: Counted | None = None) -> Figures:
+def profile(options: ProfileOptions, *, progress: Callable[[int, int], None] = silent) -> Figures:
     """Measure on this device what a search space needs for some workloads and its table lacks.
 
     What the table has already, from the same stack, mode and dtype, is kept. An interrupted measurement
     continues where it stopped.
-
-    Further:
-        progress (Callable): called with the groups of rows that are done and the number of all groups.
 
     Returns:
         Figures: `table`, the folder; rows that were `measured` now and `known` before; the record of the
@@ -152,13 +148,10 @@ class ValidateOptions(Settings, where="validate"):
 
 
 @takes(ValidateOptions)
-def validate(options: ValidateOptions, *, progress: Counted | None = None) -> Figures:
+def validate(options: ValidateOptions, *, progress: Callable[[int, int], None] = silent) -> Figures:
     """Build sampled architectures of a space, time them end to end, and compare with a table's predictions.
 
     The residuals are kept in the table, where `search(confidence=..)` finds them.
-
-    Further:
-        progress (Callable): called with the timings that are done and the number of all timings.
 
     Returns:
         Figures: `architectures`, each predicted and measured, and `metrics` (errors, bias and rank

@@ -62,9 +62,6 @@ def new(options: NewOptions) -> Figures:
 
     Returns:
         Figures: `out`, the folder, and `files`.
-
-    Raises:
-        ConfigError: the kind or the name is wrong or taken, or the folder cannot be written.
     """
     registry, example, words = EXAMPLES[options.kind]
     if options.name in load_object(registry):

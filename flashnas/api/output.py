@@ -50,11 +50,22 @@ class Figures:
             raise AttributeError(f"there is no {name}; there are: {', '.join(self.values)}")
         return self.values[name]
 
+    @property
+    def exit_code(self) -> int:
+        """Of the command: 1 where what was looked at is not healthy."""
+        return int(self.values.get("healthy") is False)
+
     def to_dict(self) -> dict[str, Any]:
         return self.values
 
     def __str__(self) -> str:
         return self.text(self.values)
+
+
+def with_files(values: dict[str, Any], text: Callable[[dict[str, Any]], str]) -> Figures:
+    """Of a study, with its trainings and its picture."""
+    return Figures(values, lambda values: (
+        f"{text(values)}\n\ntrainings {values['results']}\npicture   {values['picture']}"))
 
 
 def check_out(options: Settings, name: str = "out", *, empty: bool = False, holds: str = "") -> Path:
@@ -79,10 +90,11 @@ def check_out(options: Settings, name: str = "out", *, empty: bool = False, hold
             kind = "a link to nothing" if nearest.is_symlink() and not nearest.exists() else "a file"
             refuse(f"is {kind}; choose another folder" if nearest == out else
                    f"{nearest} is {kind}, not a folder")
-        if empty and nearest == out and any(out.iterdir()):
-            refuse("exists and is not empty; choose another folder")
-        if holds and nearest == out and any(out.iterdir()) and not (out / holds).exists():
-            refuse(f"exists and holds no {holds}; choose another folder")
+        if nearest == out and any(out.iterdir()):
+            if empty:
+                refuse("exists and is not empty; choose another folder")
+            if holds and not (out / holds).exists():
+                refuse(f"exists and holds no {holds}; choose another folder")
         for part in out.parts:
             if len(os.fsencode(part)) > 255:
                 refuse(f"a name of {len(os.fsencode(part))} bytes is too long; at most 255 are possible")

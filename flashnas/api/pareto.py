@@ -67,11 +67,8 @@ class ParetoOptions(Settings, where="pareto"):
 class Pareto:
     """The front of runs for another question, and what would have to be trained to answer it better.
 
-    run: the trained networks under the new question as a Run: `run.trials`, `run.plot_front()`. front:
-    fastest first, each with `architecture`, `notation` and `figures`. to_train: genotypes of the runs whose
-    largest width within the new budgets was not trained to the end, the most promising first. searches: the
-    options of `fn.search` that train them and search on, one mapping for each space of the runs. path: the
-    folder that was written, or None. next_searches: files in it with these options. answer: all parts.
+    run: the trained networks under the new question as a Run: `run.trials`, `run.plot_front()`. path: the
+    folder that was written, or None. next_searches: files in it with `searches`. answer: all parts.
     """
 
     run: Run
@@ -81,17 +78,19 @@ class Pareto:
 
     @property
     def front(self) -> tuple[FrontEntry, ...]:
-        """The networks within the budgets that no other one beats in all objectives."""
+        """Fastest first, each with `architecture`, `notation` and `figures`."""
         return self.run.front
 
     @property
     def to_train(self) -> tuple[Resized, ...]:
-        """Networks that nobody trained to the end, with `network`, `expected`, `gain` and `paused_tokens`."""
+        """Genotypes whose largest width within the new budgets was not trained to the end, the most promising
+        first, with `network`, `expected`, `gain` and `paused_tokens`."""
         return self.answer.to_train.networks
 
     @property
     def searches(self) -> tuple[dict[str, Any], ...]:
-        """Options of `fn.search`; empty where an evaluator of the user's scored the networks."""
+        """Options of `fn.search` that train these and search on, for each space of the runs; none where an
+        evaluator of the user's scored the networks."""
         return self.answer.to_train.searches
 
     @property

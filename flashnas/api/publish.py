@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flashnas.api.calling import takes
+from flashnas.api.calling import silent, takes
 from flashnas.api.output import Figures
 from flashnas.base.settings import REQUIRED, Settings, option
 
@@ -37,7 +37,7 @@ class EvalOptions(Settings, where="eval"):
 
 
 @takes(EvalOptions)
-def evaluate(options: EvalOptions, *, progress: Callable[[int, int], None] | None = None) -> Figures:
+def evaluate(options: EvalOptions, *, progress: Callable[[int, int], None] = silent) -> Figures:
     """Score a trained network on a text of one's own, in bits per byte, and on tasks of
     lm-evaluation-harness.
 
@@ -50,9 +50,6 @@ def evaluate(options: EvalOptions, *, progress: Callable[[int, int], None] | Non
 
     The results are written to eval.json beside the weights. The report of a run shows those of networks in
     its folder `trained`.
-
-    Further:
-        progress (Callable): called with windows of the text that are done, and all of them.
 
     Returns:
         Figures: `score` of the text (bits_per_byte, nats_per_token, tokens, bytes, window, stride; or None),
@@ -85,7 +82,7 @@ def evaluate(options: EvalOptions, *, progress: Callable[[int, int], None] | Non
         stride = options.stride or max(1, window // 2)
         if stride > window:
             options.wrong("stride", f"must be at most window ({window}); got {stride}")
-        text = bits_per_byte(source, options.text, window, stride, progress or (lambda done, total: None))
+        text = bits_per_byte(source, options.text, window, stride, progress)
         if text.lossy:
             warnings.append(f"the tokenizer changes or drops text of {text.lossy} of {text.documents}"
                             " documents: the figure is of what it keeps")

@@ -3,7 +3,7 @@ report."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,15 @@ from flashnas.api.calling import takes
 from flashnas.base.errors import RunError
 from flashnas.base.files import disk_errors, write_atomic
 from flashnas.base.settings import REQUIRED, Settings, option
-from flashnas.runs import run as study_run
+from flashnas.runs.front import FrontEntry
+from flashnas.runs.run import RecordedRun
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
 @dataclass(frozen=True, repr=False)
-class Run(study_run.RecordedRun):
+class Run(RecordedRun):
     """A finished or running search, read from its folder.
 
     path: the folder. config: run.yaml. trials: a DataFrame with one row per trial, in the order of the
@@ -41,14 +42,8 @@ class Run(study_run.RecordedRun):
 
     summary: dict[str, Any] = field(default_factory=dict)
 
-    @classmethod
-    def load(cls, folder: str | Path) -> Run:
-        """As `load_run`."""
-        recorded = study_run.RecordedRun.load(folder)
-        return cls(**{item.name: getattr(recorded, item.name) for item in fields(recorded)})
-
     @property
-    def recommended(self) -> study_run.FrontEntry | None:
+    def recommended(self) -> FrontEntry | None:
         """The network of the front that the answer recommends; None for a search without an answer."""
         return None if self.answer is None else self.front[self.finalists[1][self.answer.recommended]]
 

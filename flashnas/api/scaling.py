@@ -7,9 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flashnas.api.calling import takes
+from flashnas.api.calling import silent, takes
 from flashnas.api.estimate import TABLE, WORKLOAD
-from flashnas.api.output import Figures, check_out, data_option, tokenizer_option, workers_option
+from flashnas.api.output import (
+    Figures,
+    check_out,
+    data_option,
+    tokenizer_option,
+    with_files,
+    workers_option,
+)
 from flashnas.api.train import RECIPE
 from flashnas.base.quantities import MAX_TOKENS
 from flashnas.base.settings import Settings, option
@@ -75,7 +82,7 @@ class ScalingLawOptions(Settings, where="scaling_law"):
 
 
 @takes(ScalingLawOptions)
-def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None) -> Figures:
+def scaling_law(options: ScalingLawOptions, *, progress: Progress = silent) -> Figures:
     """Fit `L0 + a depth^-alpha + b width^-beta + c tokens^-gamma` to a grid of trainings; choose depth and
     width by it.
 
@@ -83,9 +90,6 @@ def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None)
     token count is a training of its own. Every training is kept in the folder; an interrupted grid continues
     where it stopped. The largest depths and widths are held out of a second fit, which says how far the law
     can be extrapolated.
-
-    Further:
-        progress (Callable): called with the trainings that are done, all of them, and the seconds left.
 
     Returns:
         Figures: `law` (L0, a, alpha, b, beta, c, gamma and their `intervals`), `held_out` (the largest sizes
@@ -138,11 +142,10 @@ def scaling_law(options: ScalingLawOptions, *, progress: Progress | None = None)
     picture = scaling_picture(fitted, sizes, scaling_headline(summary), best, options.budget_ms)
     save(picture, out / PICTURE)
     write_atomic(out / FOUND, json.dumps(summary, indent=1))
-    return Figures(summary, lambda values: (f"{scaling_text(values)}\n\ntrainings {file}\npicture  "
-                                            f" {out / PICTURE}"))
+    return with_files(summary, scaling_text)
 
 
-def _trainings(options: ScalingLawOptions, progress: Progress | None) -> tuple[Path, pd.DataFrame, Path]:
+def _trainings(options: ScalingLawOptions, progress: Progress) -> tuple[Path, pd.DataFrame, Path]:
     """-> the file of the trainings, its rows, and the folder to write to."""
     from flashnas.training.recipe import Recipe
     from flashnas.training.store import read_table
@@ -160,5 +163,4 @@ def _trainings(options: ScalingLawOptions, progress: Progress | None) -> tuple[P
     recipe = Recipe.load(options.recipe)
     grid = Grid(pattern=options.pattern, depths=options.depths, widths=options.widths, tokens=options.tokens,
                 seeds=options.seeds, recipe=recipe, data=options.data, tokenizer=options.tokenizer)
-    return out / FILE, train_grid(grid, out, workers=options.workers,
-                                  progress=progress or (lambda *_: None)), out
+    return out / FILE, train_grid(grid, out, workers=options.workers, progress=progress), out

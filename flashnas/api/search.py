@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from flashnas.api.calling import takes
+from flashnas.api.calling import silent, takes
 from flashnas.api.output import Figures, check_out, tracker_option
 from flashnas.base.settings import option, over, settings_of
 from flashnas.study.config import SearchConfig
@@ -84,7 +84,6 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
             time and memory, run it if it is in a module that they can import. Else it runs in this process, a
             warning says so, and such limits are refused.
         progress (Progress): an object with `note(text)` and `update(snapshot)`.
-        command (str): for the record.
 
     Returns:
         The Run: `run.front`, the finalists; `run.trials`, a DataFrame; `run.plot_front()`;
@@ -107,7 +106,7 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
         >>> set(run.trials["state"]) <= {"complete", "reused", "infeasible"}
         True
     """
-    out = check_out(options if options.out else replace(options, out=default_out(options, objects)))
+    out = check_out(replace(options, out=options.out or default_out(options, objects)))
 
     from flashnas.api.live import Live
     from flashnas.api.run import Run
@@ -128,34 +127,34 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
 
 
 @takes(SearchOptions, objects=OBJECTS)
-def plan(options: SearchOptions, *, objects: Mapping[str, Any], note: Callable[[str], None] | None = None,
+def plan(options: SearchOptions, *, objects: Mapping[str, Any], note: Callable[[str], None] = silent,
          evaluator: Callable[[Any], Any] | None = None) -> Figures:
     """What `search` with the same keywords would evaluate, and for how long. Nothing is written but the
     corpus' cache.
 
     Further:
-        note (Callable): receives lines for the user.
         evaluator (Callable): as of `search`.
 
     Returns:
         Figures: the space's size, the fastest network, baselines, candidates, training tokens of each and of
         all, and `seconds`, from a few timed steps. `print` shows them.
-
-    Raises:
-        FlashnasError: for whatever would stop the search before its first training.
     """
     if options.out is not None:
         check_out(options)
 
+    from flashnas.runs.outage import engine_url
     from flashnas.study.plan import plan as planned
     from flashnas.study.plan import plan_text
+    from flashnas.tracking import Trackers
 
-    return Figures(planned(options.config, note=note or (lambda _: None), evaluator=evaluator, **objects),
-                   plan_text)
+    Trackers(options.tracker, Path("run.yaml"), note)  # names, and libraries that are missing
+    if options.storage is not None:
+        engine_url(options.storage)
+    return Figures(planned(options.config, note=note, evaluator=evaluator, **objects), plan_text)
 
 
 def default_out(options: SearchOptions, objects: Mapping[str, Any]) -> Path:
-    """A folder with the names of space and workload, and the time."""
+    """Names of space and workload, and the time."""
     names = [str(getattr(objects.get(name), "name", "own")) if name in objects else
              Path(getattr(options, name)).stem for name in ("space", "workload")]
     return Path("experiments/runs") / f"{'-'.join(names)}-{time.strftime('%Y%m%d-%H%M%S')}"

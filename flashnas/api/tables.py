@@ -38,19 +38,7 @@ class MergeTablesOptions(Settings, where="merge_tables"):
 
 @takes(TableInfoOptions)
 def table_info(options: TableInfoOptions) -> LatencyTable:
-    """What a latency table can answer and where its rows are from.
-
-    Returns:
-        The LatencyTable, which prints.
-
-    Raises:
-        TableError: the table is missing, damaged or inconsistent.
-
-    Example:
-        >>> from flashnas.api.tables import table_info
-        >>> table_info("h100_sxm").device.platform
-        'cuda'
-    """
+    """What a latency table can answer and where its rows are from."""
     from flashnas.latency.table import LatencyTable
 
     return LatencyTable.load(options.table)
@@ -58,14 +46,7 @@ def table_info(options: TableInfoOptions) -> LatencyTable:
 
 @takes(ImportTableOptions)
 def import_table(options: ImportTableOptions) -> LatencyTable:
-    """Turn public measurements into a latency table.
-
-    Returns:
-        The written LatencyTable.
-
-    Raises:
-        TableError: the source is missing or has no such system.
-    """
+    """Turn public measurements into a latency table."""
     out = check_out(options, holds="meta.yaml")
 
     from flashnas.latency.importers.aiconfigurator import import_system
@@ -76,14 +57,7 @@ def import_table(options: ImportTableOptions) -> LatencyTable:
 
 @takes(MergeTablesOptions)
 def merge_tables(options: MergeTablesOptions) -> LatencyTable:
-    """Put the rows of two tables of one device into one table.
-
-    Returns:
-        The written LatencyTable.
-
-    Raises:
-        TableError: a table cannot be read, or the tables are of different devices.
-    """
+    """Put the rows of two tables of one device into one table."""
     out = check_out(options, holds="meta.yaml")
 
     from flashnas.latency.table_writer import merge

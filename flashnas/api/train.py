@@ -77,7 +77,6 @@ def train(options: TrainOptions, *, progress: TrainProgress | None = None,
 
     Further:
         progress (TrainProgress): an object with `note(text)` and `update(step, of_steps)`.
-        command (str): what the folder records as the command that made it.
 
     Returns:
         Figures: `loss` in nats per token and `bits_per_byte`, both of the validation slice; `run` and
@@ -125,9 +124,9 @@ def _job(options: TrainOptions, now: str, command: str) -> TrainJob:
     from flashnas.training.recipe import Recipe
 
     out = Path(f"experiments/runs/train-{now}") if options.out is None else check_out(options)
-    recipe = Recipe.load(options.recipe)
-    recipe = with_overrides(recipe, tokens=options.tokens, short_text=options.short_text or None,
-                            device=options.device, width_factor=options.width_factor,
+    recipe = with_overrides(Recipe.load(options.recipe), tokens=options.tokens,
+                            short_text=options.short_text or None, device=options.device,
+                            width_factor=options.width_factor,
                             micro_batch_sequences=options.micro_batch_sequences)
     named = isinstance(options.arch, str)
     every_s = CHECKPOINT_EVERY_S if options.checkpoint_every_s is None else options.checkpoint_every_s

@@ -6,10 +6,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from flashnas.api.calling import takes
-from flashnas.api.output import Figures, workers_option
+from flashnas.api.calling import silent, takes
+from flashnas.api.output import Figures, with_files, workers_option
 from flashnas.base.settings import BARE, Settings, option
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class ProxyTrustOptions(Settings, where="proxy_trust"):
 
 
 @takes(ProxyTrustOptions)
-def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
-                note: Callable[[str], None] | None = None) -> Figures:
+def proxy_trust(options: ProxyTrustOptions, *, progress: Progress = silent,
+                note: Callable[[str], None] = silent) -> Figures:
     """Train some networks of a finished run longer and with more seeds, and say how far the run's order
     holds.
 
@@ -78,10 +78,6 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
     recipe, text and seed is not trained again, unless `bench=False`. `train=False` trains nothing.
 
     Every training is kept in the folder; an interrupted study continues where it stopped.
-
-    Further:
-        progress (Callable): called with the trainings that are done, all of them, and the seconds left.
-        note (Callable): called with what is going to be trained, in words.
 
     Returns:
         Figures: `verdict`, one sentence for each figure that matters; the agreements between short and
@@ -100,7 +96,7 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
         3
     """
     if options.published is not None:
-        return _published(options, progress or (lambda *_: None), note or (lambda _: None))
+        return _published(options, progress, note)
     from flashnas.base.files import write_atomic
     from flashnas.report.sections import TRUST_PICTURE, TRUST_RESULT
     from flashnas.report.study_figures import save, trust_picture
@@ -117,7 +113,7 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
                     wider=options.wider)
         searched = RecordedRun.load(options.run)
         results = searched.path / FILE
-        table, trust = study(searched, plan, workers=options.workers, progress=progress or (lambda *_: None))
+        table, trust = study(searched, plan, workers=options.workers, progress=progress)
     picture = results.parent / TRUST_PICTURE
     values = trust.to_dict()
     save(trust_picture(table, headline(values)), picture)
@@ -125,7 +121,7 @@ def proxy_trust(options: ProxyTrustOptions, *, progress: Progress | None = None,
                "verdict": verdict(values), **values}
     if options.run is not None:
         write_atomic(results.parent / TRUST_RESULT, json.dumps(summary))  # for flashnas report
-    return Figures(summary, lambda values: _with_files(trust_text(values), values))
+    return with_files(summary, trust_text)
 
 
 def _published(options: ProxyTrustOptions, progress: Progress, note: Callable[[str], None]) -> Figures:
@@ -146,8 +142,4 @@ def _published(options: ProxyTrustOptions, progress: Progress, note: Callable[[s
     save(published_picture(rows, study.models, values["models"]), picture)
     summary = {"published": options.published, "verdict": published_verdict(values), **values,
                "picture": str(picture)}
-    return Figures(summary, lambda values: _with_files(published_text(values), values))
-
-
-def _with_files(text: str, values: dict[str, Any]) -> str:
-    return f"{text}\n\ntrainings {values['results']}\npicture   {values['picture']}"
+    return with_files(summary, published_text)

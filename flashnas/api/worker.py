@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flashnas.api.calling import silent, takes
 from flashnas.api.output import Figures
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import first_line
@@ -38,17 +39,12 @@ class WorkerOptions(Settings, where="worker"):
                 self.wrong("evaluators", f"must be module:function; got {name!r:.80}")
 
 
-def worker(options: WorkerOptions, *, note: Callable[[str], None] = lambda _: None) -> Figures:
+@takes(WorkerOptions)
+def worker(options: WorkerOptions, *, note: Callable[[str], None] = silent) -> Figures:
     """Train what searches with `--executor storage` enqueue and suits this machine, until it is interrupted.
 
-    Args:
-        options: of the worker.
-        note: receives lines for the user.
-
-    Raises:
-        ConfigError: the storage is not the URL of a database, or an evaluator cannot be imported.
-        WorkerError: the database cannot be opened, or this machine cannot run a job that suits it.
-        KeyboardInterrupt: for Ctrl-C and SIGTERM, after its jobs have been given back.
+    Returns:
+        Figures: `jobs`, how many ended here.
     """
     from flashnas.base.process import terminate_as_interrupt
     from flashnas.executors import Work

@@ -117,11 +117,8 @@ class Architecture:
         return sum(spec.cache_bytes(self.hidden, total, dtype_bytes) for spec in self.operators)
 
     def scaled(self, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Architecture:
-        """The proxy of this architecture: hidden / factor, heads, states, windows and meta tokens shrunk with
-        it.
-
-        Heads, states and windows shrink no further than to `least_dim`, which is 2 or more.
-        """
+        """The proxy of this architecture: hidden / factor, heads, states, windows (not below `least_dim`) and
+        meta tokens."""
         if least_dim < 2:
             raise ArchitectureError(f"heads, states and windows must keep a size of at least 2; got"
                                     f" {least_dim}")

@@ -71,14 +71,8 @@ def load_architecture(source: str) -> Architecture:
 
 
 def position_limit(source: str) -> int | None:
-    """`max_position_embeddings` of a Hugging Face configuration whose attention rotates positions, in tokens.
-
-    Args:
-        source: as for `load_architecture`.
-
-    Returns:
-        None for a source without such a limit.
-    """
+    """`max_position_embeddings` of a Hugging Face configuration whose attention rotates positions, in tokens;
+    None for a source without such a limit."""
     path = Path(source)
     if is_notation(source) or source.lower() in {name.lower() for name in presets()}:
         return None

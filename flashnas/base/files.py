@@ -49,11 +49,8 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` for the caller to write; it replaces `path` when the block ends without
-    an error.
-
-    For libraries that write to a path of their own. `write_atomic` is shorter where the content is at hand.
-    """
+    """A temporary file beside `path` for a library to write; it replaces `path` when the block ends without
+    an error."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     part = Path(name)
@@ -72,14 +69,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def atomic_folder(path: Path, *, keep_existing: bool = False) -> Iterator[Path]:
     """A temporary folder beside `path` for the caller to fill; it becomes `path` when the block ends without
-    an error.
+    an error. Files in it are the caller's to sync (`write_synced`).
 
     Args:
         keep_existing: if another process has written `path` meanwhile, keep that folder and drop the new one.
             Without it, the new folder replaces the old one.
-
-    Yields:
-        The temporary folder. Files in it are the caller's to sync (`write_synced`).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -101,15 +95,8 @@ def atomic_folder(path: Path, *, keep_existing: bool = False) -> Iterator[Path]:
 
 
 def replace_folder(new: Path, old: Path) -> None:
-    """Move the folder `new` to the path `old`, in place of what is there. A crash loses neither.
-
-    `old` is renamed first. A crash between the two steps leaves it as `.NAME.old`; `recover_folder` brings it
-    back.
-
-    Args:
-        new: the complete folder, on the same file system as `old`.
-        old: the path to replace; it may be missing.
-    """
+    """Move the folder `new`, of the same file system, to the path `old`, in place of what is there. A crash
+    between the two renames leaves that as `.NAME.old`; `recover_folder` brings it back."""
     recover_folder(old)
     if not os.path.lexists(old):
         os.rename(new, old)
@@ -159,17 +146,12 @@ def _sync(path: Path) -> None:
 
 
 def hold_lock(path: Path, busy: FlashnasError, wait_s: float = 0) -> BaseFileLock:
-    """Take the lock file `path` for this process.
-
-    The lock is held until `release()`, the end of a `with` block, or the end of the process, also by SIGKILL.
-    The file remains.
+    """Take the lock file `path` for this process, until `release()`, the end of a `with` block, or the end of
+    the process, also by SIGKILL. The file remains. Keep a reference to the lock as long as it is needed.
 
     Args:
         busy: the error to raise if another process, or another part of this one, holds the lock.
         wait_s: how long to wait for that one.
-
-    Returns:
-        The held lock; keep a reference to it as long as the lock is needed.
     """
     from filelock import FileLock, Timeout  # 37 ms, which only commands that write pay
 
@@ -190,12 +172,8 @@ def complete_lines(text: str) -> str:
 
 
 def drop_torn_line(path: Path, error: type[FlashnasError] = FlashnasError) -> None:
-    """Cut a last line without an end off a file, so that later lines can be appended. A missing file stays
-    missing.
-
-    Raises:
-        FlashnasError: the path is a link, through which another file would be cut, or not a regular file.
-    """
+    """Cut a last line without an end off a file, if it is there; `error` for a link, through which another
+    would be cut."""
     if not check_regular(path, error, write=True).exists():
         return
     data = path.read_bytes()
@@ -224,12 +202,7 @@ def reason_of(error: OSError) -> str:
 @contextlib.contextmanager
 def disk_errors(what: str, error: type[FlashnasError], hint: str = "") -> Iterator[None]:
     """Raise `error` with the line `WHAT: REASON HINT` if the system refuses a read or a write within the
-    block.
-
-    Args:
-        what: what could not be done, such as `runs/a: the report cannot be written`.
-        hint: what to do about it, with its separator, such as `; choose another --out`.
-    """
+    block. hint: what to do about it, with its separator, such as `; choose another --out`."""
     try:
         yield
     except FlashnasError:

@@ -1,24 +1,18 @@
 """The one door for files that somebody else may have written, and for their text on the way to a terminal.
 
-A run folder, a table, a recipe, a corpus or a model may come from a stranger. Every reader of flashnas takes
-such a file through this module, so that a file can be wrong but cannot hang, fill the memory, or change
-another file:
+A run folder, a table, a corpus or a model may come from a stranger. Read through here, a file can be wrong
+but cannot hang, fill the memory, or change another file:
 
     recipe = read_yaml(path)                              of base/yaml.py; ConfigError
     header, *entries = read_json_lines(path, BenchError)  a journal; a torn last line is left out
-    config = read_json(path, ArchitectureError)
     frame = read_parquet(path, RunError)                  its cells are counted before it is read
     files = read_zip(path, ConfigError)                   name -> content; nothing is written
     tensors = load_file(check_regular(path, WeightsError))    for libraries that open the file themselves
 
-Each refuses, in one line "place: rule; got value", what is not a regular file (FIFO, device, folder), what is
-larger than its kind may be, and nesting deeper than MAX_DEPTH. What the values mean is the work of
-`schema.convert`, which makes dataclasses of them.
-
-Reading follows links, since caches of models consist of them. Writing does not: before a file of a given
-folder is repaired or appended to, `check_regular(path, error, write=True)` refuses a link;
-`files.append_synced` and `files.drop_torn_line` do so themselves. `printable` is for every foreign text that
-a command prints.
+Each refuses, in one line "place: rule; got value", what is not a regular file, what is larger than its kind
+may be, and nesting deeper than MAX_DEPTH. Reading follows links, since caches of models consist of them.
+Writing does not: before a file of a given folder is repaired or appended to, `check_regular(path, error,
+write=True)` refuses a link. `printable` is for every foreign text that a command prints.
 """
 
 from __future__ import annotations
@@ -173,11 +167,9 @@ def read_parquet(path: str | Path, error: type[FlashnasError], *, columns: Itera
 
 
 def read_zip(path: str | Path, error: type[FlashnasError]) -> dict[str, bytes]:
-    """The content of each file of a zip archive, by its name: `table/meta.yaml`.
-
-    Refused are links, names that could lead out of a folder, a name that is there twice, more than
-    MAX_ZIP_FILES, and more than MAX_ZIP_MB unpacked. Sizes are counted before anything is unpacked.
-    """
+    """The content of each file of a zip archive, by its name: `table/meta.yaml`. Refused are links, names
+    that could lead out of a folder or are there twice, and sizes beyond the limits, which are counted before
+    anything is unpacked."""
     place = printable(check_regular(path, error, max_mb=MAX_ZIP_MB))
     try:
         with zipfile.ZipFile(path) as archive:

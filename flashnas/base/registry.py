@@ -2,12 +2,10 @@
 template, export format, executor, runtime, report section or command.
 
 What flashnas ships is one line here, `name: "module:object"`. Another package adds a name by an entry point
-of the same group in its pyproject.toml; nothing has to be imported or called:
+of the same group, also for worker processes; nothing has to be imported or called:
 
     [project.entry-points."flashnas.operators"]
     gsc = "flashnas_short_conv.spec:GatedShortConvolution"
-
-Worker processes find the same names, because they read the same installed packages.
 """
 
 from __future__ import annotations
@@ -43,8 +41,8 @@ class Registry(Mapping[str, T], Generic[T]):
         group: entry point group in which other packages add names, such as "flashnas.samplers".
         shipped: name -> "module:object" of what flashnas brings.
         error: class of the error for an unknown name.
-        attribute: the attribute in which an object states its own name, such as "kind"; "" if it has none. A
-            plugin whose object states another name than its entry point is refused.
+        attribute: in which an object states its own name, such as "kind"; a plugin with another name is
+            refused.
         base: "module:Class" that a plugin must be an instance or a subclass of.
         summaries: name -> one line about what flashnas brings, for lists that import nothing.
     """
@@ -55,13 +53,8 @@ class Registry(Mapping[str, T], Generic[T]):
         self.attribute, self.base, self.summaries = attribute, base, summaries
 
     def __getitem__(self, name: str) -> T:
-        """The object of that name.
-
-        Raises:
-            FlashnasError: the registry's own class, for an unknown name.
-            PluginError: the plugin cannot be imported, takes a shipped name, is of another type, or states
-                another name.
-        """
+        """The object of that name. The registry's own error for an unknown name; PluginError for a plugin
+        that cannot be imported, takes a shipped name, is of another type, or states another name."""
         self._check(name)
         value: T = load_object(self.shipped[name]) if name in self.shipped else self._plugin(name)
         return value
@@ -100,8 +93,8 @@ class Registry(Mapping[str, T], Generic[T]):
     def plugins(self) -> Mapping[str, EntryPoint]:
         """The entry points of installed packages in this group, by name, in alphabetical order.
 
-        Raises PluginError if two packages, or a package and flashnas, define one name. An entry point whose
-        name is not a word is a warning, and is left out.
+        PluginError if two packages, or a package and flashnas, define one name; a warning for a name that is
+        not a word.
         """
         entries: dict[str, EntryPoint] = {}
         for entry in _entry_points(self.group):
@@ -169,8 +162,7 @@ def forget_plugins() -> None:
 
 
 def installed_plugins() -> dict[str, list[str]]:
-    """The names that each installed package adds to flashnas, by package and version: for a record of what a
-    search may have used."""
+    """The names that each installed package adds to flashnas, by package and version."""
     names: dict[str, set[str]] = {}
     for group in entry_points().groups:
         for entry in _entry_points(group) if group.startswith("flashnas.") else ():
@@ -206,8 +198,8 @@ def foreign_errors(*things: tuple[str, object], direct: bool = True) -> Iterator
 
 
 def _blamed(error: Exception, things: tuple[tuple[str, object], ...]) -> str:
-    """`space pkg.module:Class.mutate`: of the thing whose package's code was entered last before the error,
-    the first function; empty if no frame is of the package of a thing."""
+    """`space pkg.module:Class.mutate`: the first function of the thing whose package was entered last before
+    the error."""
     blamed = inside = ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         module = str(frame.f_globals.get("__name__", ""))
@@ -220,7 +212,6 @@ def _blamed(error: Exception, things: tuple[tuple[str, object], ...]) -> str:
 
 
 def _class_of(thing: object) -> Any:
-    """The class itself, a function itself, or the class of an object."""
     return thing if hasattr(thing, "__qualname__") else type(thing)
 
 

@@ -1,25 +1,15 @@
 """From parsed JSON or YAML to dataclasses: the one statement of what a file holds is the dataclass itself.
 
-    @dataclass(frozen=True, kw_only=True)
-    class Training:
-        architecture: str
-        seed: int
-        loss: float | None = None
-
     trainings = [convert(entry, Training, f"{path}:{line}", BenchError, name="training")
                  for line, entry in enumerate(read_json_lines(path, BenchError), start=1)]
 
     trainings.jsonl:3: training.loss must be a number or null; got 'low'
 
 A value must have the type of its field: true is not a number, and 1.0 is not a whole number; a whole number
-is a float, too. Types may be dataclasses, `list[X]`, `tuple[X, Y]`, `tuple[X, ...]`, `dict[str, X]`,
-`Mapping`, `Sequence`, `Literal`, unions with None, and `Any`. Rules between fields belong into
-`__post_init__`, which raises ValueError with the rule. Numbers must be finite unless `finite=False`. Keys
-that the dataclass does not have are ignored, so that a newer version's file can be read, unless
-`closed=True`.
-
-The place of data that `read_yaml` returns is found in it: file and line of the wrong entry. Options that a
-user sets, and recipes, are `settings.Settings` in place of plain dataclasses.
+is a float, too. Types are those that msgspec converts. Rules between fields belong into `__post_init__`,
+which raises ValueError with the rule. Keys that the dataclass does not have are ignored, so that a newer
+version's file can be read, unless `closed=True`. Options that a user sets, and recipes, are
+`settings.Settings`.
 """
 
 from __future__ import annotations
@@ -47,8 +37,7 @@ def convert(data: Any, kind: type[T], place: str | Path = "", error: type[Flashn
     """Parsed data as an object of a type.
 
     Args:
-        data: what `read_json`, `read_json_lines`, `parse_json` or `read_yaml` returned.
-        kind: a dataclass, or a type made of those named above, such as `dict[str, float]`.
+        kind: a dataclass, or a type such as `dict[str, float]`.
         place: where the data is from; not needed for what `read_yaml` returned.
         name: what the data is, before the names of fields in messages: `training`.
         closed: refuse keys that the dataclass does not have.
@@ -78,8 +67,8 @@ def convert(data: Any, kind: type[T], place: str | Path = "", error: type[Flashn
 
 
 def _line(message: str, data: Any, kind: Any, place: str | Path, name: str) -> str:
-    """`file:3: training.loss must be a number; got 'low'` from "Expected `float`, got `str` - at
-    `$.loss`"."""
+    """`file:3: training.loss must be a number; got 'low'` from "Expected `float`, got `str` - at `$.loss`".
+    """
     rule, _, path = message.partition(" - at `")
     key = path.startswith("key` in `")  # a key of a mapping is not text
     path = path.removeprefix("key` in `")
@@ -108,10 +97,8 @@ def _line(message: str, data: Any, kind: Any, place: str | Path, name: str) -> s
 
 def _walk(data: Any, steps: list[Any], place: str | Path, got: str = "") -> tuple[Any, str, str]:
     """-> the value at the end of the steps, its place, and the steps as text: `figures.loss`, `curve[2]`.
-
     msgspec does not say which key `...` is; it is taken to be the first whose value has the type that is
-    refused.
-    """
+    refused."""
     at, path = _place(data, None, place), ""
     for step in steps:
         if step == "..." and isinstance(data, dict):

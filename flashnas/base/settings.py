@@ -1,7 +1,6 @@
-"""Options as documented fields of frozen dataclasses: the one statement of what a user may set.
-
-A command's flags, the keys of its YAML file, its help text and the keywords of its function in Python all
-follow from the fields of one class, and one check gives the same message for a value from any of them:
+"""Options as documented fields of frozen dataclasses: the one statement of what a user may set. Flags, keys
+of YAML, help text and keywords in Python follow from the fields of one class, and one check gives the same
+message for all:
 
     @dataclass(frozen=True, kw_only=True)
     class ReportOptions(Settings, where="report"):
@@ -284,8 +283,7 @@ class Settings:
                 given.
 
         Raises:
-            SettingError: for a wrong value among the overrides.
-            ConfigError: with file and line, for an unknown key or a wrong value in the file.
+            ConfigError: with file and line for what is wrong in the file.
         """
         from flashnas.base.yaml import LocatedDict, read_yaml
 

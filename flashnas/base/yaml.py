@@ -84,7 +84,6 @@ def _sequence(loader: Any, node: yaml.SequenceNode) -> LocatedList:
 
 
 def _check_aliases(path: str, root: yaml.Node) -> None:
-    """Raises ConfigError if aliases, each replaced by what it refers to, make the document too large."""
     sizes: dict[int, int] = {}  # by id of the node; 0 while its children are counted, as in a recursive node
 
     def size_of(node: yaml.Node) -> int:
@@ -128,14 +127,10 @@ LOADER = make_loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # libyaml i
 
 
 def parse_yaml(text: str, path: str = "<memory>") -> Any:
-    """Parse one YAML document with the safe loader, which executes nothing.
+    """Parse one YAML document with the safe loader, which executes nothing. path: of the file, for messages
+    and places.
 
-    Args:
-        path: the file's name in messages and in the places of entries.
-
-    Raises:
-        ConfigError: with file and line, for text that is not YAML, for duplicate keys, and for keys that are
-            not text.
+    Raises ConfigError with file and line for text that is not YAML, and for keys that are twice or not text.
     """
     try:
         loader: Any = LOADER(text)
@@ -173,15 +168,10 @@ def read_yaml(path: str | Path, text: str | None = None) -> LocatedDict:
 def check_keys(data: LocatedDict, *, where: str, required: dict[str, type | tuple[type, ...]],
                optional: dict[str, type | tuple[type, ...]] | None = None,
                error: type[ConfigError] = ConfigError) -> None:
-    """Check the keys of a mapping and the types of their values; a bool is not an int.
+    """Check the keys of a mapping and the types of their values; a bool is not an int. where: its name in
+    messages.
 
-    Args:
-        where: its name in messages, such as `recipe`.
-        required: type of each key that must be there.
-        optional: type of each further key that is allowed.
-
-    Raises:
-        ConfigError: of the class `error`, with file, line, rule and value.
+    Raises `error` with file, line, rule and value.
     """
     allowed = {**required, **(optional or {})}
     for key, value in data.items():

@@ -30,12 +30,9 @@ class Known:
 class Answers:
     """What a bench answers in one search.
 
-    Attributes:
-        bench: its folder or name, for readers.
-        recipe: of the search, whose width factor gives the trained network of an architecture.
-        vocab: tokens of the tokenizer.
-        digest: 16 hex digits of all scores; equal answers give equal searches.
-        known: the networks, in the order of the bench.
+    recipe: of the search, whose width factor gives the trained network of an architecture. vocab: tokens of
+    the tokenizer. digest: of all scores; equal answers give equal searches. known: the networks, in the
+    bench's order.
     """
 
     bench: str
@@ -68,14 +65,7 @@ class Answers:
 
 
 def answers(bench: Bench, recipe: Recipe, *, dataset: str, vocab: int, seed: int) -> Answers | str:
-    """What a bench answers, or in one line why nothing.
-
-    Args:
-        recipe, dataset (digest), vocab, seed: of the search.
-
-    Raises:
-        BenchError: a row is not a network.
-    """
+    """What a bench answers to a search, or in one line why nothing; BenchError: a row is not a network."""
     if reason := bench.header.difference(recipe, dataset, vocab, other="in this search"):
         return reason
     frame = bench.frame[(bench.frame["seed"] == seed) & bench.frame["loss"].notna()]
@@ -99,8 +89,8 @@ def answers(bench: Bench, recipe: Recipe, *, dataset: str, vocab: int, seed: int
 
 def find_answers(source: str | Path | None, recipe: Recipe, *, dataset: str, vocab: int, seed: int,
                  ) -> Answers | str | None:
-    """`answers` of a bench by name or folder; None: of the shipped ones, the first that answers, or None if
-    none is shipped."""
+    """`answers` of a bench by name or folder; None: of the first shipped one that answers, or None if none is
+    shipped."""
     if source is not None:
         return answers(Bench.read(source), recipe, dataset=dataset, vocab=vocab, seed=seed)
     reasons = []
@@ -115,14 +105,9 @@ def find_answers(source: str | Path | None, recipe: Recipe, *, dataset: str, voc
 
 def find_curves(source: str | Path | None, recipe: Recipe, *, dataset: str, vocab: int,
                 ) -> tuple[str, list[Any]]:
-    """The curves of the networks of a bench, trained as in a search under any seed; each network once.
-
-    Args: as `find_answers`.
-
-    Returns:
-        The name of the bench and the curves, [training tokens, validation loss] pairs to the end; "" and none
-        where no bench is of this recipe, text and vocabulary.
-    """
+    """The name of a bench of this recipe, text and vocabulary, and the curves of its networks under any seed,
+    each once, as [training tokens, validation loss] pairs; "" and none where there is none. Arguments as
+    `find_answers`."""
     for name in shipped_benches() if source is None else (source,):
         bench = Bench.read(name)
         if not bench.header.difference(recipe, dataset, vocab, other="in this search"):

@@ -1,5 +1,4 @@
-"""Journals to the parquet file and card of a bench. Everything but the trainings is computed here, in
-seconds."""
+"""Journals to the parquet file and card of a bench, in seconds."""
 
 from __future__ import annotations
 

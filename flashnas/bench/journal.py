@@ -1,7 +1,6 @@
 """The journals of a bench, and what grows them: stores of trainings by one recipe on one text.
 
-The header says how all networks of a journal are trained. Several journals, from several machines or
-worktrees, make one bench. Workers train at low priority, one thread each.
+Several journals, from several machines, make one bench. Workers train at low priority, one thread each.
 """
 
 from __future__ import annotations
@@ -42,7 +41,6 @@ NICENESS = 10   # of the workers: everything else on the machine goes first
 
 @dataclass(frozen=True, kw_only=True)
 class _HeaderLine:
-    """The first line of a journal; `flashnas_bench` is the number of its format."""
 
     flashnas_bench: int
     recipe: dict[str, Any]
@@ -57,9 +55,8 @@ class _HeaderLine:
 class Header:
     """How all networks of a bench are trained.
 
-    recipe: its width factor is the one for spaces without a factor of their own. source: of the text, as
-    `--data` names it. dataset: digest of text and tokenizer. vocab: tokens of the tokenizer. made_by:
-    versions, for readers only.
+    recipe: its width factor is for spaces without one of their own. source: of the text, as `--data` names
+    it. dataset: digest of text and tokenizer. made_by: versions, for readers only.
     """
 
     recipe: Recipe
@@ -82,12 +79,8 @@ class Header:
 
     def difference(self, recipe: Recipe, dataset: str, vocab: int, *, own: str = "in the bench",
                    other: str = "here") -> str | None:
-        """In what another training differs from those of this bench, in words; None if nothing does.
-
-        Args:
-            recipe, dataset, vocab: of the other training.
-            own, other: where the two are, for the words.
-        """
+        """In what another training differs from those of this bench, in words; None if nothing does. own,
+        other: where the two are, for the words."""
         here, there = self.recipe.training_settings, recipe.training_settings
         for name in here:
             if here[name] != there[name]:
@@ -123,9 +116,9 @@ class Header:
 class Training(TrainingRow):
     """One finished training.
 
-    origin: name of the space, or `published:<group>`. architecture: notation at full width. width_factor: by
-    which it was shrunk; None where the trained network follows from another rule. proxy: notation of the
-    network that was trained, every option explicit.
+    origin: name of the space, or `published:<group>`. architecture: notation at full width. width_factor:
+    None where the trained network follows from another rule. proxy: notation of what was trained, every
+    option explicit.
     """
 
     origin: str
@@ -141,7 +134,7 @@ class Training(TrainingRow):
 
     @cached_property
     def key(self) -> tuple[str, int]:
-        """What is trained once: hash of the trained network, and seed. Both notations are parsed."""
+        """Hash of the trained network, and seed. Both notations are parsed."""
         assert self.network
         return Architecture.parse(self.proxy).hash, self.seed
 
@@ -179,11 +172,8 @@ def merged(paths: Sequence[Path]) -> tuple[Header, list[Training]]:
 def grow(planned: Sequence[Planned], path: Path, header: Header, dataset: Path, pool: Pool,
          progress: Progress,
          workers: int) -> dict[str, int]:
-    """Train what no journal of a folder has; returns the counts of `train_missing`.
-
-    Args:
-        pool: runs jobs through `train_gently`.
-        progress, workers: as `train_missing`.
+    """Train what no journal of a folder has, by `train_gently` in the pool; returns the counts of
+    `train_missing`.
 
     Raises:
         BenchError: another process grows this journal, a journal is damaged or of another recipe, or a

@@ -15,7 +15,6 @@ from flashnas.base.errors import BenchError, WorkloadError
 from flashnas.base.hints import shown
 from flashnas.base.schema import convert
 from flashnas.latency.workload import Workload
-from flashnas.profiling.platforms import device_label
 from flashnas.profiling.program import free_bytes
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import time_model
@@ -29,8 +28,7 @@ BYTES = {"float32": 4, "bfloat16": 2}
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyHeader:
-    """How the latencies of one journal were measured. device: for readers. workload: of one request, batch
-    1."""
+    """How the latencies of one journal were measured. workload: of one request, batch 1."""
 
     flashnas_bench_latencies: int = FORMAT
     device: str
@@ -44,8 +42,7 @@ class LatencyHeader:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkLatency:
-    """A line: a network at full width by its hash, the time until a prompt was read, and that of a generation
-    step."""
+    """A network at full width: the time until a prompt was read, and that of a generation step."""
 
     architecture: str = ""
     hash: str
@@ -58,8 +55,8 @@ class NetworkLatency:
 
 
 def read_latencies(path: Path) -> tuple[LatencyHeader, dict[str, NetworkLatency]]:
-    """How a journal was measured, and its latencies by the hash of the network. Raises BenchError with file
-    and line."""
+    """How a journal was measured, and its latencies by the hash of the network; BenchError with file and
+    line."""
     header, rows = read_store(path, NetworkLatency, BenchError)
     return _header(header, path), {row.hash: row for row in rows}
 
@@ -78,21 +75,18 @@ def _header(header: dict[str, Any], path: Path) -> LatencyHeader:
 
 def measure(networks: Iterable[Architecture], folder: Path, setup: Setup, workload: Workload,
             progress: Callable[[int, int], None]) -> dict[str, int]:
-    """Time each network that the folder's journal for this workload lacks, with random weights.
-
-    Args:
-        networks: at full width; equal ones are timed once.
+    """Time each network, at full width with random weights, that the folder's journal for this workload
+    lacks.
 
     Returns:
-        Numbers of networks `measured` now, `known` before, and `too_large` for the free memory of this
-        machine.
+        Numbers of networks `measured` now, `known` before, and `too_large` for the free memory.
 
     Raises:
         BenchError: the journal is damaged, was measured otherwise, or is being written by another process.
     """
     by_hash = {network.hash: network for network in networks}
     path = folder / f"latencies-{re.sub(r'[^A-Za-z0-9.]+', '-', workload.name)}.jsonl"
-    here = LatencyHeader(device=device_label(setup.device), stack=setup.stack, dtype=setup.dtype_name,
+    here = LatencyHeader(device=setup.platform.label(), stack=setup.stack, dtype=setup.dtype_name,
                        workload=workload.to_dict())
     with TrainingStore(path, here.to_dict(), NetworkLatency, BenchError) as store:
         before = _header(store.header, path)

@@ -1,8 +1,8 @@
 """What a bench trains, in order: given networks first, then networks of search spaces, chosen so that every
 prefix of the list is balanced.
 
-The list depends on its arguments only, and a longer list starts with the shorter one. A bench can therefore
-be stopped at any time, continued with more trainings, and trained in parts on several machines.
+The list depends on its arguments only, and a longer list starts with the shorter one: a bench can be stopped,
+continued with more trainings, and trained in parts on several machines.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ class Given:
     """A network that a bench trains whatever the spaces hold.
 
     origin: where it is from, such as `published:samba_438m_20b`. architecture: at full width. width_factor:
-    by which it is shrunk; None: by that of the recipe. proxy: the network to train in its place, where
-    shrinking does not give it.
+    None: that of the recipe. proxy: the network to train in its place, where shrinking does not give it.
     """
 
     origin: str
@@ -46,10 +45,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Planned:
-    """One training of the list.
-
-    network: the network at full width with its origin. recipe: with the network's own width factor. vocab:
-    tokens of the tokenizer.
+    """One training of the list. recipe: with the network's own width factor. vocab: tokens of the tokenizer.
     """
 
     network: Given
@@ -77,11 +73,9 @@ def plan(given: Iterable[Given], spaces: Sequence[OperatorSpace[Any]], recipe: R
 
     Args:
         given: come first, in their order; further ones that train the same network are left out.
-        spaces: take turns; one that is named twice gets twice the share.
-        recipe: of all trainings. A space with a width factor of its own is shrunk by that.
-        trainings: length of the list, repeats under further seeds included.
-        seeds: under which every `repeat_every`-th network is trained, 0 to seeds - 1; the others under seed
-            0.
+        spaces: take turns, each shrunk by its own width factor; one that is named twice gets twice the share.
+        trainings: repeats under further seeds included.
+        seeds: under which every `repeat_every`-th network is trained; the others under seed 0.
 
     Raises:
         BenchError: a given network cannot be shrunk by its factor.
@@ -147,8 +141,7 @@ def _draw(space: OperatorSpace[Any], recipe: Recipe, vocab: int, rng: np.random.
 
 
 def features(network: Given) -> set[tuple[Any, ...]]:
-    """What is counted to keep the list balanced: mixers, which follows which, the first, the last, how many,
-    the share of feed-forward operators, depth, and width within its space."""
+    """What is counted to keep the list balanced."""
     operators = network.architecture.operators
     mixers = [spec.kind for spec in operators if spec.mixes_tokens]
     share = (len(operators) - len(mixers)) / len(operators)
@@ -159,7 +152,6 @@ def features(network: Given) -> set[tuple[Any, ...]]:
 
 
 def _rarity(network: Given, seen: Counter[Any]) -> float:
-    """Mean of 1 / (1 + times seen) over the features of a network."""
     shares = features(network)
     return sum(1 / (1 + seen[feature]) for feature in sorted(shares, key=str)) / len(shares)
 
@@ -169,8 +161,8 @@ def _with_factor(recipe: Recipe, factor: int | None) -> Recipe:
 
 
 def balance(planned: Sequence[Planned]) -> dict[str, dict[str, int]]:
-    """What the list holds: networks by origin, mixer, depth (operators) and width of the trained network, and
-    trainings by seed."""
+    """What the list holds: networks by origin, mixer, depth and width of the trained network, and trainings
+    by seed."""
     networks = list({item.proxy.hash: item for item in planned}.values())
     counted: dict[str, Counter[Any]] = {
         "origin": Counter(item.network.origin for item in networks),
@@ -188,11 +180,7 @@ COLUMNS = ("origin", "architecture")
 
 def read_networks(path: Path) -> list[Given]:
     """Given networks from a CSV file with the columns `origin`, `architecture` (notation) and, if any,
-    `width_factor` and `proxy` (notation of the network to train, where shrinking does not give it).
-
-    Raises:
-        BenchError: with file, line and rule.
-    """
+    `width_factor` and `proxy` (see Given); BenchError with file, line and rule."""
     read = []
     for place, row in read_csv(path, BenchError, COLUMNS):
         factor = (row.get("width_factor") or "").strip()

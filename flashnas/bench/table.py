@@ -75,9 +75,8 @@ DEFAULT = "cpu"           # the shipped bench that is meant where none is named
 class Bench:
     """A bench that was read.
 
-    path: the folder. header: how its networks are trained. digest: 16 hex digits of the file. frame: one row
-    for each training, with the columns COLUMNS and those of latencies. measured: how each workload was timed,
-    as `flashnas.bench.measure.LatencyHeader.to_dict`.
+    path: the folder. digest: 16 hex digits of the file. frame: one row for each training. measured: how each
+    workload was timed, as `LatencyHeader.to_dict`.
     """
 
     path: Path
@@ -231,7 +230,6 @@ def _find(source: str | Path | None) -> Path:
 
 
 def _parse(file: Path, data: bytes) -> tuple[Header, tuple[Mapping[str, Any], ...], pd.DataFrame]:
-    """Header, how latencies were measured, and rows; raises BenchError for anything but a whole bench."""
     import pyarrow.parquet as pq
 
     frame = read_parquet(file, BenchError, data=data)

@@ -11,6 +11,7 @@ A package adds a command by an entry point of the group `flashnas.commands`; its
 
 from __future__ import annotations
 
+import inspect
 import json
 import shlex
 import sys
@@ -23,9 +24,9 @@ from flashnas.base.hints import printable
 from flashnas.base.registry import Registry, load_object
 from flashnas.base.settings import Settings
 from flashnas.base.urls import without_password
+from flashnas.cli.progress import CountProgress
 
 T = TypeVar("T")
-Run = Callable[[Any, bool], int | None]
 
 
 @dataclass(frozen=True)
@@ -35,26 +36,47 @@ class Command:
     summary: one line for the help.
     options: the class of its options, or "module:Class", which is imported when the command is used.
     run: called with the options and whether --json was given; returns the exit code, None for 0. Or
-        "module:function".
+        "module:function". A function of the API (flashnas.api.calling.takes) has options of its own and is
+        called with them; its result is shown.
     actions: name -> command, for a command that has its own, such as `flashnas table info`.
     resumable: --resume continues what was interrupted.
     after: what an interrupt leaves, in words.
+    counted: what the progress line of a function of the API counts, such as `models timed`.
     """
 
     summary: str
     options: type[Settings] | str | None = None
-    run: Run | str | None = None
+    run: Callable[..., Any] | str | None = None
     actions: Mapping[str, Command] = field(default_factory=dict)
     resumable: bool = False
     after: str = ""
+    counted: str = ""
 
     @property
     def description(self) -> str:
         return f"{self.summary[0].upper()}{self.summary[1:]}."
 
+    @property
+    def options_class(self) -> type[Settings]:
+        options: Any = loaded(self.run).options if self.options is None else loaded(self.options)
+        return options  # type: ignore[no-any-return]
+
+    def call(self, options: Settings, as_json: bool) -> int:
+        """Run it and return its exit code."""
+        function: Any = loaded(self.run)
+        if self.options is not None:
+            return int(function(options, as_json) or 0)
+        with CountProgress(sys.stderr, self.counted) as line:
+            takes = inspect.signature(function).parameters
+            result = function(options, **{name: call for name, call in (
+                ("progress", line.update), ("note", line.note)) if name in takes})
+        show(result, as_json)
+        for warning in getattr(result, "warnings", ()):
+            print(printable(warning), file=sys.stderr)
+        return getattr(result, "exit_code", 0)
+
 
 def loaded(value: T | str) -> T:
-    """The object itself, or that at "module:object"."""
     return load_object(value) if isinstance(value, str) else value
 
 
@@ -65,62 +87,13 @@ def show(result: Any, as_json: bool) -> None:
     print(json.dumps(result.to_dict(), default=str) if as_json else text)
 
 
-def calling(function: str, progress: Callable[[Any], Any] | None = None, *, notes: bool = False) -> Run:
-    """Run a function of the API by "module:function" and show what it returns.
-
-    Args:
-        function: it takes the options and, with `progress`, the method `update` of the line on stderr.
-        progress: class of that line.
-        notes: the function also takes `note`, whose lines go above that line.
-    """
-    def run(options: Any, as_json: bool) -> None:
-        call = load_object(function)
-        if progress is None:
-            result = call(options)
-        else:
-            with progress(sys.stderr) as line:
-                result = call(options, progress=line.update, **({"note": line.note} if notes else {}))
-        show(result, as_json)
-        for warning in getattr(result, "warnings", ()):
-            print(printable(warning), file=sys.stderr)
-    return run
-
-
-def noting(function: str) -> Run:
-    """Run a function of the API that takes the options and `note`, whose lines go to stderr."""
-    def run(options: Any, as_json: bool) -> None:
-        def note(text: str) -> None:
-            print(printable(text), file=sys.stderr, flush=True)
-        show(load_object(function)(options, note=note), as_json)
-    return run
-
-
 def command_line(words: Sequence[str] | None = None) -> str:
     """The command of these words, by default of this process, without passwords: for records and messages."""
     return shlex.join(["flashnas", *map(without_password, sys.argv[1:] if words is None else words)])
 
 
 COMMANDS: Registry[Command] = Registry("command", "flashnas.commands", {
-    "search": "flashnas.cli.commands:SEARCH",
-    "worker": "flashnas.cli.commands:WORKER",
-    "estimate": "flashnas.cli.commands:ESTIMATE",
-    "evidence": "flashnas.cli.commands:EVIDENCE",
-    "profile": "flashnas.cli.commands:PROFILE",
-    "validate": "flashnas.cli.commands:VALIDATE",
-    "proxy-trust": "flashnas.cli.commands:PROXY_TRUST",
-    "scaling-law": "flashnas.cli.commands:SCALING_LAW",
-    "train": "flashnas.cli.commands:TRAIN",
-    "export": "flashnas.cli.commands:EXPORT",
-    "eval": "flashnas.cli.commands:EVAL",
-    "push": "flashnas.cli.commands:PUSH",
-    "report": "flashnas.cli.commands:REPORT",
-    "dashboard": "flashnas.cli.commands:DASHBOARD",
-    "runs": "flashnas.cli.commands:RUNS",
-    "compare": "flashnas.cli.commands:COMPARE",
-    "pareto": "flashnas.cli.commands:PARETO",
-    "table": "flashnas.cli.commands:TABLE",
-    "bench": "flashnas.cli.commands:BENCH",
-    "list": "flashnas.cli.commands:LIST",
-    "new": "flashnas.cli.commands:NEW",
-    "doctor": "flashnas.cli.commands:DOCTOR",
-}, ConfigError, base="flashnas.cli.command:Command")
+    name: f"flashnas.cli.commands:{name.upper().replace('-', '_')}" for name in (
+        "search", "worker", "estimate", "evidence", "profile", "validate", "proxy-trust", "scaling-law",
+        "train", "export", "eval", "push", "report", "dashboard", "runs", "compare", "pareto", "table",
+        "bench", "list", "new", "doctor")}, ConfigError, base="flashnas.cli.command:Command")

@@ -22,7 +22,7 @@ from flashnas.base.hints import PluginWarning, did_you_mean, one_of, printable
 from flashnas.base.process import terminate_as_interrupt
 from flashnas.base.settings import Settings
 from flashnas.base.urls import without_password, without_passwords
-from flashnas.cli.command import COMMANDS, Command, command_line, loaded
+from flashnas.cli.command import COMMANDS, Command, command_line
 from flashnas.cli.options import (
     OneLineParser,
     add_options,
@@ -37,7 +37,7 @@ LONGEST_MESSAGE = 1000    # characters: nobody reads more
 
 
 def build_parser(words: Sequence[str], *, everything: bool = False,
-                 ) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, Command | None]:
+                 ) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, Command]:
     """The parser, the part of it that reads the options of the command in `words`, and that command.
 
     Only that command gets its options, so that nothing is imported for the others; `everything`: all of them
@@ -48,37 +48,28 @@ def build_parser(words: Sequence[str], *, everything: bool = False,
     parser.add_argument("--version", action="version", version=f"flashnas {flashnas.__version__}")
     parser.add_argument("--print-completion", metavar="SHELL",
                         help="print a script that completes commands and flags")
-    children = parser.add_subparsers(dest="command", metavar="COMMAND", required=True,
-                                     parser_class=OneLineParser)
-    chosen: argparse.ArgumentParser = parser
-    command: Command | None = None
     # of another package only the command that is used, so that a broken or slow one is no matter for others
-    for name in words[:1] if words and words[0] in COMMANDS and not everything else COMMANDS:
-        if name != next(iter(words), None) and not COMMANDS.usable(name):
-            continue
-        shown = COMMANDS[name]
-        child = children.add_parser(name, help=shown.summary, description=shown.description,
-                                    allow_abbrev=False)
-        if words[:1] == [name] or everything:
-            chosen, command = _fill(child, shown, words[1:], everything)
-    return parser, chosen, command
+    names = words[:1] if words and words[0] in COMMANDS and not everything else [
+        name for name in COMMANDS if name in words[:1] or COMMANDS.usable(name)]
+    commands = Command("", actions={name: COMMANDS[name] for name in names})
+    return parser, *_fill(parser, "command", commands, words, everything)
 
 
-def _fill(parser: argparse.ArgumentParser, command: Command, words: Sequence[str], everything: bool,
-          ) -> tuple[argparse.ArgumentParser, Command]:
+def _fill(parser: argparse.ArgumentParser, dest: str, command: Command, words: Sequence[str],
+          everything: bool) -> tuple[argparse.ArgumentParser, Command]:
     """Add the options of a command, or its actions and the options of the one in `words`."""
     if not command.actions:
-        add_options(parser, loaded(command.options))  # type: ignore[arg-type]
+        add_options(parser, command.options_class)
         return parser, command
-    children = parser.add_subparsers(dest="action", metavar="ACTION", required=True,
+    children = parser.add_subparsers(dest=dest, metavar=dest.upper(), required=True,
                                      parser_class=OneLineParser)
-    result = parser, command
+    chosen = parser, command
     for name, action in command.actions.items():
         child = children.add_parser(name, help=action.summary, description=action.description,
                                     allow_abbrev=False)
         if words[:1] == [name] or everything:
-            result = _fill(child, action, words[1:], everything)
-    return result
+            chosen = _fill(child, "action", action, words[1:], everything)
+    return chosen
 
 
 def print_completion(shell: str) -> int:
@@ -135,15 +126,14 @@ def _main(arguments: list[str]) -> int:
         return int(stop.code or 0)
     except FlashnasError as error:
         return _fail("flashnas", str(error))
-    assert command is not None
     return _run(f"flashnas {name}", command, namespace, arguments)
 
 
 def _run(prog: str, command: Command, namespace: argparse.Namespace, words: Sequence[str]) -> int:
     options = None
     try:
-        options = options_of(loaded(command.options), namespace)  # type: ignore[arg-type]
-        return int(loaded(command.run)(options, namespace.json) or 0)  # type: ignore[misc]
+        options = options_of(command.options_class, namespace)
+        return command.call(options, namespace.json)
     except FlashnasError as error:
         return _fail(prog, message_of(error))
     except BrokenPipeError:

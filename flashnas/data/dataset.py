@@ -60,11 +60,8 @@ class Dataset:
     """Token ids of both parts; documents are separated by the tokenizer's end-of-document token if it has
     one.
 
-    folder: of the prepared files; its name is the digest. source: the corpus, as the user names it.
-    vocab: rows that an embedding needs.
-    train, validation: token ids [tokens].
-    validation_bytes: UTF-8 bytes of the validation text without separators.
-    notes: what a reader of the results must know, such as text that differs from the pinned one.
+    folder: its name is the digest. source: the corpus, as the user names it. vocab: rows that an embedding
+    needs. validation_bytes: UTF-8 bytes without separators. notes: what a reader of the results must know.
     """
 
     folder: Path
@@ -140,10 +137,8 @@ class Dataset:
                               " --short-text (short_text: true in a recipe)")
 
     def batches(self, recipe: BatchShape, seed: int, skip: int = 0) -> Iterator[np.ndarray]:
-        """Training batches without end. Their order depends on the seed only.
-
-        One epoch visits disjoint windows from a random offset, in random order; the next epoch draws both
-        again.
+        """Training batches without end. Their order depends on the seed only. One epoch visits disjoint
+        windows from a random offset, in random order; the next epoch draws both again.
 
         Args:
             skip: leave out this many batches; drawing their order takes under 1 us a sequence.
@@ -164,11 +159,8 @@ class Dataset:
             position += recipe.batch_sequences
 
     def validation_slice(self, recipe: BatchShape, tokens: int) -> np.ndarray:
-        """About `tokens` validation tokens, spread evenly over the part and the same for every seed.
-
-        Returns:
-            int64 token ids [sequences, sequence_tokens + 1].
-        """
+        """About `tokens` validation tokens, spread evenly over the part and the same for every seed: int64
+        token ids [sequences, sequence_tokens + 1]."""
         length = recipe.sequence_tokens
         available = (len(self.validation) - 1) // length
         count = min(available, max(1, tokens // length))
@@ -207,7 +199,6 @@ def prepare_dataset(source: str, recipe: BatchShape, tokenizer: str | Path | Non
     """Read, split, tokenize and cache a corpus, or open it where an earlier call has cached it.
 
     Args:
-        source: a corpus, as `read_corpus` takes it.
         recipe: its vocabulary, and the lengths for which the text must suffice.
         tokenizer: a tokenizer.json; None: one of `recipe.vocab` tokens is trained on the training part.
         cache: None: `cache_folder()`.
@@ -245,8 +236,7 @@ def prepare_dataset(source: str, recipe: BatchShape, tokenizer: str | Path | Non
 
 
 def _encode(tokenizer: Tokenizer, documents: Iterable[str], path: Path) -> int:
-    """Write the ids of all documents as one array, some documents at a time; returns how many ids there
-    are."""
+    """Write the ids of all documents as one array, some documents at a time; returns their number."""
     end = end_of_document_id(tokenizer)
     dtype = np.dtype(np.uint16 if vocab_size(tokenizer) <= 1 << 16 else np.uint32)
     count, rest = 0, iter(documents)

@@ -15,11 +15,8 @@ LEFT_OUT, TRAIN, VALIDATION = range(3)
 
 
 class TextPart:
-    """The documents of a stream that belong to one part, read anew at each pass.
-
-    marks: of each document, its part. digests: the SHA-256 of the text of each document of the part. size:
-    bytes of all of them in UTF-8.
-    """
+    """The documents of a stream that belong to one part, read anew at each pass. marks: of each document, its
+    part. digests: SHA-256 of each text of the part. size: bytes in UTF-8."""
 
     def __init__(self, documents: Iterable[str], marks: bytearray, part: int, digests: bytes,
                  size: int) -> None:
@@ -62,14 +59,9 @@ class Split:
 
 
 def split_documents(documents: Iterable[str]) -> Split:
-    """Hold out every tenth distinct document; with fewer than ten, the contiguous last tenth of the text.
-
-    No document is in both parts. A part is empty if the text is very short. The pass keeps 50 bytes of each
-    document; the parts read the documents again.
-
-    Args:
-        documents: can be read several times, and is the same each time.
-    """
+    """Hold out every tenth distinct document; with fewer than ten, the contiguous last tenth of the text. No
+    document is in both parts. The pass keeps 50 bytes of each; the parts read the documents, which stay the
+    same, again."""
     marks, seen, blank = bytearray(), set[bytes](), 0
     digests: dict[int, bytearray] = {TRAIN: bytearray(), VALIDATION: bytearray()}
     sizes = {TRAIN: 0, VALIDATION: 0}

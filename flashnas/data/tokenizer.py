@@ -88,8 +88,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
 
 def _largest_id(content: Any) -> int:
-    """The largest id in a tokenizer.json, 0 for another file. The library aborts the process where one is
-    huge."""
+    """The largest id, 0 for another file. The library aborts the process where one is huge."""
     try:
         vocab, added = content["model"]["vocab"], content.get("added_tokens") or []
         ids = [*(vocab.values() if isinstance(vocab, dict) else [len(vocab)]),

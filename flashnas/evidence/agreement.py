@@ -1,7 +1,7 @@
 """How well losses order what publications found: shares of pairs with intervals, baselines, consensus.
 
-A pair is two rows of one group. It is clear if the published losses differ by more than CLEAR_NATS. A
-prediction orders it rightly if the lower loss is the published one's; a tie counts half. No torch.
+A pair is two rows of one group, clear if their published losses differ by more than CLEAR_NATS. A tie counts
+half. No torch.
 """
 
 from __future__ import annotations
@@ -71,12 +71,9 @@ def pairs_of(rows: Sequence[PublishedRow], losses: np.ndarray, groups: Iterable[
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Of some pairs: how many there are, how many are ordered rightly, the share with its 95 % interval over
-    resampled rows, the same count of the pairs that are 0.01 to 0.02 nats apart, and the rank correlation of
-    the rows.
-
-    A figure of no pairs is None. wrong: `better | worse` by their operators, the clearest first.
-    """
+    """Of some pairs: how many are ordered rightly, with a 95 % interval over resampled rows; the same of
+    close ones, and the rank correlation of the rows. A figure of no pairs is None. wrong: `better | worse`,
+    the clearest first."""
 
     pairs: int
     right: float
@@ -97,9 +94,8 @@ class Agreement:
 class GroupPair:
     """Two groups that have some compositions in common.
 
-    one_publication: both have the same source, where it is given: one paper at two scales or two budgets.
-    pairs, right: pairs of compositions that are clear in both groups, and those that both order alike.
-    spearman: rank correlation of their losses over the compositions; None for fewer than MIN_RANKED.
+    one_publication: both have the same source. pairs, right: pairs of compositions that are clear in both
+    groups, and those that both order alike. spearman: None for fewer than MIN_RANKED compositions.
     """
 
     groups: tuple[str, str]
@@ -117,10 +113,7 @@ class GroupPair:
 @dataclass(frozen=True, kw_only=True)
 class PublishedTrust:
     """What `measure` finds: over all groups, by group, over the consensus, and for guesses that train
-    nothing.
-
-    group_pairs: what each two of groups say of the compositions that both have.
-    """
+    nothing."""
 
     overall: Agreement
     groups: dict[str, Agreement]
@@ -175,8 +168,8 @@ def _over(rows: Sequence[PublishedRow], losses: np.ndarray, groups: dict[str, li
 
 def _interval(pairs: Sequence[Pair], right: np.ndarray, groups: Iterable[Sequence[int]],
               ) -> tuple[float, float]:
-    """Percentiles of the share when the rows of each group are drawn again with replacement: pairs are not
-    independent, rows are."""
+    """Percentiles of the share with rows drawn again within their groups: pairs are not independent, rows
+    are."""
     rng = np.random.default_rng(0)
     first, other = np.array([[pair.one, pair.other] for pair in pairs]).T
     times = np.zeros((RESAMPLES, 1 + max(map(max, filter(None, groups)))), dtype=int)
@@ -239,7 +232,6 @@ def group_pairs(rows: Sequence[PublishedRow]) -> list[GroupPair]:
 
 
 def _summed(some: Sequence[GroupPair]) -> dict[str, Any]:
-    """Over some pairs of groups: their pairs, and their rank correlations weighted by the compositions."""
     pairs, right = sum(two.pairs for two in some), sum(two.right for two in some)
     ranked = [(two.spearman, two.compositions) for two in some if two.spearman is not None]
     mean = sum(rank * count for rank, count in ranked) / sum(count for _, count in ranked) if ranked else None
@@ -248,8 +240,8 @@ def _summed(some: Sequence[GroupPair]) -> dict[str, Any]:
 
 
 def consensus_pairs(rows: Sequence[PublishedRow], places: Iterable[int]) -> set[tuple[int, int]]:
-    """Pairs of rows (better, worse) whose compositions stand in at least two groups, and all of these agree
-    on them."""
+    """Pairs of rows (better, worse) whose compositions stand in at least two groups, which all agree on them.
+    """
     agreed = {pair: next(iter(gaps.values())) > 0 for pair, gaps in shared_pairs(rows).items()
               if len(gaps) > 1 and len({gap > 0 for gap in gaps.values()}) == 1}
     known, pairs = np.full(len(rows), np.nan), set()
@@ -266,9 +258,8 @@ def consensus_pairs(rows: Sequence[PublishedRow], places: Iterable[int]) -> set[
 
 
 def baselines(rows: Sequence[PublishedRow]) -> dict[str, np.ndarray]:
-    """A guess of the loss for each row: more parameters, more FLOPs per token, more width, more depth; and a
-    coin, which calls every pair a tie. Full-size networks, at the width that their number of parameters asks
-    for."""
+    """A guess for each row from its full-size network, more being better; and a coin, which calls all pairs
+    ties."""
     guesses = {"parameters": [row.params for row in rows], "FLOPs": [_flops(row) for row in rows],
                "width": [full_width(row) for row in rows], "depth": [len(row.specs) for row in rows],
                "a coin": [0.0] * len(rows)}

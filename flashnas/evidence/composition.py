@@ -1,11 +1,8 @@
 """What a model of the full loss sees of a network: its size, its shape, its mix, and where publications are
 silent.
 
-The columns of FEATURES have an expected effect or an uncertain one. The columns of SILENT are 0 wherever at
-least two publications have trained something alike. They grow outside, where only the standard deviation of
-the loss follows
-them: an optimiser gains nothing there that publications do not vouch for. Nothing is forbidden there, and
-`outside_support` says in words what lies outside.
+The columns of FEATURES have an effect. Those of SILENT are 0 wherever at least two publications have trained
+something alike, and outside widen the standard deviation alone: an optimiser gains nothing there.
 """
 
 from __future__ import annotations
@@ -54,11 +51,11 @@ SUPPORTED_NEW_MIX = 0.5     # of the gain of a mix that nobody tried at such a s
 class Mix:
     """The composition of a stack, without its sizes.
 
-    shares [K]: of the token mixers by KINDS. ffn_share: of feed-forward layers among the operators. mixed:
-    how far a second family is there, 0 to 1. gated_delta, rare: shares of the mixers. window: share of the
-    mixers that see a short window, weighted by how short. edge: 1 where the few attention layers stand at one
-    end of the stack. new_mix: `mixed` as far as no publication had such a pair of families at such a share.
-    bare: share of recurrent mixers without a channel mixer of their own, where feed-forward layers are few.
+    shares [K]: of the token mixers by KINDS. ffn_share: of the operators. mixed: how far a second family is
+    there. gated_delta, rare: shares of the mixers. window: share that sees a short window, weighted by how
+    short. edge: 1 where the few attention layers stand at one end. new_mix: `mixed` as far as no publication
+    had such a pair at such a share. bare: share of recurrent mixers without a channel mixer, where
+    feed-forward layers are few.
     """
 
     shares: tuple[float, ...]
@@ -74,8 +71,8 @@ class Mix:
 
 @functools.lru_cache(maxsize=65_536)
 def mix_of(operators: tuple[OperatorSpec, ...], *, published: bool = False) -> Mix:
-    """The composition of an operator list. published: the list is that of a publication, whose windows are
-    not stated where they are at their default."""
+    """The composition of an operator list. published: its windows are not known where they are at their
+    default."""
     mixers = [spec for spec in operators if spec.mixes_tokens]
     total = max(len(mixers), 1)
     shares: dict[str, float] = dict.fromkeys(KINDS, 0.0)
@@ -111,9 +108,7 @@ def _edge(mixers: Sequence[OperatorSpec]) -> float:
 
 
 def _new_mix(families: Mapping[str, float], minor: float) -> float:
-    """The part of `mixed` that stems from a second family which nobody tried at a small share; 0 for
-    attention beside anything or anything beside attention, and for about equal shares, which publications
-    have."""
+    """The part of `mixed` that stems from a second family which nobody tried at a small share."""
     first = max(families, key=lambda family: families[family], default="")
     tried = minor if first == TRIED_BESIDE_ALL else min(minor, families.get(TRIED_BESIDE_ALL, 0.0))
     new = min(1.0, minor / FULL_SHARE) - min(1.0, tried / FULL_SHARE)
@@ -144,12 +139,11 @@ def features(mixes: Sequence[Mix], *, law: np.ndarray, params: np.ndarray, activ
     """The row [F] of each network: FEATURES, then SILENT; [N, F].
 
     Args:
-        mixes: of the networks; all else is of shape [N].
-        law: loss of the law of size and shape at `effective` parameters, nats per token.
+        law: loss of the law of size and shape at `effective` parameters, nats per token; all [N], as what
+            follows.
         params, active: without embeddings; all, and those that one token uses.
         ffn: share of the feed-forward layers in the parameters.
         aspects: ln(width / depth).
-        tokens: of the planned training.
         beyond: what the loss of a short training says beyond size, shape and mix, in nats.
     """
     def of_mix(name: str) -> np.ndarray:
@@ -178,10 +172,7 @@ def _outside(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def outside_support(network: Architecture, tokens: float | None = None) -> list[str]:
-    """What of a network no two publications have trained, one sentence part each; empty inside the support.
-
-    Args:
-        tokens: of the planned training; None: they are not looked at.
+    """What of a network, and of its planned tokens, no two publications have trained; one sentence part each.
     """
     mix = mix_of(network.operators)
     params, active, _ = body_sizes(network.operators, network.hidden)

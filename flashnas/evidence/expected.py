@@ -22,14 +22,12 @@ PLAIN = parse_operators("a f")   # a block of the transformer to which networks 
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """Of one network after a full training.
+    """Of one network after a full training, in nats per token.
 
-    full_loss: mean, in nats per token, up to a constant of the text and the tokenizer. full_loss_difference,
-    its
-    standard deviation full_loss_sd: the same less that of the plain transformer (`a f`, repeated) with as
-    many parameters without embeddings, at the best ratio of width to depth. recall, recall_sd: marks from 0
-    to 1, less those of that transformer. outside: what of the network no two publications have trained, in
-    words.
+    full_loss: up to a constant of the text and the tokenizer. full_loss_difference, full_loss_sd: the same
+    less that of the plain transformer (`a f`, repeated) with as many parameters without embeddings, at the
+    best ratio of width to depth. recall, recall_sd: marks from 0 to 1, less those of that transformer.
+    outside: what of the network no two publications have trained, in words.
     """
 
     train_tokens: float
@@ -73,8 +71,7 @@ def expected(network: Architecture, tokens: float, own: str | Path | None = None
 
 def of_size(model: FullLoss, stacks: Sequence[tuple[OperatorSpec, ...]], params: float, tokens: float, *,
             published: bool = False) -> Table:
-    """Stacks of one size as the model sees them, each at the best shape by the law: what differs is their
-    mix.
+    """Stacks of one size, each at the best shape by the law: what differs is their mix.
 
     Args:
         stacks: operator lists, of any number of repeats. Widths follow from `params`, as real numbers.

@@ -1,5 +1,4 @@
-"""Each published row foretold by a model that has not seen its publication, held against what was
-published."""
+"""Each published row foretold by a model that has not seen its publication."""
 
 from __future__ import annotations
 
@@ -56,8 +55,7 @@ def all_models(rows: Sequence[PublishedRow], losses: np.ndarray, short: Short | 
 
     Args:
         losses: [N] of the short trainings; NaN where there is none.
-        short: the same with their networks, for `full`; None if the model cannot read losses of such
-            trainings.
+        short: the same with their networks; None if the model cannot read losses of such trainings.
     """
     return {"short": pairs_of(rows, losses), **{name: foretell(rows, parts, short) for name, parts
                                                 in MODELS.items()}}
@@ -73,9 +71,9 @@ def in_common(models: Mapping[str, Sequence[Pair]]) -> dict[str, list[Pair]]:
 def summary(rows: Sequence[PublishedRow], pairs: Sequence[Pair]) -> dict[str, Any]:
     """Figures of pairs, JSON-ready.
 
-    pairs, right, share: clear ones, those in the published order, and their share. Of all pairs: rmse_nats of
-    the differences, coverage of the 90 % intervals, log_score. publications: the same means with equal
-    weights of the publications, and of the groups within one. groups: pairs and right of each.
+    pairs, right, share: of clear ones. Of all pairs: rmse_nats of the differences, coverage of the 90 %
+    intervals, log_score. publications: the same means with equal weights of the publications, and of the
+    groups within one.
     """
     if not pairs:
         return {"pairs": 0, "right": 0, "share": None, "rmse_nats": None, "coverage": None, "log_score": None,
@@ -110,8 +108,8 @@ def _of_intervals(table: pd.DataFrame) -> dict[str, float]:
 
 
 def _figures(rows: Sequence[PublishedRow], table: pd.DataFrame) -> dict[str, Any]:
-    """Of one publication, with equal weights of its groups; NaN where there is nothing to take a figure
-    of."""
+    """Of one publication, with equal weights of its groups; NaN where there is nothing to take a figure of.
+    """
     groups = [some for _, some in table.groupby("group", sort=False)]
     square = float(np.mean([some["square"].mean() for some in groups]))
     ranks = pd.Series([_rank_correlation_of(rows, some) for some in groups])

@@ -4,12 +4,9 @@
            + noise
 
 Every coefficient is a mean over publications plus a deviation of each publication. A prediction is for a new
-publication, or, with rows of the user's own, for the user's. The residual is a Gaussian process over the
-composition: near-identical networks have nearly the same, and it is as uncertain as its prior where nobody
-trained anything alike. Publications have levels of reliability of their own, a robust likelihood. All else is
-a Gaussian posterior, which is exact. No torch.
-
-Differences alone have a meaning, and each comes with its standard deviation.
+publication, or the user's own. The residual is a Gaussian process over the composition, as uncertain as its
+prior where nobody trained anything alike. Publications have a reliability each, a robust likelihood. All else
+is a Gaussian posterior, which is exact. Differences alone have a meaning. No torch.
 """
 
 from __future__ import annotations
@@ -52,8 +49,26 @@ OF_SIZE = ("law", "size", "tokens", "aspect", "experts")  # columns of size and 
 _LAW = FEATURES.index("law")
 
 
+class Columns:
+    """Fields of one length: arrays, or such columns."""
+
+    def __len__(self) -> int:
+        return len(next(iter(vars(self).values())))
+
+    @classmethod
+    def joined(cls, *parts: Self) -> Self:
+        """All rows of several."""
+        return cls(*(type(same[0]).joined(*same) if isinstance(same[0], Columns) else np.concatenate(same)
+                     for same in zip(*(vars(part).values() for part in parts), strict=True)))
+
+    def part(self, places: np.ndarray) -> Self:
+        """The rows at these places."""
+        return type(self)(*(column.part(places) if isinstance(column, Columns) else column[places]
+                            for column in vars(self).values()))
+
+
 @dataclass(frozen=True)
-class Table:
+class Table(Columns):
     """Networks or rows as the model sees them: x [N, F] of FEATURES and SILENT, shares [N, K] of KINDS, ffn
     [N]: share of feed-forward layers among the operators, publication [N]."""
 
@@ -62,20 +77,16 @@ class Table:
     ffn: np.ndarray
     publication: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.x)
-
     @classmethod
     def of(cls, law: Law, mixes: Sequence[Mix], sizes_N3: Any, widths: Any, tokens: Any, publication: Any, *,
            beyond: Any = 0.0, counted: Any = None) -> Self:
         """Networks by their mixes and sizes; each argument is of shape [N], or one value for all.
 
         Args:
-            sizes_N3: of each, what `body_sizes` gives: parameters without embeddings, those that one token
-                uses, and the share of feed-forward layers.
+            sizes_N3: what `body_sizes` gives.
             publication: in which they are trained.
-            beyond: what their short losses say, as `FullLoss.beyond`.
-            counted: parameters that the law counts; None: the geometric mean of all and of the active ones.
+            beyond: as `FullLoss.beyond`.
+            counted: parameters that the law counts; None: `effective` ones.
         """
         params, active, ffn = np.array(sizes_N3, float).reshape(-1, 3).T
         counted, widths = effective(params, active) if counted is None else counted, np.asarray(widths, float)
@@ -85,43 +96,20 @@ class Table:
                    np.array([mix.ffn_share for mix in mixes]),
                    np.broadcast_to(np.array(publication, object), len(mixes)))
 
-    @classmethod
-    def joined(cls, *tables: Table) -> Self:
-        """All networks of several tables."""
-        return cls(*(np.concatenate([getattr(table, name) for table in tables])
-                     for name in ("x", "shares", "ffn", "publication")))
-
-    def part(self, places: np.ndarray) -> Table:
-        return Table(self.x[places], self.shares[places], self.ffn[places], self.publication[places])
-
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Columns):
     """What the model learns from: the table, the loss of each row, and the level that it compares within."""
 
     table: Table
     nats: np.ndarray
     level: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.nats)
-
-    @classmethod
-    def joined(cls, *parts: Rows) -> Self:
-        """All rows of several."""
-        return cls(Table.joined(*(part.table for part in parts)),
-                   np.concatenate([part.nats for part in parts]),
-                   np.concatenate([part.level for part in parts]))
-
-    def part(self, places: np.ndarray) -> Rows:
-        return Rows(self.table.part(places), self.nats[places], self.level[places])
-
 
 @dataclass(frozen=True)
 class Spreads:
-    """Standard deviations that the data tell: between publications (`own`, by feature), of the common and a
-    publication's residual process, and of the noise; `reliability` of each publication is a factor on its own
-    ones."""
+    """Standard deviations that the data tell: common, between publications (`own`), of both residual
+    processes, of the noise; `reliability` is a factor of each publication."""
 
     common: Mapping[str, float]
     own: Mapping[str, float]
@@ -173,9 +161,7 @@ class FullLoss:
     """The posterior after published rows.
 
     Args:
-        rows: what it learns from.
         spreads: the standard deviations (experiments/evidence/fitting.py).
-        law: of size and shape.
         response: of the loss of a proxy in ln N, r, mixed, gated_delta and 1, for `beyond`.
         parts: those of PARTS that it has.
         publication: predictions are for this one; NEW for one without rows.
@@ -197,20 +183,16 @@ class FullLoss:
 
     def table(self, networks: Sequence[Architecture], tokens: float, beyond: Sequence[float]
               | None = None) -> Table:
-        """Networks of one planned training as the model sees them.
-
-        Args:
-            beyond: what the short loss of each says beyond size, shape and mix (`beyond`); None: nothing is
-                known.
-        """
+        """Networks of one planned training as the model sees them. beyond: of each (`beyond`); None: not
+        known."""
         return Table.of(self.law, [mix_of(network.operators) for network in networks],
                         [body_sizes(network.operators, network.hidden) for network in networks],
                         [network.hidden for network in networks], tokens, self.publication,
                         beyond=0.0 if beyond is None else np.asarray(beyond, float))
 
     def beyond(self, proxy: Architecture, loss: float | None) -> float:
-        """What the loss of a short training says beyond the size, shape and mix of the network that was
-        trained; 0 without a loss."""
+        """What a short loss says beyond size, shape and mix of the network that was trained; 0 without a
+        loss."""
         if loss is None or not np.isfinite(loss) or not self.response:
             return 0.0
         return float(loss - response_row(proxy) @ np.array(self.response))
@@ -243,8 +225,7 @@ class FullLoss:
                 in enumerate(FEATURES)}
 
     def parts_of(self, table: Table, place: int, other: int) -> dict[str, float]:
-        """The difference of two networks by its reasons, in nats: size and shape, mix, own training; they add
-        up to the difference of the means."""
+        """The difference of two networks by its reasons, in nats: size and shape, mix, own training."""
         columns = (*FEATURES, *SILENT)
         both = table.part(np.array([place, other]))
         x, learnt = self._x(both), self._x(self.rows.table)
@@ -262,8 +243,7 @@ class FullLoss:
         return parts
 
     def _gain(self, cross: np.ndarray) -> np.ndarray:
-        """What each contrast of the rows says of N quantities [N, C]; cross: covariance with the rows [N,
-        rows]."""
+        """What each contrast of the rows says of N quantities [N, C]; cross: covariance [N, rows]."""
         return np.asarray(np.linalg.solve(self._root, (cross @ self.contrasts.T).T).T)
 
     # -- the prior -------------------------------------------------------------------------------------------

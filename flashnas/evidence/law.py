@@ -1,12 +1,10 @@
-"""The loss of a plain transformer by its size, its shape and its tokens, from trainings that others did in
-full.
+"""The loss of a plain transformer by its size, its shape and its tokens.
 
     loss = E + (a N^(-alpha / delta) + b / D)^delta + c (r - r0)^2
 
 N: parameters without embeddings, in 1e9. D: training tokens, in 1e11. r: ln(width / depth), where the depth
 is N / (12 width^2): the blocks of attention and feed-forward that so many parameters make. The shipped
-constants come from 19 shapes of arXiv 2502.06857 (Gemstones), 48M to 1B parameters, trained on 11 to 350
-billion tokens (`experiments/evidence/fit.py`).
+constants come from 19 shapes of arXiv 2502.06857 (Gemstones), 48M to 1B parameters, 11 to 350 billion tokens.
 """
 
 from __future__ import annotations

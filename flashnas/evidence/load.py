@@ -1,8 +1,4 @@
-"""The shipped evidence, and the model that was fitted to it: of all publications, without one, or with a
-user's own.
-
-The constants in `data/fitted.json` come from `experiments/evidence/fit.py`.
-"""
+"""The shipped evidence, and the model that `experiments/evidence/fit.py` fitted to it."""
 
 from __future__ import annotations
 
@@ -39,12 +35,10 @@ Short = Sequence[tuple[Architecture, float] | None]  # network and loss of the s
 
 @dataclass(frozen=True)
 class Evidence:
-    """The published rows, as they ship. Each has its `source` (an arXiv number) and the table that it is
-    from.
+    """The published rows that ship, each with its `source` (an arXiv number) and table.
 
-    trainings: full trainings of mixes. shapes: transformers of many depths and widths. ffn_shares:
-    transformers with more or less of their parameters in feed-forward layers. recall: what networks find
-    again in their context.
+    trainings: full trainings of mixes. shapes: transformers of many depths and widths. ffn_shares: with more
+    or less of their parameters in feed-forward layers. recall: what networks find again in their context.
     """
 
     trainings: pd.DataFrame
@@ -79,13 +73,12 @@ def digests() -> dict[str, str]:
 
 @functools.cache
 def fitted() -> dict[str, Any]:
-    """The constants that ship: law, response of the proxy, spreads, those without each publication, rows as
-    numbers; `recipe` is the digest of the recipe whose short losses the model can read."""
+    """The shipped constants; `recipe` is the digest of the one whose short losses the model can read."""
     return dict(json.loads(FITTED.read_text(encoding="utf-8")))
 
 
 def shipped_rows() -> Rows:
-    """The published rows as the model sees them, from the fitted constants: nothing is parsed."""
+    """The published rows as the model sees them; nothing is parsed."""
     rows = fitted()["rows"]
     table = Table(np.array(rows["x"]), np.array(rows["shares"]), np.array(rows["ffn"]),
                   np.array(rows["publication"], object))
@@ -97,7 +90,6 @@ def rows_of(trainings: Sequence[PublishedRow], law: Law, *, response: Sequence[f
     """Published trainings as the model sees them, without the smaller ones of nested groups.
 
     Args:
-        trainings: all rows; groups compare within themselves, or within their level.
         short: of each row; None where there is none. They count for a group that has all of them.
     """
     smaller = {small for small, _ in nested_groups(trainings)}
@@ -129,8 +121,8 @@ def full_loss(own: str | Path | None = None, *, without: str = "", parts: Sequen
     """The model of the loss after a full training.
 
     Args:
-        own: a CSV of the user's own trainings (`flashnas.evidence.trainings.read_published`). Predictions are
-            then for the user's publication and no longer for a new one.
+        own: a CSV of the user's own trainings (`read_published`); predictions are then for the user's
+            publication.
         without: a publication, by its source, that the model has not seen.
         parts: of `law`, `mix` and `beyond` (short trainings), those that it uses.
 
@@ -154,17 +146,12 @@ def full_loss(own: str | Path | None = None, *, without: str = "", parts: Sequen
 
 
 def own_rows(path: str | Path) -> list[PublishedRow]:
-    """A user's trainings as one publication, OWN, whose groups differ from those of all others.
-
-    Raises:
-        ConfigError: the file is wrong; with file, line, rule and value.
-    """
+    """A user's trainings as one publication, OWN, with groups of its own; ConfigError for a wrong file."""
     return [dataclasses.replace(row, source=OWN, level=f"{OWN}: {row.level or row.group}")
             for row in read_published(path)]
 
 
 def _with_own(rows: Rows, shipped: FullLoss) -> Spreads:
-    """The shipped spreads with the reliability of OWN that the rows tell."""
     spreads = shipped.spreads
 
     def with_log(log: float) -> Spreads:

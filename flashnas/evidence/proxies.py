@@ -1,11 +1,9 @@
 """The network that stands for a published row in a short training. No torch.
 
-Publications hold parameters, latency or the layout equal, and print operators without sizes. The matching
-rule fills
-the sizes in: `params` gives each full-size network the width at which it has the published number of
-parameters; `layout` gives every network of a group the same width. All other options are at their defaults,
-but attention has as many key heads as query heads. Then all widths of a group shrink by one factor, so that
-the middle one becomes the proxy's.
+Publications hold parameters, latency or the layout equal, and print operators without sizes. Under the rule
+`params` each full-size network has the width at which it has the published number of parameters; under
+`layout` all networks of a group have the same width. Attention has as many key heads as query heads. Then all
+widths of a group shrink by one factor, so that the middle one becomes the proxy's.
 """
 
 from __future__ import annotations
@@ -29,8 +27,7 @@ _STEP = 4                 # proxies have widths that are multiples of it
 
 
 def as_published(specs: Sequence[OperatorSpec], hidden: int) -> tuple[OperatorSpec, ...]:
-    """Operators as publications mean them at a width. Attention without options has as many key heads as
-    query heads: most publications train it so, and a proxy has a single head of each."""
+    """Operators as publications mean them: attention without options has as many key heads as query heads."""
     return tuple(dataclasses.replace(spec, heads=hidden // spec.head_dim, kv_heads=hidden // spec.head_dim)
                  if isinstance(spec, Attention) and not spec.heads and not spec.kv_heads
                  and not hidden % spec.head_dim
@@ -44,8 +41,7 @@ def full_network(row: PublishedRow, hidden: int) -> Architecture:
 
 @functools.lru_cache(maxsize=1024)
 def full_width(row: PublishedRow) -> float:
-    """The hidden size that is stated, or at which the row's operators have its number of parameters, a real
-    number.
+    """The hidden size that is stated, or, as a real number, at which the operators have the row's parameters.
 
     Raises ConfigError for a number that no width from 256 to 8192 reaches.
     """
@@ -62,9 +58,7 @@ def full_width(row: PublishedRow) -> float:
 
 @functools.lru_cache(maxsize=1024)
 def full_networks(row: PublishedRow) -> tuple[Architecture, ...]:
-    """The full-size networks of the row's operators, by width: those of _WIDTHS that its head sizes divide.
-
-    Raises ConfigError if there is none.
+    """The full-size networks of the row's operators at those of _WIDTHS that fit; ConfigError if none does.
     """
     built, reason = [], ""
     for width in _WIDTHS:
@@ -83,10 +77,9 @@ def proxies(rows: Sequence[PublishedRow], *, width: int, width_factor: int, leas
 
     Args:
         rows: all rows of the groups that are compared.
-        width: of the proxy of a network with the median width of its group; the nearest width at which the
-            operators can be built, full-size and small.
-        width_factor: by which heads, states and windows shrink.
-        least_head_dim: they shrink no further than to this.
+        width: of the proxy of a network with the median width of its group; the nearest one that can be
+            built.
+        width_factor, least_head_dim: by which heads, states and windows shrink, and not below this.
         rule: one of RULES. Widths follow from the full depth.
         depth_factor: proxies have every so many-th operator of each kind.
 
@@ -114,8 +107,7 @@ def proxies(rows: Sequence[PublishedRow], *, width: int, width_factor: int, leas
 
 def _nearest(places: Sequence[int], target: float, built: Callable[[int, int], Architecture],
              ) -> dict[int, Architecture]:
-    """The networks of these rows at the width nearest to `wanted` at which all can be built, at most twice
-    `wanted`."""
+    """The networks of these rows at the width nearest to the target at which all can be built."""
     first: ConfigError | None = None
     widths = range(_STEP, max(_STEP, 2 * round(target)) + 1, _STEP)
     for small in sorted(widths, key=lambda small: abs(small - target)):

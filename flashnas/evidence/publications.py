@@ -1,5 +1,4 @@
-"""What each publication says of two mixes, how far publications disagree, and whether a user's own trainings
-contradict them. No torch."""
+"""What each publication says of two mixes, and whether a user's own trainings contradict them. No torch."""
 
 from __future__ import annotations
 
@@ -29,9 +28,8 @@ PARAMS, TOKENS = 1e9, 1e11   # without embeddings, and of a training: for which 
 def publications(rows: Sequence[PublishedRow], model: FullLoss) -> list[dict[str, Any]]:
     """The publications of the rows, those with the most rows first; JSON-ready.
 
-    source: its arXiv number, or that of load.OWN. mixers: kinds of token mixers. params, tokens: least and
-    most of its `rows`. spread: the factor on what a publication has of its own, relative to the middle one;
-    above 1 for gaps that others do not find. None for rows that the model was not fitted to.
+    spread: the factor on what a publication has of its own, relative to the middle one; above 1 for gaps that
+    others do not find. None for rows that the model was not fitted to.
     """
     by_source: dict[str, list[PublishedRow]] = {}
     for row in rows:
@@ -48,15 +46,11 @@ def publications(rows: Sequence[PublishedRow], model: FullLoss) -> list[dict[str
 def two_mixes(one: str, other: str, rows: Sequence[PublishedRow], model: FullLoss) -> dict[str, Any]:
     """What publications and the model say of two mixes of one size, such as `a f` and `m2 f`.
 
-    Args:
-        one, other: patterns of operators, without a width.
-
     Returns:
         JSON-ready. said: by each publication that trained both in one group, mean, least and most of its
         differences in nats per token, after the law of size and shape is taken out; below 0 where the second
-        mix has the lower loss.
-        spread: standard deviation of their means; None for fewer than two. mean, sd: of the model, for a
-        publication that nobody has seen (or the user's own), at PARAMS and TOKENS.
+        mix has the lower loss. spread: standard deviation of their means; None for fewer than two. mean, sd:
+        of the model, for a publication that nobody has seen (or the user's own), at PARAMS and TOKENS.
 
     Raises:
         ArchitectureError: a pattern is wrong.
@@ -92,12 +86,9 @@ def _stack(text: str) -> tuple[OperatorSpec, ...]:
 
 
 def disagreement(rows: Sequence[PublishedRow], model: FullLoss) -> dict[str, Any]:
-    """How far publications disagree.
-
-    pairs, right: clear pairs of mixes that two publications have in common, and those that both order alike.
-    effects: of each feature of the model its mean, the standard deviation of that, and the one between
-    publications, in nats (of `law`: of its slope).
-    """
+    """How far publications disagree: clear pairs of mixes that two of them share, those that both order
+    alike, and for each feature of the model its mean, the standard deviation of that, and the one between
+    publications."""
     twos = [two for two in group_pairs(rows) if not two.one_publication]
     effects = {name: dict(zip(("mean", "sd", "between_publications"), values, strict=True))
                for name, values in model.coefficients().items() if values[2] > 0}
@@ -108,11 +99,8 @@ def disagreement(rows: Sequence[PublishedRow], model: FullLoss) -> dict[str, Any
 def contradiction(own: str | Path) -> str:
     """How a user's own trainings contradict the publications, in one line; empty if they do not.
 
-    They do if fewer than half of at least MIN_CLEAR_PAIRS clear pairs have the order that the model of the
-    publications predicts, or if more than half of the differences lie outside its 90 % intervals.
-
-    Raises:
-        ConfigError: the file is wrong; with file, line, rule and value.
+    They do if fewer than half of at least MIN_CLEAR_PAIRS clear pairs have the predicted order, or if more
+    than half of the differences lie outside the 90 % intervals. Raises ConfigError for a wrong file.
     """
     shipped = full_loss()
     pairs = foretell(own_rows(own), model_without=lambda _: shipped)
@@ -208,8 +196,8 @@ class ComparedStacks:
 
 def claims(rows: Sequence[PublishedRow], pairs: Iterable[tuple[Stack, Stack]],
            ) -> dict[tuple[Stack, Stack], list[Claim]]:
-    """What each group of published rows says of each two stacks. Those that differ in FFNs compare where they
-    have the same mix."""
+    """What each group says of each two stacks. Those that differ in FFNs compare where they have the same
+    mix."""
     gaps, places = shared_pairs(rows), groups_of(rows)
     claimed = {}
     for first, second in pairs:

@@ -7,9 +7,8 @@ state    share that only a recurrent state answers: exp(-share of full attention
 decay    the same for states that decay without a delta rule (Mamba, Mamba2, GLA).
 hybrid   full attention beside states, complete where both have the share t of the mixers.
 
-A publication is a random draw of b1 to b4, and a prediction is for a new one: a Gaussian posterior with one
-scale in closed form. What no publication has (an operator, few mixers, many FFNs) widens it. The placement of
-operators is left out. The effect of depth is unknown, because publications have 21 to 28 mixers.
+A publication is a random draw of b1 to b4: a Gaussian posterior with one scale in closed form. What no
+publication has (an operator, few mixers, many FFNs) widens it. The placement of operators is left out.
 """
 
 from __future__ import annotations
@@ -136,7 +135,7 @@ class RecallModel:
     def predict(self, stacks: Sequence[Sequence[OperatorSpec]]) -> tuple[np.ndarray, np.ndarray]:
         """Mean [N] and covariance [N, N] of the marks in a new publication, less those of its transformer.
 
-        They hold the noise of one training of each stack, and that of the transformer's, which all share.
+        They hold the noise of one training of each stack and of the transformer.
         """
         parts = [_composition(tuple(specs)) for specs in stacks]
         numbers = np.array([part[0] for part in parts]).reshape(len(parts), 9)

@@ -1,8 +1,4 @@
-"""Other people's full trainings: rows in groups that compare among themselves. No torch.
-
-The shipped rows are `data/published_training.csv`. The column `source` has the arXiv number of the
-publication. A user's own trainings are one more publication, in a file with the same columns.
-"""
+"""Other people's full trainings: rows in groups that compare among themselves. No torch."""
 
 from __future__ import annotations
 
@@ -34,13 +30,11 @@ NO_FFN = "no ffn"     # of a composition
 class PublishedRow:
     """One published training.
 
-    group: rows of one group were trained alike, and compare. operators: in the notation, without a width.
-    specs: the same, parsed. params: parameters of the network, those of one embedding matrix of `vocab` words
-    included; a vocab of 0 says that they are counted without it. hidden: its width, or 0 where the
-    publication does not say. nats: the published loss in nats per token, up to a constant of the group; of a
-    perplexity its logarithm. tokens: of the training. level: groups of one level were trained alike but for
-    their size, and compare, too. source, table, note: where it stands and what a reader must know. place:
-    file and line that it was read from, for messages.
+    group: rows of one group were trained alike, and compare. operators: in the notation, without a width;
+    specs: parsed. params: with those of one embedding matrix of `vocab` words; a vocab of 0: counted without
+    it. hidden: 0 where it is not known. nats: published loss per token, up to a constant of the group.
+    tokens: of the training. level: groups of one level were trained alike but for their size, and compare,
+    too. place: file and line.
     """
 
     group: str
@@ -66,9 +60,7 @@ class PublishedRow:
 def read_rows(path: Path, needed: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
     """The lines of a CSV of published rows: place (`file:3`), and column -> text without spaces at its ends.
 
-    Raises:
-        ConfigError: the file cannot be read, a needed column is missing, group or source of a line are empty,
-            or a group has one row. With file, line, rule and value.
+    Raises ConfigError for a column that is missing, an empty group or source, and a group of one row.
     """
     lines = [(place, {str(name): str(text).strip() for name, text in line.items()})
              for place, line in read_csv(path, ConfigError, needed)]
@@ -98,12 +90,10 @@ def specs_of(place: str, operators: str) -> tuple[OperatorSpec, ...]:
 def read_published(path: str | Path | None = None) -> list[PublishedRow]:
     """The rows of a CSV, in its order; None: the shipped ones.
 
-    Columns: group, source (such as an arXiv number; `own` for one's own trainings), operators (notation
-    without a width; options are allowed), params (such as 438M or 2.7B), metric (`*_ppl` is a perplexity,
-    `*_loss` is in nats per token) and value. Optional: tokens (such as 100B, or `20 tok/param` for so many
-    tokens for each parameter of the smallest network of the group), hidden (the width), vocab (words of the
-    embedding that params holds; 0: params are without embeddings), table, context_tokens, decode_8k_a100_s,
-    note.
+    Columns: group, source (an arXiv number; `own` for one's own trainings), operators (notation without a
+    width), params (such as 438M), metric (`*_ppl` is a perplexity, `*_loss` is in nats per token) and value.
+    Optional: tokens (such as 100B, or `20 tok/param`: for each parameter of the smallest network of the
+    group), hidden (the width), vocab (words of the embedding that params holds; 0: none), level, table, note.
 
     Raises:
         ConfigError: with file, line, rule and value.
@@ -172,8 +162,7 @@ def groups_of(rows: Sequence[PublishedRow]) -> dict[str, list[int]]:
 
 
 def nested_groups(rows: Sequence[PublishedRow]) -> list[tuple[str, str]]:
-    """(smaller, larger) for each two groups of which the larger repeats all rows of the smaller, such as the
-    same mixes at three sizes. To count both would count rows twice."""
+    """(smaller, larger) for each two groups of which the larger repeats all rows of the smaller."""
     nested: dict[str, set[tuple[str, str, float]]] = {}
     for row in rows:
         nested.setdefault(row.group, set()).add((row.source, row.operators, row.nats))
@@ -188,9 +177,8 @@ def comparable(rows: Sequence[PublishedRow]) -> dict[str, list[int]]:
 
 
 def composition(specs: Sequence[OperatorSpec]) -> tuple[tuple[str, float], ...]:
-    """What a stack is made of, rounded: the share of each token mixer in quarters, and whether it has FFNs.
+    """The share of each token mixer in rounded quarters, and whether a stack has FFNs.
 
-    A mixer of at most an eighth has the share 0.
     Two publications share a pair where both have a row of the one and of the other composition.
     """
     mixers = Counter(spec.kind for spec in specs if spec.mixes_tokens)

@@ -36,7 +36,6 @@ def model_card(report: Mapping[str, Any], loading: str, library: str, source: So
         report: of `export_network`.
         loading: Markdown on how to load it.
         library: what hubs call the program that loads it.
-        source: the network; what was recorded of its training and its search is read here.
     """
     from huggingface_hub import ModelCard, ModelCardData
 

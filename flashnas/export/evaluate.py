@@ -62,11 +62,9 @@ def write_results(source: Source, texts: Mapping[str, TextResult], tasks: Mappin
 @torch.no_grad()
 def bits_per_byte(source: Source, corpus: str, window: int, stride: int,
                   progress: Callable[[int, int], None]) -> TextResult:
-    """Score a text as `flashnas.evaluate` describes it.
+    """Score a text as `flashnas.evaluate` describes it, with the network and tokenizer of `load_trained`.
 
     Args:
-        source: of load_trained.
-        corpus: the text, as `read_corpus` takes it.
         window: tokens that the network sees at once.
         stride: tokens by which a window moves, at most `window`.
         progress: called with windows done and all.
@@ -105,8 +103,8 @@ def bits_per_byte(source: Source, corpus: str, window: int, stride: int,
 
 
 def windows(ids: Sequence[int], window: int, stride: int) -> Iterator[tuple[Sequence[int], int]]:
-    """(tokens, place of the first that is predicted) of each window: at most `window` tokens are read, and
-    each token but the first of all is predicted once."""
+    """(tokens, place of the first that is predicted) of each window: each token but the first is predicted
+    once."""
     done = 1
     while done < len(ids):
         end = min(len(ids), done + (window if done == 1 else stride))
@@ -120,7 +118,6 @@ def run_tasks(source: Source, names: Sequence[str], folder: Path | None) -> dict
 
     Args:
         source: of load_trained; its network is not to be used afterwards.
-        names: tasks, groups or tags.
         folder: of task files of the user's, which may run Python code; None: those of the harness alone.
 
     Raises:

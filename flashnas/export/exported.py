@@ -19,8 +19,6 @@ CONFIG = "config.json"
 
 def read_export(folder: Path) -> tuple[HybridLM, int | None] | None:
     """The network, and the length of its training's sequences where it is recorded; None for another folder.
-
-    Raises WeightsError in one line for a damaged file.
     """
     path = folder / CONFIG
     data = read_json(path, WeightsError) if path.is_file() else None

@@ -19,6 +19,8 @@ from flashnas.base.hints import one_of
 from flashnas.base.registry import Registry
 from flashnas.export.card import CARD, model_card
 from flashnas.export.source import Source, fast_tokenizer
+from flashnas.formats.pieces import Piece
+from flashnas.network.model import HybridLM
 from flashnas.training.recipe import DTYPES
 
 
@@ -28,7 +30,7 @@ class Written:
 
     parity: largest difference from the original in float32 over its largest logit, by what was compared.
     notes: what the user should know, one line each. dtype: type of the weights; "": the one that was asked
-        for.
+    for.
     """
 
     parity: Mapping[str, float]
@@ -100,7 +102,6 @@ def export_network(source: Source, target: str, out: str | Path, *, dtype: str =
         source: the network; it is cast in place and not to be used afterwards.
         target: a name in EXPORTS.
         out: the folder; it must not exist, or be empty.
-        dtype: of the written weights, float32 or bfloat16.
         options: switches and values of the format; False and None: not set.
 
     Returns:
@@ -157,10 +158,20 @@ def difference(got: torch.Tensor, expected: torch.Tensor) -> float:
 
 def check_differences(program: str, differences: Mapping[str, float], tolerance: float,
                       end: str = "") -> None:
-    """Raise ExportError if what a program computes differs from the network by more than the tolerance, or is
-    NaN."""
+    """Raise ExportError if what a program computes differs by more than the tolerance, or is NaN."""
     for name, value in differences.items():
         if not value <= tolerance:
             raise ExportError(f"{program} does not compute what the network does: {name.replace('_', ' ')}"
                               f" differ by {value:.1e} of the largest logit; at most {tolerance:.0e} is"
                               f" allowed{end}")
+
+
+def take_over(network: HybridLM, piece: Piece, written: torch.Tensor) -> None:
+    """Put a tensor of a file into the network that it was made of; embedding and head may have more rows."""
+    tensors = network.state_dict()
+    if piece.source in ("embedding.weight", "head.weight"):
+        rows = len(tensors[piece.source])
+        if piece.source == "embedding.weight" and network.meta_tokens is not None:
+            tensors["meta_tokens"].copy_(written[rows:rows + len(network.meta_tokens)] / piece.scale)
+        written = written[:rows]
+    piece.back(written, tensors)

@@ -1,5 +1,5 @@
-"""`--to gguf`: one file for llama.cpp and the programs built on it, which must compute there what the network
-computes with its weights as they were written."""
+"""`--to gguf`: one file for llama.cpp, which must compute what the network computes with its weights as
+written."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from flashnas.base.errors import ExportError
-from flashnas.export.exporter import Exporter, Written, check_differences
+from flashnas.export.exporter import Exporter, Written, check_differences, take_over
 from flashnas.export.source import Source
 from flashnas.formats.gguf.families import family_of
 from flashnas.formats.gguf.file import BLOCK, TYPES, write_file
 from flashnas.formats.gguf.vocabulary import Vocabulary, vocabulary
-from flashnas.formats.pieces import Piece
 from flashnas.network.model import HybridLM
 from flashnas.profiling.child_process import RuntimeFailure
 from flashnas.profiling.llama_cpp.child import ask, read_texts
@@ -92,15 +91,12 @@ def check_parity(file: Path, network: HybridLM, vocabulary: Vocabulary, tokenize
     """Compare llama.cpp's logits and greedy tokens with the network's.
 
     Args:
-        file: what was written.
         network: with its weights as they were written, in float32.
-        vocabulary: of the file.
         tokenizer: whose ids llama.cpp must find; None: texts are not compared.
-        type_name: of the weights.
 
     Returns:
-        Largest differences over the largest logit, by what was compared, and how many of GENERATED greedy
-        tokens are those of the network; another one must be as likely within the tolerance.
+        Largest differences over the largest logit, and how many of GENERATED greedy tokens are those of the
+        network; another one must be as likely within the tolerance.
 
     Raises:
         ExportError: a difference exceeds the tolerance, or llama.cpp does not run the file.
@@ -130,10 +126,7 @@ def check_loss(file: Path, tokens: list[int], logprobs: Tensor, vocabulary: Voca
     """The perplexity in llama.cpp beside the network's own before its weights were rounded, in words.
 
     Args:
-        file: what was written.
         tokens, logprobs: as `_drawn` gives them.
-        vocabulary: of the file.
-        type_name: of the weights, one of MARGINS.
 
     Raises:
         ExportError: the weights of that type cost more than its margin.
@@ -161,18 +154,6 @@ def _drawn(network: HybridLM) -> tuple[list[int], Tensor]:
     return tokens[0].tolist(), logprobs.gather(1, tokens[0, 1:, None])[:, 0]
 
 
-def take_over(network: HybridLM, piece: Piece, written: Tensor) -> None:
-    """Put a tensor of a file into the network that it was made of; that of the embedding may have further
-    rows."""
-    tensors = network.state_dict()
-    if piece.source in ("embedding.weight", "head.weight"):
-        rows = len(tensors[piece.source])
-        if piece.source == "embedding.weight" and network.meta_tokens is not None:
-            tensors["meta_tokens"].copy_(written[rows:rows + len(network.meta_tokens)] / piece.scale)
-        written = written[:rows]
-    piece.back(written, tensors)
-
-
 def _logits(network: HybridLM, tokens: Sequence[int]) -> Tensor:
     logits: Tensor = network(torch.tensor([tokens]))[0]
     return logits
@@ -180,10 +161,8 @@ def _logits(network: HybridLM, tokens: Sequence[int]) -> Tensor:
 
 def _compare_generated(network: HybridLM, prompt: list[int], answer: Mapping[str, Any],
                        never: Sequence[int]) -> tuple[float, int]:
-    """Largest difference while llama.cpp generates, and how often its token is the network's.
-
-    The network reads the same tokens; one that it would not have taken counts by how much less likely it is.
-    """
+    """Largest difference while llama.cpp generates, and how often its token is the network's. A token that
+    the network would not have taken counts by how much less likely it is."""
     tokens: list[int] = answer["tokens"]
     logits_TV = _logits(network, prompt + tokens[:-1])[len(prompt) - 1:]
     worst, equal = 0.0, 0
@@ -199,8 +178,6 @@ def _compare_generated(network: HybridLM, prompt: list[int], answer: Mapping[str
 
 
 def _difference(logits_V: Tensor, ids: Tensor, values: Sequence[float | None]) -> float:
-    """Between log-probabilities of some tokens and logits, each up to a constant; NaN where one is
-    missing."""
     theirs = torch.tensor([float("nan") if value is None else value for value in values])
     ours = logits_V[ids]
     keep = ~(theirs < MIN_LOGPROB)

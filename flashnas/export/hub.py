@@ -62,8 +62,8 @@ def _renamed(text: str, name: str, repo: str) -> str:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """The files by their names in the repository; hidden ones are left out. Raises ExportError for a link,
-    through which another file would be published, and for what is not a regular file."""
+    """The files by their names in the repository, without hidden ones. ExportError for a link, through which
+    another file would be published, and for what is not a regular file."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir()]
     names = {path.relative_to(folder).as_posix(): path for path in paths}
     return {name: check_regular(path, ExportError, write=True) for name, path in names.items()
@@ -71,7 +71,6 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def _upload(repo: str, files: dict[str, Path], card: str, private: bool, revision: str | None) -> str:
-    """Make the repository and the branch where they are missing, and add one commit; returns its address."""
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
     if get_token() is None:

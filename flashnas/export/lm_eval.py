@@ -1,8 +1,5 @@
 """lm-evaluation-harness with exported networks registered: `python -m flashnas.export.lm_eval ARGUMENTS OF
-LM-EVAL`.
-
-The harness loads a model in its own process and cannot import a package first; this module does both.
-"""
+LM-EVAL`. The harness cannot import a package before it loads a model."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import sys
 
 
 def main() -> int:
-    """The harness's command line; exit code 2 and one line if it is not installed."""
+    """The harness's command line; 2 and one line if it is not installed."""
     try:
         from lm_eval.__main__ import cli_evaluate
 

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from flashnas.architecture import Architecture
 from flashnas.base.files import write_synced
-from flashnas.export.exporter import Exporter, Written, check_differences, difference
+from flashnas.export.exporter import Exporter, Written, check_differences, difference, take_over
 from flashnas.export.source import Source, fast_tokenizer, quiet_transformers, special_ids
 from flashnas.formats import lfm2, nemotron_h
 from flashnas.formats.fitting import Format, choose
@@ -85,7 +85,9 @@ class NativeExporter(Exporter):
             puts = ("each text needs in front" if source.tokenizer is None else
                     "the tokenizer puts in front of a text")
             notes.append(f"the meta tokens are the ids {meta[0]} to {meta[-1]}, which {puts}")
-        differences, equal = _check(folder, _take_over(network, pieces, tensors), meta)
+        for piece in reversed(pieces):  # the embedding last: rows behind a tied head are no meta tokens
+            take_over(network, piece, tensors[piece.name].float())
+        differences, equal = _check(folder, network, meta)
         return Written(differences, (f"{equal} of {GENERATED} greedy tokens are equal", *notes))
 
 
@@ -118,19 +120,6 @@ def _least_likely(network: HybridLM) -> int:
     return int(network(tokens)[0].log_softmax(-1).amax(0).argmin())
 
 
-def _take_over(network: HybridLM, pieces: Sequence[Piece], written: Mapping[str, Tensor]) -> HybridLM:
-    """Give the network the weights as they were rounded."""
-    state, vocab = network.state_dict(), network.architecture.vocab
-    for piece in pieces:
-        tensor = written[piece.name].float()
-        if piece.source in ("embedding.weight", "head.weight"):
-            if network.meta_tokens is not None and piece is pieces[0]:
-                state["meta_tokens"].copy_(tensor[vocab:] / piece.scale)
-            tensor = tensor[:vocab]
-        piece.back(tensor, state)
-    return network
-
-
 def _with_meta_tokens(tokenizer: Tokenizer, meta: list[int]) -> Tokenizer:
     """The tokenizer with tokens of these ids, which it puts in front of a text."""
     if not meta:
@@ -150,8 +139,7 @@ def _with_meta_tokens(tokenizer: Tokenizer, meta: list[int]) -> Tokenizer:
 
 
 def _check(folder: Path, network: HybridLM, meta: list[int]) -> tuple[dict[str, float], int]:
-    """Compare logits in parallel and step by step along 64 greedy tokens, as transformers loads the
-    folder."""
+    """Compare logits in parallel and step by step along 64 greedy tokens."""
     with quiet_transformers():
         loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     vocab = network.architecture.vocab

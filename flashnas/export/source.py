@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 class Source:
     """A network to export or to evaluate.
 
-    network: in evaluation mode. tokenizer: None if it has none. origin: where the weights are from, in one
-    line. drawn: whether they are drawn, not trained. folder: of the weights; None if they have none.
-    sequence_tokens: length of the sequences of its training; None: not recorded.
+    network: in evaluation mode. origin: where the weights are from, in one line. drawn: not trained. folder:
+    of the weights; None if they have none. sequence_tokens: of its training; None: not recorded.
     """
 
     network: HybridLM
@@ -61,7 +60,6 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
     Raises:
         ExportError: an architecture without weights.
         RunError: a run whose chosen network has not been trained.
-        WeightsError, ArchitectureError, CorpusError: files that cannot be read.
     """
     folder, sequence_tokens = weights_folder(Path(text)), None
     exported = read_export(Path(text)) if folder is None else None
@@ -93,8 +91,8 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
 
 
 def weights_folder(path: Path) -> Path | None:
-    """The weights in a folder: its own, those of the finished training that it holds, or those of the chosen
-    network of a run; None if it has none."""
+    """The weights in a folder: its own, those of its finished training, or those of the chosen network of a
+    run."""
     for folder in (path, path / FINAL):
         if (folder / ARCHITECTURE).is_file():
             return folder
@@ -109,8 +107,7 @@ def weights_folder(path: Path) -> Path | None:
 
 
 def read_tokenizer(path: str, vocab: int) -> Tokenizer:
-    """Read a tokenizer.json; raises CorpusError if it is not one, ExportError if its ids exceed the
-    vocabulary."""
+    """Read a tokenizer.json; CorpusError if it is not one, ExportError if its ids exceed the vocabulary."""
     tokenizer = load_tokenizer(path)
     if (needed := vocab_size(tokenizer)) > vocab:
         raise ExportError(f"tokenizer {path}: its ids go up to {needed - 1}; the architecture's vocabulary"

@@ -29,13 +29,9 @@ class Demands:
 class Format:
     """The architectures that a program can run under one name.
 
-    Args:
-        name: as the program has it.
-        demands: rules by kind; the kinds of operators that it has are the keys.
-        pairs: each token mixer has one feed-forward network behind it.
-        needs: the kinds of which a network needs at least one operator.
-        max_meta_tokens: None: any number.
-        programs: those that run what the exporter writes, without flashnas; export: its name in `--to`.
+    demands: rules by kind of operator. pairs: each token mixer has one feed-forward network behind it. needs:
+    kinds of which there must be one. max_meta_tokens: None: any number. programs: those that run what the
+    exporter writes, without flashnas; export: its name in `--to`.
     """
 
     name: str
@@ -107,11 +103,8 @@ class Format:
 
 
 def choose(architecture: Architecture, formats: Iterable[Format], target: str) -> Format:
-    """The first format that holds the architecture.
-
-    Raises:
-        ExportError: none does. The line names the format with the fewest broken rules, and the first of them.
-    """
+    """The first format that holds the architecture; else ExportError with the nearest one and the first rule
+    broken."""
     nearest, refusal = nearest_format(architecture, formats, target)
     if refusal:
         raise ExportError(refusal)

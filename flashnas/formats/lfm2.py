@@ -8,7 +8,8 @@ from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.formats.fitting import Demands, Format
-from flashnas.formats.pieces import Piece, named, operator_pieces, with_channels
+from flashnas.formats.pieces import Piece, network_pieces, with_channels
+from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.gated_convolution.spec import GatedConvolution
@@ -30,12 +31,7 @@ FORMAT = Format("LFM2", {
 
 
 def configuration(architecture: Architecture, ids: Mapping[str, int | None], dtype: str) -> dict[str, Any]:
-    """The keys of config.json; `block_dim` and `conv_dim` are for vLLM.
-
-    Args:
-        architecture: one that FORMAT holds.
-        ids: of special tokens.
-        dtype: of the weights.
+    """The keys of config.json of an architecture that FORMAT holds; `block_dim` and `conv_dim` are for vLLM.
     """
     operators, hidden = architecture.canonical().operators, architecture.hidden
     convolution = next(spec for spec in operators if isinstance(spec, GatedConvolution))
@@ -54,25 +50,19 @@ def configuration(architecture: Architecture, ids: Mapping[str, int | None], dty
 
 
 def model_pieces(architecture: Architecture, eps: float = NORM_EPS) -> list[Piece]:
-    """The tensors of a network under the names of released checkpoints; a tied head has none of its own.
+    """The tensors of a network that FORMAT holds, under the names of released checkpoints.
 
-    Args:
-        architecture: one that FORMAT holds.
-        eps: of the norms of the checkpoint. What a norm reads is scaled where HybridLM has another one; see
-            formats/pieces.py.
+    eps: of the norms of the checkpoint; what they read is scaled where HybridLM has another one.
     """
     scale = (eps / NORM_EPS) ** 0.5
-    pieces = [Piece("model.embed_tokens.weight", "embedding.weight", scale=scale),
-              Piece("model.embedding_norm.weight", "final_norm.weight",
-                    scale=1 / scale if architecture.tied else 1.0)]
-    if not architecture.tied:
-        pieces.append(Piece("lm_head.weight", "head.weight"))
-    for n, spec in enumerate(architecture.canonical().operators):
+
+    def parts(spec: OperatorSpec, hidden: int) -> list[Piece]:
+        return [replace(piece, scale=scale) if piece.name in ("q.weight", "k.weight") else piece
+                for piece in with_channels(spec, hidden)]
+
+    def place(n: int, spec: OperatorSpec) -> tuple[str, str]:
         layer = f"model.layers.{n // 2}."
-        norm = "operator_norm" if spec.mixes_tokens else "ffn_norm"
-        pieces.append(Piece(f"{layer}{norm}.weight", f"layers.{n}.norm.weight"))
-        parts = [replace(piece, scale=scale) if piece.name in ("q.weight", "k.weight") else piece
-                 for piece in operator_pieces(spec, architecture.hidden)]
-        pieces += [with_channels(piece, getattr(spec, "conv_size", 0)) for piece in named(
-            parts, NAMES[spec.kind], layer=layer, source=f"layers.{n}", scale=scale)]
-    return pieces
+        return layer, layer + ("operator_norm" if spec.mixes_tokens else "ffn_norm")
+
+    top = "model.embed_tokens", "model.embedding_norm", "lm_head"
+    return network_pieces(architecture.canonical(), top, NAMES, place, scale=scale, parts=parts)

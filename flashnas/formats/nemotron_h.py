@@ -7,7 +7,7 @@ from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.formats.fitting import Demands, Format
-from flashnas.formats.pieces import STREAM_SCALE, Piece, named, operator_pieces, with_channels
+from flashnas.formats.pieces import STREAM_SCALE, Piece, network_pieces
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.mamba2.spec import Mamba2
@@ -31,14 +31,8 @@ FORMAT = Format("Nemotron-H", {
 
 
 def configuration(architecture: Architecture, ids: Mapping[str, int | None], dtype: str) -> dict[str, Any]:
-    """The keys of config.json. Those of experts are left out: readers take a network that has them for a
-    mixture.
-
-    Args:
-        architecture: one that FORMAT holds.
-        ids: of special tokens.
-        dtype: of the weights.
-    """
+    """The keys of config.json of an architecture that FORMAT holds. Readers take a network that has keys of
+    experts for a mixture."""
     operators, hidden = architecture.canonical().operators, architecture.hidden
     mamba = next((spec for spec in operators if isinstance(spec, Mamba2)), None)
     attention = next(spec for spec in operators if isinstance(spec, Attention))
@@ -68,19 +62,11 @@ def configuration(architecture: Architecture, ids: Mapping[str, int | None], dty
 
 
 def model_pieces(architecture: Architecture) -> list[Piece]:
-    """The tensors of a network under the names of released checkpoints; the head is the embedding where that
-    is so."""
+    """The tensors of a network under the names of released checkpoints, which have a tied head, too."""
     scale = STREAM_SCALE if any(spec.kind == "m2" for spec in architecture.operators) else 1.0
-    # a tied head is the scaled embedding; the norm before it takes the scale back
-    back = scale if architecture.tied else 1.0
-    pieces = [Piece("backbone.embeddings.weight", "embedding.weight", scale=scale),
-             Piece("backbone.norm_f.weight", "final_norm.weight", scale=1 / back),
-             Piece("lm_head.weight", "embedding.weight" if architecture.tied else "head.weight", scale=back)]
-    for n, spec in enumerate(architecture.canonical().operators):
-        layer = f"backbone.layers.{n}."
-        pieces.append(Piece(f"{layer}norm.weight", f"layers.{n}.norm.weight"))
-        pieces += [with_channels(piece, getattr(spec, "conv_size", 0)) for piece in named(
-            operator_pieces(spec, architecture.hidden), NAMES[spec.kind], layer=f"{layer}mixer.",
-            source=f"layers.{n}",
-            scale=scale)]
+    top, layer = ("backbone.embeddings", "backbone.norm_f", "lm_head"), "backbone.layers."
+    pieces = network_pieces(architecture.canonical(), top, NAMES,
+                            lambda n, _: (f"{layer}{n}.mixer.", f"{layer}{n}.norm"), scale=scale)
+    if architecture.tied:
+        pieces.insert(2, Piece("lm_head.weight", "embedding.weight", scale=scale))
     return pieces

@@ -1,20 +1,18 @@
 """How each tensor of a file follows from a tensor of HybridLM, and back; one idea for all formats.
 
-HybridLM has one projection where most formats have a matrix for each part. `operator_pieces` states the cuts
-once, and a format gives the parts its names.
-
-Many formats have one epsilon in all norms of a network. HybridLM has two: NORM_EPS in front of operators and
-OUTPUT_NORM_EPS inside Mamba2. A norm does not change when its input and the root of its epsilon are scaled by
-the same number. A file with Mamba2 therefore has OUTPUT_NORM_EPS, and all that writes to the residual stream
-is multiplied by STREAM_SCALE.
+HybridLM has one projection where most formats have a matrix for each part. Many formats have one epsilon in
+all norms; HybridLM has NORM_EPS in front of operators and OUTPUT_NORM_EPS inside Mamba2. A norm does not
+change when its input and the root of its epsilon are scaled by the same number: a file with Mamba2 has
+OUTPUT_NORM_EPS, and all that writes to the residual stream is multiplied by STREAM_SCALE.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from flashnas.architecture import Architecture
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.delta_net.spec import DeltaNet
@@ -33,9 +31,9 @@ STREAM_SCALE = (OUTPUT_NORM_EPS / NORM_EPS) ** 0.5
 class Piece:
     """One tensor of a file: scale x the chosen rows or columns of one tensor of HybridLM.
 
-    rows, columns: slices or indices; None: all. shape: of the written tensor; None: as it is. matrix: a
-    weight that may have a type of few bits; all else stays in float32 in every type of file. decay: -exp of
-    the tensor is written. source "": zeros of `shape`, for a bias that HybridLM lacks.
+    shape: of the written tensor; None: as it is. matrix: may have a type of few bits; all else stays in
+    float32. decay: -exp of the tensor is written. source "": zeros of `shape`, for a bias that HybridLM
+    lacks.
     """
 
     name: str
@@ -78,12 +76,8 @@ class Piece:
 
 
 def operator_pieces(spec: OperatorSpec, hidden: int) -> list[Piece]:
-    """The tensors of an operator without its norm, `PART.weight` and `PART.bias` from those of its mixer.
-
-    Args:
-        spec: with every option explicit.
-        hidden: width of the network.
-    """
+    """The tensors of an operator, with every option explicit, without its norm, as `PART.weight` and
+    `PART.bias`."""
     if isinstance(spec, Mamba2):
         return [*_cut("in_proj", {"in": None}, spec.bias), Piece("conv.weight", "conv.weight"),
                 *([Piece("conv.bias", "conv.bias")] if spec.conv_bias else []),
@@ -124,26 +118,38 @@ def _cut(source: str, parts: Mapping[str, int | None], bias: bool = False) -> li
     return pieces
 
 
-def named(pieces: Iterable[Piece], names: Mapping[str, str], *, layer: str, source: str,
-          scale: float = 1.0) -> list[Piece]:
-    """The pieces of an operator under a format's names.
+def with_channels(spec: OperatorSpec, hidden: int) -> list[Piece]:
+    """`operator_pieces` with filters of the shape [C, 1, K], as most formats have, in place of [C, K]."""
+    shape = -1, 1, getattr(spec, "conv_size", 0)
+    return [replace(piece, shape=shape) if piece.source == "conv.weight" else piece
+            for piece in operator_pieces(spec, hidden)]
+
+
+def network_pieces(architecture: Architecture, top: tuple[str, str, str],
+                   names: Mapping[str, Mapping[str, str]],
+                   place: Callable[[int, OperatorSpec], tuple[str, str]], *, scale: float = 1.0,
+                   parts: Callable[[OperatorSpec, int], list[Piece]] = with_channels) -> list[Piece]:
+    """The tensors of a network under a format's names; a tied head has none of its own.
 
     Args:
-        pieces: as `operator_pieces` gives them.
-        names: part -> its name.
-        layer: in front of each name, with its dot.
-        source: layer of HybridLM, "layers.N".
-        scale: of what writes to the residual stream.
+        architecture: with every option explicit.
+        top: names of the embedding, of the final norm and of the head.
+        names: kind -> part -> name; a part without one keeps its own.
+        place: number and operator -> what stands in front of these names, and the name of its norm.
+        scale: of what writes to the residual stream. A tied head has it, too; the norm before takes it back.
+        parts: operator and width -> its pieces.
     """
-    renamed = []
-    for piece in pieces:
-        part, dot, rest = piece.name.partition(".")
-        renamed.append(replace(piece, name=f"{layer}{names.get(part, part)}{dot}{rest}",
-                               source=piece.source and f"{source}.mixer.{piece.source}",
-                               scale=scale if piece.writes else piece.scale))
-    return renamed
-
-
-def with_channels(piece: Piece, kernel: int) -> Piece:
-    """Filters of most formats have the shape [C, 1, K], those of HybridLM [C, K]."""
-    return replace(piece, shape=(-1, 1, kernel)) if piece.source.endswith("conv.weight") else piece
+    embedding, final_norm, head = (f"{name}.weight" for name in top)
+    pieces = [Piece(embedding, "embedding.weight", scale=scale, matrix=True),
+              Piece(final_norm, "final_norm.weight", scale=1 / scale if architecture.tied else 1.0)]
+    if not architecture.tied:
+        pieces.append(Piece(head, "head.weight", matrix=True))
+    for n, spec in enumerate(architecture.operators):
+        layer, norm = place(n, spec)
+        pieces.append(Piece(f"{norm}.weight", f"layers.{n}.norm.weight"))
+        for piece in parts(spec, architecture.hidden):
+            part, dot, rest = piece.name.partition(".")
+            pieces.append(replace(piece, name=f"{layer}{names.get(spec.kind, {}).get(part, part)}{dot}{rest}",
+                                  source=piece.source and f"layers.{n}.mixer.{piece.source}",
+                                  scale=scale if piece.writes else piece.scale))
+    return pieces

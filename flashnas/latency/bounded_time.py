@@ -24,8 +24,7 @@ NEGLIGIBLE = 0.01      # share of the time below which points outside the grid d
 
 
 def rules() -> list[str]:
-    """One line per rule that makes a `derived` or `roofline` value: of the interpolation, then of the kinds
-    of kernels (operators/kernel_kinds.py)."""
+    """One line per rule that makes a `derived` or `roofline` value."""
     by_text: dict[str, list[str]] = {}
     for name, kind in KERNEL_KINDS.items():
         for rule in kind.rules:
@@ -47,8 +46,7 @@ def rules() -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class BoundedTime:
-    """A time in microseconds with bounds (lower_us <= us <= upper_us), and the least direct source of its
-    parts."""
+    """A time with bounds (lower_us <= us <= upper_us), and the least direct source of its parts."""
 
     us: float
     lower_us: float
@@ -63,8 +61,7 @@ class BoundedTime:
 
     def times(self, factor: float) -> BoundedTime:
         """`factor` of these one after another."""
-        return replace(self, us=self.us * factor, lower_us=self.lower_us * factor,
-                       upper_us=self.upper_us * factor)
+        return BoundedTime(self.us * factor, self.lower_us * factor, self.upper_us * factor, self.source)
 
 
 def source_of(rows: pd.DataFrame) -> str:
@@ -84,6 +81,5 @@ def from_grid(us: np.ndarray, ruled: np.ndarray, source: str) -> BoundedTime:
 
 
 def roofline(us: float) -> BoundedTime:
-    """A time that follows from the device's bandwidth."""
     spread = SOURCE_SPREAD["roofline"]
     return BoundedTime(us, us * (1 - spread), us * (1 + spread), "roofline")

@@ -28,13 +28,7 @@ VALIDATIONS = "validations"                    # the list in meta.yaml
 
 @dataclass(frozen=True)
 class Certificate:
-    """One-sided bounds of predictions.
-
-    Attributes:
-        confidence: the probability with which a bound holds, between 0 and 1.
-        margins: metric -> q, at least 0. Metrics that are counted and not timed (memory_gb, params) have
-            none.
-    """
+    """One-sided bounds of predictions. margins: metric -> q, at least 0, of metrics that are timed."""
 
     confidence: float
     margins: Mapping[str, float]
@@ -42,12 +36,8 @@ class Certificate:
     @classmethod
     def of(cls, table: LatencyTable, workload: Workload, *, space_name: str, space_hash: str,
            confidence: float) -> Certificate:
-        """From the table's validation of this workload and space, in the mode of its rows.
-
-        Raises:
-            TableError: in one line with the command to run, if there is no validation, it is stale, or it has
-                too few architectures.
-        """
+        """From the table's validation of this workload and space, in the mode of its rows; raises TableError
+        with the command to run, if there is none, it is stale, or it has too few architectures."""
         where = f"{table.path}: table {table.name}"
         command = f"flashnas validate --table {table.path} --space {space_name} --workload {workload.name}"
         entry = find(table, workload, space_hash)
@@ -55,7 +45,7 @@ class Certificate:
             raise TableError(f"{where} has no validation of space {space_name!r} and workload"
                              f" {workload.name!r}, which --confidence rests on: {command}")
         try:
-            ratios = {metric: [float(value) for value in kept["log_ratios"]]
+            ratios = {metric: list(map(float, kept["log_ratios"]))
                       for metric, kept in entry["metrics"].items()}
             stale, date = entry["basis"] != basis(table), entry["date"]
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -77,7 +67,7 @@ class Certificate:
         return estimate.metric(metric) * self._factor(metric)
 
     def text(self) -> str:
-        """How the budgets are tightened, to be appended to a message."""
+        """How the budgets are tightened, for the end of a message."""
         parts = ", ".join(f"{metric} x {math.exp(margin):.3f}" for metric, margin in self.margins.items())
         return f"; confidence {self.confidence:g} divides the budgets: {parts}"
 
@@ -87,7 +77,7 @@ class Certificate:
         return math.exp(self.margins.get(metric, 0.0))
 
     def tightened(self, budgets: Iterable[Budget]) -> list[Budget]:
-        """The budgets on predictions that hold exactly where the bounds are within the given ones."""
+        """Budgets on predictions that hold exactly where the bounds are within the given ones."""
         return [Budget(budget.metric, budget.limit / self._factor(budget.metric)) for budget in budgets]
 
 
@@ -108,13 +98,12 @@ def find(table: LatencyTable, workload: Workload, space_hash: str) -> dict[str, 
 
 
 def key(table: LatencyTable, workload: Workload, space_hash: str) -> dict[str, Any]:
-    """What identifies a validation in its entry; the name of a workload does not matter."""
+    """What identifies a validation; the name of a workload does not matter."""
     requests = {name: value for name, value in workload.to_dict().items() if name != "name"}
     return {"space_hash": space_hash, "workload": requests, "mode": table.default_mode}
 
 
 def basis(table: LatencyTable) -> str:
     """A hash of the calibration and of the stacks of the rows; when it changes, the residuals are stale."""
-    stacks = sorted({str(name) for frame in table.frames.values() for name in frame["stack"].unique()})
-    text = json.dumps([stacks, table.calibration], sort_keys=True, default=str)
+    text = json.dumps([table.values("stack"), table.calibration], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

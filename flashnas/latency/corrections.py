@@ -13,9 +13,9 @@
 
 **Kernels.** A stack states which kernels serve an operator. `fused`: what an optimised engine launches (one
 product for q, k and v, one kernel for silu and product, residual additions inside the norms). `unfused`: what
-a framework launches inside a CUDA graph when nothing is folded. A kernel in a hot loop finds part of its
-weights in the cache and has no gap before it, and another engine has another attention kernel than the
-measured one. tools/fit_kernels.py finds the constants from whole models that somebody measured:
+a framework launches inside a CUDA graph. A kernel in a hot loop finds part of its weights in the cache and
+has no gap before it, and another engine has another attention kernel. tools/fit_kernels.py finds the
+constants from whole models that somebody measured:
 
     decode step = scale x (products, recurrent kernels, convolutions) + attention + pointwise kernels
                   + gap_us x (number of kernels)
@@ -24,20 +24,17 @@ measured one. tools/fit_kernels.py finds the constants from whole models that so
     slowdown    = attention_slowdown x (head_dim / 128)^head_dim_power, and at most
                   attention_filled x (1 + attention_blocks / (sequences x key-value heads))
 
-Grouped heads read few bytes: the first line counts. Heads that are not grouped, and many sequences, read
-many. A block of threads reads one head of one sequence, and the device runs `attention_blocks` of them at
-once: the last round is partly empty, which costs up to one round more. A hybrid has few attention layers and
-room for hundreds of sequences, hence many blocks. Which constant scales a kernel is a field of its kind
-(`correction`).
+A block of threads reads one head of one sequence, and the device runs `attention_blocks` of them at once:
+the last round is partly empty, which costs up to one round more. Which constant scales a kernel is a field of
+its kind (`correction`).
 
 **Whole operators.** `flashnas validate --calibrate` finds what whole models cost beyond the sum of their
 rows:
 
     time = scale x (rows) + operator_us x (operators) + model_us + mb_us x (megabytes of weights and state)
 
-operator_us is the time between two blocks, model_us what a model takes once, mb_us the pressure on the
-caches. Constants are at least 0, but for operator_us in the mode cuda_graph: operators that were timed alone
-start and end alone, whereas in a model the start of one hides behind the end of the other.
+Constants are at least 0, but for operator_us in the mode cuda_graph: operators that were timed alone start
+and end alone, whereas in a model the start of one hides behind the end of the other.
 """
 
 from __future__ import annotations
@@ -76,7 +73,6 @@ class Correction:
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """The constants, in order."""
         return tuple(each.name for each in fields(cls))
 
     @classmethod
@@ -85,7 +81,6 @@ class Correction:
         return cls(**{name: float(entry[name]) for entry in entries for name in cls.names() if name in entry})
 
     def to_dict(self) -> dict[str, float]:
-        """Ready for meta.yaml."""
         return {name: round(float(getattr(self, name)), 5) for name in self.names()}
 
 
@@ -99,18 +94,12 @@ def choose_stack(calibration: Mapping[str, Any], stack: str | None) -> Stack:
 
 @dataclass(frozen=True, kw_only=True)
 class KernelCorrection(Correction):
-    """Applied to the kernels of a decode step; rows of whole operators need none.
+    """Applied to the kernels of a decode step, as stated above.
 
     Args:
-        scale: of kernels whose kind is corrected by `scale`.
-        attention_scale: of kernels whose kind is corrected by it; 0: as `scale`.
-        gap_us: before each kernel.
-        attention_us: of each such kernel, on top of its row.
-        attention_slowdown: how many times as long as its bytes at the device's bandwidth such a kernel takes
-            at least, with heads of HEAD_DIM; 0: no such bound.
-        head_dim_power: the power of the size of the heads with which that grows.
-        attention_filled: the same factor where blocks of threads fill the device many times; 0: not known.
-        attention_blocks: how many of them run at once.
+        attention_scale: 0: as `scale`.
+        attention_slowdown: 0: no such bound.
+        attention_filled: 0: not known.
         width: of the bounds, as a share of what the correction adds.
         batched: how many times as long as estimated a step of several sequences took where it was measured;
             0: not known. It widens the upper bound alone.
@@ -133,8 +122,8 @@ class KernelCorrection(Correction):
         return cls.read(calibration, calibration.get(stack, {}))
 
     def attention(self, time_us: float, bytes_us: float, head_dim: int, pairs: int) -> float:
-        """Microseconds of an attention kernel in a whole model. time_us: of its row. bytes_us: of its bytes
-        at the device's bandwidth. pairs: sequences x key-value heads."""
+        """Microseconds of an attention kernel in a whole model, from those of its row and of its bytes at the
+        device's bandwidth. pairs: sequences x key-value heads."""
         slowdown = self.attention_slowdown * (head_dim / HEAD_DIM) ** self.head_dim_power
         if self.attention_filled:
             slowdown = min(slowdown, self.attention_filled * (1 + self.attention_blocks / pairs))
@@ -142,8 +131,8 @@ class KernelCorrection(Correction):
 
     def added(self, calls: Sequence[KernelCall], times: Sequence[BoundedTime], batch: int,
               bytes_us: Callable[[KernelCall], float]) -> BoundedTime | None:
-        """What the correction adds to one decode step of these kernels and their times; None if nothing.
-        bytes_us: what the bytes of a kernel take at the device's bandwidth."""
+        """What the correction adds to one decode step of these kernels; None if nothing. bytes_us: what the
+        bytes of a kernel take at the device's bandwidth."""
         us = self.gap_us * len(times)
         for call, time in zip(calls, times, strict=True):
             if call.kind.correction == "attention_scale":
@@ -187,13 +176,8 @@ class ModelCorrection(Correction):
         return cls.read(calibration.get("whole", {}).get(mode, {}).get(phase, {}))
 
     def added(self, *, operators: int, models: int, megabytes: float) -> BoundedTime | None:
-        """What the correction adds to `scale` times the row; None if nothing.
-
-        Args:
-            operators: 1 with the row of an operator, else 0.
-            models: 1 with the row that every model has once, else 0.
-            megabytes: 10^6 bytes of weights and state.
-        """
+        """What the correction adds to `scale` times the row; None if nothing. operators: 1 with the row of an
+        operator, else 0. models: 1 with the row that every model has once, else 0."""
         us = self.operator_us * operators + self.model_us * models + self.mb_us * megabytes
         lower, upper = sorted((us * (1 - SPREAD), us * (1 + SPREAD)))
         return BoundedTime(us, lower, upper, "derived") if us else None
@@ -204,29 +188,14 @@ CONSTANTS = ModelCorrection.names()
 
 @dataclass(frozen=True, kw_only=True)
 class Regressors:
-    """One model in one phase: what the constants multiply, and the measured time.
-
-    Args:
-        rows_us: sum of the rows.
-        operators: how many.
-        megabytes: 10^6 bytes of weights and state.
-        measured_us: time of the whole model.
-        by_kind_us: operator -> its part of rows_us.
-    """
+    """One model in one phase: what the constants multiply, and the measured time. by_kind_us: operator -> its
+    part of rows_us."""
 
     rows_us: float
     operators: int
     megabytes: float
     measured_us: float
     by_kind_us: dict[str, float] = field(default_factory=dict)
-
-    def vector(self) -> np.ndarray:
-        """In the order of CONSTANTS, shape [4]."""
-        return np.array([self.rows_us, self.operators, 1.0, self.megabytes])
-
-    def predicted_us(self, correction: ModelCorrection) -> float:
-        """The time that the correction predicts."""
-        return float(self.vector() @ [getattr(correction, key) for key in CONSTANTS])
 
 
 def fit(models: list[Regressors], mode: str = "") -> ModelCorrection:
@@ -235,31 +204,34 @@ def fit(models: list[Regressors], mode: str = "") -> ModelCorrection:
 
     Raises TableError below 4 models.
     """
-    if len(models) < MIN_MODELS:
-        raise TableError(f"calibration needs at least {MIN_MODELS} whole models; got {len(models)}")
-    x, min_us = _relative(models), _min_operator_us(models, mode)
-    chosen = _choose(x, min_us)
-    return ModelCorrection(**dict(zip(CONSTANTS, map(float, _solve(x, chosen, min_us)), strict=True)))
+    return _fit(models, mode)[0]
 
 
 def fit_leaving_out(models: list[Regressors]) -> tuple[ModelCorrection, list[float]]:
     """`fit`, and for each model the time in microseconds that a fit of the same constants to the others
     predicts."""
+    correction, chosen = _fit(models, "")
+    return correction, [float(share) * model.measured_us for share, model in
+                        zip(_left_out(_relative(models), chosen, 0.0), models, strict=True)]
+
+
+def _fit(models: list[Regressors], mode: str) -> tuple[ModelCorrection, tuple[int, ...]]:
+    """-> the correction, and which of its constants were fitted."""
+    if len(models) < MIN_MODELS:
+        raise TableError(f"calibration needs at least {MIN_MODELS} whole models; got {len(models)}")
+    min_us = 0.0
+    if mode in TIMED_ALONE:
+        min_us = -MAX_CREDIT * min(model.rows_us / model.operators for model in models)
     x = _relative(models)
-    chosen, everyone = _choose(x, 0.0), np.arange(len(x))
-    return fit(models), [float(x[i] @ _solve(x[everyone != i], chosen, 0.0)) * models[i].measured_us
-                         for i in everyone]
-
-
-def _min_operator_us(models: list[Regressors], mode: str) -> float:
-    if mode not in TIMED_ALONE:
-        return 0.0
-    return -MAX_CREDIT * min(model.rows_us / model.operators for model in models)
+    chosen = _choose(x, min_us)
+    values = map(float, _solve(x, chosen, min_us))
+    return ModelCorrection(**dict(zip(CONSTANTS, values, strict=True))), chosen
 
 
 def _relative(models: list[Regressors]) -> np.ndarray:
     """What the constants multiply, as shares of the measured times, shape [models, 4]."""
-    return np.array([model.vector() / model.measured_us for model in models])
+    return np.array([np.array([model.rows_us, model.operators, 1.0, model.megabytes]) / model.measured_us
+                     for model in models])
 
 
 def _choose(x: np.ndarray, min_us: float) -> tuple[int, ...]:
@@ -288,11 +260,15 @@ def _solve(x: np.ndarray, chosen: tuple[int, ...], min_us: float) -> np.ndarray:
     return values
 
 
-def _left_out_error(x: np.ndarray, chosen: tuple[int, ...], min_us: float) -> float:
-    """Root mean square of the relative errors of each model under the fit to the others."""
+def _left_out(x: np.ndarray, chosen: tuple[int, ...], min_us: float) -> np.ndarray:
+    """Each model under the fit to the others, as a share of its measured time."""
     everyone = np.arange(len(x))
-    errors = [x[i] @ _solve(x[everyone != i], chosen, min_us) - 1 for i in everyone]
-    return float(np.sqrt(np.mean(np.square(errors)))) if errors else 0.0
+    return np.array([x[i] @ _solve(x[everyone != i], chosen, min_us) for i in everyone])
+
+
+def _left_out_error(x: np.ndarray, chosen: tuple[int, ...], min_us: float) -> float:
+    """Root mean square."""
+    return float(np.sqrt(np.mean(np.square(_left_out(x, chosen, min_us) - 1))))
 
 
 def kinds_of_error(models: list[Regressors], correction: ModelCorrection) -> dict[str, dict[str, float]]:
@@ -304,7 +280,7 @@ def kinds_of_error(models: list[Regressors], correction: ModelCorrection) -> dic
         return {}
     y = np.array([model.measured_us for model in models])
     shares = np.array([[model.by_kind_us.get(name, 0.0) for name in names] for model in models]) / y[:, None]
-    residual = 1 - np.array([model.predicted_us(correction) for model in models]) / y
+    residual = 1 - _relative(models) @ [getattr(correction, key) for key in CONSTANTS]
     ridge = RIDGE * len(models) * np.square(shares).mean()
     own = np.linalg.solve(shares.T @ shares + ridge * np.eye(len(names)), shares.T @ residual)
     mean = shares.mean(0)

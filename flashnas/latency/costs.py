@@ -1,5 +1,4 @@
-"""What is known of a network before it is evaluated: by a latency table, by the user's function, or
-nothing."""
+"""What a network costs, before it is evaluated: by a latency table, by the user's function, or not known."""
 
 from __future__ import annotations
 
@@ -22,16 +21,15 @@ CostFunction = Callable[[Any], "float | Mapping[str, float]"]
 
 
 class Costs(ABC):
-    """The metrics of a network (`flashnas.latency.metrics.METRICS`, and `lower_ms`, `upper_ms`)."""
+    """The metrics of a network, by name (metrics.PREDICTED)."""
 
     known = True  # before a network is evaluated
 
     @abstractmethod
-    def metrics(self, network: Any) -> dict[str, float]:
-        """Name -> value."""
+    def metrics(self, network: Any) -> dict[str, float]: ...
 
     def latencies(self, networks: Sequence[Any]) -> Sequence[float | None]:
-        """latency_ms of each network; None where it is not known."""
+        """latency_ms of each; None where it is not known."""
         return [self.metrics(network).get("latency_ms") for network in networks]
 
     def details(self, network: Any) -> dict[str, Any]:
@@ -40,7 +38,7 @@ class Costs(ABC):
 
 
 class TableCosts(Costs):
-    """Metrics by a latency table; those of the last networks are kept, without their breakdowns."""
+    """By a latency table."""
 
     def __init__(self, model: LatencyModel) -> None:
         self.use(model)
@@ -58,20 +56,20 @@ class TableCosts(Costs):
         estimate = self.model.estimate(network)
         metrics = {name: getattr(estimate, name) for name in PREDICTED}
         if self.bounds is not None:
-            metrics |= {name: estimate.latency_ms * math.exp(by)
-                      for name, by in zip(("lower_ms", "upper_ms"), self.bounds, strict=True)}
+            lower, upper = (estimate.latency_ms * math.exp(by) for by in self.bounds)
+            metrics |= {"lower_ms": lower, "upper_ms": upper}
         return metrics
 
     def latencies(self, networks: Sequence[Architecture]) -> Sequence[float | None]:
         return list(map(float, self.model.latencies(networks)))
 
     def details(self, network: Architecture) -> dict[str, Any]:
-        data = self.model.estimate(network).to_dict()
-        return {"breakdown": data["breakdown"], "sources": data["sources"]}
+        estimate = self.model.estimate(network)
+        return {"breakdown": list(estimate.breakdown), "sources": estimate.sources}
 
 
 class OwnCosts(Costs):
-    """Metrics by a function of the user's: network -> latency_ms, or a mapping of metrics."""
+    """By a function of the user's: network -> latency_ms, or a mapping of metrics."""
 
     def __init__(self, function: CostFunction) -> None:
         self.function = function
@@ -89,7 +87,7 @@ class OwnCosts(Costs):
 
 
 class NoCosts(Costs):
-    """Nothing is known before the evaluation: the evaluator returns the metrics together with the loss."""
+    """The evaluator returns the metrics together with the loss."""
 
     known = False
 
@@ -98,8 +96,7 @@ class NoCosts(Costs):
 
 
 class RecordedCosts(Costs):
-    """The metrics that runs recorded, by hash of the network: of a function or an evaluator of the user's.
-    Other widths have none."""
+    """Those that runs recorded, by hash of the network: of a function or an evaluator of the user's."""
 
     def __init__(self, recorded: Mapping[str, dict[str, float]]) -> None:
         self._recorded = recorded

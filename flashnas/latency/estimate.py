@@ -1,4 +1,4 @@
-"""Estimate: the predicted metrics of an architecture with their parts, sources and bounds."""
+"""Estimate: what a LatencyModel predicts of an architecture."""
 
 from __future__ import annotations
 

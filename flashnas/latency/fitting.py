@@ -1,5 +1,4 @@
-"""Width by construction: a genotype gets the largest width that meets the budgets, before anything is
-evaluated."""
+"""Width by construction: a genotype gets the largest width that meets the budgets."""
 
 from __future__ import annotations
 
@@ -14,14 +13,14 @@ from flashnas.latency.costs import REMEMBERED, Costs, metric_of
 from flashnas.latency.metrics import LARGER_IS_BETTER, Budget
 from flashnas.space.base import G, SearchSpace
 
-PROBES = 256              # genotypes looked at before a budget is called impossible
+PROBES = 256   # genotypes
 
 
 class Fitter(Generic[G]):
-    """Turns genotypes of a space into networks within budgets on what `costs` say.
+    """Turns genotypes of a space into networks within budgets on their costs.
 
-    allowed: network -> whether it may be proposed at all, for a rule of its operators; None: every one.
-    holds: the same for a rule that depends on the width, too.
+    allowed: network -> whether it may be proposed, by a rule of its operators; None: every one. holds: by a
+    rule that depends on the width, too.
     """
 
     def __init__(self, space: SearchSpace[G], costs: Costs, budgets: Sequence[Budget],
@@ -31,7 +30,7 @@ class Fitter(Generic[G]):
         self.use(budgets)
 
     def use(self, budgets: Sequence[Budget]) -> None:
-        """Fit to these budgets and to what the costs say from now on."""
+        """Fit to these budgets and to the present costs from now on."""
         self.budgets = list(budgets)
         self._answers = functools.lru_cache(maxsize=REMEMBERED)(self._answer)
 
@@ -47,8 +46,7 @@ class Fitter(Generic[G]):
         return network, self.costs.latencies([timed])[0]
 
     def largest(self, sizes: Sequence[Any]) -> Any | None:
-        """The first of some networks of the same operators, the largest first, that meets every budget; or
-        None."""
+        """The first of some networks of the same operators, the largest first, that meets every budget."""
         if self.allowed is not None and not self.allowed(sizes[-1]):
             return None
         if not self.budgets:
@@ -63,16 +61,15 @@ class Fitter(Generic[G]):
                      and self.holds(network)), None)
 
     def fits_network(self, network: Any) -> bool:
-        """True if the network meets every budget."""
         return self.largest([network]) is not None
 
     def fits(self, metrics: Mapping[str, float]) -> bool:
         return all(budget.holds(metric_of(budget.metric, metrics)) for budget in self.budgets)
 
     def fastest(self, seed: int, *, enough: bool = False) -> tuple[Any, dict[str, float]] | None:
-        """Probe the smallest networks of the space for the one farthest below the budgets, or, without
-        budgets, of the lowest latency_ms: the network and its metrics; None where nothing is known before an
-        evaluation. enough: end with the first network within all budgets."""
+        """The network farthest below the budgets, or without budgets of the lowest latency_ms, among PROBES
+        of the smallest ones, and its metrics; None where nothing is known before an evaluation. enough: end
+        with the first network within all budgets."""
         if not self.costs.known:
             return None
         rng = np.random.default_rng(seed)
@@ -95,7 +92,7 @@ class Fitter(Generic[G]):
         return best[2], best[3]
 
     def check_possible(self, seed: int) -> None:
-        """Raise BudgetError with the fastest found when the budgets look out of reach of the whole space."""
+        """Raise BudgetError when the budgets look out of reach of the whole space."""
         if not self.budgets:
             return
         fastest = self.fastest(seed, enough=True)

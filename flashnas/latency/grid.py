@@ -2,8 +2,7 @@
 
 Rows of one kind are points of a grid, such as m x n x k. Between grid points the logarithm of the time is
 interpolated linearly in the logarithms of the sizes, so that every product of powers of the sizes is
-reproduced exactly. Outside the grid, and in cells that nobody measured, a rule answers: the result states it
-(`ruled`), and its bounds are wider.
+reproduced exactly. Outside the grid, and in cells that nobody measured, a rule answers.
 
 scipy's RegularGridInterpolator computes the same inside the grid. It has no rules outside, does not say which
 points needed one, and takes 0.33 s to import.
@@ -45,8 +44,8 @@ class Axis:
     reach: float = 1
 
     def fit(self, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For sizes of any shape: the nearest size inside the grid (NaN: no answer), and the size itself as a
-        multiple of it."""
+        """For sizes of any shape: the nearest size inside the grid (NaN: no answer), and their multiples of
+        it."""
         inside = np.clip(sizes, self.values[0], self.values[-1])
         return np.where(sizes <= self.reach * self.values[-1], inside, np.nan), sizes / inside
 
@@ -151,7 +150,7 @@ class LogGrid:
         return us, ruled
 
     def _inside(self, points: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Times at points inside the grid [..., 3], and whether they used an inferred cell [...]."""
+        """Times at points inside the grid [..., 3], and which used an inferred cell [...]."""
         shape = np.broadcast_shapes(*(point.shape for point in points))
         ruled = np.zeros(shape, bool)
         low, weight = [], []
@@ -179,7 +178,7 @@ class LogGrid:
 
 
 def bracket(values: Sequence[int], size: float) -> list[tuple[int, float]] | None:
-    """The neighbours of `size` among ascending values, with log-space weights; None outside them."""
+    """The neighbours of a size among ascending values, with log-space weights; None outside them."""
     if not values or not values[0] <= size <= values[-1]:
         return None
     if size in values:

@@ -1,9 +1,5 @@
 """KernelTimes: the time of one launch of a kernel on a table's device, by interpolation of rows, else by the
-rules of its kind (operators/kernel_rules.py).
-
-Where neither answers, LookupFailure names what is missing; the model turns it into a MissingRowsError that
-names the operator and the command that measures it.
-"""
+rules of its kind (operators/kernel_rules.py)."""
 
 from __future__ import annotations
 
@@ -33,21 +29,21 @@ class LookupFailure(Exception):
 
 class KernelTimes:
     """Answers kernel calls in rows of `dtype`; of kinds with weights in rows of the type `weights`, if one is
-    given. `dtype_bytes`: of an activation."""
+    given. dtype_bytes: of an activation."""
 
     def __init__(self, table: LatencyTable, dtype: str, dtype_bytes: int, weights: str = "") -> None:
         self.table, self.dtype, self.dtype_bytes, self.weights = table, dtype, dtype_bytes, weights
 
     def time(self, call: KernelCall, phase: Phase, batch: int, seen: np.ndarray) -> BoundedTime:
-        """The time of one launch; raises LookupFailure where no row and no rule answers. seen: decode: the
-        contexts over which the mean is taken; prefill: one value, the tokens of each sequence."""
+        """Of one launch; raises LookupFailure. seen: decode: the contexts over which the mean is taken;
+        prefill: one value, the tokens of each sequence."""
         tokens = 1 if phase == "decode" else int(seen[0])
         return self.answer(Asked(call, phase, batch, seen, batch * tokens))
 
     # -- what the rules of a kind may ask (operators/kernel.py: Times)
 
     def answer(self, question: Asked) -> BoundedTime:
-        """By rows, else by the first rule of the kind that applies; raises LookupFailure."""
+        """By rows, else by the first rule of the kind that applies."""
         kind = question.call.kind
         answer = self.by_rows(question)
         try:
@@ -64,19 +60,25 @@ class KernelTimes:
         return answer
 
     def by_rows(self, question: Asked) -> BoundedTime | None:
-        """By interpolation of rows with the call's matched values; None if there are none, LookupFailure if
-        the other sizes are out of reach."""
-        kind, phase = question.call.kind, question.phase
-        if kind.between:
-            return self._between(question)
-        key = tuple(question.call[name] for name in kind.matched)
-        if key not in self._groups(kind, kind.rows_name(phase)):
+        """By interpolation of rows with the call's matched values, or of measured neighbours in the columns
+        `between`; None if there are none. If the other sizes are out of reach: LookupFailure, or None of a
+        kind with `between`."""
+        kind, name = question.call.kind, question.call.kind.rows_name(question.phase)
+        sizes, source = self._sizes(question), ""
+        log_us, ruled = np.zeros(1), np.zeros(1, bool)
+        keys = self._keys(question.call, name)
+        for key, weight in keys:
+            grid, source = self._grid(kind, name, key)
+            us, rule = grid.at(**sizes)
+            log_us, ruled = log_us + weight * np.log(us), ruled | rule
+        if not keys:
             return None
-        grid, source = self._grid(kind, kind.rows_name(phase), key)
-        answer = from_grid(*grid.at(**self._sizes(question)), source)
+        answer = from_grid(np.exp(log_us) if kind.between else us, ruled, source)
         if np.isnan(answer.us):
+            if kind.between:
+                return None
             raise LookupFailure(self._described(question))
-        return answer
+        return answer if len(keys) == 1 else answer.derived(HEADS_SPREAD)
 
     def measured(self, kind: KernelKind, phase: Phase) -> list[tuple[int, ...]]:
         """The measured values of the kind's `matched` columns, ascending."""
@@ -90,32 +92,23 @@ class KernelTimes:
 
     # -- rows
 
-    def _between(self, question: Asked) -> BoundedTime | None:
-        """The log-space mean of the grids of the measured neighbours in the columns `between`; None if they
-        do not surround the call, or if the other sizes are out of reach."""
-        call, kind, name = question.call, question.call.kind, question.call.kind.rows_name(question.phase)
-        others = tuple(call[column] for column in kind.matched if column not in kind.between)
-        pairs = self._pairs(kind, name).get(others)
-        first, second = kind.between
-        mix = head_mix(tuple(pairs), call[first], call[second]) if pairs else None
-        if not mix:
-            return None
-        sizes = self._sizes(question)
-        count, source = len(question.seen), "imported"
-        log_us, ruled = np.zeros((count, 3)), np.zeros(count, bool)
-        for pair, weight in mix:
-            values = dict(zip((*kind.between, *(c for c in kind.matched if c not in kind.between)),
-                              (*pair, *others), strict=True))
-            grid, source = self._grid(kind, name, tuple(values[column] for column in kind.matched))
-            us, rule = grid.at(**sizes)
-            log_us, ruled = log_us + weight * np.log(us), ruled | rule
-        answer = from_grid(np.exp(log_us), ruled, source)
-        if np.isnan(answer.us):
-            return None
-        return answer if len(mix) == 1 else answer.derived(HEADS_SPREAD)
+    def _keys(self, call: KernelCall, name: str) -> list[tuple[tuple[int, ...], float]]:
+        """Matched values of the rows that answer a call, with weights in log space."""
+        kind = call.kind
+        key = tuple(call[column] for column in kind.matched)
+        if not kind.between:
+            return [(key, 1.0)] if key in self._groups(kind, name) else []
+        places = [kind.matched.index(column) for column in kind.between]
+        pairs = self._pairs(kind, name).get(_without(key, places))
+        mix = head_mix(tuple(pairs), *(key[place] for place in places)) if pairs else None
+        keys = []
+        for pair, weight in mix or ():
+            values = dict(enumerate(key)) | dict(zip(places, pair, strict=True))
+            keys.append((tuple(values.values()), weight))
+        return keys
 
     def _sizes(self, question: Asked) -> dict[str, float | np.ndarray]:
-        """Every column that a row may have, for this question."""
+        """Every column that a row may have."""
         return {**dict(question.call.shape), "batch": question.batch, "tokens": question.tokens,
                 "context": question.seen, "m": question.rows}
 
@@ -160,11 +153,10 @@ class KernelTimes:
     @functools.cache  # noqa: B019
     def _pairs(self, kind: KernelKind, name: str) -> dict[tuple[int, ...], list[tuple[int, int]]]:
         """Values of the other matched columns -> measured values of the columns `between`."""
+        places = [kind.matched.index(column) for column in kind.between]
         result: dict[tuple[int, ...], list[tuple[int, int]]] = {}
         for key in self._groups(kind, name):
-            values = dict(zip(kind.matched, key, strict=True))
-            first, second = (values.pop(column) for column in kind.between)
-            result.setdefault(tuple(values.values()), []).append((first, second))
+            result.setdefault(_without(key, places), []).append((key[places[0]], key[places[1]]))
         return result
 
     @functools.cache  # noqa: B019
@@ -176,6 +168,10 @@ class KernelTimes:
         power = kind.tokens_power(dict(zip(kind.matched, key, strict=True)))
         return LogGrid.from_rows(rows, axes, grow=kind.grow, spread=SOURCE_SPREAD[source],
                                  tokens_power=power), source
+
+
+def _without(key: tuple[int, ...], places: Sequence[int]) -> tuple[int, ...]:
+    return tuple(value for place, value in enumerate(key) if place not in places)
 
 
 @functools.lru_cache(maxsize=4096)

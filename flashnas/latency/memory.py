@@ -1,11 +1,12 @@
 """Device memory of a request: weights, caches at its end, activations and the workspace of chunked kernels.
 
 Weights and caches are exact (a window caps its cache; recurrent states are float32). Activations are a stated
-rule, within a factor of 2 of what the torch models here allocate; see tests/latency/test_memory.py.
+rule, within a factor of 2 of what the torch models here allocate.
 """
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 from dataclasses import dataclass
@@ -25,35 +26,27 @@ USABLE_SHARE = 0.9
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Bytes of the weights, of the caches and logits of one sequence, and of one token while it is
-    processed."""
+    """Bytes."""
 
     weights: int
-    per_sequence: int
-    per_token: int
-    tokens: int  # read at once per sequence
+    per_sequence: int  # caches and logits
+    per_token: int     # while it is processed
+    tokens: int        # read at once per sequence
 
     def total(self, batch: int, piece_tokens: int = PREFILL_PIECE_TOKENS) -> int:
         at_once = min(batch * self.tokens, max(piece_tokens, batch))
         return self.weights + batch * self.per_sequence + at_once * self.per_token
 
     def most(self, usable: float) -> int:
-        """The largest batch with total(batch) <= usable; 0 if none. total grows in three straight pieces:
-        whole prompts at once, one piece of them at a time, more sequences than a piece has tokens."""
-        room = usable - self.weights
-        whole = room // (self.per_sequence + self.tokens * self.per_token)
-        pieces = (room - PREFILL_PIECE_TOKENS * self.per_token) // self.per_sequence
-        many = room // (self.per_sequence + self.per_token)
-        candidates = (min(whole, PREFILL_PIECE_TOKENS // self.tokens), min(pieces, PREFILL_PIECE_TOKENS),
-                      many)
-        return max((int(n) for n in candidates if n >= 1 and self.total(int(n)) <= usable), default=0)
+        """The largest batch with total(batch) <= usable; 0 if none."""
+        without_activations = int((usable - self.weights) // self.per_sequence)
+        return bisect.bisect_right(range(1, max(without_activations, 0) + 1), usable, key=self.total)
 
 
 @functools.lru_cache(maxsize=65536)
 def _operator_sizes(spec: OperatorSpec, hidden: int, context: int, dtype_bytes: int,
                     cache_type: str = "") -> tuple[int, int, int]:
-    """-> parameters, cache bytes per sequence, bytes per token that are alive while the operator reads a
-    prompt."""
+    """-> parameters, cache bytes per sequence, bytes per token while the operator reads a prompt."""
     calls = [call for call in spec.kernels(hidden, "prefill") if not call.fusable]
     alive = sum(dtype_bytes * call.kind.written(call) + call.kind.workspace_bytes(call) for call in calls)
     one, two = (spec.cache_bytes(hidden, context, size) for size in (1, 2))
@@ -85,20 +78,20 @@ def _sizes(a: Architecture, workload: Workload, dtype: str, cache_type: str) -> 
 
 def memory_bytes(architecture: Architecture, workload: Workload, batch: int, dtype: str,
                  piece_tokens: int = PREFILL_PIECE_TOKENS, cache_type: str = "") -> int:
-    """Weights + caches after all tokens + activations; piece_tokens: of the prompts, read at once;
-    cache_type: of keys and values, one of CACHE_BYTES ("": dtype).
+    """Weights + caches after all tokens + activations; cache_type: of keys and values, one of CACHE_BYTES
+    ("": dtype).
 
-    Activations: for each token that is processed at once (a piece of the prompts, or one token of each
-    sequence) the residual stream and all that the kernels of one operator write, the operator for which that
-    is most, with the workspace of its chunked kernel; and float32 logits of one token per sequence.
+    Activations: for each token that is processed at once (`piece_tokens` of the prompts, or one token of each
+    sequence) the residual stream and what the kernels of that operator write that writes most, with the
+    workspace of its chunked kernel; and float32 logits of one token per sequence.
     """
     return _sizes(architecture, workload, dtype, cache_type).total(batch, piece_tokens)
 
 
 def operator_bytes(spec: OperatorSpec, hidden: int, *, batch: int, context: int, at_once: int, dtype: str,
                    ) -> tuple[int, int]:
-    """(weights and states, activations) of one operator alone by the same rules. batch: sequences whose
-    states it keeps, with `context` tokens each. at_once: tokens that it takes in one call."""
+    """(weights and states, activations) of one operator alone. batch: sequences whose states it keeps, with
+    `context` tokens each. at_once: tokens that it takes in one call."""
     dtype_bytes = DTYPE_BYTES[dtype]
     params, cache, alive = _operator_sizes(spec.resolved(hidden), hidden, context, dtype_bytes)
     return params * dtype_bytes + batch * cache, at_once * (2 * hidden * dtype_bytes + alive)
@@ -106,7 +99,7 @@ def operator_bytes(spec: OperatorSpec, hidden: int, *, batch: int, context: int,
 
 def check_fits(architecture: Architecture, workload: Workload, device: Device, dtype: str,
                cache_type: str = "") -> None:
-    """Raise BudgetError, naming the largest batch, if that of the workload needs more than the device has."""
+    """Raise BudgetError if the batch of the workload needs more than the device has."""
     if workload.batch == "max":
         return
     needed = memory_bytes(architecture, workload, workload.batch, dtype, cache_type=cache_type)

@@ -49,15 +49,17 @@ PREDICTED = tuple(field.name for field in fields(Predicted))
 
 
 def latency_ms(ttft_ms: float, tpot_ms: float, generated_tokens: int) -> float:
-    """The whole request in ms."""
     return ttft_ms + generated_tokens * tpot_ms
 
 
-def throughput_tok_s(ttft_ms: float, tpot_ms: float, batch: int, prompt_tokens: int,
-                     generated_tokens: int) -> float:
-    """As defined above, from times and tokens of each of `batch` sequences; 0 if no time passes."""
+def of_times(ttft_ms: float, tpot_ms: float, batch: int, prompt_tokens: int, generated_tokens: int,
+             ) -> dict[str, float]:
+    """The metrics that are times and rates, by name, from the times and tokens of each of `batch` sequences;
+    no throughput if no time passes."""
     tokens, per_ms = (batch, tpot_ms) if generated_tokens else (batch * prompt_tokens, ttft_ms)
-    return 1000 * tokens / per_ms if per_ms else 0.0
+    return {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms,
+            "latency_ms": latency_ms(ttft_ms, tpot_ms, generated_tokens),
+            "throughput_tok_s": 1000 * tokens / per_ms if per_ms else 0.0}
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,13 @@
 """LatencyModel: an architecture's latency on a table's device, as the sum of its operators' times.
 
-A row of the whole operator answers if there is one; otherwise its kernels are looked up one by one. The cost
-of an operator is computed once for each width, number of meta tokens and batch: many architectures of one
-space cost a few additions each.
+A row of the whole operator answers if there is one; otherwise its kernels are looked up one by one.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +28,13 @@ from flashnas.operators import KernelCall, OperatorSpec, Phase
 from flashnas.operators.kernel import PHASES, Load
 from flashnas.operators.kernel_kinds import KERNEL_KINDS, gemm, pointwise
 
+EMBEDDING, HEAD = "embedding", "head"
 CONTEXT_POINTS = 4096  # contexts over which a generation step is averaged; all of them up to this many tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One kernel, or a whole operator, in one phase; times over the whole request, all `generated_tokens`
-    steps."""
+    """One kernel, or a whole operator, in one phase, over the whole request."""
 
     phase: Phase
     kernel: str
@@ -61,7 +59,8 @@ class Cost:
 
 
 class LatencyModel:
-    """Estimates for one table and one workload.
+    """Estimates for one table and one workload. The cost of an operator is computed once for each width,
+    number of meta tokens and batch: many architectures of one space cost a few additions each.
 
     Args:
         table: or its name or folder.
@@ -74,7 +73,6 @@ class LatencyModel:
 
     Raises:
         TableError, WorkloadError: the table or the workload cannot be read.
-        ConfigError: an unknown stack.
         MissingRowsError: the table has no rows in the workload's dtype.
     """
 
@@ -103,21 +101,28 @@ class LatencyModel:
         self.kernel_correction = KernelCorrection.of(constants, self.stack)
         self.model_corrections: dict[Phase, ModelCorrection] = {
             phase: ModelCorrection.of(constants, self.table.default_mode, phase) for phase in PHASES}
-        self._costs: dict[tuple[OperatorSpec, int, int, int], Cost] = {}
-        self._fixed: dict[tuple[int, int, int, int], tuple[Cost, Cost]] = {}
+        self._costs: dict[tuple[OperatorSpec | str, int, int, int, int], Cost] = {}
 
     # -- figures
 
     def estimate(self, architecture: Architecture) -> Estimate:
         """All figures with breakdown; raises MissingRowsError if the table cannot answer, BudgetError if
         batch "max" finds no room."""
-        a, batch = architecture, self.batch(architecture)
-        embedding, head = self._fixed_costs(a, batch)
-        named = [("embedding", -1, embedding),
-                 *((spec.kind, i, self._cost(spec, a, batch)) for i, spec in enumerate(a.operators)),
-                 ("head", -1, head)]
-        ttft_ms, tpot_ms, latency_ms = self._figures(cost for _, _, cost in named)
-        bounds = self._bounds([part for _, _, cost in named for part in cost.parts], batch)
+        a, w, batch = architecture, self.workload, self.batch(architecture)
+        embedding, head, *operators = (self._cost(spec, a, batch) for spec in _specs(a))
+        named = [(EMBEDDING, -1, embedding),
+                 *((spec.kind, i, operators[i]) for i, spec in enumerate(a.operators)), (HEAD, -1, head)]
+        parts = [part for _, _, cost in named for part in cost.parts]
+
+        def figures(prefill_us: float, decode_us: float) -> dict[str, float]:
+            return metrics.of_times(*self._times(prefill_us, decode_us), batch, w.prompt_tokens,
+                                    w.generated_tokens)
+
+        values = figures(*_total_us(cost for *_, cost in named))
+        low, high = (figures(*(sum(getattr(part.total, bound) for part in parts if part.phase == phase)
+                               for phase in PHASES)) for bound in ("lower_us", "upper_us"))
+        bounds = {name: sorted((low[name], high[name])) for name in values}
+        latency_ms = values["latency_ms"]
         breakdown: list[dict[str, Any]] = [
             {"operator": name, "index": index, "phase": part.phase, "kernel": part.kernel,
              "label": part.label, "source": part.total.source, "ms": part.total.us / 1000,
@@ -126,19 +131,14 @@ class LatencyModel:
         sources: dict[str, float] = {}
         for entry in breakdown:
             sources[entry["source"]] = sources.get(entry["source"], 0.0) + entry["share"]
-        w = self.workload
+        notes = (self.kernel_correction.note(batch) if w.generated_tokens else None, self._note_on_weights())
         return Estimate(
-            notation=a.notation, hash=a.hash, params=a.params, ttft_ms=ttft_ms, tpot_ms=tpot_ms,
-            latency_ms=latency_ms, lower_ms=min(bounds["latency_ms"][0], latency_ms),
-            upper_ms=max(bounds["latency_ms"][1], latency_ms), batch=batch, bounds=bounds,
-            throughput_tok_s=metrics.throughput_tok_s(ttft_ms, tpot_ms, batch, w.prompt_tokens,
-                                                      w.generated_tokens),
+            **values, notation=a.notation, hash=a.hash, params=a.params, batch=batch, bounds=bounds,
+            lower_ms=min(low["latency_ms"], latency_ms), upper_ms=max(high["latency_ms"], latency_ms),
             memory_gb=memory_bytes(a, w, batch, self.dtype, cache_type=self.cache_type) / 1e9,
-            workload=w.name, table=self.table.name,
-            breakdown=tuple(breakdown), sources=dict(sorted(sources.items(), key=lambda item: -item[1])),
-            weights=self.dtype,
-            notes=tuple(filter(None, [self.kernel_correction.note(batch) if w.generated_tokens else None,
-                                      self._note_on_weights()])))
+            workload=w.name, table=self.table.name, weights=self.dtype, breakdown=tuple(breakdown),
+            sources=dict(sorted(sources.items(), key=lambda item: -item[1])),
+            notes=tuple(note for note in notes if note))
 
     def latencies(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """latency_ms of each, shape [N]; the same numbers as `estimate` gives, without the breakdown."""
@@ -147,14 +147,14 @@ class LatencyModel:
         for i, a in enumerate(architectures):
             batch = self.batch(a)
             by_id = costs_by_id.setdefault((a.hidden, a.vocab, a.meta_tokens, batch), {})
-            embedding, head = self._fixed_costs(a, batch)
-            costs = [embedding]
-            for spec in a.operators:
+            costs = []
+            for spec in _specs(a):
                 cost = by_id.get(id(spec))
                 if cost is None:
                     cost = by_id[id(spec)] = self._cost(spec, a, batch)
                 costs.append(cost)
-            result[i] = self._figures([*costs, head])[2]
+            costs.append(costs.pop(1))  # added up in the order of `estimate`
+            result[i] = metrics.latency_ms(*self._times(*_total_us(costs)), self.workload.generated_tokens)
         return result
 
     def batch(self, architecture: Architecture) -> int:
@@ -174,30 +174,10 @@ class LatencyModel:
 
     # -- costs
 
-    def _figures(self, costs: Iterable[Cost]) -> tuple[float, float, float]:
-        """-> ttft_ms, tpot_ms, latency_ms."""
-        prefill_us = decode_us = 0.0
-        for cost in costs:
-            prefill_us += cost.prefill_us
-            decode_us += cost.decode_us
+    def _times(self, prefill_us: float, decode_us: float) -> tuple[float, float]:
+        """-> ttft_ms, tpot_ms."""
         generated = self.workload.generated_tokens
-        ttft_ms, tpot_ms = prefill_us / 1000, decode_us / 1000 / generated if generated else 0.0
-        return ttft_ms, tpot_ms, metrics.latency_ms(ttft_ms, tpot_ms, generated)
-
-    def _bounds(self, parts: Sequence[Part], batch: int) -> dict[str, list[float]]:
-        """Figure -> [lower, upper], from the bounds of all parts added up."""
-        w = self.workload
-        edges = []
-        for bound in ("lower_us", "upper_us"):
-            ttft_us, decode_us = (sum(getattr(part.total, bound) for part in parts if part.phase == phase)
-                                  for phase in ("prefill", "decode"))
-            edges.append((ttft_us / 1000, decode_us / 1000 / w.generated_tokens if w.generated_tokens
-                          else 0.0))
-        throughput = [metrics.throughput_tok_s(*edge, batch, w.prompt_tokens, w.generated_tokens)
-                      for edge in edges]
-        return {"ttft_ms": [ttft for ttft, _ in edges], "tpot_ms": [tpot for _, tpot in edges],
-                "latency_ms": [metrics.latency_ms(*edge, w.generated_tokens) for edge in edges],
-                "throughput_tok_s": sorted(throughput)}
+        return prefill_us / 1000, decode_us / 1000 / generated if generated else 0.0
 
     def phases(self, meta_tokens: int) -> list[tuple[Phase, np.ndarray, int]]:
         """(phase, tokens or contexts seen, how often it runs). Meta tokens are read with the prompt and stay
@@ -213,24 +193,51 @@ class LatencyModel:
             phases.append(("decode", contexts, generated))
         return phases
 
-    def _cost(self, spec: OperatorSpec, a: Architecture, batch: int) -> Cost:
-        key = (spec, a.hidden, a.meta_tokens, batch)
+    def _cost(self, spec: OperatorSpec | str, a: Architecture, batch: int) -> Cost:
+        """Of an operator, of EMBEDDING or HEAD. Reading a prompt needs the head once per sequence, for its
+        last position; meta tokens alone do not."""
+        key = (spec, a.hidden, a.vocab if isinstance(spec, str) else 0, a.meta_tokens, batch)
         if key not in self._costs:
-            self._costs[key] = Cost.of(part for phase, seen, times in self.phases(a.meta_tokens)
-                                       for part in self._operator(spec, a.hidden, phase, batch, seen, times))
+            parts = []
+            for phase, seen, times in self.phases(a.meta_tokens):
+                if spec != HEAD:
+                    parts += self._parts(spec, a, batch, phase, seen, times, phase)
+                elif phase == "decode" or self.workload.prompt_tokens:
+                    parts += self._parts(spec, a, batch, "decode", np.ones(1), times, phase)
+            self._costs[key] = Cost.of(parts)
         return self._costs[key]
 
-    def _operator(self, spec: OperatorSpec, hidden: int, phase: Phase, batch: int, seen: np.ndarray,
-                  times: int) -> list[Part]:
-        name = str(spec.resolved(hidden))
-        if self.operators.has(name, hidden):
-            answer = self.operators.answer(name, hidden, phase, batch, seen)
+    def _parts(self, spec: OperatorSpec | str, a: Architecture, batch: int, phase: Phase, seen: np.ndarray,
+               times: int, shown: Phase) -> list[Part]:
+        """The row of the whole, if there is one, else one part per kernel; and what the table's correction
+        adds. phase: of the rows. shown: to which the time belongs."""
+        fixed, hidden = isinstance(spec, str), a.hidden
+        name = spec if isinstance(spec, str) else str(spec.resolved(hidden))
+        vocab = a.vocab if fixed else 0
+        if self.operators.has(name, hidden, vocab):
+            kernel = f"operator_{phase}"
+            answer = self.operators.answer(name, hidden, phase, batch, seen, vocab)
             if answer is None:
-                raise self._missing(name, hidden, _rows_asked(f"operator_{phase}", batch, seen))
-            return self._whole(phase, f"operator_{phase}", spec.name, answer, times, operators=1,
-                               megabytes=self.megabytes(spec, hidden, phase, batch, seen))
-        return self._composed(name, hidden, self.launched(spec, hidden, phase), phase, batch, seen, times,
-                              self.operator_kernels)
+                raise self._missing(name, hidden, f"{kernel} rows for batch {batch} and {int(seen.min())} to"
+                                                  f" {int(seen.max())} tokens")
+            correction = self.model_corrections[shown]
+            label, megabytes = (name, 0.0) if isinstance(spec, str) else (
+                spec.name, self.megabytes(spec, hidden, phase, batch, seen))
+            added = correction.added(operators=int(not fixed), models=int(name == EMBEDDING),
+                                     megabytes=megabytes)
+            parts = [Part(shown, kernel, label, answer.times(times * correction.scale))]
+        else:
+            calls = _fixed_kernels(spec, a) if isinstance(spec, str) else self.launched(spec, hidden, phase)
+            kernels = self.kernels if fixed else self.operator_kernels
+            try:
+                launches = [kernels.time(call, phase, batch, seen) for call in calls]
+            except LookupFailure as failure:
+                raise self._missing(name, hidden, str(failure)) from None
+            parts = [Part(shown, call.kind.rows_name(phase), call.label, launch.times(times))
+                     for call, launch in zip(calls, launches, strict=True)]
+            added = None if shown == "prefill" else self.kernel_correction.added(
+                calls, launches, batch, lambda call: self.bytes_us(call, batch, seen))
+        return parts + ([Part(shown, "calibration", "calibration", added.times(times))] if added else [])
 
     def launched(self, spec: OperatorSpec, hidden: int, phase: Phase) -> list[KernelCall]:
         """The kernels that serve an operator in the stack."""
@@ -239,70 +246,18 @@ class LatencyModel:
                 [part for call in calls for part in call.split()])
 
     def bytes_us(self, call: KernelCall, batch: int, seen: np.ndarray) -> float:
-        """What the bytes of a kernel take in a decode step at the device's bandwidth."""
+        """Of the bytes of a kernel in a decode step at the device's bandwidth."""
         load = Load("decode", batch, 1, float(seen.mean()))
         return 1e6 * call.kind.bytes_moved(call, load, self.dtype_bytes) / self.table.device.bandwidth_bytes_s
 
-    def _whole(self, phase: Phase, kernel: str, label: str, answer: BoundedTime, times: int, *,
-               operators: int = 0, models: int = 0, megabytes: float = 0.0) -> list[Part]:
-        """The row of a whole operator, and what the table's correction adds to it (corrections.py)."""
-        correction = self.model_corrections[phase]
-        part = Part(phase, kernel, label, answer.times(times * correction.scale))
-        added = correction.added(operators=operators, models=models, megabytes=megabytes)
-        return [part, Part(phase, "calibration", "calibration", added.times(times))] if added else [part]
-
     def megabytes(self, spec: OperatorSpec, hidden: int, phase: Phase, batch: int, seen: np.ndarray) -> float:
-        """What an operator reads, in 10^6 bytes: its weights, and in a decode step its state at the mean
-        context."""
+        """10^6 bytes that an operator reads: weights, and in a decode step its state at the mean context."""
         state = spec.cache_bytes(hidden, int(seen.mean()), self.dtype_bytes) if phase == "decode" else 0
         return (spec.params(hidden) * WEIGHT_BYTES[self.dtype] + batch * state) / 1e6
-
-    def _composed(self, operator: str, hidden: int, calls: Sequence[KernelCall], phase: Phase, batch: int,
-                  seen: np.ndarray, times: int, kernels: KernelTimes) -> list[Part]:
-        """One part per kernel, and one for the table's correction of a decode step."""
-        try:
-            launches = [kernels.time(call, phase, batch, seen) for call in calls]
-        except LookupFailure as failure:
-            raise self._missing(operator, hidden, str(failure)) from None
-        parts = [Part(phase, call.kind.rows_name(phase), call.label, launch.times(times))
-                 for call, launch in zip(calls, launches, strict=True)]
-        added = None if phase == "prefill" else self.kernel_correction.added(
-            calls, launches, batch, lambda call: self.bytes_us(call, batch, seen))
-        return parts + ([Part(phase, "calibration", "calibration", added.times(times))] if added else [])
-
-    def _fixed_costs(self, a: Architecture, batch: int) -> tuple[Cost, Cost]:
-        """-> embedding, head (with the final norm and the choice of the token). Reading a prompt needs the
-        head once per sequence, for its last position; meta tokens alone do not."""
-        key = (a.hidden, a.vocab, a.meta_tokens, batch)
-        if key not in self._fixed:
-            embedding, head = [], []
-            for phase, seen, times in self.phases(a.meta_tokens):
-                embedding += self._fixed_parts("embedding", a, phase, batch, seen, times)
-                if phase == "decode" or self.workload.prompt_tokens:
-                    parts = self._fixed_parts("head", a, "decode", batch, np.ones(1), times, shown=phase)
-                    head += [replace(part, phase=phase) for part in parts
-                             if phase == "decode" or part.kernel != "calibration"]
-            self._fixed[key] = Cost.of(embedding), Cost.of(head)
-        return self._fixed[key]
-
-    def _fixed_parts(self, name: str, a: Architecture, phase: Phase, batch: int, seen: np.ndarray,
-                     times: int, shown: Phase | None = None) -> list[Part]:
-        """Embedding or head. `shown`: the phase to which the time belongs, if it is not that of the rows."""
-        if self.operators.has(name, a.hidden, a.vocab):
-            answer = self.operators.answer(name, a.hidden, phase, batch, seen, a.vocab)
-            if answer is None:
-                raise self._missing(name, a.hidden, _rows_asked(f"operator_{phase}", batch, seen))
-            return self._whole(shown or phase, f"operator_{phase}", name, answer, times,
-                               models=int(name == "embedding"))
-        calls = ([pointwise("lookup", 2 * a.hidden)] if name == "embedding" else
-                 [pointwise("final_norm", 2 * a.hidden), gemm("head", n=a.vocab, k=a.hidden),
-                  pointwise("sampling", a.vocab)])
-        return self._composed(name, a.hidden, calls, phase, batch, seen, times, self.kernels)
 
     # -- errors
 
     def _check_matrices(self) -> None:
-        """Raise MissingRowsError unless the table has products with weights of the workload's type."""
         if not has_weights(self.table, self.dtype):
             others = [name for name in shipped_tables() if has_weights(LatencyTable.load(name), self.dtype)]
             raise MissingRowsError(f"table {self.table.name} has no matrix products with weights in"
@@ -320,18 +275,35 @@ class LatencyModel:
 
 def has_weights(table: LatencyTable, dtype: str) -> bool:
     """Whether a table has rows of products with weights of that type."""
-    return any((table.frames[name]["dtype"] == dtype).any() for kind in KERNEL_KINDS.values() if kind.weights
-               for name in {kind.rows_name(phase) for phase in PHASES} if name in table.frames)
+    return dtype in table.values("dtype", {kind.rows_name(phase) for kind in KERNEL_KINDS.values()
+                                           if kind.weights for phase in PHASES})
 
 
-def _rows_asked(kind: str, batch: int, seen: np.ndarray) -> str:
-    return f"{kind} rows for batch {batch} and {int(seen.min())} to {int(seen.max())} tokens"
+def _specs(a: Architecture) -> tuple[OperatorSpec | str, ...]:
+    return EMBEDDING, HEAD, *a.operators
+
+
+def _total_us(costs: Iterable[Cost]) -> tuple[float, float]:
+    """-> of the prompt, of all steps."""
+    prefill_us = decode_us = 0.0
+    for cost in costs:
+        prefill_us += cost.prefill_us
+        decode_us += cost.decode_us
+    return prefill_us, decode_us
+
+
+def _fixed_kernels(name: str, a: Architecture) -> list[KernelCall]:
+    """Of EMBEDDING, or of HEAD with the final norm and the choice of the token."""
+    if name == EMBEDDING:
+        return [pointwise("lookup", 2 * a.hidden)]
+    return [pointwise("final_norm", 2 * a.hidden), gemm("head", n=a.vocab, k=a.hidden),
+            pointwise("sampling", a.vocab)]
 
 
 def model_of(table: LatencyTable | str | Path, workload: Workload, *, stack: Stack | None = None,
              mode: str | None = None) -> LatencyModel:
-    """A LatencyModel. Of a table that is named, the next call gets the same one with all that it has looked
-    up, until a file of the table changes."""
+    """Of a table that is named, the next call gets the same model with all that it has looked up, until a
+    file of the table changes."""
     if isinstance(table, LatencyTable):
         return LatencyModel(table, workload, stack=stack, mode=mode)
     return _named(table_state(table), workload, stack, mode)

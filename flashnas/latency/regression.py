@@ -1,15 +1,13 @@
-"""What each operator costs, from the times of whole networks: for programs that cannot time a part of a
-network.
+"""What each operator costs, from the times of whole networks: for programs that cannot time a part of one.
 
 A network's time is taken as the sum of its operators' times and of a rest that all networks of a width share:
 embedding, head, and what the program does for each token. Weighted least squares with coefficients of at
-least 0 finds them. They contain what the processor's caches do in a whole network.
+least 0 finds them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,23 +37,18 @@ class Fitted:
 
 
 def counts(architecture: Architecture, full: Sequence[OperatorSpec]) -> Row:
-    """How often a network has each operator, by its notation with every option, and the rest once.
-
-    An FFN that is narrower than the one in `full` counts by the share of its width.
-    """
+    """How often a network has each operator, by its notation with every option, and the rest once. An FFN
+    that is narrower than the one in `full` counts by the share of its width."""
     hidden = architecture.hidden
     widths = {spec.resolved(hidden).intermediate: str(spec.resolved(hidden))
               for spec in full if isinstance(spec, FeedForward)}
-    whole_ones: Counter[str] = Counter()
     row: Row = {REST: 1.0}
     for spec in architecture.canonical().operators:
+        name, share = str(spec.resolved(hidden)), 1.0
         if isinstance(spec, FeedForward) and spec.intermediate not in widths:
             whole = min(width for width in widths if width >= spec.intermediate)
-            row[widths[whole]] = row.get(widths[whole], 0.0) + spec.intermediate / whole
-        else:
-            whole_ones[str(spec.resolved(hidden))] += 1
-    for name, number in whole_ones.items():
-        row[name] = row.get(name, 0.0) + number
+            name, share = widths[whole], spec.intermediate / whole
+        row[name] = row.get(name, 0.0) + share
     return row
 
 
@@ -66,12 +59,8 @@ def choose_networks(space: OperatorSpace[Any], hidden: int, rng: np.random.Gener
     Greedy D-optimal design over a random sample. Where each mixer is followed by an FFN, the two cannot be
     separated; NARROWED networks with FFNs of half the width are then added.
 
-    Args:
-        check: raises ExportError where the program cannot run a network; others are chosen then.
-
-    Raises:
-        ExportError: the program can run no network of the space.
-        SpaceError: the space has too few networks of the width.
+    check: raises ExportError where the program cannot run a network; others are chosen then. Raises
+    ExportError if it can run none, and SpaceError if the space has too few networks of the width.
     """
     kinds = space.kinds()
     count = 2 * (len(kinds) + 1) + 2
@@ -134,11 +123,8 @@ def matrix(rows: Sequence[Row], names: Sequence[Any]) -> np.ndarray:
 
 
 def fit(rows: Sequence[Row], measured_us: Sequence[float], rng: np.random.Generator) -> Fitted:
-    """Coefficients of at least 0 with the least squared relative errors.
-
-    rows: the regressors of each measured network. rng: draws the residuals of the bootstrap, from which the
-    percentiles are.
-    """
+    """Coefficients of at least 0 with the least squared relative errors; percentiles by a bootstrap of the
+    residuals. rows: the regressors of each measured network."""
     from scipy.optimize import nnls  # slow to import; estimates do not need it
 
     names = list(dict.fromkeys(name for row in rows for name in row))

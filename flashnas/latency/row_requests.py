@@ -1,4 +1,4 @@
-"""What has to be measured so that a table answers for a space: one request per row. No torch, no clock."""
+"""What has to be measured so that a table answers for a space: one request per row."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flashnas.latency.schema import KINDS, OPERATOR_KINDS
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
 from flashnas.operators import OperatorSpec
@@ -39,10 +40,10 @@ class RowRequest:
         """The kind of table row."""
         return f"operator_{self.phase}"
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """The key columns of the row, in order."""
-        return (self.operator, self.hidden, self.vocab, self.batch, self.length)
+    def key(self, length: int | None = None) -> dict[str, Any]:
+        """The key columns of the row; length: in place of the request's."""
+        values = self.operator, self.hidden, self.vocab, self.batch, self.length if length is None else length
+        return dict(zip(KINDS[self.kind], values, strict=True))
 
 
 def plan(space: OperatorSpace[Any], workloads: Iterable[Workload]) -> list[RowRequest]:
@@ -68,7 +69,7 @@ def plan(space: OperatorSpace[Any], workloads: Iterable[Workload]) -> list[RowRe
 
 
 def contexts(spec: OperatorSpec, first: int, last: int) -> list[int]:
-    """Contexts at which a decode step is measured: 0 (any) for recurrent ones, else powers of 4 between the
+    """Contexts at which a decode step is measured: 0 (any) for recurrent ones, else powers of 4 and the
     ends."""
     window = getattr(spec, "window_tokens", None)
     if window is None:
@@ -80,22 +81,17 @@ def contexts(spec: OperatorSpec, first: int, last: int) -> list[int]:
 
 def missing(items: Sequence[RowRequest], folder: Path, *, stack: str, mode: str,
             dtype: str) -> list[RowRequest]:
-    """The requests that the table in a folder does not answer in rows of this stack, mode and dtype; it need
-    not exist."""
+    """The requests that the table in a folder, which need not exist, does not answer in rows of this stack,
+    mode and dtype."""
     if not (folder / "meta.yaml").exists():
         return list(items)
     table = LatencyTable.load(folder)
     answered: set[tuple[Any, ...]] = set()
-    for kind in table.kinds:
-        if kind.startswith("operator_"):
-            rows = table.rows(kind)
-            for column, value in (("stack", stack), ("mode", mode), ("dtype", dtype)):
-                rows = rows[rows[column].astype(str) == value]
-            columns = ["operator", "hidden", "vocab", "batch", "context" if kind.endswith("decode")
-                       else "tokens"]
-            answered.update((kind, *row)
-                            for row in rows[columns].astype({"operator": str}).itertuples(index=False))
-    return [item for item in items if (item.kind, *item.key) not in answered]
+    for kind in table.frames.keys() & OPERATOR_KINDS:
+        rows = table.frames[kind]
+        rows = rows[(rows["stack"] == stack) & (rows["mode"] == mode) & (rows["dtype"] == dtype)]
+        answered.update((kind, *row) for row in rows[list(KINDS[kind])].itertuples(index=False))
+    return [item for item in items if (item.kind, *item.key().values()) not in answered]
 
 
 @dataclass(frozen=True, order=True)
@@ -114,17 +110,11 @@ class RowGroup:
         return tuple(sorted({item.length for item in self.items if item.length})) or (1,)
 
 
-def groups(items: Iterable[RowRequest]) -> list[RowGroup]:
-    """The requests by phase, width and batch, in a fixed order."""
-    members: dict[tuple[str, int, int], list[RowRequest]] = {}
+def groups(items: Iterable[RowRequest], *, alone: bool = False) -> list[RowGroup]:
+    """The requests by phase, width and batch, in a fixed order; alone: by width and operator, whose copies
+    then serve all phases, batches and lengths."""
+    members: dict[tuple[str, int, int, str], list[RowRequest]] = {}
     for item in items:
-        members.setdefault((item.phase, item.hidden, item.batch), []).append(item)
-    return [RowGroup(*key, tuple(rows)) for key, rows in sorted(members.items())]
-
-
-def by_operator(items: Iterable[RowRequest]) -> list[RowGroup]:
-    """The requests by width and operator, whose copies then serve all phases, batches and lengths."""
-    members: dict[tuple[int, str], list[RowRequest]] = {}
-    for item in items:
-        members.setdefault((item.hidden, item.operator), []).append(item)
-    return [RowGroup("", hidden, 0, tuple(rows)) for (hidden, _), rows in sorted(members.items())]
+        key = ("", item.hidden, 0, item.operator) if alone else (item.phase, item.hidden, item.batch, "")
+        members.setdefault(key, []).append(item)
+    return [RowGroup(*key[:3], tuple(rows)) for key, rows in sorted(members.items())]

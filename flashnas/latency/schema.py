@@ -1,8 +1,6 @@
-"""What a latency table consists of: kinds of rows with their columns, and the device. The format's one
-definition.
+"""What a latency table consists of: kinds of rows with their columns, and the device.
 
-A table is a folder: `device.yaml`, `meta.yaml` (checksums, stacks, origin, calibration) and one
-`<kind>.parquet` per kind of rows. Times are in microseconds, memory is in bytes.
+A table is a folder: `device.yaml`, `meta.yaml` (table_meta.py) and one `<kind>.parquet` per kind of rows.
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.hints import one_of
@@ -23,28 +21,24 @@ from flashnas.operators.kernel_kinds import KERNEL_KINDS, kind_of_rows
 FORMAT = 1
 SOURCES = ("measured", "imported", "derived", "roofline")
 
-OPERATOR_DECODE, OPERATOR_PREFILL = "operator_decode", "operator_prefill"
+OPERATOR_KINDS = OPERATOR_DECODE, OPERATOR_PREFILL = "operator_decode", "operator_prefill"
 
 
 class _RowKinds(Mapping[str, tuple[str, ...]]):
     """Kind of rows -> key columns. No two rows of a kind have the same key and the same VARIANT.
 
-    The kinds of kernels (operators/kernel_kinds.py, those of other packages too) have rows `<kind>_decode`:
-    one step of all `batch` sequences, where attention sees `context` tokens, itself included; and
-    `<kind>_prefill`: `tokens` tokens of each of `batch` sequences, causal. `gemm` has one kind of rows, with
-    m = batch x tokens.
+    The kinds of kernels (operators/kernel_kinds.py) have rows `<kind>_decode`: one step of all `batch`
+    sequences, where attention sees `context` tokens, itself included; and `<kind>_prefill`: `tokens` tokens
+    of each of `batch` sequences, causal. `gemm` has one kind of rows, with m = batch x tokens.
 
     Two kinds more are whole operators with their norm and residual: `operator` is str(spec.resolved(hidden)).
-    `embedding` and `head` (final norm, product, choice of the token; a decode row answers both phases) have
-    `vocab`, the others vocab 0. context 0: the time does not depend on the context.
+    `embedding` and `head` (a decode row answers both phases) have `vocab`, the others vocab 0. context 0: the
+    time does not depend on the context.
     """
 
-    own: ClassVar = {OPERATOR_DECODE: ("operator", "hidden", "vocab", "batch", "context"),
-                     OPERATOR_PREFILL: ("operator", "hidden", "vocab", "batch", "tokens")}
-
     def __getitem__(self, name: str) -> tuple[str, ...]:
-        if name in self.own:
-            return self.own[name]
+        if name in OPERATOR_KINDS:
+            return "operator", "hidden", "vocab", "batch", "context" if name == OPERATOR_DECODE else "tokens"
         kind = kind_of_rows(name)
         columns = kind[0].columns(kind[1] or "decode") if kind else ()
         if not columns:
@@ -54,7 +48,7 @@ class _RowKinds(Mapping[str, tuple[str, ...]]):
     def __iter__(self) -> Iterator[str]:
         for kind in KERNEL_KINDS.values():
             yield from dict.fromkeys(kind.rows_name(phase) for phase in PHASES if kind.columns(phase))
-        yield from self.own
+        yield from OPERATOR_KINDS
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -72,22 +66,17 @@ RUNTIMES: Registry[Any] = Registry("runtime", "flashnas.runtimes", {
     "llama.cpp": "flashnas.profiling.llama_cpp.target:LlamaCpp",
     "vllm": "flashnas.profiling.vllm.target:Vllm"}, error=ConfigError, attribute="name")
 PLATFORMS = {"cpu": "eager", "cuda": "cuda_graph"}  # platform -> the mode that is measured by default
-# Row columns after the key. p10_us, p90_us and repeats are null where the source does not state them.
-VALUE_COLUMNS = ("latency_us", "p10_us", "p90_us", "repeats", "dtype", "stack", "mode", "source")
+# Row columns after the key. NUMBERS are null where the source does not state them.
+NUMBERS = ("p10_us", "p90_us", "repeats")
+VALUE_COLUMNS = ("latency_us", *NUMBERS, "dtype", "stack", "mode", "source")
 UNITS = {"latency_us": "microseconds (median)", "p10_us": "microseconds", "p90_us": "microseconds",
          "memory_bytes": "bytes", "bandwidth_bytes_s": "bytes/s", "peak_flops": "FLOP/s"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """Facts about a device.
-
-    Args:
-        platform: one of PLATFORMS.
-        peak_flops, bandwidth_bytes_s: per second.
-        launch_us: shortest time of a small kernel; 0: unknown.
-        bandwidth_share: share of the bandwidth that pointwise kernels reach.
-    """
+    """Facts about a device. launch_us: shortest time of a small kernel; 0: unknown. bandwidth_share: that
+    pointwise kernels reach."""
 
     name: str
     platform: str
@@ -98,9 +87,6 @@ class Device:
     bandwidth_share: float = 0.8
     label: str = ""
     cite: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
 
     @classmethod
     def load(cls, path: Path) -> Device:

@@ -1,11 +1,11 @@
-"""LatencyTable: the rows of one device, verified when loaded. `print` says what it can answer."""
+"""LatencyTable: the rows of one device, verified when loaded."""
 
 from __future__ import annotations
 
 import copy
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,19 @@ from flashnas.base.foreign import MAX_JOURNAL_MB, read_bytes, read_parquet
 from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.shipped import shipped_names
 from flashnas.latency.bounded_time import rules
-from flashnas.latency.schema import KINDS, PLATFORMS, SOURCES, TEXT_KEYS, VALUE_COLUMNS, VARIANT, Device
+from flashnas.latency.schema import (
+    KINDS,
+    OPERATOR_KINDS,
+    PLATFORMS,
+    SOURCES,
+    TEXT_KEYS,
+    VALUE_COLUMNS,
+    VARIANT,
+    Device,
+)
 from flashnas.latency.table_meta import load_meta
 
-# Of a stack: rows that differ in one of these are never added up.
+# Of a stack: rows that differ in one of these are never added up, because the sum is not a network's time.
 SETTINGS = ("threads", "flash_attention", "cache_type")
 
 
@@ -55,12 +64,8 @@ class LatencyTable:
 
     @classmethod
     def load(cls, source: str | Path | LatencyTable) -> LatencyTable:
-        """A table from a folder, or a shipped one by name; a table itself is returned as it is.
-
-        Raises:
-            TableError: missing or damaged file, wrong columns or units, values that are not times, a
-                calibration with unknown keys or constants that are not numbers of at least 0.
-        """
+        """A table from a folder, or a shipped one by name; a table itself is returned as it is. Raises
+        TableError for what is missing or damaged."""
         if isinstance(source, LatencyTable):
             return source
         _, path, _ = state = table_state(source)
@@ -76,6 +81,11 @@ class LatencyTable:
         return tuple(self.frames)
 
     @property
+    def has_whole(self) -> bool:
+        """True if it has rows of whole operators."""
+        return bool(self.frames.keys() & OPERATOR_KINDS)
+
+    @property
     def calibration(self) -> dict[str, Any]:
         return self.meta.get("calibration") or {}
 
@@ -84,10 +94,15 @@ class LatencyTable:
         """Names of the stacks whose rows are here, such as `trtllm-1.3.0rc20, vllm-0.24.0`."""
         return ", ".join(sorted(self.meta["stacks"])) or "unknown"
 
+    def values(self, column: str, kinds: Container[str] | None = None, dtype: str = "") -> list[str]:
+        """The texts in a column, sorted; of some kinds of rows and of one dtype."""
+        frames = [frame for kind, frame in self.frames.items() if kinds is None or kind in kinds]
+        return sorted({str(value) for frame in frames
+                       for value in (frame[frame["dtype"] == dtype] if dtype else frame)[column].unique()})
+
     @property
     def modes(self) -> tuple[str, ...]:
-        return tuple(sorted({str(value) for frame in self.frames.values()
-                             for value in frame["mode"].unique()}))
+        return tuple(self.values("mode"))
 
     @property
     def default_mode(self) -> str:
@@ -107,12 +122,11 @@ class LatencyTable:
 
     @property
     def dtypes(self) -> tuple[str, ...]:
-        return tuple(sorted({str(value) for frame in self.frames.values()
-                             for value in frame["dtype"].unique()}))
+        return tuple(self.values("dtype"))
 
     def settings(self, rows: Iterable[str], *further: Mapping[str, Any]) -> dict[str, str]:
-        """What the stacks of rows, and `further` ones, state of SETTINGS. Raises TableError where they
-        differ, as two numbers of threads do: the sum of such rows is not the time of a network."""
+        """What the stacks of rows, and `further` ones, state of SETTINGS; raises TableError where they
+        differ."""
         settings: dict[str, str] = {}
         stacks = [*(self.meta["stacks"].get(name, {}) for name in rows), *further]
         for setting in SETTINGS:
@@ -124,32 +138,30 @@ class LatencyTable:
         return settings
 
     def rows(self, kind: str) -> pd.DataFrame:
-        """All rows of a kind with every column of the design; raises TableError if the table has none."""
+        """All rows of a kind with the name of the device; raises TableError if the table has none."""
         if kind not in self.frames:
             raise TableError(f"{self.path}: table {self.name} has no rows of kind {kind!r}"
                              f"{did_you_mean(kind, self.kinds)}; it has: {', '.join(self.kinds)}")
         return self.frames[kind].assign(device=self.name)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: device, stacks, kinds of rows with the range of each column, the rules by which this
-        version derives times that no row states, and the calibration."""
+        """JSON-ready, with the range of each column, and the rules by which this version derives times."""
         kinds = {}
         for kind, frame in self.frames.items():
-            numeric = [column for column in KINDS[kind] if column not in TEXT_KEYS]
-            ranges = {column: [int(frame[column].min()), int(frame[column].max())] for column in numeric}
-            texts = {column: sorted(frame[column].astype(str).unique()) for column in KINDS[kind]
-                     if column in TEXT_KEYS}
-            kinds[kind] = {"rows": len(frame), "ranges": ranges, **texts,
+            kinds[kind] = {"rows": len(frame),
+                           "ranges": {column: [int(frame[column].min()), int(frame[column].max())]
+                                      for column in KINDS[kind] if column not in TEXT_KEYS},
+                           **{column: self.values(column, (kind,)) for column in KINDS[kind]
+                              if column in TEXT_KEYS},
                            "sources": {str(key): int(n) for key, n in frame["source"].value_counts().items()},
-                           "stacks": sorted(frame["stack"].astype(str).unique()),
-                           "modes": sorted(frame["mode"].astype(str).unique()),
+                           "stacks": self.values("stack", (kind,)), "modes": self.values("mode", (kind,)),
                            "origin": self.meta["kinds"][kind].get("origin")}
-        return {"name": self.name, "path": str(self.path), "device": self.device.to_dict(),
+        return {"name": self.name, "path": str(self.path), "device": dict(vars(self.device)),
                 "dtypes": self.dtypes, "stacks": self.meta["stacks"], "kinds": kinds, "rules": rules(),
                 "calibration": self.calibration or None}
 
     def __str__(self) -> str:
-        """What the table can answer and by which rules, for people."""
+        """What the table can answer and by which rules."""
         info, device = self.to_dict(), self.device
         lines = [
             f"{self.name}: {device.label or device.platform}, {device.peak_flops / 1e12:g} TFLOP/s,"

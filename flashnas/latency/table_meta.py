@@ -1,11 +1,4 @@
-"""meta.yaml of a latency table, checked when the table is loaded.
-
-    format, device, units      as schema.py defines them
-    stacks                     name -> framework, version, ... of each value of the column `stack`
-    kinds                      kind of rows -> RowsEntry
-    calibration                see corrections.py
-    jobs, validations          what `flashnas profile` and `flashnas validate` recorded
-"""
+"""meta.yaml of a latency table, checked when the table is loaded."""
 
 from __future__ import annotations
 
@@ -19,15 +12,12 @@ from flashnas.base.hints import did_you_mean
 from flashnas.base.schema import convert
 from flashnas.base.yaml import LocatedDict, read_yaml
 from flashnas.latency.corrections import check_calibration
-from flashnas.latency.schema import FORMAT, KINDS, UNITS, VALUE_COLUMNS, Device
-
-NUMBERS = ("p10_us", "p90_us", "repeats")  # constants that may be null
+from flashnas.latency.schema import FORMAT, KINDS, NUMBERS, UNITS, VALUE_COLUMNS, Device
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowsEntry:
-    """The rows of one kind. sha256: of their file. constants: columns with one value for all rows, which the
-    file leaves out. origin: where they are from."""
+    """The rows of one kind. constants: columns with one value for all rows, which the file leaves out."""
 
     rows: int
     sha256: str
@@ -37,14 +27,14 @@ class RowsEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class TableMeta:
-    """The content of meta.yaml."""
+    """The content of meta.yaml; jobs and validations are what `flashnas profile` and `validate` recorded."""
 
     format: int
     device: str
     units: Mapping[str, Any]
-    stacks: Mapping[str, Mapping[str, Any]]
-    kinds: Mapping[str, Any]
-    calibration: Mapping[str, Any] | None = None
+    stacks: Mapping[str, Mapping[str, Any]]        # name in the column `stack` -> framework, version, ..
+    kinds: Mapping[str, Any]                       # -> RowsEntry
+    calibration: Mapping[str, Any] | None = None   # corrections.py
     jobs: list[dict[str, Any]] | None = None
     validations: list[dict[str, Any]] | None = None
     timed_networks: list[str] | None = None
@@ -80,11 +70,12 @@ def load_meta(path: Path, device: Device) -> LocatedDict:
 
 
 def _check_constants(kind: str, constants: LocatedDict) -> None:
+    allowed = VALUE_COLUMNS[1:]
     for name, value in constants.items():
         place = f"{constants.place(name)}: kinds.{kind}.constants"
-        if name not in VALUE_COLUMNS[1:]:
-            raise TableError(f"{place} has no key {name!r}{did_you_mean(name, VALUE_COLUMNS[1:])}; allowed:"
-                             f" {', '.join(VALUE_COLUMNS[1:])}")
+        if name not in allowed:
+            raise TableError(f"{place} has no key {name!r}{did_you_mean(name, allowed)}; allowed:"
+                             f" {', '.join(allowed)}")
         if name in NUMBERS and value is not None and (type(value) not in (int, float) or value <= 0):
             raise TableError(f"{place}.{name} must be a positive number or null; got {value!r}")
         if name not in NUMBERS and not isinstance(value, str):

@@ -1,10 +1,5 @@
 """Predicted against measured: sampled architectures of a space, timed end to end, and what that says about a
-table.
-
-`measure` times one architecture (profiling/whole_model.py). The residuals are kept in meta.yaml, for
-certificate.py. `calibrate` also fits the correction of whole models (corrections.py) to one half of the
-architectures, and reports and keeps the residuals of the other half.
-"""
+table. The residuals are kept in meta.yaml, for certificate.py."""
 
 from __future__ import annotations
 
@@ -23,7 +18,7 @@ from flashnas.latency.certificate import TIMES, VALIDATIONS, basis, key
 from flashnas.latency.corrections import ModelCorrection, Regressors
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.table_writer import append_entry, write_entry
+from flashnas.latency.table_writer import edited_meta
 from flashnas.latency.workload import Workload
 from flashnas.operators import Phase
 from flashnas.space.operator_space import OperatorSpace
@@ -39,8 +34,7 @@ Progress = Callable[[int, int], None]                     # (timings that are do
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One architecture, predicted and measured: metric of TIMES -> ms. fitted: the calibration was fitted to
-    it."""
+    """One architecture: metric of TIMES -> ms. fitted: the calibration was fitted to it."""
 
     architecture: Architecture
     predicted: Mapping[str, float]
@@ -55,8 +49,7 @@ class Comparison:
 @dataclass(frozen=True, kw_only=True)
 class Summary:
     """Relative errors of one metric over `count` architectures: mean and maximum of |predicted / measured -
-    1|; bias, the median of predicted / measured - 1; spearman, their rank correlation, NaN for fewer than 3
-    architectures."""
+    1|, and the median without the bars, bias; spearman: NaN for fewer than 3 architectures."""
 
     metric: str
     count: int
@@ -67,7 +60,6 @@ class Summary:
 
     @classmethod
     def of(cls, comparisons: Sequence[Comparison], metric: str) -> Summary:
-        """The errors of a metric over these comparisons, at least one."""
         errors = np.array([each.error(metric) for each in comparisons])
         correlation = math.nan
         if len(comparisons) >= 3:
@@ -89,13 +81,11 @@ class Validation:
 
     Attributes:
         table: with the new calibration, if there is one.
-        mode: of the rows.
         comparisons: in ascending order of predicted latency.
         metrics: errors over the architectures that were held out.
         before: the same without the new calibration; None if there is none.
         corrections: phase -> correction of whole models.
-        carriers: phase -> operator -> own_error, share, carries (`corrections.kinds_of_error`), over the
-            architectures that were held out.
+        carriers: phase -> `corrections.kinds_of_error`, over the architectures that were held out.
         left_out: (notation, reason) of what did not fit into the device's memory.
     """
 
@@ -132,14 +122,12 @@ class Validation:
 def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload, measure: Measure, *,
              count: int = 20, seed: int = 0, calibrate: bool = False, mode: str | None = None,
              progress: Progress | None = None) -> Validation:
-    """Measure architectures of a space and compare.
+    """Measure architectures of a space, at all its widths, and compare.
 
     Args:
-        space: whose architectures are sampled, at all its widths.
         measure: architecture -> the metrics of TIMES, in ms.
         count: number of architectures.
-        seed: fixes the architectures and the order of the timings.
-        calibrate: fit a correction to one half of the architectures.
+        calibrate: fit a correction to one half of the architectures; the errors are those of the other half.
         mode: of the rows (None: the table's default).
 
     Raises:
@@ -148,12 +136,13 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
     """
     rng = np.random.default_rng(seed)
     model = LatencyModel(table, workload, mode=mode)
-    if calibrate and not any(kind.startswith("operator_") for kind in model.table.kinds):
+    if calibrate and not model.table.has_whole:
         raise TableError(f"{table.path}: --calibrate fits rows of whole operators, which table {table.name}"
                          " does not have; measure them with flashnas profile")
     architectures = sample(space, model, count, rng)
     left_out: dict[Architecture, str] = {}
-    measured = measure_in_rounds(architectures, measure, rng, progress, left_out.__setitem__)
+    measured = measure_in_rounds(architectures, measure, rng, progress or (lambda *_: None),
+                                 left_out.__setitem__)
     architectures = [a for a in architectures if a in measured]
     if not architectures:
         raise DeviceMemoryError(f"none of {count} architectures of space {space.name!r} fits into the memory"
@@ -167,14 +156,17 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
                 for i, (a, estimate) in enumerate(zip(architectures, estimates, strict=True))]
 
     before, fitted = None, half(len(architectures), rng) if calibrate else frozenset[int]()
+    bare = LatencyModel(table, workload, calibrated=False, mode=mode)
     if calibrate:
         held = [each for each in compared_by(model, fitted) if not each.fitted]
         before = tuple(Summary.of(held, name) for name in names)
-        table, model = _calibrated(table, model, [(a, measured[a]) for i, a in enumerate(architectures)
-                                                  if i in fitted])
+        chosen = [architectures[i] for i in sorted(fitted)]
+        fits = {phase: corrections.fit([terms(bare, a, phase, measured[a]) for a in chosen],
+                                       model.table.default_mode)
+                for phase, metric in PHASES.items() if metric in names}
+        table, model = with_corrections(table, model, fits, chosen)
     compared = compared_by(model, fitted)
     held = [each for each in compared if not each.fitted]
-    bare = LatencyModel(table, workload, calibrated=False, mode=mode)
     carriers = {phase: corrections.kinds_of_error([terms(bare, each.architecture, phase, each.measured)
                                                    for each in held], model.model_corrections[phase])
                 for phase, metric in PHASES.items() if metric in names}
@@ -186,11 +178,8 @@ def validate(table: LatencyTable, space: OperatorSpace[Any], workload: Workload,
 
 def sample(space: OperatorSpace[Any], model: LatencyModel, count: int,
            rng: np.random.Generator) -> list[Architecture]:
-    """`count` different architectures in ascending order of predicted latency.
-
-    A large random sample is sorted by predicted latency and cut into `count` equal parts; one architecture is
-    drawn from each. Architectures that rows or a calibration were fitted to are left out.
-    """
+    """`count` different architectures in ascending order of predicted latency, one drawn from each of as many
+    equal parts of a large random sample. Those that rows or a calibration were fitted to are left out."""
     fitted_on = (model.table.calibration.get("whole") or {}).get("fitted_on", ())
     used = {*fitted_on, *model.table.meta.get(TIMED, ())}
     pool: dict[str, Architecture] = {}
@@ -207,32 +196,22 @@ def sample(space: OperatorSpace[Any], model: LatencyModel, count: int,
 
 
 def measure_in_rounds(architectures: Sequence[Architecture], measure: Measure, rng: np.random.Generator,
-                      progress: Progress | None = None, left_out: LeftOut = lambda *_: None,
+                      progress: Progress = lambda *_: None, left_out: LeftOut = lambda *_: None,
                       ) -> dict[Architecture, dict[str, float]]:
     """Medians over ROUNDS rounds, each in another order, so that a slow minute does not affect one
-    architecture alone.
-
-    Args:
-        architectures: what is timed.
-        measure: architecture -> metrics of TIMES, in ms.
-        rng: draws the orders.
-        progress: called with the timings that are done and the number of all timings.
-        left_out: called with an architecture that needs more memory than there is, and why. It is not in the
-            result.
-    """
+    architecture alone. left_out: called with an architecture that needs more memory than there is, and why;
+    it is not in the result."""
     order = [architectures[int(i)] for _ in range(ROUNDS) for i in rng.permutation(len(architectures))]
     timings: dict[Architecture, list[Mapping[str, float]]] = {a: [] for a in architectures}
     for number, architecture in enumerate(order):
-        if progress is not None:
-            progress(number, len(order))
+        progress(number, len(order))
         if architecture in timings:
             try:
                 timings[architecture].append(measure(architecture))
             except DeviceMemoryError as error:
                 del timings[architecture]
                 left_out(architecture, str(error))
-    if progress is not None:
-        progress(len(order), len(order))
+    progress(len(order), len(order))
     return {a: {name: float(np.median([values[name] for values in rounds])) for name in TIMES}
             for a, rounds in timings.items()}
 
@@ -240,17 +219,6 @@ def measure_in_rounds(architectures: Sequence[Architecture], measure: Measure, r
 def half(count: int, rng: np.random.Generator) -> frozenset[int]:
     """One of each pair of neighbours, drawn at random."""
     return frozenset(int(first + rng.integers(2)) for first in range(0, count - 1, 2))
-
-
-def _calibrated(table: LatencyTable, model: LatencyModel,
-                measured: Sequence[tuple[Architecture, Mapping[str, float]]],
-                ) -> tuple[LatencyTable, LatencyModel]:
-    """The table with a correction fitted to these architectures (in memory), and its model."""
-    bare = LatencyModel(table, model.workload, calibrated=False, mode=model.table.default_mode)
-    fits = {phase: corrections.fit([terms(bare, a, phase, metrics) for a, metrics in measured],
-                                        bare.table.default_mode)
-            for phase, metric in PHASES.items() if measured[0][1][metric] > 0}
-    return with_corrections(table, model, fits, [a for a, _ in measured])
 
 
 def with_corrections(table: LatencyTable, model: LatencyModel, fits: Mapping[Phase, ModelCorrection],
@@ -275,20 +243,17 @@ def terms(bare: LatencyModel, architecture: Architecture, phase: Phase,
             by_kind[entry["operator"]] = by_kind.get(entry["operator"], 0.0) + 1000 * entry["ms"] / steps
     seen = next(seen for name, seen, _ in bare.phases(architecture.meta_tokens) if name == phase)
     batch = bare.batch(architecture)
-    megabytes = sum(bare.megabytes(spec, architecture.hidden, phase, batch,
-                                   seen) for spec in architecture.operators)
+    megabytes = sum(bare.megabytes(spec, architecture.hidden, phase, batch, seen)
+                    for spec in architecture.operators)
     return Regressors(rows_us=sum(by_kind.values()), operators=len(architecture.operators),
-                      megabytes=megabytes,
-                      measured_us=1000 * metrics[PHASES[phase]], by_kind_us=by_kind)
+                      megabytes=megabytes, measured_us=1000 * metrics[PHASES[phase]], by_kind_us=by_kind)
 
 
 def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, seed: int,
           calibrate: bool) -> None:
-    """Write the correction, if there is a new one, and the residuals of the held-out architectures into
-    meta.yaml; an earlier validation of the same workload, space and mode is replaced."""
+    """Write the new correction, if there is one, and the residuals of the held-out architectures into
+    meta.yaml, in place of an earlier validation of the same workload, space and mode."""
     table = result.table
-    if calibrate:
-        write_entry(table.path, "calibration", table.calibration)
     rows = table.only(result.mode)
     same = key(rows, workload, space.hash)
     entry = {"date": time.strftime("%Y-%m-%d"), "space": space.name, **same, "seed": seed,
@@ -299,4 +264,8 @@ def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, 
                  "log_ratios": [round(-float(np.log1p(each.error(summary.metric))), 5)
                                 for each in result.held_out]}
                  for summary in result.metrics}}
-    append_entry(table.path, VALIDATIONS, entry, lambda old: same.items() <= old.items())
+    with edited_meta(table.path) as meta:
+        if calibrate:
+            meta["calibration"] = table.calibration
+        meta[VALIDATIONS] = [*(old for old in meta.get(VALIDATIONS) or () if not same.items() <= old.items()),
+                             entry]

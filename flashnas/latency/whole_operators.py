@@ -10,25 +10,21 @@ import pandas as pd
 
 from flashnas.latency.bounded_time import OUTSIDE_SPREAD, SOURCE_SPREAD, BoundedTime, from_grid, source_of
 from flashnas.latency.grid import LogGrid
-from flashnas.latency.schema import OPERATOR_DECODE, OPERATOR_PREFILL
+from flashnas.latency.schema import OPERATOR_DECODE, OPERATOR_KINDS
 from flashnas.latency.table import LatencyTable
 from flashnas.operators import Phase
 
 
 class OperatorTimes:
-    """Answers whole operators of `table` in `dtype` by (operator, hidden, vocab). settings: of their
-    stack."""
+    """Answers by the rows in `dtype`. settings: of their stack."""
 
     def __init__(self, table: LatencyTable, dtype: str) -> None:
-        stacks: set[str] = set()
         self._frames: dict[str, dict[Any, pd.DataFrame]] = {}
-        for kind in (OPERATOR_DECODE, OPERATOR_PREFILL):
-            if kind in table.kinds:
-                rows = table.frames[kind]
-                rows = rows[rows["dtype"] == dtype]
-                stacks |= {str(stack) for stack in rows["stack"].unique()}
-                self._frames[kind] = dict(iter(rows.groupby(["operator", "hidden", "vocab"], observed=True)))
-        self.settings = table.settings(stacks)
+        for kind in table.frames.keys() & OPERATOR_KINDS:
+            rows = table.frames[kind]
+            self._frames[kind] = dict(iter(rows[rows["dtype"] == dtype].groupby(
+                ["operator", "hidden", "vocab"], observed=True)))
+        self.settings = table.settings(table.values("stack", OPERATOR_KINDS, dtype))
 
     def has(self, operator: str, hidden: int, vocab: int = 0) -> bool:
         """True if the operator was measured in any phase; then kernels are not composed for it."""
@@ -36,24 +32,22 @@ class OperatorTimes:
 
     def answer(self, operator: str, hidden: int, phase: Phase, batch: int, seen: np.ndarray,
                vocab: int = 0) -> BoundedTime | None:
-        """The time of one operator; None outside the measured batches and lengths. Below the shortest
-        measured length that one answers, as `derived`.
+        """None outside the measured batches and lengths. Below the shortest measured length that one answers,
+        as `derived`.
 
         Args:
             operator: str(spec.resolved(hidden)), `embedding` or `head`.
             seen: contexts over which the mean is taken, or one value: the tokens of each sequence.
             vocab: of `embedding` and `head`; 0 for the others.
         """
-        grid_of_rows = self._grid(OPERATOR_DECODE if phase == "decode" else OPERATOR_PREFILL, operator,
-                                  hidden, vocab)
+        grid_of_rows = self._grid(f"operator_{phase}", operator, hidden, vocab)
         if grid_of_rows is None:
             return None
         grid, source = grid_of_rows
-        axis = next(axis for axis in grid.axes if axis.name != "batch")
+        batches, axis = grid.axes
         if phase == "decode" and axis.values[-1] == 1:  # written as context 0: independent of the context
             seen = np.ones(1)
-        batches = next(axis for axis in grid.axes if axis.name == "batch").values
-        if seen.max() > axis.values[-1] or not batches[0] <= batch <= batches[-1]:
+        if seen.max() > axis.values[-1] or not batches.values[0] <= batch <= batches.values[-1]:
             return None
         answer = from_grid(*grid.at(batch=batch, **{axis.name: np.maximum(seen, axis.values[0])}), source)
         return answer.derived(OUTSIDE_SPREAD) if seen.min() < axis.values[0] else answer

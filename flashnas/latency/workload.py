@@ -35,14 +35,11 @@ WORKLOAD_HELP = "named workload, YAML file or batch=..,prompt=..,generated=.."
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """One request: `prompt_tokens` are read at once, then `generated_tokens` one by one, for `batch`
-    sequences.
+    """One request: `prompt_tokens` of each of `batch` sequences are read at once, then `generated_tokens` one
+    by one.
 
     Args:
-        name: for people.
-        batch: sequences; "max": as many as fit the device's memory.
-        prompt_tokens: of each sequence.
-        generated_tokens: the same.
+        batch: "max": as many as fit the device's memory.
         dtype: of weights and activations (of weights alone: fp8, q8_0, q6_k, q4_0, q4_k);
             "auto": the table's.
 
@@ -65,8 +62,7 @@ class Workload:
         for name, least, most, words in (("batch", 1, MAX_BATCH, ", or max"),
                                          ("prompt_tokens", 0, MAX_TOKENS, ""),
                                          ("generated_tokens", 0, MAX_TOKENS, "")):
-            value = getattr(self, name)
-            if words and value == "max":
+            if (value := getattr(self, name)) == "max" and words:
                 continue
             if type(value) is not int or value < least:
                 raise WorkloadError(f"workload.{name} must be a whole number of at least {least}{words}; got"
@@ -84,8 +80,7 @@ class Workload:
         return self.prompt_tokens + self.generated_tokens
 
     def with_weights(self, weights: str | None) -> Workload:
-        """The same requests to a model whose matrices have that type; raises WorkloadError where the dtype
-        excludes it."""
+        """The same requests to a model whose matrices have that type; raises WorkloadError."""
         if weights is None or weights == self.dtype:
             return self
         if self.dtype not in ("auto", "bfloat16"):
@@ -107,13 +102,12 @@ WORKLOADS = {workload.name: workload for workload in (
     Workload(name="throughput-32k", batch="max", prompt_tokens=32768, generated_tokens=256),
 )}
 
-_SHORT = {"batch": "batch", "prompt": "prompt_tokens", "generated": "generated_tokens", "dtype": "dtype",
-          "prompt_tokens": "prompt_tokens", "generated_tokens": "generated_tokens"}
+_SHORT = {"batch": "batch", "prompt": "prompt_tokens", "generated": "generated_tokens", "dtype": "dtype"}
+_KEYS = {**_SHORT, **{field: field for field in _SHORT.values()}}
 
 
 def load_workload(source: str | Workload) -> Workload:
-    """A workload by name, from `batch=1,prompt=0,generated=1024` or from a YAML file; raises
-    WorkloadError."""
+    """By name, from `batch=1,prompt=0,generated=1024` or from a YAML file; raises WorkloadError."""
     if isinstance(source, Workload):
         return source
     if source in WORKLOADS:
@@ -133,10 +127,10 @@ def _from_text(text: str) -> Workload:
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
             raise WorkloadError(f"workload: parts must read key=value; got {part.strip()!r}")
-        if key not in _SHORT:
-            raise WorkloadError(f"workload has no key {key!r}{did_you_mean(key, _SHORT)};"
-                                " allowed: batch, prompt, generated, dtype")
-        field = _SHORT[key]
+        if key not in _KEYS:
+            raise WorkloadError(f"workload has no key {key!r}{did_you_mean(key, _KEYS)};"
+                                f" allowed: {', '.join(_SHORT)}")
+        field = _KEYS[key]
         if field in fields:
             raise WorkloadError(f"workload: duplicate key {key!r}")
         fields[field] = int(value) if re.fullmatch(r"-?\d+", value) else value

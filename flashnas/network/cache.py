@@ -52,10 +52,8 @@ def mapped(state: Any, function: Callable[[Any], Any]) -> Any:
 
 
 class FixedStates:
-    """States that a step continues where they lie, so that it can be recorded and replayed.
-
-    states: one per operator, of tensors and FixedCaches. position: where all their sequences are.
-    """
+    """States, of tensors and FixedCaches, that a step continues where they lie, so that it can be recorded
+    and replayed. position: where all their sequences are."""
 
     def __init__(self, states: tuple[Any, ...], position: Position) -> None:
         self.states, self.position = states, position
@@ -95,16 +93,13 @@ def _tensors(state: Any) -> Iterator[Tensor]:
 
 
 class CapturedStep:
-    """`HybridLM.step_in_place`: (tokens [B]) -> logits [B, V], which the next call overwrites.
-
-    Position, slots of the caches and rotary rows lie on the device, so that a replay costs one launch,
-    whatever the position.
+    """`HybridLM.step_in_place`: (tokens [B]) -> logits [B, V], which the next call overwrites. A replay costs
+    one launch, whatever the position.
 
     Args:
         step_in_place: of a network on a CUDA device whose weights do not change while this is used.
         cache: of the prompt, on that device.
-        seen: tokens of the prompt, meta tokens included.
-        room: tokens of the prompt and those to come.
+        seen, room: tokens of the prompt, meta tokens included; of these and those to come.
         tokens_B: of the shape and on the device of those to come.
     """
 

@@ -19,19 +19,14 @@ LOGITS_PER_CHUNK, LOGITS_ON_GPU = 1 << 21, 1 << 28
 
 def linear_cross_entropy(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor,
                          softmax: Function = softmax_) -> Tensor:
-    """Mean cross-entropy of x @ weight^T.
-
-    Gradients are taken slice by slice in the forward pass. The logits of a large vocabulary therefore never
-    exist at once.
+    """Mean cross-entropy of x @ weight^T, in nats, in float32 at least; NaN if no row counts. Gradients are
+    taken slice by slice in the forward pass, so that the logits of a large vocabulary never exist at once.
 
     Args:
         x_ND: hidden states after the final norm.
         weight_VD: the head.
         targets_N: token numbers; negative ones mark rows that do not count.
         softmax: what computes `softmax_`.
-
-    Returns:
-        A scalar in nats, in float32 at least; NaN if no row counts.
     """
     loss: Tensor = _LinearCrossEntropy.apply(x_ND, weight_VD, targets_N, softmax)
     return loss

@@ -41,8 +41,7 @@ class ParameterUse:
 
 
 def _streams_low(x: Tensor) -> bool:
-    """Whether the residual stream has the dtype of autocast: on a GPU, where norms, additions and what is
-    kept for the backward pass are bounded by memory."""
+    """Whether the residual stream has the dtype of autocast: on a GPU, where memory bounds all else."""
     return x.is_cuda and torch.is_autocast_enabled(x.device.type)
 
 
@@ -140,9 +139,8 @@ class HybridLM(nn.Module):
         return uses
 
     def backends(self, dtype: torch.dtype | None = None) -> dict[str, str]:
-        """What computes each kind of operator on the model's device, as {"d": "fla 0.6.0", "f": "torch", ..},
-        and short convolutions ("conv"). dtype: of activations where autocast sets it; the weights' by
-        default."""
+        """What computes each kind of operator on the model's device, as {"d": "fla 0.6.0", ..}, and short
+        convolutions ("conv"). dtype: of activations where autocast sets it; the weights' by default."""
         weight = self.embedding.weight
         kinds = (spec.kind for spec in self.architecture.operators)
         return running(zip(kinds, self.blocks, strict=True), weight.device.type, dtype or weight.dtype)
@@ -245,7 +243,6 @@ class HybridLM(nn.Module):
         return logits_BV
 
     def _forget_copies(self) -> None:
-        """Free the copies of weights that decoding made, before a new sequence is read."""
         if not torch.compiler.is_compiling():
             self._transposed_head.forget()
             forget_copies(self)
@@ -256,11 +253,9 @@ class HybridLM(nn.Module):
 
     @torch.no_grad()
     def generate(self, tokens_BT: Tensor, count: int, greedy: bool = True, graph: bool = False) -> Tensor:
-        """The next `count` tokens [B, count] after a prompt of at least one token; greedy or drawn.
-
-        graph: one step is captured as a CUDA graph and replayed, which saves the launches of its kernels; as
-        `flashnas profile` times it. Raises DeviceError on another device.
-        """
+        """The next `count` tokens [B, count] after a prompt of at least one token; greedy or drawn. graph:
+        one step is captured as a CUDA graph and replayed, as `flashnas profile` times it; DeviceError on
+        another device."""
         if graph:
             check_capturable(tokens_BT.device)
         logits, cache = self.prefill(tokens_BT)

@@ -41,8 +41,7 @@ def save_model(folder: str | Path, network: HybridLM, *, tokenizer_json: str | N
         files: further texts by name, such as the recipe.
         tensors: the weights, where the network holds a part of each; None: the network's.
 
-    Returns:
-        The folder. Raises WeightsError if it holds something else, OSError for a full or read-only disk.
+    Raises WeightsError if the folder holds something else, OSError for a full or read-only disk.
     """
     folder = Path(folder)
     if folder.exists() and not (folder / ARCHITECTURE).is_file() and (not folder.is_dir()

@@ -1,14 +1,12 @@
 """Operators timed alone, one call after the other of several copies with weights and states of their own.
 
-This is for CUDA graphs, which have no clock inside. The copies together are larger than any cache. A hot loop
+This is for CUDA graphs, which have no clock inside. The copies together are larger than any cache: a hot loop
 over one operator would keep its weights in the cache and misrank operators, whereas a deployed model reads
-every weight from memory at each step. They serve all rows of their operator at one width. Memory is counted
-before it is asked for; a row that does not fit is left out with a note.
+every weight from memory at each step.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +20,10 @@ from flashnas.latency.row_requests import RowRequest
 from flashnas.network.model import Block
 from flashnas.operators import OperatorSpec
 from flashnas.operators.parts.norms import RMSNorm
-from flashnas.profiling.device_timing import Measurement, NotCapturable, Timer
+from flashnas.profiling.device_timing import Measurement, Timer
 from flashnas.profiling.platforms import BEYOND_CACHE_BYTES
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import (
-    OUT_OF_MEMORY,
     Plan,
     at_once,
     block_step,
@@ -35,7 +32,9 @@ from flashnas.profiling.whole_model import (
     compile_block,
     deployed,
     pieces,
+    timed,
     too_large,
+    within_memory,
 )
 
 MIN_COPIES = 2
@@ -47,39 +46,35 @@ def measure_alone(items: Sequence[RowRequest], specs: dict[str, OperatorSpec], s
     """Time each request.
 
     Args:
-        items: the rows to measure.
         specs: the operators by their name in the requests.
-        setup: how this machine runs them.
-        timer: the clock around a call.
         copies_at_most: as many copies of an operator as a model of the space has operators.
         note: receives a request and a line for what does not fit into memory, which is left out, and for what
             no graph can hold, which is timed in the mode eager.
     """
     rows = {}
     copies = _Copies(copies_at_most)
+
+    def measure(item: RowRequest) -> Measurement:
+        calls = list(_calls(item, specs, setup, copies))
+        return timed(calls, setup, timer, functools.partial(note, item))
+
     with setup.running():
         for item in items:
-            reason = ""
             copies.keep_for(item)
             if setup.mode_name == "compiled":
                 # as for a whole model: variants of earlier rows would be searched at each call
                 torch.compiler.reset()
                 copies.forget()
             try:
-                rows[item] = _measure(item, specs, setup, timer, copies, note)
+                rows[item] = within_memory(functools.partial(measure, item), setup)
             except DeviceMemoryError as error:
-                reason = str(error)
-            except torch.OutOfMemoryError:
-                reason = OUT_OF_MEMORY
                 copies.forget()
-            if reason:  # here, because the error keeps what was allocated
-                note(item, f"left out: {reason}")
-                setup.platform.forget()
+                note(item, f"left out: {error}")
     return rows
 
 
 class _Copies:
-    """The blocks of one operator at one width, for all lengths, phases and batches. at_most: of them."""
+    """The blocks of one operator at one width, for all lengths, phases and batches."""
 
     def __init__(self, at_most: int) -> None:
         self.at_most = at_most
@@ -88,7 +83,7 @@ class _Copies:
 
     @property
     def bytes(self) -> int:
-        """What their weights take."""
+        """Of their weights."""
         return sum(weight.nbytes for block in self._blocks for weight in block.parameters())
 
     def keep_for(self, item: RowRequest) -> None:
@@ -112,17 +107,6 @@ class _Copies:
         return self._blocks
 
 
-def _measure(item: RowRequest, specs: dict[str, OperatorSpec], setup: Setup, timer: Timer, copies: _Copies,
-             note: Note) -> Measurement:
-    calls = list(_calls(item, specs, setup, copies))
-    try:
-        return timer.measure(calls, setup.effort)
-    except NotCapturable as error:
-        note(item, f"timed in the mode eager, because no CUDA graph can hold it: {error}")
-    eager = setup.platform.timer("eager").measure(calls, setup.effort)
-    return dataclasses.replace(eager, mode="eager")
-
-
 def _calls(item: RowRequest, specs: dict[str, OperatorSpec], setup: Setup,
            copies: _Copies) -> Iterator[Callable[[], object]]:
     device, dtype, batch = setup.device, setup.torch_dtype, item.batch
@@ -131,8 +115,8 @@ def _calls(item: RowRequest, specs: dict[str, OperatorSpec], setup: Setup,
     if item.operator in ("embedding", "head"):
         # a model has one, read once a token; copies only keep it out of the cache
         table_bytes = item.vocab * item.hidden * dtype.itemsize
-        written = tokens_at_once * (item.hidden if item.operator == "embedding"
-                                    else item.vocab) * dtype.itemsize
+        written = tokens_at_once * dtype.itemsize * (item.hidden if item.operator == "embedding"
+                                                     else item.vocab)
         for _ in range(_fitting(_number(table_bytes, copies.at_most), table_bytes, written, setup)):
             weight = torch.randn(item.vocab, item.hidden, dtype=dtype, device=device)
             norm = RMSNorm(item.hidden).to(device, dtype)
@@ -183,11 +167,9 @@ def _fitting(copies: int, each: int, alive: int, setup: Setup, kept: int = 0) ->
     if free is None:
         return copies
     free += kept
-    most = int((free - alive) // max(each, 1))
-    if most < MIN_COPIES:
-        needed = MIN_COPIES * each + alive
+    if (needed := MIN_COPIES * each + alive) > free:
         raise DeviceMemoryError(too_large(needed, free))
-    return min(copies, most)
+    return min(copies, int((free - alive) // max(each, 1)))
 
 
 def _number(weight_bytes: int, at_most: int) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 
+from flashnas.base.hints import first_line
 from flashnas.base.settings import Settings, option
 
 CONFIDENCE = 1.96        # two-sided 95 %
@@ -24,11 +25,7 @@ MAX_SECONDS = 3600      # of what is timed together; beyond it is a typing error
 @dataclass(frozen=True, kw_only=True)
 class Effort(Settings, where="effort"):
     """How long a timing is repeated: until the 95 % interval of each median is narrower than `width`, within
-    limits.
-
-    seconds: limit for what is timed together (inside a model: all operators at one width and length). width:
-    of the interval, as a share of the median.
-    """
+    limits. Inside a model, all operators at one width and length are timed together."""
 
     least: int = option(15, "repeats", min=1)
     most: int = option(400, "repeats")
@@ -81,6 +78,51 @@ class Timer(Protocol):
     def measure(self, calls: Sequence[Callable[[], object]], effort: Effort) -> Measurement: ...
 
 
+class Marks(Protocol):
+    """Moments on the clock of a device, and the microseconds between consecutive ones."""
+
+    def mark(self) -> None: ...
+
+    def intervals_us(self) -> list[float]: ...
+
+
+class CpuMarks:
+    """By the wall clock."""
+
+    def __init__(self) -> None:
+        self._ns: list[int] = []
+
+    def mark(self) -> None:
+        self._ns.append(time.perf_counter_ns())
+
+    def intervals_us(self) -> list[float]:
+        return [(after - before) / 1000 for before, after in zip(self._ns, self._ns[1:], strict=False)]
+
+
+class CudaMarks:
+    """On the device's own time line, which includes the gaps in which it waits for Python."""
+
+    def __init__(self) -> None:
+        self._events: list[torch.cuda.Event] = []
+
+    def mark(self) -> None:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        self._events.append(event)
+
+    def intervals_us(self) -> list[float]:
+        self._events[-1].synchronize()
+        return [1000 * before.elapsed_time(after)
+                for before, after in zip(self._events, self._events[1:], strict=False)]
+
+
+def _timed_us(marks: Marks, call: Callable[[], object]) -> float:
+    marks.mark()
+    call()
+    marks.mark()
+    return marks.intervals_us()[0]
+
+
 def median_interval(samples_us: np.ndarray) -> float:
     """Relative width of the median's 95 % confidence interval by order statistics (binomial, normal
     approximation)."""
@@ -91,12 +133,20 @@ def median_interval(samples_us: np.ndarray) -> float:
     return float((ordered[high] - ordered[low]) / np.median(ordered))
 
 
+def enough(series_us: Collection[list[float]], effort: Effort, end: float, share: float = 1.0) -> bool:
+    """True if series of repeats have all that the effort demands, or `share` of its numbers of repeats. end:
+    when its time is over, by time.perf_counter."""
+    fewest = min(map(len, series_us))
+    return fewest >= share * effort.least and (
+        time.perf_counter() > end or fewest >= share * effort.most
+        or all(median_interval(np.array(samples)) < effort.width for samples in series_us))
+
+
 def repeat(once_us: Callable[[int], float], effort: Effort, min_us: float = 0.0) -> Measurement:
     """Repeat a timed call.
 
     Args:
         once_us: makes call number i and returns its microseconds.
-        effort: when to stop.
         min_us: of all calls together, before which it does not stop within `effort.seconds`.
     """
     samples: list[float] = []
@@ -104,42 +154,25 @@ def repeat(once_us: Callable[[int], float], effort: Effort, min_us: float = 0.0)
     while True:
         samples.append(once_us(len(samples)))
         total_us += samples[-1]
-        if len(samples) >= effort.least and (time.perf_counter() > end or (total_us >= min_us and (
-                len(samples) >= effort.most or median_interval(np.array(samples)) < effort.width))):
+        if (total_us >= min_us or time.perf_counter() > end) and enough([samples], effort, end):
             return Measurement.of(samples)
 
 
-class CpuTimer:
-    """Wall clock around each call, as the model's own Python would issue it."""
+@dataclass(frozen=True)
+class EagerTimer:
+    """The time around each call, as the model's own Python issues it, by new `marks`. min_us: of all
+    repeats."""
+
+    marks: Callable[[], Marks]
+    min_us: float = 0.0
 
     def measure(self, calls: Sequence[Callable[[], object]], effort: Effort) -> Measurement:
         def once_us(index: int) -> float:
-            call = calls[index % len(calls)]
-            start = time.perf_counter_ns()
-            call()
-            return (time.perf_counter_ns() - start) / 1000
-        for call in calls:
-            call()
-        return repeat(once_us, effort)
+            return _timed_us(self.marks(), calls[index % len(calls)])
 
-
-class CudaTimer:
-    """Events on the device around each call; includes the gaps in which the device waits for Python."""
-
-    def measure(self, calls: Sequence[Callable[[], object]], effort: Effort) -> Measurement:
-        for call in calls:
-            call()
-        torch.cuda.synchronize()
-        return repeat(lambda index: _between_events_us(calls[index % len(calls)]), effort, MIN_BUSY_US)
-
-
-def _between_events_us(call: Callable[[], object]) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    call()
-    end.record()
-    end.synchronize()
-    return float(start.elapsed_time(end) * 1000)
+        for index in range(len(calls)):
+            once_us(index)
+        return repeat(once_us, effort, self.min_us)
 
 
 class NotCapturable(Exception):
@@ -147,32 +180,27 @@ class NotCapturable(Exception):
 
 
 class CudaGraphTimer:
-    """All calls are captured one after the other into one CUDA graph. Its replays are timed by events on the
-    device and divided by the number of calls.
+    """All calls are captured one after the other into one CUDA graph, with one pool for their intermediate
+    tensors. Its replays are timed on the device and divided by the number of calls.
 
-    All calls take their intermediate tensors from one pool, so that they need no more memory for these than
-    one of them.
+    launch: whether the launch of the graph counts. A model pays it once a step; an operator does not.
 
-    launch: whether the launch of the graph counts. A model pays it once a step. It does not belong to an
-    operator, so that rows are measured without it.
-
-    It needs a CUDA device. Work that cannot be captured raises NotCapturable: what waits for the host is
-    found before the capture, since a capture that fails leaves torch's allocator in a state of its own.
+    Work that cannot be captured raises NotCapturable: what waits for the host is found before the capture,
+    since a capture that fails leaves torch's allocator in a state of its own.
     """
 
-    def __init__(self, launch: bool = True) -> None:
+    def __init__(self, *, launch: bool) -> None:
         self.launch = launch
         self._launch_us: float | None = None
 
     def measure(self, calls: Sequence[Callable[[], object]], effort: Effort) -> Measurement:
-        graph, off = self._capture(calls), 0.0 if self.launch else self.launch_us()
+        graph, off_us = self._capture(calls), 0.0 if self.launch else self.launch_us()
         graph.replay()
         torch.cuda.synchronize()
-        least_us = 1 - MAX_LAUNCH
 
-        def once_us(index: int) -> float:
-            us = _replayed_us(graph, index)
-            return max(us - off, least_us * us) / len(calls)
+        def once_us(_: int) -> float:
+            us = _timed_us(CudaMarks(), graph.replay)
+            return max(us - off_us, (1 - MAX_LAUNCH) * us) / len(calls)
 
         return repeat(once_us, effort, MIN_BUSY_US / len(calls))
 
@@ -183,7 +211,7 @@ class CudaGraphTimer:
             few, many = SMALL_KERNELS
             small, effort = small_kernel(), Effort(least=LAUNCH_REPEATS[0], most=LAUNCH_REPEATS[1])
             graphs = [self._capture([small] * count) for count in SMALL_KERNELS]
-            times_us = [repeat(functools.partial(_replayed_us, graph), effort).latency_us for graph in graphs]
+            times_us = [EagerTimer(CudaMarks).measure([graph.replay], effort).latency_us for graph in graphs]
             each_us = (times_us[1] - times_us[0]) / (many - few)
             self._launch_us = max(times_us[0] - few * each_us, 0.0)
         return self._launch_us
@@ -205,12 +233,8 @@ class CudaGraphTimer:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # torch.AcceleratorError is one
-            raise NotCapturable(_first_line(error)) from error
+            raise NotCapturable(first_line(error)) from error
         return graph
-
-
-def _replayed_us(graph: torch.cuda.CUDAGraph, _: int) -> float:
-    return _between_events_us(graph.replay)
 
 
 def small_kernel() -> Callable[[], object]:
@@ -232,38 +256,3 @@ def _check_waits(call: Callable[[], object]) -> None:
         raise NotCapturable("it makes the host wait for the device") from error
     finally:
         torch.cuda.set_sync_debug_mode(before)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-class CpuMarks:
-    """Moments inside one pass through a model."""
-
-    def __init__(self) -> None:
-        self._ns: list[int] = []
-
-    def mark(self) -> None:
-        self._ns.append(time.perf_counter_ns())
-
-    def intervals_us(self) -> list[float]:
-        """Between consecutive marks."""
-        return [(after - before) / 1000 for before, after in zip(self._ns, self._ns[1:], strict=False)]
-
-
-class CudaMarks:
-    """The same on the device's own time line."""
-
-    def __init__(self) -> None:
-        self._events: list[torch.cuda.Event] = []
-
-    def mark(self) -> None:
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        self._events.append(event)
-
-    def intervals_us(self) -> list[float]:
-        self._events[-1].synchronize()
-        return [1000 * before.elapsed_time(after)
-                for before, after in zip(self._events, self._events[1:], strict=False)]

@@ -12,7 +12,6 @@ from flashnas.latency import metrics
 from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.validation import measure_in_rounds
-from flashnas.latency.workload import Workload
 from flashnas.profiling.device_timing import Effort
 from flashnas.profiling.target import Target, target_like
 
@@ -21,15 +20,14 @@ EFFORT = Effort(least=3, most=200, seconds=0.3, width=0.03)
 
 
 def setup_here(model: LatencyModel) -> Target:
-    """How this machine times whole models for the table; raises TableError if it is another device or
-    stack."""
+    """What times whole models for the table; raises TableError if this is another device or stack."""
     return target_like(model.table, dtype=model.dtype, effort=EFFORT)
 
 
 def measure_finalists(architectures: Sequence[Architecture], model: LatencyModel, setup: Target,
                       note: Callable[[str], None] = lambda _: None) -> dict[str, dict[str, float]]:
-    """Hash -> metrics as timed: ttft_ms, tpot_ms, latency_ms and throughput_tok_s. A network that the setup's
-    program cannot hold is left out, and with a note one that the device's memory cannot."""
+    """Hash -> metrics as timed (metrics.of_times). A network that the setup's program cannot hold is left
+    out, and with a note one that the device's memory cannot."""
     if not architectures:
         return {}
     workload = model.workload
@@ -45,16 +43,10 @@ def measure_finalists(architectures: Sequence[Architecture], model: LatencyModel
 
     timed = measure_in_rounds(able, measure, np.random.default_rng(0),
                               left_out=lambda a, reason: note(f"finalist {a.notation}: not timed: {reason}"))
-    return {a.hash: _metrics(times["ttft_ms"], times["tpot_ms"], model.batch(a), workload)
+    # from the two medians, so that all metrics agree with each other
+    return {a.hash: metrics.of_times(times["ttft_ms"], times["tpot_ms"], model.batch(a),
+                                     workload.prompt_tokens, workload.generated_tokens)
             for a, times in timed.items()}
-
-
-def _metrics(ttft_ms: float, tpot_ms: float, batch: int, workload: Workload) -> dict[str, float]:
-    """All metrics from the two medians, so that they agree with each other."""
-    read, generated = workload.prompt_tokens, workload.generated_tokens
-    return {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms,
-            "latency_ms": metrics.latency_ms(ttft_ms, tpot_ms, generated),
-            "throughput_tok_s": metrics.throughput_tok_s(ttft_ms, tpot_ms, batch, read, generated)}
 
 
 def missed(measured: Mapping[str, float], budgets: Iterable[Budget]) -> list[str]:

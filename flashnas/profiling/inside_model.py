@@ -1,9 +1,8 @@
 """Operators timed inside a whole model, with a clock between its blocks.
 
-The model has every operator of the space and is about as deep as the space's architectures. Its weights are
-in the caches as those of a deployed model, and its timings include what happens between blocks. At width 512,
-sums of such rows were 0.86 to 1.05 of whole models; sums of operators alone, rotated over copies of their
-weights, were 0.95 to 1.33 (experiments/validate_cpu).
+The model's weights are in the caches as those of a deployed model, and its timings include what happens
+between blocks. At width 512, sums of such rows were 0.86 to 1.05 of whole models; sums of operators alone,
+rotated over copies of their weights, were 0.95 to 1.33 (experiments/validate_cpu).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from flashnas.latency.row_requests import RowGroup, RowRequest
 from flashnas.latency.workload import Workload
 from flashnas.network.model import HybridLM
 from flashnas.profiling.alone import Note
-from flashnas.profiling.device_timing import Effort, Measurement, median_interval
+from flashnas.profiling.device_timing import Effort, Measurement, enough
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import at_once, build_model, filled_cache, pieces, too_large
 from flashnas.space.operator_space import OperatorSpace
@@ -45,10 +44,9 @@ def reference_architecture(space: OperatorSpace[Any], hidden: int, value_bytes: 
 
 
 def measure_inside_model(group: RowGroup, space: OperatorSpace[Any], setup: Setup,
-                         note: Note = lambda *_: None,
-                         ) -> dict[RowRequest, Measurement]:
-    """Time the requests of a group; `effort.seconds` limits each of its lengths. note: receives a request and
-    a line for what does not fit into memory, which is left out."""
+                         note: Note = lambda *_: None) -> dict[RowRequest, Measurement]:
+    """Time the requests of a group; `effort.seconds` limits each of its lengths. What does not fit into
+    memory is left out with a note."""
     with setup.running():
         architecture = reference_architecture(space, group.hidden, setup.torch_dtype.itemsize)
         lengths, reason = _fitting(architecture, group, setup)
@@ -81,18 +79,18 @@ def _fitting(architecture: Architecture, group: RowGroup, setup: Setup) -> tuple
     free, dtype = setup.platform.free_bytes(), setup.dtype_name
     if free is None:
         return list(group.lengths), ""
-    decode, fitting, kept, reason = group.phase == "decode", [], 0, ""
-    weights = memory_bytes(architecture, Workload(generated_tokens=1), 1, dtype, 1)
-    for length in sorted(group.lengths):
+    decode, fitting, reason = group.phase == "decode", [], ""
+    weights = kept = memory_bytes(architecture, Workload(generated_tokens=1), 1, dtype, 1)
+    for length in group.lengths:
         request = Workload(generated_tokens=length) if decode else Workload(prompt_tokens=length)
         plan = [] if decode else pieces(group.batch, length, setup.platform.piece_tokens)
-        more = memory_bytes(architecture, request, group.batch, dtype, at_once(plan, group.batch)) - weights
-        needed = weights + kept + more
+        needed = kept - weights + memory_bytes(architecture, request, group.batch, dtype,
+                                               at_once(plan, group.batch))
         if needed > free:
             reason = too_large(needed, free, group.batch)
             continue
         fitting.append(length)
-        kept += more if decode else 0
+        kept = needed if decode else kept
     return fitting, reason
 
 
@@ -104,10 +102,7 @@ def _repeat(run: Callable[[], list[float]], names: list[str], samples: dict[str,
         for name, us in zip(names, run(), strict=False):
             if name in samples:
                 samples[name].append(us)
-        fewest = min(len(values) for values in samples.values())
-        enough = fewest >= share * effort.least and (time.perf_counter() > end or all(
-            median_interval(np.array(values)) < effort.width for values in samples.values()))
-        if enough or fewest >= share * effort.most:
+        if enough(samples.values(), effort, end, share):
             return
 
 

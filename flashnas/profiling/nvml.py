@@ -1,8 +1,7 @@
 """Clocks, power, temperature and throttling of the GPU, by NVML (package nvidia-ml-py, extra gpu).
 
-torch locks no clocks. A GPU at its power limit, or a hot one, is slower than the same GPU at other times;
-what is recorded here shows that a table was measured on such a one. Nothing is recorded where the package or
-the driver is missing, and a single value is left out where the device does not state it.
+torch locks no clocks. A GPU at its power limit, or a hot one, is slower than the same GPU at other times. A
+value is left out where the device does not state it.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ REASONS = {"SwPowerCap": "power limit", "HwSlowdown": "hardware slowdown", "Sync
 
 
 class Nvml:
-    """The first CUDA device of this process, as NVML sees it. Raises OSError where NVML cannot be had, in one
-    line."""
+    """The first CUDA device of this process, as NVML sees it. Raises OSError where NVML cannot be had."""
 
     def __init__(self) -> None:
         try:
@@ -93,10 +91,7 @@ def limits() -> dict[str, Any]:
 
 
 class Watch:
-    """A context that looks at the GPU twice a second, in a thread of its own; `summary()` when it has ended.
-
-    on: False watches nothing, as on a CPU.
-    """
+    """A context that looks at the GPU twice a second, in a thread of its own. on: False watches nothing."""
 
     def __init__(self, *, on: bool) -> None:
         self._samples: list[dict[str, Any]] = []
@@ -137,10 +132,7 @@ class Watch:
         for name in ("sm_mhz", "memory_mhz", "power_w", "temperature_c"):
             if values := [sample[name] for sample in self._samples if name in sample]:
                 facts |= ({name: statistics.median(values), f"least_{name}": min(values)}
-                          if name.endswith("mhz") else
-                          {f"most_{name}": max(values)})
+                          if name.endswith("mhz") else {f"most_{name}": max(values)})
         reasons = Counter(reason for sample in self._samples for reason in sample.get("throttled", ()))
-        if reasons:
-            facts["throttled"] = {reason: round(count / len(self._samples), 3) for reason,
-                                  count in reasons.items()}
-        return facts
+        shares = {reason: round(count / len(self._samples), 3) for reason, count in reasons.items()}
+        return {**facts, "throttled": shares} if shares else facts

@@ -1,7 +1,4 @@
-"""The platforms that torch runs on here: clock, default dtype, and the facts of the device at hand.
-
-A new platform is one class here, and one entry in `flashnas.latency.schema.PLATFORMS`.
-"""
+"""The platforms that torch runs on here: clock, default dtype, and the facts of the device at hand."""
 
 from __future__ import annotations
 
@@ -20,9 +17,18 @@ import torch
 
 from flashnas.base.hints import first_line
 from flashnas.base.process import keep_memory
+from flashnas.base.settings import usable_cores
 from flashnas.latency.schema import PLATFORMS as USUAL_MODES
 from flashnas.latency.schema import Device
-from flashnas.profiling.device_timing import CpuMarks, CpuTimer, CudaGraphTimer, CudaMarks, CudaTimer, Timer
+from flashnas.profiling.device_timing import (
+    MIN_BUSY_US,
+    CpuMarks,
+    CudaGraphTimer,
+    CudaMarks,
+    EagerTimer,
+    Marks,
+    Timer,
+)
 from flashnas.profiling.nvml import limits
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
@@ -39,6 +45,8 @@ class Platform(ABC):
         alone: those of the modes in which operators are timed alone, because a graph has no clock inside.
         probe_size, product_size: sides of the square matrices whose product is the probe, and the peak.
         piece_tokens: of the prompts of a batch, that are read at once, in whole sequences; 0: all of them.
+        marks: the clock between the parts of one call.
+        min_us: of all repeats of an eager timing together.
     """
 
     name: str
@@ -48,10 +56,12 @@ class Platform(ABC):
     probe_size: int
     product_size: int
     piece_tokens: int = 0
+    marks: Callable[[], Marks]
+    min_us: float = 0.0
 
     @property
     def mode(self) -> str:
-        """The mode that is timed by default."""
+        """That is timed by default."""
         return USUAL_MODES[self.name]
 
     @abstractmethod
@@ -62,52 +72,45 @@ class Platform(ABC):
     def label(self) -> str:
         """What device.yaml calls the device at hand."""
 
+    def table_name(self) -> str:
+        """Such as `cpu_epyc_7b13`."""
+        words = re.sub(r"\(.*?\)|\b(CPU|Processor|NVIDIA|\d+-Core)\b|@.*", " ", self.label())
+        return re.sub(r"[^a-z0-9]+", "_", f"{self.name} {words}".lower()).strip("_")
+
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """The device at hand for a bug report: label, memory_bytes and what decides which kernels it can
-        run."""
+        """For a bug report: label, memory_bytes and what decides which kernels the device can run."""
 
-    @abstractmethod
-    def timer(self, mode: str) -> Timer:
-        """The clock around whole calls in a mode."""
-
-    def row_timer(self, mode: str) -> Timer:
-        """The clock for operators alone, without what a model pays once."""
-        return self.timer(mode)
+    def timer(self, mode: str, *, launch: bool = True) -> Timer:
+        """The clock around whole calls in a mode; launch: with what a model pays once a step."""
+        return CudaGraphTimer(launch=launch) if mode in self.alone else EagerTimer(self.marks, self.min_us)
 
     def limits(self) -> str:
         """What bounds its speed and may be set otherwise on the next machine, for `cite` in device.yaml."""
         return f" on {torch.get_num_threads()} threads"
 
     @abstractmethod
-    def marks(self) -> CpuMarks | CudaMarks:
-        """The clock between the parts of one call."""
-
-    @abstractmethod
-    def memory_bytes(self) -> int:
-        """All memory of the device."""
+    def memory_bytes(self) -> int: ...
 
     def free_bytes(self) -> int | None:
         """What can still be allocated; None where the system swaps and kills, so that nobody can say."""
         return None
 
-    def forget(self) -> None:  # noqa: B027  (most keep nothing)
+    def forget(self) -> None:  # noqa: B027  (the defaults of these do nothing)
         """Give memory back that torch keeps."""
 
     def nominal_bandwidth(self) -> float:
         """Bytes per second as the device states it; 0 where it does not."""
         return 0.0
 
-    @abstractmethod
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027
         """Settings of this process that timing needs."""
 
-    @abstractmethod
-    def synchronize(self) -> None:
+    def synchronize(self) -> None:  # noqa: B027
         """Wait until the device has finished."""
 
     def seconds(self, call: Callable[[], object], repeats: int = 5) -> float:
-        """Median over some repeats of a call, after one call that does not count."""
+        """Median over some repeats of a call, after one that does not count."""
         samples = []
         for _ in range(repeats + 1):
             start = time.perf_counter()
@@ -137,28 +140,17 @@ class Cpu(Platform):
     modes = ("eager", "compiled")
     probe_size = 256
     product_size = 1536
+    marks = CpuMarks
 
     def available(self) -> bool:
         return True
 
     def label(self) -> str:
-        info = Path("/proc/cpuinfo")
-        if info.exists():
-            for line in info.read_text().splitlines():
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-        return host.processor() or host.machine()
+        return value_in(Path("/proc/cpuinfo"), "model name") or host.processor() or host.machine()
 
     def facts(self) -> dict[str, Any]:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return {"label": self.label(), "memory_bytes": self.memory_bytes(), "cores": cores,
+        return {"label": self.label(), "memory_bytes": self.memory_bytes(), "cores": usable_cores(),
                 "instructions": torch.backends.cpu.get_cpu_capability()}
-
-    def timer(self, mode: str) -> Timer:
-        return CpuTimer()
-
-    def marks(self) -> CpuMarks:
-        return CpuMarks()
 
     def memory_bytes(self) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -166,9 +158,6 @@ class Cpu(Platform):
     def prepare(self) -> None:
         """Keep freed memory with the process, as a server does."""
         keep_memory()
-
-    def synchronize(self) -> None:
-        """Every call has finished when it returns."""
 
 
 class Cuda(Platform):
@@ -182,6 +171,8 @@ class Cuda(Platform):
     product_size = 8192
     # below 2**31 numbers in the widest activation of any shipped operator, and 2 to 4 GB
     piece_tokens = 2**16
+    marks = CudaMarks
+    min_us = MIN_BUSY_US
 
     def available(self) -> bool:
         return torch.cuda.is_available()
@@ -208,15 +199,6 @@ class Cuda(Platform):
     def limits(self) -> str:
         return "".join(f", {name} {value}" for name, value in limits().items())
 
-    def timer(self, mode: str) -> Timer:
-        return CudaGraphTimer() if mode in self.alone else CudaTimer()
-
-    def row_timer(self, mode: str) -> Timer:
-        return CudaGraphTimer(launch=False) if mode in self.alone else self.timer(mode)
-
-    def marks(self) -> CudaMarks:
-        return CudaMarks()
-
     def memory_bytes(self) -> int:
         return int(torch.cuda.get_device_properties(0).total_memory)
 
@@ -233,11 +215,14 @@ class Cuda(Platform):
         clock_hz = getattr(properties, "memory_clock_rate", 0) * 1000
         return 2 * clock_hz * getattr(properties, "memory_bus_width", 0) / 8
 
-    def prepare(self) -> None:
-        """Nothing is needed."""
-
     def synchronize(self) -> None:
         torch.cuda.synchronize()
+
+
+def value_in(file: Path, name: str) -> str:
+    """The first value of a name in a file of lines `name: value`; an empty text if there is none."""
+    found = re.search(rf"^{name}\s*:\s*(.*?)\s*$", file.read_text(), re.MULTILINE) if file.exists() else None
+    return found[1] if found else ""
 
 
 def driver() -> str:
@@ -251,21 +236,15 @@ CUDA = Cuda()
 PLATFORMS: dict[str, Platform] = {platform.name: platform for platform in (Cpu(), CUDA)}
 
 
-def device_label(device: str) -> str:
-    """What device.yaml calls this machine's device of that platform."""
-    return PLATFORMS[device].label()
-
-
 def probe_us(device: str) -> float:
-    """A fixed piece of work, about a millisecond. Two probes show whether the device is as fast as before."""
+    """A fixed piece of work, about a millisecond, which shows whether the device is as fast as before."""
     platform = PLATFORMS[device]
     a = torch.ones(platform.probe_size, platform.probe_size, device=device)
     return 1e6 * platform.seconds(lambda: a @ a, repeats=9)
 
 
 def describe_device(device: str, name: str) -> Device:
-    """The facts of the device at hand for device.yaml; what it does not state is measured with torch's own
-    threads."""
+    """The facts of the device at hand; what it does not state is measured."""
     platform = PLATFORMS[device]
     return Device(name=name, platform=device, label=platform.label(), peak_flops=platform.product_flops(),
                   bandwidth_bytes_s=platform.nominal_bandwidth() or platform.copy_bandwidth(),

@@ -1,14 +1,14 @@
 """Profiling: measures the whole operators that a space needs, at the batches and contexts of its workloads.
 
-Rows are of kind operator_decode and operator_prefill (`flashnas.latency.schema`): a block with its norm and
-residual, which is exactly the module that the model runs. Rows that the table already has in the same mode
-and dtype, from the same stack, are not measured again. Rows are written every few seconds, so that an
-interrupted profile continues. What was measured while the device was slower than usual is measured once more
-at the end.
+Rows are of whole operators (`flashnas.latency.schema`): a block with its norm and residual, which is the
+module that the model runs. Rows that the table already has in the same mode and dtype, from the same stack,
+are not measured again. Rows are written every few seconds, so that an interrupted profile continues. What was
+measured while the device was slower than usual is measured once more at the end.
 """
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,20 +18,20 @@ import numpy as np
 import pandas as pd
 import torch
 
-from flashnas.base.errors import ConfigError, TableError
+from flashnas.base.errors import ConfigError, DeviceMemoryError, TableError
 from flashnas.base.files import disk_errors
-from flashnas.latency.row_requests import RowGroup, RowRequest, by_operator, groups, missing, plan
+from flashnas.latency.row_requests import RowGroup, RowRequest, groups, missing, plan
 from flashnas.latency.schema import Device
-from flashnas.latency.table_writer import RowContext, append_entry, write_rows
+from flashnas.latency.table_writer import RowContext, edited_meta, write_rows
 from flashnas.latency.workload import Workload
 from flashnas.profiling.alone import Note, measure_alone
 from flashnas.profiling.device_timing import Measurement
 from flashnas.profiling.inside_model import measure_inside_model
 from flashnas.profiling.nvml import Watch
-from flashnas.profiling.platforms import describe_device, device_label, probe_us
+from flashnas.profiling.platforms import describe_device, probe_us
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.target import Target
-from flashnas.profiling.whole_model import OUT_OF_MEMORY, backends_of, surroundings_of
+from flashnas.profiling.whole_model import backends_of, surroundings_of, within_memory
 from flashnas.space.operator_space import OperatorSpace
 
 WRITE_EVERY_S = 10.0
@@ -39,93 +39,83 @@ WRITE_EVERY_S = 10.0
 DISTURBED = 0.15
 OWN_FILES = ("device.yaml", "meta.yaml", "operator_decode.parquet", "operator_prefill.parquet")
 Rows = dict[RowRequest, Measurement]
+Progress = Callable[[int, int], None]
 
 
 def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path, setup: Setup,
-            progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-    """Measure what a table lacks. Rows are written every few seconds and at the end, also after an
-    interruption.
+            progress: Progress = lambda *_: None) -> dict[str, Any]:
+    """Measure what a table lacks.
 
     Args:
         space: whose operators are measured, at all its widths.
         workloads: their batches, prompts and contexts.
         folder: of the table; a new or empty folder, or a table of this device that is continued.
-        setup: how this machine runs the operators.
         progress: called with the groups of rows that are measured and the number of groups. That number grows
             at the end by the groups that are measured again.
 
     Returns:
         The numbers of rows that were measured and already known, and a record that is also kept under `jobs`
-        in
-        meta.yaml: share of outliers, largest drift, rows that were measured twice or still look disturbed,
-        how evenly the device ran, which library computed which kind of operator, and `notes` on rows that
-        were left out or timed in another mode; of a GPU also which norms and gates are inside the libraries'
-        kernels (`around`), clocks, power and throttling.
+        in meta.yaml: how evenly the device ran, which library computed which kind of operator, and `notes` on
+        rows that were left out or timed in another mode; of a GPU also which norms and gates are inside the
+        libraries' kernels (`around`), clocks, power and throttling.
 
     Raises:
         ConfigError: the folder is in use for something else or cannot be created.
         TableError: the folder holds another device's table.
     """
+    kinds, width = space.kinds(), max(space.hidden_sizes)
     items = plan(space, workloads)
-    backends = backends_of(space.kinds(), max(space.hidden_sizes), setup)  # an error here costs nothing yet
+    backends = backends_of(kinds, width, setup)  # an error here costs nothing yet
     prepare_folder(folder, setup)
     todo = missing(items, folder, stack=setup.stack, mode=setup.mode_name, dtype=setup.dtype_name)
-    with setup.running():
-        device = device_of(folder, setup.device)
+    device, waiting = device_of(folder, setup), groups(todo, alone=_alone(setup))
     done: Rows = {}
-    probes: dict[RowGroup, float] = {}
     pending: Rows = {}
-    written = time.monotonic()
-    waiting = (by_operator if _alone(setup) else groups)(todo)
-
-    notes: dict[RowRequest, str] = {}
-
-    def measure(group: RowGroup) -> None:
-        nonlocal pending, written
-        before = _probe(setup)
-        fresh = _measure_group(group, space, setup, notes.__setitem__)
-        probes[group] = max(before, _probe(setup))
-        done.update(fresh)
-        pending.update(fresh)
-        if time.monotonic() - written > WRITE_EVERY_S:
-            _write(folder, device, setup, pending)
-            pending, written = {}, time.monotonic()
-
-    def report(number: int) -> None:
-        if progress is not None:
-            progress(number, len(waiting))
-
+    probes: dict[RowGroup, float] = {}
     again: list[RowGroup] = []
+    notes: dict[RowRequest, str] = {}
+    written, count = time.monotonic(), len(waiting)
     with Watch(on=setup.device == "cuda") as watch:
         try:
-            report(0)
-            for number, group in enumerate(list(waiting), 1):
-                measure(group)
-                report(number)
-            again = [group for group in probes if _disturbed(group, done, probes)]
-            waiting += again
-            for number, group in enumerate(again, len(waiting) - len(again) + 1):
-                measure(group)
-                report(number)
+            progress(0, count)
+            for number, group in enumerate(waiting, 1):
+                before = _probe(setup)
+                rows = _measure_group(group, space, setup, notes.__setitem__)
+                probes[group] = max(before, _probe(setup))
+                done.update(rows)
+                pending.update(rows)
+                if time.monotonic() - written > WRITE_EVERY_S:
+                    _write(folder, device, setup, pending)
+                    pending, written = {}, time.monotonic()
+                progress(number, len(waiting))
+                if number == count:
+                    again = [each for each in probes if _disturbed(each, done, probes)]
+                    waiting += again
         finally:
             _write(folder, device, setup, pending)
-    told = {"notes": [f"{item.phase} {item.operator} at width {item.hidden}, batch {item.batch}, length"
-                      f" {item.length}: {text}" for item, text in notes.items()]} if notes else {}
+    counts = {"measured": len(done), "known": len(items) - len(todo)}
+    facts = {"backends": backends, "around": surroundings_of(kinds, width, setup), "gpu": watch.summary(),
+             "notes": [f"{item.phase} {item.operator} at width {item.hidden}, batch {item.batch}, length"
+                       f" {item.length}: {text}" for item, text in notes.items()]}
     if not done:
-        return {"measured": 0, "known": len(items) - len(todo), **told}
-    gpu = {"gpu": seen} if (seen := watch.summary()) else {}
-    around = surroundings_of(space.kinds(), max(space.hidden_sizes), setup)
-    record = {**_record(setup, done, probes, again), "backends": backends,
-              **({"around": around} if around else {}),
-              **gpu, **told}
-    append_entry(folder, "jobs", record)
-    return {"measured": len(done), "known": len(items) - len(todo), **record}
+        return {**counts, **({"notes": facts["notes"]} if notes else {})}
+    return finished(folder, setup, counts, {**_evenness(done, probes, again), **{
+        name: value for name, value in facts.items() if value}})
+
+
+def finished(folder: Path, target: Target, counts: dict[str, int], facts: dict[str, Any]) -> dict[str, Any]:
+    """Keep the record of a measurement under `jobs` in meta.yaml; the counts and the record."""
+    record = {"finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "stack": target.stack,
+              "mode": target.mode_name, "dtype": target.dtype_name, **facts}
+    with edited_meta(folder) as meta:
+        meta["jobs"] = [*(meta.get("jobs") or ()), record]
+    return {**counts, **record}
 
 
 def prepare_folder(folder: Path, target: Target, further: tuple[str, ...] = ()) -> None:
-    """Create a table's folder, so that nothing is measured that could not be written; raises ConfigError.
-    Beside a table's own files it may have `further` ones. Raises TableError where its rows were timed with
-    other settings than the target's."""
+    """Create a table's folder, so that nothing is measured that could not be written. Beside a table's own
+    files it may have `further` ones. Raises ConfigError, and TableError where its rows were timed with other
+    settings than the target's."""
     with disk_errors(f"--out {folder}: the table cannot be written", ConfigError):
         folder.mkdir(parents=True, exist_ok=True)
         others = [path.name for path in folder.iterdir() if not path.name.removeprefix(".")
@@ -140,23 +130,19 @@ def prepare_folder(folder: Path, target: Target, further: tuple[str, ...] = ()) 
 
 
 def _alone(setup: Setup) -> bool:
-    """Whether operators are timed alone, and not inside a model."""
     return setup.mode_name in setup.platform.alone
 
 
 def _measure_group(group: RowGroup, space: OperatorSpace[Any], setup: Setup, note: Note) -> Rows:
     if _alone(setup):
         specs = {str(spec.resolved(group.hidden)): spec for spec in space.kinds()}
-        return measure_alone(group.items, specs, setup, setup.platform.row_timer(setup.mode_name),
-                             space.max_operators,
-                             note)
+        return measure_alone(group.items, specs, setup, setup.platform.timer(setup.mode_name, launch=False),
+                             space.max_operators, note)
     try:
-        return measure_inside_model(group, space, setup, note)
-    except torch.OutOfMemoryError:
-        pass
-    setup.platform.forget()
-    for item in group.items:
-        note(item, f"left out: {OUT_OF_MEMORY}")
+        return within_memory(functools.partial(measure_inside_model, group, space, setup, note), setup)
+    except DeviceMemoryError as error:
+        for item in group.items:
+            note(item, f"left out: {error}")
     return {}
 
 
@@ -167,32 +153,28 @@ def _probe(setup: Setup) -> float:
 
 def _disturbed(group: RowGroup, rows: Rows, probes: dict[RowGroup, float]) -> bool:
     usual = float(np.median(list(probes.values())))
-    return (probes[group] > (1 + DISTURBED) * usual
-            or abs(float(np.median([rows[item].drift for item in group.items if item in rows]
-                                   or [0.0]))) > DISTURBED)
+    drifts = [rows[item].drift for item in group.items if item in rows] or [0.0]
+    return probes[group] > (1 + DISTURBED) * usual or abs(float(np.median(drifts))) > DISTURBED
 
 
-def _record(setup: Setup, rows: Rows, probes: dict[RowGroup, float],
-            again: Sequence[RowGroup]) -> dict[str, Any]:
-    still = [group for group in again if _disturbed(group, rows, probes)]
+def _evenness(rows: Rows, probes: dict[RowGroup, float], again: Sequence[RowGroup]) -> dict[str, Any]:
+    """How many rows there are, and how evenly the device ran."""
     return {
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "stack": setup.stack, "mode": setup.mode_name,
-        "dtype": setup.dtype_name, "rows": len(rows),
-        "outliers": round(float(np.mean([row.outliers for row in rows.values()])), 4),
+        "rows": len(rows), "outliers": round(float(np.mean([row.outliers for row in rows.values()])), 4),
         "largest_drift": round(max(abs(row.drift) for row in rows.values()), 3),
         "measured_twice": sum(len(group.items) for group in again),
-        "disturbed": sum(len(group.items) for group in still),
+        "disturbed": sum(len(group.items) for group in again if _disturbed(group, rows, probes)),
         "probe_us": {"median": round(float(np.median(list(probes.values()))), 1),
                      "max": round(max(probes.values()), 1)}}
 
 
-def device_of(folder: Path, platform: str) -> Device:
+def device_of(folder: Path, setup: Setup) -> Device:
     """The device of a table's folder, or of a new one; raises TableError if this machine has another."""
     if not (folder / "device.yaml").exists():
-        return describe_device(platform, folder.name)
-    device = Device.load(folder / "device.yaml")
-    here = device_label(platform)
-    if (device.platform, device.label) != (platform, here):
+        with setup.running():
+            return describe_device(setup.device, folder.name)
+    device, here = Device.load(folder / "device.yaml"), setup.platform.label()
+    if (device.platform, device.label) != (setup.device, here):
         raise TableError(f"{folder}: the table is of {device.label or device.name}, but this is {here};"
                          " choose another --out")
     return device
@@ -200,16 +182,9 @@ def device_of(folder: Path, platform: str) -> Device:
 
 def _write(folder: Path, device: Device, setup: Setup, rows: Rows) -> None:
     write_measured(folder, device, setup, [
-        {"phase": item.phase, **key_of(item), "latency_us": row.latency_us, "p10_us": row.p10_us,
-         "p90_us": row.p90_us,
-         "repeats": row.repeats, "mode": row.mode or setup.mode_name} for item, row in rows.items()],
-        f"flashnas profile, torch {torch.__version__}")
-
-
-def key_of(item: RowRequest, length: int | None = None) -> dict[str, Any]:
-    """The key columns of a row; length: in place of the request's."""
-    return {"operator": item.operator, "hidden": item.hidden, "vocab": item.vocab, "batch": item.batch,
-            "context" if item.phase == "decode" else "tokens": item.length if length is None else length}
+        {"phase": item.phase, **item.key(), "latency_us": row.latency_us, "p10_us": row.p10_us,
+         "p90_us": row.p90_us, "repeats": row.repeats, "mode": row.mode or setup.mode_name}
+        for item, row in rows.items()], f"flashnas profile, torch {torch.__version__}")
 
 
 def write_measured(folder: Path, device: Device, target: Target, rows: Sequence[dict[str, Any]],

@@ -7,8 +7,7 @@ measurement continues with those that are missing; the rows are fitted and writt
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,10 @@ from flashnas.base.schema import convert
 from flashnas.latency.regression import REST, Row, choose_networks, counts, fit
 from flashnas.latency.row_requests import RowRequest, missing, plan
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.table_writer import append_entry, write_entry
+from flashnas.latency.table_writer import edited_meta
 from flashnas.latency.validation import TIMED
 from flashnas.latency.workload import Workload
-from flashnas.profiling.profile import device_of, key_of, prepare_folder, write_measured
+from flashnas.profiling.profile import Progress, device_of, finished, prepare_folder, write_measured
 from flashnas.profiling.program import STEPS, Program
 from flashnas.profiling.setup import Setup
 from flashnas.space.operator_space import OperatorSpace
@@ -39,19 +38,11 @@ MARGIN = 8                 # tokens between the last step that is timed at a pie
 
 
 def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path, setup: Program,
-                    progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+                    progress: Progress = lambda *_: None) -> dict[str, Any]:
     """Time networks of a space, and write the rows of its operators if a table lacks some.
 
-    Args:
-        space: whose operators are measured, at all its widths.
-        workloads: their prompts and contexts; one sequence each.
-        folder: of the table; a new or empty folder, or a table of this device that is continued.
-        setup: how the program runs the networks.
-        progress: called with the timings that are done and the number of timings.
-
-    Returns:
-        As `flashnas.profiling.profile.profile`; `regression` in the record has the relative errors of the
-        networks' fitted times.
+    Arguments and result as those of `flashnas.profiling.profile.profile`; workloads of one sequence each;
+    progress counts timings; `regression` in the record has the relative errors of the networks' fitted times.
 
     Raises:
         ConfigError: the folder is in use for something else, or a workload has several sequences.
@@ -67,55 +58,50 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
                 for hidden in space.hidden_sizes}
     prepare_folder(folder, setup, (JOURNAL,))
     todo = missing(items, folder, stack=setup.stack, mode=setup.mode_name, dtype=setup.dtype_name)
+    counts = {"measured": len(todo), "known": len(items) - len(todo)}
     if not todo:
-        return {"measured": 0, "known": len(items)}
+        return counts
     widths = sorted({item.hidden for item in todo})
     setup.check_memory([network for hidden in widths for network in networks[hidden]], workloads)
     if (folder / "meta.yaml").exists():
         setup.check_build(f"--out {folder}: the table",
                           LatencyTable.load(folder).meta["stacks"].get(setup.stack, {}))
-    with Setup().running():
-        device = device_of(folder, setup.device)
-    meta = space.model.meta_tokens
+    device, meta = device_of(folder, Setup()), space.model.meta_tokens
     prompts = sorted({meta + workload.prompt_tokens for workload in workloads} - {0})
-    pieces = sorted({piece for workload in workloads for piece in context_pieces(workload, meta,
-                                                                                 setup.piece_tokens)})
+    pieces = sorted({piece for workload in workloads
+                     for piece in context_pieces(workload, meta, setup.piece_tokens)})
     journal = NetworkJournal(folder / JOURNAL, setup)
     order = [(network, turn) for turn in range(ROUNDS) for hidden in widths for network in networks[hidden]]
     for number, (network, turn) in enumerate(order):
-        if progress is not None:
-            progress(number, len(order))
+        progress(number, len(order))
         if not journal.has(network, turn, prompts, pieces):
             times = setup.times(network, prompts, [timed_context(piece) for piece in pieces], STEPS)
             journal.add(network, turn, dict(zip(prompts, times["prompts"], strict=True)),
                         dict(zip(pieces, times["contexts"], strict=True)))
-    if progress is not None:
-        progress(len(order), len(order))
+    progress(len(order), len(order))
     errors: dict[str, list[float]] = {"decode": [], "prefill": []}
     rows: list[dict[str, Any]] = []
     for hidden in widths:
         requests = [item for item in items if item.hidden == hidden]
         rows += _rows(space, requests, networks[hidden], journal, prompts, pieces, errors)
     repeats = ROUNDS * max(map(len, networks.values()))
-    write_measured(folder, device, setup, [{**row, "repeats": repeats, "mode": setup.mode_name}
-                                           for row in rows],
+    write_measured(folder, device, setup,
+                   [{**row, "repeats": repeats, "mode": setup.mode_name} for row in rows],
                    f"flashnas profile --runtime {setup.name}, {setup.stack}")
-    timed = {*LatencyTable.load(folder).meta.get(TIMED, ()), *(network.hash for network, _ in order)}
-    write_entry(folder, TIMED, sorted(timed))
-    record = {
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "stack": setup.stack, "mode": setup.mode_name,
-        "dtype": setup.dtype_name, "rows": len(rows), "networks": len(order) // ROUNDS,
+    with edited_meta(folder) as stored:
+        stored[TIMED] = sorted({*(stored.get(TIMED) or ()), *(network.hash for network, _ in order)})
+    return finished(folder, setup, counts, {
+        "rows": len(rows), "networks": len(order) // ROUNDS,
         "regression": {phase: {"mean_error": round(float(np.mean(np.abs(values))), 4),
                                "max_error": round(float(np.max(np.abs(values))), 4)}
                        for phase, values in errors.items() if values},
-        "disturbed_networks": sum(journal.spread(network) > DISTURBED for network, turn in order if not turn)}
-    append_entry(folder, "jobs", record)
-    return {"measured": len(todo), "known": len(items) - len(todo), **record}
+        "disturbed_networks": sum(journal.spread(network) > DISTURBED
+                                  for hidden in widths for network in networks[hidden])})
 
 
 def context_pieces(workload: Workload, meta_tokens: int, piece_tokens: int) -> list[int]:
-    """Contexts at which decode steps are timed: from the first one of the workload to its last, each about
-    twice the one before, rounded up to multiples of `piece_tokens`, with which the program computes."""
+    """Contexts at which decode steps are timed, from the first one of the workload to its last: each about
+    twice the one before, in multiples of `piece_tokens`."""
     if not workload.generated_tokens:
         return []
     first = meta_tokens + workload.prompt_tokens + 1
@@ -136,8 +122,7 @@ def timed_context(piece: int) -> int:
 def _rows(space: OperatorSpace[Any], items: Sequence[RowRequest], networks: Sequence[Architecture],
           journal: NetworkJournal, prompts: Sequence[int], pieces: Sequence[int],
           errors: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """The rows of one width, and more of those whose time depends on the context, one at the middle of each
-    piece."""
+    """The rows of one width, and those at the middle of each piece whose time depends on the context."""
     kinds, rng, setup = space.kinds(), np.random.default_rng(0), journal.program
     once = [counts(network, kinds) for network in networks]
     depends = {item.operator for item in items if item.phase == "decode" and item.length}
@@ -146,7 +131,7 @@ def _rows(space: OperatorSpace[Any], items: Sequence[RowRequest], networks: Sequ
 
     def add(item: RowRequest, length: int, value: tuple[float, float, float]) -> None:
         latency_us, p10_us, p90_us = (max(us, MIN_US) for us in value)
-        rows.append({"phase": item.phase, **key_of(item, length), "latency_us": latency_us, "p10_us": p10_us,
+        rows.append({"phase": item.phase, **item.key(length), "latency_us": latency_us, "p10_us": p10_us,
                      "p90_us": p90_us})
 
     if pieces:
@@ -182,12 +167,13 @@ def _rows(space: OperatorSpace[Any], items: Sequence[RowRequest], networks: Sequ
 
 
 def _at(row: Row, piece: int, depends: Iterable[str]) -> Row:
-    """The regressors of a decode step at a context."""
     return {(name, piece) if name in depends else name: value for name, value in row.items()}
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class _NetworkTiming:
+    """A line: length of a prompt, or context of a step -> wall_ms and cpu_ms."""
+
     hash: str
     notation: str
     stack: str
@@ -205,7 +191,7 @@ class NetworkJournal:
 
     def __init__(self, path: Path, program: Program) -> None:
         self.path, self.program = path, program
-        self._timings: dict[tuple[str, int], _NetworkTiming] = {}
+        self._us: dict[tuple[str, int], dict[tuple[str, str], float]] = {}  # hash, round -> what, length
         for number, line in enumerate(read_json_lines(path, TableError) if path.exists() else (), 1):
             timing = convert(line, _NetworkTiming, f"{path}:{number}", TableError, name="timing")
             if timing.stack == program.stack:
@@ -213,15 +199,15 @@ class NetworkJournal:
         drop_torn_line(path)
 
     def _take(self, timing: _NetworkTiming) -> None:
-        place = self._timings.setdefault((timing.hash, timing.round), timing)
-        place.prompts.update(timing.prompts)
-        place.contexts.update(timing.contexts)
+        self._us.setdefault((timing.hash, timing.round), {}).update({
+            (what, length): 1000 * times[self.program.clock]
+            for what in ("prompts", "contexts") for length, times in getattr(timing, what).items()})
 
     def has(self, network: Architecture, turn: int, prompts: Iterable[int], pieces: Iterable[int]) -> bool:
         """True if the round of a network has all these times."""
-        timing = self._timings.get((network.hash, turn))
-        return timing is not None and {*map(str, prompts)} <= {*timing.prompts} and (
-            {*map(str, pieces)} <= {*timing.contexts})
+        keys = {(what, str(length)) for what, lengths in (("prompts", prompts), ("contexts", pieces))
+                for length in lengths}
+        return keys <= self._us.get((network.hash, turn), {}).keys()
 
     def add(self, network: Architecture, turn: int, prompts: dict[int, dict[str, float]],
             contexts: dict[int, dict[str, float]]) -> None:
@@ -229,23 +215,19 @@ class NetworkJournal:
         kept = [{str(length): {name: round(value, 4) for name, value in times.items()}
                  for length, times in by_length.items()} for by_length in (prompts, contexts)]
         timing = _NetworkTiming(hash=network.hash, notation=str(network), stack=self.program.stack,
-                                round=turn,
-                                prompts=kept[0], contexts=kept[1])
+                                round=turn, prompts=kept[0], contexts=kept[1])
         with disk_errors(f"{self.path}: cannot be written", TableError):
             append_synced(self.path, json.dumps(vars(timing)))
         self._take(timing)
 
-    def _values_us(self, network: Architecture, what: str, length: int | str) -> list[float]:
-        return [1000 * getattr(self._timings[network.hash, turn], what)[str(length)][self.program.clock]
-                for turn in range(ROUNDS)]
+    def _rounds_us(self, network: Architecture, key: tuple[str, str]) -> list[float]:
+        return [self._us[network.hash, turn][key] for turn in range(ROUNDS)]
 
     def median_us(self, network: Architecture, what: str, length: int) -> float:
         """The median of the rounds; what: prompts or contexts."""
-        return float(np.median(self._values_us(network, what, length)))
+        return float(np.median(self._rounds_us(network, (what, str(length)))))
 
     def spread(self, network: Architecture) -> float:
         """The largest range of the rounds relative to their median."""
-        first = self._timings[network.hash, 0]
-        values = [self._values_us(network, what, length) for what in ("prompts", "contexts")
-                  for length in getattr(first, what)]
-        return max(float(np.ptp(each) / np.median(each)) for each in values)
+        rounds = [self._rounds_us(network, key) for key in self._us[network.hash, 0]]
+        return max(float(np.ptp(each) / np.median(each)) for each in rounds)

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, DeviceError
-from flashnas.latency import metrics
 from flashnas.latency.memory import check_fits, memory_bytes
 from flashnas.latency.schema import Device
 from flashnas.latency.workload import Workload
 from flashnas.profiling.child_process import RuntimeFailure
-from flashnas.profiling.platforms import PLATFORMS
-from flashnas.profiling.setup import Setup
+from flashnas.profiling.platforms import PLATFORMS, value_in
 from flashnas.profiling.target import Measured, Target
 from flashnas.profiling.whole_model import decode_contexts
 
@@ -35,13 +33,19 @@ class Program(Target):
     """How a program runs what is timed; its name is the mode of its rows.
 
     Attributes:
-        piece_tokens: the program computes attention over the next multiple of this many tokens.
+        piece_tokens: attention is computed over the next multiple of this many tokens.
+        stated: the options in the stack of a table, by which `of_rows` finds the program again.
         cache_type: of keys and values; "": the dtype.
     """
 
     profiler = "flashnas.profiling.profile_runtime:profile_runtime"
     piece_tokens: ClassVar[int]
+    stated: ClassVar[tuple[str, ...]]
     cache_type: ClassVar[str] = ""
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """Of the program, and what it was built with."""
 
     @abstractmethod
     def run(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int],
@@ -64,12 +68,20 @@ class Program(Target):
         """
 
     def making_bytes(self, architecture: Architecture) -> int:
-        """Memory that this process needs before the program runs the network."""
+        """Memory that this process needs before the program runs."""
         return 0
 
     @property
     def mode_name(self) -> str:
         return self.name
+
+    def describe_stack(self) -> dict[str, Any]:
+        return {"framework": self.name, **{name: getattr(self, name) for name in self.stated},
+                "time": "of the processor" if self.threads == 1 else "of the clock", **self.versions()}
+
+    @classmethod
+    def of_rows(cls, rows: Any, described: Mapping[str, Any], **_: Any) -> Self:
+        return cls(**{name: described[name] for name in cls.stated})
 
     @property
     def clock(self) -> str:
@@ -78,8 +90,8 @@ class Program(Target):
 
     def table_name(self) -> str:
         """Such as `cpu_epyc_llama_cpp_q8_0`, or `cpu_epyc_llama_cpp_q8_0_2t` with two threads."""
-        return (f"{Setup(device=self.device).table_name()}_{self.name.replace('.', '_')}_{self.dtype_name}"
-                + (f"_{self.threads}t" if self.threads > 1 else ""))
+        parts = [PLATFORMS[self.device].table_name(), self.name.replace(".", "_"), self.dtype_name]
+        return "_".join([*parts, f"{self.threads}t"] if self.threads > 1 else parts)
 
     def times(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int],
               steps: int) -> Times:
@@ -90,8 +102,7 @@ class Program(Target):
             raise DeviceError(f"{architecture}: {error}") from None
 
     def check_memory(self, architectures: Iterable[Architecture], workloads: Sequence[Workload]) -> None:
-        """Raises DeviceError if one of the networks needs more memory than is free, before anything of it is
-        built."""
+        """Raises DeviceError if one of the networks needs more memory than is free."""
         free = free_bytes()
         for architecture in architectures:
             needed = max(self.making_bytes(architecture), *(
@@ -104,17 +115,13 @@ class Program(Target):
                                   " smaller widths or a shorter workload")
 
     def check_workload(self, workload: Workload) -> None:
-        """Raises ConfigError unless the workload is of one sequence."""
         if workload.batch != 1:
             raise ConfigError(f"{self.name} is timed with one sequence at a time; workload {workload.name}"
                               f" has batch {workload.batch}")
 
     def time_request(self, architecture: Architecture, workload: Workload, batch: int = 1) -> Measured:
-        """Time a request of one sequence: its prompt, and its mean step.
-
-        Where it generates at most MAX_WHOLE_REQUEST_STEPS tokens, all its steps are timed, else STEPS at each
-        of the contexts of `decode_contexts`.
-        """
+        """Time a request of one sequence. Where it generates at most MAX_WHOLE_REQUEST_STEPS tokens, all its
+        steps are timed, else STEPS at each of the contexts of `decode_contexts`."""
         self.check_workload(workload)
         self.check_holds(architecture)
         check_fits(architecture, workload, this_machine(), self.dtype_name, self.cache_type)
@@ -127,8 +134,7 @@ class Program(Target):
         ttft_ms = times["prompts"][0][self.clock] if read else 0.0
         tpot_ms = sum(share * entry[self.clock] for (_, share), entry in zip(parts, times["contexts"],
                                                                              strict=True))
-        return Measured(ttft_ms=ttft_ms, tpot_ms=tpot_ms,
-                        latency_ms=metrics.latency_ms(ttft_ms, tpot_ms, generated))
+        return Measured.of(ttft_ms, tpot_ms, workload)
 
 
 @functools.cache
@@ -140,9 +146,5 @@ def this_machine() -> Device:
 
 def free_bytes() -> int:
     """Memory that a process can still get, as the system estimates it; all memory where it does not."""
-    info = Path("/proc/meminfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return 1024 * int(line.split()[1])
-    return PLATFORMS["cpu"].memory_bytes()
+    kilobytes = value_in(Path("/proc/meminfo"), "MemAvailable")
+    return 1024 * int(kilobytes.split()[0]) if kilobytes else PLATFORMS["cpu"].memory_bytes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -28,12 +27,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 @dataclass(frozen=True, kw_only=True)
 class Setup(Target, where="setup"):
     """How torch runs what is timed. mode `compiled`: each block by torch.compile; on a CPU this needs a C++
-    compiler and takes seconds to minutes for each operator and width. A small model decodes fastest on few
-    threads.
-
-    Raises:
-        ConfigError: for an option that this machine cannot fulfil, in one line.
-    """
+    compiler and takes seconds to minutes for each operator and width. Raises ConfigError for an option that
+    this machine cannot fulfil."""
 
     name = "torch"
     profiler = "flashnas.profiling.profile:profile"
@@ -55,12 +50,10 @@ class Setup(Target, where="setup"):
 
     @property
     def platform(self) -> Platform:
-        """The platform of the device."""
         return PLATFORMS[self.device]
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The dtype as torch's object."""
         return DTYPES[self.dtype_name]
 
     @property
@@ -73,12 +66,11 @@ class Setup(Target, where="setup"):
 
     @property
     def stack(self) -> str:
-        """Rows of another version, library, driver or number of threads are stale."""
-        libraries = "".join(f"-{name}-{version}" for name, version in self.libraries.items())
-        chosen = "" if self._ordinary else f"-by-{self.backend}"
-        return f"torch-{torch.__version__}" + (
-            f"-{self.threads}t" if self.device == "cpu" else f"-driver-{driver()}" if driver() else "") + (
-            libraries + chosen)
+        parts = [f"torch-{torch.__version__}", f"{self.threads}t" if self.device == "cpu" else
+                 f"driver-{driver()}" if driver() else "",
+                 *(f"{name}-{version}" for name, version in self.libraries.items()),
+                 "" if self._ordinary else f"by-{self.backend}"]
+        return "-".join(filter(None, parts))
 
     @property
     def libraries(self) -> dict[str, str]:
@@ -110,9 +102,7 @@ class Setup(Target, where="setup"):
                    effort=effort)
 
     def table_name(self) -> str:
-        """Such as `cpu_epyc_7b13`."""
-        words = re.sub(r"\(.*?\)|\b(CPU|Processor|NVIDIA|\d+-Core)\b|@.*", " ", self.platform.label())
-        return re.sub(r"[^a-z0-9]+", "_", f"{self.device} {words}".lower()).strip("_")
+        return self.platform.table_name()
 
     def time_request(self, architecture: Architecture, workload: Workload, batch: int) -> Measured:
         measured: Measured = load_object("flashnas.profiling.whole_model:time_model")(

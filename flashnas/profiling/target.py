@@ -1,5 +1,4 @@
-"""Target: a runtime on this machine that times whole networks, and rows of a table. `latency/schema.py` lists
-them."""
+"""Target: a runtime on this machine that times whole networks, and rows of a table."""
 
 from __future__ import annotations
 
@@ -7,20 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, ExportError, TableError
 from flashnas.base.registry import load_object
 from flashnas.base.settings import MAX_THREADS, Settings, option, usable_cores
-from flashnas.latency.schema import RUNTIMES
+from flashnas.latency.metrics import latency_ms
+from flashnas.latency.schema import OPERATOR_KINDS, RUNTIMES
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
 from flashnas.profiling.device_timing import Effort
 from flashnas.profiling.platforms import PLATFORMS
-
-if TYPE_CHECKING:
-    from flashnas.space.operator_space import OperatorSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +29,11 @@ class Measured:
     latency_ms: float
     note: str = ""
 
+    @classmethod
+    def of(cls, ttft_ms: float, tpot_ms: float, workload: Workload, note: str = "") -> Self:
+        return cls(ttft_ms=ttft_ms, tpot_ms=tpot_ms, note=note,
+                   latency_ms=latency_ms(ttft_ms, tpot_ms, workload.generated_tokens))
+
     def to_dict(self) -> dict[str, float]:
         return {name: value for name, value in vars(self).items() if name != "note"}
 
@@ -41,15 +43,11 @@ class Target(Settings, ABC):
     """How a runtime runs what is timed. Each option decides which mix of operators is fast, and is part of
     the stack.
 
-    A new runtime is a subclass in a folder of its own, one line in `flashnas.latency.schema.RUNTIMES`, and
-    its options in `flashnas profile`, where it has some of its own.
-
     Attributes:
-        name: of the runtime, as in RUNTIMES.
+        name: of the runtime, as in `flashnas.latency.schema.RUNTIMES`.
         profiler: "module:function" of what measures rows.
         build_facts: entries of `describe_stack` that differ between builds of one release.
         device: a platform of `flashnas.profiling.platforms`.
-        threads: of the runtime, on a CPU.
     """
 
     name: ClassVar[str]
@@ -90,7 +88,6 @@ class Target(Settings, ABC):
             described: the entry of their stack in meta.yaml; KeyError if it lacks something.
             dtype: of the rows.
             backend: libraries that compute the operators (None: those of the rows).
-            effort: how long each timing is repeated.
         """
 
     @abstractmethod
@@ -112,11 +109,11 @@ class Target(Settings, ABC):
 
     # -- what follows from it
 
-    def profile(self, space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path,
+    def profile(self, space: Any, workloads: Sequence[Workload], folder: Path,
                 progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-        """Measure the rows of a space that the table in a folder lacks; see profile.py and
-        profile_runtime.py."""
-        measured: dict[str, Any] = load_object(self.profiler)(space, workloads, folder, self, progress)
+        """Measure the rows of a space that the table in a folder lacks; see profile.py."""
+        measured: dict[str, Any] = load_object(self.profiler)(space, workloads, folder, self,
+                                                              progress or (lambda *_: None))
         return measured
 
     def holds(self, architecture: Architecture) -> bool:
@@ -132,7 +129,7 @@ class Target(Settings, ABC):
         """From the options of a command that have the names of the target's own and are given."""
         values = {each.name: getattr(options, each.name) for each in fields(cls)
                   if getattr(options, each.name, None) is not None}
-        if any(each.name == "effort" for each in fields(cls)):
+        if cls.has_option("seconds"):
             values["effort"] = Effort(seconds=options.seconds)
         return cls(**values)
 
@@ -148,20 +145,17 @@ class Target(Settings, ABC):
         """The target that runs whole networks here as the operators of a table were run.
 
         Args:
-            table: rows of whole operators, as `flashnas profile` writes them.
-            dtype: of the rows.
-            mode: of the rows (None: the table's default).
-            backend: libraries that compute the operators (None: those of the rows).
-            effort: how long each timing is repeated (None: the default).
+            table: rows of whole operators.
+            dtype, mode: of the rows (mode None: the table's default).
+            backend: as for `of_rows`.
             any_stack: on another device or stack, return the nearest target that this machine can run.
             hint: end of the error messages.
 
         Raises:
-            TableError: in one line, where this machine is another device or runs another stack.
+            TableError: this machine is another device or runs another stack.
         """
         rows = table.only(mode)
-        stacks = sorted({str(name) for kind, frame in rows.frames.items() if kind.startswith("operator_")
-                         for name in frame.loc[frame["dtype"] == dtype, "stack"].unique()})
+        stacks = rows.values("stack", OPERATOR_KINDS, dtype)
         where, end = f"{table.path}: table {table.name}", f"; {hint}" if hint else ""
         described = table.meta["stacks"].get(stacks[-1], {}) if stacks else {}
         try:
@@ -193,18 +187,12 @@ class Target(Settings, ABC):
         """Raises TableError if a folder has rows of the same software that were timed with other settings."""
         if (folder / "meta.yaml").exists():
             here, table = self.describe_stack(), LatencyTable.load(folder)
-            stacks = {str(stack) for frame in table.frames.values() for stack in frame["stack"].unique()}
-            table.settings([stack for stack in stacks if here["framework"] == table.meta["stacks"].get(
-                stack, {}).get("framework")], here)
+            table.settings([stack for stack in table.values("stack") if here["framework"] == table.meta[
+                "stacks"].get(stack, {}).get("framework")], here)
 
     def check_build(self, where: str, described: Mapping[str, Any], end: str = "") -> None:
-        """Raises TableError if rows are of another build of the same release.
-
-        Args:
-            where: the table, for the message.
-            described: its entry of `stack`, as `describe_stack` gives it.
-            end: of the message.
-        """
+        """Raises TableError if rows are of another build of the same release. where, end: of the message.
+        described: the table's entry of `stack`."""
         here = self.describe_stack() if self.build_facts else {}
         for name in self.build_facts:
             if described.get(name) not in (None, here[name]):
@@ -214,15 +202,11 @@ class Target(Settings, ABC):
 
 
 def rows_of(table: LatencyTable, runtime: str | None, mode: str | None) -> str | None:
-    """The mode of the rows that were measured in a runtime: `mode`, if that is given.
+    """The mode of the rows that were measured in a runtime; raises TableError if they are of another one.
 
     Args:
-        table: with rows of one or several modes.
         runtime: one of RUNTIMES; None: whatever the rows are from.
         mode: None: the only one of the runtime, or the default of the table.
-
-    Raises:
-        TableError: the rows are of another runtime.
     """
     if mode is None and runtime != "torch" and runtime in table.modes:
         mode = runtime

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +15,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import DeviceMemoryError
-from flashnas.latency import metrics
 from flashnas.latency.memory import memory_bytes
 from flashnas.latency.workload import Workload
 from flashnas.network.cache import FixedStates, HybridCache, mapped
@@ -22,17 +22,17 @@ from flashnas.network.model import Block, HybridLM
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.cache import FixedCache, KeyValueCache, Position
 from flashnas.operators.backends.core import choose_backend, fused_around, running
-from flashnas.profiling.device_timing import NotCapturable, Timer
+from flashnas.profiling.device_timing import Measurement, NotCapturable, Timer
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.target import Measured
 
-OUT_OF_MEMORY = "the device ran out of memory"
 PROMPT_TOKENS = 16        # after which a recurrent state has the layout that it keeps
 # at which a decode step is timed, by Gauss's rule: exact for polynomials of degree 5
 CONTEXTS = 3
 COMPILED_VARIANTS = 512
 WIDE = ("A_log", "D", "dt_bias")
 DRAWN = 2 ** 20           # random values of a tensor on a CPU
+T = TypeVar("T")
 Module = TypeVar("Module", bound=torch.nn.Module)
 _DRAWS = (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default)
 
@@ -41,63 +41,53 @@ def time_model(architecture: Architecture, workload: Workload, batch: int, setup
                timer: Timer | None = None) -> Measured:
     """Build the model with random weights, and time the reading of its prompt and its mean step.
 
-    Args:
-        architecture: what is built; its weights need about `Estimate.memory_gb`.
-        workload: prompt and generated tokens.
-        batch: sequences that are read and continued together.
-        setup: how this machine runs the model; `effort.seconds` limits each of the (up to four) timings.
-        timer: the clock (None: that of the setup).
+    `effort.seconds` limits each of the (up to four) timings. timer: None: that of the setup.
 
     Raises:
         DeviceMemoryError: the device has too little memory, as counted or as it turned out.
     """
-    check_memory(architecture, workload, batch, setup)
+    free, read = setup.platform.free_bytes(), workload.prompt_tokens + architecture.meta_tokens
+    plan = pieces(batch, read, setup.platform.piece_tokens)
+    needed = memory_bytes(architecture, workload, batch, setup.dtype_name, at_once(plan))
+    if free is not None and needed > free:
+        raise DeviceMemoryError(too_large(needed, free, batch))
+    clock, notes = timer or setup.platform.timer(setup.mode_name), dict[str, None]()
+
+    def time_ms(call: Callable[[], object]) -> float:
+        return timed([call], setup, clock, notes.setdefault).latency_us / 1000
+
+    def time_parts() -> tuple[float, float]:
+        model = build_model(architecture, setup)
+        return (time_ms(_prefill(model, workload, batch, setup.platform.piece_tokens)) if read else 0.0,
+                sum(share * time_ms(_model_step(model, batch, context, setup))
+                    for context, share in decode_contexts(workload, architecture.meta_tokens)))
+
+    with setup.running():
+        ttft_ms, tpot_ms = within_memory(time_parts, setup)
+    return Measured.of(ttft_ms, tpot_ms, workload, "; ".join(notes))
+
+
+def timed(calls: Sequence[Callable[[], object]], setup: Setup, timer: Timer,
+          note: Callable[[str], object]) -> Measurement:
+    """What a timer measures; with a note, and in the mode eager, where no graph can hold the calls."""
     try:
-        return _time_model(architecture, workload, batch, setup, timer)
+        return timer.measure(calls, setup.effort)
+    except NotCapturable as error:
+        note(f"timed in the mode eager, because no CUDA graph can hold it: {error}")
+    return dataclasses.replace(setup.platform.timer("eager").measure(calls, setup.effort), mode="eager")
+
+
+def within_memory(call: Callable[[], T], setup: Setup) -> T:
+    """What a call returns; raises DeviceMemoryError where the device runs out of memory."""
+    try:
+        return call()
     except torch.OutOfMemoryError:
         pass
     setup.platform.forget()  # here, because the error keeps what was allocated
-    raise DeviceMemoryError(OUT_OF_MEMORY)
-
-
-def _time_model(architecture: Architecture, workload: Workload, batch: int, setup: Setup,
-                timer: Timer | None) -> Measured:
-    notes: dict[str, None] = {}
-    clock = timer or setup.platform.timer(setup.mode_name)
-
-    def time_us(call: Callable[[], object]) -> float:
-        try:
-            return clock.measure([call], setup.effort).latency_us
-        except NotCapturable as error:
-            notes[f"timed in the mode eager, because no CUDA graph can hold it: {error}"] = None
-        return setup.platform.timer("eager").measure([call], setup.effort).latency_us
-
-    with setup.running():
-        model = build_model(architecture, setup)
-        ttft_ms = 0.0
-        if workload.prompt_tokens + architecture.meta_tokens:
-            ttft_ms = time_us(_prefill(model, workload, batch, setup.platform.piece_tokens)) / 1000
-        tpot_ms = 0.0
-        for context, share in decode_contexts(workload, architecture.meta_tokens):
-            tpot_ms += share * time_us(_model_step(model, batch, context, setup)) / 1000
-    return Measured(ttft_ms=ttft_ms, tpot_ms=tpot_ms, note="; ".join(notes),
-                    latency_ms=metrics.latency_ms(ttft_ms, tpot_ms, workload.generated_tokens))
-
-
-def check_memory(architecture: Architecture, workload: Workload, batch: int, setup: Setup) -> None:
-    """Raise DeviceMemoryError if weights, caches and activations need more than is free, where the platform
-    can say."""
-    free = setup.platform.free_bytes()
-    if free is None:
-        return
-    plan = pieces(batch, workload.prompt_tokens + architecture.meta_tokens, setup.platform.piece_tokens)
-    needed = memory_bytes(architecture, workload, batch, setup.dtype_name, at_once(plan))
-    if needed > free:
-        raise DeviceMemoryError(too_large(needed, free, batch))
+    raise DeviceMemoryError("the device ran out of memory")
 
 
 def too_large(needed: float, free: float, batch: int = 0) -> str:
-    """The reason in one line."""
     of_batch = f" with batch {batch}" if batch else ""
     return f"it needs {needed / 1e9:.1f} GB{of_batch}, and {free / 1e9:.1f} GB are free"
 
@@ -106,9 +96,8 @@ Plan = Sequence[tuple[int, tuple[int, ...]]]
 
 
 def pieces(batch: int, tokens: int, max_tokens: int) -> list[tuple[int, tuple[int, ...]]]:
-    """How the prompts of a batch are read with at most `max_tokens` at once (0: in one piece), as serving
-    engines do: for each piece the number of sequences, and the lengths of the parts into which longer prompts
-    are cut."""
+    """How the prompts of a batch are read with at most `max_tokens` at once (0: any number), as serving
+    engines do: for each piece the number of sequences, and the lengths of the parts of longer prompts."""
     if not tokens:
         return []
     if not max_tokens or batch * tokens <= max_tokens:
@@ -146,8 +135,7 @@ def build_model(architecture: Architecture, setup: Setup) -> HybridLM:
 
 
 def deployed(module: Module, setup: Setup) -> Module:
-    """The module on the setup's device and in its dtype. What enters decays stays in float32, as engines keep
-    it."""
+    """The module on the setup's device and in its dtype; as in engines, what enters decays is in float32."""
     module = module.to(setup.device).eval()
     for name, parameter in module.named_parameters():
         if name.rpartition(".")[2] not in WIDE:
@@ -171,8 +159,7 @@ class _RepeatedDraws(TorchDispatchMode):
 
 
 def built_on(setup: Setup) -> contextlib.AbstractContextManager[object]:
-    """A context that builds on the setup's device in little time: weights are random, and on a CPU they
-    repeat."""
+    """A context that builds random weights on the setup's device in little time."""
     return _RepeatedDraws() if setup.device == "cpu" else torch.device(setup.device)
 
 
@@ -184,13 +171,13 @@ def build_block(spec: OperatorSpec, hidden: int, setup: Setup) -> Block:
 
 
 def backends_of(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> dict[str, str]:
-    """What computes each kind of operator in the setup, as `HybridLM.backends`; nothing is allocated."""
+    """What computes each kind of operator, as `HybridLM.backends`; nothing is allocated."""
     return running(_unbuilt(specs, hidden, setup), setup.device, setup.torch_dtype)
 
 
 def surroundings_of(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> dict[str, str]:
-    """Which norms, gates and time steps are inside the libraries' kernels in the setup (`fused_around`); on a
-    GPU, where every kernel of its own is a large share of a step."""
+    """Which norms, gates and time steps are inside the libraries' kernels on a GPU (`fused_around`), where
+    every kernel of its own is a large share of a step."""
     if setup.device == "cpu":
         return {}
     return fused_around(_unbuilt(specs, hidden, setup), setup.device, setup.torch_dtype)
@@ -218,14 +205,7 @@ def filled_state(block: Block, batch: int, context: int, dtype: torch.dtype,
 
     The state can be used repeatedly: a step writes the new token into the last slot of the key/value cache.
     On a GPU a recurrent state lies in memory as the block's own library leaves it after a prompt, which
-    decides how fast a step reads it.
-
-    Args:
-        block: the operator.
-        batch: sequences.
-        context: tokens that the next step sees, itself included.
-        dtype, device: of the state.
-        position: that of a state which a step continues in place.
+    decides how fast a step reads it. position: that of a state which a step continues in place.
     """
     def filled(state: Any) -> Any:
         if isinstance(state, torch.Tensor):
@@ -246,7 +226,6 @@ def _on_gpu(device: str | torch.device) -> bool:
 
 
 def _after_prompt(block: Block, batch: int, dtype: torch.dtype, device: str | torch.device) -> Any:
-    """The state after a few random tokens."""
     x_BTD = torch.randn(batch, PROMPT_TOKENS, len(block.norm.weight), dtype=dtype, device=device)
     return block(x_BTD)[2]
 
@@ -260,10 +239,10 @@ def filled_cache(model: HybridLM, batch: int, context: int) -> HybridCache:
 
 def block_step(block: Block, batch: int, context: int, setup: Setup) -> Callable[[], object]:
     """One step of an operator that can be repeated; in a graph as `HybridLM.generate` replays it."""
-    x_BD, update_BD = torch.randn(2, batch, len(block.norm.weight), dtype=setup.torch_dtype,
-                                  device=setup.device)
+    dtype, device = setup.torch_dtype, setup.device
+    x_BD, update_BD = torch.randn(2, batch, len(block.norm.weight), dtype=dtype, device=device)
     if setup.mode_name != "cuda_graph":
-        state = filled_state(block, batch, context, setup.torch_dtype, setup.device)
+        state = filled_state(block, batch, context, dtype, device)
         return functools.partial(block.step, x_BD, state, update_BD)
     states = _standing((block,), batch, context, setup)
 
@@ -284,10 +263,10 @@ def _standing(blocks: Sequence[Block], batch: int, context: int, setup: Setup) -
 
 def _model_step(model: HybridLM, batch: int, context: int, setup: Setup) -> Callable[[], object]:
     tokens_B = torch.zeros(batch, dtype=torch.long, device=setup.device)
-    if setup.mode_name != "cuda_graph":
-        return functools.partial(_step, model, tokens_B, filled_cache(model, batch, context))
-    states = _standing(model.blocks, batch, context, setup)
-    return functools.partial(_step_in_place, model, tokens_B, states)
+    if setup.mode_name == "cuda_graph":
+        states = _standing(model.blocks, batch, context, setup)
+        return functools.partial(_step_in_place, model, tokens_B, states)
+    return functools.partial(_step, model, tokens_B, filled_cache(model, batch, context))
 
 
 def _step(model: HybridLM, tokens_B: torch.Tensor, cache: HybridCache) -> torch.Tensor:
@@ -301,9 +280,10 @@ def _step_in_place(model: HybridLM, tokens_B: torch.Tensor, states: FixedStates)
 def _prefill(model: HybridLM, workload: Workload, batch: int, piece_tokens: int) -> Callable[[], object]:
     if not workload.prompt_tokens:  # meta tokens alone
         return functools.partial(model.start_cache, batch)
-    tokens = torch.randint(model.architecture.vocab, (batch, workload.prompt_tokens),
-                           device=model.embedding.weight.device)
-    return functools.partial(_first_token, model, tokens, pieces(batch, workload.prompt_tokens, piece_tokens))
+    tokens_BT = torch.randint(model.architecture.vocab, (batch, workload.prompt_tokens),
+                              device=model.embedding.weight.device)
+    return functools.partial(_first_token, model, tokens_BT,
+                             pieces(batch, workload.prompt_tokens, piece_tokens))
 
 
 def _first_token(model: HybridLM, tokens_BT: torch.Tensor, plan: Plan) -> torch.Tensor:
@@ -313,4 +293,4 @@ def _first_token(model: HybridLM, tokens_BT: torch.Tensor, plan: Plan) -> torch.
         for part_BT in rows_BT.split(list(plan[0][1]), 1):
             logits_BV, cache = model.prefill(part_BT, cache)
         tokens.append(logits_BV.argmax(-1))
-    return torch.cat(tokens) if len(tokens) > 1 else tokens[0]
+    return torch.cat(tokens)

@@ -1,9 +1,8 @@
-"""One candidate on several GPUs, or on several cores: its worker starts them by torchrun, and they train it
-together.
+"""One candidate on several GPUs, or on several cores: its worker starts them by torchrun.
 
-The job and its score are files of a folder that the worker makes and removes. torchrun ends all processes
-when one of them fails. All of them end with the worker, however that ends: torchrun is in the worker's group,
-and the kernel kills each process with the one that started it.
+The job and its score are files of a folder that the worker makes and removes. All processes end when one of
+them fails, and with the worker: torchrun is in its group, and the kernel kills each process with the one that
+started it.
 """
 
 from __future__ import annotations
@@ -30,10 +29,8 @@ EXIT_CODE = re.compile(r"exitcode\s*:\s*(-?\d+)")  # of a process, in what torch
 
 
 def train_together(job: dict[str, Any], module: str = "flashnas.proxy.ranks") -> dict[str, Any]:
-    """The score of a training by `job["processes"]` processes of this machine.
-
-    Args:
-        module: what each process runs, with the folder as its argument.
+    """The score of a training by `job["processes"]` processes, each of which runs `module` with the folder as
+    its argument.
 
     Raises:
         CandidateError, OSError and others: what a process raised.
@@ -56,8 +53,7 @@ def train_together(job: dict[str, Any], module: str = "flashnas.proxy.ranks") ->
 
 
 def _reason(folder: Path, code: int) -> Exception:
-    """What the processes raised; of several the first one that is not about a lost connection to another
-    one."""
+    """What the processes raised: the first that is not about a lost connection to another one."""
     said = [json.loads(path.read_bytes()) for path in sorted(folder.glob(f"{FAILED}-*"))]
     own = [report for report in said if not report["lost"]]
     if own:
@@ -78,7 +74,7 @@ def _reason(folder: Path, code: int) -> Exception:
 
 
 def _error(said: dict[str, Any]) -> Exception:
-    """An error as another process raised it; one of a library, which no architecture causes, as a
+    """An error as another process raised it; that of a library, which no architecture causes, as a
     DeviceError."""
     name, text = said["class"], said["text"]
     kind = getattr(errors if said["module"] == errors.__name__ else builtins, name, None)

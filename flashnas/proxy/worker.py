@@ -19,22 +19,18 @@ def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
     """Train one candidate on one thread, or by several processes.
 
     Args:
-        job: plain data that any pool can carry: `architecture` (`Architecture.to_dict()` at full width),
-            `dataset` (a prepared folder), `recipe` (`Recipe.to_dict()`) and `seed`. Optional: `deadline_s`,
-            the limit of each training; `tasks`, the names of the scores of synthetic tasks that are computed
-            besides the loss; and `checkpoints`, a folder for the checkpoint of a training that pauses after
-            `pause_tokens` (0: it is finished) and goes on from there; `processes`, if more than one train it
-            together.
+        job: plain data: `architecture` (`Architecture.to_dict()` at full width), `dataset` (a prepared
+            folder), `recipe` (`Recipe.to_dict()`) and `seed`. Optional: `deadline_s`, the limit of each
+            training; `tasks`, names of scores of synthetic tasks; `checkpoints`, a folder for the checkpoint
+            of a training that pauses after `pause_tokens` (0: it is finished) and goes on from there;
+            `processes`, if more than one train it together.
 
     Returns:
-        `ProxyScore.to_dict()`; with `tasks` also `scores` and `task_tokens`, those of their trainings, which
-        `seconds` then includes; with `checkpoints` also `begun_tokens`, those of the checkpoint from which
-        the training went on (0 at the start), and `checkpoint_problem`, why none could be written, or an
-        empty text.
+        `ProxyScore.to_dict()`; with `tasks` also `scores` and `task_tokens`, of trainings that `seconds` then
+        includes; with `checkpoints` also `begun_tokens` and `checkpoint_problem`, as `train_to` gives them.
 
     Raises:
         CandidateError: with the reason in one line, if the candidate fails.
-        FlashnasError: of another class, for a wrong job.
     """
     if job.get("processes", 1) > 1:
         from flashnas.proxy.together import train_together
@@ -69,7 +65,6 @@ def train_candidate(job: dict[str, Any], ranks: Ranks | None = None) -> dict[str
 
 def _trained(proxy: Architecture, dataset: Dataset, recipe: Recipe, job: dict[str, Any], ranks: Ranks | None,
              ) -> dict[str, Any]:
-    """The score of the training that the job asks for, or of its part to the pause."""
     if not job.get("checkpoints"):
         from flashnas.training.trainer import train
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 from flashnas.architecture.folding import compressed
 from flashnas.base.quantities import tokens_text
-from flashnas.report.plot_data import latency_unit
+from flashnas.report.plot_data import front_unit
 from flashnas.report.text import known, names_text, number
 from flashnas.runs.answer import Answer
 from flashnas.runs.front import FrontEntry
@@ -25,16 +25,16 @@ REASONS = {"size": "size", "shape": "width against depth", "mix": "mix of operat
            "training": "own short training"}
 
 
-class Statement(NamedTuple):
-    """about: a word or two. words: a sentence or two."""
-
-    about: str
-    words: str
-
-
-def statements(run: RecordedRun) -> list[Statement]:
-    """What the answer says; empty for a run without one."""
-    return [] if run.answer is None else list(_Words(run, run.answer).all())
+def statements(run: RecordedRun) -> list[tuple[str, str]]:
+    """What the answer says, a word or two about what and a sentence or two; empty for a run without one."""
+    if run.answer is None:
+        return []
+    words = _Words(run, run.answer)
+    said = {"recommended": words.recommended, "not told apart": words.tied,
+            "runs in": lambda: runs_in(run.front), "pure stacks": words.pure, "why": words.why,
+            "recall": words.recall, "budget": words.budget, "training": words.training,
+            "to change it": words.to_change, "outside": words.outside, "extrapolated": words.extrapolated}
+    return [(about, text) for about, sentence in said.items() if (text := sentence())]
 
 
 def reasons_of(answer: Answer) -> dict[str, float]:
@@ -83,37 +83,16 @@ def with_sd(value: float, sd: float, digits: int = 3) -> str:
 
 
 class _Words:
-    """The sentences of one answer."""
+    """The sentences of one answer; empty for what it does not say."""
 
     def __init__(self, run: RecordedRun, answer: Answer) -> None:
         self.run, self.answer = run, answer
-        self.factor, self.unit = latency_unit([entry.latency_ms or 0.0 for entry in run.front])
+        self.factor, self.unit = front_unit(run)
         self.places = run.finalists[1]
         self.entry = run.front[self.places[answer.recommended]]
         self.standings = {standing.hash: standing for standing in answer.standings}
 
-    def all(self) -> Iterator[Statement]:
-        yield Statement("recommended", self._recommended())
-        yield Statement("not told apart", self._tied())
-        if programs := runs_in(self.run.front):
-            yield Statement("runs in", programs)
-        if self.answer.pure:
-            yield Statement("pure stacks", self._pure())
-        if self.answer.reasons:
-            yield Statement("why", self._why())
-        yield Statement("recall", self._recall())
-        if self.answer.above_budget:
-            yield Statement("budget", self._budget())
-        yield Statement("training", self._training())
-        if self.answer.trained:
-            yield Statement("to change it", self._to_change())
-        yield Statement("outside", self._outside())
-        if self.answer.extrapolated:
-            tokens = tokens_text(self.answer.train_tokens)
-            yield Statement("extrapolated", f"{tokens} training tokens are fewer or more than publications"
-                            " have: the differences are read off their edge")
-
-    def _recommended(self) -> str:
+    def recommended(self) -> str:
         best = self.standings[self.answer.recommended].best
         floored = self.answer.kept and self.answer.without_floor   # the floor for recall decides
         of_those = ", of those that keep the floor for recall" if floored else ""
@@ -121,38 +100,37 @@ class _Words:
                 f" the lowest expected loss after {tokens_text(self.answer.train_tokens)} tokens with one"
                 f" standard deviation added{of_those}; probability of being the best of all shown {best:.2f}")
 
-    def _tied(self) -> str:
-        tied = [self._entry(key) for key in self.answer.tied]
+    def tied(self) -> str:
+        tied, name = [self._entry(key) for key in self.answer.tied], self.entry.name
         if len(self.run.front) == 1:
             return "none: the front has no other network"
         better = [self._entry(standing.hash).name for standing in self.answer.standings
                   if standing.difference < 0 and not standing.tied]
-        if better:
-            several = len(better) > 1
-            lost = (f"{names_text(better)} {'are' if several else 'is'} expected to be better, but"
-                    f" {self._do(better)} not keep the recall")
-            return f"{self._near(tied)}; {lost}" if tied else f"none; {lost}"
-        return self._near(tied)
-
-    def _near(self, tied: Sequence[FrontEntry]) -> str:
+        lost = "" if not better else (
+            f"{names_text(better)} {'are' if len(better) > 1 else 'is'} expected to be better, but"
+            f" {_do(better)} not keep the recall")
         if not tied:
-            return (f"none: the probability that {self.entry.name} is better is {TOLD_APART} or more for each"
-                    " network")
-        text = (f"{names_text([finalist.name for finalist in tied])}: the probability that"
-                f" {self.entry.name} is better is below {TOLD_APART}{' for each' * (len(tied) > 1)}")
+            return f"none: {lost}" if lost else (
+                f"none: the probability that {name} is better is {TOLD_APART} or more for each network")
+        text = (f"{names_text([finalist.name for finalist in tied])}: the probability that {name} is better is"
+                f" below {TOLD_APART}{' for each' * (len(tied) > 1)}")
         cheapest = self._entry(self.answer.cheapest)
+        faster = [finalist.name for finalist in tied if self._share(finalist) < 1 and not self._keeps(finalist)]
         if cheapest.hash != self.answer.recommended:
             standing, saved = self.standings[cheapest.hash], 1 - self._share(cheapest)
             fastest = f"the fastest of them is {cheapest.name}" if len(tied) > 1 else "it is faster"
-            return (f"{text}; {fastest}, {self._ms(cheapest.latency_ms)} ({saved:.0%} less), at"
-                    f" {with_sd(standing.difference, standing.sd)} nats")
-        lost = [finalist.name for finalist in tied if self._share(finalist) < 1 and not self._keeps(finalist)]
-        if lost:
-            return f"{text}; {names_text(lost)} would be faster, but {self._do(lost)} not keep the recall"
-        return f"{text}; none of these is faster"
+            text += (f"; {fastest}, {self._ms(cheapest.latency_ms)} ({saved:.0%} less), at"
+                     f" {with_sd(standing.difference, standing.sd)} nats")
+        elif faster:
+            text += f"; {names_text(faster)} would be faster, but {_do(faster)} not keep the recall"
+        else:
+            text += "; none of these is faster"
+        return f"{text}; {lost}" if lost else text
 
-    def _pure(self) -> str:
+    def pure(self) -> str:
         pure, name = self.answer.pure, self.entry.name
+        if not pure:
+            return ""
         if pure["hash"] == self.answer.recommended:
             return f"{name} is itself the best pure stack, {pure['label']}"
         at = self.places.get(pure["hash"])
@@ -166,13 +144,14 @@ class _Words:
             return f"{name} is behind {stack}: {gap}, probability of being better {odds:.2f}"
         return f"{name} cannot be told from {stack}: {gap}, probability of being better {odds:.2f}"
 
-    def _why(self) -> str:
-        reasons = reasons_of(self.answer)
+    def why(self) -> str:
+        if not (reasons := reasons_of(self.answer)):
+            return ""
         parts = ", ".join(f"{words} {signed(reasons[name])}" for name, words in REASONS.items()
                           if name in reasons)
         return f"{parts} nats to that stack; below 0 speaks for {self.entry.name}"
 
-    def _recall(self) -> str:
+    def recall(self) -> str:
         figures, floor = self.entry.figures, self.answer.min_recall
         value = (f"{with_sd(figures['expected_recall'] or 0.0, figures.get('expected_recall_sd') or 0.0, 2)}"
                  " of full marks against a transformer" if known(figures.get("expected_recall")) else
@@ -191,12 +170,14 @@ class _Words:
                 f" {signed(other['expected_recall'], 2)}; {buys} {with_sd(other['difference'], other['sd'])}"
                 f" nats")
 
-    def _budget(self) -> str:
+    def budget(self) -> str:
         names = [self._entry(key).name for key in self.answer.above_budget]
+        if not names:
+            return ""
         limit = "" if self.run.budget_ms is None else f" of {self._ms(self.run.budget_ms)}"
         return f"the latency of {names_text(names)} may exceed the budget{limit}: its upper bound is above"
 
-    def _training(self) -> str:
+    def training(self) -> str:
         if not self.answer.trained:
             return ("nothing was trained: all of this follows from what others trained in full; a search with"
                     " --trials above 0 trains what can still change it")
@@ -209,9 +190,10 @@ class _Words:
         return (f"the short trainings changed the answer: {before}" if trained else
                 f"{before}, which was not trained")
 
-    def _to_change(self) -> str:
-        other = self.answer.to_change
-        if not other:
+    def to_change(self) -> str:
+        if not self.answer.trained:
+            return ""
+        if not (other := self.answer.to_change):
             return "no single short training of what is not trained yet"
         name = compressed(other["notation"])
         if other["nats"] <= 0:
@@ -220,7 +202,7 @@ class _Words:
         return (f"a short training of {name} that ends {other['nats']:.3f} nats lower than expected (assumed"
                 f" standard deviation: {other['usual_nats']:.2f}); probability {other['probability']:.2f}")
 
-    def _outside(self) -> str:
+    def outside(self) -> str:
         words = {str(row.hash): str(row.outside) for row in rows(self.run.trials) if row.outside}
         own = words.get(self.answer.recommended)
         others = [entry.name for entry in self.run.front if words.get(entry.hash)
@@ -230,8 +212,13 @@ class _Words:
         if not others:
             return text
         if not own:
-            return f"{text}; {names_text(others)} {'do' if len(others) > 1 else 'does'} not"
+            return f"{text}; {names_text(others)} {_do(others)} not"
         return f"{text}; {names_text(others)} also lie{'s' * (len(others) == 1)} outside"
+
+    def extrapolated(self) -> str:
+        return self.answer.extrapolated * (
+            f"{tokens_text(self.answer.train_tokens)} training tokens are fewer or more than publications have:"
+            " the differences are read off their edge")
 
     def _entry(self, key: str) -> FrontEntry:
         return self.run.front[self.places[key]]
@@ -241,11 +228,11 @@ class _Words:
         return not known(recall) or recall >= self.answer.min_recall
 
     def _share(self, entry: FrontEntry) -> float:
-        """Of the latency of the recommended network."""
         return (entry.latency_ms or 0.0) / (self.entry.latency_ms or 1.0)
 
     def _ms(self, latency_ms: float | None) -> str:
         return number(None if latency_ms is None else latency_ms * self.factor, 4, self.unit)
 
-    def _do(self, names: Sequence[str]) -> str:
-        return "does" if len(names) == 1 else "do"
+
+def _do(names: Sequence[str]) -> str:
+    return "does" if len(names) == 1 else "do"

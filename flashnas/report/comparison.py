@@ -14,7 +14,7 @@ from flashnas.base.hints import shown
 from flashnas.report.marks import Key, Line, Mark, Panel, Picture, PlotAxis, Points
 from flashnas.report.palette import SERIES
 from flashnas.report.plot_data import latency_unit, objective_points, reference_point, staircase
-from flashnas.report.text import MISSING, columns, number
+from flashnas.report.text import MISSING, columns, number, shortened
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import title_of
 from flashnas.search.pareto import hypervolume, non_dominated
@@ -41,7 +41,6 @@ class Side:
     share: float
 
     def to_dict(self, objectives: Sequence[str]) -> dict[str, Any]:
-        """JSON-ready."""
         return {"run": str(self.run.path), "networks": len(self.trained), "front": int(self.front.sum()),
                 "joint_front": int(self.joint.sum()), "hypervolume": self.volume, "share": self.share,
                 "best": {name: float(self.trained[name].iloc[int(values.argmin())])
@@ -81,7 +80,6 @@ class FrontComparison:
         self.differs = differences([run.entry("question") or {} for run in runs])
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
         return {"objectives": self.objectives, "reference": self.reference, "differs": self.differs,
                 "runs": [side.to_dict(self.objectives) for side in self.sides]}
 
@@ -122,7 +120,9 @@ def comparison_text(compared: dict[str, Any], names: Sequence[str]) -> str:
              for name, entry in zip(names, compared["runs"], strict=True)]
     corner = ", ".join(f"{name} {value:.5g}" for name, value in
                        zip(compared["objectives"], compared["reference"], strict=True))
-    differs = [(key, *map(_short, values)) for key, values in compared["differs"].items()]
+    differs = [(key, *(MISSING if value is None else shortened(
+        value if isinstance(value, str) else shown(value), MAX_VALUE) for value in values))
+               for key, values in compared["differs"].items()]
     return "\n".join([
         *columns([header, *lines], left=(0,)),
         f"hypervolume: up to {corner}; share: of that of all runs together", "",
@@ -140,7 +140,3 @@ def differences(values: Sequence[Any], name: str = "") -> dict[str, list[Any]]:
         return {}
     return {name: [value.get("name", "given") if isinstance(value, dict) else value for value in values]}
 
-
-def _short(value: Any) -> str:
-    text = MISSING if value is None else value if isinstance(value, str) else shown(value)
-    return text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}.."

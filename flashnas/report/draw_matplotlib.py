@@ -27,19 +27,17 @@ SCALE = {"diamond": 0.85}   # matplotlib measures the side of a diamond, Plotly 
 
 def draw_matplotlib(picture: Picture) -> Figure:
     """The figure; `savefig` writes it."""
-    columns = picture.columns
-    rows = [picture.panels[start:start + columns] for start in range(0, len(picture.panels), columns)]
-    heights = [max(panel.height for panel in row) for row in rows] or [430]
+    columns, heights = picture.columns, picture.heights or [430]
     room = max((18 * len(panel.heading.splitlines()) for panel in picture.panels), default=0)  # of headings
     tall = TOP + room + sum(heights) + GAP * (len(heights) - 1) + BOTTOM
     figure = Figure((picture.width / PIXELS, tall / PIXELS), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    with matplotlib.rc_context({"font.family": "sans-serif", "font.size": 13 * POINT}):
-        figure.text(22 / picture.width, 1 - 32 / tall, _plain(picture.title), fontsize=14, weight="bold",
-                    color=INK)
-        figure.text(22 / picture.width, 1 - 58 / tall, _plain(picture.subtitle), color=MUTED)
-        if not rows:
-            figure.text(0.5, 0.5, _plain(picture.empty), ha="center", color=MUTED)
+    with matplotlib.rc_context({"font.family": "sans-serif", "font.size": 13 * POINT,
+                                "text.parse_math": False}):
+        figure.text(22 / picture.width, 1 - 32 / tall, picture.title, fontsize=14, weight="bold", color=INK)
+        figure.text(22 / picture.width, 1 - 58 / tall, picture.subtitle, color=MUTED)
+        if not picture.panels:
+            figure.text(0.5, 0.5, picture.empty, ha="center", color=MUTED)
         right = picture.width - (LEGEND + LETTER * max(
             len(line) for key in picture.keys for line in (key.text, *picture.keys_title.split("\n")))
             if picture.keys else picture.right)
@@ -96,15 +94,14 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
                 line = axes.axvline if mark.upright else axes.axhline
                 line(mark.at, color=mark.colour, linestyle="--", linewidth=1.3, zorder=2)
                 if mark.upright:
-                    axes.text(mark.at, 1.012, _plain(mark.text), color=mark.colour, ha="center", va="bottom",
+                    axes.text(mark.at, 1.012, mark.text, color=mark.colour, ha="center", va="bottom",
                               transform=axes.get_xaxis_transform())
                 else:
-                    axes.text(1, mark.at, _plain(mark.text), color=mark.colour, ha="right", va="top",
+                    axes.text(1, mark.at, mark.text, color=mark.colour, ha="right", va="top",
                               transform=axes.get_yaxis_transform())
             case Label():
                 axes.annotate(
-                    _plain(mark.text), (mark.x, mark.y), xytext=(mark.dx * POINT, mark.dy * POINT),
-                    zorder=order,
+                    mark.text, (mark.x, mark.y), xytext=(mark.dx * POINT, mark.dy * POINT), zorder=order,
                     textcoords="offset points", ha="left" if mark.left else "center", va="center", fontsize=9,
                     color=mark.colour, weight="bold" if mark.strong else "normal", annotation_clip=False,
                     bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none",
@@ -112,22 +109,22 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
                     arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.7, "shrinkB": 5,
                                 "shrinkA": 0})
     if panel.note:
-        axes.text(0.98, 0.03, _plain(panel.note), transform=axes.transAxes, ha="right", color=MUTED)
-    axes.set_title(_plain(panel.heading), loc="left", fontsize=10, color=INK)
+        axes.text(0.98, 0.03, panel.note, transform=axes.transAxes, ha="right", color=MUTED)
+    axes.set_title(panel.heading, loc="left", fontsize=10, color=INK)
     _set_axis(axes, "x", panel.x)
     _set_axis(axes, "y", panel.y)
 
 
 def _set_axis(axes: Axes, side: str, axis: PlotAxis) -> None:
     ticks = axes.xaxis if side == "x" else axes.yaxis
-    values: dict[str, Any] = {f"{side}label": _plain(axis.title)}
+    values: dict[str, Any] = {f"{side}label": axis.title}
     if axis.log:
         values[f"{side}scale"] = "log"
     if axis.range is not None:
         values[f"{side}lim"] = axis.range
     if axis.names:
         values |= {f"{side}lim": (len(axis.names) - 0.4, -0.6), f"{side}ticks": range(len(axis.names)),
-                   f"{side}ticklabels": [_plain(name) for name in axis.names]}
+                   f"{side}ticklabels": axis.names}
     axes.set(**values)
     if axis.log:
         ticks.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
@@ -142,20 +139,19 @@ def _set_axis(axes: Axes, side: str, axis: PlotAxis) -> None:
 def _legend(figure: Figure, picture: Picture, left: float, top: float) -> None:
     legend = figure.legend(handles=[_handle(key) for key in picture.keys], loc="upper left", frameon=False,
                            fontsize=9.5, bbox_to_anchor=(left, top), borderaxespad=0.0,
-                           title=_plain(picture.keys_title), title_fontsize=9.5)
+                           title=picture.keys_title, title_fontsize=9.5)
     legend.get_title().set_color(MUTED)
     legend._legend_box.align = "left"  # type: ignore[attr-defined]
 
 
 def _handle(key: Key) -> Line2D | Patch:
-    text = _plain(key.text)
     if key.shape == "square":
-        return Patch(facecolor=key.colour, edgecolor="white", hatch=key.hatch * 3, label=text)
+        return Patch(facecolor=key.colour, edgecolor="white", hatch=key.hatch * 3, label=key.text)
     if key.shape in ("line", "dashes", "interval"):
-        return Line2D([], [], color=key.colour, linewidth=1.5, label=text, marker=MARKERS.get(key.shape, ""),
+        return Line2D([], [], color=key.colour, linewidth=1.5, label=key.text, marker=MARKERS.get(key.shape, ""),
                       linestyle="--" if key.shape == "dashes" else "-", markersize=5)
     return Line2D([], [], marker=MARKERS[key.shape], markersize=key.size * SCALE.get(key.shape, 1) * POINT,
-                  linestyle="none", markerfacecolor=key.colour, label=text,
+                  linestyle="none", markerfacecolor=key.colour, label=key.text,
                   markeredgecolor=key.colour if key.shape == "cross" else key.edge)
 
 
@@ -173,6 +169,3 @@ def _keep_inside(figure: Figure) -> None:
 def _numbers(values: Any) -> np.ndarray:
     return np.array(values, dtype=float)   # None is NaN, which interrupts a line
 
-
-def _plain(text: object) -> str:
-    return str(text).replace("$", r"\$")

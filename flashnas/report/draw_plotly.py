@@ -33,16 +33,14 @@ NO_HOVER = {"hoverinfo": "skip", "showlegend": False}
 
 def draw_plotly(picture: Picture) -> go.Figure:
     """The figure, as wide as its page."""
-    columns = picture.columns
-    rows = [picture.panels[start:start + columns] for start in range(0, len(picture.panels), columns)]
-    heights = [max(panel.height for panel in row) for row in rows]
-    between = GAP * (len(rows) - 1)
+    columns, heights, rows = picture.columns, picture.heights, len(picture.heights)
+    between = GAP * (rows - 1)
     total = sum(heights) + between
     figure = go.Figure()
     if rows:
         figure = make_subplots(
-            rows=len(rows), cols=columns, row_heights=heights, column_widths=picture.shares or None,
-            shared_xaxes=picture.shared and len(rows) > 1, shared_yaxes=picture.shared and columns > 1,
+            rows=rows, cols=columns, row_heights=heights, column_widths=picture.shares or None,
+            shared_xaxes=picture.shared and rows > 1, shared_yaxes=picture.shared and columns > 1,
             vertical_spacing=GAP / total if between else 0,
             horizontal_spacing=0.04 if picture.shared else 0.09,
             subplot_titles=[_text(panel.heading) for panel in picture.panels])
@@ -158,7 +156,6 @@ def _add_key(figure: go.Figure, key: Key) -> None:
 
 
 def _list(numbers: marks.Numbers) -> list[Any]:
-    """Plain numbers, which JSON holds as text."""
     return np.asarray(numbers).tolist()
 
 

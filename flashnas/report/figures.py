@@ -33,8 +33,7 @@ from flashnas.report.plot_data import (
     latency_unit,
     name_of,
 )
-from flashnas.report.text import known, number
-from flashnas.report.words import counted
+from flashnas.report.text import counted, known, number
 from flashnas.runs.run import RecordedRun, rows
 
 HEIGHT, CURVE_HEIGHT = 260.0, 368.0    # pixels of plotting areas
@@ -44,10 +43,9 @@ LATE = 0.7                             # of the tokens: from here on, curves are
 
 
 def hypervolume(run: RecordedRun) -> Picture:
-    """Hypervolume of the front so far over the networks trained; higher is better."""
     title = "Hypervolume of the front over the networks trained"
     series = hypervolume_series(run)
-    if not series.networks:
+    if not series.trials:
         return Picture(title=title, empty=f"{NOTHING}.")
     shares = bool(run.further_objectives) or "latency_ms" not in run.objectives
     factor, unit = latency_unit([series.reference[0]])
@@ -59,7 +57,7 @@ def hypervolume(run: RecordedRun) -> Picture:
                  f" {number(series.reference[1])} nats)")
     values = [value * factor for value in series.hypervolume]
     texts = [f"{value:.1%} of the last" if shares else f"hypervolume {value:.5g}" for value in values]
-    marks: list[Mark] = [Line(x=series.networks, y=values, colour=INK, width=2, steps=True, marker=4,
+    marks: list[Mark] = [Line(x=list(range(1, 1 + len(values))), y=values, colour=INK, width=2, steps=True, marker=4,
                               hover=[f"trial {trial}\n{text}" for trial, text in zip(series.trials, texts,
                                                                                     strict=True)])]
     alone = None if series.baselines is None or shares else series.baselines * factor
@@ -160,7 +158,6 @@ def _latencies(run: RecordedRun, title: str, subtitle: str, by: str, columns: li
 
 
 def _segments(part: pd.DataFrame, names: Sequence[str], factor: float, unit: str, colour: str) -> Bars:
-    """The segments of one kernel, or of one family of kernels, and one source."""
     first = part.iloc[0]
     if "operator" in part:
         kernel = f" ({first['kernel']})" if first["kernel"] != first["label"] else ""
@@ -187,12 +184,12 @@ def training_curves(run: RecordedRun) -> Picture:
     others = sorted((row for row in trials if row not in marked), key=lambda row: row.loss)
     step = -(-len(others) // MAX_CURVES) or 1
     grey = "every other network" if step == 1 else f"every {step}th other network by its loss"
-    xs = [x for row in others[::step] for x in (*(point[0] for point in row.curve), None)]
-    ys = [y for row in others[::step] for y in (*(point[1] for point in row.curve), None)]
+    points = [point for row in others[::step] for point in (*row.curve, (None, None))]
+    xs, ys = (list(values) for values in zip(*points, strict=True)) if points else ([], [])
     marks: list[Mark] = [Line(x=xs, y=ys, colour=FAINT, width=1)] if xs else []
     colours = dict(zip((row.number for row in marked), SERIES * len(marked), strict=False))
     marks += [Line(
-        x=[point[0] for point in row.curve], y=[point[1] for point in row.curve], colour=colours[row.number],
+        x=[x for x, _ in row.curve], y=[y for _, y in row.curve], colour=colours[row.number],
         width=2.2 if row.number in final else 1.6, dash=row.number not in final,
         hover=[f"{name_of(run, row)}\n{y:.4f} nats at {x:,.0f} tokens" for x, y in row.curve])
         for row in marked]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from flashnas.architecture.folding import compressed
-from flashnas.report.page_figures import FIGURES, page_figure, still_figure
+from flashnas.report.page_figures import FIGURES, page_figure
 from flashnas.report.palette import INK, operator_colour, operator_label, operator_order
-from flashnas.report.plot_data import latency_unit
+from flashnas.report.planes import still_picture
+from flashnas.report.plot_data import front_unit
 from flashnas.report.section import Section, render
 from flashnas.report.text import MISSING, known, number, parameters
 from flashnas.report.words import (
@@ -18,7 +20,6 @@ from flashnas.report.words import (
     mark_of,
     misses,
     origin_words,
-    shortened,
     time_words,
 )
 from flashnas.runs.front import FrontEntry
@@ -36,15 +37,15 @@ class FinalistsSection(Section):
     picture = "pareto.png"
 
     def html(self, run: RecordedRun) -> str:
-        factor, unit = latency_unit([f.figures.get("latency_ms") or 0.0 for f in run.front])
-        objectives = tuple(name for name in run.further_objectives
-                           if name == "ttft_ms" or task_scores((name,)))
+        factor, unit = front_unit(run)
+        limit = f"budget {run.budget_ms * factor:,.4g}, " if run.ranks_full and run.budget_ms else ""
+        objectives = [name for name in run.further_objectives if name == "ttft_ms" or task_scores((name,))]
         losses = [("Loss", "nats/token", ""), ("", "bits/byte", "")] if not run.ranks_full else [
             ("Full loss", "nats, difference", ""), ("Best", "probability", ""),
             *([] if run.untrained else [("Short loss", "nats/token", "")]),
             ("Recall", "to a transformer", "")]
         columns = [("", "", "text"), *((title_of(name), "", "") for name in objectives), *losses,
-                   ("Latency", f"{unit}, {_limit(run, factor)}lower to upper", ""), ("Per token", "ms", ""),
+                   ("Latency", f"{unit}, {limit}lower to upper", ""), ("Per token", "ms", ""),
                    *([] if run.ranks_full else [("Throughput", "tokens/s", "")]), ("Parameters", "", ""),
                    ("Memory", "GB", ""), ("From", "", "text"),
                    *([] if run.ranks_full else [("File", "", "text")])]
@@ -58,63 +59,50 @@ class FinalistsSection(Section):
                       legend=[(kind, operator_label(kind).partition(" · ")[2] or kind) for kind in kinds])
 
     def png(self, run: RecordedRun) -> Figure:
-        return still_figure(run)
+        from flashnas.report.draw_matplotlib import draw_matplotlib  # matplotlib loads when it draws
+
+        return draw_matplotlib(still_picture(run))
 
 
 def _measured_words(run: RecordedRun) -> str:
-    """What the text above the table says of measured finalists; empty if none was measured."""
+    """What the text above the table says of measured finalists, and of what a search that timed networks on
+    its way did to the predictions; empty if none was measured."""
     if not any(known(finalist.figures.get("measured_ms")) for finalist in run.front):
         return ""
-    over = "".join(f" {line[0].upper()}{line[1:]}."
-                   for line in misses(run)) or " Every one keeps its budgets."
-    return f" Measured: the whole model, timed on the device.{over}{_corrected_words(run)}"
-
-
-def _corrected_words(run: RecordedRun) -> str:
-    """What a search that timed networks on its way did to the predictions."""
-    versions = run.config.get("corrections") or []
-    if not versions:
-        return ""
+    over = " ".join(f"{line[0].upper()}{line[1:]}." for line in misses(run)) or "Every one keeps its budgets."
+    text = f" Measured: the whole model, timed on the device. {over}"
+    if not (versions := run.config.get("corrections")):
+        return text
     last = versions[-1]
     errors = (f"the table differs from {last['networks']} timed networks by {last['table_error']:.1%}"
               " on average")
-    if not last["taken"]:
-        return f" The latencies are the table's: {errors}."
-    return (f" The latencies are corrected by what was timed during the search: {errors}, the correction,"
-            f" each network left out in turn, by {last['left_out_error']:.1%}.")
+    return f"{text} The latencies are the table's: {errors}." if not last["taken"] else (
+        f"{text} The latencies are corrected by what was timed during the search: {errors}, the correction,"
+        f" each network left out in turn, by {last['left_out_error']:.1%}.")
 
 
-def _limit(run: RecordedRun, factor: float) -> str:
-    """The budget for the heading, where networks are marked that may exceed it."""
-    return f"budget {run.budget_ms * factor:,.4g}, " if run.ranks_full and run.budget_ms else ""
-
-
-def _shown(run: RecordedRun, finalist: FrontEntry, factor: float,
-           objectives: tuple[str, ...]) -> dict[str, Any]:
-    """The texts of one finalist."""
+def _shown(run: RecordedRun, finalist: FrontEntry, factor: float, objectives: Iterable[str]) -> dict[str, Any]:
     figures = finalist.figures
-    times = {name: time_words(finalist, name, factor)
-             for name in ("latency_ms", "lower_ms", "upper_ms", "bound_ms", "measured_ms")}
-    below = [] if times["lower_ms"] == times["upper_ms"] == MISSING else [
-        f"{times['lower_ms']} to {times['upper_ms']}"]
-    below += [f"{words} {times[name]}" for words, name in
-              (("certified", "bound_ms"), ("measured", "measured_ms")) if times[name] != MISSING]
-    latency = {"value": times["latency_ms"], "lines": below,
-               "warning": f"misses {', '.join(finalist.missed)}" if finalist.missed else
-              "may exceed it" if run.ranks_full and exceeds(run, finalist) else ""}
-    more = [] if run.ranks_full else [number(figures.get("throughput_tok_s"), 4)]
-    before, after = ([{"value": text, "lines": [], "warning": ""} for text in texts] for texts in (
-        (*(fixed(figures.get(name), 3) for name in objectives), *loss_cells(run, finalist)),
-        (fixed(figures.get("tpot_ms"), 3), *more, parameters(figures.get("params")),
-         fixed(figures.get("memory_gb"), 2))))
-    return {"name": finalist.name, "mark": MARKS[mark_of(run, finalist)], "cells": [*before, latency, *after],
-            "origin": shortened(origin_words(finalist)), "file": finalist.path.name,
+    latency, lower, upper, *more = (time_words(finalist, name, factor) for name in (
+        "latency_ms", "lower_ms", "upper_ms", "bound_ms", "measured_ms"))
+    below = [] if lower == upper == MISSING else [f"{lower} to {upper}"]
+    below += [f"{words} {time}" for words, time in zip(("certified", "measured"), more, strict=True)
+              if time != MISSING]
+    warning = (f"misses {', '.join(finalist.missed)}" if finalist.missed else
+               "may exceed it" if run.ranks_full and exceeds(run, finalist) else "")
+    throughput = [] if run.ranks_full else [number(figures.get("throughput_tok_s"), 4)]
+    before = [*(fixed(figures.get(name), 3) for name in objectives), *loss_cells(run, finalist)]
+    after = [fixed(figures.get("tpot_ms"), 3), *throughput, parameters(figures.get("params")),
+             fixed(figures.get("memory_gb"), 2)]
+    return {"name": finalist.name, "mark": MARKS[mark_of(run, finalist)], "cells": [
+                *((text, [], "") for text in before), (latency, below, warning),
+                *((text, [], "") for text in after)],
+            "origin": origin_words(finalist), "file": finalist.path.name,
             "operators": [(spec.kind, str(spec)) for spec in finalist.architecture.operators],
             "notation": compressed(finalist.notation)}
 
 
 def _look(kind: str) -> dict[str, str]:
-    """Colour of a chip and of the text on it."""
     colour = operator_colour(kind)
     red, green, blue = (int(colour[i:i + 2], 16) for i in (1, 3, 5))
     return {"colour": colour, "ink": INK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#FFFFFF"}

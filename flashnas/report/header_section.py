@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from flashnas.base.quantities import tokens_text
 from flashnas.report.answer_text import REASONS, next_commands, reasons_of, signed, statements
-from flashnas.report.plot_data import latency_unit
+from flashnas.report.plot_data import front_unit
 from flashnas.report.section import Section, render
-from flashnas.report.text import MISSING, duration, known, number
-from flashnas.report.words import counted, counts_line, tokens_words
+from flashnas.report.text import MISSING, counted, duration, known, number
+from flashnas.report.words import counts_line, tokens_words
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import title_of
 
@@ -37,33 +37,27 @@ def _bars(run: RecordedRun) -> list[dict[str, Any]]:
 
 def result_sentence(run: RecordedRun) -> str:
     """The result, the best pure-operator baseline to compare with, and how many trainings failed."""
+    failed = run.failed
+    ended = "" if failed.empty else (
+        f" {len(failed)} of {len(failed) + len(run.trained)} trainings failed, most often:"
+        f" {str(failed['reason'].mode().iloc[0]).rstrip('.') or MISSING}.")
     if run.scored.empty:
-        return f"No network was trained to the end ({counts_line(run)}).{_failed_words(run)}"
+        return f"No network was trained to the end ({counts_line(run)}).{ended}"
     start = (f"{counted(len(run.front), 'architecture')} on the Pareto front" if run.front else
              "The search has ended without a front" if run.entry("finished") else
              "The search has not ended. What follows is of the networks so far")
-    scored = [f for f in run.front if known(f.figures.get("loss")) and known(f.figures.get("latency_ms"))]
+    scored = [f for f in run.front if known(f.loss) and known(f.latency_ms)]
     if run.ranks_full or not scored:
-        return f"{start}; {counts_line(run)}.{_failed_words(run)}"
-    factor, unit = latency_unit([f.figures["latency_ms"] or 0.0 for f in scored])
-    best = min(scored, key=lambda f: f.figures["loss"] or 0.0)
-    text = (f"{start}. The lowest loss is {best.figures['loss']:.3f} nats per token ({best.name},"
-            f" {number((best.figures['latency_ms'] or 0) * factor, 4, unit)})")
+        return f"{start}; {counts_line(run)}.{ended}"
+    factor, unit = front_unit(run)
+    best = min(scored, key=lambda f: f.loss or 0.0)
+    text = (f"{start}. The lowest loss is {best.loss:.3f} nats per token ({best.name},"
+            f" {number((best.latency_ms or 0.0) * factor, 4, unit)})")
     if not run.baselines.empty:
         pure = min(rows(run.baselines), key=lambda row: row.loss)
         text += (f"; the best pure-operator baseline is {pure.label} with {pure.loss:.3f} at"
                  f" {number(pure.latency_ms * factor, 4, unit)}")
-    return f"{text}.{_failed_words(run)}"
-
-
-def _failed_words(run: RecordedRun) -> str:
-    """` 9 of 18 trainings failed, most often: REASON.`; empty if none failed."""
-    failed = run.failed
-    if failed.empty:
-        return ""
-    reason = str(failed["reason"].mode().iloc[0]).rstrip(".")
-    count = len(failed) + len(run.trained)
-    return f" {len(failed)} of {count} trainings failed, most often: {reason or MISSING}."
+    return f"{text}.{ended}"
 
 
 def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
@@ -78,16 +72,15 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
         workload.append(str(entry("workload", "dtype")))
     yield "Device", entry("table", "device") or entry("table", "name"), " · ".join(
         str(part) for part in (entry("table", "stack"), f"mode {mode}" if mode else "") if part)
-    yield "Workload", entry("workload", "name") or entry("workload"), ", ".join(workload)
-    limits = [f"{name} {BOUND.get(name, '≤')} {limit:,g}" for name, limit in _mapping(run, "budgets").items()
-              if known(limit)]
-    yield "Budget", ", ".join(limits) or "none", (
+    yield "Workload", entry("workload", "name"), ", ".join(workload)
+    yield "Budget", ", ".join(f"{name} {BOUND.get(name, '≤')} {limit:,g}" for name, limit in (
+        entry("budgets") or {}).items()) or "none", (
         f"with {run.confidence:.0%} confidence" if run.confidence else "")
     if run.further_objectives or run.ranks_full:
         planned = entry("foresight", "train_tokens")
         yield "Objectives", ", ".join(title_of(name) for name in run.objectives), (
             f"of a full training on {tokens_text(planned)} tokens" if known(planned) and planned >= 1 else "")
-    yield "Space", entry("space", "name") or entry("space"), ""
+    yield "Space", entry("space", "name"), ""
     order = f" · trajectory {entry('trajectory')}" if entry("question", "asynchronous") else ""
     yield "Search", "published trainings" if run.untrained else entry("sampler"), (
         f"seed {entry('seed')}" if run.untrained else
@@ -100,13 +93,12 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
             f"width 1/{width}" if known(width) else "",
             f"depth 1/{depth}" if known(depth) and depth > 1 else "",
             f"{tokens:,} tokens each" if known(tokens) else "")))
-    if entry("bench", "name"):
-        yield "Bench", entry("bench", "name"), (
-            f"{_known(run, 'bench')} of this run with the loss from it (digest {entry('bench', 'digest')})")
-    if entry("start_from", "runs"):
-        yield "Started from", ", ".join(map(str, entry("start_from", "runs"))), (
-            f"{_known(run, 'run')} of this run with the loss from there"
-            f" (digest {entry('start_from', 'digest')})")
+    for about, key, names, source, there in (
+            ("Bench", "bench", entry("bench", "name"), "bench", "it"),
+            ("Started from", "start_from", ", ".join(map(str, entry("start_from", "runs") or ())), "run", "there")):
+        if names:
+            yield about, names, (f"{counted(int((run.trained['source'] == source).sum()), 'network')} of this"
+                                 f" run with the loss from {there} (digest {entry(key, 'digest')})")
     if entry("rungs"):
         yield "Rungs", f"{', '.join(f'{tokens:,}' for tokens in entry('rungs'))} tokens", (
             f"{counted(run.counts()['stopped'], 'training')} stopped there, whose chance to enter the"
@@ -118,15 +110,6 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
         yield "Effort", effort.partition(";")[0], effort.partition("; ")[2]
     finished = entry("finished")
     yield "Run time", duration(entry("seconds")), f"finished {finished}" if finished else "not finished"
-
-
-def _known(run: RecordedRun, source: str) -> str:
-    return counted(int((run.trained["source"] == source).sum()), "network")
-
-
-def _mapping(run: RecordedRun, key: str) -> Mapping[str, Any]:
-    value = run.entry(key)
-    return value if isinstance(value, Mapping) else {}
 
 
 HEADER = HeaderSection()

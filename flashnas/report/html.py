@@ -9,7 +9,7 @@ from pathlib import Path
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from flashnas.base.errors import FlashnasError, PluginError
+from flashnas.base.registry import foreign_errors
 from flashnas.report.section import render
 from flashnas.report.sections import SECTIONS
 from flashnas.runs.run import RecordedRun
@@ -27,24 +27,14 @@ def render_html(run: RecordedRun) -> str:
         RunError: a file of the run is damaged.
         PluginError: a section of another package fails.
     """
-    bodies = [(section.title, _body(name, run)) for name, section in SECTIONS.items()]
-    shown = [(title, body) for title, body in bodies if body]
+    shown = []
+    for section in SECTIONS.values():
+        with foreign_errors(("report section", section)):
+            if body := section.html(run):
+                shown.append((section.title, body))
     style, script = (Markup(Path(__file__).with_name(name).read_text(encoding="utf-8"))
                      for name in ("report.css", "report.js"))
     return render("page.html", run=run, policy=Markup(POLICY), sections=shown, style=style, script=script,
                   reload_s=None if run.entry("finished") else RELOAD_S, written=time.strftime("%H:%M:%S"),
                   plotly=Markup(get_plotlyjs()), flashnas=run.entry("flashnas"))
 
-
-def _body(name: str, run: RecordedRun) -> str:
-    section = SECTIONS[name]
-    try:
-        return section.html(run)
-    except FlashnasError:
-        raise
-    except Exception as error:
-        if name in SECTIONS.shipped:
-            raise
-        line = (str(error).strip().splitlines() or [""])[0]
-        raise PluginError(f"report section {name!r} of the package {SECTIONS.origin(name)}:"
-                          f" {type(error).__name__}: {line}") from error

@@ -157,3 +157,9 @@ class Picture:
     width: float = 1091
     right: float = 24
     empty: str = ""
+
+    @property
+    def heights(self) -> list[float]:
+        """Of the plotting areas of each row."""
+        return [max(panel.height for panel in self.panels[start:start + self.columns])
+                for start in range(0, len(self.panels), self.columns)]

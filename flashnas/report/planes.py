@@ -29,6 +29,7 @@ from flashnas.report.plot_data import (
     mixer_colours,
     name_of,
     objective_points,
+    on_front,
     place_labels,
     staircase,
 )
@@ -54,14 +55,12 @@ def front_picture(run: RecordedRun) -> Picture:
 
 
 def short_loss_picture(run: RecordedRun) -> Picture:
-    """The loss of the short trainings, where the full loss ranks."""
     if run.trained.empty:
         return Picture(title="Loss of the short trainings", empty="Nothing was trained.")
     return _picture(run, [plane_of(run, "loss")])
 
 
 def objectives_picture(run: RecordedRun) -> Picture:
-    """One panel for each objective besides loss and latency."""
     title = "Further objectives against latency"
     if not run.further_objectives or objective_points(run)[0].empty:
         return Picture(title=title, empty="No network has all objectives.")
@@ -83,10 +82,10 @@ def still_picture(run: RecordedRun) -> Picture:
 class Plane:
     """Networks by latency and one quality.
 
-    quality: `loss`, of short trainings; `full_loss`, as the difference to the recommended network; or another
-    objective. points: trials with further columns: x, the latency in `unit`; y, the quality; reach, half of
-    its 90 % interval, NaN without one; final: on the front; small: neither on the front nor a baseline, where
-    the full loss ranks; kind, ring: the two most frequent mixers.
+    points: trials with further columns: x, the latency in `unit`; y, the quality, of a full loss its
+    difference to the recommended network; reach, half of its 90 % interval, NaN without one; final: on the
+    front; small: neither on the front nor a baseline, where the full loss ranks; kind, ring: the two most
+    frequent mixers.
     """
 
     run: RecordedRun
@@ -99,7 +98,6 @@ class Plane:
 
     @property
     def main(self) -> bool:
-        """Whether it is of what ranks."""
         return self.quality == self.run.quality
 
     @property
@@ -107,13 +105,14 @@ class Plane:
         return self.quality in self.run.further_objectives
 
     @property
-    def budget(self) -> float | None:
-        return None if not self.run.budget_ms else self.run.budget_ms * self.factor
+    def budget(self) -> float:
+        """In `unit`; 0 without one."""
+        return (self.run.budget_ms or 0.0) * self.factor
 
     def ranges(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """((x low, high), (y low, high)) with room for labels and for the marks of failed trials on top.
         Small points far above the front do not stretch the axis."""
-        xs = [*self.points["x"], *([self.budget] if self.budget else [])]
+        xs = [*self.points["x"], *filter(None, [self.budget])]
         wide = (max(xs) - min(xs)) or max(xs) * 0.1 or 1.0
         bottom, tops = (self.points["y"] + sign * self.points["reach"].fillna(0.0) for sign in (-1, 1))
         low, high = bottom.min(), tops.max()
@@ -136,37 +135,32 @@ class Plane:
 
     def labels(self, height: float) -> Iterable[Label]:
         """The front's names and the baselines'; of short losses where the full loss ranks, the recommended
-        network and those that cannot be told from it."""
+        network and those that cannot be told from it. A minor one may be left out: it can neither be the best
+        nor, without an answer, is on the front."""
         (x0, x1), (y0, y1) = self.ranges()
-
-        def pixel(x: float, y: float) -> tuple[float, float]:
-            return (x - x0) / (x1 - x0) * BOX_WIDTH, (y - y0) / (y1 - y0) * height
-
-        labelled = [row for row in rows(self.points) if self._labelled(row)]
-        texts = [self._name(row) for row in labelled]
-        obstacles = [pixel(row.x, row.y) for row in rows(self.points) if not row.small]
+        points, answer = self.points, self.run.answer
+        best = points["final"] if answer is None else points["hash"].isin((answer.recommended, *answer.tied))
+        shown = best if answer is not None and not self.main and not self.further else points["final"] | (
+            (points["origin"] == "baseline") & (not self.further))
+        labelled = points.assign(minor=~best)[shown]
+        texts = [self._name(row) for row in rows(labelled)]
         xs, ys = self.steps()   # a label is wider than the gaps between these points
-        obstacles += [pixel(xa + (xb - xa) * k / 80, ya + (yb - ya) * k / 80)
-                      for xa, ya, xb, yb in zip(xs, ys, xs[1:], ys[1:], strict=False) for k in range(81)]
-        obstacles += [pixel(row.x, row.y + row.reach * k / 10) for row in rows(self.points)
-                      if known(row.reach) for k in range(-10, 11)]
-        obstacles += [pixel(self.budget, y0 + (y1 - y0) * k / 40) for k in range(41) if self.budget]
-        offsets = place_labels([pixel(row.x, row.y) for row in labelled],
-                               [(LETTER * len(text) + 4, LINE) for text in texts], obstacles,
-                               (BOX_WIDTH, height))
-        for text, row, (dx, dy) in zip(texts, labelled, offsets, strict=True):
-            yield Label(x=row.x, y=row.y, text=text, dx=dx, dy=dy, minor=not self._matters(row),
-                        strong=bool(row.final), colour=INK if row.final else MUTED)
+        obstacles = [*points[~points["small"]][["x", "y"]].to_numpy(),
+                     *((xa + (xb - xa) * k / 80, ya + (yb - ya) * k / 80)
+                       for xa, ya, xb, yb in zip(xs, ys, xs[1:], ys[1:], strict=False) for k in range(81)),
+                     *((row.x, row.y + row.reach * k / 10) for row in rows(points) if known(row.reach)
+                       for k in range(-10, 11)),
+                     *((self.budget, y0 + (y1 - y0) * k / 40) for k in range(41) if self.budget)]
 
-    def _matters(self, row: Any) -> bool:
-        """Whether a network is named where there is little room: it may be the best, or is on the front."""
-        answer = self.run.answer
-        return bool(row.final) if answer is None else row.hash in (answer.recommended, *answer.tied)
+        def pixels(places: Any) -> np.ndarray:
+            """[N, 2] from the lower left corner."""
+            return (np.reshape(places, (-1, 2)) - (x0, y0)) / (x1 - x0, y1 - y0) * (BOX_WIDTH, height)
 
-    def _labelled(self, row: Any) -> bool:
-        if self.run.answer is not None and not self.main and not self.further:
-            return self._matters(row)
-        return bool(row.final or (row.origin == "baseline" and not self.further))
+        offsets = place_labels(pixels(labelled[["x", "y"]]), [(LETTER * len(text) + 4, LINE) for text in texts],
+                               pixels(obstacles), (BOX_WIDTH, height))
+        for text, row, (dx, dy) in zip(texts, rows(labelled), offsets, strict=True):
+            yield Label(x=row.x, y=row.y, text=text, dx=dx, dy=dy, minor=row.minor, strong=bool(row.final),
+                        colour=INK if row.final else MUTED)
 
     def _name(self, row: Any) -> str:
         """The name of the front; of other baselines what they are made of, since diamonds mark them."""
@@ -177,7 +171,6 @@ class Plane:
 
 
 def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
-    """The plane of what ranks, or of another quality."""
     quality = quality or run.quality
     title = ""
     base: float | None = 0.0
@@ -201,7 +194,7 @@ def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
         axis = "validation loss after short training\n(nats per token)"
     assert points is not None
     factor, unit = latency_unit([*points["latency_ms"], run.budget_ms or 0.0])
-    final = np.array([finalist_of(run, row) is not None for row in rows(points)], dtype=bool)
+    final = on_front(run, points)
     mixers, own = points["notation"].map(mixer_colours), points["hash"].map(standings.get)
     return Plane(run, quality, points.assign(
         x=points["latency_ms"] * factor, kind=mixers.str[0], ring=mixers.str[1], final=final,
@@ -243,10 +236,9 @@ def _panel(plane: Plane, *, first: bool, last: bool) -> Panel:
         marks.append(Guide(at=plane.budget, colour=BUDGET, upright=True,
                            text=f"budget {number(plane.budget, 5, plane.unit)}" if first else ""))
     height = HEIGHT if plane.main else SMALL_HEIGHT
-    words = ", ".join(["latency of one request", *place_words(run)[:1]])
-    device = "".join(f" on {part}" for part in place_words(run)[1:])
-    return Panel(x=PlotAxis(title=f"{words}{device} ({plane.unit})" if last else "", range=range_x),
-                 height=height,
+    place = " on ".join(place_words(run))
+    words = f"latency of one request{', ' * bool(place)}{place} ({plane.unit})"
+    return Panel(x=PlotAxis(title=words if last else "", range=range_x), height=height,
                  y=PlotAxis(title=plane.axis.replace("\n", " ") if plane.main else plane.axis, range=range_y),
                  marks=[*marks, *_networks(plane), *plane.labels(height)])
 
@@ -291,22 +283,18 @@ def _hover(plane: Plane, row: Any, *, folded: bool) -> str:
     """The text of a trial; `folded` shortens the notation by its repeats."""
     bounds = (f" (bounds {number(row.lower_ms)} to {number(row.upper_ms)})"
               if known(row.lower_ms) and known(row.upper_ms) else "")
-    lines = [name_of(plane.run, row), *_losses(row), f"latency {number(row.latency_ms, 5, 'ms')}{bounds}",
-             f"{parameters(row.params)} parameters · {number(row.memory_gb, 3, 'GB')}",
-             *textwrap.wrap(compressed(row.notation) if folded else row.notation, 64)]
+    lines, full = [name_of(plane.run, row)], known(row.full_loss)
+    if full and known(row.reach):
+        lines.append(f"full loss {row.y:+.3f} nats to the recommended one, 90 % within ± {row.reach:.3f}")
+    if full:
+        recall, sd = number(row.expected_recall, 2), number(row.expected_recall_sd, 2)
+        lines.append(f"recall {recall} ± {sd} to a transformer")
+    if known(row.loss) or not full:
+        name, bits = "short loss" if full else "loss", number(row.bits_per_byte)
+        lines.append(f"{name} {number(row.loss)} nats/token · {bits} bits/byte")
+    lines += [f"latency {number(row.latency_ms, 5, 'ms')}{bounds}",
+              f"{parameters(row.params)} parameters · {number(row.memory_gb, 3, 'GB')}",
+              *textwrap.wrap(compressed(row.notation) if folded else row.notation, 64)]
     if plane.further:
         lines.append(f"{title_of(plane.quality)} {row.y:.3g}")
     return "\n".join(lines)
-
-
-def _losses(row: Any) -> Iterable[str]:
-    """What is known of the losses of a trial, a line each."""
-    full = known(row.full_loss)
-    if full and known(row.reach):
-        yield f"full loss {row.y:+.3f} nats to the recommended one, 90 % within ± {row.reach:.3f}"
-    if full:
-        recall, sd = number(row.expected_recall, 2), number(row.expected_recall_sd, 2)
-        yield f"recall {recall} ± {sd} to a transformer"
-    if known(row.loss) or not full:
-        name, bits = "short loss" if full else "loss", number(row.bits_per_byte)
-        yield f"{name} {number(row.loss)} nats/token · {bits} bits/byte"

@@ -20,7 +20,6 @@ from flashnas.search.objectives import FULL, larger_is_better
 from flashnas.search.pareto import hypervolume, non_dominated
 
 DEPTH_BINS = 12
-REFERENCE_MARGIN = 1.01
 OUTSIDE = 10_000  # cost of a label that the frame would cut; more than all that it can cover
 
 
@@ -30,9 +29,7 @@ def front(run: RecordedRun) -> pd.DataFrame:
     """The networks that are non-dominated in the run's objectives, fastest first. Where the full loss ranks,
     those of the folder, with networks that keep a floor for recall."""
     if run.ranks_full:
-        shown = run.scored
-        on = np.array([finalist_of(run, row) is not None for row in rows(shown)], dtype=bool)
-        return shown[on].sort_values(["latency_ms", run.quality], kind="stable")
+        return run.scored[on_front(run, run.scored)].sort_values(["latency_ms", run.quality], kind="stable")
     trained, points = objective_points(run)
     mask = non_dominated(points) if len(points) else np.zeros(0, dtype=bool)
     return trained[mask].sort_values(["latency_ms", "loss"], kind="stable")
@@ -61,11 +58,14 @@ def staircase(points: pd.DataFrame, right: float) -> tuple[list[float], list[flo
 
 
 def finalist_of(run: RecordedRun, row: Any) -> FrontEntry | None:
-    """The finalist that is this trial's network, if any."""
     by_number, by_hash = run.finalists
     places = [place for place in (by_number.get(row.number), by_hash.get(row.hash) if row.hash else None)
              if place is not None]
     return run.front[min(places)] if places else None
+
+
+def on_front(run: RecordedRun, trials: pd.DataFrame) -> np.ndarray:
+    return np.array([finalist_of(run, row) is not None for row in rows(trials)], dtype=bool)
 
 
 def name_of(run: RecordedRun, row: Any) -> str:
@@ -86,10 +86,9 @@ def mixer_colours(notation: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class HypervolumeSeries:
-    """Hypervolume (ms · nats) of the first `networks[i]` trained networks, and of the baselines alone (None:
+    """Hypervolume (ms · nats) of the networks up to each of these trials, and of the baselines alone (None:
     none), up to the corner `reference`: of latency_ms the budget, of others the worst value moved by 1 %."""
 
-    networks: list[int]
     trials: list[int]
     hypervolume: list[float]
     baselines: float | None
@@ -99,7 +98,7 @@ class HypervolumeSeries:
 def reference_point(points: np.ndarray, budget_ms: float | None) -> np.ndarray:
     """The corner up to which the volume of points [N, M] is measured: see HypervolumeSeries."""
     worst = points.max(axis=0)
-    reference: np.ndarray = worst + (REFERENCE_MARGIN - 1) * np.abs(worst)
+    reference: np.ndarray = worst + 0.01 * np.abs(worst)
     if budget_ms:
         reference[0] = budget_ms
     return reference
@@ -109,7 +108,7 @@ def hypervolume_series(run: RecordedRun) -> HypervolumeSeries:
     """The hypervolume after each trained network, in the order of the search."""
     trained, points = objective_points(run)
     if not len(points):
-        return HypervolumeSeries([], [], [], None, (float("nan"), float("nan")))
+        return HypervolumeSeries([], [], None, ())
     reference = reference_point(points, run.budget_ms if "latency_ms" in run.objectives else None)
     kept: np.ndarray = np.empty((0, points.shape[1]))
     values: list[float] = []
@@ -121,8 +120,7 @@ def hypervolume_series(run: RecordedRun) -> HypervolumeSeries:
         values.append(float(hypervolume(kept, reference)))
     pure = points[(trained["origin"] == "baseline").to_numpy()]
     alone = float(hypervolume(pure[non_dominated(pure)], reference)) if len(pure) else None
-    return HypervolumeSeries(list(range(1, len(points) + 1)), [int(n) for n in trained["number"]], values,
-                             alone, tuple(float(value) for value in reference))
+    return HypervolumeSeries(trained["number"].tolist(), values, alone, tuple(reference.tolist()))
 
 
 # -- operators along the depth -------------------------------------------------------------------------------
@@ -143,9 +141,7 @@ def depth_shares(notations: Iterable[str], bins: int = DEPTH_BINS) -> pd.DataFra
         at = np.arange(len(shares)) / len(shares)
         low = np.maximum(edges[:-1, None], at[None, :])
         high = np.minimum(edges[1:, None], at[None, :] + 1 / len(shares))
-        overlap = np.clip(high - low, 0.0, None) * bins
-        for column, kind in enumerate(columns):
-            total[:, column] += overlap[:, [k == kind for k in shares]].sum(axis=1)
+        total += np.clip(high - low, 0.0, None) * bins @ (np.array(shares)[:, None] == columns)
     centres = (edges[:-1] + edges[1:]) / 2
     return pd.DataFrame(total / len(readable), index=centres, columns=columns)
 
@@ -155,29 +151,20 @@ def depth_shares(notations: Iterable[str], bins: int = DEPTH_BINS) -> pd.DataFra
 def breakdown(run: RecordedRun) -> pd.DataFrame:
     """Milliseconds of each finalist by operator, kernel and source, in a fixed order of operators.
 
-    Columns: finalist, operator, kernel, label, family, source, ms, share. Finalists without a breakdown are
-        missing.
+    Columns: finalist, operator, kernel, label, family, source, ms, share.
     """
     parts = []
     for finalist in run.front:
-        for entry in finalist.breakdown:
-            ms = entry.get("ms")
-            if not known(ms) or ms <= 0:
-                continue
-            kernel = str(entry.get("kernel") or "other")
-            parts.append({"finalist": finalist.name, "operator": str(entry.get("operator") or "other"),
-                          "kernel": kernel, "label": str(entry.get("label") or kernel),
-                          "family": kernel_family(kernel), "source": str(entry.get("source") or "unknown"),
-                          "ms": ms})
+        for entry in sorted(finalist.breakdown, key=lambda entry: operator_order(str(entry.get("operator")))):
+            operator, kernel, source = (str(entry.get(name) or missing) for name, missing in (
+                ("operator", "other"), ("kernel", "other"), ("source", "unknown")))
+            if known(ms := entry.get("ms")) and ms > 0:
+                parts.append((finalist.name, operator, kernel, str(entry.get("label") or kernel),
+                              kernel_family(kernel), source, ms))
     columns = ["finalist", "operator", "kernel", "label", "family", "source", "ms"]
-    if not parts:
-        return pd.DataFrame(columns=[*columns, "share"])
-    grouped = pd.DataFrame(parts).groupby(columns[:-1], sort=False, as_index=False).agg({"ms": "sum"})
+    grouped = pd.DataFrame(parts, columns=columns).groupby(columns[:-1], sort=False, as_index=False)["ms"].sum()
     grouped["share"] = grouped["ms"] / grouped.groupby("finalist")["ms"].transform("sum")
-    numbers = {finalist.name: finalist.number for finalist in run.front}
-    order = sorted(range(len(grouped)), key=lambda i: (numbers[grouped["finalist"].iloc[i]],
-                                                       operator_order(grouped["operator"].iloc[i])))
-    return grouped.iloc[order].reset_index(drop=True)
+    return grouped
 
 
 def kernel_family(kernel: str) -> str:
@@ -191,61 +178,45 @@ def kernel_family(kernel: str) -> str:
 
 # -- layout --------------------------------------------------------------------------------------------------
 
-def place_labels(anchors: list[tuple[float, float]], sizes: list[tuple[float, float]],
-                 obstacles: list[tuple[float, float]], box: tuple[float, float]) -> list[tuple[float, float]]:
-    """Place labels clear of points, of each other and of the edges; greedily, each at the best of 60 places.
-
-    Args:
-        anchors: the labelled points, in pixels from the lower left corner of the box.
-        obstacles: points to keep clear of.
-
-    Returns:
-        Offsets (right, up) from each anchor to the centre of its label.
-    """
-    distances = (10.0, 24.0, 42.0, 64.0, 88.0)
-    points, owners = (np.array(some, dtype=float).reshape(-1, 2) for some in (obstacles, anchors))
-    angles = np.deg2rad([0, 180, 90, 270, 45, 135, 315, 225, 20, 160, 340, 200])
-    taken: list[tuple[float, float, float, float]] = []
-    offsets = []
-    for (x, y), (width, height) in zip(anchors, sizes, strict=True):
-        best: tuple[float, float, float] | None = None
-        others = points - (x, y)
-        in_reach = (np.abs(others) < (width + 14 + distances[-1], height + 14 + distances[-1])).all(axis=1)
-        others = others[in_reach & (np.hypot(*others.T) > 7)]
-        for distance in distances:
-            for angle in angles:
-                dx = float(np.cos(angle)) * (width / 2 + distance)
-                dy = float(np.sin(angle)) * (height / 2 + distance)
-                left, low, right, high = (x + dx - width / 2, y + dy - height / 2,
-                                          x + dx + width / 2, y + dy + height / 2)
-                covered = (np.abs(others - (dx, dy)) < (width / 2 + 3, height / 2 + 3)).all(axis=1).sum()
-                cost = distance / 8 + 30.0 * covered + 15.0 * _crossed(others, dx, dy)
-                nearest = np.hypot(*(owners - (x + dx, y + dy)).T).min(initial=np.inf)
-                # it would look like the name of another point
-                cost += 60 * (nearest < np.hypot(dx, dy) - 0.5)
-                cost += 150 * sum(left < x1 and right > x0 and low < y1 and high > y0 for x0, y0, x1,
-                                  y1 in taken)
-                cost += OUTSIDE * (left < 0 or low < 0 or right > box[0] or high > box[1])
-                if best is None or cost < best[0]:
-                    best = (cost, dx, dy)
-        assert best is not None
-        offsets.append(best[1:])
-        taken.append((x + best[1] - width / 2, y + best[2] - height / 2,
-                      x + best[1] + width / 2, y + best[2] + height / 2))
-    return offsets
-
-
-def _crossed(others: np.ndarray, dx: float, dy: float) -> int:
-    """Points [N, 2], relative to the anchor, within 7 pixels of the line from there to the label at (dx,
-    dy)."""
-    length = float(np.hypot(dx, dy))
-    along = others @ np.array([dx, dy]) / length
-    across = np.abs(others @ np.array([-dy, dx])) / length
-    return int(((along > 0) & (along < length) & (across < 7)).sum())
+def place_labels(anchors: np.ndarray, sizes: Sequence[tuple[float, float]], obstacles: np.ndarray,
+                 box: tuple[float, float]) -> list[tuple[float, float]]:
+    """Offsets (right, up) from labelled points to the centres of their labels, clear of obstacles, of each
+    other and of the edges; greedily, each the best of 60. Points [N, 2] are in pixels from the lower left
+    corner of the box."""
+    distances = np.repeat((10.0, 24.0, 42.0, 64.0, 88.0), 12)
+    angles = np.tile(np.deg2rad([0, 180, 90, 270, 45, 135, 315, 225, 20, 160, 340, 200]), 5)
+    directions = np.column_stack([np.cos(angles), np.sin(angles)])
+    taken: list[tuple[np.ndarray, np.ndarray]] = []
+    places: list[tuple[float, float]] = []
+    for anchor, size in zip(anchors, np.array(sizes, dtype=float), strict=True):
+        half = size / 2
+        offsets = directions * (half + distances[:, None])   # [60, 2]
+        lengths, centres = np.hypot(*offsets.T), anchor + offsets
+        others = obstacles - anchor
+        others = others[(np.abs(others) < size + 14 + distances[-1]).all(axis=1) & (np.hypot(*others.T) > 7)]
+        covered = (np.abs(others - offsets[:, None]) < half + 3).all(axis=2).sum(axis=1)
+        # within 7 pixels of the line from the anchor to the label
+        along, across = (others @ line.T / lengths for line in (offsets, offsets[:, ::-1] * (-1, 1)))
+        crossed = ((along > 0) & (along < lengths) & (np.abs(across) < 7)).sum(axis=0)
+        nearest = np.hypot(*(anchors - centres[:, None]).T).min(axis=0)
+        cost = distances / 8 + 30.0 * covered + 15.0 * crossed
+        cost += 60 * (nearest < lengths - 0.5)   # it would look like the name of another point
+        for centre, reach in taken:
+            cost += 150 * (np.abs(centres - centre) < half + reach).all(axis=1)
+        cost += OUTSIDE * ((centres < half) | (centres + half > box)).any(axis=1)
+        best = int(cost.argmin())
+        taken.append((centres[best], half))
+        places.append((float(offsets[best, 0]), float(offsets[best, 1])))
+    return places
 
 
 def latency_unit(values: Iterable[float]) -> tuple[float, str]:
     """(factor, unit) that shows milliseconds readably: seconds from 2000 ms on."""
     largest = max((v for v in values if v == v), default=0.0)
     return (1e-3, "s") if largest >= 2000 else (1.0, "ms")
+
+
+def front_unit(run: RecordedRun) -> tuple[float, str]:
+    """That of the latencies of the front."""
+    return latency_unit(entry.latency_ms or 0.0 for entry in run.front)
 

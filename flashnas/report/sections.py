@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import shlex
-from collections.abc import Iterable
-from typing import Any
 
 from flashnas.architecture.folding import compressed
 from flashnas.base.errors import RunError
@@ -14,7 +12,7 @@ from flashnas.base.hints import first_line
 from flashnas.base.registry import Registry
 from flashnas.report.palette import SOFT, SOURCE_MEANING
 from flashnas.report.section import Section, render
-from flashnas.report.text import MISSING, known
+from flashnas.report.text import MISSING, flat, known
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.runs.trained import ModelEvaluation, trained_models
 
@@ -41,7 +39,6 @@ class TrustSection(Section):
     title = "How far the order is to be trusted"
 
     def html(self, run: RecordedRun) -> str:
-        """See Section. Raises RunError in one line for a damaged file."""
         path, picture = run.path / TRUST_RESULT, run.path / TRUST_PICTURE
         verdict: list[str] = []
         if path.is_file():
@@ -65,7 +62,6 @@ class EvaluationSection(Section):
     title = "Trained networks, evaluated"
 
     def html(self, run: RecordedRun) -> str:
-        """See Section. Raises RunError in one line for a damaged file."""
         lines = [(entry.name, folder.parent.name, *figure) for entry, folder in trained_models(run)
                  if (evaluation := ModelEvaluation.read(folder)) for figure in evaluation.figures()]
         return render("evaluation.html", lines=lines) if lines else ""
@@ -110,16 +106,8 @@ class ReproduceSection(Section):
 
     def html(self, run: RecordedRun) -> str:
         return render("reproduce.html", command=run.entry("command"), entries=[
-            (name, value) for name, value in _flat(run.config)
+            (name, MISSING if value in (None, {}) else str(value)) for name, value in flat(run.config)
             if name != "command" and not name.startswith("question.")])
-
-
-def _flat(data: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
-    if isinstance(data, dict) and data:
-        for key, value in data.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, MISSING if data is None or data == {} else str(data)
 
 
 TRUST, EVALUATED = TrustSection(), EvaluationSection()

@@ -25,7 +25,6 @@ MODELS = {"short": "loss of a short training", "law": "law of size and shape",
 
 
 def save(picture: Picture, path: Path) -> None:
-    """Write a picture as PNG."""
     draw_matplotlib(picture).savefig(path, format="png")
 
 
@@ -36,14 +35,12 @@ def trust_points(table: pd.DataFrame) -> pd.DataFrame:
     of the losses over seeds.
     """
     trained = table[table["loss"].notna()]
-    grouped = trained[trained["variant"].isin(("short", "long"))].groupby(["hash", "variant"])["loss"]
-    wide = grouped.agg(mean="mean", half=lambda losses: (losses.max() - losses.min()) / 2).unstack()
-    if not {"short", "long"} <= set(trained["variant"]):
-        return pd.DataFrame(columns=["set", "short", "long", "short_half", "long_half"])
-    points = pd.DataFrame({"short": wide["mean", "short"], "long": wide["mean", "long"],
-                           "short_half": wide["half", "short"], "long_half": wide["half", "long"]}).dropna()
-    points.insert(0, "set", trained.drop_duplicates("hash").set_index("hash")["set"].reindex(points.index))
-    return points
+    sets = trained.drop_duplicates("hash").set_index("hash")["set"]
+    columns = {"set": sets}
+    for variant in ("short", "long"):
+        losses = trained[trained["variant"] == variant].groupby("hash")["loss"]
+        columns |= {variant: losses.mean(), f"{variant}_half": (losses.max() - losses.min()) / 2}
+    return pd.DataFrame(columns).dropna()
 
 
 def trust_picture(table: pd.DataFrame, words: str) -> Picture:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flashnas.base.hints import printable, shown_path
+from flashnas.report.terminal_device import test_words
 from flashnas.report.text import columns, duration, number
 
 
@@ -13,18 +14,18 @@ def bundle_text(bundle: Mapping[str, Any]) -> str:
     """The parts of a bundle (`flashnas.api.bundle`) that hold something, problems in full."""
     steps, checks, trainings = bundle["steps"], bundle["checks"], bundle["trainings"]
     passed = sum(step["status"] == "passed" for step in steps)
-    parts = [[f"{shown_path(bundle['path'])}: `make gpu` on {printable(bundle['device'])}, {passed} of"
-              f" {len(steps)} steps passed"]]
-    parts.append([printable(f"{check['check']}: {check['value'] or 'missing'}"
-                            f"{'; ' + check['problem'] if check['problem'] else ''}") for check in checks])
-    parts.append(columns([("step", "result", "took", "limit"), *(
-        (step["name"], step["status"], duration(step["seconds"]), duration(step["limit_s"]))
-        for step in steps)], (0, 1)))
+    parts = [
+        [f"{shown_path(bundle['path'])}: `make gpu` on {printable(bundle['device'])}, {passed} of {len(steps)}"
+         " steps passed"],
+        [printable("; ".join(filter(None, (f"{check['check']}: {check['value'] or 'missing'}",
+                                           check["problem"])))) for check in checks],
+        columns([("step", "result", "took", "limit"), *(
+            (step["name"], step["status"], duration(step["seconds"]), duration(step["limit_s"]))
+            for step in steps)], (0, 1))]
     if ran := [test for test in bundle["tests"] if test["status"] != "refused"]:
         wrong = [test for test in ran if test["status"] != "passed"]
         parts.append([f"self-test: {len(ran) - len(wrong)} of {len(ran)} passed", *(
-            printable(f"  {test['operator']} by {test['runs'] or test['backend']} in {test['dtype']},"
-                      f" {test['status']}: {test['reason']}") for test in wrong)])
+            printable(f"  {test_words(test)}") for test in wrong)])
     if trainings:
         parts.append(columns([("trained", "tokens/s", "of the peak", "memory GiB", "first steps"), *(
             (training["network"], number(training["tokens_per_s"]), f"{training['share_of_peak']:.1%}",

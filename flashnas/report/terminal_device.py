@@ -7,13 +7,12 @@ from typing import Any
 
 from flashnas.architecture.folding import compressed
 from flashnas.operators import OPERATORS
-from flashnas.report.text import MISSING, columns, known
+from flashnas.report.text import MISSING, columns, counted, known, shortened
 
 FORMS = ("forward", "state", "backward", "step", "graph")
 
 
 def doctor_text(examined: Mapping[str, Any]) -> str:
-    """All of it, as `flashnas.doctor` returns it."""
     machine, tests = examined["machine"], examined["tests"]
     parts = [_machine(machine), _packages(examined["packages"]), _choices(machine, examined["choices"])]
     return "\n\n".join([*parts, *([_tests(machine, tests)] if tests else [])])
@@ -21,10 +20,9 @@ def doctor_text(examined: Mapping[str, Any]) -> str:
 
 def _machine(facts: Mapping[str, Any]) -> str:
     detail = (f"capability {facts['capability']}, CUDA {facts['cuda']}, driver"
-              f" {facts['driver'] or 'unknown'}, {facts['devices']} device"
-              f"{'' if facts['devices'] == 1 else 's'}"
+              f" {facts['driver'] or 'unknown'}, {counted(facts['devices'], 'device')}"
               if facts["device"] == "cuda" else
-              f"{facts['cores']} core{'' if facts['cores'] == 1 else 's'}, {facts['instructions']}")
+              f"{counted(facts['cores'], 'core')}, {facts['instructions']}")
     return (f"flashnas {facts['flashnas']}, torch {facts['torch']}, Python {facts['python']},"
             f" {facts['system']}\n"
             f"{facts['device']}: {facts['label']}, {detail}, {facts['memory_bytes'] / 2**30:.0f} GiB")
@@ -60,11 +58,16 @@ def _tests(machine: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> st
     rows = [(test["operator"], test["runs"] or test["backend"], test["dtype"], test["status"],
              *(f"{test['errors'][form]:.0e}" if form in test["errors"] else "-" for form in forms))
             for test in tests]
-    told = [f"{name} by {by} in {dtype}, {status}: {test['reason']}"
-            for test, (name, by, dtype, status, *_) in zip(tests, rows, strict=True) if test["reason"]]
     head = (f"self-test: {passed} of {len(ran)} passed; relative errors against the float64 reference"
             f" ({machine['device']})")
-    return "\n".join([head, _table(("operator", "computed by", "dtype", "result", *forms), rows), *told])
+    return "\n".join([head, _table(("operator", "computed by", "dtype", "result", *forms), rows),
+                      *(test_words(test) for test in tests if test["reason"])])
+
+
+def test_words(test: Mapping[str, Any]) -> str:
+    """What came of a case of the self-test, and why."""
+    return (f"{test['operator']} by {test['runs'] or test['backend']} in {test['dtype']}, {test['status']}:"
+            f" {test['reason']}")
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -78,7 +81,6 @@ WIDTH = 150  # of the table
 
 
 def validation_text(result: Mapping[str, Any]) -> str:
-    """The text of a Validation.to_dict()."""
     names = [summary["metric"] for summary in result["metrics"]]
     header = ["", *(word for name in names for word in (f"{WORDS[name]} ms: predicted", "measured", "error")),
               "architecture"]
@@ -89,8 +91,7 @@ def validation_text(result: Mapping[str, Any]) -> str:
         table.append(["*" if entry["fitted"] else "", *cells, ""])
     room = WIDTH - max(map(len, columns(table)))
     for line, entry in zip(table[1:], result["architectures"], strict=True):
-        notation = compressed(entry["notation"])
-        line[-1] = notation if len(notation) <= room else f"{notation[:room - 1]}…"
+        line[-1] = shortened(compressed(entry["notation"]), room)
     lines = columns(table, (0,))
     if result["before"]:
         lines += ["* calibrated on; the lines below are of the others", "",

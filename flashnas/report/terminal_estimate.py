@@ -24,19 +24,19 @@ def estimate_text(architecture: Architecture, estimate: Estimate, full: Expected
         compressed(architecture.notation),
         f"{estimate.params / 1e9:.3f}B parameters, hash {architecture.hash}",
         f"{table.name} ({table.stack}), workload {workload.name}: batch {estimate.batch},"
-        f" {workload.prompt_tokens} tokens in, {workload.generated_tokens} out",
-        "",
-        f"latency_ms        {estimate.latency_ms:>12,.1f}   between {estimate.lower_ms:,.1f} and"
-        f" {estimate.upper_ms:,.1f}",
-        f"ttft_ms           {estimate.ttft_ms:>12,.3f}{_between(estimate, 'ttft_ms', 3)}",
-        f"tpot_ms           {estimate.tpot_ms:>12,.4f}{_between(estimate, 'tpot_ms', 4)}",
-        f"throughput_tok_s  {estimate.throughput_tok_s:>12,.1f}{_between(estimate, 'throughput_tok_s', 1)}",
-        f"memory_gb         {estimate.memory_gb:>12,.2f}",
-        *(f"note: {note}" for note in estimate.notes),
-        "",
-        *_full_training(full),
-        "",
-    ]
+        f" {workload.prompt_tokens} tokens in, {workload.generated_tokens} out", ""]
+    for metric, digits in (("latency_ms", 1), ("ttft_ms", 3), ("tpot_ms", 4), ("throughput_tok_s", 1)):
+        lower, upper = estimate.bounds[metric]   # 0 of the time to the first token without a prompt
+        between = f"   between {lower:,.{digits}f} and {upper:,.{digits}f}" if upper else ""
+        lines.append(f"{metric:16}  {estimate.metric(metric):>12,.{digits}f}{between}")
+    lines += [
+        f"memory_gb         {estimate.memory_gb:>12,.2f}", *(f"note: {note}" for note in estimate.notes), "",
+        f"full_loss         {full.full_loss:>12,.3f}   nats per token after {tokens_text(full.train_tokens)}"
+        " tokens, up to a constant of the text",
+        f"                  {full.full_loss_difference:>+12,.3f}   +- {full.full_loss_sd:.3f} to the plain"
+        " transformer of as many parameters",
+        f"recall            {full.recall:>+12,.3f}   +- {full.recall_sd:.3f} of full marks, to the same",
+        *(f"note: outside the published trainings: {words}" for words in full.outside), ""]
     shares: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
     for part in estimate.breakdown:
         total = shares[(part["operator"], part["source"])]
@@ -49,20 +49,3 @@ def estimate_text(architecture: Architecture, estimate: Estimate, full: Expected
     sources = ", ".join(f"{name} {share:.1%}" for name, share in estimate.sources.items())
     return "\n".join([*lines, "", f"sources: {sources}"])
 
-
-def _full_training(full: Expected) -> list[str]:
-    """What a full training is expected to give, from what others have trained."""
-    return [
-        f"full_loss         {full.full_loss:>12,.3f}   nats per token after {tokens_text(full.train_tokens)}"
-        " tokens, up to a constant of the text",
-        f"                  {full.full_loss_difference:>+12,.3f}   +- {full.full_loss_sd:.3f} to the plain"
-        " transformer of as many parameters",
-        f"recall            {full.recall:>+12,.3f}   +- {full.recall_sd:.3f} of full marks, to the same",
-        *(f"note: outside the published trainings: {words}" for words in full.outside),
-    ]
-
-
-def _between(estimate: Estimate, metric: str, digits: int) -> str:
-    """The bounds of a metric; empty where it has none, as the time to the first token without a prompt."""
-    lower, upper = estimate.bounds[metric]
-    return f"   between {lower:,.{digits}f} and {upper:,.{digits}f}" if upper else ""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flashnas.architecture.folding import compressed
 from flashnas.report.plot_data import latency_unit
 from flashnas.report.terminal import front_table
-from flashnas.report.text import MISSING, columns, duration
+from flashnas.report.text import MISSING, columns, counted, duration, known
 from flashnas.report.words import loss_words
 from flashnas.reuse.rerank import Reranked
 from flashnas.reuse.resized import Resized
@@ -22,32 +22,26 @@ NEXT_SEARCH = "next_search.yaml"
 def pareto_text(answer: Reranked, next_searches: Sequence[Path]) -> str:
     """The question, the front, and what would have to be trained to answer better. next_searches: files of
     options of `flashnas search` that were written."""
-    return "\n".join([*_question(answer), "", *_front_of(answer), "", *_to_train(answer, next_searches)])
-
-
-def _question(answer: Reranked) -> list[str]:
-    config = answer.run.config
-    limits = ", ".join(f"{name} {limit:,.6g}" for name, limit in config["budgets"].items()) or "none"
-    limits += f" with {answer.run.confidence:.0%} confidence" if answer.run.confidence else ""
-    table = config["table"] or {}
-    workload = config["workload"]
+    run, config = answer.run, answer.run.config
+    limits = _metrics(config["budgets"]) or "none"
+    if run.confidence:
+        limits += f" with {run.confidence:.0%} confidence"
     within = answer.trained - answer.outside - sum(answer.unanswered.values())
-    lines = [f"device    {table.get('device') or table.get('name') or 'as recorded'}",
-             f"workload  {workload.get('name') if isinstance(workload, dict) else MISSING}",
-             f"budget    {limits}",
-             f"networks  {answer.trained} trained in {len(config['runs'])}"
-             f" run{'s' * (len(config['runs']) > 1)}; {within} within the budget, {answer.outside} outside"]
+    lines = [f"device    {run.entry('table', 'device') or run.entry('table', 'name') or 'as recorded'}",
+             f"workload  {run.entry('workload', 'name') or MISSING}", f"budget    {limits}",
+             f"networks  {answer.trained} trained in {counted(len(config['runs']), 'run')}; {within} within the"
+             f" budget, {answer.outside} outside"]
     if answer.too_large:
         lines.append(f"genotypes {answer.genotypes} tried in the runs; {answer.too_large} without a width"
                      " within the budget")
-    return lines + [f"left out  {count}: {reason}" for reason, count in answer.unanswered.items()]
+    lines += [f"left out  {count}: {reason}" for reason, count in answer.unanswered.items()]
+    front = front_table(run) if run.front else (
+        f"no trained network meets the budget; the nearest has {_metrics(answer.nearest or {}) or MISSING}")
+    return "\n".join([*lines, "", front, "", *_to_train(answer, next_searches)])
 
 
-def _front_of(answer: Reranked) -> list[str]:
-    if answer.run.front:
-        return [front_table(answer.run)]
-    nearest = ", ".join(f"{name} {value:,.6g}" for name, value in (answer.nearest or {}).items())
-    return [f"no trained network meets the budget; the nearest has {nearest or MISSING}"]
+def _metrics(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:,.6g}" for name, value in values.items())
 
 
 def _to_train(answer: Reranked, next_searches: Sequence[Path]) -> list[str]:
@@ -70,7 +64,6 @@ def _to_train(answer: Reranked, next_searches: Sequence[Path]) -> list[str]:
 
 
 def next_command(path: Path) -> str:
-    """The search whose options a file holds."""
     return shlex.join(["flashnas", "search", "--config", str(path), "--out", str(path.with_suffix(""))])
 
 
@@ -87,21 +80,19 @@ def _networks_to_train(answer: Reranked) -> list[str]:
         costs.append(f"about {duration(count * answer.seconds_each)} of one worker, at the mean of the runs")
     factor, unit = latency_unit([resized.metrics.get("latency_ms", 0.0) for resized in networks])
     trained = [name for name in answer.run.objectives if name in TRAINED]
-    header = ("gain", *(f"expected {title_of(name)}" for name in trained), "trained loss",
-              f"latency ({unit})", "width", "architecture")
-    listed = [_network_row(resized, trained, factor) for resized in networks[:MAX_LISTED]]
-    lines = ["; ".join(parts) + (f": {', '.join(costs)}" if costs else ""), *columns([header, *listed])]
-    return lines + ([f"and {count - MAX_LISTED} more"] if count > MAX_LISTED else [])
-
-
-def _network_row(resized: Resized, trained: list[str], factor: float) -> tuple[str, ...]:
-    expected = [(resized.expected or {}).get(name) for name in trained]
-    latency_ms = resized.metrics.get("latency_ms")
-    return (MISSING if resized.gain is None else f"{resized.gain:+.2%}",
+    lines = [("gain", *(f"expected {title_of(name)}" for name in trained), "trained loss",
+              f"latency ({unit})", "width", "architecture")]
+    for resized in networks[:MAX_LISTED]:
+        expected = [(resized.expected or {}).get(name) for name in trained]
+        latency_ms = resized.metrics.get("latency_ms")
+        lines.append((
+            MISSING if resized.gain is None else f"{resized.gain:+.2%}",
             *(MISSING if pair is None else f"{pair[0]:.3f} ± {pair[1]:.3f}" for pair in expected),
             MISSING if resized.trained is None else loss_words(resized.trained.row._asdict()),
             MISSING if latency_ms is None else f"{latency_ms * factor:.2f}", _width(resized),
-            compressed(resized.network.notation))
+            compressed(resized.network.notation)))
+    return ["; ".join(parts) + (f": {', '.join(costs)}" if costs else ""), *columns(lines),
+            *([f"and {count - MAX_LISTED} more"] if count > MAX_LISTED else [])]
 
 
 def _width(resized: Resized) -> str:
@@ -111,5 +102,4 @@ def _width(resized: Resized) -> str:
     if resized.paused_tokens is not None:
         return f"{width or MISSING}, paused at {resized.paused_tokens:,} tokens"
     hidden = None if before is None else before.row.hidden
-    was = MISSING if hidden is None or hidden != hidden else int(hidden)
-    return MISSING if width is None else f"{was} -> {width}"
+    return MISSING if width is None else f"{int(hidden) if known(hidden) else MISSING} -> {width}"

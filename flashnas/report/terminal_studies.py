@@ -27,7 +27,6 @@ def scaling_headline(result: Result) -> str:
 
 
 def scaling_text(result: Result) -> str:
-    """Law, validation and answer of a ScalingLaw.to_dict()."""
     lines = [f"{result['trainings']} trainings of blocks `{result['pattern']}`"
              + (f", {result['failed']} failed" if result["failed"] else ""), "", *_law(result["law"]), "",
              scaling_headline(result)]

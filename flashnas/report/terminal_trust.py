@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flashnas.report.text import columns, known
+from flashnas.report.text import columns, counted, known
 
 Result = Mapping[str, Any]   # of a study, as its to_dict() gives it
 
@@ -24,17 +24,17 @@ def trust_text(result: Result) -> str:
         lines += ["", *columns([
             ("noise between seeds (nats)", "n", "sd", "one run tells apart", "means tell apart",
              "pairs that cannot be told apart"),
-            *((each["variant"], str(each["seeds"]), f"{each['sd']:.4f}", f"{each['detectable']:.4f}",
-               f"{each['detectable_mean']:.4f}", f"{each['pairs_tied']:.0%}") for each in result["noise"])],
-               (0,))]
-    if picks := result["picks"]:
-        tops = sorted({pick["top"] for pick in picks})
-        value = {(pick["rule"], pick["top"]): f"{pick['regret']:.4f}" for pick in picks}
-        value |= {("at random", pick["top"]): f"{pick['by_chance']:.4f}" for pick in picks}
-        lines += ["", *columns([
-            ("long loss above the best, if picked", *(f"of top {top}" for top in tops)),
-            *((rule, *(value.get((rule, top), "") for top in tops)) for rule in dict.fromkeys(
-                rule for rule, _ in value))], (0,))]
+            *((each["variant"], str(each["seeds"]),
+               *(f"{each[name]:.4f}" for name in ("sd", "detectable", "detectable_mean")),
+               f"{each['pairs_tied']:.0%}") for each in result["noise"])], (0,))]
+    if picks := _picks(result):
+        tops = sorted({top for _, top in picks})
+        rows = {rule: [f"{picks[rule, top]['regret']:.4f}" if (rule, top) in picks else "" for top in tops]
+                for rule, _ in picks}
+        rows["at random"] = [f"{next(p['by_chance'] for (_, of), p in picks.items() if of == top):.4f}"
+                             for top in tops]
+        lines += ["", *columns([("long loss above the best, if picked", *(f"of top {top}" for top in tops)),
+                                *((rule, *cells) for rule, cells in rows.items())], (0,))]
     return "\n".join(lines)
 
 
@@ -47,34 +47,33 @@ def verdict(result: Result) -> list[str]:
 
 def headline(result: Result) -> str:
     """The words above the picture: the rank correlation of short and long training with its interval."""
-    agreement = _agreement(result, "short", "long")
+    agreement = _agreements(result).get(("short", "long"))
     return (f"Spearman {_interval(agreement['spearman'])} (95 %), {agreement['count']} architectures"
             if agreement else "too few architectures are trained both short and long")
 
 
 def _order_words(result: Result) -> Iterable[str]:
-    agreement = _agreement(result, "short", "long")
+    agreement = _agreements(result).get(("short", "long"))
     if agreement is None:
         yield ("not known yet: whether longer training ranks alike (too few architectures are trained short"
                " and long)")
         return
-    tokens, rho = result["tokens"], agreement["spearman"]
-    factor = tokens["long"] / tokens["short"]
+    rho, longer = agreement["spearman"], result["tokens"]["long"] / result["tokens"]["short"]
     words = f"Spearman {_interval(rho)} over {agreement['count']} architectures"
     if rho["low"] <= 0:
-        yield (f"NOISE: the order cannot be told from chance once training is {factor:g} times longer:"
+        yield (f"NOISE: the order cannot be told from chance once training is {longer:g} times longer:"
                f" {words}; do not choose by it")
     elif rho["value"] >= 0.8 and rho["low"] >= 0.5:
-        yield f"the order largely holds when training is {factor:g} times longer: {words}"
+        yield f"the order largely holds when training is {longer:g} times longer: {words}"
     else:
-        yield (f"the order holds in part when training is {factor:g} times longer: {words};"
+        yield (f"the order holds in part when training is {longer:g} times longer: {words};"
                " choose a group by it, not a winner")
     if known(result["ceiling"]):
         yield f"seeds alone would leave room for {result['ceiling']:.3f}"
 
 
 def _front_words(result: Result) -> Iterable[str]:
-    noise = next((n for n in result["noise"] if n["variant"] == "short"), None)
+    noise = {each["variant"]: each for each in result["noise"]}.get("short")
     if noise is None:
         yield "not known yet: how much is noise (it takes two seeds of the short training)"
         return
@@ -88,12 +87,12 @@ def _front_words(result: Result) -> Iterable[str]:
 
 
 def _gain_words(result: Result) -> Iterable[str]:
+    agreements = _agreements(result)
     for guess, gain in result["gains"].items():
-        agreement = _agreement(result, guess, "long")
-        if agreement is None:
+        if (guess, "long") not in agreements:
             continue
         name = {"parameters": "the parameter count", "width": "the width alone"}[guess]
-        against = f"that gives Spearman {_interval(agreement['spearman'])}"
+        against = f"that gives Spearman {_interval(agreements[guess, 'long']['spearman'])}"
         if gain["low"] > 0:
             yield f"short training ranks better than {name}: {against}"
         elif gain["high"] < 0:
@@ -103,17 +102,20 @@ def _gain_words(result: Result) -> Iterable[str]:
 
 
 def _pick_words(result: Result) -> Iterable[str]:
-    pick = next((p for p in result["picks"] if p["rule"] == "short" and p["top"] == 1), None)
-    if pick is None:
-        return
-    size = next((p["regret"] for p in result["picks"] if p["rule"] == "parameters" and p["top"] == 1), None)
-    other = f", the largest {size:.3f}," if known(size) else ""
-    yield (f"the best of short training is {pick['regret']:.3f} nats above the best of long training{other}"
-           f" a random one {pick['by_chance']:.3f}")
+    picks = _picks(result)
+    if pick := picks.get(("short", 1)):
+        size = picks.get(("parameters", 1), {}).get("regret")
+        other = f", the largest {size:.3f}," if known(size) else ""
+        yield (f"the best of short training is {pick['regret']:.3f} nats above the best of long"
+               f" training{other} a random one {pick['by_chance']:.3f}")
 
 
-def _agreement(result: Result, first: str, second: str) -> Mapping[str, Any] | None:
-    return next((a for a in result["agreements"] if (a["first"], a["second"]) == (first, second)), None)
+def _agreements(result: Result) -> Mapping[tuple[str, str], Any]:
+    return {(each["first"], each["second"]): each for each in result["agreements"]}
+
+
+def _picks(result: Result) -> Mapping[tuple[str, int], Any]:
+    return {(pick["rule"], pick["top"]): pick for pick in result["picks"]}
 
 
 def _interval(entry: Mapping[str, float]) -> str:
@@ -124,7 +126,6 @@ def _interval(entry: Mapping[str, float]) -> str:
 
 MODELS = {"short": "short: the loss of a short training", "law": "law: size and shape",
           "evidence": "evidence: law and mix", "full": "full: evidence and short loss"}
-AMONG = {"one publication by another": "publications", "one publication by its other group": "scales"}
 
 
 def published_text(result: Result) -> str:
@@ -132,22 +133,34 @@ def published_text(result: Result) -> str:
     lines = [*published_verdict(result), "", *_models(result)]
     if result["overall"]["share"] is None:
         return "\n".join(lines)
-    groups = [group for group in result["groups"] if group["pairs"]]
-    named = [("all groups", result["overall"]), *((group["group"], group) for group in groups),
-             ("pairs that all groups agree on", result["consensus"]),
-             *((f"guessed by {name}" if name != "a coin" else name, guess)
-               for name, guess in result["baselines"].items()),
-             *((name, result[key]) for name, key in AMONG.items() if result[key]["pairs"])]
-    lines += ["", *columns([("order by the short loss", "right of pairs", "share", "95 % interval",
-                             "0.01 to 0.02 nats", "Spearman"), *(_counts(*each) for each in named)], (0, 3))]
-    for group in groups:
-        lines += _wrong(group)
+    groups = {group["group"]: group for group in result["groups"] if group["pairs"]}
+    among = {"one publication by another": result["publications"],
+             "one publication by its other group": result["scales"]}
+    named = {"all groups": result["overall"], **groups, "pairs that all groups agree on": result["consensus"],
+             **{f"guessed by {name}" if name != "a coin" else name: guess
+                for name, guess in result["baselines"].items()},
+             **{name: pairs for name, pairs in among.items() if pairs["pairs"]}}
+    lines += ["", *columns([
+        ("order by the short loss", "right of pairs", "share", "95 % interval", "0.01 to 0.02 nats",
+         "Spearman"),
+        *((name, f"{pairs['right']:g} of {pairs['pairs']}", _format(pairs["share"], ".0%"),
+           _share_interval(pairs.get("interval")), _right(pairs.get("close")),
+           _format(pairs.get("spearman"), ".2f")) for name, pairs in named.items())], (0, 3))]
+    for name, group in groups.items():   # the wrong pairs, by the network that comes out too good
+        behind = defaultdict(list)
+        for pair in group["wrong"]:
+            better, _, worse = pair.partition(" | ")
+            behind[worse].append(better)
+        if behind:
+            lines += ["", f"ordered wrongly in {name} ({counted(len(group['wrong']), 'pair')}):"]
+        for worse, betters in sorted(behind.items(), key=lambda item: -len(item[1])):
+            lines += [f"  {worse} should be behind", *(f"    {better}" for better in betters)]
     return "\n".join(lines)
 
 
 def published_verdict(result: Result) -> list[str]:
     """Sentences that a reader can act on."""
-    full, overall, recipe = result["models"]["full"], result["overall"], result["recipe"]
+    full, overall = result["models"]["full"], result["overall"]
     lines = []
     if full["pairs"]:
         lines.append(f"published trainings without the row's own publication foretell {full['right']:g} of"
@@ -157,19 +170,19 @@ def published_verdict(result: Result) -> list[str]:
             f" the longest {result['core_seconds_each'] / 60:.1f}")
     if result.get("from_bench"):
         cost += f"; from the shipped bench: {result['from_bench']}"
-    if result.get("missing"):
-        cost += f"; {result['missing']} were not trained, and their pairs have no short loss"
-    if result["failed"]:
-        cost += f"; {result['failed']} failed, and their pairs have no short loss"
+    for name, words in (("missing", "were not trained"), ("failed", "failed")):
+        if result.get(name):
+            cost += f"; {result[name]} {words}, and their pairs have no short loss"
     if overall["share"] is None:
         return [*lines, "the short loss is not known yet: no clear pair has both of its networks trained",
                 cost]
-    low = overall["interval"][0]
-    words = (f"recipe {recipe['name']!r} orders {overall['right']:g} of {overall['pairs']} clear pairs as"
-             f" published ({overall['share']:.0%}, 95 % interval {_share_interval(overall['interval'])})")
-    decided = [group for group in result["groups"] if group["share"] is not None]
-    worst = min(decided, key=lambda group: group["share"])
-    return [*lines, words if low > 0.5 else f"NOISE: {words}: no better than a coin for sure",
+    words = (f"recipe {result['recipe']['name']!r} orders {overall['right']:g} of {overall['pairs']} clear"
+             f" pairs as published ({overall['share']:.0%}, 95 % interval"
+             f" {_share_interval(overall['interval'])})")
+    worst = min((group for group in result["groups"] if group["share"] is not None),
+                key=lambda group: group["share"])
+    sure = overall["interval"][0] > 0.5
+    return [*lines, words if sure else f"NOISE: {words}: no better than a coin for sure",
             f"the worst group is {worst['group']}: {worst['right']:g} of {worst['pairs']}"
             f" ({worst['share']:.0%})", cost]
 
@@ -182,17 +195,17 @@ def _models(result: Result) -> list[str]:
                            ("the same, over the pairs that all have", result["models_common"])):
         lines += [*columns([(words, "clear pairs", "share", "publications equal", "RMSE nats",
                              "in 90 % interval"),
-                            *(_model(MODELS[name], model) for name, model in by_name.items())], (0,)), ""]
+                            *((MODELS[name], *_model(model)) for name, model in by_name.items())], (0,)), ""]
     by_group = {name: {group["group"]: group for group in model["groups"]} for name, model in models.items()}
     rows = [(group, *(_right(by_group[name].get(group)) for name in models)) for group in by_group["full"]]
     return [*lines, *columns([("right of the clear pairs, by group", *models),
                               *(row for row in rows if any(row[1:]))], (0,))]
 
 
-def _model(name: str, model: Result) -> tuple[str, ...]:
+def _model(model: Result) -> tuple[str, ...]:
     if not model["pairs"]:
-        return name, "none", "", "", "", ""
-    return (name, _right(model), f"{model['share']:.0%}", _format(model["publications"]["share"], ".0%"),
+        return "none", "", "", "", ""
+    return (_right(model), f"{model['share']:.0%}", _format(model["publications"]["share"], ".0%"),
             f"{model['rmse_nats']:.3f}", _format(model["coverage"], ".0%"))
 
 
@@ -202,27 +215,6 @@ def _right(pairs: Result | None) -> str:
 
 def _format(value: float | None, how: str) -> str:
     return "" if value is None else format(value, how)
-
-
-def _wrong(group: Result) -> list[str]:
-    """The wrong pairs of a group, by the network that comes out too good."""
-    behind: dict[str, list[str]] = defaultdict(list)
-    for pair in group["wrong"]:
-        better, _, worse = pair.partition(" | ")
-        behind[worse].append(better)
-    if not behind:
-        return []
-    pairs = len(group["wrong"])
-    lines = ["", f"ordered wrongly in {group['group']} ({pairs} pair{'s' if pairs > 1 else ''}):"]
-    for worse, betters in sorted(behind.items(), key=lambda item: -len(item[1])):
-        lines += [f"  {worse} should be behind", *(f"    {better}" for better in betters)]
-    return lines
-
-
-def _counts(name: str, pairs: Result) -> tuple[str, ...]:
-    return (name, f"{pairs['right']:g} of {pairs['pairs']}", _format(pairs["share"], ".0%"),
-            _share_interval(pairs.get("interval")), _right(pairs.get("close")),
-            _format(pairs.get("spearman"), ".2f"))
 
 
 def _share_interval(interval: Any) -> str:

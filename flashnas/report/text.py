@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any, TypeGuard
 
 from flashnas.base import hints
@@ -37,6 +37,25 @@ def duration(seconds: Any) -> str:
     return hints.duration(seconds, decimals=1) if known(seconds) else MISSING
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 network`, `2 networks`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def shortened(text: str, length: int) -> str:
+    """Cut with an ellipsis where it is longer."""
+    return text if len(text) <= length else f"{text[:length - 1]}…"
+
+
+def flat(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Values of nested mappings by their names with dots: `space.name`."""
+    if isinstance(data, dict) and data:
+        for key, value in data.items():
+            yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, data
+
+
 def columns(lines: Sequence[Sequence[str]], left: Container[int] = ()) -> list[str]:
     """Lines of cells under each other, two spaces apart; the last column is left as it is.
 
@@ -45,8 +64,9 @@ def columns(lines: Sequence[Sequence[str]], left: Container[int] = ()) -> list[s
         left: columns of text; the others hold numbers and end under each other.
     """
     lines = [[printable(cell) for cell in line] for line in lines]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
-    return ["  ".join([*(cell.ljust(width) if column in left else cell.rjust(width)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
+    return ["  ".join([*(cell.ljust(width) if column in left or column - len(widths) - 1 in left else
+                         cell.rjust(width)
                          for column, (cell, width) in enumerate(zip(line, widths, strict=False))),
                        line[-1]]).rstrip()
             for line in lines]

@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flashnas.report.answer_text import RECOMMENDED, TIED, signed, with_sd
-from flashnas.report.text import MISSING, known
+from flashnas.report.text import MISSING, counted, known, shortened
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import KNOWN
 
 MARKS = {RECOMMENDED: "recommended", TIED: "not told apart", "": ""}
-MAX_ORIGIN = 22  # letters of the column `from`
 PARTS = {"tokens_repeated": "repeated, because checkpoints were out of reach",  # of the tokens of a run
          "tokens_tasks": "on synthetic tasks", "tokens_seeds": "for further seeds of the front"}
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 network`, `2 networks`."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def place_words(run: RecordedRun) -> list[str]:
@@ -30,25 +24,18 @@ def place_words(run: RecordedRun) -> list[str]:
 def counts_line(run: RecordedRun) -> str:
     """`24 searched + 6 baselines trained · 90 from a bench · 2 failed · 3 outside the budget · 4 repeats`."""
     counts, from_bench = run.counts(), run.trained["source"].isin(KNOWN)
+    own = run.scored if run.untrained else run.trained[~from_bench]
+    pure = int((own["origin"] == "baseline").sum())
+    baselines = f" + {counted(pure, 'baseline')}" if pure else ""
     if run.untrained:
-        pure = len(run.baselines)
-        count = len(run.scored) - pure
-        return f"{count} found{_baselines(pure)} by published trainings · nothing was trained"
-    baselines = int((~from_bench & (run.trained["origin"] == "baseline")).sum())
-    searched = len(run.trained) - int(from_bench.sum()) - baselines
-    parts = [f"{searched} searched{_baselines(baselines)} trained"]
-    if from_bench.any():
-        sources = {"bench": "from a bench", "run": "from earlier runs"}
-        parts += [f"{count} {words}" for name, words in sources.items()
-                  if (count := int((run.trained["source"] == name).sum()))]
+        return f"{len(own) - pure} found{baselines} by published trainings · nothing was trained"
+    parts = [f"{len(own) - pure} searched{baselines} trained"]
+    parts += [f"{count} {words}" for name, words in (("bench", "from a bench"), ("run", "from earlier runs"))
+              if (count := int((run.trained["source"] == name).sum()))]
     words = {"stopped": "stopped at a rung", "failed": "failed", "infeasible": "outside the budget",
              "reused": "repeat" if counts["reused"] == 1 else "repeats"}
     parts += [f"{counts[state]} {text}" for state, text in words.items() if counts[state]]
     return " · ".join(parts)
-
-
-def _baselines(count: int) -> str:
-    return f" + {count} baseline{'s' * (count > 1)}" if count else ""
 
 
 def tokens_words(run: RecordedRun) -> str:
@@ -63,8 +50,7 @@ def tokens_words(run: RecordedRun) -> str:
     parts += [f"{count:,} of them {why}" for name, why in PARTS.items()
               if (count := int(run.entry("totals", name) or 0))]
     if stopped:
-        parts.append(f"{saved:,} saved by rungs, at which {stopped} training{'s' if stopped > 1 else ''}"
-                     f" stopped")
+        parts.append(f"{saved:,} saved by rungs, at which {counted(stopped, 'training')} stopped")
     return "; ".join(parts)
 
 
@@ -74,13 +60,7 @@ def misses(run: RecordedRun) -> list[str]:
     return [f"over the budget as measured: {', '.join(over)}"] if over else []
 
 
-def shortened(text: str) -> str:
-    """At most MAX_ORIGIN letters."""
-    return text if len(text) <= MAX_ORIGIN else f"{text[:MAX_ORIGIN - 1]}…"
-
-
 def mark_of(run: RecordedRun, finalist: FrontEntry) -> str:
-    """RECOMMENDED, TIED, or nothing."""
     if run.answer is None:
         return ""
     return (RECOMMENDED if finalist.hash == run.answer.recommended else
@@ -88,7 +68,6 @@ def mark_of(run: RecordedRun, finalist: FrontEntry) -> str:
 
 
 def exceeds(run: RecordedRun, finalist: FrontEntry) -> bool:
-    """Whether the latency may exceed the budget by its upper bound."""
     upper = finalist.figures.get("upper_ms")
     return run.budget_ms is not None and known(upper) and upper > run.budget_ms
 
@@ -133,14 +112,14 @@ def loss_cells(run: RecordedRun, finalist: FrontEntry) -> tuple[str, ...]:
 
 
 def time_words(finalist: FrontEntry, name: str, factor: float) -> str:
-    """A time of the finalist in the unit of the table."""
     value = finalist.figures.get(name)
     return fixed(value * factor, 2) if known(value) else MISSING
 
 
 def origin_words(finalist: FrontEntry) -> str:
-    """`pure d` for a baseline, `trial 17` of the search; ` of first` where there are several runs."""
+    """`pure d` for a baseline, `trial 17` of the search; ` of first` where there are several runs. At most 22
+    letters."""
     origin = finalist.origin
     label, place = origin.get("label"), origin.get("trial", origin.get("number"))
     words = str(label) if label and label != "search" else f"trial {place}" if place is not None else "search"
-    return f"{words} of {origin['run']}" if "run" in origin else words
+    return shortened(f"{words} of {origin['run']}" if "run" in origin else words, 22)

@@ -15,7 +15,7 @@ from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload
 from flashnas.reuse.known import KnownRuns
-from flashnas.runs.identity import table_hash
+from flashnas.runs.identity import device_facts, table_hash
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,9 @@ def _model(known: KnownRuns, table: str | LatencyTable | None, workload: str | W
         if table is not None:
             raise
         raise TableError(f"{error} (the table of {first.path}; give another one with --table)") from None
-    if table is None and table_hash(loaded) != first.entry("question", "table_hash"):
+    device = device_facts(loaded)
+    if table is None and (table_hash(loaded), device) != (
+            first.entry("question", "table_hash"), first.entry("question", "device") or device):
         notes.append(f"table {name}: has changed since {first.path} was searched; the estimates are of the"
                      " table as it is now")
     if workload is None:

@@ -13,9 +13,11 @@ from flashnas.latency.table import LatencyTable
 from flashnas.runs.layout import as_recorded
 from flashnas.training.recipe import ROUNDING
 
+LATER = ("device",)  # what an earlier version did not record; a run of it goes on without
 HINTS = {"space": "the run folder belongs to another space",
          "space_hash": "the run folder belongs to another space",
          "bench": "the scores of the bench are others than then",
+         "device": "device.yaml of the table has changed",
          "start_from": "the runs hold other networks than then"}
 
 
@@ -31,16 +33,20 @@ class Identity:
         """16 hex digits; the name of the run's study in its database."""
         return fingerprint(_compared(self.values))
 
-    def check_same(self, recorded: Any, place: str) -> None:
-        """Raise RunError naming the first field in which the recorded question differs."""
+    def continuing(self, recorded: Any, place: str) -> Identity:
+        """This question with what the record of a run has of it. Raises RunError naming the first field that
+        differs."""
         if not isinstance(recorded, dict):
             raise RunError(f"{place}: question must be a mapping; got {recorded!r:.60}")
-        before, now = _compared(as_recorded(recorded)), _compared(self.values)
+        same = Identity({key: value for key, value in self.values.items()
+                         if key in recorded or key not in LATER})
+        before, now = _compared(as_recorded(recorded)), _compared(same.values)
         for key in (*now, *sorted(set(before) - set(now))):
             if now.get(key) != before.get(key):
                 hint = f"; {HINTS[key]}" if key in HINTS else ""
                 raise RunError(f"{place}: question.{key} is {before.get(key)!r}, but this search asks"
                                f" {now.get(key)!r}{hint}; choose another --out or the same question")
+        return same
 
 
 def _compared(values: dict[str, Any]) -> dict[str, Any]:
@@ -53,6 +59,14 @@ def table_hash(table: LatencyTable) -> str:
     """Changes with any row of the table and with its calibration."""
     return fingerprint([{kind: entry["sha256"] for kind, entry in table.meta["kinds"].items()},
                         table.calibration])
+
+
+def device_facts(table: LatencyTable) -> dict[str, float]:
+    """What device.yaml says and estimates depend on."""
+    device = table.device
+    return {"peak_flops": device.peak_flops, "bandwidth_bytes_s": device.bandwidth_bytes_s,
+            "memory_bytes": device.memory_bytes, "launch_us": device.launch_us,
+            "bandwidth_share": device.bandwidth_share}
 
 
 def table_facts(model: LatencyModel) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 import pandas as pd
 
@@ -61,7 +61,7 @@ class RecordedRun:
     front: tuple[FrontEntry, ...]
 
     @classmethod
-    def load(cls, folder: str | Path) -> RecordedRun:
+    def load(cls, folder: str | Path) -> Self:
         """Read a run folder; raises RunError in one line if it is not one, is damaged or holds no trial
         yet."""
         if not isinstance(folder, str | os.PathLike):

@@ -79,15 +79,13 @@ class SearchSpace(ABC, Generic[G]):
 
     @classmethod
     def from_config(cls, data: LocatedDict, *, name: str) -> Self:
-        """The space that a YAML file describes; only templates need it.
+        """The space that a YAML file describes; only templates need it. SpaceError in one line with file,
+        line, rule and value.
 
         Args:
             data: the file's mapping, with the key `template`; `data.place(key)` gives file and line for
                 messages.
             name: the file's name without its suffix.
-
-        Raises:
-            SpaceError: in one line with file, line, rule and value.
         """
         raise SpaceError(f"{data.place('template')}: template {data['template']!r} cannot be read from a"
                          " file; its class has no from_config")
@@ -100,18 +98,8 @@ class SearchSpace(ABC, Generic[G]):
 
     @abstractmethod
     def mutate(self, genotype: G, rng: np.random.Generator) -> G:
-        """A small random change.
-
-        Args:
-            genotype: the parent; it is not changed.
-            rng: the only source of randomness.
-
-        Returns:
-            A genotype that differs from the parent.
-
-        Raises:
-            SpaceError: if the space holds one genotype only.
-        """
+        """A small random change: a genotype that differs from the parent, which is not changed. rng: the only
+        source of randomness. SpaceError if the space holds one genotype only."""
 
     @abstractmethod
     def encode(self, genotype: G) -> dict[str, Value]:

@@ -20,9 +20,8 @@ def names(kinds: Sequence[OperatorSpec]) -> tuple[str, ...]:
 
 
 def describe(operators: Sequence[OperatorSpec], kinds: Sequence[OperatorSpec]) -> np.ndarray:
-    """An operator list, not empty, as numbers, float64 [len(names(kinds))]: the count of each operator, its
-    share in each third of the depth, the share of FFNs, the depth, and the switches between token mixers. An
-    operator on a border counts in both thirds, by the part of it that lies in each."""
+    """A nonempty operator list as numbers, float64 [len(names(kinds))]. An operator on a border counts in
+    both thirds, by the part of it that lies in each."""
     index = {spec: i for i, spec in enumerate(kinds)}
     ids = np.array([index[spec] for spec in operators])
     depth = len(operators)

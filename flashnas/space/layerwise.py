@@ -1,8 +1,7 @@
 """The free layer-wise template: each of L layers picks from a list; L may be a range.
 
-A choice is a few operators in notation (`d f`, `m2`, `a(kv_heads=4) f`). A layer can be a mixer with its FFN.
-`require` lists kinds of operators that each network has, for a format or a program that does not take a
-network without them.
+A choice is a few operators in notation (`d f`, `m2`). `require` lists kinds of operators that each network
+has, for a program that does not take a network without them.
 """
 
 from __future__ import annotations
@@ -39,13 +38,8 @@ class LayerwiseGenotype(Genotype):
 
 
 class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
-    """Genotypes are one choice for each layer.
-
-    Attributes:
-        choices: the operators of a layer by their notation.
-        depth: (fewest, most) layers.
-        require: kinds of operators of which each network has at least one.
-    """
+    """Genotypes are one choice for each layer. choices: the operators of a layer by their notation. depth:
+    (fewest, most) layers. require: kinds of operators of which each network has at least one."""
 
     template = "layerwise"
 
@@ -129,8 +123,8 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return None
 
     def repair(self, genotype: LayerwiseGenotype) -> LayerwiseGenotype:
-        """Drop surplus layers; repeat the last one if there are too few; put required operators in the place
-        of the last layers. Raises SpaceError for an unknown choice."""
+        """Drop surplus layers, repeat the last one if there are too few, put required operators in the place
+        of the last ones."""
         for i, layer in enumerate(genotype.layers):
             if layer not in self.choices:
                 raise SpaceError(one_of(f"{self.path}: layer {i}", layer, self.names))
@@ -146,8 +140,7 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return {spec.kind for spec in self.choices[layer]} & set(self.require)
 
     def _complete(self, layers: list[str]) -> tuple[str, ...]:
-        """The layers with every required kind: a missing one takes the place of the last layer that can be
-        missed."""
+        """A missing required kind takes the place of the last layer that can be missed."""
         for kind in self.require:
             if any(kind in self._kinds_of(layer) for layer in layers):
                 continue
@@ -167,8 +160,8 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return self.repair(LayerwiseGenotype(tuple(self.names[i] for i in places)))
 
     def mutate(self, genotype: LayerwiseGenotype, rng: np.random.Generator) -> LayerwiseGenotype:
-        """Change one layer, swap two, add or drop one; the kind is drawn uniformly. Where it gives no other
-        operator list, the next kind is tried."""
+        """Change one layer, swap two, add or drop one, drawn uniformly; the next kind where that gives no
+        other list."""
         genotype = self.repair(genotype)
         kinds = (self._replaced, self._swapped, self._added, self._dropped)
         for kind in rng.permutation(len(kinds)):
@@ -254,7 +247,6 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
 
 
 def _read_require(layers: LocatedDict, kinds: Sequence[str], fewest: int) -> tuple[str, ...]:
-    """The optional list `require`; raises SpaceError with file, line, rule and value."""
     if "require" not in layers:
         return ()
     items = settings.entries(layers, "require", "layers")

@@ -1,5 +1,4 @@
-"""Spaces of networks that are built from flashnas' operators: latency tables and the profiler answer for
-them."""
+"""Spaces of networks that are built from flashnas' operators: latency tables answer for them."""
 
 from __future__ import annotations
 
@@ -29,18 +28,17 @@ class ModelOptions:
 
 
 class OperatorSpace(SearchSpace[G]):
-    """A set of operator lists and the widths that they may take.
+    """A set of operator lists and the widths that they may take. The width is not part of a genotype: the
+    search takes the largest one that meets the budgets.
 
     A template provides `mixers`, `ffn`, `own_settings`, `operators`, `find`, and of `SearchSpace` the methods
-    `sample`, `mutate`, `repair`, `encode`, `decode`, `distributions`, `size` and `enumerate`. The width is
-    not part of a genotype: the search takes the largest one that meets the budgets.
+    `sample`, `mutate`, `repair`, `encode`, `decode`, `distributions`, `size` and `enumerate`.
 
     Attributes:
         model: vocabulary, head and meta tokens of all architectures.
         max_operators: length of the longest operator list.
-        width_factor: at which short training shrinks the networks of this space where the user names no
-            recipe; None: the recipe's own. It is not part of `to_dict`: the set of networks does not depend
-            on it.
+        width_factor: by which short training shrinks the networks where the user names no recipe; None: the
+            recipe's own. It is not part of `to_dict`: the set of networks does not depend on it.
     """
 
     max_operators: int
@@ -105,8 +103,8 @@ class OperatorSpace(SearchSpace[G]):
         return shared == self.model and self.locate(architecture) is not None
 
     def locate(self, architecture: Architecture) -> G | None:
-        """The genotype whose operators, at one of the space's widths, are those of a network; None if there
-        is none. Vocabulary, head and meta tokens may be others than the space's."""
+        """The genotype whose operators, at one of the space's widths, are those of a network, whatever its
+        vocabulary; or None."""
         hidden = architecture.hidden
         if hidden not in self.hidden_sizes:
             return None
@@ -119,12 +117,8 @@ class OperatorSpace(SearchSpace[G]):
         return [(label, self.widths_of(operators)) for label, operators in self.pure_models()]
 
     def pure_models(self) -> list[tuple[str, tuple[OperatorSpec, ...]]]:
-        """The pure-operator models: `mixer f` repeated, and Mamba2 also alone, at full, half and quarter
-        depth.
-
-        They follow arXiv 2511.18890, section 2.2, which puts one FFN after each token mixer but none after
-        Mamba2. Within a latency budget a shallow wide model may beat a deep narrow one (section 2.1).
-        """
+        """`mixer f` repeated, and Mamba2 also alone, at full, half and quarter depth (arXiv 2511.18890,
+        section 2.2): within a latency budget a shallow wide model may beat a deep narrow one."""
         ffn = self.ffn or FeedForward()
         kinds = [spec.kind for spec in self.mixers]
         names = {spec: spec.kind if kinds.count(spec.kind) == 1 else str(spec) for spec in self.mixers}
@@ -165,8 +159,7 @@ class OperatorSpace(SearchSpace[G]):
 
 
 def as_operator_space(space: SearchSpace[Any], use: str) -> OperatorSpace[Any]:
-    """The space itself; raises SpaceError for one with architectures of its own. use: who needs its
-    operators, for the message, such as "a latency table"."""
+    """The space itself; SpaceError for one with architectures of its own. use: who needs its operators."""
     if not isinstance(space, OperatorSpace):
         raise SpaceError(f"{use} needs a space of flashnas' operators; space {space.name!r} (template"
                          f" {space.template or type(space).__name__!r}) has architectures of its own")

@@ -1,17 +1,19 @@
-"""Genotype of the three-stage template: what one stage repeats, in which order, and the rules that a space
-sets.
+"""Genotype of the three-stage template: what one stage repeats, and the rules that a space sets.
 
 A block of ratio 1:k holds the first mixer once and then the second one k times, each followed by its FFNs:
-with d and m2 at 1:2 and one FFN, `d f m2 f m2 f`. The rarer mixer comes first, as in Nemotron-Flash's `d f m2
-f`. Both orders of a 1:1 block are in the space (`d f m2 f` and `m2 f d f`). A block of ratio 0:1 holds the
-second mixer alone.
+with d and m2 at 1:2 and one FFN, `d f m2 f m2 f`. Both orders of a 1:1 block are in the space. A block of
+ratio 0:1 holds the second mixer alone.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
+
+import numpy as np
 
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
@@ -72,15 +74,8 @@ class ThreeStageGenotype(Genotype):
 
 @dataclass(frozen=True, kw_only=True)
 class StageRules:
-    """What a three-stage space allows.
-
-    Attributes:
-        mixers: token mixers, in the order of the space's file.
-        ratios: of the two mixers of a block; some of RATIOS.
-        ffns: how many FFNs may follow each mixer of a block.
-        repeats: (low, high) number of blocks per stage.
-        max_operators: longest operator list; the late stage is cut to it.
-    """
+    """What a three-stage space allows. mixers: in the order of its file. repeats: (low, high) number of
+    blocks per stage. max_operators: of the operator list; the late stage is cut to it."""
 
     mixers: tuple[OperatorSpec, ...]
     ffn: FeedForward
@@ -116,3 +111,81 @@ class StageRules:
                 block += [self.specs[name], *[self.ffn] * stage.ffns]
             result += block * stage.repeats
         return tuple(result[:self.max_operators])
+
+
+# -- the four mutations of the paper's aging evolution, before repair ----------------------------------------
+
+STEPS = (-2, -1, 1, 2)  # blocks added to or taken from one stage
+
+
+def moves(rules: StageRules, genotype: ThreeStageGenotype,
+          rng: np.random.Generator) -> Iterator[ThreeStageGenotype]:
+    """All changes of one factor, then of the next, in random order. They may need a repair, or give the same
+    list."""
+    for factor in rng.permutation(len(FACTORS)):
+        changes = FACTORS[factor](rules, genotype)
+        for i in rng.permutation(len(changes)):
+            yield changes[i]
+
+
+def operator_changes(rules: StageRules, genotype: ThreeStageGenotype) -> list[ThreeStageGenotype]:
+    """(1) One operator of a block type becomes another; if it becomes its partner, the two change places."""
+    result = []
+    for i, stage in enumerate(genotype.stages):
+        for name in rules.names:
+            if stage.ratio == ALONE:
+                result += [_with(genotype, i, op1=name, op2=name)] if name != stage.op2 else []
+                continue
+            swap = {stage.op1: stage.op2, stage.op2: stage.op1}
+            if name != stage.op1:
+                result.append(_with(genotype, i, op1=name, op2=swap.get(name, stage.op2)))
+            if name not in swap:
+                result.append(_with(genotype, i, op2=name))
+    return result
+
+
+def ratio_changes(rules: StageRules, genotype: ThreeStageGenotype) -> list[ThreeStageGenotype]:
+    """(2) Another ratio; repeats change so that the number of token mixers stays as nearly as possible.
+
+    To 0:1 the more frequent mixer stays; from 0:1 any other mixer joins as the rarer one.
+    """
+    result = []
+    for i, stage in enumerate(genotype.stages):
+        mixers = stage.repeats * sum(ratio_counts(stage.ratio))
+        for ratio in rules.ratios:
+            if ratio == stage.ratio:
+                continue
+            repeats = max(1, round(mixers / sum(ratio_counts(ratio))))
+            partners = ([stage.op2] if ratio == ALONE
+                        else [name for name in rules.names if name != stage.op2] if stage.ratio == ALONE
+                        else [stage.op1])
+            result += [_with(genotype, i, ratio=ratio, op1=op1, repeats=repeats) for op1 in partners]
+    return result
+
+
+def ffn_changes(rules: StageRules, genotype: ThreeStageGenotype) -> list[ThreeStageGenotype]:
+    """(3) Another number of FFNs after each mixer of a block type."""
+    return [_with(genotype, i, ffns=ffns) for i, stage in enumerate(genotype.stages)
+            for ffns in rules.ffns if ffns != stage.ffns]
+
+
+def repeat_changes(rules: StageRules, genotype: ThreeStageGenotype) -> list[ThreeStageGenotype]:
+    """(4) Blocks join or leave one stage, or one block moves from a stage to another."""
+    result = [_with(genotype, i, repeats=stage.repeats + step) for i, stage in enumerate(genotype.stages)
+              for step in STEPS if stage.repeats + step >= 1]
+    for i, giver in enumerate(genotype.stages):
+        for j, taker in enumerate(genotype.stages):
+            if i != j and giver.repeats > 1:
+                smaller = _with(genotype, i, repeats=giver.repeats - 1)
+                result.append(_with(smaller, j, repeats=taker.repeats + 1))
+    return result
+
+
+FACTORS = (operator_changes, ratio_changes, ffn_changes, repeat_changes)
+
+
+def _with(genotype: ThreeStageGenotype, index: int, **changes: Any) -> ThreeStageGenotype:
+    stages: list[Stage] = list(genotype.stages)
+    stages[index] = dataclasses.replace(stages[index], **changes)
+    assert len(stages) == len(STAGES)
+    return ThreeStageGenotype((stages[0], stages[1], stages[2]))

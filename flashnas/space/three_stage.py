@@ -1,13 +1,9 @@
 """The three-stage template of Nemotron-Flash (arXiv 2511.18890, section 2.2 and appendix C).
 
-There are three stages. Each repeats one block type. A block type has at most two kinds of token mixers in a
-fixed ratio and 0, 1 or 2 FFNs after each mixer. A list has at most `max_operators` operators. The early and
-the middle stage are always complete and leave at least one operator for the late stage. The late stage is cut
-to fit, if necessary within a block.
-
-Nemotron-Flash-1B itself (`d f m2 f a f m2 f` ...) does not obey these rules: its mixers are
-d m2 a m2 d m2 a m2 d m2 d m2, which needs more than three stages of at most two kinds (d-m2, a-m2, d-m2 and
-a-m2 are already four). `1x(d f m2 f) 2x(a f m2 f) 3x(d f m2 f)` obeys them and has the same operators of each
+Each of three stages repeats one block type, of at most two kinds of token mixers in a fixed ratio and 0, 1 or
+2 FFNs after each mixer. The early and the middle stage are always complete and leave at least one operator
+for the late stage, which is cut to fit, if necessary within a block. Nemotron-Flash-1B itself needs more than
+three stages; `1x(d f m2 f) 2x(a f m2 f) 3x(d f m2 f)` obeys the rules and has the same operators of each
 kind.
 """
 
@@ -35,9 +31,9 @@ from flashnas.space.stage import (
     Stage,
     StageRules,
     ThreeStageGenotype,
+    moves,
     ratio_counts,
 )
-from flashnas.space.stage_mutation import moves
 from flashnas.space.stage_parser import StageParser
 
 if TYPE_CHECKING:
@@ -113,8 +109,7 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         return self._parser.parse(operators)
 
     def repair(self, genotype: ThreeStageGenotype) -> ThreeStageGenotype:
-        """Keep the operator list where the limits allow; else shorten the longer of early and middle. Raises
-        SpaceError for an operator, ratio or number of FFNs that the space does not have."""
+        """Keep the operator list where the limits allow; else shorten the longer of early and middle."""
         early, middle, late = (self._repair_stage(i, stage) for i, stage in enumerate(genotype.stages))
         while early.length + middle.length >= self.max_operators:
             can_early = early.repeats > self.rules.repeats[0][0]
@@ -168,8 +163,7 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
                      repeats=1)
 
     def mutate(self, genotype: ThreeStageGenotype, rng: np.random.Generator) -> ThreeStageGenotype:
-        """Change one factor, drawn uniformly: an operator of a block type, its ratio, its FFNs, numbers of
-        blocks. Where it gives no other operator list, the next factor is tried."""
+        """Change one factor, drawn uniformly; where it gives no other operator list, the next one."""
         genotype = self.repair(genotype)
         for offspring in moves(self.rules, genotype, rng):
             repaired = self.repair(offspring)

@@ -29,8 +29,7 @@ def load_timing(config: SearchConfig, model: LatencyModel) -> Any:
     is trained. Raises TableError with `strict` or `measure_every`."""
     if not config.measure or not config.trials:
         return None
-    whole = any(kind.startswith("operator_") for kind in model.table.kinds)
-    if config.measure_every is not None and not whole:
+    if config.measure_every is not None and not model.table.has_whole:
         raise TableError(f"{model.table.path}: --measure-every corrects rows of whole operators, which table"
                          f" {model.table.name} does not have; measure them with flashnas profile")
     from flashnas.profiling.finalists import setup_here  # loads torch

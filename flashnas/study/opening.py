@@ -15,7 +15,7 @@ import flashnas
 from flashnas.base.registry import installed_plugins
 from flashnas.executors import Executor
 from flashnas.runs.folder import RunFolder
-from flashnas.runs.identity import Identity, table_facts, table_hash
+from flashnas.runs.identity import Identity, device_facts, table_facts, table_hash
 from flashnas.runs.snapshot import Progress
 from flashnas.study.asynchronous import Asynchronous
 from flashnas.study.loop import Cycles, State
@@ -56,7 +56,8 @@ def identity_of(question: Question) -> Identity:
     record: dict[str, Any] = {
         "space": question.space.name, "space_hash": question.space.hash,
         "table": options["table"] if model else function,
-        "table_hash": table_hash(model.table) if model else None, "mode": options["mode"],
+        "table_hash": table_hash(model.table) if model else None,
+        "device": device_facts(model.table) if model else None, "mode": options["mode"],
         "workload": model.workload.to_dict() if model else None, "budgets": options["budgets"],
         "confidence": options["confidence"],
         "margins": dict(question.certificate.margins) if question.certificate else None,

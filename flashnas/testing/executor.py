@@ -1,9 +1,5 @@
 """The contract of an executor: every job comes back once, failures are outcomes, and what may be bad luck is
-repeated.
-
-The jobs are evaluations of a made-up network. They must be able to run in a process other than this one,
-which reads and writes the files of this machine.
-"""
+repeated."""
 
 from __future__ import annotations
 
@@ -96,8 +92,8 @@ def check_executor(executor: type[Executor] | str, options: Mapping[str, Any] | 
     Args:
         executor: the class, or its name in the registry.
         work: further fields of `Work` that it needs, such as `storage`.
-        beside: makes a context within which jobs can run, such as one that starts workers. They must allow
-            the evaluator `flashnas.testing.executor:solve`.
+        beside: makes a context within which jobs can run, such as one that starts workers on this machine.
+            They must allow the evaluator `flashnas.testing.executor:solve`.
         ends_jobs: False if `close` leaves alone what workers have begun that the executor has not started.
 
     Raises:

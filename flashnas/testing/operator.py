@@ -1,8 +1,7 @@
 """The contract of an operator: three forms that agree, and a spec that states what the layer is.
 
-The float64 reference is the ground truth. The parallel form and the step are compared with it in outputs,
-final states and gradients (of the input, of every weight and of the initial state), at lengths that do not
-divide a chunk and with inputs whose neighbours differ little, so that keys are nearly parallel.
+The float64 reference is the ground truth. The other forms equal it in outputs, final states and gradients, at
+lengths that do not divide a chunk and with neighbours that differ little, so that keys are nearly parallel.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ def check_operator(operator: type[OperatorSpec] | OperatorSpec | str, *, hidden:
     """Check that an operator keeps its contract.
 
     Args:
-        operator: a spec; or its class or short name, which is then checked with its defaults as a proxy
-            scales them down to `hidden`; or its notation, such as "gsc(conv_size=4)".
-        hidden: hidden size at which its layer is built.
+        operator: a spec; its class or short name, which is checked with its defaults as a proxy scales them
+            down to `hidden`; or its notation, such as "gsc(conv_size=4)".
+        hidden: width at which its layer is built.
         low_precision_outliers: tokens of 65 that bfloat16 may change wholly, where an operator chooses
             (experts).
 
@@ -189,8 +188,7 @@ def check_parts(spec: OperatorSpec, hidden: int = HIDDEN) -> None:
 
 @torch.no_grad()
 def check_causality(spec: OperatorSpec, hidden: int = HIDDEN, rounding: float = ROUNDING) -> None:
-    """A token does not see later ones. rounding: relative change of earlier outputs that is allowed; 0 for
-    none."""
+    """A token does not see later ones. rounding: relative change of earlier outputs that is allowed."""
     layer, x = make_layer(spec, hidden), make_inputs(65, hidden)
     changed = x.clone()
     changed[:, 40:] += 1
@@ -202,8 +200,7 @@ def check_causality(spec: OperatorSpec, hidden: int = HIDDEN, rounding: float = 
 
 def check_low_precision(spec: OperatorSpec, hidden: int = HIDDEN, *, autocast: bool,
                         outliers: int = 0) -> None:
-    """bfloat16, of the model or by autocast, is near the reference in forward and step, with finite
-    gradients."""
+    """bfloat16, of the model or by autocast, is near the reference, with finite gradients."""
     layer, x = make_layer(spec, hidden, torch.float32), make_inputs(65, hidden).float()
     expected = layer.reference(x)[0].detach()
     if not autocast:

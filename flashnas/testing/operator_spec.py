@@ -75,32 +75,22 @@ def check_scaling(spec: OperatorSpec) -> None:
     """The scaled operator fits the narrower network; the factor 1 changes nothing."""
     require(spec.scaled(WIDE, 1) == spec,
             f"operator {spec}: scaled by 1 it must stay as it is; got {spec.scaled(WIDE, 1)}")
+    names = list(inspect.signature(type(spec).scaled).parameters)[1:]
+    require(names == ["hidden", "factor", "least_dim"],
+            f"operator {spec}: scaled must take hidden, factor and least_dim; it takes {', '.join(names)}")
     last = None
     for factor in FACTORS:
-        try:
-            small = spec.scaled(WIDE, factor).resolved(WIDE // factor)
-        except OperatorError as error:
-            raise AssertionError(f"operator {spec}: scaled({WIDE}, {factor}) must fit the width"
-                                 f" {WIDE // factor}: {error}") from error
-        for least_dim in MIN_DIMS:
-            check_least_dim(spec, factor, least_dim)
-        size = small.params(WIDE // factor)
-        require(last is None or size < last, f"operator {spec}: a narrower network must have fewer"
-                                             f" parameters; got {size} at the factor {factor}")
-        last = size
-
-
-def check_least_dim(spec: OperatorSpec, factor: int, least_dim: int) -> None:
-    """`scaled` takes the size that heads and states keep, and its result fits the narrower network."""
-    place = f"operator {spec}: scaled({WIDE}, {factor}, {least_dim})"
-    names = list(inspect.signature(type(spec).scaled).parameters)
-    require(names[1:] == ["hidden", "factor", "least_dim"],
-            f"operator {spec}: scaled must take hidden, factor and least_dim; it takes"
-            f" {', '.join(names[1:])}")
-    try:
-        spec.scaled(WIDE, factor, least_dim).resolved(WIDE // factor)
-    except OperatorError as error:
-        raise AssertionError(f"{place} must fit the width {WIDE // factor}: {error}") from error
+        sizes = []
+        for least_dim in ((), *((size,) for size in MIN_DIMS)):
+            arguments = WIDE, factor, *least_dim
+            try:
+                sizes.append(spec.scaled(*arguments).resolved(WIDE // factor).params(WIDE // factor))
+            except OperatorError as error:
+                raise AssertionError(f"operator {spec}: scaled({', '.join(map(str, arguments))}) must fit the"
+                                     f" width {WIDE // factor}: {error}") from error
+        require(last is None or sizes[0] < last, f"operator {spec}: a narrower network must have fewer"
+                                                 f" parameters; got {sizes[0]} at the factor {factor}")
+        last = sizes[0]
 
 
 def check_kernels(spec: OperatorSpec, hidden: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from statistics import median
@@ -34,8 +34,7 @@ def check_sampler(sampler: Sampler, options: Options | None = None) -> None:
 
     Args:
         sampler: the class, or its name in the registry.
-        options: options of the algorithm with which tens of candidates are enough, such as a small
-            population.
+        options: with which tens of candidates are enough, such as a small population.
 
     Raises:
         AssertionError: one line that names the algorithm and the rule.
@@ -70,8 +69,8 @@ def check_sampler(sampler: Sampler, options: Options | None = None) -> None:
 
 
 class World:
-    """Builds one algorithm in the shipped space `tiny` and answers what it asks. goals: None for loss against
-    latency; else `three_goals()`."""
+    """One algorithm in the shipped space `tiny`, and the answers to what it asks. goals: None: loss against
+    latency."""
 
     def __init__(self, sampler: Sampler, options: Options | None = None, goals: Goals | None = None) -> None:
         self.cls: type[SearchAlgorithm] = ALGORITHMS[sampler] if isinstance(sampler, str) else sampler
@@ -117,6 +116,15 @@ class World:
             algorithm.tell(cycle)
             told += cycle
         return told
+
+    def refuses(self, call: Callable[[], object], error: type[Exception], words: str, what: str) -> None:
+        """The call must raise that error with these words."""
+        try:
+            call()
+        except error as caught:
+            self.require(words in str(caught), f"{what} raises {caught}")
+        else:
+            self.require(False, f"{what} must raise {error.__name__}")
 
     def require(self, condition: object, rule: str) -> None:
         require(condition, f"sampler {self.name!r}{' with goals' if self.goals else ''}: {rule}")
@@ -196,13 +204,8 @@ def check_sizes_of_asks(world: World) -> None:
     world.require(len(algorithm.ask(1)) == 1, "ask(1) must give one candidate")
     world.require(len(set(algorithm.pending)) == CYCLE + 1,
                   "`pending` must hold all candidates that were asked")
-    try:
-        algorithm.ask(0)
-    except ConfigError as error:
-        world.require(str(error) == "ask: n must be a whole number of at least 1; got 0",
-                      f"ask(0) raises {error}")
-    else:
-        world.require(False, "ask(0) must raise ConfigError")
+    world.refuses(lambda: algorithm.ask(0), ConfigError, "ask: n must be a whole number of at least 1; got 0",
+                  "ask(0)")
 
 
 def check_partial_tells(world: World) -> None:
@@ -230,12 +233,8 @@ def check_prefixes(world: World, cycles: int) -> None:
 def check_order_of_tells(world: World) -> None:
     algorithm = world.make()
     asked = algorithm.ask(2)
-    try:
-        algorithm.tell([world.answer(asked[1])])
-    except ValueError as error:
-        world.require("out of the order asked" in str(error), f"tell out of order raises {error}")
-    else:
-        world.require(False, "tell out of the order asked must raise ValueError")
+    world.refuses(lambda: algorithm.tell([world.answer(asked[1])]), ValueError, "out of the order asked",
+                  "tell out of the order asked")
 
 
 def check_lost_cycles(world: World, outcome: str, before: int) -> None:
@@ -276,8 +275,8 @@ def check_start_from(world: World) -> None:
 
 
 def check_any_order(world: World) -> None:
-    """Candidates that are evaluated side by side end in any order, and one that was evaluated elsewhere may
-    end between them. A candidate that paused with an expected loss may be trained to its end later."""
+    """Candidates that are evaluated side by side end in any order, one from elsewhere may end between them,
+    and one that paused with an expected loss may be trained to its end later."""
     algorithm = world.make()
     world.run(algorithm, 2)
     known = {e.genotype for e in algorithm.history}
@@ -298,12 +297,8 @@ def check_any_order(world: World) -> None:
     told = [*order, elsewhere.genotype, more[1], asked[2], asked[1], more[0]]
     world.require([e.genotype for e in algorithm.history[2 * CYCLE:]] == told,
                   "`history` must have the order told")
-    try:
-        algorithm.tell([world.answer(order[0])], in_order=False)
-    except ValueError as error:
-        world.require("not pending" in str(error), f"telling a candidate twice raises {error}")
-    else:
-        world.require(False, "telling a candidate twice must raise ValueError")
+    world.refuses(lambda: algorithm.tell([world.answer(order[0])], in_order=False), ValueError, "not pending",
+                  "telling a candidate twice")
     before = algorithm.history[2 * CYCLE]
     assert before.loss is not None
     after = replace(before, loss=before.loss - 0.1,
@@ -338,8 +333,8 @@ def check_improvement(world: World) -> None:
 
 
 def check_beats_random(sampler: Sampler, options: Options | None = None, seeds: int = 7) -> None:
-    """Best of 48 candidates, medians over `seeds` seeds: better than random candidates by over 3 standard
-    errors of random's median (1.25 standard deviations / root of `seeds`). Raises AssertionError if not."""
+    """Best of 48 candidates, medians over `seeds` seeds: better than random ones by over 3 standard errors of
+    random's median (1.25 standard deviations / root of `seeds`)."""
     world, random = World(sampler, options), World("random")
     learned, chance = ([min(losses_of(each, seed)) for seed in range(seeds)] for each in (world, random))
     bar = median(chance) - 3 * 1.25 * float(np.std(chance)) / seeds**0.5

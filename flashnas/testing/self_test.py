@@ -1,10 +1,8 @@
 """Every operator by every backend on one device against the float64 reference, for `flashnas doctor` and
 tests/gpu.
 
-A trained layer computes in float32, or in bfloat16 by autocast with float32 weights. A deployed layer reads
-its prompt and decodes with weights of that dtype. Each case does both: forward and backward pass as in
-training, then prompt and step as in decoding, and on CUDA the step once more from a captured graph, as
-latency tables time it.
+A trained layer computes in float32, or in bfloat16 by autocast. A deployed one reads its prompt and decodes
+with weights of that dtype. Each case does both, and on CUDA the step once more from a captured graph.
 """
 
 from __future__ import annotations
@@ -53,14 +51,11 @@ MIN_NORM = 1e-4       # of a gradient that is compared
 class LayerTest:
     """One operator by one backend in one dtype.
 
-    Attributes:
-        runs: what computed it, such as "numba 0.62.1"; empty if nothing did.
-        errors: form -> relative error against the float64 reference, the largest of all tensors: forward,
-            state, backward, step, and graph where steps are captured.
-        tolerance: of forward, state and step; `GRADIENTS` times as much is allowed in gradients.
-        reason: why it was refused or what went wrong; empty where all is well.
-        status: passed; wrong, an error above its tolerance; failed, an exception; refused, the backend says
-            that it cannot run it.
+    runs: what computed it, such as "numba 0.62.1"; empty if nothing did. errors: form -> the largest relative
+    error against the reference: forward, state, backward, step, and graph where steps are captured.
+    tolerance: of forward, state and step; `GRADIENTS` times as much is allowed in gradients. reason: why it
+    was refused or what went wrong. status: passed; wrong, an error above its tolerance; failed, an exception;
+    refused by the backend.
     """
 
     operator: str
@@ -74,11 +69,8 @@ class LayerTest:
 
 
 def layer_cases(kind: str, device: str) -> list[tuple[str, str]]:
-    """(backend, dtype) for what may compute that operator on that device; the ones that do the same are named
-    once.
-
-    A backend that refuses a case is a case too, unless it has nothing for this operator.
-    """
+    """(backend, dtype) for what may compute that operator on that device, also backends that refuse the case;
+    the ones that do the same are named once."""
     cases: dict[tuple[str, str], tuple[str, str]] = {}
     for dtype in DTYPES:
         for backend in BACKENDS:
@@ -98,9 +90,8 @@ def layer_cases(kind: str, device: str) -> list[tuple[str, str]]:
 
 
 def choices_of(kind: str, device: str) -> list[dict[str, Any]]:
-    """What the backend `auto` takes there for that operator: a mapping with `operator`, `dtype`, `takes` and
-    `passes_over` (library -> reason) for each dtype. Where a library that it takes raises, `takes` has
-    "nothing"."""
+    """What the backend `auto` takes for that operator: `operator`, `dtype`, `takes` ("nothing" where a
+    library raises) and `passes_over` (library -> reason) for each dtype."""
     cores = list(cores_of(build_layer(OPERATORS[kind](), HIDDEN)))
     found = []
     for name, dtype in DTYPES.items():
@@ -121,12 +112,8 @@ def choices_of(kind: str, device: str) -> list[dict[str, Any]]:
 
 def check_layer(operator: str, backend: str, dtype: str, device: str = "cpu", tokens: int = TOKENS, *,
                 hidden: int = HIDDEN, batch: int = BATCH) -> LayerTest:
-    """Run one case. What goes wrong is in the result: nothing is raised but for errors that end a process.
-
-    Args:
-        operator: short name, for its defaults, or notation.
-        tokens: of the sequence; the last one is decoded, too.
-    """
+    """Run one case; what goes wrong is in the result. operator: short name, for its defaults, or notation.
+    tokens: the last one is decoded, too."""
     spec = OPERATORS[operator]() if operator in OPERATORS else spec_of(operator)
     known: dict[str, Any] = {"operator": operator, "backend": backend, "dtype": dtype}
     try:
@@ -155,11 +142,8 @@ def _line(error: Exception) -> str:
 
 def self_test(kinds: Iterable[str], device: str, on_result: Callable[[LayerTest], None] | None = None,
               ) -> list[LayerTest]:
-    """Run all cases of the operators in a process of their own.
-
-    A case that ends its process, or that leaves the device in an unusable state, is a failed one; the next
-    case has a fresh process.
-    """
+    """Run all cases of the operators in a process of their own, a fresh one after a case that ends it or
+    leaves the device in an unusable state."""
     results = []
     pool = _Process()
     try:
@@ -181,14 +165,12 @@ def self_test(kinds: Iterable[str], device: str, on_result: Callable[[LayerTest]
 
 
 class _Process:
-    """One worker process of one thread, started when it is needed."""
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
-        """What it returns and an empty text, or None and why there is no answer; it raises what the function
-        raises."""
+        """What it returns and an empty text, or None and why there is no answer."""
         if self._pool is None:
             self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), limit_threads, (1,))
         answer = self._pool.submit(function, *arguments)
@@ -224,7 +206,6 @@ def _kernels() -> int:
 
 def _errors(layer: Layer, dtype: torch.dtype, x_BTD: Tensor, tolerance: float,
             ) -> tuple[dict[str, float], str]:
-    """The error of each form, and the first one that is above its tolerance."""
     device, (batch, tokens, _) = x_BTD.device, x_BTD.shape
     if dtype == torch.bfloat16:  # so that both sides start from the same numbers
         with torch.no_grad():
@@ -304,8 +285,7 @@ def replayed(call: Callable[[], Tensor]) -> Tensor:
 
 
 def _same_choice(layer: Layer, x_BTD: Tensor) -> Tensor:
-    """[B, T, 1]: 1 for tokens that a layer with experts sends to the same ones in bfloat16, and for all of
-    others."""
+    """[B, T, 1]: 1 for tokens that a layer with experts sends to the same ones in bfloat16."""
     router = getattr(layer, "router", None)
     if router is None:
         return x_BTD.new_ones(*x_BTD.shape[:2], 1)

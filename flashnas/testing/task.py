@@ -20,7 +20,7 @@ def check_task(task: type[Task] | Task | str, solver: Solver | None = None) -> N
     """Check that a task keeps its contract.
 
     Args:
-        task: a task, its class (made without arguments, as every score does), or its name in the registry.
+        task: a task, its class, or its name in the registry.
         solver: (task, the tokens of one sequence) -> the answers, as a plain program finds them; IGNORED
             where there is none. It proves that the answers follow from the tokens.
 
@@ -110,8 +110,7 @@ def check_test_set_is_held_out(task: Task) -> None:
 
 
 def check_chance(task: Task) -> None:
-    """The most frequent answer is right about as often as `chance` states: frequency alone gives nothing
-    away."""
+    """The most frequent answer is right about as often as `chance` states."""
     answers = task.draw(3000, np.random.default_rng(0)).targets_BT
     counts = np.unique(answers[answers != IGNORED], return_counts=True)[1]
     share = counts.max() / counts.sum()

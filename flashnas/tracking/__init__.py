@@ -7,13 +7,14 @@ package adds one by an entry point of the group `flashnas.trackers`, whose objec
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import first_line
@@ -27,13 +28,17 @@ PROJECT = "flashnas"      # of all runs, in trackers that have projects
 class Tracker(ABC):
     """One run in another program's records. A method that raises ends the tracker, and never the run.
 
+    package: what is imported as `library` before anything runs.
+
     Args:
-        folder: of the run; its name is the name of the run. Import your library here: an ImportError becomes
-            a line that names the extra, before anything runs.
+        folder: of the run; its name is the name of the run.
     """
+
+    package: ClassVar[str] = ""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.library: Any = importlib.import_module(self.package) if self.package else None
 
     @abstractmethod
     def start(self, config: dict[str, Any]) -> None:

@@ -13,11 +13,7 @@ from flashnas.tracking import Status, Tracker
 
 
 class TensorBoard(Tracker):
-    """Event files in the run folder, shown by `tensorboard --logdir`."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        importlib.import_module("tensorboard")
+    package = "tensorboard"
 
     def start(self, config: dict[str, Any]) -> None:
         writer = importlib.import_module("torch.utils.tensorboard").SummaryWriter

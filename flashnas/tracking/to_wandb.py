@@ -12,19 +12,13 @@ from flashnas.tracking import PROJECT, Status, Tracker
 
 
 class Wandb(Tracker):
-    """Weights & Biases; offline unless WANDB_MODE says otherwise."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        import wandb
-
-        self._wandb = wandb
+    package = "wandb"
 
     def start(self, config: dict[str, Any]) -> None:
-        settings = self._wandb.Settings(console="off", silent=True, disable_git=True, save_code=False,
+        settings = self.library.Settings(console="off", silent=True, disable_git=True, save_code=False,
                                         x_disable_stats=True)
-        self._wandb.setup(settings)
-        self._run = self._wandb.init(project=os.environ.get("WANDB_PROJECT", PROJECT), dir=str(self.folder),
+        self.library.setup(settings)
+        self._run = self.library.init(project=os.environ.get("WANDB_PROJECT", PROJECT), dir=str(self.folder),
                                      name=self.folder.name, config=config, settings=settings,
                                      mode=os.environ.get("WANDB_MODE", "offline"))
         self._run.define_metric("*", step_metric="step")  # its own steps only rise

@@ -1,13 +1,10 @@
-"""Checkpoints of a training: `step-NNNNNNNN/`, each a weights folder with the optimizer's state beside the
-weights.
+"""Checkpoints of a training: `step-NNNNNNNN/`, each a weights folder (network/weights.py) that can be
+exported, with
 
-    architecture.yaml  model.safetensors  tokenizer.json    as in network/weights.py: a checkpoint can be
-    exported optimizer.safetensors                                   `<parameter>/<key>`, and torch's random
-    numbers checkpoint.json                                         scalars, and the sha256 of the other files
-    and of itself
+    optimizer.safetensors    `<parameter>/<key>`, and torch's random numbers
+    checkpoint.json          scalars, and the sha256 of the other files and of itself
 
-A folder gets its name when all its files are on the disk. A folder with that name is complete unless the disk
-damaged it.
+A folder gets its name when all its files are on the disk. It is then complete unless the disk damaged it.
 """
 
 from __future__ import annotations
@@ -54,15 +51,8 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def save_checkpoint(folder: Path, trainer: Trainer, tokenizer_json: str, keep: int) -> None:
-    """Write a checkpoint of a training between two steps, then remove all but the newest ones. The first
-    process writes; where weights are sharded, the others call this too.
-
-    Args:
-        folder: of all checkpoints.
-        trainer: the training.
-        tokenizer_json: the tokenizer that encoded the text.
-        keep: how many checkpoints remain.
-    """
+    """Write a checkpoint of a training between two steps, then remove all but the `keep` newest ones of the
+    folder. The first process writes; where weights are sharded, the others call this too."""
     tensors, scalars = _optimizer_state(trainer)
     first = trainer.ranks.first
     weights, tensors = (gathered(part, first) for part in (trainer.network.state_dict(), tensors))
@@ -101,10 +91,8 @@ def check_checkpoint(path: Path) -> None:
 
 
 def load_checkpoint(path: Path, trainer: Trainer) -> None:
-    """Set a fresh trainer to the state of a checkpoint; raises WeightsError if it is of another training.
-
-    Digests are compared by `check_checkpoint`, not here.
-    """
+    """Set a fresh trainer to the state of a checkpoint; WeightsError if it is of another training.
+    `check_checkpoint` compares digests."""
     content = _content(path)
     architecture, _ = read_architecture(path)
     if architecture.hash != trainer.architecture.hash:
@@ -137,17 +125,13 @@ def train_to(tokens: int, architecture: Architecture, dataset: Dataset, recipe: 
     Args:
         tokens: where to pause, a point of the recipe's curve; the end of the training, or more: it is
             finished.
-        architecture, dataset, recipe, seed, deadline_s: as in `train`.
         folder: of the training's checkpoint. It is created, but its parent is not: on a machine that does not
             share the disk, no checkpoint is written.
-        ranks: as in `train`; the first process writes the checkpoint.
 
     Returns:
-        The score at the pause, whose loss is that of the curve's last point and whose seconds are those of
-        the whole training so far; the tokens of the checkpoint from which it went on, 0 at the start; and why
-        the checkpoint could not be written, in one line, or an empty text.
-
-    Raises: as `train`.
+        The score at the pause, whose seconds are those of the whole training so far; the tokens of the
+        checkpoint from which it went on, 0 at the start; and why none could be written, in one line, or an
+        empty text.
     """
     check_job(architecture, dataset, recipe)
     with out_of_memory_is_a_reason():
@@ -215,7 +199,6 @@ def _fill_optimizer(trainer: Trainer, tensors: dict[str, Tensor], scalars: dict[
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """checkpoint.json; raises WeightsError if it is missing or damaged."""
     file = path / SCALARS
     content = read_json(file, WeightsError)
     if not isinstance(content, dict) or not isinstance(digest := content.pop("self", None), str):

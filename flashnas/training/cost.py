@@ -1,9 +1,8 @@
 """What a training costs in FLOPs, and how long it takes at a stated rate. No torch.
 
 The rates are round figures for an estimate before anything runs. That of a CPU is slower than nine tenths of
-the trainings of bench_tables/cpu (1.6e10 FLOP/s and more, one thread). That of a GPU is an assumption and was
-not measured: one H100 computes 989e12 FLOP/s of dense bfloat16 products, and training in eager torch is taken
-to reach 15 % of it.
+the trainings of bench_tables/cpu. That of a GPU is an assumption: one H100 computes 989e12 FLOP/s of dense
+bfloat16 products, and training in eager torch is taken to reach 15 % of it.
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ def training_flops(network: Architecture, recipe: Recipe) -> float:
 
 
 def training_seconds(network: Architecture, recipe: Recipe) -> float:
-    """How long the training of a network is expected to take on one thread, or on one GPU at the assumed
-    rate; the arguments as of `training_flops`. It compares networks: a machine has its own pace."""
+    """How long a training is expected to take on one thread, or on one GPU at the assumed rate. It compares
+    networks: a machine has its own pace."""
     flops = training_flops(network, recipe)
     if recipe.device != "cpu":
         return expected_seconds(flops, recipe)

@@ -2,10 +2,9 @@
 
 Every process computes its share of each batch. It holds the whole network, and torch's
 DistributedDataParallel averages the gradients; or (`sharded`) a part of each weight, gradient and optimizer
-state, and torch's fully_shard (FSDP2) gathers the weights of one block at a time. Up to rounding, each
-process then takes the step that one process would take with the whole batch. Every process computes all of
-Muon's Newton-Schulz iterations; for the sizes that flashnas trains, this costs less than sending the results
-between processes.
+state, and torch's fully_shard (FSDP2) gathers the weights of one block at a time. Every process computes all
+of Muon's Newton-Schulz iterations; at the sizes that flashnas trains, this costs less than sending the
+results.
 """
 
 from __future__ import annotations
@@ -37,11 +36,8 @@ _TIMEOUT = timedelta(minutes=30)
 
 @dataclass(frozen=True)
 class Ranks:
-    """One process of a training.
-
-    rank: its number among all processes, from 0. size: the number of processes. local: its number on this
-        machine, which is also the number of its GPU. sharded: each process holds a part of each weight.
-    """
+    """One process of a training. rank: from 0. local: its number on this machine, and that of its GPU.
+    sharded: each process holds a part of each weight."""
 
     rank: int = 0
     size: int = 1
@@ -83,11 +79,8 @@ class Ranks:
 
     def distribute(self, network: HybridLM, device: torch.device) -> tuple[Loss, nn.Module | None]:
         """Move `network` to the device: its loss with gradients averaged over the processes, and the module
-        that averages them, or None for one process.
-
-        Sharded gradients are averaged with every part of a batch: to sum those of all parts first, each
-        process would need memory for all gradients.
-        """
+        that averages them, or None. Sharded gradients are averaged with every part of a batch, which saves
+        memory for all of them."""
         if self.sharded:
             from torch.distributed.device_mesh import init_device_mesh
             from torch.distributed.fsdp import fully_shard
@@ -130,11 +123,9 @@ class Ranks:
         return texts[0]
 
     def run_on_all(self, action: Callable[[], T]) -> T:
-        """Run `action` on every process and return its result.
-
-        If the action fails on some processes with a FlashnasError or OSError, the lowest of these ranks
-        raises the error and the other processes exit silently, so that the message is printed once.
-        """
+        """Run `action` on every process and return its result. If it fails on some with a FlashnasError or
+        OSError, the lowest of these ranks raises the error and the other processes exit silently, so that the
+        message is printed once."""
         if self.size == 1:
             return action()
         result, error = None, None

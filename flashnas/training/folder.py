@@ -77,10 +77,8 @@ class TrainFolder:
         """Create the folder, or continue it.
 
         Args:
-            path: the folder.
             question: what determines the result; a continued training must have the same.
             facts: further entries of train.yaml; `started` stays that of the first call.
-            resume: continue the training that is there.
 
         Raises:
             RunError: the folder exists, another process writes it, or its question is another one.
@@ -103,7 +101,6 @@ class TrainFolder:
         self._lock.release()
 
     def _check_parts(self) -> None:
-        """Find what cannot be continued or replaced before anything is trained."""
         for folder in (self.checkpoints, self.path / FINAL):
             if folder.exists() and not folder.is_dir():
                 raise RunError(f"{folder}: is a file, and must be a folder; move the file away")
@@ -121,10 +118,7 @@ class TrainFolder:
         write_atomic(self.path / CONFIG, text)
 
     def newest_checkpoint(self) -> tuple[Path | None, list[str]]:
-        """The newest undamaged checkpoint, and notes on newer damaged ones; raises WeightsError if all are
-        damaged.
-
-        From an older checkpoint, the steps between are trained again, with the same result.
+        """The newest undamaged checkpoint, and notes on newer damaged ones; WeightsError if all are damaged.
         """
         notes: list[str] = []
         first: WeightsError | None = None
@@ -145,8 +139,8 @@ class StepLog:
     """log.csv: one row per step, written as soon as the step is taken."""
 
     def __init__(self, path: Path, done: int) -> None:
-        """Continue after `done` steps. Later rows are dropped, and so is a last row that a killed process
-        left unfinished. Raises RunError with the line of a row that is damaged."""
+        """Continue after `done` steps, without later rows and a torn last one. RunError with the line of a
+        damaged row."""
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -174,8 +168,7 @@ class StepLog:
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a log; none if there is no file. Raises RunError for what a killed process cannot have
-    left."""
+    """The rows of a log; none without a file. RunError for what a killed process cannot have left."""
     try:
         if not check_regular(path, RunError, max_mb=MAX_JOURNAL_MB, write=True).exists():
             return
@@ -197,8 +190,8 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
 
 
 def _recorded(path: Path, question: Mapping[str, Any], resume: bool) -> dict[str, Any]:
-    """train.yaml of a training that may be continued; empty where a new one may be made. Raises RunError
-    where neither is so."""
+    """train.yaml of a training that may be continued, or nothing where a new one may be made; else RunError.
+    """
     config = path / CONFIG
     if not config.exists():
         # a lock, and a part of train.yaml, are what a kill leaves

@@ -38,18 +38,10 @@ MAX_SEED = 2**64 - 1  # that torch accepts
 class TrainJob:
     """The settings of one training.
 
-    architecture: trained at its widths divided by recipe.width_factor.
-    data: `sotu`, `stdlib`, a file, a folder or hf:NAME.
-    out: the folder of the training.
-    tokenizer: path of a tokenizer.json; None: one is trained on the corpus.
-    seed: fixes the start and the order of the text.
-    resume: continue the training in `out` if there is one.
-    positions: the longest sequence that the architecture's source allows, with meta tokens; None: no known
-        limit.
-    checkpoint_every_tokens: training tokens between checkpoints; None: `checkpoint_every_s` applies.
-    checkpoint_every_s: seconds between checkpoints. One more is written at the end.
-    keep: the number of newest checkpoints that remain.
-    command: the command line, for the record.
+    architecture: trained at its widths divided by recipe.width_factor. tokenizer: path of a tokenizer.json;
+    None: one is trained on the corpus. positions: the longest sequence that the architecture's source allows,
+    with meta tokens; None: no limit. checkpoint_every_tokens: None: `checkpoint_every_s` applies. keep: the
+    number of newest checkpoints that remain. command: the command line, for the record.
     """
 
     architecture: Architecture
@@ -99,22 +91,14 @@ class TrainProgress(Protocol):
 
 
 def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[str, Any]:
-    """Train, or continue the training in `job.out`. Only rank 0 writes.
-
-    On one CPU thread, a training that was interrupted and continued gives the same losses to the bit as one
-    that was not interrupted.
-
-    Args:
-        job: what to train and where to write.
-        ranks: this process among those that train together.
-        progress: receives notes and finished steps.
+    """Train, or continue the training in `job.out`. Only rank 0 writes. On one CPU thread, an interrupted and
+    continued training gives the same losses to the bit.
 
     Returns:
         The summary that `flashnas train --json` prints.
 
     Raises:
         CandidateError: for NaN, divergence and lack of memory, with a one-line reason.
-        FlashnasError: for a job that cannot be trained.
         KeyboardInterrupt: after a checkpoint, on SIGINT or SIGTERM.
     """
     ranks.run_on_all(lambda: ranks.check(job.recipe))
@@ -160,8 +144,8 @@ def _dataset(job: TrainJob) -> Dataset:
 
 
 def _trained(job: TrainJob, dataset: Dataset) -> tuple[Architecture, list[str]]:
-    """The network that is trained, and notes. Its vocabulary is that of the tokenizer trained on the corpus,
-    or the architecture's own if a tokenizer is given."""
+    """The network that is trained, and notes. Its vocabulary is that of a tokenizer trained on the corpus, or
+    its own."""
     own, of_text = job.architecture.vocab, dataset.vocab
     architecture = job.recipe.proxy_of(job.architecture, own if job.tokenizer else of_text)
     if own == of_text:
@@ -201,7 +185,6 @@ def _now() -> str:
 
 def _resume(job: TrainJob, trainer: Trainer, folder: TrainFolder | None, ranks: Ranks,
             progress: TrainProgress) -> int | None:
-    """Load the newest undamaged checkpoint, if there is one; returns its step."""
     path, notes = ranks.run_on_all(lambda: folder.newest_checkpoint() if folder else (None, []))
     for note in notes:
         progress.note(note)
@@ -245,8 +228,8 @@ def _train(job: TrainJob, trainer: Trainer, folder: TrainFolder | None, ranks: R
 
 
 class _Signals:
-    """Records SIGINT, SIGTERM and SIGHUP, so that the step is finished and saved first; a second one ends
-    the process. What the caller ignores, as under nohup, stays ignored."""
+    """Records signals, so that the step is finished and saved first; a second one ends the process. What the
+    caller ignores, as under nohup, stays ignored."""
 
     def __init__(self) -> None:
         self.came = False

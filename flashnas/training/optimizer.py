@@ -1,12 +1,10 @@
 """Where parameters start and how fast each learns: one group each, by operator family and optimizer.
 
-Muon takes matrices of one shape together: a small network spends more on the calls of torch's loop over
-matrices than on the products in them. `weight_norm` is that of Nemotron-Flash (arXiv 2511.18890): after each
-step every matrix goes back to unit norm. A matrix W [C_out, C_in] that reads the hidden state keeps rows of
-norm 1 (each output is an inner product with a unit vector); one that writes into it keeps columns of norm 1
-(each inner feature adds a unit vector). The paper states the projection alone, and we do the same: the norm
-in front of a matrix learns what scale it needs. Matrices of three and more dimensions are stacks of matrices,
-one per expert or head.
+Muon takes matrices of one shape together: a small network spends more on the calls of torch's loop than on
+products. `weight_norm` is that of Nemotron-Flash (arXiv 2511.18890): after each step a matrix W [C_out, C_in]
+that reads the hidden state goes back to rows of norm 1, one that writes into it to columns of norm 1. The
+paper states the projection alone; the norm in front of a matrix learns what scale it needs. Further
+dimensions are stacks of matrices.
 """
 
 from __future__ import annotations
@@ -33,8 +31,7 @@ MAX_ENTRIES = 1 << 22  # of the matrices that Muon takes at once: their copies s
 
 
 def taken_by_muon(role: Role, parameter: nn.Parameter) -> bool:
-    """True for dense projections inside an operator; embeddings, gates, filters and very thin matrices go to
-    AdamW."""
+    """True for dense projections inside an operator; all else, and very thin matrices, go to AdamW."""
     return role in MUON_ROLES and min(parameter.shape) >= _MIN_SIDE
 
 
@@ -157,8 +154,7 @@ def orthogonalised(matrices_NRC: Tensor, coefficients: tuple[float, float, float
 
 
 def _batches(pairs: list[tuple[Tensor, dict[str, Any]]]) -> Iterator[list[tuple[Tensor, dict[str, Any]]]]:
-    """Parameters of one shape, device and dtype, and of one momentum and number of iterations, in parts of
-    MAX_ENTRIES entries."""
+    """Parameters that are alike but for rate and weight decay, in parts of MAX_ENTRIES entries."""
     alike: dict[Any, list[tuple[Tensor, dict[str, Any]]]] = {}
     for parameter, group in pairs:
         key = (parameter.shape, parameter.device, parameter.dtype, group["momentum"], group["ns_steps"],

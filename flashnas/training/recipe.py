@@ -47,11 +47,7 @@ def families() -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskTraining(Settings, where="recipe.tasks"):
-    """How long and how fast a network is trained on synthetic tasks: the section `tasks` of a recipe.
-
-    Width, optimizer, start, schedule and dtype are those of the recipe. experiments/mad shows the effect of
-    the rates.
-    """
+    """How a network is trained on synthetic tasks: the section `tasks` of a recipe, which has the rest."""
 
     steps: int = option(200, "optimizer steps of each network", min=1, max=10**9)
     batch_tokens: int = option(768, "tokens of a batch, shared evenly by the tasks that are trained together",
@@ -211,12 +207,7 @@ class Recipe(Settings, where="recipe"):
         return TaskTraining.build(**self.tasks)
 
     def for_tasks(self, *, tasks: int, length: int) -> Self:
-        """The recipe that trains on synthetic tasks, with the rates and the number of steps of
-        `task_training`.
-
-        Args:
-            tasks: number of tasks that are trained together; a batch has equally many sequences of each.
-            length: tokens of a sequence.
+        """The recipe that trains on so many synthetic tasks of so many tokens together, by `task_training`.
         """
         settings = self.task_training
         batch = tasks * max(1, settings.batch_tokens // (tasks * length))
@@ -233,8 +224,7 @@ class Recipe(Settings, where="recipe"):
 
     @property
     def digest(self) -> str:
-        """16 hex digits of all that the recipe says about a training; its name says nothing, and neither do
-        micro-batches."""
+        """16 hex digits of all that the recipe says about a training, without its name and micro-batches."""
         return fingerprint({**self.to_dict(), **ROUNDING, "name": ""})
 
     def multiplier(self, family: str) -> float:
@@ -256,19 +246,9 @@ class Recipe(Settings, where="recipe"):
         return self.final_lr_fraction + (1 - self.final_lr_fraction) * (1 + math.cos(math.pi * done)) / 2
 
     def proxy_of(self, architecture: Architecture, vocab: int | None = None) -> Architecture:
-        """The network that is trained in place of an architecture.
-
-        Args:
-            architecture: at full width.
-            vocab: tokens of the tokenizer in use; None: `recipe.vocab`.
-
-        Returns:
-            The architecture with its widths divided by `width_factor`, its operators thinned out by
-            `depth_factor`, and this vocabulary.
-
-        Raises:
-            ArchitectureError: if the factor does not divide the hidden size.
-        """
+        """The network that is trained in place of an architecture: narrower by `width_factor`, thinned out by
+        `depth_factor`, with the vocabulary of the tokenizer in use (None: `recipe.vocab`). ArchitectureError
+        where the factor does not divide."""
         smaller = architecture.shallower(self.depth_factor).scaled(self.width_factor, self.least_head_dim)
         return replace(smaller, vocab=vocab or self.vocab)
 

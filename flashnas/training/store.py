@@ -1,15 +1,11 @@
-"""Finished trainings in a file, and the one way to train what a list lacks.
+"""The store of finished trainings in a file, and the one way to train what a list lacks. No torch.
 
-A store is a text file with one JSON object a line, so that Git shows what was added. The first line is a
-header: what all its trainings have in common. Every other line is a finished training, a dataclass with a
-`key`. A line is on the disk before the next training is waited for; a process that is killed loses at most
-what it was training.
+A store is a text file with one JSON object a line, so that Git shows what was added: first a header, what all
+its trainings have in common, then each finished training, a dataclass with a `key`. A line is on the disk
+before the next training is waited for.
 
     with TrainingStore(path, {"flashnas_trainings": 1}, GridTraining) as store:
         train_missing(planned, store, pool, progress, workers=4)
-    store.frame()
-
-Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -44,9 +40,8 @@ LOST = ("killed", "died")                              # kinds of outcomes that 
 class TrainingRow:
     """What every line of a store says of a finished training; a study adds the fields by which it is known.
 
-    loss: in nats per token. curve: [training tokens, validation loss] pairs. backends: what computed each
-    kind of operator. more: fields of the score that have no field here. reason: why it failed; there is no
-    loss then.
+    curve: [training tokens, validation loss] pairs. backends: what computed each kind of operator. more:
+    fields of the score that have no field here. reason: why it failed; there is no loss then.
     """
 
     loss: float | None = None
@@ -86,7 +81,6 @@ class TrainingStore(Generic[R]):
 
     Args:
         path: the file; it is started with the header, or continued. Its folder is created.
-        header: what all trainings have in common.
         kind: the dataclass of a line.
         error: class of the errors.
 
@@ -143,11 +137,7 @@ def line_of(row: Row) -> str:
 
 def read_store(path: Path, kind: type[R], error: type[FlashnasError] = RunError,
                ) -> tuple[dict[str, Any], list[R]]:
-    """The header and the rows of a store. A last line without its end, as a killed process leaves it, is left
-    out.
-
-    Raises:
-        FlashnasError: of the class `error`, with file, line, rule and value.
+    """The header and the rows of a store, without a torn last line. Errors with file, line, rule and value.
     """
     entries = read_json_lines(path, error)
     if not entries:
@@ -181,12 +171,10 @@ def _rows(entries: Any, path: Path, kind: type[R], error: type[FlashnasError]) -
 
 
 def read_table(path: Path, kind: type[R], error: type[FlashnasError] = RunError) -> pd.DataFrame:
-    """Trainings that stand in a store, a CSV file or a parquet file, by the end of its name; one a row.
+    """Trainings in a store, a CSV file or a parquet file, by the end of its name; one a row. Errors with file
+    and line.
 
     In a CSV the loss of a training that failed is empty, and its reason may be.
-
-    Raises:
-        FlashnasError: of the class `error`, with file, line, rule and value.
     """
     if path.suffix == ".jsonl":
         return frame_of(read_store(path, kind, error)[1], kind)
@@ -214,8 +202,7 @@ def _csv_lines(path: Path, error: type[FlashnasError]) -> Iterator[tuple[int, di
 
 def _values(line: Mapping[str, Any], kind: type[Any], place: str,
             error: type[FlashnasError]) -> dict[str, Any]:
-    """The cells of a table as the values of a row; empty ones are left out, and a failed training gets a
-    reason."""
+    """The cells of a table as the values of a row, without empty ones; a failed training gets a reason."""
     types: dict[str, str] = _types(kind)
     values: dict[str, Any] = {}
     for name, cell in line.items():
@@ -265,8 +252,7 @@ class PlannedTraining(Generic[R]):
     """A training that a study asks for.
 
     row: as it will stand in the store, without an outcome. name: of the network, for messages. job: what a
-    worker runs.
-    cost: what its time grows with. sort: trainings of one sort have one pace.
+    worker runs. cost: what its time grows with. sort: trainings of one sort have one pace.
     """
 
     row: R
@@ -311,9 +297,7 @@ def train_missing(planned: Sequence[PlannedTraining[Any]], store: TrainingStore[
     """Train what a store lacks of a list.
 
     Args:
-        planned: the trainings, or a part of them.
         store: an open one, which gets each training as it ends.
-        pool: runs the jobs.
         progress: told after each training and about once a second.
         workers: of the pool, for the time that is left.
         known: keys that need no training though the store lacks them.

@@ -1,8 +1,4 @@
-"""Training one network: an architecture, a dataset, a recipe and a seed give a ProxyScore.
-
-A search trains each candidate for a short time by `train`. `flashnas train` uses the same `Trainer` for
-longer, with checkpoints and several processes.
-"""
+"""Training one network: an architecture, a dataset, a recipe and a seed give a ProxyScore."""
 
 from __future__ import annotations
 
@@ -40,16 +36,10 @@ _EVALUATE_TOGETHER = 8      # validation sequences per forward pass
 class ProxyScore:
     """The score of one trained network; lower is better.
 
-    loss: nats per token over the validation slice, after the last step.
-    bits_per_byte: the same loss per byte of text.
-    curve: (training tokens, validation loss); the last point is `loss`, earlier points use a part of the
-        slice.
-    tokens: training tokens.
-    tokens_per_s: training tokens per second of training steps, without validation.
-    seconds: of the whole training, with validation.
-    seed: of start and order of the text.
-    proxy_params: parameters of the trained network.
-    backends: the library that computed each kind of operator, as `HybridLM.backends` names it.
+    loss: nats per token over the validation slice, after the last step. bits_per_byte: the same loss per byte
+    of text. curve: (training tokens, validation loss); points before the last use a part of the slice.
+    tokens_per_s: of training steps, without validation. seconds: with it. seed: of start and order of the
+    text. proxy_params: of the trained network. backends: as `HybridLM.backends` names them.
     """
 
     loss: float
@@ -81,16 +71,9 @@ def train(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: in
 
     Args:
         architecture: the network, already scaled (`Recipe.proxy_of`).
-        dataset: text for training and validation, with a vocabulary of at most the architecture's.
-        recipe: how to train.
-        seed: fixes the start and the order of the text.
         progress: called after each step with the training tokens so far and the loss of the step.
         deadline_s: time limit in seconds; None: no limit.
-        ranks: this process among those that train together. They have the same score, which is that of one
-            process up to rounding.
-
-    Returns:
-        The score on the validation part.
+        ranks: this process among those that train together; all have the score of one process up to rounding.
 
     Raises:
         CandidateError: for NaN, divergence, lack of memory and an exceeded time limit, with a one-line
@@ -117,7 +100,7 @@ def train_network(architecture: Architecture, dataset: Dataset, recipe: Recipe, 
 
 def check_job(architecture: Architecture, dataset: Dataset, recipe: Recipe) -> list[str]:
     """Raises CorpusError for text that is too short, ConfigError for a vocabulary, length or device that is
-    wrong. Returns the lines of `check_kernels`."""
+    wrong; returns the lines of `check_kernels`."""
     dataset.check_length(recipe)
     if architecture.vocab < dataset.vocab:
         raise ConfigError(f"architecture: vocab must be at least the tokenizer's {dataset.vocab};"
@@ -143,15 +126,9 @@ def check_device(recipe: Recipe) -> None:
 
 def check_kernels(specs: Iterable[OperatorSpec], hidden: int, recipe: Recipe) -> list[str]:
     """Raises DeviceError for an operator that torch would compute token by token on CUDA, though nobody chose
-    torch: its trainings would take hundreds of times as long as the others. Returns a line for each operator
-    whose recurrence torch would compute in chunks and in float32, which takes several times as long as a
-    kernel (5 to 10 are expected, and nobody has measured it).
-
-    Args:
-        specs: the operators that are trained.
-        hidden: width of their network.
-        recipe: of the trainings.
-    """
+    torch: it would take hundreds of times as long as others. Returns a line for each operator, at this width,
+    whose recurrence torch would compute in chunks and in float32 (5 to 10 times as long as by a kernel, which
+    nobody has measured)."""
     notes: dict[str, None] = {}
     if recipe.device != "cuda" or recipe.backend == "torch":
         return []
@@ -195,13 +172,9 @@ def out_of_memory_is_a_reason() -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One finished step.
-
-    number: from 1. tokens: training tokens so far. loss: mean of the batch in nats per token. gradient_norm:
-        before
-    clipping. lr_factor: share of the peak learning rate. seconds: of the step, without validation.
-    validation: the validation loss in nats per token if one was computed after the step.
-    """
+    """One finished step. number: from 1. tokens: training tokens so far. loss: mean of the batch in nats per
+    token. gradient_norm: before clipping. lr_factor: share of the peak learning rate. seconds: without
+    validation. validation: the loss in nats per token if one was computed after the step."""
 
     number: int
     tokens: int
@@ -253,8 +226,8 @@ class Trainer:
         self.started = time.perf_counter() - float(state["seconds"])
 
     def steps(self, deadline_s: float | None = None) -> Iterator[Step]:
-        """Train to the end, one optimizer step at a time. Raises CandidateError for NaN, divergence and an
-        exceeded time limit of `deadline_s` seconds."""
+        """Train to the end, one optimizer step at a time; CandidateError for NaN, divergence and
+        `deadline_s`."""
         recipe = self.recipe
         points = {tokens // recipe.batch_tokens for tokens in recipe.curve_at}
         batches = self.dataset.batches(recipe, self.seed, skip=self.done)
@@ -288,7 +261,7 @@ class Trainer:
                           proxy_params=self.architecture.params, backends=self.backends)
 
     def _update(self, batch_BT: torch.Tensor) -> tuple[float, float]:
-        """One optimizer step; returns the batch's mean loss in nats per token and the gradient's norm."""
+        """One optimizer step: mean loss of the batch in nats per token, and the gradient's norm."""
         recipe = self.recipe
         rows_BT = self.ranks.share(batch_BT).to(self.device)
         micro = rows_BT.split(recipe.micro_batch_sequences or len(rows_BT))

@@ -1,8 +1,8 @@
 """Can short training be trusted? Rank correlations between trainings of the same architectures, with
 intervals.
 
-A table of trainings holds one row for each `trust.study.RankedTraining`; several seeds of a variant are
-replicates. Losses are in nats per token, lower is better everywhere. Nothing here trains; no torch.
+A table holds one row for each `trust.study.RankedTraining`; several seeds of a variant are replicates. No
+torch.
 """
 
 from __future__ import annotations
@@ -39,11 +39,10 @@ class OrderAgreement:
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """What two seeds of one architecture differ by. sd: standard deviation of one training's loss, with what
-    a seed adds to all architectures alike taken out; `degrees` of freedom behind it. detectable: the least
-    difference between two architectures, one training each under the same seed, that is not noise at 95 %;
-    `detectable_mean`: between means of `seeds` trainings. pairs_tied: share of pairs of architectures whose
-    means differ by less."""
+    """What two seeds of one architecture differ by. sd: of one training's loss, without what a seed adds to
+    all alike; `degrees` of freedom behind it. detectable: the least difference of two trainings under one
+    seed that is not noise at 95 %; `detectable_mean`: of means over `seeds`. pairs_tied: share of pairs that
+    differ by less."""
 
     variant: str
     seeds: int
@@ -57,7 +56,7 @@ class Noise:
 @dataclass(frozen=True, kw_only=True)
 class Pick:
     """Take the best `top` by `rule`, train them long, keep the best: how much its long loss is above the best
-    of all. `by_chance`: the same for `top` drawn at random, on average."""
+    of all. by_chance: the same for `top` drawn at random, on average."""
 
     rule: str
     top: int
@@ -69,10 +68,9 @@ class Pick:
 class Trust:
     """Everything that a table of trainings says; parts that it does not allow are None or empty.
 
-    fidelity: short against long, seed means. ceiling: the correlation that seeds leave room for if short and
-    long trainings agreed perfectly. gains: fidelity minus that of the parameter count and of the width, where
-    widths differ (Spearman). tied_neighbours: of `neighbours` architectures next to each other on the front,
-    those that one short training cannot tell apart.
+    ceiling: the correlation that seeds leave room for if short and long trainings agreed perfectly. gains:
+    Spearman of short with long training less that of the parameter count and of the width. tied_neighbours:
+    of `neighbours` on the front, those that one short training cannot tell apart.
     """
 
     architectures: int
@@ -99,11 +97,10 @@ class Trust:
 
 
 def analyse(table: pd.DataFrame, front: Sequence[str] = ()) -> Trust:
-    """What a table of trainings (of `study.RankedTraining`) says of short training.
+    """What a table of trainings says of short training. front: hashes, neighbours in latency side by side.
 
-    `front`: hashes of the architectures whose order matters, those next to each other in latency side by
-    side. Raises RunError for fewer than MIN_RANKED architectures with a loss and for a variant trained at two
-    lengths or widths.
+    Raises RunError for fewer than MIN_RANKED architectures with a loss and for a variant of two lengths or
+    widths.
     """
     for variant, rows in table.groupby("variant"):
         for column in ("tokens", "width_factor"):
@@ -171,11 +168,8 @@ def kendall(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
 
 def interval(columns: Sequence[np.ndarray], statistic: Callable[..., np.ndarray]) -> Interval:
     """The statistic with a bootstrap interval over the entries of paired columns, the same resamples in every
-    call.
-
-    Bias-corrected and accelerated (Efron 1987); percentiles where resamples that all agree leave that
-    undefined.
-    """
+    call: bias-corrected and accelerated (Efron 1987); percentiles where resamples that all agree leave that
+    undefined."""
     value = float(statistic(*columns))
     batch = max(1, BATCH_CELLS // len(columns[0]) ** 2)
     with warnings.catch_warnings():
@@ -220,7 +214,6 @@ def _between_seeds(losses: dict[str, pd.DataFrame]) -> Iterable[OrderAgreement]:
 
 
 def _gain(means: dict[str, pd.Series], guess: pd.Series | None) -> Interval | None:
-    """Spearman of short training with long minus that of the guess, on the same resamples."""
     if guess is None or not {"short", "long"} <= set(means):
         return None
     all_three = pd.concat([means["short"], means["long"], guess], axis=1).dropna()
@@ -280,7 +273,6 @@ def _ceiling(losses: dict[str, pd.DataFrame]) -> float | None:
 
 def _tied_neighbours(short: pd.DataFrame | None, front: Sequence[str], noise: Sequence[Noise],
                      ) -> tuple[int, int]:
-    """(tied, all) pairs of neighbours on the front, as the first seed ranks them."""
     measured = next((n for n in noise if n.variant == "short"), None)
     if short is None or measured is None:
         return 0, 0

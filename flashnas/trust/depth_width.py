@@ -1,9 +1,6 @@
-"""What a scaling law is good for: how well it foretells larger sizes, and which depth and width suit a
-latency budget.
+"""What a scaling law is good for: how it foretells larger sizes, and which size suits a latency budget.
 
-The law adds its terms, so more tokens lower the loss of all sizes alike and never change the answer. Whether
-that holds
-is measured: `mixing` is what the residuals hold of depth and tokens together.
+The law adds its terms, so that more tokens never change the answer. Whether that holds is measured: `mixing`.
 """
 
 from __future__ import annotations
@@ -34,8 +31,7 @@ LADDER = 6                # budgets for which the best size is shown
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """A size that was left out of a fit. loss: mean over its seeds, in nats per token; predicted: by the fit
-    to the smaller ones; error: of the perplexity, relative, above 0 if the law foretells too much."""
+    """A size that was left out of a fit. loss: mean over its seeds. error: of the perplexity, relative."""
 
     depth: float
     width: float
@@ -53,9 +49,8 @@ class HeldOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """A depth and width with what they cost. latency_ms: of the workload. low, high: 95 % interval of the
-    loss.
-    extrapolated: axes along which no training was as large."""
+    """A depth and width with what they cost. low, high: 95 % interval of the loss. extrapolated: axes along
+    which no training was as large."""
 
     depth: int
     width: int
@@ -75,15 +70,10 @@ class Size:
 class Findings:
     """Everything that a table of trainings says.
 
-    Attributes:
-        law: fitted to all trainings.
-        points: the trainings that have a loss.
-        held_out: the largest sizes, as the law that was fitted to the others foretells them.
-        held_out_tokens: the same for the largest token count; empty where fewer than ENOUGH were trained.
-        mixing: how far the residuals grow with depth and tokens together, in nats for e times the depth and e
-            times the tokens. Below 0, depth pays off with more tokens than a short training has. None without
-            several counts.
-        failed: trainings without a loss.
+    held_out: the largest sizes, as the law of the others foretells them. held_out_tokens: the same for the
+    largest token count; empty where fewer than ENOUGH were trained. mixing: how far the residuals grow with
+    depth and tokens together, in nats for e times each; below 0, depth pays off with more tokens than a short
+    training has. None without several counts. failed: trainings without a loss.
     """
 
     law: SizeLaw
@@ -142,8 +132,7 @@ def _at_most(points: pd.DataFrame, axis: str) -> np.ndarray:
 
 
 def _foretold(points: pd.DataFrame, held: np.ndarray) -> tuple[HeldOut, ...]:
-    """What the law of the trainings outside the mask says of those inside; empty where it cannot be
-    fitted."""
+    """What the law of the trainings outside the mask says of those inside, if it can be fitted."""
     rest = points[~held]
     if not held.any() or rest.empty or too_few(rest):
         return ()
@@ -170,9 +159,8 @@ def _mixing(points: pd.DataFrame, law: SizeLaw) -> Interval:
 
 
 class Sizes:
-    """Depths and widths of a pattern with the latency of each and the loss that a law gives it.
-
-    Depths and widths reach to twice those of the trainings.
+    """Depths and widths of a pattern, to twice those of the trainings, with latencies and the losses of a
+    law.
 
     Args:
         pattern: operators of one block, such as `m2 f`.
@@ -233,8 +221,8 @@ class Sizes:
         return [(budget_ms, size) for budget_ms, size in answers if size is not None]
 
     def answer(self, budget_ms: float) -> dict[str, Any]:
-        """JSON-ready: the best size, and the best width of each trained depth. Raises BudgetError if no size
-        is within the budget."""
+        """JSON-ready: the best size, and the best width of each trained depth; BudgetError if none is fast
+        enough."""
         size = self.best(budget_ms)
         if size is None:
             fastest = self.table.iloc[int(self.table["latency_ms"].argmin())]
@@ -255,14 +243,13 @@ class Sizes:
 
 
 def _fastest_of_best(sizes: pd.DataFrame) -> Any:
-    """The row with the lowest loss; the fastest one of those that the loss cannot tell apart."""
     same = sizes["loss"] <= sizes["loss"].min() + SAME_NATS
     return sizes.iloc[int(np.where(same, sizes["latency_ms"], np.inf).argmin())]
 
 
 def _spread(trained: Sequence[int], step: int) -> list[int]:
-    """Multiples of the step from the smallest trained value to BEYOND times the largest; thinned if they are
-    many, the trained ones always among them."""
+    """Multiples of the step to BEYOND times the largest trained value, thinned; the trained ones among them.
+    """
     largest = BEYOND * trained[-1]
     step *= max(1, -(-(largest - trained[0]) // (step * MAX_VALUES)))
     return sorted({*trained, *range(trained[0], largest + 1, step)})

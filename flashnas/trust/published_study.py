@@ -1,6 +1,5 @@
 """The study behind `flashnas proxy-trust --published`: train the proxy of each published row, then hold the
-losses, and models that have not seen the row's publication, against the published ones. Every finished
-training is in a file at once; an interrupted study continues from it."""
+losses, and models that have not seen the row's publication, against the published ones."""
 
 from __future__ import annotations
 
@@ -52,11 +51,11 @@ class ProxyTraining(TrainingRow):
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedPlan:
-    """What to train: the proxies of `rows` under `recipe` on the text `data`, with each seed from 0 on.
+    """What to train: the proxies of `rows` with each seed from 0 on.
 
-    rule: how the sizes of a proxy follow from its row, one of flashnas.evidence.proxies.RULES. bench: take
-    trainings that a shipped bench has, of the same recipe, text, vocabulary and seed. train: what neither the
-    folder nor a bench has; otherwise rows without a training have no short loss.
+    rule: one of proxies.RULES. bench: take what a shipped bench has of the same recipe, text, vocabulary and
+    seed. train: what neither the folder nor a bench has; otherwise rows without a training have no short
+    loss.
     """
 
     rows: Sequence[PublishedRow]
@@ -78,16 +77,14 @@ class PublishedPlan:
 
 @dataclass(frozen=True)
 class PublishedStudy:
-    """trust: of the short losses. rows: published ones. models: all pairs by each model, `short` among
-    them."""
+    """trust: of the short losses. models: all pairs by each model, `short` among them."""
 
     trust: PublishedTrust
     rows: Sequence[PublishedRow]
     models: dict[str, list[Pair]]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: that of `trust`; models and models_common, the same over the pairs that all models
-        have."""
+        """JSON-ready: that of `trust`; models, and models_common over the pairs that all have."""
         return {**self.trust.to_dict(), **{
             key: {name: summary(self.rows, pairs) for name, pairs in models.items()}
             for key, models in (("models", self.models), ("models_common", in_common(self.models)))}}
@@ -146,7 +143,6 @@ def study_published(plan: PublishedPlan, folder: Path, *, workers: int, progress
 
 
 def _foreseen(missing: Sequence[PlannedTraining[Any]], total: int, pace: Pace, workers: int) -> str:
-    """What will be trained, and for how long at the pace of the others."""
     words = f"{len(missing)} of {total} trainings are missing and start now"
     if seconds := pace.seconds(missing):
         words += (f", about {seconds / 60:,.0f} core-minutes at the pace of the others,"

@@ -1,13 +1,8 @@
 """The trainings behind `flashnas scaling-law`: a grid of depths, widths and token counts for one pattern.
 
-Each token count is a training of its own, whose rate falls to its end. Losses along one training are kept in
-`curve`
-and are not fitted: there the rate has not fallen yet, so that a point in the middle is worse than a training
-that ends there.
-
-A depth is the number of blocks, each the operators of the pattern once. A width is the hidden size before the
-recipe's width factor, as in a search. Every finished training is in OUT/trainings.jsonl at once; what is
-there is not trained again.
+Each token count is a training of its own, whose rate falls to its end. Losses along one training (`curve`)
+are not fitted: a point in its middle is worse than a training that ends there. A depth is the number of
+blocks, each the operators of the pattern once. A width is before the recipe's width factor, as in a search.
 """
 
 from __future__ import annotations
@@ -93,7 +88,7 @@ def of_one_kind(table: pd.DataFrame, path: Path, pattern: str | None) -> pd.Data
     """The trainings of one pattern and recipe.
 
     Args:
-        pattern: the pattern to take where the table holds several; None: the table must hold one.
+        pattern: the one to take where the table holds several; None: the table must hold one.
 
     Raises:
         RunError: if there are none of the pattern, or of several patterns or recipes.
@@ -142,7 +137,7 @@ def train_grid(grid: Grid, out: Path, *, workers: int, progress: Progress) -> pd
 
 def _planned(grid: Grid, dataset: Dataset | None) -> list[PlannedTraining[GridTraining]]:
     """The trainings of a grid, the cheap ones first: what is there when it is broken off says most for its
-    cost. Their time is taken to grow with tokens times parameters besides the embedding."""
+    cost."""
     planned = []
     for depth in grid.depths:
         for width in grid.widths:
@@ -172,5 +167,4 @@ def _planned(grid: Grid, dataset: Dataset | None) -> list[PlannedTraining[GridTr
 
 
 def _spaced(pattern: str) -> str:
-    """A pattern with single spaces, so that it is found again."""
     return " ".join(pattern.split())

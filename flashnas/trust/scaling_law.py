@@ -1,16 +1,10 @@
 """The loss as a function of depth D, width W and training tokens N: `L0 + a D^-alpha + b W^-beta + c
-N^-gamma`.
+N^-gamma`, the law of Nemotron-Flash (arXiv 2511.18890, section 2.1), here for losses in nats per token.
 
-The law is that of Nemotron-Flash (arXiv 2511.18890, section 2.1), here for losses in nats per token. Its
-constants are positive. They are fitted in the logarithm, by least squares with a robust loss from many
-starts. Nothing here trains; no torch.
-
-Trainings are a table with the columns depth, width, tokens and loss (nats per token), several seeds of a size
-among them if there are any. Tokens that are the same everywhere leave their term in L0.
-
-A term is written by its size in the middle of the data, `a (D / D')^-alpha` with D' the geometric mean of the
-depths, which keeps size and exponent apart in the fit. A weak prior holds an exponent that the data do not
-fix.
+Its constants are positive, and fitted in the logarithm by robust least squares from many starts. Tokens that
+are the same everywhere leave their term in L0. A term is written by its size in the middle of the data, `a (D
+/ D')^-alpha` with D' the geometric mean of the depths, which keeps size and exponent apart. A weak prior
+holds an exponent that the data do not fix. No torch.
 """
 
 from __future__ import annotations
@@ -47,12 +41,9 @@ def sizes_P3(points: pd.DataFrame) -> np.ndarray:
 class SizeLaw:
     """A fitted law.
 
-    Attributes:
-        axes: of AXES, those that have a term.
-        middle: geometric mean of each axis.
-        theta: logarithms of L0, then of size and exponent for each axis.
-        noise_nats: standard deviation of the residuals, from their median, so that outliers do not count.
-        draws: theta of the bootstrap's resamples, of shape [R, 1 + 2 axes]; empty if there are none.
+    axes: of AXES, those that have a term. middle: geometric mean of each. theta: logarithms of L0, then of
+    size and exponent for each axis. noise_nats: of the residuals, robust. draws: theta of the bootstrap [R, 1
+    + 2 axes].
     """
 
     axes: tuple[str, ...]
@@ -66,8 +57,8 @@ class SizeLaw:
         return _predicted(self.theta, self._logs(depth, width, tokens))
 
     def interval(self, depth: Any, width: Any, tokens: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the 95 % interval of `loss`; both equal `loss` without resamples. Noise of a training is
-        not in it."""
+        """Ends of the 95 % interval of `loss`, without the noise of a training; both are `loss` without
+        resamples."""
         logs = self._logs(depth, width, tokens)
         losses = [_predicted(theta, logs) for theta in (self.draws if len(self.draws) else [self.theta])]
         low, high = np.quantile(losses, TAILS, axis=0)
@@ -119,11 +110,11 @@ def fit(points: pd.DataFrame, *, resamples: int = RESAMPLES, place: str = "scali
     """The law of these trainings; the same trainings give the same law.
 
     Args:
-        resamples: of the bootstrap over sizes, for the intervals; 0: no intervals.
+        resamples: of the bootstrap over sizes; 0: no intervals.
         place: what the trainings are from, for messages.
 
     Raises:
-        RunError: for fewer sizes than the law has constants, and for a single depth or width.
+        RunError: for fewer sizes than constants, and for a single depth or width.
     """
     if reason := too_few(points):
         raise RunError(f"{place}: {reason}")
@@ -188,8 +179,7 @@ def _starts(logs: np.ndarray, loss_P: np.ndarray, rng: np.random.Generator) -> l
 
 def _descended(start: np.ndarray, logs: np.ndarray, loss_P: np.ndarray, noise: float, steps: int = 500,
                ) -> tuple[float, np.ndarray]:
-    """-> (cost, theta) of one descent of at most so many steps. The prior counts as one measurement with the
-    noise of a training."""
+    """-> (cost, theta). The prior counts as one measurement with the noise of a training."""
     terms = len(logs)
     prior = np.zeros((terms, 1 + 2 * terms))
     prior[np.arange(terms), 2 + 2 * np.arange(terms)] = noise / SPREAD
@@ -208,8 +198,7 @@ def _descended(start: np.ndarray, logs: np.ndarray, loss_P: np.ndarray, noise: f
 
 
 def _fitted(logs: np.ndarray, loss_P: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """-> (theta, noise). Fits again as the noise, which sets the robust loss and the prior's weight, becomes
-    known."""
+    """-> (theta, noise). Fits again as the noise, which weighs prior and outliers, becomes known."""
     starts, noise = _starts(logs, loss_P, rng), 0.05
     for _ in range(4):
         ends = sorted((_descended(start, logs, loss_P, noise) for start in starts),
@@ -224,8 +213,8 @@ def _fitted(logs: np.ndarray, loss_P: np.ndarray, rng: np.random.Generator) -> t
 
 def _resampled(logs: np.ndarray, loss_P: np.ndarray, group_P: np.ndarray, theta: np.ndarray, noise: float,
                resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Fits to sizes drawn with replacement, all seeds of a size together; a draw that holds one value of an
-    axis only is drawn again."""
+    """Fits to sizes drawn with replacement, all seeds of a size together; each draw has two values of an
+    axis."""
     members = [np.flatnonzero(group_P == group) for group in range(group_P.max() + 1)]
     for _ in range(resamples):
         while True:

@@ -1,10 +1,8 @@
-"""The study behind `flashnas proxy-trust`: further trainings that show how far the order of a finished run
-holds.
+"""The study behind `flashnas proxy-trust`: how far the order of a finished run holds.
 
 Architectures of the front come first, then others spread over the ranking. Each is trained short under
-further seeds and long under all of them, on the run's own recipe and text. Every finished training is in
-RUN/proxy_trust.jsonl at once. The run's own seed chose the front; its short losses there are therefore a
-little too good. Those of further seeds are not.
+further seeds and long under all of them. The run's own seed chose the front; its short losses there are
+therefore a little too good. Those of further seeds are not.
 """
 
 from __future__ import annotations
@@ -45,9 +43,8 @@ HEADER = {"flashnas_proxy_trust": 1}
 
 @dataclass(frozen=True, kw_only=True)
 class RankedTraining(TrainingRow):
-    """A training of an architecture of a run. set: `front` or `spread`. hash, params and latency_ms are of
-    the architecture at full width. variant: `short` is what a search does, `long` has more tokens, `wide` a
-    smaller width factor."""
+    """A training of an architecture of a run. set: `front` or `spread`. variant: `short` is what a search
+    does, `long` has more tokens, `wide` a smaller width factor."""
 
     set: str
     notation: str
@@ -70,8 +67,8 @@ class RankedTraining(TrainingRow):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to train. longer: tokens of a long training over those of the run. wider: width of a further
-    variant over that of the run; None: no such variant. Raises ConfigError naming the option."""
+    """What to train. longer: tokens of a long training over those of the run. wider: of a further variant, or
+    None."""
 
     architectures: int = 24
     seeds: int = 2
@@ -123,8 +120,7 @@ def study(run: RecordedRun, plan: Plan, *, workers: int, progress: Progress) -> 
 
 
 def study_results(path: Path) -> tuple[pd.DataFrame, Trust]:
-    """Analyse a table of trainings without training; its front is the set `front`, else what its short losses
-    and latencies leave undominated."""
+    """Analyse a table without training; its front is the set `front`, else what its short trainings make."""
     table = read_table(path, RankedTraining)
     facts = table[table["set"] == "front"].drop_duplicates("hash").set_index("hash")
     if facts.empty:
@@ -135,7 +131,6 @@ def study_results(path: Path) -> tuple[pd.DataFrame, Trust]:
 
 
 def _recipe_and_text(run: RecordedRun) -> tuple[Recipe, Dataset]:
-    """The run's own; raises RunError if it is not finished or the text has changed."""
     if not run.entry("finished"):
         raise RunError(f"{run.path}: the search is not finished; continue it with flashnas search --resume"
                        f" first")
@@ -154,8 +149,8 @@ def _recipe_and_text(run: RecordedRun) -> tuple[Recipe, Dataset]:
 
 
 def choose(trained: pd.DataFrame, front: Sequence[str], count: int) -> pd.DataFrame:
-    """Rows of up to `count` architectures: the front (evenly thinned if it is larger), then others evenly
-    spread over the ranking by loss, best and worst included."""
+    """Rows of up to `count` architectures: the front, evenly thinned, then others evenly spread over the
+    ranking."""
     inside = trained[trained["hash"].isin(front)].sort_values("latency_ms", kind="stable")
     others = trained[~trained["hash"].isin(front)].sort_values("loss", kind="stable")
     inside = _spread(inside, count)
@@ -171,7 +166,7 @@ def _spread(frame: pd.DataFrame, count: int) -> pd.DataFrame:
 def _trainings(run: RecordedRun, plan: Plan, recipes: dict[str, Recipe], front: Sequence[str],
                dataset: Dataset,
                ) -> list[PlannedTraining[RankedTraining]]:
-    """Cheap variants and the run's own seed first: what is there when a study is broken off says most for its
+    """Cheap variants and the run's own seed first: what is there when it is broken off says most for its
     cost."""
     chosen = choose(run.trained, front, plan.architectures)
     if len(chosen) < MIN_RANKED:

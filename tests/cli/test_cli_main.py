@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from flashnas.api.calling import takes
+from flashnas.api.estimate import EstimateOptions
 from flashnas.api.output import Figures
 from flashnas.base.hints import duration
 from flashnas.cli.command import COMMANDS
@@ -55,6 +57,7 @@ def test_a_signal_at_any_time_is_one_line(capsys, monkeypatch, tmp_path, number,
         signal.raise_signal(number)
         raise AssertionError("not interrupted")
 
+    reached.options = EstimateOptions
     # not this test's end
     handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: lambda *_: None}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
@@ -92,6 +95,7 @@ def test_what_a_terminal_obeys_is_printed_as_text(build_run, capsys):
 
 
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
+    @takes(EstimateOptions)
     def bug(_):
         raise ZeroDivisionError
     monkeypatch.setattr(ESTIMATE, bug)
@@ -132,7 +136,8 @@ def test_budgets_and_options_are_read_from_pairs(monkeypatch, capsys):
 
 def test_a_file_gives_options_and_flags_override_it(tmp_path, monkeypatch, capsys):
     seen = []
-    monkeypatch.setattr(ESTIMATE, lambda options: (seen.append(options), Figures({}, str))[1])
+    monkeypatch.setattr(ESTIMATE, takes(EstimateOptions)(
+        lambda options: (seen.append(options), Figures({}, str))[1]))
     path = tmp_path / "options.yaml"
     path.write_text("arch: '1024: d'\ntable: l40s\nworkload: chat\n")
     assert main(["estimate", "--config", str(path), "--workload", "decode-1k", "--json"]) == 0

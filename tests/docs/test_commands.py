@@ -9,7 +9,7 @@ import pytest
 from documents import FENCED, ROOT, TEXTS, shell_lines, spans, words_of
 
 from flashnas.base.errors import FlashnasError
-from flashnas.cli.command import COMMANDS, loaded
+from flashnas.cli.command import COMMANDS
 from flashnas.cli.main import build_parser, main
 from flashnas.cli.options import check_known, options_of
 from flashnas.runs import layout
@@ -32,7 +32,7 @@ def refused(words, mentioned=False):
             return " ".join(flags - {flag for action in chosen._actions for flag in action.option_strings})
         namespace, unknown = parser.parse_known_args(words)
         check_known(chosen, unknown)
-        options_of(loaded(command.options), namespace)
+        options_of(command.options_class, namespace)
     except FlashnasError as error:
         return str(error)
     except SystemExit:

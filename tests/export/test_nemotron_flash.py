@@ -17,8 +17,7 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
 from flashnas.base.errors import ExportError
 from flashnas.export.exporter import export_network
-from flashnas.export.nemotron_flash import names
-from flashnas.export.nemotron_flash.config import family_config
+from flashnas.export.nemotron_flash.config import NAMES, family_config, pieces
 from flashnas.export.nemotron_flash.family import family_logits
 from flashnas.network.model import HybridLM
 
@@ -36,7 +35,7 @@ def test_the_released_3b_has_its_published_shapes():
     architecture = presets()["Nemotron-Flash-3B"]
     with torch.device("meta"):
         state = HybridLM(architecture).state_dict()
-    tensors = {piece.name: piece.of(state) for piece in names.pieces(architecture)}
+    tensors = {piece.name: piece.of(state) for piece in pieces(architecture)}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     assert shapes["model.layers.2.mamba.in_proj.weight"] == (12640, 3072)
     assert shapes["model.layers.2.mamba.conv1d.weight"] == (6400, 1, 4)
@@ -80,7 +79,7 @@ def test_the_folder_computes_what_the_network_does(tmp_path, tied):
     if tied == "false":
         tensors["lm_head.weight"] = tensors["lm_head.weight"][:300]
     again = {name: torch.full_like(tensor, torch.nan) for name, tensor in network.state_dict().items()}
-    for piece in names.pieces(network.architecture):
+    for piece in pieces(network.architecture):
         piece.back(tensors[piece.name], again)
     assert all(torch.equal(again[name], tensor) for name, tensor in network.state_dict().items())
 
@@ -124,8 +123,8 @@ def test_a_head_that_the_released_code_would_divide_is_refused(tmp_path):
 
 
 def test_the_gate_sees_a_tensor_under_a_wrong_name(tmp_path, monkeypatch):
-    d = names.NAMES["d"]
-    monkeypatch.setitem(names.NAMES, "d", {**d, "q": d["k"], "k": d["q"]})
+    d = NAMES["d"]
+    monkeypatch.setitem(NAMES, "d", {**d, "q": d["k"], "k": d["q"]})
     with pytest.raises(ExportError, match="does not compute what the network does: logits differ by"):
         export_network(make_source(SMALL, drawn=True), "nemotron-flash", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

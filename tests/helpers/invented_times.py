@@ -13,7 +13,7 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS
 from flashnas.profiling import profile as profiling
 from flashnas.profiling.device_timing import Measurement
-from flashnas.profiling.platforms import device_label
+from flashnas.profiling.platforms import PLATFORMS
 from flashnas.profiling.profile import profile
 from flashnas.profiling.setup import Setup
 from flashnas.space import load_space
@@ -27,11 +27,16 @@ def row_us(item) -> float:
     return base * item.hidden / 64 * (30 if item.phase == "prefill" else 1) * (1 + item.length / 5000)
 
 
-def write_invented_table(folder: Path, monkeypatch, modes=("eager",)) -> LatencyTable:
+def invent_device(monkeypatch) -> None:
+    """In place of measuring this machine."""
     monkeypatch.setattr(profiling, "probe_us", lambda device: 100.0)
     monkeypatch.setattr(profiling, "describe_device", lambda device, name: Device(
-        name=name, platform=device, label=device_label(device), peak_flops=1e11, bandwidth_bytes_s=1e10,
+        name=name, platform=device, label=PLATFORMS[device].label(), peak_flops=1e11, bandwidth_bytes_s=1e10,
         memory_bytes=2**33))
+
+
+def write_invented_table(folder: Path, monkeypatch, modes=("eager",)) -> LatencyTable:
+    invent_device(monkeypatch)
     for number, mode in enumerate(modes):
         monkeypatch.setattr(profiling, "measure_inside_model", lambda group, space, job, note, n=number: {
             item: Measurement(us := row_us(item) * (1 + n), us, us, 15) for item in group.items})

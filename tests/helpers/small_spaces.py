@@ -21,11 +21,11 @@ HEADS = {"d": "d(head_dim=16)", "a": "a(head_dim=16)", "m2": "m2(head_dim=16,sta
 
 # name: mixers, ratios, FFNs per mixer, (low, high) repeats of early, middle, late, most operators
 SMALL = {
-    "two mixers, free repeats": (("d", "a"), ("0:1", "1:1"), (0, 1), ((1, 8), (1, 8), (1, 8)), 10),
+    "two mixers, free repeats": (("d", "a"), ("0:1", "1:1"), (0, 1), ((1, 6), (1, 6), (1, 6)), 9),
     "three mixers": (("d", "a", "m2"), ("0:1", "1:1"), (1,), ((1, 1), (1, 2), (1, 3)), 9),
-    "long blocks": (("d", "a"), ("0:1", "1:2", "1:3"), (0, 2), ((1, 1), (1, 1), (1, 2)), 26),
+    "long blocks": (("d", "a"), ("0:1", "1:3"), (0, 2), ((1, 1), (1, 1), (1, 2)), 26),
     "no 0:1": (("d", "a"), ("1:1", "1:2"), (0, 1), ((1, 2), (1, 3), (1, 2)), 14),
-    "fewest repeats above one": (("d", "a"), ("0:1", "1:1"), (0, 1), ((2, 3), (1, 2), (2, 3)), 15),
+    "fewest repeats above one": (("d", "a"), ("0:1", "1:1"), (0, 1), ((2, 3), (1, 2), (2, 3)), 13),
     "one mixer": (("d",), ("0:1", "1:3"), (0, 1, 2), ((1, 4), (1, 4), (1, 2)), 9),
 }
 

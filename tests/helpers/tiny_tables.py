@@ -7,7 +7,7 @@ import pandas as pd
 
 from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.table_writer import RowContext, write_rows
+from flashnas.latency.table_writer import RowContext, edited_meta, write_rows
 
 # 1 byte/us x 1e6: pointwise kernels take 2 us + elements x 2 bytes / (0.5 x 4000 bytes/us) = 2 us + elements / 1000
 TINY = Device(name="tiny", platform="cuda", peak_flops=1e12, bandwidth_bytes_s=4e9, memory_bytes=10**9, launch_us=2.0,
@@ -40,6 +40,11 @@ def tiny_kinds() -> dict[str, pd.DataFrame]:
         "conv_prefill": product_rows(lambda batch, tokens, **_: batch * tokens, channels=[32, 256], conv_size=[4],
                                      batch=[1, 4], tokens=[1, 32]),
     }
+
+
+def write_entry(folder: Path, key: str, value) -> None:
+    with edited_meta(folder) as meta:
+        meta[key] = value
 
 
 def write_table(folder: Path, kinds: dict[str, pd.DataFrame], device: Device = TINY, **context) -> LatencyTable:

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fit_kernels import WHOLE_THROUGHPUT, fit, main, whole_models
-from tiny_tables import TINY, tiny_kinds, write_table
+from tiny_tables import TINY, tiny_kinds, write_entry, write_table
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
@@ -13,7 +13,6 @@ from flashnas.base.errors import ConfigError, TableError
 from flashnas.latency.corrections import STACKS, KernelCorrection
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.table_writer import write_entry
 
 MODELS = [f"{hidden}(vocab=64): {layers}x(a(heads=2,kv_heads={kv},head_dim={dim}) f(intermediate={inner}))"
           for hidden, layers, kv, dim, inner in ((32, 1, 1, 16, 64), (32, 4, 2, 8, 64), (64, 2, 1, 8, 256),

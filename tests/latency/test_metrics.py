@@ -4,7 +4,7 @@ from one_line import one_line
 
 from flashnas.base.errors import BudgetError
 from flashnas.latency.estimate import Estimate
-from flashnas.latency.metrics import METRICS, PREDICTED, Budget, latency_ms, throughput_tok_s
+from flashnas.latency.metrics import METRICS, PREDICTED, Budget, latency_ms, of_times
 
 
 @dataclass
@@ -20,9 +20,9 @@ def test_latency_is_ttft_plus_steps():
 
 
 def test_throughput_counts_what_the_workload_is_about():
-    assert throughput_tok_s(99.0, 2.0, 4, 100, 10) == 2000.0  # generated tokens of all sequences
-    assert throughput_tok_s(50.0, 0.0, 4, 100, 0) == 8000.0   # only reading
-    assert throughput_tok_s(0.0, 0.0, 4, 0, 0) == 0.0
+    assert of_times(99.0, 2.0, 4, 100, 10)["throughput_tok_s"] == 2000.0  # generated tokens of all sequences
+    assert of_times(50.0, 0.0, 4, 100, 0)["throughput_tok_s"] == 8000.0   # only reading
+    assert of_times(0.0, 0.0, 4, 0, 0)["throughput_tok_s"] == 0.0
 
 
 def test_every_metric_is_predicted_with_the_bounds_of_latency():

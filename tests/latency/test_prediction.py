@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from offenders import every
-from tiny_tables import TINY, product_rows, tiny_kinds, write_table
+from tiny_tables import TINY, product_rows, tiny_kinds, write_entry, write_table
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, MissingRowsError, TableError, WorkloadError
 from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.table_writer import write_entry
 from flashnas.latency.workload import load_workload
 from flashnas.operators.kernel_kinds import POINTWISE
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from offenders import every
 from one_line import one_line
-from tiny_tables import COMMON, STACKS, TINY, product_rows, tiny_kinds, write_table
+from tiny_tables import COMMON, STACKS, TINY, product_rows, tiny_kinds, write_entry, write_table
 
 from flashnas.base.errors import TableError
 from flashnas.latency import table_writer
@@ -203,7 +203,7 @@ def test_merge_of_two_calibrations_is_refused(tmp_path):
     rows = {"gemm": product_rows(lambda **_: 1, m=[1], n=[1], k=[1])}
     for name, gap in (("a", 1.0), ("b", 2.0)):
         write_table(tmp_path / name, rows)
-        table_writer.write_entry(tmp_path / name, "calibration", {"gap_us": gap})
+        write_entry(tmp_path / name, "calibration", {"gap_us": gap})
     with pytest.raises(TableError, match="two calibrations"):
         merge(tmp_path / "a", tmp_path / "b", tmp_path / "out")
 

@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 from invented_times import CHAT, truth, write_invented_table
-from tiny_tables import tiny_kinds, write_table
+from tiny_tables import tiny_kinds, write_entry, write_table
 
 from flashnas.base.errors import SpaceError, TableError
 from flashnas.latency.certificate import Certificate, conformal_margin, min_count
@@ -12,7 +12,6 @@ from flashnas.latency.corrections import ModelCorrection, Regressors, fit, kinds
 from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.table_writer import write_entry
 from flashnas.latency.validation import POOL, ROUNDS, Comparison, Summary, half, sample, store, validate
 from flashnas.latency.workload import Workload
 from flashnas.report.terminal_device import validation_text

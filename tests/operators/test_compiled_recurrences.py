@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import subprocess
 import sys
@@ -16,7 +15,6 @@ import torch.nn.functional as F
 from layer_cases import assert_close
 from torch import Tensor
 
-import flashnas
 from flashnas.base.errors import OperatorError
 from flashnas.operators.backends.core import Core
 from flashnas.operators.compiled import linear_attention, selective_scan, steps
@@ -312,17 +310,3 @@ def test_without_a_folder_to_write_to_it_compiles_each_time(monkeypatch: pytest.
     from flashnas.operators.compiled import jit
     monkeypatch.setattr(caching.FunctionCache._impl_class, "_locator_classes", [])
     assert jit.compiled(lambda x: x + 1)(2) == 3
-
-
-def test_numba_is_imported_with_the_first_call() -> None:
-    """No file outside of the compiled kernels imports them or numba when it is imported."""
-    root, early = Path(flashnas.__file__).parent, []
-    for path in root.rglob("*.py"):
-        if path.parent.name == "compiled":
-            continue
-        for node in ast.parse(path.read_text()).body:
-            names = ([node.module or ""] if isinstance(node, ast.ImportFrom) else
-                     [alias.name for alias in node.names] if isinstance(node, ast.Import) else [])
-            if any(name.split(".")[0] == "numba" or name.startswith("flashnas.operators.compiled") for name in names):
-                early.append(f"{path.relative_to(root)}:{node.lineno}")
-    assert not early

@@ -53,7 +53,7 @@ class PlainTimer:
 
 def test_copies_are_captured_into_one_graph_whose_launch_they_share(cuda):
     copies = [lambda: cuda.kernel(10.0), lambda: cuda.kernel(30.0), lambda: cuda.kernel(20.0)]
-    measured = CudaGraphTimer().measure(copies, EFFORT)
+    measured = CudaGraphTimer(launch=True).measure(copies, EFFORT)
     assert measured.latency_us == pytest.approx((LAUNCH_US + 60) / 3)
     assert cuda.captures == 1
     assert cuda.replays == 1 + measured.repeats
@@ -74,7 +74,7 @@ def test_rows_are_measured_without_the_launch_of_their_graph(cuda, monkeypatch):
     timer.measure(copies, EFFORT)
     assert cuda.captures == captures + 1, "the launch is measured once"
     platform = PLATFORMS["cuda"]
-    assert [platform.timer("cuda_graph").launch, platform.row_timer("cuda_graph").launch] == [True, False]
+    assert [platform.timer("cuda_graph").launch, platform.timer("cuda_graph", launch=False).launch] == [True, False]
 
 
 def test_compiled_operators_are_captured_too(monkeypatch):
@@ -98,19 +98,19 @@ def test_compiled_operators_are_captured_too(monkeypatch):
 
 def test_what_waits_for_the_host_is_found_before_the_capture(cuda):
     with pytest.raises(NotCapturable, match="makes the host wait for the device"):
-        CudaGraphTimer().measure([lambda: (cuda.kernel(1.0), cuda.wait())], EFFORT)
+        CudaGraphTimer(launch=True).measure([lambda: (cuda.kernel(1.0), cuda.wait())], EFFORT)
     assert cuda.captures == 0
     assert cuda.debug == 0
     cuda.refuses = "CUDA error: operation failed due to a previous error during capture\nmore"
     with pytest.raises(NotCapturable, match=r"^CUDA error: operation failed due to a previous error during capture$"):
-        CudaGraphTimer().measure([lambda: cuda.kernel(1.0)], EFFORT)
+        CudaGraphTimer(launch=True).measure([lambda: cuda.kernel(1.0)], EFFORT)
     cuda.refuses = ""
 
     def broken():
         raise RuntimeError("a shape is wrong")
 
     with pytest.raises(RuntimeError, match="a shape"):
-        CudaGraphTimer().measure([broken], EFFORT)
+        CudaGraphTimer(launch=True).measure([broken], EFFORT)
 
 
 # -- rows ----------------------------------------------------------------------------------------------------

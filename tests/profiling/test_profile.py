@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from invented_times import invent_device
 from offenders import every
 from one_line import one_line
 
@@ -10,7 +11,6 @@ from flashnas.base.errors import ConfigError, TableError
 from flashnas.latency import schema
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.row_requests import RowRequest, contexts, groups, missing, plan
-from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS, Workload
 from flashnas.network.model import Block
@@ -18,8 +18,8 @@ from flashnas.operators import operator_class
 from flashnas.operators.attention.spec import SlidingWindowAttention
 from flashnas.profiling import alone, inside_model
 from flashnas.profiling import profile as profiling
-from flashnas.profiling.device_timing import CpuTimer, Effort, Measurement, median_interval, repeat
-from flashnas.profiling.platforms import PLATFORMS, device_label
+from flashnas.profiling.device_timing import CpuMarks, EagerTimer, Effort, Measurement, median_interval, repeat
+from flashnas.profiling.platforms import PLATFORMS
 from flashnas.profiling.profile import prepare_folder, profile
 from flashnas.profiling.setup import DTYPES, Setup
 from flashnas.profiling.whole_model import filled_state
@@ -38,10 +38,7 @@ def counting(monkeypatch):
         return {item: Measurement(7.0, 6.0, 8.0, 15) for item in group.items}
 
     monkeypatch.setattr(profiling, "measure_inside_model", measure)
-    monkeypatch.setattr(profiling, "probe_us", lambda device: 100.0)
-    monkeypatch.setattr(profiling, "describe_device", lambda device, name: Device(
-        name=name, platform=device, label=device_label(device), peak_flops=1e11, bandwidth_bytes_s=1e10,
-        memory_bytes=2**33))
+    invent_device(monkeypatch)
     return seen
 
 
@@ -172,7 +169,7 @@ def test_what_was_measured_while_the_device_was_slow_is_measured_again(counting,
 
 
 def test_drift_in_a_group_that_stays_is_recorded(tmp_path, monkeypatch):
-    monkeypatch.setattr(profiling, "probe_us", lambda device: 100.0)
+    invent_device(monkeypatch)
     monkeypatch.setattr(profiling, "measure_inside_model", lambda group, space, job, note: {
         item: Measurement(7.0, 6.0, 8.0, 15, outliers=0.25, drift=0.4 if group.hidden == 64 else 0.01)
         for item in group.items})
@@ -253,7 +250,7 @@ def test_a_profiled_table_answers_its_space(profiled_tiny_table):
 def test_a_table_of_another_device_is_not_continued(counting, tmp_path, monkeypatch):
     space, folder = load_space("tiny"), tmp_path / "table"
     profile(space, [CHAT], folder, Setup())
-    monkeypatch.setattr(profiling, "device_label", lambda device: "Other CPU")
+    monkeypatch.setattr(PLATFORMS["cpu"], "label", lambda: "Other CPU")
     with pytest.raises(TableError, match=r"but this is Other CPU; choose another --out"):
         profile(space, [CHAT], folder, Setup())
 
@@ -313,5 +310,5 @@ def test_the_median_interval_covers_the_true_median_as_often_as_it_says():
 def test_the_cpu_timer_uses_each_copy_in_turn():
     used = []
     calls = [lambda n=n: used.append(n) for n in range(3)]
-    CpuTimer().measure(calls, Effort(least=6, most=6, seconds=10))
+    EagerTimer(CpuMarks).measure(calls, Effort(least=6, most=6, seconds=10))
     assert used == [0, 1, 2, 0, 1, 2, 0, 1, 2]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 pytest.importorskip("xllamacpp")
 pytest.importorskip("gguf")
 
+from invented_times import invent_device
 from one_line import one_line
 
 from flashnas.api.bench import MeasureBenchOptions
@@ -22,6 +23,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError, DeviceError, ExportError, SpaceError, TableError
 from flashnas.base.settings import usable_cores
 from flashnas.cli.main import main
+from flashnas.latency import regression
 from flashnas.latency.memory import memory_bytes
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.regression import REST, choose_networks, counts, fit, narrowed
@@ -29,11 +31,11 @@ from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import sample
 from flashnas.latency.workload import Workload
-from flashnas.profiling import profile, profile_runtime, program, target
+from flashnas.profiling import profile_runtime, program, target
 from flashnas.profiling.llama_cpp import child
 from flashnas.profiling.llama_cpp import target as llama_cpp
 from flashnas.profiling.llama_cpp.target import LlamaCpp
-from flashnas.profiling.platforms import device_label
+from flashnas.profiling.platforms import PLATFORMS
 from flashnas.profiling.target import rows_of, target_like
 from flashnas.space import load_space
 
@@ -94,11 +96,11 @@ def clock(monkeypatch):
         return {"prompts": [{"cpu_ms": prompt[p], "wall_ms": 7.0 * len(seen)} for p in prompts],
                 "contexts": [{"cpu_ms": step[c], "wall_ms": 7.0 * len(seen)} for c in contexts]}
 
+    monkeypatch.setattr(regression, "POOL", 8)         # of a space with few networks
+    monkeypatch.setattr(regression, "BOOTSTRAPS", 40)
     monkeypatch.setattr(LlamaCpp, "times", times)
     monkeypatch.setattr(llama_cpp, "_build", lambda: {"build": "test", "system": "test"})
-    monkeypatch.setattr(profile_runtime, "device_of", lambda folder, platform: Device(
-        name=folder.name, platform="cpu", label=device_label("cpu"), peak_flops=1e11, bandwidth_bytes_s=1e10,
-        memory_bytes=2**33))
+    invent_device(monkeypatch)
     return seen
 
 
@@ -191,7 +193,7 @@ def test_the_table_of_another_device_is_refused_before_anything_is_timed(space, 
     monkeypatch.undo()
     monkeypatch.setattr(LlamaCpp, "times", lambda *_: pytest.fail("a network was timed"))
     monkeypatch.setattr(llama_cpp, "_build", lambda: {"build": "test", "system": "test"})
-    monkeypatch.setattr(profile, "device_label", lambda platform: "another CPU")
+    monkeypatch.setattr(PLATFORMS["cpu"], "label", lambda: "another CPU")
     longer = dataclasses.replace(CHAT, generated_tokens=2 * CHAT.generated_tokens)
     with pytest.raises(TableError, match=r"the table is of .*, but this is another CPU; choose another --out"):
         profile_runtime.profile_runtime(space, [longer], folder, LlamaCpp())
@@ -338,7 +340,7 @@ def test_a_request_is_timed(generated):
 
 def test_llama_cpp_that_ends_is_one_line(monkeypatch):
     monkeypatch.setattr(child, "__file__", "/nowhere/child.py")
-    with pytest.raises(DeviceError, match=r"^64\(.*: llama\.cpp ended with exit code 2: .*/nowhere") as caught:
+    with pytest.raises(DeviceError, match=r"^64\(.*: llama\.cpp ended with exit code 1: File.*/nowhere") as caught:
         LlamaCpp().time_request(Architecture.parse(SMALL), CHAT)
     assert "\n" not in str(caught.value)
 

@@ -17,8 +17,7 @@ from flashnas.cli.main import main
 from flashnas.export.exporter import export_network
 from flashnas.latency.workload import Workload
 from flashnas.profiling.child_process import answer_of
-from flashnas.profiling.vllm.child import ENVIRONMENT
-from flashnas.profiling.vllm.target import PYTHON, Vllm
+from flashnas.profiling.vllm.target import ENVIRONMENT, PYTHON, Vllm
 
 SMALL = "64(vocab=320): m2(head_dim=32,state=16) f(relu2=true) a(head_dim=32,rope_share=0) f(relu2=true)"
 # arguments as in vllm 0.32: LLM(model, *, ..), generate(prompts, sampling_params=None, *, use_tqdm=True, ..)
@@ -169,7 +168,7 @@ def test_vllm_computes_what_was_exported(notation, tmp_path):
     network, prompt = source.network, list(range(1, 60, 3))
     meta = [network.architecture.vocab + n for n in range(network.architecture.meta_tokens)]
     found = answer_of("vLLM", [os.environ[PYTHON], "-P", "-c", GENERATE, str(folder)],
-                      {"prompt": [*meta, *prompt]}, {**ENVIRONMENT, "PYTHONPATH": ""})
+                      {"prompt": [*meta, *prompt]}, ENVIRONMENT)
     assert len(found) == 24
     tokens = [token for token, _ in found]
     with torch.no_grad():

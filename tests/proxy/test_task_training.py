@@ -15,8 +15,7 @@ from flashnas.proxy.tasks import task_tokens
 from flashnas.proxy.tasks import train as train_module
 from flashnas.proxy.tasks.base import IGNORED
 from flashnas.proxy.tasks.mad import Compression, FuzzyRecall, InContextRecall, Memorisation
-from flashnas.proxy.tasks.readout import FromLast, place_codes
-from flashnas.proxy.tasks.train import score_tasks, side_by_side
+from flashnas.proxy.tasks.train import FromLast, place_codes, score_tasks, side_by_side
 from flashnas.training.recipe import Recipe
 
 torch.set_num_threads(1)

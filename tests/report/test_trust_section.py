@@ -6,7 +6,6 @@ import pytest
 
 from flashnas.base.errors import RunError
 from flashnas.report import RecordedRun
-from flashnas.report.html import render_html
 from flashnas.report.sections import TRUST
 
 
@@ -20,7 +19,7 @@ def test_the_verdict_and_its_picture_stand_in_the_report(build_run):
     folder = build_run()
     (folder / "proxy_trust.json").write_text(json.dumps({"verdict": ["7 of 10 <cannot> be told apart", "second"]}))
     (folder / "proxy_trust.png").write_bytes(b"\x89PNG picture")
-    page = render_html(RecordedRun.load(folder))
+    page = TRUST.html(RecordedRun.load(folder))
     assert "<li>7 of 10 &lt;cannot&gt; be told apart</li>\n<li>second</li>" in page
     assert "data:image/png;base64,iVBORyBwaWN0dXJl" in page
 

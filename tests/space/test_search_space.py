@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-import optuna
 import pytest
 from offenders import every
 from one_line import one_line
@@ -36,20 +35,6 @@ def test_every_sample_builds_at_every_width_and_is_contained(space):
             assert len(architecture.operators) <= space.max_operators
             assert space.contains(architecture)
             assert space.contains(Architecture.parse(architecture.notation))
-
-
-@pytest.mark.parametrize("sampler", [optuna.samplers.RandomSampler(seed=0),
-                                     optuna.samplers.TPESampler(seed=0, n_startup_trials=3)])
-def test_optuna_samplers_run_over_the_encoding(space, sampler):
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=sampler)
-    for _ in range(12):
-        trial = study.ask(space.distributions())
-        genotype = space.decode(trial.params)
-        assert space.decode(space.encode(genotype)) == genotype
-        study.tell(trial, float(len(space.operators(genotype))))
-    study.enqueue_trial(space.encode(genotype))
-    assert space.decode(study.ask(space.distributions()).params) == genotype
 
 
 def test_baselines_are_pure_at_full_half_and_quarter_depth(space):

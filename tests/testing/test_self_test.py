@@ -17,7 +17,8 @@ from flashnas.testing.self_test import check_layer, choices_of, layer_cases
 TOKENS = 70
 
 
-@pytest.mark.parametrize("kind", OPERATORS)
+@pytest.mark.parametrize("kind", [kind if kind in ("d", "moe") else pytest.param(kind, marks=pytest.mark.slow)
+                                  for kind in OPERATORS])  # their kernels have fast tests of their own
 def test_every_operator_passes_by_all_that_computes_it_here(kind: str) -> None:
     cases = layer_cases(kind, "cpu")
     assert {dtype for _, dtype in cases} == {"float32", "bfloat16"}
@@ -79,6 +80,7 @@ def test_a_backend_that_refuses_is_told() -> None:
     assert "backend fla cannot run it" in result.reason
 
 
+@pytest.mark.slow  # two processes that import torch
 @pytest.mark.usefixtures("spawned_workers")
 def test_a_process_that_dies_is_replaced() -> None:
     process = self_test._Process()

@@ -55,7 +55,7 @@ def test_filters_decays_and_vectors_are_left_alone():
     assert {"conv.weight", "A_log", "norm.weight", "gate_proj.weight", "final_norm.weight"} <= left
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 9), st.integers(1, 9), st.sampled_from(Case), st.booleans())
 def test_the_projection_sets_norms_and_keeps_directions(seed, rows, columns, case, stacked):
     torch.manual_seed(seed)

@@ -1,11 +1,9 @@
 """Hugging Face configurations: a model's `config.json` read as an Architecture, without transformers and
-without torch.
+torch.
 
 The network is the one that transformers' AutoModelForCausalLM builds, with its own defaults for absent keys.
-Of a model that also reads images (Qwen3.5) only the language model is read. Prediction heads that
-transformers leaves out (MTP) are left out. Keys that change neither the network nor its sizes (dtype,
-quantisation, dropout, epsilons, start values) are not read. A part that flashnas lacks is an error that names
-it.
+Of a model that also reads images only the language model is read. Prediction heads (MTP), and keys that
+change neither the network nor its sizes, are left out. A part that flashnas lacks is an error that names it.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from pathlib import Path
 from flashnas.architecture import Architecture
 from flashnas.architecture.huggingface.config_json import HfConfig, read_json
 from flashnas.architecture.huggingface.hybrid import (
+    lfm2,
     mamba,
     mamba2,
     nemotron_h,
@@ -26,7 +25,6 @@ from flashnas.architecture.huggingface.hybrid import (
     qwen3_next,
     zamba2,
 )
-from flashnas.architecture.huggingface.lfm2 import lfm2
 from flashnas.architecture.huggingface.transformer import (
     llama,
     mistral,
@@ -66,12 +64,7 @@ UNREAD = {"bamba": "layers of attention or Mamba2, each with a feed-forward netw
 
 
 def architecture_from_hf(path: str | Path) -> Architecture:
-    """Read a `config.json`, or a folder that holds one.
-
-    Raises:
-        ArchitectureError: with file and key, for what cannot be read, contradicts itself, or needs a part
-            that flashnas lacks.
-    """
+    """Read a `config.json`, or a folder that holds one; ArchitectureError with file and key."""
     file = Path(path)
     if file.is_dir():
         file = file / "config.json"

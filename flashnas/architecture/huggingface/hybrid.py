@@ -1,4 +1,5 @@
-"""State-space and delta-rule models and hybrids: Mamba, Mamba2, Nemotron-H, Zamba2, Qwen3-Next, Qwen3.5."""
+"""State-space and delta-rule models and hybrids: Mamba, Mamba2, Nemotron-H, Zamba2, Qwen3-Next, Qwen3.5,
+LFM2."""
 
 from __future__ import annotations
 
@@ -9,21 +10,24 @@ from typing import Any
 from flashnas.architecture.architecture import Architecture
 from flashnas.architecture.huggingface.config_json import HfConfig, ranges
 from flashnas.architecture.huggingface.transformer import (
+    FULL,
     assembled,
     attention_of,
     experts_of,
     feed_forward_of,
     feed_forwards,
+    in_turn,
+    kinds_of,
 )
 from flashnas.architecture.notation import MAX_OPERATORS
 from flashnas.operators import OperatorSpec
-from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
+from flashnas.operators.gated_convolution.spec import GatedConvolution
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
 from flashnas.operators.mamba.spec import Mamba
 from flashnas.operators.mamba2.spec import Mamba2
 
-LINEAR, FULL = "linear_attention", "full_attention"
+LINEAR = "linear_attention"
 OLD_NAMES = {"mamba": LINEAR, "attention": FULL}
 NEMOTRON_PATTERN = {"M": LINEAR, "*": FULL, "-": "mlp", "E": "moe"}
 
@@ -44,11 +48,9 @@ def mamba2(config: HfConfig) -> Architecture:
     if heads * head_dim != inner:
         raise config.error("num_heads", f"num_heads x head_dim must be expand x hidden_size = {inner};"
                                         f" got {heads} x {head_dim}")
-    mixer = Mamba2(heads=heads, head_dim=head_dim, state=config.whole("state_size"), groups=_groups(config,
-                                                                                                    heads),
-                   conv_size=config.whole("conv_kernel"), bias=config.flag("use_bias"),
-                   conv_bias=config.flag("use_conv_bias"), dt_min=_smallest_step(config))
-    return assembled(config, [_simplest(config, mixer)] * config.layers())
+    mixer = _mamba2(config, heads, head_dim, "state_size", conv_bias=config.flag("use_conv_bias"),
+                    dt_min=_smallest_step(config))
+    return assembled(config, [mixer] * config.layers())
 
 
 def nemotron_h(config: HfConfig) -> Architecture:
@@ -66,19 +68,15 @@ def nemotron_h(config: HfConfig) -> Architecture:
         for old, new in (("mamba_n_groups", "n_groups"), ("mamba_d_conv", "conv_kernel"),
                          ("mamba_conv_bias", "use_conv_bias"), ("mamba_dt_min", "time_step_min")):
             config.rename(old, new)
-        heads = config.whole("mamba_num_heads")
-        operators[LINEAR] = _simplest(config, Mamba2(
-            heads=heads, head_dim=config.whole("mamba_head_dim"), state=config.whole("ssm_state_size"),
-            groups=_groups(config, heads), conv_size=config.whole("conv_kernel"),
-            bias=config.flag("use_bias"),
-            conv_bias=config.flag("use_conv_bias"), dt_min=config.number("time_step_min")))
+        operators[LINEAR] = _mamba2(
+            config, config.whole("mamba_num_heads"), config.whole("mamba_head_dim"), "ssm_state_size",
+            conv_bias=config.flag("use_conv_bias"), dt_min=config.number("time_step_min"))
     if FULL in kinds:
         operators[FULL] = attention_of(config, rope_share=0.0)
     if "mlp" in kinds:
         config.require("mlp_hidden_act", "relu2", "ungated feed-forward networks with the activation")
         operators["mlp"] = FeedForward(intermediate=config.whole("intermediate_size"),
-                                       bias=config.flag("mlp_bias"),
-                                       relu2=True)
+                                       bias=config.flag("mlp_bias"), relu2=True)
     return assembled(config, [operators[kind] for kind in kinds], tied=False)
 
 
@@ -117,10 +115,9 @@ def zamba2(config: HfConfig) -> Architecture:
     inner = config.whole("mamba_expand") * hidden
     if inner % heads:
         raise config.error("n_mamba_heads", f"must divide mamba_expand x hidden_size = {inner}; got {heads}")
-    mixer = Mamba2(heads=heads, head_dim=inner // heads, state=config.whole("mamba_d_state"),
-                   groups=_groups(config, heads, "mamba_ngroups"), conv_size=config.whole("mamba_d_conv"),
-                   bias=config.flag("add_bias_linear"), dt_min=config.number("time_step_min"))
-    return assembled(config, [_simplest(config, mixer)] * len(kinds))
+    mixer = _mamba2(config, heads, inner // heads, "mamba_d_state", groups="mamba_ngroups",
+                    conv="mamba_d_conv", bias="add_bias_linear", dt_min=config.number("time_step_min"))
+    return assembled(config, [mixer] * len(kinds))
 
 
 def qwen3_next(config: HfConfig) -> Architecture:
@@ -148,21 +145,16 @@ def qwen3_5_moe_text(config: HfConfig) -> Architecture:
 
 
 def _delta_hybrid(config: HfConfig, networks: Sequence[OperatorSpec]) -> Architecture:
-    """Gated DeltaNet and attention with gated output, each followed by its layer's feed-forward network or
-    experts."""
-    layers, interval = len(networks), config.whole("full_attention_interval")
-    kinds = config.listed("layer_types", str, layers)
-    kinds = kinds or [LINEAR if (i + 1) % interval else FULL for i in range(layers)]
-    mixers: dict[str, GatedDeltaNet | Attention] = {}
+    """Gated DeltaNet and attention with gated output, each followed by its layer's network or experts."""
+    interval = config.whole("full_attention_interval")
+    kinds = kinds_of(config, [LINEAR if (i + 1) % interval else FULL for i in range(len(networks))],
+                     (LINEAR, FULL))
+    mixers: dict[str, OperatorSpec] = {}
     if LINEAR in kinds:
         mixers[LINEAR] = _gated_delta_net(config)
     if FULL in kinds:
         mixers[FULL] = attention_of(config, bias=config.flag("attention_bias"), qk_norm=True, out_gate=True)
-    for kind in kinds:
-        if kind not in mixers:
-            raise config.lacking("layer_types", f"the layer type {kind!r} in {config.model_type}")
-    return assembled(config, [part for kind, network in zip(kinds, networks, strict=True)
-                              for part in (mixers[kind], network)])
+    return in_turn(config, [mixers[kind] for kind in kinds], networks)
 
 
 def _gated_delta_net(config: HfConfig) -> GatedDeltaNet:
@@ -178,15 +170,15 @@ def _gated_delta_net(config: HfConfig) -> GatedDeltaNet:
                          conv_size=config.whole("linear_conv_kernel_dim"))
 
 
-def _groups(config: HfConfig, heads: int, key: str = "n_groups") -> int:
-    groups = config.whole(key)
-    if heads % groups:
-        raise config.error(key, f"must divide the {heads} heads; got {groups}")
-    return groups
-
-
-def _simplest(config: HfConfig, mixer: Mamba2) -> Mamba2:
-    """The same mixer with `expand` in place of the number of heads where both are equivalent."""
+def _mamba2(config: HfConfig, heads: int, head_dim: int, state: str, *, dt_min: float,
+            groups: str = "n_groups", conv: str = "conv_kernel", bias: str = "use_bias",
+            conv_bias: bool = True) -> Mamba2:
+    """By the keys of its sizes; with `expand` in place of the number of heads where both are equivalent."""
+    count = config.whole(groups)
+    if heads % count:
+        raise config.error(groups, f"must divide the {heads} heads; got {count}")
+    mixer = Mamba2(heads=heads, head_dim=head_dim, state=config.whole(state), groups=count, dt_min=dt_min,
+                   conv_size=config.whole(conv), bias=config.flag(bias), conv_bias=conv_bias)
     return mixer.resolved(config.whole("hidden_size"))
 
 
@@ -205,3 +197,24 @@ def _smallest_step(config: HfConfig) -> float:
     if ends[1] != math.inf:
         raise config.lacking("time_step_limit", f"Mamba2 with a largest time step ({ends[1]!r})")
     return float(ends[0])
+
+
+def lfm2(config: HfConfig) -> Architecture:
+    """Gated convolutions and attention, each followed by a feed-forward network of an adjusted size."""
+    config.require("conv_bias", False, "gated convolutions with conv_bias")
+    config.rename("block_ff_dim", "intermediate_size")
+    config.rename("tie_embedding", "tie_word_embeddings")
+    inner = config.whole("intermediate_size")
+    if config.flag("block_auto_adjust_ff_dim"):
+        inner = int(2 * inner / 3)
+        if config.get("block_ffn_dim_multiplier") is not None:
+            multiple = config.whole("block_multiple_of")
+            inner = -(-int(config.number("block_ffn_dim_multiplier") * inner) // multiple) * multiple
+    attending = config.listed("full_attn_idxs", int)
+    kinds = kinds_of(config, [FULL if attending is None or i in attending else "conv"
+                              for i in range(config.layers())], ("conv", FULL))
+    taps = config.whole("conv_L_cache", least=2)
+    attention = attention_of(config, qk_norm=True) if FULL in kinds else None
+    mixers = [GatedConvolution(conv_size=taps) if kind == "conv" or attention is None else attention
+              for kind in kinds]
+    return in_turn(config, mixers, [FeedForward(intermediate=inner)] * len(kinds))

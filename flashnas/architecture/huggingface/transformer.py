@@ -3,17 +3,19 @@ Qwen3-MoE."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.huggingface.config_json import HfConfig
-from flashnas.architecture.huggingface.rotary import rope_options
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention, SlidingWindowAttention
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
+from flashnas.operators.spec import MAX_VALUE
 
 FULL, SLIDING = "full_attention", "sliding_attention"
+ROPE_TYPES = ("default", "linear", "llama3")
 
 
 def llama(config: HfConfig) -> Architecture:
@@ -25,76 +27,58 @@ def llama(config: HfConfig) -> Architecture:
 
 
 def mistral(config: HfConfig) -> Architecture:
-    attention = attention_of(config)
-    window = config.whole_or_none("sliding_window")
-    return _alternating(config, [windowed(attention, window) if window else attention] * config.layers())
+    mixer = _windowed(attention_of(config), config.whole_or_none("sliding_window"))
+    return _alternating(config, [mixer] * config.layers())
 
 
 def qwen2(config: HfConfig) -> Architecture:
-    return _alternating(config, _windows(config, attention_of(config, qkv_bias=True)))
+    first = config.whole("max_window_layers", least=0)
+    return _alternating(config, _layers(config, attention_of(config, qkv_bias=True), lambda i: i >= first))
 
 
 def qwen3(config: HfConfig) -> Architecture:
     attention = attention_of(config, bias=config.flag("attention_bias"), qk_norm=True)
-    return _alternating(config, _windows(config, attention))
+    first = config.whole("max_window_layers", least=0)
+    return _alternating(config, _layers(config, attention, lambda i: i >= first))
 
 
 def smollm3(config: HfConfig) -> Architecture:
     layers, interval = config.layers(), config.whole("no_rope_layer_interval")
     bias = config.flag("attention_bias")
-    plain, none = attention_of(config, bias=bias), attention_of(config, bias=bias, rope_share=0.0)
     rotated = config.listed("no_rope_layers", int)  # 1 where positions are rotated, despite the name
     rotated = [int((i + 1) % interval != 0) for i in range(layers)] if rotated is None else rotated
     if len(rotated) < layers:
         raise config.error("no_rope_layers", f"must have an entry for each of the {layers} layers; got"
                                              f" {len(rotated)}")
-    window = config.whole_or_none("sliding_window") if config.flag("use_sliding_window") else None
-    kinds = config.listed("layer_types", str, layers)
-    kinds = kinds or [FULL if window is None or turned else SLIDING for turned in rotated[:layers]]
-    mixers = [_of_kind(config, kind, plain if turned else none, window)
-              for kind, turned in zip(kinds, rotated, strict=False)]
+    turned, still = (_layers(config, attention_of(config, bias=bias, **options), lambda i: not rotated[i])
+                     for options in ({}, {"rope_share": 0.0}))
+    mixers = [turned[i] if rotated[i] else still[i] for i in range(layers)]
     return _alternating(config, mixers, bias=config.flag("mlp_bias"))
 
 
 def mixtral(config: HfConfig) -> Architecture:
-    layers, attention = config.layers(), attention_of(config)
-    window = config.whole_or_none("sliding_window")
+    layers, mixer = config.layers(), _windowed(attention_of(config), config.whole_or_none("sliding_window"))
     config.rename("num_experts", "num_local_experts")
-    mixer = windowed(attention, window) if window else attention
     experts = experts_of(config, count_key="num_local_experts", size_key="intermediate_size", normalise=True)
     return assembled(config, [mixer, experts] * layers)
 
 
 def qwen2_moe(config: HfConfig) -> Architecture:
-    layers, first = config.layers(), config.whole("max_window_layers", least=0)
+    first = config.whole("max_window_layers", least=0)
     attention = attention_of(config, qkv_bias=config.flag("qkv_bias"))
-    window = config.whole_or_none("sliding_window") if config.flag("use_sliding_window") else None
-    kinds = config.listed("layer_types", str, layers)
-    kinds = kinds or [SLIDING if window is not None and i % 2 == 0 and i < first else FULL
-                      for i in range(layers)]
-    return _with_experts(config, [_of_kind(config, kind, attention, window) for kind in kinds], shared=True)
+    mixers = _layers(config, attention, lambda i: i % 2 == 0 and i < first)
+    return in_turn(config, mixers, feed_forwards(config, len(mixers), shared=True))
 
 
 def qwen3_moe(config: HfConfig) -> Architecture:
-    attention = attention_of(config, bias=config.flag("attention_bias"), qk_norm=True)
-    window = config.whole_or_none("sliding_window") if config.flag("use_sliding_window") else None
-    return _with_experts(config, [windowed(attention, window) if window else attention] * config.layers(),
-                         shared=False)
-
-
-def _with_experts(config: HfConfig, mixers: list[Attention], *, shared: bool) -> Architecture:
-    networks = feed_forwards(config, len(mixers), shared=shared)
-    return assembled(config, [part for pair in zip(mixers, networks, strict=True) for part in pair])
+    mixer = _windowed(attention_of(config, bias=config.flag("attention_bias"), qk_norm=True), _window(config))
+    layers = config.layers()
+    return in_turn(config, [mixer] * layers, feed_forwards(config, layers, shared=False))
 
 
 def feed_forwards(config: HfConfig, layers: int, *, shared: bool) -> list[OperatorSpec]:
-    """One per layer: experts in every `decoder_sparse_step`-th layer that `mlp_only_layers` does not name.
-
-    Args:
-        config: of Qwen2-MoE, Qwen3-MoE or Qwen3-Next.
-        layers: number of layers.
-        shared: one more expert reads every token.
-    """
+    """One per layer: experts in every `decoder_sparse_step`-th one that `mlp_only_layers` does not name.
+    shared: one more expert reads every token."""
     dense, step = set(config.listed("mlp_only_layers", int) or []), config.whole("decoder_sparse_step")
     config.rename("num_local_experts", "num_experts")
     count = config.whole("num_experts", least=0)
@@ -110,9 +94,7 @@ def experts_of(config: HfConfig, *, count_key: str = "num_experts", size_key: st
     """The mixture of experts of a configuration.
 
     Args:
-        config: read with the keys below and `num_experts_per_tok`.
-        count_key: the key for the number of experts.
-        size_key: the key for the intermediate size of each expert.
+        count_key, size_key: the keys for the number of experts and for the intermediate size of each.
         shared: one more expert, with a gate, reads every token.
         normalise: the probabilities of the chosen experts add up to 1.
     """
@@ -143,8 +125,48 @@ def attention_of(config: HfConfig, *, bias: bool = False, **options: Any) -> Att
                      **{"qkv_bias": bias, "out_bias": bias, **options})
 
 
-def windowed(attention: Attention, window: int) -> Attention:
-    return SlidingWindowAttention(**vars(attention), window=window)
+def rope_options(config: HfConfig) -> dict[str, Any]:
+    """The rope options of an Attention; raises ArchitectureError naming positions that flashnas lacks."""
+    key = "rope_scaling" if config.data.get("rope_scaling") else "rope_parameters"
+    given = config.data.get(key) or {}
+    if not isinstance(given, dict):
+        raise config.error(key, f"must be a mapping; got {given!r}")
+    if any(isinstance(value, dict) for value in given.values()):
+        raise config.lacking(key, "rotary positions that differ between kinds of layers")
+
+    def number(name: str, default: Any, least: float = 1.0) -> float:
+        value = given.get(name, default)
+        if type(value) not in (int, float) or not least <= value <= MAX_VALUE:
+            place = name if name not in given and name in config.data else f"{key}.{name}"
+            raise config.error(place, f"must be a number of at least {least:g}; got {value!r}")
+        return float(value)
+
+    options = {"rope_theta": number("rope_theta", config.get("rope_theta"))}
+    kind = given.get("rope_type", given.get("type", "default"))
+    if kind not in ROPE_TYPES:
+        raise config.lacking(f"{key}.rope_type", f"rotary positions of type {kind!r}; it has"
+                                                 f" {', '.join(ROPE_TYPES)}")
+    part = given.get("partial_rotary_factor", config.get("partial_rotary_factor"))
+    if part is not None and config.defaults["partial_rotary_factor"] is not None:
+        options["rope_share"] = number("partial_rotary_factor", part, least=0.0)
+    elif part not in (None, 1) and kind != "default":  # which does not read it in these models
+        raise config.lacking(f"{key}.partial_rotary_factor", f"partly rotated heads ({part!r}) in"
+                                                             f" {config.model_type}")
+    if kind != "default":
+        options["rope_factor"] = number("factor", None)
+    if kind == "llama3":
+        for name, value in (("low_freq_factor", 1.0), ("high_freq_factor", 4.0)):
+            if number(name, None, least=0.0) != value:
+                raise config.lacking(f"{key}.{name}",
+                                     f"llama3 positions with {given[name]}; it has {value:g}")
+        original = config.data.get("original_max_position_embeddings",
+                                   given.get("original_max_position_embeddings",
+                                             config.get("max_position_embeddings")))
+        if type(original) is not int or not 1 <= original <= MAX_VALUE:
+            raise config.error(f"{key}.original_max_position_embeddings",
+                               f"must be a whole number of at least 1; got {original!r}")
+        options["rope_original"] = original
+    return options
 
 
 def feed_forward_of(config: HfConfig, *, bias: bool = False) -> FeedForward:
@@ -159,25 +181,38 @@ def assembled(config: HfConfig, operators: list[OperatorSpec], tied: bool | None
                         operators=tuple(operators))
 
 
+def in_turn(config: HfConfig, mixers: Sequence[OperatorSpec],
+            networks: Sequence[OperatorSpec]) -> Architecture:
+    """Each token mixer with its feed-forward network behind it."""
+    return assembled(config, [part for pair in zip(mixers, networks, strict=True) for part in pair])
+
+
+def kinds_of(config: HfConfig, usual: list[str], allowed: Container[str]) -> list[str]:
+    """The `layer_types`, or the usual ones where the key is absent."""
+    kinds = config.listed("layer_types", str, len(usual)) or usual
+    for kind in kinds:
+        if kind not in allowed:
+            raise config.lacking("layer_types", f"the layer type {kind!r} in {config.model_type}")
+    return kinds
+
+
 def _alternating(config: HfConfig, mixers: list[Attention], *, bias: bool = False) -> Architecture:
-    feed_forward = feed_forward_of(config, bias=bias)
-    return assembled(config, [operator for mixer in mixers for operator in (mixer, feed_forward)])
+    return in_turn(config, mixers, [feed_forward_of(config, bias=bias)] * len(mixers))
 
 
-def _windows(config: HfConfig, attention: Attention) -> list[Attention]:
-    """Qwen2 and Qwen3: layers from `max_window_layers` on see a window if it is switched on."""
-    layers, first = config.layers(), config.whole("max_window_layers", least=0)
-    window = config.whole_or_none("sliding_window") if config.flag("use_sliding_window") else None
-    kinds = config.listed("layer_types", str, layers)
-    kinds = kinds or [SLIDING if window is not None and i >= first else FULL for i in range(layers)]
-    return [_of_kind(config, kind, attention, window) for kind in kinds]
+def _window(config: HfConfig) -> int | None:
+    return config.whole_or_none("sliding_window") if config.flag("use_sliding_window") else None
 
 
-def _of_kind(config: HfConfig, kind: str, attention: Attention, window: int | None) -> Attention:
-    if kind == SLIDING:
-        if window is None:
-            raise config.error("layer_types", f"{kind!r} needs use_sliding_window and sliding_window")
-        return windowed(attention, window)
-    if kind not in (FULL, "attention"):
-        raise config.lacking("layer_types", f"the layer type {kind!r} in {config.model_type}")
-    return attention
+def _windowed(attention: Attention, window: int | None) -> Attention:
+    return SlidingWindowAttention(**vars(attention), window=window) if window else attention
+
+
+def _layers(config: HfConfig, attention: Attention, slides: Callable[[int], bool]) -> list[Attention]:
+    """The attention of each layer. slides: the layers with a window, where `layer_types` does not say."""
+    window = _window(config)
+    usual = [SLIDING if window is not None and slides(i) else FULL for i in range(config.layers())]
+    kinds = kinds_of(config, usual, (SLIDING, FULL, "attention"))
+    if window is None and SLIDING in kinds:
+        raise config.error("layer_types", f"{SLIDING!r} needs use_sliding_window and sliding_window")
+    return [_windowed(attention, window if kind == SLIDING else None) for kind in kinds]

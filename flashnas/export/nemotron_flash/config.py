@@ -1,4 +1,5 @@
-"""An Architecture as the config.json of the family. An error names the part that the family lacks."""
+"""An Architecture as the config.json of the family, and the names of its tensors. An error names the part
+that the family lacks."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ExportError
 from flashnas.formats.fitting import Demands, Format
+from flashnas.formats.pieces import Piece, network_pieces
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.delta_net.spec import DeltaNet
@@ -19,8 +21,7 @@ LAYER_TYPES = {"d": "deltanet", "m2": "m2", "a": "a", "f": "f"}
 
 
 def _demands(kind: type[OperatorSpec], **fixed: Any) -> Demands:
-    """One set of options holds for all operators of a kind; those in `fixed` have one value in the family's
-    code."""
+    """One set of options holds for all operators of a kind; `fixed` have one value in the family's code."""
     return Demands(fixed=fixed, shared=tuple(each.name for each in dataclasses.fields(kind)))
 
 
@@ -98,3 +99,28 @@ def _expand_ratio(spec: FeedForward | None, hidden: int) -> float:
 
 def _lacking(what: str) -> ExportError:
     return ExportError(f"the Nemotron-Flash family lacks this: {what}")
+
+
+# -- names of tensors ----------------------------------------------------------------------------------------
+
+NAMES = {
+    "d": {**{part: f"gla.{part}_proj" for part in "qkvb"}, **{f"{part}_conv": f"gla.{part}_conv1d"
+                                                              for part in "qkv"},
+          "norm": "gla.o_norm", "out": "gla.o_proj"},
+    "m2": {"in": "mamba.in_proj", "conv": "mamba.conv1d", "norm": "mamba.norm", "out": "mamba.out_proj",
+           **{part: f"mamba.{part}" for part in ("A_log", "D", "dt_bias")}},
+    "a": {**{part: f"self_attn.{part}_proj" for part in "qkv"}, "out": "self_attn.o_proj",
+          **{part: f"self_attn.{part}" for part in ("q_norm", "k_norm")}},
+    "f": {part: f"ffn.{part}_proj" for part in ("gate", "up", "down")},
+}
+
+
+def pieces(architecture: Architecture) -> list[Piece]:
+    """Every tensor of an architecture that the family can hold."""
+    def place(n: int, spec: OperatorSpec) -> tuple[str, str]:
+        layer = f"model.layers.{n}."
+        return layer, layer + ("pre_ffn_layernorm" if spec.kind == "f" else "input_layernorm")
+
+    top = "model.embed_tokens", "model.final_layernorm", "lm_head"
+    tensors = network_pieces(architecture.canonical(), top, NAMES, place)
+    return [*tensors, *([Piece("model.memory_tokens", "meta_tokens")] if architecture.meta_tokens else [])]

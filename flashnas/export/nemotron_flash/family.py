@@ -1,8 +1,7 @@
 """The network of the family, computed from a config.json and its weights, token by token: the check of each
 export.
 
-It shares no code with HybridLM. A tensor under a wrong name, or split at a wrong row, therefore changes the
-logits.
+It shares no code with HybridLM: a tensor under a wrong name, or split at a wrong row, changes the logits.
 Shapes: B batch, T time, D hidden, H heads, K key dim, C channels.
 """
 
@@ -20,16 +19,12 @@ INNER_EPS = 1e-5  # of the norms after DeltaNet and Mamba2, fixed in the family'
 
 def family_logits(config: Mapping[str, Any], tensors: Mapping[str, Tensor], tokens_BT: Tensor, *,
                   divided: bool = False) -> Tensor:
-    """The logits of the family's network.
+    """The logits [B, T, V] of the family's network in float32.
 
     Args:
         config: the content of config.json.
         tensors: the weights by the names of the family.
-        tokens_BT: token ids.
         divided: divide logits by the norms of the head's rows, as the released model code does.
-
-    Returns:
-        Logits [B, T, V] in float32.
 
     Raises:
         KeyError: a tensor is missing.

@@ -14,9 +14,8 @@ from torch import Tensor
 from flashnas.base.errors import ExportError
 from flashnas.base.files import write_synced
 from flashnas.export.exporter import Exporter, Written, check_differences, difference
-from flashnas.export.nemotron_flash.config import family_config
+from flashnas.export.nemotron_flash.config import family_config, pieces
 from flashnas.export.nemotron_flash.family import family_logits
-from flashnas.export.nemotron_flash.names import pieces
 from flashnas.export.source import Source, special_ids
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import read_tensors
@@ -35,10 +34,10 @@ this folder: `auto_map` in config.json names that of the released checkpoints, w
 class NemotronFlashExporter(Exporter):
     """Configuration, names and weights of the released Nemotron-Flash checkpoints.
 
-    The released model code divides each logit by the norm of its row of the head. Training with weight
-    normalization keeps this norm at 1. Drawn weights are given such rows; trained weights without them raise
-    ExportError unless `raw_logits` states that the runtime does not divide. The loader joins vocabulary and
-    meta tokens; a head of its own has rows for both, too.
+    The released model code divides each logit by the norm of its row of the head, which training with weight
+    normalization keeps at 1. Drawn weights are given such rows; trained weights without them raise
+    ExportError unless `raw_logits` states that the runtime does not divide. A head of its own has rows for
+    the meta tokens, too.
     """
 
     title = "runtimes that load the released Nemotron-Flash"
@@ -89,8 +88,6 @@ def _head_notes(network: HybridLM, drawn: bool, raw_logits: bool) -> list[str]:
 
 
 def _check(folder: Path, network: HybridLM) -> dict[str, float]:
-    """Compare the written files, computed by the plain reading, with the network of the same rounded
-    weights."""
     config = json.loads((folder / "config.json").read_text())
     tensors: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):

@@ -1,7 +1,7 @@
 """The cache of `generate`: the states of HybridLM, with rows of equal length together.
 
 A recurrent state, and meta tokens in front of a sequence, allow no padding. Rows of a padded batch are
-therefore read and continued in groups of equal length; each row gives exactly the result that it gives alone.
+therefore read in groups of equal length; each row gives exactly the result that it gives alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from flashnas.network.cache import HybridCache
+from flashnas.network.cache import HybridCache, mapped
 
 
 @dataclass
@@ -99,26 +99,20 @@ class FlashnasCache(Cache):
 
 def select_rows(state: Any, rows: Tensor) -> Any:
     """The states of these rows of the batch, which is the first dimension of every tensor; copies."""
-    if isinstance(state, Tensor):
-        return state.index_select(0, rows.to(state.device))
-    if dataclasses.is_dataclass(state) and not isinstance(state, type):
-        parts = {part.name: select_rows(getattr(state, part.name),
-                                        rows) for part in dataclasses.fields(state)}
-        return dataclasses.replace(state, **parts)
-    if isinstance(state, tuple | list):
-        selected = [select_rows(part, rows) for part in state]
-        return type(state)(*selected) if hasattr(state, "_fields") else type(state)(selected)
-    return state
+    def of(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            return part.index_select(0, rows.to(part.device))
+        return dataclasses.replace(part, keys_BGTK=of(part.keys_BGTK), values_BGTK=of(part.values_BGTK))
+
+    return mapped(state, of)
 
 
 # -- where the tokens of a padded batch begin ----------------------------------------------------------------
 
 def first_tokens(tokens_BT: Tensor, mask: Tensor | None, positions: Tensor | None,
                  cache: FlashnasCache | None) -> list[int] | None:
-    """The column of the first token of each row; None if no row begins with padding.
-
-    Raises ValueError for a mask or positions that a sequence from its first token on cannot have.
-    """
+    """The column of the first token of each row; None if no row begins with padding. ValueError for a mask or
+    positions that a sequence from its first token on cannot have."""
     batch, columns = tokens_BT.shape
     if cache is not None and cache.groups:
         if cache.batch_size != batch:

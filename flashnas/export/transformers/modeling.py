@@ -1,8 +1,6 @@
-"""HybridLM as transformers expects a causal language model.
+"""HybridLM as transformers expects a causal language model. Names of weights are those of HybridLM behind
+`model.`.
 
-Names of weights are those of HybridLM behind `model.`: `model.embedding.weight`, `model.meta_tokens`,
-`model.layers.N.norm.weight`, `model.layers.N.mixer.*`, `model.final_norm.weight` and, unless tied,
-`model.head.weight`.
 Shapes: B batch, T time, D hidden, V vocabulary.
 """
 
@@ -68,9 +66,8 @@ class FlashnasConfig(PreTrainedConfig):
 class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
     """A causal language model that computes HybridLM.
 
-    With a cache, padding must be on the left; without one, it may be on either side. A row of a padded batch
-    gives the result that it gives alone. Logits of padding are zero on the left and undefined on the right.
-    Positions follow from the attention mask.
+    With a cache, padding must be on the left. A row of a padded batch gives the result that it gives alone.
+    Logits of padding are zero on the left and undefined on the right.
     """
 
     config_class = FlashnasConfig
@@ -91,8 +88,7 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def initialize_weights(self) -> None:
-        """Draw the weights that a checkpoint lacks, as HybridLM does; transformers calls this after
-        loading."""
+        """Draw the weights that a checkpoint lacks; transformers calls this after loading."""
         tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         lacking = [name for name, tensor in tensors.items() if not getattr(tensor, "_is_hf_initialized",
                                                                            False)]
@@ -125,15 +121,10 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
         Args:
             input_ids: token ids [B, T].
             attention_mask: 1 for tokens, 0 for padding [B, T]; None: no padding.
-            position_ids: checked against the attention mask; they follow from it.
+            position_ids: checked against the attention mask, from which they follow.
             cache: continue after the tokens that it has read.
             labels: token ids [B, T]; -100 for positions without a loss.
-            use_cache: return a cache.
             logits_to_keep: the number of last tokens with logits, 0 for all, or their indices.
-
-        Returns:
-            logits [B, T, V] or of the kept tokens; loss, if labels are given; cache, if one is passed or
-            wanted.
         """
         if use_cache and cache is None:
             cache = FlashnasCache()
@@ -151,8 +142,7 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(loss=loss, logits=logits, cache=cache)
 
     def _read(self, tokens_BT: Tensor, starts: list[int], cache: FlashnasCache | None) -> Tensor:
-        """Normalised outputs [B, T, D] of sequences from their first token on; fills the empty cache with
-        states."""
+        """Normalised outputs [B, T, D] of sequences from their first token on; fills the empty cache."""
         outputs = []
         groups = rows_by_start(starts)
         for start, rows in groups:

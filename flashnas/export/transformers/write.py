@@ -1,5 +1,4 @@
-"""`--to hf`: a folder for AutoModelForCausalLM, with flashnas installed and flashnas.export.transformers
-imported."""
+"""`--to hf`: a folder for AutoModelForCausalLM, once flashnas.export.transformers is imported."""
 
 from __future__ import annotations
 
@@ -59,17 +58,10 @@ def as_transformers(source: Source, dtype: torch.dtype) -> FlashnasForCausalLM:
 
 @torch.no_grad()
 def check_parity(folder: Path, network: HybridLM) -> dict[str, float]:
-    """Compare logits, cached decoding and a padded batch in float32.
+    """Compare logits, cached decoding and a padded batch in float32, with the original as its weights were
+    rounded.
 
-    Args:
-        folder: the export.
-        network: the original, with its weights rounded as they were written.
-
-    Returns:
-        Largest differences over the largest logit, by what was compared.
-
-    Raises:
-        ExportError: a difference exceeds TOLERANCE.
+    Returns the largest differences over the largest logit, by what was compared; ExportError above TOLERANCE.
     """
     network = network.float().eval()
     loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

@@ -1,5 +1,4 @@
-"""The architectures of llama.cpp that flashnas writes: what each can hold, and the keys that describe a
-network."""
+"""The architectures of llama.cpp that flashnas writes: what each can hold, and the keys of a network."""
 
 from __future__ import annotations
 
@@ -29,10 +28,7 @@ WRITTEN: Mapping[str, Any] = {"programs": ("llama.cpp",), "export": "gguf"}
 
 @dataclass(frozen=True)
 class GgufFamily:
-    """An architecture of llama.cpp, with the rules that its loader and its graph have.
-
-    format: what it can hold. second_norm, interleaved, output_norm: see `model_pieces`.
-    """
+    """An architecture of llama.cpp, with the rules of its loader; other fields: see `model_pieces`."""
 
     format: Format
     second_norm: str

@@ -1,5 +1,4 @@
-"""A network's tensors as a GGUF file: the types of weights, and one writer for trained and for random
-weights."""
+"""A network's tensors as a GGUF file, of trained or of random weights."""
 
 from __future__ import annotations
 
@@ -47,8 +46,6 @@ def write_file(file: Path, architecture: Architecture, words: Vocabulary, type_n
     """Write a network as llama.cpp reads it.
 
     Args:
-        file: to write.
-        architecture: which one of FAMILIES must hold.
         words: tokens of the file; those that were added get rows behind the embedding and the head.
         type_name: of the weights, one of TYPES.
         tensors: as HybridLM has them. Tensors that are the same object are converted once.
@@ -87,10 +84,8 @@ def write_file(file: Path, architecture: Architecture, words: Vocabulary, type_n
 
 
 def check_rows(architecture: Architecture, type_name: str) -> None:
-    """Raises ExportError, with the first matrix, unless its rows are whole blocks of a type of 256 weights.
-
-    Matrices that do not fit blocks of BLOCK stay in f16; a type of 256 would leave most matrices there.
-    """
+    """Raises ExportError unless the rows of all matrices are whole blocks of a type of 256 weights: most
+    would stay in f16 otherwise, as single ones do with blocks of BLOCK."""
     block = max(gguf.GGML_QUANT_SIZES[type_][0] for type_ in TYPES[type_name][:2])
     for number, spec in enumerate(architecture.canonical().operators if block > BLOCK else ()):
         for call in spec.kernels(architecture.hidden, "decode"):
@@ -136,7 +131,6 @@ def _write(writer: gguf.GGUFWriter, file: Path) -> None:
 
 
 def _with_added_rows(tensors: Mapping[str, Tensor], words: Vocabulary) -> dict[str, Tensor]:
-    """Rows for the added tokens behind the embedding and the head: the meta token's, or zeros."""
     tensors = dict(tensors)
     if not words.added:
         return tensors

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flashnas.architecture import Architecture
 from flashnas.formats import pieces
-from flashnas.formats.pieces import STREAM_SCALE, Piece, named
+from flashnas.formats.pieces import STREAM_SCALE, Piece, network_pieces
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
@@ -26,13 +27,8 @@ NAMES = {
 
 
 def operator_pieces(spec: OperatorSpec, hidden: int, *, interleaved: bool) -> list[Piece]:
-    """The pieces of an operator without its norm.
-
-    Args:
-        spec: with every option explicit.
-        hidden: width of the network.
-        interleaved: rotary positions turn neighbouring channels of a head, not its two halves.
-    """
+    """The pieces of an operator, with every option explicit, without its norm. interleaved: rotary positions
+    turn neighbouring channels of a head, not its two halves."""
     if isinstance(spec, GatedDeltaNet):
         return _gated_delta_net(spec, hidden)
     parts = pieces.operator_pieces(spec, hidden)
@@ -76,8 +72,7 @@ def _attention(spec: Attention, parts: list[Piece], interleaved: bool) -> list[P
 
 
 def _gated_delta_net(spec: GatedDeltaNet, hidden: int) -> list[Piece]:
-    """llama.cpp counts value heads so that neighbours read different key heads; HybridLM so that they read
-    the same."""
+    """Neighbouring value heads of llama.cpp read different key heads; those of HybridLM read the same."""
     import torch
 
     key, value = spec.key_size(hidden), spec.value_size(hidden)
@@ -104,27 +99,17 @@ def model_pieces(architecture: Architecture, *, second_norm: str, interleaved: b
     """All tensors of a file.
 
     Args:
-        architecture: with every option explicit.
         second_norm: name of the norm of an FFN that belongs to the layer of the mixer before it; "": it is a
-            layer of its own.
+            layer.
         interleaved: see `operator_pieces`.
         scaled: multiply what writes to the residual stream by STREAM_SCALE.
         output_norm: name of the norm in front of the head.
     """
-    scale = STREAM_SCALE if scaled else 1.0
-    parts = [Piece("token_embd.weight", "embedding.weight", scale=scale, matrix=True),
-             # a head that is the embedding has the scale, too; the norm before it takes the scale back
-             Piece(f"{output_norm}.weight", "final_norm.weight",
-                   scale=1 / scale if architecture.tied else 1.0)]
-    if not architecture.tied:
-        parts.append(Piece("output.weight", "head.weight", matrix=True))
-    layer = -1
-    for n, spec in enumerate(architecture.operators):
+    def place(n: int, spec: OperatorSpec) -> tuple[str, str]:
         second = bool(second_norm) and not spec.mixes_tokens
-        layer += not second
-        norm = second_norm if second else "attn_norm"
-        parts.append(Piece(f"blk.{layer}.{norm}.weight", f"layers.{n}.norm.weight"))
-        parts += named(operator_pieces(spec, architecture.hidden, interleaved=interleaved),
-                       NAMES.get(spec.kind, {}),
-                       layer=f"blk.{layer}.", source=f"layers.{n}", scale=scale)
-    return parts
+        layer = sum(each.mixes_tokens or not second_norm for each in architecture.operators[:n + 1]) - 1
+        return f"blk.{layer}.", f"blk.{layer}.{second_norm if second else 'attn_norm'}"
+
+    return network_pieces(architecture, ("token_embd", output_norm, "output"), NAMES, place,
+                          scale=STREAM_SCALE if scaled else 1.0,
+                          parts=partial(operator_pieces, interleaved=interleaved))

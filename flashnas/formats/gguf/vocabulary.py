@@ -22,7 +22,7 @@ META_TOKEN, END_TOKEN = "<|meta|>", "<|end|>"
 class Vocabulary:
     """Tokens of a file by id: those of the network, then `added` ones, which are never generated.
 
-    first: the id that the program puts in front of a text; None: nothing. end: the id that ends a text.
+    first: the id in front of a text; None: nothing. end: the id that ends a text.
     """
 
     tokens: tuple[str, ...]
@@ -60,13 +60,11 @@ class Vocabulary:
 
 
 def vocabulary(tokenizer: Tokenizer | None, vocab: int, meta_tokens: int) -> Vocabulary:
-    """The tokens of a network with `vocab` rows in its embedding.
+    """The tokens of a network with `vocab` rows in its embedding; ExportError if llama.cpp would cut a text
+    otherwise.
 
     A meta token becomes a token after the vocabulary, which is put before every text. A tokenizer without a
     token that ends a document gets one. Without a tokenizer the tokens have names that no text contains.
-
-    Raises:
-        ExportError: llama.cpp would cut a text into other tokens.
     """
     tokens, types = [f"[unused {n}]" for n in range(vocab)], [UNUSED] * vocab
     merges: list[str] = []
@@ -94,8 +92,7 @@ def vocabulary(tokenizer: Tokenizer | None, vocab: int, meta_tokens: int) -> Voc
 
 
 def _checked_merges(described: dict[str, Any]) -> list[str]:
-    """The merges, each as two tokens with a space between; raises ExportError for another kind of
-    tokenizer."""
+    """The merges, each as two tokens with a space between."""
     model, splits = described["model"], described["pre_tokenizer"] or {}
     byte_level = (splits.get("type") == "ByteLevel" and not splits.get("add_prefix_space")
                   and splits.get("use_regex", True))

@@ -6,12 +6,13 @@ convolution, and Kimi delta attention; and fp8 rows of gemm, where the framework
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,8 @@ KDA = ("kda", "kda_perf", (("kda_decode", "generation", KDA_STEP_KERNELS, HEADS)
 def import_system(system: str, source_path: str | Path | None, out_dir: str | Path) -> Path:
     """Write the table of `system` (such as h100_sxm) into the new folder `out_dir` and return it.
 
-    `source_path`: a wheel or an unpacked folder of aiconfigurator-core; None: the installed package.
-    Raises TableError: no such package, no such system, nothing measured.
+    source_path: a wheel or an unpacked folder of aiconfigurator-core; None: the installed package. Raises
+    TableError: no such package, no such system, nothing measured.
     """
     with _systems(source_path, system) as (systems, version):
         names = sorted(path.stem for path in systems.glob("*.yaml"))
@@ -175,15 +176,23 @@ def _table(rows: pd.DataFrame, keys: dict[str, str]) -> pd.DataFrame:
     return result
 
 
+def _first(data: Path, family: str, frameworks: Sequence[str], name: str,
+           keep: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame | None:
+    """What is kept of the rows of the first framework of which something is kept."""
+    for framework in frameworks:
+        rows = _read(data, family, framework, name)
+        if rows is not None and len(rows := keep(rows)):
+            return rows
+    return None
+
+
 def _gemm(data: Path) -> dict[str, pd.DataFrame]:
     """fp8: weights in fp8 with one scale; the time includes the conversion of the activations, token by
     token."""
-    for framework in GEMM:
-        rows = _read(data, "gemm", framework, "gemm_perf")
-        if rows is not None and (rows["gemm_dtype"] == DTYPE).any():
-            rows = rows[rows["gemm_dtype"].isin((DTYPE, FP8))]
-            return {"gemm": _table(rows, {"m": "m", "n": "n", "k": "k", "dtype": "gemm_dtype"})}
-    return {}
+    rows = _first(data, "gemm", GEMM, "gemm_perf", lambda rows: rows[rows["gemm_dtype"].isin(
+        (DTYPE, FP8) if (rows["gemm_dtype"] == DTYPE).any() else ())])
+    keys = {"m": "m", "n": "n", "k": "k", "dtype": "gemm_dtype"}
+    return {} if rows is None else {"gemm": _table(rows, keys)}
 
 
 def _attention(data: Path) -> dict[str, pd.DataFrame]:
@@ -218,17 +227,14 @@ def _recurrent(data: Path, family: str, name: str, kinds: tuple[Any, ...]) -> di
     """In these frameworks the number of key heads changes the kernels' times by a few per cent: rows of one
     number of value heads are taken together. The convolution runs over q, k and v at once."""
     result: dict[str, pd.DataFrame] = {}
-    for framework in RECURRENT:
-        rows = _read(data, family, framework, name)
+    for kind, phase, kernels, columns in kinds:
+        rows = _first(data, family, RECURRENT, name, functools.partial(_of, phase=phase, kernels=kernels))
         if rows is None:
             continue
         if "num_k_heads" in rows:
             channels = 2 * rows["num_k_heads"] * rows["head_k_dim"] + rows["num_v_heads"] * rows["head_v_dim"]
             rows = rows.assign(channels=channels)
-        for kind, phase, kernels, columns in kinds:
-            chosen = _of(rows, phase, kernels)
-            if len(chosen):
-                result.setdefault(kind, _table(chosen, columns))
+        result[kind] = _table(rows, columns)
     return result
 
 
@@ -236,23 +242,13 @@ def _triton(data: Path) -> dict[str, pd.DataFrame]:
     """Chunk rows of the Triton kernel, where `_recurrent` took those of another one. Repeated measurements of
     one shape differ by up to 2 times, and numbers of key heads by up to 1.6 times without an order: what
     disturbs a measurement lengthens it, so that the shortest is taken."""
-    for framework in RECURRENT:
-        rows = _read(data, "linear_attention", framework, "gdn_perf")
-        first = None if rows is None else _of(rows, "context", CHUNK_KERNELS)
-        if first is not None and len(first):
-            if set(first["kernel_source"]) <= set(TRITON_KERNELS):
-                return {}
-            break
-    else:
+    taken, rows = (_first(data, GATED_DELTA[0], frameworks, GATED_DELTA[1],
+                          functools.partial(_of, phase="context", kernels=kernels))
+                   for frameworks, kernels in ((RECURRENT, CHUNK_KERNELS), (TRITON, TRITON_KERNELS)))
+    if taken is None or rows is None or set(taken["kernel_source"]) <= set(TRITON_KERNELS):
         return {}
-    for framework in TRITON:
-        rows = _read(data, "linear_attention", framework, "gdn_perf")
-        if rows is None or not len(chosen := _of(rows, "context", TRITON_KERNELS)):
-            continue
-        shortest = chosen.groupby([*PROMPT.values(), "stack", "device"], as_index=False, observed=True)
-        result = _table(shortest[["latency_us"]].min(), PROMPT)
-        return {"gated_delta_rule_triton_prefill": _undisturbed(result)}
-    return {}
+    shortest = rows.groupby([*PROMPT.values(), "stack", "device"], as_index=False, observed=True)
+    return {"gated_delta_rule_triton_prefill": _undisturbed(_table(shortest[["latency_us"]].min(), PROMPT))}
 
 
 def _undisturbed(rows: pd.DataFrame) -> pd.DataFrame:
@@ -278,5 +274,4 @@ def _undisturbed(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _of(rows: pd.DataFrame, phase: str, kernels: tuple[str, ...]) -> pd.DataFrame:
-    """The rows of some kernels in one phase."""
     return rows[(rows["phase"] == phase) & rows["kernel_source"].isin(kernels)]

@@ -79,10 +79,7 @@ class Library:
 
     def version(self) -> str:
         """The release, and after a + its `build`."""
-        try:
-            release = importlib.metadata.version(self.distribution)
-        except importlib.metadata.PackageNotFoundError:
-            release = str(getattr(sys.modules.get(self.package), "__version__", "of unknown version"))
+        release = _release(self.distribution, sys.modules.get(self.package))
         return "+".join(filter(None, (release, self.build())))
 
     def reason(self, core: str, device: str, dtype: torch.dtype, sizes: Sizes) -> str:
@@ -102,6 +99,15 @@ def importable(package: str) -> bool:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):  # a package hidden by None in sys.modules, or one without a spec
         return False
+
+
+@functools.cache
+def _release(distribution: str, loaded: Any) -> str:
+    """As installed, read once: each layer that is built asks for it. loaded: the module, where it is."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return str(getattr(loaded, "__version__", "of unknown version"))
 
 
 @functools.cache

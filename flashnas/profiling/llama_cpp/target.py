@@ -5,16 +5,14 @@ from __future__ import annotations
 import functools
 import importlib.util
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, DeviceError, ExportError
 from flashnas.base.settings import option
-from flashnas.latency.table import LatencyTable
 from flashnas.operators.attention.spec import Attention
 from flashnas.profiling.child_process import RuntimeFailure
 from flashnas.profiling.llama_cpp.child import CACHE_TYPES, describe, time_requests
@@ -35,6 +33,7 @@ class LlamaCpp(Program, where="llama_cpp"):
     name = "llama.cpp"
     piece_tokens = 256
     build_facts = ("build", "system")
+    stated = ("threads", "weights", "flash_attention", "cache_type")
 
     weights: str = option("q8_0", "type of the weights", choices=WEIGHTS)
     flash_attention: bool = option(False, "compute attention in one pass")
@@ -65,16 +64,8 @@ class LlamaCpp(Program, where="llama_cpp"):
         return (f"llama.cpp-xllamacpp-{version('xllamacpp')}-{self.threads}t-{self.weights}"
                 f"-{attention}-attention-{self.cache_type}-cache")
 
-    def describe_stack(self) -> dict[str, Any]:
-        return {"framework": self.name, "version": version("xllamacpp"), "threads": self.threads,
-                "weights": self.weights, "flash_attention": self.flash_attention,
-                "cache_type": self.cache_type,
-                "time": "of the processor" if self.threads == 1 else "of the clock", **_build()}
-
-    @classmethod
-    def of_rows(cls, rows: LatencyTable, described: Mapping[str, Any], **_: Any) -> Self:
-        return cls(**{name: described[name] for name in ("weights", "threads", "flash_attention",
-                                                         "cache_type")})
+    def versions(self) -> dict[str, str]:
+        return {"version": version("xllamacpp"), **_build()}
 
     def check_holds(self, architecture: Architecture) -> None:
         from flashnas.formats.gguf.families import family_of
@@ -89,8 +80,8 @@ class LlamaCpp(Program, where="llama_cpp"):
                                   " take --cache-type f16")
 
     def making_bytes(self, architecture: Architecture) -> int:
-        """Random weights in float32: the embedding as it is drawn and with the rows of added tokens, and each
-        operator that differs from the others once."""
+        """In float32: the embedding as it is drawn and with the rows of added tokens, and each operator that
+        differs from the others once."""
         tables = architecture.vocab * architecture.hidden * (1 if architecture.tied else 2)
         operators = sum(spec.params(architecture.hidden) for spec in set(architecture.canonical().operators))
         return 4 * (2 * tables + operators)
@@ -103,9 +94,8 @@ class LlamaCpp(Program, where="llama_cpp"):
             file = Path(folder) / "model.gguf"
             write_random_file(file, architecture, self.weights)
             return time_requests(file, prompts=prompts, contexts=contexts, steps=steps,
-                                 vocab=architecture.vocab,
-                                 threads=self.threads, flash_attention=self.flash_attention,
-                                 cache_type=self.cache_type)
+                                 vocab=architecture.vocab, threads=self.threads,
+                                 flash_attention=self.flash_attention, cache_type=self.cache_type)
 
 
 @functools.cache

@@ -1,71 +1,18 @@
-"""vLLM on a CPU, in the Python environment where it is installed: how long networks with random weights take
-there.
+"""What runs in the Python environment that has vLLM (child_process.py): how long networks with random weights
+take there on a CPU.
 
-The environment of flashnas and that of vLLM exclude each other (they need other versions of transformers).
-`time_requests` runs this file by the other environment's interpreter, which reads a request from standard
-input and writes the answer to standard output. The file imports nothing of flashnas.
+That environment and the one of flashnas exclude each other (they need other versions of transformers). This
+file imports nothing of flashnas.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 MARGIN_TOKENS = 8  # of a context beyond what is asked for
 WARM_UP_TOKENS = 4
-ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1",
-               "VLLM_LOGGING_LEVEL": "ERROR",
-               "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-
-
-def time_requests(python: str, folder: Path, *, prompts: Sequence[int], contexts: Sequence[int], steps: int,
-                  vocab: int,
-                  threads: int, dtype: str) -> dict[str, list[dict[str, float]]]:
-    """How long vLLM reads prompts and generates tokens, one sequence at a time, without compilation.
-
-    Args:
-        python: interpreter of the environment that has vLLM.
-        folder: with config.json; weights are random.
-        prompts, contexts, steps: as `flashnas.profiling.program.Program.run`. A step is the difference
-            between two requests that differ by `steps` tokens.
-        vocab: random tokens are below it.
-        threads: of OpenMP.
-        dtype: float32 or bfloat16.
-
-    Returns:
-        As `Program.run`.
-
-    Raises:
-        RuntimeFailure: vLLM ended without an answer, or does not run on a CPU.
-    """
-    return _call(python, {"work": "time", "folder": str(folder), "prompts": list(prompts),
-                          "contexts": list(contexts),
-                          "steps": steps, "vocab": vocab, "dtype": dtype}, threads)
-
-
-def describe(python: str) -> dict[str, str]:
-    """The versions of vLLM and torch in an environment; raises RuntimeFailure, also where vLLM is not for a
-    CPU."""
-    versions: dict[str, str] = _call(python, {"work": "describe"}, 1)
-    return versions
-
-
-def _call(python: str, request: dict[str, Any], threads: int) -> Any:
-    # not at the head: the other environment has no flashnas
-    from flashnas.profiling.child_process import answer_of
-
-    # this environment's packages must not be found in the other one
-    return answer_of("vLLM", [python, "-P", __file__], request,
-                     {**ENVIRONMENT, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": ""})
-
-
-# -- the child -----------------------------------------------------------------------------------------------
 
 
 def _check_platform() -> None:
@@ -78,20 +25,23 @@ def _check_platform() -> None:
                            " an environment of its own")
 
 
-def _time(request: dict[str, Any]) -> dict[str, Any]:
+def time_requests(folder: str, prompts: list[int], contexts: list[int], steps: int, vocab: int, dtype: str,
+                  threads: int) -> dict[str, Any]:
+    """As `flashnas.profiling.program.Program.run`, without compilation. A step is the difference between two
+    requests that differ by `steps` tokens. folder: with config.json."""
     import torch
     from vllm import LLM, SamplingParams
 
     _check_platform()
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    longest = max([*request["prompts"], *request["contexts"], WARM_UP_TOKENS]) + MARGIN_TOKENS
-    llm = LLM(model=request["folder"], load_format="dummy", dtype=request["dtype"], skip_tokenizer_init=True,
+    torch.set_num_threads(threads)
+    longest = max([*prompts, *contexts, WARM_UP_TOKENS]) + MARGIN_TOKENS
+    llm = LLM(model=folder, load_format="dummy", dtype=dtype, skip_tokenizer_init=True,
               max_model_len=longest, max_num_seqs=1, enforce_eager=True, enable_prefix_caching=False, seed=0)
     draw = random.Random(0)
 
     def run(read: int, generate: int) -> tuple[float, float]:
         """-> milliseconds of the clock and of the processor."""
-        tokens = [draw.randrange(request["vocab"]) for _ in range(read)]
+        tokens = [draw.randrange(vocab) for _ in range(read)]
         sampling = SamplingParams(temperature=0.0, max_tokens=generate, ignore_eos=True, detokenize=False)
         wall, cpu = time.perf_counter(), time.process_time()
         outputs = llm.generate([{"prompt_token_ids": tokens}], sampling, use_tqdm=False)
@@ -102,33 +52,19 @@ def _time(request: dict[str, Any]) -> dict[str, Any]:
 
     run(WARM_UP_TOKENS, WARM_UP_TOKENS)
     answer: dict[str, Any] = {"prompts": [], "contexts": []}
-    for count in request["prompts"]:
+    for count in prompts:
         wall_ms, cpu_ms = run(count, 1)
         answer["prompts"].append({"wall_ms": wall_ms, "cpu_ms": cpu_ms})
-    steps = request["steps"]
-    for context in request["contexts"]:
+    for context in contexts:
         short, whole = run(context - steps, 1), run(context - steps, steps + 1)
         answer["contexts"].append({name: (after - before) / steps for name, before, after in
                                    zip(("wall_ms", "cpu_ms"), short, whole, strict=True)})
     return answer
 
 
-def _describe(request: dict[str, Any]) -> dict[str, str]:
+def describe() -> dict[str, str]:
     import torch
     import vllm
 
     _check_platform()
     return {"vllm": vllm.__version__, "torch": torch.__version__}
-
-
-def _main() -> None:
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the library prints is not part of the answer
-    request = json.load(sys.stdin)
-    json.dump({"time": _time, "describe": _describe}[request["work"]](request), out)
-    out.flush()
-    os._exit(0)  # without the library's own ending
-
-
-if __name__ == "__main__":
-    _main()

@@ -60,12 +60,9 @@ def make_task(name: str) -> Task:
 
 
 def groups_for(scores: Iterable[str]) -> list[tuple[str, ...]]:
-    """The groups of tasks that must be trained for these scores, each by one network.
-
-    A group holds the tasks of one package that state the same `Task.group`. A task without a group is trained
-    alone. All tasks of a group are trained also if only one of them is scored, so that a task's score does
-    not depend on the other scores of the search.
-    """
+    """The groups of tasks that must be trained for these scores, each by one network: tasks of one package
+    with the same `Task.group`. All of a group are trained, so that a task's score does not depend on the
+    other scores of the search."""
     needed = {task for score in scores for task in SCORES[score]}
     groups: dict[tuple[str, str], list[str]] = {}
     for name in TASKS:

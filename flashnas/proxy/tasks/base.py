@@ -25,14 +25,11 @@ class Batch(NamedTuple):
 class Task(ABC):
     """A synthetic task. Its fields are its difficulty; two equal tasks draw equal sequences from equal seeds.
 
-    name: the name in the registry and of the score, in lower-case words with hyphens between them.
-    from_last: True if all answers are read from the output of the last position, False if each answer is read
-        from the output at its own position.
-    group: tasks of one package with the same group are learned by one network at once; "" for a network of
-        its own. They need one `length` and one `from_last`. Tasks that need the same skill belong together: a
-        network then learns them in the steps that one of them takes.
-    vocab: number of tokens, special ones included.
-    length: tokens of a sequence.
+    name: in the registry and of the score, in lower-case words with hyphens between them. from_last: all
+    answers are read from the output of the last position. group: tasks of one package with the same group,
+    which need one `length` and one `from_last`, are learned by one network at once; "": a network of its own.
+    Tasks that need the same skill belong together. vocab: number of tokens, special ones included. length:
+    tokens of a sequence.
     """
 
     name: ClassVar[str]
@@ -46,7 +43,6 @@ class Task(ABC):
         """Sequences and their answers.
 
         Args:
-            count: number of sequences.
             rng: the only source of randomness.
             test: True for the test set, which may be harder than the training.
 

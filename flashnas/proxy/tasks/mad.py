@@ -14,13 +14,12 @@ _MAP_SEED = 12345        # of memorisation: the map is part of the task, and eve
 
 @dataclass(frozen=True, kw_only=True)
 class InContextRecall(Task):
-    """In-context recall: key, value, key, value, ..; where a key comes again, the answer is its value.
+    """Key, value, key, value, ..; where a key comes again, the answer is its value, at the position of the
+    key.
 
-    Keys are tokens 0 .. k - 1, values the next k. Each sequence pairs them anew, and values may repeat.
-
-    The answer is at the position of the key. Only keys that came before have an answer; the last key always
-    has one. MAD trains on all next tokens of 12,800 fixed sequences. Here only answers count and sequences
-    are always new, which teaches the same in far fewer steps.
+    Each sequence pairs keys and values anew, and values may repeat. The last key always has an answer. MAD
+    trains on all next tokens of 12,800 fixed sequences; here only answers count and sequences are always new,
+    which teaches the same in far fewer steps.
     """
 
     name: ClassVar[str] = "in-context-recall"
@@ -59,8 +58,7 @@ class InContextRecall(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class NoisyRecall(InContextRecall):
-    """In-context recall in which pairs are noise with probability `noise`, of tokens with a vocabulary of
-    their own."""
+    """In-context recall in which pairs are noise with probability `noise`, of tokens of their own."""
 
     name: ClassVar[str] = "noisy-recall"
     vocab: int = 32
@@ -133,10 +131,7 @@ class FuzzyRecall(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class SelectiveCopying(Task):
-    """Tokens that are scattered among blanks must be repeated in their order.
-
-    `copied` tokens at random positions among blanks (token vocab - 2), the copy sign (vocab - 1), then
-    `copied` blanks, at which the answers are the tokens."""
+    """Tokens that are scattered among blanks must be repeated in their order."""
 
     name: ClassVar[str] = "selective-copying"
     vocab: int = 16
@@ -161,10 +156,8 @@ class SelectiveCopying(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class Compression(Task):
-    """The output of the last token must hold a whole random sequence.
-
-    Random tokens and, last, the compression sign (vocab - 1). From the output at the sign and the number of
-    a position, a small decoder reads back the token of that position."""
+    """The output of the last token must hold a whole random sequence: from it and the number of a position, a
+    small decoder reads back the token of that position."""
 
     name: ClassVar[str] = "compression"
     from_last: ClassVar[bool] = True
@@ -185,9 +178,7 @@ class Compression(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class Memorisation(Task):
-    """The weights must keep a map from keys to values, which is the same in every sequence.
-
-    Key, sign (vocab - 1), key, sign, ..; the answer at a sign is the value of the key. Inputs never hold
+    """The weights must keep a map from keys to values, which is the same in every sequence. Inputs never hold
     values."""
 
     name: ClassVar[str] = "memorisation"

@@ -1,8 +1,5 @@
-"""The scores of a search on synthetic tasks.
-
-One network is trained for each group of tasks, and a score is a mean of the shares of right answers after
-that.
-"""
+"""The scores of a search on synthetic tasks: means of shares of right answers after a training of each group
+of tasks."""
 
 from __future__ import annotations
 
@@ -20,26 +17,17 @@ from flashnas.base.errors import CandidateError, ConfigError
 from flashnas.network.model import HybridLM
 from flashnas.proxy.tasks import SCORES, groups_for, make_task
 from flashnas.proxy.tasks.base import Batch, Task
-from flashnas.proxy.tasks.readout import EachPosition, FromLast
 from flashnas.training.optimizer import Optimizers, initialise
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import autocast
 
+_LR = 0.003              # of the decoder: it is the same small one for every candidate
+
 
 def task_scores(architecture: Architecture, names: Sequence[str], recipe: Recipe, seed: int,
                 deadline_s: float | None = None) -> dict[str, float]:
-    """The scores of an architecture.
-
-    Args:
-        recipe: its `task_training` holds what the tasks change.
-        deadline_s: limit of the training of each group in seconds; None for no limit.
-
-    Returns:
-        The scores, and the accuracy of each task that was trained for them, in 0..1; higher is better.
-
-    Raises:
-        CandidateError, ConfigError: as `score_tasks`.
-    """
+    """The scores of an architecture, and the accuracy of each task that was trained for them, in 0..1; higher
+    is better. Arguments and errors as `score_tasks`."""
     accuracies: dict[str, float] = {}
     for group in groups_for(names):
         accuracies |= score_tasks(architecture, [make_task(name) for name in group], recipe, seed, deadline_s)
@@ -49,10 +37,7 @@ def task_scores(architecture: Architecture, names: Sequence[str], recipe: Recipe
 
 def score_tasks(architecture: Architecture, tasks: Sequence[Task], recipe: Recipe, seed: int,
                 deadline_s: float | None = None) -> dict[str, float]:
-    """Train one network on all of these tasks at once; each batch has the same number of sequences of each
-    task.
-
-    The same arguments on one CPU thread give the same accuracies.
+    """Train one network on all of these tasks at once; each batch has the same number of sequences of each.
 
     Args:
         architecture: at full width; the network is `recipe.proxy_of` it, with the vocabularies of the tasks
@@ -61,7 +46,8 @@ def score_tasks(architecture: Architecture, tasks: Sequence[Task], recipe: Recip
         deadline_s: limit of the training in seconds; None for no limit.
 
     Returns:
-        The accuracy on the test set by the name of the task, in 0..1.
+        The accuracy on the test set by the name of the task; the same arguments on one CPU thread give the
+        same.
 
     Raises:
         CandidateError: if the loss or a gradient becomes NaN or infinite, or the time is over.
@@ -120,9 +106,9 @@ def side_by_side(tasks: Sequence[Task], batches: Sequence[Batch]) -> Batch:
 class WithPrevious(nn.Embedding):
     """The vector of a token includes the vector of the token before, with its features rotated by half.
 
-    The short convolutions of the recurrent operators join a value to its key from the first step on; two
-    layers of attention learn this after hundreds of steps (experiments/mad). All candidates get it, so that
-    the tasks measure what MAD is about: what a network keeps and finds again.
+    Short convolutions join a value to its key from the first step on; two layers of attention learn this
+    after hundreds of steps (experiments/mad). All candidates get it: the tasks measure what a network keeps
+    and finds again.
     """
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
@@ -132,3 +118,64 @@ class WithPrevious(nn.Embedding):
 
 def _tensors(batch: Batch, device: torch.device) -> Iterator[Tensor]:
     return (torch.from_numpy(array).to(device) for array in batch)
+
+
+# -- where the answers of a task are read from a network -----------------------------------------------------
+
+
+class EachPosition(nn.Module):
+    """Each answer is read from the output at its own position."""
+
+    def __init__(self, network: HybridLM) -> None:
+        super().__init__()
+        self.network = network
+
+    def loss(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        return self.network.loss(inputs_BT, targets_BT)
+
+    def guess(self, inputs_BT: Tensor) -> Tensor:
+        guess_BT: Tensor = self.network(inputs_BT).argmax(-1)
+        return guess_BT
+
+    def step(self, step: int) -> None:
+        """Nothing to update: it has no parameters besides those of the network."""
+
+
+class FromLast(nn.Module):
+    """All answers are read from the output of the last position, as in MAD's autoencoder (arXiv 2403.17844):
+    with the code of a position it goes through two linear layers, and the network's head reads out the token
+    of that position."""
+
+    codes_TD: Tensor
+
+    def __init__(self, network: HybridLM, length: int, recipe: Recipe) -> None:
+        super().__init__()
+        hidden = network.architecture.hidden
+        self.network, self.recipe = network, recipe
+        self.decoder = nn.Sequential(nn.Linear(hidden, 2 * hidden), nn.GELU(), nn.Linear(2 * hidden, hidden))
+        self.register_buffer("codes_TD", place_codes(length, hidden))
+        self._optimizer = torch.optim.AdamW(self.decoder.parameters(), lr=_LR)
+
+    def loss(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        return F.cross_entropy(self._logits(inputs_BT).float().flatten(0, 1), targets_BT.flatten())
+
+    def guess(self, inputs_BT: Tensor) -> Tensor:
+        return self._logits(inputs_BT).argmax(-1)
+
+    def step(self, step: int) -> None:
+        """Update the decoder at the schedule's rate for this step."""
+        self._optimizer.param_groups[0]["lr"] = _LR * self.recipe.lr_factor(step)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _logits(self, inputs_BT: Tensor) -> Tensor:
+        last_BD = self.network.hidden_states(inputs_BT)[:, -1]
+        read_BTD = self.decoder(last_BD.unsqueeze(1) + self.codes_TD)
+        return F.linear(read_BTD, self.network.head_weight)
+
+
+def place_codes(length: int, hidden: int) -> Tensor:
+    """Sines and cosines of the position at falling frequencies, [length, hidden]."""
+    frequencies = torch.exp(-math.log(10_000) * torch.arange(0, hidden, 2) / hidden)
+    angles = torch.arange(length).unsqueeze(1) * frequencies
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[:, :hidden]

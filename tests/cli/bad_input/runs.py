@@ -97,7 +97,9 @@ case("dashboard-journal", ["dashboard", "{tmp}/run"], "study.journal",
      files=[copied("run"), garbage("run/study.journal")])
 case("dashboard-without-journal", ["dashboard", "{tmp}/run"], "study.journal", "--storage",
      files=[copied("run"), removed("run/study.journal")])
-case("search-tracker", search("--tracker", "tensorbord"), "tensorbord", "did you mean 'tensorboard'")
+for more in ([], ["--dry-run"]):
+    case("-".join(["search-tracker", *more]), search("--tracker", "tensorbord", *more), "tensorbord",
+         "did you mean 'tensorboard'")
 case("report-foreign", ["report", "{tmp}/full"], "full", "run.yaml", files=[folder("full", PRECIOUS)])
 for flag, value, *more in (
         ("--architectures", "2"), ("--longer", "1"), ("--wider", "3"), ("--longer", HUGE, "apart"),

@@ -74,8 +74,10 @@ case("search-executor-ray-no-address", search("--executor", "ray", "--executor-o
      "must be HOST:PORT")
 case("search-storage-without-a-server", search("--storage", "postgresql://me:secret@127.0.0.1:1/x"), "127.0.0.1",
      absent=("secret",))
-case("search-storage-with-an-at-in-the-password", search("--storage", "postgresql://me:sec@ret@127.0.0.1:1/x"),
-     "127.0.0.1", "%40", absent=("sec@", "ret@"))
+for more in ([], ["--dry-run"]):
+    case("-".join(["search-storage-with-an-at-in-the-password", *more]),
+         search("--storage", "postgresql://me:sec@ret@127.0.0.1:1/x", *more), "127.0.0.1", "%40",
+         absent=("sec@", "ret@"))
 case("search-processes-that-do-not-divide-the-batch", search("--processes-per-candidate", "3"), "batch_sequences",
      "multiple of the 3 processes", "got 4")
 case("worker-storage", ["worker", "--storage", "nowhere"], "nowhere", "postgresql://")

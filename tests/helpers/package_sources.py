@@ -1,0 +1,19 @@
+"""The files of the package and what they say, read and parsed once for all tests about its form."""
+
+import ast
+import functools
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2] / "flashnas"
+
+
+@functools.cache
+def texts() -> dict[Path, str]:
+    """By their path within the package."""
+    return {path.relative_to(ROOT): path.read_text() for path in sorted(ROOT.rglob("*.py"))
+            if "_shipped" not in path.parts}
+
+
+@functools.cache
+def trees() -> dict[Path, ast.Module]:
+    return {path: ast.parse(text) for path, text in texts().items()}
