@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,7 @@ class Proposer(Parts):
             return None
         return foresight_of(self, self.notes.append)
 
-    def foresee(self, network: Any, loss: float | None) -> dict[str, Any]:
+    def foresee(self, network: Any, loss: float | None) -> Mapping[str, Any]:
         """What is expected of a full training, as fields of a Trial; loss: of the short training."""
         return {} if self.foresight is None else self.foresight.figures(network, loss)
 
@@ -105,13 +105,14 @@ def foresight_of(parts: Parts, note: Callable[[str], None]) -> Foresight:
     where the file of own trainings is wrong. note receives a line where short trainings say nothing to the
     model, and where own trainings contradict."""
     config, recipe, fitter = parts.config, parts.recipe, parts.fitter
+    space: Any = parts.space
     model, recall, source = load_models(config.evidence, note)
     tokens = config.planned_tokens
 
     def value_of(networks: Sequence[Any]) -> np.ndarray:
         return np.asarray(model.predict_networks(networks, tokens).mean + silence(model, networks, tokens))
 
-    stacks = [network for _, network in pure_stacks(parts.space, fitter, value_of)]
+    stacks = [network for _, network in pure_stacks(space, fitter, value_of)]
     if not stacks:
         fastest = fitter.fastest(config.seed)
         assert fastest is not None, "metrics are known wherever the full loss ranks"

@@ -60,7 +60,7 @@ class SelfCorrection:
         self.budgets = question.config.bounds
         self.certificate = self._first = question.certificate
         self.versions: list[Version] = []
-        self._base: LatencyModel = self.costs.model
+        self._base: Any = question.model
         self._fitted_to = 0
 
     def due(self, trials: Sequence[Trial]) -> list[str]:
