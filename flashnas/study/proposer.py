@@ -56,7 +56,7 @@ class Proposer(Parts):
         if not self.config.baselines:
             return []
         if (foresight := self.foresight) is not None and isinstance(self.space, OperatorSpace):
-            return list(pure_stacks(self.space, self.fitter, foresight.value))
+            return list(pure_stacks(self.fitter, foresight.value))
         return [(label, self.fitter.largest(sizes)) for label, sizes in self.space.baselines()]
 
     # -- what published trainings say ------------------------------------------------------------------------
@@ -76,7 +76,7 @@ class Proposer(Parts):
         """The networks that published trainings expect to be good; None where they do not rank."""
         if self.foresight is None or not isinstance(self.space, OperatorSpace):
             return None
-        return search_by_evidence(self.space, self.fitter, self.foresight, seed=self.config.seed,
+        return search_by_evidence(self.fitter, self.foresight, seed=self.config.seed,
                                   min_recall=self.config.recall_floor)
 
     def evidence_lines(self) -> list[str]:
@@ -105,14 +105,13 @@ def foresight_of(parts: Parts, note: Callable[[str], None]) -> Foresight:
     where the file of own trainings is wrong. note receives a line where short trainings say nothing to the
     model, and where own trainings contradict."""
     config, recipe, fitter = parts.config, parts.recipe, parts.fitter
-    space: Any = parts.space
     model, recall, source = load_models(config.evidence, note)
     tokens = config.planned_tokens
 
     def value_of(networks: Sequence[Any]) -> np.ndarray:
         return np.asarray(model.predict_networks(networks, tokens).mean + silence(model, networks, tokens))
 
-    stacks = [network for _, network in pure_stacks(space, fitter, value_of)]
+    stacks = [network for _, network in pure_stacks(fitter, value_of)]
     if not stacks:
         fastest = fitter.fastest(config.seed)
         assert fastest is not None, "metrics are known wherever the full loss ranks"
