@@ -23,11 +23,11 @@ MAX_WIDTH = 110          # characters of a line
 FRONT_DOORS = ("__init__.py",)   # of the package: it names the public API
 # files that still import more; a figure may only fall, and goes when it has reached MAX_IMPORTS
 STILL_MORE = {
-    "api/bench.py": 22, "api/scaling.py": 16, "api/pareto.py": 15,
+    "api/bench.py": 21, "api/scaling.py": 13, "api/pareto.py": 14,
     "profiling/profile.py": 15, "profiling/profile_runtime.py": 15,
-    "latency/prediction.py": 14, "trust/published_study.py": 14, "api/measure.py": 13, "api/train.py": 13,
-    "api/trust.py": 13, "profiling/whole_model.py": 12, "api/doctor.py": 12, "api/estimate.py": 11,
-    "network/model.py": 12, "api/listing.py": 11, "api/worker.py": 11, "profiling/setup.py": 11,
+    "latency/prediction.py": 14, "trust/published_study.py": 14, "api/measure.py": 11, "api/train.py": 11,
+    "api/trust.py": 12, "profiling/whole_model.py": 12, "api/doctor.py": 11, "api/estimate.py": 11,
+    "network/model.py": 12, "api/worker.py": 11, "profiling/setup.py": 11,
     "training/job.py": 11, "trust/study.py": 11}
 
 

@@ -9,27 +9,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flashnas.api.calling import silent, takes
-from flashnas.api.estimate import WORKLOAD
-from flashnas.api.output import Figures, check_out, data_option, tokenizer_option, workers_option
+from flashnas.api.calling import (
+    SPACE,
+    Figures,
+    check_out,
+    data_option,
+    recipe_option,
+    silent,
+    takes,
+    tokenizer_option,
+    workers_option,
+    workload_option,
+)
 from flashnas.base.quantities import MAX_TOKENS
 from flashnas.base.settings import MAX_THREADS, REQUIRED, Settings, option, usable_cores
-from flashnas.latency.workload import WORKLOAD_HELP
 
 if TYPE_CHECKING:
     from flashnas.bench import Bench
     from flashnas.bench.plan import Given
     from flashnas.training.recipe import Recipe
 
-RECIPE = "flashnas.training.recipe:Recipe"
-SPACE = "flashnas.space.base:SearchSpace"
 
 
 @dataclass(frozen=True, kw_only=True)
 class GrowBenchOptions(Settings, where="grow_bench"):
     out: Path | None = option(
         None, "folder of journals, continued if it exists", metavar="DIR", shown="experiments/bench/<recipe>")
-    recipe: str = option("cpu", "shipped training recipe or YAML file", objects=(RECIPE,))
+    recipe: str = recipe_option("cpu")
     data: str = data_option()
     tokenizer: str | None = tokenizer_option()
     tokens: int | None = option(
@@ -158,7 +164,7 @@ def _published(recipe: Recipe, vocab: int, options: GrowBenchOptions) -> list[Gi
 class MeasureBenchOptions(Settings, where="measure_bench"):
     journals: Path = option(
         REQUIRED, "folder of journals; the measured latencies are put beside them", metavar="DIR")
-    workload: str = option("batch=1,prompt=64,generated=64", WORKLOAD_HELP, objects=(WORKLOAD,))
+    workload: str = workload_option("batch=1,prompt=64,generated=64")
     threads: int = option(1, "torch threads", metavar="N", min=1, max=MAX_THREADS)
     seconds: float = option(
         1.0, "longest time for each of the up to four timings of a network", metavar="S", above=0, max=3600)

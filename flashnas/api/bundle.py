@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from flashnas.api.output import Figures, check_out
+from flashnas.api.calling import Figures, check_out
 from flashnas.base.errors import ConfigError
 from flashnas.base.files import disk_errors
 from flashnas.base.foreign import parse_json, read_zip
@@ -79,7 +79,7 @@ class _SelfTest:
 
 def read_bundle(options: Settings, path: Path) -> Figures:
     """The bundle in a file; its files are written to the folder `options.unpack`, if that is given."""
-    from flashnas.report.terminal_bundle import bundle_text
+    from flashnas.report.terminal_device import bundle_text
 
     files = read_zip(path, ConfigError)
     if "steps.json" not in files:

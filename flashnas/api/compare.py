@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashnas.api.calling import takes
-from flashnas.api.output import Figures
+from flashnas.api.calling import Figures, takes
 from flashnas.base.errors import RunError
 from flashnas.base.settings import REQUIRED, Settings, option
 

@@ -12,8 +12,7 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from flashnas.api.calling import takes
-from flashnas.api.output import Figures
+from flashnas.api.calling import Figures, takes
 from flashnas.base.errors import ConfigError, FlashnasError
 from flashnas.base.hints import shown_path
 from flashnas.base.settings import REQUIRED, Settings, option

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import flashnas
-from flashnas.api.calling import silent, takes
-from flashnas.api.output import Figures
+from flashnas.api.calling import Figures, silent, takes
 from flashnas.base.errors import ConfigError, OperatorError
 from flashnas.base.files import disk_errors, write_atomic
 from flashnas.base.settings import Settings, option

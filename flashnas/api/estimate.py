@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from flashnas.api.calling import takes
+from flashnas.api.calling import ARCHITECTURE, table_option, takes, workload_option
 from flashnas.architecture.source import load_architecture
 from flashnas.base.quantities import EVIDENCE_HELP, TRAIN_TOKENS_HELP, tokens_of
 from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.latency.estimate import Estimate
-from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP, WORKLOAD_HELP
-
-ARCHITECTURE = "flashnas.architecture.architecture:Architecture"
-TABLE = "flashnas.latency.table:LatencyTable"
-WORKLOAD = "flashnas.latency.workload:Workload"
+from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +18,8 @@ class EstimateOptions(Settings, where="estimate"):
     arch: str = option(
         REQUIRED, "preset, pareto/NN.yaml, Hugging Face config.json or notation such as '2048: 3x(d f m2 f)'",
         positional=True, objects=(ARCHITECTURE,))
-    table: str = option("h100_sxm", "shipped latency table or folder", objects=(TABLE,))
-    workload: str = option("decode-8k", WORKLOAD_HELP, objects=(WORKLOAD,))
+    table: str = table_option()
+    workload: str = workload_option("decode-8k")
     weights: str | None = option(None, WEIGHTS_HELP, choices=WEIGHTS, shown="that of the workload")
     stack: str | None = option(
         None, "kernels of the serving stack, fused or unfused", choices=("fused", "unfused"),

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from flashnas.api.calling import takes
-from flashnas.api.output import Figures
+from flashnas.api.calling import Figures, takes
 from flashnas.base.quantities import EVIDENCE_HELP
 from flashnas.base.settings import Settings, option
 

@@ -14,8 +14,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from flashnas.api.calling import takes
-from flashnas.api.output import Figures
+from flashnas.api.calling import Figures, takes
 from flashnas.base.hints import first_sentence, one_of
 from flashnas.base.registry import load_object
 from flashnas.base.settings import Settings, option

@@ -12,7 +12,7 @@ from flashnas.base.files import write_atomic
 from flashnas.base.hints import first_line, warn
 from flashnas.base.registry import foreign_errors
 from flashnas.runs.layout import CONFIG, FRONT, TRIALS
-from flashnas.tracking import Trackers
+from flashnas.tracking import Trackers as Trackers
 
 if TYPE_CHECKING:
     from flashnas.runs.run import RecordedRun

@@ -9,14 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashnas.api.calling import silent, takes
-from flashnas.api.estimate import TABLE, WORKLOAD
-from flashnas.api.output import Figures, check_out
+from flashnas.api.calling import SPACE, TABLE, Figures, check_out, silent, takes, workload_option
 from flashnas.base.settings import MAX_SEED, REQUIRED, Settings, option, usable_cores
 from flashnas.latency.schema import MODES, PLATFORMS, RUNTIMES
-from flashnas.latency.workload import WORKLOAD_HELP
 
-SPACE = "flashnas.space.base:SearchSpace"
 LEAST_TO_CALIBRATE = 8
 SHARED = ("runtime", "space", "workload", "out", "threads")  # options of every runtime
 
@@ -28,8 +24,7 @@ class ProfileOptions(Settings, where="profile"):
         " random weights", choices=RUNTIMES)
     device: str = option("cpu", " or ".join(PLATFORMS), choices=tuple(PLATFORMS))
     space: str = option("nemotron_flash", "shipped search space or YAML file", objects=(SPACE,))
-    workload: tuple[str, ...] = option(
-        ("decode-8k",), f"{WORKLOAD_HELP}; may be repeated", objects=(WORKLOAD, ))
+    workload: tuple[str, ...] = workload_option(("decode-8k",), "; may be repeated")
     out: Path | None = option(
         None, "table folder, continued if it exists", metavar="DIR", shown="latency_tables/<device name>")
     dtype: str = option(
@@ -125,7 +120,7 @@ class ValidateOptions(Settings, where="validate"):
         REQUIRED, "shipped search space or YAML file whose architectures are built and timed",
         objects=(SPACE,))
     count: int = option(20, "architectures", flag="-n --count", metavar="N", min=1, max=100_000)
-    workload: str = option("decode-1k", WORKLOAD_HELP, objects=(WORKLOAD,))
+    workload: str = workload_option("decode-1k")
     seed: int = option(0, "fixes the architectures", metavar="N", min=0, max=MAX_SEED)
     runtime: str | None = option(
         None, "the program that the table was measured in: torch, llama.cpp or vllm", shown="the table's",

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashnas.api.calling import takes
-from flashnas.api.output import Figures, check_out
+from flashnas.api.calling import Figures, check_out, takes
 from flashnas.base.errors import ConfigError
 from flashnas.base.files import disk_errors
 from flashnas.base.registry import load_object

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flashnas.api.calling import takes
-from flashnas.api.output import check_out
+from flashnas.api.calling import check_out, takes
 from flashnas.api.run import Run
 from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.latency.metrics import METRICS

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flashnas.api.calling import silent, takes
-from flashnas.api.output import Figures
+from flashnas.api.calling import Figures, silent, takes
 from flashnas.base.settings import REQUIRED, Settings, option
 
 MODEL = "folder of flashnas train or of flashnas export, or a run whose chosen network was trained"

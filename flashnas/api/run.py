@@ -11,8 +11,7 @@ from flashnas.api.calling import takes
 from flashnas.base.errors import RunError
 from flashnas.base.files import disk_errors, write_atomic
 from flashnas.base.settings import REQUIRED, Settings, option
-from flashnas.runs.front import FrontEntry
-from flashnas.runs.run import RecordedRun
+from flashnas.runs.run import FrontEntry, RecordedRun
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

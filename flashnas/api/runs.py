@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashnas.api.calling import takes
-from flashnas.api.output import Figures
+from flashnas.api.calling import Figures, takes
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.settings import Settings, option
 from flashnas.runs.layout import CONFIG, JOURNAL, TRIALS

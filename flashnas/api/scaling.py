@@ -7,20 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flashnas.api.calling import silent, takes
-from flashnas.api.estimate import TABLE, WORKLOAD
-from flashnas.api.output import (
+from flashnas.api.calling import (
     Figures,
     check_out,
     data_option,
+    recipe_option,
+    silent,
+    table_option,
+    takes,
     tokenizer_option,
     with_files,
     workers_option,
+    workload_option,
 )
-from flashnas.api.train import RECIPE
 from flashnas.base.quantities import MAX_TOKENS
 from flashnas.base.settings import Settings, option
-from flashnas.latency.workload import WORKLOAD_HELP
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,11 +45,11 @@ class ScalingLawOptions(Settings, where="scaling_law"):
         (32_768, 65_536, 131_072), "training tokens, each a training of its own", metavar="A,B,..",
         separator=",", min=1, max=MAX_TOKENS)
     seeds: int = option(1, "trainings of each size", metavar="N", min=1, max=10_000)
-    recipe: str = option("cpu", "shipped training recipe or YAML file", objects=(RECIPE,))
+    recipe: str = recipe_option("cpu")
     data: str = data_option()
     tokenizer: str | None = tokenizer_option()
-    table: str = option("h100_sxm", "shipped latency table or folder", objects=(TABLE,))
-    workload: str = option("decode-8k", WORKLOAD_HELP, objects=(WORKLOAD,))
+    table: str = table_option()
+    workload: str = workload_option("decode-8k")
     budget_ms: float | None = option(
         None, "answer which depth and width has the lowest loss within this latency_ms", metavar="MS",
         above=0)

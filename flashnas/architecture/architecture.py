@@ -180,8 +180,7 @@ class Architecture:
         for key in ("hidden", "operators"):
             if key not in data:
                 raise ArchitectureError(f"architecture needs the key {key!r}")
-        if not isinstance(data["operators"], list | tuple) or not all(isinstance(o,
-                                                                                 str)
+        if not isinstance(data["operators"], list | tuple) or not all(isinstance(o, str)
                                                                       for o in data["operators"]):
             raise ArchitectureError("architecture.operators must be a list of operators; got"
                                     f" {shown(data['operators'])}")

@@ -26,10 +26,8 @@ FILE_MODE, FOLDER_MODE = 0o644, 0o755
 
 def write_synced(path: Path, data: bytes | str) -> None:
     """Write a file and wait until it is on the disk. Text is written as UTF-8, line ends as they are."""
-    with open(path, "wb") as file:
-        file.write(data.encode() if isinstance(data, str) else data)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    _sync(path)
 
 
 def append_synced(path: Path, line: str) -> None:
@@ -37,8 +35,7 @@ def append_synced(path: Path, line: str) -> None:
     link."""
     with open(check_regular(path, FlashnasError, write=True), "a", encoding="utf-8", newline="") as file:
         file.write(line + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    _sync(path)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

@@ -68,7 +68,7 @@ def terminate_as_interrupt() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handled(numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Within the block, the handler of signals that the caller does not ignore."""
+    """Within the block, the handler of signals that the caller does not ignore; an interrupt leaves none."""
     before = {number: signal.getsignal(number) for number in numbers}
     before = {number: own for number, own in before.items() if own != signal.SIG_IGN}
     try:

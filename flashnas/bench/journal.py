@@ -170,8 +170,7 @@ def merged(paths: Sequence[Path]) -> tuple[Header, list[Training]]:
 
 
 def grow(planned: Sequence[Planned], path: Path, header: Header, dataset: Path, pool: Pool,
-         progress: Progress,
-         workers: int) -> dict[str, int]:
+         progress: Progress, workers: int) -> dict[str, int]:
     """Train what no journal of a folder has, by `train_gently` in the pool; returns the counts of
     `train_missing`.
 
@@ -186,8 +185,7 @@ def grow(planned: Sequence[Planned], path: Path, header: Header, dataset: Path, 
                              f" --out")
         _, before = merged(journals_in(path.parent))
         return train_missing([_job(item, dataset) for item in planned], store, pool, progress,
-                             workers=workers,
-                             known={training.key for training in before})
+                             workers=workers, known={training.key for training in before})
 
 
 def _job(item: Planned, dataset: Path) -> PlannedTraining[Training]:
@@ -208,5 +206,3 @@ def train_gently(job: dict[str, Any]) -> dict[str, Any]:
     """`run_candidate` in a worker process whose priority is lowered once."""
     _lower_priority()
     return run_candidate(job)
-
-

@@ -67,8 +67,7 @@ class Planned:
 
 
 def plan(given: Iterable[Given], spaces: Sequence[OperatorSpace[Any]], recipe: Recipe, *, vocab: int,
-         trainings: int,
-         seeds: int = 3, repeat_every: int = 6) -> list[Planned]:
+         trainings: int, seeds: int = 3, repeat_every: int = 6) -> list[Planned]:
     """The first `trainings` trainings of the list.
 
     Args:

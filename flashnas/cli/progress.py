@@ -106,20 +106,14 @@ class CountProgress(LiveLine):
 class TrainingProgress(LiveLine):
     """Share done, losses, tokens/s and time left, from the mean time of the steps of this process so far."""
 
-    def __init__(self, stream: TextIO, *, silent: bool) -> None:
-        super().__init__(stream)
-        self._silent, self._first = silent, 0
-        self._validation: float | None = None
-
-    def note(self, text: str) -> None:
-        if not self._silent:
-            super().note(text)
+    _first = 0
+    _validation: float | None = None
 
     def update(self, step: Step, of_steps: int) -> None:
         if self._first == 0:  # the clock runs from the first step on, which also counts as one
             self._first, self._started = step.number, time.monotonic() - step.seconds
         self._validation = step.validation or self._validation
-        if not self._silent and self.due(step.validation is not None or step.number == of_steps):
+        if self.due(step.validation is not None or step.number == of_steps):
             self.draw(self.line(step, of_steps))
 
     def line(self, step: Step, of_steps: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from dataclasses import dataclass
@@ -46,8 +47,7 @@ def search(options: SearchCommandOptions, as_json: bool) -> int:
     else:
         show("\n".join([*filter(None, (str(result), result.effort())),
                         f"report  {result.path / 'report.html'}", f"picture {result.path / 'pareto.png'}",
-                        f"front   {result.path / 'pareto'}/"]),
-             as_json)
+                        f"front   {result.path / 'pareto'}/"]), as_json)
     over = [Path(entry["config"]).name for entry in result.summary["front"] if entry.get("missed")]
     if over and options.strict:
         print(f"flashnas search: over a budget as measured: {', '.join(over)}", file=sys.stderr)
@@ -61,7 +61,7 @@ def train(options: TrainOptions, as_json: bool) -> int:
     from flashnas.api import train as api
 
     first = first_process()
-    with TrainingProgress(sys.stderr, silent=not first) as progress:
+    with TrainingProgress(sys.stderr if first else io.StringIO()) as progress:
         try:
             result = api.train(options, progress=progress, command=command_line())
         except CandidateError as error:  # on all processes alike, but for the lack of memory

@@ -13,8 +13,7 @@ def main() -> int:
 
         import flashnas.export.transformers  # noqa: F401
     except ImportError as error:
-        print(f"flashnas.export.lm_eval: {error}; pip install 'flashnas[eval]'",
-              file=sys.stderr)
+        print(f"flashnas.export.lm_eval: {error}; pip install 'flashnas[eval]'", file=sys.stderr)
         return 2
     cli_evaluate()
     return 0

@@ -24,8 +24,7 @@ FORMAT = Format("Nemotron-H", {
                                                  "groups",
                                                  "conv_bias", "bias")),
     "a": Demands(fixed={"qk_norm": False, "qkv_bias": False, "out_bias": False, "out_gate": False,
-                        "rope_share": 0.0},
-                 shared=("heads", "kv_heads", "head_dim")),
+                        "rope_share": 0.0}, shared=("heads", "kv_heads", "head_dim")),
     "f": Demands(fixed={"relu2": True}, shared=("intermediate", "bias")),
 }, needs=("a",), programs=("transformers", "vllm"), export="nemotron-h")
 

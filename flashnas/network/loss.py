@@ -36,8 +36,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Rows with a negative target are divided by infinity, which needs no extra pass."""
 
     @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor,
-                softmax: Function) -> Tensor:
+    def forward(ctx: Any, x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, softmax: Function) -> Tensor:
         kind = x_ND.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x_ND.dtype
         wide = torch.promote_types(dtype, torch.float32)

@@ -62,8 +62,7 @@ def _reason(folder: Path, code: int) -> Exception:
     codes = [int(text) for text in EXIT_CODE.findall(output)]
     by_torchrun = -signal.SIGTERM  # when another one failed; all of them: by somebody else
     killed = next((number for number in codes if number < 0
-                   and (number != by_torchrun or set(codes) == {by_torchrun})),
-                  None)
+                   and (number != by_torchrun or set(codes) == {by_torchrun})), None)
     if killed is not None:
         name = signal.Signals(-killed).name
         return CandidateMemoryError("a process of the training died (SIGKILL, out of memory?)") if (

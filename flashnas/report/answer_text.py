@@ -112,10 +112,12 @@ class _Words:
         if not tied:
             return f"none: {lost}" if lost else (
                 f"none: the probability that {name} is better is {TOLD_APART} or more for each network")
-        text = (f"{names_text([finalist.name for finalist in tied])}: the probability that {name} is better is"
-                f" below {TOLD_APART}{' for each' * (len(tied) > 1)}")
+        text = (f"{names_text([finalist.name for finalist in tied])}: the probability that {name} is better"
+                f" is below {TOLD_APART}{' for each' * (len(tied) > 1)}")
         cheapest = self._entry(self.answer.cheapest)
-        faster = [finalist.name for finalist in tied if self._share(finalist) < 1 and not self._keeps(finalist)]
+        faster = [finalist.name for finalist in tied if self._share(finalist) < 1
+                  and known(recall := finalist.figures.get("expected_recall"))
+                  and recall < self.answer.min_recall]
         if cheapest.hash != self.answer.recommended:
             standing, saved = self.standings[cheapest.hash], 1 - self._share(cheapest)
             fastest = f"the fastest of them is {cheapest.name}" if len(tied) > 1 else "it is faster"
@@ -217,15 +219,11 @@ class _Words:
 
     def extrapolated(self) -> str:
         return self.answer.extrapolated * (
-            f"{tokens_text(self.answer.train_tokens)} training tokens are fewer or more than publications have:"
-            " the differences are read off their edge")
+            f"{tokens_text(self.answer.train_tokens)} training tokens are fewer or more than publications"
+            " have: the differences are read off their edge")
 
     def _entry(self, key: str) -> FrontEntry:
         return self.run.front[self.places[key]]
-
-    def _keeps(self, entry: FrontEntry) -> bool:
-        recall = entry.figures.get("expected_recall")
-        return not known(recall) or recall >= self.answer.min_recall
 
     def _share(self, entry: FrontEntry) -> float:
         return (entry.latency_ms or 0.0) / (self.entry.latency_ms or 1.0)

@@ -148,8 +148,8 @@ def _handle(key: Key) -> Line2D | Patch:
     if key.shape == "square":
         return Patch(facecolor=key.colour, edgecolor="white", hatch=key.hatch * 3, label=key.text)
     if key.shape in ("line", "dashes", "interval"):
-        return Line2D([], [], color=key.colour, linewidth=1.5, label=key.text, marker=MARKERS.get(key.shape, ""),
-                      linestyle="--" if key.shape == "dashes" else "-", markersize=5)
+        return Line2D([], [], color=key.colour, linewidth=1.5, label=key.text, markersize=5,
+                      marker=MARKERS.get(key.shape, ""), linestyle="--" if key.shape == "dashes" else "-")
     return Line2D([], [], marker=MARKERS[key.shape], markersize=key.size * SCALE.get(key.shape, 1) * POINT,
                   linestyle="none", markerfacecolor=key.colour, label=key.text,
                   markeredgecolor=key.colour if key.shape == "cross" else key.edge)

@@ -73,18 +73,19 @@ def draw_plotly(picture: Picture) -> go.Figure:
 
 def _add_panel(figure: go.Figure, panel: Panel, at: dict[str, int]) -> None:
     for mark in panel.marks:
+        places = at if isinstance(mark, Bars | Guide | Label) else {
+            "x": _list(mark.x), "y": _list(mark.y), **at}
         match mark:
             case Points():
                 figure.add_scatter(
-                    x=_list(mark.x), y=_list(mark.y), mode="markers", opacity=mark.opacity,
-                    **_group(mark.group), **at,
+                    **places, mode="markers", opacity=mark.opacity, **_group(mark.group),
                     marker={"symbol": SYMBOLS.get(mark.shape, mark.shape), "size": mark.size,
                             "color": mark.fill,
                             "line": {"color": mark.edge or mark.fill, "width": mark.edge_width}},
                     **_hovers(mark.hover))
             case Line():
                 figure.add_scatter(
-                    x=_list(mark.x), y=_list(mark.y), mode="lines+markers" if mark.marker else "lines", **at,
+                    **places, mode="lines+markers" if mark.marker else "lines",
                     line={"color": mark.colour, "width": mark.width, "dash": "dash" if mark.dash else "solid",
                           "shape": "hv" if mark.steps else "linear"}, marker={"size": mark.marker or 6},
                     **_hovers(mark.hover), showlegend=False)
@@ -92,7 +93,7 @@ def _add_panel(figure: go.Figure, panel: Panel, at: dict[str, int]) -> None:
                 reach = {"type": "data", "symmetric": False, "array": _list(mark.high),
                          "arrayminus": _list(mark.low), "color": mark.colour, "thickness": 1.3, "width": 4}
                 figure.add_scatter(
-                    x=_list(mark.x), y=_list(mark.y), mode="markers", **NO_HOVER, **at,
+                    **places, mode="markers", **NO_HOVER,
                     marker={"symbol": "line-ns", "size": 1, "color": mark.colour},
                     **{"error_x" if mark.along_x else "error_y": reach})
             case Bars():
@@ -104,11 +105,9 @@ def _add_panel(figure: go.Figure, panel: Panel, at: dict[str, int]) -> None:
                     marker={"color": mark.colour, "line": {"color": "white", "width": 0.6 * mark.along_x},
                             "pattern": _hatched(mark.hatch)}, **_hovers(mark.hover))
             case Guide():
-                line = {"color": mark.colour, "dash": "dash", "width": 1.4}
-                if mark.upright:
-                    figure.add_vline(x=mark.at, line=line, exclude_empty_subplots=False, **at)
-                else:
-                    figure.add_hline(y=mark.at, line=line, exclude_empty_subplots=False, **at)
+                draw = figure.add_vline if mark.upright else figure.add_hline
+                draw(mark.at, line={"color": mark.colour, "dash": "dash", "width": 1.4},
+                     exclude_empty_subplots=False, **at)
                 if mark.text:
                     where = ({"x": mark.at, "y": 1, "yref": "y domain",
                               "yanchor": "bottom"} if mark.upright else

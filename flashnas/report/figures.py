@@ -17,10 +17,11 @@ from flashnas.report.palette import (
     MUTED,
     SERIES,
     SOFT,
-    SOURCE_HATCHES,
+    hatch_of,
     operator_colour,
     operator_label,
     operator_order,
+    ordered_sources,
 )
 from flashnas.report.planes import LINE, NOTHING, front_picture, objectives_picture, short_loss_picture
 from flashnas.report.plot_data import (
@@ -57,9 +58,9 @@ def hypervolume(run: RecordedRun) -> Picture:
                  f" {number(series.reference[1])} nats)")
     values = [value * factor for value in series.hypervolume]
     texts = [f"{value:.1%} of the last" if shares else f"hypervolume {value:.5g}" for value in values]
-    marks: list[Mark] = [Line(x=list(range(1, 1 + len(values))), y=values, colour=INK, width=2, steps=True, marker=4,
-                              hover=[f"trial {trial}\n{text}" for trial, text in zip(series.trials, texts,
-                                                                                    strict=True)])]
+    marks: list[Mark] = [Line(
+        x=list(range(1, 1 + len(values))), y=values, colour=INK, width=2, steps=True, marker=4,
+        hover=[f"trial {trial}\n{text}" for trial, text in zip(series.trials, texts, strict=True)])]
     alone = None if series.baselines is None or shares else series.baselines * factor
     if alone is not None:
         marks.append(Guide(at=alone, colour=MUTED, text="pure-operator baselines alone"))
@@ -133,14 +134,12 @@ def _latencies(run: RecordedRun, title: str, subtitle: str, by: str, columns: li
     parts["start"] = parts.groupby("finalist")["ms"].cumsum() - parts["ms"]
     look = KERNEL_COLOURS.get if by == "family" else operator_colour
     groups = dict.fromkeys(parts[by])
-    sources = [*(name for name in SOURCE_HATCHES if name in set(parts["source"])),
-               *sorted(set(parts["source"]) - set(SOURCE_HATCHES))]
     marks: list[Mark] = [_segments(part, names, factor, unit, str(look(part[by].iloc[0])))
                          for _, part in parts.groupby(columns, sort=False)]
     keys = [*(Key(text=operator_label(name), shape="square", colour=str(look(name)),
                   group=name) for name in groups),
-            *(Key(text=f"source: {name}", shape="square", colour=SOFT, hatch=SOURCE_HATCHES.get(name, "."))
-              for name in sources)]
+            *(Key(text=f"source: {name}", shape="square", colour=SOFT, hatch=hatch_of(name))
+              for name in ordered_sources(parts["source"]))]
     bounded = [entry for entry in run.front if entry.name in names and all(
         known(entry.figures.get(name)) for name in ("lower_ms", "latency_ms", "upper_ms"))]
     widest = max(totals) * factor
@@ -166,7 +165,7 @@ def _segments(part: pd.DataFrame, names: Sequence[str], factor: float, unit: str
         group = text = first["family"]
     return Bars(at=[names.index(name) for name in part["finalist"]], start=part["start"] * factor,
                 length=part["ms"] * factor, colour=colour, along_x=True, group=group,
-                hatch=SOURCE_HATCHES.get(first["source"], "."), hover=[
+                hatch=hatch_of(first["source"]), hover=[
                     f"{name} · {text}\n{ms * factor:.4g} {unit}, {share:.1%}\nsource: {first['source']}"
                     for name, ms, share in zip(part["finalist"], part["ms"], part["share"], strict=True)])
 

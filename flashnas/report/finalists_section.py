@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from flashnas.architecture.folding import compressed
-from flashnas.report.page_figures import FIGURES, page_figure
+from flashnas.report.page_figures import FIGURES, page_figure, still_figure
 from flashnas.report.palette import INK, operator_colour, operator_label, operator_order
-from flashnas.report.planes import still_picture
 from flashnas.report.plot_data import front_unit
 from flashnas.report.section import Section, render
 from flashnas.report.text import MISSING, known, number, parameters
@@ -59,9 +58,7 @@ class FinalistsSection(Section):
                       legend=[(kind, operator_label(kind).partition(" · ")[2] or kind) for kind in kinds])
 
     def png(self, run: RecordedRun) -> Figure:
-        from flashnas.report.draw_matplotlib import draw_matplotlib  # matplotlib loads when it draws
-
-        return draw_matplotlib(still_picture(run))
+        return still_figure(run)
 
 
 def _measured_words(run: RecordedRun) -> str:
@@ -81,7 +78,8 @@ def _measured_words(run: RecordedRun) -> str:
         f" each network left out in turn, by {last['left_out_error']:.1%}.")
 
 
-def _shown(run: RecordedRun, finalist: FrontEntry, factor: float, objectives: Iterable[str]) -> dict[str, Any]:
+def _shown(run: RecordedRun, finalist: FrontEntry, factor: float,
+           objectives: Iterable[str]) -> dict[str, Any]:
     figures = finalist.figures
     latency, lower, upper, *more = (time_words(finalist, name, factor) for name in (
         "latency_ms", "lower_ms", "upper_ms", "bound_ms", "measured_ms"))

@@ -93,9 +93,9 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
             f"width 1/{width}" if known(width) else "",
             f"depth 1/{depth}" if known(depth) and depth > 1 else "",
             f"{tokens:,} tokens each" if known(tokens) else "")))
-    for about, key, names, source, there in (
-            ("Bench", "bench", entry("bench", "name"), "bench", "it"),
-            ("Started from", "start_from", ", ".join(map(str, entry("start_from", "runs") or ())), "run", "there")):
+    runs = ", ".join(map(str, entry("start_from", "runs") or ()))
+    for about, key, names, source, there in (("Bench", "bench", entry("bench", "name"), "bench", "it"),
+                                             ("Started from", "start_from", runs, "run", "there")):
         if names:
             yield about, names, (f"{counted(int((run.trained['source'] == source).sum()), 'network')} of this"
                                  f" run with the loss from {there} (digest {entry(key, 'digest')})")

@@ -72,7 +72,7 @@ class Whiskers:
 
 @dataclass(frozen=True, kw_only=True)
 class Bars:
-    """Segments of bars: at a place of one axis, from `start` on, along x or y. hatch: as SOURCE_HATCHES."""
+    """Segments of bars: at a place of one axis, from `start` on, along x or y. hatch: as those of SOURCES."""
 
     at: Numbers
     start: Numbers

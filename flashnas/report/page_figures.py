@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 from markupsafe import Markup
@@ -12,8 +12,12 @@ from markupsafe import Markup
 from flashnas.report.draw_plotly import draw_plotly
 from flashnas.report.figures import FIGURES
 from flashnas.report.marks import Picture
+from flashnas.report.planes import still_picture
 from flashnas.report.section import Section, render, template_values
 from flashnas.runs.run import RecordedRun
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PNG_DPI = 96   # of a picture in a notebook
 
@@ -70,6 +74,12 @@ def page_figure(run: RecordedRun, name: str, picture: Picture) -> dict[str, Any]
     text = str(draw_plotly(picture).to_json())
     return {"name": name, "caption": captions[name], "json": Markup(
         text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))}
+
+
+def still_figure(run: RecordedRun) -> Figure:
+    from flashnas.report.draw_matplotlib import draw_matplotlib  # matplotlib loads when it draws
+
+    return draw_matplotlib(still_picture(run))
 
 
 FIGURES_SECTION = FiguresSection()

@@ -1,6 +1,8 @@
 """The colours of every figure. Operators state their own (hues of Okabe-Ito and Tol, for colour-blind
 readers)."""
 
+from collections.abc import Iterable
+
 from flashnas.operators import OPERATORS
 from flashnas.operators.kernel_kinds import families
 
@@ -17,13 +19,12 @@ KERNEL_COLOURS = {
     "other": "#ECECF4",
 }
 
-SOURCE_HATCHES = {"measured": "", "imported": "", "derived": "/", "roofline": "x"}
-SOURCE_MEANING = {
-    "measured": "timed on this device by flashnas profile",
-    "imported": "a public measurement on this device, cited by the table",
-    "derived": "computed from measured rows by a stated rule; wider bounds",
-    "roofline": "computed from peak FLOP/s and bandwidth; widest bounds",
-}
+# of a latency: colour, hatch, and what it means
+SOURCES = {
+    "measured": ("#2B2D5B", "", "timed on this device by flashnas profile"),
+    "imported": ("#55578F", "", "a public measurement on this device, cited by the table"),
+    "derived": ("#ABADD0", "/", "computed from measured rows by a stated rule; wider bounds"),
+    "roofline": ("#E69F00", "x", "computed from peak FLOP/s and bandwidth; widest bounds")}
 
 INK, MUTED, SOFT, FAINT, RULE, BUDGET = "#1B1F24", "#667085", "#98A2B3", "#D0D5DD", "#E4E7EC", "#B42318"
 # of things that have no colour of their own, such as curves: as many as can be told apart
@@ -45,3 +46,13 @@ def operator_order(kind: str) -> tuple[int, str]:
     """Sort key: operators in the order of the registry, then embedding and head."""
     kinds = list(OPERATORS)
     return (kinds.index(kind) if kind in kinds else len(kinds)), kind
+
+
+def hatch_of(source: str) -> str:
+    return SOURCES[source][1] if source in SOURCES else "."
+
+
+def ordered_sources(names: Iterable[str]) -> list[str]:
+    """Those in SOURCES first."""
+    return sorted(set(names), key=lambda name: (
+        list(SOURCES).index(name) if name in SOURCES else len(SOURCES), name))

@@ -156,8 +156,8 @@ class Plane:
             """[N, 2] from the lower left corner."""
             return (np.reshape(places, (-1, 2)) - (x0, y0)) / (x1 - x0, y1 - y0) * (BOX_WIDTH, height)
 
-        offsets = place_labels(pixels(labelled[["x", "y"]]), [(LETTER * len(text) + 4, LINE) for text in texts],
-                               pixels(obstacles), (BOX_WIDTH, height))
+        sizes = [(LETTER * len(text) + 4, LINE) for text in texts]
+        offsets = place_labels(pixels(labelled[["x", "y"]]), sizes, pixels(obstacles), (BOX_WIDTH, height))
         for text, row, (dx, dy) in zip(texts, rows(labelled), offsets, strict=True):
             yield Label(x=row.x, y=row.y, text=text, dx=dx, dy=dy, minor=row.minor, strong=bool(row.final),
                         colour=INK if row.final else MUTED)

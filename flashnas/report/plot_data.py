@@ -162,7 +162,8 @@ def breakdown(run: RecordedRun) -> pd.DataFrame:
                 parts.append((finalist.name, operator, kernel, str(entry.get("label") or kernel),
                               kernel_family(kernel), source, ms))
     columns = ["finalist", "operator", "kernel", "label", "family", "source", "ms"]
-    grouped = pd.DataFrame(parts, columns=columns).groupby(columns[:-1], sort=False, as_index=False)["ms"].sum()
+    frame = pd.DataFrame(parts, columns=columns)
+    grouped = frame.groupby(columns[:-1], sort=False, as_index=False)[["ms"]].sum()
     grouped["share"] = grouped["ms"] / grouped.groupby("finalist")["ms"].transform("sum")
     return grouped
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -38,8 +39,14 @@ def compared(front: Sequence[Composition], published: Sequence[PublishedRow],
     nats."""
     questions = _questions(front)
     claimed = claims(published, itertools.chain(*questions.values()))
-    comparisons = [ComparedStacks(first=first, second=second, claims=own, run_gap=_gap(losses, first, second))
-                   for (first, second), own in claimed.items() if own]
+    comparisons = []
+    for (first, second), own in claimed.items():
+        lowest = [min((loss for each, loss in losses.items() if stack.holds(each)), default=math.nan)
+                  for stack in (first, second)]
+        gap = lowest[0] - lowest[1]   # not a number where one was not trained
+        if own:
+            comparisons.append(ComparedStacks(first=first, second=second, claims=own,
+                                              run_gap=None if math.isnan(gap) else gap))
     return comparisons, [topic for topic, pairs in questions.items()
                          if topic and not any(claimed[pair] for pair in pairs)]
 
@@ -58,20 +65,12 @@ def _questions(front: Sequence[Composition]) -> dict[str, list[tuple[Stack, Stac
     return questions
 
 
-def _gap(losses: Mapping[Composition, float], first: Stack, second: Stack) -> float | None:
-    """The difference between the lowest losses of two stacks in the run; None where one was not trained."""
-    lowest = [min((loss for each, loss in losses.items() if stack.holds(each)), default=None)
-              for stack in (first, second)]
-    return None if lowest[0] is None or lowest[1] is None else lowest[0] - lowest[1]
-
-
 def _best_losses(run: RecordedRun) -> dict[Composition, float]:
     """The lowest loss of each composition that the run trained, baselines included."""
     best: dict[Composition, float] = {}
-    for row in rows(run.trained):
+    for row in rows(run.trained.sort_values("loss")):
         if (network := parsed(row.notation)) is not None:
-            key = composition(network.operators)
-            best[key] = min(row.loss, best.get(key, row.loss))
+            best.setdefault(composition(network.operators), row.loss)
     return best
 
 

@@ -10,7 +10,7 @@ from flashnas.base.errors import RunError
 from flashnas.base.foreign import read_json
 from flashnas.base.hints import first_line
 from flashnas.base.registry import Registry
-from flashnas.report.palette import SOFT, SOURCE_MEANING
+from flashnas.report.palette import SOFT, SOURCES, ordered_sources
 from flashnas.report.section import Section, render
 from flashnas.report.text import MISSING, flat, known
 from flashnas.runs.run import RecordedRun, rows
@@ -23,12 +23,11 @@ SECTIONS: Registry[Section] = Registry("report section", "flashnas.report_sectio
     "trust": "flashnas.report.sections:TRUST",
     "published": "flashnas.report.published_section:PUBLISHED",
     "evaluation": "flashnas.report.sections:EVALUATED",
-    "sources": "flashnas.report.sections:SOURCES",
+    "sources": "flashnas.report.sections:ORIGINS",
     "failures": "flashnas.report.sections:FAILURES",
     "reproduce": "flashnas.report.sections:REPRODUCE"}, error=RunError,
     base="flashnas.report.section:Section")
 
-SOURCE_COLOURS = {"measured": "#2B2D5B", "imported": "#55578F", "derived": "#ABADD0", "roofline": "#E69F00"}
 MAX_FAILURES = 200
 TRUST_RESULT, TRUST_PICTURE = "proxy_trust.json", "proxy_trust.png"   # of `flashnas proxy-trust`
 
@@ -76,13 +75,12 @@ class SourcesSection(Section):
         shown = [finalist for finalist in run.front if finalist.sources]
         if not shown:
             return ""
-        names = [*(name for name in SOURCE_MEANING if any(name in f.sources for f in shown)),
-                 *sorted({name for f in shown for name in f.sources} - set(SOURCE_MEANING))]
+        names = ordered_sources(name for finalist in shown for name in finalist.sources)
         return render("sources.html", names=names, lines=[
-            (finalist.name, [(SOURCE_COLOURS.get(name, SOFT), finalist.sources.get(name, 0.0))
+            (finalist.name, [(SOURCES.get(name, (SOFT,))[0], finalist.sources.get(name, 0.0))
                              for name in names])
             for finalist in shown],
-            meanings="; ".join(f"{name}: {SOURCE_MEANING[name]}" for name in names if name in SOURCE_MEANING))
+            meanings="; ".join(f"{name}: {SOURCES[name][2]}" for name in names if name in SOURCES))
 
 
 class FailuresSection(Section):
@@ -111,4 +109,4 @@ class ReproduceSection(Section):
 
 
 TRUST, EVALUATED = TrustSection(), EvaluationSection()
-SOURCES, FAILURES, REPRODUCE = SourcesSection(), FailuresSection(), ReproduceSection()
+ORIGINS, FAILURES, REPRODUCE = SourcesSection(), FailuresSection(), ReproduceSection()

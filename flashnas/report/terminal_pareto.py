@@ -29,8 +29,8 @@ def pareto_text(answer: Reranked, next_searches: Sequence[Path]) -> str:
     within = answer.trained - answer.outside - sum(answer.unanswered.values())
     lines = [f"device    {run.entry('table', 'device') or run.entry('table', 'name') or 'as recorded'}",
              f"workload  {run.entry('workload', 'name') or MISSING}", f"budget    {limits}",
-             f"networks  {answer.trained} trained in {counted(len(config['runs']), 'run')}; {within} within the"
-             f" budget, {answer.outside} outside"]
+             f"networks  {answer.trained} trained in {counted(len(config['runs']), 'run')}; {within} within"
+             f" the budget, {answer.outside} outside"]
     if answer.too_large:
         lines.append(f"genotypes {answer.genotypes} tried in the runs; {answer.too_large} without a width"
                      " within the budget")

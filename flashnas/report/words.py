@@ -84,12 +84,6 @@ def full_loss_words(run: RecordedRun, finalist: FrontEntry) -> str:
     return signed(value - min(values)) if known(value) else MISSING
 
 
-def recall_words(figures: Mapping[str, float | None]) -> str:
-    """`-0.05 ± 0.07`."""
-    value, sd = figures.get("expected_recall"), figures.get("expected_recall_sd")
-    return with_sd(value, sd, 2) if known(value) and known(sd) else MISSING
-
-
 def fixed(value: float | None, digits: int) -> str:
     return f"{value:.{digits}f}" if known(value) else MISSING
 
@@ -107,8 +101,10 @@ def loss_cells(run: RecordedRun, finalist: FrontEntry) -> tuple[str, ...]:
     figures = finalist.figures
     if not run.ranks_full:
         return loss_words(figures), fixed(figures.get("bits_per_byte"), 3)
+    recall, sd = figures.get("expected_recall"), figures.get("expected_recall_sd")
     return (full_loss_words(run, finalist), fixed(figures.get("probability_best"), 2),
-            *([] if run.untrained else [loss_words(figures)]), recall_words(figures))
+            *([] if run.untrained else [loss_words(figures)]),
+            with_sd(recall, sd, 2) if known(recall) and known(sd) else MISSING)
 
 
 def time_words(finalist: FrontEntry, name: str, factor: float) -> str:

@@ -164,13 +164,9 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         other list."""
         genotype = self.repair(genotype)
         kinds = (self._replaced, self._swapped, self._added, self._dropped)
-        for kind in rng.permutation(len(kinds)):
-            changes = kinds[kind](genotype.layers)
-            for i in rng.permutation(len(changes)):
-                repaired = self.repair(LayerwiseGenotype(changes[i]))
-                if repaired != genotype:
-                    return repaired
-        raise SpaceError(f"{self.path}: the space holds one operator list only; nothing to mutate")
+        changes = (kinds[kind](genotype.layers) for kind in rng.permutation(len(kinds)))
+        return self.first_other(genotype, (LayerwiseGenotype(lists[i]) for lists in changes
+                                           for i in rng.permutation(len(lists))))
 
     def _replaced(self, layers: tuple[str, ...]) -> list[tuple[str, ...]]:
         return [(*layers[:i], name, *layers[i + 1:]) for i in range(len(layers)) for name in self.names
@@ -230,15 +226,8 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return not any(a is not b and b[:len(a)] == a for a in choices for b in choices)
 
     def enumerate(self) -> Iterator[LayerwiseGenotype]:
-        def lists(layers: tuple[str, ...], left: int) -> Iterator[tuple[str, ...]]:
-            if left == 0:
-                yield layers
-                return
-            for name in self.names:
-                yield from lists((*layers, name), left - 1)
-
         for depth in range(self.depth[0], self.depth[1] + 1):
-            for layers in lists((), depth):
+            for layers in itertools.product(self.names, repeat=depth):
                 genotype = LayerwiseGenotype(layers)
                 if self.require and self._complete(list(layers)) != layers:
                     continue
@@ -249,13 +238,8 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
 def _read_require(layers: LocatedDict, kinds: Sequence[str], fewest: int) -> tuple[str, ...]:
     if "require" not in layers:
         return ()
-    items = settings.entries(layers, "require", "layers")
-    for place, name, value in items:
-        if value not in kinds:
-            raise SpaceError(one_of(f"{place}: {name}", value, dict.fromkeys(kinds)))
-    required = [value for _, _, value in items]
-    settings.check_unique(items, required)
+    required = settings.read_choices(layers, "require", "layers", kinds)
     if len(required) > fewest:
         raise SpaceError(f"{layers.place('require')}: layers.require must have at most as many entries as the"
                          f" fewest layers, {fewest}; got {len(required)}")
-    return tuple(required)
+    return required

@@ -157,6 +157,13 @@ class OperatorSpace(SearchSpace[G]):
             if name not in params:
                 raise SpaceError(f"{self.path}: the encoding needs the parameter {name!r}")
 
+    def first_other(self, genotype: G, changes: Iterable[G]) -> G:
+        """The first change that gives another operator list, repaired."""
+        for repaired in map(self.repair, changes):
+            if repaired != genotype:
+                return repaired
+        raise SpaceError(f"{self.path}: the space holds one operator list only; nothing to mutate")
+
 
 def as_operator_space(space: SearchSpace[Any], use: str) -> OperatorSpace[Any]:
     """The space itself; SpaceError for one with architectures of its own. use: who needs its operators."""

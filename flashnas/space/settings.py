@@ -7,7 +7,7 @@ from typing import Any
 
 from flashnas.architecture import DEFAULT_VOCAB, MAX_HIDDEN, MAX_META_TOKENS, MAX_VOCAB, parse_operators
 from flashnas.base.errors import ArchitectureError, OperatorError, SpaceError
-from flashnas.base.hints import shown
+from flashnas.base.hints import one_of, shown
 from flashnas.base.yaml import LocatedDict, LocatedList, check_keys
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
@@ -36,6 +36,17 @@ def check_unique(items: list[tuple[str, str, Any]], values: list[Any]) -> None:
     for i, (place, name, _) in enumerate(items):
         if values[i] in values[:i]:
             raise SpaceError(f"{place}: {name} is a duplicate; got {str(values[i])!r}")
+
+
+def read_choices(data: LocatedDict, key: str, where: str, allowed: Sequence[Any]) -> tuple[Any, ...]:
+    """A list of different values, each of those allowed and of their type."""
+    items = entries(data, key, where)
+    values = [value for _, _, value in items]
+    for place, name, value in items:
+        if type(value) is not type(allowed[0]) or value not in allowed:
+            raise SpaceError(one_of(f"{place}: {name}", value, dict.fromkeys(map(str, allowed))))
+    check_unique(items, values)
+    return tuple(values)
 
 
 def whole(place: str, name: str, value: object, least: int, most: int) -> int:

@@ -69,7 +69,7 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         mixers = settings.read_mixers(blocks, "mixers", "blocks", widths)
         ffn = settings.read_ffn(blocks, "ffn", "blocks", widths)
         ratios = _read_ratios(blocks, mixers)
-        ffns = _read_ffns(blocks)
+        ffns = settings.read_choices(blocks, "ffns_per_mixer", "blocks", (0, 1, 2))
         cap = settings.whole(data.place("max_operators"), "max_operators", data["max_operators"], 1,
                              settings.MAX_DEPTH)
         repeats = _read_repeats(data, cap)
@@ -165,11 +165,7 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
     def mutate(self, genotype: ThreeStageGenotype, rng: np.random.Generator) -> ThreeStageGenotype:
         """Change one factor, drawn uniformly; where it gives no other operator list, the next one."""
         genotype = self.repair(genotype)
-        for offspring in moves(self.rules, genotype, rng):
-            repaired = self.repair(offspring)
-            if repaired != genotype:
-                return repaired
-        raise SpaceError(f"{self.path}: the space holds one operator list only; nothing to mutate")
+        return self.first_other(genotype, moves(self.rules, genotype, rng))
 
     # -- Optuna
 
@@ -207,26 +203,11 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
 
 
 def _read_ratios(blocks: LocatedDict, mixers: tuple[OperatorSpec, ...]) -> tuple[str, ...]:
-    items = settings.entries(blocks, "ratios", "blocks")
-    for place, name, value in items:
-        if value not in RATIOS:
-            raise SpaceError(one_of(f"{place}: {name}", value, RATIOS))
-    ratios = [value for _, _, value in items]
-    settings.check_unique(items, ratios)
+    ratios = settings.read_choices(blocks, "ratios", "blocks", RATIOS)
     if len(mixers) == 1 and ALONE not in ratios:
         raise SpaceError(f"{blocks.place('mixers')}: blocks.mixers needs two operators for the ratio"
                          f" {ratios[0]}; got one")
-    return tuple(ratios)
-
-
-def _read_ffns(blocks: LocatedDict) -> tuple[int, ...]:
-    items = settings.entries(blocks, "ffns_per_mixer", "blocks")
-    for place, name, value in items:
-        if type(value) is not int or value not in (0, 1, 2):
-            raise SpaceError(one_of(f"{place}: {name}", value, ("0", "1", "2")))
-    ffns = [value for _, _, value in items]
-    settings.check_unique(items, ffns)
-    return tuple(ffns)
+    return ratios
 
 
 def _read_repeats(data: LocatedDict, cap: int) -> tuple[Span, Span, Span]:

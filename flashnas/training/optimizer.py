@@ -75,8 +75,7 @@ class Optimizers:
         if muon_groups := list(self._groups(groups, "muon", muon_lr)):
             # match_rms_adamw: one rate moves the entries of matrices of all shapes equally
             self.optimizers.append(BatchedMuon(muon_groups, momentum=recipe.muon_momentum,
-                                               ns_steps=recipe.muon_steps,
-                                               adjust_lr_fn="match_rms_adamw"))
+                                               ns_steps=recipe.muon_steps, adjust_lr_fn="match_rms_adamw"))
         self.optimizers.append(torch.optim.AdamW(self._groups(groups, "adamw", recipe.adamw_lr), fused=True,
                                                  betas=(recipe.adamw_beta1, recipe.adamw_beta2)))
 

@@ -255,8 +255,7 @@ class Trainer:
         """The score of a finished training."""
         tokens, final = self.curve[-1]
         return ProxyScore(loss=final, bits_per_byte=self.dataset.bits_per_byte(final),
-                          curve=tuple(self.curve),
-                          tokens=tokens, tokens_per_s=tokens / self.training_s,
+                          curve=tuple(self.curve), tokens=tokens, tokens_per_s=tokens / self.training_s,
                           seconds=time.perf_counter() - self.started, seed=self.seed,
                           proxy_params=self.architecture.params, backends=self.backends)
 

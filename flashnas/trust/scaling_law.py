@@ -191,8 +191,7 @@ def _descended(start: np.ndarray, logs: np.ndarray, loss_P: np.ndarray, noise: f
     low = np.log([TERM_NATS[0], *[TERM_NATS[0], EXPONENTS[0]] * terms])
     high = np.log([TERM_NATS[1], *[TERM_NATS[1], EXPONENTS[1]] * terms])
     solution = least_squares(residuals, np.clip(start, low + 1e-9, high - 1e-9), bounds=(low, high),
-                          loss="soft_l1",
-                          f_scale=2 * noise, x_scale="jac", max_nfev=steps,
+                          loss="soft_l1", f_scale=2 * noise, x_scale="jac", max_nfev=steps,
                           jac=lambda theta: np.concatenate([_jacobian(theta, logs), prior]))
     return float(solution.cost), solution.x
 

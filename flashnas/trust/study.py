@@ -188,6 +188,5 @@ def _trainings(run: RecordedRun, plan: Plan, recipes: dict[str, Recipe], front: 
                 job = Job(architecture=Architecture.parse(trial.notation), dataset=str(dataset.folder),
                           recipe=recipe.to_dict(), seed=seed)
                 planned.append(PlannedTraining(row, trial.notation, job, cost[variant]
-                                               * float(trial.train_seconds),
-                                               variant))
+                                               * float(trial.train_seconds), variant))
     return planned

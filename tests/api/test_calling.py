@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 import flashnas as fn
-from flashnas.api.calling import takes
-from flashnas.api.output import check_out
+from flashnas.api.calling import check_out, takes
 from flashnas.base.errors import ConfigError
 from flashnas.base.settings import REQUIRED, SettingError, Settings, option
 

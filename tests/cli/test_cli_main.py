@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from flashnas.api.calling import takes
+from flashnas.api.calling import Figures, takes
 from flashnas.api.estimate import EstimateOptions
-from flashnas.api.output import Figures
 from flashnas.base.hints import duration
 from flashnas.cli.command import COMMANDS
 from flashnas.cli.main import main
@@ -20,28 +19,6 @@ from flashnas.cli.progress import SearchProgress
 from flashnas.runs.snapshot import Snapshot
 
 ESTIMATE = "flashnas.api.estimate.estimate"
-
-
-@pytest.mark.parametrize(("words", "expected"), [
-    (["estimate"], "ARCH is required"),
-    (["export", "256: d"], "--to and --out are required"),
-    (["table"], "the following arguments are required: ACTION"),
-    (["table", "inf"], "invalid choice: 'inf'"),
-    (["doctor", "--operators", "m2,m3"], "--operators operator must be one of"),
-    (["doctor", "--device", "tpu"], "--device must be one of auto, cpu, cuda; got 'tpu'"),
-    (["doctor", "--device", "cuda"], "torch finds no CUDA device; take --device cpu"),
-    (["doctor", "--no-test", "--out", "."], "--out must end in .json; got '.'"),
-    (["search", "--buget-ms", "3"], "does not know '--buget-ms' (did you mean '--budget-ms'?)"),
-    (["estimate", "nowhere/01.yaml"], "nowhere/01.yaml: cannot be read: No such file"),
-])
-def test_what_the_user_got_wrong_is_one_line_and_exit_code_2(words, expected, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(words) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert expected in err
-    assert err.count("\n") == 1
-    assert err.startswith("flashnas")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP],

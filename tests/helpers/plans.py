@@ -1,6 +1,6 @@
 from unittest import mock
 
-from flashnas.api.output import Figures
+from flashnas.api.calling import Figures
 from flashnas.study import plan as module
 
 

@@ -21,7 +21,7 @@ def needs_libraries() -> None:
 
 
 @pytest.mark.slow  # reason: compilers, a minute for each target
-@pytest.mark.parametrize("target", (80, 90))  # the least memory, and ours; the published file has all
+@pytest.mark.parametrize("target", [80, 90])  # the least memory, and ours; the published file has all
 def test_every_kernel_compiles_and_fits(target: int, tmp_path: Path) -> None:
     """One configuration for each, of an operator that shares most of its kernels with others."""
     needs_libraries()

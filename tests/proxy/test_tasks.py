@@ -6,7 +6,7 @@ import pytest
 from flashnas.proxy.tasks import SCORES, TASKS, groups_for, make_task
 from flashnas.proxy.tasks.base import IGNORED
 from flashnas.proxy.tasks.mad import FuzzyRecall, InContextRecall, Memorisation, NoisyRecall, SelectiveCopying
-from flashnas.testing import task as contract
+from flashnas.testing.task import check_task
 
 
 def solve_in_context_recall(task, tokens):
@@ -62,24 +62,9 @@ SOLVERS = {"in-context-recall": solve_in_context_recall, "noisy-recall": solve_i
            "compression": solve_compression, "memorisation": solve_memorisation}
 
 
-@pytest.fixture(params=list(TASKS.shipped))
-def task(request):
-    if request.param not in SOLVERS:
-        pytest.fail(f"task {request.param!r} is registered but has no solver in SOLVERS of this file")
-    return make_task(request.param)
-
-
-@pytest.mark.parametrize("check", [
-    contract.check_statements, contract.check_sequences, contract.check_seeds, contract.check_test_set_is_held_out,
-    contract.check_chance,
-], ids=lambda check: check.__name__)
-def test_contract(task, check):
-    check(task)
-
-
-@pytest.mark.parametrize("test", [True, False])
-def test_answers_are_those_of_a_plain_solver(task, test):
-    contract.check_answers(task, SOLVERS[task.name], test=test)
+@pytest.mark.parametrize("name", list(TASKS.shipped))
+def test_a_task_keeps_the_contract_and_a_plain_solver_finds_its_answers(name):
+    check_task(name, SOLVERS[name])
 
 
 def test_sequences_of_the_test_set_are_drawn_again():

@@ -1,12 +1,7 @@
 """`flashnas proxy-trust --published` with real trainings of tiny proxies: what it trains, keeps, continues and says."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 from offenders import every
@@ -19,7 +14,7 @@ from flashnas.evidence.trainings import read_published
 from flashnas.report import study_figures
 from flashnas.training.recipe import Recipe
 from flashnas.training.store import read_table
-from flashnas.trust.published_study import ProxyTraining, PublishedPlan, study_published
+from flashnas.trust.published_study import ProxyTraining
 
 ROWS = """\
 group,source,operators,params,metric,value
@@ -29,7 +24,6 @@ g,2405.21060,2x(d f),350M,pile_val_ppl,8.2
 h,2511.18890,2x(a f),350M,val_loss,2.5
 h,2511.18890,2x(d f),350M,val_loss,2.6
 """
-KEY = ["proxy", "recipe", "data", "seed"]
 RECIPE = """\
 width_factor: 64
 vocab: 300
@@ -156,17 +150,6 @@ def test_a_proxy_is_thinned_out_once(given, tmp_path, capsys):
     assert table["proxy_params"].tolist() == [network.params for network in networks]
 
 
-def test_a_torn_line_is_trained_again_and_only_that(given, folder, capsys):
-    path = folder / "published.jsonl"
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[:-1]) + lines[-1][:40])
-    assert len(trainings_of(path)) == 2
-    run_json([*given, "--out", str(folder)], capsys)
-    again = path.read_text().splitlines(keepends=True)
-    assert again[:-1] == lines[:-1]
-    assert trainings_of(path)["loss"].tolist()[-1] == json.loads(lines[-1])["loss"]
-
-
 def test_what_a_bench_has_is_not_trained(given, folder, capsys, tmp_path, monkeypatch):
     recipe = Recipe.load(given[4])
     trained = trainings_of(folder / "published.jsonl")
@@ -226,14 +209,6 @@ def test_a_row_is_foretold_without_its_publication(given, tmp_path, capsys):
     assert run_json(words, capsys)["models"]["evidence"]["rmse_nats"] != found["rmse_nats"]
 
 
-def test_a_second_study_in_the_folder_is_refused(given, folder):
-    from flashnas.base.files import hold_lock
-
-    plan = PublishedPlan(rows=read_published(given[2]), recipe=Recipe.load(given[4]), data=given[6], rule="layout")
-    with hold_lock(folder / ".published.jsonl.lock", RunError("held")), pytest.raises(RunError, match="another"):
-        study_published(plan, folder, workers=1, progress=lambda *_: None)
-
-
 @every(case=[
     (["--match", "width"], "--match must be one of params, layout; got 'width'"),
     (["--recipe", "none"], "none"),
@@ -264,23 +239,3 @@ def test_the_flag_alone_stands_for_the_shipped_rows(monkeypatch):
     assert main(["proxy-trust", "--published", "--seeds", "3"]) != 0
     assert [list(plan.rows) == read_published() for plan in asked] == [True, True]
     assert [plan.seeds for plan in asked] == [1, 3]
-
-
-@pytest.mark.slow
-def test_a_killed_study_loses_nothing_that_was_finished(given, finished, tmp_path, capsys):
-    out = tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, "-m", "flashnas", *given, "--seeds", "4", "--out", str(out)],
-                               start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    path, until = out / "published.jsonl", time.monotonic() + 120
-    while time.monotonic() < until and not (path.exists() and path.read_text().count("\n") > 3):
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    kept = trainings_of(path)
-    assert 3 <= len(kept) < 12
-    found = run_json([*given, "--seeds", "4", "--out", str(out)], capsys)
-    table = trainings_of(path)
-    assert found["trainings"] == len(table) == 12
-    assert table.head(len(kept)).equals(kept)  # with their seconds: none was trained again
-    whole = trainings_of(finished / "published.jsonl").set_index(KEY)["loss"]
-    assert table.set_index(KEY)["loss"].reindex(whole.index).tolist() == whole.tolist()

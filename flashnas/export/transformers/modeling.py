@@ -49,8 +49,7 @@ class FlashnasConfig(PreTrainedConfig):
         """The configuration of an architecture; `keys`: further ones, such as the ids of special tokens."""
         return cls(vocab_size=architecture.vocab, hidden_size=architecture.hidden,
                    operators=[str(spec) for spec in architecture.operators],
-                   meta_tokens=architecture.meta_tokens,
-                   tie_word_embeddings=architecture.tied, **keys)
+                   meta_tokens=architecture.meta_tokens, tie_word_embeddings=architecture.tied, **keys)
 
     def to_architecture(self) -> Architecture:
         return Architecture.from_dict({"hidden": self.hidden_size, "vocab": self.vocab_size,

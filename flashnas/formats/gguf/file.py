@@ -41,8 +41,7 @@ SCALE = 0.02  # of random embeddings
 
 
 def write_file(file: Path, architecture: Architecture, words: Vocabulary, type_name: str,
-               tensors: Mapping[str, Tensor],
-               taken: Callable[[Piece, Tensor], None] | None = None) -> int:
+               tensors: Mapping[str, Tensor], taken: Callable[[Piece, Tensor], None] | None = None) -> int:
     """Write a network as llama.cpp reads it.
 
     Args:

@@ -32,6 +32,16 @@ from bad_input.words import (
 case("main-empty-word", [""], "flashnas")
 case("main-unknown-command", ["serach"], "serach", "search")
 case("main-command-with-line-end", ["search\nestimate"], "search\\nestimate")
+case("estimate-nothing", ["estimate"], "ARCH is required")
+case("export-nothing-but-a-source", ["export", "256: d"], "--to and --out are required")
+case("table-without-an-action", ["table"], "the following arguments are required: ACTION")
+case("table-unknown-action", ["table", "inf"], "invalid choice: 'inf'")
+case("doctor-unknown-operator", ["doctor", "--operators", "m2,m3"], "--operators operator must be one of")
+case("doctor-unknown-device", ["doctor", "--device", "tpu"], "--device must be one of auto, cpu, cuda; got 'tpu'")
+case("doctor-absent-device", ["doctor", "--device", "cuda"], "torch finds no CUDA device; take --device cpu")
+case("doctor-out-of-another-kind", ["doctor", "--no-test", "--out", "."], "--out must end in .json; got '.'")
+case("search-misspelt-flag", ["search", "--buget-ms", "3"], "does not know '--buget-ms' (did you mean '--budget-ms'?)")
+case("estimate-missing-file", ["estimate", "nowhere/01.yaml"], "nowhere/01.yaml: cannot be read: No such file")
 for command, right in (
         ("search", search()), ("estimate", estimate("1024: d")), ("profile", profile()), ("validate", validate()),
         ("proxy-trust", trust()), ("scaling-law", law()), ("train", train()), ("export", export()),
