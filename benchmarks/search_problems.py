@@ -472,7 +472,7 @@ class Full(Modelled):
     @functools.cached_property
     def prior(self) -> Prior:
         """What the sampler knows of it before any training, as in a search; all trainings cost the same."""
-        told = search_by_evidence(self.space, self, self.foresight, seed=0, min_recall=None)
+        told = search_by_evidence(self, self.foresight, seed=0, min_recall=None)
         return Prior(value_of=self.foresight.value,
                      moves_of=self.foresight.moves, cost_of=lambda network: 1.0, best=[
                          told.genotypes[place] for place in dict.fromkeys(

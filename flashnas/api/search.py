@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -105,7 +105,7 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
         >>> set(run.trials["state"]) <= {"complete", "reused", "infeasible"}
         True
     """
-    out = check_out(options) if options.out else default_out(options, objects)
+    out = check_out(replace(options, out=options.out or default_out(options, objects)))
 
     from flashnas.api.live import Live
     from flashnas.api.run import Run
@@ -153,7 +153,7 @@ def plan(options: SearchOptions, *, objects: Mapping[str, Any], note: Callable[[
 
 
 def default_out(options: SearchOptions, objects: Mapping[str, Any]) -> Path:
-    """A folder with the names of space and workload, and the time."""
+    """Names of space and workload, and the time."""
     names = [str(getattr(objects.get(name), "name", "own")) if name in objects else
              Path(getattr(options, name)).stem for name in ("space", "workload")]
     return Path("experiments/runs") / f"{'-'.join(names)}-{time.strftime('%Y%m%d-%H%M%S')}"

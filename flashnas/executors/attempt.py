@@ -62,8 +62,8 @@ def classify_error(error: BaseException, *, user_code: bool = False, on_cuda: bo
     compilers, drivers and libraries then raise errors of all classes, which say nothing of the candidate."""
     text = str(error)
     if isinstance(error, MemoryError | CandidateMemoryError) or any(words in text for words in MEMORY_WORDS):
-        limit_gb = memory_limit_gb()
-        if limit_gb is not None and not _cuda_is_used():
+        limit_gb, torch = memory_limit_gb(), sys.modules.get("torch")
+        if limit_gb is not None and not (torch is not None and torch.cuda.is_initialized()):
             return Ended(kind="failed",
                          reason=f"out of memory: a worker may use {limit_gb:g} GB (worker_memory_gb)",
                          reusable=False)
@@ -91,11 +91,6 @@ def reason_of(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     named = "" if isinstance(error, CandidateError) else type(error).__name__
     return ": ".join(filter(None, (named, text[0] if text else "")))
-
-
-def _cuda_is_used() -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and torch.cuda.is_initialized()
 
 
 @contextlib.contextmanager

@@ -173,15 +173,15 @@ class Flow:
         self.executor.submit(key, job)
         self._running[key] = job
 
-    def ended(self, wait_s: float = POLL_S) -> Iterator[tuple[str, Ended]]:
-        """Yield keys and outcomes since the last call; waits up to `wait_s` seconds for the first. Raises
-        WorkerError if the environment of a worker is broken; its job has no outcome."""
+    def ended(self) -> Iterator[tuple[str, Ended]]:
+        """Yield keys and outcomes since the last call; waits a while for the first. Raises WorkerError if the
+        environment of a worker is broken; its job has no outcome."""
         executor = self.executor
         if not self._running:
             key, job = self._alone.popleft()
             self._lone = True
             self.submit(key, job)
-        ended = executor.finished(wait_s)
+        ended = executor.finished(POLL_S)
         for key, end in sorted(ended, key=lambda pair: pair[1].kind == "broken"):
             if end.kind == "broken":
                 executor.forget(key)

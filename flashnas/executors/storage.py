@@ -14,7 +14,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flashnas.base.errors import ConfigError, WorkerError
+from flashnas.base.errors import WorkerError
 from flashnas.base.fingerprint import fingerprint
 from flashnas.base.settings import Settings, option
 from flashnas.executors.base import Ended, Executor, Work
@@ -44,11 +44,10 @@ class StorageExecutor(Executor):
 
     def __init__(self, work: Work, options: StorageOptions | None = None) -> None:
         super().__init__(work, options or StorageOptions())
-        if work.storage is None:
-            raise ConfigError("executor storage needs --storage URL")
         from flashnas.runs.outage import engine_url
 
-        engine_url(work.storage)  # its errors come before anything is written
+        self._url = str(work.storage)
+        engine_url(self._url)  # its errors come before anything is written
         self._queue: JobQueue | None = None
         self._orders: dict[str, Order] = {}  # of the jobs that have not ended, by their key
         # digest -> workers that cannot train it, and why
@@ -61,9 +60,8 @@ class StorageExecutor(Executor):
         if self._queue is None:
             from flashnas.executors.queue import JobQueue, Peer
 
-            assert self.work.storage is not None
             me = Peer(name=uuid.uuid4().hex, run=self.work.run, stale_s=self.options.stale_s)
-            self._queue = JobQueue(self.work.storage, self.work.note, me, answered=True).__enter__()
+            self._queue = JobQueue(self._url, self.work.note, me, answered=True).__enter__()
             self._suited = time.monotonic()
         return self._queue
 

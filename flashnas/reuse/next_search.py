@@ -48,8 +48,7 @@ def to_train(question: NewQuestion, front: np.ndarray) -> ToTrain:
     for space in {space.hash: space for space in known.spaces if space is not None}.values():
         fitter = Fitter(space, costs, question.budgets)
         with foreign_errors(("space", space), direct=False):
-            resized = resized_networks(space, fitter, costs, known, objectives=question.objectives,
-                                       front=front)
+            resized = resized_networks(fitter, known, objectives=question.objectives, front=front)
             for genotype in genotypes_of(space, known):
                 with contextlib.suppress(MissingRowsError):
                     fits.append(fitter.latency_of(genotype)[0] is not None)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flashnas.base.errors import MissingRowsError
-from flashnas.latency.costs import Costs, metric_of
+from flashnas.latency.costs import metric_of
 from flashnas.latency.fitting import Fitter
 from flashnas.reuse.known import KnownRuns, Trained, genotype_of
 from flashnas.runs.run import rows
@@ -76,8 +76,8 @@ class Resized:
                 "gain": self.gain}
 
 
-def resized_networks(space: SearchSpace[Any], fitter: Fitter[Any], costs: Costs, known: KnownRuns, *,
-                     objectives: Sequence[str], front: np.ndarray) -> list[Resized]:
+def resized_networks(fitter: Fitter[Any], known: KnownRuns, *, objectives: Sequence[str],
+                     front: np.ndarray) -> list[Resized]:
     """The genotypes whose network within the budgets was not trained to the end, the most promising first.
 
     A Gaussian process of each trained objective over the features of the space, the width and the parameters,
@@ -88,6 +88,7 @@ def resized_networks(space: SearchSpace[Any], fitter: Fitter[Any], costs: Costs,
     largest network within the new budgets. objectives: trained ones first. front: points [N, M] of the
     trained networks within the budgets, all minimised.
     """
+    space = fitter.space
     over = known.failed | {trained.row.hash for trained in known.networks}
     own, stopped = _of_space(space, known.networks), _of_space(space, known.stopped)
     # of equal losses the first one
@@ -102,7 +103,7 @@ def resized_networks(space: SearchSpace[Any], fitter: Fitter[Any], costs: Costs,
         if network is not None and network.hash not in over:
             by_hash.setdefault(network.hash, Resized(
                 genotype=genotype, network=network, trained=best.get(genotype), stopped=halted.get(genotype),
-                metrics=costs.metrics(network)))
+                metrics=fitter.costs.metrics(network)))
     candidates = list(by_hash.values())
     if len(own) >= MIN_TRAINED and candidates:
         candidates = _expected(space, [*own, *stopped], candidates, objectives, front)

@@ -7,15 +7,13 @@ order. A continued run replays the trajectory and finds its networks in the data
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.files import (
@@ -53,30 +51,8 @@ SECONDS_EVERY = 30.0   # of a search: how often run.yaml learns its run time, wh
 
 
 def check_out(path: Path, *, resume: bool, evaluated: bool = True) -> None:
-    """Raise RunError in one line if a run cannot be written to `path`, or continued there with `resume`;
-    nothing is created. evaluated: an evaluator of the user's own is at hand."""
-    text = str(path) if len(str(path)) <= 100 else f"{str(path)[:60]}..{str(path)[-20:]}"
-
-    def refuse(rule: str) -> NoReturn:
-        raise RunError(f"{text}: {rule}; choose another --out") from None
-
-    try:
-        str(path).encode()
-        parent = next(place for place in (path.absolute(), *path.absolute().parents) if _exists(place))
-    except UnicodeEncodeError:
-        text = ascii(str(path))
-        refuse("the name of a run folder must be UTF-8 text")
-    except OSError as error:
-        refuse(f"cannot be a run folder: {reason_of(error)}")
-    except ValueError as error:  # a NUL character
-        text = repr(text)
-        refuse(f"cannot be a run folder: {error}")
-    text = str(path)
-    if not parent.is_dir():
-        refuse("is a file, and a run needs a folder" if parent == path.absolute() else
-               f"{parent} is not a folder")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        refuse(f"{parent} is read-only")
+    """Raise RunError in one line if a run cannot begin in the folder, or go on there with `resume`; nothing
+    is created. evaluated: an evaluator of the user's own is at hand."""
     if (path / CONFIG).exists():
         if not resume:
             raise RunError(f"{path}: holds a run already; continue it with --resume or choose another --out")
@@ -90,18 +66,7 @@ def check_out(path: Path, *, resume: bool, evaluated: bool = True) -> None:
                            f"{str(path)!r}, evaluator=THAT_FUNCTION)")
     # all that is there after a disk was full, or a kill
     elif path.exists() and any(not place.name.startswith((LOCK, f".{CONFIG}.")) for place in path.iterdir()):
-        refuse(f"exists and is not a run folder (it has no {CONFIG})")
-
-
-def _exists(path: Path) -> bool:
-    """Path.exists, but a name that the system refuses raises OSError."""
-    try:
-        os.stat(path)
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-            raise
-        return False
-    return True
+        raise RunError(f"{path}: exists and is not a run folder (it has no {CONFIG}); choose another --out")
 
 
 @dataclass(frozen=True, kw_only=True)

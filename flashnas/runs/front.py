@@ -159,13 +159,9 @@ def programs_of(network: Any) -> dict[str, str] | None:
 
 def read_front(folder: Path) -> tuple[FrontEntry, ...]:
     """The front in a run folder, fastest first; raises RunError or ConfigError for a damaged file."""
-    return tuple(map(FrontEntry.read, front_files(folder)))
-
-
-def front_files(folder: Path) -> list[Path]:
-    """The files of the front of a run folder, in the order of their numbers."""
-    return sorted((folder / FRONT).glob("*.yaml"),
-                  key=lambda path: (int(path.stem) if path.stem.isdigit() else 10**9, path.stem))
+    return tuple(map(FrontEntry.read, sorted(
+        (folder / FRONT).glob("*.yaml"),
+        key=lambda path: (int(path.stem) if path.stem.isdigit() else 10**9, path.stem))))
 
 
 def write_front(folder: Path, entries: Sequence[FrontEntry]) -> list[FrontEntry]:
@@ -174,13 +170,9 @@ def write_front(folder: Path, entries: Sequence[FrontEntry]) -> list[FrontEntry]
                 for number, entry in enumerate(entries, start=1)]
     with atomic_folder(folder) as fresh:
         for entry in numbered:
-            write_synced(fresh / f"{entry.number:02d}.yaml", _file_text(entry))
+            data = entry.to_dict()
+            # each row a line of JSON, which is YAML too and takes less time than PyYAML's own layout
+            rows = "".join(f"- {json.dumps(row, default=str)}\n" for row in data.pop("breakdown"))
+            write_synced(fresh / entry.path.name,
+                         yaml_text(data) + (f"breakdown:\n{rows}" if rows else ""))
     return numbered
-
-
-def _file_text(entry: FrontEntry) -> str:
-    """Each row of the breakdown is a line of JSON, which is YAML too and takes less time than PyYAML's own
-    layout."""
-    data = entry.to_dict()
-    rows = "".join(f"- {json.dumps(row, default=str)}\n" for row in data.pop("breakdown"))
-    return yaml_text(data) + (f"breakdown:\n{rows}" if rows else "")

@@ -70,16 +70,16 @@ def created(make: Callable[[], T]) -> T:
 
 
 class Patience:
-    """Repeats what a database refuses, with growing pauses and a line for the user, for at most `longest_s`.
+    """Repeats what a database refuses, with growing pauses and a line for the user, for at most LONGEST_S.
     place: names the database, without its password."""
 
-    def __init__(self, place: str, note: Callable[[str], None], longest_s: float = LONGEST_S) -> None:
-        self.place, self.note, self.longest_s = place, note, longest_s
+    def __init__(self, place: str, note: Callable[[str], None]) -> None:
+        self.place, self.note = place, note
 
     def __call__(self, action: Callable[[], T], longest_s: float | None = None) -> T:
         """What `action()` returns, once the database answers; raises WorkerError if it was away for too
         long."""
-        limit_s = self.longest_s if longest_s is None else longest_s
+        limit_s = LONGEST_S if longest_s is None else longest_s
         began: float | None = None
         pause_s = FIRST_PAUSE_S
         while True:
@@ -88,7 +88,8 @@ class Patience:
             except Exception as error:
                 if not is_outage(error):
                     raise
-                line = _line_of(error)
+                cause: Any = _cause(error)
+                line = first_line(getattr(cause, "orig", None) or cause)  # the database's own words
                 now = time.monotonic()
                 if began is None:
                     began = now
@@ -102,12 +103,6 @@ class Patience:
                 if began is not None:
                     self.note(f"{self.place} answers again, after {duration(time.monotonic() - began)}")
                 return result
-
-
-def _line_of(error: Any) -> str:
-    """The first line of the database's own words."""
-    cause = _cause(error)
-    return first_line(getattr(cause, "orig", None) or cause)
 
 
 def _cause(error: Any) -> Any:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypedDict
+from typing import Any, Self, TypedDict
 
 import pandas as pd
 
@@ -18,13 +18,11 @@ from flashnas.base.files import atomic_file, write_atomic
 from flashnas.base.hints import shown
 from flashnas.base.schema import convert
 from flashnas.base.yaml import LocatedDict, read_yaml
+from flashnas.runs.answer import Answer
 from flashnas.runs.front import FrontEntry, read_front, write_front
 from flashnas.runs.layout import CONFIG, FRONT, TRIALS, TrialsTable, plugins_named, read_trials, yaml_text
 from flashnas.runs.trial import Trial
 from flashnas.search.objectives import DEFAULT, FULL, OBJECTIVES, QUALITY
-
-if TYPE_CHECKING:
-    from flashnas.runs.answer import Answer
 
 COUNTED = ("complete", "reused", "stopped", "failed", "infeasible", "expected")  # states
 COMPARED = ("complete", "reused", "expected")  # states of networks that were compared
@@ -153,8 +151,6 @@ class RecordedRun:
         entry = self.entry("answer")
         if entry is None or not self.front:
             return None
-        from flashnas.runs.answer import Answer  # with the models of evidence
-
         answer = convert(entry, Answer, self.path / CONFIG, RunError, name="answer")
         if answer.recommended not in self.finalists[1]:
             config = self.config

@@ -45,14 +45,11 @@ class AgingEvolution(SearchAlgorithm):
     def _offspring(self) -> Genotype:
         size = min(self.tournament_size, len(self.population))
         entrants = self.rng.choice(len(self.population), size=size, replace=False)
-        fitness = self._fitness()
+        points = [self.point(member) for member in self.population]
+        # lower is better
+        fitness = [point[0] for point in points] if self.goals is None else standings(points).tolist()
         parent = self.population[min(map(int, entrants), key=lambda i: fitness[i])].genotype
         return self.draw_fresh(lambda: self.space.mutate(parent, self.rng))
-
-    def _fitness(self) -> list[float]:
-        if self.goals is None:
-            return [self.point(member)[0] for member in self.population]
-        return standings([self.point(member) for member in self.population]).tolist()
 
     def _take_in(self, evaluation: Evaluation) -> None:
         self._drawn += 1  # it takes the place of a random member of the first population

@@ -100,7 +100,7 @@ class SearchAlgorithm(ABC):
     def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
                  goals: Goals | None = None) -> None:
         self.space, self.goals = space, goals
-        self._known = (False, True) if goals is None else goals.known  # of each objective, before a training
+        self._exactly_known = (False, True) if goals is None else goals.known  # before a training
         self.seed = check_whole("seed", seed, 0, MAX_SEED)
         self.cycle_size = check_whole("cycle_size", cycle_size, 1)
         self.rng = np.random.default_rng(self.seed)

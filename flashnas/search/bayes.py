@@ -57,7 +57,7 @@ class Bayes(SearchAlgorithm):
         self._trained: list[Evaluation] = []             # those within the budgets, ..
         self._values: list[tuple[float, ...] | None] = []  # .. their qualities, None for a failed one, ..
         self._exact: list[tuple[float, ...]] = []        # .. and their exact objectives
-        self._qualities_count = self._known.count(False)
+        self._qualities_count = self._exactly_known.count(False)
 
     def _take_in(self, evaluation: Evaluation) -> None:
         self._drawn += 1  # it takes the place of a random candidate at the start
@@ -216,7 +216,7 @@ class Bayes(SearchAlgorithm):
     # -- objectives and features -----------------------------------------------------------------------------
 
     def _qualities(self, evaluation: Evaluation) -> tuple[float, ...]:
-        return tuple(value for value, known in zip(self.point(evaluation), self._known, strict=True)
+        return tuple(value for value, known in zip(self.point(evaluation), self._exactly_known, strict=True)
                      if not known)
 
     def _exact_of(self, genotype: Genotype) -> tuple[float, ...]:

@@ -45,7 +45,7 @@ class OptunaAlgorithm(SearchAlgorithm):
         self._trials: deque[optuna.Trial] = deque()      # of the pending candidates, in the order asked
 
     def _new_study(self) -> optuna.Study:
-        return optuna.create_study(directions=["minimize"] * len(self._known), sampler=self.sampler)
+        return optuna.create_study(directions=["minimize"] * len(self._exactly_known), sampler=self.sampler)
 
     def _propose(self, count: int) -> Iterator[Genotype]:
         self._cut()
@@ -108,7 +108,7 @@ class OptunaAlgorithm(SearchAlgorithm):
         trial = self._trials.popleft()
         if not evaluation.feasible:
             trial.set_constraint("budget", max(self._excess(evaluation.genotype), 1e-9))
-            self.study.tell(trial, [float("inf")] * len(self._known))
+            self.study.tell(trial, [float("inf")] * len(self._exactly_known))
         elif not evaluation.complete:
             self.study.tell(trial, state=TrialState.FAIL)
         else:

@@ -16,7 +16,6 @@ from flashnas.latency.fitting import Fitter
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.search.pareto import non_dominated
-from flashnas.space import OperatorSpace
 from flashnas.study.foresight import Foresight
 
 CANDIDATES = 8000        # genotypes that are looked at
@@ -79,11 +78,11 @@ class Foretold:
         return [places[i] for i in sorted({int(np.abs(latencies - value).argmin()) for value in levels})]
 
 
-def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight: Foresight, *, seed: int,
-                       min_recall: float | None, candidates: int = CANDIDATES) -> Foretold:
+def search_by_evidence(fitter: Fitter[Any], foresight: Foresight, *, seed: int, min_recall: float | None,
+                       candidates: int = CANDIDATES) -> Foretold:
     """Evolution on value and latency, deterministic for a seed, of the front with the recall and of that
     without a floor. candidates: genotypes to look at, at most."""
-    rng = np.random.default_rng([seed, 1])
+    space, rng = fitter.space, np.random.default_rng([seed, 1])
     told, seen = Foretold([], [], np.zeros(0), np.zeros(0), np.zeros(0)), set[Any]()
 
     def look(count: int, parents: Sequence[Any]) -> Foretold:
@@ -107,8 +106,9 @@ def search_by_evidence(space: OperatorSpace[Any], fitter: Fitter[Any], foresight
     told = look(FIRST, ())
     quiet, before = 0, np.inf
     while len(seen) < candidates and len(told.networks) and quiet < QUIET_ROUNDS:
-        places = dict.fromkeys([*told.front(min_recall), *told.front(None), *map(int, told.lowest(None)[:BEST]),
-                                *map(int, told.lowest(min_recall)[:BEST])])
+        places = dict.fromkeys([*told.front(min_recall), *told.front(None),
+                                *(int(place) for floor in (None, min_recall)
+                                  for place in told.lowest(floor)[:BEST])])
         told = look(EACH, [told.genotypes[place] for place in places])
         level = float(np.sum(told.value[told.front(min_recall)[-3:]]))
         quiet, before = (quiet + 1 if level > before - 1e-4 else 0), min(before, level)
@@ -125,14 +125,15 @@ def unevenness(operators: tuple[OperatorSpec, ...]) -> float:
     return total
 
 
-def pure_stacks(space: OperatorSpace[Any], fitter: Fitter[Any],
-                score: Callable[[Sequence[Architecture]], np.ndarray]) -> list[tuple[str, Architecture]]:
+def pure_stacks(fitter: Fitter[Any], score: Callable[[Sequence[Architecture]], np.ndarray],
+                ) -> list[tuple[str, Architecture]]:
     """The best pure stack of each mixer within the budgets: label and network.
 
     All depths up to the space's, all its widths, and every share of feed-forward layers that publications
     have are looked at: none, one behind every second mixer, one behind each. score: networks -> values [N],
     lower is better.
     """
+    space: Any = fitter.space  # an OperatorSpace
     ffn = space.ffn or FeedForward()
     kinds = [spec.kind for spec in space.mixers]
     result = []

@@ -150,8 +150,8 @@ def _entry(state: State, trial: Trial, times: dict[str, float] | None) -> FrontE
 
 # One training tells networks apart only above the noise between seeds. The networks of the front are the best
 # of many under one seed, and therefore partly lucky. Their means over further seeds show what they are, and
-# others take the place of some, until all members have all seeds. A network that is not on the front under its
-# first seed, by bad luck, is not tried again.
+# others take the place of some, until all members have all seeds. A network that is not on the front under
+# its first seed, by bad luck, is not tried again.
 
 def train_under_seeds(record: Record, executor: Executor, members: Callable[[], Sequence[Trial]],
                       seeds: Sequence[int]) -> None:

@@ -62,9 +62,9 @@ class Foresight:
         return self.model.beyond(self.recipe.proxy_of(network), loss)
 
     def value(self, networks: Sequence[Architecture]) -> np.ndarray:
-        """By which networks are ranked without any training [N], in nats per token: the full loss and PESSIMISM
-        standard deviations of its difference to the reference, so that nothing is gained where nobody
-        knows."""
+        """By which networks are ranked without any training [N], in nats per token: the full loss and
+        PESSIMISM standard deviations of its difference to the reference, so that nothing is gained where
+        nobody knows."""
         if not networks:
             return np.zeros(0)
         prediction = self.predict(networks)

@@ -52,7 +52,9 @@ class State(ABC):
 
     def __init__(self, record: Record) -> None:
         self.record, self.question, self.folder = record, record.question, record.folder
-        self.correction = SelfCorrection.of(self.question)
+        config = self.question.config
+        self.correction = None if config.measure_every is None or self.question.model is None else (
+            SelfCorrection(self.question))
         self.rungs = self.question.rungs.tokens
         self.queue: deque[tuple[Candidate, int | None]] = deque()
         self.running: dict[str, tuple[Candidate, int | None]] = {}
@@ -234,7 +236,7 @@ class State(ABC):
                                  len(record.trials)):
             return False
         record.cost_again()
-        self.folder.write_config(corrections=[version.to_dict() for version in correction.versions])
+        self.folder.write_config(corrections=[vars(version) for version in correction.versions])
         record.progress.note(str(correction.versions[-1]))
         seed = self.question.config.seed + len(correction.versions)
         self.algorithm = self._algorithm(seed % (MAX_SEED + 1))

@@ -24,7 +24,6 @@ from flashnas.study.record import Record
 
 IN_CYCLES = "fixed by the seed, for any number of workers"       # how candidates follow from the seed
 ANY_ORDER = "depends on when workers finish (asynchronous); the same seed gives other candidates"
-LAST = ("rank_by", "min_recall")  # in the record of the identity
 
 
 @contextlib.contextmanager
@@ -52,7 +51,7 @@ def identity_of(question: Question) -> Identity:
     """All that fixes the trajectory. A further option is part of it where it differs from its default, so
     that an older run goes on."""
     model, recipe, dataset, rungs = question.model, question.recipe, question.dataset, question.rungs
-    options, known, bench = question.config.question(), question.known, question.scores.bench
+    options = question.config.question()
     evaluator, function = question.function_names
     record: dict[str, Any] = {
         "space": question.space.name, "space_hash": question.space.hash,
@@ -63,23 +62,21 @@ def identity_of(question: Question) -> Identity:
         "confidence": options["confidence"],
         "margins": dict(question.certificate.margins) if question.certificate else None,
         "objectives": options["objectives"], "sampler": question.sampler_name,
-        **{name: options[name] for name in ("sampler_options", "cycle_size", "seed", "baselines")},
+        **{name: options[name] for name in ("sampler_options", "cycle_size", "seed", "baselines", "rank_by")},
         "recipe": None if recipe is None else recipe.to_dict(),
         "data": None if dataset is None else options["data"],
         "tokenizer": None if dataset is None else options["tokenizer"],
         "corpus": None if dataset is None else dataset.folder.name,
         "evaluator": evaluator}
-    record |= {} if bench is None else {"bench": bench.digest}
-    record |= {"rungs": rungs.tokens, "rung_chance": rungs.chance,
-               "rung_curves": rungs.digest} if rungs.tokens else {}
-    record |= {} if known is None else {"start_from": known.digest}
-    record |= {name: value for name, value in options.items()
-               if name not in (*record, "rungs", "rung_chance", *LAST)
-               and value != question.config.setting(name).default}
-    record |= {"rank_by": options["rank_by"]}
-    record |= {} if question.foresight is None else {"foresight": question.foresight.digest}
-    record |= {} if options["min_recall"] is None else {"min_recall": options["min_recall"]}
-    return Identity(record)
+    if rungs.tokens:
+        record |= {"rungs": rungs.tokens, "rung_chance": rungs.chance, "rung_curves": rungs.digest}
+    for name, part in (("bench", question.scores.bench), ("start_from", question.known),
+                       ("foresight", question.foresight)):
+        if part is not None:
+            record[name] = part.digest
+    return Identity(record | {name: value for name, value in options.items()
+                              if name not in (*record, "rungs", "rung_chance")
+                              and value != question.config.setting(name).default})
 
 
 def run_facts(question: Question, out: Path, command: str, executor: Executor) -> dict[str, Any]:

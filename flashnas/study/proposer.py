@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ class Proposer(Parts):
         if not self.config.baselines:
             return []
         if (foresight := self.foresight) is not None and isinstance(self.space, OperatorSpace):
-            return list(pure_stacks(self.space, self.fitter, foresight.value))
+            return list(pure_stacks(self.fitter, foresight.value))
         return [(label, self.fitter.largest(sizes)) for label, sizes in self.space.baselines()]
 
     # -- what published trainings say ------------------------------------------------------------------------
@@ -67,7 +67,7 @@ class Proposer(Parts):
             return None
         return foresight_of(self, self.notes.append)
 
-    def foresee(self, network: Any, loss: float | None) -> dict[str, Any]:
+    def foresee(self, network: Any, loss: float | None) -> Mapping[str, Any]:
         """What is expected of a full training, as fields of a Trial; loss: of the short training."""
         return {} if self.foresight is None else self.foresight.figures(network, loss)
 
@@ -76,7 +76,7 @@ class Proposer(Parts):
         """The networks that published trainings expect to be good; None where they do not rank."""
         if self.foresight is None or not isinstance(self.space, OperatorSpace):
             return None
-        return search_by_evidence(self.space, self.fitter, self.foresight, seed=self.config.seed,
+        return search_by_evidence(self.fitter, self.foresight, seed=self.config.seed,
                                   min_recall=self.config.recall_floor)
 
     def evidence_lines(self) -> list[str]:
@@ -111,7 +111,7 @@ def foresight_of(parts: Parts, note: Callable[[str], None]) -> Foresight:
     def value_of(networks: Sequence[Any]) -> np.ndarray:
         return np.asarray(model.predict_networks(networks, tokens).mean + silence(model, networks, tokens))
 
-    stacks = [network for _, network in pure_stacks(parts.space, fitter, value_of)]
+    stacks = [network for _, network in pure_stacks(fitter, value_of)]
     if not stacks:
         fastest = fitter.fastest(config.seed)
         assert fastest is not None, "metrics are known wherever the full loss ranks"

@@ -104,6 +104,5 @@ class Question(Proposer):
         first. front: points [N, M] of the trials so far, all minimised."""
         if self.known is None or not self.costs.known:
             return []
-        ranking = resized_networks(self.space, self.fitter, self.costs, self.known,
-                                   objectives=self.config.objectives, front=front)
+        ranking = resized_networks(self.fitter, self.known, objectives=self.config.objectives, front=front)
         return [resized.genotype for resized in ranking[:MAX_RESIZED]]

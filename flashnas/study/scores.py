@@ -56,8 +56,9 @@ class Scores:
             return ""
         if needed := task_scores(config.objectives):
             return f"a bench has no {', '.join(needed)}, which the objectives name"
-        return find_answers(config.bench_table, self.recipe, dataset=dataset.digest, vocab=dataset.vocab,
-                            seed=seed)
+        answers = find_answers(config.bench_table, self.recipe, dataset=dataset.digest, vocab=dataset.vocab,
+                               seed=seed)
+        return "" if answers is None else answers
 
     def check_known(self, evaluator: UserEvaluator | None) -> None:
         """Raise RunError if the earlier runs trained otherwise than this search does."""

@@ -16,9 +16,6 @@ import numpy as np
 from flashnas.latency import metrics as definitions
 from flashnas.latency.certificate import TIMES, Certificate, conformal_margin, min_count
 from flashnas.latency.corrections import fit_leaving_out
-from flashnas.latency.costs import TableCosts
-from flashnas.latency.fitting import Fitter
-from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.validation import PHASES, terms, with_corrections
 from flashnas.runs.trial import Trial
@@ -46,10 +43,6 @@ class Version:
     margins: Mapping[str, float] | None
     bounds: tuple[float, float]
 
-    def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "constants": {phase: dict(values) for phase, values in self.constants.items()},
-                "margins": None if self.margins is None else dict(self.margins), "bounds": list(self.bounds)}
-
     def __str__(self) -> str:
         errors = f"{self.left_out_error:.1%} against {self.table_error:.1%} by the table"
         if not self.taken:
@@ -59,24 +52,16 @@ class Version:
 
 
 class SelfCorrection:
-    """Corrects the costs of one search and its fitter. every: k. budgets: as the user gave them. certificate:
-    of the table's validation, or None."""
+    """Corrects the costs of one search, which a latency table gives, and its fitter."""
 
-    def __init__(self, costs: TableCosts, fitter: Fitter[Any], *, every: int, budgets: Sequence[Budget],
-                 certificate: Certificate | None) -> None:
-        self.costs, self.fitter, self.every, self.budgets = costs, fitter, every, tuple(budgets)
-        self.certificate = self._first = certificate
+    def __init__(self, question: Question) -> None:
+        self.costs: Any = question.costs
+        self.fitter, self.every = question.fitter, question.config.measure_every
+        self.budgets = question.config.bounds
+        self.certificate = self._first = question.certificate
         self.versions: list[Version] = []
-        self._base: LatencyModel = costs.model
+        self._base: Any = question.model
         self._fitted_to = 0
-
-    @classmethod
-    def of(cls, question: Question) -> SelfCorrection | None:
-        every = question.config.measure_every
-        if every is None or not isinstance(question.costs, TableCosts):
-            return None
-        return cls(question.costs, question.fitter, every=every, budgets=question.config.bounds,
-                   certificate=question.certificate)
 
     def due(self, trials: Sequence[Trial]) -> list[str]:
         """Hashes of the networks to time: the first trained one and every k-th after it."""

@@ -26,7 +26,9 @@ OF_THE_MACHINE = [
 OutOfResources = type("OutOfResources", (Exception,), {"__module__": "triton.runtime.errors"})
 OF_THE_CANDIDATE = [(CandidateError("diverged"), "failed"), (OperatorError("a head of 24"), "error"),
                     (torch.OutOfMemoryError("CUDA out of memory."), "memory"),
-                    (RuntimeError("cuBLAS: CUBLAS_STATUS_ALLOC_FAILED"), "memory"),
+                    *((RuntimeError(text), "memory") for text in (
+                        "cuBLAS: CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory",
+                        "Triton Error [CUDA]: out of memory")),
                     (OutOfResources("shared memory, Required: 262144"), "error")]
 
 
@@ -54,3 +56,5 @@ def test_on_cuda_what_a_network_causes_stays_its_own(error, expected):
 def test_on_a_cpu_and_of_an_evaluator_a_runtime_error_stays_a_result():
     error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
     assert (kind(error, Job("cpu")), kind(error, Job("cuda", len))) == ("error", "error")
+    for text in ("CUDA error: misaligned address", "Triton Error [CUDA]: an illegal memory access was encountered"):
+        assert kind(RuntimeError(text), Job("cuda", len)) == kind(RuntimeError(text), Job("cpu")) == "broken"

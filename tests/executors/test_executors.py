@@ -13,7 +13,7 @@ import pytest
 from flashnas.base.errors import ConfigError, WorkerError
 from flashnas.base.process import terminate_as_interrupt
 from flashnas.executors import Work
-from flashnas.executors.attempt import attempt, classify_error
+from flashnas.executors.attempt import attempt
 from flashnas.executors.local import LocalExecutor, LocalOptions, WorkerPool
 from flashnas.executors.ray import check_address
 from flashnas.study.config import SearchConfig
@@ -240,17 +240,3 @@ def test_processes_that_train_together_share_a_place():
     assert len(places(processes=os.cpu_count())) == len(places(processes=64)) == 1
     with pytest.raises(ConfigError, match=r"^processes_per_candidate must be at most the 1 GPUs .*; got 2$"):
         places(devices=("0",), processes=2)
-
-
-@pytest.mark.parametrize("text", ["CUDA error: out of memory", "Triton Error [CUDA]: out of memory",
-                                  "CUDA out of memory. Tried to allocate 2.00 GiB"])
-def test_lacking_memory_of_a_gpu_is_tried_again_in_another_process(text):
-    ended = classify_error(RuntimeError(text))
-    assert (ended.kind, ended.reusable) == ("memory", False)
-
-
-def test_after_a_fault_on_the_gpu_no_job_runs_in_that_process():
-    for text in ("CUDA error: misaligned address", "Triton Error [CUDA]: an illegal memory access was encountered"):
-        for user_code in (True, False):
-            ended = classify_error(RuntimeError(text), user_code=user_code)
-            assert (ended.kind, ended.reusable) == ("broken", False)

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from answered_runs import write_answered_run
 from foreign_space import Gpt2, Gpt2Space, WidthFittedGpt2Space
+from tiny_tables import tiny_kinds, write_table
 
 import flashnas as fn
 from flashnas.architecture import Architecture
@@ -350,9 +351,9 @@ def test_a_table_cannot_time_foreign_networks(foreign):
     assert known_runs([foreign.path], Gpt2Space()).spaces == (None,)  # not the space as it was
 
 
-def test_a_table_without_rows_for_all_networks_is_one_line(run, profiled_tiny_table):
+def test_a_table_without_rows_for_all_networks_is_one_line(run, tmp_path):
     with pytest.raises(TableError, match="and so for all"):
-        fn.pareto(run, table=str(profiled_tiny_table), workload="chat")
+        fn.pareto(run, table=write_table(tmp_path / "table", tiny_kinds()), workload="chat")
 
 
 # -- a search that starts from runs --------------------------------------------------------------------------
@@ -363,7 +364,7 @@ def trained(small_corpus, quick_recipe, tmp_path_factory):
     """A search with real trainings, as the command line makes it."""
     out = tmp_path_factory.mktemp("trained") / "run"
     assert main(["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--budget-ms", "85",
-                 "--recipe", str(quick_recipe), "--data", str(small_corpus), "--trials", "8", "--workers", "1",
+                 "--recipe", str(quick_recipe), "--data", str(small_corpus), "--trials", "5", "--workers", "1",
                  "--no-baselines", "--no-measure", "--out", str(out)]) == 0
     return fn.load_run(out)
 

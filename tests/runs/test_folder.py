@@ -16,7 +16,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, RunError
 from flashnas.base.process import terminate_as_interrupt
 from flashnas.runs import folder as folder_module
-from flashnas.runs.folder import RunFolder, check_out
+from flashnas.runs.folder import RunFolder
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.identity import Identity
 from flashnas.runs.run import RecordedRun
@@ -231,24 +231,6 @@ def test_a_run_goes_on_with_other_parts_of_a_batch(tmp_path):
 
 
 # -- the place of a run --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("name", "words"), [
-    ("file", "is a file, and a run needs a folder"),
-    ("file/below", "is not a folder"),
-    ("file/far/below", "is not a folder"),
-    ("x" * 300, "cannot be a run folder: File name too long"),
-    (os.fsdecode(b"run\xff"), "the name of a run folder must be UTF-8 text"),
-    ("run\0", "cannot be a run folder"),
-])
-def test_a_place_that_cannot_hold_a_run_is_one_line(tmp_path, name, words):
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(RunError) as caught:
-        check_out(tmp_path / name, resume=True)
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
-    str(caught.value).encode()
-    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_a_place_that_refuses_a_folder_is_one_line():

@@ -24,7 +24,7 @@ def test_what_a_database_refuses_is_tried_again_and_told_once(monkeypatch):
     assert len(notes) == 2
     left[0] = 10**9
     with pytest.raises(WorkerError, match="database x did not answer for 0 s: connection refused; finished work is"):
-        Patience("database x", notes.append, longest_s=0.01)(action)
+        Patience("database x", notes.append)(action, longest_s=0.01)
     with pytest.raises(ZeroDivisionError):
         Patience("database x", notes.append)(lambda: 1 / 0)
 

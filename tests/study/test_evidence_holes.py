@@ -57,7 +57,7 @@ def winners(space_name, table_name, workload_name, shares):
         fitter = Fitter(space, costs, [Budget("latency_ms", budget_ms)])
         config = SearchConfig(space=space_name, table=table_name, workload=workload_name, budget_ms=budget_ms, trials=0)
         foresight = foresight_of(parts_of(config, space, fitter, None), lambda line: None)
-        told = search_by_evidence(space, fitter, foresight, seed=0, min_recall=MIN_RECALL, candidates=CANDIDATES)
+        told = search_by_evidence(fitter, foresight, seed=0, min_recall=MIN_RECALL, candidates=CANDIDATES)
         inside = any(not reasons(network) for network in told.networks)
         for floor in (MIN_RECALL, None):
             yield budget_ms, floor, told.networks[told.best(floor)], inside

@@ -22,8 +22,8 @@ def parts():
 
 
 def told_of(parts, seed=0, min_recall=FLOOR):
-    space, fitter, foresight = parts
-    return search_by_evidence(space, fitter, foresight, seed=seed, min_recall=min_recall, candidates=700)
+    _, fitter, foresight = parts
+    return search_by_evidence(fitter, foresight, seed=seed, min_recall=min_recall, candidates=700)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_the_nearest_are_different_and_begin_with_the_recommended_one(told):
 def test_there_is_one_pure_stack_of_each_mixer(space_name, budget_ms):
     space, fitter, foresight = asked(space_name, budget_ms)
 
-    found = pure_stacks(space, fitter, foresight.value)
+    found = pure_stacks(fitter, foresight.value)
     kinds = [{spec.kind for spec in network.operators if spec.mixes_tokens} for _, network in found]
     assert [kind for (kind,) in kinds] == [spec.kind for spec in space.mixers]
     assert len({label for label, _ in found}) == len(found)
@@ -131,9 +131,9 @@ def test_there_is_one_pure_stack_of_each_mixer(space_name, budget_ms):
 
 
 def test_pure_stacks_that_no_width_fits_are_left_out():
-    space, fitter, foresight = asked("nemotron_flash", 640.0)
-    found = pure_stacks(space, fitter, foresight.value)
+    _, fitter, foresight = asked("nemotron_flash", 640.0)
+    found = pure_stacks(fitter, foresight.value)
     assert all(fitter.fits_network(network) for _, network in found)
     _, fitter, _ = asked("nemotron_flash", 640.0)
     fitter.use([type(fitter.budgets[0])("latency_ms", 0.01)])
-    assert pure_stacks(space, fitter, lambda networks: np.zeros(len(networks))) == []
+    assert pure_stacks(fitter, lambda networks: np.zeros(len(networks))) == []

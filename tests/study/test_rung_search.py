@@ -41,7 +41,7 @@ def command(small_corpus, recipe):
         asked = (["--rungs", ",".join(map(str, rungs)), "--rung-chance", "0.5", "--seeds", "1"] if rungs else
                  ["--rank-by", "short"])
         return ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--recipe", str(recipe),
-                "--data", str(small_corpus), "--trials", "8", "--cycle-size", "4", "--no-baselines", "--no-measure",
+                "--data", str(small_corpus), "--trials", "6", "--cycle-size", "3", "--no-baselines", "--no-measure",
                 "--sampler", "random", "--workers", "1", *asked, "--out", str(out), *more]
     return build
 
@@ -75,7 +75,7 @@ def test_who_passes_all_rungs_has_the_score_of_a_search_without(paused, plain):
     assert with_rungs["hash"].tolist() == without["hash"].tolist()
     assert set(without["state"]) == {"complete"}
     passed, stopped = with_rungs["state"] == "complete", with_rungs["state"] == "stopped"
-    assert 2 <= passed.sum() <= 6
+    assert 2 <= passed.sum() <= 4
     assert (passed | stopped).all()
     forecast = ["expected_loss", "expected_loss_sd"]
     pd.testing.assert_frame_equal(with_rungs[passed].drop(columns=forecast), without[passed].drop(columns=forecast))
@@ -124,17 +124,6 @@ def test_where_workers_do_not_find_checkpoints_what_they_train_again_is_counted(
     assert there == {**here, "tokens": here["tokens"] + again, "tokens_repeated": again}
     for text in printed:
         assert f"{again:,} of them repeated, because checkpoints were out of reach" in text
-
-
-def test_a_finished_run_is_reprinted_without_training(command, paused, capsys):
-    before = outcomes(paused)
-    summaries = []
-    for _ in range(2):
-        assert main(command(paused, "--resume", "--json")) == 0
-        summaries.append({key: value for key, value in json.loads(capsys.readouterr().out).items() if key != "seconds"})
-    assert summaries[0] == summaries[1]
-    assert summaries[0]["tokens"] == trials(paused)["tokens"].sum()
-    assert outcomes(paused) == before
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ def command(profiled_tiny_table, small_corpus, quick_recipe, budget_ms):
     def build(out, *more):
         return ["search", "--space", "tiny", "--table", str(profiled_tiny_table), "--workload", "chat",
                 "--budget-ms", str(budget_ms), "--recipe", str(quick_recipe), "--data", str(small_corpus),
-                "--trials", "6", "--cycle-size", "3", "--sampler", "aging-evolution",
+                "--trials", "4", "--cycle-size", "2", "--sampler", "aging-evolution",
                 "--sampler-option", "population=3", "--workers", "2",
                 "--no-measure", "--out", str(out), *more]
     return build
@@ -61,10 +61,10 @@ def test_a_search_leaves_a_front_that_holds_what_it_promises(command, tmp_path, 
     assert main([*command(tmp_path / "run"), "--json"]) == 0
     out, _ = capsys.readouterr()
     summary = json.loads(out)
-    assert summary["trials"]["complete"] >= 6
+    assert summary["trials"]["complete"] >= 4
     trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
     assert (trials["state"].isin(["complete", "reused", "infeasible"])).all()
-    assert sum((trials["state"] == "complete") & (trials["origin"] == "search")) == 6
+    assert sum((trials["state"] == "complete") & (trials["origin"] == "search")) == 4
     labels = trials.loc[trials["origin"] == "baseline", "label"]
     assert {label.partition("(")[2].split()[0] for label in labels} == {"d", "a", "m2"}
     assert labels.str.startswith("pure ").all()

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flashnas.base.errors import ConfigError
-from flashnas.search.algorithm import Evaluation, Goals, LatencyOf, SearchAlgorithm, check_whole
-
-if TYPE_CHECKING:
-    from flashnas.space import SearchSpace
+from flashnas.search.algorithm import Evaluation, SearchAlgorithm, check_whole
 
 
 class Annealing(SearchAlgorithm):
@@ -31,9 +28,8 @@ class Annealing(SearchAlgorithm):
 
     name = "annealing"
 
-    def __init__(self, *, space: SearchSpace, seed: int, latency_of: LatencyOf, cycle_size: int = 10,
-                 goals: Goals | None = None, initial: int = 6, temperature: float = 0.1, cooling: float = 0.9) -> None:
-        super().__init__(space=space, seed=seed, latency_of=latency_of, cycle_size=cycle_size, goals=goals)
+    def __init__(self, *, initial: int = 6, temperature: float = 0.1, cooling: float = 0.9, **shared: Any) -> None:
+        super().__init__(**shared)
         self.initial = check_whole("annealing: initial", initial, 1)
         if not (math.isfinite(temperature) and temperature > 0):
             raise ConfigError(f"annealing: temperature must be above 0; got {temperature!r}")
