@@ -70,6 +70,7 @@ def test_an_example_is_found_by_name_and_loads(plugged, example):
     assert found == f"{example.name} {name} {names[name].partition(':')[0]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", [ROOT / "examples/flashnas-short-conv"], ids=lambda path: path.name)
 def test_the_example_operator_is_estimated_trained_and_searched(plugged):
     """Latency by shipped rows, optimizers by declared roles, and a search space that names it."""

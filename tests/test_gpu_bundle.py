@@ -28,6 +28,7 @@ def run(tmp_path, monkeypatch):
     return call
 
 
+@pytest.mark.slow
 def test_what_fails_is_kept_and_read_back(run, tmp_path, capsys):
     code, bundle = run(good="print('fine')", slow="import time; time.sleep(60)", bad=f"1 / 0  # {gpu_bundle.ROOT}/x")
     assert code == 1

@@ -67,7 +67,7 @@ class Asynchronous(State):
         recorded = self.folder.proposals()
         if recorded:  # the draws of another seed: the old ones would propose the same again
             fresh = np.random.SeedSequence([self.question.config.seed, len(recorded)]).generate_state(1)
-            self.algorithm = self.question.algorithm(int(fresh[0]))
+            self.algorithm = self._algorithm(int(fresh[0]))
         for candidate in self.baselines():
             self._admit(candidate)
         self.start_from_bench()

@@ -66,8 +66,8 @@ def test_every_name_is_documented(name):
 def test_the_example_runs(name, searched, small_corpus, profiled_tiny_table, tmp_path, monkeypatch):
     """In a folder with `my_run`, `my_texts` and `my_table`, which the examples name."""
     monkeypatch.chdir(tmp_path)
-    for limit, count in (("least", 2), ("most", 3)):
-        monkeypatch.setitem(Effort.__init__.__kwdefaults__, limit, count)
+    for limit, value in (("least", 2), ("most", 3), ("seconds", 0.02)):
+        monkeypatch.setitem(Effort.__init__.__kwdefaults__, limit, value)
     if name == "doctor":  # test_doctor.py runs it
         passed = LayerTest(operator="f", backend="torch", dtype="float32", status="passed")
         monkeypatch.setattr("flashnas.testing.self_test.self_test", lambda kinds, device, tell: [passed])

@@ -29,6 +29,7 @@ def trained(command, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_a_grid_is_trained_fitted_and_answered(trained, command, capsys):
     capsys.readouterr()
     assert main(command(trained, "--budget-ms", "200", "--json")) == 0
@@ -47,6 +48,7 @@ def test_a_grid_is_trained_fitted_and_answered(trained, command, capsys):
     assert (trained / "scaling_law.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_broken_off_grid_trains_only_what_is_missing(trained, command, tmp_path, capsys):
     before = read_table(trained / "trainings.jsonl", GridTraining).set_index(KEY).sort_index()
     out = tmp_path / "grid"

@@ -40,6 +40,7 @@ def outcomes(executor, jobs):
     return {key: ended.result if ended.result is not None else ended.reason for key, ended in executor.run(jobs)}
 
 
+@pytest.mark.slow
 def test_failures_are_outcomes_and_the_others_go_on(pool):
     jobs = {name: {"do": name} for name in ("fail", "bug", "memory", "die", "terminate", "hang", "exit", "abort",
                                             "leave", "unpicklable result", "close")}

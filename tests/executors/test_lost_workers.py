@@ -56,6 +56,7 @@ def losses(executor, jobs, on_wait=None):
     return {key: ended.result["loss"] for key, ended in executor.run(jobs, on_wait)}
 
 
+@pytest.mark.slow
 @on_sqlite
 def test_a_worker_says_once_what_does_not_suit_it_and_goes_on(url, capsys):
     with driving(url) as queue:
@@ -71,6 +72,7 @@ def test_a_worker_says_once_what_does_not_suit_it_and_goes_on(url, capsys):
                     f"the evaluator m:f; start the worker with --evaluator m:f; {left}"]
 
 
+@pytest.mark.slow
 @both
 def test_a_row_that_is_not_a_job_does_not_end_a_worker(url):
     """It says why, once, and goes on, also when the row comes again."""
@@ -181,6 +183,7 @@ def test_an_interrupted_search_withdraws_what_no_worker_has_taken(url):
         assert [row.state for row in states(worker)] == ["running"]
 
 
+@pytest.mark.slow
 @on_sqlite
 def test_a_silent_worker_is_given_up_twice_before_that_is_an_outcome(url):
     with searching(url, stale_s=1.0) as executor, connected(url, "silent0", "silent1") as workers:
@@ -195,6 +198,7 @@ def test_a_silent_worker_is_given_up_twice_before_that_is_an_outcome(url):
     assert not silent
 
 
+@pytest.mark.slow
 @on_sqlite
 @pytest.mark.parametrize(("broken", "others", "ends"), [
     (["a:1:x"], ["a:2:x"], False),
@@ -226,6 +230,7 @@ def test_a_broken_machine_ends_the_search_only_if_no_other_can_train(url, broken
                            for name in (broken[:-1] if ends else broken)]
 
 
+@pytest.mark.slow
 @on_sqlite
 def test_a_worker_that_vanished_is_no_reason_to_wait_for_after_the_last_one_was_broken(url, monkeypatch):
     now = [0.0]
@@ -245,6 +250,7 @@ def test_a_worker_that_vanished_is_no_reason_to_wait_for_after_the_last_one_was_
     assert (ended.kind, ended.reason) == ("broken", "no space")
 
 
+@pytest.mark.slow
 @both
 def test_workers_that_do_not_have_the_text_end_the_search(url, tmp_path, quick_recipe):
     """As after the text has moved away: each of the two says so before it ends."""

@@ -120,6 +120,7 @@ def foresight_of_run(frame):
     return dict(zip(frame["hash"], full_loss().predict_networks(networks, 1e11).mean, strict=True))
 
 
+@pytest.mark.slow
 def test_the_trajectory_does_not_depend_on_the_workers(whole, small_corpus, quick_recipe, tmp_path):
     out, summary, _ = whole
     again = run_search(config_of(small_corpus, quick_recipe, workers=2), tmp_path / "run", resume=False,
@@ -230,6 +231,7 @@ def test_an_evaluator_does_not_rank_by_full_trainings(tmp_path):
     assert not [line for line in progress.lines if "published" in line or "ranked by" in line]
 
 
+@pytest.mark.slow
 def test_without_cycles_the_full_loss_ranks_as_well(few_candidates, tmp_path, small_corpus, quick_recipe, monkeypatch):
     read_every_recipe(monkeypatch)
     config = config_of(small_corpus, quick_recipe, asynchronous=True, trials=4, workers=2)

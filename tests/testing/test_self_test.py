@@ -103,6 +103,7 @@ def compile_kernels(cache: str, count: int) -> str:
     return "computed"
 
 
+@pytest.mark.slow
 def test_a_case_may_take_as_long_as_it_compiles_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     process = self_test._Process()
