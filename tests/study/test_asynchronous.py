@@ -19,8 +19,9 @@ from virtual_workers import VirtualWorkers
 from flashnas.base.errors import RunError
 from flashnas.cli.main import main
 from flashnas.runs.run import RecordedRun
-from flashnas.search import ALGORITHMS
+from flashnas.search import ALGORITHMS, SearchAlgorithm
 from flashnas.study.config import SearchConfig
+from flashnas.study.proposer import Proposer
 from flashnas.study.search import run_search
 
 WORKERS = 4
@@ -119,6 +120,17 @@ def test_interrupted_anywhere_it_keeps_all_that_ended(tmp_path, workers, sampler
     frame = check_whole(out, summary, calls)
     genotypes = frame.loc[frame["origin"] == "search", "genotype"].tolist()
     assert all(genotype in genotypes for genotype in asked)
+
+
+def test_a_continued_search_tells_its_sampler_what_publications_say(tmp_path, workers, monkeypatch):
+    told = []
+    monkeypatch.setattr(Proposer, "prior", lambda self: "prior")
+    monkeypatch.setattr(SearchAlgorithm, "use_prior", lambda self, prior: told.append(prior))
+    workers(WORKERS)
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path / "run", evaluator([], stop_after=5))
+    search(tmp_path / "run", evaluator([]), resume=True)
+    assert told == ["prior", "prior"]
 
 
 def test_an_exhausted_space_ends(tmp_path, workers):
