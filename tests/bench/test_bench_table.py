@@ -36,6 +36,7 @@ def folder(tmp_path_factory):
     return place
 
 
+@pytest.mark.slow
 def test_rows_hold_what_was_trained(folder):
     frame = load(folder)
     assert len(frame) == 13

@@ -18,6 +18,7 @@ from flashnas.base.errors import RunError
 from flashnas.cli.main import main
 from flashnas.executors.queue import JobQueue
 from flashnas.runs.folder import RunFolder
+from flashnas.runs.run import RecordedRun
 from flashnas.study.config import SearchConfig
 from flashnas.study.search import run_search
 from flashnas.testing import check_executor
@@ -158,6 +159,7 @@ def test_two_processes_train_each_candidate_of_a_database(tmp_path, url, small_c
     here, there = (trajectory(tmp_path / name).drop(columns=["tokens_per_s"]) for name in ("here", "there"))
     assert (here["state"] == "complete").sum() == 1
     pd.testing.assert_frame_equal(here, there)
+    assert RecordedRun.load(tmp_path / "here").entry("question", "processes_per_candidate") == 2
 
 
 @pytest.mark.parametrize("wrong", ["sqlite:////nowhere/a.db", "postgresql://me:secret@127.0.0.1:1/x"])

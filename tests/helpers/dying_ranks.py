@@ -26,8 +26,6 @@ def act(what):
             raise CandidateMemoryError("out of memory while training")
         case "killed":
             os.kill(os.getpid(), signal.SIGKILL)
-        case "terminated":
-            os.kill(os.getpid(), signal.SIGTERM)
         case "crashes":
             os.kill(os.getpid(), signal.SIGSEGV)
         case "hangs":

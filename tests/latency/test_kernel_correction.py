@@ -76,6 +76,7 @@ def test_constants_of_a_stack_come_before_those_of_all(tmp_path):
         LatencyModel(table, "generated=1", stack="fusd")
 
 
+@pytest.mark.slow
 def test_shipped_h100_constants_are_what_the_fit_gives(capsys, monkeypatch):
     table = LatencyTable.load("h100_sxm")
     known = whole_models(table)

@@ -53,6 +53,7 @@ def shipped() -> Iterator[tuple[OperatorSpec, int]]:
                             yield place
 
 
+@pytest.mark.slow
 def test_every_product_at_every_shipped_width_and_proxy_is_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     offenders = []

@@ -60,7 +60,6 @@ def test_they_pause_and_train_on_together(job, by_two, tmp_path):
 @pytest.mark.parametrize(("do", "who", "steps", "error", "words"), [
     ("lacks memory", "1", 2, CandidateMemoryError, "out of memory while training"),
     ("killed", "1", 2, CandidateMemoryError, r"a process of the training died \(SIGKILL, out of memory\?\)"),
-    ("terminated", "1", 0, CandidateDiedError, r"a process of the training died \(SIGTERM\)"),
     ("crashes", "0", 0, CandidateDiedError, r"a process of the training died \(SIGSEGV\)")])
 def test_what_one_process_says_is_the_reason_and_all_end(job, monkeypatch, do, who, steps, error, words,
                                                          importable_helpers):

@@ -49,6 +49,7 @@ def cut_texts(still):
     return min(box.x0, box.y0) < 0 or box.x1 > still.get_figwidth() or box.y1 > still.get_figheight()
 
 
+@pytest.mark.slow
 def test_both_back_ends_draw_every_mark_where_it_is_and_cut_no_text(pictures):
     for name, picture in pictures.items():
         page, still = draw_plotly(picture), draw_matplotlib(picture)

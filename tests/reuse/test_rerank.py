@@ -285,6 +285,7 @@ def test_a_wrong_argument_is_one_line(run, asked, words):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_the_answer_is_written_as_a_run(pages, run, tmp_path, capsys):
     assert main(["pareto", str(run.path), "--table", "a100_sxm", "--out", str(tmp_path / "out")]) == 0
     assert "a100_sxm" in capsys.readouterr().out
@@ -405,6 +406,7 @@ def test_the_next_search_trains_what_it_says_and_nothing_that_is_known(trained, 
     pd.testing.assert_frame_equal(again.trials, after.trials)
 
 
+@pytest.mark.slow
 def test_the_plan_knows_the_networks_of_the_runs(trained, capsys):
     words = ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--budget-ms", "85", "--data",
              str(trained.entry("question", "data")), "--start-from", str(trained.path), "--dry-run", "--json",

@@ -17,7 +17,6 @@ from test_fidelities import TRIALS, evaluator
 from virtual_workers import VirtualWorkers
 
 from flashnas.base.errors import RunError
-from flashnas.cli.main import main
 from flashnas.runs.run import RecordedRun
 from flashnas.search import ALGORITHMS, SearchAlgorithm
 from flashnas.study.config import SearchConfig
@@ -240,20 +239,3 @@ def _ended(out):
         return set()
     lines = [json.loads(line) for line in journal.read_text().splitlines() if line.endswith("}")]
     return {line["user_attrs"]["hash"] for line in lines if "hash" in line.get("user_attrs", {})}
-
-
-@pytest.mark.slow
-def test_two_processes_train_each_candidate_of_a_local_search(tmp_path, small_corpus, quick_recipe):
-    recipe = tmp_path / "adamw.yaml"
-    recipe.write_text(quick_recipe.read_text() + "optimizer: adamw\n")
-    words = ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--recipe", str(recipe),
-             "--data", str(small_corpus), "--trials", "1", "--no-baselines", "--no-measure", "--sampler", "random",
-             "--workers", "1", "--seeds", "2"]
-    for processes in (1, 2):
-        assert main([*words, "--processes-per-candidate", str(processes), "--out", str(tmp_path / str(processes))]) == 0
-    one, two = (RecordedRun.load(tmp_path / name) for name in "12")
-    assert two.trials["hash"].tolist() == one.trials["hash"].tolist()
-    assert two.trials["loss"].tolist() == pytest.approx(one.trials["loss"].tolist(), rel=2e-5)
-    assert two.trials["seeds"].max() == 2
-    assert two.entry("question", "processes_per_candidate") == 2
-    assert "processes_per_candidate" not in one.entry("question")

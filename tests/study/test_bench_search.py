@@ -125,6 +125,7 @@ def test_networks_of_the_bench_are_in_the_front_and_in_the_report(finished):
     assert counts_line(run).startswith(f"4 searched trained · {known} from a bench")
 
 
+@pytest.mark.slow
 def test_the_trajectory_is_the_same_with_one_worker_and_when_it_is_continued(finished, config, tmp_path, monkeypatch):
     part, _, _ = searched(dataclasses.replace(config, trials=2), tmp_path / "run")
     assert len(part.trials) < len(finished[0].trials)

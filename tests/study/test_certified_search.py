@@ -66,6 +66,7 @@ def command(validated, small_corpus, quick_recipe, budget_ms, tmp_path):
     return build
 
 
+@pytest.mark.slow
 def test_the_bound_is_searched_and_the_report_shows_predicted_bound_and_measured(pages, command, timed, tmp_path,
                                                                                  capsys, budget_ms):
     assert main(command("--confidence", "0.95", "--strict", "--json")) == 0

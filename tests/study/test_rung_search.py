@@ -69,6 +69,7 @@ def outcomes(out):
             if '"outcome"' in line]
 
 
+@pytest.mark.slow
 def test_who_passes_all_rungs_has_the_score_of_a_search_without(paused, plain):
     """The random sampler proposes the same networks."""
     with_rungs, without = trials(paused), trials(plain)
@@ -89,6 +90,7 @@ def test_who_passes_all_rungs_has_the_score_of_a_search_without(paused, plain):
         assert row.expected_loss_sd > 0
 
 
+@pytest.mark.slow
 def test_the_front_is_that_of_the_finished(paused):
     run = RecordedRun.load(paused)
     done = run.trials[run.trials["state"] == "complete"]
@@ -97,6 +99,7 @@ def test_the_front_is_that_of_the_finished(paused):
     assert f"{(run.trials['state'] == 'stopped').sum()} stopped at a rung" in counts_line(run)
 
 
+@pytest.mark.slow
 def test_each_token_is_counted_once(paused, plain):
     frame, totals = trials(paused), yaml.safe_load((paused / "run.yaml").read_text())["totals"]
     assert totals["tokens"] == frame["tokens"].sum()
@@ -149,6 +152,7 @@ def test_killed_at_a_rung_and_resumed_equals_uninterrupted(command, paused, tmp_
     assert fronts[0] == fronts[1]
 
 
+@pytest.mark.slow
 def test_a_run_continues_under_the_same_rungs_only(command, paused, capsys):
     assert main(command(paused, "--resume", rungs=(512,))) == 2
     assert "question.rungs is [512, 768], but this search asks [512]" in capsys.readouterr().err

@@ -83,6 +83,7 @@ def test_predictions_become_what_was_measured(search, device, budget_ms, tmp_pat
     assert LatencyTable.load(tmp_path / "table").calibration == {}  # the table itself stays as it was
 
 
+@pytest.mark.slow
 def test_every_kth_network_is_timed_and_a_continued_run_is_the_same(search, device, tmp_path, monkeypatch):
     timed, _ = device
     whole = search()
