@@ -70,6 +70,7 @@ class RayExecutor(Executor):
         self._ray = ray
         self._task: Any = None
         self._refs: dict[Any, str] = {}         # of tasks that have not ended, in the order of submission
+        self._dropped: list[Any] = []
         self._waiting: deque[tuple[str, bytes]] = deque()  # jobs beyond `--workers`
         # reference to the prepared text; in a list, Ray does not resolve it
         self._text: list[Any] = []
@@ -147,6 +148,7 @@ class RayExecutor(Executor):
 
         if self._task is None:
             self._start()
+        self._cancel()
         self._waiting.append((key, cloudpickle.dumps((self.work.function, job))))
         self._fill()
 
@@ -194,14 +196,22 @@ class RayExecutor(Executor):
 
     def drop(self) -> None:
         self._waiting.clear()
-        for ref in self._refs:
-            self._ray.cancel(ref, force=True)
+        self._dropped += self._refs
         self._refs.clear()
+        if self.address:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        """End what was dropped. In a Ray of our own only before it goes on, since it ends with its tasks: Ray
+        itself aborts at a task that ends in the moment in which it is cancelled."""
+        while self._dropped:
+            self._ray.cancel(self._dropped.pop(), force=True)
 
     def close(self) -> None:
         if self._task is not None:
             self.drop()
             self._ray.shutdown()
+            self._dropped.clear()
             self._task = None
 
 
