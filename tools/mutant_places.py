@@ -148,6 +148,28 @@ class Places:
             self.add("condition", test, text)
 
 
+def statement_at(source: bytes, start: int, end: int) -> str:
+    """The innermost statement around bytes `start` to `end`, as `ast.unparse` writes it, without the statements in it."""
+    line_starts = [0]
+    for line in source.splitlines(keepends=True):
+        line_starts.append(line_starts[-1] + len(line))
+    found: ast.stmt | None = None
+    for node in ast.walk(ast.parse(source)):
+        if (isinstance(node, ast.stmt) and line_starts[node.lineno - 1] + node.col_offset <= start
+                and end <= line_starts[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)):
+            found = node  # ast.walk reaches inner statements later
+    if found is None:
+        return ""
+    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+        if getattr(found, field, None):
+            setattr(found, field, [ast.Expr(ast.Constant(...))] if field == "body" else [])
+    if isinstance(found, ast.Match):
+        return f"match {ast.unparse(found.subject)}"
+    if isinstance(found, ast.Try):
+        return "try"
+    return ast.unparse(found)
+
+
 def room_of(path: str) -> str:
     parts = path.split("::")[0].split("/")
     return parts[1] if len(parts) > 2 else "top"

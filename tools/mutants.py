@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from mutant_places import Place, Places, room_of
+from mutant_places import Place, Places, room_of, statement_at
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "flashnas"
@@ -303,6 +303,14 @@ def draw(files: dict[str, bytes], count: int, seed: int, lines: Map) -> list[Pla
     return sample
 
 
+def statements(source: bytes, place: Place) -> dict[str, str]:
+    """The statement before and after, in the layout of `ast.unparse`, by which a replay finds it again."""
+    changed = source[:place.start] + place.text.encode() + source[place.end:]
+    after = place.start + len(place.text.encode())
+    return {"statement_before": statement_at(source, place.start, place.end),
+            "statement_after": statement_at(changed, place.start, after)}
+
+
 def judge(place: Place, copy: Copy, lines: Map, fit: set[str], unfit: set[str]) -> dict[str, Any]:
     """Runs the tests on the change. One that fails counts only if it passes without the change."""
     while True:
@@ -386,6 +394,7 @@ def main() -> None:
             record = {"id": place.id, "tree": tree, "room": place.room, "file": place.file,
                       "line": place.line, "function": place.function, "kind": place.kind,
                       "before": files[place.file][place.start:place.end].decode(), "after": place.text,
+                      **statements(files[place.file], place),
                       **judge(place, copy, lines, fit, unfit)}
             record["seconds"] = round(time.monotonic() - started, 1)
             records.append(record)
