@@ -149,7 +149,7 @@ class Places:
 
 
 def statement_at(source: bytes, start: int, end: int) -> str:
-    """The innermost statement around bytes `start` to `end`, as `ast.unparse` writes it, without the statements in it."""
+    """The innermost statement around bytes `start` to `end`, as `ast.unparse` writes it, without inner statements."""
     line_starts = [0]
     for line in source.splitlines(keepends=True):
         line_starts.append(line_starts[-1] + len(line))

@@ -5,7 +5,9 @@
 
 The first run measures which fast test executes which line (30 to 40 minutes) and keeps that in the file of
 --map. Each mutant then takes 5 to 20 seconds. A run that was stopped continues with the same command. All
-changes are made in a temporary copy of the checkout. Results: `killed` (a test failed), `timeout`, `survived`
+changes are made in a temporary copy of the checkout. `--replay FILE` makes the changes of an earlier record again,
+wherever their statement still stands in a function of the same name, in any file. Results: `killed` (a test
+failed), `timeout`, `survived`
 and `not covered`: no test executes the line in its own process, and none of the tests of its room failed.
 """
 
@@ -41,7 +43,7 @@ from mutant_places import Place, Places, room_of, statement_at
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "flashnas"
 # loaded once; the process of each mutant is forked from this one
-PRELOADED = ("torch._dynamo", "numba", "scipy.stats", "pandas", "pyarrow.parquet", "optuna", "tokenizers")
+PRELOADED = ("torch._dynamo", "scipy.stats", "pandas", "pyarrow.parquet", "optuna", "tokenizers")
 # what a CPU cannot run; such a place is drawn only where a test executes its line
 ACCELERATOR = re.compile(r"operators/backends/|cuda|nvml|triton|nccl", re.IGNORECASE)
 MAX_BYTES = 12 << 30  # of a process of tests: a mutant may take memory without end
@@ -303,6 +305,26 @@ def draw(files: dict[str, bytes], count: int, seed: int, lines: Map) -> list[Pla
     return sample
 
 
+def replayed(files: dict[str, bytes], records: Path) -> list[Place]:
+    """The places of earlier mutants whose statement still stands, once each."""
+    wanted = {(record["function"].split(".")[-1], record["statement_before"], record["statement_after"])
+              for record in map(json.loads, records.open())}
+    found = list[Place]()
+    for file, source in sorted(files.items()):
+        if not any(name in source.decode() for name, *_ in wanted):
+            continue
+        for place in Places(file, source).places:
+            name = place.function.split(".")[-1]
+            if any(name == other for other, *_ in wanted):
+                texts = statements(source, place)
+                key = name, texts["statement_before"], texts["statement_after"]
+                if key in wanted:
+                    wanted.remove(key)
+                    found.append(place)
+    print(f"{len(found)} statements of {records} still stand, {len(wanted)} do not", flush=True)
+    return found
+
+
 def statements(source: bytes, place: Place) -> dict[str, str]:
     """The statement before and after, in the layout of `ast.unparse`, by which a replay finds it again."""
     changed = source[:place.start] + place.text.encode() + source[place.end:]
@@ -363,6 +385,7 @@ def main() -> None:
     add = parser.add_argument
     add("--count", type=int, default=150, help="mutants in all (default 150)")
     add("--seed", type=int, default=1, help="another seed draws other mutants (default 1)")
+    add("--replay", type=Path, metavar="FILE", help="the mutants of this record in place of a new sample")
     add("--out", type=Path, required=True, help="JSON Lines, one line for each mutant; is continued")
     add("--map", type=Path, help="which test executes which line; measured if missing (default OUT.map.gz)")
     add("--map-min", type=float, default=60, help="minutes for the map at most (default 60)")
@@ -385,7 +408,8 @@ def main() -> None:
             sys.exit(f"{map_path} or {options.out} is of another state of {PACKAGE}/; move it away")
         lines = Map(content, {file: source.decode() for file, source in files.items()})
         fit, unfit = set[str](), set(content["failed"])
-        sample = draw(files, options.count, options.seed, lines)
+        sample = (replayed(files, options.replay) if options.replay
+                  else draw(files, options.count, options.seed, lines))
         done = {record["id"] for record in records}
         for number, place in enumerate(sample, 1):
             if place.id in done or time.monotonic() > end:

@@ -1,22 +1,22 @@
-"""Proves that a change to flashnas changes nothing that a user sees.
+"""Proves that a change to flashnas changes no answer: estimates, expected losses, trajectories, exports, errors.
 
-    python tools/proof.py record before.json            # on the old code; three to four minutes on one core
-    python tools/proof.py compare before.json           # on the new code; exit code 1 if anything differs
-    python tools/proof.py compare before.json --only trainings errors --all
+    python tools/proof.py record before.json.gz         # on the old code; about three minutes on one core
+    python tools/proof.py compare                       # against tools/records/proof.json.gz; exit code 1
+    python tools/proof.py compare before.json.gz --only errors --all
 
 It uses the command line, the public names of `import flashnas` and data files, and no other module, so that
 it goes on while modules move. Numbers are compared to 1e-12 of their size, all else to the byte. Durations,
-dates, versions and the places of folders are left out. Losses of trainings compare on one machine only.
+dates, versions and the places of folders are left out. The trajectories use an evaluator that is a formula, so
+that no training has to be repeated to the last digit.
 """
 
 import argparse
 import base64
 import contextlib
 import csv
-import functools
+import gzip
 import hashlib
 import importlib
-import inspect
 import json
 import math
 import os
@@ -35,6 +35,7 @@ from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parent
 ROOT = TOOLS.parent  # of what is observed
+RECORD = TOOLS / "records" / "proof.json.gz"
 SETTINGS = {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "PYTHONHASHSEED": "0", "NO_COLOR": "1",
             "PYTHONPATH": os.pathsep.join((str(ROOT), str(TOOLS)))}
 TOLERANCE = 1e-12
@@ -44,12 +45,9 @@ CHANGING_TEXT = [(re.compile(pattern), word) for pattern, word in (
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d:?\d\d)?", "DATE"),
     (r"\bflashnas \d[\w.]*", "flashnas VERSION"), (r"(?m)^\[(\d+/\d+| *\d+ %)\] .*\n?", ""),
     (r"\b\d[\d.,]* ?(s|min|h|core-hours|core-minutes|tokens/s)\b", "TIME"))]
-RECIPE = """\
-{width_factor: 1, vocab: 300, sequence_tokens: 32, batch_sequences: 4, tokens: 512, validation_tokens: 512,
- curve_points: 4, curve_tokens: 128, muon_lr: 0.01, adamw_lr: 0.003, dtype: float32,
- tasks: {steps: 3, batch_tokens: 192, test_sequences: 4}}
-"""
-TINY = "--space tiny --workload chat --budget-ms 60 --recipe quick.yaml --data texts --workers 1 --no-measure"
+COLUMNS = ["number", "cycle", "origin", "label", "state", "reason", "genotype", "notation", "hash", "hidden", "params",
+           "ttft_ms", "tpot_ms", "latency_ms", "lower_ms", "upper_ms", "throughput_tok_s", "memory_gb", "loss",
+           "full_loss", "full_loss_sd", "expected_recall", "expected_recall_sd", "outside", "source"]
 WORKLOADS = ("decode-8k", "decode-1k", "prefill-2k", "chat", "batch=8,prompt=512,generated=512",
              "throughput-32k")
 OBSERVATIONS = {}
@@ -92,44 +90,32 @@ def flashnas(line):
         return {"code": code, "out": text, "err": err.read()}
 
 
-class Notes(list):
-    note = list.append
-
-    def update(self, snapshot):
-        pass
-
-
 calls_left = math.inf  # before the process is killed
 
 
-def loss_of(architecture, fidelity=8, seed=0):
-    """A made-up loss: lower for more parameters and more training, with noise by network and seed."""
+def loss_of(architecture):
+    """A made-up loss: lower for more parameters, with noise by network."""
     global calls_left
     calls_left -= 1
     if calls_left < 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    noise = hashlib.sha256(f"{architecture.hash} {seed}".encode()).digest()
-    return {"loss": 9 - 0.2 * math.log(architecture.params) + noise[0] / 1000 + noise[1] / 1e5 + 2 / fidelity,
-            "recall": noise[2] / 255}
-
-
-loss_of.fidelities = (1, 2, 4, 8)
+    noise = hashlib.sha256(f"{architecture.hash}".encode()).digest()
+    return {"loss": 9 - 0.2 * math.log(architecture.params) + noise[0] / 1000 + noise[1] / 1e5}
 
 
 def searched(name, evaluator=loss_of, **options):
     """What a search with an evaluator ended with."""
     import flashnas as fn
 
-    notes = Notes()
-    common = {"trials": 20, "cycle_size": 5, "workers": 1, "seed": 1, "seeds": 1, "measure": False}
-    run = fn.search(evaluator=evaluator, progress=notes, out=f"{name}/run", **{**common, **options})
-    return {**trajectory(run), "summary": run.summary, "notes": list(notes)}
+    common = {"trials": 20, "cycle_size": 5, "workers": 1, "seed": 1, "measure": False}
+    run = fn.search(evaluator=evaluator, out=f"{name}/run", **{**common, **options})
+    return trajectory(run)
 
 
 def trajectory(run):
-    return {"trials": run.trials.to_dict(orient="records"), "front": files(run.path / "pareto"),
-            "config": run.config, "effort": run.effort(), "table": run.table(),
-            "files": sorted(path.name for path in run.path.iterdir())}
+    """The columns of the trials, and the front."""
+    return {"trials": run.trials.reindex(columns=COLUMNS).to_dict(orient="records"),
+            "front": [entry.architecture.hash for entry in run.front]}
 
 
 def killed(name, after, **options):
@@ -143,10 +129,6 @@ def killed(name, after, **options):
     return searched(name, resume=True, **options)
 
 
-def same(first, second):
-    return all(plain(first[key]) == plain(second[key]) for key in ("trials", "front", "effort"))
-
-
 def files(folder):
     """Name -> text, or the hash of a file that holds none."""
     contents = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).rglob("*"))
@@ -155,125 +137,62 @@ def files(folder):
             for name, data in contents.items()}
 
 
-def page(path):
-    """Headings, words and figures of a report."""
+def words_of(path):
+    """The words of a report, line by line."""
     html = Path(path).read_text()
-    figures = re.findall(r'<script type="application/json">(.*?)</script>', html, re.S)
     body = re.sub(r"<(script|style)\b.*?</\1>", "", html, flags=re.S)
     words = re.sub(r"(?m)^seconds\n+[\d.]+$", "", re.sub(r"<[^>]*>", "\n", body))
-    return {"headings": re.findall(r"<h[1-6][^>]*>(.*?)</h[1-6]>", body, re.S),
-            "figures": [json.loads(text) for text in figures],
-            "words": [line for line in words.split("\n") if line.strip()]}
-
-
-@functools.cache
-def small_run():
-    """A search by real trainings with two seeds, and its folder."""
-    return flashnas(f"search {TINY} --trials 4 --seeds 2 --no-baselines --out small/run --json")
+    return [line for line in words.split("\n") if line.strip()]
 
 
 # -- observations ------------------------------------------------------------------------------------------
 
 @observation
-def helps():
-    waiting = [""]
-    while waiting:
-        command = waiting.pop()
-        found = flashnas(f"{command} --help")
-        yield command or "flashnas", found
-        if re.search(r"(COMMAND|ACTION) \.\.\.", found["out"]):
-            names = re.findall(r"(?m)^    ([a-z-]+) ", found["out"])
-            waiting += [f"{command} {name}".strip() for name in names]
-
-
-@observation
-def names():
+def lists():
     import flashnas as fn
 
-    yield "all", fn.__all__
-    for name in fn.__all__:
-        value = getattr(fn, name)
-        with contextlib.suppress(TypeError, ValueError):  # no function, no signature
-            yield f"signature of {name}", re.sub(r" at 0x\w+", "", str(inspect.signature(value)))
-        if isinstance(value, type):
-            yield f"members of {name}", [word for word in dir(value) if word[0] != "_"]
-    for kind in ("tables", "spaces", "workloads", "samplers", "executors", "recipes", "presets", "operators",
-                 "objectives", "tasks", "plugins"):
-        yield f"list {kind}", (fn.list_names(kind), flashnas(f"list {kind} --json"), flashnas(f"list {kind}"))
+    for kind in ("tables", "spaces", "workloads", "samplers", "recipes", "presets", "operators"):
+        yield kind, fn.list_names(kind)
 
 
 @observation
-def commands():
-    small_run()
-    Path("own.csv").write_bytes((ROOT / "experiments/full_training/own.csv").read_bytes())
-    shutil.copytree(ROOT / "experiments/llama_cpp_cpu/results/table", "table")
-    for line in ("estimate nemotron-flash-1b", "table info h100_sxm", "bench info cpu"):
-        yield line, flashnas(line)
-    for line in ("estimate '2048: 3x(d f m2 f)' --table a100_sxm --workload chat",
-                 "estimate nemotron-flash-3b --weights fp8 --workload throughput-32k --stack unfused",
-                 "estimate '1024: 4x(gd f a f)' --train-tokens 10B --evidence own.csv",
-                 "estimate '256(vocab=8192): 4x(m2(state=64) f) a(head_dim=64) f' --table table"
-                 " --workload batch=1,prompt=64,generated=64", "table info table", "bench info cpu",
-                 "search --dry-run --trials 4 --space nemotron_flash --budget-ms 9000 --data texts",
-                 "search --trials 0 --space layerwise --budget-ms 14000 --out untrained/run",
-                 "report small/run", "doctor --device cpu --no-test",
-                 "pareto small/run --budget-ms 55 --out again"):
-        yield f"{line} --json", flashnas(f"{line} --json")
-
-
-@observation
-def samplers():
-    import flashnas as fn
-
-    for sampler in fn.list_names("samplers"):
+def trajectories():
+    tiny = {"space": "tiny", "workload": "chat", "budget_ms": 60}
+    for sampler in ("bayes", "aging-evolution", "random", "nsga2", "tpe"):
         yield sampler, searched(sampler, sampler=sampler, budgets={"latency_ms": 14_000})
-    yield "pareto", flashnas("pareto random/run bayes/run --table a100_sxm --workload decode-1k"
-                             " --budget-ms 2000 --json")
+    whole = searched("whole", sampler="bayes", **tiny)
+    yield "tiny", whole
+    yield "killed and continued", same(whole, killed("whole_killed", 12, sampler="bayes", **tiny))
+    in_workers = importlib.import_module("proof").loss_of
+    for workers in (2, 4):
+        yield f"{workers} workers", same(whole, searched(f"workers_{workers}", in_workers, sampler="bayes",
+                                                         workers=workers, **tiny))
     yield "layerwise", searched("layerwise", space="layerwise", sampler="nsga2", budget_ms=9_000, seed=7,
                                 baselines=False, objectives=["loss", "latency_ms", "memory_gb"],
                                 budgets={"memory_gb": 8})
     yield "start from", searched("start", start_from=["random/run"], sampler="random", budget_ms=9_000,
                                  trials=6)
-    yield "recall", searched("recall", space="layerwise", objectives=["loss", "latency_ms", "recall"],
-                             sampler="tpe", budget_ms=14_000, trials=8)
+    rerank = flashnas("pareto random/run bayes/run --table a100_sxm --workload decode-1k --budget-ms 2000 --json")
+    yield "pareto", [(entry["hash"], entry["loss"], entry["latency_ms"]) for entry in rerank["out"]["front"]]
+
+
+def same(first, second):
+    return plain(first) == plain(second)
 
 
 @observation
-def trajectories():
-    chat = {"space": "tiny", "workload": "chat", "budget_ms": 60}
-    rungs = {**chat, "rungs": (1, 4), "rung_chance": 0.2, "seeds": 3}
-    in_workers = importlib.import_module("proof").loss_of
-    yield "rungs", (paused := searched("rungs", sampler="aging-evolution", **rungs))
-    yield "rungs, killed", same(paused, killed("rungs_killed", 9, sampler="aging-evolution", **rungs))
-    yield "whole", (whole := searched("whole", sampler="bayes", **chat))
-    yield "whole, killed", same(whole, killed("whole_killed", 12, sampler="bayes", **chat))
-    found = {workers: searched(f"workers_{workers}", in_workers, sampler="nsga2", workers=workers, **rungs)
-             for workers in (1, 2, 4)}
-    yield "workers", found[1]
-    yield "workers, 2 and 4", (same(found[1], found[2]), same(found[1], found[4]))
-    yield "asynchronous", searched("async", asynchronous=True, sampler="random", **chat)
-    yield "asynchronous, rungs", searched("async_rungs", asynchronous=True, sampler="tpe", **rungs)
-
-
-@observation
-def trainings():
+def answers():
+    """Searches without trainings."""
     import flashnas as fn
 
-    yield "search", (small_run(), trajectory(fn.load_run("small/run")))
-    yield "grow", flashnas("bench grow --recipe quick.yaml --space tiny --trainings 5 --data texts"
-                           " --workers 1 --out journals --json")
-    built = flashnas("bench build --journals journals --out bench --json")
-    built["out"].pop("digest", None)  # of a file that holds durations
-    yield "build", (built, files("bench")["README.md"])
-    for name, more in (("paused", "--rank-by short --rungs 25%,50% --early-rungs --rung-chance 0.5"),
-                       ("objectives", "--objectives loss,latency_ms,recall,expected_recall"
-                                      " --min-recall -0.1"),
-                       ("at once", "--asynchronous --sampler random --bench-table bench")):
-        words = flashnas(f"search {TINY} --trials 3 --no-baselines {more} --out '{name}/trained' --json")
-        yield name, (words, trajectory(fn.load_run(f"{name}/trained")))
-    yield "train", flashnas("train '32(vocab=300): d(head_dim=16) f m2(head_dim=16,state=16) f' --threads 1"
-                            " --recipe quick.yaml --data texts --out trained --json")
-    yield "proxy-trust", flashnas("proxy-trust small/run --architectures 3 --longer 2 --workers 1 --json")
+    for name, more in (("nemotron_flash", "--budget-ms 14000"), ("layerwise", "--budget-ms 14000"),
+                       ("llama_cpp", "--table a100_sxm --workload chat --budget-ms 900"),
+                       ("nemotron_flash", "--budget-ms 4000 --min-recall -0.03")):
+        folder = f"untrained_{name}_{more.split()[-1]}/run"
+        found = flashnas(f"search --trials 0 --space {name} {more} --out {folder} --json")
+        run = fn.load_run(folder)
+        yield f"{name} {more}", (found["code"], trajectory(run))
+        yield f"words of {name} {more}", words_of(run.report(f"{folder}.html"))
 
 
 @observation
@@ -299,7 +218,6 @@ def estimates():
                                    for label, sizes in space.baselines()]}
         networks = [space.architectures(genotype) for genotype in genotypes]
         drawn += [(name, sizes[int(rng.integers(len(sizes)))]) for sizes in networks]
-    started = time.monotonic()
     for number, (name, network) in enumerate(drawn):
         table, workload = list(tables)[number % len(tables)], WORKLOADS[number // 3 % len(WORKLOADS)]
         try:
@@ -311,7 +229,20 @@ def estimates():
             "hash": network.hash, "cache": network.cache_bytes(1000), "decode": network.decode_flops(1000),
             "prefill": network.prefill_flops(1000), "proxy": fn.Recipe.load("cpu").proxy_of(network).notation,
             "estimate": found}
-    print(f"{len(drawn) / (time.monotonic() - started):.1f} estimates a second", file=sys.stderr)
+
+
+@observation
+def commands():
+    shutil.copytree(ROOT / "experiments/llama_cpp_cpu/results/table", "table")
+    Path("own.csv").write_bytes((ROOT / "experiments/full_training/own.csv").read_bytes())
+    for line in ("estimate nemotron-flash-1b", "table info h100_sxm",
+                 "estimate '2048: 3x(d f m2 f)' --table a100_sxm --workload chat --json",
+                 "estimate nemotron-flash-3b --weights fp8 --workload throughput-32k --stack unfused --json",
+                 "estimate '1024: 4x(gd f a f)' --train-tokens 10B --evidence own.csv --json",
+                 "estimate '1024: 4x(moe f h f)' --json",
+                 "estimate '256(vocab=8192): 4x(m2(state=64) f) a(head_dim=64) f' --table table"
+                 " --workload batch=1,prompt=64,generated=64 --json", "table info table --json"):
+        yield line, flashnas(line)
 
 
 @observation
@@ -319,13 +250,14 @@ def exports():
     for to, network in (("gguf", "64(vocab=300): m2(head_dim=16,state=16) f a(head_dim=16) f"),
                         ("nemotron-h", "64(vocab=300): m2(head_dim=16,state=16) f(relu2=true)"
                                        " a(head_dim=16,rope_share=0.0) f(relu2=true)"),
+                        ("lfm2", "64(vocab=300): conv f a(head_dim=16,qk_norm=true) f"),
                         ("hf", "64(vocab=300): d(head_dim=16) f gd(head_dim=16) swa(head_dim=16,window=8) f"),
-                        ("nemotron-flash", "96(vocab=97,meta=3): d(head_dim=32) f(intermediate=256)"
-                                           " a(heads=3,kv_heads=1,head_dim=32) f(intermediate=256)")):
-        found = flashnas(f"export '{network}' --to {to} --init-seed 3 --out export_{to} --json")
+                        ("hf", "64(vocab=300): m f gla(head_dim=16) f r7(head_dim=16) f kda(head_dim=16) f")):
+        folder = f"export_{hashlib.sha256(network.encode()).hexdigest()[:6]}"
+        found = flashnas(f"export '{network}' --to {to} --init-seed 3 --out {folder} --json")
         if isinstance(found["out"], dict):
             found["out"].pop("parity", None)  # rounding of another program
-        yield to, (found, files(f"export_{to}") if found["code"] == 0 else None)
+        yield f"{to} {network}", (found, files(folder) if found["code"] == 0 else None)
 
 
 @observation
@@ -335,7 +267,7 @@ def recipes():
     for name in fn.list_names("recipes"):
         recipe = fn.Recipe.load(name)
         yield name, (recipe.to_dict(), recipe.steps, recipe.curve_at, recipe.depth_multiplier(6),
-                     recipe.lr_factor(3), recipe.multiplier("m2.conv"), vars(recipe.task_training))
+                     recipe.lr_factor(3), recipe.multiplier("m2.conv"))
 
 
 @observation
@@ -344,15 +276,12 @@ def published():
 
     for line in ("evidence", "evidence 'a f' 'm2 f'", "evidence 'd f m2 f' 'a f'"):
         yield line, (flashnas(line)["out"], flashnas(f"{line} --json"))
-    yield "proxy-trust", flashnas("proxy-trust --published --no-train --out published --json")
-    for name, source, line in (
-            ("law", "depth_width/trainings", "scaling-law 'm2 f' --budget-ms 16000 --out law"),
-            ("trust", "proxy_trust/results", "proxy-trust")):
-        file = next(ROOT.glob(f"experiments/{source}.*[lv]"))  # .csv or .jsonl
-        Path(f"{name}{file.suffix}").write_bytes(file.read_bytes())
-        yield name, flashnas(f"{line} --results {name}{file.suffix} --json")
+    # the table of each publication left out
+    old = "proxy-trust" in flashnas("--help")["out"]
+    line = "proxy-trust --published --no-train --out published" if old else "evidence --left-out"
+    yield "left out", flashnas(f"{line} --json")["out"]["models"]
     frame = fn.bench.load()
-    yield "bench", {"columns": list(frame.columns), "rows": len(frame), "attrs": frame.attrs,
+    yield "bench", {"columns": list(frame.columns), "rows": len(frame),
                     "content": hashlib.sha256(frame.to_csv(quoting=csv.QUOTE_ALL).encode()).hexdigest()}
 
 
@@ -364,18 +293,6 @@ def errors():
     Path("bad.csv").write_text("group,source\na,b\n")
     for line in (TOOLS / "mistakes.txt").read_text().splitlines():
         yield line, flashnas(line)
-
-
-@observation
-def report():
-    import flashnas as fn
-
-    small_run()
-    run = fn.load_run("small/run")
-    yield "page", page(run.report("page.html"))
-    searched("shown", sampler="bayes", budgets={"latency_ms": 14_000}, trials=6, rungs=(2, 4))
-    yield "page of an evaluator", page("shown/run/report.html")
-    yield "figure", json.loads(run.plot_front().to_json())
 
 
 # -- the record --------------------------------------------------------------------------------------------
@@ -410,7 +327,6 @@ def prepare():
     warnings.simplefilter("ignore")
     for library in ("torch", "pandas", "optuna", "scipy.optimize", "scipy.stats", "plotly.io"):
         importlib.import_module(library)  # forks then need not
-    Path("quick.yaml").write_text(RECIPE)
     Path("texts").mkdir()
     rng = random.Random(0)
     words = ("the", "state", "of", "delta", "rule", "attention", "window", "token", "fast")
@@ -465,18 +381,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("record", "compare"))
-    parser.add_argument("file", type=Path)
+    parser.add_argument("file", type=Path, nargs="?", default=RECORD)
     parser.add_argument("--only", nargs="+", default=[], choices=list(OBSERVATIONS), metavar="NAME",
                         help=f"some of {', '.join(OBSERVATIONS)}")
     parser.add_argument("--all", action="store_true", help="show all differences of each, not only the first")
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != SETTINGS["PYTHONHASHSEED"]:  # which is read at the start
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **SETTINGS})
-    was = json.loads(options.file.read_text()) if options.action == "compare" else {}
+    was = json.loads(gzip.decompress(options.file.read_bytes())) if options.action == "compare" else {}
     groups = options.only or list(OBSERVATIONS)
     now = observe(groups)
     if options.action == "record":
-        options.file.write_text(json.dumps(now, indent=0))
+        options.file.write_bytes(gzip.compress(json.dumps(now, indent=0).encode(), mtime=0))
         return int(any(name.endswith("/raised") for name in now))
     count = 0
     for name in sorted({*now, *(name for name in was if name.partition("/")[0] in groups)}):
