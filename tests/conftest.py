@@ -151,34 +151,6 @@ def run(run_folder: Path) -> RecordedRun:
     return RecordedRun.load(run_folder)
 
 
-@pytest.fixture(scope="session")
-def postgres():
-    """A server of PostgreSQL; `binaries` says whether there can be one."""
-    from postgres import Postgres
-
-    server = Postgres()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def url(request, tmp_path):
-    """A database without tables of ours, by the name of its kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/a.db"
-    import sqlalchemy as sql
-
-    from flashnas.runs.outage import engine_url
-
-    server = request.getfixturevalue("postgres")
-    engine = sql.create_engine(engine_url(server.url))
-    with engine.begin() as connection:
-        connection.execute(sql.text("DROP SCHEMA public CASCADE"))
-        connection.execute(sql.text("CREATE SCHEMA public"))
-    engine.dispose()
-    return server.url
-
-
 @pytest.fixture
 def importable_helpers(monkeypatch):
     """Processes that a test starts can import the helpers."""

@@ -16,7 +16,7 @@ STILL_MORE = {
     "profiling/profile.py": 14, "profiling/profile_runtime.py": 15,
     "latency/prediction.py": 14, "trust/published_study.py": 14, "api/measure.py": 11, "api/train.py": 11,
     "api/trust.py": 12, "profiling/whole_model.py": 12, "api/doctor.py": 11, "api/estimate.py": 11,
-    "network/model.py": 12, "api/worker.py": 11, "profiling/setup.py": 11,
+    "network/model.py": 12, "profiling/setup.py": 11,
     "training/job.py": 11, "trust/study.py": 11}
 
 

@@ -23,9 +23,6 @@ EVERY_S = 5.0             # between two looks at the run
 @dataclass(frozen=True, kw_only=True)
 class DashboardOptions(Settings, where="dashboard"):
     run: Path = option(REQUIRED, "run folder, finished or not", positional=True)
-    storage: str | None = option(
-        None, "database of the search, if it was given one", metavar="URL", shown="the run folder's journal",
-        yaml=False)
     host: str = option("127.0.0.1", "address to listen at; others than this machine's show the run to all")
     port: int = option(8080, "to listen at; 0: a free one", metavar="N", min=0, max=65535)
 
@@ -57,7 +54,7 @@ def dashboard(options: DashboardOptions, *, note: Callable[[str], None] = print)
                           ) from None
     from flashnas.runs.study_view import StudyView
 
-    view = StudyView(options.run, options.storage, save_note)
+    view = StudyView(options.run, save_note)
     ended = threading.Event()
     with tempfile.TemporaryDirectory(prefix="flashnas-") as folder:
         store, shown = FileSystemArtifactStore(folder), dict[str, str]()

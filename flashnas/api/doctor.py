@@ -33,7 +33,6 @@ PACKAGES = {
     "nvidia-ml-py": "clocks, power and throttling of a GPU",
     "aiconfigurator-core": "import of public GPU measurements",
     "datasets": "corpora of the Hugging Face hub",
-    "psycopg": "a study in PostgreSQL",
 }
 
 

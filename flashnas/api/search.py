@@ -93,7 +93,7 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
         BudgetError: no architecture of the space meets the budgets.
         MissingRowsError: the table lacks what the space needs.
         RunError: the folder holds another run, or no candidate could be trained.
-        WorkerError: a worker's installation, driver or disk is broken, or the database is away.
+        WorkerError: a worker's installation, driver or disk is broken.
 
     Example:
         >>> import flashnas as fn
@@ -142,13 +142,10 @@ def plan(options: SearchOptions, *, objects: Mapping[str, Any], note: Callable[[
         check_out(options)
 
     from flashnas.api.live import Trackers
-    from flashnas.runs.outage import engine_url
     from flashnas.study.plan import plan as planned
     from flashnas.study.plan import plan_text
 
     Trackers(options.tracker, Path("run.yaml"), note)  # names, and libraries that are missing
-    if options.storage is not None:
-        engine_url(options.storage)
     return Figures(planned(options.config, note=note, evaluator=evaluator, **objects), plan_text)
 
 

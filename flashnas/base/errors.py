@@ -85,7 +85,7 @@ class DeviceError(ConfigError):
 
 
 class WorkerError(FlashnasError):
-    """A worker, or the database of the workers, that cannot work for any candidate; it ends the search."""
+    """A worker that cannot work for any candidate; it ends the search."""
 
 
 class WeightsError(FlashnasError):

@@ -23,7 +23,6 @@ from flashnas.base.errors import ConfigError
 from flashnas.base.hints import printable
 from flashnas.base.registry import Registry, load_object
 from flashnas.base.settings import Settings
-from flashnas.base.urls import without_password
 from flashnas.cli.progress import CountProgress
 
 T = TypeVar("T")
@@ -40,7 +39,6 @@ class Command:
         called with them; its result is shown.
     actions: name -> command, for a command that has its own, such as `flashnas table info`.
     resumable: --resume continues what was interrupted.
-    after: what an interrupt leaves, in words.
     counted: what the progress line of a function of the API counts, such as `models timed`.
     """
 
@@ -49,7 +47,6 @@ class Command:
     run: Callable[..., Any] | str | None = None
     actions: Mapping[str, Command] = field(default_factory=dict)
     resumable: bool = False
-    after: str = ""
     counted: str = ""
 
     @property
@@ -89,8 +86,8 @@ def show(result: Any, as_json: bool) -> None:
 
 
 def command_line(words: Sequence[str] | None = None) -> str:
-    """The command of these words, by default of this process, without passwords: for records and messages."""
-    return shlex.join(["flashnas", *map(without_password, sys.argv[1:] if words is None else words)])
+    """The command of these words, by default of this process: for records and messages."""
+    return shlex.join(["flashnas", *(sys.argv[1:] if words is None else words)])
 
 
 def _api(summary: str, function: str, counted: str = "", **more: Any) -> Command:
@@ -100,8 +97,6 @@ def _api(summary: str, function: str, counted: str = "", **more: Any) -> Command
 
 SEARCH = Command("find Pareto-optimal architectures within latency budgets",
                  "flashnas.cli.run:SearchCommandOptions", "flashnas.cli.run:search", resumable=True)
-WORKER = _api("train candidates of searches with --executor storage", "worker:worker",
-              after="its jobs are given back")
 ESTIMATE = _api("latency, memory and size of one architecture", "estimate:estimate")
 EVIDENCE = _api("published full trainings, and what they say of two mixes", "evidence:evidence")
 PROFILE = _api("measure on this device what a space needs", "measure:profile", "measurements")
@@ -137,6 +132,6 @@ DOCTOR = _api("say what runs here, and test every operator", "doctor:doctor", "o
 
 COMMANDS: Registry[Command] = Registry("command", "flashnas.commands", {
     name: f"flashnas.cli.command:{name.upper().replace('-', '_')}" for name in (
-        "search", "worker", "estimate", "evidence", "profile", "validate", "proxy-trust", "scaling-law",
+        "search", "estimate", "evidence", "profile", "validate", "proxy-trust", "scaling-law",
         "train", "export", "eval", "push", "report", "dashboard", "runs", "compare", "pareto", "table",
         "bench", "list", "new", "doctor")}, ConfigError, base="flashnas.cli.command:Command")

@@ -21,7 +21,6 @@ from flashnas.base.errors import FlashnasError
 from flashnas.base.hints import PluginWarning, did_you_mean, one_of, printable
 from flashnas.base.process import terminate_as_interrupt
 from flashnas.base.settings import Settings
-from flashnas.base.urls import without_password, without_passwords
 from flashnas.cli.command import COMMANDS, Command, command_line
 from flashnas.cli.options import (
     OneLineParser,
@@ -147,21 +146,19 @@ def _run(prog: str, command: Command, namespace: argparse.Namespace, words: Sequ
             more = f"; free room; {continuing(words, options)}"
         return _fail(prog, f"{error.strerror}{where}{more}")
     except KeyboardInterrupt:
-        again = continuing(words, options) if command.resumable and options is not None else command.after
+        again = continuing(words, options) if command.resumable and options is not None else ""
         return _interrupted(prog, again)
 
 
 def continuing(words: Sequence[str], options: Settings) -> str:
     """The command that continues what `words` began, in words."""
     out = getattr(options, "out", None)
-    hidden = any(without_password(word) != word for word in words)
     if words[0] == "search" and (Path(str(out)) / "run.yaml").exists():  # which holds the other options
         again = ["search", "--resume", str(out)]
     else:
         again = [*words, *(["--out", str(out)] if out is not None and "--out" not in " ".join(words) else []),
                  *(["--resume"] if "--resume" not in words else [])]
-    password = "give the password, which is left out here, by PGPASSWORD or ~/.pgpass; " if hidden else ""
-    return f"finished work is kept; {password}continue with: {command_line(again)}"
+    return f"finished work is kept; continue with: {command_line(again)}"
 
 
 def _interrupted(prog: str, after: str) -> int:
@@ -171,7 +168,7 @@ def _interrupted(prog: str, after: str) -> int:
 
 def _fail(prog: str, message: str) -> int:
     if first_process():
-        print(f"{prog}: {one_line(without_passwords(message))}", file=sys.stderr)
+        print(f"{prog}: {one_line(message)}", file=sys.stderr)
     return 2
 
 

@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import did_you_mean
 from flashnas.base.settings import Setting, SettingError, Settings, settings_of
-from flashnas.base.urls import without_passwords
 
 JSON_HELP = "one JSON object on stdout, nothing else"
 CONFIG_HELP = "YAML with any of these options; flags override it"
@@ -37,7 +36,7 @@ class OneLineParser(argparse.ArgumentParser):
         super().__init__(formatter_class=lambda prog: _Formatter(prog, max_help_position=help_column), **more)
 
     def error(self, message: str) -> NoReturn:
-        said = f"{self.prog}: {without_passwords(message)} (see {self.prog} --help)\n"
+        said = f"{self.prog}: {message} (see {self.prog} --help)\n"
         self.exit(2, said if first_process() else None)
 
 

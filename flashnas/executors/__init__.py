@@ -17,13 +17,11 @@ __all__ = ["EXECUTORS", "Ended", "Executor", "NoOptions", "Work", "executor_opti
 EXECUTORS: Registry[type[Executor]] = Registry("executor", "flashnas.executors", {
     "local": "flashnas.executors.local:LocalExecutor",
     "ray": "flashnas.executors.ray:RayExecutor",
-    "storage": "flashnas.executors.storage:StorageExecutor",
 }, ConfigError, "name", base="flashnas.executors.base:Executor", summaries={
     "local":
         "Worker processes on this machine, each with one thread or GPU, or with as many as train a candidate "
         "together",
     "ray": "Tasks of a Ray cluster: `--executor-option address=HOST:PORT`, or a Ray of this machine's own",
-    "storage": "Workers on any machine that reaches one database: `flashnas worker --storage URL`",
 })
 
 

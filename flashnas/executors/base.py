@@ -11,7 +11,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from flashnas.base.errors import WorkerError
@@ -57,9 +57,8 @@ class Work:
 
     function: runs one job; importable from a fresh process. workers: jobs that run side by side; None: as
     many as the place has room for. devices: what CUDA_VISIBLE_DEVICES names, one for each GPU of this
-    machine. processes: that train one candidate together, each with a GPU or a thread of its own. run: names
-    the run, so that several can share one database. dataset: the prepared folder that the jobs read, or None.
-    corpus: what it was prepared of: `data` and `tokenizer`, as the user named them.
+    machine. processes: that train one candidate together, each with a GPU or a thread of its own. dataset:
+    the prepared folder that the jobs read, or None.
     """
 
     function: Callable[[Any], Result]
@@ -68,10 +67,7 @@ class Work:
     devices: tuple[str, ...] = ()
     gpu: bool = False
     processes: int = 1
-    run: str = ""
-    storage: str | None = None
     dataset: str | None = None
-    corpus: Mapping[str, Any] = field(default_factory=dict)
     note: Callable[[str], None] = lambda _: None
 
 
@@ -87,7 +83,6 @@ class Executor(ABC):
 
     name: ClassVar[str] = ""
     Options: ClassVar[type[Any]] = NoOptions
-    needs_storage: ClassVar[bool] = False
     # on this machine; a job that no other process can load may run in this one
     runs_here: ClassVar[bool] = False
 
@@ -120,9 +115,6 @@ class Executor(ABC):
 
     def check(self, job: Any) -> None:  # noqa: B027
         """Raise ConfigError for a job of a kind that cannot run here; called before anything is written."""
-
-    def forget(self, key: str) -> None:  # noqa: B027  (most have nothing to do)
-        """The outcome of a job that ended is recorded, or the job is about to be submitted again."""
 
     def close(self) -> None:
         """End all that was started."""
@@ -184,7 +176,6 @@ class Flow:
         ended = executor.finished(POLL_S)
         for key, end in sorted(ended, key=lambda pair: pair[1].kind == "broken"):
             if end.kind == "broken":
-                executor.forget(key)
                 raise WorkerError(f"a worker cannot train: {end.reason}; nothing is recorded for that"
                                   " candidate; repair that and continue, a search with --resume, finished"
                                   " work is kept")
@@ -192,7 +183,6 @@ class Flow:
             self._lone = False
             if end.kind in RETRIED and key not in self._tried:
                 self._tried.add(key)
-                executor.forget(key)
                 if end.kind != "died":
                     self._alone.append((key, job))
                 else:
@@ -200,7 +190,6 @@ class Flow:
             else:
                 self._tried.discard(key)
                 yield key, end
-                executor.forget(key)
 
     def close(self) -> None:
         if self._running:

@@ -47,13 +47,6 @@ class Job:
         return {"architecture": self.architecture.to_dict(), "recipe": dict(self.recipe),
                 "tasks": list(self.tasks), **{name: getattr(self, name) for name in plain}}
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Job:
-        from flashnas.architecture import Architecture
-
-        return cls(**{**data, "architecture": Architecture.from_dict(data["architecture"]),
-                      "tasks": tuple(data.get("tasks", ()))})
-
     def portable(self) -> bool:
         """True if a fresh process can run it: all its objects are importable, and none is of the main
         script."""

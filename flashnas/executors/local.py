@@ -63,7 +63,7 @@ class LocalExecutor(Executor):
                   for start in range(0, len(work.devices) - each + 1, each)]
         places = groups or (None,)
         count = work.workers or (len(groups) or max(1, usable_cores() // each))
-        self._slots = [_Slot(places[number % len(places)], self.options.worker_memory_gb)
+        self._slots = [_Slot(places[number % len(places)], work.timeout_s, self.options.worker_memory_gb)
                        for number in range(min(count, MAX_THREADS))]
         self._queue: deque[_Order] = deque()
         self._ended: list[tuple[str, Ended]] = []
@@ -73,18 +73,17 @@ class LocalExecutor(Executor):
     def workers(self) -> int:
         return len(self._slots)
 
-    def submit(self, key: str, job: Any, timeout_s: float | None = None) -> None:
-        """Accept a job; `timeout_s` takes the place of the common limit."""
+    def submit(self, key: str, job: Any) -> None:
         try:
             data = pickle.dumps((self.work.function, job))
         except Exception as error:  # pickle raises PicklingError, AttributeError or TypeError
             self._ended.append((key, Ended(kind="error", reason=reason_of(error))))
             return
-        self.submit_pickled(key, data, timeout_s or self.work.timeout_s)
+        self.submit_pickled(key, data)
 
-    def submit_pickled(self, key: str, data: bytes, timeout_s: float) -> None:
+    def submit_pickled(self, key: str, data: bytes) -> None:
         """Accept a job as the pickle of (function, job)."""
-        self._queue.append(_Order(key, data, timeout_s))
+        self._queue.append(_Order(key, data))
 
     def finished(self, wait_s: float) -> list[tuple[str, Ended]]:
         self._fill()
@@ -130,14 +129,13 @@ class _Order:
 
     key: str
     data: bytes
-    timeout_s: float
 
 
 class _Slot:
     """A place for one process at a time, with its device."""
 
-    def __init__(self, device: str | None, memory_gb: float | None) -> None:
-        self.device, self.memory_gb = device, memory_gb
+    def __init__(self, device: str | None, timeout_s: float, memory_gb: float | None) -> None:
+        self.device, self.timeout_s, self.memory_gb = device, timeout_s, memory_gb
         self.order: _Order | None = None
         self.deadline = 0.0
         self._process: Any = None  # a process and its pipe, or None and None
@@ -188,7 +186,7 @@ class _Slot:
             return self._died(order)
         if time.monotonic() >= self.deadline:
             self.stop()
-            return Ended(kind="failed", reason=f"time limit of {order.timeout_s:g} s exceeded")
+            return Ended(kind="failed", reason=f"time limit of {self.timeout_s:g} s exceeded")
         return None
 
     def _died(self, order: _Order) -> Ended | None:
@@ -222,8 +220,7 @@ class _Slot:
 
     def _clock(self) -> None:
         """The time limit runs from now on; the start of a process does not count."""
-        order: Any = self.order
-        self.deadline = time.monotonic() + order.timeout_s + (0.0 if self._ready else START_S)
+        self.deadline = time.monotonic() + self.timeout_s + (0.0 if self._ready else START_S)
 
     def stop(self) -> None:
         self.order = None

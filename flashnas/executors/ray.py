@@ -239,7 +239,7 @@ def check_address(address: str) -> None:
 # -- on the machine of a task --------------------------------------------------------------------------------
 
 # of this process, which Ray uses for several tasks without a GPU
-_pools: dict[float | None, LocalExecutor] = {}
+_pools: dict[tuple[float, float | None], LocalExecutor] = {}
 
 
 def _supervise(data: bytes, text: Sequence[Any], version: str, timeout_s: float, memory_gb: float | None,
@@ -258,13 +258,14 @@ def _supervise(data: bytes, text: Sequence[Any], version: str, timeout_s: float,
     except BaseException as error:
         return classify_error(error).to_dict()
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
-    pool = None if gpus else _pools.get(memory_gb)
+    limits = timeout_s, memory_gb
+    pool = None if gpus else _pools.get(limits)
     if pool is None:
         pool = LocalExecutor(Work(function=function, timeout_s=timeout_s, workers=1,
                                   devices=(gpus,) if gpus else ()), LocalOptions(worker_memory_gb=memory_gb))
         if not gpus:
-            _pools[memory_gb] = pool
-    pool.submit_pickled("task", data, timeout_s)
+            _pools[limits] = pool
+    pool.submit_pickled("task", data)
     try:
         while not (ended := pool.finished(1.0)):
             pass

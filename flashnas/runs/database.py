@@ -1,62 +1,54 @@
 """The database of a run: an Optuna study that holds each finished evaluation the moment it ends.
 
-By default a journal in the run folder, which is checked line by line before Optuna reads it; or any Optuna
-storage by URL. The study's name is the identity of the run and never the folder's: a renamed or copied folder
-continues.
+It is a journal in the run folder, which is checked line by line before Optuna reads it. The study's name is
+the identity of the run and never the folder's: a renamed or copied folder continues.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from flashnas.base.errors import ConfigError, FlashnasError, RunError
+from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.files import complete_lines, drop_torn_line
 from flashnas.base.foreign import MAX_JOURNAL_MB, read_json_lines, read_text
 from flashnas.base.hints import first_line, shown
 from flashnas.base.process import uninterrupted
 from flashnas.base.schema import convert
-from flashnas.runs.outage import Patience, created, engine_url, shown_url
 from flashnas.runs.trial import Outcome
 
 
 class Database:
-    """Outcomes by their keys. journal: the file, used where `url` is None. objectives: their number. note:
-    receives a line when the storage goes away, and when it is back. Raises RunError, in one line, if the
-    journal is damaged or the storage cannot be opened."""
+    """Outcomes by their keys. journal: the file. objectives: their number. Raises RunError, in one line, if
+    the journal is damaged."""
 
-    def __init__(self, journal: Path, *, url: str | None, identity: str, objectives: int,
-                 note: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, journal: Path, *, identity: str, objectives: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.place = str(journal) if url is None else f"storage {shown_url(url)}"
-        self._patience = Patience(self.place, note)
-        if url is None:
-            _check_journal(journal)
+        self.journal = journal
+        _check_journal(journal)
         try:
-            storage = _storage_of(journal, url)
+            storage = JournalStorage(JournalFileBackend(str(journal)))
             with uninterrupted():  # Optuna's lock makes another error of an interrupt while it is released
-                self._study = created(lambda: optuna.create_study(
-                    storage=storage, study_name=f"flashnas-{identity}",
-                    directions=["minimize"] * objectives, load_if_exists=True))
+                self._study = optuna.create_study(
+                    storage=storage, study_name=_study_name(identity),
+                    directions=["minimize"] * objectives, load_if_exists=True)
             trials = self._study.get_trials(deepcopy=False)
         except OSError:
             raise
-        except Exception as error:  # Optuna raises KeyError and others by kind of damage, SQLAlchemy its own
-            reason = (str(error).removeprefix(f"{self.place}: ") if isinstance(error, ConfigError) else
-                      f"{type(error).__name__}: {first_line(error)}")
-            raise RunError(f"{self.place}: cannot be opened: {reason}") from None
+        except Exception as error:  # Optuna raises KeyError and others by kind of damage
+            raise RunError(f"{journal}: cannot be opened: {type(error).__name__}: {first_line(error)}") from None
         self.outcomes: dict[str, Outcome] = {}
         for trial in trials:
             if trial.state.is_finished():
                 outcome = convert(trial.user_attrs.get("outcome"), Outcome,
-                                  f"{self.place}: evaluation {trial.number} is damaged", RunError,
+                                  f"{journal}: evaluation {trial.number} is damaged", RunError,
                                   name="outcome", finite=False)
                 self.outcomes.setdefault(outcome.key, outcome)
 
@@ -70,36 +62,30 @@ class Database:
             TrialState.FAIL,
             values=values, params=dict(params), distributions=dict(distributions),
             user_attrs={"hash": outcome.hash, "notation": outcome.notation, "outcome": outcome.to_dict()})
-
-        def add() -> None:
-            with uninterrupted():
-                self._study.add_trial(trial)
-
-        self._patience(add)
+        with uninterrupted():
+            self._study.add_trial(trial)
         self.outcomes[outcome.key] = outcome
 
 
-def recorded_trials(journal: Path, *, url: str | None, identity: str) -> list[FrozenTrial]:
+def recorded_trials(journal: Path, *, identity: str) -> list[FrozenTrial]:
     """The finished trials of a search that may be running, in the order of completion, for a reader: of a
     journal Optuna gets a copy of the whole lines. Raises RunError in one line."""
-    place = str(journal) if url is None else f"storage {shown_url(url)}"
     try:
         with tempfile.TemporaryDirectory(prefix="flashnas-") as folder:
             copy = Path(folder) / journal.name
-            if url is None:
-                copy.write_text(complete_lines(read_text(journal, RunError, max_mb=MAX_JOURNAL_MB)))
-            study = optuna.load_study(study_name=f"flashnas-{identity}", storage=_storage_of(copy, url))
+            copy.write_text(complete_lines(read_text(journal, RunError, max_mb=MAX_JOURNAL_MB)))
+            study = optuna.load_study(study_name=_study_name(identity),
+                                      storage=JournalStorage(JournalFileBackend(str(copy))))
             return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-    except FlashnasError as error:
-        hint = "" if url else "; a search with --storage is shown with the same --storage"
-        raise RunError(f"{error}{hint}") from None
+    except FlashnasError:
+        raise
     except Exception as error:  # Optuna raises KeyError and others by kind of damage
-        raise RunError(f"{place}: the study of this run cannot be read: {type(error).__name__}:"
+        raise RunError(f"{journal}: the study of this run cannot be read: {type(error).__name__}:"
                        f" {first_line(error)}") from None
 
 
-def _storage_of(journal: Path, url: str | None) -> BaseStorage | str:
-    return JournalStorage(JournalFileBackend(str(journal))) if url is None else engine_url(url)
+def _study_name(identity: str) -> str:
+    return f"flashnas-{identity}"
 
 
 def _check_journal(journal: Path) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -79,11 +79,9 @@ class Proposal:
 
 class RunFolder:
     """The folder of one run, open for writing by one process at a time. resume: a run in it may be continued.
-    storage: an Optuna storage URL; None: a journal in the folder. Raises RunError if the folder cannot be
-    used, is busy, answers another question, or has lost finished work."""
+    Raises RunError if the folder cannot be used, is busy, answers another question, or has lost finished work."""
 
-    def __init__(self, path: Path, *, identity: Identity, facts: dict[str, Any], resume: bool,
-                 storage: str | None = None, note: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, path: Path, *, identity: Identity, facts: dict[str, Any], resume: bool) -> None:
         check_out(path, resume=resume)
         self.path = path
         self._table = TrialsTable()
@@ -105,12 +103,10 @@ class RunFolder:
             self.seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
             self._opened = self._timed = time.monotonic()
             self._ended_before = before.get("finished") is not None
-            if recorded is None and storage is None:  # a journal without it would be no run
+            if recorded is None:  # a journal without it would be no run
                 self.write_config()
-            self.database = Database(path / JOURNAL, url=storage, identity=identity.hash,
-                                     objectives=len(identity.values["objectives"]), note=note)
-            if recorded is None and storage is not None:  # one that cannot be opened leaves no run behind
-                self.write_config()
+            self.database = Database(path / JOURNAL, identity=identity.hash,
+                                     objectives=len(identity.values["objectives"]))
             self._check_complete()
         except BaseException:
             self.close()
@@ -141,7 +137,7 @@ class RunFolder:
         lost = (evaluated - set(self.database.outcomes)) | (stopped - reached)
         evaluated |= stopped
         if lost:
-            raise RunError(f"{self.database.place}: lacks {len(lost)} of the {len(evaluated)} evaluations"
+            raise RunError(f"{self.database.journal}: lacks {len(lost)} of the {len(evaluated)} evaluations"
                            f" that {TRIALS} lists, so that they would be made again; restore it, or choose"
                            " another --out")
 

@@ -27,12 +27,11 @@ ATTRIBUTES = ("label", *NUMBERS, "reason", "outside")
 
 
 class StudyView:
-    """The study of a run as it is shown. url: the database of the search, where it was given one. note:
-    writes the note of a study or a trial, as `optuna_dashboard.save_note`. Raises RunError if the folder is
-    not a run, or its study cannot be read."""
+    """The study of a run as it is shown. note: writes the note of a study or a trial, as
+    `optuna_dashboard.save_note`. Raises RunError if the folder is not a run, or its study cannot be read."""
 
-    def __init__(self, folder: Path, url: str | None, note: Callable[[Any, str], None]) -> None:
-        self.run, self._url, self._note = RecordedRun.load(folder), url, note
+    def __init__(self, folder: Path, note: Callable[[Any, str], None]) -> None:
+        self.run, self._note = RecordedRun.load(folder), note
         self._shown: dict[str, tuple[int, bool]] = {}  # of an outcome, its trial, and whether the run has it
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         names, entry = self.run.objectives, self.run.entry
@@ -56,7 +55,7 @@ class StudyView:
         self.run = RecordedRun.load(self.run.path)
         figures = {row.hash: row._asdict() for row in rows(self.run.trials) if row.state != "reused"}
         name = Identity(self.run.entry("question") or {}).hash
-        for trial in recorded_trials(self.run.path / JOURNAL, url=self._url, identity=name):
+        for trial in recorded_trials(self.run.path / JOURNAL, identity=name):
             outcome = convert(trial.user_attrs.get("outcome"), Outcome,
                               f"{self.run.path}: evaluation {trial.number} is damaged", RunError,
                               name="outcome", finite=False)

@@ -87,7 +87,7 @@ class Asynchronous(State):
         networks = {candidate.key for candidate in candidates if candidate.network is not None}
         if unknown := set(ends) - networks - set(self.record.networks):
             raise RunError(f"{self.folder.path / ASKED}: lacks {len(unknown)} of the {len(ends)} networks"
-                           f" that {self.folder.database.place} holds; restore it, or choose another --out")
+                           f" that {self.folder.database.journal} holds; restore it, or choose another --out")
         self._number = max(candidate.number for candidate in candidates)
         with self.sampler_errors():
             self.algorithm.exclude([candidate.genotype for candidate in candidates])

@@ -11,7 +11,6 @@ from typing import Any, Self
 from flashnas.base.hints import shown
 from flashnas.base.quantities import MAX_TOKENS, tokens_of
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, SettingError, Settings, option, settings_of
-from flashnas.base.urls import without_password
 from flashnas.executors import EXECUTORS, executor_options
 from flashnas.latency.metrics import METRICS, Budget
 from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP, WORKLOAD_HELP
@@ -149,9 +148,6 @@ class SearchConfig(Settings, where="search"):
     processes_per_candidate: int = option(
         1, "processes that train one candidate together (torchrun), each with one thread or one GPU",
         metavar="N", min=1, max=MAX_THREADS)
-    storage: str | None = option(
-        None, "database for the run, and for its workers with --executor storage", metavar="URL",
-        shown="a journal in the run folder", identity=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -190,9 +186,6 @@ class SearchConfig(Settings, where="search"):
         except SettingError as error:
             raise SettingError(self.where, self.setting("executor_options"), error.rule,
                                error.setting.name) from None
-        if EXECUTORS[self.executor].needs_storage and self.storage is None:
-            self.wrong("executor", f"{self.executor} needs --storage URL, such as postgresql://host/name or"
-                       " sqlite:////shared/a.db")
 
     def _rungs(self) -> None:
         if self.rungs == (NONE,):
@@ -252,11 +245,10 @@ class SearchConfig(Settings, where="search"):
             self, seeds=SEEDS_WITH_RUNGS if self.rungs and able else 1)
 
     def given(self) -> dict[str, Any]:
-        """The options that differ from their defaults, for the record of a run; without passwords."""
+        """The options that differ from their defaults, for the record of a run."""
         kind: Any = type(self)
         default = kind()
-        return {setting.name: without_password(value) if setting.name == "storage" else value
-                for setting in settings_of(kind)
+        return {setting.name: value for setting in settings_of(kind)
                 if (value := getattr(self, setting.name)) != getattr(default, setting.name)}
 
     def question(self) -> dict[str, Any]:

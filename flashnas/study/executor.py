@@ -12,7 +12,6 @@ from flashnas.executors.job import Job, evaluator_name, run_job
 from flashnas.executors.local import InProcess
 from flashnas.study.checks import any_network
 from flashnas.study.config import SearchConfig
-from flashnas.study.opening import identity_of
 from flashnas.study.question import Question
 
 
@@ -27,9 +26,8 @@ def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
 
         devices = visible_devices()
     work = Work(function=run_job, workers=config.workers, timeout_s=question.time_limit.seconds, gpu=gpu,
-                processes=config.processes_per_candidate, devices=devices, run=identity_of(question).hash,
-                storage=config.storage, dataset=None if dataset is None else str(dataset.folder),
-                corpus={"data": config.data, "tokenizer": config.tokenizer}, note=note)
+                processes=config.processes_per_candidate, devices=devices,
+                dataset=None if dataset is None else str(dataset.folder), note=note)
     if config.trials == 0:
         return InProcess(work, None)
     job = question.job(any_network(question.space))

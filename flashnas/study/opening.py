@@ -30,7 +30,7 @@ ANY_ORDER = "depends on when workers finish (asynchronous); the same seed gives 
 def opened(question: Question, executor: Executor, out: Path, *, resume: bool, progress: Progress,
            command: str) -> Iterator[State]:
     with RunFolder(out, identity=identity_of(question), facts=run_facts(question, out, command, executor),
-                   resume=resume, storage=question.config.storage, note=progress.note) as folder:
+                   resume=resume) as folder:
         record = Record(question, folder, progress, side_by_side(question, executor, progress.note))
         yield (Asynchronous if question.config.asynchronous else Cycles)(record)
 

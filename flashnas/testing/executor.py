@@ -9,7 +9,6 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,27 +82,19 @@ def solve(puzzle: Puzzle) -> dict[str, float]:
     return {"loss": found, "pid": float(os.getpid())}
 
 
-def check_executor(executor: type[Executor] | str, options: Mapping[str, Any] | None = None, *,
-                   work: Mapping[str, Any] | None = None,
-                   beside: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
-                   ends_jobs: bool = True) -> None:
+def check_executor(executor: type[Executor] | str, options: Mapping[str, Any] | None = None) -> None:
     """Check that an executor keeps its contract, in about half a minute.
 
     Args:
         executor: the class, or its name in the registry.
-        work: further fields of `Work` that it needs, such as `storage`.
-        beside: makes a context within which jobs can run, such as one that starts workers on this machine.
-            They must allow the evaluator `flashnas.testing.executor:solve`.
-        ends_jobs: False if `close` leaves alone what workers have begun that the executor has not started.
 
     Raises:
         AssertionError: one line that names the executor and the rule.
     """
     cls = EXECUTORS[executor] if isinstance(executor, str) else executor
     chosen = cls.Options.build(**(options or {}))
-    with tempfile.TemporaryDirectory(prefix="flashnas-executor-") as folder, beside():
-        place = Place(cls, chosen, Work(function=run_job, timeout_s=TIMEOUT_S, workers=2, run="contract",
-                                        **(work or {})), Path(folder))
+    with tempfile.TemporaryDirectory(prefix="flashnas-executor-") as folder:
+        place = Place(cls, chosen, Work(function=run_job, timeout_s=TIMEOUT_S, workers=2), Path(folder))
         with place.started() as started:
             check_nothing(place, started)
             check_results(place, started)
@@ -113,7 +104,7 @@ def check_executor(executor: type[Executor] | str, options: Mapping[str, Any] | 
             check_later_jobs(place, started)
             check_broken_environment(place, started)
             check_drop(place, started)
-        check_close(place, ends_jobs=ends_jobs)
+        check_close(place)
 
 
 @dataclass(frozen=True)
@@ -245,15 +236,14 @@ def check_drop(place: Place, executor: Executor) -> None:
                   f"what is dropped must not come back, and its key may be used again; got {found}")
 
 
-def check_close(place: Place, *, ends_jobs: bool) -> None:
+def check_close(place: Place) -> None:
     """Leaving the context ends what runs."""
     with place.started() as executor:
         executor.submit("left", place.job("hang", path="left tries"))
         _wait(lambda: _poll(executor) or place.tries("left tries"), LONGEST_S)
         place.require(place.tries("left tries"), "a job must start")
-    if ends_jobs:
-        _wait(lambda: not _alive(place.tries("left tries")), TIMEOUT_S / 2)
-        place.require(not _alive(place.tries("left tries")), "`close` must end the processes of its jobs")
+    _wait(lambda: not _alive(place.tries("left tries")), TIMEOUT_S / 2)
+    place.require(not _alive(place.tries("left tries")), "`close` must end the processes of its jobs")
 
 
 def _poll(executor: Executor) -> bool:

@@ -2,7 +2,6 @@
 
 import pytest
 
-from flashnas.executors import storage, worker
 from flashnas.executors.base import Flow
 from flashnas.testing import executor
 
@@ -10,7 +9,4 @@ from flashnas.testing import executor
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
     monkeypatch.setattr(Flow.ended, "__defaults__", (0.1,))
-    monkeypatch.setattr(storage, "ASK_S", 0.05)
-    monkeypatch.setattr(worker, "ASK_S", 0.05)
-    monkeypatch.setattr(worker, "MAX_ASK_S", 0.3)
     monkeypatch.setattr(executor, "TIMEOUT_S", 5.0)   # of a job that hangs, in the contract

@@ -84,7 +84,7 @@ def searched(driver, log):
 def test_a_node_that_vanishes_during_a_search_changes_nothing(cluster, place, whole, calls, tmp_path):
     log, there = tmp_path / "log", place / "calls there"
     with second_node(cluster, place, CALLS=there.name) as node:
-        driver = start_driver(log, tmp_path / "run", 4, f"ray:{cluster.address}")
+        driver = start_driver(log, tmp_path / "run", 4, cluster.address)
         wait_for(lambda: not driver.is_alive() or (slow_space.calls(calls) and slow_space.calls(there)))
         before = len(slow_space.calls(there))
         wait_for(lambda: not driver.is_alive() or len(slow_space.calls(there)) > before)
@@ -99,13 +99,13 @@ def test_a_search_that_is_killed_goes_on_with_the_same_trajectory(cluster, whole
     log = tmp_path / "log"
     for more in (3, 6):
         before = len(slow_space.calls(calls))
-        driver = start_driver(log, tmp_path / "run", 2, f"ray:{cluster.address}")
+        driver = start_driver(log, tmp_path / "run", 2, cluster.address)
         wait_for(lambda: not driver.is_alive() or len(slow_space.calls(calls)) >= before + more)  # noqa: B023
         assert driver.is_alive(), log.read_text()
         driver.kill()
         driver.join()
         assert none_left(calls)
-    searched(start_driver(log, tmp_path / "run", 2, f"ray:{cluster.address}"), log)
+    searched(start_driver(log, tmp_path / "run", 2, cluster.address), log)
     pd.testing.assert_frame_equal(trajectory(tmp_path / "run"), whole)
 
 

@@ -1,9 +1,8 @@
-"""Searches and workers in processes of their own, to be killed; they are forked, so that thirty cost seconds."""
+"""Searches in processes of their own, to be killed; they are forked, so that thirty cost seconds."""
 
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 
 import forks
 import pandas as pd
-from slow_space import NamedSpace, calls, loss_and_latency
+from foreign_space import Gpt2Space
+from slow_space import calls, loss_and_latency
 
 import flashnas.training.trainer  # noqa: F401  (what a worker loads)
-from flashnas.cli.main import main
 from flashnas.study.config import SearchConfig
 from flashnas.study.search import run_search
 
@@ -22,7 +21,7 @@ LIMIT_S = 240
 
 
 class Lines:
-    """Writes notes, and once that the search has opened its folder and its database."""
+    """Writes notes, and once that the search has opened its folder."""
 
     said = False
 
@@ -35,31 +34,23 @@ class Lines:
         self.said = True
 
 
-def question(workers, url=None, stale_s=3.0, **more):
-    """`url`: of a database, or of a Ray as ray:HOST:PORT. NSGA-II learns, and needs no seconds for a model."""
+def question(workers, address=None, **more):
+    """`address`: of a Ray. NSGA-II learns, and needs no seconds for a model."""
     asked = {"table": None, "trials": 16, "cycle_size": 4, "workers": workers, "seed": 5, "sampler": "nsga2", **more}
-    if url and url.startswith("ray:"):
-        asked |= {"executor": "ray", "executor_options": {"address": url.removeprefix("ray:")}}
-    elif url:
-        asked |= {"executor": "storage", "storage": url, "executor_options": {"stale_s": stale_s}}
+    if address:
+        asked |= {"executor": "ray", "executor_options": {"address": address}}
     return SearchConfig(**asked)
 
 
-def run(out, workers, url=None, stale_s=3.0, **more):
+def run(out, workers, address=None, **more):
     """Search, or continue what `out` holds."""
-    run_search(question(workers, url, stale_s, **more), Path(out), resume=True, progress=Lines(),
-               evaluator=loss_and_latency, space=NamedSpace())
+    run_search(question(workers, address, **more), Path(out), resume=True, progress=Lines(),
+               evaluator=loss_and_latency, space=Gpt2Space())
 
 
-def start_driver(log: Path, out: Path, workers: int, url: str | None = None, stale_s: float = 3.0) -> Any:
+def start_driver(log: Path, out: Path, workers: int, address: str | None = None) -> Any:
     """A search in a process of its own, which writes to `log`."""
-    return _started(log, run, out, workers, url, stale_s)
-
-
-def start_worker(log: Path, url: str) -> Any:
-    """`flashnas worker` in a process of its own."""
-    return _started(log, main, ["worker", "--storage", url, "--workers", "1", "--evaluator",
-                                "slow_space:loss_and_latency"])
+    return forks.start(_apart, str(log), out, workers, address)
 
 
 def trajectory(out: Path) -> pd.DataFrame:
@@ -88,12 +79,8 @@ def wait_for(condition: Callable[[], object], limit_s: float = LIMIT_S) -> None:
         time.sleep(0.01)
 
 
-def _started(log, function, *words):
-    return forks.start(_apart, str(log), function, words)
-
-
-def _apart(log, function, words):
+def _apart(log, out, workers, address):
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
-    sys.exit(function(*words))
+    run(out, workers, address)

@@ -1,25 +1,11 @@
-"""The foreign space with networks that workers on other machines can build, and evaluators that take a moment."""
+"""Evaluators of the foreign space that take a moment."""
 
 import json
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import foreign_space
-from foreign_space import Gpt2, Gpt2Space
-
-
-@dataclass(frozen=True)
-class NamedGpt2(Gpt2):
-    @classmethod
-    def from_dict(cls, data):
-        return cls(**data)
-
-
-class NamedSpace(Gpt2Space):
-    def architectures(self, genotype):
-        return [NamedGpt2(**network.to_dict()) for network in super().architectures(genotype)]
 
 
 def loss_and_latency(network):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import sqlalchemy as sql
 import yaml
 
 from flashnas.architecture import Architecture
@@ -35,8 +34,8 @@ def outcome(name, loss=1.0):
     return Outcome(hash=name, notation=f"64: {name}", score=score, reason="" if score else "NaN")
 
 
-def opened(path, resume=False, storage=None, **changes):
-    return RunFolder(path, identity=identity(**changes), facts={"flashnas": "0"}, resume=resume, storage=storage)
+def opened(path, resume=False, **changes):
+    return RunFolder(path, identity=identity(**changes), facts={"flashnas": "0"}, resume=resume)
 
 
 def remember(folder, name, loss=1.0):
@@ -247,37 +246,6 @@ def test_two_processes_cannot_write_one_run(tmp_path):
     assert "another process is writing this run" in child.stderr
     folder.close()
     opened(tmp_path / "run", resume=True)
-
-
-# -- storages ------------------------------------------------------------------------------------------------
-
-
-def test_any_optuna_storage_holds_the_study(tmp_path):
-    url = f"sqlite:///{tmp_path / 'studies.db'}"
-    folder = opened(tmp_path / "run", storage=url)
-    remember(folder, "x")
-    folder.close()
-    assert opened(tmp_path / "run", resume=True, storage=url).database.outcomes["x"] == outcome("x")
-
-
-def test_two_searches_that_make_a_database_at_once_both_open_it(tmp_path):
-    """The second one makes it between the look at its tables and their making by the first."""
-    other = []
-
-    def meanwhile(connection, cursor, statement, *_):
-        if "CREATE TABLE" in statement and not other:
-            other.append(None)
-            other[0] = opened(tmp_path / "second", storage=url, seed=1)
-
-    url = f"sqlite:///{tmp_path / 'studies.db'}"
-    sql.event.listen(sql.Engine, "before_cursor_execute", meanwhile)
-    try:
-        first = opened(tmp_path / "first", storage=url)
-    finally:
-        sql.event.remove(sql.Engine, "before_cursor_execute", meanwhile)
-    for folder in (first, other[0]):
-        remember(folder, "x")
-        folder.close()
 
 
 # -- files ---------------------------------------------------------------------------------------------------

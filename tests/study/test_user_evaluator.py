@@ -13,6 +13,7 @@ from notes import Notes
 from plans import plan
 from tiny_tables import tiny_kinds, write_table
 
+from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ConfigError, RunError
 from flashnas.executors.job import Job
@@ -254,7 +255,9 @@ def test_the_display_counts_baselines_once_and_what_an_ended_run_has_done(tmp_pa
 def test_a_job_is_plain_data_for_any_pool():
     job = Job(architecture=load_space("tiny").architectures(load_space("tiny").sample(np.random.default_rng(0)))[0],
               dataset="folder", recipe={"tokens": 512}, seed=3, tasks=("recall",))
-    assert Job.from_dict(json.loads(json.dumps(job.to_dict()))) == job
+    data = json.loads(json.dumps(job.to_dict()))
+    assert data == job.to_dict()
+    assert Architecture.from_dict(data["architecture"]) == job.architecture
     assert job.portable()
 
 

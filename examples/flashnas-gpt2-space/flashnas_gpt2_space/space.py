@@ -21,8 +21,7 @@ AXES = ("width", "layers", "heads", "mlp_ratio")
 
 @dataclass(frozen=True)
 class Gpt2:
-    """One model; flashnas needs `notation`, `hash` and `to_dict` of it, and `from_dict` where workers on other machines
-    build it. vocab: tokens. context: most tokens."""
+    """One model; flashnas needs `notation`, `hash` and `to_dict` of it. vocab: tokens. context: most tokens."""
 
     width: int
     layers: int
@@ -48,10 +47,6 @@ class Gpt2:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        return cls(**data)
 
 
 class Gpt2Space(SearchSpace[Gpt2]):

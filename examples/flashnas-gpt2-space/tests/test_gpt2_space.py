@@ -1,8 +1,6 @@
 """The space keeps the contract of flashnas, the model is GPT-2's, and a search over it runs and continues, by every
-sampler; on other executors it is the same."""
+sampler; on Ray it is the same."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -75,20 +73,7 @@ def test_a_search_finds_a_front_within_the_budget_and_continues(tmp_path):
     assert min(entry.figures["loss"] for entry in whole.front) == complete["loss"].min()
 
 
-# -- every sampler, and two on other executors, with evaluations that cost nothing ----------------------------------
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    """A SQLite database with a worker."""
-    folder = tmp_path_factory.mktemp("database")
-    url = f"sqlite:///{folder}/a.db"
-    with (folder / "log").open("w") as log:
-        worker = subprocess.Popen([sys.executable, "-m", "flashnas", "worker", "--storage", url, "--workers", "1",
-                                   "--evaluator", "flashnas_gpt2_space.formula:guess"], stdout=log, stderr=log)
-    yield url
-    worker.terminate()
-    assert worker.wait(60) == 130, (folder / "log").read_text()
+# -- every sampler, and one on Ray, with evaluations that cost nothing ----------------------------------
 
 
 def free_search(out, sampler, rungs, **more):
@@ -116,12 +101,6 @@ def test_every_sampler_searches_here(local, sampler, rungs):
     assert (trials["state"] == "stopped").any() == bool(rungs)
     assert front
     assert {figures.get("seeds") for _, figures in front} == ({3} if rungs else {None})
-
-
-def test_a_search_by_a_database_is_the_one_here(local, database, tmp_path):
-    trials, front = free_search(tmp_path / "run", "nsga2", (10, 20), executor="storage", storage=database)
-    pd.testing.assert_frame_equal(trials, local("nsga2", (10, 20))[0])
-    assert front == local("nsga2", (10, 20))[1]
 
 
 def test_a_search_on_ray_is_the_one_here(local, tmp_path):

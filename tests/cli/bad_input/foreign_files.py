@@ -95,8 +95,6 @@ for name, words, file, damages in (
 # a config file is data: it starts no program
 case("config-starts-a-program", profile("--config", "{tmp}/c.yaml"), "c.yaml:1", "vllm_python",
      files=[write("c.yaml", "vllm_python: ./evil.sh\n")])
-case("config-imports-a-module", ["worker", "--config", "{tmp}/c.yaml", "--storage", "sqlite:///a.db"], "c.yaml:1",
-     "evaluators", files=[write("c.yaml", "evaluators: [os:getcwd]\n")])
 # a tokenizer that cannot encode the text
 case("tokenizer-without-its-unknown-token", search("--tokenizer", "{tmp}/tk.json"), "cannot encode",
      files=[write("tk.json", {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [],

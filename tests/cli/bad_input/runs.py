@@ -95,7 +95,7 @@ case("compare-out-ending", ["compare", "{run}", "nowhere", "--out", "a.pdf"],
 case("dashboard-missing", ["dashboard", "nowhere"], "nowhere")
 case("dashboard-journal", ["dashboard", "{tmp}/run"], "study.journal",
      files=[copied("run"), garbage("run/study.journal")])
-case("dashboard-without-journal", ["dashboard", "{tmp}/run"], "study.journal", "--storage",
+case("dashboard-without-journal", ["dashboard", "{tmp}/run"], "study.journal",
      files=[copied("run"), removed("run/study.journal")])
 for more in ([], ["--dry-run"]):
     case("-".join(["search-tracker", *more]), search("--tracker", "tensorbord", *more), "tensorbord",

@@ -33,7 +33,7 @@ for flag, value, *more in (
         ("--sampler-option", "population=nan"), ("--sampler-option", "seed=3"), ("--objectives", "loss,loss"),
         ("--rungs", "0"), ("--rungs", "many"), ("--rungs", "auto,128"), ("--rungs", "nan%"), ("--rank-by", "x"),
         ("--train-tokens", "0B"), ("--min-recall", "all"), ("--table", "h100_sx"), ("--space", "nemotron"),
-        ("--recipe", "cpuu"), ("--storage", "sqlite:////nowhere/study.db")):
+        ("--recipe", "cpuu")):
     place = flag.strip("-").partition("-")[0]
     said = {"1e400": "inf", "seed=3": "seed", "population=nan": "nan", "popluation=3": "popluation",
             "memory_gb=nan": "nan", "latency=3": "latency", "loss,loss": "'loss'", "auto,128": "auto",
@@ -60,11 +60,10 @@ for flag, value in (
 case("search-no-trials-by-short", search("--trials", "0", "--rank-by", "short"), "--trials", "--rank-by full")
 case("search-no-trials-of-tasks", search("--trials", "0", "--objectives", "recall,latency_ms"), "--trials",
      "name no loss")
-case("search-executor", search("--executor", "storge"), "--executor", "storge", "storage")
+case("search-executor", search("--executor", "rey"), "--executor", "rey", "ray")
 case("search-executor-option", search("--executor-option", "worker_memory=4"), "worker_memory", "worker_memory_gb")
 case("search-executor-option-too-little-memory", search("--executor-option", "worker_memory_gb=0.01"),
      "--executor-option", "worker_memory_gb", "at least 0.5", "0.01")
-case("search-executor-storage-without-a-database", search("--executor", "storage"), "--executor", "--storage" " URL")
 for name, address in (
         ("port", "127.0.0.1:1"),):
     case(f"search-executor-ray-wrong-{name}", search("--executor", "ray", "--executor-option",
@@ -72,23 +71,8 @@ for name, address in (
          address, "does not answer")
 case("search-executor-ray-no-address", search("--executor", "ray", "--executor-option", "address=here"), "'here'",
      "must be HOST:PORT")
-case("search-storage-without-a-server", search("--storage", "postgresql://me:secret@127.0.0.1:1/x"), "127.0.0.1",
-     absent=("secret",))
-for more in ([], ["--dry-run"]):
-    case("-".join(["search-storage-with-an-at-in-the-password", *more]),
-         search("--storage", "postgresql://me:sec@ret@127.0.0.1:1/x", *more), "127.0.0.1", "%40",
-         absent=("sec@", "ret@"))
 case("search-processes-that-do-not-divide-the-batch", search("--processes-per-candidate", "3"), "batch_sequences",
      "multiple of the 3 processes", "got 4")
-case("worker-storage", ["worker", "--storage", "nowhere"], "nowhere", "postgresql://")
-case("worker-storage-folder-missing", ["worker", "--storage", "sqlite:///{tmp}/no/a.db"], "{tmp}/no/a.db", "open")
-case("worker-storage-is-no-database", ["worker", "--storage", "sqlite:///{quick}"], "{quick}", "not a database")
-for name, said in (
-        ("justname", "module:function"), ("nosuch:thing", "nosuch"), ("os:name", "a function")):
-    case(f"worker-evaluator-{name}", ["worker", "--storage", "sqlite:///{tmp}/a.db", "--evaluator", name],
-         name, said)
-case("worker-memory", ["worker", "--storage", "sqlite:///{tmp}/a.db", "--worker-memory-gb", "0.01"],
-     "--worker-memory-gb", "at least 0.5", "0.01")
 case("search-budget-out-of-reach", search("--budget-ms", "1e-9"), "budget", "1e-09")
 case("search-strict-without-measuring", search("--strict"), "strict", "measure")
 case("search-rungs-between-points", search("--rungs", "100"), "rungs", "points of the curve of recipe", "128", "100")
