@@ -1,15 +1,13 @@
-"""The same networks in several programs: eager, compiled, llama.cpp, vLLM (arXiv 2511.18890, table 14). See README.md.
+"""The same networks in two programs: torch and llama.cpp (arXiv 2511.18890, table 14). See README.md.
 
     python experiments/paper/flows.py           # 4 minutes of one quiet core; what flows.csv has is not timed again
     python experiments/paper/flows.py --draw    # the table and the picture of flows.csv; seconds
 
-Prompts of 128 tokens and the mean step of the 64 tokens after them, one sequence, one thread. The times of vLLM are
-those of experiments/vllm_cpu. The extra `llama-cpp` is needed, and a C++ compiler for the flow `compiled`.
+Prompts of 128 tokens and the mean step of the 64 tokens after them, one sequence, one thread. The extra
+`llama-cpp` is needed.
 """
 
-import json
 import os
-import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -28,45 +26,32 @@ from flashnas.report.palette import SERIES
 
 HERE = Path(__file__).parent
 CSV, PNG = HERE / "flows.csv", HERE / "flows.png"
-IN_VLLM = HERE.parent / "vllm_cpu" / "table" / "networks.jsonl"
-VLLM = "vLLM, another day"
 WORKLOAD = "batch=1,prompt=128,generated=64"
-NETWORKS = ("8cc119", "9d5eb8", "a78f8f")  # of those timed in vLLM: much Mamba2, much FFN, the deepest with all three
+MAMBA, ATTENTION, FFN = "m2(state=64)", "a(head_dim=64,rope_share=0.0)", "f(relu2=true)"
+NETWORKS = {name: f"512(vocab=8192): {operators}" for name, operators in {  # much Mamba2, much FFN, all three
+    "8cc119": f"5x({MAMBA}) {FFN} 2x({MAMBA}) {ATTENTION}",
+    "9d5eb8": f"2x({FFN}) {ATTENTION} {FFN} {MAMBA} 5x({FFN}) {ATTENTION} 2x({FFN})",
+    "a78f8f": f"{MAMBA} 8x({FFN}) {MAMBA} {FFN} {ATTENTION} {FFN} {MAMBA} {ATTENTION} {FFN} {MAMBA}"}.items()}
 ROUNDS = 3
 torch_flow = partial(Setup, device="cpu", threads=1, effort=Effort(seconds=3.0))
 FLOWS: dict[str, Callable[[], Target]] = {
     "eager": torch_flow,
-    "compiled": partial(torch_flow, mode="compiled"),
     "llama.cpp, f32": partial(LlamaCpp, threads=1, weights="f32"),
     "llama.cpp, q8_0": partial(LlamaCpp, threads=1, weights="q8_0"),
 }
 COLUMNS = {"prompt_ms": "prompt of 128 tokens, ms", "step_ms": "one token, ms"}
 
 
-def timed_in_vllm() -> pd.DataFrame:
-    """The times in vLLM, and the notation of its networks: a row for each network and round."""
-    rows = []
-    for line in IN_VLLM.read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        if entry["hash"].startswith(NETWORKS):
-            steps = [times["cpu_ms"] for times in entry["contexts"].values()]
-            rows.append({"network": entry["hash"][:6], "flow": VLLM, "round": entry["round"],
-                         "prompt_ms": entry["prompts"]["128"]["cpu_ms"], "step_ms": statistics.mean(steps),
-                         "notation": entry["notation"]})
-    return pd.DataFrame(rows)
-
-
 def time_all() -> None:
     """Time what flows.csv does not have; the rounds are outermost."""
     rows = pd.read_csv(CSV).to_dict("records") if CSV.exists() else []
-    notations = timed_in_vllm().drop_duplicates("network").set_index("network")["notation"]
     for number in range(ROUNDS):
         for network in NETWORKS:
             for flow, target in FLOWS.items():
                 key = {"network": network, "flow": flow, "round": number}
                 if any(key.items() <= row.items() for row in rows):
                     continue
-                architecture, workload = fn.Architecture.parse(notations[network]), load_workload(WORKLOAD)
+                architecture, workload = fn.Architecture.parse(NETWORKS[network]), load_workload(WORKLOAD)
                 measured = target().time_request(architecture, workload, 1)
                 rows.append({**key, "prompt_ms": round(measured.ttft_ms, 3), "step_ms": round(measured.tpot_ms, 3)})
                 pd.DataFrame(rows).to_csv(CSV.with_suffix(".new"), index=False)
@@ -76,8 +61,8 @@ def time_all() -> None:
 
 def draw(rows: pd.DataFrame) -> None:
     """The median of each flow and network with its least and greatest time."""
-    flows = [*FLOWS, VLLM]
-    with still(PNG, (11.0, 4.8), "The same networks in several programs",
+    flows = [*FLOWS]
+    with still(PNG, (11.0, 4.8), "The same networks in two programs",
                "One thread of a CPU, batch 1, random weights; median and range of three timings. All but q8_0: float32."
                ) as figure:
         for place, (column, text) in enumerate(COLUMNS.items()):
@@ -87,17 +72,16 @@ def draw(rows: pd.DataFrame) -> None:
                 part = part.reindex(flows)
                 heights = [0.22 * (1 - number) - line for line in range(len(flows))]
                 axes.hlines(heights, part["min"], part["max"], color=colour, alpha=0.5)
-                axes.plot(part["median"], heights, "o", color=colour, label=label_of(network, rows))
+                axes.plot(part["median"], heights, "o", color=colour, label=label_of(network))
             axes.set_yticks([-line for line in range(len(flows))], flows if not place else [""] * len(flows))
             axes.set(xlabel=text, xlim=(0, None))
         figure.legend(*axes.get_legend_handles_labels(), frameon=False, ncols=3, loc="lower left",
                       bbox_to_anchor=(0.15, -0.01), fontsize=9)
 
 
-def label_of(network: str, rows: pd.DataFrame) -> str:
+def label_of(network: str) -> str:
     """Such as `8cc119: 7 m2, 1 a, 1 f`."""
-    notation = rows.loc[rows["network"] == network, "notation"].dropna().iloc[0]
-    kinds = [spec.kind for spec in fn.Architecture.parse(notation).operators]
+    kinds = [spec.kind for spec in fn.Architecture.parse(NETWORKS[network]).operators]
     return f"{network}: " + ", ".join(f"{kinds.count(kind)} {kind}" for kind in ("m2", "a", "f"))
 
 
@@ -105,7 +89,7 @@ def main() -> None:
     """Time unless --draw is given, print the medians and draw them."""
     if "--draw" not in sys.argv:
         time_all()
-    rows = pd.concat([pd.read_csv(CSV), timed_in_vllm()])
+    rows = pd.read_csv(CSV)
     for column in COLUMNS:
         print(rows.groupby(["flow", "network"])[column].median().unstack().round(2).to_string(), "\n")
     draw(rows)

@@ -25,7 +25,7 @@ class EstimateOptions(Settings, where="estimate"):
         None, "kernels of the serving stack, fused or unfused", choices=("fused", "unfused"),
         shown="the one that the table is calibrated for")
     mode: str | None = option(
-        None, "eager, compiled or cuda_graph, of a table with several", shown="the table's")
+        None, "eager or cuda_graph, of a table with several", shown="the table's")
     train_tokens: str = option("100B", TRAIN_TOKENS_HELP, metavar="TOKENS")
     evidence: str | None = option(None, EVIDENCE_HELP, metavar="FILE")
 

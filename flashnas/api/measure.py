@@ -20,8 +20,8 @@ SHARED = ("runtime", "space", "workload", "out", "threads")  # options of every 
 @dataclass(frozen=True, kw_only=True)
 class ProfileOptions(Settings, where="profile"):
     runtime: str = option(
-        "torch", "the program that is timed: torch, or llama.cpp or vllm in a process of its own, with"
-        " random weights", choices=RUNTIMES)
+        "torch", "the program that is timed: torch, or llama.cpp in a process of its own, with random"
+        " weights", choices=RUNTIMES)
     device: str = option("cpu", " or ".join(PLATFORMS), choices=tuple(PLATFORMS))
     space: str = option("nemotron_flash", "shipped search space or YAML file", objects=(SPACE,))
     workload: tuple[str, ...] = workload_option(("decode-8k",), "; may be repeated")
@@ -31,8 +31,8 @@ class ProfileOptions(Settings, where="profile"):
         "auto", "float32 or bfloat16", shown="float32 on cpu, bfloat16 on cuda",
         choices=("auto", "float32", "bfloat16"))
     mode: str = option(
-        "auto", "eager, compiled (torch.compile, block by block; slow to start) or cuda_graph; each is a row"
-        " of its own", shown="eager on cpu, cuda_graph on cuda", choices=("auto", *MODES))
+        "auto", "eager or cuda_graph; each is a row of its own", shown="eager on cpu, cuda_graph on cuda",
+        choices=("auto", *MODES))
     backend: str = option(
         "auto", "libraries that compute the operators: auto, torch, fla, mamba-ssm, flash-attn, sdpa or"
         " numba; part of each row's stack", shown="auto, the best")
@@ -47,9 +47,6 @@ class ProfileOptions(Settings, where="profile"):
         " slower")
     cache_type: str | None = option(
         None, "type of keys and values in llama.cpp: f32, f16, bf16 or q8_0", shown="f16")
-    vllm_python: str = option(
-        "", "interpreter of the Python environment that has vLLM", metavar="FILE",
-        shown="$FLASHNAS_VLLM_PYTHON", yaml=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -123,9 +120,9 @@ class ValidateOptions(Settings, where="validate"):
     workload: str = workload_option("decode-1k")
     seed: int = option(0, "fixes the architectures", metavar="N", min=0, max=MAX_SEED)
     runtime: str | None = option(
-        None, "the program that the table was measured in: torch, llama.cpp or vllm", shown="the table's",
+        None, "the program that the table was measured in: torch or llama.cpp", shown="the table's",
         choices=RUNTIMES)
-    mode: str | None = option(None, "eager, compiled or cuda_graph", shown="the table's")
+    mode: str | None = option(None, "eager or cuda_graph", shown="the table's")
     backend: str | None = option(None, "libraries that compute the operators", shown="the table's")
     calibrate: bool = option(
         False, "fit what whole models cost beyond their operators to one half of the architectures and"

@@ -44,7 +44,7 @@ class ParetoOptions(Settings, where="pareto"):
         None, "keep the budgets with this probability, by the table's validation", metavar="P", above=0,
         below=1)
     mode: str | None = option(
-        None, "eager, compiled or cuda_graph, of a table with several", shown="the table's")
+        None, "eager or cuda_graph, of a table with several", shown="the table's")
     out: Path | None = option(
         None, "folder for the front, its picture and a report", metavar="DIR", shown="nothing is written")
 

@@ -156,9 +156,8 @@ class ExportOptions(Settings, where="export"):
         REQUIRED, "folder of trained weights, or with --init-seed a preset, pareto/NN.yaml or notation",
         positional=True)
     to: str = option(
-        REQUIRED, "gguf (llama.cpp), nemotron-h or lfm2 (transformers without flashnas), hf (transformers"
-        " and lm-evaluation-harness, with flashnas installed) or nemotron-flash (what loads the released"
-        " Nemotron-Flash)", metavar="TARGET", choices=targets)
+        REQUIRED, "gguf (llama.cpp), nemotron-h or lfm2 (transformers without flashnas) or hf"
+        " (transformers and lm-evaluation-harness, with flashnas installed)", metavar="TARGET", choices=targets)
     out: Path = option(REQUIRED, "folder to write; must not hold anything yet", metavar="DIR")
     dtype: str = option("float32", "float32 or bfloat16", choices=("float32", "bfloat16"))
     init_seed: int | None = option(
@@ -169,17 +168,13 @@ class ExportOptions(Settings, where="export"):
     type: str | None = option(
         None, "gguf: type of the weights: f32, f16, bf16, q8_0, q6_k, q4_0 or q4_k", metavar="TYPE",
         shown="f16", choices=("f32", "f16", "bf16", "q8_0", "q6_k", "q4_0", "q4_k"))
-    raw_logits: bool = option(
-        False, "nemotron-flash: allow a head whose rows are not of norm 1, for runtimes that do not divide"
-        " by it")
 
 
 @takes(ExportOptions)
 def export(options: ExportOptions) -> Figures:
-    """Write a network for another program: llama.cpp, transformers, lm-evaluation-harness, what loads
-    Nemotron-Flash.
+    """Write a network for another program: llama.cpp, transformers, lm-evaluation-harness.
 
-    That program, or a second implementation, computes the written network; the folder exists only if it
+    That program computes the written network; the folder exists only if it
     agrees with the original.
 
     Returns:

@@ -79,13 +79,11 @@ class Exporter(ABC):
 
 EXPORTS: Registry[Exporter] = Registry("export format", "flashnas.exports", {
     "hf": "flashnas.export.transformers.write:EXPORTER",
-    "nemotron-flash": "flashnas.export.nemotron_flash.write:EXPORTER",
     "nemotron-h": "flashnas.export.native:NEMOTRON_H",
     "lfm2": "flashnas.export.native:LFM2",
     "gguf": "flashnas.export.gguf:EXPORTER",
 }, error=ExportError, base="flashnas.export.exporter:Exporter", summaries={
     "hf": "For transformers and lm-evaluation-harness, with flashnas",
-    "nemotron-flash": "For what loads Nemotron-Flash",
     "nemotron-h": "For transformers and vLLM, without flashnas",
     "lfm2": "The same, as LFM2",
     "gguf": "For llama.cpp: one GGUF file"})

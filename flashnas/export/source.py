@@ -31,14 +31,13 @@ if TYPE_CHECKING:
 class Source:
     """A network to export or to evaluate.
 
-    network: in evaluation mode. origin: where the weights are from, in one line. drawn: not trained. folder:
-    of the weights; None if they have none. sequence_tokens: of its training; None: not recorded.
+    network: in evaluation mode. origin: where the weights are from, in one line. folder: of the
+    weights; None if they were drawn. sequence_tokens: of its training; None: not recorded.
     """
 
     network: HybridLM
     tokenizer: Tokenizer | None
     origin: str
-    drawn: bool
     folder: Path | None = None
     sequence_tokens: int | None = None
 
@@ -87,7 +86,7 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
             network = HybridLM(architecture)
         origin = f"untrained weights, drawn with seed {init_seed}"
     read = None if tokenizer is None else read_tokenizer(tokenizer, network.architecture.vocab)
-    return Source(network.eval(), read, origin, folder is None, folder, sequence_tokens)
+    return Source(network.eval(), read, origin, folder, sequence_tokens)
 
 
 def weights_folder(path: Path) -> Path | None:

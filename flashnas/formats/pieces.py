@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from flashnas.architecture import Architecture
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
-from flashnas.operators.delta_net.spec import DeltaNet
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.gated_convolution.spec import GatedConvolution
 from flashnas.operators.mamba2.spec import Mamba2
@@ -96,13 +95,6 @@ def operator_pieces(spec: OperatorSpec, hidden: int) -> list[Piece]:
         return [*_cut("in_proj", parts, spec.bias), *_cut("out_proj", {"down": None}, spec.bias)]
     if isinstance(spec, GatedConvolution):
         return [*_cut("in_proj", {"in": None}), Piece("conv.weight", "conv.weight"),
-                *_cut("out_proj", {"out": None})]
-    if isinstance(spec, DeltaNet):
-        qkv = dict.fromkeys("qkv", hidden)
-        filters = [replace(piece, name=piece.name.replace(".", "_conv."), matrix=False)
-                   for piece in _cut("conv", qkv)]
-        return [*_cut("in_proj", {**qkv, "b": spec.heads(hidden)}), *filters, Piece("norm.weight",
-                                                                                    "norm.weight"),
                 *_cut("out_proj", {"out": None})]
     raise TypeError(f"no pieces for operator {spec.kind!r}")
 

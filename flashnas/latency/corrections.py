@@ -51,14 +51,13 @@ from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.schema import convert
 from flashnas.base.yaml import LocatedDict
 from flashnas.latency.bounded_time import SOURCE_SPREAD, BoundedTime, around
-from flashnas.latency.schema import MODES, RUNTIMES
+from flashnas.latency.schema import EARLIER_MODES, MODES, RUNTIMES
 from flashnas.operators import KernelCall, Phase
 from flashnas.operators.kernel import PHASES
 
 Stack = Literal["fused", "unfused"]
 STACKS: tuple[Stack, ...] = get_args(Stack)
 HEAD_DIM = 128                  # for which attention_slowdown is stated
-TIMED_ALONE = ("cuda_graph",)   # modes whose rows are of operators alone: operator_us may be negative
 MIN_MODELS = 4
 PARSIMONY = 0.9    # a further constant must bring the left-out error below this share of the error without it
 MAX_CREDIT = 0.5   # share of a model's mean row that a negative operator_us may take off
@@ -208,7 +207,7 @@ def _fit(models: list[Regressors], mode: str) -> tuple[ModelCorrection, tuple[in
     if len(models) < MIN_MODELS:
         raise TableError(f"calibration needs at least {MIN_MODELS} whole models; got {len(models)}")
     min_us = 0.0
-    if mode in TIMED_ALONE:
+    if mode == "cuda_graph":  # its rows are of operators alone
         min_us = -MAX_CREDIT * min(model.rows_us / model.operators for model in models)
     x = _relative(models)
     chosen = _choose(x, min_us)
@@ -313,7 +312,8 @@ def _entries(calibration: LocatedDict) -> Iterator[tuple[str, LocatedDict, Any, 
         if stack in calibration:
             yield f"calibration.{stack}", calibration[stack], _StackEntry, ()
     whole = calibration.get("whole", LocatedDict())
-    allowed = (*MODES, *(name for name in RUNTIMES if name != "torch"), "workload", "fitted_on")
+    modes = *MODES, *EARLIER_MODES, *(name for name in RUNTIMES if name != "torch")
+    allowed = (*modes, "workload", "fitted_on")
     for key, value in whole.items():
         name = f"calibration.whole.{key}"
         if key not in allowed:
@@ -324,5 +324,5 @@ def _entries(calibration: LocatedDict) -> Iterator[tuple[str, LocatedDict, Any, 
         for phase in value if key not in ("workload", "fitted_on") else ():
             if phase not in PHASES:
                 raise TableError(f"{value.place(phase)}: {one_of(f'a key of {name}', phase, PHASES)}")
-            signed = ("operator_us",) if key in TIMED_ALONE else ()
+            signed = ("operator_us",) if key == "cuda_graph" else ()
             yield f"{name}.{phase}", value[phase], ModelCorrection, signed

@@ -59,12 +59,12 @@ TEXT_KEYS = ("operator",)
 # One device runs the same call in several modes and dtypes; each is a row of its own. A row of another stack
 # (other versions, driver or threads) is not: it is stale, and the newer one replaces it.
 VARIANT = ("mode", "dtype")
-MODES = ("eager", "compiled", "cuda_graph")
+MODES = ("eager", "cuda_graph")
+EARLIER_MODES = ("compiled", "vllm")  # of rows that earlier versions measured
 # What can be timed: a Target each. The name of one that runs whole networks only is the mode of its rows.
 RUNTIMES: Registry[Any] = Registry("runtime", "flashnas.runtimes", {
     "torch": "flashnas.profiling.setup:Setup",
-    "llama.cpp": "flashnas.profiling.llama_cpp.target:LlamaCpp",
-    "vllm": "flashnas.profiling.vllm.target:Vllm"}, error=ConfigError, attribute="name")
+    "llama.cpp": "flashnas.profiling.llama_cpp.target:LlamaCpp"}, error=ConfigError, attribute="name")
 PLATFORMS = {"cpu": "eager", "cuda": "cuda_graph"}  # platform -> the mode that is measured by default
 # Row columns after the key. NUMBERS are null where the source does not state them.
 NUMBERS = ("p10_us", "p90_us", "repeats")

@@ -29,7 +29,6 @@ from flashnas.profiling.whole_model import (
     block_step,
     build_block,
     built_on,
-    compile_block,
     deployed,
     pieces,
     timed,
@@ -57,10 +56,6 @@ def measure_alone(items: Sequence[RowRequest], specs: dict[str, OperatorSpec], s
     with setup.running():
         for item in items:
             copies.keep_for(item)
-            if setup.mode_name == "compiled":
-                # as for a whole model: variants of earlier rows would be searched at each call
-                torch.compiler.reset()
-                copies.forget()
             try:
                 rows[item] = within_memory(functools.partial(measure, item), setup)
             except DeviceMemoryError as error:
@@ -98,8 +93,6 @@ class _Copies:
             with built_on(setup):
                 block = build_block(spec, hidden, setup)
             self._blocks.append(deployed(block, setup))
-            if setup.mode_name == "compiled":
-                compile_block(self._blocks[-1])
         return self._blocks
 
 

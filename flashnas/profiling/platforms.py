@@ -41,7 +41,7 @@ class Platform(ABC):
     Attributes:
         name: as in `flashnas.latency.schema.PLATFORMS`, and torch's name of the device.
         dtype: what is timed by default.
-        modes: in which an operator can be timed; alone: in which it is timed alone.
+        modes: in which an operator can be timed.
         probe_size, product_size: sides of the square matrices whose product is the probe, and the peak.
         piece_tokens: of the prompts of a batch, that are read at once, in whole sequences; 0: all of them.
         marks: the clock between the parts of one call.
@@ -51,7 +51,6 @@ class Platform(ABC):
     name: str
     dtype: str
     modes: tuple[str, ...]
-    alone: tuple[str, ...] = ()
     probe_size: int
     product_size: int
     piece_tokens: int = 0
@@ -82,7 +81,7 @@ class Platform(ABC):
 
     def timer(self, mode: str, *, launch: bool = True) -> Timer:
         """The clock around whole calls in a mode; launch: with what a model pays once a step."""
-        return CudaGraphTimer(launch=launch) if mode in self.alone else EagerTimer(self.marks, self.min_us)
+        return CudaGraphTimer(launch=launch) if mode == "cuda_graph" else EagerTimer(self.marks, self.min_us)
 
     def limits(self) -> str:
         """What bounds its speed and may be set otherwise on the next machine, for `cite` in device.yaml."""
@@ -136,7 +135,7 @@ class Cpu(Platform):
 
     name = "cpu"
     dtype = "float32"
-    modes = ("eager", "compiled")
+    modes = ("eager",)
     probe_size = 256
     product_size = 1536
     marks = CpuMarks
@@ -164,8 +163,7 @@ class Cuda(Platform):
 
     name = "cuda"
     dtype = "bfloat16"
-    modes = ("eager", "compiled", "cuda_graph")
-    alone = ("compiled", "cuda_graph")  # compiled kernels are launched by a graph, too, as serving engines do
+    modes = ("eager", "cuda_graph")
     probe_size = 4096
     product_size = 8192
     # below 2**31 numbers in the widest activation of any shipped operator, and 2 to 4 GB

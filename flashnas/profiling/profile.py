@@ -63,7 +63,7 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
     backends = backends_of(kinds, width, setup)  # an error here costs nothing yet
     table = prepare_folder(folder, setup)
     todo = missing(items, table, stack=setup.stack, mode=setup.mode_name, dtype=setup.dtype_name)
-    device, waiting = device_of(folder, setup), groups(todo, alone=_alone(setup))
+    device, waiting = device_of(folder, setup), groups(todo, alone=setup.mode_name == "cuda_graph")
     done: Rows = {}
     pending: Rows = {}
     probes: dict[RowGroup, float] = {}
@@ -98,12 +98,8 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
         name: value for name, value in facts.items() if value}})
 
 
-def _alone(setup: Setup) -> bool:
-    return setup.mode_name in setup.platform.alone
-
-
 def _measure_group(group: RowGroup, space: OperatorSpace[Any], setup: Setup, note: Note) -> Rows:
-    if _alone(setup):
+    if setup.mode_name == "cuda_graph":
         specs = {str(spec.resolved(group.hidden)): spec for spec in space.kinds()}
         return measure_alone(group.items, specs, setup, setup.platform.timer(setup.mode_name, launch=False),
                              space.max_operators, note)

@@ -26,9 +26,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True, kw_only=True)
 class Setup(Target, where="setup"):
-    """How torch runs what is timed. mode `compiled`: each block by torch.compile; on a CPU this needs a C++
-    compiler and takes seconds to minutes for each operator and width. Raises ConfigError for an option that
-    this machine cannot fulfil."""
+    """How torch runs what is timed. Raises ConfigError for an option that this machine cannot fulfil."""
 
     name = "torch"
     profiler = "flashnas.profiling.profile:profile"

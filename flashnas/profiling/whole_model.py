@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -29,7 +28,6 @@ from flashnas.profiling.target import Measured
 PROMPT_TOKENS = 16        # after which a recurrent state has the layout that it keeps
 # at which a decode step is timed, by Gauss's rule: exact for polynomials of degree 5
 CONTEXTS = 3
-COMPILED_VARIANTS = 512
 WIDE = ("A_log", "D", "dt_bias")
 DRAWN = 2 ** 20           # random values of a tensor on a CPU
 T = TypeVar("T")
@@ -125,15 +123,10 @@ def decode_contexts(workload: Workload, meta_tokens: int) -> list[tuple[int, flo
 
 
 def build_model(architecture: Architecture, setup: Setup) -> HybridLM:
-    """A model in the setup's dtype and on its device, its blocks compiled in the mode `compiled`."""
+    """A model in the setup's dtype and on its device."""
     with built_on(setup):
         model = HybridLM(architecture, setup.backend)
-    model = deployed(model, setup)
-    if setup.mode_name == "compiled":
-        torch.compiler.reset()  # else every call would search the variants of earlier models
-        for block in model.layers:
-            compile_block(block)
-    return model
+    return deployed(model, setup)
 
 
 def deployed(module: Module, setup: Setup) -> Module:
@@ -187,17 +180,6 @@ def surroundings_of(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) ->
 def _unbuilt(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> list[tuple[str, Block]]:
     with torch.device("meta"):
         return [(spec.kind, build_block(spec, hidden, setup)) for spec in specs]
-
-
-def compile_block(block: torch.nn.Module) -> None:
-    """Compile both forms of a block for the shapes that it will see."""
-    config = torch._dynamo.config  # one code object serves every operator, width and context
-    config.recompile_limit = config.accumulated_recompile_limit = COMPILED_VARIANTS
-    config.fail_on_recompile_limit_hit = True  # else torch would run eagerly from there on, with a warning
-    # of constants, through which it compiles
-    warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
-    for name in ("forward", "step"):
-        setattr(block, name, torch.compile(getattr(block, name), dynamic=False))
 
 
 def filled_state(block: Block, batch: int, context: int, dtype: torch.dtype,

@@ -66,7 +66,7 @@ class SearchConfig(Settings, where="search"):
         None, "time every N-th network after its cycle, fit the table's correction anew, and rank all again;"
         " needs the table's device", metavar="N", min=1, max=1_000_000)
     mode: str | None = option(
-        None, "eager, compiled or cuda_graph, of a table with several", shown="the table's")
+        None, "eager or cuda_graph, of a table with several", shown="the table's")
     rank_by: str = option(
         "full", "full: the loss to expect of a full training, from what others have trained in full and from"
         " the short trainings; short: the loss of the short trainings alone", choices=RANKINGS,

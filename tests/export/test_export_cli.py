@@ -76,9 +76,9 @@ def test_what_is_asked_wrongly_is_one_line(trained, tmp_path, capsys):
     assert "leave out --init-seed" in refused(capsys, str(trained), "--to", "hf", "--init-seed", "1", *out)
     drawn = [small, "--init-seed", "1"]
     message = refused(capsys, *drawn, "--to", "onnx", *out)
-    assert "--to must be one of hf, nemotron-flash, nemotron-h, lfm2, gguf; got 'onnx'" in message
+    assert "--to must be one of hf, nemotron-h, lfm2, gguf; got 'onnx'" in message
     assert "--dtype must be one of" in refused(capsys, *drawn, "--to", "hf", "--dtype", "int8", *out)
-    assert "--raw-logits is for" in refused(capsys, *drawn, "--to", "hf", "--raw-logits", *out)
+    assert "--type is for --to gguf" in refused(capsys, *drawn, "--to", "hf", "--type", "f16", *out)
     assert "exists and is not empty" in refused(capsys, *drawn, "--to", "hf", "--out", str(trained))
     tokenizer = str(trained / "tokenizer.json")
     assert "the architecture's vocabulary ends at 96" in refused(capsys, *drawn, "--to", "hf", "--tokenizer",
@@ -114,7 +114,7 @@ def test_folders_without_final_weights_say_what_to_name(trained, tmp_path, capsy
 def test_a_full_disk_is_one_line_and_nothing_is_left(tmp_path, capsys):
     import resource
 
-    operators = {"hf": "f", "nemotron-flash": "f", "nemotron-h": "a(rope_share=0)"}
+    operators = {"hf": "f", "nemotron-h": "a(rope_share=0)"}
     if importlib.util.find_spec("xllamacpp"):
         operators["gguf"] = "m2 f a f"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -152,7 +152,7 @@ def test_every_network_of_a_space_exports(space, family, tmp_path):
 def test_texts_become_the_same_tokens_and_the_meta_token_stands_in_front(tmp_path):
     tokenizer = Tokenizer.from_file(str(write_tokenizer_json(tmp_path / "tokenizer.json")))
     notation = f"64(vocab=300,meta=1): {M2} f a(head_dim=16) f"
-    report, reader = exported("", tmp_path / "out", source=Source(make_network(notation), tokenizer, "test", False))
+    report, reader = exported("", tmp_path / "out", source=Source(make_network(notation), tokenizer, "test"))
     assert f"the meta token is '{META_TOKEN}', which llama.cpp puts in front of a text" in report["notes"]
     assert value_of(reader, "tokenizer.ggml.bos_token_id") == 300
     assert value_of(reader, "tokenizer.ggml.add_bos_token") is True
@@ -267,7 +267,7 @@ def test_an_architecture_that_llama_cpp_does_not_know_names_the_release(tmp_path
 def test_other_tokenizers_are_refused(tmp_path, kind):
     described = json.loads(write_tokenizer_json(tmp_path / "tokenizer.json").read_text())
     described["pre_tokenizer"] = kind and {"type": kind}
-    source = Source(make_network(SMALL), Tokenizer.from_str(json.dumps(described)), "test", False)
+    source = Source(make_network(SMALL), Tokenizer.from_str(json.dumps(described)), "test")
     with pytest.raises(ExportError, match=f"--to gguf writes tokenizers .*; got BPE with {kind or 'no'} pre-tokenizer"):
         export_network(source, "gguf", tmp_path / "out")
 
@@ -280,8 +280,7 @@ def test_the_command_line(tmp_path, capsys, monkeypatch):
     other = [*arguments[:-1], str(tmp_path / "other")]
     for more, message in ((["--type", "q4_k_m"],
                            "--type must be one of f32, f16, bf16, q8_0, q6_k, q4_0, q4_k; got 'q4_k_m'"),
-                          (["--dtype", "bfloat16"], "--dtype bfloat16 is not for --to gguf; --type sets the type"),
-                          (["--raw-logits"], "--raw-logits is for --to nemotron-flash")):
+                          (["--dtype", "bfloat16"], "--dtype bfloat16 is not for --to gguf; --type sets the type")):
         assert main([*other, *more]) == 2
         assert message in capsys.readouterr().err
     assert str(tuple(write.TYPES)) in str(ExportOptions.__dataclass_fields__["type"].metadata)

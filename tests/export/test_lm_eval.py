@@ -70,7 +70,7 @@ def log_likelihood(network, ids: list[int], first: int) -> float:
 def test_the_harness_finds_our_numbers(tmp_path):
     tokenizer = load_tokenizer(write_tokenizer_json(tmp_path / "tokenizer.json"))
     network = make_network(MIXED)
-    export_network(Source(make_network(MIXED), tokenizer, "made for a test", False), "hf", tmp_path / "model")
+    export_network(Source(make_network(MIXED), tokenizer, "made for a test"), "hf", tmp_path / "model")
     save_model(tmp_path / "trained", network, tokenizer_json=tokenizer.to_str())
     encode = lambda text: tokenizer.encode(text).ids  # noqa: E731
 

@@ -47,7 +47,7 @@ def test_transformers_computes_what_the_network_does(notation, tmp_path):
 def test_a_text_continues_as_in_flashnas_by_classes_of_transformers_alone(tmp_path):
     tokenizer = Tokenizer.from_file(str(write_tokenizer_json(tmp_path / "tokenizer.json")))
     notation = f"64(vocab=300,meta=3): {M2} {A} {F}"
-    source = Source(make_network(notation), tokenizer, "made for a test", False)
+    source = Source(make_network(notation), tokenizer, "made for a test")
     report = export_network(source, "nemotron-h", tmp_path / "out")
     assert "the meta tokens are the ids 300 to 302, which the tokenizer puts in front of a text" in report["notes"]
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="float32")

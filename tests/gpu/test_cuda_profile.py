@@ -31,12 +31,6 @@ def test_a_row_is_measured_without_the_launch_of_its_graph():
     assert timer.measure(one, effort).latency_us == pytest.approx(timer.measure(many, effort).latency_us, abs=3)
 
 
-def test_compiled_operators_are_captured(tmp_path):
-    space, setup = load_space("tiny"), Setup(device="cuda", mode="compiled", effort=Effort(least=5, seconds=0.1))
-    profile(space, [WORKLOADS["chat"]], tmp_path / "table", setup)
-    assert set(LatencyTable.load(tmp_path / "table").rows("operator_decode")["mode"].astype(str)) == {"compiled"}
-
-
 def test_a_space_is_profiled_and_answered(tmp_path):
     space, chat = load_space("tiny"), WORKLOADS["chat"]
     profile(space, [chat], tmp_path / "table", Setup(device="cuda", effort=Effort(least=5, seconds=0.1)))

@@ -37,11 +37,12 @@ def invent_device(monkeypatch) -> None:
 
 
 def write_invented_table(folder: Path, monkeypatch, modes=("eager",)) -> LatencyTable:
+    """modes: the first one is eager, which is asked for; the rows of the others come before it."""
     invent_device(monkeypatch)
-    for number, mode in enumerate(modes):
-        monkeypatch.setattr(profiling, "measure_inside_model", lambda group, space, job, note, n=number: {
-            item: Measurement(us := row_us(item) * (1 + n), us, us, 15) for item in group.items})
-        profile(load_space("tiny"), [CHAT], folder, Setup(mode=mode))
+    for number, mode in reversed([*enumerate(modes)]):
+        monkeypatch.setattr(profiling, "measure_inside_model", lambda group, space, job, note, n=number, mode=mode: {
+            item: Measurement(us := row_us(item) * (1 + n), us, us, 15, mode=mode) for item in group.items})
+        profile(load_space("tiny"), [CHAT], folder, Setup())
     return LatencyTable.load(folder)
 
 

@@ -30,8 +30,8 @@ def make_network(notation: str, seed: int = 0) -> HybridLM:
     return network
 
 
-def make_source(notation: str, *, drawn: bool = False) -> Source:
-    return Source(make_network(notation), None, "made for a test", drawn)
+def make_source(notation: str) -> Source:
+    return Source(make_network(notation), None, "made for a test")
 
 
 def make_tokens(network: HybridLM, batch: int, count: int) -> Tensor:

@@ -58,9 +58,15 @@ def test_a_calibration_is_read_by_both_corrections(folder):
     table = LatencyTable.load(folder)
     assert KernelCorrection.of(table.calibration, "unfused") == KernelCorrection(scale=1.1, gap_us=2.0, width=0.2)
     assert ModelCorrection.of(table.calibration, "eager", "decode") == ModelCorrection(scale=1.1)
-    assert ModelCorrection.of(table.calibration, "compiled", "decode") == ModelCorrection()
+    assert ModelCorrection.of(table.calibration, "cuda_graph", "decode") == ModelCorrection()
     calibrate(folder, None)
     assert LatencyTable.load(folder).calibration == {}
+
+
+@pytest.mark.parametrize("mode", ["compiled", "vllm"])
+def test_calibrations_of_earlier_modes_are_read(folder, mode):
+    calibrate(folder, {"whole": {mode: {"decode": {"scale": 1.2}}}})
+    assert ModelCorrection.of(LatencyTable.load(folder).calibration, mode, "decode") == ModelCorrection(scale=1.2)
 
 
 @pytest.mark.parametrize("correction", Correction.__subclasses__())

@@ -1,7 +1,6 @@
 """What profiles on a GPU, with a stand-in for torch.cuda: one graph for all copies, memory that is counted, and what
 cannot be captured or does not fit."""
 
-import functools
 from types import SimpleNamespace
 
 import numpy as np
@@ -91,23 +90,10 @@ def test_rows_are_measured_without_the_launch_of_their_graph(cuda, monkeypatch):
     assert [platform.timer("cuda_graph").launch, platform.timer("cuda_graph", launch=False).launch] == [True, False]
 
 
-def test_compiled_operators_are_captured_too(monkeypatch):
-    """The copies of an operator are compiled for each length; here by a backend that compiles nothing."""
+def test_only_the_mode_cuda_graph_is_captured():
     platform = PLATFORMS["cuda"]
-    for mode, captured in (("compiled", True), ("cuda_graph", True), ("eager", False)):
+    for mode, captured in (("cuda_graph", True), ("eager", False)):
         assert isinstance(platform.timer(mode), CudaGraphTimer) is captured
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
-    items = [RowRequest("prefill", "f", 16, 0, 1, length) for length in (3, 5)]
-    torch.compiler.reset()
-    limits = torch._dynamo.config.recompile_limit, torch._dynamo.config.accumulated_recompile_limit
-    try:
-        found = alone.measure_alone(items, SPECS, Setup(mode="compiled"), PlainTimer(), 4)
-    finally:
-        config = torch._dynamo.config
-        config.recompile_limit, config.accumulated_recompile_limit = limits
-        config.fail_on_recompile_limit_hit = False
-        torch.compiler.reset()
-    assert [found[item].latency_us for item in items] == [4, 4], "four copies of each"
 
 
 def test_what_waits_for_the_host_is_found_before_the_capture(cuda):
@@ -219,7 +205,7 @@ def test_a_profile_tells_what_it_left_out_and_measures_it_the_next_time(counting
 
 @pytest.mark.parametrize("phase", ["decode", "prefill"])
 def test_memory_of_a_model_around_its_rows_is_counted_before_it_is_built(phase, monkeypatch):
-    """In the modes eager and compiled: what does not fit is left out, and the other lengths are measured. The caches of
+    """In the mode eager: what does not fit is left out, and the other lengths are measured. The caches of
     all contexts are kept side by side."""
     space = load_space("tiny")
     requests = [item for item in plan(space, [Workload(prompt_tokens=100, generated_tokens=400)])

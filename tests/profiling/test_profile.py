@@ -84,10 +84,14 @@ def test_only_what_is_missing_or_of_another_stack_is_measured(counting, tmp_path
         profile(space, [CHAT], folder, Setup(threads=2))
 
 
-def test_modes_and_dtypes_are_rows_of_their_own(counting, tmp_path):
+def test_modes_and_dtypes_are_rows_of_their_own(counting, tmp_path, monkeypatch):
+    """So are those of a mode that only earlier versions measured."""
     space, folder = load_space("tiny"), tmp_path / "table"
-    rows = profile(space, [CHAT], folder, Setup())["measured"]
-    assert counts(profile(space, [CHAT], folder, Setup(mode="compiled"))) == {"measured": rows, "known": 0}
+    with monkeypatch.context() as earlier:
+        earlier.setattr(profiling, "measure_inside_model", lambda group, *_: {
+            item: Measurement(7.0, 6.0, 8.0, 15, mode="compiled") for item in group.items})
+        rows = profile(space, [CHAT], folder, Setup())["measured"]
+    assert counts(profile(space, [CHAT], folder, Setup())) == {"measured": rows, "known": 0}
     assert counts(profile(space, [CHAT], folder, Setup(dtype="bfloat16"))) == {"measured": rows, "known": 0}
     assert not still_missing(space, folder, Setup())
     table = LatencyTable.load(folder)
@@ -261,7 +265,7 @@ def test_a_table_of_another_device_is_not_continued(counting, tmp_path, monkeypa
     (Setup, {"device": "gpu"}, "setup.device must be one of cpu, cuda; got 'gpu'"),
     (Setup, {"dtype": "int8"}, "setup.dtype must be one of auto, float32, bfloat16; got 'int8'"),
     (Setup, {"threads": 0}, "setup.threads must be at least 1; got 0"),
-    (Setup, {"mode": "jit"}, "setup.mode must be one of auto, eager, compiled, cuda_graph; got 'jit'"),
+    (Setup, {"mode": "jit"}, "setup.mode must be one of auto, eager, cuda_graph; got 'jit'"),
     (Setup, {"mode": "cuda_graph"}, "setup.mode cuda_graph needs --device cuda; got --device cpu"),
     (Effort, {"seconds": 0}, "effort.seconds must be above 0; got 0.0"),
     (Effort, {"least": 9, "most": 8}, "effort.most must be at least 9; got 8"),

@@ -5,13 +5,10 @@ import torch
 from flashnas.architecture import Architecture
 from flashnas.latency.workload import Workload
 from flashnas.network.model import HybridLM
-from flashnas.profiling.device_timing import Effort, Measurement
+from flashnas.profiling.device_timing import Measurement
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import (
-    COMPILED_VARIANTS,
-    build_block,
     build_model,
-    compile_block,
     decode_contexts,
     filled_cache,
     time_model,
@@ -95,25 +92,3 @@ def test_threads_are_set_back():
         assert torch.get_num_threads() == before + 1
         assert torch.is_inference_mode_enabled()
     assert torch.get_num_threads() == before
-
-
-def test_a_model_with_more_variants_than_torch_compiles_is_an_error_and_not_eager(monkeypatch):
-    config = torch._dynamo.config
-    for name in ("recompile_limit", "accumulated_recompile_limit", "fail_on_recompile_limit_hit"):
-        monkeypatch.setattr(config, name, getattr(config, name))
-    compile_block(build_block(ARCHITECTURE.operators[2], 32, Setup()))
-    assert config.recompile_limit == config.accumulated_recompile_limit == COMPILED_VARIANTS
-    assert config.fail_on_recompile_limit_hit
-
-
-@pytest.mark.slow
-def test_compiled_blocks_give_the_same_numbers():
-    job = Setup(mode="compiled", effort=Effort(least=3, most=5, seconds=0.1))
-    torch.manual_seed(0)
-    compiled = build_model(ARCHITECTURE, job)
-    torch.manual_seed(0)
-    eager = build_model(ARCHITECTURE, Setup())
-    tokens = torch.randint(64, (2, 11))
-    with torch.inference_mode():
-        torch.testing.assert_close(compiled.prefill(tokens)[0], eager.prefill(tokens)[0], rtol=1e-4, atol=1e-5)
-    assert time_model(ARCHITECTURE, Workload(prompt_tokens=11, generated_tokens=2), 1, job).latency_ms > 0

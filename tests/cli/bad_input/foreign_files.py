@@ -92,9 +92,6 @@ for name, words, file, damages in (
     for kind, damage in damages.items():
         case(f"foreign-{name}-{kind}", words, said, files=[folder(".", PRECIOUS), *copies, damage(file)], apart=True)
 
-# a config file is data: it starts no program
-case("config-starts-a-program", profile("--config", "{tmp}/c.yaml"), "c.yaml:1", "vllm_python",
-     files=[write("c.yaml", "vllm_python: ./evil.sh\n")])
 # a tokenizer that cannot encode the text
 case("tokenizer-without-its-unknown-token", search("--tokenizer", "{tmp}/tk.json"), "cannot encode",
      files=[write("tk.json", {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [],

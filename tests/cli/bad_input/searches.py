@@ -132,9 +132,6 @@ case("train-out-of-a-run", train("--resume", out="{run}"), "{run}")
 case("search-out-of-a-training", search("--resume", out="{training}"), "{training}")
 case("export-full-disk", export(), "out|space|large", files=[], apart=True, file_limit=40_000)
 case("profile-runtime", profile("--runtime", "llama"), "--runtime", "did you mean 'llama.cpp'")
-case("profile-vllm-nowhere", ["profile", "--runtime", "vllm", "--vllm-python", "{tmp}/python", "--out", "{tmp}/out"],
-     "--vllm-python", "could not be started")
-case("profile-vllm-of-torch", profile("--vllm-python", "x"), "--vllm-python is for --runtime vllm")
 in_llama_cpp = ["profile", "--runtime", "llama.cpp", "--out", "{tmp}/out"]
 for flag, value in (
         ("--mode", "eager"),):
