@@ -56,9 +56,6 @@ class TrainOptions(Settings, where="train"):
         None, "seconds between checkpoints; not with --checkpoint-every-tokens", metavar="S",
         shown=f"{CHECKPOINT_EVERY_S:g}", min=0, max=1e9)
     keep: int = option(2, "checkpoints that stay, the newest ones", metavar="N", min=1, max=1_000_000)
-    shard: bool = option(
-        False, "divide weights, gradients and optimizer states among the processes (FSDP2), for networks that"
-        " do not fit on one GPU")
     threads: int | None = option(
         None, "torch threads of each process; 1 makes a resumed training the same to the bit", metavar="N",
         shown="torch's own choice", min=1, max=MAX_THREADS)
@@ -110,7 +107,7 @@ def train(options: TrainOptions, *, progress: TrainProgress | None = None,
     from flashnas.training.distributed import processes
     from flashnas.training.job import run_training
 
-    with processes(options.threads, options.shard) as ranks:
+    with processes(options.threads) as ranks:
         now = ranks.broadcast_text(time.strftime("%Y%m%d-%H%M%S"))
         job = ranks.run_on_all(lambda: _job(options, now, command))
         with tracked(options.tracker, job.out, progress, ranks) as shown:

@@ -33,13 +33,12 @@ _READ_BYTES = 1 << 24
 
 
 def save_model(folder: str | Path, network: HybridLM, *, tokenizer_json: str | None = None,
-               files: Mapping[str, str] | None = None, tensors: Mapping[str, Tensor] | None = None) -> Path:
+               files: Mapping[str, str] | None = None) -> Path:
     """Write the folder as a whole (beside its place, then renamed), in place of one of an earlier call.
 
     Args:
         tokenizer_json: text of the tokenizer's file, or None.
         files: further texts by name, such as the recipe.
-        tensors: the weights, where the network holds a part of each; None: the network's.
 
     Raises WeightsError if the folder holds something else, OSError for a full or read-only disk.
     """
@@ -49,17 +48,16 @@ def save_model(folder: str | Path, network: HybridLM, *, tokenizer_json: str | N
         raise WeightsError(f"{folder}: exists and holds no weights (it has no {ARCHITECTURE});"
                            " choose another folder")
     with atomic_folder(folder) as fresh:
-        write_model(fresh, network, tokenizer_json=tokenizer_json, tensors=tensors)
+        write_model(fresh, network, tokenizer_json=tokenizer_json)
         for name, text in (files or {}).items():
             write_synced(fresh / name, text)
     return folder
 
 
-def write_model(folder: Path, network: HybridLM, *, tokenizer_json: str | None = None,
-                tensors: Mapping[str, Tensor] | None = None) -> None:
+def write_model(folder: Path, network: HybridLM, *, tokenizer_json: str | None = None) -> None:
     """Write the files of a weights folder into a folder that is there."""
     architecture = network.architecture
-    digest = write_tensors(folder / MODEL, network.state_dict() if tensors is None else tensors)
+    digest = write_tensors(folder / MODEL, network.state_dict())
     entry = {"architecture": architecture.to_dict(), "notation": architecture.notation,
              "hash": architecture.hash, "params": architecture.params, "sha256": digest}
     write_synced(folder / ARCHITECTURE, yaml.safe_dump(entry, sort_keys=False, width=120))

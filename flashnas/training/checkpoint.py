@@ -35,7 +35,7 @@ from flashnas.network.weights import (
     write_model,
     write_tensors,
 )
-from flashnas.training.distributed import Ranks, gathered, part_of
+from flashnas.training.distributed import Ranks
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import ProxyScore, Trainer, check_job, out_of_memory_is_a_reason
 
@@ -52,18 +52,14 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def save_checkpoint(folder: Path, trainer: Trainer, tokenizer_json: str, keep: int) -> None:
     """Write a checkpoint of a training between two steps, then remove all but the `keep` newest ones of the
-    folder. The first process writes; where weights are sharded, the others call this too."""
+    folder. Only the first process calls this."""
     tensors, scalars = _optimizer_state(trainer)
-    first = trainer.ranks.first
-    weights, tensors = (gathered(part, first) for part in (trainer.network.state_dict(), tensors))
-    if not first:
-        return
     path = folder / f"step-{trainer.done:08d}"
     tensors[_CPU_RANDOM] = torch.get_rng_state()
     if trainer.device.type == "cuda":
         tensors[_CUDA_RANDOM] = torch.cuda.get_rng_state(trainer.device)
     with atomic_folder(path) as fresh:
-        write_model(fresh, trainer.network, tokenizer_json=tokenizer_json, tensors=weights)
+        write_model(fresh, trainer.network, tokenizer_json=tokenizer_json)
         write_tensors(fresh / OPTIMIZER, tensors)
         content = {"trainer": trainer.state(), "optimizer": scalars,
                    "sha256": {file.name: digest_of(file) for file in sorted(fresh.iterdir())}}
@@ -98,9 +94,7 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
     if architecture.hash != trainer.architecture.hash:
         raise WeightsError(f"{path / ARCHITECTURE}: is a checkpoint of another architecture: {architecture};"
                            f" this training's is {trainer.architecture}")
-    parameters = dict(trainer.network.named_parameters())
-    fill(trainer.network, {name: part_of(tensor, parameters.get(name, tensor))
-                           for name, tensor in read_tensors(path / MODEL).items()}, path / MODEL)
+    fill(trainer.network, read_tensors(path / MODEL), path / MODEL)
     tensors = read_tensors(path / OPTIMIZER)
     torch.set_rng_state(tensors.pop(_CPU_RANDOM, torch.get_rng_state()))
     cuda_random = tensors.pop(_CUDA_RANDOM, None)
@@ -194,8 +188,8 @@ def _fill_optimizer(trainer: Trainer, tensors: dict[str, Tensor], scalars: dict[
                                  and value.shape not in (parameter.shape, torch.Size([]))):
             raise WeightsError(f"{path}: holds the optimizer state of another architecture: {entry}"
                                f" {list(getattr(value, 'shape', []))} has no place in this one")
-        owners[parameter].state[parameter][key] = part_of(value, parameter) if isinstance(value,
-                                                                                          Tensor) else value
+        owners[parameter].state[parameter][key] = (
+            value.to(parameter.device) if isinstance(value, Tensor) else value)
 
 
 def _content(path: Path) -> dict[str, Any]:

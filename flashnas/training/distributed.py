@@ -1,21 +1,18 @@
 """The processes that train one network together, as `torchrun` starts them; one process without it.
 
-Every process computes its share of each batch. It holds the whole network, and torch's
-DistributedDataParallel averages the gradients; or (`sharded`) a part of each weight, gradient and optimizer
-state, and torch's fully_shard (FSDP2) gathers the weights of one block at a time. Every process computes all
-of Muon's Newton-Schulz iterations; at the sizes that flashnas trains, this costs less than sending the
-results.
+Every process holds the whole network and computes its share of each batch; torch's DistributedDataParallel
+averages the gradients. Every process computes all of Muon's Newton-Schulz iterations; at the sizes that
+flashnas trains, this costs less than sending the results.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,7 +21,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from flashnas.base.errors import ConfigError, FlashnasError, RunError
 from flashnas.network.model import HybridLM
-from flashnas.operators.backends.core import choose_backend
 from flashnas.training.recipe import Recipe
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # tokens [B, T], targets [B, T] -> mean loss in nats per token
@@ -36,13 +32,11 @@ _TIMEOUT = timedelta(minutes=30)
 
 @dataclass(frozen=True)
 class Ranks:
-    """One process of a training. rank: from 0. local: its number on this machine, and that of its GPU.
-    sharded: each process holds a part of each weight."""
+    """One process of a training. rank: from 0. local: its number on this machine, and that of its GPU."""
 
     rank: int = 0
     size: int = 1
     local: int = 0
-    sharded: bool = False
 
     @property
     def first(self) -> bool:
@@ -50,11 +44,7 @@ class Ranks:
         return self.rank == 0
 
     def check(self, recipe: Recipe) -> None:
-        """Raises ConfigError unless every process gets the same number of sequences of each batch, and where
-        there is nothing to shard."""
-        if self.sharded and self.size == 1:
-            raise ConfigError("--shard needs several processes, as torchrun --nproc-per-node=N starts them;"
-                              " got 1")
+        """Raises ConfigError unless every process gets the same number of sequences of each batch."""
         if recipe.batch_sequences % self.size:
             raise ConfigError(f"recipe.batch_sequences must be a multiple of the {self.size} processes;"
                               f" got {recipe.batch_sequences}")
@@ -77,26 +67,10 @@ class Ranks:
         """This process's part of a batch [B, T]: consecutive rows; rank 0 has the first ones."""
         return rows_BT if self.size == 1 else rows_BT.tensor_split(self.size)[self.rank]
 
-    def distribute(self, network: HybridLM, device: torch.device) -> tuple[Loss, nn.Module | None]:
+    def distribute(self, network: HybridLM,
+                   device: torch.device) -> tuple[Loss, DistributedDataParallel | None]:
         """Move `network` to the device: its loss with gradients averaged over the processes, and the module
-        that averages them, or None. Sharded gradients are averaged with every part of a batch, which saves
-        memory for all of them."""
-        if self.sharded:
-            from torch.distributed.device_mesh import init_device_mesh
-            from torch.distributed.fsdp import fully_shard
-
-            mesh = init_device_mesh(device.type, (self.size,))
-            for part in network.modules():
-                if hasattr(part, "weights_move"):
-                    part.weights_move = False  # type: ignore[assignment]
-            if device.type == "cpu":  # what Numba reads by address has memory that cannot be freed
-                choose_backend(network, "torch")
-            # nothing changes what a block returns in place
-            warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
-            loss = _Loss(network)
-            for module in (*network.blocks, loss):  # no device holds more than one block as a whole
-                fully_shard(module, mesh=mesh).set_force_sum_reduction_for_comms(True)  # gloo cannot average
-            return loss, loss
+        that averages them, or None."""
         network.to(device)
         if self.size == 1:
             return network.loss, None
@@ -161,66 +135,24 @@ class _Loss(nn.Module):
         return self.network.loss(tokens_BT, targets_BT)
 
 
-# -- sharded tensors: DTensors, whose module takes half a second to import -----------------------------------
-
-
-def divided(tensor: Tensor) -> bool:
-    """True for a tensor of which each process holds a part."""
-    return hasattr(tensor, "device_mesh")
-
-
-def whole(tensor: Any) -> Any:
-    """All of a tensor; every process calls it."""
-    return tensor.full_tensor() if divided(tensor) else tensor
-
-
-def held(tensor: Any) -> Any:
-    """What this process holds of a tensor."""
-    return tensor.to_local() if divided(tensor) else tensor
-
-
-def part_of(tensor: Tensor, like: Any) -> Tensor:
-    """A whole tensor, divided as `like` is, on its device; the reverse of `whole`."""
-    if not divided(like) or tensor.shape != like.shape:
-        return tensor.to(like.device)
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
-
-
-def stacked(parts_NRC: Tensor, like: Any) -> Any:
-    """Matrices of which each process holds the rows that it holds of the matrix `like`, as one tensor."""
-    from torch.distributed.tensor import DTensor, Shard
-
-    rows, columns = like.shape
-    return DTensor.from_local(parts_NRC, like.device_mesh, [Shard(1)], stride=(rows * columns, columns, 1),
-                              shape=torch.Size((len(parts_NRC), rows, columns)))
-
-
-def gathered(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
-    """Whole tensors, those that are divided on the CPU; nothing without `keep`. Every process calls it."""
-    full = ((name, tensor, whole(tensor)) for name, tensor in tensors.items())
-    return {name: all_of.cpu() if divided(tensor) else all_of for name, tensor, all_of in full if keep}
-
-
 # -- processes -----------------------------------------------------------------------------------------------
 
 
-def accumulating(replica: nn.Module | None, last: bool) -> contextlib.AbstractContextManager[None]:
+def accumulating(replica: DistributedDataParallel | None,
+                 last: bool) -> contextlib.AbstractContextManager[None]:
     """A context for forward and backward of one part of a batch; gradients are averaged with the last part
     only."""
-    if isinstance(replica, DistributedDataParallel) and not last:
-        return replica.no_sync()
-    return contextlib.nullcontext()
+    if replica is None or last:
+        return contextlib.nullcontext()
+    return replica.no_sync()
 
 
 @contextlib.contextmanager
-def processes(threads: int | None = None, sharded: bool = False) -> Iterator[Ranks]:
+def processes(threads: int | None = None) -> Iterator[Ranks]:
     """Join the processes that torchrun started, by gloo on CPUs and NCCL on GPUs.
 
     Args:
         threads: torch threads of each process; None: torch's own choice.
-        sharded: they divide the weights among them.
 
     Raises:
         RunError: on rank 0, if another process has ended. The other processes then exit silently.
@@ -229,10 +161,10 @@ def processes(threads: int | None = None, sharded: bool = False) -> Iterator[Ran
         torch.set_num_threads(threads)
     if not dist.is_available() or not dist.is_torchelastic_launched() or os.environ.get("WORLD_SIZE",
                                                                                         "1") == "1":
-        yield Ranks(sharded=sharded)
+        yield Ranks()
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT)
-    ranks = Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]), sharded)
+    ranks = Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
     try:
         yield ranks
     except RuntimeError as error:

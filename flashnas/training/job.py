@@ -26,7 +26,7 @@ from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.data.tokenizer import load_tokenizer, vocab_size
 from flashnas.network.weights import save_model
 from flashnas.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from flashnas.training.distributed import Ranks, gathered
+from flashnas.training.distributed import Ranks
 from flashnas.training.folder import CHECKPOINTS, FINAL, LOG, StepLog, TrainFolder
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import Step, Trainer, check_job, out_of_memory_is_a_reason
@@ -118,11 +118,10 @@ def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[s
         summary = {"run": str(job.out), "final": str(job.out / FINAL), "notation": architecture.notation,
                    "hash": architecture.hash, "params": architecture.params, **score.to_dict(),
                    "resumed_at_step": resumed, "processes": ranks.size}
-        weights = gathered(trainer.network.state_dict(), ranks.first)
         if folder is not None:
             recipe = yaml.safe_dump(job.recipe.to_dict(), sort_keys=False)
             save_model(job.out / FINAL, trainer.network, tokenizer_json=dataset.tokenizer_json,
-                       tensors=weights, files={"recipe.yaml": recipe})
+                       files={"recipe.yaml": recipe})
             folder.write_config(finished=_now(), score=score.to_dict())
         ranks.run_on_all(lambda: None)  # every process waits until the weights are written
         return summary
@@ -214,7 +213,6 @@ def _train(job: TrainJob, trainer: Trainer, folder: TrainFolder | None, ranks: R
                 if due_of_first or came or step.number == recipe.steps:
                     if log:
                         log.sync()
-                    if folder or ranks.sharded:
                         save_checkpoint(job.out / CHECKPOINTS, trainer, tokenizer_json, job.keep)
                     last_s, last_tokens = time.monotonic(), step.tokens
                 if came:

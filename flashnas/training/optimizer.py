@@ -1,7 +1,6 @@
 """Where parameters start and how fast each learns: one group each, by operator family and optimizer.
 
-Muon takes matrices of one shape together: a small network spends more on the calls of torch's loop than on
-products. `weight_norm` is that of Nemotron-Flash (arXiv 2511.18890): after each step a matrix W [C_out, C_in]
+`weight_norm` is that of Nemotron-Flash (arXiv 2511.18890): after each step a matrix W [C_out, C_in]
 that reads the hidden state goes back to rows of norm 1, one that writes into it to columns of norm 1. The
 paper states the projection alone; the norm in front of a matrix learns what scale it needs. Further
 dimensions are stacks of matrices.
@@ -18,16 +17,13 @@ from torch import Tensor, nn
 
 from flashnas.network.model import HybridLM
 from flashnas.operators.roles import Role
-from flashnas.training.distributed import divided, held, part_of, stacked, whole
 from flashnas.training.recipe import Recipe
 
 # Filters, decays, routers and low-rank gates are not maps between features: an orthogonal update would move
-# them far
-# too fast. Token tables are maps, but from single tokens.
+# them far too fast. Token tables are maps, but from single tokens.
 MUON_ROLES = (Role.READS, Role.WRITES, Role.INNER)
 DECAYING_ROLES = (*MUON_ROLES, Role.GATE, Role.GATE_READS, Role.ROUTER, Role.TOKENS)
 _MIN_SIDE = 16
-MAX_ENTRIES = 1 << 22  # of the matrices that Muon takes at once: their copies stay small
 
 
 def taken_by_muon(role: Role, parameter: nn.Parameter) -> bool:
@@ -74,8 +70,9 @@ class Optimizers:
         muon_lr = recipe.muon_lr * recipe.depth_multiplier(len(network.architecture.operators))
         if muon_groups := list(self._groups(groups, "muon", muon_lr)):
             # match_rms_adamw: one rate moves the entries of matrices of all shapes equally
-            self.optimizers.append(BatchedMuon(muon_groups, momentum=recipe.muon_momentum,
-                                               ns_steps=recipe.muon_steps, adjust_lr_fn="match_rms_adamw"))
+            self.optimizers.append(torch.optim.Muon(
+                muon_groups, momentum=recipe.muon_momentum, ns_steps=recipe.muon_steps,
+                adjust_lr_fn="match_rms_adamw"))
         self.optimizers.append(torch.optim.AdamW(self._groups(groups, "adamw", recipe.adamw_lr), fused=True,
                                                  betas=(recipe.adamw_beta1, recipe.adamw_beta2)))
 
@@ -99,73 +96,6 @@ class Optimizers:
             self.weight_norm.project()
 
 
-# -- Muon ----------------------------------------------------------------------------------------------------
-
-
-class BatchedMuon(torch.optim.Muon):
-    """torch.optim.Muon with Nesterov momentum and the rates of `match_rms_adamw`; state and options are the
-    same."""
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One update of every matrix that has a gradient. There is no closure."""
-        members = [(parameter, group) for group in self.param_groups for parameter in group["params"]
-                 if parameter.grad is not None]
-        for parameter, _ in members:
-            if not self.state[parameter]:
-                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter.grad)
-        for together in _batches(members):
-            self._update([parameter for parameter, _ in together], [group for _, group in together])
-
-    def _update(self, parameters: list[Tensor], groups: list[dict[str, Any]]) -> None:
-        """Matrices of one shape whose groups differ in rate and weight decay alone."""
-        momentum, eps, count = groups[0]["momentum"], groups[0]["eps"], groups[0]["ns_steps"]
-        like = parameters[0]
-        grads = [held(parameter.grad) for parameter in parameters if parameter.grad is not None]
-        momenta = [held(self.state[parameter]["momentum_buffer"]) for parameter in parameters]
-        torch._foreach_lerp_(momenta, grads, 1 - momentum)
-        updates_NRC = torch.stack(torch._foreach_lerp(grads, momenta, momentum)).bfloat16()
-        together = stacked(updates_NRC, like) if divided(like) else updates_NRC  # iterations need all rows
-        updates_NRC = orthogonalised(whole(together), groups[0]["ns_coefficients"], count, eps)
-        updates_NRC = held(part_of(updates_NRC, together))
-        size = max(like.shape)
-        parameters = [held(parameter) for parameter in parameters]
-        torch._foreach_mul_(parameters, [1 - group["lr"] * group["weight_decay"] for group in groups])
-        scaled = list(updates_NRC.float().unbind())
-        # by numbers, not by a tensor of them: its copy from the host would make a GPU wait at each shape
-        torch._foreach_mul_(scaled, [-0.2 * size ** 0.5 * group["lr"] for group in groups])
-        torch._foreach_add_(parameters, scaled)
-
-
-def orthogonalised(matrices_NRC: Tensor, coefficients: tuple[float, float, float], steps: int,
-                   eps: float) -> Tensor:
-    """Newton-Schulz iterations towards the nearest (semi-)orthogonal matrices, in bfloat16."""
-    linear, cubic, quintic = coefficients
-    tall = matrices_NRC.shape[1] > matrices_NRC.shape[2]
-    x_NRC = matrices_NRC.bfloat16()
-    x_NRC = x_NRC.mT if tall else x_NRC
-    x_NRC = x_NRC / torch.linalg.vector_norm(x_NRC, dim=(1, 2), keepdim=True).clamp(min=eps)
-    for _ in range(steps):
-        gram_NRR = torch.bmm(x_NRC, x_NRC.mT)
-        factor_NRR = torch.baddbmm(gram_NRR, gram_NRR, gram_NRR, beta=cubic, alpha=quintic)
-        x_NRC = torch.baddbmm(x_NRC, factor_NRR, x_NRC, beta=linear)
-    return x_NRC.mT if tall else x_NRC
-
-
-def _batches(pairs: list[tuple[Tensor, dict[str, Any]]]) -> Iterator[list[tuple[Tensor, dict[str, Any]]]]:
-    """Parameters that are alike but for rate and weight decay, in parts of MAX_ENTRIES entries."""
-    alike: dict[Any, list[tuple[Tensor, dict[str, Any]]]] = {}
-    for parameter, group in pairs:
-        key = (parameter.shape, parameter.device, parameter.dtype, group["momentum"], group["ns_steps"],
-               group["eps"],
-               group["ns_coefficients"])
-        alike.setdefault(key, []).append((parameter, group))
-    for members in alike.values():
-        count = max(1, MAX_ENTRIES // members[0][0].numel())
-        for first in range(0, len(members), count):
-            yield members[first:first + count]
-
-
 # -- weight normalization ------------------------------------------------------------------------------------
 
 
@@ -177,8 +107,7 @@ class Case(Enum):
 
 
 # Filters, decays, low-rank gates and what maps an operator's own features have no case: their size is part of
-# what they
-# compute. A row of a token table is the vector of one token, which the head reads and the table writes.
+# what they compute. A row of a token table is the vector of one token, which the head reads and the table writes.
 CASES = {Role.READS: Case.ROWS, Role.GATE_READS: Case.ROWS, Role.ROUTER: Case.ROWS, Role.TOKENS: Case.ROWS,
          Role.WRITES: Case.COLUMNS}
 

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ from flashnas.network.model import HybridLM
 from flashnas.operators import OperatorSpec
 from flashnas.operators.backends.core import choose_backend, cores_of
 from flashnas.operators.layer import build_layer
-from flashnas.training.distributed import Ranks, accumulating, whole
+from flashnas.training.distributed import Ranks, accumulating
 from flashnas.training.optimizer import Optimizers, initialise
 from flashnas.training.recipe import Recipe
 
@@ -274,7 +274,7 @@ class Trainer:
         total = self.ranks.total(sum(loss.item() for loss in losses))[0] / self.ranks.size
         if not math.isfinite(total):
             raise CandidateError(f"training loss became {total} after {self.tokens:,} tokens")
-        norm = whole(nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip or math.inf)).item()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip or math.inf).item()
         if not math.isfinite(norm):
             raise CandidateError(f"gradient norm became {norm} after {self.tokens:,} tokens")
         self.optimizers.step(self.done)
@@ -287,18 +287,11 @@ class Trainer:
         rows_NT = torch.from_numpy(self.dataset.validation_slice(self.recipe, tokens))
         self.network.eval()
         losses: list[tuple[torch.Tensor, int]] = []
-        share_NT, sharded = self.ranks.share(rows_NT), self.ranks.sharded
-        parts = [(part_BT, len(part_BT)) for part_BT in share_NT.split(_EVALUATE_TOGETHER) if len(part_BT)]
-        if sharded:  # processes gather weights together: one with fewer parts computes what does not count
-            most = -(-len(rows_NT) // (self.ranks.size * _EVALUATE_TOGETHER))
-            parts += [(rows_NT[:1], 0)] * (most - len(parts))
-        for part_BT, rows in parts:
-            part_BT = part_BT.to(self.device)
-            with autocast(self.recipe, self.device):
-                losses.append(((self.loss if sharded else self.network.loss)(part_BT[:, :-1], part_BT[:, 1:]),
-                               rows))
-        if sharded:  # the tables of tokens stay whole until a backward pass
-            cast("Any", self.replica).reshard()
+        for part_BT in self.ranks.share(rows_NT).split(_EVALUATE_TOGETHER):
+            if len(part_BT):  # a process without a share has one empty part
+                part_BT = part_BT.to(self.device)
+                with autocast(self.recipe, self.device):
+                    losses.append((self.network.loss(part_BT[:, :-1], part_BT[:, 1:]), len(part_BT)))
         self.network.train()
         return self.ranks.total(sum(loss.item() * rows for loss, rows in losses))[0] / len(rows_NT)
 

@@ -1,12 +1,13 @@
-"""One candidate by two processes: the loss of one process, and no way to fail that leaves a process behind."""
+"""One candidate by two processes: what they say is the result, and no way to fail leaves a process behind."""
 
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
-import dying_ranks
+import hanging_ranks
 import pytest
 from offenders import every
 
@@ -15,83 +16,98 @@ from flashnas.base.errors import CandidateDiedError, CandidateMemoryError, Devic
 from flashnas.data.dataset import prepare_dataset
 from flashnas.executors.base import Work
 from flashnas.executors.local import LocalExecutor
+from flashnas.proxy import ranks, together
 from flashnas.proxy.together import _error, _reason
 from flashnas.proxy.worker import run_candidate
 from flashnas.training.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
-def job(small_corpus, quick_recipe, tmp_path_factory):
-    """AdamW, since Muon's iterations in bfloat16 turn rounding into noise."""
-    path = tmp_path_factory.mktemp("recipe") / "two.yaml"
-    path.write_text(quick_recipe.read_text() + "optimizer: adamw\nclip: 0.5\nmicro_batch_sequences: 1\n")
-    recipe = Recipe.load(path)
+def job(small_corpus, quick_recipe):
+    recipe = Recipe.load(quick_recipe)
     network = Architecture.parse("64: d(head_dim=16) f a(head_dim=16) f m2(head_dim=16,state=16) f")
     return {"architecture": network.to_dict(),
             "dataset": str(prepare_dataset(str(small_corpus), recipe, None).folder), "recipe": recipe.to_dict(),
             "seed": 3}
 
 
-@pytest.fixture(scope="module")
-def by_two(job):
-    return run_candidate({**job, "processes": 2})
+@pytest.fixture
+def alone(monkeypatch):
+    """What `ranks.main` does as the only process that torchrun started."""
+    monkeypatch.setattr(ranks, "die_with_parent", lambda: None)
+    monkeypatch.setattr(ranks, "_started_by_worker", lambda: True)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_score_of_one(job, by_two):
-    by_one = run_candidate(job)
-    assert by_two["loss"] == pytest.approx(by_one["loss"], rel=2e-5)
-    assert [tokens for tokens, _ in by_two["curve"]] == [tokens for tokens, _ in by_one["curve"]]
-    assert [loss for _, loss in by_two["curve"]] == pytest.approx([loss for _, loss in by_one["curve"]], rel=2e-5)
-    same = ("tokens", "seed", "proxy_params", "backends")
-    assert {name: by_two[name] for name in same} == {name: by_one[name] for name in same}
+def timeless(score):
+    return {name: value for name, value in score.items() if name not in ("seconds", "tokens_per_s")}
 
 
-@pytest.mark.slow
-def test_they_pause_and_train_on_together(job, by_two, tmp_path):
-    paused = {**job, "processes": 2, "checkpoints": str(tmp_path / "checkpoint")}
-    first = run_candidate({**paused, "pause_tokens": by_two["curve"][0][0]})
-    assert first["tokens"] == by_two["curve"][0][0]
-    assert first["checkpoint_problem"] == ""
-    assert run_candidate(paused)["loss"] == pytest.approx(by_two["loss"], rel=1e-6)
+def test_the_score_of_the_processes_is_that_of_one(job, alone, monkeypatch):
+    """Of one that torchrun would start; two of them: tests/training/test_distributed.py."""
+    commands = []
+
+    def torchrun(command, stdout, env, **options):
+        commands.append(command)
+        assert env[together.WORKER] == str(os.getpid())
+        return subprocess.CompletedProcess(command, ranks.main(Path(command[-1])))
+
+    monkeypatch.setattr(subprocess, "run", torchrun)
+    assert timeless(run_candidate({**job, "processes": 2})) == timeless(run_candidate(job))
+    assert commands[0][1:-1] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--module",
+                                 "flashnas.proxy.ranks"]
+    assert not Path(commands[0][-1]).exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("do", "who", "steps", "error", "words"), [
-    ("lacks memory", "1", 2, CandidateMemoryError, "out of memory while training"),
-    ("killed", "1", 2, CandidateMemoryError, r"a process of the training died \(SIGKILL, out of memory\?\)"),
-    ("crashes", "0", 0, CandidateDiedError, r"a process of the training died \(SIGSEGV\)")])
-def test_what_one_process_says_is_the_reason_and_all_end(job, monkeypatch, do, who, steps, error, words,
-                                                         importable_helpers):
-    for name, value in (("RANKS_DO", do), ("RANKS_WHO", who), ("RANKS_STEPS", str(steps))):
-        monkeypatch.setenv(name, value)
-    with pytest.raises(error, match=words):
-        dying_ranks.run({**job, "processes": 2})
-    assert not [pid for pid, words in processes() if "dying_ranks" in words and str(os.getpid()) in words]
+def test_what_one_process_raises_is_the_reason(job, alone, monkeypatch):
+    def lacking(*_):
+        raise CandidateMemoryError("out of memory while training")
+
+    monkeypatch.setattr(ranks, "train_candidate", lacking)
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(
+        command, ranks.main(Path(command[-1]))))
+    with pytest.raises(CandidateMemoryError, match="^out of memory while training$"):
+        run_candidate({**job, "processes": 2})
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("end", ["time limit", "kill of the worker", "close"])
-def test_hanging_processes_end_with_their_worker(job, monkeypatch, tmp_path, end, importable_helpers):
-    for name, value in (("RANKS_DO", "hangs"), ("RANKS_WHO", "01"), ("RANKS_PIDS", str(tmp_path))):
-        monkeypatch.setenv(name, value)
-    executor = LocalExecutor(Work(function=dying_ranks.run, workers=1, timeout_s=600, processes=2))
+FAILURE = """
+[1]:
+  rank      : 1 (local_rank: 1)
+  exitcode  : {} (pid: 4711)
+Root Cause (first observed failure):
+[0]:
+  exitcode  : -15 (pid: 4710)
+"""
+
+
+@every(case=[
+    (-9, CandidateMemoryError, "a process of the training died (SIGKILL, out of memory?)"),
+    (-11, CandidateDiedError, "a process of the training died (SIGSEGV)"),
+    (-15, CandidateDiedError, "a process of the training died (SIGTERM)"),
+    (1, DeviceError, "torchrun could not train:   exitcode  : -15 (pid: 4710)")])
+def test_a_process_that_died_is_the_reason(tmp_path_factory, case):
+    """Torchrun ends the others by SIGTERM."""
+    code, error, text = case
+    (folder := tmp_path_factory.mktemp("ranks")).joinpath("output").write_text(FAILURE.format(code))
+    found = _reason(folder, 1)
+    assert (type(found), str(found)) == (error, text)
+
+
+@pytest.mark.slow  # starts two processes
+def test_hanging_processes_end_with_their_worker(job, monkeypatch, tmp_path, importable_helpers):
+    monkeypatch.setenv("RANKS_PIDS", str(tmp_path))
+    executor = LocalExecutor(Work(function=hanging_ranks.run, workers=1, timeout_s=600, processes=2))
     with executor:
         executor.submit("a", {**job, "processes": 2}, timeout_s=600)
         while len(hanging := [path for path in tmp_path.iterdir() if path.read_text()]) < 2:
             assert not executor.finished(0.5)
         pids = {int(path.name) for path in hanging} | {int(path.read_text()) for path in hanging}
         assert len(pids) == 3  # both, and torchrun
-        if end == "time limit":
-            executor._slots[0].deadline = time.monotonic()
-            while not (ended := executor.finished(1.0)):
-                pass
-            assert ended[0][1].reason == "time limit of 600 s exceeded"
-        elif end == "kill of the worker":
-            os.kill(executor._slots[0]._process.pid, signal.SIGKILL)
-            while not (ended := executor.finished(1.0)):
-                pass
-            assert ended[0][1].kind == "killed"
+        os.kill(executor._slots[0]._process.pid, signal.SIGKILL)
+        while not (ended := executor.finished(1.0)):
+            pass
+        assert ended[0][1].kind == "killed"
     until = time.monotonic() + 10
     while pids & {pid for pid, _ in processes()} and time.monotonic() < until:
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Two processes on gloo, started by torchrun, against one."""
+"""Two processes on gloo, started by torchrun, against one; and their rules one by one."""
 
 import csv
 import dataclasses
@@ -11,13 +11,12 @@ import sys
 import pytest
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file
 from torch.nn.parallel import DistributedDataParallel
 
-from flashnas.base.errors import ConfigError
+from flashnas.base.errors import ConfigError, RunError
 from flashnas.cli.main import main
 from flashnas.training.checkpoint import checkpoints
-from flashnas.training.distributed import Ranks, accumulating
+from flashnas.training.distributed import Ranks, accumulating, processes
 from flashnas.training.recipe import Recipe
 
 NETWORK = "512(meta=8): d f a m2 moe"
@@ -29,14 +28,6 @@ def one_thread():
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-
-
-def torchrun(*arguments, processes=2, script=("-m", "flashnas")):
-    """Run on several processes of one thread each, on a free port."""
-    return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *script,
-         *map(str, arguments)], capture_output=True, text=True, check=False, timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def losses(out):
@@ -57,8 +48,12 @@ def asked(small_corpus, tmp_path_factory, quick_recipe):
 
 @pytest.fixture(scope="module")
 def by_two(asked, tmp_path_factory):
+    """On a free port, one thread each."""
     out = tmp_path_factory.mktemp("train") / "two"
-    return torchrun(*asked, "--out", out, "--json"), out
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "flashnas",
+         *map(str, asked), "--out", out, "--json"], capture_output=True, text=True, check=False, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}), out
 
 
 @pytest.fixture(scope="module")
@@ -98,67 +93,6 @@ def test_one_process_continues_what_two_began_with_other_parts_of_a_batch(by_two
     assert losses(out)[0] == pytest.approx(losses(by_one)[0], rel=2e-5)
 
 
-@pytest.mark.slow  # starts two processes twice
-def test_sharded_processes_give_the_same_and_any_form_goes_on(by_two, by_one, asked, tmp_path):
-    """From a checkpoint of each form to the other: one process from shards, and shards from whole weights."""
-    shards, again = tmp_path / "shards", shutil.copytree(by_two[1], tmp_path / "again")
-    child = torchrun(*asked, "--shard", "--out", shards)
-    assert child.returncode == 0, child.stderr
-    weights = [load_file(out / "final/model.safetensors") for out in (shards, by_one)]
-    assert weights[0].keys() == weights[1].keys()
-    assert max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0]) < 1e-4
-    for ours, theirs in zip(losses(shards), losses(by_one), strict=True):
-        assert ours == pytest.approx(theirs, rel=2e-5)
-    for out in (shards, again):
-        for folder in checkpoints(out / "checkpoints")[:-1]:
-            shutil.rmtree(folder)
-    assert main([*map(str, asked), "--out", str(shards), "--resume"]) == 0
-    child = torchrun(*asked, "--shard", "--out", again, "--resume")
-    assert child.returncode == 0, child.stderr
-    for out in (shards, again):
-        assert losses(out)[0] == pytest.approx(losses(by_one)[0], rel=2e-5)
-
-
-SHARDED = """
-import dataclasses, sys
-import numpy as np
-from flashnas.architecture import Architecture
-from flashnas.data.dataset import Dataset
-from flashnas.operators.parts import projection
-from flashnas.training.distributed import processes
-from flashnas.training.recipe import Recipe
-from flashnas.training.trainer import Trainer
-projection._pads = lambda x: True  # as on a GPU
-tokens = np.random.default_rng(0).integers(64, size=20000).astype(np.uint16)
-data = Dataset(folder=None, source="x", vocab=300, train=tokens[:18000], validation=tokens[18000:],
-               validation_bytes=4000, notes=())
-recipe = Recipe(vocab=300, width_factor=1, sequence_tokens=32, batch_sequences=4, tokens=4*128, micro_batch_sequences=1,
-                muon_lr=.005, adamw_lr=.02, dtype="float32", validation_tokens=32*17, curve_tokens=512, curve_points=2,
-                clip=.5, weight_norm=True)
-network = Architecture.parse("52(vocab=300,meta=4): d(head_dim=13) f m2(head_dim=13,state=7) moe(experts=3,active=2)")
-with processes(1) as ranks:
-    whole, sharded = ([(step.loss, step.gradient_norm, step.validation or 1) for step in Trainer(
-        network, data, recipe, 0, dataclasses.replace(ranks, sharded=sharded)).steps()] for sharded in (False, True))
-    if ranks.first:
-        print(np.abs(np.array(whole) / np.array(sharded) - 1).max())
-"""
-
-
-@pytest.mark.slow  # starts two processes
-def test_muon_and_weight_normalization_take_whole_matrices_of_shards(tmp_path):
-    """With sizes that two processes cannot share evenly, and a last part of the validation for one of them alone."""
-    (script := tmp_path / "sharded.py").write_text(SHARDED)
-    child = torchrun(script=[str(script)])
-    assert child.returncode == 0, child.stderr
-    assert float(child.stdout) < 2e-3
-
-
-def test_one_process_has_nothing_to_shard(capsys):
-    assert main(["train", "64: f", "--shard"]) == 2
-    assert capsys.readouterr().err == ("flashnas train: --shard needs several processes, as torchrun"
-                                       " --nproc-per-node=N starts them; got 1\n")
-
-
 def test_gradients_are_averaged_once_a_step(tmp_path):
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     averaged = []
@@ -180,43 +114,55 @@ def test_gradients_are_averaged_once_a_step(tmp_path):
     assert averaged == [0]
 
 
-@pytest.mark.slow
-def test_what_a_user_got_wrong_is_said_once(asked, tmp_path):
-    recipe = tmp_path / "three.yaml"
-    recipe.write_text("batch_sequences: 3\nsequence_tokens: 32\nvocab: 300\nwidth_factor: 1\n")
-    child = torchrun(*asked, "--recipe", recipe, "--out", tmp_path / "run")
-    said = [line for line in child.stderr.splitlines() if line.startswith("flashnas train:")]
-    assert said == ["flashnas train: recipe.batch_sequences must be a multiple of the 2 processes; got 3"]
-    assert child.returncode != 0
-    assert not (tmp_path / "run").exists()
+def of_two(monkeypatch, rank, lowest):
+    """One of two processes, of which `lowest` is the first one that failed; 2: none."""
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor, operation: tensor.fill_(min(int(tensor), lowest)))
+    return Ranks(rank=rank, size=2)
 
 
-DYING = """
-import os, signal, sys
-from flashnas.cli.main import main
-from flashnas.training import optimizer
-step_of = optimizer.Optimizers.step
-def step(self, number):
-    if number == 4 and os.environ["RANK"] == "1":
-        os.kill(os.getpid(), signal.SIGKILL)
-    step_of(self, number)
-optimizer.Optimizers.step = step
-sys.exit(main(sys.argv[1:]))
-"""
+@pytest.mark.parametrize("error", [ConfigError("batch_sequences must be .."), PermissionError(13, "Permission denied")])
+def test_what_a_user_got_wrong_is_said_once(monkeypatch, error):
+    """By the lowest of the processes that failed; the others end with it."""
+    def fail():
+        raise error
+
+    assert of_two(monkeypatch, 0, lowest=2).run_on_all(lambda: "done") == "done"
+    for action in (fail, lambda: "done"):
+        with pytest.raises(SystemExit) as ended:
+            of_two(monkeypatch, 1, lowest=0).run_on_all(action)
+        assert ended.value.code == 2
+    with pytest.raises(type(error)) as caught:
+        of_two(monkeypatch, 1, lowest=2).run_on_all(fail)
+    assert caught.value is error
 
 
-@pytest.mark.slow
-def test_a_process_that_dies_ends_all_and_the_last_checkpoint_serves(asked, by_one, tmp_path):
-    script, out = tmp_path / "dying.py", tmp_path / "run"
-    script.write_text(DYING)
-    child = torchrun(*asked, "--out", out, script=[str(script)])
-    assert child.returncode != 0
-    said = [line for line in child.stderr.splitlines() if line.startswith("flashnas train:")]
-    assert said in ([], ["flashnas train: another process of this training has ended; continue from the last"
-                         " checkpoint with --resume"])  # none where torchrun was quicker
-    assert checkpoints(out / "checkpoints")[0].name == "step-00000004"
-    assert main([*map(str, asked), "--out", str(out), "--resume"]) == 0
-    assert losses(out)[0] == pytest.approx(losses(by_one)[0], rel=2e-5)
+def test_other_processes_start_when_the_first_has_filled_the_cache(monkeypatch):
+    calls = []
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor, operation: calls.append("all"))
+    for rank, order in ((0, ["action", "all", "all"]), (1, ["all", "action", "all"])):
+        calls.clear()
+        assert Ranks(rank=rank, size=2).first_then_rest(lambda: calls.append("action") or rank) == rank
+        assert calls == order
+
+
+@pytest.mark.parametrize(("rank", "lost", "raised"), [
+    (0, "[..gloo/transport/tcp/pair.cc] Connection closed by peer", RunError), (1, "Connection closed by peer", SystemExit),
+    (0, "a shape is wrong", RuntimeError), (1, "a shape is wrong", RuntimeError)])
+def test_the_end_of_another_process_is_said_by_the_first_alone(monkeypatch, rank, lost, raised):
+    ended = []
+    for name, value in {"is_torchelastic_launched": lambda: True, "init_process_group": lambda *_, **__: None,
+                        "get_rank": lambda: rank, "get_world_size": lambda: 2,
+                        "destroy_process_group": lambda: ended.append(rank)}.items():
+        monkeypatch.setattr(dist, name, value)
+    for name, value in (("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(raised) as caught, processes() as ranks:
+        assert (ranks.rank, ranks.size) == (rank, 2)
+        raise RuntimeError(lost)
+    assert ended == [rank]
+    if raised is RunError:
+        assert str(caught.value) == ("another process of this training has ended; continue from the last checkpoint with"
+                                     " --resume")
 
 
 def test_an_option_that_does_not_exist_is_said_by_the_first_process_alone(monkeypatch, capsys):
