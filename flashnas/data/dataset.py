@@ -25,6 +25,7 @@ from flashnas.data.tokenizer import (
     Tokenizer,
     cached_tokenizer,
     end_of_document_id,
+    library_errors,
     load_tokenizer,
     vocab_size,
 )
@@ -244,10 +245,8 @@ def _encode(tokenizer: Tokenizer, documents: Iterable[str], path: Path) -> int:
     with path.open("wb") as file:
         _write_header(file, dtype, count)
         while together := list(itertools.islice(rest, _ENCODE_TOGETHER)):
-            try:
+            with library_errors("the tokenizer cannot encode the corpus"):
                 encodings = tokenizer.encode_batch_fast(together, add_special_tokens=False)
-            except Exception as error:  # tokenizers raises bare Exception
-                raise CorpusError(f"the tokenizer cannot encode the corpus: {first_line(error)}") from None
             for encoding in encodings:
                 ids = encoding.ids if end is None else [*encoding.ids, end]
                 file.write(np.array(ids, dtype=dtype).tobytes())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
+import os
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from flashnas.data.split import TextPart
 END_OF_DOCUMENT = "<|endoftext|>"
 MAX_ID = 2**24  # far above any vocabulary; an embedding needs a row for each id
 MAX_BYTES = 2**30  # of text that a tokenizer is trained on; more of it would hardly change 100,000 words
+STDERR = 2  # the file descriptor
 _VERSION = "bpe-2"  # part of the cache key: raise it when training changes
 _MAX_WORD = 4096  # characters; BPE training takes time quadratic in the length of a word
 _LONG_RUN = re.compile(rf"(?<!\S)\S{{{_MAX_WORD}}}|(?<!\s)\s{{{_MAX_WORD}}}")
@@ -62,10 +66,8 @@ def cached_tokenizer(documents: TextPart, vocab: int, cache: Path) -> Tokenizer:
         digest.update(of_document)
     path = cache / "tokenizers" / f"{digest.hexdigest()[:24]}.json"
     if path.is_file():
-        try:
-            return Tokenizer.from_file(str(path))
-        except Exception:  # tokenizers raises bare Exception; a damaged file is trained again
-            pass
+        with contextlib.suppress(CorpusError):  # a damaged file is trained again
+            return load_tokenizer(path)
     every = -(-documents.size // MAX_BYTES)
     tokenizer = train_tokenizer(itertools.islice(documents, 0, None, max(1, every)), vocab)
     with writing_cache(path.parent):
@@ -74,17 +76,52 @@ def cached_tokenizer(documents: TextPart, vocab: int, cache: Path) -> Tokenizer:
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """Read a tokenizer.json; raises CorpusError if it is missing or is not one."""
+    """Read a tokenizer.json; raises CorpusError if it is missing or is not one. Its truncation and padding are
+    left out: every text is encoded as a whole."""
     content = read_json(path, CorpusError)
     if (largest := _largest_id(content)) > MAX_ID:
         raise CorpusError(f"tokenizer {path}: ids must be at most {MAX_ID:,}; got {largest}")
-    try:
+    with library_errors(f"tokenizer {path}: not a tokenizer.json"):
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise CorpusError(f"tokenizer {path}: not a tokenizer.json: {first_line(error)}") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     if not tokenizer.get_vocab(with_added_tokens=True):
         raise CorpusError(f"tokenizer {path}: has no tokens")
     return tokenizer
+
+
+@contextlib.contextmanager
+def library_errors(problem: str) -> Iterator[None]:
+    """A context for calls of the library: what it raises is a CorpusError of one line after `problem`.
+
+    The library raises bare Exception, and for a panic of its Rust code a BaseException, after a report of many
+    lines on the standard error, which is left out.
+    """
+    try:
+        with _without_stderr():
+            yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise CorpusError(f"{problem}: {first_line(error)}") from None
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    try:
+        kept = os.dup(STDERR)
+    except OSError:  # it is closed
+        yield
+        return
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        sys.stderr.flush()
+    try:
+        with open(os.devnull, "w", encoding="utf-8") as nothing:
+            os.dup2(nothing.fileno(), STDERR)
+        yield
+    finally:
+        os.dup2(kept, STDERR)
+        os.close(kept)
 
 
 def _largest_id(content: Any) -> int:

@@ -18,7 +18,7 @@ from flashnas.base.errors import ConfigError, CorpusError, DeviceError, WeightsE
 from flashnas.base.files import disk_errors
 from flashnas.base.hints import did_you_mean, first_line
 from flashnas.data.corpus import read_corpus
-from flashnas.data.tokenizer import end_of_document_id
+from flashnas.data.tokenizer import end_of_document_id, library_errors
 from flashnas.export.source import Source, fast_tokenizer, load_source, quiet_transformers
 from flashnas.network.weights import MODEL, digest_of
 from flashnas.runs.trained import EVALUATION, ModelEvaluation, TaskResult, TextResult
@@ -76,7 +76,9 @@ def bits_per_byte(source: Source, corpus: str, window: int, stride: int,
     digest = hashlib.sha256()
     tokens = size = documents = lossy = 0
     for text in read_corpus(corpus).documents:
-        encoding = tokenizer.encode(text, add_special_tokens=False)
+        with library_errors(f"the tokenizer cannot encode {corpus!r}"):
+            encoding = tokenizer.encode(text, add_special_tokens=False)
+            decoded = tokenizer.decode(encoding.ids, skip_special_tokens=False)
         ids = encoding.ids if end is None else [end, *encoding.ids]
         unpredicted = 0 if end is not None or not ids else encoding.offsets[0][1]  # its first token
         pieces += windows(ids, window, stride)
@@ -84,7 +86,7 @@ def bits_per_byte(source: Source, corpus: str, window: int, stride: int,
         size += len(text[unpredicted:].encode())
         documents += 1
         digest.update(hashlib.sha256(text.encode()).digest())
-        lossy += tokenizer.decode(encoding.ids, skip_special_tokens=False) != text
+        lossy += decoded != text
     if not tokens:
         raise CorpusError(f"corpus {corpus!r} has no token to predict")
     nats = 0.0

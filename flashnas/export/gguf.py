@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from flashnas.base.errors import ExportError
+from flashnas.data.tokenizer import library_errors
 from flashnas.export.exporter import Exporter, Written, check_differences, take_over
 from flashnas.export.source import Source
 from flashnas.formats.gguf.families import family_of
@@ -188,7 +189,8 @@ def _difference(logits_V: Tensor, ids: Tensor, values: Sequence[float | None]) -
 
 def _check_texts(tokenizer: Tokenizer, answer: Sequence[Sequence[int]]) -> None:
     for text, ids in zip(TEXTS, answer, strict=True):
-        ours = tokenizer.encode(text, add_special_tokens=False).ids
+        with library_errors(f"the tokenizer cannot encode {text!r}"):
+            ours = tokenizer.encode(text, add_special_tokens=False).ids
         if list(ids) != ours:
             raise ExportError(f"llama.cpp cuts a text into other tokens than the tokenizer: {text!r} gives"
                               f" {list(ids)[:8]} and not {ours[:8]}")

@@ -131,11 +131,11 @@ class KernelCorrection(Correction):
                 us += self.attention(time.us, bytes_us(call), *heads(call, batch)) - time.us
             elif call.kind.correction:
                 us += (self.scale - 1) * time.us
+        more = max(self.batched - 1, 0) * (us + sum(time.us for time in times)) if batch != 1 else 0.0
+        if not us and not more:
+            return None
         added = around(us, self.width)
-        if batch != 1:
-            more = max(self.batched - 1, 0) * (us + sum(time.us for time in times))
-            added = replace(added, upper_us=added.upper_us + more)
-        return added if us else None
+        return replace(added, upper_us=added.upper_us + more)
 
     def note(self, batch: int) -> str | None:
         """What a reader of an estimate for `batch` sequences has to know."""

@@ -131,6 +131,41 @@ def test_a_given_tokenizer_is_used(folder, tmp_path):
     assert not (tmp_path / "c" / "tokenizers").exists()
 
 
+TRUNCATION = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+PADDING = {"strategy": {"Fixed": 10**10}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+           "pad_token": "x"}
+
+
+def described_tokenizer(path, **changes):
+    path.write_text(json.dumps({**json.loads(train_tokenizer(["abc abc"], 260).to_str()), **changes}))
+    return path
+
+
+def test_truncation_and_padding_of_a_given_tokenizer_do_not_change_the_text(folder, tmp_path):
+    plain, other = (prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c", tokenizer=described_tokenizer(
+        tmp_path / "t.json", **changes)) for changes in ({}, {"truncation": TRUNCATION, "padding": PADDING}))
+    assert other.tokenizer_json == plain.tokenizer_json
+    assert other.digest == plain.digest
+
+
+@pytest.mark.parametrize(("charsmap", "words"), [
+    ("AAAA", r"\Atokenizer .*t\.json: not a tokenizer\.json: Precompiled: .*Cannot parse precompiled_charsmap.*\Z"),
+    ("BAAAAAECAwQ=", r"\Athe tokenizer cannot encode the corpus: index out of bounds: .*\Z")])
+def test_a_panic_of_the_library_is_one_line(folder, tmp_path, charsmap, words, capfd):
+    """It is no Exception, and Rust reports it on the standard error."""
+    path = described_tokenizer(tmp_path / "t.json", normalizer={"type": "Precompiled", "precompiled_charsmap": charsmap})
+    with pytest.raises(CorpusError, match=words):
+        prepare_dataset(str(folder), RECIPE, tokenizer=path, cache=tmp_path / "c")
+    assert capfd.readouterr().err == ""
+
+
+def test_other_ends_of_a_process_are_no_errors_of_the_library(capfd):
+    with pytest.raises(KeyboardInterrupt), tokenizer_module.library_errors("x"):
+        raise KeyboardInterrupt
+    os.write(2, b"still there")
+    assert capfd.readouterr().err == "still there"
+
+
 def test_a_given_tokenizer_that_cannot_encode_the_text(folder, tmp_path):
     words = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}
     (tmp_path / "t.json").write_text(json.dumps({"version": "1.0", "model": words, **dict.fromkeys(

@@ -95,6 +95,32 @@ def test_results_of_the_same_weights_add_up_and_those_of_others_go(model, texts)
     assert [text["name"] for text in json.loads((model / "eval.json").read_text())["texts"].values()] == ["0.txt"]
 
 
+def test_truncation_of_a_tokenizer_does_not_cut_the_text(model, texts, tmp_path):
+    whole = fn.evaluate(str(model), text=str(texts))
+    described = json.loads((model / "tokenizer.json").read_text())
+    described["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    described["padding"] = {"strategy": {"Fixed": 10**10}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
+                            "pad_type_id": 0, "pad_token": "x"}
+    (model / "tokenizer.json").write_text(json.dumps(described))
+    assert fn.evaluate(str(model), text=str(texts)).score == whole.score
+    fn.export(str(model), to="hf", out=tmp_path / "out")
+    written = json.loads((tmp_path / "out/tokenizer.json").read_text())
+    assert (written["truncation"], written["padding"]) == (None, None)
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}}, "Missing [UNK] token"),
+    ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "BAAAAAECAwQ="}}, "index out of bounds")])
+def test_a_tokenizer_that_cannot_encode_the_text_is_one_line(model, texts, changes, words, capfd):
+    described = json.loads((model / "tokenizer.json").read_text())
+    (model / "tokenizer.json").write_text(json.dumps({**described, "added_tokens": [], **changes}))
+    assert main(["eval", str(model), "--text", str(texts)]) == 2
+    error = capfd.readouterr().err
+    assert error.startswith(f"flashnas eval: the tokenizer cannot encode {str(texts)!r}: ")
+    assert words in error
+    assert error.count("\n") == 1
+
+
 def test_a_tokenizer_that_drops_text_makes_a_warning(model, texts):
     described = json.loads((model / "tokenizer.json").read_text())
     described["normalizer"] = {"type": "Lowercase"}

@@ -335,6 +335,18 @@ def test_attention_has_its_own_scale_and_several_sequences_a_wider_upper_bound(t
     assert two.bounds["latency_ms"] == [pytest.approx(two.lower_ms), pytest.approx(two.upper_ms)]
 
 
+def test_the_upper_bound_of_several_sequences_is_wider_where_nothing_else_is_added(tmp_path):
+    write_table(tmp_path / "t", tiny_kinds())
+    workload = "batch=2,prompt=4,generated=3"
+    bare = LatencyModel(tmp_path / "t", workload).estimate(A_F)
+    write_entry(tmp_path / "t", "calibration", {"batched": 2.5})
+    wider = LatencyModel(tmp_path / "t", workload).estimate(A_F)
+    assert wider.tpot_ms == bare.tpot_ms
+    assert wider.bounds["tpot_ms"] == [bare.bounds["tpot_ms"][0],
+                                       pytest.approx(bare.bounds["tpot_ms"][1] + 1.5 * bare.tpot_ms)]
+    assert "up to 2.5 times as long as" in wider.notes[0]
+
+
 def test_a_named_table_has_one_model_until_a_file_of_it_changes(tmp_path):
     write_table(tmp_path / "tiny", tiny_kinds())
     table, workload = LatencyTable.load(tmp_path / "tiny"), load_workload(WORKLOAD)

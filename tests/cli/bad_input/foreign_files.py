@@ -97,4 +97,11 @@ case("tokenizer-without-its-unknown-token", search("--tokenizer", "{tmp}/tk.json
      files=[write("tk.json", {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [],
                               "normalizer": None, "pre_tokenizer": None, "post_processor": None, "decoder": None,
                               "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}})])
+# and two of which the library panics
+for name, charsmap, words in (("load", "AAAA", "not a tokenizer.json"), ("encode", "BAAAAAECAwQ=", "cannot encode")):
+    case(f"tokenizer-panic-{name}", search("--tokenizer", "{tmp}/tk.json"), words,
+         files=[write("tk.json", {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [],
+                                  "normalizer": {"type": "Precompiled", "precompiled_charsmap": charsmap},
+                                  "pre_tokenizer": None, "post_processor": None, "decoder": None,
+                                  "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}})])
 case("profile-torch-weights", profile("--runtime", "torch", "--weights", "q8_0"), "--weights", "llama.cpp")
