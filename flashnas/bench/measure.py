@@ -15,7 +15,7 @@ from flashnas.base.errors import BenchError, WorkloadError
 from flashnas.base.hints import shown
 from flashnas.base.schema import convert
 from flashnas.latency.workload import Workload
-from flashnas.profiling.program import free_bytes
+from flashnas.profiling.llama_cpp.target import free_bytes
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import time_model
 from flashnas.training.store import TrainingStore, read_store

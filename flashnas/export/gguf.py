@@ -23,8 +23,7 @@ from flashnas.formats.gguf.families import family_of
 from flashnas.formats.gguf.file import BLOCK, TYPES, write_file
 from flashnas.formats.gguf.vocabulary import Vocabulary, vocabulary
 from flashnas.network.model import HybridLM
-from flashnas.profiling.child_process import RuntimeFailure
-from flashnas.profiling.llama_cpp.child import ask, read_texts
+from flashnas.profiling.llama_cpp.child import RuntimeFailure, ask, read_texts
 
 DEFAULT_TYPE = "f16"
 # Of the largest logit. Where weights are not in float32, llama.cpp rounds what it multiplies them by: to 11

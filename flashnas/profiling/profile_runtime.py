@@ -1,4 +1,4 @@
-"""Profiling of a program that runs whole networks only: rows of operators by regression (regression.py).
+"""Profiling of llama.cpp, which runs whole networks only: rows of operators by regression (regression.py).
 
 Each timing of a network is appended to `networks.jsonl` in the table's folder, so that an interrupted
 measurement continues; the rows are fitted and written at the end.
@@ -24,7 +24,7 @@ from flashnas.latency.row_requests import RowRequest, missing, plan
 from flashnas.latency.table_writer import edited_meta
 from flashnas.latency.validation import TIMED
 from flashnas.latency.workload import Workload
-from flashnas.profiling.program import STEPS, Program, Times
+from flashnas.profiling.llama_cpp.target import PIECE_TOKENS, STEPS, LlamaCpp, Times
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.table_folder import device_of, finished, prepare_folder, write_measured
 from flashnas.profiling.target import Progress
@@ -37,7 +37,7 @@ MIN_US = 0.1             # of a row. The rest (regression.py) is the head's row 
 MARGIN = 8                 # tokens between the last step that is timed at a piece and the piece's end
 
 
-def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path, setup: Program,
+def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path, setup: LlamaCpp,
                     progress: Progress = lambda *_: None) -> dict[str, Any]:
     """Time networks of a space, and write the rows of its operators if a table lacks some; see profile.py.
     Workloads are of one sequence each; progress counts timings; `regression` in the record has the relative
@@ -46,7 +46,7 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
     Raises:
         ConfigError: the folder is in use for something else, or a workload has several sequences.
         DeviceError: a network needs more memory than is free.
-        ExportError: the program cannot hold the networks of the space.
+        ExportError: llama.cpp cannot hold the networks of the space.
         SpaceError: the times of the space's operators cannot be separated.
         TableError: the folder holds the table of another device or build.
     """
@@ -67,7 +67,7 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
     device, meta = device_of(folder, Setup()), space.model.meta_tokens
     prompts = sorted({meta + workload.prompt_tokens for workload in workloads} - {0})
     pieces = sorted({piece for workload in workloads
-                     for piece in context_pieces(workload, meta, setup.piece_tokens)})
+                     for piece in context_pieces(workload, meta)})
     journal, lengths = NetworkJournal(folder / JOURNAL, setup), {"prompts": prompts, "contexts": pieces}
     order = [(network, turn) for turn in range(ROUNDS) for hidden in widths for network in networks[hidden]]
     for number, (network, turn) in enumerate(order):
@@ -96,14 +96,14 @@ def profile_runtime(space: OperatorSpace[Any], workloads: Sequence[Workload], fo
                                   for hidden in widths for network in networks[hidden])})
 
 
-def context_pieces(workload: Workload, meta_tokens: int, piece_tokens: int) -> list[int]:
+def context_pieces(workload: Workload, meta_tokens: int) -> list[int]:
     """Contexts at which decode steps are timed, from the first one of the workload to its last: each about
-    twice the one before, in multiples of `piece_tokens`."""
+    twice the one before, in multiples of PIECE_TOKENS."""
     if not workload.generated_tokens:
         return []
     first = meta_tokens + workload.prompt_tokens + 1
     last = first + workload.generated_tokens - 1
-    piece, last = (-(-count // piece_tokens) * piece_tokens for count in (first, last))
+    piece, last = (-(-count // PIECE_TOKENS) * PIECE_TOKENS for count in (first, last))
     pieces = []
     while piece < last:
         pieces.append(piece)
@@ -120,7 +120,7 @@ def _rows(space: OperatorSpace[Any], items: Sequence[RowRequest], networks: Sequ
           journal: NetworkJournal, prompts: Sequence[int], pieces: Sequence[int],
           errors: dict[str, list[float]]) -> list[dict[str, Any]]:
     """The rows of one width, and those at the middle of each piece whose time depends on the context."""
-    kinds, rng, setup = space.kinds(), np.random.default_rng(0), journal.program
+    kinds, rng = space.kinds(), np.random.default_rng(0)
     once = [counts(network, kinds) for network in networks]
     depends = {item.operator for item in items if item.phase == "decode" and item.length}
     rest_us = 0.0
@@ -137,7 +137,7 @@ def _rows(space: OperatorSpace[Any], items: Sequence[RowRequest], networks: Sequ
                       for piece in pieces], rng)
         errors["decode"] += fitted.errors
         rest_us = fitted.values[REST][0]
-        middles = [piece - setup.piece_tokens // 2 for piece in pieces]
+        middles = [piece - PIECE_TOKENS // 2 for piece in pieces]
         for item in (item for item in items if item.phase == "decode"):
             if item.operator in depends:
                 values = np.array([fitted.values[item.operator, piece] for piece in pieces])
@@ -186,7 +186,7 @@ class NetworkJournal:
     """The timings of one stack in a file of JSON lines, one timing of a network a line. Raises TableError
     if a line is damaged, or the disk is full."""
 
-    def __init__(self, path: Path, program: Program) -> None:
+    def __init__(self, path: Path, program: LlamaCpp) -> None:
         self.path, self.program = path, program
         self._us: dict[tuple[str, int], dict[tuple[str, str], float]] = {}  # hash, round -> what, length
         for number, line in enumerate(read_json_lines(path, TableError) if path.exists() else (), 1):

@@ -33,8 +33,7 @@ from flashnas.formats.fitting import choose
 from flashnas.formats.gguf import families, file, pieces
 from flashnas.formats.gguf.families import FAMILIES, family_of
 from flashnas.formats.gguf.vocabulary import META_TOKEN, vocabulary
-from flashnas.profiling.child_process import RuntimeFailure
-from flashnas.profiling.llama_cpp.child import ask
+from flashnas.profiling.llama_cpp.child import RuntimeFailure, ask
 from flashnas.space import load_space
 
 M2, GD, GATED = "m2(head_dim=16,state=16)", "gd(head_dim=16)", "a(head_dim=16,qk_norm=true,out_gate=true)"

@@ -31,7 +31,7 @@ from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import sample
 from flashnas.latency.workload import Workload
-from flashnas.profiling import profile_runtime, program, target
+from flashnas.profiling import profile_runtime, target
 from flashnas.profiling.llama_cpp import child
 from flashnas.profiling.llama_cpp import target as llama_cpp
 from flashnas.profiling.llama_cpp.target import LlamaCpp
@@ -217,14 +217,14 @@ def test_a_damaged_journal_is_one_line(space, clock, tmp_path):
 def test_what_is_larger_than_the_memory_is_refused_before_a_network_is_built(space, clock, tmp_path, monkeypatch):
     device = Device(name="small", platform="cpu", peak_flops=1e9, bandwidth_bytes_s=1e9, memory_bytes=100_000)
     with monkeypatch.context() as patch:
-        patch.setattr(program, "this_machine", lambda: device)
+        patch.setattr(llama_cpp, "this_machine", lambda: device)
         with pytest.raises(BudgetError, match="does not fit 90% of the memory of small"):
             LlamaCpp().time_request(Architecture.parse(SMALL), Workload(generated_tokens=8))
     network = Architecture.parse("64(vocab=320,tied=false): 9x(m2(head_dim=32,state=16) f) a(head_dim=32) f")
     once = sum(spec.params(64) for spec in set(network.canonical().operators))
     assert LlamaCpp().making_bytes(network) == 4 * (4 * 320 * 64 + once)
-    assert program.free_bytes() > 0
-    monkeypatch.setattr(program, "free_bytes", lambda: 500_000)
+    assert llama_cpp.free_bytes() > 0
+    monkeypatch.setattr(llama_cpp, "free_bytes", lambda: 500_000)
     line = (r"^llama\.cpp is timed with whole networks: one of width \d+ with \d+ operators needs 0\.0 GB of memory,"
             r" but 0\.0 GB are free; take smaller widths or a shorter workload$")
     with pytest.raises(DeviceError, match=line):
@@ -305,9 +305,9 @@ def test_memory_counts_the_type_of_keys_and_values(monkeypatch):
     long = dataclasses.replace(CHAT, prompt_tokens=200_000)
     needed = [memory_bytes(network, long, 1, "q8_0", cache_type=name) for name in ("q8_0", "f16", "f32")]
     assert needed == sorted(needed)
-    monkeypatch.setattr(program, "free_bytes", lambda: needed[1])
-    machine = dataclasses.replace(program.this_machine(), memory_bytes=needed[1])
-    monkeypatch.setattr(program, "this_machine", lambda: machine)
+    monkeypatch.setattr(llama_cpp, "free_bytes", lambda: needed[1])
+    machine = dataclasses.replace(llama_cpp.this_machine(), memory_bytes=needed[1])
+    monkeypatch.setattr(llama_cpp, "this_machine", lambda: machine)
     monkeypatch.setattr(LlamaCpp, "times", lambda *_: 1 / 0)
     small, large = LlamaCpp(cache_type="q8_0", flash_attention=True), LlamaCpp(cache_type="f32")
     small.check_memory([network], [long])
@@ -345,7 +345,7 @@ def test_a_request_is_timed(generated):
 
 def test_llama_cpp_that_ends_is_one_line(monkeypatch):
     monkeypatch.setattr(child, "__file__", "/nowhere/child.py")
-    with pytest.raises(DeviceError, match=r"^64\(.*: llama\.cpp ended with exit code 1: File.*/nowhere") as caught:
+    with pytest.raises(DeviceError, match=r"^64\(.*: llama\.cpp ended with exit code 2: .*/nowhere") as caught:
         LlamaCpp().time_request(Architecture.parse(SMALL), CHAT)
     assert "\n" not in str(caught.value)
 

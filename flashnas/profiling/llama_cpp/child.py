@@ -1,14 +1,18 @@
 """llama.cpp in a process of its own: what a GGUF file computes there, and how long that takes.
 
 llama.cpp ends its process where a file breaks one of its rules. The functions below the line therefore run
-in a child (child_process.py), in which this file imports nothing of flashnas.
+in a child, which runs this file: it imports nothing of flashnas.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import signal
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -18,7 +22,14 @@ from typing import Any
 
 TOP = 10  # tokens whose probabilities are read after each generated one
 MARGIN_TOKENS = 8  # of a context beyond what is asked for
+TIMEOUT_S = 3600.0
+# of the line of an error output that says most, the best first
+SIGNS = tuple(map(re.compile, ("GGML_ASSERT", "error loading model:", r"^[\w.]+(Error|Exception)\b", "rror")))
 CACHE_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8}  # of keys and values, by their numbers in ggml
+
+
+class RuntimeFailure(Exception):
+    """The child did not answer; the message is one line."""
 
 
 def ask(file: Path, *, prompts: list[list[int]], generate: int, never: list[int], texts: list[str],
@@ -47,7 +58,7 @@ def ask(file: Path, *, prompts: list[list[int]], generate: int, never: list[int]
 
 def time_requests(file: Path, *, prompts: Sequence[int], contexts: Sequence[int], steps: int, vocab: int,
                   **options: Any) -> dict[str, list[dict[str, float]]]:
-    """`Program.run` in llama.cpp; cpu_ms is the time that the processor spent for the process, all threads
+    """`LlamaCpp.times` of a file; cpu_ms is the time that the processor spent for the process, all threads
     together. vocab: random tokens are below it. options: threads; flash_attention, whether attention is
     computed in one pass; cache_type, of keys and values, one of CACHE_TYPES."""
     return _call(_time, file, max([*prompts, *contexts]), prompts=list(prompts), contexts=list(contexts),
@@ -78,18 +89,38 @@ def describe() -> dict[str, str]:
 
 
 def _call(work: Callable[..., Any], file: Path | None = None, context: int = 0, **request: Any) -> Any:
-    from flashnas.profiling.child_process import RuntimeFailure, call
-
+    """What a function below the line returns in the child; raises RuntimeFailure."""
     server = {} if file is None else {"file": str(file), "context": context}
+    # -P: modules beside this file are not importable by their bare names
+    command = [sys.executable, "-P", __file__, work.__name__]
     try:
-        return call("llama.cpp", __file__, work.__name__, {**server, **request})
-    except RuntimeFailure as error:
-        unknown = re.search("unknown model architecture: ?'?([^']*)", str(error))
-        if unknown is None:
-            raise
+        child = subprocess.run(command, input=json.dumps({**server, **request}), capture_output=True, text=True,
+                               errors="replace", timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise RuntimeFailure(f"llama.cpp did not answer within {TIMEOUT_S:.0f} s") from None
+    except OSError as error:
+        raise RuntimeFailure(f"llama.cpp could not be started: {command[0]}: {error.strerror}") from None
+    reason = _reason(child.stderr)
+    if child.returncode and (unknown := re.search("unknown model architecture: ?'?([^']*)", reason)):
         raise RuntimeFailure(f"the installed llama.cpp (xllamacpp {version('xllamacpp')}) does not know the"
-                             f" architecture {unknown[1]}; a newer one may: pip install --upgrade"
-                             " xllamacpp") from None
+                             f" architecture {unknown[1]}; a newer one may: pip install --upgrade xllamacpp")
+    if child.returncode:
+        how = (f"exit code {child.returncode}" if child.returncode > 0 else
+               signal.Signals(-child.returncode).name)
+        raise RuntimeFailure(f"llama.cpp ended with {how}: {reason}")
+    try:
+        return json.loads(child.stdout)
+    except ValueError:
+        raise RuntimeFailure(f"llama.cpp gave no answer: {reason}") from None
+
+
+def _reason(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    for sign in SIGNS:
+        for line in reversed(lines):
+            if sign.search(line):
+                return line
+    return lines[-1] if lines else "without a message"
 
 
 # -- the child -----------------------------------------------------------------------------------------------
@@ -199,3 +230,15 @@ def _describe() -> dict[str, str]:
 
     return {"version": xllamacpp.__version__, "build": str(xllamacpp.BUILD_INFO),
             "system": str(xllamacpp.get_system_info())}
+
+
+def _main(work: str) -> None:
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what llama.cpp prints is not part of the answer
+    json.dump(globals()[work](**json.load(sys.stdin)), out)
+    out.flush()
+    os._exit(0)  # without the program's own ending, which can wait for connections
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

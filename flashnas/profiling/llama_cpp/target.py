@@ -1,22 +1,37 @@
-"""Networks timed in llama.cpp, from files with random weights."""
+"""llama.cpp as the runtime, which runs whole networks only: from files with random weights, in a process of its
+own.
+
+With one thread, times are those that the processor spent for the process: other programs do not change them
+much. With several threads they are those of the clock, and the machine must be quiet.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, Self
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, DeviceError, ExportError
 from flashnas.base.settings import option
+from flashnas.latency.memory import check_fits, memory_bytes
+from flashnas.latency.schema import Device
+from flashnas.latency.workload import Workload
 from flashnas.operators.attention.spec import Attention
-from flashnas.profiling.child_process import RuntimeFailure
-from flashnas.profiling.llama_cpp.child import CACHE_TYPES, describe, time_requests
-from flashnas.profiling.program import Program, Times
+from flashnas.profiling.llama_cpp.child import CACHE_TYPES, RuntimeFailure, describe, time_requests
+from flashnas.profiling.platforms import PLATFORMS, value_in
+from flashnas.profiling.target import Measured, Target
+from flashnas.profiling.whole_model import decode_contexts
+
+STEPS = 48                      # that are timed at a context
+MAX_WHOLE_REQUEST_STEPS = 512   # requests that generate at most this many tokens are timed as a whole
+PIECE_TOKENS = 256              # attention is computed over the next multiple of this many tokens
+Times = dict[str, list[dict[str, float]]]
 
 # -> dtype of rows
 WEIGHTS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16",
@@ -26,18 +41,17 @@ CACHE_BLOCK = 32  # of a key or value that q8_0 holds together
 
 
 @dataclass(frozen=True, kw_only=True)
-class LlamaCpp(Program, where="llama_cpp"):
-    """llama.cpp. It computes attention in one pass unless it is told otherwise; on a CPU that can double the
-    time of an attention layer."""
+class LlamaCpp(Target, where="llama_cpp"):
+    """llama.cpp; its name is the mode of its rows. It computes attention in one pass unless it is told otherwise;
+    on a CPU that can double the time of an attention layer."""
 
     name = "llama.cpp"
-    piece_tokens = 256
+    profiler = "flashnas.profiling.profile_runtime:profile_runtime"
     build_facts = ("build", "system")
-    stated = ("threads", "weights", "flash_attention", "cache_type")
 
     weights: str = option("q8_0", "type of the weights", choices=WEIGHTS)
     flash_attention: bool = option(False, "compute attention in one pass")
-    cache_type: str = option("f16", "type of keys and values")  # type: ignore[misc]
+    cache_type: str = option("f16", "type of keys and values")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,13 +73,34 @@ class LlamaCpp(Program, where="llama_cpp"):
         return WEIGHTS[self.weights]
 
     @property
+    def mode_name(self) -> str:
+        return self.name
+
+    @property
     def stack(self) -> str:
         attention = "flash" if self.flash_attention else "plain"
         return (f"llama.cpp-xllamacpp-{version('xllamacpp')}-{self.threads}t-{self.weights}"
                 f"-{attention}-attention-{self.cache_type}-cache")
 
-    def versions(self) -> dict[str, str]:
-        return {"version": version("xllamacpp"), **_build()}
+    def describe_stack(self) -> dict[str, Any]:
+        return {"framework": self.name, "threads": self.threads, "weights": self.weights,
+                "flash_attention": self.flash_attention, "cache_type": self.cache_type,
+                "time": "of the processor" if self.threads == 1 else "of the clock",
+                "version": version("xllamacpp"), **_build()}
+
+    @classmethod
+    def of_rows(cls, rows: Any, described: Mapping[str, Any], **_: Any) -> Self:
+        return cls(**{name: described[name] for name in ("threads", "weights", "flash_attention", "cache_type")})
+
+    @property
+    def clock(self) -> str:
+        """`cpu_ms` or `wall_ms` of what `times` returns."""
+        return "cpu_ms" if self.threads == 1 else "wall_ms"
+
+    def table_name(self) -> str:
+        """Such as `cpu_epyc_llama_cpp_q8_0`, or `cpu_epyc_llama_cpp_q8_0_2t` with two threads."""
+        parts = [PLATFORMS[self.device].table_name(), self.name.replace(".", "_"), self.dtype_name]
+        return "_".join([*parts, f"{self.threads}t"] if self.threads > 1 else parts)
 
     def check_holds(self, architecture: Architecture) -> None:
         from flashnas.formats.gguf.families import family_of
@@ -86,16 +121,68 @@ class LlamaCpp(Program, where="llama_cpp"):
         operators = sum(spec.params(architecture.hidden) for spec in set(architecture.canonical().operators))
         return 4 * (2 * tables + operators)
 
-    def run(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int],
-            steps: int) -> Times:
+    def times(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int],
+              steps: int) -> Times:
+        """Time a network with random weights, one sequence at a time.
+
+        Args:
+            prompts: numbers of tokens that are read into an empty cache.
+            contexts: for each of them `steps` tokens are generated, of which the last one makes the context
+                `context` tokens long; in ascending order, at least `steps` apart.
+
+        Returns:
+            "prompts" and "contexts": one entry for each, with the milliseconds `wall_ms` and `cpu_ms` of the
+            whole prompt, or of one step.
+
+        Raises:
+            DeviceError: llama.cpp ended without an answer.
+        """
         from flashnas.formats.gguf.file import write_random_file
 
-        with tempfile.TemporaryDirectory(prefix="flashnas-") as folder:
-            file = Path(folder) / "model.gguf"
-            write_random_file(file, architecture, self.weights)
-            return time_requests(file, prompts=prompts, contexts=contexts, steps=steps,
-                                 vocab=architecture.vocab, threads=self.threads,
-                                 flash_attention=self.flash_attention, cache_type=self.cache_type)
+        try:
+            with tempfile.TemporaryDirectory(prefix="flashnas-") as folder:
+                file = Path(folder) / "model.gguf"
+                write_random_file(file, architecture, self.weights)
+                return time_requests(file, prompts=prompts, contexts=contexts, steps=steps,
+                                     vocab=architecture.vocab, threads=self.threads,
+                                     flash_attention=self.flash_attention, cache_type=self.cache_type)
+        except RuntimeFailure as error:
+            raise DeviceError(f"{architecture}: {error}") from None
+
+    def check_memory(self, architectures: Iterable[Architecture], workloads: Sequence[Workload]) -> None:
+        """Raises DeviceError if one of the networks needs more memory than is free."""
+        free = free_bytes()
+        for architecture in architectures:
+            needed = max(self.making_bytes(architecture), *(
+                memory_bytes(architecture, workload, 1, self.dtype_name, cache_type=self.cache_type)
+                for workload in workloads))
+            if needed > free:
+                raise DeviceError(f"{self.name} is timed with whole networks: one of width"
+                                  f" {architecture.hidden} with {len(architecture.operators)} operators needs"
+                                  f" {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free; take"
+                                  " smaller widths or a shorter workload")
+
+    def check_workload(self, workload: Workload) -> None:
+        if workload.batch != 1:
+            raise ConfigError(f"{self.name} is timed with one sequence at a time; workload {workload.name}"
+                              f" has batch {workload.batch}")
+
+    def time_request(self, architecture: Architecture, workload: Workload, batch: int = 1) -> Measured:
+        """Time a request of one sequence. Where it generates at most MAX_WHOLE_REQUEST_STEPS tokens, all its
+        steps are timed, else STEPS at each of the contexts of `decode_contexts`."""
+        self.check_workload(workload)
+        self.check_holds(architecture)
+        check_fits(architecture, workload, this_machine(), self.dtype_name, self.cache_type)
+        read, generated = architecture.meta_tokens + workload.prompt_tokens, workload.generated_tokens
+        steps, parts = STEPS, decode_contexts(workload, architecture.meta_tokens)
+        if generated <= MAX_WHOLE_REQUEST_STEPS:
+            steps, parts = generated, [(read + generated, 1.0)] if generated else []
+        times = self.times(architecture, [read] if read else [],
+                           [max(context, steps + 1) for context, _ in parts], steps)
+        ttft_ms = times["prompts"][0][self.clock] if read else 0.0
+        tpot_ms = sum(share * entry[self.clock] for (_, share), entry in zip(parts, times["contexts"],
+                                                                             strict=True))
+        return Measured.of(ttft_ms, tpot_ms, workload)
 
 
 @functools.cache
@@ -105,3 +192,16 @@ def _build() -> dict[str, str]:
     except RuntimeFailure as error:
         raise DeviceError(str(error)) from None
     return {"build": facts["build"], "system": facts["system"].strip(" |")}
+
+
+@functools.cache
+def this_machine() -> Device:
+    """Its memory; the other facts are not known."""
+    return Device(name="this machine", platform="cpu", peak_flops=1.0, bandwidth_bytes_s=1.0,
+                  memory_bytes=PLATFORMS["cpu"].memory_bytes())
+
+
+def free_bytes() -> int:
+    """Memory that a process can still get, as the system estimates it; all memory where it does not."""
+    kilobytes = value_in(Path("/proc/meminfo"), "MemAvailable")
+    return 1024 * int(kilobytes.split()[0]) if kilobytes else PLATFORMS["cpu"].memory_bytes()
