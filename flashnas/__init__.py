@@ -27,12 +27,10 @@ _PUBLIC = {
     "scaling_law": "flashnas.api.scaling",
     "train": "flashnas.api.train",
     "export": "flashnas.api.train",
-    "evaluate": "flashnas.api.publish",
-    "push_to_hub": "flashnas.api.publish",
+    "evaluate": "flashnas.api.evaluate",
     "report": "flashnas.api.run",
     "runs": "flashnas.api.runs",
     "pareto": "flashnas.api.pareto",
-    "compare": "flashnas.api.compare",
     "load_run": "flashnas.api.run",
     "load_architecture": "flashnas.architecture.source",
     "load_space": "flashnas.space.load",
@@ -52,8 +50,8 @@ _PUBLIC = {
 __all__ = [
     "Architecture", "Budget", "FlashnasError", "HybridLM", "LatencyTable", "Recipe", "Run", "SearchSpace",
     "Workload",
-    "__version__", "compare", "doctor", "estimate", "evaluate", "export", "list_names", "load_architecture",
-    "load_run", "load_space", "pareto", "profile", "proxy_trust", "push_to_hub", "report", "runs",
+    "__version__", "doctor", "estimate", "evaluate", "export", "list_names", "load_architecture",
+    "load_run", "load_space", "pareto", "profile", "proxy_trust", "report", "runs",
     "scaling_law", "search", "train", "validate",
 ]
 

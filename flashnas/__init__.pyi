@@ -1,15 +1,13 @@
 """What type checkers see of the lazily loaded names in __init__.py."""
 
 import flashnas.bench as bench  # noqa: F401  (a room, by its name)
-from flashnas.api.compare import compare as compare
 from flashnas.api.doctor import doctor as doctor
 from flashnas.api.estimate import estimate as estimate
+from flashnas.api.evaluate import evaluate as evaluate
 from flashnas.api.listing import list_names as list_names
 from flashnas.api.measure import profile as profile
 from flashnas.api.measure import validate as validate
 from flashnas.api.pareto import pareto as pareto
-from flashnas.api.publish import evaluate as evaluate
-from flashnas.api.publish import push_to_hub as push_to_hub
 from flashnas.api.run import Run as Run
 from flashnas.api.run import load_run as load_run
 from flashnas.api.run import report as report

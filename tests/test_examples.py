@@ -1,7 +1,9 @@
 """The example packages: an extension is one folder and one line, and works without any line of flashnas for it."""
 
+import runpy
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fake_plugins import run_with, write_plugin
@@ -9,7 +11,7 @@ from fake_plugins import run_with, write_plugin
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted(path.parent for path in ROOT.glob("examples/*/pyproject.toml"))
 GROUPS = {"flashnas-short-conv": "flashnas.operators", "flashnas-sampler": "flashnas.samplers",
-          "flashnas-task": "flashnas.tasks", "flashnas-gpt2-space": "flashnas.spaces"}
+          "flashnas-gpt2-space": "flashnas.spaces"}
 
 
 def entry_points(example):
@@ -59,10 +61,9 @@ def test_an_example_is_found_by_name_and_loads(plugged, example):
     ((group, names),) = entry_points(example).items()
     found = run_with(plugged, f"""if True:
         from flashnas.operators import OPERATORS
-        from flashnas.proxy.tasks import TASKS
         from flashnas.search import ALGORITHMS
         from flashnas.space import TEMPLATES
-        registry = next(r for r in (OPERATORS, TASKS, ALGORITHMS, TEMPLATES) if r.group == {group!r})
+        registry = next(r for r in (OPERATORS, ALGORITHMS, TEMPLATES) if r.group == {group!r})
         for name in {list(names)}:
             print(registry.origin(name), name, registry[name].__module__)
     """)
@@ -107,3 +108,27 @@ def test_the_example_operator_is_estimated_trained_and_searched(plugged):
     assert lines[0] == "['embedding', 'f', 'gsc', 'head']"
     assert lines[1] == "['embedding', 'f', 'gsc', 'gsc.conv', 'norm']"
     assert lines[3] == "['gsc', 'd', 'a']"
+
+
+def scalars(folder):
+    """What TensorBoard reads from its events: name -> (step, value) of each."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(folder))
+    events.Reload()
+    return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+def test_the_tracker_example_writes_a_search_and_a_training_to_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard")
+    script = runpy.run_path(str(ROOT / "examples/tensorboard_progress.py"))
+    script["main"](str(tmp_path / "run"), str(tmp_path / "events"))
+    found = scalars(tmp_path / "events")
+    assert found["search/done"][-1][1] == found["search/done"][-1][0] > 4
+    assert found["search/best_loss"][-1][1] <= found["search/best_loss"][0][1]
+    training = script["TensorBoard"](tmp_path / "steps")
+    for number, validation in ((1, None), (2, 3.5)):
+        training.update(SimpleNamespace(number=number, loss=4.0 / number, validation=validation, gradient_norm=1.0,
+                                        lr_factor=1.0, seconds=0.1), 2)
+    found = scalars(tmp_path / "steps")
+    assert found["train/loss"] == [(1, 4.0), (2, 2.0)]
+    assert found["train/validation"] == [(2, 3.5)]

@@ -175,8 +175,7 @@ def test_the_help_works_with_a_broken_command(install, capsys):
     "flashnas.operators:OPERATORS", "flashnas.operators.kernel_kinds:KERNEL_KINDS",
     "flashnas.search:ALGORITHMS",
     "flashnas.executors:EXECUTORS", "flashnas.proxy.tasks:TASKS", "flashnas.space.load:TEMPLATES",
-    "flashnas.export.exporter:EXPORTS", "flashnas.report.sections:SECTIONS", "flashnas.cli.command:COMMANDS",
-    "flashnas.tracking:TRACKERS"])
+    "flashnas.export.exporter:EXPORTS", "flashnas.report.sections:SECTIONS", "flashnas.cli.command:COMMANDS"])
 def test_a_plugin_of_another_type_is_one_line(install, place):
     things = load_object(place)
     install("test-plugin-b", {"function": "os:getcwd", "class": "decimal:Decimal", "number": "math:pi"},

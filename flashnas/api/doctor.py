@@ -46,15 +46,9 @@ class DoctorOptions(Settings, where="doctor"):
     test: bool = option(True, "run the self-test of the operators", off="say what is installed only")
     out: Path | None = option(
         None, "also write all of it to this file, which ends in .json, for a bug report", metavar="FILE")
-    read: Path | None = option(
-        None, "show what `make gpu` found, here or elsewhere, in place of this machine", metavar="BUNDLE")
-    unpack: Path | None = option(
-        None, "with --read: also write the files of the bundle to this new folder", metavar="DIR")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.unpack is not None and self.read is None:
-            self.wrong("unpack", f"needs --read BUNDLE; got {self.unpack} alone")
         if self.out is not None and self.out.suffix != ".json":  # or it replaces a file of another kind
             self.wrong("out", f"must end in .json; got {str(self.out)!r:.80}")
 
@@ -72,10 +66,10 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
         Figures: `machine`, device, its facts and versions; `packages`, each with name, version, purpose, and
         `problem` where it cannot be used; `choices`, for each operator and dtype what the backend `auto`
         takes, and what it passes over, why; `tests`, results of the self-test; `healthy`, whether none gave
-        wrong numbers. With `read` those of the bundle.
+        wrong numbers.
 
     Raises:
-        ConfigError: an operator that does not exist, or cuda without a CUDA device, a bundle that is damaged.
+        ConfigError: an operator that does not exist, or cuda without a CUDA device.
 
     Example:
         >>> import flashnas as fn
@@ -83,10 +77,6 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
         >>> found.healthy, {test["status"] for test in found.tests}
         (True, {'passed'})
     """
-    if options.read is not None:
-        from flashnas.api.bundle import read_bundle
-
-        return read_bundle(options, options.read)
     if options.out is not None and options.out.is_dir():
         options.wrong("out", f"{options.out}: is a folder; name a file")
     from flashnas.operators import OPERATORS

@@ -141,7 +141,6 @@ KINDS: dict[str, tuple[str, Callable[[], dict[str, str]] | str]] = {
     "tasks": ("synthetic tasks, which are objectives, too", "flashnas.proxy.tasks:TASKS"),
     "benches": ("of --bench-table: trained networks; flashnas bench info NAME says more", _benches),
     "exports": ("of export --to", "flashnas.export.exporter:EXPORTS"),
-    "trackers": ("of --tracker: where figures of a run are shown", "flashnas.tracking:TRACKERS"),
     "plugins": ("names that installed packages add", _plugins)}
 SHOWN = ("spaces", "recipes", "operators")
 

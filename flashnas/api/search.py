@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from flashnas.api.calling import Figures, check_out, silent, takes, tracker_option
+from flashnas.api.calling import Figures, check_out, silent, takes
 from flashnas.base.settings import option, over, settings_of
 from flashnas.study.config import SearchConfig
 
@@ -30,7 +30,6 @@ class SearchOptions(SearchConfig, where="search"):
     resume: str | None = option(
         None, "run folder to continue; its run.yaml holds the options that are not given here. Without a"
               " value: the run in --out, which begins if there is none", metavar="[RUN]", bare="", yaml=False)
-    tracker: tuple[str, ...] = tracker_option()
 
     def __post_init__(self) -> None:
         if isinstance(self.resume, bool):
@@ -112,15 +111,13 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
     from flashnas.runs.layout import plugins_named
     from flashnas.study.search import run_search
 
-    live = Live(progress, out, options.tracker)
-    with live.trackers.finishing(live.artifacts), plugins_named(out):
-        summary = run_search(options.config, out, resume=options.resume is not None, progress=live,
-                             command=command, evaluator=evaluator, **objects)
+    with plugins_named(out):
+        summary = run_search(options.config, out, resume=options.resume is not None,
+                             progress=Live(progress, out), command=command, evaluator=evaluator, **objects)
         run = Run.load(out)
         since, drawn = (out / "run.yaml").stat().st_mtime, (out / "report.html", out / "pareto.png")
         if not all(file.exists() and file.stat().st_mtime >= since for file in drawn):
             run.report()  # else it was drawn when the run ended
-        live.log_trials(run)
     object.__setattr__(run, "summary", summary)
     return run
 
@@ -141,11 +138,9 @@ def plan(options: SearchOptions, *, objects: Mapping[str, Any], note: Callable[[
     if options.out is not None:
         check_out(options)
 
-    from flashnas.api.live import Trackers
     from flashnas.study.plan import plan as planned
     from flashnas.study.plan import plan_text
 
-    Trackers(options.tracker, Path("run.yaml"), note)  # names, and libraries that are missing
     return Figures(planned(options.config, note=note, evaluator=evaluator, **objects), plan_text)
 
 

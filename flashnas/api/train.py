@@ -15,9 +15,8 @@ from flashnas.api.calling import (
     recipe_option,
     takes,
     tokenizer_option,
-    tracker_option,
 )
-from flashnas.api.live import tracked
+from flashnas.api.live import Quiet
 from flashnas.base.process import keep_memory, limit_threads
 from flashnas.base.quantities import MAX_TOKENS
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
@@ -62,7 +61,6 @@ class TrainOptions(Settings, where="train"):
     out: Path | None = option(
         None, "folder of the training", metavar="DIR", shown="experiments/runs/train-<time>", yaml=False)
     resume: bool = option(False, "continue the training in --out if there is one", yaml=False)
-    tracker: tuple[str, ...] = tracker_option()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,8 +108,7 @@ def train(options: TrainOptions, *, progress: TrainProgress | None = None,
     with processes(options.threads) as ranks:
         now = ranks.broadcast_text(time.strftime("%Y%m%d-%H%M%S"))
         job = ranks.run_on_all(lambda: _job(options, now, command))
-        with tracked(options.tracker, job.out, progress, ranks) as shown:
-            return Figures(run_training(job, ranks, shown), _trained)
+        return Figures(run_training(job, ranks, progress or Quiet()), _trained)
 
 
 def _trained(values: dict[str, Any]) -> str:

@@ -107,13 +107,10 @@ SCALING_LAW = _api("choose depth and width by a law of the loss", "scaling:scali
 TRAIN = Command("train one architecture for longer, with checkpoints",
                 "flashnas.api.train:TrainOptions", "flashnas.cli.run:train", resumable=True)
 EXPORT = _api("write a network as GGUF or for transformers", "train:export")
-EVAL = _api("score a trained network on a text of your own or on tasks", "publish:evaluate",
+EVAL = _api("score a trained network on a text of your own or on tasks", "evaluate:evaluate",
             "windows scored")
-PUSH = _api("upload a trained network to a model hub, with a model card", "publish:push_to_hub")
 REPORT = _api("write report.html and pareto.png of a run", "run:report")
-DASHBOARD = _api("show a run in optuna-dashboard", "dashboard:dashboard")
 RUNS = _api("the runs in a folder, as a table", "runs:runs")
-COMPARE = _api("put the fronts of runs over each other", "compare:compare")
 PARETO = _api("the front of finished runs for another budget or device", "pareto:pareto")
 TABLE = Command("show, import and merge latency tables", actions={
     "info": _api("what a table can answer and where its rows are from", "tables:table_info"),
@@ -133,5 +130,5 @@ DOCTOR = _api("say what runs here, and test every operator", "doctor:doctor", "o
 COMMANDS: Registry[Command] = Registry("command", "flashnas.commands", {
     name: f"flashnas.cli.command:{name.upper().replace('-', '_')}" for name in (
         "search", "estimate", "evidence", "profile", "validate", "proxy-trust", "scaling-law",
-        "train", "export", "eval", "push", "report", "dashboard", "runs", "compare", "pareto", "table",
+        "train", "export", "eval", "report", "runs", "pareto", "table",
         "bench", "list", "new", "doctor")}, ConfigError, base="flashnas.cli.command:Command")

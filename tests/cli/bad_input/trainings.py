@@ -128,24 +128,18 @@ for name, builder, *expect in (
                                                                                   builder],
          apart=name == "architecture-huge")
 
-# -- eval and push -------------------------------------------------------------------------------------------
+# -- eval and export -----------------------------------------------------------------------------------------
 
-SCORE, PUSH = ["--text", "{corpus}"], ["a/b", "--dry-run"]
+SCORE = ["--text", "{corpus}"]
 case("eval-of-nothing", ["eval", "{training}"], "--text")
 case("eval-of-an-untrained-run", ["eval", "{run}", *SCORE], "has not been trained", "flashnas train")
 case("eval-stride", ["eval", "{training}", *SCORE, "--window", "4", "--stride", "5"], "--stride", "4", "5")
 case("eval-task-path", ["eval", "{training}", "--tasks", "x", "--task-path", "{quick}"], "--task-path")
-case("push-name", ["push", "{training}", "a/b/c", "--dry-run"], "a/b/c")
 for name, words in (
-        ("eval", SCORE), ("push", PUSH)):
+        ("eval", SCORE), ("export", ["--to", "hf", "--out", "{tmp}/ex"])):
     for file, builder, *expect in (
             ("results-garbage", garbage("training/final/eval.json"), "eval.json"),
             ("results-number", write("training/final/eval.json", '{"weights_sha256": 3}'), "eval.json", "3"),
             ("record-garbage", garbage("training/train.yaml"), "train.yaml"),
             ("record-seed", edited("training/train.yaml", ["question", "seed"], "x"), "train.yaml", "seed", "x")):
         case(f"{name}-{file}", [name, "{tmp}/training", *words], *expect, files=[copied("training"), builder])
-for name, builder, *expect in (
-        ("without-card", write("ex/model.gguf", "x"), "README.md"),
-        ("card-garbage", garbage("ex/README.md"), "README.md", "UTF-8"),
-        ("card-header", write("ex/README.md", "---\n- a\n---\n"), "README.md", "header")):
-    case(f"push-{name}", ["push", "{tmp}/ex", *PUSH], *expect, files=[builder])

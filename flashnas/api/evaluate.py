@@ -1,21 +1,20 @@
-"""A trained network and the world: what it is worth on texts and tasks, and its upload to a model hub."""
+"""What a trained network is worth on texts and tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from flashnas.api.calling import Figures, silent, takes
 from flashnas.base.settings import REQUIRED, Settings, option
 
-MODEL = "folder of flashnas train or of flashnas export, or a run whose chosen network was trained"
-
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions(Settings, where="eval"):
-    model: str = option(REQUIRED, MODEL + "; an export must be one --to hf", positional=True)
+    model: str = option(
+        REQUIRED, "folder of flashnas train or of flashnas export --to hf, or a run whose chosen network was"
+        " trained", positional=True)
     text: str | None = option(None, "score this text in bits per byte: a file or folder, as --data of train")
     tasks: tuple[str, ...] = option(
         (), "tasks of lm-evaluation-harness, as in arc_easy,piqa", metavar="TASKS", separator=",")
@@ -92,54 +91,3 @@ def evaluate(options: EvalOptions, *, progress: Callable[[int, int], None] = sil
     return Figures(values, lambda _: "\n".join([
         *(f"{on}: {metric} {value:.4f} ({how})" for on, metric, value, how in figures),
         f"results {values['file']}"]), tuple(warnings))
-
-
-@dataclass(frozen=True, kw_only=True)
-class PushOptions(Settings, where="push"):
-    model: str = option(REQUIRED, MODEL, positional=True)
-    repo: str = option(REQUIRED, "repository of the hub, such as USER/NAME", positional=True)
-    license: str | None = option(
-        None, "licence of the weights by the hub's name for it, such as apache-2.0", metavar="NAME",
-        shown="that of the card, if it names one")
-    private: bool = option(False, "make a repository that only you see")
-    revision: str | None = option(
-        None, "branch to upload to, which is made if it is missing", metavar="BRANCH", shown="main")
-    dry_run: bool = option(False, "show what would be uploaded, and upload nothing", yaml=False)
-
-
-@takes(PushOptions)
-def push_to_hub(options: PushOptions) -> Figures:
-    """Upload a trained network to a model hub, in one commit, with a model card.
-
-    Trained weights are exported first, with `to="hf"`; an export is uploaded as it is. The card is the
-    README.md of the export: architecture, latency with its source, losses, data and seed as the training and
-    its run recorded them, and the results of `flashnas eval`. Of paths, only the last part is written to it.
-    The token is that of `hf auth login` or HF_TOKEN; HF_ENDPOINT names another hub. Links are not followed.
-
-    Returns:
-        Figures: `repo`, `url` of the commit (None for a dry run), `files` with their bytes, and `card`.
-
-    Raises:
-        ExportError: no export or no token, a wrong name, the hub refuses or cannot be reached.
-        WeightsError, RunError: the model cannot be read, or the run's network has not been trained.
-
-    Example:
-        >>> import flashnas as fn
-        >>> found = fn.export("32(vocab=300): d(head_dim=16) f", to="hf", init_seed=0, out="my_export")
-        >>> pushed = fn.push_to_hub("my_export", "me/tiny", license="apache-2.0", dry_run=True)
-        >>> sorted(pushed.files), pushed.url
-        (['README.md', 'config.json', 'generation_config.json', 'model.safetensors'], None)
-    """
-    from flashnas.export.hub import push_model
-
-    return Figures(push_model(options.model, options.repo, licence=options.license, private=options.private,
-                              revision=options.revision, dry_run=options.dry_run), _pushed)
-
-
-def _pushed(values: dict[str, Any]) -> str:
-    header = values["card"].partition("\n---\n")[0].removeprefix("---\n")
-    return "\n".join([
-        *(f"{size:>13,}  {name}" for name, size in values["files"].items()), "header of README.md:",
-        *(f"    {line}" for line in header.splitlines()),
-        *(f"note: {note}" for note in values["notes"]),
-        f"{values['repo']}: nothing was uploaded (--dry-run)" if values["url"] is None else values["url"]])

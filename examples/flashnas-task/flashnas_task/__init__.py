@@ -1,1 +1,0 @@
-"""State tracking in a permutation group as a synthetic task of flashnas."""
