@@ -1,4 +1,4 @@
-"""tools/gpu_bundle.py: steps that fail, exceed their limit or are interrupted are kept; read_gpu_bundle.py reads all."""
+"""tools/gpu_bundle.py keeps steps that fail, exceed their limit or are interrupted; read_gpu_bundle.py reads all."""
 
 import json
 import os

@@ -6,7 +6,6 @@ the identity of the run and never the folder's: a renamed or copied folder conti
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ from typing import Any
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
-from flashnas.base.errors import FlashnasError, RunError
-from flashnas.base.files import complete_lines, drop_torn_line
-from flashnas.base.foreign import MAX_JOURNAL_MB, read_json_lines, read_text
+from flashnas.base.errors import RunError
+from flashnas.base.files import drop_torn_line
+from flashnas.base.foreign import read_json_lines
 from flashnas.base.hints import first_line, shown
 from flashnas.base.process import uninterrupted
 from flashnas.base.schema import convert
@@ -37,7 +36,7 @@ class Database:
             storage = JournalStorage(JournalFileBackend(str(journal)))
             with uninterrupted():  # Optuna's lock makes another error of an interrupt while it is released
                 self._study = optuna.create_study(
-                    storage=storage, study_name=_study_name(identity),
+                    storage=storage, study_name=f"flashnas-{identity}",
                     directions=["minimize"] * objectives, load_if_exists=True)
             trials = self._study.get_trials(deepcopy=False)
         except OSError:
@@ -65,27 +64,6 @@ class Database:
         with uninterrupted():
             self._study.add_trial(trial)
         self.outcomes[outcome.key] = outcome
-
-
-def recorded_trials(journal: Path, *, identity: str) -> list[FrozenTrial]:
-    """The finished trials of a search that may be running, in the order of completion, for a reader: of a
-    journal Optuna gets a copy of the whole lines. Raises RunError in one line."""
-    try:
-        with tempfile.TemporaryDirectory(prefix="flashnas-") as folder:
-            copy = Path(folder) / journal.name
-            copy.write_text(complete_lines(read_text(journal, RunError, max_mb=MAX_JOURNAL_MB)))
-            study = optuna.load_study(study_name=_study_name(identity),
-                                      storage=JournalStorage(JournalFileBackend(str(copy))))
-            return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-    except FlashnasError:
-        raise
-    except Exception as error:  # Optuna raises KeyError and others by kind of damage
-        raise RunError(f"{journal}: the study of this run cannot be read: {type(error).__name__}:"
-                       f" {first_line(error)}") from None
-
-
-def _study_name(identity: str) -> str:
-    return f"flashnas-{identity}"
 
 
 def _check_journal(journal: Path) -> None:
