@@ -135,7 +135,7 @@ def simulated_score(key: str, job: Any, took: float) -> dict[str, Any]:
         loss = curve[-1][1]
     return {"loss": loss, "bits_per_byte": loss / 2.8, "curve": curve, "scores": {}, "proxy_params": network.params
             // 256, "tokens": curve[-1][0], "tokens_per_s": TOKENS / took, "seconds": took, "seed": 0,
-            "backends": {"d": "torch", "m2": "numba", "a": "torch"}, "source": "training"}
+            "backends": {"d": "torch", "m2": "torch", "a": "torch"}, "source": "training"}
 
 
 def never(network: Any) -> float:

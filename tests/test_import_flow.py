@@ -108,18 +108,6 @@ def test_torch_is_imported_only_where_networks_are_computed():
     assert not wrong
 
 
-def test_numba_is_imported_with_the_first_call():
-    """No file outside of the compiled kernels imports them or numba when it is imported."""
-    wrong = []
-    for path, tree in trees().items():
-        for node in tree.body if path.parent.name != "compiled" else ():
-            names = ([node.module or ""] if isinstance(node, ast.ImportFrom) else
-                     [alias.name for alias in node.names] if isinstance(node, ast.Import) else [])
-            wrong += [f"{path}:{node.lineno}" for name in names
-                      if name.split(".")[0] == "numba" or name.startswith("flashnas.operators.compiled")]
-    assert not wrong
-
-
 def test_private_names_stay_in_their_room():
     defined = {room: set().union(*(source(path).defined for path in trees() if room_of(path) == room))
                for room in ROOMS}

@@ -244,8 +244,6 @@ class Map:
         own = self.of_lines([(place.file, place.line)]) or self.of_lines([(place.file, place.first_line)])
         if place.function and own:
             return own, True
-        if re.search(r"njit|@compiled|@variant", self.sources[place.file]):  # machine code shows no lines
-            return self.of_file(place.file), True
         if not place.function or str(place.line) in self.lines.get(place.file, {}):  # runs at import
             word = re.compile(rf"\b{place.name or place.function.split('.')[0]}\b")
             users = [(file, number) for file, source in self.sources.items() if word.search(source)

@@ -97,7 +97,7 @@ def run(training: Training, given: argparse.Namespace) -> Row:
     recipe = fn.Recipe.load(given.recipe)
     recipe = dataclasses.replace(recipe, tokens=training.tokens, muon_lr=recipe.muon_lr * training.factor,
                                  adamw_lr=recipe.adamw_lr * training.factor, short_text=given.short_text)
-    packages = {name: version(name) for name in ("torch", "numpy", "numba", "tokenizers")}
+    packages = {name: version(name) for name in ("torch", "numpy", "tokenizers")}
     versions = {"flashnas": fn.__version__, **packages}
     if str(corpus.TEXT) in given.data:
         versions["docstrings_sha256"] = str(corpus.write_corpus()["sha256"])

@@ -20,7 +20,6 @@ from flashnas.latency.schema import PLATFORMS
 # distribution -> what it is for
 PACKAGES = {
     "torch": "everything",
-    "numba": "compiled kernels on a CPU",
     "triton": "kernels of flash-linear-attention and mamba-ssm",
     "flash-linear-attention": "recurrences on CUDA",
     "mamba-ssm": "Mamba and Mamba2 on CUDA",

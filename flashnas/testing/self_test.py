@@ -51,7 +51,7 @@ MIN_NORM = 1e-4       # of a gradient that is compared
 class LayerTest:
     """One operator by one backend in one dtype.
 
-    runs: what computed it, such as "numba 0.62.1"; empty if nothing did. errors: form -> the largest relative
+    runs: what computed it, such as "fla 0.6.0"; empty if nothing did. errors: form -> the largest relative
     error against the reference: forward, state, backward, step, and graph where steps are captured.
     tolerance: of forward, state and step; `GRADIENTS` times as much is allowed in gradients. reason: why it
     was refused or what went wrong. status: passed; wrong, an error above its tolerance; failed, an exception;
@@ -125,7 +125,7 @@ def check_layer(operator: str, backend: str, dtype: str, device: str = "cpu", to
     except Exception as error:  # an installed library that cannot be imported as it should
         return LayerTest(**known, reason=_line(error), status="failed")
     runs = " + ".join(dict.fromkeys(names)) or "torch"
-    rounds = backend not in ("auto", "torch") and not runs.startswith(("torch", "numba"))
+    rounds = backend not in ("auto", "torch") and not runs.startswith("torch")
     tolerance = ROUNDED if dtype == "bfloat16" else TENSOR_FLOAT32 if rounds else EXACT
     known.update(runs=runs, tolerance=tolerance)
     try:

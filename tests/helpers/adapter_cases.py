@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.metadata
 from typing import Any
 
 import torch
@@ -16,17 +15,13 @@ from flashnas.operators.backends.core import SELECTIVE_SCAN
 from flashnas.operators.layer import Layer, RecurrentState, build_layer
 
 HIDDEN = 64
-NUMBA = f"numba {importlib.metadata.version('numba')}"
 CASES = [
     ("fla", "d(head_dim=16)"), ("fla", "gd(head_dim=16,k_heads=2,expand_v=2)"), ("fla", "gla(head_dim=32)"),
     ("fla", "m2(head_dim=16,state=24,groups=2,conv_size=3)"), ("fla", "m2(head_dim=16,state=16)"),
     ("mamba-ssm", "m2(head_dim=16,state=24,groups=2,conv_size=3)"), ("mamba-ssm", "m2(head_dim=16,state=16)"),
     ("fla", "kda(head_dim=16)"), ("fla", "r7(head_dim=16)"), ("mamba-ssm", "m(state=8)"),
     ("mamba-ssm", "d(head_dim=16)"),  # the convolution only
-    ("numba", "d(head_dim=16)"), ("numba", "gd(head_dim=16,k_heads=2,expand_v=2)"),
-    ("numba", "kda(head_dim=32)"), ("numba", "r7(head_dim=16)"),
-    ("numba", "m2(head_dim=16,state=24,groups=2,conv_size=3)"), ("numba", "m2(head_dim=8,state=8)"),
-    ("numba", "gla(head_dim=32)"), ("numba", "m(state=5)"), ("sdpa", "a(heads=4,kv_heads=2,head_dim=16)"),
+    ("sdpa", "a(heads=4,kv_heads=2,head_dim=16)"),
     ("sdpa", "swa(heads=4,kv_heads=2,head_dim=16,window=5)"),
     ("sdpa", "a(heads=4,kv_heads=4,head_dim=16,out_gate=true)"),
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 import fake_libraries
 import pytest
 import torch
-from adapter_cases import HIDDEN, NUMBA, check_in_bfloat16, inputs, make
+from adapter_cases import HIDDEN, check_in_bfloat16, inputs, make
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError, OperatorError
@@ -52,7 +52,7 @@ def test_auto_takes_the_best_that_is_at_hand(packages: tuple[str, ...], dtype: s
     fake_libraries.install(monkeypatch, *packages)
     model = HybridLM(Architecture.parse(f"256(vocab=300): {ALL}"))
     assert on_cuda(model, getattr(torch, dtype)) == {**expected, "f": "torch"}
-    assert set(model.backends().values()) == {"torch", NUMBA}, "on a CPU nothing changes"
+    assert set(model.backends().values()) == {"torch"}, "on a CPU nothing changes"
 
 
 @pytest.mark.parametrize(("backend", "expected"), [
@@ -71,10 +71,10 @@ def test_a_chosen_library_computes_what_it_covers(backend: str, expected: dict[s
 @pytest.mark.parametrize(("backend", "text", "packages", "line"), [
     ("mamba-ssm", "m2", ("fla",),
      "operator mamba2: backend mamba-ssm cannot run it: the package fake-mamba-ssm is not"
-                                  " installed; allowed here: auto, torch, numba"),
+                                  " installed; allowed here: auto, torch"),
     ("flash-attn", "d f", ("fla",), "backend flash-attn: the package fake-flash-attn is not installed"),
     ("flash", "a", (),
-     "backend must be one of auto, torch, fla, mamba-ssm, flash-attn, sdpa, numba; got 'flash' (did"
+     "backend must be one of auto, torch, fla, mamba-ssm, flash-attn, sdpa; got 'flash' (did"
                        " you mean 'fla'?)")])
 def test_what_is_not_there_is_one_line(backend: str, text: str, packages: tuple[str, ...], line: str,
                                        monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ def test_a_chosen_library_that_cannot_run_here_says_why(monkeypatch: pytest.Monk
     with pytest.raises(OperatorError) as error:
         model(torch.zeros(1, 3, dtype=torch.long))
     assert str(error.value) == ("operator delta_net: backend fla cannot run it: it runs on cuda only; the tensors are"
-                                " on cpu; allowed here: auto, torch, numba")
+                                " on cpu; allowed here: auto, torch")
     with pytest.raises(OperatorError,
                        match=r"backend fla cannot run it: it takes a key_dim of 16 to 256; got 8;"
                                             r" allowed here: auto, torch$"):
@@ -213,13 +213,8 @@ def test_the_choice_on_cuda_is_made_once_for_each_dtype(monkeypatch: pytest.Monk
 
 def test_a_job_names_the_libraries_in_its_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_libraries.install(monkeypatch, "fla", "flash_attn")
-    plain, version = f"torch-{torch.__version__}-1t", NUMBA.replace(" ", "-")
-    stacks = [Setup(backend=name).stack for name in ("auto", "torch", "sdpa", "numba")]
-    assert stacks == [f"{plain}-{version}", f"{plain}-by-torch", f"{plain}-by-sdpa",
-                      f"{plain}-{version}-by-numba"]
-    with monkeypatch.context() as without:
-        without.setitem(sys.modules, "numba", None)
-        assert [Setup(backend=name).stack for name in ("auto", "torch")] == [plain, plain]
+    plain = f"torch-{torch.__version__}-1t"
+    assert [Setup(backend=name).stack for name in ("auto", "torch", "sdpa")] == [plain, plain, f"{plain}-by-sdpa"]
     assert "backend" not in Setup().describe_stack()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     auto, only, none = (Setup(device="cuda", backend=name) for name in ("auto", "fla", "torch"))

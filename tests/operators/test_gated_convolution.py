@@ -5,7 +5,6 @@ import pytest
 import torch
 from layer_cases import assert_close
 
-from flashnas.operators.compiled import convolution
 from flashnas.operators.gated_convolution.layer import GatedConvolutionLayer
 from flashnas.operators.gated_convolution.spec import GatedConvolution
 from flashnas.operators.parts.convolution import short_convolution, short_convolution_step
@@ -24,18 +23,14 @@ def test_it_computes_what_lfm2_computes():
             assert_close(form(x_BTD)[0], theirs(x_BTD), 1e-10, form.__name__)
 
 
-@pytest.mark.parametrize("library", ["numba", "causal-conv1d"])
-def test_libraries_convolve_without_silu(library, monkeypatch):
+def test_libraries_convolve_without_silu(monkeypatch):
     torch.manual_seed(0)
     x, state, weight = torch.randn(2, 9, 16), torch.randn(2, 2, 16), torch.randn(16, 3)
     leaves = [part.requires_grad_() for part in (x, state, weight)]
-    if library == "numba":
-        forward, step = convolution.short_convolution, convolution.short_convolution_step
-    else:
-        fake_libraries.install(monkeypatch, "causal_conv1d", devices=("cpu",))
-        from flashnas.operators.backends.core import LIBRARIES
+    fake_libraries.install(monkeypatch, "causal_conv1d", devices=("cpu",))
+    from flashnas.operators.backends.core import LIBRARIES
 
-        forward, step = LIBRARIES["causal-conv1d"].kernels["convolution"](torch.float32)
+    forward, step = LIBRARIES["causal-conv1d"].kernels["convolution"](torch.float32)
     results = []
     for rule in (forward, short_convolution):
         y, after = rule(x, state, weight, None, False)

@@ -58,12 +58,11 @@ from flashnas.operators.backends.library import (
     Library,
     Pair,
     without_gradients,
-    without_graphs,
 )
 
 LIBRARIES: Registry[Library] = Registry("library", "flashnas.core_libraries", {
     name: f"flashnas.operators.backends.{name.replace('-', '_')}:LIBRARY" for name in
-    ("fla", "mamba-ssm", "causal-conv1d", "flash-attn-3", "flash-attn", "sdpa", "numba")}, OperatorError,
+    ("fla", "mamba-ssm", "causal-conv1d", "flash-attn-3", "flash-attn", "sdpa")}, OperatorError,
                                         "name")
 # choices that cover two packages: both, or the first that runs
 BUNDLES = {"mamba-ssm": ("mamba-ssm", "causal-conv1d"), "flash-attn": ("flash-attn-3", "flash-attn")}
@@ -74,36 +73,34 @@ EITHER = {"flash-attn": BUNDLES["flash-attn"]}
 class CoreKind:
     """A kernel that libraries compete for.
 
-    on_cuda, on_cpu: the libraries that have it, best first. On CUDA the order is that of the libraries' own
-    benchmarks; none of it was measured here. optional: it falls back to torch where the chosen library does
+    on_cuda: the libraries that have it, best first, in the order of the libraries' own benchmarks; none of it
+    was measured here. On a CPU torch computes every core. optional: it falls back to torch where the chosen library does
     not take it. around: it surrounds the core of an operator, and is not told in records.
     """
 
     name: str
     on_cuda: tuple[str, ...] = ()
-    on_cpu: tuple[str, ...] = ()
     optional: bool = False
     around: bool = False
 
     def libraries(self, device: str) -> tuple[str, ...]:
         """Those on that device, best first."""
-        return self.on_cuda if device == "cuda" else self.on_cpu
+        return self.on_cuda if device == "cuda" else ()
 
 
-_NUMBA = ("numba",)
 ATTENTION = CoreKind("attention", ("flash-attn-3", "flash-attn", "sdpa"))
-SSD = CoreKind("ssd", ("mamba-ssm", "fla"), _NUMBA)
-SELECTIVE_SCAN = CoreKind("selective_scan", ("mamba-ssm",), _NUMBA)
-DELTA_RULE = CoreKind("delta_rule", ("fla",), _NUMBA)
-GATED_DELTA_RULE = CoreKind("gated_delta_rule", ("fla",), _NUMBA)
-GLA = CoreKind("gla", ("fla",), _NUMBA)
-KDA = CoreKind("kda", ("fla",), _NUMBA)
-DPLR = CoreKind("dplr", ("fla",), _NUMBA)
-CONVOLUTION = CoreKind("convolution", ("causal-conv1d", "fla"), _NUMBA, optional=True)
-NORM = CoreKind("norm", ("fla", "mamba-ssm"), _NUMBA, optional=True, around=True)
+SSD = CoreKind("ssd", ("mamba-ssm", "fla"))
+SELECTIVE_SCAN = CoreKind("selective_scan", ("mamba-ssm",))
+DELTA_RULE = CoreKind("delta_rule", ("fla",))
+GATED_DELTA_RULE = CoreKind("gated_delta_rule", ("fla",))
+GLA = CoreKind("gla", ("fla",))
+KDA = CoreKind("kda", ("fla",))
+DPLR = CoreKind("dplr", ("fla",))
+CONVOLUTION = CoreKind("convolution", ("causal-conv1d", "fla"), optional=True)
+NORM = CoreKind("norm", ("fla", "mamba-ssm"), optional=True, around=True)
 TOKEN_MIX = CoreKind("token_mix", ("fla",), optional=True, around=True)
-SWIGLU = CoreKind("swiglu", ("fla",), _NUMBA, optional=True, around=True)
-SOFTMAX = CoreKind("softmax", (), _NUMBA, optional=True, around=True)
+SWIGLU = CoreKind("swiglu", ("fla",), optional=True, around=True)
+SOFTMAX = CoreKind("softmax", (), optional=True, around=True)
 
 CORE_KINDS: Registry[CoreKind] = Registry("kind of core", "flashnas.cores", {
     name: f"flashnas.operators.backends.core:{name.upper()}" for name in (
@@ -151,7 +148,7 @@ class Core:
         self.backend = backend
         self._cpu: dict[torch.dtype, Kernels] = {}
         self._cuda: dict[torch.dtype, Kernels] = {}
-        if (backend in (*self.kind.on_cuda, *self.kind.on_cpu) and not self.kind.optional
+        if (backend in self.kind.on_cuda and not self.kind.optional
                 and (missing := missing_for(backend))):
             raise self._refused(missing, "cpu", torch.float32)
 
@@ -198,7 +195,7 @@ class Core:
     def _chosen(self, backend: str) -> list[str]:
         """The libraries of that choice that have this core, on any device."""
         bundle = BUNDLES.get(backend, (backend,))
-        return [name for name in (*self.kind.on_cuda, *self.kind.on_cpu) if name in bundle]
+        return [name for name in self.kind.on_cuda if name in bundle]
 
     def _from(self, library: Library, dtype: torch.dtype, ours: Kernels) -> Kernels:
         kind = self.kind.name
@@ -209,8 +206,6 @@ class Core:
             (forward, step), label = better
         if library.name == "sdpa":
             return Kernels(forward, step, label)
-        if library.by_address:
-            forward, step = without_graphs(forward, ours.forward), without_graphs(step, ours.step)
         step = without_gradients(step, ours.step)
         forms = forms if self.raw else Forms(forward, step)
         if self.backend == "auto" and dtype == torch.float32 and kind in library.rounds:

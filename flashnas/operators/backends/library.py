@@ -43,8 +43,7 @@ class Library:
     kernels: for each core that it covers a function that imports what it needs and returns the `Forms`, or
     the first two of them, for activations of a dtype. refusal: why it does not take a core in
     a dtype and sizes, in a few words, or an empty string. rounds: cores whose parallel form multiplies
-    float32 in TensorFloat-32 (10 bits), which nothing but an explicit choice should do. by_address: it reads
-    memory itself, so that torch cannot trace it. least: the oldest release whose functions we call as they
+    float32 in TensorFloat-32 (10 bits), which nothing but an explicit choice should do. least: the oldest release whose functions we call as they
     are and whose results are right. on_auto: what `auto` takes in place of a core's pair on the device at
     hand, with its name, or None. build: what makes two builds of a release differ, for records. functions:
     names of the package that are called; without them it is another library of the same name.
@@ -57,7 +56,6 @@ class Library:
     refusal: Callable[[str, torch.dtype, Sizes], str]
     rounds: frozenset[str] = frozenset()
     devices: tuple[str, ...] = ("cuda",)
-    by_address: bool = False
     least: str = "0"
     on_auto: Callable[[str, torch.dtype], tuple[Pair, str] | None] = lambda core, dtype: None
     build: Callable[[], str] = str
@@ -156,14 +154,4 @@ def without_gradients(step: Function, plain: Function) -> Function:
     `plain`."""
     def run(*arguments: Any) -> Any:
         return plain(*arguments) if torch.is_grad_enabled() else step(*arguments)
-    return run
-
-
-def without_graphs(compiled: Function, plain: Function) -> Function:
-    """`compiled`, which reads memory by address, where there is memory: not while torch traces a graph, not
-    on meta tensors; then `plain`."""
-    def run(*arguments: Any) -> Any:
-        if torch.compiler.is_compiling() or not arguments[0].is_cpu:
-            return plain(*arguments)
-        return compiled(*arguments)
     return run

@@ -38,8 +38,6 @@ def install(monkeypatch: pytest.MonkeyPatch, *packages: str, devices: tuple[str,
             vars(module).update(contents)
             monkeypatch.setitem(sys.modules, path, module)
     for name, place in backends.LIBRARIES.shipped.items():
-        if name == "numba":  # the real one, on CPUs
-            continue
         library = backends.LIBRARIES[name]
         devices_then = tuple(dict.fromkeys((*library.devices, *devices)))
         distribution = "torch" if name == "sdpa" else f"fake-{name}"  # without metadata: __version__ counts
