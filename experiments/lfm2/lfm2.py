@@ -120,7 +120,7 @@ def picture(trials: Any, networks: dict[str, Any]) -> None:
         panels=[Panel(x=PlotAxis(title=f"ms a token, {WEIGHTS}, one core"), height=340,
                       y=PlotAxis(title="loss of the short training, nats a token", range=(low - room, high + 2 * room)),
                       marks=[Points(x=trials["tpot_ms"], y=trials["loss"], fill=FAINT, size=9), *marks,
-                             Guide(at=TPOT_MS, colour=MUTED, text="budget", upright=True)])]), HERE / "front.png")
+                             Guide(at=TPOT_MS, colour=MUTED, text="budget")])]), HERE / "front.png")
 
 
 if __name__ == "__main__":

@@ -191,7 +191,7 @@ def picture(run: Any, found: dict[str, Any], plan: dict[str, Any], path: Path) -
                 Whiskers(x=[chosen], y=[loss], low=[0], high=[found["bound_ms"] - chosen], colour=INK, along_x=True),
                 Points(x=predicted, y=losses, fill=blue, size=9),
                 Points(x=measured, y=losses, fill=BUDGET, shape="cross", edge_width=2.5),
-                Guide(at=plan["tpot_ms"], colour=MUTED, text="budget", upright=True),
+                Guide(at=plan["tpot_ms"], colour=MUTED, text="budget"),
                 Label(x=chosen, y=loss, text="chosen", dx=0, dy=-26, colour=INK, strong=True)])]), path)
 
 

@@ -55,8 +55,7 @@ class Run(RecordedRun):
         """A figure of the report.
 
         Args:
-            name: front, short-loss, hypervolume, operators, latency-by-operator, latency-by-kernel, curves,
-                or any other figure that the report has for this run.
+            name: front, operators, latency-by-operator, curves or objectives.
 
         Returns:
             A Plotly figure.
@@ -101,8 +100,7 @@ class Run(RecordedRun):
         return front_table(self)
 
     def effort(self) -> str:
-        """What the search cost, in words: training tokens, of them those that were repeated, of synthetic
-        tasks and of further seeds; and those that rungs saved."""
+        """What the search cost, in words: the tokens of its trainings."""
         from flashnas.report.words import tokens_words
 
         return tokens_words(self)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import flashnas
 from flashnas.base.hints import printable
 from flashnas.report.text import MISSING, known, number
-from flashnas.report.words import fixed, loss_words
+from flashnas.report.words import fixed
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun
 from flashnas.runs.trained import ModelEvaluation, search_of
@@ -121,9 +121,7 @@ def _latency(run: RecordedRun, entry: FrontEntry, vocab: int) -> str:
 def _losses(run: RecordedRun, entry: FrontEntry) -> str:
     figures, tokens = entry.figures, run.entry("proxy", "tokens")
     length = f" of {tokens:,} tokens" if known(tokens) else ""
-    text = f"short training{length}: {loss_words(figures)} nats per token"
-    if not known(figures.get("loss_se")):
-        text += " (one seed)"
+    text = f"short training{length}: {fixed(figures.get('loss'), 3)} nats per token (one seed)"
     if known(figures.get("full_loss_sd")):
         text += f"; standard deviation of the full loss to expect: {fixed(figures['full_loss_sd'], 3)}"
     return text

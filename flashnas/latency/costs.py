@@ -33,8 +33,8 @@ class Costs(ABC):
         return [self.metrics(network).get("latency_ms") for network in networks]
 
     def details(self, network: Any) -> dict[str, Any]:
-        """`breakdown` and `sources` of the latency, for an entry of the front."""
-        return {"breakdown": [], "sources": {}}
+        """`operators_ms` and `sources` of the latency, for an entry of the front."""
+        return {"operators_ms": {}, "sources": {}}
 
 
 class TableCosts(Costs):
@@ -65,7 +65,7 @@ class TableCosts(Costs):
 
     def details(self, network: Architecture) -> dict[str, Any]:
         estimate = self.model.estimate(network)
-        return {"breakdown": list(estimate.breakdown), "sources": estimate.sources}
+        return {"operators_ms": estimate.operators_ms(), "sources": estimate.sources}
 
 
 class OwnCosts(Costs):

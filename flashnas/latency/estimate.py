@@ -41,6 +41,14 @@ class Estimate(Predicted):
             raise WorkloadError(one_of("metric", name, METRICS))
         return float(getattr(self, name))
 
+    def operators_ms(self) -> dict[str, dict[str, float]]:
+        """Milliseconds of the request by kind of operator and source."""
+        times: dict[str, dict[str, float]] = {}
+        for part in self.breakdown:
+            by_source = times.setdefault(part["operator"], {})
+            by_source[part["source"]] = by_source.get(part["source"], 0.0) + part["ms"]
+        return times
+
     def to_dict(self) -> dict[str, Any]:
         return {"notation": self.notation, "hash": self.hash, **vars(self), "breakdown": list(self.breakdown),
                 "notes": list(self.notes)}

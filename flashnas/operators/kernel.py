@@ -15,14 +15,6 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
 @dataclass(frozen=True)
-class Family:
-    """A group of kinds that the pictures of a report show in one colour."""
-
-    name: str
-    colour: str
-
-
-@dataclass(frozen=True)
 class Load:
     """How much one launch works on: `tokens` of each of `batch` sequences (1 in a decode step), which see
     `context` tokens, themselves included."""
@@ -45,7 +37,6 @@ class KernelKind:
     Args:
         name: registered name. Rows are in `<name>_<phase>.parquet`, or in `<name>.parquet` where both phases
             have the same columns.
-        family: group and colour in pictures.
         shape: names of the sizes that a call states, in order.
         decode: key columns of the rows, in file order; empty: no rows. A column is one of
             `shape`, or `batch`, `tokens` (of each sequence, in a prefill), `context` (tokens seen in a
@@ -71,7 +62,6 @@ class KernelKind:
     """
 
     name: str
-    family: Family
     shape: tuple[str, ...]
     decode: tuple[str, ...] = ()
     prefill: tuple[str, ...] = ()

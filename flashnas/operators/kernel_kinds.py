@@ -1,9 +1,9 @@
 """The kinds of kernels that operators launch: one object each, with all that flashnas knows about the kind.
 
 A kind states the columns of its rows in a latency table, the rules by which a missing row is derived, how its
-time grows, what it writes and moves, which correction to whole models applies, and its family in pictures.
-The lookup in tables, the memory rule, `flashnas table info`, the fit of corrections and the report read these
-objects; none of them knows a kind by name.
+time grows, what it writes and moves, and which correction to whole models applies. The lookup in tables, the
+memory rule, `flashnas table info` and the fit of corrections read these objects; none of them knows a kind by
+name.
 
 An operator of another package uses what is here, without a registration:
 
@@ -11,10 +11,10 @@ An operator of another package uses what is here, without a registration:
     CONV.call("short_conv", channels=hidden, conv_size=3)
 
 Or it brings a kind of its own: a module-level KernelKind, and one entry point under the same name, so that
-tables may hold rows of the kind and reports know its family:
+tables may hold rows of the kind:
 
     FFT_CONV = KernelKind(
-        name="fft_conv", family=CONVOLUTION, shape=("channels",), decode=("channels", "batch"),
+        name="fft_conv", shape=("channels",), decode=("channels", "batch"),
         prefill=("channels", "batch", "tokens"), written=lambda call: call["channels"],
         bytes_moved=lambda call, load, size: 2 * size * load.rows * call["channels"], rules=(Roofline(),))
 
@@ -31,7 +31,7 @@ from typing import Any
 
 from flashnas.base.errors import TableError
 from flashnas.base.registry import Registry
-from flashnas.operators.kernel import Family, KernelCall, KernelKind, Load, Phase
+from flashnas.operators.kernel import KernelCall, KernelKind, Load, Phase
 from flashnas.operators.kernel_rules import AsCall, FullAttention, NextLarger, Roofline, SameState, Steps
 
 STATE_BYTES = 4  # recurrent states are kept in float32 by every engine that we know of
@@ -42,13 +42,6 @@ CHUNK_MATRICES = 3
 # RWKV7's chunk kernel: two vectors write where the delta rule has one (arXiv 2510.26692, figure 2)
 GENERAL_CHUNK = 2.0
 
-# A ramp of one hue, apart from the colours of the operators. The order is that of the legend.
-PRODUCTS = Family("matrix products", "#2B2D5B")
-ATTENTION_FAMILY = Family("attention over the context", "#55578F")
-RECURRENCE = Family("recurrence", "#8183B4")
-CONVOLUTION = Family("convolution", "#ABADD0")
-SMALL = Family("norms, activations, small kernels", "#D3D4E6")
-
 
 # -- products and pointwise kernels --------------------------------------------------------------------------
 
@@ -57,12 +50,12 @@ def _gemm_bytes(call: KernelCall, load: Load, size: int) -> float:
 
 
 GEMM = KernelKind(  # [m, k] x [k, n]; m = batch x tokens
-    name="gemm", family=PRODUCTS, shape=("n", "k"), decode=("m", "n", "k"), prefill=("m", "n", "k"), grow="n",
+    name="gemm", shape=("n", "k"), decode=("m", "n", "k"), prefill=("m", "n", "k"), grow="n",
     written=lambda call: call["n"], bytes_moved=_gemm_bytes, weights=lambda call: call["k"] * call["n"],
     flops=lambda call, context: 2 * call["k"] * call["n"])
 
 POINTWISE = KernelKind(  # elements: values read plus written per token
-    name="pointwise", family=SMALL, shape=("elements",), rules=(Roofline(),),
+    name="pointwise", shape=("elements",), rules=(Roofline(),),
     written=lambda call: call["elements"] // 2,
     bytes_moved=lambda call, load, size: call["elements"] * load.rows * size, correction="")
 
@@ -84,7 +77,7 @@ def _expert_bytes(call: KernelCall, load: Load, size: int) -> float:
 
 
 EXPERTS = KernelKind(
-    name="experts", family=PRODUCTS, shape=("n", "k", "experts", "active"),
+    name="experts", shape=("n", "k", "experts", "active"),
     rules=(AsCall("with m tokens that choose evenly, experts x (1 - (1 - active / experts)^m) of them are"
                   " hit; all of these as one gemm of as many weights and operations", _one_product,
                   spread=0.50),),
@@ -107,7 +100,7 @@ def _seen(call: KernelCall, context: float) -> Any:
 
 _ATTENTION = ("heads", "kv_heads", "head_dim", "window")  # window 0: full attention
 ATTENTION = KernelKind(
-    name="attention", family=ATTENTION_FAMILY, shape=_ATTENTION, decode=(*_ATTENTION, "batch", "context"),
+    name="attention", shape=_ATTENTION, decode=(*_ATTENTION, "batch", "context"),
     prefill=(*_ATTENTION, "batch", "tokens"), matched=_ATTENTION, between=("heads", "kv_heads"),
     tokens_power=lambda matched: 1 if matched["window"] else 2,
     rules=(NextLarger("head_dim"), FullAttention()), written=lambda call: call["heads"] * call["head_dim"],
@@ -124,7 +117,7 @@ def _conv_bytes(call: KernelCall, load: Load, size: int) -> float:
 
 
 CONV = KernelKind(  # causal and depthwise
-    name="conv", family=CONVOLUTION, shape=("channels", "conv_size"),
+    name="conv", shape=("channels", "conv_size"),
     decode=("channels", "conv_size", "batch"), prefill=("channels", "conv_size", "batch", "tokens"),
     matched=("conv_size",), rules=(NextLarger("conv_size"),),
     written=lambda call: call["channels"], bytes_moved=_conv_bytes,
@@ -173,7 +166,7 @@ def recurrent_kind(name: str, operations: int, *, delta: bool = False, of: tuple
     """
     shape = ("heads", "key_dim", "value_dim")
     return KernelKind(
-        name=name, family=RECURRENCE, shape=(*shape, "groups"), decode=(*shape, "batch") if steps else (),
+        name=name, shape=(*shape, "groups"), decode=(*shape, "batch") if steps else (),
         prefill=(*shape, "batch", "tokens"), matched=("key_dim", "value_dim"),
         rules=(SameState(of, chunk_factor=chunk_factor), Steps()),
         written=lambda call: call["heads"] * call["value_dim"],
@@ -212,7 +205,7 @@ def _scan_workspace_bytes(call: KernelCall) -> int:
 
 
 SELECTIVE_SCAN = KernelKind(
-    name="selective_scan", family=RECURRENCE, shape=("channels", "state"),
+    name="selective_scan", shape=("channels", "state"),
     decode=("channels", "state", "batch"), prefill=("channels", "state", "batch", "tokens"),
     matched=("state",),
     rules=(AsCall("decode: the gated delta rule's step of the same state bytes, and more for a decay of each"
@@ -230,12 +223,6 @@ KERNEL_KINDS: Registry[KernelKind] = Registry("kernel kind", "flashnas.kernel_ki
         "gemm", "pointwise", "experts", "attention", "conv", "gated_delta_rule", "gated_delta_rule_triton",
         "delta_rule", "gla", "ssd", "rwkv7", "kda", "selective_scan")}, TableError, attribute="name",
     base="flashnas.operators.kernel:KernelKind")
-
-
-def families() -> tuple[Family, ...]:
-    """The families of all kinds, those of other packages last; in the order of a legend."""
-    shipped = (PRODUCTS, ATTENTION_FAMILY, RECURRENCE, CONVOLUTION, SMALL)
-    return tuple(dict.fromkeys([*shipped, *(kind.family for kind in KERNEL_KINDS.values())]))
 
 
 def kind_of_rows(name: str) -> tuple[KernelKind, Phase | None] | None:

@@ -77,8 +77,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
             case Line():
                 axes.plot(_numbers(mark.x), _numbers(mark.y), color=mark.colour, linewidth=mark.width,
                           zorder=order, linestyle=(0, (4, 3)) if mark.dash else "-",
-                          marker="o" if mark.marker else "",
-                          markersize=mark.marker * POINT, drawstyle="steps-post" if mark.steps else "default")
+                          drawstyle="steps-post" if mark.steps else "default")
             case Whiskers():
                 reach: dict[str, Any] = {"xerr" if mark.along_x else "yerr": (mark.low, mark.high)}
                 axes.errorbar(mark.x, mark.y, linestyle="none", ecolor=mark.colour, elinewidth=1.1,
@@ -91,14 +90,9 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
                 else:
                     axes.bar(mark.at, mark.length, bottom=mark.start, width=mark.thickness, **how)
             case Guide():
-                line = axes.axvline if mark.upright else axes.axhline
-                line(mark.at, color=mark.colour, linestyle="--", linewidth=1.3, zorder=2)
-                if mark.upright:
-                    axes.text(mark.at, 1.012, mark.text, color=mark.colour, ha="center", va="bottom",
-                              transform=axes.get_xaxis_transform())
-                else:
-                    axes.text(1, mark.at, mark.text, color=mark.colour, ha="right", va="top",
-                              transform=axes.get_yaxis_transform())
+                axes.axvline(mark.at, color=mark.colour, linestyle="--", linewidth=1.3, zorder=2)
+                axes.text(mark.at, 1.012, mark.text, color=mark.colour, ha="center", va="bottom",
+                          transform=axes.get_xaxis_transform())
             case Label():
                 axes.annotate(
                     mark.text, (mark.x, mark.y), xytext=(mark.dx * POINT, mark.dy * POINT), zorder=order,

@@ -85,9 +85,9 @@ def _add_panel(figure: go.Figure, panel: Panel, at: dict[str, int]) -> None:
                     **_hovers(mark.hover))
             case Line():
                 figure.add_scatter(
-                    **places, mode="lines+markers" if mark.marker else "lines",
+                    **places, mode="lines",
                     line={"color": mark.colour, "width": mark.width, "dash": "dash" if mark.dash else "solid",
-                          "shape": "hv" if mark.steps else "linear"}, marker={"size": mark.marker or 6},
+                          "shape": "hv" if mark.steps else "linear"},
                     **_hovers(mark.hover), showlegend=False)
             case Whiskers():
                 reach = {"type": "data", "symmetric": False, "array": _list(mark.high),
@@ -105,14 +105,11 @@ def _add_panel(figure: go.Figure, panel: Panel, at: dict[str, int]) -> None:
                     marker={"color": mark.colour, "line": {"color": "white", "width": 0.6 * mark.along_x},
                             "pattern": _hatched(mark.hatch)}, **_hovers(mark.hover))
             case Guide():
-                draw = figure.add_vline if mark.upright else figure.add_hline
-                draw(mark.at, line={"color": mark.colour, "dash": "dash", "width": 1.4},
-                     exclude_empty_subplots=False, **at)
+                figure.add_vline(mark.at, line={"color": mark.colour, "dash": "dash", "width": 1.4},
+                                 exclude_empty_subplots=False, **at)
                 if mark.text:
-                    where = ({"x": mark.at, "y": 1, "yref": "y domain",
-                              "yanchor": "bottom"} if mark.upright else
-                             {"x": 1, "xref": "x domain", "xanchor": "right", "y": mark.at, "yanchor": "top"})
-                    figure.add_annotation(**where, text=_text(mark.text), showarrow=False,
+                    figure.add_annotation(x=mark.at, y=1, yref="y domain", yanchor="bottom",
+                                          text=_text(mark.text), showarrow=False,
                                           font={"color": mark.colour}, **at)
             case Label():
                 figure.add_annotation(

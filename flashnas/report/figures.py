@@ -9,12 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
-from flashnas.report.marks import Bars, Guide, Key, Label, Line, Mark, Panel, Picture, PlotAxis, Whiskers
+from flashnas.report.marks import Bars, Key, Label, Line, Mark, Panel, Picture, PlotAxis, Whiskers
 from flashnas.report.palette import (
     FAINT,
     INK,
-    KERNEL_COLOURS,
-    MUTED,
     SERIES,
     SOFT,
     hatch_of,
@@ -23,52 +21,23 @@ from flashnas.report.palette import (
     operator_order,
     ordered_sources,
 )
-from flashnas.report.planes import LINE, NOTHING, front_picture, objectives_picture, short_loss_picture
+from flashnas.report.planes import LINE, front_picture, objectives_picture
 from flashnas.report.plot_data import (
     DEPTH_BINS,
-    breakdown,
     depth_shares,
     finalist_of,
     front,
-    hypervolume_series,
+    latency_parts,
     latency_unit,
     name_of,
 )
-from flashnas.report.text import counted, known, number
+from flashnas.report.text import counted, known
 from flashnas.runs.run import RecordedRun, rows
 
 HEIGHT, CURVE_HEIGHT = 260.0, 368.0    # pixels of plotting areas
 BAR_HEIGHT = 44.0                      # of one finalist
 MAX_CURVES = 500                       # grey ones
 LATE = 0.7                             # of the tokens: from here on, curves are magnified
-
-
-def hypervolume(run: RecordedRun) -> Picture:
-    title = "Hypervolume of the front over the networks trained"
-    series = hypervolume_series(run)
-    if not series.trials:
-        return Picture(title=title, empty=f"{NOTHING}.")
-    shares = bool(run.further_objectives) or "latency_ms" not in run.objectives
-    factor, unit = latency_unit([series.reference[0]])
-    if shares:
-        factor = 1 / (series.hypervolume[-1] or 1.0)
-        words = f"volume in {' by '.join(run.objectives)}, as a share of the last"
-    else:
-        words = (f"area between the front and the point ({number(series.reference[0] * factor, 4, unit)},"
-                 f" {number(series.reference[1])} nats)")
-    values = [value * factor for value in series.hypervolume]
-    texts = [f"{value:.1%} of the last" if shares else f"hypervolume {value:.5g}" for value in values]
-    marks: list[Mark] = [Line(
-        x=list(range(1, 1 + len(values))), y=values, colour=INK, width=2, steps=True, marker=4,
-        hover=[f"trial {trial}\n{text}" for trial, text in zip(series.trials, texts, strict=True)])]
-    alone = None if series.baselines is None or shares else series.baselines * factor
-    if alone is not None:
-        marks.append(Guide(at=alone, colour=MUTED, text="pure-operator baselines alone"))
-    return Picture(title=title, subtitle=f"{words}; higher is better", panels=[Panel(
-        x=PlotAxis(title="networks trained, in the order of the search", range=(0, 1.04 * len(values))),
-        y=PlotAxis(title=f"hypervolume ({'share of the last' if shares else f'{unit} · nats'})",
-                   percent=shares, range=(0, 1.08 * max(*values, alone or 0.0) or 1.0)),
-        marks=marks, height=HEIGHT)])
 
 
 def operator_share(run: RecordedRun) -> Picture:
@@ -108,65 +77,44 @@ def _slices(shares: pd.DataFrame) -> Iterable[Bars]:
 
 
 def latency_by_operator(run: RecordedRun) -> Picture:
-    """Latency of each finalist: operators by colour, kernels by segment, sources by hatching."""
-    return _latencies(run, "Latency of each finalist by operator",
-                      "one segment per kernel; hatched: not measured but derived or roofline; whisker: lower"
-                      " to upper bound", "operator", ["operator", "kernel", "label", "source"])
-
-
-def latency_by_kernel(run: RecordedRun) -> Picture:
-    """The same latencies by family of kernels."""
-    return _latencies(run, "Latency of each finalist by kernel",
-                      "the same milliseconds, grouped by what the device executes", "family",
-                      ["family", "source"])
-
-
-def _latencies(run: RecordedRun, title: str, subtitle: str, by: str, columns: list[str]) -> Picture:
-    parts = breakdown(run)
+    """Latency of each finalist: operators by colour, sources by hatching."""
+    title = "Latency of each finalist by operator"
+    parts = latency_parts(run)
     if parts.empty:
-        return Picture(title=title, empty="No finalist with a latency breakdown.")
+        return Picture(title=title, empty="No finalist with a latency by operator.")
     names = list(dict.fromkeys(parts["finalist"]))
     totals = parts.groupby("finalist")["ms"].sum()
     factor, unit = latency_unit(totals)
-    order = list(KERNEL_COLOURS).index if by == "family" else operator_order
-    parts = parts.groupby(["finalist", *columns], sort=False, as_index=False)[["ms", "share"]].sum()
-    parts = parts.iloc[sorted(range(len(parts)), key=lambda i: order(parts[by].iloc[i]))]
-    parts["start"] = parts.groupby("finalist")["ms"].cumsum() - parts["ms"]
-    look = KERNEL_COLOURS.get if by == "family" else operator_colour
-    groups = dict.fromkeys(parts[by])
-    marks: list[Mark] = [_segments(part, names, factor, unit, str(look(part[by].iloc[0])))
-                         for _, part in parts.groupby(columns, sort=False)]
-    keys = [*(Key(text=operator_label(name), shape="square", colour=str(look(name)),
-                  group=name) for name in groups),
+    marks: list[Mark] = [_segments(part, names, factor, unit)
+                         for _, part in parts.groupby(["operator", "source"], sort=False)]
+    keys = [*(Key(text=operator_label(name), shape="square", colour=operator_colour(name), group=name)
+              for name in sorted(set(parts["operator"]), key=operator_order)),
             *(Key(text=f"source: {name}", shape="square", colour=SOFT, hatch=hatch_of(name))
               for name in ordered_sources(parts["source"]))]
     bounded = [entry for entry in run.front if entry.name in names and all(
         known(entry.figures.get(name)) for name in ("lower_ms", "latency_ms", "upper_ms"))]
     widest = max(totals) * factor
-    if bounded and by == "operator":
+    if bounded:
         low, middle, high = (np.array([entry.figures[name] for entry in bounded], dtype=float) * factor
                              for name in ("lower_ms", "latency_ms", "upper_ms"))
         marks.append(Whiskers(x=middle, y=[names.index(entry.name) for entry in bounded],
                               low=middle - low, high=high - middle, colour=INK, along_x=True))
         keys.append(Key(text="lower to upper bound", shape="line", colour=INK))
         widest = max(widest, *high)
-    return Picture(title=title, subtitle=subtitle, keys=keys, panels=[Panel(
-        x=PlotAxis(title=f"latency of one request ({unit})", range=(0, 1.06 * widest)),
-        y=PlotAxis(names=names, grid=False),
-        marks=marks, height=max(BAR_HEIGHT * len(names), 60.0))])
+    return Picture(
+        title=title, keys=keys,
+        subtitle="hatched: not measured but derived or roofline; whisker: lower to upper bound", panels=[Panel(
+            x=PlotAxis(title=f"latency of one request ({unit})", range=(0, 1.06 * widest)),
+            y=PlotAxis(names=names, grid=False),
+            marks=marks, height=max(BAR_HEIGHT * len(names), 60.0))])
 
 
-def _segments(part: pd.DataFrame, names: Sequence[str], factor: float, unit: str, colour: str) -> Bars:
-    first = part.iloc[0]
-    if "operator" in part:
-        kernel = f" ({first['kernel']})" if first["kernel"] != first["label"] else ""
-        group, text = first["operator"], f"{operator_label(first['operator'])}\n{first['label']}{kernel}"
-    else:
-        group = text = first["family"]
+def _segments(part: pd.DataFrame, names: Sequence[str], factor: float, unit: str) -> Bars:
+    operator, source = part.iloc[0][["operator", "source"]]
     return Bars(at=[names.index(name) for name in part["finalist"]], start=part["start"] * factor,
-                length=part["ms"] * factor, colour=colour, along_x=True, group=group,
-                hatch=hatch_of(first["source"]), hover=[
-                    f"{name} · {text}\n{ms * factor:.4g} {unit}, {share:.1%}\nsource: {first['source']}"
+                length=part["ms"] * factor, colour=operator_colour(operator), along_x=True, group=operator,
+                hatch=hatch_of(source), hover=[
+                    f"{name} · {operator_label(operator)}\n{ms * factor:.4g} {unit}, {share:.1%}\nsource: {source}"
                     for name, ms, share in zip(part["finalist"], part["ms"], part["share"], strict=True)])
 
 
@@ -227,6 +175,5 @@ def _spread(heights: Sequence[float], gap: float, limit: float) -> list[float]:
 
 
 FIGURES: dict[str, Callable[[RecordedRun], Picture]] = {  # in the order of the page
-    "front": front_picture, "short-loss": short_loss_picture, "hypervolume": hypervolume,
-    "operators": operator_share, "latency-by-operator": latency_by_operator,
-    "latency-by-kernel": latency_by_kernel, "curves": training_curves, "objectives": objectives_picture}
+    "front": front_picture, "operators": operator_share, "latency-by-operator": latency_by_operator,
+    "curves": training_curves, "objectives": objectives_picture}

@@ -23,7 +23,7 @@ from flashnas.report.words import (
 )
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun
-from flashnas.search.objectives import task_scores, title_of
+from flashnas.search.objectives import title_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +38,7 @@ class FinalistsSection(Section):
     def html(self, run: RecordedRun) -> str:
         factor, unit = front_unit(run)
         limit = f"budget {run.budget_ms * factor:,.4g}, " if run.ranks_full and run.budget_ms else ""
-        objectives = [name for name in run.further_objectives if name == "ttft_ms" or task_scores((name,))]
+        objectives = [name for name in run.further_objectives if name == "ttft_ms"]
         losses = [("Loss", "nats/token", ""), ("", "bits/byte", "")] if not run.ranks_full else [
             ("Full loss", "nats, difference", ""), ("Best", "probability", ""),
             *([] if run.untrained else [("Short loss", "nats/token", "")]),
@@ -62,20 +62,11 @@ class FinalistsSection(Section):
 
 
 def _measured_words(run: RecordedRun) -> str:
-    """What the text above the table says of measured finalists, and of what a search that timed networks on
-    its way did to the predictions; empty if none was measured."""
+    """What the text above the table says of measured finalists; empty if none was measured."""
     if not any(known(finalist.figures.get("measured_ms")) for finalist in run.front):
         return ""
     over = " ".join(f"{line[0].upper()}{line[1:]}." for line in misses(run)) or "Every one keeps its budgets."
-    text = f" Measured: the whole model, timed on the device. {over}"
-    if not (versions := run.config.get("corrections")):
-        return text
-    last = versions[-1]
-    errors = (f"the table differs from {last['networks']} timed networks by {last['table_error']:.1%}"
-              " on average")
-    return f"{text} The latencies are the table's: {errors}." if not last["taken"] else (
-        f"{text} The latencies are corrected by what was timed during the search: {errors}, the correction,"
-        f" each network left out in turn, by {last['left_out_error']:.1%}.")
+    return f" Measured: the whole model, timed on the device. {over}"
 
 
 def _shown(run: RecordedRun, finalist: FrontEntry, factor: float,

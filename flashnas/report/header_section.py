@@ -81,10 +81,9 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
         yield "Objectives", ", ".join(title_of(name) for name in run.objectives), (
             f"of a full training on {tokens_text(planned)} tokens" if known(planned) and planned >= 1 else "")
     yield "Space", entry("space", "name"), ""
-    order = f" · trajectory {entry('trajectory')}" if entry("question", "asynchronous") else ""
     yield "Search", "published trainings" if run.untrained else entry("sampler"), (
         f"seed {entry('seed')}" if run.untrained else
-        f"seed {entry('seed')} · {entry('trials_asked')} networks asked for{order}")
+        f"seed {entry('seed')} · {entry('trials_asked')} networks asked for")
     first, _, more = counts_line(run).partition(" · ")
     yield "Trials", first, more
     width, depth, tokens = (entry("proxy", name) for name in ("width_factor", "depth_factor", "tokens"))
@@ -99,15 +98,8 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
         if names:
             yield about, names, (f"{counted(int((run.trained['source'] == source).sum()), 'network')} of this"
                                  f" run with the loss from {there} (digest {entry(key, 'digest')})")
-    if entry("rungs"):
-        yield "Rungs", f"{', '.join(f'{tokens:,}' for tokens in entry('rungs'))} tokens", (
-            f"{counted(run.counts()['stopped'], 'training')} stopped there, whose chance to enter the"
-            f" front was below {entry('question', 'rung_chance') or 0:.0%}")
-    if (entry("seeds") or 1) > 1:
-        yield "Seeds", f"{entry('seeds')} for each finalist", (
-            "short losses of the front are means, ± their standard error; others are of one training")
     if effort := tokens_words(run):
-        yield "Effort", effort.partition(";")[0], effort.partition("; ")[2]
+        yield "Effort", effort, ""
     finished = entry("finished")
     yield "Run time", duration(entry("seconds")), f"finished {finished}" if finished else "not finished"
 

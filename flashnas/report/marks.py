@@ -46,7 +46,7 @@ class Points:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A line through points; None interrupts it. steps: horizontal, then vertical. marker: its size."""
+    """A line through points; None interrupts it. steps: horizontal, then vertical."""
 
     x: Numbers
     y: Numbers
@@ -54,7 +54,6 @@ class Line:
     width: float = 1.6
     dash: bool = False
     steps: bool = False
-    marker: float = 0
     hover: Sequence[str] = ()
 
 
@@ -87,12 +86,11 @@ class Bars:
 
 @dataclass(frozen=True, kw_only=True)
 class Guide:
-    """A dashed line through the panel: upright, its text above it; or level, its text below its end."""
+    """A dashed upright line through the panel, its text above it."""
 
     at: float
     colour: str
     text: str = ""
-    upright: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,6 @@ from markupsafe import Markup
 from flashnas.report.draw_plotly import draw_plotly
 from flashnas.report.figures import FIGURES
 from flashnas.report.marks import Picture
-from flashnas.report.planes import still_picture
 from flashnas.report.section import Section, render, template_values
 from flashnas.runs.run import RecordedRun
 
@@ -29,9 +28,8 @@ class FiguresSection(Section):
     title = "Figures"
 
     def html(self, run: RecordedRun) -> str:
-        unfit = {"front" if run.ranks_full else "short-loss",
-                 *(() if run.further_objectives else ["objectives"]),
-                 *(["short-loss", "hypervolume", "curves"] if run.untrained else [])}
+        unfit = {*(["front"] if run.ranks_full else []), *(["curves"] if run.untrained else []),
+                 *([] if run.further_objectives else ["objectives"])}
         pictures = {name: draw(run) for name, draw in FIGURES.items() if name not in unfit}
         return render("figures.html", figures=[page_figure(run, name, picture)
                                                for name, picture in pictures.items() if not picture.empty],
@@ -79,7 +77,7 @@ def page_figure(run: RecordedRun, name: str, picture: Picture) -> dict[str, Any]
 def still_figure(run: RecordedRun) -> Figure:
     from flashnas.report.draw_matplotlib import draw_matplotlib  # matplotlib loads when it draws
 
-    return draw_matplotlib(still_picture(run))
+    return draw_matplotlib(FIGURES["front"](run))
 
 
 FIGURES_SECTION = FiguresSection()

@@ -4,20 +4,10 @@ readers)."""
 from collections.abc import Iterable
 
 from flashnas.operators import OPERATORS
-from flashnas.operators.kernel_kinds import families
 
 OPERATOR_COLOURS = {kind: OPERATORS[kind].colour for kind in OPERATORS.shipped}
 OTHER_COLOURS = {"head": "#5B6470", "embedding": "#98A2B3"}
 OTHER_COLOUR = "#7B8494"  # of other names that are not operators
-
-# Kernels by family (operators/kernel_kinds.py), apart from the colours of the operators; then what is not a
-# kernel.
-KERNEL_COLOURS = {
-    **{family.name: family.colour for family in families()},
-    "calibration to whole models": "#E9C46A",
-    "whole operators": "#6C8EA4",
-    "other": "#ECECF4",
-}
 
 # of a latency: colour, hatch, and what it means
 SOURCES = {

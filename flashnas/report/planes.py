@@ -1,4 +1,4 @@
-"""A quality against latency: the figures of a front, its short losses and its further objectives."""
+"""A quality against latency: the figures of a front and its further objectives."""
 
 from __future__ import annotations
 
@@ -43,21 +43,15 @@ HEADROOM = 0.6           # of the front's height that points above it may add to
 MAX_FOLDED = 600         # networks up to which all hovers have short notations, which take milliseconds
 BOX_WIDTH, LETTER, LINE = 760.0, 7.4, 15.0   # pixels: of a plotting area, of labels
 HEIGHT, SMALL_HEIGHT = 430.0, 220.0
-NOTHING = "No network was trained to the end"
 
 
 def front_picture(run: RecordedRun) -> Picture:
     """What ranks, against latency. Fill: most frequent token mixer, ring: second most frequent; diamonds:
     pure-operator baselines; where the full loss ranks, bars: 90 % intervals of the difference."""
     if run.scored.empty:
-        return Picture(title="Loss against latency", empty=f"{NOTHING} ({counts_line(run)}).")
+        return Picture(title="Loss against latency",
+                       empty=f"No network was trained to the end ({counts_line(run)}).")
     return _picture(run, [plane_of(run)])
-
-
-def short_loss_picture(run: RecordedRun) -> Picture:
-    if run.trained.empty:
-        return Picture(title="Loss of the short trainings", empty="Nothing was trained.")
-    return _picture(run, [plane_of(run, "loss")])
 
 
 def objectives_picture(run: RecordedRun) -> Picture:
@@ -65,17 +59,6 @@ def objectives_picture(run: RecordedRun) -> Picture:
     if not run.further_objectives or objective_points(run)[0].empty:
         return Picture(title=title, empty="No network has all objectives.")
     return _picture(run, [plane_of(run, name) for name in run.further_objectives], title)
-
-
-def still_picture(run: RecordedRun) -> Picture:
-    """The front; below it the short loss where the full loss ranks, and further objectives."""
-    if run.scored.empty:
-        return front_picture(run)
-    names = [run.quality, *(["loss"] if run.ranks_full and not run.trained.empty else []),
-             *run.further_objectives]
-    planes = [plane_of(run, name) for name in names]
-    return _picture(run, [plane for plane in planes if len(plane.points)],
-                    subtitle=" · ".join([*place_words(run), counts_line(run)]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,10 +82,6 @@ class Plane:
     @property
     def main(self) -> bool:
         return self.quality == self.run.quality
-
-    @property
-    def further(self) -> bool:
-        return self.quality in self.run.further_objectives
 
     @property
     def budget(self) -> float:
@@ -134,15 +113,13 @@ class Plane:
         return [x * self.factor for x in xs], ys
 
     def labels(self, height: float) -> Iterable[Label]:
-        """The front's names and the baselines'; of short losses where the full loss ranks, the recommended
-        network and those that cannot be told from it. A minor one may be left out: it can neither be the best
-        nor, without an answer, is on the front."""
+        """The front's names and the baselines'. A minor one may be left out: it can neither be the best nor,
+        without an answer, is on the front."""
         (x0, x1), (y0, y1) = self.ranges()
         points, answer = self.points, self.run.answer
         best = points["final"] if answer is None else points["hash"].isin((answer.recommended, *answer.tied))
-        shown = best if answer is not None and not self.main and not self.further else points["final"] | (
-            (points["origin"] == "baseline") & (not self.further))
-        labelled = points.assign(minor=~best)[shown]
+        labelled = points.assign(minor=~best)[
+            points["final"] | ((points["origin"] == "baseline") & self.main)]
         texts = [self._name(row) for row in rows(labelled)]
         xs, ys = self.steps()   # a label is wider than the gaps between these points
         obstacles = [*points[~points["small"]][["x", "y"]].to_numpy(),
@@ -165,17 +142,15 @@ class Plane:
     def _name(self, row: Any) -> str:
         """The name of the front; of other baselines what they are made of, since diamonds mark them."""
         finalist = finalist_of(self.run, row)
-        if finalist and (self.run.ranks_full or self.further):
+        if finalist and (self.run.ranks_full or not self.main):
             return finalist.name
         return name_of(self.run, row).replace("pure ", "")
 
 
 def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
     quality = quality or run.quality
-    title = ""
+    title, points, standings = "", run.scored, {}
     base: float | None = 0.0
-    points = {FULL: run.scored, "loss": run.trained}.get(quality)
-    standings = {}
     if quality == FULL:
         title, to = "Loss to expect of a full training, against latency", "the lowest"
         base = run.scored[FULL].min()
@@ -184,15 +159,12 @@ def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
             to, base = chosen.name, chosen.figures[FULL]
             standings = {each.hash: each for each in (*run.answer.baselines, *run.answer.standings)}
         axis = f"expected full loss,\ndifference to {to} (nats per token)"
-    elif quality != "loss":
-        points = objective_points(run)[0]
-        axis = f"{title_of(quality)}\n{'higher' if larger_is_better(quality) else 'lower'} is better"
-    elif run.ranks_full:
-        title, axis = "Loss of the short trainings against latency", "short loss\n(nats per token)"
-    else:
+    elif quality == "loss":
         title = "Loss against latency: every trained network"
         axis = "validation loss after short training\n(nats per token)"
-    assert points is not None
+    else:
+        points = objective_points(run)[0]
+        axis = f"{title_of(quality)}\n{'higher' if larger_is_better(quality) else 'lower'} is better"
     factor, unit = latency_unit([*points["latency_ms"], run.budget_ms or 0.0])
     final = on_front(run, points)
     mixers, own = points["notation"].map(mixer_colours), points["hash"].map(standings.get)
@@ -207,9 +179,9 @@ def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
 
 # -- pictures of planes --------------------------------------------------------------------------------------
 
-def _picture(run: RecordedRun, planes: Sequence[Plane], title: str = "", subtitle: str = "") -> Picture:
-    """The planes below each other, the first one large where it is what ranks."""
-    return Picture(title=title or planes[0].title, subtitle=subtitle or counts_line(run),
+def _picture(run: RecordedRun, planes: Sequence[Plane], title: str = "") -> Picture:
+    """The planes below each other."""
+    return Picture(title=title or planes[0].title, subtitle=counts_line(run),
                    panels=[_panel(plane, first=plane is planes[0], last=plane is planes[-1])
                            for plane in planes],
                    keys=list(_keys(planes)),
@@ -227,13 +199,13 @@ def _panel(plane: Plane, *, first: bool, last: bool) -> Panel:
         marks.append(Whiskers(x=spread["x"], y=spread["y"], low=spread["reach"], high=spread["reach"],
                               colour=SOFT))
     failed = run.failed[run.failed["latency_ms"].notna()]
-    if len(failed) and not plane.further:
+    if len(failed) and plane.main:
         top = range_y[1] - 0.025 * (range_y[1] - range_y[0])
         marks.append(Points(x=failed["latency_ms"] * plane.factor, y=[top] * len(failed), fill=MUTED,
                             shape="cross", size=9, edge_width=2,
                             hover=[f"trial {row.number} failed\n{row.reason}" for row in rows(failed)]))
     if plane.budget:
-        marks.append(Guide(at=plane.budget, colour=BUDGET, upright=True,
+        marks.append(Guide(at=plane.budget, colour=BUDGET,
                            text=f"budget {number(plane.budget, 5, plane.unit)}" if first else ""))
     height = HEIGHT if plane.main else SMALL_HEIGHT
     place = " on ".join(place_words(run))
@@ -247,7 +219,7 @@ def _networks(plane: Plane) -> Iterable[Points]:
     """Markers of one mixer and one look together, those that matter last."""
     points, folded = plane.points, len(plane.points) <= MAX_FOLDED
     looks = points.assign(
-        pure=points["origin"] == "baseline", clear=~points["small"] & (points["final"] | (not plane.further)),
+        pure=points["origin"] == "baseline", clear=~points["small"] & (points["final"] | plane.main),
         size=np.where(points["small"], 5,
                       np.where((points["origin"] == "search") | plane.run.ranks_full, 11, 8)))
     for (pure, clear, size), group in looks.groupby(["pure", "clear", "size"]):
@@ -275,7 +247,7 @@ def _keys(planes: Sequence[Plane]) -> Iterable[Key]:
         yield Key(text="pure-operator baseline", shape="diamond", colour="white", edge=INK)
     if points["small"].any():
         yield Key(text="small: not on the front", shape="circle", colour=RULE, edge=MUTED, size=6)
-    if run.failed["latency_ms"].notna().any() and not planes[0].further:
+    if run.failed["latency_ms"].notna().any() and planes[0].main:
         yield Key(text="failed: no loss", shape="cross", colour=MUTED, edge=MUTED, size=9)
 
 
@@ -295,6 +267,6 @@ def _hover(plane: Plane, row: Any, *, folded: bool) -> str:
     lines += [f"latency {number(row.latency_ms, 5, 'ms')}{bounds}",
               f"{parameters(row.params)} parameters · {number(row.memory_gb, 3, 'GB')}",
               *textwrap.wrap(compressed(row.notation) if folded else row.notation, 64)]
-    if plane.further:
+    if not plane.main:
         lines.append(f"{title_of(plane.quality)} {row.y:.3g}")
     return "\n".join(lines)

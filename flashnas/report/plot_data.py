@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from flashnas.architecture.folding import kinds, mixers_by_use
-from flashnas.latency.schema import KINDS
-from flashnas.operators.kernel_kinds import kind_of_rows
-from flashnas.report.palette import KERNEL_COLOURS, operator_order
+from flashnas.report.palette import operator_order
 from flashnas.report.text import known
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import FULL, larger_is_better
-from flashnas.search.pareto import hypervolume, non_dominated
+from flashnas.search.pareto import non_dominated
 
 DEPTH_BINS = 12
 OUTSIDE = 10_000  # cost of a label that the frame would cut; more than all that it can cover
@@ -82,45 +79,14 @@ def mixer_colours(notation: str) -> tuple[str, str]:
     return mixers[0], mixers[min(1, len(mixers) - 1)]
 
 
-# -- hypervolume ---------------------------------------------------------------------------------------------
-
-@dataclass(frozen=True)
-class HypervolumeSeries:
-    """Hypervolume (ms · nats) of the networks up to each of these trials, and of the baselines alone (None:
-    none), up to the corner `reference`: of latency_ms the budget, of others the worst value moved by 1 %."""
-
-    trials: list[int]
-    hypervolume: list[float]
-    baselines: float | None
-    reference: tuple[float, ...]
-
-
 def reference_point(points: np.ndarray, budget_ms: float | None) -> np.ndarray:
-    """The corner up to which the volume of points [N, M] is measured: see HypervolumeSeries."""
+    """The corner up to which the volume of points [N, M] is measured: of latency_ms the budget,
+    of others the worst value moved by 1 %."""
     worst = points.max(axis=0)
     reference: np.ndarray = worst + 0.01 * np.abs(worst)
     if budget_ms:
         reference[0] = budget_ms
     return reference
-
-
-def hypervolume_series(run: RecordedRun) -> HypervolumeSeries:
-    """The hypervolume after each trained network, in the order of the search."""
-    trained, points = objective_points(run)
-    if not len(points):
-        return HypervolumeSeries([], [], None, ())
-    reference = reference_point(points, run.budget_ms if "latency_ms" in run.objectives else None)
-    kept: np.ndarray = np.empty((0, points.shape[1]))
-    values: list[float] = []
-    for point in points:  # only the front so far matters: each step stays small
-        if (kept <= point).all(axis=1).any():  # nothing new enters the front
-            values.append(values[-1])
-            continue
-        kept = np.vstack([kept[~(point <= kept).all(axis=1)], point])
-        values.append(float(hypervolume(kept, reference)))
-    pure = points[(trained["origin"] == "baseline").to_numpy()]
-    alone = float(hypervolume(pure[non_dominated(pure)], reference)) if len(pure) else None
-    return HypervolumeSeries(trained["number"].tolist(), values, alone, tuple(reference.tolist()))
 
 
 # -- operators along the depth -------------------------------------------------------------------------------
@@ -146,35 +112,20 @@ def depth_shares(notations: Iterable[str], bins: int = DEPTH_BINS) -> pd.DataFra
     return pd.DataFrame(total / len(readable), index=centres, columns=columns)
 
 
-# -- latency breakdown ---------------------------------------------------------------------------------------
+# -- latency by operator -------------------------------------------------------------------------------------
 
-def breakdown(run: RecordedRun) -> pd.DataFrame:
-    """Milliseconds of each finalist by operator, kernel and source, in a fixed order of operators.
+def latency_parts(run: RecordedRun) -> pd.DataFrame:
+    """Milliseconds of each finalist by operator and source, in a fixed order of operators.
 
-    Columns: finalist, operator, kernel, label, family, source, ms, share.
+    Columns: finalist, operator, source, ms, share, and start, the milliseconds of what is before it.
     """
-    parts = []
-    for finalist in run.front:
-        for entry in sorted(finalist.breakdown, key=lambda entry: operator_order(str(entry.get("operator")))):
-            operator, kernel, source = (str(entry.get(name) or missing) for name, missing in (
-                ("operator", "other"), ("kernel", "other"), ("source", "unknown")))
-            if known(ms := entry.get("ms")) and ms > 0:
-                parts.append((finalist.name, operator, kernel, str(entry.get("label") or kernel),
-                              kernel_family(kernel), source, ms))
-    columns = ["finalist", "operator", "kernel", "label", "family", "source", "ms"]
-    frame = pd.DataFrame(parts, columns=columns)
-    grouped = frame.groupby(columns[:-1], sort=False, as_index=False)[["ms"]].sum()
-    grouped["share"] = grouped["ms"] / grouped.groupby("finalist")["ms"].transform("sum")
-    return grouped
-
-
-def kernel_family(kernel: str) -> str:
-    """The family in pictures of a kernel, of `calibration`, or of rows of whole operators."""
-    kinds = kind_of_rows(kernel)
-    if kinds:
-        return kinds[0].family.name
-    *_, calibration, operators, other = KERNEL_COLOURS
-    return calibration if kernel == "calibration" else operators if kernel in KINDS else other
+    parts = [(finalist.name, operator, source, ms) for finalist in run.front
+             for operator in sorted(finalist.operators_ms, key=operator_order)
+             for source, ms in finalist.operators_ms[operator].items() if known(ms) and ms > 0]
+    frame = pd.DataFrame(parts, columns=["finalist", "operator", "source", "ms"])
+    by_finalist = frame.groupby("finalist")["ms"]
+    return frame.assign(share=frame["ms"] / by_finalist.transform("sum"),
+                        start=by_finalist.cumsum() - frame["ms"])
 
 
 # -- layout --------------------------------------------------------------------------------------------------

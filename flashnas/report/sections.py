@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import shlex
-
 from flashnas.architecture.folding import compressed
 from flashnas.base.errors import RunError
-from flashnas.base.foreign import read_json
-from flashnas.base.hints import first_line
 from flashnas.base.registry import Registry
 from flashnas.report.palette import SOFT, SOURCES, ordered_sources
 from flashnas.report.section import Section, render
-from flashnas.report.text import MISSING, flat, known
+from flashnas.report.text import MISSING, flat
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.runs.trained import ModelEvaluation, trained_models
 
@@ -20,7 +15,6 @@ SECTIONS: Registry[Section] = Registry("report section", "flashnas.report_sectio
     "header": "flashnas.report.header_section:HEADER",
     "finalists": "flashnas.report.finalists_section:FINALISTS",
     "figures": "flashnas.report.page_figures:FIGURES_SECTION",
-    "trust": "flashnas.report.sections:TRUST",
     "published": "flashnas.report.published_section:PUBLISHED",
     "evaluation": "flashnas.report.sections:EVALUATED",
     "sources": "flashnas.report.sections:ORIGINS",
@@ -29,30 +23,6 @@ SECTIONS: Registry[Section] = Registry("report section", "flashnas.report_sectio
     base="flashnas.report.section:Section")
 
 MAX_FAILURES = 200
-TRUST_RESULT, TRUST_PICTURE = "proxy_trust.json", "proxy_trust.png"   # of `flashnas proxy-trust`
-
-
-class TrustSection(Section):
-    """The verdict of `flashnas proxy-trust` and its picture; without one, the command that gives one."""
-
-    title = "How far the order is to be trusted"
-
-    def html(self, run: RecordedRun) -> str:
-        path, picture = run.path / TRUST_RESULT, run.path / TRUST_PICTURE
-        verdict: list[str] = []
-        if path.is_file():
-            try:
-                verdict = [str(words) for words in read_json(path, RunError)["verdict"]]
-            except (RunError, KeyError, TypeError) as error:
-                raise RunError(f"{path}: damaged: {first_line(error)};"
-                               " run flashnas proxy-trust again") from None
-        if run.untrained:
-            return ""
-        seeds = run.entry("seeds")
-        return render("trust.html", path=shlex.quote(str(run.path)), seeds=seeds if known(seeds) else 1,
-                      verdict=verdict,
-                      picture=base64.b64encode(picture.read_bytes()).decode()
-                      if verdict and picture.is_file() else "")
 
 
 class EvaluationSection(Section):
@@ -108,5 +78,5 @@ class ReproduceSection(Section):
             if name != "command" and not name.startswith("question.")])
 
 
-TRUST, EVALUATED = TrustSection(), EvaluationSection()
-ORIGINS, FAILURES, REPRODUCE = SourcesSection(), FailuresSection(), ReproduceSection()
+EVALUATED, ORIGINS = EvaluationSection(), SourcesSection()
+FAILURES, REPRODUCE = FailuresSection(), ReproduceSection()

@@ -97,7 +97,7 @@ def _by_depth(sizes: Sizes, best: Size | None, budget_ms: float | None) -> tuple
         keys.append(Key(text=f"{depth} blocks", shape="circle", colour=colour, size=7,
                         group=f"{depth} blocks"))
     if budget_ms is not None:
-        marks.append(Guide(at=budget_ms * factor, colour=BUDGET, upright=True,
+        marks.append(Guide(at=budget_ms * factor, colour=BUDGET,
                           text=f"budget {budget_ms * factor:.4g} {unit}"))
     if best is not None:
         marks.append(Points(x=[best.latency_ms * factor], y=[best.loss], fill=BUDGET, edge=["white"],

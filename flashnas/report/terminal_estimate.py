@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from flashnas.architecture.folding import compressed
@@ -37,15 +36,12 @@ def estimate_text(architecture: Architecture, estimate: Estimate, full: Expected
         " transformer of as many parameters",
         f"recall            {full.recall:>+12,.3f}   +- {full.recall_sd:.3f} of full marks, to the same",
         *(f"note: outside the published trainings: {words}" for words in full.outside), ""]
-    shares: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for part in estimate.breakdown:
-        total = shares[(part["operator"], part["source"])]
-        total[0] += part["ms"]
-        total[1] += part["share"]
-    width = max((len(name) for name, _ in shares), default=8)
+    times = [(name, source, ms) for name, by_source in estimate.operators_ms().items()
+             for source, ms in by_source.items()]
+    width = max((len(name) for name, *_ in times), default=8)
     lines += [f"{'operator':<{width}}  {'source':<9} {'ms':>12}  share"]
-    lines += [f"{name:<{width}}  {source:<9} {ms:>12,.1f}  {share:6.1%}"
-              for (name, source), (ms, share) in sorted(shares.items(), key=lambda entry: -entry[1][0])]
+    lines += [f"{name:<{width}}  {source:<9} {ms:>12,.1f}  {ms / estimate.latency_ms:6.1%}"
+              for name, source, ms in sorted(times, key=lambda entry: -entry[2])]
     sources = ", ".join(f"{name} {share:.1%}" for name, share in estimate.sources.items())
     return "\n".join([*lines, "", f"sources: {sources}"])
 

@@ -10,7 +10,7 @@ from flashnas.architecture.folding import compressed
 from flashnas.report.plot_data import latency_unit
 from flashnas.report.terminal import front_table
 from flashnas.report.text import MISSING, columns, counted, duration, known
-from flashnas.report.words import loss_words
+from flashnas.report.words import fixed
 from flashnas.reuse.rerank import Reranked
 from flashnas.reuse.resized import Resized
 from flashnas.search.objectives import TRAINED, title_of
@@ -88,7 +88,7 @@ def _networks_to_train(answer: Reranked) -> list[str]:
         lines.append((
             MISSING if resized.gain is None else f"{resized.gain:+.2%}",
             *(MISSING if pair is None else f"{pair[0]:.3f} ± {pair[1]:.3f}" for pair in expected),
-            MISSING if resized.trained is None else loss_words(resized.trained.row._asdict()),
+            MISSING if resized.trained is None else fixed(resized.trained.row.loss, 3),
             MISSING if latency_ms is None else f"{latency_ms * factor:.2f}", _width(resized),
             compressed(resized.network.notation)))
     return ["; ".join(parts) + (f": {', '.join(costs)}" if costs else ""), *columns(lines),

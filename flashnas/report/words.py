@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from flashnas.report.answer_text import RECOMMENDED, TIED, signed, with_sd
 from flashnas.report.text import MISSING, counted, known, shortened
 from flashnas.runs.front import FrontEntry
@@ -11,8 +9,6 @@ from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import KNOWN
 
 MARKS = {RECOMMENDED: "recommended", TIED: "not told apart", "": ""}
-PARTS = {"tokens_repeated": "repeated, because checkpoints were out of reach",  # of the tokens of a run
-         "tokens_tasks": "on synthetic tasks", "tokens_seeds": "for further seeds of the front"}
 
 
 def place_words(run: RecordedRun) -> list[str]:
@@ -32,26 +28,19 @@ def counts_line(run: RecordedRun) -> str:
     parts = [f"{len(own) - pure} searched{baselines} trained"]
     parts += [f"{count} {words}" for name, words in (("bench", "from a bench"), ("run", "from earlier runs"))
               if (count := int((run.trained["source"] == name).sum()))]
-    words = {"stopped": "stopped at a rung", "failed": "failed", "infeasible": "outside the budget",
+    words = {"failed": "failed", "infeasible": "outside the budget",
              "reused": "repeat" if counts["reused"] == 1 else "repeats"}
     parts += [f"{counts[state]} {text}" for state, text in words.items() if counts[state]]
     return " · ".join(parts)
 
 
 def tokens_words(run: RecordedRun) -> str:
-    """`trained 1,572,864 tokens; 524,288 of them for further seeds of the front`; empty without a
-    training."""
-    tokens, saved, stopped = (int(run.entry("totals", name) or 0)
-                              for name in ("tokens", "tokens_saved", "stopped"))
+    """`trained 1,572,864 tokens`; empty without a training."""
+    tokens = int(run.entry("totals", "tokens") or 0)
     if not tokens:
         return ""
     own = run.entry("proxy", "evaluator") is not None
-    parts = [f"evaluated {tokens:,} of the evaluator's units" if own else f"trained {tokens:,} tokens"]
-    parts += [f"{count:,} of them {why}" for name, why in PARTS.items()
-              if (count := int(run.entry("totals", name) or 0))]
-    if stopped:
-        parts.append(f"{saved:,} saved by rungs, at which {counted(stopped, 'training')} stopped")
-    return "; ".join(parts)
+    return f"evaluated {tokens:,} of the evaluator's units" if own else f"trained {tokens:,} tokens"
 
 
 def misses(run: RecordedRun) -> list[str]:
@@ -88,22 +77,14 @@ def fixed(value: float | None, digits: int) -> str:
     return f"{value:.{digits}f}" if known(value) else MISSING
 
 
-def loss_words(figures: Mapping[str, float | None]) -> str:
-    """`4.389`; the mean of several seeds with its standard error, `4.389 ± 0.004`."""
-    loss, error = figures.get("loss"), figures.get("loss_se")
-    if not known(loss):
-        return MISSING
-    return f"{loss:.3f} ± {error:.3f}" if known(error) else f"{loss:.3f}"
-
-
 def loss_cells(run: RecordedRun, finalist: FrontEntry) -> tuple[str, ...]:
     """What a table shows of the losses of a finalist."""
     figures = finalist.figures
     if not run.ranks_full:
-        return loss_words(figures), fixed(figures.get("bits_per_byte"), 3)
+        return fixed(figures.get("loss"), 3), fixed(figures.get("bits_per_byte"), 3)
     recall, sd = figures.get("expected_recall"), figures.get("expected_recall_sd")
     return (full_loss_words(run, finalist), fixed(figures.get("probability_best"), 2),
-            *([] if run.untrained else [loss_words(figures)]),
+            *([] if run.untrained else [fixed(figures.get("loss"), 3)]),
             with_sd(recall, sd, 2) if known(recall) and known(sd) else MISSING)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +10,10 @@ from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.folding import compressed
-from flashnas.base.errors import ConfigError, FlashnasError, RunError
+from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.files import atomic_folder, write_synced
-from flashnas.base.foreign import MAX_YAML_MB, parse_json, read_text
 from flashnas.base.schema import convert
-from flashnas.base.yaml import LocatedDict, read_yaml
+from flashnas.base.yaml import read_yaml
 from flashnas.runs.layout import FRONT, yaml_text
 
 # of an entry, besides scores and what a search adds; expected: where full trainings rank
@@ -43,7 +40,7 @@ class ForeignNetwork:
 @dataclass(frozen=True, kw_only=True)
 class _Recorded:
     figures: dict[str, float | None] = field(default_factory=dict)
-    breakdown: list[dict[str, Any]] = field(default_factory=list)
+    operators_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     sources: dict[str, float] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
     missed: tuple[str, ...] | None = None
@@ -56,9 +53,9 @@ class _Recorded:
 class FrontEntry(_Recorded):
     """One architecture of the front.
 
-    figures: name -> value, units in the names; None where one does not exist. breakdown: one mapping for each
-    kernel of each operator (operator, index, phase, kernel, label, source, ms, share); empty without a
-    latency table. sources: source of the latency -> share of it. origin: `number` of the trial, and `label`
+    figures: name -> value, units in the names; None where one does not exist. operators_ms: kind of operator
+    -> source -> milliseconds of the request; empty without a latency table. sources: source of the latency
+    -> share of it. origin: `number` of the trial, and `label`
     of a baseline or `search`. missed: figures that exceed their budget as measured on the device. runs_in:
     the programs that run it without flashnas, each with the `--to` of its export. Both are None where that is
     not known. number: 1 for the fastest; 0 before the front is written.
@@ -94,8 +91,8 @@ class FrontEntry(_Recorded):
         missed = {} if self.missed is None else {"missed": list(self.missed)}
         runs_in = {} if self.runs_in is None else {"runs_in": self.runs_in}
         return {"notation": self.notation, "hash": self.hash, **made_by, "architecture": network.to_dict(),
-                "figures": self.figures, "breakdown": self.breakdown, "sources": self.sources,
-                "origin": self.origin, **missed, **runs_in}
+                "figures": self.figures, "sources": self.sources, "origin": self.origin, **missed, **runs_in,
+                "operators_ms": self.operators_ms}
 
     @classmethod
     def read(cls, path: Path) -> FrontEntry:
@@ -103,7 +100,7 @@ class FrontEntry(_Recorded):
         and value."""
         if not path.stem.isdigit():
             raise RunError(f"{path}: files of the front have numbers as names, such as 01.yaml")
-        data = _file_data(path)
+        data = read_yaml(path)
         file = convert(data, _File, error=RunError, finite=False)
         architecture: Architecture | ForeignNetwork
         if file.made_by is not None:
@@ -117,19 +114,6 @@ class FrontEntry(_Recorded):
         return cls(**{**own, "notation": file.notation or architecture.notation,
                       "hash": file.hash or architecture.hash}, architecture=architecture,
                    number=int(path.stem), path=path)
-
-
-def _file_data(path: Path) -> LocatedDict:
-    """Rows of the breakdown that `write_front` wrote are read as JSON, in a tenth of the time of YAML."""
-    text = read_text(path, ConfigError, max_mb=MAX_YAML_MB)
-    head, _, rows = text.partition("\nbreakdown:\n- {")
-    breakdown = None
-    with contextlib.suppress(RunError):  # somebody else wrote them, or wrote on
-        breakdown = parse_json("[{" + rows.replace("\n- {", ",\n{") + "]", path, RunError) if rows else None
-    data = read_yaml(path, text if breakdown is None else head)
-    if breakdown is not None:
-        data["breakdown"], data.lines["breakdown"] = breakdown, head.count("\n") + 2
-    return data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,9 +154,5 @@ def write_front(folder: Path, entries: Sequence[FrontEntry]) -> list[FrontEntry]
                 for number, entry in enumerate(entries, start=1)]
     with atomic_folder(folder) as fresh:
         for entry in numbered:
-            data = entry.to_dict()
-            # each row a line of JSON, which is YAML too and takes less time than PyYAML's own layout
-            rows = "".join(f"- {json.dumps(row, default=str)}\n" for row in data.pop("breakdown"))
-            write_synced(fresh / entry.path.name,
-                         yaml_text(data) + (f"breakdown:\n{rows}" if rows else ""))
+            write_synced(fresh / entry.path.name, yaml_text(entry.to_dict()))
     return numbered

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -93,44 +92,38 @@ def _trials(count: int, reason: str) -> list[Trial]:
     return trials
 
 
-def breakdown_of(architecture: Architecture, total_ms: float) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = [{"operator": "embedding", "index": -1, "kernel": "pointwise", "label": "lookup",
-                                      "source": "roofline", "weight": 0.02}]
-    for index, spec in enumerate(architecture.operators):
+def operators_ms(architecture: Architecture, total_ms: float) -> dict[str, dict[str, float]]:
+    """Milliseconds by kind of operator and source, which add up to the total."""
+    weights = {"embedding": {"roofline": 0.02}}
+    for spec in architecture.operators:
+        of_kind = weights.setdefault(spec.kind, {})
         for call in spec.kernels(architecture.hidden, "decode"):
             weight = {GEMM: 1.0, POINTWISE: 0.12}.get(call.kind, 0.5)
             source = {POINTWISE: "roofline", SSD: "derived", DELTA_RULE: "derived"}.get(call.kind, "imported")
-            entries.append({"operator": spec.kind, "index": index, "kernel": call.kind.rows_name("decode"),
-                            "label": call.label, "source": source, "weight": weight})
-        entries.append({"operator": spec.kind, "index": index, "kernel": "calibration", "label": "calibration",
-                        "source": "derived", "weight": 0.8})
-    entries.append({"operator": "head", "index": -1, "kernel": "gemm", "label": "head", "source": "imported",
-                    "weight": 5.0})
-    total = sum(entry["weight"] for entry in entries)
-    for entry in entries:
-        share = entry.pop("weight") / total
-        entry.update(phase="decode", ms=share * total_ms, share=share)
-    return entries
+            of_kind[source] = of_kind.get(source, 0.0) + weight
+        of_kind["derived"] = of_kind.get("derived", 0.0) + 0.8
+    weights["head"] = {"imported": 5.0}
+    total = sum(sum(of_kind.values()) for of_kind in weights.values())
+    return {kind: {source: weight / total * total_ms for source, weight in of_kind.items()}
+            for kind, of_kind in weights.items()}
 
 
 def finalist_entry(trial: Trial) -> dict[str, Any]:
     architecture = Architecture.parse(trial.notation)
-    rows = breakdown_of(architecture, trial.latency_ms or 0.0)
-    sources = {name: sum(row["share"] for row in rows if row["source"] == name)
+    times = operators_ms(architecture, trial.latency_ms or 1.0)
+    total = sum(sum(by_source.values()) for by_source in times.values())
+    sources = {name: sum(by_source.get(name, 0.0) for by_source in times.values()) / total
                for name in ("imported", "derived", "roofline")}
     figures = {name: getattr(trial, name) for name in (
         "loss", "bits_per_byte", "latency_ms", "lower_ms", "upper_ms", "ttft_ms", "tpot_ms", "throughput_tok_s",
         "memory_gb", "params")}
     return {"notation": trial.notation, "hash": trial.hash, "architecture": architecture.to_dict(), "figures": figures,
-            "breakdown": rows, "sources": sources, "origin": {"number": trial.number, "label": trial.label or "search"}}
+            "operators_ms": times, "sources": sources,
+            "origin": {"number": trial.number, "label": trial.label or "search"}}
 
 
 def write_yaml(path: Path, data: dict[str, Any]) -> None:
-    """With rows of a breakdown as a search writes them."""
-    rest = {key: value for key, value in data.items() if key != "breakdown"}
-    text = yaml.dump(rest, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
-    rows = "".join(f"- {json.dumps(row)}\n" for row in data.get("breakdown", ()))
-    path.write_text(text + (f"breakdown:\n{rows}" if rows else ""))
+    path.write_text(yaml.dump(data, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False))
 
 
 def write_run(folder: Path, trials: list[Trial], *, finalists: bool = True, config: dict[str, Any] | None = None,

@@ -17,15 +17,12 @@ from flashnas.operators.kernel import PHASES, Load
 from flashnas.operators.kernel_kinds import (
     ATTENTION,
     CONV,
-    CONVOLUTION,
     GEMM,
     KERNEL_KINDS,
     SSD,
     experts_hit,
-    families,
     kind_of_rows,
 )
-from flashnas.report.plot_data import kernel_family
 
 FROM_THE_WORKLOAD = {"batch", "tokens", "context", "m"}
 CALLS = [call for cls in OPERATORS.values() for call in cls().kernels(2048, "prefill")]
@@ -35,7 +32,6 @@ CALLS = [call for cls in OPERATORS.values() for call in cls().kernels(2048, "pre
 def test_a_kind_is_complete(name):
     kind = KERNEL_KINDS[name]
     assert kind.name == name
-    assert kind.family in families()
     assert kind.correction in ("", *KernelCorrection.names())
     assert set(kind.between) <= set(kind.matched) <= set(kind.shape)
     for phase in PHASES:
@@ -92,11 +88,10 @@ def test_bytes_of_a_kernel_by_hand():
 
 MODULE = """
 from flashnas.operators import KernelKind
-from flashnas.operators.kernel_kinds import CONVOLUTION
 from flashnas.operators.kernel_rules import Roofline
 
 FFT_CONV = KernelKind(
-    name="fft_conv", family=CONVOLUTION, shape=("channels",), decode=("channels", "batch"),
+    name="fft_conv", shape=("channels",), decode=("channels", "batch"),
     prefill=("channels", "batch", "tokens"), written=lambda call: call["channels"],
     bytes_moved=lambda call, load, size: 2 * size * load.rows * call["channels"], rules=(Roofline(),))
 """
@@ -125,7 +120,6 @@ def test_a_kind_of_another_package_is_answered_by_its_rule_and_then_by_its_rows(
     found = KernelTimes(table, "bfloat16", 2).time(call, "prefill", 2, np.array([10.0]))
     assert (found.us, found.source) == (pytest.approx(140), "imported")
     assert any(line.startswith("pointwise, fft_conv: launch_us") for line in table.to_dict()["rules"])
-    assert kernel_family("fft_conv_prefill") == CONVOLUTION.name
 
 
 def test_rows_of_a_package_that_is_not_installed_are_named(tmp_path, plugin):

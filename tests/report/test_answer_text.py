@@ -14,8 +14,8 @@ from flashnas.architecture.folding import compressed
 from flashnas.report import RecordedRun, front_table, write_report
 from flashnas.report.answer_text import next_commands, signed, statements
 from flashnas.report.header_section import HEADER
-from flashnas.report.marks import Guide, Label, Whiskers
-from flashnas.report.planes import INTERVAL_90, front_picture, plane_of, short_loss_picture
+from flashnas.report.marks import Label, Whiskers
+from flashnas.report.planes import INTERVAL_90, front_picture, plane_of
 from flashnas.report.text import names_text
 
 
@@ -182,13 +182,6 @@ def test_the_axis_of_a_lone_network_is_not_made_of_rounding(built):
     plane = plane_of(built())
     (low, high) = dataclasses.replace(plane, points=plane.points[:1].assign(y=0.0, reach=1e-8)).ranges()[1]
     assert high - low > 0.1
-
-
-def test_the_short_loss_names_what_can_still_be_the_best(built):
-    run = built()
-    texts = {mark.text for mark in short_loss_picture(run).panels[0].marks if isinstance(mark, Label | Guide)}
-    assert texts == {"budget 14 s", run.front[-1].name, run.front[-2].name}
-    assert "Nothing was trained" in short_loss_picture(built(trained=False)).empty
 
 
 def test_text_of_an_answer_cannot_become_markup(built):

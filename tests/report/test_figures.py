@@ -15,16 +15,14 @@ from flashnas.report.draw_matplotlib import draw_matplotlib
 from flashnas.report.draw_plotly import draw_plotly
 from flashnas.report.figures import (
     FIGURES,
-    hypervolume,
-    latency_by_kernel,
     latency_by_operator,
     operator_share,
     training_curves,
 )
 from flashnas.report.marks import Bars, Guide, Label, Line, Points, Whiskers
-from flashnas.report.palette import KERNEL_COLOURS, OPERATOR_COLOURS, operator_colour
-from flashnas.report.planes import BOX_WIDTH, LETTER, LINE, front_picture, objectives_picture, still_picture
-from flashnas.report.plot_data import front, hypervolume_series, staircase
+from flashnas.report.palette import OPERATOR_COLOURS, operator_colour
+from flashnas.report.planes import BOX_WIDTH, LETTER, LINE, front_picture, objectives_picture
+from flashnas.report.plot_data import front, staircase
 
 
 def marks(picture, kind, place=0):
@@ -41,7 +39,7 @@ def pictures(run, tmp_path_factory):
     more = dataclasses.replace(run, config={**run.config, "objectives": ["loss", "latency_ms", "memory_gb"]})
     full = RecordedRun.load(write_answered_run(tmp_path_factory.mktemp("answered") / "demo"))
     return {**{name: draw(run) for name, draw in FIGURES.items()}, "objectives": objectives_picture(more),
-            "still full": still_picture(full)}
+            "front full": front_picture(full)}
 
 
 def cut_texts(still):
@@ -82,7 +80,7 @@ def test_both_back_ends_draw_every_mark_where_it_is_and_cut_no_text(pictures):
 
 @pytest.mark.parametrize("case", THIN_RUNS)
 def test_labels_of_networks_lie_within_the_axes(build_run, case):
-    for panel in still_picture(RecordedRun.load(build_run(**THIN_RUNS[case]))).panels:
+    for panel in front_picture(RecordedRun.load(build_run(**THIN_RUNS[case]))).panels:
         (x0, x1), (y0, y1) = panel.x.range, panel.y.range
         for mark in panel.marks:
             if isinstance(mark, Label):
@@ -137,15 +135,6 @@ def test_the_panels_of_further_objectives_name_the_front_apart(run):
     for place in range(2):
         assert [mark.text for mark in marks(picture, Label, place)] == [f.name for f in run.front] or {
             mark.text for mark in marks(picture, Label, place)} == {f.name for f in run.front}
-    assert len(still_picture(more).panels) == 3
-
-
-def test_hypervolume_is_drawn_in_the_unit_of_the_axis(run):
-    picture = hypervolume(run)
-    series = hypervolume_series(run)
-    assert marks(picture, Line)[0].y == pytest.approx([value / 1000 for value in series.hypervolume])
-    assert picture.panels[0].y.title == "hypervolume (s · nats)"
-    assert marks(picture, Guide)[0].at == pytest.approx(series.baselines / 1000)
 
 
 def test_operator_shares_fill_the_bars(run):
@@ -158,9 +147,8 @@ def test_operator_shares_fill_the_bars(run):
         assert all(bar.colour == operator_colour(bar.group) for bar in bars)
 
 
-@pytest.mark.parametrize("draw", [latency_by_operator, latency_by_kernel])
-def test_latency_bars_add_up_and_show_their_source(run, draw):
-    picture = draw(run)
+def test_latency_bars_add_up_and_show_their_source(run):
+    picture = latency_by_operator(run)
     bars = marks(picture, Bars)
     for finalist in run.front:
         place = picture.panels[0].y.names.index(finalist.name)
@@ -171,8 +159,8 @@ def test_latency_bars_add_up_and_show_their_source(run, draw):
         assert [start for start, _ in segments[1:]] == pytest.approx(ends[:-1])
     assert {text.partition("source: ")[2]: bar.hatch for bar in bars for text in bar.hover} == {
         "imported": "", "derived": "/", "roofline": "x"}
-    assert {bar.colour for bar in bars} <= {*OPERATOR_COLOURS.values(), *KERNEL_COLOURS.values(),
-                                            operator_colour("head"), operator_colour("embedding")}
+    assert {bar.colour for bar in bars} <= {*OPERATOR_COLOURS.values(), operator_colour("head"),
+                                            operator_colour("embedding")}
     names = [key.text for key in picture.keys]
     assert len(names) == len(set(names))
 

@@ -50,7 +50,7 @@ def test_the_page_holds_all_figures_finalists_and_failures(page, run):
     own = without_plotly(page)
     assert re.findall("<h2>(.*?)</h2>", own) == [section.title for section in SECTIONS.values() if section.title and (
         section.title != "Trained networks, evaluated")]
-    assert own.count('<script type="application/json">') == 6
+    assert own.count('<script type="application/json">') == 4
     for finalist in run.front:
         assert f"pareto/{finalist.path.name}" in own
         assert f"{finalist.figures['loss']:.3f}" in own
@@ -68,14 +68,14 @@ def test_text_of_a_run_cannot_become_markup(build_run):
     path = folder / "pareto" / "01.yaml"
     data = yaml.safe_load(path.read_text())
     data["notation"], data["origin"]["label"], data["sources"] = ATTACK, ATTACK, {ATTACK: 1.0}
-    data["breakdown"] = [{"operator": ATTACK, "kernel": ATTACK, "label": ATTACK, "source": ATTACK, "ms": 5.0}]
+    data["operators_ms"] = {ATTACK: {ATTACK: 5.0}}
     path.write_text(yaml.safe_dump(data))
     own = without_plotly(render_html(RecordedRun.load(folder)))
     assert "<script>alert" not in own
     assert "<img" not in own
     assert "&lt;script&gt;alert" in own
     payloads = re.findall(r'<script type="application/json">(.*?)</script>', own, re.DOTALL)
-    assert len(payloads) == 6
+    assert len(payloads) == 4
     for payload in payloads:
         assert "<" not in payload
         assert "\\u003cscript" not in payload  # Plotly reads markup in texts: it must be escaped there as well

@@ -10,7 +10,8 @@ import yaml
 from answered_runs import write_answered_run
 from run_builder import make_trials
 
-from flashnas.base.errors import ConfigError, RunError
+from flashnas.architecture.source import load_architecture
+from flashnas.base.errors import RunError
 from flashnas.report import RecordedRun
 from flashnas.runs.front import FrontEntry, write_front
 from flashnas.runs.layout import TrialsTable, trials_frame
@@ -107,8 +108,10 @@ def test_a_damaged_run_yaml_names_line_rule_and_value(build_run):
 
 def test_a_damaged_entry_of_the_front_names_line_rule_and_value(build_run):
     check_damage(
-        build_run(4), "pareto/01.yaml", ({"breakdown": 5}, "breakdown must be a list; got 5"),
-        ({"breakdown": [5]}, "breakdown[0] must be a mapping; got 5"),
+        build_run(4), "pareto/01.yaml", ({"operators_ms": 5}, "operators_ms must be a mapping; got 5"),
+        ({"operators_ms": {"a": 5}}, "operators_ms.a must be a mapping; got 5"),
+        ({"operators_ms": {"a": {"measured": "5"}}}, "operators_ms.a.measured must be a number; got '5'"),
+        ({"breakdown": []}, "no key 'breakdown'"),
         ({"missed": "latency_ms"}, "missed must be a list or null; got 'latency_ms'"),
         ({"figures": [1]}, "figures must be a mapping; got [1]"),
         ({"sources": 1.0}, "sources must be a mapping; got 1.0"),
@@ -118,21 +121,15 @@ def test_a_damaged_entry_of_the_front_names_line_rule_and_value(build_run):
         ({"architecture": {"hidden": 2048, "operators": ["dd"]}}, "did you mean 'd'"))
 
 
-def test_rows_of_a_breakdown_are_lines_of_yaml(build_run):
+def test_an_entry_of_the_front_is_read_as_it_was_written(build_run):
     folder = build_run(4)
     entry = FrontEntry.read(folder / "pareto" / "01.yaml")
-    (again,) = write_front(folder / "again", [entry])
-    text = again.path.read_text()
-    assert yaml.safe_load(text)["breakdown"] == entry.breakdown
-    assert FrontEntry.read(again.path) == dataclasses.replace(entry, path=again.path)
-    assert text.count('\n- {"operator": "') == len(entry.breakdown) > 10
-    for other in (yaml.safe_dump(entry.to_dict()), text.replace('{"operator"', "{operator"), text + "missed: []\n"):
-        again.path.write_text(other)
-        missed = () if other.endswith("missed: []\n") else None
-        assert FrontEntry.read(again.path) == dataclasses.replace(entry, path=again.path, missed=missed)
-    again.path.write_text(text.replace('{"operator": ', '{"operator": {', 1))
-    with pytest.raises(ConfigError, match=r"01\.yaml:\d+: not valid YAML"):
-        FrontEntry.read(again.path)
+    assert entry.operators_ms["head"]["imported"] > 0
+    for missed, runs_in in ((None, None), ((), {}), (("latency_ms",), {"llama.cpp": "gguf"})):
+        changed = dataclasses.replace(entry, missed=missed, runs_in=runs_in)
+        (again,) = write_front(folder / "again", [changed])
+        assert FrontEntry.read(again.path) == again == dataclasses.replace(changed, path=again.path)
+    assert load_architecture(str(again.path)) == entry.architecture
 
 
 def test_trials_that_are_written_in_parts_are_those_that_are_written_at_once(tmp_path):
