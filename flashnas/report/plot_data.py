@@ -122,7 +122,7 @@ def latency_parts(run: RecordedRun) -> pd.DataFrame:
     parts = [(finalist.name, operator, source, ms) for finalist in run.front
              for operator in sorted(finalist.operators_ms, key=operator_order)
              for source, ms in finalist.operators_ms[operator].items() if known(ms) and ms > 0]
-    frame = pd.DataFrame(parts, columns=["finalist", "operator", "source", "ms"])
+    frame = pd.DataFrame(parts, columns=["finalist", "operator", "source", "ms"]).astype({"ms": float})
     by_finalist = frame.groupby("finalist")["ms"]
     return frame.assign(share=frame["ms"] / by_finalist.transform("sum"),
                         start=by_finalist.cumsum() - frame["ms"])

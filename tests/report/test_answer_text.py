@@ -157,8 +157,8 @@ def test_the_report_opens_with_the_answer(answered):
     assert own.count('<div class="reason">') == (3 if answered.untrained else 4)
     assert "recommended</small>" in own
     assert "None" not in own
-    assert page.count('<script type="application/json">') == (4 if answered.untrained else 7)
-    assert imread(png).shape[:2] == (800 if answered.untrained else 1218, 1500)
+    assert page.count('<script type="application/json">') == (3 if answered.untrained else 4)
+    assert imread(png).shape[:2] == (800, 1500)
 
 
 def test_the_picture_shows_intervals_of_the_front_and_the_baselines(answered):

@@ -259,21 +259,6 @@ def test_a_failed_network_is_not_to_train(run, tmp_path):
     assert fn.pareto(part).to_train == ()
 
 
-def test_a_mean_of_seeds_keeps_its_standard_error_and_others_have_none(run, tmp_path):
-    part = changed(run, tmp_path / "part", "cycle_size", 10)
-    frame = pd.read_parquet(part / "trials.parquet")
-    mean = run.front[0].hash
-    frame.loc[frame["hash"] == mean, ["seeds", "loss_se"]] = [3, 0.049]
-    frame.to_parquet(part / "trials.parquet")
-    found = fn.pareto(part)
-    assert {entry.hash: entry.figures.get("seeds") for entry in found.front} == {
-        entry.hash: 3 if entry.hash == mean else None for entry in run.front}
-    assert str(found).count(" ± 0.049") == 1
-    assert found.to_dict()["front"][0]["loss_se"] == 0.049
-    (known,) = [one for one in known_runs([part]).networks if one.row.hash == mean]
-    assert (known.score["seeds"], known.score["loss_se"], known.score["seeds_tried"]) == (3, 0.049, 3)
-
-
 @pytest.mark.parametrize(("asked", "words"), [
     ({"objectives": ["loss"]}, "pareto.objectives must be 2 to 4 names, such as loss,latency_ms; got loss"),
     ({"space": 3}, "pareto.space must be a SearchSpace; got 3"),
