@@ -37,10 +37,10 @@ class Format:
     name: str
     demands: Mapping[str, Demands]
     needs: tuple[str, ...]
+    programs: tuple[str, ...]
+    export: str
     pairs: bool = False
     max_meta_tokens: int | None = None
-    programs: tuple[str, ...] = ()
-    export: str = ""
 
     def problems(self, architecture: Architecture) -> list[str]:
         """The rules that an architecture breaks, one line each."""

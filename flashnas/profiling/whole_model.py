@@ -220,12 +220,8 @@ def filled_cache(model: HybridLM, batch: int, context: int) -> HybridCache:
 
 
 def block_step(block: Block, batch: int, context: int, setup: Setup) -> Callable[[], object]:
-    """One step of an operator that can be repeated; in a graph as `HybridLM.generate` replays it."""
-    dtype, device = setup.torch_dtype, setup.device
-    x_BD, update_BD = torch.randn(2, batch, len(block.norm.weight), dtype=dtype, device=device)
-    if setup.mode_name != "cuda_graph":
-        state = filled_state(block, batch, context, dtype, device)
-        return functools.partial(block.step, x_BD, state, update_BD)
+    """One step of an operator that can be repeated, in a graph as `HybridLM.generate` replays it."""
+    x_BD, update_BD = torch.randn(2, batch, len(block.norm.weight), dtype=setup.torch_dtype, device=setup.device)
     states = _standing((block,), batch, context, setup)
 
     def step() -> torch.Tensor:

@@ -59,7 +59,7 @@ class Hungry(PlainTimer):
     """A prompt needs too much."""
 
     def measure(self, calls, effort):
-        if calls[0].func in (alone._read, whole_model._first_token):
+        if getattr(calls[0], "func", None) in (alone._read, whole_model._first_token):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return super().measure(calls, effort)
 

@@ -101,7 +101,7 @@ for value in (
 case("export-missing", export(source="nowhere"), "nowhere")
 case("export-without-weights", export(source="32: a(head_dim=16)"), "--init-seed")
 case("export-weights-and-seed", export("--init-seed", "1"), "--init-seed")
-case("export-raw-logits", export("--raw-logits"), "--raw-logits")
+case("export-type-of-another-format", export("--type", "f16"), "--type is for --to gguf")
 for name, arch, expect in (
         ("no-attention", "32(vocab=300): m2(head_dim=16) f", "no operator 'a'"),
         ("meta", "32(vocab=300,meta=9): m2(head_dim=16) f a(head_dim=16) f", "9 meta tokens"),
