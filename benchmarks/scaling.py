@@ -6,7 +6,6 @@ Commands (from the repository root):
     python benchmarks/scaling.py driver --samplers tpe --trials 2000 --workers 256 --cycle 256
     python benchmarks/scaling.py filled                    # 2 minutes: every sampler after 5,000 trials
     python benchmarks/scaling.py report --trials 5000      # a minute: the report of a run of that size
-    python benchmarks/scaling.py asynchronous              # minutes: cycles against none, 8 and 64 workers
     python benchmarks/scaling.py efficiency                # 5 minutes: 1 and 2 workers, real trainings of seconds
 
 `driver` searches `nemotron_flash` on the shipped H100 table. The trainings are simulated: workers that take the seconds
@@ -15,9 +14,6 @@ sampler. The time of the driver is CPU time of its process, without that of the 
 machine changes it little. `ms at N` is per candidate, over the candidates of the last tenth before N. `busy` is the
 share of the simulated workers' time in which they train, if the driver works while they wait: trainings of `seconds`
 on average. One candidate that takes long holds up its cycle; that share is lost with any driver.
-
-`asynchronous` compares searches in cycles with `--asynchronous`. Free workers wait for the driver: the clock of the
-simulation advances by its CPU time. `speed` is the number of candidates in the same time, against cycles of 10.
 
 `efficiency` trains the same networks with 1 and with 2 workers. Efficiency is the time of the first over twice the time
 of the second, without the start of the processes.
@@ -49,10 +45,10 @@ from flashnas.executors.local import WorkerPool
 from flashnas.search import ALGORITHMS
 from flashnas.study.config import SearchConfig
 from flashnas.study.finish import finish
-from flashnas.study.loop import Cycles, search
+from flashnas.study.loop import Loop
+from flashnas.study.opening import opened
 from flashnas.study.prepare import prepare
 from flashnas.study.record import Candidate
-from flashnas.study.search import opened
 
 SPACE, TABLE, WORKLOAD, BUDGET_MS = "nemotron_flash", "h100_sxm", "decode-8k", 14_000.0
 TOKENS = 262_144          # of a simulated training
@@ -74,48 +70,34 @@ class SimulatedWorkers(Executor):
     """Workers that train nothing: each job takes the seconds of a recorded training on a clock of its own.
 
     clock_s: time of the simulation. busy_s: of all workers. own_cpu_s: CPU time that the simulation itself took.
-    driver_counts: the clock also advances by the CPU time of the driver, for which free workers wait.
     """
 
-    def __init__(self, workers: int, seconds: np.ndarray, *, driver_counts: bool = False) -> None:
-        self.count, self.seconds, self.driver_counts = workers, seconds, driver_counts
+    def __init__(self, workers: int, seconds: np.ndarray) -> None:
+        self.count, self.seconds = workers, seconds
         self.clock_s = self.busy_s = self.own_cpu_s = 0.0
         self._free = [0.0] * workers
         self._ends: list[tuple[float, int, str, dict[str, Any]]] = []
         self._number = 0
-        self._left = time.process_time()
 
     @property
     def workers(self) -> int:
         return self.count
 
-    def _enter(self) -> float:
-        now = time.process_time()
-        if self.driver_counts:
-            self.clock_s += now - self._left
-        return now
-
-    def _leave(self, entered: float) -> None:
-        self._left = time.process_time()
-        self.own_cpu_s += self._left - entered
-
     def submit(self, key: str, job: Any) -> None:
-        entered = self._enter()
-        rung = job.pause_tokens / TOKENS or 1.0
-        before = job.curve[-1][0] / TOKENS if job.curve else 0.0
-        took = float(self.seconds[int(key[:8], 16) % len(self.seconds)]) * (rung - before)
+        entered = time.process_time()
+        took = float(self.seconds[int(key[:8], 16) % len(self.seconds)])
         end = max(self.clock_s, heapq.heappop(self._free)) + took
         heapq.heappush(self._free, end)
         self.busy_s += took
         self._number += 1
         heapq.heappush(self._ends, (end, self._number, key, simulated_score(key, job, took)))
-        self._leave(entered)
+        self.own_cpu_s += time.process_time() - entered
 
     def finished(self, wait_s: float) -> list[tuple[str, Ended]]:
-        entered = self._enter()
+        entered = time.process_time()
         end, _, key, score = heapq.heappop(self._ends)
         self.clock_s = max(self.clock_s, end)
-        self._leave(entered)
+        self.own_cpu_s += time.process_time() - entered
         return [(key, Ended(kind="done", result=score))]
 
     def drop(self) -> None:
@@ -130,9 +112,6 @@ def simulated_score(key: str, job: Any, took: float) -> dict[str, Any]:
     loss = 3.0 + 6.0 / len(network.operators) + 400.0 / network.hidden - 0.05 * mixers + float(own)
     curve = [[TOKENS * (point + 1) // CURVE_POINTS, loss + 1.0 / (point + 1) - 1.0 / CURVE_POINTS]
              for point in range(CURVE_POINTS)]
-    if job.pause_tokens:
-        curve = [point for point in curve if point[0] <= job.pause_tokens]
-        loss = curve[-1][1]
     return {"loss": loss, "bits_per_byte": loss / 2.8, "curve": curve, "scores": {}, "proxy_params": network.params
             // 256, "tokens": curve[-1][0], "tokens_per_s": TOKENS / took, "seconds": took, "seed": 0,
             "backends": {"d": "torch", "m2": "torch", "a": "torch"}, "source": "training"}
@@ -157,17 +136,18 @@ def drive(sampler: str, trials: int, workers: int, cycle: int, out: Path) -> dic
     marks = sorted({n for n in (100, 1000, 2000, 5000, 10_000, trials) if n <= trials})
     times: list[tuple[int, float, float]] = []
 
-    class Timed(Cycles):
-        """Notes the time after each cycle; the first one is that of the baselines."""
+    with opened(question, simulated, out, resume=False, progress=Silent(), command="scaling") as loop:
+        run = loop._run
 
-        def end_cycle(self) -> None:
-            super().end_cycle()
-            times.append((self.record.evaluated, time.process_time() - simulated.own_cpu_s, memory_mb()))
+        def timed(cycle: Sequence[Candidate], executor: Executor) -> None:
+            """Notes the time after each cycle; the first one is that of the baselines."""
+            run(cycle, executor)
+            times.append((loop.record.evaluated, time.process_time() - simulated.own_cpu_s, memory_mb()))
 
-    with opened(question, simulated, out, resume=False, progress=Silent(), command="scaling", kind=Timed) as state:
-        search(state, simulated)
+        loop._run = timed
+        loop.search(simulated)
         searched_cpu_s = times[-1][1] - times[0][1]
-        finish(state, simulated)
+        finish(loop)
     count, at, memory = (np.array(column) for column in zip(*times, strict=True))
 
     def at_count(n: float) -> float:
@@ -181,49 +161,6 @@ def drive(sampler: str, trials: int, workers: int, cycle: int, out: Path) -> dic
             "driver_s": round(searched_cpu_s, 1), "seconds": round(float(np.mean(simulated.seconds)), 1),
             "busy": round(simulated.busy_s / capacity_s, 3),
             "busy_free_driver": round(simulated.busy_s / (workers * simulated.clock_s), 3)}
-
-
-def asynchronous(arguments: argparse.Namespace) -> None:
-    """Cycles of the default size, cycles as large as the number of workers, and no cycles."""
-    print("| sampler | workers | candidates | in | busy | hours | speed | driver ms per candidate |\n"
-          "|---|--:|--:|---|--:|--:|--:|--:|", flush=True)
-    for sampler in arguments.samplers:
-        for workers in arguments.counts:
-            trials, first = arguments.each * workers, 0.0
-            for name, cycle in (("cycles of 10", 10), (f"cycles of {workers}", workers), ("no cycles", 10)):
-                words = [sys.executable, __file__, "waiting", sampler, "--trials", str(trials), "--workers",
-                         str(workers), "--cycle", str(cycle), *(["--free"] if name == "no cycles" else []),
-                         *(["--rungs", arguments.rungs] if arguments.rungs else [])]
-                found = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
-                first = first or found["clock_s"]
-                print(f"| {sampler} | {workers} | {trials:,} | {name} | {found['busy']:.1%} |"
-                      f" {found['clock_s'] / 3600:.2f} | {first / found['clock_s']:.2f} | {found['driver_ms']:.1f} |",
-                      flush=True)
-
-
-def waiting(arguments: argparse.Namespace) -> None:
-    """One search on the virtual clock, in which free workers wait for the driver; prints busy share and time."""
-    from flashnas.bench import load
-
-    def evaluator(network: Any, fidelity: int) -> float:
-        return never(network)
-
-    evaluator.fidelities = tuple(TOKENS * (point + 1) // CURVE_POINTS for point in range(CURVE_POINTS))
-    config = SearchConfig(space=SPACE, table=TABLE, workload=WORKLOAD, budgets={"latency_ms": BUDGET_MS},
-                          trials=arguments.trials, cycle_size=arguments.cycle, sampler=arguments.sampler, measure=False,
-                          baselines=False, rungs=tuple(filter(None, arguments.rungs.split(","))), seed=1,
-                          asynchronous=arguments.free)
-    question = prepare(config, note=lambda _: None, evaluator=evaluator)
-    simulated = SimulatedWorkers(arguments.workers, load()["seconds"].to_numpy(), driver_counts=True)
-    with (tempfile.TemporaryDirectory() as folder,
-          opened(question, simulated, Path(folder) / "run", resume=False, progress=Silent(), command="scaling"
-                 ) as state):
-        started = time.process_time()
-        simulated.own_cpu_s, simulated._left = 0.0, started
-        search(state, simulated)
-        spent = time.process_time() - started - simulated.own_cpu_s
-        print(json.dumps({"busy": simulated.busy_s / (arguments.workers * simulated.clock_s),
-                          "clock_s": simulated.clock_s, "driver_ms": 1e3 * spent / state.record.evaluated}))
 
 
 def filled(arguments: argparse.Namespace) -> None:
@@ -241,14 +178,14 @@ def filled(arguments: argparse.Namespace) -> None:
     print("| sampler | trials | ms per candidate | of it the sampler | MB |\n|---|--:|--:|--:|--:|", flush=True)
     known: list[Evaluation] = []
 
-    class Filled(Cycles):
+    class Filled(Loop):
         """Evaluates random candidates, then a few cycles of each sampler, which starts from these."""
 
-        def all_cycles(self) -> Iterator[list[Candidate]]:
+        def _cycles(self) -> Iterator[list[Candidate]]:
             while len(known) < arguments.filled:
                 genotypes = {g for g in (question.space.sample(rng) for _ in range(512))
                              if question.fitter.latency_of(g)[0] is not None} - {each.genotype for each in known}
-                cycle = self.drawn(sorted(genotypes, key=str), pending=False)
+                cycle = self._drawn(sorted(genotypes, key=str), pending=False)
                 yield cycle
                 known.extend(map(self.record.evaluation, cycle))
             for sampler in arguments.samplers:
@@ -258,7 +195,7 @@ def filled(arguments: argparse.Namespace) -> None:
                 own, spent, count = 0.0, 0.0, 0
                 for _ in range(arguments.cycles):
                     simulated.own_cpu_s, started = 0.0, time.process_time()
-                    cycle = self.drawn(self.ask(arguments.cycle), pending=False)
+                    cycle = self._drawn(self.algorithm.ask(arguments.cycle), pending=False)
                     asked = time.process_time()
                     yield cycle
                     evaluations = list(map(self.record.evaluation, cycle))
@@ -271,13 +208,13 @@ def filled(arguments: argparse.Namespace) -> None:
                 print(f"| {sampler} | {len(known):,} | {1e3 * spent / count:.1f} | {1e3 * own / count:.1f} |"
                       f" {memory_mb():.0f} |", flush=True)
 
-        def learn(self, candidates: Sequence[Candidate], *, in_order: bool = True) -> None:
+        def _learn(self, candidates: Sequence[Candidate]) -> None:
             """Timed apart."""
 
     with (tempfile.TemporaryDirectory() as folder,
-          opened(question, simulated, Path(folder) / "run", resume=False, progress=Silent(), command="scaling",
-                 kind=Filled) as state):
-        search(state, simulated)
+          opened(question, simulated, Path(folder) / "run", resume=False, progress=Silent(), command="scaling"
+                 ) as loop):
+        Filled(loop.record).search(simulated)
 
 
 def memory_mb() -> float:
@@ -376,25 +313,14 @@ def main() -> None:
     long.add_argument("--filled", type=int, default=5000, metavar="TRIALS")
     long.add_argument("--cycles", type=int, default=10, help="that are measured")
     long.set_defaults(run=filled)
-    free = commands.add_parser("asynchronous")
-    free.add_argument("--samplers", nargs="+", default=["random", "bayes"])
-    free.add_argument("--counts", type=int, nargs="+", default=[8, 64], metavar="WORKERS")
-    free.add_argument("--each", type=int, default=20, help="candidates for each worker")
-    free.set_defaults(run=asynchronous)
-    alone = commands.add_parser("waiting")
-    alone.add_argument("sampler")
-    alone.add_argument("--free", action="store_true")
-    alone.set_defaults(run=waiting)
-    for command in (free, alone):
-        command.add_argument("--rungs", default="")
     single = commands.add_parser("one")
     single.add_argument("sampler")
     single.set_defaults(run=one)
     page = commands.add_parser("report")
     page.set_defaults(run=report)
-    for command, trials in ((part, 10_000), (single, 10_000), (alone, 160), (page, 5000)):
+    for command, trials in ((part, 10_000), (single, 10_000), (page, 5000)):
         command.add_argument("--trials", type=int, default=trials)
-    for command, count in ((part, 256), (single, 256), (alone, 8), (long, 10)):
+    for command, count in ((part, 256), (single, 256), (long, 10)):
         command.add_argument("--workers", type=int, default=count)
         command.add_argument("--cycle", type=int, default=count)
     for command in (single, page):

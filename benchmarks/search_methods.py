@@ -20,8 +20,6 @@ from flashnas.search import Evaluation, make_algorithm
 from flashnas.space import SearchSpace
 
 BATCH = 5        # candidates that every method proposes before it learns; those of Hyperband kind are asynchronous
-PAUSES = (2, 3)  # parts of a training after which our rungs pause: from there on the bench's losses are in order
-RUNG_CHANCE = 0.05  # the default of flashnas search
 STUCK = 40       # proposals in a row that are known or outside the budget; then a random new one takes their place ..
 STUCK_SLOW = 5   # .. and of methods that take about a second for each proposal
 POPULATION = 10  # of the evolutions, random candidates before TPE models: as the defaults of flashnas
@@ -123,49 +121,6 @@ def ours(sampler: str, informed: bool = False, **options: Any) -> Callable[[Mete
             idle = idle + 1 if meter.tokens == before else 0
 
     return run
-
-
-def ours_with_rungs(sampler: str, **options: Any) -> Callable[[Meter], None]:
-    """As `flashnas search --rungs auto`: a cycle pauses at the rungs where the bench's losses are in order, and only
-    those that can still enter the front train on. Of the others the sampler learns the expected loss."""
-    def run(meter: Meter) -> None:
-        from flashnas.search.rungs import decide
-
-        problem = meter.problem
-        algorithm = make_algorithm(sampler, space=problem.space, seed=meter.seed, cycle_size=BATCH,
-                                   latency_of=problem.latency_of, **options)
-        finished: dict[Any, list[list[float]]] = {}  # genotype -> whole curve
-        expected: dict[Any, float] = {}              # of paused ones
-        idle = 0
-        while idle < 20:
-            before, asked = meter.tokens, algorithm.ask(BATCH)
-            going = [g for g in dict.fromkeys(asked) if meter.fresh(g)]
-            curves = dict(zip(going, _curves(problem, going), strict=True)) if going else {}
-            for rung in PAUSES:
-                if not going:
-                    break
-                for genotype in going:
-                    meter.train(genotype, rung)
-                pause = decide([curves[g][:rung] for g in going], [[meter.latency_ms(g)] for g in going],
-                               finished=np.array([[curve[-1][1], meter.latency_ms(g)]
-                                                  for g, curve in finished.items()]).reshape(-1, 2),
-                               curves=list(finished.values()), tokens=RUNGS, chance=RUNG_CHANCE)
-                expected |= {g: float(loss) for g, on, loss in zip(going, pause.promoted, pause.losses, strict=True)
-                             if not on}
-                going = [g for g, on in zip(going, pause.promoted, strict=True) if on]
-            for genotype in going:
-                meter.train(genotype)
-                finished[genotype] = curves[genotype]
-            algorithm.tell(Evaluation(g, problem.latency_of(g)[0], meter.inside(g),
-                                      expected.get(g, finished[g][-1][1] if g in finished else None),
-                                      meter.latency_ms(g)) for g in asked)
-            idle = idle + 1 if meter.tokens == before else 0
-
-    return run
-
-
-def _curves(problem: Problem, genotypes: list[Any]) -> list[list[list[float]]]:
-    return [[[part + 1.0, float(loss)] for part, loss in enumerate(row)] for row in problem.curves(genotypes)]
 
 
 # -- peers -------------------------------------------------------------------------------------------------------------
@@ -439,9 +394,6 @@ METHODS = {method.name: method for method in (
     Method("tpe", ours("tpe")),
     Method("bayes", ours("bayes")),
     Method(INFORMED, ours("bayes", informed=True)),
-    Method("random + rungs", ours_with_rungs("random"), "flashnas.search.rungs"),
-    Method("aging-evolution + rungs", ours_with_rungs("aging-evolution"), "flashnas.search.rungs"),
-    Method("bayes + rungs", ours_with_rungs("bayes"), "flashnas.search.rungs"),
     Method("optuna-nsga2", optuna_sampler(lambda s, seed: s.NSGAIISampler(population_size=POPULATION, seed=seed)),
            "optuna", "optuna"),
     Method("optuna-tpe", optuna_sampler(lambda s, seed: s.TPESampler(

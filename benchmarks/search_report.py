@@ -106,18 +106,12 @@ def write_report(lines: Sequence[Mapping[str, Any]], folder: Path, trainings: Ma
             text += (f"Held-out networks: R2 {check['r2'][-1]:.2f}, Spearman {check['spearman'][-1]:.2f} at the end"
                      f" ({', '.join(f'{value:.2f}' for value in check['spearman'][:-1])} at the earlier points)."
                      f" Noise between seeds {curve_model(source)[1]:.4f} nats.\n\n")
-        begun = defaultdict(list)
         seconds = defaultdict(list)
         for line in lines:
             if line["problem"] == problem and line["method"] in found:
                 seconds[line["method"]].append(line["cpu_seconds"])
-                if line["method"].endswith("+ rungs"):
-                    begun[line["method"]].append(line["candidates"])
         text += table(found, ours) + "\n\nCPU seconds of one search: "
         text += ", ".join(f"{name} {np.median(values):.1f}" for name, values in seconds.items()) + "."
-        if begun:
-            text += (f" Candidates begun with the tokens of {trainings[problem]} trainings: "
-                     + ", ".join(f"{name} {np.median(values):.0f}" for name, values in begun.items()) + ".")
         missing = [name for name in METHODS if name not in found]
         parts.append(text + (f" Not run: {', '.join(missing)}." if missing else ""))
     picture(all_found, ours, folder / "search.png")

@@ -17,7 +17,6 @@ from flashnas.search.objectives import check_objectives
 
 if TYPE_CHECKING:
     from flashnas.reuse.rerank import Reranked
-    from flashnas.reuse.resized import Resized
     from flashnas.runs.front import FrontEntry
     from flashnas.space import SearchSpace
 
@@ -64,33 +63,20 @@ class ParetoOptions(Settings, where="pareto"):
 
 @dataclass(frozen=True, repr=False)
 class Pareto:
-    """The front of runs for another question, and what would have to be trained to answer it better.
+    """The front of runs for another question.
 
     run: the trained networks under the new question as a Run: `run.trials`, `run.plot_front()`. path: the
-    folder that was written, or None. next_searches: files in it with `searches`. answer: all parts.
+    folder that was written, or None. answer: all parts.
     """
 
     run: Run
     answer: Reranked = field(repr=False)
     path: Path | None = None
-    next_searches: tuple[Path, ...] = ()
 
     @property
     def front(self) -> tuple[FrontEntry, ...]:
         """Fastest first, each with `architecture`, `notation` and `figures`."""
         return self.run.front
-
-    @property
-    def to_train(self) -> tuple[Resized, ...]:
-        """Genotypes whose largest width within the new budgets was not trained to the end, the most promising
-        first, with `network`, `expected`, `gain` and `paused_tokens`."""
-        return self.answer.to_train.networks
-
-    @property
-    def searches(self) -> tuple[dict[str, Any], ...]:
-        """Options of `fn.search` that train these and search on, for each space of the runs; none where an
-        evaluator of the user's scored the networks."""
-        return self.answer.to_train.searches
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -99,22 +85,18 @@ class Pareto:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        from flashnas.report.terminal_pareto import next_command
-
-        data = self.answer.to_dict()
-        data["to_train"]["commands"] = list(map(next_command, self.next_searches))
-        return {**data, "out": None if self.path is None else str(self.path)}
+        return {**self.answer.to_dict(), "out": None if self.path is None else str(self.path)}
 
     def __str__(self) -> str:
         from flashnas.report.terminal_pareto import pareto_text
 
-        text = pareto_text(self.answer, self.next_searches)
+        text = pareto_text(self.answer)
         if self.path is None:
             return text
         return f"{text}\nfront   {self.path / 'pareto'}/\nreport  {self.path / 'report.html'}"
 
     def __repr__(self) -> str:
-        return f"Pareto({len(self.front)} on the front, {len(self.to_train)} to train)"
+        return f"Pareto({len(self.front)} on the front)"
 
 
 @takes(ParetoOptions, objects=OBJECTS)
@@ -130,12 +112,12 @@ def pareto(options: ParetoOptions, *, objects: Mapping[str, Any],
         space (SearchSpace): of the runs, where it is not a shipped one or a file.
 
     Returns:
-        A Pareto: `front`, `to_train` and `run`. `print` shows it.
+        A Pareto: `front` and `run`. `print` shows it.
 
     Raises:
         RunError: a folder is not a run, or the losses of the runs do not compare.
         ConfigError: for an option that does not suit the runs.
-        BudgetError: no network of the runs meets the budgets, at any width that is known.
+        BudgetError: no network of the runs meets the budgets.
         TableError: the table cannot be read, or answers for none of the networks (MissingRowsError).
 
     Example:
@@ -160,11 +142,8 @@ def pareto(options: ParetoOptions, *, objects: Mapping[str, Any],
     from flashnas.base.errors import RunError
     from flashnas.base.files import disk_errors
     from flashnas.report import write_report
-    from flashnas.report.terminal_pareto import NEXT_SEARCH
 
-    files = {NEXT_SEARCH.replace(".", f"_{number}." if number > 1 else "."): search
-             for number, search in enumerate(answer.to_train.searches, start=1)}
     with disk_errors(f"{options.out}: cannot be written", RunError):
-        run.write(options.out, files)
+        run.write(options.out)
     write_report(options.out)
-    return Pareto(Run.load(options.out), answer, options.out, tuple(options.out / name for name in files))
+    return Pareto(Run.load(options.out), answer, options.out)

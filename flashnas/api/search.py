@@ -75,12 +75,10 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
     Further:
         evaluator (Callable): scores a network in place of a training: `evaluator(architecture)` returns a
             loss (lower is better) or a mapping with `loss` and further scores. What it raises is the reason
-            of a failed trial, except ImportError and OSError, which stop the search. With the attribute
-            `fidelities`, increasing whole numbers of which the last one is a full evaluation, it is called as
-            `evaluator(architecture, fidelity)`, and `rungs` are fidelities. With an argument `seed` it is
-            called with that of the evaluation, and `seeds` may be above 1. Worker processes, with limits of
-            time and memory, run it if it is in a module that they can import. Else it runs in this process, a
-            warning says so, and such limits are refused.
+            of a failed trial, except ImportError and OSError, which stop the search. With an argument `seed`
+            it is called with that of the search. Worker processes, with limits of time and memory, run it if
+            it is in a module that they can import. Else it runs in this process, a warning says so, and such
+            limits are refused.
         progress (Progress): an object with `note(text)` and `update(snapshot)`.
 
     Returns:

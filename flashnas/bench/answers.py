@@ -101,16 +101,3 @@ def find_answers(source: str | Path | None, recipe: Recipe, *, dataset: str, voc
             return answered
         reasons.append(f"{bench.name}: {answered}")
     return "; ".join(reasons) or None
-
-
-def find_curves(source: str | Path | None, recipe: Recipe, *, dataset: str, vocab: int,
-                ) -> tuple[str, list[Any]]:
-    """The name of a bench of this recipe, text and vocabulary, and the curves of its networks under any seed,
-    each once, as [training tokens, validation loss] pairs; "" and none where there is none. Arguments as
-    `find_answers`."""
-    for name in shipped_benches() if source is None else (source,):
-        bench = Bench.read(name)
-        if not bench.header.difference(recipe, dataset, vocab, other="in this search"):
-            trained = bench.frame[bench.frame["loss"].notna()].sort_values("seed", kind="stable")
-            return bench.name, list(trained.drop_duplicates("proxy_hash")["curve"])
-    return "", []

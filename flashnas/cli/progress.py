@@ -68,7 +68,7 @@ class SearchProgress(LiveLine):
 
     def update(self, snapshot: Snapshot) -> None:
         improved, self._best = snapshot.best_loss != self._best, snapshot.best_loss
-        done = snapshot.done + snapshot.failed + snapshot.stopped == snapshot.total
+        done = snapshot.done + snapshot.failed == snapshot.total
         ended, self._done = done and not self._done, done
         if self.due(improved or ended):
             self.draw(self.line(snapshot, time.monotonic() - self._started))
@@ -77,13 +77,11 @@ class SearchProgress(LiveLine):
     def line(snapshot: Snapshot, elapsed_s: float) -> str:
         best = "best -" if snapshot.best_loss is None else (
             f"best {snapshot.best_loss:.3f} nats/token at {snapshot.best_latency_ms or 0:,.0f} ms")
-        over = snapshot.done + snapshot.failed + snapshot.stopped
+        over = snapshot.done + snapshot.failed
         known = snapshot.from_bench
         counts = [f"{over - known} of {snapshot.total - known} networks trained", *(
             f"{count} {what}" for count, what in (
-                (snapshot.failed, "of them failed"), (snapshot.stopped, "of them stopped at a rung"),
-                (snapshot.paused, "paused at a rung"), (known, "known before"),
-                (snapshot.seeds_left, "trainings under further seeds left")) if count)]
+                (snapshot.failed, "of them failed"), (known, "known before")) if count)]
         return (f"[{math.floor(100 * snapshot.share_done):3d} %] {best} | {', '.join(counts)} |"
                 f" {duration(elapsed_s)} gone, {left_words(snapshot.remaining_s)}")
 

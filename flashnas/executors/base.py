@@ -6,7 +6,6 @@ tried once more before that is a result. A broken environment is not a result: i
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from abc import ABC, abstractmethod
 from collections import deque
@@ -130,67 +129,41 @@ class Executor(ABC):
 
     def run(self, jobs: Mapping[str, Any], on_wait: Callable[[], None] | None = None,
             ) -> Iterator[tuple[str, Ended]]:
-        """Yield each job's key and outcome as it finishes; `on_wait` is called about once a second
-        meanwhile."""
-        with contextlib.closing(Flow(self)) as flow:
+        """Yield each job's key and outcome as it finishes; `on_wait` is called about once a second meanwhile.
+
+        A job that died is submitted again at once, and one that lacked memory runs again alone; the second
+        failure is the outcome. Raises WorkerError if the environment of a worker is broken; its job has no
+        outcome."""
+        running: dict[str, Any] = {}
+        tried: set[str] = set()
+        alone: deque[tuple[str, Any]] = deque()  # wait until nothing else runs
+
+        def submit(key: str, job: Any) -> None:
+            self.submit(key, job)
+            running[key] = job
+
+        try:
             for key, job in jobs.items():
-                flow.submit(key, job)
-            while flow.busy:
-                yield from flow.ended()
+                submit(key, job)
+            while running or alone:
+                if not running:
+                    submit(*alone.popleft())
+                for key, end in sorted(self.finished(POLL_S), key=lambda pair: pair[1].kind == "broken"):
+                    if end.kind == "broken":
+                        raise WorkerError(f"a worker cannot train: {end.reason}; nothing is recorded for that"
+                                          " candidate; repair that and continue, a search with --resume,"
+                                          " finished work is kept")
+                    job = running.pop(key)
+                    if end.kind not in RETRIED or key in tried:
+                        yield key, end
+                    elif end.kind == "died":
+                        tried.add(key)
+                        submit(key, job)
+                    else:
+                        tried.add(key)
+                        alone.append((key, job))
                 if on_wait:
                     on_wait()
-
-
-class Flow:
-    """Jobs on an executor, given to it at any time, with what is tried again. A job that died is submitted
-    again at once, and one that lacked memory runs again alone; the second failure is the outcome."""
-
-    def __init__(self, executor: Executor) -> None:
-        self.executor = executor
-        self._running: dict[str, Any] = {}
-        self._tried: set[str] = set()
-        self._alone: deque[tuple[str, Any]] = deque()  # wait until nothing else runs
-        self._lone = False                             # one of these runs
-
-    @property
-    def busy(self) -> bool:
-        return bool(self._running or self._alone)
-
-    @property
-    def room(self) -> int:
-        """Workers that are free for another job; 0 while a job has to run alone."""
-        return 0 if self._alone or self._lone else max(0, self.executor.workers - len(self._running))
-
-    def submit(self, key: str, job: Any) -> None:
-        self.executor.submit(key, job)
-        self._running[key] = job
-
-    def ended(self) -> Iterator[tuple[str, Ended]]:
-        """Yield keys and outcomes since the last call; waits a while for the first. Raises WorkerError if the
-        environment of a worker is broken; its job has no outcome."""
-        executor = self.executor
-        if not self._running:
-            key, job = self._alone.popleft()
-            self._lone = True
-            self.submit(key, job)
-        ended = executor.finished(POLL_S)
-        for key, end in sorted(ended, key=lambda pair: pair[1].kind == "broken"):
-            if end.kind == "broken":
-                raise WorkerError(f"a worker cannot train: {end.reason}; nothing is recorded for that"
-                                  " candidate; repair that and continue, a search with --resume, finished"
-                                  " work is kept")
-            job = self._running.pop(key)
-            self._lone = False
-            if end.kind in RETRIED and key not in self._tried:
-                self._tried.add(key)
-                if end.kind != "died":
-                    self._alone.append((key, job))
-                else:
-                    self.submit(key, job)
-            else:
-                self._tried.discard(key)
-                yield key, end
-
-    def close(self) -> None:
-        if self._running:
-            self.executor.drop()
+        finally:
+            if running:
+                self.drop()

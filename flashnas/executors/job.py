@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 import math
 import pickle
 import time
@@ -11,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flashnas.base.errors import CandidateError, ConfigError
+from flashnas.base.errors import CandidateError
 from flashnas.latency.metrics import METRICS
 from flashnas.proxy.worker import run_candidate
 
@@ -23,10 +22,8 @@ class Job:
     """What a worker needs to score one network.
 
     dataset: a prepared folder (flashnas.data.dataset). tasks: scores of synthetic tasks that are asked for
-    besides the loss. checkpoints: folder for the checkpoint of a training that pauses, or empty.
-    pause_tokens: where it pauses; 0: it goes on to its end. Of an evaluator, one of its fidelities. curve: of
-    the evaluator's results so far, (fidelity, loss) pairs. evaluator: scores the network in place of a
-    training. needed: what it must return besides `loss`.
+    besides the loss. evaluator: scores the network in place of a training. needed: what it must return
+    besides `loss`.
     """
 
     architecture: Any
@@ -34,16 +31,13 @@ class Job:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     tasks: tuple[str, ...] = ()
-    checkpoints: str = ""
-    pause_tokens: int = 0
-    curve: tuple[tuple[int, float], ...] = ()
     processes: int = 1
     evaluator: UserEvaluator | None = None
     needed: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as `flashnas.proxy.worker.run_candidate` takes it; for trainings only."""
-        plain = ["dataset", "seed", "checkpoints", "pause_tokens", *["processes"] * (self.processes > 1)]
+        plain = ["dataset", "seed", *["processes"] * (self.processes > 1)]
         return {"architecture": self.architecture.to_dict(), "recipe": dict(self.recipe),
                 "tasks": list(self.tasks), **{name: getattr(self, name) for name in plain}}
 
@@ -65,26 +59,9 @@ def run_job(job: Job) -> dict[str, Any]:
     if job.evaluator is None:
         return run_candidate(job.to_dict())
     started = time.perf_counter()
-    steps = fidelities_of(job.evaluator)
     seed = {"seed": job.seed} if takes_seed(job.evaluator) else {}
-    if not steps:
-        return {**_score(job.evaluator(job.architecture, **seed), job.needed),
-                "seconds": time.perf_counter() - started}
-    fidelity = job.pause_tokens or steps[-1]
-    score = _score(job.evaluator(job.architecture, fidelity, **seed), job.needed)
-    return {**score, "curve": [*map(list, job.curve), [fidelity, score["loss"]]], "tokens": fidelity,
-            "seconds": time.perf_counter() - started}
-
-
-def fidelities_of(evaluator: UserEvaluator) -> tuple[int, ...]:
-    """Of an evaluator, if it has any; raises ConfigError for a wrong value."""
-    levels = getattr(evaluator, "fidelities", ())
-    whole = isinstance(levels, list | tuple) and all(
-        isinstance(value, int) and not isinstance(value, bool) and value > 0 for value in levels)
-    if not whole or any(later <= earlier for earlier, later in itertools.pairwise(levels)):
-        raise ConfigError(f"the evaluator's fidelities must be increasing whole numbers above 0; got"
-                          f" {levels!r:.80}")
-    return tuple(levels)
+    score = _score(job.evaluator(job.architecture, **seed), job.needed)
+    return {**score, "seconds": time.perf_counter() - started}
 
 
 def takes_seed(evaluator: UserEvaluator) -> bool:

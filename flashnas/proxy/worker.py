@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashnas.base.process import keep_memory, limit_threads
 
 if TYPE_CHECKING:
-    from flashnas.architecture import Architecture
-    from flashnas.data.dataset import Dataset
     from flashnas.training.distributed import Ranks
-    from flashnas.training.recipe import Recipe
 
 
 def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
@@ -21,13 +17,12 @@ def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
     Args:
         job: plain data: `architecture` (`Architecture.to_dict()` at full width), `dataset` (a prepared
             folder), `recipe` (`Recipe.to_dict()`) and `seed`. Optional: `deadline_s`, the limit of each
-            training; `tasks`, names of scores of synthetic tasks; `checkpoints`, a folder for the checkpoint
-            of a training that pauses after `pause_tokens` (0: it is finished) and goes on from there;
-            `processes`, if more than one train it together.
+            training; `tasks`, names of scores of synthetic tasks; `processes`, if more than one train it
+            together.
 
     Returns:
         `ProxyScore.to_dict()`; with `tasks` also `scores` and `task_tokens`, of trainings that `seconds` then
-        includes; with `checkpoints` also `begun_tokens` and `checkpoint_problem`, as `train_to` gives them.
+        includes.
 
     Raises:
         CandidateError: with the reason in one line, if the candidate fails.
@@ -46,11 +41,12 @@ def train_candidate(job: dict[str, Any], ranks: Ranks | None = None) -> dict[str
     from flashnas.architecture import Architecture
     from flashnas.data.dataset import Dataset
     from flashnas.training.recipe import Recipe
+    from flashnas.training.trainer import train
 
     recipe = Recipe.from_dict(job["recipe"])
     dataset = Dataset.open(job["dataset"])
     proxy = recipe.proxy_of(Architecture.from_dict(job["architecture"]), dataset.vocab)
-    score = _trained(proxy, dataset, recipe, job, ranks)
+    score = train(proxy, dataset, recipe, job["seed"], deadline_s=job.get("deadline_s"), ranks=ranks).to_dict()
     if not job.get("tasks") or (ranks is not None and not ranks.first):
         return score
     from flashnas.proxy.tasks import task_tokens
@@ -61,22 +57,6 @@ def train_candidate(job: dict[str, Any], ranks: Ranks | None = None) -> dict[str
                          deadline_s=job.get("deadline_s"))
     return {**score, "scores": scores, "task_tokens": task_tokens(job["tasks"], recipe),
             "seconds": score["seconds"] + time.perf_counter() - started}
-
-
-def _trained(proxy: Architecture, dataset: Dataset, recipe: Recipe, job: dict[str, Any], ranks: Ranks | None,
-             ) -> dict[str, Any]:
-    if not job.get("checkpoints"):
-        from flashnas.training.trainer import train
-
-        return train(proxy, dataset, recipe, job["seed"], deadline_s=job.get("deadline_s"),
-                     ranks=ranks).to_dict()
-    from flashnas.training.checkpoint import train_to
-
-    whole = recipe.steps * recipe.batch_tokens
-    score, begun, problem = train_to(job.get("pause_tokens") or whole, proxy, dataset, recipe, job["seed"],
-                                     folder=Path(job["checkpoints"]), deadline_s=job.get("deadline_s"),
-                                     ranks=ranks)
-    return {**score.to_dict(), "begun_tokens": begun, "checkpoint_problem": problem}
 
 
 def single_thread() -> None:

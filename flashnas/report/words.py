@@ -37,10 +37,7 @@ def counts_line(run: RecordedRun) -> str:
 def tokens_words(run: RecordedRun) -> str:
     """`trained 1,572,864 tokens`; empty without a training."""
     tokens = int(run.entry("totals", "tokens") or 0)
-    if not tokens:
-        return ""
-    own = run.entry("proxy", "evaluator") is not None
-    return f"evaluated {tokens:,} of the evaluator's units" if own else f"trained {tokens:,} tokens"
+    return f"trained {tokens:,} tokens" if tokens else ""
 
 
 def misses(run: RecordedRun) -> list[str]:

@@ -8,29 +8,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, FlashnasError, RunError
 from flashnas.base.fingerprint import fingerprint
 from flashnas.base.hints import shown
 from flashnas.base.registry import foreign_errors
 from flashnas.latency.metrics import METRICS
-from flashnas.runs.run import COMPARED, RecordedRun, rows
+from flashnas.runs.run import RecordedRun, rows
 from flashnas.runs.trial import RUN, SCORED
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.training.recipe import Recipe
 
 # of a score: field of a trial -> its name there
 SCORE = {**{name: name for name in SCORED if name != "source"}, "train_seconds": "seconds"}
-WHOLE = ("tokens", "proxy_params", "seed", "seeds")
+WHOLE = ("tokens", "proxy_params", "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A network with a score, or with the forecast of one where its training was stopped at a rung. row: its
-    trial in the run. network: None where its class is not at hand. genotype: None for a network that no
-    genotype of the run's space builds, such as most baselines."""
+    """A network with a score. row: its trial in the run. network: None where its class is not at hand.
+    genotype: None for a network that no genotype of the run's space builds, such as most baselines."""
 
     run: RecordedRun
     row: Any = field(repr=False)
@@ -39,21 +36,10 @@ class Trained:
 
     @property
     def score(self) -> dict[str, Any]:
-        """The score as `executors.job.run_job` returns it, without metrics of the evaluator's. A mean of
-        seeds has `seeds`, `loss_se` and `seeds_tried`, with those that failed."""
+        """The score as `executors.job.run_job` returns it, without metrics of the evaluator's."""
         score = {name: value for own, name in SCORE.items() if (value := getattr(self.row, own)) == value}
         score |= {name: int(score[name]) for name in WHOLE if name in score}
-        tried = {} if self.seeds == 1 else {"seeds_tried": max(self.seeds, int(self.run.entry("seeds") or 1))}
-        return {**score, **tried, "source": RUN}
-
-    @property
-    def loss(self) -> float:
-        """In nats per token; of a stopped training the one that was expected."""
-        return float(self.row.expected_loss if self.row.state == "stopped" else self.row.loss)
-
-    @property
-    def seeds(self) -> int:
-        return 1 if self.row.seeds != self.row.seeds else int(self.row.seeds)
+        return {**score, "source": RUN}
 
     def metrics(self) -> dict[str, float]:
         return {name: value for name in (*METRICS, "lower_ms", "upper_ms")
@@ -62,23 +48,18 @@ class Trained:
 
 @dataclass(frozen=True)
 class KnownRuns:
-    """The networks that one or several runs trained, each once, with comparable losses. spaces: of each run,
-    or None where it cannot be loaded as it was. stopped: networks whose training was stopped at a rung in
-    each run that began it. failed: hashes of networks that have no score."""
+    """The networks that one or several runs trained, by hash, with comparable losses."""
 
     runs: tuple[RecordedRun, ...]
-    spaces: tuple[SearchSpace[Any] | None, ...]
-    networks: tuple[Trained, ...]
-    stopped: tuple[Trained, ...]
-    failed: frozenset[str]
-    _by_hash: Mapping[str, Trained] = field(repr=False)
+    by_hash: Mapping[str, Trained] = field(repr=False)
 
-    def __len__(self) -> int:
-        return len(self.networks)
+    @property
+    def networks(self) -> list[Trained]:
+        return list(self.by_hash.values())
 
     def score(self, network: Any, *, metrics: bool) -> dict[str, Any] | None:
         """The score of a network, or None. metrics: also what the evaluator returned besides the loss."""
-        trained = self._by_hash.get(network.hash)
+        trained = self.by_hash.get(network.hash)
         if trained is None:
             return None
         return {**trained.score, **({"metrics": trained.metrics()} if metrics else {})}
@@ -91,14 +72,13 @@ class KnownRuns:
 
     @property
     def digest(self) -> str:
-        """16 hex digits of all networks and losses, and of what stopped, failed or fitted no budget."""
-        others = [[row.state, row.hash, row.genotype, str(row.expected_loss), str(row.expected_loss_sd)]
-                  for run in self.runs for row in rows(run.trials) if row.state not in COMPARED]
-        return fingerprint([*([trained.row.hash, trained.row.loss, trained.row.scores]
-                              for trained in self.networks), *others])
+        """16 hex digits of all networks and their scores."""
+        return fingerprint([[trained.row.hash, trained.row.loss, trained.row.scores]
+                            for trained in self.networks])
 
     def to_dict(self) -> dict[str, Any]:
-        return {"runs": [str(run.path) for run in self.runs], "digest": self.digest, "networks": len(self)}
+        return {"runs": [str(run.path) for run in self.runs], "digest": self.digest,
+                "networks": len(self.by_hash)}
 
 
 def known_runs(sources: Sequence[str | Path | RecordedRun],
@@ -120,20 +100,13 @@ def known_runs(sources: Sequence[str | Path | RecordedRun],
         if reason := difference(training_of(runs[0]), training_of(run), f"in {runs[0].path}",
                                 f"in {run.path}"):
             raise RunError(f"{run.path}: its losses do not compare with those of {runs[0].path}: {reason}")
-    spaces = tuple(space_of(run, space) for run in runs)
     by_hash: dict[str, Trained] = {}
-    stopped: dict[str, Trained] = {}
-    for run, own in zip(runs, spaces, strict=True):
-        halted = run.trials[(run.trials["state"] == "stopped") & run.trials["expected_loss"].notna()]
+    for run in runs:
+        own = _space_of(run, space)
         with foreign_errors(("space", own), direct=False):
-            for trained in _networks(run, own, run.trained):
-                if trained.seeds > by_hash.setdefault(trained.row.hash, trained).seeds:
-                    by_hash[trained.row.hash] = trained
-            for paused in _networks(run, own, halted):
-                stopped.setdefault(paused.row.hash, paused)
-    failed = frozenset(str(key) for run in runs for key in run.failed["hash"]) - set(by_hash)
-    return KnownRuns(runs, spaces, tuple(by_hash.values()),
-                     tuple(paused for key, paused in stopped.items() if key not in by_hash), failed, by_hash)
+            for trained in _networks(run, own):
+                by_hash.setdefault(trained.row.hash, trained)
+    return KnownRuns(runs, by_hash)
 
 
 # -- what a loss depends on ----------------------------------------------------------------------------------
@@ -173,7 +146,7 @@ def difference(first: Mapping[str, Any], second: Mapping[str, Any], here: str, t
 # -- networks and their genotypes ----------------------------------------------------------------------------
 
 
-def space_of(run: RecordedRun, given: SearchSpace[Any] | None = None) -> SearchSpace[Any] | None:
+def _space_of(run: RecordedRun, given: SearchSpace[Any] | None) -> SearchSpace[Any] | None:
     """The space that was searched, if it is at hand as it was then."""
     for source in (given, run.entry("space", "name"), run.entry("space", "path")):
         try:
@@ -185,15 +158,11 @@ def space_of(run: RecordedRun, given: SearchSpace[Any] | None = None) -> SearchS
     return None
 
 
-def genotype_of(space: SearchSpace[Any] | None, row: Any) -> Any | None:
-    return space.decode(row.genotype) if space is not None and row.genotype else None
-
-
-def _networks(run: RecordedRun, space: SearchSpace[Any] | None, trials: pd.DataFrame) -> Iterator[Trained]:
+def _networks(run: RecordedRun, space: SearchSpace[Any] | None) -> Iterator[Trained]:
     baselines = {} if space is None or isinstance(space, OperatorSpace) else {
         network.hash: network for _, sizes in space.baselines() for network in sizes}
-    for row in rows(trials):
-        genotype: Any = genotype_of(space, row)
+    for row in rows(run.trained):
+        genotype: Any = space.decode(row.genotype) if space is not None and row.genotype else None
         network: Any = _parsed(row)
         if network is None and space is not None:
             sizes = () if genotype is None else space.architectures(genotype)

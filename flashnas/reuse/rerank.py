@@ -1,10 +1,5 @@
 """The front of finished runs for another budget, device, workload or other objectives, with nothing trained
-again.
-
-The networks keep their losses; their metrics are estimated anew. A genotype whose width under the new
-question is another one is a network that nobody trained: such genotypes are listed (resized.py), and so is
-the search that trains them (next_search.py).
-"""
+again: the networks keep their losses, and their metrics are estimated anew."""
 
 from __future__ import annotations
 
@@ -17,16 +12,29 @@ from typing import Any, NoReturn
 import numpy as np
 import pandas as pd
 
-from flashnas.base.errors import ConfigError, MissingRowsError, TableError
+from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError, TableError
 from flashnas.latency.costs import CostFunction, metric_of
+from flashnas.latency.fitting import excess
+from flashnas.latency.metrics import METRICS, PREDICTED
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
 from flashnas.reuse.known import Trained, known_runs
-from flashnas.reuse.new_question import new_question
-from flashnas.reuse.next_search import ToTrain, excess_of, none_fits, to_train
-from flashnas.reuse.reranked_run import network_of, reranked_run
+from flashnas.reuse.new_question import NewQuestion, new_question
+from flashnas.runs.front import (
+    EXPECTED_FIGURES,
+    FRONT_FIGURES,
+    ForeignNetwork,
+    FrontEntry,
+    programs_of,
+    recorded,
+)
+from flashnas.runs.identity import table_facts
+from flashnas.runs.layout import FORMAT
 from flashnas.runs.run import RecordedRun
-from flashnas.search.objectives import TRAINED, check_objectives
+from flashnas.search.objectives import TRAINED, check_objectives, point
+from flashnas.search.pareto import non_dominated
+
+Timed = tuple[Trained, Mapping[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,30 +43,14 @@ class Reranked:
 
     run: the trained networks under it, as a run: those within the budgets have a loss in its trials, and its
     front is theirs. outside: number of the others. unanswered: reason -> networks that the table cannot
-    answer. nearest: metrics of the network that is nearest to the budgets, where none meets them. to_train:
-    what would have to be trained, at another width or past a rung. tokens_each: training tokens of one of
-    these. seconds_each: mean time of a training in the runs.
+    answer.
     """
 
     run: RecordedRun
     trained: int
     outside: int
     unanswered: dict[str, int]
-    nearest: dict[str, float] | None
-    to_train: ToTrain
-    tokens_each: int
-    seconds_each: float | None
     notes: tuple[str, ...]
-
-    @property
-    def genotypes(self) -> int:
-        """All that the runs tried or proposed; 0 where no other width is known."""
-        return len(self.to_train.fits)
-
-    @property
-    def too_large(self) -> int:
-        """Of the genotypes, those without a width within the budgets."""
-        return self.to_train.fits.count(False)
 
     def to_dict(self) -> dict[str, Any]:
         run = self.run
@@ -69,12 +61,6 @@ class Reranked:
             "front": [{"notation": entry.notation, "hash": entry.hash, **entry.figures,
                        "origin": entry.origin} for entry in run.front],
             "networks": {"trained": self.trained, "outside": self.outside, "unanswered": self.unanswered},
-            "nearest": self.nearest,
-            "to_train": {"count": len(self.to_train.networks), "genotypes": self.genotypes,
-                         "too_large": self.too_large, "tokens_each": self.tokens_each,
-                         "seconds_each": self.seconds_each,
-                         "networks": [resized.to_dict() for resized in self.to_train.networks],
-                         "searches": list(self.to_train.searches)},
             "notes": list(self.notes)}
 
 
@@ -89,7 +75,7 @@ def rerank(sources: Sequence[str | Path | RecordedRun], *,
     Raises:
         RunError: a folder is not a run, or the losses of the runs do not compare.
         ConfigError: the runs did not train an objective, or their networks cannot be timed by the table.
-        BudgetError: no network of the runs meets the budgets, at any width that is known.
+        BudgetError: no network of the runs meets the budgets.
         TableError, WorkloadError: the table or workload cannot be read, or the table answers for no network.
     """
     known = known_runs(sources, space)
@@ -105,36 +91,88 @@ def rerank(sources: Sequence[str | Path | RecordedRun], *,
     question = new_question(known, names, table=table, workload=workload, mode=mode, budgets=budgets,
                             confidence=confidence)
     limits = question.budgets
-    within: list[tuple[Trained, dict[str, float]]] = []
-    outside: list[tuple[Trained, dict[str, float]]] = []
+    within: list[Timed] = []
+    outside: list[Timed] = []
     unanswered: Counter[str] = Counter()
     for trained in known.networks:
         try:
-            metrics = question.costs.metrics(network_of(trained))
+            metrics = question.costs.metrics(_network_of(trained))
         except MissingRowsError as error:
             unanswered[str(error)] += 1
             continue
         fits = all(budget.holds(metric_of(budget.metric, metrics)) for budget in limits)
         (within if fits else outside).append((trained, metrics))
     if not within and not outside:
-        raise TableError(f"{next(iter(unanswered))} (and so for all {len(known)} networks of the runs)")
-    run, front = reranked_run(question, within, outside)
-    missing = to_train(question, front)
-    if not within and not missing.networks:
-        raise none_fits(question, outside)
-    nearest = None
-    if not within and limits:
-        _, metrics = min(outside, key=lambda pair: excess_of(pair[1], limits))
-        nearest = {budget.metric: metrics[budget.metric] for budget in limits}
-    rows = [trained.row for trained in known.networks]
-    seconds = [row.train_seconds for row in rows if row.source in ("training", "evaluator")
-               and row.train_seconds == row.train_seconds]
-    recipe = known.recipe
-    return Reranked(
-        run=run, trained=len(known), outside=len(outside), unanswered=dict(unanswered), nearest=nearest,
-        to_train=missing, tokens_each=0 if recipe is None else recipe.steps * recipe.batch_tokens,
-        seconds_each=float(np.mean(seconds)) if seconds else None, notes=tuple(question.notes))
+        raise TableError(f"{next(iter(unanswered))} (and so for all {len(known.by_hash)} networks of the"
+                         " runs)")
+    if not within:
+        nearest, closest = min(outside, key=lambda timed: max(
+            excess(metric_of(budget.metric, timed[1]), budget) for budget in limits))
+        listed = ", ".join(f"{budget.metric} {closest[budget.metric]:,.4g} (budget {budget.limit:,.6g})"
+                           for budget in limits)
+        raise BudgetError(f"no network of the runs meets the budget; the nearest has {listed}:"
+                          f" {nearest.row.notation}")
+    return Reranked(run=_run(question, within, outside), trained=len(known.by_hash), outside=len(outside),
+                    unanswered=dict(unanswered), notes=tuple(question.notes))
 
 
 def _refuse_objectives(rule: str) -> NoReturn:
     raise ConfigError(f"pareto.objectives {rule}")
+
+
+# -- the answer as a run -------------------------------------------------------------------------------------
+
+
+def _network_of(trained: Trained) -> Any:
+    """The network, or in place of it what its run recorded."""
+    row = trained.row
+    return ForeignNetwork("", row.notation, row.hash, {}) if trained.network is None else trained.network
+
+
+def _run(question: NewQuestion, within: Sequence[Timed], outside: Sequence[Timed]) -> RecordedRun:
+    """A run with trials and a front of its own. Networks outside the budgets have no loss there."""
+    names, several = question.objectives, len(question.known.runs) > 1
+    scored = [(place, values) for place, (trained, metrics) in enumerate(within) if (values := point(
+        names, {**trained.row._asdict(), **metrics}, trained.row.scores)) is not None]
+    mask = non_dominated(np.array([values for _, values in scored]).reshape(-1, len(names)))
+    best = sorted((place for (place, _), keep in zip(scored, mask, strict=True) if keep),
+                  key=lambda place: within[place][1].get("latency_ms", 0.0))
+    trials = pd.DataFrame([{
+        **trained.row._asdict(), **dict.fromkeys(PREDICTED, np.nan), **metrics, "number": number,
+        "state": "complete",
+        "label": f"{trained.row.label} of {trained.run.name}" if several and trained.row.label else
+        trained.row.label,
+        **({} if number < len(within) else {"loss": np.nan, "state": "infeasible",
+                                            "reason": "outside the budgets"})}
+        for number, (trained, metrics) in enumerate([*within, *outside])])
+    front = tuple(_entry(question, *within[place], number, place) for number, place in enumerate(best, 1))
+    return RecordedRun(question.known.runs[0].path, _config(question), trials, front)
+
+
+def _entry(question: NewQuestion, trained: Trained, metrics: Mapping[str, float], number: int,
+           place: int) -> FrontEntry:
+    row, network = trained.row, _network_of(trained)
+    values = {**row._asdict(), **dict.fromkeys(METRICS), **metrics}
+    figures = {name: None if values[name] is None or values[name] != values[name] else float(values[name])
+               for name in FRONT_FIGURES}
+    figures |= {name: float(values[name]) for name in EXPECTED_FIGURES if pd.notna(values.get(name))}
+    if question.certificate and question.model is not None:
+        figures["bound_ms"] = question.certificate.bound(question.model.estimate(network), "latency_ms")
+    origin = {"number": place, "label": row.label or "search", "trial": int(row.number),
+              **({"run": trained.run.name} if len(question.known.runs) > 1 else {})}
+    return FrontEntry(notation=row.notation, hash=row.hash,
+                      architecture=network if isinstance(network, ForeignNetwork) else recorded(network),
+                      figures={**figures, **row.scores}, origin=origin, number=number,
+                      runs_in=programs_of(network),
+                      path=Path(f"{number:02d}.yaml"), **question.costs.details(network))
+
+
+def _config(question: NewQuestion) -> dict[str, Any]:
+    """The head of run.yaml, without a question: such a folder is not continued."""
+    first = question.known.runs[0]
+    same = {key: first.entry(key) for key in ("flashnas", "space", "table", "workload", "seed", "proxy")}
+    if question.model is not None:
+        same |= {"workload": question.model.workload.to_dict(), "table": table_facts(question.model)}
+    return {"format": FORMAT, **same, "runs": [str(run.path) for run in question.known.runs],
+            "budgets": dict(question.limits), "confidence": question.confidence,
+            "objectives": list(question.objectives)}

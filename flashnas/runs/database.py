@@ -25,8 +25,8 @@ from flashnas.runs.trial import Outcome
 
 
 class Database:
-    """Outcomes by their keys. journal: the file. objectives: their number. Raises RunError, in one line, if
-    the journal is damaged."""
+    """Outcomes by the hash of the network. journal: the file. objectives: their number. Raises RunError, in
+    one line, if the journal is damaged."""
 
     def __init__(self, journal: Path, *, identity: str, objectives: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -49,21 +49,19 @@ class Database:
                 outcome = convert(trial.user_attrs.get("outcome"), Outcome,
                                   f"{journal}: evaluation {trial.number} is damaged", RunError,
                                   name="outcome", finite=False)
-                self.outcomes.setdefault(outcome.key, outcome)
+                self.outcomes.setdefault(outcome.hash, outcome)
 
     def remember(self, outcome: Outcome, *, params: Mapping[str, Any], distributions: Mapping[str, Any],
                  values: Sequence[float] | None) -> None:
         """Record one finished evaluation at once. params: the genotype as Optuna parameters inside
-        `distributions`. values: the objectives, all minimised; None if it failed or paused."""
-        paused = outcome.rung is not None and outcome.score is not None
+        `distributions`. values: the objectives, all minimised; None if it failed."""
         trial = optuna.trial.create_trial(
-            state=TrialState.COMPLETE if values is not None else TrialState.PRUNED if paused else
-            TrialState.FAIL,
+            state=TrialState.FAIL if values is None else TrialState.COMPLETE,
             values=values, params=dict(params), distributions=dict(distributions),
             user_attrs={"hash": outcome.hash, "notation": outcome.notation, "outcome": outcome.to_dict()})
         with uninterrupted():
             self._study.add_trial(trial)
-        self.outcomes[outcome.key] = outcome
+        self.outcomes[outcome.hash] = outcome
 
 
 def _check_journal(journal: Path) -> None:

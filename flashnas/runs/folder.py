@@ -8,33 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.files import (
-    append_synced,
     atomic_file,
-    drop_torn_line,
     hold_lock,
     reason_of,
     recover_folder,
     write_atomic,
 )
-from flashnas.base.foreign import read_json, read_json_lines, read_parquet
+from flashnas.base.foreign import read_json, read_parquet
 from flashnas.base.schema import convert
-from flashnas.base.yaml import read_yaml
 from flashnas.runs.database import Database
 from flashnas.runs.front import FrontEntry, read_front, write_front
 from flashnas.runs.identity import Identity
 from flashnas.runs.layout import (
-    ASKED,
-    CHECKPOINTS,
     CONFIG,
+    FORMAT,
     FRONT,
     JOURNAL,
     LOCK,
@@ -42,6 +36,7 @@ from flashnas.runs.layout import (
     TRIALS,
     TrialsTable,
     as_recorded,
+    read_config,
     read_trials,
     yaml_text,
 )
@@ -59,22 +54,14 @@ def check_out(path: Path, *, resume: bool, evaluated: bool = True) -> None:
         if (path / FRONT).exists() and not (path / FRONT).is_dir():
             raise RunError(f"{path / FRONT}: is a file, and the front of a run is a folder; move the file"
                            " away")
-        question = None if evaluated else read_yaml(path / CONFIG).get("question")
-        if isinstance(question, dict) and question.get("evaluator") is not None:
+        question = read_config(path).get("question")
+        if not evaluated and isinstance(question, dict) and question.get("evaluator") is not None:
             raise RunError(f"{path}: its networks were scored by {question['evaluator']!r:.80}, which is a"
                            f" function and not an option; continue in Python: flashnas.search(resume="
                            f"{str(path)!r}, evaluator=THAT_FUNCTION)")
     # all that is there after a disk was full, or a kill
     elif path.exists() and any(not place.name.startswith((LOCK, f".{CONFIG}.")) for place in path.iterdir()):
         raise RunError(f"{path}: exists and is not a run folder (it has no {CONFIG}); choose another --out")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Proposal:
-    """A candidate of an asynchronous search: its number, from 1, and its encoded genotype."""
-
-    number: int
-    genotype: dict[str, Any]
 
 
 class RunFolder:
@@ -92,13 +79,13 @@ class RunFolder:
         self._lock = hold_lock(path / LOCK, RunError(f"{path}: another process is writing this run"))
         try:
             check_out(path, resume=resume)  # again: another process may have made a run meanwhile
-            recorded = read_yaml(path / CONFIG) if (path / CONFIG).exists() else None
+            recorded = read_config(path) if (path / CONFIG).exists() else None
             if recorded is not None:
                 identity = identity.continuing(recorded.get("question"), recorded.place("question"))
             recover_folder(path / FRONT)
             before: dict[str, Any] = recorded or {}
             self._before = before
-            self.config = {**facts, "started": before.get("started") or facts.get("started"),
+            self.config = {"format": FORMAT, **facts, "started": before.get("started") or facts.get("started"),
                            "seconds": (seconds := before.get("seconds")), "question": identity.values}
             self.seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
             self._opened = self._timed = time.monotonic()
@@ -132,11 +119,7 @@ class RunFolder:
         except RunError as error:
             raise RunError(f"{error}; remove it to have it written again") from None
         evaluated = set(trials.loc[trials["state"].isin(["complete", "failed"]), "hash"])
-        stopped = set(trials.loc[trials["state"] == "stopped", "hash"])
-        reached = {outcome.hash for outcome in self.database.outcomes.values()}
-        lost = (evaluated - set(self.database.outcomes)) | (stopped - reached)
-        evaluated |= stopped
-        if lost:
+        if lost := evaluated - set(self.database.outcomes):
             raise RunError(f"{self.database.journal}: lacks {len(lost)} of the {len(evaluated)} evaluations"
                            f" that {TRIALS} lists, so that they would be made again; restore it, or choose"
                            " another --out")
@@ -154,33 +137,6 @@ class RunFolder:
 
     def remember_measured(self, figures: dict[str, dict[str, float]]) -> None:
         write_atomic(self.path / MEASURED, json.dumps({**self.measured, **figures}, indent=1))
-
-    def record_proposals(self, proposals: Sequence[Proposal]) -> None:
-        append_synced(self.path / ASKED, "\n".join(json.dumps(vars(proposal)) for proposal in proposals))
-
-    def proposals(self) -> list[Proposal]:
-        """The candidates that were proposed so far; raises RunError with file and line for a damaged one."""
-        path = self.path / ASKED
-        drop_torn_line(path)
-        if not path.exists():
-            return []
-        try:
-            return [convert(entry, Proposal, f"{path}:{line}", RunError, name="proposal")
-                    for line, entry in enumerate(read_json_lines(path, RunError), start=1)]
-        except RunError as error:
-            raise RunError(f"{error}; restore the file, or choose another --out") from None
-
-    def checkpoints_of(self, network_hash: str) -> Path:
-        folder = self.path.absolute() / CHECKPOINTS
-        folder.mkdir(exist_ok=True)
-        return folder / network_hash
-
-    def remove_checkpoints(self, hashes: Collection[str] | None = None) -> None:
-        """Remove those of some networks, or all. One that cannot be removed stays."""
-        folder = self.path / CHECKPOINTS
-        for path in folder.glob("*") if hashes is not None else (folder,):
-            if hashes is None or path.name in hashes:
-                shutil.rmtree(path, ignore_errors=True)
 
     def write_config(self, **updates: Any) -> None:
         self.config.update(updates)

@@ -23,7 +23,7 @@ HINTS = {"space": "the run folder belongs to another space",
 
 class Identity:
     """The question that a run answers, as run.yaml records it: files and functions by digests and names. How
-    it is answered (workers, storage, time limits, number of trials) is not part of it."""
+    it is answered (workers, time limits, number of trials) is not part of it."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values: dict[str, Any] = as_recorded(dict(values))

@@ -17,7 +17,7 @@ import yaml
 
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.foreign import parse_json, read_parquet
-from flashnas.base.hints import first_line, printable
+from flashnas.base.hints import first_line, printable, shown
 from flashnas.base.registry import installed_plugins
 from flashnas.base.schema import convert
 from flashnas.base.yaml import LocatedDict, read_yaml
@@ -25,15 +25,14 @@ from flashnas.runs.trial import Trial
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C: ten times as fast
 
+# of the run folder; a run of another format is refused
+FORMAT = 2
 CONFIG = "run.yaml"           # what was asked, versions, totals
 JOURNAL = "study.journal"     # the database: every finished evaluation, in order of completion
 TRIALS = "trials.parquet"     # the trajectory, in order
 FRONT = "pareto"              # folder: NN.yaml, one file for each architecture of the front, fastest first
 MEASURED = "measured.json"    # finalists that were timed on the device
 LOCK = ".lock"                # held by the process that writes
-# of an asynchronous search: the candidates, in the order in which they were proposed
-ASKED = "asked.jsonl"
-CHECKPOINTS = "checkpoints"   # folder: of paused trainings, by hash; removed at the end of their cycle
 
 # columns of trials.parquet by their types in Trial
 _TYPES = typing.get_type_hints(Trial)
@@ -66,11 +65,22 @@ def _schema() -> pa.Schema:
     return pa.Schema.from_pandas(trials_frame([]), preserve_index=False)
 
 
+def read_config(folder: Path) -> LocatedDict:
+    """run.yaml of a run folder; RunError where its format is not that of this version."""
+    config = read_yaml(folder / CONFIG)
+    if config.get("format") != FORMAT:
+        version = printable(str(config.get("flashnas") or "another version"))
+        raise RunError(f"{folder / CONFIG}: this version reads run folders of format {FORMAT}; got"
+                       f" {shown(config.get('format'))}, written by flashnas {version}; read it with that, or"
+                       " search anew into another folder")
+    return config
+
+
 def options_in(folder: Path) -> LocatedDict:
     """The options of the search that made a run folder; RunError where it holds none."""
     if not (folder / CONFIG).is_file():
         raise RunError(f"{folder}: not a run folder (it has no {CONFIG})")
-    recorded = read_yaml(folder / CONFIG)
+    recorded = read_config(folder)
     options = recorded.get("options")
     if not isinstance(options, LocatedDict):
         raise RunError(f"{folder / CONFIG}: holds no options, since an earlier flashnas wrote it; continue"

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypedDict
@@ -17,14 +17,14 @@ from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.files import atomic_file, write_atomic
 from flashnas.base.hints import shown
 from flashnas.base.schema import convert
-from flashnas.base.yaml import LocatedDict, read_yaml
+from flashnas.base.yaml import LocatedDict
 from flashnas.runs.answer import Answer
 from flashnas.runs.front import FrontEntry, read_front, write_front
-from flashnas.runs.layout import CONFIG, FRONT, TRIALS, TrialsTable, plugins_named, read_trials, yaml_text
+from flashnas.runs.layout import CONFIG, FRONT, TRIALS, TrialsTable, plugins_named, read_config, read_trials, yaml_text
 from flashnas.runs.trial import Trial
 from flashnas.search.objectives import DEFAULT, FULL, OBJECTIVES, QUALITY
 
-COUNTED = ("complete", "reused", "stopped", "failed", "infeasible", "expected")  # states
+COUNTED = ("complete", "reused", "failed", "infeasible", "expected")  # states
 COMPARED = ("complete", "reused", "expected")  # states of networks that were compared
 
 
@@ -72,7 +72,7 @@ class RecordedRun:
         if not (path / CONFIG).is_file():
             raise RunError(f"{path}: not a run folder (it has no {CONFIG})")
         try:
-            config = read_yaml(path / CONFIG)
+            config = read_config(path)
             with plugins_named(path):
                 front = read_front(path)
             convert(config, _Config, error=RunError, finite=False)
@@ -123,7 +123,7 @@ class RecordedRun:
     def untrained(self) -> bool:
         """True if published trainings alone scored the networks."""
         states = set(self.trials["state"])
-        return "expected" in states and not states & {"complete", "reused", "stopped"}
+        return "expected" in states and not states & {"complete", "reused"}
 
     # -- what came of it -------------------------------------------------------------------------------------
 
@@ -189,9 +189,8 @@ class RecordedRun:
         value = self.entry(*keys)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
-    def write(self, out: Path, files: Mapping[str, Any]) -> None:
-        """Write a run that no search made into a new folder: its head, trials and front, and further YAML
-        files by name."""
+    def write(self, out: Path) -> None:
+        """Write a run that no search made into a new folder: its head, trials and front."""
         out.mkdir(parents=True, exist_ok=True)
         names = {item.name for item in dataclasses.fields(Trial)}
         figures: list[dict[str, Any]] = [{
@@ -200,8 +199,7 @@ class RecordedRun:
         with atomic_file(out / TRIALS) as part:
             TrialsTable().write([Trial(**values) for values in figures], part)
         write_front(out / FRONT, self.front)
-        for name, content in (*files.items(), (CONFIG, self.config)):
-            write_atomic(out / name, yaml_text(content))
+        write_atomic(out / CONFIG, yaml_text(self.config))
 
     def counts(self) -> dict[str, int]:
         """Trials by state, in a fixed order, zeros included."""

@@ -10,13 +10,12 @@ from typing import Protocol
 class Snapshot:
     """Where a run is.
 
-    done, failed: evaluated networks of this run, baselines included, and of them those that failed. stopped,
-    paused: networks whose training ended, or waits, at a rung. seeds_left: trainings under further seeds that
-    are known to be needed. reused, infeasible: trials so far that cost no evaluation. from_bench: of `done`,
-    networks whose score a bench or an earlier run had. total: networks that the run will evaluate, with
-    baselines and those of the bench. best_loss, best_latency_ms: of the network that the front would show as
-    the best now; the loss is that of its short training. remaining_s: of all trainings; None before the first
-    evaluation by a user's evaluator has ended. share_done: by their time.
+    done, failed: evaluated networks of this run, baselines included, and of them those that failed. reused,
+    infeasible: trials so far that cost no evaluation. from_bench: of `done`, networks whose score a bench or
+    an earlier run had. total: networks that the run will evaluate, with baselines and those of the bench.
+    best_loss, best_latency_ms: of the network that the front would show as the best now; the loss is that of
+    its short training. remaining_s: of all trainings; None before the first evaluation by a user's evaluator
+    has ended. share_done: by their time.
     """
 
     done: int
@@ -28,9 +27,6 @@ class Snapshot:
     best_latency_ms: float | None
     remaining_s: float | None
     from_bench: int = 0
-    stopped: int = 0
-    paused: int = 0
-    seeds_left: int = 0
     share_done: float = 0.0
 
 

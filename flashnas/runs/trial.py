@@ -12,38 +12,29 @@ from flashnas.bench.answers import SOURCE
 RUN = "run"               # source of a score that another run computed
 KNOWN = (SOURCE, RUN)     # sources of scores that were not computed for a run
 
-State = Literal["complete", "stopped", "failed", "infeasible", "reused", "expected"]
+State = Literal["complete", "failed", "infeasible", "reused", "expected"]
 # in the order of totals
-STATES = ("complete", "stopped", "failed", "reused", "infeasible", "expected")
+STATES = ("complete", "failed", "reused", "infeasible", "expected")
 # bench: of a bench or an earlier run, which the search starts from
 Origin = Literal["baseline", "bench", "search"]
 # fields of a score that a trial takes over by the same name; `seconds` becomes `train_seconds`
 SCORED = ("loss", "bits_per_byte", "curve", "scores", "proxy_params", "tokens", "tokens_per_s", "seed",
-          "seeds", "loss_se", "backends", "source")
+          "backends", "source")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What one evaluation ended with, before it has its place in the trajectory; the database keeps it by
-    `key`. score: the dictionary of `executors.job.run_job`, or None with the `reason` of the failure. rung:
-    the tokens after which the training paused; None: it ended. seed: of a finalist's further training; None:
-    that of the search."""
+    the network's hash. score: the dictionary of `executors.job.run_job`, or None with the `reason` of the
+    failure."""
 
     hash: str
     notation: str
     score: dict[str, Any] | None
     reason: str = ""
-    rung: int | None = None
-    seed: int | None = None
-
-    @property
-    def key(self) -> str:
-        return outcome_key(self.hash, rung=self.rung, seed=self.seed)
 
     def to_dict(self) -> dict[str, Any]:
-        """Without the fields that are None."""
-        return {name: value for name, value in dataclasses.asdict(self).items()
-                if value is not None or name == "score"}
+        return dataclasses.asdict(self)
 
     def __post_init__(self) -> None:
         for name in ("loss", "seconds") if self.score is not None else ():
@@ -65,27 +56,18 @@ class Outcome:
         return self.score is not None and self.score.get("source") in KNOWN
 
 
-def outcome_key(network_hash: str, *, rung: int | None = None, seed: int | None = None) -> str:
-    """Of a network, with the tokens of a pause or a further seed."""
-    return f"{network_hash}{'' if rung is None else f'@{rung}'}{'' if seed is None else f'#{seed}'}"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A candidate of a run, in the order of the trajectory (`number`). An asynchronous search has the order
-    of completion, and `cycle` is the number of the proposal.
+    """A candidate of a run, in the order of the trajectory (`number`).
 
-    complete: evaluated in this run, or known from a bench or an earlier run (`source`). stopped: trained to a
-    rung and not on, since it was not expected to enter the front; it has `tokens`, the `curve` so far and
-    `expected_loss`, but not a loss. reused: the same network was already evaluated; its figures are repeated.
-    infeasible: outside a budget at every width, never evaluated. failed: the evaluation ended with `reason`.
-    expected: scored by published trainings alone. Figures that do not exist are None. `loss` is the
-    validation loss in nats per token; of several `seeds` it is the mean, with its standard error `loss_se`,
-    and so are bits per byte and scores; `full_loss` is the loss to expect of a full training, up to a
-    constant, and `full_loss_sd` the standard deviation of its difference to the reference of the run;
-    `expected_recall` is that after a full training less that of the transformer of the same training, of full
-    marks; `curve` holds [tokens seen, validation loss] pairs; `scores` are accuracies of synthetic tasks in
-    0..1, or what the user's evaluator returned.
+    complete: evaluated in this run, or known from a bench or an earlier run (`source`). reused: the same
+    network was already evaluated; its figures are repeated. infeasible: outside a budget at every width,
+    never evaluated. failed: the evaluation ended with `reason`. expected: scored by published trainings
+    alone. Figures that do not exist are None. `loss` is the validation loss in nats per token; `full_loss` is
+    the loss to expect of a full training, up to a constant, and `full_loss_sd` the standard deviation of its
+    difference to the reference of the run; `expected_recall` is that after a full training less that of the
+    transformer of the same training, of full marks; `curve` holds [tokens seen, validation loss] pairs;
+    `scores` are accuracies of synthetic tasks in 0..1, or what the user's evaluator returned.
     """
 
     number: int
@@ -109,15 +91,11 @@ class Trial:
     memory_gb: float | None = None
     loss: float | None = None
     bits_per_byte: float | None = None
-    expected_loss: float | None = None
-    expected_loss_sd: float | None = None
     full_loss: float | None = None
     full_loss_sd: float | None = None
     expected_recall: float | None = None
     expected_recall_sd: float | None = None
     outside: str = ""               # what of it no publication has, in words
-    seeds: int | None = None
-    loss_se: float | None = None
     curve: list[tuple[float, float]] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
     proxy_params: int | None = None

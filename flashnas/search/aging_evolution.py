@@ -58,12 +58,3 @@ class AgingEvolution(SearchAlgorithm):
     def _learn(self, evaluation: Evaluation) -> None:
         if evaluation.complete:
             self.population.append(evaluation)
-
-    def _relearn(self, place: int, before: Evaluation, evaluation: Evaluation) -> None:
-        for member, known in enumerate(self.population):
-            if known is before:
-                if evaluation.complete:
-                    self.population[member] = evaluation
-                else:
-                    del self.population[member]
-                return

@@ -124,23 +124,12 @@ class SearchAlgorithm(ABC):
             self.pending.append(genotype)
         return batch
 
-    def tell(self, evaluations: Iterable[Evaluation], *, in_order: bool = True) -> None:
-        """Learn from results, in the order in which they were asked for; a part of a cycle is allowed.
-
-        Args:
-            evaluations: of pending candidates.
-            in_order: False: in any order, as candidates end that are evaluated side by side.
-
-        Raises:
-            ValueError: for a candidate that is not pending, or that is told out of the order asked.
-        """
+    def tell(self, evaluations: Iterable[Evaluation]) -> None:
+        """Learn from results, in the order in which they were asked for; a part of a cycle is allowed. Raises
+        ValueError for a candidate that is told out of that order."""
         for evaluation in evaluations:
-            if in_order and (not self.pending or self.pending[0] != evaluation.genotype):
+            if not self.pending or self.pending[0] != evaluation.genotype:
                 raise ValueError(f"{self.name}: told {evaluation.genotype} out of the order asked")
-            if evaluation.genotype not in self.pending:
-                raise ValueError(f"{self.name}: told {evaluation.genotype}, which is not pending")
-            if place := self.pending.index(evaluation.genotype):
-                self._bring_forward(place)
             self.pending.popleft()
             self.history.append(evaluation)
             self._learn(evaluation)
@@ -156,20 +145,6 @@ class SearchAlgorithm(ABC):
         """Know this before the first `ask`. Algorithms that have no use for it pass it over."""
         self.prior = prior
 
-    def exclude(self, genotypes: Iterable[Genotype]) -> None:
-        """Do not propose these candidates, which are evaluated elsewhere."""
-        self._proposed.update(genotypes)
-
-    def correct(self, evaluation: Evaluation) -> None:
-        """Put the result of a finished training in the place of the one that was expected when it paused;
-        raises ValueError for a candidate that was never told."""
-        for place in reversed(range(len(self.history))):
-            if self.history[place].genotype == evaluation.genotype:
-                before, self.history[place] = self.history[place], evaluation
-                self._relearn(place, before, evaluation)
-                return
-        raise ValueError(f"{self.name}: {evaluation.genotype} was never told")
-
     @abstractmethod
     def _propose(self, count: int) -> Iterable[Genotype]:
         """Yield `count` candidates; each one is on `pending` before the next is drawn."""
@@ -181,16 +156,6 @@ class SearchAlgorithm(ABC):
     def _take_in(self, evaluation: Evaluation) -> None:
         """The same of `start_from`, which was never asked for."""
         self._learn(evaluation)
-
-    def _bring_forward(self, place: int) -> None:
-        """Move the pending candidate at this place, which is told next, to the front. An algorithm that keeps
-        something for each pending candidate, in order, does the same there."""
-        genotype = self.pending[place]
-        del self.pending[place]
-        self.pending.appendleft(genotype)
-
-    def _relearn(self, place: int, before: Evaluation, evaluation: Evaluation) -> None:  # noqa: B027
-        """The result at this place of `history` was another one before; by default what was learnt stays."""
 
     # -- what algorithms build on
 

@@ -69,12 +69,6 @@ class Bayes(SearchAlgorithm):
             self._values.append(self._qualities(evaluation) if evaluation.complete else None)
             self._exact.append(self._exact_of(evaluation.genotype))
 
-    def _relearn(self, place: int, before: Evaluation, evaluation: Evaluation) -> None:
-        if before.feasible:
-            own = sum(earlier.feasible for earlier in self.history[:place])
-            self._trained[own] = evaluation
-            self._values[own] = self._qualities(evaluation) if evaluation.complete else None
-
     def _propose(self, count: int) -> Iterator[Genotype]:
         complete = sum(values is not None for values in self._values)
         random = count if complete < 2 else min(max(self.initial - self._drawn, 0), count)

@@ -93,17 +93,6 @@ class OptunaAlgorithm(SearchAlgorithm):
         self._trials.appendleft(self._as_trial(evaluation.genotype)[1])
         self._learn(evaluation)
 
-    def _bring_forward(self, place: int) -> None:
-        super()._bring_forward(place)
-        trial = self._trials[place]
-        del self._trials[place]
-        self._trials.appendleft(trial)
-
-    def _relearn(self, place: int, before: Evaluation, evaluation: Evaluation) -> None:
-        """A finished trial cannot be changed: the result is added, and what was expected stays beside it."""
-        if evaluation.complete:
-            self._take_in(evaluation)
-
     def _learn(self, evaluation: Evaluation) -> None:
         trial = self._trials.popleft()
         if not evaluation.feasible:

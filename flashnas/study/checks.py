@@ -11,7 +11,6 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError, SpaceError
 from flashnas.base.registry import foreign_errors
-from flashnas.executors.job import UserEvaluator, evaluator_name, takes_seed
 from flashnas.latency.table import LatencyTable
 from flashnas.search import SearchAlgorithm
 from flashnas.search.objectives import QUALITY, RECALL
@@ -33,15 +32,6 @@ def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
     if not (table is None or callable(table) or isinstance(table, LatencyTable)):
         raise ConfigError("search.table must be a name, a folder, a LatencyTable or a function; got"
                           f" {table!r:.60}")
-
-
-def check_evaluator(config: SearchConfig, evaluator: UserEvaluator) -> None:
-    if (config.seeds or 1) > 1 and not takes_seed(evaluator):
-        config.wrong("seeds", f"above 1 needs an evaluator with an argument 'seed'; got {config.seeds} and"
-                     f" {evaluator_name(evaluator)}")
-    if config.processes_per_candidate > 1:
-        config.wrong("processes_per_candidate", "are those of trainings, which an evaluator of one's own does"
-                                                " not do")
 
 
 def check_space(space: SearchSpace[Any]) -> None:
@@ -129,7 +119,6 @@ def ranking(config: SearchConfig, space: SearchSpace[Any], *, costed: bool, eval
     why = ("an evaluator scores the networks" if evaluated else
            "its networks are not of flashnas' operators" if not isinstance(space, OperatorSpace) else
            "nothing is known of the latency" if not costed else
-           "rungs compare the losses of short trainings" if config.rungs else
            "the objectives name no loss" if not set(config.objectives) & set(QUALITY) else "")
     if config.rank_by == "full" and not why:
         return "full"

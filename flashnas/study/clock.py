@@ -8,16 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.base.hints import duration
 from flashnas.proxy.tasks import task_tokens
-from flashnas.search.pareto import non_dominated
 from flashnas.training.cost import training_seconds
 from flashnas.training.recipe import Recipe
 
-FRONT_SHARE = 0.2         # of the networks, that end on the front: assumed until there is one
 # of a training, times the logarithm of the workers: until the last one of a cycle has ended
 WAIT = 0.36
 MAX_SHARE = 0.95          # of a training: what the time since the last completion may take off
@@ -28,45 +24,29 @@ class TrainingPlan:
     """All trainings of a search.
 
     baselines: expected seconds of each that is not known, on one worker. candidate_s: mean seconds of a
-    candidate, trained to the end. shares: of a training, at which candidates pause. seeds: further ones, of
-    each network of the front. cycle: candidates that wait for each other; 1: none does. tokens: of one
-    training, with its synthetic tasks; 0 where the user's evaluator scores.
+    candidate. cycle: candidates that wait for each other. tokens: of one training, with its synthetic tasks;
+    0 where the user's evaluator scores.
     """
 
     baselines: Sequence[float]
     candidates: int
     candidate_s: float
-    shares: Sequence[float] = ()
-    seeds: int = 0
     cycle: int = 1
     workers: int = 1
     tokens: int = 0
 
-    @property
-    def finalists(self) -> int:
-        """Networks that are expected on the front."""
-        networks = self.candidates + len(self.baselines)
-        return math.ceil(FRONT_SHARE * networks) if self.seeds else 0
-
-    def share(self, promoted: float = 0.5) -> float:
-        """Of a training, what a candidate is expected to take; promoted: part that trains on at a rung."""
-        points = [*self.shares, 1.0]
-        return sum(promoted**rung * (point - before) for rung, (before, point) in enumerate(
-            zip([0.0, *points], points, strict=False)))
-
 
 def training_plan(question: Any, workers: int) -> TrainingPlan:
     """Of a `flashnas.study.question.Question`, with so many workers side by side."""
-    config, recipe, rungs = question.config, question.recipe, question.rungs
+    config, recipe = question.config, question.recipe
     each = 0 if recipe is None else recipe.steps * recipe.batch_tokens
     of_tasks = 0 if recipe is None else task_tokens(question.tasks, recipe)
     new = question.new_baselines.values() if config.trials else ()
     return TrainingPlan(
         baselines=[question.expected_s(network) for network in new],
         candidates=int(min(config.trials, question.space.size())),
-        candidate_s=question.expected_s(None), shares=[tokens / rungs.whole for tokens in rungs.tokens],
-        seeds=(config.seeds or 1) - 1 if config.trials else 0,
-        cycle=1 if config.asynchronous else config.cycle_size, workers=workers, tokens=each + of_tasks)
+        candidate_s=question.expected_s(None), cycle=config.cycle_size, workers=workers,
+        tokens=each + of_tasks)
 
 
 def expected_s(recipe: Recipe, tasks: Sequence[str], network: Any) -> float:
@@ -81,12 +61,6 @@ def expected_s(recipe: Recipe, tasks: Sequence[str], network: Any) -> float:
         return 1.0
 
 
-def front_size(points: Sequence[Any]) -> int | None:
-    """Of all, how many no other one beats; None where none or not all are known."""
-    complete = len(points) > 0 and not any(values is None for values in points)
-    return int(non_dominated(np.array(points)).sum()) if complete else None
-
-
 class Clock:
     """The remaining time of a search, from its plan and from the trainings that have ended.
 
@@ -97,31 +71,25 @@ class Clock:
     def __init__(self, plan: TrainingPlan, now: Callable[[], float] = time.monotonic) -> None:
         self.plan, self._now, self._since = plan, now, now()
         self.done_s = self.took_s = 0.0
-        self.left_s, self._queued_s = self._work(
-            plan.baselines, plan.candidates, 0.5, plan.seeds * plan.finalists)
+        self.left_s, self._queued_s = self._work(plan.baselines, plan.candidates)
 
     def update(self, *, done: Sequence[tuple[float, float]], drawn: Sequence[float], candidates: int,
-               promoted: float = 0.5, seeds: float = 0.0) -> None:
+               ) -> None:
         """Where the search is, whenever a training has ended or begun. done: expected and real seconds of
-        each training, or part of one, that has ended. drawn: expected seconds of what is left of each
-        baseline and candidate. candidates: how many are still to be drawn. promoted: part of them that trains
-        on at a rung. seeds: trainings under further seeds that are left."""
+        each training that has ended. drawn: expected seconds of each baseline and candidate that has not.
+        candidates: how many are still to be drawn."""
         before = self.done_s
         self.done_s, self.took_s = (math.fsum(part[place] for part in done) for place in (0, 1))
-        self.left_s, self._queued_s = self._work(drawn, candidates, promoted, seeds)
+        self.left_s, self._queued_s = self._work(drawn, candidates)
         if self.done_s != before:
             self._since = self._now()
 
-    def _work(self, drawn: Sequence[float], candidates: int, promoted: float, seeds: float,
-              ) -> tuple[float, float]:
+    def _work(self, drawn: Sequence[float], candidates: int) -> tuple[float, float]:
         """Expected seconds of what is left, on one worker, and in all with the workers, which wait for each
         other at the end of a cycle."""
         plan, each = self.plan, self.plan.candidate_s
-        parts = [(math.fsum(drawn), 1.0 if drawn else 0.0),
-                 (candidates * each * plan.share(promoted), candidates / plan.cycle),
-                 (seeds * each, float(seeds > 0))]
-        work = math.fsum(part for part, _ in parts)
-        waits = 0.0 if plan.cycle == 1 else sum(math.ceil(cycles) for _, cycles in parts)
+        work = math.fsum((*drawn, candidates * each))
+        waits = 0 if plan.cycle == 1 else bool(drawn) + math.ceil(candidates / plan.cycle)
         return work, work / plan.workers + WAIT * math.log(plan.workers) * each * waits
 
     @property
@@ -152,13 +120,8 @@ class Clock:
         plan, took = self.plan, self.remaining_s
         count = len(plan.baselines) + plan.candidates
         each = f"trainings of {plan.tokens:,} tokens" if plan.tokens else "evaluations"
-        points = " and ".join(f"{share:.0%}" for share in plan.shares)
-        rungs = f", which pause at {points}" if points else ""
-        seeds = (f", then {plan.seeds} further seed{'s' * (plan.seeds > 1)} for each network of the front,"
-                 f" perhaps {plan.finalists}") if plan.seeds else ""
-        tokens = plan.tokens * (count + plan.seeds * plan.finalists)
-        total = f": about {tokens:,} tokens" if tokens and not points else ""
+        total = f": about {plan.tokens * count:,} tokens" if plan.tokens else ""
         with_workers = f"with {plan.workers} worker{'s' * (plan.workers > 1)}"
         hours = f"; about {duration(took)} {with_workers}, until the pace is measured" if took else ""
         return (f"plan: {count} {each}, {len(plan.baselines)} baselines and {plan.candidates}"
-                f" candidates{rungs}{seeds}{total}{hours}")
+                f" candidates{total}{hours}")

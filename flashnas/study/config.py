@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 from dataclasses import dataclass
 from typing import Any, Self
 
-from flashnas.base.hints import shown
 from flashnas.base.quantities import MAX_TOKENS, tokens_of
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, SettingError, Settings, option, settings_of
 from flashnas.executors import EXECUTORS, executor_options
 from flashnas.latency.metrics import METRICS, Budget
 from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP, WORKLOAD_HELP
 from flashnas.search import ALGORITHMS, SHARED_OPTIONS
-from flashnas.search.objectives import DEFAULT, FULL, QUALITY, TRAINED, check_objectives
+from flashnas.search.objectives import DEFAULT, FULL, QUALITY, check_objectives
 
 TIMEOUT_S = 1800.0   # of a training, unless its recipe is longer (study/trainings.py)
-AUTO = "auto"    # of the rungs: where the order of losses is known to agree with that of the final ones
-SEEDS_WITH_RUNGS = 3   # unless asked otherwise: a decision at a rung saw one seed
 RANKINGS = ("full", "short")
 PROGRAMS = ("llama.cpp", "transformers", "vllm")   # that a search may be kept to; formats/programs.py
 # of full marks below the transformer: what the recommendation keeps unless asked otherwise
 MIN_RECALL = -0.05
-NONE = "none"    # of the rungs: without any, whatever the configuration file says
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(Settings, where="search"):
     """The question of one run. Paths and names are as the user wrote them.
 
-    The trajectory depends on `cycle_size` and never on `workers`, unless the search is `asynchronous`.
+    The trajectory depends on `cycle_size` and never on `workers`.
     Candidates that are infeasible, that were seen before or whose score a bench holds cost nothing and do not
     count against `trials`. The loss is trained and shown whatever the objectives are.
     """
@@ -62,9 +57,6 @@ class SearchConfig(Settings, where="search"):
     measure: bool = option(
         True, "time the finalists where the table's device is at hand", off="do not time the finalists, which"
         " is done where the table's device is at hand", identity=False)
-    measure_every: int | None = option(
-        None, "time every N-th network after its cycle, fit the table's correction anew, and rank all again;"
-        " needs the table's device", metavar="N", min=1, max=1_000_000)
     mode: str | None = option(
         None, "eager or cuda_graph, of a table with several", shown="the table's")
     rank_by: str = option(
@@ -88,9 +80,6 @@ class SearchConfig(Settings, where="search"):
         24, "candidates to train besides the baselines; 0: train nothing, and answer from published trainings"
         " alone", metavar="N", min=0, max=1_000_000, identity=False)
     cycle_size: int = option(10, "candidates drawn together", metavar="N", min=1, max=10_000)
-    asynchronous: bool = option(
-        False, "draw the next candidate as soon as a worker is free, in place of cycles; the trajectory then"
-        " depends on when workers finish")
     seed: int = option(0, "fixes the whole trajectory", metavar="N", min=0, max=MAX_SEED)
     baselines: bool = option(
         True, "train the pure-operator models too", off="leave out the pure-operator models")
@@ -107,20 +96,6 @@ class SearchConfig(Settings, where="search"):
     short_text: bool = option(
         False, "train on more than 4 epochs of the text, or validate on less than the recipe's tokens, where"
         " the text has no more", identity=False)
-    rungs: tuple[Any, ...] = option(
-        (), "training tokens after which the candidates of a cycle pause, and only those train on that can"
-        " still enter the front: points of the recipe's curve; or shares of the training such as 50%,75%; or"
-        " auto, or none", metavar="N,N,..", separator=",", shown="none: every candidate is trained to the"
-        " end")
-    rung_chance: float = option(
-        0.05, "probability of entering the front with which a paused candidate trains on", metavar="P",
-        above=0, below=1)
-    early_rungs: bool = option(
-        False, "take rungs also where a bench shows that the order of losses is not yet that of the final"
-        " ones", identity=False)
-    seeds: int | None = option(
-        None, "seeds under which the networks of the front are trained in the end; their loss is then the"
-        " mean", metavar="N", min=1, max=1000, shown=f"{SEEDS_WITH_RUNGS} with rungs, else 1", identity=False)
     candidate_timeout_s: float | None = option(
         None, "time limit of one training, in seconds", metavar="S", min=1, max=1e7,
         shown="1800, or four times what the recipe is expected to take", identity=False)
@@ -162,9 +137,6 @@ class SearchConfig(Settings, where="search"):
             self.planned_tokens  # noqa: B018 - raises for what is not a number of tokens
         except ValueError as error:
             self.wrong("train_tokens", str(error))
-        self._rungs()
-        if self.seeds is not None and self.seed + self.seeds - 1 > MAX_SEED:
-            self.wrong("seeds", f"must leave seed + seeds - 1 at most {MAX_SEED:,}; got {self.seeds}")
         for name in SHARED_OPTIONS:
             if name in self.sampler_options:
                 self.wrong("sampler_options", f"must not hold {name!r}, which the search itself sets")
@@ -173,12 +145,6 @@ class SearchConfig(Settings, where="search"):
         self._check_executor()
         if self.strict and not self.measure:
             self.wrong("strict", "needs measured finalists, but search.measure is false (--no-measure)")
-        if self.measure_every is not None:
-            if not self.measure:
-                self.wrong("measure_every", "and --no-measure exclude each other")
-            if self.asynchronous:
-                self.wrong("measure_every", "and --asynchronous exclude each other: nothing is timed while"
-                                            " networks are trained")
 
     def _check_executor(self) -> None:
         try:
@@ -186,30 +152,6 @@ class SearchConfig(Settings, where="search"):
         except SettingError as error:
             raise SettingError(self.where, self.setting("executor_options"), error.rule,
                                error.setting.name) from None
-
-    def _rungs(self) -> None:
-        if self.rungs == (NONE,):
-            object.__setattr__(self, "rungs", ())
-        if not self.rungs:
-            return
-        if self.rungs != (AUTO,):
-            shares = [share_of(value) for value in self.rungs]
-            whole = [isinstance(value, int) and not isinstance(value, bool) and value >= 1
-                     for value in self.rungs]
-            for value, share, tokens in zip(self.rungs, shares, whole, strict=True):
-                if share is None and not tokens:
-                    self.wrong("rungs", "must be whole numbers of tokens, such as 131072,196608, or shares of"
-                                        f" the training, such as 50%,75%, or {AUTO} or {NONE} alone; got"
-                                        f" {shown(value)}")
-            listed = ",".join(map(str, self.rungs))
-            if any(whole) and not all(whole):
-                self.wrong("rungs", f"must be all tokens or all shares; got {listed}")
-            values = self.rungs if all(whole) else shares
-            if any(later <= earlier for earlier, later in itertools.pairwise(values)):
-                self.wrong("rungs", f"must increase; got {listed}")
-        if (trained := [name for name in self.objectives if name in TRAINED]) != ["loss"]:
-            self.wrong("rungs", "needs loss as the only trained objective, since nothing foretells the"
-                                f" others; got {','.join(trained)}")
 
     @property
     def bounds(self) -> tuple[Budget, ...]:
@@ -239,11 +181,6 @@ class SearchConfig(Settings, where="search"):
         rest = {name: value for name, value in values.items() if name != "budget_ms"}
         return {**rest, "budgets": {"latency_ms": values["budget_ms"], **rest.get("budgets", {})}}
 
-    def with_seeds(self, able: bool) -> Self:
-        """The same with a number of seeds. able: False for an evaluator that takes none."""
-        return self if self.seeds is not None else dataclasses.replace(
-            self, seeds=SEEDS_WITH_RUNGS if self.rungs and able else 1)
-
     def given(self) -> dict[str, Any]:
         """The options that differ from their defaults, for the record of a run."""
         kind: Any = type(self)
@@ -252,19 +189,8 @@ class SearchConfig(Settings, where="search"):
                 if (value := getattr(self, setting.name)) != getattr(default, setting.name)}
 
     def question(self) -> dict[str, Any]:
-        """The options that fix the trajectory. The recipe, rungs, evidence, type of weights, and known scores
+        """The options that fix the trajectory. The recipe, evidence, type of weights, and known scores
         enter the identity of a run by their values."""
         kind: Any = type(self)
         return {setting.name: getattr(self, setting.name) for setting in settings_of(kind)
                 if setting.identity}
-
-
-def share_of(value: Any) -> float | None:
-    """A rung such as `50%` as a share of the training; None for anything else."""
-    if not isinstance(value, str) or not value.endswith("%"):
-        return None
-    try:
-        share = float(value[:-1]) / 100
-    except ValueError:
-        return None
-    return share if 0 < share < 1 else None

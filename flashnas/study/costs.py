@@ -1,15 +1,17 @@
-"""What the networks of a search cost, and which of them are allowed."""
+"""What the networks of a search cost, which of them are allowed, and what a latency table offers besides
+estimates: a certificate, and times from its device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from flashnas.base.errors import BudgetError, ConfigError
-from flashnas.latency.certificate import Certificate
+from flashnas.base.errors import BudgetError, ConfigError, TableError
+from flashnas.latency.certificate import TIMES, Certificate
 from flashnas.latency.costs import CostFunction, Costs, NoCosts, OwnCosts, TableCosts
 from flashnas.latency.fitting import Fitter
-from flashnas.latency.prediction import model_of
+from flashnas.latency.metrics import LARGER_IS_BETTER
+from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload
 from flashnas.space import SearchSpace
@@ -62,3 +64,30 @@ def load_fitter(config: SearchConfig, space: SearchSpace[Any], costs: Costs, cer
     except BudgetError as error:
         raise BudgetError(f"{error}{certificate.text() if certificate else ''}") from None
     return fitter
+
+
+def load_certificate(config: SearchConfig, space: SearchSpace[Any],
+                     model: LatencyModel) -> Certificate | None:
+    """What the table's validation says of its predictions, if a confidence is asked for. Raises TableError
+    without a validation, ConfigError without a budget that the confidence could hold."""
+    if config.confidence is None:
+        return None
+    if not any(metric in (*TIMES, *LARGER_IS_BETTER) for metric in config.budgets):
+        raise ConfigError("--confidence needs a budget on a time, such as --budget-ms")
+    return Certificate.of(model.table, model.workload, space_name=config.space, space_hash=space.hash,
+                          confidence=config.confidence)
+
+
+def load_timing(config: SearchConfig, model: LatencyModel) -> Any:
+    """How networks are timed (`flashnas.profiling`); None where the table's device is not at hand, or nothing
+    is trained. Raises TableError with `strict`."""
+    if not config.measure or not config.trials:
+        return None
+    from flashnas.profiling.finalists import setup_here  # loads torch
+
+    try:
+        return setup_here(model)
+    except TableError as error:
+        if config.strict:
+            raise TableError(f"--strict measures the finalists: {error}") from None
+        return None

@@ -1,9 +1,10 @@
-"""What a search opens before its first evaluation: its folder, with its identity and the head of run.yaml,
-its record and its state."""
+"""What a search opens before its first evaluation: its executor, and its folder with its identity and the
+head of run.yaml."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -12,45 +13,89 @@ from pathlib import Path
 from typing import Any
 
 import flashnas
+from flashnas.base.hints import warn
 from flashnas.base.registry import installed_plugins
-from flashnas.executors import Executor
+from flashnas.base.settings import SettingError
+from flashnas.executors import EXECUTORS, Executor, Work, executor_options
+from flashnas.executors.job import Job, evaluator_name, run_job
+from flashnas.executors.local import InProcess
 from flashnas.runs.folder import RunFolder
 from flashnas.runs.identity import Identity, device_facts, table_facts, table_hash
 from flashnas.runs.snapshot import Progress
-from flashnas.study.asynchronous import Asynchronous
-from flashnas.study.loop import Cycles, State
+from flashnas.study.checks import any_network
+from flashnas.study.config import SearchConfig
+from flashnas.study.loop import Loop
 from flashnas.study.question import Question
 from flashnas.study.record import Record
-
-IN_CYCLES = "fixed by the seed, for any number of workers"       # how candidates follow from the seed
-ANY_ORDER = "depends on when workers finish (asynchronous); the same seed gives other candidates"
 
 
 @contextlib.contextmanager
 def opened(question: Question, executor: Executor, out: Path, *, resume: bool, progress: Progress,
-           command: str) -> Iterator[State]:
+           command: str) -> Iterator[Loop]:
     with RunFolder(out, identity=identity_of(question), facts=run_facts(question, out, command, executor),
                    resume=resume) as folder:
-        record = Record(question, folder, progress, side_by_side(question, executor, progress.note))
-        yield (Asynchronous if question.config.asynchronous else Cycles)(record)
+        yield Loop(Record(question, folder, progress, side_by_side(question, executor, progress.note)))
+
+
+def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
+    """The executor that the search asks for; this process for an evaluator that no other one can load. Raises
+    ConfigError for what the executor cannot do."""
+    config, recipe, dataset = question.config, question.recipe, question.dataset
+    gpu = recipe is not None and recipe.device == "cuda"
+    devices: tuple[str, ...] = ()
+    if gpu:
+        from flashnas.training.trainer import visible_devices  # loads torch
+
+        devices = visible_devices()
+    work = Work(function=run_job, workers=config.workers, timeout_s=question.time_limit.seconds, gpu=gpu,
+                processes=config.processes_per_candidate, devices=devices,
+                dataset=None if dataset is None else str(dataset.folder), note=note)
+    if config.trials == 0:
+        return InProcess(work, None)
+    job = question.job(any_network(question.space))
+    if EXECUTORS[config.executor].runs_here and not job.portable():
+        _check_without_workers(config, job)
+        return InProcess(work, None)
+    executor = EXECUTORS[config.executor](work, executor_options(config.executor, config.executor_options))
+    executor.check(job)
+    return executor
+
+
+def _check_without_workers(config: SearchConfig, job: Job) -> None:
+    """Warn that an evaluator runs in this process, since no worker can load it or its networks; raise
+    SettingError for a limit that only workers keep."""
+    assert job.evaluator is not None
+    network = type(job.architecture)
+    what = f"the evaluator {evaluator_name(job.evaluator)}"
+    if dataclasses.replace(job, architecture=None).portable():
+        what = f"the networks {network.__module__}:{network.__qualname__}"
+    why, fix = f"worker processes cannot load {what}", "put it into a module of its own"
+    if (config.workers or 1) > 1:
+        config.wrong("workers", f"must be 1: {why}; {fix}; got {config.workers}")
+    if config.candidate_timeout_s is not None:
+        config.wrong("candidate_timeout_s", f"needs worker processes: {why}; {fix}; got"
+                                            f" {config.candidate_timeout_s:g}")
+    for name, value in config.executor_options.items():  # worker_memory_gb
+        raise SettingError(config.where, config.setting("executor_options"),
+                           f"needs worker processes: {why}; {fix}; got {value}", name)
+    warn(f"{why}: the evaluator scores one network after another in this process, without limits of time and"
+         f" memory; {fix}")
 
 
 def side_by_side(question: Question, executor: Executor, note: Callable[[str], None]) -> int:
     """How many workers evaluate at one time. A cycle keeps no more busy than it has candidates, which is
     noted."""
     workers, size = executor.workers, question.config.cycle_size
-    if question.config.asynchronous or workers <= size:
-        return workers
-    if executor.shown_workers == workers:
+    if workers > size and executor.shown_workers == workers:
         note(f"cycles of {size} candidates keep at most {size} of {workers} workers busy; --cycle-size"
-             f" {workers} or --asynchronous keeps all")
-    return size
+             f" {workers} keeps all")
+    return min(workers, size)
 
 
 def identity_of(question: Question) -> Identity:
     """All that fixes the trajectory. A further option is part of it where it differs from its default, so
     that an older run goes on."""
-    model, recipe, dataset, rungs = question.model, question.recipe, question.dataset, question.rungs
+    model, recipe, dataset = question.model, question.recipe, question.dataset
     options = question.config.question()
     evaluator, function = question.function_names
     record: dict[str, Any] = {
@@ -68,15 +113,12 @@ def identity_of(question: Question) -> Identity:
         "tokenizer": None if dataset is None else options["tokenizer"],
         "corpus": None if dataset is None else dataset.folder.name,
         "evaluator": evaluator}
-    if rungs.tokens:
-        record |= {"rungs": rungs.tokens, "rung_chance": rungs.chance, "rung_curves": rungs.digest}
     for name, part in (("bench", question.scores.bench), ("start_from", question.known),
                        ("foresight", question.foresight)):
         if part is not None:
             record[name] = part.digest
     return Identity(record | {name: value for name, value in options.items()
-                              if name not in (*record, "rungs", "rung_chance")
-                              and value != question.config.setting(name).default})
+                              if name not in record and value != question.config.setting(name).default})
 
 
 def run_facts(question: Question, out: Path, command: str, executor: Executor) -> dict[str, Any]:
@@ -100,12 +142,10 @@ def run_facts(question: Question, out: Path, command: str, executor: Executor) -
         "space": {"name": space.name, "path": str(space.path), "hash": space.hash},
         "table": table, "workload": None if model is None else model.workload.to_dict(),
         "budgets": config.budgets, "confidence": config.confidence, "objectives": list(config.objectives),
-        "sampler": question.sampler_name,
-        "trajectory": ANY_ORDER if config.asynchronous else IN_CYCLES, "rank_by": config.rank_by,
+        "sampler": question.sampler_name, "rank_by": config.rank_by,
         "foresight": None if question.foresight is None else question.foresight.to_dict(),
         "seed": config.seed, "trials_asked": config.trials, "proxy": scored,
         "bench": None if bench is None else bench.to_dict(),
-        "rungs": list(question.rungs.tokens), "seeds": config.seeds,
         "start_from": None if question.known is None else question.known.to_dict(),
         "host": {"cpu": platform.processor() or platform.machine(), "executor": executor.name,
                  "workers": executor.shown_workers, "python": platform.python_version(), **packages},

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from types import SimpleNamespace
 from typing import Any
 
 from flashnas.base.errors import RunError
 from flashnas.base.registry import foreign_errors
-from flashnas.executors.job import run_job, takes_seed
+from flashnas.executors.job import run_job
 from flashnas.executors.local import WorkerPool
 from flashnas.study.clock import Clock, expected_s, training_plan
 from flashnas.study.config import SearchConfig
-from flashnas.study.executor import executor_of
-from flashnas.study.opening import side_by_side
+from flashnas.study.opening import executor_of, side_by_side
 from flashnas.study.prepare import Note, prepare
 from flashnas.study.question import Question
 
@@ -29,8 +27,8 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -
         widths: hidden sizes; empty for a space with architectures of its own. fastest, fastest_metrics: the
             smallest network by the budgets, or by latency_ms. baselines: notation None where no width meets
             the budgets. evaluations: baselines and candidates, equal networks once, without those that are
-            known. bench, start_from: which of these answer, in words. least_tokens, tokens: training tokens
-            of all, at least and at most. tokens_per_s: of one worker, from a few timed steps, or None. rate:
+            known. bench, start_from: which of these answer, in words. tokens: training tokens of all.
+            tokens_per_s: of one worker, from a few timed steps, or None. rate:
             in its place, the assumed FLOP/s of a device that is not here, in words. seconds: of the whole
             search with its workers; None with the user's evaluator. flops_each: of the longest training.
 
@@ -43,11 +41,11 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -
 
 
 def _planned(question: Question, note: Note) -> dict[str, Any]:
-    config, seeds = question.config, question.config.seeds or 1
+    config = question.config
     for line in question.notes:
         note(line)
     baselines, new, trained = question.baselines, question.new_baselines, question.recipe
-    limit, scores, rungs = question.time_limit, question.scores, question.rungs.tokens
+    limit, scores = question.time_limit, question.scores
     known = {network.hash for _, network in baselines if network is not None} - set(new)
     known |= {network.hash for _, network, _ in question.known_networks()}
     fastest = question.fitter.fastest(config.seed)
@@ -63,13 +61,9 @@ def _planned(question: Question, note: Note) -> dict[str, Any]:
     clock = Clock(training_plan(question, workers))
     evaluations = len(clock.plan.baselines) + clock.plan.candidates
     each = 0 if trained is None else trained.steps * trained.batch_tokens
-    # of the candidates; a cycle finishes at least one
-    stopped = clock.plan.candidates - math.ceil(
-        clock.plan.candidates / config.cycle_size) if rungs else 0
     bench = scores.no_bench and f"not used; {scores.no_bench}" if scores.bench is None else (
         f"{scores.bench.bench}: the search starts from {len(known)} networks that it has scores for; it has"
         f" {len(scores.bench)}")
-    able = question.evaluator is None or takes_seed(question.evaluator)
     return {
         "space": question.space.name, "space_size": float(question.space.size()), "widths": widths,
         "budgets": dict(config.budgets), "fastest": None if fastest is None else fastest[0].notation,
@@ -81,14 +75,11 @@ def _planned(question: Question, note: Note) -> dict[str, Any]:
         "proxy_widths": () if trained is None else tuple(width // trained.width_factor for width in widths),
         "known": len(known), "bench": bench,
         "start_from": "" if question.known is None else
-        f"{', '.join(str(run.path) for run in question.known.runs)}: {len(question.known)} trained networks",
+        f"{', '.join(str(run.path) for run in question.known.runs)}: {len(question.known.by_hash)} trained networks",
         "tokens_each": each, "tokens": each * evaluations, "task_tokens": clock.plan.tokens - each,
-        "least_tokens": each * (evaluations - stopped) + (stopped * rungs[0] if rungs else 0), "seeds": seeds,
-        "seeds_why": "the evaluator has no argument 'seed'" if rungs and not able else "",
-        "seed_tokens": clock.plan.tokens * (seeds - 1),
         "tokens_per_s": rate, "seconds": pace * (clock.remaining_s or 0.0) if each else None,
         "workers": workers, "flops_each": limit.flops, "rate": limit.elsewhere, "time_limit_s": limit.seconds,
-        "flops": (evaluations + (seeds - 1) * clock.plan.finalists) * limit.mean_flops}
+        "flops": evaluations * limit.mean_flops}
 
 
 def plan_text(values: dict[str, Any]) -> str:
@@ -111,27 +102,21 @@ def plan_text(values: dict[str, Any]) -> str:
         lines.append(f"bench      {planned.bench}")
     if planned.start_from:
         lines.append(f"start from {planned.start_from}")
-    if planned.seeds > 1 or planned.seeds_why:
-        why = planned.seeds_why and f": {planned.seeds_why}"
-        lines.append(f"seeds      {planned.seeds} for each network of the front{why}")
     if planned.tokens:
         narrow = planned.proxy_widths
         shrunk = f" at width {narrow[0]} to {narrow[-1]}" if narrow else ""
-        fewest = f"{planned.least_tokens:,} to " if planned.least_tokens < planned.tokens else ""
-        seeds = planned.seed_tokens
-        further = f", and {seeds:,} for each network of the front" if seeds else ""
         flops = (f"; up to {planned.flops_each:.1e} FLOP each, about {planned.flops:.1e} in all"
                  if planned.flops_each else "")
         tasks = f"; {planned.task_tokens:,} more each on synthetic tasks" if planned.task_tokens else ""
-        lines.append(f"training   {planned.tokens_each:,} tokens each{shrunk}, {fewest}{planned.tokens:,} in"
-                     f" all{further}{tasks}{flops}")
+        lines.append(f"training   {planned.tokens_each:,} tokens each{shrunk}, {planned.tokens:,} in all"
+                     f"{tasks}{flops}")
         lines.append(f"limit      {planned.time_limit_s:,.0f} s a training")
     if planned.seconds:
         took, at = f"{planned.seconds / 3600:,.1f} h", planned.rate or "an assumed pace"
         if planned.tokens_per_s is not None:
             took, at = f"{planned.seconds / 60:,.1f} min", f"{planned.tokens_per_s:,.0f} tokens/s each"
         workers = f"{planned.workers} worker{'s' * (planned.workers > 1)}"
-        lines.append(f"time       about {took} with {workers}, further seeds included, at {at}")
+        lines.append(f"time       about {took} with {workers}, at {at}")
     return "\n".join(lines)
 
 

@@ -8,13 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from flashnas.base.registry import foreign_errors
-from flashnas.executors.job import takes_seed
 from flashnas.reuse.known import known_runs
 from flashnas.space import load_space
 from flashnas.study import checks
 from flashnas.study.config import SearchConfig
-from flashnas.study.costs import load_costs, load_fitter
-from flashnas.study.measuring import load_certificate, load_timing
+from flashnas.study.costs import load_certificate, load_costs, load_fitter, load_timing
 from flashnas.study.question import Question
 from flashnas.study.trainings import check_trainable, recipe_of
 
@@ -27,7 +25,6 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: Any = None, space: A
     describes them. A space whose networks are not `flashnas.Architecture` needs an `evaluator`, and no
     latency table. Raises FlashnasError, in one line, for whatever cannot work."""
     started = time.monotonic()
-    config = config.with_seeds(evaluator is None or takes_seed(evaluator))
     space = load_space(config.space) if space is None else space
     checks.check_objects(space, sampler, evaluator, table)
     with foreign_errors(("space", space), direct=False):
@@ -51,8 +48,9 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: Any = None, space: A
         if config.trials and evaluator is None:
             trained = recipe_of(config, space, recipe, known)
             notes += check_trainable(config, space, trained, plan=plan)
-        elif config.trials:
-            checks.check_evaluator(config, evaluator)
+        elif config.trials and config.processes_per_candidate > 1:
+            config.wrong("processes_per_candidate", "are those of trainings, which an evaluator of one's own"
+                                                    " does not do")
         question = Question(
             config=config, space=space, costs=costs, fitter=fitter, recipe=trained, evaluator=evaluator,
             sampler=config.sampler if sampler is None else sampler, certificate=certificate, timing=timing,
@@ -64,11 +62,8 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: Any = None, space: A
 def _load(question: Question) -> None:
     """Whatever takes a while, in this order."""
     question.foresight  # noqa: B018 - it is computed once
-    if question.evaluator is not None:
-        question.rungs  # noqa: B018
     if question.config.trials:
         question.algorithm()  # its options are checked before text is read
     question.time_limit  # noqa: B018
     question.scores.no_bench  # noqa: B018
-    question.rungs  # noqa: B018
     question.scores.check_known(question.evaluator)

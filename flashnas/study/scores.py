@@ -33,31 +33,30 @@ class Scores:
 
     @property
     def bench(self) -> Answers | None:
-        """What a bench answers under the seed of the search, or None."""
-        answers = self._answers(self.config.seed)
-        return answers if isinstance(answers, Answers) else None
+        """What a bench answers, or None."""
+        return self._answers if isinstance(self._answers, Answers) else None
 
     @property
     def no_bench(self) -> str:
         """Why no bench answers, in words; empty if one does or none is asked. Raises BenchError if the bench
         that the user names cannot be read, or answers nothing."""
-        answers = self._answers(self.config.seed)
+        answers = self._answers
         if isinstance(answers, Answers):
             return ""
         if answers and self.config.bench_table is not None:
             raise BenchError(f"bench {self.config.bench_table}: answers nothing in this search: {answers}")
         return answers
 
-    @functools.cache  # noqa: B019 - as long as the search
-    def _answers(self, seed: int) -> Answers | str:
-        """What a bench answers under a seed, or why nothing; empty where there is none to ask."""
+    @functools.cached_property
+    def _answers(self) -> Answers | str:
+        """What a bench answers, or why nothing; empty where there is none to ask."""
         config, dataset = self.config, self.dataset
         if self.recipe is None or dataset is None or not config.bench:
             return ""
         if needed := task_scores(config.objectives):
             return f"a bench has no {', '.join(needed)}, which the objectives name"
         answers = find_answers(config.bench_table, self.recipe, dataset=dataset.digest, vocab=dataset.vocab,
-                               seed=seed)
+                               seed=config.seed)
         return "" if answers is None else answers
 
     def check_known(self, evaluator: UserEvaluator | None) -> None:
@@ -69,15 +68,13 @@ class Scores:
         if reason := difference(training_of(self.known.runs[0]), own, "in the run", "in this search"):
             raise RunError(f"{self.known.runs[0].path}: a search cannot start from its networks: {reason}")
 
-    def score(self, network: Any, seed: int | None = None) -> dict[str, Any] | None:
-        """The score of a network, or None. seed: of its training, if not that of the search, which a bench
-        alone may know: a run has the mean of its seeds."""
-        if seed is None and self.known is not None:
+    def score(self, network: Any) -> dict[str, Any] | None:
+        """The score of a network, or None."""
+        if self.known is not None:
             score = self.known.score(network, metrics=self.with_metrics)
             if score is not None and set(task_scores(self.config.objectives)) <= set(score["scores"]):
                 return score
-        answers = self._answers(self.config.seed if seed is None else seed)
-        return answers.score(network) if isinstance(answers, Answers) else None
+        return None if self.bench is None else self.bench.score(network)
 
     def networks(self, space: SearchSpace[Any]) -> Iterator[tuple[Any, Any, str]]:
         """Genotype, network and source of all known networks of a space: the runs', then the bench's."""

@@ -14,10 +14,8 @@ from flashnas.base.registry import foreign_errors
 from flashnas.runs.folder import check_out
 from flashnas.runs.snapshot import Progress
 from flashnas.study.config import SearchConfig
-from flashnas.study.executor import executor_of
 from flashnas.study.finish import finish
-from flashnas.study.loop import search
-from flashnas.study.opening import opened
+from flashnas.study.opening import executor_of, opened
 from flashnas.study.prepare import prepare
 
 
@@ -41,20 +39,20 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
               foreign_errors(("progress object", progress), *question.foreign(), direct=False)):
             executor = executor_of(question, progress.note)
             with opened(question, executor, out, resume=resume, progress=progress,
-                        command=command) as state, executor:
-                before = state.folder.ended_as(config.given()) if question.timing is None else None
+                        command=command) as loop, executor:
+                before = loop.folder.ended_as(config.given()) if question.timing is None else None
                 if before is not None:
                     return before
-                state.folder.write_config(options=config.given())
+                loop.folder.write_config(options=config.given())
                 for line in (*question.notes, *question.evidence_lines()):
                     progress.note(line)
                 if question.config.trials and question.recipe is not None:
-                    progress.note(str(state.record.clock))
+                    progress.note(str(loop.record.clock))
                 if question.config.trials:
-                    search(state, executor)
+                    loop.search(executor)
                 else:
-                    state.answer_by_evidence()
-                return finish(state, executor)
+                    loop.answer_by_evidence()
+                return finish(loop)
 
 
 @contextlib.contextmanager

@@ -16,13 +16,12 @@ from typing import Any
 from flashnas.base.errors import CandidateError, WorkerError
 from flashnas.base.fingerprint import fingerprint
 from flashnas.executors import EXECUTORS, Executor, Work
-from flashnas.executors.base import Flow
 from flashnas.executors.job import Job, run_job
 from flashnas.testing.require import require
 
 TIMEOUT_S = 10.0      # of each job; the one that hangs takes all of it
 LONGEST_S = 120.0     # until a job that takes no time must have come back
-SLOW_S = 0.3          # of a job during which others are submitted
+SLOW_S = 0.3          # of a slow job
 MARK = "FLASHNAS_TESTING_MARK"
 
 
@@ -101,7 +100,6 @@ def check_executor(executor: type[Executor] | str, options: Mapping[str, Any] | 
             check_failures(place, started)
             check_second_tries(place, started)
             check_clean_processes(place, started)
-            check_later_jobs(place, started)
             check_broken_environment(place, started)
             check_drop(place, started)
         check_close(place)
@@ -196,26 +194,6 @@ def check_clean_processes(place: Place, executor: Executor) -> None:
                                {f"look {n}": place.job("look for a mark", float(n)) for n in range(4)})
         place.require(not any(found.values()),
                       "a job must find environment and folder as they were before other jobs")
-
-
-def check_later_jobs(place: Place, executor: Executor) -> None:
-    """Jobs may be submitted while others run, as an asynchronous search does."""
-    flow = Flow(executor)
-    flow.submit("first", place.job("slow", 1.0))
-    flow.submit("second", place.job("slow", 2.0))
-    found: dict[str, float] = {}
-    late = {"third": 3.0, "fourth": 4.0, "first": 5.0}
-    until = time.monotonic() + LONGEST_S
-    while flow.busy and time.monotonic() < until:
-        for key, ended in flow.ended():
-            found[f"{key} again" if key in found
-                  else key] = ended.result["loss"] if ended.result else float("nan")
-        ready = [key for key in late if key != "first" or "first" in found]
-        for key in ready if found else ():
-            flow.submit(key, place.job("slow", late.pop(key)))
-    flow.close()
-    place.require(found == {"first": 1.0, "second": 2.0, "third": 3.0, "fourth": 4.0, "first again": 5.0},
-                  f"jobs may be submitted while others run; got {found}")
 
 
 def check_broken_environment(place: Place, executor: Executor) -> None:

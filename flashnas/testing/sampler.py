@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -61,8 +60,6 @@ def check_sampler(sampler: Sampler, options: Options | None = None) -> None:
     for latency_known in (True, False):
         check_impossible_budget(world, latency_known)
     check_improvement(world)
-    for goals in (None, three_goals()):
-        check_any_order(World(sampler, options, goals))
 
 
 # -- the made-up world ---------------------------------------------------------------------------------------
@@ -235,6 +232,9 @@ def check_order_of_tells(world: World) -> None:
     asked = algorithm.ask(2)
     world.refuses(lambda: algorithm.tell([world.answer(asked[1])]), ValueError, "out of the order asked",
                   "tell out of the order asked")
+    algorithm.tell([world.answer(asked[0])])
+    world.refuses(lambda: algorithm.tell([world.answer(asked[0])]), ValueError, "out of the order asked",
+                  "telling a candidate twice")
 
 
 def check_lost_cycles(world: World, outcome: str, before: int) -> None:
@@ -272,42 +272,6 @@ def check_start_from(world: World) -> None:
     world.require(first.history == [*known, *told], "`history` must begin with what the search starts from")
     world.require(not {e.genotype for e in known} & {e.genotype for e in told},
                   "what a search starts from must not be proposed again")
-
-
-def check_any_order(world: World) -> None:
-    """Candidates that are evaluated side by side end in any order, one from elsewhere may end between them,
-    and one that paused with an expected loss may be trained to its end later."""
-    algorithm = world.make()
-    world.run(algorithm, 2)
-    known = {e.genotype for e in algorithm.history}
-    elsewhere = next(e for e in world.run(world.make(3), 1) if e.genotype not in known)
-    algorithm.exclude([elsewhere.genotype])
-    asked = algorithm.ask(5)
-    order = [asked[place] for place in (3, 0, 4)]
-    rule = "`pending` must hold what was not told, in order"
-    try:
-        algorithm.tell([world.answer(genotype) for genotype in order], in_order=False)
-    except ValueError as error:
-        world.require(False, f"{rule}; {error}")
-    algorithm.start_from([elsewhere])
-    world.require(list(algorithm.pending) == [asked[1], asked[2]], rule)
-    more = algorithm.ask(2)
-    algorithm.tell([world.answer(genotype, "failed") for genotype in (more[1], asked[2])], in_order=False)
-    algorithm.tell([world.answer(genotype) for genotype in (asked[1], more[0])])
-    told = [*order, elsewhere.genotype, more[1], asked[2], asked[1], more[0]]
-    world.require([e.genotype for e in algorithm.history[2 * CYCLE:]] == told,
-                  "`history` must have the order told")
-    world.refuses(lambda: algorithm.tell([world.answer(order[0])], in_order=False), ValueError, "not pending",
-                  "telling a candidate twice")
-    before = algorithm.history[2 * CYCLE]
-    assert before.loss is not None
-    after = replace(before, loss=before.loss - 0.1,
-                    values=None if before.values is None else (before.loss - 0.1, *before.values[1:]))
-    algorithm.correct(after)
-    world.require(after in algorithm.history and before not in algorithm.history,
-                  "`history` must hold the result of a finished training in place of the expected one")
-    world.require(len({e.genotype for e in world.run(algorithm, 2)} | {e.genotype for e in algorithm.history})
-                  == len(algorithm.history), "a candidate must not be proposed twice")
 
 
 def check_impossible_budget(world: World, latency_known: bool) -> None:

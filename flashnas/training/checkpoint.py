@@ -13,18 +13,15 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flashnas.architecture import Architecture
 from flashnas.base.errors import WeightsError
-from flashnas.base.files import atomic_folder, reason_of, system_error, write_synced
+from flashnas.base.files import atomic_folder, write_synced
 from flashnas.base.foreign import read_json
-from flashnas.data.dataset import Dataset
 from flashnas.network.weights import (
     ARCHITECTURE,
     MODEL,
@@ -35,9 +32,7 @@ from flashnas.network.weights import (
     write_model,
     write_tensors,
 )
-from flashnas.training.distributed import Ranks
-from flashnas.training.recipe import Recipe
-from flashnas.training.trainer import ProxyScore, Trainer, check_job, out_of_memory_is_a_reason
+from flashnas.training.trainer import Trainer
 
 OPTIMIZER = "optimizer.safetensors"
 SCALARS = "checkpoint.json"
@@ -65,7 +60,7 @@ def save_checkpoint(folder: Path, trainer: Trainer, tokenizer_json: str, keep: i
                    "sha256": {file.name: digest_of(file) for file in sorted(fresh.iterdir())}}
         write_synced(fresh / SCALARS, json.dumps({**content, "self": _digest(content)}, indent=1))
     saved = checkpoints(folder)
-    newest = saved.index(path)  # those of later steps are damaged, or of a pause that nobody asks for
+    newest = saved.index(path)  # those of later steps are damaged
     for old in [*saved[:newest], *saved[newest + keep:]]:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -102,63 +97,6 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
         torch.cuda.set_rng_state(cuda_random, trainer.device)
     _fill_optimizer(trainer, tensors, content["optimizer"], path / OPTIMIZER)
     trainer.restore(content["trainer"])
-
-
-# -- trainings that pause ------------------------------------------------------------------------------------
-
-
-def train_to(tokens: int, architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int, *,
-             folder: Path,
-             deadline_s: float | None = None, ranks: Ranks | None = None) -> tuple[ProxyScore, int, str]:
-    """Train as `flashnas.training.trainer.train`, by the schedule of the whole length, up to a point of the
-    curve.
-
-    The training goes on from a checkpoint in the folder. Where there is none, or a damaged one, it begins at
-    the start, with the same result.
-
-    Args:
-        tokens: where to pause, a point of the recipe's curve; the end of the training, or more: it is
-            finished.
-        folder: of the training's checkpoint. It is created, but its parent is not: on a machine that does not
-            share the disk, no checkpoint is written.
-
-    Returns:
-        The score at the pause, whose seconds are those of the whole training so far; the tokens of the
-        checkpoint from which it went on, 0 at the start; and why none could be written, in one line, or an
-        empty text.
-    """
-    check_job(architecture, dataset, recipe)
-    with out_of_memory_is_a_reason():
-        trainer = _continued(folder, tokens, lambda: Trainer(architecture, dataset, recipe, seed, ranks))
-        begun, problem = trainer.tokens, ""
-        if begun < tokens:
-            for step in trainer.steps(deadline_s):
-                if step.tokens >= tokens:
-                    break
-        if begun < tokens and trainer.done < recipe.steps and trainer.ranks.first:
-            try:
-                folder.parent.stat()
-                save_checkpoint(folder, trainer, dataset.tokenizer_json, keep=1)
-            except Exception as error:
-                # what follows then trains from the start; nothing that was found is lost
-                if (system := system_error(error)) is None:
-                    raise
-                problem = reason_of(system)
-        return trainer.score(), begun, problem
-
-
-def _continued(folder: Path, tokens: int, fresh: Callable[[], Trainer]) -> Trainer:
-    """A trainer at the newest checkpoint that is undamaged and not beyond `tokens`, else at the start."""
-    for path in checkpoints(folder):
-        trainer = fresh()
-        try:
-            check_checkpoint(path)
-            load_checkpoint(path, trainer)
-        except WeightsError:
-            continue
-        if trainer.tokens <= tokens:
-            return trainer
-    return fresh()
 
 
 # -- the state of optimizers ---------------------------------------------------------------------------------

@@ -151,10 +151,10 @@ def test_every_command_has_json_and_a_line_of_help(capsys):
 def test_the_progress_line_says_what_is_known():
     snapshot = Snapshot(done=3, failed=1, reused=2, infeasible=0, total=27, best_loss=5.125,
                         best_latency_ms=12345.6,
-                        remaining_s=130, share_done=0.129, from_bench=2, seeds_left=6)
+                        remaining_s=130, share_done=0.129, from_bench=2)
     assert SearchProgress.line(snapshot, 61) == (
-        "[ 12 %] best 5.125 nats/token at 12,346 ms | 2 of 25 networks trained, 1 of them failed, 2 known before,"
-        " 6 trainings under further seeds left | 1 min 01 s gone, 2 min 10 s left")
+        "[ 12 %] best 5.125 nats/token at 12,346 ms | 2 of 25 networks trained, 1 of them failed, 2 known before"
+        " | 1 min 01 s gone, 2 min 10 s left")
     stream = io.StringIO()
     progress = SearchProgress(stream)
     for best in (5.125, 5.125, 5.25):  # another network is the best, by the expected full loss

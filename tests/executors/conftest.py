@@ -2,11 +2,11 @@
 
 import pytest
 
-from flashnas.executors.base import Flow
+from flashnas.executors import base
 from flashnas.testing import executor
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(Flow.ended, "__defaults__", (0.1,))
+    monkeypatch.setattr(base, "POLL_S", 0.1)
     monkeypatch.setattr(executor, "TIMEOUT_S", 5.0)   # of a job that hangs, in the contract

@@ -91,24 +91,14 @@ def test_a_space_that_raises_is_named_with_its_method(tmp_path):
             tmp_path / out, space=space)), after)
 
 
-@pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_sampler_that_raises_is_named_with_its_method(tmp_path, finished, asynchronous):
+def test_a_sampler_that_raises_is_named_with_its_method(tmp_path, finished):
     for method in SAMPLER_METHODS:
         more = {"start_from": [str(finished.path)]} if method == "start_from" else {}
         sampler = breaking(AgingEvolution, method)
         line = failure(lambda sampler=sampler, out=method, more=more: fn.search(
-            **asked(tmp_path / out, sampler=sampler, asynchronous=asynchronous, **more)),
+            **asked(tmp_path / out, sampler=sampler, **more)),
             method not in ("__init__", "start_from"))
         assert f"{SAMPLER}.{method} raised" in line
-
-
-def test_an_interrupted_asynchronous_search_names_exclude_and_decode(tmp_path):
-    broken = breaking(AgingEvolution, "tell")
-    failure(lambda: fn.search(**asked(tmp_path / "run", sampler=broken, asynchronous=True)), 4)
-    for method, more in (("exclude", {"sampler": breaking(AgingEvolution, "exclude")}),
-                         ("decode", {"sampler": broken, "space": breaking(WidthFittedGpt2Space, "decode")()})):
-        assert f".{method} raised" in failure(lambda more=more: fn.search(**asked(
-            tmp_path / "run", asynchronous=True, **more), resume=True), 0 if method == "exclude" else 1)
 
 
 def test_what_is_finished_is_kept_and_the_search_goes_on_when_the_space_is_repaired(tmp_path, finished):

@@ -70,27 +70,19 @@ def test_a_lost_task_is_tried_once_more(executor, tmp_path):
         assert found["a"] == outcome
 
 
-def test_ray_gives_the_same_trajectory_with_rungs_and_for_an_evaluator_of_this_script(tmp_path):
-    """In cycles, with the front under a second seed. tests/executors/test_ray_cluster.py searches without rungs."""
-    def mine(network, fidelity, seed=0):
-        return slow_space.by_fidelity(network, fidelity, seed)
+def test_ray_gives_the_same_trajectory_for_an_evaluator_of_this_script(tmp_path):
+    def mine(network):
+        return slow_space.loss_and_latency(network)["loss"]
 
-    mine.fidelities = slow_space.by_fidelity.fidelities
-    columns = ["genotype", "hash", "loss", "expected_loss", "state", "cycle", "tokens", "seeds"]
     found = []
-    for name, evaluator, more in (("local", slow_space.by_fidelity, {"workers": 1}),
-                                  ("ray", mine, {"executor": "ray", "workers": 2})):
-        config = SearchConfig(**{"table": None, "trials": 16, "cycle_size": 4, "seed": 3, "sampler": "random",
-                                 "rungs": (2, 4), "seeds": 2, **more})
-        summary = run_search(config, tmp_path / name, resume=False, progress=Notes(), evaluator=evaluator,
+    for name, more in (("local", {"workers": 1}), ("ray", {"executor": "ray", "workers": 2})):
+        config = SearchConfig(**{"table": None, "trials": 16, "cycle_size": 4, "seed": 3, "sampler": "random", **more})
+        summary = run_search(config, tmp_path / name, resume=False, progress=Notes(), evaluator=mine,
                              space=Gpt2Space(), table=latency_ms)
-        found.append((pd.read_parquet(tmp_path / name / "trials.parquet")[columns],
-                      {key: summary[key] for key in ("trials", "tokens", "tokens_seeds", "tokens_saved")}))
+        found.append((pd.read_parquet(tmp_path / name / "trials.parquet").drop(columns="train_seconds"),
+                      summary["trials"]))
     pd.testing.assert_frame_equal(found[0][0], found[1][0])
     assert found[0][1] == found[1][1]
-    states = found[1][0]["state"]
-    assert (states == "stopped").sum() >= 3
-    assert (states == "complete").sum() >= 3
 
 
 def test_a_candidate_has_the_cpus_and_gpus_of_all_its_processes():

@@ -12,7 +12,7 @@ import yaml
 
 from flashnas.architecture import Architecture
 from flashnas.operators.kernel_kinds import DELTA_RULE, GEMM, POINTWISE, SSD
-from flashnas.runs.layout import trials_frame
+from flashnas.runs.layout import FORMAT, trials_frame
 from flashnas.runs.trial import Trial
 from flashnas.search.pareto import non_dominated
 
@@ -131,7 +131,7 @@ def write_run(folder: Path, trials: list[Trial], *, finalists: bool = True, conf
     folder.mkdir(parents=True, exist_ok=True)
     states = [trial.state for trial in trials]
     facts = {
-        "flashnas": "0.1.0", "name": folder.name,
+        "format": FORMAT, "flashnas": "0.1.0", "name": folder.name,
         "command": "flashnas search --space nemotron_flash --table h100_sxm --workload decode-8k --budget-ms 14000",
         "started": "2026-11-25T09:00:00+0000", "finished": "2026-11-25T09:10:41+0000", "seconds": 641.3,
         "space": {"name": "nemotron_flash", "path": "search_spaces/nemotron_flash.yaml", "sha256": "5c" * 32},

@@ -18,15 +18,6 @@ def loss_and_latency(network):
     return foreign_space.loss_and_latency(network)
 
 
-def by_fidelity(network, fidelity, seed=0):
-    """A loss that falls with the fidelity; a seed changes it a little."""
-    found = loss_and_latency(network)["loss"]
-    return found + (0.4 + 0.02 * network.layers) * (8 / fidelity - 1) + seed * network.heads / 99
-
-
-by_fidelity.fidelities = (1, 2, 4, 8)
-
-
 def calls(path):
     """(notation, pid) of each call so far."""
     return [tuple(json.loads(line)) for line in Path(path).read_text().splitlines()] if Path(path).exists() else []

@@ -107,7 +107,7 @@ def test_a_report_of_failures_alone_says_so(build_run):
 def test_entries_of_run_yaml_of_another_type_do_not_break_the_page(run):
     """Of those that reading the run does not refuse."""
     strange = dataclasses.replace(run, config={
-        **run.config, "command": ["a"], "objectives": 7, "finished": 3, "seed": {}, "bench": 3, "rungs": 0,
+        **run.config, "command": ["a"], "objectives": 7, "finished": 3, "seed": {}, "bench": 3,
         "table": {"device": 4, "stack": [1]}, "workload": {"name": 5, "batch": "x"}, "space": {"name": [1]},
         "sampler": {}, "proxy": {"tokens": "x", "width_factor": [], "corpus": {"name": "a"}}})
     assert "<footer>" in render_html(strange)

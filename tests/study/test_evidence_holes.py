@@ -8,7 +8,7 @@ import itertools
 
 import numpy as np
 import pytest
-from foretelling import parts_of
+from foretelling import question_of
 
 from flashnas.evidence.composition import ASPECTS, body_sizes, outside_support
 from flashnas.evidence.law import aspect
@@ -22,7 +22,6 @@ from flashnas.space import load_space
 from flashnas.study import evidence_search
 from flashnas.study.config import MIN_RECALL, SearchConfig
 from flashnas.study.evidence_search import search_by_evidence
-from flashnas.study.proposer import foresight_of
 
 PLACES = [
     ("nemotron_flash", "h100_sxm", "decode-8k"), ("nemotron_flash", "h100_sxm", "prefill-2k"),
@@ -56,7 +55,7 @@ def winners(space_name, table_name, workload_name, shares):
         budget_ms = least * (most / least) ** share
         fitter = Fitter(space, costs, [Budget("latency_ms", budget_ms)])
         config = SearchConfig(space=space_name, table=table_name, workload=workload_name, budget_ms=budget_ms, trials=0)
-        foresight = foresight_of(parts_of(config, space, fitter, None), lambda line: None)
+        foresight = question_of(config, space, fitter, None).foresight
         told = search_by_evidence(fitter, foresight, seed=0, min_recall=MIN_RECALL, candidates=CANDIDATES)
         inside = any(not reasons(network) for network in told.networks)
         for floor in (MIN_RECALL, None):

@@ -5,14 +5,13 @@ import math
 
 import numpy as np
 import pytest
-from foretelling import asked, parts_of
+from foretelling import asked, question_of
 
 from flashnas.architecture import Architecture
 from flashnas.runs.front import EXPECTED_FIGURES
 from flashnas.study import foresight as room
 from flashnas.study.config import SearchConfig
 from flashnas.study.foresight import Foresight, recipe_read, silence
-from flashnas.study.proposer import foresight_of
 from flashnas.training.recipe import Recipe
 
 HYBRID = Architecture.parse("1536: 4x(m2 f m2 f a f)")
@@ -44,8 +43,8 @@ def test_a_recipe_that_was_not_is_told_in_one_line():
     config = SearchConfig(space="nemotron_flash", workload="decode-1k")
     for recipe, count in ((Recipe.load("cpu"), 0), (None, 0), (dataclasses.replace(
             Recipe.load("cpu"), name="short", tokens=65_536), 1)):
-        notes: list[str] = []
-        found = foresight_of(parts_of(config, space, fitter, recipe), notes.append)
+        question = question_of(config, space, fitter, recipe)
+        found, notes = question.foresight, question.notes
         assert len(notes) == count
         assert (found.recipe is None) == (recipe is None or bool(count))
         assert found.to_dict()["reads_short_loss"] == (found.recipe is not None)

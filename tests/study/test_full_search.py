@@ -16,7 +16,7 @@ from notes import Notes
 from flashnas.cli.main import main
 from flashnas.runs.run import RecordedRun
 from flashnas.search.pareto import non_dominated
-from flashnas.study import proposer
+from flashnas.study import question
 from flashnas.study.config import SearchConfig
 from flashnas.study.search import run_search
 
@@ -33,7 +33,7 @@ def config_of(corpus, recipe, **more):
 
 def read_every_recipe(patch):
     """Short losses of any recipe count, as those of the recipe `cpu` do."""
-    patch.setattr(proposer, "recipe_read", lambda recipe: recipe)
+    patch.setattr(question, "recipe_read", lambda recipe: recipe)
 
 
 def killed_search(out, corpus, recipe):
@@ -229,16 +229,3 @@ def test_an_evaluator_does_not_rank_by_full_trainings(tmp_path):
     assert "answer" not in summary
     assert RecordedRun.load(tmp_path / "run").entry("rank_by") == "short"
     assert not [line for line in progress.lines if "published" in line or "ranked by" in line]
-
-
-@pytest.mark.slow
-def test_without_cycles_the_full_loss_ranks_as_well(few_candidates, tmp_path, small_corpus, quick_recipe, monkeypatch):
-    read_every_recipe(monkeypatch)
-    config = config_of(small_corpus, quick_recipe, asynchronous=True, trials=4, workers=2)
-    summary = run_search(config, tmp_path / "run", resume=False, progress=Notes())
-    frame = RecordedRun.load(tmp_path / "run").trained
-    assert sum(frame["origin"] == "search") == 4
-    assert frame["full_loss"].notna().all()
-    assert summary["answer"]["recommended"] in {entry["hash"] for entry in summary["front"]}
-    again = run_search(config, tmp_path / "run", resume=True, progress=Notes())
-    assert without_times(again) == without_times(summary)

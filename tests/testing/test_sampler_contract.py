@@ -69,15 +69,10 @@ class OverBudget(Good):
 
 
 class TakesAnyOrder(Good):
-    def tell(self, evaluations, *, in_order=True):
+    def tell(self, evaluations):
         for evaluation in evaluations:
             self.pending.remove(evaluation.genotype)
             self.history.append(evaluation)
-
-
-class OldestIsMeant(Good):
-    def _bring_forward(self, place):
-        """Forgotten."""
 
 
 class StopsAtFailures(Good):
@@ -116,7 +111,6 @@ class OneTooMany(Good):
     (Repeats, "a candidate must not be proposed twice"),
     (OverBudget, "candidates must be within the budget"),
     (TakesAnyOrder, "tell out of the order asked must raise ValueError"),
-    (OldestIsMeant, "`pending` must hold what was not told, in order"),
     (AsksAhead, "asking for fewer candidates must give the first of them"),
     (Forgets, "must give the same"),
     (OneTooMany, "must"),

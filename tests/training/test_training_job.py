@@ -154,7 +154,7 @@ def test_a_finished_training_is_said_again_and_not_trained(whole, asked, capsys)
     assert (whole / "log.csv").read_bytes() == before
 
 
-@pytest.mark.slow  # three trainings of all operators; test_pausing.py goes on to the bit with some
+@pytest.mark.slow  # three trainings of all operators
 def test_every_kind_of_operator_goes_on_to_the_bit_in_bfloat16_with_normalised_weights(asked, tmp_path, quick_recipe):
     recipe, out, kept = tmp_path / "recipe.yaml", tmp_path / "run", tmp_path / "kept"
     recipe.write_text(quick_recipe.read_text().replace("float32", "bfloat16") + "weight_norm: true\n")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from flashnas_gpt2_space.space import Gpt2
 
-STEPS, BATCH, LR = (10, 20, 40), 16, 3e-3
+STEPS, BATCH, LR = 40, 16, 3e-3
 BANDWIDTH_BYTES_S, LAUNCH_S = 50e9, 20e-6  # of a made-up device: memory bandwidth, time to start one layer
 GENERATED_TOKENS = 64
 
@@ -20,7 +20,7 @@ def latency_ms(model: Gpt2) -> float:
     return 1000 * GENERATED_TOKENS * (2 * model.params / BANDWIDTH_BYTES_S + model.layers * LAUNCH_S)
 
 
-def loss(model: Gpt2, steps: int = STEPS[-1], *, seed: int = 0) -> float:
+def loss(model: Gpt2, steps: int = STEPS, *, seed: int = 0) -> float:
     """Validation loss in nats per token after so many steps; lower is better. seed: of weights and batches."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
@@ -37,9 +37,6 @@ def loss(model: Gpt2, steps: int = STEPS[-1], *, seed: int = 0) -> float:
     with torch.no_grad():
         whole = len(validation_N) // (model.context + 1) * (model.context + 1)
         return float(network.loss(validation_N[:whole].unflatten(0, (-1, model.context + 1))))
-
-
-loss.fidelities = STEPS  # type: ignore[attr-defined]  # with rungs, a search asks for the loss after fewer steps first
 
 
 @functools.cache

@@ -31,12 +31,12 @@ for flag, value, *more in (
         ("--sampler", "nsga3"), ("--mode", "fast"), ("--budget-ms", "1e400"), ("--budget", "memory_gb"),
         ("--budget", "memory_gb=nan"), ("--budget", "latency=3"), ("--sampler-option", "popluation=3"),
         ("--sampler-option", "population=nan"), ("--sampler-option", "seed=3"), ("--objectives", "loss,loss"),
-        ("--rungs", "0"), ("--rungs", "many"), ("--rungs", "auto,128"), ("--rungs", "nan%"), ("--rank-by", "x"),
+        ("--rank-by", "x"),
         ("--train-tokens", "0B"), ("--min-recall", "all"), ("--table", "h100_sx"), ("--space", "nemotron"),
         ("--recipe", "cpuu")):
     place = flag.strip("-").partition("-")[0]
     said = {"1e400": "inf", "seed=3": "seed", "population=nan": "nan", "popluation=3": "popluation",
-            "memory_gb=nan": "nan", "latency=3": "latency", "loss,loss": "'loss'", "auto,128": "auto",
+            "memory_gb=nan": "nan", "latency=3": "latency", "loss,loss": "'loss'",
             HUGE: f"{HUGE}|{10**20:,}"}.get(value, value)
     sampler = ("--sampler", "aging-evolution") if flag == "--sampler-option" else ()
     case(f"search{flag}={value[:40]}", search(*sampler, flag, value), said, *([] if sampler else [place]),
@@ -54,8 +54,6 @@ for flag, value in (
         ("--min-recall", "-0.05"),):
     name = flag.strip("-")
     case(f"search-{name}-by-short", search(flag, value, "--rank-by", "short"), flag, "--rank-by full",
-         files=[write("own.csv", ROWS + 2 * ROW)])
-    case(f"search-{name}-with-rungs", search(flag, value, "--rungs", "50%"), flag, "--rank-by full", "rungs",
          files=[write("own.csv", ROWS + 2 * ROW)])
 case("search-no-trials-by-short", search("--trials", "0", "--rank-by", "short"), "--trials", "--rank-by full")
 case("search-no-trials-of-tasks", search("--trials", "0", "--objectives", "recall,latency_ms"), "--trials",
@@ -75,13 +73,6 @@ case("search-processes-that-do-not-divide-the-batch", search("--processes-per-ca
      "multiple of the 3 processes", "got 4")
 case("search-budget-out-of-reach", search("--budget-ms", "1e-9"), "budget", "1e-09")
 case("search-strict-without-measuring", search("--strict"), "strict", "measure")
-case("search-rungs-between-points", search("--rungs", "100"), "rungs", "points of the curve of recipe", "128", "100")
-case("search-rungs-tokens-and-shares", search("--rungs", "64,50%"), "rungs must be all tokens or all shares",
-     "64,50%")
-case("search-rungs-shares-at-the-end", search("--rungs", "75%"), "rungs", "got 75%", "none trains every" " candidate")
-case("search-rungs-auto-without-a-late-point", search("--rungs", "auto"), "rungs auto", "192", "curve_points" " 2")
-case("search-seeds-beyond-the-largest", search("--seed", str(2**32 - 1), "--seeds", "2"), "seeds", "4,294,967,295")
-case("search-rungs-with-the-largest-seed", search("--seed", str(2**32 - 1), "--rungs", "128"), "seeds", "got 3")
 case("search-confidence-without-validation", search("--confidence", "0.5"), "validat")
 case("search-table-does-not-cover", search("--space", "nemotron_flash"), "table", "nemotron_flash|1024")
 
