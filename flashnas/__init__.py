@@ -23,8 +23,6 @@ _PUBLIC = {
     "estimate": "flashnas.api.estimate",
     "profile": "flashnas.api.measure",
     "validate": "flashnas.api.measure",
-    "proxy_trust": "flashnas.api.trust",
-    "scaling_law": "flashnas.api.scaling",
     "train": "flashnas.api.train",
     "export": "flashnas.api.train",
     "evaluate": "flashnas.api.evaluate",
@@ -51,8 +49,8 @@ __all__ = [
     "Architecture", "Budget", "FlashnasError", "HybridLM", "LatencyTable", "Recipe", "Run", "SearchSpace",
     "Workload",
     "__version__", "doctor", "estimate", "evaluate", "export", "list_names", "load_architecture",
-    "load_run", "load_space", "pareto", "profile", "proxy_trust", "report", "runs",
-    "scaling_law", "search", "train", "validate",
+    "load_run", "load_space", "pareto", "profile", "report", "runs",
+    "search", "train", "validate",
 ]
 
 

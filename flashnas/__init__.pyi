@@ -12,11 +12,9 @@ from flashnas.api.run import Run as Run
 from flashnas.api.run import load_run as load_run
 from flashnas.api.run import report as report
 from flashnas.api.runs import runs as runs
-from flashnas.api.scaling import scaling_law as scaling_law
 from flashnas.api.search import search as search
 from flashnas.api.train import export as export
 from flashnas.api.train import train as train
-from flashnas.api.trust import proxy_trust as proxy_trust
 from flashnas.architecture.architecture import Architecture as Architecture
 from flashnas.architecture.source import load_architecture as load_architecture
 from flashnas.base.errors import FlashnasError as FlashnasError

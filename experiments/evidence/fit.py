@@ -28,13 +28,11 @@ from flashnas.evidence.foretold import MODELS, foretell, summary
 from flashnas.evidence.full_loss import PARTS, FullLoss, Rows
 from flashnas.evidence.law import Law
 from flashnas.evidence.load import FITTED, digests, fitted, rows_of, shipped_rows
+from flashnas.evidence.proxies import short_trainings
 from flashnas.evidence.trainings import read_published
 from flashnas.training.recipe import Recipe
-from flashnas.training.store import read_table
-from flashnas.trust.published_study import ProxyTraining, PublishedPlan
 
 HERE = Path(__file__).parent
-PROXIES = HERE.parent / "proxy_recipe" / "cpu" / "published.jsonl"
 DIGITS = 8
 SIZE_CLASSES = ("gem_50m", "gem_100m", "gem_500m", "gem_1b")
 
@@ -66,14 +64,6 @@ def rounded(value):
     return [rounded(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
-def short_trainings(trainings, recipe):
-    """The short training of each row, seed 0: network and loss, or None."""
-    table = read_table(PROXIES, ProxyTraining)
-    losses = table[(table.seed == 0) & table.loss.notna()].set_index("proxy").loss.to_dict()
-    networks = PublishedPlan(rows=trainings, recipe=recipe, data="").networks(recipe.vocab)
-    return [(network, losses[network.notation]) if network.notation in losses else None for network in networks]
-
-
 def without(rows, sources: Iterable[str]):
     """The rows of all other publications."""
     return rows.part((~pd.Series(rows.table.publication).isin(list(sources))).to_numpy().nonzero()[0])
@@ -84,7 +74,7 @@ def fit():
     law, recipe, trainings = fit_law(read_shapes()), Recipe.load("cpu"), read_published()
     table = bench.load().groupby("proxy", as_index=False).loss.mean().dropna()
     response = fit_response([Architecture.parse(text) for text in table.proxy], table.loss.to_numpy())
-    short = short_trainings(trainings, recipe)
+    short = short_trainings(trainings)
     rows = Rows.joined(rows_of(trainings, law, response=response, short=short), ffn_rows(law))
     sources = list(dict.fromkeys(rows.table.publication))
     spreads = {name: {"spreads": dataclasses.asdict(fit_spreads(rows, law, parts)),
@@ -109,7 +99,7 @@ def nested(note=print):
     """
     rows, law, response = shipped_rows(), Law(**fitted()["law"]), fitted()["response"]
     trainings = read_published()
-    short = short_trainings(trainings, Recipe.load("cpu"))
+    short = short_trainings(trainings)
     sources = list(dict.fromkeys(row.source for row in trainings))
     told: dict[tuple[str, Form, frozenset[str]], list[Pair]] = {}
     places = {source: [place for place, row in enumerate(trainings) if row.source == source] for source in sources}
@@ -178,7 +168,7 @@ if __name__ == "__main__":
             write_atomic(FITTED, json.dumps(fit(), indent=None, separators=(",", ":")) + "\n")
             fitted.cache_clear()
         trainings = read_published()
-        short = short_trainings(trainings, Recipe.load("cpu"))
+        short = short_trainings(trainings)
         found = {"left_out": {name: summary(trainings, foretell(trainings, parts, short))
                               for name, parts in MODELS.items()}, "shapes": shapes_left_out(read_shapes())}
         path = HERE / "results.json"

@@ -1,4 +1,4 @@
-"""From published trainings to the constants of the full loss: what fit.py and recipes.py share.
+"""From published trainings to the constants of the full loss: what fit.py is made of.
 
 The law of size and shape is fitted to the shapes of one publication. The spreads follow from the restricted likelihood,
 in which the levels of the groups have no part, under weak log-normal priors. Each publication has a reliability of its

@@ -98,9 +98,9 @@ def measure() -> None:
 
 def picture(trials: Any, networks: dict[str, Any]) -> None:
     """Loss over milliseconds a token: all that was trained, and the two networks as measured."""
+    from flashnas.report.draw_matplotlib import draw_matplotlib
     from flashnas.report.marks import Guide, Key, Label, Panel, Picture, PlotAxis, Points, Whiskers
     from flashnas.report.palette import BUDGET, FAINT, INK, MUTED, SERIES
-    from flashnas.report.study_figures import save
 
     low, high = trials["loss"].min(), trials["loss"].max()
     room, marks = 0.15 * (high - low or 1), []
@@ -112,7 +112,7 @@ def picture(trials: Any, networks: dict[str, Any]) -> None:
                   Points(x=[at], y=[loss], fill=colour, shape="cross", edge_width=2.5),
                   Label(x=at, y=loss, text="best of the search" if name == "search" else name, dx=0, dy=-22,
                         colour=INK, strong=True)]
-    save(Picture(
+    drawn = draw_matplotlib(Picture(
         title="Loss over milliseconds a token in llama.cpp",
         subtitle="short trainings; the bars go from the lowest to the highest of seven timings",
         keys=[Key(text="trained, predicted", shape="circle", colour=FAINT),
@@ -120,7 +120,8 @@ def picture(trials: Any, networks: dict[str, Any]) -> None:
         panels=[Panel(x=PlotAxis(title=f"ms a token, {WEIGHTS}, one core"), height=340,
                       y=PlotAxis(title="loss of the short training, nats a token", range=(low - room, high + 2 * room)),
                       marks=[Points(x=trials["tpot_ms"], y=trials["loss"], fill=FAINT, size=9), *marks,
-                             Guide(at=TPOT_MS, colour=MUTED, text="budget")])]), HERE / "front.png")
+                             Guide(at=TPOT_MS, colour=MUTED, text="budget")])]))
+    drawn.savefig(HERE / "front.png", format="png")
 
 
 if __name__ == "__main__":

@@ -165,9 +165,9 @@ def report(found: dict[str, Any], plan: dict[str, Any]) -> None:
 
 def picture(run: Any, found: dict[str, Any], plan: dict[str, Any], path: Path) -> None:
     """Loss over milliseconds for a token: the trained candidates, and the front as predicted and as measured."""
+    from flashnas.report.draw_matplotlib import draw_matplotlib
     from flashnas.report.marks import Guide, Key, Label, Line, Panel, Picture, PlotAxis, Points, Whiskers
     from flashnas.report.palette import BUDGET, FAINT, INK, MUTED, SERIES
-    from flashnas.report.study_figures import save
 
     trials = run.trials[run.trials["loss"].notna()]
     front = sorted(run.front, key=lambda entry: entry.figures["tpot_ms"])
@@ -177,7 +177,7 @@ def picture(run: Any, found: dict[str, Any], plan: dict[str, Any], path: Path) -
     loss = losses[predicted.index(chosen)]
     low, high = trials["loss"].min(), trials["loss"].max()
     room = 0.12 * (high - low or 1)
-    save(Picture(
+    drawn = draw_matplotlib(Picture(
         title="Loss over milliseconds a token", subtitle="the bar reaches to the bound of the chosen network",
         keys=[Key(text="trained, predicted", shape="circle", colour=FAINT),
               Key(text="front, predicted", shape="circle", colour=blue),
@@ -192,7 +192,8 @@ def picture(run: Any, found: dict[str, Any], plan: dict[str, Any], path: Path) -
                 Points(x=predicted, y=losses, fill=blue, size=9),
                 Points(x=measured, y=losses, fill=BUDGET, shape="cross", edge_width=2.5),
                 Guide(at=plan["tpot_ms"], colour=MUTED, text="budget"),
-                Label(x=chosen, y=loss, text="chosen", dx=0, dy=-26, colour=INK, strong=True)])]), path)
+                Label(x=chosen, y=loss, text="chosen", dx=0, dy=-26, colour=INK, strong=True)])]))
+    drawn.savefig(path, format="png")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 
 from flashnas.api.calling import Figures, takes
 from flashnas.base.quantities import EVIDENCE_HELP
-from flashnas.base.settings import Settings, option
+from flashnas.base.settings import BARE, Settings, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +16,9 @@ class EvidenceOptions(Settings, where="evidence"):
         (), "two mixes to compare, without a width, such as 'a f' 'm2 f'; none: all publications are listed"
         " alone", metavar="MIX", positional=True)
     evidence: str | None = option(None, EVIDENCE_HELP, metavar="FILE")
+    left_out: str | None = option(
+        None, "also predict each row by models that have not seen its publication; FILE: rows of a CSV with"
+        " the columns of --evidence in place of the shipped ones", metavar="[FILE]")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -28,14 +31,24 @@ def evidence(options: EvidenceOptions) -> Figures:
     """List the full trainings that others have published, and say what they show of two mixes. Nothing is
     trained.
 
+    With `left_out`, four models predict the differences between the rows of each publication: `short` (the
+    loss of a short training), `law` (size and shape), `evidence` (law and mix) and `full` (evidence and
+    short loss). None of them has seen the publication. `"shipped"` stands for the rows that flashnas ships.
+
     Returns:
-        Figures: `publications`, `disagreement`, `rows` and, for two mixes, `mixes`; `warnings`, such as that
-        own trainings contradict the publications. `print` shows them.
+        Figures: `publications`, `disagreement`, `rows` and, for two mixes, `mixes`; with `left_out` also
+        `models`, the figures of each model, and `models_common`, the same over the pairs that all models
+        have; `warnings`, such as that own trainings contradict the publications. `print` shows them.
+
+    Raises:
+        ConfigError: for a CSV that is wrong, with file, line, rule and value.
     """
+    from flashnas.evidence.foretold import left_out
     from flashnas.evidence.load import full_loss, load, own_rows
+    from flashnas.evidence.proxies import short_trainings
     from flashnas.evidence.publications import contradiction, disagreement, publications, two_mixes
     from flashnas.evidence.trainings import read_published
-    from flashnas.report.terminal_studies import evidence_text
+    from flashnas.report.terminal_evidence import evidence_text
 
     model, shipped = full_loss(options.evidence), load()
     rows = read_published() + ([] if options.evidence is None else own_rows(options.evidence))
@@ -47,6 +60,9 @@ def evidence(options: EvidenceOptions) -> Figures:
     if options.mixes:
         one, other = options.mixes
         values["mixes"] = two_mixes(one, other, rows, model)
+    if options.left_out is not None:
+        kept_back = read_published(None if options.left_out == BARE else options.left_out)
+        values |= {"left_out": options.left_out, **left_out(kept_back, short_trainings(kept_back))}
     words = contradiction(options.evidence) if options.evidence is not None else ""
     values["warnings"] = [words] if words else []
     return Figures(values, evidence_text, tuple(values["warnings"]))

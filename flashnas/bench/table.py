@@ -7,23 +7,27 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
-from flashnas.base.errors import BenchError
+from flashnas.base.errors import BenchError, FlashnasError
+from flashnas.base.fingerprint import fingerprint
 from flashnas.base.foreign import parse_json, read_bytes, read_parquet
 from flashnas.base.hints import did_you_mean, first_line, one_of, shown
+from flashnas.base.schema import convert
 from flashnas.base.shipped import shipped_names
-from flashnas.bench.journal import Header, journals_in
 from flashnas.operators import OPERATORS
 from flashnas.training.recipe import Recipe
 
 FILE = "bench.parquet"
-CARD = "README.md"        # beside it: what it is, how it was made, licence, limits
+FORMAT = 1
 META = b"flashnas_bench"  # key of the header among the metadata of the parquet file
-LATENCY, MEASURED = "latency_ms/", "measured_"  # starts of further columns
+# starts of further columns: latency_ms/<table>/<workload>, the time of one request at full width as a shipped
+# latency table predicts it; measured_ttft_ms/<workload> and measured_tpot_ms/<workload>, timed on a CPU
+LATENCY, MEASURED = "latency_ms/", "measured_"
 JSON = ("backends", "more")
 NUMBERS = ("loss", "bits_per_byte", "seconds", "tokens_per_s")
 WHOLE = ("hidden", "depth", "params", "width_factor", "vocab", "proxy_params", "seed", "tokens")
@@ -61,29 +65,83 @@ COLUMNS = {
     "more": "JSON: further figures of the score, if the recipe gives some",
     "reason": "why the training failed; empty for the others",
 }
-FURTHER = {  # columns whose names have variable parts
-    f"{LATENCY}<table>/<workload>": "time of one request at full width in ms, predicted by a shipped latency"
-                                    " table; missing where the table cannot answer",
-    f"{MEASURED}ttft_ms/<workload>": "time until the prompt was read at full width on a CPU, in ms; missing"
-                                     " where nobody measured it",
-    f"{MEASURED}tpot_ms/<workload>": "time of one generation step there, in ms",
-}
 DEFAULT = "cpu"           # the shipped bench that is meant where none is named
+
+
+@dataclass(frozen=True, kw_only=True)
+class _HeaderLine:
+
+    flashnas_bench: int
+    recipe: dict[str, Any]
+    source: str
+    dataset: str
+    vocab: int
+    made_by: dict[str, str] = field(default_factory=dict)
+    measured: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """How all networks of a bench were trained.
+
+    recipe: its width factor is for spaces without one of their own. source: of the text, as `--data` names
+    it. dataset: digest of text and tokenizer. measured: how each workload was timed: `device`, `stack`,
+    `dtype` and `workload`.
+    """
+
+    recipe: Recipe
+    source: str
+    dataset: str
+    vocab: int
+    measured: Sequence[Mapping[str, Any]] = ()
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hex digits; equal for two recipes by which a given network gets the same loss."""
+        return fingerprint(self.recipe.training_settings)
+
+    def difference(self, recipe: Recipe, dataset: str, vocab: int, other: str) -> str | None:
+        """In what the trainings of another place differ from those of this bench, in words; None if nothing
+        does. other: where these are, for the words."""
+        here, there = self.recipe.training_settings, recipe.training_settings
+        for name in here:
+            if here[name] != there[name]:
+                return f"recipe.{name} is {shown(here[name])} in the bench and {shown(there[name])} {other}"
+        if vocab != self.vocab:
+            return f"the vocabulary has {self.vocab} tokens in the bench and {vocab} {other}"
+        if dataset != self.dataset:
+            return (f"text and tokenizer have the digest {self.dataset} ({self.source}) in the bench and"
+                    f" {dataset} {other}")
+        return None
+
+    @classmethod
+    def from_dict(cls, data: Any, place: str) -> Self:
+        """Raises BenchError, with the place, for what is not a header of this format."""
+        if not isinstance(data, Mapping) or "flashnas_bench" not in data:
+            raise BenchError(f"{place}: not the header of a bench (it has no key 'flashnas_bench')")
+        if data["flashnas_bench"] != FORMAT:
+            raise BenchError(f"{place}: a bench of format {shown(data['flashnas_bench'])}; this version of"
+                             f" flashnas reads format {FORMAT}")
+        line = convert(data, _HeaderLine, place, BenchError, name="header")
+        try:
+            recipe = Recipe.from_dict(line.recipe)
+        except FlashnasError as error:
+            raise BenchError(f"{place}: {error}") from None
+        return cls(recipe=recipe, source=line.source, dataset=line.dataset, vocab=line.vocab,
+                   measured=line.measured)
 
 
 @dataclass(frozen=True)
 class Bench:
     """A bench that was read.
 
-    path: the folder. digest: 16 hex digits of the file. frame: one row for each training. measured: how each
-    workload was timed, as `LatencyHeader.to_dict`.
+    path: the folder. digest: 16 hex digits of the file. frame: one row for each training.
     """
 
     path: Path
     header: Header
     digest: str
     frame: pd.DataFrame = field(repr=False)
-    measured: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def name(self) -> str:
@@ -98,8 +156,8 @@ class Bench:
         """
         path = _find(source)
         data = read_bytes(path / FILE, BenchError)
-        header, measured, frame = _parse(path / FILE, data)
-        return cls(path, header, hashlib.sha256(data).hexdigest()[:16], frame, measured)
+        header, frame = _parse(path / FILE, data)
+        return cls(path, header, hashlib.sha256(data).hexdigest()[:16], frame)
 
     def to_dict(self) -> dict[str, Any]:
         """What the bench holds, JSON-ready."""
@@ -117,7 +175,7 @@ class Bench:
             "best_loss": None if trained.empty else float(trained["loss"].min()),
             "worst_loss": None if trained.empty else float(trained["loss"].max()),
             "core_hours": round(float(frame["seconds"].sum()) / 3600, 2),
-            "measured": [{**entry, "networks": self._timed(entry)} for entry in self.measured]}
+            "measured": [{**entry, "networks": self._timed(entry)} for entry in self.header.measured]}
 
     def _timed(self, measurement: Mapping[str, Any]) -> int:
         """Networks whose latency was measured for a workload."""
@@ -212,8 +270,7 @@ def _find(source: str | Path | None) -> Path:
         raise BenchError(f"a bench must be a name or the path of a folder; got {shown(source)}")
     if source is None:
         if not shipped:
-            raise BenchError("no bench comes with this version of flashnas; name a folder, or grow one with"
-                             " flashnas bench grow")
+            raise BenchError("no bench comes with this version of flashnas; name a folder")
         return shipped.get(DEFAULT, next(iter(shipped.values())))
     if str(source) in shipped:
         return shipped[str(source)]
@@ -224,12 +281,11 @@ def _find(source: str | Path | None) -> Path:
         raise BenchError(f"bench {str(source)!r}: no shipped bench{did_you_mean(source, shipped)} and no"
                          f" folder; shipped: {', '.join(shipped) or 'none'}")
     if not (path / FILE).is_file():
-        hint = "; make it of its journals with flashnas bench build" if journals_in(path) else ""
-        raise BenchError(f"{path}: not a bench, it has no {FILE}{hint}")
+        raise BenchError(f"{path}: not a bench, it has no {FILE}")
     return path
 
 
-def _parse(file: Path, data: bytes) -> tuple[Header, tuple[Mapping[str, Any], ...], pd.DataFrame]:
+def _parse(file: Path, data: bytes) -> tuple[Header, pd.DataFrame]:
     import pyarrow.parquet as pq
 
     frame = read_parquet(file, BenchError, data=data)
@@ -259,7 +315,7 @@ def _parse(file: Path, data: bytes) -> tuple[Header, tuple[Mapping[str, Any], ..
         if frame.loc[frame["loss"].notna(), column].isna().any():
             raise BenchError(f"{file}: damaged: column {column!r} has no value in a row with a loss")
     columns = [*COLUMNS, *(name for name in frame.columns if name.startswith(MORE))]
-    return header, tuple(meta.get("measured", ())), frame[columns]
+    return header, frame[columns]
 
 
 def _listed(counts: dict[str, int]) -> str:

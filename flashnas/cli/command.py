@@ -101,9 +101,6 @@ ESTIMATE = _api("latency, memory and size of one architecture", "estimate:estima
 EVIDENCE = _api("published full trainings, and what they say of two mixes", "evidence:evidence")
 PROFILE = _api("measure on this device what a space needs", "measure:profile", "measurements")
 VALIDATE = _api("compare a table's predictions with timed models", "measure:validate", "models timed")
-PROXY_TRUST = _api("say how far short trainings and evidence are to be trusted", "trust:proxy_trust",
-                   "trainings")
-SCALING_LAW = _api("choose depth and width by a law of the loss", "scaling:scaling_law", "trainings")
 TRAIN = Command("train one architecture for longer, with checkpoints",
                 "flashnas.api.train:TrainOptions", "flashnas.cli.run:train", resumable=True)
 EXPORT = _api("write a network as GGUF or for transformers", "train:export")
@@ -116,12 +113,7 @@ TABLE = Command("show, import and merge latency tables", actions={
     "info": _api("what a table can answer and where its rows are from", "tables:table_info"),
     "import": _api("turn public measurements into a table", "tables:import_table"),
     "merge": _api("rows of two tables of one device in one table", "tables:merge_tables")})
-BENCH = Command("grow, make and show a table of trained networks", actions={
-    "grow": _api("train the networks of a bench, for hours, at low priority", "bench:grow_bench",
-                 "trainings"),
-    "measure": _api("time the networks of a bench at full width on this CPU", "bench:measure_bench",
-                    "networks timed"),
-    "build": _api("make the file and the card of a bench of its journals", "bench:build_bench"),
+BENCH = Command("show a table of trained networks", actions={
     "info": _api("what a bench holds and how it was trained", "bench:bench_info")})
 LIST = _api("names that options take: tables, spaces, samplers, ..", "listing:names")
 NEW = _api("write a package of your own that adds to flashnas", "new:new")
@@ -129,6 +121,6 @@ DOCTOR = _api("say what runs here, and test every operator", "doctor:doctor", "o
 
 COMMANDS: Registry[Command] = Registry("command", "flashnas.commands", {
     name: f"flashnas.cli.command:{name.upper().replace('-', '_')}" for name in (
-        "search", "estimate", "evidence", "profile", "validate", "proxy-trust", "scaling-law",
+        "search", "estimate", "evidence", "profile", "validate",
         "train", "export", "eval", "report", "runs", "pareto", "table",
         "bench", "list", "new", "doctor")}, ConfigError, base="flashnas.cli.command:Command")

@@ -48,17 +48,24 @@ def foretell(rows: Sequence[PublishedRow], parts: Sequence[str] = PARTS, short: 
     return foretold
 
 
-def all_models(rows: Sequence[PublishedRow], losses: np.ndarray, short: Short | None,
-               ) -> dict[str, list[Pair]]:
-    """All pairs as the short loss orders them, and as each of MODELS foretells them without their
-    publication.
+def all_models(rows: Sequence[PublishedRow], short: Short) -> dict[str, list[Pair]]:
+    """All pairs as their short losses order them, and as each of MODELS predicts them without their
+    publication."""
+    losses = np.array([math.nan if training is None else training[1] for training in short])
+    return {"short": pairs_of(rows, losses),
+            **{name: foretell(rows, parts, short) for name, parts in MODELS.items()}}
 
-    Args:
-        losses: [N] of the short trainings; NaN where there is none.
-        short: the same with their networks; None if the model cannot read losses of such trainings.
+
+def left_out(rows: Sequence[PublishedRow], short: Short) -> dict[str, Any]:
+    """How well each model predicts the rows of publications that it has not seen; JSON-ready.
+
+    Returns:
+        `models` holds the `summary` of each of `all_models`, `models_common` the same over the pairs that
+        all of them have.
     """
-    return {"short": pairs_of(rows, losses), **{name: foretell(rows, parts, short) for name, parts
-                                                in MODELS.items()}}
+    models = all_models(rows, short)
+    return {"models": {name: summary(rows, pairs) for name, pairs in models.items()},
+            "models_common": {name: summary(rows, pairs) for name, pairs in in_common(models).items()}}
 
 
 def in_common(models: Mapping[str, Sequence[Pair]]) -> dict[str, list[Pair]]:

@@ -1,29 +1,30 @@
 """The network that stands for a published row in a short training. No torch.
 
-Publications hold parameters, latency or the layout equal, and print operators without sizes. Under the rule
-`params` each full-size network has the width at which it has the published number of parameters; under
-`layout` all networks of a group have the same width. Attention has as many key heads as query heads. Then all
-widths of a group shrink by one factor, so that the middle one becomes the proxy's.
+Publications print operators without sizes. Attention has as many key heads as query heads, and the width
+follows from the number of parameters.
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import functools
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, FlashnasError
-from flashnas.evidence.trainings import PublishedRow, groups_of
+from flashnas.evidence.trainings import SHIPPED, PublishedRow, groups_of
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
+from flashnas.training.recipe import Recipe
 
-RULES = ("params", "layout")
+SHORT_LOSSES = SHIPPED.parent / "short_losses.csv"
+FULL_WIDTH = 2048         # that the median network of a group has before it is shrunk
 _WIDTHS = tuple(range(256, 8193, 256))
-_STEP = 4                 # proxies have widths that are multiples of it
+_STEP = 4                 # of the widths of proxies
 
 
 def as_published(specs: Sequence[OperatorSpec], hidden: int) -> tuple[OperatorSpec, ...]:
@@ -71,49 +72,51 @@ def full_networks(row: PublishedRow) -> tuple[Architecture, ...]:
     return tuple(built)
 
 
-def proxies(rows: Sequence[PublishedRow], *, width: int, width_factor: int, least_head_dim: int, vocab: int,
-            rule: str = "params", depth_factor: int = 1) -> list[Architecture]:
-    """The network that is trained for each row.
+def proxies(rows: Sequence[PublishedRow], recipe: Recipe) -> list[Architecture]:
+    """The network that a recipe trains for each row.
+
+    Each full-size network has the width at which it has the published number of parameters. All widths of a
+    group shrink by one factor, so that the median becomes FULL_WIDTH divided by the width factor of the
+    recipe; the widths that can be built are multiples of _STEP.
 
     Args:
         rows: all rows of the groups that are compared.
-        width: of the proxy of a network with the median width of its group; the nearest one that can be
-            built.
-        width_factor, least_head_dim: by which heads, states and windows shrink, and not below this.
-        rule: one of RULES. Widths follow from the full depth.
-        depth_factor: proxies have every so many-th operator of each kind.
 
     Raises:
         ConfigError: for a row that cannot be built near its width, or whose number of parameters no width
             has.
     """
-    def built(place: int, small: int) -> Architecture:
-        try:
-            scaled = full_network(rows[place], small * width_factor).scaled(width_factor, least_head_dim)
-            return Architecture(hidden=small, operators=scaled.operators, vocab=vocab)
-        except FlashnasError as error:
-            raise ConfigError(f"{rows[place].named} cannot be built at width {small}: {error}") from None
-
     networks: dict[int, Architecture] = {}
     for places in groups_of(rows).values():
-        widths = {place: full_width(rows[place]) for place in places}  # baselines need them under every rule
-        middle = statistics.median(widths.values())
-        alike = [[place] for place in places] if rule == "params" else [places]
-        for together in alike:
-            target = width * widths[together[0]] / middle if rule == "params" else width
-            networks |= _nearest(together, target, built)
-    return [networks[place].shallower(depth_factor) for place in range(len(rows))]
+        middle = statistics.median(full_width(rows[place]) for place in places)
+        for place in places:
+            target = FULL_WIDTH / recipe.width_factor * full_width(rows[place]) / middle
+            networks[place] = _proxy(rows[place], target, recipe)
+    return [networks[place] for place in range(len(rows))]
 
 
-def _nearest(places: Sequence[int], target: float, built: Callable[[int, int], Architecture],
-             ) -> dict[int, Architecture]:
-    """The networks of these rows at the width nearest to the target at which all can be built."""
-    first: ConfigError | None = None
+def _proxy(row: PublishedRow, target: float, recipe: Recipe) -> Architecture:
+    """The row's network at the width closest to the target at which it can be built."""
+    first: FlashnasError | None = None
     widths = range(_STEP, max(_STEP, 2 * round(target)) + 1, _STEP)
-    for small in sorted(widths, key=lambda small: abs(small - target)):
+    for width in sorted(widths, key=lambda width: abs(width - target)):
         try:
-            return {place: built(place, small) for place in places}
-        except ConfigError as error:
-            first = first or error
+            full = full_network(row, width * recipe.width_factor)
+            small = full.scaled(recipe.width_factor, recipe.least_head_dim)
+            return Architecture(hidden=width, operators=small.operators, vocab=recipe.vocab)
+        except FlashnasError as error:
+            first = first or ConfigError(f"{row.named} cannot be built at width {width}: {error}")
     assert first is not None
     raise first
+
+
+def short_trainings(rows: Sequence[PublishedRow]) -> list[tuple[Architecture, float] | None]:
+    """The proxy of each row and its loss after a training by the recipe `cpu` on its text, where there is one.
+
+    The losses are those of the shipped bench under seed 0.
+    """
+    with SHORT_LOSSES.open(encoding="utf-8", newline="") as file:
+        losses = {line["proxy"]: float(line["loss"]) for line in csv.DictReader(file)}
+    networks = proxies(rows, Recipe.load("cpu"))
+    return [(network, losses[network.notation]) if network.notation in losses else None
+            for network in networks]

@@ -1,68 +1,60 @@
 import dataclasses
-import json
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from bench_builder import header, made_up_trainings
+from bench_builder import header, made_up_trainings, metadata, row, write
 from offenders import every
 from one_line import one_line
 
 import flashnas as fn
 from flashnas.base.errors import BenchError
-from flashnas.base.files import append_synced
 from flashnas.bench import COLUMNS, Bench, load
-from flashnas.bench.build import build
-from flashnas.bench.journal import Training
-from flashnas.bench.table import FILE, META
-from flashnas.latency.table import shipped_tables
+from flashnas.bench.table import FILE, META, Header
 from flashnas.training.recipe import Recipe
 
+ROOT = Path(__file__).parents[2]
 RECIPE = Recipe(name="quick", width_factor=1, vocab=300, tokens=1024)
-FAILED = {"origin": "tiny", "architecture": "64: m f", "width_factor": 1, "proxy": "64(vocab=300): m f", "seed": 0,
-          "reason": "diverged"}
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """12 trained networks of `tiny`, one published one, and one that failed."""
     place = tmp_path_factory.mktemp("bench") / "mine"
     trainings = made_up_trainings(RECIPE, vocab=300, count=12)
-    published = dataclasses.replace(made_up_trainings(RECIPE, vocab=300, count=1, space="small")[0],
-                                    origin="published:group")
-    build(header(RECIPE), [*trainings, published, Training(**FAILED)], place)
+    published = {**made_up_trainings(RECIPE, vocab=300, count=1, space="small")[0], "origin": "published:group"}
+    network = fn.Architecture.parse("64: m f")
+    failed = row("tiny", network, RECIPE.proxy_of(network, 300), 0, {"reason": "diverged"})
+    write(place, header(RECIPE), [*trainings, published, failed])
     return place
 
 
-@pytest.mark.slow
 def test_rows_hold_what_was_trained(folder):
     frame = load(folder)
     assert len(frame) == 13
     assert list(frame.columns[:len(COLUMNS)]) == list(COLUMNS)
-    for row, training in zip(frame.itertuples(), made_up_trainings(RECIPE, vocab=300, count=12), strict=False):
-        network = fn.Architecture.parse(row.architecture)
-        assert (row.loss, row.seed, row.tokens, row.curve) == (training.loss, 0, 1024, training.curve)
-        assert (row.hidden, row.depth, row.params) == (network.hidden, len(network.operators), network.params)
-        assert row.n_d == sum(spec.kind == "d" for spec in network.operators)
-        assert row.backends == {"a": "torch"}
-        assert row.more == {"late_loss": training.loss - 0.1}
-        proxy = fn.Architecture.parse(row.proxy)
-        assert (proxy.hash, proxy.params, proxy.vocab) == (row.proxy_hash, row.proxy_params, 300)
+    for found, training in zip(frame.itertuples(), made_up_trainings(RECIPE, vocab=300, count=12), strict=False):
+        network = fn.Architecture.parse(found.architecture)
+        assert (found.loss, found.seed, found.tokens, found.curve) == (training["loss"], 0, 1024, training["curve"])
+        assert (found.hidden, found.depth, found.params) == (network.hidden, len(network.operators), network.params)
+        assert found.n_d == sum(spec.kind == "d" for spec in network.operators)
+        assert found.backends == {"a": "torch"}
+        assert found.more == {"late_loss": training["loss"] - 0.1}
+        proxy = fn.Architecture.parse(found.proxy)
+        assert (proxy.hash, proxy.params, proxy.vocab) == (found.proxy_hash, found.proxy_params, 300)
         assert proxy.hash == RECIPE.proxy_of(network, 300).hash
     assert frame.attrs["recipe"]["tokens"] == 1024
 
 
-def test_latencies_are_those_of_the_shipped_tables_and_missing_where_a_table_cannot_answer(folder):
-    frame = load(folder, failed=True)
+def test_latencies_of_the_shipped_bench_are_predictions_of_the_shipped_tables():
+    frame = load()
     columns = [name for name in frame if name.startswith("latency_ms/")]
-    assert len(columns) == 4 * len(shipped_tables())
     assert all(frame[name].dtype == "float64" for name in columns)
-    row = frame.iloc[2]
+    network = frame.iloc[2]
     for table, workload in (("h100_sxm", "decode-8k"), ("l40s", "chat")):
-        assert row[f"latency_ms/{table}/{workload}"] == pytest.approx(
-            fn.estimate(row["architecture"], table=table, workload=workload).latency_ms)
+        assert network[f"latency_ms/{table}/{workload}"] == pytest.approx(
+            fn.estimate(network["architecture"], table=table, workload=workload).latency_ms)
     assert frame["latency_ms/a100_sxm/prefill-2k"].isna().any()
 
 
@@ -96,31 +88,50 @@ def test_what_does_not_exist_is_one_line(folder):
         load(folder, recipe=recipe_file(folder, tokens=9))
 
 
-def test_the_card_says_what_and_how_and_documents_every_column(folder):
-    card = (folder / "README.md").read_text()
-    for words in ("14 trainings of 13 hybrid", "1 of them failed", "Recipe `quick`", "1,024 tokens", "Apache-2.0",
-                  "| tiny | 12 |", "## Limits"):
-        assert words in card
+def test_the_card_documents_every_column():
+    card = (ROOT / "bench_tables" / "cpu" / "README.md").read_text()
     assert all(f"| `{name}` |" in card for name in COLUMNS)
-    assert max(map(len, (line for line in card.splitlines() if not line.startswith("|")))) <= 120
 
 
-def test_measured_latencies_become_columns(folder, tmp_path):
-    trainings = made_up_trainings(RECIPE, vocab=300, count=2)
-    path = tmp_path / "latencies-chat.jsonl"
-    append_synced(path, json.dumps({"flashnas_bench_latencies": 1, "device": "a CPU", "stack": "torch-2", "dtype":
-                                  "float32", "workload": fn.Workload(name="chat", prompt_tokens=4).to_dict()}))
-    append_synced(path, json.dumps({"hash": trainings[1].network.hash, "ttft_ms": 12.5, "tpot_ms": 2.5}))
-    bench = build(header(RECIPE), trainings, tmp_path / "bench", [path], tables=())
-    frame = bench.frame
+def test_measured_latencies_are_columns(tmp_path):
+    rows = made_up_trainings(RECIPE, vocab=300, count=2)
+    rows[0] |= {"measured_ttft_ms/chat": 12.5, "measured_tpot_ms/chat": 2.5}
+    how = {"device": "a CPU", "stack": "torch-2", "dtype": "float32",
+           "workload": fn.Workload(name="chat", prompt_tokens=4).to_dict()}
+    bench = write(tmp_path, header(RECIPE, measured=(how,)), rows)
     assert "measured  1 networks on a CPU (torch-2, float32): chat" in str(bench)
-    card = (tmp_path / "bench" / "README.md").read_text()
-    assert "timed on a CPU (torch-2, float32, random weights) by `flashnas bench measure`: 1 of 2" in card
-    assert frame["measured_ttft_ms/chat"].tolist()[1] == 12.5
-    assert frame["measured_tpot_ms/chat"].isna().tolist() == [True, False]
-    append_synced(path, "{}")
-    with pytest.raises(BenchError, match=r"latencies-chat.jsonl:3: training needs the key 'hash'"):
-        build(header(RECIPE), trainings, tmp_path / "bench", [path], tables=())
+    assert load(tmp_path)["measured_tpot_ms/chat"].isna().tolist() == [False, True]
+
+
+def test_what_the_loss_of_a_network_does_not_depend_on_may_differ():
+    one = header(RECIPE)
+    for same in (dataclasses.replace(RECIPE, name="other"), dataclasses.replace(RECIPE, width_factor=16)):
+        assert one.difference(same, one.dataset, one.vocab, "here") is None
+        assert header(same).digest == one.digest
+    assert header(dataclasses.replace(RECIPE, clip=2.0)).digest != one.digest
+    for other, words in (
+            (header(dataclasses.replace(RECIPE, lr_multipliers={"d": 2.0})),
+             "recipe.lr_multipliers is {} in the bench and {'d': 2.0} here"),
+            (header(RECIPE, vocab=301), "the vocabulary has 300 tokens in the bench and 301 here"),
+            (header(RECIPE, dataset="1" * 24), f"have the digest {'0' * 24} (sotu) in the bench and {'1' * 24} here")):
+        assert words in one.difference(other.recipe, other.dataset, other.vocab, "here")
+
+
+def test_a_recipe_that_was_recorded_before_a_field_existed_has_its_default():
+    data = metadata(header(RECIPE))
+    del data["recipe"]["conv_noise"]
+    assert Header.from_dict(data, "x").digest == header(RECIPE).digest
+
+
+@every(case=[
+    ({"flashnas_bench": 2}, "x: a bench of format 2; this version of flashnas"),
+    ({"vocab": "many"}, "header.vocab must be a whole number; got 'many'"),
+    ({"recipe": {"tokns": 1}}, "x: recipe has no key 'tokns'"),
+])
+def test_a_wrong_header_is_one_line_with_its_place(case):
+    changes, words = case
+    assert words in one_line(BenchError, Header.from_dict, {**metadata(header(RECIPE)), **changes}, "x")
+    assert "not the header of a bench" in one_line(BenchError, Header.from_dict, {}, "x")
 
 
 def rewritten(folder, change):

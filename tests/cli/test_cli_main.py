@@ -130,7 +130,7 @@ def test_completion_is_a_script_for_the_shell(capsys):
     assert main(["--print-completion", "bash"]) == 0
     script = capsys.readouterr().out
     assert "--cycle-size" in script
-    assert "proxy-trust" in script
+    assert "estimate" in script
     assert main(["--print-completion", "fish-and-chips"]) == 2
     assert "must be one of bash" in capsys.readouterr().err
 

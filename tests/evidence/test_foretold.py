@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flashnas.architecture import parse_operators
+from flashnas.api import evidence as api
+from flashnas.architecture import Architecture, parse_operators
 from flashnas.evidence.agreement import Pair, pairs_of
 from flashnas.evidence.foretold import MODELS, all_models, foretell, in_common, summary
 from flashnas.evidence.load import full_loss
-from flashnas.evidence.trainings import PublishedRow, comparable
+from flashnas.evidence.trainings import PublishedRow, comparable, read_published
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "evidence"
 
@@ -69,7 +70,8 @@ def test_the_short_loss_has_the_pairs_that_have_one_and_no_interval():
     assert (pairs[0].predicted, pairs[0].sd) == (0.5, None)
     found = summary(rows, pairs)
     assert (found["coverage"], found["log_score"], found["share"]) == (None, None, 1.0)
-    models = all_models(rows, np.array([3.0, np.nan, 2.5]), None)
+    networks = [Architecture.parse(f"512: {row.operators}") for row in rows]
+    models = all_models(rows, [(networks[0], 3.0), None, (networks[2], 2.5)])
     assert list(models) == ["short", *MODELS]
     assert [len(pairs) for pairs in models.values()] == [1, 3, 3, 3]
     assert [len(pairs) for pairs in in_common(models).values()] == [1, 1, 1, 1]
@@ -91,3 +93,34 @@ def test_a_publication_that_was_left_out_has_no_say(shipped):
     after = foretell(moved)
     assert [(pair.predicted, pair.sd) for pair in before] == [(pair.predicted, pair.sd) for pair in after]
     assert full_loss(without="2501.00663").rows.table.publication.tolist().count("2501.00663") == 0
+
+
+def test_what_left_out_says_of_the_shipped_rows(figures):
+    found = api.evidence(left_out="shipped")
+    assert list(found.models) == list(found.models_common) == ["short", *MODELS]
+    for name in ("law", "evidence"):  # neither reads short trainings
+        assert found.models[name] == json.loads(json.dumps(figures[name]))
+    short, full = found.models["short"], found.models["full"]
+    assert (short["pairs"], short["right"], short["coverage"]) == (172, 132, None)
+    assert (full["pairs"], full["right"]) == (311, 273.5)
+    assert full["rmse_nats"] < figures["evidence"]["rmse_nats"]
+    assert {model["pairs"] for model in found.models_common.values()} == {172}
+    lines = str(found).splitlines()
+    table = lines[next(place for place, line in enumerate(lines) if line.startswith("each row predicted")):]
+    assert [line.split("  ")[0] for line in table[1:5]] == [
+        "short: the loss of a short training", "law: size and shape", "evidence: law and mix",
+        "full: evidence and short loss"]
+    assert table[4].split()[5:] == ["273.5", "of", "311", "88%", "85%", "0.037", "95%"]
+    assert "models" not in api.evidence().to_dict()
+
+
+def test_rows_of_a_file_are_predicted_by_all_other_publications(tmp_path):
+    path = tmp_path / "kept_back.csv"
+    path.write_text("group,source,operators,params,metric,value\n"
+                    "g,own,12x(a f),350M,x_loss,3.0\ng,own,12x(gd f),350M,x_loss,2.9\n"
+                    "h,2405.21060,24x(m2),350M,x_loss,2.95\nh,2405.21060,6x(m2 f a f),350M,x_loss,2.93\n")
+    found = api.evidence(left_out=str(path))
+    rows = read_published(path)
+    assert found.models["evidence"] == json.loads(json.dumps(summary(rows, foretell(rows, MODELS["evidence"]))))
+    assert [group["group"] for group in found.models["law"]["groups"]] == ["g", "h"]
+    assert found.models_common["law"]["pairs"] == found.models["short"]["pairs"]

@@ -1,22 +1,19 @@
-"""Published trainings: what a CSV may hold, pairs and compositions, shares by hand and by their laws, the proxies."""
+"""Published trainings: what a CSV may hold, pairs and compositions, the proxies."""
 
 import itertools
-import json
 import math
 import statistics
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from offenders import every
 from one_line import one_line
 
-from flashnas.api.trust import RULES as API_RULES
+from flashnas import bench
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError
-from flashnas.evidence.agreement import Pair, consensus_pairs, group_pairs, measure, pairs_of, shared_pairs
-from flashnas.evidence.proxies import RULES, full_width, proxies
+from flashnas.evidence.agreement import Pair, group_pairs, pairs_of, shared_pairs
+from flashnas.evidence.proxies import full_width, proxies, short_trainings
 from flashnas.evidence.trainings import (
     DEFAULT_TOKENS,
     PublishedRow,
@@ -35,9 +32,8 @@ def row(operators, nats, group="g", params=350e6, source=""):
                         source=source)
 
 
-def clear_pairs(rows, losses=None, groups=None):
-    losses = np.zeros(len(rows)) if losses is None else losses
-    return [pair for pair in pairs_of(rows, losses, groups) if pair.clear]
+def clear_pairs(rows):
+    return [pair for pair in pairs_of(rows, np.zeros(len(rows))) if pair.clear]
 
 
 # -- reading -------------------------------------------------------------------------------------------------
@@ -86,7 +82,7 @@ def test_the_shipped_rows_have_sources_and_clear_pairs(shipped):
     for places in groups_of(shipped).values():
         assert len(places) > 1
         assert len({shipped[place].source for place in places}) == 1
-    assert sum(bool(clear_pairs(shipped, groups=[places])) for places in groups_of(shipped).values()) >= 18
+    assert len({shipped[pair.one].group for pair in clear_pairs(shipped)}) >= 18
 
 
 # -- pairs and compositions ----------------------------------------------------------------------------------
@@ -94,9 +90,9 @@ def test_the_shipped_rows_have_sources_and_clear_pairs(shipped):
 def test_pairs_have_an_order_and_their_bounds():
     rows = [row("a f", 1.0), row("d f", 0.95), row("m2 f", 0.985), row("gd f", 0.9951)]
     pairs = pairs_of(rows, np.array([1.0, 2.0, 2.0, np.nan]))
-    assert [(pair.order, pair.clear, pair.close, pair.right) for pair in pairs] == [
-        ((1, 0), True, False, 0.0), ((2, 0), False, True, 0.0), ((1, 2), True, False, 0.5)]
-    assert [pair.order for pair in clear_pairs(rows)] == [(1, 0), (1, 2), (1, 3)]
+    assert [(pair.one, pair.other, pair.clear, pair.right) for pair in pairs] == [
+        (0, 1, True, 0.0), (0, 2, False, 0.0), (1, 2, True, 0.5)]
+    assert [(pair.one, pair.other) for pair in clear_pairs(rows)] == [(0, 1), (1, 2), (1, 3)]
     assert Pair(0, 1, 0.05, 0.1).right == Pair(0, 1, -0.05, -0.1).right == 1.0
 
 
@@ -124,101 +120,18 @@ def test_what_groups_say_of_the_pairs_that_they_share():
     assert found[a, m2] == {"g": pytest.approx(0.5), "h": pytest.approx(0.1)}
     assert [(two.groups, two.compositions, two.pairs, two.right) for two in group_pairs(rows)] == [
         (("g", "h"), 3, 3, 2), (("g", "i"), 2, 0, 0), (("h", "i"), 2, 0, 0)]
-    assert consensus_pairs(rows, range(len(rows))) == {(2, 0), (2, 1), (5, 3), (5, 4)}
-    assert consensus_pairs(rows, [0, 2, 3]) == {(2, 0)}
 
 
 def test_groups_of_one_source_are_counted_apart(shipped):
     rows = [row("a f", 1.0, "g", source="x"), row("d f", 0.9, "g", source="x"), row("m2 f", 0.8, "g", source="x"),
             row("a f", 3.0, "h", source="x"), row("d f", 2.8, "h", source="x"), row("m2 f", 2.9, "h", source="x"),
             row("a f", 2.0, "i", source="y"), row("d f", 2.1, "i", source="y")]
-    found = measure(rows, np.zeros(len(rows))).to_dict()
-    assert [found["scales"][name] for name in ("pairs", "right", "spearman")] == [3, 2, 0.5]
-    assert [found["publications"][name] for name in ("pairs", "right", "spearman")] == [2, 0, None]
-    assert json.loads(json.dumps(found["scales"]["twos"])) == [
-        {"groups": ["g", "h"], "compositions": 3, "pairs": 3, "right": 2, "spearman": 0.5}]
-    whole = measure(shipped, np.zeros(len(shipped))).to_dict()
-    one, other = (whole[key] for key in ("publications", "scales"))
-    assert (one["pairs"], one["right"], other["pairs"], other["right"]) == (109, 79, 204, 184)
-
-
-# -- shares --------------------------------------------------------------------------------------------------
-
-def test_a_share_by_hand():
-    rows = [row("a f", 1.0), row("d f", 0.9), row("m2 f", 0.8), row("gd f", 0.985)]
-    found = measure(rows, np.array([3.0, 2.0, 2.5, 3.0]))
-    # clear: d<a right, m2<a right, m2<d wrong, d<gd right, m2<gd right; a and gd are 0.015 apart, and a tie
-    assert (found.overall.pairs, found.overall.right) == (5, 4.0)
-    assert found.overall.share == pytest.approx(0.8)
-    assert found.overall.wrong == ("m2 f | d f",)
-    assert (found.overall.close_pairs, found.overall.close_right) == (1, 0.5)
-    assert found.groups["g"].spearman == pytest.approx(found.overall.spearman)
-    assert found.consensus.share is None
-    assert found.consensus.interval is None
-
-
-def test_a_row_without_a_loss_counts_nowhere():
-    rows = [row("a f", 1.0), row("d f", 0.9), row("m2 f", 0.8), row("a f", 1.0, "h"), row("d f", 0.9, "h")]
-    found = measure(rows, np.array([3.0, math.nan, 2.0, math.nan, math.nan]))
-    assert (found.overall.pairs, found.overall.share) == (1, 1.0)
-    assert found.groups["h"].to_dict() == {"pairs": 0, "right": 0, "share": None, "interval": None, "spearman": None,
-                                           "close": {"pairs": 0, "right": 0}}
-    assert measure(rows, np.full(5, math.nan)).overall.share is None
-
-
-def test_perfect_losses_have_the_share_one_and_negated_ones_zero(shipped):
-    nats = np.array([found.nats for found in shipped])
-    right, wrong = measure(shipped, nats), measure(shipped, -nats)
-    for agreed, opposed in zip((right.overall, right.consensus, *right.groups.values()),
-                               (wrong.overall, wrong.consensus, *wrong.groups.values()), strict=True):
-        if not agreed.pairs:       # of a group whose losses all lie close together
-            assert (agreed.share, opposed.share) == (None, None)
-            continue
-        assert (agreed.share, agreed.interval, agreed.wrong) == (1.0, (1.0, 1.0), ())
-        assert (opposed.share, opposed.interval, len(opposed.wrong)) == (0.0, (0.0, 0.0), opposed.pairs)
-    assert (right.overall.spearman, wrong.overall.spearman) == (pytest.approx(1), pytest.approx(-1))
-    assert right.overall.pairs == sum(found.pairs for found in right.groups.values())
-    assert 0 < right.consensus.pairs < right.overall.pairs
-    assert right.to_dict()["baselines"]["a coin"]["share"] == 0.5
-
-
-def test_the_share_of_random_losses_is_a_half_in_expectation(shipped):
-    rng = np.random.default_rng(0)
-    shares = [np.mean([pair.right for pair in clear_pairs(shipped, rng.normal(size=len(shipped)))])
-              for _ in range(40)]
-    assert abs(np.mean(shares) - 0.5) < 4 * np.std(shares) / math.sqrt(40)
-
-
-@st.composite
-def _studies(draw):
-    kinds = ("a f", "d f", "m2 f", "gd f", "8x(d m2 f)", "m2")
-    count = draw(st.integers(3, 9))
-    rows = [row(draw(st.sampled_from(kinds)), draw(st.integers(0, 20)) / 50, draw(st.sampled_from("gh")))
-            for _ in range(count)]
-    return rows, np.array(draw(st.lists(st.integers(0, 6), min_size=count, max_size=count)), dtype=float)
-
-
-@settings(max_examples=12, deadline=None)
-@given(_studies(), st.randoms(use_true_random=False))
-def test_intervals_hold_their_share_and_the_order_of_rows_says_nothing(study, rng):
-    rows, losses = study
-    found = measure(rows, losses)
-    for part in (found.overall, found.consensus, *found.groups.values()):
-        assert (part.share is None) == (part.pairs == 0)
-        if part.share is not None and part.interval is not None:
-            assert part.interval[0] - 1e-9 <= part.share <= part.interval[1] + 1e-9
-    order = list(range(len(rows)))
-    rng.shuffle(order)
-    again = measure([rows[place] for place in order], losses[order])
-    for one, other in ((found.overall, again.overall), (found.consensus, again.consensus),
-                       *((found.groups[name], again.groups[name]) for name in found.groups)):
-        assert (one.pairs, one.right, one.close_pairs, one.close_right) == (
-            other.pairs, other.right, other.close_pairs, other.close_right)
-        assert sorted(one.wrong) == sorted(other.wrong)
-        assert one.spearman == pytest.approx(other.spearman)
-    for key in ("publications", "scales"):
-        one, other = found.to_dict()[key], again.to_dict()[key]
-        assert (one["pairs"], one["right"]) == (other["pairs"], other["right"])
+    assert [(two.groups, two.one_publication, two.compositions, two.pairs, two.right) for two in group_pairs(rows)] == [
+        (("g", "h"), True, 3, 3, 2), (("g", "i"), False, 2, 1, 0), (("h", "i"), False, 2, 1, 0)]
+    twos = group_pairs(shipped)
+    for one_publication, pairs, right in ((False, 109, 79), (True, 204, 184)):
+        alike = [two for two in twos if two.one_publication == one_publication]
+        assert (sum(two.pairs for two in alike), sum(two.right for two in alike)) == (pairs, right)
 
 
 # -- proxies -------------------------------------------------------------------------------------------------
@@ -232,60 +145,54 @@ def test_full_widths_are_those_of_known_networks(operators, params, hidden):
     assert full_width(row(operators, 1.0, params=params)) == pytest.approx(hidden, rel=0.05)
 
 
-@pytest.mark.parametrize(("width_factor", "rule"), [(1, "params"), (64, "params"), (16, "layout")])
-def test_every_shipped_row_has_a_proxy(shipped, width_factor, rule):
+@pytest.mark.parametrize("width_factor", [1, 64])
+def test_every_shipped_row_has_a_proxy(shipped, width_factor):
     width = 2048 // width_factor
-    found = proxies(shipped, width=width, width_factor=width_factor, least_head_dim=16, vocab=300, rule=rule)
+    found = proxies(shipped, Recipe(width_factor=width_factor, vocab=300))
     full = [full_width(each) for each in shipped]
     for places in groups_of(shipped).values():
         middle = statistics.median(full[place] for place in places)
         for place in places:
-            wanted = width * full[place] / middle if rule == "params" else width
+            wanted = width * full[place] / middle
             assert abs(found[place].hidden - wanted) <= max(2, 64 / width_factor), found[place].notation
     assert all(network.vocab == 300 and network.params > 0 for network in found)
     for each, network in zip(shipped, found, strict=True):
         assert [spec.kind for spec in network.operators] == [spec.kind for spec in each.specs]
-    if rule == "layout":
-        assert {network.hidden for network in found} == {width}
 
 
-def test_the_shipped_recipes_have_a_proxy_of_every_shipped_row(shipped):
-    for name in ("cpu", "gpu"):
-        recipe = Recipe.load(name)
-        sizes = {"width": 2048 // recipe.width_factor, "width_factor": recipe.width_factor,
-                 "least_head_dim": recipe.least_head_dim, "vocab": recipe.vocab}
-        found = proxies(shipped, **sizes, depth_factor=recipe.depth_factor)
-        assert len(found) == len(shipped)
-        assert found == [network.shallower(recipe.depth_factor) for network in proxies(shipped, **sizes)]
+def test_the_short_losses_are_those_of_the_shipped_bench(shipped):
+    table = bench.load(seed=0, origin="published").set_index("proxy_hash").loss
+    found = short_trainings(shipped)
+    networks = proxies(shipped, Recipe.load("cpu"))
+    for network, training in zip(networks, found, strict=True):
+        assert (None if training is None else (training[0].hash, training[1])) == (
+            (network.hash, table[network.hash]) if network.hash in table.index else None)
+    assert sum(training is not None for training in found) == 61
+    assert len(table) == 55
 
 
 def test_odd_head_sizes_take_the_nearest_width_that_they_divide():
-    assert API_RULES == RULES  # those of the command
     rows = [row("12x(gd(head_dim=96) f)", 1.0), row("12x(d f)", 0.9)]
     assert full_width(rows[0]) > 0
-    one, other = proxies(rows, width=128, width_factor=16, least_head_dim=16, vocab=300)
+    one, other = proxies(rows, Recipe(width_factor=16, vocab=300))
     assert one.hidden * 16 % 96 == 0
     assert abs(one.hidden - 128) <= 8
-    alike = proxies(rows, width=128, width_factor=16, least_head_dim=16, vocab=300, rule="layout")
-    assert len({network.hidden for network in alike}) == 1
-    assert alike[0].hidden * 16 % math.lcm(96, 128) == 0
-    assert other.operators == alike[1].operators or other.hidden != alike[1].hidden
+    assert other.hidden * 16 % 128 == 0
 
 
-@every(rule=RULES, case=[("12x(a f)", 1e6, "'12x(a f)': params must be from 18,"),
-                         ("12x(gd(head_dim=16384) f)", 1e9, "fits no width from 256 to 8192")])
-def test_a_row_without_a_width_is_refused_before_any_training(rule, case):
+@every(case=[("12x(a f)", 1e6, "'12x(a f)': params must be from 18,"),
+             ("12x(gd(head_dim=16384) f)", 1e9, "fits no width from 256 to 8192")])
+def test_a_row_without_a_width_is_refused(case):
     operators, params, words = case
     rows = [row(operators, 1.0, params=params), row("12x(d f)", 0.9)]
-    assert words in one_line(ConfigError, proxies, rows, width=32, width_factor=64, least_head_dim=16, vocab=300,
-                             rule=rule)
+    assert words in one_line(ConfigError, proxies, rows, Recipe(width_factor=64, vocab=300))
 
 
 def test_a_row_that_no_width_fits_is_named_by_file_and_line(tmp_path):
     path = tmp_path / "own.csv"
     path.write_text(GOOD + "g,s,12x(d f),1M,pile_val_ppl,8.4\n")
     with pytest.raises(ConfigError) as caught:
-        proxies(read_published(path), width=32, width_factor=64, least_head_dim=16, vocab=300)
+        proxies(read_published(path), Recipe(width_factor=64, vocab=300))
     assert str(caught.value).startswith(f"{path}:4: '12x(d f)': params must be from ")
     assert str(caught.value).endswith("at widths 256 to 8192; got 1,000,000")
 

@@ -4,20 +4,15 @@ import dataclasses
 
 import pandas as pd
 import pytest
-from bench_builder import header, score, write_bench
+from bench_builder import header, made_up_trainings, row, score, write, write_bench
 from notes import Notes
 from plans import plan
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BenchError, RunError
-from flashnas.bench import Bench
 from flashnas.bench.answers import Answers, answers
-from flashnas.bench.build import build
-from flashnas.bench.journal import Training
-from flashnas.bench.plan import Given, Planned
-from flashnas.cli.main import main
 from flashnas.data.dataset import prepare_dataset
-from flashnas.executors.job import run_job
+from flashnas.executors.job import Job, run_job
 from flashnas.latency.prediction import LatencyModel
 from flashnas.report import write_report
 from flashnas.report.words import counts_line
@@ -66,19 +61,20 @@ def searched(config, out, resume=False):
 
 
 @pytest.mark.slow
-def test_a_grown_bench_has_the_scores_that_a_search_would_compute(small_corpus, quick_recipe, config, tmp_path):
-    assert main(["bench", "grow", "--recipe", str(quick_recipe), "--data", str(small_corpus), "--space", "tiny",
-                 "--trainings", "4", "--seeds", "1", "--workers", "1", "--out", str(tmp_path / "journals")]) == 0
-    assert main(["bench", "build", "--journals", str(tmp_path / "journals"), "--out", str(tmp_path / "grown")]) == 0
-    question = prepare(dataclasses.replace(config, bench_table=str(tmp_path / "grown"), budgets={}), note=print)
+def test_a_score_of_a_bench_is_the_one_that_a_search_would_compute(config, recipe, dataset, tmp_path):
+    rows = []
+    for made_up in made_up_trainings(recipe, vocab=dataset.vocab, count=2):
+        network, proxy = (Architecture.parse(made_up[name]) for name in ("architecture", "proxy"))
+        job = Job(architecture=proxy, dataset=str(dataset.folder), recipe=recipe.to_dict(), seed=0)
+        rows.append(row("tiny", network, proxy, 0, run_job(job)))
+    write(tmp_path / "trained", header(recipe, dataset=dataset.digest, vocab=dataset.vocab), rows)
+    question = prepare(dataclasses.replace(config, bench_table=str(tmp_path / "trained"), budgets={}), note=print)
     known = question.known_networks()
-    assert len(known) == 4
-    for _, network, _ in known[:2]:
+    assert len(known) == 2
+    for _, network, _ in known:
         answered, computed = question.scores.score(network), run_job(question.job(network))
         for name in ("loss", "bits_per_byte", "curve", "tokens", "seed", "proxy_params", "backends"):
             assert answered[name] == computed[name], name
-    assert Bench.read(tmp_path / "grown").frame["loss"].tolist() == [question.scores.score(network)["loss"]
-                                                                    for _, network, _ in known]
 
 
 @pytest.fixture(scope="module")
@@ -195,9 +191,9 @@ def test_a_baseline_that_the_bench_knows_is_not_trained(config, bench, recipe, d
     """Pure models are baselines of the space; the bench of this test has one of them."""
     question = prepare(dataclasses.replace(config, baselines=True, bench=False, bench_table=None), note=print)
     label, network = next(one for one in question.baselines if one[1] is not None)
-    item = Planned(Given("mine", network), recipe, dataset.vocab, 0)
-    training = Training.planned(item).ended(score(recipe, 1.5, 9), "")
-    build(header(recipe, dataset=dataset.digest, vocab=dataset.vocab), [training], tmp_path / "one", tables=())
+    proxy = recipe.proxy_of(network, dataset.vocab)
+    write(tmp_path / "one", header(recipe, dataset=dataset.digest, vocab=dataset.vocab),
+          [row("mine", network, proxy, 0, score(recipe, 1.5, 9))])
     found = plan(dataclasses.replace(config, baselines=True, bench_table=str(tmp_path / "one")))
     without = plan(dataclasses.replace(config, baselines=True, bench_table=None, bench=False))
     assert (found.known, found.evaluations, found.candidates) == (1, without.evaluations - 1, 4)

@@ -29,43 +29,11 @@ from bad_input.words import (
 # -- benches -------------------------------------------------------------------------------------------------
 
 
-def grow(*words: str) -> list[str]:
-    return ["bench", "grow", "--recipe", "{quick}", "--data", "{corpus}", "--space", "{space}", "--trainings",
-            "2",
-            "--out", "{tmp}/out", *words]
-
-
-def build(out: str = "b") -> list[str]:
-    return ["bench", "build", "--journals", "{tmp}/j", "--out", f"{{tmp}}/{out}"]
-
-
-JOURNAL = '{"flashnas_bench": 1, "recipe": {"vocab": 300}, "source": "sotu", "dataset": "0", "vocab": 300}\n'
 case("bench-info-nowhere", ["bench", "info", "nowhere"], "nowhere", "shipped")
 case("bench-info-garbage", ["bench", "info", "{tmp}/b"], "bench.parquet", files=[write("b/bench.parquet", GARBAGE)])
 case("bench-info-other-table", ["bench", "info", "{tmp}/b"], "bench.parquet", "not a bench",
      files=[lambda paths: ((paths["tmp"] / "b").mkdir(),
                            shutil.copy(paths["run"] / "trials.parquet", paths["tmp"] / "b" / "bench.parquet"))])
-case("bench-grow-part", grow("--part", "0/2"), "--part", "0/2")
-case("bench-grow-networks-notation", grow("--networks", "n.csv"), "n.csv:2", "q",
-     files=[write("n.csv", "origin,architecture\nmine,64: q\n")])
-case("bench-grow-networks-factor", grow("--networks", "n.csv"), "width factor", "100",
-     files=[write("n.csv", "origin,architecture,width_factor\nmine,100: f,3\n")])
-case("bench-grow-foreign-folder", grow(), "out", "journal", files=[folder("out", PRECIOUS)])
-case("bench-grow-other-recipe", grow(), "another recipe or text", "trainings.jsonl",
-     files=[write("out/trainings.jsonl", JOURNAL.replace("300", "400"))])
-case("bench-grow-damaged-journal", grow(), "trainings.jsonl:2",
-     files=[write("out/trainings.jsonl", JOURNAL + "{]\n")])
-case("bench-build-nowhere", ["bench", "build", "--journals", "nowhere.jsonl", "--out", "{tmp}/b"], "nowhere.jsonl")
-case("bench-build-no-journal", build(), "trainings", files=[folder("j", PRECIOUS)])
-case("bench-build-without-rows", build(), "no training", files=[write("j/trainings.jsonl", JOURNAL)])
-case("bench-build-two-recipes", build(), "vocab", "another",
-     files=[write("j/trainings-1-of-2.jsonl", JOURNAL),
-            write("j/trainings-2-of-2.jsonl", JOURNAL.replace("300", "400"))])
-case("bench-build-foreign-folder", build("full"), "full",
-     files=[write("j/trainings.jsonl", JOURNAL), folder("full", PRECIOUS, "README.md")])
-case("bench-measure-nowhere", ["bench", "measure", "--journals", "{tmp}/nowhere"], "nowhere")
-case("bench-measure-batch", ["bench", "measure", "--journals", "{tmp}/j", "--workload", "batch=2,prompt=4"], "batch",
-     files=[write("j/trainings.jsonl", JOURNAL)])
 case("search-bench-nowhere", search("--bench-table", "nowhere"), "nowhere", "bench")
 
 # -- profile and validate ------------------------------------------------------------------------------------

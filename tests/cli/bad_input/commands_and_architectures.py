@@ -18,11 +18,9 @@ from bad_input.words import (
     estimate,
     export,
     folder,
-    law,
     profile,
     search,
     train,
-    trust,
     validate,
     write,
 )
@@ -44,7 +42,7 @@ case("search-misspelt-flag", ["search", "--buget-ms", "3"], "does not know '--bu
 case("estimate-missing-file", ["estimate", "nowhere/01.yaml"], "nowhere/01.yaml: cannot be read: No such file")
 for command, right in (
         ("search", search()), ("estimate", estimate("1024: d")), ("profile", profile()), ("validate", validate()),
-        ("proxy-trust", trust()), ("scaling-law", law()), ("train", train()), ("export", export()),
+        ("train", train()), ("export", export()),
         ("report", ["report", "{run}"]), ("table", ["table", "info", "h100_sxm"]), ("bench", ["bench", "info"])):
     case(f"{command}-unknown-flag", [*right, "--colour"], "--colour")
     case(f"{command}-surplus-word", [*right, "surplus"], "surplus")
@@ -52,8 +50,6 @@ for command in (
         "estimate", "train"):
     case(f"{command}-without-words", [command], "required", command)
 case("validate-without-words", ["validate"], "--table", "--space")
-case("proxy-trust-without-words", ["proxy-trust"], "--results")
-case("scaling-law-without-words", ["scaling-law"], "PATTERN", "--results")
 
 # -- architectures: notation ---------------------------------------------------------------------------------
 

@@ -54,8 +54,7 @@ LINK = {"link": replaced_by(lambda path: path.symlink_to(path.parents[1] / PRECI
 TEXT = {**FIFO, **NESTED}
 
 
-FINAL, LAW = export(source="{tmp}/training/final"), ["scaling-law", "--results", "{tmp}/r.parquet"]
-GROW = ["bench", "grow", "--networks", "n.csv", "--data", "{corpus}", "--recipe", "{quick}", "--out", "{tmp}/out"]
+FINAL = export(source="{tmp}/training/final")
 for name, words, file, damages in (
         ("config-json", estimate("{tmp}/c.json"), "c.json", {**ALL, **NESTED}),
         ("config-json-of-a-folder", estimate("{tmp}/m"), "m/config.json", FIFO),
@@ -82,11 +81,7 @@ for name, words, file, damages in (
         ("training-log", train_on(), "training/log.csv", {**FIFO, **LINK}),
         ("training-config", train_on(), "training/train.yaml", FIFO),
         ("bench", ["bench", "info", "{tmp}/b"], "b/bench.parquet", FIFO),
-        ("bench-journal", ["bench", "build", "--journals", "{tmp}/j.jsonl", "--out", "{tmp}/b"], "j.jsonl", TEXT),
-        ("bench-networks", GROW, "n.csv", FIFO),
-        ("trust-results", ["proxy-trust", "--results", "{tmp}/r.csv"], "r.csv", FIFO),
-        ("published", ["proxy-trust", "--published", "{tmp}/p.csv", "--no-train"], "p.csv", FIFO),
-        ("law-results", LAW, "r.parquet", FIFO)):
+        ("left-out", ["evidence", "--left-out", "{tmp}/p.csv"], "p.csv", FIFO)):
     copies = [copied(file.partition("/")[0])] if file.partition("/")[0] in ("table", "run", "training") else []
     said = "final" if name == "weights-architecture" else Path(file).name
     for kind, damage in damages.items():

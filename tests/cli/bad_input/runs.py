@@ -1,10 +1,9 @@
-"""Bad input of what reads a finished run: `search --resume`, `pareto`, `report` and `proxy-trust`."""
+"""Bad input of what reads a finished run: `search --resume`, `pareto` and `report`."""
 
 from __future__ import annotations
 
 from bad_input.words import (
     GARBAGE,
-    HUGE,
     PRECIOUS,
     again,
     as_file,
@@ -19,7 +18,6 @@ from bad_input.words import (
     removed,
     replaced,
     search,
-    trust,
     without,
     write,
 )
@@ -64,7 +62,7 @@ case("search-start-from-missing", search("--start-from", "nowhere"), "nowhere")
 case("search-start-from-other-tokens", search("--start-from", "{run}", "--tokens", "2048"), "{run}",
      "cannot start from its networks", "recipe.tokens")
 
-# -- report and proxy-trust ----------------------------------------------------------------------------------
+# -- report -------------------------------------------------------------------------------------------------
 
 TRIALS = "run/trials.parquet"
 for name, builders, *expect in (
@@ -85,22 +83,6 @@ for name, words, spelling in (
     case(f"{name}-empty", words, f"{spelling}", "must not be empty; got ''")
 case("runs-missing", ["runs", "nowhere"], "nowhere")
 case("report-foreign", ["report", "{tmp}/full"], "full", "run.yaml", files=[folder("full", PRECIOUS)])
-for flag, value, *more in (
-        ("--architectures", "2"), ("--longer", "1"), ("--wider", "3"), ("--longer", HUGE, "apart"),
-        ("--workers", "1000000", "apart")):
-    case(f"proxy-trust{flag}={value}", trust(flag, value), flag.strip("-"), value, files=[copied("run")],
-         apart="apart" in more)
-TABLE = ("set,notation,hash,params,latency_ms,variant,width_factor,tokens,seed,loss,bits_per_byte,tokens_per_s,seconds,"
-         "proxy_params,reason\n")
-for name, builders, words, *expect in (
-        ("columns", [write("t.csv", "a,b\n1,2\n")], ["--results", "t.csv"], "t.csv", "set"),
-        ("number", [write("t.csv", TABLE + "front,x,h,many,1,short,1,1,0,1,,,,,\n")], ["--results", "t.csv"],
-         "t.csv:2", "params", "many"),
-        ("variant", [write("t.csv", TABLE + "front,x,h,1,1,tall,1,1,0,1,,,,,\n")], ["--results", "t.csv"],
-         "t.csv:2", "tall"),
-        ("no-rows", [write("t.csv", TABLE)], ["--results", "t.csv"], "3"),
-        ("run-and-results", [], ["{run}", "--results", "t.csv"], "--results")):
-    case(f"proxy-trust-{name}", ["proxy-trust", *words], *expect, files=builders)
 PUBLISHED = "group,source,operators,params,metric,value\ng,s,12x(a f),350M,val_loss,2.5\n"
 for name, line, *expect in (
         ("params-of-no-width", "g,s,12x(d f),1M,val_loss,2.4", "t.csv:3", "params", "1,000,000"),
@@ -108,17 +90,5 @@ for name, line, *expect in (
     for command in (["evidence"], ["estimate", "1024: 12x(a f)"]):
         case(f"{command[0]}-own-{name}", [*command, "--evidence", "t.csv"], *expect,
              files=[write("t.csv", PUBLISHED + line + "\n")])
-    case(f"proxy-trust-published-{name}", ["proxy-trust", "--published", "t.csv", "--recipe", "{quick}",
-                                           "--data",
-                                           "{corpus}", "--out", "{tmp}/out"], *expect,
+    case(f"evidence-left-out-{name}", ["evidence", "--left-out", "t.csv"], *expect,
          files=[write("t.csv", PUBLISHED + line + "\n")])
-for name, builder, *expect in (
-        ("unfinished", edited("run/run.yaml", ["finished"], None), "--resume"),
-        ("question", edited("run/run.yaml", ["question"], "hi"), "question"),
-        ("recipe", edited("run/run.yaml", ["question", "recipe"], {"tokens": -1}), "tokens", "-1"),
-        ("recipe-key", edited("run/run.yaml", ["question", "recipe"], {"tokenz": 1}), "tokenz"),
-        ("data", edited("run/run.yaml", ["question", "data"], 5), "data"),
-        ("data-gone", edited("run/run.yaml", ["question", "data"], "gone"), "gone"),
-        ("corpus", edited("run/run.yaml", ["question", "corpus"], "other"), "{corpus}|text"),
-        ("notation", column(TRIALS, "notation", "???"), "???")):
-    case(f"proxy-trust-run-{name}", trust(), *expect, files=[copied("run"), builder])

@@ -1,4 +1,4 @@
-"""Bad input of `scaling-law`, `train` and `export`."""
+"""Bad input of `train` and `export`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from bad_input.words import (
     export,
     folder,
     garbage,
-    law,
     newest,
-    recipe,
     removed,
     replaced,
     train,
@@ -25,40 +23,6 @@ from bad_input.words import (
     without,
     write,
 )
-
-# -- scaling-law ---------------------------------------------------------------------------------------------
-
-for flag, value, *more in (
-        ("--depths", "2"), ("--widths", f"16,{HUGE}", "apart"), ("--budget-ms", "nan"), ("--table", "nowhere"),
-        ("--out", "{quick}")):
-    case(f"scaling-law{flag}={value}", law(flag, value), flag.strip("-"), value.split(",")[-1],
-         apart="apart" in more)
-case("scaling-law-few-sizes", law("--depths", "1,2", "--widths", "16,32", "--tokens", "128"), "depths", "at least 5",
-     "got 4")
-case("scaling-law-width-of-no-head", law("--widths", "17,32"), "width 17", "head_dim 16")
-case("scaling-law-tokens-of-the-same-steps", law("--tokens", "129,256"), "tokens", "129")
-case("scaling-law-depth-factor", law("--recipe", "{tmp}/recipe.yaml"), "depth_factor", "2",
-     files=[recipe(depth_factor=2)])
-for name, pattern, *expect in (
-        ("unknown", "m2 q", "'q'"), ("open", "m2 (f", "m2 (f")):
-    case(f"scaling-law-pattern-{name}", law(pattern=pattern), *expect)
-LAW = "depth,width,tokens,loss\n"
-SIZES = [(depth, width) for depth in (2, 4, 8) for width in (512, 1024, 2048)]
-for name, builders, *expect in (
-        ("no-rows", [write("t.csv", LAW)], "t.csv", "constants", "0"),
-        ("few-rows", [write("t.csv", LAW + "2,512,9,4\n4,512,9,3\n4,1024,9,2\n")], "5 constants", "3"),
-        ("one-depth", [write("t.csv", LAW + "".join(f"8,{width},9,4\n" for width in range(512, 3072, 256)))],
-         "depth", "8 only"),
-        ("column", [write("t.csv", LAW.replace("loss", "los") + "2,512,9,4\n")], "t.csv", "'los'", "'loss'"),
-        ("loss-inf", [write("t.csv", LAW + "2,512,9,inf\n")], "t.csv:2", "loss", "inf"),
-        ("twice", [write("t.csv", LAW + "2,512,9,4\n2,512,9,4\n")], "t.csv:3", "seed"),
-        ("without-pattern",
-         [write("t.csv", LAW + "".join(f"{d},{w},9,{4 + 1 / d + 9 / w}\n" for d, w in SIZES))], "PATTERN", "t.csv"),
-        ("parquet", [garbage("t.parquet")], "t.parquet")):
-    file = "t.parquet" if name == "parquet" else "t.csv"
-    case(f"scaling-law-results-{name}", ["scaling-law", "--results", file], *expect, files=builders)
-case("scaling-law-results-budget", ["scaling-law", "m2 f", "--results", "t.csv", "--budget-ms", "3"], "3 ms",
-     "fastest", files=[write("t.csv", LAW + "".join(f"{d},{w},9,{4 + 1 / d + 9 / w}\n" for d, w in SIZES))])
 
 # -- train ---------------------------------------------------------------------------------------------------
 

@@ -254,20 +254,6 @@ def export(*words: str, source: str = "{training}/final") -> list[str]:
     return ["export", source, "--to", "hf", "--out", "{tmp}/out", *words]
 
 
-def trust(*words: str) -> list[str]:
-    """Study a copy of {run}."""
-    return ["proxy-trust", "{tmp}/run", "--architectures", "3", "--seeds", "1", "--longer", "2", "--workers",
-            "1",
-            *words]
-
-
-def law(*words: str, pattern: str = "d(head_dim=16) f") -> list[str]:
-    return ["scaling-law", pattern, "--depths", "1,2,3", "--widths", "16,32", "--tokens", "128,256",
-            "--recipe",
-            "{quick}", "--data", "{corpus}", "--workload", "chat", "--workers", "1", "--out", "{tmp}/out",
-            *words]
-
-
 def estimate(arch: str, *words: str) -> list[str]:
     return ["estimate", arch, *words]
 
