@@ -111,7 +111,7 @@ def _proxy(row: PublishedRow, target: float, recipe: Recipe) -> Architecture:
 
 
 def short_trainings(rows: Sequence[PublishedRow]) -> list[tuple[Architecture, float] | None]:
-    """The proxy of each row and its loss after a training by the recipe `cpu` on its text, where there is one.
+    """The proxy of each row and its loss after a training by the recipe `cpu`; None where there is none.
 
     The losses are those of the shipped bench under seed 0.
     """
