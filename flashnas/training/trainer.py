@@ -7,7 +7,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -26,7 +26,6 @@ from flashnas.training.optimizer import Optimizers, initialise
 from flashnas.training.recipe import Recipe
 
 TOKEN_BY_TOKEN = ("selective_scan",)   # recurrences whose parallel form in torch is a loop on CUDA
-Progress = Callable[[int, float], None]  # training tokens seen, training loss of the step
 
 _DIVERGED_NATS = 1.0  # above both guessing, ln(vocab), and the first loss: the training has diverged
 _EVALUATE_TOGETHER = 8      # validation sequences per forward pass
@@ -63,15 +62,13 @@ class ProxyScore:
         return cls(**{**data, "curve": curve})
 
 
-def train(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int,
-          progress: Progress | None = None, deadline_s: float | None = None,
-          ranks: Ranks | None = None) -> ProxyScore:
+def train(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int, *,
+          deadline_s: float | None = None, ranks: Ranks | None = None) -> ProxyScore:
     """Train a network and score it on held-out text. The same arguments on one CPU thread give the same score
     to the bit.
 
     Args:
         architecture: the network, already scaled (`Recipe.proxy_of`).
-        progress: called after each step with the training tokens so far and the loss of the step.
         deadline_s: time limit in seconds; None: no limit.
         ranks: this process among those that train together; all have the score of one process up to rounding.
 
@@ -81,20 +78,18 @@ def train(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: in
         CorpusError: if the text is too short.
         ConfigError: if vocabulary, length or device do not fit.
     """
-    return train_network(architecture, dataset, recipe, seed, progress, deadline_s, ranks)[1]
+    return train_network(architecture, dataset, recipe, seed, deadline_s=deadline_s, ranks=ranks)[1]
 
 
-def train_network(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int,
-                  progress: Progress | None = None, deadline_s: float | None = None,
-                  ranks: Ranks | None = None,
-                  ) -> tuple[HybridLM, ProxyScore]:
+def train_network(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int, *,
+                  deadline_s: float | None = None,
+                  ranks: Ranks | None = None) -> tuple[HybridLM, ProxyScore]:
     """`train` that also returns the trained network, in float32 on the recipe's device."""
     check_job(architecture, dataset, recipe)
     with out_of_memory_is_a_reason():
         trainer = Trainer(architecture, dataset, recipe, seed, ranks)
-        for step in trainer.steps(deadline_s):
-            if progress:
-                progress(step.tokens, step.loss)
+        for _ in trainer.steps(deadline_s):
+            pass
         return trainer.network, trainer.score()
 
 

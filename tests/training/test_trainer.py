@@ -126,13 +126,13 @@ def test_the_time_limit_is_a_failed_candidate(structured):
         train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=0, deadline_s=0)
 
 
-def test_progress_sees_every_step(structured):
-    seen = []
+def test_every_step_is_seen(structured):
     recipe = dataclasses.replace(RECIPE, tokens=3 * 256, curve_points=9)
-    score = train(recipe.proxy_of(TINY, 300), structured, recipe, seed=0, progress=lambda *step: seen.append(step))
-    assert [tokens for tokens, _ in seen] == [256, 512, 768]
-    assert all(math.isfinite(loss) for _, loss in seen)
-    assert [tokens for tokens, _ in score.curve] == [256, 512, 768]  # never more points than steps
+    trainer = Trainer(recipe.proxy_of(TINY, 300), structured, recipe, seed=0)
+    seen = list(trainer.steps())
+    assert [step.tokens for step in seen] == [256, 512, 768]
+    assert all(math.isfinite(step.loss) for step in seen)
+    assert [tokens for tokens, _ in trainer.score().curve] == [256, 512, 768]  # never more points than steps
 
 
 def test_wrong_jobs_are_the_users_error(structured):
