@@ -303,24 +303,49 @@ def draw(files: dict[str, bytes], count: int, seed: int, lines: Map) -> list[Pla
     return sample
 
 
-def replayed(files: dict[str, bytes], records: Path) -> list[Place]:
-    """The places of earlier mutants whose statement still stands, once each."""
-    wanted = {(record["function"].split(".")[-1], record["statement_before"], record["statement_after"])
-              for record in map(json.loads, records.open())}
-    found = list[Place]()
+def replayed(files: dict[str, bytes], records: list[dict[str, Any]]) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """The mutants of an earlier record that a test noticed and whose statement still stands, once each."""
+    wanted = {(record["function"].split(".")[-1], record["statement_before"], record["statement_after"]): record
+              for record in records if record["result"] in ("killed", "timeout")}
+    names = {name for name, *_ in wanted}
     for file, source in sorted(files.items()):
-        if not any(name in source.decode() for name, *_ in wanted):
-            continue
         for place in Places(file, source).places:
             name = place.function.split(".")[-1]
-            if any(name == other for other, *_ in wanted):
+            if name in names:
                 texts = statements(source, place)
                 key = name, texts["statement_before"], texts["statement_after"]
                 if key in wanted:
-                    wanted.remove(key)
-                    found.append(place)
-    print(f"{len(found)} statements of {records} still stand, {len(wanted)} do not", flush=True)
-    return found
+                    yield place, wanted.pop(key)
+    for record in wanted.values():
+        print("its statement is gone:", record["file"], record["function"], repr(record["before"]), flush=True)
+
+
+def replay(copy: Copy, files: dict[str, bytes], path: Path, out: Path) -> None:
+    """Makes earlier mutants again. The tests that ran then run first, then all fast tests of the room."""
+    fast = "not slow and not gpu"
+    listed = subprocess.run([sys.executable, "-m", "pytest", "-q", "--collect-only", "-m", fast, "tests"],
+                            cwd=copy.tree, capture_output=True, text=True).stdout.splitlines()
+    done = {json.loads(line)["id"] for line in out.open()} if out.exists() else set()
+    counts = Counter[str]()
+    for place, record in replayed(files, list(map(json.loads, path.open()))):
+        if place.id in done:
+            continue
+        tests = [test for test in dict.fromkeys([*record["by"], *record["tests"]]) if test in listed]
+        room = ["-m", fast, f"tests/{place.room}"]
+        result = "survived"
+        for arguments in ([tests] if tests else []) + [room]:
+            with copy.changed(place):
+                outcome = copy.run(["-x", *arguments], 600)
+            if outcome.result == "timeout" or (outcome.result == "failed" and (
+                    not outcome.failed or copy.run(["-x", *outcome.failed], 600).result == "passed")):
+                result = "killed"
+                break
+        counts[result] += 1
+        with out.open("a") as stream:
+            stream.write(json.dumps({"id": place.id, "was": record["id"], "result": result,
+                                     "by": outcome.failed[:1]}) + "\n")
+        print(f"{result:12}{place.file}:{place.line} {record['before']!r} -> {place.text!r}", flush=True)
+    print(dict(counts))
 
 
 def statements(source: bytes, place: Place) -> dict[str, str]:
@@ -339,7 +364,7 @@ def judge(place: Place, copy: Copy, lines: Map, fit: set[str], unfit: set[str]) 
         with copy.changed(place):
             outcome = copy.run(["-x", *chosen], timeout_s) if chosen else Outcome("passed", [])
         failed = [test for test in outcome.failed if test in chosen]
-        answer = {"tests": len(chosen), "by": failed[:1]}
+        answer = {"tests": chosen, "by": failed[:1]}
         if outcome.result == "passed":
             fit.update(chosen)
             return {"result": "survived" if covered and chosen else "not covered", **answer}
@@ -383,7 +408,7 @@ def main() -> None:
     add = parser.add_argument
     add("--count", type=int, default=150, help="mutants in all (default 150)")
     add("--seed", type=int, default=1, help="another seed draws other mutants (default 1)")
-    add("--replay", type=Path, metavar="FILE", help="the mutants of this record in place of a new sample")
+    add("--replay", type=Path, metavar="FILE", help="only the mutants of this record that a test noticed")
     add("--out", type=Path, required=True, help="JSON Lines, one line for each mutant; is continued")
     add("--map", type=Path, help="which test executes which line; measured if missing (default OUT.map.gz)")
     add("--map-min", type=float, default=60, help="minutes for the map at most (default 60)")
@@ -396,6 +421,9 @@ def main() -> None:
         copy = Copy(Path(scratch))
         files = {str(path.relative_to(copy.tree)): path.read_bytes()
                  for path in sorted((copy.tree / PACKAGE).rglob("*.py"))}
+        if options.replay:
+            replay(copy, files, options.replay, options.out)
+            return
         tree = hashlib.sha256(b"".join(files.values())).hexdigest()[:12]
         if not map_path.exists():
             make_map(copy, map_path, options.map_min, tree)
@@ -406,8 +434,7 @@ def main() -> None:
             sys.exit(f"{map_path} or {options.out} is of another state of {PACKAGE}/; move it away")
         lines = Map(content, {file: source.decode() for file, source in files.items()})
         fit, unfit = set[str](), set(content["failed"])
-        sample = (replayed(files, options.replay) if options.replay
-                  else draw(files, options.count, options.seed, lines))
+        sample = draw(files, options.count, options.seed, lines)
         done = {record["id"] for record in records}
         for number, place in enumerate(sample, 1):
             if place.id in done or time.monotonic() > end:
@@ -423,7 +450,7 @@ def main() -> None:
             with options.out.open("a") as stream:
                 stream.write(json.dumps(record) + "\n")
             print(f"{number}/{len(sample)}", "{result:12}{file}:{line} {before!r} -> {after!r} "
-                  "({tests} tests, {seconds} s)".format(**record), flush=True)
+                  "({seconds} s)".format(**record), flush=True)
         print(report(records))
 
 
