@@ -191,28 +191,14 @@ def fit(models: list[Regressors], mode: str = "") -> ModelCorrection:
     """Least squares of the relative error with as few constants as the models left out justify, at least 0
     each; in the mode cuda_graph operator_us may be negative, down to MAX_CREDIT of the mean row of a
     model. Raises TableError below 4 models."""
-    return _fit(models, mode)[0]
-
-
-def fit_leaving_out(models: list[Regressors]) -> tuple[ModelCorrection, list[float]]:
-    """`fit`, and for each model the time in microseconds that a fit of the same constants to the others
-    predicts."""
-    correction, chosen = _fit(models, "")
-    return correction, [float(share) * model.measured_us for share, model in
-                        zip(_left_out(_relative(models), chosen, 0.0), models, strict=True)]
-
-
-def _fit(models: list[Regressors], mode: str) -> tuple[ModelCorrection, tuple[int, ...]]:
-    """-> the correction, and which of its constants were fitted."""
     if len(models) < MIN_MODELS:
         raise TableError(f"calibration needs at least {MIN_MODELS} whole models; got {len(models)}")
     min_us = 0.0
     if mode == "cuda_graph":  # its rows are of operators alone
         min_us = -MAX_CREDIT * min(model.rows_us / model.operators for model in models)
     x = _relative(models)
-    chosen = _choose(x, min_us)
-    values = map(float, _solve(x, chosen, min_us))
-    return ModelCorrection(**dict(zip(CONSTANTS, values, strict=True))), chosen
+    values = map(float, _solve(x, _choose(x, min_us), min_us))
+    return ModelCorrection(**dict(zip(CONSTANTS, values, strict=True)))
 
 
 def _relative(models: list[Regressors]) -> np.ndarray:
@@ -245,15 +231,11 @@ def _solve(x: np.ndarray, chosen: tuple[int, ...], min_us: float) -> np.ndarray:
     return values
 
 
-def _left_out(x: np.ndarray, chosen: tuple[int, ...], min_us: float) -> np.ndarray:
-    """Each model under the fit to the others, as a share of its measured time."""
-    everyone = np.arange(len(x))
-    return np.array([x[i] @ _solve(x[everyone != i], chosen, min_us) for i in everyone])
-
-
 def _left_out_error(x: np.ndarray, chosen: tuple[int, ...], min_us: float) -> float:
-    """Root mean square."""
-    return float(np.sqrt(np.mean(np.square(_left_out(x, chosen, min_us) - 1))))
+    """Root mean square error of each model under the fit to the others."""
+    everyone = np.arange(len(x))
+    shares = np.array([x[i] @ _solve(x[everyone != i], chosen, min_us) for i in everyone])
+    return float(np.sqrt(np.mean(np.square(shares - 1))))
 
 
 def kinds_of_error(models: list[Regressors], correction: ModelCorrection) -> dict[str, dict[str, float]]:

@@ -41,12 +41,7 @@ class TableCosts(Costs):
     """By a latency table."""
 
     def __init__(self, model: LatencyModel) -> None:
-        self.use(model)
-
-    def use(self, model: LatencyModel, bounds: tuple[float, float] | None = None) -> None:
-        """Answer by this model from now on; bounds: natural logarithms by which lower_ms and upper_ms differ
-        from latency_ms (None: those of the rows)."""
-        self.model, self.bounds = model, bounds
+        self.model = model
         self._metrics = functools.lru_cache(maxsize=REMEMBERED)(self._estimated)
 
     def metrics(self, network: Architecture) -> dict[str, float]:
@@ -54,11 +49,7 @@ class TableCosts(Costs):
 
     def _estimated(self, network: Architecture) -> dict[str, float]:
         estimate = self.model.estimate(network)
-        metrics = {name: getattr(estimate, name) for name in PREDICTED}
-        if self.bounds is not None:
-            lower, upper = (estimate.latency_ms * math.exp(by) for by in self.bounds)
-            metrics |= {"lower_ms": lower, "upper_ms": upper}
-        return metrics
+        return {name: getattr(estimate, name) for name in PREDICTED}
 
     def latencies(self, networks: Sequence[Architecture]) -> Sequence[float | None]:
         return list(map(float, self.model.latencies(networks)))

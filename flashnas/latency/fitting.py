@@ -27,10 +27,6 @@ class Fitter(Generic[G]):
                  allowed: Callable[[Any], bool] | None = None,
                  holds: Callable[[Any], bool] = lambda _: True) -> None:
         self.space, self.costs, self.allowed, self.holds = space, costs, allowed, holds
-        self.use(budgets)
-
-    def use(self, budgets: Sequence[Budget]) -> None:
-        """Fit to these budgets and to the present costs from now on."""
         self.budgets = list(budgets)
         self._answers = functools.lru_cache(maxsize=REMEMBERED)(self._answer)
 
