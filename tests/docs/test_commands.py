@@ -19,7 +19,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 TARGETS = re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text())
 MADE = ("flashnas-shift",)                 # folders that a page tells the reader to make
 QUICK = ("estimate", "evidence", "list", "table info", "bench info")
-PLUGINS = ("annealing", "state-tracking", "shift", "gsc")   # names of the example packages, not installed here
+PLUGINS = ("annealing", "shift", "gsc")   # names of the example packages, not installed here
 OWN = (*PLUGINS, "my_", "RUN", "NAME", "KIND", "x=1", "--show")   # of commands that need what a reader made
 
 

@@ -1,12 +1,12 @@
 """Executors that look at their jobs often: the pauses between two looks are most of the time of these tests."""
 
+import executor_contract
 import pytest
 
 from flashnas.executors import base
-from flashnas.testing import executor
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
     monkeypatch.setattr(base, "POLL_S", 0.1)
-    monkeypatch.setattr(executor, "TIMEOUT_S", 5.0)   # of a job that hangs, in the contract
+    monkeypatch.setattr(executor_contract, "TIMEOUT_S", 5.0)   # of a job that hangs, in the contract

@@ -9,6 +9,7 @@ import pandas as pd
 import pool_jobs
 import pytest
 import slow_space
+from executor_contract import check_executor
 from fault_driver import alive, wait_for
 from foreign_space import Gpt2Space, latency_ms
 from notes import Notes
@@ -18,7 +19,6 @@ from flashnas.executors import Work
 from flashnas.executors.ray import RayExecutor, RayOptions
 from flashnas.study.config import SearchConfig
 from flashnas.study.search import run_search
-from flashnas.testing import check_executor
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("ray") is None, reason="the extra ray is not installed")]
 HELPERS = str(Path(pool_jobs.__file__).parent)

@@ -2,10 +2,10 @@
 
 import pool_jobs
 import pytest
+from executor_contract import check_executor
 
 from flashnas.executors import Work
 from flashnas.executors.local import LocalExecutor
-from flashnas.testing import check_executor
 
 pytestmark = pytest.mark.usefixtures("importable_helpers", "spawned_workers")
 

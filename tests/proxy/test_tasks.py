@@ -6,7 +6,6 @@ import pytest
 from flashnas.proxy.tasks import SCORES, TASKS, groups_for, make_task
 from flashnas.proxy.tasks.base import IGNORED
 from flashnas.proxy.tasks.mad import FuzzyRecall, InContextRecall, Memorisation, NoisyRecall, SelectiveCopying
-from flashnas.testing.task import check_task
 
 
 def solve_in_context_recall(task, tokens):
@@ -63,8 +62,13 @@ SOLVERS = {"in-context-recall": solve_in_context_recall, "noisy-recall": solve_i
 
 
 @pytest.mark.parametrize("name", list(TASKS.shipped))
-def test_a_task_keeps_the_contract_and_a_plain_solver_finds_its_answers(name):
-    check_task(name, SOLVERS[name])
+def test_a_plain_solver_finds_the_answers_of_a_task(name):
+    task = make_task(name)
+    batch = task.test_set(20, seed=0)
+    for tokens, targets in zip(batch.inputs_BT.tolist(), batch.targets_BT.tolist(), strict=True):
+        answers = SOLVERS[name](task, tokens)
+        assert [answer for answer, target in zip(answers, targets, strict=True) if target != IGNORED] == [
+            target for target in targets if target != IGNORED]
 
 
 def test_sequences_of_the_test_set_are_drawn_again():

@@ -2,15 +2,15 @@
 
 import numpy as np
 import pytest
+import sampler_contract as contract
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sampler_contract import World, three_goals
 
 from flashnas.search import bayes, loss_model
 from flashnas.search.optuna_samplers import Nsga2, Tpe
 from flashnas.search.pareto import non_dominated, standings, subsample_history
-from flashnas.testing import sampler as contract
-from flashnas.testing.sampler import World, three_goals
 
 
 @st.composite

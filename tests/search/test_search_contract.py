@@ -5,11 +5,11 @@ import sys
 from typing import Any
 
 import pytest
+import sampler_contract as contract
+from sampler_contract import World, three_goals
 
 from flashnas.base.errors import ConfigError
 from flashnas.search import ALGORITHMS, algorithm_options, loss_model, make_algorithm
-from flashnas.testing import sampler as contract
-from flashnas.testing.sampler import World, three_goals
 
 SETTINGS: dict[str, dict[str, Any]] = {  # options that make tens of candidates enough
     "aging-evolution": {"population": 10, "tournament": 4},

@@ -5,13 +5,13 @@ import re
 
 import numpy as np
 import pytest
+from space_contract import check_space
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import SpaceError
 from flashnas.base.yaml import parse_yaml
 from flashnas.space import load_space
 from flashnas.space.layerwise import LayerwiseGenotype, LayerwiseSpace
-from flashnas.testing import check_space
 
 # depth, choices in short names, required operators; the second one can be read in several ways
 SMALL = {

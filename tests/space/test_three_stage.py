@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from offenders import every
 from small_spaces import SMALL, small_space
+from space_contract import check_space
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.architecture.source import presets
@@ -23,7 +24,6 @@ from flashnas.space.stage import (
     repeat_changes,
 )
 from flashnas.space.three_stage import ThreeStageSpace
-from flashnas.testing import check_space
 
 
 def block_types(mixers, ratios, ffns):

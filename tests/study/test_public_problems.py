@@ -3,11 +3,11 @@
 import public_problems
 import pytest
 from public_problems import NAS_BENCH_201
+from space_contract import check_space
 
 import flashnas as fn
 from flashnas.search import ALGORITHMS
 from flashnas.search.pareto import non_dominated
-from flashnas.testing import check_space
 
 
 def test_the_space_keeps_the_contract():

@@ -2,12 +2,12 @@
 
 import dataclasses
 
+import executor_contract as contract
 import pytest
+from executor_contract import check_executor
 
 from flashnas.executors.base import Ended
 from flashnas.executors.local import InProcess, LocalExecutor
-from flashnas.testing import check_executor
-from flashnas.testing import executor as contract
 
 
 class NoWorkers(InProcess):

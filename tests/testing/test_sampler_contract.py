@@ -1,13 +1,17 @@
 """The contract refuses each way in which a search algorithm can be wrong, in one line that names the rule."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import sampler_contract as contract
 from offenders import every
 from one_line import one_line
+from sampler_contract import check_beats_random, check_sampler
 
 from flashnas.search.algorithm import SearchAlgorithm
-from flashnas.testing import check_beats_random, check_sampler
-from flashnas.testing import sampler as contract
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 class Good(SearchAlgorithm):
@@ -36,6 +40,14 @@ class Good(SearchAlgorithm):
 def test_a_good_sampler_passes_and_learns():
     check_sampler(Good, {"start": 6})
     check_beats_random(Good)
+
+
+def test_the_example_passes_and_learns(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES / "flashnas-sampler")
+    from flashnas_sampler.annealing import Annealing
+
+    check_sampler(Annealing, {"initial": 4})
+    check_beats_random(Annealing, {"initial": 4}, seeds=15)
 
 
 class OwnSeed(Good):

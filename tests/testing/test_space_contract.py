@@ -3,16 +3,19 @@ line."""
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 from offenders import every
 from one_line import one_line
 from optuna.distributions import CategoricalDistribution, IntDistribution
+from space_contract import check_space
 
 from flashnas.base.shipped import shipped_names
-from flashnas.space import SearchSpace
-from flashnas.testing import check_space
+from flashnas.space import TEMPLATES, SearchSpace
+
+EXAMPLE = Path(__file__).parents[2] / "examples/flashnas-gpt2-space"
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,15 @@ class Nets(SearchSpace[Net]):
                          ids=lambda space: space if isinstance(space, str) else "foreign")
 def test_spaces_keep_the_contract(space):
     check_space(space)
+
+
+def test_the_example_keeps_the_contract(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLE)
+    from flashnas_gpt2_space.space import Gpt2Space
+
+    check_space(Gpt2Space({"width": [32, 64], "layers": [1, 2], "heads": [2], "mlp_ratio": [2, 4]}))
+    monkeypatch.setitem(TEMPLATES.shipped, "gpt2", "flashnas_gpt2_space.space:Gpt2Space")
+    check_space(EXAMPLE / "gpt2.yaml")
 
 
 class Unhashable(Net):
