@@ -1,7 +1,18 @@
-"""`python -m flashnas`."""
+"""`flashnas`, and `python -m flashnas`."""
 
 import sys
 
-from flashnas.cli.main import main
 
-sys.exit(main())
+def main() -> int:
+    """Run one command; returns the exit code. Ctrl-C while the modules are loaded is one line, as it is later."""
+    try:
+        from flashnas.cli.main import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        print("\nflashnas: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

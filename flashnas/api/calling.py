@@ -73,6 +73,10 @@ def takes(cls: type[Settings], *, objects: Mapping[str, str] | None = None,
                 if not callable(more[name]) and not hasattr(more[name], "update"):
                     raise ConfigError(f"{cls.where}.{name} must be a function, or an object with the method"
                                       f" update; got {shown(more[name])}")
+            for name, kind in places.items():
+                if isinstance(keywords.get(name), type) and not kind.startswith("type["):
+                    raise ConfigError(f"{cls.where}.{name} must be text or an object ({kind}); got the class"
+                                      f" {keywords[name].__name__}")
             if places:
                 more["objects"] = {name: keywords.pop(name) for name in places
                                    if not isinstance(keywords.get(name), PLAIN)}
@@ -217,6 +221,9 @@ def check_out(options: Settings, name: str = "out", *, empty: bool = False, hold
     def refuse(reason: str) -> Any:
         options.wrong(name, f"{out}: {reason}")
 
+    for at, part in enumerate(out.parts):
+        if part == ".." and not os.path.exists(Path(*out.parts[:at])):
+            refuse(f"there is no {Path(*out.parts[:at])}, so that its .. leads nowhere; choose another folder")
     try:
         nearest = next((path for path in (out, *out.parents) if os.path.lexists(path)), Path("."))
         if not nearest.is_dir():

@@ -52,7 +52,7 @@ class SearchOptions(SearchConfig, where="search"):
         if run in (True, "") and alone:
             out = values.get("out")
             run = out if out and (Path(out) / "run.yaml").exists() else None
-        if not run or run is True:
+        if not run or not isinstance(run, str | Path):  # a value of another type is refused as that of any option
             return super().build(**values)
         with plugins_named(Path(run)):
             return super().build(**over(cls.read_options(options_in(Path(run))), values))

@@ -119,13 +119,14 @@ class Architecture:
     def scaled(self, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Architecture:
         """The proxy of this architecture: hidden / factor, heads, states, windows (not below `least_dim`) and
         meta tokens."""
-        if least_dim < 2:
-            raise ArchitectureError(f"heads, states and windows must keep a size of at least 2; got"
-                                    f" {least_dim}")
+        if type(least_dim) is not int or least_dim < 2:
+            raise ArchitectureError("heads, states and windows must keep a size of at least 2; got"
+                                    f" {shown(least_dim)}")
         if factor == 1:
             return self
-        if factor < 1 or self.hidden % factor:
-            raise ArchitectureError(f"width factor must divide the hidden size {self.hidden}; got {factor}")
+        if type(factor) is not int or factor < 1 or self.hidden % factor:
+            raise ArchitectureError(f"width factor must divide the hidden size {self.hidden}; got"
+                                    f" {shown(factor)}")
         return replace(self, hidden=self.hidden // factor, meta_tokens=-(-self.meta_tokens // factor),
                        operators=tuple(spec.scaled(self.hidden, factor,
                                                    least_dim) for spec in self.operators))
@@ -135,6 +136,8 @@ class Architecture:
 
         Kinds keep their shares, rounded up: `8x(a m2 f)` becomes `4x(a m2 f)` with a factor of 2.
         """
+        if type(factor) is not int or factor < 1:
+            raise ArchitectureError(f"depth factor must be a whole number of at least 1; got {shown(factor)}")
         seen: Counter[str] = Counter()
         kept = []
         for spec in self.operators:

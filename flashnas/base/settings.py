@@ -69,7 +69,7 @@ class Setting:
     shown: the default in words.
     off: of an option that is true by default: what its flag `--no-<name>` does, in one line.
     separator: a tuple is given by one flag whose parts this separates; None: the flag is repeated.
-    objects: classes, as "module:Class", whose instances Python may give in place of a name; subclasses, too.
+    objects: classes, as "module:Class", whose instances Python may give in place of a name.
     yaml: False for what a YAML file cannot set: what starts a program, or belongs to one call.
     identity: of a search: it fixes the trajectory, so that a run is continued only with the same value.
     name, container (tuple, dict or None), kind (of each value; Any: any) and optional follow from the field.
@@ -144,9 +144,8 @@ class Setting:
         return text
 
     def is_object(self, value: Any) -> bool:
-        """True for an instance, or a subclass, of one of `objects`."""
-        line = value.__mro__ if isinstance(value, type) else type(value).__mro__
-        return any(f"{cls.__module__}:{cls.__qualname__}" in self.objects for cls in line)
+        """True for an instance of one of `objects`."""
+        return any(f"{cls.__module__}:{cls.__qualname__}" in self.objects for cls in type(value).__mro__)
 
     def checked(self, value: Any, where: str) -> Any:
         """The value in its type. Raises SettingError with the rule that it breaks."""

@@ -280,7 +280,7 @@ def _find(source: str | Path | None) -> Path:
     if not path.is_dir():
         raise BenchError(f"bench {str(source)!r}: no shipped bench{did_you_mean(source, shipped)} and no"
                          f" folder; shipped: {', '.join(shipped) or 'none'}")
-    if not (path / FILE).is_file():
+    if not (path / FILE).exists():
         raise BenchError(f"{path}: not a bench, it has no {FILE}")
     return path
 

@@ -18,7 +18,7 @@ import numpy as np
 from flashnas.base.errors import CorpusError
 from flashnas.base.foreign import check_regular, read_json, read_text
 from flashnas.base.hints import first_line
-from flashnas.data.cache import cache_folder, folder_in_cache
+from flashnas.data.cache import cache_folder, folder_in_cache, writing_cache
 from flashnas.data.corpus import read_corpus
 from flashnas.data.split import split_documents
 from flashnas.data.tokenizer import (
@@ -208,6 +208,9 @@ def prepare_dataset(source: str, recipe: BatchShape, tokenizer: str | Path | Non
         CorpusError: for text that cannot be read or is too short, and for a full disk.
     """
     cache = cache or cache_folder()
+    if not (cache / "datasets").is_dir():  # said before the text is read, which may take a minute
+        with writing_cache(cache / "datasets"):
+            pass
     corpus = read_corpus(source)
     split = split_documents(corpus.documents)
     notes = list(corpus.notes)

@@ -18,6 +18,9 @@ from typing import Any, Self
 import numpy as np
 
 from flashnas.architecture import Architecture
+from flashnas.base.errors import ConfigError
+from flashnas.base.hints import shown
+from flashnas.base.quantities import tokens_of
 from flashnas.evidence.composition import (
     FEATURES,
     KINDS,
@@ -136,8 +139,11 @@ class Prediction:
         return np.asarray(self.prior(index, index) - self.gain[index] @ self.gain[index].T)
 
     def difference(self, place: int, other: int) -> tuple[float, float]:
-        """Loss of network `one` less that of network `other`: mean and standard deviation, in nats per
-        token."""
+        """Loss of network `place` less that of network `other`: mean and standard deviation, in nats per
+        token. Raises ConfigError for a place where there is no network."""
+        for at in (place, other):
+            if not isinstance(at, int | np.integer) or not 0 <= at < len(self.mean):
+                raise ConfigError(f"difference: a place must be from 0 to {len(self.mean) - 1}; got {shown(at)}")
         return float(self.mean[place] - self.mean[other]), float(self.sd_to(other)[place])
 
     def sd_to(self, reference: int) -> np.ndarray:
@@ -208,9 +214,18 @@ class FullLoss:
                           self.spreads.noise * self._reliability(table.publication[:1])[0] if len(table)
                           else 0.0)
 
-    def predict_networks(self, networks: Sequence[Architecture], tokens: float,
+    def predict_networks(self, networks: Sequence[Architecture], tokens: float | str,
                          beyond: Sequence[float] | None = None) -> Prediction:
-        """`predict` of `table`."""
+        """`predict` of `table`; tokens: also a text such as 100B. Raises ConfigError for other arguments."""
+        wrong = networks if isinstance(networks, Architecture) else next(
+            (network for network in networks if not isinstance(network, Architecture)), None)
+        if wrong is not None:
+            raise ConfigError(f"predict_networks: networks must be a list of Architectures; got {shown(wrong)}")
+        try:
+            tokens = tokens_of(tokens)
+        except (TypeError, ValueError):
+            raise ConfigError("predict_networks: tokens must be a number of tokens from 1 to 1000T, such as"
+                              f" 100B; got {shown(tokens)}") from None
         return self.predict(self.table(networks, tokens, beyond))
 
     def coefficients(self) -> dict[str, tuple[float, float, float]]:

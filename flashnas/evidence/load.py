@@ -16,6 +16,8 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 
 from flashnas.architecture import Architecture
+from flashnas.base.errors import ConfigError
+from flashnas.base.hints import one_of, shown
 from flashnas.evidence.composition import body_sizes, mix_of
 from flashnas.evidence.full_loss import NEW, PARTS, FullLoss, Rows, Spreads, Table, response_row
 from flashnas.evidence.law import Law
@@ -127,7 +129,7 @@ def full_loss(own: str | Path | None = None, *, without: str = "", parts: Sequen
         parts: of `law`, `mix` and `beyond` (short trainings), those that it uses.
 
     Raises:
-        ConfigError: the file is wrong; with file, line, rule and value.
+        ConfigError: an argument is wrong, or the file; with file, line, rule and value.
 
     Example:
         >>> import flashnas as fn
@@ -137,6 +139,13 @@ def full_loss(own: str | Path | None = None, *, without: str = "", parts: Sequen
         >>> mean < 0, 0 < sd < 0.1
         (True, True)
     """
+    if own is not None and not isinstance(own, str | Path):
+        raise ConfigError(f"full_loss.own must be the path of a CSV file; got {shown(own)}")
+    publications = sorted(set(shipped_rows().table.publication.tolist()))
+    if without != "" and without not in publications:
+        raise ConfigError(one_of("full_loss.without", without, publications))
+    if isinstance(parts, str) or not parts or not set(parts) <= set(PARTS):
+        raise ConfigError(f"full_loss.parts must be some of {', '.join(PARTS)}; got {shown(parts)}")
     shipped = _shipped(without, tuple(parts))
     if own is None:
         return shipped

@@ -21,7 +21,7 @@ def read_export(folder: Path) -> tuple[HybridLM, int | None] | None:
     """The network, and the length of its training's sequences where it is recorded; None for another folder.
     """
     path = folder / CONFIG
-    data = read_json(path, WeightsError) if path.is_file() else None
+    data = read_json(path, WeightsError) if path.exists() else None
     if isinstance(data, dict) and data.get("model_type") == "lfm2":
         eps = data.get("norm_eps", 1e-5)
         if type(eps) is not float or not 0 < eps < 1:

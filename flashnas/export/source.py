@@ -93,14 +93,14 @@ def weights_folder(path: Path) -> Path | None:
     """The weights in a folder: its own, those of its finished training, or those of the chosen network of a
     run."""
     for folder in (path, path / FINAL):
-        if (folder / ARCHITECTURE).is_file():
+        if (folder / ARCHITECTURE).exists():
             return folder
-    if (path / CONFIG).is_file():
+    if (path / CONFIG).exists():
         newest = next(iter(checkpoints(path / CHECKPOINTS)), None)
         raise ExportError(f"{path}: is a training that has not finished; finish it with flashnas train"
                           f" --resume"
                           + (f", or name its newest checkpoint, {newest}" if newest else ""))
-    if (path / "run.yaml").is_file():
+    if (path / "run.yaml").exists():
         return chosen_weights(path)
     return None
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ArchitectureError
+from flashnas.base.errors import ArchitectureError, CandidateMemoryError
 from flashnas.base.hints import shown
 from flashnas.network.cache import CapturedStep, FixedStates, HybridCache, check_capturable
 from flashnas.network.loss import linear_cross_entropy
@@ -92,12 +92,18 @@ class HybridLM(nn.Module):
         super().__init__()
         self.architecture, self.backend = architecture, backend
         hidden, vocab = architecture.hidden, architecture.vocab
-        self.embedding = nn.Embedding(vocab, hidden)
         meta = architecture.meta_tokens
-        self.meta_tokens = nn.Parameter(torch.empty(meta, hidden)) if meta else None
-        self.layers = nn.ModuleList(Block(spec, hidden) for spec in architecture.operators)
-        self.final_norm = RMSNorm(hidden)
-        self.head = nn.Linear(hidden, vocab, bias=False) if not architecture.tied else None
+        try:
+            self.embedding = nn.Embedding(vocab, hidden)
+            self.meta_tokens = nn.Parameter(torch.empty(meta, hidden)) if meta else None
+            self.layers = nn.ModuleList(Block(spec, hidden) for spec in architecture.operators)
+            self.final_norm = RMSNorm(hidden)
+            self.head = nn.Linear(hidden, vocab, bias=False) if not architecture.tied else None
+        except RuntimeError as error:  # the CPU's allocator has no error of its own
+            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" not in str(error):
+                raise
+            raise CandidateMemoryError(f"out of memory: the network has {architecture.params:,} parameters"
+                                       ) from None
         self.core = Core("softmax", "loss", (softmax_, softmax_))
         choose_backend(self, backend)
         self._transposed_head = Transposed()

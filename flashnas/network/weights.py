@@ -89,7 +89,7 @@ def read_architecture(folder: str | Path) -> tuple[Architecture, dict[str, Any]]
     """The architecture of a weights folder and all that its file records; raises WeightsError if there is
     none."""
     path = Path(folder) / ARCHITECTURE
-    if not path.is_file():
+    if not path.exists():
         raise WeightsError(f"{folder}: holds no weights (it has no {ARCHITECTURE});"
                            " name a folder that flashnas train wrote, such as RUN/final")
     return load_architecture(str(path)), dict(read_yaml(path))

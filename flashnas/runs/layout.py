@@ -78,7 +78,7 @@ def read_config(folder: Path) -> LocatedDict:
 
 def options_in(folder: Path) -> LocatedDict:
     """The options of the search that made a run folder; RunError where it holds none."""
-    if not (folder / CONFIG).is_file():
+    if not (folder / CONFIG).exists():
         raise RunError(f"{folder}: not a run folder (it has no {CONFIG})")
     recorded = read_config(folder)
     options = recorded.get("options")
@@ -135,7 +135,7 @@ class TrialsTable:
 def read_trials(path: Path) -> pd.DataFrame:
     """trials.parquet in the order of the trajectory, with a further column for each score; raises RunError in
     one line if it is missing, empty or damaged."""
-    if not path.is_file():
+    if not path.exists():
         raise RunError(f"{path.parent}: the run holds no trials yet ({TRIALS} is missing)")
     frame = read_parquet(path, RunError)
     for name in NEEDED:

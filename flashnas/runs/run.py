@@ -69,7 +69,7 @@ class RecordedRun:
             raise RunError(f"{path}: no such folder")
         if not path.is_dir():
             raise RunError(f"{path}: a run is a folder; this is a file")
-        if not (path / CONFIG).is_file():
+        if not (path / CONFIG).exists():
             raise RunError(f"{path}: not a run folder (it has no {CONFIG})")
         try:
             config = read_config(path)

@@ -75,7 +75,7 @@ def _resolve(source: str) -> str:
         relative = os.path.relpath(shipped[source])  # short in messages
         return str(shipped[source]) if relative.startswith("..") else relative
     if Path(source).suffix in (".yaml", ".yml") or os.path.exists(source):
-        if not os.path.isfile(source):
+        if not os.path.exists(source):
             raise SpaceError(f"{shown_path(source)}: no such file")
         return source
     raise SpaceError(f"{shown(source)} is not a shipped search space{did_you_mean(source, shipped)} and not a"

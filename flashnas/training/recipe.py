@@ -281,7 +281,7 @@ class Recipe(Settings, where="recipe"):
             raise ConfigError(f"a recipe must be a name or the path of a YAML file; got {shown(source)}")
         shipped = shipped_recipes()
         path = shipped.get(str(source), Path(source))
-        if not path.is_file():
+        if not path.exists():
             raise ConfigError(f"recipe {str(source)!r} is neither a shipped"
                               f" recipe{did_you_mean(source, shipped)}"
                               f" nor a YAML file; shipped: {', '.join(shipped)}")

@@ -102,6 +102,7 @@ def test_a_folder_below_a_file_or_with_a_long_name_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     for place, words in ((tmp_path / "file" / "out", "file is a file, not a folder"),
                          (tmp_path / ("x" * 300) / "out", "a name of 300 bytes is too long"),
+                         (tmp_path / "a" / ".." / "b", "there is no .*/a, so that its .. leads nowhere"),
                          ("/proc/out", "cannot be written")):
         with pytest.raises(SettingError, match=words) as caught:
             check_out(Bake(flour="rye", out=str(place)))

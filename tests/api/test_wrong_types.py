@@ -5,6 +5,17 @@ import pytest
 import flashnas as fn
 
 
+NETWORK = fn.Architecture.parse("2048: 6x(m2 f)")
+
+
+def predicted(networks, tokens=1e11):
+    return fn.evidence.full_loss().predict_networks(networks, tokens)
+
+
+def test_tokens_may_be_written_with_their_unit():
+    assert predicted([NETWORK], "100B").mean == predicted([NETWORK], 1e11).mean
+
+
 @pytest.mark.parametrize("call", [
     lambda: fn.Architecture.parse(None), lambda: fn.Architecture.parse(3),
     lambda: fn.Architecture.from_dict(None),
@@ -13,7 +24,18 @@ import flashnas as fn
     lambda: fn.Budget("latency_ms", True), lambda: fn.Budget(None, 5), lambda: fn.load_space(None),
     lambda: fn.LatencyTable.load(None), lambda: fn.Recipe.load(None), lambda: fn.list_names(3),
     lambda: fn.search(progress=5), lambda: fn.search(evaluator="f"), lambda: fn.estimate(None),
-    lambda: fn.report(None),
+    lambda: fn.report(None), lambda: fn.search(resume=5), lambda: fn.search(workload=fn.Workload, trials=0),
+    lambda: fn.search(recipe=fn.Recipe, trials=0), lambda: fn.estimate(fn.Architecture),
+    lambda: fn.estimate("2048: a f", workload=fn.Workload), lambda: fn.estimate("2048: a f", table=fn.LatencyTable),
+    lambda: NETWORK.shallower(0), lambda: NETWORK.shallower("x"), lambda: NETWORK.scaled("x"),
+    lambda: NETWORK.scaled(0), lambda: NETWORK.scaled(2, "x"),
+    lambda: fn.evidence.full_loss(5), lambda: fn.evidence.full_loss(parts=("zz",)),
+    lambda: fn.evidence.full_loss(parts="law"), lambda: fn.evidence.full_loss(parts=()),
+    lambda: fn.evidence.full_loss(without=5), lambda: fn.evidence.full_loss(without="nowhere"),
+    lambda: predicted(["2048: a f"]), lambda: predicted(NETWORK), lambda: predicted([NETWORK], "many"),
+    lambda: predicted([NETWORK], float("nan")), lambda: predicted([NETWORK], 0), lambda: predicted([NETWORK], None),
+    lambda: predicted([NETWORK]).difference(0, 5), lambda: predicted([NETWORK]).difference(0, -1),
+    lambda: predicted([NETWORK]).difference("x", 0),
 ])
 def test_it_is_one_line(call):
     with pytest.raises(fn.FlashnasError) as caught:

@@ -5,11 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
+from flashnas import __main__ as entry
 from flashnas.api.calling import Figures, takes
 from flashnas.api.estimate import EstimateOptions
 from flashnas.base.hints import duration
@@ -47,6 +50,34 @@ def test_a_signal_at_any_time_is_one_line(capsys, monkeypatch, tmp_path, number,
         for number, handler in before.items():
             signal.signal(number, handler)
     assert capsys.readouterr().err.strip() == words
+
+
+def test_a_signal_while_the_modules_are_loaded_is_one_line(capsys, monkeypatch):
+    class Interrupted:
+        def find_spec(self, name, path=None, target=None):
+            if name == "flashnas.cli.main":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "flashnas.cli.main")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert entry.main() == 130
+    assert capsys.readouterr().err == "\nflashnas: interrupted\n"
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"flashnas": "flashnas.__main__:main"}
+
+
+def test_a_command_without_stdout_says_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["list", "presets"]) == 0
+
+
+@pytest.mark.parametrize(("encoding", "expected"), [("ascii", b"\\u03bb\n"), ("utf-8", "\u03bb\n".encode())])
+def test_letters_that_the_terminal_does_not_have_are_escaped(monkeypatch, encoding, expected):
+    output = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding=encoding))
+    monkeypatch.setattr("flashnas.cli.main._main", lambda words: print("\u03bb"))
+    main(["list"])
+    assert output.getvalue() == expected
 
 
 def test_the_reader_of_a_command_may_leave_early():

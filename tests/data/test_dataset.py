@@ -74,6 +74,13 @@ def test_text_and_vocabulary_are_the_cache_key(folder, tmp_path):
     assert len({first.folder, other_vocab.folder, other_text.folder}) == 3
 
 
+def test_a_cache_that_cannot_be_written_is_said_before_the_text_is_read(folder, tmp_path, monkeypatch):
+    (tmp_path / "home").write_text("a file")
+    monkeypatch.setattr(dataset_module, "read_corpus", None)
+    with pytest.raises(CorpusError, match="cannot cache data in .*home/c/datasets"):
+        prepare_dataset(str(folder), RECIPE, cache=tmp_path / "home" / "c")
+
+
 def test_a_damaged_cache_is_made_again(folder, tmp_path):
     data = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
     expected = np.array(data.train)

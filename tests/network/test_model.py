@@ -12,6 +12,7 @@ from offenders import every
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
+from flashnas.base.errors import CandidateMemoryError
 from flashnas.network import loss as loss_module
 from flashnas.network import model as model_module
 from flashnas.network.model import HybridLM
@@ -297,3 +298,8 @@ def test_the_stream_of_a_cpu_is_wide_under_autocast_too() -> None:
         assert not model_module._streams_low(x)
         embedded = HybridLM(Architecture.parse("32(vocab=20): f")).embed(torch.zeros(1, 2, dtype=torch.long))
         assert embedded.dtype == torch.float32
+
+
+def test_a_network_that_no_memory_holds_is_one_line():
+    with pytest.raises(CandidateMemoryError, match=r"^out of memory: the network has 1,130,306,557,968,512 param"):
+        HybridLM(Architecture.parse("1048576(vocab=1073741824): d"))

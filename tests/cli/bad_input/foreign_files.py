@@ -83,9 +83,10 @@ for name, words, file, damages in (
         ("bench", ["bench", "info", "{tmp}/b"], "b/bench.parquet", FIFO),
         ("left-out", ["evidence", "--left-out", "{tmp}/p.csv"], "p.csv", FIFO)):
     copies = [copied(file.partition("/")[0])] if file.partition("/")[0] in ("table", "run", "training") else []
-    said = "final" if name == "weights-architecture" else Path(file).name
+    said = Path(file).name
     for kind, damage in damages.items():
-        case(f"foreign-{name}-{kind}", words, said, files=[folder(".", PRECIOUS), *copies, damage(file)], apart=True)
+        got = ("got a FIFO",) if kind == "fifo" else ()
+        case(f"foreign-{name}-{kind}", words, said, *got, files=[folder(".", PRECIOUS), *copies, damage(file)], apart=True)
 
 # a tokenizer that cannot encode the text
 case("tokenizer-without-its-unknown-token", search("--tokenizer", "{tmp}/tk.json"), "cannot encode",
