@@ -4,7 +4,6 @@ import pytest
 
 import flashnas as fn
 
-
 NETWORK = fn.Architecture.parse("2048: 6x(m2 f)")
 
 

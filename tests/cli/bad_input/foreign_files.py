@@ -86,7 +86,8 @@ for name, words, file, damages in (
     said = Path(file).name
     for kind, damage in damages.items():
         got = ("got a FIFO",) if kind == "fifo" else ()
-        case(f"foreign-{name}-{kind}", words, said, *got, files=[folder(".", PRECIOUS), *copies, damage(file)], apart=True)
+        case(f"foreign-{name}-{kind}", words, said, *got, apart=True,
+             files=[folder(".", PRECIOUS), *copies, damage(file)])
 
 # a tokenizer that cannot encode the text
 case("tokenizer-without-its-unknown-token", search("--tokenizer", "{tmp}/tk.json"), "cannot encode",
