@@ -79,16 +79,6 @@ def mixer_colours(notation: str) -> tuple[str, str]:
     return mixers[0], mixers[min(1, len(mixers) - 1)]
 
 
-def reference_point(points: np.ndarray, budget_ms: float | None) -> np.ndarray:
-    """The corner up to which the volume of points [N, M] is measured: of latency_ms the budget,
-    of others the worst value moved by 1 %."""
-    worst = points.max(axis=0)
-    reference: np.ndarray = worst + 0.01 * np.abs(worst)
-    if budget_ms:
-        reference[0] = budget_ms
-    return reference
-
-
 # -- operators along the depth -------------------------------------------------------------------------------
 
 def depth_shares(notations: Iterable[str], bins: int = DEPTH_BINS) -> pd.DataFrame:
