@@ -12,7 +12,7 @@ from torch import nn
 
 from flashnas.base.errors import OperatorError
 from flashnas.operators.kernel import KernelCall, KernelKind
-from flashnas.operators.kernel_kinds import CONV, GEMM, SMALL, gemm, pointwise
+from flashnas.operators.kernel_kinds import CONV, GEMM, gemm, pointwise
 from flashnas.operators.kernel_rules import Roofline
 from flashnas.operators.layer import Layer
 from flashnas.operators.roles import Role
@@ -81,7 +81,7 @@ class Average(OperatorSpec):
                 gemm("out", n=hidden, k=hidden))
 
 
-SCAN = KernelKind(name="avg_scan", family=SMALL, shape=("n",), rules=(Roofline(),), written=lambda call: 1,
+SCAN = KernelKind(name="avg_scan", shape=("n",), rules=(Roofline(),), written=lambda call: 1,
                   bytes_moved=lambda call, load, size: size * load.rows)
 
 
