@@ -99,7 +99,7 @@ def test_hanging_processes_end_with_their_worker(job, monkeypatch, tmp_path, imp
     monkeypatch.setenv("RANKS_PIDS", str(tmp_path))
     executor = LocalExecutor(Work(function=hanging_ranks.run, workers=1, timeout_s=600, processes=2))
     with executor:
-        executor.submit("a", {**job, "processes": 2}, timeout_s=600)
+        executor.submit("a", {**job, "processes": 2})
         while len(hanging := [path for path in tmp_path.iterdir() if path.read_text()]) < 2:
             assert not executor.finished(0.5)
         pids = {int(path.name) for path in hanging} | {int(path.read_text()) for path in hanging}
