@@ -29,7 +29,7 @@ def guard(event, arguments):
             os._exit(99)
 sys.addaudithook(guard)
 """
-SEARCH = "--trials 2 --no-baselines --tokens 4096"
+SEARCH = "--trials 2 --tokens 4096"
 COMMANDS = [
     "flashnas --help",
     "flashnas list spaces",

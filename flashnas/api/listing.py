@@ -139,7 +139,7 @@ KINDS: dict[str, tuple[str, Callable[[], dict[str, str]] | str]] = {
     "operators": ("of the notation and of spaces; --show NAME prints the options", _operators),
     "objectives": ("of --objectives", _objectives),
     "tasks": ("synthetic tasks, which are objectives, too", "flashnas.proxy.tasks:TASKS"),
-    "benches": ("of --bench-table: trained networks; flashnas bench info NAME says more", _benches),
+    "benches": ("of bench_table: trained networks; flashnas bench info NAME says more", _benches),
     "exports": ("of export --to", "flashnas.export.exporter:EXPORTS"),
     "plugins": ("names that installed packages add", _plugins)}
 SHOWN = ("spaces", "recipes", "operators")

@@ -71,6 +71,7 @@ class Setting:
     separator: a tuple is given by one flag whose parts this separates; None: the flag is repeated.
     objects: classes, as "module:Class", whose instances Python may give in place of a name.
     yaml: False for what a YAML file cannot set: what starts a program, or belongs to one call.
+    flagged: False for what the command line sets by a key of its --config file alone.
     identity: of a search: it fixes the trajectory, so that a run is continued only with the same value.
     name, container (tuple, dict or None), kind (of each value; Any: any) and optional follow from the field.
     """
@@ -93,6 +94,7 @@ class Setting:
     separator: str | None = None
     objects: Sequence[str] = ()
     yaml: bool = True
+    flagged: bool = True
     identity: bool = True
     name: str = ""
     container: type | None = None
@@ -106,14 +108,14 @@ class Setting:
 
     @property
     def spelling(self) -> str:
-        """As on the command line: `--cycle-size`, `--no-baselines`, `-n`, `ARCH`."""
-        return self.flags[0] if self.flags else self.placeholder
+        """As on the command line: `--budget-ms`, `--no-test`, `-n`, `ARCH`; a key of the file as it is."""
+        return self.flags[0] if self.flags else self.placeholder if self.positional else self.name
 
     @property
     def flags(self) -> list[str]:
-        """Its flags; none if it is positional."""
+        """Its flags; none if it is positional, or a key of a file alone."""
         no = "no-" if self.is_switch and self.default is True else ""
-        return [] if self.positional else self.flag.split() or [f"--{no}{self.name.replace('_', '-')}"]
+        return [] if self.positional or not self.flagged else self.flag.split() or [f"--{no}{self.name.replace('_', '-')}"]
 
     @property
     def placeholder(self) -> str:

@@ -1,6 +1,6 @@
 """`flashnas COMMAND`: flags to options, the command, exit code.
 
-Exit codes: 0; 2 for what the user got wrong; 3 for a budget that is missed as measured (`search --strict`); 4
+Exit codes: 0; 2 for what the user got wrong; 3 for a budget that is missed as measured (`strict` of a search); 4
 for a training that diverged (`train`); 130 for Ctrl-C, SIGTERM and SIGHUP.
 """
 
@@ -133,7 +133,7 @@ def _main(arguments: list[str]) -> int:
                                      f" commands: {', '.join(COMMANDS)}")
         parser, chosen, command = build_parser(words)
         namespace, unknown = parser.parse_known_args(arguments)
-        check_known(chosen, unknown)
+        check_known(chosen, unknown, command.options_class)
     except SystemExit as stop:
         return int(stop.code or 0)
     except FlashnasError as error:

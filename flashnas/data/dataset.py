@@ -135,7 +135,7 @@ class Dataset:
         if short:
             raise CorpusError(f"corpus {self.source!r} is too short for recipe {recipe.name!r}:"
                               f" {'; '.join(short)}; take more text, such as --data hf:NAME{fewer}, or"
-                              " --short-text (short_text: true in a recipe)")
+                              " short_text: true in the recipe")
 
     def batches(self, recipe: BatchShape, seed: int, skip: int = 0) -> Iterator[np.ndarray]:
         """Training batches without end. Their order depends on the seed only. One epoch visits disjoint

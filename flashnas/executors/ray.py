@@ -63,7 +63,7 @@ class RayExecutor(Executor):
             raise ConfigError(f"executor ray needs the package {error.name}: pip install"
                               f" 'flashnas[ray]'") from None
         if work.processes > 1 and (self.options.gpus or 1.0) < 1:
-            raise ConfigError("executor ray: gpus below 1 and --processes-per-candidate exclude each other,"
+            raise ConfigError("executor ray: gpus below 1 and processes_per_candidate exclude each other,"
                               f" since each process owns a GPU; got gpus {self.options.gpus:g}")
         if self.gpus and self.options.worker_memory_gb is not None:
             raise ConfigError(NO_LIMIT_ON_GPUS)

@@ -43,7 +43,7 @@ class Certificate:
         entry = find(table, workload, space_hash)
         if entry is None:
             raise TableError(f"{where} has no validation of space {space_name!r} and workload"
-                             f" {workload.name!r}, which --confidence rests on: {command}")
+                             f" {workload.name!r}, which the confidence rests on: {command}")
         try:
             ratios = {metric: list(map(float, kept["log_ratios"]))
                       for metric, kept in entry["metrics"].items()}

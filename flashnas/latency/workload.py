@@ -25,7 +25,7 @@ CACHE_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
 MATRICES_ONLY = {"fp8": "bfloat16"}
 # of everything but the matrices of the operators, where it is not the type of the matrices
 OTHER_WEIGHTS = {**MATRICES_ONLY, "q4_0": "q8_0", "q4_k": "q6_k"}
-WEIGHTS = ("bfloat16", "fp8")   # what --weights takes for a table of kernels
+WEIGHTS = ("bfloat16", "fp8")   # for a table of kernels
 WEIGHTS_HELP = "type of the operators' matrices on a GPU, bfloat16 or fp8; everything else stays in bfloat16"
 DTYPES = ("auto", *DTYPE_BYTES)
 MAX_TOKENS = 10**8        # of a sequence; far above any context, and small enough for arithmetic and memory

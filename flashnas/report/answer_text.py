@@ -118,10 +118,11 @@ class _Words:
         faster = [finalist.name for finalist in tied if self._share(finalist) < 1
                   and known(recall := finalist.figures.get("expected_recall"))
                   and recall < self.answer.min_recall]
-        if cheapest.hash != self.answer.recommended:
-            standing, saved = self.standings[cheapest.hash], 1 - self._share(cheapest)
+        saved = f"{1 - self._share(cheapest):.0%}"
+        if cheapest.hash != self.answer.recommended and saved != "0%":
+            standing = self.standings[cheapest.hash]
             fastest = f"the fastest of them is {cheapest.name}" if len(tied) > 1 else "it is faster"
-            text += (f"; {fastest}, {self._ms(cheapest.latency_ms)} ({saved:.0%} less), at"
+            text += (f"; {fastest}, {self._ms(cheapest.latency_ms)} ({saved} less), at"
                      f" {with_sd(standing.difference, standing.sd)} nats")
         elif faster:
             text += f"; {names_text(faster)} would be faster, but {_do(faster)} not keep the recall"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from flashnas.base.errors import RunError
@@ -14,6 +15,7 @@ from flashnas.runs.layout import as_recorded
 from flashnas.training.recipe import ROUNDING
 
 LATER = ("device",)  # what an earlier version did not record; a run of it goes on without
+FILES = ("table", "data", "tokenizer")   # named as the user did
 HINTS = {"space": "the run folder belongs to another space",
          "space_hash": "the run folder belongs to another space",
          "bench": "the scores of the bench are others than then",
@@ -50,9 +52,12 @@ class Identity:
 
 
 def _compared(values: dict[str, Any]) -> dict[str, Any]:
-    """The question without what changes rounding alone."""
+    """The question without what changes rounding alone, and without the folders of files, whose contents
+    have digests: a run may be continued from another folder."""
     recipe = values.get("recipe")
-    return {**values, "recipe": {**recipe, **ROUNDING}} if isinstance(recipe, dict) else values
+    names = {key: "+".join(Path(part).name for part in value.split("+") if part)
+             for key in FILES if isinstance(value := values.get(key), str) and ":" not in value}
+    return {**values, **names, **({"recipe": {**recipe, **ROUNDING}} if isinstance(recipe, dict) else {})}
 
 
 def table_hash(table: LatencyTable) -> str:

@@ -122,7 +122,7 @@ def ranking(config: SearchConfig, space: SearchSpace[Any], *, costed: bool, eval
            "the objectives name no loss" if not set(config.objectives) & set(QUALITY) else "")
     if config.rank_by == "full" and not why:
         return "full"
-    needs = "needs --rank-by full" + (f"; here {why}" if why else "")
+    needs = "needs rank_by full" + (f"; here {why}" if why else "")
     if config.trials == 0:
         config.wrong("trials", f"0 answers from published trainings alone, which {needs}")
     for name in ("min_recall", "evidence"):

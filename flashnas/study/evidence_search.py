@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from flashnas.architecture import Architecture
+from flashnas.base.errors import BudgetError
 from flashnas.evidence.composition import outside_support
 from flashnas.latency.fitting import Fitter
 from flashnas.operators import OperatorSpec
@@ -104,6 +105,10 @@ def search_by_evidence(fitter: Fitter[Any], foresight: Foresight, *, seed: int, 
                         np.append(told.recall, foresight.recalls(networks)))
 
     told = look(FIRST, ())
+    if not told.networks:
+        floor = f" and has an expected recall of {min_recall:g} or more" if fitter.allowed is not None else ""
+        raise BudgetError(f"none of {len(seen):,} networks of space {space.name!r} that were looked at meets"
+                          f" the budget{floor}")
     quiet, before = 0, np.inf
     while len(seen) < candidates and len(told.networks) and quiet < QUIET_ROUNDS:
         places = dict.fromkeys([*told.front(min_recall), *told.front(None),

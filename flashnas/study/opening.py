@@ -87,7 +87,7 @@ def side_by_side(question: Question, executor: Executor, note: Callable[[str], N
     noted."""
     workers, size = executor.workers, question.config.cycle_size
     if workers > size and executor.shown_workers == workers:
-        note(f"cycles of {size} candidates keep at most {size} of {workers} workers busy; --cycle-size"
+        note(f"cycles of {size} candidates keep at most {size} of {workers} workers busy; cycle_size"
              f" {workers} keeps all")
     return min(workers, size)
 

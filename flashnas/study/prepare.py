@@ -62,6 +62,8 @@ def prepare(config: SearchConfig, *, note: Note, evaluator: Any = None, space: A
 def _load(question: Question) -> None:
     """Whatever takes a while, in this order."""
     question.foresight  # noqa: B018 - it is computed once
+    if question.config.min_recall is not None:
+        question.foretold  # noqa: B018 - raises where no network keeps that recall
     if question.config.trials:
         question.algorithm()  # its options are checked before text is read
     question.time_limit  # noqa: B018

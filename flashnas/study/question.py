@@ -159,7 +159,7 @@ class Question:
         read = recipe_read(recipe)
         if recipe is not None and read is None:
             self.notes.append(f"the loss of recipe {recipe.name!r} with these settings was not held against"
-                              " published trainings: the full loss rests on them alone; --rank-by short"
+                              " published trainings: the full loss rests on them alone; rank_by: short"
                               " ranks by the trainings")
         return Foresight(model, recall, tokens, stacks[int(np.argmin(value_of(stacks)))], read, source)
 

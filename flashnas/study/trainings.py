@@ -162,7 +162,7 @@ def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[
     cost = (f"recipe {recipe.name!r} takes up to {max(flops):.1e} FLOP a training, {expected_s / 3600:,.1f} h"
             f" on {where} at an assumed {ASSUMED_RATES[recipe.device]:.1e} FLOP/s")
     if expected_s > limit.seconds:
-        note(f"{cost}; --candidate-timeout-s {limit.seconds:g} may end it before")
+        note(f"{cost}; candidate_timeout_s {limit.seconds:g} may end it before")
     elif expected_s > LONG_S:
         note(f"{cost}; the time limit is {limit.seconds / 3600:,.1f} h")
     return limit

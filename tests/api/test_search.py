@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from config_keys import with_keys
 
 import flashnas as fn
 from flashnas.api.search import plan
@@ -34,14 +35,14 @@ def test_objects_stand_in_for_names(tmp_path):
 def test_a_dry_run_trains_and_writes_nothing(tmp_path, small_corpus, quick_recipe, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["search", "--space", "tiny", "--workload", "chat", "--recipe", str(quick_recipe), "--data",
-             str(small_corpus), "--trials", "3", "--no-baselines", "--workers", "1", "--dry-run"]
+             str(small_corpus), "--trials", "3", "--workers", "1", "--dry-run", *with_keys(tmp_path / "asked", baselines=False)]
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["candidates"], found["tokens_each"], found["tokens"]) == (3, 512, 1536)
     assert found["seconds"] > 0
     assert main(words) == 0
     assert "3 candidates" in capsys.readouterr().out
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "asked"]
     planned = plan(space="tiny", workload="chat", trials=3, baselines=False, evaluator=by_size)
     assert (planned.candidates, planned.tokens) == (3, 0)
     (tmp_path / "file").write_text("mine")

@@ -74,13 +74,15 @@ def prepared(tmp_path_factory, own_surroundings) -> Paths:
     """Corpus, recipe and space by hand; table, run and training by the commands."""
     root = tmp_path_factory.mktemp("prepared")
     paths = {name: root / name for name in ("corpus", "table", "run", "training")}
-    paths |= {"quick": root / "quick.yaml", "space": root / "space.yaml"}
+    paths |= {name: root / f"{name}.yaml" for name in ("quick", "space", "quiet", "bare")}
     paths["corpus"].mkdir()
     rng = random.Random(0)
     for number in range(40):
         lines = [" ".join(rng.choices(WORDS, k=9)) + "." for _ in range(30)]
         (paths["corpus"] / f"{number:02d}.txt").write_text(f"Text {number}. " + "\n".join(lines))
     paths["quick"].write_text(yaml.safe_dump(RECIPE, sort_keys=False))
+    paths["quiet"].write_text("measure: false\n")
+    paths["bare"].write_text("baselines: false\n")
     paths["space"].write_text(yaml.safe_dump(SPACE, sort_keys=False))
     for words in (["profile", "--space", "{space}", "--workload", CHAT, "--seconds", "0.02", "--out",
                    "{table}"],

@@ -127,12 +127,9 @@ def test_budgets_and_options_are_read_from_pairs(monkeypatch, capsys):
     seen = []
     monkeypatch.setattr("flashnas.cli.run.search", lambda options, json: seen.append(options))
     assert main(["search", "--budget-ms", "14", "--budget", "tpot_ms=2", "--budget", "memory_gb = 8",
-                 *(word for pair in ("population=20", "rate=0.5", "greedy=true", "kind=x")
-                   for word in ("--sampler-option", pair)), "--no-baselines", "--objectives",
-                 "loss, params"]) == 0
+                 "--executor-option", "worker_memory_gb=2.5", "--objectives", "loss, params"]) == 0
     assert seen[0].budgets == {"latency_ms": 14.0, "tpot_ms": 2.0, "memory_gb": 8.0}
-    assert seen[0].sampler_options == {"population": 20, "rate": 0.5, "greedy": True, "kind": "x"}
-    assert seen[0].baselines is False
+    assert seen[0].executor_options == {"worker_memory_gb": 2.5}
     assert seen[0].objectives == ("loss", "params")
     for pairs, words in ((["tpot_ms"], "--budget must read METRIC=LIMIT; got 'tpot_ms'"),
                          (["tpot_ms=fast"], "--budget tpot_ms must be a number; got 'fast'"),
@@ -160,7 +157,7 @@ def test_completion_is_a_script_for_the_shell(capsys):
     pytest.importorskip("shtab")
     assert main(["--print-completion", "bash"]) == 0
     script = capsys.readouterr().out
-    assert "--cycle-size" in script
+    assert "--budget-ms" in script
     assert "estimate" in script
     assert main(["--print-completion", "fish-and-chips"]) == 2
     assert "must be one of bash" in capsys.readouterr().err

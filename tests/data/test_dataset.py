@@ -246,7 +246,7 @@ def test_text_that_is_too_short_says_how_much_is_needed(tmp_path):
 
 @pytest.mark.parametrize(("changes", "shortage"), [
     ({"tokens": 401}, r"its 401 training tokens are 4\.0 epochs of 100, .*hf:NAME, at most 400 tokens, or --sh"),
-    ({"tokens": 401, "validation_tokens": 81}, r"its 401 training .*hf:NAME, or --short-text"),
+    ({"tokens": 401, "validation_tokens": 81}, r"its 401 training .*hf:NAME, or short_text"),
     ({"validation_tokens": 81}, r"its 81 validation tokens are more than the 80 that are held out; .*hf:NAME, or -")])
 def test_text_shorter_than_a_recipe_wants_is_refused_unless_the_recipe_accepts_it(changes, shortage):
     data = _numbered()

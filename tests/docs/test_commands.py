@@ -31,7 +31,7 @@ def refused(words, mentioned=False):
             flags = {word.partition("=")[0] for word in words if word.startswith("--")}
             return " ".join(flags - {flag for action in chosen._actions for flag in action.option_strings})
         namespace, unknown = parser.parse_known_args(words)
-        check_known(chosen, unknown)
+        check_known(chosen, unknown, command.options_class)
         options_of(command.options_class, namespace)
     except FlashnasError as error:
         return str(error)

@@ -97,7 +97,7 @@ def test_a_candidate_has_the_cpus_and_gpus_of_all_its_processes():
     assert sizes({"cpus": 2}, processes=4, gpu=True, workers=3) == (8, 4, 3)
     assert sizes(processes=2, gpu=True, devices=("0", "1", "2", "3")) == (2, 2, 2)
     assert sizes({"gpus": 0.5}, gpu=True, workers=3) == (1, 0.5, 3)
-    with pytest.raises(ConfigError, match=r"gpus below 1 and --processes-per-candidate exclude .*got gpus 0\.5"):
+    with pytest.raises(ConfigError, match=r"gpus below 1 and processes_per_candidate exclude .*got gpus 0\.5"):
         sizes({"gpus": 0.5}, processes=2, gpu=True)
     with pytest.raises(ConfigError, match="leave it out where candidates train on GPUs"):
         sizes({"worker_memory_gb": 4}, gpu=True)

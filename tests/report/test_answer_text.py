@@ -73,6 +73,15 @@ def test_a_probability_below_the_limit_is_not_called_better(built):
     assert "is itself the best pure stack" in said(built(pure=own, reasons={}))["pure stacks"]
 
 
+def test_a_network_that_saves_less_than_half_a_percent_is_not_called_faster(built):
+    run = built()
+    chosen, tied = run.front[-1], run.front[-2]
+    figures = {**tied.figures, "latency_ms": 0.997 * chosen.latency_ms}
+    same = dataclasses.replace(run, front=(*run.front[:-2], dataclasses.replace(tied, figures=figures), chosen))
+    assert said(same)["not told apart"].endswith("; none of these is faster")
+    assert "% less" in said(run)["not told apart"]
+
+
 def test_what_training_did_is_said_as_it_was(built):
     assert "left the answer" in said(built())["training"]
     run = built(same=False, before=built().front[0].notation)

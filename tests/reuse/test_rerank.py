@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from answered_runs import write_answered_run
+from config_keys import with_keys
 from foreign_space import Gpt2, Gpt2Space, WidthFittedGpt2Space
 from tiny_tables import tiny_kinds, write_table
 
@@ -218,7 +219,7 @@ def trained(small_corpus, quick_recipe, tmp_path_factory):
     out = tmp_path_factory.mktemp("trained") / "run"
     assert main(["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--budget-ms", "85",
                  "--recipe", str(quick_recipe), "--data", str(small_corpus), "--trials", "5", "--workers", "1",
-                 "--no-baselines", "--no-measure", "--out", str(out)]) == 0
+                 *with_keys(out.parent, baselines=False, measure=False), "--out", str(out)]) == 0
     return fn.load_run(out)
 
 
@@ -228,7 +229,7 @@ def test_a_search_from_a_run_takes_its_recipe_and_losses(trained, tmp_path, caps
     budget = round(widest["latency_ms"].max() * 0.997, 4)
     words = ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--budget-ms", str(budget),
              "--data", str(trained.entry("question", "data")), "--start-from", str(trained.path), "--trials", "3",
-             "--workers", "1", "--no-measure", "--no-baselines", "--out", str(tmp_path / "next")]
+             "--workers", "1", *with_keys(tmp_path, baselines=False, measure=False), "--out", str(tmp_path / "next")]
     assert main(words) == 0
     after = fn.load_run(tmp_path / "next")
     new = after.trials[after.trials["source"] == "training"]
@@ -247,10 +248,10 @@ def test_a_search_from_a_run_takes_its_recipe_and_losses(trained, tmp_path, caps
 
 
 @pytest.mark.slow
-def test_the_plan_knows_the_networks_of_the_runs(trained, capsys):
+def test_the_plan_knows_the_networks_of_the_runs(trained, tmp_path, capsys):
     words = ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--budget-ms", "85", "--data",
              str(trained.entry("question", "data")), "--start-from", str(trained.path), "--dry-run", "--json",
-             "--no-baselines"]
+             *with_keys(tmp_path, baselines=False)]
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["known"] == len(trained.trained)

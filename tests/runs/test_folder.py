@@ -319,3 +319,26 @@ def test_another_device_file_is_another_question_and_a_run_without_its_record_go
     with opened(tmp_path / "old", resume=True, device={"launch_us": 3.0}) as folder:
         assert set(folder.database.outcomes) == {"a"}
         assert "device" not in folder.config["question"]
+
+
+@pytest.mark.parametrize("entry", [None, 1, 3, "2", [2]])
+def test_a_run_of_another_format_is_refused_in_one_line(run, entry):
+    config = yaml.safe_load((run / "run.yaml").read_text())
+    assert config["format"] == 2
+    config = {"flashnas": "0.0.9\x1b[31m", **{key: value for key, value in config.items() if key != "flashnas"}}
+    config |= {"format": entry} if entry is not None else {}
+    if entry is None:
+        del config["format"]
+    (run / "run.yaml").write_text(yaml.safe_dump(config))
+    words = f"run.yaml: this version reads run folders of format 2; got {entry!r}, written by flashnas 0.0.9"
+    assert words in error_of(run)
+    with pytest.raises(RunError, match="reads run folders of format 2") as caught:
+        RecordedRun.load(run)
+    assert "\x1b" not in str(caught.value)
+
+
+def test_the_name_of_a_file_is_compared_without_its_folder(tmp_path):
+    """A run may be continued from another folder; the contents have digests."""
+    opened(tmp_path / "run", data="texts+notes.txt", table="mine", tokenizer="tk.json").close()
+    opened(tmp_path / "run", resume=True, data="/a/texts+/b/notes.txt", table="/c/mine", tokenizer="/d/tk.json").close()
+    assert "question.data is" in error_of(tmp_path / "run", data="texts", table="mine", tokenizer="tk.json")

@@ -1,4 +1,4 @@
-"""A budget that is kept: the certified bound in the search, finalists as measured, and --strict."""
+"""A budget that is kept: the certified bound in the search, finalists as measured, and `strict`."""
 
 import json
 import shutil
@@ -6,6 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 import yaml
+from config_keys import with_keys
 
 import flashnas as fn
 from flashnas.cli.main import main
@@ -59,17 +60,18 @@ def timed(monkeypatch):
 
 @pytest.fixture
 def command(validated, small_corpus, quick_recipe, budget_ms, tmp_path):
-    def build(*more):
+    def build(*more, **keys):
         return ["search", "--space", "tiny", "--table", str(validated), "--workload", "chat", "--budget-ms",
                 str(budget_ms), "--recipe", str(quick_recipe), "--data", str(small_corpus), "--trials", "3",
-                "--no-baselines", "--workers", "1", "--rank-by", "short", "--out", str(tmp_path / "run"), *more]
+                "--workers", "1", *with_keys(tmp_path, baselines=False, rank_by="short", **keys), "--out",
+                str(tmp_path / "run"), *more]
     return build
 
 
 @pytest.mark.slow
 def test_the_bound_is_searched_and_the_report_shows_predicted_bound_and_measured(pages, command, timed, tmp_path,
                                                                                  capsys, budget_ms):
-    assert main(command("--confidence", "0.95", "--strict", "--json")) == 0
+    assert main(command("--json", confidence=0.95, strict=True)) == 0
     summary = json.loads(capsys.readouterr().out)
     trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
     assert (trials["latency_ms"].dropna() * EXCEEDED <= budget_ms * (1 + 1e-4)).all()
@@ -93,7 +95,7 @@ def test_a_miss_is_shown_as_one_and_strict_exits_3(command, timed, tmp_path, cap
     timed["factor"] = 2.0
     assert main(command()) == 0
     assert "over the budget as measured: P1 (latency_ms)" in capsys.readouterr().out
-    assert main(command("--resume", "--strict")) == 3
+    assert main(command("--resume", strict=True)) == 3
     assert "over a budget as measured: 01.yaml" in capsys.readouterr().err
     assert yaml.safe_load((tmp_path / "run" / "pareto" / "01.yaml").read_text())["missed"] == ["latency_ms"]
     page = fn.load_run(tmp_path / "run").report(tmp_path / "page.html")
@@ -110,10 +112,10 @@ def test_finalists_are_whole_models_timed_on_this_machine(command, capsys, monke
 
 def test_nothing_is_timed_where_the_device_is_not_at_hand(command, timed, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(platforms.Cpu, "label", lambda self: "Other CPU")
-    assert main(command("--strict")) == 2
+    assert main(command(strict=True)) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "--strict measures the finalists:" in error
+    assert "search.strict measures the finalists:" in error
     assert "but this is Other CPU" in error
     assert not (tmp_path / "run").exists()
     assert main(command("--json")) == 0
@@ -121,29 +123,29 @@ def test_nothing_is_timed_where_the_device_is_not_at_hand(command, timed, tmp_pa
     assert "measured_ms" not in json.loads(capsys.readouterr().out)["front"][0]
 
 
-@pytest.mark.parametrize(("more", "words"), [
-    (["--confidence", "1.5"], "--confidence must be below 1; got 1.5"),
-    (["--confidence", "0.99"], "a confidence of 0.99 needs 99 architectures"),
-    (["--confidence", "0.95", "--workload", "batch=1,prompt=512,generated=100"], "has no validation of space 'tiny'"),
-    (["--strict", "--no-measure"], "--strict needs measured finalists"),
-    (["--mode", "compiled"], "mode must be one of eager; got 'compiled'"),
+@pytest.mark.parametrize(("more", "keys", "words"), [
+    ((), {"confidence": 1.5}, "search.confidence must be below 1; got 1.5"),
+    ((), {"confidence": 0.99}, "a confidence of 0.99 needs 99 architectures"),
+    (("--workload", "batch=1,prompt=512,generated=100"), {"confidence": 0.95}, "has no validation of space 'tiny'"),
+    ((), {"strict": True, "measure": False}, "search.strict needs measured finalists"),
+    ((), {"mode": "compiled"}, "mode must be one of eager; got 'compiled'"),
 ])
-def test_what_cannot_be_certified_is_one_line(command, capsys, more, words):
-    assert main(command(*more)) == 2
+def test_what_cannot_be_certified_is_one_line(command, capsys, more, keys, words):
+    assert main(command(*more, **keys)) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert words in error
 
 
 def test_a_confidence_needs_a_budget_on_a_time(command, capsys):
-    words = [word for word in command("--confidence", "0.95", "--budget", "memory_gb=8")]
+    words = command("--budget", "memory_gb=8", confidence=0.95)
     place = words.index("--budget-ms")
     assert main([*words[:place], *words[place + 2:]]) == 2
-    assert "--confidence needs a budget on a time, such as --budget-ms" in capsys.readouterr().err
+    assert "search.confidence needs a budget on a time, such as --budget-ms" in capsys.readouterr().err
 
 
 def test_an_impossible_certified_budget_says_why(command, capsys):
-    assert main([*command("--confidence", "0.95"), "--budget-ms", "0.001"]) == 2
+    assert main([*command(confidence=0.95), "--budget-ms", "0.001"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "confidence 0.95 divides the budgets" in error

@@ -229,3 +229,13 @@ def test_an_evaluator_does_not_rank_by_full_trainings(tmp_path):
     assert "answer" not in summary
     assert RecordedRun.load(tmp_path / "run").entry("rank_by") == "short"
     assert not [line for line in progress.lines if "published" in line or "ranked by" in line]
+
+
+def test_a_recall_that_no_network_keeps_is_one_line(few_candidates, tmp_path, capsys):
+    assert main(untrained(tmp_path / "run", "--space", "tiny", "--workload", "chat", "--budget-ms", "100",
+                          "--min-recall", "0.9")) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert ("networks of space 'tiny' that were looked at meets the budget and has an expected recall of 0.9 or"
+            " more") in error
+    assert not (tmp_path / "run").exists()

@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from config_keys import with_keys
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
 LIMIT_S = 180
@@ -49,7 +50,8 @@ def test_ctrl_c_ends_a_search_and_all_its_processes(tmp_path, small_corpus, quic
         pytest.importorskip("ray")
     out = tmp_path / "run"
     words = ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--recipe", str(quick_recipe),
-             "--data", str(small_corpus), "--trials", "500", "--cycle-size", "2", "--no-baselines", "--no-measure",
+             "--data", str(small_corpus), "--trials", "500",
+             *with_keys(tmp_path, cycle_size=2, baselines=False, measure=False),
              "--sampler", "random", "--workers", "2", "--out", str(out), *more]
     search = start(*words)
     try:

@@ -39,7 +39,7 @@ def test_a_plan_counts_networks_tokens_and_time_and_writes_no_run(config, tmp_pa
 
 
 def test_a_cycle_keeps_as_many_workers_busy_as_it_has_candidates(config):
-    busy = "cycles of 5 candidates keep at most 5 of 64 workers busy; --cycle-size 64 keeps all"
+    busy = "cycles of 5 candidates keep at most 5 of 64 workers busy; cycle_size 64 keeps all"
     for workers, lines in ((5, []), (64, [busy])):
         notes = []
         plan(dataclasses.replace(config, table="h100_sxm", baselines=False, cycle_size=5, workers=workers),

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from config_keys import with_keys
 
 from flashnas.architecture.source import load_architecture
 from flashnas.cli.main import main
@@ -35,12 +36,12 @@ def budget_ms(profiled_tiny_table):
 
 @pytest.fixture(scope="module")
 def command(profiled_tiny_table, small_corpus, quick_recipe, budget_ms):
-    def build(out, *more):
+    def build(out, *more, **keys):
+        keys = {"cycle_size": 2, "sampler_options": {"population": 3}, "measure": False, **keys}
         return ["search", "--space", "tiny", "--table", str(profiled_tiny_table), "--workload", "chat",
                 "--budget-ms", str(budget_ms), "--recipe", str(quick_recipe), "--data", str(small_corpus),
-                "--trials", "4", "--cycle-size", "2", "--sampler", "aging-evolution",
-                "--sampler-option", "population=3", "--workers", "2",
-                "--no-measure", "--out", str(out), *more]
+                "--trials", "4", "--sampler", "aging-evolution", "--workers", "2",
+                *with_keys(out.parent, **keys), "--out", str(out), *more]
     return build
 
 
@@ -49,7 +50,7 @@ def finished(command, tmp_path_factory):
     """A finished run, and what its search printed."""
     out = tmp_path_factory.mktemp("finished") / "run"
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        assert main(command(out, "--no-baselines")) == 0
+        assert main(command(out, baselines=False)) == 0
     return out, printed.getvalue()
 
 
@@ -96,7 +97,7 @@ def test_a_search_leaves_a_front_that_holds_what_it_promises(command, tmp_path, 
 
 @pytest.mark.slow  # a process, which imports torch and starts workers
 def test_sigterm_ends_a_search_as_ctrl_c_does(command, tmp_path):
-    words = command(tmp_path / "run", "--no-baselines", "--trials", "9", "--workers", "1")
+    words = command(tmp_path / "run", "--trials", "9", "--workers", "1", baselines=False)
     process = subprocess.Popen([sys.executable, "-m", "flashnas", *words], text=True,
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     journal, deadline = tmp_path / "run" / "study.journal", time.monotonic() + 120
@@ -117,7 +118,7 @@ def test_sigterm_ends_a_search_as_ctrl_c_does(command, tmp_path):
 def test_failed_candidates_are_recorded_with_their_reason(command, tmp_path, capsys, quick_recipe):
     wild = tmp_path / "wild.yaml"
     wild.write_text(quick_recipe.read_text().replace("adamw_lr: 0.003", "adamw_lr: 1.0e+30"))
-    assert main(command(tmp_path / "run", "--recipe", str(wild), "--no-baselines", "--rank-by", "short")) == 2
+    assert main(command(tmp_path / "run", "--recipe", str(wild), baselines=False, rank_by="short")) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "no candidate could be trained; reasons:" in error
     trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
@@ -130,7 +131,7 @@ def test_three_objectives_have_a_front(command, tmp_path, quick_recipe):
     recipe = tmp_path / "tasks.yaml"
     recipe.write_text(quick_recipe.read_text() + "tasks: {steps: 2, batch_tokens: 192, test_sequences: 4}\n")
     assert main(command(tmp_path / "run", "--objectives", "loss,latency_ms,recall", "--recipe", str(recipe),
-                        "--no-baselines", "--trials", "4", "--rank-by", "short")) == 0
+                        "--trials", "4", baselines=False, rank_by="short")) == 0
     trials = trajectory(tmp_path / "run")
     scores = [json.loads(text) for text in trials["scores"]]
     assert all(set(s) == {"recall", "in-context-recall", "fuzzy-recall", "noisy-recall"} for s in scores)
@@ -139,3 +140,20 @@ def test_three_objectives_have_a_front(command, tmp_path, quick_recipe):
     entries = [yaml.safe_load(p.read_text()) for p in (tmp_path / "run" / "pareto").glob("*.yaml")]
     assert {entry["hash"] for entry in entries} == best
     assert all("recall" in entry["figures"] for entry in entries)
+
+
+def test_a_run_goes_on_from_another_folder(tmp_path, monkeypatch, capsys, quick_recipe, small_corpus):
+    """Its recipe and its text are named by relative paths."""
+    first, other = tmp_path / "first", tmp_path / "other"
+    first.mkdir()
+    other.mkdir()
+    (first / "quick.yaml").write_text(quick_recipe.read_text())
+    (first / "texts").symlink_to(small_corpus)
+    monkeypatch.chdir(first)
+    assert main(["search", "--space", "tiny", "--workload", "chat", "--recipe", "quick.yaml", "--data", "texts",
+                 "--trials", "1", "--workers", "1", *with_keys(tmp_path, measure=False, baselines=False),
+                 "--out", "run"]) == 0
+    monkeypatch.chdir(other)
+    assert main(["search", "--resume", "../first/run", "--trials", "2"]) == 0
+    frame = pd.read_parquet(first / "run" / "trials.parquet")
+    assert (frame["state"] == "complete").sum() == 2

@@ -49,7 +49,7 @@ def test_a_limit_below_what_is_expected_is_told():
     notes = []
     assert found(Recipe.load("gpu"), 1800, notes).seconds == 1800
     assert len(notes) == 1
-    assert notes[0].endswith("--candidate-timeout-s 1800 may end it before")
+    assert notes[0].endswith("candidate_timeout_s 1800 may end it before")
 
 
 def test_a_limit_that_no_device_can_keep_is_refused():

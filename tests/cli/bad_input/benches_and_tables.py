@@ -34,7 +34,7 @@ case("bench-info-garbage", ["bench", "info", "{tmp}/b"], "bench.parquet", files=
 case("bench-info-other-table", ["bench", "info", "{tmp}/b"], "bench.parquet", "not a bench",
      files=[lambda paths: ((paths["tmp"] / "b").mkdir(),
                            shutil.copy(paths["run"] / "trials.parquet", paths["tmp"] / "b" / "bench.parquet"))])
-case("search-bench-nowhere", search("--bench-table", "nowhere"), "nowhere", "bench")
+case("search-bench-nowhere", search(), "nowhere", "bench", keys={"bench_table": "nowhere"})
 
 # -- profile and validate ------------------------------------------------------------------------------------
 

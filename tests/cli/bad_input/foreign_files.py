@@ -66,7 +66,7 @@ for name, words, file, damages in (
         ("config", search("--config", "{tmp}/c.yaml"), "c.yaml", TEXT),
         ("recipe", search("--recipe", "{tmp}/r.yaml"), "r.yaml", FIFO),
         ("space", profile("--space", "{tmp}/s.yaml"), "s.yaml", FIFO),
-        ("tokenizer", search("--tokenizer", "{tmp}/tk.json"), "tk.json", TEXT),
+        ("tokenizer", train("--tokenizer", "{tmp}/tk.json"), "tk.json", TEXT),
         ("corpus-text", train("--data", "{tmp}/t.txt"), "t.txt", FIFO),
         ("corpus-jsonl", train("--data", "{tmp}/t.jsonl"), "t.jsonl", FIFO),
         ("corpus-parquet", train("--data", "{tmp}/t.parquet"), "t.parquet", FIFO),
@@ -90,13 +90,13 @@ for name, words, file, damages in (
              files=[folder(".", PRECIOUS), *copies, damage(file)])
 
 # a tokenizer that cannot encode the text
-case("tokenizer-without-its-unknown-token", search("--tokenizer", "{tmp}/tk.json"), "cannot encode",
+case("tokenizer-without-its-unknown-token", train("--tokenizer", "{tmp}/tk.json"), "cannot encode",
      files=[write("tk.json", {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [],
                               "normalizer": None, "pre_tokenizer": None, "post_processor": None, "decoder": None,
                               "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}})])
 # and two of which the library panics
 for name, charsmap, words in (("load", "AAAA", "not a tokenizer.json"), ("encode", "BAAAAAECAwQ=", "cannot encode")):
-    case(f"tokenizer-panic-{name}", search("--tokenizer", "{tmp}/tk.json"), words,
+    case(f"tokenizer-panic-{name}", train("--tokenizer", "{tmp}/tk.json"), words,
          files=[write("tk.json", {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [],
                                   "normalizer": {"type": "Precompiled", "precompiled_charsmap": charsmap},
                                   "pre_tokenizer": None, "post_processor": None, "decoder": None,

@@ -80,7 +80,7 @@ for name, where, builders, *expect in (
         ("no-tokens", "{tmp}/t.json", (write("t.json", tokens({}, "x")),), "t.json"),
         ("huge-id", "{tmp}/t.json", (write("t.json", tokens({"a": 0, "b": 4_000_000_000}, "a")),), "t.json|vocab")):
     apart = name in ("no-tokens", "huge-id", "garbage", "mapping")
-    case(f"search-tokenizer-{name}", search("--tokenizer", where), *expect, files=builders, apart=apart)
+    case(f"search-tokenizer-{name}", search(), *expect, files=builders, apart=apart, keys={"tokenizer": where})
     case(f"train-tokenizer-{name}", train("--tokenizer", where), *expect, files=builders, apart=apart)
     case(f"export-tokenizer-{name}", export("--tokenizer", where), *expect, files=builders, apart=apart)
 case("train-tokenizer-too-large",

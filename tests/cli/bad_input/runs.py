@@ -79,7 +79,7 @@ for name, words, spelling in (
         ("report", ["report", ""], "RUN"),
         ("evidence", ["evidence", "a f", "--evidence="], "--evidence"),
         ("merge", ["table", "merge", "", "{table}", "--out", "{tmp}/out"], "FIRST"),
-        ("search", search("--recipe", ""), "--recipe"), ("text", search("--tokenizer="), "--tokenizer")):
+        ("search", search("--recipe", ""), "--recipe"), ("text", search("--data="), "--data")):
     case(f"{name}-empty", words, f"{spelling}", "must not be empty; got ''")
 case("runs-missing", ["runs", "nowhere"], "nowhere")
 case("report-foreign", ["report", "{tmp}/full"], "full", "run.yaml", files=[folder("full", PRECIOUS)])

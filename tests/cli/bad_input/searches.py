@@ -26,21 +26,27 @@ from bad_input.words import (
 # -- search: numbers and words -------------------------------------------------------------------------------
 
 for flag, value, *more in (
-        ("--trials", "many"), ("--tokens", HUGE, "apart"), ("--cycle-size", HUGE, "apart"), ("--seed", LONG),
-        ("--workers", "1000000", "apart"), ("--candidate-timeout-s", "inf"), ("--confidence", "sure"),
-        ("--sampler", "nsga3"), ("--mode", "fast"), ("--budget-ms", "1e400"), ("--budget", "memory_gb"),
-        ("--budget", "memory_gb=nan"), ("--budget", "latency=3"), ("--sampler-option", "popluation=3"),
-        ("--sampler-option", "population=nan"), ("--sampler-option", "seed=3"), ("--objectives", "loss,loss"),
-        ("--rank-by", "x"),
+        ("--trials", "many"), ("--tokens", HUGE, "apart"), ("--seed", LONG),
+        ("--workers", "1000000", "apart"),
+        ("--sampler", "nsga3"), ("--budget-ms", "1e400"), ("--budget", "memory_gb"),
+        ("--budget", "memory_gb=nan"), ("--budget", "latency=3"), ("--objectives", "loss,loss"),
         ("--train-tokens", "0B"), ("--min-recall", "all"), ("--table", "h100_sx"), ("--space", "nemotron"),
         ("--recipe", "cpuu")):
     place = flag.strip("-").partition("-")[0]
-    said = {"1e400": "inf", "seed=3": "seed", "population=nan": "nan", "popluation=3": "popluation",
-            "memory_gb=nan": "nan", "latency=3": "latency", "loss,loss": "'loss'",
+    said = {"1e400": "inf", "memory_gb=nan": "nan", "latency=3": "latency", "loss,loss": "'loss'",
             HUGE: f"{HUGE}|{10**20:,}"}.get(value, value)
-    sampler = ("--sampler", "aging-evolution") if flag == "--sampler-option" else ()
-    case(f"search{flag}={value[:40]}", search(*sampler, flag, value), said, *([] if sampler else [place]),
-         apart="apart" in more)
+    case(f"search{flag}={value[:40]}", search(flag, value), said, place, apart="apart" in more)
+for key, value, *said in (
+        ("cycle_size", int(HUGE), f"{HUGE}|{int(HUGE):,}", "keys.yaml:1"),
+        ("candidate_timeout_s", float("inf"), "inf", "keys.yaml:1"), ("confidence", "sure", "sure", "keys.yaml:1"),
+        ("mode", "fast", "fast"), ("rank_by", "x", "'x'", "keys.yaml:1"),
+        ("sampler_options", {"popluation": 3}, "popluation"), ("sampler_options", {"population": float("nan")}, "nan"),
+        ("sampler_options", {"seed": 3}, "seed", "keys.yaml:"), ("baselines", "no", "'no'", "keys.yaml:1")):
+    case(f"search-{key}={str(value)[:40]}", search("--sampler", "aging-evolution"), *said,
+         *([] if key == "sampler_options" else [key]), keys={key: value}, apart=key == "cycle_size")
+for flag in ("--no-measure", "--cycle-size=4", "--rank-by"):
+    key = flag.removeprefix("--no-").strip("-").partition("=")[0].replace("-", "_")
+    case(f"search{flag}", search(flag), f"'{flag}'", f"{key} is a key of a file for --config")
 ROWS = "group,source,operators,params,hidden,tokens,metric,value\n"
 ROW = "mine,me,12x(m2 f),300M,1024,10B,val_loss,2.9\n"
 for name, text, *said in (
@@ -53,9 +59,9 @@ case("search-evidence-missing", search("--evidence", "{tmp}/missing.csv"), "{tmp
 for flag, value in (
         ("--min-recall", "-0.05"),):
     name = flag.strip("-")
-    case(f"search-{name}-by-short", search(flag, value, "--rank-by", "short"), flag, "--rank-by full",
+    case(f"search-{name}-by-short", search(flag, value), flag, "rank_by full", keys={"rank_by": "short"},
          files=[write("own.csv", ROWS + 2 * ROW)])
-case("search-no-trials-by-short", search("--trials", "0", "--rank-by", "short"), "--trials", "--rank-by full")
+case("search-no-trials-by-short", search("--trials", "0"), "--trials", "rank_by full", keys={"rank_by": "short"})
 case("search-no-trials-of-tasks", search("--trials", "0", "--objectives", "recall,latency_ms"), "--trials",
      "name no loss")
 case("search-executor", search("--executor", "rey"), "--executor", "rey", "ray")
@@ -69,11 +75,11 @@ for name, address in (
          address, "does not answer")
 case("search-executor-ray-no-address", search("--executor", "ray", "--executor-option", "address=here"), "'here'",
      "must be HOST:PORT")
-case("search-processes-that-do-not-divide-the-batch", search("--processes-per-candidate", "3"), "batch_sequences",
-     "multiple of the 3 processes", "got 4")
+case("search-processes-that-do-not-divide-the-batch", search(), "batch_sequences",
+     "multiple of the 3 processes", "got 4", keys={"processes_per_candidate": 3})
 case("search-budget-out-of-reach", search("--budget-ms", "1e-9"), "budget", "1e-09")
-case("search-strict-without-measuring", search("--strict"), "strict", "measure")
-case("search-confidence-without-validation", search("--confidence", "0.5"), "validat")
+case("search-strict-without-measuring", search(), "strict", "measure", keys={"strict": True, "measure": False})
+case("search-confidence-without-validation", search(), "validat", keys={"confidence": 0.5})
 case("search-table-does-not-cover", search("--space", "nemotron_flash"), "table", "nemotron_flash|1024")
 
 for name, content, *expect in (

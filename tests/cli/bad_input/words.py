@@ -7,6 +7,7 @@ and expected fragments these names in braces stand for paths:
     {corpus}    40 short texts        {quick}     a recipe that trains in a blink
     {space}     two small widths      {table}     that space measured on this CPU for {chat}
     {run}       a finished search of them, with baselines      {training}  a finished `flashnas train`
+    {quiet}     a file for --config: nothing is timed          {bare}      one: without baselines
 """
 
 from __future__ import annotations
@@ -64,7 +65,11 @@ class Case:
 CASES: list[Case] = []
 
 
-def case(name: str, words: Sequence[str], *expect: str, files: Sequence[Builder] = (), **more: Any) -> None:
+def case(name: str, words: Sequence[str], *expect: str, files: Sequence[Builder] = (),
+         keys: dict[str, Any] | None = None, **more: Any) -> None:
+    """keys: of a file for --config."""
+    if keys is not None:
+        words, files = [*words, "--config", "{tmp}/keys.yaml"], [*files, write("keys.yaml", keys)]
     CASES.append(Case(id=name, words=tuple(words), expect=expect, files=tuple(files), **more))
 
 
@@ -212,7 +217,7 @@ def garbage(file: str) -> Builder:
 
 ASKED = ("--space", "{space}", "--table", "{table}", "--workload", CHAT, "--budget-ms", "1e6", "--recipe",
          "{quick}",
-         "--data", "{corpus}", "--workers", "1", "--no-measure", "--trials", "2")
+         "--data", "{corpus}", "--workers", "1", "--config", "{quiet}", "--trials", "2")
 
 
 def search(*words: str, out: str = "{tmp}/out") -> list[str]:
@@ -228,7 +233,7 @@ def again(*words: str) -> list[str]:
 def wide(*words: str) -> list[str]:
     """A search by a shipped table, for spaces of other widths."""
     return ["search", "--table", "h100_sxm", "--workload", "decode-1k", "--data", "{corpus}", "--trials", "1",
-            "--workers", "1", "--no-baselines", "--out", "{tmp}/out", *words]
+            "--workers", "1", "--config", "{bare}", "--out", "{tmp}/out", *words]
 
 
 def train(*words: str, arch: str = "32(vocab=300): a(head_dim=16) f", out: str = "{tmp}/out") -> list[str]:
