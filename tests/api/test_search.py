@@ -35,7 +35,8 @@ def test_objects_stand_in_for_names(tmp_path):
 def test_a_dry_run_trains_and_writes_nothing(tmp_path, small_corpus, quick_recipe, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["search", "--space", "tiny", "--workload", "chat", "--recipe", str(quick_recipe), "--data",
-             str(small_corpus), "--trials", "3", "--workers", "1", "--dry-run", *with_keys(tmp_path / "asked", baselines=False)]
+             str(small_corpus), "--trials", "3", "--workers", "1", "--dry-run",
+             *with_keys(tmp_path / "asked", baselines=False)]
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["candidates"], found["tokens_each"], found["tokens"]) == (3, 512, 1536)

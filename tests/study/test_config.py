@@ -107,7 +107,8 @@ def test_paths_of_a_record_are_found_from_any_folder_and_names_stay(tmp_path, mo
     for name in ("quick.yaml", "texts", "notes.jsonl", "tk.json", "earlier", "tiny"):
         (tmp_path / name).write_text("")
     given = SearchConfig(space="tiny", recipe="quick.yaml", data="texts+sotu+notes.jsonl#body+hf:a/b",
-                         tokenizer="tk.json", start_from=("earlier", "gone"), table="h100_sxm", sampler="random").given()
+                         tokenizer="tk.json", start_from=("earlier", "gone"), table="h100_sxm",
+                         sampler="random").given()
     assert given == {"space": "tiny", "recipe": f"{tmp_path}/quick.yaml", "tokenizer": f"{tmp_path}/tk.json",
                      "data": f"{tmp_path}/texts+sotu+{tmp_path}/notes.jsonl#body+hf:a/b", "sampler": "random",
                      "start_from": (f"{tmp_path}/earlier", "gone")}
