@@ -45,7 +45,7 @@ def test_a_package_passes_its_own_tests(tmp_path):
 @pytest.mark.parametrize(("kind", "name", "words"), [
     ("operator", "d", "operator 'd' exists"), ("operator", "my-mix", "must be lower-case letters and digits"),
     ("operator", "My Mix", "must be lower-case"), ("operator", "class", "not a word of Python"),
-    ("sampler", "x", "must be operator; got 'sampler'"),
+    ("sampler", "x", "must be one of operator; got 'sampler'"),
 ])
 def test_a_wrong_name_is_one_line(kind, name, words, tmp_path):
     with pytest.raises(ConfigError, match=words):
