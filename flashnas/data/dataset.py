@@ -19,7 +19,7 @@ from flashnas.base.errors import CorpusError
 from flashnas.base.foreign import check_regular, read_json, read_text
 from flashnas.base.hints import first_line
 from flashnas.data.cache import cache_folder, folder_in_cache, writing_cache
-from flashnas.data.corpus import read_corpus
+from flashnas.data.corpus import read_corpus, without_folders
 from flashnas.data.split import split_documents
 from flashnas.data.tokenizer import (
     Tokenizer,
@@ -222,7 +222,7 @@ def prepare_dataset(source: str, recipe: BatchShape, tokenizer: str | Path | Non
 
     digest = hashlib.sha256(_VERSION.encode())
     head, between = [[hashlib.sha256(text.encode()).digest() for text in texts]
-                     for texts in ((source, encoder.to_str()), ("",))]
+                     for texts in ((without_folders(source), encoder.to_str()), ("",))]
     for of_text in itertools.chain(head, split.train.digests(), between, split.validation.digests()):
         digest.update(of_text)
     folder = cached_dataset(digest.hexdigest()[:24], cache)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from flashnas.base.errors import RunError
 from flashnas.base.fingerprint import fingerprint
+from flashnas.data.corpus import without_folders
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.runs.layout import as_recorded
@@ -55,8 +55,7 @@ def _compared(values: dict[str, Any]) -> dict[str, Any]:
     """The question without what changes rounding alone, and without the folders of files, whose contents
     have digests: a run may be continued from another folder."""
     recipe = values.get("recipe")
-    names = {key: "+".join(Path(part).name for part in value.split("+") if part)
-             for key in FILES if isinstance(value := values.get(key), str) and ":" not in value}
+    names = {key: without_folders(value) for key in FILES if isinstance(value := values.get(key), str)}
     return {**values, **names, **({"recipe": {**recipe, **ROUNDING}} if isinstance(recipe, dict) else {})}
 
 

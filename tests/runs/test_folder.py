@@ -172,8 +172,8 @@ def test_a_damaged_journal_is_one_line_and_nothing_is_evaluated_again(run, damag
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("question: hi\n", "run.yaml:1: question must be a mapping; got 'hi'"),
-    ("name: run\n", "question must be a mapping; got None"),
+    ("question: hi\nformat: 2\n", "run.yaml:1: question must be a mapping; got 'hi'"),
+    ("name: run\nformat: 2\n", "question must be a mapping; got None"),
     ("- a\n", "the top level must be a mapping"),
 ])
 def test_a_damaged_run_yaml_is_one_line(run, text, words):

@@ -66,7 +66,7 @@ def test_a_search_ends_when_the_disk_is_full_and_goes_on_when_there_is_room(disk
     whole: list = []
     search(tmp_path / "whole", whole)
     reached = []
-    for room_kb in (0, 8, 24, 40, 60):
+    for room_kb in (0, 8, 16, 28, 40):
         out, calls = disk.folder / f"run{room_kb}", []
         disk.leave(room_kb)
         with pytest.raises(OSError, match=r"^\[Errno 28\] No space left on device: '.*/run\d+.*'$") as caught:
