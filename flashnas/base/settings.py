@@ -114,8 +114,10 @@ class Setting:
     @property
     def flags(self) -> list[str]:
         """Its flags; none if it is positional, or a key of a file alone."""
+        if self.positional or not self.flagged:
+            return []
         no = "no-" if self.is_switch and self.default is True else ""
-        return [] if self.positional or not self.flagged else self.flag.split() or [f"--{no}{self.name.replace('_', '-')}"]
+        return self.flag.split() or [f"--{no}{self.name.replace('_', '-')}"]
 
     @property
     def placeholder(self) -> str:
