@@ -12,7 +12,7 @@ from package_sources import trees
 
 # in the order in which the data flows: a room may import itself and the rooms before it
 ROOMS = ("base", "operators", "architecture", "network", "data", "formats", "training", "space", "latency", "evidence",
-         "profiling", "proxy", "search", "bench", "runs", "executors", "reuse", "study", "testing", "report",
+         "profiling", "search", "bench", "runs", "executors", "reuse", "study", "testing", "report",
          "export", "api", "cli")
 WITHOUT_TORCH = ("base", "architecture", "data", "space", "latency", "evidence", "bench", "runs", "executors", "reuse",
                  "study", "report", "api", "cli")

@@ -157,7 +157,7 @@ def test_a_broken_plugin_is_a_warning_for_commands_that_do_not_use_it(install, c
 
 
 def test_no_plugin_that_is_not_used_is_imported(install, capsys):
-    for group in ("operators", "samplers", "tasks", "spaces", "exports", "executors", "report_sections", "commands"):
+    for group in ("operators", "samplers", "spaces", "exports", "executors", "report_sections", "commands"):
         install(f"flashnas-bad-{group}", {"zz": "slow_plugin:Z"}, group=f"flashnas.{group}",
                 slow_plugin="raise AssertionError('imported')\n")
     assert [main(["estimate", "2048: d f"]), main(["estimate", "--help"])] == [0, 0]
@@ -174,7 +174,7 @@ def test_the_help_works_with_a_broken_command(install, capsys):
 @pytest.mark.parametrize("place", [
     "flashnas.operators:OPERATORS", "flashnas.operators.kernel_kinds:KERNEL_KINDS",
     "flashnas.search:ALGORITHMS",
-    "flashnas.executors:EXECUTORS", "flashnas.proxy.tasks:TASKS", "flashnas.space.load:TEMPLATES",
+    "flashnas.executors:EXECUTORS", "flashnas.space.load:TEMPLATES",
     "flashnas.export.exporter:EXPORTS", "flashnas.report.sections:SECTIONS", "flashnas.cli.command:COMMANDS"])
 def test_a_plugin_of_another_type_is_one_line(install, place):
     things = load_object(place)

@@ -1,7 +1,6 @@
-"""Make the shipped bench of its trainings, and train its networks anew.
+"""Make the shipped bench of its trainings.
 
     python experiments/bench/bench.py              # cpu/trainings.jsonl -> bench_tables/cpu/bench.parquet; a minute
-    python experiments/bench/bench.py --again 10   # trains ten of the networks anew: how far is each from its row?
     python experiments/bench/bench.py --train      # trains all anew into cpu/trainings.jsonl; ten core-hours
 
 A line of trainings.jsonl has the network at full width, the one that was trained (`proxy`), the seed and its score.
@@ -11,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -91,18 +88,10 @@ def predicted(network: fn.Architecture, device: str, workload: str) -> float | N
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--again", type=int, metavar="N", help="train N networks anew, and compare")
     parser.add_argument("--train", action="store_true", help="train all networks anew")
     options = parser.parse_args()
     header, rows = read(TRAININGS)
     recipe = fn.Recipe.load("cpu")
-    if options.again:
-        differences = []
-        for row in random.Random(12).sample(rows, options.again):
-            differences.append(trained(row, recipe)["loss"] - row["loss"])
-            print(f"{differences[-1]:+.4f} nats, seed {row['seed']}: {row['proxy']}", flush=True)
-        print(f"root mean square {np.sqrt(np.mean(np.square(differences))):.4f} nats")
-        return
     if options.train:
         with TRAININGS.with_suffix(".new").open("w") as file:
             print(json.dumps(header), file=file)

@@ -9,7 +9,7 @@ import sys
 
 import flashnas as fn
 from flashnas.data.dataset import prepare_dataset
-from flashnas.proxy.worker import single_thread
+from flashnas.training.candidate import single_thread
 
 NETWORKS = ("2x(m2 f f) 2x(a m2) m2 f a f a f", "5x(m2 f)", "8x(m2 f)", "9x(m2 f)", "10x(m2 f)")
 SEEDS = 3

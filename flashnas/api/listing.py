@@ -29,7 +29,7 @@ def list_names(kind: str) -> dict[str, str]:
 
     Args:
         kind (str): tables, spaces, workloads, samplers, executors, recipes, presets, operators, objectives,
-            tasks, benches, exports or plugins.
+            benches, exports or plugins.
 
     Returns:
         Name -> description. For plugins: package -> the names that it adds.
@@ -93,13 +93,14 @@ def _operators() -> dict[str, str]:
 
 def _objectives() -> dict[str, str]:
     from flashnas.latency.metrics import METRICS
-    from flashnas.search.objectives import OBJECTIVES, larger_is_better, title_of
+    from flashnas.search.objectives import FULL, OBJECTIVES, RECALL, larger_is_better
 
+    own = {"loss": "validation loss in nats per token, trained",
+           FULL: "expected loss of a full training in nats per token, from evidence and training",
+           RECALL: "recall less that of the transformer, from evidence"}
     listed = {}
     for name in OBJECTIVES:
-        what = ("validation loss in nats per token, trained" if name == "loss" else
-                f"{METRICS[name]}, from the table" if name in METRICS else
-                f"accuracy of {title_of(name)}, trained")
+        what = own.get(name) or f"{METRICS[name]}, from the table"
         listed[name] = f"{what}; {'higher' if larger_is_better(name) else 'lower'} is better"
     return listed
 
@@ -138,7 +139,6 @@ KINDS: dict[str, tuple[str, Callable[[], dict[str, str]] | str]] = {
     "presets": ("architectures by name, for estimate, train and export", _presets),
     "operators": ("of the notation and of spaces; --show NAME prints the options", _operators),
     "objectives": ("of --objectives", _objectives),
-    "tasks": ("synthetic tasks, which are objectives, too", "flashnas.proxy.tasks:TASKS"),
     "benches": ("of bench_table: trained networks; flashnas bench info NAME says more", _benches),
     "exports": ("of export --to", "flashnas.export.exporter:EXPORTS"),
     "plugins": ("names that installed packages add", _plugins)}

@@ -12,7 +12,7 @@ from typing import Any
 
 from flashnas.base.errors import CandidateError
 from flashnas.latency.metrics import METRICS
-from flashnas.proxy.worker import run_candidate
+from flashnas.training.candidate import run_candidate
 
 UserEvaluator = Callable[..., "float | Mapping[str, float]"]   # as `flashnas.search` describes it
 
@@ -21,25 +21,23 @@ UserEvaluator = Callable[..., "float | Mapping[str, float]"]   # as `flashnas.se
 class Job:
     """What a worker needs to score one network.
 
-    dataset: a prepared folder (flashnas.data.dataset). tasks: scores of synthetic tasks that are asked for
-    besides the loss. evaluator: scores the network in place of a training. needed: what it must return
-    besides `loss`.
+    dataset: a prepared folder (flashnas.data.dataset). evaluator: scores the network in place of a training.
+    needed: what it must return besides `loss`.
     """
 
     architecture: Any
     dataset: str = ""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
-    tasks: tuple[str, ...] = ()
     processes: int = 1
     evaluator: UserEvaluator | None = None
     needed: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, as `flashnas.proxy.worker.run_candidate` takes it; for trainings only."""
+        """Plain data, as `flashnas.training.candidate.run_candidate` takes it; for trainings only."""
         plain = ["dataset", "seed", *["processes"] * (self.processes > 1)]
         return {"architecture": self.architecture.to_dict(), "recipe": dict(self.recipe),
-                "tasks": list(self.tasks), **{name: getattr(self, name) for name in plain}}
+                **{name: getattr(self, name) for name in plain}}
 
     def portable(self) -> bool:
         """True if a fresh process can run it: all its objects are importable, and none is of the main

@@ -31,7 +31,7 @@ from flashnas.runs.front import (
 from flashnas.runs.identity import table_facts
 from flashnas.runs.layout import FORMAT
 from flashnas.runs.run import RecordedRun
-from flashnas.search.objectives import TRAINED, check_objectives, point
+from flashnas.search.objectives import QUALITY, check_objectives, point
 from flashnas.search.pareto import non_dominated
 
 Timed = tuple[Trained, Mapping[str, float]]
@@ -84,7 +84,7 @@ def rerank(sources: Sequence[str | Path | RecordedRun], *,
         raise ConfigError(f"pareto.space: {space.name!r} is not the space of {first.path} as it was searched,"
                           f" {first.entry('space', 'name')!r}")
     names = check_objectives(objectives or first.objectives, _refuse_objectives)
-    for name in (name for name in names if name in TRAINED and name != "loss"):
+    for name in (name for name in names if name in QUALITY and name != "loss"):
         for run in known.runs:
             if run.trials.get(name, pd.Series()).isna().all():
                 raise ConfigError(f"pareto.objectives names {name!r}, which {run.path} did not train")
@@ -133,7 +133,7 @@ def _run(question: NewQuestion, within: Sequence[Timed], outside: Sequence[Timed
     """A run with trials and a front of its own. Networks outside the budgets have no loss there."""
     names, several = question.objectives, len(question.known.runs) > 1
     scored = [(place, values) for place, (trained, metrics) in enumerate(within) if (values := point(
-        names, {**trained.row._asdict(), **metrics}, trained.row.scores)) is not None]
+        names, {**trained.row._asdict(), **metrics})) is not None]
     mask = non_dominated(np.array([values for _, values in scored]).reshape(-1, len(names)))
     best = sorted((place for (place, _), keep in zip(scored, mask, strict=True) if keep),
                   key=lambda place: within[place][1].get("latency_ms", 0.0))

@@ -67,7 +67,7 @@ class Trial:
     the loss to expect of a full training, up to a constant, and `full_loss_sd` the standard deviation of its
     difference to the reference of the run; `expected_recall` is that after a full training less that of the
     transformer of the same training, of full marks; `curve` holds [tokens seen, validation loss] pairs;
-    `scores` are accuracies of synthetic tasks in 0..1, or what the user's evaluator returned.
+    `scores` are further numbers that the user's evaluator returned.
     """
 
     number: int

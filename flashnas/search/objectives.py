@@ -1,6 +1,6 @@
 """The objectives of a search by name, and the one definition of their directions.
 
-All code that compares minimises. Accuracies and throughput are maximised, and are therefore compared by their
+All code that compares minimises. Recall and throughput are maximised, and are therefore compared by their
 negative.
 """
 
@@ -11,21 +11,19 @@ from typing import Any, NoReturn
 
 from flashnas.base.hints import one_of
 from flashnas.latency.metrics import LARGER_IS_BETTER, METRICS
-from flashnas.proxy.tasks import SCORES
 
 DEFAULT = ("loss", "latency_ms")
 FULL = "full_loss"                    # the loss to expect of a full training; takes the place of `loss`
 RECALL = "expected_recall"            # after a full training; known without any
-QUALITY = ("loss", FULL)              # of which a search has one
-# known after training only; the others come exactly from the table or evidence
-TRAINED = ("loss", FULL, *SCORES)
-OBJECTIVES = (*TRAINED, RECALL, *METRICS)
+# of which a search has one, known after training only; the others come exactly from the table or evidence
+QUALITY = ("loss", FULL)
+OBJECTIVES = (*QUALITY, RECALL, *METRICS)
 MAX_OBJECTIVES = 4                    # with more, nearly every network is on the front
-_MAXIMISED = (*SCORES, RECALL, *LARGER_IS_BETTER)
+_MAXIMISED = (RECALL, *LARGER_IS_BETTER)
 
 
 def check_objectives(names: Sequence[str], refuse: Callable[[str], NoReturn]) -> tuple[str, ...]:
-    """The names, trained ones first. refuse: raises an error for a rule, such as `must be 2 to 4 names; got
+    """The names, the quality first. refuse: raises an error for a rule, such as `must be 2 to 4 names; got
     loss`."""
     for name in names:
         if name not in OBJECTIVES:
@@ -35,17 +33,13 @@ def check_objectives(names: Sequence[str], refuse: Callable[[str], NoReturn]) ->
     if not 2 <= len(names) <= MAX_OBJECTIVES:
         refuse(f"must be 2 to {MAX_OBJECTIVES} names, such as loss,latency_ms; got"
                f" {','.join(names) or 'none'}")
-    if not any(name in TRAINED for name in names):
-        refuse(f"needs a trained quality ({', '.join(TRAINED)}); got {','.join(names)}")
-    return tuple(sorted(names, key=lambda name: name not in TRAINED))
-
-
-def task_scores(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name for name in names if name in SCORES)
+    if not any(name in QUALITY for name in names):
+        refuse(f"needs a trained quality ({', '.join(QUALITY)}); got {','.join(names)}")
+    return tuple(sorted(names, key=lambda name: name not in QUALITY))
 
 
 def title_of(name: str) -> str:
-    """`recall`, `memory (GB)`: an objective in a heading."""
+    """`expected recall`, `memory (GB)`: an objective in a heading."""
     if name in METRICS:
         words = name.removesuffix("_ms").removesuffix("_gb").removesuffix("_tok_s").replace("_", " ")
         return words if name == "params" else f"{words} ({METRICS[name]})"
@@ -60,21 +54,20 @@ def minimised(name: str, value: float) -> float:
     return -value if larger_is_better(name) else value
 
 
-def figure_of(name: str, figures: Mapping[str, Any], scores: Mapping[str, float]) -> float | None:
+def figure_of(name: str, figures: Mapping[str, Any]) -> float | None:
     """An objective's plain value from what is recorded of a network; None where it does not exist."""
-    value = scores.get(name) if name in SCORES else figures.get(name)
+    value = figures.get(name)
     return None if value is None or value != value else float(value)
 
 
-def point(names: Sequence[str], figures: Mapping[str, Any], scores: Mapping[str, float],
-          ) -> tuple[float, ...] | None:
+def point(names: Sequence[str], figures: Mapping[str, Any]) -> tuple[float, ...] | None:
     """All objectives as they are compared; None if one does not exist. The full loss is compared by a
     pessimistic value, its mean with one standard deviation, so that nothing is gained where publications are
     silent."""
     values = []
     for name in names:
-        if (value := figure_of(name, figures, scores)) is None:
+        if (value := figure_of(name, figures)) is None:
             return None
-        sd = figure_of(f"{FULL}_sd", figures, scores) if name == FULL else None
+        sd = figure_of(f"{FULL}_sd", figures) if name == FULL else None
         values.append(minimised(name, value + (sd or 0.0)))
     return tuple(values)

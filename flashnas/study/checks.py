@@ -13,7 +13,7 @@ from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError, Spa
 from flashnas.base.registry import foreign_errors
 from flashnas.latency.table import LatencyTable
 from flashnas.search import SearchAlgorithm
-from flashnas.search.objectives import QUALITY, RECALL
+from flashnas.search.objectives import RECALL
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
 
@@ -118,8 +118,7 @@ def ranking(config: SearchConfig, space: SearchSpace[Any], *, costed: bool, eval
     other ranking."""
     why = ("an evaluator scores the networks" if evaluated else
            "its networks are not of flashnas' operators" if not isinstance(space, OperatorSpace) else
-           "nothing is known of the latency" if not costed else
-           "the objectives name no loss" if not set(config.objectives) & set(QUALITY) else "")
+           "nothing is known of the latency" if not costed else "")
     if config.rank_by == "full" and not why:
         return "full"
     needs = "needs rank_by full" + (f"; here {why}" if why else "")

@@ -10,7 +10,6 @@ from typing import Any
 
 from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.base.hints import duration
-from flashnas.proxy.tasks import task_tokens
 from flashnas.training.cost import training_seconds
 from flashnas.training.recipe import Recipe
 
@@ -24,8 +23,8 @@ class TrainingPlan:
     """All trainings of a search.
 
     baselines: expected seconds of each that is not known, on one worker. candidate_s: mean seconds of a
-    candidate. cycle: candidates that wait for each other. tokens: of one training, with its synthetic tasks;
-    0 where the user's evaluator scores.
+    candidate. cycle: candidates that wait for each other. tokens: of one training; 0 where the
+    user's evaluator scores.
     """
 
     baselines: Sequence[float]
@@ -39,24 +38,18 @@ class TrainingPlan:
 def training_plan(question: Any, workers: int) -> TrainingPlan:
     """Of a `flashnas.study.question.Question`, with so many workers side by side."""
     config, recipe = question.config, question.recipe
-    each = 0 if recipe is None else recipe.steps * recipe.batch_tokens
-    of_tasks = 0 if recipe is None else task_tokens(question.tasks, recipe)
     new = question.new_baselines.values() if config.trials else ()
     return TrainingPlan(
         baselines=[question.expected_s(network) for network in new],
         candidates=int(min(config.trials, question.space.size())),
         candidate_s=question.expected_s(None), cycle=config.cycle_size, workers=workers,
-        tokens=each + of_tasks)
+        tokens=0 if recipe is None else recipe.steps * recipe.batch_tokens)
 
 
-def expected_s(recipe: Recipe, tasks: Sequence[str], network: Any) -> float:
-    """Seconds of a training and of its synthetic tasks: of a network, or of so many seconds without the
-    tasks; 1 where nothing says it."""
-    with_tasks = 1 + task_tokens(tasks, recipe) / (recipe.steps * recipe.batch_tokens)
-    if isinstance(network, float):
-        return with_tasks * network
+def expected_s(recipe: Recipe, network: Any) -> float:
+    """Seconds of the training of a network; 1 where nothing says it."""
     try:
-        return with_tasks * training_seconds(recipe.proxy_of(network), recipe)
+        return training_seconds(recipe.proxy_of(network), recipe)
     except (ArchitectureError, OperatorError):  # a failed trial with its reason
         return 1.0
 

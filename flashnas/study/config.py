@@ -49,7 +49,7 @@ class SearchConfig(Settings, where="search"):
         dict, "bound another metric, such as memory_gb=8; may be repeated", flag="--budget",
         metavar="METRIC=LIMIT", keys=tuple(METRICS), above=0)
     objectives: tuple[str, ...] = option(
-        DEFAULT, "what the front is drawn for, 2 to 4 names; recall and mad train on synthetic tasks as well",
+        DEFAULT, "what the front is drawn for, 2 to 4 names",
         metavar="A,B,..", separator=",")
     train_tokens: str = option(
         "100B", "length of the full training that is planned, in tokens", metavar="N", identity=False,

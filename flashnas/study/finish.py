@@ -41,9 +41,8 @@ def finish(loop: Loop) -> dict[str, Any]:
         folder.write_config(answer=answer.to_dict())
     totals = {name: record.count(name) for name in STATES}
     from_bench = sum(trial.state == "complete" and trial.from_bench for trial in record.trials)
-    tokens = record.tokens()
     seconds = time.monotonic() - loop.question.started
-    folder.write_finished(seconds, {**totals, "from_bench": from_bench, **tokens})
+    folder.write_finished(seconds, {**totals, "from_bench": from_bench, "tokens": record.tokens()})
     return folder.summary(front, failures)
 
 

@@ -76,7 +76,7 @@ def _planned(question: Question, note: Note) -> dict[str, Any]:
         "known": len(known), "bench": bench,
         "start_from": "" if question.known is None else
         f"{', '.join(str(run.path) for run in question.known.runs)}: {len(question.known.by_hash)} trained networks",
-        "tokens_each": each, "tokens": each * evaluations, "task_tokens": clock.plan.tokens - each,
+        "tokens_each": each, "tokens": each * evaluations,
         "tokens_per_s": rate, "seconds": pace * (clock.remaining_s or 0.0) if each else None,
         "workers": workers, "flops_each": limit.flops, "rate": limit.elsewhere, "time_limit_s": limit.seconds,
         "flops": evaluations * limit.mean_flops}
@@ -107,9 +107,8 @@ def plan_text(values: dict[str, Any]) -> str:
         shrunk = f" at width {narrow[0]} to {narrow[-1]}" if narrow else ""
         flops = (f"; up to {planned.flops_each:.1e} FLOP each, about {planned.flops:.1e} in all"
                  if planned.flops_each else "")
-        tasks = f"; {planned.task_tokens:,} more each on synthetic tasks" if planned.task_tokens else ""
         lines.append(f"training   {planned.tokens_each:,} tokens each{shrunk}, {planned.tokens:,} in all"
-                     f"{tasks}{flops}")
+                     f"{flops}")
         lines.append(f"limit      {planned.time_limit_s:,.0f} s a training")
     if planned.seconds:
         took, at = f"{planned.seconds / 3600:,.1f} h", planned.rate or "an assumed pace"
@@ -134,7 +133,7 @@ def timed(question: Question, networks: list[Any]) -> tuple[float, float]:
     network = sorted(networks, key=lambda network: network.params)[len(networks) // 2]
     short = dataclasses.replace(recipe, tokens=TIMED_STEPS * recipe.batch_tokens, curve_points=1,
                                 validation_tokens=recipe.sequence_tokens, curve_tokens=recipe.sequence_tokens)
-    job = dataclasses.replace(question.job(network), recipe=short.to_dict(), tasks=())
+    job = dataclasses.replace(question.job(network), recipe=short.to_dict())
     with WorkerPool(run_job, workers=1, timeout_s=question.time_limit.seconds) as pool:
         # the first one loads libraries and compiled kernels, which a worker does once
         ended = dict(pool.run({"first": job, "timed": job}))["timed"]

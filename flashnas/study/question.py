@@ -26,7 +26,7 @@ from flashnas.search import (
     sampler_name,
 )
 from flashnas.search.algorithm import Prior
-from flashnas.search.objectives import TRAINED, minimised, task_scores
+from flashnas.search.objectives import QUALITY, minimised
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.clock import expected_s
 from flashnas.study.config import SearchConfig
@@ -104,7 +104,7 @@ class Question:
         names, costs = self.config.objectives, self.costs
         if costs.known and names[1] == "latency_ms" and len(names) == 2:
             return None
-        exact = [name for name in names if name not in TRAINED] if costs.known else []
+        exact = [name for name in names if name not in QUALITY] if costs.known else []
         return Goals(tuple(name in exact for name in names), lambda network: tuple(
             minimised(name, metric_of(name, {**costs.metrics(network), **self.foresee(network, None)}))
             for name in exact))
@@ -204,12 +204,10 @@ class Question:
 
     @functools.lru_cache(maxsize=MAX_EXPECTED)  # noqa: B019 - as long as the search
     def expected_s(self, network: Any | None) -> float:
-        """Expected seconds of a training on one worker, with its synthetic tasks; None: of a network that the
-        search draws. 1 where nothing says it, such as for an evaluator."""
+        """Expected seconds of a training on one worker; None: of a network that the search draws. 1 where nothing says it, such as for an evaluator."""
         if self.recipe is None or (network is None and not self.time_limit.candidate_s):
             return 1.0
-        return expected_s(self.recipe, self.tasks,
-                          self.time_limit.candidate_s if network is None else network)
+        return self.time_limit.candidate_s if network is None else expected_s(self.recipe, network)
 
     @functools.cached_property
     def dataset(self) -> Dataset | None:
@@ -225,18 +223,14 @@ class Question:
         return Scores(config=self.config, known=self.known, with_metrics=not self.costs.known,
                       recipe=self.recipe, dataset=self.dataset)
 
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        return task_scores(self.config.objectives)
-
     def job(self, network: Any) -> Job:
         """The evaluation of a network."""
         seed = self.config.seed
         if self.evaluator is not None:
             needed = tuple(name for name in self.config.objectives
-                           if name != "loss" and (name in TRAINED or not self.costs.known))
+                           if name != "loss" and (name in QUALITY or not self.costs.known))
             return Job(architecture=network, evaluator=self.evaluator, needed=needed, seed=seed)
         assert self.recipe is not None
         assert self.dataset is not None
         return Job(architecture=network, dataset=str(self.dataset.folder), recipe=self.recipe.to_dict(),
-                   seed=seed, tasks=self.tasks, processes=self.config.processes_per_candidate)
+                   seed=seed, processes=self.config.processes_per_candidate)

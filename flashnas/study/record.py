@@ -80,8 +80,7 @@ class Record:
             outcome, distributions=self._distributions if with_params else {},
             params=space.encode(candidate.genotype) if with_params else {},
             values=None if score is None else point(
-                self.question.config.objectives, self._figures(network, outcome),
-                outcome.fields().get("scores", {})))
+                self.question.config.objectives, self._figures(network, outcome)))
 
     def _figures(self, network: Any, outcome: Outcome | None) -> dict[str, Any]:
         """The fields of a Trial that costs, evaluation and published trainings fill."""
@@ -121,7 +120,7 @@ class Record:
 
     def values_of(self, trial: Trial) -> tuple[float, ...] | None:
         """As they are compared, or None."""
-        return point(self.question.config.objectives, vars(trial), trial.scores)
+        return point(self.question.config.objectives, vars(trial))
 
     def evaluation(self, candidate: Candidate) -> Evaluation:
         """The trial of a candidate as the algorithms see it, with everything minimised."""
@@ -144,14 +143,10 @@ class Record:
         """Reason -> number of networks that failed with it, the most frequent first."""
         return dict(Counter(trial.reason for trial in self.trials if trial.state == "failed").most_common())
 
-    def tokens(self) -> dict[str, int]:
-        """Training tokens of this run that were computed for a recorded score: `tokens`, all of them; of
-        these `tokens_tasks`, on synthetic tasks."""
-        scores = [outcome.score for outcome in self.outcomes.values()
-                  if outcome.hash in self.placed and outcome.score is not None and not outcome.from_bench]
-        tokens, of_tasks = (sum(int(score.get(name) or 0) for score in scores)
-                            for name in ("tokens", "task_tokens"))
-        return {"tokens": tokens + of_tasks, "tokens_tasks": of_tasks}
+    def tokens(self) -> int:
+        """Training tokens of this run that were computed for a recorded score."""
+        return sum(int(outcome.score.get("tokens") or 0) for outcome in self.outcomes.values()
+                   if outcome.hash in self.placed and outcome.score is not None and not outcome.from_bench)
 
     def report(self, *, now: bool = False) -> None:
         """Show where the run is; rarely where there is much to count, unless it has to be now."""
@@ -180,7 +175,7 @@ class Record:
     def _best(self, scores: Mapping[str, dict[str, Any]]) -> str | None:
         figures = {key: self.question.foresee(self.networks[key], score["loss"])
                    for key, score in scores.items()}
-        quality = {key: point([FULL], told, {}) or (scores[key]["loss"],) for key, told in figures.items()}
+        quality = {key: point([FULL], told) or (scores[key]["loss"],) for key, told in figures.items()}
         keeping = [key for key, told in figures.items()
                    if told.get("expected_recall", 0.0) >= self.question.config.recall_floor]
         return min(keeping or quality, key=lambda key: quality[key], default=None)

@@ -29,13 +29,14 @@ FAMILIES = (*OPERATORS.shipped, *(f"{kind}.{part}" for kind in OPERATORS.shipped
                                   for part in OPERATORS[kind].own_rates), "embedding", "norm")
 DTYPES = ("float32", "bfloat16")
 DEVICES = ("cpu", "cuda")
-# fields on which the loss of a given network does not depend: it shows what it is, and tasks have losses of
-# their own
-NOT_OF_A_NETWORK = ("name", "width_factor", "depth_factor", "least_head_dim", "tasks", "short_text")
+# fields on which the loss of a given network does not depend: it shows what it is
+NOT_OF_A_NETWORK = ("name", "width_factor", "depth_factor", "least_head_dim", "short_text")
 # fields that came later, and what they were before: older recipes keep their digests
 LATER = {"depth_factor": 1, "short_text": False}
 # fields that change rounding alone, as digests have them: a training may go on with other values
 ROUNDING = {"micro_batch_sequences": 0}
+# fields of earlier versions as older recipes and digests have them
+EARLIER: dict[str, Any] = {"tasks": {}}
 # an upper bound is far above what anyone trains with, and below what hangs or ends the process
 
 
@@ -43,18 +44,6 @@ def families() -> tuple[str, ...]:
     """FAMILIES, and those of operators of other packages, which are loaded for it."""
     return (*FAMILIES, *(name for kind, spec in OPERATORS.items() if kind not in OPERATORS.shipped
                          for name in (kind, *(f"{kind}.{part}" for part in spec.own_rates))))
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskTraining(Settings, where="recipe.tasks"):
-    """How a network is trained on synthetic tasks: the section `tasks` of a recipe, which has the rest."""
-
-    steps: int = option(200, "optimizer steps of each network", min=1, max=10**9)
-    batch_tokens: int = option(768, "tokens of a batch, shared evenly by the tasks that are trained together",
-                               min=1, max=2**24)
-    test_sequences: int = option(64, "sequences of each task in its test set", min=1, max=2**20)
-    muon_lr: float = option(0.01, "in place of the recipe's", above=0)
-    adamw_lr: float = option(0.02, "in place of the recipe's", above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,9 +136,6 @@ class Recipe(Settings, where="recipe"):
     backend: str = option("auto",
                           "the library that computes the operators; `auto`: the best installed one that"
                           " serves the device", choices=BACKENDS)
-    tasks: dict[str, float] = option(
-        dict,
-        "settings of the synthetic tasks that differ from those of `TaskTraining`, such as {steps: 200}")
     short_text: bool = option(
         False, "train on more than 4 epochs of the text, or validate on less than `validation_tokens`, where"
         " the text has no more")
@@ -172,12 +158,6 @@ class Recipe(Settings, where="recipe"):
             self.wrong("micro_batch_sequences",
                        f"must be a divisor of batch_sequences ({self.batch_sequences}) or 0;"
                                                 f" got {self.micro_batch_sequences}")
-        try:
-            self.task_training  # noqa: B018 - raises for what is wrong
-        except SettingError as error:
-            raise SettingError(self.where, self.setting("tasks"), error.rule, error.setting.name) from None
-        except ConfigError as error:  # an unknown one
-            self.wrong("tasks", str(error).removeprefix("recipe.tasks "))
 
     def __hash__(self) -> int:
         return hash((self.name, self.tokens, self.muon_lr))  # mappings have none
@@ -202,21 +182,6 @@ class Recipe(Settings, where="recipe"):
         return tuple(step * self.batch_tokens for step in sorted(steps) if step)
 
     @property
-    def task_training(self) -> TaskTraining:
-        """The settings of the synthetic tasks."""
-        return TaskTraining.build(**self.tasks)
-
-    def for_tasks(self, *, tasks: int, length: int) -> Self:
-        """The recipe that trains on so many synthetic tasks of so many tokens together, by `task_training`.
-        """
-        settings = self.task_training
-        batch = tasks * max(1, settings.batch_tokens // (tasks * length))
-        return replace(self, muon_lr=settings.muon_lr, adamw_lr=settings.adamw_lr, lr_depth=0,
-                       sequence_tokens=length,
-                       batch_sequences=batch, micro_batch_sequences=0, tokens=settings.steps * batch * length,
-                       validation_tokens=length, curve_tokens=length)
-
-    @property
     def training_settings(self) -> dict[str, Any]:
         """The fields on which the loss of a given network depends."""
         return {name: value for name, value in {**self.to_dict(), **ROUNDING}.items()
@@ -225,7 +190,7 @@ class Recipe(Settings, where="recipe"):
     @property
     def digest(self) -> str:
         """16 hex digits of all that the recipe says about a training, without its name and micro-batches."""
-        return fingerprint({**self.to_dict(), **ROUNDING, "name": ""})
+        return fingerprint({**self.to_dict(), **ROUNDING, **EARLIER, "name": ""})
 
     def multiplier(self, family: str) -> float:
         """The factor on the rate of a family; a convolution or router without one has the factor of its
@@ -264,12 +229,13 @@ class Recipe(Settings, where="recipe"):
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Raises ConfigError naming an unknown key, a wrong type or value."""
         allowed = [setting.name for setting in settings_of(Recipe)]
-        for key in data:
+        fields = {key: value for key, value in data.items() if key not in EARLIER or value != EARLIER[key]}
+        for key in fields:
             if key not in allowed:
                 place = f"{data.place(key)}: " if isinstance(data, LocatedDict) else ""
                 raise ConfigError(f"{place}recipe has no key {key!r}{did_you_mean(key, allowed)};"
                                   f" allowed: {', '.join(allowed)}")
-        return cls(**data)
+        return cls(**fields)
 
     @classmethod
     def load(cls, source: str | Path | Self) -> Self:  # type: ignore[override]  # a file as a whole

@@ -21,7 +21,7 @@ from flashnas.training.recipe import Recipe
     ("workloads", "chat", "512 tokens in, 256 out"), ("samplers", "tpe", "TPE"), ("recipes", "cpu", "CPU"),
     ("presets", "Nemotron-Flash-1B", "2048(meta=256): d f m2 f"), ("operators", "d", "DeltaNet"),
     ("objectives", "throughput_tok_s", "higher is better"), ("objectives", "loss", "nats per token"),
-    ("tasks", "noisy-recall", "noise"), ("benches", "cpu", "trainings of"), ("exports", "gguf", "llama.cpp"),
+    ("benches", "cpu", "trainings of"), ("exports", "gguf", "llama.cpp"),
 ])
 def test_names_have_a_line_each(kind, name, words):
     found = fn.list_names(kind)
@@ -68,7 +68,7 @@ def test_a_wrong_kind_is_one_line():
 
 def test_nothing_heavy_is_imported():
     script = ("import sys; from flashnas.cli.main import main; main(['list', 'samplers']); main(['list',"
-              " 'tasks']);"
+              " 'exports']);"
               "print(sorted({'torch', 'optuna', 'pandas', 'scipy'} & set(sys.modules)), file=sys.stderr)")
     child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert child.stderr.strip() == "[]"

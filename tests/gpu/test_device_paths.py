@@ -1,5 +1,5 @@
 """What a GPU meets beyond the layers at their defaults: head sizes, widths, one token, prompts in graphs, a library
-without a part of it, tasks, and processes together. On a CPU the same tests run at small sizes, so that only what is
+without a part of it, trainings, and processes together. On a CPU the same tests run at small sizes, so that only what is
 CUDA's own is left to a device."""
 
 import csv
@@ -13,13 +13,12 @@ import torch
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import DeviceError
+from flashnas.data.dataset import prepare_dataset
 from flashnas.network.model import Block
 from flashnas.operators import OPERATORS
-from flashnas.proxy.tasks.mad import InContextRecall
-from flashnas.proxy.tasks.train import score_tasks
 from flashnas.testing.self_test import REPLAYED, check_layer, difference, inputs, replayed
 from flashnas.training.recipe import Recipe
-from flashnas.training.trainer import check_kernels
+from flashnas.training.trainer import check_kernels, train
 
 GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 DEVICES = ["cpu", pytest.param("cuda", marks=GPU)]
@@ -100,12 +99,12 @@ def test_mamba_ssm_without_its_cuda_part(device: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_network_learns_a_task(device: str) -> None:
-    recipe = Recipe(width_factor=1, dtype=DTYPE[device], device=device,
-                    tasks={"steps": 60, "batch_tokens": 256, "test_sequences": 32})
-    task = InContextRecall(vocab=8, length=16)
-    found = score_tasks(Architecture.parse("32: d(head_dim=16) f"), [task], recipe, seed=0)
-    assert found["in-context-recall"] > 0.8
+def test_a_network_learns(device: str, small_corpus) -> None:
+    recipe = Recipe(width_factor=1, vocab=300, dtype=DTYPE[device], device=device, sequence_tokens=64, tokens=16_384,
+                    validation_tokens=512, curve_tokens=512)
+    score = train(Architecture.parse("32(vocab=300): d(head_dim=16) f"), prepare_dataset(str(small_corpus), recipe),
+                  recipe, seed=0)
+    assert score.curve[-1][1] < score.curve[0][1] - 0.1
 
 
 @pytest.mark.parametrize("device", DEVICES[1:])

@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from flashnas.proxy import ranks
-from flashnas.proxy.together import train_together
+from flashnas.training import ranks
+from flashnas.training.together import train_together
 
 
 def run(job):

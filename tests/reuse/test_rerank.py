@@ -189,7 +189,7 @@ def test_a_foreign_run_answers_from_its_record_and_with_its_space(foreign):
 @pytest.mark.parametrize(("asked", "error", "words"), [
     ({"table": "h100_sxm", "workload": "chat"}, RunError, "needs it; fn.pareto takes the space"),
     ({"workload": "chat"}, ConfigError, "pareto.workload needs a latency table"),
-    ({"objectives": ["recall", "latency_ms"]}, ConfigError, "pareto.objectives names 'recall', which"),
+    ({"objectives": ["full_loss", "latency_ms"]}, ConfigError, "pareto.objectives names 'full_loss', which"),
     ({"confidence": 0.9}, ConfigError, "pareto.confidence needs a latency table")])
 def test_what_a_foreign_run_cannot_answer_is_one_line(foreign, asked, error, words):
     with pytest.raises(error) as caught:

@@ -78,20 +78,19 @@ def test_tokens_of_the_planned_training_are_a_number(text):
 def test_objectives_are_put_in_order(tmp_path):
     assert SearchConfig(objectives=("latency_ms", "loss")) == SearchConfig()
     assert SearchConfig().question()["objectives"] == ("loss", "latency_ms")
-    path = write(tmp_path, "objectives: [latency_ms, recall, loss]\n")
+    path = write(tmp_path, "objectives: [latency_ms, expected_recall, loss]\n")
     config = SearchConfig.load(path, {})
-    assert config.objectives == ("recall", "loss", "latency_ms")
+    assert config.objectives == ("loss", "latency_ms", "expected_recall")
     assert config.question()["objectives"] == config.objectives
     assert SearchConfig.load(path, {"objectives": ("loss", "memory_gb")}).objectives == ("loss", "memory_gb")
 
 
 @pytest.mark.parametrize(("names", "words"), [
-    (("loss", "latency"), "search.objectives must be one of loss, full_loss, recall, mad, in-context-recall,"
-     " fuzzy-recall, noisy-recall, selective-copying, compression, memorisation, expected_recall, latency_ms, ttft_ms,"
+    (("loss", "latency"), "search.objectives must be one of loss, full_loss, expected_recall, latency_ms, ttft_ms,"
      " tpot_ms, throughput_tok_s, memory_gb, params; got 'latency' (did you mean 'latency_ms'?)"),
     (("loss",), "search.objectives must be 2 to 4 names, such as loss,latency_ms; got loss"),
     ((), "search.objectives must be 2 to 4 names, such as loss,latency_ms; got none"),
-    (("loss", "recall", "mad", "params", "latency_ms"), "2 to 4 names"),
+    (("loss", "expected_recall", "tpot_ms", "params", "latency_ms"), "2 to 4 names"),
     (("loss", "loss"), "search.objectives names 'loss' twice"),
     (("params", "latency_ms"), "needs a trained quality"),
 ])

@@ -63,13 +63,6 @@ def test_a_search_is_planned_where_its_device_is_not(config, quick_recipe, tmp_p
         prepare(asked, note=print)
 
 
-def test_tokens_of_tasks_come_besides(config):
-    found = plan(dataclasses.replace(config, table="h100_sxm", objectives=("loss", "latency_ms", "recall")),
-                 timed=False)
-    assert found.task_tokens > 0
-    assert f"; {found.task_tokens:,} more each on synthetic tasks" in str(found)
-
-
 def test_the_fastest_is_of_the_smallest_width_and_its_figures_are_those_of_the_table(config):
     found = plan(dataclasses.replace(config, table="h100_sxm"))
     assert found.fastest.startswith("64(")

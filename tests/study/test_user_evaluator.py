@@ -254,7 +254,7 @@ def test_the_display_counts_baselines_once_and_what_an_ended_run_has_done(tmp_pa
 
 def test_a_job_is_plain_data_for_any_pool():
     job = Job(architecture=load_space("tiny").architectures(load_space("tiny").sample(np.random.default_rng(0)))[0],
-              dataset="folder", recipe={"tokens": 512}, seed=3, tasks=("recall",))
+              dataset="folder", recipe={"tokens": 512}, seed=3)
     data = json.loads(json.dumps(job.to_dict()))
     assert data == job.to_dict()
     assert Architecture.from_dict(data["architecture"]) == job.architecture

@@ -8,6 +8,7 @@ from one_line import one_line
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError, ConfigError
+from flashnas.evidence.load import fitted
 from flashnas.training.recipe import FAMILIES, Recipe, shipped_recipes
 
 
@@ -93,9 +94,9 @@ def test_bad_yaml_gets_one_line_with_its_place(tmp_path, case):
 @every(change=[{"warmup_fraction": 1.5}, {"muon_lr": math.inf}, {"adamw_lr": 0}, {"vocab": 256}, {"adamw_beta2": 1.0},
                {"dtype": "float16"}, {"tokens": 1.5}, {"name": 3}, {"curve_points": 10**9}, {"vocab": 10**9},
                {"tokens": 10**20}, {"sequence_tokens": 10**9}, {"batch_sequences": 10**20}, {"muon_steps": 10**6},
-               {"tasks": {"steps": 10**20}}, {"validation_tokens": 10**20}, {"least_head_dim": 1}])
+               {"validation_tokens": 10**20}, {"least_head_dim": 1}])
 def test_wrong_values_are_refused_when_built(change):
-    with pytest.raises(ConfigError, match=rf"recipe\.{next(iter(change))}(\.steps)? must be"):
+    with pytest.raises(ConfigError, match=rf"recipe\.{next(iter(change))} must be"):
         Recipe(**change)
 
 
@@ -118,3 +119,12 @@ def test_families_not_named_have_multiplier_one():
     assert changed == {"gd": 2, "gd.conv": 2}  # a convolution follows its operator ..
     assert Recipe(lr_multipliers={"gd": 2, "gd.conv": 0.5}).multiplier("gd.conv") == 0.5  # .. unless it is named
     assert Recipe(lr_multipliers={"moe": 2}).multiplier("moe.router") == 2
+
+
+def test_recipes_of_earlier_versions_are_read_and_keep_their_digests():
+    """They have a section `tasks`, which is empty."""
+    recipe = Recipe.load("cpu")
+    assert recipe.digest == "c8c9fe55a17feaf0" == fitted()["recipe"]
+    assert Recipe.from_dict({**recipe.to_dict(), "tasks": {}}) == recipe
+    with pytest.raises(ConfigError, match="recipe has no key 'tasks'"):
+        Recipe.from_dict({"tasks": {"steps": 3}})

@@ -14,7 +14,7 @@ from flashnas.data.dataset import Dataset
 from flashnas.executors.local import WorkerPool
 from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
-from flashnas.proxy.worker import run_candidate
+from flashnas.training.candidate import run_candidate
 from flashnas.training.optimizer import Optimizers, initialise
 from flashnas.training.recipe import FAMILIES, Recipe
 from flashnas.training.trainer import ProxyScore, Trainer, check_kernels, train, train_network

@@ -37,7 +37,7 @@ for name, change, *expect in (
         ("steps-huge", {"muon_steps": 10**9}, "muon_steps"),
         ("batch-huge", {"batch_sequences": 10**12}, "batch_sequences|tokens|short"),
         ("width-factor-no-divisor", {"width_factor": 3}, "width", "3", "32|64"), ("cuda", {"device": "cuda"}, "cuda"),
-        ("tasks-key", {"tasks": {"step": 3}}, "tasks", "step"),
+        ("tasks-of-earlier-versions", {"tasks": {"steps": 3}}, "tasks"),
         ("family", {"lr_multipliers": {"attention": 2}}, "lr_multipliers", "attention")):
     deep = name in ("curve-points-1e9", "vocab-1e9", "tokens-huge", "steps-huge", "batch-huge")
     case(f"search-recipe-{name}", search("--recipe", "recipe.yaml"), *expect, files=[recipe(**change)],

@@ -62,8 +62,6 @@ for flag, value in (
     case(f"search-{name}-by-short", search(flag, value), flag, "rank_by full", keys={"rank_by": "short"},
          files=[write("own.csv", ROWS + 2 * ROW)])
 case("search-no-trials-by-short", search("--trials", "0"), "--trials", "rank_by full", keys={"rank_by": "short"})
-case("search-no-trials-of-tasks", search("--trials", "0", "--objectives", "recall,latency_ms"), "--trials",
-     "name no loss")
 case("search-executor", search("--executor", "rey"), "--executor", "rey", "ray")
 case("search-executor-option", search("--executor-option", "worker_memory=4"), "worker_memory", "worker_memory_gb")
 case("search-executor-option-too-little-memory", search("--executor-option", "worker_memory_gb=0.01"),

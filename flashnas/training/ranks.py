@@ -1,4 +1,4 @@
-"""One of the processes that train a candidate together; torchrun starts `python -m flashnas.proxy.ranks
+"""One of the processes that train a candidate together; torchrun starts `python -m flashnas.training.ranks
 FOLDER`."""
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from flashnas.base.files import write_atomic
 from flashnas.base.process import die_with_parent
-from flashnas.proxy.together import FAILED, JOB, SCORE, WORKER
-from flashnas.proxy.worker import train_candidate
+from flashnas.training.together import FAILED, JOB, SCORE, WORKER
+from flashnas.training.candidate import train_candidate
 
 LOST = ("gloo", "NCCL", "Connection closed by peer", "another process of this training has ended")
 

@@ -28,7 +28,7 @@ WORKER = "FLASHNAS_WORKER"                  # number of the process that started
 EXIT_CODE = re.compile(r"exitcode\s*:\s*(-?\d+)")  # of a process, in what torchrun prints
 
 
-def train_together(job: dict[str, Any], module: str = "flashnas.proxy.ranks") -> dict[str, Any]:
+def train_together(job: dict[str, Any], module: str = "flashnas.training.ranks") -> dict[str, Any]:
     """The score of a training by `job["processes"]` processes, each of which runs `module` with the folder as
     its argument.
 

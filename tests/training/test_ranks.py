@@ -16,9 +16,9 @@ from flashnas.base.errors import CandidateDiedError, CandidateMemoryError, Devic
 from flashnas.data.dataset import prepare_dataset
 from flashnas.executors.base import Work
 from flashnas.executors.local import LocalExecutor
-from flashnas.proxy import ranks, together
-from flashnas.proxy.together import _error, _reason
-from flashnas.proxy.worker import run_candidate
+from flashnas.training import ranks, together
+from flashnas.training.together import _error, _reason
+from flashnas.training.candidate import run_candidate
 from flashnas.training.recipe import Recipe
 
 
@@ -56,7 +56,7 @@ def test_the_score_of_the_processes_is_that_of_one(job, alone, monkeypatch):
     monkeypatch.setattr(subprocess, "run", torchrun)
     assert timeless(run_candidate({**job, "processes": 2})) == timeless(run_candidate(job))
     assert commands[0][1:-1] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--module",
-                                 "flashnas.proxy.ranks"]
+                                 "flashnas.training.ranks"]
     assert not Path(commands[0][-1]).exists()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from flashnas.base.process import keep_memory, limit_threads
@@ -16,26 +15,24 @@ def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         job: plain data: `architecture` (`Architecture.to_dict()` at full width), `dataset` (a prepared
-            folder), `recipe` (`Recipe.to_dict()`) and `seed`. Optional: `deadline_s`, the limit of each
-            training; `tasks`, names of scores of synthetic tasks; `processes`, if more than one train it
-            together.
+            folder), `recipe` (`Recipe.to_dict()`) and `seed`. Optional: `deadline_s`, the limit of the
+            training; `processes`, if more than one train it together.
 
     Returns:
-        `ProxyScore.to_dict()`; with `tasks` also `scores` and `task_tokens`, of trainings that `seconds` then
-        includes.
+        `ProxyScore.to_dict()`.
 
     Raises:
         CandidateError: with the reason in one line, if the candidate fails.
     """
     if job.get("processes", 1) > 1:
-        from flashnas.proxy.together import train_together
+        from flashnas.training.together import train_together
 
         return train_together(job)
     return train_candidate(job)
 
 
 def train_candidate(job: dict[str, Any], ranks: Ranks | None = None) -> dict[str, Any]:
-    """`run_candidate` in this process, which may be one of several; the first one has all scores."""
+    """`run_candidate` in this process, which may be one of several."""
     single_thread()
     keep_memory()
     from flashnas.architecture import Architecture
@@ -46,17 +43,7 @@ def train_candidate(job: dict[str, Any], ranks: Ranks | None = None) -> dict[str
     recipe = Recipe.from_dict(job["recipe"])
     dataset = Dataset.open(job["dataset"])
     proxy = recipe.proxy_of(Architecture.from_dict(job["architecture"]), dataset.vocab)
-    score = train(proxy, dataset, recipe, job["seed"], deadline_s=job.get("deadline_s"), ranks=ranks).to_dict()
-    if not job.get("tasks") or (ranks is not None and not ranks.first):
-        return score
-    from flashnas.proxy.tasks import task_tokens
-    from flashnas.proxy.tasks.train import task_scores
-
-    started = time.perf_counter()
-    scores = task_scores(Architecture.from_dict(job["architecture"]), job["tasks"], recipe, job["seed"],
-                         deadline_s=job.get("deadline_s"))
-    return {**score, "scores": scores, "task_tokens": task_tokens(job["tasks"], recipe),
-            "seconds": score["seconds"] + time.perf_counter() - started}
+    return train(proxy, dataset, recipe, job["seed"], deadline_s=job.get("deadline_s"), ranks=ranks).to_dict()
 
 
 def single_thread() -> None:
