@@ -10,8 +10,8 @@ from pathlib import Path
 
 from flashnas.base.files import write_atomic
 from flashnas.base.process import die_with_parent
-from flashnas.training.together import FAILED, JOB, SCORE, WORKER
 from flashnas.training.candidate import train_candidate
+from flashnas.training.together import FAILED, JOB, SCORE, WORKER
 
 LOST = ("gloo", "NCCL", "Connection closed by peer", "another process of this training has ended")
 

@@ -17,9 +17,9 @@ from flashnas.data.dataset import prepare_dataset
 from flashnas.executors.base import Work
 from flashnas.executors.local import LocalExecutor
 from flashnas.training import ranks, together
-from flashnas.training.together import _error, _reason
 from flashnas.training.candidate import run_candidate
 from flashnas.training.recipe import Recipe
+from flashnas.training.together import _error, _reason
 
 
 @pytest.fixture(scope="module")
