@@ -4,7 +4,7 @@ A run folder, a table, a corpus or a model may come from a stranger. Read throug
 but cannot hang, fill the memory, or change another file:
 
     recipe = read_yaml(path)                              of base/yaml.py; ConfigError
-    header, *entries = read_json_lines(path, BenchError)  a journal; a torn last line is left out
+    header, *entries = read_json_lines(path, RunError)    a journal; a torn last line is left out
     frame = read_parquet(path, RunError)                  its cells are counted before it is read
     files = read_zip(path, ConfigError)                   name -> content; nothing is written
     tensors = load_file(check_regular(path, WeightsError))    for libraries that open the file themselves

@@ -1,9 +1,8 @@
 """From parsed JSON or YAML to dataclasses: the one statement of what a file holds is the dataclass itself.
 
-    trainings = [convert(entry, Training, f"{path}:{line}", BenchError, name="training")
-                 for line, entry in enumerate(read_json_lines(path, BenchError), start=1)]
+    header = convert(data, Header, f"{file}: header", BenchError, name="header")
 
-    trainings.jsonl:3: training.loss must be a number or null; got 'low'
+    bench.parquet: header.vocab must be a whole number; got 'many'
 
 A value must have the type of its field: true is not a number, and 1.0 is not a whole number; a whole number
 is a float, too. Types are those that msgspec converts. Rules between fields belong into `__post_init__`,

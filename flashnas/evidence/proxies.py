@@ -48,7 +48,7 @@ def full_width(row: PublishedRow) -> float:
     """
     if row.hidden:
         return float(row.hidden)
-    networks = full_networks(row)
+    networks = _full_networks(row)
     params = [network.params - (0 if row.vocab else network.vocab * network.hidden) for network in networks]
     if not params[0] <= row.params <= params[-1]:
         raise ConfigError(f"{row.named}: params must be from {params[0]:,} to {params[-1]:,}, which it has"
@@ -57,8 +57,7 @@ def full_width(row: PublishedRow) -> float:
     return float(np.exp(np.interp(np.log(row.params), np.log(params), np.log(widths))))
 
 
-@functools.lru_cache(maxsize=1024)
-def full_networks(row: PublishedRow) -> tuple[Architecture, ...]:
+def _full_networks(row: PublishedRow) -> list[Architecture]:
     """The full-size networks of the row's operators at those of _WIDTHS that fit; ConfigError if none does.
     """
     built, reason = [], ""
@@ -69,7 +68,7 @@ def full_networks(row: PublishedRow) -> tuple[Architecture, ...]:
             reason = reason or str(error)
     if not built:
         raise ConfigError(f"{row.named} fits no width from {_WIDTHS[0]} to {_WIDTHS[-1]}: {reason}")
-    return tuple(built)
+    return built
 
 
 def proxies(rows: Sequence[PublishedRow], recipe: Recipe) -> list[Architecture]:
