@@ -142,4 +142,4 @@ def timed(question: Question, networks: list[Any]) -> tuple[float, float]:
     rate = float(ended.result["tokens_per_s"])
     validated = recipe.validation_tokens + (recipe.curve_points - 1) * recipe.curve_tokens
     took_s = (recipe.steps * recipe.batch_tokens + FORWARD_SHARE * validated) / rate
-    return rate, took_s / expected_s(recipe, (), network)
+    return rate, took_s / expected_s(recipe, network)
