@@ -68,7 +68,7 @@ def test_a_wrong_kind_is_one_line():
 
 def test_nothing_heavy_is_imported():
     script = ("import sys; from flashnas.cli.main import main; main(['list', 'samplers']); main(['list',"
-              " 'exports']);"
+              " 'benches']);"
               "print(sorted({'torch', 'optuna', 'pandas', 'scipy'} & set(sys.modules)), file=sys.stderr)")
     child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert child.stderr.strip() == "[]"
