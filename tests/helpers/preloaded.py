@@ -6,4 +6,4 @@ import torch._dynamo  # noqa: F401  (the first optimizer imports it)
 
 import flashnas.api
 import flashnas.testing.self_test  # noqa: F401
-import flashnas.training.candidate
+import flashnas.training.candidate  # noqa: F401
