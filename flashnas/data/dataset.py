@@ -209,7 +209,7 @@ def prepare_dataset(source: str, recipe: BatchShape, tokenizer: str | Path | Non
     """
     cache = cache or cache_folder()
     if not (cache / "datasets").is_dir():  # said before the text is read, which may take a minute
-        with writing_cache(cache / "datasets"):
+        with writing_cache(cache / "tokenizers"):
             pass
     corpus = read_corpus(source)
     split = split_documents(corpus.documents)

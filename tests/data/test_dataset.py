@@ -77,7 +77,7 @@ def test_text_and_vocabulary_are_the_cache_key(folder, tmp_path):
 def test_a_cache_that_cannot_be_written_is_said_before_the_text_is_read(folder, tmp_path, monkeypatch):
     (tmp_path / "home").write_text("a file")
     monkeypatch.setattr(dataset_module, "read_corpus", None)
-    with pytest.raises(CorpusError, match=r"cannot cache data in .*home/c/datasets"):
+    with pytest.raises(CorpusError, match=r"cannot cache data in .*home/c/tokenizers"):
         prepare_dataset(str(folder), RECIPE, cache=tmp_path / "home" / "c")
 
 

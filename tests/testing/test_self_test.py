@@ -10,7 +10,9 @@ import pytest
 
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends import core
+from flashnas.operators.backends.core import choose_backend
 from flashnas.operators.delta_net.layer import DeltaNetLayer
+from flashnas.operators.layer import build_layer
 from flashnas.testing import self_test
 from flashnas.testing.self_test import check_layer, choices_of, layer_cases
 
@@ -52,11 +54,20 @@ def test_a_kernel_that_is_off_is_wrong(share: float, status: str, word: str,
 
 def test_wrong_gradients_alone_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     right, step = DeltaNetLayer.rules
+    core_of_torch = build_layer(OPERATORS["d"](), self_test.HIDDEN).core
 
     def detached(q, k, v, beta, g, state):
         return right(q, k, v, beta.detach() + 0 * beta, g, state)
 
+    def chosen(layer, backend):
+        """The copy to which bfloat16 is compared is that of torch, and right."""
+        if getattr(layer, "chosen", False):
+            layer.core = core_of_torch
+        layer.chosen = True
+        choose_backend(layer, backend)
+
     monkeypatch.setattr(DeltaNetLayer, "rules", (detached, step))
+    monkeypatch.setattr(self_test, "choose_backend", chosen)
     for dtype in ("float32", "bfloat16"):
         result = check_layer("d", "torch", dtype, tokens=TOKENS)
         assert result.status == "wrong"
