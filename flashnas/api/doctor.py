@@ -23,9 +23,7 @@ PACKAGES = {
     "triton": "kernels of flash-linear-attention and mamba-ssm",
     "flash-linear-attention": "recurrences on CUDA",
     "mamba-ssm": "Mamba and Mamba2 on CUDA",
-    "causal-conv1d": "short convolutions on CUDA",
     "flash-attn": "attention on CUDA",
-    "flash_attn_3": "attention on Hopper",
     "transformers": "export",
     "gguf": "export to llama.cpp",
     "xllamacpp": "llama.cpp: checks of an export, and timings",
@@ -123,8 +121,7 @@ def _package(name: str) -> dict[str, str]:
     """Name, version, purpose and what is wrong with a package; only libraries of kernels are imported."""
     from flashnas.operators.backends.core import LIBRARIES
 
-    library = next((library for library in LIBRARIES.values() if library.distribution == name
-                    and library.name != "sdpa"), None)
+    library = next((library for library in LIBRARIES.values() if library.distribution == name), None)
     release = problem = ""
     if library is not None:
         problem = library.missing()

@@ -34,7 +34,7 @@ class ProfileOptions(Settings, where="profile"):
         "auto", "eager or cuda_graph; each is a row of its own", shown="eager on cpu, cuda_graph on cuda",
         choices=("auto", *MODES))
     backend: str = option(
-        "auto", "libraries that compute the operators: auto, torch, fla, mamba-ssm, flash-attn or sdpa;"
+        "auto", "libraries that compute the operators: auto, torch, fla, mamba-ssm or flash-attn;"
         " part of each row's stack", shown="auto, the best")
     threads: Any = option(1, "threads on a CPU, or all: one for each usable core", metavar="N")
     seconds: float = option(

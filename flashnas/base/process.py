@@ -11,8 +11,6 @@ from types import FrameType
 
 # read by the numerical libraries when they are loaded
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-# what flashnas sets for the whole life of a process
-OWN_VARIABLES = (*THREAD_VARIABLES, "FLA_TILELANG")
 
 # what ends a command but for Ctrl-C; Windows has no SIGHUP
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))

@@ -24,7 +24,7 @@ from flashnas.base.errors import (
     FlashnasError,
     PluginError,
 )
-from flashnas.base.process import OWN_VARIABLES, memory_limit_gb
+from flashnas.base.process import THREAD_VARIABLES, memory_limit_gb
 from flashnas.executors.base import Ended, Result
 
 # what no architecture causes: an installation or a disk that is broken, or an error in the code
@@ -100,10 +100,10 @@ def state_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        for name in set(os.environ) - set(environment) - set(OWN_VARIABLES):
+        for name in set(os.environ) - set(environment) - set(THREAD_VARIABLES):
             del os.environ[name]
         os.environ.update({name: value for name, value in environment.items()
-                           if name not in OWN_VARIABLES})
+                           if name not in THREAD_VARIABLES})
         with contextlib.suppress(OSError):
             os.chdir(folder)
         _restore_torch(torch)

@@ -20,9 +20,8 @@ from flashnas.base.hints import shown
 from flashnas.network.cache import CapturedStep, FixedStates, HybridCache, check_capturable
 from flashnas.network.loss import linear_cross_entropy
 from flashnas.operators import OperatorSpec
-from flashnas.operators.backends.core import Core, choose_backend, running
+from flashnas.operators.backends.core import choose_backend, running
 from flashnas.operators.layer import Layer, build_layer
-from flashnas.operators.parts.fused import softmax_
 from flashnas.operators.parts.norms import RMSNorm
 from flashnas.operators.parts.projection import Transposed, forget_copies, linear_of_one
 from flashnas.operators.roles import OWN_RATES, Role
@@ -46,25 +45,20 @@ def _streams_low(x: Tensor) -> bool:
 
 
 class Block(nn.Module):
-    """An operator on the residual stream: x + mixer(norm(x)).
-
-    It returns the stream before its own update, and the update. The next block adds both, in one kernel with
-    its norm where a library has it: (x, state, update) -> (x + update, next update, next state).
-    """
+    """An operator on the residual stream: (x, state) -> (x + mixer(norm(x)), next state)."""
 
     def __init__(self, spec: OperatorSpec, hidden: int) -> None:
         super().__init__()
         self.norm = RMSNorm(hidden)
         self.mixer: Layer = build_layer(spec, hidden)
 
-    def forward(self, x_BTD: Tensor, state: Any = None,
-                update_BTD: Tensor | None = None) -> tuple[Tensor, Tensor, Any]:
-        y_BTD, x_BTD = self.norm.of_sum(x_BTD, update_BTD)
-        return x_BTD, *self.mixer(y_BTD, state)
+    def forward(self, x_BTD: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        y_BTD, state = self.mixer(self.norm(x_BTD), state)
+        return x_BTD + y_BTD, state
 
-    def step(self, x_BD: Tensor, state: Any, update_BD: Tensor | None = None) -> tuple[Tensor, Tensor, Any]:
-        y_BD, x_BD = self.norm.of_sum(x_BD, update_BD)
-        return x_BD, *self.mixer.step(y_BD, state)
+    def step(self, x_BD: Tensor, state: Any) -> tuple[Tensor, Any]:
+        y_BD, state = self.mixer.step(self.norm(x_BD), state)
+        return x_BD + y_BD, state
 
 
 class HybridLM(nn.Module):
@@ -104,7 +98,6 @@ class HybridLM(nn.Module):
                 raise
             raise CandidateMemoryError(f"out of memory: the network has {architecture.params:,} parameters"
                                        ) from None
-        self.core = Core("softmax", "loss", (softmax_, softmax_))
         choose_backend(self, backend)
         self._transposed_head = Transposed()
         self.reset_weights()
@@ -145,8 +138,8 @@ class HybridLM(nn.Module):
         return uses
 
     def backends(self, dtype: torch.dtype | None = None) -> dict[str, str]:
-        """What computes each kind of operator on the model's device, as {"d": "fla 0.6.0", ..}, and short
-        convolutions ("conv"). dtype: of activations where autocast sets it; the weights' by default."""
+        """What computes each kind of operator on the model's device, as {"d": "fla 0.6.0", ..}. dtype: of
+        activations where autocast sets it; the weights' by default."""
         weight = self.embedding.weight
         kinds = (spec.kind for spec in self.architecture.operators)
         return running(zip(kinds, self.blocks, strict=True), weight.device.type, dtype or weight.dtype)
@@ -181,7 +174,7 @@ class HybridLM(nn.Module):
         Negative targets, as -100, mark places without a prediction. Logits exist only a slice at a time.
         """
         x = self.hidden_states(tokens_BT).flatten(0, 1)
-        return linear_cross_entropy(x, self.head_weight, targets_BT.flatten(), self.core.of(x).forward)
+        return linear_cross_entropy(x, self.head_weight, targets_BT.flatten())
 
     def hidden_states(self, tokens_BT: Tensor) -> Tensor:
         """[B, T, D] after the final norm, before the head."""
@@ -199,11 +192,11 @@ class HybridLM(nn.Module):
     def run_layers(self, x_BTD: Tensor, states: Any) -> tuple[Tensor, tuple[Any, ...]]:
         """All operators in their parallel form from `states` on (None: of empty sequences): (x_BTD, states
         after)."""
-        after, update_BTD = [], None
+        after = []
         for block, state in zip(self.blocks, states, strict=True):
-            x_BTD, update_BTD, state = block(x_BTD, state, update_BTD)
+            x_BTD, state = block(x_BTD, state)
             after.append(state)
-        return x_BTD if update_BTD is None else x_BTD + update_BTD, tuple(after)
+        return x_BTD, tuple(after)
 
     # -- generation ------------------------------------------------------------------------------------------
 
@@ -234,11 +227,11 @@ class HybridLM(nn.Module):
     @torch.no_grad()
     def decode_step(self, tokens_B: Tensor, cache: HybridCache) -> tuple[Tensor, HybridCache]:
         """Read one token per sequence: (logits [B, V] of the next, cache)."""
-        x, update, states = self.embedding(tokens_B), None, []
+        x, states = self.embedding(tokens_B), []
         for block, state in zip(self.blocks, cache.states, strict=True):
-            x, update, state = block.step(x, state, update)
+            x, state = block.step(x, state)
             states.append(state)
-        return self._next_logits(x, update), HybridCache(tuple(states))
+        return self._next_logits(x), HybridCache(tuple(states))
 
     @torch.no_grad()
     def step_in_place(self, tokens_B: Tensor, states: FixedStates) -> Tensor:
@@ -253,9 +246,8 @@ class HybridLM(nn.Module):
             self._transposed_head.forget()
             forget_copies(self)
 
-    def _next_logits(self, x_BD: Tensor, update_BD: Tensor | None = None) -> Tensor:
-        y_BD, _ = self.final_norm.of_sum(x_BD, update_BD)
-        return linear_of_one(y_BD, self.head_weight, None, self._transposed_head)
+    def _next_logits(self, x_BD: Tensor) -> Tensor:
+        return linear_of_one(self.final_norm(x_BD), self.head_weight, None, self._transposed_head)
 
     @torch.no_grad()
     def generate(self, tokens_BT: Tensor, count: int, greedy: bool = True, graph: bool = False) -> Tensor:

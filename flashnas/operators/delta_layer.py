@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
 from flashnas.operators.backends.library import Pair
-from flashnas.operators.layer import RecurrentLayer, Rule, in_memory_order
+from flashnas.operators.layer import RecurrentLayer, Rule
 from flashnas.operators.parts.convolution import ShortConvolution
-from flashnas.operators.parts.norms import RMSNorm, l2_normalise, normalised_queries_and_keys
+from flashnas.operators.parts.norms import RMSNorm, l2_norm, l2_normalise
 from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
 from flashnas.operators.recurrences.delta_rule import (
     delta_rule_chunked,
@@ -22,8 +22,7 @@ from flashnas.operators.recurrences.delta_rule import (
 )
 from flashnas.operators.spec import OperatorSpec
 
-GATES: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": lambda z: z * torch.sigmoid(z), "sigmoid": torch.sigmoid}
+GATES: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "sigmoid": torch.sigmoid}
 
 
 class DeltaLayer(RecurrentLayer):
@@ -60,8 +59,7 @@ class DeltaLayer(RecurrentLayer):
             self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(decays))
         self.norm = RMSNorm(head_dim, eps)
         self.out_proj = nn.Linear(value, hidden, bias=False)
-        self.core = Core(self.core_kind, spec.name, self.rules, raw=True, key_dim=head_dim,
-                         value_dim=head_dim)
+        self.core = Core(self.core_kind, spec.name, self.rules, key_dim=head_dim, value_dim=head_dim)
         self.state_sizes = self.v_heads, head_dim, head_dim
 
     def recur(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
@@ -70,29 +68,16 @@ class DeltaLayer(RecurrentLayer):
             dtype = matrix_BHKV.dtype
             heads = (qkv.to(dtype) if self.by_channel else qkv).unflatten(-1, (-1, self.head_dim))
             qk, v = heads.split([2 * self.k_heads, self.v_heads], -2)
-            q, k = normalised_queries_and_keys(qk, self.scale, self.norm.core.of(qk).forward)
+            q, k = l2_norm(qk).chunk(2, -2)
             if self.v_heads != self.k_heads:
                 q, k = (part.repeat_interleave(self.v_heads // self.k_heads, -2) for part in (q, k))
             g = None
             if self.decays:
                 rates = -self.A_log.to(dtype).exp()
                 g = self._decay(rates, F.softplus(others[0].to(dtype) + self.dt_bias.to(dtype)))
-            o, matrix_BHKV = rule(q, k, v, torch.sigmoid(beta.to(dtype)), g, matrix_BHKV)
-            return self._normalised(o, others), matrix_BHKV
-
-    def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
-        qkv, beta, *others = parts
-        if self.k_heads == self.v_heads:
-            q, k, v = in_memory_order(qkv, self.v_heads)
-        else:
-            heads = [self.k_heads, self.k_heads, self.v_heads]
-            q, k, v = qkv.unflatten(-1, (-1, self.head_dim)).split(heads, -2)
-        decay = []
-        if self.decays:
-            a = others[0].unflatten(-1, (self.v_heads, -1)) if self.by_channel else others[0]
-            decay = [a, self.A_log, self.dt_bias]
-        o, matrix_BHKV = rule(q, k, v, beta, *decay, self.scale, matrix_BHKV)
-        return self._normalised(o, others), matrix_BHKV
+            o, matrix_BHKV = rule(q * self.scale, k, v, torch.sigmoid(beta.to(dtype)), g, matrix_BHKV)
+            y = self.norm(o).flatten(-2)
+            return y * GATES[self.gate](others[1].to(dtype)) if self.gate else y, matrix_BHKV
 
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
         qkv, beta, *others = parts
@@ -113,9 +98,3 @@ class DeltaLayer(RecurrentLayer):
         if not self.by_channel:
             return rates_H * steps
         return rates_H.unsqueeze(-1) * steps.unflatten(-1, (self.v_heads, -1))
-
-    def _normalised(self, o: Tensor, others: Sequence[Tensor]) -> Tensor:
-        if not self.gate:
-            return self.norm(o).flatten(-2)
-        gate = others[1].unflatten(-1, (self.v_heads, -1))
-        return self.norm.gated(o, gate, sigmoid=self.gate == "sigmoid").flatten(-2)

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from flashnas.base.registry import load_object
-from flashnas.operators.backends.core import Core, Kernels
+from flashnas.operators.backends.core import Core
 from flashnas.operators.parts.convolution import ShortConvolution
-from flashnas.operators.parts.numerics import fresh_zeros, linear_reference, state_dtype
+from flashnas.operators.parts.numerics import linear_reference, state_dtype
 from flashnas.operators.roles import Declared
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ class RecurrentState(NamedTuple):
 class RecurrentLayer(Layer):
     """A layer that remembers matrices [heads, key dim, value dim]: project, convolve, recur, project back.
 
-    A subclass sets the attributes below and defines `project`, `recur` and `recur_reference`; `recur_raw`
-    too, if its core takes raw parts.
+    A subclass sets the attributes below and defines `project`, `recur` and `recur_reference`.
     """
 
     conv: ShortConvolution | None
@@ -101,11 +100,6 @@ class RecurrentLayer(Layer):
         """
         raise NotImplementedError
 
-    def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
-        """`recur` by a rule that takes parts and parameters as they are; operators/backends/core.py has its
-        arguments."""
-        raise NotImplementedError
-
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
         """`recur` for all tokens by plain formulas in float64."""
         raise NotImplementedError
@@ -120,16 +114,8 @@ class RecurrentLayer(Layer):
 
     def init_state(self, batch: int, dtype: torch.dtype,
                    device: torch.device | str = "cpu") -> RecurrentState:
-        return self._state_of(torch.zeros, batch, dtype, device)
-
-    def fresh_state(self, batch: int, dtype: torch.dtype, device: torch.device | str) -> RecurrentState:
-        """As `init_state`, for a parallel form, which only reads it."""
-        return self._state_of(fresh_zeros, batch, dtype, device)
-
-    def _state_of(self, zeros: Callable[..., Tensor], batch: int, dtype: torch.dtype,
-                  device: torch.device | str) -> RecurrentState:
-        return RecurrentState(zeros(batch, *self.last_inputs, dtype=dtype, device=device),
-                              zeros(batch, *self.state_sizes, dtype=state_dtype(dtype), device=device))
+        return RecurrentState(torch.zeros(batch, *self.last_inputs, dtype=dtype, device=device),
+                              torch.zeros(batch, *self.state_sizes, dtype=state_dtype(dtype), device=device))
 
     def reference(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
         x_BTD = x_BTD.double()
@@ -141,16 +127,13 @@ class RecurrentLayer(Layer):
         return linear_reference(self.out_proj, y_BTC), RecurrentState(conv_BTC, matrix_BHKV)
 
     def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
-        return self.mixed(self.project(x_BTD, _apply), state)
-
-    def mixed(self, parts: Sequence[Tensor], state: RecurrentState | None) -> tuple[Tensor, RecurrentState]:
-        """`forward` from what `project` returned."""
-        mixed_BTC, *rest = parts
+        mixed_BTC, *rest = self.project(x_BTD, _apply)
         dtype = mixed_BTC.dtype
-        conv_BTC, matrix_BHKV = state or self.fresh_state(len(mixed_BTC), dtype, mixed_BTC.device)
+        conv_BTC, matrix_BHKV = state or self.init_state(len(x_BTD), dtype, x_BTD.device)
         if self.conv is not None:
             mixed_BTC, conv_BTC = self.conv(mixed_BTC, conv_BTC)
-        y_BTC, matrix_BHKV = self._recurred((mixed_BTC, *rest), matrix_BHKV, False)
+        rule = self.core.of(mixed_BTC).forward
+        y_BTC, matrix_BHKV = self.recur((mixed_BTC, *rest), matrix_BHKV, rule)
         return self.out_proj(y_BTC.to(dtype)), RecurrentState(conv_BTC, matrix_BHKV)
 
     def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
@@ -158,29 +141,8 @@ class RecurrentLayer(Layer):
         dtype, (conv_BTC, matrix_BHKV) = mixed_BC.dtype, state
         if self.conv is not None:
             mixed_BC, conv_BTC = self.conv.step(mixed_BC, conv_BTC)
-        y_BC, matrix_BHKV = self._recurred((mixed_BC, *rest), matrix_BHKV, True)
+        y_BC, matrix_BHKV = self.recur((mixed_BC, *rest), matrix_BHKV, self.core.of(mixed_BC).step)
         return self.out_proj(y_BC.to(dtype)), RecurrentState(conv_BTC, matrix_BHKV)
-
-    def _recurred(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, one: bool) -> tuple[Tensor, Tensor]:
-        """`recur_raw` where a library takes raw parts, else `recur`; of one token or of all."""
-        kernels = self.core.of(parts[0])
-        raw = raw_of(kernels, one)
-        if raw is None:
-            return self.recur(parts, matrix_BHKV, kernels.step if one else kernels.forward)
-        return self.recur_raw(parts, matrix_BHKV, raw)
-
-
-def raw_of(kernels: Kernels, one: bool) -> Rule | None:
-    """What takes raw parts of one token, or of all; None if nothing does. A step has no gradients."""
-    if one:
-        return None if torch.is_grad_enabled() else kernels.raw_step
-    return kernels.raw_forward
-
-
-def in_memory_order(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k, v [.., H, K], each contiguous, by one copy; kernels of fla would copy each."""
-    q, k, v = qkv.unflatten(-1, (3, heads, -1)).movedim(-3, 0).contiguous().unbind()
-    return q, k, v
 
 
 def _apply(linear: nn.Linear, x: Tensor) -> Tensor:

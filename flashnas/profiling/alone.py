@@ -146,7 +146,7 @@ def _read(block: Block, x_BTD: torch.Tensor, plan: Plan) -> None:
         state = None
         for tokens in parts:
             part_BTD = x_BTD[:sequences, :tokens]
-            *_, state = block(part_BTD, state, part_BTD)
+            _, state = block(part_BTD, state)
 
 
 def _fitting(copies: int, each: int, alive: int, setup: Setup, kept: int = 0) -> int:

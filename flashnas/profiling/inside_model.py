@@ -111,12 +111,12 @@ def _decode(model: HybridLM, batch: int, context: int, setup: Setup) -> Callable
     def run() -> list[float]:
         marks = setup.platform.marks()
         marks.mark()
-        x_BD, update_BD = model.embedding(tokens_B), None
+        x_BD = model.embedding(tokens_B)
         marks.mark()
         for block, state in zip(model.blocks, cache.states, strict=True):
-            x_BD, update_BD, _ = block.step(x_BD, state, update_BD)
+            x_BD, _ = block.step(x_BD, state)
             marks.mark()
-        F.linear(model.final_norm.of_sum(x_BD, update_BD)[0], model.head_weight).argmax(-1)
+        F.linear(model.final_norm(x_BD), model.head_weight).argmax(-1)
         marks.mark()
         return marks.intervals_us()
     return run
@@ -134,11 +134,11 @@ def _prefill(model: HybridLM, batch: int, tokens: int, setup: Setup) -> Callable
             for part_BT in parts:
                 marks = setup.platform.marks()
                 marks.mark()
-                x_BTD, update_BTD = model.embedding(part_BT), None
+                x_BTD = model.embedding(part_BT)
                 marks.mark()
                 kept = []
                 for block, state in zip(model.blocks, states, strict=True):
-                    x_BTD, update_BTD, after = block(x_BTD, state, update_BTD)
+                    x_BTD, after = block(x_BTD, state)
                     kept.append(after)  # as for a prompt that is continued
                     marks.mark()
                 times.append(marks.intervals_us())

@@ -29,7 +29,7 @@ from flashnas.profiling.platforms import probe_us
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.table_folder import device_of, finished, prepare_folder, write_measured
 from flashnas.profiling.target import Progress
-from flashnas.profiling.whole_model import backends_of, surroundings_of, within_memory
+from flashnas.profiling.whole_model import backends_of, within_memory
 from flashnas.space.operator_space import OperatorSpace
 
 WRITE_EVERY_S = 10.0
@@ -51,8 +51,7 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
     Returns:
         The numbers of rows that were measured and already known, and a record that is also kept under `jobs`
         in meta.yaml: how evenly the device ran, which library computed which kind of operator, and `notes` on
-        rows that were left out or timed in another mode; of a GPU also which norms and gates are inside the
-        libraries' kernels (`around`), clocks, power and throttling.
+        rows that were left out or timed in another mode; of a GPU also clocks, power and throttling.
 
     Raises:
         ConfigError: the folder is in use for something else or cannot be created.
@@ -89,7 +88,7 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
         finally:
             _write(folder, device, setup, pending)
     counts = {"measured": len(done), "known": len(items) - len(todo)}
-    facts = {"backends": backends, "around": surroundings_of(kinds, width, setup), "gpu": watch.summary(),
+    facts = {"backends": backends, "gpu": watch.summary(),
              "notes": [f"{item.phase} {item.operator} at width {item.hidden}, batch {item.batch}, length"
                        f" {item.length}: {text}" for item, text in notes.items()]}
     if not done:

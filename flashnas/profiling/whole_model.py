@@ -20,7 +20,7 @@ from flashnas.network.cache import FixedStates, HybridCache, mapped
 from flashnas.network.model import Block, HybridLM
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.cache import FixedCache, KeyValueCache, Position
-from flashnas.operators.backends.core import choose_backend, fused_around, running
+from flashnas.operators.backends.core import choose_backend, running
 from flashnas.profiling.device_timing import Measurement, NotCapturable, Timer
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.target import Measured
@@ -169,14 +169,6 @@ def backends_of(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> dic
     return running(_unbuilt(specs, hidden, setup), setup.device, setup.torch_dtype)
 
 
-def surroundings_of(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> dict[str, str]:
-    """Which norms, gates and time steps are inside the libraries' kernels on a GPU (`fused_around`), where
-    every kernel of its own is a large share of a step."""
-    if setup.device == "cpu":
-        return {}
-    return fused_around(_unbuilt(specs, hidden, setup), setup.device, setup.torch_dtype)
-
-
 def _unbuilt(specs: Iterable[OperatorSpec], hidden: int, setup: Setup) -> list[tuple[str, Block]]:
     with torch.device("meta"):
         return [(spec.kind, build_block(spec, hidden, setup)) for spec in specs]
@@ -209,7 +201,7 @@ def _on_gpu(device: str | torch.device) -> bool:
 
 def _after_prompt(block: Block, batch: int, dtype: torch.dtype, device: str | torch.device) -> Any:
     x_BTD = torch.randn(batch, PROMPT_TOKENS, len(block.norm.weight), dtype=dtype, device=device)
-    return block(x_BTD)[2]
+    return block(x_BTD)[1]
 
 
 def filled_cache(model: HybridLM, batch: int, context: int) -> HybridCache:
@@ -221,11 +213,11 @@ def filled_cache(model: HybridLM, batch: int, context: int) -> HybridCache:
 
 def block_step(block: Block, batch: int, context: int, setup: Setup) -> Callable[[], object]:
     """One step of an operator that can be repeated, in a graph as `HybridLM.generate` replays it."""
-    x_BD, update_BD = torch.randn(2, batch, len(block.norm.weight), dtype=setup.torch_dtype, device=setup.device)
+    x_BD = torch.randn(batch, len(block.norm.weight), dtype=setup.torch_dtype, device=setup.device)
     states = _standing((block,), batch, context, setup)
 
     def step() -> torch.Tensor:
-        _, next_BD, after = block.step(x_BD, states.states[0], update_BD)
+        next_BD, after = block.step(x_BD, states.states[0])
         states.copy((after,))
         return next_BD
 

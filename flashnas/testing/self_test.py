@@ -103,7 +103,7 @@ def choices_of(kind: str, device: str) -> list[dict[str, Any]]:
                 taken[core.kernels(device, dtype).name] = None
             except Exception as error:  # what is installed may raise anything
                 library = error.name if isinstance(error, ImportError) else None
-                passed[library or core.kind.name] = _line(error)
+                passed[library or core.kind] = _line(error)
                 taken["nothing"] = None
         found.append({"operator": kind, "dtype": name, "takes": " + ".join(taken) or "torch",
                       "passes_over": passed})
@@ -125,7 +125,7 @@ def check_layer(operator: str, backend: str, dtype: str, device: str = "cpu", to
     except Exception as error:  # an installed library that cannot be imported as it should
         return LayerTest(**known, reason=_line(error), status="failed")
     runs = " + ".join(dict.fromkeys(names)) or "torch"
-    rounds = backend not in ("auto", "torch") and not runs.startswith("torch")
+    rounds = backend not in ("auto", "torch") and not runs.startswith(("torch", "sdpa"))
     tolerance = ROUNDED if dtype == "bfloat16" else TENSOR_FLOAT32 if rounds else EXACT
     known.update(runs=runs, tolerance=tolerance)
     try:
@@ -257,7 +257,7 @@ def _errors(layer: Layer, dtype: torch.dtype, x_BTD: Tensor, tolerance: float,
         counted_B1 = counted_BT1[:, -1]
         found.append(("step", "the output", difference(last * counted_B1, expected[:, -1] * counted_B1),
                       tolerance))
-        if device.type == "cuda":
+        if device.type == "cuda" and not hasattr(layer, "router"):  # the host sorts the tokens of experts
             each = iter(states[1:])
             captured = replayed(lambda: deployed.step(prompt_BTD[:, -1], next(each))[0])
             found.append(("graph", "the output", difference(captured, last), REPLAYED))

@@ -133,12 +133,12 @@ def check_kernels(specs: Iterable[OperatorSpec], hidden: int, recipe: Recipe) ->
             layer = build_layer(spec, hidden)
             choose_backend(layer, recipe.backend)
         for core in cores_of(layer):
-            if core.kind.optional or not core.kernels("cuda", dtype).name.startswith("torch"):
+            if core.kernels("cuda", dtype).name != "torch":
                 continue
             reasons = "; ".join(f"{name}: {reason}" for name, reason in core.rejected("cuda", dtype).items())
             notes[f"recipe {recipe.name!r}: operator {spec.name} will be trained by torch in float32, several"
                   f" times as slowly as by a kernel ({reasons or 'no library has it'})"] = None
-            if core.kind.name in TOKEN_BY_TOKEN:
+            if core.kind in TOKEN_BY_TOKEN:
                 raise DeviceError(f"recipe {recipe.name!r}: operator {spec.name} would be trained token by"
                                   f" token by torch ({reasons or 'no library has it'}); install mamba-ssm"
                                   " built with MAMBA_KEEP_CUDA_BUILD=TRUE, leave the operator out, or set"

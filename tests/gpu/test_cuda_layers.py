@@ -39,7 +39,7 @@ def layer_of(kind: str, backend: str, dtype: torch.dtype):
         names = running([(kind, layer)], "cuda", dtype)
     except OperatorError as error:
         pytest.skip(str(error))
-    if backend not in ("auto", "torch") and not any(name.split()[0] != "torch" for name in names.values()):
+    if backend not in ("auto", "torch") and not any(name.split()[0] == backend for name in names.values()):
         pytest.skip(f"{backend} does not cover {kind}")
     return layer.to("cuda", dtype)
 
@@ -61,7 +61,7 @@ def test_outputs_states_gradients_and_steps_equal_the_reference(kind, backend, d
     if result.status == "refused":
         pytest.skip(result.reason)
     assert (result.status, result.reason) == ("passed", "")
-    assert "graph" in result.errors
+    assert ("graph" in result.errors) is (kind in DENSE)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)

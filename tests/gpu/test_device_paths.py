@@ -67,14 +67,14 @@ def test_one_sequence_at_real_widths(kind: str, tokens: int, device: str, width:
 def test_a_prompt_from_a_graph(kind: str, device: str) -> None:
     """At a real size; what is replayed is what was computed."""
     tokens, hidden = (40, 256) if device == "cpu" else (2048, 2048)
-    if kind == "moe" and device == "cuda" and torch.cuda.get_device_capability() < (9, 0):
-        pytest.skip("moe reads prompts by the host there")
+    if kind == "moe" and device == "cuda":
+        pytest.skip("the host sorts the tokens of moe")
     torch.manual_seed(0)
     block = Block(OPERATORS[kind](), hidden).to(device, torch.bfloat16).eval()
     x = inputs(tokens, hidden, 1).to(device, torch.bfloat16)
     with torch.inference_mode():
-        expected = block(x)[1]
-        again = replayed(lambda: block(x)[1]) if device == "cuda" else block(x)[1]
+        expected = block(x)[0]
+        again = replayed(lambda: block(x)[0]) if device == "cuda" else block(x)[0]
     assert expected.isfinite().all()
     assert difference(again, expected) < REPLAYED
 

@@ -16,7 +16,6 @@ from interpreted_kernels import Index, largest_difference
 from triton.runtime.autotuner import Autotuner
 
 from flashnas.architecture import parse_operators
-from flashnas.operators.backends import mamba_ssm
 from flashnas.operators.backends.core import LIBRARIES, choose_backend, cores_of
 from flashnas.operators.recurrences.delta_rule import delta_rule_reference
 from flashnas.testing.operator import make_inputs, make_layer
@@ -35,7 +34,7 @@ def delta_rules() -> None:
     beta, g = torch.rand(BATCH, TOKENS, HEADS), -torch.rand(BATCH, TOKENS, HEADS)
     for kind, decay, dtype, tolerance in (("gated_delta_rule", g, torch.float32, 1e-4),
                                           ("delta_rule", None, torch.float16, 2e-2)):
-        forward = LIBRARIES["fla"].kernels[kind](dtype).forward
+        forward = LIBRARIES["fla"].kernels[kind](dtype)[0]
         parts = [*(x.to(dtype).float() for x in (q, k, v, beta)), *([] if decay is None else [decay]), state]
 
         def results(rule: Any, leaves: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -51,9 +50,9 @@ def delta_rules() -> None:
 
 
 def state_update() -> None:
-    """Steps of Mamba2 by mamba-ssm, with softplus, D and the gated norm, as the layer decodes."""
+    """Steps of Mamba2 by mamba-ssm, as the layer decodes."""
     torch.cuda.device = lambda _: contextlib.nullcontext()  # type: ignore[assignment,misc]
-    mamba_ssm.LIBRARY = dataclasses.replace(mamba_ssm.LIBRARY, devices=("cpu",))
+    LIBRARIES["mamba-ssm"] = dataclasses.replace(LIBRARIES["mamba-ssm"], devices=("cpu",))
     layer = make_layer(parse_operators("m2(head_dim=16,state=16)")[0], 32, torch.float32)
     choose_backend(layer, "mamba-ssm")
     x_BTD = make_inputs(3, 32).float()

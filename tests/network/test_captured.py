@@ -17,15 +17,14 @@ MAMBA = "m2(head_dim=16,state=16) m(state=8) h(head_dim=16,window=5,ssm_head_dim
 # library -> stand-ins, operators, dtype, tolerance of logits as a share of their size
 CASES = {"torch": ((), f"{ATTENTION} {FLA} {MAMBA} f", torch.float64, 1e-9),
          "flash-attn": (("flash_attn",), ATTENTION, torch.bfloat16, 0.02),
-         "flash-attn 3": (("flash_attn_interface",), ATTENTION, torch.bfloat16, 0.02),
          "fla": (("fla",), FLA, torch.float32, 1e-4),
-         "mamba-ssm": (("mamba_ssm", "selective_scan_cuda", "causal_conv1d"), MAMBA, torch.float32, 1e-4)}
+         "mamba-ssm": (("mamba_ssm", "selective_scan_cuda"), MAMBA, torch.float32, 1e-4)}
 
 
 def make(case: str) -> HybridLM:
     torch.manual_seed(0)
     _, operators, dtype, _ = CASES[case]
-    model = HybridLM(Architecture.parse(f"64(vocab=300,meta=3): {operators}"), case.removesuffix(" 3"))
+    model = HybridLM(Architecture.parse(f"64(vocab=300,meta=3): {operators}"), case)
     return model.to(dtype).eval()
 
 

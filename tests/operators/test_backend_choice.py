@@ -9,33 +9,30 @@ from pathlib import Path
 import fake_libraries
 import pytest
 import torch
-from adapter_cases import HIDDEN, check_in_bfloat16, inputs, make
+from adapter_cases import HIDDEN, inputs, make
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError, OperatorError
 from flashnas.network.model import HybridLM
 from flashnas.operators.backends import fla, library
-from flashnas.operators.backends.core import CORE_KINDS, LIBRARIES, Core, CoreKind, choose_backend
+from flashnas.operators.backends.core import LIBRARIES, Core, choose_backend
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import backends_of
 
 ALL = "a d gd gla m2 kda r7 m f"
 RECURRENT = ("d", "gd", "gla", "kda", "r7")
 AUTO = [  # packages at hand (none named: all), dtype, what auto takes on CUDA
-    (("nothing",), "bfloat16", {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch"), "m2": "torch", "m": "torch",
-                                "conv": "torch"}),
+    (("nothing",), "bfloat16", {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch"), "m2": "torch", "m": "torch"}),
     (("fla",), "bfloat16",
-     {"a": "sdpa", **dict.fromkeys(RECURRENT, "fla"), "m2": "fla", "m": "torch", "conv": "fla"}),
+     {"a": "sdpa", **dict.fromkeys(RECURRENT, "fla"), "m2": "fla", "m": "torch"}),
     (("fla", "mamba_ssm"), "bfloat16", {"a": "sdpa", **dict.fromkeys(RECURRENT, "fla"), "m2": "mamba-ssm",
-                                        "m": "torch", "conv": "fla"}),  # built without selective_scan_cuda
+                                        "m": "torch"}),  # built without selective_scan_cuda
     ((), "bfloat16",
-     {"a": "flash-attn", **dict.fromkeys(RECURRENT, "fla"), "m2": "mamba-ssm", "m": "mamba-ssm",
-                      "conv": "causal-conv1d"}),
+     {"a": "flash-attn", **dict.fromkeys(RECURRENT, "fla"), "m2": "mamba-ssm", "m": "mamba-ssm"}),
     ((), "float32",
-     {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch, steps fla"), "m2": "torch, steps mamba-ssm",
-                     "m": "mamba-ssm", "conv": "causal-conv1d"}),
+     {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch"), "m2": "torch", "m": "mamba-ssm"}),
     ((), "float64",
-     {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch"), "m2": "torch", "m": "torch", "conv": "torch"}),
+     {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch"), "m2": "torch", "m": "torch"}),
 ]
 
 
@@ -52,15 +49,16 @@ def test_auto_takes_the_best_that_is_at_hand(packages: tuple[str, ...], dtype: s
     fake_libraries.install(monkeypatch, *packages)
     model = HybridLM(Architecture.parse(f"256(vocab=300): {ALL}"))
     assert on_cuda(model, getattr(torch, dtype)) == {**expected, "f": "torch"}
-    assert set(model.backends().values()) == {"torch"}, "on a CPU nothing changes"
+    on_cpu = model.backends()
+    assert on_cpu.pop("a") == "sdpa"
+    assert set(on_cpu.values()) == {"torch"}, "on a CPU nothing changes"
 
 
 @pytest.mark.parametrize(("backend", "expected"), [
-    ("torch", {"a": "torch", "d": "torch", "m2": "torch", "conv": "torch"}),
-    ("sdpa", {"a": "sdpa", "d": "torch", "m2": "torch", "conv": "torch"}),
-    ("fla", {"a": "sdpa", "d": "fla", "m2": "fla", "conv": "fla"}),
-    ("mamba-ssm", {"a": "sdpa", "d": "torch", "m2": "mamba-ssm", "conv": "causal-conv1d"}),
-    ("flash-attn", {"a": "flash-attn", "d": "torch", "m2": "torch", "conv": "torch"})])
+    ("torch", {"a": "sdpa", "d": "torch", "m2": "torch"}),
+    ("fla", {"a": "sdpa", "d": "fla", "m2": "fla"}),
+    ("mamba-ssm", {"a": "sdpa", "d": "torch", "m2": "mamba-ssm"}),
+    ("flash-attn", {"a": "flash-attn", "d": "torch", "m2": "torch"})])
 def test_a_chosen_library_computes_what_it_covers(backend: str, expected: dict[str, str],
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     fake_libraries.install(monkeypatch)
@@ -74,7 +72,7 @@ def test_a_chosen_library_computes_what_it_covers(backend: str, expected: dict[s
                                   " installed; allowed here: auto, torch"),
     ("flash-attn", "d f", ("fla",), "backend flash-attn: the package fake-flash-attn is not installed"),
     ("flash", "a", (),
-     "backend must be one of auto, torch, fla, mamba-ssm, flash-attn, sdpa; got 'flash' (did"
+     "backend must be one of auto, torch, fla, mamba-ssm, flash-attn; got 'flash' (did"
                        " you mean 'fla'?)")])
 def test_what_is_not_there_is_one_line(backend: str, text: str, packages: tuple[str, ...], line: str,
                                        monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,30 +86,27 @@ def test_an_installed_library_that_is_broken_or_too_old_is_a_reason(tmp_path: Pa
                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     """A library built for another torch raises when it is imported; `auto` takes the next one."""
     for package, code in (("mamba_ssm", "raise ImportError('selective_scan_cuda.so: undefined symbol')"),
-                          ("causal_conv1d", ""), ("fla", "")):
+                          ("fla", "")):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text(code + "\n")
-    for name, release in (("mamba_ssm", "2.3.1"), ("causal_conv1d", "1.3.9"),
-                          ("flash_linear_attention", "0.5.2")):
+    for name, release in (("mamba_ssm", "2.3.1"), ("flash_linear_attention", "0.5.2")):
         info = tmp_path / f"{name}-{release}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {release}\n")
     monkeypatch.syspath_prepend(tmp_path)
-    for name in [name for name in sys.modules if name.split(".")[0] in ("mamba_ssm", "causal_conv1d", "fla")]:
+    for name in [name for name in sys.modules if name.split(".")[0] in ("mamba_ssm", "fla")]:
         monkeypatch.delitem(sys.modules, name)
     library._broken.cache_clear()
     try:
-        assert [LIBRARIES[name].missing()
-                for name in ("mamba-ssm", "causal-conv1d", "fla", "flash-attn")] == [
+        assert [LIBRARIES[name].missing() for name in ("mamba-ssm", "fla", "flash-attn")] == [
             "the package mamba-ssm 2.3.1 cannot be imported: ImportError: selective_scan_cuda.so: undefined symbol",
-            "causal-conv1d 1.3.9 is too old; 1.4 or later is needed",
             "flash-linear-attention 0.5.2 is too old; 0.6 or later is needed",
             "the package flash-attn is not installed"]
         assert make("m2").core.kernels("cuda", torch.bfloat16).name == "torch"
         assert set(make("m2").core.rejected("cuda", torch.bfloat16)) == {"mamba-ssm", "fla"}
     finally:
         library._broken.cache_clear()
-        for name in ("mamba_ssm", "causal_conv1d", "fla"):
+        for name in ("mamba_ssm", "fla"):
             sys.modules.pop(name, None)
 
 
@@ -124,20 +119,20 @@ def test_a_package_without_the_functions_that_are_called_is_a_reason(tmp_path: P
     (tmp_path / "flash_attn" / "cute" / "__init__.py").write_text("def flash_attn_func(): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "flash_attn")
-    monkeypatch.delattr(sys.modules["fla.ops.rwkv7.fused_k_update"], "fused_k_rwkv7")
+    monkeypatch.delattr(sys.modules["fla.ops.rwkv7"], "chunk_rwkv7")
     reason = ("the package flash_attn here has no flash_attn_func, flash_attn_with_kvcache, which fake-flash-attn has")
     try:
         assert LIBRARIES["flash-attn"].missing() == reason
         model = HybridLM(Architecture.parse("256(vocab=300): a d r7"))
-        assert on_cuda(model, torch.bfloat16) == {"a": "sdpa", "d": "fla", "conv": "fla", "r7": "torch"}
+        assert on_cuda(model, torch.bfloat16) == {"a": "sdpa", "d": "fla", "r7": "torch"}
         assert model.layers[2].mixer.core.rejected("cuda", torch.bfloat16)["fla"].startswith(
-            "fake-fla 0.0-fake cannot be used: ImportError: cannot import name 'fused_k_rwkv7'")
+            "fake-fla 0.0-fake cannot be used: AttributeError: module 'fla.ops.rwkv7' has no attribute 'chunk_rwkv7'")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         assert "flash" not in Setup(device="cuda").stack
         with pytest.raises(OperatorError) as error:
             choose_backend(model, "flash-attn")
         assert str(error.value) == (f"operator attention: backend flash-attn cannot run it: {reason}; allowed here:"
-                                    " auto, torch, sdpa")
+                                    " auto, torch")
     finally:
         sys.modules.pop("flash_attn", None)
 
@@ -214,7 +209,7 @@ def test_the_choice_on_cuda_is_made_once_for_each_dtype(monkeypatch: pytest.Monk
 def test_a_job_names_the_libraries_in_its_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_libraries.install(monkeypatch, "fla", "flash_attn")
     plain = f"torch-{torch.__version__}-1t"
-    assert [Setup(backend=name).stack for name in ("auto", "torch", "sdpa")] == [plain, plain, f"{plain}-by-sdpa"]
+    assert [Setup(backend=name).stack for name in ("auto", "torch")] == [plain, plain]
     assert "backend" not in Setup().describe_stack()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     auto, only, none = (Setup(device="cuda", backend=name) for name in ("auto", "fla", "torch"))
@@ -226,40 +221,26 @@ def test_a_job_names_the_libraries_in_its_stack(monkeypatch: pytest.MonkeyPatch)
     specs = parse_operators("a(head_dim=16) d(head_dim=16) f")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     assert backends_of(specs, HIDDEN, auto) == {"a": "flash-attn 0.0-fake", "d": "fla 0.0-fake",
-                                                "conv": "fla 0.0-fake", "f": "torch"}
+                                                "f": "torch"}
     with pytest.raises(ConfigError, match=r"^setup\.backend must be one of auto, torch, fla"):
         Setup(backend="triton")
 
 
-@pytest.mark.parametrize(("packages", "capability", "name"), [
-    (("flash_attn", "flash_attn_interface"), (9, 0), "flash-attn-3"),
-    (("flash_attn_interface",), (9, 0), "flash-attn-3"),
-    (("flash_attn", "flash_attn_interface"), (8, 0), "flash-attn"),
-    (("flash_attn_interface",), (10, 0), "sdpa")])
-def test_flash_attn_3_is_taken_on_hopper(packages: tuple[str, ...], capability: tuple[int, int], name: str,
-                                         monkeypatch: pytest.MonkeyPatch) -> None:
-    """By `auto`, and by the choice flash-attn, which takes the one that runs."""
-    fake_libraries.install(monkeypatch, *packages, devices=("cpu",))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
-    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 90800)
-    layer = make("swa(heads=4,kv_heads=2,head_dim=16,window=5)")
-    assert layer.core.kernels("cuda", torch.bfloat16).name.split(" ")[0] == name
-    if name == "sdpa":
-        assert "needs a Hopper device" in layer.core.rejected("cuda", torch.bfloat16)["flash-attn-3"]
-        return
-    choose_backend(layer, "flash-attn")
-    assert layer.core.kernels("cuda", torch.bfloat16).name == f"{name} 0.0-fake"
-    check_in_bfloat16(layer)
-
-
-def test_a_kind_of_core_is_one_line_of_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a library it runs by the torch code that it is given; an unknown kind names those there are."""
-    with pytest.raises(OperatorError, match="kind of core must be one of attention, ssd"):
-        Core("fft_conv", "own", (torch.add, torch.mul))
-    monkeypatch.setattr(sys.modules[Core.__module__], "FFT_CONV", CoreKind("fft_conv"), raising=False)
-    monkeypatch.setitem(CORE_KINDS.shipped, "fft_conv", f"{Core.__module__}:FFT_CONV")
+def test_a_core_that_no_library_has_is_torch() -> None:
+    """As that of an operator of another package; a chosen library does not concern it."""
     core = Core("fft_conv", "own", (torch.add, torch.mul))
-    assert core.of(torch.zeros(1)).name == "torch"
-    assert core.of(torch.zeros(1)).forward is torch.add
+    for backend in ("auto", "torch"):
+        core.choose(backend)
+        assert core.of(torch.zeros(1)).name == "torch"
+        assert core.kernels("cuda", torch.bfloat16).forward is torch.add
     assert core.rejected("cuda", torch.bfloat16) == {}
+
+
+def test_float32_is_not_rounded_unless_the_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_libraries.install(monkeypatch)
+    core = make("gla(head_dim=32)").core
+    assert core.kernels("cuda", torch.float32).name == "torch"
+    assert core.rejected("cuda", torch.float32) == {"fla": "it would round float32 to TensorFloat-32"}
+    assert core.rejected("cuda", torch.bfloat16) == core.rejected("cpu", torch.bfloat16) == {}
+    core.choose("fla")
+    assert core.kernels("cuda", torch.float32).name == "fla 0.0-fake"

@@ -8,8 +8,10 @@ from importlib.machinery import ModuleSpec
 
 import fake_libraries
 import pytest
+import torch
 
 from flashnas.executors.attempt import attempt
+from flashnas.operators.backends import fla
 from flashnas.operators.backends.core import LIBRARIES, installed
 
 
@@ -24,7 +26,16 @@ def test_kernels_of_tilelang_are_recorded_where_the_user_turns_them_on(setting, 
     assert installed("fla", "cuda") == {"fla": release.partition("+")[0] + build}
 
 
-def test_fla_reads_the_default_of_flashnas_also_in_the_second_job_of_a_process(monkeypatch):
+def use_fla(_: None) -> None:
+    fla.gla(torch.bfloat16)
+    assert os.environ["FLA_TILELANG"] == "0"
+
+
+def test_a_job_that_uses_fla_sets_the_variable_and_an_import_does_not(monkeypatch):
+    """A process that never uses fla keeps its environment; the next job sets it again."""
+    fake_libraries.install(monkeypatch, "fla")
     monkeypatch.delenv("FLA_TILELANG", raising=False)
-    assert attempt(runpy.run_module, "flashnas.operators.backends.fla").kind == "done"
-    assert os.environ["FLA_TILELANG"] == "0"  # fla.backends reads it at each call
+    runpy.run_module("flashnas.operators.backends.fla")
+    assert "FLA_TILELANG" not in os.environ
+    for _ in range(2):
+        assert attempt(use_fla, None).kind == "done"

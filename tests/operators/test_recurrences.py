@@ -14,9 +14,9 @@ from offenders import every
 from torch import Tensor
 
 from flashnas.operators.recurrences import selective_scan
-from flashnas.operators.recurrences.chunks import unit_lower_inverse
+from flashnas.operators.recurrences.chunks import MAX_DECAY, unit_lower_inverse
 from flashnas.operators.recurrences.delta_rule import delta_rule_chunked, delta_rule_reference
-from flashnas.operators.recurrences.dplr import MAX_DECAY, dplr_chunked, dplr_reference
+from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_reference
 from flashnas.operators.recurrences.gla import gla_chunked, gla_reference
 from flashnas.operators.recurrences.ssd import ssd_chunked, ssd_reference
 
@@ -25,7 +25,7 @@ BATCH, HEADS = 2, 4
 # strongest decay of a token: RWKV7's, one that leaves a chunk of 32 near MAX_DECAY, and beyond it
 DECAYS = {"": 0.1, "wide": 0.1, "weak": 0.607, "near": 3.0, "strong": 40.0, "all": 1e4}
 CASES = ("delta", "delta wide", "gated_delta", "gated_delta wide", "gated_delta strong", "ssd", "ssd strong", "gla",
-         "gla wide", "gla strong", *(f"{kind} {decay}" for kind in ("dplr", "kda")
+         "gla wide", "gla near", "gla strong", "gla all", *(f"{kind} {decay}" for kind in ("dplr", "kda")
                                     for decay in ("weak", "near", "strong", "all")))
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from pathlib import Path
 
+import fake_libraries
 import pytest
 
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends import core
-from flashnas.operators.backends.core import choose_backend
 from flashnas.operators.delta_net.layer import DeltaNetLayer
-from flashnas.operators.layer import build_layer
 from flashnas.testing import self_test
 from flashnas.testing.self_test import check_layer, choices_of, layer_cases
 
@@ -54,22 +54,16 @@ def test_a_kernel_that_is_off_is_wrong(share: float, status: str, word: str,
 
 def test_wrong_gradients_alone_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     right, step = DeltaNetLayer.rules
-    core_of_torch = build_layer(OPERATORS["d"](), self_test.HIDDEN).core
 
     def detached(q, k, v, beta, g, state):
         return right(q, k, v, beta.detach() + 0 * beta, g, state)
 
-    def chosen(layer, backend):
-        """The copy to which bfloat16 is compared is that of torch, and right."""
-        if getattr(layer, "chosen", False):
-            layer.core = core_of_torch
-        layer.chosen = True
-        choose_backend(layer, backend)
-
-    monkeypatch.setattr(DeltaNetLayer, "rules", (detached, step))
-    monkeypatch.setattr(self_test, "choose_backend", chosen)
-    for dtype in ("float32", "bfloat16"):
-        result = check_layer("d", "torch", dtype, tokens=TOKENS)
+    fake_libraries.install(monkeypatch, devices=("cpu",))
+    library = core.LIBRARIES["fla"]
+    monkeypatch.setitem(core.LIBRARIES, "fla", dataclasses.replace(
+        library, kernels={**library.kernels, "delta_rule": lambda dtype: (detached, step)}))
+    for dtype in ("float32", "bfloat16"):  # in bfloat16 torch's own errors are allowed
+        result = check_layer("d", "fla", dtype, tokens=TOKENS)
         assert result.status == "wrong"
         assert result.reason.startswith("backward: the gradient of ")
         assert result.errors["forward"] < 0.01

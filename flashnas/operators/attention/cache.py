@@ -117,7 +117,3 @@ class FixedCache:
     def kept_B(self) -> Tensor:
         """How many slots hold tokens after `append`, for each sequence."""
         return (self.position.seen_B + 1).clamp(max=self.keys_BGTK.shape[2])
-
-    def empty_T(self) -> Tensor:
-        """True for the slots that hold none after `append`."""
-        return torch.arange(self.keys_BGTK.shape[2], device=self.keys_BGTK.device) > self.position.seen_1

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -19,12 +19,10 @@ from flashnas.operators.layer import Layer
 from flashnas.operators.parts.norms import RMSNorm
 from flashnas.operators.parts.numerics import cached_table, linear_reference
 from flashnas.operators.parts.projection import Projection
-from flashnas.operators.parts.rotary import Rotary, rotary_halves, rotate, rotate_at, rotate_one
+from flashnas.operators.parts.rotary import Rotary, rotate, rotate_at, rotate_one
 from flashnas.operators.roles import Role
 
-BLOCK_TOKENS = 64
-MIN_WINDOW_BLOCK = 128   # queries, on a GPU
-ROTATED = 16             # multiples of which kernels of libraries rotate
+MIN_WINDOW_BLOCK = 128   # queries
 
 
 @cached_table
@@ -36,30 +34,11 @@ def causal_mask(queries: int, keys: int, window: int, device: torch.device) -> T
     return mask & (distance < window) if window else mask
 
 
-@cached_table
-def _causal_bias(queries: int, keys: int, window: int, repeats: int, dtype: torch.dtype,
-                 device: torch.device) -> Tensor:
-    mask = causal_mask(queries, keys, window, device)
-    bias = torch.zeros(queries, keys, dtype=dtype, device=device).masked_fill_(~mask, -torch.inf)
-    return bias.repeat(repeats, 1)
-
-
 def attend(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tensor:
-    """Causal attention of the last tokens to all keys, H query heads on G key heads; returns [B, H, T, K]."""
-    keys, head_dim = k_BGTK.shape[2:]
-    on_cpu = q_BHTK.device.type == "cpu"
-    # of a whole training step on a CPU plain products save 10 to 35 % in bfloat16, and up to 10 % in float32:
-    # torch's kernel takes twice as long in bfloat16 and computes what the mask hides
-    small = head_dim <= 32 or q_BHTK.dtype == torch.bfloat16 or (torch.is_grad_enabled() and keys <= 512)
-    if on_cpu and (window or (keys <= 1024 and small)):
-        return attend_in_blocks(q_BHTK, k_BGTK, v_BGTK, window)
-    return attend_by_kernel(q_BHTK, k_BGTK, v_BGTK, window)
-
-
-def attend_by_kernel(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tensor:
-    """`attend` by torch's scaled_dot_product_attention."""
+    """Causal attention of the last tokens to all keys, H query heads on G key heads; returns [B, H, T, K]. By
+    torch's scaled_dot_product_attention, whose scores are in float32 in every dtype."""
     tokens, keys = q_BHTK.shape[2], k_BGTK.shape[2]
-    if window and tokens > 2 * _window_block(window) and _on_gpu(q_BHTK):
+    if window and tokens > 2 * _window_block(window):
         return attend_in_windows(q_BHTK, k_BGTK, v_BGTK, window)
     gqa = q_BHTK.shape[1] != k_BGTK.shape[1]
     if tokens == keys and not (window and tokens > window):
@@ -90,7 +69,7 @@ def _window_block(window: int) -> int:
 
 
 def attend_in_windows(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, window: int) -> Tensor:
-    """`attend` by the kernel, blocks of queries side by side in its batch, each against the keys that it can
+    """`attend`, blocks of queries side by side in the batch of the kernel, each against the keys that it can
     see.
 
     A mask of all queries and keys would take 1 GB at 33,000 tokens, and the kernel would compute what it
@@ -100,8 +79,8 @@ def attend_in_windows(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, window: in
     groups, keys = k_BGSK.shape[1:3]
     block, before = _window_block(window), keys - tokens
     first_key = max(0, before + 1 - window)
-    first_BHCK = attend_by_kernel(q_BHTK[:, :, :block], k_BGSK[:, :, first_key:before + block],
-                                  v_BGSK[:, :, first_key:before + block], window)
+    first_BHCK = attend(q_BHTK[:, :, :block], k_BGSK[:, :, first_key:before + block],
+                        v_BGSK[:, :, first_key:before + block], window)
     count = -(-(tokens - block) // block)
     missing = (count + 1) * block - tokens  # queries of the last block that do not exist
     length = block + window - 1
@@ -118,99 +97,16 @@ def attend_in_windows(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, window: in
     return torch.cat([first_BHCK, rest_BHTK[:, :, :tokens - block]], 2)
 
 
-def attend_in_blocks(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tensor:
-    """`attend` by plain products, a block of queries at a time against the keys that it sees."""
-    with torch.autocast(q_BHTK.device.type, enabled=False):
-        if not torch.is_grad_enabled():
-            return _blocks_forward(q_BHTK, k_BGTK, v_BGTK, window)[0]
-        o: Tensor = _AttendInBlocks.apply(q_BHTK, k_BGTK, v_BGTK, window)
-        return o
-
-
-def _blocks(tokens: int, keys: int, window: int) -> Iterator[tuple[int, int, int, int]]:
-    """(first query, last + 1, first key, last + 1) of each block."""
-    for start in range(0, tokens, BLOCK_TOKENS):
-        stop = min(start + BLOCK_TOKENS, tokens)
-        yield start, stop, max(0, keys - tokens + start + 1 - window) if window else 0, keys - tokens + stop
-
-
-def _blocks_forward(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, window: int) -> tuple[Tensor,
-                                                                                          list[Tensor]]:
-    """Outputs, and of each block its queries [P, X, K] and attention weights [P, X, S].
-
-    S are the keys, R the query heads of one key head, P is B and G together, X is R and the C queries of a
-    block.
-    """
-    batch, heads, tokens, head_dim = q_BHTK.shape
-    groups, keys = k_BGSK.shape[1:3]
-    repeats = heads // groups
-    q_BGRTK, k_PSK, v_PSK = q_BHTK.unflatten(1, (groups, repeats)), k_BGSK.flatten(0, 1), v_BGSK.flatten(0, 1)
-    outputs, kept = [], []
-    for start, stop, first, end in _blocks(tokens, keys, window):
-        count = stop - start
-        rows_PXK = q_BGRTK[:, :, :, start:stop].reshape(batch * groups, repeats * count, head_dim)
-        bias_XS = _causal_bias(count, end - first, window, repeats, rows_PXK.dtype, rows_PXK.device)
-        weights_PXS = torch.baddbmm(bias_XS, rows_PXK, k_PSK[:, first:end].mT,
-                                    alpha=head_dim ** -0.5).softmax(-1)
-        rows_of_part = torch.bmm(weights_PXS, v_PSK[:, first:end])
-        outputs.append(rows_of_part.view(batch, groups, repeats, count, head_dim))
-        kept += [rows_PXK, weights_PXS]
-    return torch.cat(outputs, 3).flatten(1, 2), kept
-
-
-class _AttendInBlocks(torch.autograd.Function):
-    """By hand, because the gradient of each slice would be as large as what it was cut from."""
-
-    @staticmethod
-    def forward(ctx: Any, q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, window: int) -> Tensor:
-        o_BHTK, kept = _blocks_forward(q_BHTK, k_BGSK, v_BGSK, window)
-        ctx.save_for_backward(k_BGSK, v_BGSK, *kept)
-        ctx.window = window
-        return o_BHTK
-
-    @staticmethod
-    def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        (grad_BHTK,) = output_grads
-        k_BGSK, v_BGSK, *kept = ctx.saved_tensors
-        heads, tokens, head_dim = grad_BHTK.shape[1:]
-        groups, keys = k_BGSK.shape[1:3]
-        k_PSK, v_PSK = k_BGSK.flatten(0, 1), v_BGSK.flatten(0, 1)
-        grad_BGRTK = grad_BHTK.unflatten(1, (groups, heads // groups))
-        grad_q_BGRTK = torch.empty_like(grad_BGRTK)
-        grad_k_PSK, grad_v_PSK = (torch.zeros(x.shape, dtype=x.dtype, device=x.device)
-                                  for x in (k_PSK, v_PSK))
-        for n, (start, stop, first, end) in enumerate(_blocks(tokens, keys, ctx.window)):
-            rows_PXK, weights_PXS = kept[2 * n:2 * n + 2]
-            grad_rows_PXK = grad_BGRTK[:, :, :, start:stop].reshape(rows_PXK.shape)
-            grad_v_PSK[:, first:end] += torch.bmm(weights_PXS.mT, grad_rows_PXK)
-            grad_weights_PXS = torch.bmm(grad_rows_PXK, v_PSK[:, first:end].mT)
-            grad_scores_PXS = torch._softmax_backward_data(grad_weights_PXS, weights_PXS, -1,
-                                                           weights_PXS.dtype)
-            grad_scores_PXS.mul_(head_dim ** -0.5)
-            grad_k_PSK[:, first:end] += torch.bmm(grad_scores_PXS.mT, rows_PXK)
-            block_BGRCK = grad_q_BGRTK[:, :, :, start:stop]
-            block_BGRCK.copy_(torch.bmm(grad_scores_PXS, k_PSK[:, first:end]).view(block_BGRCK.shape))
-        return grad_q_BGRTK.flatten(1, 2), grad_k_PSK.view(k_BGSK.shape), grad_v_PSK.view(v_BGSK.shape), None
-
-
-def attend_step(q_BHK: Tensor, keys_BGTK: Tensor, values_BGTK: Tensor,
-                empty_T: Tensor | None = None) -> Tensor:
-    """Attention of one token to all kept ones by plain products; returns [B, G, H / G, K]. empty_T: True for
-    slots without a token."""
-    batch, groups, _, head_dim = keys_BGTK.shape
-    # the query heads of one key head are rows of one product; P: B and G together, R: H / G
-    q_PRK = (q_BHK * head_dim ** -0.5).reshape(batch * groups, -1, head_dim)
-    scores_PRT = torch.bmm(q_PRK, keys_BGTK.flatten(0, 1).mT)
-    if empty_T is not None:
-        scores_PRT.masked_fill_(empty_T, -torch.inf)
-    weights_PRT = scores_PRT.softmax(-1,
-                                     dtype=torch.promote_types(q_PRK.dtype,
-                                                               torch.float32)).to(values_BGTK.dtype)
-    return torch.bmm(weights_PRT, values_BGTK.flatten(0, 1)).view(batch, groups, -1, head_dim)
-
-
-def _unturned(x: Tensor) -> Tensor:
-    return x
+def attend_step(q_BHK: Tensor, keys_BGTK: Tensor, values_BGTK: Tensor, kept_B: Tensor | None = None) -> Tensor:
+    """Attention of one token to all kept ones, in any order; returns [B, H, K]. kept_B: how many slots hold
+    tokens, for each sequence; None: all."""
+    batch, groups, slots, head_dim = keys_BGTK.shape
+    # the query heads of one key head are rows of one product: kernels for a mask take no grouped heads
+    q_BGRK, mask_B11T = q_BHK.reshape(batch, groups, -1, head_dim), None
+    if kept_B is not None:
+        mask_B11T = torch.arange(slots, device=q_BHK.device) < kept_B.view(-1, 1, 1, 1)
+    o_BGRK = F.scaled_dot_product_attention(q_BGRK, keys_BGTK, values_BGTK, attn_mask=mask_B11T)
+    return o_BGRK.reshape(q_BHK.shape)
 
 
 class AttentionLayer(Layer):
@@ -230,8 +126,7 @@ class AttentionLayer(Layer):
         self.q_norm = RMSNorm(self.head_dim) if spec.qk_norm else None
         self.k_norm = RMSNorm(self.head_dim) if spec.qk_norm else None
         self.out_proj = nn.Linear(self.heads * self.head_dim, hidden, bias=spec.out_bias)
-        self.core = Core("attention", spec.name, (attend, attend_step),
-                         on_cuda=(attend_in_blocks, attend_step), raw=True, head_dim=self.head_dim)
+        self.core = Core("attention", spec.name, (attend, attend_step), own="sdpa", head_dim=self.head_dim)
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> KeyValueCache:
         empty = torch.zeros(batch, self.kv_heads, 0, self.head_dim, dtype=dtype, device=device)
@@ -274,32 +169,19 @@ class AttentionLayer(Layer):
     def step(self, x_BD: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One token after a KeyValueCache, or after a FixedCache, which stays the same object."""
         heads = self.in_proj(x_BD).unflatten(-1, (-1, self.head_dim))
+        attend_one = self.core.of(heads).step
         if isinstance(state, FixedCache):
-            o, gate = self._step_in_place(heads, state)
+            position = state.position
+            q, k, v, gate = self._turned(heads, functools.partial(
+                rotate_at, position_1=position.seen_1, rotary=self.rotary, room=position.room))
+            state.append(k, v)
+            o = attend_one(q, state.keys_BGTK, state.values_BGTK, state.kept_B())
         else:
             q, k, v, gate = self._turned(heads, functools.partial(rotate_one, position=state.seen,
                                                                   rotary=self.rotary))
             state = state.appended(k, v)
-            keys, values = state.keys_BGTK[:, :, :state.kept], state.values_BGTK[:, :, :state.kept]
-            o = self.core.of(q).step(q, keys, values)
-        if not self.gates:  # one flattening: torch 2.13's Inductor fails at two in a row in inference mode
-            y: Tensor = self.out_proj(o.flatten(1))
-            return y, state
-        return self._output(o.reshape(gate.shape), gate), state
-
-    def _step_in_place(self, heads: Tensor, cache: FixedCache) -> tuple[Tensor, Tensor]:
-        """Attention of one token, which is written into the cache, and the gate."""
-        raw, position = self.core.of(heads).raw_step, cache.position
-        if raw is not None and not cache.window and self.rotary.dim % ROTATED == 0:
-            q, k, v, gate = self._turned(heads, _unturned)
-            halves = rotary_halves(position.room, self.rotary, q.dtype, q.device) if self.rotary.dim else None
-            return raw(q, cache, k, v, halves), gate
-        q, k, v, gate = self._turned(heads, functools.partial(
-            rotate_at, position_1=position.seen_1, rotary=self.rotary, room=position.room))
-        cache.append(k, v)
-        if raw is not None:
-            return raw(q, cache), gate
-        return attend_step(q, cache.keys_BGTK, cache.values_BGTK, cache.empty_T()), gate
+            o = attend_one(q, state.keys_BGTK[:, :, :state.kept], state.values_BGTK[:, :, :state.kept])
+        return self._output(o, gate), state
 
     def _project(self, x_BTD: Tensor, first_position: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         heads = self.in_proj(x_BTD).unflatten(-1, (-1, self.head_dim))

@@ -1,3 +1,3 @@
 """The choices of a backend; core.py explains them. No torch."""
 
-BACKENDS = ("auto", "torch", "fla", "mamba-ssm", "flash-attn", "sdpa")
+BACKENDS = ("auto", "torch", "fla", "mamba-ssm", "flash-attn")

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from packaging.version import InvalidVersion, Version
@@ -21,43 +21,27 @@ Pair = tuple[Function, Function]  # of a whole sequence, of one token
 HALF = (torch.bfloat16, torch.float16)
 
 
-class Forms(NamedTuple):
-    """What a library has of a core: of a whole sequence and of one token, in the signatures of our torch
-    functions. raw_forward, raw_step: from parts as projected and parameters as stored, in the signatures that
-    core.py lists. inside: what else these compute, for records. combined: for training, convolution, core,
-    norm and output projection in one. convolution: the library whose kernel it calls for that."""
-
-    forward: Function
-    step: Function
-    raw_forward: Function | None = None
-    raw_step: Function | None = None
-    inside: str = ""
-    combined: Function | None = None
-    convolution: str = ""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Library:
     """One library.
 
-    kernels: for each core that it covers a function that imports what it needs and returns the `Forms`, or
-    the first two of them, for activations of a dtype. refusal: why it does not take a core in
-    a dtype and sizes, in a few words, or an empty string. rounds: cores whose parallel form multiplies
-    float32 in TensorFloat-32 (10 bits), which nothing but an explicit choice should do. least: the oldest release whose functions we call as they
-    are and whose results are right. on_auto: what `auto` takes in place of a core's pair on the device at
-    hand, with its name, or None. build: what makes two builds of a release differ, for records. functions:
-    names of the package that are called; without them it is another library of the same name.
+    kernels: for each core that it covers a function that imports what it needs and returns the kernels of a
+    whole sequence and of one token, for activations of a dtype, in the signatures of our torch functions.
+    refusal: why it does not take a core in a dtype and sizes, in a few words, or an empty string. rounds:
+    cores whose parallel form multiplies float32 in TensorFloat-32 (10 bits), which nothing but an explicit
+    choice should do. least: the oldest release whose functions we call as they are and whose results are
+    right. build: what makes two builds of a release differ, for records. functions: names of the package
+    that are called; without them it is another library of the same name.
     """
 
     name: str
     package: str
     distribution: str
-    kernels: Mapping[str, Callable[[torch.dtype], Pair | Forms]]
+    kernels: Mapping[str, Callable[[torch.dtype], Pair]]
     refusal: Callable[[str, torch.dtype, Sizes], str]
     rounds: frozenset[str] = frozenset()
     devices: tuple[str, ...] = ("cuda",)
     least: str = "0"
-    on_auto: Callable[[str, torch.dtype], tuple[Pair, str] | None] = lambda core, dtype: None
     build: Callable[[], str] = str
     functions: tuple[str, ...] = ()
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from flashnas.operators.delta_layer import DeltaLayer
 from flashnas.operators.delta_net.spec import DeltaNet
 from flashnas.operators.layer import Apply
-from flashnas.operators.parts.projection import AlignedProjection, split_of
+from flashnas.operators.parts.projection import Projection
 from flashnas.operators.roles import Role
 from flashnas.operators.spec import OUTPUT_NORM_EPS
 
@@ -25,8 +25,8 @@ class DeltaNetLayer(DeltaLayer):
     def __init__(self, spec: DeltaNet, hidden: int) -> None:
         super().__init__()
         heads = spec.heads(hidden)
-        self.in_proj = AlignedProjection(hidden, 3 * hidden + heads, bias=False)  # q, k, v, beta
+        self.in_proj = Projection(hidden, 3 * hidden + heads, bias=False)  # q, k, v, beta
         self._build(spec, hidden, (heads, heads), spec.head_dim, spec.conv_size, OUTPUT_NORM_EPS)
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
-        return split_of(apply(self.in_proj, x), [3 * self.v_heads * self.head_dim, self.v_heads])
+        return apply(self.in_proj, x).split([3 * self.v_heads * self.head_dim, self.v_heads], -1)

@@ -8,13 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flashnas.operators.backends.core import Core
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.layer import Layer
-from flashnas.operators.parts.fused import swiglu
 from flashnas.operators.parts.numerics import linear_reference
 from flashnas.operators.parts.projection import Projection
 from flashnas.operators.roles import Role
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """silu(gate) * up for the two halves of the last dimension."""
+    gate, up = gate_up.chunk(2, -1)
+    return F.silu(gate) * up
 
 
 class FeedForwardLayer(Layer):
@@ -28,7 +32,6 @@ class FeedForwardLayer(Layer):
         self.relu2 = spec.relu2
         self.in_proj = Projection(hidden, spec.widened * self.inner, bias=spec.bias)  # gate, up
         self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
-        self.core = Core("swiglu", spec.name, (swiglu, swiglu))
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
         return None
@@ -42,7 +45,7 @@ class FeedForwardLayer(Layer):
 
     def forward(self, x_BTD: Tensor, state: None = None) -> tuple[Tensor, None]:
         wide = self.in_proj(x_BTD)
-        return self.out_proj(F.relu(wide).square() if self.relu2 else self.core.of(wide).forward(wide)), None
+        return self.out_proj(F.relu(wide).square() if self.relu2 else swiglu(wide)), None
 
     def step(self, x_BD: Tensor, state: None = None) -> tuple[Tensor, None]:
         return self.forward(x_BD)

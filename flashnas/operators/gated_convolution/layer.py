@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from flashnas.operators.gated_convolution.spec import GatedConvolution
 from flashnas.operators.layer import Layer
 from flashnas.operators.parts.convolution import ShortConvolution
-from flashnas.operators.parts.numerics import fresh_zeros, linear_reference
+from flashnas.operators.parts.numerics import linear_reference
 from flashnas.operators.parts.projection import Projection
 from flashnas.operators.roles import Role
 
@@ -37,10 +37,8 @@ class GatedConvolutionLayer(Layer):
 
     def forward(self, x_BTD: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         b_BTD, c_BTD, u_BTD = self.in_proj(x_BTD).chunk(3, -1)
-        if state is None:
-            hidden, taps = self.conv.weight.shape
-            state = fresh_zeros(len(x_BTD), taps - 1, hidden, dtype=b_BTD.dtype, device=x_BTD.device)
-        y_BTD, after = self.conv(b_BTD * u_BTD, state)
+        before = self.init_state(len(x_BTD), b_BTD.dtype, x_BTD.device) if state is None else state
+        y_BTD, after = self.conv(b_BTD * u_BTD, before)
         return self.out_proj(c_BTD * y_BTD), after
 
     def step(self, x_BD: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from flashnas.operators.delta_layer import DeltaLayer
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
 from flashnas.operators.layer import Apply
 from flashnas.operators.parts.norms import NORM_EPS
-from flashnas.operators.parts.projection import AlignedProjection, split_of
+from flashnas.operators.parts.projection import Projection
 from flashnas.operators.roles import Role
 
 
@@ -27,9 +27,9 @@ class GatedDeltaNetLayer(DeltaLayer):
         key, value = spec.key_size(hidden), spec.value_size(hidden)
         k_heads, v_heads = spec.resolved(hidden).k_heads, spec.v_heads(hidden)
         self.sizes = [2 * key + value, value, v_heads, v_heads]
-        self.in_proj = AlignedProjection(hidden, sum(self.sizes), bias=False)  # q, k, v | z | beta | a
+        self.in_proj = Projection(hidden, sum(self.sizes), bias=False)  # q, k, v | z | beta | a
         self._build(spec, hidden, (k_heads, v_heads), spec.head_dim, spec.conv_size, NORM_EPS)
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
-        qkv, z, beta, a = split_of(apply(self.in_proj, x), self.sizes)
+        qkv, z, beta, a = apply(self.in_proj, x).split(self.sizes, -1)
         return qkv, beta, a, z

@@ -13,7 +13,7 @@ from flashnas.operators.backends.core import Core
 from flashnas.operators.gla.spec import GatedLinearAttention
 from flashnas.operators.layer import Apply, RecurrentLayer, Rule
 from flashnas.operators.parts.norms import RMSNorm
-from flashnas.operators.parts.projection import AlignedProjection, split_of
+from flashnas.operators.parts.projection import Projection
 from flashnas.operators.recurrences.gla import gla_chunked, gla_reference, gla_step
 from flashnas.operators.roles import Role
 
@@ -21,10 +21,7 @@ GATE_NORMALISER = 16.0
 
 
 class GatedLinearAttentionLayer(RecurrentLayer):
-    """Low-rank decay gate logsigmoid(.) / 16; output gate swish; RMSNorm per head.
-
-    The logsigmoid is outside of the kernels, in fla's own layer as well.
-    """
+    """Low-rank decay gate logsigmoid(.) / 16; output gate swish; RMSNorm per head."""
 
     roles: ClassVar = {"in_proj": Role.READS, "gate_proj": Role.GATE, "out_proj": Role.WRITES}
 
@@ -34,17 +31,17 @@ class GatedLinearAttentionLayer(RecurrentLayer):
         key = self.heads * self.key_dim
         self.sizes = [key, key, hidden, hidden, spec.gate_rank]
         # q | k | v | output gate | low-rank decay gate
-        self.in_proj = AlignedProjection(hidden, sum(self.sizes), bias=False)
+        self.in_proj = Projection(hidden, sum(self.sizes), bias=False)
         self.gate_proj = nn.Linear(spec.gate_rank, key)
         self.norm = RMSNorm(spec.head_dim)
         self.out_proj = nn.Linear(hidden, hidden, bias=False)
         self.scale = self.key_dim ** -0.5
-        self.core = Core("gla", spec.name, (gla_chunked, gla_step), raw=True, key_dim=self.key_dim,
+        self.core = Core("gla", spec.name, (gla_chunked, gla_step), key_dim=self.key_dim,
                          value_dim=spec.head_dim)
         self.state_sizes, self.conv = (self.heads, self.key_dim, spec.head_dim), None
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
-        q, k, v, gate, low = split_of(apply(self.in_proj, x), self.sizes)
+        q, k, v, gate, low = apply(self.in_proj, x).split(self.sizes, -1)
         return q, k, v, gate, apply(self.gate_proj, low)
 
     def recur(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
@@ -53,13 +50,7 @@ class GatedLinearAttentionLayer(RecurrentLayer):
         with torch.autocast(gate.device.type, enabled=False):
             q, k, v, g = (part.to(dtype).unflatten(-1, (self.heads, -1)) for part in (*qkv, decay))
             o, matrix_BHKV = rule(q * self.scale, k, v, F.logsigmoid(g) / GATE_NORMALISER, matrix_BHKV)
-            return self.norm.gated(o, gate.unflatten(-1, (self.heads, -1))).flatten(-2), matrix_BHKV
-
-    def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
-        q, k, v, gate, decay = (part.unflatten(-1, (self.heads, -1)) for part in parts)
-        g = F.logsigmoid(decay.to(matrix_BHKV.dtype)) / GATE_NORMALISER
-        o, matrix_BHKV = rule(q, k, v, g, self.scale, matrix_BHKV)
-        return self.norm.gated(o, gate).flatten(-2), matrix_BHKV
+            return self.norm(o).flatten(-2) * F.silu(gate.to(dtype)), matrix_BHKV
 
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
         *qkv, gate, decay = parts

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from flashnas.operators.delta_layer import DeltaLayer
 from flashnas.operators.kimi_delta_attention.spec import KimiDeltaAttention
 from flashnas.operators.layer import Apply
-from flashnas.operators.parts.projection import Aligned, split_of
 from flashnas.operators.recurrences.dplr import kda_chunked, kda_reference, kda_step
 from flashnas.operators.roles import Role
 
@@ -29,13 +28,13 @@ class KimiDeltaAttentionLayer(DeltaLayer):
     def __init__(self, spec: KimiDeltaAttention, hidden: int) -> None:
         super().__init__()
         spec, inner = spec.resolved(hidden), spec.inner(hidden)
-        self.in_proj = Aligned(hidden, 3 * inner + spec.heads, bias=False)  # q, k, v | beta
+        self.in_proj = nn.Linear(hidden, 3 * inner + spec.heads, bias=False)  # q, k, v | beta
         self.gates_low = nn.Linear(hidden, 2 * spec.gate_rank, bias=False)  # decay | output gate
         self.decay_gate = nn.Linear(spec.gate_rank, inner, bias=False)
         self.output_gate = nn.Linear(spec.gate_rank, inner)
         self._build(spec, hidden, (spec.heads, spec.heads), spec.head_dim, spec.conv_size, NORM_EPS)
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
-        qkv, beta = split_of(apply(self.in_proj, x), [3 * self.v_heads * self.head_dim, self.v_heads])
+        qkv, beta = apply(self.in_proj, x).split([3 * self.v_heads * self.head_dim, self.v_heads], -1)
         decay, gate = apply(self.gates_low, x).chunk(2, -1)
         return qkv, beta, apply(self.decay_gate, decay), apply(self.output_gate, gate)

@@ -22,12 +22,11 @@ from flashnas.operators.parts.numerics import (
     linear_reference,
     state_dtype,
 )
-from flashnas.operators.parts.projection import Aligned, KeepsConstants, split_of
 from flashnas.operators.recurrences.selective_scan import scan_of_inputs, scan_of_inputs_step, scan_reference
 from flashnas.operators.roles import Role
 
 
-class MambaLayer(KeepsConstants, RecurrentLayer):
+class MambaLayer(RecurrentLayer):
     """in_proj gives x and z; x passes a convolution and silu; x_proj makes the low-rank time step, B and C of
     it.
 
@@ -45,13 +44,13 @@ class MambaLayer(KeepsConstants, RecurrentLayer):
         self.parts = [rank, self.state, self.state]
         self.in_proj = nn.Linear(hidden, 2 * self.inner, bias=spec.bias)  # x | z
         self.conv = ShortConvolution(self.inner, spec.conv_size, bias=spec.conv_bias)
-        self.x_proj = Aligned(self.inner, sum(self.parts), bias=False)  # dt | B | C
-        self.dt_proj = Aligned(rank, self.inner, bias=False)
+        self.x_proj = nn.Linear(self.inner, sum(self.parts), bias=False)  # dt | B | C
+        self.dt_proj = nn.Linear(rank, self.inner, bias=False)
         self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.inner))
         self.A_log = nn.Parameter(torch.arange(1.0, self.state + 1).log().repeat(self.inner, 1))  # [inner, N]
         self.D = nn.Parameter(torch.ones(self.inner))
         self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
-        self.core = Core("selective_scan", spec.name, (scan_of_inputs, scan_of_inputs_step), raw=True,
+        self.core = Core("selective_scan", spec.name, (scan_of_inputs, scan_of_inputs_step),
                          key_dim=self.state)
         self.state_sizes = 1, self.state, self.inner
 
@@ -61,21 +60,13 @@ class MambaLayer(KeepsConstants, RecurrentLayer):
     def recur(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
         return self._recur(parts, matrix_BHKV.squeeze(1), rule)
 
-    def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
-        return self._recur_raw(parts, matrix_BHKV.squeeze(1), rule)
-
     def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
+        if state is not None:
+            return super().forward(x_BTD, state)
         # from the start of a sequence the scan is given no state: the kernel of mamba-ssm cannot take one
         x, z = self.in_proj(x_BTD).chunk(2, -1)
-        before = self.fresh_state(len(x), x.dtype, x.device) if state is None else state
-        x, conv_BTC = self.conv(x, before.conv_BTC)
-        kernels = self.core.of(x)
-        if state is not None:
-            y, matrix_BHKV = self.recur((x, z), state.matrix_BHKV, kernels.forward)
-        elif kernels.raw_forward is None:
-            y, matrix_BHKV = self._recur((x, z), None, kernels.forward)
-        else:
-            y, matrix_BHKV = self._recur_raw((x, z), None, kernels.raw_forward)
+        x, conv_BTC = self.conv(x, self.conv.init_state(len(x), x.dtype, x.device))
+        y, matrix_BHKV = self._recur((x, z), None, self.core.of(x).forward)
         return self.out_proj(y.to(z.dtype)), RecurrentState(conv_BTC, matrix_BHKV)
 
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,19 +77,9 @@ class MambaLayer(KeepsConstants, RecurrentLayer):
         y, state_BNC = scan_reference(dt * x, dt, a_NC, b, c, matrix_BHKV.squeeze(1))
         return (y + x * self.D.double()) * z * torch.sigmoid(z), state_BNC.unsqueeze(1)
 
-    def _recur_raw(self, parts: Sequence[Tensor], state_BNC: Tensor | None,
-                   rule: Rule) -> tuple[Tensor, Tensor]:
-        x, z = parts
-        low, b, c = split_of(self.x_proj(x), self.parts)
-        dt = self.dt_proj(low)
-        with torch.autocast(x.device.type, enabled=False):
-            A_CN, dt_bias_C, D_C = self.constants()
-            y, state_BNC = rule(x, z, dt, dt_bias_C, A_CN, D_C, b, c, state_BNC)
-        return y, state_BNC.unsqueeze(1)
-
     def _recur(self, parts: Sequence[Tensor], state_BNC: Tensor | None, rule: Rule) -> tuple[Tensor, Tensor]:
         x, z = parts
-        low, b, c = split_of(self.x_proj(x), self.parts)
+        low, b, c = self.x_proj(x).split(self.parts, -1)
         dt = self.dt_proj(low)
         with torch.autocast(x.device.type, enabled=False):
             dtype = state_dtype(x.dtype) if state_BNC is None else state_BNC.dtype

@@ -14,18 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
-from flashnas.operators.layer import Apply, RecurrentLayer, RecurrentState, Rule
+from flashnas.operators.layer import Apply, RecurrentLayer, Rule
 from flashnas.operators.mamba2.spec import Mamba2
 from flashnas.operators.parts.convolution import ShortConvolution
 from flashnas.operators.parts.norms import RMSNorm, rms_normalise
 from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
-from flashnas.operators.parts.projection import AlignedProjection, KeepsConstants, split_of
+from flashnas.operators.parts.projection import Projection
 from flashnas.operators.recurrences.ssd import ssd_reference, ssd_scan, ssd_scan_step
 from flashnas.operators.roles import Role
 from flashnas.operators.spec import OUTPUT_NORM_EPS
 
 
-class Mamba2Layer(KeepsConstants, RecurrentLayer):
+class Mamba2Layer(RecurrentLayer):
     """in_proj gives z, x, B, C, dt; x, B, C pass a convolution and silu; y is normalised after the gate."""
 
     roles: ClassVar = {"in_proj": Role.READS, "A_log": Role.DECAY, "D": Role.VECTOR, "dt_bias": Role.BIAS,
@@ -38,39 +38,20 @@ class Mamba2Layer(KeepsConstants, RecurrentLayer):
         channels = spec.conv_channels(hidden)
         self.sizes = [self.inner, channels, self.heads]
         self.parts = [self.inner, self.groups * self.state, self.groups * self.state]
-        self.in_proj = AlignedProjection(hidden, sum(self.sizes), bias=spec.bias)  # z | x, B, C | dt
+        self.in_proj = Projection(hidden, sum(self.sizes), bias=spec.bias)  # z | x, B, C | dt
         self.conv = ShortConvolution(channels, spec.conv_size, bias=spec.conv_bias)
         self.A_log = nn.Parameter(log_of_uniform(self.heads))
         self.D = nn.Parameter(torch.ones(self.heads))
         self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.heads))
         self.norm = RMSNorm(self.inner, OUTPUT_NORM_EPS)
         self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
-        self.core = Core("ssd", spec.name, (ssd_scan, ssd_scan_step), raw=True, key_dim=self.state,
+        self.core = Core("ssd", spec.name, (ssd_scan, ssd_scan_step), key_dim=self.state,
                          value_dim=self.head_dim)
         self.state_sizes = self.heads, self.state, self.head_dim
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
-        return self._parts(apply(self.in_proj, x))
-
-    def _parts(self, zxbcdt: Tensor) -> Sequence[Tensor]:
-        z, xbc, dt = split_of(zxbcdt, self.sizes)
+        z, xbc, dt = apply(self.in_proj, x).split(self.sizes, -1)
         return xbc, z, dt
-
-    def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
-        zxbcdt = self.in_proj(x_BTD)
-        parts, kernels, conv = self._parts(zxbcdt), self.core.of(zxbcdt), self.conv
-        combined = kernels.combined
-        if (combined is None or state is not None or not torch.is_grad_enabled() or conv is None
-                or conv.core.of(zxbcdt).library != kernels.convolution):
-            return self.mixed(parts, state)
-        out = self.out_proj if isinstance(self.out_proj, nn.Linear) else None  # `h` has one of its own
-        A_H, dt_bias_H, D_H = self.constants()
-        y_BTD, matrix_BHKV = combined(
-            zxbcdt[..., :sum(self.sizes)], conv.weight, conv.bias, dt_bias_H, self.dt_min, A_H, D_H,
-            self.norm.weight, self.groups, self.norm.eps, out and out.weight, out and out.bias)
-        last = conv.weight.shape[1] - 1
-        conv_BTC = F.pad(parts[0][:, -last:], (0, 0, max(0, last - x_BTD.shape[1]), 0))
-        return y_BTD, RecurrentState(conv_BTC, matrix_BHKV)
 
     def recur(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
         xbc, z, dt = parts
@@ -83,13 +64,6 @@ class Mamba2Layer(KeepsConstants, RecurrentLayer):
             y, matrix_BHKV = rule(c, b, x, dt, self.A_log.to(dtype).exp(), matrix_BHKV)
             y = torch.addcmul(y, x, self.D.to(dtype).unsqueeze(-1)).flatten(-2)
             return self.norm.of_gated(y, z, self.groups), matrix_BHKV
-
-    def recur_raw(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
-        xbc, z, dt = parts
-        x, b, c = self._split(xbc)
-        A_H, dt_bias_H, D_H = self.constants()
-        y, matrix_BHKV = rule(c, b, x, dt, dt_bias_H, self.dt_min, A_H, D_H, matrix_BHKV)
-        return self.norm.of_gated(y.flatten(-2), z, self.groups), matrix_BHKV
 
     def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
         xbc, z, dt = parts

@@ -7,15 +7,15 @@ least.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from flashnas.base.errors import OperatorError
+from flashnas.operators.feed_forward.layer import swiglu
 from flashnas.operators.layer import Layer
-from flashnas.operators.mixture_of_experts.on_device import Together, by_groups, by_token, groups_run
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
-from flashnas.operators.parts.fused import swiglu
 from flashnas.operators.parts.numerics import linear_reference, state_dtype
 from flashnas.operators.roles import Role
 
@@ -24,15 +24,12 @@ class MixtureOfExpertsLayer(Layer):
     """in_proj[e] (gate, up) and out_proj[e] are expert e; a shared expert is the last of both. State: always
     None.
 
-    Tokens are sorted by expert, so that each expert is one product; the same input gives the same output to
-    the bit on every device. There is no loss that balances the experts. On CUDA, where no gradient is needed,
-    nothing waits for the host (on_device.py): that of a step never does, that of a prompt on Hopper or later
-    in bfloat16.
+    Tokens are sorted by expert, so that each expert is one product. There is no loss that balances the
+    experts. How many tokens each expert gets is told to the host, so that no CUDA graph can hold this layer.
     """
 
     roles: ClassVar = {"router": Role.ROUTER, "in_proj": Role.READS, "out_proj": Role.WRITES,
                        "gate_proj": Role.GATE}
-    weights_move = True  # as of `Aligned`
 
     def __init__(self, spec: MixtureOfExperts, hidden: int) -> None:
         super().__init__()
@@ -44,7 +41,6 @@ class MixtureOfExpertsLayer(Layer):
         self.in_proj = nn.ModuleList(nn.Linear(hidden, 2 * size, bias=False) for size in sizes)
         self.out_proj = nn.ModuleList(nn.Linear(size, hidden, bias=False) for size in sizes)
         self.gate_proj = nn.Linear(hidden, 1, bias=False) if spec.gated else None
-        self._in, self._out = Together(), Together()
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
         return None
@@ -65,65 +61,37 @@ class MixtureOfExpertsLayer(Layer):
             y = y + share * out
         return y, None
 
-    def forward(self, x_BTD: Tensor, state: None = None, *, few: bool = False) -> tuple[Tensor, None]:
-        """few: the tokens of one step, on CUDA by shapes that do not depend on the choices."""
+    def forward(self, x_BTD: Tensor, state: None = None) -> tuple[Tensor, None]:
         x = x_BTD.flatten(0, -2)
         # near ties go the same way in training and decoding
         with torch.autocast(x.device.type, enabled=False):
             wide = state_dtype(x.dtype)
             p, chosen = self._chosen(x.to(wide) @ self.router.weight.to(wide).T)
-        y = self._on_device(x, p, chosen, few) if not (x.is_cpu or torch.is_grad_enabled()) else None
-        y = self._mixed(x, p, chosen) if y is None else y
+        y = self._mixed(x, p, chosen)
         if len(self.in_proj) > self.experts:
             shared = self.out_proj[-1](swiglu(self.in_proj[-1](x)))
             y = y + (shared if self.gate_proj is None else torch.sigmoid(self.gate_proj(x)) * shared)
         return y.view(x_BTD.shape), None
 
     def step(self, x_BD: Tensor, state: None = None) -> tuple[Tensor, None]:
-        return self.forward(x_BD, few=True)
-
-    @torch.compiler.disable  # it looks where the weights lie
-    def _on_device(self, x_TD: Tensor, p_TA: Tensor, chosen_TA: Tensor, few: bool) -> Tensor | None:
-        """`_mixed` without a word to the host; None where only the host can tell the sizes."""
-        grouped = groups_run(x_TD, self.out_proj[0].in_features)  # type: ignore[arg-type]
-        if not (grouped or few) or not self.weights_move:
-            return None
-        weights_in = self._in.of(list(self.in_proj)[:self.experts])  # type: ignore[arg-type]
-        weights_out = self._out.of(list(self.out_proj)[:self.experts])  # type: ignore[arg-type]
-        mix = by_groups if grouped and not (few and chosen_TA.numel() == self.active) else by_token
-        return mix(x_TD, p_TA, chosen_TA, weights_in, weights_out, swiglu)
+        return self.forward(x_BD)
 
     def _chosen(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities and numbers of the chosen experts [.., active]."""
         p, chosen = logits.softmax(-1).topk(self.active, -1)
         return (p / p.sum(-1, keepdim=True) if self.normalise else p), chosen
 
-    @torch.compiler.disable  # how many tokens each expert gets is another shape each time
     def _mixed(self, x_TD: Tensor, p_TA: Tensor, chosen_TA: Tensor) -> Tensor:
         """The chosen experts' outputs, weighted and summed; experts that nobody chose get gradients of zero.
         """
         order = chosen_TA.flatten().argsort(stable=True)  # (token, choice) pairs by expert
-        place = torch.empty_like(order)
-        place[order] = torch.arange(len(order), device=order.device)
+        if x_TD.is_cuda and torch.cuda.is_current_stream_capturing():
+            raise OperatorError("operator moe: a CUDA graph cannot hold it, because the host has to know how many"
+                                " tokens each expert gets; take the mode eager")
         counts = torch.bincount(chosen_TA.flatten(), minlength=self.experts).tolist()
-        pairs = x_TD.unsqueeze(1).expand(-1, self.active, -1).flatten(0, 1)
-        by_expert = _Permuted.apply(pairs, order, place).split(counts)
+        by_expert = x_TD[order // self.active].split(counts)
         everyone = torch.is_grad_enabled()
-        outputs = [self.out_proj[e](swiglu(self.in_proj[e](part)))
-                   for e, part in enumerate(by_expert) if everyone or len(part)]
-        y = _Permuted.apply(torch.cat(outputs), place, order).unflatten(0, p_TA.shape)
+        outputs = torch.cat([self.out_proj[e](swiglu(self.in_proj[e](part)))
+                             for e, part in enumerate(by_expert) if everyone or len(part)])
+        y = outputs[order.argsort()].unflatten(0, p_TA.shape)
         return (p_TA.to(y.dtype).unsqueeze(-2) @ y).squeeze(-2)
-
-
-class _Permuted(torch.autograd.Function):
-    """x[order]; the gradient is a look-up too, by the inverse order, not a sum at addresses."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-        ctx.save_for_backward(inverse)
-        return x.index_select(0, order)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (inverse,) = ctx.saved_tensors
-        return grad.index_select(0, inverse), None, None

@@ -1,2 +1,1 @@
-"""Parts that several layers share: norms, short convolutions, rotary positions, projections, fused pointwise
-work."""
+"""Parts that several layers share: norms, short convolutions, rotary positions, projections."""

@@ -9,25 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flashnas.operators.backends.core import Core
-from flashnas.operators.parts.fused import convolution_silu
 from flashnas.operators.roles import Declared, Role
-
-
-def short_convolution(x_BTC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None,
-                      silu: bool = True) -> tuple[Tensor, Tensor]:
-    """silu of a causal depthwise convolution after the inputs in `state_BTC`: (y_BTC, the last inputs)."""
-    history = torch.cat([state_BTC.to(x_BTC.dtype), x_BTC], 1)
-    return convolution_silu(history, weight, bias, silu), history[:, x_BTC.shape[1]:]
-
-
-def short_convolution_step(x_BC: Tensor, state_BTC: Tensor, weight: Tensor, bias: Tensor | None,
-                           silu: bool = True) -> tuple[Tensor, Tensor]:
-    """One token."""
-    history = torch.cat([state_BTC.to(x_BC.dtype), x_BC.unsqueeze(1)], 1)
-    y = (history * weight.T.to(x_BC.dtype)).sum(1)
-    y = y if bias is None else y + bias.to(y.dtype)
-    return F.silu(y) if silu else y, history[:, 1:]
 
 
 class ShortConvolution(Declared):
@@ -41,8 +23,6 @@ class ShortConvolution(Declared):
         self.silu = silu
         self.weight = nn.Parameter(torch.empty(channels, size))
         self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
-        self.core = Core("convolution", "convolution", (short_convolution, short_convolution_step), taps=size,
-                         channels=channels)
         bound = 1 / math.sqrt(size)
         nn.init.uniform_(self.weight, -bound, bound)
 
@@ -60,9 +40,17 @@ class ShortConvolution(Declared):
         return y * torch.sigmoid(y) if self.silu else y, history[:, history.shape[1] - size + 1:]
 
     def forward(self, x_BTC: Tensor, state_BTC: Tensor) -> tuple[Tensor, Tensor]:
-        y, state = self.core.of(x_BTC).forward(x_BTC, state_BTC, self.weight, self.bias, self.silu)
-        return y, state
+        history = torch.cat([state_BTC.to(x_BTC.dtype), x_BTC], 1)
+        weight, bias = self._weights(x_BTC.dtype)
+        y = F.conv1d(history.mT, weight.unsqueeze(1), bias, groups=len(weight)).mT
+        return F.silu(y) if self.silu else y, history[:, x_BTC.shape[1]:]
 
     def step(self, x_BC: Tensor, state_BTC: Tensor) -> tuple[Tensor, Tensor]:
-        y, state = self.core.of(x_BC).step(x_BC, state_BTC, self.weight, self.bias, self.silu)
-        return y, state
+        history = torch.cat([state_BTC.to(x_BC.dtype), x_BC.unsqueeze(1)], 1)
+        weight, bias = self._weights(x_BC.dtype)
+        y = (history * weight.T).sum(1)
+        y = y if bias is None else y + bias
+        return F.silu(y) if self.silu else y, history[:, 1:]
+
+    def _weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        return self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype)

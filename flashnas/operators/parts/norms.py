@@ -5,20 +5,26 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flashnas.operators.backends.core import Core
-from flashnas.operators.backends.library import Function
-from flashnas.operators.parts.fused import normalise, rms_norm
-from flashnas.operators.parts.numerics import cached_table, state_dtype
+from flashnas.operators.parts.numerics import state_dtype
 from flashnas.operators.roles import Declared, Role
 from flashnas.operators.spec import NORM_EPS
+
+L2_EPS = 1e-6
 
 
 def rms_normalise(x: Tensor, eps: float = NORM_EPS) -> Tensor:
     """x / rms(x) over the last dimension, computed in float32 at least, returned in x's dtype."""
     wide = x.to(state_dtype(x.dtype))
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
+
+
+def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """torch's norm, in x's dtype also under autocast; it computes in float32 at least."""
+    with torch.autocast(x.device.type, enabled=False):
+        return F.rms_norm(x, x.shape[-1:], None if weight is None else weight.to(x.dtype), eps)
 
 
 class RMSNorm(Declared):
@@ -30,59 +36,27 @@ class RMSNorm(Declared):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
         self.eps = eps
-        self.core = Core("norm", "norm", (normalise, normalise), raw=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.core.of(x).forward(x, self.weight, self.eps)
-        return y
+        return rms_norm(x, self.weight, self.eps)
 
     def reference(self, x: Tensor) -> Tensor:
         """The norm of a float64 tensor, in float64."""
         return rms_normalise(x, self.eps) * self.weight.double()
 
-    def of_sum(self, x: Tensor, update: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The norm of x + update, and x + update; of x where there is no update."""
-        if update is None:
-            return self(x), x
-        fused = self.core.of(x).raw_forward
-        if fused is not None and x.dtype == update.dtype:
-            y, total = fused(x, update, self.weight, self.eps)
-            return y, total
-        total = x + update
-        return self(total), total
-
-    def gated(self, x: Tensor, gate: Tensor, *, sigmoid: bool = False) -> Tensor:
-        """The norm times silu(gate), in gate's dtype; or times sigmoid(gate), in x's."""
-        y: Tensor = self.core.of(x).forward(x, self.weight, self.eps, gate, False, sigmoid)
-        return y
-
     def of_gated(self, x: Tensor, gate: Tensor, groups: int) -> Tensor:
-        """The norm of x silu(gate), in gate's dtype; each of the groups of the last dimension is normalised
-        alone."""
-        x, gate, weight = (part.unflatten(-1, (groups, -1)) for part in (x, gate, self.weight))
-        y: Tensor = self.core.of(x).forward(x, weight, self.eps, gate, True)
-        return y.flatten(-2)
+        """The norm of x silu(gate), computed in x's dtype, returned in gate's; each of the groups of the last
+        dimension is normalised alone."""
+        gated = (x * F.silu(gate.to(x.dtype))).unflatten(-1, (groups, -1))
+        return (rms_norm(gated, None, self.eps).flatten(-2) * self.weight.to(x.dtype)).to(gate.dtype)
 
 
-def l2_normalise(x: Tensor, eps: float = 1e-6) -> Tensor:
+def l2_normalise(x: Tensor, eps: float = L2_EPS) -> Tensor:
     """x / sqrt(|x|^2 + eps) over the last dimension, as fla and Qwen3-Next normalise queries and keys."""
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
 
 
-def normalised_queries_and_keys(qk_THK: Tensor, scale: float,
-                                norm: Function = rms_norm) -> tuple[Tensor, Tensor]:
-    """`l2_normalise` of queries (times `scale`) and keys; the head dimension has the queries first. norm:
-    what computes `rms_norm`."""
-    heads, dim = qk_THK.shape[-2] // 2, qk_THK.shape[-1]
-    weight = _norm_weight(heads, dim, scale, state_dtype(qk_THK.dtype), qk_THK.device)
-    q, k = norm(qk_THK, weight, 1e-6 / dim).chunk(2, -2)
-    return q, k
-
-
-@cached_table
-def _norm_weight(heads: int, dim: int, scale: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[2 x heads, 1]: what makes rms_norm an l2 norm, |x| = sqrt(dim) rms(x), times `scale` for the first
-    half."""
-    weight = torch.full((2 * heads, 1), dim ** -0.5, dtype=dtype, device=device)
-    weight[:heads] *= scale
-    return weight
+def l2_norm(x: Tensor, eps: float = L2_EPS) -> Tensor:
+    """`l2_normalise` by torch's norm: |x| = sqrt(dim) rms(x); computed in float32 at least, in x's dtype."""
+    dim = x.shape[-1]
+    return rms_norm(x, None, eps / dim) * dim ** -0.5

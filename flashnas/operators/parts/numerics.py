@@ -28,24 +28,6 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def fresh_zeros(*shape: int, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    """The state of an empty sequence for a parallel form. On a GPU it is one number: the adapters of the
-    libraries see that (`is_fresh`) and give none, so that no kernel reads zeros, or computes the gradient of
-    them."""
-    if _shares_zeros(device):
-        return torch.zeros((), dtype=dtype, device=device).expand(shape)
-    return torch.zeros(shape, dtype=dtype, device=device)
-
-
-def is_fresh(state: Tensor) -> bool:
-    """True for `fresh_zeros` that are one number."""
-    return state.ndim > 0 and not any(state.stride())
-
-
-def _shares_zeros(device: torch.device | str) -> bool:
-    return torch.device(device).type != "cpu"
-
-
 def linear_reference(linear: nn.Linear | nn.Identity, x: Tensor) -> Tensor:
     """The projection of a float64 tensor, in float64."""
     if isinstance(linear, nn.Identity):  # a half of a larger operator puts out what it has
@@ -59,16 +41,6 @@ def inverse_softplus_of_log_uniform(size: int, low: float = 1e-3, high: float = 
     """
     step = torch.exp(torch.rand(size) * (math.log(high) - math.log(low)) + math.log(low))
     return step + torch.log(-torch.expm1(-step))
-
-
-def decay_rates(A_log: Tensor) -> Tensor:
-    """A = -exp(A_log) of state-space recurrences, in float32 at least."""
-    return -wide(A_log).exp()
-
-
-def wide(weight: Tensor) -> Tensor:
-    """The weight in the dtype of states."""
-    return weight.to(state_dtype(weight.dtype))
 
 
 def log_of_uniform(size: int, low: float = 1.0, high: float = 16.0) -> Tensor:

@@ -73,12 +73,6 @@ def _turned(x_BHK: Tensor, row: Tensor, dim: int) -> Tensor:
 
 
 @cached_table
-def rotary_halves(tokens: int, rotary: Rotary, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[2, T, dim / 2]: cosines and sines as kernels of libraries take them."""
-    return _rotary_table(tokens, rotary, state_dtype(dtype), device).to(dtype)
-
-
-@cached_table
 def _rotary_rows(tokens: int, rotary: Rotary, dtype: torch.dtype, device: torch.device) -> Tensor:
     """[T, 2, dim]: cosines twice, and sines with the sign that they have in each half."""
     cos, sin = _rotary_table(tokens, rotary, dtype, device)

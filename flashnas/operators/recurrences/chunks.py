@@ -15,6 +15,8 @@ from torch import Tensor
 
 from flashnas.operators.parts.numerics import cached_table
 
+MAX_DECAY = 64.0  # of a chunk: exp(64) = 6e27 times any key fits into float32, exp(-64) keeps all its digits
+
 
 def chunk_length(key_dim: int, most: int = 64) -> int:
     """The power of two near the key dimension, where products inside and between chunks cost alike; at least
@@ -113,6 +115,12 @@ def unit_lower_inverse(lower: Tensor) -> Tensor:
     """(I + lower)^-1 for strictly lower triangular matrices [..., C, C]."""
     inverse: Tensor = _UnitLowerInverse.apply(lower)
     return inverse
+
+
+def steep(total: Tensor) -> bool:
+    """Whether the exponential of minus a cumulated log decay could overflow. True on other devices than a CPU:
+    the look would make the host wait, which a CUDA graph cannot hold."""
+    return not total.is_cpu or bool(total.detach().amin() <= -MAX_DECAY)
 
 
 def scores_by_halves(readers_RCK: Tensor, writers_WCK: Tensor, total_CK: Tensor) -> Tensor:

@@ -28,7 +28,6 @@ from flashnas.operators.recurrences.chunks import (
     unit_lower_inverse,
 )
 
-MAX_CHUNK = 32  # with longer ones the inverse and its gradient cost more than fewer states save
 
 
 def delta_rule_reference(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor,
@@ -57,7 +56,7 @@ def delta_rule_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH:
     that of the state.
     """
     batch, tokens, _, key_dim = q_BTHK.shape
-    chunk = chunk or chunk_length(key_dim, MAX_CHUNK)
+    chunk = chunk or chunk_length(key_dim)
     q_NPCK, k_NPCK, v_NPCV = (to_chunks(x, chunk) for x in (q_BTHK, k_BTHK, v_BTHV))  # P: B and H together
     beta_NPC1 = to_chunks(beta_BTH.unsqueeze(-1), chunk)
     g_NPC1 = None if g_BTH is None else to_chunks(g_BTH.unsqueeze(-1), chunk)

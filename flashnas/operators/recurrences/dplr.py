@@ -11,8 +11,8 @@ v) = P S + R, and
     o = q^ S + lower(q^ b~^T) p + lower(q^ k~^T) v;
     S' = exp(G_C) (S + b~^T p + k~^T v) = transition S + update.
 
-Only `transition S + update` runs chunk by chunk. exp(-G) is taken only where it stays below exp(MAX_DECAY); a
-chunk with more decay, and any chunk on a GPU, takes its scores by halves (`scores_by_halves`).
+Only `transition S + update` runs chunk by chunk. Where the decay is `steep`, scores are
+taken by halves (`scores_by_halves`).
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ import torch
 from torch import Tensor
 
 from flashnas.operators.recurrences.chunks import (
+    MAX_DECAY,
     chunk_length,
     from_chunks,
     lower_ones,
     matrix_scan,
     scores_by_halves,
+    steep,
     to_chunks,
     token_by_token,
     unit_lower_inverse,
 )
 
 MAX_CHUNK = 32
-MAX_DECAY = 64.0  # of a chunk: exp(64) = 6e27 times any key fits into float32, exp(-64) keeps all its digits
 
 
 def dplr_reference(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, a_BTHK: Tensor, b_BTHK: Tensor | None,
@@ -69,15 +70,14 @@ def dplr_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, a_BTHK: Tensor,
     writers_NPWCK = torch.stack([to_chunks(x, chunk) for x in written], 2)
     v_NPCV, g_NPCK = to_chunks(v_BTHV, chunk), to_chunks(g_BTHK, chunk)
     total_NPCK = g_NPCK.cumsum(2)
-    # on other devices always: the look would make the host wait, which a CUDA graph cannot hold
-    steep = not total_NPCK.is_cpu or bool(total_NPCK.detach().amin() <= -MAX_DECAY)
+    halves = steep(total_NPCK)
     # what is left after exp(-MAX_DECAY) is nothing; shorter sums keep the digits of the decays beside it
-    if steep:
+    if halves:
         total_NPCK = g_NPCK.clamp(min=-MAX_DECAY).cumsum(2)
     grown_NPCK = total_NPCK.exp()
     last_NP1K = grown_NPCK[:, :, -1:]
     grown_readers_NP2CK = readers_NP2CK * grown_NPCK.unsqueeze(2)
-    if steep:
+    if halves:
         scores = scores_by_halves(readers_NP2CK, writers_NPWCK, total_NPCK).flatten(-2).flatten(-3, -2)
         out_NPWCK = writers_NPWCK * (total_NPCK[:, :, -1:] - total_NPCK).exp().unsqueeze(2)
     else:

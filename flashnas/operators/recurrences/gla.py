@@ -1,8 +1,8 @@
 """Gated linear attention, a decay per key channel: S <- diag(exp(g)) S + k v^T;  o = S^T q.
 arXiv 2312.06635
 
-Scores inside a chunk are sum_k q_ik k_jk exp(G_ik - G_jk), with G the cumulated log decay
-(`scores_by_halves`).
+Scores inside a chunk are sum_k q_ik k_jk exp(G_ik - G_jk), with G the cumulated log decay: products of
+exp(G) q and exp(-G) k, or `scores_by_halves` where `steep` decay does not allow them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from flashnas.operators.recurrences.chunks import (
     chunk_length,
     diagonal_scan,
     from_chunks,
+    lower_ones,
     scores_by_halves,
+    steep,
     to_chunks,
     token_by_token,
 )
-
-MAX_CHUNK = 32
 
 
 def gla_reference(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor,
@@ -38,13 +38,18 @@ def gla_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor, 
                 chunk: int | None = None) -> tuple[Tensor, Tensor]:
     """The same in chunks; `chunk` is a power of two. Returns (o_BTHV, final state)."""
     batch, tokens = q_BTHK.shape[:2]
-    chunk = chunk or chunk_length(q_BTHK.shape[-1], MAX_CHUNK)
+    chunk = chunk or chunk_length(q_BTHK.shape[-1])
     q_NPCK, k_NPCK, v_NPCV = (to_chunks(x, chunk) for x in (q_BTHK, k_BTHK, v_BTHV))  # P: B and H together
     total_NPCK = to_chunks(g_BTHK, chunk).cumsum(2)
-    last_NP1K = total_NPCK[:, :, -1:]
-    update_NPKV = (k_NPCK * (last_NP1K - total_NPCK).exp()).mT @ v_NPCV
-    starts_NPKV, state_PKV = diagonal_scan(last_NP1K.mT.exp(), update_NPKV, state_BHKV.flatten(0, 1))
-    scores_NP1C1C = scores_by_halves(q_NPCK.unsqueeze(2), k_NPCK.unsqueeze(2), total_NPCK)
-    scores_NPCC = scores_NP1C1C.flatten(-2).squeeze(2)
-    o_NPCV = (q_NPCK * total_NPCK.exp()) @ starts_NPKV + scores_NPCC @ v_NPCV
+    grown_q_NPCK, last_NP1K = q_NPCK * total_NPCK.exp(), total_NPCK[:, :, -1:]
+    if steep(total_NPCK):
+        scores_NP1C1C = scores_by_halves(q_NPCK.unsqueeze(2), k_NPCK.unsqueeze(2), total_NPCK)
+        scores_NPCC = scores_NP1C1C.flatten(-2).squeeze(2)
+        out_NPCK = k_NPCK * (last_NP1K - total_NPCK).exp()
+    else:
+        shrunk_k_NPCK = k_NPCK * (-total_NPCK).exp()
+        mask_CC = lower_ones(chunk, 0, total_NPCK.dtype, total_NPCK.device)
+        scores_NPCC, out_NPCK = grown_q_NPCK @ shrunk_k_NPCK.mT * mask_CC, shrunk_k_NPCK * last_NP1K.exp()
+    starts_NPKV, state_PKV = diagonal_scan(last_NP1K.mT.exp(), out_NPCK.mT @ v_NPCV, state_BHKV.flatten(0, 1))
+    o_NPCV = grown_q_NPCK @ starts_NPKV + scores_NPCC @ v_NPCV
     return from_chunks(o_NPCV, batch, tokens), state_PKV.view_as(state_BHKV)

@@ -70,12 +70,11 @@ class _SelectiveScan(torch.autograd.Function):
         tokens, batch, _ = u_TBC.shape
         length = max(1, min(tokens, CHUNK_ENTRIES // (batch * a_NC.numel())))
         starts_KBNC = state_BNC.new_empty(-(-tokens // length), *state_BNC.shape)
-        y_TBC, a_log2_NC = torch.empty_like(u_TBC), a_NC * LOG2_E
-        room = state_BNC.new_empty(2, length, *state_BNC.shape)
+        y_TBC, chunk = torch.empty_like(u_TBC), _Chunk(length, state_BNC)
         for n, first in enumerate(range(0, tokens, length)):
             now = slice(first, first + length)
             starts_KBNC[n] = state_BNC
-            _, states_LBNC = _chunk(u_TBC[now], dt_TBC[now], a_log2_NC, b_TBN[now], starts_KBNC[n], room)
+            _, states_LBNC = chunk.states(u_TBC[now], dt_TBC[now], a_NC, b_TBN[now], starts_KBNC[n])
             torch.bmm(_rows(c_TBN[now]), states_LBNC.flatten(0, 1), out=_rows(y_TBC[now]))
             state_BNC = states_LBNC[-1]
         ctx.save_for_backward(u_TBC, dt_TBC, a_NC, b_TBN, c_TBN, starts_KBNC)
@@ -88,19 +87,17 @@ class _SelectiveScan(torch.autograd.Function):
         grad_y_TBC, grad_state_BNC = output_grads[0].contiguous(), output_grads[1].clone()
         grad_u_TBC, grad_dt_TBC, grad_b_TBN, grad_c_TBN = (torch.empty_like(x)
                                                            for x in (u_TBC, dt_TBC, b_TBN, c_TBN))
-        grad_a_BNC, a_log2_NC = torch.zeros_like(starts_KBNC[0]), a_NC * LOG2_E
-        room = a_NC.new_empty(3, ctx.length, *starts_KBNC.shape[1:])
+        grad_a_NC, chunk = torch.zeros_like(a_NC), _Chunk(ctx.length, starts_KBNC[0])
         for n in range(len(starts_KBNC) - 1, -1, -1):
             now = slice(n * ctx.length, (n + 1) * ctx.length)
-            decay_LBNC, states_LBNC = _chunk(u_TBC[now], dt_TBC[now], a_log2_NC, b_TBN[now], starts_KBNC[n],
-                                             room)
+            decay_LBNC, states_LBNC = chunk.states(u_TBC[now], dt_TBC[now], a_NC, b_TBN[now], starts_KBNC[n])
             # of the state after token t; what reaches the state before it is decay[t] grads[t]
-            grads_LBNC = room[2, :len(states_LBNC)]
+            grads_LBNC, grads, decays = chunk.grads_LBNC[:len(states_LBNC)], chunk.grads, chunk.decays
             torch.mul(c_TBN[now].unsqueeze(3), grad_y_TBC[now].unsqueeze(2), out=grads_LBNC)
-            for grad_BNC, kept_BNC in zip(reversed(grads_LBNC.unbind()), reversed(decay_LBNC.unbind()),
-                                          strict=True):
-                grad_BNC += grad_state_BNC
-                torch.mul(grad_BNC, kept_BNC, out=grad_state_BNC)
+            grads_LBNC[-1] += grad_state_BNC
+            for t in range(len(grads_LBNC) - 1, 0, -1):
+                grads[t - 1].addcmul_(grads[t], decays[t])
+            grad_state_BNC = grads[0] * decays[0]
             flat = grads_LBNC.flatten(0, 1)
             torch.bmm(_rows(b_TBN[now]), flat, out=_rows(grad_u_TBC[now]))
             torch.bmm(_rows(u_TBC[now]), flat.mT, out=_rows(grad_b_TBN[now]))
@@ -108,24 +105,33 @@ class _SelectiveScan(torch.autograd.Function):
             grads_LBNC *= decay_LBNC
             grads_LBNC[0] *= starts_KBNC[n]
             grads_LBNC[1:] *= states_LBNC[:-1]  # now of dt A
-            for grad_BNC, step_B1C in zip(grads_LBNC.unbind(), dt_TBC[now].unsqueeze(2).unbind(),
-                                          strict=True):
-                grad_a_BNC.addcmul_(grad_BNC, step_B1C)
+            grad_a_NC += torch.mul(grads_LBNC, dt_TBC[now].unsqueeze(2), out=decay_LBNC).sum((0, 1))
             torch.sum(grads_LBNC.mul_(a_NC), 2, out=grad_dt_TBC[now])
-        return grad_u_TBC, grad_dt_TBC, grad_a_BNC.sum(0), grad_b_TBN, grad_c_TBN, grad_state_BNC
+        return grad_u_TBC, grad_dt_TBC, grad_a_NC, grad_b_TBN, grad_c_TBN, grad_state_BNC
+
+
+class _Chunk:
+    """Room for the decays, states and gradients of a chunk [L, B, N, C], and views of each token's, which take
+    longer to make than small states to compute."""
+
+    def __init__(self, length: int, state_BNC: Tensor) -> None:
+        self.decay_LBNC, self.states_LBNC, self.grads_LBNC = state_BNC.new_empty(3, length, *state_BNC.shape)
+        self.decays, self._states, self.grads = (
+            room.unbind() for room in (self.decay_LBNC, self.states_LBNC, self.grads_LBNC))
+
+    def states(self, u_LBC: Tensor, dt_LBC: Tensor, a_NC: Tensor, b_LBN: Tensor,
+               state_BNC: Tensor) -> tuple[Tensor, Tensor]:
+        """Decays, and the states after each token."""
+        tokens = len(u_LBC)
+        decay_LBNC, states_LBNC = self.decay_LBNC[:tokens], self.states_LBNC[:tokens]
+        # exp2_ is three times as fast as exp_ on a CPU
+        torch.mul(dt_LBC.unsqueeze(2), a_NC * LOG2_E, out=decay_LBNC).exp2_()
+        torch.mul(b_LBN.unsqueeze(3), u_LBC.unsqueeze(2), out=states_LBNC)
+        for t in range(tokens):
+            state_BNC = self._states[t].addcmul_(self.decays[t], state_BNC)
+        return decay_LBNC, states_LBNC
 
 
 def _rows(x_LBK: Tensor) -> Tensor:
     """[L, B, K] as a batch of rows [L * B, 1, K]."""
     return x_LBK.view(-1, 1, x_LBK.shape[2])
-
-
-def _chunk(u_LBC: Tensor, dt_LBC: Tensor, a_log2_NC: Tensor, b_LBN: Tensor, state_BNC: Tensor,
-           room: Tensor) -> tuple[Tensor, Tensor]:
-    """Decays, and the states after each token [L, B, N, C]; both lie in `room`."""
-    decay_LBNC, states_LBNC = room[0, :len(u_LBC)], room[1, :len(u_LBC)]
-    torch.mul(dt_LBC.unsqueeze(2), a_log2_NC, out=decay_LBNC).exp2_()  # three times as fast as exp_ on a CPU
-    torch.mul(b_LBN.unsqueeze(3), u_LBC.unsqueeze(2), out=states_LBNC)
-    for now_BNC, kept_BNC in zip(states_LBNC.unbind(), decay_LBNC.unbind(), strict=True):
-        state_BNC = now_BNC.addcmul_(kept_BNC, state_BNC)
-    return decay_LBNC, states_LBNC

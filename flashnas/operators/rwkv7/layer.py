@@ -15,11 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
-from flashnas.operators.layer import RecurrentLayer, RecurrentState, raw_of
-from flashnas.operators.parts.fused import rms_norm
-from flashnas.operators.parts.norms import l2_normalise
+from flashnas.operators.layer import RecurrentLayer, RecurrentState, Rule
+from flashnas.operators.parts.norms import l2_norm, l2_normalise
 from flashnas.operators.parts.numerics import linear_reference
-from flashnas.operators.parts.token_mix import Mixed, TokenMix
 from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_reference, dplr_step
 from flashnas.operators.roles import Declared, Role
 from flashnas.operators.rwkv7.spec import MIXES, Rwkv7
@@ -56,24 +54,10 @@ class LowRank(Declared):
         low = F.linear(x, down)
         return F.linear(low if self.activation is None else self.activation(low), up, self.bias)
 
-    def scaled_in_products(self, x: Tensor) -> Tensor:
-        """`forward` with the scales inside the products, where a GPU would need a kernel for each."""
-        low = _scaled_product(x, self.down, self.down.shape[1] ** -0.5)
-        return _scaled_product(low if self.activation is None else self.activation(low), self.up,
-                               1 / self.up.shape[1], self.bias)
-
     def reference(self, x: Tensor) -> Tensor:
         low = x @ self.down.double().T * self.down.shape[1] ** -0.5
         y = (low if self.activation is None else self.activation(low)) @ self.up.double().T / self.up.shape[1]
         return y if self.bias is None else y + self.bias.double()
-
-
-def _scaled_product(x: Tensor, weight: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
-    """scale x weight^T + bias."""
-    # with beta 0 it is not read
-    rows, added = x.reshape(-1, x.shape[-1]), x.new_empty(()) if bias is None else bias
-    y = torch.addmm(added, rows, weight.T, beta=0 if bias is None else 1, alpha=scale)
-    return y.view(*x.shape[:-1], len(weight))
 
 
 class Rwkv7Layer(RecurrentLayer):
@@ -93,7 +77,6 @@ class Rwkv7Layer(RecurrentLayer):
         self.hidden, self.heads, self.head_dim = hidden, spec.heads(hidden), spec.head_dim
         decay_rank, rate_rank, gate_rank = spec.ranks(hidden)
         self.mix = nn.Parameter(torch.empty(MIXES * hidden))
-        self.token_mix = TokenMix()
         self.in_proj = nn.Linear(hidden, 3 * hidden, bias=False)  # r, k, v
         self.decay_gate = LowRank(hidden, decay_rank, torch.tanh)
         self.rate_gate = LowRank(hidden, rate_rank)
@@ -103,7 +86,7 @@ class Rwkv7Layer(RecurrentLayer):
         self.r_k = nn.Parameter(torch.full((hidden,), -0.04))
         self.norm = nn.GroupNorm(self.heads, hidden, eps=1e-5 * self.head_dim)
         self.out_proj = nn.Linear(hidden, hidden, bias=False)
-        self.core = Core("dplr", spec.name, (dplr_chunked, dplr_step), raw=True, key_dim=self.head_dim,
+        self.core = Core("dplr", spec.name, (dplr_chunked, dplr_step), key_dim=self.head_dim,
                          value_dim=self.head_dim)
         self.state_sizes = self.heads, self.head_dim, self.head_dim
         self._reset()
@@ -148,27 +131,23 @@ class Rwkv7Layer(RecurrentLayer):
         return linear_reference(self.out_proj, o), RecurrentState(x[:, -1:], matrix)
 
     def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
-        state = state or self.fresh_state(len(x_BTD), x_BTD.dtype, x_BTD.device)
+        state = state or self.init_state(len(x_BTD), x_BTD.dtype, x_BTD.device)
         before = torch.cat([state.conv_BTC.to(x_BTD.dtype), x_BTD[:, :-1]], 1)
-        y, matrix = self._run(x_BTD, before, state.matrix_BHKV, False)
+        y, matrix = self._run(x_BTD, before, state.matrix_BHKV, self.core.of(x_BTD).forward)
         return y, RecurrentState(x_BTD[:, -1:], matrix)
 
     def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
-        y, matrix = self._run(x_BD, state.conv_BTC[:, 0].to(x_BD.dtype), state.matrix_BHKV, True)
+        before = state.conv_BTC[:, 0].to(x_BD.dtype)
+        y, matrix = self._run(x_BD, before, state.matrix_BHKV, self.core.of(x_BD).step)
         return y, RecurrentState(x_BD.unsqueeze(1), matrix)
 
-    def _run(self, x: Tensor, before: Tensor, matrix: Tensor, one: bool) -> tuple[Tensor, Tensor]:
-        mixed = (self.token_mix.step if one else self.token_mix)(x, before, self.mix.view(MIXES, self.hidden))
-        r, k, v = self._read(mixed)
-        kernels = self.core.of(r)
-        raw = raw_of(kernels, one)
-        if raw is not None:
-            w, rate, gate = (low_rank.scaled_in_products(y) for low_rank, y in
-                             zip((self.decay_gate, self.rate_gate, self.output_gate), mixed[3:], strict=True))
-            y, matrix = raw(r, k, v, w, rate, gate, self.k_k, self.k_a, self.r_k, self.norm.weight,
-                            self.norm.bias, self.norm.eps, STRONGEST_LOG_DECAY, matrix)
-            return self.out_proj(y), matrix
-        rule = kernels.step if one else kernels.forward
+    def _run(self, x: Tensor, before: Tensor, matrix: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+        """before: of the shape of x, the token in front of each."""
+        mixes = self.mix.to(x.dtype).view(MIXES, *[1] * (x.ndim - 1), self.hidden)
+        mixed = torch.addcmul(x, before - x, mixes)
+        # r, k, v of the first three mixes by one batched product
+        rkv = mixed[:3].flatten(1, -2) @ self.in_proj.weight.view(3, self.hidden, self.hidden).mT
+        r, k, v = rkv.view(3, *x.shape).unbind()
         w, rate, gate = self.decay_gate(mixed[3]), self.rate_gate(mixed[4]), self.output_gate(mixed[5])
         with torch.autocast(x.device.type, enabled=False):
             dtype = matrix.dtype
@@ -177,20 +156,9 @@ class Rwkv7Layer(RecurrentLayer):
             kk, k = k * self.k_k.to(dtype), torch.addcmul(k, k * (rate - 1), self.k_a.to(dtype))
             r, k, v, g, kk, rate, r_k = (y.unflatten(-1, (self.heads, -1)) for y in (r, k, v, g, kk, rate,
                                                                                    self.r_k.to(dtype)))
-            # |kk| = sqrt(head_dim) rms(kk)
-            ones = torch.full((self.head_dim,), self.head_dim ** -0.5, dtype=dtype, device=x.device)
-            kk = rms_norm(kk, ones, KEY_NORM_EPS / self.head_dim)
+            kk = l2_norm(kk, KEY_NORM_EPS)
             o, matrix = rule(r, k, v, -kk * (-g).exp(), kk * rate, g, matrix)
             o = F.layer_norm(o, [self.head_dim], eps=self.norm.eps).flatten(-2)
             o = torch.addcmul(self.norm.bias.to(dtype), o, self.norm.weight.to(dtype))
             o = o + ((r * k * r_k).sum(-1, keepdim=True) * v).flatten(-2)
         return self.out_proj(o.to(gate.dtype) * gate), matrix
-
-    def _read(self, mixed: Mixed) -> tuple[Tensor, Tensor, Tensor]:
-        """r, k, v of the first three mixes: one batched product if they lie in one tensor."""
-        if isinstance(mixed, Tensor):
-            rkv = mixed[:3].flatten(1, -2) @ self.in_proj.weight.view(3, self.hidden, self.hidden).mT
-            r, k, v = rkv.view(3, *mixed.shape[1:]).unbind()
-        else:
-            r, k, v = map(F.linear, mixed[:3], self.in_proj.weight.chunk(3))
-        return r, k, v

@@ -1,4 +1,4 @@
-"""mamba-ssm 2.3: mamba_ssm/ops/triton/{ssd_combined,selective_state_update,layernorm_gated}.py,
+"""mamba-ssm 2.3: mamba_ssm/ops/triton/{ssd_combined,selective_state_update}.py,
 ops/selective_scan_interface.py, csrc/selective_scan/selective_scan.cpp."""
 
 from __future__ import annotations
@@ -6,8 +6,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from fake_libraries.causal_conv1d import causal_conv1d_fn
-from fake_libraries.fla import rmsnorm_fn
 from fake_libraries.shared import same_dtype, start
 
 
@@ -42,30 +40,6 @@ def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bia
     y = torch.stack(outputs, 1)
     y = y if D is None else y + D.float().view(heads, -1) * x.float()
     return y.to(x.dtype), state.contiguous()  # as _state_passing_fwd allocates it
-
-
-def mamba_split_conv1d_scan_combined(
-        zxbcdt, conv1d_weight, conv1d_bias, dt_bias, A, D, chunk_size, initial_states=None, seq_idx=None,
-        dt_limit=(0.0, float("inf")), return_final_states=False, activation="silu", rmsnorm_weight=None,
-        rmsnorm_eps=1e-6, outproj_weight=None, outproj_bias=None, headdim=None, ngroups=1, norm_before_gate=True):
-    """By the stand-ins of its parts. Columns in front of z would be read as those of a SwiGLU."""
-    (heads,), width = D.shape, zxbcdt.shape[-1]
-    dim = heads * headdim
-    state_size = (len(conv1d_weight) - dim) // ngroups // 2
-    assert width == 2 * dim + 2 * ngroups * state_size + heads
-    assert rmsnorm_weight.shape == (dim,)
-    assert initial_states is None
-    assert D.dtype == dt_bias.dtype == torch.float32
-    z, xBC, dt = zxbcdt.split([dim, len(conv1d_weight), heads], -1)
-    xBC = xBC.contiguous() if xBC.stride(1) % 8 else xBC
-    xBC = causal_conv1d_fn(xBC.mT, conv1d_weight, conv1d_bias, return_final_states=True, activation=activation)[0].mT
-    x, B, C = (part.unflatten(-1, (count, -1)) for part, count in zip(
-        xBC.split([dim, ngroups * state_size, ngroups * state_size], -1), (heads, ngroups, ngroups), strict=True))
-    out, final = mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D, None, dt_bias, dt_softplus=True,
-                                           dt_limit=dt_limit, return_final_states=return_final_states)
-    out = rmsnorm_fn(out.flatten(-2), rmsnorm_weight, None, z, rmsnorm_eps, dim // ngroups, norm_before_gate)
-    assert outproj_bias is None or outproj_weight is not None
-    return (out if outproj_weight is None else F.linear(out, outproj_weight, outproj_bias)), final
 
 
 def selective_state_update(state, x, dt, A, B, C, D=None, z=None, dt_bias=None, dt_softplus=False,
@@ -125,11 +99,8 @@ def selective_scan_fn(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_
 
 
 MODULES = {
-    "mamba_ssm.ops.triton.layernorm_gated": {"rmsnorm_fn": rmsnorm_fn},
     "mamba_ssm": {"__version__": "0.0-fake"},
-    "mamba_ssm.ops.triton.ssd_combined": {
-        "mamba_chunk_scan_combined": mamba_chunk_scan_combined, "causal_conv1d_fwd_function": "what it imported",
-        "mamba_split_conv1d_scan_combined": mamba_split_conv1d_scan_combined},
+    "mamba_ssm.ops.triton.ssd_combined": {"mamba_chunk_scan_combined": mamba_chunk_scan_combined},
     "mamba_ssm.ops.triton.selective_state_update": {"selective_state_update": selective_state_update},
     "mamba_ssm.ops.selective_scan_interface": {"selective_scan_fn": selective_scan_fn},
     "selective_scan_cuda": {},
