@@ -260,11 +260,11 @@ EVERY = ("64(vocab=101,meta=3): a(head_dim=16) d(head_dim=16) gd(head_dim=16,k_h
 @pytest.mark.parametrize("backend", ["torch", "fla", "mamba-ssm"])
 def test_the_stream_of_a_gpu_has_the_dtype_of_autocast(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights and their gradients stay in float32; loss and gradients are as near to float64 as with a wide
-    stream."""
+    stream, in the mean of some texts: of one text the errors of gradients differ by a factor of two."""
     fake_libraries.install(monkeypatch, devices=("cpu",))
     narrow = HybridLM(Architecture.parse(EVERY), backend)
     narrow.load_state_dict(make_model(EVERY, torch.float32).state_dict())
-    tokens = make_tokens(narrow, 2, 20)
+    texts = [torch.randint(101, (2, 20), generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
     seen: list[torch.dtype] = []
     for block in narrow.blocks:
         block.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].dtype))
@@ -273,22 +273,24 @@ def test_the_stream_of_a_gpu_has_the_dtype_of_autocast(backend: str, monkeypatch
         block._forward_pre_hooks.clear()
     choose_backend(exact, "torch")
 
-    def gradients(model: HybridLM, autocast: bool) -> tuple[float, torch.Tensor]:
+    def gradients(model: HybridLM, tokens: torch.Tensor, autocast: bool) -> tuple[float, torch.Tensor]:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
             loss = model.loss(tokens[:, :-1], tokens[:, 1:])
         found = torch.autograd.grad(loss, list(model.parameters()))
         assert {gradient.dtype for gradient in found} == {model.embedding.weight.dtype}
         return loss.item(), torch.cat([gradient.flatten() for gradient in found]).double()
 
-    expected, right = gradients(exact, False)
+    expected = [gradients(exact, tokens, False) for tokens in texts]
     errors = {}
     for low in (False, True):
         monkeypatch.setattr(model_module, "_streams_low", lambda x, low=low: low)
         seen.clear()
-        loss, got = gradients(narrow, True)
+        errors[low] = 0.0
+        for tokens, (exact_loss, right) in zip(texts, expected, strict=True):
+            loss, got = gradients(narrow, tokens, True)
+            errors[low] += ((got - right).norm() / right.norm()).item() / len(texts)
+            assert abs(loss - exact_loss) < 0.01
         assert set(seen) == {torch.bfloat16 if low else torch.float32}
-        errors[low] = ((got - right).norm() / right.norm()).item()
-        assert abs(loss - expected) < 0.01
     assert errors[True] < max(2 * errors[False], 0.03)
 
 

@@ -7,7 +7,7 @@ import torch
 from layer_cases import assert_close
 from torch import nn
 
-from flashnas.architecture import Architecture
+from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import OperatorError
 from flashnas.network.model import HybridLM
 from flashnas.operators import operator_class

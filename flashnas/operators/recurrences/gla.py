@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from flashnas.operators.recurrences.chunks import (
+    MAX_DECAY,
     chunk_length,
     diagonal_scan,
     from_chunks,
@@ -40,9 +41,12 @@ def gla_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor, 
     batch, tokens = q_BTHK.shape[:2]
     chunk = chunk or chunk_length(q_BTHK.shape[-1])
     q_NPCK, k_NPCK, v_NPCV = (to_chunks(x, chunk) for x in (q_BTHK, k_BTHK, v_BTHV))  # P: B and H together
-    total_NPCK = to_chunks(g_BTHK, chunk).cumsum(2)
+    g_NPCK = to_chunks(g_BTHK, chunk)
+    halves = steep(g_NPCK.cumsum(2))
+    # what is left after exp(-MAX_DECAY) is nothing; shorter sums keep the digits of the decays beside it
+    total_NPCK = (g_NPCK.clamp(min=-MAX_DECAY) if halves else g_NPCK).cumsum(2)
     grown_q_NPCK, last_NP1K = q_NPCK * total_NPCK.exp(), total_NPCK[:, :, -1:]
-    if steep(total_NPCK):
+    if halves:
         scores_NP1C1C = scores_by_halves(q_NPCK.unsqueeze(2), k_NPCK.unsqueeze(2), total_NPCK)
         scores_NPCC = scores_NP1C1C.flatten(-2).squeeze(2)
         out_NPCK = k_NPCK * (last_NP1K - total_NPCK).exp()
