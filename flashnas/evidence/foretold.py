@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 from flashnas.evidence.agreement import MIN_RANKED, Pair, pairs_of, rank_correlation
 from flashnas.evidence.full_loss import NEW, PARTS, FullLoss
-from flashnas.evidence.load import Short, full_loss, rows_of
+from flashnas.evidence.load import Short, full_loss, rows_of, shipped_rows
 from flashnas.evidence.trainings import PublishedRow, comparable
 
 MODELS = {"law": ("law",), "evidence": ("law", "mix"), "full": PARTS}
@@ -31,8 +31,12 @@ def foretell(rows: Sequence[PublishedRow], parts: Sequence[str] = PARTS, short: 
         model_without: source -> the model; None: the shipped one without that publication.
     """
     groups, foretold = comparable(rows), []
+    shipped = set(shipped_rows().table.publication)
     for source in dict.fromkeys(rows[places[0]].source for places in groups.values()):
-        model = full_loss(without=source, parts=parts) if model_without is None else model_without(source)
+        if model_without is None:
+            model = full_loss(without=source if source in shipped else "", parts=parts)
+        else:
+            model = model_without(source)
         for places in groups.values():
             if rows[places[0]].source != source:
                 continue
