@@ -146,7 +146,7 @@ class ExportOptions(Settings, where="export"):
     to: str = option(
         REQUIRED, "gguf (llama.cpp), nemotron-h or lfm2 (transformers without flashnas) or hf"
         " (transformers and lm-evaluation-harness, with flashnas installed)", metavar="TARGET", choices=targets)
-    out: Path = option(REQUIRED, "folder to write; must not hold anything yet", metavar="DIR")
+    out: Path = option(REQUIRED, "folder to write; must not hold anything yet", metavar="DIR", yaml=False)
     dtype: str = option("float32", "float32 or bfloat16", choices=("float32", "bfloat16"))
     init_seed: int | None = option(
         None, "draw the weights of an architecture, to time it in a runtime", metavar="N", min=0,
