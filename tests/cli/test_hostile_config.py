@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from flashnas.api.publish import EvalOptions
+from flashnas.api.evaluate import EvalOptions
 from flashnas.api.search import SearchOptions
 from flashnas.base.errors import ConfigError
 from flashnas.base.settings import settings_of
@@ -31,7 +31,8 @@ NEEDED = {
     "table merge": {"first": ["h100_sxm"], "second": ["h100_sxm"], "out": ["--out", "merged"]},
     "table import": {"source": ["aiconfigurator"], "system": ["h100_sxm"], "path": ["--path", "nothing"],
                      "out": ["--out", "imported"]},
-    "bench info": {"bench": ["nothing"]}, "new": {"kind": ["operator"], "name": ["mine"]}, "doctor": {"test": ["--no-test"]}}
+    "bench info": {"bench": ["nothing"]}, "new": {"kind": ["operator"], "name": ["mine"]},
+    "doctor": {"test": ["--no-test"]}}
 
 
 def leaves(commands, before=""):
@@ -157,8 +158,8 @@ def test_what_connects_is_refused_in_one_line(words, lines, said, watch, tmp_pat
     watch.check(words)
     place, flag = said.split("|")
     assert capsys.readouterr().err == (
-        f"flashnas {words[0]}: {tmp_path}/{place} connects to another machine, which no file may ask for; give it on the"
-        f" command line: {flag}\n")
+        f"flashnas {words[0]}: {tmp_path}/{place} connects to another machine, which no file may ask for; give it on"
+        f" the command line: {flag}\n")
 
 
 def test_what_the_user_gives_counts_over_the_file(tmp_path):
@@ -185,7 +186,8 @@ def hostile_run(run_folder, tmp_path, watch):
         shutil.copytree(run_folder, run)
         facts = yaml.safe_load((run / "run.yaml").read_text())
         address, file = f"127.0.0.1:{watch.port}", f"{watch.outside}/new"
-        facts["options"] = {"space": "tiny", "table": "h100_sxm", "workload": "chat", "workers": 1, "trials": 1, **options}
+        facts["options"] = {"space": "tiny", "table": "h100_sxm", "workload": "chat", "workers": 1, "trials": 1,
+                            **options}
         facts |= {"question": {"data": "hf:mine/text", "table": file, "storage": f"sqlite:///{file}.db"},
                   "storage": f"sqlite:///{file}.db", "out": file, "start_from": {"runs": [file]},
                   "report": f"{file}.html"}
