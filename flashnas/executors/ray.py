@@ -179,7 +179,7 @@ class RayExecutor(Executor):
     def _outcome(self, ref: Any) -> Ended:
         errors = self._ray.exceptions
         try:
-            return Ended.from_dict(self._ray.get(ref))
+            return Ended(**self._ray.get(ref))
         except errors.OutOfMemoryError as error:
             return Ended(kind="memory", reason=f"Ray ended it: {first_line(error)}")
         except errors.RayTaskError as error:  # in the supervisor: flashnas is missing there, or another one
@@ -254,10 +254,10 @@ _pools: dict[tuple[float, float | None], LocalExecutor] = {}
 
 def _supervise(data: bytes, text: Sequence[Any], version: str, timeout_s: float, memory_gb: float | None,
                ) -> dict[str, Any]:
-    """Run one job in a process below this one; returns `Ended.to_dict()`."""
+    """Run one job in a process below this one; returns the fields of its Ended, which any version can read."""
     if version != flashnas.__version__:
         reason = f"{socket.gethostname()} has flashnas {flashnas.__version__}, and the search {version}"
-        return Ended(kind="broken", reason=reason).to_dict()
+        return vars(Ended(kind="broken", reason=reason))
     from ray import cloudpickle
 
     try:
@@ -266,7 +266,7 @@ def _supervise(data: bytes, text: Sequence[Any], version: str, timeout_s: float,
             data = cloudpickle.dumps((function,
                                       dataclasses.replace(job, dataset=_text_here(job.dataset, text))))
     except BaseException as error:
-        return classify_error(error).to_dict()
+        return vars(classify_error(error))
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
     limits = timeout_s, memory_gb
     pool = None if gpus else _pools.get(limits)
@@ -282,7 +282,7 @@ def _supervise(data: bytes, text: Sequence[Any], version: str, timeout_s: float,
     finally:
         # a process that has ended its job keeps gigabytes of a GPU, which Ray gives to another task
         pool.close() if gpus else pool.drop()
-    return ended[0][1].to_dict()
+    return vars(ended[0][1])
 
 
 def _text_here(folder: str, text: Sequence[Any]) -> str:
