@@ -57,7 +57,8 @@ class SearchOptions(SearchConfig, where="search"):
         recorded = options_in(Path(run))
         with plugins_named(Path(run)):
             before = cls.read_options(recorded)
-            if values.get("executor", before.get("executor")) != before.get("executor"):
+            executor = before.get("executor", cls.setting("executor").default)
+            if values.get("executor", executor) != executor:
                 before.pop("executor_options", None)  # of another executor
             options = super().build(**over(before, values))
         options.refuse_connections(recorded, values)
