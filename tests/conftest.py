@@ -5,6 +5,7 @@ import importlib
 import multiprocessing
 import os
 import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,16 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def run(run_folder: Path) -> RecordedRun:
     return RecordedRun.load(run_folder)
+
+
+@pytest.fixture
+def signals_heard():
+    """Processes that a test starts hear SIGINT and SIGHUP, which a shell lets background jobs and nohup ignore."""
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+              signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -42,7 +42,8 @@ class DoctorOptions(Settings, where="doctor"):
         (), "operators to test, such as a,m2,gd", metavar="A,B,..", separator=",", shown="all")
     test: bool = option(True, "run the self-test of the operators", off="say what is installed only")
     out: Path | None = option(
-        None, "also write all of it to this file, which ends in .json, for a bug report", metavar="FILE")
+        None, "also write all of it to this file, which ends in .json, for a bug report", metavar="FILE",
+        yaml=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,18 +8,21 @@ from pathlib import Path
 
 from flashnas.api.calling import Figures, silent, takes
 from flashnas.base.settings import REQUIRED, Settings, option
+from flashnas.data.corpus import from_hub
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions(Settings, where="eval"):
     model: str = option(
         REQUIRED, "folder of flashnas train or of flashnas export --to hf, or a run whose chosen network was"
-        " trained", positional=True)
-    text: str | None = option(None, "score this text in bits per byte: a file or folder, as --data of train")
+        " trained", positional=True, yaml=False)
+    text: str | None = option(None, "score this text in bits per byte: a file or folder, as --data of train",
+                             connects=from_hub)
     tasks: tuple[str, ...] = option(
-        (), "tasks of lm-evaluation-harness, as in arc_easy,piqa", metavar="TASKS", separator=",")
+        (), "tasks of lm-evaluation-harness, as in arc_easy,piqa", metavar="TASKS", separator=",",
+        yaml=False)
     task_path: Path | None = option(
-        None, "folder of task files of your own, which may run Python code", metavar="DIR")
+        None, "folder of task files of your own, which may run Python code", metavar="DIR", yaml=False)
     window: int | None = option(
         None, "tokens of the text that the network sees at once", metavar="N",
         shown="length of the training's sequences, 1024 where it is not recorded", min=1, max=1 << 24)

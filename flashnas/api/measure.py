@@ -26,7 +26,8 @@ class ProfileOptions(Settings, where="profile"):
     space: str = option("nemotron_flash", "shipped search space or YAML file", objects=(SPACE,))
     workload: tuple[str, ...] = workload_option(("decode-8k",), "; may be repeated")
     out: Path | None = option(
-        None, "table folder, continued if it exists", metavar="DIR", shown="latency_tables/<device name>")
+        None, "table folder, continued if it exists", metavar="DIR", shown="latency_tables/<device name>",
+        yaml=False)
     dtype: str = option(
         "auto", "float32 or bfloat16", shown="float32 on cpu, bfloat16 on cuda",
         choices=("auto", "float32", "bfloat16"))
@@ -112,7 +113,8 @@ def doubts(values: dict[str, Any]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidateOptions(Settings, where="validate"):
-    table: str = option(REQUIRED, "latency table that was measured on this machine", objects=(TABLE,))
+    table: str = option(REQUIRED, "latency table that was measured on this machine", objects=(TABLE,),
+                        yaml=False)
     space: str = option(
         REQUIRED, "shipped search space or YAML file whose architectures are built and timed",
         objects=(SPACE,))

@@ -45,7 +45,8 @@ class ParetoOptions(Settings, where="pareto"):
     mode: str | None = option(
         None, "eager or cuda_graph, of a table with several", shown="the table's")
     out: Path | None = option(
-        None, "folder for the front, its picture and a report", metavar="DIR", shown="nothing is written")
+        None, "folder for the front, its picture and a report", metavar="DIR", shown="nothing is written",
+        yaml=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -141,7 +141,8 @@ def load_run(folder: str | Path) -> Run:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions(Settings, where="report"):
-    run: str = option(REQUIRED, "run folder, such as experiments/runs/first_search", positional=True)
+    run: str = option(REQUIRED, "run folder, such as experiments/runs/first_search", positional=True,
+                      yaml=False)
 
 
 @dataclass(frozen=True)

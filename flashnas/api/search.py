@@ -54,8 +54,15 @@ class SearchOptions(SearchConfig, where="search"):
             run = out if out and (Path(out) / "run.yaml").exists() else None
         if not run or not isinstance(run, str | Path):  # a value of another type is refused as that of any option
             return super().build(**values)
+        recorded = options_in(Path(run))
         with plugins_named(Path(run)):
-            return super().build(**over(cls.read_options(options_in(Path(run))), values))
+            before = cls.read_options(recorded)
+            executor = before.get("executor", cls.setting("executor").default)
+            if values.get("executor", executor) != executor:
+                before.pop("executor_options", None)  # of another executor
+            options = super().build(**over(before, values))
+        options.refuse_connections(recorded, values)
+        return options
 
     @property
     def config(self) -> SearchConfig:

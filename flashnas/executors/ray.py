@@ -30,7 +30,11 @@ from flashnas.executors.attempt import classify_error
 from flashnas.executors.base import Ended, Executor, Work
 from flashnas.executors.local import MIN_MEMORY_GB, NO_LIMIT_ON_GPUS, LocalExecutor, LocalOptions
 
-ANSWER_S = 5.0      # until a machine must have accepted a connection
+ANSWER_S = 5.0      # until a machine must have accepted a connection, and have answered
+# the first bytes of an HTTP/2 client, with an empty frame of settings, which the server answers by its own; Ray
+# speaks gRPC, which is HTTP/2
+HTTP2_HELLO, SETTINGS_FRAME = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)), 4
+FRAME_HEADER_BYTES = 9
 CLIENT_PORT = 10001  # of ray://HOST
 LOCAL_STARTS = 3    # of a Ray here, which gives up after 30 s, and a busy machine needs longer
 CROWDED_S = 30.0    # without a place for a candidate, until the user is told
@@ -39,7 +43,7 @@ CROWDED_S = 30.0    # without a place for a candidate, until the user is told
 @dataclass(frozen=True, kw_only=True)
 class RayOptions(Settings, where="executor"):
     address: str | None = option(None, "of the cluster: HOST:PORT, ray://HOST:PORT, auto or local",
-                                 shown="RAY_ADDRESS, or a Ray of this machine's own")
+                                 shown="RAY_ADDRESS, or a Ray of this machine's own", yaml=False)
     cpus: float = option(1.0, "CPUs of one process of a candidate", above=0, max=1024)
     gpus: float | None = option(
         None, "GPUs of one process of a candidate; below 1 several candidates share one", above=0, max=1,
@@ -114,7 +118,7 @@ class RayExecutor(Executor):
         """Connect to the cluster, or start one here; raises WorkerError if there is none."""
         ray, address = self._ray, self.address
         if address:
-            check_address(address)  # Ray itself tries for many minutes, without a word
+            check_address(address)
             self.work.note(f"executor ray: connecting to {address}")
         more = {"address": address} if address else {
             "address": "local",  # not one that somebody has started here
@@ -175,7 +179,7 @@ class RayExecutor(Executor):
     def _outcome(self, ref: Any) -> Ended:
         errors = self._ray.exceptions
         try:
-            return Ended.from_dict(self._ray.get(ref))
+            return Ended(**self._ray.get(ref))
         except errors.OutOfMemoryError as error:
             return Ended(kind="memory", reason=f"Ray ended it: {first_line(error)}")
         except errors.RayTaskError as error:  # in the supervisor: flashnas is missing there, or another one
@@ -216,8 +220,8 @@ class RayExecutor(Executor):
 
 
 def check_address(address: str) -> None:
-    """Raise ConfigError if nothing accepts connections at HOST:PORT or ray://HOST:PORT; others are not
-    checked."""
+    """Raise ConfigError if no Ray answers at HOST:PORT or ray://HOST:PORT within ANSWER_S; other addresses are
+    not checked. Ray itself tries for many minutes, without a word."""
     kind, _, place = address.rpartition("://")
     if address == "auto" or kind not in ("", "ray"):
         return
@@ -230,10 +234,16 @@ def check_address(address: str) -> None:
         raise ConfigError(f"executor ray: address must be HOST:PORT, ray://HOST:PORT, auto or local; got"
                           f" {address!r}")
     try:
-        socket.create_connection((host, port), timeout=ANSWER_S).close()
+        with socket.create_connection((host, port), timeout=ANSWER_S) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") == "1":
+                return
+            connection.sendall(HTTP2_HELLO)
+            answer = connection.makefile("rb").read(FRAME_HEADER_BYTES)
     except (OSError, UnicodeError) as error:
         reason = f"within {ANSWER_S:g} s" if isinstance(error, TimeoutError) else first_line(error)
         raise ConfigError(f"executor ray: address {address} does not answer: {reason}") from None
+    if len(answer) < FRAME_HEADER_BYTES or answer[3] != SETTINGS_FRAME:
+        raise ConfigError(f"executor ray: address {address} is not that of a Ray: it does not speak gRPC")
 
 
 # -- on the machine of a task --------------------------------------------------------------------------------
@@ -244,10 +254,10 @@ _pools: dict[tuple[float, float | None], LocalExecutor] = {}
 
 def _supervise(data: bytes, text: Sequence[Any], version: str, timeout_s: float, memory_gb: float | None,
                ) -> dict[str, Any]:
-    """Run one job in a process below this one; returns `Ended.to_dict()`."""
+    """Run one job in a process below this one; returns the fields of its Ended, which any version can read."""
     if version != flashnas.__version__:
         reason = f"{socket.gethostname()} has flashnas {flashnas.__version__}, and the search {version}"
-        return Ended(kind="broken", reason=reason).to_dict()
+        return vars(Ended(kind="broken", reason=reason))
     from ray import cloudpickle
 
     try:
@@ -256,7 +266,7 @@ def _supervise(data: bytes, text: Sequence[Any], version: str, timeout_s: float,
             data = cloudpickle.dumps((function,
                                       dataclasses.replace(job, dataset=_text_here(job.dataset, text))))
     except BaseException as error:
-        return classify_error(error).to_dict()
+        return vars(classify_error(error))
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
     limits = timeout_s, memory_gb
     pool = None if gpus else _pools.get(limits)
@@ -272,7 +282,7 @@ def _supervise(data: bytes, text: Sequence[Any], version: str, timeout_s: float,
     finally:
         # a process that has ended its job keeps gigabytes of a GPU, which Ray gives to another task
         pool.close() if gpus else pool.drop()
-    return ended[0][1].to_dict()
+    return vars(ended[0][1])
 
 
 def _text_here(folder: str, text: Sequence[Any]) -> str:

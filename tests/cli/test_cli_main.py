@@ -38,8 +38,9 @@ def test_a_signal_at_any_time_is_one_line(capsys, monkeypatch, tmp_path, number,
         raise AssertionError("not interrupted")
 
     reached.options = EstimateOptions
-    # not this test's end
-    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: lambda *_: None}
+    # not this test's end; and a shell may have let this process ignore one of them
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: lambda *_: None,
+                signal.SIGHUP: lambda *_: None}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(place, reached)

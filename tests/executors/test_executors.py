@@ -1,9 +1,12 @@
 """What every executor promises, on the local one; the others have files of their own."""
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -228,6 +231,33 @@ def test_only_an_address_of_ray_that_names_a_machine_is_connected_to(monkeypatch
             check_address(address)
         assert str(caught.value) == f"executor ray: address {address} does not answer: within 5 s"
     assert asked == [("10.0.0.1", 6379, 5.0), ("head", 10001, 5.0), ("::1", 5, 5.0)]
+
+
+@pytest.mark.parametrize(("reply", "said"), [
+    (None, "does not answer: within 0.2 s"), (b"", "is not that of a Ray: it does not speak gRPC"),
+    (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is not that of a Ray: it does not speak gRPC"),
+    (bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)), None)], ids=["silence", "end", "HTTP/1.1", "HTTP/2"])
+def test_an_address_at_which_no_ray_answers_ends_with_one_line(monkeypatch, reply, said):
+    """Ray itself would try for many minutes, where something accepts connections."""
+    monkeypatch.setattr("flashnas.executors.ray.ANSWER_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def serve():
+            with server.accept()[0] as connection:
+                if reply is None:
+                    time.sleep(1)
+                else:
+                    connection.recv(1000)
+                    connection.sendall(reply)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(ConfigError) if said else contextlib.nullcontext() as caught:
+            check_address(address)
+        thread.join()
+    if said:
+        assert str(caught.value) == f"executor ray: address {address} {said}"
 
 
 def test_processes_that_train_together_share_a_place():

@@ -21,31 +21,22 @@ LIMIT_S = 240
 
 
 class Lines:
-    """Writes notes, and once that the search has opened its folder."""
-
-    said = False
+    """Writes notes."""
 
     def note(self, text):
         print(text, flush=True)
 
     def update(self, snapshot):
-        if not self.said:
-            print(f"driver {os.getpid()} runs", flush=True)
-        self.said = True
+        pass
 
 
-def question(workers, address=None, **more):
-    """`address`: of a Ray. NSGA-II learns, and needs no seconds for a model."""
-    asked = {"table": None, "trials": 16, "cycle_size": 4, "workers": workers, "seed": 5, "sampler": "nsga2", **more}
+def run(out, workers, address=None):
+    """Search, or continue what `out` holds. `address`: of a Ray. NSGA-II learns, and needs no seconds for a model."""
+    asked = {"table": None, "trials": 16, "cycle_size": 4, "workers": workers, "seed": 5, "sampler": "nsga2"}
     if address:
         asked |= {"executor": "ray", "executor_options": {"address": address}}
-    return SearchConfig(**asked)
-
-
-def run(out, workers, address=None, **more):
-    """Search, or continue what `out` holds."""
-    run_search(question(workers, address, **more), Path(out), resume=True, progress=Lines(),
-               evaluator=loss_and_latency, space=Gpt2Space())
+    run_search(SearchConfig(**asked), Path(out), resume=True, progress=Lines(), evaluator=loss_and_latency,
+               space=Gpt2Space())
 
 
 def start_driver(log: Path, out: Path, workers: int, address: str | None = None) -> Any:

@@ -45,7 +45,7 @@ def start(*words):
 
 
 @pytest.mark.parametrize("more", [(), ("--executor", "ray")], ids=["local", "ray"])
-def test_ctrl_c_ends_a_search_and_all_its_processes(tmp_path, small_corpus, quick_recipe, mark, more):
+def test_ctrl_c_ends_a_search_and_all_its_processes(tmp_path, small_corpus, quick_recipe, mark, signals_heard, more):
     if "ray" in more:
         pytest.importorskip("ray")
     out = tmp_path / "run"

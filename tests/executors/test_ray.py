@@ -1,7 +1,9 @@
-"""Searches on a real Ray cluster of this machine, by its address: two nodes, one that vanishes, kill -9."""
+"""Jobs and searches on a real Ray cluster of this machine, by its address: two nodes, one that vanishes, kill -9. All
+share one cluster: run them in one process. tests/study/test_interrupt.py has a search that starts a Ray of its own."""
 
 import os
 import shutil
+import signal
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,25 +13,31 @@ import pandas as pd
 import pool_jobs
 import pytest
 import slow_space
+from executor_contract import check_executor
 from fault_driver import alive, none_left, run, start_driver, trajectory, wait_for
+from foreign_space import Gpt2Space, latency_ms
+from notes import Notes
 
+from flashnas.base.errors import ConfigError
 from flashnas.data.dataset import prepare_dataset
 from flashnas.executors import Work
 from flashnas.executors.job import Job, run_job
 from flashnas.executors.ray import RayExecutor, RayOptions
 from flashnas.space import load_space
+from flashnas.study.config import SearchConfig
+from flashnas.study.search import run_search
 from flashnas.training.recipe import Recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("ray") is None, reason="the extra ray is not installed")]
 MODULES = os.pathsep.join(map(str, (Path(pool_jobs.__file__).parent, Path(__file__).parents[2])))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def place(tmp_path_factory):
     return tmp_path_factory.mktemp("cluster")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cluster(place):
     """Its first node has two CPUs, says that it has two GPUs, and is as slow as its environment says."""
     import ray
@@ -66,7 +74,7 @@ def calls(place):
     return place / "calls"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(place):
     """The trajectory with one local worker."""
     with pytest.MonkeyPatch.context() as patch:
@@ -150,3 +158,70 @@ def test_the_text_travels_once_to_each_node(cluster, place, tmp_path, small_corp
         first = [[path.stat().st_ino for path in (text, *sorted(text.iterdir()))] for text in texts]
         assert len(losses(*"4567")) == 4
         assert [[path.stat().st_ino for path in (text, *sorted(text.iterdir()))] for text in texts] == first
+
+
+# -- jobs ----------------------------------------------------------------------------------------------------
+
+
+def test_ray_keeps_the_contract(cluster):
+    before = signal.getsignal(signal.SIGTERM)
+    check_executor("ray", {"address": cluster.address})
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.mark.parametrize(("times", "outcome"), [(1, {"value": 2}),
+                                                (2, "machine or worker lost (WorkerCrashedError)")])
+def test_a_lost_task_is_tried_once_more(cluster, tmp_path, times, outcome):
+    path, killed = tmp_path / "pids", []
+
+    def kill():
+        pids = [int(pid) for pid in path.read_text().split()] if path.exists() else []
+        for pid in pids[len(killed):times]:
+            os.kill(parent_of(pid), signal.SIGKILL)  # Ray's process, above the one that trains
+            killed.append(pid)
+
+    job = {"do": "touch slowly", "path": str(path)}
+    with RayExecutor(Work(function=pool_jobs.act, timeout_s=8, workers=2),
+                     RayOptions(address=cluster.address)) as executor:
+        (_, ended), = executor.run({"a": job}, kill)
+    wait_for(lambda: not any(alive(pid) for pid in killed))
+    assert len(killed) == times
+    assert (ended.reason if ended.result is None else ended.result) == outcome
+
+
+def test_ray_gives_the_same_trajectory_for_an_evaluator_of_this_script(cluster, tmp_path):
+    def mine(network):
+        return slow_space.loss_and_latency(network)["loss"]
+
+    found = []
+    for name, more in (("local", {"workers": 1}), ("ray", {
+            "executor": "ray", "workers": 2, "executor_options": {"address": cluster.address}})):
+        config = SearchConfig(**{"table": None, "trials": 16, "cycle_size": 4, "seed": 3, "sampler": "random", **more})
+        summary = run_search(config, tmp_path / name, resume=False, progress=Notes(), evaluator=mine,
+                             space=Gpt2Space(), table=latency_ms)
+        found.append((pd.read_parquet(tmp_path / name / "trials.parquet").drop(columns="train_seconds"),
+                      summary["trials"]))
+    pd.testing.assert_frame_equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+
+
+def test_a_candidate_has_the_cpus_and_gpus_of_all_its_processes():
+    import ray
+
+    ray.shutdown()  # on a cluster, its places count
+
+    def sizes(options=None, **work):
+        executor = RayExecutor(Work(function=pool_jobs.act, timeout_s=9, **work), RayOptions(**(options or {})))
+        return executor.cpus, executor.gpus, executor.workers
+
+    assert sizes({"cpus": 2}, processes=4, gpu=True, workers=3) == (8, 4, 3)
+    assert sizes(processes=2, gpu=True, devices=("0", "1", "2", "3")) == (2, 2, 2)
+    assert sizes({"gpus": 0.5}, gpu=True, workers=3) == (1, 0.5, 3)
+    with pytest.raises(ConfigError, match=r"gpus below 1 and processes_per_candidate exclude .*got gpus 0\.5"):
+        sizes({"gpus": 0.5}, processes=2, gpu=True)
+    with pytest.raises(ConfigError, match="leave it out where candidates train on GPUs"):
+        sizes({"worker_memory_gb": 4}, gpu=True)
