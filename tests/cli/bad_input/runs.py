@@ -54,7 +54,6 @@ case("pareto-budget-twice", ["pareto", "{run}", "--budget-ms", "3", "--budget", 
      "same")
 case("pareto-objectives-alone", ["pareto", "{run}", "--objectives", "loss"], "--objectives", "2 to 4",
      absent=("search.",))
-case("pareto-objective-not-trained", ["pareto", "{run}", "--objectives", "full_loss,latency_ms"], "full_loss", "{run}")
 case("pareto-confidence", ["pareto", "{run}", "--confidence", "0.9"], "validat")
 case("pareto-out", ["pareto", "{run}", "--out", "{tmp}/out"], "{tmp}/out", "not empty",
      files=[folder("out", PRECIOUS)])
