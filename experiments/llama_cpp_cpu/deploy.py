@@ -186,8 +186,8 @@ def picture(run: Any, found: dict[str, Any], plan: dict[str, Any], path: Path) -
             x=PlotAxis(title=f"ms a token in llama.cpp, {WEIGHTS}, one core"), height=360,
             y=PlotAxis(title="loss of the short training, nats a token", range=(low - 2 * room, high + room)), marks=[
                 Points(x=trials["tpot_ms"], y=trials["loss"], fill=FAINT, size=9),
-                Line(x=[*predicted, max(plan["tpot_ms"], predicted[-1])], y=[*losses, losses[-1]], colour=blue,
-                     steps=True),
+                Line(x=[x for x in [*predicted, max(plan["tpot_ms"], predicted[-1])] for _ in range(2)][1:],
+                     y=[y for y in [*losses, losses[-1]] for _ in range(2)][:-1], colour=blue),
                 Whiskers(x=[chosen], y=[loss], low=[0], high=[found["bound_ms"] - chosen], colour=INK, along_x=True),
                 Points(x=predicted, y=losses, fill=blue, size=9),
                 Points(x=measured, y=losses, fill=BUDGET, shape="cross", edge_width=2.5),

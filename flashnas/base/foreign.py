@@ -5,14 +5,15 @@ but cannot hang, fill the memory, or change another file:
 
     recipe = read_yaml(path)                              of base/yaml.py; ConfigError
     header, *entries = read_json_lines(path, RunError)    a journal; a torn last line is left out
-    frame = read_parquet(path, RunError)                  its cells are counted before it is read
+    frame = read_parquet(path, RunError)        its cells and texts are counted before they are unpacked
     files = read_zip(path, ConfigError)                   name -> content; nothing is written
     tensors = load_file(check_regular(path, WeightsError))    for libraries that open the file themselves
 
 Each refuses, in one line "place: rule; got value", what is not a regular file, what is larger than its kind
-may be, and nesting deeper than MAX_DEPTH. Reading follows links, since caches of models consist of them.
-Writing does not: before a file of a given folder is repaired or appended to, `check_regular(path, error,
-write=True)` refuses a link. `printable` is for every foreign text that a command prints.
+may be, more values than MAX_VALUES, and nesting deeper than MAX_DEPTH. Reading follows links, since caches of
+models consist of them; `check_inside` refuses those that leave a folder. Writing does not: before a file of a
+given folder is repaired or appended to, `check_regular(path, error, write=True)` refuses a link. `printable` is
+for every foreign text that a command prints.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,10 @@ if TYPE_CHECKING:
 MAX_YAML_MB = 2             # PyYAML needs up to 3 s for one megabyte
 MAX_JSON_MB = 256           # tokenizers of large vocabularies have 35 MB
 MAX_JOURNAL_MB = 2_000
+MAX_TEXT_MB = 200           # of the texts of a parquet file, each repeated one counted again
 MAX_CELLS = 100_000_000     # rows times columns of a parquet file: 0.8 GB as numbers
+MAX_VALUES = 10_000_000     # of a JSON text or a journal, each of up to 0.2 kB in memory
+MAX_CSV_CELLS = 1_000_000
 MAX_ZIP_MB = 200            # unpacked
 MAX_ZIP_FILES = 1000
 MAX_DEPTH = 64              # of lists and mappings inside one another
@@ -76,6 +80,19 @@ def check_regular(path: str | Path, error: type[FlashnasError], *, max_mb: float
     return path
 
 
+def check_inside(folder: str | Path, paths: Iterable[Path], error: type[FlashnasError]) -> None:
+    """Raise `error` for the first path that is a link to something outside of the folder: a folder of a stranger
+    could otherwise have any file of this machine read. The Hugging Face cache, whose folders `snapshots/*` consist
+    of links to `blobs`, counts as one folder."""
+    root = Path(folder).resolve()
+    if root.parent.name == "snapshots":
+        root = root.parents[1]
+    for path in paths:
+        if not path.resolve().is_relative_to(root):
+            raise error(f"{printable(path)}: must lie in the folder {printable(folder)}; got a link to"
+                        f" {printable(path.resolve())}")
+
+
 def read_bytes(path: str | Path, error: type[FlashnasError], *, max_mb: float = MAX_JSON_MB) -> bytes:
     """The content of a regular file of at most that size."""
     try:
@@ -93,11 +110,12 @@ def read_text(path: str | Path, error: type[FlashnasError], *, max_mb: float = M
 
 
 def parse_json(text: str | bytes, place: str | Path, error: type[FlashnasError], **options: Any) -> Any:
-    """The value of a JSON text, of at most MAX_DEPTH levels.
+    """The value of a JSON text, of at most MAX_VALUES values and MAX_DEPTH levels.
 
     Args:
         place: where it is from, for messages: `trials.jsonl:3`, or a Path, to which the line is added.
     """
+    check_count(text, place, error)
     try:
         value = json.loads(text, **options)
     except RecursionError:
@@ -118,25 +136,63 @@ def read_json(path: str | Path, error: type[FlashnasError], *, max_mb: float = M
 def read_json_lines(path: str | Path, error: type[FlashnasError]) -> list[Any]:
     """The value of each line of a journal. A last line without its end, as a killed process leaves it, is
     left out."""
-    lines = read_text(path, error, max_mb=MAX_JOURNAL_MB).split("\n")[:-1]
+    text = read_text(path, error, max_mb=MAX_JOURNAL_MB)
+    check_count(text, path, error, separators=",[{\n")
+    lines = text.split("\n")[:-1]
     return [parse_json(line, f"{path}:{number}", error) for number, line in enumerate(lines, start=1)]
+
+
+def parse_json_cells(cells: Sequence[Any], place: str, error: type[FlashnasError],
+                     empty: Callable[[], Any] | None = None) -> list[Any]:
+    """The value of each JSON text of a column; `empty()` for a cell without a text, where that is allowed."""
+    texts = [cell for cell in cells if isinstance(cell, str)]
+    if empty is None and len(texts) < len(cells):
+        raise error(f"{printable(place)}: must hold a JSON text in each row")
+    check_count("\n".join(texts), place, error)
+    return [parse_json(cell, place, error) if isinstance(cell, str) else empty and empty() for cell in cells]
 
 
 def read_csv(path: str | Path, error: type[FlashnasError], needed: Sequence[str],
              ) -> list[tuple[str, dict[str, str]]]:
-    """The rows of a CSV file with a header, each with its place, `file.csv:3`; columns that are `needed` are
-    there."""
-    text = io.StringIO(read_text(path, error).removeprefix("\ufeff"), newline="")
-    try:
-        reader = csv.DictReader(text, restval="")
-        columns = reader.fieldnames or []
-        rows = [(f"{path}:{reader.line_num}", row) for row in reader]
-    except csv.Error as caught:
-        raise error(f"{printable(path)}: cannot be read: {caught}") from None
-    if lacking := [column for column in needed if column not in columns]:
-        raise error(f"{printable(path)}: column {lacking[0]!r} is missing{did_you_mean(lacking[0], columns)};"
-                    f" needed: {', '.join(needed)}")
+    """The rows of a CSV file with a header, each with the place where it begins, `file.csv:3`; columns that
+    are `needed` are there. Cells that a row lacks at its end are empty."""
+    text = read_text(path, error).removeprefix("\ufeff")
+    check_count(text, path, error, most=MAX_CSV_CELLS, separators=",\n")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    columns: list[str] = []
+    rows = []
+    while True:
+        place = f"{printable(path)}:{reader.line_num + 1}"
+        try:
+            cells = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as caught:
+            raise error(f"{place}: not valid CSV: in the row that begins here, {caught}") from None
+        if not cells:  # an empty line
+            continue
+        if not columns:
+            columns = cells
+            _check_columns(path, columns, needed, error)
+        elif len(cells) > len(columns):
+            raise error(f"{place}: must have at most {len(columns)} cells, as the header; got {len(cells)}")
+        else:
+            rows.append((place, dict(zip(columns, cells + [""] * len(columns), strict=False))))
+    if not columns:
+        _check_columns(path, columns, needed, error)
     return rows
+
+
+def _check_columns(path: str | Path, columns: Sequence[str], needed: Sequence[str],
+                   error: type[FlashnasError]) -> None:
+    lacking = [column for column in needed if column not in columns]
+    if not lacking:
+        return
+    for separator in (";", "\t"):
+        if any(separator in column for column in columns):
+            raise error(f"{printable(path)}: cells must be separated by commas; got {separator!r}")
+    raise error(f"{printable(path)}: column {lacking[0]!r} is missing{did_you_mean(lacking[0], columns)};"
+                f" needed: {', '.join(needed)}")
 
 
 def read_parquet(path: str | Path, error: type[FlashnasError], *, columns: Iterable[str] | None = None,
@@ -158,12 +214,41 @@ def read_parquet(path: str | Path, error: type[FlashnasError], *, columns: Itera
         if facts.num_rows * facts.num_columns > MAX_CELLS:
             raise error(f"{printable(path)}: must have at most {MAX_CELLS:,} cells; got {facts.num_rows:,}"
                         f" rows of {facts.num_columns} columns")
+        if (text_mb := _text_bytes(facts, place or io.BytesIO(data or b"")) / 1e6) > MAX_TEXT_MB:
+            raise error(f"{printable(path)}: must have at most {MAX_TEXT_MB} MB of texts; got {text_mb:,.0f} MB")
         return pd.read_parquet(place or io.BytesIO(data or b""),
                                columns=None if columns is None else list(columns))
     except FlashnasError:
         raise
     except Exception as caught:  # pyarrow raises its own errors, OSError and ValueError by kind of damage
         raise error(f"{printable(path)}: damaged, not readable as parquet: {first_line(caught)}") from None
+
+
+def _text_bytes(facts: Any, source: Any) -> int:
+    """Bytes of all texts of a parquet file, or a lower bound where they are certainly few. A column names a
+    text that is repeated by its number in a dictionary: a file of 50 kB can unpack to 20 GB. Such columns are
+    therefore read as numbers and dictionary."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    chunks = [facts.row_group(group).column(column) for group in range(facts.num_row_groups)
+              for column in range(facts.num_columns)]
+    chunks = [chunk for chunk in chunks if chunk.physical_type == "BYTE_ARRAY"]
+    if sum(chunk.num_values * chunk.total_uncompressed_size for chunk in chunks) < MAX_TEXT_MB * 1e6:
+        return 0
+    size = sum(chunk.total_uncompressed_size for chunk in chunks)
+    if size > MAX_TEXT_MB * 1e6:
+        return int(size)
+    names = list(dict.fromkeys(chunk.path_in_schema for chunk in chunks))
+    size = 0
+    for column in pq.ParquetFile(source, read_dictionary=names).read(columns=names).columns:
+        for part in column.chunks:
+            if hasattr(part, "dictionary"):
+                lengths = pc.binary_length(part.dictionary).take(part.indices)
+                size += pc.sum(pc.cast(lengths, "int64")).as_py() or 0
+            else:
+                size += part.nbytes
+    return size
 
 
 def read_zip(path: str | Path, error: type[FlashnasError]) -> dict[str, bytes]:
@@ -191,6 +276,15 @@ def read_zip(path: str | Path, error: type[FlashnasError]) -> dict[str, bytes]:
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError,
             ValueError) as caught:
         raise error(f"{place}: damaged, not readable as a zip archive: {first_line(caught)}") from None
+
+
+def check_count(text: str | bytes, place: str | Path, error: type[FlashnasError], *, most: int = MAX_VALUES,
+                separators: str = ",[{") -> None:
+    """Raise `error` if a text holds more than `most` values, by the separators before them. It is checked before
+    the text is parsed, since a list takes thirty times as many bytes in memory as it takes in a file."""
+    count = sum(text.count(letter if isinstance(text, str) else letter.encode()) for letter in separators)
+    if count > most:
+        raise error(f"{printable(place)}: must hold at most {most:,} values; got {count:,}")
 
 
 def check_depth(value: Any, place: str | Path, error: type[FlashnasError]) -> None:

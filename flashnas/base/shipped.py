@@ -21,3 +21,8 @@ def shipped_names(folder: str, marker: str) -> dict[str, Path]:
     if marker.startswith("."):
         return {path.stem: path for path in sorted(root.glob(f"*{marker}"))}
     return {path.parent.name: path.parent for path in sorted(root.glob(f"*/{marker}"))}
+
+
+def is_shipped(path: str | Path, folder: str) -> bool:
+    """True for a file within `folder` as shipped with this version."""
+    return Path(path).resolve().is_relative_to(shipped_root(folder).resolve())

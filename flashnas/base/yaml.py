@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.foreign import MAX_YAML_MB, TOO_DEEP, check_depth, read_text
-from flashnas.base.hints import did_you_mean
+from flashnas.base.foreign import MAX_YAML_MB, TOO_DEEP, check_count, check_depth, read_text
+from flashnas.base.hints import did_you_mean, printable, shown
 
 
 class LocatedDict(dict[str, Any]):
@@ -44,6 +44,9 @@ class LocatedList(list[Any]):
 
 # Nodes that a document has when each alias is replaced by what it refers to; nine levels of nine have 10^9.
 MAX_EXPANDED_NODES = 100_000
+# Before anything is parsed: each entry of a document begins after one of SEPARATORS. A node takes about 1 kB.
+MAX_YAML_VALUES = 250_000
+SEPARATORS = ",[{\n"
 _TEXT = yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG
 
 
@@ -70,10 +73,16 @@ def _mapping(loader: Any, node: yaml.MappingNode) -> LocatedDict:
 
 
 def _value(loader: Any, node: yaml.Node) -> Any:
-    """Most nodes are text, which needs no constructor."""
+    """Most nodes are text, which needs no constructor. Of a value that does not fit the tag that is written
+    before it, such as `!!bool maybe`, PyYAML raises what its own code happens to run into."""
     if node.tag == _TEXT and isinstance(node, yaml.ScalarNode):
         return node.value
-    return loader.construct_object(node, deep=True)
+    try:
+        return loader.construct_object(node, deep=True)
+    except (LookupError, AttributeError, TypeError):
+        value = shown(node.value) if isinstance(node, yaml.ScalarNode) else f"a {node.id}"
+        raise ConfigError(f"{loader.path}:{node.start_mark.line + 1}: not valid YAML: {value} is not of"
+                          f" the type {printable(node.tag.rpartition(':')[2])!r}") from None
 
 
 def _sequence(loader: Any, node: yaml.SequenceNode) -> LocatedList:
@@ -132,6 +141,7 @@ def parse_yaml(text: str, path: str = "<memory>") -> Any:
 
     Raises ConfigError with file and line for text that is not YAML, and for keys that are twice or not text.
     """
+    check_count(text, path, ConfigError, most=MAX_YAML_VALUES, separators=SEPARATORS)
     try:
         loader: Any = LOADER(text)
         loader.path = path
@@ -140,7 +150,7 @@ def parse_yaml(text: str, path: str = "<memory>") -> Any:
             return None
         if "&" in text:  # an alias needs an anchor
             _check_aliases(path, root)
-        value = loader.construct_document(root)
+        value = _value(loader, root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 0

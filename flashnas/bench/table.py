@@ -15,7 +15,7 @@ import pandas as pd
 
 from flashnas.base.errors import BenchError, FlashnasError
 from flashnas.base.fingerprint import fingerprint
-from flashnas.base.foreign import parse_json, read_bytes, read_parquet
+from flashnas.base.foreign import parse_json, parse_json_cells, read_bytes, read_parquet
 from flashnas.base.hints import did_you_mean, first_line, one_of, shown
 from flashnas.base.schema import convert
 from flashnas.base.shipped import shipped_names
@@ -309,8 +309,7 @@ def _parse(file: Path, data: bytes) -> tuple[Header, pd.DataFrame]:
     except (ValueError, TypeError) as error:
         raise BenchError(f"{file}: damaged: column {column!r}: {first_line(error)}") from None
     for column in JSON:
-        frame[column] = [parse_json(text, f"{file}: damaged: column {column!r}", BenchError) for text
-                         in frame[column]]
+        frame[column] = parse_json_cells(list(frame[column]), f"{file}: damaged: column {column!r}", BenchError)
     for column in FIGURES:
         if frame.loc[frame["loss"].notna(), column].isna().any():
             raise BenchError(f"{file}: damaged: column {column!r} has no value in a row with a loss")

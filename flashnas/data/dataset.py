@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Protocol, Self
 import numpy as np
 
 from flashnas.base.errors import CorpusError
-from flashnas.base.foreign import check_regular, read_json, read_text
+from flashnas.base.foreign import check_inside, check_regular, read_json, read_text
 from flashnas.base.hints import first_line
 from flashnas.data.cache import cache_folder, folder_in_cache, writing_cache
 from flashnas.data.corpus import read_corpus, without_folders
@@ -79,6 +79,7 @@ class Dataset:
         damaged."""
         folder = Path(folder)
         try:
+            check_inside(folder, folder.iterdir(), CorpusError)
             meta = read_json(folder / "meta.json", CorpusError)
             train, validation = (np.load(check_regular(folder / f"{part}.npy", CorpusError), mmap_mode="r",
                                          allow_pickle=False) for part in ("train", "validation"))

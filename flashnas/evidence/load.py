@@ -17,7 +17,7 @@ from scipy.optimize import minimize_scalar
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
-from flashnas.base.hints import one_of, shown
+from flashnas.base.hints import one_of, printable, shown
 from flashnas.evidence.composition import body_sizes, mix_of
 from flashnas.evidence.full_loss import NEW, PARTS, FullLoss, Rows, Spreads, Table, response_row
 from flashnas.evidence.law import Law
@@ -29,6 +29,7 @@ DATA = SHIPPED.parent
 SHAPES, FFN_SHARES = DATA / "published_shapes.csv", DATA / "published_ffn_share.csv"
 FITTED = DATA / "fitted.json"
 OWN = "own trainings"    # the publication that a user's file is, whatever its column source says
+MAX_OWN_ROWS = 300
 WIDTHS = 256             # a network is built at the nearest multiple of this to count the shares of its parts
 RELIABILITY_SD = 0.7     # of the logarithm of a publication's reliability, before anything was seen
 FURTHEST = 4.0           # standard deviations from there
@@ -156,8 +157,11 @@ def full_loss(own: str | Path | None = None, *, without: str = "", parts: Sequen
 
 def own_rows(path: str | Path) -> list[PublishedRow]:
     """A user's trainings as one publication, OWN, with groups of its own; ConfigError for a wrong file."""
-    return [dataclasses.replace(row, source=OWN, level=f"{OWN}: {row.level or row.group}")
-            for row in read_published(path)]
+    rows = read_published(path)
+    if len(rows) > MAX_OWN_ROWS:
+        raise ConfigError(f"{printable(path)}: must hold at most {MAX_OWN_ROWS} trainings, because the time of"
+                          f" the model grows with the cube of their number; got {len(rows):,}")
+    return [dataclasses.replace(row, source=OWN, level=f"{OWN}: {row.level or row.group}") for row in rows]
 
 
 def _with_own(rows: Rows, shipped: FullLoss) -> Spreads:

@@ -23,6 +23,8 @@ DEFAULT_VOCAB = 32_000   # of the one, tied embedding in `params`; publications 
 DEFAULT_TOKENS = 1e11    # of a training whose length is not stated
 MIN_TOKENS = 10_000  # of a training; below it the column counts tokens for each parameter
 MAX_SIZE = 2**30     # of a width or a vocabulary
+MAX_NATS = 100.0     # of a loss; of random guesses among a million tokens it is 14
+MAX_COUNT = 1e18     # of parameters or tokens
 NO_FFN = "no ffn"     # of a composition
 
 
@@ -108,7 +110,8 @@ def read_published(path: str | Path | None = None) -> list[PublishedRow]:
 
 
 def _row(place: str, line: dict[str, str]) -> PublishedRow:
-    specs, value = specs_of(place, line["operators"]), _number(place, "value", line["value"], units={"": 1})
+    specs = specs_of(place, line["operators"])
+    value = _number(place, "value", line["value"], most=math.inf, units={"": 1})
     if line["metric"].endswith("_ppl"):
         nats = math.log(value)
     elif line["metric"].endswith("_loss"):
@@ -116,6 +119,8 @@ def _row(place: str, line: dict[str, str]) -> PublishedRow:
     else:
         raise ConfigError(f"{place}: metric must end in _ppl (a perplexity) or _loss (nats per token);"
                           f" got {line['metric']!r}")
+    if nats > MAX_NATS:
+        raise ConfigError(f"{place}: value must be a loss of at most {MAX_NATS:g} nats; got {line['value']!r}")
     return PublishedRow(group=line["group"], operators=line["operators"], specs=specs, nats=nats, place=place,
                         params=_number(place, "params", line["params"]),
                         tokens=_tokens(place, line.get("tokens", "")),
@@ -145,11 +150,14 @@ def _whole(place: str, name: str, text: str, default: int) -> int:
     return int(text)
 
 
-def _number(place: str, name: str, text: str, units: dict[str, int] = UNITS) -> float:
+def _number(place: str, name: str, text: str, most: float = MAX_COUNT, units: dict[str, int] = UNITS,
+            ) -> float:
     number = number_of(text, units)
     if math.isnan(number):
         raise ConfigError(f"{place}: {name} must be a number above 0, such as"
                           f" {'350M' if 'M' in units else 8.6}; got {text!r}")
+    if number > most:
+        raise ConfigError(f"{place}: {name} must be at most {most:g}; got {text!r}")
     return number
 
 

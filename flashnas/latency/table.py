@@ -15,7 +15,7 @@ import pandas as pd
 
 from flashnas.base.errors import TableError
 from flashnas.base.files import disk_errors
-from flashnas.base.foreign import MAX_JOURNAL_MB, read_bytes, read_parquet
+from flashnas.base.foreign import MAX_JOURNAL_MB, check_inside, read_bytes, read_parquet
 from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.shipped import shipped_names
 from flashnas.latency.bounded_time import rules
@@ -182,6 +182,7 @@ def table_state(source: str | Path) -> tuple[Path, Path, tuple[Any, ...]]:
     with disk_errors(f"{path}: cannot be read", TableError):
         files = [(file.name, (stat := file.stat()).st_size, stat.st_mtime_ns, stat.st_ino)
                  for file in path.iterdir()]
+        check_inside(path, path.iterdir(), TableError)
     return path.absolute(), path, tuple(sorted(files))
 
 

@@ -1,4 +1,6 @@
-"""A Picture as a matplotlib figure, drawn without a display. Dollar signs are not mathematics."""
+"""A Picture as a matplotlib figure, drawn without a display. Dollar signs are not mathematics. Control
+characters are escaped, because matplotlib repeats them in its warnings of missing glyphs.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
+from matplotlib.text import Text
+from matplotlib.ticker import PercentFormatter
 
+from flashnas.base.hints import printable
 from flashnas.report.marks import Bars, Guide, Key, Label, Line, Panel, Picture, PlotAxis, Points, Whiskers
 from flashnas.report.palette import INK, MUTED, RULE, SOFT
 
+WIDTH = 1091             # of a picture, in pixels of the page
 PIXELS, DPI = 96, 132    # to an inch: of the lengths of a picture, and of the file
 TOP, BOTTOM, GAP = 88, 64, 84
 LEFT, APART = 86, 84     # pixels left of a panel, between columns
 LEGEND, LETTER = 70, 7.0 # pixels: of a legend without its texts, of a letter
 POINT = 72 / PIXELS      # of a pixel
-MARKERS = {"circle": "o", "diamond": "D", "square": "s", "cross": "x", "star": "*", "interval": "|"}
+MARKERS = {"circle": "o", "diamond": "D", "square": "s", "cross": "x", "interval": "|"}
 SCALE = {"diamond": 0.85}   # matplotlib measures the side of a diamond, Plotly about its diagonal
 
 
@@ -30,32 +35,33 @@ def draw_matplotlib(picture: Picture) -> Figure:
     columns, heights = picture.columns, picture.heights or [430]
     room = max((18 * len(panel.heading.splitlines()) for panel in picture.panels), default=0)  # of headings
     tall = TOP + room + sum(heights) + GAP * (len(heights) - 1) + BOTTOM
-    figure = Figure((picture.width / PIXELS, tall / PIXELS), dpi=DPI, facecolor="white")
+    figure = Figure((WIDTH / PIXELS, tall / PIXELS), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     with matplotlib.rc_context({"font.family": "sans-serif", "font.size": 13 * POINT,
                                 "text.parse_math": False}):
-        figure.text(22 / picture.width, 1 - 32 / tall, picture.title, fontsize=14, weight="bold", color=INK)
-        figure.text(22 / picture.width, 1 - 58 / tall, picture.subtitle, color=MUTED)
+        figure.text(22 / WIDTH, 1 - 32 / tall, picture.title, fontsize=14, weight="bold", color=INK)
+        figure.text(22 / WIDTH, 1 - 58 / tall, picture.subtitle, color=MUTED)
         if not picture.panels:
             figure.text(0.5, 0.5, picture.empty, ha="center", color=MUTED)
-        right = picture.width - (LEGEND + LETTER * max(
+        right = WIDTH - (LEGEND + LETTER * max(
             len(line) for key in picture.keys for line in (key.text, *picture.keys_title.split("\n")))
             if picture.keys else picture.right)
-        shares = np.array(picture.shares or [1.0] * columns)
-        widths = (right - LEFT - APART * (columns - 1)) * shares / shares.sum()
+        wide = (right - LEFT - APART * (columns - 1)) / columns
         first: Axes | None = None
         for place, panel in enumerate(picture.panels):
             row, column = divmod(place, columns)
             top = TOP + room + sum(heights[:row]) + GAP * row
             axes = figure.add_axes(
-                ((LEFT + widths[:column].sum() + APART * column) / picture.width,
+                ((LEFT + (wide + APART) * column) / WIDTH,
                  1 - (top + panel.height) / tall,
-                 widths[column] / picture.width, panel.height / tall),
+                 wide / WIDTH, panel.height / tall),
                 sharex=first if picture.shared and columns == 1 else None)
             first = first or axes
             _draw_panel(axes, panel)
         if picture.keys:
-            _legend(figure, picture, (right + 14) / picture.width, 1 - (TOP - 14) / tall)
+            _legend(figure, picture, (right + 14) / WIDTH, 1 - (TOP - 14) / tall)
+        for text in figure.findobj(Text):
+            text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
         _keep_inside(figure)
     return figure
 
@@ -76,8 +82,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
                              linewidths=mark.edge_width * POINT, **colours)
             case Line():
                 axes.plot(_numbers(mark.x), _numbers(mark.y), color=mark.colour, linewidth=mark.width,
-                          zorder=order, linestyle=(0, (4, 3)) if mark.dash else "-",
-                          drawstyle="steps-post" if mark.steps else "default")
+                          zorder=order, linestyle=(0, (4, 3)) if mark.dash else "-")
             case Whiskers():
                 reach: dict[str, Any] = {"xerr" if mark.along_x else "yerr": (mark.low, mark.high)}
                 axes.errorbar(mark.x, mark.y, linestyle="none", ecolor=mark.colour, elinewidth=1.1,
@@ -102,30 +107,21 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
                           "alpha": 0.75},
                     arrowprops={"arrowstyle": "-", "color": SOFT, "linewidth": 0.7, "shrinkB": 5,
                                 "shrinkA": 0})
-    if panel.note:
-        axes.text(0.98, 0.03, panel.note, transform=axes.transAxes, ha="right", color=MUTED)
     axes.set_title(panel.heading, loc="left", fontsize=10, color=INK)
     _set_axis(axes, "x", panel.x)
     _set_axis(axes, "y", panel.y)
 
 
 def _set_axis(axes: Axes, side: str, axis: PlotAxis) -> None:
-    ticks = axes.xaxis if side == "x" else axes.yaxis
     values: dict[str, Any] = {f"{side}label": axis.title}
-    if axis.log:
-        values[f"{side}scale"] = "log"
     if axis.range is not None:
         values[f"{side}lim"] = axis.range
     if axis.names:
         values |= {f"{side}lim": (len(axis.names) - 0.4, -0.6), f"{side}ticks": range(len(axis.names)),
                    f"{side}ticklabels": axis.names}
     axes.set(**values)
-    if axis.log:
-        ticks.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-        ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ticks.set_minor_locator(NullLocator())
     if axis.percent:
-        ticks.set_major_formatter(PercentFormatter(1))
+        (axes.xaxis if side == "x" else axes.yaxis).set_major_formatter(PercentFormatter(1))
     if axis.grid:
         axes.grid(axis=side, color=RULE, linewidth=0.8)   # type: ignore[arg-type]
 

@@ -39,7 +39,7 @@ def draw_plotly(picture: Picture) -> go.Figure:
     figure = go.Figure()
     if rows:
         figure = make_subplots(
-            rows=rows, cols=columns, row_heights=heights, column_widths=picture.shares or None,
+            rows=rows, cols=columns, row_heights=heights,
             shared_xaxes=picture.shared and rows > 1, shared_yaxes=picture.shared and columns > 1,
             vertical_spacing=GAP / total if between else 0,
             horizontal_spacing=0.04 if picture.shared else 0.09,
@@ -86,8 +86,7 @@ def _add_panel(figure: go.Figure, panel: Panel, at: dict[str, int]) -> None:
             case Line():
                 figure.add_scatter(
                     **places, mode="lines",
-                    line={"color": mark.colour, "width": mark.width, "dash": "dash" if mark.dash else "solid",
-                          "shape": "hv" if mark.steps else "linear"},
+                    line={"color": mark.colour, "width": mark.width, "dash": "dash" if mark.dash else "solid"},
                     **_hovers(mark.hover), showlegend=False)
             case Whiskers():
                 reach = {"type": "data", "symmetric": False, "array": _list(mark.high),
@@ -118,17 +117,12 @@ def _add_panel(figure: go.Figure, panel: Panel, at: dict[str, int]) -> None:
                     arrowwidth=0.8, arrowcolor=SOFT, bgcolor="rgba(255,255,255,0.75)", borderpad=1,
                     name="minor" if mark.minor else "", font={"size": 12, "color": mark.colour},
                     xanchor="left" if mark.left else "auto", **at)
-    if panel.note:
-        figure.add_annotation(x=1, y=0, xref="x domain", yref="y domain", xanchor="right", yanchor="bottom",
-                              text=_text(panel.note), showarrow=False, font={"color": MUTED}, **at)
 
 
 def _axis(axis: PlotAxis) -> dict[str, Any]:
     values: dict[str, Any] = {"title_text": _text(axis.title), "showgrid": axis.grid}
     if axis.range is not None:
         values["range"] = list(axis.range)
-    if axis.log:
-        values |= {"type": "log", "dtick": "D2"}
     if axis.percent:
         values["tickformat"] = ".0%"
     if axis.names:

@@ -92,7 +92,8 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
             f"width 1/{width}" if known(width) else "",
             f"depth 1/{depth}" if known(depth) and depth > 1 else "",
             f"{tokens:,} tokens each" if known(tokens) else "")))
-    runs = ", ".join(map(str, entry("start_from", "runs") or ()))
+    earlier = entry("start_from", "runs")
+    runs = ", ".join(map(str, earlier)) if isinstance(earlier, list) else ""
     for about, key, names, source, there in (("Bench", "bench", entry("bench", "name"), "bench", "it"),
                                              ("Started from", "start_from", runs, "run", "there")):
         if names:

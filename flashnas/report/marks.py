@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Numbers = Any   # one after the other: a list, an array, a column
-Shape = Literal["circle", "diamond", "square", "cross", "star", "line", "dashes", "interval"]
+Shape = Literal["circle", "diamond", "square", "cross", "line", "dashes", "interval"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlotAxis:
-    """range: None: what holds all marks. log: logarithmic, without a range. percent: values are shares.
-    names: of the places 0, 1, ..; the first is on top. grid: its lines are drawn."""
+    """range: None: what holds all marks. percent: values are shares. names: of the places 0, 1, ..; the first
+    is on top. grid: its lines are drawn."""
 
     title: str = ""
     range: tuple[float, float] | None = None
-    log: bool = False
     percent: bool = False
     names: Sequence[str] = ()
     grid: bool = True
@@ -46,14 +45,13 @@ class Points:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A line through points; None interrupts it. steps: horizontal, then vertical."""
+    """A line through points; None interrupts it."""
 
     x: Numbers
     y: Numbers
     colour: str
     width: float = 1.6
     dash: bool = False
-    steps: bool = False
     hover: Sequence[str] = ()
 
 
@@ -127,22 +125,20 @@ Mark = Points | Line | Whiskers | Bars | Guide | Label
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Marks between two axes; later ones cover earlier ones. height: of the plotting area. note: in its lower
-    right corner."""
+    """Marks between two axes; later ones cover earlier ones. height: of the plotting area."""
 
     x: PlotAxis
     y: PlotAxis
     marks: Sequence[Mark]
     height: float
     heading: str = ""
-    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure. panels: row by row, of so many `columns`, which have these shares of the width; rows may
-    share the horizontal axis, and columns the vertical one. keys: the legend, right of the panels. right:
-    room there without a legend. empty: why there is nothing to show."""
+    """A figure. panels: row by row, of so many `columns`; rows may share the horizontal axis, and columns the
+    vertical one. keys: the legend, right of the panels. right: room there without a legend. empty: why there
+    is nothing to show."""
 
     title: str
     subtitle: str = ""
@@ -150,9 +146,7 @@ class Picture:
     keys: Sequence[Key] = ()
     keys_title: str = ""
     columns: int = 1
-    shares: Sequence[float] = ()
     shared: bool = True
-    width: float = 1091
     right: float = 24
     empty: str = ""
 

@@ -32,10 +32,10 @@ def front(run: RecordedRun) -> pd.DataFrame:
     return trained[mask].sort_values(["latency_ms", "loss"], kind="stable")
 
 
-def objective_points(run: RecordedRun, objectives: Sequence[str] = ()) -> tuple[pd.DataFrame, np.ndarray]:
-    """The networks that have all objectives, by default those of the run, and these, latency_ms first, all
-    minimised [N, M]. The full loss is compared as the search does: its mean with one standard deviation."""
-    names = sorted(objectives or run.objectives, key=lambda name: name != "latency_ms")
+def objective_points(run: RecordedRun) -> tuple[pd.DataFrame, np.ndarray]:
+    """The networks that have all objectives of the run, and these, latency_ms first, all minimised [N, M].
+    The full loss is compared as the search does: its mean with one standard deviation."""
+    names = sorted(run.objectives, key=lambda name: name != "latency_ms")
     trained = run.scored.reindex(columns=list(dict.fromkeys([*run.scored.columns, *names])))
     trained = trained[trained[names].notna().all(axis=1)]
     signs = np.array([-1.0 if larger_is_better(name) else 1.0 for name in names])

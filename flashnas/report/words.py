@@ -36,8 +36,8 @@ def counts_line(run: RecordedRun) -> str:
 
 def tokens_words(run: RecordedRun) -> str:
     """`trained 1,572,864 tokens`; empty without a training."""
-    tokens = int(run.entry("totals", "tokens") or 0)
-    return f"trained {tokens:,} tokens" if tokens else ""
+    tokens = run.entry("totals", "tokens")
+    return f"trained {tokens:,.0f} tokens" if known(tokens) and tokens else ""
 
 
 def misses(run: RecordedRun) -> list[str]:

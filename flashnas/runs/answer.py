@@ -98,6 +98,10 @@ class Answer:
             entry = getattr(self, name)
             if missing := [key for key in kind.__annotations__ if entry and key not in entry]:
                 raise ValueError(f"answer.{name} needs the key {missing[0]!r}")
+        compared = [standing.hash for standing in self.standings]
+        for name, key in (("recommended", self.recommended), ("cheapest", self.cheapest)):
+            if key not in compared:
+                raise ValueError(f"answer.{name} must be a network of the front; got {key!r:.60}")
 
     def to_dict(self) -> dict[str, Any]:
         data = dataclasses.asdict(self)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import yaml
 
 from flashnas.base.errors import FlashnasError, RunError
-from flashnas.base.foreign import parse_json, read_parquet
+from flashnas.base.foreign import parse_json_cells, read_parquet
 from flashnas.base.hints import first_line, printable, shown
 from flashnas.base.registry import installed_plugins
 from flashnas.base.schema import convert
@@ -158,8 +158,7 @@ def read_trials(path: Path) -> pd.DataFrame:
     for name, kind in JSON_COLUMNS.items():
         place = f"{path}: damaged: column {name!r}"
         empty = typing.get_origin(kind)
-        frame[name] = [parse_json(text, place, RunError) if isinstance(text, str) else empty()
-                       for text in frame[name]]
+        frame[name] = parse_json_cells(list(frame[name]), place, RunError, empty)
         for value in frame[name]:
             convert(value, kind, place, RunError, finite=name == "scores")
     for name in sorted({name for scores in frame["scores"] for name in scores}):

@@ -15,6 +15,7 @@ import pandas as pd
 
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.files import atomic_file, write_atomic
+from flashnas.base.foreign import check_inside
 from flashnas.base.hints import shown
 from flashnas.base.schema import convert
 from flashnas.base.yaml import LocatedDict
@@ -72,6 +73,7 @@ class RecordedRun:
         if not (path / CONFIG).exists():
             raise RunError(f"{path}: not a run folder (it has no {CONFIG})")
         try:
+            check_inside(path, [path / CONFIG, path / TRIALS, *(path / FRONT).glob("*.yaml")], RunError)
             config = read_config(path)
             with plugins_named(path):
                 front = read_front(path)
@@ -152,11 +154,12 @@ class RecordedRun:
         if entry is None or not self.front:
             return None
         answer = convert(entry, Answer, self.path / CONFIG, RunError, name="answer")
-        if answer.recommended not in self.finalists[1]:
-            config = self.config
-            place = config.place("answer") if isinstance(config, LocatedDict) else self.path / CONFIG
-            raise RunError(f"{place}: answer.recommended must be a network of the front; got"
-                           f" {answer.recommended!r:.60}")
+        for name, keys in (("recommended", [answer.recommended]), ("above_budget", answer.above_budget),
+                           ("standings", [standing.hash for standing in answer.standings])):
+            if unknown := [key for key in keys if key not in self.finalists[1]]:
+                config = self.config
+                place = config.place("answer") if isinstance(config, LocatedDict) else self.path / CONFIG
+                raise RunError(f"{place}: answer.{name} must be a network of the front; got {unknown[0]!r:.60}")
         return answer
 
     @functools.cached_property

@@ -16,6 +16,7 @@ import flashnas
 from flashnas.base.hints import warn
 from flashnas.base.registry import installed_plugins
 from flashnas.base.settings import SettingError
+from flashnas.base.shipped import is_shipped
 from flashnas.executors import EXECUTORS, Executor, Work, executor_options
 from flashnas.executors.job import Job, evaluator_name, run_job
 from flashnas.executors.local import InProcess
@@ -139,7 +140,8 @@ def run_facts(question: Question, out: Path, command: str, executor: Executor) -
     return {
         "flashnas": flashnas.__version__, "name": out.name, "command": command,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "finished": None, "seconds": None,
-        "space": {"name": space.name, "path": str(space.path), "hash": space.hash},
+        "space": {"name": space.name, "hash": space.hash,
+                  **({} if is_shipped(space.path, "search_spaces") else {"path": str(space.path)})},
         "table": table, "workload": None if model is None else model.workload.to_dict(),
         "budgets": config.budgets, "confidence": config.confidence, "objectives": list(config.objectives),
         "sampler": question.sampler_name, "rank_by": config.rank_by,

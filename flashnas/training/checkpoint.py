@@ -21,7 +21,7 @@ from torch import Tensor
 
 from flashnas.base.errors import WeightsError
 from flashnas.base.files import atomic_folder, write_synced
-from flashnas.base.foreign import read_json
+from flashnas.base.foreign import check_regular, read_json
 from flashnas.network.weights import (
     ARCHITECTURE,
     MODEL,
@@ -75,9 +75,9 @@ def check_checkpoint(path: Path) -> None:
     """Raises WeightsError naming the first file that is missing or damaged."""
     for name, digest in _content(path)["sha256"].items():
         file = path / name
-        if not file.is_file():
+        if not file.exists():
             raise WeightsError(f"{file}: is missing")
-        if digest_of(file) != digest:
+        if digest_of(check_regular(file, WeightsError)) != digest:
             raise WeightsError(f"{file}: is damaged: its sha256 is not the recorded {digest[:16]}..")
 
 

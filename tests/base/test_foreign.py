@@ -2,19 +2,36 @@
 
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from offenders import every
 from one_line import one_line
 
 from flashnas.base import foreign
-from flashnas.base.errors import BenchError, ConfigError, FlashnasError
+from flashnas.base.errors import BenchError, ConfigError, CorpusError, FlashnasError, RunError, TableError
 from flashnas.base.files import append_synced, drop_torn_line
-from flashnas.base.foreign import check_regular, parse_json, read_json, read_json_lines, read_parquet, read_text
+from flashnas.base.foreign import (
+    check_regular,
+    parse_json,
+    parse_json_cells,
+    read_json,
+    read_json_lines,
+    read_parquet,
+    read_text,
+)
 from flashnas.base.hints import printable
 from flashnas.base.yaml import read_yaml
+from flashnas.data.corpus import read_corpus
+from flashnas.latency.table import LatencyTable
+from flashnas.runs.run import RecordedRun
+
+ROOT = Path(__file__).parents[2]
 
 READERS = {"text": lambda path: read_text(path, ConfigError), "json": lambda path: read_json(path,
                                                                                              ConfigError),
@@ -50,6 +67,24 @@ def test_what_is_too_large_is_refused_unread_and_what_is_too_deep(reader, tmp_pa
         READERS[reader](path)
 
 
+@every(reader=["json", "lines", "yaml"])
+def test_too_many_values_are_refused_before_they_are_parsed(reader, tmp_path, monkeypatch):
+    """180 MB of empty lists would take 5.5 GB."""
+    monkeypatch.setattr(json, "loads", lambda text: pytest.fail("parsed"))
+    path = tmp_path / reader
+    path.write_text("[" + "[]," * 12_000_000 + "[]]\n" if reader != "yaml" else "a: [" + "[]," * 200_000 + "[]]\n")
+    words = one_line(ConfigError, READERS[reader], path)
+    assert re.search(r": must hold at most (10,000,000|250,000) values; got [\d,]+$", words), words
+
+
+def test_values_are_counted_in_all_lines_of_a_journal(tmp_path, monkeypatch):
+    monkeypatch.setattr(foreign.check_count, "__kwdefaults__", {**foreign.check_count.__kwdefaults__, "most": 5})
+    (tmp_path / "x").write_text("1\n2\n3\n4\n5\n")
+    assert read_json_lines(tmp_path / "x", ConfigError) == [1, 2, 3, 4, 5]
+    (tmp_path / "x").write_text("1\n2\n3\n4\n[5]\n")
+    assert "must hold at most 5 values; got 6" in one_line(ConfigError, read_json_lines, tmp_path / "x", ConfigError)
+
+
 def test_64_levels_are_allowed():
     assert parse_json("[" * 64 + "]" * 64, "x", ConfigError)
 
@@ -60,6 +95,29 @@ def test_a_table_with_too_many_cells_is_refused_unread(tmp_path, monkeypatch):
     monkeypatch.setattr(foreign, "MAX_CELLS", 7)
     with pytest.raises(BenchError, match=r"x: must have at most 7 cells; got 4 rows of 2 columns"):
         read_parquet(tmp_path / "x", BenchError)
+
+
+def test_repeated_texts_of_a_table_are_counted_before_they_are_unpacked(tmp_path):
+    """47 kB that unpack to 20 GB."""
+    numbers = pa.array([0] * 20_000, pa.int32())
+    bomb = pa.table({"a": pa.DictionaryArray.from_arrays(numbers, pa.array(["x" * 1_000_000]))})
+    pq.write_table(bomb, tmp_path / "x")
+    assert (tmp_path / "x").stat().st_size < 100_000
+    words = one_line(ConfigError, read_parquet, tmp_path / "x", ConfigError)
+    assert words.endswith("x: must have at most 200 MB of texts; got 20,000 MB")
+    pq.write_table(bomb.slice(0, 100), tmp_path / "x")
+    assert [len(text) for text in read_parquet(tmp_path / "x", ConfigError)["a"]] == [1_000_000] * 100
+    frame = pd.DataFrame({"text": [f"{number:07d}" * 3 for number in range(30_000)], "list": [["a", "b"]] * 30_000})
+    frame.to_parquet(tmp_path / "x")
+    assert read_parquet(tmp_path / "x", ConfigError)["text"].tolist() == frame["text"].tolist()
+
+
+def test_cells_of_json_are_counted_together(monkeypatch):
+    monkeypatch.setattr(foreign.check_count, "__kwdefaults__", {**foreign.check_count.__kwdefaults__, "most": 4})
+    assert parse_json_cells(["[1]", None, "[2, 3]"], "x", ConfigError, list) == [[1], [], [2, 3]]
+    assert "x: must hold at most 4 values; got 5" in one_line(
+        ConfigError, parse_json_cells, ["[1]", "[2, 3]", "[4, 5]"], "x", ConfigError)
+    assert "x: must hold a JSON text in each row" in one_line(ConfigError, parse_json_cells, ["1", 2], "x", ConfigError)
 
 
 def test_what_is_damaged_is_one_line(tmp_path):
@@ -96,6 +154,34 @@ def test_reading_follows_links_and_writing_does_not(tmp_path):
     assert check_regular(tmp_path / "new", ConfigError, write=True) == tmp_path / "new"
     with pytest.raises(ConfigError):
         check_regular(tmp_path / "link", ConfigError, write=True)
+
+
+def test_a_link_that_leaves_its_folder_is_refused(tmp_path, build_run):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("mine")
+    (folder := tmp_path / "texts").mkdir()
+    (folder / "a.txt").write_text("a text")
+    (folder / "b.txt").symlink_to("a.txt")
+    assert list(read_corpus(str(folder)).documents) == ["a text", "a text"]
+    (folder / "c.txt").symlink_to(secret)
+    assert one_line(CorpusError, read_corpus, str(folder)) == (
+        f"{folder}/c.txt: must lie in the folder {folder}; got a link to {secret}")
+    run = build_run(3)
+    (run / "trials.parquet").rename(tmp_path / "trials.parquet")
+    (run / "trials.parquet").symlink_to(tmp_path / "trials.parquet")
+    assert "trials.parquet: must lie in the folder" in one_line(RunError, RecordedRun.load, run)
+    table = Path(shutil.copytree(ROOT / "latency_tables" / "h100_sxm", tmp_path / "table"))
+    (table / "meta.yaml").rename(tmp_path / "meta.yaml")
+    (table / "meta.yaml").symlink_to(tmp_path / "meta.yaml")
+    assert "meta.yaml: must lie in the folder" in one_line(TableError, LatencyTable.load, table)
+
+
+def test_a_folder_of_the_hugging_face_cache_may_link_to_its_blobs(tmp_path):
+    (blobs := tmp_path / "datasets--a" / "blobs").mkdir(parents=True)
+    (blobs / "0123").write_text("a text")
+    (snapshot := tmp_path / "datasets--a" / "snapshots" / "f00").mkdir(parents=True)
+    (snapshot / "a.txt").symlink_to("../../blobs/0123")
+    assert list(read_corpus(str(snapshot)).documents) == ["a text"]
 
 
 def test_text_of_strangers_is_printable():

@@ -55,6 +55,18 @@ def test_booleans_are_those_of_yaml_1_2():
     assert parse_yaml("{on: 1, no: 2}") == {"on": 1, "no": 2}
 
 
+@every(case=[("a: 1\nb: !!bool maybe", "f.yaml:2: not valid YAML: 'maybe' is not of the type 'bool'"),
+             ('a: [1,\n !!int ""]', "f.yaml:2: not valid YAML: '' is not of the type 'int'"),
+             ("!!timestamp foo", "f.yaml:1: not valid YAML: 'foo' is not of the type 'timestamp'"),
+             ("a: !!map [1]", "f.yaml:1: not valid YAML: a sequence is not of the type 'map'"),
+             ("a: !!seq x", "f.yaml:1: not valid YAML: 'x' is not of the type 'seq'"),
+             ("a: !!float x", "f.yaml: not valid YAML: could not convert string to float: 'x'"),
+             ("a: !!python/name:os.system x", "f.yaml:1: not valid YAML: could not determine a constructor")])
+def test_a_value_that_does_not_fit_its_tag_is_one_line(case):
+    text, words = case
+    assert one_line(ConfigError, parse_yaml, text, "f.yaml").startswith(words)
+
+
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
 MERGED = "a0: &a0 {x: 1, y: 2}\n" + "".join(
     f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}], k{i}: 1}}\n" for i in range(1, 10))

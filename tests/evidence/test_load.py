@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 from offenders import every
+from one_line import one_line
 
 import flashnas as fn
 from flashnas.architecture import Architecture
+from flashnas.base.errors import ConfigError
 from flashnas.base.quantities import number_of, tokens_of, tokens_text
 from flashnas.cli.main import main
 from flashnas.evidence.expected import expected
@@ -47,6 +49,11 @@ def test_constants_have_intervals():
 
 
 # -- own trainings -------------------------------------------------------------------------------------------
+
+def test_more_own_trainings_than_can_be_fitted_are_refused_at_once(own):
+    path = own({f"{depth}x(a f)": 3.0 for depth in range(1, 302)})
+    assert "own.csv: must hold at most 300 trainings" in one_line(ConfigError, own_rows, path)
+
 
 def test_own_trainings_change_predictions_and_are_their_own_publication(own):
     path = own({"12x(a f)": 2.6, "12x(m2 f)": 2.5})

@@ -40,7 +40,8 @@ def clear_pairs(rows):
 
 def test_perplexities_become_logarithms_and_losses_stay(tmp_path):
     path = tmp_path / "own.csv"
-    path.write_text(GOOD + "h,x,a f,1B,val_loss,2.5,x\nh,x,d f,1.5e9,val_loss,2.4,y\n", encoding="utf-8-sig")
+    text = GOOD.replace("value\n", "value,note\n") + "h,x,a f,1B,val_loss,2.5,x\nh,x,d f,1.5e9,val_loss,2.4,y\n"
+    path.write_text(text, encoding="utf-8-sig")
     rows = read_published(path)
     assert [found.nats for found in rows] == [math.log(8.6), math.log(8.5), 2.5, 2.4]
     assert [found.params for found in rows] == [350e6, 350e6, 1e9, 1.5e9]
@@ -68,6 +69,18 @@ def test_perplexities_become_logarithms_and_losses_stay(tmp_path):
     (HEAD.replace("operators", "operator"), "own.csv: column 'operators' is missing (did you mean 'operator'?)"),
     (HEAD, "own.csv: holds no row"),
     (b"\xff\xfe\x00", "own.csv: cannot be read: "),
+    (GOOD + "g,s,a f,350M,x_loss,2,5\n", "own.csv:4: must have at most 6 cells, as the header; got 7"),
+    (GOOD.replace(",", ";"), "own.csv: cells must be separated by commas; got ';'"),
+    (GOOD.replace(",", "\t"), "own.csv: cells must be separated by commas; got '\\t'"),
+    (GOOD + 'g,s,"a f,350M,x_ppl,9\ng,s,d f,350M,x_ppl,9\n',
+     "own.csv:4: not valid CSV: in the row that begins here, unexpected end of data"),
+    (GOOD + 'g,s,"a f,350M,x_ppl,9\ng,s,"d f",350M,x_ppl,9\n',
+     "own.csv:4: not valid CSV: in the row that begins here, ',' expected"),
+    (GOOD + "g,s,a f,350M,x_loss,1e300\n", "own.csv:4: value must be a loss of at most 100 nats; got '1e300'"),
+    (GOOD + "g,s,a f,350M,x_ppl,1e300\n", "own.csv:4: value must be a loss of at most 100 nats; got '1e300'"),
+    (GOOD + "g,s,a f,1e300,x_loss,3\n", "own.csv:4: params must be at most 1e+18; got '1e300'"),
+    (GOOD.replace("value\n", "value,tokens\n") + "g,s,a f,350M,x_loss,3,1e300\n",
+     "own.csv:4: tokens must be at most 1e+18; got '1e300'"),
 ])
 def test_what_is_wrong_in_a_csv_is_one_line(tmp_path, case):
     text, words = case

@@ -136,6 +136,8 @@ def test_what_cannot_be_imported_is_one_line(package, tmp_path, monkeypatch):
         ("fake", package, "out", lambda: (systems / "fake.yaml").write_text(SYSTEM.replace("mem_bw:", "bw:")),
          "fake.yaml: the key mem_bw is missing"),
         ("fake", package, "out", lambda: (systems / "fake.yaml").write_text("gpu: ["), "fake.yaml: cannot be read"),
+        ("fake", package, "out", lambda: (systems / "fake.yaml").write_text("gpu: !!int ''"),
+         "fake.yaml: cannot be read"),
         ("fake", None, "out",
          lambda: monkeypatch.setattr(aiconfigurator.importlib.util, "find_spec", lambda name: None),
          "not installed: pip install 'flashnas[import]'")]

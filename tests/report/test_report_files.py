@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 
 import pytest
 import yaml
@@ -88,6 +89,15 @@ def test_the_picture_has_its_size_and_is_not_blank(page, run_folder):
     assert 20_000 < (run_folder / "pareto.png").stat().st_size < 500_000
 
 
+def test_no_control_character_of_a_name_reaches_the_terminal(build_run, capfd):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        write_report(build_run(8, config={"table": {"name": "a", "device": "h100\x1b[31m"},
+                                          "workload": {"name": "chat\x07"}}))
+    said = "".join((*(str(warning.message) for warning in caught), *capfd.readouterr()))
+    assert not set(said) & {"\x1b", "\x07"}, said
+
+
 @pytest.mark.parametrize("case", THIN_RUNS)
 def test_a_thin_run_gets_its_report(build_run, case):
     html_path, png_path = write_report(build_run(**THIN_RUNS[case]))
@@ -108,6 +118,7 @@ def test_entries_of_run_yaml_of_another_type_do_not_break_the_page(run):
     """Of those that reading the run does not refuse."""
     strange = dataclasses.replace(run, config={
         **run.config, "command": ["a"], "objectives": 7, "finished": 3, "seed": {}, "bench": 3,
+        "totals": {"tokens": float("nan")}, "start_from": {"runs": 5}, "seeds": "3", "rungs": 5,
         "table": {"device": 4, "stack": [1]}, "workload": {"name": 5, "batch": "x"}, "space": {"name": [1]},
         "sampler": {}, "proxy": {"tokens": "x", "width_factor": [], "corpus": {"name": "a"}}})
     assert "<footer>" in render_html(strange)

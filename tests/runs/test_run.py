@@ -180,6 +180,10 @@ def test_a_damaged_answer_names_line_rule_and_value(tmp_path):
     check_damage(folder, "run.yaml", *(({"answer": {**answer, **change}}, words) for change, words in (
         ({"recommended": None}, "answer.recommended must be text; got None"),
         ({"recommended": "x"}, "answer.recommended must be a network of the front; got 'x'"),
+        ({"cheapest": "x"}, "answer.cheapest must be a network of the front; got 'x'"),
+        ({"above_budget": ["x"]}, "answer.above_budget must be a network of the front; got 'x'"),
+        ({"standings": [*answer["standings"], {**answer["standings"][0], "hash": "x"}]},
+         "answer.standings must be a network of the front; got 'x'"),
         ({"min_recall": "low"}, "answer.min_recall must be a number; got 'low'"),
         ({"standings": 3}, "answer.standings must be a list; got 3"),
         ({"standings": [3]}, "answer.standings[0] must be a mapping; got 3"),

@@ -14,6 +14,7 @@ import yaml
 from config_keys import with_keys
 
 from flashnas.architecture.source import load_architecture
+from flashnas.base.shipped import shipped_root
 from flashnas.cli.main import main
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
@@ -58,7 +59,9 @@ def trajectory(out):
     return pd.read_parquet(out / "trials.parquet").drop(columns=TIMES)
 
 
-def test_a_search_leaves_a_front_that_holds_what_it_promises(command, tmp_path, capsys, profiled_tiny_table, budget_ms):
+def test_a_search_leaves_a_front_that_holds_what_it_promises(command, tmp_path, capsys, profiled_tiny_table, budget_ms,
+                                                             monkeypatch):
+    monkeypatch.chdir(tmp_path)  # from here shipped files have absolute paths
     assert main([*command(tmp_path / "run"), "--json"]) == 0
     out, _ = capsys.readouterr()
     summary = json.loads(out)
@@ -93,6 +96,8 @@ def test_a_search_leaves_a_front_that_holds_what_it_promises(command, tmp_path, 
     assert len(hashes) == len(paths)
     for name in ("run.yaml", "study.journal"):
         assert (tmp_path / "run" / name).stat().st_size > 0
+    # which the report repeats, and which people pass on
+    assert str(shipped_root("search_spaces")) not in (tmp_path / "run" / "run.yaml").read_text()
 
 
 @pytest.mark.slow  # a process, which imports torch and starts workers

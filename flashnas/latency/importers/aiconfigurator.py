@@ -21,8 +21,9 @@ import pandas as pd
 import yaml
 
 from flashnas.base.errors import TableError
-from flashnas.base.foreign import MAX_YAML_MB, read_parquet, read_text
+from flashnas.base.foreign import MAX_YAML_MB, check_count, read_parquet, read_text
 from flashnas.base.hints import first_line, one_of
+from flashnas.base.yaml import MAX_YAML_VALUES, SEPARATORS
 from flashnas.latency.schema import Device
 from flashnas.latency.table_writer import RowContext, write_rows
 
@@ -139,9 +140,13 @@ def _in_folder(path: Path) -> tuple[Path, str]:
 
 
 def _device(path: Path, system: str, version: str) -> Device:
+    text = read_text(path, TableError, max_mb=MAX_YAML_MB)
+    check_count(text, path, TableError, most=MAX_YAML_VALUES, separators=SEPARATORS)
     try:
-        # has numbers as keys, which read_yaml refuses
-        data = yaml.safe_load(read_text(path, TableError, max_mb=MAX_YAML_MB))
+        data = yaml.safe_load(text)   # has numbers as keys, which read_yaml refuses
+    except (yaml.YAMLError, LookupError, AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise TableError(f"{path}: cannot be read: {first_line(error)}") from None
+    try:
         gpu = data["gpu"]
         return Device(
             name=system, platform="cuda", peak_flops=float(gpu["bfloat16_tc_flops"]),
@@ -151,7 +156,7 @@ def _device(path: Path, system: str, version: str) -> Device:
             cite=f"aiconfigurator-core {version}, systems/{system}.yaml ({LICENCE}, {COPYRIGHT})")
     except KeyError as error:
         raise TableError(f"{path}: the key {error.args[0]} is missing") from None
-    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError) as error:
         raise TableError(f"{path}: cannot be read: {first_line(error)}") from None
 
 
