@@ -81,7 +81,7 @@ class RunFolder:
             check_out(path, resume=resume)  # again: another process may have made a run meanwhile
             recorded = read_config(path) if (path / CONFIG).exists() else None
             if recorded is not None:
-                identity = identity.continuing(recorded.get("question"), recorded.place("question"))
+                identity.check_same(recorded.get("question"), recorded.place("question"))
             recover_folder(path / FRONT)
             before: dict[str, Any] = recorded or {}
             self._before = before

@@ -14,7 +14,6 @@ from flashnas.latency.table import LatencyTable
 from flashnas.runs.layout import as_recorded
 from flashnas.training.recipe import ROUNDING
 
-LATER = ("device",)  # what an earlier version did not record; a run of it goes on without
 FILES = ("table", "data", "tokenizer")   # named as the user did
 HINTS = {"space": "the run folder belongs to another space",
          "space_hash": "the run folder belongs to another space",
@@ -35,20 +34,16 @@ class Identity:
         """16 hex digits; the name of the run's study in its database."""
         return fingerprint(_compared(self.values))
 
-    def continuing(self, recorded: Any, place: str) -> Identity:
-        """This question with what the record of a run has of it. Raises RunError naming the first field that
-        differs."""
+    def check_same(self, recorded: Any, place: str) -> None:
+        """Raise RunError naming the first field in which the record of a run differs."""
         if not isinstance(recorded, dict):
             raise RunError(f"{place}: question must be a mapping; got {recorded!r:.60}")
-        same = Identity({key: value for key, value in self.values.items()
-                         if key in recorded or key not in LATER})
-        before, now = _compared(as_recorded(recorded)), _compared(same.values)
+        before, now = _compared(as_recorded(recorded)), _compared(self.values)
         for key in (*now, *sorted(set(before) - set(now))):
             if now.get(key) != before.get(key):
                 hint = f"; {HINTS[key]}" if key in HINTS else ""
                 raise RunError(f"{place}: question.{key} is {before.get(key)!r}, but this search asks"
                                f" {now.get(key)!r}{hint}; choose another --out or the same question")
-        return same
 
 
 def _compared(values: dict[str, Any]) -> dict[str, Any]:

@@ -83,8 +83,7 @@ def options_in(folder: Path) -> LocatedDict:
     recorded = read_config(folder)
     options = recorded.get("options")
     if not isinstance(options, LocatedDict):
-        raise RunError(f"{folder / CONFIG}: holds no options, since an earlier flashnas wrote it; continue"
-                       f" with --out {folder} --resume and those of its command: {recorded.get('command')}")
+        raise RunError(f"{recorded.place('options')}: options must be a mapping; got {shown(options)}")
     return options
 
 

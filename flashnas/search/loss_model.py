@@ -1,7 +1,7 @@
-"""The model of trained qualities that `bayes` and the ranking of earlier networks share. Imports torch.
+"""The model of trained qualities of `bayes`. Imports torch.
 
 It is a Gaussian process of each quality over features of networks, made for tens of observations. What is
-known of a quality without it (published trainings, a trend in size) is taken off before, and added to what it
+known of a quality without it (published trainings) is taken off before, and added to what it
 predicts. The other objectives are exact.
 """
 

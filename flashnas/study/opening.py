@@ -94,32 +94,25 @@ def side_by_side(question: Question, executor: Executor, note: Callable[[str], N
 
 
 def identity_of(question: Question) -> Identity:
-    """All that fixes the trajectory. A further option is part of it where it differs from its default, so
-    that an older run goes on."""
+    """All that fixes the trajectory: options, and the contents of what they name."""
     model, recipe, dataset = question.model, question.recipe, question.dataset
     options = question.config.question()
     evaluator, function = question.function_names
-    record: dict[str, Any] = {
+    record = options | {
         "space": question.space.name, "space_hash": question.space.hash,
         "table": options["table"] if model else function,
         "table_hash": table_hash(model.table) if model else None,
-        "device": device_facts(model.table) if model else None, "mode": options["mode"],
-        "workload": model.workload.to_dict() if model else None, "budgets": options["budgets"],
-        "confidence": options["confidence"],
+        "device": device_facts(model.table) if model else None,
+        "workload": model.workload.to_dict() if model else None,
         "margins": dict(question.certificate.margins) if question.certificate else None,
-        "objectives": options["objectives"], "sampler": question.sampler_name,
-        **{name: options[name] for name in ("sampler_options", "cycle_size", "seed", "baselines", "rank_by")},
-        "recipe": None if recipe is None else recipe.to_dict(),
+        "sampler": question.sampler_name, "recipe": None if recipe is None else recipe.to_dict(),
         "data": None if dataset is None else options["data"],
         "tokenizer": None if dataset is None else options["tokenizer"],
-        "corpus": None if dataset is None else dataset.folder.name,
-        "evaluator": evaluator}
+        "corpus": None if dataset is None else dataset.folder.name, "evaluator": evaluator}
     for name, part in (("bench", question.scores.bench), ("start_from", question.known),
                        ("foresight", question.foresight)):
-        if part is not None:
-            record[name] = part.digest
-    return Identity(record | {name: value for name, value in options.items()
-                              if name not in record and value != question.config.setting(name).default})
+        record[name] = None if part is None else part.digest
+    return Identity(record)
 
 
 def run_facts(question: Question, out: Path, command: str, executor: Executor) -> dict[str, Any]:

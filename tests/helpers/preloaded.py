@@ -5,5 +5,5 @@ import pytest  # noqa: F401  (test modules, whose evaluators run in workers, imp
 import torch._dynamo  # noqa: F401  (the first optimizer imports it)
 
 import flashnas.api
-import flashnas.testing.self_test  # noqa: F401
+import flashnas.testing.self_test
 import flashnas.training.candidate  # noqa: F401

@@ -308,17 +308,12 @@ def test_a_full_disk_leaves_the_old_trials(run, monkeypatch):
     assert (run / "trials.parquet").read_bytes() == before
 
 
-def test_another_device_file_is_another_question_and_a_run_without_its_record_goes_on(tmp_path):
+def test_another_device_file_is_another_question(tmp_path):
     with opened(tmp_path / "new", device={"launch_us": 3.0}):
         pass
     assert error_of(tmp_path / "new", device={"launch_us": 4.0}).endswith(
         "question.device is {'launch_us': 3.0}, but this search asks {'launch_us': 4.0}; device.yaml of the table has"
         " changed; choose another --out or the same question")
-    with opened(tmp_path / "old") as folder:
-        remember(folder, "a")
-    with opened(tmp_path / "old", resume=True, device={"launch_us": 3.0}) as folder:
-        assert set(folder.database.outcomes) == {"a"}
-        assert "device" not in folder.config["question"]
 
 
 @pytest.mark.parametrize("entry", [None, 1, 3, "2", [2]])
