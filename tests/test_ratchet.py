@@ -8,16 +8,27 @@ from package_sources import texts, trees
 MAX_IMPORTS = 10         # other flashnas modules that a file imports
 MAX_ARGUMENTS = 7        # of a constructor, without self; fields of dataclasses are not counted
 MAX_LINES = 400          # of a file
-MAX_WIDTH = 110          # characters of a line
+MAX_WIDTH = 100          # characters of a line
 FRONT_DOORS = ("__init__.py",)   # of the package: it names the public API
 # files that import more
 STILL_MORE = {
-    "api/pareto.py": 14,
-    "profiling/profile.py": 14, "profiling/profile_runtime.py": 15,
-    "latency/prediction.py": 14, "api/measure.py": 11, "api/train.py": 11,
-    "profiling/whole_model.py": 12, "api/doctor.py": 11, "api/estimate.py": 11,
-    "network/model.py": 12, "profiling/setup.py": 11,
-    "training/job.py": 11}
+    "api/estimate.py": 11,
+    "api/measure.py": 11,
+    "api/pareto.py": 13,
+    "api/train.py": 12,
+    "latency/prediction.py": 14,
+    "network/model.py": 11,
+    "profiling/llama_cpp/target.py": 13,
+    "profiling/profile.py": 14,
+    "profiling/profile_runtime.py": 15,
+    "profiling/setup.py": 11,
+    "profiling/whole_model.py": 12,
+    "reuse/rerank.py": 14,
+    "study/costs.py": 12,
+    "study/opening.py": 15,
+    "study/question.py": 20,
+    "training/job.py": 11,
+}
 
 
 def imported(tree, names):
