@@ -26,6 +26,7 @@ test: $(VENV)/.dev  ## the fast tests, on all cores
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 docs: $(VENV)/.docs  ## the site, in site/

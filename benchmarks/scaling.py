@@ -1,22 +1,26 @@
-"""What a search costs beside its trainings: efficiency with workers, time of the driver per candidate, its memory.
+"""What a search costs beside its trainings: efficiency with workers, time of the driver per
+candidate, its memory.
 
 Commands (from the repository root):
 
-    python benchmarks/scaling.py driver                    # 10 to 60 minutes: every sampler, 10,000 trials
-    python benchmarks/scaling.py driver --samplers tpe --trials 2000 --workers 256 --cycle 256
-    python benchmarks/scaling.py filled                    # 2 minutes: every sampler after 5,000 trials
-    python benchmarks/scaling.py report --trials 5000      # a minute: the report of a run of that size
-    python benchmarks/scaling.py efficiency                # 5 minutes: 1 and 2 workers, real trainings of seconds
+    python benchmarks/scaling.py driver                    # 10 to 60 minutes: every sampler, 10,000
+    trials python benchmarks/scaling.py driver --samplers tpe --trials 2000 --workers 256 --cycle
+    256 python benchmarks/scaling.py filled                    # 2 minutes: every sampler after
+    5,000 trials python benchmarks/scaling.py report --trials 5000      # a minute: the report of a
+    run of that size python benchmarks/scaling.py efficiency                # 5 minutes: 1 and 2
+    workers, real trainings of seconds
 
-`driver` searches `nemotron_flash` on the shipped H100 table. The trainings are simulated: workers that take the seconds
-of a training of the shipped bench and return a made-up loss. All else is the real search, with its folder, journal and
-sampler. The time of the driver is CPU time of its process, without that of the simulation, so that other work on the
-machine changes it little. `ms at N` is per candidate, over the candidates of the last tenth before N. `busy` is the
-share of the simulated workers' time in which they train, if the driver works while they wait: trainings of `seconds`
-on average. One candidate that takes long holds up its cycle; that share is lost with any driver.
+`driver` searches `nemotron_flash` on the shipped H100 table. The trainings are simulated: workers
+that take the seconds of a training of the shipped bench and return a made-up loss. All else is the
+real search, with its folder, journal and sampler. The time of the driver is CPU time of its
+process, without that of the simulation, so that other work on the machine changes it little. `ms at
+N` is per candidate, over the candidates of the last tenth before N. `busy` is the share of the
+simulated workers' time in which they train, if the driver works while they wait: trainings of
+`seconds` on average. One candidate that takes long holds up its cycle; that share is lost with any
+driver.
 
-`efficiency` trains the same networks with 1 and with 2 workers. Efficiency is the time of the first over twice the time
-of the second, without the start of the processes.
+`efficiency` trains the same networks with 1 and with 2 workers. Efficiency is the time of the first
+over twice the time of the second, without the start of the processes.
 """
 
 from __future__ import annotations
@@ -51,9 +55,9 @@ from flashnas.study.prepare import prepare
 from flashnas.study.record import Candidate
 
 SPACE, TABLE, WORKLOAD, BUDGET_MS = "nemotron_flash", "h100_sxm", "decode-8k", 14_000.0
-TOKENS = 262_144          # of a simulated training
+TOKENS = 262_144  # of a simulated training
 CURVE_POINTS = 16
-RECIPE_STEPS = 24         # of the trainings of `efficiency`
+RECIPE_STEPS = 24  # of the trainings of `efficiency`
 
 
 class Silent:
@@ -67,9 +71,11 @@ class Silent:
 
 
 class SimulatedWorkers(Executor):
-    """Workers that train nothing: each job takes the seconds of a recorded training on a clock of its own.
+    """Workers that train nothing: each job takes the seconds of a recorded training on a clock of
+    its own.
 
-    clock_s: time of the simulation. busy_s: of all workers. own_cpu_s: CPU time that the simulation itself took.
+    clock_s: time of the simulation. busy_s: of all workers. own_cpu_s: CPU time that the simulation
+    itself took.
     """
 
     def __init__(self, workers: int, seconds: np.ndarray) -> None:
@@ -105,16 +111,30 @@ class SimulatedWorkers(Executor):
 
 
 def simulated_score(key: str, job: Any, took: float) -> dict[str, Any]:
-    """What a training returns; the loss falls with depth and width, and each network has a part of its own."""
+    """What a training returns; the loss falls with depth and width, and each network has a part of
+    its own.
+    """
     network = job.architecture
     own = np.random.default_rng(int(key, 16)).normal(0.0, 0.05)
     mixers = len({spec.kind for spec in network.operators})
     loss = 3.0 + 6.0 / len(network.operators) + 400.0 / network.hidden - 0.05 * mixers + float(own)
-    curve = [[TOKENS * (point + 1) // CURVE_POINTS, loss + 1.0 / (point + 1) - 1.0 / CURVE_POINTS]
-             for point in range(CURVE_POINTS)]
-    return {"loss": loss, "bits_per_byte": loss / 2.8, "curve": curve, "scores": {}, "proxy_params": network.params
-            // 256, "tokens": curve[-1][0], "tokens_per_s": TOKENS / took, "seconds": took, "seed": 0,
-            "backends": {"d": "torch", "m2": "torch", "a": "torch"}, "source": "training"}
+    curve = [
+        [TOKENS * (point + 1) // CURVE_POINTS, loss + 1.0 / (point + 1) - 1.0 / CURVE_POINTS]
+        for point in range(CURVE_POINTS)
+    ]
+    return {
+        "loss": loss,
+        "bits_per_byte": loss / 2.8,
+        "curve": curve,
+        "scores": {},
+        "proxy_params": network.params // 256,
+        "tokens": curve[-1][0],
+        "tokens_per_s": TOKENS / took,
+        "seconds": took,
+        "seed": 0,
+        "backends": {"d": "torch", "m2": "torch", "a": "torch"},
+        "source": "training",
+    }
 
 
 def never(network: Any) -> float:
@@ -122,27 +142,41 @@ def never(network: Any) -> float:
     raise RuntimeError("simulated")
 
 
-# -- driver ------------------------------------------------------------------------------------------------------
+# -- driver ----------------------------------------------------------------------------------------
 
 
 def drive(sampler: str, trials: int, workers: int, cycle: int, out: Path) -> dict[str, Any]:
-    """Search with simulated trainings in this process; returns CPU milliseconds per candidate and memory."""
+    """Search with simulated trainings in this process; returns CPU milliseconds per candidate and
+    memory.
+    """
     from flashnas.bench import load
 
-    config = SearchConfig(space=SPACE, table=TABLE, workload=WORKLOAD, budgets={"latency_ms": BUDGET_MS},
-                          trials=trials, cycle_size=cycle, sampler=sampler, measure=False)
+    config = SearchConfig(
+        space=SPACE,
+        table=TABLE,
+        workload=WORKLOAD,
+        budgets={"latency_ms": BUDGET_MS},
+        trials=trials,
+        cycle_size=cycle,
+        sampler=sampler,
+        measure=False,
+    )
     question = prepare(config, note=lambda _: None, evaluator=never)
     simulated = SimulatedWorkers(workers, load()["seconds"].to_numpy())
     marks = sorted({n for n in (100, 1000, 2000, 5000, 10_000, trials) if n <= trials})
     times: list[tuple[int, float, float]] = []
 
-    with opened(question, simulated, out, resume=False, progress=Silent(), command="scaling") as loop:
+    with opened(
+        question, simulated, out, resume=False, progress=Silent(), command="scaling"
+    ) as loop:
         run = loop._run
 
         def timed(cycle: Sequence[Candidate], executor: Executor) -> None:
             """Notes the time after each cycle; the first one is that of the baselines."""
             run(cycle, executor)
-            times.append((loop.record.evaluated, time.process_time() - simulated.own_cpu_s, memory_mb()))
+            times.append(
+                (loop.record.evaluated, time.process_time() - simulated.own_cpu_s, memory_mb())
+            )
 
         loop._run = timed
         loop.search(simulated)
@@ -154,43 +188,74 @@ def drive(sampler: str, trials: int, workers: int, cycle: int, out: Path) -> dic
         return float(np.interp(n, count, at))
 
     capacity_s = workers * (simulated.clock_s + searched_cpu_s)
-    return {"sampler": sampler, "trials": int(count[-1]), "workers": workers, "cycle": cycle,
-            "ms_at": {mark: round(1e3 * (at_count(mark) - at_count(0.9 * mark)) / (0.1 * mark), 2) for mark in marks},
-            "mb_at": {mark: round(float(np.interp(mark, count, memory))) for mark in marks},
-            "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-            "driver_s": round(searched_cpu_s, 1), "seconds": round(float(np.mean(simulated.seconds)), 1),
-            "busy": round(simulated.busy_s / capacity_s, 3),
-            "busy_free_driver": round(simulated.busy_s / (workers * simulated.clock_s), 3)}
+    return {
+        "sampler": sampler,
+        "trials": int(count[-1]),
+        "workers": workers,
+        "cycle": cycle,
+        "ms_at": {
+            mark: round(1e3 * (at_count(mark) - at_count(0.9 * mark)) / (0.1 * mark), 2)
+            for mark in marks
+        },
+        "mb_at": {mark: round(float(np.interp(mark, count, memory))) for mark in marks},
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "driver_s": round(searched_cpu_s, 1),
+        "seconds": round(float(np.mean(simulated.seconds)), 1),
+        "busy": round(simulated.busy_s / capacity_s, 3),
+        "busy_free_driver": round(simulated.busy_s / (workers * simulated.clock_s), 3),
+    }
 
 
 def filled(arguments: argparse.Namespace) -> None:
-    """Every sampler at the end of one long run: the run is filled with random candidates, and each sampler starts from
-    these and goes on for a few cycles."""
+    """Every sampler at the end of one long run: the run is filled with random candidates, and each
+    sampler starts from these and goes on for a few cycles."""
     from flashnas.bench import load
     from flashnas.search import make_algorithm
     from flashnas.search.algorithm import Evaluation
 
-    config = SearchConfig(space=SPACE, table=TABLE, workload=WORKLOAD, budgets={"latency_ms": BUDGET_MS},
-                          trials=10**6, cycle_size=arguments.cycle, sampler="random", measure=False, seed=1)
+    config = SearchConfig(
+        space=SPACE,
+        table=TABLE,
+        workload=WORKLOAD,
+        budgets={"latency_ms": BUDGET_MS},
+        trials=10**6,
+        cycle_size=arguments.cycle,
+        sampler="random",
+        measure=False,
+        seed=1,
+    )
     question = prepare(config, note=lambda _: None, evaluator=never)
     simulated = SimulatedWorkers(arguments.workers, load()["seconds"].to_numpy())
     rng = np.random.default_rng(0)
-    print("| sampler | trials | ms per candidate | of it the sampler | MB |\n|---|--:|--:|--:|--:|", flush=True)
+    print(
+        "| sampler | trials | ms per candidate | of it the sampler | MB |\n|---|--:|--:|--:|--:|",
+        flush=True,
+    )
     known: list[Evaluation] = []
 
     class Filled(Loop):
-        """Evaluates random candidates, then a few cycles of each sampler, which starts from these."""
+        """Evaluates random candidates, then a few cycles of each sampler, which starts from
+        these.
+        """
 
         def _cycles(self) -> Iterator[list[Candidate]]:
             while len(known) < arguments.filled:
-                genotypes = {g for g in (question.space.sample(rng) for _ in range(512))
-                             if question.fitter.latency_of(g)[0] is not None} - {each.genotype for each in known}
+                genotypes = {
+                    g
+                    for g in (question.space.sample(rng) for _ in range(512))
+                    if question.fitter.latency_of(g)[0] is not None
+                } - {each.genotype for each in known}
                 cycle = self._drawn(sorted(genotypes, key=str), pending=False)
                 yield cycle
                 known.extend(map(self.record.evaluation, cycle))
             for sampler in arguments.samplers:
-                self.algorithm = make_algorithm(sampler, space=question.space, seed=1,
-                                                latency_of=question.fitter.latency_of, cycle_size=arguments.cycle)
+                self.algorithm = make_algorithm(
+                    sampler,
+                    space=question.space,
+                    seed=1,
+                    latency_of=question.fitter.latency_of,
+                    cycle_size=arguments.cycle,
+                )
                 self.algorithm.start_from(known)
                 own, spent, count = 0.0, 0.0, 0
                 for _ in range(arguments.cycles):
@@ -205,15 +270,27 @@ def filled(arguments: argparse.Namespace) -> None:
                     own += asked - started + ended - before
                     spent += ended - started - simulated.own_cpu_s
                     count += len(cycle)
-                print(f"| {sampler} | {len(known):,} | {1e3 * spent / count:.1f} | {1e3 * own / count:.1f} |"
-                      f" {memory_mb():.0f} |", flush=True)
+                print(
+                    f"| {sampler} | {len(known):,} | {1e3 * spent / count:.1f} |"
+                    f" {1e3 * own / count:.1f} |"
+                    f" {memory_mb():.0f} |",
+                    flush=True,
+                )
 
         def _learn(self, candidates: Sequence[Candidate]) -> None:
             """Timed apart."""
 
-    with (tempfile.TemporaryDirectory() as folder,
-          opened(question, simulated, Path(folder) / "run", resume=False, progress=Silent(), command="scaling"
-                 ) as loop):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        opened(
+            question,
+            simulated,
+            Path(folder) / "run",
+            resume=False,
+            progress=Silent(),
+            command="scaling",
+        ) as loop,
+    ):
         Filled(loop.record).search(simulated)
 
 
@@ -224,28 +301,57 @@ def memory_mb() -> float:
 
 
 def driver(arguments: argparse.Namespace) -> None:
-    print("| sampler | workers | cycle | trials | ms at | MB at | peak MB | busy | busy, free driver |\n"
-          "|---|--:|--:|--:|---|---|--:|--:|--:|", flush=True)
+    print(
+        "| sampler | workers | cycle | trials | ms at | MB at | peak MB | busy | busy, free driver"
+        " |\n"
+        "|---|--:|--:|--:|---|---|--:|--:|--:|",
+        flush=True,
+    )
     for sampler in arguments.samplers:
-        words = [sys.executable, __file__, "one", sampler, "--trials", str(arguments.trials), "--workers",
-                 str(arguments.workers), "--cycle", str(arguments.cycle)]
+        words = [
+            sys.executable,
+            __file__,
+            "one",
+            sampler,
+            "--trials",
+            str(arguments.trials),
+            "--workers",
+            str(arguments.workers),
+            "--cycle",
+            str(arguments.cycle),
+        ]
         if arguments.profile:
             words[1:1] = ["-m", "cProfile", "-o", f"{arguments.profile}-{sampler}.pstats"]
         found = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
-        shown = {name: ", ".join(f"{int(mark):,}: {value:g}" for mark, value in found[name].items())
-                 for name in ("ms_at", "mb_at")}
-        print(f"| {sampler} | {found['workers']} | {found['cycle']} | {found['trials']:,} | {shown['ms_at']} |"
-              f" {shown['mb_at']} | {found['peak_mb']:,} | {found['busy']:.1%} | {found['busy_free_driver']:.1%} |",
-              flush=True)
+        shown = {
+            name: ", ".join(f"{int(mark):,}: {value:g}" for mark, value in found[name].items())
+            for name in ("ms_at", "mb_at")
+        }
+        print(
+            f"| {sampler} | {found['workers']} | {found['cycle']} | {found['trials']:,} |"
+            f" {shown['ms_at']} |"
+            f" {shown['mb_at']} | {found['peak_mb']:,} | {found['busy']:.1%} |"
+            f" {found['busy_free_driver']:.1%} |",
+            flush=True,
+        )
 
 
 def one(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(drive(arguments.sampler, arguments.trials, arguments.workers, arguments.cycle,
-                               arguments.keep or Path(folder) / "run")))
+        print(
+            json.dumps(
+                drive(
+                    arguments.sampler,
+                    arguments.trials,
+                    arguments.workers,
+                    arguments.cycle,
+                    arguments.keep or Path(folder) / "run",
+                )
+            )
+        )
 
 
-# -- report ------------------------------------------------------------------------------------------------------
+# -- report ----------------------------------------------------------------------------------------
 
 
 def report(arguments: argparse.Namespace) -> None:
@@ -259,11 +365,14 @@ def report(arguments: argparse.Namespace) -> None:
         started = time.process_time()
         html, png = write_report(out)
         took = time.process_time() - started
-        print(f"report of {arguments.trials:,} trials: {took:.1f} s of CPU, {html.stat().st_size / 1e6:.1f} MB of HTML,"
-              f" {png.stat().st_size / 1e6:.1f} MB of PNG")
+        print(
+            f"report of {arguments.trials:,} trials: {took:.1f} s of CPU,"
+            f" {html.stat().st_size / 1e6:.1f} MB of HTML,"
+            f" {png.stat().st_size / 1e6:.1f} MB of PNG"
+        )
 
 
-# -- efficiency --------------------------------------------------------------------------------------------------
+# -- efficiency ------------------------------------------------------------------------------------
 
 
 def efficiency(arguments: argparse.Namespace) -> None:
@@ -274,8 +383,15 @@ def efficiency(arguments: argparse.Namespace) -> None:
 
     recipe = Recipe.load("cpu")
     recipe = dataclasses.replace(recipe, tokens=arguments.steps * recipe.batch_tokens)
-    config = SearchConfig(space=SPACE, table=TABLE, workload=WORKLOAD, budgets={"latency_ms": BUDGET_MS}, bench=False,
-                          measure=False, seed=1)
+    config = SearchConfig(
+        space=SPACE,
+        table=TABLE,
+        workload=WORKLOAD,
+        budgets={"latency_ms": BUDGET_MS},
+        bench=False,
+        measure=False,
+        seed=1,
+    )
     question = prepare(config, note=lambda _: None, recipe=recipe)
     rng = np.random.default_rng(0)
     networks: dict[str, Any] = {}
@@ -297,8 +413,10 @@ def efficiency(arguments: argparse.Namespace) -> None:
     first, base = next(iter(took.items()))
     print("| workers | seconds | trainings per minute | efficiency |\n|--:|--:|--:|--:|")
     for workers, seconds in took.items():
-        print(f"| {workers} | {seconds:.1f} | {60 * len(jobs) / seconds:.1f} |"
-              f" {first * base / (workers * seconds):.1%} |")
+        print(
+            f"| {workers} | {seconds:.1f} | {60 * len(jobs) / seconds:.1f} |"
+            f" {first * base / (workers * seconds):.1%} |"
+        )
 
 
 def main() -> None:
@@ -306,7 +424,9 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     part = commands.add_parser("driver")
     part.add_argument("--samplers", nargs="+", default=list(ALGORITHMS))
-    part.add_argument("--profile", metavar="START", help="write START-<sampler>.pstats for pstats or snakeviz")
+    part.add_argument(
+        "--profile", metavar="START", help="write START-<sampler>.pstats for pstats or snakeviz"
+    )
     part.set_defaults(run=driver, trials=10_000)
     long = commands.add_parser("filled")
     long.add_argument("--samplers", nargs="+", default=list(ALGORITHMS))

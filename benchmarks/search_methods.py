@@ -1,8 +1,10 @@
-"""The searches that benchmarks/search.py compares: ours, and those of other libraries behind their public interfaces.
+"""The searches that benchmarks/search.py compares: ours, and those of other libraries behind their
+public interfaces.
 
-A peer gets the encoding of the space as categorical and whole-number parameters, is asked for `BATCH` candidates, and
-is told their losses and exact latencies. A proposal outside the budget, or of a network that is known already, costs
-nothing. A peer with constraints is told how far it is outside; another one is asked again.
+A peer gets the encoding of the space as categorical and whole-number parameters, is asked for
+`BATCH` candidates, and is told their losses and exact latencies. A proposal outside the budget, or
+of a network that is known already, costs nothing. A peer with constraints is told how far it is
+outside; another one is asked again.
 """
 
 from __future__ import annotations
@@ -19,13 +21,19 @@ from search_problems import RUNGS, Problem
 from flashnas.search import Evaluation, make_algorithm
 from flashnas.space import SearchSpace
 
-BATCH = 5        # candidates that every method proposes before it learns; those of Hyperband kind are asynchronous
-STUCK = 40       # proposals in a row that are known or outside the budget; then a random new one takes their place ..
-STUCK_SLOW = 5   # .. and of methods that take about a second for each proposal
-POPULATION = 10  # of the evolutions, random candidates before TPE models: as the defaults of flashnas
-INFORMED = "bayes + evidence"  # knows what publications say; only where the loss of a full training is searched
-INITIAL = 5      # random candidates before a Gaussian process: as in `bayes`
-POOL = 256       # random candidates from which BoTorch's acquisition functions choose
+# candidates that every method proposes before it learns; those of Hyperband kind are asynchronous
+BATCH = 5
+# proposals in a row that are known or outside the budget; then a random new one takes their place
+# ..
+STUCK = 40
+STUCK_SLOW = 5  # .. and of methods that take about a second for each proposal
+POPULATION = (
+    10  # of the evolutions, random candidates before TPE models: as the defaults of flashnas
+)
+# knows what publications say; only where the loss of a full training is searched
+INFORMED = "bayes + evidence"
+INITIAL = 5  # random candidates before a Gaussian process: as in `bayes`
+POOL = 256  # random candidates from which BoTorch's acquisition functions choose
 
 
 class Spent(Exception):
@@ -36,8 +44,8 @@ class Spent(Exception):
 class Meter:
     """Trains what a method proposes and counts its tokens, in parts of a training.
 
-    tokens: one whole training has RUNGS of them. A training that was paused continues. done: parts that a genotype was
-    trained for. finished: (tokens, genotype) of each whole training.
+    tokens: one whole training has RUNGS of them. A training that was paused continues. done: parts
+    that a genotype was trained for. finished: (tokens, genotype) of each whole training.
     """
 
     problem: Problem
@@ -71,21 +79,27 @@ class Meter:
         return genotype not in self.done and self.inside(genotype)
 
     def volumes(self) -> list[float]:
-        """The dominated hypervolume of all finished candidates after 1, 2, .. whole trainings' worth of tokens."""
+        """The dominated hypervolume of all finished candidates after 1, 2, .. whole trainings'
+        worth of tokens.
+        """
         problem, result, points = self.problem, [], np.empty((0, 2))
         waiting = list(self.finished)
         for unit in range(1, self.trainings + 1):
             new = [genotype for tokens, genotype in waiting if tokens <= unit * RUNGS]
-            waiting = waiting[len(new):]
+            waiting = waiting[len(new) :]
             if new:
-                points = np.concatenate([points, np.column_stack([problem.truth(new), [*map(self.latency_ms, new)]])])
+                points = np.concatenate(
+                    [points, np.column_stack([problem.truth(new), [*map(self.latency_ms, new)]])]
+                )
             result.append(problem.volume(points))
         return result
 
 
 @dataclass(frozen=True)
 class Method:
-    """run: spends a meter. needs: the module without which it cannot run. distribution: the package it is from."""
+    """run: spends a meter. needs: the module without which it cannot run. distribution: the package
+    it is from.
+    """
 
     name: str
     run: Callable[[Meter], None]
@@ -101,12 +115,19 @@ class Method:
         return bool(self.needs) and importlib.util.find_spec(self.needs) is None
 
 
-# -- ours --------------------------------------------------------------------------------------------------------------
+# -- ours ------------------------------------------------------------------------------------------
+
 
 def ours(sampler: str, informed: bool = False, **options: Any) -> Callable[[Meter], None]:
     def run(meter: Meter) -> None:
-        algorithm = make_algorithm(sampler, space=meter.problem.space, seed=meter.seed, cycle_size=BATCH,
-                                   latency_of=meter.problem.latency_of, **options)
+        algorithm = make_algorithm(
+            sampler,
+            space=meter.problem.space,
+            seed=meter.seed,
+            cycle_size=BATCH,
+            latency_of=meter.problem.latency_of,
+            **options,
+        )
         if informed:
             algorithm.use_prior(meter.problem.prior)
         idle = 0
@@ -123,7 +144,8 @@ def ours(sampler: str, informed: bool = False, **options: Any) -> Callable[[Mete
     return run
 
 
-# -- peers -------------------------------------------------------------------------------------------------------------
+# -- peers -----------------------------------------------------------------------------------------
+
 
 class Proposals:
     """Turns a peer's parameters into results, and ends a row of useless proposals."""
@@ -132,7 +154,9 @@ class Proposals:
         self.meter, self.space, self.stuck = meter, meter.problem.space, stuck
         self.rng = np.random.default_rng([meter.seed, 9])
         self.useless = 0
-        losses = meter.problem.curves([g for g in (self.space.sample(self.rng) for _ in range(64)) if meter.inside(g)])
+        losses = meter.problem.curves(
+            [g for g in (self.space.sample(self.rng) for _ in range(64)) if meter.inside(g)]
+        )
         self.worst = float(losses[:, -1].max())
 
     def genotype(self, params: dict[str, Any]) -> Any:
@@ -149,7 +173,9 @@ class Proposals:
         return genotype
 
     def values(self, genotype: Any, rungs: int = RUNGS) -> tuple[float, float, float]:
-        """Loss, latency_ms and the milliseconds above the budget; outside the budget the worst loss."""
+        """Loss, latency_ms and the milliseconds above the budget; outside the budget the worst
+        loss.
+        """
         latency_ms = self.meter.latency_ms(genotype)
         excess = latency_ms - self.meter.problem.budget_ms
         return (self.worst if excess > 0 else self.meter.train(genotype, rungs)), latency_ms, excess
@@ -161,11 +187,14 @@ def _plain(value: Any) -> Any:
 
 def optuna_sampler(make: Callable[[Any, int], Any], stuck: int = STUCK) -> Callable[[Meter], None]:
     """Two objectives and the constraint of the budget, asked and told."""
+
     def run(meter: Meter) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(directions=["minimize"] * 2, sampler=make(optuna.samplers, meter.seed))
+        study = optuna.create_study(
+            directions=["minimize"] * 2, sampler=make(optuna.samplers, meter.seed)
+        )
         distributions, proposals = meter.problem.space.distributions(), Proposals(meter, stuck)
         while True:
             trials = [study.ask(distributions) for _ in range(BATCH)]
@@ -180,22 +209,39 @@ def optuna_sampler(make: Callable[[Any, int], Any], stuck: int = STUCK) -> Calla
 def pymoo_nsga2(meter: Meter) -> None:
     """Mixed variables with pymoo's own operators for them, and the budget as a constraint."""
     from pymoo.algorithms.moo.nsga2 import NSGA2
-    from pymoo.core.mixed import MixedVariableDuplicateElimination, MixedVariableMating, MixedVariableSampling
+    from pymoo.core.mixed import (
+        MixedVariableDuplicateElimination,
+        MixedVariableMating,
+        MixedVariableSampling,
+    )
     from pymoo.core.problem import Problem as PymooProblem
     from pymoo.core.termination import NoTermination
     from pymoo.core.variable import Choice, Integer, Real
     from pymoo.problems.static import StaticProblem
 
     distributions = meter.problem.space.distributions()
-    logs = [name for name, d in distributions.items() if getattr(d, "log", False)]  # logarithmic integers are missing
-    variables = {name: Choice(options=list(d.choices)) if hasattr(d, "choices") else
-                 Real(bounds=(np.log(d.low), np.log(d.high))) if name in logs else
-                 Integer(bounds=(d.low, d.high)) if isinstance(d.low, int) else Real(bounds=(d.low, d.high))
-                 for name, d in distributions.items()}
+    logs = [
+        name for name, d in distributions.items() if getattr(d, "log", False)
+    ]  # logarithmic integers are missing
+    variables = {
+        name: Choice(options=list(d.choices))
+        if hasattr(d, "choices")
+        else Real(bounds=(np.log(d.low), np.log(d.high)))
+        if name in logs
+        else Integer(bounds=(d.low, d.high))
+        if isinstance(d.low, int)
+        else Real(bounds=(d.low, d.high))
+        for name, d in distributions.items()
+    }
     problem = PymooProblem(vars=variables, n_obj=2, n_ieq_constr=1)
     duplicates = MixedVariableDuplicateElimination()
-    algorithm = NSGA2(pop_size=POPULATION, n_offsprings=BATCH, sampling=MixedVariableSampling(),
-                      mating=MixedVariableMating(eliminate_duplicates=duplicates), eliminate_duplicates=duplicates)
+    algorithm = NSGA2(
+        pop_size=POPULATION,
+        n_offsprings=BATCH,
+        sampling=MixedVariableSampling(),
+        mating=MixedVariableMating(eliminate_duplicates=duplicates),
+        eliminate_duplicates=duplicates,
+    )
     algorithm.setup(problem, termination=NoTermination(), seed=meter.seed, verbose=False)
     proposals = Proposals(meter)
     while True:
@@ -222,38 +268,59 @@ def syne_space(space: SearchSpace[Any]) -> dict[str, Any]:
 
 def constants(space: SearchSpace[Any]) -> dict[str, Any]:
     """Parameters with one value only."""
-    return {name: d.low for name, d in space.distributions().items() if not hasattr(d, "choices") and d.single()}
+    return {
+        name: d.low
+        for name, d in space.distributions().items()
+        if not hasattr(d, "choices") and d.single()
+    }
 
 
 def syne_evolution(meter: Meter) -> None:
     """Syne Tune's multi-objective regularized evolution."""
     from syne_tune.optimizer.schedulers.multiobjective import MultiObjectiveRegularizedEvolution
 
-    searcher = MultiObjectiveRegularizedEvolution(syne_space(meter.problem.space), population_size=POPULATION,
-                                                  sample_size=5, random_seed=meter.seed)
+    searcher = MultiObjectiveRegularizedEvolution(
+        syne_space(meter.problem.space),
+        population_size=POPULATION,
+        sample_size=5,
+        random_seed=meter.seed,
+    )
     proposals, fixed, number = Proposals(meter), constants(meter.problem.space), 0
     while True:
         batch: dict[Any, dict[str, Any]] = {}
-        while len(batch) < BATCH:  # the library lacks constraints: what is outside the budget, or known, is left out
+        while (
+            len(batch) < BATCH
+        ):  # the library lacks constraints: what is outside the budget, or known, is left out
             config = searcher.suggest()
             genotype = proposals.genotype(config | fixed)
             if meter.fresh(genotype):
                 batch.setdefault(genotype, config)
         for genotype, config in batch.items():
-            searcher.on_trial_complete(number, config, [meter.train(genotype), meter.latency_ms(genotype)])
+            searcher.on_trial_complete(
+                number, config, [meter.train(genotype), meter.latency_ms(genotype)]
+            )
             number += 1
 
 
 def syne_moasha(meter: Meter) -> None:
-    """Syne Tune's MOASHA with BATCH asynchronous workers, which take turns after each part of a training."""
+    """Syne Tune's MOASHA with BATCH asynchronous workers, which take turns after each part of a
+    training.
+    """
     from datetime import datetime
 
     from syne_tune.backend.trial_status import Trial
     from syne_tune.optimizer.schedulers.multiobjective.moasha import MOASHA
 
     np.random.seed(meter.seed)  # noqa: NPY002 (its domains draw from the global generator)
-    scheduler = MOASHA(syne_space(meter.problem.space), metrics=["loss", "latency_ms"], time_attr="part",
-                       max_t=RUNGS, grace_period=1, reduction_factor=2, random_seed=meter.seed)
+    scheduler = MOASHA(
+        syne_space(meter.problem.space),
+        metrics=["loss", "latency_ms"],
+        time_attr="part",
+        max_t=RUNGS,
+        grace_period=1,
+        reduction_factor=2,
+        random_seed=meter.seed,
+    )
     proposals, fixed, number = Proposals(meter), constants(meter.problem.space), 0
 
     def start() -> Iterator[None]:
@@ -266,7 +333,11 @@ def syne_moasha(meter: Meter) -> None:
         number += 1
         scheduler.on_trial_add(trial)
         for part in range(1, RUNGS + 1):
-            result = {"loss": meter.train(genotype, part), "latency_ms": meter.latency_ms(genotype), "part": part}
+            result = {
+                "loss": meter.train(genotype, part),
+                "latency_ms": meter.latency_ms(genotype),
+                "part": part,
+            }
             if part == RUNGS:
                 scheduler.on_trial_complete(trial, result)
             elif scheduler.on_trial_result(trial, result) == "STOP":
@@ -281,8 +352,9 @@ def syne_moasha(meter: Meter) -> None:
 
 
 def neps_primo(meter: Meter) -> None:
-    """NePS' PriMO without priors: MOASHA first, then Bayesian optimization of weighted objectives. One candidate at a
-    time: NePS 0.17 ends with an error if it is asked again before the first results."""
+    """NePS' PriMO without priors: MOASHA first, then Bayesian optimization of weighted objectives.
+    One candidate at a time: NePS 0.17 ends with an error if it is asked again before the first
+    results."""
     import logging
     import random
 
@@ -297,12 +369,18 @@ def neps_primo(meter: Meter) -> None:
     fixed = constants(meter.problem.space)
     for name, d in meter.problem.space.distributions().items():
         if name not in fixed:
-            fields[name] = (neps.HPOCategorical(choices=list(d.choices)) if hasattr(d, "choices") else
-                            neps.HPOInteger(d.low, d.high, log=d.log) if isinstance(d.low, int) else
-                            neps.HPOFloat(d.low, d.high))
+            fields[name] = (
+                neps.HPOCategorical(choices=list(d.choices))
+                if hasattr(d, "choices")
+                else neps.HPOInteger(d.low, d.high, log=d.log)
+                if isinstance(d.low, int)
+                else neps.HPOFloat(d.low, d.high)
+            )
     fields["part"] = neps.HPOInteger(1, RUNGS, is_fidelity=True)
     space = neps.space.SearchSpace(fields)
-    optimizer = neps.AskAndTell(neps.algorithms.primo(space, eta=2, prior_centers={}, initial_design_size=INITIAL))
+    optimizer = neps.AskAndTell(
+        neps.algorithms.primo(space, eta=2, prior_centers={}, initial_design_size=INITIAL)
+    )
     proposals = Proposals(meter, STUCK_SLOW)
     while True:
         trial = optimizer.ask()
@@ -313,8 +391,10 @@ def neps_primo(meter: Meter) -> None:
 
 
 def botorch_search(noisy: bool, features: bool) -> Callable[[Meter], None]:
-    """BoTorch's qLogNEHVI or qLogEHVI: a Gaussian process of the loss, the latency as an exactly known outcome, the
-    best of a random pool. features: those of the space in place of its encoding."""
+    """BoTorch's qLogNEHVI or qLogEHVI: a Gaussian process of the loss, the latency as an exactly
+    known outcome, the best of a random pool. features: those of the space in place of its
+    encoding."""
+
     def run(meter: Meter) -> None:
         import torch
         from botorch.acquisition.multi_objective.logei import (
@@ -333,7 +413,9 @@ def botorch_search(noisy: bool, features: bool) -> Callable[[Meter], None]:
         torch.manual_seed(meter.seed)
         torch.set_num_threads(1)
         space, rng = meter.problem.space, np.random.default_rng([meter.seed, 8])
-        describe = space.features if features else lambda genotype: SearchSpace.features(space, genotype)
+        describe = (
+            space.features if features else lambda genotype: SearchSpace.features(space, genotype)
+        )
 
         def draw(count: int) -> list[Any]:
             found: dict[Any, None] = {}
@@ -352,7 +434,9 @@ def botorch_search(noisy: bool, features: bool) -> Callable[[Meter], None]:
         def rows(genotypes: list[Any]) -> Any:
             """Features, and the latency as a share of the budget in the last column."""
             table = (np.array([describe(genotype) for genotype in genotypes]) - low) / span
-            return torch.tensor(np.column_stack([table, [meter.latency_ms(g) / budget for g in genotypes]]))
+            return torch.tensor(
+                np.column_stack([table, [meter.latency_ms(g) / budget for g in genotypes]])
+            )
 
         known = draw(INITIAL)
         losses = [meter.train(genotype) for genotype in known]
@@ -363,22 +447,35 @@ def botorch_search(noisy: bool, features: bool) -> Callable[[Meter], None]:
             inputs = FilterFeatures(feature_indices=torch.arange(x.shape[1] - 1))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                model = SingleTaskGP(x, -(y - centre) / scale, outcome_transform=None, input_transform=inputs)
-                fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model),
-                                 optimizer_kwargs={"options": {"maxiter": 60}})
-                both = ModelList(model, GenericDeterministicModel(lambda X: -X[..., -1:], num_outputs=1))
+                model = SingleTaskGP(
+                    x, -(y - centre) / scale, outcome_transform=None, input_transform=inputs
+                )
+                fit_gpytorch_mll(
+                    ExactMarginalLogLikelihood(model.likelihood, model),
+                    optimizer_kwargs={"options": {"maxiter": 60}},
+                )
+                both = ModelList(
+                    model, GenericDeterministicModel(lambda X: -X[..., -1:], num_outputs=1)
+                )
                 worst = -(y.max() - centre) / scale - 0.1 * (y.max() - y.min()) / scale
                 reference = torch.tensor([float(worst), -1.0], dtype=torch.float64)
                 sampler = get_sampler(both.posterior(x), torch.Size([32]), seed=meter.seed)
                 if noisy:
                     acquisition: Any = qLogNoisyExpectedHypervolumeImprovement(
-                        both, reference, x, prune_baseline=True, sampler=sampler, cache_root=False)
+                        both, reference, x, prune_baseline=True, sampler=sampler, cache_root=False
+                    )
                 else:
                     seen = torch.cat([-(y - centre) / scale, -x[:, -1:]], dim=1)
                     acquisition = qLogExpectedHypervolumeImprovement(
-                        both, reference, FastNondominatedPartitioning(reference, seen), sampler=sampler)
+                        both,
+                        reference,
+                        FastNondominatedPartitioning(reference, seen),
+                        sampler=sampler,
+                    )
                 pool = draw(POOL)
-                chosen, _ = optimize_acqf_discrete(acquisition, min(BATCH, len(pool)), rows(pool), unique=True)
+                chosen, _ = optimize_acqf_discrete(
+                    acquisition, min(BATCH, len(pool)), rows(pool), unique=True
+                )
             table = rows(pool)
             batch = [pool[int((table - row).abs().sum(dim=1).argmin())] for row in chosen]
             known += batch
@@ -387,24 +484,54 @@ def botorch_search(noisy: bool, features: bool) -> Callable[[Meter], None]:
     return run
 
 
-METHODS = {method.name: method for method in (
-    Method("random", ours("random")),
-    Method("aging-evolution", ours("aging-evolution")),
-    Method("nsga2", ours("nsga2")),
-    Method("tpe", ours("tpe")),
-    Method("bayes", ours("bayes")),
-    Method(INFORMED, ours("bayes", informed=True)),
-    Method("optuna-nsga2", optuna_sampler(lambda s, seed: s.NSGAIISampler(population_size=POPULATION, seed=seed)),
-           "optuna", "optuna"),
-    Method("optuna-tpe", optuna_sampler(lambda s, seed: s.TPESampler(
-        n_startup_trials=POPULATION, multivariate=True, constant_liar=True, seed=seed)), "optuna", "optuna"),
-    Method("optuna-gp", optuna_sampler(lambda s, seed: s.GPSampler(n_startup_trials=INITIAL, seed=seed), STUCK_SLOW),
-           "optuna", "optuna"),
-    Method("pymoo-nsga2", pymoo_nsga2, "pymoo", "pymoo"),
-    Method("syne-tune-mo-evolution", syne_evolution, "syne_tune", "syne-tune"),
-    Method("syne-tune-moasha", syne_moasha, "syne_tune", "syne-tune"),
-    Method("neps-primo", neps_primo, "neps", "neural-pipeline-search"),
-    Method("botorch-qlogehvi", botorch_search(noisy=False, features=False), "botorch", "botorch"),
-    Method("botorch-qlognehvi", botorch_search(noisy=True, features=False), "botorch", "botorch"),
-    Method("botorch-qlognehvi-features", botorch_search(noisy=True, features=True), "botorch", "botorch"),
-)}
+METHODS = {
+    method.name: method
+    for method in (
+        Method("random", ours("random")),
+        Method("aging-evolution", ours("aging-evolution")),
+        Method("nsga2", ours("nsga2")),
+        Method("tpe", ours("tpe")),
+        Method("bayes", ours("bayes")),
+        Method(INFORMED, ours("bayes", informed=True)),
+        Method(
+            "optuna-nsga2",
+            optuna_sampler(lambda s, seed: s.NSGAIISampler(population_size=POPULATION, seed=seed)),
+            "optuna",
+            "optuna",
+        ),
+        Method(
+            "optuna-tpe",
+            optuna_sampler(
+                lambda s, seed: s.TPESampler(
+                    n_startup_trials=POPULATION, multivariate=True, constant_liar=True, seed=seed
+                )
+            ),
+            "optuna",
+            "optuna",
+        ),
+        Method(
+            "optuna-gp",
+            optuna_sampler(
+                lambda s, seed: s.GPSampler(n_startup_trials=INITIAL, seed=seed), STUCK_SLOW
+            ),
+            "optuna",
+            "optuna",
+        ),
+        Method("pymoo-nsga2", pymoo_nsga2, "pymoo", "pymoo"),
+        Method("syne-tune-mo-evolution", syne_evolution, "syne_tune", "syne-tune"),
+        Method("syne-tune-moasha", syne_moasha, "syne_tune", "syne-tune"),
+        Method("neps-primo", neps_primo, "neps", "neural-pipeline-search"),
+        Method(
+            "botorch-qlogehvi", botorch_search(noisy=False, features=False), "botorch", "botorch"
+        ),
+        Method(
+            "botorch-qlognehvi", botorch_search(noisy=True, features=False), "botorch", "botorch"
+        ),
+        Method(
+            "botorch-qlognehvi-features",
+            botorch_search(noisy=True, features=True),
+            "botorch",
+            "botorch",
+        ),
+    )
+}

@@ -1,8 +1,8 @@
-"""The problems of benchmarks/search.py: made-up surfaces, the rows of flashnas-bench, a model of flashnas-bench, and
-the loss to expect of a full training.
+"""The problems of benchmarks/search.py: made-up surfaces, the rows of flashnas-bench, a model of
+flashnas-bench, and the loss to expect of a full training.
 
-All have learning curves at a quarter, half, three quarters and all of the tokens, and the exact latency of the shipped
-table h100_sxm for `decode-8k`.
+All have learning curves at a quarter, half, three quarters and all of the tokens, and the exact
+latency of the shipped table h100_sxm for `decode-8k`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from flashnas.study.evidence_search import search_by_evidence
 from flashnas.study.foresight import Foresight, load_models
 
 TABLE, WORKLOAD = "h100_sxm", "decode-8k"
-RUNGS = 4            # equal parts of a training, as in the curves of the bench
+RUNGS = 4  # equal parts of a training, as in the curves of the bench
 MIXERS = ("d", "a", "m2")
 PLANNED_TOKENS = 1e11  # of the full training
-NOISE = 0.015        # nats: two seeds of a short training differ by 0.01 to 0.02
+NOISE = 0.015  # nats: two seeds of a short training differ by 0.01 to 0.02
 REFERENCE_SAMPLE = 400
 
 
@@ -48,7 +48,9 @@ class Problem:
     reference: float
 
     def latency_of(self, genotype: Any) -> tuple[Any | None, float | None]:
-        """The network of a genotype and its exact latency; without a network, the latency that is above the budget."""
+        """The network of a genotype and its exact latency; without a network, the latency that is
+        above the budget.
+        """
         raise NotImplementedError
 
     def curves(self, genotypes: Sequence[Any]) -> np.ndarray:
@@ -61,7 +63,11 @@ class Problem:
 
     def volume(self, points: np.ndarray) -> float:
         """Dominated nats times share of the budget, of points [N, 2] of (true loss, latency_ms)."""
-        return hypervolume(points / [1.0, self.budget_ms], [self.reference, 1.0]) if len(points) else 0.0
+        return (
+            hypervolume(points / [1.0, self.budget_ms], [self.reference, 1.0])
+            if len(points)
+            else 0.0
+        )
 
     def best_volume(self) -> float:
         """That of the true front: of all genotypes, or of a long search that sees true losses."""
@@ -92,10 +98,16 @@ class WholeSpace(Problem):
     def latency_of(self, genotype: Any) -> tuple[Architecture | None, float | None]:
         key = self.budget_ms, genotype
         if key not in FITTED:
-            widths = [self.space.architecture(genotype, hidden) for hidden in self.space.hidden_sizes]
+            widths = [
+                self.space.architecture(genotype, hidden) for hidden in self.space.hidden_sizes
+            ]
             times = self.model.latencies(widths)
             fitting = [i for i, ms in enumerate(times) if ms <= self.budget_ms]
-            FITTED[key] = (widths[fitting[-1]], float(times[fitting[-1]])) if fitting else (None, float(times[0]))
+            FITTED[key] = (
+                (widths[fitting[-1]], float(times[fitting[-1]]))
+                if fitting
+                else (None, float(times[0]))
+            )
         return FITTED[key]
 
     @functools.cached_property
@@ -106,7 +118,9 @@ class WholeSpace(Problem):
         return [genotype for genotype in drawn if self.latency_of(genotype)[0] is not None]
 
     def best_volume(self) -> float:
-        """Mutants of the front, round after round, until some rounds gain less than a ten-thousandth."""
+        """Mutants of the front, round after round, until some rounds gain less than a
+        ten-thousandth.
+        """
         rng = np.random.default_rng(1)
         known = dict.fromkeys(self.typical)
         front, points, volumes = list(known), self._points(list(known)), [0.0]
@@ -114,7 +128,9 @@ class WholeSpace(Problem):
             mask = non_dominated(points)
             front, points = [g for g, on in zip(front, mask, strict=True) if on], points[mask]
             volumes.append(self.volume(points))
-            if len(volumes) > self.patience and volumes[-1] < volumes[-1 - self.patience] * (1 + 1e-4):
+            if len(volumes) > self.patience and volumes[-1] < volumes[-1 - self.patience] * (
+                1 + 1e-4
+            ):
                 break
             brood = []
             while len(brood) < self.brood:
@@ -130,17 +146,18 @@ class WholeSpace(Problem):
 
 
 class Law:
-    """A loss in nats per token for any architecture of the space, from coefficients drawn by `seed`.
+    """A loss in nats per token for any architecture of the space, from coefficients drawn by
+    `seed`.
 
-    It follows the depth-width law of arXiv 2511.18890 section 2.1 plus terms of the kind its section 2.2 finds: a
-    quality per token mixer and third of the depth, a bonus for pairs such as DeltaNet with Mamba2, a best share of
-    FFNs, one attention at least.
+    It follows the depth-width law of arXiv 2511.18890 section 2.1 plus terms of the kind its
+    section 2.2 finds: a quality per token mixer and third of the depth, a bonus for pairs such as
+    DeltaNet with Mamba2, a best share of FFNs, one attention at least.
     """
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng([seed, 77])
-        self.quality = rng.normal(0.0, 0.05, (3, len(MIXERS)))   # [third, mixer], lower is better
-        self.pair = np.triu(rng.uniform(0.0, 0.15, (3, 3)), 1)   # bonus for two mixers side by side
+        self.quality = rng.normal(0.0, 0.05, (3, len(MIXERS)))  # [third, mixer], lower is better
+        self.pair = np.triu(rng.uniform(0.0, 0.15, (3, 3)), 1)  # bonus for two mixers side by side
         self.ffn_share = rng.uniform(0.35, 0.55)
         self.depth_exponent = rng.uniform(0.7, 1.1)
 
@@ -148,18 +165,27 @@ class Law:
         kinds = [spec.kind for spec in architecture.operators]
         mixers = [MIXERS.index(kind) for kind in kinds if kind != "f"]
         thirds = [min(3 * i // len(mixers), 2) for i in range(len(mixers))]
-        quality = sum(self.quality[third, mixer] for third, mixer in zip(thirds, mixers, strict=True)) / len(mixers)
+        quality = sum(
+            self.quality[third, mixer] for third, mixer in zip(thirds, mixers, strict=True)
+        ) / len(mixers)
         pairs = [self.pair[min(a, b), max(a, b)] for a, b in itertools.pairwise(mixers)]
         share = 1 - len(mixers) / len(kinds)
-        size = 3.0 * len(kinds) ** -self.depth_exponent + 60.0 * architecture.hidden ** -0.75
+        size = 3.0 * len(kinds) ** -self.depth_exponent + 60.0 * architecture.hidden**-0.75
         attention = 0.08 * (MIXERS.index("a") not in mixers)
-        return float(2.5 + size + quality - sum(pairs) / max(len(pairs), 1) + 1.5 * (share - self.ffn_share) ** 2
-                     + attention)
+        return float(
+            2.5
+            + size
+            + quality
+            - sum(pairs) / max(len(pairs), 1)
+            + 1.5 * (share - self.ffn_share) ** 2
+            + attention
+        )
 
 
 class Surface(WholeSpace):
-    """Each seed draws another law. Early losses follow a second law in part: their rank correlation with the last one
-    is about that of the bench's curves, and what makes them wrong is a property of the architecture."""
+    """Each seed draws another law. Early losses follow a second law in part: their rank correlation
+    with the last one is about that of the bench's curves, and what makes them wrong is a property
+    of the architecture."""
 
     correlation = (0.64, 0.9, 0.99)
 
@@ -186,14 +212,20 @@ class Surface(WholeSpace):
             network = self.latency_of(genotype)[0]
             good = (loss - self.centre) / self.spread
             other = (self.early(network) - self.slope * loss - self.offset) / self.early_spread
-            row = [self.centre + 1.0 - 0.3 * rung + self.spread * (r * good + np.sqrt(1 - r * r) * other)
-                   for rung, r in enumerate(self.correlation)]
+            row = [
+                self.centre
+                + 1.0
+                - 0.3 * rung
+                + self.spread * (r * good + np.sqrt(1 - r * r) * other)
+                for rung, r in enumerate(self.correlation)
+            ]
             noise = np.random.default_rng([int(network.hash[:8], 16), 5]).normal(0.0, NOISE)
             rows.append(np.array([*row, loss]) + noise)
         return np.array(rows)
 
 
-# -- flashnas-bench ----------------------------------------------------------------------------------------------------
+# -- flashnas-bench --------------------------------------------------------------------------------
+
 
 @functools.cache
 def bench(source: str | None) -> Any:
@@ -201,7 +233,9 @@ def bench(source: str | None) -> Any:
     from flashnas.bench import load
 
     frame = load(source)
-    frame = frame[frame[f"latency_ms/{TABLE}/{WORKLOAD}"].notna() & (frame["curve"].map(len) == RUNGS)]
+    frame = frame[
+        frame[f"latency_ms/{TABLE}/{WORKLOAD}"].notna() & (frame["curve"].map(len) == RUNGS)
+    ]
     return frame.reset_index(drop=True)
 
 
@@ -222,28 +256,37 @@ class Row(Genotype):
 
 
 class RowSpace(SearchSpace[Row]):
-    """The rows as a space: parameters that describe a network, and the nearest row to any values of them.
+    """The rows as a space: parameters that describe a network, and the nearest row to any values of
+    them.
 
     A mutation goes to one of the `NEIGHBOURS` nearest rows in features.
     """
 
     NEIGHBOURS = 6
 
-    def __init__(self, architectures: Sequence[Architecture], trained: Sequence[Architecture]) -> None:
+    def __init__(
+        self, architectures: Sequence[Architecture], trained: Sequence[Architecture]
+    ) -> None:
         self.networks = list(architectures)
         self.codes = [_code(network) for network in self.networks]
         seen: Counter[Any] = Counter()
         for code in self.codes:  # rows with equal parameters are told apart by a number
             key = tuple(code.values())
             code["variant"], seen[key] = seen[key], seen[key] + 1
-        self.rows = np.array([_features(*pair) for pair in zip(self.networks, trained, strict=True)])
+        self.rows = np.array(
+            [_features(*pair) for pair in zip(self.networks, trained, strict=True)]
+        )
         span = np.ptp(self.rows, axis=0)
         self.rows = (self.rows - self.rows.min(axis=0)) / np.where(span > 0, span, 1.0)
         gaps = np.linalg.norm(self.rows[:, None] - self.rows[None], axis=2)
-        self.near = np.argsort(gaps + 1e9 * np.eye(len(gaps)), axis=1, kind="stable")[:, :self.NEIGHBOURS]
+        self.near = np.argsort(gaps + 1e9 * np.eye(len(gaps)), axis=1, kind="stable")[
+            :, : self.NEIGHBOURS
+        ]
         self.names = list(self.codes[0])
         self.numeric = [name for name in self.names if not isinstance(self.codes[0][name], str)]
-        self.numbers = np.array([[code[name] for name in self.numeric] for code in self.codes], dtype=np.float64)
+        self.numbers = np.array(
+            [[code[name] for name in self.numeric] for code in self.codes], dtype=np.float64
+        )
         self.span = np.maximum(np.ptp(self.numbers, axis=0), 1e-9)
         self.weight = np.array([0.05 if name == "variant" else 1.0 for name in self.numeric])
 
@@ -259,8 +302,10 @@ class RowSpace(SearchSpace[Row]):
     def decode(self, params: Mapping[str, Any]) -> Row:
         wanted = np.array([params[name] for name in self.numeric], dtype=np.float64)
         gaps = (self.weight * np.abs(self.numbers - wanted) / self.span).sum(axis=1)
-        gaps += [0.5 * sum(code[name] != params[name] for name in self.names if name not in self.numeric)
-                 for code in self.codes]
+        gaps += [
+            0.5 * sum(code[name] != params[name] for name in self.names if name not in self.numeric)
+            for code in self.codes
+        ]
         return Row(int(np.argmin(gaps)))
 
     def distributions(self) -> dict[str, Any]:
@@ -292,29 +337,47 @@ class RowSpace(SearchSpace[Row]):
 def _code(network: Architecture) -> dict[str, Any]:
     mixers = [spec.kind for spec in network.operators if spec.mixes_tokens]
     third = -(-len(mixers) // 3)
-    common = [Counter(part).most_common(1)[0][0] if part else mixers[-1]
-              for part in (mixers[:third], mixers[third:2 * third], mixers[2 * third:])]
+    common = [
+        Counter(part).most_common(1)[0][0] if part else mixers[-1]
+        for part in (mixers[:third], mixers[third : 2 * third], mixers[2 * third :])
+    ]
     counts = Counter(mixers).most_common()
-    return {"width": network.hidden, "depth": len(network.operators),
-            "ffn_share": 1 - len(mixers) / len(network.operators),
-            "early": common[0], "middle": common[1], "late": common[2],
-            "second": counts[1][0] if len(counts) > 1 else "none"}
+    return {
+        "width": network.hidden,
+        "depth": len(network.operators),
+        "ffn_share": 1 - len(mixers) / len(network.operators),
+        "early": common[0],
+        "middle": common[1],
+        "late": common[2],
+        "second": counts[1][0] if len(counts) > 1 else "none",
+    }
 
 
 def _features(network: Architecture, trained: Architecture) -> np.ndarray:
-    """Counts and shares of operators by kind, depth, sizes of the network that is trained in its place."""
+    """Counts and shares of operators by kind, depth, sizes of the network that is trained in its
+    place.
+    """
     specs = {kind: OPERATORS[kind]() for kind in OPERATORS.shipped}
     plain = [specs[spec.kind] for spec in network.operators]
     described = describe(plain, list(specs.values()))
-    counts = described[:len(specs)]
-    return np.concatenate([np.log1p(counts), described[len(specs):],
-                           [np.log(len(plain)), np.log(trained.hidden), np.log(trained.params),
-                            float(network.meta_tokens > 0)]])
+    counts = described[: len(specs)]
+    return np.concatenate(
+        [
+            np.log1p(counts),
+            described[len(specs) :],
+            [
+                np.log(len(plain)),
+                np.log(trained.hidden),
+                np.log(trained.params),
+                float(network.meta_tokens > 0),
+            ],
+        ]
+    )
 
 
 class Rows(Problem):
-    """The networks of the bench that were trained under seed 0, with their real losses, curves and latencies. Seeds
-    differ in what the sampler draws. The true front is known."""
+    """The networks of the bench that were trained under seed 0, with their real losses, curves and
+    latencies. Seeds differ in what the sampler draws. The true front is known."""
 
     budget_ms = 18_000.0
 
@@ -324,14 +387,18 @@ class Rows(Problem):
         self.losses = np.array([[loss for _, loss in curve] for curve in frame["curve"]])
         self.losses[:, -1] = frame["loss"]
         self.latencies = frame[f"latency_ms/{TABLE}/{WORKLOAD}"].to_numpy(dtype=np.float64)
-        self.space = RowSpace(*(list(map(Architecture.parse, frame[name])) for name in ("architecture", "proxy")))
+        self.space = RowSpace(
+            *(list(map(Architecture.parse, frame[name])) for name in ("architecture", "proxy"))
+        )
         inside = [Row(int(i)) for i in np.flatnonzero(self.latencies <= self.budget_ms)]
         self.reference = float(np.percentile(self.truth(inside), 90))
         self._best = self.volume(self._points(inside))
 
     def latency_of(self, genotype: Row) -> tuple[Architecture | None, float | None]:
         latency_ms = float(self.latencies[genotype.number])
-        return self.space.networks[genotype.number] if latency_ms <= self.budget_ms else None, latency_ms
+        return self.space.networks[
+            genotype.number
+        ] if latency_ms <= self.budget_ms else None, latency_ms
 
     def curves(self, genotypes: Sequence[Row]) -> np.ndarray:
         return self.losses[[genotype.number for genotype in genotypes]]
@@ -344,8 +411,9 @@ class Rows(Problem):
 
 
 class CurveModel:
-    """Predicts the curve of any network from the bench's rows: the mean of boosted trees and a Gaussian process with
-    one length for all features, one of each for every point of the curve. No sampler or peer models the loss so."""
+    """Predicts the curve of any network from the bench's rows: the mean of boosted trees and a
+    Gaussian process with one length for all features, one of each for every point of the curve. No
+    sampler or peer models the loss so."""
 
     def __init__(self, features: np.ndarray, curves: np.ndarray) -> None:
         self.low = features.min(axis=0)
@@ -356,7 +424,9 @@ class CurveModel:
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         scaled = (features - self.low) / self.span
-        columns = [np.mean([model.predict(scaled) for model in pair], axis=0) for pair in self.models]
+        columns = [
+            np.mean([model.predict(scaled) for model in pair], axis=0) for pair in self.models
+        ]
         return np.column_stack(columns) * self.spread + self.centre
 
 
@@ -368,7 +438,9 @@ def _fit(features: np.ndarray, values: np.ndarray) -> tuple[Any, Any]:
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
     kernel = ConstantKernel(1.0) * RBF(2.0, (0.1, 100.0)) + WhiteKernel(0.1)
-    trees = GradientBoostingRegressor(n_estimators=200, max_depth=3, subsample=0.7, learning_rate=0.05, random_state=0)
+    trees = GradientBoostingRegressor(
+        n_estimators=200, max_depth=3, subsample=0.7, learning_rate=0.05, random_state=0
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return trees.fit(features, values), GaussianProcessRegressor(kernel).fit(features, values)
@@ -376,19 +448,31 @@ def _fit(features: np.ndarray, values: np.ndarray) -> tuple[Any, Any]:
 
 @functools.cache
 def curve_model(source: str | None) -> tuple[CurveModel, float]:
-    """The model of all networks of the bench (their mean over seeds), and the noise of one training in nats."""
+    """The model of all networks of the bench (their mean over seeds), and the noise of one training
+    in nats.
+    """
     features, curves, noise = curve_data(source)
     return CurveModel(features, curves), noise
 
 
 def curve_data(source: str | None) -> tuple[np.ndarray, np.ndarray, float]:
-    """Features [N, D] and mean curves [N, RUNGS] of the bench's networks; standard deviation between seeds, pooled."""
+    """Features [N, D] and mean curves [N, RUNGS] of the bench's networks; standard deviation
+    between seeds, pooled.
+    """
     frame = bench(source)
     features, curves, squares, degrees = [], [], 0.0, 0
     for _, rows in frame.groupby("proxy_hash", sort=False):
-        seeds = np.array([[*(loss for _, loss in curve[:-1]), final]
-                          for curve, final in zip(rows["curve"], rows["loss"], strict=True)])
-        features.append(_features(*(Architecture.parse(rows[name].iloc[0]) for name in ("architecture", "proxy"))))
+        seeds = np.array(
+            [
+                [*(loss for _, loss in curve[:-1]), final]
+                for curve, final in zip(rows["curve"], rows["loss"], strict=True)
+            ]
+        )
+        features.append(
+            _features(
+                *(Architecture.parse(rows[name].iloc[0]) for name in ("architecture", "proxy"))
+            )
+        )
         curves.append(seeds.mean(axis=0))
         squares += float(((seeds[:, -1] - seeds[:, -1].mean()) ** 2).sum())
         degrees += len(seeds) - 1
@@ -396,8 +480,8 @@ def curve_data(source: str | None) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def held_out(source: str | None, folds: int = 20) -> dict[str, list[float]]:
-    """Of predictions for networks that were left out, a twentieth at a time: R2 and Spearman for each point of the
-    curve."""
+    """Of predictions for networks that were left out, a twentieth at a time: R2 and Spearman for
+    each point of the curve."""
     from scipy.stats import spearmanr
 
     features, curves, _ = curve_data(source)
@@ -406,9 +490,16 @@ def held_out(source: str | None, folds: int = 20) -> dict[str, list[float]]:
     for k in range(folds):
         rest = fold != k
         predicted[~rest] = CurveModel(features[rest], curves[rest]).predict(features[~rest])
-    errors = ((predicted - curves) ** 2).sum(axis=0) / ((curves - curves.mean(axis=0)) ** 2).sum(axis=0)
-    return {"r2": (1 - errors).round(3).tolist(),
-            "spearman": [round(float(spearmanr(predicted[:, r], curves[:, r]).statistic), 3) for r in range(RUNGS)]}
+    errors = ((predicted - curves) ** 2).sum(axis=0) / ((curves - curves.mean(axis=0)) ** 2).sum(
+        axis=0
+    )
+    return {
+        "r2": (1 - errors).round(3).tolist(),
+        "spearman": [
+            round(float(spearmanr(predicted[:, r], curves[:, r]).statistic), 3)
+            for r in range(RUNGS)
+        ],
+    }
 
 
 class Modelled(WholeSpace):
@@ -426,23 +517,31 @@ class Modelled(WholeSpace):
         return self._predicted(genotypes)[:, -1]
 
     def curves(self, genotypes: Sequence[Any]) -> np.ndarray:
-        noise = [np.random.default_rng([int(self.latency_of(genotype)[0].hash[:8], 16), self.seed]).normal(0.0, 1.0)
-                 for genotype in genotypes]
+        noise = [
+            np.random.default_rng(
+                [int(self.latency_of(genotype)[0].hash[:8], 16), self.seed]
+            ).normal(0.0, 1.0)
+            for genotype in genotypes
+        ]
         return self._predicted(genotypes) + self.noise * np.array(noise)[:, None]
 
     def _predicted(self, genotypes: Sequence[Any]) -> np.ndarray:
         new = [genotype for genotype in dict.fromkeys(genotypes) if genotype not in self._known]
         if new:
             networks = [self.latency_of(genotype)[0] for genotype in new]
-            rows = self.curve_model.predict(np.array([_features(net, self.recipe.proxy_of(net, self.vocab))
-                                                      for net in networks]))
+            rows = self.curve_model.predict(
+                np.array(
+                    [_features(net, self.recipe.proxy_of(net, self.vocab)) for net in networks]
+                )
+            )
             self._known |= dict(zip(new, rows, strict=True))
         return np.array([self._known[genotype] for genotype in genotypes])
 
 
 class Full(Modelled):
-    """The whole space, and in place of the short loss the pessimistic loss of a full training that a search ranks by:
-    published trainings, with the modelled short loss of each network. A search sees it with the noise of that loss."""
+    """The whole space, and in place of the short loss the pessimistic loss of a full training that
+    a search ranks by: published trainings, with the modelled short loss of each network. A search
+    sees it with the noise of that loss."""
 
     def __init__(self, source: str | None, seed: int) -> None:
         model, recall, facts = load_models(None)
@@ -458,35 +557,56 @@ class Full(Modelled):
         return self._full(genotypes, super().truth(genotypes))
 
     def curves(self, genotypes: Sequence[Any]) -> np.ndarray:
-        return np.repeat(self._full(genotypes, super().curves(genotypes)[:, -1])[:, None], RUNGS, axis=1)
+        return np.repeat(
+            self._full(genotypes, super().curves(genotypes)[:, -1])[:, None], RUNGS, axis=1
+        )
 
     def _full(self, genotypes: Sequence[Any], losses: np.ndarray) -> np.ndarray:
         keys = list(zip(genotypes, map(float, losses), strict=True))
         new = [key for key in dict.fromkeys(keys) if key not in self._values]
         if new:
-            found = self.foresight.predict([self.latency_of(genotype)[0] for genotype, _ in new],
-                                           [loss for _, loss in new])
-            self._values |= dict(zip(new, (found.mean[1:] + found.sd_to(0)[1:]).tolist(), strict=True))
+            found = self.foresight.predict(
+                [self.latency_of(genotype)[0] for genotype, _ in new], [loss for _, loss in new]
+            )
+            self._values |= dict(
+                zip(new, (found.mean[1:] + found.sd_to(0)[1:]).tolist(), strict=True)
+            )
         return np.array([self._values[key] for key in keys])
 
     @functools.cached_property
     def prior(self) -> Prior:
-        """What the sampler knows of it before any training, as in a search; all trainings cost the same."""
+        """What the sampler knows of it before any training, as in a search; all trainings cost the
+        same.
+        """
         told = search_by_evidence(self, self.foresight, seed=0, min_recall=None)
-        return Prior(value_of=self.foresight.value,
-                     moves_of=self.foresight.moves, cost_of=lambda network: 1.0, best=[
-                         told.genotypes[place] for place in dict.fromkeys(
-                             [*told.nearest(-1.0, 20), *reversed(told.front(None))])])
+        return Prior(
+            value_of=self.foresight.value,
+            moves_of=self.foresight.moves,
+            cost_of=lambda network: 1.0,
+            best=[
+                told.genotypes[place]
+                for place in dict.fromkeys([*told.nearest(-1.0, 20), *reversed(told.front(None))])
+            ],
+        )
 
 
 @functools.lru_cache(maxsize=2)
 def make_problem(name: str, seed: int, source: str | None = None) -> Problem:
-    """`surface`, `rows`, `model` or `full`; shared by the methods, since it only remembers what it computed."""
-    return {"surface": lambda: Surface(seed), "rows": lambda: Rows(source), "model": lambda: Modelled(source, seed),
-            "full": lambda: Full(source, seed)}[name]()
+    """`surface`, `rows`, `model` or `full`; shared by the methods, since it only remembers what it
+    computed.
+    """
+    return {
+        "surface": lambda: Surface(seed),
+        "rows": lambda: Rows(source),
+        "model": lambda: Modelled(source, seed),
+        "full": lambda: Full(source, seed),
+    }[name]()
 
 
-PROBLEMS = {"surface": "made-up losses over nemotron_flash; each seed is another problem",
-            "rows": "the networks of flashnas-bench themselves",
-            "model": "losses over nemotron_flash as a model of flashnas-bench predicts them",
-            "full": "the loss to expect of a full training over nemotron_flash, with short losses by the same model"}
+PROBLEMS = {
+    "surface": "made-up losses over nemotron_flash; each seed is another problem",
+    "rows": "the networks of flashnas-bench themselves",
+    "model": "losses over nemotron_flash as a model of flashnas-bench predicts them",
+    "full": "the loss to expect of a full training over nemotron_flash, with short losses by the"
+    " same model",
+}

@@ -1,21 +1,26 @@
-"""Training tokens per second of small models on the CPU: ours, transformers', and the machine's matrix-product ceiling.
+"""Training tokens per second of small models on the CPU: ours, transformers', and the machine's
+matrix-product ceiling.
 
 Command (from the repository root; needs the `dev` extra; about 4 minutes on one core):
 
     python benchmarks/training.py
 
-One case is a mixer, with or without an FFN behind each, a width, a dtype and a batch of sequences of 256 tokens; the
-models are those of transformers_twins.py, the same weights on both sides, and their losses are compared before anything
-is timed. Timed
-are loss, backward pass and the release of gradients; no optimizer. Both sides run in one process on the same threads,
-turn by turn; figures are medians, the ratio is the median of the ratios turn by turn.
+One case is a mixer, with or without an FFN behind each, a width, a dtype and a batch of sequences
+of 256 tokens; the models are those of transformers_twins.py, the same weights on both sides, and
+their losses are compared before anything is timed. Timed
+are loss, backward pass and the release of gradients; no optimizer. Both sides run in one process on
+the same threads, turn by turn; figures are medians, the ratio is the median of the ratios turn by
+turn.
 
-- theirs: transformers' model with its own loss, at the fastest of its options in a trial before: chunk lengths 32 to
-  256 for Mamba2 and 32 to 128 for the delta rule, sdpa or eager attention, and in bf16 autocast or bf16 weights.
+- theirs: transformers' model with its own loss, at the fastest of its options in a trial before:
+  chunk lengths 32 to 256 for Mamba2 and 32 to 128 for the delta rule, sdpa or eager attention, and
+  in bf16 autocast or bf16 weights.
 - ours: `HybridLM.loss`, in bf16 under autocast with float32 weights, as the proxy trains.
-- share: the model's FLOPs (three times the forward pass as `Architecture` counts it: every product, each recurrence
-  token by token) per second, as a share of the fastest matrix product among the model's own shapes in that dtype.
-- highest: the ratio that a model at that ceiling would have, 1 / transformers' share; no work could raise it further.
+- share: the model's FLOPs (three times the forward pass as `Architecture` counts it: every product,
+  each recurrence token by token) per second, as a share of the fastest matrix product among the
+  model's own shapes in that dtype.
+- highest: the ratio that a model at that ceiling would have, 1 / transformers' share; no work could
+  raise it further.
 
 Mixers that transformers has no twin for (all other operators here) show only their share.
 """
@@ -80,12 +85,21 @@ def measure(mixer: str, ffn: bool, width: int, dtype: str, batch: int, repeats: 
             times_theirs.append(_seconds(run_theirs))
     ceiling = _ceiling_flops(model.architecture, batch, DTYPES[dtype], repeats)
     count, seconds = batch * TOKENS, statistics.median(times_ours)
-    return Row(mixer=mixer, ffn=ffn, width=width, dtype=dtype, batch=batch, ours_tokens_per_s=count / seconds,
-               theirs_tokens_per_s=count / statistics.median(times_theirs) if times_theirs else None,
-               ratio=statistics.median(b / a for a, b in zip(times_ours, times_theirs, strict=True))
-               if times_theirs else None,
-               their_options=options, share=count * _flops_per_token(model.architecture) / seconds / ceiling,
-               ceiling_gflops=ceiling / 1e9)
+    return Row(
+        mixer=mixer,
+        ffn=ffn,
+        width=width,
+        dtype=dtype,
+        batch=batch,
+        ours_tokens_per_s=count / seconds,
+        theirs_tokens_per_s=count / statistics.median(times_theirs) if times_theirs else None,
+        ratio=statistics.median(b / a for a, b in zip(times_ours, times_theirs, strict=True))
+        if times_theirs
+        else None,
+        their_options=options,
+        share=count * _flops_per_token(model.architecture) / seconds / ceiling,
+        ceiling_gflops=ceiling / 1e9,
+    )
 
 
 def _ours(model: HybridLM, x: Tensor, y: Tensor, dtype: str) -> Callable[[], float]:
@@ -95,10 +109,13 @@ def _ours(model: HybridLM, x: Tensor, y: Tensor, dtype: str) -> Callable[[], flo
         loss.backward()
         model.zero_grad(set_to_none=True)
         return loss.item()
+
     return run
 
 
-def _theirs(network: nn.Module, chunk: int, x: Tensor, y: Tensor, autocast: bool) -> Callable[[], float]:
+def _theirs(
+    network: nn.Module, chunk: int, x: Tensor, y: Tensor, autocast: bool
+) -> Callable[[], float]:
     def run() -> float:
         set_chunk(network, chunk)
         with _autocast(autocast):
@@ -106,6 +123,7 @@ def _theirs(network: nn.Module, chunk: int, x: Tensor, y: Tensor, autocast: bool
         loss.backward()
         network.zero_grad(set_to_none=True)
         return float(loss.item())
+
     return run
 
 
@@ -113,7 +131,9 @@ def _autocast(enabled: bool) -> contextlib.AbstractContextManager[object]:
     return torch.autocast("cpu", dtype=torch.bfloat16) if enabled else contextlib.nullcontext()
 
 
-def _fastest(mixer: str, model: HybridLM, x: Tensor, y: Tensor, dtype: str) -> tuple[str, Callable[[], float]]:
+def _fastest(
+    mixer: str, model: HybridLM, x: Tensor, y: Tensor, dtype: str
+) -> tuple[str, Callable[[], float]]:
     """transformers' options that train fastest, among those that compute the same loss."""
     expected = _ours(model, x, y, dtype)()
     candidates = []
@@ -124,7 +144,9 @@ def _fastest(mixer: str, model: HybridLM, x: Tensor, y: Tensor, dtype: str) -> t
                 network = network.bfloat16()
             for chunk in CHUNKS[mixer]:
                 run = _theirs(network, chunk, x, y, weights == "autocast")
-                name = " ".join(filter(None, (attention, f"chunk {chunk}" if chunk else "", weights)))
+                name = " ".join(
+                    filter(None, (attention, f"chunk {chunk}" if chunk else "", weights))
+                )
                 loss, tolerance = run(), 2e-5 if dtype == "float32" else 2e-2
                 if abs(loss - expected) > tolerance:
                     raise AssertionError(f"{mixer} {name}: loss {loss}, ours {expected}")
@@ -145,10 +167,16 @@ def _flops_per_token(architecture: Architecture) -> float:
     return 3 * (architecture.prefill_flops_per_token(TOKENS) + head - head / TOKENS)
 
 
-def _ceiling_flops(architecture: Architecture, batch: int, dtype: torch.dtype, repeats: int) -> float:
+def _ceiling_flops(
+    architecture: Architecture, batch: int, dtype: torch.dtype, repeats: int
+) -> float:
     """FLOP/s of the fastest product [tokens, k] x [k, n] among the model's weights, medians."""
-    shapes = {(call["k"], call["n"]) for spec in architecture.operators
-              for call in spec.kernels(architecture.hidden, "prefill") if call.kind == "gemm"}
+    shapes = {
+        (call["k"], call["n"])
+        for spec in architecture.operators
+        for call in spec.kernels(architecture.hidden, "prefill")
+        if call.kind == "gemm"
+    }
     rates = []
     for k, n in sorted(shapes | {(architecture.hidden, architecture.vocab)}):
         x, weight = torch.randn(batch * TOKENS, k, dtype=dtype), torch.randn(n, k, dtype=dtype)
@@ -161,38 +189,75 @@ def _ceiling_flops(architecture: Architecture, batch: int, dtype: torch.dtype, r
 
 def table(rows: list[Row]) -> str:
     """The rows in markdown."""
-    lines = ["| layer | width | dtype | batch | ours tokens/s | transformers tokens/s | ratio | highest | its options "
-             "| share of ceiling | ceiling GFLOP/s |", "|---|--:|---|--:|--:|--:|--:|--:|---|--:|--:|"]
+    lines = [
+        "| layer | width | dtype | batch | ours tokens/s | transformers tokens/s | ratio | highest"
+        " | its options "
+        "| share of ceiling | ceiling GFLOP/s |",
+        "|---|--:|---|--:|--:|--:|--:|--:|---|--:|--:|",
+    ]
     for row in rows:
         compared = row.theirs_tokens_per_s and row.ratio and row.highest_ratio
-        other = (f"{row.theirs_tokens_per_s:,.0f} | {row.ratio:.2f} | {row.highest_ratio:.2f}" if compared else " | | ")
-        lines.append(f"| {row.mixer}{' f' if row.ffn else ''} | {row.width} | {row.dtype} | {row.batch}"
-                     f" | {row.ours_tokens_per_s:,.0f} | {other} | {row.their_options} | {row.share:.0%}"
-                     f" | {row.ceiling_gflops:.0f} |")
+        other = (
+            f"{row.theirs_tokens_per_s:,.0f} | {row.ratio:.2f} | {row.highest_ratio:.2f}"
+            if compared
+            else " | | "
+        )
+        lines.append(
+            f"| {row.mixer}{' f' if row.ffn else ''} | {row.width} | {row.dtype} | {row.batch}"
+            f" | {row.ours_tokens_per_s:,.0f} | {other} | {row.their_options} | {row.share:.0%}"
+            f" | {row.ceiling_gflops:.0f} |"
+        )
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mixers", nargs="+", default=["a", "m2", "gd", "swa(head_dim=64,window=64)",
-                                                        "gla(head_dim=64)", "d(head_dim=64)"],
-                        help="operators; a, m2, m2(state=32) and gd are compared with transformers")
+    parser.add_argument(
+        "--mixers",
+        nargs="+",
+        default=[
+            "a",
+            "m2",
+            "gd",
+            "swa(head_dim=64,window=64)",
+            "gla(head_dim=64)",
+            "d(head_dim=64)",
+        ],
+        help="operators; a, m2, m2(state=32) and gd are compared with transformers",
+    )
     parser.add_argument("--widths", nargs="+", type=int, default=[128, 256])
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
-    parser.add_argument("--layers", nargs="+", choices=("alone", "ffn"), default=["alone", "ffn"],
-                        help="mixers alone, mixers with an FFN (all but m2)")
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        choices=("alone", "ffn"),
+        default=["alone", "ffn"],
+        help="mixers alone, mixers with an FFN (all but m2)",
+    )
     parser.add_argument("--batches", nargs="+", type=int, default=[4])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="one object instead of the table")
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     keep_memory()
-    cases = [(mixer, layers == "ffn") for layers in arguments.layers for mixer in arguments.mixers
-             if layers == "alone" or not mixer.startswith("m2")]
-    rows = [measure(mixer, ffn, width, dtype, batch, arguments.repeats) for mixer, ffn in cases
-            for width in arguments.widths for dtype in arguments.dtypes for batch in arguments.batches]
-    print(json.dumps({"threads": torch.get_num_threads(), "rows": [asdict(row) for row in rows]}) if arguments.json
-          else table(rows))
+    cases = [
+        (mixer, layers == "ffn")
+        for layers in arguments.layers
+        for mixer in arguments.mixers
+        if layers == "alone" or not mixer.startswith("m2")
+    ]
+    rows = [
+        measure(mixer, ffn, width, dtype, batch, arguments.repeats)
+        for mixer, ffn in cases
+        for width in arguments.widths
+        for dtype in arguments.dtypes
+        for batch in arguments.batches
+    ]
+    print(
+        json.dumps({"threads": torch.get_num_threads(), "rows": [asdict(row) for row in rows]})
+        if arguments.json
+        else table(rows)
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""A search or a training in TensorBoard: the progress protocol of flashnas, and no more than two methods.
+"""A search or a training in TensorBoard: the progress protocol of flashnas, and no more than two
+methods.
 
     pip install tensorboard
     python examples/tensorboard_progress.py my_run my_events     # a small search without a training
     tensorboard --logdir my_events
 
-Another tracker is written in the same way: `update` receives the state of the search, or a step of the training.
+Another tracker is written in the same way: `update` receives the state of the search, or a step of
+the training.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ class TensorBoard:
         print(text, file=sys.stderr)
 
     def update(self, state, of_steps: int | None = None) -> None:
-        """state: the snapshot of a search, or a step of a training, which comes with their number."""
+        """state: the snapshot of a search, or a step of a training, which comes with their
+        number.
+        """
         if of_steps is None:
             self.write("search", state, SEARCH, state.done + state.failed)
         else:
@@ -55,8 +59,19 @@ def loss_of(architecture) -> float:
 
 
 def main(out: str, events: str) -> None:
-    print(fn.search(space="tiny", table="h100_sxm", workload="chat", budgets={"latency_ms": 14_000}, trials=8,
-                    evaluator=loss_of, measure=False, progress=TensorBoard(events), out=out))
+    print(
+        fn.search(
+            space="tiny",
+            table="h100_sxm",
+            workload="chat",
+            budgets={"latency_ms": 14_000},
+            trials=8,
+            evaluator=loss_of,
+            measure=False,
+            progress=TensorBoard(events),
+            out=out,
+        )
+    )
 
 
 if __name__ == "__main__":

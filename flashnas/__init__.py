@@ -1,11 +1,12 @@
 """flashnas: latency-aware neural architecture search for hybrid small language models.
 
     import flashnas as fn
-    run = fn.search(space="nemotron_flash", table="h100_sxm", budgets={"latency_ms": 14_000}, trials=24,
-    out="runs/a") run.front[0].architecture, run.trials, run.plot_front(), run.report("report.html")
+    run = fn.search(space="nemotron_flash", table="h100_sxm", budgets={"latency_ms": 14_000},
+    trials=24, out="runs/a") run.front[0].architecture, run.trials, run.plot_front(),
+    run.report("report.html")
 
-Names are loaded when they are used, so that `import flashnas` costs milliseconds; `help(fn.search)` explains
-one.
+Names are loaded when they are used, so that `import flashnas` costs milliseconds; `help(fn.search)`
+explains one.
 """
 
 from __future__ import annotations
@@ -46,11 +47,31 @@ _PUBLIC = {
 }
 
 __all__ = [
-    "Architecture", "Budget", "FlashnasError", "HybridLM", "LatencyTable", "Recipe", "Run", "SearchSpace",
+    "Architecture",
+    "Budget",
+    "FlashnasError",
+    "HybridLM",
+    "LatencyTable",
+    "Recipe",
+    "Run",
+    "SearchSpace",
     "Workload",
-    "__version__", "doctor", "estimate", "evaluate", "export", "list_names", "load_architecture",
-    "load_run", "load_space", "pareto", "profile", "report", "runs",
-    "search", "train", "validate",
+    "__version__",
+    "doctor",
+    "estimate",
+    "evaluate",
+    "export",
+    "list_names",
+    "load_architecture",
+    "load_run",
+    "load_space",
+    "pareto",
+    "profile",
+    "report",
+    "runs",
+    "search",
+    "train",
+    "validate",
 ]
 
 
@@ -70,9 +91,9 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Four functions have the name of a room: search, report, runs and export. Python binds a room to its
-    name here when it is first imported; this keeps the name for the function. `from flashnas.search import
-    ..` is not affected."""
+    """Four functions have the name of a room: search, report, runs and export. Python binds a room
+    to its name here when it is first imported; this keeps the name for the function. `from
+    flashnas.search import ..` is not affected."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in _PUBLIC and isinstance(value, ModuleType)):

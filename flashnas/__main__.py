@@ -4,7 +4,9 @@ import sys
 
 
 def main() -> int:
-    """Run one command; returns the exit code. Ctrl-C while the modules are loaded is one line, as it is later."""
+    """Run one command; returns the exit code. Ctrl-C while the modules are loaded is one line, as
+    it is later.
+    """
     try:
         from flashnas.cli.main import main as run
 

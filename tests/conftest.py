@@ -1,5 +1,5 @@
-"""Shared fixtures: a cache of its own, a small corpus, a quick recipe, a CPU table measured for the tiny space, and run
-folders."""
+"""Shared fixtures: a cache of its own, a small corpus, a quick recipe, a CPU table measured for the
+tiny space, and run folders."""
 
 import importlib
 import multiprocessing
@@ -18,7 +18,7 @@ from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import Trial
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-REPORT = importlib.import_module("flashnas.report")   # the module; `flashnas.report` is a function
+REPORT = importlib.import_module("flashnas.report")  # the module; `flashnas.report` is a function
 WRITE_REPORT = REPORT.write_report
 
 RECIPE = """\
@@ -50,7 +50,9 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def forked_workers():
-    """Searches fork their worker processes, which then need not import torch; see `spawned_workers`."""
+    """Searches fork their worker processes, which then need not import torch; see
+    `spawned_workers`.
+    """
     with pytest.MonkeyPatch.context() as patch:
         forks.fork_workers(patch)
         yield
@@ -61,9 +63,11 @@ PAGELESS = {"api", "cli", "executors", "reuse", "runs", "search", "study"}
 
 @pytest.fixture(scope="module", autouse=True)
 def no_pages(request):
-    """In these rooms a search, `flashnas report` and `flashnas pareto` write no report.html and no pictures, which
-    take longer than a search of few networks. A test that reads them uses `pages`; tests/report holds what is in them.
+    """In these rooms a search, `flashnas report` and `flashnas pareto` write no report.html and no
+    pictures, which take longer than a search of few networks. A test that reads them uses `pages`;
+    tests/report holds what is in them.
     """
+
     def named(source):
         path = (source if isinstance(source, RecordedRun) else RecordedRun.load(source)).path
         return path / "report.html", path / "pareto.png"
@@ -97,7 +101,20 @@ def small_corpus(tmp_path_factory):
     """A folder of 40 text files, about 80 kB of made-up sentences."""
     folder = tmp_path_factory.mktemp("corpus")
     rng = random.Random(0)
-    words = ["the", "state", "of", "delta", "rule", "attention", "window", "token", "fast", "small", "model", "reads"]
+    words = [
+        "the",
+        "state",
+        "of",
+        "delta",
+        "rule",
+        "attention",
+        "window",
+        "token",
+        "fast",
+        "small",
+        "model",
+        "reads",
+    ]
     for number in range(40):
         sentences = [" ".join(rng.choices(words, k=9)) + "." for _ in range(40)]
         (folder / f"{number:02d}.txt").write_text(f"Text {number}. " + "\n".join(sentences))
@@ -121,7 +138,12 @@ def profiled_tiny_table(tmp_path_factory):
     from flashnas.space import load_space
 
     folder = tmp_path_factory.mktemp("table") / "tiny_cpu"
-    profile(load_space("tiny"), [load_workload("chat")], folder, Setup(effort=Effort(least=5, seconds=0.05)))
+    profile(
+        load_space("tiny"),
+        [load_workload("chat")],
+        folder,
+        Setup(effort=Effort(least=5, seconds=0.05)),
+    )
     return folder
 
 
@@ -136,9 +158,18 @@ def copied_tiny_table(profiled_tiny_table, tmp_path):
 @pytest.fixture
 def build_run(tmp_path: Path) -> Callable[..., Path]:
     """Writes a run folder of `count` trials; `reason` is what failed ones state."""
-    def build(count: int = 40, *, reason: str = "loss is not finite at step 31", trials: list[Trial] | None = None,
-              **options: Any) -> Path:
-        return write_run(tmp_path / "demo", make_trials(count, reason) if trials is None else trials, **options)
+
+    def build(
+        count: int = 40,
+        *,
+        reason: str = "loss is not finite at step 31",
+        trials: list[Trial] | None = None,
+        **options: Any,
+    ) -> Path:
+        return write_run(
+            tmp_path / "demo", make_trials(count, reason) if trials is None else trials, **options
+        )
+
     return build
 
 
@@ -154,9 +185,13 @@ def run(run_folder: Path) -> RecordedRun:
 
 @pytest.fixture
 def signals_heard():
-    """Processes that a test starts hear SIGINT and SIGHUP, which a shell lets background jobs and nohup ignore."""
-    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
-              signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL)}
+    """Processes that a test starts hear SIGINT and SIGHUP, which a shell lets background jobs and
+    nohup ignore.
+    """
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    }
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -165,5 +200,9 @@ def signals_heard():
 @pytest.fixture
 def importable_helpers(monkeypatch):
     """Processes that a test starts can import the helpers."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(Path(forks.__file__).parent),
-                                                                   os.environ.get("PYTHONPATH")))))
+    monkeypatch.setenv(
+        "PYTHONPATH",
+        os.pathsep.join(
+            filter(None, (str(Path(forks.__file__).parent), os.environ.get("PYTHONPATH")))
+        ),
+    )

@@ -1,4 +1,6 @@
-"""The example packages: an extension is one folder and one line, and works without any line of flashnas for it."""
+"""The example packages: an extension is one folder and one line, and works without any line of
+flashnas for it.
+"""
 
 import runpy
 import tomllib
@@ -10,8 +12,11 @@ from fake_plugins import run_with, write_plugin
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted(path.parent for path in ROOT.glob("examples/*/pyproject.toml"))
-GROUPS = {"flashnas-short-conv": "flashnas.operators", "flashnas-sampler": "flashnas.samplers",
-          "flashnas-gpt2-space": "flashnas.spaces"}
+GROUPS = {
+    "flashnas-short-conv": "flashnas.operators",
+    "flashnas-sampler": "flashnas.samplers",
+    "flashnas-gpt2-space": "flashnas.spaces",
+}
 
 
 def entry_points(example):
@@ -24,14 +29,28 @@ def example(request):
 
 
 def test_an_example_is_one_folder_and_one_registration_line(example):
-    """Besides its tests, readme and packaging, and one file of data or a script that a user would run."""
+    """Besides its tests, readme and packaging, and one file of data or a script that a user would
+    run.
+    """
     points = entry_points(example)
     assert {group: len(names) for group, names in points.items()} == {GROUPS[example.name]: 1}
     package = example.name.replace("-", "_")
-    files = {path.relative_to(example).parts[0] for path in example.rglob("*")
-             if path.is_file() and not {"__pycache__", "build", "dist"} & set(path.parts)}
-    more = {"flashnas-short-conv": {"search_space.yaml"}, "flashnas-gpt2-space": {"gpt2.yaml", "search.py"}}
-    assert files - {".pytest_cache"} == {"pyproject.toml", "README.md", "tests", package, *more.get(example.name, ())}
+    files = {
+        path.relative_to(example).parts[0]
+        for path in example.rglob("*")
+        if path.is_file() and not {"__pycache__", "build", "dist"} & set(path.parts)
+    }
+    more = {
+        "flashnas-short-conv": {"search_space.yaml"},
+        "flashnas-gpt2-space": {"gpt2.yaml", "search.py"},
+    }
+    assert files - {".pytest_cache"} == {
+        "pyproject.toml",
+        "README.md",
+        "tests",
+        package,
+        *more.get(example.name, ()),
+    }
     (names,) = points.values()
     assert all(value.startswith(f"{package}.") for value in names.values())
 
@@ -41,8 +60,12 @@ def test_the_operator_example_has_a_spec_and_a_layer_and_flashnas_does_not_name_
     files = sorted(path.name for path in (example / "flashnas_short_conv").glob("*.py"))
     assert files == ["__init__.py", "layer.py", "spec.py"]
     (kind,) = entry_points(example)["flashnas.operators"]
-    naming = [path for path in (ROOT / "flashnas").rglob("*.py") if "GatedShortConvolution" in path.read_text()
-              or "flashnas_short_conv" in path.read_text().replace("flashnas_short_conv.spec:Gated", "")]
+    naming = [
+        path
+        for path in (ROOT / "flashnas").rglob("*.py")
+        if "GatedShortConvolution" in path.read_text()
+        or "flashnas_short_conv" in path.read_text().replace("flashnas_short_conv.spec:Gated", "")
+    ]
     assert kind == "gsc"
     # the registry's docstring quotes the line; `flashnas new` copies the example
     assert {path.name for path in naming} <= {"registry.py", "new.py"}
@@ -59,23 +82,30 @@ def plugged(tmp_path, example):
 
 def test_an_example_is_found_by_name_and_loads(plugged, example):
     ((group, names),) = entry_points(example).items()
-    found = run_with(plugged, f"""if True:
+    found = run_with(
+        plugged,
+        f"""if True:
         from flashnas.operators import OPERATORS
         from flashnas.search import ALGORITHMS
         from flashnas.space import TEMPLATES
         registry = next(r for r in (OPERATORS, ALGORITHMS, TEMPLATES) if r.group == {group!r})
         for name in {list(names)}:
             print(registry.origin(name), name, registry[name].__module__)
-    """)
+    """,
+    )
     (name,) = names
     assert found == f"{example.name} {name} {names[name].partition(':')[0]}"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", [ROOT / "examples/flashnas-short-conv"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "example", [ROOT / "examples/flashnas-short-conv"], ids=lambda path: path.name
+)
 def test_the_example_operator_is_estimated_trained_and_searched(plugged):
     """Latency by shipped rows, optimizers by declared roles, and a search space that names it."""
-    lines = run_with(plugged, f"""if True:
+    lines = run_with(
+        plugged,
+        f"""if True:
         import torch
         from flashnas.architecture import Architecture
         from flashnas.latency.prediction import LatencyModel
@@ -104,7 +134,8 @@ def test_the_example_operator_is_estimated_trained_and_searched(plugged):
 
         space = load_space({str(ROOT / "examples/flashnas-short-conv/search_space.yaml")!r})
         print([spec.kind for spec in space.mixers])
-    """).splitlines()
+    """,
+    ).splitlines()
     assert lines[0] == "['embedding', 'f', 'gsc', 'head']"
     assert lines[1] == "['embedding', 'f', 'gsc', 'gsc.conv', 'norm']"
     assert lines[3] == "['gsc', 'd', 'a']"
@@ -115,7 +146,10 @@ def scalars(folder):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events = accumulator.EventAccumulator(str(folder))
     events.Reload()
-    return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+    return {
+        name: [(event.step, event.value) for event in events.Scalars(name)]
+        for name in events.Tags()["scalars"]
+    }
 
 
 def test_the_tracker_example_writes_a_search_and_a_training_to_tensorboard(tmp_path):
@@ -127,8 +161,17 @@ def test_the_tracker_example_writes_a_search_and_a_training_to_tensorboard(tmp_p
     assert found["search/best_loss"][-1][1] <= found["search/best_loss"][0][1]
     training = script["TensorBoard"](tmp_path / "steps")
     for number, validation in ((1, None), (2, 3.5)):
-        training.update(SimpleNamespace(number=number, loss=4.0 / number, validation=validation, gradient_norm=1.0,
-                                        lr_factor=1.0, seconds=0.1), 2)
+        training.update(
+            SimpleNamespace(
+                number=number,
+                loss=4.0 / number,
+                validation=validation,
+                gradient_norm=1.0,
+                lr_factor=1.0,
+                seconds=0.1,
+            ),
+            2,
+        )
     found = scalars(tmp_path / "steps")
     assert found["train/loss"] == [(1, 4.0), (2, 2.0)]
     assert found["train/validation"] == [(2, 3.5)]

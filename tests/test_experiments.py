@@ -32,18 +32,28 @@ def test_the_operators_of_the_paper_are_those_of_the_bench_and_the_evidence():
     spec = importlib.util.spec_from_file_location("paper_operators", folder / "operators.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    pd.testing.assert_frame_equal(module.mixes(), pd.read_csv(folder / "operators.csv"), check_dtype=False)
+    pd.testing.assert_frame_equal(
+        module.mixes(), pd.read_csv(folder / "operators.csv"), check_dtype=False
+    )
 
 
 def test_what_scripts_import_of_flashnas_exists():
     missing = []
-    for path in sorted(file for folder in ("experiments", "benchmarks", "tools", "examples")
-                       for file in (EXPERIMENTS.parent / folder).rglob("*.py")):
+    for path in sorted(
+        file
+        for folder in ("experiments", "benchmarks", "tools", "examples")
+        for file in (EXPERIMENTS.parent / folder).rglob("*.py")
+    ):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "flashnas":
                 module = importlib.import_module(node.module)
-                missing += [f"{path}: {node.module} has no {name.name}" for name in node.names
-                            if not hasattr(module, name.name) and not (
-                                hasattr(module, "__path__")
-                                and importlib.util.find_spec(f"{node.module}.{name.name}"))]
+                missing += [
+                    f"{path}: {node.module} has no {name.name}"
+                    for name in node.names
+                    if not hasattr(module, name.name)
+                    and not (
+                        hasattr(module, "__path__")
+                        and importlib.util.find_spec(f"{node.module}.{name.name}")
+                    )
+                ]
     assert not missing

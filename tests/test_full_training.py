@@ -1,4 +1,6 @@
-"""experiments/full_training: a killed training continues; nobody compares before all networks have predictions."""
+"""experiments/full_training: a killed training continues; nobody compares before all networks have
+predictions.
+"""
 
 import csv
 import json
@@ -15,9 +17,11 @@ from flashnas.architecture import Architecture
 from flashnas.evidence.trainings import read_published
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "full_training"
-NETWORKS = ("32(vocab=300): m2(head_dim=16,state=16) f(intermediate=32) a(head_dim=16) f(intermediate=32)",
-            "32(vocab=300): a(head_dim=16) f(intermediate=32)",
-            "32(vocab=300): 2x(a(head_dim=16) f(intermediate=32))")
+NETWORKS = (
+    "32(vocab=300): m2(head_dim=16,state=16) f(intermediate=32) a(head_dim=16) f(intermediate=32)",
+    "32(vocab=300): a(head_dim=16) f(intermediate=32)",
+    "32(vocab=300): 2x(a(head_dim=16) f(intermediate=32))",
+)
 
 
 def rows(path):
@@ -43,46 +47,90 @@ def test_every_network_has_the_parameters_the_blocks_and_the_short_loss_that_the
         assert len(network.operators) == 2 * int(row["depth"])
     times = [float(row["predicted_ms"]) for row in networks]
     assert max(times) <= 1.1 * min(times)
-    assert {row["notation"] for row in rows(FOLDER / "short.csv")} == {row["notation"] for row in networks}
+    assert {row["notation"] for row in rows(FOLDER / "short.csv")} == {
+        row["notation"] for row in networks
+    }
 
 
 @pytest.mark.slow
-def test_a_killed_training_continues_and_all_rows_are_written_once_without_a_printed_loss(tmp_path, quick_recipe):
+def test_a_killed_training_continues_and_all_rows_are_written_once_without_a_printed_loss(
+    tmp_path, quick_recipe
+):
     text, out, runs = tmp_path / "text.jsonl", tmp_path / "trainings.csv", tmp_path / "runs"
-    documents = (f"document {n}: " + " ".join(str(n * k % 97) for k in range(400)) for n in range(40))
+    documents = (
+        f"document {n}: " + " ".join(str(n * k % 97) for k in range(400)) for n in range(40)
+    )
     text.write_text("".join(json.dumps({"text": document}) + "\n" for document in documents))
-    write(tmp_path / "networks.csv", ("notation", "params"), [(NETWORKS[0], 3000), (NETWORKS[1], 2000)])
-    options = ("--networks", tmp_path / "networks.csv", "--out", out, "--runs", runs, "--data", text,
-               "--recipe", quick_recipe, "--tokens-per-parameter", 0.5, "--checkpoint-every-s", 0, "--short-text")
+    write(
+        tmp_path / "networks.csv",
+        ("notation", "params"),
+        [(NETWORKS[0], 3000), (NETWORKS[1], 2000)],
+    )
+    options = (
+        "--networks",
+        tmp_path / "networks.csv",
+        "--out",
+        out,
+        "--runs",
+        runs,
+        "--data",
+        text,
+        "--recipe",
+        quick_recipe,
+        "--tokens-per-parameter",
+        0.5,
+        "--checkpoint-every-s",
+        0,
+        "--short-text",
+    )
     process = subprocess.Popen(command("train.py", *options))
     deadline = time.monotonic() + 120
-    while not list(runs.glob("*/checkpoints/step-*")) and not out.exists() and time.monotonic() < deadline:
+    while (
+        not list(runs.glob("*/checkpoints/step-*"))
+        and not out.exists()
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     for _ in range(2):  # the second time there is nothing left
-        printed = subprocess.run(command("train.py", *options), check=True, capture_output=True).stdout
+        printed = subprocess.run(
+            command("train.py", *options), check=True, capture_output=True
+        ).stdout
     assert printed == b""
     found = rows(out)
     assert sorted((row["notation"], row["rate_factor"]) for row in found) == sorted(
-        (notation, factor) for notation in NETWORKS[:2] for factor in ("1", "2"))
+        (notation, factor) for notation in NETWORKS[:2] for factor in ("1", "2")
+    )
     assert [row["rate_factor"] for row in found] == ["1", "1", "2", "2"]
     assert all(0 < float(row["loss"]) < 7 and json.loads(row["curve"]) for row in found)
 
 
 def compared(*options):
-    return subprocess.run(command("compare.py", *options), capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command("compare.py", *options), capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture
 def made_up(tmp_path):
     write(tmp_path / "networks.csv", ("notation",), [(notation,) for notation in NETWORKS])
-    trained = [(NETWORKS[0], 1, 3.0), (NETWORKS[1], 1, 3.3), (NETWORKS[2], 1, 3.1), (NETWORKS[1], 2, 3.2)]
-    write(tmp_path / "trainings.csv", ("notation", "rate_factor", "loss", "params", "tokens"),
-          [(*row, 200_000, 4_000_000) for row in trained])
+    trained = [
+        (NETWORKS[0], 1, 3.0),
+        (NETWORKS[1], 1, 3.3),
+        (NETWORKS[2], 1, 3.1),
+        (NETWORKS[1], 2, 3.2),
+    ]
+    write(
+        tmp_path / "trainings.csv",
+        ("notation", "rate_factor", "loss", "params", "tokens"),
+        [(*row, 200_000, 4_000_000) for row in trained],
+    )
     names = ("notation", "short_loss", "law", "evidence", "evidence_sds", "full", "full_sds")
-    lines = [(notation, 4 + gap, -gap, gap, "[0.05, 0.05, 0.05]", 0.5 * gap, "[0.01, 0.01, 0.01]")
-             for notation, gap in zip(NETWORKS, (0.0, 0.2, 0.1), strict=True)]
+    lines = [
+        (notation, 4 + gap, -gap, gap, "[0.05, 0.05, 0.05]", 0.5 * gap, "[0.01, 0.01, 0.01]")
+        for notation, gap in zip(NETWORKS, (0.0, 0.2, 0.1), strict=True)
+    ]
     return tmp_path, names, lines
 
 
@@ -109,7 +157,17 @@ def test_compare_counts_pairs_errors_and_intervals_of_the_better_rate(made_up):
     assert "3 networks, 3 pairs, 3 of them" in printed
     assert found["short loss"][2:] == ["3.0", "of", "3", "(100%)", "1.000", "0.0000"]
     assert found["law"][1:] == ["0.0", "of", "3", "(0%)", "-1.000", "0.2828"]
-    assert found["evidence"][1:] == ["3.0", "of", "3", "(100%)", "1.000", "0.0000", "100%", "of", "3"]
+    assert found["evidence"][1:] == [
+        "3.0",
+        "of",
+        "3",
+        "(100%)",
+        "1.000",
+        "0.0000",
+        "100%",
+        "of",
+        "3",
+    ]
     assert found["full"][-3:] == ["0%", "of", "3"]
     assert (folder / "full_training.png").stat().st_size > 10_000
     assert [row.nats for row in read_published(folder / "own.csv")] == [3.0, 3.2, 3.1]

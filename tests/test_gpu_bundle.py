@@ -1,4 +1,6 @@
-"""tools/gpu_bundle.py keeps steps that fail, exceed their limit or are interrupted; read_gpu_bundle.py reads all."""
+"""tools/gpu_bundle.py keeps steps that fail, exceed their limit or are interrupted;
+read_gpu_bundle.py reads all.
+"""
 
 import json
 import os
@@ -18,6 +20,7 @@ from flashnas.cli.main import main
 @pytest.fixture
 def read(monkeypatch, capsys):
     """Calls tools/read_gpu_bundle.py: its exit code, output and error line."""
+
     def call(*words):
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["read_gpu_bundle.py", *map(str, words)])
@@ -26,29 +29,64 @@ def read(monkeypatch, capsys):
         except SystemExit as stop:
             code = stop.code
         return code, *capsys.readouterr()
+
     return call
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Runs made-up steps: name -> Python, and a limit of 1 s for the one that sleeps."""
+
     def call(*words, **programs):
-        monkeypatch.setattr(gpu_bundle, "steps", lambda device, folder: [
-            Step(name, 1 if "sleep" in program else 60, (PYTHON, "-S", "-c", program))
-            for name, program in programs.items()])
-        monkeypatch.setattr(sys, "argv", ["gpu_bundle.py", "--device", "cpu", "--out", str(tmp_path / "run"),
-                                          "--bundle", str(tmp_path / "b.zip"), *words])
+        monkeypatch.setattr(
+            gpu_bundle,
+            "steps",
+            lambda device, folder: [
+                Step(name, 1 if "sleep" in program else 60, (PYTHON, "-S", "-c", program))
+                for name, program in programs.items()
+            ],
+        )
+        monkeypatch.setattr(
+            sys,
+            "argv",
+            [
+                "gpu_bundle.py",
+                "--device",
+                "cpu",
+                "--out",
+                str(tmp_path / "run"),
+                "--bundle",
+                str(tmp_path / "b.zip"),
+                *words,
+            ],
+        )
         return gpu_bundle.main(), tmp_path / "b.zip"
+
     return call
 
 
 @pytest.mark.slow
 def test_what_fails_is_kept_and_read_back(run, read, tmp_path):
-    code, bundle = run(good="print('fine')", slow="import time; time.sleep(60)", bad=f"1 / 0  # {gpu_bundle.ROOT}/x")
+    code, bundle = run(
+        good="print('fine')",
+        slow="import time; time.sleep(60)",
+        bad=f"1 / 0  # {gpu_bundle.ROOT}/x",
+    )
     assert code == 1
-    (tmp_path / "run/train_a.json").write_text(json.dumps(
-        {"network": "64: a", "tokens_per_s": 9, "share_of_peak": 0.25, "memory_bytes": 2**30, "first_steps_s": 1}))
-    code, bundle = run(good="raise SystemExit(3)", slow="import time; time.sleep(60)", bad="print('mended')")
+    (tmp_path / "run/train_a.json").write_text(
+        json.dumps(
+            {
+                "network": "64: a",
+                "tokens_per_s": 9,
+                "share_of_peak": 0.25,
+                "memory_bytes": 2**30,
+                "first_steps_s": 1,
+            }
+        )
+    )
+    code, bundle = run(
+        good="raise SystemExit(3)", slow="import time; time.sleep(60)", bad="print('mended')"
+    )
     code, text, _ = read(bundle, "--unpack", tmp_path / "files")
     assert code == 1
     assert (tmp_path / "files/bad.log").read_text() == "mended\n"
@@ -60,7 +98,10 @@ def test_what_fails_is_kept_and_read_back(run, read, tmp_path):
 
 def test_ctrl_c_ends_a_step_and_the_next_call_continues(run, read):
     parent = os.getpid()
-    code, bundle = run(first=f"import os, time; os.kill({parent}, {int(signal.SIGINT)}); time.sleep(60)", second="1")
+    code, bundle = run(
+        first=f"import os, time; os.kill({parent}, {int(signal.SIGINT)}); time.sleep(60)",
+        second="1",
+    )
     assert code == 130
     assert re.search("first +interrupted .*\nsecond +not started", read(bundle)[1])
     assert run(first="1", second="1")[0] == 0
@@ -86,9 +127,17 @@ def test_the_steps_name_what_exists():
                 assert (gpu_bundle.ROOT / words[0]).exists()
 
 
-@pytest.mark.parametrize(("name", "rule"), [("../x", "plain name"), ("/x", "plain name"), ("a/.x", "plain name"),
-                                            ("link", "regular file"), ("bomb", "at most 200 MB"),
-                                            ("x", "no steps.json")])
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("../x", "plain name"),
+        ("/x", "plain name"),
+        ("a/.x", "plain name"),
+        ("link", "regular file"),
+        ("bomb", "at most 200 MB"),
+        ("x", "no steps.json"),
+    ],
+)
 def test_an_archive_that_is_wrong_on_purpose_is_refused(tmp_path, read, name, rule):
     with zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         part = zipfile.ZipInfo(name)

@@ -1,4 +1,6 @@
-"""Imports go down the list of rooms only, and torch stays where networks are computed; no file is an exception."""
+"""Imports go down the list of rooms only, and torch stays where networks are computed; no file is
+an exception.
+"""
 
 import ast
 import functools
@@ -11,16 +13,52 @@ import pytest
 from package_sources import trees
 
 # in the order in which the data flows: a room may import itself and the rooms before it
-ROOMS = ("base", "operators", "architecture", "network", "data", "formats", "training", "space", "latency", "evidence",
-         "profiling", "search", "bench", "runs", "executors", "reuse", "study", "testing", "report",
-         "export", "api", "cli")
-WITHOUT_TORCH = ("base", "architecture", "data", "space", "latency", "evidence", "bench", "runs", "executors", "reuse",
-                 "study", "report", "api", "cli")
+ROOMS = (
+    "base",
+    "operators",
+    "architecture",
+    "network",
+    "data",
+    "formats",
+    "training",
+    "space",
+    "latency",
+    "evidence",
+    "profiling",
+    "search",
+    "bench",
+    "runs",
+    "executors",
+    "reuse",
+    "study",
+    "testing",
+    "report",
+    "export",
+    "api",
+    "cli",
+)
+WITHOUT_TORCH = (
+    "base",
+    "architecture",
+    "data",
+    "space",
+    "latency",
+    "evidence",
+    "bench",
+    "runs",
+    "executors",
+    "reuse",
+    "study",
+    "report",
+    "api",
+    "cli",
+)
 
 
 class Source(NamedTuple):
-    """What a file says. imports: (module, lowest name that it takes) for each import, deferred ones too; defined: names
-    of functions, classes, variables and attributes; private: (line, name) of each use of a private attribute."""
+    """What a file says. imports: (module, lowest name that it takes) for each import, deferred ones
+    too; defined: names of functions, classes, variables and attributes; private: (line, name) of
+    each use of a private attribute."""
 
     imports: list[tuple[str, str]]
     defined: set[str]
@@ -53,7 +91,10 @@ def source(path):
 
 
 def graph():
-    names = {".".join(("flashnas", *path.with_suffix("").parts)).removesuffix(".__init__"): path for path in trees()}
+    names = {
+        ".".join(("flashnas", *path.with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in trees()
+    }
     edges = defaultdict(set)
     for name, path in names.items():
         for module, taken in source(path).imports:
@@ -75,10 +116,12 @@ def test_a_room_imports_only_rooms_before_it():
             continue
         for module, taken in source(path).imports:
             parts = module.split(".")
-            if parts[0] != "flashnas" or (module == "flashnas" and taken in ("", "__version__")):  # the version
+            if parts[0] != "flashnas" or (
+                module == "flashnas" and taken in ("", "__version__")
+            ):  # the version
                 continue
             target = parts[1] if len(parts) > 1 else taken
-            if target not in ROOMS[:ROOMS.index(room) + 1]:
+            if target not in ROOMS[: ROOMS.index(room) + 1]:
                 wrong.append(f"{path} must not import {target}")
             if room == "cli" and target not in ("api", "base", "cli"):
                 wrong.append(f"{path} may use api and base only, not {target}")
@@ -90,7 +133,7 @@ def test_no_import_circles():
 
     def visit(name):
         if name in trail:
-            raise AssertionError(" -> ".join([*trail[trail.index(name):], name]))
+            raise AssertionError(" -> ".join([*trail[trail.index(name) :], name]))
         if name not in done:
             trail.append(name)
             for target in sorted(edges[name]):
@@ -103,40 +146,73 @@ def test_no_import_circles():
 
 
 def test_torch_is_imported_only_where_networks_are_computed():
-    wrong = [f"{path}: {name}" for path in trees() if room_of(path) in WITHOUT_TORCH
-             for name, _ in source(path).imports if name.split(".")[0] in ("torch", "botorch", "gpytorch")]
+    wrong = [
+        f"{path}: {name}"
+        for path in trees()
+        if room_of(path) in WITHOUT_TORCH
+        for name, _ in source(path).imports
+        if name.split(".")[0] in ("torch", "botorch", "gpytorch")
+    ]
     assert not wrong
 
 
 def test_private_names_stay_in_their_room():
-    defined = {room: set().union(*(source(path).defined for path in trees() if room_of(path) == room))
-               for room in ROOMS}
+    defined = {
+        room: set().union(*(source(path).defined for path in trees() if room_of(path) == room))
+        for room in ROOMS
+    }
     wrong = []
     for path in trees():
         if (room := room_of(path)) not in ROOMS:
             continue
-        others = set().union(*(names for other, names in defined.items() if other != room)) - defined[room]
-        wrong += [f"{path}: imports {taken} of {module}" for module, taken in source(path).imports
-                  if module.startswith("flashnas.") and taken.startswith("_") and not taken.startswith("__")
-                  and module.split(".")[1] != room]
-        wrong += [f"{path}:{line}: uses {name} of another room" for line, name in source(path).private
-                  if name in others]
+        others = (
+            set().union(*(names for other, names in defined.items() if other != room))
+            - defined[room]
+        )
+        wrong += [
+            f"{path}: imports {taken} of {module}"
+            for module, taken in source(path).imports
+            if module.startswith("flashnas.")
+            and taken.startswith("_")
+            and not taken.startswith("__")
+            and module.split(".")[1] != room
+        ]
+        wrong += [
+            f"{path}:{line}: uses {name} of another room"
+            for line, name in source(path).private
+            if name in others
+        ]
     assert not wrong
 
 
-@pytest.mark.parametrize("statement", ["import flashnas", "import flashnas.operators",
-                                       "import flashnas.study.search, flashnas.formats.programs",
-                                       "import flashnas.latency.prediction", "import flashnas.space.load"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import flashnas",
+        "import flashnas.operators",
+        "import flashnas.study.search, flashnas.formats.programs",
+        "import flashnas.latency.prediction",
+        "import flashnas.space.load",
+    ],
+)
 def test_torch_is_not_loaded_by(statement):
-    child = subprocess.run([sys.executable, "-c", f"{statement}; import sys; print('torch' in sys.modules)"],
-                           capture_output=True, text=True, check=True)
+    child = subprocess.run(
+        [sys.executable, "-c", f"{statement}; import sys; print('torch' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert child.stdout.strip() == "False"
 
 
 def test_the_help_loads_no_heavy_library():
-    script = ("import sys; from flashnas.cli.main import main; code = main(['--help']);"
-              "heavy = {'torch', 'pandas', 'optuna', 'plotly', 'scipy', 'numpy'} & set(sys.modules);"
-              "print(code, sorted(heavy), file=sys.stderr)")
-    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    script = (
+        "import sys; from flashnas.cli.main import main; code = main(['--help']);"
+        "heavy = {'torch', 'pandas', 'optuna', 'plotly', 'scipy', 'numpy'} & set(sys.modules);"
+        "print(code, sorted(heavy), file=sys.stderr)"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert child.stderr.strip() == "0 []"
     assert "search" in child.stdout

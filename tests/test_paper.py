@@ -40,7 +40,12 @@ def test_norms_csv_has_every_training_to_its_end(script):
     norms = script("norms")
     rows = pd.read_csv(norms.CSV)
     assert {*rows[["arm", "operator", "seed"]].itertuples(index=False, name=None)} == {*norms.RUNS}
-    assert rows.groupby(["arm", "operator", "seed"])["tokens"].max().eq(norms.PLAN["base"]["tokens"]).all()
+    assert (
+        rows.groupby(["arm", "operator", "seed"])["tokens"]
+        .max()
+        .eq(norms.PLAN["base"]["tokens"])
+        .all()
+    )
     assert {*pd.read_csv(norms.MAPS)["arm"]} == {*norms.ARMS}
 
 

@@ -1,4 +1,6 @@
-"""Names of shipped objects and of plugins: found lazily, listed without imports, refused in one line."""
+"""Names of shipped objects and of plugins: found lazily, listed without imports, refused in one
+line.
+"""
 
 import sys
 
@@ -14,7 +16,9 @@ GROUP = "flashnas.test_things"
 
 
 def registry(attribute=""):
-    return Registry("thing", GROUP, {"path": "pathlib:Path", "join": "os.path:join"}, ConfigError, attribute)
+    return Registry(
+        "thing", GROUP, {"path": "pathlib:Path", "join": "os.path:join"}, ConfigError, attribute
+    )
 
 
 @pytest.fixture
@@ -23,8 +27,12 @@ def install(tmp_path, monkeypatch):
     forget_plugins()
 
     def install(package, names, *, group=GROUP, **modules):
-        folder = write_plugin(tmp_path / package, package, {group: names},
-                              {f"{name}.py": source for name, source in modules.items()})
+        folder = write_plugin(
+            tmp_path / package,
+            package,
+            {group: names},
+            {f"{name}.py": source for name, source in modules.items()},
+        )
         monkeypatch.syspath_prepend(folder)
         forget_plugins()
 
@@ -51,12 +59,17 @@ def test_an_unknown_name_is_one_line_of_the_registrys_class(name):
         with pytest.raises(ConfigError) as caught:
             ask(name)
         hint = " (did you mean 'path'?)" if name in ("pathh", ["path"], {"path": 1}) else ""
-        assert str(caught.value).removesuffix(hint) == f"thing must be one of path, join; got {name!r}"
+        assert (
+            str(caught.value).removesuffix(hint) == f"thing must be one of path, join; got {name!r}"
+        )
 
 
 def test_a_plugin_is_listed_without_being_imported_and_loaded_by_its_name(install):
-    install("test-plugin-a", {"zeta": "zeta_module:Zeta", "alpha": "zeta_module:Alpha"},
-            zeta_module="class Zeta: pass\nclass Alpha: pass\n")
+    install(
+        "test-plugin-a",
+        {"zeta": "zeta_module:Zeta", "alpha": "zeta_module:Alpha"},
+        zeta_module="class Zeta: pass\nclass Alpha: pass\n",
+    )
     things = registry()
     assert list(things) == ["path", "join", "alpha", "zeta"]
     assert len(things) == 4
@@ -71,9 +84,11 @@ def test_a_plugin_with_a_shipped_name_is_refused_whatever_is_asked(install):
     for ask in (list, len, lambda things: things["other"], lambda things: "other" in things):
         with pytest.raises(PluginError) as caught:
             ask(registry())
-        assert str(caught.value) == ("thing 'path' of the package test-plugin-a has the name of one of"
-                                     " flashnas itself;"
-                                     " uninstall one of the packages")
+        assert str(caught.value) == (
+            "thing 'path' of the package test-plugin-a has the name of one of"
+            " flashnas itself;"
+            " uninstall one of the packages"
+        )
 
 
 def test_two_plugins_of_one_name_are_refused_but_one_that_is_found_twice_is_not(install):
@@ -81,21 +96,39 @@ def test_two_plugins_of_one_name_are_refused_but_one_that_is_found_twice_is_not(
     install("test-plugin-b", {"z": "os:sep"})
     assert registry()["z"]
     install("test-plugin-c", {"z": "os:linesep"})
-    with pytest.raises(PluginError, match=r"thing 'z' of the package test-plugin-. has the name of one of the package"
-                                          r" test-plugin-.; uninstall one of the packages"):
+    with pytest.raises(
+        PluginError,
+        match=r"thing 'z' of the package test-plugin-. has the name of one of the package"
+        r" test-plugin-.; uninstall one of the packages",
+    ):
         registry()["z"]
 
 
-@pytest.mark.parametrize(("value", "source", "words"), [
-    ("broken_a:Z", "import a_module_that_is_missing\n",
-     "cannot be loaded from broken_a:Z: ModuleNotFoundError: No module named 'a_module_that_is_missing'"),
-    ("broken_b:Z", "raise RuntimeError('no GPU\\nsecond line')\n",
-     "cannot be loaded from broken_b:Z: RuntimeError: no GPU"),
-    ("broken_c:Z", "Y = 1\n", "cannot be loaded from broken_c:Z: AttributeError: module 'broken_c' has no"
-                              " attribute"),
-    ("broken_d:Z", "def f(:\n", "cannot be loaded from broken_d:Z: SyntaxError: "),
-])
-def test_a_plugin_that_cannot_be_imported_is_named_with_its_package_and_reason(install, value, source, words):
+@pytest.mark.parametrize(
+    ("value", "source", "words"),
+    [
+        (
+            "broken_a:Z",
+            "import a_module_that_is_missing\n",
+            "cannot be loaded from broken_a:Z: ModuleNotFoundError: No module named"
+            " 'a_module_that_is_missing'",
+        ),
+        (
+            "broken_b:Z",
+            "raise RuntimeError('no GPU\\nsecond line')\n",
+            "cannot be loaded from broken_b:Z: RuntimeError: no GPU",
+        ),
+        (
+            "broken_c:Z",
+            "Y = 1\n",
+            "cannot be loaded from broken_c:Z: AttributeError: module 'broken_c' has no attribute",
+        ),
+        ("broken_d:Z", "def f(:\n", "cannot be loaded from broken_d:Z: SyntaxError: "),
+    ],
+)
+def test_a_plugin_that_cannot_be_imported_is_named_with_its_package_and_reason(
+    install, value, source, words
+):
     install("test-plugin-a", {"z": value}, **{value.partition(":")[0]: source})
     assert "z" in registry()
     with pytest.raises(PluginError) as caught:
@@ -105,15 +138,20 @@ def test_a_plugin_that_cannot_be_imported_is_named_with_its_package_and_reason(i
 
 
 def test_an_object_must_state_the_name_of_its_entry_point(install):
-    install("test-plugin-a", {"good": "kinds:Good", "bad": "kinds:Bad", "none": "os:sep"},
-            kinds="class Good:\n    kind = 'good'\nclass Bad:\n    kind = 'worse'\n")
+    install(
+        "test-plugin-a",
+        {"good": "kinds:Good", "bad": "kinds:Bad", "none": "os:sep"},
+        kinds="class Good:\n    kind = 'good'\nclass Bad:\n    kind = 'worse'\n",
+    )
     assert registry("kind")["good"].kind == "good"
     for name, got in (("bad", "'worse'"), ("none", "None")):
-        with pytest.raises(PluginError, match=f"must be {name!r}, the name of its entry point; got {got}"):
+        with pytest.raises(
+            PluginError, match=f"must be {name!r}, the name of its entry point; got {got}"
+        ):
             registry("kind")[name]
 
 
-# -- the registries of flashnas ------------------------------------------------------------------------------
+# -- the registries of flashnas --------------------------------------------------------------------
 
 OPERATOR = """\
 from flashnas.operators.feed_forward.spec import FeedForward
@@ -124,30 +162,54 @@ class Wide(FeedForward):
 
 
 def test_a_plugin_operator_is_parsed_and_known_to_spawned_workers(tmp_path):
-    folder = write_plugin(tmp_path, "flashnas-wide", {"flashnas.operators": {"wide": "wide_operator:Wide"}},
-                          {"wide_operator.py": OPERATOR, "jobs.py": (
-                              "def count(text):\n"
-                              "    from flashnas.architecture import Architecture\n"
-                              "    return Architecture.parse(text).params\n")})
-    assert run_with(folder, """if True:
+    folder = write_plugin(
+        tmp_path,
+        "flashnas-wide",
+        {"flashnas.operators": {"wide": "wide_operator:Wide"}},
+        {
+            "wide_operator.py": OPERATOR,
+            "jobs.py": (
+                "def count(text):\n"
+                "    from flashnas.architecture import Architecture\n"
+                "    return Architecture.parse(text).params\n"
+            ),
+        },
+    )
+    assert (
+        run_with(
+            folder,
+            """if True:
         import multiprocessing
         from jobs import count
         if __name__ == "__main__":
             text = "64(vocab=100): a(head_dim=16) wide"
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 print(pool.apply(count, [text]) == count(text) > 0)
-        """) == "True"
+        """,
+        )
+        == "True"
+    )
 
 
 BROKEN = "operator 'zz' of the package flashnas-bad cannot be loaded from bad_operator:Z: "
 
 
-@pytest.mark.parametrize(("source", "reason"), [
-    ("import nothing_there\n", "ModuleNotFoundError: No module named 'nothing_there'"),
-    ("import sys\nsys.exit(7)\n", "SystemExit: 7"),
-])
-def test_a_broken_plugin_is_a_warning_for_commands_that_do_not_use_it(install, capsys, source, reason):
-    install("flashnas-bad", {"zz": "bad_operator:Z", "../x": "os:sep"}, group="flashnas.operators", bad_operator=source)
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import nothing_there\n", "ModuleNotFoundError: No module named 'nothing_there'"),
+        ("import sys\nsys.exit(7)\n", "SystemExit: 7"),
+    ],
+)
+def test_a_broken_plugin_is_a_warning_for_commands_that_do_not_use_it(
+    install, capsys, source, reason
+):
+    install(
+        "flashnas-bad",
+        {"zz": "bad_operator:Z", "../x": "os:sep"},
+        group="flashnas.operators",
+        bad_operator=source,
+    )
     assert (main(["list", "operators"]), main(["estimate", "2048: zz f"])) == (0, 2)
     lines = capsys.readouterr().err.splitlines()
     assert f"flashnas: {BROKEN}{reason}; it is left out" in lines
@@ -157,30 +219,59 @@ def test_a_broken_plugin_is_a_warning_for_commands_that_do_not_use_it(install, c
 
 
 def test_no_plugin_that_is_not_used_is_imported(install, capsys):
-    for group in ("operators", "samplers", "spaces", "exports", "executors", "report_sections", "commands"):
-        install(f"flashnas-bad-{group}", {"zz": "slow_plugin:Z"}, group=f"flashnas.{group}",
-                slow_plugin="raise AssertionError('imported')\n")
+    for group in (
+        "operators",
+        "samplers",
+        "spaces",
+        "exports",
+        "executors",
+        "report_sections",
+        "commands",
+    ):
+        install(
+            f"flashnas-bad-{group}",
+            {"zz": "slow_plugin:Z"},
+            group=f"flashnas.{group}",
+            slow_plugin="raise AssertionError('imported')\n",
+        )
     assert [main(["estimate", "2048: d f"]), main(["estimate", "--help"])] == [0, 0]
     assert "slow_plugin" not in sys.modules
 
 
 def test_the_help_works_with_a_broken_command(install, capsys):
-    install("flashnas-bad", {"zz": "bad_command:Z"}, group="flashnas.commands", bad_command="Z = 5\n")
+    install(
+        "flashnas-bad", {"zz": "bad_command:Z"}, group="flashnas.commands", bad_command="Z = 5\n"
+    )
     assert (main(["--help"]), main(["zz"])) == (0, 2)
     line = "command 'zz' of the package flashnas-bad: bad_command:Z must be a Command; got 5"
-    assert capsys.readouterr().err.splitlines() == [f"flashnas: {line}; it is left out", f"flashnas: {line}"]
+    assert capsys.readouterr().err.splitlines() == [
+        f"flashnas: {line}; it is left out",
+        f"flashnas: {line}",
+    ]
 
 
-@pytest.mark.parametrize("place", [
-    "flashnas.operators:OPERATORS", "flashnas.operators.kernel_kinds:KERNEL_KINDS",
-    "flashnas.search:ALGORITHMS",
-    "flashnas.executors:EXECUTORS", "flashnas.space.load:TEMPLATES",
-    "flashnas.export.exporter:EXPORTS", "flashnas.report.sections:SECTIONS", "flashnas.cli.command:COMMANDS"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "flashnas.operators:OPERATORS",
+        "flashnas.operators.kernel_kinds:KERNEL_KINDS",
+        "flashnas.search:ALGORITHMS",
+        "flashnas.executors:EXECUTORS",
+        "flashnas.space.load:TEMPLATES",
+        "flashnas.export.exporter:EXPORTS",
+        "flashnas.report.sections:SECTIONS",
+        "flashnas.cli.command:COMMANDS",
+    ],
+)
 def test_a_plugin_of_another_type_is_one_line(install, place):
     things = load_object(place)
-    install("test-plugin-b", {"function": "os:getcwd", "class": "decimal:Decimal", "number": "math:pi"},
-            group=things.group)
+    install(
+        "test-plugin-b",
+        {"function": "os:getcwd", "class": "decimal:Decimal", "number": "math:pi"},
+        group=things.group,
+    )
     for name in ("function", "class", "number"):
-        with pytest.raises(PluginError, match=f"^{things.noun} '{name}' of the package test-plugin-b: .*"
-                                              f" must be a"):
+        with pytest.raises(
+            PluginError, match=f"^{things.noun} '{name}' of the package test-plugin-b: .* must be a"
+        ):
             things[name]

@@ -1,4 +1,6 @@
-"""benchmarks/search.py: tokens are counted exactly, the rows of the bench are a space, and our samplers run on it."""
+"""benchmarks/search.py: tokens are counted exactly, the rows of the bench are a space, and our
+samplers run on it.
+"""
 
 import sys
 from pathlib import Path
@@ -42,8 +44,14 @@ def test_a_paused_training_costs_what_is_left_of_it(rows):
     assert meter.tokens == RUNGS + 2
 
 
-@pytest.mark.parametrize("sampler", [name for name, method in METHODS.items() if method.ours and not method.needs
-                                     and name != INFORMED])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        name
+        for name, method in METHODS.items()
+        if method.ours and not method.needs and name != INFORMED
+    ],
+)
 def test_our_samplers_spend_all_tokens_on_distinct_rows_within_the_budget(rows, sampler):
     meter = Meter(rows, 1, 12)
     with pytest.raises(Spent):
@@ -54,9 +62,13 @@ def test_our_samplers_spend_all_tokens_on_distinct_rows_within_the_budget(rows, 
 
 
 def test_regret_is_of_the_true_front_and_tokens_to_a_target_are_a_share():
-    lines = [{"problem": "rows", "method": "front", "seed": 0, "volumes": [2.0]},
-             *({"problem": "rows", "method": "random", "seed": seed, "volumes": [0.0, 1.0, 1.0, 1.5]}
-               for seed in range(3))]
+    lines = [
+        {"problem": "rows", "method": "front", "seed": 0, "volumes": [2.0]},
+        *(
+            {"problem": "rows", "method": "random", "seed": seed, "volumes": [0.0, 1.0, 1.0, 1.5]}
+            for seed in range(3)
+        ),
+    ]
     found = regrets(lines, "rows")["random"]
     np.testing.assert_allclose(found, [[1.0, 0.5, 0.5, 0.25]] * 3)
     assert tokens_to(found, 0.5) == 0.5

@@ -2,8 +2,8 @@
 
     python tools/call_path.py              # about half a minute
 
-A file counts if one of its functions runs in the process that searches, in any thread; what runs at its
-import does not count. The main trip is what all of the searches below have in common.
+A file counts if one of its functions runs in the process that searches, in any thread; what runs at
+its import does not count. The main trip is what all of the searches below have in common.
 """
 
 import json
@@ -22,7 +22,14 @@ RECIPE = """\
 {width_factor: 1, vocab: 300, sequence_tokens: 32, batch_sequences: 4, tokens: 512, validation_tokens: 512,
  curve_points: 4, curve_tokens: 128, muon_lr: 0.01, adamw_lr: 0.003, dtype: float32}
 """
-COMMON = {"space": "tiny", "workload": "chat", "budget_ms": 60, "trials": 4, "workers": 1, "measure": False}
+COMMON = {
+    "space": "tiny",
+    "workload": "chat",
+    "budget_ms": 60,
+    "trials": 4,
+    "workers": 1,
+    "measure": False,
+}
 TRAINED = {"recipe": "quick.yaml", "data": "texts.txt"}
 SEARCHES = {
     "an evaluator and a table": {"evaluator": lambda architecture: 1 / architecture.params},
@@ -41,7 +48,11 @@ def called(action):
 
     def note(frame, event, argument):
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(PACKAGE) and code.co_filename.endswith(".py"):
+        if (
+            event == "call"
+            and code.co_filename.startswith(PACKAGE)
+            and code.co_filename.endswith(".py")
+        ):
             while frame and not imports(frame):  # what a module calls at its import does not count
                 frame = frame.f_back
             if frame is None:
@@ -84,13 +95,22 @@ def main():
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)
-        os.environ.update(OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), FLASHNAS_CACHE=f"{scratch}/cache")
+        os.environ.update(
+            OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), FLASHNAS_CACHE=f"{scratch}/cache"
+        )
         Path("quick.yaml").write_text(RECIPE)
         rng = random.Random(0)
-        Path("texts.txt").write_text("".join(rng.choice("the state of a token ") for _ in range(60_000)))
-        trips = {title: trip(options, number) for number, (title, options) in enumerate(SEARCHES.items())}
+        Path("texts.txt").write_text(
+            "".join(rng.choice("the state of a token ") for _ in range(60_000))
+        )
+        trips = {
+            title: trip(options, number) for number, (title, options) in enumerate(SEARCHES.items())
+        }
         os.chdir(ROOT)
-    for title, files in {**trips, "main trip, common to all": set.intersection(*trips.values())}.items():
+    for title, files in {
+        **trips,
+        "main trip, common to all": set.intersection(*trips.values()),
+    }.items():
         shown(title, files)
 
 

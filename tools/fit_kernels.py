@@ -23,20 +23,23 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.operators.kernel_kinds import kind_of_rows
 
-# Constants that are fitted, the same for both stacks; attention without a scale of its own is scaled like the rest.
+# Constants that are fitted, the same for both stacks; attention without a scale of its own is
+# scaled like the rest.
 FITTED = ("scale", "gap_us", "attention_us", "attention_slowdown", "head_dim_power")
 ROUNDS = 4  # of blocks of threads; a rate with more of them tells attention_filled alone
 WHOLE_MODELS = "whole_models.csv"  # in the table's folder: model, workload, latency_s
 WHOLE_THROUGHPUT = "whole_throughput.csv"  # model, workload, throughput_tok_s
-START = KernelCorrection(scale=1.1, gap_us=1.0, attention_us=10.0, attention_slowdown=3.0, head_dim_power=0.5)
+START = KernelCorrection(
+    scale=1.1, gap_us=1.0, attention_us=10.0, attention_slowdown=3.0, head_dim_power=0.5
+)
 FILLED = 3.0  # attention_filled is looked for from here
 THROUGHPUT_WEIGHT = 0.5  # of an error: the real batch of a measured rate is not known
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The constants, and the errors of each model under the fit to the other models, in the order of `measured`:
-    relative, of the time or the rate that was measured."""
+    """The constants, and the errors of each model under the fit to the other models, in the order
+    of `measured`: relative, of the time or the rate that was measured."""
 
     stack: Stack
     correction: KernelCorrection
@@ -50,7 +53,9 @@ class Fit:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for meta.yaml."""
-        result = {name: round(getattr(self.correction, name), 3) for name in (*FITTED, "attention_filled")}
+        result = {
+            name: round(getattr(self.correction, name), 3) for name in (*FITTED, "attention_filled")
+        }
         for text, chosen in (("", ~self.rates), ("throughput_", self.rates)):
             if chosen.any():
                 errors = np.abs(self.left_out[chosen])
@@ -69,8 +74,8 @@ class Features:
         fixed_ms: of the request, which no constant touches.
         scaled_us: of kernels that `scale` corrects.
         launches: kernels of a step.
-        attention: (time, time of its bytes at the device's bandwidth, head_dim, sequences x key-value heads) of
-            attention kernels, and how many have it.
+        attention: (time, time of its bytes at the device's bandwidth, head_dim, sequences x
+            key-value heads) of attention kernels, and how many have it.
         prefill_ms: the part of fixed_ms that reads the prompt.
     """
 
@@ -84,8 +89,11 @@ class Features:
 
     def latency_ms(self, correction: KernelCorrection) -> float:
         """Of the request."""
-        step_us = correction.scale * self.scaled_us + correction.gap_us * self.launches + sum(
-            count * correction.attention(*kernel) for kernel, count in self.attention.items())
+        step_us = (
+            correction.scale * self.scaled_us
+            + correction.gap_us * self.launches
+            + sum(count * correction.attention(*kernel) for kernel, count in self.attention.items())
+        )
         return self.fixed_ms + self.generated * step_us / 1000
 
     def rate(self, correction: KernelCorrection) -> float:
@@ -118,7 +126,15 @@ def features(table: LatencyTable, model: str, workload: str, stack: Stack) -> Fe
                 if call.kind.correction == "attention_scale":
                     time = bare.kernels.time(call, phase, batch, seen)
                     attention[time.us, bare.bytes_us(call, batch, seen), *heads(call, batch)] += 1
-    return Features(generated, batch, fixed_ms, 1000 * scaled_ms / max(generated, 1), launches, attention, prefill_ms)
+    return Features(
+        generated,
+        batch,
+        fixed_ms,
+        1000 * scaled_ms / max(generated, 1),
+        launches,
+        attention,
+        prefill_ms,
+    )
 
 
 def fit(table: LatencyTable | str, measured: pd.DataFrame, stack: Stack = "fused") -> Fit:
@@ -126,36 +142,61 @@ def fit(table: LatencyTable | str, measured: pd.DataFrame, stack: Stack = "fused
 
     Args:
         table: or its name or folder.
-        measured: columns model (anything that load_architecture accepts), workload, and latency_s or throughput_tok_s.
+        measured: columns model (anything that load_architecture accepts), workload, and latency_s
+            or throughput_tok_s.
         stack: whose constants are fitted.
 
     Raises:
         TableError: not more rows than constants.
     """
     if len(measured) <= len(FITTED):
-        raise TableError(f"calibration of stack {stack} needs at least {len(FITTED) + 1} measurements of whole models;"
-                         f" got {len(measured)}")
+        raise TableError(
+            f"calibration of stack {stack} needs at least {len(FITTED) + 1} measurements of whole"
+            " models;"
+            f" got {len(measured)}"
+        )
     table = table if isinstance(table, LatencyTable) else LatencyTable.load(table)
-    measured = measured.reindex(columns=["model", "workload", "latency_s", "throughput_tok_s"]).reset_index(drop=True)
-    parts = [features(table, model, workload, stack)
-             for model, workload in zip(measured["model"], measured["workload"], strict=True)]
+    measured = measured.reindex(
+        columns=["model", "workload", "latency_s", "throughput_tok_s"]
+    ).reset_index(drop=True)
+    parts = [
+        features(table, model, workload, stack)
+        for model, workload in zip(measured["model"], measured["workload"], strict=True)
+    ]
     rates = measured["throughput_tok_s"].notna().to_numpy()
     weights = np.where(rates, THROUGHPUT_WEIGHT, 1.0)
     blocks = KernelCorrection.of(table.calibration, stack).attention_blocks
-    rounds = np.array([max((pairs for *_, pairs in part.attention), default=0) / (blocks or np.inf) for part in parts])
+    rounds = np.array(
+        [
+            max((pairs for *_, pairs in part.attention), default=0) / (blocks or np.inf)
+            for part in parts
+        ]
+    )
     target = np.where(rates, measured["throughput_tok_s"], 1000 * measured["latency_s"])
 
     def ratios(correction: KernelCorrection) -> np.ndarray:
-        return np.array([part.rate(correction) if rate else part.latency_ms(correction)
-                         for part, rate in zip(parts, rates, strict=True)]) / target
+        return (
+            np.array(
+                [
+                    part.rate(correction) if rate else part.latency_ms(correction)
+                    for part, rate in zip(parts, rates, strict=True)
+                ]
+            )
+            / target
+        )
 
     def solve(kept: np.ndarray) -> KernelCorrection:
         few = kept & (rounds < ROUNDS)
-        constants = _least_squares(FITTED, START, lambda constants: (np.log(ratios(constants)) * weights)[few])
+        constants = _least_squares(
+            FITTED, START, lambda constants: (np.log(ratios(constants)) * weights)[few]
+        )
         if not blocks:
             return constants
-        return _least_squares(("attention_filled",), replace(constants, attention_blocks=blocks),
-                              lambda constants: np.log(ratios(constants))[kept & rates])
+        return _least_squares(
+            ("attention_filled",),
+            replace(constants, attention_blocks=blocks),
+            lambda constants: np.log(ratios(constants))[kept & rates],
+        )
 
     models = measured["model"].to_numpy()
     left_out = np.empty(len(measured))
@@ -164,8 +205,9 @@ def fit(table: LatencyTable | str, measured: pd.DataFrame, stack: Stack = "fused
     return Fit(stack, solve(np.ones(len(models), bool)), measured, left_out)
 
 
-def _least_squares(names: Sequence[str], start: KernelCorrection,
-                   errors: Callable[[KernelCorrection], np.ndarray]) -> KernelCorrection:
+def _least_squares(
+    names: Sequence[str], start: KernelCorrection, errors: Callable[[KernelCorrection], np.ndarray]
+) -> KernelCorrection:
     """`start` with the named constants, at least 0, for which the errors are smallest."""
     from scipy.optimize import least_squares  # slow to import; estimates do not need it
 
@@ -173,14 +215,29 @@ def _least_squares(names: Sequence[str], start: KernelCorrection,
         return replace(start, **dict(zip(names, map(float, values), strict=True)))
 
     first = [getattr(start, name) or FILLED for name in names]
-    return constants(least_squares(lambda values: errors(constants(values)), first, bounds=(0, np.inf), x_scale="jac",
-                                   xtol=1e-12, ftol=1e-12, gtol=1e-12).x)
+    return constants(
+        least_squares(
+            lambda values: errors(constants(values)),
+            first,
+            bounds=(0, np.inf),
+            x_scale="jac",
+            xtol=1e-12,
+            ftol=1e-12,
+            gtol=1e-12,
+        ).x
+    )
 
 
 def whole_models(table: LatencyTable) -> pd.DataFrame:
     """What the folder of a table holds about whole models."""
-    return pd.concat([pd.read_csv(table.path / name, comment="#") for name in (WHOLE_MODELS, WHOLE_THROUGHPUT)
-                      if (table.path / name).is_file()], ignore_index=True)
+    return pd.concat(
+        [
+            pd.read_csv(table.path / name, comment="#")
+            for name in (WHOLE_MODELS, WHOLE_THROUGHPUT)
+            if (table.path / name).is_file()
+        ],
+        ignore_index=True,
+    )
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -191,8 +248,13 @@ def main(arguments: Sequence[str]) -> None:
     for result in fits:
         print(f"{result.stack}: {result.to_dict()}")
     print(f"\n{'error when left out':<36}" + "".join(f"{result.stack:>10}" for result in fits))
-    for i, (model, workload) in enumerate(zip(measured["model"], measured["workload"], strict=True)):
-        print(f"{model:<20}{workload:<16}" + "".join(f"{result.left_out[i]:>+10.1%}" for result in fits))
+    for i, (model, workload) in enumerate(
+        zip(measured["model"], measured["workload"], strict=True)
+    ):
+        print(
+            f"{model:<20}{workload:<16}"
+            + "".join(f"{result.left_out[i]:>+10.1%}" for result in fits)
+        )
 
 
 if __name__ == "__main__":

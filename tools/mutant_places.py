@@ -8,17 +8,26 @@ import re
 from typing import Any, NamedTuple
 
 OPERATORS = {ast.Add: "+ -", ast.Sub: "- +", ast.Mult: "* /", ast.Div: "/ *", ast.FloorDiv: "// *"}
-COMPARISONS = {ast.Lt: ("<", "<="), ast.LtE: ("<=", "<"), ast.Gt: (">", ">="), ast.GtE: (">=", ">"),
-               ast.Eq: ("==", "!="), ast.NotEq: ("!=", "=="), ast.Is: ("is", "is not"),
-               ast.IsNot: ("is not", "is"), ast.In: ("in", "not in"), ast.NotIn: ("not in", "in")}
+COMPARISONS = {
+    ast.Lt: ("<", "<="),
+    ast.LtE: ("<=", "<"),
+    ast.Gt: (">", ">="),
+    ast.GtE: (">=", ">"),
+    ast.Eq: ("==", "!="),
+    ast.NotEq: ("!=", "=="),
+    ast.Is: ("is", "is not"),
+    ast.IsNot: ("is not", "is"),
+    ast.In: ("in", "not in"),
+    ast.NotIn: ("not in", "in"),
+}
 SYMMETRIC = {"min", "max", "minimum", "maximum", "gcd", "lcm", "isclose", "allclose"}
 
 
 class Place(NamedTuple):
     """A change: bytes `start` to `end` of `file` become `text`.
 
-    first_line: of the statement. function: around the place, or "". name: what a statement outside functions
-    defines.
+    first_line: of the statement. function: around the place, or "". name: what a statement outside
+    functions defines.
     """
 
     file: str
@@ -41,7 +50,9 @@ class Place(NamedTuple):
 
 
 class Places:
-    """All places of one file. Annotations, decorators, imports, messages and docstrings are left out."""
+    """All places of one file. Annotations, decorators, imports, messages and docstrings are left
+    out.
+    """
 
     LEFT_OUT = (ast.JoinedStr, ast.Raise, ast.Import, ast.ImportFrom, ast.pattern)
     LEFT_OUT_FIELDS = ("annotation", "returns", "decorator_list", "type_params")
@@ -56,8 +67,10 @@ class Places:
         self.visit(ast.parse(source))
 
     def span(self, node: Any) -> tuple[int, int]:
-        return (self.line_starts[node.lineno - 1] + node.col_offset,
-                self.line_starts[node.end_lineno - 1] + node.end_col_offset)
+        return (
+            self.line_starts[node.lineno - 1] + node.col_offset,
+            self.line_starts[node.end_lineno - 1] + node.end_col_offset,
+        )
 
     def text(self, node: ast.AST) -> str:
         return self.source[slice(*self.span(node))].decode()
@@ -65,8 +78,19 @@ class Places:
     def add(self, kind: str, node: Any, text: str, span: tuple[int, int] | None = None) -> None:
         start, end = span or self.span(node)
         line = self.source.count(b"\n", 0, start) + 1
-        self.places.append(Place(self.file, line, self.first_line, kind, start, end, text,
-                                 ".".join(self.functions), self.name))
+        self.places.append(
+            Place(
+                self.file,
+                line,
+                self.first_line,
+                kind,
+                start,
+                end,
+                text,
+                ".".join(self.functions),
+                self.name,
+            )
+        )
 
     def between(self, left: ast.AST, right: ast.AST, old: str, new: str) -> None:
         """Replaces the operator `old` between two operands."""
@@ -77,12 +101,17 @@ class Places:
 
     def visit(self, node: ast.AST) -> None:
         if isinstance(node, self.LEFT_OUT) or (
-                isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        ):
             return
         if isinstance(node, ast.stmt):
             self.first_line = node.lineno
             if not self.functions:
-                target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", node)
+                target = (
+                    node.targets[0]
+                    if isinstance(node, ast.Assign)
+                    else getattr(node, "target", node)
+                )
                 self.name = getattr(target, "id", "") or getattr(target, "name", "")
                 if self.name == "__all__":
                     return
@@ -106,7 +135,9 @@ class Places:
                 self.between(left, right, *(f"{sign}=" for sign in OPERATORS[type(op)].split()))
             case ast.BoolOp(op=op, values=values):
                 for left, right in itertools.pairwise(values):
-                    self.between(left, right, *(("and", "or") if isinstance(op, ast.And) else ("or", "and")))
+                    self.between(
+                        left, right, *(("and", "or") if isinstance(op, ast.And) else ("or", "and"))
+                    )
             case ast.Compare(left=left, ops=ops, comparators=right):
                 for before, comparison, after in zip([left, *right], ops, right, strict=False):
                     self.between(before, after, *COMPARISONS[type(comparison)])
@@ -139,7 +170,11 @@ class Places:
                     pass
                 case [first, second] if function not in SYMMETRIC:
                     (start, gap), (second_start, end) = self.span(first), self.span(second)
-                    text = self.text(second) + self.source[gap:second_start].decode() + self.text(first)
+                    text = (
+                        self.text(second)
+                        + self.source[gap:second_start].decode()
+                        + self.text(first)
+                    )
                     if text != self.source[start:end].decode():
                         self.add("arguments", node, text, (start, end))
 
@@ -149,14 +184,19 @@ class Places:
 
 
 def statement_at(source: bytes, start: int, end: int) -> str:
-    """The innermost statement around bytes `start` to `end`, as `ast.unparse` writes it, without inner statements."""
+    """The innermost statement around bytes `start` to `end`, as `ast.unparse` writes it, without
+    inner statements.
+    """
     line_starts = [0]
     for line in source.splitlines(keepends=True):
         line_starts.append(line_starts[-1] + len(line))
     found: ast.stmt | None = None
     for node in ast.walk(ast.parse(source)):
-        if (isinstance(node, ast.stmt) and line_starts[node.lineno - 1] + node.col_offset <= start
-                and end <= line_starts[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)):
+        if (
+            isinstance(node, ast.stmt)
+            and line_starts[node.lineno - 1] + node.col_offset <= start
+            and end <= line_starts[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)
+        ):
             found = node  # ast.walk reaches inner statements later
     if found is None:
         return ""

@@ -1,14 +1,16 @@
-"""A mutation sample: changes the package in small random places, one at a time, and counts what tests notice.
+"""A mutation sample: changes the package in small random places, one at a time, and counts what
+tests notice.
 
     pip install coverage
     python tools/mutants.py --count 150 --seed 1 --out mutants.jsonl
 
-The first run measures which fast test executes which line (30 to 40 minutes) and keeps that in the file of
---map. Each mutant then takes 5 to 20 seconds. A run that was stopped continues with the same command. All
-changes are made in a temporary copy of the checkout. `--replay FILE` makes the changes of an earlier record again,
-wherever their statement still stands in a function of the same name, in any file. Results: `killed` (a test
-failed), `timeout`, `survived`
-and `not covered`: no test executes the line in its own process, and none of the tests of its room failed.
+The first run measures which fast test executes which line (30 to 40 minutes) and keeps that in the
+file of --map. Each mutant then takes 5 to 20 seconds. A run that was stopped continues with the
+same command. All changes are made in a temporary copy of the checkout. `--replay FILE` makes the
+changes of an earlier record again, wherever their statement still stands in a function of the same
+name, in any file. Results: `killed` (a test failed), `timeout`, `survived`
+and `not covered`: no test executes the line in its own process, and none of the tests of its room
+failed.
 """
 
 from __future__ import annotations
@@ -59,7 +61,9 @@ def family(test: str) -> str:
 
 
 class Recorder:
-    """A plugin of pytest: seconds and failures of tests; with a `coverage`, the lines that each executes."""
+    """A plugin of pytest: seconds and failures of tests; with a `coverage`, the lines that each
+    executes.
+    """
 
     def __init__(self, coverage: Any = None, stop_at: float = float("inf")) -> None:
         self.coverage, self.stop_at = coverage, stop_at
@@ -101,8 +105,13 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.scratch, self.tree, self.edits = folder, folder / "tree", 0
-        files = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-                               cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        files = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
         for file in files.split("\0"):
             if (ROOT / file).is_file():
                 (self.tree / file).parent.mkdir(parents=True, exist_ok=True)
@@ -116,19 +125,23 @@ class Copy:
     def changed(self, place: Place) -> Iterator[None]:
         path = self.tree / place.file
         source = path.read_bytes()
-        self.write(path, source[:place.start] + place.text.encode() + source[place.end:])
+        self.write(path, source[: place.start] + place.text.encode() + source[place.end :])
         try:
             yield
         finally:
             self.write(path, source)
 
     def write(self, path: Path, source: bytes) -> None:
-        """With a date of its own: Python compares only the date and the size with what it has compiled."""
+        """With a date of its own: Python compares only the date and the size with what it has
+        compiled.
+        """
         path.write_bytes(source)
         self.edits += 1
         os.utime(path, (1_000_000_000 + self.edits,) * 2)
 
-    def run(self, arguments: list[str], timeout_s: float, task: Callable[..., Any] | None = None) -> Outcome:
+    def run(
+        self, arguments: list[str], timeout_s: float, task: Callable[..., Any] | None = None
+    ) -> Outcome:
         """What pytest says of these arguments in a process of its own; `task` may run it there."""
         answer = self.scratch / "answer.json"
         answer.unlink(missing_ok=True)
@@ -168,7 +181,9 @@ class Copy:
             os.dup2(target, stream)
         resource.setrlimit(resource.RLIMIT_DATA, (MAX_BYTES, MAX_BYTES))
         os.chdir(self.tree)
-        sys.modules["__main__"] = types.ModuleType("__main__")  # processes that tests start import its file
+        sys.modules["__main__"] = types.ModuleType(
+            "__main__"
+        )  # processes that tests start import its file
         sys.path[:] = [str(self.tree), *(path for path in sys.path[1:] if path != str(ROOT))]
 
     def test(self, arguments: list[str], recorder: Recorder | None = None) -> tuple[int, list[str]]:
@@ -178,7 +193,9 @@ class Copy:
 
 
 def session_cpu_s(session: int) -> tuple[float, bool]:
-    """CPU seconds of its processes, and whether one is ready to run: a busy machine is not a timeout."""
+    """CPU seconds of its processes, and whether one is ready to run: a busy machine is not a
+    timeout.
+    """
     ticks, ready = 0, False
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -203,63 +220,102 @@ class Map:
         self.sources = sources
 
     @staticmethod
-    def measure(copy: Copy, minutes: float, tree: str, arguments: list[str]) -> tuple[int, list[str]]:
+    def measure(
+        copy: Copy, minutes: float, tree: str, arguments: list[str]
+    ) -> tuple[int, list[str]]:
         """Runs the fast tests and writes map.json.gz into the scratch folder."""
         import coverage
 
-        tracer = coverage.Coverage(data_file=str(copy.scratch / "coverage"), config_file=False,
-                                   source=[str(copy.tree / PACKAGE)])
+        tracer = coverage.Coverage(
+            data_file=str(copy.scratch / "coverage"),
+            config_file=False,
+            source=[str(copy.tree / PACKAGE)],
+        )
         recorder = Recorder(tracer, time.monotonic() + 60 * minutes)
         tracer.start()
         code, failed = copy.test(arguments, recorder)
         tracer.stop()
         data = tracer.get_data()
-        files = {str(Path(file).relative_to(copy.tree)): data.contexts_by_lineno(file)
-                 for file in data.measured_files()}
+        files = {
+            str(Path(file).relative_to(copy.tree)): data.contexts_by_lineno(file)
+            for file in data.measured_files()
+        }
         counts = Counter(test for lines in files.values() for test in set().union(*lines.values()))
         passed = sorted(set(recorder.passed) - set(failed))
         numbers = {test: number for number, test in enumerate(passed)}
 
         def best(file: str, tests: list[str]) -> list[int]:
-            ranked = sorted(set(tests) & numbers.keys(), key=lambda test: (
-                room_of(test) != room_of(file), counts[test], recorder.seconds[test], test))
+            ranked = sorted(
+                set(tests) & numbers.keys(),
+                key=lambda test: (
+                    room_of(test) != room_of(file),
+                    counts[test],
+                    recorder.seconds[test],
+                    test,
+                ),
+            )
             return [numbers[test] for test in ranked[:MAX_MAPPED_TESTS]]
 
-        content = {"tree": tree, "failed": failed,
-                   "tests": [(test, round(recorder.seconds[test], 3), counts[test]) for test in passed],
-                   "lines": {file: {line: best(file, tests) for line, tests in lines.items()}
-                             for file, lines in files.items()}}
+        content = {
+            "tree": tree,
+            "failed": failed,
+            "tests": [(test, round(recorder.seconds[test], 3), counts[test]) for test in passed],
+            "lines": {
+                file: {line: best(file, tests) for line, tests in lines.items()}
+                for file, lines in files.items()
+            },
+        }
         with gzip.open(copy.scratch / "map.json.gz", "wt") as stream:
             json.dump(content, stream)
         return code, failed
 
     def of_lines(self, places: Iterable[tuple[str, int]]) -> list[int]:
-        return sorted({test for file, line in places for test in self.lines.get(file, {}).get(str(line), [])})
+        return sorted(
+            {test for file, line in places for test in self.lines.get(file, {}).get(str(line), [])}
+        )
 
     def of_file(self, file: str) -> list[int]:
         return sorted({test for tests in self.lines.get(file, {}).values() for test in tests})
 
     def covering(self, place: Place) -> tuple[list[int], bool]:
         """The tests to run, and whether they are known to execute the line."""
-        own = self.of_lines([(place.file, place.line)]) or self.of_lines([(place.file, place.first_line)])
+        own = self.of_lines([(place.file, place.line)]) or self.of_lines(
+            [(place.file, place.first_line)]
+        )
         if place.function and own:
             return own, True
-        if not place.function or str(place.line) in self.lines.get(place.file, {}):  # runs at import
+        if not place.function or str(place.line) in self.lines.get(
+            place.file, {}
+        ):  # runs at import
             word = re.compile(rf"\b{place.name or place.function.split('.')[0]}\b")
-            users = [(file, number) for file, source in self.sources.items() if word.search(source)
-                     for number, line in enumerate(source.splitlines(), 1) if word.search(line)]
-            if tests := (self.of_lines(user for user in users if user[0] == place.file)
-                         or self.of_lines(users) or self.of_file(place.file)):
+            users = [
+                (file, number)
+                for file, source in self.sources.items()
+                if word.search(source)
+                for number, line in enumerate(source.splitlines(), 1)
+                if word.search(line)
+            ]
+            if tests := (
+                self.of_lines(user for user in users if user[0] == place.file)
+                or self.of_lines(users)
+                or self.of_file(place.file)
+            ):
                 return tests, True
-        room = [number for number, (test, *_) in enumerate(self.tests) if room_of(test) == place.room]
+        room = [
+            number for number, (test, *_) in enumerate(self.tests) if room_of(test) == place.room
+        ]
         return self.of_file(place.file) or room, False
 
     def ranked(self, numbers: Iterable[int], room: str) -> list[tuple[str, float, int]]:
-        """Those of the same room first, then those that execute few files; few cases of one test."""
+        """Those of the same room first, then those that execute few files; few cases of one
+        test.
+        """
         cases = Counter[str]()
         ranked = []
-        for test in sorted((self.tests[number] for number in numbers),
-                           key=lambda test: (room_of(test[0]) != room, test[2], test[1])):
+        for test in sorted(
+            (self.tests[number] for number in numbers),
+            key=lambda test: (room_of(test[0]) != room, test[2], test[1]),
+        ):
             cases[family(test[0])] += 1
             ranked.append((cases[family(test[0])] > MAX_CASES, test))
         return [test for _, test in sorted(ranked, key=lambda pair: pair[0])]
@@ -268,15 +324,23 @@ class Map:
         """Names of tests, their seconds together, and whether they execute the line."""
         numbers, covered = self.covering(place)
         ranked = self.ranked(numbers, place.room)
-        if len(ranked) < MIN_TESTS:  # where a result is kept in memory, only the first test executes the line
+        if (
+            len(ranked) < MIN_TESTS
+        ):  # where a result is kept in memory, only the first test executes the line
             ranked += self.ranked(set(self.of_file(place.file)) - set(numbers), place.room)
         chosen, seconds = list[str](), 0.0
         for name, duration, _ in ranked:
-            if name not in unfit and len(chosen) < MAX_TESTS and seconds + duration < MAX_TEST_SECONDS:
+            if (
+                name not in unfit
+                and len(chosen) < MAX_TESTS
+                and seconds + duration < MAX_TEST_SECONDS
+            ):
                 chosen.append(name)
                 seconds += duration
         if not chosen:
-            chosen = [name for name, *_ in sorted(ranked, key=lambda test: test[1]) if name not in unfit][:1]
+            chosen = [
+                name for name, *_ in sorted(ranked, key=lambda test: test[1]) if name not in unfit
+            ][:1]
             seconds = 2 * MAX_TEST_SECONDS
         return chosen, seconds, covered
 
@@ -286,27 +350,42 @@ def draw(files: dict[str, bytes], count: int, seed: int, lines: Map) -> list[Pla
     rooms: dict[str, dict[tuple[str, int], list[Place]]] = defaultdict(lambda: defaultdict(list))
     for file, source in sorted(files.items()):
         for place in Places(file, source).places:
-            if not ACCELERATOR.search(f"{file} {place.function}") or lines.of_lines([(file, place.line)]):
+            if not ACCELERATOR.search(f"{file} {place.function}") or lines.of_lines(
+                [(file, place.line)]
+            ):
                 rooms[place.room][file, place.line].append(place)
     total = sum(map(len, rooms.values()))
     shares = {room: count * len(by_line) / total for room, by_line in rooms.items()}
     quotas = {room: int(share) for room, share in shares.items()}
-    for room in sorted(shares, key=lambda room: quotas[room] - shares[room])[:count - sum(quotas.values())]:
+    for room in sorted(shares, key=lambda room: quotas[room] - shares[room])[
+        : count - sum(quotas.values())
+    ]:
         quotas[room] += 1
     sample = []
     for room, by_line in rooms.items():
         rng = random.Random(f"{seed} {room}")
-        for key in rng.sample(sorted(by_line), len(by_line))[:quotas[room]]:
+        for key in rng.sample(sorted(by_line), len(by_line))[: quotas[room]]:
             kind = rng.choice(sorted({place.kind for place in by_line[key]}))
             sample.append(rng.choice([place for place in by_line[key] if place.kind == kind]))
     random.Random(seed).shuffle(sample)
     return sample
 
 
-def replayed(files: dict[str, bytes], records: list[dict[str, Any]]) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """The mutants of an earlier record that a test noticed and whose statement still stands, once each."""
-    wanted = {(record["function"].split(".")[-1], record["statement_before"], record["statement_after"]): record
-              for record in records if record["result"] in ("killed", "timeout")}
+def replayed(
+    files: dict[str, bytes], records: list[dict[str, Any]]
+) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """The mutants of an earlier record that a test noticed and whose statement still stands, once
+    each.
+    """
+    wanted = {
+        (
+            record["function"].split(".")[-1],
+            record["statement_before"],
+            record["statement_after"],
+        ): record
+        for record in records
+        if record["result"] in ("killed", "timeout")
+    }
     names = {name for name, *_ in wanted}
     for file, source in sorted(files.items()):
         for place in Places(file, source).places:
@@ -317,43 +396,77 @@ def replayed(files: dict[str, bytes], records: list[dict[str, Any]]) -> Iterator
                 if key in wanted:
                     yield place, wanted.pop(key)
     for record in wanted.values():
-        print("its statement is gone:", record["file"], record["function"], repr(record["before"]), flush=True)
+        print(
+            "its statement is gone:",
+            record["file"],
+            record["function"],
+            repr(record["before"]),
+            flush=True,
+        )
 
 
 def replay(copy: Copy, files: dict[str, bytes], path: Path, out: Path) -> None:
-    """Makes earlier mutants again. The tests that ran then run first, then all fast tests of the room."""
+    """Makes earlier mutants again. The tests that ran then run first, then all fast tests of the
+    room.
+    """
     fast = "not slow and not gpu"
-    listed = subprocess.run([sys.executable, "-m", "pytest", "-q", "--collect-only", "-m", fast, "tests"],
-                            cwd=copy.tree, capture_output=True, text=True).stdout.splitlines()
+    listed = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--collect-only", "-m", fast, "tests"],
+        cwd=copy.tree,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
     done = {json.loads(line)["id"] for line in out.open()} if out.exists() else set()
     counts = Counter[str]()
     for place, record in replayed(files, list(map(json.loads, path.open()))):
         if place.id in done:
             continue
-        tests = [test for test in dict.fromkeys([*record["by"], *record["tests"]]) if test in listed]
+        tests = [
+            test for test in dict.fromkeys([*record["by"], *record["tests"]]) if test in listed
+        ]
         room = ["-m", fast, f"tests/{place.room}"]
         result = "survived"
         for arguments in ([tests] if tests else []) + [room]:
             with copy.changed(place):
                 outcome = copy.run(["-x", *arguments], 600)
-            if outcome.result == "timeout" or (outcome.result == "failed" and (
-                    not outcome.failed or copy.run(["-x", *outcome.failed], 600).result == "passed")):
+            if outcome.result == "timeout" or (
+                outcome.result == "failed"
+                and (
+                    not outcome.failed or copy.run(["-x", *outcome.failed], 600).result == "passed"
+                )
+            ):
                 result = "killed"
                 break
         counts[result] += 1
         with out.open("a") as stream:
-            stream.write(json.dumps({"id": place.id, "was": record["id"], "result": result,
-                                     "by": outcome.failed[:1]}) + "\n")
-        print(f"{result:12}{place.file}:{place.line} {record['before']!r} -> {place.text!r}", flush=True)
+            stream.write(
+                json.dumps(
+                    {
+                        "id": place.id,
+                        "was": record["id"],
+                        "result": result,
+                        "by": outcome.failed[:1],
+                    }
+                )
+                + "\n"
+            )
+        print(
+            f"{result:12}{place.file}:{place.line} {record['before']!r} -> {place.text!r}",
+            flush=True,
+        )
     print(dict(counts))
 
 
 def statements(source: bytes, place: Place) -> dict[str, str]:
-    """The statement before and after, in the layout of `ast.unparse`, by which a replay finds it again."""
-    changed = source[:place.start] + place.text.encode() + source[place.end:]
+    """The statement before and after, in the layout of `ast.unparse`, by which a replay finds it
+    again.
+    """
+    changed = source[: place.start] + place.text.encode() + source[place.end :]
     after = place.start + len(place.text.encode())
-    return {"statement_before": statement_at(source, place.start, place.end),
-            "statement_after": statement_at(changed, place.start, after)}
+    return {
+        "statement_before": statement_at(source, place.start, place.end),
+        "statement_after": statement_at(changed, place.start, after),
+    }
 
 
 def judge(place: Place, copy: Copy, lines: Map, fit: set[str], unfit: set[str]) -> dict[str, Any]:
@@ -386,16 +499,21 @@ def report(records: list[dict[str, Any]]) -> str:
         counts = (len(of_room), *map(of_room.count, results))
         lines.append(f"{room:14}" + "".join(f"{count:12}" for count in counts))
     alive = [record for record in records if record["result"] in ("survived", "not covered")]
-    lines.extend("{result:12}{file}:{line}  {before}  ->  {after}".format(**record)
-                 for record in sorted(alive, key=lambda record: (record["file"], record["line"])))
+    lines.extend(
+        "{result:12}{file}:{line}  {before}  ->  {after}".format(**record)
+        for record in sorted(alive, key=lambda record: (record["file"], record["line"]))
+    )
     return "\n".join(lines)
 
 
 def make_map(copy: Copy, path: Path, minutes: float, tree: str) -> None:
     print(f"measuring which test executes which line, for {minutes:g} minutes at most", flush=True)
     started = time.monotonic()
-    copy.run(["-m", "not slow and not gpu", "tests"], 60 * minutes + 900,
-             functools.partial(Map.measure, copy, minutes, tree))
+    copy.run(
+        ["-m", "not slow and not gpu", "tests"],
+        60 * minutes + 900,
+        functools.partial(Map.measure, copy, minutes, tree),
+    )
     if not (copy.scratch / "map.json.gz").exists():
         sys.exit((copy.scratch / "log.txt").read_text()[-3000:])
     shutil.copy(copy.scratch / "map.json.gz", path)
@@ -403,24 +521,43 @@ def make_map(copy: Copy, path: Path, minutes: float, tree: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--count", type=int, default=150, help="mutants in all (default 150)")
     add("--seed", type=int, default=1, help="another seed draws other mutants (default 1)")
-    add("--replay", type=Path, metavar="FILE", help="only the mutants of this record that a test noticed")
-    add("--out", type=Path, required=True, help="JSON Lines, one line for each mutant; is continued")
-    add("--map", type=Path, help="which test executes which line; measured if missing (default OUT.map.gz)")
+    add(
+        "--replay",
+        type=Path,
+        metavar="FILE",
+        help="only the mutants of this record that a test noticed",
+    )
+    add(
+        "--out", type=Path, required=True, help="JSON Lines, one line for each mutant; is continued"
+    )
+    add(
+        "--map",
+        type=Path,
+        help="which test executes which line; measured if missing (default OUT.map.gz)",
+    )
     add("--map-min", type=float, default=60, help="minutes for the map at most (default 60)")
-    add("--budget-min", type=float, default=1e9, help="no further mutant starts after so many minutes")
+    add(
+        "--budget-min",
+        type=float,
+        default=1e9,
+        help="no further mutant starts after so many minutes",
+    )
     options = parser.parse_args()
     end = time.monotonic() + 60 * options.budget_min
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     map_path = (options.map or options.out.with_name(options.out.name + ".map.gz")).resolve()
     with tempfile.TemporaryDirectory(prefix="mutants_", ignore_cleanup_errors=True) as scratch:
         copy = Copy(Path(scratch))
-        files = {str(path.relative_to(copy.tree)): path.read_bytes()
-                 for path in sorted((copy.tree / PACKAGE).rglob("*.py"))}
+        files = {
+            str(path.relative_to(copy.tree)): path.read_bytes()
+            for path in sorted((copy.tree / PACKAGE).rglob("*.py"))
+        }
         if options.replay:
             replay(copy, files, options.replay, options.out)
             return
@@ -440,17 +577,28 @@ def main() -> None:
             if place.id in done or time.monotonic() > end:
                 continue
             started = time.monotonic()
-            record = {"id": place.id, "tree": tree, "room": place.room, "file": place.file,
-                      "line": place.line, "function": place.function, "kind": place.kind,
-                      "before": files[place.file][place.start:place.end].decode(), "after": place.text,
-                      **statements(files[place.file], place),
-                      **judge(place, copy, lines, fit, unfit)}
+            record = {
+                "id": place.id,
+                "tree": tree,
+                "room": place.room,
+                "file": place.file,
+                "line": place.line,
+                "function": place.function,
+                "kind": place.kind,
+                "before": files[place.file][place.start : place.end].decode(),
+                "after": place.text,
+                **statements(files[place.file], place),
+                **judge(place, copy, lines, fit, unfit),
+            }
             record["seconds"] = round(time.monotonic() - started, 1)
             records.append(record)
             with options.out.open("a") as stream:
                 stream.write(json.dumps(record) + "\n")
-            print(f"{number}/{len(sample)}", "{result:12}{file}:{line} {before!r} -> {after!r} "
-                  "({seconds} s)".format(**record), flush=True)
+            print(
+                f"{number}/{len(sample)}",
+                "{result:12}{file}:{line} {before!r} -> {after!r} ({seconds} s)".format(**record),
+                flush=True,
+            )
         print(report(records))
 
 

@@ -1,13 +1,15 @@
-"""Proves that a change to flashnas changes no answer: estimates, expected losses, trajectories, exports, errors.
+"""Proves that a change to flashnas changes no answer: estimates, expected losses, trajectories,
+exports, errors.
 
-    python tools/proof.py record before.json.gz         # on the old code; about three minutes on one core
-    python tools/proof.py compare                       # against tools/records/proof.json.gz; exit code 1
-    python tools/proof.py compare before.json.gz --only errors --all
+    python tools/proof.py record before.json.gz         # on the old code; about three minutes on
+    one core python tools/proof.py compare                       # against
+    tools/records/proof.json.gz; exit code 1 python tools/proof.py compare before.json.gz --only
+    errors --all
 
-It uses the command line, the public names of `import flashnas` and data files, and no other module, so that
-it goes on while modules move. Numbers are compared to 1e-12 of their size, all else to the byte. Durations,
-dates, versions and the places of folders are left out. The trajectories use an evaluator that is a formula, so
-that no training has to be repeated to the last digit.
+It uses the command line, the public names of `import flashnas` and data files, and no other module,
+so that it goes on while modules move. Numbers are compared to 1e-12 of their size, all else to the
+byte. Durations, dates, versions and the places of folders are left out. The trajectories use an
+evaluator that is a formula, so that no training has to be repeated to the last digit.
 """
 
 import argparse
@@ -36,20 +38,62 @@ from pathlib import Path
 TOOLS = Path(__file__).resolve().parent
 ROOT = TOOLS.parent  # of what is observed
 RECORD = TOOLS / "records" / "proof.json.gz"
-SETTINGS = {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "PYTHONHASHSEED": "0", "NO_COLOR": "1",
-            "PYTHONPATH": os.pathsep.join((str(ROOT), str(TOOLS)))}
+SETTINGS = {
+    "OMP_NUM_THREADS": "1",
+    "COLUMNS": "100",
+    "PYTHONHASHSEED": "0",
+    "NO_COLOR": "1",
+    "PYTHONPATH": os.pathsep.join((str(ROOT), str(TOOLS))),
+}
 TOLERANCE = 1e-12
 LIMIT_S = 120  # of a command
-CHANGING = re.compile(r".*seconds.*|tokens_per_s|started|finished|host|flashnas|machine|packages")  # keys
-CHANGING_TEXT = [(re.compile(pattern), word) for pattern, word in (
-    (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d:?\d\d)?", "DATE"),
-    (r"\bflashnas \d[\w.]*", "flashnas VERSION"), (r"(?m)^\[(\d+/\d+| *\d+ %)\] .*\n?", ""),
-    (r"\b\d[\d.,]* ?(s|min|h|core-hours|core-minutes|tokens/s)\b", "TIME"))]
-COLUMNS = ["number", "cycle", "origin", "label", "state", "reason", "genotype", "notation", "hash", "hidden", "params",
-           "ttft_ms", "tpot_ms", "latency_ms", "lower_ms", "upper_ms", "throughput_tok_s", "memory_gb", "loss",
-           "full_loss", "full_loss_sd", "expected_recall", "expected_recall_sd", "outside", "source"]
-WORKLOADS = ("decode-8k", "decode-1k", "prefill-2k", "chat", "batch=8,prompt=512,generated=512",
-             "throughput-32k")
+CHANGING = re.compile(
+    r".*seconds.*|tokens_per_s|started|finished|host|flashnas|machine|packages"
+)  # keys
+CHANGING_TEXT = [
+    (re.compile(pattern), word)
+    for pattern, word in (
+        (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d:?\d\d)?", "DATE"),
+        (r"\bflashnas \d[\w.]*", "flashnas VERSION"),
+        (r"(?m)^\[(\d+/\d+| *\d+ %)\] .*\n?", ""),
+        (r"\b\d[\d.,]* ?(s|min|h|core-hours|core-minutes|tokens/s)\b", "TIME"),
+    )
+]
+COLUMNS = [
+    "number",
+    "cycle",
+    "origin",
+    "label",
+    "state",
+    "reason",
+    "genotype",
+    "notation",
+    "hash",
+    "hidden",
+    "params",
+    "ttft_ms",
+    "tpot_ms",
+    "latency_ms",
+    "lower_ms",
+    "upper_ms",
+    "throughput_tok_s",
+    "memory_gb",
+    "loss",
+    "full_loss",
+    "full_loss_sd",
+    "expected_recall",
+    "expected_recall_sd",
+    "outside",
+    "source",
+]
+WORKLOADS = (
+    "decode-8k",
+    "decode-1k",
+    "prefill-2k",
+    "chat",
+    "batch=8,prompt=512,generated=512",
+    "throughput-32k",
+)
 OBSERVATIONS = {}
 
 
@@ -59,10 +103,13 @@ def observation(function):
     return function
 
 
-# -- what flashnas is asked --------------------------------------------------------------------------------
+# -- what flashnas is asked ------------------------------------------------------------------------
+
 
 def flashnas(line):
-    """Exit code, stdout and stderr of `python -m flashnas LINE`; by a fork that has the libraries."""
+    """Exit code, stdout and stderr of `python -m flashnas LINE`; by a fork that has the
+    libraries.
+    """
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         if (pid := os.fork()) == 0:
             os.dup2(out.fileno(), 1)
@@ -114,8 +161,10 @@ def searched(name, evaluator=loss_of, **options):
 
 def trajectory(run):
     """The columns of the trials, and the front."""
-    return {"trials": run.trials.reindex(columns=COLUMNS).to_dict(orient="records"),
-            "front": [entry.architecture.hash for entry in run.front]}
+    return {
+        "trials": run.trials.reindex(columns=COLUMNS).to_dict(orient="records"),
+        "front": [entry.architecture.hash for entry in run.front],
+    }
 
 
 def killed(name, after, **options):
@@ -131,10 +180,17 @@ def killed(name, after, **options):
 
 def files(folder):
     """Name -> text, or the hash of a file that holds none."""
-    contents = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).rglob("*"))
-                if path.is_file()}
-    return {name: hashlib.sha256(data).hexdigest() if b"\0" in data or len(data) > 100_000 else data.decode()
-            for name, data in contents.items()}
+    contents = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(Path(folder).rglob("*"))
+        if path.is_file()
+    }
+    return {
+        name: hashlib.sha256(data).hexdigest()
+        if b"\0" in data or len(data) > 100_000
+        else data.decode()
+        for name, data in contents.items()
+    }
 
 
 def words_of(path):
@@ -145,7 +201,8 @@ def words_of(path):
     return [line for line in words.split("\n") if line.strip()]
 
 
-# -- observations ------------------------------------------------------------------------------------------
+# -- observations ----------------------------------------------------------------------------------
+
 
 @observation
 def lists():
@@ -165,15 +222,39 @@ def trajectories():
     yield "killed and continued", same(whole, killed("whole_killed", 12, sampler="bayes", **tiny))
     in_workers = importlib.import_module("proof").loss_of
     for workers in (2, 4):
-        yield f"{workers} workers", same(whole, searched(f"workers_{workers}", in_workers, sampler="bayes",
-                                                         workers=workers, **tiny))
-    yield "layerwise", searched("layerwise", space="layerwise", sampler="nsga2", budget_ms=9_000, seed=7,
-                                baselines=False, objectives=["loss", "latency_ms", "memory_gb"],
-                                budgets={"memory_gb": 8})
-    yield "start from", searched("start", start_from=["random/run"], sampler="random", budget_ms=9_000,
-                                 trials=6)
-    rerank = flashnas("pareto random/run bayes/run --table a100_sxm --workload decode-1k --budget-ms 2000 --json")
-    yield "pareto", [(entry["hash"], entry["loss"], entry["latency_ms"]) for entry in rerank["out"]["front"]]
+        yield (
+            f"{workers} workers",
+            same(
+                whole,
+                searched(
+                    f"workers_{workers}", in_workers, sampler="bayes", workers=workers, **tiny
+                ),
+            ),
+        )
+    yield (
+        "layerwise",
+        searched(
+            "layerwise",
+            space="layerwise",
+            sampler="nsga2",
+            budget_ms=9_000,
+            seed=7,
+            baselines=False,
+            objectives=["loss", "latency_ms", "memory_gb"],
+            budgets={"memory_gb": 8},
+        ),
+    )
+    yield (
+        "start from",
+        searched("start", start_from=["random/run"], sampler="random", budget_ms=9_000, trials=6),
+    )
+    rerank = flashnas(
+        "pareto random/run bayes/run --table a100_sxm --workload decode-1k --budget-ms 2000 --json"
+    )
+    yield (
+        "pareto",
+        [(entry["hash"], entry["loss"], entry["latency_ms"]) for entry in rerank["out"]["front"]],
+    )
 
 
 def same(first, second):
@@ -185,9 +266,12 @@ def answers():
     """Searches without trainings."""
     import flashnas as fn
 
-    for name, more in (("nemotron_flash", "--budget-ms 14000"), ("layerwise", "--budget-ms 14000"),
-                       ("llama_cpp", "--table a100_sxm --workload chat --budget-ms 900"),
-                       ("nemotron_flash", "--budget-ms 4000 --min-recall -0.03")):
+    for name, more in (
+        ("nemotron_flash", "--budget-ms 14000"),
+        ("layerwise", "--budget-ms 14000"),
+        ("llama_cpp", "--table a100_sxm --workload chat --budget-ms 900"),
+        ("nemotron_flash", "--budget-ms 4000 --min-recall -0.03"),
+    ):
         folder = f"untrained_{name}_{more.split()[-1]}/run"
         found = flashnas(f"search --trials 0 --space {name} {more} --out {folder} --json")
         run = fn.load_run(folder)
@@ -202,57 +286,92 @@ def estimates():
     import flashnas as fn
 
     rng = np.random.default_rng(0)
-    counts = {"nemotron_flash": 160, "layerwise": 60, "llama_cpp": 80, "qwen35": 80, "nemotron_h": 80,
-              "small": 40}
+    counts = {
+        "nemotron_flash": 160,
+        "layerwise": 60,
+        "llama_cpp": 80,
+        "qwen35": 80,
+        "nemotron_h": 80,
+        "small": 40,
+    }
     tables = {name: fn.LatencyTable.load(name) for name in fn.list_names("tables")}
     drawn = []
     for name, count in counts.items():
         space = fn.load_space(name)
         genotypes = [space.sample(rng) for _ in range(count)]
         child = space.mutate(genotypes[0], rng)
-        yield name, {"size": space.size(), "child": str(child), "cost": space.cost(child),
-                     "dict": space.to_dict(), "encoded": space.encode(child),
-                     "features": space.features(child),
-                     "back": str(space.decode(space.encode(child))),
-                     "baselines": [(label, [network.notation for network in sizes])
-                                   for label, sizes in space.baselines()]}
+        yield (
+            name,
+            {
+                "size": space.size(),
+                "child": str(child),
+                "cost": space.cost(child),
+                "dict": space.to_dict(),
+                "encoded": space.encode(child),
+                "features": space.features(child),
+                "back": str(space.decode(space.encode(child))),
+                "baselines": [
+                    (label, [network.notation for network in sizes])
+                    for label, sizes in space.baselines()
+                ],
+            },
+        )
         networks = [space.architectures(genotype) for genotype in genotypes]
         drawn += [(name, sizes[int(rng.integers(len(sizes)))]) for sizes in networks]
     for number, (name, network) in enumerate(drawn):
-        table, workload = list(tables)[number % len(tables)], WORKLOADS[number // 3 % len(WORKLOADS)]
+        table, workload = (
+            list(tables)[number % len(tables)],
+            WORKLOADS[number // 3 % len(WORKLOADS)],
+        )
         try:
             found = fn.estimate(network, table=tables[table], workload=workload).to_dict()
             found.pop("breakdown") if number % 20 else None
         except fn.FlashnasError as error:
             found = str(error)
-        yield f"{number:03d} {name} {table} {workload}", {
-            "hash": network.hash, "cache": network.cache_bytes(1000), "decode": network.decode_flops(1000),
-            "prefill": network.prefill_flops(1000), "proxy": fn.Recipe.load("cpu").proxy_of(network).notation,
-            "estimate": found}
+        yield (
+            f"{number:03d} {name} {table} {workload}",
+            {
+                "hash": network.hash,
+                "cache": network.cache_bytes(1000),
+                "decode": network.decode_flops(1000),
+                "prefill": network.prefill_flops(1000),
+                "proxy": fn.Recipe.load("cpu").proxy_of(network).notation,
+                "estimate": found,
+            },
+        )
 
 
 @observation
 def commands():
     shutil.copytree(ROOT / "experiments/llama_cpp_cpu/results/table", "table")
     Path("own.csv").write_bytes((ROOT / "experiments/full_training/own.csv").read_bytes())
-    for line in ("estimate nemotron-flash-1b", "table info h100_sxm",
-                 "estimate '2048: 3x(d f m2 f)' --table a100_sxm --workload chat --json",
-                 "estimate nemotron-flash-3b --weights fp8 --workload throughput-32k --stack unfused --json",
-                 "estimate '1024: 4x(gd f a f)' --train-tokens 10B --evidence own.csv --json",
-                 "estimate '1024: 4x(moe f h f)' --json",
-                 "estimate '256(vocab=8192): 4x(m2(state=64) f) a(head_dim=64) f' --table table"
-                 " --workload batch=1,prompt=64,generated=64 --json", "table info table --json"):
+    for line in (
+        "estimate nemotron-flash-1b",
+        "table info h100_sxm",
+        "estimate '2048: 3x(d f m2 f)' --table a100_sxm --workload chat --json",
+        "estimate nemotron-flash-3b --weights fp8 --workload throughput-32k --stack unfused --json",
+        "estimate '1024: 4x(gd f a f)' --train-tokens 10B --evidence own.csv --json",
+        "estimate '1024: 4x(moe f h f)' --json",
+        "estimate '256(vocab=8192): 4x(m2(state=64) f) a(head_dim=64) f' --table table"
+        " --workload batch=1,prompt=64,generated=64 --json",
+        "table info table --json",
+    ):
         yield line, flashnas(line)
 
 
 @observation
 def exports():
-    for to, network in (("gguf", "64(vocab=300): m2(head_dim=16,state=16) f a(head_dim=16) f"),
-                        ("nemotron-h", "64(vocab=300): m2(head_dim=16,state=16) f(relu2=true)"
-                                       " a(head_dim=16,rope_share=0.0) f(relu2=true)"),
-                        ("lfm2", "64(vocab=300): conv f a(head_dim=16,qk_norm=true) f"),
-                        ("hf", "64(vocab=300): d(head_dim=16) f gd(head_dim=16) swa(head_dim=16,window=8) f"),
-                        ("hf", "64(vocab=300): m f gla(head_dim=16) f r7(head_dim=16) f kda(head_dim=16) f")):
+    for to, network in (
+        ("gguf", "64(vocab=300): m2(head_dim=16,state=16) f a(head_dim=16) f"),
+        (
+            "nemotron-h",
+            "64(vocab=300): m2(head_dim=16,state=16) f(relu2=true)"
+            " a(head_dim=16,rope_share=0.0) f(relu2=true)",
+        ),
+        ("lfm2", "64(vocab=300): conv f a(head_dim=16,qk_norm=true) f"),
+        ("hf", "64(vocab=300): d(head_dim=16) f gd(head_dim=16) swa(head_dim=16,window=8) f"),
+        ("hf", "64(vocab=300): m f gla(head_dim=16) f r7(head_dim=16) f kda(head_dim=16) f"),
+    ):
         folder = f"export_{hashlib.sha256(network.encode()).hexdigest()[:6]}"
         found = flashnas(f"export '{network}' --to {to} --init-seed 3 --out {folder} --json")
         if isinstance(found["out"], dict):
@@ -266,8 +385,17 @@ def recipes():
 
     for name in fn.list_names("recipes"):
         recipe = fn.Recipe.load(name)
-        yield name, (recipe.to_dict(), recipe.steps, recipe.curve_at, recipe.depth_multiplier(6),
-                     recipe.lr_factor(3), recipe.multiplier("m2.conv"))
+        yield (
+            name,
+            (
+                recipe.to_dict(),
+                recipe.steps,
+                recipe.curve_at,
+                recipe.depth_multiplier(6),
+                recipe.lr_factor(3),
+                recipe.multiplier("m2.conv"),
+            ),
+        )
 
 
 @observation
@@ -281,8 +409,14 @@ def published():
     line = "proxy-trust --published --no-train --out published" if old else "evidence --left-out"
     yield "left out", flashnas(f"{line} --json")["out"]["models"]
     frame = fn.bench.load()
-    yield "bench", {"columns": list(frame.columns), "rows": len(frame),
-                    "content": hashlib.sha256(frame.to_csv(quoting=csv.QUOTE_ALL).encode()).hexdigest()}
+    yield (
+        "bench",
+        {
+            "columns": list(frame.columns),
+            "rows": len(frame),
+            "content": hashlib.sha256(frame.to_csv(quoting=csv.QUOTE_ALL).encode()).hexdigest(),
+        },
+    )
 
 
 @observation
@@ -295,7 +429,8 @@ def errors():
         yield line, flashnas(line)
 
 
-# -- the record --------------------------------------------------------------------------------------------
+# -- the record ------------------------------------------------------------------------------------
+
 
 def plain(value):
     """JSON-ready, without what changes from run to run."""
@@ -304,8 +439,11 @@ def plain(value):
 
         return plain(np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"]))
     if isinstance(value, dict):
-        return {plain(str(key)): plain(item) for key, item in value.items()
-                if not CHANGING.fullmatch(str(key))}
+        return {
+            plain(str(key)): plain(item)
+            for key, item in value.items()
+            if not CHANGING.fullmatch(str(key))
+        }
     if isinstance(value, list | tuple | set):
         return [plain(item) for item in (sorted(value) if isinstance(value, set) else value)]
     if hasattr(value, "tolist"):  # of numpy
@@ -344,12 +482,16 @@ def observe(groups):
         for group in groups:
             started, count = time.monotonic(), len(seen)
             try:
-                seen.update((f"{group}/{name}", plain(value)) for name, value in OBSERVATIONS[group]())
+                seen.update(
+                    (f"{group}/{name}", plain(value)) for name, value in OBSERVATIONS[group]()
+                )
             except Exception as error:
                 traceback.print_exc()
                 seen[f"{group}/raised"] = plain(f"{type(error).__name__}: {error}")
-            print(f"{group}: {len(seen) - count} observations in {time.monotonic() - started:.0f} s",
-                  file=sys.stderr)
+            print(
+                f"{group}: {len(seen) - count} observations in {time.monotonic() - started:.0f} s",
+                file=sys.stderr,
+            )
         os.chdir(before)
     return json.loads(json.dumps(seen))
 
@@ -372,23 +514,40 @@ def differences(was, now, path=""):
 def shown(was, now):
     """Both texts from shortly before they part."""
     was, now = (value if isinstance(value, str) else json.dumps(value) for value in (was, now))
-    start = next((place for place, pair in enumerate(zip(was, now, strict=False)) if pair[0] != pair[1]), 0)
+    start = next(
+        (place for place, pair in enumerate(zip(was, now, strict=False)) if pair[0] != pair[1]), 0
+    )
     start = max(0, start - 40)
-    return " | ".join(f"{word} {text[start:start + 120]!r}" for word, text in (("was", was), ("is", now)))
+    return " | ".join(
+        f"{word} {text[start : start + 120]!r}" for word, text in (("was", was), ("is", now))
+    )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("action", choices=("record", "compare"))
     parser.add_argument("file", type=Path, nargs="?", default=RECORD)
-    parser.add_argument("--only", nargs="+", default=[], choices=list(OBSERVATIONS), metavar="NAME",
-                        help=f"some of {', '.join(OBSERVATIONS)}")
-    parser.add_argument("--all", action="store_true", help="show all differences of each, not only the first")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        choices=list(OBSERVATIONS),
+        metavar="NAME",
+        help=f"some of {', '.join(OBSERVATIONS)}",
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="show all differences of each, not only the first"
+    )
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != SETTINGS["PYTHONHASHSEED"]:  # which is read at the start
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **SETTINGS})
-    was = json.loads(gzip.decompress(options.file.read_bytes())) if options.action == "compare" else {}
+    was = (
+        json.loads(gzip.decompress(options.file.read_bytes()))
+        if options.action == "compare"
+        else {}
+    )
     groups = options.only or list(OBSERVATIONS)
     now = observe(groups)
     if options.action == "record":

@@ -1,10 +1,11 @@
 """Show what `make gpu` found on a machine, from the bundle that tools/gpu_bundle.py wrote there.
 
-    python tools/read_gpu_bundle.py flashnas_gpu.zip                     # exit code 1 if a step did not pass
-    python tools/read_gpu_bundle.py flashnas_gpu.zip --unpack bundle     # also writes its files to a new folder
+    python tools/read_gpu_bundle.py flashnas_gpu.zip                     # exit code 1 if a step did
+    not pass python tools/read_gpu_bundle.py flashnas_gpu.zip --unpack bundle     # also writes its
+    files to a new folder
 
-A bundle is a foreign file: its archive is checked before anything is unpacked, and its text is shown without
-what a terminal obeys.
+A bundle is a foreign file: its archive is checked before anything is unpacked, and its text is
+shown without what a terminal obeys.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from flashnas.base.foreign import parse_json, read_zip
 from flashnas.base.hints import duration, printable
 from flashnas.base.schema import convert
 
-MAX_TAIL_LINES = 12   # of the log of a step that did not pass
+MAX_TAIL_LINES = 12  # of the log of a step that did not pass
 MAX_TAIL_BYTES = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One step of `make gpu`; `status` is passed, failed, over its limit, interrupted or not started."""
+    """One step of `make gpu`; `status` is passed, failed, over its limit, interrupted or not
+    started.
+    """
 
     name: str
     limit_s: float
@@ -43,7 +46,9 @@ class Steps:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """What the machine has to compile and hold kernels, and what is to be done where it lacks it."""
+    """What the machine has to compile and hold kernels, and what is to be done where it lacks
+    it.
+    """
 
     check: str
     value: str
@@ -80,6 +85,7 @@ class Training:
 
 def shown(path: Path, files: dict[str, bytes]) -> tuple[list[str], bool]:
     """The text of a bundle, and whether all its steps passed."""
+
     def read(name: str, kind: Any) -> Any:
         place = f"{path}: {name}"
         return convert(parse_json(files[name], place, ConfigError), kind, place, ConfigError)
@@ -93,27 +99,40 @@ def shown(path: Path, files: dict[str, bytes]) -> tuple[list[str], bool]:
     for check in read("install.json", tuple[Check, ...]) if "install.json" in files else ():
         problem = f"; {check.problem}" if check.problem else ""
         lines.append(f"{check.check}: {check.value or 'missing'}{problem}")
-    lines += [f"{step.name:<24} {step.status:<15} {duration(step.seconds)} of {duration(step.limit_s)}"
-              for step in record.steps]
+    lines += [
+        f"{step.name:<24} {step.status:<15} {duration(step.seconds)} of {duration(step.limit_s)}"
+        for step in record.steps
+    ]
     tests = read("doctor.json", Tests).tests if "doctor.json" in files else ()
     ran = [test for test in tests if test.status != "refused"]
     if ran:
-        lines.append(f"self-test: {sum(test.status == 'passed' for test in ran)} of {len(ran)} passed")
-    lines += [f"{test.operator} by {test.runs or test.backend} in {test.dtype}, {test.status}: {test.reason}"
-              for test in ran if test.status != "passed"]
+        lines.append(
+            f"self-test: {sum(test.status == 'passed' for test in ran)} of {len(ran)} passed"
+        )
+    lines += [
+        f"{test.operator} by {test.runs or test.backend} in {test.dtype}, {test.status}:"
+        f" {test.reason}"
+        for test in ran
+        if test.status != "passed"
+    ]
     for name in files:
         if name.startswith("train_") and name.endswith(".json"):
             training = read(name, Training)
-            lines.append(f"{training.network}: {training.tokens_per_s:,.0f} tokens/s,"
-                         f" {training.share_of_peak:.1%} of the peak, {training.memory_bytes / 2**30:.2f} GiB,"
-                         f" first steps {training.first_steps_s:.0f} s")
+            lines.append(
+                f"{training.network}: {training.tokens_per_s:,.0f} tokens/s,"
+                f" {training.share_of_peak:.1%} of the peak, {training.memory_bytes / 2**30:.2f}"
+                " GiB,"
+                f" first steps {training.first_steps_s:.0f} s"
+            )
     for step in failed:
         lines.append(f"{step.name}, {step.status}: {step.command}")
         log = files.get(f"{step.name}.log", b"")[-MAX_TAIL_BYTES:].decode(errors="replace")
         lines += [f"  {line}" for line in log.strip().splitlines()[-MAX_TAIL_LINES:]]
     if "table/meta.yaml" in files:
-        lines.append("it holds a latency table; after --unpack DIR: flashnas table merge TABLE DIR/table"
-                     " --out NEW")
+        lines.append(
+            "it holds a latency table; after --unpack DIR: flashnas table merge TABLE DIR/table"
+            " --out NEW"
+        )
     return [printable(line) for line in lines], not failed
 
 
@@ -129,7 +148,9 @@ def unpack(files: dict[str, bytes], folder: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--unpack", type=Path, metavar="DIR", help="also write the files to this new folder")
+    parser.add_argument(
+        "--unpack", type=Path, metavar="DIR", help="also write the files to this new folder"
+    )
     options = parser.parse_args()
     try:
         files = read_zip(options.bundle, ConfigError)

@@ -1,6 +1,6 @@
 """Search GPT-2 style models for a low loss within 8 ms; about 30 seconds on one core.
 
-    python search.py [FOLDER]
+python search.py [FOLDER]
 """
 
 import sys
@@ -13,11 +13,23 @@ import flashnas as fn
 
 def main(out: str) -> None:
     """Prints the front."""
-    run = fn.search(space=str(Path(__file__).with_name("gpt2.yaml")), table=latency_ms, evaluator=loss,
-                    budgets={"latency_ms": 8.0}, trials=8, workers=1, measure=False, out=out)
+    run = fn.search(
+        space=str(Path(__file__).with_name("gpt2.yaml")),
+        table=latency_ms,
+        evaluator=loss,
+        budgets={"latency_ms": 8.0},
+        trials=8,
+        workers=1,
+        measure=False,
+        out=out,
+    )
     print(run.trials[["state", "loss", "latency_ms"]])
     for entry in run.front:
-        print(entry.name, entry.notation, f"{entry.figures['loss']:.3f} nats at {entry.figures['latency_ms']:.2f} ms")
+        print(
+            entry.name,
+            entry.notation,
+            f"{entry.figures['loss']:.3f} nats at {entry.figures['latency_ms']:.2f} ms",
+        )
 
 
 if __name__ == "__main__":

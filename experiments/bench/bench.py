@@ -1,9 +1,11 @@
 """Make the shipped bench of its trainings.
 
-    python experiments/bench/bench.py              # cpu/trainings.jsonl -> bench_tables/cpu/bench.parquet; a minute
-    python experiments/bench/bench.py --train      # trains all anew into cpu/trainings.jsonl; ten core-hours
+    python experiments/bench/bench.py              # cpu/trainings.jsonl ->
+    bench_tables/cpu/bench.parquet; a minute python experiments/bench/bench.py --train      # trains
+    all anew into cpu/trainings.jsonl; ten core-hours
 
-A line of trainings.jsonl has the network at full width, the one that was trained (`proxy`), the seed and its score.
+A line of trainings.jsonl has the network at full width, the one that was trained (`proxy`), the
+seed and its score.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ from flashnas.latency.table import shipped_tables
 from flashnas.latency.workload import WORKLOADS
 
 CPU = Path(__file__).parent / "cpu"
-TRAININGS, LATENCIES = CPU / "trainings.jsonl", CPU / "latencies-batch-1-prompt-64-generated-64.jsonl"
+TRAININGS, LATENCIES = (
+    CPU / "trainings.jsonl",
+    CPU / "latencies-batch-1-prompt-64-generated-64.jsonl",
+)
 BENCH = Path(__file__).parents[2] / "bench_tables" / "cpu" / "bench.parquet"
 
 
@@ -52,30 +57,49 @@ def table(trainings: dict, rows: list[dict]) -> pa.Table:
     for name in ("backends", "more"):
         columns[name] = [json.dumps(row[name]) for row in rows]
     for name, kind in ((name, name.removeprefix("n_")) for name in COUNTS):
-        columns[name] = [sum(spec.kind == kind for spec in network.operators) for network in networks]
+        columns[name] = [
+            sum(spec.kind == kind for spec in network.operators) for network in networks
+        ]
     columns |= {
-        "hidden": [network.hidden for network in networks], "params": [network.params for network in networks],
+        "hidden": [network.hidden for network in networks],
+        "params": [network.params for network in networks],
         "depth": [len(network.operators) for network in networks],
-        "mixers": [" ".join(sorted({spec.kind for spec in network.operators if spec.mixes_tokens}))
-                   for network in networks],
-        "proxy_hash": [fn.Architecture.parse(row["proxy"]).hash for row in rows]}
-    common = {"recipe": header.recipe.name, "recipe_digest": header.digest, "dataset": header.source,
-              "dataset_digest": header.dataset, "vocab": header.vocab}
+        "mixers": [
+            " ".join(sorted({spec.kind for spec in network.operators if spec.mixes_tokens}))
+            for network in networks
+        ],
+        "proxy_hash": [fn.Architecture.parse(row["proxy"]).hash for row in rows],
+    }
+    common = {
+        "recipe": header.recipe.name,
+        "recipe_digest": header.digest,
+        "dataset": header.source,
+        "dataset_digest": header.dataset,
+        "vocab": header.vocab,
+    }
     columns |= {name: [value] * len(rows) for name, value in common.items()}
     for device in shipped_tables():
         for name, workload in WORKLOADS.items():
             if workload.batch != "max":
-                columns[f"latency_ms/{device}/{name}"] = [predicted(network, device, name) for network in networks]
+                columns[f"latency_ms/{device}/{name}"] = [
+                    predicted(network, device, name) for network in networks
+                ]
     for name in ("ttft_ms", "tpot_ms"):
         columns[f"measured_{name}/{how['workload']['name']}"] = [
-            times.get(network.hash, {}).get(name) for network in networks]
+            times.get(network.hash, {}).get(name) for network in networks
+        ]
     frame = pd.DataFrame({name: values for name, values in columns.items() if name != "curve"})
     frame["width_factor"] = frame["width_factor"].astype("Int64")
-    curves = pa.array([[list(map(float, point)) for point in row["curve"]] for row in rows],
-                      pa.list_(pa.list_(pa.float64())))
+    curves = pa.array(
+        [[list(map(float, point)) for point in row["curve"]] for row in rows],
+        pa.list_(pa.list_(pa.float64())),
+    )
     meta = {**trainings, "measured": [how]}
-    return pa.Table.from_pandas(frame, preserve_index=False).append_column("curve", curves).replace_schema_metadata(
-        {META: json.dumps(meta).encode()})
+    return (
+        pa.Table.from_pandas(frame, preserve_index=False)
+        .append_column("curve", curves)
+        .replace_schema_metadata({META: json.dumps(meta).encode()})
+    )
 
 
 def predicted(network: fn.Architecture, device: str, workload: str) -> float | None:
@@ -87,7 +111,9 @@ def predicted(network: fn.Architecture, device: str, workload: str) -> float | N
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--train", action="store_true", help="train all networks anew")
     options = parser.parse_args()
     header, rows = read(TRAININGS)

@@ -1,14 +1,15 @@
 """Trains ten networks of the shipped bench anew, and compares their losses with the shipped ones.
 
-    python experiments/bench/retrain.py        # about 25 minutes on one core; it may be stopped and started
+    python experiments/bench/retrain.py        # about 25 minutes on one core; it may be stopped and
+    started
 
-The shipped rows were computed by compiled kernels that flashnas no longer has; torch's own recurrences
-compute a short training now. The networks are drawn by `random.Random(12)` before anything is trained: four
-of those with attention, six of the others, seed 0.
+The shipped rows were computed by compiled kernels that flashnas no longer has; torch's own
+recurrences compute a short training now. The networks are drawn by `random.Random(12)` before
+anything is trained: four of those with attention, six of the others, seed 0.
 
-Expected before the first training: differences of about 0.004 nats, since four earlier trainings by torch
-differed by -0.0003, -0.0007, +0.0043 and -0.0029. The noise between seeds is 0.0086 nats. If the root mean
-square of the differences is below that noise, the shipped rows stay.
+Expected before the first training: differences of about 0.004 nats, since four earlier trainings by
+torch differed by -0.0003, -0.0007, +0.0043 and -0.0029. The noise between seeds is 0.0086 nats. If
+the root mean square of the differences is below that noise, the shipped rows stay.
 """
 
 import csv

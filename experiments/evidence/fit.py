@@ -1,10 +1,13 @@
-"""Fit the model of the full loss to the published trainings, and say how well it foretells what it has not seen.
+"""Fit the model of the full loss to the published trainings, and say how well it foretells what it
+has not seen.
 
-    python experiments/evidence/fit.py            # writes fitted.json and results.json; half a minute of one core
-    python experiments/evidence/fit.py --no-fit   # only results.json, of the constants that ship
-    python experiments/evidence/fit.py --forms    # forms.json: the form chosen without the publication; minutes
+    python experiments/evidence/fit.py            # writes fitted.json and results.json; half a
+    minute of one core python experiments/evidence/fit.py --no-fit   # only results.json, of the
+    constants that ship python experiments/evidence/fit.py --forms    # forms.json: the form chosen
+    without the publication; minutes
 
-Expected: the constants that ship, to the digits that the optimiser settles on, and the tables of README.md.
+Expected: the constants that ship, to the digits that the optimiser settles on, and the tables of
+README.md.
 """
 
 from __future__ import annotations
@@ -39,8 +42,8 @@ SIZE_CLASSES = ("gem_50m", "gem_100m", "gem_500m", "gem_1b")
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """Of the model. parts: those of PARTS. robust: publications have reliabilities. residual: there is a residual
-    process over the composition."""
+    """Of the model. parts: those of PARTS. robust: publications have reliabilities. residual: there
+    is a residual process over the composition."""
 
     parts: tuple[str, ...]
     robust: bool
@@ -50,10 +53,14 @@ class Form:
         return " + ".join(self.parts) + ", robust" * self.robust + ", residual" * self.residual
 
 
-# The family was declared before any of its members was scored. Without a mix there is no residual process.
-FORMS = [Form(parts, robust, residual)
-         for parts in (("law", "mix"), PARTS, ("law", "beyond"), ("law",)) for robust in (True, False)
-         for residual in ((True, False) if "mix" in parts else (False,))]
+# The family was declared before any of its members was scored. Without a mix there is no residual
+# process.
+FORMS = [
+    Form(parts, robust, residual)
+    for parts in (("law", "mix"), PARTS, ("law", "beyond"), ("law",))
+    for robust in (True, False)
+    for residual in ((True, False) if "mix" in parts else (False,))
+]
 
 
 def rounded(value):
@@ -66,80 +73,140 @@ def rounded(value):
 
 def without(rows, sources: Iterable[str]):
     """The rows of all other publications."""
-    return rows.part((~pd.Series(rows.table.publication).isin(list(sources))).to_numpy().nonzero()[0])
+    return rows.part(
+        (~pd.Series(rows.table.publication).isin(list(sources))).to_numpy().nonzero()[0]
+    )
 
 
 def fit():
     """The constants, and what they were fitted to."""
     law, recipe, trainings = fit_law(read_shapes()), Recipe.load("cpu"), read_published()
     table = bench.load().groupby("proxy", as_index=False).loss.mean().dropna()
-    response = fit_response([Architecture.parse(text) for text in table.proxy], table.loss.to_numpy())
+    response = fit_response(
+        [Architecture.parse(text) for text in table.proxy], table.loss.to_numpy()
+    )
     short = short_trainings(trainings)
     rows = Rows.joined(rows_of(trainings, law, response=response, short=short), ffn_rows(law))
     sources = list(dict.fromkeys(rows.table.publication))
-    spreads = {name: {"spreads": dataclasses.asdict(fit_spreads(rows, law, parts)),
-                      "folds": {source: dataclasses.asdict(fit_spreads(without(rows, [source]), law, parts))
-                                for source in sources}}
-               for name, parts in (("", PARTS), ("law_", ("law",)))}
+    spreads = {
+        name: {
+            "spreads": dataclasses.asdict(fit_spreads(rows, law, parts)),
+            "folds": {
+                source: dataclasses.asdict(fit_spreads(without(rows, [source]), law, parts))
+                for source in sources
+            },
+        }
+        for name, parts in (("", PARTS), ("law_", ("law",)))
+    }
     model = FullLoss(rows, fit_spreads(rows, law), law, response=response)
-    return rounded({
-        "digests": digests(), "recipe": recipe.digest, "law": dataclasses.asdict(law), "response": list(response),
-        **{f"{name}{kind}": each[kind] for name, each in spreads.items() for kind in ("spreads", "folds")},
-        "coefficients": {name: dict(zip(("mean", "sd", "between_publications"), values, strict=True))
-                         for name, values in model.coefficients().items()},
-        "rows": {"x": rows.table.x.tolist(), "shares": rows.table.shares.tolist(), "ffn": rows.table.ffn.tolist(),
-                 "publication": list(rows.table.publication), "nats": rows.nats.tolist(), "level": list(rows.level)}})
+    return rounded(
+        {
+            "digests": digests(),
+            "recipe": recipe.digest,
+            "law": dataclasses.asdict(law),
+            "response": list(response),
+            **{
+                f"{name}{kind}": each[kind]
+                for name, each in spreads.items()
+                for kind in ("spreads", "folds")
+            },
+            "coefficients": {
+                name: dict(zip(("mean", "sd", "between_publications"), values, strict=True))
+                for name, values in model.coefficients().items()
+            },
+            "rows": {
+                "x": rows.table.x.tolist(),
+                "shares": rows.table.shares.tolist(),
+                "ffn": rows.table.ffn.tolist(),
+                "publication": list(rows.table.publication),
+                "nats": rows.nats.tolist(),
+                "level": list(rows.level),
+            },
+        }
+    )
 
 
 def nested(note=print):
     """Each publication foretold by the form that the others choose among themselves.
 
-    The choice: of FORMS the one with the best log score of differences, each other publication left out in turn, with
-    equal weights of publications. Two publications left out are the same fit for either; it is done once.
+    The choice: of FORMS the one with the best log score of differences, each other publication left
+    out in turn, with equal weights of publications. Two publications left out are the same fit for
+    either; it is done once.
     """
     rows, law, response = shipped_rows(), Law(**fitted()["law"]), fitted()["response"]
     trainings = read_published()
     short = short_trainings(trainings)
     sources = list(dict.fromkeys(row.source for row in trainings))
     told: dict[tuple[str, Form, frozenset[str]], list[Pair]] = {}
-    places = {source: [place for place, row in enumerate(trainings) if row.source == source] for source in sources}
+    places = {
+        source: [place for place, row in enumerate(trainings) if row.source == source]
+        for source in sources
+    }
     for form in FORMS:
         note(str(form), flush=True)
-        for left in [*map(frozenset, itertools.combinations(sources, 2)), *(frozenset([source]) for source in sources)]:
+        for left in [
+            *map(frozenset, itertools.combinations(sources, 2)),
+            *(frozenset([source]) for source in sources),
+        ]:
             part = without(rows, left)
             spreads = fit_spreads(part, law, form.parts, robust=form.robust, residual=form.residual)
             model = FullLoss(part, spreads, law, response=response, parts=form.parts)
             for source in left:
                 here = places[source]
-                pairs = foretell([trainings[place] for place in here], form.parts, [short[place] for place in here],
-                                 model_without=lambda _, model=model: model)
-                told[source, form, left] = [dataclasses.replace(pair, one=here[pair.one], other=here[pair.other])
-                                            for pair in pairs]
+                pairs = foretell(
+                    [trainings[place] for place in here],
+                    form.parts,
+                    [short[place] for place in here],
+                    model_without=lambda _, model=model: model,
+                )
+                told[source, form, left] = [
+                    dataclasses.replace(pair, one=here[pair.one], other=here[pair.other])
+                    for pair in pairs
+                ]
     chosen, found = {}, []
     for source in sources:
+
         def score(form, source=source):
-            scores = [summary(trainings, told[other, form, frozenset([source, other])])["publications"]["log_score"]
-                      for other in sources if other != source]
+            scores = [
+                summary(trainings, told[other, form, frozenset([source, other])])["publications"][
+                    "log_score"
+                ]
+                for other in sources
+                if other != source
+            ]
             return sum(scores) / len(scores)
+
         chosen[source] = max(FORMS, key=score)
         found += told[source, chosen[source], frozenset([source])]
-    each = {str(form): summary(trainings, [pair for source in sources
-                                           for pair in told[source, form, frozenset([source])]]) for form in FORMS}
-    return {"chosen": {source: str(form) for source, form in chosen.items()}, "nested": summary(trainings, found),
-            "forms": {name: _brief(figures) for name, figures in each.items()}}
+    each = {
+        str(form): summary(
+            trainings,
+            [pair for source in sources for pair in told[source, form, frozenset([source])]],
+        )
+        for form in FORMS
+    }
+    return {
+        "chosen": {source: str(form) for source, form in chosen.items()},
+        "nested": summary(trainings, found),
+        "forms": {name: _brief(figures) for name, figures in each.items()},
+    }
 
 
 def shapes_left_out(rows: list[ShapeRow]):
-    """The law fitted without a size class orders the shapes of that class: clear pairs of equal tokens, and those in
-    the published order."""
+    """The law fitted without a size class orders the shapes of that class: clear pairs of equal
+    tokens, and those in the published order."""
     found = {}
     for size in SIZE_CLASSES:
         law = fit_law([row for row in rows if not row.group.startswith(f"{size}_")])
         pairs = right = 0
         for group in dict.fromkeys(row.group for row in rows if row.group.startswith(f"{size}_")):
             some = [row for row in rows if row.group == group]
-            losses = law.loss(*(np.array([getattr(row, name) for row in some])
-                                for name in ("params", "tokens", "width")))
+            losses = law.loss(
+                *(
+                    np.array([getattr(row, name) for row in some])
+                    for name in ("params", "tokens", "width")
+                )
+            )
             for one, other in itertools.combinations(range(len(some)), 2):
                 gap = some[one].loss - some[other].loss
                 if abs(gap) > CLEAR_NATS:
@@ -152,14 +219,22 @@ def shapes_left_out(rows: list[ShapeRow]):
 def _brief(figures):
     """The figures of one form, without those of each group and publication."""
     means = {name: value for name, value in figures["publications"].items() if name != "each"}
-    return {**{name: figures[name] for name in ("pairs", "right", "rmse_nats", "coverage", "log_score")},
-            "publications": means}
+    return {
+        **{
+            name: figures[name] for name in ("pairs", "right", "rmse_nats", "coverage", "log_score")
+        },
+        "publications": means,
+    }
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--no-fit", action="store_true", help="measure the constants that ship")
-    parser.add_argument("--forms", action="store_true", help="choose the form without each publication")
+    parser.add_argument(
+        "--forms", action="store_true", help="choose the form without each publication"
+    )
     options = parser.parse_args()
     if options.forms:
         found, path = nested(), HERE / "forms.json"
@@ -169,8 +244,13 @@ if __name__ == "__main__":
             fitted.cache_clear()
         trainings = read_published()
         short = short_trainings(trainings)
-        found = {"left_out": {name: summary(trainings, foretell(trainings, parts, short))
-                              for name, parts in MODELS.items()}, "shapes": shapes_left_out(read_shapes())}
+        found = {
+            "left_out": {
+                name: summary(trainings, foretell(trainings, parts, short))
+                for name, parts in MODELS.items()
+            },
+            "shapes": shapes_left_out(read_shapes()),
+        }
         path = HERE / "results.json"
     write_atomic(path, json.dumps(rounded(found), indent=1) + "\n")
     print(json.dumps(rounded(found), indent=1))

@@ -1,8 +1,9 @@
 """From published trainings to the constants of the full loss: what fit.py is made of.
 
-The law of size and shape is fitted to the shapes of one publication. The spreads follow from the restricted likelihood,
-in which the levels of the groups have no part, under weak log-normal priors. Each publication has a reliability of its
-own, so that one with gaps that nobody else finds pulls less. Without `robust` all have that of 1.
+The law of size and shape is fitted to the shapes of one publication. The spreads follow from the
+restricted likelihood, in which the levels of the groups have no part, under weak log-normal priors.
+Each publication has a reliability of its own, so that one with gaps that nobody else finds pulls
+less. Without `robust` all have that of 1.
 """
 
 from __future__ import annotations
@@ -18,20 +19,46 @@ from scipy.optimize import least_squares, minimize
 from flashnas.architecture import Architecture
 from flashnas.architecture.notation import parse_operators
 from flashnas.evidence.composition import mix_of
-from flashnas.evidence.full_loss import NEW, OWN_SDS, PARTS, FullLoss, Rows, Spreads, Table, response_row
+from flashnas.evidence.full_loss import (
+    NEW,
+    OWN_SDS,
+    PARTS,
+    FullLoss,
+    Rows,
+    Spreads,
+    Table,
+    response_row,
+)
 from flashnas.evidence.law import PARAMETERS, RANGE, TOKENS, Law, aspect
 from flashnas.evidence.load import FFN_SHARES, FURTHEST, RELIABILITY_SD, SHAPES
 
 START = (1.8, 0.74, 0.17, 0.37, 0.4, 3.6, 0.013)  # of the law: where the fit begins
-COOLED, METRIC = "_cool_", "dolma_val_loss"       # groups whose learning rate was annealed: what a user will do
-OUTLIER_NATS = 0.01                               # beyond which a shape pulls less (soft L1)
+COOLED, METRIC = (
+    "_cool_",
+    "dolma_val_loss",
+)  # groups whose learning rate was annealed: what a user will do
+OUTLIER_NATS = 0.01  # beyond which a shape pulls less (soft L1)
 # medians of the log-normal priors of the spreads, and the standard deviation of their logarithms
-MEDIANS = {"law": 0.15, "law.own": 0.15, "effect": 0.06, "effect.own": 0.03, "beyond.own": 0.15, "noise": 0.012,
-           "residual": 0.02, "own_residual": 0.02}
+MEDIANS = {
+    "law": 0.15,
+    "law.own": 0.15,
+    "effect": 0.06,
+    "effect.own": 0.03,
+    "beyond.own": 0.15,
+    "noise": 0.012,
+    "residual": 0.02,
+    "own_residual": 0.02,
+}
 SPREAD_SD = 1.0
-PART_OF = {"effect": "mix", "effect.own": "mix", "residual": "mix", "own_residual": "mix", "beyond.own": "beyond"}
+PART_OF = {
+    "effect": "mix",
+    "effect.own": "mix",
+    "residual": "mix",
+    "own_residual": "mix",
+    "beyond.own": "beyond",
+}
 RESIDUALS = ("residual", "own_residual")
-STEPS = 80                                        # of the optimiser
+STEPS = 80  # of the optimiser
 
 
 @dataclass(frozen=True)
@@ -48,24 +75,39 @@ class ShapeRow:
 
 
 def read_shapes(path: Path = SHAPES) -> list[ShapeRow]:
-    """The annealed trainings of a CSV with the columns group, source, params_nonemb, depth, width, tokens, metric and
-    value: those that the law is fitted to."""
+    """The annealed trainings of a CSV with the columns group, source, params_nonemb, depth, width,
+    tokens, metric and value: those that the law is fitted to."""
     with path.open(encoding="utf-8", newline="") as file:
-        return [ShapeRow(line["group"], line["source"], float(line["params_nonemb"]), int(line["depth"]),
-                         int(line["width"]), float(line["tokens"]), float(line["value"]))
-                for line in csv.DictReader(file) if COOLED in line["group"] and line["metric"] == METRIC]
+        return [
+            ShapeRow(
+                line["group"],
+                line["source"],
+                float(line["params_nonemb"]),
+                int(line["depth"]),
+                int(line["width"]),
+                float(line["tokens"]),
+                float(line["value"]),
+            )
+            for line in csv.DictReader(file)
+            if COOLED in line["group"] and line["metric"] == METRIC
+        ]
 
 
 def fit_law(rows: Sequence[ShapeRow]) -> Law:
-    """The law of trainings by robust least squares. a and b enter by their logarithms, and their terms are added as
-    logarithms, too: on the way to the fit neither a nor b may be a finite number."""
-    params, tokens, width, loss = (np.array([getattr(row, name) for row in rows], float)
-                                   for name in ("params", "tokens", "width", "loss"))
+    """The law of trainings by robust least squares. a and b enter by their logarithms, and their
+    terms are added as logarithms, too: on the way to the fit neither a nor b may be a finite
+    number."""
+    params, tokens, width, loss = (
+        np.array([getattr(row, name) for row in rows], float)
+        for name in ("params", "tokens", "width", "loss")
+    )
     log_n, log_d = np.log(params / PARAMETERS), np.log(np.clip(tokens, *RANGE) / TOKENS)
 
     def residuals(x: np.ndarray) -> np.ndarray:
         e, log_a, alpha, log_b, delta, r0, c = x
-        by_size = np.exp(delta * np.logaddexp((log_a - alpha * log_n) / delta, log_b / delta - log_d))
+        by_size = np.exp(
+            delta * np.logaddexp((log_a - alpha * log_n) / delta, log_b / delta - log_d)
+        )
         return e + by_size + c * (aspect(params, width) - r0) ** 2 - loss
 
     start = np.array(START)
@@ -78,43 +120,70 @@ def ffn_rows(law: Law) -> Rows:
     """Transformers of one size whose parameters lie more or less in the feed-forward layers."""
     with FFN_SHARES.open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
-    params, tokens = (np.array([float(line[name][:-1]) for line in lines]) * 1e9
-                      for name in ("params_nonemb", "tokens"))
+    params, tokens = (
+        np.array([float(line[name][:-1]) for line in lines]) * 1e9
+        for name in ("params_nonemb", "tokens")
+    )
     ratio = np.array([float(line["mlp_over_attention_params"]) for line in lines])
-    table = Table.of(law, [mix_of(parse_operators("a f"))] * len(lines), np.c_[params, params, ratio / (1 + ratio)],
-                     [float(line["width"]) for line in lines], tokens, [line["source"] for line in lines])
-    return Rows(table, np.array([float(line["value"]) for line in lines]),
-                np.array([line["group"] for line in lines], object))
+    table = Table.of(
+        law,
+        [mix_of(parse_operators("a f"))] * len(lines),
+        np.c_[params, params, ratio / (1 + ratio)],
+        [float(line["width"]) for line in lines],
+        tokens,
+        [line["source"] for line in lines],
+    )
+    return Rows(
+        table,
+        np.array([float(line["value"]) for line in lines]),
+        np.array([line["group"] for line in lines], object),
+    )
 
 
-def fit_spreads(rows: Rows, law: Law, parts: Sequence[str] = PARTS, *, robust: bool = True,
-                residual: bool = True) -> Spreads:
+def fit_spreads(
+    rows: Rows,
+    law: Law,
+    parts: Sequence[str] = PARTS,
+    *,
+    robust: bool = True,
+    residual: bool = True,
+) -> Spreads:
     """The spreads by restricted maximum likelihood.
 
     Args:
         rows: what the model learns from.
         law: of size and shape.
         parts: of the model.
-        robust: each publication has a reliability of its own; otherwise all have that of 1, new ones, too.
+        robust: each publication has a reliability of its own; otherwise all have that of 1, new
+            ones, too.
         residual: there is a residual process over the composition.
     """
     publications = sorted(set(rows.table.publication))
     names = list(MEDIANS)
     centre = np.log([*MEDIANS.values(), *([1.0] * len(publications))])
     sds = np.array([SPREAD_SD] * len(names) + [RELIABILITY_SD] * len(publications))
-    fixed = {name for name, part in PART_OF.items() if part not in parts} | (set() if residual else set(RESIDUALS))
+    fixed = {name for name, part in PART_OF.items() if part not in parts} | (
+        set() if residual else set(RESIDUALS)
+    )
     free = np.array([name not in fixed for name in names] + [robust] * len(publications))
 
     def spreads_of(logs: np.ndarray) -> Spreads:
         value = dict(zip(names, map(float, np.exp(logs)), strict=False))
         effects = [name for name in OWN_SDS if name not in ("law", "beyond", "ffn")]
-        reliability = dict(zip(publications, map(float, np.exp(logs[len(names):])), strict=True))
+        reliability = dict(zip(publications, map(float, np.exp(logs[len(names) :])), strict=True))
         return Spreads(
             common={"law": value["law"], **dict.fromkeys(effects, value["effect"])},
-            own={"law": value["law.own"], "beyond": value["beyond.own"], "ffn": value["effect.own"],
-                 **dict.fromkeys(effects, value["effect.own"])},
-            residual=value["residual"] * residual, own_residual=value["own_residual"] * residual,
-            noise=value["noise"], reliability=reliability if robust else {**reliability, NEW: 1.0})
+            own={
+                "law": value["law.own"],
+                "beyond": value["beyond.own"],
+                "ffn": value["effect.own"],
+                **dict.fromkeys(effects, value["effect.own"]),
+            },
+            residual=value["residual"] * residual,
+            own_residual=value["own_residual"] * residual,
+            noise=value["noise"],
+            reliability=reliability if robust else {**reliability, NEW: 1.0},
+        )
 
     def whole(some: np.ndarray) -> np.ndarray:
         logs = centre.copy()
@@ -123,29 +192,44 @@ def fit_spreads(rows: Rows, law: Law, parts: Sequence[str] = PARTS, *, robust: b
 
     def cost(some: np.ndarray) -> float:
         logs = whole(some)
-        return FullLoss(rows, spreads_of(logs), law, parts=parts).cost + 0.5 * float(np.sum(((logs - centre) / sds)**2))
+        return FullLoss(rows, spreads_of(logs), law, parts=parts).cost + 0.5 * float(
+            np.sum(((logs - centre) / sds) ** 2)
+        )
 
-    found = minimize(cost, centre[free], method="L-BFGS-B", options={"maxiter": STEPS},
-                     bounds=[(value - FURTHEST, value + FURTHEST) for value in centre[free]])
+    found = minimize(
+        cost,
+        centre[free],
+        method="L-BFGS-B",
+        options={"maxiter": STEPS},
+        bounds=[(value - FURTHEST, value + FURTHEST) for value in centre[free]],
+    )
     return spreads_of(whole(found.x))
 
 
 def fit_response(networks: Sequence[Architecture], losses: np.ndarray) -> tuple[float, ...]:
-    """How the loss of a short training follows ln N, r, `mixed` and the share of gated delta rules; and a constant.
+    """How the loss of a short training follows ln N, r, `mixed` and the share of gated delta rules;
+    and a constant.
 
-    The response to size and shape is taken at equal mixes. What it leaves is then fitted to the mix.
+    The response to size and shape is taken at equal mixes. What it leaves is then fitted to the
+    mix.
 
     Args:
         networks: as they were trained, small; those without a token mixer do not count.
         losses: [N], their means over seeds, nats per token.
     """
-    some = [place for place, network in enumerate(networks) if any(spec.mixes_tokens for spec in network.operators)]
+    some = [
+        place
+        for place, network in enumerate(networks)
+        if any(spec.mixes_tokens for spec in network.operators)
+    ]
     rows = np.array([response_row(networks[place]) for place in some])
     mixes = [mix_of(networks[place].operators) for place in some]
     shares = np.array([mix.shares for mix in mixes])
     ffn = np.array([mix.ffn_share for mix in mixes])
     attention = shares[:, :2].sum(axis=1)
-    experts = np.array([np.mean([spec.kind == "moe" for spec in networks[place].operators]) for place in some])
+    experts = np.array(
+        [np.mean([spec.kind == "moe" for spec in networks[place].operators]) for place in some]
+    )
     others = np.c_[rows[:, 2], shares, ffn, ffn**2, attention * (1 - attention), experts]
     loss = np.asarray(losses, float)[some]
     by_size = np.linalg.lstsq(np.c_[rows[:, :2], others], loss, rcond=None)[0][:2]

@@ -1,10 +1,12 @@
-"""How well the model of recall foretells publications that it has not seen, and which form they ask for.
+"""How well the model of recall foretells publications that it has not seen, and which form they ask
+for.
 
     python experiments/evidence/recall.py     # the figures of docs/evidence.md as JSON; seconds
 
-pairs: clear ones; right: those in the published order, a tie counts half. Means over publications: share of right
-pairs, spearman, rmse of differences, coverage90 of their intervals, log_score of a difference. by_publication: the same
-of each. chosen: the same with the form chosen by the other publications only.
+pairs: clear ones; right: those in the published order, a tie counts half. Means over publications:
+share of right pairs, spearman, rmse of differences, coverage90 of their intervals, log_score of a
+difference. by_publication: the same of each. chosen: the same with the form chosen by the other
+publications only.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ import numpy as np
 
 from flashnas.evidence.recall import FORM, Form, RecallModel, RecallRow, read_recall, same
 
-CLEAR = 0.03     # rows further apart than this are a clear pair
-FORMS: list[Form] = [(s, t, d) for s in (0.05, 0.1, 0.2) for t in (0.0, 0.15, 0.3) for d in (False, True)]
+CLEAR = 0.03  # rows further apart than this are a clear pair
+FORMS: list[Form] = [
+    (s, t, d) for s in (0.05, 0.1, 0.2) for t in (0.0, 0.15, 0.3) for d in (False, True)
+]
 
 
 def leave_one_out(rows: Sequence[RecallRow]) -> dict[str, Any]:
@@ -37,8 +41,12 @@ def _left_out(rows: Sequence[RecallRow], form: Form | None) -> dict[str, Any]:
         others = [row for row in rows if row.source != source]
         model = RecallModel(others, form or choose_form(others))
         scores[source] = score(model, [row for row in rows if row.source == source])
-    sums = {name: sum(each[name] for each in scores.values()) for name in next(iter(scores.values()))}
-    means = {name: total / len(scores) for name, total in sums.items() if name not in ("pairs", "right")}
+    sums = {
+        name: sum(each[name] for each in scores.values()) for name in next(iter(scores.values()))
+    }
+    means = {
+        name: total / len(scores) for name, total in sums.items() if name not in ("pairs", "right")
+    }
     return {**sums, **means, "by_publication": scores}
 
 
@@ -46,15 +54,25 @@ def score(model: RecallModel, rows: Sequence[RecallRow]) -> dict[str, float]:
     """The figures of one publication."""
     mean, covariance = model.predict([row.specs for row in rows])
     alike, variance = same(rows, "group"), np.diag(covariance)
-    gaps, told = (np.subtract.outer(x, x).round(9) for x in (np.array([row.value for row in rows]), mean))
+    gaps, told = (
+        np.subtract.outer(x, x).round(9) for x in (np.array([row.value for row in rows]), mean)
+    )
     ranks = [(np.sign(differences) * alike).sum(axis=1) for differences in (gaps, told)]
     pairs = np.triu(alike, 1)
-    error, variance = (gaps - told)[pairs], (np.add.outer(variance, variance) - 2 * covariance)[pairs]
+    error, variance = (
+        (gaps - told)[pairs],
+        (np.add.outer(variance, variance) - 2 * covariance)[pairs],
+    )
     right = (0.5 + 0.5 * np.sign(gaps * told))[pairs & (np.abs(gaps) > CLEAR)]
-    return {"pairs": len(right), "right": right.sum(), "share": right.mean(),
-            "spearman": np.corrcoef(ranks)[0, 1], "rmse": np.sqrt(np.mean(error**2)),
-            "coverage90": np.mean(np.abs(error) < 1.6449 * np.sqrt(variance)),
-            "log_score": np.mean(-error**2 / variance - np.log(2 * np.pi * variance)) / 2}
+    return {
+        "pairs": len(right),
+        "right": right.sum(),
+        "share": right.mean(),
+        "spearman": np.corrcoef(ranks)[0, 1],
+        "rmse": np.sqrt(np.mean(error**2)),
+        "coverage90": np.mean(np.abs(error) < 1.6449 * np.sqrt(variance)),
+        "log_score": np.mean(-(error**2) / variance - np.log(2 * np.pi * variance)) / 2,
+    }
 
 
 if __name__ == "__main__":

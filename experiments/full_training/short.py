@@ -1,6 +1,7 @@
-"""The short training of each network, as a search would do it: recipe `cpu` on `sotu`, at its own size.
+"""The short training of each network, as a search would do it: recipe `cpu` on `sotu`, at its own
+size.
 
-    python experiments/full_training/short.py    # short.csv; continues; about seven minutes of one core
+python experiments/full_training/short.py    # short.csv; continues; about seven minutes of one core
 """
 
 import csv
@@ -37,9 +38,16 @@ def main() -> None:
             score = train(fn.Architecture.parse(notation), dataset, recipe, SEED)
             with out.open("a", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerow(
-                    (notation, score.tokens, SEED, f"{score.loss:.6f}", f"{score.bits_per_byte:.6f}",
-                     json.dumps([[tokens, round(loss, 6)] for tokens, loss in score.curve]),
-                     f"{score.seconds:.1f}"))
+                    (
+                        notation,
+                        score.tokens,
+                        SEED,
+                        f"{score.loss:.6f}",
+                        f"{score.bits_per_byte:.6f}",
+                        json.dumps([[tokens, round(loss, 6)] for tokens, loss in score.curve]),
+                        f"{score.seconds:.1f}",
+                    )
+                )
             print(f"{score.loss:.4f}  {score.seconds:5.1f} s  {notation}", flush=True)
 
 

@@ -1,6 +1,6 @@
 """The tables of m2.yaml and gd.yaml. A step takes 0.1 ms, so that each timing is longer than usual.
 
-    python experiments/full_training/table.py    # table.csv; three minutes of a quiet core; continues
+python experiments/full_training/table.py    # table.csv; three minutes of a quiet core; continues
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 RUNS = Path("experiments/runs/full_training")
 WORKLOAD = "batch=1,prompt=256,generated=256"
 STEPS, ROUNDS = 384, 5  # in place of 48 steps and 3 rounds
-CONTEXT = 384           # at the middle of the generated tokens
+CONTEXT = 384  # at the middle of the generated tokens
 COLUMNS = ["family", "operator", "hidden", "latency_us", "p10_us", "p90_us"]
 
 
@@ -24,8 +24,15 @@ def main() -> None:
     parts = []
     for name in ("m2", "gd"):
         folder = RUNS / f"table_{name}"
-        print(fn.profile(runtime="llama.cpp", space=str(HERE / f"{name}.yaml"), workload=[WORKLOAD],
-                         out=str(folder)), flush=True)
+        print(
+            fn.profile(
+                runtime="llama.cpp",
+                space=str(HERE / f"{name}.yaml"),
+                workload=[WORKLOAD],
+                out=str(folder),
+            ),
+            flush=True,
+        )
         rows = pd.read_parquet(folder / "operator_decode.parquet")
         parts.append(rows[rows["context"].isin([0, CONTEXT])].assign(family=name)[COLUMNS])
     pd.concat(parts).round(2).to_csv(HERE / "table.csv", index=False, lineterminator="\n")

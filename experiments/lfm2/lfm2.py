@@ -1,8 +1,10 @@
-"""A search among LFM2's operators within a budget of milliseconds a token in llama.cpp, beside LFM2's own order.
+"""A search among LFM2's operators within a budget of milliseconds a token in llama.cpp, beside
+LFM2's own order.
 
-    python experiments/lfm2/lfm2.py profile     # 3 minutes of one core: whole networks with random weights in llama.cpp
-    python experiments/lfm2/lfm2.py search      # trains the candidates and LFM2's order for a short time
-    python experiments/lfm2/lfm2.py measure     # both networks turn by turn in llama.cpp, and the picture
+    python experiments/lfm2/lfm2.py profile     # 3 minutes of one core: whole networks with random
+    weights in llama.cpp python experiments/lfm2/lfm2.py search      # trains the candidates and
+    LFM2's order for a short time python experiments/lfm2/lfm2.py measure     # both networks turn
+    by turn in llama.cpp, and the picture
 
 Each step continues where it was ended. The space is search_spaces/lfm2.yaml with fewer widths.
 """
@@ -37,7 +39,14 @@ class WithOrder(LayerwiseSpace):
 
     def pure_models(self) -> list[tuple[str, tuple[OperatorSpec, ...]]]:
         convolution, attention = self.choices.values()
-        return [(LABEL, tuple(spec for kind in ORDER for spec in (convolution if kind == "c" else attention)))]
+        return [
+            (
+                LABEL,
+                tuple(
+                    spec for kind in ORDER for spec in (convolution if kind == "c" else attention)
+                ),
+            )
+        ]
 
 
 def space_file() -> Path:
@@ -51,18 +60,38 @@ def space_file() -> Path:
 def profile() -> None:
     """The table, and networks that it was not fitted to."""
     table = OUT / "table"
-    print(fn.profile(runtime="llama.cpp", weights=WEIGHTS, space=str(space_file()), workload=[WORKLOAD],
-                     out=str(table)))
-    print(fn.validate(table=str(table), space=str(space_file()), workload=WORKLOAD, count=VALIDATED))
+    print(
+        fn.profile(
+            runtime="llama.cpp",
+            weights=WEIGHTS,
+            space=str(space_file()),
+            workload=[WORKLOAD],
+            out=str(table),
+        )
+    )
+    print(
+        fn.validate(table=str(table), space=str(space_file()), workload=WORKLOAD, count=VALIDATED)
+    )
 
 
 def search() -> None:
     """Short trainings of candidates within the budget, every one of which llama.cpp runs."""
     space = load_space(space_file())
     space.__class__ = WithOrder
-    run = fn.search(space=space, table=str(OUT / "table"), workload=WORKLOAD, budgets={"tpot_ms": TPOT_MS},
-                    runtime="llama.cpp", rank_by="short", objectives=("loss", "tpot_ms"), workers=1, measure=False,
-                    out=OUT / "run", resume=True, **SEARCH)
+    run = fn.search(
+        space=space,
+        table=str(OUT / "table"),
+        workload=WORKLOAD,
+        budgets={"tpot_ms": TPOT_MS},
+        runtime="llama.cpp",
+        rank_by="short",
+        objectives=("loss", "tpot_ms"),
+        workers=1,
+        measure=False,
+        out=OUT / "run",
+        resume=True,
+        **SEARCH,
+    )
     print(run)
 
 
@@ -80,17 +109,34 @@ def measure() -> None:
     times: dict[str, list[float]] = {name: [] for name in rows}
     with tempfile.TemporaryDirectory() as folder:
         for name, row in rows.items():
-            write_random_file(Path(folder) / f"{name}.gguf", fn.Architecture.parse(row["notation"]), WEIGHTS)
+            write_random_file(
+                Path(folder) / f"{name}.gguf", fn.Architecture.parse(row["notation"]), WEIGHTS
+            )
         for _ in range(ROUNDS):
             for name in rows:
-                answer = time_requests(Path(folder) / f"{name}.gguf", prompts=[workload.prompt_tokens],
-                                       contexts=[workload.context], steps=workload.generated_tokens, vocab=8192,
-                                       threads=1, flash_attention=False, cache_type="f16")
+                answer = time_requests(
+                    Path(folder) / f"{name}.gguf",
+                    prompts=[workload.prompt_tokens],
+                    contexts=[workload.context],
+                    steps=workload.generated_tokens,
+                    vocab=8192,
+                    threads=1,
+                    flash_attention=False,
+                    cache_type="f16",
+                )
                 times[name].append(answer["contexts"][0]["cpu_ms"])
-    networks = {name: {"notation": fn.Architecture.parse(row["notation"]).notation, "params": int(row["params"]),
-                    "loss": float(row["loss"]), "predicted_ms": float(row["tpot_ms"]),
-                    "measured_ms": statistics.median(times[name]), "lowest_ms": min(times[name]),
-                    "highest_ms": max(times[name])} for name, row in rows.items()}
+    networks = {
+        name: {
+            "notation": fn.Architecture.parse(row["notation"]).notation,
+            "params": int(row["params"]),
+            "loss": float(row["loss"]),
+            "predicted_ms": float(row["tpot_ms"]),
+            "measured_ms": statistics.median(times[name]),
+            "lowest_ms": min(times[name]),
+            "highest_ms": max(times[name]),
+        }
+        for name, row in rows.items()
+    }
     (HERE / "result.json").write_text(json.dumps(networks, indent=1) + "\n")
     picture(trials, networks)
     print(json.dumps(networks, indent=1))
@@ -106,21 +152,52 @@ def picture(trials: Any, networks: dict[str, Any]) -> None:
     room, marks = 0.15 * (high - low or 1), []
     for (name, entry), colour in zip(networks.items(), (SERIES[7], BUDGET), strict=True):
         at, loss = entry["measured_ms"], entry["loss"]
-        marks += [Whiskers(x=[at], y=[loss], low=[at - entry["lowest_ms"]], high=[entry["highest_ms"] - at],
-                           colour=INK, along_x=True),
-                  Points(x=[entry["predicted_ms"]], y=[loss], fill=colour, size=9),
-                  Points(x=[at], y=[loss], fill=colour, shape="cross", edge_width=2.5),
-                  Label(x=at, y=loss, text="best of the search" if name == "search" else name, dx=0, dy=-22,
-                        colour=INK, strong=True)]
-    drawn = draw_matplotlib(Picture(
-        title="Loss over milliseconds a token in llama.cpp",
-        subtitle="short trainings; the bars go from the lowest to the highest of seven timings",
-        keys=[Key(text="trained, predicted", shape="circle", colour=FAINT),
-              Key(text="measured", shape="cross", colour=INK, edge=INK)],
-        panels=[Panel(x=PlotAxis(title=f"ms a token, {WEIGHTS}, one core"), height=340,
-                      y=PlotAxis(title="loss of the short training, nats a token", range=(low - room, high + 2 * room)),
-                      marks=[Points(x=trials["tpot_ms"], y=trials["loss"], fill=FAINT, size=9), *marks,
-                             Guide(at=TPOT_MS, colour=MUTED, text="budget")])]))
+        marks += [
+            Whiskers(
+                x=[at],
+                y=[loss],
+                low=[at - entry["lowest_ms"]],
+                high=[entry["highest_ms"] - at],
+                colour=INK,
+                along_x=True,
+            ),
+            Points(x=[entry["predicted_ms"]], y=[loss], fill=colour, size=9),
+            Points(x=[at], y=[loss], fill=colour, shape="cross", edge_width=2.5),
+            Label(
+                x=at,
+                y=loss,
+                text="best of the search" if name == "search" else name,
+                dx=0,
+                dy=-22,
+                colour=INK,
+                strong=True,
+            ),
+        ]
+    drawn = draw_matplotlib(
+        Picture(
+            title="Loss over milliseconds a token in llama.cpp",
+            subtitle="short trainings; the bars go from the lowest to the highest of seven timings",
+            keys=[
+                Key(text="trained, predicted", shape="circle", colour=FAINT),
+                Key(text="measured", shape="cross", colour=INK, edge=INK),
+            ],
+            panels=[
+                Panel(
+                    x=PlotAxis(title=f"ms a token, {WEIGHTS}, one core"),
+                    height=340,
+                    y=PlotAxis(
+                        title="loss of the short training, nats a token",
+                        range=(low - room, high + 2 * room),
+                    ),
+                    marks=[
+                        Points(x=trials["tpot_ms"], y=trials["loss"], fill=FAINT, size=9),
+                        *marks,
+                        Guide(at=TPOT_MS, colour=MUTED, text="budget"),
+                    ],
+                )
+            ],
+        )
+    )
     drawn.savefig(HERE / "front.png", format="png")
 
 

@@ -1,6 +1,7 @@
-"""What llama.cpp's attention in one pass, its default, costs on a CPU: milliseconds of a step by context.
+"""What llama.cpp's attention in one pass, its default, costs on a CPU: milliseconds of a step by
+context.
 
-    python experiments/llama_cpp_cpu/attention.py    # about a minute of one core
+python experiments/llama_cpp_cpu/attention.py    # about a minute of one core
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import statistics
 import flashnas as fn
 from flashnas.profiling.llama_cpp.target import LlamaCpp
 
-NETWORKS = {"a in every second layer": "512(vocab=8192): 6x(m2(head_dim=64,state=64) f a(head_dim=64) f)",
-            "one a in twelve layers": "512(vocab=8192): 11x(m2(head_dim=64,state=64) f) a(head_dim=64) f"}
+NETWORKS = {
+    "a in every second layer": "512(vocab=8192): 6x(m2(head_dim=64,state=64) f a(head_dim=64) f)",
+    "one a in twelve layers": "512(vocab=8192): 11x(m2(head_dim=64,state=64) f) a(head_dim=64) f",
+}
 CONTEXTS = (240, 1000, 1900)
 STEPS, ROUNDS = 48, 3
 
@@ -22,10 +25,18 @@ def main() -> None:
     for name, notation in NETWORKS.items():
         network = fn.Architecture.parse(notation)
         for flash in (False, True):
-            rounds = [LlamaCpp(flash_attention=flash).times(network, [], CONTEXTS, STEPS)["contexts"]
-                      for _ in range(ROUNDS)]
-            medians = [statistics.median(entry["cpu_ms"] for entry in column) for column in zip(*rounds, strict=True)]
-            print(f"{name:<26}{'one pass' if flash else 'plain':<12}", *(f"{value:10.2f} ms" for value in medians))
+            rounds = [
+                LlamaCpp(flash_attention=flash).times(network, [], CONTEXTS, STEPS)["contexts"]
+                for _ in range(ROUNDS)
+            ]
+            medians = [
+                statistics.median(entry["cpu_ms"] for entry in column)
+                for column in zip(*rounds, strict=True)
+            ]
+            print(
+                f"{name:<26}{'one pass' if flash else 'plain':<12}",
+                *(f"{value:10.2f} ms" for value in medians),
+            )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""From an empty folder to a language model in llama.cpp, with its speed foretold: the whole loop on a CPU.
+"""From an empty folder to a language model in llama.cpp, with its speed foretold: the whole loop on
+a CPU.
 
-    python experiments/llama_cpp_cpu/deploy.py            # the experiment of README.md: 81 minutes of one core
-    python experiments/llama_cpp_cpu/deploy.py --size small  # what `make deploy` does, in minutes
+    python experiments/llama_cpp_cpu/deploy.py            # the experiment of README.md: 81 minutes
+    of one core python experiments/llama_cpp_cpu/deploy.py --size small  # what `make deploy` does,
+    in minutes
 
-Profile operators in llama.cpp, validate, search within a budget of milliseconds for a token, train the best network
-that keeps it, export it to GGUF, run it in llama.cpp. Each step is kept in --out; running the command again continues.
+Profile operators in llama.cpp, validate, search within a budget of milliseconds for a token, train
+the best network that keeps it, export it to GGUF, run it in llama.cpp. Each step is kept in --out;
+running the command again continues.
 """
 
 from __future__ import annotations
@@ -35,15 +38,19 @@ WEIGHTS = "q8_0"
 CONFIDENCE = 0.9
 PROMPTS = ("My fellow citizens, the state of our union is", "def read_lines(path):\n    ")
 GENERATED = 48  # tokens after each prompt
-ROUNDS = 3      # timings of the trained file; the median counts
-WINDOW = 256    # tokens; each is predicted from those before it
+ROUNDS = 3  # timings of the trained file; the median counts
+WINDOW = 256  # tokens; each is predicted from those before it
 
 
 def main() -> None:
     """Run all steps and print what was foretold and what was found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", choices=("full", "small", "tiny"), default="full")
-    parser.add_argument("--out", type=Path, help="folder of all steps (default: experiments/runs/llama_cpp_SIZE)")
+    parser.add_argument(
+        "--out", type=Path, help="folder of all steps (default: experiments/runs/llama_cpp_SIZE)"
+    )
     given = parser.parse_args()
     plan: dict[str, Any] = yaml.safe_load((HERE / f"{given.size}.yaml").read_text())
     out = given.out or Path("experiments/runs") / f"llama_cpp_{given.size}"
@@ -52,37 +59,84 @@ def main() -> None:
     space.write_text(SPACE.format(**plan))
 
     step("1 profile", "whole networks with random weights in llama.cpp, one width after the other")
-    print(fn.profile(runtime="llama.cpp", weights=WEIGHTS, space=str(space), workload=[plan["workload"]],
-                     out=str(table), progress=count), flush=True)
+    print(
+        fn.profile(
+            runtime="llama.cpp",
+            weights=WEIGHTS,
+            space=str(space),
+            workload=[plan["workload"]],
+            out=str(table),
+            progress=count,
+        ),
+        flush=True,
+    )
     if not fn.LatencyTable.load(table).meta.get("validations"):
         step("2 validate", f"{plan['validated']} networks that the table was not fitted to")
-        print(fn.validate(table=str(table), space=str(space), workload=plan["workload"], count=plan["validated"],
-                          progress=count), flush=True)
-    step("3 search", f"at most {plan['tpot_ms']} ms for a token, kept with a confidence of {CONFIDENCE:g}")
-    run = fn.search(space=str(space), table=str(table), workload=plan["workload"],
-                    budgets={"tpot_ms": plan["tpot_ms"]}, confidence=CONFIDENCE, workers=1, out=str(out / "run"),
-                    rank_by="short",  # published trainings are of larger networks, and the best one is trained anyway
-                    resume=True, objectives=("loss", "tpot_ms"), **plan["search"])
+        print(
+            fn.validate(
+                table=str(table),
+                space=str(space),
+                workload=plan["workload"],
+                count=plan["validated"],
+                progress=count,
+            ),
+            flush=True,
+        )
+    step(
+        "3 search",
+        f"at most {plan['tpot_ms']} ms for a token, kept with a confidence of {CONFIDENCE:g}",
+    )
+    run = fn.search(
+        space=str(space),
+        table=str(table),
+        workload=plan["workload"],
+        budgets={"tpot_ms": plan["tpot_ms"]},
+        confidence=CONFIDENCE,
+        workers=1,
+        out=str(out / "run"),
+        # published trainings are of larger networks, and the best one is trained anyway
+        rank_by="short",
+        resume=True,
+        objectives=("loss", "tpot_ms"),
+        **plan["search"],
+    )
     print(run, flush=True)
     within = [entry for entry in run.front if entry.figures["measured_tpot_ms"] <= plan["tpot_ms"]]
     if not within:
-        raise SystemExit(f"no network of the front generates a token in {plan['tpot_ms']} ms as measured in llama.cpp")
+        raise SystemExit(
+            f"no network of the front generates a token in {plan['tpot_ms']} ms as measured in"
+            " llama.cpp"
+        )
     best = min(within, key=lambda entry: entry.figures["loss"])
 
     step("4 train", best.notation)
-    trained = fn.train(str(best.architecture), recipe=str(HERE / "recipe.yaml"), out=str(out / "training"), resume=True,
-                       threads=1, **plan["training"])
+    trained = fn.train(
+        str(best.architecture),
+        recipe=str(HERE / "recipe.yaml"),
+        out=str(out / "training"),
+        resume=True,
+        threads=1,
+        **plan["training"],
+    )
     print(trained, flush=True)
 
     step("5 export", f"GGUF, {WEIGHTS}")
     file = out / "export" / "model.gguf"
     if not file.exists():
-        print(fn.export(str(trained.final), to="gguf", type=WEIGHTS, out=str(out / "export")), flush=True)
+        print(
+            fn.export(str(trained.final), to="gguf", type=WEIGHTS, out=str(out / "export")),
+            flush=True,
+        )
 
     step("6 run in llama.cpp", str(file))
     found = {**foretold(best, table, plan), **in_llama_cpp(file, Path(trained.final), plan)}
-    found |= {"notation": best.notation, "params": trained.params, "loss": trained.loss,
-              "bits_per_byte": trained.bits_per_byte, "tokens": trained.tokens}
+    found |= {
+        "notation": best.notation,
+        "params": trained.params,
+        "loss": trained.loss,
+        "bits_per_byte": trained.bits_per_byte,
+        "tokens": trained.tokens,
+    }
     (out / "result.json").write_text(json.dumps(found, indent=1) + "\n")
     picture(run, found, plan, out / "front.png")
     report(found, plan)
@@ -101,21 +155,36 @@ def count(done: int, of: int) -> None:
 
 
 def foretold(best: Any, table: Path, plan: dict[str, Any]) -> dict[str, float]:
-    """Milliseconds for a token of the chosen network: predicted, the bound, and with random weights in llama.cpp."""
+    """Milliseconds for a token of the chosen network: predicted, the bound, and with random weights
+    in llama.cpp.
+    """
     from flashnas.latency.certificate import Certificate
     from flashnas.latency.prediction import LatencyModel
     from flashnas.space import load_space
 
-    model, space = LatencyModel(str(table), plan["workload"]), load_space(str(table.parent / "space.yaml"))
-    certificate = Certificate.of(model.table, model.workload, space_name=space.name, space_hash=space.hash,
-                                 confidence=CONFIDENCE)
+    model, space = (
+        LatencyModel(str(table), plan["workload"]),
+        load_space(str(table.parent / "space.yaml")),
+    )
+    certificate = Certificate.of(
+        model.table,
+        model.workload,
+        space_name=space.name,
+        space_hash=space.hash,
+        confidence=CONFIDENCE,
+    )
     estimate = model.estimate(best.architecture)
-    return {"predicted_ms": estimate.tpot_ms, "bound_ms": certificate.bound(estimate, "tpot_ms"),
-            "measured_ms": best.figures["measured_tpot_ms"]}
+    return {
+        "predicted_ms": estimate.tpot_ms,
+        "bound_ms": certificate.bound(estimate, "tpot_ms"),
+        "measured_ms": best.figures["measured_tpot_ms"],
+    }
 
 
 def in_llama_cpp(file: Path, weights: Path, plan: dict[str, Any]) -> dict[str, Any]:
-    """The trained file in llama.cpp: its speed, its perplexity beside that of the trained network, and what it says."""
+    """The trained file in llama.cpp: its speed, its perplexity beside that of the trained network,
+    and what it says.
+    """
     import torch
 
     from flashnas.data.dataset import prepare_dataset
@@ -128,71 +197,151 @@ def in_llama_cpp(file: Path, weights: Path, plan: dict[str, Any]) -> dict[str, A
     workload = load_workload(plan["workload"])
     source = load_source(str(weights))
     vocab = source.architecture.vocab
-    rounds = [time_requests(file, prompts=[workload.prompt_tokens], contexts=[workload.context],
-                            steps=workload.generated_tokens, vocab=vocab, **how) for _ in range(ROUNDS)]
+    rounds = [
+        time_requests(
+            file,
+            prompts=[workload.prompt_tokens],
+            contexts=[workload.context],
+            steps=workload.generated_tokens,
+            vocab=vocab,
+            **how,
+        )
+        for _ in range(ROUNDS)
+    ]
     recipe = fn.Recipe.load(str(HERE / "recipe.yaml"))
     dataset = prepare_dataset(plan["training"]["data"], recipe)
     windows = dataset.validation_slice(recipe, plan["windows"] * recipe.sequence_tokens)[:, :WINDOW]
     words = vocabulary(source.tokenizer, vocab, source.architecture.meta_tokens)
-    theirs = read_texts(file, windows=windows.tolist(), texts=list(PROMPTS), generate=GENERATED,
-                        vocab=len(words.tokens), plain=words.plain, **how)
+    theirs = read_texts(
+        file,
+        windows=windows.tolist(),
+        texts=list(PROMPTS),
+        generate=GENERATED,
+        vocab=len(words.tokens),
+        plain=words.plain,
+        **how,
+    )
     with torch.no_grad():
         tokens_BT = torch.as_tensor(windows)
         logits_BTV = source.network.float()(tokens_BT)
-        loss = torch.nn.functional.cross_entropy(logits_BTV[:, :-1].flatten(0, 1), tokens_BT[:, 1:].flatten())
+        loss = torch.nn.functional.cross_entropy(
+            logits_BTV[:, :-1].flatten(0, 1), tokens_BT[:, 1:].flatten()
+        )
     values = [value for window in theirs["logprobs"] for value in window]
-    trained_ms, prompt_ms = (statistics.median(times[what][0]["cpu_ms"] for times in rounds)
-                             for what in ("contexts", "prompts"))
-    return {"trained_ms": trained_ms, "prompt_ms": prompt_ms,
-            "perplexity": math.exp(float(loss)), "llama_cpp_perplexity": math.exp(-sum(values) / len(values)),
-            "perplexity_tokens": len(values), "texts": dict(zip(PROMPTS, theirs["texts"], strict=True))}
+    trained_ms, prompt_ms = (
+        statistics.median(times[what][0]["cpu_ms"] for times in rounds)
+        for what in ("contexts", "prompts")
+    )
+    return {
+        "trained_ms": trained_ms,
+        "prompt_ms": prompt_ms,
+        "perplexity": math.exp(float(loss)),
+        "llama_cpp_perplexity": math.exp(-sum(values) / len(values)),
+        "perplexity_tokens": len(values),
+        "texts": dict(zip(PROMPTS, theirs["texts"], strict=True)),
+    }
 
 
 def report(found: dict[str, Any], plan: dict[str, Any]) -> None:
     """Print the result."""
-    print(f"\n{found['notation']}: {found['params'] / 1e6:.1f} M parameters, {found['tokens']:,} training tokens,"
-          f" {found['bits_per_byte']:.3f} bits/byte\n")
-    for name, text in (("predicted_ms", "predicted from the table"),
-                       ("bound_ms", f"bound with a confidence of {CONFIDENCE:g}"),
-                       ("measured_ms", "measured in llama.cpp, random weights"),
-                       ("trained_ms", "measured in llama.cpp, the trained file")):
+    print(
+        f"\n{found['notation']}: {found['params'] / 1e6:.1f} M parameters, {found['tokens']:,}"
+        " training tokens,"
+        f" {found['bits_per_byte']:.3f} bits/byte\n"
+    )
+    for name, text in (
+        ("predicted_ms", "predicted from the table"),
+        ("bound_ms", f"bound with a confidence of {CONFIDENCE:g}"),
+        ("measured_ms", "measured in llama.cpp, random weights"),
+        ("trained_ms", "measured in llama.cpp, the trained file"),
+    ):
         print(f"  {found[name]:8.3f} ms a token  {text}")
-    print(f"  {plan['tpot_ms']:8.3f} ms a token  budget\n\nperplexity of {found['perplexity_tokens']:,} unseen tokens:"
-          f" {found['perplexity']:.3f} in flashnas, {found['llama_cpp_perplexity']:.3f} in llama.cpp ({WEIGHTS})")
+    print(
+        f"  {plan['tpot_ms']:8.3f} ms a token  budget\n\nperplexity of"
+        f" {found['perplexity_tokens']:,} unseen tokens:"
+        f" {found['perplexity']:.3f} in flashnas, {found['llama_cpp_perplexity']:.3f} in llama.cpp"
+        f" ({WEIGHTS})"
+    )
     for prompt, text in found["texts"].items():
         print(f"\n> {prompt}{text}")
 
 
 def picture(run: Any, found: dict[str, Any], plan: dict[str, Any], path: Path) -> None:
-    """Loss over milliseconds for a token: the trained candidates, and the front as predicted and as measured."""
+    """Loss over milliseconds for a token: the trained candidates, and the front as predicted and as
+    measured.
+    """
     from flashnas.report.draw_matplotlib import draw_matplotlib
-    from flashnas.report.marks import Guide, Key, Label, Line, Panel, Picture, PlotAxis, Points, Whiskers
+    from flashnas.report.marks import (
+        Guide,
+        Key,
+        Label,
+        Line,
+        Panel,
+        Picture,
+        PlotAxis,
+        Points,
+        Whiskers,
+    )
     from flashnas.report.palette import BUDGET, FAINT, INK, MUTED, SERIES
 
     trials = run.trials[run.trials["loss"].notna()]
     front = sorted(run.front, key=lambda entry: entry.figures["tpot_ms"])
     predicted, losses = ([entry.figures[name] for entry in front] for name in ("tpot_ms", "loss"))
     measured = [entry.figures["measured_tpot_ms"] for entry in front]
-    chosen, blue = predicted[[entry.notation for entry in front].index(found["notation"])], SERIES[7]
+    chosen, blue = (
+        predicted[[entry.notation for entry in front].index(found["notation"])],
+        SERIES[7],
+    )
     loss = losses[predicted.index(chosen)]
     low, high = trials["loss"].min(), trials["loss"].max()
     room = 0.12 * (high - low or 1)
-    drawn = draw_matplotlib(Picture(
-        title="Loss over milliseconds a token", subtitle="the bar reaches to the bound of the chosen network",
-        keys=[Key(text="trained, predicted", shape="circle", colour=FAINT),
-              Key(text="front, predicted", shape="circle", colour=blue),
-              Key(text="front, measured", shape="cross", colour=BUDGET, edge=BUDGET)],
-        panels=[Panel(
-            x=PlotAxis(title=f"ms a token in llama.cpp, {WEIGHTS}, one core"), height=360,
-            y=PlotAxis(title="loss of the short training, nats a token", range=(low - 2 * room, high + room)), marks=[
-                Points(x=trials["tpot_ms"], y=trials["loss"], fill=FAINT, size=9),
-                Line(x=[x for x in [*predicted, max(plan["tpot_ms"], predicted[-1])] for _ in range(2)][1:],
-                     y=[y for y in [*losses, losses[-1]] for _ in range(2)][:-1], colour=blue),
-                Whiskers(x=[chosen], y=[loss], low=[0], high=[found["bound_ms"] - chosen], colour=INK, along_x=True),
-                Points(x=predicted, y=losses, fill=blue, size=9),
-                Points(x=measured, y=losses, fill=BUDGET, shape="cross", edge_width=2.5),
-                Guide(at=plan["tpot_ms"], colour=MUTED, text="budget"),
-                Label(x=chosen, y=loss, text="chosen", dx=0, dy=-26, colour=INK, strong=True)])]))
+    drawn = draw_matplotlib(
+        Picture(
+            title="Loss over milliseconds a token",
+            subtitle="the bar reaches to the bound of the chosen network",
+            keys=[
+                Key(text="trained, predicted", shape="circle", colour=FAINT),
+                Key(text="front, predicted", shape="circle", colour=blue),
+                Key(text="front, measured", shape="cross", colour=BUDGET, edge=BUDGET),
+            ],
+            panels=[
+                Panel(
+                    x=PlotAxis(title=f"ms a token in llama.cpp, {WEIGHTS}, one core"),
+                    height=360,
+                    y=PlotAxis(
+                        title="loss of the short training, nats a token",
+                        range=(low - 2 * room, high + room),
+                    ),
+                    marks=[
+                        Points(x=trials["tpot_ms"], y=trials["loss"], fill=FAINT, size=9),
+                        Line(
+                            x=[
+                                x
+                                for x in [*predicted, max(plan["tpot_ms"], predicted[-1])]
+                                for _ in range(2)
+                            ][1:],
+                            y=[y for y in [*losses, losses[-1]] for _ in range(2)][:-1],
+                            colour=blue,
+                        ),
+                        Whiskers(
+                            x=[chosen],
+                            y=[loss],
+                            low=[0],
+                            high=[found["bound_ms"] - chosen],
+                            colour=INK,
+                            along_x=True,
+                        ),
+                        Points(x=predicted, y=losses, fill=blue, size=9),
+                        Points(x=measured, y=losses, fill=BUDGET, shape="cross", edge_width=2.5),
+                        Guide(at=plan["tpot_ms"], colour=MUTED, text="budget"),
+                        Label(
+                            x=chosen, y=loss, text="chosen", dx=0, dy=-26, colour=INK, strong=True
+                        ),
+                    ],
+                )
+            ],
+        )
+    )
     drawn.savefig(path, format="png")
 
 

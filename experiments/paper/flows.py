@@ -1,10 +1,12 @@
-"""The same networks in two programs: torch and llama.cpp (arXiv 2511.18890, table 14). See README.md.
+"""The same networks in two programs: torch and llama.cpp (arXiv 2511.18890, table 14). See
+README.md.
 
-    python experiments/paper/flows.py           # 4 minutes of one quiet core; what flows.csv has is not timed again
-    python experiments/paper/flows.py --draw    # the table and the picture of flows.csv; seconds
+    python experiments/paper/flows.py           # 4 minutes of one quiet core; what flows.csv has is
+    not timed again python experiments/paper/flows.py --draw    # the table and the picture of
+    flows.csv; seconds
 
-Prompts of 128 tokens and the mean step of the 64 tokens after them, one sequence, one thread. The extra
-`llama-cpp` is needed.
+Prompts of 128 tokens and the mean step of the 64 tokens after them, one sequence, one thread. The
+extra `llama-cpp` is needed.
 """
 
 import os
@@ -28,10 +30,15 @@ HERE = Path(__file__).parent
 CSV, PNG = HERE / "flows.csv", HERE / "flows.png"
 WORKLOAD = "batch=1,prompt=128,generated=64"
 MAMBA, ATTENTION, FFN = "m2(state=64)", "a(head_dim=64,rope_share=0.0)", "f(relu2=true)"
-NETWORKS = {name: f"512(vocab=8192): {operators}" for name, operators in {  # much Mamba2, much FFN, all three
-    "8cc119": f"5x({MAMBA}) {FFN} 2x({MAMBA}) {ATTENTION}",
-    "9d5eb8": f"2x({FFN}) {ATTENTION} {FFN} {MAMBA} 5x({FFN}) {ATTENTION} 2x({FFN})",
-    "a78f8f": f"{MAMBA} 8x({FFN}) {MAMBA} {FFN} {ATTENTION} {FFN} {MAMBA} {ATTENTION} {FFN} {MAMBA}"}.items()}
+NETWORKS = {
+    name: f"512(vocab=8192): {operators}"
+    for name, operators in {  # much Mamba2, much FFN, all three
+        "8cc119": f"5x({MAMBA}) {FFN} 2x({MAMBA}) {ATTENTION}",
+        "9d5eb8": f"2x({FFN}) {ATTENTION} {FFN} {MAMBA} 5x({FFN}) {ATTENTION} 2x({FFN})",
+        "a78f8f": f"{MAMBA} 8x({FFN}) {MAMBA} {FFN} {ATTENTION} {FFN} {MAMBA} {ATTENTION} {FFN}"
+        f" {MAMBA}",
+    }.items()
+}
 ROUNDS = 3
 torch_flow = partial(Setup, device="cpu", threads=1, effort=Effort(seconds=3.0))
 FLOWS: dict[str, Callable[[], Target]] = {
@@ -51,9 +58,18 @@ def time_all() -> None:
                 key = {"network": network, "flow": flow, "round": number}
                 if any(key.items() <= row.items() for row in rows):
                     continue
-                architecture, workload = fn.Architecture.parse(NETWORKS[network]), load_workload(WORKLOAD)
+                architecture, workload = (
+                    fn.Architecture.parse(NETWORKS[network]),
+                    load_workload(WORKLOAD),
+                )
                 measured = target().time_request(architecture, workload, 1)
-                rows.append({**key, "prompt_ms": round(measured.ttft_ms, 3), "step_ms": round(measured.tpot_ms, 3)})
+                rows.append(
+                    {
+                        **key,
+                        "prompt_ms": round(measured.ttft_ms, 3),
+                        "step_ms": round(measured.tpot_ms, 3),
+                    }
+                )
                 pd.DataFrame(rows).to_csv(CSV.with_suffix(".new"), index=False)
                 os.replace(CSV.with_suffix(".new"), CSV)
                 print(rows[-1], flush=True)
@@ -62,21 +78,37 @@ def time_all() -> None:
 def draw(rows: pd.DataFrame) -> None:
     """The median of each flow and network with its least and greatest time."""
     flows = [*FLOWS]
-    with still(PNG, (11.0, 4.8), "The same networks in two programs",
-               "One thread of a CPU, batch 1, random weights; median and range of three timings. All but q8_0: float32."
-               ) as figure:
+    with still(
+        PNG,
+        (11.0, 4.8),
+        "The same networks in two programs",
+        "One thread of a CPU, batch 1, random weights; median and range of three timings. All but"
+        " q8_0: float32.",
+    ) as figure:
         for place, (column, text) in enumerate(COLUMNS.items()):
             axes = framed(figure, (0.165 + 0.43 * place, 0.19, 0.385, 0.63))
             for number, (colour, network) in enumerate(zip(SERIES, NETWORKS, strict=False)):
-                part = rows[rows["network"] == network].groupby("flow")[column].agg(["min", "median", "max"])
+                part = (
+                    rows[rows["network"] == network]
+                    .groupby("flow")[column]
+                    .agg(["min", "median", "max"])
+                )
                 part = part.reindex(flows)
                 heights = [0.22 * (1 - number) - line for line in range(len(flows))]
                 axes.hlines(heights, part["min"], part["max"], color=colour, alpha=0.5)
                 axes.plot(part["median"], heights, "o", color=colour, label=label_of(network))
-            axes.set_yticks([-line for line in range(len(flows))], flows if not place else [""] * len(flows))
+            axes.set_yticks(
+                [-line for line in range(len(flows))], flows if not place else [""] * len(flows)
+            )
             axes.set(xlabel=text, xlim=(0, None))
-        figure.legend(*axes.get_legend_handles_labels(), frameon=False, ncols=3, loc="lower left",
-                      bbox_to_anchor=(0.15, -0.01), fontsize=9)
+        figure.legend(
+            *axes.get_legend_handles_labels(),
+            frameon=False,
+            ncols=3,
+            loc="lower left",
+            bbox_to_anchor=(0.15, -0.01),
+            fontsize=9,
+        )
 
 
 def label_of(network: str) -> str:
@@ -91,7 +123,9 @@ def main() -> None:
         time_all()
     rows = pd.read_csv(CSV)
     for column in COLUMNS:
-        print(rows.groupby(["flow", "network"])[column].median().unstack().round(2).to_string(), "\n")
+        print(
+            rows.groupby(["flow", "network"])[column].median().unstack().round(2).to_string(), "\n"
+        )
     draw(rows)
 
 

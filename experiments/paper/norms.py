@@ -1,9 +1,12 @@
-"""Gradient norms, L2 norms, weight maps and losses with weight normalization and as nGPT (figures 6, 8, 10, table 12).
+"""Gradient norms, L2 norms, weight maps and losses with weight normalization and as nGPT (figures
+6, 8, 10, table 12).
 
-    python experiments/paper/norms.py           # 13 minutes of one core; a training that norms.csv has is not repeated
-    python experiments/paper/norms.py --draw    # the tables and pictures of norms.csv and maps.csv; seconds
+    python experiments/paper/norms.py           # 13 minutes of one core; a training that norms.csv
+    has is not repeated python experiments/paper/norms.py --draw    # the tables and pictures of
+    norms.csv and maps.csv; seconds
 
-arXiv 2511.18890. The networks, the text and the recipes are those of experiments/weight_norm, besides what ARMS says.
+arXiv 2511.18890. The networks, the text and the recipes are those of experiments/weight_norm,
+besides what ARMS says.
 """
 
 import functools
@@ -34,24 +37,41 @@ CSV, MAPS = HERE / "norms.csv", HERE / "maps.csv"
 PLAN = yaml.safe_load((HERE.parent / "weight_norm" / "plan.yaml").read_text(encoding="utf-8"))
 MUON = PLAN["arms"]["weight_norm"]["recipe"]
 ADAMW = {"optimizer": "adamw", "adamw_lr": 0.001, "lr_multipliers": {"embedding": 30.0}}
-ARMS = {"plain": {}, "weight norm": MUON,
-        "nGPT": {**MUON, "weight_decay": 0.0, "warmup_fraction": 0.0, "output_scale": 1.0},
-        "plain, AdamW": ADAMW,
-        "weight norm, AdamW": {**ADAMW, "adamw_lr": 0.015, "lr_multipliers": {"embedding": 2.0}, "weight_norm": True}}
-RUNS = [(arm, operator, seed) for seed in range(3) for operator in ("a", "d", "m2") for arm in ARMS
-        if operator == "a" or (arm in ("plain", "weight norm") and seed < 1)]
-ALPHA = 0.3          # of nGPT at the start: how far a block moves the stream towards its output
-EVERY = 10           # steps to a row
+ARMS = {
+    "plain": {},
+    "weight norm": MUON,
+    "nGPT": {**MUON, "weight_decay": 0.0, "warmup_fraction": 0.0, "output_scale": 1.0},
+    "plain, AdamW": ADAMW,
+    "weight norm, AdamW": {
+        **ADAMW,
+        "adamw_lr": 0.015,
+        "lr_multipliers": {"embedding": 2.0},
+        "weight_norm": True,
+    },
+}
+RUNS = [
+    (arm, operator, seed)
+    for seed in range(3)
+    for operator in ("a", "d", "m2")
+    for arm in ARMS
+    if operator == "a" or (arm in ("plain", "weight norm") and seed < 1)
+]
+ALPHA = 0.3  # of nGPT at the start: how far a block moves the stream towards its output
+EVERY = 10  # steps to a row
 KEY = ["arm", "operator", "seed"]
 MAP, MAPPED = 64, ("layers.10.mixer.in_proj.weight", "layers.11.mixer.out_proj.weight")
 
 
-def on_sphere(block: Block, x_BTD: torch.Tensor, state: object = None) -> tuple[torch.Tensor, object]:
-    """A block of nGPT (arXiv 2410.01131): the stream goes from one point of a sphere to another one, by learned rates,
-    for which the weight of the norm is taken."""
+def on_sphere(
+    block: Block, x_BTD: torch.Tensor, state: object = None
+) -> tuple[torch.Tensor, object]:
+    """A block of nGPT (arXiv 2410.01131): the stream goes from one point of a sphere to another
+    one, by learned rates, for which the weight of the norm is taken."""
     x_BTD = rms_normalise(x_BTD)
     update_BTD, state = block.mixer(x_BTD, state)
-    return rms_normalise(x_BTD + ALPHA * block.norm.weight * (rms_normalise(update_BTD) - x_BTD)), state
+    return rms_normalise(
+        x_BTD + ALPHA * block.norm.weight * (rms_normalise(update_BTD) - x_BTD)
+    ), state
 
 
 def make_trainer(arm: str, operator: str, seed: int, **changes: object) -> Trainer:
@@ -68,8 +88,8 @@ def make_trainer(arm: str, operator: str, seed: int, **changes: object) -> Train
 
 
 def norms_of(trainer: Trainer) -> dict[str, float]:
-    """L2 norms of all matrices and of the embedding, and how far hidden channels stick out: the largest norm over the
-    median one, on average over the matrices."""
+    """L2 norms of all matrices and of the embedding, and how far hidden channels stick out: the
+    largest norm over the median one, on average over the matrices."""
     uses, squares, ratios = trainer.network.parameter_uses(), {True: 0.0, False: 0.0}, []
     for name, weight in trainer.network.named_parameters():
         if (role := uses[name].role) in CASES:
@@ -78,19 +98,31 @@ def norms_of(trainer: Trainer) -> dict[str, float]:
             if not tokens:
                 channels = weight.detach().norm(dim=-2 if CASES[role] is Case.ROWS else -1)
                 ratios.append((channels.max() / channels.median().clamp(min=1e-9)).item())
-    return {"matrices_l2": squares[False] ** 0.5, "embedding_l2": squares[True] ** 0.5,
-            "channel_ratio": float(np.mean(ratios))}
+    return {
+        "matrices_l2": squares[False] ** 0.5,
+        "embedding_l2": squares[True] ** 0.5,
+        "channel_ratio": float(np.mean(ratios)),
+    }
 
 
 def run(trainer: Trainer) -> pd.DataFrame:
-    """Train to the end: a row for every EVERY steps, with medians of gradient norm and processor time over them."""
+    """Train to the end: a row for every EVERY steps, with medians of gradient norm and processor
+    time over them.
+    """
     rows, norms, times, start = [], [], [], time.process_time()
     for step in trainer.steps():
         norms.append(step.gradient_norm)
         times.append(1e3 * (time.process_time() - start))
         if step.number % EVERY == 0:
-            rows.append({"tokens": step.tokens, "loss": step.validation, "gradient_norm": np.median(norms),
-                         **norms_of(trainer), "step_cpu_ms": np.median(times)})
+            rows.append(
+                {
+                    "tokens": step.tokens,
+                    "loss": step.validation,
+                    "gradient_norm": np.median(norms),
+                    **norms_of(trainer),
+                    "step_cpu_ms": np.median(times),
+                }
+            )
             norms, times = [], []
         start = time.process_time()
     return pd.DataFrame(rows).round(4)
@@ -101,7 +133,7 @@ def maps_of(trainer: Trainer) -> pd.DataFrame:
     rows = []
     for name in MAPPED:
         weight = trainer.network.get_parameter(name).detach()
-        weight = weight[:len(weight) // MAP * MAP, :weight.shape[1] // MAP * MAP]
+        weight = weight[: len(weight) // MAP * MAP, : weight.shape[1] // MAP * MAP]
         cells = weight.reshape(MAP, -1, MAP, weight.shape[1] // MAP).square().mean((1, 3)).sqrt()
         rows += [[name, *row] for row in (1000 * cells).round().int().tolist()]
     return pd.DataFrame(rows, columns=["matrix", *(f"c{n}" for n in range(MAP))])
@@ -124,48 +156,88 @@ def train_all() -> None:
         if case not in done:
             trainer = make_trainer(*case)
             rows = run(trainer)
-            if case[1:] == ("a", 0) and not (MAPS.exists() and case[0] in pd.read_csv(MAPS)["arm"].unique()):
+            if case[1:] == ("a", 0) and not (
+                MAPS.exists() and case[0] in pd.read_csv(MAPS)["arm"].unique()
+            ):
                 maps = maps_of(trainer)
-                append(MAPS, pd.concat([pd.DataFrame({"arm": [case[0]] * len(maps)}), maps], axis=1))
+                append(
+                    MAPS, pd.concat([pd.DataFrame({"arm": [case[0]] * len(maps)}), maps], axis=1)
+                )
             append(CSV, pd.concat([pd.DataFrame([case] * len(rows), columns=KEY), rows], axis=1))
             print(case, *rows.tail(1).to_dict("records"), flush=True)
 
 
 def draw_norms(rows: pd.DataFrame) -> None:
-    """Norms and loss over the tokens of the training, for attention: means of the seeds and their range."""
-    with still(HERE / "norms.png", (11.0, 8.4), "Norms and loss with weight normalization and as nGPT",
-               "Six times attention and FFN, 128 wide; lines: mean of three seeds, bands: their range.") as figure:
-        for place, (column, text) in enumerate({"gradient_norm": "gradient norm before clipping",
-                                                "loss": "validation loss, nats per token",
-                                                "matrices_l2": "L2 norm of the operators' matrices",
-                                                "embedding_l2": "L2 norm of the embedding"}.items()):
-            axes = framed(figure, (0.07 + 0.5 * (place % 2), 0.55 - 0.44 * (place // 2), 0.42, 0.34))
+    """Norms and loss over the tokens of the training, for attention: means of the seeds and their
+    range.
+    """
+    with still(
+        HERE / "norms.png",
+        (11.0, 8.4),
+        "Norms and loss with weight normalization and as nGPT",
+        "Six times attention and FFN, 128 wide; lines: mean of three seeds, bands: their range.",
+    ) as figure:
+        for place, (column, text) in enumerate(
+            {
+                "gradient_norm": "gradient norm before clipping",
+                "loss": "validation loss, nats per token",
+                "matrices_l2": "L2 norm of the operators' matrices",
+                "embedding_l2": "L2 norm of the embedding",
+            }.items()
+        ):
+            axes = framed(
+                figure, (0.07 + 0.5 * (place % 2), 0.55 - 0.44 * (place // 2), 0.42, 0.34)
+            )
             for colour, arm in zip(SERIES, ARMS, strict=False):
                 part = rows[(rows["arm"] == arm) & (rows["operator"] == "a") & rows[column].notna()]
                 lines = part.groupby("tokens")[column].agg(["mean", "min", "max"])
                 tokens = lines.index / 1000
-                axes.fill_between(tokens, lines["min"], lines["max"], color=colour, alpha=0.2, linewidth=0)
-                axes.plot(tokens, lines["mean"], "--" if "AdamW" in arm else "-", color=colour, label=arm)
+                axes.fill_between(
+                    tokens, lines["min"], lines["max"], color=colour, alpha=0.2, linewidth=0
+                )
+                axes.plot(
+                    tokens, lines["mean"], "--" if "AdamW" in arm else "-", color=colour, label=arm
+                )
             axes.set(xlabel="training tokens, thousands", ylabel=text)
             if column == "gradient_norm":
                 axes.set_yscale("log")
             if "l2" in column:
                 axes.set_ylim(0)
-                axes.text(0.97, 0.05, "nGPT and both with weight norm: one line", transform=axes.transAxes, ha="right",
-                          fontsize=9, color=MUTED)
+                axes.text(
+                    0.97,
+                    0.05,
+                    "nGPT and both with weight norm: one line",
+                    transform=axes.transAxes,
+                    ha="right",
+                    fontsize=9,
+                    color=MUTED,
+                )
         figure.legend(*axes.get_legend_handles_labels(), frameon=False, ncols=5, loc="lower center")
 
 
 def draw_maps(maps: pd.DataFrame) -> None:
     """The weights of two matrices by arm, in units of the root mean square of the matrix."""
-    with still(HERE / "maps.png", (13.0, 5.6), "Weights after the training",
-               "64 x 64 cells, root mean square of each over that of the matrix. Hidden channels: columns above, rows"
-               " below.") as figure:
+    with still(
+        HERE / "maps.png",
+        (13.0, 5.6),
+        "Weights after the training",
+        "64 x 64 cells, root mean square of each over that of the matrix. Hidden channels: columns"
+        " above, rows"
+        " below.",
+    ) as figure:
         for column, arm in enumerate(ARMS):
-            for line, (name, text) in enumerate(zip(MAPPED, ("last attention: in", "last FFN: out"), strict=True)):
-                cells = maps[(maps["arm"] == arm) & (maps["matrix"] == name)].filter(regex="^c").to_numpy(float)
+            for line, (name, text) in enumerate(
+                zip(MAPPED, ("last attention: in", "last FFN: out"), strict=True)
+            ):
+                cells = (
+                    maps[(maps["arm"] == arm) & (maps["matrix"] == name)]
+                    .filter(regex="^c")
+                    .to_numpy(float)
+                )
                 axes = figure.add_axes((0.045 + 0.182 * column, 0.45 - 0.42 * line, 0.17, 0.37))
-                image = axes.imshow(cells / np.sqrt((cells ** 2).mean()), vmin=0, vmax=3, cmap="magma", aspect="auto")
+                image = axes.imshow(
+                    cells / np.sqrt((cells**2).mean()), vmin=0, vmax=3, cmap="magma", aspect="auto"
+                )
                 axes.set(xticks=(), yticks=())
                 if line == 0:
                     axes.set_title(arm, fontsize=10)
@@ -175,9 +247,17 @@ def draw_maps(maps: pd.DataFrame) -> None:
 
 
 def report(rows: pd.DataFrame) -> None:
-    """Print the end of the trainings, and differences of loss to the plain arm of the same optimizer and seed."""
+    """Print the end of the trainings, and differences of loss to the plain arm of the same
+    optimizer and seed.
+    """
     last = rows[rows["tokens"] == rows["tokens"].max()].set_index(["operator", "arm", "seed"])
-    print(last.groupby(["operator", "arm"], sort=False).mean().round(3).drop(columns="tokens").to_string())
+    print(
+        last.groupby(["operator", "arm"], sort=False)
+        .mean()
+        .round(3)
+        .drop(columns="tokens")
+        .to_string()
+    )
     losses = last["loss"].unstack("arm")
     for arm in ARMS:
         gaps = losses[arm] - losses["plain, AdamW" if "AdamW" in arm else "plain"]

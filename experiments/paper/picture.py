@@ -1,4 +1,6 @@
-"""What the pictures of this folder have in common: a title, a line below it, and axes with a grid."""
+"""What the pictures of this folder have in common: a title, a line below it, and axes with a
+grid.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -29,7 +29,10 @@ def main() -> None:
         clear = [pair for pair in pairs_of(rows, losses) if pair.clear]
         if clear:
             right = sum(pair.right for pair in clear)
-            print(f"{name:16} {right:5g} of {len(clear):3} clear pairs ({right / len(clear):.0%}), {len(by_row)} rows")
+            print(
+                f"{name:16} {right:5g} of {len(clear):3} clear pairs ({right / len(clear):.0%}),"
+                f" {len(by_row)} rows"
+            )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Does longer training rank networks as short training does? Rank correlations of the trainings in results.csv.
+"""Does longer training rank networks as short training does? Rank correlations of the trainings in
+results.csv.
 
-    python experiments/proxy_trust/proxy_trust.py     # the tables of README.md; seconds, trains nothing
+    python experiments/proxy_trust/proxy_trust.py     # the tables of README.md; seconds, trains
+    nothing
 
-results.csv: 24 networks of one search, trained short, four times as long and at twice the width. curves.csv: the
-validation losses along the short trainings of seed 0.
+results.csv: 24 networks of one search, trained short, four times as long and at twice the width.
+curves.csv: the validation losses along the short trainings of seed 0.
 """
 
 from __future__ import annotations
@@ -21,14 +23,22 @@ HERE = Path(__file__).parent
 def spearman(first: pd.Series, second: pd.Series) -> str:
     """Spearman's correlation with a bootstrap interval of 95 %."""
     both = pd.concat([first, second], axis=1).dropna().to_numpy(float)
-    sampled = bootstrap(both.T, lambda x, y: spearmanr(x, y).statistic, paired=True, vectorized=False,
-                        n_resamples=2000, rng=np.random.default_rng(0))
+    sampled = bootstrap(
+        both.T,
+        lambda x, y: spearmanr(x, y).statistic,
+        paired=True,
+        vectorized=False,
+        n_resamples=2000,
+        rng=np.random.default_rng(0),
+    )
     low, high = sampled.confidence_interval
     return f"{spearmanr(*both.T).statistic:6.3f} [{low:.2f}, {high:.2f}]  n={len(both)}"
 
 
 def main() -> None:
-    """Print the rank correlations, the noise between seeds, and what the best of a short training costs."""
+    """Print the rank correlations, the noise between seeds, and what the best of a short training
+    costs.
+    """
     table = pd.read_csv(HERE / "results.csv")
     losses = table.groupby(["hash", "variant"])["loss"].mean().unstack()
     facts = table.drop_duplicates("hash").set_index("hash")
@@ -42,7 +52,9 @@ def main() -> None:
 
     print("noise between two seeds of one network, and losses above the best of long training")
     for variant in ("short", "long"):
-        seeds = table[table["variant"] == variant].pivot(index="hash", columns="seed", values="loss")
+        seeds = table[table["variant"] == variant].pivot(
+            index="hash", columns="seed", values="loss"
+        )
         sd = (seeds[0] - seeds[1]).std() / np.sqrt(2)
         print(f"{variant:10} standard deviation {sd:.4f} nats")
     best = losses["long"].min()
@@ -53,7 +65,10 @@ def main() -> None:
     for size, same in losses.groupby(width):
         if len(same) >= 5:
             count = same["long"].corr(guesses["parameters"][same.index], method="spearman")
-            print(f"{size:10} {same['short'].corr(same['long'], method='spearman'):.2f} {count:.2f}  n={len(same)}")
+            print(
+                f"{size:10} {same['short'].corr(same['long'], method='spearman'):.2f} {count:.2f} "
+                f" n={len(same)}"
+            )
     print("along the short trainings: Spearman with the long losses")
     for tokens, part in pd.read_csv(HERE / "curves.csv").groupby("tokens"):
         loss = part.set_index("hash")["loss"]

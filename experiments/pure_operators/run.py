@@ -1,6 +1,7 @@
-"""Train every pure-operator model under the recipes of sweep.yaml; appends to results.csv, skips what stands there.
+"""Train every pure-operator model under the recipes of sweep.yaml; appends to results.csv, skips
+what stands there.
 
-    nice -n 5 python experiments/pure_operators/run.py [stage ...]
+nice -n 5 python experiments/pure_operators/run.py [stage ...]
 """
 
 from __future__ import annotations
@@ -22,11 +23,26 @@ from flashnas.training.candidate import single_thread
 from flashnas.training.recipe import Recipe
 
 HERE = Path(__file__).parent
-COLUMNS = ("stage", "operator", "seed", "settings", "loss", "bits_per_byte", "curve", "tokens", "tokens_per_s",
-           "seconds", "cpu_seconds", "proxy_params", "reason")
+COLUMNS = (
+    "stage",
+    "operator",
+    "seed",
+    "settings",
+    "loss",
+    "bits_per_byte",
+    "curve",
+    "tokens",
+    "tokens_per_s",
+    "seconds",
+    "cpu_seconds",
+    "proxy_params",
+    "reason",
+)
 
 
-def cases(sweep: dict[str, Any], wanted: list[str]) -> list[tuple[str, str, int, str, dict[str, Any], Recipe]]:
+def cases(
+    sweep: dict[str, Any], wanted: list[str]
+) -> list[tuple[str, str, int, str, dict[str, Any], Recipe]]:
     """(stage, operator, seed, notation, what the stage sets, recipe) in the order of the file."""
     base, found = Recipe(**sweep["base"]), []
     for stage, entry in sweep["stages"].items():
@@ -36,7 +52,9 @@ def cases(sweep: dict[str, Any], wanted: list[str]) -> list[tuple[str, str, int,
         for values in itertools.product(*grid.values()):
             settings = {**entry.get("recipe", {}), **dict(zip(grid, values, strict=True))}
             for seed, operator in itertools.product(entry["seeds"], entry["operators"]):
-                notation = entry.get("architecture", sweep["architecture"]).format(operator=operator)
+                notation = entry.get("architecture", sweep["architecture"]).format(
+                    operator=operator
+                )
                 found.append((stage, operator, seed, notation, settings, replace(base, **settings)))
     return found
 
@@ -52,7 +70,10 @@ def main() -> None:
     if not results.exists():
         results.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
     with results.open(encoding="utf-8", newline="") as file:
-        done = {(row["stage"], row["operator"], row["seed"], row["settings"]) for row in csv.DictReader(file)}
+        done = {
+            (row["stage"], row["operator"], row["seed"], row["settings"])
+            for row in csv.DictReader(file)
+        }
     for stage, operator, seed, notation, settings, recipe in cases(sweep, sys.argv[1:]):
         text = " ".join(f"{key}={value}" for key, value in settings.items())
         if (stage, operator, str(seed), text) in done:
@@ -63,10 +84,15 @@ def main() -> None:
         started = time.process_time()
         try:
             score = train(recipe.proxy_of(architecture, dataset.vocab), dataset, recipe, seed)
-            row |= {"loss": f"{score.loss:.4f}", "bits_per_byte": f"{score.bits_per_byte:.4f}",
-                    "curve": " ".join(f"{tokens}:{loss:.4f}" for tokens, loss in score.curve),
-                    "tokens": score.tokens, "tokens_per_s": f"{score.tokens_per_s:.0f}",
-                    "seconds": f"{score.seconds:.1f}", "proxy_params": score.proxy_params}
+            row |= {
+                "loss": f"{score.loss:.4f}",
+                "bits_per_byte": f"{score.bits_per_byte:.4f}",
+                "curve": " ".join(f"{tokens}:{loss:.4f}" for tokens, loss in score.curve),
+                "tokens": score.tokens,
+                "tokens_per_s": f"{score.tokens_per_s:.0f}",
+                "seconds": f"{score.seconds:.1f}",
+                "proxy_params": score.proxy_params,
+            }
         except CandidateError as error:
             row["reason"] = str(error)
         row["cpu_seconds"] = f"{time.process_time() - started:.1f}"

@@ -1,6 +1,7 @@
-"""Test every rule of the latency model on measured rows that the rule does not use; writes results.csv. See README.md.
+"""Test every rule of the latency model on measured rows that the rule does not use; writes
+results.csv. See README.md.
 
-    python experiments/rule_coverage/run.py [--tables h100_sxm l40s]
+python experiments/rule_coverage/run.py [--tables h100_sxm l40s]
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from flashnas.operators.kernel_kinds import KERNEL_KINDS, kind_of_rows
 from flashnas.operators.kernel_rules import Steps
 
 HERE = Path(__file__).parent
-MOST = 400         # rows that are asked for in one test; more are sampled
-FEWEST = 20        # rows; a test of fewer says nothing
+MOST = 400  # rows that are asked for in one test; more are sampled
+FEWEST = 20  # rows; a test of fewer says nothing
 DTYPE = "bfloat16"
 
 
@@ -54,7 +55,9 @@ def kind_and_phase(rows_name: str) -> tuple[KernelKind, Phase]:
 
 def question(kind: KernelKind, phase: Phase, row: dict[str, int]) -> Asked:
     """The question that a row answers."""
-    call = kind.call("row", **{name: int(row.get(name, row.get("heads", 1))) for name in kind.shape})
+    call = kind.call(
+        "row", **{name: int(row.get(name, row.get("heads", 1))) for name in kind.shape}
+    )
     batch = int(row.get("batch", 1))
     seen = np.array([int(row.get("context", row.get("tokens", 1)))])
     rows = row["m"] if "m" in row else batch * (1 if phase == "decode" else int(row["tokens"]))
@@ -66,7 +69,10 @@ def left_with(table: LatencyTable, rows_name: str, keep: np.ndarray) -> LatencyT
 
 
 def without(table: LatencyTable, *rows_names: str) -> LatencyTable:
-    return replace(table, frames={name: frame for name, frame in table.frames.items() if name not in rows_names})
+    return replace(
+        table,
+        frames={name: frame for name, frame in table.frames.items() if name not in rows_names},
+    )
 
 
 def axes_of(rows_name: str) -> list[str]:
@@ -74,7 +80,8 @@ def axes_of(rows_name: str) -> list[str]:
     return [column for column in kind.columns(phase) if column not in kind.matched]
 
 
-# -- the tests -------------------------------------------------------------------------------------------------------
+# -- the tests -------------------------------------------------------------------------------------
+
 
 def beyond(table: LatencyTable, rows_name: str) -> Iterator[Test]:
     """The largest values of an axis, from values up to a quarter of it."""
@@ -84,7 +91,13 @@ def beyond(table: LatencyTable, rows_name: str) -> Iterator[Test]:
         kept = values[values <= values[-1] / 4]
         if len(kept) >= 2 and values[-1] / kept[-1] <= REACH.get(axis, OTHER_REACH):
             keep = (frame[axis] <= kept[-1]).to_numpy()
-            yield Test("beyond the largest", rows_name, axis, left_with(table, rows_name, keep), frame[~keep])
+            yield Test(
+                "beyond the largest",
+                rows_name,
+                axis,
+                left_with(table, rows_name, keep),
+                frame[~keep],
+            )
 
 
 def below(table: LatencyTable, rows_name: str) -> Iterator[Test]:
@@ -95,32 +108,53 @@ def below(table: LatencyTable, rows_name: str) -> Iterator[Test]:
         kept = values[values >= 2 * values[0]]
         if 2 <= len(kept) < len(values):
             keep = (frame[axis] >= kept[0]).to_numpy()
-            yield Test("below the smallest", rows_name, axis, left_with(table, rows_name, keep), frame[~keep])
+            yield Test(
+                "below the smallest",
+                rows_name,
+                axis,
+                left_with(table, rows_name, keep),
+                frame[~keep],
+            )
 
 
 def corner(table: LatencyTable, rows_name: str) -> Iterator[Test]:
-    """The tenth of the cells with the most work (product of all axes), as a table lacks cells that do not fit the
-    device's memory; the smallest cell along the axis of growth is always left."""
+    """The tenth of the cells with the most work (product of all axes), as a table lacks cells that
+    do not fit the device's memory; the smallest cell along the axis of growth is always left."""
     frame = table.frames[rows_name]
     kind, phase = kind_and_phase(rows_name)
     columns = kind.columns(phase)
     others = [column for column in columns if column != kind.grow]
     work = frame[list(set(axes_of(rows_name)))].astype(float).prod(axis=1)
     limit = work.quantile(0.9)
-    keep = ((work <= limit) | (frame[kind.grow] == frame.groupby(others)[kind.grow].transform("min"))).to_numpy()
+    keep = (
+        (work <= limit) | (frame[kind.grow] == frame.groupby(others)[kind.grow].transform("min"))
+    ).to_numpy()
     if (~keep).any():
-        yield Test("a cell that was not measured", rows_name, kind.grow, left_with(table, rows_name, keep),
-                   frame[~keep])
+        yield Test(
+            "a cell that was not measured",
+            rows_name,
+            kind.grow,
+            left_with(table, rows_name, keep),
+            frame[~keep],
+        )
 
 
 def between(table: LatencyTable, rows_name: str) -> Iterator[Test]:
-    """Every second value of an axis, from its neighbours: interpolation, which makes no `derived` row."""
+    """Every second value of an axis, from its neighbours: interpolation, which makes no `derived`
+    row.
+    """
     frame = table.frames[rows_name]
     for axis in axes_of(rows_name):
         values = np.unique(frame[axis])
         if len(values) >= 5:
             keep = frame[axis].isin([values[0], values[-1], *values[::2]]).to_numpy()
-            yield Test("interpolation (not a rule)", rows_name, axis, left_with(table, rows_name, keep), frame[~keep])
+            yield Test(
+                "interpolation (not a rule)",
+                rows_name,
+                axis,
+                left_with(table, rows_name, keep),
+                frame[~keep],
+            )
 
 
 def heads_between(table: LatencyTable, rows_name: str) -> Iterator[Test]:
@@ -131,8 +165,13 @@ def heads_between(table: LatencyTable, rows_name: str) -> Iterator[Test]:
         return
     for pair, rows in frame.groupby(list(kind.between)):
         keep = ~(frame[list(kind.between)].to_numpy() == pair).all(axis=1)
-        yield Test("heads between measured ones", rows_name, "heads, kv_heads", left_with(table, rows_name, keep),
-                   rows.sample(min(len(rows), 30), random_state=0))
+        yield Test(
+            "heads between measured ones",
+            rows_name,
+            "heads, kv_heads",
+            left_with(table, rows_name, keep),
+            rows.sample(min(len(rows), 30), random_state=0),
+        )
 
 
 def next_larger(table: LatencyTable, rows_name: str, column: str) -> Iterator[Test]:
@@ -140,8 +179,13 @@ def next_larger(table: LatencyTable, rows_name: str, column: str) -> Iterator[Te
     frame = table.frames[rows_name]
     for size in np.unique(frame[column])[:-1]:
         keep = (frame[column] != size).to_numpy()
-        yield Test(f"next larger {column}", rows_name, f"{column}={size}", left_with(table, rows_name, keep),
-                   frame[~keep])
+        yield Test(
+            f"next larger {column}",
+            rows_name,
+            f"{column}={size}",
+            left_with(table, rows_name, keep),
+            frame[~keep],
+        )
 
 
 def windows(table: LatencyTable, rows_name: str) -> Iterator[Test]:
@@ -152,24 +196,41 @@ def windows(table: LatencyTable, rows_name: str) -> Iterator[Test]:
     for window in np.unique(frame["window"])[1:]:
         asked = frame[(frame["window"] == window) & (tokens > window)]
         if len(asked):
-            yield Test("full attention for a window", rows_name, f"window={window}",
-                       left_with(table, rows_name, keep), asked)
+            yield Test(
+                "full attention for a window",
+                rows_name,
+                f"window={window}",
+                left_with(table, rows_name, keep),
+                asked,
+            )
 
 
 def other_kind(table: LatencyTable) -> Iterator[Test]:
     """Kimi delta attention, from rows of the gated delta rule."""
     for rows_name in ("kda_decode", "kda_prefill"):
         if rows_name in table.frames:
-            yield Test("same state of another kind", rows_name, "kind", without(table, rows_name),
-                       table.frames[rows_name])
+            yield Test(
+                "same state of another kind",
+                rows_name,
+                "kind",
+                without(table, rows_name),
+                table.frames[rows_name],
+            )
     if "gated_delta_rule_triton_prefill" in table.frames:  # the rule as it was, for comparison
-        yield Test("same state of another kind (the faster kernel)", "kda_prefill", "kind",
-                   without(table, "kda_prefill", "gated_delta_rule_triton_prefill"), table.frames["kda_prefill"])
+        yield Test(
+            "same state of another kind (the faster kernel)",
+            "kda_prefill",
+            "kind",
+            without(table, "kda_prefill", "gated_delta_rule_triton_prefill"),
+            table.frames["kda_prefill"],
+        )
 
 
 def steps(table: LatencyTable) -> Iterator[Test]:
     """Short prefills of recurrent kernels, from decode steps alone."""
-    longest = next(rule.longest for rule in KERNEL_KINDS["gated_delta_rule"].rules if isinstance(rule, Steps))
+    longest = next(
+        rule.longest for rule in KERNEL_KINDS["gated_delta_rule"].rules if isinstance(rule, Steps)
+    )
     names = [name for name in ("gated_delta_rule_prefill", "kda_prefill") if name in table.frames]
     left = without(table, *names, "gated_delta_rule_triton_prefill")
     for name in names:
@@ -178,7 +239,9 @@ def steps(table: LatencyTable) -> Iterator[Test]:
 
 
 def tests(table: LatencyTable) -> Iterator[Test]:
-    table = replace(table, frames={name: frame[frame["dtype"] == DTYPE] for name, frame in table.frames.items()})
+    table = replace(
+        table, frames={name: frame[frame["dtype"] == DTYPE] for name, frame in table.frames.items()}
+    )
     for rows_name in table.frames:
         for make in (beyond, below, corner, between, heads_between):
             yield from make(table, rows_name)
@@ -189,10 +252,13 @@ def tests(table: LatencyTable) -> Iterator[Test]:
     yield from steps(table)
 
 
-# -- what they give --------------------------------------------------------------------------------------------------
+# -- what they give --------------------------------------------------------------------------------
+
 
 def run(test: Test) -> pd.DataFrame:
-    """One line for each row: ratio (predicted over measured), lower and upper (bounds over measured)."""
+    """One line for each row: ratio (predicted over measured), lower and upper (bounds over
+    measured).
+    """
     kind, phase = kind_and_phase(test.rows_name)
     seed = zlib.crc32(f"{test.rule}{test.rows_name}{test.axis}".encode())
     asked = test.asked if len(test.asked) <= MOST else test.asked.sample(MOST, random_state=seed)
@@ -203,19 +269,38 @@ def run(test: Test) -> pd.DataFrame:
         except LookupFailure:
             continue  # the rule does not reach so far: it says so, and makes no number
         measured = row["latency_us"]
-        lines.append({"table": test.left.name, "rule": test.rule, "rows": test.rows_name, "axis": test.axis,
-                      "ratio": time.us / measured, "lower": time.lower_us / measured, "upper": time.upper_us / measured,
-                      "source": time.source})
+        lines.append(
+            {
+                "table": test.left.name,
+                "rule": test.rule,
+                "rows": test.rows_name,
+                "axis": test.axis,
+                "ratio": time.us / measured,
+                "lower": time.lower_us / measured,
+                "upper": time.upper_us / measured,
+                "source": time.source,
+            }
+        )
     return pd.DataFrame(lines)
 
 
 def summary(lines: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """One line for each group: how many rows were tested, the share inside the bounds, and predicted over measured."""
+    """One line for each group: how many rows were tested, the share inside the bounds, and
+    predicted over measured.
+    """
+
     def one(part: pd.DataFrame) -> pd.Series:
         inside = ((part["lower"] <= 1) & (part["upper"] >= 1)).mean()
         edge = part["ratio"].quantile([0.05, 0.5, 0.95]).round(2)
-        return pd.Series({"tested": len(part), "inside": round(inside, 3), "ratio_p5": edge[0.05],
-                          "ratio_median": edge[0.5], "ratio_p95": edge[0.95]})
+        return pd.Series(
+            {
+                "tested": len(part),
+                "inside": round(inside, 3),
+                "ratio_p5": edge[0.05],
+                "ratio_median": edge[0.5],
+                "ratio_p95": edge[0.95],
+            }
+        )
 
     found = lines.groupby(by, sort=False)[["lower", "upper", "ratio"]].apply(one).reset_index()
     return found.astype({"tested": int})
@@ -223,13 +308,22 @@ def summary(lines: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tables", nargs="+", default=sorted(shipped_tables()), help="tables (default: all shipped)")
+    parser.add_argument(
+        "--tables",
+        nargs="+",
+        default=sorted(shipped_tables()),
+        help="tables (default: all shipped)",
+    )
     parser.add_argument("--out", type=Path, default=HERE / "results.csv")
     options = parser.parse_args()
-    lines = pd.concat([run(test) for name in options.tables for test in tests(LatencyTable.load(name))])
+    lines = pd.concat(
+        [run(test) for name in options.tables for test in tests(LatencyTable.load(name))]
+    )
     results = summary(lines, ["rule", "rows", "axis", "table"])
     results[results["tested"] >= FEWEST].to_csv(options.out, index=False)
-    by_table = summary(lines, ["rule", "table"]).pivot(index="rule", columns="table", values="inside")
+    by_table = summary(lines, ["rule", "table"]).pivot(
+        index="rule", columns="table", values="inside"
+    )
     overall = summary(lines, ["rule"]).set_index("rule")
     print(overall.drop(columns="inside").join(by_table).to_string(na_rep=""))
 

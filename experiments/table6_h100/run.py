@@ -1,6 +1,7 @@
-"""Predict the H100 column of arXiv 2511.18890 table 6; writes results.csv and table6.png. See README.md.
+"""Predict the H100 column of arXiv 2511.18890 table 6; writes results.csv and table6.png. See
+README.md.
 
-    python experiments/table6_h100/run.py
+python experiments/table6_h100/run.py
 """
 
 from __future__ import annotations
@@ -25,66 +26,112 @@ COLORS = {"fused": "#7A8B99", "unfused": "#2A6F97"}
 
 
 def predictions(table: LatencyTable) -> pd.DataFrame:
-    """One row per preset: measured figures where known, and what each stack predicts with the committed constants."""
+    """One row per preset: measured figures where known, and what each stack predicts with the
+    committed constants.
+    """
     rows = pd.DataFrame({"model": list(presets())})
-    rows = rows.merge(pd.read_csv(HERE / "measured.csv").drop(columns=["params_b", "blocks"]), how="left")
+    rows = rows.merge(
+        pd.read_csv(HERE / "measured.csv").drop(columns=["params_b", "blocks"]), how="left"
+    )
     whole = whole_models(table)
     for stack in STACKS:
-        decode, batched = (LatencyModel(table, workload, stack=stack) for workload in ("decode-8k", "throughput-32k"))
+        decode, batched = (
+            LatencyModel(table, workload, stack=stack)
+            for workload in ("decode-8k", "throughput-32k")
+        )
         estimates = [decode.estimate(presets()[name]) for name in rows["model"]]
         rows[f"latency_s_{stack}"] = [round(e.latency_ms / 1000, 2) for e in estimates]
         rows[f"lower_s_{stack}"] = [round(e.lower_ms / 1000, 1) for e in estimates]
         rows[f"upper_s_{stack}"] = [round(e.upper_ms / 1000, 1) for e in estimates]
         found = fit(table, whole, stack)
-        for column, chosen in (("left_out_error", ~found.rates), ("left_out_tok_s_error", found.rates)):
+        for column, chosen in (
+            ("left_out_error", ~found.rates),
+            ("left_out_tok_s_error", found.rates),
+        ):
             left_out = dict(zip(whole["model"][chosen], found.left_out[chosen], strict=True))
-            rows[f"{column}_{stack}"] = [round(left_out.get(name, np.nan), 3) for name in rows["model"]]
+            rows[f"{column}_{stack}"] = [
+                round(left_out.get(name, np.nan), 3) for name in rows["model"]
+            ]
         estimates = [batched.estimate(presets()[name]) for name in rows["model"]]
         rows["batch_32k"] = [e.batch for e in estimates]
         rows[f"tok_s_32k_{stack}"] = [round(e.throughput_tok_s) for e in estimates]
-        rows[f"tok_s_32k_with_prefill_{stack}"] = [round(e.batch * 256 / e.latency_ms * 1000) for e in estimates]
+        rows[f"tok_s_32k_with_prefill_{stack}"] = [
+            round(e.batch * 256 / e.latency_ms * 1000) for e in estimates
+        ]
     return rows
 
 
 def summary(rows: pd.DataFrame) -> str:
     lines = []
     for stack in STACKS:
-        for text, error, measured in (("decode-8k", "left_out_error", "latency_8k_s"),
-                                      ("throughput-32k", "left_out_tok_s_error", "throughput_32k_tok_s")):
+        for text, error, measured in (
+            ("decode-8k", "left_out_error", "latency_8k_s"),
+            ("throughput-32k", "left_out_tok_s_error", "throughput_32k_tok_s"),
+        ):
             known = rows.dropna(subset=measured)
             errors = known[f"{error}_{stack}"]
             ranks = (known[measured] * (1 + errors)).corr(known[measured], "spearman")
-            lines.append(f"{text}, {stack}: left-out error mean {errors.abs().mean():.1%}, max"
-                         f" {errors.abs().max():.1%}, Spearman {ranks:.2f}")
+            lines.append(
+                f"{text}, {stack}: left-out error mean {errors.abs().mean():.1%}, max"
+                f" {errors.abs().max():.1%}, Spearman {ranks:.2f}"
+            )
     known = rows.dropna(subset="throughput_32k_tok_s")
     for stack in STACKS:
-        for column, text in (("", "all models in the fit"), ("_with_prefill", "256 tokens with their prefill")):
+        for column, text in (
+            ("", "all models in the fit"),
+            ("_with_prefill", "256 tokens with their prefill"),
+        ):
             told, seen = known[f"tok_s_32k{column}_{stack}"], known["throughput_32k_tok_s"]
             ratio = told / seen
-            lines.append(f"throughput-32k, {stack}, {text}: predicted / measured {ratio.min():.2f} to {ratio.max():.2f}"
-                         f" (geometric mean {np.exp(np.log(ratio).mean()):.2f}), Spearman"
-                         f" {told.corr(seen, 'spearman'):.2f}")
+            lines.append(
+                f"throughput-32k, {stack}, {text}: predicted / measured {ratio.min():.2f} to"
+                f" {ratio.max():.2f}"
+                f" (geometric mean {np.exp(np.log(ratio).mean()):.2f}), Spearman"
+                f" {told.corr(seen, 'spearman'):.2f}"
+            )
     return "\n".join(lines)
 
 
 def picture(rows: pd.DataFrame) -> None:
     figure, panels = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     for panel, measured, told, title in (
-            (panels[0], "latency_8k_s", "left_out", "8k tokens at batch 1: seconds, each model left out"),
-            (panels[1], "throughput_32k_tok_s", "left_out_tok_s",
-             "32k in, largest batch: tokens/s, each model left out")):
+        (
+            panels[0],
+            "latency_8k_s",
+            "left_out",
+            "8k tokens at batch 1: seconds, each model left out",
+        ),
+        (
+            panels[1],
+            "throughput_32k_tok_s",
+            "left_out_tok_s",
+            "32k in, largest batch: tokens/s, each model left out",
+        ),
+    ):
         known = rows.dropna(subset=measured)
         seen = known[measured]
         for stack, color in COLORS.items():
             y = seen * (1 + known[f"{told}_error_{stack}"])
             panel.scatter(seen, y, label=stack, color=color, s=34)
         for i, (x, height, model) in enumerate(sorted(zip(seen, y, known["model"], strict=True))):
-            panel.annotate(model, (x, height), (-8, 5) if i % 2 else (8, -5), textcoords="offset points", fontsize=7,
-                           ha="right" if i % 2 else "left", va="center")
+            panel.annotate(
+                model,
+                (x, height),
+                (-8, 5) if i % 2 else (8, -5),
+                textcoords="offset points",
+                fontsize=7,
+                ha="right" if i % 2 else "left",
+                va="center",
+            )
         edges = [seen.min() * 0.85, seen.max() * 1.2]
         panel.plot(edges, edges, color="#333333", linewidth=0.8)
-        panel.set(title=title, xlabel="measured (arXiv 2511.18890, table 6)", ylabel="predicted", xscale="log",
-                  yscale="log")
+        panel.set(
+            title=title,
+            xlabel="measured (arXiv 2511.18890, table 6)",
+            ylabel="predicted",
+            xscale="log",
+            yscale="log",
+        )
         for axis in (panel.xaxis, panel.yaxis):
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:g}"[0] in "25" else "")
@@ -95,9 +142,21 @@ def picture(rows: pd.DataFrame) -> None:
 def main() -> None:
     rows = predictions(LatencyTable.load("h100_sxm"))
     rows.to_csv(HERE / "results.csv", index=False)
-    print(rows[["model", "latency_8k_s", "latency_s_unfused", "left_out_error_unfused", "latency_s_fused",
-                "left_out_error_fused", "throughput_32k_tok_s", "batch_32k", "tok_s_32k_unfused"]
-               ].to_string(index=False))
+    print(
+        rows[
+            [
+                "model",
+                "latency_8k_s",
+                "latency_s_unfused",
+                "left_out_error_unfused",
+                "latency_s_fused",
+                "left_out_error_fused",
+                "throughput_32k_tok_s",
+                "batch_32k",
+                "tok_s_32k_unfused",
+            ]
+        ].to_string(index=False)
+    )
     print(summary(rows))
     picture(rows)
 

@@ -1,7 +1,8 @@
-"""Train the arms of plan.yaml, append to results.csv, skip what stands there; then print the paired differences.
+"""Train the arms of plan.yaml, append to results.csv, skip what stands there; then print the paired
+differences.
 
-    nice -n 5 python experiments/weight_norm/run.py [arm ...]  # train all arms or those named, then print
-    python experiments/weight_norm/run.py --print              # print what results.csv holds
+nice -n 5 python experiments/weight_norm/run.py [arm ...]  # train all arms or those named, then
+print python experiments/weight_norm/run.py --print              # print what results.csv holds
 """
 
 from __future__ import annotations
@@ -26,18 +27,33 @@ from flashnas.training.recipe import Recipe
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.csv"
-COLUMNS = ("arm", "operator", "seed", "settings", "loss", "bits_per_byte", "curve", "tokens", "cpu_seconds",
-           "proxy_params", "reason")
+COLUMNS = (
+    "arm",
+    "operator",
+    "seed",
+    "settings",
+    "loss",
+    "bits_per_byte",
+    "curve",
+    "tokens",
+    "cpu_seconds",
+    "proxy_params",
+    "reason",
+)
 
 
 def cases(plan: dict[str, Any]) -> list[tuple[str, str, int, str, str, Recipe]]:
     """(arm, operator, seed, settings in words, notation, recipe), seeds outermost."""
     base, found = Recipe(**plan["base"]), []
     seeds = sorted({seed for entry in plan["arms"].values() for seed in entry["seeds"]})
-    for seed, operator, (arm, entry) in itertools.product(seeds, plan["operators"], plan["arms"].items()):
+    for seed, operator, (arm, entry) in itertools.product(
+        seeds, plan["operators"], plan["arms"].items()
+    ):
         if seed in entry["seeds"] and operator in entry.get("operators", plan["operators"]):
             changes, meta = entry.get("recipe", {}), entry.get("meta", 0)
-            words = " ".join(f"{key}={value}" for key, value in {"tokens": base.tokens, **changes}.items())
+            words = " ".join(
+                f"{key}={value}" for key, value in {"tokens": base.tokens, **changes}.items()
+            )
             notation = plan["architecture"].format(operator=operator, meta=meta)
             found.append((arm, operator, seed, words, notation, replace(base, **changes)))
     return found
@@ -67,10 +83,16 @@ def run(wanted: list[str]) -> None:
         dataset = prepare_dataset(plan["data"], recipe)
         started = time.process_time()
         try:
-            score = train(recipe.proxy_of(Architecture.parse(notation), dataset.vocab), dataset, recipe, seed)
-            row |= {"loss": f"{score.loss:.4f}", "bits_per_byte": f"{score.bits_per_byte:.4f}",
-                    "curve": " ".join(f"{tokens}:{loss:.4f}" for tokens, loss in score.curve),
-                    "tokens": score.tokens, "proxy_params": score.proxy_params}
+            score = train(
+                recipe.proxy_of(Architecture.parse(notation), dataset.vocab), dataset, recipe, seed
+            )
+            row |= {
+                "loss": f"{score.loss:.4f}",
+                "bits_per_byte": f"{score.bits_per_byte:.4f}",
+                "curve": " ".join(f"{tokens}:{loss:.4f}" for tokens, loss in score.curve),
+                "tokens": score.tokens,
+                "proxy_params": score.proxy_params,
+            }
         except CandidateError as error:
             row["reason"] = str(error)
         row["cpu_seconds"] = f"{time.process_time() - started:.1f}"
@@ -80,28 +102,54 @@ def run(wanted: list[str]) -> None:
 
 
 def report() -> None:
-    """Differences to `plain`, or to what an arm is `against`, of the same operator and seed along the curve, with 95 %
-    intervals over pairs."""
+    """Differences to `plain`, or to what an arm is `against`, of the same operator and seed along
+    the curve, with 95 % intervals over pairs."""
     arms = yaml.safe_load((HERE / "plan.yaml").read_text(encoding="utf-8"))["arms"]
     rows = {(row["arm"], row["operator"], row["seed"]): row for row in done() if row["curve"]}
-    curves = {key: {int(tokens): float(loss) for tokens, _, loss in (
-        point.partition(":") for point in row["curve"].split())} for key, row in rows.items()}
+    curves = {
+        key: {
+            int(tokens): float(loss)
+            for tokens, _, loss in (point.partition(":") for point in row["curve"].split())
+        }
+        for key, row in rows.items()
+    }
     for arm, entry in arms.items():
         base = entry.get("against", "plain")
-        pairs = [(key, (base, *key[1:])) for key in curves if key[0] == arm != base and (base, *key[1:]) in curves]
+        pairs = [
+            (key, (base, *key[1:]))
+            for key in curves
+            if key[0] == arm != base and (base, *key[1:]) in curves
+        ]
         pairs = [pair for pair in pairs if curves[pair[0]].keys() == curves[pair[1]].keys()]
         if not pairs:
             continue
         operators = list(dict.fromkeys(key[1] for key, _ in pairs))
-        print(f"\n{arm} minus {base}, nats per token: mean over seeds by operator, and all {len(pairs)} pairs")
-        print(f"| tokens | {' | '.join(operators)} | all, 95 % interval |\n|---|{'---|' * (len(operators) + 1)}")
+        print(
+            f"\n{arm} minus {base}, nats per token: mean over seeds by operator, and all"
+            f" {len(pairs)} pairs"
+        )
+        print(
+            f"| tokens | {' | '.join(operators)} | all, 95 % interval"
+            f" |\n|---|{'---|' * (len(operators) + 1)}"
+        )
         for tokens in sorted(curves[pairs[0][0]]):
             gaps = np.array([curves[one][tokens] - curves[other][tokens] for one, other in pairs])
-            cells = [f"{gaps[[one[1] == operator for one, _ in pairs]].mean():+.3f}" for operator in operators]
-            half = (f" ± {stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / len(gaps) ** 0.5:.3f}"
-                    if len(gaps) > 1 else "")
+            cells = [
+                f"{gaps[[one[1] == operator for one, _ in pairs]].mean():+.3f}"
+                for operator in operators
+            ]
+            half = (
+                f" ± {stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / len(gaps) ** 0.5:.3f}"
+                if len(gaps) > 1
+                else ""
+            )
             print(f"| {tokens:,} | {' | '.join(cells)} | {gaps.mean():+.3f}{half} |")
-        ratio = np.mean([float(rows[one]["cpu_seconds"]) / float(rows[other]["cpu_seconds"]) for one, other in pairs])
+        ratio = np.mean(
+            [
+                float(rows[one]["cpu_seconds"]) / float(rows[other]["cpu_seconds"])
+                for one, other in pairs
+            ]
+        )
         print(f"CPU time of a run: {ratio:.2f} times that of plain")
     print("\nfinal loss")
     for key, curve in sorted(curves.items()):

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchInfoOptions(Settings, where="bench_info"):
-    bench: str | None = option(None, "shipped bench or folder", positional=True, shown="the shipped one")
+    bench: str | None = option(
+        None, "shipped bench or folder", positional=True, shown="the shipped one"
+    )
 
 
 @takes(BenchInfoOptions)

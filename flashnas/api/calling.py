@@ -1,5 +1,5 @@
-"""What the functions of the API have in common: the options of a dataclass as keywords, so that an option is
-stated once; options that several have; what they return; the folder that they write."""
+"""What the functions of the API have in common: the options of a dataclass as keywords, so that an
+option is stated once; options that several have; what they return; the folder that they write."""
 
 from __future__ import annotations
 
@@ -26,14 +26,19 @@ from flashnas.latency.workload import WORKLOAD_HELP
 
 T = TypeVar("T")
 
-ARCHITECTURE = "flashnas.architecture.architecture:Architecture"   # classes that options take objects of
+ARCHITECTURE = (
+    "flashnas.architecture.architecture:Architecture"  # classes that options take objects of
+)
 TABLE, SPACE = "flashnas.latency.table:LatencyTable", "flashnas.space.base:SearchSpace"
 
 # keywords that several functions have beside their options
-MORE = {"progress": "(Callable): called with what is done, with all that is to do, and of trainings with the"
-                    " seconds left or None",
-        "note": "(Callable): called with lines for the user",
-        "command": "(str): what the folder records as the command that made it"}
+MORE = {
+    "progress": "(Callable): called with what is done, with all that is to do, and of trainings"
+    " with the"
+    " seconds left or None",
+    "note": "(Callable): called with lines for the user",
+    "command": "(str): what the folder records as the command that made it",
+}
 PLAIN = (str, bytes, int, float, list, tuple, dict, set, os.PathLike, type(None))
 
 
@@ -41,25 +46,31 @@ def silent(*_: Any) -> None:
     """Progress and notes that nobody wants."""
 
 
-def takes(cls: type[Settings], *, objects: Mapping[str, str] | None = None,
-          ) -> Callable[[Callable[..., T]], Callable[..., T]]:
+def takes(
+    cls: type[Settings],
+    *,
+    objects: Mapping[str, str] | None = None,
+) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Turn `function(options, *, more)` into one that takes the fields of `cls` as keywords.
 
-    Options without a flag may be given by position. An instance of `cls` alone is taken as it is. The
-    signature and the section `Args` of the docstring are made from the fields; a docstring states the
-    keywords of its own under `Further:`, which becomes the end of `Args`, but for those in MORE. One that is
-    None has its default.
+    Options without a flag may be given by position. An instance of `cls` alone is taken as it is.
+    The signature and the section `Args` of the docstring are made from the fields; a docstring
+    states the keywords of its own under `Further:`, which becomes the end of `Args`, but for those
+    in MORE. One that is None has its default.
 
     Args:
         cls: the options.
-        objects: option name -> type in words, for options in whose place any object may be given. The
-            function takes these as its keyword `objects`, a mapping.
+        objects: option name -> type in words, for options in whose place any object may be given.
+            The function takes these as its keyword `objects`, a mapping.
     """
     places = dict(objects or {})
 
     def decorate(function: Callable[..., T]) -> Callable[..., T]:
-        own = {name: parameter for name, parameter in inspect.signature(function).parameters.items()
-               if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name != "objects"}
+        own = {
+            name: parameter
+            for name, parameter in inspect.signature(function).parameters.items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name != "objects"
+        }
         settings = settings_of(cls)
         positional = [setting.name for setting in settings if setting.positional]
         signature = _signature(settings, own, places)
@@ -69,18 +80,25 @@ def takes(cls: type[Settings], *, objects: Mapping[str, str] | None = None,
             more = {name: value for name in own if (value := keywords.pop(name, None)) is not None}
             for name in {"progress", "note"} & {*more}:
                 if not callable(more[name]) and not hasattr(more[name], "update"):
-                    raise ConfigError(f"{cls.where}.{name} must be a function, or an object with the method"
-                                      f" update; got {shown(more[name])}")
+                    raise ConfigError(
+                        f"{cls.where}.{name} must be a function, or an object with the method"
+                        f" update; got {shown(more[name])}"
+                    )
             for name, kind in places.items():
                 if isinstance(keywords.get(name), type) and not kind.startswith("type["):
-                    raise ConfigError(f"{cls.where}.{name} must be text or an object ({kind}); got the class"
-                                      f" {keywords[name].__name__}")
+                    raise ConfigError(
+                        f"{cls.where}.{name} must be text or an object ({kind}); got the class"
+                        f" {keywords[name].__name__}"
+                    )
             if places:
-                more["objects"] = {name: keywords.pop(name) for name in places
-                                   if not isinstance(keywords.get(name), PLAIN)}
+                more["objects"] = {
+                    name: keywords.pop(name)
+                    for name in places
+                    if not isinstance(keywords.get(name), PLAIN)
+                }
             if len(words) == 1 and isinstance(words[0], cls) and not keywords:
                 return function(words[0], **more)
-            if len(words) > len(positional) or set(positional[:len(words)]) & set(keywords):
+            if len(words) > len(positional) or set(positional[: len(words)]) & set(keywords):
                 signature.bind(*words, **keywords)  # raises TypeError in Python's words
             given = {**dict(zip(positional, words, strict=False)), **keywords}
             return function(cls.build(**given), **more)
@@ -89,48 +107,88 @@ def takes(cls: type[Settings], *, objects: Mapping[str, str] | None = None,
         call.options = cls  # type: ignore[attr-defined]
         call.__doc__ = _documented(inspect.getdoc(function) or "", settings, places, own)
         return call
+
     return decorate
 
 
-def _signature(settings: tuple[Setting, ...], own: dict[str, inspect.Parameter], objects: Mapping[str, str],
-               ) -> inspect.Signature:
+def _signature(
+    settings: tuple[Setting, ...],
+    own: dict[str, inspect.Parameter],
+    objects: Mapping[str, str],
+) -> inspect.Signature:
     kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
     ordered = sorted(settings, key=lambda setting: not setting.positional)
-    parameters = [inspect.Parameter(setting.name, kinds[0] if setting.positional else kinds[1],
-                                    annotation=_type(setting, objects),
-                                    default=inspect.Parameter.empty if setting.default is REQUIRED
-                                    else None if callable(setting.default) else setting.default)
-                  for setting in ordered]
-    return inspect.Signature([*parameters, *(
-        each.replace(default=None, annotation=f"{each.annotation} | None") if each.default is silent else each
-        for each in own.values())])
+    parameters = [
+        inspect.Parameter(
+            setting.name,
+            kinds[0] if setting.positional else kinds[1],
+            annotation=_type(setting, objects),
+            default=inspect.Parameter.empty
+            if setting.default is REQUIRED
+            else None
+            if callable(setting.default)
+            else setting.default,
+        )
+        for setting in ordered
+    ]
+    return inspect.Signature(
+        [
+            *parameters,
+            *(
+                each.replace(default=None, annotation=f"{each.annotation} | None")
+                if each.default is silent
+                else each
+                for each in own.values()
+            ),
+        ]
+    )
 
 
 def _type(setting: Setting, objects: Mapping[str, str]) -> str:
     kind = getattr(setting.kind, "__name__", "Any")
     if setting.container is not None:
         kind = f"Sequence[{kind}]" if setting.container is tuple else f"Mapping[str, {kind}]"
-    names = [kind, *([objects[setting.name]] if setting.name in objects else ()),
-             *(place.partition(":")[2] for place in setting.objects)]
+    names = [
+        kind,
+        *([objects[setting.name]] if setting.name in objects else ()),
+        *(place.partition(":")[2] for place in setting.objects),
+    ]
     return " | ".join([*names, "None"] if setting.optional else names)
 
 
-def _documented(doc: str, settings: tuple[Setting, ...], objects: Mapping[str, str],
-                own: Iterable[str]) -> str:
+def _documented(
+    doc: str, settings: tuple[Setting, ...], objects: Mapping[str, str], own: Iterable[str]
+) -> str:
     """The docstring with `Args:` in front of `Returns:`."""
-    lines = [f"    {setting.name} ({_type(setting, objects)}): {setting.doc}{_limits(setting)}."
-             for setting in sorted(settings, key=lambda setting: not setting.positional)]
+    lines = [
+        f"    {setting.name} ({_type(setting, objects)}): {setting.doc}{_limits(setting)}."
+        for setting in sorted(settings, key=lambda setting: not setting.positional)
+    ]
     head, further, rest = re.fullmatch(  # type: ignore[union-attr]  # always
-        r"(.*?)(?:\n\nFurther:\n(.*?))?(\n\nReturns:.*)?", doc, re.DOTALL).groups("")
-    lines += [further, *(f"    {name} {MORE[name]}." for name in own
-                         if name in MORE and f"{name} (" not in further)]
+        r"(.*?)(?:\n\nFurther:\n(.*?))?(\n\nReturns:.*)?", doc, re.DOTALL
+    ).groups("")
+    lines += [
+        further,
+        *(
+            f"    {name} {MORE[name]}."
+            for name in own
+            if name in MORE and f"{name} (" not in further
+        ),
+    ]
     return "\n".join(filter(None, [f"{head}\n\nArgs:", *lines])) + rest
 
 
 def _limits(setting: Setting) -> str:
-    words = [f"{name} {limit:{',' if isinstance(limit, int) else 'g'}}" for name, limit in (
-        ("at least", setting.min), ("above", setting.above), ("at most", setting.max),
-        ("below", setting.below)) if limit is not None]
+    words = [
+        f"{name} {limit:{',' if isinstance(limit, int) else 'g'}}"
+        for name, limit in (
+            ("at least", setting.min),
+            ("above", setting.above),
+            ("at most", setting.max),
+            ("below", setting.below),
+        )
+        if limit is not None
+    ]
     if not callable(setting.default) and setting.default not in (None, (), REQUIRED):
         words.append(f"default {setting.shown or repr(setting.default)}")
     elif setting.shown:
@@ -138,21 +196,22 @@ def _limits(setting: Setting) -> str:
     return f" ({', '.join(words)})" if words else ""
 
 
-# -- options of several commands -----------------------------------------------------------------------------
+# -- options of several commands -------------------------------------------------------------------
+
 
 def workload_option(default: Any, more: str = "") -> Any:
     return option(default, WORKLOAD_HELP + more, objects=("flashnas.latency.workload:Workload",))
 
 
-# -- what commands return ------------------------------------------------------------------------------------
+# -- what commands return --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Figures:
     """What a command found. `print` shows it.
 
-    values: JSON-ready figures by name; each is an attribute, too: `law.values["answer"]` is `law.answer`.
-    warnings: what makes them doubtful, one line each.
+    values: JSON-ready figures by name; each is an attribute, too: `law.values["answer"]` is
+    `law.answer`. warnings: what makes them doubtful, one line each.
     """
 
     values: dict[str, Any]
@@ -176,7 +235,9 @@ class Figures:
         return self.text(self.values)
 
 
-def check_out(options: Settings, name: str = "out", *, empty: bool = False, holds: str = "") -> Path:
+def check_out(
+    options: Settings, name: str = "out", *, empty: bool = False, holds: str = ""
+) -> Path:
     """The folder of an option, which can be made or written to.
 
     Args:
@@ -185,7 +246,8 @@ def check_out(options: Settings, name: str = "out", *, empty: bool = False, hold
         holds: a file that it must hold unless it is empty, such as meta.yaml of a table.
 
     Raises:
-        SettingError: it is a file, lies below one, cannot be made, cannot be written to, or must be empty.
+        SettingError: it is a file, lies below one, cannot be made, cannot be written to, or must be
+            empty.
     """
     out = Path(getattr(options, name))
 
@@ -194,13 +256,21 @@ def check_out(options: Settings, name: str = "out", *, empty: bool = False, hold
 
     for at, part in enumerate(out.parts):
         if part == ".." and not os.path.exists(Path(*out.parts[:at])):
-            refuse(f"there is no {Path(*out.parts[:at])}, so that its .. leads nowhere; choose another folder")
+            refuse(
+                f"there is no {Path(*out.parts[:at])}, so that its .. leads nowhere; choose another"
+                " folder"
+            )
     try:
         nearest = next((path for path in (out, *out.parents) if os.path.lexists(path)), Path("."))
         if not nearest.is_dir():
-            kind = "a link to nothing" if nearest.is_symlink() and not nearest.exists() else "a file"
-            refuse(f"is {kind}; choose another folder" if nearest == out else
-                   f"{nearest} is {kind}, not a folder")
+            kind = (
+                "a link to nothing" if nearest.is_symlink() and not nearest.exists() else "a file"
+            )
+            refuse(
+                f"is {kind}; choose another folder"
+                if nearest == out
+                else f"{nearest} is {kind}, not a folder"
+            )
         if nearest == out and any(out.iterdir()):
             if empty:
                 refuse("exists and is not empty; choose another folder")
@@ -208,7 +278,10 @@ def check_out(options: Settings, name: str = "out", *, empty: bool = False, hold
                 refuse(f"exists and holds no {holds}; choose another folder")
         for part in out.parts:
             if len(os.fsencode(part)) > 255:
-                refuse(f"a name of {len(os.fsencode(part))} bytes is too long; at most 255 are possible")
+                refuse(
+                    f"a name of {len(os.fsencode(part))} bytes is too long; at most 255 are"
+                    " possible"
+                )
         os.rmdir(tempfile.mkdtemp(dir=nearest, prefix=".flashnas-"))
     except OSError as error:
         refuse(f"cannot be written: {error.strerror or error}")

@@ -1,4 +1,6 @@
-"""What of this machine flashnas uses, and whether every operator computes the right numbers on it."""
+"""What of this machine flashnas uses, and whether every operator computes the right numbers on
+it.
+"""
 
 from __future__ import annotations
 
@@ -36,35 +38,47 @@ PACKAGES = {
 @dataclass(frozen=True, kw_only=True)
 class DoctorOptions(Settings, where="doctor"):
     device: str = option(
-        "auto", " or ".join(PLATFORMS), choices=("auto", *PLATFORMS),
-        shown="cuda where there is a CUDA device")
+        "auto",
+        " or ".join(PLATFORMS),
+        choices=("auto", *PLATFORMS),
+        shown="cuda where there is a CUDA device",
+    )
     operators: tuple[str, ...] = option(
-        (), "operators to test, such as a,m2,gd", metavar="A,B,..", separator=",", shown="all")
-    test: bool = option(True, "run the self-test of the operators", off="say what is installed only")
+        (), "operators to test, such as a,m2,gd", metavar="A,B,..", separator=",", shown="all"
+    )
+    test: bool = option(
+        True, "run the self-test of the operators", off="say what is installed only"
+    )
     out: Path | None = option(
-        None, "also write all of it to this file, which ends in .json, for a bug report", metavar="FILE",
-        yaml=False)
+        None,
+        "also write all of it to this file, which ends in .json, for a bug report",
+        metavar="FILE",
+        yaml=False,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.out is not None and self.out.suffix != ".json":  # or it replaces a file of another kind
+        if (
+            self.out is not None and self.out.suffix != ".json"
+        ):  # or it replaces a file of another kind
             self.wrong("out", f"must end in .json; got {str(self.out)!r:.80}")
 
 
 @takes(DoctorOptions)
 def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) -> Figures:
-    """Say what is installed, what computes each operator here and why, and test every operator by every
-    backend.
+    """Say what is installed, what computes each operator here and why, and test every operator by
+    every backend.
 
-    The self-test compares forward pass, states, gradients and decode step, and on CUDA a step from a captured
-    graph, with the float64 reference, in float32 and bfloat16. On a CPU it takes one to two minutes; on CUDA
-    the first one may take 15 to 40, in which Triton compiles.
+    The self-test compares forward pass, states, gradients and decode step, and on CUDA a step from
+    a captured graph, with the float64 reference, in float32 and bfloat16. On a CPU it takes one to
+    two minutes; on CUDA the first one may take 15 to 40, in which Triton compiles.
 
     Returns:
-        Figures: `machine`, device, its facts and versions; `packages`, each with name, version, purpose, and
-        `problem` where it cannot be used; `choices`, for each operator and dtype what the backend `auto`
-        takes, and what it passes over, why; `tests`, results of the self-test; `healthy`, whether none gave
-        wrong numbers.
+        Figures: `machine`, device, its facts and versions; `packages`, each with name, version,
+            purpose, and
+        `problem` where it cannot be used; `choices`, for each operator and dtype what the backend
+        `auto` takes, and what it passes over, why; `tests`, results of the self-test; `healthy`,
+        whether none gave wrong numbers.
 
     Raises:
         ConfigError: an operator that does not exist, or cuda without a CUDA device.
@@ -93,8 +107,10 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
     if device == "auto":
         device = "cuda" if MACHINES["cuda"].available() else "cpu"
     if not MACHINES[device].available():
-        raise ConfigError(f"doctor.device: torch finds no CUDA device; take --device cpu, or see"
-                          f" docs/install.md: {CUDA.problem()}")
+        raise ConfigError(
+            f"doctor.device: torch finds no CUDA device; take --device cpu, or see"
+            f" docs/install.md: {CUDA.problem()}"
+        )
     done = set[str]()
 
     def count(result: Any) -> None:
@@ -104,14 +120,23 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
     results = self_test(kinds, device, count) if options.test else []
     if options.test:
         progress(len(kinds), len(kinds))
-    examined = Figures({
-        "machine": {"flashnas": flashnas.__version__, "python": platform.python_version(),
-                    "torch": version("torch"), "system": platform.platform(), "device": device,
-                    **MACHINES[device].facts()},
-        "packages": [_package(name) for name in PACKAGES],
-        "choices": [choice for kind in kinds for choice in choices_of(kind, device)],
-        "tests": [asdict(test) for test in results],
-        "healthy": all(test.status in ("passed", "refused") for test in results)}, doctor_text)
+    examined = Figures(
+        {
+            "machine": {
+                "flashnas": flashnas.__version__,
+                "python": platform.python_version(),
+                "torch": version("torch"),
+                "system": platform.platform(),
+                "device": device,
+                **MACHINES[device].facts(),
+            },
+            "packages": [_package(name) for name in PACKAGES],
+            "choices": [choice for kind in kinds for choice in choices_of(kind, device)],
+            "tests": [asdict(test) for test in results],
+            "healthy": all(test.status in ("passed", "refused") for test in results),
+        },
+        doctor_text,
+    )
     if options.out is not None:
         with disk_errors(f"doctor.out: {options.out}", ConfigError):
             write_atomic(options.out, json.dumps(examined.to_dict(), indent=1) + "\n")
@@ -119,10 +144,14 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
 
 
 def _package(name: str) -> dict[str, str]:
-    """Name, version, purpose and what is wrong with a package; only libraries of kernels are imported."""
+    """Name, version, purpose and what is wrong with a package; only libraries of kernels are
+    imported.
+    """
     from flashnas.operators.backends.core import LIBRARIES
 
-    library = next((library for library in LIBRARIES.values() if library.distribution == name), None)
+    library = next(
+        (library for library in LIBRARIES.values() if library.distribution == name), None
+    )
     release = problem = ""
     if library is not None:
         problem = library.missing()
@@ -132,5 +161,9 @@ def _package(name: str) -> dict[str, str]:
             release = version(name)
         except PackageNotFoundError:
             problem = f"the package {name} is not installed"
-    return {"name": name, "version": release, "purpose": PACKAGES[name],
-            **({"problem": problem} if problem else {})}
+    return {
+        "name": name,
+        "version": release,
+        "purpose": PACKAGES[name],
+        **({"problem": problem} if problem else {}),
+    }

@@ -16,16 +16,23 @@ from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP
 @dataclass(frozen=True, kw_only=True)
 class EstimateOptions(Settings, where="estimate"):
     arch: str = option(
-        REQUIRED, "preset, pareto/NN.yaml, Hugging Face config.json or notation such as '2048: 3x(d f m2 f)'",
-        positional=True, objects=(ARCHITECTURE,))
+        REQUIRED,
+        "preset, pareto/NN.yaml, Hugging Face config.json or notation such as '2048: 3x(d f m2 f)'",
+        positional=True,
+        objects=(ARCHITECTURE,),
+    )
     table: str = option("h100_sxm", "shipped latency table or folder", objects=(TABLE,))
     workload: str = workload_option("decode-8k")
     weights: str | None = option(None, WEIGHTS_HELP, choices=WEIGHTS, shown="that of the workload")
     stack: str | None = option(
-        None, "kernels of the serving stack, fused or unfused", choices=("fused", "unfused"),
-        shown="the one that the table is calibrated for")
+        None,
+        "kernels of the serving stack, fused or unfused",
+        choices=("fused", "unfused"),
+        shown="the one that the table is calibrated for",
+    )
     mode: str | None = option(
-        None, "eager or cuda_graph, of a table with several", shown="the table's")
+        None, "eager or cuda_graph, of a table with several", shown="the table's"
+    )
     train_tokens: str = option("100B", TRAIN_TOKENS_HELP, metavar="TOKENS")
     evidence: str | None = option(None, EVIDENCE_HELP, metavar="FILE")
 
@@ -39,9 +46,11 @@ class EstimateOptions(Settings, where="estimate"):
 
 @dataclass(frozen=True, kw_only=True)
 class ArchitectureEstimate(Estimate):
-    """An Estimate that prints as the command line shows it, with what a full training is expected to give.
+    """An Estimate that prints as the command line shows it, with what a full training is expected
+    to give.
 
-    full_loss and what follows are those of flashnas.evidence.expected.Expected; warnings: one line each.
+    full_loss and what follows are those of flashnas.evidence.expected.Expected; warnings: one line
+    each.
     """
 
     train_tokens: float
@@ -55,8 +64,11 @@ class ArchitectureEstimate(Estimate):
     context: tuple[Any, ...] = field(repr=False, compare=False)  # of the text
 
     def to_dict(self) -> dict[str, Any]:
-        return {**{name: value for name, value in super().to_dict().items() if name != "context"},
-                "outside": list(self.outside), "warnings": list(self.warnings)}
+        return {
+            **{name: value for name, value in super().to_dict().items() if name != "context"},
+            "outside": list(self.outside),
+            "warnings": list(self.warnings),
+        }
 
     def __str__(self) -> str:
         from flashnas.report.terminal_estimate import estimate_text
@@ -67,18 +79,20 @@ class ArchitectureEstimate(Estimate):
 
 @takes(EstimateOptions)
 def estimate(options: EstimateOptions) -> ArchitectureEstimate:
-    """Latency, memory and size of one architecture for one workload, and the loss to expect of a full
-    training. Nothing is trained or timed.
+    """Latency, memory and size of one architecture for one workload, and the loss to expect of a
+    full training. Nothing is trained or timed.
 
     Returns:
-        An Estimate: `latency_ms`, `ttft_ms` and `tpot_ms` in milliseconds, `throughput_tok_s` in tokens
-        per second, `memory_gb` in 10^9 bytes and `params`; `lower_ms` and `upper_ms` bound `latency_ms`;
-        `breakdown` holds the time of each kernel and `sources` the share of the time by where it is known
-        from. From what others have trained in full: `full_loss` in nats per token after `train_tokens`,
-        up to a constant; `full_loss_difference` and its standard deviation `full_loss_sd`, less the plain
-        transformer of as many parameters without embeddings; `recall` and `recall_sd`, of full marks,
-        less that transformer; `outside`, what of the network no two publications have. `print` shows all
-        of it.
+        An Estimate: `latency_ms`, `ttft_ms` and `tpot_ms` in milliseconds, `throughput_tok_s` in
+            tokens
+        per second, `memory_gb` in 10^9 bytes and `params`; `lower_ms` and `upper_ms` bound
+        `latency_ms`; `breakdown` holds the time of each kernel and `sources` the share of the time
+        by where it is known from. From what others have trained in full: `full_loss` in nats per
+            token after `train_tokens`,
+        up to a constant; `full_loss_difference` and its standard deviation `full_loss_sd`, less the
+        plain transformer of as many parameters without embeddings; `recall` and `recall_sd`, of
+        full marks, less that transformer; `outside`, what of the network no two publications have.
+        `print` shows all of it.
 
     Raises:
         ArchitectureError: for text that does not describe an architecture.
@@ -100,13 +114,18 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
     from flashnas.latency.prediction import model_of
     from flashnas.latency.workload import load_workload
 
-    architecture = load_architecture(options.arch) if isinstance(options.arch, str) else options.arch
+    architecture = (
+        load_architecture(options.arch) if isinstance(options.arch, str) else options.arch
+    )
     workload = load_workload(options.workload).with_weights(options.weights)
     stack: Any = options.stack
     model = model_of(options.table, workload, stack=stack, mode=options.mode)
     check_fits(architecture, workload, model.table.device, model.dtype, model.cache_type)
     full = expected(architecture, tokens_of(options.train_tokens), options.evidence)
     words = contradiction(options.evidence) if options.evidence is not None else ""
-    return ArchitectureEstimate(**vars(model.estimate(architecture)), **vars(full),
-                                warnings=(words,) if words else (),
-                                context=(architecture, full, model.table, workload))
+    return ArchitectureEstimate(
+        **vars(model.estimate(architecture)),
+        **vars(full),
+        warnings=(words,) if words else (),
+        context=(architecture, full, model.table, workload),
+    )

@@ -14,21 +14,46 @@ from flashnas.data.corpus import from_hub
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions(Settings, where="eval"):
     model: str = option(
-        REQUIRED, "folder of flashnas train or of flashnas export --to hf, or a run whose chosen network was"
-        " trained", positional=True, yaml=False)
-    text: str | None = option(None, "score this text in bits per byte: a file or folder, as --data of train",
-                             connects=from_hub)
+        REQUIRED,
+        "folder of flashnas train or of flashnas export --to hf, or a run whose chosen network was"
+        " trained",
+        positional=True,
+        yaml=False,
+    )
+    text: str | None = option(
+        None,
+        "score this text in bits per byte: a file or folder, as --data of train",
+        connects=from_hub,
+    )
     tasks: tuple[str, ...] = option(
-        (), "tasks of lm-evaluation-harness, as in arc_easy,piqa", metavar="TASKS", separator=",",
-        yaml=False)
+        (),
+        "tasks of lm-evaluation-harness, as in arc_easy,piqa",
+        metavar="TASKS",
+        separator=",",
+        yaml=False,
+    )
     task_path: Path | None = option(
-        None, "folder of task files of your own, which may run Python code", metavar="DIR", yaml=False)
+        None,
+        "folder of task files of your own, which may run Python code",
+        metavar="DIR",
+        yaml=False,
+    )
     window: int | None = option(
-        None, "tokens of the text that the network sees at once", metavar="N",
-        shown="length of the training's sequences, 1024 where it is not recorded", min=1, max=1 << 24)
+        None,
+        "tokens of the text that the network sees at once",
+        metavar="N",
+        shown="length of the training's sequences, 1024 where it is not recorded",
+        min=1,
+        max=1 << 24,
+    )
     stride: int | None = option(
-        None, "tokens by which a window moves, at most --window", metavar="N", shown="half of the window",
-        min=1, max=1 << 24)
+        None,
+        "tokens by which a window moves, at most --window",
+        metavar="N",
+        shown="half of the window",
+        min=1,
+        max=1 << 24,
+    )
     device: str = option("cpu", "cpu or cuda", choices=("cpu", "cuda"))
 
     def __post_init__(self) -> None:
@@ -42,18 +67,20 @@ def evaluate(options: EvalOptions, *, progress: Callable[[int, int], None] = sil
     """Score a trained network on a text of one's own, in bits per byte, and on tasks of
     lm-evaluation-harness.
 
-    Bits per byte are -sum log2 p(token | tokens before it) / UTF-8 bytes of the text, in float32. Nothing is
-    downloaded for them. Each document is scored on its own, behind the token that separates documents. Every
-    token is predicted once: the first `window` tokens from all before them, then `stride` tokens at a time,
-    each from at least `window - stride` tokens before it. Not counted: the end of a document, and where no
-    token separates documents, the first token of each with its bytes. Meta tokens precede each window. The
-    text of a special token, such as <|endoftext|>, counts as that token.
+    Bits per byte are -sum log2 p(token | tokens before it) / UTF-8 bytes of the text, in float32.
+    Nothing is downloaded for them. Each document is scored on its own, behind the token that
+    separates documents. Every token is predicted once: the first `window` tokens from all before
+    them, then `stride` tokens at a time, each from at least `window - stride` tokens before it. Not
+    counted: the end of a document, and where no token separates documents, the first token of each
+    with its bytes. Meta tokens precede each window. The text of a special token, such as
+    <|endoftext|>, counts as that token.
 
-    The results are written to eval.json beside the weights. The report of a run shows those of networks in
-    its folder `trained`.
+    The results are written to eval.json beside the weights. The report of a run shows those of
+    networks in its folder `trained`.
 
     Returns:
-        Figures: `score` of the text (bits_per_byte, nats_per_token, tokens, bytes, window, stride; or None),
+        Figures: `score` of the text (bits_per_byte, nats_per_token, tokens, bytes, window, stride;
+            or None),
         `tasks` (metrics, errors, samples and shots by name) and `file`, the written eval.json.
 
     Raises:
@@ -71,11 +98,19 @@ def evaluate(options: EvalOptions, *, progress: Callable[[int, int], None] = sil
         >>> 0 < found.score["bits_per_byte"] < 9, found.score["window"], found.file
         (True, 32, 'my_training/final/eval.json')
     """
-    from flashnas.export.evaluate import DEFAULT_WINDOW, bits_per_byte, load_trained, run_tasks, write_results
+    from flashnas.export.evaluate import (
+        DEFAULT_WINDOW,
+        bits_per_byte,
+        load_trained,
+        run_tasks,
+        write_results,
+    )
     from flashnas.runs.trained import EVALUATION
 
     if options.task_path is not None and not options.task_path.is_dir():
-        options.wrong("task_path", f"must be a folder of task files; got {str(options.task_path)!r}")
+        options.wrong(
+            "task_path", f"must be a folder of task files; got {str(options.task_path)!r}"
+        )
     source = load_trained(options.model, options.device)
     text, warnings = None, []
     if options.text is not None:
@@ -85,12 +120,24 @@ def evaluate(options: EvalOptions, *, progress: Callable[[int, int], None] = sil
             options.wrong("stride", f"must be at most window ({window}); got {stride}")
         text = bits_per_byte(source, options.text, window, stride, progress)
         if text.lossy:
-            warnings.append(f"the tokenizer changes or drops text of {text.lossy} of {text.documents}"
-                            " documents: the figure is of what it keeps")
+            warnings.append(
+                f"the tokenizer changes or drops text of {text.lossy} of {text.documents}"
+                " documents: the figure is of what it keeps"
+            )
     tasks = run_tasks(source, options.tasks, options.task_path) if options.tasks else {}
     figures = write_results(source, {} if text is None else {text.sha256: text}, tasks).figures()
-    values = {"score": text and asdict(text), "file": f"{source.folder}/{EVALUATION}",
-             "tasks": {name: asdict(task) for name, task in tasks.items()}}
-    return Figures(values, lambda _: "\n".join([
-        *(f"{on}: {metric} {value:.4f} ({how})" for on, metric, value, how in figures),
-        f"results {values['file']}"]), tuple(warnings))
+    values = {
+        "score": text and asdict(text),
+        "file": f"{source.folder}/{EVALUATION}",
+        "tasks": {name: asdict(task) for name, task in tasks.items()},
+    }
+    return Figures(
+        values,
+        lambda _: "\n".join(
+            [
+                *(f"{on}: {metric} {value:.4f} ({how})" for on, metric, value, how in figures),
+                f"results {values['file']}",
+            ]
+        ),
+        tuple(warnings),
+    )

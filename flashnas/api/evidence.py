@@ -1,4 +1,6 @@
-"""What others have trained in full: publications, what they say of two mixes, and how far they disagree."""
+"""What others have trained in full: publications, what they say of two mixes, and how far they
+disagree.
+"""
 
 from __future__ import annotations
 
@@ -13,32 +15,46 @@ from flashnas.base.settings import BARE, Settings, option
 @dataclass(frozen=True, kw_only=True)
 class EvidenceOptions(Settings, where="evidence"):
     mixes: tuple[str, ...] = option(
-        (), "two mixes to compare, without a width, such as 'a f' 'm2 f'; none: all publications are listed"
-        " alone", metavar="MIX", positional=True)
+        (),
+        "two mixes to compare, without a width, such as 'a f' 'm2 f'; none: all publications are"
+        " listed"
+        " alone",
+        metavar="MIX",
+        positional=True,
+    )
     evidence: str | None = option(None, EVIDENCE_HELP, metavar="FILE")
     left_out: str | None = option(
-        None, "also predict each row by models that have not seen its publication; FILE: rows of a CSV with"
-        " the columns of --evidence in place of the shipped ones", metavar="[FILE]")
+        None,
+        "also predict each row by models that have not seen its publication; FILE: rows of a CSV"
+        " with"
+        " the columns of --evidence in place of the shipped ones",
+        metavar="[FILE]",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.mixes) not in (0, 2):
-            self.wrong("mixes", f"must be two mixes, such as 'a f' 'm2 f', or none; got {len(self.mixes)}")
+            self.wrong(
+                "mixes", f"must be two mixes, such as 'a f' 'm2 f', or none; got {len(self.mixes)}"
+            )
 
 
 @takes(EvidenceOptions)
 def evidence(options: EvidenceOptions) -> Figures:
-    """List the full trainings that others have published, and say what they show of two mixes. Nothing is
-    trained.
+    """List the full trainings that others have published, and say what they show of two mixes.
+    Nothing is trained.
 
-    With `left_out`, four models predict the differences between the rows of each publication: `short` (the
-    loss of a short training), `law` (size and shape), `evidence` (law and mix) and `full` (evidence and
-    short loss). None of them has seen the publication. `"shipped"` stands for the rows that flashnas ships.
+    With `left_out`, four models predict the differences between the rows of each publication:
+    `short` (the loss of a short training), `law` (size and shape), `evidence` (law and mix) and
+    `full` (evidence and short loss). None of them has seen the publication. `"shipped"` stands for
+    the rows that flashnas ships.
 
     Returns:
-        Figures: `publications`, `disagreement`, `rows` and, for two mixes, `mixes`; with `left_out` also
-        `models`, the figures of each model, and `models_common`, the same over the pairs that all models
-        have; `warnings`, such as that own trainings contradict the publications. `print` shows them.
+        Figures: `publications`, `disagreement`, `rows` and, for two mixes, `mixes`; with `left_out`
+            also
+        `models`, the figures of each model, and `models_common`, the same over the pairs that all
+        models have; `warnings`, such as that own trainings contradict the publications. `print`
+        shows them.
 
     Raises:
         ConfigError: for a CSV that is wrong, with file, line, rule and value.
@@ -53,10 +69,16 @@ def evidence(options: EvidenceOptions) -> Figures:
     model, shipped = full_loss(options.evidence), load()
     rows = read_published() + ([] if options.evidence is None else own_rows(options.evidence))
     values: dict[str, Any] = {
-        "publications": publications(rows, model), "disagreement": disagreement(rows, model),
+        "publications": publications(rows, model),
+        "disagreement": disagreement(rows, model),
         "evidence": options.evidence,
-        "rows": {"trainings": len(rows), "shapes": len(shipped.shapes), "ffn_shares": len(shipped.ffn_shares),
-                 "recall": len(shipped.recall)}}
+        "rows": {
+            "trainings": len(rows),
+            "shapes": len(shipped.shapes),
+            "ffn_shares": len(shipped.ffn_shares),
+            "recall": len(shipped.recall),
+        },
+    }
     if options.mixes:
         one, other = options.mixes
         values["mixes"] = two_mixes(one, other, rows, model)

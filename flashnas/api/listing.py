@@ -21,15 +21,15 @@ from flashnas.base.settings import Settings, option
 from flashnas.base.shipped import shipped_names
 from flashnas.base.yaml import read_yaml
 
-PREFIX = "flashnas."      # of the groups of entry points in which packages add names
+PREFIX = "flashnas."  # of the groups of entry points in which packages add names
 
 
 def list_names(kind: str) -> dict[str, str]:
     """The names that an option may take, with one line about each.
 
     Args:
-        kind (str): tables, spaces, workloads, samplers, executors, recipes, presets, operators, objectives,
-            benches, exports or plugins.
+        kind (str): tables, spaces, workloads, samplers, executors, recipes, presets, operators,
+            objectives, benches, exports or plugins.
 
     Returns:
         Name -> description. For plugins: package -> the names that it adds.
@@ -50,8 +50,13 @@ def _tables() -> dict[str, str]:
     for name, folder in shipped_names("latency_tables", "meta.yaml").items():
         device, meta = read_yaml(folder / "device.yaml"), read_yaml(folder / "meta.yaml")
         stacks = meta.get("stacks") or {}
-        measured = sorted({str(stack.get("measured_on")) for stack in stacks.values()
-                           if isinstance(stack, dict) and stack.get("measured_on")})
+        measured = sorted(
+            {
+                str(stack.get("measured_on"))
+                for stack in stacks.values()
+                if isinstance(stack, dict) and stack.get("measured_on")
+            }
+        )
         label = device.get("label") or ", ".join(measured) or name
         tables[name] = f"{label}, {device.get('platform')}; {', '.join(sorted(stacks))}"
     return tables
@@ -61,22 +66,35 @@ def _texts(kind: str) -> dict[str, Path]:
     """The shipped YAML files of spaces or recipes, by name."""
     if kind == "spaces":
         return shipped_names("search_spaces", ".yaml")
-    return {path.stem: path for path in sorted((_folder("flashnas.training") / "recipes").glob("*.yaml"))}
+    return {
+        path.stem: path
+        for path in sorted((_folder("flashnas.training") / "recipes").glob("*.yaml"))
+    }
 
 
 def _commented(kind: str) -> dict[str, str]:
     """Each with the first sentence of the comment at its top."""
-    return {name: first_sentence(" ".join(line.lstrip("# ") for line in itertools.takewhile(
-        lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())))
-            for name, path in _texts(kind).items()}
+    return {
+        name: first_sentence(
+            " ".join(
+                line.lstrip("# ")
+                for line in itertools.takewhile(
+                    lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines()
+                )
+            )
+        )
+        for name, path in _texts(kind).items()
+    }
 
 
 def _workloads() -> dict[str, str]:
     from flashnas.latency.workload import WORKLOADS
 
-    return {name: f"batch {workload.batch}, {workload.prompt_tokens:,} tokens in,"
-                  f" {workload.generated_tokens:,} out"
-            for name, workload in WORKLOADS.items()}
+    return {
+        name: f"batch {workload.batch}, {workload.prompt_tokens:,} tokens in,"
+        f" {workload.generated_tokens:,} out"
+        for name, workload in WORKLOADS.items()
+    }
 
 
 def _presets() -> dict[str, str]:
@@ -87,17 +105,22 @@ def _presets() -> dict[str, str]:
 def _operators() -> dict[str, str]:
     from flashnas.operators import OPERATORS
 
-    return {name: spec.label + ("" if name in OPERATORS.shipped else f" (from {OPERATORS.origin(name)})")
-            for name, spec in OPERATORS.items()}
+    return {
+        name: spec.label
+        + ("" if name in OPERATORS.shipped else f" (from {OPERATORS.origin(name)})")
+        for name, spec in OPERATORS.items()
+    }
 
 
 def _objectives() -> dict[str, str]:
     from flashnas.latency.metrics import METRICS
     from flashnas.search.objectives import FULL, OBJECTIVES, RECALL, larger_is_better
 
-    own = {"loss": "validation loss in nats per token, trained",
-           FULL: "expected loss of a full training in nats per token, from evidence and training",
-           RECALL: "recall less that of the transformer, from evidence"}
+    own = {
+        "loss": "validation loss in nats per token, trained",
+        FULL: "expected loss of a full training in nats per token, from evidence and training",
+        RECALL: "recall less that of the transformer, from evidence",
+    }
     listed = {}
     for name in OBJECTIVES:
         what = own.get(name) or f"{METRICS[name]}, from the table"
@@ -111,9 +134,12 @@ def _plugins() -> dict[str, str]:
         for entry in entry_points(group=group) if group.startswith(PREFIX) else ():
             package = entry.dist.name if entry.dist is not None else entry.module
             added[package][group.removeprefix(PREFIX)].append(entry.name)
-    return {package: "; ".join(f"{group}: {', '.join(sorted(names))}" for group,
-                               names in sorted(groups.items()))
-            for package, groups in sorted(added.items())}
+    return {
+        package: "; ".join(
+            f"{group}: {', '.join(sorted(names))}" for group, names in sorted(groups.items())
+        )
+        for package, groups in sorted(added.items())
+    }
 
 
 def _benches() -> dict[str, str]:
@@ -126,31 +152,42 @@ def _benches() -> dict[str, str]:
     return texts
 
 
-# kind -> what it is, and its names with a line about each: a function, or the registry at "module:OBJECT"
+# kind -> what it is, and its names with a line about each: a function, or the registry at
+# "module:OBJECT"
 KINDS: dict[str, tuple[str, Callable[[], dict[str, str]] | str]] = {
     "tables": ("of --table: latencies of a device; flashnas table info NAME says more", _tables),
-    "spaces": ("of --space; --show NAME prints the YAML text, from which to write one's own",
-               functools.partial(_commented, "spaces")),
+    "spaces": (
+        "of --space; --show NAME prints the YAML text, from which to write one's own",
+        functools.partial(_commented, "spaces"),
+    ),
     "workloads": ("of --workload: batch, prompt and generated tokens", _workloads),
     "samplers": ("of --sampler", "flashnas.search:ALGORITHMS"),
     "executors": ("of --executor: where candidates run", "flashnas.executors:EXECUTORS"),
-    "recipes": ("of --recipe: how networks are trained; --show NAME prints the YAML text",
-                functools.partial(_commented, "recipes")),
+    "recipes": (
+        "of --recipe: how networks are trained; --show NAME prints the YAML text",
+        functools.partial(_commented, "recipes"),
+    ),
     "presets": ("architectures by name, for estimate, train and export", _presets),
     "operators": ("of the notation and of spaces; --show NAME prints the options", _operators),
     "objectives": ("of --objectives", _objectives),
     "benches": ("of bench_table: trained networks; flashnas bench info NAME says more", _benches),
     "exports": ("of export --to", "flashnas.export.exporter:EXPORTS"),
-    "plugins": ("names that installed packages add", _plugins)}
+    "plugins": ("names that installed packages add", _plugins),
+}
 SHOWN = ("spaces", "recipes", "operators")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListOptions(Settings, where="list"):
-    kind: str | None = option(None, f"one of {', '.join(KINDS)}; without it, what each of these is",
-                              positional=True, choices=tuple(KINDS))
-    show: str | None = option(None, "of spaces and recipes, the YAML text; of operators, the options",
-                              metavar="NAME")
+    kind: str | None = option(
+        None,
+        f"one of {', '.join(KINDS)}; without it, what each of these is",
+        positional=True,
+        choices=tuple(KINDS),
+    )
+    show: str | None = option(
+        None, "of spaces and recipes, the YAML text; of operators, the options", metavar="NAME"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -166,17 +203,24 @@ def names(options: ListOptions) -> Figures:
         Figures: `kind` and `names`, name -> description; with `show` also `shown`, what it prints.
     """
     if options.kind is None:
-        return Figures({"kind": None, "names": {kind: words for kind, (words, _) in KINDS.items()}}, _listed)
+        return Figures(
+            {"kind": None, "names": {kind: words for kind, (words, _) in KINDS.items()}}, _listed
+        )
     listed = KINDS[options.kind][1]
     choices = load_object(listed).described() if isinstance(listed, str) else listed()
     if options.show is None:
         return Figures({"kind": options.kind, "names": choices}, _listed)
     if options.show not in choices:
         options.wrong("show", one_of("", options.show, choices).strip())
-    text = (_operator_text(options.show) if options.kind == "operators" else
-            _texts(options.kind)[options.show].read_text(encoding="utf-8").rstrip())
-    return Figures({"kind": options.kind, "names": {options.show: choices[options.show]}, "shown": text},
-                   lambda values: str(values["shown"]))
+    text = (
+        _operator_text(options.show)
+        if options.kind == "operators"
+        else _texts(options.kind)[options.show].read_text(encoding="utf-8").rstrip()
+    )
+    return Figures(
+        {"kind": options.kind, "names": {options.show: choices[options.show]}, "shown": text},
+        lambda values: str(values["shown"]),
+    )
 
 
 def _operator_text(name: str) -> str:
@@ -184,12 +228,22 @@ def _operator_text(name: str) -> str:
     from flashnas.operators import OPERATORS
 
     spec = OPERATORS[name]
-    lines = [f"{name}  {spec.label}, {spec.family}", "", inspect.getdoc(spec) or "", "",
-             f"options, as in {name}(NAME=VALUE):"]
-    fields = [(field, getattr(spec, "minimums", {}).get(field.name)) for field in dataclasses.fields(spec)]
+    lines = [
+        f"{name}  {spec.label}, {spec.family}",
+        "",
+        inspect.getdoc(spec) or "",
+        "",
+        f"options, as in {name}(NAME=VALUE):",
+    ]
+    fields = [
+        (field, getattr(spec, "minimums", {}).get(field.name)) for field in dataclasses.fields(spec)
+    ]
     width = max((len(field.name) for field, _ in fields), default=0)
-    lines += [f"  {field.name:<{width}}  default {str(field.default).lower()}"
-              + (f", at least {least}" if least is not None else "") for field, least in fields]
+    lines += [
+        f"  {field.name:<{width}}  default {str(field.default).lower()}"
+        + (f", at least {least}" if least is not None else "")
+        for field, least in fields
+    ]
     return "\n".join(lines if fields else lines[:-1])
 
 
@@ -197,7 +251,9 @@ def _listed(values: dict[str, Any]) -> str:
     if not values["names"]:
         return f"no {values['kind']}"
     width = max(map(len, values["names"]))
-    return "\n".join(f"{name:<{width}}  {words}".rstrip() for name, words in values["names"].items())
+    return "\n".join(
+        f"{name:<{width}}  {words}".rstrip() for name, words in values["names"].items()
+    )
 
 
 def _folder(package: str) -> Path:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from flashnas.runs.snapshot import Progress, Snapshot
     from flashnas.training.trainer import Step as Step
 
-PAGE_EVERY_S = 15.0       # at most so often the page of a running search is written, ..
-PAGE_SHARE = 30           # .. and not before so many times the time that it took
+PAGE_EVERY_S = 15.0  # at most so often the page of a running search is written, ..
+PAGE_SHARE = 30  # .. and not before so many times the time that it took
 
 
 class Quiet:
@@ -27,8 +27,8 @@ class Quiet:
 
 
 class Live:
-    """The progress object of a search in `out`: passes on what it is told, and keeps the page up to date. A
-    page that cannot be written does not end the search.
+    """The progress object of a search in `out`: passes on what it is told, and keeps the page up to
+    date. A page that cannot be written does not end the search.
 
     Args:
         shown: the user's own progress object, or None.
@@ -54,7 +54,9 @@ class Live:
         """Write the page again if there are new trials."""
         started = time.monotonic()
         try:
-            changed_ns = (self._out / TRIALS).stat().st_mtime_ns if (self._out / TRIALS).exists() else 0
+            changed_ns = (
+                (self._out / TRIALS).stat().st_mtime_ns if (self._out / TRIALS).exists() else 0
+            )
             if self._written_ns not in (changed_ns, None):
                 self._written_ns = changed_ns
                 from flashnas.report.html import render_html
@@ -63,6 +65,8 @@ class Live:
                 write_atomic(self._out / "report.html", render_html(RecordedRun.load(self._out)))
         except Exception as error:
             self._written_ns = None
-            self.note(f"report.html is not kept up to date: {type(error).__name__}: {first_line(error)}")
+            self.note(
+                f"report.html is not kept up to date: {type(error).__name__}: {first_line(error)}"
+            )
         ended = time.monotonic()
         self._next = ended + max(PAGE_EVERY_S, PAGE_SHARE * (ended - started))

@@ -20,63 +20,96 @@ SHARED = ("runtime", "space", "workload", "out", "threads")  # options of every 
 @dataclass(frozen=True, kw_only=True)
 class ProfileOptions(Settings, where="profile"):
     runtime: str = option(
-        "torch", "the program that is timed: torch, or llama.cpp in a process of its own, with random"
-        " weights", choices=RUNTIMES)
+        "torch",
+        "the program that is timed: torch, or llama.cpp in a process of its own, with random"
+        " weights",
+        choices=RUNTIMES,
+    )
     device: str = option("cpu", " or ".join(PLATFORMS), choices=tuple(PLATFORMS))
     space: str = option("nemotron_flash", "shipped search space or YAML file", objects=(SPACE,))
     workload: tuple[str, ...] = workload_option(("decode-8k",), "; may be repeated")
     out: Path | None = option(
-        None, "table folder, continued if it exists", metavar="DIR", shown="latency_tables/<device name>",
-        yaml=False)
+        None,
+        "table folder, continued if it exists",
+        metavar="DIR",
+        shown="latency_tables/<device name>",
+        yaml=False,
+    )
     dtype: str = option(
-        "auto", "float32 or bfloat16", shown="float32 on cpu, bfloat16 on cuda",
-        choices=("auto", "float32", "bfloat16"))
+        "auto",
+        "float32 or bfloat16",
+        shown="float32 on cpu, bfloat16 on cuda",
+        choices=("auto", "float32", "bfloat16"),
+    )
     mode: str = option(
-        "auto", "eager or cuda_graph; each is a row of its own", shown="eager on cpu, cuda_graph on cuda",
-        choices=("auto", *MODES))
+        "auto",
+        "eager or cuda_graph; each is a row of its own",
+        shown="eager on cpu, cuda_graph on cuda",
+        choices=("auto", *MODES),
+    )
     backend: str = option(
-        "auto", "libraries that compute the operators: auto, torch, fla, mamba-ssm or flash-attn;"
-        " part of each row's stack", shown="auto, the best")
+        "auto",
+        "libraries that compute the operators: auto, torch, fla, mamba-ssm or flash-attn;"
+        " part of each row's stack",
+        shown="auto, the best",
+    )
     threads: Any = option(1, "threads on a CPU, or all: one for each usable core", metavar="N")
     seconds: float = option(
-        2.0, "longest time for what is measured together: one width at one length", metavar="S", above=0,
-        max=3600)
+        2.0,
+        "longest time for what is measured together: one width at one length",
+        metavar="S",
+        above=0,
+        max=3600,
+    )
     weights: str | None = option(
-        None, "type of the weights in llama.cpp: f32, f16, bf16, q8_0, q6_k, q4_0 or q4_k", shown="q8_0")
+        None,
+        "type of the weights in llama.cpp: f32, f16, bf16, q8_0, q6_k, q4_0 or q4_k",
+        shown="q8_0",
+    )
     flash_attention: bool = option(
-        False, "let llama.cpp compute attention in one pass, as it does by itself; on a CPU this is often"
-        " slower")
+        False,
+        "let llama.cpp compute attention in one pass, as it does by itself; on a CPU this is often"
+        " slower",
+    )
     cache_type: str | None = option(
-        None, "type of keys and values in llama.cpp: f32, f16, bf16 or q8_0", shown="f16")
+        None, "type of keys and values in llama.cpp: f32, f16, bf16 or q8_0", shown="f16"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.threads == "all":
             object.__setattr__(self, "threads", usable_cores())
         if type(self.threads) is not int or not 1 <= self.threads <= usable_cores():
-            self.wrong("threads", f"must be all or a whole number from 1 to {usable_cores()}, the usable"
-                                  f" cores; got {self.threads!r:.60}")
+            self.wrong(
+                "threads",
+                f"must be all or a whole number from 1 to {usable_cores()}, the usable"
+                f" cores; got {self.threads!r:.60}",
+            )
         for each in dataclasses.fields(self):
             if each.name in SHARED or getattr(self, each.name) == each.default:
                 continue
             able = [name for name in RUNTIMES if RUNTIMES[name].has_option(each.name)]
             if self.runtime not in able:
-                self.wrong(each.name, f"is for --runtime {' or '.join(able)}; got --runtime {self.runtime}")
+                self.wrong(
+                    each.name, f"is for --runtime {' or '.join(able)}; got --runtime {self.runtime}"
+                )
 
 
 @takes(ProfileOptions)
 def profile(options: ProfileOptions, *, progress: Callable[[int, int], None] = silent) -> Figures:
     """Measure on this device what a search space needs for some workloads and its table lacks.
 
-    What the table has already, from the same stack, mode and dtype, is kept. An interrupted measurement
-    continues where it stopped.
+    What the table has already, from the same stack, mode and dtype, is kept. An interrupted
+    measurement continues where it stopped.
 
     Returns:
-        Figures: `table`, the folder; rows that were `measured` now and `known` before; the record of the
+        Figures: `table`, the folder; rows that were `measured` now and `known` before; the record
+            of the
         measurement; `warnings`, what makes the rows doubtful.
 
     Raises:
-        ConfigError: for an option that this machine cannot fulfil, such as cuda without a CUDA device.
+        ConfigError: for an option that this machine cannot fulfil, such as cuda without a CUDA
+            device.
         TableError: the folder holds the table of another device.
 
     Example:
@@ -96,54 +129,86 @@ def profile(options: ProfileOptions, *, progress: Callable[[int, int], None] = s
     target = RUNTIMES[options.runtime].of_options(options)
     folder = out or Path("latency_tables") / target.table_name()
     values = {"table": str(folder), **target.profile(space, workloads, folder, progress)}
-    return Figures(values, lambda values: (f"{folder}: {values['measured']} rows measured, {values['known']}"
-                                           f" were there; use it with --table {folder}"), doubts(values))
+    return Figures(
+        values,
+        lambda values: (
+            f"{folder}: {values['measured']} rows measured, {values['known']}"
+            f" were there; use it with --table {folder}"
+        ),
+        doubts(values),
+    )
 
 
 def doubts(values: dict[str, Any]) -> tuple[str, ...]:
     """What makes measured rows doubtful, one line each."""
-    disturbed = {"disturbed": "the device was slower than usual while {} rows were measured, twice in a row",
-                 "disturbed_networks": "the three timings of {} networks differ by more than 15 %"}
-    throttled = ", ".join(f"{reason} ({share:.0%} of the time)"
-                          for reason, share in values.get("gpu", {}).get("throttled", {}).items())
-    return (*values.get("notes", ()), *([f"the GPU was held back by: {throttled}"] if throttled else ()),
-            *(f"{text.format(values[name])}; delete the folder and profile again when nothing else runs"
-              for name, text in disturbed.items() if values.get(name)))
+    disturbed = {
+        "disturbed": "the device was slower than usual while {} rows were measured, twice in a row",
+        "disturbed_networks": "the three timings of {} networks differ by more than 15 %",
+    }
+    throttled = ", ".join(
+        f"{reason} ({share:.0%} of the time)"
+        for reason, share in values.get("gpu", {}).get("throttled", {}).items()
+    )
+    return (
+        *values.get("notes", ()),
+        *([f"the GPU was held back by: {throttled}"] if throttled else ()),
+        *(
+            f"{text.format(values[name])}; delete the folder and profile again when nothing else"
+            " runs"
+            for name, text in disturbed.items()
+            if values.get(name)
+        ),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidateOptions(Settings, where="validate"):
-    table: str = option(REQUIRED, "latency table that was measured on this machine", objects=(TABLE,),
-                        yaml=False)
+    table: str = option(
+        REQUIRED, "latency table that was measured on this machine", objects=(TABLE,), yaml=False
+    )
     space: str = option(
-        REQUIRED, "shipped search space or YAML file whose architectures are built and timed",
-        objects=(SPACE,))
+        REQUIRED,
+        "shipped search space or YAML file whose architectures are built and timed",
+        objects=(SPACE,),
+    )
     count: int = option(20, "architectures", flag="-n --count", metavar="N", min=1, max=100_000)
     workload: str = workload_option("decode-1k")
     seed: int = option(0, "fixes the architectures", metavar="N", min=0, max=MAX_SEED)
     runtime: str | None = option(
-        None, "the program that the table was measured in: torch or llama.cpp", shown="the table's",
-        choices=RUNTIMES)
+        None,
+        "the program that the table was measured in: torch or llama.cpp",
+        shown="the table's",
+        choices=RUNTIMES,
+    )
     mode: str | None = option(None, "eager or cuda_graph", shown="the table's")
     backend: str | None = option(None, "libraries that compute the operators", shown="the table's")
     calibrate: bool = option(
-        False, "fit what whole models cost beyond their operators to one half of the architectures and"
-        " report on the other")
+        False,
+        "fit what whole models cost beyond their operators to one half of the architectures and"
+        " report on the other",
+    )
     allow_other_stack: bool = option(
-        False, "compare even if the table is of another device or stack; nothing is written")
+        False, "compare even if the table is of another device or stack; nothing is written"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.calibrate and self.count < LEAST_TO_CALIBRATE:
-            self.wrong("count", f"must be at least {LEAST_TO_CALIBRATE} with --calibrate; got {self.count}")
+            self.wrong(
+                "count", f"must be at least {LEAST_TO_CALIBRATE} with --calibrate; got {self.count}"
+            )
         if self.calibrate and self.allow_other_stack:
-            self.wrong("calibrate", "and --allow-other-stack exclude each other: a table is calibrated on its"
-                                    " own stack")
+            self.wrong(
+                "calibrate",
+                "and --allow-other-stack exclude each other: a table is calibrated on its"
+                " own stack",
+            )
 
 
 @takes(ValidateOptions)
 def validate(options: ValidateOptions, *, progress: Callable[[int, int], None] = silent) -> Figures:
-    """Build sampled architectures of a space, time them end to end, and compare with a table's predictions.
+    """Build sampled architectures of a space, time them end to end, and compare with a table's
+    predictions.
 
     The residuals are kept in the table, where `search(confidence=..)` finds them.
 
@@ -152,7 +217,8 @@ def validate(options: ValidateOptions, *, progress: Callable[[int, int], None] =
         correlation). `print` shows them.
 
     Raises:
-        TableError: the table is of another device, stack or runtime, or there is nothing to calibrate.
+        TableError: the table is of another device, stack or runtime, or there is nothing to
+            calibrate.
         SpaceError: the space has too few architectures.
 
     Example:
@@ -176,14 +242,28 @@ def validate(options: ValidateOptions, *, progress: Callable[[int, int], None] =
     workload = load_workload(options.workload)
     mode = rows_of(table, options.runtime, options.mode)
     model = LatencyModel(table, workload, mode=mode)
-    target = target_like(table, dtype=model.dtype, mode=mode, backend=options.backend, effort=EFFORT,
-                     any_stack=options.allow_other_stack, hint="--allow-other-stack compares all the same")
+    target = target_like(
+        table,
+        dtype=model.dtype,
+        mode=mode,
+        backend=options.backend,
+        effort=EFFORT,
+        any_stack=options.allow_other_stack,
+        hint="--allow-other-stack compares all the same",
+    )
     for hidden in space.hidden_sizes:
         model.estimate(space.build(space.kinds(), hidden))  # what the table lacks is said first
-    result = compare(table, space, workload,
-                     lambda a: target.time_request(a, workload, model.batch(a)).to_dict(),
-                     count=options.count, seed=options.seed, calibrate=options.calibrate, mode=mode,
-                     progress=progress)
+    result = compare(
+        table,
+        space,
+        workload,
+        lambda a: target.time_request(a, workload, model.batch(a)).to_dict(),
+        count=options.count,
+        seed=options.seed,
+        calibrate=options.calibrate,
+        mode=mode,
+        progress=progress,
+    )
     if not options.allow_other_stack:
         store(result, space, workload, seed=options.seed, calibrate=options.calibrate)
     return Figures(result.to_dict(), validation_text)

@@ -1,4 +1,6 @@
-"""A package of one's own that adds an operator to flashnas, written from the example that flashnas ships."""
+"""A package of one's own that adds an operator to flashnas, written from the example that flashnas
+ships.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +24,27 @@ TEXTS = {".py", ".toml", ".yaml", ".md"}
 @dataclass(frozen=True, kw_only=True)
 class NewOptions(Settings, where="new"):
     kind: str = option(REQUIRED, "operator", positional=True, choices=("operator",))
-    name: str = option(REQUIRED, "its short name in the notation: lower-case letters and digits, such as mix2",
-                       positional=True)
-    out: Path | None = option(None, "folder of the package; must not hold anything yet", metavar="DIR",
-                              shown="flashnas-NAME", yaml=False)
+    name: str = option(
+        REQUIRED,
+        "its short name in the notation: lower-case letters and digits, such as mix2",
+        positional=True,
+    )
+    out: Path | None = option(
+        None,
+        "folder of the package; must not hold anything yet",
+        metavar="DIR",
+        shown="flashnas-NAME",
+        yaml=False,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not re.fullmatch("[a-z][a-z0-9]*", self.name) or keyword.iskeyword(self.name):
-            self.wrong("name", "must be lower-case letters and digits, and not a word of Python; got"
-                               f" {self.name!r}")
+            self.wrong(
+                "name",
+                "must be lower-case letters and digits, and not a word of Python; got"
+                f" {self.name!r}",
+            )
         if self.out is None:
             object.__setattr__(self, "out", Path(f"flashnas-{self.name}"))
 
@@ -40,7 +53,8 @@ class NewOptions(Settings, where="new"):
 def new(options: NewOptions) -> Figures:
     """Write a package that adds an operator, and tests that it passes.
 
-    It is an example of flashnas under another name: change it step by step, and keep its test green.
+    It is an example of flashnas under another name: change it step by step, and keep its test
+    green.
 
     Returns:
         Figures: `out`, the folder, and `files`.
@@ -54,9 +68,15 @@ def new(options: NewOptions) -> Figures:
     if not root.is_dir():
         raise ConfigError(f"{root}: the example is missing in this installation of flashnas")
     out, title = check_out(options, empty=True), name.capitalize()
-    words = {f"examples/(?={EXAMPLE})": "", "flashnas_short_conv": f"flashnas_{name}", EXAMPLE: f"flashnas-{name}",
-             r"\bgsc\b": name, "GatedShortConvolution": title, "gated_short_convolution": name,
-             'Gated short convolution(?=")': title}
+    words = {
+        f"examples/(?={EXAMPLE})": "",
+        "flashnas_short_conv": f"flashnas_{name}",
+        EXAMPLE: f"flashnas-{name}",
+        r"\bgsc\b": name,
+        "GatedShortConvolution": title,
+        "gated_short_convolution": name,
+        'Gated short convolution(?=")': title,
+    }
 
     def renamed(text: str) -> str:
         for pattern, word in words.items():
@@ -67,7 +87,9 @@ def new(options: NewOptions) -> Figures:
     with disk_errors(f"{out}: cannot be written", ConfigError):
         for path in sorted(root.rglob("*")):
             where = path.relative_to(root)
-            if path.suffix in TEXTS and not {part for part in where.parts if part in BUILT or part[0] == "."}:
+            if path.suffix in TEXTS and not {
+                part for part in where.parts if part in BUILT or part[0] == "."
+            }:
                 target = out / renamed(str(where))
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_text(renamed(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -26,27 +26,52 @@ OBJECTS = {"table": "LatencyTable | Callable", "workload": "Workload"}
 @dataclass(frozen=True, kw_only=True)
 class ParetoOptions(Settings, where="pareto"):
     runs: tuple[str, ...] = option(
-        REQUIRED, "run folders, finished or not; several are merged", metavar="RUN", positional=True,
-        objects=("flashnas.api.run:Run", "flashnas.runs.run:RecordedRun"))
+        REQUIRED,
+        "run folders, finished or not; several are merged",
+        metavar="RUN",
+        positional=True,
+        objects=("flashnas.api.run:Run", "flashnas.runs.run:RecordedRun"),
+    )
     table: str | None = option(
-        None, "shipped latency table or folder of another device", shown="that of the first run")
+        None, "shipped latency table or folder of another device", shown="that of the first run"
+    )
     workload: str | None = option(None, WORKLOAD_HELP, shown="that of the first run")
-    budget_ms: float | None = option(None, "largest latency_ms of the workload", metavar="MS", above=0)
+    budget_ms: float | None = option(
+        None, "largest latency_ms of the workload", metavar="MS", above=0
+    )
     budgets: dict[str, float] | None = option(
-        None, "bound another metric, such as memory_gb=8; may be repeated", flag="--budget",
-        metavar="METRIC=LIMIT", keys=tuple(METRICS), above=0,
-        shown="those of the first run; none for another table or workload")
+        None,
+        "bound another metric, such as memory_gb=8; may be repeated",
+        flag="--budget",
+        metavar="METRIC=LIMIT",
+        keys=tuple(METRICS),
+        above=0,
+        shown="those of the first run; none for another table or workload",
+    )
     objectives: tuple[str, ...] | None = option(
-        None, "what the front is drawn for, 2 to 4 names", metavar="A,B,..", separator=",",
-        shown="those of the first run")
+        None,
+        "what the front is drawn for, 2 to 4 names",
+        metavar="A,B,..",
+        separator=",",
+        shown="those of the first run",
+    )
     confidence: float | None = option(
-        None, "keep the budgets with this probability, by the table's validation", metavar="P", above=0,
-        below=1)
+        None,
+        "keep the budgets with this probability, by the table's validation",
+        metavar="P",
+        above=0,
+        below=1,
+    )
     mode: str | None = option(
-        None, "eager or cuda_graph, of a table with several", shown="the table's")
+        None, "eager or cuda_graph, of a table with several", shown="the table's"
+    )
     out: Path | None = option(
-        None, "folder for the front, its picture and a report", metavar="DIR", shown="nothing is written",
-        yaml=False)
+        None,
+        "folder for the front, its picture and a report",
+        metavar="DIR",
+        shown="nothing is written",
+        yaml=False,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,19 +80,24 @@ class ParetoOptions(Settings, where="pareto"):
         if self.budget_ms is not None:
             if "latency_ms" in (self.budgets or {}):
                 self.wrong("budget_ms", "and a budget on latency_ms are the same; give one of them")
-            object.__setattr__(self, "budgets", {"latency_ms": self.budget_ms, **(self.budgets or {})})
+            object.__setattr__(
+                self, "budgets", {"latency_ms": self.budget_ms, **(self.budgets or {})}
+            )
             object.__setattr__(self, "budget_ms", None)
         if self.objectives is not None:
-            object.__setattr__(self, "objectives", check_objectives(
-                self.objectives, functools.partial(self.wrong, "objectives")))
+            object.__setattr__(
+                self,
+                "objectives",
+                check_objectives(self.objectives, functools.partial(self.wrong, "objectives")),
+            )
 
 
 @dataclass(frozen=True, repr=False)
 class Pareto:
     """The front of runs for another question.
 
-    run: the trained networks under the new question as a Run: `run.trials`, `run.plot_front()`. path: the
-    folder that was written, or None. answer: all parts.
+    run: the trained networks under the new question as a Run: `run.trials`, `run.plot_front()`.
+    path: the folder that was written, or None. answer: all parts.
     """
 
     run: Run
@@ -101,13 +131,14 @@ class Pareto:
 
 
 @takes(ParetoOptions, objects=OBJECTS)
-def pareto(options: ParetoOptions, *, objects: Mapping[str, Any],
-           space: SearchSpace[Any] | None = None) -> Pareto:
-    """The front of one or several runs for another budget, device, workload or objectives. Nothing is
-    trained.
+def pareto(
+    options: ParetoOptions, *, objects: Mapping[str, Any], space: SearchSpace[Any] | None = None
+) -> Pareto:
+    """The front of one or several runs for another budget, device, workload or objectives. Nothing
+    is trained.
 
-    The networks keep their losses, and their metrics are estimated anew. Runs are merged if their losses
-    compare: same recipe, text, vocabulary and seed. A run may still be searching.
+    The networks keep their losses, and their metrics are estimated anew. Runs are merged if their
+    losses compare: same recipe, text, vocabulary and seed. A run may still be searching.
 
     Further:
         space (SearchSpace): of the runs, where it is not a shipped one or a file.
@@ -119,7 +150,8 @@ def pareto(options: ParetoOptions, *, objects: Mapping[str, Any],
         RunError: a folder is not a run, or the losses of the runs do not compare.
         ConfigError: for an option that does not suit the runs.
         BudgetError: no network of the runs meets the budgets.
-        TableError: the table cannot be read, or answers for none of the networks (MissingRowsError).
+        TableError: the table cannot be read, or answers for none of the networks
+            (MissingRowsError).
 
     Example:
         >>> import flashnas as fn
@@ -133,9 +165,16 @@ def pareto(options: ParetoOptions, *, objects: Mapping[str, Any],
     from flashnas.reuse.rerank import rerank
 
     table: str | Callable[[Any], Any] | Any = objects.get("table", options.table)
-    answer = rerank(options.runs, table=table, workload=objects.get("workload", options.workload),
-                    mode=options.mode, budgets=options.budgets, objectives=options.objectives,
-                    confidence=options.confidence, space=space)
+    answer = rerank(
+        options.runs,
+        table=table,
+        workload=objects.get("workload", options.workload),
+        mode=options.mode,
+        budgets=options.budgets,
+        objectives=options.objectives,
+        confidence=options.confidence,
+        space=space,
+    )
     run = answer.run
     if options.out is None:
         return Pareto(Run(run.path, run.config, run.trials, run.front), answer)

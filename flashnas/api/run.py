@@ -1,5 +1,5 @@
-"""A run folder for people: its front, its trials, its figures and its report; and the command that writes the
-report."""
+"""A run folder for people: its front, its trials, its figures and its report; and the command that
+writes the report."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 class Run(RecordedRun):
     """A finished or running search, read from its folder.
 
-    path: the folder. config: run.yaml. trials: a DataFrame with one row per trial, in the order of the
-    search; `loss` is in nats per token, times are in milliseconds, memory in 10^9 bytes. front: the networks
-    that no other one beats in all objectives, fastest first, each with `architecture`, `notation`, `figures`
-    and `path`.
-    summary: what the search returned, where this run was just searched. answer: which network a search that
-    ranks by full trainings recommends, what cannot be told from it, and why; None for other searches.
+    path: the folder. config: run.yaml. trials: a DataFrame with one row per trial, in the order of
+    the search; `loss` is in nats per token, times are in milliseconds, memory in 10^9 bytes. front:
+    the networks that no other one beats in all objectives, fastest first, each with `architecture`,
+    `notation`, `figures` and `path`.
+    summary: what the search returned, where this run was just searched. answer: which network a
+    search that ranks by full trainings recommends, what cannot be told from it, and why; None for
+    other searches.
 
     Example:
         >>> import flashnas as fn
@@ -43,8 +44,12 @@ class Run(RecordedRun):
 
     @property
     def recommended(self) -> FrontEntry | None:
-        """The network of the front that the answer recommends; None for a search without an answer."""
-        return None if self.answer is None else self.front[self.finalists[1][self.answer.recommended]]
+        """The network of the front that the answer recommends; None for a search without an
+        answer.
+        """
+        return (
+            None if self.answer is None else self.front[self.finalists[1][self.answer.recommended]]
+        )
 
     def plot_front(self) -> go.Figure:
         """What ranks over latency, of every network, with the front and 90 % intervals, as a Plotly
@@ -141,8 +146,9 @@ def load_run(folder: str | Path) -> Run:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions(Settings, where="report"):
-    run: str = option(REQUIRED, "run folder, such as experiments/runs/first_search", positional=True,
-                      yaml=False)
+    run: str = option(
+        REQUIRED, "run folder, such as experiments/runs/first_search", positional=True, yaml=False
+    )
 
 
 @dataclass(frozen=True)

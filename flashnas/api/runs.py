@@ -15,7 +15,9 @@ from flashnas.runs.layout import CONFIG, JOURNAL, TRIALS
 
 @dataclass(frozen=True, kw_only=True)
 class RunsOptions(Settings, where="runs"):
-    folder: Path = option(Path("experiments/runs"), "folder that holds run folders", positional=True)
+    folder: Path = option(
+        Path("experiments/runs"), "folder that holds run folders", positional=True
+    )
 
 
 @takes(RunsOptions)
@@ -23,10 +25,11 @@ def runs(options: RunsOptions) -> Figures:
     """The searches in a folder, the newest first. Nothing is trained or timed.
 
     Returns:
-        Figures: `folder` and `runs`, one mapping for each: `run`, `state` (finished, not finished or
-        unreadable), `space`, `device`, `workload`, `budget_ms`, `trials`, `front` and what is best in each
-        objective, `best`; of an unfinished run `written_s`, the seconds since its last trial; of one that
-        cannot be read `problem`.
+        Figures: `folder` and `runs`, one mapping for each: `run`, `state` (finished, not finished
+            or
+        unreadable), `space`, `device`, `workload`, `budget_ms`, `trials`, `front` and what is best
+        in each objective, `best`; of an unfinished run `written_s`, the seconds since its last
+        trial; of one that cannot be read `problem`.
 
     Raises:
         RunError: the folder does not exist.
@@ -39,7 +42,9 @@ def runs(options: RunsOptions) -> Figures:
     folder = options.folder
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder")
-    entries = [_summary(path) for path in (folder, *sorted(folder.iterdir())) if (path / CONFIG).is_file()]
+    entries = [
+        _summary(path) for path in (folder, *sorted(folder.iterdir())) if (path / CONFIG).is_file()
+    ]
     entries.sort(key=lambda entry: str(entry.get("started")), reverse=True)
     return Figures({"folder": str(folder), "runs": entries}, _table)
 
@@ -54,16 +59,33 @@ def _summary(path: Path) -> dict[str, Any]:
         return {"run": str(path), "state": "unreadable", "problem": str(error)}
     rows, points = objective_points(run)
     names = sorted(run.objectives, key=lambda name: name != "latency_ms")
-    best = {name: float(rows[name].iloc[int(column.argmin())])
-            for name, column in zip(names, points.T, strict=True)} if len(points) else {}
+    best = (
+        {
+            name: float(rows[name].iloc[int(column.argmin())])
+            for name, column in zip(names, points.T, strict=True)
+        }
+        if len(points)
+        else {}
+    )
     finished = run.entry("finished")
-    written = max(file.stat().st_mtime for name in (TRIALS, JOURNAL) if (file := path / name).exists())
-    return {"run": str(path), "state": "finished" if finished else "not finished",
-            "started": run.entry("started"), "seconds": run.entry("seconds"),
-            "space": run.entry("space", "name"), "workload": run.entry("workload", "name"),
-            "device": run.entry("table", "device") or run.entry("table", "name"), "budget_ms": run.budget_ms,
-            "trials": len(run.trials), "networks": len(rows), "front": len(run.front), "best": best,
-            **({} if finished else {"written_s": round(time.time() - written, 1)})}
+    written = max(
+        file.stat().st_mtime for name in (TRIALS, JOURNAL) if (file := path / name).exists()
+    )
+    return {
+        "run": str(path),
+        "state": "finished" if finished else "not finished",
+        "started": run.entry("started"),
+        "seconds": run.entry("seconds"),
+        "space": run.entry("space", "name"),
+        "workload": run.entry("workload", "name"),
+        "device": run.entry("table", "device") or run.entry("table", "name"),
+        "budget_ms": run.budget_ms,
+        "trials": len(run.trials),
+        "networks": len(rows),
+        "front": len(run.front),
+        "best": best,
+        **({} if finished else {"written_s": round(time.time() - written, 1)}),
+    }
 
 
 def _table(values: dict[str, Any]) -> str:
@@ -73,15 +95,35 @@ def _table(values: dict[str, Any]) -> str:
         name = Path(entry["run"]).resolve().name
         if "problem" in entry:
             return (name, "unreadable", *[MISSING] * 7, entry["problem"])
-        state = entry["state"] if "written_s" not in entry else (
-            f"last trial {duration(round(entry['written_s']))} ago")
+        state = (
+            entry["state"]
+            if "written_s" not in entry
+            else (f"last trial {duration(round(entry['written_s']))} ago")
+        )
         best = ", ".join(f"{name} {number(value)}" for name, value in entry["best"].items())
-        return (name, state, str(entry["started"] or MISSING)[:16].replace("T", " "),
-                *(str(entry[key] or MISSING) for key in ("space", "device", "workload")),
-                number(entry["budget_ms"], 5), str(entry["networks"]), str(entry["front"]), best or MISSING)
+        return (
+            name,
+            state,
+            str(entry["started"] or MISSING)[:16].replace("T", " "),
+            *(str(entry[key] or MISSING) for key in ("space", "device", "workload")),
+            number(entry["budget_ms"], 5),
+            str(entry["networks"]),
+            str(entry["front"]),
+            best or MISSING,
+        )
 
     if not values["runs"]:
         return f"no runs in {values['folder']}"
-    header = ("run", "state", "started", "space", "device", "workload", "budget (ms)", "networks", "front",
-              "best of each objective")
+    header = (
+        "run",
+        "state",
+        "started",
+        "space",
+        "device",
+        "workload",
+        "budget (ms)",
+        "networks",
+        "front",
+        "best of each objective",
+    )
     return "\n".join(columns([header, *map(line, values["runs"])], left=range(6)))

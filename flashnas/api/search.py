@@ -18,33 +18,54 @@ if TYPE_CHECKING:
     from flashnas.runs.snapshot import Snapshot as Snapshot
 
 
-OBJECTS = {"space": "SearchSpace", "table": "LatencyTable | Callable", "workload": "Workload",
-           "recipe": "Recipe", "sampler": "type[SearchAlgorithm]"}
+OBJECTS = {
+    "space": "SearchSpace",
+    "table": "LatencyTable | Callable",
+    "workload": "Workload",
+    "recipe": "Recipe",
+    "sampler": "type[SearchAlgorithm]",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions(SearchConfig, where="search"):
     out: Path | None = option(
-        None, "run folder", metavar="DIR", shown="experiments/runs/<space>-<workload>-<time>", yaml=False,
-        heading="the run folder")
+        None,
+        "run folder",
+        metavar="DIR",
+        shown="experiments/runs/<space>-<workload>-<time>",
+        yaml=False,
+        heading="the run folder",
+    )
     resume: str | None = option(
-        None, "run folder to continue; its run.yaml holds the options that are not given here. Without a"
-              " value: the run in --out, which begins if there is none", metavar="[RUN]", bare="", yaml=False)
+        None,
+        "run folder to continue; its run.yaml holds the options that are not given here. Without a"
+        " value: the run in --out, which begins if there is none",
+        metavar="[RUN]",
+        bare="",
+        yaml=False,
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.resume, bool):
             object.__setattr__(self, "resume", "" if self.resume else None)
         super().__post_init__()
         if self.resume == "" and self.out is None:
-            self.wrong("resume", "needs the folder of the run, such as experiments/runs/first_search")
+            self.wrong(
+                "resume", "needs the folder of the run, such as experiments/runs/first_search"
+            )
         if self.resume:
             if self.out is not None and self.out != Path(self.resume):
-                self.wrong("resume", f"and --out name two folders: {self.resume} and {self.out}; give one")
+                self.wrong(
+                    "resume", f"and --out name two folders: {self.resume} and {self.out}; give one"
+                )
             object.__setattr__(self, "out", Path(self.resume))
 
     @classmethod
     def build(cls, **values: Any) -> Self:
-        """As of other options. A continued run has those that its folder holds below the ones given."""
+        """As of other options. A continued run has those that its folder holds below the ones
+        given.
+        """
         from flashnas.runs.layout import options_in, plugins_named
 
         run, values = values.get("resume"), cls.expand_shorthands(values)
@@ -52,7 +73,9 @@ class SearchOptions(SearchConfig, where="search"):
         if run in (True, "") and alone:
             out = values.get("out")
             run = out if out and (Path(out) / "run.yaml").exists() else None
-        if not run or not isinstance(run, str | Path):  # a value of another type is refused as that of any option
+        if not run or not isinstance(
+            run, str | Path
+        ):  # a value of another type is refused as that of any option
             return super().build(**values)
         recorded = options_in(Path(run))
         with plugins_named(Path(run)):
@@ -67,25 +90,33 @@ class SearchOptions(SearchConfig, where="search"):
     @property
     def config(self) -> SearchConfig:
         """The question alone."""
-        return SearchConfig(**{field.name: getattr(self, field.name) for field in fields(SearchConfig)})
+        return SearchConfig(
+            **{field.name: getattr(self, field.name) for field in fields(SearchConfig)}
+        )
 
 
 @takes(SearchOptions, objects=OBJECTS)
-def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Progress | None = None,
-           evaluator: Callable[[Any], Any] | None = None, command: str = "flashnas.search") -> Run:
+def search(
+    options: SearchOptions,
+    *,
+    objects: Mapping[str, Any],
+    progress: Progress | None = None,
+    evaluator: Callable[[Any], Any] | None = None,
+    command: str = "flashnas.search",
+) -> Run:
     """Find the Pareto-optimal architectures of a space within latency budgets.
 
-    Candidates are fitted in width to the budgets before anything is trained, trained for a short time, and
-    compared by the objectives. The run folder holds everything; a killed search continues with
-    `resume="RUN"`.
+    Candidates are fitted in width to the budgets before anything is trained, trained for a short
+    time, and compared by the objectives. The run folder holds everything; a killed search continues
+    with `resume="RUN"`.
 
     Further:
-        evaluator (Callable): scores a network in place of a training: `evaluator(architecture)` returns a
-            loss (lower is better) or a mapping with `loss` and further scores. What it raises is the reason
-            of a failed trial, except ImportError and OSError, which stop the search. With an argument `seed`
-            it is called with that of the search. Worker processes, with limits of time and memory, run it if
-            it is in a module that they can import. Else it runs in this process, a warning says so, and such
-            limits are refused.
+        evaluator (Callable): scores a network in place of a training: `evaluator(architecture)`
+            returns a loss (lower is better) or a mapping with `loss` and further scores. What it
+            raises is the reason of a failed trial, except ImportError and OSError, which stop the
+            search. With an argument `seed` it is called with that of the search. Worker processes,
+            with limits of time and memory, run it if it is in a module that they can import. Else
+            it runs in this process, a warning says so, and such limits are refused.
         progress (Progress): an object with `note(text)` and `update(snapshot)`.
 
     Returns:
@@ -117,8 +148,15 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
     from flashnas.study.search import run_search
 
     with plugins_named(out):
-        summary = run_search(options.config, out, resume=options.resume is not None,
-                             progress=Live(progress, out), command=command, evaluator=evaluator, **objects)
+        summary = run_search(
+            options.config,
+            out,
+            resume=options.resume is not None,
+            progress=Live(progress, out),
+            command=command,
+            evaluator=evaluator,
+            **objects,
+        )
         run = Run.load(out)
         since, drawn = (out / "run.yaml").stat().st_mtime, (out / "report.html", out / "pareto.png")
         if not all(file.exists() and file.stat().st_mtime >= since for file in drawn):
@@ -128,16 +166,22 @@ def search(options: SearchOptions, *, objects: Mapping[str, Any], progress: Prog
 
 
 @takes(SearchOptions, objects=OBJECTS)
-def plan(options: SearchOptions, *, objects: Mapping[str, Any], note: Callable[[str], None] = silent,
-         evaluator: Callable[[Any], Any] | None = None) -> Figures:
-    """What `search` with the same keywords would evaluate, and for how long. Nothing is written but the
-    corpus' cache.
+def plan(
+    options: SearchOptions,
+    *,
+    objects: Mapping[str, Any],
+    note: Callable[[str], None] = silent,
+    evaluator: Callable[[Any], Any] | None = None,
+) -> Figures:
+    """What `search` with the same keywords would evaluate, and for how long. Nothing is written but
+    the corpus' cache.
 
     Further:
         evaluator (Callable): as of `search`.
 
     Returns:
-        Figures: the space's size, the fastest network, baselines, candidates, training tokens of each and of
+        Figures: the space's size, the fastest network, baselines, candidates, training tokens of
+            each and of
         all, and `seconds`, from a few timed steps. `print` shows them.
     """
     if options.out is not None:
@@ -151,6 +195,10 @@ def plan(options: SearchOptions, *, objects: Mapping[str, Any], note: Callable[[
 
 def default_out(options: SearchOptions, objects: Mapping[str, Any]) -> Path:
     """Names of space and workload, and the time."""
-    names = [str(getattr(objects.get(name), "name", "own")) if name in objects else
-             Path(getattr(options, name)).stem for name in ("space", "workload")]
+    names = [
+        str(getattr(objects.get(name), "name", "own"))
+        if name in objects
+        else Path(getattr(options, name)).stem
+        for name in ("space", "workload")
+    ]
     return Path("experiments/runs") / f"{'-'.join(names)}-{time.strftime('%Y%m%d-%H%M%S')}"

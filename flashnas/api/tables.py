@@ -21,9 +21,12 @@ class TableInfoOptions(Settings, where="table_info"):
 @dataclass(frozen=True, kw_only=True)
 class ImportTableOptions(Settings, where="import_table"):
     source: str = option(
-        REQUIRED, "whose measurements: aiconfigurator", positional=True, choices=("aiconfigurator",))
+        REQUIRED, "whose measurements: aiconfigurator", positional=True, choices=("aiconfigurator",)
+    )
     system: str = option(REQUIRED, "system of the source, such as h100_sxm", positional=True)
-    path: str | None = option(None, "wheel or unpacked folder of the source", shown="the installed package")
+    path: str | None = option(
+        None, "wheel or unpacked folder of the source", shown="the installed package"
+    )
     out: Path = option(REQUIRED, "table folder to write", metavar="DIR", yaml=False)
 
 

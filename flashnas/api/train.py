@@ -25,59 +25,106 @@ EVERY_FORMAT = ("source", "to", "out", "dtype", "init_seed", "tokenizer")
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(Settings, where="train"):
     arch: str = option(
-        REQUIRED, "preset, pareto/NN.yaml, config.json or notation such as '256: 3x(d f m2 f)'",
-        positional=True, objects=(ARCHITECTURE,))
+        REQUIRED,
+        "preset, pareto/NN.yaml, config.json or notation such as '256: 3x(d f m2 f)'",
+        positional=True,
+        objects=(ARCHITECTURE,),
+    )
     data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME", connects=from_hub)
     tokens: int | None = option(
-        None, "training tokens", metavar="N", shown="the recipe's", min=1, max=MAX_TOKENS)
+        None, "training tokens", metavar="N", shown="the recipe's", min=1, max=MAX_TOKENS
+    )
     short_text: bool = option(
-        False, "train on more than 4 epochs of the text, or validate on less than the recipe's tokens, where"
-        " the text has no more")
-    recipe: str = option("train", "shipped training recipe or YAML file",
-                         objects=("flashnas.training.recipe:Recipe",))
+        False,
+        "train on more than 4 epochs of the text, or validate on less than the recipe's tokens,"
+        " where"
+        " the text has no more",
+    )
+    recipe: str = option(
+        "train",
+        "shipped training recipe or YAML file",
+        objects=("flashnas.training.recipe:Recipe",),
+    )
     width_factor: int | None = option(
-        None, "divide the architecture's widths by this", metavar="N", shown="the recipe's", min=1, max=4096)
+        None,
+        "divide the architecture's widths by this",
+        metavar="N",
+        shown="the recipe's",
+        min=1,
+        max=4096,
+    )
     micro_batch_sequences: int | None = option(
-        None, "sequences per backward pass of a process; fewer need less memory", metavar="N",
-        shown="the recipe's", min=0, max=2**24)
+        None,
+        "sequences per backward pass of a process; fewer need less memory",
+        metavar="N",
+        shown="the recipe's",
+        min=0,
+        max=2**24,
+    )
     device: str | None = option(None, "cpu or cuda", shown="the recipe's", choices=("cpu", "cuda"))
     tokenizer: str | None = option(
-        None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE")
-    seed: int = option(0, "fixes the start and the order of the text", metavar="N", min=0, max=MAX_SEED)
+        None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE"
+    )
+    seed: int = option(
+        0, "fixes the start and the order of the text", metavar="N", min=0, max=MAX_SEED
+    )
     checkpoint_every_tokens: int | None = option(
-        None, "training tokens between checkpoints", metavar="N", min=1, max=MAX_TOKENS)
+        None, "training tokens between checkpoints", metavar="N", min=1, max=MAX_TOKENS
+    )
     checkpoint_every_s: float | None = option(
-        None, "seconds between checkpoints; not with --checkpoint-every-tokens", metavar="S",
-        shown=f"{CHECKPOINT_EVERY_S:g}", min=0, max=1e9)
-    keep: int = option(2, "checkpoints that stay, the newest ones", metavar="N", min=1, max=1_000_000)
+        None,
+        "seconds between checkpoints; not with --checkpoint-every-tokens",
+        metavar="S",
+        shown=f"{CHECKPOINT_EVERY_S:g}",
+        min=0,
+        max=1e9,
+    )
+    keep: int = option(
+        2, "checkpoints that stay, the newest ones", metavar="N", min=1, max=1_000_000
+    )
     threads: int | None = option(
-        None, "torch threads of each process; 1 makes a resumed training the same to the bit", metavar="N",
-        shown="torch's own choice", min=1, max=MAX_THREADS)
+        None,
+        "torch threads of each process; 1 makes a resumed training the same to the bit",
+        metavar="N",
+        shown="torch's own choice",
+        min=1,
+        max=MAX_THREADS,
+    )
     out: Path | None = option(
-        None, "folder of the training", metavar="DIR", shown="experiments/runs/train-<time>", yaml=False)
+        None,
+        "folder of the training",
+        metavar="DIR",
+        shown="experiments/runs/train-<time>",
+        yaml=False,
+    )
     resume: bool = option(False, "continue the training in --out if there is one", yaml=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.checkpoint_every_tokens is not None and self.checkpoint_every_s is not None:
-            self.wrong("checkpoint_every_s", "and --checkpoint-every-tokens exclude each other; give one of"
-                                             " them")
+            self.wrong(
+                "checkpoint_every_s",
+                "and --checkpoint-every-tokens exclude each other; give one of them",
+            )
         if self.resume and self.out is None:
             self.wrong("resume", "needs --out, the folder of the training to continue")
 
 
 @takes(TrainOptions)
-def train(options: TrainOptions, *, progress: TrainProgress | None = None,
-          command: str = "flashnas.train") -> Figures:
-    """Train one architecture, with checkpoints; alone, or by several processes that torchrun started.
+def train(
+    options: TrainOptions, *, progress: TrainProgress | None = None, command: str = "flashnas.train"
+) -> Figures:
+    """Train one architecture, with checkpoints; alone, or by several processes that torchrun
+    started.
 
     Further:
         progress (TrainProgress): an object with `note(text)` and `update(step, of_steps)`.
 
     Returns:
-        Figures: `loss` in nats per token and `bits_per_byte`, both of the validation slice; `run` and
-        `final`, the folders of the training and of the weights; `curve`, `tokens`, `tokens_per_s`, `params`,
-        `notation` and `hash`.
+        Figures: `loss` in nats per token and `bits_per_byte`, both of the validation slice; `run`
+            and
+        `final`, the folders of the training and of the weights; `curve`, `tokens`, `tokens_per_s`,
+        `params`, `notation` and `hash`.
 
     Raises:
         ConfigError: for an option, recipe or corpus that cannot be used.
@@ -107,10 +154,12 @@ def train(options: TrainOptions, *, progress: TrainProgress | None = None,
 
 
 def _trained(values: dict[str, Any]) -> str:
-    return (f"loss {values['loss']:.4f} nats/token, {values['bits_per_byte']:.4f} bits/byte after"
-            f" {values['tokens']:,} tokens"
-            f" at {values['tokens_per_s']:,.0f} tokens/s ({values['params']:,} parameters)\nweights"
-            f" {values['final']}/")
+    return (
+        f"loss {values['loss']:.4f} nats/token, {values['bits_per_byte']:.4f} bits/byte after"
+        f" {values['tokens']:,} tokens"
+        f" at {values['tokens_per_s']:,.0f} tokens/s ({values['params']:,} parameters)\nweights"
+        f" {values['final']}/"
+    )
 
 
 def _job(options: TrainOptions, now: str, command: str) -> TrainJob:
@@ -119,17 +168,32 @@ def _job(options: TrainOptions, now: str, command: str) -> TrainJob:
     from flashnas.training.recipe import Recipe
 
     out = Path(f"experiments/runs/train-{now}") if options.out is None else check_out(options)
-    recipe = with_overrides(Recipe.load(options.recipe), tokens=options.tokens,
-                            short_text=options.short_text or None, device=options.device,
-                            width_factor=options.width_factor,
-                            micro_batch_sequences=options.micro_batch_sequences)
+    recipe = with_overrides(
+        Recipe.load(options.recipe),
+        tokens=options.tokens,
+        short_text=options.short_text or None,
+        device=options.device,
+        width_factor=options.width_factor,
+        micro_batch_sequences=options.micro_batch_sequences,
+    )
     named = isinstance(options.arch, str)
-    every_s = CHECKPOINT_EVERY_S if options.checkpoint_every_s is None else options.checkpoint_every_s
+    every_s = (
+        CHECKPOINT_EVERY_S if options.checkpoint_every_s is None else options.checkpoint_every_s
+    )
     return TrainJob(
         architecture=load_architecture(options.arch) if named else options.arch,  # type: ignore[arg-type]
-        positions=position_limit(options.arch) if named else None, recipe=recipe, data=options.data,
-        tokenizer=options.tokenizer, seed=options.seed, resume=options.resume, keep=options.keep, out=out,
-        checkpoint_every_tokens=options.checkpoint_every_tokens, checkpoint_every_s=every_s, command=command)
+        positions=position_limit(options.arch) if named else None,
+        recipe=recipe,
+        data=options.data,
+        tokenizer=options.tokenizer,
+        seed=options.seed,
+        resume=options.resume,
+        keep=options.keep,
+        out=out,
+        checkpoint_every_tokens=options.checkpoint_every_tokens,
+        checkpoint_every_s=every_s,
+        command=command,
+    )
 
 
 def targets() -> tuple[str, ...]:
@@ -142,21 +206,38 @@ def targets() -> tuple[str, ...]:
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(Settings, where="export"):
     source: str = option(
-        REQUIRED, "folder of trained weights, or with --init-seed a preset, pareto/NN.yaml or notation",
-        positional=True)
+        REQUIRED,
+        "folder of trained weights, or with --init-seed a preset, pareto/NN.yaml or notation",
+        positional=True,
+    )
     to: str = option(
-        REQUIRED, "gguf (llama.cpp), nemotron-h or lfm2 (transformers without flashnas) or hf"
-        " (transformers and lm-evaluation-harness, with flashnas installed)", metavar="TARGET", choices=targets)
-    out: Path = option(REQUIRED, "folder to write; must not hold anything yet", metavar="DIR", yaml=False)
+        REQUIRED,
+        "gguf (llama.cpp), nemotron-h or lfm2 (transformers without flashnas) or hf"
+        " (transformers and lm-evaluation-harness, with flashnas installed)",
+        metavar="TARGET",
+        choices=targets,
+    )
+    out: Path = option(
+        REQUIRED, "folder to write; must not hold anything yet", metavar="DIR", yaml=False
+    )
     dtype: str = option("float32", "float32 or bfloat16", choices=("float32", "bfloat16"))
     init_seed: int | None = option(
-        None, "draw the weights of an architecture, to time it in a runtime", metavar="N", min=0,
-        max=MAX_SEED)
+        None,
+        "draw the weights of an architecture, to time it in a runtime",
+        metavar="N",
+        min=0,
+        max=MAX_SEED,
+    )
     tokenizer: str | None = option(
-        None, "tokenizer.json to include", metavar="FILE", shown="that of the trained weights")
+        None, "tokenizer.json to include", metavar="FILE", shown="that of the trained weights"
+    )
     type: str | None = option(
-        None, "gguf: type of the weights: f32, f16, bf16, q8_0, q6_k, q4_0 or q4_k", metavar="TYPE",
-        shown="f16", choices=("f32", "f16", "bf16", "q8_0", "q6_k", "q4_0", "q4_k"))
+        None,
+        "gguf: type of the weights: f32, f16, bf16, q8_0, q6_k, q4_0 or q4_k",
+        metavar="TYPE",
+        shown="f16",
+        choices=("f32", "f16", "bf16", "q8_0", "q6_k", "q4_0", "q4_k"),
+    )
 
 
 @takes(ExportOptions)
@@ -167,11 +248,13 @@ def export(options: ExportOptions) -> Figures:
     agrees with the original.
 
     Returns:
-        Figures: `out`, the folder, `to`, `notation`, `params`, `dtype`, `parity` (largest difference from
+        Figures: `out`, the folder, `to`, `notation`, `params`, `dtype`, `parity` (largest
+            difference from
         the original over its largest logit, by what was compared) and `notes`.
 
     Raises:
-        ExportError: the target cannot hold the network, or the written network computes something else.
+        ExportError: the target cannot hold the network, or the written network computes something
+            else.
         WeightsError, ArchitectureError, CorpusError: the source or the tokenizer cannot be read.
 
     Example:
@@ -187,13 +270,20 @@ def export(options: ExportOptions) -> Figures:
 
     source = load_source(options.source, init_seed=options.init_seed, tokenizer=options.tokenizer)
     own = {name: value for name, value in vars(options).items() if name not in EVERY_FORMAT}
-    return Figures(export_network(source, options.to, out, dtype=options.dtype, options=own), _exported)
+    return Figures(
+        export_network(source, options.to, out, dtype=options.dtype, options=own), _exported
+    )
 
 
 def _exported(values: dict[str, Any]) -> str:
-    parity = ", ".join(f"{name.replace('_', ' ')} {value:.1e}" for name, value in values["parity"].items())
-    return "\n".join([
-        f"{values['out']}: {values['notation']}", f"{values['params']:,} parameters in {values['dtype']},"
-                                                f" {values['source']}",
-        f"checked against the original (largest difference / largest logit): {parity}",
-        *(f"note: {note}" for note in values["notes"])])
+    parity = ", ".join(
+        f"{name.replace('_', ' ')} {value:.1e}" for name, value in values["parity"].items()
+    )
+    return "\n".join(
+        [
+            f"{values['out']}: {values['notation']}",
+            f"{values['params']:,} parameters in {values['dtype']}, {values['source']}",
+            f"checked against the original (largest difference / largest logit): {parity}",
+            *(f"note: {note}" for note in values["notes"]),
+        ]
+    )

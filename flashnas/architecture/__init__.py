@@ -9,5 +9,12 @@ from flashnas.architecture.architecture import (
 )
 from flashnas.architecture.notation import is_notation, parse_operators
 
-__all__ = ["DEFAULT_VOCAB", "MAX_HIDDEN", "MAX_META_TOKENS", "MAX_VOCAB", "Architecture", "is_notation",
-           "parse_operators"]
+__all__ = [
+    "DEFAULT_VOCAB",
+    "MAX_HIDDEN",
+    "MAX_META_TOKENS",
+    "MAX_VOCAB",
+    "Architecture",
+    "is_notation",
+    "parse_operators",
+]

@@ -1,5 +1,5 @@
-"""Architecture: a flat list of operators with a width; its canonical hash, sizes, FLOPs and notation. No
-torch."""
+"""Architecture: a flat list of operators with a width; its canonical hash, sizes, FLOPs and
+notation. No torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flashnas.operators import OperatorSpec
 from flashnas.operators.spec import PROXY_HEAD_DIM, mean_context
 
 DEFAULT_VOCAB = 131072
-MAX_HIDDEN = 2**20    # no published network comes near these limits; beyond them is a typing error
+MAX_HIDDEN = 2**20  # no published network comes near these limits; beyond them is a typing error
 MAX_VOCAB = 2**30
 MAX_META_TOKENS = 2**20
 
@@ -58,19 +58,24 @@ class Architecture:
     meta_tokens: int = 0
 
     def __post_init__(self) -> None:
-        for name, least, most in (("hidden", 1, MAX_HIDDEN), ("vocab", 2, MAX_VOCAB),
-                                  ("meta_tokens", 0, MAX_META_TOKENS)):
+        for name, least, most in (
+            ("hidden", 1, MAX_HIDDEN),
+            ("vocab", 2, MAX_VOCAB),
+            ("meta_tokens", 0, MAX_META_TOKENS),
+        ):
             value = getattr(self, name)
             if type(value) is not int or not least <= value <= most:
                 low = type(value) is not int or value < least
                 limits = f"of at least {least}" if low else f"of at most {most}"
-                raise ArchitectureError(f"architecture: {name} must be a whole number {limits};"
-                                        f" got {value!r}")
+                raise ArchitectureError(
+                    f"architecture: {name} must be a whole number {limits}; got {value!r}"
+                )
         if not self.operators:
             raise ArchitectureError("architecture: operators must not be empty")
         if len(self.operators) > MAX_OPERATORS:
-            raise ArchitectureError(f"architecture: at most {MAX_OPERATORS} operators; got"
-                                    f" {len(self.operators)}")
+            raise ArchitectureError(
+                f"architecture: at most {MAX_OPERATORS} operators; got {len(self.operators)}"
+            )
         # blocks repeat the same few objects
         for spec in {id(spec): spec for spec in self.operators}.values():
             _resolved(spec, self.hidden)
@@ -79,7 +84,9 @@ class Architecture:
 
     def canonical(self) -> Architecture:
         """The same network with every operator option explicit."""
-        return replace(self, operators=tuple(_resolved(spec, self.hidden) for spec in self.operators))
+        return replace(
+            self, operators=tuple(_resolved(spec, self.hidden) for spec in self.operators)
+        )
 
     @functools.cached_property
     def hash(self) -> str:
@@ -93,16 +100,25 @@ class Architecture:
     def params(self) -> int:
         """All parameters; a tied head counts once."""
         embedding = self.vocab * self.hidden * (1 if self.tied else 2)
-        return (embedding + self.meta_tokens * self.hidden + self.hidden
-                + sum(spec.params(self.hidden) for spec in self.operators))
+        return (
+            embedding
+            + self.meta_tokens * self.hidden
+            + self.hidden
+            + sum(spec.params(self.hidden) for spec in self.operators)
+        )
 
     def decode_flops(self, context: int) -> float:
-        """FLOPs to generate one token that sees `context` tokens (itself and meta tokens included), head
-        included."""
-        return sum(spec.flops(self.hidden, context) for spec in self.operators) + 2 * self.hidden * self.vocab
+        """FLOPs to generate one token that sees `context` tokens (itself and meta tokens included),
+        head included."""
+        return (
+            sum(spec.flops(self.hidden, context) for spec in self.operators)
+            + 2 * self.hidden * self.vocab
+        )
 
     def prefill_flops(self, tokens: int) -> float:
-        """FLOPs to read a prompt of `tokens` tokens and predict the next one (the head runs once)."""
+        """FLOPs to read a prompt of `tokens` tokens and predict the next one (the head runs
+        once).
+        """
         total = tokens + self.meta_tokens
         body = sum(_mean_flops(spec, self.hidden, total) for spec in self.operators)
         return total * body + 2 * self.hidden * self.vocab
@@ -112,32 +128,42 @@ class Architecture:
         return self.prefill_flops(tokens) / tokens
 
     def cache_bytes(self, context: int, dtype_bytes: int = 2) -> int:
-        """Bytes of caches and states per sequence after `context` tokens (meta tokens come on top)."""
+        """Bytes of caches and states per sequence after `context` tokens (meta tokens come on
+        top).
+        """
         total = context + self.meta_tokens
         return sum(spec.cache_bytes(self.hidden, total, dtype_bytes) for spec in self.operators)
 
     def scaled(self, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Architecture:
-        """The proxy of this architecture: hidden / factor, heads, states, windows (not below `least_dim`) and
-        meta tokens."""
+        """The proxy of this architecture: hidden / factor, heads, states, windows (not below
+        `least_dim`) and meta tokens."""
         if type(least_dim) is not int or least_dim < 2:
-            raise ArchitectureError("heads, states and windows must keep a size of at least 2; got"
-                                    f" {shown(least_dim)}")
+            raise ArchitectureError(
+                f"heads, states and windows must keep a size of at least 2; got {shown(least_dim)}"
+            )
         if factor == 1:
             return self
         if type(factor) is not int or factor < 1 or self.hidden % factor:
-            raise ArchitectureError(f"width factor must divide the hidden size {self.hidden}; got"
-                                    f" {shown(factor)}")
-        return replace(self, hidden=self.hidden // factor, meta_tokens=-(-self.meta_tokens // factor),
-                       operators=tuple(spec.scaled(self.hidden, factor,
-                                                   least_dim) for spec in self.operators))
+            raise ArchitectureError(
+                f"width factor must divide the hidden size {self.hidden}; got {shown(factor)}"
+            )
+        return replace(
+            self,
+            hidden=self.hidden // factor,
+            meta_tokens=-(-self.meta_tokens // factor),
+            operators=tuple(spec.scaled(self.hidden, factor, least_dim) for spec in self.operators),
+        )
 
     def shallower(self, factor: int) -> Architecture:
-        """Of the operators of each kind every `factor`-th, the first one included, in the same order.
+        """Of the operators of each kind every `factor`-th, the first one included, in the same
+        order.
 
         Kinds keep their shares, rounded up: `8x(a m2 f)` becomes `4x(a m2 f)` with a factor of 2.
         """
         if type(factor) is not int or factor < 1:
-            raise ArchitectureError(f"depth factor must be a whole number of at least 1; got {shown(factor)}")
+            raise ArchitectureError(
+                f"depth factor must be a whole number of at least 1; got {shown(factor)}"
+            )
         seen: Counter[str] = Counter()
         kept = []
         for spec in self.operators:
@@ -166,9 +192,13 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON- and YAML-ready; `from_dict` gives the same object back."""
-        return {"hidden": self.hidden, "vocab": self.vocab, "tied": self.tied,
-                "meta_tokens": self.meta_tokens,
-                "operators": [str(spec) for spec in self.operators]}
+        return {
+            "hidden": self.hidden,
+            "vocab": self.vocab,
+            "tied": self.tied,
+            "meta_tokens": self.meta_tokens,
+            "operators": [str(spec) for spec in self.operators],
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Architecture:
@@ -178,37 +208,52 @@ class Architecture:
         allowed = ("hidden", "vocab", "tied", "meta_tokens", "operators")
         for key in data:
             if key not in allowed:
-                raise ArchitectureError(f"architecture has no key {key!r}{did_you_mean(key, allowed)};"
-                                        f" allowed: {', '.join(allowed)}")
+                raise ArchitectureError(
+                    f"architecture has no key {key!r}{did_you_mean(key, allowed)};"
+                    f" allowed: {', '.join(allowed)}"
+                )
         for key in ("hidden", "operators"):
             if key not in data:
                 raise ArchitectureError(f"architecture needs the key {key!r}")
-        if not isinstance(data["operators"], list | tuple) or not all(isinstance(o, str)
-                                                                      for o in data["operators"]):
-            raise ArchitectureError("architecture.operators must be a list of operators; got"
-                                    f" {shown(data['operators'])}")
+        if not isinstance(data["operators"], list | tuple) or not all(
+            isinstance(o, str) for o in data["operators"]
+        ):
+            raise ArchitectureError(
+                "architecture.operators must be a list of operators; got"
+                f" {shown(data['operators'])}"
+            )
         if not isinstance(data.get("tied", True), bool):
-            raise ArchitectureError(f"architecture.tied must be true or false; got {data['tied']!r}")
+            raise ArchitectureError(
+                f"architecture.tied must be true or false; got {data['tied']!r}"
+            )
         operators = parse_operators(" ".join(data["operators"]))
         return cls(**{**data, "operators": operators})
 
     @classmethod
     def parse(cls, text: str) -> Architecture:
-        """Parse the notation; raises ArchitectureError or OperatorError with the place and what is allowed
-        there."""
+        """Parse the notation; raises ArchitectureError or OperatorError with the place and what is
+        allowed there."""
         if not isinstance(text, str):
-            raise ArchitectureError(f"architecture must be text, such as '2048: 3x(d f m2 f)'; got"
-                                    f" {shown(text)}")
+            raise ArchitectureError(
+                f"architecture must be text, such as '2048: 3x(d f m2 f)'; got {shown(text)}"
+            )
         hidden, header, operators = split_notation(text)
         names = {"vocab": "vocab", "tied": "tied", "meta": "meta_tokens"}
         for key in header:
             if key not in names:
-                raise ArchitectureError(f"header has no option {key!r}{did_you_mean(key, names)};"
-                                        f" allowed: {', '.join(names)}")
+                raise ArchitectureError(
+                    f"header has no option {key!r}{did_you_mean(key, names)};"
+                    f" allowed: {', '.join(names)}"
+                )
         if type(header.get("tied", True)) is not bool:
-            raise ArchitectureError(f"header option tied must be true or false; got {header['tied']!r}")
-        return cls(hidden=hidden, operators=parse_operators(operators),
-                   **{names[key]: value for key, value in header.items()})
+            raise ArchitectureError(
+                f"header option tied must be true or false; got {header['tied']!r}"
+            )
+        return cls(
+            hidden=hidden,
+            operators=parse_operators(operators),
+            **{names[key]: value for key, value in header.items()},
+        )
 
 
 def _mean_flops(spec: OperatorSpec, hidden: int, tokens: int) -> float:

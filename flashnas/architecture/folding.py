@@ -13,8 +13,8 @@ FOLD_LIMIT = 96  # operators; the search for the shortest form is cubic
 
 
 def compressed(notation: str) -> str:
-    """The shortest notation with repeats that parses to the same architecture; unreadable text comes back
-    unchanged."""
+    """The shortest notation with repeats that parses to the same architecture; unreadable text
+    comes back unchanged."""
     architecture = parsed(notation)
     if architecture is None:
         return notation
@@ -34,9 +34,12 @@ def fold(words: tuple[str, ...]) -> str:
             end = start + length
             options = [" ".join(words[start:end])]
             options += [f"{best[start, cut]} {best[cut, end]}" for cut in range(start + 1, end)]
-            options += [f"{length // period}x({best[start, start + period]})"
-                        for period in range(1, length // 2 + 1)
-                        if length % period == 0 and words[start:end - period] == words[start + period:end]]
+            options += [
+                f"{length // period}x({best[start, start + period]})"
+                for period in range(1, length // 2 + 1)
+                if length % period == 0
+                and words[start : end - period] == words[start + period : end]
+            ]
             best[start, end] = min(options, key=len)
     return best[0, count] if count else ""
 
@@ -59,8 +62,8 @@ def kinds(notation: str) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=16_384)
 def mixers_by_use(notation: str) -> tuple[str, ...]:
-    """Kinds of token mixers, the most frequent first; among equally frequent ones, the earlier in the
-    network."""
+    """Kinds of token mixers, the most frequent first; among equally frequent ones, the earlier in
+    the network."""
     counts = Counter(kinds(notation))
     return tuple(kind for kind, _ in counts.most_common() if _mixes_tokens(kind))
 

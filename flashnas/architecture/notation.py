@@ -1,7 +1,7 @@
 """The notation of architectures, as in the paper: `2048: d f m2 f a f m2 f`.
 
-Repeats are written `2048: 3x(d f m2 f)`, options of an operator `a(heads=32,kv_heads=8)`, options of the
-header `2048(vocab=32000,tied=false,meta=256): ...`.
+Repeats are written `2048: 3x(d f m2 f)`, options of an operator `a(heads=32,kv_heads=8)`, options
+of the header `2048(vocab=32000,tied=false,meta=256): ...`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from flashnas.base.hints import shown
 from flashnas.operators import OperatorSpec, operator_class
 
 MAX_OPERATORS = 4096  # guards repeats such as 99999x(...)
-_TOKEN = re.compile(r"\s*(?:(?P<repeat>\d{1,18})\s*x\s*\(|(?P<close>\))|(?P<kind>[A-Za-z][A-Za-z0-9_]*)"
-                    r"(?:\((?P<options>[^()]*)\))?)")
+_TOKEN = re.compile(
+    r"\s*(?:(?P<repeat>\d{1,18})\s*x\s*\(|(?P<close>\))|(?P<kind>[A-Za-z][A-Za-z0-9_]*)"
+    r"(?:\((?P<options>[^()]*)\))?)"
+)
 
 
 def is_notation(text: str) -> bool:
@@ -32,8 +34,10 @@ def split_notation(text: str) -> tuple[int, dict[str, Any], str]:
     """
     match = re.fullmatch(r"\s*(\d{1,18})\s*(?:\(([^()]*)\))?\s*:(.*)", text, re.DOTALL)
     if not match:
-        raise ArchitectureError("architecture must read 'WIDTH: OPERATORS', such as '2048: 3x(d f m2 f)';"
-                                f" got {shown(text.strip())}")
+        raise ArchitectureError(
+            "architecture must read 'WIDTH: OPERATORS', such as '2048: 3x(d f m2 f)';"
+            f" got {shown(text.strip())}"
+        )
     return int(match[1]), _parse_options(match[2] or "", "header"), match[3]
 
 
@@ -46,19 +50,25 @@ def parse_operators(text: str) -> tuple[OperatorSpec, ...]:
     while position < len(text):
         match = _TOKEN.match(text, position)
         if not match:
-            raise ArchitectureError(f"operators: cannot read {text[position:].strip()[:20]!r};"
-                                    " write them apart by spaces, repeats as 3x(d f)")
+            raise ArchitectureError(
+                f"operators: cannot read {text[position:].strip()[:20]!r};"
+                " write them apart by spaces, repeats as 3x(d f)"
+            )
         position = match.end()
         if match["repeat"]:
             if int(match["repeat"]) < 1:
-                raise ArchitectureError(f"operators: a repeat must be at least 1; got {match['repeat']}")
+                raise ArchitectureError(
+                    f"operators: a repeat must be at least 1; got {match['repeat']}"
+                )
             stack.append((int(match["repeat"]), []))
         elif match["close"]:
             if len(stack) == 1:
                 raise ArchitectureError(f"operators: ')' without its '(' in {shown(text.strip())}")
             times, inner = stack.pop()
             if times * len(inner) > MAX_OPERATORS:
-                raise ArchitectureError(f"operators: at most {MAX_OPERATORS}; got {times} x {len(inner)}")
+                raise ArchitectureError(
+                    f"operators: at most {MAX_OPERATORS}; got {times} x {len(inner)}"
+                )
             stack[-1][1].extend(inner * times)
         else:
             stack[-1][1].append(_operator(match["kind"], match["options"] or ""))

@@ -1,4 +1,6 @@
-"""What a user may write for ARCH: a preset, a pareto/NN.yaml, a Hugging Face config.json or a notation."""
+"""What a user may write for ARCH: a preset, a pareto/NN.yaml, a Hugging Face config.json or a
+notation.
+"""
 
 import functools
 import os
@@ -25,8 +27,9 @@ def load_architecture(source: str) -> Architecture:
     """The architecture that a text describes.
 
     Args:
-        source (str): a notation, the name of a preset (in any case), a YAML file with the key `architecture`
-            (such as pareto/01.yaml of a run), or a Hugging Face config.json or the folder that holds one.
+        source (str): a notation, the name of a preset (in any case), a YAML file with the key
+            `architecture` (such as pareto/01.yaml of a run), or a Hugging Face config.json or the
+            folder that holds one.
 
     Returns:
         The Architecture.
@@ -48,8 +51,10 @@ def load_architecture(source: str) -> Architecture:
         return presets()[by_lower[source.lower()]]
     path = Path(source)
     if os.path.isdir(os.path.join(source, "pareto")):
-        raise ArchitectureError(f"{source}: is the folder of a run; name a network of it, such as"
-                                f" {path / 'pareto' / '01.yaml'}")
+        raise ArchitectureError(
+            f"{source}: is the folder of a run; name a network of it, such as"
+            f" {path / 'pareto' / '01.yaml'}"
+        )
     if path.suffix == ".json" or os.path.isdir(source):
         return architecture_from_hf(path)
     # os.path accepts any text, pathlib does not
@@ -63,16 +68,20 @@ def load_architecture(source: str) -> Architecture:
                 return Architecture.from_dict(entry)
         except (ArchitectureError, OperatorError) as error:
             raise ArchitectureError(f"{data.place('architecture')}: {error}") from None
-        raise ArchitectureError(f"{data.place()}: an architecture file needs the key 'architecture'"
-                                " (a notation or a mapping)")
-    raise ArchitectureError(f"{shown(source)} is not a preset{did_you_mean(source, presets())}, not a YAML"
-                            f" or JSON file"
-                            f" and not a notation such as '2048: d f m2 f'; presets: {', '.join(presets())}")
+        raise ArchitectureError(
+            f"{data.place()}: an architecture file needs the key 'architecture'"
+            " (a notation or a mapping)"
+        )
+    raise ArchitectureError(
+        f"{shown(source)} is not a preset{did_you_mean(source, presets())}, not a YAML"
+        f" or JSON file"
+        f" and not a notation such as '2048: d f m2 f'; presets: {', '.join(presets())}"
+    )
 
 
 def position_limit(source: str) -> int | None:
-    """`max_position_embeddings` of a Hugging Face configuration whose attention rotates positions, in tokens;
-    None for a source without such a limit."""
+    """`max_position_embeddings` of a Hugging Face configuration whose attention rotates positions,
+    in tokens; None for a source without such a limit."""
     path = Path(source)
     if is_notation(source) or source.lower() in {name.lower() for name in presets()}:
         return None

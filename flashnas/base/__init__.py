@@ -1,1 +1,3 @@
-"""What every room may use: errors, hints, files, YAML with line numbers, shipped data, processes."""
+"""What every room may use: errors, hints, files, YAML with line numbers, shipped data,
+processes.
+"""

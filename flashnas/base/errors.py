@@ -1,5 +1,5 @@
-"""What a user can get wrong, one class each. The command line prints the message alone and exits with code
-2."""
+"""What a user can get wrong, one class each. The command line prints the message alone and exits
+with code 2."""
 
 
 class FlashnasError(Exception):
@@ -56,7 +56,9 @@ class CorpusError(FlashnasError):
 
 
 class BenchError(FlashnasError):
-    """A bench of trained networks that is missing, damaged, of another version or of another recipe."""
+    """A bench of trained networks that is missing, damaged, of another version or of another
+    recipe.
+    """
 
 
 class RunError(FlashnasError):
@@ -68,12 +70,14 @@ class CandidateError(FlashnasError):
 
 
 class CandidateMemoryError(CandidateError):
-    """A candidate for which memory did not suffice; it is tried once more, alone, before that is a result."""
+    """A candidate for which memory did not suffice; it is tried once more, alone, before that is a
+    result.
+    """
 
 
 class CandidateDiedError(CandidateError):
-    """A candidate one of whose processes was ended by a signal; it is tried once more before that is a
-    result."""
+    """A candidate one of whose processes was ended by a signal; it is tried once more before that
+    is a result."""
 
 
 class DeviceMemoryError(FlashnasError):
@@ -93,5 +97,5 @@ class WeightsError(FlashnasError):
 
 
 class ExportError(FlashnasError):
-    """A network that a target format cannot hold, or an export that does not compute what the network
-    computes."""
+    """A network that a target format cannot hold, or an export that does not compute what the
+    network computes."""

@@ -1,5 +1,5 @@
-"""Files that survive a crash: atomic writes of files and folders, locks, torn last lines, errors of the
-disk."""
+"""Files that survive a crash: atomic writes of files and folders, locks, torn last lines, errors of
+the disk."""
 
 from __future__ import annotations
 
@@ -21,33 +21,39 @@ if TYPE_CHECKING:
 
 FILE_MODE, FOLDER_MODE = 0o644, 0o755
 
-# -- files ---------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 def write_synced(path: Path, data: bytes | str) -> None:
-    """Write a file and wait until it is on the disk. Text is written as UTF-8, line ends as they are."""
+    """Write a file and wait until it is on the disk. Text is written as UTF-8, line ends as they
+    are.
+    """
     path.write_bytes(data.encode() if isinstance(data, str) else data)
     _sync(path)
 
 
 def append_synced(path: Path, line: str) -> None:
-    """Append a line, of which `line` lacks the end, and wait until it is on the disk; FlashnasError for a
-    link."""
-    with open(check_regular(path, FlashnasError, write=True), "a", encoding="utf-8", newline="") as file:
+    """Append a line, of which `line` lacks the end, and wait until it is on the disk; FlashnasError
+    for a link."""
+    with open(
+        check_regular(path, FlashnasError, write=True), "a", encoding="utf-8", newline=""
+    ) as file:
         file.write(line + "\n")
     _sync(path)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Replace a file as a whole: readers, and the disk after a crash, have the old content or the new one."""
+    """Replace a file as a whole: readers, and the disk after a crash, have the old content or the
+    new one.
+    """
     with atomic_file(path) as part:
         write_synced(part, data)
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` for a library to write; it replaces `path` when the block ends without
-    an error."""
+    """A temporary file beside `path` for a library to write; it replaces `path` when the block ends
+    without an error."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     part = Path(name)
@@ -60,17 +66,17 @@ def atomic_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-# -- folders -------------------------------------------------------------------------------------------------
+# -- folders ---------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def atomic_folder(path: Path, *, keep_existing: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `path` for the caller to fill; it becomes `path` when the block ends without
-    an error. Files in it are the caller's to sync (`write_synced`).
+    """A temporary folder beside `path` for the caller to fill; it becomes `path` when the block
+    ends without an error. Files in it are the caller's to sync (`write_synced`).
 
     Args:
-        keep_existing: if another process has written `path` meanwhile, keep that folder and drop the new one.
-            Without it, the new folder replaces the old one.
+        keep_existing: if another process has written `path` meanwhile, keep that folder and drop
+            the new one. Without it, the new folder replaces the old one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -92,8 +98,8 @@ def atomic_folder(path: Path, *, keep_existing: bool = False) -> Iterator[Path]:
 
 
 def replace_folder(new: Path, old: Path) -> None:
-    """Move the folder `new`, of the same file system, to the path `old`, in place of what is there. A crash
-    between the two renames leaves that as `.NAME.old`; `recover_folder` brings it back."""
+    """Move the folder `new`, of the same file system, to the path `old`, in place of what is there.
+    A crash between the two renames leaves that as `.NAME.old`; `recover_folder` brings it back."""
     recover_folder(old)
     if not os.path.lexists(old):
         os.rename(new, old)
@@ -109,8 +115,8 @@ def replace_folder(new: Path, old: Path) -> None:
 
 
 def recover_folder(path: Path) -> None:
-    """Bring back the folder that a crash inside `replace_folder` left under another name, if `path` is
-    missing."""
+    """Bring back the folder that a crash inside `replace_folder` left under another name, if `path`
+    is missing."""
     before = _before(path)
     if not os.path.lexists(before):
         return
@@ -139,12 +145,13 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-# -- locks ---------------------------------------------------------------------------------------------------
+# -- locks -----------------------------------------------------------------------------------------
 
 
 def hold_lock(path: Path, busy: FlashnasError, wait_s: float = 0) -> BaseFileLock:
-    """Take the lock file `path` for this process, until `release()`, the end of a `with` block, or the end of
-    the process, also by SIGKILL. The file remains. Keep a reference to the lock as long as it is needed.
+    """Take the lock file `path` for this process, until `release()`, the end of a `with` block, or
+    the end of the process, also by SIGKILL. The file remains. Keep a reference to the lock as long
+    as it is needed.
 
     Args:
         busy: the error to raise if another process, or another part of this one, holds the lock.
@@ -160,17 +167,17 @@ def hold_lock(path: Path, busy: FlashnasError, wait_s: float = 0) -> BaseFileLoc
     return lock
 
 
-# -- torn last lines -----------------------------------------------------------------------------------------
+# -- torn last lines -------------------------------------------------------------------------------
 
 
 def complete_lines(text: str) -> str:
     """The text without a last line that has no end, as a killed process can leave it."""
-    return text[:text.rfind("\n") + 1]
+    return text[: text.rfind("\n") + 1]
 
 
 def drop_torn_line(path: Path, error: type[FlashnasError] = FlashnasError) -> None:
-    """Cut a last line without an end off a file, if it is there; `error` for a link, through which another
-    would be cut."""
+    """Cut a last line without an end off a file, if it is there; `error` for a link, through which
+    another would be cut."""
     if not check_regular(path, error, write=True).exists():
         return
     data = path.read_bytes()
@@ -178,12 +185,12 @@ def drop_torn_line(path: Path, error: type[FlashnasError] = FlashnasError) -> No
         os.truncate(path, data.rfind(b"\n") + 1)
 
 
-# -- errors of the disk --------------------------------------------------------------------------------------
+# -- errors of the disk ----------------------------------------------------------------------------
 
 
 def system_error(error: BaseException) -> OSError | None:
-    """The error of the operating system that `error` is, or that it names in its text, as Rust libraries
-    do."""
+    """The error of the operating system that `error` is, or that it names in its text, as Rust
+    libraries do."""
     if isinstance(error, OSError):
         return error
     if match := re.search(r"\(os error (\d+)\)", str(error)):
@@ -198,8 +205,9 @@ def reason_of(error: OSError) -> str:
 
 @contextlib.contextmanager
 def disk_errors(what: str, error: type[FlashnasError], hint: str = "") -> Iterator[None]:
-    """Raise `error` with the line `WHAT: REASON HINT` if the system refuses a read or a write within the
-    block. hint: what to do about it, with its separator, such as `; choose another --out`."""
+    """Raise `error` with the line `WHAT: REASON HINT` if the system refuses a read or a write
+    within the block. hint: what to do about it, with its separator, such as `; choose another
+    --out`."""
     try:
         yield
     except FlashnasError:

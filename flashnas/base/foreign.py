@@ -1,19 +1,21 @@
-"""The one door for files that somebody else may have written, and for their text on the way to a terminal.
+"""The one door for files that somebody else may have written, and for their text on the way to a
+terminal.
 
-A run folder, a table, a corpus or a model may come from a stranger. Read through here, a file can be wrong
-but cannot hang, fill the memory, or change another file:
+A run folder, a table, a corpus or a model may come from a stranger. Read through here, a file can
+be wrong but cannot hang, fill the memory, or change another file:
 
     recipe = read_yaml(path)                              of base/yaml.py; ConfigError
     header, *entries = read_json_lines(path, RunError)    a journal; a torn last line is left out
-    frame = read_parquet(path, RunError)        its cells and texts are counted before they are unpacked
-    files = read_zip(path, ConfigError)                   name -> content; nothing is written
-    tensors = load_file(check_regular(path, WeightsError))    for libraries that open the file themselves
+    frame = read_parquet(path, RunError)        its cells and texts are counted before they are
+    unpacked files = read_zip(path, ConfigError)                   name -> content; nothing is
+    written tensors = load_file(check_regular(path, WeightsError))    for libraries that open the
+    file themselves
 
-Each refuses, in one line "place: rule; got value", what is not a regular file, what is larger than its kind
-may be, more values than MAX_VALUES, and nesting deeper than MAX_DEPTH. Reading follows links, since caches of
-models consist of them; `check_inside` refuses those that leave a folder. Writing does not: before a file of a
-given folder is repaired or appended to, `check_regular(path, error, write=True)` refuses a link. `printable` is
-for every foreign text that a command prints.
+Each refuses, in one line "place: rule; got value", what is not a regular file, what is larger than
+its kind may be, more values than MAX_VALUES, and nesting deeper than MAX_DEPTH. Reading follows
+links, since caches of models consist of them; `check_inside` refuses those that leave a folder.
+Writing does not: before a file of a given folder is repaired or appended to, `check_regular(path,
+error, write=True)` refuses a link. `printable` is for every foreign text that a command prints.
 """
 
 from __future__ import annotations
@@ -37,26 +39,33 @@ from flashnas.base.hints import did_you_mean, first_line, printable
 if TYPE_CHECKING:
     import pandas as pd
 
-MAX_YAML_MB = 2             # PyYAML needs up to 3 s for one megabyte
-MAX_JSON_MB = 256           # tokenizers of large vocabularies have 35 MB
+MAX_YAML_MB = 2  # PyYAML needs up to 3 s for one megabyte
+MAX_JSON_MB = 256  # tokenizers of large vocabularies have 35 MB
 MAX_JOURNAL_MB = 2_000
-MAX_TEXT_MB = 200           # of the texts of a parquet file, each repeated one counted again
-MAX_CELLS = 100_000_000     # rows times columns of a parquet file: 0.8 GB as numbers
-MAX_VALUES = 10_000_000     # of a JSON text or a journal, each of up to 0.2 kB in memory
+MAX_TEXT_MB = 200  # of the texts of a parquet file, each repeated one counted again
+MAX_CELLS = 100_000_000  # rows times columns of a parquet file: 0.8 GB as numbers
+MAX_VALUES = 10_000_000  # of a JSON text or a journal, each of up to 0.2 kB in memory
 MAX_CSV_CELLS = 1_000_000
-MAX_ZIP_MB = 200            # unpacked
+MAX_ZIP_MB = 200  # unpacked
 MAX_ZIP_FILES = 1000
-MAX_DEPTH = 64              # of lists and mappings inside one another
+MAX_DEPTH = 64  # of lists and mappings inside one another
 TOO_DEEP = f"must be nested at most {MAX_DEPTH} levels deep; got more"
 
 _ZIP_NAME = re.compile(r"(?!\.)[\w.-]{1,100}(/(?!\.)[\w.-]{1,100}){0,8}", re.ASCII)
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others unpack without a limit
-_KINDS = ((stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"),
-          (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
+_KINDS = (
+    (stat.S_ISLNK, "a link"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
-def check_regular(path: str | Path, error: type[FlashnasError], *, max_mb: float = math.inf,
-                  write: bool = False) -> Path:
+def check_regular(
+    path: str | Path, error: type[FlashnasError], *, max_mb: float = math.inf, write: bool = False
+) -> Path:
     """The path, if a regular file of that size is there.
 
     Args:
@@ -71,7 +80,9 @@ def check_regular(path: str | Path, error: type[FlashnasError], *, max_mb: float
     except (OSError, ValueError) as caught:  # ValueError: a zero byte in the path
         if write and isinstance(caught, FileNotFoundError):
             return path
-        raise error(f"{place}: cannot be read: {getattr(caught, 'strerror', None) or caught}") from None
+        raise error(
+            f"{place}: cannot be read: {getattr(caught, 'strerror', None) or caught}"
+        ) from None
     if not stat.S_ISREG(status.st_mode):
         kind = next((name for holds, name in _KINDS if holds(status.st_mode)), "something else")
         raise error(f"{place}: must be a regular file; got {kind}")
@@ -81,19 +92,23 @@ def check_regular(path: str | Path, error: type[FlashnasError], *, max_mb: float
 
 
 def check_inside(folder: str | Path, paths: Iterable[Path], error: type[FlashnasError]) -> None:
-    """Raise `error` for the first path that is a link to something outside of the folder: a folder of a stranger
-    could otherwise have any file of this machine read. The Hugging Face cache, whose folders `snapshots/*` consist
-    of links to `blobs`, counts as one folder."""
+    """Raise `error` for the first path that is a link to something outside of the folder: a folder
+    of a stranger could otherwise have any file of this machine read. The Hugging Face cache, whose
+    folders `snapshots/*` consist of links to `blobs`, counts as one folder."""
     root = Path(folder).resolve()
     if root.parent.name == "snapshots":
         root = root.parents[1]
     for path in paths:
         if not path.resolve().is_relative_to(root):
-            raise error(f"{printable(path)}: must lie in the folder {printable(folder)}; got a link to"
-                        f" {printable(path.resolve())}")
+            raise error(
+                f"{printable(path)}: must lie in the folder {printable(folder)}; got a link to"
+                f" {printable(path.resolve())}"
+            )
 
 
-def read_bytes(path: str | Path, error: type[FlashnasError], *, max_mb: float = MAX_JSON_MB) -> bytes:
+def read_bytes(
+    path: str | Path, error: type[FlashnasError], *, max_mb: float = MAX_JSON_MB
+) -> bytes:
     """The content of a regular file of at most that size."""
     try:
         return check_regular(path, error, max_mb=max_mb).read_bytes()
@@ -102,18 +117,25 @@ def read_bytes(path: str | Path, error: type[FlashnasError], *, max_mb: float = 
 
 
 def read_text(path: str | Path, error: type[FlashnasError], *, max_mb: float = MAX_JSON_MB) -> str:
-    """The content of a regular file of at most that size, which is UTF-8 text; line ends become `\\n`."""
+    """The content of a regular file of at most that size, which is UTF-8 text; line ends become
+    `\\n`.
+    """
     try:
-        return io.TextIOWrapper(io.BytesIO(read_bytes(path, error, max_mb=max_mb)), encoding="utf-8").read()
+        return io.TextIOWrapper(
+            io.BytesIO(read_bytes(path, error, max_mb=max_mb)), encoding="utf-8"
+        ).read()
     except UnicodeDecodeError:
         raise error(f"{printable(path)}: cannot be read: not UTF-8 text") from None
 
 
-def parse_json(text: str | bytes, place: str | Path, error: type[FlashnasError], **options: Any) -> Any:
+def parse_json(
+    text: str | bytes, place: str | Path, error: type[FlashnasError], **options: Any
+) -> Any:
     """The value of a JSON text, of at most MAX_VALUES values and MAX_DEPTH levels.
 
     Args:
-        place: where it is from, for messages: `trials.jsonl:3`, or a Path, to which the line is added.
+        place: where it is from, for messages: `trials.jsonl:3`, or a Path, to which the line is
+            added.
     """
     check_count(text, place, error)
     try:
@@ -122,40 +144,57 @@ def parse_json(text: str | bytes, place: str | Path, error: type[FlashnasError],
         raise error(f"{printable(place)}: {TOO_DEEP}") from None
     except ValueError as caught:  # also a number with thousands of digits
         line = f":{getattr(caught, 'lineno', 1)}" if isinstance(place, Path) else ""
-        raise error(f"{printable(place)}{line}: not valid JSON: {getattr(caught, 'msg', caught)}") from None
+        raise error(
+            f"{printable(place)}{line}: not valid JSON: {getattr(caught, 'msg', caught)}"
+        ) from None
     check_depth(value, place, error)
     return value
 
 
-def read_json(path: str | Path, error: type[FlashnasError], *, max_mb: float = MAX_JSON_MB,
-              **options: Any) -> Any:
+def read_json(
+    path: str | Path, error: type[FlashnasError], *, max_mb: float = MAX_JSON_MB, **options: Any
+) -> Any:
     """The value in a JSON file; options as json.loads takes them."""
     return parse_json(read_text(path, error, max_mb=max_mb), Path(path), error, **options)
 
 
 def read_json_lines(path: str | Path, error: type[FlashnasError]) -> list[Any]:
-    """The value of each line of a journal. A last line without its end, as a killed process leaves it, is
-    left out."""
+    """The value of each line of a journal. A last line without its end, as a killed process leaves
+    it, is left out."""
     text = read_text(path, error, max_mb=MAX_JOURNAL_MB)
     check_count(text, path, error, separators=",[{\n")
     lines = text.split("\n")[:-1]
-    return [parse_json(line, f"{path}:{number}", error) for number, line in enumerate(lines, start=1)]
+    return [
+        parse_json(line, f"{path}:{number}", error) for number, line in enumerate(lines, start=1)
+    ]
 
 
-def parse_json_cells(cells: Sequence[Any], place: str, error: type[FlashnasError],
-                     empty: Callable[[], Any] | None = None) -> list[Any]:
-    """The value of each JSON text of a column; `empty()` for a cell without a text, where that is allowed."""
+def parse_json_cells(
+    cells: Sequence[Any],
+    place: str,
+    error: type[FlashnasError],
+    empty: Callable[[], Any] | None = None,
+) -> list[Any]:
+    """The value of each JSON text of a column; `empty()` for a cell without a text, where that is
+    allowed.
+    """
     texts = [cell for cell in cells if isinstance(cell, str)]
     if empty is None and len(texts) < len(cells):
         raise error(f"{printable(place)}: must hold a JSON text in each row")
     check_count("\n".join(texts), place, error)
-    return [parse_json(cell, place, error) if isinstance(cell, str) else empty and empty() for cell in cells]
+    return [
+        parse_json(cell, place, error) if isinstance(cell, str) else empty and empty()
+        for cell in cells
+    ]
 
 
-def read_csv(path: str | Path, error: type[FlashnasError], needed: Sequence[str],
-             ) -> list[tuple[str, dict[str, str]]]:
-    """The rows of a CSV file with a header, each with the place where it begins, `file.csv:3`; columns that
-    are `needed` are there. Cells that a row lacks at its end are empty."""
+def read_csv(
+    path: str | Path,
+    error: type[FlashnasError],
+    needed: Sequence[str],
+) -> list[tuple[str, dict[str, str]]]:
+    """The rows of a CSV file with a header, each with the place where it begins, `file.csv:3`;
+    columns that are `needed` are there. Cells that a row lacks at its end are empty."""
     text = read_text(path, error).removeprefix("\ufeff")
     check_count(text, path, error, most=MAX_CSV_CELLS, separators=",\n")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -175,7 +214,9 @@ def read_csv(path: str | Path, error: type[FlashnasError], needed: Sequence[str]
             columns = cells
             _check_columns(path, columns, needed, error)
         elif len(cells) > len(columns):
-            raise error(f"{place}: must have at most {len(columns)} cells, as the header; got {len(cells)}")
+            raise error(
+                f"{place}: must have at most {len(columns)} cells, as the header; got {len(cells)}"
+            )
         else:
             rows.append((place, dict(zip(columns, cells + [""] * len(columns), strict=False))))
     if not columns:
@@ -183,20 +224,28 @@ def read_csv(path: str | Path, error: type[FlashnasError], needed: Sequence[str]
     return rows
 
 
-def _check_columns(path: str | Path, columns: Sequence[str], needed: Sequence[str],
-                   error: type[FlashnasError]) -> None:
+def _check_columns(
+    path: str | Path, columns: Sequence[str], needed: Sequence[str], error: type[FlashnasError]
+) -> None:
     lacking = [column for column in needed if column not in columns]
     if not lacking:
         return
     for separator in (";", "\t"):
         if any(separator in column for column in columns):
             raise error(f"{printable(path)}: cells must be separated by commas; got {separator!r}")
-    raise error(f"{printable(path)}: column {lacking[0]!r} is missing{did_you_mean(lacking[0], columns)};"
-                f" needed: {', '.join(needed)}")
+    raise error(
+        f"{printable(path)}: column {lacking[0]!r} is missing{did_you_mean(lacking[0], columns)};"
+        f" needed: {', '.join(needed)}"
+    )
 
 
-def read_parquet(path: str | Path, error: type[FlashnasError], *, columns: Iterable[str] | None = None,
-                 data: bytes | None = None) -> pd.DataFrame:
+def read_parquet(
+    path: str | Path,
+    error: type[FlashnasError],
+    *,
+    columns: Iterable[str] | None = None,
+    data: bytes | None = None,
+) -> pd.DataFrame:
     """The rows of a parquet file of at most MAX_CELLS.
 
     Args:
@@ -212,29 +261,45 @@ def read_parquet(path: str | Path, error: type[FlashnasError], *, columns: Itera
     try:
         facts = pq.read_metadata(place or io.BytesIO(data or b""))
         if facts.num_rows * facts.num_columns > MAX_CELLS:
-            raise error(f"{printable(path)}: must have at most {MAX_CELLS:,} cells; got {facts.num_rows:,}"
-                        f" rows of {facts.num_columns} columns")
+            raise error(
+                f"{printable(path)}: must have at most {MAX_CELLS:,} cells; got {facts.num_rows:,}"
+                f" rows of {facts.num_columns} columns"
+            )
         if (text_mb := _text_bytes(facts, place or io.BytesIO(data or b"")) / 1e6) > MAX_TEXT_MB:
-            raise error(f"{printable(path)}: must have at most {MAX_TEXT_MB} MB of texts; got {text_mb:,.0f} MB")
-        return pd.read_parquet(place or io.BytesIO(data or b""),
-                               columns=None if columns is None else list(columns))
+            raise error(
+                f"{printable(path)}: must have at most {MAX_TEXT_MB} MB of texts; got"
+                f" {text_mb:,.0f} MB"
+            )
+        return pd.read_parquet(
+            place or io.BytesIO(data or b""), columns=None if columns is None else list(columns)
+        )
     except FlashnasError:
         raise
-    except Exception as caught:  # pyarrow raises its own errors, OSError and ValueError by kind of damage
-        raise error(f"{printable(path)}: damaged, not readable as parquet: {first_line(caught)}") from None
+    except (
+        Exception
+    ) as caught:  # pyarrow raises its own errors, OSError and ValueError by kind of damage
+        raise error(
+            f"{printable(path)}: damaged, not readable as parquet: {first_line(caught)}"
+        ) from None
 
 
 def _text_bytes(facts: Any, source: Any) -> int:
-    """Bytes of all texts of a parquet file, or a lower bound where they are certainly few. A column names a
-    text that is repeated by its number in a dictionary: a file of 50 kB can unpack to 20 GB. Such columns are
-    therefore read as numbers and dictionary."""
+    """Bytes of all texts of a parquet file, or a lower bound where they are certainly few. A column
+    names a text that is repeated by its number in a dictionary: a file of 50 kB can unpack to 20
+    GB. Such columns are therefore read as numbers and dictionary."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    chunks = [facts.row_group(group).column(column) for group in range(facts.num_row_groups)
-              for column in range(facts.num_columns)]
+    chunks = [
+        facts.row_group(group).column(column)
+        for group in range(facts.num_row_groups)
+        for column in range(facts.num_columns)
+    ]
     chunks = [chunk for chunk in chunks if chunk.physical_type == "BYTE_ARRAY"]
-    if sum(chunk.num_values * chunk.total_uncompressed_size for chunk in chunks) < MAX_TEXT_MB * 1e6:
+    if (
+        sum(chunk.num_values * chunk.total_uncompressed_size for chunk in chunks)
+        < MAX_TEXT_MB * 1e6
+    ):
         return 0
     size = sum(chunk.total_uncompressed_size for chunk in chunks)
     if size > MAX_TEXT_MB * 1e6:
@@ -252,17 +317,21 @@ def _text_bytes(facts: Any, source: Any) -> int:
 
 
 def read_zip(path: str | Path, error: type[FlashnasError]) -> dict[str, bytes]:
-    """The content of each file of a zip archive, by its name: `table/meta.yaml`. Refused are links, names
-    that could lead out of a folder or are there twice, and sizes beyond the limits, which are counted before
-    anything is unpacked."""
+    """The content of each file of a zip archive, by its name: `table/meta.yaml`. Refused are links,
+    names that could lead out of a folder or are there twice, and sizes beyond the limits, which are
+    counted before anything is unpacked."""
     place = printable(check_regular(path, error, max_mb=MAX_ZIP_MB))
     try:
         with zipfile.ZipFile(path) as archive:
             parts = [part for part in archive.infolist() if not part.is_dir()]
             if len(parts) > MAX_ZIP_FILES:
-                raise error(f"{place}: must hold at most {MAX_ZIP_FILES:,} files; got {len(parts):,}")
+                raise error(
+                    f"{place}: must hold at most {MAX_ZIP_FILES:,} files; got {len(parts):,}"
+                )
             if (size_mb := sum(part.file_size for part in parts) / 1e6) > MAX_ZIP_MB:
-                raise error(f"{place}: must unpack to at most {MAX_ZIP_MB} MB; got {size_mb:,.0f} MB")
+                raise error(
+                    f"{place}: must unpack to at most {MAX_ZIP_MB} MB; got {size_mb:,.0f} MB"
+                )
             content: dict[str, bytes] = {}
             for part in parts:
                 inside = f"{place}: {printable(part.filename)}"
@@ -270,19 +339,39 @@ def read_zip(path: str | Path, error: type[FlashnasError]) -> dict[str, bytes]:
                     raise error(f"{inside}: must be a plain name that is there once")
                 if stat.S_ISLNK(part.external_attr >> 16) or part.compress_type not in _ZIP_METHODS:
                     raise error(f"{inside}: must be a regular file, stored or deflated")
-                with archive.open(part) as file:  # read() without a size may unpack 2 GB before it counts
+                with archive.open(
+                    part
+                ) as file:  # read() without a size may unpack 2 GB before it counts
                     content[part.filename] = file.read(part.file_size)
             return content
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError,
-            ValueError) as caught:
-        raise error(f"{place}: damaged, not readable as a zip archive: {first_line(caught)}") from None
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        OSError,
+        EOFError,
+        RuntimeError,
+        NotImplementedError,
+        ValueError,
+    ) as caught:
+        raise error(
+            f"{place}: damaged, not readable as a zip archive: {first_line(caught)}"
+        ) from None
 
 
-def check_count(text: str | bytes, place: str | Path, error: type[FlashnasError], *, most: int = MAX_VALUES,
-                separators: str = ",[{") -> None:
-    """Raise `error` if a text holds more than `most` values, by the separators before them. It is checked before
-    the text is parsed, since a list takes thirty times as many bytes in memory as it takes in a file."""
-    count = sum(text.count(letter if isinstance(text, str) else letter.encode()) for letter in separators)
+def check_count(
+    text: str | bytes,
+    place: str | Path,
+    error: type[FlashnasError],
+    *,
+    most: int = MAX_VALUES,
+    separators: str = ",[{",
+) -> None:
+    """Raise `error` if a text holds more than `most` values, by the separators before them. It is
+    checked before the text is parsed, since a list takes thirty times as many bytes in memory as it
+    takes in a file."""
+    count = sum(
+        text.count(letter if isinstance(text, str) else letter.encode()) for letter in separators
+    )
     if count > most:
         raise error(f"{printable(place)}: must hold at most {most:,} values; got {count:,}")
 
@@ -294,5 +383,9 @@ def check_depth(value: Any, place: str | Path, error: type[FlashnasError]) -> No
         inside = [item for item in level if isinstance(item, list | dict)]
         if not inside:
             return
-        level = [child for item in inside for child in (item.values() if isinstance(item, dict) else item)]
+        level = [
+            child
+            for item in inside
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
     raise error(f"{printable(place)}: {TOO_DEEP}")

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
-SHOWN_CHARACTERS = 120        # of a wrong value in a message
+SHOWN_CHARACTERS = 120  # of a wrong value in a message
 
 
 def did_you_mean(value: object, allowed: Iterable[str]) -> str:
@@ -21,7 +21,9 @@ def did_you_mean(value: object, allowed: Iterable[str]) -> str:
 def one_of(place: str, value: object, allowed: Iterable[str]) -> str:
     """The one line for a value outside a closed list."""
     allowed = list(allowed)
-    return f"{place} must be one of {', '.join(allowed)}; got {value!r}{did_you_mean(value, allowed)}"
+    return (
+        f"{place} must be one of {', '.join(allowed)}; got {value!r}{did_you_mean(value, allowed)}"
+    )
 
 
 def shown(value: Any) -> str:
@@ -52,11 +54,17 @@ def first_sentence(text: str) -> str:
 
 
 def printable(text: object) -> str:
-    """Foreign text for one line of a terminal: control characters, line ends included, as Python escapes
-    them."""
+    """Foreign text for one line of a terminal: control characters, line ends included, as Python
+    escapes them."""
     text = os.fspath(text) if isinstance(text, os.PathLike) else str(text)
-    return text if text.isprintable() else "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    return (
+        text
+        if text.isprintable()
+        else "".join(
+            letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+            for letter in text
+        )
+    )
 
 
 def duration(seconds: float, decimals: int = 0) -> str:
@@ -64,14 +72,20 @@ def duration(seconds: float, decimals: int = 0) -> str:
     if round(seconds, decimals) < 60:
         return f"{seconds:.{decimals}f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return (
+        f"{minutes} min {rest:02d} s"
+        if minutes < 60
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )
 
 
 def warn(text: str) -> None:
     """Warn the user of the API, at the line of their own code that called flashnas."""
     frame: FrameType | None = sys._getframe(1)
     level = 2
-    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "flashnas":
+    while (
+        frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "flashnas"
+    ):
         frame, level = frame.f_back, level + 1
     warnings.warn(text, stacklevel=level)
 

@@ -1,4 +1,6 @@
-"""Numbers with a unit behind them, as people write them: 350M parameters, 100B tokens. No heavy imports."""
+"""Numbers with a unit behind them, as people write them: 350M parameters, 100B tokens. No heavy
+imports.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +8,24 @@ import math
 from collections.abc import Mapping
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-MAX_TOKENS = 10**15   # whole numbers up to here are exact as floats, too
+MAX_TOKENS = 10**15  # whole numbers up to here are exact as floats, too
 # of two options that several commands have
 TRAIN_TOKENS_HELP = "tokens of the full training that you plan, such as 100B"
 EVIDENCE_HELP = "CSV of your own full trainings, one publication more; predictions are then for it"
 
 
 def number_of(text: str, units: Mapping[str, int] = UNITS) -> float:
-    """The number above 0 that a text is, with one of the units behind it or none; NaN for any other text.
+    """The number above 0 that a text is, with one of the units behind it or none; NaN for any other
+    text.
 
     Example:
         >>> number_of("0.35B"), number_of("350"), number_of("large")
         (350000000.0, 350.0, nan)
     """
     text = text.strip()
-    digits, unit = (text[:-1], text[-1].upper()) if text and text[-1].upper() in units else (text, "")
+    digits, unit = (
+        (text[:-1], text[-1].upper()) if text and text[-1].upper() in units else (text, "")
+    )
     try:
         number = float(digits) * units[unit]
     except ValueError:
@@ -47,5 +52,7 @@ def tokens_of(value: str | float) -> float:
 def tokens_text(tokens: float) -> str:
     """A number with its unit, to three digits, which `tokens_of` reads: 100B."""
     rounded = float(f"{tokens:.3g}")
-    unit = max((unit for unit, size in UNITS.items() if rounded >= size), key=UNITS.__getitem__, default="")
+    unit = max(
+        (unit for unit, size in UNITS.items() if rounded >= size), key=UNITS.__getitem__, default=""
+    )
     return f"{rounded / UNITS[unit]:g}{unit}"

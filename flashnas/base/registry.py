@@ -1,8 +1,8 @@
-"""Names to objects, loaded when they are used: the one way to find an operator, sampler, task, space
-template, export format, executor, runtime, report section or command.
+"""Names to objects, loaded when they are used: the one way to find an operator, sampler, task,
+space template, export format, executor, runtime, report section or command.
 
-What flashnas ships is one line here, `name: "module:object"`. Another package adds a name by an entry point
-of the same group, also for worker processes; nothing has to be imported or called:
+What flashnas ships is one line here, `name: "module:object"`. Another package adds a name by an
+entry point of the same group, also for worker processes; nothing has to be imported or called:
 
     [project.entry-points."flashnas.operators"]
     gsc = "flashnas_short_conv.spec:GatedShortConvolution"
@@ -28,33 +28,43 @@ from flashnas.base.hints import first_line, first_sentence, one_of, shown, warn_
 T = TypeVar("T")
 NOTHING: Mapping[str, str] = MappingProxyType({})
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
-SLOW_S = 5.0              # a plugin whose import takes longer is named
+SLOW_S = 5.0  # a plugin whose import takes longer is named
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """A read-only mapping from names to objects. Iterating over names imports nothing; `registry[name]`
-    imports the one object. `items()` and `values()` import all; a plugin that cannot be used is a warning
-    there, and is left out.
+    """A read-only mapping from names to objects. Iterating over names imports nothing;
+    `registry[name]` imports the one object. `items()` and `values()` import all; a plugin that
+    cannot be used is a warning there, and is left out.
 
     Args:
         noun: what a name refers to, such as "sampler"; used in messages.
         group: entry point group in which other packages add names, such as "flashnas.samplers".
         shipped: name -> "module:object" of what flashnas brings.
         error: class of the error for an unknown name.
-        attribute: in which an object states its own name, such as "kind"; a plugin with another name is
-            refused.
+        attribute: in which an object states its own name, such as "kind"; a plugin with another
+            name is refused.
         base: "module:Class" that a plugin must be an instance or a subclass of.
         summaries: name -> one line about what flashnas brings, for lists that import nothing.
     """
 
-    def __init__(self, noun: str, group: str, shipped: Mapping[str, str], error: type[FlashnasError],
-                 attribute: str = "", *, base: str = "", summaries: Mapping[str, str] = NOTHING) -> None:
+    def __init__(
+        self,
+        noun: str,
+        group: str,
+        shipped: Mapping[str, str],
+        error: type[FlashnasError],
+        attribute: str = "",
+        *,
+        base: str = "",
+        summaries: Mapping[str, str] = NOTHING,
+    ) -> None:
         self.noun, self.group, self.shipped, self.error = noun, group, dict(shipped), error
         self.attribute, self.base, self.summaries = attribute, base, summaries
 
     def __getitem__(self, name: str) -> T:
-        """The object of that name. The registry's own error for an unknown name; PluginError for a plugin
-        that cannot be imported, takes a shipped name, is of another type, or states another name."""
+        """The object of that name. The registry's own error for an unknown name; PluginError for a
+        plugin that cannot be imported, takes a shipped name, is of another type, or states another
+        name."""
         self._check(name)
         value: T = load_object(self.shipped[name]) if name in self.shipped else self._plugin(name)
         return value
@@ -82,7 +92,9 @@ class Registry(Mapping[str, T], Generic[T]):
         return dict(self.items()).values()
 
     def usable(self, name: str) -> bool:
-        """Load the object of that name; a warning and False if it is of a plugin that cannot be used."""
+        """Load the object of that name; a warning and False if it is of a plugin that cannot be
+        used.
+        """
         try:
             self[name]
         except PluginError as error:
@@ -93,32 +105,36 @@ class Registry(Mapping[str, T], Generic[T]):
     def plugins(self) -> Mapping[str, EntryPoint]:
         """The entry points of installed packages in this group, by name, in alphabetical order.
 
-        PluginError if two packages, or a package and flashnas, define one name; a warning for a name that is
-        not a word.
+        PluginError if two packages, or a package and flashnas, define one name; a warning for a
+        name that is not a word.
         """
         entries: dict[str, EntryPoint] = {}
         for entry in _entry_points(self.group):
             if not NAME.fullmatch(entry.name):
-                warn_of_plugin(f"{self.noun} {shown(entry.name)} of the package {_package(entry)}: the name"
-                               " must be a word of letters, digits, '_', '.' and '-'; it is left out")
+                warn_of_plugin(
+                    f"{self.noun} {shown(entry.name)} of the package {_package(entry)}: the name"
+                    " must be a word of letters, digits, '_', '.' and '-'; it is left out"
+                )
                 continue
             other = entries.get(entry.name)
             if entry.name in self.shipped or (other is not None and other.value != entry.value):
                 owner = f"the package {_package(other)}" if other else "flashnas itself"
-                raise PluginError(f"{self.noun} {entry.name!r} of the package {_package(entry)} has the name"
-                                  f" of one of {owner}; uninstall one of the packages")
+                raise PluginError(
+                    f"{self.noun} {entry.name!r} of the package {_package(entry)} has the name"
+                    f" of one of {owner}; uninstall one of the packages"
+                )
             entries[entry.name] = entry
         return entries
 
     def origin(self, name: str) -> str:
-        """`flashnas`, or the name of the package that adds the entry; raises the registry's error if it is
-        unknown."""
+        """`flashnas`, or the name of the package that adds the entry; raises the registry's error
+        if it is unknown."""
         self._check(name)
         return "flashnas" if name in self.shipped else _package(self.plugins()[name])
 
     def described(self) -> dict[str, str]:
-        """Name -> one line: the summary of what flashnas brings, the docstring's first sentence of a
-        plugin."""
+        """Name -> one line: the summary of what flashnas brings, the docstring's first sentence of
+        a plugin."""
         lines = {name: self.summaries.get(name, "") for name in self.shipped}
         for name in self.plugins():
             doc = getattr(self[name], "__doc__", None) if self.usable(name) else "Cannot be used."
@@ -134,18 +150,29 @@ class Registry(Mapping[str, T], Generic[T]):
         place = f"{self.noun} {name!r} of the package {_package(entry)}"
         try:
             loaded: T = entry.load()
-        except (Exception, SystemExit) as error:  # whatever a foreign module raises while it is imported
-            raise PluginError(f"{place} cannot be loaded from {entry.value}: {type(error).__name__}:"
-                              f" {first_line(error)}") from error
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # whatever a foreign module raises while it is imported
+            raise PluginError(
+                f"{place} cannot be loaded from {entry.value}: {type(error).__name__}:"
+                f" {first_line(error)}"
+            ) from error
         if (took_s := time.monotonic() - started) > SLOW_S:
             warn_of_plugin(f"{place} took {took_s:.0f} s to load")
         if self.base:
             base = load_object(self.base)
-            if not (isinstance(loaded, base) or (isinstance(loaded, type) and issubclass(loaded, base))):
-                raise PluginError(f"{place}: {entry.value} must be a {base.__name__}; got {shown(loaded)}")
+            if not (
+                isinstance(loaded, base) or (isinstance(loaded, type) and issubclass(loaded, base))
+            ):
+                raise PluginError(
+                    f"{place}: {entry.value} must be a {base.__name__}; got {shown(loaded)}"
+                )
         if self.attribute and getattr(loaded, self.attribute, None) != name:
-            raise PluginError(f"{place}: {self.attribute} of {entry.value} must be {name!r}, the name of its"
-                              f" entry point; got {getattr(loaded, self.attribute, None)!r}")
+            raise PluginError(
+                f"{place}: {self.attribute} of {entry.value} must be {name!r}, the name of its"
+                f" entry point; got {getattr(loaded, self.attribute, None)!r}"
+            )
         return loaded
 
 
@@ -173,15 +200,15 @@ def installed_plugins() -> dict[str, list[str]]:
 
 @contextlib.contextmanager
 def foreign_errors(*things: tuple[str, object], direct: bool = True) -> Iterator[None]:
-    """Within the block, what the code of another package raises is a PluginError, in one line with the place
-    of that code; flashnas' own errors and those of its own code stay. It costs nothing until something is
-    raised.
+    """Within the block, what the code of another package raises is a PluginError, in one line with
+    the place of that code; flashnas' own errors and those of its own code stay. It costs nothing
+    until something is raised.
 
     Args:
-        things: (what it is in words, such as "sampler", the object or its class), for each one that is
-            called.
-        direct: the block calls the first thing itself, so that an error without a frame of any thing, such as
-            a call with too many arguments, comes from there.
+        things: (what it is in words, such as "sampler", the object or its class), for each one that
+            is called.
+        direct: the block calls the first thing itself, so that an error without a frame of any
+            thing, such as a call with too many arguments, comes from there.
     """
     try:
         yield
@@ -191,20 +218,30 @@ def foreign_errors(*things: tuple[str, object], direct: bool = True) -> Iterator
         noun, first = things[0]
         owner = _class_of(first)
         place = _blamed(error, things) or (
-            f"{noun} {owner.__module__}:{owner.__qualname__}" if direct and _is_foreign(first) else "")
+            f"{noun} {owner.__module__}:{owner.__qualname__}"
+            if direct and _is_foreign(first)
+            else ""
+        )
         if not place:
             raise
         raise PluginError(f"{place} raised {type(error).__name__}: {first_line(error)}") from error
 
 
 def _blamed(error: Exception, things: tuple[tuple[str, object], ...]) -> str:
-    """`space pkg.module:Class.mutate`: the first function of the thing whose package was entered last before
-    the error."""
+    """`space pkg.module:Class.mutate`: the first function of the thing whose package was entered
+    last before the error."""
     blamed = inside = ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         module = str(frame.f_globals.get("__name__", ""))
-        noun = next((noun for noun, thing in things if _is_foreign(thing)
-                     and module.partition(".")[0] == _class_of(thing).__module__.partition(".")[0]), "")
+        noun = next(
+            (
+                noun
+                for noun, thing in things
+                if _is_foreign(thing)
+                and module.partition(".")[0] == _class_of(thing).__module__.partition(".")[0]
+            ),
+            "",
+        )
         if noun and noun != inside:
             blamed = f"{noun} {module}:{frame.f_code.co_qualname}"
         inside = noun

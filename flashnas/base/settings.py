@@ -1,15 +1,16 @@
-"""Options as documented fields of frozen dataclasses: the one statement of what a user may set. Flags, keys
-of YAML, help text and keywords in Python follow from the fields of one class, and one check gives the same
-message for all:
+"""Options as documented fields of frozen dataclasses: the one statement of what a user may set.
+Flags, keys of YAML, help text and keywords in Python follow from the fields of one class, and one
+check gives the same message for all:
 
     @dataclass(frozen=True, kw_only=True)
     class ReportOptions(Settings, where="report"):
-        run: str = option(REQUIRED, "run folder, such as experiments/runs/first_search", positional=True)
-        width: int = option(900, "of the picture, in pixels", min=100, max=10_000)
+        run: str = option(REQUIRED, "run folder, such as experiments/runs/first_search",
+        positional=True) width: int = option(900, "of the picture, in pixels", min=100, max=10_000)
 
     report.width must be at least 100; got 3                       ReportOptions(run="a", width=3)
-    settings.yaml:2: report.width must be at least 100; got 3      ReportOptions.load("settings.yaml", {})
-    flashnas report: --width must be at least 100; got 3           flashnas report a --width 3
+    settings.yaml:2: report.width must be at least 100; got 3
+    ReportOptions.load("settings.yaml", {}) flashnas report: --width must be at least 100; got 3
+    flashnas report a --width 3
 
 What a program writes and reads back is a plain dataclass: see schema.py.
 """
@@ -34,16 +35,22 @@ from flashnas.base.hints import did_you_mean, one_of, shown
 if TYPE_CHECKING:  # imported when a file is read: the help needs no YAML
     from flashnas.base.yaml import LocatedDict
 
-REQUIRED = MISSING            # the default of an option that must be given
-MAX_SEED = 2**32 - 1          # what NumPy's older generators accept, which Optuna's samplers use
-MAX_THREADS = 1024            # of one process, and processes of one machine
-BARE = "shipped"              # a flag without its value, where that may be left out
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+REQUIRED = MISSING  # the default of an option that must be given
+MAX_SEED = 2**32 - 1  # what NumPy's older generators accept, which Optuna's samplers use
+MAX_THREADS = 1024  # of one process, and processes of one machine
+BARE = "shipped"  # a flag without its value, where that may be left out
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+}
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, by its affinity and its container: the default number of workers. The
-    environment variable LOKY_MAX_CPU_COUNT lowers it."""
+    """Cores that this process may use, by its affinity and its container: the default number of
+    workers. The environment variable LOKY_MAX_CPU_COUNT lowers it."""
     from joblib import cpu_count
 
     return int(cpu_count())
@@ -56,26 +63,30 @@ Choices = Iterable[str] | Callable[[], Iterable[str]]
 class Setting:
     """One option, as `option` declares it.
 
-    default: the value where none is given; REQUIRED: one must be given. A function makes a fresh value.
-    doc: what the option means, in one line.
-    flag: its flag, where that is not the field's name with dashes: `--space`, or `-n --count`, whose first
+    default: the value where none is given; REQUIRED: one must be given. A function makes a fresh
+    value. doc: what the option means, in one line.
+    flag: its flag, where that is not the field's name with dashes: `--space`, or `-n --count`,
+    whose first
         one messages use.
     metavar: stands for the value in the help; in brackets: it may be left out, which means `bare`.
     positional: the command takes the value without a flag.
     heading: of the group in the help that begins with this option.
-    choices: the allowed values, or a function that returns them. keys: likewise the allowed keys of a
+    choices: the allowed values, or a function that returns them. keys: likewise the allowed keys of
+    a
         mapping.
-    min, max: closed bounds of a number, or of every number of a tuple or mapping. above, below: open bounds.
-    shown: the default in words.
+    min, max: closed bounds of a number, or of every number of a tuple or mapping. above, below:
+    open bounds. shown: the default in words.
     off: of an option that is true by default: what its flag `--no-<name>` does, in one line.
     separator: a tuple is given by one flag whose parts this separates; None: the flag is repeated.
     objects: classes, as "module:Class", whose instances Python may give in place of a name.
-    yaml: False for what a YAML file cannot set: what starts a program, names files to write or another
+    yaml: False for what a YAML file cannot set: what starts a program, names files to write or
+    another
         machine, or belongs to one call.
     flagged: False for what the command line sets by a key of its --config file alone.
-    connects: whether a value makes flashnas connect to another machine. Such a value is not taken from a file.
-    identity: of a search: it fixes the trajectory, so that a run is continued only with the same value.
-    name, container (tuple, dict or None), kind (of each value; Any: any) and optional follow from the field.
+    connects: whether a value makes flashnas connect to another machine. Such a value is not taken
+    from a file. identity: of a search: it fixes the trajectory, so that a run is continued only
+    with the same value. name, container (tuple, dict or None), kind (of each value; Any: any) and
+    optional follow from the field.
     """
 
     default: Any
@@ -111,7 +122,9 @@ class Setting:
 
     @property
     def spelling(self) -> str:
-        """As on the command line: `--budget-ms`, `--no-test`, `-n`, `ARCH`; a key of the file as it is."""
+        """As on the command line: `--budget-ms`, `--no-test`, `-n`, `ARCH`; a key of the file as it
+        is.
+        """
         return self.flags[0] if self.flags else self.placeholder if self.positional else self.name
 
     @property
@@ -135,12 +148,14 @@ class Setting:
             if self.container is tuple:
                 default = (self.separator or " ").join(map(str, self.default))
             elif not callable(self.default):
-                default = f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
+                default = (
+                    f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
+                )
         return f"{text} (default: {default})" if default else text
 
     def read(self, text: str) -> Any:
-        """One value from the text of a flag, not checked yet: the text itself where it is not of the option's
-        kind."""
+        """One value from the text of a flag, not checked yet: the text itself where it is not of
+        the option's kind."""
         if text in ("true", "false") and self.kind in (bool, Any):
             return text == "true"
         for kind in {int: (int,), float: (float,), Any: (int, float)}.get(self.kind, ()):
@@ -152,7 +167,9 @@ class Setting:
 
     def is_object(self, value: Any) -> bool:
         """True for an instance of one of `objects`."""
-        return any(f"{cls.__module__}:{cls.__qualname__}" in self.objects for cls in type(value).__mro__)
+        return any(
+            f"{cls.__module__}:{cls.__qualname__}" in self.objects for cls in type(value).__mro__
+        )
 
     def checked(self, value: Any, where: str) -> Any:
         """The value in its type. Raises SettingError with the rule that it breaks."""
@@ -198,10 +215,18 @@ class Setting:
         return value
 
     def _check_bounds(self, value: float) -> None:
-        for limit, words, holds in ((self.min, "at least", operator.ge), (self.above, "above", operator.gt),
-                                    (self.max, "at most", operator.le), (self.below, "below", operator.lt)):
+        for limit, words, holds in (
+            (self.min, "at least", operator.ge),
+            (self.above, "above", operator.gt),
+            (self.max, "at most", operator.le),
+            (self.below, "below", operator.lt),
+        ):
             if limit is not None and not holds(value, limit):
-                number = f"{limit:,.0f}" if float(limit).is_integer() and abs(limit) <= 1e15 else f"{limit:g}"
+                number = (
+                    f"{limit:,.0f}"
+                    if float(limit).is_integer() and abs(limit) <= 1e15
+                    else f"{limit:g}"
+                )
                 raise ValueError(f"must be {words} {number}; got {shown(value)}")
 
 
@@ -214,12 +239,14 @@ def option(default: Any, doc: str, **facts: Any) -> Any:
 
 
 class SettingError(ConfigError):
-    """An option with a wrong value. Its message names the option as Python does, `search.trials`; `by_flag`
-    as the command line does, `--trials`."""
+    """An option with a wrong value. Its message names the option as Python does, `search.trials`;
+    `by_flag` as the command line does, `--trials`."""
 
-    def __init__(self, where: str, setting: Setting, rule: str, key: str | int | None = None) -> None:
-        """`rule` is the rest of the line: `must be at least 1; got 0`. `key`: of an entry in a mapping or
-        tuple."""
+    def __init__(
+        self, where: str, setting: Setting, rule: str, key: str | int | None = None
+    ) -> None:
+        """`rule` is the rest of the line: `must be at least 1; got 0`. `key`: of an entry in a
+        mapping or tuple."""
         self.setting, self.rule, self.key = setting, rule, key
         entry = key if isinstance(key, str) else ""
         self.by_flag = f"{setting.spelling}{entry and ' '}{entry} {rule}"
@@ -231,15 +258,19 @@ class MissingError(SettingError):
 
     def __init__(self, where: str, settings: Sequence[Setting]) -> None:
         verb = "is" if len(settings) == 1 else "are"
-        super().__init__(where, settings[0], "".join(f"and {setting.name} " for setting in settings[1:])
-                         + f"{verb} required")
+        super().__init__(
+            where,
+            settings[0],
+            "".join(f"and {setting.name} " for setting in settings[1:]) + f"{verb} required",
+        )
         self.by_flag = f"{' and '.join(setting.spelling for setting in settings)} {verb} required"
 
 
 class Settings:
     """Base of the frozen dataclasses whose fields are options. Building one checks every field.
 
-    A subclass names the place of its options in messages: `class Options(Settings, where="search")`.
+    A subclass names the place of its options in messages: `class Options(Settings,
+    where="search")`.
     """
 
     where: ClassVar[str] = "settings"
@@ -251,30 +282,37 @@ class Settings:
 
     def __post_init__(self) -> None:
         for setting in settings_of(type(self)):
-            object.__setattr__(self, setting.name, setting.checked(getattr(self, setting.name), self.where))
+            object.__setattr__(
+                self, setting.name, setting.checked(getattr(self, setting.name), self.where)
+            )
 
     @classmethod
     def setting(cls, name: str) -> Setting:
         """The option of that name. ConfigError for an unknown one, with the closest name."""
         known = {setting.name: setting for setting in settings_of(cls)}
         if name not in known:
-            raise ConfigError(f"{cls.where} has no option {name!r}{did_you_mean(name, known)};"
-                              f" allowed: {', '.join(known)}")
+            raise ConfigError(
+                f"{cls.where} has no option {name!r}{did_you_mean(name, known)};"
+                f" allowed: {', '.join(known)}"
+            )
         return known[name]
 
     def wrong(self, name: str, rule: str) -> NoReturn:
-        """Raise SettingError for a rule that a single field cannot state: `must be below seeds (4); got
-        5`."""
+        """Raise SettingError for a rule that a single field cannot state: `must be below seeds (4);
+        got 5`."""
         raise SettingError(self.where, self.setting(name), rule)
 
     @classmethod
     def build(cls, **values: Any) -> Self:
-        """The options with these keywords. Raises ConfigError for an unknown one and SettingError for a wrong
-        value or one that must be given."""
+        """The options with these keywords. Raises ConfigError for an unknown one and SettingError
+        for a wrong value or one that must be given."""
         for name in values:
             cls.setting(name)
-        missing = [setting for setting in settings_of(cls)
-                   if setting.default is REQUIRED and setting.name not in values]
+        missing = [
+            setting
+            for setting in settings_of(cls)
+            if setting.default is REQUIRED and setting.name not in values
+        ]
         if missing:
             raise MissingError(cls.where, missing)
         return cls(**values)
@@ -284,9 +322,10 @@ class Settings:
         """Options from a YAML file, below those that are given otherwise.
 
         Args:
-            path: a YAML file whose keys are option names; None: only the overrides and the defaults.
-            overrides: option name -> value. They override the file, entries of mappings one by one; None: not
-                given.
+            path: a YAML file whose keys are option names; None: only the overrides and the
+                defaults.
+            overrides: option name -> value. They override the file, entries of mappings one by one;
+                None: not given.
 
         Raises:
             ConfigError: with file and line for what is wrong in the file.
@@ -295,8 +334,13 @@ class Settings:
 
         data = read_yaml(path) if path is not None else LocatedDict()
         from_file = cls.read_options(data)
-        given = cls.expand_shorthands({name: cls.setting(name).checked(value, cls.where)
-                                       for name, value in overrides.items() if value is not None})
+        given = cls.expand_shorthands(
+            {
+                name: cls.setting(name).checked(value, cls.where)
+                for name, value in overrides.items()
+                if value is not None
+            }
+        )
         try:
             options = cls.build(**over(from_file, given))
         except SettingError as error:
@@ -308,20 +352,28 @@ class Settings:
 
     @classmethod
     def read_options(cls, data: LocatedDict) -> dict[str, Any]:
-        """The options in a mapping of YAML; ConfigError with the line of an unknown key or a wrong value."""
+        """The options in a mapping of YAML; ConfigError with the line of an unknown key or a wrong
+        value.
+        """
         allowed = [setting.name for setting in settings_of(cls) if setting.yaml]
         for name in data:
             if name not in allowed:
-                raise ConfigError(f"{data.place(name)}: {cls.where} has no key"
-                                  f" {name!r}{did_you_mean(name, allowed)}; allowed: {', '.join(allowed)}")
+                raise ConfigError(
+                    f"{data.place(name)}: {cls.where} has no key"
+                    f" {name!r}{did_you_mean(name, allowed)}; allowed: {', '.join(allowed)}"
+                )
         try:
-            from_file = {name: cls.setting(name).checked(value, cls.where) for name, value in data.items()}
+            from_file = {
+                name: cls.setting(name).checked(value, cls.where) for name, value in data.items()
+            }
         except SettingError as error:
             raise ConfigError(f"{place_of(data, error)}: {error}") from None
         return cls.expand_shorthands(from_file)
 
     def connections(self) -> Iterator[tuple[str, str | None]]:
-        """Name every option, and every entry of a mapping, that makes flashnas connect to another machine."""
+        """Name every option, and every entry of a mapping, that makes flashnas connect to another
+        machine.
+        """
         for setting in settings_of(type(self)):
             if setting.connects(getattr(self, setting.name)):
                 yield setting.name, None
@@ -340,21 +392,35 @@ class Settings:
             if key is not None:
                 entry, file, overrides = key, data.get(name, LocatedDict()), given.get(name, {})
             if entry in file and entry not in overrides:
-                full_name, value = (name, "VALUE") if key is None else (f"{name}.{key}", f"{key}=VALUE")
+                full_name, value = (
+                    (name, "VALUE") if key is None else (f"{name}.{key}", f"{key}=VALUE")
+                )
                 raise ConfigError(
-                    f"{file.place(entry)}: {self.where}.{full_name} connects to another machine, which no file"
-                    f" may ask for; give it on the command line: {self.setting(name).spelling} {value}")
+                    f"{file.place(entry)}: {self.where}.{full_name} connects to another machine,"
+                    " which no file"
+                    f" may ask for; give it on the command line: {self.setting(name).spelling}"
+                    f" {value}"
+                )
 
     @classmethod
     def expand_shorthands(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """The values of one source with shorthands put in their place; see SearchConfig.budget_ms."""
+        """The values of one source with shorthands put in their place; see
+        SearchConfig.budget_ms.
+        """
         return values
 
 
 def over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """The values of two sources; the second one overrides, entries of mappings one by one."""
-    return {**below, **{name: {**below[name], **value} if isinstance(value, Mapping)
-                        and isinstance(below.get(name), Mapping) else value for name, value in above.items()}}
+    return {
+        **below,
+        **{
+            name: {**below[name], **value}
+            if isinstance(value, Mapping) and isinstance(below.get(name), Mapping)
+            else value
+            for name, value in above.items()
+        },
+    }
 
 
 _SETTINGS: dict[type, tuple[Setting, ...]] = {}
@@ -365,10 +431,16 @@ def settings_of(cls: type[Settings]) -> tuple[Setting, ...]:
     if cls in _SETTINGS:
         return _SETTINGS[cls]
     hints = typing.get_type_hints(cls)
-    return _SETTINGS.setdefault(cls, tuple(dataclasses.replace(field.metadata["setting"], name=field.name,
-                                     **_kind_of(hints[field.name]))
-                 for field in dataclasses.fields(cls)  # type: ignore[arg-type]  # every subclass is one
-                 if "setting" in field.metadata))
+    return _SETTINGS.setdefault(
+        cls,
+        tuple(
+            dataclasses.replace(
+                field.metadata["setting"], name=field.name, **_kind_of(hints[field.name])
+            )
+            for field in dataclasses.fields(cls)  # type: ignore[arg-type]  # every subclass is one
+            if "setting" in field.metadata
+        ),
+    )
 
 
 def _kind_of(hint: Any) -> dict[str, Any]:
@@ -380,7 +452,11 @@ def _kind_of(hint: Any) -> dict[str, Any]:
         hint = next(part for part in parts if part is not types.NoneType)
     container, inside = typing.get_origin(hint), typing.get_args(hint)
     if container in (tuple, dict):
-        return {"container": container, "kind": inside[1 if container is dict else 0], "optional": optional}
+        return {
+            "container": container,
+            "kind": inside[1 if container is dict else 0],
+            "optional": optional,
+        }
     return {"kind": hint, "optional": optional}
 
 

@@ -1,5 +1,5 @@
-"""Where shipped data lies: beside the package in a checkout, inside it (`flashnas/_shipped`) in an installed
-wheel."""
+"""Where shipped data lies: beside the package in a checkout, inside it (`flashnas/_shipped`) in an
+installed wheel."""
 
 from pathlib import Path
 
@@ -7,14 +7,16 @@ PACKAGE = Path(__file__).parent.parent
 
 
 def shipped_root(folder: str) -> Path:
-    """`search_spaces`, `latency_tables`, `bench_tables`, `examples` or `experiments` as shipped with this
-    version."""
+    """`search_spaces`, `latency_tables`, `bench_tables`, `examples` or `experiments` as shipped
+    with this version."""
     installed = PACKAGE / "_shipped" / folder
     return installed if installed.is_dir() else PACKAGE.parent / folder
 
 
 def shipped_names(folder: str, marker: str) -> dict[str, Path]:
-    """Shipped entries of `folder`: files with the suffix `marker`, or folders that hold the file `marker`."""
+    """Shipped entries of `folder`: files with the suffix `marker`, or folders that hold the file
+    `marker`.
+    """
     root = shipped_root(folder)
     if not root.is_dir():
         return {}

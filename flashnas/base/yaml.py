@@ -1,7 +1,8 @@
-"""YAML with line numbers: every mapping and list has the line of each entry, so that errors can name it.
+"""YAML with line numbers: every mapping and list has the line of each entry, so that errors can
+name it.
 
-Values are read as in YAML 1.2, where only `true` and `false` are booleans: `on`, `off`, `yes` and `no` are
-text.
+Values are read as in YAML 1.2, where only `true` and `false` are booleans: `on`, `off`, `yes` and
+`no` are text.
 """
 
 import re
@@ -42,9 +43,11 @@ class LocatedList(list[Any]):
         return f"{self.path}:{lines[index] if known and index is not None else self.line}"
 
 
-# Nodes that a document has when each alias is replaced by what it refers to; nine levels of nine have 10^9.
+# Nodes that a document has when each alias is replaced by what it refers to; nine levels of nine
+# have 10^9.
 MAX_EXPANDED_NODES = 100_000
-# Before anything is parsed: each entry of a document begins after one of SEPARATORS. A node takes about 1 kB.
+# Before anything is parsed: each entry of a document begins after one of SEPARATORS. A node takes
+# about 1 kB.
 MAX_YAML_VALUES = 250_000
 SEPARATORS = ",[{\n"
 _TEXT = yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG
@@ -63,8 +66,9 @@ def _mapping(loader: Any, node: yaml.MappingNode) -> LocatedDict:
         if not isinstance(key, str):
             raise ConfigError(f"{loader.path}:{line}: keys must be text; got {key!r}")
         if key in written:
-            raise ConfigError(f"{loader.path}:{line}: duplicate key {key!r} (first on line"
-                              f" {result.lines[key]})")
+            raise ConfigError(
+                f"{loader.path}:{line}: duplicate key {key!r} (first on line {result.lines[key]})"
+            )
         if id(key_node) in own:
             written.add(key)
         result.lines[key] = line
@@ -73,16 +77,19 @@ def _mapping(loader: Any, node: yaml.MappingNode) -> LocatedDict:
 
 
 def _value(loader: Any, node: yaml.Node) -> Any:
-    """Most nodes are text, which needs no constructor. Of a value that does not fit the tag that is written
-    before it, such as `!!bool maybe`, PyYAML raises what its own code happens to run into."""
+    """Most nodes are text, which needs no constructor. Of a value that does not fit the tag that is
+    written before it, such as `!!bool maybe`, PyYAML raises what its own code happens to run
+    into."""
     if node.tag == _TEXT and isinstance(node, yaml.ScalarNode):
         return node.value
     try:
         return loader.construct_object(node, deep=True)
     except (LookupError, AttributeError, TypeError):
         value = shown(node.value) if isinstance(node, yaml.ScalarNode) else f"a {node.id}"
-        raise ConfigError(f"{loader.path}:{node.start_mark.line + 1}: not valid YAML: {value} is not of"
-                          f" the type {printable(node.tag.rpartition(':')[2])!r}") from None
+        raise ConfigError(
+            f"{loader.path}:{node.start_mark.line + 1}: not valid YAML: {value} is not of"
+            f" the type {printable(node.tag.rpartition(':')[2])!r}"
+        ) from None
 
 
 def _sequence(loader: Any, node: yaml.SequenceNode) -> LocatedList:
@@ -93,30 +100,43 @@ def _sequence(loader: Any, node: yaml.SequenceNode) -> LocatedList:
 
 
 def _check_aliases(path: str, root: yaml.Node) -> None:
-    sizes: dict[int, int] = {}  # by id of the node; 0 while its children are counted, as in a recursive node
+    sizes: dict[
+        int, int
+    ] = {}  # by id of the node; 0 while its children are counted, as in a recursive node
 
     def size_of(node: yaml.Node) -> int:
         if id(node) not in sizes:
             sizes[id(node)] = 0
-            children = node.value if isinstance(node, yaml.SequenceNode) else [
-                child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else []
+            children = (
+                node.value
+                if isinstance(node, yaml.SequenceNode)
+                else [child for pair in node.value for child in pair]
+                if isinstance(node, yaml.MappingNode)
+                else []
+            )
             sizes[id(node)] = 1 + sum(map(size_of, children))
         return sizes[id(node)]
 
     expanded = size_of(root)
     if expanded > MAX_EXPANDED_NODES and expanded > len(sizes):
-        raise ConfigError(f"{path}: aliases expand its {len(sizes):,} values to more than"
-                          f" {MAX_EXPANDED_NODES:,}; write out what is needed")
+        raise ConfigError(
+            f"{path}: aliases expand its {len(sizes):,} values to more than"
+            f" {MAX_EXPANDED_NODES:,}; write out what is needed"
+        )
 
 
-# Numbers and booleans as in YAML 1.2: `1:2` is text, not 62 in base 60; `1e-3` is a number; `on` is text. An
-# exponent without a dot needs its sign, so that a hash such as 12e4567890123456 stays text.
+# Numbers and booleans as in YAML 1.2: `1:2` is text, not 62 in base 60; `1e-3` is a number; `on` is
+# text. An exponent without a dot needs its sign, so that a hash such as 12e4567890123456 stays
+# text.
 _PLAIN_VALUES = {
     "tag:yaml.org,2002:bool": (r"(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
     "tag:yaml.org,2002:int": (r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$", "-+0123456789"),
     "tag:yaml.org,2002:float": (
         r"(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
-        r"|[0-9][0-9_]*[eE][-+][0-9]+|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN))$", "-+0123456789.")}
+        r"|[0-9][0-9_]*[eE][-+][0-9]+|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN))$",
+        "-+0123456789.",
+    ),
+}
 
 
 def make_loader(parser: type) -> type:
@@ -124,7 +144,8 @@ def make_loader(parser: type) -> type:
     loader: Any = type("Loader", (parser,), {"path": "<memory>"})
     loader.yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag not in _PLAIN_VALUES]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
     for tag, (pattern, first) in _PLAIN_VALUES.items():
         loader.add_implicit_resolver(tag, re.compile(pattern), list(first))
     loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
@@ -132,14 +153,17 @@ def make_loader(parser: type) -> type:
     return loader
 
 
-LOADER = make_loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # libyaml is ten times as fast as Python
+LOADER = make_loader(
+    getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+)  # libyaml is ten times as fast as Python
 
 
 def parse_yaml(text: str, path: str = "<memory>") -> Any:
-    """Parse one YAML document with the safe loader, which executes nothing. path: of the file, for messages
-    and places.
+    """Parse one YAML document with the safe loader, which executes nothing. path: of the file, for
+    messages and places.
 
-    Raises ConfigError with file and line for text that is not YAML, and for keys that are twice or not text.
+    Raises ConfigError with file and line for text that is not YAML, and for keys that are twice or
+    not text.
     """
     check_count(text, path, ConfigError, most=MAX_YAML_VALUES, separators=SEPARATORS)
     try:
@@ -154,7 +178,9 @@ def parse_yaml(text: str, path: str = "<memory>") -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 0
-        raise ConfigError(f"{path}:{line}: not valid YAML: {error.problem or error.context}") from None
+        raise ConfigError(
+            f"{path}:{line}: not valid YAML: {error.problem or error.context}"
+        ) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
     except ValueError as error:  # a date or number that does not exist
@@ -166,28 +192,37 @@ def parse_yaml(text: str, path: str = "<memory>") -> Any:
 
 
 def read_yaml(path: str | Path, text: str | None = None) -> LocatedDict:
-    """Read a YAML file whose top level is a mapping; raises ConfigError with file, line and rule. text: of
-    the file, where it was read before."""
-    data = parse_yaml(read_text(path, ConfigError, max_mb=MAX_YAML_MB) if text is None else text, str(path))
+    """Read a YAML file whose top level is a mapping; raises ConfigError with file, line and rule.
+    text: of the file, where it was read before."""
+    data = parse_yaml(
+        read_text(path, ConfigError, max_mb=MAX_YAML_MB) if text is None else text, str(path)
+    )
     if not isinstance(data, LocatedDict):
         kind = "list" if isinstance(data, list) else type(data).__name__
         raise ConfigError(f"{path}:1: the top level must be a mapping; got {kind}")
     return data
 
 
-def check_keys(data: LocatedDict, *, where: str, required: dict[str, type | tuple[type, ...]],
-               optional: dict[str, type | tuple[type, ...]] | None = None,
-               error: type[ConfigError] = ConfigError) -> None:
-    """Check the keys of a mapping and the types of their values; a bool is not an int. where: its name in
-    messages.
+def check_keys(
+    data: LocatedDict,
+    *,
+    where: str,
+    required: dict[str, type | tuple[type, ...]],
+    optional: dict[str, type | tuple[type, ...]] | None = None,
+    error: type[ConfigError] = ConfigError,
+) -> None:
+    """Check the keys of a mapping and the types of their values; a bool is not an int. where: its
+    name in messages.
 
     Raises `error` with file, line, rule and value.
     """
     allowed = {**required, **(optional or {})}
     for key, value in data.items():
         if key not in allowed:
-            raise error(f"{data.place(key)}: {where} has no key {key!r}{did_you_mean(key, allowed)};"
-                        f" allowed: {', '.join(allowed)}")
+            raise error(
+                f"{data.place(key)}: {where} has no key {key!r}{did_you_mean(key, allowed)};"
+                f" allowed: {', '.join(allowed)}"
+            )
         expected = allowed[key]
         types = expected if isinstance(expected, tuple) else (expected,)
         wrong = not isinstance(value, types) or (isinstance(value, bool) and bool not in types)

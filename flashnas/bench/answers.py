@@ -1,5 +1,5 @@
-"""The scores that a bench holds for one search: same settings of the training, same text, vocabulary and
-seed."""
+"""The scores that a bench holds for one search: same settings of the training, same text,
+vocabulary and seed."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Known:
 class Answers:
     """What a bench answers in one search.
 
-    recipe: of the search, whose width factor gives the trained network of an architecture. vocab: tokens of
-    the tokenizer. digest: of all scores; equal answers give equal searches. known: the networks, in the
-    bench's order.
+    recipe: of the search, whose width factor gives the trained network of an architecture. vocab:
+    tokens of the tokenizer. digest: of all scores; equal answers give equal searches. known: the
+    networks, in the bench's order.
     """
 
     bench: str
@@ -46,7 +46,9 @@ class Answers:
         return len(self._scores)
 
     def score(self, network: Any) -> dict[str, Any] | None:
-        """The score of a network as `ProxyScore.to_dict` with `source`, or None where the bench has none."""
+        """The score of a network as `ProxyScore.to_dict` with `source`, or None where the bench has
+        none.
+        """
         if not isinstance(network, Architecture):
             return None
         try:
@@ -65,7 +67,9 @@ class Answers:
 
 
 def answers(bench: Bench, recipe: Recipe, *, dataset: str, vocab: int, seed: int) -> Answers | str:
-    """What a bench answers to a search, or in one line why nothing; BenchError: a row is not a network."""
+    """What a bench answers to a search, or in one line why nothing; BenchError: a row is not a
+    network.
+    """
     if reason := bench.header.difference(recipe, dataset, vocab, other="in this search"):
         return reason
     frame = bench.frame[(bench.frame["seed"] == seed) & bench.frame["loss"].notna()]
@@ -76,21 +80,33 @@ def answers(bench: Bench, recipe: Recipe, *, dataset: str, vocab: int, seed: int
     for row in frame.to_dict("records"):
         if row["proxy_hash"] not in scores:
             scores[row["proxy_hash"]] = {
-                **row["more"], **{name: float(row[name]) for name in FIGURES},
-                **{name: int(row[name]) for name in COUNTS}, "curve": row["curve"],
-                "backends": row["backends"], "source": SOURCE}
+                **row["more"],
+                **{name: float(row[name]) for name in FIGURES},
+                **{name: int(row[name]) for name in COUNTS},
+                "curve": row["curve"],
+                "backends": row["backends"],
+                "source": SOURCE,
+            }
             try:
                 known.append(Known(row["origin"], Architecture.parse(row["architecture"])))
             except (ArchitectureError, OperatorError) as error:
                 raise BenchError(f"bench {bench.path}: damaged: {error}") from None
-    digest = fingerprint([[key, score["loss"], score["bits_per_byte"]] for key, score in scores.items()])
+    digest = fingerprint(
+        [[key, score["loss"], score["bits_per_byte"]] for key, score in scores.items()]
+    )
     return Answers(bench.name, recipe, vocab, digest, tuple(known), scores)
 
 
-def find_answers(source: str | Path | None, recipe: Recipe, *, dataset: str, vocab: int, seed: int,
-                 ) -> Answers | str | None:
-    """`answers` of a bench by name or folder; None: of the first shipped one that answers, or None if none is
-    shipped."""
+def find_answers(
+    source: str | Path | None,
+    recipe: Recipe,
+    *,
+    dataset: str,
+    vocab: int,
+    seed: int,
+) -> Answers | str | None:
+    """`answers` of a bench by name or folder; None: of the first shipped one that answers, or None
+    if none is shipped."""
     if source is not None:
         return answers(Bench.read(source), recipe, dataset=dataset, vocab=vocab, seed=seed)
     reasons = []

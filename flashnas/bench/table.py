@@ -25,15 +25,24 @@ from flashnas.training.recipe import Recipe
 FILE = "bench.parquet"
 FORMAT = 1
 META = b"flashnas_bench"  # key of the header among the metadata of the parquet file
-# starts of further columns: latency_ms/<table>/<workload>, the time of one request at full width as a shipped
-# latency table predicts it; measured_ttft_ms/<workload> and measured_tpot_ms/<workload>, timed on a CPU
+# starts of further columns: latency_ms/<table>/<workload>, the time of one request at full width as
+# a shipped latency table predicts it; measured_ttft_ms/<workload> and measured_tpot_ms/<workload>,
+# timed on a CPU
 LATENCY, MEASURED = "latency_ms/", "measured_"
 JSON = ("backends", "more")
 NUMBERS = ("loss", "bits_per_byte", "seconds", "tokens_per_s")
 WHOLE = ("hidden", "depth", "params", "width_factor", "vocab", "proxy_params", "seed", "tokens")
-FIGURES = ("architecture", "proxy_hash", "origin", "seed", "bits_per_byte", "seconds", "tokens_per_s",
-           "tokens",
-           "proxy_params")  # of every training that did not fail
+FIGURES = (
+    "architecture",
+    "proxy_hash",
+    "origin",
+    "seed",
+    "bits_per_byte",
+    "seconds",
+    "tokens_per_s",
+    "tokens",
+    "proxy_params",
+)  # of every training that did not fail
 MORE = (LATENCY, MEASURED)
 COUNTS = {f"n_{kind}": f"operators {kind!r} in the network" for kind in OPERATORS.shipped}
 COLUMNS = {
@@ -46,8 +55,9 @@ COLUMNS = {
     "origin": "name of the search space that it was drawn from, or published:<group>",
     "recipe": "name of the recipe",
     "recipe_digest": "of all settings of the recipe on which the loss of a given network depends",
-    "width_factor": "by which its widths were divided; missing where the trained network follows from"
-                    " another rule",
+    "width_factor": "by which its widths were divided; missing where the trained network follows"
+    " from"
+    " another rule",
     "dataset": "text, as --data names it",
     "dataset_digest": "of text and tokenizer",
     "vocab": "tokens of the tokenizer, which the trained network has in place of its own",
@@ -55,9 +65,11 @@ COLUMNS = {
     "proxy_hash": "its hash",
     "proxy_params": "its parameters",
     "seed": "of start and order of the text",
-    "loss": "validation loss in nats per token after the last step; missing where the training failed",
+    "loss": "validation loss in nats per token after the last step; missing where the training"
+    " failed",
     "bits_per_byte": "the same loss per byte of text",
-    "curve": "[training tokens, validation loss] pairs; all but the last use a part of the validation text",
+    "curve": "[training tokens, validation loss] pairs; all but the last use a part of the"
+    " validation text",
     "tokens": "training tokens",
     "tokens_per_s": "training tokens per second of one thread on the machine that trained it",
     "seconds": "of the whole training, with validation",
@@ -65,12 +77,11 @@ COLUMNS = {
     "more": "JSON: further figures of the score, if the recipe gives some",
     "reason": "why the training failed; empty for the others",
 }
-DEFAULT = "cpu"           # the shipped bench that is meant where none is named
+DEFAULT = "cpu"  # the shipped bench that is meant where none is named
 
 
 @dataclass(frozen=True, kw_only=True)
 class _HeaderLine:
-
     flashnas_bench: int
     recipe: dict[str, Any]
     source: str
@@ -84,9 +95,9 @@ class _HeaderLine:
 class Header:
     """How all networks of a bench were trained.
 
-    recipe: its width factor is for spaces without one of their own. source: of the text, as `--data` names
-    it. dataset: digest of text and tokenizer. measured: how each workload was timed: `device`, `stack`,
-    `dtype` and `workload`.
+    recipe: its width factor is for spaces without one of their own. source: of the text, as
+    `--data` names it. dataset: digest of text and tokenizer. measured: how each workload was timed:
+    `device`, `stack`, `dtype` and `workload`.
     """
 
     recipe: Recipe
@@ -101,8 +112,8 @@ class Header:
         return fingerprint(self.recipe.training_settings)
 
     def difference(self, recipe: Recipe, dataset: str, vocab: int, other: str) -> str | None:
-        """In what the trainings of another place differ from those of this bench, in words; None if nothing
-        does. other: where these are, for the words."""
+        """In what the trainings of another place differ from those of this bench, in words; None if
+        nothing does. other: where these are, for the words."""
         here, there = self.recipe.training_settings, recipe.training_settings
         for name in here:
             if here[name] != there[name]:
@@ -110,8 +121,11 @@ class Header:
         if vocab != self.vocab:
             return f"the vocabulary has {self.vocab} tokens in the bench and {vocab} {other}"
         if dataset != self.dataset:
-            return (f"text and tokenizer have the digest {self.dataset} ({self.source}) in the bench and"
-                    f" {dataset} {other}")
+            return (
+                f"text and tokenizer have the digest {self.dataset} ({self.source}) in the bench"
+                " and"
+                f" {dataset} {other}"
+            )
         return None
 
     @classmethod
@@ -120,15 +134,22 @@ class Header:
         if not isinstance(data, Mapping) or "flashnas_bench" not in data:
             raise BenchError(f"{place}: not the header of a bench (it has no key 'flashnas_bench')")
         if data["flashnas_bench"] != FORMAT:
-            raise BenchError(f"{place}: a bench of format {shown(data['flashnas_bench'])}; this version of"
-                             f" flashnas reads format {FORMAT}")
+            raise BenchError(
+                f"{place}: a bench of format {shown(data['flashnas_bench'])}; this version of"
+                f" flashnas reads format {FORMAT}"
+            )
         line = convert(data, _HeaderLine, place, BenchError, name="header")
         try:
             recipe = Recipe.from_dict(line.recipe)
         except FlashnasError as error:
             raise BenchError(f"{place}: {error}") from None
-        return cls(recipe=recipe, source=line.source, dataset=line.dataset, vocab=line.vocab,
-                   measured=line.measured)
+        return cls(
+            recipe=recipe,
+            source=line.source,
+            dataset=line.dataset,
+            vocab=line.vocab,
+            measured=line.measured,
+        )
 
 
 @dataclass(frozen=True)
@@ -164,18 +185,35 @@ class Bench:
         frame, trained = self.frame, self.frame[self.frame["loss"].notna()]
         networks = trained.drop_duplicates("proxy_hash")
         return {
-            "bench": str(self.path), "digest": self.digest, "recipe": self.header.recipe.name,
-            "recipe_digest": self.header.digest, "data": self.header.source, "dataset": self.header.dataset,
-            "vocab": self.header.vocab, "trainings": len(frame), "failed": len(frame) - len(trained),
-            "networks": len(networks), "seeds": {str(seed): int(count) for seed, count in
-                                                 trained["seed"].value_counts().sort_index().items()},
-            "origins": {str(name): int(count) for name, count in networks["origin"].value_counts().items()},
-            "mixers": {kind: int((networks[f"n_{kind}"] > 0).sum()) for kind in OPERATORS.shipped
-                       if OPERATORS[kind].mixes_tokens},
+            "bench": str(self.path),
+            "digest": self.digest,
+            "recipe": self.header.recipe.name,
+            "recipe_digest": self.header.digest,
+            "data": self.header.source,
+            "dataset": self.header.dataset,
+            "vocab": self.header.vocab,
+            "trainings": len(frame),
+            "failed": len(frame) - len(trained),
+            "networks": len(networks),
+            "seeds": {
+                str(seed): int(count)
+                for seed, count in trained["seed"].value_counts().sort_index().items()
+            },
+            "origins": {
+                str(name): int(count) for name, count in networks["origin"].value_counts().items()
+            },
+            "mixers": {
+                kind: int((networks[f"n_{kind}"] > 0).sum())
+                for kind in OPERATORS.shipped
+                if OPERATORS[kind].mixes_tokens
+            },
             "best_loss": None if trained.empty else float(trained["loss"].min()),
             "worst_loss": None if trained.empty else float(trained["loss"].max()),
             "core_hours": round(float(frame["seconds"].sum()) / 3600, 2),
-            "measured": [{**entry, "networks": self._timed(entry)} for entry in self.header.measured]}
+            "measured": [
+                {**entry, "networks": self._timed(entry)} for entry in self.header.measured
+            ],
+        }
 
     def _timed(self, measurement: Mapping[str, Any]) -> int:
         """Networks whose latency was measured for a workload."""
@@ -184,28 +222,52 @@ class Bench:
 
     def __str__(self) -> str:
         facts = self.to_dict()
-        losses = "" if facts["best_loss"] is None else (
-            f", losses {facts['best_loss']:.3f} to {facts['worst_loss']:.3f} nats per token")
-        return "\n".join((
-            f"{self.path}: {facts['trainings']} trainings of {facts['networks']} networks, {facts['failed']}"
-            f" failed{losses}",
-            f"recipe    {facts['recipe']} ({facts['recipe_digest']}): {self.header.recipe.tokens:,} tokens"
-            f" each; text {facts['data']}, vocabulary {facts['vocab']}",
-            f"origins   {_listed(facts['origins'])}", f"mixers    {_listed(facts['mixers'])}",
-            f"seeds     {_listed(facts['seeds'])}", f"cost      {facts['core_hours']:g} core-hours",
-            *(f"measured  {entry['networks']} networks on {entry['device']} ({entry['stack']},"
-              f" {entry['dtype']}): {entry['workload']['name']}" for entry in facts["measured"])))
+        losses = (
+            ""
+            if facts["best_loss"] is None
+            else (f", losses {facts['best_loss']:.3f} to {facts['worst_loss']:.3f} nats per token")
+        )
+        return "\n".join(
+            (
+                f"{self.path}: {facts['trainings']} trainings of {facts['networks']} networks,"
+                f" {facts['failed']}"
+                f" failed{losses}",
+                f"recipe    {facts['recipe']} ({facts['recipe_digest']}):"
+                f" {self.header.recipe.tokens:,} tokens"
+                f" each; text {facts['data']}, vocabulary {facts['vocab']}",
+                f"origins   {_listed(facts['origins'])}",
+                f"mixers    {_listed(facts['mixers'])}",
+                f"seeds     {_listed(facts['seeds'])}",
+                f"cost      {facts['core_hours']:g} core-hours",
+                *(
+                    f"measured  {entry['networks']} networks on {entry['device']}"
+                    f" ({entry['stack']},"
+                    f" {entry['dtype']}): {entry['workload']['name']}"
+                    for entry in facts["measured"]
+                ),
+            )
+        )
 
 
-def load(source: str | Path | None = None, *, recipe: str | None = None, origin: str | None = None,
-         mixers: Sequence[str] | None = None, hidden: int | None = None, depth: tuple[int, int] | None = None,
-         seed: int | None = None, failed: bool = False) -> pd.DataFrame:
+def load(
+    source: str | Path | None = None,
+    *,
+    recipe: str | None = None,
+    origin: str | None = None,
+    mixers: Sequence[str] | None = None,
+    hidden: int | None = None,
+    depth: tuple[int, int] | None = None,
+    seed: int | None = None,
+    failed: bool = False,
+) -> pd.DataFrame:
     """The trainings of a bench, one a row; `COLUMNS` says what each column means.
 
     Args:
-        source: a shipped bench by name, or a folder that holds bench.parquet; None: the shipped one.
+        source: a shipped bench by name, or a folder that holds bench.parquet; None: the shipped
+            one.
         recipe: name or YAML file of the recipe that the bench must be of; None: any.
-        origin: only networks of this space, or of this published group; `published` for all of these.
+        origin: only networks of this space, or of this published group; `published` for all of
+            these.
         mixers: only networks with exactly these kinds of token mixers, such as ["d", "m2"].
         hidden: only networks of this full width.
         depth: only networks with at least and at most so many operators.
@@ -213,12 +275,12 @@ def load(source: str | Path | None = None, *, recipe: str | None = None, origin:
         failed: also those that failed, whose loss is missing.
 
     Returns:
-        A DataFrame; `frame.attrs` holds `bench` (the folder), `digest`, `recipe` (all its fields), `dataset`
-        and `vocab`.
+        A DataFrame; `frame.attrs` holds `bench` (the folder), `digest`, `recipe` (all its fields),
+        `dataset` and `vocab`.
 
     Raises:
-        BenchError: in one line, for a bench that is missing, damaged, of an unknown format or of another
-            recipe, and for a filter that names what the bench does not have.
+        BenchError: in one line, for a bench that is missing, damaged, of an unknown format or of
+            another recipe, and for a filter that names what the bench does not have.
 
     Example:
         >>> import flashnas.bench
@@ -229,8 +291,9 @@ def load(source: str | Path | None = None, *, recipe: str | None = None, origin:
     header = bench.header
     if recipe is not None:
         given = Recipe.load(recipe)
-        if reason := header.difference(given, header.dataset, header.vocab,
-                                       other=f"in recipe {given.name!r}"):
+        if reason := header.difference(
+            given, header.dataset, header.vocab, other=f"in recipe {given.name!r}"
+        ):
             raise BenchError(f"bench {bench.path}: is of another recipe: {reason}")
     frame = bench.frame
     kept = pd.Series(True, index=frame.index)
@@ -241,7 +304,9 @@ def load(source: str | Path | None = None, *, recipe: str | None = None, origin:
         published = frame["origin"].str.startswith("published:")
         chosen = published if origin == "published" else frame["origin"] == origin
         if not chosen.any():
-            raise BenchError(f"bench {bench.path}: {one_of('origin', origin, ['published', *origins])}")
+            raise BenchError(
+                f"bench {bench.path}: {one_of('origin', origin, ['published', *origins])}"
+            )
         kept &= chosen
     if mixers is not None:
         for kind in mixers:
@@ -254,8 +319,13 @@ def load(source: str | Path | None = None, *, recipe: str | None = None, origin:
         if value is not None:
             kept &= frame[column] == value
     rows = frame[kept].reset_index(drop=True)
-    rows.attrs.update(bench=str(bench.path), digest=bench.digest, recipe=header.recipe.to_dict(),
-                       dataset=header.dataset, vocab=header.vocab)
+    rows.attrs.update(
+        bench=str(bench.path),
+        digest=bench.digest,
+        recipe=header.recipe.to_dict(),
+        dataset=header.dataset,
+        vocab=header.vocab,
+    )
     return rows
 
 
@@ -278,8 +348,10 @@ def _find(source: str | Path | None) -> Path:
     if path.name == FILE and path.is_file():
         return path.parent
     if not path.is_dir():
-        raise BenchError(f"bench {str(source)!r}: no shipped bench{did_you_mean(source, shipped)} and no"
-                         f" folder; shipped: {', '.join(shipped) or 'none'}")
+        raise BenchError(
+            f"bench {str(source)!r}: no shipped bench{did_you_mean(source, shipped)} and no"
+            f" folder; shipped: {', '.join(shipped) or 'none'}"
+        )
     if not (path / FILE).exists():
         raise BenchError(f"{path}: not a bench, it has no {FILE}")
     return path
@@ -301,7 +373,9 @@ def _parse(file: Path, data: bytes) -> tuple[Header, pd.DataFrame]:
         frame[name] = 0
     column = "curve"
     try:
-        curves = [[[int(tokens), float(loss)] for tokens, loss in curve] for curve in frame["curve"]]
+        curves = [
+            [[int(tokens), float(loss)] for tokens, loss in curve] for curve in frame["curve"]
+        ]
         frame["curve"] = pd.Series(curves, index=frame.index, dtype=object)
         for column in (*NUMBERS, *WHOLE, *COUNTS):
             frame[column] = pd.to_numeric(frame[column])
@@ -309,10 +383,14 @@ def _parse(file: Path, data: bytes) -> tuple[Header, pd.DataFrame]:
     except (ValueError, TypeError) as error:
         raise BenchError(f"{file}: damaged: column {column!r}: {first_line(error)}") from None
     for column in JSON:
-        frame[column] = parse_json_cells(list(frame[column]), f"{file}: damaged: column {column!r}", BenchError)
+        frame[column] = parse_json_cells(
+            list(frame[column]), f"{file}: damaged: column {column!r}", BenchError
+        )
     for column in FIGURES:
         if frame.loc[frame["loss"].notna(), column].isna().any():
-            raise BenchError(f"{file}: damaged: column {column!r} has no value in a row with a loss")
+            raise BenchError(
+                f"{file}: damaged: column {column!r} has no value in a row with a loss"
+            )
     columns = [*COLUMNS, *(name for name in frame.columns if name.startswith(MORE))]
     return header, frame[columns]
 

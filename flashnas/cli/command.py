@@ -1,12 +1,14 @@
 """What a command is, and all commands by name: those of flashnas and those that other packages add.
 
-A package adds a command by an entry point of the group `flashnas.commands`; its object is a Command:
+A package adds a command by an entry point of the group `flashnas.commands`; its object is a
+Command:
 
     @dataclass(frozen=True, kw_only=True)
     class HelloOptions(Settings, where="hello"):
         name: str = option(REQUIRED, "whom to greet", positional=True)
 
-    HELLO = Command("greet somebody", HelloOptions, lambda options, json: print(f"hello {options.name}"))
+    HELLO = Command("greet somebody", HelloOptions, lambda options, json: print(f"hello
+    {options.name}"))
 """
 
 from __future__ import annotations
@@ -33,10 +35,11 @@ class Command:
     """One command of the command line.
 
     summary: one line for the help.
-    options: the class of its options, or "module:Class", which is imported when the command is used.
-    run: called with the options and whether --json was given; returns the exit code, None for 0. Or
-        "module:function". A function of the API (flashnas.api.calling.takes) has options of its own and is
-        called with them; its result is shown.
+    options: the class of its options, or "module:Class", which is imported when the command is
+    used. run: called with the options and whether --json was given; returns the exit code, None for
+    0. Or
+        "module:function". A function of the API (flashnas.api.calling.takes) has options of its own
+        and is called with them; its result is shown.
     actions: name -> command, for a command that has its own, such as `flashnas table info`.
     resumable: --resume continues what was interrupted.
     counted: what the progress line of a function of the API counts, such as `models timed`.
@@ -66,8 +69,14 @@ class Command:
             return int(function(options, as_json) or 0)
         with CountProgress(sys.stderr, self.counted) as line:
             takes = inspect.signature(function).parameters
-            result = function(options, **{name: call for name, call in (
-                ("progress", line.update), ("note", line.note)) if name in takes})
+            result = function(
+                options,
+                **{
+                    name: call
+                    for name, call in (("progress", line.update), ("note", line.note))
+                    if name in takes
+                },
+            )
         show(result, as_json)
         for warning in getattr(result, "warnings", ()):
             print(printable(warning), file=sys.stderr)
@@ -79,8 +88,8 @@ def loaded(value: T | str) -> T:
 
 
 def show(result: Any, as_json: bool) -> None:
-    """What a function of the API returned: its dictionary as one JSON object, or its text, without what a
-    terminal obeys."""
+    """What a function of the API returned: its dictionary as one JSON object, or its text, without
+    what a terminal obeys."""
     text = "\n".join(map(printable, str(result).split("\n")))
     print(json.dumps(result.to_dict(), default=str) if as_json else text)
 
@@ -95,32 +104,73 @@ def _api(summary: str, function: str, counted: str = "", **more: Any) -> Command
     return Command(summary, run=f"flashnas.api.{function}", counted=counted, **more)
 
 
-SEARCH = Command("find Pareto-optimal architectures within latency budgets",
-                 "flashnas.cli.run:SearchCommandOptions", "flashnas.cli.run:search", resumable=True)
+SEARCH = Command(
+    "find Pareto-optimal architectures within latency budgets",
+    "flashnas.cli.run:SearchCommandOptions",
+    "flashnas.cli.run:search",
+    resumable=True,
+)
 ESTIMATE = _api("latency, memory and size of one architecture", "estimate:estimate")
 EVIDENCE = _api("published full trainings, and what they say of two mixes", "evidence:evidence")
 PROFILE = _api("measure on this device what a space needs", "measure:profile", "measurements")
-VALIDATE = _api("compare a table's predictions with timed models", "measure:validate", "models timed")
-TRAIN = Command("train one architecture for longer, with checkpoints",
-                "flashnas.api.train:TrainOptions", "flashnas.cli.run:train", resumable=True)
+VALIDATE = _api(
+    "compare a table's predictions with timed models", "measure:validate", "models timed"
+)
+TRAIN = Command(
+    "train one architecture for longer, with checkpoints",
+    "flashnas.api.train:TrainOptions",
+    "flashnas.cli.run:train",
+    resumable=True,
+)
 EXPORT = _api("write a network as GGUF or for transformers", "train:export")
-EVAL = _api("score a trained network on a text of your own or on tasks", "evaluate:evaluate",
-            "windows scored")
+EVAL = _api(
+    "score a trained network on a text of your own or on tasks",
+    "evaluate:evaluate",
+    "windows scored",
+)
 REPORT = _api("write report.html and pareto.png of a run", "run:report")
 RUNS = _api("the runs in a folder, as a table", "runs:runs")
 PARETO = _api("the front of finished runs for another budget or device", "pareto:pareto")
-TABLE = Command("show, import and merge latency tables", actions={
-    "info": _api("what a table can answer and where its rows are from", "tables:table_info"),
-    "import": _api("turn public measurements into a table", "tables:import_table"),
-    "merge": _api("rows of two tables of one device in one table", "tables:merge_tables")})
-BENCH = Command("show a table of trained networks", actions={
-    "info": _api("what a bench holds and how it was trained", "bench:bench_info")})
+TABLE = Command(
+    "show, import and merge latency tables",
+    actions={
+        "info": _api("what a table can answer and where its rows are from", "tables:table_info"),
+        "import": _api("turn public measurements into a table", "tables:import_table"),
+        "merge": _api("rows of two tables of one device in one table", "tables:merge_tables"),
+    },
+)
+BENCH = Command(
+    "show a table of trained networks",
+    actions={"info": _api("what a bench holds and how it was trained", "bench:bench_info")},
+)
 LIST = _api("names that options take: tables, spaces, samplers, ..", "listing:names")
 NEW = _api("write a package of your own that adds to flashnas", "new:new")
 DOCTOR = _api("say what runs here, and test every operator", "doctor:doctor", "operators tested")
 
-COMMANDS: Registry[Command] = Registry("command", "flashnas.commands", {
-    name: f"flashnas.cli.command:{name.upper().replace('-', '_')}" for name in (
-        "search", "estimate", "evidence", "profile", "validate",
-        "train", "export", "eval", "report", "runs", "pareto", "table",
-        "bench", "list", "new", "doctor")}, ConfigError, base="flashnas.cli.command:Command")
+COMMANDS: Registry[Command] = Registry(
+    "command",
+    "flashnas.commands",
+    {
+        name: f"flashnas.cli.command:{name.upper().replace('-', '_')}"
+        for name in (
+            "search",
+            "estimate",
+            "evidence",
+            "profile",
+            "validate",
+            "train",
+            "export",
+            "eval",
+            "report",
+            "runs",
+            "pareto",
+            "table",
+            "bench",
+            "list",
+            "new",
+            "doctor",
+        )
+    },
+    ConfigError,
+    base="flashnas.cli.command:Command",
+)

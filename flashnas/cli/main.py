@@ -1,7 +1,7 @@
 """`flashnas COMMAND`: flags to options, the command, exit code.
 
-Exit codes: 0; 2 for what the user got wrong; 3 for a budget that is missed as measured (`strict` of a search); 4
-for a training that diverged (`train`); 130 for Ctrl-C, SIGTERM and SIGHUP.
+Exit codes: 0; 2 for what the user got wrong; 3 for a budget that is missed as measured (`strict` of
+a search); 4 for a training that diverged (`train`); 130 for Ctrl-C, SIGTERM and SIGHUP.
 """
 
 from __future__ import annotations
@@ -33,40 +33,61 @@ from flashnas.cli.options import (
 )
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-LONGEST_MESSAGE = 1000    # characters: nobody reads more
+LONGEST_MESSAGE = 1000  # characters: nobody reads more
 
 
-def build_parser(words: Sequence[str], *, everything: bool = False,
-                 ) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, Command]:
-    """The parser, the part of it that reads the options of the command in `words`, and that command.
+def build_parser(
+    words: Sequence[str],
+    *,
+    everything: bool = False,
+) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, Command]:
+    """The parser, the part of it that reads the options of the command in `words`, and that
+    command.
 
-    Only that command gets its options, so that nothing is imported for the others; `everything`: all of them
-    do.
+    Only that command gets its options, so that nothing is imported for the others; `everything`:
+    all of them do.
     """
-    parser = OneLineParser(prog="flashnas", help_column=18,
-                           description="Latency-aware search for hybrid small language models.")
+    parser = OneLineParser(
+        prog="flashnas",
+        help_column=18,
+        description="Latency-aware search for hybrid small language models.",
+    )
     parser.add_argument("--version", action="version", version=f"flashnas {flashnas.__version__}")
-    parser.add_argument("--print-completion", metavar="SHELL",
-                        help="print a script that completes commands and flags")
-    # of another package only the command that is used, so that a broken or slow one is no matter for others
-    names = words[:1] if words and words[0] in COMMANDS and not everything else [
-        name for name in COMMANDS if name in words[:1] or COMMANDS.usable(name)]
+    parser.add_argument(
+        "--print-completion",
+        metavar="SHELL",
+        help="print a script that completes commands and flags",
+    )
+    # of another package only the command that is used, so that a broken or slow one is no matter
+    # for others
+    names = (
+        words[:1]
+        if words and words[0] in COMMANDS and not everything
+        else [name for name in COMMANDS if name in words[:1] or COMMANDS.usable(name)]
+    )
     commands = Command("", actions={name: COMMANDS[name] for name in names})
     return parser, *_fill(parser, "command", commands, words, everything)
 
 
-def _fill(parser: argparse.ArgumentParser, dest: str, command: Command, words: Sequence[str],
-          everything: bool) -> tuple[argparse.ArgumentParser, Command]:
+def _fill(
+    parser: argparse.ArgumentParser,
+    dest: str,
+    command: Command,
+    words: Sequence[str],
+    everything: bool,
+) -> tuple[argparse.ArgumentParser, Command]:
     """Add the options of a command, or its actions and the options of the one in `words`."""
     if not command.actions:
         add_options(parser, command.options_class)
         return parser, command
-    children = parser.add_subparsers(dest=dest, metavar=dest.upper(), required=True,
-                                     parser_class=OneLineParser)
+    children = parser.add_subparsers(
+        dest=dest, metavar=dest.upper(), required=True, parser_class=OneLineParser
+    )
     chosen = parser, command
     for name, action in command.actions.items():
-        child = children.add_parser(name, help=action.summary, description=action.description,
-                                    allow_abbrev=False)
+        child = children.add_parser(
+            name, help=action.summary, description=action.description, allow_abbrev=False
+        )
         if words[:1] == [name] or everything:
             chosen = _fill(child, "action", action, words[1:], everything)
     return chosen
@@ -77,8 +98,10 @@ def print_completion(shell: str) -> int:
     try:
         import shtab
     except ImportError:
-        return _fail("flashnas", "--print-completion needs the package shtab: pip install"
-                                 " 'flashnas[completion]'")
+        return _fail(
+            "flashnas",
+            "--print-completion needs the package shtab: pip install 'flashnas[completion]'",
+        )
     if shell not in shtab.SUPPORTED_SHELLS:
         return _fail("flashnas", one_of("--print-completion", shell, shtab.SUPPORTED_SHELLS))
     parser, _, _ = build_parser([], everything=True)
@@ -103,8 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def prepare_streams() -> None:
-    """Let a command print whatever it has to say: to nowhere where the caller has closed a stream, and with
-    escapes in place of letters that the encoding of the terminal does not have."""
+    """Let a command print whatever it has to say: to nowhere where the caller has closed a stream,
+    and with escapes in place of letters that the encoding of the terminal does not have."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -113,9 +136,13 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _show_warning(otherwise: Callable[..., None], message: Warning, category: type[Warning], *where: Any,
-                  **more: Any,
-                  ) -> None:
+def _show_warning(
+    otherwise: Callable[..., None],
+    message: Warning,
+    category: type[Warning],
+    *where: Any,
+    **more: Any,
+) -> None:
     if issubclass(category, PluginWarning):
         print(f"flashnas: {one_line(str(message))}", file=sys.stderr)
     else:
@@ -129,8 +156,11 @@ def _main(arguments: list[str]) -> int:
         if arguments[:1] == ["--print-completion"] and len(arguments) == 2:
             return print_completion(arguments[1])
         if name is not None and name not in COMMANDS:
-            return _fail("flashnas", f"no command {name!r}{did_you_mean(name, COMMANDS)};"
-                                     f" commands: {', '.join(COMMANDS)}")
+            return _fail(
+                "flashnas",
+                f"no command {name!r}{did_you_mean(name, COMMANDS)};"
+                f" commands: {', '.join(COMMANDS)}",
+            )
         parser, chosen, command = build_parser(words)
         namespace, unknown = parser.parse_known_args(arguments)
         check_known(chosen, unknown, command.options_class)
@@ -166,11 +196,16 @@ def _run(prog: str, command: Command, namespace: argparse.Namespace, words: Sequ
 def continuing(words: Sequence[str], options: Settings) -> str:
     """The command that continues what `words` began, in words."""
     out = getattr(options, "out", None)
-    if words[0] == "search" and (Path(str(out)) / "run.yaml").exists():  # which holds the other options
+    if (
+        words[0] == "search" and (Path(str(out)) / "run.yaml").exists()
+    ):  # which holds the other options
         again = ["search", "--resume", str(out), *_connecting(options)]
     else:
-        again = [*words, *(["--out", str(out)] if out is not None and "--out" not in " ".join(words) else []),
-                 *(["--resume"] if "--resume" not in words else [])]
+        again = [
+            *words,
+            *(["--out", str(out)] if out is not None and "--out" not in " ".join(words) else []),
+            *(["--resume"] if "--resume" not in words else []),
+        ]
     return f"finished work is kept; continue with: {command_line(again)}"
 
 
@@ -179,7 +214,10 @@ def _connecting(options: Settings) -> list[str]:
     words = []
     for name, key in options.connections():
         value = getattr(options, name)
-        words += [options.setting(name).spelling, str(value) if key is None else f"{key}={value[key]}"]
+        words += [
+            options.setting(name).spelling,
+            str(value) if key is None else f"{key}={value[key]}",
+        ]
     return words
 
 
@@ -195,7 +233,9 @@ def _fail(prog: str, message: str) -> int:
 
 
 def one_line(message: str) -> str:
-    """The message without line ends and other characters that a terminal obeys, cut where it is long."""
+    """The message without line ends and other characters that a terminal obeys, cut where it is
+    long.
+    """
     plain = printable(message)
     return plain if len(plain) <= LONGEST_MESSAGE else f"{plain[:LONGEST_MESSAGE]}.."
 

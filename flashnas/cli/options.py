@@ -1,4 +1,6 @@
-"""Flags from the fields of a Settings class, and back: the argparse side of flashnas.base.settings."""
+"""Flags from the fields of a Settings class, and back: the argparse side of
+flashnas.base.settings.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,15 @@ from flashnas.base.settings import Setting, SettingError, Settings, settings_of
 
 JSON_HELP = "one JSON object on stdout, nothing else"
 CONFIG_HELP = "YAML with any of these options; flags override it"
-KEYS_HELP = "YAML with any of these options, and with further keys (docs/search.md); flags override it"
+KEYS_HELP = (
+    "YAML with any of these options, and with further keys (docs/search.md); flags override it"
+)
 
 
 def first_process() -> bool:
-    """True but for the further processes that torchrun started with the same words; those print no error."""
+    """True but for the further processes that torchrun started with the same words; those print no
+    error.
+    """
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
@@ -34,7 +40,9 @@ class OneLineParser(argparse.ArgumentParser):
     """argparse with one line per error, and one per command in the help."""
 
     def __init__(self, *, help_column: int = 26, **more: Any) -> None:
-        super().__init__(formatter_class=lambda prog: _Formatter(prog, max_help_position=help_column), **more)
+        super().__init__(
+            formatter_class=lambda prog: _Formatter(prog, max_help_position=help_column), **more
+        )
 
     def error(self, message: str) -> NoReturn:
         said = f"{self.prog}: {message} (see {self.prog} --help)\n"
@@ -42,8 +50,8 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def add_options(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:
-    """One flag per option. A flag that is not given leaves no entry in the namespace, so that YAML and
-    defaults count.
+    """One flag per option. A flag that is not given leaves no entry in the namespace, so that YAML
+    and defaults count.
 
     Values stay text here: `options_of` converts them and names the flag where that fails.
     """
@@ -57,17 +65,26 @@ def add_options(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:
             continue
         if setting.heading:
             group = parser.add_argument_group(setting.heading)
-        words: dict[str, Any] = {"help": setting.help.replace("%", "%%"), "default": argparse.SUPPRESS}
+        words: dict[str, Any] = {
+            "help": setting.help.replace("%", "%%"),
+            "default": argparse.SUPPRESS,
+        }
         if setting.is_switch:
             words |= {"action": "store_const", "const": setting.default is not True}
         else:
             words["metavar"] = setting.placeholder.strip("[]")
             if setting.placeholder.startswith("["):
                 words |= {"nargs": "?", "const": setting.bare}
-            if setting.container is not None and setting.separator is None and not setting.positional:
+            if (
+                setting.container is not None
+                and setting.separator is None
+                and not setting.positional
+            ):
                 words["action"] = "append"
         if setting.positional:
-            group.add_argument(setting.name, nargs="?" if setting.container is None else "*", **words)
+            group.add_argument(
+                setting.name, nargs="?" if setting.container is None else "*", **words
+            )
         else:
             group.add_argument(*setting.flags, dest=setting.name, **words)
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
@@ -78,10 +95,14 @@ def options_of(cls: type[Settings], namespace: argparse.Namespace) -> Settings:
 
     Raises:
         SettingError: a flag has a wrong value, or one that must be given is missing.
-        ConfigError: a pair is not written KEY=VALUE, or the file of --config is wrong, by file and line.
+        ConfigError: a pair is not written KEY=VALUE, or the file of --config is wrong, by file and
+            line.
     """
-    given = {setting.name: _value(setting, getattr(namespace, setting.name))
-             for setting in settings_of(cls) if hasattr(namespace, setting.name)}
+    given = {
+        setting.name: _value(setting, getattr(namespace, setting.name))
+        for setting in settings_of(cls)
+        if hasattr(namespace, setting.name)
+    }
     return cls.load(getattr(namespace, "config", None), given)
 
 
@@ -90,8 +111,12 @@ def message_of(error: Exception) -> str:
     return error.by_flag if isinstance(error, SettingError) else str(error)
 
 
-def check_known(parser: argparse.ArgumentParser, unknown: Sequence[str], cls: type[Settings]) -> None:
-    """SystemExit with the closest flag, or the key of a --config file, if a word was not understood."""
+def check_known(
+    parser: argparse.ArgumentParser, unknown: Sequence[str], cls: type[Settings]
+) -> None:
+    """SystemExit with the closest flag, or the key of a --config file, if a word was not
+    understood.
+    """
     if not unknown:
         return
     flag = unknown[0].partition("=")[0]
@@ -112,7 +137,11 @@ def _value(setting: Setting, raw: Any) -> Any:
                 raise ConfigError(f"{setting.spelling} gives {key!r} twice")
         return {key: setting.read(text) for key, text in pairs}
     if setting.container is tuple:
-        words = raw if setting.separator is None else [part.strip() for part in raw.split(setting.separator)]
+        words = (
+            raw
+            if setting.separator is None
+            else [part.strip() for part in raw.split(setting.separator)]
+        )
         return tuple(setting.read(text) for text in words)
     return setting.read(raw)
 

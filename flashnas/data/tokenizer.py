@@ -1,4 +1,6 @@
-"""A byte-level BPE tokenizer, trained once on the training part and cached, or a given tokenizer.json."""
+"""A byte-level BPE tokenizer, trained once on the training part and cached, or a given
+tokenizer.json.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from flashnas.data.split import TextPart
 
 END_OF_DOCUMENT = "<|endoftext|>"
 MAX_ID = 2**24  # far above any vocabulary; an embedding needs a row for each id
-MAX_BYTES = 2**30  # of text that a tokenizer is trained on; more of it would hardly change 100,000 words
+MAX_BYTES = (
+    2**30
+)  # of text that a tokenizer is trained on; more of it would hardly change 100,000 words
 STDERR = 2  # the file descriptor
 _VERSION = "bpe-2"  # part of the cache key: raise it when training changes
 _MAX_WORD = 4096  # characters; BPE training takes time quadratic in the length of a word
@@ -33,14 +37,18 @@ _LONG_RUN = re.compile(rf"(?<!\S)\S{{{_MAX_WORD}}}|(?<!\s)\s{{{_MAX_WORD}}}")
 def train_tokenizer(documents: Iterable[str], vocab: int) -> Tokenizer:
     """Byte-level BPE; id 0 ends a document.
 
-    Words of more than 4096 characters, as in base64 text or in a line of dashes, are cut for the training
-    only.
+    Words of more than 4096 characters, as in base64 text or in a line of dashes, are cut for the
+    training only.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocab, special_tokens=[END_OF_DOCUMENT], show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        special_tokens=[END_OF_DOCUMENT],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     pieces = (piece for document in documents for piece in _with_short_words(document))
     tokenizer.train_from_iterator(pieces, trainer)
     return tokenizer
@@ -51,13 +59,15 @@ def _with_short_words(document: str) -> list[str]:
     if not _LONG_RUN.search(document):
         return [document]
     words = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(document)
-    cuts = [cut for _, (start, end) in words
-            for cut in range(start + _MAX_WORD, end, _MAX_WORD)]
-    return [document[start:end] for start, end in zip([0, *cuts], [*cuts, len(document)], strict=True)]
+    cuts = [cut for _, (start, end) in words for cut in range(start + _MAX_WORD, end, _MAX_WORD)]
+    return [
+        document[start:end] for start, end in zip([0, *cuts], [*cuts, len(document)], strict=True)
+    ]
 
 
 def cached_tokenizer(documents: TextPart, vocab: int, cache: Path) -> Tokenizer:
-    """`train_tokenizer`, with its result kept under `cache` by the hash of the text and the vocabulary size.
+    """`train_tokenizer`, with its result kept under `cache` by the hash of the text and the
+    vocabulary size.
 
     Of more text than MAX_BYTES it sees every second document, or every third, and so on.
     """
@@ -76,8 +86,8 @@ def cached_tokenizer(documents: TextPart, vocab: int, cache: Path) -> Tokenizer:
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """Read a tokenizer.json; raises CorpusError if it is missing or is not one. Its truncation and padding are
-    left out: every text is encoded as a whole."""
+    """Read a tokenizer.json; raises CorpusError if it is missing or is not one. Its truncation and
+    padding are left out: every text is encoded as a whole."""
     content = read_json(path, CorpusError)
     if (largest := _largest_id(content)) > MAX_ID:
         raise CorpusError(f"tokenizer {path}: ids must be at most {MAX_ID:,}; got {largest}")
@@ -92,10 +102,11 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
 @contextlib.contextmanager
 def library_errors(problem: str) -> Iterator[None]:
-    """A context for calls of the library: what it raises is a CorpusError of one line after `problem`.
+    """A context for calls of the library: what it raises is a CorpusError of one line after
+    `problem`.
 
-    The library raises bare Exception, and for a panic of its Rust code a BaseException, after a report of many
-    lines on the standard error, which is left out.
+    The library raises bare Exception, and for a panic of its Rust code a BaseException, after a
+    report of many lines on the standard error, which is left out.
     """
     try:
         with _without_stderr():
@@ -128,16 +139,18 @@ def _largest_id(content: Any) -> int:
     """The largest id, 0 for another file. The library aborts the process where one is huge."""
     try:
         vocab, added = content["model"]["vocab"], content.get("added_tokens") or []
-        ids = [*(vocab.values() if isinstance(vocab, dict) else [len(vocab)]),
-               *(token["id"] for token in added)]
+        ids = [
+            *(vocab.values() if isinstance(vocab, dict) else [len(vocab)]),
+            *(token["id"] for token in added),
+        ]
         return max((value for value in ids if isinstance(value, int)), default=0)
     except (KeyError, TypeError, AttributeError):
         return 0
 
 
 def end_of_document_id(tokenizer: Tokenizer) -> int | None:
-    """The id of END_OF_DOCUMENT, or of a usual name for it; None if the tokenizer has none. It separates
-    documents."""
+    """The id of END_OF_DOCUMENT, or of a usual name for it; None if the tokenizer has none. It
+    separates documents."""
     for name in (END_OF_DOCUMENT, "</s>", "<|end_of_text|>", "<eos>", "[SEP]"):
         if (token := tokenizer.token_to_id(name)) is not None:
             return token

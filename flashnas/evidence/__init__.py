@@ -1,5 +1,6 @@
-"""What others have trained in full: published mixes, shapes, shares of feed-forward layers and recall; and
-models of them. A search begins with this evidence, and trains where it is missing. No torch.
+"""What others have trained in full: published mixes, shapes, shares of feed-forward layers and
+recall; and models of them. A search begins with this evidence, and trains where it is missing. No
+torch.
 
     import flashnas as fn
     fn.evidence.load().trainings            # a DataFrame of published trainings with their sources

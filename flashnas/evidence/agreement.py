@@ -1,7 +1,7 @@
 """Pairs of published rows, and what groups say of the mixes that they share.
 
-A pair is two rows of one group, clear if their published losses differ by more than CLEAR_NATS. A tie counts
-half. No torch.
+A pair is two rows of one group, clear if their published losses differ by more than CLEAR_NATS. A
+tie counts half. No torch.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from scipy.stats import spearmanr
 
 from flashnas.evidence.trainings import PublishedRow, comparable, composition, groups_of
 
-CLEAR_NATS = 0.02      # a pair with a larger published gap is clear
-MIN_RANKED = 3         # entries of which a rank correlation can be taken
+CLEAR_NATS = 0.02  # a pair with a larger published gap is clear
+MIN_RANKED = 3  # entries of which a rank correlation can be taken
 Composition = tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two rows of a group, by their places: the published loss of the first less that of the second, the
-    predicted one and its standard deviation (None: not stated), in nats."""
+    """Two rows of a group, by their places: the published loss of the first less that of the
+    second, the predicted one and its standard deviation (None: not stated), in nats."""
 
     one: int
     other: int
@@ -48,8 +48,14 @@ def pairs_of(rows: Sequence[PublishedRow], losses: np.ndarray) -> list[Pair]:
     for places in comparable(rows).values():
         trained = [place for place in places if np.isfinite(losses[place])]
         for one, other in itertools.combinations(trained, 2):
-            pairs.append(Pair(one, other, rows[one].nats - rows[other].nats,
-                              float(losses[one] - losses[other])))
+            pairs.append(
+                Pair(
+                    one,
+                    other,
+                    rows[one].nats - rows[other].nats,
+                    float(losses[one] - losses[other]),
+                )
+            )
     return pairs
 
 
@@ -58,10 +64,12 @@ def rank_correlation(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.nd
     return float(spearmanr(x, y).statistic) if np.ptp(x) > 0 and np.ptp(y) > 0 else 0.0
 
 
-# -- what publications say among themselves ------------------------------------------------------------------
+# -- what publications say among themselves --------------------------------------------------------
 
 
-def _by_composition(rows: Sequence[PublishedRow], places: Iterable[int]) -> dict[Composition, float]:
+def _by_composition(
+    rows: Sequence[PublishedRow], places: Iterable[int]
+) -> dict[Composition, float]:
     """Mean published loss of each composition, in nats."""
     losses: dict[Composition, list[float]] = defaultdict(list)
     for place in places:
@@ -73,8 +81,8 @@ def _by_composition(rows: Sequence[PublishedRow], places: Iterable[int]) -> dict
 class GroupPair:
     """Two groups that have some compositions in common.
 
-    one_publication: both have the same source. pairs, right: pairs of compositions that are clear in both
-    groups, and those that both order alike.
+    one_publication: both have the same source. pairs, right: pairs of compositions that are clear
+    in both groups, and those that both order alike.
     """
 
     groups: tuple[str, str]
@@ -84,9 +92,11 @@ class GroupPair:
     right: int
 
 
-def shared_pairs(rows: Sequence[PublishedRow]) -> dict[tuple[Composition, Composition], dict[str, float]]:
-    """For each two compositions, the clear gaps by group: loss of the first minus that of the second, in
-    nats."""
+def shared_pairs(
+    rows: Sequence[PublishedRow],
+) -> dict[tuple[Composition, Composition], dict[str, float]]:
+    """For each two compositions, the clear gaps by group: loss of the first minus that of the
+    second, in nats."""
     gaps: dict[tuple[Composition, Composition], dict[str, float]] = defaultdict(dict)
     for name, places in groups_of(rows).items():
         means = _by_composition(rows, places)
@@ -100,17 +110,27 @@ def group_pairs(rows: Sequence[PublishedRow]) -> list[GroupPair]:
     """What each two of groups say of each other that have at least two compositions in common."""
     groups = groups_of(rows)
     means = {name: _by_composition(rows, places) for name, places in groups.items()}
-    sources = {name: {rows[place].source for place in places} - {""} for name, places in groups.items()}
+    sources = {
+        name: {rows[place].source for place in places} - {""} for name, places in groups.items()
+    }
     compared = []
     for left, other in itertools.combinations(groups, 2):
         both = sorted(means[left].keys() & means[other].keys())
         if len(both) < 2:
             continue
         first, second = (np.array([means[name][key] for key in both]) for name in (left, other))
-        gaps = [(first[a] - first[b], second[a] - second[b]) for a, b
-                in itertools.combinations(range(len(both)), 2)]
+        gaps = [
+            (first[a] - first[b], second[a] - second[b])
+            for a, b in itertools.combinations(range(len(both)), 2)
+        ]
         alike = [x * y > 0 for x, y in gaps if min(abs(x), abs(y)) > CLEAR_NATS]
-        compared.append(GroupPair(groups=(left, other),
-                                  one_publication=bool(sources[left] & sources[other]),
-                                  compositions=len(both), pairs=len(alike), right=int(sum(alike))))
+        compared.append(
+            GroupPair(
+                groups=(left, other),
+                one_publication=bool(sources[left] & sources[other]),
+                compositions=len(both),
+                pairs=len(alike),
+                right=int(sum(alike)),
+            )
+        )
     return compared

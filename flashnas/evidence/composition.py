@@ -1,8 +1,9 @@
-"""What a model of the full loss sees of a network: its size, its shape, its mix, and where publications are
-silent.
+"""What a model of the full loss sees of a network: its size, its shape, its mix, and where
+publications are silent.
 
-The columns of FEATURES have an effect. Those of SILENT are 0 wherever at least two publications have trained
-something alike, and outside widen the standard deviation alone: an optimiser gains nothing there.
+The columns of FEATURES have an effect. Those of SILENT are 0 wherever at least two publications
+have trained something alike, and outside widen the standard deviation alone: an optimiser gains
+nothing there.
 """
 
 from __future__ import annotations
@@ -20,42 +21,42 @@ from flashnas.base.quantities import tokens_text
 from flashnas.evidence.law import RANGE, aspect
 from flashnas.operators import OperatorSpec
 
-FULL_SHARE = 0.15          # a second family with this share of the mixers counts fully
-PUBLISHED_WINDOW = 2048    # tokens; most published trainings with windows have at least this context
-FFN_PARAMS = 0.3           # share of the parameters from which that of the feed-forward layers is counted
+FULL_SHARE = 0.15  # a second family with this share of the mixers counts fully
+PUBLISHED_WINDOW = 2048  # tokens; most published trainings with windows have at least this context
+FFN_PARAMS = 0.3  # share of the parameters from which that of the feed-forward layers is counted
 FAMILIES = ("attention", "state space", "delta rule", "linear attention")
 # kinds whose shares the residual process compares; Kimi delta attention is a gated delta rule
 KINDS = ("a", "swa", "m", "m2", "gla", "d", "gd", "r7", "other")
 ALIKE = {"kda": "gd"}
-RARE = ("r7", "kda", "h", "other")   # mixers that at most one publication has trained
+RARE = ("r7", "kda", "h", "other")  # mixers that at most one publication has trained
 # a second family that publications have tried beside any other, also at a small share
 TRIED_BESIDE_ALL = "attention"
 
 FEATURES = ("law", "mixed", "gated_delta", "beyond", "ffn", "window", "edge", "experts")
 SILENT = ("ffn_share", "bare", "rare", "new_mix", "aspect", "size", "tokens")
 # limits of what publications have trained; each row is (axis, lowest, highest)
-MAX_FFN_SHARE = 0.5        # of the operators
-MIN_FFN_SHARE = 1 / 3      # of the operators, for families that have no channel mixer of their own
+MAX_FFN_SHARE = 0.5  # of the operators
+MIN_FFN_SHARE = 1 / 3  # of the operators, for families that have no channel mixer of their own
 NEED_FFN = ("delta rule", "linear attention")
-ASPECTS = (0.9, 5.6)       # ln(width / depth)
-SIZES = (2e7, 3e9)         # parameters without embeddings
+ASPECTS = (0.9, 5.6)  # ln(width / depth)
+SIZES = (2e7, 3e9)  # parameters without embeddings
 # from which on a network is said to lie outside
 # of the operators: publications have at most half, and one row of one publication more
 SUPPORTED_FFN_SHARE = 0.55
-SUPPORTED_BARE = 0.25       # share of delta rules and gated linear attention without feed-forward layers
-SUPPORTED_RARE = 0.25       # share of mixers that at most one publication has trained
-SUPPORTED_NEW_MIX = 0.5     # of the gain of a mix that nobody tried at such a share
+SUPPORTED_BARE = 0.25  # share of delta rules and gated linear attention without feed-forward layers
+SUPPORTED_RARE = 0.25  # share of mixers that at most one publication has trained
+SUPPORTED_NEW_MIX = 0.5  # of the gain of a mix that nobody tried at such a share
 
 
 @dataclass(frozen=True)
 class Mix:
     """The composition of a stack, without its sizes.
 
-    shares [K]: of the token mixers by KINDS. ffn_share: of the operators. mixed: how far a second family is
-    there. gated_delta, rare: shares of the mixers. window: share that sees a short window, weighted by how
-    short. edge: 1 where the few attention layers stand at one end. new_mix: `mixed` as far as no publication
-    had such a pair at such a share. bare: share of recurrent mixers without a channel mixer, where
-    feed-forward layers are few.
+    shares [K]: of the token mixers by KINDS. ffn_share: of the operators. mixed: how far a second
+    family is there. gated_delta, rare: shares of the mixers. window: share that sees a short
+    window, weighted by how short. edge: 1 where the few attention layers stand at one end. new_mix:
+    `mixed` as far as no publication had such a pair at such a share. bare: share of recurrent
+    mixers without a channel mixer, where feed-forward layers are few.
     """
 
     shares: tuple[float, ...]
@@ -71,8 +72,8 @@ class Mix:
 
 @functools.lru_cache(maxsize=65_536)
 def mix_of(operators: tuple[OperatorSpec, ...], *, published: bool = False) -> Mix:
-    """The composition of an operator list. published: its windows are not known where they are at their
-    default."""
+    """The composition of an operator list. published: its windows are not known where they are at
+    their default."""
     mixers = [spec for spec in operators if spec.mixes_tokens]
     total = max(len(mixers), 1)
     shares: dict[str, float] = dict.fromkeys(KINDS, 0.0)
@@ -92,16 +93,26 @@ def mix_of(operators: tuple[OperatorSpec, ...], *, published: bool = False) -> M
     minor = 1.0 - max(families.values()) if any(families.values()) else 0.0
     mixed = min(1.0, minor / FULL_SHARE)
     return Mix(
-        shares=tuple(shares[kind] for kind in KINDS), ffn_share=1 - len(mixers) / len(operators), mixed=mixed,
-        gated_delta=shares["gd"], rare=rare, window=float(window), edge=_edge(mixers),
+        shares=tuple(shares[kind] for kind in KINDS),
+        ffn_share=1 - len(mixers) / len(operators),
+        mixed=mixed,
+        gated_delta=shares["gd"],
+        rare=rare,
+        window=float(window),
+        edge=_edge(mixers),
         new_mix=_new_mix(families, minor),
         bare=max(0.0, 1 - (1 - len(mixers) / len(operators)) / MIN_FFN_SHARE)
-        * sum(families[family] for family in NEED_FFN))
+        * sum(families[family] for family in NEED_FFN),
+    )
 
 
 def _edge(mixers: Sequence[OperatorSpec]) -> float:
     """How far a minority of attention is in the first or the last fifth of the stack: 0 to 1."""
-    places = [(place + 0.5) / len(mixers) for place, spec in enumerate(mixers) if spec.family == "attention"]
+    places = [
+        (place + 0.5) / len(mixers)
+        for place, spec in enumerate(mixers)
+        if spec.family == "attention"
+    ]
     if not places or len(places) * 2 > len(mixers):
         return 0.0
     return float(np.clip((abs(np.mean(places) - 0.5) - 0.3) / 0.2, 0.0, 1.0))
@@ -123,8 +134,8 @@ def _sizes(spec: OperatorSpec, hidden: int) -> tuple[int, float]:
 
 
 def body_sizes(operators: Sequence[OperatorSpec], hidden: int) -> tuple[float, float, float]:
-    """Parameters without embeddings, those of them that one token uses, and the share of feed-forward
-    layers."""
+    """Parameters without embeddings, those of them that one token uses, and the share of
+    feed-forward layers."""
     total = active = ffn = 0.0
     for spec, count in Counter(operators).items():
         own, used = _sizes(spec, hidden)
@@ -133,36 +144,56 @@ def body_sizes(operators: Sequence[OperatorSpec], hidden: int) -> tuple[float, f
     return total, active, ffn / total
 
 
-def features(mixes: Sequence[Mix], *, law: np.ndarray, params: np.ndarray, active: np.ndarray,
-             ffn: np.ndarray,
-             aspects: np.ndarray, tokens: np.ndarray | float, beyond: np.ndarray | float = 0.0) -> np.ndarray:
+def features(
+    mixes: Sequence[Mix],
+    *,
+    law: np.ndarray,
+    params: np.ndarray,
+    active: np.ndarray,
+    ffn: np.ndarray,
+    aspects: np.ndarray,
+    tokens: np.ndarray | float,
+    beyond: np.ndarray | float = 0.0,
+) -> np.ndarray:
     """The row [F] of each network: FEATURES, then SILENT; [N, F].
 
     Args:
-        law: loss of the law of size and shape at `effective` parameters, nats per token; all [N], as what
-            follows.
+        law: loss of the law of size and shape at `effective` parameters, nats per token; all [N],
+            as what follows.
         params, active: without embeddings; all, and those that one token uses.
         ffn: share of the feed-forward layers in the parameters.
         aspects: ln(width / depth).
         beyond: what the loss of a short training says beyond size, shape and mix, in nats.
     """
+
     def of_mix(name: str) -> np.ndarray:
         return np.array([getattr(mix, name) for mix in mixes], float)
 
-    return np.stack(np.broadcast_arrays(
-        law, of_mix("mixed"), of_mix("gated_delta"), beyond, (ffn - FFN_PARAMS) ** 2, of_mix("window"),
-        of_mix("edge"),
-        np.log(params / active),
-        np.sqrt(np.maximum(0.0, of_mix("ffn_share") - MAX_FFN_SHARE) / 0.15), np.sqrt(of_mix("bare")),
-        of_mix("rare"),
-        np.sqrt(of_mix("new_mix")), np.sqrt(_outside(aspects, *ASPECTS)),
-        _outside(np.log(params), *np.log(SIZES)),
-        _outside(np.log(tokens), *np.log(RANGE)) * np.log(params / 1e9)), axis=-1)
+    return np.stack(
+        np.broadcast_arrays(
+            law,
+            of_mix("mixed"),
+            of_mix("gated_delta"),
+            beyond,
+            (ffn - FFN_PARAMS) ** 2,
+            of_mix("window"),
+            of_mix("edge"),
+            np.log(params / active),
+            np.sqrt(np.maximum(0.0, of_mix("ffn_share") - MAX_FFN_SHARE) / 0.15),
+            np.sqrt(of_mix("bare")),
+            of_mix("rare"),
+            np.sqrt(of_mix("new_mix")),
+            np.sqrt(_outside(aspects, *ASPECTS)),
+            _outside(np.log(params), *np.log(SIZES)),
+            _outside(np.log(tokens), *np.log(RANGE)) * np.log(params / 1e9),
+        ),
+        axis=-1,
+    )
 
 
 def effective(params: Any, active: Any) -> Any:
-    """Parameters that the law counts: of a mixture of experts the geometric mean of all and of the active
-    ones."""
+    """Parameters that the law counts: of a mixture of experts the geometric mean of all and of the
+    active ones."""
     return np.sqrt(params * active)
 
 
@@ -172,28 +203,43 @@ def _outside(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def outside_support(network: Architecture, tokens: float | None = None) -> list[str]:
-    """What of a network, and of its planned tokens, no two publications have trained; one sentence part each.
+    """What of a network, and of its planned tokens, no two publications have trained; one sentence
+    part each.
     """
     mix = mix_of(network.operators)
     params, active, _ = body_sizes(network.operators, network.hidden)
     shape = float(aspect(effective(params, active), np.array(network.hidden)))
     words = []
     if mix.ffn_share > SUPPORTED_FFN_SHARE:
-        words.append(f"{mix.ffn_share:.0%} of its operators are feed-forward layers; publications have about"
-                     f" half")
+        words.append(
+            f"{mix.ffn_share:.0%} of its operators are feed-forward layers; publications have about"
+            f" half"
+        )
     if mix.bare > SUPPORTED_BARE:
-        words.append(f"{mix.ffn_share:.0%} of its operators are feed-forward layers; with these mixers"
-                     f" publications have at least {MIN_FFN_SHARE:.0%}")
+        words.append(
+            f"{mix.ffn_share:.0%} of its operators are feed-forward layers; with these mixers"
+            f" publications have at least {MIN_FFN_SHARE:.0%}"
+        )
     if mix.rare > SUPPORTED_RARE:
-        words.append(f"{mix.rare:.0%} of its mixers are of kinds that at most one publication has trained")
+        words.append(
+            f"{mix.rare:.0%} of its mixers are of kinds that at most one publication has trained"
+        )
     if mix.new_mix > SUPPORTED_NEW_MIX:
-        words.append("its second family of mixers has a share at which publications have not tried it")
+        words.append(
+            "its second family of mixers has a share at which publications have not tried it"
+        )
     if not ASPECTS[0] <= shape <= ASPECTS[1]:
-        words.append(f"its width is {np.exp(shape):.0f} times its depth; publications have"
-                     f" {np.exp(ASPECTS[0]):.0f} to {np.exp(ASPECTS[1]):.0f}")
-    for value, (low, high), what in ((params, SIZES, "parameters without embeddings"),
-                                     (tokens, RANGE, "training tokens")):
+        words.append(
+            f"its width is {np.exp(shape):.0f} times its depth; publications have"
+            f" {np.exp(ASPECTS[0]):.0f} to {np.exp(ASPECTS[1]):.0f}"
+        )
+    for value, (low, high), what in (
+        (params, SIZES, "parameters without embeddings"),
+        (tokens, RANGE, "training tokens"),
+    ):
         if value is not None and not low <= value <= high:
-            words.append(f"{tokens_text(value)} {what}; publications have {tokens_text(low)} to"
-                         f" {tokens_text(high)}")
+            words.append(
+                f"{tokens_text(value)} {what}; publications have {tokens_text(low)} to"
+                f" {tokens_text(high)}"
+            )
     return words

@@ -18,12 +18,17 @@ from flashnas.evidence.load import Short, full_loss, rows_of, shipped_rows
 from flashnas.evidence.trainings import PublishedRow, comparable
 
 MODELS = {"law": ("law",), "evidence": ("law", "mix"), "full": PARTS}
-COVERED = 0.9        # of the intervals of predictions
+COVERED = 0.9  # of the intervals of predictions
 WITHIN_SDS = float(norm.ppf(0.5 + COVERED / 2))
 
 
-def foretell(rows: Sequence[PublishedRow], parts: Sequence[str] = PARTS, short: Short | None = None, *,
-             model_without: Callable[[str], FullLoss] | None = None) -> list[Pair]:
+def foretell(
+    rows: Sequence[PublishedRow],
+    parts: Sequence[str] = PARTS,
+    short: Short | None = None,
+    *,
+    model_without: Callable[[str], FullLoss] | None = None,
+) -> list[Pair]:
     """All pairs within groups, each predicted by a model without its publication.
 
     Args:
@@ -40,15 +45,26 @@ def foretell(rows: Sequence[PublishedRow], parts: Sequence[str] = PARTS, short: 
         for places in groups.values():
             if rows[places[0]].source != source:
                 continue
-            table = rows_of([rows[place] for place in places], model.law, response=model.response,
-                            short=None if short is None else [short[place] for place in places]).table
-            prediction = model.predict(dataclasses.replace(table,
-                                                           publication=np.full(len(table), NEW, object)))
+            table = rows_of(
+                [rows[place] for place in places],
+                model.law,
+                response=model.response,
+                short=None if short is None else [short[place] for place in places],
+            ).table
+            prediction = model.predict(
+                dataclasses.replace(table, publication=np.full(len(table), NEW, object))
+            )
             for first, other in itertools.combinations(range(len(places)), 2):
                 mean, sd = prediction.difference(first, other)
-                foretold.append(Pair(places[first], places[other], rows[places[first]].nats
-                                  - rows[places[other]].nats, mean,
-                                  math.hypot(sd, math.sqrt(2) * prediction.noise)))
+                foretold.append(
+                    Pair(
+                        places[first],
+                        places[other],
+                        rows[places[first]].nats - rows[places[other]].nats,
+                        mean,
+                        math.hypot(sd, math.sqrt(2) * prediction.noise),
+                    )
+                )
     return foretold
 
 
@@ -56,57 +72,101 @@ def all_models(rows: Sequence[PublishedRow], short: Short) -> dict[str, list[Pai
     """All pairs as their short losses order them, and as each of MODELS predicts them without their
     publication."""
     losses = np.array([math.nan if training is None else training[1] for training in short])
-    return {"short": pairs_of(rows, losses),
-            **{name: foretell(rows, parts, short) for name, parts in MODELS.items()}}
+    return {
+        "short": pairs_of(rows, losses),
+        **{name: foretell(rows, parts, short) for name, parts in MODELS.items()},
+    }
 
 
 def left_out(rows: Sequence[PublishedRow], short: Short) -> dict[str, Any]:
     """How well each model predicts the rows of publications that it has not seen; JSON-ready.
 
     Returns:
-        `models` holds the `summary` of each of `all_models`, `models_common` the same over the pairs that
-        all of them have.
+        `models` holds the `summary` of each of `all_models`, `models_common` the same over the
+        pairs that all of them have.
     """
     models = all_models(rows, short)
-    return {"models": {name: summary(rows, pairs) for name, pairs in models.items()},
-            "models_common": {name: summary(rows, pairs) for name, pairs in in_common(models).items()}}
+    return {
+        "models": {name: summary(rows, pairs) for name, pairs in models.items()},
+        "models_common": {name: summary(rows, pairs) for name, pairs in in_common(models).items()},
+    }
 
 
 def in_common(models: Mapping[str, Sequence[Pair]]) -> dict[str, list[Pair]]:
     """Of each model the pairs that all models have."""
-    places = set.intersection(*({(pair.one, pair.other) for pair in pairs} for pairs in models.values()))
-    return {name: [pair for pair in pairs if (pair.one, pair.other) in places] for name, pairs
-            in models.items()}
+    places = set.intersection(
+        *({(pair.one, pair.other) for pair in pairs} for pairs in models.values())
+    )
+    return {
+        name: [pair for pair in pairs if (pair.one, pair.other) in places]
+        for name, pairs in models.items()
+    }
 
 
 def summary(rows: Sequence[PublishedRow], pairs: Sequence[Pair]) -> dict[str, Any]:
     """Figures of pairs, JSON-ready.
 
-    pairs, right, share: of clear ones. Of all pairs: rmse_nats of the differences, coverage of the 90 %
-    intervals, log_score. publications: the same means with equal weights of the publications, and of the
-    groups within one.
+    pairs, right, share: of clear ones. Of all pairs: rmse_nats of the differences, coverage of the
+    90 % intervals, log_score. publications: the same means with equal weights of the publications,
+    and of the groups within one.
     """
     if not pairs:
-        return {"pairs": 0, "right": 0, "share": None, "rmse_nats": None, "coverage": None, "log_score": None,
-                "publications": {}, "groups": []}
-    table = pd.DataFrame([{**dataclasses.asdict(pair), "clear": pair.clear, "right": pair.right,
-                           "source": rows[pair.one].source, "group": rows[pair.one].group} for pair in pairs])
+        return {
+            "pairs": 0,
+            "right": 0,
+            "share": None,
+            "rmse_nats": None,
+            "coverage": None,
+            "log_score": None,
+            "publications": {},
+            "groups": [],
+        }
+    table = pd.DataFrame(
+        [
+            {
+                **dataclasses.asdict(pair),
+                "clear": pair.clear,
+                "right": pair.right,
+                "source": rows[pair.one].source,
+                "group": rows[pair.one].group,
+            }
+            for pair in pairs
+        ]
+    )
     error, sd = table["published"] - table["predicted"], table["sd"].astype(float)
     table["square"], table["score"] = error**2, norm.logpdf(error, 0, sd)
     table["inside"] = (error.abs() < WITHIN_SDS * sd).where(sd.notna()).astype(float)
-    each = {str(source): _figures(rows, some) for source, some in table.groupby("source", sort=False)}
+    each = {
+        str(source): _figures(rows, some) for source, some in table.groupby("source", sort=False)
+    }
     equal = pd.DataFrame(each).astype(float).mean(axis=1)
     shown = ("pairs", "right", "share", "spearman", "rmse_nats", "coverage")
-    pooled = {**_counts(table), "rmse_nats": float(np.sqrt(table["square"].mean())), **_of_intervals(table)}
-    return _none_for_nan({
-        **pooled, "groups": [{"group": name, "pairs": counts["pairs"], "right": counts["right"]}
-                             for name, some in table.groupby("group", sort=False) for counts
-                             in [_counts(some)]],
-        "publications": {**{name: float(equal[name]) for name
-                            in ("share", "spearman", "coverage", "log_score")},
-                         "rmse_nats": float(np.sqrt(equal["square"])),
-                         "each": {source: {name: figures[name] for name in shown} for source, figures
-                                  in each.items()}}})
+    pooled = {
+        **_counts(table),
+        "rmse_nats": float(np.sqrt(table["square"].mean())),
+        **_of_intervals(table),
+    }
+    return _none_for_nan(
+        {
+            **pooled,
+            "groups": [
+                {"group": name, "pairs": counts["pairs"], "right": counts["right"]}
+                for name, some in table.groupby("group", sort=False)
+                for counts in [_counts(some)]
+            ],
+            "publications": {
+                **{
+                    name: float(equal[name])
+                    for name in ("share", "spearman", "coverage", "log_score")
+                },
+                "rmse_nats": float(np.sqrt(equal["square"])),
+                "each": {
+                    source: {name: figures[name] for name in shown}
+                    for source, figures in each.items()
+                },
+            },
+        }
+    )
 
 
 def _counts(table: pd.DataFrame) -> dict[str, Any]:
@@ -119,13 +179,19 @@ def _of_intervals(table: pd.DataFrame) -> dict[str, float]:
 
 
 def _figures(rows: Sequence[PublishedRow], table: pd.DataFrame) -> dict[str, Any]:
-    """Of one publication, with equal weights of its groups; NaN where there is nothing to take a figure of.
+    """Of one publication, with equal weights of its groups; NaN where there is nothing to take a
+    figure of.
     """
     groups = [some for _, some in table.groupby("group", sort=False)]
     square = float(np.mean([some["square"].mean() for some in groups]))
     ranks = pd.Series([_rank_correlation_of(rows, some) for some in groups])
-    return {**_counts(table), **_of_intervals(table), "spearman": float(ranks.mean()), "square": square,
-            "rmse_nats": float(np.sqrt(square))}
+    return {
+        **_counts(table),
+        **_of_intervals(table),
+        "spearman": float(ranks.mean()),
+        "square": square,
+        "rmse_nats": float(np.sqrt(square)),
+    }
 
 
 def _rank_correlation_of(rows: Sequence[PublishedRow], table: pd.DataFrame) -> float:

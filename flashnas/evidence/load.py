@@ -28,20 +28,23 @@ from flashnas.evidence.trainings import SHIPPED, PublishedRow, nested_groups, re
 DATA = SHIPPED.parent
 SHAPES, FFN_SHARES = DATA / "published_shapes.csv", DATA / "published_ffn_share.csv"
 FITTED = DATA / "fitted.json"
-OWN = "own trainings"    # the publication that a user's file is, whatever its column source says
+OWN = "own trainings"  # the publication that a user's file is, whatever its column source says
 MAX_OWN_ROWS = 300
-WIDTHS = 256             # a network is built at the nearest multiple of this to count the shares of its parts
-RELIABILITY_SD = 0.7     # of the logarithm of a publication's reliability, before anything was seen
-FURTHEST = 4.0           # standard deviations from there
-Short = Sequence[tuple[Architecture, float] | None]  # network and loss of the short training of each row
+WIDTHS = 256  # a network is built at the nearest multiple of this to count the shares of its parts
+RELIABILITY_SD = 0.7  # of the logarithm of a publication's reliability, before anything was seen
+FURTHEST = 4.0  # standard deviations from there
+Short = Sequence[
+    tuple[Architecture, float] | None
+]  # network and loss of the short training of each row
 
 
 @dataclass(frozen=True)
 class Evidence:
     """The published rows that ship, each with its `source` (an arXiv number) and table.
 
-    trainings: full trainings of mixes. shapes: transformers of many depths and widths. ffn_shares: with more
-    or less of their parameters in feed-forward layers. recall: what networks find again in their context.
+    trainings: full trainings of mixes. shapes: transformers of many depths and widths. ffn_shares:
+    with more or less of their parameters in feed-forward layers. recall: what networks find again
+    in their context.
     """
 
     trainings: pd.DataFrame
@@ -59,9 +62,14 @@ def load() -> Evidence:
         >>> len(evidence.trainings) >= 164, (evidence.trainings.source != "").all().item()
         (True, True)
     """
-    return Evidence(*(pd.read_csv(path, dtype={"source": str, "level": str, "note": str},
-                                  keep_default_na=True)
-                      for path in (SHIPPED, SHAPES, FFN_SHARES, RECALL)))
+    return Evidence(
+        *(
+            pd.read_csv(
+                path, dtype={"source": str, "level": str, "note": str}, keep_default_na=True
+            )
+            for path in (SHIPPED, SHAPES, FFN_SHARES, RECALL)
+        )
+    )
 
 
 def digest(path: Path) -> str:
@@ -76,20 +84,31 @@ def digests() -> dict[str, str]:
 
 @functools.cache
 def fitted() -> dict[str, Any]:
-    """The shipped constants; `recipe` is the digest of the one whose short losses the model can read."""
+    """The shipped constants; `recipe` is the digest of the one whose short losses the model can
+    read.
+    """
     return dict(json.loads(FITTED.read_text(encoding="utf-8")))
 
 
 def shipped_rows() -> Rows:
     """The published rows as the model sees them; nothing is parsed."""
     rows = fitted()["rows"]
-    table = Table(np.array(rows["x"]), np.array(rows["shares"]), np.array(rows["ffn"]),
-                  np.array(rows["publication"], object))
+    table = Table(
+        np.array(rows["x"]),
+        np.array(rows["shares"]),
+        np.array(rows["ffn"]),
+        np.array(rows["publication"], object),
+    )
     return Rows(table, np.array(rows["nats"]), np.array(rows["level"], object))
 
 
-def rows_of(trainings: Sequence[PublishedRow], law: Law, *, response: Sequence[float] = (),
-            short: Short | None = None) -> Rows:
+def rows_of(
+    trainings: Sequence[PublishedRow],
+    law: Law,
+    *,
+    response: Sequence[float] = (),
+    short: Short | None = None,
+) -> Rows:
     """Published trainings as the model sees them, without the smaller ones of nested groups.
 
     Args:
@@ -97,7 +116,10 @@ def rows_of(trainings: Sequence[PublishedRow], law: Law, *, response: Sequence[f
     """
     smaller = {small for small, _ in nested_groups(trainings)}
     kept = [place for place, row in enumerate(trainings) if row.group not in smaller]
-    rows, widths = [trainings[place] for place in kept], [full_width(trainings[place]) for place in kept]
+    rows, widths = (
+        [trainings[place] for place in kept],
+        [full_width(trainings[place]) for place in kept],
+    )
     proxies = [None if short is None else short[place] for place in kept]
     without = {row.group for row, proxy in zip(rows, proxies, strict=True) if proxy is None}
     sizes, beyond = [], []
@@ -106,13 +128,25 @@ def rows_of(trainings: Sequence[PublishedRow], law: Law, *, response: Sequence[f
         total, active, ffn = body_sizes(built.operators, built.hidden)
         params = row.params - width * row.vocab
         sizes.append((params, params * active / total, ffn))
-        beyond.append(0.0 if proxy is None or row.group in without else
-                      float(proxy[1] - response_row(proxy[0]) @ np.array(response)))
-    table = Table.of(law, [mix_of(row.specs, published=True) for row in rows], sizes, widths,
-                     np.array([row.tokens for row in rows]), [row.source for row in rows],
-                     beyond=np.array(beyond))
-    return Rows(table, np.array([row.nats for row in rows]),
-                np.array([row.level or row.group for row in rows], object))
+        beyond.append(
+            0.0
+            if proxy is None or row.group in without
+            else float(proxy[1] - response_row(proxy[0]) @ np.array(response))
+        )
+    table = Table.of(
+        law,
+        [mix_of(row.specs, published=True) for row in rows],
+        sizes,
+        widths,
+        np.array([row.tokens for row in rows]),
+        [row.source for row in rows],
+        beyond=np.array(beyond),
+    )
+    return Rows(
+        table,
+        np.array([row.nats for row in rows]),
+        np.array([row.level or row.group for row in rows], object),
+    )
 
 
 def nearest_width(width: float) -> int:
@@ -120,12 +154,14 @@ def nearest_width(width: float) -> int:
     return max(WIDTHS, round(width / WIDTHS) * WIDTHS)
 
 
-def full_loss(own: str | Path | None = None, *, without: str = "", parts: Sequence[str] = PARTS) -> FullLoss:
+def full_loss(
+    own: str | Path | None = None, *, without: str = "", parts: Sequence[str] = PARTS
+) -> FullLoss:
     """The model of the loss after a full training.
 
     Args:
-        own: a CSV of the user's own trainings (`read_published`); predictions are then for the user's
-            publication.
+        own: a CSV of the user's own trainings (`read_published`); predictions are then for the
+            user's publication.
         without: a publication, by its source, that the model has not seen.
         parts: of `law`, `mix` and `beyond` (short trainings), those that it uses.
 
@@ -151,31 +187,51 @@ def full_loss(own: str | Path | None = None, *, without: str = "", parts: Sequen
     if own is None:
         return shipped
     rows = Rows.joined(shipped.rows, rows_of(own_rows(own), shipped.law))
-    return FullLoss(rows, _with_own(rows, shipped), shipped.law, parts=parts, response=shipped.response,
-                    publication=OWN)
+    return FullLoss(
+        rows,
+        _with_own(rows, shipped),
+        shipped.law,
+        parts=parts,
+        response=shipped.response,
+        publication=OWN,
+    )
 
 
 def own_rows(path: str | Path) -> list[PublishedRow]:
-    """A user's trainings as one publication, OWN, with groups of its own; ConfigError for a wrong file."""
+    """A user's trainings as one publication, OWN, with groups of its own; ConfigError for a wrong
+    file.
+    """
     rows = read_published(path)
     if len(rows) > MAX_OWN_ROWS:
-        raise ConfigError(f"{printable(path)}: must hold at most {MAX_OWN_ROWS} trainings, because the time of"
-                          f" the model grows with the cube of their number; got {len(rows):,}")
-    return [dataclasses.replace(row, source=OWN, level=f"{OWN}: {row.level or row.group}") for row in rows]
+        raise ConfigError(
+            f"{printable(path)}: must hold at most {MAX_OWN_ROWS} trainings, because the time of"
+            f" the model grows with the cube of their number; got {len(rows):,}"
+        )
+    return [
+        dataclasses.replace(row, source=OWN, level=f"{OWN}: {row.level or row.group}")
+        for row in rows
+    ]
 
 
 def _with_own(rows: Rows, shipped: FullLoss) -> Spreads:
     spreads = shipped.spreads
 
     def with_log(log: float) -> Spreads:
-        return dataclasses.replace(spreads, reliability={**spreads.reliability, OWN: float(np.exp(log))})
+        return dataclasses.replace(
+            spreads, reliability={**spreads.reliability, OWN: float(np.exp(log))}
+        )
 
     def cost(log: float) -> float:
         return FullLoss(rows, with_log(log), shipped.law).cost + 0.5 * (log / RELIABILITY_SD) ** 2
 
     bound = FURTHEST * RELIABILITY_SD
-    return with_log(float(minimize_scalar(cost, bounds=(-bound, bound), method="bounded",
-                                          options={"xatol": 0.01}).x))
+    return with_log(
+        float(
+            minimize_scalar(
+                cost, bounds=(-bound, bound), method="bounded", options={"xatol": 0.01}
+            ).x
+        )
+    )
 
 
 @functools.cache
@@ -185,5 +241,11 @@ def _shipped(without: str, parts: tuple[str, ...]) -> FullLoss:
     spreads = Spreads(**constants[f"{prefix}folds"].get(without, constants[f"{prefix}spreads"]))
     if without:
         rows = rows.part(np.flatnonzero(rows.table.publication != without))
-    return FullLoss(rows, spreads, Law(**constants["law"]), response=constants["response"], parts=parts,
-                    publication=NEW)
+    return FullLoss(
+        rows,
+        spreads,
+        Law(**constants["law"]),
+        response=constants["response"],
+        parts=parts,
+        publication=NEW,
+    )

@@ -2,13 +2,14 @@
 
     marks (0 to 1) = level of the group + b1 nothing + b2 state + b3 decay + b4 hybrid + residual
 
-nothing  share of the questions that no mixer answers: 1 for a stack of FFNs, 0 with enough full attention.
-state    share that only a recurrent state answers: exp(-share of full attention / s), without windows.
-decay    the same for states that decay without a delta rule (Mamba, Mamba2, GLA).
+nothing  share of the questions that no mixer answers: 1 for a stack of FFNs, 0 with enough full
+attention. state    share that only a recurrent state answers: exp(-share of full attention / s),
+without windows. decay    the same for states that decay without a delta rule (Mamba, Mamba2, GLA).
 hybrid   full attention beside states, complete where both have the share t of the mixers.
 
-A publication is a random draw of b1 to b4: a Gaussian posterior with one scale in closed form. What no
-publication has (an operator, few mixers, many FFNs) widens it. The placement of operators is left out.
+A publication is a random draw of b1 to b4: a Gaussian posterior with one scale in closed form. What
+no publication has (an operator, few mixers, many FFNs) widens it. The placement of operators is
+left out.
 """
 
 from __future__ import annotations
@@ -29,26 +30,32 @@ from flashnas.operators import OperatorSpec
 SHIPPED = Path(__file__).with_name("data") / "published_recall.csv"
 NEEDED = ("group", "source", "operators", "metric", "value")
 FULL_MARKS = {"recall_": 100.0, "ruler_": 1.0}  # of a value, by the start of its metric
-CONTEXT, REACH = 2048, 0.9  # a window of w tokens finds sqrt(w / CONTEXT) of what is asked for, at most REACH
-FEW = 2.0                   # n mixers do all but exp(-n / FEW) of what many do
+CONTEXT, REACH = (
+    2048,
+    0.9,
+)  # a window of w tokens finds sqrt(w / CONTEXT) of what is asked for, at most REACH
+FEW = 2.0  # n mixers do all but exp(-n / FEW) of what many do
 Form = tuple[float, float, bool]  # s; t, where 0 leaves `hybrid` out; whether `decay` is there
 FORM: Form = (0.1, 0.3, True)  # the shipped rows choose it: experiments/evidence/recall.py
-# Priors: standard deviations of b1 to b4, of the common value and between publications. The mean of b1 is the
-# negative level of transformers, because a network that answers nothing has no marks; of the others it is 0.
+# Priors: standard deviations of b1 to b4, of the common value and between publications. The mean of
+# b1 is the negative level of transformers, because a network that answers nothing has no marks; of
+# the others it is 0.
 COMMON, OWN = np.array([0.1, 0.15, 0.05, 0.05]), np.array([0.1, 0.05, 0.05, 0.05])
 NOISE, SCALE_ROWS = 0.04, 10  # of a training; a scale of 1 has the weight of so many rows
-LEVEL, LEVEL_SD = 0.4, 1.0    # of a group
+LEVEL, LEVEL_SD = 0.4, 1.0  # of a group
 # Standard deviations where publications are silent.
-KIND_SD = 0.06                         # of a stack of one kind, divided by 1 + publications with that kind
-DEPTH_SD = 0.03                        # per factor e below the mixers that publications have
-FFN_SD, MAX_FFN = 0.2, 0.55            # per unit of the share of FFNs above this
-STATES_SD = 0.04                       # per unit of the share of the states that are not of the first kind
+KIND_SD = 0.06  # of a stack of one kind, divided by 1 + publications with that kind
+DEPTH_SD = 0.03  # per factor e below the mixers that publications have
+FFN_SD, MAX_FFN = 0.2, 0.55  # per unit of the share of FFNs above this
+STATES_SD = 0.04  # per unit of the share of the states that are not of the first kind
 WINDOW_SD, WINDOWS = 0.03, (64, 1024)  # per factor 2 outside these
 
 
 @dataclass(frozen=True)
 class RecallRow:
-    """One published network. operators: notation without a width; specs: parsed. value: marks, 0 to 1."""
+    """One published network. operators: notation without a width; specs: parsed. value: marks, 0 to
+    1.
+    """
 
     group: str
     source: str
@@ -58,7 +65,9 @@ class RecallRow:
 
 
 def read_recall(path: str | Path | None = None) -> list[RecallRow]:
-    """The rows of a CSV; None: the shipped ones. Raises ConfigError with file, line, rule and value."""
+    """The rows of a CSV; None: the shipped ones. Raises ConfigError with file, line, rule and
+    value.
+    """
     return [_row(place, line) for place, line in read_rows(Path(path or SHIPPED), NEEDED)]
 
 
@@ -72,13 +81,19 @@ def _row(place: str, line: dict[str, str]) -> RecallRow:
     except ValueError:
         value = math.nan
     if not 0 <= value <= full:
-        raise ConfigError(f"{place}: value must be a number from 0 to {full:g}; got {line['value']!r}")
+        raise ConfigError(
+            f"{place}: value must be a number from 0 to {full:g}; got {line['value']!r}"
+        )
     return RecallRow(line["group"], line["source"], line["operators"], specs, value / full)
 
 
 @functools.lru_cache(maxsize=16384)
-def _composition(specs: tuple[OperatorSpec, ...]) -> tuple[list[float], dict[str, float], dict[str, float]]:
-    """Numbers that decide; shares of kinds among mixers or FFNs; shares of states. `h` is half of each."""
+def _composition(
+    specs: tuple[OperatorSpec, ...],
+) -> tuple[list[float], dict[str, float], dict[str, float]]:
+    """Numbers that decide; shares of kinds among mixers or FFNs; shares of states. `h` is half of
+    each.
+    """
     mixers = sum(spec.mixes_tokens for spec in specs)
     full = windows = reach = decay = outside = 0.0
     kinds: dict[str, float] = defaultdict(float)
@@ -86,11 +101,15 @@ def _composition(specs: tuple[OperatorSpec, ...]) -> tuple[list[float], dict[str
     for spec in specs:
         share = 1 / (mixers if spec.mixes_tokens else len(specs) - mixers)
         kinds[spec.kind] += share
-        attention = share * {"attention": 1.0, "attention and state space": 0.5}.get(spec.family, 0.0)
+        attention = share * {"attention": 1.0, "attention and state space": 0.5}.get(
+            spec.family, 0.0
+        )
         if window := getattr(spec, "window_tokens", 0):
             windows += attention
             reach += attention * min(REACH, math.sqrt(window / CONTEXT))
-            outside += attention * max(0.0, math.log2(WINDOWS[0] / window), math.log2(window / WINDOWS[1]))
+            outside += attention * max(
+                0.0, math.log2(WINDOWS[0] / window), math.log2(window / WINDOWS[1])
+            )
         else:
             full += attention
         if spec.mixes_tokens and share > attention:
@@ -98,7 +117,17 @@ def _composition(specs: tuple[OperatorSpec, ...]) -> tuple[list[float], dict[str
             decay += (share - attention) * (spec.family != "delta rule")
     held = sum(states.values())
     lesser, ffn = held - max(states.values(), default=0.0), 1 - mixers / max(1, len(specs))
-    numbers = [mixers, full, windows, reach / (windows or 1), held, decay / (held or 1), lesser, ffn, outside]
+    numbers = [
+        mixers,
+        full,
+        windows,
+        reach / (windows or 1),
+        held,
+        decay / (held or 1),
+        lesser,
+        ffn,
+        outside,
+    ]
     return numbers, kinds, states
 
 
@@ -108,7 +137,12 @@ def _effects(numbers: np.ndarray, form: Form) -> np.ndarray:
     missed = np.exp(-full / form[0]) * (1 - reach * (1 - np.exp(-windows / form[0])))
     deep, state = 1 - np.exp(-mixers / FEW), missed * (1 - np.exp(-held / form[0]))
     hybrid = np.minimum(1, np.minimum(full, held) / form[1]) if form[1] else 0 * full
-    return deep[:, None] * np.c_[missed - state - 1, state, state * decay * form[2], hybrid] + [1, 0, 0, 0]
+    return deep[:, None] * np.c_[missed - state - 1, state, state * decay * form[2], hybrid] + [
+        1,
+        0,
+        0,
+        0,
+    ]
 
 
 class RecallModel:
@@ -116,24 +150,36 @@ class RecallModel:
 
     def __init__(self, rows: Sequence[RecallRow], form: Form = FORM) -> None:
         parts = [_composition(row.specs) for row in rows]
-        numbers, value = np.array([part[0] for part in parts]), np.array([row.value for row in rows])
+        numbers, value = (
+            np.array([part[0] for part in parts]),
+            np.array([row.value for row in rows]),
+        )
         self.form, self.mixers = form, int(numbers[:, 0].min())
         self.states = {frozenset(part[2]) for part in parts}
-        having = {(kind, row.source) for row, part in zip(rows, parts, strict=True) for kind in part[1]}
+        having = {
+            (kind, row.source) for row, part in zip(rows, parts, strict=True) for kind in part[1]
+        }
         self.publications = Counter(kind for kind, _ in having)
         effects, level = _effects(numbers, form), value[numbers[:, 1] > 0.999]
         prior = np.array([-level.mean() if len(level) else -LEVEL, 0, 0, 0])
-        covariance = (effects * COMMON**2 @ effects.T + same(rows, "source") * (effects * OWN**2 @ effects.T)
-                      + NOISE**2 * np.eye(len(rows)) + LEVEL_SD**2 * same(rows, "group"))
+        covariance = (
+            effects * COMMON**2 @ effects.T
+            + same(rows, "source") * (effects * OWN**2 @ effects.T)
+            + NOISE**2 * np.eye(len(rows))
+            + LEVEL_SD**2 * same(rows, "group")
+        )
         gaps = value - LEVEL - effects @ prior
         weights = np.linalg.solve(covariance, np.c_[gaps, effects])
         freedom = SCALE_ROWS + len(rows) - len({row.group for row in rows})
         self.scale = math.sqrt((SCALE_ROWS + gaps @ weights[:, 0]) / freedom)
         self.mean = prior + COMMON**2 * (effects.T @ weights[:, 0])
-        self.covariance = np.diag(COMMON**2) - np.outer(COMMON, COMMON)**2 * (effects.T @ weights[:, 1:])
+        self.covariance = np.diag(COMMON**2) - np.outer(COMMON, COMMON) ** 2 * (
+            effects.T @ weights[:, 1:]
+        )
 
     def predict(self, stacks: Sequence[Sequence[OperatorSpec]]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean [N] and covariance [N, N] of the marks in a new publication, less those of its transformer.
+        """Mean [N] and covariance [N, N] of the marks in a new publication, less those of its
+        transformer.
 
         They hold the noise of one training of each stack and of the transformer.
         """
@@ -142,29 +188,44 @@ class RecallModel:
         mixers, (lesser, ffn, outside) = np.clip(numbers[:, 0], 1, self.mixers), numbers.T[6:]
         kinds = sorted({kind for part in parts for kind in part[1]})
         shares = np.array([[part[1].get(kind, 0.0) for kind in kinds] for part in parts])
-        silent = np.c_[DEPTH_SD * np.log(self.mixers / mixers), FFN_SD * np.maximum(0, ffn - MAX_FFN),
-                       STATES_SD * lesser, WINDOW_SD * outside,
-                       shares * [KIND_SD / (1 + self.publications[kind]) for kind in kinds]]
+        silent = np.c_[
+            DEPTH_SD * np.log(self.mixers / mixers),
+            FFN_SD * np.maximum(0, ffn - MAX_FFN),
+            STATES_SD * lesser,
+            WINDOW_SD * outside,
+            shares * [KIND_SD / (1 + self.publications[kind]) for kind in kinds],
+        ]
         effects, noise = _effects(numbers, self.form), NOISE**2 * (1 + np.eye(len(parts)))
         heard = effects @ (self.covariance + np.diag(OWN**2)) @ effects.T + noise
         return effects @ self.mean, self.scale**2 * heard + silent @ silent.T
 
     def supported(self, specs: Sequence[OperatorSpec]) -> str:
-        """What of a stack no publication has, in words; "" if nothing. Half of their least depth will do."""
+        """What of a stack no publication has, in words; "" if nothing. Half of their least depth
+        will do.
+        """
         (mixers, *_, ffn, outside), kinds, states = _composition(tuple(specs))
         unknown = sorted(kind for kind in kinds if not self.publications[kind])
         mixed = len(states) > 1 and not unknown and frozenset(states) not in self.states
-        return "; ".join(words for words, true in (
-            (f"no publication has {' or '.join(unknown)}", unknown),
-            (f"no publication has {' with '.join(sorted(states))}", mixed),
-            (f"it has {mixers} token mixers; publications have at least {self.mixers}",
-             mixers < self.mixers / 2),
-            (f"{ffn:.0%} of the operators are FFNs, of publications about half", ffn > MAX_FFN),
-            (f"a window outside {WINDOWS[0]} to {WINDOWS[1]} tokens", outside)) if true)
+        return "; ".join(
+            words
+            for words, true in (
+                (f"no publication has {' or '.join(unknown)}", unknown),
+                (f"no publication has {' with '.join(sorted(states))}", mixed),
+                (
+                    f"it has {mixers} token mixers; publications have at least {self.mixers}",
+                    mixers < self.mixers / 2,
+                ),
+                (f"{ffn:.0%} of the operators are FFNs, of publications about half", ffn > MAX_FFN),
+                (f"a window outside {WINDOWS[0]} to {WINDOWS[1]} tokens", outside),
+            )
+            if true
+        )
 
 
 def same(rows: Sequence[RecallRow], name: str) -> np.ndarray:
-    return np.array([[getattr(row, name) == getattr(other, name) for other in rows] for row in rows])
+    return np.array(
+        [[getattr(row, name) == getattr(other, name) for other in rows] for row in rows]
+    )
 
 
 @functools.cache

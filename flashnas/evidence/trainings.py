@@ -19,24 +19,24 @@ from flashnas.operators import OperatorSpec
 
 SHIPPED = Path(__file__).parent / "data" / "published_training.csv"
 NEEDED = ("group", "source", "operators", "params", "metric", "value")
-DEFAULT_VOCAB = 32_000   # of the one, tied embedding in `params`; publications rarely state theirs
-DEFAULT_TOKENS = 1e11    # of a training whose length is not stated
+DEFAULT_VOCAB = 32_000  # of the one, tied embedding in `params`; publications rarely state theirs
+DEFAULT_TOKENS = 1e11  # of a training whose length is not stated
 MIN_TOKENS = 10_000  # of a training; below it the column counts tokens for each parameter
-MAX_SIZE = 2**30     # of a width or a vocabulary
-MAX_NATS = 100.0     # of a loss; of random guesses among a million tokens it is 14
-MAX_COUNT = 1e18     # of parameters or tokens
-NO_FFN = "no ffn"     # of a composition
+MAX_SIZE = 2**30  # of a width or a vocabulary
+MAX_NATS = 100.0  # of a loss; of random guesses among a million tokens it is 14
+MAX_COUNT = 1e18  # of parameters or tokens
+NO_FFN = "no ffn"  # of a composition
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRow:
     """One published training.
 
-    group: rows of one group were trained alike, and compare. operators: in the notation, without a width;
-    specs: parsed. params: with those of one embedding matrix of `vocab` words; a vocab of 0: counted without
-    it. hidden: 0 where it is not known. nats: published loss per token, up to a constant of the group.
-    tokens: of the training. level: groups of one level were trained alike but for their size, and compare,
-    too. place: file and line.
+    group: rows of one group were trained alike, and compare. operators: in the notation, without a
+    width; specs: parsed. params: with those of one embedding matrix of `vocab` words; a vocab of 0:
+    counted without it. hidden: 0 where it is not known. nats: published loss per token, up to a
+    constant of the group. tokens: of the training. level: groups of one level were trained alike
+    but for their size, and compare, too. place: file and line.
     """
 
     group: str
@@ -60,12 +60,16 @@ class PublishedRow:
 
 
 def read_rows(path: Path, needed: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
-    """The lines of a CSV of published rows: place (`file:3`), and column -> text without spaces at its ends.
+    """The lines of a CSV of published rows: place (`file:3`), and column -> text without spaces at
+    its ends.
 
-    Raises ConfigError for a column that is missing, an empty group or source, and a group of one row.
+    Raises ConfigError for a column that is missing, an empty group or source, and a group of one
+    row.
     """
-    lines = [(place, {str(name): str(text).strip() for name, text in line.items()})
-             for place, line in read_csv(path, ConfigError, needed)]
+    lines = [
+        (place, {str(name): str(text).strip() for name, text in line.items()})
+        for place, line in read_csv(path, ConfigError, needed)
+    ]
     if not lines:
         raise ConfigError(f"{path}: holds no row")
     counts = Counter(line["group"] for _, line in lines)
@@ -74,8 +78,10 @@ def read_rows(path: Path, needed: Sequence[str]) -> list[tuple[str, dict[str, st
             if not line[name]:
                 raise ConfigError(f"{place}: {name} must not be empty")
         if counts[line["group"]] == 1:
-            raise ConfigError(f"{place}: group {line['group']!r} must have at least 2 rows, because rows"
-                              f" compare only within their group; got 1")
+            raise ConfigError(
+                f"{place}: group {line['group']!r} must have at least 2 rows, because rows"
+                f" compare only within their group; got 1"
+            )
     return lines
 
 
@@ -86,16 +92,19 @@ def specs_of(place: str, operators: str) -> tuple[OperatorSpec, ...]:
             return specs
         raise ConfigError("operators must not be empty")
     except FlashnasError as error:
-        raise ConfigError(f"{place}: the notation does not express {operators!r}: {error}") from None
+        raise ConfigError(
+            f"{place}: the notation does not express {operators!r}: {error}"
+        ) from None
 
 
 def read_published(path: str | Path | None = None) -> list[PublishedRow]:
     """The rows of a CSV, in its order; None: the shipped ones.
 
-    Columns: group, source (an arXiv number; `own` for one's own trainings), operators (notation without a
-    width), params (such as 438M), metric (`*_ppl` is a perplexity, `*_loss` is in nats per token) and value.
-    Optional: tokens (such as 100B, or `20 tok/param`: for each parameter of the smallest network of the
-    group), hidden (the width), vocab (words of the embedding that params holds; 0: none), level, table, note.
+    Columns: group, source (an arXiv number; `own` for one's own trainings), operators (notation
+    without a width), params (such as 438M), metric (`*_ppl` is a perplexity, `*_loss` is in nats
+    per token) and value. Optional: tokens (such as 100B, or `20 tok/param`: for each parameter of
+    the smallest network of the group), hidden (the width), vocab (words of the embedding that
+    params holds; 0: none), level, table, note.
 
     Raises:
         ConfigError: with file, line, rule and value.
@@ -104,9 +113,12 @@ def read_published(path: str | Path | None = None) -> list[PublishedRow]:
     smallest: dict[str, float] = {}
     for row in rows:
         smallest[row.group] = min(row.params, smallest.get(row.group, math.inf))
-    return [dataclasses.replace(row, tokens=row.tokens * smallest[row.group]) if row.tokens < MIN_TOKENS
-            else row
-            for row in rows]
+    return [
+        dataclasses.replace(row, tokens=row.tokens * smallest[row.group])
+        if row.tokens < MIN_TOKENS
+        else row
+        for row in rows
+    ]
 
 
 def _row(place: str, line: dict[str, str]) -> PublishedRow:
@@ -117,16 +129,26 @@ def _row(place: str, line: dict[str, str]) -> PublishedRow:
     elif line["metric"].endswith("_loss"):
         nats = value
     else:
-        raise ConfigError(f"{place}: metric must end in _ppl (a perplexity) or _loss (nats per token);"
-                          f" got {line['metric']!r}")
+        raise ConfigError(
+            f"{place}: metric must end in _ppl (a perplexity) or _loss (nats per token);"
+            f" got {line['metric']!r}"
+        )
     if nats > MAX_NATS:
-        raise ConfigError(f"{place}: value must be a loss of at most {MAX_NATS:g} nats; got {line['value']!r}")
-    return PublishedRow(group=line["group"], operators=line["operators"], specs=specs, nats=nats, place=place,
-                        params=_number(place, "params", line["params"]),
-                        tokens=_tokens(place, line.get("tokens", "")),
-                        hidden=_whole(place, "hidden", line.get("hidden", ""), 0),
-                        vocab=_whole(place, "vocab", line.get("vocab", ""), DEFAULT_VOCAB),
-                        **{name: line.get(name, "") for name in ("source", "level", "table", "note")})
+        raise ConfigError(
+            f"{place}: value must be a loss of at most {MAX_NATS:g} nats; got {line['value']!r}"
+        )
+    return PublishedRow(
+        group=line["group"],
+        operators=line["operators"],
+        specs=specs,
+        nats=nats,
+        place=place,
+        params=_number(place, "params", line["params"]),
+        tokens=_tokens(place, line.get("tokens", "")),
+        hidden=_whole(place, "hidden", line.get("hidden", ""), 0),
+        vocab=_whole(place, "vocab", line.get("vocab", ""), DEFAULT_VOCAB),
+        **{name: line.get(name, "") for name in ("source", "level", "table", "note")},
+    )
 
 
 def _tokens(place: str, text: str) -> float:
@@ -137,8 +159,10 @@ def _tokens(place: str, text: str) -> float:
         return _number(place, "tokens", per_parameter[1])
     tokens = _number(place, "tokens", text)
     if tokens < MIN_TOKENS:
-        raise ConfigError(f"{place}: tokens must be a number of at least {MIN_TOKENS:,}, such as 100B, or"
-                          f" such as '20 tok/param'; got {text!r}")
+        raise ConfigError(
+            f"{place}: tokens must be a number of at least {MIN_TOKENS:,}, such as 100B, or"
+            f" such as '20 tok/param'; got {text!r}"
+        )
     return tokens
 
 
@@ -146,16 +170,25 @@ def _whole(place: str, name: str, text: str, default: int) -> int:
     if not text:
         return default
     if not text.isdecimal() or int(text) > MAX_SIZE:
-        raise ConfigError(f"{place}: {name} must be a whole number up to {MAX_SIZE:,}; got {text!r}")
+        raise ConfigError(
+            f"{place}: {name} must be a whole number up to {MAX_SIZE:,}; got {text!r}"
+        )
     return int(text)
 
 
-def _number(place: str, name: str, text: str, most: float = MAX_COUNT, units: dict[str, int] = UNITS,
-            ) -> float:
+def _number(
+    place: str,
+    name: str,
+    text: str,
+    most: float = MAX_COUNT,
+    units: dict[str, int] = UNITS,
+) -> float:
     number = number_of(text, units)
     if math.isnan(number):
-        raise ConfigError(f"{place}: {name} must be a number above 0, such as"
-                          f" {'350M' if 'M' in units else 8.6}; got {text!r}")
+        raise ConfigError(
+            f"{place}: {name} must be a number above 0, such as"
+            f" {'350M' if 'M' in units else 8.6}; got {text!r}"
+        )
     if number > most:
         raise ConfigError(f"{place}: {name} must be at most {most:g}; got {text!r}")
     return number
@@ -174,8 +207,11 @@ def nested_groups(rows: Sequence[PublishedRow]) -> list[tuple[str, str]]:
     nested: dict[str, set[tuple[str, str, float]]] = {}
     for row in rows:
         nested.setdefault(row.group, set()).add((row.source, row.operators, row.nats))
-    return [(small, large) for small, large in itertools.permutations(nested, 2) if nested[small]
-            < nested[large]]
+    return [
+        (small, large)
+        for small, large in itertools.permutations(nested, 2)
+        if nested[small] < nested[large]
+    ]
 
 
 def comparable(rows: Sequence[PublishedRow]) -> dict[str, list[int]]:

@@ -1,7 +1,7 @@
 """One attempt at a job inside a worker: what it ended with, and a process that is as it was before.
 
-Everything that a job raises comes back as plain data, so that an error whose class the driver cannot load, or
-cannot pickle, is a reason like any other.
+Everything that a job raises comes back as plain data, so that an error whose class the driver
+cannot load, or cannot pickle, is a reason like any other.
 """
 
 from __future__ import annotations
@@ -31,10 +31,24 @@ from flashnas.executors.base import Ended, Result
 BROKEN = (ImportError, OSError, CorpusError, DeviceError, PluginError)
 BUGS = (AttributeError, NameError, SyntaxError, TypeError)
 # parts of messages of the CUDA and ROCm runtimes, which torch raises as RuntimeError
-DRIVER_WORDS = ("CUDA error", "Triton Error [CUDA]", "CUDA driver", "NVIDIA driver", "HIP error",
-                "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "NCCL")
-MEMORY_WORDS = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory", "allocate memory",
-                "CUDA error: out of memory", "Triton Error [CUDA]: out of memory")
+DRIVER_WORDS = (
+    "CUDA error",
+    "Triton Error [CUDA]",
+    "CUDA driver",
+    "NVIDIA driver",
+    "HIP error",
+    "cuDNN error",
+    "CUDNN_STATUS",
+    "CUBLAS_STATUS",
+    "NCCL",
+)
+MEMORY_WORDS = (
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDA out of memory",
+    "allocate memory",
+    "CUDA error: out of memory",
+    "Triton Error [CUDA]: out of memory",
+)
 # classes of libraries: a kernel needs more shared memory than the device has
 OF_THE_SIZES = ("OutOfResources",)
 THREAD_PATIENCE_S = 0.2
@@ -50,23 +64,33 @@ def attempt(function: Callable[[Any], Result], job: Any) -> Ended:
         raise
     except BaseException as error:
         recipe = job.get("recipe") if isinstance(job, Mapping) else getattr(job, "recipe", None)
-        ended = classify_error(error, user_code=getattr(job, "evaluator", None) is not None,
-                               on_cuda=isinstance(recipe, Mapping) and recipe.get("device") == "cuda")
+        ended = classify_error(
+            error,
+            user_code=getattr(job, "evaluator", None) is not None,
+            on_cuda=isinstance(recipe, Mapping) and recipe.get("device") == "cuda",
+        )
     return dataclasses.replace(ended, reusable=ended.reusable and not _threads_left(before))
 
 
-def classify_error(error: BaseException, *, user_code: bool = False, on_cuda: bool = False) -> Ended:
-    """What the error of a job says: of the candidate, of the memory, or of the environment. user_code: it ran
-    a user's evaluator, and whatever that raises is a result, except what a broken installation, disk or
-    driver raises; of a training, a library's own error and an error in the code are not results. on_cuda:
-    compilers, drivers and libraries then raise errors of all classes, which say nothing of the candidate."""
+def classify_error(
+    error: BaseException, *, user_code: bool = False, on_cuda: bool = False
+) -> Ended:
+    """What the error of a job says: of the candidate, of the memory, or of the environment.
+    user_code: it ran a user's evaluator, and whatever that raises is a result, except what a broken
+    installation, disk or driver raises; of a training, a library's own error and an error in the
+    code are not results. on_cuda: compilers, drivers and libraries then raise errors of all
+    classes, which say nothing of the candidate."""
     text = str(error)
-    if isinstance(error, MemoryError | CandidateMemoryError) or any(words in text for words in MEMORY_WORDS):
+    if isinstance(error, MemoryError | CandidateMemoryError) or any(
+        words in text for words in MEMORY_WORDS
+    ):
         limit_gb, torch = memory_limit_gb(), sys.modules.get("torch")
         if limit_gb is not None and not (torch is not None and torch.cuda.is_initialized()):
-            return Ended(kind="failed",
-                         reason=f"out of memory: a worker may use {limit_gb:g} GB (worker_memory_gb)",
-                         reusable=False)
+            return Ended(
+                kind="failed",
+                reason=f"out of memory: a worker may use {limit_gb:g} GB (worker_memory_gb)",
+                reusable=False,
+            )
         return Ended(kind="memory", reason=reason_of(error), reusable=False)
     if isinstance(error, CandidateDiedError):
         return Ended(kind="died", reason=reason_of(error))
@@ -75,12 +99,18 @@ def classify_error(error: BaseException, *, user_code: bool = False, on_cuda: bo
     if isinstance(error, SystemExit):
         return Ended(kind="failed", reason=f"ended its process (exit code {error.code})")
     broken = (isinstance(error, BROKEN) and not isinstance(error, TimeoutError)) or (
-        isinstance(error, RuntimeError) and any(words in text for words in DRIVER_WORDS))
+        isinstance(error, RuntimeError) and any(words in text for words in DRIVER_WORDS)
+    )
     python = type(error).__module__.partition(".")[0] in ("builtins", *sys.stdlib_module_names)
-    foreign = (not isinstance(error, FlashnasError | TimeoutError) and (on_cuda or not python)
-               and type(error).__name__ not in OF_THE_SIZES)
+    foreign = (
+        not isinstance(error, FlashnasError | TimeoutError)
+        and (on_cuda or not python)
+        and type(error).__name__ not in OF_THE_SIZES
+    )
     if broken or (not user_code and (isinstance(error, BUGS) or foreign)):
-        return Ended(kind="broken", reason=f"{reason_of(error)} (on {socket.gethostname()})", reusable=False)
+        return Ended(
+            kind="broken", reason=f"{reason_of(error)} (on {socket.gethostname()})", reusable=False
+        )
     return Ended(kind="error", reason=reason_of(error))
 
 
@@ -102,8 +132,9 @@ def state_kept() -> Iterator[None]:
     finally:
         for name in set(os.environ) - set(environment) - set(THREAD_VARIABLES):
             del os.environ[name]
-        os.environ.update({name: value for name, value in environment.items()
-                           if name not in THREAD_VARIABLES})
+        os.environ.update(
+            {name: value for name, value in environment.items() if name not in THREAD_VARIABLES}
+        )
         with contextlib.suppress(OSError):
             os.chdir(folder)
         _restore_torch(torch)
@@ -114,11 +145,14 @@ def _torch_state() -> dict[str, Any] | None:
     torch = sys.modules.get("torch")
     if torch is None or not hasattr(torch, "get_default_device"):
         return None
-    return {"set_default_dtype": torch.get_default_dtype(),
-            "set_default_device": str(torch.get_default_device()),
-            "set_num_threads": torch.get_num_threads(), "set_grad_enabled": torch.is_grad_enabled(),
-            "use_deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
-            "set_float32_matmul_precision": torch.get_float32_matmul_precision()}
+    return {
+        "set_default_dtype": torch.get_default_dtype(),
+        "set_default_device": str(torch.get_default_device()),
+        "set_num_threads": torch.get_num_threads(),
+        "set_grad_enabled": torch.is_grad_enabled(),
+        "use_deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "set_float32_matmul_precision": torch.get_float32_matmul_precision(),
+    }
 
 
 def _restore_torch(before: dict[str, Any] | None) -> None:
@@ -127,9 +161,14 @@ def _restore_torch(before: dict[str, Any] | None) -> None:
         return
     if before is None:  # loaded by this job: its defaults
         threads = os.environ.get("OMP_NUM_THREADS", "")
-        before = {"set_default_dtype": torch.float32, "set_default_device": "cpu", "set_grad_enabled": True,
-                  "use_deterministic_algorithms": False, "set_float32_matmul_precision": "highest",
-                  "set_num_threads": int(threads) if threads.isdecimal() else now["set_num_threads"]}
+        before = {
+            "set_default_dtype": torch.float32,
+            "set_default_device": "cpu",
+            "set_grad_enabled": True,
+            "use_deterministic_algorithms": False,
+            "set_float32_matmul_precision": "highest",
+            "set_num_threads": int(threads) if threads.isdecimal() else now["set_num_threads"],
+        }
     for name, value in before.items():
         if now[name] != value:
             getattr(torch, name)(None if value == "cpu" else value)

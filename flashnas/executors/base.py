@@ -1,7 +1,9 @@
-"""What every executor is: it takes jobs, gives back how each ended, and one policy says what is tried again.
+"""What every executor is: it takes jobs, gives back how each ended, and one policy says what is
+tried again.
 
-A candidate's own failure is a result. A candidate whose process died, or for which memory did not suffice, is
-tried once more before that is a result. A broken environment is not a result: it ends the search.
+A candidate's own failure is a result. A candidate whose process died, or for which memory did not
+suffice, is tried once more before that is a result. A broken environment is not a result: it ends
+the search.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ POLL_S = 1.0
 class Ended:
     """How a job ended.
 
-    kind: `done`: with a result. `failed`: by the candidate's own fault. `error`: the code that scores it
-    raised an error that is not about the candidate by its class. `memory`: there was not enough memory.
-    `killed`: its process got SIGKILL, most often because memory was out. `died`: its process or its machine
-    vanished. `broken`: no job can run where this one ran. reason: of any but a `done` one, in one line.
-    reusable: False if the process that ran it must not run another job.
+    kind: `done`: with a result. `failed`: by the candidate's own fault. `error`: the code that
+    scores it raised an error that is not about the candidate by its class. `memory`: there was not
+    enough memory. `killed`: its process got SIGKILL, most often because memory was out. `died`: its
+    process or its machine vanished. `broken`: no job can run where this one ran. reason: of any but
+    a `done` one, in one line. reusable: False if the process that ran it must not run another job.
     """
 
     kind: Kind
@@ -42,10 +44,10 @@ class Ended:
 class Work:
     """What a search tells its executor.
 
-    function: runs one job; importable from a fresh process. workers: jobs that run side by side; None: as
-    many as the place has room for. devices: what CUDA_VISIBLE_DEVICES names, one for each GPU of this
-    machine. processes: that train one candidate together, each with a GPU or a thread of its own. dataset:
-    the prepared folder that the jobs read, or None.
+    function: runs one job; importable from a fresh process. workers: jobs that run side by side;
+    None: as many as the place has room for. devices: what CUDA_VISIBLE_DEVICES names, one for each
+    GPU of this machine. processes: that train one candidate together, each with a GPU or a thread
+    of its own. dataset: the prepared folder that the jobs read, or None.
     """
 
     function: Callable[[Any], Result]
@@ -64,9 +66,9 @@ class NoOptions(Settings, where="executor"):
 
 
 class Executor(ABC):
-    """A place where jobs run. A subclass starts on its first job, so that continuing a finished run costs
-    nothing. options: an instance of `Options`. Raises ConfigError for an option that does not suit this
-    executor or this machine."""
+    """A place where jobs run. A subclass starts on its first job, so that continuing a finished run
+    costs nothing. options: an instance of `Options`. Raises ConfigError for an option that does not
+    suit this executor or this machine."""
 
     name: ClassVar[str] = ""
     Options: ClassVar[type[Any]] = NoOptions
@@ -76,7 +78,7 @@ class Executor(ABC):
     def __init__(self, work: Work, options: Any) -> None:
         self.work, self.options = work, options
 
-    # -- what a subclass defines -----------------------------------------------------------------------------
+    # -- what a subclass defines -------------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -94,20 +96,24 @@ class Executor(ABC):
 
     @abstractmethod
     def finished(self, wait_s: float) -> list[tuple[str, Ended]]:
-        """The jobs that have ended since the last call; waits up to `wait_s` seconds for the first."""
+        """The jobs that have ended since the last call; waits up to `wait_s` seconds for the
+        first.
+        """
 
     @abstractmethod
     def drop(self) -> None:
         """Forget all jobs that have not ended."""
 
     def check(self, job: Any) -> None:  # noqa: B027
-        """Raise ConfigError for a job of a kind that cannot run here; called before anything is written."""
+        """Raise ConfigError for a job of a kind that cannot run here; called before anything is
+        written.
+        """
 
     def close(self) -> None:
         """End all that was started."""
         self.drop()
 
-    # -- what all share --------------------------------------------------------------------------------------
+    # -- what all share ----------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         return self
@@ -115,13 +121,17 @@ class Executor(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def run(self, jobs: Mapping[str, Any], on_wait: Callable[[], None] | None = None,
-            ) -> Iterator[tuple[str, Ended]]:
-        """Yield each job's key and outcome as it finishes; `on_wait` is called about once a second meanwhile.
+    def run(
+        self,
+        jobs: Mapping[str, Any],
+        on_wait: Callable[[], None] | None = None,
+    ) -> Iterator[tuple[str, Ended]]:
+        """Yield each job's key and outcome as it finishes; `on_wait` is called about once a second
+        meanwhile.
 
-        A job that died is submitted again at once, and one that lacked memory runs again alone; the second
-        failure is the outcome. Raises WorkerError if the environment of a worker is broken; its job has no
-        outcome."""
+        A job that died is submitted again at once, and one that lacked memory runs again alone; the
+        second failure is the outcome. Raises WorkerError if the environment of a worker is broken;
+        its job has no outcome."""
         running: dict[str, Any] = {}
         tried: set[str] = set()
         alone: deque[tuple[str, Any]] = deque()  # wait until nothing else runs
@@ -136,11 +146,15 @@ class Executor(ABC):
             while running or alone:
                 if not running:
                     submit(*alone.popleft())
-                for key, end in sorted(self.finished(POLL_S), key=lambda pair: pair[1].kind == "broken"):
+                for key, end in sorted(
+                    self.finished(POLL_S), key=lambda pair: pair[1].kind == "broken"
+                ):
                     if end.kind == "broken":
-                        raise WorkerError(f"a worker cannot train: {end.reason}; nothing is recorded for that"
-                                          " candidate; repair that and continue, a search with --resume,"
-                                          " finished work is kept")
+                        raise WorkerError(
+                            f"a worker cannot train: {end.reason}; nothing is recorded for that"
+                            " candidate; repair that and continue, a search with --resume,"
+                            " finished work is kept"
+                        )
                     job = running.pop(key)
                     if end.kind not in RETRIED or key in tried:
                         yield key, end

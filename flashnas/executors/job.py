@@ -1,4 +1,6 @@
-"""Job: one evaluation as it is sent to a worker process. Importing this module does not import torch."""
+"""Job: one evaluation as it is sent to a worker process. Importing this module does not import
+torch.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,15 @@ from flashnas.base.errors import CandidateError
 from flashnas.latency.metrics import METRICS
 from flashnas.training.candidate import run_candidate
 
-UserEvaluator = Callable[..., "float | Mapping[str, float]"]   # as `flashnas.search` describes it
+UserEvaluator = Callable[..., "float | Mapping[str, float]"]  # as `flashnas.search` describes it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """What a worker needs to score one network.
 
-    dataset: a prepared folder (flashnas.data.dataset). evaluator: scores the network in place of a training.
-    needed: what it must return besides `loss`.
+    dataset: a prepared folder (flashnas.data.dataset). evaluator: scores the network in place of a
+    training. needed: what it must return besides `loss`.
     """
 
     architecture: Any
@@ -34,26 +36,34 @@ class Job:
     needed: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, as `flashnas.training.candidate.run_candidate` takes it; for trainings only."""
+        """Plain data, as `flashnas.training.candidate.run_candidate` takes it; for trainings
+        only.
+        """
         plain = ["dataset", "seed", *["processes"] * (self.processes > 1)]
-        return {"architecture": self.architecture.to_dict(), "recipe": dict(self.recipe),
-                **{name: getattr(self, name) for name in plain}}
+        return {
+            "architecture": self.architecture.to_dict(),
+            "recipe": dict(self.recipe),
+            **{name: getattr(self, name) for name in plain},
+        }
 
     def portable(self) -> bool:
-        """True if a fresh process can run it: all its objects are importable, and none is of the main
-        script."""
+        """True if a fresh process can run it: all its objects are importable, and none is of the
+        main script."""
         if self.evaluator is None:
             return True
         try:
             data = pickle.dumps(self)
-        except Exception:  # pickle raises PicklingError, AttributeError or TypeError by kind of object
+        except (
+            Exception
+        ):  # pickle raises PicklingError, AttributeError or TypeError by kind of object
             return False
         return b"__main__" not in data
 
 
 def run_job(job: Job) -> dict[str, Any]:
-    """The score of a job that runs in this process: `loss`, `seconds` and, of a training, the other fields of
-    `ProxyScore`; `scores` and `metrics` are mappings. Raises CandidateError if there is none."""
+    """The score of a job that runs in this process: `loss`, `seconds` and, of a training, the other
+    fields of `ProxyScore`; `scores` and `metrics` are mappings. Raises CandidateError if there is
+    none."""
     if job.evaluator is None:
         return run_candidate(job.to_dict())
     started = time.perf_counter()
@@ -72,23 +82,32 @@ def takes_seed(evaluator: UserEvaluator) -> bool:
 
 
 def _score(result: Any, needed: tuple[str, ...]) -> dict[str, Any]:
-    """What an evaluator returned as loss, scores and metrics; raises CandidateError for a wrong value."""
+    """What an evaluator returned as loss, scores and metrics; raises CandidateError for a wrong
+    value.
+    """
     values = dict(result) if isinstance(result, Mapping) else {"loss": result}
     numbers = {str(name): _number(str(name), value) for name, value in values.items()}
     for name in ("loss", *needed):
         if name not in numbers:
-            raise CandidateError(f"the evaluator must return {name!r}; got {', '.join(numbers) or 'nothing'}")
+            raise CandidateError(
+                f"the evaluator must return {name!r}; got {', '.join(numbers) or 'nothing'}"
+            )
     loss = numbers.pop("loss")
-    return {"loss": loss, "source": "evaluator",
-            "metrics": {name: value for name, value in numbers.items() if name in METRICS},
-            "scores": {name: value for name, value in numbers.items() if name not in METRICS}}
+    return {
+        "loss": loss,
+        "source": "evaluator",
+        "metrics": {name: value for name, value in numbers.items() if name in METRICS},
+        "scores": {name: value for name, value in numbers.items() if name not in METRICS},
+    }
 
 
 def _number(name: str, value: Any) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise CandidateError(f"the evaluator must return numbers; got {name} = {value!r:.80}") from None
+        raise CandidateError(
+            f"the evaluator must return numbers; got {name} = {value!r:.80}"
+        ) from None
     if not math.isfinite(number):
         raise CandidateError(f"{name} became {number}")
     return number
@@ -98,4 +117,3 @@ def evaluator_name(evaluator: UserEvaluator) -> str:
     """`module:name` of a function, or of the class of a callable object."""
     named = evaluator if hasattr(evaluator, "__qualname__") else type(evaluator)
     return f"{named.__module__}:{named.__qualname__}"
-

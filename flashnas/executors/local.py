@@ -1,5 +1,5 @@
-"""Jobs in processes of this machine, one thread or GPU each, or, for a function that only this process has,
-here. A candidate that crashes, hangs or exhausts its memory ends alone."""
+"""Jobs in processes of this machine, one thread or GPU each, or, for a function that only this
+process has, here. A candidate that crashes, hangs or exhausts its memory ends alone."""
 
 from __future__ import annotations
 
@@ -24,26 +24,33 @@ from flashnas.base.settings import MAX_THREADS, Settings, option, usable_cores
 from flashnas.executors.attempt import attempt, classify_error, reason_of
 from flashnas.executors.base import Ended, Executor, Result, Work
 
-MAX_STARTS = 3         # of a process that ends before it has taken a job
-EXIT_S = 1.0            # a process whose pipe is closed has so long to end
-MIN_MEMORY_GB = 0.5   # that a process may have; with less it does not load its libraries
-NO_LIMIT_ON_GPUS = ("worker_memory_gb limits what a process reserves, which CUDA does far beyond its use;"
-                    " leave it out where candidates train on GPUs")
-SESSION_ENDS_S = 0.5    # within which SIGTERM comes to all processes of a session that ends
-START_S = 60.0          # of a process, which its first job does not pay
+MAX_STARTS = 3  # of a process that ends before it has taken a job
+EXIT_S = 1.0  # a process whose pipe is closed has so long to end
+MIN_MEMORY_GB = 0.5  # that a process may have; with less it does not load its libraries
+NO_LIMIT_ON_GPUS = (
+    "worker_memory_gb limits what a process reserves, which CUDA does far beyond its use;"
+    " leave it out where candidates train on GPUs"
+)
+SESSION_ENDS_S = 0.5  # within which SIGTERM comes to all processes of a session that ends
+START_S = 60.0  # of a process, which its first job does not pay
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalOptions(Settings, where="executor"):
     worker_memory_gb: float | None = option(
-        None, "memory of one worker process; a candidate that needs more fails", metavar="GB",
-        min=MIN_MEMORY_GB, max=1e6)
+        None,
+        "memory of one worker process; a candidate that needs more fails",
+        metavar="GB",
+        min=MIN_MEMORY_GB,
+        max=1e6,
+    )
 
 
 class LocalExecutor(Executor):
-    """Worker processes on this machine, each with one thread or GPU, or with as many as train a candidate
-    together. A process is reused from job to job, so that libraries load once. It is replaced when it dies,
-    exceeds the time limit, lacked memory, or keeps a thread of its last job."""
+    """Worker processes on this machine, each with one thread or GPU, or with as many as train a
+    candidate together. A process is reused from job to job, so that libraries load once. It is
+    replaced when it dies, exceeds the time limit, lacked memory, or keeps a thread of its last
+    job."""
 
     name = "local"
     runs_here = True
@@ -57,14 +64,20 @@ class LocalExecutor(Executor):
         limit_threads(1, keep=True)
         each = work.processes
         if 0 < len(work.devices) < each:
-            raise ConfigError(f"processes_per_candidate must be at most the {len(work.devices)} GPUs of this"
-                              f" machine; got {each}")
-        groups = [",".join(work.devices[start:start + each])
-                  for start in range(0, len(work.devices) - each + 1, each)]
+            raise ConfigError(
+                f"processes_per_candidate must be at most the {len(work.devices)} GPUs of this"
+                f" machine; got {each}"
+            )
+        groups = [
+            ",".join(work.devices[start : start + each])
+            for start in range(0, len(work.devices) - each + 1, each)
+        ]
         places = groups or (None,)
         count = work.workers or (len(groups) or max(1, usable_cores() // each))
-        self._slots = [_Slot(places[number % len(places)], work.timeout_s, self.options.worker_memory_gb)
-                       for number in range(min(count, MAX_THREADS))]
+        self._slots = [
+            _Slot(places[number % len(places)], work.timeout_s, self.options.worker_memory_gb)
+            for number in range(min(count, MAX_THREADS))
+        ]
         self._queue: deque[_Order] = deque()
         self._ended: list[tuple[str, Ended]] = []
         self._closes_itself = False
@@ -90,8 +103,10 @@ class LocalExecutor(Executor):
         busy = [slot for slot in self._slots if slot.order]
         if busy and not self._ended:
             until = min([time.monotonic() + wait_s, *(slot.deadline for slot in busy)])
-            wait([place for slot in busy for place in slot.places],
-                 timeout=max(0.0, until - time.monotonic()))
+            wait(
+                [place for slot in busy for place in slot.places],
+                timeout=max(0.0, until - time.monotonic()),
+            )
         for slot in busy:
             order = slot.order
             if order and (ended := slot.ended()):
@@ -154,8 +169,11 @@ class _Slot:
             self.order = order
             context = multiprocessing.get_context("spawn")
             self._pipe, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, name="flashnas worker",
-                                            args=(theirs, os.getpid(), self.device, self.memory_gb))
+            self._process = context.Process(
+                target=_serve,
+                name="flashnas worker",
+                args=(theirs, os.getpid(), self.device, self.memory_gb),
+            )
             self._process.start()
             theirs.close()
         self._clock()
@@ -200,19 +218,23 @@ class _Slot:
         name = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
         if ready:
             killed = code == -signal.SIGKILL
-            return Ended(kind="killed" if killed else "died",
-                         reason=f"worker died ({name}{', out of memory?' if killed else ''})")
+            return Ended(
+                kind="killed" if killed else "died",
+                reason=f"worker died ({name}{', out of memory?' if killed else ''})",
+            )
         self._starts += 1
         if self._starts < MAX_STARTS:
             self.start(order)
             return None
-        return Ended(kind="broken",
-                     reason=f"a worker process ends while it starts ({name}); a script that searches"
-                                           " needs `if __name__ == '__main__':`")
+        return Ended(
+            kind="broken",
+            reason=f"a worker process ends while it starts ({name}); a script that searches"
+            " needs `if __name__ == '__main__':`",
+        )
 
     def _exited(self) -> bool:
-        """True if the process has ended, or does so soon. `join` with a time limit waits without one if a job
-        has closed what multiprocessing watches."""
+        """True if the process has ended, or does so soon. `join` with a time limit waits without
+        one if a job has closed what multiprocessing watches."""
         until = time.monotonic() + EXIT_S
         while self._process.is_alive() and time.monotonic() < until:
             time.sleep(0.01)
@@ -237,9 +259,9 @@ class _Slot:
 
 
 def _serve(pipe: Connection, parent: int, device: str | None, memory_gb: float | None) -> None:
-    """The worker process: one job after another from the pipe, until it closes. It dies with its parent,
-    because kill -9 of a search must not leave trainings behind. Ctrl-C is the parent's. The kernel, when the
-    machine is out of memory, ends a worker before it ends the search."""
+    """The worker process: one job after another from the pipe, until it closes. It dies with its
+    parent, because kill -9 of a search must not leave trainings behind. Ctrl-C is the parent's. The
+    kernel, when the machine is out of memory, ends a worker before it ends the search."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
     if sys.platform == "linux":
@@ -253,7 +275,9 @@ def _serve(pipe: Connection, parent: int, device: str | None, memory_gb: float |
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     if memory_gb is not None:
         limit_memory(memory_gb)
-    with contextlib.suppress(EOFError, ConnectionError):  # the search closed the pipe, or was killed
+    with contextlib.suppress(
+        EOFError, ConnectionError
+    ):  # the search closed the pipe, or was killed
         pipe.send(None)  # it is ready
         while True:
             pipe.send(_outcome(pipe.recv_bytes()))
@@ -274,15 +298,19 @@ def _outcome(data: bytes) -> Ended:
 
 
 class WorkerPool(LocalExecutor):
-    """Worker processes for callers that have no search. function: importable from a fresh process."""
+    """Worker processes for callers that have no search. function: importable from a fresh
+    process.
+    """
 
-    def __init__(self, function: Callable[[Any], Result], *, workers: int, timeout_s: float) -> None:
+    def __init__(
+        self, function: Callable[[Any], Result], *, workers: int, timeout_s: float
+    ) -> None:
         super().__init__(Work(function=function, workers=workers, timeout_s=timeout_s))
 
 
 class InProcess(Executor):
-    """Jobs one after another in this process, for functions that a fresh process cannot import; no time
-    limit."""
+    """Jobs one after another in this process, for functions that a fresh process cannot import; no
+    time limit."""
 
     name = "in-process"
 

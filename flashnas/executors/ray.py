@@ -1,8 +1,8 @@
 """Jobs as tasks of a Ray cluster, or of a Ray that is started on this machine.
 
-A task is a supervisor: it runs its candidate in a process of its own, as the local executor does, so that
-time limit, memory limit and crashes are the same everywhere. The prepared text travels once to each machine
-that does not have it.
+A task is a supervisor: it runs its candidate in a process of its own, as the local executor does,
+so that time limit, memory limit and crashes are the same everywhere. The prepared text travels once
+to each machine that does not have it.
 """
 
 from __future__ import annotations
@@ -30,30 +30,48 @@ from flashnas.executors.attempt import classify_error
 from flashnas.executors.base import Ended, Executor, Work
 from flashnas.executors.local import MIN_MEMORY_GB, NO_LIMIT_ON_GPUS, LocalExecutor, LocalOptions
 
-ANSWER_S = 5.0      # until a machine must have accepted a connection, and have answered
-# the first bytes of an HTTP/2 client, with an empty frame of settings, which the server answers by its own; Ray
-# speaks gRPC, which is HTTP/2
-HTTP2_HELLO, SETTINGS_FRAME = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)), 4
+ANSWER_S = 5.0  # until a machine must have accepted a connection, and have answered
+# the first bytes of an HTTP/2 client, with an empty frame of settings, which the server answers by
+# its own; Ray speaks gRPC, which is HTTP/2
+HTTP2_HELLO, SETTINGS_FRAME = (
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)),
+    4,
+)
 FRAME_HEADER_BYTES = 9
 CLIENT_PORT = 10001  # of ray://HOST
-LOCAL_STARTS = 3    # of a Ray here, which gives up after 30 s, and a busy machine needs longer
-CROWDED_S = 30.0    # without a place for a candidate, until the user is told
+LOCAL_STARTS = 3  # of a Ray here, which gives up after 30 s, and a busy machine needs longer
+CROWDED_S = 30.0  # without a place for a candidate, until the user is told
 
 
 @dataclass(frozen=True, kw_only=True)
 class RayOptions(Settings, where="executor"):
-    address: str | None = option(None, "of the cluster: HOST:PORT, ray://HOST:PORT, auto or local",
-                                 shown="RAY_ADDRESS, or a Ray of this machine's own", yaml=False)
+    address: str | None = option(
+        None,
+        "of the cluster: HOST:PORT, ray://HOST:PORT, auto or local",
+        shown="RAY_ADDRESS, or a Ray of this machine's own",
+        yaml=False,
+    )
     cpus: float = option(1.0, "CPUs of one process of a candidate", above=0, max=1024)
     gpus: float | None = option(
-        None, "GPUs of one process of a candidate; below 1 several candidates share one", above=0, max=1,
-        shown="1 for a recipe on cuda")
+        None,
+        "GPUs of one process of a candidate; below 1 several candidates share one",
+        above=0,
+        max=1,
+        shown="1 for a recipe on cuda",
+    )
     worker_memory_gb: float | None = option(
-        None, "memory of one candidate; one that needs more fails", metavar="GB", min=MIN_MEMORY_GB, max=1e6)
+        None,
+        "memory of one candidate; one that needs more fails",
+        metavar="GB",
+        min=MIN_MEMORY_GB,
+        max=1e6,
+    )
 
 
 class RayExecutor(Executor):
-    """Tasks of a Ray cluster: `--executor-option address=HOST:PORT`, or a Ray of this machine's own."""
+    """Tasks of a Ray cluster: `--executor-option address=HOST:PORT`, or a Ray of this machine's
+    own.
+    """
 
     name = "ray"
     Options = RayOptions
@@ -64,16 +82,19 @@ class RayExecutor(Executor):
         try:
             import ray
         except ImportError as error:
-            raise ConfigError(f"executor ray needs the package {error.name}: pip install"
-                              f" 'flashnas[ray]'") from None
+            raise ConfigError(
+                f"executor ray needs the package {error.name}: pip install 'flashnas[ray]'"
+            ) from None
         if work.processes > 1 and (self.options.gpus or 1.0) < 1:
-            raise ConfigError("executor ray: gpus below 1 and processes_per_candidate exclude each other,"
-                              f" since each process owns a GPU; got gpus {self.options.gpus:g}")
+            raise ConfigError(
+                "executor ray: gpus below 1 and processes_per_candidate exclude each other,"
+                f" since each process owns a GPU; got gpus {self.options.gpus:g}"
+            )
         if self.gpus and self.options.worker_memory_gb is not None:
             raise ConfigError(NO_LIMIT_ON_GPUS)
         self._ray = ray
         self._task: Any = None
-        self._refs: dict[Any, str] = {}         # of tasks that have not ended, in the order of submission
+        self._refs: dict[Any, str] = {}  # of tasks that have not ended, in the order of submission
         self._dropped: list[Any] = []
         self._waiting: deque[tuple[str, bytes]] = deque()  # jobs beyond `--workers`
         # reference to the prepared text; in a list, Ray does not resolve it
@@ -120,31 +141,51 @@ class RayExecutor(Executor):
         if address:
             check_address(address)
             self.work.note(f"executor ray: connecting to {address}")
-        more = {"address": address} if address else {
-            "address": "local",  # not one that somebody has started here
-            "num_cpus": max(1, int((self.work.workers or 1) * self.cpus) if self.work.workers else max(
-                usable_cores(), int(self.cpus))),
-            "include_dashboard": False}
+        more = (
+            {"address": address}
+            if address
+            else {
+                "address": "local",  # not one that somebody has started here
+                "num_cpus": max(
+                    1,
+                    int((self.work.workers or 1) * self.cpus)
+                    if self.work.workers
+                    else max(usable_cores(), int(self.cpus)),
+                ),
+                "include_dashboard": False,
+            }
+        )
         main = threading.current_thread() is threading.main_thread()
         terminated = signal.getsignal(signal.SIGTERM)
         for left in reversed(range(1 if address else LOCAL_STARTS)):
             try:
                 ray.init(logging_level="ERROR", log_to_driver=False, namespace="flashnas", **more)
                 break
-            except Exception as error:  # Ray raises ConnectionError, ValueError, RuntimeError and its own
+            except (
+                Exception
+            ) as error:  # Ray raises ConnectionError, ValueError, RuntimeError and its own
                 ray.shutdown()
                 if not left:
-                    raise WorkerError(f"executor ray: {address or 'a Ray of this machine'} cannot be reached:"
-                                      f" {first_line(error)}") from None
+                    raise WorkerError(
+                        f"executor ray: {address or 'a Ray of this machine'} cannot be reached:"
+                        f" {first_line(error)}"
+                    ) from None
             finally:
                 if main:
                     # Ray takes the signal, and would end without a word
                     signal.signal(signal.SIGTERM, terminated)
         self._task = ray.remote(_supervise).options(
-            num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, scheduling_strategy="SPREAD")
+            num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, scheduling_strategy="SPREAD"
+        )
         if self.work.dataset:
-            self._text = [ray.put({file.name: file.read_bytes()
-                                   for file in sorted(Path(self.work.dataset).iterdir())})]
+            self._text = [
+                ray.put(
+                    {
+                        file.name: file.read_bytes()
+                        for file in sorted(Path(self.work.dataset).iterdir())
+                    }
+                )
+            ]
         self._moved = time.monotonic()
 
     def submit(self, key: str, job: Any) -> None:
@@ -160,8 +201,13 @@ class RayExecutor(Executor):
         """Hand Ray what waits, within `--workers`; without it the cluster decides what runs."""
         while self._waiting and (self.work.workers is None or len(self._refs) < self.work.workers):
             key, data = self._waiting.popleft()
-            ref = self._task.remote(data, self._text, flashnas.__version__, self.work.timeout_s,
-                                    self.options.worker_memory_gb)
+            ref = self._task.remote(
+                data,
+                self._text,
+                flashnas.__version__,
+                self.work.timeout_s,
+                self.options.worker_memory_gb,
+            )
             self._refs[ref] = key
 
     def finished(self, wait_s: float) -> list[tuple[str, Ended]]:
@@ -182,7 +228,9 @@ class RayExecutor(Executor):
             return Ended(**self._ray.get(ref))
         except errors.OutOfMemoryError as error:
             return Ended(kind="memory", reason=f"Ray ended it: {first_line(error)}")
-        except errors.RayTaskError as error:  # in the supervisor: flashnas is missing there, or another one
+        except (
+            errors.RayTaskError
+        ) as error:  # in the supervisor: flashnas is missing there, or another one
             return classify_error(error.cause or error)
         except errors.RuntimeEnvSetupError as error:
             return Ended(kind="broken", reason=first_line(error))
@@ -192,11 +240,17 @@ class RayExecutor(Executor):
     def _tell_room(self) -> None:
         self._told = True
         free = self._ray.available_resources()
-        if len(self._refs) and free.get("CPU", 0.0) >= self.cpus and self.gpus > free.get("GPU", 0.0):
+        if (
+            len(self._refs)
+            and free.get("CPU", 0.0) >= self.cpus
+            and self.gpus > free.get("GPU", 0.0)
+        ):
             have = self._ray.cluster_resources()
             if have.get("GPU", 0.0) < self.gpus:
-                self.work.note(f"the Ray cluster has {have.get('GPU', 0.0):g} GPUs, and a candidate needs"
-                               f" {self.gpus:g}; waiting for more")
+                self.work.note(
+                    f"the Ray cluster has {have.get('GPU', 0.0):g} GPUs, and a candidate needs"
+                    f" {self.gpus:g}; waiting for more"
+                )
 
     def drop(self) -> None:
         self._waiting.clear()
@@ -206,8 +260,8 @@ class RayExecutor(Executor):
             self._cancel()
 
     def _cancel(self) -> None:
-        """End what was dropped. In a Ray of our own only before it goes on, since it ends with its tasks: Ray
-        itself aborts at a task that ends in the moment in which it is cancelled."""
+        """End what was dropped. In a Ray of our own only before it goes on, since it ends with its
+        tasks: Ray itself aborts at a task that ends in the moment in which it is cancelled."""
         while self._dropped:
             self._ray.cancel(self._dropped.pop(), force=True)
 
@@ -220,8 +274,8 @@ class RayExecutor(Executor):
 
 
 def check_address(address: str) -> None:
-    """Raise ConfigError if no Ray answers at HOST:PORT or ray://HOST:PORT within ANSWER_S; other addresses are
-    not checked. Ray itself tries for many minutes, without a word."""
+    """Raise ConfigError if no Ray answers at HOST:PORT or ray://HOST:PORT within ANSWER_S; other
+    addresses are not checked. Ray itself tries for many minutes, without a word."""
     kind, _, place = address.rpartition("://")
     if address == "auto" or kind not in ("", "ray"):
         return
@@ -231,8 +285,10 @@ def check_address(address: str) -> None:
     except ValueError:  # the port is not a number
         host = port = None
     if not host or not port:
-        raise ConfigError(f"executor ray: address must be HOST:PORT, ray://HOST:PORT, auto or local; got"
-                          f" {address!r}")
+        raise ConfigError(
+            f"executor ray: address must be HOST:PORT, ray://HOST:PORT, auto or local; got"
+            f" {address!r}"
+        )
     try:
         with socket.create_connection((host, port), timeout=ANSWER_S) as connection:
             if os.environ.get("RAY_USE_TLS", "0") == "1":
@@ -243,36 +299,52 @@ def check_address(address: str) -> None:
         reason = f"within {ANSWER_S:g} s" if isinstance(error, TimeoutError) else first_line(error)
         raise ConfigError(f"executor ray: address {address} does not answer: {reason}") from None
     if len(answer) < FRAME_HEADER_BYTES or answer[3] != SETTINGS_FRAME:
-        raise ConfigError(f"executor ray: address {address} is not that of a Ray: it does not speak gRPC")
+        raise ConfigError(
+            f"executor ray: address {address} is not that of a Ray: it does not speak gRPC"
+        )
 
 
-# -- on the machine of a task --------------------------------------------------------------------------------
+# -- on the machine of a task ----------------------------------------------------------------------
 
 # of this process, which Ray uses for several tasks without a GPU
 _pools: dict[tuple[float, float | None], LocalExecutor] = {}
 
 
-def _supervise(data: bytes, text: Sequence[Any], version: str, timeout_s: float, memory_gb: float | None,
-               ) -> dict[str, Any]:
-    """Run one job in a process below this one; returns the fields of its Ended, which any version can read."""
+def _supervise(
+    data: bytes,
+    text: Sequence[Any],
+    version: str,
+    timeout_s: float,
+    memory_gb: float | None,
+) -> dict[str, Any]:
+    """Run one job in a process below this one; returns the fields of its Ended, which any version
+    can read.
+    """
     if version != flashnas.__version__:
-        reason = f"{socket.gethostname()} has flashnas {flashnas.__version__}, and the search {version}"
+        reason = (
+            f"{socket.gethostname()} has flashnas {flashnas.__version__}, and the search {version}"
+        )
         return vars(Ended(kind="broken", reason=reason))
     from ray import cloudpickle
 
     try:
         function, job = pickle.loads(data)
         if getattr(job, "dataset", ""):
-            data = cloudpickle.dumps((function,
-                                      dataclasses.replace(job, dataset=_text_here(job.dataset, text))))
+            data = cloudpickle.dumps(
+                (function, dataclasses.replace(job, dataset=_text_here(job.dataset, text)))
+            )
     except BaseException as error:
         return vars(classify_error(error))
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
     limits = timeout_s, memory_gb
     pool = None if gpus else _pools.get(limits)
     if pool is None:
-        pool = LocalExecutor(Work(function=function, timeout_s=timeout_s, workers=1,
-                                  devices=(gpus,) if gpus else ()), LocalOptions(worker_memory_gb=memory_gb))
+        pool = LocalExecutor(
+            Work(
+                function=function, timeout_s=timeout_s, workers=1, devices=(gpus,) if gpus else ()
+            ),
+            LocalOptions(worker_memory_gb=memory_gb),
+        )
         if not gpus:
             _pools[limits] = pool
     pool.submit_pickled("task", data)
@@ -286,7 +358,9 @@ def _supervise(data: bytes, text: Sequence[Any], version: str, timeout_s: float,
 
 
 def _text_here(folder: str, text: Sequence[Any]) -> str:
-    """The prepared text on this machine: where the search has it, in the cache, or written there now."""
+    """The prepared text on this machine: where the search has it, in the cache, or written there
+    now.
+    """
     import ray
 
     from flashnas.data.dataset import Dataset, cached_dataset, dataset_in_cache

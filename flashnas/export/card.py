@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flashnas.export.source import Source
 
 CARD = "README.md"
-NAMED = ("sotu", "stdlib")        # corpora that are not files of the user
+NAMED = ("sotu", "stdlib")  # corpora that are not files of the user
 
 
 def model_card(report: Mapping[str, Any], loading: str, library: str, source: Source) -> str:
@@ -38,11 +38,22 @@ def model_card(report: Mapping[str, Any], loading: str, library: str, source: So
     training = TrainingRecord() if source.folder is None else TrainingRecord.of(source.folder)
     corpus = training.question.get("corpus", "")
     data = ModelCardData(
-        library_name=library, pipeline_tag="text-generation", tags=["flashnas"],
-        datasets=[part.removeprefix("hf:").partition(":")[0].partition("#")[0]
-                  for part in corpus.split("+") if part.startswith("hf:")] or None)
-    rows = "".join(f"| {name} | {_cell(text)} |\n" for name, text in _rows(report, source, training))
-    parity = "".join(f"- {key.replace('_', ' ')}: {value:.1e}\n" for key, value in report["parity"].items())
+        library_name=library,
+        pipeline_tag="text-generation",
+        tags=["flashnas"],
+        datasets=[
+            part.removeprefix("hf:").partition(":")[0].partition("#")[0]
+            for part in corpus.split("+")
+            if part.startswith("hf:")
+        ]
+        or None,
+    )
+    rows = "".join(
+        f"| {name} | {_cell(text)} |\n" for name, text in _rows(report, source, training)
+    )
+    parity = "".join(
+        f"- {key.replace('_', ' ')}: {value:.1e}\n" for key, value in report["parity"].items()
+    )
     notes = "".join(f"- {note}\n" for note in report["notes"])
     card = ModelCard(f"""\
 ---
@@ -73,44 +84,72 @@ Largest differences from the original network with the weights as written, relat
     return str(card)
 
 
-def _rows(report: Mapping[str, Any], source: Source, training: TrainingRecord) -> Iterator[tuple[str, str]]:
+def _rows(
+    report: Mapping[str, Any], source: Source, training: TrainingRecord
+) -> Iterator[tuple[str, str]]:
     """(name, text) of what is known of the network."""
     network, question, score = source.architecture, training.question, training.score
     kinds = Counter(spec.kind for spec in network.operators)
     operators = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    yield "Architecture", (f"width {network.hidden:,}; operators {operators}; vocabulary {network.vocab:,},"
-                           f" {'tied' if network.tied else 'untied'} embedding; {network.meta_tokens} meta"
-                           " tokens")
+    yield (
+        "Architecture",
+        (
+            f"width {network.hidden:,}; operators {operators}; vocabulary {network.vocab:,},"
+            f" {'tied' if network.tied else 'untied'} embedding; {network.meta_tokens} meta"
+            " tokens"
+        ),
+    )
     searched = None if source.folder is None else search_of(source.folder)
     if searched is not None:
         yield "Latency", _latency(*searched, network.vocab)
     if score is not None:
-        yield "Validation loss", (
-            f"{score['loss']:.4f} nats per token, {score['bits_per_byte']:.4f} bits per byte, after"
-            f" {score['tokens']:,} training tokens; of one training, so that the noise between seeds is not"
-            " known")
+        yield (
+            "Validation loss",
+            (
+                f"{score['loss']:.4f} nats per token, {score['bits_per_byte']:.4f} bits per byte,"
+                " after"
+                f" {score['tokens']:,} training tokens; of one training, so that the noise between"
+                " seeds is not"
+                " known"
+            ),
+        )
     if searched is not None:
         yield "Losses in the search", _losses(*searched)
     if question:
-        corpus = "+".join(part if part in NAMED or part.startswith("hf:") else Path(part).name
-                          for part in question.get("corpus", MISSING).split("+"))
+        corpus = "+".join(
+            part if part in NAMED or part.startswith("hf:") else Path(part).name
+            for part in question.get("corpus", MISSING).split("+")
+        )
         yield "Data", f"{corpus}, digest {question.get('corpus_digest', MISSING)}"
-        yield "Training", (f"sequences of {source.sequence_tokens or MISSING} tokens, seed"
-                           f" {question.get('seed', MISSING)}")
+        yield (
+            "Training",
+            (
+                f"sequences of {source.sequence_tokens or MISSING} tokens, seed"
+                f" {question.get('seed', MISSING)}"
+            ),
+        )
 
 
 def _latency(run: RecordedRun, entry: FrontEntry, vocab: int) -> str:
     figures, table = entry.figures, run.entry("table") or {}
     workload = run.entry("workload") or {}
-    shape = ", ".join(f"{workload[key]:,} {words}" for key, words in (
-        ("batch", "at once"), ("prompt_tokens", "tokens in"), ("generated_tokens", "tokens out"))
-        if known(workload.get(key)))
+    shape = ", ".join(
+        f"{workload[key]:,} {words}"
+        for key, words in (
+            ("batch", "at once"),
+            ("prompt_tokens", "tokens in"),
+            ("generated_tokens", "tokens out"),
+        )
+        if known(workload.get(key))
+    )
     text = f"{number(figures.get('latency_ms'))} ms for {workload.get('name') or 'the workload'} ({shape})"
     if table:
         stack = ", ".join(str(table[key]) for key in ("device", "stack", "mode") if table.get(key))
-        text += (f", predicted by the table {table.get('name', MISSING)} ({stack}), bounds"
-                 f" {number(figures.get('lower_ms'))} to {number(figures.get('upper_ms'))} ms; sources: "
-                 + ", ".join(f"{share:.0%} {name}" for name, share in entry.sources.items()))
+        text += (
+            f", predicted by the table {table.get('name', MISSING)} ({stack}), bounds"
+            f" {number(figures.get('lower_ms'))} to {number(figures.get('upper_ms'))} ms; sources: "
+            + ", ".join(f"{share:.0%} {name}" for name, share in entry.sources.items())
+        )
     if known(figures.get("measured_ms")):
         text += f"; measured on the device: {number(figures['measured_ms'])} ms"
     if vocab != (searched := getattr(entry.architecture, "vocab", vocab)):
@@ -123,7 +162,9 @@ def _losses(run: RecordedRun, entry: FrontEntry) -> str:
     length = f" of {tokens:,} tokens" if known(tokens) else ""
     text = f"short training{length}: {fixed(figures.get('loss'), 3)} nats per token (one seed)"
     if known(figures.get("full_loss_sd")):
-        text += f"; standard deviation of the full loss to expect: {fixed(figures['full_loss_sd'], 3)}"
+        text += (
+            f"; standard deviation of the full loss to expect: {fixed(figures['full_loss_sd'], 3)}"
+        )
     return text
 
 
@@ -138,9 +179,20 @@ def _add_evaluation(card: ModelCard, evaluation: ModelEvaluation) -> None:
 
     figures = evaluation.figures()
     card.data["eval_results"] = [
-        EvalResult(task_type="text-generation", dataset_type=on, dataset_name=on, metric_type=metric,
-                   metric_value=value) for on, metric, value, _ in figures]
-    rows = "".join(f"| {_cell(on)} | {_cell(metric)} | {value:.4f} | {_cell(how)} |\n"
-                   for on, metric, value, how in figures)
-    card.text = (f"{card.text.rstrip()}\n\n## Evaluation\n\nBy `flashnas eval`, computed in float32.\n\n"
-                 f"| on | metric | value | how |\n|---|---|---|---|\n{rows}")
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=on,
+            dataset_name=on,
+            metric_type=metric,
+            metric_value=value,
+        )
+        for on, metric, value, _ in figures
+    ]
+    rows = "".join(
+        f"| {_cell(on)} | {_cell(metric)} | {value:.4f} | {_cell(how)} |\n"
+        for on, metric, value, how in figures
+    )
+    card.text = (
+        f"{card.text.rstrip()}\n\n## Evaluation\n\nBy `flashnas eval`, computed in float32.\n\n"
+        f"| on | metric | value | how |\n|---|---|---|---|\n{rows}"
+    )

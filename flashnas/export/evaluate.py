@@ -23,15 +23,19 @@ from flashnas.export.source import Source, fast_tokenizer, load_source, quiet_tr
 from flashnas.network.weights import MODEL, digest_of
 from flashnas.runs.trained import EVALUATION, ModelEvaluation, TaskResult, TextResult
 
-DEFAULT_WINDOW = 1024     # tokens, where the length of the training's sequences is not recorded
-MAX_TASK_TOKENS = 2048    # of a request of a task; the harness cuts longer ones on the left
-TOGETHER = 8              # windows or requests in one pass
+DEFAULT_WINDOW = 1024  # tokens, where the length of the training's sequences is not recorded
+MAX_TASK_TOKENS = 2048  # of a request of a task; the harness cuts longer ones on the left
+TOGETHER = 8  # windows or requests in one pass
 
 
 def load_trained(model: str, device: str) -> Source:
-    """A trained network with its tokenizer, in float32 on a device; WeightsError if it has no tokenizer."""
+    """A trained network with its tokenizer, in float32 on a device; WeightsError if it has no
+    tokenizer.
+    """
     if not Path(model).is_dir():
-        raise ConfigError(f"{model}: no such folder; name one of flashnas train, an export or a run")
+        raise ConfigError(
+            f"{model}: no such folder; name one of flashnas train, an export or a run"
+        )
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("--device cuda: torch finds no CUDA device")
     source = load_source(model)
@@ -44,25 +48,35 @@ def load_trained(model: str, device: str) -> Source:
     return source
 
 
-def write_results(source: Source, texts: Mapping[str, TextResult], tasks: Mapping[str, TaskResult],
-                  ) -> ModelEvaluation:
-    """Add results to eval.json beside the weights, and drop those of other weights; returns the new ones."""
+def write_results(
+    source: Source,
+    texts: Mapping[str, TextResult],
+    tasks: Mapping[str, TaskResult],
+) -> ModelEvaluation:
+    """Add results to eval.json beside the weights, and drop those of other weights; returns the new
+    ones.
+    """
     assert source.folder is not None  # of load_trained
-    new = ModelEvaluation(weights_sha256=digest_of(source.folder / MODEL), texts={**texts}, tasks={**tasks})
+    new = ModelEvaluation(
+        weights_sha256=digest_of(source.folder / MODEL), texts={**texts}, tasks={**tasks}
+    )
     before = ModelEvaluation.read(source.folder)
     with disk_errors(f"{source.folder / EVALUATION}: the results cannot be written", WeightsError):
         if before is None or before.weights_sha256 != new.weights_sha256:
             new.write(source.folder)
         else:
             replace(before, texts={**before.texts, **texts}, tasks={**before.tasks, **tasks}).write(
-                source.folder)
+                source.folder
+            )
     return new
 
 
 @torch.no_grad()
-def bits_per_byte(source: Source, corpus: str, window: int, stride: int,
-                  progress: Callable[[int, int], None]) -> TextResult:
-    """Score a text as `flashnas.evaluate` describes it, with the network and tokenizer of `load_trained`.
+def bits_per_byte(
+    source: Source, corpus: str, window: int, stride: int, progress: Callable[[int, int], None]
+) -> TextResult:
+    """Score a text as `flashnas.evaluate` describes it, with the network and tokenizer of
+    `load_trained`.
 
     Args:
         window: tokens that the network sees at once.
@@ -91,22 +105,38 @@ def bits_per_byte(source: Source, corpus: str, window: int, stride: int,
         raise CorpusError(f"corpus {corpus!r} has no token to predict")
     nats = 0.0
     for begin in range(0, len(pieces), TOGETHER):
-        part = pieces[begin:begin + TOGETHER]
+        part = pieces[begin : begin + TOGETHER]
         longest = max(len(ids) for ids, _ in part)
-        padded_BT = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids, _ in part], device=device)
-        targets_BT = torch.tensor([[-100] * first + [*ids[first:]] + [-100] * (longest - len(ids))
-                                   for ids, first in part], device=device)
+        padded_BT = torch.tensor(
+            [[*ids, *[0] * (longest - len(ids))] for ids, _ in part], device=device
+        )
+        targets_BT = torch.tensor(
+            [
+                [-100] * first + [*ids[first:]] + [-100] * (longest - len(ids))
+                for ids, first in part
+            ],
+            device=device,
+        )
         predicted = sum(len(ids) - first for ids, first in part)
         nats += float(network.loss(padded_BT[:, :-1], targets_BT[:, 1:])) * predicted
         progress(begin + len(part), len(pieces))
-    return TextResult(name=Path(corpus).name, sha256=digest.hexdigest(), window=window, stride=stride,
-                      bits_per_byte=nats / (size * math.log(2)), nats_per_token=nats / tokens, bytes=size,
-                      tokens=tokens, documents=documents, lossy=lossy)
+    return TextResult(
+        name=Path(corpus).name,
+        sha256=digest.hexdigest(),
+        window=window,
+        stride=stride,
+        bits_per_byte=nats / (size * math.log(2)),
+        nats_per_token=nats / tokens,
+        bytes=size,
+        tokens=tokens,
+        documents=documents,
+        lossy=lossy,
+    )
 
 
 def windows(ids: Sequence[int], window: int, stride: int) -> Iterator[tuple[Sequence[int], int]]:
-    """(tokens, place of the first that is predicted) of each window: each token but the first is predicted
-    once."""
+    """(tokens, place of the first that is predicted) of each window: each token but the first is
+    predicted once."""
     done = 1
     while done < len(ids):
         end = min(len(ids), done + (window if done == 1 else stride))
@@ -120,7 +150,8 @@ def run_tasks(source: Source, names: Sequence[str], folder: Path | None) -> dict
 
     Args:
         source: of load_trained; its network is not to be used afterwards.
-        folder: of task files of the user's, which may run Python code; None: those of the harness alone.
+        folder: of task files of the user's, which may run Python code; None: those of the harness
+            alone.
 
     Raises:
         ConfigError: the harness is not installed, does not have the task, or cannot run it.
@@ -133,8 +164,10 @@ def run_tasks(source: Source, names: Sequence[str], folder: Path | None) -> dict
 
         from flashnas.export.transformers.write import as_transformers
     except ImportError as error:
-        raise ConfigError(f"--tasks needs lm-evaluation-harness ({first_line(error)}):"
-                          " pip install 'flashnas[eval]'") from None
+        raise ConfigError(
+            f"--tasks needs lm-evaluation-harness ({first_line(error)}):"
+            " pip install 'flashnas[eval]'"
+        ) from None
     if source.tokenizer is None or end_of_document_id(source.tokenizer) is None:
         raise WeightsError("--tasks needs a tokenizer with a token that separates documents")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -142,24 +175,40 @@ def run_tasks(source: Source, names: Sequence[str], folder: Path | None) -> dict
     if not set(names) <= {*manager.all_tasks} and folder:
         manager = TaskManager(include_path=folder)  # its index of some 10,000 tasks takes 20 s
     if unknown := [name for name in names if name not in manager.all_tasks]:
-        raise ConfigError(f"task {unknown[0]!r} is neither one of lm-evaluation-harness nor one of"
-                          f" --task-path{did_you_mean(unknown[0], manager.all_tasks)}")
+        raise ConfigError(
+            f"task {unknown[0]!r} is neither one of lm-evaluation-harness nor one of"
+            f" --task-path{did_you_mean(unknown[0], manager.all_tasks)}"
+        )
     with quiet_transformers():
-        model = HFLM(pretrained=as_transformers(source, torch.float32), backend="causal",
-                     tokenizer=fast_tokenizer(source.tokenizer), max_length=MAX_TASK_TOKENS,
-                     batch_size=TOGETHER)
+        model = HFLM(
+            pretrained=as_transformers(source, torch.float32),
+            backend="causal",
+            tokenizer=fast_tokenizer(source.tokenizer),
+            max_length=MAX_TASK_TOKENS,
+            batch_size=TOGETHER,
+        )
         try:
-            results = lm_eval.simple_evaluate(model, tasks=[*names], task_manager=manager, log_samples=False,
-                                              bootstrap_iters=1000)
+            results = lm_eval.simple_evaluate(
+                model, tasks=[*names], task_manager=manager, log_samples=False, bootstrap_iters=1000
+            )
         except Exception as error:  # the harness and its data sets raise anything
-            raise ConfigError(f"tasks {', '.join(names)} cannot be run: {type(error).__name__}:"
-                              f" {first_line(error)}") from error
-    return {name: _result(values, results["n-samples"][name]["effective"], results["n-shot"].get(name, 0))
-            for name, values in results["results"].items() if name in results["n-samples"]}
+            raise ConfigError(
+                f"tasks {', '.join(names)} cannot be run: {type(error).__name__}:"
+                f" {first_line(error)}"
+            ) from error
+    return {
+        name: _result(
+            values, results["n-samples"][name]["effective"], results["n-shot"].get(name, 0)
+        )
+        for name, values in results["results"].items()
+        if name in results["n-samples"]
+    }
 
 
 def _result(values: Mapping[str, Any], samples: int, shots: int) -> TaskResult:
-    """Metrics and their standard errors, which the harness calls `acc,none` and `acc_stderr,none`."""
+    """Metrics and their standard errors, which the harness calls `acc,none` and
+    `acc_stderr,none`.
+    """
     metrics: dict[str, float] = {}
     errors: dict[str, float] = {}
     for key, value in values.items():
@@ -167,5 +216,10 @@ def _result(values: Mapping[str, Any], samples: int, shots: int) -> TaskResult:
         if comma and isinstance(value, int | float) and math.isfinite(value):
             label = name.removesuffix("_stderr") + (f" ({chosen})" if chosen != "none" else "")
             (errors if name.endswith("_stderr") else metrics)[label] = float(value)
-    return TaskResult(metrics=metrics, errors=errors, samples=int(samples), shots=int(shots),
-                      lm_eval=version("lm_eval"))
+    return TaskResult(
+        metrics=metrics,
+        errors=errors,
+        samples=int(samples),
+        shots=int(shots),
+        lm_eval=version("lm_eval"),
+    )

@@ -1,5 +1,5 @@
-"""Write a network for another tool: beside the target folder, checked against the original, then moved into
-place."""
+"""Write a network for another tool: beside the target folder, checked against the original, then
+moved into place."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from flashnas.training.recipe import DTYPES
 class Written:
     """What an exporter found out.
 
-    parity: largest difference from the original in float32 over its largest logit, by what was compared.
-    notes: what the user should know, one line each. dtype: type of the weights; "": the one that was asked
-    for.
+    parity: largest difference from the original in float32 over its largest logit, by what was
+    compared. notes: what the user should know, one line each. dtype: type of the weights; "": the
+    one that was asked for.
     """
 
     parity: Mapping[str, float]
@@ -45,13 +45,16 @@ class Exporter(ABC):
         onnx = "flashnas_onnx:EXPORTER"
 
     title: what reads the format, in one line.
-    loading: Markdown for the README of the written folder: how to load it. `{name}` becomes the folder's
+    loading: Markdown for the README of the written folder: how to load it. `{name}` becomes the
+    folder's
         name.
     options: switches and values of the format, name -> one line; none is set unless given.
-    dtypes: of the weights, as `--dtype` takes them. library: what model hubs call the program that reads the
+    dtypes: of the weights, as `--dtype` takes them. library: what model hubs call the program that
+    reads the
         format.
     packages: that the exporter and its check need.
-    own_tokenizer: the format keeps the tokenizer in files of its own; else tokenizer.json is written.
+    own_tokenizer: the format keeps the tokenizer in files of its own; else tokenizer.json is
+    written.
     """
 
     title: ClassVar[str]
@@ -63,7 +66,9 @@ class Exporter(ABC):
     own_tokenizer: ClassVar[bool] = False
 
     @abstractmethod
-    def write(self, folder: Path, source: Source, dtype: torch.dtype, **options: bool | str) -> Written:
+    def write(
+        self, folder: Path, source: Source, dtype: torch.dtype, **options: bool | str
+    ) -> Written:
         """Write configuration and weights, read them back and compare with the original.
 
         Args:
@@ -77,23 +82,37 @@ class Exporter(ABC):
         """
 
 
-EXPORTS: Registry[Exporter] = Registry("export format", "flashnas.exports", {
-    "hf": "flashnas.export.transformers.write:EXPORTER",
-    "nemotron-h": "flashnas.export.native:NEMOTRON_H",
-    "lfm2": "flashnas.export.native:LFM2",
-    "gguf": "flashnas.export.gguf:EXPORTER",
-}, error=ExportError, base="flashnas.export.exporter:Exporter", summaries={
-    "hf": "For transformers and lm-evaluation-harness, with flashnas",
-    "nemotron-h": "For transformers and vLLM, without flashnas",
-    "lfm2": "The same, as LFM2",
-    "gguf": "For llama.cpp: one GGUF file"})
+EXPORTS: Registry[Exporter] = Registry(
+    "export format",
+    "flashnas.exports",
+    {
+        "hf": "flashnas.export.transformers.write:EXPORTER",
+        "nemotron-h": "flashnas.export.native:NEMOTRON_H",
+        "lfm2": "flashnas.export.native:LFM2",
+        "gguf": "flashnas.export.gguf:EXPORTER",
+    },
+    error=ExportError,
+    base="flashnas.export.exporter:Exporter",
+    summaries={
+        "hf": "For transformers and lm-evaluation-harness, with flashnas",
+        "nemotron-h": "For transformers and vLLM, without flashnas",
+        "lfm2": "The same, as LFM2",
+        "gguf": "For llama.cpp: one GGUF file",
+    },
+)
 
 # package -> the extra of flashnas that installs it
 EXTRAS = {"transformers": "export", "gguf": "llama-cpp", "xllamacpp": "llama-cpp"}
 
 
-def export_network(source: Source, target: str, out: str | Path, *, dtype: str = "float32",
-                   options: Mapping[str, bool | str | None] = MappingProxyType({})) -> dict[str, Any]:
+def export_network(
+    source: Source,
+    target: str,
+    out: str | Path,
+    *,
+    dtype: str = "float32",
+    options: Mapping[str, bool | str | None] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Write the folder `out` with weights, configuration, tokenizer and a README.
 
     Args:
@@ -106,8 +125,8 @@ def export_network(source: Source, target: str, out: str | Path, *, dtype: str =
         The report that `flashnas export --json` prints.
 
     Raises:
-        ExportError: the format cannot hold the network or computes something else, an option is wrong, or the
-            disk is full; `out` is then not written.
+        ExportError: the format cannot hold the network or computes something else, an option is
+            wrong, or the disk is full; `out` is then not written.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -117,17 +136,24 @@ def export_network(source: Source, target: str, out: str | Path, *, dtype: str =
     except ModuleNotFoundError as error:
         raise _needs(target, [error.name or ""]) from None
     packages = (*exporter.packages, *(() if exporter.own_tokenizer else ("transformers",)))
-    if missing := [name for name in dict.fromkeys(packages) if importlib.util.find_spec(name) is None]:
+    if missing := [
+        name for name in dict.fromkeys(packages) if importlib.util.find_spec(name) is None
+    ]:
         raise _needs(target, missing)
     chosen = {name: value for name, value in options.items() if value not in (False, None)}
     for name in chosen:
         if name not in exporter.options:
             having = [other for other in EXPORTS if name in EXPORTS[other].options]
-            raise ExportError(f"--{name.replace('_', '-')} is for --to {' or '.join(having)}" if having else
-                              one_of(f"an option of --to {target}", name, exporter.options))
+            raise ExportError(
+                f"--{name.replace('_', '-')} is for --to {' or '.join(having)}"
+                if having
+                else one_of(f"an option of --to {target}", name, exporter.options)
+            )
     if dtype not in exporter.dtypes:
-        raise ExportError(f"--dtype {dtype} is not for --to {target}"
-                          + ("; --type sets the type of its weights" if "type" in exporter.options else ""))
+        raise ExportError(
+            f"--dtype {dtype} is not for --to {target}"
+            + ("; --type sets the type of its weights" if "type" in exporter.options else "")
+        )
     architecture = source.architecture
     with disk_errors(f"--out {out}: cannot be written", ExportError), atomic_folder(out) as fresh:
         written = exporter.write(fresh, source, getattr(torch, dtype), **chosen)
@@ -136,17 +162,27 @@ def export_network(source: Source, target: str, out: str | Path, *, dtype: str =
             notes.append("no tokenizer written: the source has none; --tokenizer FILE adds one")
         elif not exporter.own_tokenizer:
             fast_tokenizer(source.tokenizer).save_pretrained(fresh)
-        report = {"out": str(out), "to": target, "notation": architecture.notation, "hash": architecture.hash,
-                  "params": architecture.params, "dtype": written.dtype or dtype, "source": source.origin,
-                  "parity": dict(written.parity), "notes": notes}
+        report = {
+            "out": str(out),
+            "to": target,
+            "notation": architecture.notation,
+            "hash": architecture.hash,
+            "params": architecture.params,
+            "dtype": written.dtype or dtype,
+            "source": source.origin,
+            "parity": dict(written.parity),
+            "notes": notes,
+        }
         loading = exporter.loading.replace("{name}", out.name)
         write_synced(fresh / CARD, model_card(report, loading, exporter.library, source))
     return report
 
 
 def _needs(target: str, packages: Sequence[str]) -> ExportError:
-    return ExportError(f"--to {target} needs {' and '.join(packages)}: pip install"
-                       f" 'flashnas[{EXTRAS.get(packages[0], 'export')}]'")
+    return ExportError(
+        f"--to {target} needs {' and '.join(packages)}: pip install"
+        f" 'flashnas[{EXTRAS.get(packages[0], 'export')}]'"
+    )
 
 
 def difference(got: torch.Tensor, expected: torch.Tensor) -> float:
@@ -154,22 +190,31 @@ def difference(got: torch.Tensor, expected: torch.Tensor) -> float:
     return float((got - expected).abs().max() / expected.abs().max())
 
 
-def check_differences(program: str, differences: Mapping[str, float], tolerance: float,
-                      end: str = "") -> None:
-    """Raise ExportError if what a program computes differs by more than the tolerance, or is NaN."""
+def check_differences(
+    program: str, differences: Mapping[str, float], tolerance: float, end: str = ""
+) -> None:
+    """Raise ExportError if what a program computes differs by more than the tolerance, or is
+    NaN.
+    """
     for name, value in differences.items():
         if not value <= tolerance:
-            raise ExportError(f"{program} does not compute what the network does: {name.replace('_', ' ')}"
-                              f" differ by {value:.1e} of the largest logit; at most {tolerance:.0e} is"
-                              f" allowed{end}")
+            raise ExportError(
+                f"{program} does not compute what the network does: {name.replace('_', ' ')}"
+                f" differ by {value:.1e} of the largest logit; at most {tolerance:.0e} is"
+                f" allowed{end}"
+            )
 
 
 def take_over(network: HybridLM, piece: Piece, written: torch.Tensor) -> None:
-    """Put a tensor of a file into the network that it was made of; embedding and head may have more rows."""
+    """Put a tensor of a file into the network that it was made of; embedding and head may have more
+    rows.
+    """
     tensors = network.state_dict()
     if piece.source in ("embedding.weight", "head.weight"):
         rows = len(tensors[piece.source])
         if piece.source == "embedding.weight" and network.meta_tokens is not None:
-            tensors["meta_tokens"].copy_(written[rows:rows + len(network.meta_tokens)] / piece.scale)
+            tensors["meta_tokens"].copy_(
+                written[rows : rows + len(network.meta_tokens)] / piece.scale
+            )
         written = written[:rows]
     piece.back(written, tensors)

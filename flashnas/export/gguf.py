@@ -1,5 +1,5 @@
-"""`--to gguf`: one file for llama.cpp, which must compute what the network computes with its weights as
-written."""
+"""`--to gguf`: one file for llama.cpp, which must compute what the network computes with its
+weights as written."""
 
 from __future__ import annotations
 
@@ -26,18 +26,31 @@ from flashnas.network.model import HybridLM
 from flashnas.profiling.llama_cpp.child import RuntimeFailure, ask, read_texts
 
 DEFAULT_TYPE = "f16"
-# Of the largest logit. Where weights are not in float32, llama.cpp rounds what it multiplies them by: to 11
-# bits beside f16, 8 beside bf16, and to 8 bits per block of 32 beside the quantized types.
-TOLERANCES = {"f32": 1e-3, "f16": 1e-2, "bf16": 5e-2, "q8_0": 0.15, "q6_k": 0.15, "q4_0": 0.15, "q4_k": 0.15}
+# Of the largest logit. Where weights are not in float32, llama.cpp rounds what it multiplies them
+# by: to 11 bits beside f16, 8 beside bf16, and to 8 bits per block of 32 beside the quantized
+# types.
+TOLERANCES = {
+    "f32": 1e-3,
+    "f16": 1e-2,
+    "bf16": 5e-2,
+    "q8_0": 0.15,
+    "q6_k": 0.15,
+    "q4_0": 0.15,
+    "q4_k": 0.15,
+}
 # Nats a token that the rounding of weights may cost, in llama.cpp against the network as it was
 MARGINS = {"q8_0": 0.05, "q6_k": 0.1, "q4_0": 0.4, "q4_k": 0.3}
 PROMPTS = 70, 7  # tokens; llama.cpp reads 64 at a time in parallel
 GENERATED = 64
 MIN_LOGPROB = -60.0  # log-probabilities below come from numbers that float32 holds badly
-TEXTS = ("The state of the union is strong.", "  two  spaces\n\n\tand a tab", "it's 1234.5 -- (x_1 == y) !="
-                                                                              " z's",
-         "na\u00efve caf\u00e9, \u041f\u0440\u0438\u0432\u0435\u0442, \u4f60\u597d, \U0001f600!",
-         "def f(x):\n    return x**2  # squared\r\n", "ALLCAPS mixedCase we'll they're")
+TEXTS = (
+    "The state of the union is strong.",
+    "  two  spaces\n\n\tand a tab",
+    "it's 1234.5 -- (x_1 == y) != z's",
+    "na\u00efve caf\u00e9, \u041f\u0440\u0438\u0432\u0435\u0442, \u4f60\u597d, \U0001f600!",
+    "def f(x):\n    return x**2  # squared\r\n",
+    "ALLCAPS mixedCase we'll they're",
+)
 
 LOADING = """\
     llama-cli -m {name}/model.gguf -p 'The state of the union'
@@ -56,10 +69,14 @@ class GgufExporter(Exporter):
     dtypes = ("float32",)
     packages = ("gguf", "xllamacpp")
     own_tokenizer = True
-    options = MappingProxyType({"type": f"type of the weights: {', '.join(TYPES)} (default {DEFAULT_TYPE})"})
+    options = MappingProxyType(
+        {"type": f"type of the weights: {', '.join(TYPES)} (default {DEFAULT_TYPE})"}
+    )
 
     @torch.no_grad()
-    def write(self, folder: Path, source: Source, dtype: torch.dtype, **options: bool | str) -> Written:
+    def write(
+        self, folder: Path, source: Source, dtype: torch.dtype, **options: bool | str
+    ) -> Written:
         """See Exporter. The source's network gets the weights as they were written, in float32."""
         name = str(options.get("type", DEFAULT_TYPE))
         network = source.network.float()
@@ -67,27 +84,46 @@ class GgufExporter(Exporter):
         words = vocabulary(source.tokenizer, architecture.vocab, architecture.meta_tokens)
         file = folder / "model.gguf"
         drawn = _drawn(network) if name in MARGINS else None
-        wide = write_file(file, architecture, words, name, network.state_dict(),
-                          lambda piece, written: take_over(network, piece, written))
+        wide = write_file(
+            file,
+            architecture,
+            words,
+            name,
+            network.state_dict(),
+            lambda piece, written: take_over(network, piece, written),
+        )
         with open(file, "rb") as stream:
             os.fsync(stream.fileno())
         answer, equal = check_parity(file, network, words, source.tokenizer, name)
         lost = [] if drawn is None else [check_loss(file, *drawn, words, name)]
-        notes = [f"llama.cpp runs it as {family_of(architecture).format.name}; {equal} of {GENERATED} greedy"
-                 f" tokens are equal (xllamacpp {version('xllamacpp')})", *lost]
+        notes = [
+            f"llama.cpp runs it as {family_of(architecture).format.name}; {equal} of {GENERATED}"
+            " greedy"
+            f" tokens are equal (xllamacpp {version('xllamacpp')})",
+            *lost,
+        ]
         if wide:
-            notes.append(f"{wide} matrices are in f16, because their rows are not multiples of {BLOCK}")
+            notes.append(
+                f"{wide} matrices are in f16, because their rows are not multiples of {BLOCK}"
+            )
         if words.first is not None:
-            notes.append(f"the meta token is {words.tokens[words.first]!r}, which llama.cpp puts in front of"
-                         f" a text")
+            notes.append(
+                f"the meta token is {words.tokens[words.first]!r}, which llama.cpp puts in front of"
+                f" a text"
+            )
         return Written(answer, tuple(notes), dtype=name)
 
 
 EXPORTER = GgufExporter()
 
 
-def check_parity(file: Path, network: HybridLM, vocabulary: Vocabulary, tokenizer: Tokenizer | None,
-                 type_name: str) -> tuple[dict[str, float], int]:
+def check_parity(
+    file: Path,
+    network: HybridLM,
+    vocabulary: Vocabulary,
+    tokenizer: Tokenizer | None,
+    type_name: str,
+) -> tuple[dict[str, float], int]:
     """Compare llama.cpp's logits and greedy tokens with the network's.
 
     Args:
@@ -95,8 +131,8 @@ def check_parity(file: Path, network: HybridLM, vocabulary: Vocabulary, tokenize
         tokenizer: whose ids llama.cpp must find; None: texts are not compared.
 
     Returns:
-        Largest differences over the largest logit, and how many of GENERATED greedy tokens are those of the
-        network; another one must be as likely within the tolerance.
+        Largest differences over the largest logit, and how many of GENERATED greedy tokens are
+        those of the network; another one must be as likely within the tolerance.
 
     Raises:
         ExportError: a difference exceeds the tolerance, or llama.cpp does not run the file.
@@ -106,24 +142,34 @@ def check_parity(file: Path, network: HybridLM, vocabulary: Vocabulary, tokenize
     prompts = [torch.randint(vocab, (count,), generator=generator).tolist() for count in PROMPTS]
     front = [] if vocabulary.first is None else [vocabulary.first]
     try:
-        answer = ask(file, prompts=[front + prompt for prompt in prompts], generate=GENERATED,
-                    never=list(vocabulary.never), texts=list(TEXTS) if tokenizer is not None else [],
-                    vocab=len(vocabulary.tokens), plain=vocabulary.plain)
+        answer = ask(
+            file,
+            prompts=[front + prompt for prompt in prompts],
+            generate=GENERATED,
+            never=list(vocabulary.never),
+            texts=list(TEXTS) if tokenizer is not None else [],
+            vocab=len(vocabulary.tokens),
+            plain=vocabulary.plain,
+        )
     except RuntimeFailure as error:
         raise ExportError(f"{network.architecture}: {error}; nothing was written") from None
     if tokenizer is not None:
         _check_texts(tokenizer, answer["texts"])
-    prefill = max(_difference(_logits(network, prompt)[-1], torch.arange(vocab), row[:vocab])
-                  for prompt, row in zip(prompts, answer["prefill"], strict=True))
+    prefill = max(
+        _difference(_logits(network, prompt)[-1], torch.arange(vocab), row[:vocab])
+        for prompt, row in zip(prompts, answer["prefill"], strict=True)
+    )
     decode, equal = _compare_generated(network, prompts[0], answer, vocabulary.never)
     differences = {"prefill_logits": prefill, "greedy_logits": decode}
     check_differences("llama.cpp", differences, TOLERANCES[type_name], f" for {type_name}")
     return differences, equal
 
 
-def check_loss(file: Path, tokens: list[int], logprobs: Tensor, vocabulary: Vocabulary,
-               type_name: str) -> str:
-    """The perplexity in llama.cpp beside the network's own before its weights were rounded, in words.
+def check_loss(
+    file: Path, tokens: list[int], logprobs: Tensor, vocabulary: Vocabulary, type_name: str
+) -> str:
+    """The perplexity in llama.cpp beside the network's own before its weights were rounded, in
+    words.
 
     Args:
         tokens, logprobs: as `_drawn` gives them.
@@ -132,15 +178,30 @@ def check_loss(file: Path, tokens: list[int], logprobs: Tensor, vocabulary: Voca
         ExportError: the weights of that type cost more than its margin.
     """
     front = [] if vocabulary.first is None else [vocabulary.first]
-    answer = read_texts(file, windows=[front + tokens], texts=[], generate=0, vocab=len(vocabulary.tokens),
-                        plain=vocabulary.plain, threads=1, flash_attention=False, cache_type="f32")
-    theirs, ours = (float(values.mean()) for values in (
-        torch.tensor(answer["logprobs"][0][-len(logprobs):]), logprobs))
-    words = (f"perplexity {math.exp(-theirs):.2f} in {type_name} and {math.exp(-ours):.2f} before, over"
-             f" {len(logprobs)} tokens that the network wrote")
+    answer = read_texts(
+        file,
+        windows=[front + tokens],
+        texts=[],
+        generate=0,
+        vocab=len(vocabulary.tokens),
+        plain=vocabulary.plain,
+        threads=1,
+        flash_attention=False,
+        cache_type="f32",
+    )
+    theirs, ours = (
+        float(values.mean())
+        for values in (torch.tensor(answer["logprobs"][0][-len(logprobs) :]), logprobs)
+    )
+    words = (
+        f"perplexity {math.exp(-theirs):.2f} in {type_name} and {math.exp(-ours):.2f} before, over"
+        f" {len(logprobs)} tokens that the network wrote"
+    )
     if not ours - theirs <= MARGINS[type_name]:
-        raise ExportError(f"{type_name} costs this network {ours - theirs:.2f} nats a token; at most"
-                          f" {MARGINS[type_name]} is allowed ({words}); take a type of more bits")
+        raise ExportError(
+            f"{type_name} costs this network {ours - theirs:.2f} nats a token; at most"
+            f" {MARGINS[type_name]} is allowed ({words}); take a type of more bits"
+        )
     return words
 
 
@@ -159,17 +220,21 @@ def _logits(network: HybridLM, tokens: Sequence[int]) -> Tensor:
     return logits
 
 
-def _compare_generated(network: HybridLM, prompt: list[int], answer: Mapping[str, Any],
-                       never: Sequence[int]) -> tuple[float, int]:
-    """Largest difference while llama.cpp generates, and how often its token is the network's. A token that
-    the network would not have taken counts by how much less likely it is."""
+def _compare_generated(
+    network: HybridLM, prompt: list[int], answer: Mapping[str, Any], never: Sequence[int]
+) -> tuple[float, int]:
+    """Largest difference while llama.cpp generates, and how often its token is the network's. A
+    token that the network would not have taken counts by how much less likely it is."""
     tokens: list[int] = answer["tokens"]
-    logits_TV = _logits(network, prompt + tokens[:-1])[len(prompt) - 1:]
+    logits_TV = _logits(network, prompt + tokens[:-1])[len(prompt) - 1 :]
     worst, equal = 0.0, 0
     for logits_V, token, (ids, values) in zip(logits_TV, tokens, answer["decode"], strict=True):
-        pairs = [(id_, value) for id_, value in zip(ids, values, strict=True) if id_ < len(logits_V)]
-        difference = _difference(logits_V, torch.tensor([id_ for id_, _ in pairs]), [value for _,
-                                                                                     value in pairs])
+        pairs = [
+            (id_, value) for id_, value in zip(ids, values, strict=True) if id_ < len(logits_V)
+        ]
+        difference = _difference(
+            logits_V, torch.tensor([id_ for id_, _ in pairs]), [value for _, value in pairs]
+        )
         allowed = logits_V.clone()
         allowed[[id_ for id_ in never if id_ < len(allowed)]] = -torch.inf
         behind = float(allowed.max() - allowed[token]) / float(logits_V.abs().max())
@@ -191,5 +256,7 @@ def _check_texts(tokenizer: Tokenizer, answer: Sequence[Sequence[int]]) -> None:
         with library_errors(f"the tokenizer cannot encode {text!r}"):
             ours = tokenizer.encode(text, add_special_tokens=False).ids
         if list(ids) != ours:
-            raise ExportError(f"llama.cpp cuts a text into other tokens than the tokenizer: {text!r} gives"
-                              f" {list(ids)[:8]} and not {ours[:8]}")
+            raise ExportError(
+                f"llama.cpp cuts a text into other tokens than the tokenizer: {text!r} gives"
+                f" {list(ids)[:8]} and not {ours[:8]}"
+            )

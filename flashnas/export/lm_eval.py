@@ -1,5 +1,5 @@
-"""lm-evaluation-harness with exported networks registered: `python -m flashnas.export.lm_eval ARGUMENTS OF
-LM-EVAL`. The harness cannot import a package before it loads a model."""
+"""lm-evaluation-harness with exported networks registered: `python -m flashnas.export.lm_eval
+ARGUMENTS OF LM-EVAL`. The harness cannot import a package before it loads a model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`--to nemotron-h` and `--to lfm2`: folders that transformers loads without flashnas.
 
-transformers has one epsilon in all norms of a Nemotron-H; see formats/pieces.py. The head of that model is
-never tied.
+transformers has one epsilon in all norms of a Nemotron-H; see formats/pieces.py. The head of that
+model is never tied.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ tokenizer = AutoTokenizer.from_pretrained("{name}")
 flashnas is not needed. Names and keys are those of released checkpoints. {further} For llama.cpp,
 `flashnas export --to gguf` writes a file.
 """
-IN_VLLM = ("vLLM (0.32, on a CPU) loads the folder, too, where attention has heads of 32, 64\nor more.")
+IN_VLLM = (
+    "vLLM (0.32, on a CPU) loads the folder, too, where attention has heads of 32, 64\nor more."
+)
 LIKE_VLLM = "vLLM has the model, too; that was not tried."
 
 
@@ -49,8 +51,8 @@ LIKE_VLLM = "vLLM has the model, too; that was not tried."
 class NativeExporter(Exporter):
     """Configuration, weights and tokenizer of a model that transformers has itself.
 
-    format: what it can hold. configuration: (architecture, ids of special tokens, dtype) -> config.json.
-    pieces: architecture -> its tensors; the first one is the embedding.
+    format: what it can hold. configuration: (architecture, ids of special tokens, dtype) ->
+    config.json. pieces: architecture -> its tensors; the first one is the embedding.
     """
 
     format: Format
@@ -62,7 +64,9 @@ class NativeExporter(Exporter):
     own_tokenizer = True
 
     @torch.no_grad()
-    def write(self, folder: Path, source: Source, dtype: torch.dtype, **options: bool | str) -> Written:
+    def write(
+        self, folder: Path, source: Source, dtype: torch.dtype, **options: bool | str
+    ) -> Written:
         """See Exporter. The source's network gets the weights as they were written, in float32."""
         network = source.network.float()
         architecture = network.architecture
@@ -82,20 +86,34 @@ class NativeExporter(Exporter):
         if source.tokenizer is not None:
             fast_tokenizer(_with_meta_tokens(source.tokenizer, meta)).save_pretrained(folder)
         if meta:
-            puts = ("each text needs in front" if source.tokenizer is None else
-                    "the tokenizer puts in front of a text")
+            puts = (
+                "each text needs in front"
+                if source.tokenizer is None
+                else "the tokenizer puts in front of a text"
+            )
             notes.append(f"the meta tokens are the ids {meta[0]} to {meta[-1]}, which {puts}")
-        for piece in reversed(pieces):  # the embedding last: rows after a tied head are not meta tokens
+        for piece in reversed(
+            pieces
+        ):  # the embedding last: rows after a tied head are not meta tokens
             take_over(network, piece, tensors[piece.name].float())
         differences, equal = _check(folder, network, meta)
         return Written(differences, (f"{equal} of {GENERATED} greedy tokens are equal", *notes))
 
 
-NEMOTRON_H = NativeExporter(nemotron_h.FORMAT, nemotron_h.configuration, nemotron_h.model_pieces,
-                            "transformers and vLLM, as Nemotron-H, without flashnas",
-                            LOADING.replace("{further}", IN_VLLM))
-LFM2 = NativeExporter(lfm2.FORMAT, lfm2.configuration, lfm2.model_pieces,
-                      "transformers, as LFM2, without flashnas", LOADING.replace("{further}", LIKE_VLLM))
+NEMOTRON_H = NativeExporter(
+    nemotron_h.FORMAT,
+    nemotron_h.configuration,
+    nemotron_h.model_pieces,
+    "transformers and vLLM, as Nemotron-H, without flashnas",
+    LOADING.replace("{further}", IN_VLLM),
+)
+LFM2 = NativeExporter(
+    lfm2.FORMAT,
+    lfm2.configuration,
+    lfm2.model_pieces,
+    "transformers, as LFM2, without flashnas",
+    LOADING.replace("{further}", LIKE_VLLM),
+)
 
 
 def _tensors(network: HybridLM, pieces: Sequence[Piece]) -> dict[str, Tensor]:
@@ -115,8 +133,9 @@ def _least_likely(network: HybridLM) -> int:
 
     The meta tokens get its row of the head, so that they take next to nothing of the probability.
     """
-    tokens = torch.randint(network.architecture.vocab, (1, PROMPT),
-                           generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(
+        network.architecture.vocab, (1, PROMPT), generator=torch.Generator().manual_seed(0)
+    )
     return int(network(tokens)[0].log_softmax(-1).amax(0).argmin())
 
 
@@ -127,14 +146,27 @@ def _with_meta_tokens(tokenizer: Tokenizer, meta: list[int]) -> Tokenizer:
     described, names = json.loads(tokenizer.to_str()), [f"<|meta_{n}|>" for n in range(len(meta))]
     for name, token in zip(names, meta, strict=True):
         described["model"]["vocab"][name] = token
-        described["added_tokens"].append({"id": token, "content": name, "single_word": False, "lstrip": False,
-                                          "rstrip": False, "normalized": False, "special": True})
+        described["added_tokens"].append(
+            {
+                "id": token,
+                "content": name,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+        )
     extended = Tokenizer.from_str(json.dumps(described))
     template = processors.TemplateProcessing(
-        single=f"{names[0]} $A", pair=f"{names[0]} $A $B",
-        special_tokens=[{"id": names[0], "ids": meta, "tokens": names}])
+        single=f"{names[0]} $A",
+        pair=f"{names[0]} $A $B",
+        special_tokens=[{"id": names[0], "ids": meta, "tokens": names}],
+    )
     before = extended.post_processor
-    extended.post_processor = template if before is None else processors.Sequence([before, template])
+    extended.post_processor = (
+        template if before is None else processors.Sequence([before, template])
+    )
     return extended
 
 
@@ -145,7 +177,7 @@ def _check(folder: Path, network: HybridLM, meta: list[int]) -> tuple[dict[str, 
     vocab = network.architecture.vocab
     prompt = torch.randint(vocab, (1, PROMPT), generator=torch.Generator().manual_seed(0))
     output = loaded(torch.cat([torch.tensor([meta], dtype=torch.long), prompt], 1), use_cache=True)
-    theirs, tokens = [output.logits[:, len(meta):, :vocab]], prompt
+    theirs, tokens = [output.logits[:, len(meta) :, :vocab]], prompt
     for n in range(GENERATED):
         token = theirs[-1][:, -1].argmax(-1, keepdim=True)
         tokens = torch.cat([tokens, token], 1)
@@ -153,7 +185,9 @@ def _check(folder: Path, network: HybridLM, meta: list[int]) -> tuple[dict[str, 
             output = loaded(token, cache=output.cache, use_cache=True)
             theirs.append(output.logits[..., :vocab])
     ours = network(tokens[:, :-1])
-    differences = {"prefill_logits": difference(theirs[0], ours[:, :PROMPT]),
-                   "greedy_logits": difference(torch.cat(theirs[1:], 1), ours[:, PROMPT:])}
+    differences = {
+        "prefill_logits": difference(theirs[0], ours[:, :PROMPT]),
+        "greedy_logits": difference(torch.cat(theirs[1:], 1), ours[:, PROMPT:]),
+    }
     check_differences("transformers", differences, TOLERANCE)
-    return differences, int((ours[:, PROMPT - 1:].argmax(-1) == tokens[:, PROMPT:]).sum())
+    return differences, int((ours[:, PROMPT - 1 :].argmax(-1) == tokens[:, PROMPT:]).sum())

@@ -50,9 +50,9 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
     """Read or draw the network to export.
 
     Args:
-        text: a folder that `flashnas train` or `flashnas export --to hf` wrote, the `final/` or a checkpoint
-            of a training, or a run whose chosen network was trained; with `init_seed`, anything that
-            `load_architecture` takes.
+        text: a folder that `flashnas train` or `flashnas export --to hf` wrote, the `final/` or a
+            checkpoint of a training, or a run whose chosen network was trained; with `init_seed`,
+            anything that `load_architecture` takes.
         init_seed: seed of the weights to draw for an architecture without weights.
         tokenizer: a tokenizer.json; None: that of the trained weights.
 
@@ -79,8 +79,10 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
     else:
         architecture = load_architecture(text)
         if init_seed is None:
-            raise ExportError(f"{text!r} is an architecture without weights: name a folder that flashnas"
-                              " train wrote, or draw weights with --init-seed N (to time it, not to use it)")
+            raise ExportError(
+                f"{text!r} is an architecture without weights: name a folder that flashnas"
+                " train wrote, or draw weights with --init-seed N (to time it, not to use it)"
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(init_seed)
             network = HybridLM(architecture)
@@ -90,32 +92,39 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
 
 
 def weights_folder(path: Path) -> Path | None:
-    """The weights in a folder: its own, those of its finished training, or those of the chosen network of a
-    run."""
+    """The weights in a folder: its own, those of its finished training, or those of the chosen
+    network of a run."""
     for folder in (path, path / FINAL):
         if (folder / ARCHITECTURE).exists():
             return folder
     if (path / CONFIG).exists():
         newest = next(iter(checkpoints(path / CHECKPOINTS)), None)
-        raise ExportError(f"{path}: is a training that has not finished; finish it with flashnas train"
-                          f" --resume"
-                          + (f", or name its newest checkpoint, {newest}" if newest else ""))
+        raise ExportError(
+            f"{path}: is a training that has not finished; finish it with flashnas train"
+            f" --resume" + (f", or name its newest checkpoint, {newest}" if newest else "")
+        )
     if (path / "run.yaml").exists():
         return chosen_weights(path)
     return None
 
 
 def read_tokenizer(path: str, vocab: int) -> Tokenizer:
-    """Read a tokenizer.json; CorpusError if it is not one, ExportError if its ids exceed the vocabulary."""
+    """Read a tokenizer.json; CorpusError if it is not one, ExportError if its ids exceed the
+    vocabulary.
+    """
     tokenizer = load_tokenizer(path)
     if (needed := vocab_size(tokenizer)) > vocab:
-        raise ExportError(f"tokenizer {path}: its ids go up to {needed - 1}; the architecture's vocabulary"
-                          f" ends at {vocab - 1}")
+        raise ExportError(
+            f"tokenizer {path}: its ids go up to {needed - 1}; the architecture's vocabulary"
+            f" ends at {vocab - 1}"
+        )
     return tokenizer
 
 
 def special_ids(tokenizer: Tokenizer | None) -> dict[str, int | None]:
-    """The ids of special tokens: the token that separates documents begins, ends and pads a sequence."""
+    """The ids of special tokens: the token that separates documents begins, ends and pads a
+    sequence.
+    """
     end = None if tokenizer is None else end_of_document_id(tokenizer)
     return {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
 
@@ -140,7 +149,11 @@ def fast_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
     end = end_of_document_id(tokenizer)
-    names = {} if end is None else dict.fromkeys(("bos_token", "eos_token", "pad_token"),
-                                                 tokenizer.id_to_token(end))
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left",
-                                   clean_up_tokenization_spaces=False, **names)
+    names = (
+        {}
+        if end is None
+        else dict.fromkeys(("bos_token", "eos_token", "pad_token"), tokenizer.id_to_token(end))
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, padding_side="left", clean_up_tokenization_spaces=False, **names
+    )

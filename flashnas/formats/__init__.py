@@ -1,2 +1,2 @@
-"""The programs that people deploy networks with: what each can hold, the files that it reads, and how it is
-run."""
+"""The programs that people deploy networks with: what each can hold, the files that it reads, and
+how it is run."""

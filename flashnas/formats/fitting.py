@@ -15,8 +15,9 @@ from flashnas.operators import OperatorSpec
 class Demands:
     """What a format demands of one kind of operator.
 
-    fixed: options that have one value only. shared: options that are equal in all operators of the kind.
-    nonzero: options that must not be 0. full_width: heads x head_dim is the width of the network.
+    fixed: options that have one value only. shared: options that are equal in all operators of the
+    kind. nonzero: options that must not be 0. full_width: heads x head_dim is the width of the
+    network.
     """
 
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -29,9 +30,9 @@ class Demands:
 class Format:
     """The architectures that a program can run under one name.
 
-    demands: rules by kind of operator. pairs: each token mixer has one feed-forward network behind it. needs:
-    kinds of which there must be one. max_meta_tokens: None: any number. programs: those that run what the
-    exporter writes, without flashnas; export: its name in `--to`.
+    demands: rules by kind of operator. pairs: each token mixer has one feed-forward network behind
+    it. needs: kinds of which there must be one. max_meta_tokens: None: any number. programs: those
+    that run what the exporter writes, without flashnas; export: its name in `--to`.
     """
 
     name: str
@@ -44,13 +45,23 @@ class Format:
 
     def problems(self, architecture: Architecture) -> list[str]:
         """The rules that an architecture breaks, one line each."""
-        operators, hidden, meta = architecture.operators, architecture.hidden, architecture.meta_tokens
-        lines = [line for rule in (self._kinds, self._fixed, self._shared) for line in rule(operators,
-                                                                                            hidden)]
+        operators, hidden, meta = (
+            architecture.operators,
+            architecture.hidden,
+            architecture.meta_tokens,
+        )
+        lines = [
+            line
+            for rule in (self._kinds, self._fixed, self._shared)
+            for line in rule(operators, hidden)
+        ]
         if self.pairs:
             lines += self._unpaired(operators)
-        lines += [f"no operator {kind!r}; it needs at least one" for kind in self.needs
-                  if not any(spec.kind == kind for spec in operators)]
+        lines += [
+            f"no operator {kind!r}; it needs at least one"
+            for kind in self.needs
+            if not any(spec.kind == kind for spec in operators)
+        ]
         if self.max_meta_tokens is not None and meta > self.max_meta_tokens:
             lines.append(f"{meta} meta tokens; it has at most {self.max_meta_tokens}")
         return lines
@@ -65,16 +76,25 @@ class Format:
             full, demands = spec.resolved(hidden), self.demands.get(spec.kind, Demands())
             for name, value in demands.fixed.items():
                 if getattr(full, name) != value:
-                    yield (f"operator {place}, {spec.kind!r}, has {name}={_shown(getattr(full, name))}; it"
-                           f" has {_shown(value)}")
+                    yield (
+                        f"operator {place}, {spec.kind!r}, has"
+                        f" {name}={_shown(getattr(full, name))}; it"
+                        f" has {_shown(value)}"
+                    )
             for name in demands.nonzero:
                 if not getattr(full, name):
-                    yield (f"operator {place}, {spec.kind!r}, has {name}={_shown(getattr(full, name))}; it"
-                           " needs another value")
+                    yield (
+                        f"operator {place}, {spec.kind!r}, has"
+                        f" {name}={_shown(getattr(full, name))}; it"
+                        " needs another value"
+                    )
             heads, size = (getattr(full, name, 0) for name in ("heads", "head_dim"))
             if demands.full_width and heads * size != hidden:
-                yield (f"operator {place}, {spec.kind!r}, has heads x head_dim = {heads} x {size}; it needs"
-                       f" the width, {hidden}")
+                yield (
+                    f"operator {place}, {spec.kind!r}, has heads x head_dim = {heads} x {size}; it"
+                    " needs"
+                    f" the width, {hidden}"
+                )
 
     def _shared(self, operators: tuple[OperatorSpec, ...], hidden: int) -> Iterator[str]:
         first: dict[str, OperatorSpec] = {}
@@ -84,8 +104,11 @@ class Format:
             for name in self.demands.get(spec.kind, Demands()).shared:
                 ours, theirs = getattr(full, name), getattr(earlier, name)
                 if ours != theirs:
-                    yield (f"operator {place}, {spec.kind!r}, has {name}={_shown(ours)} and an earlier one"
-                           f" {_shown(theirs)}; one value holds for all {spec.kind!r}")
+                    yield (
+                        f"operator {place}, {spec.kind!r}, has {name}={_shown(ours)} and an earlier"
+                        " one"
+                        f" {_shown(theirs)}; one value holds for all {spec.kind!r}"
+                    )
                     break
 
     @staticmethod
@@ -98,24 +121,30 @@ class Format:
                 yield f"operator {place}, {spec.kind!r}, does not follow a token mixer"
             after_mixer = spec.mixes_tokens
         if after_mixer:
-            yield (f"operator {len(operators) - 1}, {operators[-1].kind!r}, is the last one; each token mixer"
-                   " needs an 'f' behind it")
+            yield (
+                f"operator {len(operators) - 1}, {operators[-1].kind!r}, is the last one; each"
+                " token mixer"
+                " needs an 'f' behind it"
+            )
 
 
 def choose(architecture: Architecture, formats: Iterable[Format], target: str) -> Format:
-    """The first format that holds the architecture; else ExportError with the nearest one and the first rule
-    broken."""
+    """The first format that holds the architecture; else ExportError with the nearest one and the
+    first rule broken."""
     nearest, refusal = nearest_format(architecture, formats, target)
     if refusal:
         raise ExportError(refusal)
     return nearest
 
 
-def nearest_format(architecture: Architecture, formats: Iterable[Format], target: str) -> tuple[Format, str]:
+def nearest_format(
+    architecture: Architecture, formats: Iterable[Format], target: str
+) -> tuple[Format, str]:
     """The format with the fewest broken rules, and what `choose` says of it; "" where it holds the
     architecture."""
-    nearest, problems = min(((each, each.problems(architecture)) for each in formats),
-                            key=lambda pair: len(pair[1]))
+    nearest, problems = min(
+        ((each, each.problems(architecture)) for each in formats), key=lambda pair: len(pair[1])
+    )
     if not problems:
         return nearest, ""
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""

@@ -1,9 +1,10 @@
 """How each tensor of a file follows from a tensor of HybridLM, and back; one idea for all formats.
 
-HybridLM has one projection where most formats have a matrix for each part. Many formats have one epsilon in
-all norms; HybridLM has NORM_EPS in front of operators and OUTPUT_NORM_EPS inside Mamba2. A norm does not
-change when its input and the root of its epsilon are scaled by the same number: a file with Mamba2 has
-OUTPUT_NORM_EPS, and all that writes to the residual stream is multiplied by STREAM_SCALE.
+HybridLM has one projection where most formats have a matrix for each part. Many formats have one
+epsilon in all norms; HybridLM has NORM_EPS in front of operators and OUTPUT_NORM_EPS inside Mamba2.
+A norm does not change when its input and the root of its epsilon are scaled by the same number: a
+file with Mamba2 has OUTPUT_NORM_EPS, and all that writes to the residual stream is multiplied by
+STREAM_SCALE.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ STREAM_SCALE = (OUTPUT_NORM_EPS / NORM_EPS) ** 0.5
 class Piece:
     """One tensor of a file: scale x the chosen rows or columns of one tensor of HybridLM.
 
-    shape: of the written tensor; None: as it is. matrix: may have a type of few bits; all else stays in
-    float32. decay: -exp of the tensor is written. source "": zeros of `shape`, for a bias that HybridLM
-    lacks.
+    shape: of the written tensor; None: as it is. matrix: may have a type of few bits; all else
+    stays in float32. decay: -exp of the tensor is written. source "": zeros of `shape`, for a bias
+    that HybridLM lacks.
     """
 
     name: str
@@ -75,27 +76,42 @@ class Piece:
 
 
 def operator_pieces(spec: OperatorSpec, hidden: int) -> list[Piece]:
-    """The tensors of an operator, with every option explicit, without its norm, as `PART.weight` and
-    `PART.bias`."""
+    """The tensors of an operator, with every option explicit, without its norm, as `PART.weight`
+    and `PART.bias`."""
     if isinstance(spec, Mamba2):
-        return [*_cut("in_proj", {"in": None}, spec.bias), Piece("conv.weight", "conv.weight"),
-                *([Piece("conv.bias", "conv.bias")] if spec.conv_bias else []),
-                *(Piece(name, name) for name in ("dt_bias", "A_log", "D")), Piece("norm.weight",
-                                                                                  "norm.weight"),
-                *_cut("out_proj", {"out": None}, spec.bias)]
+        return [
+            *_cut("in_proj", {"in": None}, spec.bias),
+            Piece("conv.weight", "conv.weight"),
+            *([Piece("conv.bias", "conv.bias")] if spec.conv_bias else []),
+            *(Piece(name, name) for name in ("dt_bias", "A_log", "D")),
+            Piece("norm.weight", "norm.weight"),
+            *_cut("out_proj", {"out": None}, spec.bias),
+        ]
     if isinstance(spec, Attention):
         q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
         norms = [Piece(f"{part}_norm.weight", f"{part}_norm.weight") for part in ("q", "k")]
-        return [*_cut("in_proj", {"q": q, "k": kv, "v": kv, **({"gate": q} if spec.out_gate else {})},
-                      spec.qkv_bias),
-                *(norms if spec.qk_norm else []), *_cut("out_proj", {"out": None}, spec.out_bias)]
+        return [
+            *_cut(
+                "in_proj",
+                {"q": q, "k": kv, "v": kv, **({"gate": q} if spec.out_gate else {})},
+                spec.qkv_bias,
+            ),
+            *(norms if spec.qk_norm else []),
+            *_cut("out_proj", {"out": None}, spec.out_bias),
+        ]
     if isinstance(spec, FeedForward):
-        parts = {"up": spec.intermediate} if spec.relu2 else {"gate": spec.intermediate,
-                                                              "up": spec.intermediate}
+        parts = (
+            {"up": spec.intermediate}
+            if spec.relu2
+            else {"gate": spec.intermediate, "up": spec.intermediate}
+        )
         return [*_cut("in_proj", parts, spec.bias), *_cut("out_proj", {"down": None}, spec.bias)]
     if isinstance(spec, GatedConvolution):
-        return [*_cut("in_proj", {"in": None}), Piece("conv.weight", "conv.weight"),
-                *_cut("out_proj", {"out": None})]
+        return [
+            *_cut("in_proj", {"in": None}),
+            Piece("conv.weight", "conv.weight"),
+            *_cut("out_proj", {"out": None}),
+        ]
     raise TypeError(f"no pieces for operator {spec.kind!r}")
 
 
@@ -111,16 +127,25 @@ def _cut(source: str, parts: Mapping[str, int | None], bias: bool = False) -> li
 
 
 def with_channels(spec: OperatorSpec, hidden: int) -> list[Piece]:
-    """`operator_pieces` with filters of the shape [C, 1, K], as most formats have, in place of [C, K]."""
+    """`operator_pieces` with filters of the shape [C, 1, K], as most formats have, in place of [C,
+    K].
+    """
     shape = -1, 1, getattr(spec, "conv_size", 0)
-    return [replace(piece, shape=shape) if piece.source == "conv.weight" else piece
-            for piece in operator_pieces(spec, hidden)]
+    return [
+        replace(piece, shape=shape) if piece.source == "conv.weight" else piece
+        for piece in operator_pieces(spec, hidden)
+    ]
 
 
-def network_pieces(architecture: Architecture, top: tuple[str, str, str],
-                   names: Mapping[str, Mapping[str, str]],
-                   place: Callable[[int, OperatorSpec], tuple[str, str]], *, scale: float = 1.0,
-                   parts: Callable[[OperatorSpec, int], list[Piece]] = with_channels) -> list[Piece]:
+def network_pieces(
+    architecture: Architecture,
+    top: tuple[str, str, str],
+    names: Mapping[str, Mapping[str, str]],
+    place: Callable[[int, OperatorSpec], tuple[str, str]],
+    *,
+    scale: float = 1.0,
+    parts: Callable[[OperatorSpec, int], list[Piece]] = with_channels,
+) -> list[Piece]:
     """The tensors of a network under a format's names; a tied head has none of its own.
 
     Args:
@@ -128,12 +153,15 @@ def network_pieces(architecture: Architecture, top: tuple[str, str, str],
         top: names of the embedding, of the final norm and of the head.
         names: kind -> part -> name; a part without one keeps its own.
         place: number and operator -> what stands in front of these names, and the name of its norm.
-        scale: of what writes to the residual stream. A tied head has it, too; the norm before takes it back.
+        scale: of what writes to the residual stream. A tied head has it, too; the norm before takes
+            it back.
         parts: operator and width -> its pieces.
     """
     embedding, final_norm, head = (f"{name}.weight" for name in top)
-    pieces = [Piece(embedding, "embedding.weight", scale=scale, matrix=True),
-              Piece(final_norm, "final_norm.weight", scale=1 / scale if architecture.tied else 1.0)]
+    pieces = [
+        Piece(embedding, "embedding.weight", scale=scale, matrix=True),
+        Piece(final_norm, "final_norm.weight", scale=1 / scale if architecture.tied else 1.0),
+    ]
     if not architecture.tied:
         pieces.append(Piece(head, "head.weight", matrix=True))
     for n, spec in enumerate(architecture.operators):
@@ -141,7 +169,12 @@ def network_pieces(architecture: Architecture, top: tuple[str, str, str],
         pieces.append(Piece(f"{norm}.weight", f"layers.{n}.norm.weight"))
         for piece in parts(spec, architecture.hidden):
             part, dot, rest = piece.name.partition(".")
-            pieces.append(replace(piece, name=f"{layer}{names.get(spec.kind, {}).get(part, part)}{dot}{rest}",
-                                  source=piece.source and f"layers.{n}.mixer.{piece.source}",
-                                  scale=scale if piece.writes else piece.scale))
+            pieces.append(
+                replace(
+                    piece,
+                    name=f"{layer}{names.get(spec.kind, {}).get(part, part)}{dot}{rest}",
+                    source=piece.source and f"layers.{n}.mixer.{piece.source}",
+                    scale=scale if piece.writes else piece.scale,
+                )
+            )
     return pieces

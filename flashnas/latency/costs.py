@@ -1,4 +1,6 @@
-"""What a network costs, before it is evaluated: by a latency table, by the user's function, or not known."""
+"""What a network costs, before it is evaluated: by a latency table, by the user's function, or not
+known.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from flashnas.base.registry import foreign_errors
 from flashnas.latency.metrics import PREDICTED
 from flashnas.latency.prediction import LatencyModel
 
-REMEMBERED = 16_384       # networks whose metrics are kept
+REMEMBERED = 16_384  # networks whose metrics are kept
 
 CostFunction = Callable[[Any], "float | Mapping[str, float]"]
 
@@ -72,8 +74,10 @@ class OwnCosts(Costs):
             with foreign_errors(("cost function", self.function)):
                 result = self.function(network)
             values = dict(result) if isinstance(result, Mapping) else {"latency_ms": result}
-            self._metrics[network.hash] = {**_params(network),
-                                           **{name: _checked(name, value) for name, value in values.items()}}
+            self._metrics[network.hash] = {
+                **_params(network),
+                **{name: _checked(name, value) for name, value in values.items()},
+            }
         return self._metrics[network.hash]
 
 
@@ -87,7 +91,9 @@ class NoCosts(Costs):
 
 
 class RecordedCosts(Costs):
-    """Those that runs recorded, by hash of the network: of a function or an evaluator of the user's."""
+    """Those that runs recorded, by hash of the network: of a function or an evaluator of the
+    user's.
+    """
 
     def __init__(self, recorded: Mapping[str, dict[str, float]]) -> None:
         self._recorded = recorded
@@ -104,8 +110,10 @@ def _params(network: Any) -> dict[str, float]:
 def metric_of(name: str, metrics: Mapping[str, float]) -> float:
     """One metric; raises ConfigError where the cost function does not give it."""
     if name not in metrics:
-        raise ConfigError(f"the cost function must return {name!r}, which a budget or an objective names;"
-                          f" got {', '.join(metrics) or 'nothing'}")
+        raise ConfigError(
+            f"the cost function must return {name!r}, which a budget or an objective names;"
+            f" got {', '.join(metrics) or 'nothing'}"
+        )
     return metrics[name]
 
 

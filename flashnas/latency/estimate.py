@@ -16,9 +16,9 @@ class Estimate(Predicted):
 
     Args:
         batch: of the workload, or the largest that fits.
-        breakdown: one entry for each kernel of each operator and phase: operator (short name, `embedding` or
-            `head`), index (position among the operators, else -1), phase, kernel (kind of row), label,
-            source, ms (over the whole request) and share of latency_ms.
+        breakdown: one entry for each kernel of each operator and phase: operator (short name,
+            `embedding` or `head`), index (position among the operators, else -1), phase, kernel
+            (kind of row), label, source, ms (over the whole request) and share of latency_ms.
         sources: share of latency_ms by source.
         bounds: [lower, upper] of each metric that is a time or a rate.
         weights: type of the weights; fp8: of the operators' matrices.
@@ -50,5 +50,10 @@ class Estimate(Predicted):
         return times
 
     def to_dict(self) -> dict[str, Any]:
-        return {"notation": self.notation, "hash": self.hash, **vars(self), "breakdown": list(self.breakdown),
-                "notes": list(self.notes)}
+        return {
+            "notation": self.notation,
+            "hash": self.hash,
+            **vars(self),
+            "breakdown": list(self.breakdown),
+            "notes": list(self.notes),
+        }

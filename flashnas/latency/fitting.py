@@ -13,26 +13,31 @@ from flashnas.latency.costs import REMEMBERED, Costs, metric_of
 from flashnas.latency.metrics import LARGER_IS_BETTER, Budget
 from flashnas.space.base import G, SearchSpace
 
-PROBES = 256   # genotypes
+PROBES = 256  # genotypes
 
 
 class Fitter(Generic[G]):
     """Turns genotypes of a space into networks within budgets on their costs.
 
-    allowed: network -> whether it may be proposed, by a rule of its operators; None: every one. holds: by a
-    rule that depends on the width, too.
+    allowed: network -> whether it may be proposed, by a rule of its operators; None: every one.
+    holds: by a rule that depends on the width, too.
     """
 
-    def __init__(self, space: SearchSpace[G], costs: Costs, budgets: Sequence[Budget],
-                 allowed: Callable[[Any], bool] | None = None,
-                 holds: Callable[[Any], bool] = lambda _: True) -> None:
+    def __init__(
+        self,
+        space: SearchSpace[G],
+        costs: Costs,
+        budgets: Sequence[Budget],
+        allowed: Callable[[Any], bool] | None = None,
+        holds: Callable[[Any], bool] = lambda _: True,
+    ) -> None:
         self.space, self.costs, self.allowed, self.holds = space, costs, allowed, holds
         self.budgets = list(budgets)
         self._answers = functools.lru_cache(maxsize=REMEMBERED)(self._answer)
 
     def latency_of(self, genotype: G) -> tuple[Any | None, float | None]:
-        """The largest network of the genotype within the budgets, and its latency_ms; when none is, None and
-        the latency of the smallest."""
+        """The largest network of the genotype within the budgets, and its latency_ms; when none is,
+        None and the latency of the smallest."""
         return self._answers(genotype)
 
     def _answer(self, genotype: G) -> tuple[Any | None, float | None]:
@@ -42,19 +47,34 @@ class Fitter(Generic[G]):
         return network, self.costs.latencies([timed])[0]
 
     def largest(self, sizes: Sequence[Any]) -> Any | None:
-        """The first of some networks of the same operators, the largest first, that meets every budget."""
+        """The first of some networks of the same operators, the largest first, that meets every
+        budget.
+        """
         if self.allowed is not None and not self.allowed(sizes[-1]):
             return None
         if not self.budgets:
             return next(filter(self.holds, sizes), None)
         if {budget.metric for budget in self.budgets} != {"latency_ms"}:
-            return next((network for network in sizes if self.fits(self.costs.metrics(network))
-                         and self.holds(network)), None)
-        # latency alone is answered for all widths at once; searches ask for it thousands of times a cycle
+            return next(
+                (
+                    network
+                    for network in sizes
+                    if self.fits(self.costs.metrics(network)) and self.holds(network)
+                ),
+                None,
+            )
+        # latency alone is answered for all widths at once; searches ask for it thousands of times a
+        # cycle
         latencies = self.costs.latencies(sizes)
-        return next((network for network, latency_ms in zip(sizes, latencies, strict=True)
-                     if self.fits({} if latency_ms is None else {"latency_ms": latency_ms})
-                     and self.holds(network)), None)
+        return next(
+            (
+                network
+                for network, latency_ms in zip(sizes, latencies, strict=True)
+                if self.fits({} if latency_ms is None else {"latency_ms": latency_ms})
+                and self.holds(network)
+            ),
+            None,
+        )
 
     def fits_network(self, network: Any) -> bool:
         return self.largest([network]) is not None
@@ -63,9 +83,9 @@ class Fitter(Generic[G]):
         return all(budget.holds(metric_of(budget.metric, metrics)) for budget in self.budgets)
 
     def fastest(self, seed: int, *, enough: bool = False) -> tuple[Any, dict[str, float]] | None:
-        """The network farthest below the budgets, or without budgets of the lowest latency_ms, among PROBES
-        of the smallest ones, and its metrics; None where nothing is known before an evaluation. enough: end
-        with the first network within all budgets."""
+        """The network farthest below the budgets, or without budgets of the lowest latency_ms,
+        among PROBES of the smallest ones, and its metrics; None where nothing is known before an
+        evaluation. enough: end with the first network within all budgets."""
         if not self.costs.known:
             return None
         rng = np.random.default_rng(seed)
@@ -80,8 +100,10 @@ class Fitter(Generic[G]):
             metrics = self.costs.metrics(network)
             if enough and self.fits(metrics):
                 return network, metrics
-            worst = max([excess(metric_of(budget.metric, metrics), budget) for budget in self.budgets]
-                         or [metrics.get("latency_ms", 0.0)])
+            worst = max(
+                [excess(metric_of(budget.metric, metrics), budget) for budget in self.budgets]
+                or [metrics.get("latency_ms", 0.0)]
+            )
             if best is None or worst < best[0]:
                 best = (worst, genotype, network, metrics)
         assert best is not None
@@ -96,10 +118,13 @@ class Fitter(Generic[G]):
         network, metrics = fastest
         if self.fits(metrics):
             return
-        listed = ", ".join(f"{b.metric} {metrics[b.metric]:,.4g} (budget {b.limit:,.6g})"
-                           for b in self.budgets)
-        raise BudgetError(f"no architecture of space {self.space.name!r} meets the budget; the fastest found"
-                          f" has {listed}: {network.notation}")
+        listed = ", ".join(
+            f"{b.metric} {metrics[b.metric]:,.4g} (budget {b.limit:,.6g})" for b in self.budgets
+        )
+        raise BudgetError(
+            f"no architecture of space {self.space.name!r} meets the budget; the fastest found"
+            f" has {listed}: {network.notation}"
+        )
 
 
 def excess(value: float, budget: Budget) -> float:

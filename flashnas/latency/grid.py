@@ -1,11 +1,11 @@
 """Log-space interpolation on a grid of measured rows, and what happens outside it.
 
-Rows of one kind are points of a grid, such as m x n x k. Between grid points the logarithm of the time is
-interpolated linearly in the logarithms of the sizes, so that every product of powers of the sizes is
-reproduced exactly. Outside the grid, and in cells that nobody measured, a rule answers.
+Rows of one kind are points of a grid, such as m x n x k. Between grid points the logarithm of the
+time is interpolated linearly in the logarithms of the sizes, so that every product of powers of the
+sizes is reproduced exactly. Outside the grid, and in cells that nobody measured, a rule answers.
 
-scipy's RegularGridInterpolator computes the same inside the grid. It has no rules outside, does not say which
-points needed one, and takes 0.33 s to import.
+scipy's RegularGridInterpolator computes the same inside the grid. It has no rules outside, does not
+say which points needed one, and takes 0.33 s to import.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-# Beyond the largest measured value of an axis the time grows along a straight line through the largest one
-# and the largest of at most half its size, at most in proportion: a kernel costs a launch, and then so much
-# for each unit of work. Up to this many times the largest value, OTHER_REACH on axes that are not named here.
-# Rows and sequences do not depend on each other, and an engine cuts a large batch into pieces: they have no
-# limit.
+# Beyond the largest measured value of an axis the time grows along a straight line through the
+# largest one and the largest of at most half its size, at most in proportion: a kernel costs a
+# launch, and then so much for each unit of work. Up to this many times the largest value,
+# OTHER_REACH on axes that are not named here. Rows and sequences do not depend on each other, and
+# an engine cuts a large batch into pieces: they have no limit.
 REACH = {"m": math.inf, "n": 16, "k": 16, "batch": math.inf, "tokens": 16, "context": 16}
 OTHER_REACH = 4
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One size that varies over a grid: the measured values, ascending. power: the work grows with this
-    power of the size: 1, or 2 for causal attention over tokens. reach: the largest multiple of the largest
-    value; beyond it there is no answer."""
+    """One size that varies over a grid: the measured values, ascending. power: the work grows with
+    this power of the size: 1, or 2 for causal attention over tokens. reach: the largest multiple of
+    the largest value; beyond it there is no answer."""
 
     name: str
     values: np.ndarray
@@ -39,23 +39,23 @@ class Axis:
     reach: float = 1
 
     def fit(self, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For sizes of any shape: the nearest size inside the grid (NaN: no answer), and their multiples of
-        it."""
+        """For sizes of any shape: the nearest size inside the grid (NaN: no answer), and their
+        multiples of it."""
         inside = np.clip(sizes, self.values[0], self.values[-1])
         return np.where(sizes <= self.reach * self.values[-1], inside, np.nan), sizes / inside
 
     @property
     def half(self) -> float:
-        """The largest size of at most half the largest: far enough from it that noise does not set the
-        slope."""
+        """The largest size of at most half the largest: far enough from it that noise does not set
+        the slope."""
         smaller = self.values[2 * self.values <= self.values[-1]]
         return float(smaller[-1] if len(smaller) else self.values[0])
 
     def growth(self, times: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How many times as long as the largest size a larger one takes: along the line through `half` and
-        the largest, at most in proportion; and the most that it takes: in proportion, or along a steeper
-        line. times: as a multiple of the largest size. share: time of `half` as a share of that of the
-        largest."""
+        """How many times as long as the largest size a larger one takes: along the line through
+        `half` and the largest, at most in proportion; and the most that it takes: in proportion, or
+        along a steeper line. times: as a multiple of the largest size. share: time of `half` as a
+        share of that of the largest."""
         work = times**self.power
         if len(self.values) == 1:
             return work + 0 * share, work + 0 * share
@@ -64,8 +64,8 @@ class Axis:
 
 
 class LogGrid:
-    """Times over the product of some axes. us: [*axes, 3], microseconds: median, p10, p90. inferred:
-    [*axes], cells that nobody measured."""
+    """Times over the product of some axes. us: [*axes, 3], microseconds: median, p10, p90.
+    inferred: [*axes], cells that nobody measured."""
 
     def __init__(self, axes: Sequence[Axis], us: np.ndarray, inferred: np.ndarray) -> None:
         self.axes = tuple(axes)
@@ -73,47 +73,72 @@ class LogGrid:
         self._inferred = inferred
 
     @classmethod
-    def from_rows(cls, rows: pd.DataFrame, names: Sequence[str], *, grow: str, spread: float,
-                  tokens_power: int = 1) -> LogGrid:
+    def from_rows(
+        cls,
+        rows: pd.DataFrame,
+        names: Sequence[str],
+        *,
+        grow: str,
+        spread: float,
+        tokens_power: int = 1,
+    ) -> LogGrid:
         """A grid over all measured values of some columns.
 
         Args:
-            grow: the axis along which cells that nobody measured (mostly too large for the device) follow:
-                twice its value takes twice the time, and at least as long as the line through the two largest
-                says. Where only larger values were measured, the next larger one answers.
-            spread: half-width of the bounds, relative, where p10 and p90 are null; else the least one.
+            grow: the axis along which cells that nobody measured (mostly too large for the device)
+                follow: twice its value takes twice the time, and at least as long as the line
+                through the two largest says. Where only larger values were measured, the next
+                larger one answers.
+            spread: half-width of the bounds, relative, where p10 and p90 are null; else the least
+                one.
             tokens_power: of the axis `tokens`.
         """
-        axes = [Axis(name, np.unique(rows[name].to_numpy(float)), tokens_power if name == "tokens" else 1,
-                     REACH.get(name, OTHER_REACH)) for name in names]
+        axes = [
+            Axis(
+                name,
+                np.unique(rows[name].to_numpy(float)),
+                tokens_power if name == "tokens" else 1,
+                REACH.get(name, OTHER_REACH),
+            )
+            for name in names
+        ]
         us = np.full([*(len(axis.values) for axis in axes), 3], np.nan)
-        cells = tuple(np.searchsorted(axis.values, rows[axis.name].to_numpy(float)) for axis in axes)
+        cells = tuple(
+            np.searchsorted(axis.values, rows[axis.name].to_numpy(float)) for axis in axes
+        )
         median = rows["latency_us"].to_numpy(float)
         low = rows["p10_us"].astype(float).to_numpy()
         high = rows["p90_us"].astype(float).to_numpy()
         us[cells] = np.stack(
-            [median, np.fmin(low, median * (1 - spread)), np.fmax(high, median * (1 + spread))], -1)
+            [median, np.fmin(low, median * (1 - spread)), np.fmax(high, median * (1 + spread))], -1
+        )
         inferred = np.isnan(us[..., 0])
         along = [axis.name for axis in axes].index(grow)
         moved, values = np.moveaxis(us, along, 0), axes[along].values
         for i in range(1, len(values)):
-            line = Axis(grow, values[max(i - 2, 0):i])
+            line = Axis(grow, values[max(i - 2, 0) : i])
             share = moved[i - 2, ..., 1:2] / moved[i - 1, ..., 1:2] if i > 1 else np.zeros(1)
             times = np.full_like(share, values[i] / values[i - 1])
             least, _ = line.growth(times, np.nan_to_num(share))
-            moved[i] = np.where(np.isnan(moved[i]), moved[i - 1] * np.concatenate([times, least, times], -1),
-                                moved[i])
-        for i in range(len(values) - 2, -1, -1):  # only larger ones measured: no smaller one takes longer
+            moved[i] = np.where(
+                np.isnan(moved[i]),
+                moved[i - 1] * np.concatenate([times, least, times], -1),
+                moved[i],
+            )
+        for i in range(
+            len(values) - 2, -1, -1
+        ):  # only larger ones measured: no smaller one takes longer
             moved[i] = np.where(np.isnan(moved[i]), moved[i + 1], moved[i])
         return cls(axes, us, inferred)
 
     def at(self, **sizes: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The times at some points: a size, or an array of sizes, for each axis, which broadcast to [...].
+        """The times at some points: a size, or an array of sizes, for each axis, which broadcast to
+        [...].
 
-        Returns us [..., 3]: median, p10 and p90 in microseconds, NaN where there is no answer; and ruled
-        [...]: whether a point lay outside the grid or used an inferred cell. Beyond the largest size p90
-        grows in proportion, or along a steeper line. Below the smallest size the smallest answers, and p10
-        falls in proportion.
+        Returns us [..., 3]: median, p10 and p90 in microseconds, NaN where there is no answer; and
+        ruled [...]: whether a point lay outside the grid or used an inferred cell. Beyond the
+        largest size p90 grows in proportion, or along a steeper line. Below the smallest size the
+        smallest answers, and p10 falls in proportion.
         """
         fitted = [axis.fit(np.asarray(sizes[axis.name], float)) for axis in self.axes]
         inside, times = [point for point, _ in fitted], [times for _, times in fitted]
@@ -125,9 +150,11 @@ class LogGrid:
             growth, most = more, more
             if (more > 1).any():
                 second = np.where(more > 1, axis.half, inside[i])
-                below, used = self._inside([*inside[:i], second, *inside[i + 1:]])
+                below, used = self._inside([*inside[:i], second, *inside[i + 1 :]])
                 (growth, most), ruled = axis.growth(more, below[..., 0] / within), ruled | used
-            us = us * np.stack(np.broadcast_arrays(growth, growth * np.minimum(times[i], 1), most), -1)
+            us = us * np.stack(
+                np.broadcast_arrays(growth, growth * np.minimum(times[i], 1), most), -1
+            )
         return us, ruled
 
     def _inside(self, points: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -136,13 +163,22 @@ class LogGrid:
         ruled = np.zeros(shape, bool)
         low, weight = [], []
         for axis, point in zip(self.axes, points, strict=True):
-            i = np.clip(np.searchsorted(axis.values, np.nan_to_num(point, nan=axis.values[0]),
-                                        side="right") - 1, 0, max(len(axis.values) - 2, 0))
+            i = np.clip(
+                np.searchsorted(axis.values, np.nan_to_num(point, nan=axis.values[0]), side="right")
+                - 1,
+                0,
+                max(len(axis.values) - 2, 0),
+            )
             j = np.minimum(i + 1, len(axis.values) - 1)
             span = np.log(axis.values[j] / axis.values[i])
             low.append(i)
-            weight.append(np.where(span > 0, np.log(point / axis.values[i]) / np.where(span > 0, span, 1.0),
-                                   0.0 * point))
+            weight.append(
+                np.where(
+                    span > 0,
+                    np.log(point / axis.values[i]) / np.where(span > 0, span, 1.0),
+                    0.0 * point,
+                )
+            )
         log_us = np.zeros((*shape, 3))
         for corner in itertools.product((0, 1), repeat=len(self.axes)):
             share = np.ones(shape)
@@ -151,15 +187,19 @@ class LogGrid:
             used = share != 0  # true of NaN
             if not used.any():
                 continue
-            cell = tuple(np.minimum(i + up, len(axis.values) - 1)
-                         for axis, i, up in zip(self.axes, low, corner, strict=True))
+            cell = tuple(
+                np.minimum(i + up, len(axis.values) - 1)
+                for axis, i, up in zip(self.axes, low, corner, strict=True)
+            )
             log_us += np.where(used[..., None], share[..., None] * self._log_us[cell], 0.0)
             ruled |= used & self._inferred[cell]
         return np.exp(log_us), ruled
 
 
 def bracket(values: Sequence[int], size: float) -> list[tuple[int, float]] | None:
-    """The neighbours of a size among ascending values, with log-space weights; None outside them."""
+    """The neighbours of a size among ascending values, with log-space weights; None outside
+    them.
+    """
     if not values or not values[0] <= size <= values[-1]:
         return None
     if size in values:

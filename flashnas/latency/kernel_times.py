@@ -1,5 +1,5 @@
-"""KernelTimes: the time of one launch of a kernel on a table's device, by interpolation of rows, else by the
-rules of its kind (operators/kernel_rules.py)."""
+"""KernelTimes: the time of one launch of a kernel on a table's device, by interpolation of rows,
+else by the rules of its kind (operators/kernel_rules.py)."""
 
 from __future__ import annotations
 
@@ -28,15 +28,17 @@ class LookupFailure(Exception):
 
 
 class KernelTimes:
-    """Answers kernel calls in rows of `dtype`; of kinds with weights in rows of the type `weights`, if one is
-    given. dtype_bytes: of an activation."""
+    """Answers kernel calls in rows of `dtype`; of kinds with weights in rows of the type `weights`,
+    if one is given. dtype_bytes: of an activation."""
 
-    def __init__(self, table: LatencyTable, dtype: str, dtype_bytes: int, weights: str = "") -> None:
+    def __init__(
+        self, table: LatencyTable, dtype: str, dtype_bytes: int, weights: str = ""
+    ) -> None:
         self.table, self.dtype, self.dtype_bytes, self.weights = table, dtype, dtype_bytes, weights
 
     def time(self, call: KernelCall, phase: Phase, batch: int, seen: np.ndarray) -> BoundedTime:
-        """Of one launch; raises LookupFailure. seen: decode: the contexts over which the mean is taken;
-        prefill: one value, the tokens of each sequence."""
+        """Of one launch; raises LookupFailure. seen: decode: the contexts over which the mean is
+        taken; prefill: one value, the tokens of each sequence."""
         tokens = 1 if phase == "decode" else int(seen[0])
         return self.answer(Asked(call, phase, batch, seen, batch * tokens))
 
@@ -60,9 +62,9 @@ class KernelTimes:
         return answer
 
     def by_rows(self, question: Asked) -> BoundedTime | None:
-        """By interpolation of rows with the call's matched values, or of measured neighbours in the columns
-        `between`; None if there are none. If the other sizes are out of reach: LookupFailure, or None of a
-        kind with `between`."""
+        """By interpolation of rows with the call's matched values, or of measured neighbours in the
+        columns `between`; None if there are none. If the other sizes are out of reach:
+        LookupFailure, or None of a kind with `between`."""
         kind, name = question.call.kind, question.call.kind.rows_name(question.phase)
         sizes, source = self._sizes(question), ""
         log_us, ruled = np.zeros(1), np.zeros(1, bool)
@@ -89,25 +91,39 @@ class KernelTimes:
         """The time of a kernel that the bandwidth alone limits."""
         device = self.table.device
         bytes_s = device.bandwidth_bytes_s * device.bandwidth_share
-        return around(device.launch_us + 1e6 * bytes_moved / bytes_s, SOURCE_SPREAD["roofline"], "roofline")
+        return around(
+            device.launch_us + 1e6 * bytes_moved / bytes_s, SOURCE_SPREAD["roofline"], "roofline"
+        )
 
     # -- rows
 
     @functools.cache  # noqa: B019 - lives as long as the table it belongs to
-    def _keys(self, kind: KernelKind, name: str, key: tuple[int, ...]) -> list[tuple[tuple[int, ...], float]]:
+    def _keys(
+        self, kind: KernelKind, name: str, key: tuple[int, ...]
+    ) -> list[tuple[tuple[int, ...], float]]:
         """Matched values of the rows that answer for `key`, with weights in log space."""
         groups = self._groups(kind, name)
         if not kind.between:
             return [(key, 1.0)] if key in groups else []
         first, second = (kind.matched.index(column) for column in kind.between)
-        alike = {(other[first], other[second]): other for other in groups if all(
-            other[i] == key[i] for i in range(len(key)) if i not in (first, second))}
-        return [(alike[pair], weight) for pair, weight in head_mix(list(alike), key[first], key[second])]
+        alike = {
+            (other[first], other[second]): other
+            for other in groups
+            if all(other[i] == key[i] for i in range(len(key)) if i not in (first, second))
+        }
+        return [
+            (alike[pair], weight) for pair, weight in head_mix(list(alike), key[first], key[second])
+        ]
 
     def _sizes(self, question: Asked) -> dict[str, float | np.ndarray]:
         """Every column that a row may have."""
-        return {**dict(question.call.shape), "batch": question.batch, "tokens": question.tokens,
-                "context": question.seen, "m": question.rows}
+        return {
+            **dict(question.call.shape),
+            "batch": question.batch,
+            "tokens": question.tokens,
+            "context": question.seen,
+            "m": question.rows,
+        }
 
     def _described(self, question: Asked) -> str:
         """`conv_decode channels=96, conv_size=5 (measured: 4), batch=1`."""
@@ -118,7 +134,9 @@ class KernelTimes:
             part = f"{column}={np.max(sizes[column]):.0f}"
             if column in kind.matched and column not in kind.between and measured:
                 stated = sorted({values[kind.matched.index(column)] for values in measured})
-                part += "" if sizes[column] in stated else f" (measured: {', '.join(map(str, stated))})"
+                part += (
+                    "" if sizes[column] in stated else f" (measured: {', '.join(map(str, stated))})"
+                )
             parts.append(part)
         other_dtype = name in self.table.kinds and not measured
         return f"{name} {', '.join(parts)}" + (f" in {self._dtype(kind)}" if other_dtype else "")
@@ -154,22 +172,32 @@ class KernelTimes:
         axes = [column for column in columns if column not in kind.matched]
         source = source_of(rows)
         power = kind.tokens_power(dict(zip(kind.matched, key, strict=True)))
-        return LogGrid.from_rows(rows, axes, grow=kind.grow, spread=SOURCE_SPREAD[source],
-                                 tokens_power=power), source
+        return LogGrid.from_rows(
+            rows, axes, grow=kind.grow, spread=SOURCE_SPREAD[source], tokens_power=power
+        ), source
 
 
-def head_mix(pairs: Sequence[tuple[int, int]], heads: int, kv_heads: int,
-             ) -> list[tuple[tuple[int, int], float]]:
-    """Log-space weights over measured (heads, kv_heads) pairs; none if they do not surround the given one.
+def head_mix(
+    pairs: Sequence[tuple[int, int]],
+    heads: int,
+    kv_heads: int,
+) -> list[tuple[tuple[int, int], float]]:
+    """Log-space weights over measured (heads, kv_heads) pairs; none if they do not surround the
+    given one.
 
-    Key/value heads are interpolated at the next measured head counts below and above that cover them. A head
-    count below is taken with at most as many key/value heads as it has heads.
+    Key/value heads are interpolated at the next measured head counts below and above that cover
+    them. A head count below is taken with at most as many key/value heads as it has heads.
     """
     covered: dict[int, list[tuple[int, float]]] = {}
     for count in sorted({h for h, _ in pairs}):
-        mix = bracket(sorted(kv for h, kv in pairs if h == count), min(kv_heads, count) if count < heads
-                      else kv_heads)
+        mix = bracket(
+            sorted(kv for h, kv in pairs if h == count),
+            min(kv_heads, count) if count < heads else kv_heads,
+        )
         if mix:
             covered[count] = mix
-    return [((count, kv), weight * share) for count, weight in bracket(list(covered), heads) or ()
-            for kv, share in covered[count]]
+    return [
+        ((count, kv), weight * share)
+        for count, weight in bracket(list(covered), heads) or ()
+        for kv, share in covered[count]
+    ]

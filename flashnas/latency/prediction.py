@@ -23,13 +23,21 @@ from flashnas.latency.kernel_times import KernelTimes, LookupFailure
 from flashnas.latency.memory import largest_batch, memory_bytes
 from flashnas.latency.table import LatencyTable, shipped_tables, table_state, texts
 from flashnas.latency.whole_operators import OperatorTimes
-from flashnas.latency.workload import DTYPE_BYTES, MATRICES_ONLY, WEIGHT_BYTES, Workload, load_workload
+from flashnas.latency.workload import (
+    DTYPE_BYTES,
+    MATRICES_ONLY,
+    WEIGHT_BYTES,
+    Workload,
+    load_workload,
+)
 from flashnas.operators import KernelCall, OperatorSpec, Phase
 from flashnas.operators.kernel import PHASES, Load
 from flashnas.operators.kernel_kinds import KERNEL_KINDS, gemm, pointwise
 
 EMBEDDING, HEAD = "embedding", "head"
-CONTEXT_POINTS = 4096  # contexts over which a generation step is averaged; all of them up to this many tokens
+CONTEXT_POINTS = (
+    4096  # contexts over which a generation step is averaged; all of them up to this many tokens
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +61,21 @@ class Cost:
     @classmethod
     def of(cls, parts: Iterable[Part]) -> Cost:
         parts = tuple(parts)
-        prefill, decode = (sum(part.total.us for part in parts if part.phase == phase)
-                           for phase in ("prefill", "decode"))
+        prefill, decode = (
+            sum(part.total.us for part in parts if part.phase == phase)
+            for phase in ("prefill", "decode")
+        )
         return cls(parts, prefill, decode)
 
 
 class LatencyModel:
-    """Estimates for one table and one workload, or their names. The cost of an operator is computed once for
-    each width, number of meta tokens and batch: many architectures of one space cost a few additions each.
+    """Estimates for one table and one workload, or their names. The cost of an operator is computed
+    once for each width, number of meta tokens and batch: many architectures of one space cost a few
+    additions each.
 
     Args:
-        stack: the kernels that serve an operator, "fused" or "unfused" (corrections.py); None: the one for
-            which the table was calibrated.
+        stack: the kernels that serve an operator, "fused" or "unfused" (corrections.py); None: the
+            one for which the table was calibrated.
         calibrated: apply the table's corrections to whole models.
         mode: of a table with rows in several modes; None: the table's default.
 
@@ -73,8 +84,15 @@ class LatencyModel:
         MissingRowsError: the table has no rows in the workload's dtype.
     """
 
-    def __init__(self, table: LatencyTable | str, workload: Workload | str, *,
-                 stack: Stack | None = None, calibrated: bool = True, mode: str | None = None) -> None:
+    def __init__(
+        self,
+        table: LatencyTable | str,
+        workload: Workload | str,
+        *,
+        stack: Stack | None = None,
+        calibrated: bool = True,
+        mode: str | None = None,
+    ) -> None:
         self.table = LatencyTable.load(table).only(mode)
         self.workload = load_workload(workload)
         self.stack = choose_stack(self.table.calibration, stack)
@@ -85,60 +103,101 @@ class LatencyModel:
         if self.dtype in MATRICES_ONLY:
             self._check_matrices()
         elif self.dtype not in dtypes:
-            raise MissingRowsError(f"table {self.table.name} has no rows in {self.dtype}; it has:"
-                                   f" {', '.join(dtypes) or 'none'}; measure them: {self._command()}")
+            raise MissingRowsError(
+                f"table {self.table.name} has no rows in {self.dtype}; it has:"
+                f" {', '.join(dtypes) or 'none'}; measure them: {self._command()}"
+            )
         self.dtype_bytes = DTYPE_BYTES[self.dtype]
         rows = MATRICES_ONLY.get(self.dtype, self.dtype)
         self.kernels = KernelTimes(self.table, rows, self.dtype_bytes)  # of embedding and head
-        self.operator_kernels = (self.kernels if rows == self.dtype else
-                                 KernelTimes(self.table, rows, self.dtype_bytes, self.dtype))
+        self.operator_kernels = (
+            self.kernels
+            if rows == self.dtype
+            else KernelTimes(self.table, rows, self.dtype_bytes, self.dtype)
+        )
         self.operators = OperatorTimes(self.table, self.dtype)
         self.cache_type = self.operators.settings.get("cache_type", "")
         constants = self.table.calibration if calibrated else {}
         self.kernel_correction = KernelCorrection.of(constants, self.stack)
         self.model_corrections: dict[Phase, ModelCorrection] = {
-            phase: ModelCorrection.of(constants, self.table.default_mode, phase) for phase in PHASES}
+            phase: ModelCorrection.of(constants, self.table.default_mode, phase) for phase in PHASES
+        }
         self._costs: dict[tuple[OperatorSpec | str, int, int, int, int], Cost] = {}
 
     # -- figures
 
     def estimate(self, architecture: Architecture) -> Estimate:
-        """All figures with breakdown; raises MissingRowsError if the table cannot answer, BudgetError if
-        batch "max" finds no room."""
+        """All figures with breakdown; raises MissingRowsError if the table cannot answer,
+        BudgetError if batch "max" finds no room."""
         a, w, batch = architecture, self.workload, self.batch(architecture)
         embedding, head, *operators = (self._cost(spec, a, batch) for spec in _specs(a))
-        named = [(EMBEDDING, -1, embedding),
-                 *((spec.kind, i, operators[i]) for i, spec in enumerate(a.operators)), (HEAD, -1, head)]
+        named = [
+            (EMBEDDING, -1, embedding),
+            *((spec.kind, i, operators[i]) for i, spec in enumerate(a.operators)),
+            (HEAD, -1, head),
+        ]
         parts = [part for _, _, cost in named for part in cost.parts]
 
         def figures(prefill_us: float, decode_us: float) -> dict[str, float]:
-            return metrics.of_times(*self._times(prefill_us, decode_us), batch, w.prompt_tokens,
-                                    w.generated_tokens)
+            return metrics.of_times(
+                *self._times(prefill_us, decode_us), batch, w.prompt_tokens, w.generated_tokens
+            )
 
         values = figures(*_total_us(cost for *_, cost in named))
-        low, high = (figures(*(sum(getattr(part.total, bound) for part in parts if part.phase == phase)
-                               for phase in PHASES)) for bound in ("lower_us", "upper_us"))
+        low, high = (
+            figures(
+                *(
+                    sum(getattr(part.total, bound) for part in parts if part.phase == phase)
+                    for phase in PHASES
+                )
+            )
+            for bound in ("lower_us", "upper_us")
+        )
         bounds = {name: sorted((low[name], high[name])) for name in values}
         latency_ms = values["latency_ms"]
         breakdown: list[dict[str, Any]] = [
-            {"operator": name, "index": index, "phase": part.phase, "kernel": part.kernel,
-             "label": part.label, "source": part.total.source, "ms": part.total.us / 1000,
-             "share": part.total.us / 1000 / latency_ms}
-            for name, index, cost in named for part in cost.parts]
+            {
+                "operator": name,
+                "index": index,
+                "phase": part.phase,
+                "kernel": part.kernel,
+                "label": part.label,
+                "source": part.total.source,
+                "ms": part.total.us / 1000,
+                "share": part.total.us / 1000 / latency_ms,
+            }
+            for name, index, cost in named
+            for part in cost.parts
+        ]
         sources: dict[str, float] = {}
         for entry in breakdown:
             sources[entry["source"]] = sources.get(entry["source"], 0.0) + entry["share"]
-        notes = (self.kernel_correction.note(batch) if w.generated_tokens else None, self._note_on_weights())
+        notes = (
+            self.kernel_correction.note(batch) if w.generated_tokens else None,
+            self._note_on_weights(),
+        )
         return Estimate(
-            **values, notation=a.notation, hash=a.hash, params=a.params, batch=batch, bounds=bounds,
-            lower_ms=min(low["latency_ms"], latency_ms), upper_ms=max(high["latency_ms"], latency_ms),
+            **values,
+            notation=a.notation,
+            hash=a.hash,
+            params=a.params,
+            batch=batch,
+            bounds=bounds,
+            lower_ms=min(low["latency_ms"], latency_ms),
+            upper_ms=max(high["latency_ms"], latency_ms),
             memory_gb=memory_bytes(a, w, batch, self.dtype, cache_type=self.cache_type) / 1e9,
-            workload=w.name, table=self.table.name, weights=self.dtype, breakdown=tuple(breakdown),
+            workload=w.name,
+            table=self.table.name,
+            weights=self.dtype,
+            breakdown=tuple(breakdown),
             sources=dict(sorted(sources.items(), key=lambda item: -item[1])),
-            notes=tuple(note for note in notes if note))
+            notes=tuple(note for note in notes if note),
+        )
 
     def latencies(self, architectures: Sequence[Architecture]) -> np.ndarray:
-        """latency_ms of each, shape [N]; the same numbers as `estimate` gives, without the breakdown."""
+        """latency_ms of each, shape [N]; the same numbers as `estimate` gives, without the
+        breakdown.
+        """
         result = np.empty(len(architectures))
         costs_by_id: dict[tuple[int, int, int, int], dict[int, Cost]] = {}
         for i, a in enumerate(architectures):
@@ -151,23 +210,34 @@ class LatencyModel:
                     cost = by_id[id(spec)] = self._cost(spec, a, batch)
                 costs.append(cost)
             costs.append(costs.pop(1))  # added up in the order of `estimate`
-            result[i] = metrics.latency_ms(*self._times(*_total_us(costs)), self.workload.generated_tokens)
+            result[i] = metrics.latency_ms(
+                *self._times(*_total_us(costs)), self.workload.generated_tokens
+            )
         return result
 
     def batch(self, architecture: Architecture) -> int:
         """The workload's batch; for "max" the largest that fits the device's memory."""
         if self.workload.batch != "max":
             return self.workload.batch
-        return largest_batch(architecture, self.workload, self.table.device, self.dtype, self.cache_type)
+        return largest_batch(
+            architecture, self.workload, self.table.device, self.dtype, self.cache_type
+        )
 
     def _note_on_weights(self) -> str | None:
         if self.operator_kernels is self.kernels:
             return None
-        corrected = "; the table's corrections come from models in bfloat16" if self.kernel_correction != (
-            KernelCorrection()) else ""
-        return (f"the matrices of the operators have weights in {self.dtype}, and their rows include the"
-                " conversion of the activations; embedding, head, attention, convolutions and recurrences are"
-                f" in {self.kernels.dtype}{corrected}")
+        corrected = (
+            "; the table's corrections come from models in bfloat16"
+            if self.kernel_correction != (KernelCorrection())
+            else ""
+        )
+        return (
+            f"the matrices of the operators have weights in {self.dtype}, and their rows include"
+            " the"
+            " conversion of the activations; embedding, head, attention, convolutions and"
+            " recurrences are"
+            f" in {self.kernels.dtype}{corrected}"
+        )
 
     # -- costs
 
@@ -177,8 +247,8 @@ class LatencyModel:
         return prefill_us / 1000, decode_us / 1000 / generated if generated else 0.0
 
     def phases(self, meta_tokens: int) -> list[tuple[Phase, np.ndarray, int]]:
-        """(phase, tokens or contexts seen, how often it runs). Meta tokens are read with the prompt and
-        stay in the cache."""
+        """(phase, tokens or contexts seen, how often it runs). Meta tokens are read with the prompt
+        and stay in the cache."""
         phases: list[tuple[Phase, np.ndarray, int]] = []
         first = self.workload.prompt_tokens + meta_tokens
         if first:
@@ -191,8 +261,8 @@ class LatencyModel:
         return phases
 
     def _cost(self, spec: OperatorSpec | str, a: Architecture, batch: int) -> Cost:
-        """Of an operator, of EMBEDDING or HEAD. Reading a prompt needs the head once per sequence, for its
-        last position; meta tokens alone do not."""
+        """Of an operator, of EMBEDDING or HEAD. Reading a prompt needs the head once per sequence,
+        for its last position; meta tokens alone do not."""
         key = (spec, a.hidden, a.vocab if isinstance(spec, str) else 0, a.meta_tokens, batch)
         if key not in self._costs:
             parts = []
@@ -204,10 +274,18 @@ class LatencyModel:
             self._costs[key] = Cost.of(parts)
         return self._costs[key]
 
-    def _parts(self, spec: OperatorSpec | str, a: Architecture, batch: int, phase: Phase, seen: np.ndarray,
-               times: int, shown: Phase) -> list[Part]:
-        """The row of the whole, if there is one, else one part per kernel; and what the table's correction
-        adds. phase: of the rows. shown: to which the time belongs."""
+    def _parts(
+        self,
+        spec: OperatorSpec | str,
+        a: Architecture,
+        batch: int,
+        phase: Phase,
+        seen: np.ndarray,
+        times: int,
+        shown: Phase,
+    ) -> list[Part]:
+        """The row of the whole, if there is one, else one part per kernel; and what the table's
+        correction adds. phase: of the rows. shown: to which the time belongs."""
         fixed, hidden = isinstance(spec, str), a.hidden
         name = spec if isinstance(spec, str) else str(spec.resolved(hidden))
         vocab = a.vocab if fixed else 0
@@ -215,65 +293,117 @@ class LatencyModel:
             kernel = f"operator_{phase}"
             answer = self.operators.answer(name, hidden, phase, batch, seen, vocab)
             if answer is None:
-                raise self._missing(name, hidden, f"{kernel} rows for batch {batch} and {int(seen.min())} to"
-                                                  f" {int(seen.max())} tokens")
+                raise self._missing(
+                    name,
+                    hidden,
+                    f"{kernel} rows for batch {batch} and {int(seen.min())} to"
+                    f" {int(seen.max())} tokens",
+                )
             correction = self.model_corrections[shown]
-            label, megabytes = (name, 0.0) if isinstance(spec, str) else (
-                spec.name, self.megabytes(spec, hidden, phase, batch, seen))
-            added = correction.added(operators=int(not fixed), models=int(name == EMBEDDING),
-                                     megabytes=megabytes)
+            label, megabytes = (
+                (name, 0.0)
+                if isinstance(spec, str)
+                else (spec.name, self.megabytes(spec, hidden, phase, batch, seen))
+            )
+            added = correction.added(
+                operators=int(not fixed), models=int(name == EMBEDDING), megabytes=megabytes
+            )
             parts = [Part(shown, kernel, label, answer.times(times * correction.scale))]
         else:
-            calls = _fixed_kernels(spec, a) if isinstance(spec, str) else self.launched(spec, hidden, phase)
+            calls = (
+                _fixed_kernels(spec, a)
+                if isinstance(spec, str)
+                else self.launched(spec, hidden, phase)
+            )
             kernels = self.kernels if fixed else self.operator_kernels
             try:
                 launches = [kernels.time(call, phase, batch, seen) for call in calls]
             except LookupFailure as failure:
                 raise self._missing(name, hidden, str(failure)) from None
-            parts = [Part(shown, call.kind.rows_name(phase), call.label, launch.times(times))
-                     for call, launch in zip(calls, launches, strict=True)]
-            added = None if shown == "prefill" else self.kernel_correction.added(
-                calls, launches, batch, lambda call: self.bytes_us(call, batch, seen))
-        return parts + ([Part(shown, "calibration", "calibration", added.times(times))] if added else [])
+            parts = [
+                Part(shown, call.kind.rows_name(phase), call.label, launch.times(times))
+                for call, launch in zip(calls, launches, strict=True)
+            ]
+            added = (
+                None
+                if shown == "prefill"
+                else self.kernel_correction.added(
+                    calls, launches, batch, lambda call: self.bytes_us(call, batch, seen)
+                )
+            )
+        return parts + (
+            [Part(shown, "calibration", "calibration", added.times(times))] if added else []
+        )
 
     def launched(self, spec: OperatorSpec, hidden: int, phase: Phase) -> list[KernelCall]:
         """The kernels that serve an operator in the stack."""
         calls = spec.kernels(hidden, phase)
-        return ([call for call in calls if not call.fusable] if self.stack == "fused" else
-                [part for call in calls for part in call.split()])
+        return (
+            [call for call in calls if not call.fusable]
+            if self.stack == "fused"
+            else [part for call in calls for part in call.split()]
+        )
 
     def bytes_us(self, call: KernelCall, batch: int, seen: np.ndarray) -> float:
         """Of the bytes of a kernel in a decode step at the device's bandwidth."""
         load = Load("decode", batch, 1, float(seen.mean()))
-        return 1e6 * call.kind.bytes_moved(call, load, self.dtype_bytes) / self.table.device.bandwidth_bytes_s
+        return (
+            1e6
+            * call.kind.bytes_moved(call, load, self.dtype_bytes)
+            / self.table.device.bandwidth_bytes_s
+        )
 
-    def megabytes(self, spec: OperatorSpec, hidden: int, phase: Phase, batch: int, seen: np.ndarray) -> float:
-        """10^6 bytes that an operator reads: weights, and in a decode step its state at the mean context."""
-        state = spec.cache_bytes(hidden, int(seen.mean()), self.dtype_bytes) if phase == "decode" else 0
+    def megabytes(
+        self, spec: OperatorSpec, hidden: int, phase: Phase, batch: int, seen: np.ndarray
+    ) -> float:
+        """10^6 bytes that an operator reads: weights, and in a decode step its state at the mean
+        context.
+        """
+        state = (
+            spec.cache_bytes(hidden, int(seen.mean()), self.dtype_bytes) if phase == "decode" else 0
+        )
         return (spec.params(hidden) * WEIGHT_BYTES[self.dtype] + batch * state) / 1e6
 
     # -- errors
 
     def _check_matrices(self) -> None:
         if not has_weights(self.table, self.dtype):
-            others = [name for name in shipped_tables() if has_weights(LatencyTable.load(name), self.dtype)]
-            raise MissingRowsError(f"table {self.table.name} has no matrix products with weights in"
-                                   f" {self.dtype}; shipped tables with them: {', '.join(others) or 'none'}")
+            others = [
+                name
+                for name in shipped_tables()
+                if has_weights(LatencyTable.load(name), self.dtype)
+            ]
+            raise MissingRowsError(
+                f"table {self.table.name} has no matrix products with weights in"
+                f" {self.dtype}; shipped tables with them: {', '.join(others) or 'none'}"
+            )
 
     def _missing(self, operator: str, hidden: int, rows: str) -> MissingRowsError:
-        return MissingRowsError(f"table {self.table.name} cannot answer operator {operator!r} at hidden size"
-                                f" {hidden} for workload {self.workload.name}: no {rows}; measure it:"
-                                f" {self._command()}")
+        return MissingRowsError(
+            f"table {self.table.name} cannot answer operator {operator!r} at hidden size"
+            f" {hidden} for workload {self.workload.name}: no {rows}; measure it:"
+            f" {self._command()}"
+        )
 
     def _command(self) -> str:
-        return (f"flashnas profile --space SPACE --workload {self.workload.name}"
-                f" --device {self.table.device.platform}")
+        return (
+            f"flashnas profile --space SPACE --workload {self.workload.name}"
+            f" --device {self.table.device.platform}"
+        )
 
 
 def has_weights(table: LatencyTable, dtype: str) -> bool:
     """Whether a table has rows of products with weights of that type."""
-    return dtype in texts(table, "dtype", {kind.rows_name(phase) for kind in KERNEL_KINDS.values()
-                                           if kind.weights for phase in PHASES})
+    return dtype in texts(
+        table,
+        "dtype",
+        {
+            kind.rows_name(phase)
+            for kind in KERNEL_KINDS.values()
+            if kind.weights
+            for phase in PHASES
+        },
+    )
 
 
 def _specs(a: Architecture) -> tuple[OperatorSpec | str, ...]:
@@ -293,20 +423,32 @@ def _fixed_kernels(name: str, a: Architecture) -> list[KernelCall]:
     """Of EMBEDDING, or of HEAD with the final norm and the choice of the token."""
     if name == EMBEDDING:
         return [pointwise("lookup", 2 * a.hidden)]
-    return [pointwise("final_norm", 2 * a.hidden), gemm("head", n=a.vocab, k=a.hidden),
-            pointwise("sampling", a.vocab)]
+    return [
+        pointwise("final_norm", 2 * a.hidden),
+        gemm("head", n=a.vocab, k=a.hidden),
+        pointwise("sampling", a.vocab),
+    ]
 
 
-def model_of(table: LatencyTable | str | Path, workload: Workload, *, stack: Stack | None = None,
-             mode: str | None = None) -> LatencyModel:
-    """Of a table that is named, the next call gets the same model with all that it has looked up, until a
-    file of the table changes."""
+def model_of(
+    table: LatencyTable | str | Path,
+    workload: Workload,
+    *,
+    stack: Stack | None = None,
+    mode: str | None = None,
+) -> LatencyModel:
+    """Of a table that is named, the next call gets the same model with all that it has looked up,
+    until a file of the table changes."""
     if isinstance(table, LatencyTable):
         return LatencyModel(table, workload, stack=stack, mode=mode)
     return _named(table_state(table), workload, stack, mode)
 
 
 @functools.lru_cache(maxsize=8)
-def _named(state: tuple[Path, Path, tuple[Any, ...]], workload: Workload, stack: Stack | None,
-           mode: str | None) -> LatencyModel:
+def _named(
+    state: tuple[Path, Path, tuple[Any, ...]],
+    workload: Workload,
+    stack: Stack | None,
+    mode: str | None,
+) -> LatencyModel:
     return LatencyModel(str(state[1]), workload, stack=stack, mode=mode)

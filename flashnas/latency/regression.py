@@ -1,8 +1,9 @@
-"""What each operator costs, from the times of whole networks: for programs that cannot time a part of one.
+"""What each operator costs, from the times of whole networks: for programs that cannot time a part
+of one.
 
-A network's time is taken as the sum of its operators' times and of a rest that all networks of a width share:
-embedding, head, and what the program does for each token. Weighted least squares with coefficients of at
-least 0 finds them.
+A network's time is taken as the sum of its operators' times and of a rest that all networks of a
+width share: embedding, head, and what the program does for each token. Weighted least squares with
+coefficients of at least 0 finds them.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space.operator_space import OperatorSpace
 
-POOL = 40              # architectures that are drawn for each one that is chosen
-NARROWED = 3           # networks with narrower FFNs, where an FFN follows each mixer
+POOL = 40  # architectures that are drawn for each one that is chosen
+NARROWED = 3  # networks with narrower FFNs, where an FFN follows each mixer
 BOOTSTRAPS = 400
-REST = "rest"          # the regressor of what all networks share
+REST = "rest"  # the regressor of what all networks share
 Row = dict[Any, float]  # regressor -> how often
 
 
@@ -37,11 +38,14 @@ class Fitted:
 
 
 def counts(architecture: Architecture, full: Sequence[OperatorSpec]) -> Row:
-    """How often a network has each operator, by its notation with every option, and the rest once. An FFN
-    that is narrower than the one in `full` counts by the share of its width."""
+    """How often a network has each operator, by its notation with every option, and the rest once.
+    An FFN that is narrower than the one in `full` counts by the share of its width."""
     hidden = architecture.hidden
-    widths = {spec.resolved(hidden).intermediate: str(spec.resolved(hidden))
-              for spec in full if isinstance(spec, FeedForward)}
+    widths = {
+        spec.resolved(hidden).intermediate: str(spec.resolved(hidden))
+        for spec in full
+        if isinstance(spec, FeedForward)
+    }
     row: Row = {REST: 1.0}
     for spec in architecture.canonical().operators:
         name, share = str(spec.resolved(hidden)), 1.0
@@ -52,11 +56,15 @@ def counts(architecture: Architecture, full: Sequence[OperatorSpec]) -> Row:
     return row
 
 
-def choose_networks(space: OperatorSpace[Any], hidden: int, rng: np.random.Generator,
-                    check: Callable[[Architecture], None]) -> list[Architecture]:
-    """Networks of a space whose times determine those of its operators, two for each unknown and two more, by
-    a greedy D-optimal design over a random sample. Where each mixer is followed by an FFN, the two cannot be
-    separated; NARROWED networks with FFNs of half the width are then added.
+def choose_networks(
+    space: OperatorSpace[Any],
+    hidden: int,
+    rng: np.random.Generator,
+    check: Callable[[Architecture], None],
+) -> list[Architecture]:
+    """Networks of a space whose times determine those of its operators, two for each unknown and
+    two more, by a greedy D-optimal design over a random sample. Where each mixer is followed by an
+    FFN, the two cannot be separated; NARROWED networks with FFNs of half the width are then added.
 
     check: raises ExportError where the program cannot run a network; others are chosen then. Raises
     ExportError if it can run none, and SpaceError if the space has too few networks of the width.
@@ -69,8 +77,10 @@ def choose_networks(space: OperatorSpace[Any], hidden: int, rng: np.random.Gener
         pool.setdefault(architecture.hash, architecture)
     held = _held(pool.values(), check)
     if len(held) < count:
-        raise SpaceError(f"space {space.name!r} gave only {len(held)} networks of width {hidden}; {count} are"
-                         f" needed to separate {len(kinds)} operators")
+        raise SpaceError(
+            f"space {space.name!r} gave only {len(held)} networks of width {hidden}; {count} are"
+            f" needed to separate {len(kinds)} operators"
+        )
     names = [REST, *(str(spec.resolved(hidden)) for spec in kinds)]
     x = matrix([counts(each, kinds) for each in held], names)
     x /= x[:, 1:].sum(1, keepdims=True)  # relative errors count
@@ -85,13 +95,19 @@ def choose_networks(space: OperatorSpace[Any], hidden: int, rng: np.random.Gener
     networks = [held[i] for i in chosen]
     if np.linalg.matrix_rank(x[chosen]) < len(names):
         networks += [narrowed(each) for each in networks[:NARROWED]]
-    if np.linalg.matrix_rank(matrix([counts(each, kinds) for each in networks], names)) < len(names):
-        raise SpaceError(f"space {space.name!r}: the times of its operators at width {hidden} cannot be"
-                         " separated, because they always occur together")
+    if np.linalg.matrix_rank(matrix([counts(each, kinds) for each in networks], names)) < len(
+        names
+    ):
+        raise SpaceError(
+            f"space {space.name!r}: the times of its operators at width {hidden} cannot be"
+            " separated, because they always occur together"
+        )
     return networks
 
 
-def _held(networks: Iterable[Architecture], check: Callable[[Architecture], None]) -> list[Architecture]:
+def _held(
+    networks: Iterable[Architecture], check: Callable[[Architecture], None]
+) -> list[Architecture]:
     """Those that the program can run; raises what `check` raises if it can run none."""
     held, reason = [], None
     for network in networks:
@@ -107,13 +123,20 @@ def _held(networks: Iterable[Architecture], check: Callable[[Architecture], None
 
 def narrowed(architecture: Architecture) -> Architecture:
     """The network with FFNs of about half their width, in whole blocks of the types of weights."""
+
     def narrow(width: int) -> int:
         block = 256 if width > 256 and width % 256 == 0 else 32
         return max(block, width // (2 * block) * block)
 
-    return dataclasses.replace(architecture, operators=tuple(
-        dataclasses.replace(spec, intermediate=narrow(spec.intermediate))
-        if isinstance(spec, FeedForward) else spec for spec in architecture.canonical().operators))
+    return dataclasses.replace(
+        architecture,
+        operators=tuple(
+            dataclasses.replace(spec, intermediate=narrow(spec.intermediate))
+            if isinstance(spec, FeedForward)
+            else spec
+            for spec in architecture.canonical().operators
+        ),
+    )
 
 
 def matrix(rows: Sequence[Row], names: Sequence[Any]) -> np.ndarray:
@@ -122,8 +145,8 @@ def matrix(rows: Sequence[Row], names: Sequence[Any]) -> np.ndarray:
 
 
 def fit(rows: Sequence[Row], measured_us: Sequence[float], rng: np.random.Generator) -> Fitted:
-    """Coefficients of at least 0 with the least squared relative errors; percentiles by a bootstrap of the
-    residuals. rows: the regressors of each measured network."""
+    """Coefficients of at least 0 with the least squared relative errors; percentiles by a bootstrap
+    of the residuals. rows: the regressors of each measured network."""
     from scipy.optimize import nnls  # slow to import; estimates do not need it
 
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -132,7 +155,15 @@ def fit(rows: Sequence[Row], measured_us: Sequence[float], rng: np.random.Genera
     values = nnls(x, np.ones(len(y)))[0]
     predicted = x @ values  # relative to the measured times
     spread = np.sqrt(len(y) / max(len(y) - len(names), 1))
-    draws = [nnls(x, predicted + spread * rng.choice(1 - predicted, len(y)))[0] for _ in range(BOOTSTRAPS)]
+    draws = [
+        nnls(x, predicted + spread * rng.choice(1 - predicted, len(y)))[0]
+        for _ in range(BOOTSTRAPS)
+    ]
     low, high = np.quantile(draws, (0.1, 0.9), axis=0)
-    return Fitted({name: (float(values[i]), float(min(low[i], values[i])), float(max(high[i], values[i])))
-                   for i, name in enumerate(names)}, tuple(map(float, predicted - 1)))
+    return Fitted(
+        {
+            name: (float(values[i]), float(min(low[i], values[i])), float(max(high[i], values[i])))
+            for i, name in enumerate(names)
+        },
+        tuple(map(float, predicted - 1)),
+    )

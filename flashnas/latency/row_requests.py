@@ -13,7 +13,7 @@ from flashnas.latency.workload import Workload
 from flashnas.operators import OperatorSpec
 from flashnas.space.operator_space import OperatorSpace
 
-MAX_BATCHES = (1, 8, 32)      # measured for a workload that asks for the largest batch
+MAX_BATCHES = (1, 8, 32)  # measured for a workload that asks for the largest batch
 
 
 @dataclass(frozen=True, order=True)
@@ -41,7 +41,13 @@ class RowRequest:
 
     def key(self, length: int | None = None) -> dict[str, Any]:
         """The key columns of the row; length: in place of the request's."""
-        values = self.operator, self.hidden, self.vocab, self.batch, self.length if length is None else length
+        values = (
+            self.operator,
+            self.hidden,
+            self.vocab,
+            self.batch,
+            self.length if length is None else length,
+        )
         return dict(zip(KINDS[self.kind], values, strict=True))
 
 
@@ -54,22 +60,27 @@ def plan(space: OperatorSpace[Any], workloads: Iterable[Workload]) -> list[RowRe
         total = meta + workload.context
         read = meta + workload.prompt_tokens
         for batch in batches:
-            items |= {RowRequest("decode", name, hidden, vocab, batch, 0) for name in ("embedding", "head")}
+            items |= {
+                RowRequest("decode", name, hidden, vocab, batch, 0)
+                for name in ("embedding", "head")
+            }
             if read:
                 items.add(RowRequest("prefill", "embedding", hidden, vocab, batch, read))
             for spec in space.kinds():
                 text = str(spec.resolved(hidden))
                 if workload.generated_tokens:
                     lengths = contexts(spec, read + 1, total)
-                    items.update(RowRequest("decode", text, hidden, 0, batch, length) for length in lengths)
+                    items.update(
+                        RowRequest("decode", text, hidden, 0, batch, length) for length in lengths
+                    )
                 if read:
                     items.add(RowRequest("prefill", text, hidden, 0, batch, read))
     return sorted(items)
 
 
 def contexts(spec: OperatorSpec, first: int, last: int) -> list[int]:
-    """Contexts at which a decode step is measured: 0 (any) for recurrent ones, else powers of 4 and the
-    ends."""
+    """Contexts at which a decode step is measured: 0 (any) for recurrent ones, else powers of 4 and
+    the ends."""
     window = getattr(spec, "window_tokens", None)
     if window is None:
         return [0]
@@ -78,8 +89,9 @@ def contexts(spec: OperatorSpec, first: int, last: int) -> list[int]:
     return sorted({first, last, *inner, *edge})
 
 
-def missing(items: Sequence[RowRequest], table: LatencyTable | None, *, stack: str, mode: str,
-            dtype: str) -> list[RowRequest]:
+def missing(
+    items: Sequence[RowRequest], table: LatencyTable | None, *, stack: str, mode: str, dtype: str
+) -> list[RowRequest]:
     """The requests that no row of this stack, mode and dtype in a table answers."""
     frames = {} if table is None else table.frames
     answered: set[tuple[Any, ...]] = set()
@@ -92,8 +104,8 @@ def missing(items: Sequence[RowRequest], table: LatencyTable | None, *, stack: s
 
 @dataclass(frozen=True, order=True)
 class RowGroup:
-    """Requests that are timed together: of one phase, width and batch inside one model, or of one operator
-    and width, with the phase "" and the batch 0."""
+    """Requests that are timed together: of one phase, width and batch inside one model, or of one
+    operator and width, with the phase "" and the batch 0."""
 
     phase: str
     hidden: int
@@ -102,15 +114,21 @@ class RowGroup:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Lengths at which the model is run; decode requests of length 0 are timed at each of them."""
+        """Lengths at which the model is run; decode requests of length 0 are timed at each of
+        them.
+        """
         return tuple(sorted({item.length for item in self.items if item.length})) or (1,)
 
 
 def groups(items: Iterable[RowRequest], *, alone: bool = False) -> list[RowGroup]:
-    """The requests by phase, width and batch, in a fixed order; alone: by width and operator, whose copies
-    then serve all phases, batches and lengths."""
+    """The requests by phase, width and batch, in a fixed order; alone: by width and operator, whose
+    copies then serve all phases, batches and lengths."""
     members: dict[tuple[str, int, int, str], list[RowRequest]] = {}
     for item in items:
-        key = ("", item.hidden, 0, item.operator) if alone else (item.phase, item.hidden, item.batch, "")
+        key = (
+            ("", item.hidden, 0, item.operator)
+            if alone
+            else (item.phase, item.hidden, item.batch, "")
+        )
         members.setdefault(key, []).append(item)
     return [RowGroup(*key[:3], tuple(rows)) for key, rows in sorted(members.items())]

@@ -1,6 +1,7 @@
 """What a latency table consists of: kinds of rows with their columns, and the device.
 
-A table is a folder: `device.yaml`, `meta.yaml` (table_meta.py) and one `<kind>.parquet` per kind of rows.
+A table is a folder: `device.yaml`, `meta.yaml` (table_meta.py) and one `<kind>.parquet` per kind of
+rows.
 """
 
 from __future__ import annotations
@@ -27,18 +28,25 @@ OPERATOR_KINDS = OPERATOR_DECODE, OPERATOR_PREFILL = "operator_decode", "operato
 class _RowKinds(Mapping[str, tuple[str, ...]]):
     """Kind of rows -> key columns. No two rows of a kind have the same key and the same VARIANT.
 
-    The kinds of kernels (operators/kernel_kinds.py) have rows `<kind>_decode`: one step of all `batch`
-    sequences, where attention sees `context` tokens, itself included; and `<kind>_prefill`: `tokens` tokens
-    of each of `batch` sequences, causal. `gemm` has one kind of rows, with m = batch x tokens.
+    The kinds of kernels (operators/kernel_kinds.py) have rows `<kind>_decode`: one step of all
+    `batch` sequences, where attention sees `context` tokens, itself included; and `<kind>_prefill`:
+    `tokens` tokens of each of `batch` sequences, causal. `gemm` has one kind of rows, with m =
+    batch x tokens.
 
-    Two kinds more are whole operators with their norm and residual: `operator` is str(spec.resolved(hidden)).
-    `embedding` and `head` (a decode row answers both phases) have `vocab`, the others vocab 0. context 0: the
-    time does not depend on the context.
+    Two kinds more are whole operators with their norm and residual: `operator` is
+    str(spec.resolved(hidden)). `embedding` and `head` (a decode row answers both phases) have
+    `vocab`, the others vocab 0. context 0: the time does not depend on the context.
     """
 
     def __getitem__(self, name: str) -> tuple[str, ...]:
         if name in OPERATOR_KINDS:
-            return "operator", "hidden", "vocab", "batch", "context" if name == OPERATOR_DECODE else "tokens"
+            return (
+                "operator",
+                "hidden",
+                "vocab",
+                "batch",
+                "context" if name == OPERATOR_DECODE else "tokens",
+            )
         kind = kind_of_rows(name)
         columns = kind[0].columns(kind[1] or "decode") if kind else ()
         if not columns:
@@ -47,7 +55,9 @@ class _RowKinds(Mapping[str, tuple[str, ...]]):
 
     def __iter__(self) -> Iterator[str]:
         for kind in KERNEL_KINDS.values():
-            yield from dict.fromkeys(kind.rows_name(phase) for phase in PHASES if kind.columns(phase))
+            yield from dict.fromkeys(
+                kind.rows_name(phase) for phase in PHASES if kind.columns(phase)
+            )
         yield from OPERATOR_KINDS
 
     def __len__(self) -> int:
@@ -56,27 +66,45 @@ class _RowKinds(Mapping[str, tuple[str, ...]]):
 
 KINDS = _RowKinds()
 TEXT_KEYS = ("operator",)
-# One device runs the same call in several modes and dtypes; each is a row of its own. A row of another stack
-# (other versions, driver or threads) is not: it is stale, and the newer one replaces it.
+# One device runs the same call in several modes and dtypes; each is a row of its own. A row of
+# another stack (other versions, driver or threads) is not: it is stale, and the newer one replaces
+# it.
 VARIANT = ("mode", "dtype")
 MODES = ("eager", "cuda_graph")
 EARLIER_MODES = ("compiled", "vllm")  # of rows that earlier versions measured
-# What can be timed: a Target each. The name of one that runs whole networks only is the mode of its rows.
-RUNTIMES: Registry[Any] = Registry("runtime", "flashnas.runtimes", {
-    "torch": "flashnas.profiling.setup:Setup",
-    "llama.cpp": "flashnas.profiling.llama_cpp.target:LlamaCpp"}, error=ConfigError, attribute="name")
-PLATFORMS = {"cpu": "eager", "cuda": "cuda_graph"}  # platform -> the mode that is measured by default
+# What can be timed: a Target each. The name of one that runs whole networks only is the mode of its
+# rows.
+RUNTIMES: Registry[Any] = Registry(
+    "runtime",
+    "flashnas.runtimes",
+    {
+        "torch": "flashnas.profiling.setup:Setup",
+        "llama.cpp": "flashnas.profiling.llama_cpp.target:LlamaCpp",
+    },
+    error=ConfigError,
+    attribute="name",
+)
+PLATFORMS = {
+    "cpu": "eager",
+    "cuda": "cuda_graph",
+}  # platform -> the mode that is measured by default
 # Row columns after the key. NUMBERS are null where the source does not state them.
 NUMBERS = ("p10_us", "p90_us", "repeats")
 VALUE_COLUMNS = ("latency_us", *NUMBERS, "dtype", "stack", "mode", "source")
-UNITS = {"latency_us": "microseconds (median)", "p10_us": "microseconds", "p90_us": "microseconds",
-         "memory_bytes": "bytes", "bandwidth_bytes_s": "bytes/s", "peak_flops": "FLOP/s"}
+UNITS = {
+    "latency_us": "microseconds (median)",
+    "p10_us": "microseconds",
+    "p90_us": "microseconds",
+    "memory_bytes": "bytes",
+    "bandwidth_bytes_s": "bytes/s",
+    "peak_flops": "FLOP/s",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """Facts about a device. launch_us: shortest time of a small kernel; 0: unknown. bandwidth_share: that
-    pointwise kernels reach."""
+    """Facts about a device. launch_us: shortest time of a small kernel; 0: unknown.
+    bandwidth_share: that pointwise kernels reach."""
 
     name: str
     platform: str
@@ -98,10 +126,16 @@ class Device:
         device = convert(data, cls, error=TableError, name="device", closed=True)
         for key in ("peak_flops", "bandwidth_bytes_s", "memory_bytes", "bandwidth_share"):
             if getattr(device, key) <= 0:
-                raise TableError(f"{data.place(key)}: device.{key} must be positive; got {data[key]!r}")
+                raise TableError(
+                    f"{data.place(key)}: device.{key} must be positive; got {data[key]!r}"
+                )
         if device.launch_us < 0:
-            raise TableError(f"{data.place('launch_us')}: device.launch_us must be at least 0;"
-                             f" got {data['launch_us']!r}")
+            raise TableError(
+                f"{data.place('launch_us')}: device.launch_us must be at least 0;"
+                f" got {data['launch_us']!r}"
+            )
         if device.platform not in PLATFORMS:
-            raise TableError(one_of(f"{data.place('platform')}: device.platform", device.platform, PLATFORMS))
+            raise TableError(
+                one_of(f"{data.place('platform')}: device.platform", device.platform, PLATFORMS)
+            )
         return device

@@ -30,7 +30,8 @@ from flashnas.latency.schema import (
 )
 from flashnas.latency.table_meta import load_meta
 
-# Of a stack: rows that differ in one of these are never added up, because the sum is not a network's time.
+# Of a stack: rows that differ in one of these are never added up, because the sum is not a
+# network's time.
 SETTINGS = ("threads", "flash_attention", "cache_type")
 
 
@@ -63,13 +64,18 @@ class LatencyTable:
 
     @classmethod
     def load(cls, source: str | Path | LatencyTable) -> LatencyTable:
-        """A table from a folder, or a shipped one by name; a table itself is returned as it is. Raises
-        TableError for what is missing or damaged."""
+        """A table from a folder, or a shipped one by name; a table itself is returned as it is.
+        Raises TableError for what is missing or damaged."""
         if isinstance(source, LatencyTable):
             return source
         _, path, _ = state = table_state(source)
         device, meta, frames = _read(*state)
-        return cls(path, device, copy.deepcopy(meta), {kind: frame.copy() for kind, frame in frames.items()})
+        return cls(
+            path,
+            device,
+            copy.deepcopy(meta),
+            {kind: frame.copy() for kind, frame in frames.items()},
+        )
 
     @property
     def name(self) -> str:
@@ -94,12 +100,16 @@ class LatencyTable:
 
     @property
     def default_mode(self) -> str:
-        """The only mode; of several, the one that `flashnas profile` measures by default on this platform."""
+        """The only mode; of several, the one that `flashnas profile` measures by default on this
+        platform.
+        """
         usual = PLATFORMS[self.device.platform]
         return usual if usual in self.modes or not self.modes else self.modes[0]
 
     def only(self, mode: str | None) -> LatencyTable:
-        """The table with the rows of one mode (None: the default); raises TableError if it has none."""
+        """The table with the rows of one mode (None: the default); raises TableError if it has
+        none.
+        """
         mode = mode or self.default_mode
         if self.frames and mode not in self.modes:
             raise TableError(f"{self.path}: {one_of('mode', mode, self.modes)}")
@@ -113,40 +123,64 @@ class LatencyTable:
         return tuple(texts(self, "dtype"))
 
     def settings(self, rows: Iterable[str], *further: Mapping[str, Any]) -> dict[str, str]:
-        """What the stacks of rows, and `further` ones, state of SETTINGS; raises TableError where they
-        differ."""
+        """What the stacks of rows, and `further` ones, state of SETTINGS; raises TableError where
+        they differ."""
         settings: dict[str, str] = {}
         stacks = [*(self.meta["stacks"].get(name, {}) for name in rows), *further]
         for setting in SETTINGS:
             values = sorted({str(stack[setting]) for stack in stacks if setting in stack})
             if len(values) > 1:
-                raise TableError(f"{self.path}: rows of {setting.replace('_', ' ')} {' and '.join(values)} do"
-                                 " not mix; profile each into a folder of its own (--out)")
+                raise TableError(
+                    f"{self.path}: rows of {setting.replace('_', ' ')} {' and '.join(values)} do"
+                    " not mix; profile each into a folder of its own (--out)"
+                )
             settings.update((setting, value) for value in values)
         return settings
 
     def rows(self, kind: str) -> pd.DataFrame:
-        """All rows of a kind with the name of the device; raises TableError if the table has none."""
+        """All rows of a kind with the name of the device; raises TableError if the table has
+        none.
+        """
         if kind not in self.frames:
-            raise TableError(f"{self.path}: table {self.name} has no rows of kind {kind!r}"
-                             f"{did_you_mean(kind, self.kinds)}; it has: {', '.join(self.kinds)}")
+            raise TableError(
+                f"{self.path}: table {self.name} has no rows of kind {kind!r}"
+                f"{did_you_mean(kind, self.kinds)}; it has: {', '.join(self.kinds)}"
+            )
         return self.frames[kind].assign(device=self.name)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, with the range of each column, and the rules by which this version derives times."""
+        """JSON-ready, with the range of each column, and the rules by which this version derives
+        times.
+        """
         kinds = {}
         for kind, frame in self.frames.items():
-            kinds[kind] = {"rows": len(frame),
-                           "ranges": {column: [int(frame[column].min()), int(frame[column].max())]
-                                      for column in KINDS[kind] if column not in TEXT_KEYS},
-                           **{column: texts(self, column, (kind,)) for column in KINDS[kind]
-                              if column in TEXT_KEYS},
-                           "sources": {str(key): int(n) for key, n in frame["source"].value_counts().items()},
-                           "stacks": texts(self, "stack", (kind,)), "modes": texts(self, "mode", (kind,)),
-                           "origin": self.meta["kinds"][kind].get("origin")}
-        return {"name": self.name, "path": str(self.path), "device": dict(vars(self.device)),
-                "dtypes": self.dtypes, "stacks": self.meta["stacks"], "kinds": kinds, "rules": rules(),
-                "calibration": self.calibration or None}
+            kinds[kind] = {
+                "rows": len(frame),
+                "ranges": {
+                    column: [int(frame[column].min()), int(frame[column].max())]
+                    for column in KINDS[kind]
+                    if column not in TEXT_KEYS
+                },
+                **{
+                    column: texts(self, column, (kind,))
+                    for column in KINDS[kind]
+                    if column in TEXT_KEYS
+                },
+                "sources": {str(key): int(n) for key, n in frame["source"].value_counts().items()},
+                "stacks": texts(self, "stack", (kind,)),
+                "modes": texts(self, "mode", (kind,)),
+                "origin": self.meta["kinds"][kind].get("origin"),
+            }
+        return {
+            "name": self.name,
+            "path": str(self.path),
+            "device": dict(vars(self.device)),
+            "dtypes": self.dtypes,
+            "stacks": self.meta["stacks"],
+            "kinds": kinds,
+            "rules": rules(),
+            "calibration": self.calibration or None,
+        }
 
     def __str__(self) -> str:
         info, device = self.to_dict(), self.device
@@ -154,12 +188,18 @@ class LatencyTable:
             f"{self.name}: {device.label or device.platform}, {device.peak_flops / 1e12:g} TFLOP/s,"
             f" {device.bandwidth_bytes_s / 1e9:g} GB/s, {device.memory_bytes / 2**30:g} GiB;"
             f" {', '.join(self.dtypes)}",
-            f"stacks: {self.stack}", ""]
+            f"stacks: {self.stack}",
+            "",
+        ]
         for kind, entry in info["kinds"].items():
-            ranges = ", ".join(f"{column} {low}..{high}" if low != high else f"{column} {low}"
-                               for column, (low, high) in entry["ranges"].items())
-            lines.append(f"{kind:<26}{entry['rows']:>7} rows  {'+'.join(entry['sources'])}"
-                         f" ({', '.join(entry['stacks'])}; {', '.join(entry['modes'])})  {ranges}")
+            ranges = ", ".join(
+                f"{column} {low}..{high}" if low != high else f"{column} {low}"
+                for column, (low, high) in entry["ranges"].items()
+            )
+            lines.append(
+                f"{kind:<26}{entry['rows']:>7} rows  {'+'.join(entry['sources'])}"
+                f" ({', '.join(entry['stacks'])}; {', '.join(entry['modes'])})  {ranges}"
+            )
             if "operator" in entry:
                 lines.append(f"{'':<26}operators: {', '.join(entry['operator'])}")
         lines += ["", "rules:", *(f"- {rule}" for rule in info["rules"])]
@@ -168,44 +208,65 @@ class LatencyTable:
         return "\n".join(lines)
 
 
-def texts(table: LatencyTable, column: str, kinds: Container[str] | None = None, dtype: str = "",
-          ) -> list[str]:
+def texts(
+    table: LatencyTable,
+    column: str,
+    kinds: Container[str] | None = None,
+    dtype: str = "",
+) -> list[str]:
     """What a column holds, sorted; of some kinds of rows and of one dtype."""
     frames = [frame for kind, frame in table.frames.items() if kinds is None or kind in kinds]
-    return sorted({str(value) for frame in frames
-                   for value in (frame[frame["dtype"] == dtype] if dtype else frame)[column].unique()})
+    return sorted(
+        {
+            str(value)
+            for frame in frames
+            for value in (frame[frame["dtype"] == dtype] if dtype else frame)[column].unique()
+        }
+    )
 
 
 def table_state(source: str | Path) -> tuple[Path, Path, tuple[Any, ...]]:
     """Absolute path, path, and a tuple that differs once a file of the folder has changed."""
     path = _find(str(source))
     with disk_errors(f"{path}: cannot be read", TableError):
-        files = [(file.name, (stat := file.stat()).st_size, stat.st_mtime_ns, stat.st_ino)
-                 for file in path.iterdir()]
+        files = [
+            (file.name, (stat := file.stat()).st_size, stat.st_mtime_ns, stat.st_ino)
+            for file in path.iterdir()
+        ]
         check_inside(path, path.iterdir(), TableError)
     return path.absolute(), path, tuple(sorted(files))
 
 
 @functools.lru_cache(maxsize=8)
-def _read(_: Path, path: Path, __: tuple[Any, ...]) -> tuple[Device, dict[str, Any], dict[str, pd.DataFrame]]:
+def _read(
+    _: Path, path: Path, __: tuple[Any, ...]
+) -> tuple[Device, dict[str, Any], dict[str, pd.DataFrame]]:
     """Read again when a file of the folder has changed."""
     device = Device.load(path / "device.yaml")
     meta = load_meta(path, device)
-    return device, meta, {kind: _load_rows(path, kind, entry) for kind, entry in meta["kinds"].items()}
+    return (
+        device,
+        meta,
+        {kind: _load_rows(path, kind, entry) for kind, entry in meta["kinds"].items()},
+    )
 
 
 def _find(source: str) -> Path:
     shipped = shipped_tables()
     path = shipped.get(source, Path(source))
     if not path.is_dir():
-        raise TableError(f"latency table {source!r}: no such folder and no shipped table"
-                         f"{did_you_mean(source, shipped)}; shipped: {', '.join(shipped) or 'none'};"
-                         " flashnas profile measures one on its device")
+        raise TableError(
+            f"latency table {source!r}: no such folder and no shipped table"
+            f"{did_you_mean(source, shipped)}; shipped: {', '.join(shipped) or 'none'};"
+            " flashnas profile measures one on its device"
+        )
     return path
 
 
 def unnamed(file: Path) -> Path:
-    """Where new rows lie until meta.yaml names them; then they become `file`. A kill may leave them there."""
+    """Where new rows lie until meta.yaml names them; then they become `file`. A kill may leave them
+    there.
+    """
     return file.with_suffix(".parquet.next")
 
 
@@ -223,13 +284,20 @@ def _load_rows(path: Path, kind: str, entry: dict[str, Any]) -> pd.DataFrame:
     file = path / f"{kind}.parquet"
     data = read_bytes(rows_file(file, entry["sha256"]), TableError, max_mb=MAX_JOURNAL_MB)
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise TableError(f"{file}: the checksum differs from meta.yaml; the table is damaged or was edited")
+        raise TableError(
+            f"{file}: the checksum differs from meta.yaml; the table is damaged or was edited"
+        )
     frame = read_parquet(file, TableError, data=data).assign(**entry["constants"])
     expected = [*KINDS[kind], *VALUE_COLUMNS]
     if set(frame.columns) != set(expected):
-        lacking, extra = [c for c in expected if c not in frame], [c for c in frame if c not in expected]
-        raise TableError(f"{file}: wrong columns: lacking {', '.join(lacking) or 'none'};"
-                         f" unknown {', '.join(map(str, extra)) or 'none'}")
+        lacking, extra = (
+            [c for c in expected if c not in frame],
+            [c for c in frame if c not in expected],
+        )
+        raise TableError(
+            f"{file}: wrong columns: lacking {', '.join(lacking) or 'none'};"
+            f" unknown {', '.join(map(str, extra)) or 'none'}"
+        )
     if len(frame) != entry["rows"]:
         raise TableError(f"{file}: meta.yaml promises {entry['rows']} rows; got {len(frame)}")
     _check_values(file, kind, frame)
@@ -237,10 +305,15 @@ def _load_rows(path: Path, kind: str, entry: dict[str, Any]) -> pd.DataFrame:
 
 
 def _check_values(file: Path, kind: str, frame: pd.DataFrame) -> None:
-    for column, rule in (("latency_us", "a positive number"), ("p10_us", "positive or null"),
-                         ("p90_us", "positive or null")):
+    for column, rule in (
+        ("latency_us", "a positive number"),
+        ("p10_us", "positive or null"),
+        ("p90_us", "positive or null"),
+    ):
         values = frame[column].astype(float).to_numpy()
-        wrong = ~(np.isfinite(values) & (values > 0)) & ~(np.isnan(values) & (column != "latency_us"))
+        wrong = ~(np.isfinite(values) & (values > 0)) & ~(
+            np.isnan(values) & (column != "latency_us")
+        )
         if wrong.any():
             row = int(wrong.argmax())
             raise TableError(f"{file}: row {row}: {column} must be {rule}; got {values[row]}")
@@ -249,6 +322,8 @@ def _check_values(file: Path, kind: str, frame: pd.DataFrame) -> None:
             raise TableError(f"{file}: column {column} must not be null")
     unknown = set(frame["source"].astype(str)) - set(SOURCES)
     if unknown:
-        raise TableError(f"{file}: source must be one of {', '.join(SOURCES)}; got {sorted(unknown)[0]!r}")
+        raise TableError(
+            f"{file}: source must be one of {', '.join(SOURCES)}; got {sorted(unknown)[0]!r}"
+        )
     if frame.duplicated([*KINDS[kind], *VARIANT]).any():
         raise TableError(f"{file}: two rows of the same {', '.join(KINDS[kind])}")

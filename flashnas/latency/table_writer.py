@@ -16,17 +16,26 @@ import yaml
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.files import atomic_file, disk_errors, hold_lock, write_atomic
 from flashnas.base.yaml import read_yaml
-from flashnas.latency.schema import FORMAT, KINDS, NUMBERS, TEXT_KEYS, UNITS, VALUE_COLUMNS, VARIANT, Device
+from flashnas.latency.schema import (
+    FORMAT,
+    KINDS,
+    NUMBERS,
+    TEXT_KEYS,
+    UNITS,
+    VALUE_COLUMNS,
+    VARIANT,
+    Device,
+)
 from flashnas.latency.table import LatencyTable, rows_file, sha256_of, unnamed
 
-MAX_WAIT_S = 60.0    # for another process that writes the table
+MAX_WAIT_S = 60.0  # for another process that writes the table
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowContext:
-    """What is true of rows that are written together. stacks: describes each value of the column `stack`.
-    origin: where the rows are from (package, version, licence, ..). calibration: None: leave the one that
-    is there."""
+    """What is true of rows that are written together. stacks: describes each value of the column
+    `stack`. origin: where the rows are from (package, version, licence, ..). calibration: None:
+    leave the one that is there."""
 
     device: Device
     stacks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -34,14 +43,16 @@ class RowContext:
     calibration: Mapping[str, Any] | None = None
 
 
-def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, context: RowContext, *,
-               append: bool = False) -> None:
-    """Write all rows of one kind and update meta.yaml; the folder is created. A kill leaves the old table or
-    the new one.
+def write_rows(
+    folder: str | Path, kind: str, rows: pd.DataFrame, context: RowContext, *, append: bool = False
+) -> None:
+    """Write all rows of one kind and update meta.yaml; the folder is created. A kill leaves the old
+    table or the new one.
 
     Args:
         rows: with the columns of schema.py, NUMBERS optionally.
-        append: keep the rows that are there; a new row replaces the one of the same key, mode and dtype.
+        append: keep the rows that are there; a new row replaces the one of the same key, mode and
+            dtype.
 
     Raises:
         TableError: unknown kind, missing columns, a folder of another device, a full disk.
@@ -57,13 +68,17 @@ def write_rows(folder: str | Path, kind: str, rows: pd.DataFrame, context: RowCo
     rows = rows[columns]
     with _writing(folder) as meta:
         if meta and meta["device"] != context.device.name:
-            raise TableError(f"{folder}: the table is of device {meta['device']}; got rows of"
-                             f" {context.device.name}")
+            raise TableError(
+                f"{folder}: the table is of device {meta['device']}; got rows of"
+                f" {context.device.name}"
+            )
         known, file = meta.get("kinds", {}).get(kind), folder / f"{kind}.parquet"
         if known and (left := rows_file(file, known["sha256"])) != file:
             os.replace(left, file)
         if append and known:
-            rows = pd.concat([LatencyTable.load(folder).rows(kind)[columns], rows], ignore_index=True)
+            rows = pd.concat(
+                [LatencyTable.load(folder).rows(kind)[columns], rows], ignore_index=True
+            )
         identity = [*KINDS[kind], *VARIANT]
         rows = rows.drop_duplicates(identity, keep="last").sort_values(identity, ignore_index=True)
         if not (folder / "device.yaml").exists():
@@ -80,22 +95,35 @@ def merge(first: str | Path, second: str | Path, out: str | Path) -> None:
     if a.path.resolve() == b.path.resolve():
         raise TableError(f"cannot merge a table with itself: {a.path}")
     if a.device.name != b.device.name:
-        raise TableError(f"cannot merge tables of two devices: {a.device.name} ({a.path}) and {b.device.name}"
-                         f" ({b.path})")
+        raise TableError(
+            f"cannot merge tables of two devices: {a.device.name} ({a.path}) and {b.device.name}"
+            f" ({b.path})"
+        )
     if a.calibration and b.calibration and a.calibration != b.calibration:
         raise TableError(f"cannot merge tables with two calibrations: {a.path} and {b.path}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise TableError(f"{out}: exists already; merge into a new folder")
     for table in (b, a):
         for kind in table.kinds:
-            write_rows(out, kind, table.rows(kind), RowContext(
-                device=a.device, stacks=table.meta["stacks"], origin=table.meta["kinds"][kind].get("origin"),
-                calibration=table.calibration or None), append=True)
+            write_rows(
+                out,
+                kind,
+                table.rows(kind),
+                RowContext(
+                    device=a.device,
+                    stacks=table.meta["stacks"],
+                    origin=table.meta["kinds"][kind].get("origin"),
+                    calibration=table.calibration or None,
+                ),
+                append=True,
+            )
 
 
 @contextlib.contextmanager
 def edited_meta(folder: Path) -> Iterator[dict[str, Any]]:
-    """What meta.yaml of a table holds, for this process alone; it is written at the end of the block."""
+    """What meta.yaml of a table holds, for this process alone; it is written at the end of the
+    block.
+    """
     with _writing(folder) as meta:
         yield meta
         _write_yaml(folder / "meta.yaml", meta)
@@ -147,10 +175,17 @@ def _write_parquet(path: Path, kind: str, rows: pd.DataFrame) -> dict[str, Any]:
             constants[column] = None
         elif len(values) == 1 and column not in ("p10_us", "p90_us"):
             constants[column] = values[0] if isinstance(values[0], str) else int(values[0])
-    types = {**dict.fromkeys(KINDS[kind], "int32"), **dict.fromkeys(("latency_us", *NUMBERS), "float32")}
+    types = {
+        **dict.fromkeys(KINDS[kind], "int32"),
+        **dict.fromkeys(("latency_us", *NUMBERS), "float32"),
+    }
     varying = rows.drop(columns=list(constants))
-    varying = varying.astype({column: "category" if column in TEXT_KEYS else types.get(column, "category")
-                              for column in map(str, varying)})
+    varying = varying.astype(
+        {
+            column: "category" if column in TEXT_KEYS else types.get(column, "category")
+            for column in map(str, varying)
+        }
+    )
     with atomic_file(path) as part:
         varying.to_parquet(part.absolute(), index=False, compression="zstd", compression_level=19)
         digest = sha256_of(part)

@@ -1,4 +1,6 @@
-"""Rows of whole operators, as `flashnas profile` measures them. They answer before any sum of kernels."""
+"""Rows of whole operators, as `flashnas profile` measures them. They answer before any sum of
+kernels.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flashnas.latency.bounded_time import OUTSIDE_SPREAD, SOURCE_SPREAD, BoundedTime, from_grid, source_of
+from flashnas.latency.bounded_time import (
+    OUTSIDE_SPREAD,
+    SOURCE_SPREAD,
+    BoundedTime,
+    from_grid,
+    source_of,
+)
 from flashnas.latency.grid import LogGrid
 from flashnas.latency.schema import OPERATOR_DECODE, OPERATOR_KINDS
 from flashnas.latency.table import LatencyTable, texts
@@ -22,8 +30,13 @@ class OperatorTimes:
         self._frames: dict[str, dict[Any, pd.DataFrame]] = {}
         for kind in table.frames.keys() & OPERATOR_KINDS:
             rows = table.frames[kind]
-            self._frames[kind] = dict(iter(rows[rows["dtype"] == dtype].groupby(
-                ["operator", "hidden", "vocab"], observed=True)))
+            self._frames[kind] = dict(
+                iter(
+                    rows[rows["dtype"] == dtype].groupby(
+                        ["operator", "hidden", "vocab"], observed=True
+                    )
+                )
+            )
         self.kinds = tuple(self._frames)
         self.settings = table.settings(texts(table, "stack", OPERATOR_KINDS, dtype))
 
@@ -31,29 +44,38 @@ class OperatorTimes:
         """True if the operator was measured in any phase; then kernels are not composed for it."""
         return any((operator, hidden, vocab) in groups for groups in self._frames.values())
 
-    def answer(self, operator: str, hidden: int, phase: Phase, batch: int, seen: np.ndarray,
-               vocab: int = 0) -> BoundedTime | None:
-        """None outside the measured batches and lengths. Below the shortest measured length that one
-        answers, as `derived`. operator: str(spec.resolved(hidden)), `embedding` or `head`. seen: contexts
-        over which the mean is taken, or one value: the tokens of each sequence."""
+    def answer(
+        self, operator: str, hidden: int, phase: Phase, batch: int, seen: np.ndarray, vocab: int = 0
+    ) -> BoundedTime | None:
+        """None outside the measured batches and lengths. Below the shortest measured length that
+        one answers, as `derived`. operator: str(spec.resolved(hidden)), `embedding` or `head`.
+        seen: contexts over which the mean is taken, or one value: the tokens of each sequence."""
         grid_of_rows = self._grid(f"operator_{phase}", operator, hidden, vocab)
         if grid_of_rows is None:
             return None
         grid, source = grid_of_rows
         batches, axis = grid.axes
-        if phase == "decode" and axis.values[-1] == 1:  # written as context 0: independent of the context
+        if (
+            phase == "decode" and axis.values[-1] == 1
+        ):  # written as context 0: independent of the context
             seen = np.ones(1)
         if seen.max() > axis.values[-1] or not batches.values[0] <= batch <= batches.values[-1]:
             return None
-        answer = from_grid(*grid.at(batch=batch, **{axis.name: np.maximum(seen, axis.values[0])}), source)
+        answer = from_grid(
+            *grid.at(batch=batch, **{axis.name: np.maximum(seen, axis.values[0])}), source
+        )
         return answer.derived(OUTSIDE_SPREAD) if seen.min() < axis.values[0] else answer
 
     @functools.cache  # noqa: B019 - lives as long as the table it belongs to
-    def _grid(self, kind: str, operator: str, hidden: int, vocab: int) -> tuple[LogGrid, str] | None:
+    def _grid(
+        self, kind: str, operator: str, hidden: int, vocab: int
+    ) -> tuple[LogGrid, str] | None:
         rows = self._frames.get(kind, {}).get((operator, hidden, vocab))
         if rows is None:
             return None
         length = "context" if kind == OPERATOR_DECODE else "tokens"
         rows = rows.assign(**{length: np.maximum(rows[length], 1)})
         source = source_of(rows)
-        return LogGrid.from_rows(rows, ["batch", length], grow="batch", spread=SOURCE_SPREAD[source]), source
+        return LogGrid.from_rows(
+            rows, ["batch", length], grow="batch", spread=SOURCE_SPREAD[source]
+        ), source

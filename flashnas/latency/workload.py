@@ -11,32 +11,50 @@ from flashnas.base.errors import WorkloadError
 from flashnas.base.hints import did_you_mean, one_of
 from flashnas.base.yaml import LocatedDict, check_keys, read_yaml
 
-# of an activation and of what caches hold; fp8 and the quantized types, as llama.cpp names them, hold weights
-# only
-DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "fp8": 2,
-               "q8_0": 2, "q6_k": 2, "q4_0": 2, "q4_k": 2}
+# of an activation and of what caches hold; fp8 and the quantized types, as llama.cpp names them,
+# hold weights only
+DTYPE_BYTES = {
+    "bfloat16": 2,
+    "float16": 2,
+    "float32": 4,
+    "fp8": 2,
+    "q8_0": 2,
+    "q6_k": 2,
+    "q4_0": 2,
+    "q4_k": 2,
+}
 # of a weight: a block of 32 or 256 has scales beside its weights
-WEIGHT_BYTES: dict[str, float] = {**DTYPE_BYTES, "fp8": 1, "q8_0": 34 / 32, "q6_k": 210 / 256,
-                                  "q4_0": 18 / 32, "q4_k": 144 / 256}
+WEIGHT_BYTES: dict[str, float] = {
+    **DTYPE_BYTES,
+    "fp8": 1,
+    "q8_0": 34 / 32,
+    "q6_k": 210 / 256,
+    "q4_0": 18 / 32,
+    "q4_k": 144 / 256,
+}
 # of keys and values, as llama.cpp names their types
 CACHE_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
-# A type that only the matrices of the operators have, as in serving engines; embedding, head, norms,
-# convolutions, attention and recurrences stay in the other one.
+# A type that only the matrices of the operators have, as in serving engines; embedding, head,
+# norms, convolutions, attention and recurrences stay in the other one.
 MATRICES_ONLY = {"fp8": "bfloat16"}
 # of everything but the matrices of the operators, where it is not the type of the matrices
 OTHER_WEIGHTS = {**MATRICES_ONLY, "q4_0": "q8_0", "q4_k": "q6_k"}
-WEIGHTS = ("bfloat16", "fp8")   # for a table of kernels
-WEIGHTS_HELP = "type of the operators' matrices on a GPU, bfloat16 or fp8; everything else stays in bfloat16"
+WEIGHTS = ("bfloat16", "fp8")  # for a table of kernels
+WEIGHTS_HELP = (
+    "type of the operators' matrices on a GPU, bfloat16 or fp8; everything else stays in bfloat16"
+)
 DTYPES = ("auto", *DTYPE_BYTES)
-MAX_TOKENS = 10**8        # of a sequence; far above any context, and small enough for arithmetic and memory
+MAX_TOKENS = (
+    10**8
+)  # of a sequence; far above any context, and small enough for arithmetic and memory
 MAX_BATCH = 10**6
 WORKLOAD_HELP = "named workload, YAML file or batch=..,prompt=..,generated=.."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """One request: `prompt_tokens` of each of `batch` sequences are read at once, then `generated_tokens` one
-    by one.
+    """One request: `prompt_tokens` of each of `batch` sequences are read at once, then
+    `generated_tokens` one by one.
 
     Args:
         batch: "max": as many as fit the device's memory.
@@ -59,14 +77,18 @@ class Workload:
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, least, most, words in (("batch", 1, MAX_BATCH, ", or max"),
-                                         ("prompt_tokens", 0, MAX_TOKENS, ""),
-                                         ("generated_tokens", 0, MAX_TOKENS, "")):
+        for name, least, most, words in (
+            ("batch", 1, MAX_BATCH, ", or max"),
+            ("prompt_tokens", 0, MAX_TOKENS, ""),
+            ("generated_tokens", 0, MAX_TOKENS, ""),
+        ):
             if (value := getattr(self, name)) == "max" and words:
                 continue
             if type(value) is not int or value < least:
-                raise WorkloadError(f"workload.{name} must be a whole number of at least {least}{words}; got"
-                                    f" {value!r}")
+                raise WorkloadError(
+                    f"workload.{name} must be a whole number of at least {least}{words}; got"
+                    f" {value!r}"
+                )
             if value > most:
                 raise WorkloadError(f"workload.{name} must be at most {most:,}; got {value!r}")
         if self.dtype not in DTYPES:
@@ -84,25 +106,35 @@ class Workload:
         if weights is None or weights == self.dtype:
             return self
         if self.dtype not in ("auto", "bfloat16"):
-            raise WorkloadError(f"--weights {weights} needs a workload in bfloat16; workload.dtype is"
-                                f" {self.dtype}")
+            raise WorkloadError(
+                f"--weights {weights} needs a workload in bfloat16; workload.dtype is {self.dtype}"
+            )
         return replace(self, dtype=weights)
 
     def to_dict(self) -> dict[str, Any]:
         return dict(vars(self))
 
 
-WORKLOADS = {workload.name: workload for workload in (
-    Workload(name="decode-8k", generated_tokens=8192),
-    Workload(name="decode-1k", generated_tokens=1024),
-    Workload(name="prefill-2k", prompt_tokens=2048),
-    Workload(name="chat", prompt_tokens=512, generated_tokens=256),
-    # "throughput at 32k tokens of input and the largest batch that fits": decode steps right after a 32k
-    # prompt. 256 of them move the context by 0.8 %: throughput_tok_s is the rate at 32k.
-    Workload(name="throughput-32k", batch="max", prompt_tokens=32768, generated_tokens=256),
-)}
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload(name="decode-8k", generated_tokens=8192),
+        Workload(name="decode-1k", generated_tokens=1024),
+        Workload(name="prefill-2k", prompt_tokens=2048),
+        Workload(name="chat", prompt_tokens=512, generated_tokens=256),
+        # "throughput at 32k tokens of input and the largest batch that fits": decode steps right
+        # after a 32k prompt. 256 of them move the context by 0.8 %: throughput_tok_s is the rate at
+        # 32k.
+        Workload(name="throughput-32k", batch="max", prompt_tokens=32768, generated_tokens=256),
+    )
+}
 
-_SHORT = {"batch": "batch", "prompt": "prompt_tokens", "generated": "generated_tokens", "dtype": "dtype"}
+_SHORT = {
+    "batch": "batch",
+    "prompt": "prompt_tokens",
+    "generated": "generated_tokens",
+    "dtype": "dtype",
+}
 _KEYS = {**_SHORT, **{field: field for field in _SHORT.values()}}
 
 
@@ -116,9 +148,11 @@ def load_workload(source: str | Workload) -> Workload:
         return _from_yaml(read_yaml(source))
     if "=" in source:
         return _from_text(source)
-    raise WorkloadError(f"workload {source!r} does not exist{did_you_mean(source, WORKLOADS)}; named ones:"
-                        f" {', '.join(WORKLOADS)}; or write batch=1,prompt=0,generated=1024, or give a YAML"
-                        f" file")
+    raise WorkloadError(
+        f"workload {source!r} does not exist{did_you_mean(source, WORKLOADS)}; named ones:"
+        f" {', '.join(WORKLOADS)}; or write batch=1,prompt=0,generated=1024, or give a YAML"
+        f" file"
+    )
 
 
 def _from_text(text: str) -> Workload:
@@ -128,8 +162,10 @@ def _from_text(text: str) -> Workload:
         if not equals:
             raise WorkloadError(f"workload: parts must read key=value; got {part.strip()!r}")
         if key not in _KEYS:
-            raise WorkloadError(f"workload has no key {key!r}{did_you_mean(key, _KEYS)};"
-                                f" allowed: {', '.join(_SHORT)}")
+            raise WorkloadError(
+                f"workload has no key {key!r}{did_you_mean(key, _KEYS)};"
+                f" allowed: {', '.join(_SHORT)}"
+            )
         field = _KEYS[key]
         if field in fields:
             raise WorkloadError(f"workload: duplicate key {key!r}")
@@ -138,8 +174,19 @@ def _from_text(text: str) -> Workload:
 
 
 def _from_yaml(data: LocatedDict) -> Workload:
-    check_keys(data, where="workload", required={}, error=WorkloadError, optional={
-        "name": str, "batch": (int, str), "prompt_tokens": int, "generated_tokens": int, "dtype": str})
+    check_keys(
+        data,
+        where="workload",
+        required={},
+        error=WorkloadError,
+        optional={
+            "name": str,
+            "batch": (int, str),
+            "prompt_tokens": int,
+            "generated_tokens": int,
+            "dtype": str,
+        },
+    )
     try:
         return Workload(**{"name": Path(data.path).stem, **data})
     except WorkloadError as error:

@@ -1,5 +1,5 @@
-"""What a network remembers of the sequences that it has read, and the step that continues it in place:
-captured as a CUDA graph, it serves every position."""
+"""What a network remembers of the sequences that it has read, and the step that continues it in
+place: captured as a CUDA graph, it serves every position."""
 
 from __future__ import annotations
 
@@ -16,18 +16,24 @@ from flashnas.operators.attention.cache import FixedCache, KeyValueCache, Positi
 
 @dataclass(frozen=True)
 class HybridCache:
-    """One state per operator; continue a cache only once (key/value caches are written in place)."""
+    """One state per operator; continue a cache only once (key/value caches are written in
+    place).
+    """
 
     states: tuple[Any, ...]
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes of all caches and states, the whole batch; equals batch x Architecture.cache_bytes."""
+        """Bytes of all caches and states, the whole batch; equals batch x
+        Architecture.cache_bytes.
+        """
         return sum(state_bytes(state) for state in self.states)
 
 
 def state_bytes(state: Any) -> int:
-    """Bytes of the state of one layer: a tensor, a tuple of states, None, or an object with `kept_bytes`."""
+    """Bytes of the state of one layer: a tensor, a tuple of states, None, or an object with
+    `kept_bytes`.
+    """
     if isinstance(state, Tensor):
         return state.nbytes
     if hasattr(state, "kept_bytes"):
@@ -45,22 +51,25 @@ def mapped(state: Any, function: Callable[[Any], Any]) -> Any:
     if isinstance(state, Tensor | KeyValueCache):
         return function(state)
     if not isinstance(state, tuple):
-        raise OperatorError(f"a state must consist of tensors, KeyValueCaches and tuples; got a"
-                            f" {type(state).__name__}")
+        raise OperatorError(
+            f"a state must consist of tensors, KeyValueCaches and tuples; got a"
+            f" {type(state).__name__}"
+        )
     parts = [mapped(part, function) for part in state]
     return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
 
 
 class FixedStates:
-    """States, of tensors and FixedCaches, that a step continues where they lie, so that it can be recorded
-    and replayed. position: where all their sequences are."""
+    """States, of tensors and FixedCaches, that a step continues where they lie, so that it can be
+    recorded and replayed. position: where all their sequences are."""
 
     def __init__(self, states: tuple[Any, ...], position: Position) -> None:
         self.states, self.position = states, position
 
     @classmethod
-    def of(cls, states: tuple[Any, ...], seen: int, room: int, batch: int,
-           device: torch.device | str) -> FixedStates:
+    def of(
+        cls, states: tuple[Any, ...], seen: int, room: int, batch: int, device: torch.device | str
+    ) -> FixedStates:
         """Copies of the states of sequences that have `seen` tokens, with room for `room`."""
         position = Position(seen, room, batch, device)
 
@@ -75,10 +84,14 @@ class FixedStates:
         self.position.advance()
 
     def copy(self, states: tuple[Any, ...]) -> None:
-        """Copy the states after a step over those before it, where a kernel has not written there."""
-        pairs = [(before, after) for before, after in
-                 zip(_tensors(self.states), _tensors(states), strict=True)
-                 if before.data_ptr() != after.data_ptr()]
+        """Copy the states after a step over those before it, where a kernel has not written
+        there.
+        """
+        pairs = [
+            (before, after)
+            for before, after in zip(_tensors(self.states), _tensors(states), strict=True)
+            if before.data_ptr() != after.data_ptr()
+        ]
         if pairs:
             before, after = map(list, zip(*pairs, strict=True))
             torch._foreach_copy_(before, after)
@@ -93,8 +106,8 @@ def _tensors(state: Any) -> Iterator[Tensor]:
 
 
 class CapturedStep:
-    """`HybridLM.step_in_place`: (tokens [B]) -> logits [B, V], which the next call overwrites. A replay costs
-    one launch, whatever the position.
+    """`HybridLM.step_in_place`: (tokens [B]) -> logits [B, V], which the next call overwrites. A
+    replay costs one launch, whatever the position.
 
     Args:
         step_in_place: of a network on a CUDA device whose weights do not change while this is used.
@@ -103,18 +116,31 @@ class CapturedStep:
         tokens_B: of the shape and on the device of those to come.
     """
 
-    def __init__(self, step_in_place: Callable[[Tensor, FixedStates], Tensor], cache: HybridCache, seen: int,
-                 room: int, tokens_B: Tensor) -> None:
+    def __init__(
+        self,
+        step_in_place: Callable[[Tensor, FixedStates], Tensor],
+        cache: HybridCache,
+        seen: int,
+        room: int,
+        tokens_B: Tensor,
+    ) -> None:
         self.tokens_B = torch.zeros_like(tokens_B)
         with torch.cuda.device(tokens_B.device):
             self._capture(step_in_place, cache, seen, room)
 
-    def _capture(self, step_in_place: Callable[[Tensor, FixedStates], Tensor], cache: HybridCache, seen: int,
-                 room: int) -> None:
+    def _capture(
+        self,
+        step_in_place: Callable[[Tensor, FixedStates], Tensor],
+        cache: HybridCache,
+        seen: int,
+        room: int,
+    ) -> None:
         batch, device = len(self.tokens_B), self.tokens_B.device
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # kernels are tuned at the first calls, with states of their own
+        with torch.cuda.stream(
+            side
+        ):  # kernels are tuned at the first calls, with states of their own
             tried = FixedStates.of(cache.states, seen, room, batch, device)
             for _ in range(min(2, room - seen)):
                 step_in_place(self.tokens_B, tried)
@@ -134,7 +160,9 @@ class CapturedStep:
 def check_capturable(device: torch.device) -> None:
     """Raise DeviceError where there are no CUDA graphs."""
     if not _has_graphs(device):
-        raise DeviceError(f"generate: graph=True needs a network on a CUDA device; this one is on {device}")
+        raise DeviceError(
+            f"generate: graph=True needs a network on a CUDA device; this one is on {device}"
+        )
 
 
 def _has_graphs(device: torch.device) -> bool:

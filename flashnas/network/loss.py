@@ -1,4 +1,5 @@
-"""The loss of a language model without its logits: a linear head and the cross-entropy as one autograd node.
+"""The loss of a language model without its logits: a linear head and the cross-entropy as one
+autograd node.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# logits at once: 8 MB of float32, which the caches of a CPU hold; on a GPU 1 GB, since each chunk reads the
-# whole head
+# logits at once: 8 MB of float32, which the caches of a CPU hold; on a GPU 1 GB, since each chunk
+# reads the whole head
 LOGITS_PER_CHUNK, LOGITS_ON_GPU = 1 << 21, 1 << 28
 
 
 def linear_cross_entropy(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-    """Mean cross-entropy of x @ weight^T, in nats, in float32 at least; NaN if no row counts. Gradients are
-    taken slice by slice in the forward pass, so that the logits of a large vocabulary never exist at once.
+    """Mean cross-entropy of x @ weight^T, in nats, in float32 at least; NaN if no row counts.
+    Gradients are taken slice by slice in the forward pass, so that the logits of a large vocabulary
+    never exist at once.
 
     Args:
         x_ND: hidden states after the final norm.
@@ -41,7 +43,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             x, weight = x_ND.to(dtype), weight_VD.to(dtype)
             total = torch.zeros((), dtype=wide, device=x.device)
             grad_x = torch.empty_like(x) if need_x else None
-            grad_weight = torch.zeros(weight.shape, dtype=wide, device=x.device) if need_weight else None
+            grad_weight = (
+                torch.zeros(weight.shape, dtype=wide, device=x.device) if need_weight else None
+            )
             rows = max(1, (LOGITS_PER_CHUNK if x.is_cpu else LOGITS_ON_GPU) // len(weight))
             counts_N = targets_N >= 0
             count = counts_N.sum()
@@ -49,13 +53,23 @@ class _LinearCrossEntropy(torch.autograd.Function):
             targets_N = targets_N.clamp(min=0)
             for part in range(0, len(x), rows):
                 now = slice(part, part + rows)
-                log_p, targets_N1 = (x[now] @ weight.T).log_softmax(-1, dtype=wide), targets_N[now].unsqueeze(1)
-                total -= log_p.gather(1, targets_N1).masked_fill_(~counts_N[now].unsqueeze(1), 0).sum()
+                log_p, targets_N1 = (
+                    (x[now] @ weight.T).log_softmax(-1, dtype=wide),
+                    targets_N[now].unsqueeze(1),
+                )
+                total -= (
+                    log_p.gather(1, targets_N1).masked_fill_(~counts_N[now].unsqueeze(1), 0).sum()
+                )
                 if not (need_x or need_weight):
                     continue
                 # p - 1 at the target, p elsewhere
                 minus_one_N1 = log_p.new_full(targets_N1.shape, -1.0)
-                grad = log_p.exp_().scatter_add_(1, targets_N1, minus_one_N1).div_(divisor_N1[now]).to(dtype)
+                grad = (
+                    log_p.exp_()
+                    .scatter_add_(1, targets_N1, minus_one_N1)
+                    .div_(divisor_N1[now])
+                    .to(dtype)
+                )
                 if grad_x is not None:
                     torch.mm(grad, weight, out=grad_x[now])
                 if grad_weight is not None:
@@ -67,5 +81,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_x, grad_weight = ctx.saved_tensors
         x_dtype, weight_dtype = ctx.dtypes
-        return (None if grad_x is None else (grad_x * grad).to(x_dtype),
-                None if grad_weight is None else (grad_weight * grad).to(weight_dtype), None)
+        return (
+            None if grad_x is None else (grad_x * grad).to(x_dtype),
+            None if grad_weight is None else (grad_weight * grad).to(weight_dtype),
+            None,
+        )

@@ -29,10 +29,11 @@ from flashnas.operators.roles import OWN_RATES, Role
 
 @dataclass(frozen=True)
 class ParameterUse:
-    """What a parameter of a network is for, and the family in `Recipe.lr_multipliers` by which it learns.
+    """What a parameter of a network is for, and the family in `Recipe.lr_multipliers` by which it
+    learns.
 
-    The family is the short name of the operator, that with `.conv` or `.router` for a short convolution or a
-    router, `embedding` or `norm`.
+    The family is the short name of the operator, that with `.conv` or `.router` for a short
+    convolution or a router, `embedding` or `norm`.
     """
 
     role: Role
@@ -40,7 +41,9 @@ class ParameterUse:
 
 
 def _streams_low(x: Tensor) -> bool:
-    """Whether the residual stream has the dtype of autocast: on a GPU, where memory bounds all else."""
+    """Whether the residual stream has the dtype of autocast: on a GPU, where memory bounds all
+    else.
+    """
     return x.is_cuda and torch.is_autocast_enabled(x.device.type)
 
 
@@ -62,15 +65,16 @@ class Block(nn.Module):
 
 
 class HybridLM(nn.Module):
-    """Embedding, pre-norm residual operators, final norm, head; has exactly `architecture.params` parameters.
+    """Embedding, pre-norm residual operators, final norm, head; has exactly `architecture.params`
+    parameters.
 
-    Meta tokens come before every sequence; they take positions but have no logits and no loss. Only memory
-    limits the context.
+    Meta tokens come before every sequence; they take positions but have no logits and no loss. Only
+    memory limits the context.
 
     Args:
         architecture: what to build.
-        backend: the libraries that compute the operators, one of operators.backends.BACKENDS. Raises
-            OperatorError for a library that is not installed.
+        backend: the libraries that compute the operators, one of operators.backends.BACKENDS.
+            Raises OperatorError for a library that is not installed.
 
     Example:
         >>> import flashnas as fn, torch
@@ -96,15 +100,17 @@ class HybridLM(nn.Module):
         except RuntimeError as error:  # the CPU's allocator has no error of its own
             if isinstance(error, torch.OutOfMemoryError) or "allocate memory" not in str(error):
                 raise
-            raise CandidateMemoryError(f"out of memory: the network has {architecture.params:,} parameters"
-                                       ) from None
+            raise CandidateMemoryError(
+                f"out of memory: the network has {architecture.params:,} parameters"
+            ) from None
         choose_backend(self, backend)
         self._transposed_head = Transposed()
         self.reset_weights()
 
     @torch.no_grad()
     def reset_weights(self) -> None:
-        """Draw the matrices: normal with std 1/sqrt(fan_in), output projections times 1/sqrt(2 x operators).
+        """Draw the matrices: normal with std 1/sqrt(fan_in), output projections times 1/sqrt(2 x
+        operators).
         """
         shrink, uses = 1 / math.sqrt(2 * len(self.layers)), self.parameter_uses()
         for name, module in self.named_modules():
@@ -114,7 +120,11 @@ class HybridLM(nn.Module):
                 nn.init.normal_(module.weight, std=std * shrink if writes else std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for weight in (self.embedding.weight, self.meta_tokens, self.head.weight if self.head else None):
+        for weight in (
+            self.embedding.weight,
+            self.meta_tokens,
+            self.head.weight if self.head else None,
+        ):
             if weight is not None:
                 nn.init.normal_(weight, std=0.02)
 
@@ -129,20 +139,25 @@ class HybridLM(nn.Module):
             uses["meta_tokens"] = tokens
         if self.head is not None:
             uses["head.weight"] = tokens
-        for n, (spec, block) in enumerate(zip(self.architecture.operators, self.blocks, strict=True)):
+        for n, (spec, block) in enumerate(
+            zip(self.architecture.operators, self.blocks, strict=True)
+        ):
             uses[f"layers.{n}.norm.weight"] = ParameterUse(Role.NORM, spec.kind)
             for name, role in block.mixer.parameter_roles().items():
                 part = OWN_RATES.get(role)
-                uses[f"layers.{n}.mixer.{name}"] = ParameterUse(role,
-                                                                f"{spec.kind}.{part}" if part else spec.kind)
+                uses[f"layers.{n}.mixer.{name}"] = ParameterUse(
+                    role, f"{spec.kind}.{part}" if part else spec.kind
+                )
         return uses
 
     def backends(self, dtype: torch.dtype | None = None) -> dict[str, str]:
-        """What computes each kind of operator on the model's device, as {"d": "fla 0.6.0", ..}. dtype: of
-        activations where autocast sets it; the weights' by default."""
+        """What computes each kind of operator on the model's device, as {"d": "fla 0.6.0", ..}.
+        dtype: of activations where autocast sets it; the weights' by default."""
         weight = self.embedding.weight
         kinds = (spec.kind for spec in self.architecture.operators)
-        return running(zip(kinds, self.blocks, strict=True), weight.device.type, dtype or weight.dtype)
+        return running(
+            zip(kinds, self.blocks, strict=True), weight.device.type, dtype or weight.dtype
+        )
 
     def train(self, mode: bool = True) -> HybridLM:
         """As nn.Module's; frees the copies of weights that decoding made."""
@@ -162,7 +177,7 @@ class HybridLM(nn.Module):
         """[V, D]; the embedding's when tied."""
         return self.embedding.weight if self.head is None else self.head.weight
 
-    # -- training --------------------------------------------------------------------------------------------
+    # -- training ----------------------------------------------------------------------------------
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """Logits [B, T, V]."""
@@ -171,7 +186,8 @@ class HybridLM(nn.Module):
     def loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean cross-entropy in nats over the targets that are not negative; NaN if all are.
 
-        Negative targets, as -100, mark places without a prediction. Logits exist only a slice at a time.
+        Negative targets, as -100, mark places without a prediction. Logits exist only a slice at a
+        time.
         """
         x = self.hidden_states(tokens_BT).flatten(0, 1)
         return linear_cross_entropy(x, self.head_weight, targets_BT.flatten())
@@ -180,7 +196,7 @@ class HybridLM(nn.Module):
         """[B, T, D] after the final norm, before the head."""
         self._forget_copies()
         x, _ = self.run_layers(self.embed(tokens_BT), [None] * len(self.layers))
-        return self.final_norm(x[:, self.architecture.meta_tokens:])
+        return self.final_norm(x[:, self.architecture.meta_tokens :])
 
     def embed(self, tokens_BT: Tensor) -> Tensor:
         """[B, meta + T, D]: the meta tokens, then the embedded tokens."""
@@ -190,15 +206,15 @@ class HybridLM(nn.Module):
         return x.to(torch.get_autocast_dtype(x.device.type)) if _streams_low(x) else x
 
     def run_layers(self, x_BTD: Tensor, states: Any) -> tuple[Tensor, tuple[Any, ...]]:
-        """All operators in their parallel form from `states` on (None: of empty sequences): (x_BTD, states
-        after)."""
+        """All operators in their parallel form from `states` on (None: of empty sequences): (x_BTD,
+        states after)."""
         after = []
         for block, state in zip(self.blocks, states, strict=True):
             x_BTD, state = block(x_BTD, state)
             after.append(state)
         return x_BTD, tuple(after)
 
-    # -- generation ------------------------------------------------------------------------------------------
+    # -- generation --------------------------------------------------------------------------------
 
     @torch.no_grad()
     def start_cache(self, batch: int) -> HybridCache:
@@ -206,17 +222,28 @@ class HybridLM(nn.Module):
         self._forget_copies()
         weight = self.embedding.weight
         if self.meta_tokens is None:
-            return HybridCache(tuple(block.mixer.init_state(batch, weight.dtype, weight.device)
-                                     for block in self.blocks))
-        # without states: a library may read a whole prompt only from its beginning (backends/mamba_ssm.py)
-        _, states = self.run_layers(self.meta_tokens.expand(batch, -1, -1), [None] * len(self.layers))
+            return HybridCache(
+                tuple(
+                    block.mixer.init_state(batch, weight.dtype, weight.device)
+                    for block in self.blocks
+                )
+            )
+        # without states: a library may read a whole prompt only from its beginning
+        # (backends/mamba_ssm.py)
+        _, states = self.run_layers(
+            self.meta_tokens.expand(batch, -1, -1), [None] * len(self.layers)
+        )
         return HybridCache(states)
 
     @torch.no_grad()
-    def prefill(self, tokens_BT: Tensor, cache: HybridCache | None = None) -> tuple[Tensor, HybridCache]:
+    def prefill(
+        self, tokens_BT: Tensor, cache: HybridCache | None = None
+    ) -> tuple[Tensor, HybridCache]:
         """Read a prompt (or a further part of one): (logits [B, V] after its last token, cache)."""
         if tokens_BT.shape[1] == 0:
-            raise ValueError("prefill needs at least one token; use start_cache for an empty prompt")
+            raise ValueError(
+                "prefill needs at least one token; use start_cache for an empty prompt"
+            )
         self._forget_copies()
         if cache is None:
             x, states = self.run_layers(self.embed(tokens_BT), [None] * len(self.layers))
@@ -235,8 +262,8 @@ class HybridLM(nn.Module):
 
     @torch.no_grad()
     def step_in_place(self, tokens_B: Tensor, states: FixedStates) -> Tensor:
-        """`decode_step` whose states after lie where those before lay: logits [B, V]. No kernel depends on
-        the position, so that the step can be recorded once and replayed."""
+        """`decode_step` whose states after lie where those before lay: logits [B, V]. No kernel
+        depends on the position, so that the step can be recorded once and replayed."""
         logits_BV, after = self.decode_step(tokens_B, HybridCache(states.states))
         states.take(after.states)
         return logits_BV
@@ -250,10 +277,12 @@ class HybridLM(nn.Module):
         return linear_of_one(self.final_norm(x_BD), self.head_weight, None, self._transposed_head)
 
     @torch.no_grad()
-    def generate(self, tokens_BT: Tensor, count: int, greedy: bool = True, graph: bool = False) -> Tensor:
-        """The next `count` tokens [B, count] after a prompt of at least one token; greedy or drawn. graph:
-        one step is captured as a CUDA graph and replayed, as `flashnas profile` times it; DeviceError on
-        another device."""
+    def generate(
+        self, tokens_BT: Tensor, count: int, greedy: bool = True, graph: bool = False
+    ) -> Tensor:
+        """The next `count` tokens [B, count] after a prompt of at least one token; greedy or drawn.
+        graph: one step is captured as a CUDA graph and replayed, as `flashnas profile` times it;
+        DeviceError on another device."""
         if graph:
             check_capturable(tokens_BT.device)
         logits, cache = self.prefill(tokens_BT)
@@ -262,8 +291,11 @@ class HybridLM(nn.Module):
         if graph and count > 1:
             step = CapturedStep(self.step_in_place, cache, seen, seen + count, tokens_BT[:, 0])
         for n in range(count):
-            token = logits.argmax(-1) if greedy else torch.multinomial(logits.float().softmax(-1),
-                                                                       1).squeeze(-1)
+            token = (
+                logits.argmax(-1)
+                if greedy
+                else torch.multinomial(logits.float().softmax(-1), 1).squeeze(-1)
+            )
             generated.append(token)
             if n + 1 == count:
                 break

@@ -1,7 +1,8 @@
 """Weights on disk: a folder with `architecture.yaml`, `model.safetensors` and, where there is one,
 `tokenizer.json`.
 
-`flashnas train` writes it, `flashnas export` reads it. Tensors have the names of `HybridLM.state_dict()`.
+`flashnas train` writes it, `flashnas export` reads it. Tensors have the names of
+`HybridLM.state_dict()`.
 """
 
 from __future__ import annotations
@@ -32,9 +33,15 @@ TOKENIZER = "tokenizer.json"
 _READ_BYTES = 1 << 24
 
 
-def save_model(folder: str | Path, network: HybridLM, *, tokenizer_json: str | None = None,
-               files: Mapping[str, str] | None = None) -> Path:
-    """Write the folder as a whole (beside its place, then renamed), in place of one of an earlier call.
+def save_model(
+    folder: str | Path,
+    network: HybridLM,
+    *,
+    tokenizer_json: str | None = None,
+    files: Mapping[str, str] | None = None,
+) -> Path:
+    """Write the folder as a whole (beside its place, then renamed), in place of one of an earlier
+    call.
 
     Args:
         tokenizer_json: text of the tokenizer's file, or None.
@@ -43,10 +50,15 @@ def save_model(folder: str | Path, network: HybridLM, *, tokenizer_json: str | N
     Raises WeightsError if the folder holds something else, OSError for a full or read-only disk.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder / ARCHITECTURE).is_file() and (not folder.is_dir()
-                                                                      or any(folder.iterdir())):
-        raise WeightsError(f"{folder}: exists and holds no weights (it has no {ARCHITECTURE});"
-                           " choose another folder")
+    if (
+        folder.exists()
+        and not (folder / ARCHITECTURE).is_file()
+        and (not folder.is_dir() or any(folder.iterdir()))
+    ):
+        raise WeightsError(
+            f"{folder}: exists and holds no weights (it has no {ARCHITECTURE});"
+            " choose another folder"
+        )
     with atomic_folder(folder) as fresh:
         write_model(fresh, network, tokenizer_json=tokenizer_json)
         for name, text in (files or {}).items():
@@ -58,17 +70,24 @@ def write_model(folder: Path, network: HybridLM, *, tokenizer_json: str | None =
     """Write the files of a weights folder into a folder that is there."""
     architecture = network.architecture
     digest = write_tensors(folder / MODEL, network.state_dict())
-    entry = {"architecture": architecture.to_dict(), "notation": architecture.notation,
-             "hash": architecture.hash, "params": architecture.params, "sha256": digest}
+    entry = {
+        "architecture": architecture.to_dict(),
+        "notation": architecture.notation,
+        "hash": architecture.hash,
+        "params": architecture.params,
+        "sha256": digest,
+    }
     write_synced(folder / ARCHITECTURE, yaml.safe_dump(entry, sort_keys=False, width=120))
     if tokenizer_json is not None:
         write_synced(folder / TOKENIZER, tokenizer_json)
 
 
 def load_model(folder: str | Path) -> HybridLM:
-    """The network of a folder that `save_model` wrote, on the CPU, with the weights' dtype, in training mode.
+    """The network of a folder that `save_model` wrote, on the CPU, with the weights' dtype, in
+    training mode.
 
-    Raises WeightsError in one line for a missing or damaged file and for weights of another architecture.
+    Raises WeightsError in one line for a missing or damaged file and for weights of another
+    architecture.
     """
     folder = Path(folder)
     architecture, recorded = read_architecture(folder)
@@ -76,7 +95,9 @@ def load_model(folder: str | Path) -> HybridLM:
     if digest is not None and not isinstance(digest, str):
         raise WeightsError(f"{folder / ARCHITECTURE}: sha256 must be text; got {digest!r}")
     tensors = read_tensors(folder / MODEL, digest)
-    with torch.random.fork_rng(devices=[]):  # the start that is drawn and overwritten leaves no trace
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # the start that is drawn and overwritten leaves no trace
         network = HybridLM(architecture)
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     if len(dtypes) == 1:
@@ -86,17 +107,20 @@ def load_model(folder: str | Path) -> HybridLM:
 
 
 def read_architecture(folder: str | Path) -> tuple[Architecture, dict[str, Any]]:
-    """The architecture of a weights folder and all that its file records; raises WeightsError if there is
-    none."""
+    """The architecture of a weights folder and all that its file records; raises WeightsError if
+    there is none."""
     path = Path(folder) / ARCHITECTURE
     if not path.exists():
-        raise WeightsError(f"{folder}: holds no weights (it has no {ARCHITECTURE});"
-                           " name a folder that flashnas train wrote, such as RUN/final")
+        raise WeightsError(
+            f"{folder}: holds no weights (it has no {ARCHITECTURE});"
+            " name a folder that flashnas train wrote, such as RUN/final"
+        )
     return load_architecture(str(path)), dict(read_yaml(path))
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Copy tensors into a network; raises WeightsError naming what is missing, left over or of another shape.
+    """Copy tensors into a network; raises WeightsError naming what is missing, left over or of
+    another shape.
     """
     needed = network.state_dict()
     another = f"{path}: holds the weights of another architecture"
@@ -104,19 +128,24 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
         if name not in tensors:
             raise WeightsError(f"{another}: {name} {list(tensor.shape)} is missing")
         if tensors[name].shape != tensor.shape:
-            raise WeightsError(f"{another}: {name} is {list(tensors[name].shape)}, this one needs"
-                               f" {list(tensor.shape)}")
+            raise WeightsError(
+                f"{another}: {name} is {list(tensors[name].shape)}, this one needs"
+                f" {list(tensor.shape)}"
+            )
     if extra := sorted(set(tensors) - set(needed)):
-        raise WeightsError(f"{another}: {extra[0]} has no place in this one"
-                           + (f" (nor have {len(extra) - 1} others)" if len(extra) > 1 else ""))
+        raise WeightsError(
+            f"{another}: {extra[0]} has no place in this one"
+            + (f" (nor have {len(extra) - 1} others)" if len(extra) > 1 else "")
+        )
     network.load_state_dict(dict(tensors))
 
 
-# -- files ---------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write a safetensors file to the disk; returns its sha256. Raises OSError for a full or read-only disk.
+    """Write a safetensors file to the disk; returns its sha256. Raises OSError for a full or
+    read-only disk.
     """
     try:
         save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
@@ -131,12 +160,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 
 def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """All tensors of a safetensors file; raises WeightsError if it is missing, damaged, or has not this
-    digest."""
+    """All tensors of a safetensors file; raises WeightsError if it is missing, damaged, or has not
+    this digest."""
     check_regular(path, WeightsError)
     try:
         if sha256 is not None and digest_of(path) != sha256:
-            raise WeightsError(f"{path}: is damaged: its sha256 is not the recorded {sha256[:16]}..")
+            raise WeightsError(
+                f"{path}: is damaged: its sha256 is not the recorded {sha256[:16]}.."
+            )
         return dict(load_file(path))
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None

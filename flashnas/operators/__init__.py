@@ -1,9 +1,10 @@
 """The operators: what they state without torch, and how they are computed.
 
-Each operator has a folder: `spec.py` states sizes, kernels and what readers see; `layer.py` computes with
-torch. `spec.py` and `layer.py` of this folder are the contracts, `roles.py` names what a parameter is for.
-Layers share `parts` (norms, convolutions, positions), `recurrences` and `backends` (the libraries that can
-compute a core). A new operator is one folder and one line below, or an entry point of another package.
+Each operator has a folder: `spec.py` states sizes, kernels and what readers see; `layer.py`
+computes with torch. `spec.py` and `layer.py` of this folder are the contracts, `roles.py` names
+what a parameter is for. Layers share `parts` (norms, convolutions, positions), `recurrences` and
+`backends` (the libraries that can compute a core). A new operator is one folder and one line below,
+or an entry point of another package.
 """
 
 from flashnas.base.errors import OperatorError
@@ -13,21 +14,28 @@ from flashnas.operators.spec import OperatorSpec
 
 __all__ = ["OPERATORS", "KernelCall", "KernelKind", "OperatorSpec", "Phase", "operator_class"]
 
-OPERATORS: Registry[type[OperatorSpec]] = Registry("operator", "flashnas.operators", {
-    "a": "flashnas.operators.attention.spec:Attention",
-    "swa": "flashnas.operators.attention.spec:SlidingWindowAttention",
-    "m": "flashnas.operators.mamba.spec:Mamba",
-    "m2": "flashnas.operators.mamba2.spec:Mamba2",
-    "gla": "flashnas.operators.gla.spec:GatedLinearAttention",
-    "d": "flashnas.operators.delta_net.spec:DeltaNet",
-    "gd": "flashnas.operators.gated_delta_net.spec:GatedDeltaNet",
-    "r7": "flashnas.operators.rwkv7.spec:Rwkv7",
-    "kda": "flashnas.operators.kimi_delta_attention.spec:KimiDeltaAttention",
-    "conv": "flashnas.operators.gated_convolution.spec:GatedConvolution",
-    "h": "flashnas.operators.hybrid_head.spec:HybridHead",
-    "f": "flashnas.operators.feed_forward.spec:FeedForward",
-    "moe": "flashnas.operators.mixture_of_experts.spec:MixtureOfExperts",
-}, OperatorError, "kind", base="flashnas.operators.spec:OperatorSpec")
+OPERATORS: Registry[type[OperatorSpec]] = Registry(
+    "operator",
+    "flashnas.operators",
+    {
+        "a": "flashnas.operators.attention.spec:Attention",
+        "swa": "flashnas.operators.attention.spec:SlidingWindowAttention",
+        "m": "flashnas.operators.mamba.spec:Mamba",
+        "m2": "flashnas.operators.mamba2.spec:Mamba2",
+        "gla": "flashnas.operators.gla.spec:GatedLinearAttention",
+        "d": "flashnas.operators.delta_net.spec:DeltaNet",
+        "gd": "flashnas.operators.gated_delta_net.spec:GatedDeltaNet",
+        "r7": "flashnas.operators.rwkv7.spec:Rwkv7",
+        "kda": "flashnas.operators.kimi_delta_attention.spec:KimiDeltaAttention",
+        "conv": "flashnas.operators.gated_convolution.spec:GatedConvolution",
+        "h": "flashnas.operators.hybrid_head.spec:HybridHead",
+        "f": "flashnas.operators.feed_forward.spec:FeedForward",
+        "moe": "flashnas.operators.mixture_of_experts.spec:MixtureOfExperts",
+    },
+    OperatorError,
+    "kind",
+    base="flashnas.operators.spec:OperatorSpec",
+)
 
 
 def operator_class(kind: str) -> type[OperatorSpec]:

@@ -1,4 +1,6 @@
-"""What the layers of `d`, `gd` and `kda` share: the delta rule between a convolution and a norm per head."""
+"""What the layers of `d`, `gd` and `kda` share: the delta rule between a convolution and a norm per
+head.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,9 @@ GATES: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "sigmoid": torch
 
 
 class DeltaLayer(RecurrentLayer):
-    """q, k, v pass a convolution and silu; q and k are L2-normalised, beta = sigmoid. Value head h reads key
-    head h // (v_heads / k_heads). Log decay -exp(A_log) softplus(a + dt_bias), where there is one. RMSNorm
-    per head, times silu or sigmoid of a gate, where there is one.
+    """q, k, v pass a convolution and silu; q and k are L2-normalised, beta = sigmoid. Value head h
+    reads key head h // (v_heads / k_heads). Log decay -exp(A_log) softplus(a + dt_bias), where
+    there is one. RMSNorm per head, times silu or sigmoid of a gate, where there is one.
 
     `project` returns q, k, v together, and beta; then a and the gate, where the rule decays.
     """
@@ -44,13 +46,22 @@ class DeltaLayer(RecurrentLayer):
     rules: ClassVar[Pair] = delta_rule_chunked, delta_rule_step
     rule_reference: ClassVar[Rule] = staticmethod(delta_rule_reference)
     decays: ClassVar[bool] = True
-    by_channel: ClassVar[bool] = False  # a decay for each key channel, and all in the dtype of the state
+    by_channel: ClassVar[bool] = (
+        False  # a decay for each key channel, and all in the dtype of the state
+    )
     gate: ClassVar[str] = ""  # of GATES
 
-    def _build(self, spec: OperatorSpec, hidden: int, heads: tuple[int, int], head_dim: int, conv_size: int,
-               eps: float) -> None:
+    def _build(
+        self,
+        spec: OperatorSpec,
+        hidden: int,
+        heads: tuple[int, int],
+        head_dim: int,
+        conv_size: int,
+        eps: float,
+    ) -> None:
         """All behind the projections; heads: of keys and of values."""
-        (self.k_heads, self.v_heads), self.head_dim, self.scale = heads, head_dim, head_dim ** -0.5
+        (self.k_heads, self.v_heads), self.head_dim, self.scale = heads, head_dim, head_dim**-0.5
         value = self.v_heads * head_dim
         self.conv = ShortConvolution(2 * self.k_heads * head_dim + value, conv_size)
         if self.decays:
@@ -59,10 +70,14 @@ class DeltaLayer(RecurrentLayer):
             self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(decays))
         self.norm = RMSNorm(head_dim, eps)
         self.out_proj = nn.Linear(value, hidden, bias=False)
-        self.core = Core(self.core_kind, spec.name, self.rules, key_dim=head_dim, value_dim=head_dim)
+        self.core = Core(
+            self.core_kind, spec.name, self.rules, key_dim=head_dim, value_dim=head_dim
+        )
         self.state_sizes = self.v_heads, head_dim, head_dim
 
-    def recur(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+    def recur(
+        self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule
+    ) -> tuple[Tensor, Tensor]:
         qkv, beta, *others = parts
         with torch.autocast(qkv.device.type, enabled=False):
             dtype = matrix_BHKV.dtype
@@ -75,11 +90,15 @@ class DeltaLayer(RecurrentLayer):
             if self.decays:
                 rates = -self.A_log.to(dtype).exp()
                 g = self._decay(rates, F.softplus(others[0].to(dtype) + self.dt_bias.to(dtype)))
-            o, matrix_BHKV = rule(q * self.scale, k, v, torch.sigmoid(beta.to(dtype)), g, matrix_BHKV)
+            o, matrix_BHKV = rule(
+                q * self.scale, k, v, torch.sigmoid(beta.to(dtype)), g, matrix_BHKV
+            )
             y = self.norm(o).flatten(-2)
             return y * GATES[self.gate](others[1].to(dtype)) if self.gate else y, matrix_BHKV
 
-    def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+    def recur_reference(
+        self, parts: Sequence[Tensor], matrix_BHKV: Tensor
+    ) -> tuple[Tensor, Tensor]:
         qkv, beta, *others = parts
         heads = [self.k_heads, self.k_heads, self.v_heads]
         q, k, v = qkv.unflatten(-1, (-1, self.head_dim)).split(heads, -2)
@@ -88,8 +107,9 @@ class DeltaLayer(RecurrentLayer):
         if self.decays:
             steps = torch.log1p((others[0] + self.dt_bias.double()).exp())
             g = self._decay(-self.A_log.double().exp(), steps)
-        o, matrix_BHKV = self.rule_reference(l2_normalise(q) * self.scale, l2_normalise(k), v,
-                                             torch.sigmoid(beta), g, matrix_BHKV)
+        o, matrix_BHKV = self.rule_reference(
+            l2_normalise(q) * self.scale, l2_normalise(k), v, torch.sigmoid(beta), g, matrix_BHKV
+        )
         o = self.norm.reference(o).flatten(-2)
         return o * GATES[self.gate](others[1]) if self.gate else o, matrix_BHKV
 

@@ -1,5 +1,5 @@
-"""What is known of a kernel: its kind, one launch of it, and the rules that answer for rows that were not
-measured."""
+"""What is known of a kernel: its kind, one launch of it, and the rules that answer for rows that
+were not measured."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 
 @dataclass(frozen=True)
 class Load:
-    """How much one launch works on: `tokens` of each of `batch` sequences (1 in a decode step), which see
-    `context` tokens, themselves included."""
+    """How much one launch works on: `tokens` of each of `batch` sequences (1 in a decode step),
+    which see `context` tokens, themselves included."""
 
     phase: Phase
     batch: int
@@ -35,30 +35,34 @@ class KernelKind:
     """One kind of kernel.
 
     Args:
-        name: registered name. Rows are in `<name>_<phase>.parquet`, or in `<name>.parquet` where both phases
-            have the same columns.
+        name: registered name. Rows are in `<name>_<phase>.parquet`, or in `<name>.parquet` where
+            both phases have the same columns.
         shape: names of the sizes that a call states, in order.
         decode: key columns of the rows, in file order; empty: no rows. A column is one of
-            `shape`, or `batch`, `tokens` (of each sequence, in a prefill), `context` (tokens seen in a
-            decode step) or `m` (batch x tokens). Times are interpolated in log space along these columns.
+            `shape`, or `batch`, `tokens` (of each sequence, in a prefill), `context` (tokens seen
+            in a decode step) or `m` (batch x tokens). Times are interpolated in log space along
+            these columns.
         prefill: the same of a prefill.
         matched: columns that are not interpolated: only rows with the call's value answer.
-        between: two of `matched` (heads and key/value heads) for which the times of measured neighbours are
-            mixed.
+        between: two of `matched` (heads and key/value heads) for which the times of measured
+            neighbours are mixed.
         grow: the column along which cells that were not measured are inferred, in proportion.
-        tokens_power: from the matched values, how the time of a prefill grows with tokens beyond the grid (1
-            or 2).
+        tokens_power: from the matched values, how the time of a prefill grows with tokens beyond
+            the grid (1 or 2).
         rules: tried in this order when no row answers.
         written: values per token that a kernel leaves behind for the next one.
-        workspace_bytes: bytes per token that a kernel needs beside its output while it reads a prompt.
-        bytes_moved: bytes that one launch has to read and write at least, from the call, the Load and the
-            bytes of one activation.
+        workspace_bytes: bytes per token that a kernel needs beside its output while it reads a
+            prompt.
+        bytes_moved: bytes that one launch has to read and write at least, from the call, the Load
+            and the bytes of one activation.
         weights: numbers in the weight of a call, which an engine may keep in another type than the
-            activations: a table may have rows of the kind in that type; None: the kind has no such weight.
+            activations: a table may have rows of the kind in that type; None: the kind has no such
+            weight.
         filters: numbers in the filters of a call, which keep the type of the activations.
         flops: of one token that sees `context` tokens; a multiply-add is 2.
         cache_bytes: per sequence after `context` tokens, from the bytes of one activation.
-        correction: the constant that scales the kernel in a whole model (latency/corrections.py); "": none.
+        correction: the constant that scales the kernel in a whole model (latency/corrections.py);
+            "": none.
     """
 
     name: str
@@ -76,7 +80,9 @@ class KernelKind:
     weights: Callable[[KernelCall], int] | None = None
     filters: Callable[[KernelCall], int] = field(default=lambda call: 0)
     flops: Callable[[KernelCall, float], float] = field(default=lambda call, context: 0)
-    cache_bytes: Callable[[KernelCall, int, int], int] = field(default=lambda call, context, size: 0)
+    cache_bytes: Callable[[KernelCall, int, int], int] = field(
+        default=lambda call, context, size: 0
+    )
     correction: Correction = "scale"
 
     def columns(self, phase: Phase) -> tuple[str, ...]:
@@ -84,16 +90,23 @@ class KernelKind:
         return self.decode if phase == "decode" else self.prefill
 
     def rows_name(self, phase: Phase) -> str:
-        """The name of the kind's rows in a table, and of a kernel in a breakdown: `conv_decode`, `gemm`."""
+        """The name of the kind's rows in a table, and of a kernel in a breakdown: `conv_decode`,
+        `gemm`.
+        """
         return self.name if self.decode == self.prefill else f"{self.name}_{phase}"
 
-    def call(self, label: str, *, fusable: bool = False, unfused: tuple[int, ...] = (),
-             **shape: int) -> KernelCall:
+    def call(
+        self, label: str, *, fusable: bool = False, unfused: tuple[int, ...] = (), **shape: int
+    ) -> KernelCall:
         """One launch of this kind; raises OperatorError if the sizes are not those of `shape`."""
         if set(shape) != set(self.shape):
-            raise OperatorError(f"kernel {label!r} of kind {self.name} needs the sizes"
-                                f" {', '.join(self.shape)}; got {', '.join(shape) or 'none'}")
-        return KernelCall(self, tuple((name, shape[name]) for name in self.shape), label, fusable, unfused)
+            raise OperatorError(
+                f"kernel {label!r} of kind {self.name} needs the sizes"
+                f" {', '.join(self.shape)}; got {', '.join(shape) or 'none'}"
+            )
+        return KernelCall(
+            self, tuple((name, shape[name]) for name in self.shape), label, fusable, unfused
+        )
 
     def __repr__(self) -> str:
         return f"KernelKind({self.name!r})"
@@ -101,12 +114,12 @@ class KernelKind:
 
 @dataclass(frozen=True, slots=True)
 class KernelCall:
-    """One kernel that an operator launches, by its static shape; batch, tokens and context come from the
-    workload.
+    """One kernel that an operator launches, by its static shape; batch, tokens and context come
+    from the workload.
 
-    `fusable` marks a pointwise kernel that an optimised engine folds into a neighbour. `unfused`: the first
-    size (n, channels, elements) of each kernel that a framework without fusion launches instead; empty: this
-    one.
+    `fusable` marks a pointwise kernel that an optimised engine folds into a neighbour. `unfused`:
+    the first size (n, channels, elements) of each kernel that a framework without fusion launches
+    instead; empty: this one.
     """
 
     kind: KernelKind
@@ -120,22 +133,27 @@ class KernelCall:
         if not self.unfused:
             return (self,)
         (name, _), *others = self.shape
-        return tuple(KernelCall(self.kind, ((name, size), *others), self.label) for size in self.unfused)
+        return tuple(
+            KernelCall(self.kind, ((name, size), *others), self.label) for size in self.unfused
+        )
 
     def resized(self, **sizes: float) -> KernelCall:
         """The same call with other sizes."""
-        return replace(self, shape=tuple((name, sizes.get(name, value)) for name, value in self.shape))
+        return replace(
+            self, shape=tuple((name, sizes.get(name, value)) for name, value in self.shape)
+        )
 
     def __getitem__(self, name: str) -> Any:
         return dict(self.shape)[name]
 
 
-# -- rules ---------------------------------------------------------------------------------------------------
+# -- rules -----------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class Asked:
-    """A question to a table. `seen`: numpy array of the contexts over which the mean is taken; in a prefill
-    the number of tokens. `rows`: batch x tokens, or what a rule replaces it by."""
+    """A question to a table. `seen`: numpy array of the contexts over which the mean is taken; in a
+    prefill the number of tokens. `rows`: batch x tokens, or what a rule replaces it by."""
 
     call: KernelCall
     phase: Phase
@@ -153,7 +171,9 @@ class Asked:
 
 
 class Times(Protocol):
-    """What a rule may ask (latency/kernel_times.py). Each raises LookupFailure where nothing answers."""
+    """What a rule may ask (latency/kernel_times.py). Each raises LookupFailure where nothing
+    answers.
+    """
 
     dtype_bytes: int  # of one activation
 
@@ -172,7 +192,8 @@ class Times(Protocol):
 
 @dataclass(frozen=True)
 class Rule:
-    """How a time that no row states follows from rows. The text and the arithmetic read the same constants.
+    """How a time that no row states follows from rows. The text and the arithmetic read the same
+    constants.
     """
 
     def text(self) -> str:

@@ -1,28 +1,30 @@
-"""The kinds of kernels that operators launch: one object each, with all that flashnas knows about the kind.
+"""The kinds of kernels that operators launch: one object each, with all that flashnas knows about
+the kind.
 
-A kind states the columns of its rows in a latency table, the rules by which a missing row is derived, how its
-time grows, what it writes and moves, and which correction to whole models applies. The lookup in tables, the
-memory rule, `flashnas table info` and the fit of corrections read these objects; none of them knows a kind by
-name.
+A kind states the columns of its rows in a latency table, the rules by which a missing row is
+derived, how its time grows, what it writes and moves, and which correction to whole models applies.
+The lookup in tables, the memory rule, `flashnas table info` and the fit of corrections read these
+objects; none of them knows a kind by name.
 
 An operator of another package uses what is here, without a registration:
 
     from flashnas.operators.kernel_kinds import CONV, gemm, pointwise
     CONV.call("short_conv", channels=hidden, conv_size=3)
 
-Or it brings a kind of its own: a module-level KernelKind, and one entry point under the same name, so that
-tables may hold rows of the kind:
+Or it brings a kind of its own: a module-level KernelKind, and one entry point under the same name,
+so that tables may hold rows of the kind:
 
     FFT_CONV = KernelKind(
         name="fft_conv", shape=("channels",), decode=("channels", "batch"),
         prefill=("channels", "batch", "tokens"), written=lambda call: call["channels"],
-        bytes_moved=lambda call, load, size: 2 * size * load.rows * call["channels"], rules=(Roofline(),))
+        bytes_moved=lambda call, load, size: 2 * size * load.rows * call["channels"],
+        rules=(Roofline(),))
 
     [project.entry-points."flashnas.kernel_kinds"]
     fft_conv = "my_package.spec:FFT_CONV"
 
-`Roofline` answers the kind from the device's bandwidth until a table has rows. A package may also subclass
-`Rule`.
+`Roofline` answers the kind from the device's bandwidth until a table has rows. A package may also
+subclass `Rule`.
 """
 
 from __future__ import annotations
@@ -32,66 +34,106 @@ from typing import Any
 from flashnas.base.errors import TableError
 from flashnas.base.registry import Registry
 from flashnas.operators.kernel import KernelCall, KernelKind, Load, Phase
-from flashnas.operators.kernel_rules import AsCall, FullAttention, NextLarger, Roofline, SameState, Steps
+from flashnas.operators.kernel_rules import (
+    AsCall,
+    FullAttention,
+    NextLarger,
+    Roofline,
+    SameState,
+    Steps,
+)
 
 STATE_BYTES = 4  # recurrent states are kept in float32 by every engine that we know of
-# Chunked recurrent kernels (fla and ours) keep a state per chunk and a few square matrices per chunk and
-# head.
+# Chunked recurrent kernels (fla and ours) keep a state per chunk and a few square matrices per
+# chunk and head.
 CHUNK_TOKENS = 64
 CHUNK_MATRICES = 3
 # RWKV7's chunk kernel: two vectors write where the delta rule has one (arXiv 2510.26692, figure 2)
 GENERAL_CHUNK = 2.0
 
 
-# -- products and pointwise kernels --------------------------------------------------------------------------
+# -- products and pointwise kernels ----------------------------------------------------------------
+
 
 def _gemm_bytes(call: KernelCall, load: Load, size: int) -> float:
     return size * (load.rows * (call["k"] + call["n"]) + call["k"] * call["n"])
 
 
 GEMM = KernelKind(  # [m, k] x [k, n]; m = batch x tokens
-    name="gemm", shape=("n", "k"), decode=("m", "n", "k"), prefill=("m", "n", "k"), grow="n",
-    written=lambda call: call["n"], bytes_moved=_gemm_bytes, weights=lambda call: call["k"] * call["n"],
-    flops=lambda call, context: 2 * call["k"] * call["n"])
+    name="gemm",
+    shape=("n", "k"),
+    decode=("m", "n", "k"),
+    prefill=("m", "n", "k"),
+    grow="n",
+    written=lambda call: call["n"],
+    bytes_moved=_gemm_bytes,
+    weights=lambda call: call["k"] * call["n"],
+    flops=lambda call, context: 2 * call["k"] * call["n"],
+)
 
 POINTWISE = KernelKind(  # elements: values read plus written per token
-    name="pointwise", shape=("elements",), rules=(Roofline(),),
+    name="pointwise",
+    shape=("elements",),
+    rules=(Roofline(),),
     written=lambda call: call["elements"] // 2,
-    bytes_moved=lambda call, load, size: call["elements"] * load.rows * size, correction="")
+    bytes_moved=lambda call, load, size: call["elements"] * load.rows * size,
+    correction="",
+)
 
 
 def experts_hit(experts: int, active: int, rows: float) -> float:
-    """Experts that at least one of `rows` tokens chooses, if each chooses `active` of them evenly."""
+    """Experts that at least one of `rows` tokens chooses, if each chooses `active` of them
+    evenly.
+    """
     return experts * (1 - (1 - active / experts) ** rows)
 
 
 def _one_product(call: KernelCall, rows: float) -> tuple[KernelCall, float]:
     hit = experts_hit(call["experts"], call["active"], rows)
-    return KernelCall(GEMM, (("n", hit * call["n"]), ("k", call["k"])),
-                      call.label), rows * call["active"] / hit
+    return KernelCall(GEMM, (("n", hit * call["n"]), ("k", call["k"])), call.label), rows * call[
+        "active"
+    ] / hit
 
 
 def _expert_bytes(call: KernelCall, load: Load, size: int) -> float:
     hit = experts_hit(call["experts"], call["active"], load.rows)
-    return size * (hit * call["k"] * call["n"] + load.rows * (call["k"] + call["active"] * call["n"]))
+    return size * (
+        hit * call["k"] * call["n"] + load.rows * (call["k"] + call["active"] * call["n"])
+    )
 
 
 EXPERTS = KernelKind(
-    name="experts", shape=("n", "k", "experts", "active"),
-    rules=(AsCall("with m tokens that choose evenly, experts x (1 - (1 - active / experts)^m) of them are"
-                  " hit; all of these as one gemm of as many weights and operations", _one_product,
-                  spread=0.50),),
-    written=lambda call: call["active"] * call["n"], bytes_moved=_expert_bytes,
+    name="experts",
+    shape=("n", "k", "experts", "active"),
+    rules=(
+        AsCall(
+            "with m tokens that choose evenly, experts x (1 - (1 - active / experts)^m) of them are"
+            " hit; all of these as one gemm of as many weights and operations",
+            _one_product,
+            spread=0.50,
+        ),
+    ),
+    written=lambda call: call["active"] * call["n"],
+    bytes_moved=_expert_bytes,
     weights=lambda call: call["experts"] * call["k"] * call["n"],
-    flops=lambda call, context: 2 * call["active"] * call["k"] * call["n"])
+    flops=lambda call, context: 2 * call["active"] * call["k"] * call["n"],
+)
 
 
-# -- attention and convolutions ------------------------------------------------------------------------------
+# -- attention and convolutions --------------------------------------------------------------------
+
 
 def _attention_bytes(call: KernelCall, load: Load, size: int) -> float:
-    """Keys and values that are seen once (of a prefill, those of its tokens), queries and outputs."""
+    """Keys and values that are seen once (of a prefill, those of its tokens), queries and
+    outputs.
+    """
     seen = _seen(call, load.context) if load.phase == "decode" else load.tokens
-    return 2 * size * call["head_dim"] * (load.batch * seen * call["kv_heads"] + load.rows * call["heads"])
+    return (
+        2
+        * size
+        * call["head_dim"]
+        * (load.batch * seen * call["kv_heads"] + load.rows * call["heads"])
+    )
 
 
 def _seen(call: KernelCall, context: float) -> Any:
@@ -100,14 +142,22 @@ def _seen(call: KernelCall, context: float) -> Any:
 
 _ATTENTION = ("heads", "kv_heads", "head_dim", "window")  # window 0: full attention
 ATTENTION = KernelKind(
-    name="attention", shape=_ATTENTION, decode=(*_ATTENTION, "batch", "context"),
-    prefill=(*_ATTENTION, "batch", "tokens"), matched=_ATTENTION, between=("heads", "kv_heads"),
+    name="attention",
+    shape=_ATTENTION,
+    decode=(*_ATTENTION, "batch", "context"),
+    prefill=(*_ATTENTION, "batch", "tokens"),
+    matched=_ATTENTION,
+    between=("heads", "kv_heads"),
     tokens_power=lambda matched: 1 if matched["window"] else 2,
-    rules=(NextLarger("head_dim"), FullAttention()), written=lambda call: call["heads"] * call["head_dim"],
-    bytes_moved=_attention_bytes, correction="attention_scale",
+    rules=(NextLarger("head_dim"), FullAttention()),
+    written=lambda call: call["heads"] * call["head_dim"],
+    bytes_moved=_attention_bytes,
+    correction="attention_scale",
     flops=lambda call, context: 4 * call["heads"] * call["head_dim"] * _seen(call, context),
-    cache_bytes=lambda call, context, size: (2 * call["kv_heads"] * call["head_dim"] * _seen(call, context)
-                                             * size))
+    cache_bytes=lambda call, context, size: (
+        2 * call["kv_heads"] * call["head_dim"] * _seen(call, context) * size
+    ),
+)
 
 
 def _conv_bytes(call: KernelCall, load: Load, size: int) -> float:
@@ -117,21 +167,29 @@ def _conv_bytes(call: KernelCall, load: Load, size: int) -> float:
 
 
 CONV = KernelKind(  # causal and depthwise
-    name="conv", shape=("channels", "conv_size"),
-    decode=("channels", "conv_size", "batch"), prefill=("channels", "conv_size", "batch", "tokens"),
-    matched=("conv_size",), rules=(NextLarger("conv_size"),),
-    written=lambda call: call["channels"], bytes_moved=_conv_bytes,
+    name="conv",
+    shape=("channels", "conv_size"),
+    decode=("channels", "conv_size", "batch"),
+    prefill=("channels", "conv_size", "batch", "tokens"),
+    matched=("conv_size",),
+    rules=(NextLarger("conv_size"),),
+    written=lambda call: call["channels"],
+    bytes_moved=_conv_bytes,
     filters=lambda call: call["channels"] * call["conv_size"],
     flops=lambda call, context: 2 * call["channels"] * call["conv_size"],
-    cache_bytes=lambda call, context, size: call["channels"] * (call["conv_size"] - 1) * size)
+    cache_bytes=lambda call, context, size: call["channels"] * (call["conv_size"] - 1) * size,
+)
 
 
-# -- kernels that carry a matrix per head --------------------------------------------------------------------
+# -- kernels that carry a matrix per head ----------------------------------------------------------
+
 
 def _state_bytes(call: KernelCall, load: Load, size: int) -> float:
     """Queries, keys, values and outputs; the state is read and written once for each sequence."""
     key, value = call["key_dim"], call["value_dim"]
-    return call["heads"] * (2 * size * load.rows * (key + value) + 2 * load.batch * key * value * STATE_BYTES)
+    return call["heads"] * (
+        2 * size * load.rows * (key + value) + 2 * load.batch * key * value * STATE_BYTES
+    )
 
 
 def _entries(call: KernelCall) -> int:
@@ -151,34 +209,47 @@ def _delta_chunk_bytes(call: KernelCall) -> int:
     return _chunk_bytes(call) + STATE_BYTES * int(call["heads"]) * more
 
 
-def recurrent_kind(name: str, operations: int, *, delta: bool = False, of: tuple[KernelKind, ...] = (),
-                   chunk_factor: float = 1.0, steps: bool = True) -> KernelKind:
-    """A kind whose state is a matrix [key_dim, value_dim] per head; `groups` of heads share keys and queries.
+def recurrent_kind(
+    name: str,
+    operations: int,
+    *,
+    delta: bool = False,
+    of: tuple[KernelKind, ...] = (),
+    chunk_factor: float = 1.0,
+    steps: bool = True,
+) -> KernelKind:
+    """A kind whose state is a matrix [key_dim, value_dim] per head; `groups` of heads share keys
+    and queries.
 
     Args:
         name: of the kind.
         operations: for each entry of the state and token, in the recurrent form.
         delta: a delta rule, whose chunk kernel needs W and U.
-        of: the kinds whose rows answer until this kind has rows, the first that has some; empty: only its
-            own.
+        of: the kinds whose rows answer until this kind has rows, the first that has some; empty:
+            only its own.
         chunk_factor: how many times as long a prefill takes as one of `of`.
         steps: False for a kind that has rows of prefills only.
     """
     shape = ("heads", "key_dim", "value_dim")
     return KernelKind(
-        name=name, shape=(*shape, "groups"), decode=(*shape, "batch") if steps else (),
-        prefill=(*shape, "batch", "tokens"), matched=("key_dim", "value_dim"),
+        name=name,
+        shape=(*shape, "groups"),
+        decode=(*shape, "batch") if steps else (),
+        prefill=(*shape, "batch", "tokens"),
+        matched=("key_dim", "value_dim"),
         rules=(SameState(of, chunk_factor=chunk_factor), Steps()),
         written=lambda call: call["heads"] * call["value_dim"],
-        workspace_bytes=_delta_chunk_bytes if delta else _chunk_bytes, bytes_moved=_state_bytes,
+        workspace_bytes=_delta_chunk_bytes if delta else _chunk_bytes,
+        bytes_moved=_state_bytes,
         flops=lambda call, context: operations * _entries(call),
-        cache_bytes=lambda call, context, size: STATE_BYTES * _entries(call))
+        cache_bytes=lambda call, context, size: STATE_BYTES * _entries(call),
+    )
 
 
 GATED_DELTA_RULE = recurrent_kind("gated_delta_rule", 7, delta=True)
-# The same rule by the Triton kernel of flash-linear-attention. No operator launches it: an engine takes a
-# faster one where it has one. The other recurrences have Triton kernels alone, so that a table has rows of it
-# for them.
+# The same rule by the Triton kernel of flash-linear-attention. No operator launches it: an engine
+# takes a faster one where it has one. The other recurrences have Triton kernels alone, so that a
+# table has rows of it for them.
 GATED_DELTA_RULE_TRITON = recurrent_kind("gated_delta_rule_triton", 7, delta=True, steps=False)
 _BASES = (GATED_DELTA_RULE_TRITON, GATED_DELTA_RULE)
 DELTA_RULE = recurrent_kind("delta_rule", 6, delta=True, of=_BASES)
@@ -189,13 +260,16 @@ KDA = recurrent_kind("kda", 7, of=_BASES)
 
 
 def _scan_step(call: KernelCall, rows: float) -> tuple[KernelCall, float]:
-    return GATED_DELTA_RULE.call(call.label, heads=1, key_dim=call["state"], value_dim=call["channels"],
-                                 groups=1), rows
+    return GATED_DELTA_RULE.call(
+        call.label, heads=1, key_dim=call["state"], value_dim=call["channels"], groups=1
+    ), rows
 
 
 def _scan_bytes(call: KernelCall, load: Load, size: int) -> float:
     """Inputs, steps, gates and outputs; the state is read and written, its decays are read."""
-    return call["channels"] * (3 * size * load.rows + call["state"] * STATE_BYTES * (2 * load.batch + 1))
+    return call["channels"] * (
+        3 * size * load.rows + call["state"] * STATE_BYTES * (2 * load.batch + 1)
+    )
 
 
 def _scan_workspace_bytes(call: KernelCall) -> int:
@@ -205,29 +279,64 @@ def _scan_workspace_bytes(call: KernelCall) -> int:
 
 
 SELECTIVE_SCAN = KernelKind(
-    name="selective_scan", shape=("channels", "state"),
-    decode=("channels", "state", "batch"), prefill=("channels", "state", "batch", "tokens"),
+    name="selective_scan",
+    shape=("channels", "state"),
+    decode=("channels", "state", "batch"),
+    prefill=("channels", "state", "batch", "tokens"),
     matched=("state",),
-    rules=(AsCall("decode: the gated delta rule's step of the same state bytes, and more for a decay of each"
-                  " entry of the state", _scan_step, phases=("decode",), upper=0.50), Steps()),
-    written=lambda call: call["channels"], workspace_bytes=_scan_workspace_bytes, bytes_moved=_scan_bytes,
-    # per entry of the state: its decay dt A, dt x B, a multiply-add each for the state and the output
+    rules=(
+        AsCall(
+            "decode: the gated delta rule's step of the same state bytes, and more for a decay of"
+            " each"
+            " entry of the state",
+            _scan_step,
+            phases=("decode",),
+            upper=0.50,
+        ),
+        Steps(),
+    ),
+    written=lambda call: call["channels"],
+    workspace_bytes=_scan_workspace_bytes,
+    bytes_moved=_scan_bytes,
+    # per entry of the state: its decay dt A, dt x B, a multiply-add each for the state and the
+    # output
     flops=lambda call, context: 6 * call["channels"] * call["state"],
-    cache_bytes=lambda call, context, size: STATE_BYTES * call["channels"] * call["state"])
+    cache_bytes=lambda call, context, size: STATE_BYTES * call["channels"] * call["state"],
+)
 
 
-# -- all kinds -----------------------------------------------------------------------------------------------
+# -- all kinds -------------------------------------------------------------------------------------
 
-KERNEL_KINDS: Registry[KernelKind] = Registry("kernel kind", "flashnas.kernel_kinds", {
-    name: f"flashnas.operators.kernel_kinds:{name.upper()}" for name in (
-        "gemm", "pointwise", "experts", "attention", "conv", "gated_delta_rule", "gated_delta_rule_triton",
-        "delta_rule", "gla", "ssd", "rwkv7", "kda", "selective_scan")}, TableError, attribute="name",
-    base="flashnas.operators.kernel:KernelKind")
+KERNEL_KINDS: Registry[KernelKind] = Registry(
+    "kernel kind",
+    "flashnas.kernel_kinds",
+    {
+        name: f"flashnas.operators.kernel_kinds:{name.upper()}"
+        for name in (
+            "gemm",
+            "pointwise",
+            "experts",
+            "attention",
+            "conv",
+            "gated_delta_rule",
+            "gated_delta_rule_triton",
+            "delta_rule",
+            "gla",
+            "ssd",
+            "rwkv7",
+            "kda",
+            "selective_scan",
+        )
+    },
+    TableError,
+    attribute="name",
+    base="flashnas.operators.kernel:KernelKind",
+)
 
 
 def kind_of_rows(name: str) -> tuple[KernelKind, Phase | None] | None:
-    """The kind of rows (or of a kernel in a breakdown) such as `conv_decode`, with their phase (None: both
-    phases); None for a name that is not of a kernel."""
+    """The kind of rows (or of a kernel in a breakdown) such as `conv_decode`, with their phase
+    (None: both phases); None for a name that is not of a kernel."""
     phase: Phase
     for phase in ("decode", "prefill"):
         base = name.removesuffix(f"_{phase}")
@@ -243,8 +352,9 @@ def gemm(label: str, *, n: int, k: int, unfused: tuple[int, ...] = ()) -> Kernel
     return GEMM.call(label, n=n, k=k, unfused=unfused)
 
 
-def pointwise(label: str, elements: int, *, fusable: bool = False,
-              unfused: tuple[int, ...] = ()) -> KernelCall:
+def pointwise(
+    label: str, elements: int, *, fusable: bool = False, unfused: tuple[int, ...] = ()
+) -> KernelCall:
     """A kernel that the bandwidth limits; `elements`: values read plus written per token."""
     return POINTWISE.call(label, elements=elements, fusable=fusable, unfused=unfused)
 

@@ -3,12 +3,12 @@
 Every layer maps the normalised input to the residual update and has three forms that agree:
 
 - `reference(x_BTD, state)`: a plain loop over time in float64, the ground truth; read it first;
-- `forward(x_BTD, state)`: parallel or chunked, for training and prefill; the returned state continues the
-  sequence;
+- `forward(x_BTD, state)`: parallel or chunked, for training and prefill; the returned state
+  continues the sequence;
 - `step(x_BD, state)`: one token; a state may be continued only once (caches are written in place).
 
-Shape letters: B batch, T time, D hidden size, H heads, K key dim, V value dim, N chunks, C chunk length or
-channels, G groups of heads.
+Shape letters: B batch, T time, D hidden size, H heads, K key dim, V value dim, N chunks, C chunk
+length or channels, G groups of heads.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ from flashnas.operators.roles import Declared
 if TYPE_CHECKING:
     from flashnas.operators.spec import OperatorSpec
 
-Rule = Callable[..., tuple[Tensor, Tensor]]  # a recurrence: (.., state_BHKV) -> (outputs, final state)
+Rule = Callable[
+    ..., tuple[Tensor, Tensor]
+]  # a recurrence: (.., state_BHKV) -> (outputs, final state)
 Apply = Callable[[nn.Linear, Tensor], Tensor]
 
 
 def build_layer(spec: OperatorSpec, hidden: int) -> Layer:
-    """The torch layer of that operator, without the pre-norm; imports the layer's module when it is called.
+    """The torch layer of that operator, without the pre-norm; imports the layer's module when it is
+    called.
     """
     layer: Layer = load_object(spec.layer)(spec, hidden)
     return layer
@@ -44,11 +47,14 @@ class Layer(Declared):
     parameters are."""
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> Any:
-        """The state of an empty sequence; `dtype` is the model's, recurrent states are kept in float32."""
+        """The state of an empty sequence; `dtype` is the model's, recurrent states are kept in
+        float32.
+        """
         raise NotImplementedError
 
     def reference(self, x_BTD: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """The ground truth in float64, one token after the other: (residual update [B, T, D], state after).
+        """The ground truth in float64, one token after the other: (residual update [B, T, D], state
+        after).
         """
         raise NotImplementedError
 
@@ -60,12 +66,14 @@ class Layer(Declared):
 class RecurrentState(NamedTuple):
     """What a recurrent layer remembers: the last inputs of its convolution and its matrix state."""
 
-    conv_BTC: Tensor  # [B, conv_size - 1, channels], model dtype; no channels where there is no convolution
+    # [B, conv_size - 1, channels], model dtype; no channels where there is no convolution
+    conv_BTC: Tensor
     matrix_BHKV: Tensor  # float32 (float64 in a float64 model)
 
 
 class RecurrentLayer(Layer):
-    """A layer that remembers matrices [heads, key dim, value dim]: project, convolve, recur, project back.
+    """A layer that remembers matrices [heads, key dim, value dim]: project, convolve, recur,
+    project back.
 
     A subclass sets the attributes below and defines `project`, `recur` and `recur_reference`.
     """
@@ -80,27 +88,33 @@ class RecurrentLayer(Layer):
 
         Args:
             x: [.., D], with or without a time dimension.
-            apply: (linear, x) -> their product: the module's own, or in float64 that of the reference.
+            apply: (linear, x) -> their product: the module's own, or in float64 that of the
+                reference.
 
         Returns:
             First what the convolution takes, then all other parts.
         """
         raise NotImplementedError
 
-    def recur(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+    def recur(
+        self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule
+    ) -> tuple[Tensor, Tensor]:
         """From projected parts to the input of `out_proj`.
 
         Args:
             parts: as `project` returned them, the first one after the convolution.
             matrix_BHKV: the state before.
-            rule: the recurrence of `core`: for all tokens, or for one token without a time dimension.
+            rule: the recurrence of `core`: for all tokens, or for one token without a time
+                dimension.
 
         Returns:
             The input of `out_proj` [.., C] and the state after.
         """
         raise NotImplementedError
 
-    def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+    def recur_reference(
+        self, parts: Sequence[Tensor], matrix_BHKV: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """`recur` for all tokens by plain formulas in float64."""
         raise NotImplementedError
 
@@ -112,12 +126,17 @@ class RecurrentLayer(Layer):
         channels, taps = self.conv.weight.shape
         return taps - 1, channels
 
-    def init_state(self, batch: int, dtype: torch.dtype,
-                   device: torch.device | str = "cpu") -> RecurrentState:
-        return RecurrentState(torch.zeros(batch, *self.last_inputs, dtype=dtype, device=device),
-                              torch.zeros(batch, *self.state_sizes, dtype=state_dtype(dtype), device=device))
+    def init_state(
+        self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> RecurrentState:
+        return RecurrentState(
+            torch.zeros(batch, *self.last_inputs, dtype=dtype, device=device),
+            torch.zeros(batch, *self.state_sizes, dtype=state_dtype(dtype), device=device),
+        )
 
-    def reference(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
+    def reference(
+        self, x_BTD: Tensor, state: RecurrentState | None = None
+    ) -> tuple[Tensor, RecurrentState]:
         x_BTD = x_BTD.double()
         conv_BTC, matrix_BHKV = state or self.init_state(len(x_BTD), x_BTD.dtype, x_BTD.device)
         mixed_BTC, *rest = self.project(x_BTD, linear_reference)
@@ -126,7 +145,9 @@ class RecurrentLayer(Layer):
         y_BTC, matrix_BHKV = self.recur_reference((mixed_BTC, *rest), matrix_BHKV.double())
         return linear_reference(self.out_proj, y_BTC), RecurrentState(conv_BTC, matrix_BHKV)
 
-    def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
+    def forward(
+        self, x_BTD: Tensor, state: RecurrentState | None = None
+    ) -> tuple[Tensor, RecurrentState]:
         mixed_BTC, *rest = self.project(x_BTD, _apply)
         dtype = mixed_BTC.dtype
         conv_BTC, matrix_BHKV = state or self.init_state(len(x_BTD), dtype, x_BTD.device)

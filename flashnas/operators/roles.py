@@ -1,14 +1,14 @@
-"""What each parameter of a layer is for. Layers declare it; optimizer, weight decay, weight norm and start
-read it.
+"""What each parameter of a layer is for. Layers declare it; optimizer, weight decay, weight norm
+and start read it.
 
 A module states the roles of its own parameters and of plain torch modules inside it by name:
 
     class GatedLinearAttentionLayer(Layer):
         roles: ClassVar = {"in_proj": Role.READS, "gate_proj": Role.GATE, "out_proj": Role.WRITES}
 
-Modules inside that declare roles themselves (norms, short convolutions, other layers) are not named. The bias
-of a plain torch module is a `BIAS`. A parameter without a role is an error when a network with that layer is
-built.
+Modules inside that declare roles themselves (norms, short convolutions, other layers) are not
+named. The bias of a plain torch module is a `BIAS`. A parameter without a role is an error when a
+network with that layer is built.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from flashnas.base.errors import OperatorError
 
 
 class Role(Enum):
-    """The role of one parameter; stacks of matrices, one per expert or head, have the role of each of them.
+    """The role of one parameter; stacks of matrices, one per expert or head, have the role of each
+    of them.
     """
 
     READS = "a matrix that reads the residual stream, [.., features, hidden]"
@@ -40,7 +41,10 @@ class Role(Enum):
     TOKENS = "one vector per token: embedding, head, meta tokens"
 
 
-OWN_RATES = {Role.FILTER: "conv", Role.ROUTER: "router"}  # roles that learn at a rate of their own, `m2.conv`
+OWN_RATES = {
+    Role.FILTER: "conv",
+    Role.ROUTER: "router",
+}  # roles that learn at a rate of their own, `m2.conv`
 
 
 class Declared(nn.Module):
@@ -64,8 +68,10 @@ class Declared(nn.Module):
 
     def _role(self, declared: str, name: str) -> Role:
         if declared not in self.roles:
-            raise OperatorError(f"{type(self).__name__} does not declare the role of its parameter {name!r}:"
-                                f" add {declared!r} to {type(self).__name__}.roles")
+            raise OperatorError(
+                f"{type(self).__name__} does not declare the role of its parameter {name!r}:"
+                f" add {declared!r} to {type(self).__name__}.roles"
+            )
         return self.roles[declared]
 
 

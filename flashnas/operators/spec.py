@@ -1,11 +1,12 @@
-"""What every operator states about itself without torch: size, FLOPs, cache and the kernels that it launches.
+"""What every operator states about itself without torch: size, FLOPs, cache and the kernels that it
+launches.
 
 Counting rules, used everywhere:
 - parameters include the pre-norm weight of the operator;
-- a multiply-add is 2 FLOPs; norms, activations and other pointwise work are not counted; recurrent operators
-  are counted in their recurrent form;
-- cache bytes are per sequence: key/value caches and convolution states in the model's dtype, recurrent states
-  in float32.
+- a multiply-add is 2 FLOPs; norms, activations and other pointwise work are not counted; recurrent
+  operators are counted in their recurrent form;
+- cache bytes are per sequence: key/value caches and convolution states in the model's dtype,
+  recurrent states in float32.
 """
 
 from __future__ import annotations
@@ -22,16 +23,20 @@ from flashnas.operators.kernel import KernelCall, Phase
 
 # smallest head of a scaled-down operator by default: a state of 8 x 8 would hold too little
 PROXY_HEAD_DIM = 16
-NORM_EPS = 1e-6            # of the norms in front of operators
-OUTPUT_NORM_EPS = 1e-5     # inside `d`, `m2` and `h`, as in fla, mamba_ssm and the Nemotron-Flash family
+NORM_EPS = 1e-6  # of the norms in front of operators
+OUTPUT_NORM_EPS = (
+    1e-5  # inside `d`, `m2` and `h`, as in fla, mamba_ssm and the Nemotron-Flash family
+)
 MAX_VALUE = 10**12  # largest value of an option; keeps arithmetic on sizes finite
 
 
 @dataclass(frozen=True, kw_only=True)
 class OperatorSpec:
-    """Base of all operators: `kind` is the short name in the notation; fields are the hyper-parameters.
+    """Base of all operators: `kind` is the short name in the notation; fields are the
+    hyper-parameters.
 
-    A field that is 0 where 0 makes no sense follows from the hidden size: `resolved(hidden)` fills it in.
+    A field that is 0 where 0 makes no sense follows from the hidden size: `resolved(hidden)` fills
+    it in.
     """
 
     kind: ClassVar[str]
@@ -42,8 +47,12 @@ class OperatorSpec:
     layer: ClassVar[str]  # "module:class" of the torch layer
     mixes_tokens: ClassVar[bool] = True
     minimums: ClassVar[dict[str, int]] = {}  # smallest allowed value per field; 0 for others
-    own_rates: ClassVar[tuple[str, ...]] = ()  # parts that learn at a rate of their own, see roles.OWN_RATES
-    hash_optional: ClassVar[frozenset[str]] = frozenset()  # fields that hashes leave out at their default
+    own_rates: ClassVar[
+        tuple[str, ...]
+    ] = ()  # parts that learn at a rate of their own, see roles.OWN_RATES
+    hash_optional: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  # fields that hashes leave out at their default
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -65,43 +74,53 @@ class OperatorSpec:
         fields = [field.name for field in dataclasses.fields(cls)]
         for key in options:
             if key not in fields:
-                raise OperatorError(f"operator {cls.kind!r} has no option {key!r}{did_you_mean(key, fields)};"
-                                    f" allowed: {', '.join(fields) or 'none'}")
+                raise OperatorError(
+                    f"operator {cls.kind!r} has no option {key!r}{did_you_mean(key, fields)};"
+                    f" allowed: {', '.join(fields) or 'none'}"
+                )
         return cls(**options)
 
     def options(self) -> dict[str, int | float | bool]:
         """The fields that differ from their defaults."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)
-                if getattr(self, field.name) != field.default}
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        }
 
     def identity(self) -> list[tuple[str, int | float | bool]]:
         """The fields that enter the hash of an architecture, sorted by name."""
         options = self.options()
-        return sorted((name, value) for name, value in vars(self).items()
-                      if name in options or name not in self.hash_optional)
+        return sorted(
+            (name, value)
+            for name, value in vars(self).items()
+            if name in options or name not in self.hash_optional
+        )
 
     def __str__(self) -> str:
-        parts = ",".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}"
-                         for key, value in self.options().items())
+        parts = ",".join(
+            f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+            for key, value in self.options().items()
+        )
         return f"{self.kind}({parts})" if parts else self.kind
 
     def resolved(self, hidden: int) -> Self:
-        """The same operator with every field explicit for this hidden size; raises OperatorError if it cannot
-        be."""
+        """The same operator with every field explicit for this hidden size; raises OperatorError if
+        it cannot be."""
         return self
 
     def scaled(self, hidden: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> Self:
-        """The operator for a network of width hidden / factor: explicit head and state sizes shrink, nothing
-        else.
+        """The operator for a network of width hidden / factor: explicit head and state sizes
+        shrink, nothing else.
 
         Args:
             hidden: width of the full network.
             factor: by which it shrinks.
-            least_dim: a head or state shrinks no further than to this size, 2 or more; fewer heads remain in
-                its place.
+            least_dim: a head or state shrinks no further than to this size, 2 or more; fewer heads
+                remain in its place.
 
-        Specs that are equal when resolved at `hidden` give operators that are equal when resolved at hidden /
-        factor.
+        Specs that are equal when resolved at `hidden` give operators that are equal when resolved
+        at hidden / factor.
         """
         return self if factor == 1 else self.narrowed(hidden, factor, least_dim)
 
@@ -116,7 +135,9 @@ class OperatorSpec:
     # -- sizes, which follow from the kernels
 
     def vectors(self, hidden: int) -> int:
-        """Parameters in no product and no filter, beside the pre-norm: biases, norms, decay rates."""
+        """Parameters in no product and no filter, beside the pre-norm: biases, norms, decay
+        rates.
+        """
         return 0
 
     def params(self, hidden: int) -> int:
@@ -129,12 +150,15 @@ class OperatorSpec:
 
     def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
         """Bytes kept per sequence after `context` tokens."""
-        return sum(call.kind.cache_bytes(call, context, dtype_bytes) for call in _kernels_of(self, hidden))
+        return sum(
+            call.kind.cache_bytes(call, context, dtype_bytes) for call in _kernels_of(self, hidden)
+        )
 
     def _divided(self, hidden: int, by: int, what: str) -> int:
         if hidden % by:
-            raise OperatorError(f"operator {self.kind!r}: {what} {by} must divide the hidden size;"
-                                f" got {hidden}")
+            raise OperatorError(
+                f"operator {self.kind!r}: {what} {by} must divide the hidden size; got {hidden}"
+            )
         return hidden // by
 
 
@@ -145,8 +169,10 @@ def _kernels_of(spec: OperatorSpec, hidden: int) -> tuple[KernelCall, ...]:
 
 @functools.lru_cache(maxsize=1 << 12)
 def _matrices_of(spec: OperatorSpec, hidden: int) -> int:
-    return sum((call.kind.weights(call) if call.kind.weights else 0) + call.kind.filters(call)
-               for call in _kernels_of(spec, hidden))
+    return sum(
+        (call.kind.weights(call) if call.kind.weights else 0) + call.kind.filters(call)
+        for call in _kernels_of(spec, hidden)
+    )
 
 
 def scaled_dim(dim: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> int:
@@ -155,16 +181,19 @@ def scaled_dim(dim: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> int:
 
 
 def scaled_head_dim(dim: int, factor: int, least_dim: int, size: int) -> int:
-    """As `scaled_dim`, for heads that must divide `size`: of its divisors the one nearest to that in ratio.
+    """As `scaled_dim`, for heads that must divide `size`: of its divisors the one nearest to that
+    in ratio.
     """
     wanted = scaled_dim(dim, factor, least_dim)
-    return min((d for d in range(1, size + 1) if size % d == 0),
-               key=lambda d: (abs(math.log(d / wanted)), -d))
+    return min(
+        (d for d in range(1, size + 1) if size % d == 0),
+        key=lambda d: (abs(math.log(d / wanted)), -d),
+    )
 
 
 def scaled_state(state: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> int:
-    """As `scaled_dim`, for the keys of Mamba2: they may fall to half of `least_dim`, because all heads share
-    them and their projections would otherwise outgrow the layer."""
+    """As `scaled_dim`, for the keys of Mamba2: they may fall to half of `least_dim`, because all
+    heads share them and their projections would otherwise outgrow the layer."""
     return scaled_dim(state, factor, max(PROXY_HEAD_DIM, least_dim // 2))
 
 
@@ -175,8 +204,8 @@ def largest_divisor(size: int, most: int) -> int:
 
 
 def mean_context(tokens: int, window: int = 0) -> float:
-    """Mean number of tokens seen by the tokens 1..`tokens` under a causal mask, at most `window` (0: no
-    limit)."""
+    """Mean number of tokens seen by the tokens 1..`tokens` under a causal mask, at most `window`
+    (0: no limit)."""
     if not window or tokens <= window:
         return (tokens + 1) / 2
     return (window * (window + 1) / 2 + (tokens - window) * window) / tokens

@@ -1,8 +1,9 @@
-"""Operators timed alone, one call after the other of several copies with weights and states of their own.
+"""Operators timed alone, one call after the other of several copies with weights and states of
+their own.
 
-This is for CUDA graphs, which have no clock inside. The copies together are larger than any cache: a hot loop
-over one operator would keep its weights in the cache and misrank operators, whereas a deployed model reads
-every weight from memory at each step.
+This is for CUDA graphs, which have no clock inside. The copies together are larger than any cache:
+a hot loop over one operator would keep its weights in the cache and misrank operators, whereas a
+deployed model reads every weight from memory at each step.
 """
 
 from __future__ import annotations
@@ -40,12 +41,18 @@ MIN_COPIES = 2
 Note = Callable[[RowRequest, str], None]
 
 
-def measure_alone(items: Sequence[RowRequest], specs: dict[str, OperatorSpec], setup: Setup, timer: Timer,
-                  copies_at_most: int, note: Note = lambda *_: None) -> dict[RowRequest, Measurement]:
-    """Time each request. specs: the operators by their name in the requests. copies_at_most: as many
-    copies of an operator as a model of the space has operators. note: receives a request and a line for
-    what does not fit into memory, which is left out, and for what no graph can hold, which is timed in the
-    mode eager."""
+def measure_alone(
+    items: Sequence[RowRequest],
+    specs: dict[str, OperatorSpec],
+    setup: Setup,
+    timer: Timer,
+    copies_at_most: int,
+    note: Note = lambda *_: None,
+) -> dict[RowRequest, Measurement]:
+    """Time each request. specs: the operators by their name in the requests. copies_at_most: as
+    many copies of an operator as a model of the space has operators. note: receives a request and a
+    line for what does not fit into memory, which is left out, and for what no graph can hold, which
+    is timed in the mode eager."""
     rows = {}
     copies = _Copies(copies_at_most)
 
@@ -96,34 +103,50 @@ class _Copies:
         return self._blocks
 
 
-def _calls(item: RowRequest, specs: dict[str, OperatorSpec], setup: Setup,
-           copies: _Copies) -> Iterator[Callable[[], object]]:
+def _calls(
+    item: RowRequest, specs: dict[str, OperatorSpec], setup: Setup, copies: _Copies
+) -> Iterator[Callable[[], object]]:
     device, dtype, batch = setup.device, setup.torch_dtype, item.batch
-    plan = pieces(batch, item.length, setup.platform.piece_tokens) if item.phase == "prefill" else []
+    plan = (
+        pieces(batch, item.length, setup.platform.piece_tokens) if item.phase == "prefill" else []
+    )
     tokens_at_once = at_once(plan, batch)
     if item.operator in ("embedding", "head"):
         # a model has one, read once a token; copies only keep it out of the cache
         table_bytes = item.vocab * item.hidden * dtype.itemsize
-        written = tokens_at_once * dtype.itemsize * (item.hidden if item.operator == "embedding"
-                                                     else item.vocab)
+        written = (
+            tokens_at_once
+            * dtype.itemsize
+            * (item.hidden if item.operator == "embedding" else item.vocab)
+        )
         for _ in range(_fitting(_number(table_bytes, copies.at_most), table_bytes, written, setup)):
             weight = torch.randn(item.vocab, item.hidden, dtype=dtype, device=device)
             norm = RMSNorm(item.hidden).to(device, dtype)
             tokens = torch.randint(item.vocab, (batch, item.length or 1), device=device)
             x = torch.randn(batch, item.hidden, dtype=dtype, device=device)
             if item.operator == "embedding":
-                yield functools.partial(_look_up, tokens.split(plan[0][0] if plan else batch), weight)
+                yield functools.partial(
+                    _look_up, tokens.split(plan[0][0] if plan else batch), weight
+                )
             else:
                 yield functools.partial(_head, norm, weight, x)
         return
     spec = specs[item.operator]
     kept = 0 if plan else batch
-    each, alive = operator_bytes(spec, item.hidden, batch=kept, context=item.length, at_once=tokens_at_once,
-                                 dtype=setup.dtype_name)
+    each, alive = operator_bytes(
+        spec,
+        item.hidden,
+        batch=kept,
+        context=item.length,
+        at_once=tokens_at_once,
+        dtype=setup.dtype_name,
+    )
     number = _number(spec.params(item.hidden) * dtype.itemsize, copies.at_most)
     blocks = copies.of(spec, item.hidden, _fitting(number, each, alive, setup, copies.bytes), setup)
     most = (plan[0][0], max(plan[0][1])) if plan else (0, 0)
-    read = torch.randn(*most, item.hidden, dtype=dtype, device=device)  # by all copies, as just written
+    read = torch.randn(
+        *most, item.hidden, dtype=dtype, device=device
+    )  # by all copies, as just written
     for block in blocks:
         if item.phase == "prefill":
             yield functools.partial(_read, block, read, plan)

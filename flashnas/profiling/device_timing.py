@@ -14,18 +14,21 @@ import torch
 from flashnas.base.hints import first_line
 from flashnas.base.settings import Settings, option
 
-CONFIDENCE = 1.96        # two-sided 95 %
+CONFIDENCE = 1.96  # two-sided 95 %
 LAUNCH_REPEATS = 50, 200
-SMALL_KERNELS = 8, 128   # in the graphs that show what a launch takes
-MAX_LAUNCH = 0.5     # share of a graph's time that may be taken off for its launch
-MIN_BUSY_US = 200_000   # of all repeats on a GPU: after 15 replays, or 8 ms, it is not yet in a steady state
-MAX_SECONDS = 3600      # of what is timed together; beyond it is a typing error
+SMALL_KERNELS = 8, 128  # in the graphs that show what a launch takes
+MAX_LAUNCH = 0.5  # share of a graph's time that may be taken off for its launch
+MIN_BUSY_US = (
+    200_000  # of all repeats on a GPU: after 15 replays, or 8 ms, it is not yet in a steady state
+)
+MAX_SECONDS = 3600  # of what is timed together; beyond it is a typing error
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effort(Settings, where="effort"):
-    """How long a timing is repeated: until the 95 % interval of each median is narrower than `width`, within
-    limits. Inside a model, all operators at one width and length are timed together."""
+    """How long a timing is repeated: until the 95 % interval of each median is narrower than
+    `width`, within limits. Inside a model, all operators at one width and length are timed
+    together."""
 
     least: int = option(15, "repeats", min=1)
     most: int = option(400, "repeats")
@@ -43,9 +46,10 @@ class Measurement:
     """Microseconds per call: median, percentiles, number of timed calls.
 
     Attributes:
-        outliers: share of the repeats that exceed the upper quartile by more than 3 interquartile ranges.
-        drift: median of the second half over that of the first, minus 1. It shows a device that throttles or
-            is shared.
+        outliers: share of the repeats that exceed the upper quartile by more than 3 interquartile
+            ranges.
+        drift: median of the second half over that of the first, minus 1. It shows a device that
+            throttles or is shared.
         mode: in which it was timed, where that is not the mode that was asked for.
     """
 
@@ -61,11 +65,16 @@ class Measurement:
     def of(cls, samples_us: Sequence[float]) -> Measurement:
         samples = np.asarray(samples_us, float)
         p10, q1, p50, q3, p90 = np.percentile(samples, (10, 25, 50, 75, 90))
-        first, second = samples[:len(samples) // 2], samples[len(samples) // 2:]
+        first, second = samples[: len(samples) // 2], samples[len(samples) // 2 :]
         drift = np.median(second) / np.median(first) - 1 if len(first) else 0.0
-        return cls(float(p50), float(p10), float(p90), len(samples),
-                   float(np.mean(samples > q3 + 3 * (q3 - q1))),
-                   float(drift))
+        return cls(
+            float(p50),
+            float(p10),
+            float(p90),
+            len(samples),
+            float(np.mean(samples > q3 + 3 * (q3 - q1))),
+            float(drift),
+        )
 
 
 class Timer(Protocol):
@@ -92,7 +101,9 @@ class CpuMarks:
         self._ns.append(time.perf_counter_ns())
 
     def intervals_us(self) -> list[float]:
-        return [(after - before) / 1000 for before, after in zip(self._ns, self._ns[1:], strict=False)]
+        return [
+            (after - before) / 1000 for before, after in zip(self._ns, self._ns[1:], strict=False)
+        ]
 
 
 class CudaMarks:
@@ -108,8 +119,10 @@ class CudaMarks:
 
     def intervals_us(self) -> list[float]:
         self._events[-1].synchronize()
-        return [1000 * before.elapsed_time(after)
-                for before, after in zip(self._events, self._events[1:], strict=False)]
+        return [
+            1000 * before.elapsed_time(after)
+            for before, after in zip(self._events, self._events[1:], strict=False)
+        ]
 
 
 def _timed_us(marks: Marks, call: Callable[[], object]) -> float:
@@ -129,13 +142,17 @@ def median_interval(samples_us: np.ndarray) -> float:
     return float((ordered[high] - ordered[low]) / np.median(ordered))
 
 
-def enough(series_us: Collection[list[float]], effort: Effort, end: float, share: float = 1.0) -> bool:
-    """True if series of repeats have all that the effort demands, or `share` of its numbers of repeats. end:
-    when its time is over, by time.perf_counter."""
+def enough(
+    series_us: Collection[list[float]], effort: Effort, end: float, share: float = 1.0
+) -> bool:
+    """True if series of repeats have all that the effort demands, or `share` of its numbers of
+    repeats. end: when its time is over, by time.perf_counter."""
     fewest = min(map(len, series_us))
     return fewest >= share * effort.least and (
-        time.perf_counter() > end or fewest >= share * effort.most
-        or all(median_interval(np.array(samples)) < effort.width for samples in series_us))
+        time.perf_counter() > end
+        or fewest >= share * effort.most
+        or all(median_interval(np.array(samples)) < effort.width for samples in series_us)
+    )
 
 
 def repeat(once_us: Callable[[int], float], effort: Effort, min_us: float = 0.0) -> Measurement:
@@ -156,8 +173,8 @@ def repeat(once_us: Callable[[int], float], effort: Effort, min_us: float = 0.0)
 
 @dataclass(frozen=True)
 class EagerTimer:
-    """The time around each call, as the model's own Python issues it, by new `marks`. min_us: of all
-    repeats."""
+    """The time around each call, as the model's own Python issues it, by new `marks`. min_us: of
+    all repeats."""
 
     marks: Callable[[], Marks]
     min_us: float = 0.0
@@ -176,10 +193,11 @@ class NotCapturable(Exception):
 
 
 class CudaGraphTimer:
-    """All calls are captured one after the other into one CUDA graph, with one pool for their intermediate
-    tensors. Its replays are timed on the device and divided by the number of calls. launch: whether that
-    of the graph counts, which a model pays once a step. Raises NotCapturable: what waits for the host is
-    found before the capture, since a capture that fails leaves torch's allocator in a state of its own."""
+    """All calls are captured one after the other into one CUDA graph, with one pool for their
+    intermediate tensors. Its replays are timed on the device and divided by the number of calls.
+    launch: whether that of the graph counts, which a model pays once a step. Raises NotCapturable:
+    what waits for the host is found before the capture, since a capture that fails leaves torch's
+    allocator in a state of its own."""
 
     def __init__(self, *, launch: bool) -> None:
         self.launch = launch
@@ -197,13 +215,15 @@ class CudaGraphTimer:
         return repeat(once_us, effort, MIN_BUSY_US / len(calls))
 
     def launch_us(self) -> float:
-        """What the launch of a graph takes: the time of one without kernels, from graphs with few and many of
-        one small kernel. torch does not replay an empty graph."""
+        """What the launch of a graph takes: the time of one without kernels, from graphs with few
+        and many of one small kernel. torch does not replay an empty graph."""
         if self._launch_us is None:
             few, many = SMALL_KERNELS
             small, effort = small_kernel(), Effort(least=LAUNCH_REPEATS[0], most=LAUNCH_REPEATS[1])
             graphs = [self._capture([small] * count) for count in SMALL_KERNELS]
-            times_us = [EagerTimer(CudaMarks).measure([graph.replay], effort).latency_us for graph in graphs]
+            times_us = [
+                EagerTimer(CudaMarks).measure([graph.replay], effort).latency_us for graph in graphs
+            ]
             each_us = (times_us[1] - times_us[0]) / (many - few)
             self._launch_us = max(times_us[0] - few * each_us, 0.0)
         return self._launch_us
@@ -213,7 +233,11 @@ class CudaGraphTimer:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            for call in (calls[0], calls[0], *calls):  # autotuning and allocations happen outside the graph
+            for call in (
+                calls[0],
+                calls[0],
+                *calls,
+            ):  # autotuning and allocations happen outside the graph
                 call()
             _check_waits(calls[0])
         torch.cuda.current_stream().wait_stream(side)

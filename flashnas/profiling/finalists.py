@@ -1,5 +1,5 @@
-"""The finalists of a search, timed end to end where the table's device is at hand, and compared with the
-budgets."""
+"""The finalists of a search, timed end to end where the table's device is at hand, and compared
+with the budgets."""
 
 from __future__ import annotations
 
@@ -15,19 +15,26 @@ from flashnas.latency.validation import measure_in_rounds
 from flashnas.profiling.device_timing import Effort
 from flashnas.profiling.target import Target, target_like
 
-# of each timing in each round; the same for `flashnas validate`, so that its bounds hold for finalists
+# of each timing in each round; the same for `flashnas validate`, so that its bounds hold for
+# finalists
 EFFORT = Effort(least=3, most=200, seconds=0.3, width=0.03)
 
 
 def setup_here(model: LatencyModel) -> Target:
-    """What times whole models for the table; raises TableError if this is another device or stack."""
+    """What times whole models for the table; raises TableError if this is another device or
+    stack.
+    """
     return target_like(model.table, dtype=model.dtype, effort=EFFORT)
 
 
-def measure_finalists(architectures: Sequence[Architecture], model: LatencyModel, setup: Target,
-                      note: Callable[[str], None] = lambda _: None) -> dict[str, dict[str, float]]:
-    """Hash -> metrics as timed (metrics.of_times). A network that the setup's program cannot hold is left
-    out, and with a note one that the device's memory cannot."""
+def measure_finalists(
+    architectures: Sequence[Architecture],
+    model: LatencyModel,
+    setup: Target,
+    note: Callable[[str], None] = lambda _: None,
+) -> dict[str, dict[str, float]]:
+    """Hash -> metrics as timed (metrics.of_times). A network that the setup's program cannot hold
+    is left out, and with a note one that the device's memory cannot."""
     if not architectures:
         return {}
     workload = model.workload
@@ -41,15 +48,29 @@ def measure_finalists(architectures: Sequence[Architecture], model: LatencyModel
             note(f"finalist {a.notation}: {measured.note}")
         return measured.to_dict()
 
-    timed = measure_in_rounds(able, measure, np.random.default_rng(0),
-                              left_out=lambda a, reason: note(f"finalist {a.notation}: not timed: {reason}"))
+    timed = measure_in_rounds(
+        able,
+        measure,
+        np.random.default_rng(0),
+        left_out=lambda a, reason: note(f"finalist {a.notation}: not timed: {reason}"),
+    )
     # from the two medians, so that all metrics agree with each other
-    return {a.hash: metrics.of_times(times["ttft_ms"], times["tpot_ms"], model.batch(a),
-                                     workload.prompt_tokens, workload.generated_tokens)
-            for a, times in timed.items()}
+    return {
+        a.hash: metrics.of_times(
+            times["ttft_ms"],
+            times["tpot_ms"],
+            model.batch(a),
+            workload.prompt_tokens,
+            workload.generated_tokens,
+        )
+        for a, times in timed.items()
+    }
 
 
 def missed(measured: Mapping[str, float], budgets: Iterable[Budget]) -> list[str]:
     """The budgeted metrics that are exceeded as timed; metrics that are not timed are left out."""
-    return [budget.metric for budget in budgets
-            if budget.metric in measured and not budget.holds(measured[budget.metric])]
+    return [
+        budget.metric
+        for budget in budgets
+        if budget.metric in measured and not budget.holds(measured[budget.metric])
+    ]

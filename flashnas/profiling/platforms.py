@@ -1,4 +1,6 @@
-"""The platforms that torch runs on here: clock, default dtype, and the facts of the device at hand."""
+"""The platforms that torch runs on here: clock, default dtype, and the facts of the device at
+hand.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ from flashnas.profiling.device_timing import (
 from flashnas.profiling.nvml import limits
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
-BEYOND_CACHE_BYTES = 256 * 2**20     # larger than the last-level cache of the machines that we know of
+BEYOND_CACHE_BYTES = 256 * 2**20  # larger than the last-level cache of the machines that we know of
 
 
 class Platform(ABC):
@@ -42,8 +44,10 @@ class Platform(ABC):
         name: as in `flashnas.latency.schema.PLATFORMS`, and torch's name of the device.
         dtype: what is timed by default.
         modes: in which an operator can be timed.
-        probe_size, product_size: sides of the square matrices whose product is the probe, and the peak.
-        piece_tokens: of the prompts of a batch, that are read at once, in whole sequences; 0: all of them.
+        probe_size, product_size: sides of the square matrices whose product is the probe, and the
+            peak.
+        piece_tokens: of the prompts of a batch, that are read at once, in whole sequences; 0: all
+            of them.
         marks: the clock between the parts of one call.
         min_us: of all repeats of an eager timing together.
     """
@@ -77,21 +81,31 @@ class Platform(ABC):
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """For a bug report: label, memory_bytes and what decides which kernels the device can run."""
+        """For a bug report: label, memory_bytes and what decides which kernels the device can
+        run.
+        """
 
     def timer(self, mode: str, *, launch: bool = True) -> Timer:
         """The clock around whole calls in a mode; launch: with what a model pays once a step."""
-        return CudaGraphTimer(launch=launch) if mode == "cuda_graph" else EagerTimer(self.marks, self.min_us)
+        return (
+            CudaGraphTimer(launch=launch)
+            if mode == "cuda_graph"
+            else EagerTimer(self.marks, self.min_us)
+        )
 
     def limits(self) -> str:
-        """What bounds its speed and may be set otherwise on the next machine, for `cite` in device.yaml."""
+        """What bounds its speed and may be set otherwise on the next machine, for `cite` in
+        device.yaml.
+        """
         return f" on {torch.get_num_threads()} threads"
 
     @abstractmethod
     def memory_bytes(self) -> int: ...
 
     def free_bytes(self) -> int | None:
-        """What can still be allocated; None where the system swaps and kills, so that nobody can say."""
+        """What can still be allocated; None where the system swaps and kills, so that nobody can
+        say.
+        """
         return None
 
     def forget(self) -> None:  # noqa: B027  (the defaults of these do nothing)
@@ -147,8 +161,12 @@ class Cpu(Platform):
         return value_in(Path("/proc/cpuinfo"), "model name") or host.processor() or host.machine()
 
     def facts(self) -> dict[str, Any]:
-        return {"label": self.label(), "memory_bytes": self.memory_bytes(), "cores": usable_cores(),
-                "instructions": torch.backends.cpu.get_cpu_capability()}
+        return {
+            "label": self.label(),
+            "memory_bytes": self.memory_bytes(),
+            "cores": usable_cores(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+        }
 
     def memory_bytes(self) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -175,23 +193,34 @@ class Cuda(Platform):
         return torch.cuda.is_available()
 
     def problem(self) -> str:
-        """Why torch finds no CUDA device, as far as it says so: a driver may be too old for its CUDA."""
+        """Why torch finds no CUDA device, as far as it says so: a driver may be too old for its
+        CUDA.
+        """
         try:
             torch.cuda.init()
             said = "raises nothing"
         except Exception as error:  # torch raises AssertionError, RuntimeError, .. by reason
             said = f"raises {type(error).__name__}: {first_line(error)}"
-        return (f"torch {torch.__version__} is built for CUDA {torch.version.cuda or '(none)'}, the NVIDIA"
-                f" driver is {driver() or 'not loaded'}, and torch.cuda.init() {said}")
+        return (
+            f"torch {torch.__version__} is built for CUDA {torch.version.cuda or '(none)'}, the"
+            " NVIDIA"
+            f" driver is {driver() or 'not loaded'}, and torch.cuda.init() {said}"
+        )
 
     def label(self) -> str:
         return torch.cuda.get_device_name(0)
 
     def facts(self) -> dict[str, Any]:
         major, minor = torch.cuda.get_device_capability(0)
-        return {"label": self.label(), "memory_bytes": self.memory_bytes(), "cuda": torch.version.cuda,
-                "driver": driver(),
-                "capability": f"{major}.{minor}", "devices": torch.cuda.device_count(), **limits()}
+        return {
+            "label": self.label(),
+            "memory_bytes": self.memory_bytes(),
+            "cuda": torch.version.cuda,
+            "driver": driver(),
+            "capability": f"{major}.{minor}",
+            "devices": torch.cuda.device_count(),
+            **limits(),
+        }
 
     def limits(self) -> str:
         return "".join(f", {name} {value}" for name, value in limits().items())
@@ -217,8 +246,14 @@ class Cuda(Platform):
 
 
 def value_in(file: Path, name: str) -> str:
-    """The first value of a name in a file of lines `name: value`; an empty text if there is none."""
-    found = re.search(rf"^{name}\s*:\s*(.*?)\s*$", file.read_text(), re.MULTILINE) if file.exists() else None
+    """The first value of a name in a file of lines `name: value`; an empty text if there is
+    none.
+    """
+    found = (
+        re.search(rf"^{name}\s*:\s*(.*?)\s*$", file.read_text(), re.MULTILINE)
+        if file.exists()
+        else None
+    )
     return found[1] if found else ""
 
 
@@ -234,7 +269,9 @@ PLATFORMS: dict[str, Platform] = {platform.name: platform for platform in (Cpu()
 
 
 def probe_us(device: str) -> float:
-    """A fixed piece of work, about a millisecond, which shows whether the device is as fast as before."""
+    """A fixed piece of work, about a millisecond, which shows whether the device is as fast as
+    before.
+    """
     platform = PLATFORMS[device]
     a = torch.ones(platform.probe_size, platform.probe_size, device=device)
     return 1e6 * platform.seconds(lambda: a @ a, repeats=9)
@@ -243,7 +280,12 @@ def probe_us(device: str) -> float:
 def describe_device(device: str, name: str) -> Device:
     """The facts of the device at hand; what it does not state is measured."""
     platform = PLATFORMS[device]
-    return Device(name=name, platform=device, label=platform.label(), peak_flops=platform.product_flops(),
-                  bandwidth_bytes_s=platform.nominal_bandwidth() or platform.copy_bandwidth(),
-                  memory_bytes=platform.memory_bytes(),
-                  cite=f"measured by flashnas profile with torch {torch.__version__}{platform.limits()}")
+    return Device(
+        name=name,
+        platform=device,
+        label=platform.label(),
+        peak_flops=platform.product_flops(),
+        bandwidth_bytes_s=platform.nominal_bandwidth() or platform.copy_bandwidth(),
+        memory_bytes=platform.memory_bytes(),
+        cite=f"measured by flashnas profile with torch {torch.__version__}{platform.limits()}",
+    )

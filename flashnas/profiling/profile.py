@@ -1,9 +1,11 @@
-"""Profiling: measures the whole operators that a space needs, at the batches and contexts of its workloads.
+"""Profiling: measures the whole operators that a space needs, at the batches and contexts of its
+workloads.
 
-Rows are of whole operators (`flashnas.latency.schema`): a block with its norm and residual, which is the
-module that the model runs. Rows that the table already has in the same mode and dtype, from the same stack,
-are not measured again. Rows are written every few seconds, so that an interrupted profile continues. What was
-measured while the device was slower than usual is measured once more at the end.
+Rows are of whole operators (`flashnas.latency.schema`): a block with its norm and residual, which
+is the module that the model runs. Rows that the table already has in the same mode and dtype, from
+the same stack, are not measured again. Rows are written every few seconds, so that an interrupted
+profile continues. What was measured while the device was slower than usual is measured once more at
+the end.
 """
 
 from __future__ import annotations
@@ -38,20 +40,26 @@ DISTURBED = 0.15
 Rows = dict[RowRequest, Measurement]
 
 
-def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Path, setup: Setup,
-            progress: Progress = lambda *_: None) -> dict[str, Any]:
+def profile(
+    space: OperatorSpace[Any],
+    workloads: Sequence[Workload],
+    folder: Path,
+    setup: Setup,
+    progress: Progress = lambda *_: None,
+) -> dict[str, Any]:
     """Measure what a table lacks.
 
     Args:
         space: whose operators are measured, at all its widths.
         folder: of the table; a new or empty folder, or a table of this device that is continued.
-        progress: called with the groups of rows that are measured and the number of groups, which grows at
-            the end by those that are measured again.
+        progress: called with the groups of rows that are measured and the number of groups, which
+            grows at the end by those that are measured again.
 
     Returns:
-        The numbers of rows that were measured and already known, and a record that is also kept under `jobs`
-        in meta.yaml: how evenly the device ran, which library computed which kind of operator, and `notes` on
-        rows that were left out or timed in another mode; of a GPU also clocks, power and throttling.
+        The numbers of rows that were measured and already known, and a record that is also kept
+        under `jobs` in meta.yaml: how evenly the device ran, which library computed which kind of
+        operator, and `notes` on rows that were left out or timed in another mode; of a GPU also
+        clocks, power and throttling.
 
     Raises:
         ConfigError: the folder is in use for something else or cannot be created.
@@ -88,22 +96,43 @@ def profile(space: OperatorSpace[Any], workloads: Sequence[Workload], folder: Pa
         finally:
             _write(folder, device, setup, pending)
     counts = {"measured": len(done), "known": len(items) - len(todo)}
-    facts = {"backends": backends, "gpu": watch.summary(),
-             "notes": [f"{item.phase} {item.operator} at width {item.hidden}, batch {item.batch}, length"
-                       f" {item.length}: {text}" for item, text in notes.items()]}
+    facts = {
+        "backends": backends,
+        "gpu": watch.summary(),
+        "notes": [
+            f"{item.phase} {item.operator} at width {item.hidden}, batch {item.batch}, length"
+            f" {item.length}: {text}"
+            for item, text in notes.items()
+        ],
+    }
     if not done:
         return {**counts, **({"notes": facts["notes"]} if notes else {})}
-    return finished(folder, setup, counts, {**_evenness(done, probes, again), **{
-        name: value for name, value in facts.items() if value}})
+    return finished(
+        folder,
+        setup,
+        counts,
+        {
+            **_evenness(done, probes, again),
+            **{name: value for name, value in facts.items() if value},
+        },
+    )
 
 
 def _measure_group(group: RowGroup, space: OperatorSpace[Any], setup: Setup, note: Note) -> Rows:
     if setup.mode_name == "cuda_graph":
         specs = {str(spec.resolved(group.hidden)): spec for spec in space.kinds()}
-        return measure_alone(group.items, specs, setup, setup.platform.timer(setup.mode_name, launch=False),
-                             space.max_operators, note)
+        return measure_alone(
+            group.items,
+            specs,
+            setup,
+            setup.platform.timer(setup.mode_name, launch=False),
+            space.max_operators,
+            note,
+        )
     try:
-        return within_memory(functools.partial(measure_inside_model, group, space, setup, note), setup)
+        return within_memory(
+            functools.partial(measure_inside_model, group, space, setup, note), setup
+        )
     except DeviceMemoryError as error:
         for item in group.items:
             note(item, f"left out: {error}")
@@ -121,19 +150,39 @@ def _disturbed(group: RowGroup, rows: Rows, probes: dict[RowGroup, float]) -> bo
     return probes[group] > (1 + DISTURBED) * usual or abs(float(np.median(drifts))) > DISTURBED
 
 
-def _evenness(rows: Rows, probes: dict[RowGroup, float], again: Sequence[RowGroup]) -> dict[str, Any]:
+def _evenness(
+    rows: Rows, probes: dict[RowGroup, float], again: Sequence[RowGroup]
+) -> dict[str, Any]:
     """How many rows there are, and how evenly the device ran."""
     return {
-        "rows": len(rows), "outliers": round(float(np.mean([row.outliers for row in rows.values()])), 4),
+        "rows": len(rows),
+        "outliers": round(float(np.mean([row.outliers for row in rows.values()])), 4),
         "largest_drift": round(max(abs(row.drift) for row in rows.values()), 3),
         "measured_twice": sum(len(group.items) for group in again),
         "disturbed": sum(len(group.items) for group in again if _disturbed(group, rows, probes)),
-        "probe_us": {"median": round(float(np.median(list(probes.values()))), 1),
-                     "max": round(max(probes.values()), 1)}}
+        "probe_us": {
+            "median": round(float(np.median(list(probes.values()))), 1),
+            "max": round(max(probes.values()), 1),
+        },
+    }
 
 
 def _write(folder: Path, device: Device, setup: Setup, rows: Rows) -> None:
-    write_measured(folder, device, setup, [
-        {"phase": item.phase, **item.key(), "latency_us": row.latency_us, "p10_us": row.p10_us,
-         "p90_us": row.p90_us, "repeats": row.repeats, "mode": row.mode or setup.mode_name}
-        for item, row in rows.items()], f"flashnas profile, torch {torch.__version__}")
+    write_measured(
+        folder,
+        device,
+        setup,
+        [
+            {
+                "phase": item.phase,
+                **item.key(),
+                "latency_us": row.latency_us,
+                "p10_us": row.p10_us,
+                "p90_us": row.p90_us,
+                "repeats": row.repeats,
+                "mode": row.mode or setup.mode_name,
+            }
+            for item, row in rows.items()
+        ],
+        f"flashnas profile, torch {torch.__version__}",
+    )

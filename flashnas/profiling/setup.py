@@ -26,7 +26,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True, kw_only=True)
 class Setup(Target, where="setup"):
-    """How torch runs what is timed. Raises ConfigError for an option that this machine cannot fulfil."""
+    """How torch runs what is timed. Raises ConfigError for an option that this machine cannot
+    fulfil.
+    """
 
     name = "torch"
     profiler = "flashnas.profiling.profile:profile"
@@ -40,8 +42,10 @@ class Setup(Target, where="setup"):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.platform.available():
-            self.wrong("device", f"{self.device}: torch {torch.__version__} sees no {self.device.upper()}"
-                                 f" device")
+            self.wrong(
+                "device",
+                f"{self.device}: torch {torch.__version__} sees no {self.device.upper()} device",
+            )
         if self.mode_name not in self.platform.modes:
             able = next(name for name, platform in PLATFORMS.items() if self.mode in platform.modes)
             self.wrong("mode", f"{self.mode} needs --device {able}; got --device {self.device}")
@@ -64,10 +68,16 @@ class Setup(Target, where="setup"):
 
     @property
     def stack(self) -> str:
-        parts = [f"torch-{torch.__version__}", f"{self.threads}t" if self.device == "cpu" else
-                 f"driver-{driver()}" if driver() else "",
-                 *(f"{name}-{version}" for name, version in self.libraries.items()),
-                 "" if self._ordinary else f"by-{self.backend}"]
+        parts = [
+            f"torch-{torch.__version__}",
+            f"{self.threads}t"
+            if self.device == "cpu"
+            else f"driver-{driver()}"
+            if driver()
+            else "",
+            *(f"{name}-{version}" for name, version in self.libraries.items()),
+            "" if self._ordinary else f"by-{self.backend}",
+        ]
         return "-".join(filter(None, parts))
 
     @property
@@ -78,33 +88,49 @@ class Setup(Target, where="setup"):
     @property
     def _ordinary(self) -> bool:
         """True if the backend is what `auto` would choose."""
-        return self.backend == "auto" or (self.device == "cpu" and self.backend == "torch"
-                                          and not installed("auto", "cpu"))
+        return self.backend == "auto" or (
+            self.device == "cpu" and self.backend == "torch" and not installed("auto", "cpu")
+        )
 
     def describe_stack(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"framework": "torch", "version": str(torch.__version__)}
-        facts |= {"threads": self.threads} if self.device == "cpu" else {
-            "cuda": torch.version.cuda, "driver": driver()}
+        facts |= (
+            {"threads": self.threads}
+            if self.device == "cpu"
+            else {"cuda": torch.version.cuda, "driver": driver()}
+        )
         if self.libraries or self.device != "cpu":
             facts["libraries"] = self.libraries
         return facts if self._ordinary else {**facts, "backend": self.backend}
 
     @classmethod
-    def of_rows(cls, rows: LatencyTable, described: Mapping[str, Any], *, dtype: str, backend: str | None,
-                effort: Effort) -> Self:
+    def of_rows(
+        cls,
+        rows: LatencyTable,
+        described: Mapping[str, Any],
+        *,
+        dtype: str,
+        backend: str | None,
+        effort: Effort,
+    ) -> Self:
         """A dtype that torch cannot run here is replaced by the platform's own."""
         here = PLATFORMS[rows.device.platform].available()
-        return cls(device=rows.device.platform if here else "cpu", dtype=dtype if dtype in DTYPES else "auto",
-                   threads=int(described.get("threads", 1)), mode=rows.default_mode if here else "auto",
-                   backend=backend or (str(described.get("backend", "auto")) if here else "auto"),
-                   effort=effort)
+        return cls(
+            device=rows.device.platform if here else "cpu",
+            dtype=dtype if dtype in DTYPES else "auto",
+            threads=int(described.get("threads", 1)),
+            mode=rows.default_mode if here else "auto",
+            backend=backend or (str(described.get("backend", "auto")) if here else "auto"),
+            effort=effort,
+        )
 
     def table_name(self) -> str:
         return self.platform.table_name()
 
     def time_request(self, architecture: Architecture, workload: Workload, batch: int) -> Measured:
         measured: Measured = load_object("flashnas.profiling.whole_model:time_model")(
-            architecture, workload, batch, self)
+            architecture, workload, batch, self
+        )
         return measured
 
     @contextlib.contextmanager

@@ -19,12 +19,14 @@ from flashnas.latency.workload import Workload
 from flashnas.profiling.device_timing import Effort
 from flashnas.profiling.platforms import PLATFORMS
 
-Progress = Callable[[int, int], None]   # of parts that are done, and all of them
+Progress = Callable[[int, int], None]  # of parts that are done, and all of them
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Figures of one request as timed (`flashnas.latency.metrics`). note: what a reader must know of them."""
+    """Figures of one request as timed (`flashnas.latency.metrics`). note: what a reader must know
+    of them.
+    """
 
     ttft_ms: float
     tpot_ms: float
@@ -33,8 +35,12 @@ class Measured:
 
     @classmethod
     def of(cls, ttft_ms: float, tpot_ms: float, workload: Workload, note: str = "") -> Self:
-        return cls(ttft_ms=ttft_ms, tpot_ms=tpot_ms, note=note,
-                   latency_ms=latency_ms(ttft_ms, tpot_ms, workload.generated_tokens))
+        return cls(
+            ttft_ms=ttft_ms,
+            tpot_ms=tpot_ms,
+            note=note,
+            latency_ms=latency_ms(ttft_ms, tpot_ms, workload.generated_tokens),
+        )
 
     def to_dict(self) -> dict[str, float]:
         return {name: value for name, value in vars(self).items() if name != "note"}
@@ -42,8 +48,8 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Target(Settings, ABC):
-    """How a runtime runs what is timed. Each option decides which mix of operators is fast, and is part of
-    the stack.
+    """How a runtime runs what is timed. Each option decides which mix of operators is fast, and is
+    part of the stack.
 
     Attributes:
         name: of the runtime, as in `flashnas.latency.schema.RUNTIMES`.
@@ -81,8 +87,15 @@ class Target(Settings, ABC):
 
     @classmethod
     @abstractmethod
-    def of_rows(cls, rows: LatencyTable, described: Mapping[str, Any], *, dtype: str, backend: str | None,
-                effort: Effort) -> Self:
+    def of_rows(
+        cls,
+        rows: LatencyTable,
+        described: Mapping[str, Any],
+        *,
+        dtype: str,
+        backend: str | None,
+        effort: Effort,
+    ) -> Self:
         """The target as rows of one mode were measured, or the nearest one that this machine has.
         described: the entry of their stack in meta.yaml; KeyError if it lacks something. backend:
         libraries that compute the operators (None: those of the rows)."""
@@ -102,15 +115,23 @@ class Target(Settings, ABC):
         """
 
     def check_holds(self, architecture: Architecture) -> None:
-        """Raises ExportError, with the rule that is broken, unless the runtime can run the network."""
+        """Raises ExportError, with the rule that is broken, unless the runtime can run the
+        network.
+        """
 
     # -- what follows from it
 
-    def profile(self, space: Any, workloads: Sequence[Workload], folder: Path,
-                progress: Progress | None = None) -> dict[str, Any]:
+    def profile(
+        self,
+        space: Any,
+        workloads: Sequence[Workload],
+        folder: Path,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
         """Measure the rows of a space that the table in a folder lacks; see profile.py."""
-        measured: dict[str, Any] = load_object(self.profiler)(space, workloads, folder, self,
-                                                              progress or (lambda *_: None))
+        measured: dict[str, Any] = load_object(self.profiler)(
+            space, workloads, folder, self, progress or (lambda *_: None)
+        )
         return measured
 
     def holds(self, architecture: Architecture) -> bool:
@@ -123,8 +144,11 @@ class Target(Settings, ABC):
     @classmethod
     def of_options(cls, options: Any) -> Self:
         """From the options of a command that have the names of the target's own and are given."""
-        values = {each.name: getattr(options, each.name) for each in fields(cls)
-                  if getattr(options, each.name, None) is not None}
+        values = {
+            each.name: getattr(options, each.name)
+            for each in fields(cls)
+            if getattr(options, each.name, None) is not None
+        }
         if cls.has_option("seconds"):
             values["effort"] = Effort(seconds=options.seconds)
         return cls(**values)
@@ -136,14 +160,24 @@ class Target(Settings, ABC):
         return name in own or (name == "seconds" and "effort" in own)
 
     @classmethod
-    def like(cls, table: LatencyTable, *, dtype: str, mode: str | None = None, backend: str | None = None,
-             effort: Effort | None = None, any_stack: bool = False, hint: str = "") -> Self:
+    def like(
+        cls,
+        table: LatencyTable,
+        *,
+        dtype: str,
+        mode: str | None = None,
+        backend: str | None = None,
+        effort: Effort | None = None,
+        any_stack: bool = False,
+        hint: str = "",
+    ) -> Self:
         """The target that runs whole networks here as the operators of a table were run.
 
         Args:
             dtype, mode: of the rows (mode None: the table's default).
             backend: as for `of_rows`.
-            any_stack: on another device or stack, return the nearest target that this machine can run.
+            any_stack: on another device or stack, return the nearest target that this machine can
+                run.
             hint: end of the error messages.
 
         Raises:
@@ -154,9 +188,13 @@ class Target(Settings, ABC):
         where, end = f"{table.path}: table {table.name}", f"; {hint}" if hint else ""
         described = table.meta["stacks"].get(stacks[-1], {}) if stacks else {}
         try:
-            target = cls.of_rows(rows, described, dtype=dtype, backend=backend, effort=effort or Effort())
+            target = cls.of_rows(
+                rows, described, dtype=dtype, backend=backend, effort=effort or Effort()
+            )
         except KeyError as error:
-            raise TableError(f"{where}: its stack does not say how {cls.name} ran: no {error}") from None
+            raise TableError(
+                f"{where}: its stack does not say how {cls.name} ran: no {error}"
+            ) from None
         except ConfigError as error:
             if backend is not None:  # the choice of the user is wrong, not the table
                 raise
@@ -167,43 +205,54 @@ class Target(Settings, ABC):
         if table.device.platform != target.device:
             here = f"a machine without {table.device.platform.upper()} ({here})"
         if table.device.label != here:
-            raise TableError(f"{where} is of {table.device.label or table.name}, but this is {here}{end}")
+            raise TableError(
+                f"{where} is of {table.device.label or table.name}, but this is {here}{end}"
+            )
         if target.threads > usable_cores():
-            raise TableError(f"{where} was timed with {target.threads} threads, but this process may use"
-                             f" {usable_cores()} cores{end}")
+            raise TableError(
+                f"{where} was timed with {target.threads} threads, but this process may use"
+                f" {usable_cores()} cores{end}"
+            )
         if stacks != [target.stack]:
             runtime = "" if cls.name == "torch" else f" --runtime {cls.name}"
-            raise TableError(f"{where} has rows of {', '.join(stacks) or table.stack}, but this machine runs"
-                             f" {target.stack}; measure them anew with flashnas profile{runtime}{end}")
+            raise TableError(
+                f"{where} has rows of {', '.join(stacks) or table.stack}, but this machine runs"
+                f" {target.stack}; measure them anew with flashnas profile{runtime}{end}"
+            )
         target.check_build(where, described, end)
         return target
 
     def check_build(self, where: str, described: Mapping[str, Any], end: str = "") -> None:
-        """Raises TableError if rows are of another build of the same release. where, end: of the message.
-        described: the table's entry of `stack`."""
+        """Raises TableError if rows are of another build of the same release. where, end: of the
+        message. described: the table's entry of `stack`."""
         here = self.describe_stack() if self.build_facts else {}
         for name in self.build_facts:
             if described.get(name) not in (None, here[name]):
-                raise TableError(f"{where} was measured with another build of {self.name}: its {name} is"
-                                 f" {described[name]}, that of this machine {here[name]}; measure it anew in"
-                                 f" another folder{end}")
+                raise TableError(
+                    f"{where} was measured with another build of {self.name}: its {name} is"
+                    f" {described[name]}, that of this machine {here[name]}; measure it anew in"
+                    f" another folder{end}"
+                )
 
 
 def rows_of(table: LatencyTable, runtime: str | None, mode: str | None) -> str | None:
-    """The mode of the rows that were measured in a runtime (None: in any); raises TableError if they are
-    of another one. mode: None: the only one of the runtime, or the default of the table."""
+    """The mode of the rows that were measured in a runtime (None: in any); raises TableError if
+    they are of another one. mode: None: the only one of the runtime, or the default of the
+    table."""
     if mode is None and runtime != "torch" and runtime in table.modes:
         mode = runtime
     measured_in = _runtime_of(mode or table.default_mode)
     if runtime not in (None, measured_in):
-        raise TableError(f"{table.path}: table {table.name} is of {measured_in}; got --runtime {runtime};"
-                         f" leave it out, or measure another table with flashnas profile --runtime {runtime}")
+        raise TableError(
+            f"{table.path}: table {table.name} is of {measured_in}; got --runtime {runtime};"
+            f" leave it out, or measure another table with flashnas profile --runtime {runtime}"
+        )
     return mode
 
 
 def target_like(table: LatencyTable, *, mode: str | None = None, **options: Any) -> Target:
-    """How this machine runs whole networks as the operators of a table were run, in the runtime of its
-    rows; see `Target.like`."""
+    """How this machine runs whole networks as the operators of a table were run, in the runtime of
+    its rows; see `Target.like`."""
     return RUNTIMES[_runtime_of(mode or table.default_mode)].like(table, mode=mode, **options)
 
 

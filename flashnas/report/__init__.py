@@ -1,4 +1,6 @@
-"""A run folder as tables, pictures and one HTML page. Plotting libraries load when something is drawn."""
+"""A run folder as tables, pictures and one HTML page. Plotting libraries load when something is
+drawn.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ __all__ = ["FrontEntry", "RecordedRun", "front_html", "front_table", "write_repo
 
 
 def write_report(source: str | Path | RecordedRun) -> tuple[Path, Path]:
-    """Write report.html and its still pictures, pareto.png first, into a run folder; source: it, or its run.
+    """Write report.html and its still pictures, pareto.png first, into a run folder; source: it, or
+    its run.
 
     Returns:
         The paths of report.html and pareto.png.

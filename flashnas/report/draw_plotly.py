@@ -1,4 +1,6 @@
-"""A Picture as a Plotly figure: with hovers, and a legend that hides what it names. All texts are escaped."""
+"""A Picture as a Plotly figure: with hovers, and a legend that hides what it names. All texts are
+escaped.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +12,71 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from flashnas.report import marks
-from flashnas.report.marks import Bars, Guide, Key, Label, Line, Panel, Picture, PlotAxis, Points, Whiskers
+from flashnas.report.marks import (
+    Bars,
+    Guide,
+    Key,
+    Label,
+    Line,
+    Panel,
+    Picture,
+    PlotAxis,
+    Points,
+    Whiskers,
+)
 from flashnas.report.palette import INK, MUTED, RULE, SOFT
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-TOP, BOTTOM, GAP = 88, 64, 88    # pixels above, below and between panels
+TOP, BOTTOM, GAP = 88, 64, 88  # pixels above, below and between panels
 EMPTY_HEIGHT = 220
-_AXIS = {"gridcolor": RULE, "linecolor": SOFT, "showline": True, "ticks": "outside", "tickcolor": SOFT,
-         "ticklen": 4, "zeroline": False, "title": {"standoff": 10, "font": {"size": 14}}, "automargin": True}
-TEMPLATE = go.layout.Template(layout={
-    "font": {"family": FONT, "size": 13, "color": INK}, "paper_bgcolor": "white", "plot_bgcolor": "white",
-    "title": {"x": 0, "xref": "container", "xanchor": "left", "y": 0.985, "yref": "container",
-              "yanchor": "top", "font": {"size": 17}, "pad": {"l": 8, "t": 6}},
-    "margin": {"l": 70, "r": 24, "t": TOP, "b": BOTTOM}, "xaxis": _AXIS, "yaxis": _AXIS,
-    "legend": {"x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top", "font": {"size": 12},
-               "tracegroupgap": 2, "title": {"font": {"size": 12}}, "itemsizing": "constant"},
-    "hoverlabel": {"font": {"family": FONT, "size": 12, "color": INK}, "bgcolor": "white",
-                   "bordercolor": SOFT, "align": "left"}})
-SYMBOLS = {"cross": "x-thin", "interval": "line-ns"}   # others have the names of shapes
+_AXIS = {
+    "gridcolor": RULE,
+    "linecolor": SOFT,
+    "showline": True,
+    "ticks": "outside",
+    "tickcolor": SOFT,
+    "ticklen": 4,
+    "zeroline": False,
+    "title": {"standoff": 10, "font": {"size": 14}},
+    "automargin": True,
+}
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "title": {
+            "x": 0,
+            "xref": "container",
+            "xanchor": "left",
+            "y": 0.985,
+            "yref": "container",
+            "yanchor": "top",
+            "font": {"size": 17},
+            "pad": {"l": 8, "t": 6},
+        },
+        "margin": {"l": 70, "r": 24, "t": TOP, "b": BOTTOM},
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+        "legend": {
+            "x": 1.02,
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "top",
+            "font": {"size": 12},
+            "tracegroupgap": 2,
+            "title": {"font": {"size": 12}},
+            "itemsizing": "constant",
+        },
+        "hoverlabel": {
+            "font": {"family": FONT, "size": 12, "color": INK},
+            "bgcolor": "white",
+            "bordercolor": SOFT,
+            "align": "left",
+        },
+    }
+)
+SYMBOLS = {"cross": "x-thin", "interval": "line-ns"}  # others have the names of shapes
 NO_HOVER = {"hoverinfo": "skip", "showlegend": False}
 
 
@@ -39,18 +88,28 @@ def draw_plotly(picture: Picture) -> go.Figure:
     figure = go.Figure()
     if rows:
         figure = make_subplots(
-            rows=rows, cols=columns, row_heights=heights,
-            shared_xaxes=picture.shared and rows > 1, shared_yaxes=picture.shared and columns > 1,
+            rows=rows,
+            cols=columns,
+            row_heights=heights,
+            shared_xaxes=picture.shared and rows > 1,
+            shared_yaxes=picture.shared and columns > 1,
             vertical_spacing=GAP / total if between else 0,
             horizontal_spacing=0.04 if picture.shared else 0.09,
-            subplot_titles=[_text(panel.heading) for panel in picture.panels])
+            subplot_titles=[_text(panel.heading) for panel in picture.panels],
+        )
         figure.update_annotations(name="heading")
     figure.update_layout(
-        template=TEMPLATE, autosize=True, showlegend=bool(picture.keys), barmode="overlay",
+        template=TEMPLATE,
+        autosize=True,
+        showlegend=bool(picture.keys),
+        barmode="overlay",
         hovermode="closest",
         height=total + TOP + BOTTOM if rows else EMPTY_HEIGHT,
-        title={"text": f"<b>{_text(picture.title)}</b>",
-               "subtitle": {"text": _text(picture.subtitle), "font": {"size": 13, "color": MUTED}}})
+        title={
+            "text": f"<b>{_text(picture.title)}</b>",
+            "subtitle": {"text": _text(picture.subtitle), "font": {"size": 13, "color": MUTED}},
+        },
+    )
     if picture.right > TEMPLATE.layout.margin.r:
         figure.update_layout(margin_r=picture.right)
     if any(panel.heading for panel in picture.panels):
@@ -58,8 +117,15 @@ def draw_plotly(picture: Picture) -> go.Figure:
     if picture.keys_title:
         figure.update_layout(legend_title_text=_text(picture.keys_title))
     if not rows:
-        figure.add_annotation(text=_text(picture.empty), x=0.5, y=0.5, xref="paper", yref="paper",
-                              showarrow=False, font={"size": 14, "color": MUTED})
+        figure.add_annotation(
+            text=_text(picture.empty),
+            x=0.5,
+            y=0.5,
+            xref="paper",
+            yref="paper",
+            showarrow=False,
+            font={"size": 14, "color": MUTED},
+        )
         figure.update_xaxes(visible=False).update_yaxes(visible=False)
     for place, panel in enumerate(picture.panels):
         at = {"row": place // columns + 1, "col": place % columns + 1}
@@ -73,50 +139,107 @@ def draw_plotly(picture: Picture) -> go.Figure:
 
 def _add_panel(figure: go.Figure, panel: Panel, at: dict[str, int]) -> None:
     for mark in panel.marks:
-        places = at if isinstance(mark, Bars | Guide | Label) else {
-            "x": _list(mark.x), "y": _list(mark.y), **at}
+        places = (
+            at
+            if isinstance(mark, Bars | Guide | Label)
+            else {"x": _list(mark.x), "y": _list(mark.y), **at}
+        )
         match mark:
             case Points():
                 figure.add_scatter(
-                    **places, mode="markers", opacity=mark.opacity, **_group(mark.group),
-                    marker={"symbol": SYMBOLS.get(mark.shape, mark.shape), "size": mark.size,
-                            "color": mark.fill,
-                            "line": {"color": mark.edge or mark.fill, "width": mark.edge_width}},
-                    **_hovers(mark.hover))
+                    **places,
+                    mode="markers",
+                    opacity=mark.opacity,
+                    **_group(mark.group),
+                    marker={
+                        "symbol": SYMBOLS.get(mark.shape, mark.shape),
+                        "size": mark.size,
+                        "color": mark.fill,
+                        "line": {"color": mark.edge or mark.fill, "width": mark.edge_width},
+                    },
+                    **_hovers(mark.hover),
+                )
             case Line():
                 figure.add_scatter(
-                    **places, mode="lines",
-                    line={"color": mark.colour, "width": mark.width, "dash": "dash" if mark.dash else "solid"},
-                    **_hovers(mark.hover), showlegend=False)
+                    **places,
+                    mode="lines",
+                    line={
+                        "color": mark.colour,
+                        "width": mark.width,
+                        "dash": "dash" if mark.dash else "solid",
+                    },
+                    **_hovers(mark.hover),
+                    showlegend=False,
+                )
             case Whiskers():
-                reach = {"type": "data", "symmetric": False, "array": _list(mark.high),
-                         "arrayminus": _list(mark.low), "color": mark.colour, "thickness": 1.3, "width": 4}
+                reach = {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": _list(mark.high),
+                    "arrayminus": _list(mark.low),
+                    "color": mark.colour,
+                    "thickness": 1.3,
+                    "width": 4,
+                }
                 figure.add_scatter(
-                    **places, mode="markers", **NO_HOVER,
+                    **places,
+                    mode="markers",
+                    **NO_HOVER,
                     marker={"symbol": "line-ns", "size": 1, "color": mark.colour},
-                    **{"error_x" if mark.along_x else "error_y": reach})
+                    **{"error_x" if mark.along_x else "error_y": reach},
+                )
             case Bars():
                 along, across = ("x", "y") if mark.along_x else ("y", "x")
                 figure.add_bar(
-                    **{along: _list(mark.length), across: _list(mark.at)}, base=_list(mark.start),
-                    width=mark.thickness, orientation="h" if mark.along_x else "v", **_group(mark.group),
+                    **{along: _list(mark.length), across: _list(mark.at)},
+                    base=_list(mark.start),
+                    width=mark.thickness,
+                    orientation="h" if mark.along_x else "v",
+                    **_group(mark.group),
                     **at,
-                    marker={"color": mark.colour, "line": {"color": "white", "width": 0.6 * mark.along_x},
-                            "pattern": _hatched(mark.hatch)}, **_hovers(mark.hover))
+                    marker={
+                        "color": mark.colour,
+                        "line": {"color": "white", "width": 0.6 * mark.along_x},
+                        "pattern": _hatched(mark.hatch),
+                    },
+                    **_hovers(mark.hover),
+                )
             case Guide():
-                figure.add_vline(mark.at, line={"color": mark.colour, "dash": "dash", "width": 1.4},
-                                 exclude_empty_subplots=False, **at)
+                figure.add_vline(
+                    mark.at,
+                    line={"color": mark.colour, "dash": "dash", "width": 1.4},
+                    exclude_empty_subplots=False,
+                    **at,
+                )
                 if mark.text:
-                    figure.add_annotation(x=mark.at, y=1, yref="y domain", yanchor="bottom",
-                                          text=_text(mark.text), showarrow=False,
-                                          font={"color": mark.colour}, **at)
+                    figure.add_annotation(
+                        x=mark.at,
+                        y=1,
+                        yref="y domain",
+                        yanchor="bottom",
+                        text=_text(mark.text),
+                        showarrow=False,
+                        font={"color": mark.colour},
+                        **at,
+                    )
             case Label():
                 figure.add_annotation(
-                    x=mark.x, y=mark.y, ax=mark.dx, ay=-mark.dy, text=_text(mark.text), standoff=7,
+                    x=mark.x,
+                    y=mark.y,
+                    ax=mark.dx,
+                    ay=-mark.dy,
+                    text=_text(mark.text),
+                    standoff=7,
                     arrowhead=0,
-                    arrowwidth=0.8, arrowcolor=SOFT, bgcolor="rgba(255,255,255,0.75)", borderpad=1,
-                    name="minor" if mark.minor else "", font={"size": 12, "color": mark.colour},
-                    xanchor="left" if mark.left else "auto", **at)
+                    arrowwidth=0.8,
+                    arrowcolor=SOFT,
+                    bgcolor="rgba(255,255,255,0.75)",
+                    borderpad=1,
+                    name="minor" if mark.minor else "",
+                    font={"size": 12, "color": mark.colour},
+                    xanchor="left" if mark.left else "auto",
+                    **at,
+                )
 
 
 def _axis(axis: PlotAxis) -> dict[str, Any]:
@@ -126,23 +249,46 @@ def _axis(axis: PlotAxis) -> dict[str, Any]:
     if axis.percent:
         values["tickformat"] = ".0%"
     if axis.names:
-        values |= {"range": [len(axis.names) - 0.4, -0.6], "tickvals": list(range(len(axis.names))),
-                   "ticktext": [_text(name) for name in axis.names], "showline": False, "ticks": ""}
+        values |= {
+            "range": [len(axis.names) - 0.4, -0.6],
+            "tickvals": list(range(len(axis.names))),
+            "ticktext": [_text(name) for name in axis.names],
+            "showline": False,
+            "ticks": "",
+        }
     return values
 
 
 def _add_key(figure: go.Figure, key: Key) -> None:
-    named: dict[str, Any] = {"x": [None], "y": [None], "name": _text(key.text),
-                             "legendgroup": html.escape(key.group) or None}
+    named: dict[str, Any] = {
+        "x": [None],
+        "y": [None],
+        "name": _text(key.text),
+        "legendgroup": html.escape(key.group) or None,
+    }
     if key.shape == "square":
         figure.add_bar(**named, marker={"color": key.colour, "pattern": _hatched(key.hatch)})
     elif key.shape in ("line", "dashes", "interval"):
-        figure.add_scatter(**named, mode="lines", line={"color": key.colour, "width": 1.6,
-                                                        "dash": "dash" if key.shape == "dashes" else "solid"})
+        figure.add_scatter(
+            **named,
+            mode="lines",
+            line={
+                "color": key.colour,
+                "width": 1.6,
+                "dash": "dash" if key.shape == "dashes" else "solid",
+            },
+        )
     else:
-        figure.add_scatter(**named, mode="markers", marker={
-            "symbol": SYMBOLS.get(key.shape, key.shape), "size": key.size, "color": key.colour,
-            "line": {"color": key.edge, "width": 2 if key.shape == "cross" else 1.2}})
+        figure.add_scatter(
+            **named,
+            mode="markers",
+            marker={
+                "symbol": SYMBOLS.get(key.shape, key.shape),
+                "size": key.size,
+                "color": key.colour,
+                "line": {"color": key.edge, "width": 2 if key.shape == "cross" else 1.2},
+            },
+        )
 
 
 def _list(numbers: marks.Numbers) -> list[Any]:
@@ -168,5 +314,11 @@ def _group(name: str) -> dict[str, Any]:
 
 
 def _hatched(shape: str) -> dict[str, Any]:
-    return {"shape": shape, "fgcolor": "white", "fgopacity": 0.65, "size": 6, "solidity": 0.3,
-            "fillmode": "overlay"}
+    return {
+        "shape": shape,
+        "fgcolor": "white",
+        "fgopacity": 0.65,
+        "size": 6,
+        "solidity": 0.3,
+        "fillmode": "overlay",
+    }

@@ -34,45 +34,70 @@ from flashnas.report.plot_data import (
 from flashnas.report.text import counted, known
 from flashnas.runs.run import RecordedRun, rows
 
-HEIGHT, CURVE_HEIGHT = 260.0, 368.0    # pixels of plotting areas
-BAR_HEIGHT = 44.0                      # of one finalist
-MAX_CURVES = 500                       # grey ones
-LATE = 0.7                             # of the tokens: from here on, curves are magnified
+HEIGHT, CURVE_HEIGHT = 260.0, 368.0  # pixels of plotting areas
+BAR_HEIGHT = 44.0  # of one finalist
+MAX_CURVES = 500  # grey ones
+LATE = 0.7  # of the tokens: from here on, curves are magnified
 
 
 def operator_share(run: RecordedRun) -> Picture:
     """Share of each kind of operator along the relative depth, in the front and in all networks."""
     title = "Operators along the depth"
     best, searched = front(run), run.scored[run.scored["origin"] == "search"]
-    names = (f"the front{'' if run.front else ' so far'}",
-             f"all that the search {'found' if run.untrained else 'trained'}")
-    panels = [(f"{name}: {counted(len(networks), 'network')}", shares)
-              for name, networks in zip(names, (best, searched), strict=True)
-              if not (shares := depth_shares(networks["notation"])).empty]
+    names = (
+        f"the front{'' if run.front else ' so far'}",
+        f"all that the search {'found' if run.untrained else 'trained'}",
+    )
+    panels = [
+        (f"{name}: {counted(len(networks), 'network')}", shares)
+        for name, networks in zip(names, (best, searched), strict=True)
+        if not (shares := depth_shares(networks["notation"])).empty
+    ]
     if not panels:
         return Picture(title=title, empty="No trained network with a readable notation.")
     kinds = sorted({kind for _, shares in panels for kind in shares.columns}, key=operator_order)
     return Picture(
         title=title,
         subtitle="mean share of each operator in equal slices from the first operator to the last",
-        columns=len(panels), keys=[Key(text=operator_label(kind), shape="square",
-                                       colour=operator_colour(kind), group=kind) for kind in kinds],
-        panels=[Panel(heading=name, height=HEIGHT, marks=list(_slices(shares)),
-                      x=PlotAxis(title="relative depth (%)", range=(0, 100), grid=False),
-                      y=PlotAxis(title="" if place else "share of the operators", range=(0, 1), percent=True,
-                             grid=False))
-                for place, (name, shares) in enumerate(panels)])
+        columns=len(panels),
+        keys=[
+            Key(text=operator_label(kind), shape="square", colour=operator_colour(kind), group=kind)
+            for kind in kinds
+        ],
+        panels=[
+            Panel(
+                heading=name,
+                height=HEIGHT,
+                marks=list(_slices(shares)),
+                x=PlotAxis(title="relative depth (%)", range=(0, 100), grid=False),
+                y=PlotAxis(
+                    title="" if place else "share of the operators",
+                    range=(0, 1),
+                    percent=True,
+                    grid=False,
+                ),
+            )
+            for place, (name, shares) in enumerate(panels)
+        ],
+    )
 
 
 def _slices(shares: pd.DataFrame) -> Iterable[Bars]:
     below = np.zeros(len(shares))
     for kind in shares.columns:
         label = operator_label(kind)
-        yield Bars(at=100 * shares.index.to_numpy(), start=below, length=shares[kind],
-                   thickness=94 / DEPTH_BINS,
-                   colour=operator_colour(kind), group=kind, hover=[
-                       f"{label}\n{share:.0%} at {100 * depth:.0f} % of the depth"
-                       for depth, share in zip(shares.index.to_numpy(), shares[kind], strict=True)])
+        yield Bars(
+            at=100 * shares.index.to_numpy(),
+            start=below,
+            length=shares[kind],
+            thickness=94 / DEPTH_BINS,
+            colour=operator_colour(kind),
+            group=kind,
+            hover=[
+                f"{label}\n{share:.0%} at {100 * depth:.0f} % of the depth"
+                for depth, share in zip(shares.index.to_numpy(), shares[kind], strict=True)
+            ],
+        )
         below = below + shares[kind].to_numpy()
 
 
@@ -85,37 +110,75 @@ def latency_by_operator(run: RecordedRun) -> Picture:
     names = list(dict.fromkeys(parts["finalist"]))
     totals = parts.groupby("finalist")["ms"].sum()
     factor, unit = latency_unit(totals)
-    marks: list[Mark] = [_segments(part, names, factor, unit)
-                         for _, part in parts.groupby(["operator", "source"], sort=False)]
-    keys = [*(Key(text=operator_label(name), shape="square", colour=operator_colour(name), group=name)
-              for name in sorted(set(parts["operator"]), key=operator_order)),
-            *(Key(text=f"source: {name}", shape="square", colour=SOFT, hatch=hatch_of(name))
-              for name in ordered_sources(parts["source"]))]
-    bounded = [entry for entry in run.front if entry.name in names and all(
-        known(entry.figures.get(name)) for name in ("lower_ms", "latency_ms", "upper_ms"))]
+    marks: list[Mark] = [
+        _segments(part, names, factor, unit)
+        for _, part in parts.groupby(["operator", "source"], sort=False)
+    ]
+    keys = [
+        *(
+            Key(text=operator_label(name), shape="square", colour=operator_colour(name), group=name)
+            for name in sorted(set(parts["operator"]), key=operator_order)
+        ),
+        *(
+            Key(text=f"source: {name}", shape="square", colour=SOFT, hatch=hatch_of(name))
+            for name in ordered_sources(parts["source"])
+        ),
+    ]
+    bounded = [
+        entry
+        for entry in run.front
+        if entry.name in names
+        and all(known(entry.figures.get(name)) for name in ("lower_ms", "latency_ms", "upper_ms"))
+    ]
     widest = max(totals) * factor
     if bounded:
-        low, middle, high = (np.array([entry.figures[name] for entry in bounded], dtype=float) * factor
-                             for name in ("lower_ms", "latency_ms", "upper_ms"))
-        marks.append(Whiskers(x=middle, y=[names.index(entry.name) for entry in bounded],
-                              low=middle - low, high=high - middle, colour=INK, along_x=True))
+        low, middle, high = (
+            np.array([entry.figures[name] for entry in bounded], dtype=float) * factor
+            for name in ("lower_ms", "latency_ms", "upper_ms")
+        )
+        marks.append(
+            Whiskers(
+                x=middle,
+                y=[names.index(entry.name) for entry in bounded],
+                low=middle - low,
+                high=high - middle,
+                colour=INK,
+                along_x=True,
+            )
+        )
         keys.append(Key(text="lower to upper bound", shape="line", colour=INK))
         widest = max(widest, *high)
     return Picture(
-        title=title, keys=keys,
-        subtitle="hatched: not measured but derived or roofline; whisker: lower to upper bound", panels=[Panel(
-            x=PlotAxis(title=f"latency of one request ({unit})", range=(0, 1.06 * widest)),
-            y=PlotAxis(names=names, grid=False),
-            marks=marks, height=max(BAR_HEIGHT * len(names), 60.0))])
+        title=title,
+        keys=keys,
+        subtitle="hatched: not measured but derived or roofline; whisker: lower to upper bound",
+        panels=[
+            Panel(
+                x=PlotAxis(title=f"latency of one request ({unit})", range=(0, 1.06 * widest)),
+                y=PlotAxis(names=names, grid=False),
+                marks=marks,
+                height=max(BAR_HEIGHT * len(names), 60.0),
+            )
+        ],
+    )
 
 
 def _segments(part: pd.DataFrame, names: Sequence[str], factor: float, unit: str) -> Bars:
     operator, source = part.iloc[0][["operator", "source"]]
-    return Bars(at=[names.index(name) for name in part["finalist"]], start=part["start"] * factor,
-                length=part["ms"] * factor, colour=operator_colour(operator), along_x=True, group=operator,
-                hatch=hatch_of(source), hover=[
-                    f"{name} · {operator_label(operator)}\n{ms * factor:.4g} {unit}, {share:.1%}\nsource: {source}"
-                    for name, ms, share in zip(part["finalist"], part["ms"], part["share"], strict=True)])
+    return Bars(
+        at=[names.index(name) for name in part["finalist"]],
+        start=part["start"] * factor,
+        length=part["ms"] * factor,
+        colour=operator_colour(operator),
+        along_x=True,
+        group=operator,
+        hatch=hatch_of(source),
+        hover=[
+            f"{name} · {operator_label(operator)}\n{ms * factor:.4g} {unit}, {share:.1%}\nsource:"
+            f" {source}"
+            for name, ms, share in zip(part["finalist"], part["ms"], part["share"], strict=True)
+        ],
+    )
 
 
 def training_curves(run: RecordedRun) -> Picture:
@@ -125,9 +188,13 @@ def training_curves(run: RecordedRun) -> Picture:
     if not trials:
         return Picture(title=title, empty="No training curve was recorded.")
     best = None if run.answer is None else {run.answer.recommended, *run.answer.tied}
-    final = {row.number for row in trials if finalist_of(run, row) and (best is None or row.hash in best)}
-    marked = sorted((row for row in trials if row.number in final or row.origin == "baseline"),
-                    key=lambda row: -row.curve[-1][1])
+    final = {
+        row.number for row in trials if finalist_of(run, row) and (best is None or row.hash in best)
+    }
+    marked = sorted(
+        (row for row in trials if row.number in final or row.origin == "baseline"),
+        key=lambda row: -row.curve[-1][1],
+    )
     others = sorted((row for row in trials if row not in marked), key=lambda row: row.loss)
     step = -(-len(others) // MAX_CURVES) or 1
     grey = "every other network" if step == 1 else f"every {step}th other network by its loss"
@@ -135,28 +202,61 @@ def training_curves(run: RecordedRun) -> Picture:
     xs, ys = (list(values) for values in zip(*points, strict=True)) if points else ([], [])
     marks: list[Mark] = [Line(x=xs, y=ys, colour=FAINT, width=1)] if xs else []
     colours = dict(zip((row.number for row in marked), SERIES * len(marked), strict=False))
-    marks += [Line(
-        x=[x for x, _ in row.curve], y=[y for _, y in row.curve], colour=colours[row.number],
-        width=2.2 if row.number in final else 1.6, dash=row.number not in final,
-        hover=[f"{name_of(run, row)}\n{y:.4f} nats at {x:,.0f} tokens" for x, y in row.curve])
-        for row in marked]
+    marks += [
+        Line(
+            x=[x for x, _ in row.curve],
+            y=[y for _, y in row.curve],
+            colour=colours[row.number],
+            width=2.2 if row.number in final else 1.6,
+            dash=row.number not in final,
+            hover=[f"{name_of(run, row)}\n{y:.4f} nats at {x:,.0f} tokens" for x, y in row.curve],
+        )
+        for row in marked
+    ]
     last = max(row.curve[-1][0] for row in trials)
     whole, late = (_loss_range(trials, start) for start in (0.0, LATE * last))
-    shifts = _spread([(row.curve[-1][1] - late[0]) / (late[1] - late[0]) * CURVE_HEIGHT for row in marked],
-                     LINE, CURVE_HEIGHT)
-    labels = [Label(x=row.curve[-1][0], y=row.curve[-1][1], text=name_of(run, row), dx=30, dy=shift,
-                    left=True, colour=colours[row.number], strong=row.number in final)
-              for row, shift in zip(marked, shifts, strict=True)]
+    shifts = _spread(
+        [(row.curve[-1][1] - late[0]) / (late[1] - late[0]) * CURVE_HEIGHT for row in marked],
+        LINE,
+        CURVE_HEIGHT,
+    )
+    labels = [
+        Label(
+            x=row.curve[-1][0],
+            y=row.curve[-1][1],
+            text=name_of(run, row),
+            dx=30,
+            dy=shift,
+            left=True,
+            colour=colours[row.number],
+            strong=row.number in final,
+        )
+        for row, shift in zip(marked, shifts, strict=True)
+    ]
     solid = "finalists" if best is None else "recommended and not told apart"
     return Picture(
-        title=title, subtitle=f"solid: {solid}; dashed: pure-operator baselines; grey: {grey}",
-        columns=2, shared=False, right=170, panels=[
-            Panel(heading="the whole training", marks=marks, height=CURVE_HEIGHT,
-                  x=PlotAxis(title="tokens seen", range=(0, last)),
-                  y=PlotAxis(title="validation loss (nats per token)", range=whole)),
-            Panel(heading=f"the last {1 - LATE:.0%} of the tokens", marks=[*marks, *labels],
-                  height=CURVE_HEIGHT, x=PlotAxis(title="tokens seen", range=(LATE * last, last)),
-                  y=PlotAxis(range=late))])
+        title=title,
+        subtitle=f"solid: {solid}; dashed: pure-operator baselines; grey: {grey}",
+        columns=2,
+        shared=False,
+        right=170,
+        panels=[
+            Panel(
+                heading="the whole training",
+                marks=marks,
+                height=CURVE_HEIGHT,
+                x=PlotAxis(title="tokens seen", range=(0, last)),
+                y=PlotAxis(title="validation loss (nats per token)", range=whole),
+            ),
+            Panel(
+                heading=f"the last {1 - LATE:.0%} of the tokens",
+                marks=[*marks, *labels],
+                height=CURVE_HEIGHT,
+                x=PlotAxis(title="tokens seen", range=(LATE * last, last)),
+                y=PlotAxis(range=late),
+            ),
+        ],
+    )
 
 
 def _loss_range(trials: Sequence[Any], start: float) -> tuple[float, float]:
@@ -167,13 +267,21 @@ def _loss_range(trials: Sequence[Any], start: float) -> tuple[float, float]:
 
 
 def _spread(heights: Sequence[float], gap: float, limit: float) -> list[float]:
-    """Shifts that keep heights, from the highest to the lowest, at least `gap` apart within 0..limit: what
-    collides moves as a pile around its mean."""
+    """Shifts that keep heights, from the highest to the lowest, at least `gap` apart within
+    0..limit: what collides moves as a pile around its mean."""
     steps = gap * np.arange(len(heights))[::-1]
-    apart = isotonic_regression(np.array(heights) - steps, increasing=False).x if len(heights) else steps
+    apart = (
+        isotonic_regression(np.array(heights) - steps, increasing=False).x
+        if len(heights)
+        else steps
+    )
     return list(np.clip(apart, 0, max(limit - gap * (len(heights) - 1), 0)) + steps - heights)
 
 
 FIGURES: dict[str, Callable[[RecordedRun], Picture]] = {  # in the order of the page
-    "front": front_picture, "operators": operator_share, "latency-by-operator": latency_by_operator,
-    "curves": training_curves, "objectives": objectives_picture}
+    "front": front_picture,
+    "operators": operator_share,
+    "latency-by-operator": latency_by_operator,
+    "curves": training_curves,
+    "objectives": objectives_picture,
+}

@@ -30,32 +30,55 @@ if TYPE_CHECKING:
 
 
 class FinalistsSection(Section):
-    """The front, fastest first: figures in one row, the operators in the next; as a picture, pareto.png."""
+    """The front, fastest first: figures in one row, the operators in the next; as a picture,
+    pareto.png.
+    """
 
     title = "Finalists"
     picture = "pareto.png"
 
     def html(self, run: RecordedRun) -> str:
         factor, unit = front_unit(run)
-        limit = f"budget {run.budget_ms * factor:,.4g}, " if run.ranks_full and run.budget_ms else ""
+        limit = (
+            f"budget {run.budget_ms * factor:,.4g}, " if run.ranks_full and run.budget_ms else ""
+        )
         objectives = [name for name in run.further_objectives if name == "ttft_ms"]
-        losses = [("Loss", "nats/token", ""), ("", "bits/byte", "")] if not run.ranks_full else [
-            ("Full loss", "nats, difference", ""), ("Best", "probability", ""),
-            *([] if run.untrained else [("Short loss", "nats/token", "")]),
-            ("Recall", "to a transformer", "")]
-        columns = [("", "", "text"), *((title_of(name), "", "") for name in objectives), *losses,
-                   ("Latency", f"{unit}, {limit}lower to upper", ""), ("Per token", "ms", ""),
-                   *([] if run.ranks_full else [("Throughput", "tokens/s", "")]), ("Parameters", "", ""),
-                   ("Memory", "GB", ""), ("From", "", "text"),
-                   *([] if run.ranks_full else [("File", "", "text")])]
-        kinds = sorted({spec.kind for finalist in run.front for spec in finalist.architecture.operators},
-                       key=operator_order)
-        return render("finalists.html", columns=columns, run=run,
-                      figure=page_figure(run, "front", FIGURES["front"](run)) if run.ranks_full else None,
-                      measured=_measured_words(run),
-                      finalists=[_shown(run, finalist, factor, objectives) for finalist in run.front],
-                      looks={kind: _look(kind) for kind in kinds},
-                      legend=[(kind, operator_label(kind).partition(" · ")[2] or kind) for kind in kinds])
+        losses = (
+            [("Loss", "nats/token", ""), ("", "bits/byte", "")]
+            if not run.ranks_full
+            else [
+                ("Full loss", "nats, difference", ""),
+                ("Best", "probability", ""),
+                *([] if run.untrained else [("Short loss", "nats/token", "")]),
+                ("Recall", "to a transformer", ""),
+            ]
+        )
+        columns = [
+            ("", "", "text"),
+            *((title_of(name), "", "") for name in objectives),
+            *losses,
+            ("Latency", f"{unit}, {limit}lower to upper", ""),
+            ("Per token", "ms", ""),
+            *([] if run.ranks_full else [("Throughput", "tokens/s", "")]),
+            ("Parameters", "", ""),
+            ("Memory", "GB", ""),
+            ("From", "", "text"),
+            *([] if run.ranks_full else [("File", "", "text")]),
+        ]
+        kinds = sorted(
+            {spec.kind for finalist in run.front for spec in finalist.architecture.operators},
+            key=operator_order,
+        )
+        return render(
+            "finalists.html",
+            columns=columns,
+            run=run,
+            figure=page_figure(run, "front", FIGURES["front"](run)) if run.ranks_full else None,
+            measured=_measured_words(run),
+            finalists=[_shown(run, finalist, factor, objectives) for finalist in run.front],
+            looks={kind: _look(kind) for kind in kinds},
+            legend=[(kind, operator_label(kind).partition(" · ")[2] or kind) for kind in kinds],
+        )
 
     def png(self, run: RecordedRun) -> Figure:
         return still_figure(run)
@@ -65,36 +88,64 @@ def _measured_words(run: RecordedRun) -> str:
     """What the text above the table says of measured finalists; empty if none was measured."""
     if not any(known(finalist.figures.get("measured_ms")) for finalist in run.front):
         return ""
-    over = " ".join(f"{line[0].upper()}{line[1:]}." for line in misses(run)) or "Every one keeps its budgets."
+    over = (
+        " ".join(f"{line[0].upper()}{line[1:]}." for line in misses(run))
+        or "Every one keeps its budgets."
+    )
     return f" Measured: the whole model, timed on the device. {over}"
 
 
-def _shown(run: RecordedRun, finalist: FrontEntry, factor: float,
-           objectives: Iterable[str]) -> dict[str, Any]:
+def _shown(
+    run: RecordedRun, finalist: FrontEntry, factor: float, objectives: Iterable[str]
+) -> dict[str, Any]:
     figures = finalist.figures
-    latency, lower, upper, *more = (time_words(finalist, name, factor) for name in (
-        "latency_ms", "lower_ms", "upper_ms", "bound_ms", "measured_ms"))
+    latency, lower, upper, *more = (
+        time_words(finalist, name, factor)
+        for name in ("latency_ms", "lower_ms", "upper_ms", "bound_ms", "measured_ms")
+    )
     below = [] if lower == upper == MISSING else [f"{lower} to {upper}"]
-    below += [f"{words} {time}" for words, time in zip(("certified", "measured"), more, strict=True)
-              if time != MISSING]
-    warning = (f"misses {', '.join(finalist.missed)}" if finalist.missed else
-               "may exceed it" if run.ranks_full and exceeds(run, finalist) else "")
+    below += [
+        f"{words} {time}"
+        for words, time in zip(("certified", "measured"), more, strict=True)
+        if time != MISSING
+    ]
+    warning = (
+        f"misses {', '.join(finalist.missed)}"
+        if finalist.missed
+        else "may exceed it"
+        if run.ranks_full and exceeds(run, finalist)
+        else ""
+    )
     throughput = [] if run.ranks_full else [number(figures.get("throughput_tok_s"), 4)]
     before = [*(fixed(figures.get(name), 3) for name in objectives), *loss_cells(run, finalist)]
-    after = [fixed(figures.get("tpot_ms"), 3), *throughput, parameters(figures.get("params")),
-             fixed(figures.get("memory_gb"), 2)]
-    return {"name": finalist.name, "mark": MARKS[mark_of(run, finalist)], "cells": [
-                *((text, [], "") for text in before), (latency, below, warning),
-                *((text, [], "") for text in after)],
-            "origin": origin_words(finalist), "file": finalist.path.name,
-            "operators": [(spec.kind, str(spec)) for spec in finalist.architecture.operators],
-            "notation": compressed(finalist.notation)}
+    after = [
+        fixed(figures.get("tpot_ms"), 3),
+        *throughput,
+        parameters(figures.get("params")),
+        fixed(figures.get("memory_gb"), 2),
+    ]
+    return {
+        "name": finalist.name,
+        "mark": MARKS[mark_of(run, finalist)],
+        "cells": [
+            *((text, [], "") for text in before),
+            (latency, below, warning),
+            *((text, [], "") for text in after),
+        ],
+        "origin": origin_words(finalist),
+        "file": finalist.path.name,
+        "operators": [(spec.kind, str(spec)) for spec in finalist.architecture.operators],
+        "notation": compressed(finalist.notation),
+    }
 
 
 def _look(kind: str) -> dict[str, str]:
     colour = operator_colour(kind)
-    red, green, blue = (int(colour[i:i + 2], 16) for i in (1, 3, 5))
-    return {"colour": colour, "ink": INK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#FFFFFF"}
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return {
+        "colour": colour,
+        "ink": INK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#FFFFFF",
+    }
 
 
 FINALISTS = FinalistsSection()

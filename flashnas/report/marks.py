@@ -1,5 +1,6 @@
-"""What a figure is: panels of marks in plain numbers and plain text. `draw_plotly` draws it for pages and
-notebooks, `draw_matplotlib` as a still picture; neither decides a colour, a label, a place or a range.
+"""What a figure is: panels of marks in plain numbers and plain text. `draw_plotly` draws it for
+pages and notebooks, `draw_matplotlib` as a still picture; neither decides a colour, a label, a
+place or a range.
 
 Lengths are in pixels of the page, 96 to an inch. Texts are not escaped; a line break is `\\n`.
 """
@@ -10,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Numbers = Any   # one after the other: a list, an array, a column
+Numbers = Any  # one after the other: a list, an array, a column
 Shape = Literal["circle", "diamond", "square", "cross", "line", "dashes", "interval"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlotAxis:
-    """range: None: what holds all marks. percent: values are shares. names: of the places 0, 1, ..; the first
-    is on top. grid: its lines are drawn."""
+    """range: None: what holds all marks. percent: values are shares. names: of the places 0, 1, ..;
+    the first is on top. grid: its lines are drawn."""
 
     title: str = ""
     range: tuple[float, float] | None = None
@@ -28,8 +29,8 @@ class PlotAxis:
 
 @dataclass(frozen=True, kw_only=True)
 class Points:
-    """Markers of one shape and size. fill: a colour, or one for each, as edge. hover: a text for each, its
-    first line is a heading. group: of the legend, which hides it."""
+    """Markers of one shape and size. fill: a colour, or one for each, as edge. hover: a text for
+    each, its first line is a heading. group: of the legend, which hides it."""
 
     x: Numbers
     y: Numbers
@@ -69,7 +70,9 @@ class Whiskers:
 
 @dataclass(frozen=True, kw_only=True)
 class Bars:
-    """Segments of bars: at a place of one axis, from `start` on, along x or y. hatch: as those of SOURCES."""
+    """Segments of bars: at a place of one axis, from `start` on, along x or y. hatch: as those of
+    SOURCES.
+    """
 
     at: Numbers
     start: Numbers
@@ -93,8 +96,8 @@ class Guide:
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """A text with its middle (or left end) dx to the right of a point and dy above it, and a line to the
-    point. minor: may be left out where there is little room."""
+    """A text with its middle (or left end) dx to the right of a point and dy above it, and a line
+    to the point. minor: may be left out where there is little room."""
 
     x: float
     y: float
@@ -136,9 +139,9 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure. panels: row by row, of so many `columns`; rows may share the horizontal axis, and columns the
-    vertical one. keys: the legend, right of the panels. right: room there without a legend. empty: why there
-    is nothing to show."""
+    """A figure. panels: row by row, of so many `columns`; rows may share the horizontal axis, and
+    columns the vertical one. keys: the legend, right of the panels. right: room there without a
+    legend. empty: why there is nothing to show."""
 
     title: str
     subtitle: str = ""
@@ -153,5 +156,7 @@ class Picture:
     @property
     def heights(self) -> list[float]:
         """Of the plotting areas of each row."""
-        return [max(panel.height for panel in self.panels[start:start + self.columns])
-                for start in range(0, len(self.panels), self.columns)]
+        return [
+            max(panel.height for panel in self.panels[start : start + self.columns])
+            for start in range(0, len(self.panels), self.columns)
+        ]

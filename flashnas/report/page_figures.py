@@ -18,27 +18,37 @@ from flashnas.runs.run import RecordedRun
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PNG_DPI = 96   # of a picture in a notebook
+PNG_DPI = 96  # of a picture in a notebook
 
 
 class FiguresSection(Section):
-    """The figures that have something to show; the others are named with the reason. Where the full loss
-    ranks, the front is above the table of the finalists."""
+    """The figures that have something to show; the others are named with the reason. Where the full
+    loss ranks, the front is above the table of the finalists."""
 
     title = "Figures"
 
     def html(self, run: RecordedRun) -> str:
-        unfit = {*(["front"] if run.ranks_full else []), *(["curves"] if run.untrained else []),
-                 *([] if run.further_objectives else ["objectives"])}
+        unfit = {
+            *(["front"] if run.ranks_full else []),
+            *(["curves"] if run.untrained else []),
+            *([] if run.further_objectives else ["objectives"]),
+        }
         pictures = {name: draw(run) for name, draw in FIGURES.items() if name not in unfit}
-        return render("figures.html", figures=[page_figure(run, name, picture)
-                                               for name, picture in pictures.items() if not picture.empty],
-                      empty=[picture for picture in pictures.values() if picture.empty])
+        return render(
+            "figures.html",
+            figures=[
+                page_figure(run, name, picture)
+                for name, picture in pictures.items()
+                if not picture.empty
+            ],
+            empty=[picture for picture in pictures.values() if picture.empty],
+        )
 
 
 class NotebookFigure(go.Figure):
-    """A Plotly figure of which a notebook also keeps a picture, for readers without JavaScript such as those
-    on GitHub. matplotlib draws it, without a browser. A figure that was changed has no such picture."""
+    """A Plotly figure of which a notebook also keeps a picture, for readers without JavaScript such
+    as those on GitHub. matplotlib draws it, without a browser. A figure that was changed has no
+    such picture."""
 
     _picture: Picture
 
@@ -51,7 +61,9 @@ class NotebookFigure(go.Figure):
     def _repr_mimebundle_(self, *args: Any, **options: Any) -> dict[str, Any]:
         bundle = super()._repr_mimebundle_(*args, **options)
         if bundle and "image/png" not in bundle and self.to_json() == getattr(self, "_drawn", None):
-            from flashnas.report.draw_matplotlib import draw_matplotlib  # matplotlib loads when it draws
+            from flashnas.report.draw_matplotlib import (
+                draw_matplotlib,
+            )  # matplotlib loads when it draws
 
             draw_matplotlib(self._picture).savefig(file := io.BytesIO(), format="png", dpi=PNG_DPI)
             bundle["image/png"] = base64.b64encode(file.getvalue()).decode()
@@ -70,8 +82,13 @@ def page_figure(run: RecordedRun, name: str, picture: Picture) -> dict[str, Any]
     """A figure with its caption, for the page; no HTML parser takes its JSON for markup."""
     captions = template_values("captions.html", "captions", run=run)
     text = str(draw_plotly(picture).to_json())
-    return {"name": name, "caption": captions[name], "json": Markup(
-        text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))}
+    return {
+        "name": name,
+        "caption": captions[name],
+        "json": Markup(
+            text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+        ),
+    }
 
 
 def still_figure(run: RecordedRun) -> Figure:

@@ -1,5 +1,5 @@
-"""The colours of every figure. Operators state their own (hues of Okabe-Ito and Tol, for colour-blind
-readers)."""
+"""The colours of every figure. Operators state their own (hues of Okabe-Ito and Tol, for
+colour-blind readers)."""
 
 from collections.abc import Iterable
 
@@ -14,16 +14,42 @@ SOURCES = {
     "measured": ("#2B2D5B", "", "timed on this device by flashnas profile"),
     "imported": ("#55578F", "", "a public measurement on this device, cited by the table"),
     "derived": ("#ABADD0", "/", "computed from measured rows by a stated rule; wider bounds"),
-    "roofline": ("#E69F00", "x", "computed from peak FLOP/s and bandwidth; widest bounds")}
+    "roofline": ("#E69F00", "x", "computed from peak FLOP/s and bandwidth; widest bounds"),
+}
 
-INK, MUTED, SOFT, FAINT, RULE, BUDGET = "#1B1F24", "#667085", "#98A2B3", "#D0D5DD", "#E4E7EC", "#B42318"
+INK, MUTED, SOFT, FAINT, RULE, BUDGET = (
+    "#1B1F24",
+    "#667085",
+    "#98A2B3",
+    "#D0D5DD",
+    "#E4E7EC",
+    "#B42318",
+)
 # of things that have no colour of their own, such as curves: as many as can be told apart
-SERIES = ("#D55E00", "#2B2D5B", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7B8494", "#0072B2", "#882255",
-          "#117733", "#661100", "#999933", "#AA4499", "#44AA99", "#6699CC", "#332288")
+SERIES = (
+    "#D55E00",
+    "#2B2D5B",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#E69F00",
+    "#7B8494",
+    "#0072B2",
+    "#882255",
+    "#117733",
+    "#661100",
+    "#999933",
+    "#AA4499",
+    "#44AA99",
+    "#6699CC",
+    "#332288",
+)
 
 
 def operator_colour(kind: str) -> str:
-    """The colour of an operator's short name, of the embedding or of the head; grey for other names."""
+    """The colour of an operator's short name, of the embedding or of the head; grey for other
+    names.
+    """
     return OPERATORS[kind].colour if kind in OPERATORS else OTHER_COLOURS.get(kind, OTHER_COLOUR)
 
 
@@ -44,5 +70,7 @@ def hatch_of(source: str) -> str:
 
 def ordered_sources(names: Iterable[str]) -> list[str]:
     """Those in SOURCES first."""
-    return sorted(set(names), key=lambda name: (
-        list(SOURCES).index(name) if name in SOURCES else len(SOURCES), name))
+    return sorted(
+        set(names),
+        key=lambda name: (list(SOURCES).index(name) if name in SOURCES else len(SOURCES), name),
+    )

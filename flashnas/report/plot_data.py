@@ -20,21 +20,24 @@ DEPTH_BINS = 12
 OUTSIDE = 10_000  # cost of a label that the frame would cut; more than all that it can cover
 
 
-# -- the front -----------------------------------------------------------------------------------------------
+# -- the front -------------------------------------------------------------------------------------
+
 
 def front(run: RecordedRun) -> pd.DataFrame:
-    """The networks that are non-dominated in the run's objectives, fastest first. Where the full loss ranks,
-    those of the folder, with networks that keep a floor for recall."""
+    """The networks that are non-dominated in the run's objectives, fastest first. Where the full
+    loss ranks, those of the folder, with networks that keep a floor for recall."""
     if run.ranks_full:
-        return run.scored[on_front(run, run.scored)].sort_values(["latency_ms", run.quality], kind="stable")
+        return run.scored[on_front(run, run.scored)].sort_values(
+            ["latency_ms", run.quality], kind="stable"
+        )
     trained, points = objective_points(run)
     mask = non_dominated(points) if len(points) else np.zeros(0, dtype=bool)
     return trained[mask].sort_values(["latency_ms", "loss"], kind="stable")
 
 
 def objective_points(run: RecordedRun) -> tuple[pd.DataFrame, np.ndarray]:
-    """The networks that have all objectives of the run, and these, latency_ms first, all minimised [N, M].
-    The full loss is compared as the search does: its mean with one standard deviation."""
+    """The networks that have all objectives of the run, and these, latency_ms first, all minimised
+    [N, M]. The full loss is compared as the search does: its mean with one standard deviation."""
     names = sorted(run.objectives, key=lambda name: name != "latency_ms")
     trained = run.scored.reindex(columns=list(dict.fromkeys([*run.scored.columns, *names])))
     trained = trained[trained[names].notna().all(axis=1)]
@@ -46,9 +49,11 @@ def objective_points(run: RecordedRun) -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def staircase(points: pd.DataFrame, right: float) -> tuple[list[float], list[float]]:
-    """Corners (latency_ms, loss) of the region that the front dominates, drawn to the latency `right`."""
+    """Corners (latency_ms, loss) of the region that the front dominates, drawn to the latency
+    `right`.
+    """
     x, y = points[["latency_ms", "loss"]].to_numpy(dtype=float).T
-    lowest = y <= np.minimum.accumulate(y)   # others are on the front for another objective
+    lowest = y <= np.minimum.accumulate(y)  # others are on the front for another objective
     x, y = x[lowest], y[lowest]
     end = [max(right, last) for last in x[-1:].tolist()]
     return [*np.repeat(x, 2)[1:].tolist(), *end], np.repeat(y, 2).tolist()
@@ -56,8 +61,11 @@ def staircase(points: pd.DataFrame, right: float) -> tuple[list[float], list[flo
 
 def finalist_of(run: RecordedRun, row: Any) -> FrontEntry | None:
     by_number, by_hash = run.finalists
-    places = [place for place in (by_number.get(row.number), by_hash.get(row.hash) if row.hash else None)
-             if place is not None]
+    places = [
+        place
+        for place in (by_number.get(row.number), by_hash.get(row.hash) if row.hash else None)
+        if place is not None
+    ]
     return run.front[min(places)] if places else None
 
 
@@ -66,24 +74,30 @@ def on_front(run: RecordedRun, trials: pd.DataFrame) -> np.ndarray:
 
 
 def name_of(run: RecordedRun, row: Any) -> str:
-    """`P2` for a finalist's trial, the label of a baseline (`P2 · pure d` for both), else `trial 17`."""
+    """`P2` for a finalist's trial, the label of a baseline (`P2 · pure d` for both), else `trial
+    17`.
+    """
     finalist = finalist_of(run, row)
     label = row.label if row.origin == "baseline" else ""
-    return " · ".join(filter(None, (finalist.name if finalist else "", label))) or f"trial {row.number}"
+    return (
+        " · ".join(filter(None, (finalist.name if finalist else "", label)))
+        or f"trial {row.number}"
+    )
 
 
 def mixer_colours(notation: str) -> tuple[str, str]:
-    """(most frequent token mixer, second most frequent one or the same again); `?` for an unreadable
-    notation."""
+    """(most frequent token mixer, second most frequent one or the same again); `?` for an
+    unreadable notation."""
     mixers = mixers_by_use(notation) or ("?",)
     return mixers[0], mixers[min(1, len(mixers) - 1)]
 
 
-# -- operators along the depth -------------------------------------------------------------------------------
+# -- operators along the depth ---------------------------------------------------------------------
+
 
 def depth_shares(notations: Iterable[str], bins: int = DEPTH_BINS) -> pd.DataFrame:
-    """Mean share of each operator kind (columns) in equal slices of the relative depth (rows); each row sums
-    to 1.
+    """Mean share of each operator kind (columns) in equal slices of the relative depth (rows); each
+    row sums to 1.
 
     All networks have the same weight; unreadable notations are left out.
     """
@@ -102,29 +116,43 @@ def depth_shares(notations: Iterable[str], bins: int = DEPTH_BINS) -> pd.DataFra
     return pd.DataFrame(total / len(readable), index=centres, columns=columns)
 
 
-# -- latency by operator -------------------------------------------------------------------------------------
+# -- latency by operator ---------------------------------------------------------------------------
+
 
 def latency_parts(run: RecordedRun) -> pd.DataFrame:
     """Milliseconds of each finalist by operator and source, in a fixed order of operators.
 
-    Columns: finalist, operator, source, ms, share, and start, the milliseconds of what is before it.
+    Columns: finalist, operator, source, ms, share, and start, the milliseconds of what is before
+    it.
     """
-    parts = [(finalist.name, operator, source, ms) for finalist in run.front
-             for operator in sorted(finalist.operators_ms, key=operator_order)
-             for source, ms in finalist.operators_ms[operator].items() if known(ms) and ms > 0]
-    frame = pd.DataFrame(parts, columns=["finalist", "operator", "source", "ms"]).astype({"ms": float})
+    parts = [
+        (finalist.name, operator, source, ms)
+        for finalist in run.front
+        for operator in sorted(finalist.operators_ms, key=operator_order)
+        for source, ms in finalist.operators_ms[operator].items()
+        if known(ms) and ms > 0
+    ]
+    frame = pd.DataFrame(parts, columns=["finalist", "operator", "source", "ms"]).astype(
+        {"ms": float}
+    )
     by_finalist = frame.groupby("finalist")["ms"]
-    return frame.assign(share=frame["ms"] / by_finalist.transform("sum"),
-                        start=by_finalist.cumsum() - frame["ms"])
+    return frame.assign(
+        share=frame["ms"] / by_finalist.transform("sum"), start=by_finalist.cumsum() - frame["ms"]
+    )
 
 
-# -- layout --------------------------------------------------------------------------------------------------
+# -- layout ----------------------------------------------------------------------------------------
 
-def place_labels(anchors: np.ndarray, sizes: Sequence[tuple[float, float]], obstacles: np.ndarray,
-                 box: tuple[float, float]) -> list[tuple[float, float]]:
-    """Offsets (right, up) from labelled points to the centres of their labels, clear of obstacles, of each
-    other and of the edges; greedily, each the best of 60. Points [N, 2] are in pixels from the lower left
-    corner of the box."""
+
+def place_labels(
+    anchors: np.ndarray,
+    sizes: Sequence[tuple[float, float]],
+    obstacles: np.ndarray,
+    box: tuple[float, float],
+) -> list[tuple[float, float]]:
+    """Offsets (right, up) from labelled points to the centres of their labels, clear of obstacles,
+    of each other and of the edges; greedily, each the best of 60. Points [N, 2] are in pixels from
+    the lower left corner of the box."""
     distances = np.repeat((10.0, 24.0, 42.0, 64.0, 88.0), 12)
     angles = np.tile(np.deg2rad([0, 180, 90, 270, 45, 135, 315, 225, 20, 160, 340, 200]), 5)
     directions = np.column_stack([np.cos(angles), np.sin(angles)])
@@ -132,17 +160,21 @@ def place_labels(anchors: np.ndarray, sizes: Sequence[tuple[float, float]], obst
     places: list[tuple[float, float]] = []
     for anchor, size in zip(anchors, np.array(sizes, dtype=float), strict=True):
         half = size / 2
-        offsets = directions * (half + distances[:, None])   # [60, 2]
+        offsets = directions * (half + distances[:, None])  # [60, 2]
         lengths, centres = np.hypot(*offsets.T), anchor + offsets
         others = obstacles - anchor
-        others = others[(np.abs(others) < size + 14 + distances[-1]).all(axis=1) & (np.hypot(*others.T) > 7)]
+        others = others[
+            (np.abs(others) < size + 14 + distances[-1]).all(axis=1) & (np.hypot(*others.T) > 7)
+        ]
         covered = (np.abs(others - offsets[:, None]) < half + 3).all(axis=2).sum(axis=1)
         # within 7 pixels of the line from the anchor to the label
-        along, across = (others @ line.T / lengths for line in (offsets, offsets[:, ::-1] * (-1, 1)))
+        along, across = (
+            others @ line.T / lengths for line in (offsets, offsets[:, ::-1] * (-1, 1))
+        )
         crossed = ((along > 0) & (along < lengths) & (np.abs(across) < 7)).sum(axis=0)
         nearest = np.hypot(*(anchors - centres[:, None]).T).min(axis=0)
         cost = distances / 8 + 30.0 * covered + 15.0 * crossed
-        cost += 60 * (nearest < lengths - 0.5)   # it would look like the name of another point
+        cost += 60 * (nearest < lengths - 0.5)  # it would look like the name of another point
         for centre, reach in taken:
             cost += 150 * (np.abs(centres - centre) < half + reach).all(axis=1)
         cost += OUTSIDE * ((centres < half) | (centres + half > box)).any(axis=1)
@@ -161,4 +193,3 @@ def latency_unit(values: Iterable[float]) -> tuple[float, str]:
 def front_unit(run: RecordedRun) -> tuple[float, str]:
     """That of the latencies of the front."""
     return latency_unit(entry.latency_ms or 0.0 for entry in run.front)
-

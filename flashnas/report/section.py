@@ -23,7 +23,8 @@ class Section(ABC):
         energy = "flashnas_energy:SECTION"
 
     title: the heading; empty: none.
-    picture: name of a still picture that is written beside report.html, such as `energy.png`; empty: none.
+    picture: name of a still picture that is written beside report.html, such as `energy.png`;
+    empty: none.
     """
 
     title: ClassVar[str] = ""
@@ -31,11 +32,12 @@ class Section(ABC):
 
     @abstractmethod
     def html(self, run: RecordedRun) -> str:
-        """The content below the heading, from what the run folder holds; nothing is evaluated again.
+        """The content below the heading, from what the run folder holds; nothing is evaluated
+        again.
 
         Returns:
-            Markup (markupsafe), as `render` and jinja2 templates give it. Plain text is escaped. An empty
-            text leaves the section out.
+            Markup (markupsafe), as `render` and jinja2 templates give it. Plain text is escaped. An
+            empty text leaves the section out.
         """
 
     def png(self, run: RecordedRun) -> Figure | None:
@@ -44,7 +46,9 @@ class Section(ABC):
 
 
 def render(template: str, **values: Any) -> Markup:
-    """A template of flashnas/report/templates with these values, each escaped unless it is Markup."""
+    """A template of flashnas/report/templates with these values, each escaped unless it is
+    Markup.
+    """
     return Markup(_environment().get_template(template).render(**values))
 
 
@@ -56,8 +60,12 @@ def template_values(template: str, name: str, **values: Any) -> Any:
 
 @functools.cache
 def _environment() -> Environment:
-    environment = Environment(loader=PackageLoader("flashnas.report"), autoescape=True,
-                              undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("flashnas.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters["shown"] = lambda value: MISSING if value is None or value == "" else value
     return environment

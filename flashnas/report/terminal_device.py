@@ -14,27 +14,44 @@ FORMS = ("forward", "state", "backward", "step", "graph")
 
 def doctor_text(examined: Mapping[str, Any]) -> str:
     machine, tests = examined["machine"], examined["tests"]
-    parts = [_machine(machine), _packages(examined["packages"]), _choices(machine, examined["choices"])]
+    parts = [
+        _machine(machine),
+        _packages(examined["packages"]),
+        _choices(machine, examined["choices"]),
+    ]
     return "\n\n".join([*parts, *([_tests(machine, tests)] if tests else [])])
 
 
 def _machine(facts: Mapping[str, Any]) -> str:
-    detail = (f"capability {facts['capability']}, CUDA {facts['cuda']}, driver"
-              f" {facts['driver'] or 'unknown'}, {counted(facts['devices'], 'device')}"
-              if facts["device"] == "cuda" else
-              f"{counted(facts['cores'], 'core')}, {facts['instructions']}")
-    return (f"flashnas {facts['flashnas']}, torch {facts['torch']}, Python {facts['python']},"
-            f" {facts['system']}\n"
-            f"{facts['device']}: {facts['label']}, {detail}, {facts['memory_bytes'] / 2**30:.0f} GiB")
+    detail = (
+        f"capability {facts['capability']}, CUDA {facts['cuda']}, driver"
+        f" {facts['driver'] or 'unknown'}, {counted(facts['devices'], 'device')}"
+        if facts["device"] == "cuda"
+        else f"{counted(facts['cores'], 'core')}, {facts['instructions']}"
+    )
+    return (
+        f"flashnas {facts['flashnas']}, torch {facts['torch']}, Python {facts['python']},"
+        f" {facts['system']}\n"
+        f"{facts['device']}: {facts['label']}, {detail}, {facts['memory_bytes'] / 2**30:.0f} GiB"
+    )
 
 
 def _packages(packages: Sequence[Mapping[str, str]]) -> str:
     rows = []
     for package in packages:
         problem = package.get("problem", "")
-        state = (package["version"] if not problem else
-                 "not installed" if not package["version"] else "cannot be used")
-        told = f"{package['purpose']}; {problem}" if problem and package["version"] else package["purpose"]
+        state = (
+            package["version"]
+            if not problem
+            else "not installed"
+            if not package["version"]
+            else "cannot be used"
+        )
+        told = (
+            f"{package['purpose']}; {problem}"
+            if problem and package["version"]
+            else package["purpose"]
+        )
         rows.append((package["name"], state, told))
     return _table(("package", "version", "for"), rows)
 
@@ -44,37 +61,58 @@ def _choices(machine: Mapping[str, Any], choices: Sequence[Mapping[str, Any]]) -
     rows: dict[tuple[str, ...], list[str]] = {}
     for choice in choices:
         operator = choice["operator"]
-        why = "; ".join(f"not {library}: {reason}" for library, reason in choice["passes_over"].items())
+        why = "; ".join(
+            f"not {library}: {reason}" for library, reason in choice["passes_over"].items()
+        )
         line = (f"{operator:<4} {OPERATORS[operator].label}", choice["takes"], why)
         rows.setdefault(line, []).append(choice["dtype"])
-    return _table((f"operator on {machine['device']}", "auto takes", "in", "why"),
-                  [(name, takes, ", ".join(dtypes), why) for (name, takes, why), dtypes in rows.items()])
+    return _table(
+        (f"operator on {machine['device']}", "auto takes", "in", "why"),
+        [(name, takes, ", ".join(dtypes), why) for (name, takes, why), dtypes in rows.items()],
+    )
 
 
 def _tests(machine: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> str:
     ran = [test for test in tests if test["status"] != "refused"]
     passed = sum(test["status"] == "passed" for test in ran)
     forms = [form for form in FORMS if any(form in test["errors"] for test in tests)]
-    rows = [(test["operator"], test["runs"] or test["backend"], test["dtype"], test["status"],
-             *(f"{test['errors'][form]:.0e}" if form in test["errors"] else "-" for form in forms))
-            for test in tests]
-    head = (f"self-test: {passed} of {len(ran)} passed; relative errors against the float64 reference"
-            f" ({machine['device']})")
-    return "\n".join([head, _table(("operator", "computed by", "dtype", "result", *forms), rows),
-                      *(test_words(test) for test in tests if test["reason"])])
+    rows = [
+        (
+            test["operator"],
+            test["runs"] or test["backend"],
+            test["dtype"],
+            test["status"],
+            *(f"{test['errors'][form]:.0e}" if form in test["errors"] else "-" for form in forms),
+        )
+        for test in tests
+    ]
+    head = (
+        f"self-test: {passed} of {len(ran)} passed; relative errors against the float64 reference"
+        f" ({machine['device']})"
+    )
+    return "\n".join(
+        [
+            head,
+            _table(("operator", "computed by", "dtype", "result", *forms), rows),
+            *(test_words(test) for test in tests if test["reason"]),
+        ]
+    )
 
 
 def test_words(test: Mapping[str, Any]) -> str:
     """What came of a case of the self-test, and why."""
-    return (f"{test['operator']} by {test['runs'] or test['backend']} in {test['dtype']}, {test['status']}:"
-            f" {test['reason']}")
+    return (
+        f"{test['operator']} by {test['runs'] or test['backend']} in {test['dtype']},"
+        f" {test['status']}:"
+        f" {test['reason']}"
+    )
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(columns([head, *rows], range(len(head))))
 
 
-# -- validate ------------------------------------------------------------------------------------------------
+# -- validate --------------------------------------------------------------------------------------
 
 WORDS = {"ttft_ms": "prefill", "tpot_ms": "decode step", "latency_ms": "request"}
 WIDTH = 150  # of the table
@@ -82,45 +120,68 @@ WIDTH = 150  # of the table
 
 def validation_text(result: Mapping[str, Any]) -> str:
     names = [summary["metric"] for summary in result["metrics"]]
-    header = ["", *(word for name in names for word in (f"{WORDS[name]} ms: predicted", "measured", "error")),
-              "architecture"]
+    header = [
+        "",
+        *(word for name in names for word in (f"{WORDS[name]} ms: predicted", "measured", "error")),
+        "architecture",
+    ]
     table = [header]
     for entry in result["architectures"]:
-        cells = [format(entry[part][name], how) for name in names
-                 for part, how in (("predicted", ".3f"), ("measured", ".3f"), ("error", "+.1%"))]
+        cells = [
+            format(entry[part][name], how)
+            for name in names
+            for part, how in (("predicted", ".3f"), ("measured", ".3f"), ("error", "+.1%"))
+        ]
         table.append(["*" if entry["fitted"] else "", *cells, ""])
     room = WIDTH - max(map(len, columns(table)))
     for line, entry in zip(table[1:], result["architectures"], strict=True):
         line[-1] = shortened(compressed(entry["notation"]), room)
     lines = columns(table, (0,))
     if result["before"]:
-        lines += ["* calibrated on; the lines below are of the others", "",
-                  *_summaries("before", result["before"]), *_summaries("calibrated", result["metrics"]), "",
-                  *_corrections(result["corrections"])]
+        lines += [
+            "* calibrated on; the lines below are of the others",
+            "",
+            *_summaries("before", result["before"]),
+            *_summaries("calibrated", result["metrics"]),
+            "",
+            *_corrections(result["corrections"]),
+        ]
     else:
         lines += ["", *_summaries("", result["metrics"])]
-    lines += [f"left out: {compressed(notation)}: {reason}"
-              for notation, reason in result.get("left_out", ())]
+    lines += [
+        f"left out: {compressed(notation)}: {reason}"
+        for notation, reason in result.get("left_out", ())
+    ]
     return "\n".join([*lines, "", *_carriers(result["carriers"])]).rstrip()
 
 
 def _summaries(label: str, summaries: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [f"{label:<12}{WORDS[s['metric']]:<12} mean error {s['mean_error']:.1%}, worst"
-            f" {s['max_error']:.1%}, bias {s['bias']:+.1%}, rank correlation"
-            f" {format(s['spearman'], '.3f') if known(s['spearman']) else MISSING} over {s['count']}"
-            " architectures" for s in summaries]
+    return [
+        f"{label:<12}{WORDS[s['metric']]:<12} mean error {s['mean_error']:.1%}, worst"
+        f" {s['max_error']:.1%}, bias {s['bias']:+.1%}, rank correlation"
+        f" {format(s['spearman'], '.3f') if known(s['spearman']) else MISSING} over {s['count']}"
+        " architectures"
+        for s in summaries
+    ]
 
 
 def _corrections(corrections: Mapping[str, Mapping[str, float]]) -> Iterable[str]:
     for phase, c in corrections.items():
-        yield (f"{phase:<8} = {c['scale']:g} x rows + {c['operator_us']:g} us per operator +"
-               f" {c['model_us']:g} us per model + {c['mb_us']:g} us per MB")
+        yield (
+            f"{phase:<8} = {c['scale']:g} x rows + {c['operator_us']:g} us per operator +"
+            f" {c['model_us']:g} us per model + {c['mb_us']:g} us per MB"
+        )
 
 
 def _carriers(carriers: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterable[str]:
     for phase, kinds in carriers.items():
-        parts = [f"{kind} {entry['carries']:+.1%} ({entry['own_error']:+.1%} of its own {entry['share']:.0%})"
-                 for kind, entry in kinds.items()]
+        parts = [
+            f"{kind} {entry['carries']:+.1%} ({entry['own_error']:+.1%} of its own"
+            f" {entry['share']:.0%})"
+            for kind, entry in kinds.items()
+        ]
         if parts:
-            yield (f"error that each operator carries, {phase} (+: takes longer than predicted):"
-                   f" {', '.join(parts)}")
+            yield (
+                f"error that each operator carries, {phase} (+: takes longer than predicted):"
+                f" {', '.join(parts)}"
+            )

@@ -44,7 +44,7 @@ def counted(count: int, noun: str) -> str:
 
 def shortened(text: str, length: int) -> str:
     """Cut with an ellipsis where it is longer."""
-    return text if len(text) <= length else f"{text[:length - 1]}…"
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def flat(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -65,20 +65,33 @@ def columns(lines: Sequence[Sequence[str]], left: Container[int] = ()) -> list[s
     """
     lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
-    return ["  ".join([*(cell.ljust(width) if column in left or column - len(widths) - 1 in left else
-                         cell.rjust(width)
-                         for column, (cell, width) in enumerate(zip(line, widths, strict=False))),
-                       line[-1]]).rstrip()
-            for line in lines]
+    return [
+        "  ".join(
+            [
+                *(
+                    cell.ljust(width)
+                    if column in left or column - len(widths) - 1 in left
+                    else cell.rjust(width)
+                    for column, (cell, width) in enumerate(zip(line, widths, strict=False))
+                ),
+                line[-1],
+            ]
+        ).rstrip()
+        for line in lines
+    ]
 
 
 def names_text(names: Sequence[str]) -> str:
-    """`P1`, `P1 and P3`, `P1, P3 to P6 and P9`: names with numbers that follow each other are joined."""
+    """`P1`, `P1 and P3`, `P1, P3 to P6 and P9`: names with numbers that follow each other are
+    joined.
+    """
     runs: list[list[str]] = []
     for name in names:
         if runs and name[1:].isdigit() and runs[-1][-1][1:] == str(int(name[1:]) - 1):
             runs[-1].append(name)
         else:
             runs.append([name])
-    parts = [part for each in runs for part in ([f"{each[0]} to {each[-1]}"] if len(each) > 2 else each)]
+    parts = [
+        part for each in runs for part in ([f"{each[0]} to {each[-1]}"] if len(each) > 2 else each)
+    ]
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))) if parts else ""

@@ -13,12 +13,17 @@ MARKS = {RECOMMENDED: "recommended", TIED: "not told apart", "": ""}
 
 def place_words(run: RecordedRun) -> list[str]:
     """The workload and the device, as far as they are known."""
-    parts = run.entry("workload", "name"), run.entry("table", "device") or run.entry("table", "name")
+    parts = (
+        run.entry("workload", "name"),
+        run.entry("table", "device") or run.entry("table", "name"),
+    )
     return [str(part) for part in parts if part]
 
 
 def counts_line(run: RecordedRun) -> str:
-    """`24 searched + 6 baselines trained · 90 from a bench · 2 failed · 3 outside the budget · 4 repeats`."""
+    """`24 searched + 6 baselines trained · 90 from a bench · 2 failed · 3 outside the budget · 4
+    repeats`.
+    """
     counts, from_bench = run.counts(), run.trained["source"].isin(KNOWN)
     own = run.scored if run.untrained else run.trained[~from_bench]
     pure = int((own["origin"] == "baseline").sum())
@@ -26,10 +31,16 @@ def counts_line(run: RecordedRun) -> str:
     if run.untrained:
         return f"{len(own) - pure} found{baselines} by published trainings · nothing was trained"
     parts = [f"{len(own) - pure} searched{baselines} trained"]
-    parts += [f"{count} {words}" for name, words in (("bench", "from a bench"), ("run", "from earlier runs"))
-              if (count := int((run.trained["source"] == name).sum()))]
-    words = {"failed": "failed", "infeasible": "outside the budget",
-             "reused": "repeat" if counts["reused"] == 1 else "repeats"}
+    parts += [
+        f"{count} {words}"
+        for name, words in (("bench", "from a bench"), ("run", "from earlier runs"))
+        if (count := int((run.trained["source"] == name).sum()))
+    ]
+    words = {
+        "failed": "failed",
+        "infeasible": "outside the budget",
+        "reused": "repeat" if counts["reused"] == 1 else "repeats",
+    }
     parts += [f"{counts[state]} {text}" for state, text in words.items() if counts[state]]
     return " · ".join(parts)
 
@@ -42,15 +53,22 @@ def tokens_words(run: RecordedRun) -> str:
 
 def misses(run: RecordedRun) -> list[str]:
     """One line that names the finalists that miss a budget as measured."""
-    over = [f"{finalist.name} ({', '.join(finalist.missed)})" for finalist in run.front if finalist.missed]
+    over = [
+        f"{finalist.name} ({', '.join(finalist.missed)})"
+        for finalist in run.front
+        if finalist.missed
+    ]
     return [f"over the budget as measured: {', '.join(over)}"] if over else []
 
 
 def mark_of(run: RecordedRun, finalist: FrontEntry) -> str:
     if run.answer is None:
         return ""
-    return (RECOMMENDED if finalist.hash == run.answer.recommended else
-            TIED * (finalist.hash in run.answer.tied))
+    return (
+        RECOMMENDED
+        if finalist.hash == run.answer.recommended
+        else TIED * (finalist.hash in run.answer.tied)
+    )
 
 
 def exceeds(run: RecordedRun, finalist: FrontEntry) -> bool:
@@ -59,9 +77,13 @@ def exceeds(run: RecordedRun, finalist: FrontEntry) -> bool:
 
 
 def full_loss_words(run: RecordedRun, finalist: FrontEntry) -> str:
-    """`+0.026 ± 0.048`, to the recommended network; without an answer, to the lowest of the front."""
+    """`+0.026 ± 0.048`, to the recommended network; without an answer, to the lowest of the
+    front.
+    """
     figures = finalist.figures
-    difference, sd = (figures.get(name) for name in ("full_loss_difference", "full_loss_difference_sd"))
+    difference, sd = (
+        figures.get(name) for name in ("full_loss_difference", "full_loss_difference_sd")
+    )
     if known(difference) and known(sd):
         chosen = run.answer is not None and finalist.hash == run.answer.recommended
         return "0" if chosen else with_sd(difference, sd)
@@ -80,9 +102,12 @@ def loss_cells(run: RecordedRun, finalist: FrontEntry) -> tuple[str, ...]:
     if not run.ranks_full:
         return fixed(figures.get("loss"), 3), fixed(figures.get("bits_per_byte"), 3)
     recall, sd = figures.get("expected_recall"), figures.get("expected_recall_sd")
-    return (full_loss_words(run, finalist), fixed(figures.get("probability_best"), 2),
-            *([] if run.untrained else [fixed(figures.get("loss"), 3)]),
-            with_sd(recall, sd, 2) if known(recall) and known(sd) else MISSING)
+    return (
+        full_loss_words(run, finalist),
+        fixed(figures.get("probability_best"), 2),
+        *([] if run.untrained else [fixed(figures.get("loss"), 3)]),
+        with_sd(recall, sd, 2) if known(recall) and known(sd) else MISSING,
+    )
 
 
 def time_words(finalist: FrontEntry, name: str, factor: float) -> str:
@@ -91,9 +116,15 @@ def time_words(finalist: FrontEntry, name: str, factor: float) -> str:
 
 
 def origin_words(finalist: FrontEntry) -> str:
-    """`pure d` for a baseline, `trial 17` of the search; ` of first` where there are several runs. At most 22
-    letters."""
+    """`pure d` for a baseline, `trial 17` of the search; ` of first` where there are several runs.
+    At most 22 letters."""
     origin = finalist.origin
     label, place = origin.get("label"), origin.get("trial", origin.get("number"))
-    words = str(label) if label and label != "search" else f"trial {place}" if place is not None else "search"
+    words = (
+        str(label)
+        if label and label != "search"
+        else f"trial {place}"
+        if place is not None
+        else "search"
+    )
     return shortened(f"{words} of {origin['run']}" if "run" in origin else words, 22)

@@ -1,5 +1,5 @@
-"""Networks that earlier runs trained: read back with their genotypes, and checked to have comparable
-losses."""
+"""Networks that earlier runs trained: read back with their genotypes, and checked to have
+comparable losses."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ WHOLE = ("tokens", "proxy_params", "seed")
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A network with a score. row: its trial in the run. network: None where its class is not at hand.
-    genotype: None for a network that no genotype of the run's space builds, such as most baselines."""
+    """A network with a score. row: its trial in the run. network: None where its class is not at
+    hand. genotype: None for a network that no genotype of the run's space builds, such as most
+    baselines."""
 
     run: RecordedRun
     row: Any = field(repr=False)
@@ -37,13 +38,18 @@ class Trained:
     @property
     def score(self) -> dict[str, Any]:
         """The score as `executors.job.run_job` returns it, without metrics of the evaluator's."""
-        score = {name: value for own, name in SCORE.items() if (value := getattr(self.row, own)) == value}
+        score = {
+            name: value for own, name in SCORE.items() if (value := getattr(self.row, own)) == value
+        }
         score |= {name: int(score[name]) for name in WHOLE if name in score}
         return {**score, "source": RUN}
 
     def metrics(self) -> dict[str, float]:
-        return {name: value for name in (*METRICS, "lower_ms", "upper_ms")
-                if (value := float(getattr(self.row, name))) == value}
+        return {
+            name: value
+            for name in (*METRICS, "lower_ms", "upper_ms")
+            if (value := float(getattr(self.row, name))) == value
+        }
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,9 @@ class KnownRuns:
         return list(self.by_hash.values())
 
     def score(self, network: Any, *, metrics: bool) -> dict[str, Any] | None:
-        """The score of a network, or None. metrics: also what the evaluator returned besides the loss."""
+        """The score of a network, or None. metrics: also what the evaluator returned besides the
+        loss.
+        """
         trained = self.by_hash.get(network.hash)
         if trained is None:
             return None
@@ -73,33 +81,46 @@ class KnownRuns:
     @property
     def digest(self) -> str:
         """16 hex digits of all networks and their scores."""
-        return fingerprint([[trained.row.hash, trained.row.loss, trained.row.scores]
-                            for trained in self.networks])
+        return fingerprint(
+            [[trained.row.hash, trained.row.loss, trained.row.scores] for trained in self.networks]
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        return {"runs": [str(run.path) for run in self.runs], "digest": self.digest,
-                "networks": len(self.by_hash)}
+        return {
+            "runs": [str(run.path) for run in self.runs],
+            "digest": self.digest,
+            "networks": len(self.by_hash),
+        }
 
 
-def known_runs(sources: Sequence[str | Path | RecordedRun],
-               space: SearchSpace[Any] | None = None) -> KnownRuns:
-    """Read runs, finished or not. space: of all of them, where it is not a shipped one or a file. Raises
-    RunError for a folder that is not a run or trained nothing, or for losses that do not compare with those
-    of the first one, ConfigError for a space that is not one."""
+def known_runs(
+    sources: Sequence[str | Path | RecordedRun], space: SearchSpace[Any] | None = None
+) -> KnownRuns:
+    """Read runs, finished or not. space: of all of them, where it is not a shipped one or a file.
+    Raises RunError for a folder that is not a run or trained nothing, or for losses that do not
+    compare with those of the first one, ConfigError for a space that is not one."""
     if space is not None and not isinstance(space, SearchSpace):
         raise ConfigError(f"pareto.space must be a SearchSpace; got {space!r:.60}")
-    runs = tuple(source if isinstance(source, RecordedRun) else RecordedRun.load(source)
-                 for source in sources)
+    runs = tuple(
+        source if isinstance(source, RecordedRun) else RecordedRun.load(source)
+        for source in sources
+    )
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise RunError(f"{runs[-1].path}: a run is named twice")
     for run in runs:
         if run.trained.empty:
-            raise RunError(f"{run.path}: nothing was trained in it (--trials 0), so that it has nothing to"
-                           " reuse; search anew" if run.untrained and run.entry("finished") else
-                           f"{run.path}: has no trained network yet")
-        if reason := difference(training_of(runs[0]), training_of(run), f"in {runs[0].path}",
-                                f"in {run.path}"):
-            raise RunError(f"{run.path}: its losses do not compare with those of {runs[0].path}: {reason}")
+            raise RunError(
+                f"{run.path}: nothing was trained in it (--trials 0), so that it has nothing to"
+                " reuse; search anew"
+                if run.untrained and run.entry("finished")
+                else f"{run.path}: has no trained network yet"
+            )
+        if reason := difference(
+            training_of(runs[0]), training_of(run), f"in {runs[0].path}", f"in {run.path}"
+        ):
+            raise RunError(
+                f"{run.path}: its losses do not compare with those of {runs[0].path}: {reason}"
+            )
     by_hash: dict[str, Trained] = {}
     for run in runs:
         own = _space_of(run, space)
@@ -109,15 +130,19 @@ def known_runs(sources: Sequence[str | Path | RecordedRun],
     return KnownRuns(runs, by_hash)
 
 
-# -- what a loss depends on ----------------------------------------------------------------------------------
+# -- what a loss depends on ------------------------------------------------------------------------
 
 
 def training_of(run: RecordedRun) -> dict[str, Any]:
-    """All that a network's loss depends on in a run; raises RunError where run.yaml does not say."""
+    """All that a network's loss depends on in a run; raises RunError where run.yaml does not
+    say.
+    """
     question = run.entry("question")
     if not isinstance(question, dict) or "seed" not in question:
-        raise RunError(f"{run.path}: run.yaml has no question, so that nobody knows how its networks were"
-                       f" trained")
+        raise RunError(
+            f"{run.path}: run.yaml has no question, so that nobody knows how its networks were"
+            f" trained"
+        )
     recipe = question.get("recipe")
     try:
         loaded = None if recipe is None else Recipe.from_dict(recipe)
@@ -126,24 +151,41 @@ def training_of(run: RecordedRun) -> dict[str, Any]:
     return training(loaded, question.get("corpus"), question["seed"], question.get("evaluator"))
 
 
-def training(recipe: Recipe | None, corpus: str | None, seed: int, evaluator: str | None) -> dict[str, Any]:
+def training(
+    recipe: Recipe | None, corpus: str | None, seed: int, evaluator: str | None
+) -> dict[str, Any]:
     """The same of any training, by the names that a message uses."""
-    settings = {} if recipe is None else {
-        **recipe.training_settings, "width_factor": recipe.width_factor, "depth_factor": recipe.depth_factor,
-        "least_head_dim": recipe.least_head_dim}
-    return {"evaluator": evaluator, **{f"recipe.{name}": value for name, value in settings.items()},
-            "the digest of text and vocabulary": corpus, "seed": seed}
+    settings = (
+        {}
+        if recipe is None
+        else {
+            **recipe.training_settings,
+            "width_factor": recipe.width_factor,
+            "depth_factor": recipe.depth_factor,
+            "least_head_dim": recipe.least_head_dim,
+        }
+    )
+    return {
+        "evaluator": evaluator,
+        **{f"recipe.{name}": value for name, value in settings.items()},
+        "the digest of text and vocabulary": corpus,
+        "seed": seed,
+    }
 
 
-def difference(first: Mapping[str, Any], second: Mapping[str, Any], here: str, there: str) -> str | None:
+def difference(
+    first: Mapping[str, Any], second: Mapping[str, Any], here: str, there: str
+) -> str | None:
     """In what two trainings differ first, in words; None if nothing does."""
     for name in dict.fromkeys([*first, *second]):
         if first.get(name) != second.get(name):
-            return f"{name} is {shown(first.get(name))} {here} and {shown(second.get(name))} {there}"
+            return (
+                f"{name} is {shown(first.get(name))} {here} and {shown(second.get(name))} {there}"
+            )
     return None
 
 
-# -- networks and their genotypes ----------------------------------------------------------------------------
+# -- networks and their genotypes ------------------------------------------------------------------
 
 
 def _space_of(run: RecordedRun, given: SearchSpace[Any] | None) -> SearchSpace[Any] | None:
@@ -159,15 +201,24 @@ def _space_of(run: RecordedRun, given: SearchSpace[Any] | None) -> SearchSpace[A
 
 
 def _networks(run: RecordedRun, space: SearchSpace[Any] | None) -> Iterator[Trained]:
-    baselines = {} if space is None or isinstance(space, OperatorSpace) else {
-        network.hash: network for _, sizes in space.baselines() for network in sizes}
+    baselines = (
+        {}
+        if space is None or isinstance(space, OperatorSpace)
+        else {network.hash: network for _, sizes in space.baselines() for network in sizes}
+    )
     for row in rows(run.trained):
         genotype: Any = space.decode(row.genotype) if space is not None and row.genotype else None
         network: Any = _parsed(row)
         if network is None and space is not None:
             sizes = () if genotype is None else space.architectures(genotype)
-            network = next((sized for sized in sizes if sized.hash == row.hash), baselines.get(row.hash))
-        if genotype is None and isinstance(network, Architecture) and isinstance(space, OperatorSpace):
+            network = next(
+                (sized for sized in sizes if sized.hash == row.hash), baselines.get(row.hash)
+            )
+        if (
+            genotype is None
+            and isinstance(network, Architecture)
+            and isinstance(space, OperatorSpace)
+        ):
             genotype = space.locate(network)
         yield Trained(run=run, row=row, network=network, genotype=genotype)
 

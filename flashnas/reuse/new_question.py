@@ -1,4 +1,6 @@
-"""Another question for finished runs: how their networks are timed, and what limits they have to keep."""
+"""Another question for finished runs: how their networks are timed, and what limits they have to
+keep.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,9 @@ from flashnas.runs.identity import device_facts, table_hash
 
 @dataclass(frozen=True, kw_only=True)
 class NewQuestion:
-    """What is the same for all networks of the runs. objectives: trained ones first. model: a latency
-    table's, where one answers; table: its shipped name or folder. limits: metric -> limit, as the user gave
-    them. confidence, certificate: with which the limits are kept."""
+    """What is the same for all networks of the runs. objectives: trained ones first. model: a
+    latency table's, where one answers; table: its shipped name or folder. limits: metric -> limit,
+    as the user gave them. confidence, certificate: with which the limits are kept."""
 
     known: KnownRuns
     objectives: tuple[str, ...]
@@ -42,22 +44,35 @@ class NewQuestion:
         return self.certificate.tightened(bounds) if self.certificate else bounds
 
 
-def new_question(known: KnownRuns, objectives: tuple[str, ...], *, table: Any,
-                 workload: str | Workload | None, mode: str | None, budgets: Mapping[str, float] | None,
-                 confidence: float | None) -> NewQuestion:
-    """The question; what is None is as in the first run, but for the limits on another device. Raises
-    ConfigError or RunError if the networks of the runs cannot be timed so, TableError or WorkloadError if the
-    table or workload cannot be read."""
+def new_question(
+    known: KnownRuns,
+    objectives: tuple[str, ...],
+    *,
+    table: Any,
+    workload: str | Workload | None,
+    mode: str | None,
+    budgets: Mapping[str, float] | None,
+    confidence: float | None,
+) -> NewQuestion:
+    """The question; what is None is as in the first run, but for the limits on another device.
+    Raises ConfigError or RunError if the networks of the runs cannot be timed so, TableError or
+    WorkloadError if the table or workload cannot be read."""
     first = known.runs[0]
     same = table is None and workload is None
     mode = mode or (first.entry("question", "mode") if table is None else None)
     if budgets is None:
-        budgets = {str(name): float(limit) for name, limit in (first.entry("budgets") or {}).items()
-                   } if same else {}
+        budgets = (
+            {str(name): float(limit) for name, limit in (first.entry("budgets") or {}).items()}
+            if same
+            else {}
+        )
     if confidence is None and same:
         confidence = first.confidence
-    notes = [f"{run.path}: not finished; {len(run.trained)} networks are trained so far" for run in known.runs
-             if not run.entry("finished")]
+    notes = [
+        f"{run.path}: not finished; {len(run.trained)} networks are trained so far"
+        for run in known.runs
+        if not run.entry("finished")
+    ]
     model, name, costs = None, None, _without_table(known, table, workload)
     if costs is None:
         model, name = _model(known, table, workload, mode, notes)
@@ -67,15 +82,31 @@ def new_question(known: KnownRuns, objectives: tuple[str, ...], *, table: Any,
         if model is None:
             raise ConfigError("pareto.confidence needs a latency table")
         space = first.config["space"]
-        certificate = Certificate.of(model.table, model.workload, space_name=space["name"],
-                                     space_hash=space["hash"], confidence=confidence)
-    return NewQuestion(known=known, objectives=objectives, costs=costs, model=model, table=name,
-                       limits=dict(budgets), mode=mode, confidence=confidence, certificate=certificate,
-                       notes=notes)
+        certificate = Certificate.of(
+            model.table,
+            model.workload,
+            space_name=space["name"],
+            space_hash=space["hash"],
+            confidence=confidence,
+        )
+    return NewQuestion(
+        known=known,
+        objectives=objectives,
+        costs=costs,
+        model=model,
+        table=name,
+        limits=dict(budgets),
+        mode=mode,
+        confidence=confidence,
+        certificate=certificate,
+        notes=notes,
+    )
 
 
 def _without_table(known: KnownRuns, table: Any, workload: Any) -> Costs | None:
-    """Metrics by a function of the user's, or as the runs recorded them; None where a table answers."""
+    """Metrics by a function of the user's, or as the runs recorded them; None where a table
+    answers.
+    """
     first = known.runs[0]
     if callable(table) and not isinstance(table, LatencyTable):
         _check_networks(known, "a function")
@@ -83,44 +114,66 @@ def _without_table(known: KnownRuns, table: Any, workload: Any) -> Costs | None:
     if table is not None or first.entry("question", "table_hash") is not None:
         return None
     if workload is not None:
-        raise ConfigError(f"pareto.workload needs a latency table, and {first.path} was searched without one;"
-                          " give a table, too")
+        raise ConfigError(
+            f"pareto.workload needs a latency table, and {first.path} was searched without one;"
+            " give a table, too"
+        )
     return RecordedCosts({trained.row.hash: trained.metrics() for trained in known.networks})
 
 
-def _model(known: KnownRuns, table: str | LatencyTable | None, workload: str | Workload | None,
-           mode: str | None, notes: list[str]) -> tuple[LatencyModel, str]:
+def _model(
+    known: KnownRuns,
+    table: str | LatencyTable | None,
+    workload: str | Workload | None,
+    mode: str | None,
+    notes: list[str],
+) -> tuple[LatencyModel, str]:
     _check_networks(known, "a latency table")
     first = known.runs[0]
-    name = table.path if isinstance(table, LatencyTable) else table or first.entry("question", "table")
+    name = (
+        table.path if isinstance(table, LatencyTable) else table or first.entry("question", "table")
+    )
     try:
         loaded = table if isinstance(table, LatencyTable) else LatencyTable.load(name)
     except TableError as error:
         if table is not None:
             raise
-        raise TableError(f"{error} (the table of {first.path}; give another one with --table)") from None
+        raise TableError(
+            f"{error} (the table of {first.path}; give another one with --table)"
+        ) from None
     device = device_facts(loaded)
     if table is None and (table_hash(loaded), device) != (
-            first.entry("question", "table_hash"), first.entry("question", "device") or device):
-        notes.append(f"table {name}: has changed since {first.path} was searched; the estimates are of the"
-                     " table as it is now")
+        first.entry("question", "table_hash"),
+        first.entry("question", "device") or device,
+    ):
+        notes.append(
+            f"table {name}: has changed since {first.path} was searched; the estimates are of the"
+            " table as it is now"
+        )
     if workload is None:
         recorded = first.entry("question", "workload")
         if not isinstance(recorded, dict):
             raise ConfigError(f"pareto.workload is required: {first.path} was searched without one")
         workload = Workload(**recorded)
-    return model_of(table if isinstance(table, LatencyTable) else name, load_workload(workload),
-                    mode=mode), str(name)
+    return model_of(
+        table if isinstance(table, LatencyTable) else name, load_workload(workload), mode=mode
+    ), str(name)
 
 
 def _check_networks(known: KnownRuns, what: str) -> None:
-    """Raise RunError where a network cannot be built again, and ConfigError where a table cannot time it."""
+    """Raise RunError where a network cannot be built again, and ConfigError where a table cannot
+    time it.
+    """
     for trained in known.networks:
         run = trained.run
         if trained.network is None:
-            raise RunError(f"{run.path}: trial {trained.row.number}: its network cannot be built again"
-                           f" without the space {run.entry('space', 'name')!r} as it was, and {what} needs"
-                           " it; fn.pareto takes the space")
+            raise RunError(
+                f"{run.path}: trial {trained.row.number}: its network cannot be built again"
+                f" without the space {run.entry('space', 'name')!r} as it was, and {what} needs"
+                " it; fn.pareto takes the space"
+            )
         if what == "a latency table" and not isinstance(trained.network, Architecture):
-            raise ConfigError(f"pareto.table: the networks of {run.path} are not of flashnas, and a latency"
-                              " table cannot answer for them; give a function network -> latency_ms")
+            raise ConfigError(
+                f"pareto.table: the networks of {run.path} are not of flashnas, and a latency"
+                " table cannot answer for them; give a function network -> latency_ms"
+            )

@@ -1,5 +1,5 @@
-"""The front of finished runs for another budget, device, workload or other objectives, with nothing trained
-again: the networks keep their losses, and their metrics are estimated anew."""
+"""The front of finished runs for another budget, device, workload or other objectives, with nothing
+trained again: the networks keep their losses, and their metrics are estimated anew."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ Timed = tuple[Trained, Mapping[str, float]]
 class Reranked:
     """The answer to another question.
 
-    run: the trained networks under it, as a run: those within the budgets have a loss in its trials, and its
-    front is theirs. outside: number of the others. unanswered: reason -> networks that the table cannot
-    answer.
+    run: the trained networks under it, as a run: those within the budgets have a loss in its
+    trials, and its front is theirs. outside: number of the others. unanswered: reason -> networks
+    that the table cannot answer.
     """
 
     run: RecordedRun
@@ -55,41 +55,75 @@ class Reranked:
     def to_dict(self) -> dict[str, Any]:
         run = self.run
         return {
-            "runs": run.config["runs"], "table": (run.config["table"] or {}).get("name"),
-            "workload": run.config["workload"], "budgets": run.config["budgets"],
-            "objectives": list(run.objectives), "confidence": run.confidence,
-            "front": [{"notation": entry.notation, "hash": entry.hash, **entry.figures,
-                       "origin": entry.origin} for entry in run.front],
-            "networks": {"trained": self.trained, "outside": self.outside, "unanswered": self.unanswered},
-            "notes": list(self.notes)}
+            "runs": run.config["runs"],
+            "table": (run.config["table"] or {}).get("name"),
+            "workload": run.config["workload"],
+            "budgets": run.config["budgets"],
+            "objectives": list(run.objectives),
+            "confidence": run.confidence,
+            "front": [
+                {
+                    "notation": entry.notation,
+                    "hash": entry.hash,
+                    **entry.figures,
+                    "origin": entry.origin,
+                }
+                for entry in run.front
+            ],
+            "networks": {
+                "trained": self.trained,
+                "outside": self.outside,
+                "unanswered": self.unanswered,
+            },
+            "notes": list(self.notes),
+        }
 
 
-def rerank(sources: Sequence[str | Path | RecordedRun], *,
-           table: str | LatencyTable | CostFunction | None = None, workload: str | Workload | None = None,
-           mode: str | None = None, budgets: Mapping[str, float] | None = None,
-           objectives: Sequence[str] | None = None, confidence: float | None = None,
-           space: Any = None) -> Reranked:
-    """The front of runs for another question. What is None is as in the first run; budgets only for the same
-    table and workload, since a limit in milliseconds means nothing on another device.
+def rerank(
+    sources: Sequence[str | Path | RecordedRun],
+    *,
+    table: str | LatencyTable | CostFunction | None = None,
+    workload: str | Workload | None = None,
+    mode: str | None = None,
+    budgets: Mapping[str, float] | None = None,
+    objectives: Sequence[str] | None = None,
+    confidence: float | None = None,
+    space: Any = None,
+) -> Reranked:
+    """The front of runs for another question. What is None is as in the first run; budgets only for
+    the same table and workload, since a limit in milliseconds means nothing on another device.
 
     Raises:
         RunError: a folder is not a run, or the losses of the runs do not compare.
-        ConfigError: the runs did not train an objective, or their networks cannot be timed by the table.
+        ConfigError: the runs did not train an objective, or their networks cannot be timed by the
+            table.
         BudgetError: no network of the runs meets the budgets.
-        TableError, WorkloadError: the table or workload cannot be read, or the table answers for no network.
+        TableError, WorkloadError: the table or workload cannot be read, or the table answers for no
+            network.
     """
     known = known_runs(sources, space)
     first = known.runs[0]
     if space is not None and all(run.entry("space", "hash") != space.hash for run in known.runs):
-        raise ConfigError(f"pareto.space: {space.name!r} is not the space of {first.path} as it was searched,"
-                          f" {first.entry('space', 'name')!r}")
+        raise ConfigError(
+            f"pareto.space: {space.name!r} is not the space of {first.path} as it was searched,"
+            f" {first.entry('space', 'name')!r}"
+        )
     names = check_objectives(objectives or first.objectives, _refuse_objectives)
     for name in (name for name in names if name in QUALITY and name != "loss"):
         for run in known.runs:
             if run.trials.get(name, pd.Series()).isna().all():
-                raise ConfigError(f"pareto.objectives names {name!r}, which {run.path} did not train")
-    question = new_question(known, names, table=table, workload=workload, mode=mode, budgets=budgets,
-                            confidence=confidence)
+                raise ConfigError(
+                    f"pareto.objectives names {name!r}, which {run.path} did not train"
+                )
+    question = new_question(
+        known,
+        names,
+        table=table,
+        workload=workload,
+        mode=mode,
+        budgets=budgets,
+        confidence=confidence,
+    )
     limits = question.budgets
     within: list[Timed] = []
     outside: list[Timed] = []
@@ -103,76 +137,140 @@ def rerank(sources: Sequence[str | Path | RecordedRun], *,
         fits = all(budget.holds(metric_of(budget.metric, metrics)) for budget in limits)
         (within if fits else outside).append((trained, metrics))
     if not within and not outside:
-        raise TableError(f"{next(iter(unanswered))} (and so for all {len(known.by_hash)} networks of the"
-                         " runs)")
+        raise TableError(
+            f"{next(iter(unanswered))} (and so for all {len(known.by_hash)} networks of the runs)"
+        )
     if not within:
-        nearest, closest = min(outside, key=lambda timed: max(
-            excess(metric_of(budget.metric, timed[1]), budget) for budget in limits))
-        listed = ", ".join(f"{budget.metric} {closest[budget.metric]:,.4g} (budget {budget.limit:,.6g})"
-                           for budget in limits)
-        raise BudgetError(f"no network of the runs meets the budget; the nearest has {listed}:"
-                          f" {nearest.row.notation}")
-    return Reranked(run=_run(question, within, outside), trained=len(known.by_hash), outside=len(outside),
-                    unanswered=dict(unanswered), notes=tuple(question.notes))
+        nearest, closest = min(
+            outside,
+            key=lambda timed: max(
+                excess(metric_of(budget.metric, timed[1]), budget) for budget in limits
+            ),
+        )
+        listed = ", ".join(
+            f"{budget.metric} {closest[budget.metric]:,.4g} (budget {budget.limit:,.6g})"
+            for budget in limits
+        )
+        raise BudgetError(
+            f"no network of the runs meets the budget; the nearest has {listed}:"
+            f" {nearest.row.notation}"
+        )
+    return Reranked(
+        run=_run(question, within, outside),
+        trained=len(known.by_hash),
+        outside=len(outside),
+        unanswered=dict(unanswered),
+        notes=tuple(question.notes),
+    )
 
 
 def _refuse_objectives(rule: str) -> NoReturn:
     raise ConfigError(f"pareto.objectives {rule}")
 
 
-# -- the answer as a run -------------------------------------------------------------------------------------
+# -- the answer as a run ---------------------------------------------------------------------------
 
 
 def _network_of(trained: Trained) -> Any:
     """The network, or in place of it what its run recorded."""
     row = trained.row
-    return ForeignNetwork("", row.notation, row.hash, {}) if trained.network is None else trained.network
+    return (
+        ForeignNetwork("", row.notation, row.hash, {})
+        if trained.network is None
+        else trained.network
+    )
 
 
 def _run(question: NewQuestion, within: Sequence[Timed], outside: Sequence[Timed]) -> RecordedRun:
     """A run with trials and a front of its own. Networks outside the budgets have no loss there."""
     names, several = question.objectives, len(question.known.runs) > 1
-    scored = [(place, values) for place, (trained, metrics) in enumerate(within) if (values := point(
-        names, {**trained.row._asdict(), **metrics})) is not None]
+    scored = [
+        (place, values)
+        for place, (trained, metrics) in enumerate(within)
+        if (values := point(names, {**trained.row._asdict(), **metrics})) is not None
+    ]
     mask = non_dominated(np.array([values for _, values in scored]).reshape(-1, len(names)))
-    best = sorted((place for (place, _), keep in zip(scored, mask, strict=True) if keep),
-                  key=lambda place: within[place][1].get("latency_ms", 0.0))
-    trials = pd.DataFrame([{
-        **trained.row._asdict(), **dict.fromkeys(PREDICTED, np.nan), **metrics, "number": number,
-        "state": "complete",
-        "label": f"{trained.row.label} of {trained.run.name}" if several and trained.row.label else
-        trained.row.label,
-        **({} if number < len(within) else {"loss": np.nan, "state": "infeasible",
-                                            "reason": "outside the budgets"})}
-        for number, (trained, metrics) in enumerate([*within, *outside])])
-    front = tuple(_entry(question, *within[place], number, place) for number, place in enumerate(best, 1))
+    best = sorted(
+        (place for (place, _), keep in zip(scored, mask, strict=True) if keep),
+        key=lambda place: within[place][1].get("latency_ms", 0.0),
+    )
+    trials = pd.DataFrame(
+        [
+            {
+                **trained.row._asdict(),
+                **dict.fromkeys(PREDICTED, np.nan),
+                **metrics,
+                "number": number,
+                "state": "complete",
+                "label": f"{trained.row.label} of {trained.run.name}"
+                if several and trained.row.label
+                else trained.row.label,
+                **(
+                    {}
+                    if number < len(within)
+                    else {"loss": np.nan, "state": "infeasible", "reason": "outside the budgets"}
+                ),
+            }
+            for number, (trained, metrics) in enumerate([*within, *outside])
+        ]
+    )
+    front = tuple(
+        _entry(question, *within[place], number, place) for number, place in enumerate(best, 1)
+    )
     return RecordedRun(question.known.runs[0].path, _config(question), trials, front)
 
 
-def _entry(question: NewQuestion, trained: Trained, metrics: Mapping[str, float], number: int,
-           place: int) -> FrontEntry:
+def _entry(
+    question: NewQuestion, trained: Trained, metrics: Mapping[str, float], number: int, place: int
+) -> FrontEntry:
     row, network = trained.row, _network_of(trained)
     values = {**row._asdict(), **dict.fromkeys(METRICS), **metrics}
-    figures = {name: None if values[name] is None or values[name] != values[name] else float(values[name])
-               for name in FRONT_FIGURES}
-    figures |= {name: float(values[name]) for name in EXPECTED_FIGURES if pd.notna(values.get(name))}
+    figures = {
+        name: None if values[name] is None or values[name] != values[name] else float(values[name])
+        for name in FRONT_FIGURES
+    }
+    figures |= {
+        name: float(values[name]) for name in EXPECTED_FIGURES if pd.notna(values.get(name))
+    }
     if question.certificate and question.model is not None:
-        figures["bound_ms"] = question.certificate.bound(question.model.estimate(network), "latency_ms")
-    origin = {"number": place, "label": row.label or "search", "trial": int(row.number),
-              **({"run": trained.run.name} if len(question.known.runs) > 1 else {})}
-    return FrontEntry(notation=row.notation, hash=row.hash,
-                      architecture=network if isinstance(network, ForeignNetwork) else recorded(network),
-                      figures={**figures, **row.scores}, origin=origin, number=number,
-                      runs_in=programs_of(network),
-                      path=Path(f"{number:02d}.yaml"), **question.costs.details(network))
+        figures["bound_ms"] = question.certificate.bound(
+            question.model.estimate(network), "latency_ms"
+        )
+    origin = {
+        "number": place,
+        "label": row.label or "search",
+        "trial": int(row.number),
+        **({"run": trained.run.name} if len(question.known.runs) > 1 else {}),
+    }
+    return FrontEntry(
+        notation=row.notation,
+        hash=row.hash,
+        architecture=network if isinstance(network, ForeignNetwork) else recorded(network),
+        figures={**figures, **row.scores},
+        origin=origin,
+        number=number,
+        runs_in=programs_of(network),
+        path=Path(f"{number:02d}.yaml"),
+        **question.costs.details(network),
+    )
 
 
 def _config(question: NewQuestion) -> dict[str, Any]:
     """The head of run.yaml, without a question: such a folder is not continued."""
     first = question.known.runs[0]
-    same = {key: first.entry(key) for key in ("flashnas", "space", "table", "workload", "seed", "proxy")}
+    same = {
+        key: first.entry(key) for key in ("flashnas", "space", "table", "workload", "seed", "proxy")
+    }
     if question.model is not None:
-        same |= {"workload": question.model.workload.to_dict(), "table": table_facts(question.model)}
-    return {"format": FORMAT, **same, "runs": [str(run.path) for run in question.known.runs],
-            "budgets": dict(question.limits), "confidence": question.confidence,
-            "objectives": list(question.objectives)}
+        same |= {
+            "workload": question.model.workload.to_dict(),
+            "table": table_facts(question.model),
+        }
+    return {
+        "format": FORMAT,
+        **same,
+        "runs": [str(run.path) for run in question.known.runs],
+        "budgets": dict(question.limits),
+        "confidence": question.confidence,
+        "objectives": list(question.objectives),
+    }

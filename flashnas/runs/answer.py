@@ -8,8 +8,8 @@ from typing import Any, TypedDict
 
 
 class Pure(TypedDict, total=False):
-    """The best pure stack, what the recommended network differs from it, and the probability that that is
-    better."""
+    """The best pure stack, what the recommended network differs from it, and the probability that
+    that is better."""
 
     label: str
     notation: str
@@ -40,8 +40,8 @@ class WithoutFloor(TypedDict, total=False):
 
 
 class ToChange(TypedDict, total=False):
-    """The network that is the most likely to change the answer: `nats` by which its short loss would have to
-    be lower than expected, and the probability of that."""
+    """The network that is the most likely to change the answer: `nats` by which its short loss
+    would have to be lower than expected, and the probability of that."""
 
     hash: str
     notation: str
@@ -52,9 +52,9 @@ class ToChange(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """One network of the front beside the recommended one. difference, sd: expected full loss less that of
-    the recommended network, nats per token. best: probability of the lowest full loss among all that the
-    answer names. tied: it cannot be told from the recommended one."""
+    """One network of the front beside the recommended one. difference, sd: expected full loss less
+    that of the recommended network, nats per token. best: probability of the lowest full loss among
+    all that the answer names. tied: it cannot be told from the recommended one."""
 
     hash: str
     difference: float
@@ -67,12 +67,13 @@ class Standing:
 class Answer:
     """What a search recommends: a network, by its hash.
 
-    standings: of all networks of the front, fastest first. baselines: of the pure stacks. cheapest: the
-    fastest network that cannot be told from the recommended one. pure, reasons, without_floor, to_change:
-    empty where there is nothing to say. min_recall: floor that the recommendation keeps, of full marks below
-    a transformer; kept: whether it does. above_budget: networks whose latency may exceed the budget by its
-    upper bound. before: notation of what published trainings alone recommend; same: whether the trainings
-    left it as it is. extrapolated: the planned training is longer or shorter than publications' are.
+    standings: of all networks of the front, fastest first. baselines: of the pure stacks. cheapest:
+    the fastest network that cannot be told from the recommended one. pure, reasons, without_floor,
+    to_change: empty where there is nothing to say. min_recall: floor that the recommendation keeps,
+    of full marks below a transformer; kept: whether it does. above_budget: networks whose latency
+    may exceed the budget by its upper bound. before: notation of what published trainings alone
+    recommend; same: whether the trainings left it as it is. extrapolated: the planned training is
+    longer or shorter than publications' are.
     """
 
     recommended: str
@@ -93,8 +94,12 @@ class Answer:
     extrapolated: bool = False
 
     def __post_init__(self) -> None:
-        for name, kind in (("pure", Pure), ("reasons", Reasons), ("without_floor", WithoutFloor),
-                           ("to_change", ToChange)):
+        for name, kind in (
+            ("pure", Pure),
+            ("reasons", Reasons),
+            ("without_floor", WithoutFloor),
+            ("to_change", ToChange),
+        ):
             entry = getattr(self, name)
             if missing := [key for key in kind.__annotations__ if entry and key not in entry]:
                 raise ValueError(f"answer.{name} needs the key {missing[0]!r}")
@@ -105,10 +110,15 @@ class Answer:
 
     def to_dict(self) -> dict[str, Any]:
         data = dataclasses.asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in data.items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in data.items()
+        }
 
     @property
     def tied(self) -> tuple[str, ...]:
         """Networks that cannot be told from the recommended one, fastest first, without itself."""
-        return tuple(standing.hash for standing in self.standings
-                     if standing.tied and standing.hash != self.recommended)
+        return tuple(
+            standing.hash
+            for standing in self.standings
+            if standing.tied and standing.hash != self.recommended
+        )

@@ -1,7 +1,7 @@
 """The database of a run: an Optuna study that holds each finished evaluation the moment it ends.
 
-It is a journal in the run folder, which is checked line by line before Optuna reads it. The study's name is
-the identity of the run and never the folder's: a renamed or copied folder continues.
+It is a journal in the run folder, which is checked line by line before Optuna reads it. The study's
+name is the identity of the run and never the folder's: a renamed or copied folder continues.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from flashnas.runs.trial import Outcome
 
 
 class Database:
-    """Outcomes by the hash of the network. journal: the file. objectives: their number. Raises RunError, in
-    one line, if the journal is damaged."""
+    """Outcomes by the hash of the network. journal: the file. objectives: their number. Raises
+    RunError, in one line, if the journal is damaged."""
 
     def __init__(self, journal: Path, *, identity: str, objectives: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -34,39 +34,64 @@ class Database:
         _check_journal(journal)
         try:
             storage = JournalStorage(JournalFileBackend(str(journal)))
-            with uninterrupted():  # Optuna's lock makes another error of an interrupt while it is released
+            with (
+                uninterrupted()
+            ):  # Optuna's lock makes another error of an interrupt while it is released
                 self._study = optuna.create_study(
-                    storage=storage, study_name=f"flashnas-{identity}",
-                    directions=["minimize"] * objectives, load_if_exists=True)
+                    storage=storage,
+                    study_name=f"flashnas-{identity}",
+                    directions=["minimize"] * objectives,
+                    load_if_exists=True,
+                )
             trials = self._study.get_trials(deepcopy=False)
         except OSError:
             raise
         except Exception as error:  # Optuna raises KeyError and others by kind of damage
-            raise RunError(f"{journal}: cannot be opened: {type(error).__name__}: {first_line(error)}") from None
+            raise RunError(
+                f"{journal}: cannot be opened: {type(error).__name__}: {first_line(error)}"
+            ) from None
         self.outcomes: dict[str, Outcome] = {}
         for trial in trials:
             if trial.state.is_finished():
-                outcome = convert(trial.user_attrs.get("outcome"), Outcome,
-                                  f"{journal}: evaluation {trial.number} is damaged", RunError,
-                                  name="outcome", finite=False)
+                outcome = convert(
+                    trial.user_attrs.get("outcome"),
+                    Outcome,
+                    f"{journal}: evaluation {trial.number} is damaged",
+                    RunError,
+                    name="outcome",
+                    finite=False,
+                )
                 self.outcomes.setdefault(outcome.hash, outcome)
 
-    def remember(self, outcome: Outcome, *, params: Mapping[str, Any], distributions: Mapping[str, Any],
-                 values: Sequence[float] | None) -> None:
+    def remember(
+        self,
+        outcome: Outcome,
+        *,
+        params: Mapping[str, Any],
+        distributions: Mapping[str, Any],
+        values: Sequence[float] | None,
+    ) -> None:
         """Record one finished evaluation at once. params: the genotype as Optuna parameters inside
         `distributions`. values: the objectives, all minimised; None if it failed."""
         trial = optuna.trial.create_trial(
             state=TrialState.FAIL if values is None else TrialState.COMPLETE,
-            values=values, params=dict(params), distributions=dict(distributions),
-            user_attrs={"hash": outcome.hash, "notation": outcome.notation, "outcome": outcome.to_dict()})
+            values=values,
+            params=dict(params),
+            distributions=dict(distributions),
+            user_attrs={
+                "hash": outcome.hash,
+                "notation": outcome.notation,
+                "outcome": outcome.to_dict(),
+            },
+        )
         with uninterrupted():
             self._study.add_trial(trial)
         self.outcomes[outcome.hash] = outcome
 
 
 def _check_journal(journal: Path) -> None:
-    """Cut a last line that is unfinished, and remove the lock of a process that was killed, since nobody else
-    writes; raise RunError for any other damage, naming the line."""
+    """Cut a last line that is unfinished, and remove the lock of a process that was killed, since
+    nobody else writes; raise RunError for any other damage, naming the line."""
     Path(f"{journal}.lock").unlink(missing_ok=True)
     drop_torn_line(journal, RunError)
     if not journal.exists():
@@ -74,7 +99,8 @@ def _check_journal(journal: Path) -> None:
     try:
         for number, entry in enumerate(read_json_lines(journal, RunError), start=1):
             if not isinstance(entry, dict) or "op_code" not in entry:
-                raise RunError(f"{journal}:{number}: must be a record of Optuna's journal;"
-                               f" got {shown(entry)}")
+                raise RunError(
+                    f"{journal}:{number}: must be a record of Optuna's journal; got {shown(entry)}"
+                )
     except RunError as error:
         raise RunError(f"{error}; restore the file, or choose another --out") from None

@@ -1,7 +1,7 @@
 """The run folder of one search, open for writing. Nothing finished is lost.
 
-The database holds each evaluated network the moment it is finished; trials.parquet is the trajectory in
-order. A continued run replays the trajectory and finds its networks in the database.
+The database holds each evaluated network the moment it is finished; trials.parquet is the
+trajectory in order. A continued run replays the trajectory and finds its networks in the database.
 """
 
 from __future__ import annotations
@@ -42,41 +42,59 @@ from flashnas.runs.layout import (
 )
 from flashnas.runs.trial import STATES, Trial
 
-SECONDS_EVERY = 30.0   # of a search: how often run.yaml learns its run time, which a killed search would lose
+SECONDS_EVERY = (
+    30.0  # of a search: how often run.yaml learns its run time, which a killed search would lose
+)
 
 
 def check_out(path: Path, *, resume: bool, evaluated: bool = True) -> None:
-    """Raise RunError in one line if a run cannot begin in the folder, or go on there with `resume`; nothing
-    is created. evaluated: an evaluator of the user's own is at hand."""
+    """Raise RunError in one line if a run cannot begin in the folder, or go on there with `resume`;
+    nothing is created. evaluated: an evaluator of the user's own is at hand."""
     if (path / CONFIG).exists():
         if not resume:
-            raise RunError(f"{path}: holds a run already; continue it with --resume or choose another --out")
+            raise RunError(
+                f"{path}: holds a run already; continue it with --resume or choose another --out"
+            )
         if (path / FRONT).exists() and not (path / FRONT).is_dir():
-            raise RunError(f"{path / FRONT}: is a file, and the front of a run is a folder; move the file"
-                           " away")
+            raise RunError(
+                f"{path / FRONT}: is a file, and the front of a run is a folder; move the file away"
+            )
         question = read_config(path).get("question")
         if not evaluated and isinstance(question, dict) and question.get("evaluator") is not None:
-            raise RunError(f"{path}: its networks were scored by {question['evaluator']!r:.80}, which is a"
-                           f" function and not an option; continue in Python: flashnas.search(resume="
-                           f"{str(path)!r}, evaluator=THAT_FUNCTION)")
+            raise RunError(
+                f"{path}: its networks were scored by {question['evaluator']!r:.80}, which is a"
+                f" function and not an option; continue in Python: flashnas.search(resume="
+                f"{str(path)!r}, evaluator=THAT_FUNCTION)"
+            )
     # all that is there after a disk was full, or a kill
-    elif path.exists() and any(not place.name.startswith((LOCK, f".{CONFIG}.")) for place in path.iterdir()):
-        raise RunError(f"{path}: exists and is not a run folder (it has no {CONFIG}); choose another --out")
+    elif path.exists() and any(
+        not place.name.startswith((LOCK, f".{CONFIG}.")) for place in path.iterdir()
+    ):
+        raise RunError(
+            f"{path}: exists and is not a run folder (it has no {CONFIG}); choose another --out"
+        )
 
 
 class RunFolder:
-    """The folder of one run, open for writing by one process at a time. resume: a run in it may be continued.
-    Raises RunError if the folder cannot be used, is busy, answers another question, or has lost finished work."""
+    """The folder of one run, open for writing by one process at a time. resume: a run in it may be
+    continued. Raises RunError if the folder cannot be used, is busy, answers another question, or
+    has lost finished work."""
 
-    def __init__(self, path: Path, *, identity: Identity, facts: dict[str, Any], resume: bool) -> None:
+    def __init__(
+        self, path: Path, *, identity: Identity, facts: dict[str, Any], resume: bool
+    ) -> None:
         check_out(path, resume=resume)
         self.path = path
         self._table = TrialsTable()
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"{path}: cannot be created: {reason_of(error)}; choose another --out") from None
-        self._lock = hold_lock(path / LOCK, RunError(f"{path}: another process is writing this run"))
+            raise RunError(
+                f"{path}: cannot be created: {reason_of(error)}; choose another --out"
+            ) from None
+        self._lock = hold_lock(
+            path / LOCK, RunError(f"{path}: another process is writing this run")
+        )
         try:
             check_out(path, resume=resume)  # again: another process may have made a run meanwhile
             recorded = read_config(path) if (path / CONFIG).exists() else None
@@ -85,15 +103,23 @@ class RunFolder:
             recover_folder(path / FRONT)
             before: dict[str, Any] = recorded or {}
             self._before = before
-            self.config = {"format": FORMAT, **facts, "started": before.get("started") or facts.get("started"),
-                           "seconds": (seconds := before.get("seconds")), "question": identity.values}
+            self.config = {
+                "format": FORMAT,
+                **facts,
+                "started": before.get("started") or facts.get("started"),
+                "seconds": (seconds := before.get("seconds")),
+                "question": identity.values,
+            }
             self.seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
             self._opened = self._timed = time.monotonic()
             self._ended_before = before.get("finished") is not None
             if recorded is None:  # a journal without it would be no run
                 self.write_config()
-            self.database = Database(path / JOURNAL, identity=identity.hash,
-                                     objectives=len(identity.values["objectives"]))
+            self.database = Database(
+                path / JOURNAL,
+                identity=identity.hash,
+                objectives=len(identity.values["objectives"]),
+            )
             self._check_complete()
         except BaseException:
             self.close()
@@ -120,9 +146,11 @@ class RunFolder:
             raise RunError(f"{error}; remove it to have it written again") from None
         evaluated = set(trials.loc[trials["state"].isin(["complete", "failed"]), "hash"])
         if lost := evaluated - set(self.database.outcomes):
-            raise RunError(f"{self.database.journal}: lacks {len(lost)} of the {len(evaluated)} evaluations"
-                           f" that {TRIALS} lists, so that they would be made again; restore it, or choose"
-                           " another --out")
+            raise RunError(
+                f"{self.database.journal}: lacks {len(lost)} of the {len(evaluated)} evaluations"
+                f" that {TRIALS} lists, so that they would be made again; restore it, or choose"
+                " another --out"
+            )
 
     @property
     def measured(self) -> dict[str, dict[str, float]]:
@@ -143,15 +171,21 @@ class RunFolder:
         write_atomic(self.path / CONFIG, yaml_text(self.config))
 
     def write_finished(self, seconds: float, totals: dict[str, int]) -> None:
-        self.write_config(finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"), totals=totals,
-                          seconds=round(self.seconds_before + seconds, 1))
+        self.write_config(
+            finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            totals=totals,
+            seconds=round(self.seconds_before + seconds, 1),
+        )
 
     def ended_as(self, options: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The summary of the run, if it had ended when it was opened, was asked with the very same options by
-        this version, and is whole; then nothing is left to do."""
+        """The summary of the run, if it had ended when it was opened, was asked with the very same
+        options by this version, and is whole; then nothing is left to do."""
         before = self._before
-        if (not self._ended_before or before.get("options") != as_recorded(options)
-                or before.get("flashnas") != self.config["flashnas"]):
+        if (
+            not self._ended_before
+            or before.get("options") != as_recorded(options)
+            or before.get("flashnas") != self.config["flashnas"]
+        ):
             return None
         try:
             trials = read_trials(self.path / TRIALS)
@@ -163,21 +197,38 @@ class RunFolder:
         except (FlashnasError, KeyError, TypeError, ValueError):  # it is written again
             return None
 
-    def summary(self, front: Sequence[FrontEntry], failures: Mapping[str, int],
-                config: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The object of `search --json` of a run that has ended; config: its run.yaml, if not that of now."""
+    def summary(
+        self,
+        front: Sequence[FrontEntry],
+        failures: Mapping[str, int],
+        config: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """The object of `search --json` of a run that has ended; config: its run.yaml, if not that
+        of now.
+        """
         config = self.config if config is None else config
         totals = dict(config["totals"])
         states = {name: totals.pop(name) for name in STATES}
-        return {"run": str(self.path),
-                "front": [{"config": str(entry.path), "notation": entry.notation, "hash": entry.hash,
-                           **entry.figures,
-                           **({} if entry.missed is None else {"missed": list(entry.missed)}),
-                           **({} if entry.runs_in is None else {"runs_in": entry.runs_in})}
-                          for entry in front],
-                **({"answer": config["answer"]} if config.get("answer") is not None else {}),
-                "trials": states, "from_bench": totals.pop("from_bench"), "failures": dict(failures),
-                "seconds": config["seconds"], **totals}
+        return {
+            "run": str(self.path),
+            "front": [
+                {
+                    "config": str(entry.path),
+                    "notation": entry.notation,
+                    "hash": entry.hash,
+                    **entry.figures,
+                    **({} if entry.missed is None else {"missed": list(entry.missed)}),
+                    **({} if entry.runs_in is None else {"runs_in": entry.runs_in}),
+                }
+                for entry in front
+            ],
+            **({"answer": config["answer"]} if config.get("answer") is not None else {}),
+            "trials": states,
+            "from_bench": totals.pop("from_bench"),
+            "failures": dict(failures),
+            "seconds": config["seconds"],
+            **totals,
+        }
 
     def write_trials(self, trials: Sequence[Trial]) -> None:
         with atomic_file(self.path / TRIALS) as part:

@@ -18,14 +18,24 @@ from flashnas.runs.layout import FRONT, yaml_text
 
 # of an entry, besides scores and what a search adds; expected: where full trainings rank
 EXPECTED_FIGURES = ("full_loss", "full_loss_sd", "expected_recall", "expected_recall_sd")
-FRONT_FIGURES = ("loss", "bits_per_byte", "latency_ms", "lower_ms", "upper_ms", "ttft_ms", "tpot_ms",
-                 "throughput_tok_s", "memory_gb", "params")
+FRONT_FIGURES = (
+    "loss",
+    "bits_per_byte",
+    "latency_ms",
+    "lower_ms",
+    "upper_ms",
+    "ttft_ms",
+    "tpot_ms",
+    "throughput_tok_s",
+    "memory_gb",
+    "params",
+)
 
 
 @dataclass(frozen=True)
 class ForeignNetwork:
-    """A network of a foreign space as a run records it: data without its class, which reading does not
-    import."""
+    """A network of a foreign space as a run records it: data without its class, which reading does
+    not import."""
 
     made_by: str  # "module:class"
     notation: str
@@ -53,12 +63,12 @@ class _Recorded:
 class FrontEntry(_Recorded):
     """One architecture of the front.
 
-    figures: name -> value, units in the names; None where one does not exist. operators_ms: kind of operator
-    -> source -> milliseconds of the request; empty without a latency table. sources: source of the latency
-    -> share of it. origin: `number` of the trial, and `label`
-    of a baseline or `search`. missed: figures that exceed their budget as measured on the device. runs_in:
-    the programs that run it without flashnas, each with the `--to` of its export. Both are None where that is
-    not known. number: 1 for the fastest; 0 before the front is written.
+    figures: name -> value, units in the names; None where one does not exist. operators_ms: kind of
+    operator -> source -> milliseconds of the request; empty without a latency table. sources:
+    source of the latency -> share of it. origin: `number` of the trial, and `label`
+    of a baseline or `search`. missed: figures that exceed their budget as measured on the device.
+    runs_in: the programs that run it without flashnas, each with the `--to` of its export. Both are
+    None where that is not known. number: 1 for the fastest; 0 before the front is written.
     """
 
     architecture: Architecture | ForeignNetwork
@@ -90,14 +100,23 @@ class FrontEntry(_Recorded):
         made_by = {"made_by": network.made_by} if isinstance(network, ForeignNetwork) else {}
         missed = {} if self.missed is None else {"missed": list(self.missed)}
         runs_in = {} if self.runs_in is None else {"runs_in": self.runs_in}
-        return {"notation": self.notation, "hash": self.hash, **made_by, "architecture": network.to_dict(),
-                "figures": self.figures, "sources": self.sources, "origin": self.origin, **missed, **runs_in,
-                "operators_ms": self.operators_ms}
+        return {
+            "notation": self.notation,
+            "hash": self.hash,
+            **made_by,
+            "architecture": network.to_dict(),
+            "figures": self.figures,
+            "sources": self.sources,
+            "origin": self.origin,
+            **missed,
+            **runs_in,
+            "operators_ms": self.operators_ms,
+        }
 
     @classmethod
     def read(cls, path: Path) -> FrontEntry:
-        """The entry of a file, whose name is the number; raises RunError or ConfigError with file, line, rule
-        and value."""
+        """The entry of a file, whose name is the number; raises RunError or ConfigError with file,
+        line, rule and value."""
         if not path.stem.isdigit():
             raise RunError(f"{path}: files of the front have numbers as names, such as 01.yaml")
         data = read_yaml(path)
@@ -110,10 +129,21 @@ class FrontEntry(_Recorded):
                 architecture = Architecture.from_dict(file.architecture)
             except (FlashnasError, TypeError) as error:
                 raise RunError(f"{data.place('architecture')}: {error}") from None
-        own = {name: value for name, value in vars(file).items() if name not in ("architecture", "made_by")}
-        return cls(**{**own, "notation": file.notation or architecture.notation,
-                      "hash": file.hash or architecture.hash}, architecture=architecture,
-                   number=int(path.stem), path=path)
+        own = {
+            name: value
+            for name, value in vars(file).items()
+            if name not in ("architecture", "made_by")
+        }
+        return cls(
+            **{
+                **own,
+                "notation": file.notation or architecture.notation,
+                "hash": file.hash or architecture.hash,
+            },
+            architecture=architecture,
+            number=int(path.stem),
+            path=path,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,16 +172,26 @@ def programs_of(network: Any) -> dict[str, str] | None:
 
 
 def read_front(folder: Path) -> tuple[FrontEntry, ...]:
-    """The front in a run folder, fastest first; raises RunError or ConfigError for a damaged file."""
-    return tuple(map(FrontEntry.read, sorted(
-        (folder / FRONT).glob("*.yaml"),
-        key=lambda path: (int(path.stem) if path.stem.isdigit() else 10**9, path.stem))))
+    """The front in a run folder, fastest first; raises RunError or ConfigError for a damaged
+    file.
+    """
+    return tuple(
+        map(
+            FrontEntry.read,
+            sorted(
+                (folder / FRONT).glob("*.yaml"),
+                key=lambda path: (int(path.stem) if path.stem.isdigit() else 10**9, path.stem),
+            ),
+        )
+    )
 
 
 def write_front(folder: Path, entries: Sequence[FrontEntry]) -> list[FrontEntry]:
     """Replace a folder by these entries; returns them with number and path."""
-    numbered = [dataclasses.replace(entry, number=number, path=folder / f"{number:02d}.yaml")
-                for number, entry in enumerate(entries, start=1)]
+    numbered = [
+        dataclasses.replace(entry, number=number, path=folder / f"{number:02d}.yaml")
+        for number, entry in enumerate(entries, start=1)
+    ]
     with atomic_folder(folder) as fresh:
         for entry in numbered:
             write_synced(fresh / entry.path.name, yaml_text(entry.to_dict()))

@@ -1,4 +1,6 @@
-"""Identity: all that fixes the trajectory of a run. A run is continued only under the same identity."""
+"""Identity: all that fixes the trajectory of a run. A run is continued only under the same
+identity.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +16,19 @@ from flashnas.latency.table import LatencyTable
 from flashnas.runs.layout import as_recorded
 from flashnas.training.recipe import ROUNDING
 
-FILES = ("table", "data", "tokenizer")   # named as the user did
-HINTS = {"space": "the run folder belongs to another space",
-         "space_hash": "the run folder belongs to another space",
-         "bench": "the scores of the bench are others than then",
-         "device": "device.yaml of the table has changed",
-         "start_from": "the runs hold other networks than then"}
+FILES = ("table", "data", "tokenizer")  # named as the user did
+HINTS = {
+    "space": "the run folder belongs to another space",
+    "space_hash": "the run folder belongs to another space",
+    "bench": "the scores of the bench are others than then",
+    "device": "device.yaml of the table has changed",
+    "start_from": "the runs hold other networks than then",
+}
 
 
 class Identity:
-    """The question that a run answers, as run.yaml records it: files and functions by digests and names. How
-    it is answered (workers, time limits, number of trials) is not part of it."""
+    """The question that a run answers, as run.yaml records it: files and functions by digests and
+    names. How it is answered (workers, time limits, number of trials) is not part of it."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values: dict[str, Any] = as_recorded(dict(values))
@@ -42,34 +46,52 @@ class Identity:
         for key in (*now, *sorted(set(before) - set(now))):
             if now.get(key) != before.get(key):
                 hint = f"; {HINTS[key]}" if key in HINTS else ""
-                raise RunError(f"{place}: question.{key} is {before.get(key)!r}, but this search asks"
-                               f" {now.get(key)!r}{hint}; choose another --out or the same question")
+                raise RunError(
+                    f"{place}: question.{key} is {before.get(key)!r}, but this search asks"
+                    f" {now.get(key)!r}{hint}; choose another --out or the same question"
+                )
 
 
 def _compared(values: dict[str, Any]) -> dict[str, Any]:
-    """The question without what changes rounding alone, and without the folders of files, whose contents
-    have digests: a run may be continued from another folder."""
+    """The question without what changes rounding alone, and without the folders of files, whose
+    contents have digests: a run may be continued from another folder."""
     recipe = values.get("recipe")
-    names = {key: without_folders(value) for key in FILES if isinstance(value := values.get(key), str)}
-    return {**values, **names, **({"recipe": {**recipe, **ROUNDING}} if isinstance(recipe, dict) else {})}
+    names = {
+        key: without_folders(value) for key in FILES if isinstance(value := values.get(key), str)
+    }
+    return {
+        **values,
+        **names,
+        **({"recipe": {**recipe, **ROUNDING}} if isinstance(recipe, dict) else {}),
+    }
 
 
 def table_hash(table: LatencyTable) -> str:
     """Changes with any row of the table and with its calibration."""
-    return fingerprint([{kind: entry["sha256"] for kind, entry in table.meta["kinds"].items()},
-                        table.calibration])
+    return fingerprint(
+        [{kind: entry["sha256"] for kind, entry in table.meta["kinds"].items()}, table.calibration]
+    )
 
 
 def device_facts(table: LatencyTable) -> dict[str, float]:
     """What device.yaml says and estimates depend on."""
     device = table.device
-    return {"peak_flops": device.peak_flops, "bandwidth_bytes_s": device.bandwidth_bytes_s,
-            "memory_bytes": device.memory_bytes, "launch_us": device.launch_us,
-            "bandwidth_share": device.bandwidth_share}
+    return {
+        "peak_flops": device.peak_flops,
+        "bandwidth_bytes_s": device.bandwidth_bytes_s,
+        "memory_bytes": device.memory_bytes,
+        "launch_us": device.launch_us,
+        "bandwidth_share": device.bandwidth_share,
+    }
 
 
 def table_facts(model: LatencyModel) -> dict[str, Any]:
     """What run.yaml says of the table and of what answers by it."""
     table = model.table
-    return {"name": table.name, "device": table.device.label or table.name, "stack": table.stack,
-            "mode": table.default_mode, "weights": model.dtype}
+    return {
+        "name": table.name,
+        "device": table.device.label or table.name,
+        "stack": table.stack,
+        "mode": table.default_mode,
+        "weights": model.dtype,
+    }

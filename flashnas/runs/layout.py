@@ -27,37 +27,50 @@ _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C: ten times as fa
 
 # of the run folder; a run of another format is refused
 FORMAT = 2
-CONFIG = "run.yaml"           # what was asked, versions, totals
-JOURNAL = "study.journal"     # the database: every finished evaluation, in order of completion
-TRIALS = "trials.parquet"     # the trajectory, in order
-FRONT = "pareto"              # folder: NN.yaml, one file for each architecture of the front, fastest first
-MEASURED = "measured.json"    # finalists that were timed on the device
-LOCK = ".lock"                # held by the process that writes
+CONFIG = "run.yaml"  # what was asked, versions, totals
+JOURNAL = "study.journal"  # the database: every finished evaluation, in order of completion
+TRIALS = "trials.parquet"  # the trajectory, in order
+FRONT = "pareto"  # folder: NN.yaml, one file for each architecture of the front, fastest first
+MEASURED = "measured.json"  # finalists that were timed on the device
+LOCK = ".lock"  # held by the process that writes
 
 # columns of trials.parquet by their types in Trial
 _TYPES = typing.get_type_hints(Trial)
 WHOLE = tuple(name for name, kind in _TYPES.items() if kind == int | None)
 NUMBERS = tuple(name for name, kind in _TYPES.items() if kind in (int | None, float | None))
 TEXTS = tuple(name for name, kind in _TYPES.items() if kind is str)
-JSON_COLUMNS = {name: kind for name, kind in _TYPES.items() if typing.get_origin(kind) in (dict, list)}
-COSTS = ("tokens", "train_seconds")                            # of a training, which a repeat did not have
+JSON_COLUMNS = {
+    name: kind for name, kind in _TYPES.items() if typing.get_origin(kind) in (dict, list)
+}
+COSTS = ("tokens", "train_seconds")  # of a training, which a repeat did not have
 # without these there is nothing to show
 NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")
 
 
 def _rows(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """The trials as trials.parquet holds them. A repeated network has no cost, so that sums over the trials
-    are right."""
-    return [{**vars(trial), **{name: json.dumps(getattr(trial, name)) for name in JSON_COLUMNS},
-             **(dict.fromkeys(COSTS) if trial.state == "reused" else {})} for trial in trials]
+    """The trials as trials.parquet holds them. A repeated network has no cost, so that sums over
+    the trials are right."""
+    return [
+        {
+            **vars(trial),
+            **{name: json.dumps(getattr(trial, name)) for name in JSON_COLUMNS},
+            **(dict.fromkeys(COSTS) if trial.state == "reused" else {}),
+        }
+        for trial in trials
+    ]
 
 
 def trials_frame(trials: Sequence[Trial]) -> pd.DataFrame:
     """The trials as trials.parquet holds them."""
     frame = pd.DataFrame(_rows(trials), columns=[field.name for field in dataclasses.fields(Trial)])
-    return frame.astype({**dict.fromkeys((*TEXTS, *JSON_COLUMNS, "origin", "state"), "str"),
-                         **dict.fromkeys(NUMBERS, "float64"), **dict.fromkeys(WHOLE, "Int64"),
-                         **dict.fromkeys(("number", "cycle"), "int64")})
+    return frame.astype(
+        {
+            **dict.fromkeys((*TEXTS, *JSON_COLUMNS, "origin", "state"), "str"),
+            **dict.fromkeys(NUMBERS, "float64"),
+            **dict.fromkeys(WHOLE, "Int64"),
+            **dict.fromkeys(("number", "cycle"), "int64"),
+        }
+    )
 
 
 @functools.cache
@@ -70,9 +83,11 @@ def read_config(folder: Path) -> LocatedDict:
     config = read_yaml(folder / CONFIG)
     if config.get("format") != FORMAT:
         version = printable(str(config.get("flashnas") or "another version"))
-        raise RunError(f"{folder / CONFIG}: this version reads run folders of format {FORMAT}; got"
-                       f" {shown(config.get('format'))}, written by flashnas {version}; read it with that, or"
-                       " search anew into another folder")
+        raise RunError(
+            f"{folder / CONFIG}: this version reads run folders of format {FORMAT}; got"
+            f" {shown(config.get('format'))}, written by flashnas {version}; read it with that, or"
+            " search anew into another folder"
+        )
     return config
 
 
@@ -83,14 +98,16 @@ def options_in(folder: Path) -> LocatedDict:
     recorded = read_config(folder)
     options = recorded.get("options")
     if not isinstance(options, LocatedDict):
-        raise RunError(f"{recorded.place('options')}: options must be a mapping; got {shown(options)}")
+        raise RunError(
+            f"{recorded.place('options')}: options must be a mapping; got {shown(options)}"
+        )
     return options
 
 
 @contextlib.contextmanager
 def plugins_named(folder: Path) -> Iterator[None]:
-    """Within the block, an error over a name that a package added when the run in `folder` was made, and that
-    is not installed here, is a RunError with the run and the package."""
+    """Within the block, an error over a name that a package added when the run in `folder` was
+    made, and that is not installed here, is a RunError with the run and the package."""
     try:
         yield
     except FlashnasError as error:
@@ -102,8 +119,10 @@ def plugins_named(folder: Path) -> Iterator[None]:
             name, _, version = printable(package).partition(" ")
             used = next((repr(entry) for entry in names if repr(entry) in str(error)), None)
             if used is not None and name not in here:
-                raise RunError(f"{folder}: needs {used} of the package {name} {version}, which is not"
-                               f" installed here; pip install {name}=={version}, or its folder") from None
+                raise RunError(
+                    f"{folder}: needs {used} of the package {name} {version}, which is not"
+                    f" installed here; pip install {name}=={version}, or its folder"
+                ) from None
         raise
 
 
@@ -122,9 +141,13 @@ class TrialsTable:
         while same < min(len(self._trials), len(trials)) and self._trials[same] is trials[same]:
             same += 1
         rows = _rows(trials[same:])
-        new = pa.Table.from_arrays([  # by a frame of pandas it takes five times as long
-            pa.array([row[field.name] for row in rows], field.type, from_pandas=True) for field in _schema()],
-            schema=_schema())
+        new = pa.Table.from_arrays(
+            [  # by a frame of pandas it takes five times as long
+                pa.array([row[field.name] for row in rows], field.type, from_pandas=True)
+                for field in _schema()
+            ],
+            schema=_schema(),
+        )
         if self._table is not None:
             new = pa.concat_tables([self._table.slice(0, same), new]).combine_chunks()
         self._trials, self._table = list(trials), new
@@ -132,8 +155,8 @@ class TrialsTable:
 
 
 def read_trials(path: Path) -> pd.DataFrame:
-    """trials.parquet in the order of the trajectory, with a further column for each score; raises RunError in
-    one line if it is missing, empty or damaged."""
+    """trials.parquet in the order of the trajectory, with a further column for each score; raises
+    RunError in one line if it is missing, empty or damaged."""
     if not path.exists():
         raise RunError(f"{path.parent}: the run holds no trials yet ({TRIALS} is missing)")
     frame = read_parquet(path, RunError)
@@ -147,7 +170,9 @@ def read_trials(path: Path) -> pd.DataFrame:
             frame[field.name] = None
     for name in ("number", *NUMBERS):
         try:
-            frame[name] = pd.to_numeric(frame[name]).astype("int64" if name == "number" else "float64")
+            frame[name] = pd.to_numeric(frame[name]).astype(
+                "int64" if name == "number" else "float64"
+            )
         except (ValueError, TypeError) as error:
             raise RunError(f"{path}: damaged: column {name!r}: {first_line(error)}") from None
         if frame[name].isin([float("inf"), float("-inf")]).any():

@@ -21,7 +21,16 @@ from flashnas.base.schema import convert
 from flashnas.base.yaml import LocatedDict
 from flashnas.runs.answer import Answer
 from flashnas.runs.front import FrontEntry, read_front, write_front
-from flashnas.runs.layout import CONFIG, FRONT, TRIALS, TrialsTable, plugins_named, read_config, read_trials, yaml_text
+from flashnas.runs.layout import (
+    CONFIG,
+    FRONT,
+    TRIALS,
+    TrialsTable,
+    plugins_named,
+    read_config,
+    read_trials,
+    yaml_text,
+)
 from flashnas.runs.trial import Trial
 from flashnas.search.objectives import DEFAULT, FULL, OBJECTIVES, QUALITY
 
@@ -50,8 +59,9 @@ class _Config(TypedDict, total=False):
 class RecordedRun:
     """A finished or running search, as its folder holds it.
 
-    config: run.yaml. trials: one row for each candidate, in the order of the trajectory; the columns are the
-    fields of Trial, and one for each score. front: fastest first; empty while the search runs.
+    config: run.yaml. trials: one row for each candidate, in the order of the trajectory; the
+    columns are the fields of Trial, and one for each score. front: fastest first; empty while the
+    search runs.
     """
 
     path: Path
@@ -61,8 +71,8 @@ class RecordedRun:
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read a run folder; raises RunError in one line if it is not one, is damaged or holds no trial
-        yet."""
+        """Read a run folder; raises RunError in one line if it is not one, is damaged or holds no
+        trial yet."""
         if not isinstance(folder, str | os.PathLike):
             raise RunError(f"a run must be the path of a folder; got {shown(folder)}")
         path = Path(folder)
@@ -73,7 +83,9 @@ class RecordedRun:
         if not (path / CONFIG).exists():
             raise RunError(f"{path}: not a run folder (it has no {CONFIG})")
         try:
-            check_inside(path, [path / CONFIG, path / TRIALS, *(path / FRONT).glob("*.yaml")], RunError)
+            check_inside(
+                path, [path / CONFIG, path / TRIALS, *(path / FRONT).glob("*.yaml")], RunError
+            )
             config = read_config(path)
             with plugins_named(path):
                 front = read_front(path)
@@ -82,7 +94,7 @@ class RecordedRun:
             raise RunError(str(error)) from None
         return cls(path, config, read_trials(path / TRIALS), front)
 
-    # -- what was asked --------------------------------------------------------------------------------------
+    # -- what was asked ----------------------------------------------------------------------------
 
     def entry(self, *keys: str) -> Any:
         """A nested entry of run.yaml, or None where it is missing: `entry("table", "device")`."""
@@ -104,7 +116,9 @@ class RecordedRun:
     def objectives(self) -> tuple[str, ...]:
         """What the front is drawn for."""
         names = self.entry("objectives")
-        valid = tuple(name for name in names if name in OBJECTIVES) if isinstance(names, list) else ()
+        valid = (
+            tuple(name for name in names if name in OBJECTIVES) if isinstance(names, list) else ()
+        )
         return valid if len(valid) > 1 else DEFAULT
 
     @property
@@ -127,7 +141,7 @@ class RecordedRun:
         states = set(self.trials["state"])
         return "expected" in states and not states & {"complete", "reused"}
 
-    # -- what came of it -------------------------------------------------------------------------------------
+    # -- what came of it ---------------------------------------------------------------------------
 
     @functools.cached_property
     def trained(self) -> pd.DataFrame:
@@ -137,8 +151,11 @@ class RecordedRun:
     @functools.cached_property
     def scored(self) -> pd.DataFrame:
         """As `trained`, of the networks that have what ranks."""
-        return self._once(self.trials[self.quality].notna()
-                          & self.trials["state"].isin(COMPARED)) if self.ranks_full else self.trained
+        return (
+            self._once(self.trials[self.quality].notna() & self.trials["state"].isin(COMPARED))
+            if self.ranks_full
+            else self.trained
+        )
 
     def _once(self, mask: pd.Series) -> pd.DataFrame:
         """The trials of a mask that have a latency, each network once."""
@@ -148,18 +165,27 @@ class RecordedRun:
 
     @functools.cached_property
     def answer(self) -> Answer | None:
-        """What the search recommends; None where it does not rank by full trainings, or has not ended. Raises
-        RunError in one line if the entry in run.yaml is damaged."""
+        """What the search recommends; None where it does not rank by full trainings, or has not
+        ended. Raises RunError in one line if the entry in run.yaml is damaged."""
         entry = self.entry("answer")
         if entry is None or not self.front:
             return None
         answer = convert(entry, Answer, self.path / CONFIG, RunError, name="answer")
-        for name, keys in (("recommended", [answer.recommended]), ("above_budget", answer.above_budget),
-                           ("standings", [standing.hash for standing in answer.standings])):
+        for name, keys in (
+            ("recommended", [answer.recommended]),
+            ("above_budget", answer.above_budget),
+            ("standings", [standing.hash for standing in answer.standings]),
+        ):
             if unknown := [key for key in keys if key not in self.finalists[1]]:
                 config = self.config
-                place = config.place("answer") if isinstance(config, LocatedDict) else self.path / CONFIG
-                raise RunError(f"{place}: answer.{name} must be a network of the front; got {unknown[0]!r:.60}")
+                place = (
+                    config.place("answer")
+                    if isinstance(config, LocatedDict)
+                    else self.path / CONFIG
+                )
+                raise RunError(
+                    f"{place}: answer.{name} must be a network of the front; got {unknown[0]!r:.60}"
+                )
         return answer
 
     @functools.cached_property
@@ -190,15 +216,22 @@ class RecordedRun:
     def _number(self, *keys: str) -> float | None:
         """An entry of run.yaml, which people may edit, if it is a number."""
         value = self.entry(*keys)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return (
+            float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        )
 
     def write(self, out: Path) -> None:
         """Write a run that no search made into a new folder: its head, trials and front."""
         out.mkdir(parents=True, exist_ok=True)
         names = {item.name for item in dataclasses.fields(Trial)}
-        figures: list[dict[str, Any]] = [{
-            name: None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in row._asdict().items() if name in names} for row in rows(self.trials)]
+        figures: list[dict[str, Any]] = [
+            {
+                name: None if isinstance(value, float) and math.isnan(value) else value
+                for name, value in row._asdict().items()
+                if name in names
+            }
+            for row in rows(self.trials)
+        ]
         with atomic_file(out / TRIALS) as part:
             TrialsTable().write([Trial(**values) for values in figures], part)
         write_front(out / FRONT, self.front)

@@ -10,12 +10,12 @@ from typing import Protocol
 class Snapshot:
     """Where a run is.
 
-    done, failed: evaluated networks of this run, baselines included, and of them those that failed. reused,
-    infeasible: trials so far that cost no evaluation. from_bench: of `done`, networks whose score a bench or
-    an earlier run had. total: networks that the run will evaluate, with baselines and those of the bench.
-    best_loss, best_latency_ms: of the network that the front would show as the best now; the loss is that of
-    its short training. remaining_s: of all trainings; None before the first evaluation by a user's evaluator
-    has ended. share_done: by their time.
+    done, failed: evaluated networks of this run, baselines included, and of them those that failed.
+    reused, infeasible: trials so far that cost no evaluation. from_bench: of `done`, networks whose
+    score a bench or an earlier run had. total: networks that the run will evaluate, with baselines
+    and those of the bench. best_loss, best_latency_ms: of the network that the front would show as
+    the best now; the loss is that of its short training. remaining_s: of all trainings; None before
+    the first evaluation by a user's evaluator has ended. share_done: by their time.
     """
 
     done: int

@@ -1,4 +1,5 @@
-"""Networks of a run that were trained for longer, in `RUN/trained/NN`, and what models were evaluated on.
+"""Networks of a run that were trained for longer, in `RUN/trained/NN`, and what models were
+evaluated on.
 
 `flashnas train RUN/pareto/NN.yaml --out RUN/trained/NN` makes such a folder.
 """
@@ -21,46 +22,65 @@ from flashnas.runs.front import FrontEntry
 from flashnas.runs.layout import CONFIG
 from flashnas.runs.run import RecordedRun
 
-TRAINED = "trained"           # folder: of trainings
-WEIGHTS = "final"             # in each of them: the folder of its weights
-EVALUATION = "eval.json"      # beside weights: what `flashnas eval` found
+TRAINED = "trained"  # folder: of trainings
+WEIGHTS = "final"  # in each of them: the folder of its weights
+EVALUATION = "eval.json"  # beside weights: what `flashnas eval` found
 
 
 def trained_models(run: RecordedRun) -> list[tuple[FrontEntry, Path]]:
-    """Networks of the front that were trained, each with its folder of weights. Only the vocabulary may be
-    another one, since a training takes that of its text."""
+    """Networks of the front that were trained, each with its folder of weights. Only the vocabulary
+    may be another one, since a training takes that of its text."""
     folders = sorted((run.path / TRAINED).glob(f"*/{WEIGHTS}/architecture.yaml"))
     trained = [(load_architecture(str(path)), path.parent) for path in folders]
-    return [(entry, folder) for entry in run.front if isinstance(entry.architecture, Architecture)
-            for network, folder in trained
-            if dataclasses.replace(network, vocab=entry.architecture.vocab).hash == entry.architecture.hash]
+    return [
+        (entry, folder)
+        for entry in run.front
+        if isinstance(entry.architecture, Architecture)
+        for network, folder in trained
+        if dataclasses.replace(network, vocab=entry.architecture.vocab).hash
+        == entry.architecture.hash
+    ]
 
 
 def chosen_weights(folder: Path) -> Path:
-    """The weights of the network that a run recommends, or of the lowest loss of its front; raises RunError
-    if it has not been trained."""
+    """The weights of the network that a run recommends, or of the lowest loss of its front; raises
+    RunError if it has not been trained."""
     run = RecordedRun.load(folder)
     recommended = None if run.answer is None else run.answer.recommended
-    ranked = sorted(run.front, key=lambda entry: (entry.hash != recommended,
-                                                  math.inf if entry.loss is None else entry.loss))
+    ranked = sorted(
+        run.front,
+        key=lambda entry: (
+            entry.hash != recommended,
+            math.inf if entry.loss is None else entry.loss,
+        ),
+    )
     if not ranked:
         raise RunError(f"{folder}: the run has no front yet, so that there is no network to take")
     for entry, weights in trained_models(run):
         if entry == ranked[0]:
             return weights
-    raise RunError(f"{folder}: its network {ranked[0].name} has not been trained; train it with flashnas"
-                   f" train {ranked[0].path} --out {folder / TRAINED / ranked[0].path.stem}")
+    raise RunError(
+        f"{folder}: its network {ranked[0].name} has not been trained; train it with flashnas"
+        f" train {ranked[0].path} --out {folder / TRAINED / ranked[0].path.stem}"
+    )
 
 
 def search_of(weights: Path) -> tuple[RecordedRun, FrontEntry] | None:
     """The run in whose folder the weights are, with their network of its front; None for others."""
     training = weights.absolute().parent
     if (weights.name, training.parent.name) != (WEIGHTS, TRAINED) or not (
-            training.parents[1] / CONFIG).is_file():
+        training.parents[1] / CONFIG
+    ).is_file():
         return None
     run = RecordedRun.load(training.parents[1])
-    return next(((run, entry) for entry, folder in trained_models(run)
-                 if folder.parent.name == training.name), None)
+    return next(
+        (
+            (run, entry)
+            for entry, folder in trained_models(run)
+            if folder.parent.name == training.name
+        ),
+        None,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +135,13 @@ class ModelEvaluation:
 
     def figures(self) -> list[tuple[str, str, float, str]]:
         """(text or task, metric, value, what it depends on), texts first."""
-        texts = ((text.name, "bits_per_byte", text.bits_per_byte, str(text)) for text in self.texts.values())
-        tasks = ((name, metric, value, f"{task}, standard error {task.errors.get(metric, math.nan):.4f}")
-                 for name, task in self.tasks.items() for metric, value in task.metrics.items())
+        texts = (
+            (text.name, "bits_per_byte", text.bits_per_byte, str(text))
+            for text in self.texts.values()
+        )
+        tasks = (
+            (name, metric, value, f"{task}, standard error {task.errors.get(metric, math.nan):.4f}")
+            for name, task in self.tasks.items()
+            for metric, value in task.metrics.items()
+        )
         return [*texts, *tasks]

@@ -1,5 +1,5 @@
-"""The search algorithms by name. One is imported when it is made: torch only with `bayes`, optuna only with
-its own."""
+"""The search algorithms by name. One is imported when it is made: torch only with `bayes`, optuna
+only with its own."""
 
 from __future__ import annotations
 
@@ -12,32 +12,53 @@ from flashnas.base.registry import Registry
 from flashnas.search.algorithm import Evaluation, Goals, LatencyOf, SearchAlgorithm
 from flashnas.space import SearchSpace
 
-__all__ = ["ALGORITHMS", "Evaluation", "Goals", "LatencyOf", "SearchAlgorithm", "algorithm_class",
-           "algorithm_options", "make_algorithm", "sampler_name"]
+__all__ = [
+    "ALGORITHMS",
+    "Evaluation",
+    "Goals",
+    "LatencyOf",
+    "SearchAlgorithm",
+    "algorithm_class",
+    "algorithm_options",
+    "make_algorithm",
+    "sampler_name",
+]
 
-ALGORITHMS: Registry[type[SearchAlgorithm]] = Registry("sampler", "flashnas.samplers", {
-    "aging-evolution": "flashnas.search.aging_evolution:AgingEvolution",
-    "nsga2": "flashnas.search.optuna_samplers:Nsga2",
-    "tpe": "flashnas.search.optuna_samplers:Tpe",
-    "random": "flashnas.search.random_search:Random",
-    "bayes": "flashnas.search.bayes:Bayes",
-}, ConfigError, "name", base="flashnas.search.algorithm:SearchAlgorithm", summaries={
-    "aging-evolution": "Tournament winners of a population are mutated; the oldest members leave",
-    "nsga2": "NSGA-II; `population` is small so that tens of candidates make several generations",
-    "tpe":
-        "Multivariate TPE; the pending candidates of a cycle are treated as bad ones, so that a cycle is "
+ALGORITHMS: Registry[type[SearchAlgorithm]] = Registry(
+    "sampler",
+    "flashnas.samplers",
+    {
+        "aging-evolution": "flashnas.search.aging_evolution:AgingEvolution",
+        "nsga2": "flashnas.search.optuna_samplers:Nsga2",
+        "tpe": "flashnas.search.optuna_samplers:Tpe",
+        "random": "flashnas.search.random_search:Random",
+        "bayes": "flashnas.search.bayes:Bayes",
+    },
+    ConfigError,
+    "name",
+    base="flashnas.search.algorithm:SearchAlgorithm",
+    summaries={
+        "aging-evolution": "Tournament winners of a population are mutated; the oldest members"
+        " leave",
+        "nsga2": "NSGA-II; `population` is small so that tens of candidates make several"
+        " generations",
+        "tpe": "Multivariate TPE; the pending candidates of a cycle are treated as bad ones, so"
+        " that a cycle is "
         "spread out",
-    "random": "Draws from the space: the baseline for all other algorithms",
-    "bayes":
-        "A Gaussian process for each trained quality, expected hypervolume improvement, a pool of fresh "
+        "random": "Draws from the space: the baseline for all other algorithms",
+        "bayes": "A Gaussian process for each trained quality, expected hypervolume improvement, a"
+        " pool of fresh "
         "candidates",
-})
+    },
+)
 
 SHARED_OPTIONS = ("space", "seed", "latency_of", "cycle_size", "goals")
 
 
 def algorithm_class(sampler: str | type[SearchAlgorithm]) -> type[SearchAlgorithm]:
-    """The algorithm of that name, or the class itself; raises ConfigError listing the known names."""
+    """The algorithm of that name, or the class itself; raises ConfigError listing the known
+    names.
+    """
     return ALGORITHMS[sampler] if isinstance(sampler, str) else sampler
 
 
@@ -47,13 +68,23 @@ def sampler_name(sampler: str | type[SearchAlgorithm]) -> str:
 
 def algorithm_options(sampler: str | type[SearchAlgorithm]) -> dict[str, Any]:
     parameters = inspect.signature(algorithm_class(sampler)).parameters
-    return {key: parameter.default for key, parameter in parameters.items()
-            if key not in SHARED_OPTIONS and parameter.kind is not parameter.VAR_KEYWORD}
+    return {
+        key: parameter.default
+        for key, parameter in parameters.items()
+        if key not in SHARED_OPTIONS and parameter.kind is not parameter.VAR_KEYWORD
+    }
 
 
-def make_algorithm(sampler: str | type[SearchAlgorithm], *, space: SearchSpace[Any], seed: int,
-                   latency_of: LatencyOf, **options: Any) -> SearchAlgorithm:
-    """Build a search algorithm; arguments as of `SearchAlgorithm`, with the algorithm's own options.
+def make_algorithm(
+    sampler: str | type[SearchAlgorithm],
+    *,
+    space: SearchSpace[Any],
+    seed: int,
+    latency_of: LatencyOf,
+    **options: Any,
+) -> SearchAlgorithm:
+    """Build a search algorithm; arguments as of `SearchAlgorithm`, with the algorithm's own
+    options.
 
     Raises:
         ConfigError: for an unknown name or option, or a wrong value.
@@ -61,6 +92,8 @@ def make_algorithm(sampler: str | type[SearchAlgorithm], *, space: SearchSpace[A
     allowed = algorithm_options(sampler)
     for key in options:
         if key not in (*allowed, *SHARED_OPTIONS):
-            raise ConfigError(f"sampler {sampler_name(sampler)} has no option {key!r}"
-                              f"{did_you_mean(key, allowed)}; allowed: {', '.join(allowed) or 'none'}")
+            raise ConfigError(
+                f"sampler {sampler_name(sampler)} has no option {key!r}"
+                f"{did_you_mean(key, allowed)}; allowed: {', '.join(allowed) or 'none'}"
+            )
     return algorithm_class(sampler)(space=space, seed=seed, latency_of=latency_of, **options)

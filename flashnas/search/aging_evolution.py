@@ -1,5 +1,5 @@
-"""Aging evolution with a latency budget: algorithm 1 of Nemotron-Flash (arXiv 2511.18890), after Real et al.
-2019."""
+"""Aging evolution with a latency budget: algorithm 1 of Nemotron-Flash (arXiv 2511.18890), after
+Real et al. 2019."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from flashnas.search.pareto import standings
 class AgingEvolution(SearchAlgorithm):
     """Tournament winners of a population are mutated; the oldest members leave.
 
-    The first `population` candidates are random. After that every candidate of a cycle comes from its own
-    tournament of `tournament` distinct members over the same population: the member with the lowest loss is
-    mutated once. With other goals it is the member on the lowest front of the population; among several, the
-    one with the most room (NSGA-II).
+    The first `population` candidates are random. After that every candidate of a cycle comes from
+    its own tournament of `tournament` distinct members over the same population: the member with
+    the lowest loss is mutated once. With other goals it is the member on the lowest front of the
+    population; among several, the one with the most room (NSGA-II).
 
-    The paper leaves two choices open. Here, infeasible and failed candidates never join the population, so
-    that a cycle of failures cannot push good members out; and while the population is empty, candidates are
-    random. The default population suits tens of candidates; hundreds need a larger one.
+    The paper leaves two choices open. Here, infeasible and failed candidates never join the
+    population, so that a cycle of failures cannot push good members out; and while the population
+    is empty, candidates are random. The default population suits tens of candidates; hundreds need
+    a larger one.
     """
 
     name = "aging-evolution"
@@ -47,7 +48,9 @@ class AgingEvolution(SearchAlgorithm):
         entrants = self.rng.choice(len(self.population), size=size, replace=False)
         points = [self.point(member) for member in self.population]
         # lower is better
-        fitness = [point[0] for point in points] if self.goals is None else standings(points).tolist()
+        fitness = (
+            [point[0] for point in points] if self.goals is None else standings(points).tolist()
+        )
         parent = self.population[min(map(int, entrants), key=lambda i: fitness[i])].genotype
         return self.draw_fresh(lambda: self.space.mutate(parent, self.rng))
 

@@ -1,7 +1,9 @@
-"""What every search algorithm shares: ask/tell, its memory, and drawing candidates that waste no training.
+"""What every search algorithm shares: ask/tell, its memory, and drawing candidates that waste no
+training.
 
 All draws come from one seeded generator. The same seed and the same results therefore give the same
-candidates, and a search is continued by building the algorithm again and replaying what was recorded.
+candidates, and a search is continued by building the algorithm again and replaying what was
+recorded.
 """
 
 from __future__ import annotations
@@ -22,21 +24,21 @@ from flashnas.space import SearchSpace
 
 Genotype = Hashable
 LatencyOf = Callable[[Any], tuple[Any | None, float | None]]
-"""Genotype -> its width-fitted network and the exact `latency_ms` of that. Without a width that meets the
-budgets there is not a network, and the latency may be that of the smallest width, as a measure of the
-distance to the budget."""
+"""Genotype -> its width-fitted network and the exact `latency_ms` of that. Without a width that
+meets the budgets there is not a network, and the latency may be that of the smallest width, as a
+measure of the distance to the budget."""
 
-DRAWS = 64               # tries for one fresh candidate; then a repeated or infeasible one is accepted
-ENUMERABLE = 2048        # spaces of up to so many genotypes are searched to the last one
-REMEMBERED = 16_384      # genotypes whose fitted networks are kept
+DRAWS = 64  # tries for one fresh candidate; then a repeated or infeasible one is accepted
+ENUMERABLE = 2048  # spaces of up to so many genotypes are searched to the last one
+REMEMBERED = 16_384  # genotypes whose fitted networks are kept
 
 
 @dataclass(frozen=True)
 class Goals:
     """Objectives other than one trained quality and `latency_ms`; all are minimised.
 
-    known: for each objective, True if its value is exact before training. known_of: network -> the values of
-    these, in order.
+    known: for each objective, True if its value is exact before training. known_of: network -> the
+    values of these, in order.
     """
 
     known: tuple[bool, ...]
@@ -45,12 +47,13 @@ class Goals:
 
 @dataclass(frozen=True)
 class Prior:
-    """What is known of the first trained quality before any training, for algorithms that can use it.
+    """What is known of the first trained quality before any training, for algorithms that can use
+    it.
 
     Attributes:
         value_of: networks -> expected quality [N], minimised.
-        moves_of: networks -> standard deviation of the step that a training is expected to make from there
-            [N], beyond what trainings of other networks foretell.
+        moves_of: networks -> standard deviation of the step that a training is expected to make
+            from there [N], beyond what trainings of other networks foretell.
         cost_of: network -> cost of its training, in any unit.
         best: genotypes that are expected to be good, best first.
     """
@@ -63,10 +66,10 @@ class Prior:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of one candidate, as an algorithm learns it: the genotype itself and minimised values. loss:
-    nats per token, or the negative of an accuracy that was asked for in its place. latency_ms: of the fitted
-    network. values: all objectives of `Goals`, where set. feasible: some width meets the budgets. failed: the
-    evaluation ended without a score."""
+    """What came of one candidate, as an algorithm learns it: the genotype itself and minimised
+    values. loss: nats per token, or the negative of an accuracy that was asked for in its place.
+    latency_ms: of the fitted network. values: all objectives of `Goals`, where set. feasible: some
+    width meets the budgets. failed: the evaluation ended without a score."""
 
     genotype: Any
     architecture: Any | None = None
@@ -80,7 +83,11 @@ class Evaluation:
     def complete(self) -> bool:
         """True if it was within the budget and trained, and its loss and values are finite."""
         scores = (self.loss, *(self.values or ()))
-        return self.feasible and not self.failed and all(v is not None and math.isfinite(v) for v in scores)
+        return (
+            self.feasible
+            and not self.failed
+            and all(v is not None and math.isfinite(v) for v in scores)
+        )
 
 
 class SearchAlgorithm(ABC):
@@ -89,33 +96,40 @@ class SearchAlgorithm(ABC):
     A subclass with options of its own takes them by name and passes the others on.
 
     Args:
-        latency_of: genotype -> fitted network and latency_ms; cheap, since it may be called thousands of
-            times a cycle.
+        latency_of: genotype -> fitted network and latency_ms; cheap, since it may be called
+            thousands of times a cycle.
         cycle_size: candidates that are drawn together, for any number of workers.
         goals: None for one trained quality against `latency_ms`.
     """
 
     name: ClassVar[str]
 
-    def __init__(self, *, space: SearchSpace[Any], seed: int, latency_of: LatencyOf, cycle_size: int = 10,
-                 goals: Goals | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        space: SearchSpace[Any],
+        seed: int,
+        latency_of: LatencyOf,
+        cycle_size: int = 10,
+        goals: Goals | None = None,
+    ) -> None:
         self.space, self.goals = space, goals
         self._exactly_known = (False, True) if goals is None else goals.known  # before a training
         self.seed = check_whole("seed", seed, 0, MAX_SEED)
         self.cycle_size = check_whole("cycle_size", cycle_size, 1)
         self.rng = np.random.default_rng(self.seed)
         self.history: list[Evaluation] = []
-        self.pending: deque[Genotype] = deque()          # asked, not yet told
+        self.pending: deque[Genotype] = deque()  # asked, not yet told
         self.prior: Prior | None = None
         self._fitted = functools.lru_cache(maxsize=REMEMBERED)(latency_of)
-        self._proposed: set[Genotype] = set()            # all that was ever asked
-        self._remaining: list[Genotype] | None = None    # of an enumerable space, once it is needed
+        self._proposed: set[Genotype] = set()  # all that was ever asked
+        self._remaining: list[Genotype] | None = None  # of an enumerable space, once it is needed
 
     # -- the interface
 
     def ask(self, n: int | None = None) -> list[Genotype]:
-        """The next `n` (default: a cycle of) candidates: distinct, new and within the budget where the space
-        allows."""
+        """The next `n` (default: a cycle of) candidates: distinct, new and within the budget where
+        the space allows."""
         count = self.cycle_size if n is None else check_whole("ask: n", n, 1)
         batch: list[Genotype] = []
         for genotype in self._propose(count):
@@ -125,8 +139,8 @@ class SearchAlgorithm(ABC):
         return batch
 
     def tell(self, evaluations: Iterable[Evaluation]) -> None:
-        """Learn from results, in the order in which they were asked for; a part of a cycle is allowed. Raises
-        ValueError for a candidate that is told out of that order."""
+        """Learn from results, in the order in which they were asked for; a part of a cycle is
+        allowed. Raises ValueError for a candidate that is told out of that order."""
         for evaluation in evaluations:
             if not self.pending or self.pending[0] != evaluation.genotype:
                 raise ValueError(f"{self.name}: told {evaluation.genotype} out of the order asked")
@@ -135,7 +149,9 @@ class SearchAlgorithm(ABC):
             self._learn(evaluation)
 
     def start_from(self, evaluations: Iterable[Evaluation]) -> None:
-        """Learn, at any time, from candidates that were evaluated elsewhere. They are not proposed again."""
+        """Learn, at any time, from candidates that were evaluated elsewhere. They are not proposed
+        again.
+        """
         for evaluation in evaluations:
             self._proposed.add(evaluation.genotype)
             self.history.append(evaluation)
@@ -182,21 +198,26 @@ class SearchAlgorithm(ABC):
         return self.fitted(genotype)[0] is not None
 
     def fresh(self, genotype: Genotype) -> bool:
-        """True if it is within the budget and was never asked (equal genotypes build equal networks)."""
+        """True if it is within the budget and was never asked (equal genotypes build equal
+        networks).
+        """
         return genotype not in self._proposed and self.feasible(genotype)
 
     def draw_fresh(self, draw: Callable[[], Genotype]) -> Genotype:
         """A fresh candidate from `draw`, within a bounded number of tries.
 
-        After half of the tries the last candidate is mutated instead, which leaves an exhausted neighbourhood
-        and never increases the distance to the budget. An enumerable space is then listed. Without a fresh
-        candidate the result is, in this order: feasible and not pending, infeasible and not pending, any.
+        After half of the tries the last candidate is mutated instead, which leaves an exhausted
+        neighbourhood and never increases the distance to the budget. An enumerable space is then
+        listed. Without a fresh candidate the result is, in this order: feasible and not pending,
+        infeasible and not pending, any.
         """
         current: Genotype | None = None
         best: Genotype | None = None
         for attempt in range(DRAWS):
             walking = current is not None and attempt >= DRAWS // 2
-            candidate = self.space.mutate(current, self.rng) if walking and current is not None else draw()
+            candidate = (
+                self.space.mutate(current, self.rng) if walking and current is not None else draw()
+            )
             if self.fresh(candidate):
                 return candidate
             if best is None or self._rank(candidate) < self._rank(best):
@@ -204,7 +225,9 @@ class SearchAlgorithm(ABC):
             if current is None or self._excess(candidate) <= self._excess(current):
                 current = candidate
         if self._remaining is None:
-            self._remaining = list(self.space.enumerate()) if self.space.size() <= ENUMERABLE else []
+            self._remaining = (
+                list(self.space.enumerate()) if self.space.size() <= ENUMERABLE else []
+            )
         self._remaining = [genotype for genotype in self._remaining if self.fresh(genotype)]
         if self._remaining:
             return self._remaining[int(self.rng.integers(len(self._remaining)))]
@@ -212,7 +235,9 @@ class SearchAlgorithm(ABC):
         return best
 
     def _excess(self, genotype: Genotype) -> float:
-        """0 within the budget; else the latency of the smallest width, or the space's `cost` without one."""
+        """0 within the budget; else the latency of the smallest width, or the space's `cost`
+        without one.
+        """
         architecture, latency_ms = self.fitted(genotype)
         if architecture is not None:
             return 0.0

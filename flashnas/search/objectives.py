@@ -1,7 +1,7 @@
 """The objectives of a search by name, and the one definition of their directions.
 
-All code that compares minimises. Recall and throughput are maximised, and are therefore compared by their
-negative.
+All code that compares minimises. Recall and throughput are maximised, and are therefore compared by
+their negative.
 """
 
 from __future__ import annotations
@@ -13,26 +13,29 @@ from flashnas.base.hints import one_of
 from flashnas.latency.metrics import LARGER_IS_BETTER, METRICS
 
 DEFAULT = ("loss", "latency_ms")
-FULL = "full_loss"                    # the loss to expect of a full training; takes the place of `loss`
-RECALL = "expected_recall"            # after a full training; known without any
-# of which a search has one, known after training only; the others come exactly from the table or evidence
+FULL = "full_loss"  # the loss to expect of a full training; takes the place of `loss`
+RECALL = "expected_recall"  # after a full training; known without any
+# of which a search has one, known after training only; the others come exactly from the table or
+# evidence
 QUALITY = ("loss", FULL)
 OBJECTIVES = (*QUALITY, RECALL, *METRICS)
-MAX_OBJECTIVES = 4                    # with more, nearly every network is on the front
+MAX_OBJECTIVES = 4  # with more, nearly every network is on the front
 _MAXIMISED = (RECALL, *LARGER_IS_BETTER)
 
 
 def check_objectives(names: Sequence[str], refuse: Callable[[str], NoReturn]) -> tuple[str, ...]:
-    """The names, the quality first. refuse: raises an error for a rule, such as `must be 2 to 4 names; got
-    loss`."""
+    """The names, the quality first. refuse: raises an error for a rule, such as `must be 2 to 4
+    names; got loss`."""
     for name in names:
         if name not in OBJECTIVES:
             refuse(one_of("", name, OBJECTIVES).strip())
         if list(names).count(name) > 1:
             refuse(f"names {name!r} twice")
     if not 2 <= len(names) <= MAX_OBJECTIVES:
-        refuse(f"must be 2 to {MAX_OBJECTIVES} names, such as loss,latency_ms; got"
-               f" {','.join(names) or 'none'}")
+        refuse(
+            f"must be 2 to {MAX_OBJECTIVES} names, such as loss,latency_ms; got"
+            f" {','.join(names) or 'none'}"
+        )
     if not any(name in QUALITY for name in names):
         refuse(f"needs a trained quality ({', '.join(QUALITY)}); got {','.join(names)}")
     return tuple(sorted(names, key=lambda name: name not in QUALITY))
@@ -41,7 +44,9 @@ def check_objectives(names: Sequence[str], refuse: Callable[[str], NoReturn]) ->
 def title_of(name: str) -> str:
     """`expected recall`, `memory (GB)`: an objective in a heading."""
     if name in METRICS:
-        words = name.removesuffix("_ms").removesuffix("_gb").removesuffix("_tok_s").replace("_", " ")
+        words = (
+            name.removesuffix("_ms").removesuffix("_gb").removesuffix("_tok_s").replace("_", " ")
+        )
         return words if name == "params" else f"{words} ({METRICS[name]})"
     return name.replace("_", " ")
 
@@ -55,15 +60,17 @@ def minimised(name: str, value: float) -> float:
 
 
 def figure_of(name: str, figures: Mapping[str, Any]) -> float | None:
-    """An objective's plain value from what is recorded of a network; None where it does not exist."""
+    """An objective's plain value from what is recorded of a network; None where it does not
+    exist.
+    """
     value = figures.get(name)
     return None if value is None or value != value else float(value)
 
 
 def point(names: Sequence[str], figures: Mapping[str, Any]) -> tuple[float, ...] | None:
-    """All objectives as they are compared; None if one does not exist. The full loss is compared by a
-    pessimistic value, its mean with one standard deviation, so that nothing is gained where publications are
-    silent."""
+    """All objectives as they are compared; None if one does not exist. The full loss is compared by
+    a pessimistic value, its mean with one standard deviation, so that nothing is gained where
+    publications are silent."""
     values = []
     for name in names:
         if (value := figure_of(name, figures)) is None:

@@ -1,13 +1,13 @@
 """Optuna's samplers over the space's encoding, `nsga2` and `tpe`, in a study in memory.
 
-The first candidates, of which a sampler has yet to learn, are drawn from the space. A uniform draw of the
-encoding is another distribution: over `nemotron_flash` it gives deeper and worse networks
+The first candidates, of which a sampler has yet to learn, are drawn from the space. A uniform draw
+of the encoding is another distribution: over `nemotron_flash` it gives deeper and worse networks
 (benchmarks/search.py).
 
 Objectives are (loss, latency_ms) or those of the goals; a candidate that no width fits violates the
-constraint `budget` (Optuna 5: <= 0 is feasible) and a failed one is a FAIL trial. A draw outside the budget,
-or one that was seen before, costs nothing: it is dropped (FAIL) and drawn again, since such draws would fill
-NSGA-II's generations and TPE's start.
+constraint `budget` (Optuna 5: <= 0 is feasible) and a failed one is a FAIL trial. A draw outside
+the budget, or one that was seen before, costs nothing: it is dropped (FAIL) and drawn again, since
+such draws would fill NSGA-II's generations and TPE's start.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from flashnas.base.settings import MAX_SEED
 from flashnas.search.algorithm import Evaluation, Genotype, SearchAlgorithm, check_whole
 from flashnas.search.pareto import standings, subsample_history
 
-REDRAWS = 16             # draws of the sampler for one candidate, before mutation helps out
+REDRAWS = 16  # draws of the sampler for one candidate, before mutation helps out
 
 
 class OptunaAlgorithm(SearchAlgorithm):
-    """A study in memory behind ask/tell; subclasses choose the sampler. first: candidates that are drawn from
-    the space before the sampler's own. most_trials: of a sampler whose cost grows with the study, to how many
-    finished trials it is cut down, once it has half as many more."""
+    """A study in memory behind ask/tell; subclasses choose the sampler. first: candidates that are
+    drawn from the space before the sampler's own. most_trials: of a sampler whose cost grows with
+    the study, to how many finished trials it is cut down, once it has half as many more."""
 
     most_trials: int | None = None
 
@@ -42,10 +42,12 @@ class OptunaAlgorithm(SearchAlgorithm):
         self.sampler: Any = sampler
         self.study = self._new_study()
         self._distributions = self.space.distributions()
-        self._trials: deque[optuna.Trial] = deque()      # of the pending candidates, in the order asked
+        self._trials: deque[optuna.Trial] = deque()  # of the pending candidates, in the order asked
 
     def _new_study(self) -> optuna.Study:
-        return optuna.create_study(directions=["minimize"] * len(self._exactly_known), sampler=self.sampler)
+        return optuna.create_study(
+            directions=["minimize"] * len(self._exactly_known), sampler=self.sampler
+        )
 
     def _propose(self, count: int) -> Iterator[Genotype]:
         self._cut()
@@ -77,8 +79,12 @@ class OptunaAlgorithm(SearchAlgorithm):
         if len(told) < 1.5 * self.most_trials:
             return
         finite = [trial for trial in told if np.isfinite(trial.values).all()]
-        self._begin_again([finite[i] for i in subsample_history([trial.values for trial in finite],
-                                                                self.most_trials)])
+        self._begin_again(
+            [
+                finite[i]
+                for i in subsample_history([trial.values for trial in finite], self.most_trials)
+            ]
+        )
 
     def _begin_again(self, trials: Sequence[FrozenTrial]) -> None:
         self.study = self._new_study()
@@ -109,31 +115,52 @@ class Nsga2(OptunaAlgorithm):
     """NSGA-II; `population` is small so that tens of candidates make several generations."""
 
     name = "nsga2"
-    most_drawn = 1024    # trials of a study, those that were dropped included: each draw reads all of them
+    most_drawn = (
+        1024  # trials of a study, those that were dropped included: each draw reads all of them
+    )
 
     def __init__(self, *, seed: int, population: int = 10, **shared: Any) -> None:
         self.population = check_whole("nsga2: population", population, 2)
-        sampler = optuna.samplers.NSGAIISampler(population_size=self.population, seed=_sampler_seed(seed))
+        sampler = optuna.samplers.NSGAIISampler(
+            population_size=self.population, seed=_sampler_seed(seed)
+        )
         super().__init__(seed=seed, sampler=sampler, first=self.population, **shared)
 
     def _cut(self) -> None:
         """Begin a new study, whose first generation are the best candidates so far."""
         if len(self.study.get_trials(deepcopy=False)) < self.most_drawn:
             return
-        told = [trial for trial in self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-                if np.isfinite(trial.values).all()]
+        told = [
+            trial
+            for trial in self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+            if np.isfinite(trial.values).all()
+        ]
         places = standings([trial.values for trial in told]) if told else np.zeros(0, dtype=int)
-        best = np.argsort(places)[:self.population]
+        best = np.argsort(places)[: self.population]
         first = {self.sampler._get_generation_key(): 0}  # as Optuna marks a generation
-        self._begin_again([optuna.trial.create_trial(
-            params=trial.params, distributions=trial.distributions, values=trial.values, system_attrs={
-                **{name: value for name, value in trial.system_attrs.items() if name not in first}, **first})
-            for trial in (told[int(place)] for place in best)])
+        self._begin_again(
+            [
+                optuna.trial.create_trial(
+                    params=trial.params,
+                    distributions=trial.distributions,
+                    values=trial.values,
+                    system_attrs={
+                        **{
+                            name: value
+                            for name, value in trial.system_attrs.items()
+                            if name not in first
+                        },
+                        **first,
+                    },
+                )
+                for trial in (told[int(place)] for place in best)
+            ]
+        )
 
 
 class Tpe(OptunaAlgorithm):
-    """Multivariate TPE; the pending candidates of a cycle are treated as bad ones, so that a cycle is spread
-    out."""
+    """Multivariate TPE; the pending candidates of a cycle are treated as bad ones, so that a cycle
+    is spread out."""
 
     name = "tpe"
     most_trials = 200
@@ -142,11 +169,17 @@ class Tpe(OptunaAlgorithm):
         check_whole("tpe: startup", startup, 0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = optuna.samplers.TPESampler(n_startup_trials=startup, multivariate=True,
-                                                 constant_liar=True, seed=_sampler_seed(seed))
+            sampler = optuna.samplers.TPESampler(
+                n_startup_trials=startup,
+                multivariate=True,
+                constant_liar=True,
+                seed=_sampler_seed(seed),
+            )
         super().__init__(seed=seed, sampler=sampler, first=startup, **shared)
 
 
 def _sampler_seed(seed: int) -> int:
     """32 bits for Optuna's samplers, of another stream than `self.rng`."""
-    return int(np.random.SeedSequence([check_whole("seed", seed, 0, MAX_SEED), 1]).generate_state(1)[0])
+    return int(
+        np.random.SeedSequence([check_whole("seed", seed, 0, MAX_SEED), 1]).generate_state(1)[0]
+    )

@@ -1,4 +1,5 @@
-"""Dominance, hypervolume, and what a model keeps of a history. Pure functions; every objective is minimised.
+"""Dominance, hypervolume, and what a model keeps of a history. Pure functions; every objective is
+minimised.
 
 Fronts are found here and not by moocore, whose fronts are wrong for infinite values.
 """
@@ -12,8 +13,8 @@ Points = npt.ArrayLike  # [number of points, number of objectives]
 
 
 def non_dominated(points: Points) -> npt.NDArray[np.bool_]:
-    """Mask of the points that no other point dominates, bool [N]: none is nowhere worse and somewhere better.
-    Of equal points all are kept. Raises ValueError for NaN or a wrong shape."""
+    """Mask of the points that no other point dominates, bool [N]: none is nowhere worse and
+    somewhere better. Of equal points all are kept. Raises ValueError for NaN or a wrong shape."""
     values = _checked(points)
     unique, inverse = np.unique(values, axis=0, return_inverse=True)
     # in lexicographic order a point is on the front if it has the lowest second value so far
@@ -33,9 +34,9 @@ def non_dominated(points: Points) -> npt.NDArray[np.bool_]:
 
 
 def standings(points: Points) -> npt.NDArray[np.int_]:
-    """Place of each point, 0 the best, int [N]: by front (the first is non-dominated, the next once that is
-    taken away, ..), within a front by room to its neighbours, which favours its ends (NSGA-II, Deb et al.
-    2002)."""
+    """Place of each point, 0 the best, int [N]: by front (the first is non-dominated, the next once
+    that is taken away, ..), within a front by room to its neighbours, which favours its ends
+    (NSGA-II, Deb et al. 2002)."""
     values = _checked(points)
     front = np.zeros(len(values), dtype=int)
     room = np.zeros(len(values))
@@ -51,8 +52,8 @@ def standings(points: Points) -> npt.NDArray[np.int_]:
 
 
 def _room(front: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Crowding distance [N]: the sum over objectives of the gap between both neighbours; infinite at the
-    ends."""
+    """Crowding distance [N]: the sum over objectives of the gap between both neighbours; infinite
+    at the ends."""
     total = np.zeros(len(front))
     for column in front.T:
         order = np.argsort(column, kind="stable")
@@ -64,9 +65,9 @@ def _room(front: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def hypervolume(points: Points, reference: npt.ArrayLike) -> float:
-    """Volume that the points [N, M] dominate below a reference [M], by moocore; exact, up to rounding. Points
-    that are not below it in every objective add nothing. Raises ValueError for NaN, minus infinity, an
-    infinite reference or shapes that do not match."""
+    """Volume that the points [N, M] dominate below a reference [M], by moocore; exact, up to
+    rounding. Points that are not below it in every objective add nothing. Raises ValueError for
+    NaN, minus infinity, an infinite reference or shapes that do not match."""
     values = _checked(points)
     corner = np.asarray(reference, dtype=np.float64)
     if corner.shape != (values.shape[1],) or not np.isfinite(corner).all():
@@ -82,12 +83,12 @@ def hypervolume(points: Points, reference: npt.ArrayLike) -> float:
 
 
 def subsample_history(points: Points, limit: int) -> npt.NDArray[np.int_]:
-    """Indices of at most `limit` of the points [N, M], oldest first, that are enough for a model whose cost
-    grows with its history.
+    """Indices of at most `limit` of the points [N, M], oldest first, that are enough for a model
+    whose cost grows with its history.
 
-    A third is the front (where it is larger: spread along its first objective), a third the most recent ones,
-    and the rest is spread evenly over the order of the first objective, best and worst included, so that a
-    model keeps the scale of what is bad.
+    A third is the front (where it is larger: spread along its first objective), a third the most
+    recent ones, and the rest is spread evenly over the order of the first objective, best and worst
+    included, so that a model keeps the scale of what is bad.
     """
     values = np.asarray(points, dtype=np.float64)
     count = len(values)
@@ -97,14 +98,18 @@ def subsample_history(points: Points, limit: int) -> npt.NDArray[np.int_]:
     front = _spread(front[np.argsort(values[front, 0], kind="stable")], limit // 3)
     chosen = np.zeros(count, dtype=bool)
     chosen[front] = True
-    chosen[count - limit // 3:] = True
+    chosen[count - limit // 3 :] = True
     rest = np.flatnonzero(~chosen)
-    chosen[_spread(rest[np.argsort(values[rest, 0], kind="stable")], limit - int(chosen.sum()))] = True
+    chosen[_spread(rest[np.argsort(values[rest, 0], kind="stable")], limit - int(chosen.sum()))] = (
+        True
+    )
     return np.flatnonzero(chosen)
 
 
 def _spread(ordered: npt.NDArray[np.int_], count: int) -> npt.NDArray[np.int_]:
-    """`count` entries at equal distances, the first and the last included; all if there are fewer."""
+    """`count` entries at equal distances, the first and the last included; all if there are
+    fewer.
+    """
     if len(ordered) <= count:
         return ordered
     return ordered[np.unique(np.linspace(0, len(ordered) - 1, count).round().astype(int))]

@@ -1,8 +1,18 @@
-"""Search spaces: YAML -> SearchSpace, which samples, mutates, repairs and encodes genotypes. No torch."""
+"""Search spaces: YAML -> SearchSpace, which samples, mutates, repairs and encodes genotypes. No
+torch.
+"""
 
 from flashnas.space.base import ArchitectureLike, Genotype, SearchSpace
 from flashnas.space.load import TEMPLATES, load_operator_space, load_space
 from flashnas.space.operator_space import OperatorSpace, as_operator_space
 
-__all__ = ["TEMPLATES", "ArchitectureLike", "Genotype", "OperatorSpace", "SearchSpace", "as_operator_space",
-           "load_operator_space", "load_space"]
+__all__ = [
+    "TEMPLATES",
+    "ArchitectureLike",
+    "Genotype",
+    "OperatorSpace",
+    "SearchSpace",
+    "as_operator_space",
+    "load_operator_space",
+    "load_space",
+]

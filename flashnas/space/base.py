@@ -1,5 +1,5 @@
-"""The contract between a search and its space. No latency, no training, no torch, and no operator of
-flashnas."""
+"""The contract between a search and its space. No latency, no training, no torch, and no operator
+of flashnas."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ Value = int | float | str
 
 @dataclass(frozen=True)
 class Genotype:
-    """A point of a space: what is searched, without the width. A space of one's own may use any hashable
-    object."""
+    """A point of a space: what is searched, without the width. A space of one's own may use any
+    hashable object."""
 
 
 class ArchitectureLike(Protocol):
-    """What a search needs of a network: `flashnas.architecture.Architecture`, or a class of one's own."""
+    """What a search needs of a network: `flashnas.architecture.Architecture`, or a class of one's
+    own.
+    """
 
     @property
     def notation(self) -> str:
@@ -41,7 +43,9 @@ class ArchitectureLike(Protocol):
 
     @property
     def hash(self) -> str:
-        """Equal for two objects exactly when they are the same network; it is never trained twice."""
+        """Equal for two objects exactly when they are the same network; it is never trained
+        twice.
+        """
 
     def to_dict(self) -> dict[str, Any]:
         """The network, JSON-ready."""
@@ -50,15 +54,17 @@ class ArchitectureLike(Protocol):
 class SearchSpace(ABC, Generic[G]):
     """A set of networks that a search can draw from, change and encode.
 
-    A space of one's own implements six methods: `sample`, `mutate`, `encode`, `decode`, `distributions` and
-    `architectures`. All others have a default. A space that builds networks from the operators of flashnas
-    derives from `OperatorSpace` instead, which also lets latency tables answer for it.
+    A space of one's own implements six methods: `sample`, `mutate`, `encode`, `decode`,
+    `distributions` and `architectures`. All others have a default. A space that builds networks
+    from the operators of flashnas derives from `OperatorSpace` instead, which also lets latency
+    tables answer for it.
 
-    G is the type of its genotypes: hashable, compared by value, printed by `str`. Genotypes are canonical:
-    two that these methods return are equal exactly when they build the same networks. The search then trains
-    nothing twice.
+    G is the type of its genotypes: hashable, compared by value, printed by `str`. Genotypes are
+    canonical: two that these methods return are equal exactly when they build the same networks.
+    The search then trains nothing twice.
 
-    All randomness comes from the generator that is passed in, so that one seed gives one trajectory.
+    All randomness comes from the generator that is passed in, so that one seed gives one
+    trajectory.
 
     Attributes:
         template: the name under which space files ask for this class: its name in
@@ -79,16 +85,18 @@ class SearchSpace(ABC, Generic[G]):
 
     @classmethod
     def from_config(cls, data: LocatedDict, *, name: str) -> Self:
-        """The space that a YAML file describes; only templates need it. SpaceError in one line with file,
-        line, rule and value.
+        """The space that a YAML file describes; only templates need it. SpaceError in one line with
+        file, line, rule and value.
 
         Args:
-            data: the file's mapping, with the key `template`; `data.place(key)` gives file and line for
-                messages.
+            data: the file's mapping, with the key `template`; `data.place(key)` gives file and line
+                for messages.
             name: the file's name without its suffix.
         """
-        raise SpaceError(f"{data.place('template')}: template {data['template']!r} cannot be read from a"
-                         " file; its class has no from_config")
+        raise SpaceError(
+            f"{data.place('template')}: template {data['template']!r} cannot be read from a"
+            " file; its class has no from_config"
+        )
 
     # -- what a space has to provide
 
@@ -98,12 +106,14 @@ class SearchSpace(ABC, Generic[G]):
 
     @abstractmethod
     def mutate(self, genotype: G, rng: np.random.Generator) -> G:
-        """A small random change: a genotype that differs from the parent, which is not changed. rng: the only
-        source of randomness. SpaceError if the space holds one genotype only."""
+        """A small random change: a genotype that differs from the parent, which is not changed.
+        rng: the only source of randomness. SpaceError if the space holds one genotype only."""
 
     @abstractmethod
     def encode(self, genotype: G) -> dict[str, Value]:
-        """The genotype as parameters inside `distributions`; `decode` gives the same genotype back."""
+        """The genotype as parameters inside `distributions`; `decode` gives the same genotype
+        back.
+        """
 
     @abstractmethod
     def decode(self, params: Mapping[str, Any]) -> G:
@@ -115,10 +125,11 @@ class SearchSpace(ABC, Generic[G]):
 
     @abstractmethod
     def architectures(self, genotype: G) -> Sequence[ArchitectureLike]:
-        """The networks that the genotype may become, from the largest to the smallest; at least one.
+        """The networks that the genotype may become, from the largest to the smallest; at least
+        one.
 
-        A search takes the first one that meets its budgets. A space that searches the width itself returns
-        one network.
+        A search takes the first one that meets its budgets. A space that searches the width itself
+        returns one network.
         """
 
     # -- what a space may provide
@@ -137,16 +148,19 @@ class SearchSpace(ABC, Generic[G]):
         return 0.0
 
     def size(self) -> float:
-        """Number of genotypes, or an upper bound: here the number of different encodings; infinite with a
-        real parameter that has no step."""
+        """Number of genotypes, or an upper bound: here the number of different encodings; infinite
+        with a real parameter that has no step."""
         return math.prod(_count(distribution) for distribution in self.distributions().values())
 
     def enumerate(self) -> Iterator[G]:
-        """Every genotype once, in a fixed order; for small spaces. Raises SpaceError for an infinite one."""
+        """Every genotype once, in a fixed order; for small spaces. Raises SpaceError for an
+        infinite one.
+        """
         distributions = self.distributions()
         if math.isinf(self.size()):
-            raise SpaceError(f"space {self.name!r} has a real parameter without a step and cannot be"
-                             f" enumerated")
+            raise SpaceError(
+                f"space {self.name!r} has a real parameter without a step and cannot be enumerated"
+            )
         grids = [_values(distribution) for distribution in distributions.values()]
         seen: set[G] = set()
         for values in itertools.product(*grids):
@@ -163,23 +177,27 @@ class SearchSpace(ABC, Generic[G]):
     def features(self, genotype: G) -> np.ndarray:
         """The genotype as numbers for a surrogate model of the loss, float64 [len(feature_names)].
 
-        Here: numbers of the encoding as they are (their logarithm where the distribution is logarithmic), and
-        one column of 0 and 1 for each choice.
+        Here: numbers of the encoding as they are (their logarithm where the distribution is
+        logarithmic), and one column of 0 and 1 for each choice.
         """
         values = self.encode(genotype)
         return np.array([column(values) for _, column in self._columns()], dtype=np.float64)
 
     def to_dict(self) -> dict[str, Any]:
-        """All that defines the space, JSON-ready; its name and path do not. A run continues only with an
-        equal space.
+        """All that defines the space, JSON-ready; its name and path do not. A run continues only
+        with an equal space.
 
         Here: class and encoding. A space with further settings that change its networks adds them.
         """
         from optuna.distributions import distribution_to_json
 
-        return {"template": self.template or f"{type(self).__module__}.{type(self).__qualname__}",
-                "distributions": {name: json.loads(distribution_to_json(distribution))
-                                  for name, distribution in self.distributions().items()}}
+        return {
+            "template": self.template or f"{type(self).__module__}.{type(self).__qualname__}",
+            "distributions": {
+                name: json.loads(distribution_to_json(distribution))
+                for name, distribution in self.distributions().items()
+            },
+        }
 
     @cached_property
     def hash(self) -> str:
@@ -192,8 +210,10 @@ class SearchSpace(ABC, Generic[G]):
         result: list[tuple[str, Any]] = []
         for name, distribution in self.distributions().items():
             if (choices := getattr(distribution, "choices", None)) is not None:
-                result += [(f"{name} = {choice}", lambda values, n=name, c=choice: float(values[n] == c))
-                           for choice in choices]
+                result += [
+                    (f"{name} = {choice}", lambda values, n=name, c=choice: float(values[n] == c))
+                    for choice in choices
+                ]
             elif getattr(distribution, "log", False):
                 result.append((f"log {name}", lambda values, n=name: math.log(values[n])))
             else:

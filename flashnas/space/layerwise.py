@@ -1,7 +1,7 @@
 """The free layer-wise template: each of L layers picks from a list; L may be a range.
 
-A choice is a few operators in notation (`d f`, `m2`). `require` lists kinds of operators that each network
-has, for a program that does not take a network without them.
+A choice is a few operators in notation (`d f`, `m2`). `require` lists kinds of operators that each
+network has, for a program that does not take a network without them.
 """
 
 from __future__ import annotations
@@ -38,14 +38,23 @@ class LayerwiseGenotype(Genotype):
 
 
 class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
-    """Genotypes are one choice for each layer. choices: the operators of a layer by their notation. depth:
-    (fewest, most) layers. require: kinds of operators of which each network has at least one."""
+    """Genotypes are one choice for each layer. choices: the operators of a layer by their notation.
+    depth: (fewest, most) layers. require: kinds of operators of which each network has at least
+    one."""
 
     template = "layerwise"
 
-    def __init__(self, *, name: str, path: str, hidden_sizes: tuple[int, ...], model: ModelOptions,
-                 choices: dict[str, tuple[OperatorSpec, ...]], depth: tuple[int, int],
-                 require: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        path: str,
+        hidden_sizes: tuple[int, ...],
+        model: ModelOptions,
+        choices: dict[str, tuple[OperatorSpec, ...]],
+        depth: tuple[int, int],
+        require: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(name=name, path=path, hidden_sizes=hidden_sizes, model=model)
         self.choices, self.depth, self.require = choices, depth, require
         self.names = tuple(choices)
@@ -55,11 +64,21 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
     @classmethod
     def from_config(cls, data: LocatedDict, *, name: str) -> Self:
         """Raises SpaceError with file, line, rule and value."""
-        check_keys(data, where="search space", error=SpaceError,
-                   required={"template": str, "widths": list, "layers": dict}, optional={"model": dict})
+        check_keys(
+            data,
+            where="search space",
+            error=SpaceError,
+            required={"template": str, "widths": list, "layers": dict},
+            optional={"model": dict},
+        )
         layers = data["layers"]
-        check_keys(layers, where="layers", error=SpaceError, required={"depth": (int, list), "choices": list},
-                   optional={"require": list})
+        check_keys(
+            layers,
+            where="layers",
+            error=SpaceError,
+            required={"depth": (int, list), "choices": list},
+            optional={"require": list},
+        )
         model, widths = settings.read_model(data), settings.read_widths(data)
         depth = settings.read_range(layers, "depth", "layers")
         items = settings.entries(layers, "choices", "layers")
@@ -69,9 +88,15 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         settings.check_distinct(layers.place("choices"), "layers.choices", specs, widths)
         if not any(spec.mixes_tokens for spec in specs):
             raise SpaceError(f"{layers.place('choices')}: layers.choices needs a token mixer")
-        return cls(name=name, path=data.path, hidden_sizes=widths, model=model, depth=depth,
-                   require=_read_require(layers, [spec.kind for spec in specs], depth[0]),
-                   choices={" ".join(map(str, choice)): choice for choice in choices})
+        return cls(
+            name=name,
+            path=data.path,
+            hidden_sizes=widths,
+            model=model,
+            depth=depth,
+            require=_read_require(layers, [spec.kind for spec in specs], depth[0]),
+            choices={" ".join(map(str, choice)): choice for choice in choices},
+        )
 
     @property
     def mixers(self) -> tuple[OperatorSpec, ...]:
@@ -95,8 +120,11 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
 
     def pure_models(self) -> list[tuple[str, tuple[OperatorSpec, ...]]]:
         """As `OperatorSpace.pure_models`, without those that lack a required operator."""
-        return [(label, operators) for label, operators in super().pure_models()
-                if not set(self.require) - {spec.kind for spec in operators}]
+        return [
+            (label, operators)
+            for label, operators in super().pure_models()
+            if not set(self.require) - {spec.kind for spec in operators}
+        ]
 
     def find(self, operators: Sequence[OperatorSpec]) -> LayerwiseGenotype | None:
         """Of all genotypes that build the list, the one with the fewest layers, then with the first
@@ -110,7 +138,7 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
             if layers == 0 or start >= len(operators):
                 return () if layers == 0 and start == len(operators) else None
             for name, choice in self.choices.items():
-                if operators[start:start + len(choice)] == choice:
+                if operators[start : start + len(choice)] == choice:
                     rest = layers_from(start + len(choice), layers - 1)
                     if rest is not None:
                         return (name, *rest)
@@ -123,12 +151,12 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return None
 
     def repair(self, genotype: LayerwiseGenotype) -> LayerwiseGenotype:
-        """Drop surplus layers, repeat the last one if there are too few, put required operators in the place
-        of the last ones."""
+        """Drop surplus layers, repeat the last one if there are too few, put required operators in
+        the place of the last ones."""
         for i, layer in enumerate(genotype.layers):
             if layer not in self.choices:
                 raise SpaceError(one_of(f"{self.path}: layer {i}", layer, self.names))
-        layers = genotype.layers[:self.depth[1]] or self.names[:1]
+        layers = genotype.layers[: self.depth[1]] or self.names[:1]
         layers += layers[-1:] * (self.depth[0] - len(layers))
         layers = self._complete(list(layers))
         repaired = self.find(self.operators(LayerwiseGenotype(layers)))
@@ -144,10 +172,15 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         for kind in self.require:
             if any(kind in self._kinds_of(layer) for layer in layers):
                 continue
-            others = [[self._kinds_of(layer) for layer in layers[:i] + layers[i + 1:]]
-                      for i in range(len(layers))]
-            place = max(i for i, layer in enumerate(layers)
-                        if not self._kinds_of(layer).difference(*others[i]))
+            others = [
+                [self._kinds_of(layer) for layer in layers[:i] + layers[i + 1 :]]
+                for i in range(len(layers))
+            ]
+            place = max(
+                i
+                for i, layer in enumerate(layers)
+                if not self._kinds_of(layer).difference(*others[i])
+            )
             layers[place] = next(name for name in self.names if kind in self._kinds_of(name))
         return tuple(layers)
 
@@ -160,48 +193,66 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return self.repair(LayerwiseGenotype(tuple(self.names[i] for i in places)))
 
     def mutate(self, genotype: LayerwiseGenotype, rng: np.random.Generator) -> LayerwiseGenotype:
-        """Change one layer, swap two, add or drop one, drawn uniformly; the next kind where that gives no
-        other list."""
+        """Change one layer, swap two, add or drop one, drawn uniformly; the next kind where that
+        gives no other list."""
         genotype = self.repair(genotype)
         kinds = (self._replaced, self._swapped, self._added, self._dropped)
         changes = (kinds[kind](genotype.layers) for kind in rng.permutation(len(kinds)))
-        return self.first_other(genotype, (LayerwiseGenotype(lists[i]) for lists in changes
-                                           for i in rng.permutation(len(lists))))
+        return self.first_other(
+            genotype,
+            (LayerwiseGenotype(lists[i]) for lists in changes for i in rng.permutation(len(lists))),
+        )
 
     def _replaced(self, layers: tuple[str, ...]) -> list[tuple[str, ...]]:
-        return [(*layers[:i], name, *layers[i + 1:]) for i in range(len(layers)) for name in self.names
-                if name != layers[i]]
+        return [
+            (*layers[:i], name, *layers[i + 1 :])
+            for i in range(len(layers))
+            for name in self.names
+            if name != layers[i]
+        ]
 
     def _swapped(self, layers: tuple[str, ...]) -> list[tuple[str, ...]]:
-        return [(*layers[:i], layers[j], *layers[i + 1:j], layers[i], *layers[j + 1:])
-                for i in range(len(layers)) for j in range(i + 1, len(layers)) if layers[i] != layers[j]]
+        return [
+            (*layers[:i], layers[j], *layers[i + 1 : j], layers[i], *layers[j + 1 :])
+            for i in range(len(layers))
+            for j in range(i + 1, len(layers))
+            if layers[i] != layers[j]
+        ]
 
     def _added(self, layers: tuple[str, ...]) -> list[tuple[str, ...]]:
         if len(layers) == self.depth[1]:
             return []
-        return [(*layers[:i], name, *layers[i:]) for i in range(len(layers) + 1) for name in self.names]
+        return [
+            (*layers[:i], name, *layers[i:]) for i in range(len(layers) + 1) for name in self.names
+        ]
 
     def _dropped(self, layers: tuple[str, ...]) -> list[tuple[str, ...]]:
         if len(layers) == self.depth[0]:
             return []
-        return [(*layers[:i], *layers[i + 1:]) for i in range(len(layers))]
+        return [(*layers[:i], *layers[i + 1 :]) for i in range(len(layers))]
 
     # -- Optuna
 
     def encode(self, genotype: LayerwiseGenotype) -> dict[str, Value]:
-        """`depth` and `layer_00`, `layer_01`, ...; places beyond the depth hold the first choice."""
+        """`depth` and `layer_00`, `layer_01`, ...; places beyond the depth hold the first
+        choice.
+        """
         padded = genotype.layers + self.names[:1] * (self.depth[1] - len(genotype.layers))
         layers: dict[str, Value] = {f"layer_{i:02d}": layer for i, layer in enumerate(padded)}
         return {"depth": len(genotype.layers), **layers}
 
     def decode(self, params: Mapping[str, Any]) -> LayerwiseGenotype:
         self.check_params(params, ("depth", *(f"layer_{i:02d}" for i in range(self.depth[1]))))
-        return self.repair(LayerwiseGenotype(tuple(params[f"layer_{i:02d}"] for i in range(params["depth"]))))
+        return self.repair(
+            LayerwiseGenotype(tuple(params[f"layer_{i:02d}"] for i in range(params["depth"])))
+        )
 
     def distributions(self) -> dict[str, BaseDistribution]:
         from optuna.distributions import CategoricalDistribution, IntDistribution
 
-        layers = {f"layer_{i:02d}": CategoricalDistribution(self.names) for i in range(self.depth[1])}
+        layers = {
+            f"layer_{i:02d}": CategoricalDistribution(self.names) for i in range(self.depth[1])
+        }
         return {"depth": IntDistribution(*self.depth), **layers}
 
     # -- counting
@@ -215,15 +266,19 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
             for count in range(len(self.require) + 1):
                 for lacking in itertools.combinations(self.require, count):
                     names = sum(not self._kinds_of(name) & set(lacking) for name in self.names)
-                    total += (-1) ** count * sum(names ** n for n in range(self.depth[0], self.depth[1] + 1))
+                    total += (-1) ** count * sum(
+                        names**n for n in range(self.depth[0], self.depth[1] + 1)
+                    )
             return total
         return sum(1 for _ in self.enumerate())
 
     @functools.cached_property
     def _uniquely_read(self) -> bool:
-        """True if no choice is the beginning of another: then a list can be read in one way only."""
+        """True if no choice is the beginning of another: then a list can be read in one way
+        only.
+        """
         choices = list(self.choices.values())
-        return not any(a is not b and b[:len(a)] == a for a in choices for b in choices)
+        return not any(a is not b and b[: len(a)] == a for a in choices for b in choices)
 
     def enumerate(self) -> Iterator[LayerwiseGenotype]:
         for depth in range(self.depth[0], self.depth[1] + 1):
@@ -240,6 +295,8 @@ def _read_require(layers: LocatedDict, kinds: Sequence[str], fewest: int) -> tup
         return ()
     required = settings.read_choices(layers, "require", "layers", kinds)
     if len(required) > fewest:
-        raise SpaceError(f"{layers.place('require')}: layers.require must have at most as many entries as the"
-                         f" fewest layers, {fewest}; got {len(required)}")
+        raise SpaceError(
+            f"{layers.place('require')}: layers.require must have at most as many entries as the"
+            f" fewest layers, {fewest}; got {len(required)}"
+        )
     return required

@@ -15,18 +15,25 @@ from flashnas.space import settings
 from flashnas.space.base import SearchSpace
 from flashnas.space.operator_space import OperatorSpace, as_operator_space
 
-TEMPLATES: Registry[type[SearchSpace[Any]]] = Registry("search space template", "flashnas.spaces", {
-    "three_stage": "flashnas.space.three_stage:ThreeStageSpace",
-    "layerwise": "flashnas.space.layerwise:LayerwiseSpace",
-}, SpaceError, "template", base="flashnas.space.base:SearchSpace")
+TEMPLATES: Registry[type[SearchSpace[Any]]] = Registry(
+    "search space template",
+    "flashnas.spaces",
+    {
+        "three_stage": "flashnas.space.three_stage:ThreeStageSpace",
+        "layerwise": "flashnas.space.layerwise:LayerwiseSpace",
+    },
+    SpaceError,
+    "template",
+    base="flashnas.space.base:SearchSpace",
+)
 
 
 def load_space(source: str | Path | SearchSpace[Any]) -> SearchSpace[Any]:
     """Load a search space.
 
     Args:
-        source (str | Path | SearchSpace): a shipped name such as `nemotron_flash`, or the path of a YAML
-            file. A space is returned as it is.
+        source (str | Path | SearchSpace): a shipped name such as `nemotron_flash`, or the path of a
+            YAML file. A space is returned as it is.
 
     Returns:
         The SearchSpace.
@@ -44,9 +51,13 @@ def load_space(source: str | Path | SearchSpace[Any]) -> SearchSpace[Any]:
     path = _resolve(str(source))
     data = read_yaml(path)
     if "template" not in data:
-        raise SpaceError(f"{data.place()}: a search space needs the key 'template': one of"
-                         f" {', '.join(TEMPLATES)}")
-    if data["template"] not in list(TEMPLATES):  # a list accepts any value, also one that is not hashable
+        raise SpaceError(
+            f"{data.place()}: a search space needs the key 'template': one of"
+            f" {', '.join(TEMPLATES)}"
+        )
+    if data["template"] not in list(
+        TEMPLATES
+    ):  # a list accepts any value, also one that is not hashable
         raise SpaceError(one_of(f"{data.place('template')}: template", data["template"], TEMPLATES))
     place, factor = data.place("width_factor"), data.pop("width_factor", None)
     template = TEMPLATES[data["template"]]
@@ -54,8 +65,10 @@ def load_space(source: str | Path | SearchSpace[Any]) -> SearchSpace[Any]:
         space = template.from_config(data, name=Path(path).stem)
     if factor is not None:
         if not isinstance(space, OperatorSpace):
-            raise SpaceError(f"{place}: width_factor is of spaces of flashnas' operators; this one has"
-                             " architectures of its own")
+            raise SpaceError(
+                f"{place}: width_factor is of spaces of flashnas' operators; this one has"
+                " architectures of its own"
+            )
         space.width_factor = settings.whole(place, "width_factor", factor, 1, 1024)
     return space
 
@@ -78,5 +91,7 @@ def _resolve(source: str) -> str:
         if not os.path.exists(source):
             raise SpaceError(f"{shown_path(source)}: no such file")
         return source
-    raise SpaceError(f"{shown(source)} is not a shipped search space{did_you_mean(source, shipped)} and not a"
-                     f" YAML file; shipped: {', '.join(shipped)}")
+    raise SpaceError(
+        f"{shown(source)} is not a shipped search space{did_you_mean(source, shipped)} and not a"
+        f" YAML file; shipped: {', '.join(shipped)}"
+    )

@@ -28,23 +28,27 @@ class ModelOptions:
 
 
 class OperatorSpace(SearchSpace[G]):
-    """A set of operator lists and the widths that they may take. The width is not part of a genotype: the
-    search takes the largest one that meets the budgets.
+    """A set of operator lists and the widths that they may take. The width is not part of a
+    genotype: the search takes the largest one that meets the budgets.
 
-    A template provides `mixers`, `ffn`, `own_settings`, `operators`, `find`, and of `SearchSpace` the methods
-    `sample`, `mutate`, `repair`, `encode`, `decode`, `distributions`, `size` and `enumerate`.
+    A template provides `mixers`, `ffn`, `own_settings`, `operators`, `find`, and of `SearchSpace`
+    the methods `sample`, `mutate`, `repair`, `encode`, `decode`, `distributions`, `size` and
+    `enumerate`.
 
     Attributes:
         model: vocabulary, head and meta tokens of all architectures.
         max_operators: length of the longest operator list.
-        width_factor: by which short training shrinks the networks where the user names no recipe; None: the
-            recipe's own. It is not part of `to_dict`: the set of networks does not depend on it.
+        width_factor: by which short training shrinks the networks where the user names no recipe;
+            None: the recipe's own. It is not part of `to_dict`: the set of networks does not depend
+            on it.
     """
 
     max_operators: int
     width_factor: int | None = None
 
-    def __init__(self, *, name: str, path: str, hidden_sizes: tuple[int, ...], model: ModelOptions) -> None:
+    def __init__(
+        self, *, name: str, path: str, hidden_sizes: tuple[int, ...], model: ModelOptions
+    ) -> None:
         self.name = name
         self.path = path
         self.hidden_sizes = hidden_sizes
@@ -72,7 +76,9 @@ class OperatorSpace(SearchSpace[G]):
 
     @abstractmethod
     def find(self, operators: Sequence[OperatorSpec]) -> G | None:
-        """The canonical genotype that builds this operator list, or None if the space does not hold it."""
+        """The canonical genotype that builds this operator list, or None if the space does not hold
+        it.
+        """
 
     # -- what follows from it
 
@@ -89,8 +95,13 @@ class OperatorSpace(SearchSpace[G]):
 
     def build(self, operators: tuple[OperatorSpec, ...], hidden: int) -> Architecture:
         """An operator list with the space's vocabulary, head and meta tokens."""
-        return Architecture(hidden=hidden, operators=operators, vocab=self.model.vocab, tied=self.model.tied,
-                            meta_tokens=self.model.meta_tokens)
+        return Architecture(
+            hidden=hidden,
+            operators=operators,
+            vocab=self.model.vocab,
+            tied=self.model.tied,
+            meta_tokens=self.model.meta_tokens,
+        )
 
     def widths_of(self, operators: tuple[OperatorSpec, ...]) -> list[Architecture]:
         """An operator list at every width, the widest first."""
@@ -98,13 +109,14 @@ class OperatorSpace(SearchSpace[G]):
 
     def contains(self, architecture: Architecture) -> bool:
         """True if some genotype at some width of the space builds this network."""
-        shared = ModelOptions(vocab=architecture.vocab, tied=architecture.tied,
-                              meta_tokens=architecture.meta_tokens)
+        shared = ModelOptions(
+            vocab=architecture.vocab, tied=architecture.tied, meta_tokens=architecture.meta_tokens
+        )
         return shared == self.model and self.locate(architecture) is not None
 
     def locate(self, architecture: Architecture) -> G | None:
-        """The genotype whose operators, at one of the space's widths, are those of a network, whatever its
-        vocabulary; or None."""
+        """The genotype whose operators, at one of the space's widths, are those of a network,
+        whatever its vocabulary; or None."""
         hidden = architecture.hidden
         if hidden not in self.hidden_sizes:
             return None
@@ -117,11 +129,14 @@ class OperatorSpace(SearchSpace[G]):
         return [(label, self.widths_of(operators)) for label, operators in self.pure_models()]
 
     def pure_models(self) -> list[tuple[str, tuple[OperatorSpec, ...]]]:
-        """`mixer f` repeated, and Mamba2 also alone, at full, half and quarter depth (arXiv 2511.18890,
-        section 2.2): within a latency budget a shallow wide model may beat a deep narrow one."""
+        """`mixer f` repeated, and Mamba2 also alone, at full, half and quarter depth (arXiv
+        2511.18890, section 2.2): within a latency budget a shallow wide model may beat a deep
+        narrow one."""
         ffn = self.ffn or FeedForward()
         kinds = [spec.kind for spec in self.mixers]
-        names = {spec: spec.kind if kinds.count(spec.kind) == 1 else str(spec) for spec in self.mixers}
+        names = {
+            spec: spec.kind if kinds.count(spec.kind) == 1 else str(spec) for spec in self.mixers
+        }
         blocks: list[tuple[str, tuple[OperatorSpec, ...]]] = []
         blocks += [(f"{names[spec]} f", (spec, ffn)) for spec in self.mixers]
         blocks += [(names[spec], (spec,)) for spec in self.mixers if spec.kind == "m2"]
@@ -146,8 +161,12 @@ class OperatorSpace(SearchSpace[G]):
         return features.describe(self.operators(genotype), self.kinds())
 
     def to_dict(self) -> dict[str, Any]:
-        return {"template": self.template, "widths": list(self.hidden_sizes), "model": asdict(self.model),
-                **self.own_settings()}
+        return {
+            "template": self.template,
+            "widths": list(self.hidden_sizes),
+            "model": asdict(self.model),
+            **self.own_settings(),
+        }
 
     # -- for templates
 
@@ -166,8 +185,12 @@ class OperatorSpace(SearchSpace[G]):
 
 
 def as_operator_space(space: SearchSpace[Any], use: str) -> OperatorSpace[Any]:
-    """The space itself; SpaceError for one with architectures of its own. use: who needs its operators."""
+    """The space itself; SpaceError for one with architectures of its own. use: who needs its
+    operators.
+    """
     if not isinstance(space, OperatorSpace):
-        raise SpaceError(f"{use} needs a space of flashnas' operators; space {space.name!r} (template"
-                         f" {space.template or type(space).__name__!r}) has architectures of its own")
+        raise SpaceError(
+            f"{use} needs a space of flashnas' operators; space {space.name!r} (template"
+            f" {space.template or type(space).__name__!r}) has architectures of its own"
+        )
     return space

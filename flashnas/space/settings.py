@@ -1,11 +1,19 @@
-"""Settings that all templates share, read from YAML; every error names file, line, rule and value."""
+"""Settings that all templates share, read from YAML; every error names file, line, rule and
+value.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from flashnas.architecture import DEFAULT_VOCAB, MAX_HIDDEN, MAX_META_TOKENS, MAX_VOCAB, parse_operators
+from flashnas.architecture import (
+    DEFAULT_VOCAB,
+    MAX_HIDDEN,
+    MAX_META_TOKENS,
+    MAX_VOCAB,
+    parse_operators,
+)
 from flashnas.base.errors import ArchitectureError, OperatorError, SpaceError
 from flashnas.base.hints import one_of, shown
 from flashnas.base.yaml import LocatedDict, LocatedList, check_keys
@@ -26,8 +34,9 @@ def entries(data: LocatedDict, key: str, where: str) -> list[tuple[str, str, Any
     if not values:
         raise SpaceError(f"{data.place(key)}: {name} must not be empty")
     if len(values) > MAX_ENTRIES:
-        raise SpaceError(f"{data.place(key)}: {name} must have at most {MAX_ENTRIES} entries; got"
-                         f" {len(values)}")
+        raise SpaceError(
+            f"{data.place(key)}: {name} must have at most {MAX_ENTRIES} entries; got {len(values)}"
+        )
     return [(values.place(i), f"{name}[{i}]", value) for i, value in enumerate(values)]
 
 
@@ -38,7 +47,9 @@ def check_unique(items: list[tuple[str, str, Any]], values: list[Any]) -> None:
             raise SpaceError(f"{place}: {name} is a duplicate; got {str(values[i])!r}")
 
 
-def read_choices(data: LocatedDict, key: str, where: str, allowed: Sequence[Any]) -> tuple[Any, ...]:
+def read_choices(
+    data: LocatedDict, key: str, where: str, allowed: Sequence[Any]
+) -> tuple[Any, ...]:
     """A list of different values, each of those allowed and of their type."""
     items = entries(data, key, where)
     values = [value for _, _, value in items]
@@ -50,9 +61,13 @@ def read_choices(data: LocatedDict, key: str, where: str, allowed: Sequence[Any]
 
 
 def whole(place: str, name: str, value: object, least: int, most: int) -> int:
-    """A whole number from `least` to `most`, or a SpaceError that names place, setting and value."""
+    """A whole number from `least` to `most`, or a SpaceError that names place, setting and
+    value.
+    """
     if type(value) is not int or not least <= value <= most:
-        raise SpaceError(f"{place}: {name} must be a whole number from {least} to {most}; got {shown(value)}")
+        raise SpaceError(
+            f"{place}: {name} must be a whole number from {least} to {most}; got {shown(value)}"
+        )
     return value
 
 
@@ -63,23 +78,40 @@ def read_range(data: LocatedDict, key: str, where: str) -> tuple[int, int]:
     if type(value) is int:
         value = [value, value]
     if not isinstance(value, list) or len(value) != 2 or any(type(v) is not int for v in value):
-        raise SpaceError(f"{place}: {name} must be a whole number or [low, high]; got {shown(value)}")
+        raise SpaceError(
+            f"{place}: {name} must be a whole number or [low, high]; got {shown(value)}"
+        )
     low, high = value
     if not 1 <= low <= high <= MAX_DEPTH:
-        raise SpaceError(f"{place}: {name} must have 1 <= low <= high <= {MAX_DEPTH}; got [{low}, {high}]")
+        raise SpaceError(
+            f"{place}: {name} must have 1 <= low <= high <= {MAX_DEPTH}; got [{low}, {high}]"
+        )
     return low, high
 
 
 def read_model(data: LocatedDict) -> ModelOptions:
     """The optional block `model`: vocab, tied, meta_tokens."""
     model = data.get("model", LocatedDict())
-    check_keys(model, where="model", required={}, optional={"vocab": int, "tied": bool, "meta_tokens": int},
-               error=SpaceError)
+    check_keys(
+        model,
+        where="model",
+        required={},
+        optional={"vocab": int, "tied": bool, "meta_tokens": int},
+        error=SpaceError,
+    )
     return ModelOptions(
-        vocab=whole(model.place("vocab"), "model.vocab", model.get("vocab", DEFAULT_VOCAB), 2, MAX_VOCAB),
+        vocab=whole(
+            model.place("vocab"), "model.vocab", model.get("vocab", DEFAULT_VOCAB), 2, MAX_VOCAB
+        ),
         tied=model.get("tied", True),
-        meta_tokens=whole(model.place("meta_tokens"), "model.meta_tokens", model.get("meta_tokens", 0), 0,
-                          MAX_META_TOKENS))
+        meta_tokens=whole(
+            model.place("meta_tokens"),
+            "model.meta_tokens",
+            model.get("meta_tokens", 0),
+            0,
+            MAX_META_TOKENS,
+        ),
+    )
 
 
 def read_widths(data: LocatedDict) -> tuple[int, ...]:
@@ -88,14 +120,20 @@ def read_widths(data: LocatedDict) -> tuple[int, ...]:
     widths = [whole(place, name, value, 1, MAX_HIDDEN) for place, name, value in items]
     for i in range(1, len(widths)):
         if widths[i] <= widths[i - 1]:
-            raise SpaceError(f"{items[i][0]}: widths must ascend; got {widths[i]} after {widths[i - 1]}")
+            raise SpaceError(
+                f"{items[i][0]}: widths must ascend; got {widths[i]} after {widths[i - 1]}"
+            )
     return tuple(widths)
 
 
-def read_operators(place: str, name: str, text: object, widths: tuple[int, ...]) -> tuple[OperatorSpec, ...]:
+def read_operators(
+    place: str, name: str, text: object, widths: tuple[int, ...]
+) -> tuple[OperatorSpec, ...]:
     """Operators in notation; raises SpaceError unless they fit every width."""
     if not isinstance(text, str) or not text.strip():
-        raise SpaceError(f"{place}: {name} must be an operator such as d or a(kv_heads=4); got {shown(text)}")
+        raise SpaceError(
+            f"{place}: {name} must be an operator such as d or a(kv_heads=4); got {shown(text)}"
+        )
     try:
         operators = parse_operators(text)
     except (ArchitectureError, OperatorError) as error:
@@ -107,24 +145,31 @@ def read_operators(place: str, name: str, text: object, widths: tuple[int, ...])
             try:
                 spec.resolved(hidden)
             except OperatorError as error:
-                raise SpaceError(f"{place}: {name} {str(spec)!r} does not fit width {hidden}:"
-                                 f" {error}") from None
+                raise SpaceError(
+                    f"{place}: {name} {str(spec)!r} does not fit width {hidden}: {error}"
+                ) from None
     return operators
 
 
-def check_distinct(place: str, name: str, specs: Sequence[OperatorSpec], widths: tuple[int, ...]) -> None:
-    """Raise SpaceError for two different operators that are the same at some width: equal networks must have
-    equal genotypes."""
+def check_distinct(
+    place: str, name: str, specs: Sequence[OperatorSpec], widths: tuple[int, ...]
+) -> None:
+    """Raise SpaceError for two different operators that are the same at some width: equal networks
+    must have equal genotypes."""
     for hidden in widths:
         seen: dict[OperatorSpec, OperatorSpec] = {}
         for spec in specs:
             other = seen.setdefault(spec.resolved(hidden), spec)
             if other != spec:
-                raise SpaceError(f"{place}: {name} must differ at every width; {str(other)!r} and"
-                                 f" {str(spec)!r} are the same operator at width {hidden}")
+                raise SpaceError(
+                    f"{place}: {name} must differ at every width; {str(other)!r} and"
+                    f" {str(spec)!r} are the same operator at width {hidden}"
+                )
 
 
-def read_mixers(data: LocatedDict, key: str, where: str, widths: tuple[int, ...]) -> tuple[OperatorSpec, ...]:
+def read_mixers(
+    data: LocatedDict, key: str, where: str, widths: tuple[int, ...]
+) -> tuple[OperatorSpec, ...]:
     """A list of different token mixers."""
     items = entries(data, key, where)
     mixers = []
@@ -142,6 +187,8 @@ def read_ffn(data: LocatedDict, key: str, where: str, widths: tuple[int, ...]) -
     """One feed-forward network; `f` if the key is missing."""
     operators = read_operators(data.place(key), f"{where}.{key}", data.get(key, "f"), widths)
     if len(operators) != 1 or not isinstance(operators[0], FeedForward):
-        raise SpaceError(f"{data.place(key)}: {where}.{key} must be a feed-forward network such as"
-                         f" f(intermediate=4096); got {shown(data[key])}")
+        raise SpaceError(
+            f"{data.place(key)}: {where}.{key} must be a feed-forward network such as"
+            f" f(intermediate=4096); got {shown(data[key])}"
+        )
     return operators[0]

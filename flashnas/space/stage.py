@@ -1,8 +1,8 @@
 """Genotype of the three-stage template: what one stage repeats, and the rules that a space sets.
 
-A block of ratio 1:k holds the first mixer once and then the second one k times, each followed by its FFNs:
-with d and m2 at 1:2 and one FFN, `d f m2 f m2 f`. Both orders of a 1:1 block are in the space. A block of
-ratio 0:1 holds the second mixer alone.
+A block of ratio 1:k holds the first mixer once and then the second one k times, each followed by
+its FFNs: with d and m2 at 1:2 and one FFN, `d f m2 f m2 f`. Both orders of a 1:1 block are in the
+space. A block of ratio 0:1 holds the second mixer alone.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class ThreeStageGenotype(Genotype):
-    """One Stage each for early, middle and late. The last stage is cut when the list is too long."""
+    """One Stage each for early, middle and late. The last stage is cut when the list is too
+    long.
+    """
 
     stages: tuple[Stage, Stage, Stage]
 
@@ -74,8 +76,8 @@ class ThreeStageGenotype(Genotype):
 
 @dataclass(frozen=True, kw_only=True)
 class StageRules:
-    """What a three-stage space allows. mixers: in the order of its file. repeats: (low, high) number of
-    blocks per stage. max_operators: of the operator list; the late stage is cut to it."""
+    """What a three-stage space allows. mixers: in the order of its file. repeats: (low, high)
+    number of blocks per stage. max_operators: of the operator list; the late stage is cut to it."""
 
     mixers: tuple[OperatorSpec, ...]
     ffn: FeedForward
@@ -98,7 +100,9 @@ class StageRules:
         """Every block type once, as a stage of one block, in a fixed order."""
         for ratio in self.ratios:
             for op2 in self.names:
-                for op1 in [op2] if ratio == ALONE else [name for name in self.names if name != op2]:
+                for op1 in (
+                    [op2] if ratio == ALONE else [name for name in self.names if name != op2]
+                ):
                     for ffns in self.ffns:
                         yield Stage(op1=op1, op2=op2, ratio=ratio, ffns=ffns, repeats=1)
 
@@ -110,18 +114,19 @@ class StageRules:
             for name in stage.mixers:
                 block += [self.specs[name], *[self.ffn] * stage.ffns]
             result += block * stage.repeats
-        return tuple(result[:self.max_operators])
+        return tuple(result[: self.max_operators])
 
 
-# -- the four mutations of the paper's aging evolution, before repair ----------------------------------------
+# -- the four mutations of the paper's aging evolution, before repair ------------------------------
 
 STEPS = (-2, -1, 1, 2)  # blocks added to or taken from one stage
 
 
-def moves(rules: StageRules, genotype: ThreeStageGenotype,
-          rng: np.random.Generator) -> Iterator[ThreeStageGenotype]:
-    """All changes of one factor, then of the next, in random order. They may need a repair, or give the same
-    list."""
+def moves(
+    rules: StageRules, genotype: ThreeStageGenotype, rng: np.random.Generator
+) -> Iterator[ThreeStageGenotype]:
+    """All changes of one factor, then of the next, in random order. They may need a repair, or give
+    the same list."""
     for factor in rng.permutation(len(FACTORS)):
         changes = FACTORS[factor](rules, genotype)
         for i in rng.permutation(len(changes)):
@@ -129,7 +134,9 @@ def moves(rules: StageRules, genotype: ThreeStageGenotype,
 
 
 def operator_changes(rules: StageRules, genotype: ThreeStageGenotype) -> list[ThreeStageGenotype]:
-    """(1) One operator of a block type becomes another; if it becomes its partner, the two change places."""
+    """(1) One operator of a block type becomes another; if it becomes its partner, the two change
+    places.
+    """
     result = []
     for i, stage in enumerate(genotype.stages):
         for name in rules.names:
@@ -145,7 +152,8 @@ def operator_changes(rules: StageRules, genotype: ThreeStageGenotype) -> list[Th
 
 
 def ratio_changes(rules: StageRules, genotype: ThreeStageGenotype) -> list[ThreeStageGenotype]:
-    """(2) Another ratio; repeats change so that the number of token mixers stays as nearly as possible.
+    """(2) Another ratio; repeats change so that the number of token mixers stays as nearly as
+    possible.
 
     To 0:1 the more frequent mixer stays; from 0:1 any other mixer joins as the rarer one.
     """
@@ -156,23 +164,37 @@ def ratio_changes(rules: StageRules, genotype: ThreeStageGenotype) -> list[Three
             if ratio == stage.ratio:
                 continue
             repeats = max(1, round(mixers / sum(ratio_counts(ratio))))
-            partners = ([stage.op2] if ratio == ALONE
-                        else [name for name in rules.names if name != stage.op2] if stage.ratio == ALONE
-                        else [stage.op1])
-            result += [_with(genotype, i, ratio=ratio, op1=op1, repeats=repeats) for op1 in partners]
+            partners = (
+                [stage.op2]
+                if ratio == ALONE
+                else [name for name in rules.names if name != stage.op2]
+                if stage.ratio == ALONE
+                else [stage.op1]
+            )
+            result += [
+                _with(genotype, i, ratio=ratio, op1=op1, repeats=repeats) for op1 in partners
+            ]
     return result
 
 
 def ffn_changes(rules: StageRules, genotype: ThreeStageGenotype) -> list[ThreeStageGenotype]:
     """(3) Another number of FFNs after each mixer of a block type."""
-    return [_with(genotype, i, ffns=ffns) for i, stage in enumerate(genotype.stages)
-            for ffns in rules.ffns if ffns != stage.ffns]
+    return [
+        _with(genotype, i, ffns=ffns)
+        for i, stage in enumerate(genotype.stages)
+        for ffns in rules.ffns
+        if ffns != stage.ffns
+    ]
 
 
 def repeat_changes(rules: StageRules, genotype: ThreeStageGenotype) -> list[ThreeStageGenotype]:
     """(4) Blocks join or leave one stage, or one block moves from a stage to another."""
-    result = [_with(genotype, i, repeats=stage.repeats + step) for i, stage in enumerate(genotype.stages)
-              for step in STEPS if stage.repeats + step >= 1]
+    result = [
+        _with(genotype, i, repeats=stage.repeats + step)
+        for i, stage in enumerate(genotype.stages)
+        for step in STEPS
+        if stage.repeats + step >= 1
+    ]
     for i, giver in enumerate(genotype.stages):
         for j, taker in enumerate(genotype.stages):
             if i != j and giver.repeats > 1:

@@ -1,7 +1,8 @@
 """Operator list -> three-stage genotype, and the number of different lists.
 
-Different genotypes can build one list (`2x(d f) 3x(d f)` and `3x(d f) 2x(d f)`). The parser finds them all
-and picks one by a fixed rule, which makes genotypes canonical. Lists are text with one letter per operator.
+Different genotypes can build one list (`2x(d f) 3x(d f)` and `3x(d f) 2x(d f)`). The parser finds
+them all and picks one by a fixed rule, which makes genotypes canonical. Lists are text with one
+letter per operator.
 """
 
 from __future__ import annotations
@@ -30,13 +31,19 @@ class StageParser:
     def __init__(self, rules: StageRules) -> None:
         self.cap = rules.max_operators
         self.repeats = rules.repeats
-        self.letters = {spec: chr(ord("A") + i) for i, spec in enumerate((*rules.mixers, rules.ffn))}
+        self.letters = {
+            spec: chr(ord("A") + i) for i, spec in enumerate((*rules.mixers, rules.ffn))
+        }
         ffn = self.letters[rules.ffn]
         letter = {name: self.letters[spec] for name, spec in rules.specs.items()}
-        self.blocks = [_Block(rank, block, "".join(letter[name] + ffn * block.ffns for name in block.mixers))
-                       for rank, block in enumerate(rules.blocks())]
-        self._by_letter = {letter: [block for block in self.blocks if block.text[0] == letter]
-                           for letter in self.letters.values()}
+        self.blocks = [
+            _Block(rank, block, "".join(letter[name] + ffn * block.ffns for name in block.mixers))
+            for rank, block in enumerate(rules.blocks())
+        ]
+        self._by_letter = {
+            letter: [block for block in self.blocks if block.text[0] == letter]
+            for letter in self.letters.values()
+        }
         self.parse_text = functools.lru_cache(maxsize=65536)(self._parse_text)
 
     # -- list -> genotype
@@ -58,20 +65,32 @@ class StageParser:
                     sizes = (start, end - start, len(text) - end)
                     key = (max(sizes), -min(sizes), start, early.rank, middle.rank, late.rank)
                     if best is None or key < best[0]:
-                        best = key, ((early, early_repeats), (middle, middle_repeats), (late, late_repeats))
+                        best = (
+                            key,
+                            (
+                                (early, early_repeats),
+                                (middle, middle_repeats),
+                                (late, late_repeats),
+                            ),
+                        )
         if best is None:
             return None
         first, second, third = (block.stage(repeats) for block, repeats in best[1])
         return ThreeStageGenotype((first, second, third))
 
     def _whole(self, text: str, start: int, stage: int) -> list[tuple[_Block, int]]:
-        """Block types and repeats that the text has at `start`, with at least one letter after them."""
+        """Block types and repeats that the text has at `start`, with at least one letter after
+        them.
+        """
         low, high = self.repeats[stage]
         result = []
-        for block in self._by_letter.get(text[start:start + 1], ()):
+        for block in self._by_letter.get(text[start : start + 1], ()):
             repeats, position = 0, start
-            while (repeats < high and text.startswith(block.text, position)
-                   and position + len(block.text) < len(text)):
+            while (
+                repeats < high
+                and text.startswith(block.text, position)
+                and position + len(block.text) < len(text)
+            ):
                 repeats, position = repeats + 1, position + len(block.text)
                 if repeats >= low:
                     result.append((block, repeats))
@@ -84,7 +103,11 @@ class StageParser:
         for block in self._by_letter.get(text[:1], ()):
             repeats = -(-len(text) // len(block.text))
             whole = repeats * len(block.text) == len(text) and repeats >= low
-            if repeats <= high and (whole or may_be_cut) and (block.text * repeats)[:len(text)] == text:
+            if (
+                repeats <= high
+                and (whole or may_be_cut)
+                and (block.text * repeats)[: len(text)] == text
+            ):
                 result.append((block, max(repeats, low)))
         return result
 
@@ -93,7 +116,9 @@ class StageParser:
     @property
     def automaton(self) -> ListAutomaton:
         """Reads lists from left to right; built at first use."""
-        return list_automaton(tuple(block.text for block in self.blocks), tuple(self.repeats), self.cap)
+        return list_automaton(
+            tuple(block.text for block in self.blocks), tuple(self.repeats), self.cap
+        )
 
     def genotypes(self) -> Iterator[ThreeStageGenotype]:
         """The canonical genotype of every list, once."""
@@ -103,7 +128,7 @@ class StageParser:
             yield parsed
 
 
-# -- all lists -----------------------------------------------------------------------------------------------
+# -- all lists -------------------------------------------------------------------------------------
 
 States = frozenset[int]
 
@@ -112,26 +137,28 @@ States = frozenset[int]
 class _State:
     stage: int
     block: int
-    offset: int   # letters read of the current block, at least 1
-    before: int   # blocks of the stage that came before, as far as the limits need it
+    offset: int  # letters read of the current block, at least 1
+    before: int  # blocks of the stage that came before, as far as the limits need it
 
 
 class ListAutomaton:
     """Counts and lists the different operator lists of a space without building every genotype.
 
-    The template is a nondeterministic automaton. A state is the stage, block type and place in the block of
-    the last operator, with the number of earlier blocks of the stage. Many genotypes can lead to one list,
-    but each list reaches exactly one set of states. Counting paths over these sets counts each list once.
+    The template is a nondeterministic automaton. A state is the stage, block type and place in the
+    block of the last operator, with the number of earlier blocks of the stage. Many genotypes can
+    lead to one list, but each list reaches exactly one set of states. Counting paths over these
+    sets counts each list once.
 
-    `blocks`: one text per block type; `repeats`: (low, high) per stage; `cap`: most letters of a list.
+    `blocks`: one text per block type; `repeats`: (low, high) per stage; `cap`: most letters of a
+    list.
     """
 
     def __init__(self, blocks: Sequence[str], repeats: Sequence[tuple[int, int]], cap: int) -> None:
         self.blocks, self.repeats, self.cap = blocks, repeats, cap
         self._ids: dict[_State, int] = {}
         self._next: list[dict[str, list[int]]] = []
-        self._complete: list[bool] = []   # the list may end here at any length
-        self._last: list[bool] = []       # in the late stage, which the cap may cut
+        self._complete: list[bool] = []  # the list may end here at any length
+        self._last: list[bool] = []  # in the late stage, which the cap may cut
         self._steps: dict[States, dict[str, States]] = {}
         self._start: dict[str, States] = {}
         self._build()
@@ -143,7 +170,9 @@ class ListAutomaton:
         # lists of the current length by the states that they reach
         paths = dict.fromkeys(self._start.values(), 1)
         for length in range(1, self.cap + 1):
-            total += sum(number for states, number in paths.items() if self._accepts(states, length))
+            total += sum(
+                number for states, number in paths.items() if self._accepts(states, length)
+            )
             longer: dict[States, int] = {}
             for states, number in paths.items():
                 for after in self._step(states).values():
@@ -159,8 +188,10 @@ class ListAutomaton:
             if self._accepts(states, len(text)):
                 yield text
             if len(text) < self.cap:
-                stack += [(text + letter, after) for letter, after in sorted(self._step(states).items(),
-                                                                             reverse=True)]
+                stack += [
+                    (text + letter, after)
+                    for letter, after in sorted(self._step(states).items(), reverse=True)
+                ]
 
     def _accepts(self, states: States, length: int) -> bool:
         return any(self._complete[i] or (length == self.cap and self._last[i]) for i in states)
@@ -195,7 +226,10 @@ class ListAutomaton:
     def _following(self, state: _State) -> Iterator[tuple[str, _State]]:
         text, (low, high) = self.blocks[state.block], self.repeats[state.stage]
         if state.offset < len(text):
-            yield text[state.offset], _State(state.stage, state.block, state.offset + 1, state.before)
+            yield (
+                text[state.offset],
+                _State(state.stage, state.block, state.offset + 1, state.before),
+            )
             return
         blocks_read = state.before + 1
         if blocks_read < high:
@@ -207,6 +241,10 @@ class ListAutomaton:
 
 
 @functools.lru_cache(maxsize=8)
-def list_automaton(blocks: tuple[str, ...], repeats: tuple[tuple[int, int], ...], cap: int) -> ListAutomaton:
-    """Kept: one takes a fifth of a second to build and count, and a process may read a space many times."""
+def list_automaton(
+    blocks: tuple[str, ...], repeats: tuple[tuple[int, int], ...], cap: int
+) -> ListAutomaton:
+    """Kept: one takes a fifth of a second to build and count, and a process may read a space many
+    times.
+    """
     return ListAutomaton(blocks, repeats, cap)

@@ -1,10 +1,10 @@
 """The three-stage template of Nemotron-Flash (arXiv 2511.18890, section 2.2 and appendix C).
 
-Each of three stages repeats one block type, of at most two kinds of token mixers in a fixed ratio and 0, 1 or
-2 FFNs after each mixer. The early and the middle stage are always complete and leave at least one operator
-for the late stage, which is cut to fit, if necessary within a block. Nemotron-Flash-1B itself needs more than
-three stages; `1x(d f m2 f) 2x(a f m2 f) 3x(d f m2 f)` obeys the rules and has the same operators of each
-kind.
+Each of three stages repeats one block type, of at most two kinds of token mixers in a fixed ratio
+and 0, 1 or 2 FFNs after each mixer. The early and the middle stage are always complete and leave at
+least one operator for the late stage, which is cut to fit, if necessary within a block.
+Nemotron-Flash-1B itself needs more than three stages; `1x(d f m2 f) 2x(a f m2 f) 3x(d f m2 f)`
+obeys the rules and has the same operators of each kind.
 """
 
 from __future__ import annotations
@@ -47,8 +47,15 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
 
     template = "three_stage"
 
-    def __init__(self, *, name: str, path: str, hidden_sizes: tuple[int, ...], model: ModelOptions,
-                 rules: StageRules) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        path: str,
+        hidden_sizes: tuple[int, ...],
+        model: ModelOptions,
+        rules: StageRules,
+    ) -> None:
         super().__init__(name=name, path=path, hidden_sizes=hidden_sizes, model=model)
         self.rules = rules
         self.max_operators = rules.max_operators
@@ -59,29 +66,46 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
     @classmethod
     def from_config(cls, data: LocatedDict, *, name: str) -> Self:
         """Raises SpaceError with file, line, rule and value."""
-        check_keys(data, where="search space", error=SpaceError,
-                   required={"template": str, "widths": list, "blocks": dict, "max_operators": int},
-                   optional={"model": dict, "repeats": (int, list, dict, str)})
+        check_keys(
+            data,
+            where="search space",
+            error=SpaceError,
+            required={"template": str, "widths": list, "blocks": dict, "max_operators": int},
+            optional={"model": dict, "repeats": (int, list, dict, str)},
+        )
         blocks = data["blocks"]
-        check_keys(blocks, where="blocks", error=SpaceError,
-                   required={"mixers": list, "ratios": list, "ffns_per_mixer": list}, optional={"ffn": str})
+        check_keys(
+            blocks,
+            where="blocks",
+            error=SpaceError,
+            required={"mixers": list, "ratios": list, "ffns_per_mixer": list},
+            optional={"ffn": str},
+        )
         model, widths = settings.read_model(data), settings.read_widths(data)
         mixers = settings.read_mixers(blocks, "mixers", "blocks", widths)
         ffn = settings.read_ffn(blocks, "ffn", "blocks", widths)
         ratios = _read_ratios(blocks, mixers)
         ffns = settings.read_choices(blocks, "ffns_per_mixer", "blocks", (0, 1, 2))
-        cap = settings.whole(data.place("max_operators"), "max_operators", data["max_operators"], 1,
-                             settings.MAX_DEPTH)
+        cap = settings.whole(
+            data.place("max_operators"),
+            "max_operators",
+            data["max_operators"],
+            1,
+            settings.MAX_DEPTH,
+        )
         repeats = _read_repeats(data, cap)
         mixed = ratios if len(mixers) > 1 else (ALONE,)
         longest = max(sum(ratio_counts(ratio)) for ratio in mixed) * (1 + max(ffns))
         needed = longest * (repeats[0][0] + repeats[1][0]) + 1
         if cap < needed:
-            raise SpaceError(f"{data.place('max_operators')}: max_operators must be at least {needed}, so"
-                             " that early and middle leave room for late even with the longest blocks"
-                             f" ({longest}); got {cap}")
-        rules = StageRules(mixers=mixers, ffn=ffn, ratios=ratios, ffns=ffns, repeats=repeats,
-                           max_operators=cap)
+            raise SpaceError(
+                f"{data.place('max_operators')}: max_operators must be at least {needed}, so"
+                " that early and middle leave room for late even with the longest blocks"
+                f" ({longest}); got {cap}"
+            )
+        rules = StageRules(
+            mixers=mixers, ffn=ffn, ratios=ratios, ffns=ffns, repeats=repeats, max_operators=cap
+        )
         return cls(name=name, path=data.path, hidden_sizes=widths, model=model, rules=rules)
 
     @property
@@ -94,10 +118,18 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
 
     def own_settings(self) -> dict[str, Any]:
         rules = self.rules
-        return {"blocks": {"mixers": list(rules.names), "ffn": str(rules.ffn), "ratios": list(rules.ratios),
-                           "ffns_per_mixer": list(rules.ffns)},
-                "repeats": {stage: list(span) for stage, span in zip(STAGES, rules.repeats, strict=True)},
-                "max_operators": rules.max_operators}
+        return {
+            "blocks": {
+                "mixers": list(rules.names),
+                "ffn": str(rules.ffn),
+                "ratios": list(rules.ratios),
+                "ffns_per_mixer": list(rules.ffns),
+            },
+            "repeats": {
+                stage: list(span) for stage, span in zip(STAGES, rules.repeats, strict=True)
+            },
+            "max_operators": rules.max_operators,
+        }
 
     # -- genotype <-> operators
 
@@ -109,8 +141,12 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         return self._parser.parse(operators)
 
     def repair(self, genotype: ThreeStageGenotype) -> ThreeStageGenotype:
-        """Keep the operator list where the limits allow; else shorten the longer of early and middle."""
-        early, middle, late = (self._repair_stage(i, stage) for i, stage in enumerate(genotype.stages))
+        """Keep the operator list where the limits allow; else shorten the longer of early and
+        middle.
+        """
+        early, middle, late = (
+            self._repair_stage(i, stage) for i, stage in enumerate(genotype.stages)
+        )
         while early.length + middle.length >= self.max_operators:
             can_early = early.repeats > self.rules.repeats[0][0]
             can_middle = middle.repeats > self.rules.repeats[1][0]
@@ -138,18 +174,27 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         elif op1 == stage.op2:
             op1 = self.rules.names[(self.rules.names.index(op1) + 1) % len(self.rules.names)]
         low, high = self.rules.repeats[index]
-        return Stage(op1=op1, op2=stage.op2, ratio=ratio, ffns=stage.ffns,
-                     repeats=min(max(repeats, low), high))
+        return Stage(
+            op1=op1,
+            op2=stage.op2,
+            ratio=ratio,
+            ffns=stage.ffns,
+            repeats=min(max(repeats, low), high),
+        )
 
     # -- drawing
 
     def sample(self, rng: np.random.Generator) -> ThreeStageGenotype:
-        """Uniform block types; a uniform depth, shared out among the stages at random (Dirichlet)."""
+        """Uniform block types; a uniform depth, shared out among the stages at random
+        (Dirichlet).
+        """
         blocks = [self._sample_block(rng) for _ in STAGES]
         depth = rng.integers(min(len(STAGES), self.max_operators), self.max_operators + 1)
         shares = rng.dirichlet(np.ones(len(STAGES)))
-        stages = (dataclasses.replace(block, repeats=max(1, round(depth * share / block.block_length)))
-                  for block, share in zip(blocks, shares, strict=True))
+        stages = (
+            dataclasses.replace(block, repeats=max(1, round(depth * share / block.block_length)))
+            for block, share in zip(blocks, shares, strict=True)
+        )
         early, middle, late = stages
         return self.repair(ThreeStageGenotype((early, middle, late)))
 
@@ -159,25 +204,36 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         op2 = self.rules.names[rng.integers(len(self.rules.names))]
         others = [name for name in self.rules.names if name != op2]
         op1 = op2 if ratio == ALONE else others[rng.integers(len(others))]
-        return Stage(op1=op1, op2=op2, ratio=ratio, ffns=self.rules.ffns[rng.integers(len(self.rules.ffns))],
-                     repeats=1)
+        return Stage(
+            op1=op1,
+            op2=op2,
+            ratio=ratio,
+            ffns=self.rules.ffns[rng.integers(len(self.rules.ffns))],
+            repeats=1,
+        )
 
     def mutate(self, genotype: ThreeStageGenotype, rng: np.random.Generator) -> ThreeStageGenotype:
-        """Change one factor, drawn uniformly; where it gives no other operator list, the next one."""
+        """Change one factor, drawn uniformly; where it gives no other operator list, the next
+        one.
+        """
         genotype = self.repair(genotype)
         return self.first_other(genotype, moves(self.rules, genotype, rng))
 
     # -- Optuna
 
     def encode(self, genotype: ThreeStageGenotype) -> dict[str, Value]:
-        return {f"{name}_{field}": value for name, stage in zip(STAGES, genotype.stages, strict=True)
-                for field, value in dataclasses.asdict(stage).items()}
+        return {
+            f"{name}_{field}": value
+            for name, stage in zip(STAGES, genotype.stages, strict=True)
+            for field, value in dataclasses.asdict(stage).items()
+        }
 
     def decode(self, params: Mapping[str, Any]) -> ThreeStageGenotype:
         fields = [field.name for field in dataclasses.fields(Stage)]
         self.check_params(params, (f"{stage}_{field}" for stage in STAGES for field in fields))
-        early, middle, late = (Stage(**{field: params[f"{stage}_{field}"] for field in fields})
-                               for stage in STAGES)
+        early, middle, late = (
+            Stage(**{field: params[f"{stage}_{field}"] for field in fields}) for stage in STAGES
+        )
         return self.repair(ThreeStageGenotype((early, middle, late)))
 
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -186,11 +242,13 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
 
         result: dict[str, BaseDistribution] = {}
         for name, (low, high) in zip(STAGES, self.rules.repeats, strict=True):
-            result |= {f"{name}_op1": CategoricalDistribution(self.rules.names),
-                       f"{name}_op2": CategoricalDistribution(self.rules.names),
-                       f"{name}_ratio": CategoricalDistribution(self.rules.ratios),
-                       f"{name}_ffns": CategoricalDistribution(self.rules.ffns),
-                       f"{name}_repeats": IntDistribution(low, high, log=True)}
+            result |= {
+                f"{name}_op1": CategoricalDistribution(self.rules.names),
+                f"{name}_op2": CategoricalDistribution(self.rules.names),
+                f"{name}_ratio": CategoricalDistribution(self.rules.ratios),
+                f"{name}_ffns": CategoricalDistribution(self.rules.ffns),
+                f"{name}_repeats": IntDistribution(low, high, log=True),
+            }
         return result
 
     # -- counting
@@ -205,8 +263,10 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
 def _read_ratios(blocks: LocatedDict, mixers: tuple[OperatorSpec, ...]) -> tuple[str, ...]:
     ratios = settings.read_choices(blocks, "ratios", "blocks", RATIOS)
     if len(mixers) == 1 and ALONE not in ratios:
-        raise SpaceError(f"{blocks.place('mixers')}: blocks.mixers needs two operators for the ratio"
-                         f" {ratios[0]}; got one")
+        raise SpaceError(
+            f"{blocks.place('mixers')}: blocks.mixers needs two operators for the ratio"
+            f" {ratios[0]}; got one"
+        )
     return ratios
 
 
@@ -216,12 +276,20 @@ def _read_repeats(data: LocatedDict, cap: int) -> tuple[Span, Span, Span]:
         span = 1, max(1, cap - 2)  # the other stages keep an operator each
         return span, span, span
     if isinstance(value, str):
-        raise SpaceError(f"{data.place('repeats')}: repeats must be {FREE}, a number, [low, high] or one of"
-                         f" these per stage; got {value!r}")
+        raise SpaceError(
+            f"{data.place('repeats')}: repeats must be {FREE}, a number, [low, high] or one of"
+            f" these per stage; got {value!r}"
+        )
     if isinstance(value, dict):
-        check_keys(data["repeats"], where="repeats", error=SpaceError,
-                   required={stage: (int, list) for stage in STAGES})
-        early, middle, late = (settings.read_range(data["repeats"], stage, "repeats") for stage in STAGES)
+        check_keys(
+            data["repeats"],
+            where="repeats",
+            error=SpaceError,
+            required={stage: (int, list) for stage in STAGES},
+        )
+        early, middle, late = (
+            settings.read_range(data["repeats"], stage, "repeats") for stage in STAGES
+        )
         return early, middle, late
     span = settings.read_range(data, "repeats", "")
     return span, span, span

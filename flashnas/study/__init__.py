@@ -1,1 +1,3 @@
-"""One search from its question to its run folder: config, loop, workers, trials, and the folder read back."""
+"""One search from its question to its run folder: config, loop, workers, trials, and the folder
+read back.
+"""

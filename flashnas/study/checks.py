@@ -17,26 +17,35 @@ from flashnas.search.objectives import RECALL
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
 
-DRAWN = 256     # genotypes looked at before a program is said to run no network of a space
+DRAWN = 256  # genotypes looked at before a program is said to run no network of a space
 
 
 def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
     if not isinstance(space, SearchSpace):
-        raise ConfigError("search.space must be a name, a YAML file or a SearchSpace; got"
-                          f" {type(space).__name__}")
-    if sampler is not None and not (isinstance(sampler, type) and issubclass(sampler, SearchAlgorithm)):
-        raise ConfigError(f"search.sampler must be a name or a SearchAlgorithm class; got {sampler!r:.60}")
+        raise ConfigError(
+            f"search.space must be a name, a YAML file or a SearchSpace; got {type(space).__name__}"
+        )
+    if sampler is not None and not (
+        isinstance(sampler, type) and issubclass(sampler, SearchAlgorithm)
+    ):
+        raise ConfigError(
+            f"search.sampler must be a name or a SearchAlgorithm class; got {sampler!r:.60}"
+        )
     if evaluator is not None and not callable(evaluator):
-        raise ConfigError(f"search.evaluator must be a function network -> loss, or a mapping with it; got"
-                          f" {evaluator!r:.60}")
+        raise ConfigError(
+            f"search.evaluator must be a function network -> loss, or a mapping with it; got"
+            f" {evaluator!r:.60}"
+        )
     if not (table is None or callable(table) or isinstance(table, LatencyTable)):
-        raise ConfigError("search.table must be a name, a folder, a LatencyTable or a function; got"
-                          f" {table!r:.60}")
+        raise ConfigError(
+            "search.table must be a name, a folder, a LatencyTable or a function; got"
+            f" {table!r:.60}"
+        )
 
 
 def check_space(space: SearchSpace[Any]) -> None:
-    """Call a space of another package once; raise PluginError if a method raises, ConfigError if a genotype
-    is not hashable or has no network."""
+    """Call a space of another package once; raise PluginError if a method raises, ConfigError if a
+    genotype is not hashable or has no network."""
     if type(space).__module__.startswith("flashnas."):
         return
     rng = np.random.default_rng(0)
@@ -48,11 +57,14 @@ def check_space(space: SearchSpace[Any]) -> None:
         space.distributions()
         sizes = space.architectures(genotype)
     if not isinstance(genotype, Hashable):
-        raise ConfigError(f"space {space.name!r}: its genotypes must be hashable; got"
-                          f" {type(genotype).__name__}")
+        raise ConfigError(
+            f"space {space.name!r}: its genotypes must be hashable; got {type(genotype).__name__}"
+        )
     if not len(sizes):
-        raise ConfigError(f"space {space.name!r}: architectures must return at least one network; got none"
-                          f" for {genotype}")
+        raise ConfigError(
+            f"space {space.name!r}: architectures must return at least one network; got none"
+            f" for {genotype}"
+        )
 
 
 def check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> None:
@@ -62,20 +74,28 @@ def check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> No
     network = any_network(space)
     for name in ("notation", "hash", "to_dict"):
         if not hasattr(network, name):
-            raise ConfigError(f"space {space.name!r}: its networks need {name!r}; got"
-                              f" {type(network).__name__}")
+            raise ConfigError(
+                f"space {space.name!r}: its networks need {name!r}; got {type(network).__name__}"
+            )
     if isinstance(network, Architecture):
         return
-    for needed, rule in ((trained, "flashnas cannot train; give an evaluator"),
-                         (timed, "a latency table cannot answer; give table=None or a function network ->"
-                                 " latency_ms")):
+    for needed, rule in (
+        (trained, "flashnas cannot train; give an evaluator"),
+        (
+            timed,
+            "a latency table cannot answer; give table=None or a function network -> latency_ms",
+        ),
+    ):
         if needed:
-            raise ConfigError(f"space {space.name!r} builds {type(network).__name__} objects, which {rule}")
+            raise ConfigError(
+                f"space {space.name!r} builds {type(network).__name__} objects, which {rule}"
+            )
 
 
 def check_answerable(space: SearchSpace[Any], model: Any, config: SearchConfig) -> None:
-    """Raise MissingRowsError when the table lacks what the space needs. Each operator is looked up at each
-    width in a pure model, since the largest batch of a single operator would be one that no network has."""
+    """Raise MissingRowsError when the table lacks what the space needs. Each operator is looked up
+    at each width in a pure model, since the largest batch of a single operator would be one that no
+    network has."""
     if not isinstance(space, OperatorSpace):
         return
     models = [operators for _, operators in space.pure_models()]
@@ -87,13 +107,14 @@ def check_answerable(space: SearchSpace[Any], model: Any, config: SearchConfig) 
             except BudgetError:
                 continue  # not even one sequence fits the memory; the budgets say what does
             except MissingRowsError as error:
-                raise MissingRowsError(f"table {config.table!r} does not cover space {space.name!r}: {error}"
-                                       ) from None
+                raise MissingRowsError(
+                    f"table {config.table!r} does not cover space {space.name!r}: {error}"
+                ) from None
 
 
 def program_holds(config: SearchConfig, space: SearchSpace[Any]) -> Callable[[Any], bool]:
-    """Network -> whether the program that is asked for runs it without flashnas. Raises SettingError, with
-    the rule that is broken, if it holds none of DRAWN networks of the space."""
+    """Network -> whether the program that is asked for runs it without flashnas. Raises
+    SettingError, with the rule that is broken, if it holds none of DRAWN networks of the space."""
     if (program := config.runtime) is None:
         return lambda network: True
     from flashnas.formats.programs import refusal  # loads torch
@@ -111,14 +132,26 @@ def any_network(space: SearchSpace[Any]) -> Any:
     return space.architectures(space.sample(np.random.default_rng(0)))[-1]
 
 
-def ranking(config: SearchConfig, space: SearchSpace[Any], *, costed: bool, evaluated: bool,
-            note: Callable[[str], None]) -> str:
-    """`full`, or `short` where nothing is known of full trainings, which is noted unless it is plain. costed:
-    the latency is known. evaluated: by a user's function. Raises SettingError for an option that needs the
-    other ranking."""
-    why = ("an evaluator scores the networks" if evaluated else
-           "its networks are not of flashnas' operators" if not isinstance(space, OperatorSpace) else
-           "nothing is known of the latency" if not costed else "")
+def ranking(
+    config: SearchConfig,
+    space: SearchSpace[Any],
+    *,
+    costed: bool,
+    evaluated: bool,
+    note: Callable[[str], None],
+) -> str:
+    """`full`, or `short` where nothing is known of full trainings, which is noted unless it is
+    plain. costed: the latency is known. evaluated: by a user's function. Raises SettingError for an
+    option that needs the other ranking."""
+    why = (
+        "an evaluator scores the networks"
+        if evaluated
+        else "its networks are not of flashnas' operators"
+        if not isinstance(space, OperatorSpace)
+        else "nothing is known of the latency"
+        if not costed
+        else ""
+    )
     if config.rank_by == "full" and not why:
         return "full"
     needs = "needs rank_by full" + (f"; here {why}" if why else "")

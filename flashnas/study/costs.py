@@ -1,5 +1,5 @@
-"""What the networks of a search cost, which of them are allowed, and what a latency table offers besides
-estimates: a certificate, and times from its device."""
+"""What the networks of a search cost, which of them are allowed, and what a latency table offers
+besides estimates: a certificate, and times from its device."""
 
 from __future__ import annotations
 
@@ -18,34 +18,50 @@ from flashnas.space import SearchSpace
 from flashnas.study.config import SearchConfig
 
 
-def load_costs(config: SearchConfig, table: str | LatencyTable | CostFunction | None,
-               workload: Workload | None, *, evaluated: bool) -> Costs:
-    """The costs by a latency table, by the user's function, or none. evaluated: by a user's function. Raises
-    ConfigError for what only a latency table can answer."""
+def load_costs(
+    config: SearchConfig,
+    table: str | LatencyTable | CostFunction | None,
+    workload: Workload | None,
+    *,
+    evaluated: bool,
+) -> Costs:
+    """The costs by a latency table, by the user's function, or none. evaluated: by a user's
+    function. Raises ConfigError for what only a latency table can answer."""
     if isinstance(table, str | LatencyTable):
         workload = load_workload(config.workload if workload is None else workload)
         return TableCosts(model_of(table, workload.with_weights(config.weights), mode=config.mode))
     if config.confidence is not None:
         raise ConfigError("search.confidence needs a latency table; got table=None or a function")
     if config.weights is not None:
-        raise ConfigError(f"search.weights needs a latency table; got weights {config.weights} and table=None"
-                          " or a function")
+        raise ConfigError(
+            f"search.weights needs a latency table; got weights {config.weights} and table=None"
+            " or a function"
+        )
     if config.strict:
         raise ConfigError("search.strict needs a latency table, whose device times the finalists")
     if table is not None:
         return OwnCosts(table)
     if not evaluated:
-        raise ConfigError("search.table must name a latency table, or be a function network -> latency_ms,"
-                          " where flashnas trains the networks; got None")
+        raise ConfigError(
+            "search.table must name a latency table, or be a function network -> latency_ms,"
+            " where flashnas trains the networks; got None"
+        )
     if config.budgets:
-        raise ConfigError(f"a budget on {next(iter(config.budgets))} needs metrics before the evaluation:"
-                          " give table=FUNCTION, network -> latency_ms or a mapping of metrics; got"
-                          " table=None")
+        raise ConfigError(
+            f"a budget on {next(iter(config.budgets))} needs metrics before the evaluation:"
+            " give table=FUNCTION, network -> latency_ms or a mapping of metrics; got"
+            " table=None"
+        )
     return NoCosts()
 
 
-def load_fitter(config: SearchConfig, space: SearchSpace[Any], costs: Costs, certificate: Certificate | None,
-                holds: Callable[[Any], bool]) -> Fitter[Any]:
+def load_fitter(
+    config: SearchConfig,
+    space: SearchSpace[Any],
+    costs: Costs,
+    certificate: Certificate | None,
+    holds: Callable[[Any], bool],
+) -> Fitter[Any]:
     """Fits widths to the budgets and to the recall that is asked for. holds: as of a Fitter. Raises
     BudgetError where no network of the space meets the budgets."""
     allowed: Callable[[Any], bool] | None = None
@@ -58,7 +74,9 @@ def load_fitter(config: SearchConfig, space: SearchSpace[Any], costs: Costs, cer
             return bool(model.predict([network.operators])[0][0] >= floor)
 
     budgets = config.bounds
-    fitter = Fitter(space, costs, certificate.tightened(budgets) if certificate else budgets, allowed, holds)
+    fitter = Fitter(
+        space, costs, certificate.tightened(budgets) if certificate else budgets, allowed, holds
+    )
     try:
         fitter.check_possible(config.seed)
     except BudgetError as error:
@@ -66,21 +84,27 @@ def load_fitter(config: SearchConfig, space: SearchSpace[Any], costs: Costs, cer
     return fitter
 
 
-def load_certificate(config: SearchConfig, space: SearchSpace[Any],
-                     model: LatencyModel) -> Certificate | None:
-    """What the table's validation says of its predictions, if a confidence is asked for. Raises TableError
-    without a validation, ConfigError without a budget that the confidence could hold."""
+def load_certificate(
+    config: SearchConfig, space: SearchSpace[Any], model: LatencyModel
+) -> Certificate | None:
+    """What the table's validation says of its predictions, if a confidence is asked for. Raises
+    TableError without a validation, ConfigError without a budget that the confidence could hold."""
     if config.confidence is None:
         return None
     if not any(metric in (*TIMES, *LARGER_IS_BETTER) for metric in config.budgets):
         raise ConfigError("search.confidence needs a budget on a time, such as --budget-ms")
-    return Certificate.of(model.table, model.workload, space_name=config.space, space_hash=space.hash,
-                          confidence=config.confidence)
+    return Certificate.of(
+        model.table,
+        model.workload,
+        space_name=config.space,
+        space_hash=space.hash,
+        confidence=config.confidence,
+    )
 
 
 def load_timing(config: SearchConfig, model: LatencyModel) -> Any:
-    """How networks are timed (`flashnas.profiling`); None where the table's device is not at hand, or nothing
-    is trained. Raises TableError with `strict`."""
+    """How networks are timed (`flashnas.profiling`); None where the table's device is not at hand,
+    or nothing is trained. Raises TableError with `strict`."""
     if not config.measure or not config.trials:
         return None
     from flashnas.profiling.finalists import setup_here  # loads torch

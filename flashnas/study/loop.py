@@ -1,8 +1,8 @@
-"""The loop of a search, in cycles: candidates are drawn together, evaluated side by side, and learned by the
-algorithm in the order drawn.
+"""The loop of a search, in cycles: candidates are drawn together, evaluated side by side, and
+learned by the algorithm in the order drawn.
 
-The trajectory does not depend on workers or interruptions: a continued run replays it, and what its database
-holds is not evaluated again.
+The trajectory does not depend on workers or interruptions: a continued run replays it, and what its
+database holds is not evaluated again.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from flashnas.base.registry import foreign_errors
 from flashnas.executors.base import Executor
 from flashnas.study.record import Candidate, Record
 
-MAX_FRONT = 12           # networks of a front that nothing was trained for
-IDLE_CYCLES = 20         # cycles in a row without anything new: the space is exhausted
+MAX_FRONT = 12  # networks of a front that nothing was trained for
+IDLE_CYCLES = 20  # cycles in a row without anything new: the space is exhausted
 
 
 class Loop:
@@ -33,13 +33,13 @@ class Loop:
         self.record.report(now=True)
         self.record.write()
 
-    # -- cycles ----------------------------------------------------------------------------------------------
+    # -- cycles ------------------------------------------------------------------------------------
 
     def _cycles(self) -> Iterator[list[Candidate]]:
         if baselines := self._baselines():
             yield baselines
         self._start_from_known()
-        if first := self._expected()[:self._left]:
+        if first := self._expected()[: self._left]:
             yield self._drawn(first, pending=False)
         while count := self._left:
             with self._sampler_errors():
@@ -52,13 +52,19 @@ class Loop:
 
     @property
     def _left(self) -> int:
-        """How many candidates the next cycle has; 0 when enough are evaluated or the space is exhausted."""
+        """How many candidates the next cycle has; 0 when enough are evaluated or the space is
+        exhausted.
+        """
         config = self.question.config
-        return 0 if self.exhausted else max(0, min(config.cycle_size, config.trials - self.record.evaluated))
+        return (
+            0
+            if self.exhausted
+            else max(0, min(config.cycle_size, config.trials - self.record.evaluated))
+        )
 
     def _run(self, cycle: Sequence[Candidate], executor: Executor) -> None:
-        """Evaluate the new networks of a cycle; then all candidates become trials, in the order drawn, and
-        the algorithm learns of them."""
+        """Evaluate the new networks of a cycle; then all candidates become trials, in the order
+        drawn, and the algorithm learns of them."""
         record, before = self.record, self.record.searched
         new: dict[str, Candidate] = {}
         for candidate in cycle:
@@ -66,8 +72,11 @@ class Loop:
                 new.setdefault(candidate.key, candidate)
         for candidate in new.values():
             self._meet(candidate)
-        jobs = {key: self.question.job(candidate.network) for key, candidate in new.items()
-                if key not in record.outcomes}
+        jobs = {
+            key: self.question.job(candidate.network)
+            for key, candidate in new.items()
+            if key not in record.outcomes
+        }
         for key, ended in executor.run(jobs, on_wait=record.report):
             record.remember(new[key], ended.result, ended.reason)
             record.report()
@@ -86,11 +95,13 @@ class Loop:
             if score is not None:
                 self.record.remember(candidate, score)
 
-    # -- the algorithm ---------------------------------------------------------------------------------------
+    # -- the algorithm -----------------------------------------------------------------------------
 
     @functools.cached_property
     def algorithm(self) -> Any:
-        """Made when it is first asked: a run that had ended, or trains nothing, does not need it."""
+        """Made when it is first asked: a run that had ended, or trains nothing, does not need
+        it.
+        """
         algorithm = self.question.algorithm()
         if (prior := self.question.prior()) is not None:
             algorithm.use_prior(prior)
@@ -101,57 +112,97 @@ class Loop:
         return foreign_errors(("sampler", self.algorithm), *self.question.foreign())
 
     def _learn(self, candidates: Sequence[Candidate]) -> None:
-        """Tell the algorithm of trials: of those that it waits for, or of some that it did not propose."""
-        evaluations = [self.record.evaluation(candidate) for candidate in candidates
-                       if candidate.genotype is not None]
+        """Tell the algorithm of trials: of those that it waits for, or of some that it did not
+        propose.
+        """
+        evaluations = [
+            self.record.evaluation(candidate)
+            for candidate in candidates
+            if candidate.genotype is not None
+        ]
         if evaluations:
             with self._sampler_errors():
-                (self.algorithm.tell if candidates[0].pending else self.algorithm.start_from)(evaluations)
+                (self.algorithm.tell if candidates[0].pending else self.algorithm.start_from)(
+                    evaluations
+                )
 
-    # -- candidates ------------------------------------------------------------------------------------------
+    # -- candidates --------------------------------------------------------------------------------
 
     def _drawn(self, genotypes: Sequence[Any], *, pending: bool) -> list[Candidate]:
         """The candidates of the next cycle, each at the largest width within the budgets."""
         self.record.cycles += 1
-        return [Candidate("search", "", self.question.fitter.latency_of(genotype)[0], genotype,
-                          self.record.cycles, pending) for genotype in genotypes]
+        return [
+            Candidate(
+                "search",
+                "",
+                self.question.fitter.latency_of(genotype)[0],
+                genotype,
+                self.record.cycles,
+                pending,
+            )
+            for genotype in genotypes
+        ]
 
     def _baselines(self) -> list[Candidate]:
         return [Candidate("baseline", label, network) for label, network in self.question.baselines]
 
     def _start_from_known(self) -> None:
-        """Make trials of the known networks of the space within the budgets. The algorithm learns those that
-        it would propose, which have the largest width, from the highest loss to the lowest."""
-        candidates = [Candidate("bench", label, network, genotype)
-                      for genotype, network, label in self.question.known_networks()
-                      if network.hash not in self.record.networks]  # else it is a baseline
+        """Make trials of the known networks of the space within the budgets. The algorithm learns
+        those that it would propose, which have the largest width, from the highest loss to the
+        lowest."""
+        candidates = [
+            Candidate("bench", label, network, genotype)
+            for genotype, network, label in self.question.known_networks()
+            if network.hash not in self.record.networks
+        ]  # else it is a baseline
         if not candidates:
             return
         for candidate in candidates:
             self._meet(candidate)
-        losses = {candidate.key: self.record.place(candidate).loss or 0.0 for candidate in candidates}
+        losses = {
+            candidate.key: self.record.place(candidate).loss or 0.0 for candidate in candidates
+        }
         self.record.write()
         self.record.report()
-        fitting = [candidate for candidate in candidates
-                   if self.question.fitter.latency_of(candidate.genotype)[0] == candidate.network]
+        fitting = [
+            candidate
+            for candidate in candidates
+            if self.question.fitter.latency_of(candidate.genotype)[0] == candidate.network
+        ]
         self._learn(sorted(fitting, key=lambda candidate: -losses[candidate.key]))
 
     def _expected(self) -> list[Any]:
-        """The genotypes that publications expect to be the best, the recommended one first: their trainings
-        are the most likely to change the answer."""
+        """The genotypes that publications expect to be the best, the recommended one first: their
+        trainings are the most likely to change the answer."""
         question, told = self.question, self.question.foretold
-        return [] if told is None else [
-            told.genotypes[place] for place in told.nearest(question.config.recall_floor,
-                                                            question.config.cycle_size)]
+        return (
+            []
+            if told is None
+            else [
+                told.genotypes[place]
+                for place in told.nearest(question.config.recall_floor, question.config.cycle_size)
+            ]
+        )
 
     def answer_by_evidence(self) -> None:
-        """Trials of the networks that published trainings expect to be the best, and of the pure stacks."""
+        """Trials of the networks that published trainings expect to be the best, and of the pure
+        stacks.
+        """
         told, record = self.question.foretold, self.record
         assert told is not None
-        places = dict.fromkeys([*told.spread(told.front(self.question.config.recall_floor), MAX_FRONT),
-                                *told.front(None)[-1:]])
-        for candidate in (*self._baselines(), *(Candidate("search", "", told.networks[place],
-                                                          told.genotypes[place]) for place in places)):
+        places = dict.fromkeys(
+            [
+                *told.spread(told.front(self.question.config.recall_floor), MAX_FRONT),
+                *told.front(None)[-1:],
+            ]
+        )
+        for candidate in (
+            *self._baselines(),
+            *(
+                Candidate("search", "", told.networks[place], told.genotypes[place])
+                for place in places
+            ),
+        ):
             if candidate.network is not None and candidate.key not in record.placed:
                 record.networks[candidate.key] = candidate.network
                 record.place(candidate)

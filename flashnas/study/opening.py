@@ -1,5 +1,5 @@
-"""What a search opens before its first evaluation: its executor, and its folder with its identity and the
-head of run.yaml."""
+"""What a search opens before its first evaluation: its executor, and its folder with its identity
+and the head of run.yaml."""
 
 from __future__ import annotations
 
@@ -31,16 +31,29 @@ from flashnas.study.record import Record
 
 
 @contextlib.contextmanager
-def opened(question: Question, executor: Executor, out: Path, *, resume: bool, progress: Progress,
-           command: str) -> Iterator[Loop]:
-    with RunFolder(out, identity=identity_of(question), facts=run_facts(question, out, command, executor),
-                   resume=resume) as folder:
-        yield Loop(Record(question, folder, progress, side_by_side(question, executor, progress.note)))
+def opened(
+    question: Question,
+    executor: Executor,
+    out: Path,
+    *,
+    resume: bool,
+    progress: Progress,
+    command: str,
+) -> Iterator[Loop]:
+    with RunFolder(
+        out,
+        identity=identity_of(question),
+        facts=run_facts(question, out, command, executor),
+        resume=resume,
+    ) as folder:
+        yield Loop(
+            Record(question, folder, progress, side_by_side(question, executor, progress.note))
+        )
 
 
 def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
-    """The executor that the search asks for; this process for an evaluator that no other one can load. Raises
-    ConfigError for what the executor cannot do."""
+    """The executor that the search asks for; this process for an evaluator that no other one can
+    load. Raises ConfigError for what the executor cannot do."""
     config, recipe, dataset = question.config, question.recipe, question.dataset
     gpu = recipe is not None and recipe.device == "cuda"
     devices: tuple[str, ...] = ()
@@ -48,23 +61,32 @@ def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
         from flashnas.training.trainer import visible_devices  # loads torch
 
         devices = visible_devices()
-    work = Work(function=run_job, workers=config.workers, timeout_s=question.time_limit.seconds, gpu=gpu,
-                processes=config.processes_per_candidate, devices=devices,
-                dataset=None if dataset is None else str(dataset.folder), note=note)
+    work = Work(
+        function=run_job,
+        workers=config.workers,
+        timeout_s=question.time_limit.seconds,
+        gpu=gpu,
+        processes=config.processes_per_candidate,
+        devices=devices,
+        dataset=None if dataset is None else str(dataset.folder),
+        note=note,
+    )
     if config.trials == 0:
         return InProcess(work, None)
     job = question.job(any_network(question.space))
     if EXECUTORS[config.executor].runs_here and not job.portable():
         _check_without_workers(config, job)
         return InProcess(work, None)
-    executor = EXECUTORS[config.executor](work, executor_options(config.executor, config.executor_options))
+    executor = EXECUTORS[config.executor](
+        work, executor_options(config.executor, config.executor_options)
+    )
     executor.check(job)
     return executor
 
 
 def _check_without_workers(config: SearchConfig, job: Job) -> None:
-    """Warn that an evaluator runs in this process, since no worker can load it or its networks; raise
-    SettingError for a limit that only workers keep."""
+    """Warn that an evaluator runs in this process, since no worker can load it or its networks;
+    raise SettingError for a limit that only workers keep."""
     assert job.evaluator is not None
     network = type(job.architecture)
     what = f"the evaluator {evaluator_name(job.evaluator)}"
@@ -74,22 +96,33 @@ def _check_without_workers(config: SearchConfig, job: Job) -> None:
     if (config.workers or 1) > 1:
         config.wrong("workers", f"must be 1: {why}; {fix}; got {config.workers}")
     if config.candidate_timeout_s is not None:
-        config.wrong("candidate_timeout_s", f"needs worker processes: {why}; {fix}; got"
-                                            f" {config.candidate_timeout_s:g}")
+        config.wrong(
+            "candidate_timeout_s",
+            f"needs worker processes: {why}; {fix}; got {config.candidate_timeout_s:g}",
+        )
     for name, value in config.executor_options.items():  # worker_memory_gb
-        raise SettingError(config.where, config.setting("executor_options"),
-                           f"needs worker processes: {why}; {fix}; got {value}", name)
-    warn(f"{why}: the evaluator scores one network after another in this process, without limits of time and"
-         f" memory; {fix}")
+        raise SettingError(
+            config.where,
+            config.setting("executor_options"),
+            f"needs worker processes: {why}; {fix}; got {value}",
+            name,
+        )
+    warn(
+        f"{why}: the evaluator scores one network after another in this process, without limits of"
+        " time and"
+        f" memory; {fix}"
+    )
 
 
 def side_by_side(question: Question, executor: Executor, note: Callable[[str], None]) -> int:
-    """How many workers evaluate at one time. A cycle keeps no more busy than it has candidates, which is
-    noted."""
+    """How many workers evaluate at one time. A cycle keeps no more busy than it has candidates,
+    which is noted."""
     workers, size = executor.workers, question.config.cycle_size
     if workers > size and executor.shown_workers == workers:
-        note(f"cycles of {size} candidates keep at most {size} of {workers} workers busy; cycle_size"
-             f" {workers} keeps all")
+        note(
+            f"cycles of {size} candidates keep at most {size} of {workers} workers busy; cycle_size"
+            f" {workers} keeps all"
+        )
     return min(workers, size)
 
 
@@ -99,18 +132,25 @@ def identity_of(question: Question) -> Identity:
     options = question.config.question()
     evaluator, function = question.function_names
     record = options | {
-        "space": question.space.name, "space_hash": question.space.hash,
+        "space": question.space.name,
+        "space_hash": question.space.hash,
         "table": options["table"] if model else function,
         "table_hash": table_hash(model.table) if model else None,
         "device": device_facts(model.table) if model else None,
         "workload": model.workload.to_dict() if model else None,
         "margins": dict(question.certificate.margins) if question.certificate else None,
-        "sampler": question.sampler_name, "recipe": None if recipe is None else recipe.to_dict(),
+        "sampler": question.sampler_name,
+        "recipe": None if recipe is None else recipe.to_dict(),
         "data": None if dataset is None else options["data"],
         "tokenizer": None if dataset is None else options["tokenizer"],
-        "corpus": None if dataset is None else dataset.folder.name, "evaluator": evaluator}
-    for name, part in (("bench", question.scores.bench), ("start_from", question.known),
-                       ("foresight", question.foresight)):
+        "corpus": None if dataset is None else dataset.folder.name,
+        "evaluator": evaluator,
+    }
+    for name, part in (
+        ("bench", question.scores.bench),
+        ("start_from", question.known),
+        ("foresight", question.foresight),
+    ):
         record[name] = None if part is None else part.digest
     return Identity(record)
 
@@ -119,30 +159,55 @@ def run_facts(question: Question, out: Path, command: str, executor: Executor) -
     """All that was asked, all versions: the head of run.yaml."""
     config, space, model = question.config, question.space, question.model
     recipe, dataset, bench = question.recipe, question.dataset, question.scores.bench
-    packages = {name: version(name) for name in ("torch", "optuna", "numpy", "pandas", "tokenizers")}
+    packages = {
+        name: version(name) for name in ("torch", "optuna", "numpy", "pandas", "tokenizers")
+    }
     evaluator, function = question.function_names
     scored: dict[str, Any] = {}
     if evaluator is not None:
         scored = {"evaluator": evaluator}
     elif recipe is not None and dataset is not None:
-        scored = {**recipe.to_dict(), "corpus": dataset.source, "corpus_digest": dataset.folder.name,
-                  "corpus_notes": list(dataset.notes), "vocabulary": dataset.vocab}
+        scored = {
+            **recipe.to_dict(),
+            "corpus": dataset.source,
+            "corpus_digest": dataset.folder.name,
+            "corpus_notes": list(dataset.notes),
+            "vocabulary": dataset.vocab,
+        }
     table: dict[str, Any] | None = None if function is None else {"name": function}
     if model is not None:
         table = {**table_facts(model), "hash": table_hash(model.table)}
     return {
-        "flashnas": flashnas.__version__, "name": out.name, "command": command,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "finished": None, "seconds": None,
-        "space": {"name": space.name, "hash": space.hash,
-                  **({} if is_shipped(space.path, "search_spaces") else {"path": str(space.path)})},
-        "table": table, "workload": None if model is None else model.workload.to_dict(),
-        "budgets": config.budgets, "confidence": config.confidence, "objectives": list(config.objectives),
-        "sampler": question.sampler_name, "rank_by": config.rank_by,
+        "flashnas": flashnas.__version__,
+        "name": out.name,
+        "command": command,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "finished": None,
+        "seconds": None,
+        "space": {
+            "name": space.name,
+            "hash": space.hash,
+            **({} if is_shipped(space.path, "search_spaces") else {"path": str(space.path)}),
+        },
+        "table": table,
+        "workload": None if model is None else model.workload.to_dict(),
+        "budgets": config.budgets,
+        "confidence": config.confidence,
+        "objectives": list(config.objectives),
+        "sampler": question.sampler_name,
+        "rank_by": config.rank_by,
         "foresight": None if question.foresight is None else question.foresight.to_dict(),
-        "seed": config.seed, "trials_asked": config.trials, "proxy": scored,
+        "seed": config.seed,
+        "trials_asked": config.trials,
+        "proxy": scored,
         "bench": None if bench is None else bench.to_dict(),
         "start_from": None if question.known is None else question.known.to_dict(),
-        "host": {"cpu": platform.processor() or platform.machine(), "executor": executor.name,
-                 "workers": executor.shown_workers, "python": platform.python_version(), **packages},
+        "host": {
+            "cpu": platform.processor() or platform.machine(),
+            "executor": executor.name,
+            "workers": executor.shown_workers,
+            "python": platform.python_version(),
+            **packages,
+        },
         "plugins": installed_plugins(),
     }

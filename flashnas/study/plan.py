@@ -16,21 +16,22 @@ from flashnas.study.opening import executor_of, side_by_side
 from flashnas.study.prepare import Note, prepare
 from flashnas.study.question import Question
 
-TIMED_STEPS = 3            # optimizer steps of the training that is timed
-FORWARD_SHARE = 1 / 3      # time of a validation token over that of a training token: no backward pass
+TIMED_STEPS = 3  # optimizer steps of the training that is timed
+FORWARD_SHARE = 1 / 3  # time of a validation token over that of a training token: no backward pass
 
 
 def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -> dict[str, Any]:
     """What `run_search` with the same arguments would evaluate, JSON-ready.
 
     Returns:
-        widths: hidden sizes; empty for a space with architectures of its own. fastest, fastest_metrics: the
-            smallest network by the budgets, or by latency_ms. baselines: notation None where no width meets
-            the budgets. evaluations: baselines and candidates, equal networks once, without those that are
-            known. bench, start_from: which of these answer, in words. tokens: training tokens of all.
-            tokens_per_s: of one worker, from a few timed steps, or None. rate:
-            in its place, the assumed FLOP/s of a device that is not here, in words. seconds: of the whole
-            search with its workers; None with the user's evaluator. flops_each: of the longest training.
+        widths: hidden sizes; empty for a space with architectures of its own. fastest,
+            fastest_metrics: the smallest network by the budgets, or by latency_ms. baselines:
+            notation None where no width meets the budgets. evaluations: baselines and candidates,
+            equal networks once, without those that are known. bench, start_from: which of these
+            answer, in words. tokens: training tokens of all. tokens_per_s: of one worker, from a
+            few timed steps, or None. rate: in its place, the assumed FLOP/s of a device that is not
+            here, in words. seconds: of the whole search with its workers; None with the user's
+            evaluator. flops_each: of the longest training.
 
     Raises:
         FlashnasError: for whatever would stop the search before its first evaluation.
@@ -61,25 +62,48 @@ def _planned(question: Question, note: Note) -> dict[str, Any]:
     clock = Clock(training_plan(question, workers))
     evaluations = len(clock.plan.baselines) + clock.plan.candidates
     each = 0 if trained is None else trained.steps * trained.batch_tokens
-    bench = scores.no_bench and f"not used; {scores.no_bench}" if scores.bench is None else (
-        f"{scores.bench.bench}: the search starts from {len(known)} networks that it has scores for; it has"
-        f" {len(scores.bench)}")
+    bench = (
+        scores.no_bench and f"not used; {scores.no_bench}"
+        if scores.bench is None
+        else (
+            f"{scores.bench.bench}: the search starts from {len(known)} networks that it has scores"
+            " for; it has"
+            f" {len(scores.bench)}"
+        )
+    )
     return {
-        "space": question.space.name, "space_size": float(question.space.size()), "widths": widths,
-        "budgets": dict(config.budgets), "fastest": None if fastest is None else fastest[0].notation,
+        "space": question.space.name,
+        "space_size": float(question.space.size()),
+        "widths": widths,
+        "budgets": dict(config.budgets),
+        "fastest": None if fastest is None else fastest[0].notation,
         "fastest_metrics": {} if fastest is None else fastest[1],
-        "baselines": [{"label": label, "notation": None if network is None else network.notation}
-                      for label, network in baselines],
-        "candidates": clock.plan.candidates, "evaluations": evaluations,
+        "baselines": [
+            {"label": label, "notation": None if network is None else network.notation}
+            for label, network in baselines
+        ],
+        "candidates": clock.plan.candidates,
+        "evaluations": evaluations,
         "width_factor": None if trained is None else trained.width_factor,
-        "proxy_widths": () if trained is None else tuple(width // trained.width_factor for width in widths),
-        "known": len(known), "bench": bench,
-        "start_from": "" if question.known is None else
-        f"{', '.join(str(run.path) for run in question.known.runs)}: {len(question.known.by_hash)} trained networks",
-        "tokens_each": each, "tokens": each * evaluations,
-        "tokens_per_s": rate, "seconds": pace * (clock.remaining_s or 0.0) if each else None,
-        "workers": workers, "flops_each": limit.flops, "rate": limit.elsewhere, "time_limit_s": limit.seconds,
-        "flops": evaluations * limit.mean_flops}
+        "proxy_widths": ()
+        if trained is None
+        else tuple(width // trained.width_factor for width in widths),
+        "known": len(known),
+        "bench": bench,
+        "start_from": ""
+        if question.known is None
+        else f"{', '.join(str(run.path) for run in question.known.runs)}:"
+        f" {len(question.known.by_hash)} trained networks",
+        "tokens_each": each,
+        "tokens": each * evaluations,
+        "tokens_per_s": rate,
+        "seconds": pace * (clock.remaining_s or 0.0) if each else None,
+        "workers": workers,
+        "flops_each": limit.flops,
+        "rate": limit.elsewhere,
+        "time_limit_s": limit.seconds,
+        "flops": evaluations * limit.mean_flops,
+    }
 
 
 def plan_text(values: dict[str, Any]) -> str:
@@ -92,12 +116,16 @@ def plan_text(values: dict[str, Any]) -> str:
         lines.append(f"fastest    {metric} {fastest[metric]:,.4g}: {planned.fastest}")
     lines += [f"budget     {name} {limit:,.6g}" for name, limit in planned.budgets.items()]
     if not planned.candidates:
-        lines.append("evaluated  nothing is trained: published trainings alone answer, for networks of"
-                     f" the space and {fitting} baselines")
+        lines.append(
+            "evaluated  nothing is trained: published trainings alone answer, for networks of"
+            f" the space and {fitting} baselines"
+        )
     else:
-        lines.append(f"evaluated  {planned.evaluations} networks: {planned.candidates} candidates and"
-                     f" {fitting} of {len(planned.baselines)} baselines, which meet the"
-                     f" budgets{', but for those that are known' if planned.known else ''}")
+        lines.append(
+            f"evaluated  {planned.evaluations} networks: {planned.candidates} candidates and"
+            f" {fitting} of {len(planned.baselines)} baselines, which meet the"
+            f" budgets{', but for those that are known' if planned.known else ''}"
+        )
     if planned.bench:
         lines.append(f"bench      {planned.bench}")
     if planned.start_from:
@@ -105,24 +133,32 @@ def plan_text(values: dict[str, Any]) -> str:
     if planned.tokens:
         narrow = planned.proxy_widths
         shrunk = f" at width {narrow[0]} to {narrow[-1]}" if narrow else ""
-        flops = (f"; up to {planned.flops_each:.1e} FLOP each, about {planned.flops:.1e} in all"
-                 if planned.flops_each else "")
-        lines.append(f"training   {planned.tokens_each:,} tokens each{shrunk}, {planned.tokens:,} in all"
-                     f"{flops}")
+        flops = (
+            f"; up to {planned.flops_each:.1e} FLOP each, about {planned.flops:.1e} in all"
+            if planned.flops_each
+            else ""
+        )
+        lines.append(
+            f"training   {planned.tokens_each:,} tokens each{shrunk}, {planned.tokens:,} in all"
+            f"{flops}"
+        )
         lines.append(f"limit      {planned.time_limit_s:,.0f} s a training")
     if planned.seconds:
         took, at = f"{planned.seconds / 3600:,.1f} h", planned.rate or "an assumed pace"
         if planned.tokens_per_s is not None:
-            took, at = f"{planned.seconds / 60:,.1f} min", f"{planned.tokens_per_s:,.0f} tokens/s each"
+            took, at = (
+                f"{planned.seconds / 60:,.1f} min",
+                f"{planned.tokens_per_s:,.0f} tokens/s each",
+            )
         workers = f"{planned.workers} worker{'s' * (planned.workers > 1)}"
         lines.append(f"time       about {took} with {workers}, at {at}")
     return "\n".join(lines)
 
 
 def timed(question: Question, networks: list[Any]) -> tuple[float, float]:
-    """Training tokens per second of one worker, and how many times as long as expected a training then takes:
-    of the baseline with the median number of parameters, or of the genotype that is drawn first. Raises
-    RunError if that training fails."""
+    """Training tokens per second of one worker, and how many times as long as expected a training
+    then takes: of the baseline with the median number of parameters, or of the genotype that is
+    drawn first. Raises RunError if that training fails."""
     recipe = question.recipe
     assert recipe is not None
     if not networks:
@@ -131,8 +167,13 @@ def timed(question: Question, networks: list[Any]) -> tuple[float, float]:
     if not networks:
         raise RunError("no candidate within the budgets was found to be timed")
     network = sorted(networks, key=lambda network: network.params)[len(networks) // 2]
-    short = dataclasses.replace(recipe, tokens=TIMED_STEPS * recipe.batch_tokens, curve_points=1,
-                                validation_tokens=recipe.sequence_tokens, curve_tokens=recipe.sequence_tokens)
+    short = dataclasses.replace(
+        recipe,
+        tokens=TIMED_STEPS * recipe.batch_tokens,
+        curve_points=1,
+        validation_tokens=recipe.sequence_tokens,
+        curve_tokens=recipe.sequence_tokens,
+    )
     job = dataclasses.replace(question.job(network), recipe=short.to_dict())
     with WorkerPool(run_job, workers=1, timeout_s=question.time_limit.seconds) as pool:
         # the first one loads libraries and compiled kernels, which a worker does once

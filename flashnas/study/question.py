@@ -1,4 +1,6 @@
-"""The question of a search: its loaded parts, what it draws from, and how its networks are scored."""
+"""The question of a search: its loaded parts, what it draws from, and how its networks are
+scored.
+"""
 
 from __future__ import annotations
 
@@ -37,20 +39,20 @@ from flashnas.study.trainings import TimeLimit, find_time_limit
 from flashnas.training.cost import training_flops
 from flashnas.training.recipe import Recipe
 
-MAX_EXPECTED = 4096     # networks whose expected time is kept
-NEAR = 20               # networks near the recommended one that the algorithm looks at, beside the front
-UNIT_FLOPS = 1e12       # of the cost of a training
+MAX_EXPECTED = 4096  # networks whose expected time is kept
+NEAR = 20  # networks near the recommended one that the algorithm looks at, beside the front
+UNIT_FLOPS = 1e12  # of the cost of a training
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Question:
     """One search. What takes a while is computed when it is first read; `prepare` reads all of it.
 
-    recipe: of the trainings; None where an evaluator scores, or nothing is trained. certificate: what the
-    table's validation says of its predictions, if a confidence is asked for. timing: how the finalists are
-    timed (`flashnas.profiling`), or None. known: the networks of earlier runs that the search starts from, or
-    None. note: receives lines for the user while parts are loaded. notes: lines on how networks are ranked,
-    once nothing is wrong. started: by time.monotonic.
+    recipe: of the trainings; None where an evaluator scores, or nothing is trained. certificate:
+    what the table's validation says of its predictions, if a confidence is asked for. timing: how
+    the finalists are timed (`flashnas.profiling`), or None. known: the networks of earlier runs
+    that the search starts from, or None. note: receives lines for the user while parts are loaded.
+    notes: lines on how networks are ranked, once nothing is wrong. started: by time.monotonic.
     """
 
     config: SearchConfig
@@ -79,25 +81,36 @@ class Question:
     def function_names(self) -> tuple[str | None, str | None]:
         """Of the user's evaluator and cost function."""
         function = self.costs.function if isinstance(self.costs, OwnCosts) else None
-        return (None if self.evaluator is None else evaluator_name(self.evaluator),
-                None if function is None else evaluator_name(function))
+        return (
+            None if self.evaluator is None else evaluator_name(self.evaluator),
+            None if function is None else evaluator_name(function),
+        )
 
     def foreign(self) -> tuple[tuple[str, object], ...]:
         """What may be code of another package, for `foreign_errors`."""
-        own = () if self.sampler in ALGORITHMS.shipped else (("sampler", algorithm_class(self.sampler)),)
+        own = (
+            ()
+            if self.sampler in ALGORITHMS.shipped
+            else (("sampler", algorithm_class(self.sampler)),)
+        )
         return *own, ("space", self.space)
 
-    # -- what is searched ------------------------------------------------------------------------------------
+    # -- what is searched --------------------------------------------------------------------------
 
     def algorithm(self) -> SearchAlgorithm:
-        """A fresh one. Raises ConfigError for an unknown sampler or option, or one that the space cannot
-        serve."""
+        """A fresh one. Raises ConfigError for an unknown sampler or option, or one that the space
+        cannot serve."""
         config = self.config
         with foreign_errors(*self.foreign()):
-            return make_algorithm(self.sampler if config.trials else "random", space=self.space,
-                                  seed=config.seed, latency_of=self.fitter.latency_of,
-                                  cycle_size=config.cycle_size, goals=self._goals(),
-                                  **(config.sampler_options if config.trials else {}))
+            return make_algorithm(
+                self.sampler if config.trials else "random",
+                space=self.space,
+                seed=config.seed,
+                latency_of=self.fitter.latency_of,
+                cycle_size=config.cycle_size,
+                goals=self._goals(),
+                **(config.sampler_options if config.trials else {}),
+            )
 
     def _goals(self) -> Goals | None:
         """None for one trained quality against a latency_ms that is known."""
@@ -105,14 +118,20 @@ class Question:
         if costs.known and names[1] == "latency_ms" and len(names) == 2:
             return None
         exact = [name for name in names if name not in QUALITY] if costs.known else []
-        return Goals(tuple(name in exact for name in names), lambda network: tuple(
-            minimised(name, metric_of(name, {**costs.metrics(network), **self.foresee(network, None)}))
-            for name in exact))
+        return Goals(
+            tuple(name in exact for name in names),
+            lambda network: tuple(
+                minimised(
+                    name, metric_of(name, {**costs.metrics(network), **self.foresee(network, None)})
+                )
+                for name in exact
+            ),
+        )
 
     @functools.cached_property
     def baselines(self) -> list[tuple[str, Any | None]]:
-        """(label, network or None where no width meets the budgets): the best pure stack of each mixer, where
-        published trainings say which that is; else the layouts of the space."""
+        """(label, network or None where no width meets the budgets): the best pure stack of each
+        mixer, where published trainings say which that is; else the layouts of the space."""
         if not self.config.baselines:
             return []
         if (foresight := self.foresight) is not None and isinstance(self.space, OperatorSpace):
@@ -122,11 +141,16 @@ class Question:
     @functools.cached_property
     def new_baselines(self) -> dict[str, Any]:
         """The baselines without a known score, by hash."""
-        return {network.hash: network for _, network in self.baselines
-                if network is not None and self.scores.score(network) is None}
+        return {
+            network.hash: network
+            for _, network in self.baselines
+            if network is not None and self.scores.score(network) is None
+        }
 
     def known_networks(self) -> list[tuple[Any, Any, str]]:
-        """Genotype, network and source of the known networks of the space within the budgets, each once."""
+        """Genotype, network and source of the known networks of the space within the budgets, each
+        once.
+        """
         networks: dict[str, tuple[Any, Any, str]] = {}
         for genotype, network, label in self.scores.networks(self.space):
             scored = network.hash not in networks and self.scores.score(network)
@@ -134,13 +158,13 @@ class Question:
                 networks[network.hash] = genotype, network, label
         return list(networks.values())
 
-    # -- what published trainings say ------------------------------------------------------------------------
+    # -- what published trainings say --------------------------------------------------------------
 
     @functools.cached_property
     def foresight(self) -> Foresight | None:
-        """The models, and the network to which standard deviations are taken; None where short losses rank.
-        Raises ConfigError where the file of own trainings is wrong. notes receives a line where short
-        trainings say nothing to the model, and where own trainings contradict."""
+        """The models, and the network to which standard deviations are taken; None where short
+        losses rank. Raises ConfigError where the file of own trainings is wrong. notes receives a
+        line where short trainings say nothing to the model, and where own trainings contradict."""
         config, recipe = self.config, self.recipe
         if config.rank_by == "short":
             return None
@@ -148,8 +172,9 @@ class Question:
         tokens = config.planned_tokens
 
         def value_of(networks: Sequence[Any]) -> np.ndarray:
-            return np.asarray(model.predict_networks(networks, tokens).mean
-                              + silence(model, networks, tokens))
+            return np.asarray(
+                model.predict_networks(networks, tokens).mean + silence(model, networks, tokens)
+            )
 
         stacks = [network for _, network in pure_stacks(self.fitter, value_of)]
         if not stacks:
@@ -158,13 +183,19 @@ class Question:
             stacks = [fastest[0]]
         read = recipe_read(recipe)
         if recipe is not None and read is None:
-            self.notes.append(f"the loss of recipe {recipe.name!r} with these settings was not held against"
-                              " published trainings: the full loss rests on them alone; rank_by: short"
-                              " ranks by the trainings")
-        return Foresight(model, recall, tokens, stacks[int(np.argmin(value_of(stacks)))], read, source)
+            self.notes.append(
+                f"the loss of recipe {recipe.name!r} with these settings was not held against"
+                " published trainings: the full loss rests on them alone; rank_by: short"
+                " ranks by the trainings"
+            )
+        return Foresight(
+            model, recall, tokens, stacks[int(np.argmin(value_of(stacks)))], read, source
+        )
 
     def foresee(self, network: Any, loss: float | None) -> Mapping[str, Any]:
-        """What is expected of a full training, as fields of a Trial; loss: of the short training."""
+        """What is expected of a full training, as fields of a Trial; loss: of the short
+        training.
+        """
         return {} if self.foresight is None else self.foresight.figures(network, loss)
 
     @functools.cached_property
@@ -172,8 +203,9 @@ class Question:
         """The networks that published trainings expect to be good; None where they do not rank."""
         if self.foresight is None or not isinstance(self.space, OperatorSpace):
             return None
-        return search_by_evidence(self.fitter, self.foresight, seed=self.config.seed,
-                                  min_recall=self.config.recall_floor)
+        return search_by_evidence(
+            self.fitter, self.foresight, seed=self.config.seed, min_recall=self.config.recall_floor
+        )
 
     def evidence_lines(self) -> list[str]:
         """What published trainings alone recommend, where they rank."""
@@ -181,8 +213,10 @@ class Question:
             return []
         place = told.best(self.config.recall_floor)
         assert place is not None, "budgets that no network meets are refused earlier"
-        return [f"published trainings alone recommend {told.networks[place].notation}, of"
-                f" {len(told.networks):,} networks within the budgets"]
+        return [
+            f"published trainings alone recommend {told.networks[place].notation}, of"
+            f" {len(told.networks):,} networks within the budgets"
+        ]
 
     def prior(self) -> Prior | None:
         """What published trainings tell the algorithm; None where they do not rank."""
@@ -191,11 +225,14 @@ class Question:
             return None
         floor = self.config.recall_floor
         order = dict.fromkeys([*told.nearest(floor, NEAR), *reversed(told.front(floor))])
-        return Prior(value_of=foresight.value, moves_of=foresight.moves,
-                     cost_of=lambda network: training_flops(recipe.proxy_of(network), recipe) / UNIT_FLOPS,
-                     best=[told.genotypes[place] for place in order])
+        return Prior(
+            value_of=foresight.value,
+            moves_of=foresight.moves,
+            cost_of=lambda network: training_flops(recipe.proxy_of(network), recipe) / UNIT_FLOPS,
+            best=[told.genotypes[place] for place in order],
+        )
 
-    # -- how networks are scored -----------------------------------------------------------------------------
+    # -- how networks are scored -------------------------------------------------------------------
 
     @functools.cached_property
     def time_limit(self) -> TimeLimit:
@@ -204,7 +241,9 @@ class Question:
 
     @functools.lru_cache(maxsize=MAX_EXPECTED)  # noqa: B019 - as long as the search
     def expected_s(self, network: Any | None) -> float:
-        """Expected seconds of a training on one worker; None: of a network that the search draws. 1 where nothing says it, such as for an evaluator."""
+        """Expected seconds of a training on one worker; None: of a network that the search draws. 1
+        where nothing says it, such as for an evaluator.
+        """
         if self.recipe is None or (network is None and not self.time_limit.candidate_s):
             return 1.0
         return self.time_limit.candidate_s if network is None else expected_s(self.recipe, network)
@@ -220,17 +259,30 @@ class Question:
 
     @functools.cached_property
     def scores(self) -> Scores:
-        return Scores(config=self.config, known=self.known, with_metrics=not self.costs.known,
-                      recipe=self.recipe, dataset=self.dataset)
+        return Scores(
+            config=self.config,
+            known=self.known,
+            with_metrics=not self.costs.known,
+            recipe=self.recipe,
+            dataset=self.dataset,
+        )
 
     def job(self, network: Any) -> Job:
         """The evaluation of a network."""
         seed = self.config.seed
         if self.evaluator is not None:
-            needed = tuple(name for name in self.config.objectives
-                           if name != "loss" and (name in QUALITY or not self.costs.known))
+            needed = tuple(
+                name
+                for name in self.config.objectives
+                if name != "loss" and (name in QUALITY or not self.costs.known)
+            )
             return Job(architecture=network, evaluator=self.evaluator, needed=needed, seed=seed)
         assert self.recipe is not None
         assert self.dataset is not None
-        return Job(architecture=network, dataset=str(self.dataset.folder), recipe=self.recipe.to_dict(),
-                   seed=seed, processes=self.config.processes_per_candidate)
+        return Job(
+            architecture=network,
+            dataset=str(self.dataset.folder),
+            recipe=self.recipe.to_dict(),
+            seed=seed,
+            processes=self.config.processes_per_candidate,
+        )

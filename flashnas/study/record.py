@@ -17,17 +17,17 @@ from flashnas.search.objectives import FULL, point
 from flashnas.study.clock import Clock, training_plan
 from flashnas.study.question import Question
 
-REPORT_SHARE = 20        # a report is not repeated before so many times the time that it took, ..
-QUICK_S = 0.002          # .. unless that was less than this
+REPORT_SHARE = 20  # a report is not repeated before so many times the time that it took, ..
+QUICK_S = 0.002  # .. unless that was less than this
 
 
 @dataclass(eq=False)
 class Candidate:
     """A network on its way to a trial.
 
-    network: None where no width meets the budgets. genotype: what the algorithm learns it by; None for a
-    baseline. cycle: its number; 0 for what nobody proposed. pending: the algorithm waits for it; else it
-    learns of it as of a candidate from elsewhere.
+    network: None where no width meets the budgets. genotype: what the algorithm learns it by; None
+    for a baseline. cycle: its number; 0 for what nobody proposed. pending: the algorithm waits for
+    it; else it learns of it as of a candidate from elsewhere.
     """
 
     origin: Origin
@@ -48,11 +48,13 @@ class Candidate:
 class Record:
     """The trials and outcomes of one run.
 
-    networks: by hash, all that were met so far. placed: hashes with a trial. cycles: drawn so far. searched:
-    trials that were new; evaluated: those of them that cost an evaluation.
+    networks: by hash, all that were met so far. placed: hashes with a trial. cycles: drawn so far.
+    searched: trials that were new; evaluated: those of them that cost an evaluation.
     """
 
-    def __init__(self, question: Question, folder: RunFolder, progress: Progress, workers: int) -> None:
+    def __init__(
+        self, question: Question, folder: RunFolder, progress: Progress, workers: int
+    ) -> None:
         self.question, self.folder, self.progress = question, folder, progress
         self.outcomes = folder.database.outcomes
         self.trials: list[Trial] = []
@@ -64,51 +66,85 @@ class Record:
         self._total = question.config.trials + len(question.new_baselines)
         self._next_report = 0.0
 
-    # -- evaluations -----------------------------------------------------------------------------------------
+    # -- evaluations -------------------------------------------------------------------------------
 
-    def remember(self, candidate: Candidate, score: dict[str, Any] | None, reason: str = "") -> None:
-        """Record how an evaluation ended; with the genotype of the candidate if the search proposed it."""
+    def remember(
+        self, candidate: Candidate, score: dict[str, Any] | None, reason: str = ""
+    ) -> None:
+        """Record how an evaluation ended; with the genotype of the candidate if the search proposed
+        it.
+        """
         network, costs, space = candidate.network, self.question.costs, self.question.space
         assert network is not None
         outcome = Outcome(hash=network.hash, notation=network.notation, score=score, reason=reason)
         given = (score or {}).get("metrics", {})
         if costs.known and (twice := sorted(set(given) & set(costs.metrics(network)))):
-            raise ConfigError(f"the evaluator returned {twice[0]!r}, which the latency table or cost function"
-                              " gives; leave it out, or search with table=None")
-        with_params = candidate.origin == "search" and bool(self._distributions) and not outcome.from_bench
+            raise ConfigError(
+                f"the evaluator returned {twice[0]!r}, which the latency table or cost function"
+                " gives; leave it out, or search with table=None"
+            )
+        with_params = (
+            candidate.origin == "search" and bool(self._distributions) and not outcome.from_bench
+        )
         self.folder.database.remember(
-            outcome, distributions=self._distributions if with_params else {},
+            outcome,
+            distributions=self._distributions if with_params else {},
             params=space.encode(candidate.genotype) if with_params else {},
-            values=None if score is None else point(
-                self.question.config.objectives, self._figures(network, outcome)))
+            values=None
+            if score is None
+            else point(self.question.config.objectives, self._figures(network, outcome)),
+        )
 
     def _figures(self, network: Any, outcome: Outcome | None) -> dict[str, Any]:
         """The fields of a Trial that costs, evaluation and published trainings fill."""
         fields = {} if outcome is None else outcome.fields()
-        return {**self.question.costs.metrics(network), **fields,
-                **self.question.foresee(network, fields.get("loss"))}
+        return {
+            **self.question.costs.metrics(network),
+            **fields,
+            **self.question.foresee(network, fields.get("loss")),
+        }
 
-    # -- trials ----------------------------------------------------------------------------------------------
+    # -- trials ------------------------------------------------------------------------------------
 
     def place(self, candidate: Candidate) -> Trial:
         """The candidate as the next trial."""
         network = candidate.network
         common: dict[str, Any] = {
-            "number": len(self.trials), "cycle": candidate.cycle, "origin": candidate.origin,
+            "number": len(self.trials),
+            "cycle": candidate.cycle,
+            "origin": candidate.origin,
             "label": candidate.label,
-            "genotype": {} if candidate.genotype is None else self.question.space.encode(candidate.genotype)}
+            "genotype": {}
+            if candidate.genotype is None
+            else self.question.space.encode(candidate.genotype),
+        }
         if network is None:
-            trial = Trial(**common, state="infeasible", reason="no width of the space meets the budgets")
+            trial = Trial(
+                **common, state="infeasible", reason="no width of the space meets the budgets"
+            )
         else:
             outcome = self.outcomes.get(network.hash)
-            state: State = ("reused" if network.hash in self.placed else
-                            "expected" if outcome is None else "complete" if outcome.score else "failed")
+            state: State = (
+                "reused"
+                if network.hash in self.placed
+                else "expected"
+                if outcome is None
+                else "complete"
+                if outcome.score
+                else "failed"
+            )
             figures = self._figures(network, outcome)
             if figures.get("params") is not None:
                 figures["params"] = int(figures["params"])
-            trial = Trial(**common, state=state, reason="" if outcome is None else outcome.reason,
-                          notation=network.notation, hash=network.hash,
-                          hidden=getattr(network, "hidden", None), **figures)
+            trial = Trial(
+                **common,
+                state=state,
+                reason="" if outcome is None else outcome.reason,
+                notation=network.notation,
+                hash=network.hash,
+                hidden=getattr(network, "hidden", None),
+                **figures,
+            )
             self.placed.add(network.hash)
         candidate.trial = trial
         self.trials.append(trial)
@@ -127,26 +163,37 @@ class Record:
         trial = candidate.trial
         assert trial is not None
         values = self.values_of(trial)
-        return Evaluation(genotype=candidate.genotype, architecture=candidate.network,
-                          feasible=candidate.network is not None, loss=None if values is None else values[0],
-                          latency_ms=trial.latency_ms, failed=values is None, values=values)
+        return Evaluation(
+            genotype=candidate.genotype,
+            architecture=candidate.network,
+            feasible=candidate.network is not None,
+            loss=None if values is None else values[0],
+            latency_ms=trial.latency_ms,
+            failed=values is None,
+            values=values,
+        )
 
     def write(self) -> None:
         self.folder.write_trials(self.trials)
 
-    # -- what came of it -------------------------------------------------------------------------------------
+    # -- what came of it ---------------------------------------------------------------------------
 
     def count(self, state: str) -> int:
         return sum(trial.state == state for trial in self.trials)
 
     def failures(self) -> dict[str, int]:
         """Reason -> number of networks that failed with it, the most frequent first."""
-        return dict(Counter(trial.reason for trial in self.trials if trial.state == "failed").most_common())
+        return dict(
+            Counter(trial.reason for trial in self.trials if trial.state == "failed").most_common()
+        )
 
     def tokens(self) -> int:
         """Training tokens of this run that were computed for a recorded score."""
-        return sum(int(outcome.score.get("tokens") or 0) for outcome in self.outcomes.values()
-                   if outcome.hash in self.placed and outcome.score is not None and not outcome.from_bench)
+        return sum(
+            int(outcome.score.get("tokens") or 0)
+            for outcome in self.outcomes.values()
+            if outcome.hash in self.placed and outcome.score is not None and not outcome.from_bench
+        )
 
     def report(self, *, now: bool = False) -> None:
         """Show where the run is; rarely where there is much to count, unless it has to be now."""
@@ -164,27 +211,55 @@ class Record:
         total = max(self._total + from_bench, len(ended))
         self._set_clock(total - len(ended))
         best = self._best(scores)
-        latency_ms = None if best is None else {**self.question.costs.metrics(self.networks[best]),
-                                                **scores[best].get("metrics", {})}.get("latency_ms")
+        latency_ms = (
+            None
+            if best is None
+            else {
+                **self.question.costs.metrics(self.networks[best]),
+                **scores[best].get("metrics", {}),
+            }.get("latency_ms")
+        )
         return Snapshot(
-            done=len(scores), failed=len(ended) - len(scores), reused=self.count("reused"),
-            infeasible=self.count("infeasible"), total=total, from_bench=from_bench,
-            best_loss=None if best is None else scores[best]["loss"], best_latency_ms=latency_ms,
-            remaining_s=self.clock.remaining_s, share_done=self.clock.share_done)
+            done=len(scores),
+            failed=len(ended) - len(scores),
+            reused=self.count("reused"),
+            infeasible=self.count("infeasible"),
+            total=total,
+            from_bench=from_bench,
+            best_loss=None if best is None else scores[best]["loss"],
+            best_latency_ms=latency_ms,
+            remaining_s=self.clock.remaining_s,
+            share_done=self.clock.share_done,
+        )
 
     def _best(self, scores: Mapping[str, dict[str, Any]]) -> str | None:
-        figures = {key: self.question.foresee(self.networks[key], score["loss"])
-                   for key, score in scores.items()}
-        quality = {key: point([FULL], told) or (scores[key]["loss"],) for key, told in figures.items()}
-        keeping = [key for key, told in figures.items()
-                   if told.get("expected_recall", 0.0) >= self.question.config.recall_floor]
+        figures = {
+            key: self.question.foresee(self.networks[key], score["loss"])
+            for key, score in scores.items()
+        }
+        quality = {
+            key: point([FULL], told) or (scores[key]["loss"],) for key, told in figures.items()
+        }
+        keeping = [
+            key
+            for key, told in figures.items()
+            if told.get("expected_recall", 0.0) >= self.question.config.recall_floor
+        ]
         return min(keeping or quality, key=lambda key: quality[key], default=None)
 
     def _set_clock(self, left: int) -> None:
         """left: networks that have not ended."""
         expected_s = self.question.expected_s
-        done = [(expected_s(self.networks[outcome.hash]), float(outcome.score["seconds"]))
-                for outcome in self.outcomes.values()
-                if outcome.hash in self.networks and outcome.score is not None and not outcome.from_bench]
-        drawn = [expected_s(network) for key, network in self.networks.items() if key not in self.outcomes]
+        done = [
+            (expected_s(self.networks[outcome.hash]), float(outcome.score["seconds"]))
+            for outcome in self.outcomes.values()
+            if outcome.hash in self.networks
+            and outcome.score is not None
+            and not outcome.from_bench
+        ]
+        drawn = [
+            expected_s(network)
+            for key, network in self.networks.items()
+            if key not in self.outcomes
+        ]
         self.clock.update(done=done, drawn=drawn, candidates=max(left - len(drawn), 0))

@@ -1,4 +1,6 @@
-"""Scores that nothing has to be trained for: of a bench, and of earlier runs that a search starts from."""
+"""Scores that nothing has to be trained for: of a bench, and of earlier runs that a search starts
+from.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,9 @@ from flashnas.training.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """What a bench and earlier runs know in one search. known: the earlier runs, or None. with_metrics: a
-    score of theirs has its metrics, since no cost function gives them. recipe, dataset: of the trainings;
-    None where an evaluator scores, of which a bench knows nothing."""
+    """What a bench and earlier runs know in one search. known: the earlier runs, or None.
+    with_metrics: a score of theirs has its metrics, since no cost function gives them. recipe,
+    dataset: of the trainings; None where an evaluator scores, of which a bench knows nothing."""
 
     config: SearchConfig
     known: KnownRuns | None
@@ -37,13 +39,15 @@ class Scores:
 
     @property
     def no_bench(self) -> str:
-        """Why no bench answers, in words; empty if one does or none is asked. Raises BenchError if the bench
-        that the user names cannot be read, or answers nothing."""
+        """Why no bench answers, in words; empty if one does or none is asked. Raises BenchError if
+        the bench that the user names cannot be read, or answers nothing."""
         answers = self._answers
         if isinstance(answers, Answers):
             return ""
         if answers and self.config.bench_table is not None:
-            raise BenchError(f"bench {self.config.bench_table}: answers nothing in this search: {answers}")
+            raise BenchError(
+                f"bench {self.config.bench_table}: answers nothing in this search: {answers}"
+            )
         return answers
 
     @functools.cached_property
@@ -52,18 +56,31 @@ class Scores:
         config, dataset = self.config, self.dataset
         if self.recipe is None or dataset is None or not config.bench:
             return ""
-        answers = find_answers(config.bench_table, self.recipe, dataset=dataset.digest, vocab=dataset.vocab,
-                               seed=config.seed)
+        answers = find_answers(
+            config.bench_table,
+            self.recipe,
+            dataset=dataset.digest,
+            vocab=dataset.vocab,
+            seed=config.seed,
+        )
         return "" if answers is None else answers
 
     def check_known(self, evaluator: UserEvaluator | None) -> None:
         """Raise RunError if the earlier runs trained otherwise than this search does."""
         if self.known is None or not self.config.trials:
             return
-        own = training(self.recipe, None if self.dataset is None else self.dataset.digest, self.config.seed,
-                       None if evaluator is None else evaluator_name(evaluator))
-        if reason := difference(training_of(self.known.runs[0]), own, "in the run", "in this search"):
-            raise RunError(f"{self.known.runs[0].path}: a search cannot start from its networks: {reason}")
+        own = training(
+            self.recipe,
+            None if self.dataset is None else self.dataset.digest,
+            self.config.seed,
+            None if evaluator is None else evaluator_name(evaluator),
+        )
+        if reason := difference(
+            training_of(self.known.runs[0]), own, "in the run", "in this search"
+        ):
+            raise RunError(
+                f"{self.known.runs[0].path}: a search cannot start from its networks: {reason}"
+            )
 
     def score(self, network: Any) -> dict[str, Any] | None:
         """The score of a network, or None."""
@@ -74,12 +91,19 @@ class Scores:
         return None if self.bench is None else self.bench.score(network)
 
     def networks(self, space: SearchSpace[Any]) -> Iterator[tuple[Any, Any, str]]:
-        """Genotype, network and source of all known networks of a space: the runs', then the bench's."""
+        """Genotype, network and source of all known networks of a space: the runs', then the
+        bench's.
+        """
         for trained in () if self.known is None else self.known.networks:
             genotype, network = trained.genotype, trained.network
             if trained.run.entry("space", "hash") != space.hash:
-                genotype = (space.locate(network) if isinstance(space, OperatorSpace)
-                            and isinstance(network, Architecture) and space.contains(network) else None)
+                genotype = (
+                    space.locate(network)
+                    if isinstance(space, OperatorSpace)
+                    and isinstance(network, Architecture)
+                    and space.contains(network)
+                    else None
+                )
             if genotype is not None and network is not None:
                 yield genotype, network, f"run {trained.run.name}"
         if self.bench is not None and isinstance(space, OperatorSpace):

@@ -1,4 +1,6 @@
-"""The whole flow on one page: space -> architecture -> latency -> short training -> search -> front."""
+"""The whole flow on one page: space -> architecture -> latency -> short training -> search ->
+front.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +21,23 @@ from flashnas.study.opening import executor_of, opened
 from flashnas.study.prepare import prepare
 
 
-def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progress, command: str = "",
-               **objects: Any) -> dict[str, Any]:
-    """Search, and leave a run folder. resume: continue the run in `out` if there is one; else an existing run
-    is an error. objects: in place of names in `config`, as `prepare`.
+def run_search(
+    config: SearchConfig,
+    out: Path,
+    *,
+    resume: bool,
+    progress: Progress,
+    command: str = "",
+    **objects: Any,
+) -> dict[str, Any]:
+    """Search, and leave a run folder. resume: continue the run in `out` if there is one; else an
+    existing run is an error. objects: in place of names in `config`, as `prepare`.
 
     Returns:
-        The object of `flashnas search --json`: run, front, trials (counts by state), from_bench (of the
-            complete ones, those whose score a bench or an earlier run had), failures (reason -> count),
-            seconds, and what `flashnas.study.record.Record.tokens` counts.
+        The object of `flashnas search --json`: run, front, trials (counts by state), from_bench (of
+        the
+            complete ones, those whose score a bench or an earlier run had), failures (reason ->
+            count), seconds, and what `flashnas.study.record.Record.tokens` counts.
 
     Raises:
         FlashnasError: in one line, for whatever the user can change.
@@ -35,11 +45,17 @@ def run_search(config: SearchConfig, out: Path, *, resume: bool, progress: Progr
     check_out(out, resume=resume, evaluated=objects.get("evaluator") is not None)
     with terminate_as_interrupt():
         question = prepare(config, note=progress.note, **objects)
-        with (_place_of_a_full_disk(out),
-              foreign_errors(("progress object", progress), *question.foreign(), direct=False)):
+        with (
+            _place_of_a_full_disk(out),
+            foreign_errors(("progress object", progress), *question.foreign(), direct=False),
+        ):
             executor = executor_of(question, progress.note)
-            with opened(question, executor, out, resume=resume, progress=progress,
-                        command=command) as loop, executor:
+            with (
+                opened(
+                    question, executor, out, resume=resume, progress=progress, command=command
+                ) as loop,
+                executor,
+            ):
                 before = loop.folder.ended_as(config.given()) if question.timing is None else None
                 if before is not None:
                     return before

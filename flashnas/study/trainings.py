@@ -1,5 +1,5 @@
-"""The trainings of a search: their recipe, whether it suits the space and this machine, and how long one may
-take."""
+"""The trainings of a search: their recipe, whether it suits the space and this machine, and how
+long one may take."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ from flashnas.training.cost import (
 from flashnas.training.recipe import Recipe
 
 DEFAULT_RECIPE = "cpu"
-MIN_PROXY_WIDTH = 16      # a narrower network would say nothing
-MAX_OFFERED = 1024        # of the width factors that a message offers
-SLACK = 4             # the limit over the time that is expected
-LOOKED_AT = 32        # genotypes, for the range of the trainings' FLOPs
-LONG_S = 3600.0       # of one training, beyond which a search says what it costs
+MIN_PROXY_WIDTH = 16  # a narrower network would say nothing
+MAX_OFFERED = 1024  # of the width factors that a message offers
+SLACK = 4  # the limit over the time that is expected
+LOOKED_AT = 32  # genotypes, for the range of the trainings' FLOPs
+LONG_S = 3600.0  # of one training, beyond which a search says what it costs
 DEVICES = {"cpu": "a CPU thread", "cuda": "a GPU"}
 
 
-def recipe_of(config: SearchConfig, space: SearchSpace[Any], given: Recipe | None,
-              known: KnownRuns | None) -> Recipe:
-    """The recipe given or named, else that of the earlier runs, else the default at the space's own width
-    factor."""
+def recipe_of(
+    config: SearchConfig, space: SearchSpace[Any], given: Recipe | None, known: KnownRuns | None
+) -> Recipe:
+    """The recipe given or named, else that of the earlier runs, else the default at the space's own
+    width factor."""
     recipe = given
     if recipe is None and config.recipe is None and known is not None and known.recipe is not None:
         recipe = known.recipe
@@ -48,14 +49,19 @@ def recipe_of(config: SearchConfig, space: SearchSpace[Any], given: Recipe | Non
         factor = space.width_factor if isinstance(space, OperatorSpace) else None
         if config.recipe is None and factor is not None:
             recipe = dataclasses.replace(recipe, width_factor=factor)
-    return dataclasses.replace(recipe, tokens=config.tokens or recipe.tokens,
-                               short_text=config.short_text or recipe.short_text)
+    return dataclasses.replace(
+        recipe,
+        tokens=config.tokens or recipe.tokens,
+        short_text=config.short_text or recipe.short_text,
+    )
 
 
-def check_trainable(config: SearchConfig, space: SearchSpace[Any], recipe: Recipe, *,
-                    plan: bool = False) -> list[str]:
-    """Raise ConfigError where this machine cannot train by the recipe, or its width factor does not suit;
-    return a line for each operator that it trains slowly. plan: the device may be elsewhere."""
+def check_trainable(
+    config: SearchConfig, space: SearchSpace[Any], recipe: Recipe, *, plan: bool = False
+) -> list[str]:
+    """Raise ConfigError where this machine cannot train by the recipe, or its width factor does not
+    suit; return a line for each operator that it trains slowly. plan: the device may be
+    elsewhere."""
     # loads torch, which a user's evaluator may not need
     from flashnas.training.trainer import check_device, check_kernels
 
@@ -84,31 +90,47 @@ def _rate_elsewhere(recipe: Recipe) -> str:
         return ""
     from flashnas.training.trainer import visible_devices  # loads torch
 
-    return "" if visible_devices() else (
-        f"an assumed {ASSUMED_RATES[recipe.device]:.1e} FLOP/s of a GPU, which is not here")
+    return (
+        ""
+        if visible_devices()
+        else (f"an assumed {ASSUMED_RATES[recipe.device]:.1e} FLOP/s of a GPU, which is not here")
+    )
 
 
 def check_scalable(space: SearchSpace[Any], recipe: Recipe, *, own: bool) -> None:
-    """Raise ConfigError if the recipe's width factor does not suit an operator of the space. own: the user
-    named no recipe, so that the factor is that of the space or the default."""
+    """Raise ConfigError if the recipe's width factor does not suit an operator of the space. own:
+    the user named no recipe, so that the factor is that of the space or the default."""
     if not isinstance(space, OperatorSpace):
         return
     if (unsuited := _unsuited(space, recipe.width_factor, recipe.least_head_dim)) is None:
         return
     spec, hidden, reason = unsuited
     common = math.gcd(*space.hidden_sizes)
-    working = [factor for factor in range(1, min(common, MAX_OFFERED) + 1)
-               if common % factor == 0 and _unsuited(space, factor, recipe.least_head_dim) is None]
+    working = [
+        factor
+        for factor in range(1, min(common, MAX_OFFERED) + 1)
+        if common % factor == 0 and _unsuited(space, factor, recipe.least_head_dim) is None
+    ]
     factor = space.width_factor
     own_factor = f"; leave out --recipe to train at the space's own factor {factor}"
-    offer = own_factor if factor in working and not own else (
-        f"; give a recipe, or the space, the width_factor {' or '.join(map(str, working))}" if working else
-        "")
-    raise ConfigError(f"space {space.name!r}: operator {spec} at width {hidden} cannot be shrunk by the width"
-                      f" factor {recipe.width_factor} of recipe {recipe.name!r}: {reason}{offer}")
+    offer = (
+        own_factor
+        if factor in working and not own
+        else (
+            f"; give a recipe, or the space, the width_factor {' or '.join(map(str, working))}"
+            if working
+            else ""
+        )
+    )
+    raise ConfigError(
+        f"space {space.name!r}: operator {spec} at width {hidden} cannot be shrunk by the width"
+        f" factor {recipe.width_factor} of recipe {recipe.name!r}: {reason}{offer}"
+    )
 
 
-def _unsuited(space: OperatorSpace[Any], factor: int, min_head_dim: int) -> tuple[Any, int, str] | None:
+def _unsuited(
+    space: OperatorSpace[Any], factor: int, min_head_dim: int
+) -> tuple[Any, int, str] | None:
     """The first operator and width that the factor does not suit, with the reason."""
     for hidden in space.hidden_sizes:
         for spec in space.kinds():
@@ -121,13 +143,14 @@ def _unsuited(space: OperatorSpace[Any], factor: int, min_head_dim: int) -> tupl
     return None
 
 
-# -- the time of one training --------------------------------------------------------------------------------
+# -- the time of one training ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimeLimit:
-    """Of one training. flops: of the longest one among those looked at. candidate_s, mean_flops: of what the
-    search draws, on average. elsewhere: the rate that is assumed of a device that is not here, in words."""
+    """Of one training. flops: of the longest one among those looked at. candidate_s, mean_flops: of
+    what the search draws, on average. elsewhere: the rate that is assumed of a device that is not
+    here, in words."""
 
     seconds: float
     flops: float = 0.0
@@ -136,12 +159,17 @@ class TimeLimit:
     elsewhere: str = ""
 
 
-def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[Any],
-                    baselines: Sequence[Any], note: Callable[[str], None]) -> TimeLimit:
-    """The limit that the user gives, or that of the recipe: TIMEOUT_S, and for longer trainings SLACK times
-    the time that is expected of the longest one, in whole minutes. note receives a line where a training is
-    expected to take longer than the limit, or hours. Raises SettingError if no training could end within the
-    limit on any device of today."""
+def find_time_limit(
+    config: SearchConfig,
+    recipe: Recipe | None,
+    fitter: Fitter[Any],
+    baselines: Sequence[Any],
+    note: Callable[[str], None],
+) -> TimeLimit:
+    """The limit that the user gives, or that of the recipe: TIMEOUT_S, and for longer trainings
+    SLACK times the time that is expected of the longest one, in whole minutes. note receives a line
+    where a training is expected to take longer than the limit, or hours. Raises SettingError if no
+    training could end within the limit on any device of today."""
     given = config.candidate_timeout_s
     drawn = [] if recipe is None else _trained(recipe, fitter, baselines, config.seed)
     if recipe is None or not drawn:
@@ -149,18 +177,31 @@ def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[
     flops = [training_flops(network, recipe) for network in drawn]
     expected_s = expected_seconds(max(flops), recipe)
     by_recipe_s = max(TIMEOUT_S, 60.0 * math.ceil(SLACK * expected_s / 60))
-    limit = TimeLimit(seconds=given or by_recipe_s, elsewhere=_rate_elsewhere(recipe), flops=max(flops),
-                      mean_flops=float(np.mean(flops[len(baselines):] or flops)),
-                      candidate_s=float(np.mean([training_seconds(network, recipe) for network in
-                                                 drawn[len(baselines):] or drawn])))
+    limit = TimeLimit(
+        seconds=given or by_recipe_s,
+        elsewhere=_rate_elsewhere(recipe),
+        flops=max(flops),
+        mean_flops=float(np.mean(flops[len(baselines) :] or flops)),
+        candidate_s=float(
+            np.mean(
+                [training_seconds(network, recipe) for network in drawn[len(baselines) :] or drawn]
+            )
+        ),
+    )
     where = DEVICES[recipe.device]
     if given is not None and least_seconds(min(flops), recipe) > given:
-        config.wrong("candidate_timeout_s",
-                     f"must be above {math.ceil(least_seconds(min(flops), recipe)):,}: recipe {recipe.name!r}"
-                     f" takes {min(flops):.1e} FLOP for the smallest network, and {where} computes at most"
-                     f" {FASTEST_RATES[recipe.device]:.1e} FLOP/s; got {given:g}")
-    cost = (f"recipe {recipe.name!r} takes up to {max(flops):.1e} FLOP a training, {expected_s / 3600:,.1f} h"
-            f" on {where} at an assumed {ASSUMED_RATES[recipe.device]:.1e} FLOP/s")
+        config.wrong(
+            "candidate_timeout_s",
+            f"must be above {math.ceil(least_seconds(min(flops), recipe)):,}: recipe"
+            f" {recipe.name!r}"
+            f" takes {min(flops):.1e} FLOP for the smallest network, and {where} computes at most"
+            f" {FASTEST_RATES[recipe.device]:.1e} FLOP/s; got {given:g}",
+        )
+    cost = (
+        f"recipe {recipe.name!r} takes up to {max(flops):.1e} FLOP a training,"
+        f" {expected_s / 3600:,.1f} h"
+        f" on {where} at an assumed {ASSUMED_RATES[recipe.device]:.1e} FLOP/s"
+    )
     if expected_s > limit.seconds:
         note(f"{cost}; candidate_timeout_s {limit.seconds:g} may end it before")
     elif expected_s > LONG_S:
@@ -168,10 +209,11 @@ def find_time_limit(config: SearchConfig, recipe: Recipe | None, fitter: Fitter[
     return limit
 
 
-def _trained(recipe: Recipe, fitter: Fitter[Any], baselines: Sequence[Any],
-             seed: int) -> list[Architecture]:
-    """What is trained of the baselines and of some networks that the search could draw, which come last;
-    empty for networks of the user's own class."""
+def _trained(
+    recipe: Recipe, fitter: Fitter[Any], baselines: Sequence[Any], seed: int
+) -> list[Architecture]:
+    """What is trained of the baselines and of some networks that the search could draw, which come
+    last; empty for networks of the user's own class."""
     rng, space = np.random.default_rng(seed), fitter.space
     drawn = [fitter.latency_of(space.sample(rng))[0] for _ in range(LOOKED_AT)]
     trained = []

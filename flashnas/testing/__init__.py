@@ -1,5 +1,5 @@
-"""What the author of an operator runs. `check_operator` raises AssertionError with one line that names the rule
-that is broken; it does not need pytest:
+"""What the author of an operator runs. `check_operator` raises AssertionError with one line that
+names the rule that is broken; it does not need pytest:
 
     from flashnas.testing import check_operator
 

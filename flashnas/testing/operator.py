@@ -1,7 +1,8 @@
 """The contract of an operator: three forms that agree, and a spec that states what the layer is.
 
-The float64 reference is the ground truth. The other forms equal it in outputs, final states and gradients, at
-lengths that do not divide a chunk and with neighbours that differ little, so that keys are nearly parallel.
+The float64 reference is the ground truth. The other forms equal it in outputs, final states and
+gradients, at lengths that do not divide a chunk and with neighbours that differ little, so that
+keys are nearly parallel.
 """
 
 from __future__ import annotations
@@ -15,28 +16,42 @@ from torch import Tensor
 from flashnas.architecture import parse_operators
 from flashnas.operators import OPERATORS, OperatorSpec
 from flashnas.operators.layer import Layer, build_layer
-from flashnas.testing.operator_spec import check_cache_bytes, check_parameters, check_roles, check_statements
+from flashnas.testing.operator_spec import (
+    check_cache_bytes,
+    check_parameters,
+    check_roles,
+    check_statements,
+)
 from flashnas.testing.require import require
 from flashnas.testing.states import random_state, state_leaves, state_tensors
 
 HIDDEN = 32
 LENGTHS = (1, 63, 64, 65, 1000)
-EXACT, FLOAT32, LOW_PRECISION = 1e-8, 1e-4, 0.03  # relative errors allowed in float64, float32 and bfloat16
+EXACT, FLOAT32, LOW_PRECISION = (
+    1e-8,
+    1e-4,
+    0.03,
+)  # relative errors allowed in float64, float32 and bfloat16
 ROUNDING = 1e-12  # float64: what a sum over another number of tokens may change
 
 Form = Callable[[Tensor, Any], tuple[Tensor, Any]]
 
 
-def check_operator(operator: type[OperatorSpec] | OperatorSpec | str, *, hidden: int = HIDDEN,
-                   lengths: Iterable[int] = LENGTHS, low_precision_outliers: int = 0) -> None:
+def check_operator(
+    operator: type[OperatorSpec] | OperatorSpec | str,
+    *,
+    hidden: int = HIDDEN,
+    lengths: Iterable[int] = LENGTHS,
+    low_precision_outliers: int = 0,
+) -> None:
     """Check that an operator keeps its contract.
 
     Args:
-        operator: a spec; its class or short name, which is checked with its defaults as a proxy scales them
-            down to `hidden`; or its notation, such as "gsc(conv_size=4)".
+        operator: a spec; its class or short name, which is checked with its defaults as a proxy
+            scales them down to `hidden`; or its notation, such as "gsc(conv_size=4)".
         hidden: width at which its layer is built.
-        low_precision_outliers: tokens of 65 that bfloat16 may change wholly, where an operator chooses
-            (experts).
+        low_precision_outliers: tokens of 65 that bfloat16 may change wholly, where an operator
+            chooses (experts).
 
     Raises:
         AssertionError: one line that names the operator, the rule and the value.
@@ -56,7 +71,9 @@ def check_operator(operator: type[OperatorSpec] | OperatorSpec | str, *, hidden:
         check_low_precision(spec, hidden, autocast=autocast, outliers=low_precision_outliers)
 
 
-def spec_of(operator: type[OperatorSpec] | OperatorSpec | str, hidden: int = HIDDEN) -> OperatorSpec:
+def spec_of(
+    operator: type[OperatorSpec] | OperatorSpec | str, hidden: int = HIDDEN
+) -> OperatorSpec:
     """The spec that a check is about."""
     if isinstance(operator, str) and operator not in OPERATORS:
         specs = parse_operators(operator)
@@ -67,13 +84,14 @@ def spec_of(operator: type[OperatorSpec] | OperatorSpec | str, hidden: int = HID
     return operator if isinstance(operator, OperatorSpec) else operator().scaled(16 * hidden, 16)
 
 
-# -- the layer and its inputs --------------------------------------------------------------------------------
+# -- the layer and its inputs ----------------------------------------------------------------------
 
 
-def make_layer(spec: OperatorSpec, hidden: int = HIDDEN, dtype: torch.dtype = torch.float64,
-               noise: float = 0.3) -> Layer:
-    """A layer with weights that reach every branch: norms away from 1, biases away from 0, strong gates by
-    `noise`."""
+def make_layer(
+    spec: OperatorSpec, hidden: int = HIDDEN, dtype: torch.dtype = torch.float64, noise: float = 0.3
+) -> Layer:
+    """A layer with weights that reach every branch: norms away from 1, biases away from 0, strong
+    gates by `noise`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layer = build_layer(spec, hidden)
@@ -85,10 +103,14 @@ def make_layer(spec: OperatorSpec, hidden: int = HIDDEN, dtype: torch.dtype = to
 
 
 def make_inputs(tokens: int, hidden: int = HIDDEN, batch: int = 2) -> Tensor:
-    """Correlated inputs x_BTD in float64: neighbours differ little, so that keys are nearly parallel."""
+    """Correlated inputs x_BTD in float64: neighbours differ little, so that keys are nearly
+    parallel.
+    """
     generator = torch.Generator().manual_seed(tokens)
     first_B1D = torch.randn(batch, 1, hidden, dtype=torch.float64, generator=generator)
-    return first_B1D + 0.3 * torch.randn(batch, tokens, hidden, dtype=torch.float64, generator=generator)
+    return first_B1D + 0.3 * torch.randn(
+        batch, tokens, hidden, dtype=torch.float64, generator=generator
+    )
 
 
 def weighted_sum(y: Tensor, state: Any) -> Tensor:
@@ -102,9 +124,13 @@ def weighted_sum(y: Tensor, state: Any) -> Tensor:
 
 
 def assert_close(got: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
-    """Largest difference relative to the largest value expected (at least 1e-3 of absolute scale)."""
-    require(got.shape == expected.shape,
-            f"{what}: shape {tuple(got.shape)}, expected {tuple(expected.shape)}")
+    """Largest difference relative to the largest value expected (at least 1e-3 of absolute
+    scale).
+    """
+    require(
+        got.shape == expected.shape,
+        f"{what}: shape {tuple(got.shape)}, expected {tuple(expected.shape)}",
+    )
     if expected.numel() == 0:
         return
     scale = max(expected.abs().max().item(), 1e-3)
@@ -116,10 +142,18 @@ def run_form(layer: Layer, form: Form, x: Tensor, state: Any) -> dict[str, Tenso
     """Output, final state and gradients (input, weights, initial state) of one form, by name."""
     x = x.clone().requires_grad_()
     y, after = form(x, state)
-    wanted = {"x": x, **dict(layer.named_parameters()),
-              **{f"state {n}": leaf for n, leaf in enumerate(state_leaves(state))}}
-    gradients = torch.autograd.grad(weighted_sum(y, after), list(wanted.values()), allow_unused=True)
-    results = {"output": y, **{f"final state {n}": tensor for n, tensor in enumerate(state_tensors(after))}}
+    wanted = {
+        "x": x,
+        **dict(layer.named_parameters()),
+        **{f"state {n}": leaf for n, leaf in enumerate(state_leaves(state))},
+    }
+    gradients = torch.autograd.grad(
+        weighted_sum(y, after), list(wanted.values()), allow_unused=True
+    )
+    results = {
+        "output": y,
+        **{f"final state {n}": tensor for n, tensor in enumerate(state_tensors(after))},
+    }
     for (name, tensor), gradient in zip(wanted.items(), gradients, strict=True):
         results[f"gradient of {name}"] = torch.zeros_like(tensor) if gradient is None else gradient
     return {name: tensor.detach() for name, tensor in results.items()}
@@ -134,7 +168,7 @@ def steps_of(layer: Layer, x_BTD: Tensor, state: Any) -> tuple[Tensor, Any]:
     return torch.stack(outputs, 1), state
 
 
-# -- the rules -----------------------------------------------------------------------------------------------
+# -- the rules -------------------------------------------------------------------------------------
 
 
 def check_parallel_form(spec: OperatorSpec, tokens: int, hidden: int = HIDDEN) -> None:
@@ -142,11 +176,17 @@ def check_parallel_form(spec: OperatorSpec, tokens: int, hidden: int = HIDDEN) -
     layer, x = make_layer(spec, hidden), make_inputs(tokens, hidden)
     for dtype, tolerance in ((torch.float64, EXACT), (torch.float32, FLOAT32)):
         layer = layer.to(dtype)
-        expected, got = (run_form(layer, form, x.to(dtype), random_state(layer, dtype=dtype))
-                         for form in (layer.reference, layer.forward))
+        expected, got = (
+            run_form(layer, form, x.to(dtype), random_state(layer, dtype=dtype))
+            for form in (layer.reference, layer.forward)
+        )
         for what, tensor in expected.items():
-            assert_close(got[what], tensor, tolerance,
-                         f"operator {spec}, forward against reference, {tokens} tokens, {dtype}: {what}")
+            assert_close(
+                got[what],
+                tensor,
+                tolerance,
+                f"operator {spec}, forward against reference, {tokens} tokens, {dtype}: {what}",
+            )
 
 
 @torch.no_grad()
@@ -180,26 +220,37 @@ def check_parts(spec: OperatorSpec, hidden: int = HIDDEN) -> None:
     second, state = layer(x[:, 30:47], state)
     third, state = steps_of(layer, x[:, 47:60], state)
     last, state = layer(x[:, 60:], state)
-    assert_close(torch.cat([first, second, third, last], 1), whole, EXACT,
-                 f"operator {spec}, in parts: outputs")
+    assert_close(
+        torch.cat([first, second, third, last], 1),
+        whole,
+        EXACT,
+        f"operator {spec}, in parts: outputs",
+    )
     for got, tensor in zip(state_tensors(state), state_tensors(whole_state), strict=True):
         assert_close(got, tensor, EXACT, f"operator {spec}, in parts: final state")
 
 
 @torch.no_grad()
 def check_causality(spec: OperatorSpec, hidden: int = HIDDEN, rounding: float = ROUNDING) -> None:
-    """A token does not see later ones. rounding: relative change of earlier outputs that is allowed."""
+    """A token does not see later ones. rounding: relative change of earlier outputs that is
+    allowed.
+    """
     layer, x = make_layer(spec, hidden), make_inputs(65, hidden)
     changed = x.clone()
     changed[:, 40:] += 1
     before, after = layer(x)[0], layer(changed)[0]
-    assert_close(after[:, :40], before[:, :40], rounding, f"operator {spec}, outputs before a changed token")
-    require(not torch.allclose(before[:, 40:], after[:, 40:]),
-            f"operator {spec}: outputs must depend on their token")
+    assert_close(
+        after[:, :40], before[:, :40], rounding, f"operator {spec}, outputs before a changed token"
+    )
+    require(
+        not torch.allclose(before[:, 40:], after[:, 40:]),
+        f"operator {spec}: outputs must depend on their token",
+    )
 
 
-def check_low_precision(spec: OperatorSpec, hidden: int = HIDDEN, *, autocast: bool,
-                        outliers: int = 0) -> None:
+def check_low_precision(
+    spec: OperatorSpec, hidden: int = HIDDEN, *, autocast: bool, outliers: int = 0
+) -> None:
     """bfloat16, of the model or by autocast, is near the reference, with finite gradients."""
     layer, x = make_layer(spec, hidden, torch.float32), make_inputs(65, hidden).float()
     expected = layer.reference(x)[0].detach()
@@ -215,10 +266,19 @@ def check_low_precision(spec: OperatorSpec, hidden: int = HIDDEN, *, autocast: b
     require(y.dtype == torch.bfloat16, f"{place}: the output must be bfloat16; got {y.dtype}")
     for what, got, right in (("forward", y.detach(), expected), ("step", stepped, expected[:, 0])):
         error = (got - right).flatten(0, -2).norm(dim=-1)
-        kept = error.sort().values[:len(error) - (outliers if what == "forward" else 0)].norm() / right.norm()
-        require(kept < LOW_PRECISION, f"{place}: relative error of {what} {kept:.3f} > {LOW_PRECISION}")
-    require(all(torch.isfinite(tensor).all() for tensor in state_tensors(state)),
-            f"{place}: the state is not finite")
+        kept = (
+            error.sort().values[: len(error) - (outliers if what == "forward" else 0)].norm()
+            / right.norm()
+        )
+        require(
+            kept < LOW_PRECISION, f"{place}: relative error of {what} {kept:.3f} > {LOW_PRECISION}"
+        )
+    require(
+        all(torch.isfinite(tensor).all() for tensor in state_tensors(state)),
+        f"{place}: the state is not finite",
+    )
     for name, parameter in (("x", x), *layer.named_parameters()):
-        require(parameter.grad is not None and torch.isfinite(parameter.grad).all(),
-                f"{place}: {name} has no finite gradient")
+        require(
+            parameter.grad is not None and torch.isfinite(parameter.grad).all(),
+            f"{place}: {name} has no finite gradient",
+        )

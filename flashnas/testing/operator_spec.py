@@ -19,7 +19,7 @@ from flashnas.operators.roles import OWN_RATES, Role
 from flashnas.testing.require import require
 from flashnas.testing.states import state_tensors
 
-WIDE = 2048      # hidden size of full-size architectures, at which defaults must fit
+WIDE = 2048  # hidden size of full-size architectures, at which defaults must fit
 FACTORS = (1, 2, 8, 16)
 MIN_DIMS = (2, 64)  # sizes that heads and states keep, apart from the default
 Check = Callable[[OperatorSpec, int], None]
@@ -36,117 +36,200 @@ def check_statements(spec: OperatorSpec, hidden: int) -> None:
 def check_names(spec: OperatorSpec, hidden: int) -> None:
     """The short name is registered for this class, and the notation reads back."""
     place = f"operator {spec.kind!r}"
-    for name, pattern, rule in (("kind", r"[a-z][a-z0-9]*", "a lower-case word such as gd"),
-                                ("name", r"[a-z][a-z0-9_]*", "lower-case words such as gated_delta_net"),
-                                ("label", r"\S.*", "a name for readers such as Gated DeltaNet"),
-                                ("family", r"\S.*", "a group for readers such as delta rule"),
-                                ("colour", r"#[0-9A-F]{6}", "a colour such as #56B4E9")):
+    for name, pattern, rule in (
+        ("kind", r"[a-z][a-z0-9]*", "a lower-case word such as gd"),
+        ("name", r"[a-z][a-z0-9_]*", "lower-case words such as gated_delta_net"),
+        ("label", r"\S.*", "a name for readers such as Gated DeltaNet"),
+        ("family", r"\S.*", "a group for readers such as delta rule"),
+        ("colour", r"#[0-9A-F]{6}", "a colour such as #56B4E9"),
+    ):
         value = getattr(spec, name, None)
-        require(re.fullmatch(pattern, str(value)) and isinstance(value, str),
-                f"{place}: {name} must be {rule}; got {value!r}")
-        taken = [kind for kind, other in OPERATORS.items()
-                 if getattr(other, name) == value and kind != spec.kind]
-        require(name == "family" or not taken,
-                f"{place}: {name} {value!r} is that of operator {', '.join(taken)}")
+        require(
+            re.fullmatch(pattern, str(value)) and isinstance(value, str),
+            f"{place}: {name} must be {rule}; got {value!r}",
+        )
+        taken = [
+            kind
+            for kind, other in OPERATORS.items()
+            if getattr(other, name) == value and kind != spec.kind
+        ]
+        require(
+            name == "family" or not taken,
+            f"{place}: {name} {value!r} is that of operator {', '.join(taken)}",
+        )
     # a dataclass without a docstring gets its signature as one
     signature = f"{type(spec).__name__}("
-    require(not (type(spec).__doc__ or signature).startswith(signature),
-            f"{place}: the spec needs a docstring")
+    require(
+        not (type(spec).__doc__ or signature).startswith(signature),
+        f"{place}: the spec needs a docstring",
+    )
     if spec.kind in OPERATORS:
-        require(OPERATORS[spec.kind] is type(spec),
-                f"{place}: the registry has another class of that kind, {OPERATORS[spec.kind]}")
+        require(
+            OPERATORS[spec.kind] is type(spec),
+            f"{place}: the registry has another class of that kind, {OPERATORS[spec.kind]}",
+        )
         require(parse_operators(str(spec)) == (spec,), f"{place}: {spec} must parse to itself")
 
 
 def check_resolution(spec: OperatorSpec, hidden: int) -> None:
     """`resolved` is a fixed point that builds the same network, with the same hash."""
     full = spec.resolved(hidden)
-    require(full.resolved(hidden) == full,
-            f"operator {spec}: resolved({hidden}) must be its own resolved form")
-    for what, *arguments in (("params",), ("cache_bytes", 100), ("kernels", "decode"), ("flops", 100)):
+    require(
+        full.resolved(hidden) == full,
+        f"operator {spec}: resolved({hidden}) must be its own resolved form",
+    )
+    for what, *arguments in (
+        ("params",),
+        ("cache_bytes", 100),
+        ("kernels", "decode"),
+        ("flops", 100),
+    ):
         one, other = (getattr(each, str(what))(hidden, *arguments) for each in (spec, full))
-        require(one == other,
-                f"operator {spec}: {what} must equal that of its resolved form {full}; got {one} and {other}")
-    one, other = (Architecture(hidden=hidden, operators=(each,), vocab=512).hash for each in (spec, full))
+        require(
+            one == other,
+            f"operator {spec}: {what} must equal that of its resolved form {full}; got {one} and"
+            f" {other}",
+        )
+    one, other = (
+        Architecture(hidden=hidden, operators=(each,), vocab=512).hash for each in (spec, full)
+    )
     require(one == other, f"operator {spec}: the hash must equal that of its resolved form {full}")
 
 
 def check_scaling(spec: OperatorSpec) -> None:
     """The scaled operator fits the narrower network; the factor 1 changes nothing."""
-    require(spec.scaled(WIDE, 1) == spec,
-            f"operator {spec}: scaled by 1 it must stay as it is; got {spec.scaled(WIDE, 1)}")
+    require(
+        spec.scaled(WIDE, 1) == spec,
+        f"operator {spec}: scaled by 1 it must stay as it is; got {spec.scaled(WIDE, 1)}",
+    )
     names = list(inspect.signature(type(spec).scaled).parameters)[1:]
-    require(names == ["hidden", "factor", "least_dim"],
-            f"operator {spec}: scaled must take hidden, factor and least_dim; it takes {', '.join(names)}")
+    require(
+        names == ["hidden", "factor", "least_dim"],
+        f"operator {spec}: scaled must take hidden, factor and least_dim; it takes"
+        f" {', '.join(names)}",
+    )
     last = None
     for factor in FACTORS:
         sizes = []
         for least_dim in ((), *((size,) for size in MIN_DIMS)):
             arguments = WIDE, factor, *least_dim
             try:
-                sizes.append(spec.scaled(*arguments).resolved(WIDE // factor).params(WIDE // factor))
+                sizes.append(
+                    spec.scaled(*arguments).resolved(WIDE // factor).params(WIDE // factor)
+                )
             except OperatorError as error:
-                raise AssertionError(f"operator {spec}: scaled({', '.join(map(str, arguments))}) must fit the"
-                                     f" width {WIDE // factor}: {error}") from error
-        require(last is None or sizes[0] < last, f"operator {spec}: a narrower network must have fewer"
-                                                 f" parameters; got {sizes[0]} at the factor {factor}")
+                raise AssertionError(
+                    f"operator {spec}: scaled({', '.join(map(str, arguments))}) must fit the"
+                    f" width {WIDE // factor}: {error}"
+                ) from error
+        require(
+            last is None or sizes[0] < last,
+            f"operator {spec}: a narrower network must have fewer"
+            f" parameters; got {sizes[0]} at the factor {factor}",
+        )
         last = sizes[0]
 
 
 def check_kernels(spec: OperatorSpec, hidden: int) -> None:
-    """Both phases launch the same kernels with known kinds; matrix products are counted in FLOPs and
-    parameters."""
+    """Both phases launch the same kernels with known kinds; matrix products are counted in FLOPs
+    and parameters."""
     prefill, decode = (spec.kernels(hidden, phase) for phase in ("prefill", "decode"))
     for call in (*prefill, *decode):
-        require(isinstance(call, KernelCall), f"operator {spec}: kernels must be KernelCalls; got {call!r}")
+        require(
+            isinstance(call, KernelCall),
+            f"operator {spec}: kernels must be KernelCalls; got {call!r}",
+        )
         check_kernel(call, f"operator {spec}: kernel {call.label!r}")
-    stated = [[(call.label, call.kind, call.shape) for call in calls] for calls in (prefill, decode)]
-    require(stated[0] == stated[1],
-            f"operator {spec}: prefill and decode must launch kernels of the same labels, kinds and shapes")
-    weights = sum(call["n"] * call["k"] * (call["active"] if call.kind is EXPERTS else 1) for call in decode
-                  if call.kind in (GEMM, EXPERTS))
-    require(weights <= spec.params(hidden), f"operator {spec}: the weights of its products are {weights},"
-                                            f" more than its parameters {spec.params(hidden)}")
+    stated = [
+        [(call.label, call.kind, call.shape) for call in calls] for calls in (prefill, decode)
+    ]
+    require(
+        stated[0] == stated[1],
+        f"operator {spec}: prefill and decode must launch kernels of the same labels, kinds and"
+        " shapes",
+    )
+    weights = sum(
+        call["n"] * call["k"] * (call["active"] if call.kind is EXPERTS else 1)
+        for call in decode
+        if call.kind in (GEMM, EXPERTS)
+    )
+    require(
+        weights <= spec.params(hidden),
+        f"operator {spec}: the weights of its products are {weights},"
+        f" more than its parameters {spec.params(hidden)}",
+    )
     for context in (1, 100):
-        require(spec.flops(hidden, context) >= 2 * weights, f"operator {spec}: FLOPs of one token are"
-                f" {spec.flops(hidden, context)}, less than those of its products {2 * weights}")
+        require(
+            spec.flops(hidden, context) >= 2 * weights,
+            f"operator {spec}: FLOPs of one token are"
+            f" {spec.flops(hidden, context)}, less than those of its products {2 * weights}",
+        )
 
 
 def check_kernel(call: KernelCall, place: str) -> None:
     """The kind of a kernel is registered and complete, and the call states its sizes."""
     kind = call.kind
     require(isinstance(kind, KernelKind), f"{place} must have a KernelKind; got {kind!r}")
-    require(kind.name in KERNEL_KINDS and KERNEL_KINDS[kind.name] is kind,
-            f"{place} has the kind {kind.name!r}, which"
-            " is not registered; add an entry point of that name in the group flashnas.kernel_kinds")
-    require([name for name, _ in call.shape] == list(kind.shape), f"{place} must state the sizes"
-            f" {', '.join(kind.shape)}; got {call.shape}")
-    require(all(value >= 0 for _, value in call.shape), f"{place} has a size that is negative: {call.shape}")
-    require(bool(kind.rules or kind.columns("decode")),
-            f"{place}: the kind {kind.name!r} has neither rows nor rules")
+    require(
+        kind.name in KERNEL_KINDS and KERNEL_KINDS[kind.name] is kind,
+        f"{place} has the kind {kind.name!r}, which"
+        " is not registered; add an entry point of that name in the group flashnas.kernel_kinds",
+    )
+    require(
+        [name for name, _ in call.shape] == list(kind.shape),
+        f"{place} must state the sizes {', '.join(kind.shape)}; got {call.shape}",
+    )
+    require(
+        all(value >= 0 for _, value in call.shape),
+        f"{place} has a size that is negative: {call.shape}",
+    )
+    require(
+        bool(kind.rules or kind.columns("decode")),
+        f"{place}: the kind {kind.name!r} has neither rows nor rules",
+    )
     for phase in PHASES:
         columns, allowed = kind.columns(phase), (*kind.shape, "batch", "tokens", "context", "m")
-        require(set(kind.matched) <= set(columns) <= set(allowed) or not columns,
-                f"{place}: the {phase} columns of the"
-                f" kind {kind.name!r} must be of {', '.join(allowed)}, with all matched ones; got {columns}")
-        require(kind.grow in columns or not columns, f"{place}: the kind {kind.name!r} must grow along one of"
-                                                     f" its {phase} columns; got {kind.grow!r}")
+        require(
+            set(kind.matched) <= set(columns) <= set(allowed) or not columns,
+            f"{place}: the {phase} columns of the"
+            f" kind {kind.name!r} must be of {', '.join(allowed)}, with all matched ones; got"
+            f" {columns}",
+        )
+        require(
+            kind.grow in columns or not columns,
+            f"{place}: the kind {kind.name!r} must grow along one of"
+            f" its {phase} columns; got {kind.grow!r}",
+        )
     step, more = (kind.bytes_moved(call, Load("decode", batch, 1, 100.0), 2) for batch in (1, 2))
-    require(0 < step < more, f"{place}: bytes_moved of the kind {kind.name!r} must be positive and grow with"
-                             f" the batch; got {step} for 1 sequence, {more} for 2")
-    require(kind.written(call) > 0,
-            f"{place}: the kind {kind.name!r} must write values; got {kind.written(call)}")
-    require(kind.workspace_bytes(call) >= 0, f"{place}: workspace_bytes of the kind {kind.name!r} must not be"
-                                             f" negative; got {kind.workspace_bytes(call)}")
+    require(
+        0 < step < more,
+        f"{place}: bytes_moved of the kind {kind.name!r} must be positive and grow with"
+        f" the batch; got {step} for 1 sequence, {more} for 2",
+    )
+    require(
+        kind.written(call) > 0,
+        f"{place}: the kind {kind.name!r} must write values; got {kind.written(call)}",
+    )
+    require(
+        kind.workspace_bytes(call) >= 0,
+        f"{place}: workspace_bytes of the kind {kind.name!r} must not be"
+        f" negative; got {kind.workspace_bytes(call)}",
+    )
 
 
 def check_parameters(spec: OperatorSpec, hidden: int) -> None:
     """`params` counts the layer's parameters and the pre-norm."""
     layer = build_layer(spec, hidden)
-    require(isinstance(layer, Layer), f"operator {spec}: {spec.layer} must be a Layer; got {type(layer)}")
+    require(
+        isinstance(layer, Layer),
+        f"operator {spec}: {spec.layer} must be a Layer; got {type(layer)}",
+    )
     count = sum(parameter.numel() for parameter in layer.parameters()) + hidden
-    require(count == spec.params(hidden), f"operator {spec}: params must be {count} (the layer's, and"
-                                          f" {hidden} of the pre-norm); got {spec.params(hidden)}")
+    require(
+        count == spec.params(hidden),
+        f"operator {spec}: params must be {count} (the layer's, and"
+        f" {hidden} of the pre-norm); got {spec.params(hidden)}",
+    )
 
 
 def check_roles(spec: OperatorSpec, hidden: int) -> None:
@@ -158,17 +241,30 @@ def check_roles(spec: OperatorSpec, hidden: int) -> None:
         raise AssertionError(f"operator {spec}: {error}") from error
     own_rates = sorted({OWN_RATES[role] for role in roles.values() if role in OWN_RATES})
     stated = type(spec).own_rates
-    require(own_rates == sorted(stated), f"operator {spec}: own_rates must be {tuple(own_rates)}, as the"
-                                         f" roles of its layer; got {stated}")
+    require(
+        own_rates == sorted(stated),
+        f"operator {spec}: own_rates must be {tuple(own_rates)}, as the"
+        f" roles of its layer; got {stated}",
+    )
     for name, parameter in layer.named_parameters():
         role, shape = roles[name], tuple(parameter.shape)
-        fits = {Role.READS: shape[-1] == hidden, Role.GATE_READS: shape[-1] == hidden,
-                Role.ROUTER: shape[-1] == hidden, Role.WRITES: len(shape) == 1 or shape[-2] == hidden,
-                Role.NORM: len(shape) == 1, Role.BIAS: len(shape) == 1,
-                Role.VECTOR: len(shape) == 1}.get(role, True)
-        require(fits, f"operator {spec}: parameter {name!r} has the role {role.name} ({role.value}); got"
-                      f" the shape {shape}")
-    require(Role.WRITES in roles.values(), f"operator {spec}: one parameter must have the role WRITES")
+        fits = {
+            Role.READS: shape[-1] == hidden,
+            Role.GATE_READS: shape[-1] == hidden,
+            Role.ROUTER: shape[-1] == hidden,
+            Role.WRITES: len(shape) == 1 or shape[-2] == hidden,
+            Role.NORM: len(shape) == 1,
+            Role.BIAS: len(shape) == 1,
+            Role.VECTOR: len(shape) == 1,
+        }.get(role, True)
+        require(
+            fits,
+            f"operator {spec}: parameter {name!r} has the role {role.name} ({role.value}); got"
+            f" the shape {shape}",
+        )
+    require(
+        Role.WRITES in roles.values(), f"operator {spec}: one parameter must have the role WRITES"
+    )
 
 
 @torch.no_grad()
@@ -182,5 +278,8 @@ def check_cache_bytes(spec: OperatorSpec, hidden: int) -> None:
                 _, state = layer(torch.zeros(1, context, hidden, dtype=dtype))
             state_tensors(state)  # raises for a state that is not made of tensors
             stated, kept = spec.cache_bytes(hidden, context, dtype_bytes), state_bytes(state)
-            require(stated == kept, f"operator {spec}: cache_bytes after {context} tokens in {dtype} must be"
-                                    f" {kept}, as its state has; got {stated}")
+            require(
+                stated == kept,
+                f"operator {spec}: cache_bytes after {context} tokens in {dtype} must be"
+                f" {kept}, as its state has; got {stated}",
+            )

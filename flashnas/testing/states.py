@@ -1,4 +1,6 @@
-"""The states of layers as trees of tensors: None, a tensor, a KeyValueCache, or a (named) tuple of such."""
+"""The states of layers as trees of tensors: None, a tensor, a KeyValueCache, or a (named) tuple of
+such.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def random_state(layer: Layer, batch: int = 2, dtype: torch.dtype = torch.float6
         if isinstance(state, KeyValueCache):
             seen = 7  # more than the smallest window, and not a multiple of it
             kept = min(seen, state.window) if state.window else seen
-            room = state.keys_BGTK.new_zeros(batch, state.keys_BGTK.shape[1], kept, state.keys_BGTK.shape[3])
+            room = state.keys_BGTK.new_zeros(
+                batch, state.keys_BGTK.shape[1], kept, state.keys_BGTK.shape[3]
+            )
             return replace(state, keys_BGTK=leaf(room), values_BGTK=leaf(room), seen=seen)
         if isinstance(state, Tensor):
             return leaf(state)
@@ -56,6 +60,9 @@ def state_leaves(state: Any) -> list[Tensor]:
 
 
 def _children(state: Any) -> tuple[Any, ...]:
-    require(state is None or isinstance(state, tuple), "a state must be None, a tensor, a KeyValueCache or a"
-                                                       f" (named) tuple of such; got {type(state).__name__}")
+    require(
+        state is None or isinstance(state, tuple),
+        "a state must be None, a tensor, a KeyValueCache or a"
+        f" (named) tuple of such; got {type(state).__name__}",
+    )
     return state or ()

@@ -14,9 +14,9 @@ def run_candidate(job: dict[str, Any]) -> dict[str, Any]:
     """Train one candidate on one thread, or by several processes.
 
     Args:
-        job: plain data: `architecture` (`Architecture.to_dict()` at full width), `dataset` (a prepared
-            folder), `recipe` (`Recipe.to_dict()`) and `seed`. Optional: `deadline_s`, the limit of the
-            training; `processes`, if more than one train it together.
+        job: plain data: `architecture` (`Architecture.to_dict()` at full width), `dataset` (a
+            prepared folder), `recipe` (`Recipe.to_dict()`) and `seed`. Optional: `deadline_s`, the
+            limit of the training; `processes`, if more than one train it together.
 
     Returns:
         `ProxyScore.to_dict()`.
@@ -43,12 +43,14 @@ def train_candidate(job: dict[str, Any], ranks: Ranks | None = None) -> dict[str
     recipe = Recipe.from_dict(job["recipe"])
     dataset = Dataset.open(job["dataset"])
     proxy = recipe.proxy_of(Architecture.from_dict(job["architecture"]), dataset.vocab)
-    return train(proxy, dataset, recipe, job["seed"], deadline_s=job.get("deadline_s"), ranks=ranks).to_dict()
+    return train(
+        proxy, dataset, recipe, job["seed"], deadline_s=job.get("deadline_s"), ranks=ranks
+    ).to_dict()
 
 
 def single_thread() -> None:
-    """One thread for every numerical library: candidates run in parallel, and one thread gives reproducible
-    bits."""
+    """One thread for every numerical library: candidates run in parallel, and one thread gives
+    reproducible bits."""
     limit_threads(1)
     import torch
 

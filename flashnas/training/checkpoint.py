@@ -1,10 +1,11 @@
-"""Checkpoints of a training: `step-NNNNNNNN/`, each a weights folder (network/weights.py) that can be
-exported, with
+"""Checkpoints of a training: `step-NNNNNNNN/`, each a weights folder (network/weights.py) that can
+be exported, with
 
     optimizer.safetensors    `<parameter>/<key>`, and torch's random numbers
     checkpoint.json          scalars, and the sha256 of the other files and of itself
 
-A folder gets its name when all its files are on the disk. It is then complete unless the disk damaged it.
+A folder gets its name when all its files are on the disk. It is then complete unless the disk
+damaged it.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def save_checkpoint(folder: Path, trainer: Trainer, tokenizer_json: str, keep: int) -> None:
-    """Write a checkpoint of a training between two steps, then remove all but the `keep` newest ones of the
-    folder. Only the first process calls this."""
+    """Write a checkpoint of a training between two steps, then remove all but the `keep` newest
+    ones of the folder. Only the first process calls this."""
     tensors, scalars = _optimizer_state(trainer)
     path = folder / f"step-{trainer.done:08d}"
     tensors[_CPU_RANDOM] = torch.get_rng_state()
@@ -56,12 +57,15 @@ def save_checkpoint(folder: Path, trainer: Trainer, tokenizer_json: str, keep: i
     with atomic_folder(path) as fresh:
         write_model(fresh, trainer.network, tokenizer_json=tokenizer_json)
         write_tensors(fresh / OPTIMIZER, tensors)
-        content = {"trainer": trainer.state(), "optimizer": scalars,
-                   "sha256": {file.name: digest_of(file) for file in sorted(fresh.iterdir())}}
+        content = {
+            "trainer": trainer.state(),
+            "optimizer": scalars,
+            "sha256": {file.name: digest_of(file) for file in sorted(fresh.iterdir())},
+        }
         write_synced(fresh / SCALARS, json.dumps({**content, "self": _digest(content)}, indent=1))
     saved = checkpoints(folder)
     newest = saved.index(path)  # those of later steps are damaged
-    for old in [*saved[:newest], *saved[newest + keep:]]:
+    for old in [*saved[:newest], *saved[newest + keep :]]:
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -78,7 +82,9 @@ def check_checkpoint(path: Path) -> None:
         if not file.exists():
             raise WeightsError(f"{file}: is missing")
         if digest_of(check_regular(file, WeightsError)) != digest:
-            raise WeightsError(f"{file}: is damaged: its sha256 is not the recorded {digest[:16]}..")
+            raise WeightsError(
+                f"{file}: is damaged: its sha256 is not the recorded {digest[:16]}.."
+            )
 
 
 def load_checkpoint(path: Path, trainer: Trainer) -> None:
@@ -87,8 +93,10 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
     content = _content(path)
     architecture, _ = read_architecture(path)
     if architecture.hash != trainer.architecture.hash:
-        raise WeightsError(f"{path / ARCHITECTURE}: is a checkpoint of another architecture: {architecture};"
-                           f" this training's is {trainer.architecture}")
+        raise WeightsError(
+            f"{path / ARCHITECTURE}: is a checkpoint of another architecture: {architecture};"
+            f" this training's is {trainer.architecture}"
+        )
     fill(trainer.network, read_tensors(path / MODEL), path / MODEL)
     tensors = read_tensors(path / OPTIMIZER)
     torch.set_rng_state(tensors.pop(_CPU_RANDOM, torch.get_rng_state()))
@@ -99,35 +107,48 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
     trainer.restore(content["trainer"])
 
 
-# -- the state of optimizers ---------------------------------------------------------------------------------
+# -- the state of optimizers -----------------------------------------------------------------------
 
 
 def _optimizer_state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors, other values) by `<parameter>/<key>`; every parameter belongs to one optimizer."""
-    names: dict[Tensor, str] = {parameter: name for name, parameter in trainer.network.named_parameters()}
+    names: dict[Tensor, str] = {
+        parameter: name for name, parameter in trainer.network.named_parameters()
+    }
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, Any] = {}
     for optimizer in trainer.optimizers.optimizers:
         for parameter, state in optimizer.state.items():
             for key, value in state.items():
-                (tensors if isinstance(value, Tensor) else scalars)[f"{names[parameter]}/{key}"] = value
+                (tensors if isinstance(value, Tensor) else scalars)[f"{names[parameter]}/{key}"] = (
+                    value
+                )
     return tensors, scalars
 
 
-def _fill_optimizer(trainer: Trainer, tensors: dict[str, Tensor], scalars: dict[str, Any],
-                    path: Path) -> None:
+def _fill_optimizer(
+    trainer: Trainer, tensors: dict[str, Tensor], scalars: dict[str, Any], path: Path
+) -> None:
     parameters = dict(trainer.network.named_parameters())
-    owners = {parameter: optimizer for optimizer in trainer.optimizers.optimizers
-              for group in optimizer.param_groups for parameter in group["params"]}
+    owners = {
+        parameter: optimizer
+        for optimizer in trainer.optimizers.optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
     for entry, value in {**tensors, **scalars}.items():
         name, _, key = entry.rpartition("/")
         parameter = parameters.get(name)
-        if parameter is None or (isinstance(value, Tensor)
-                                 and value.shape not in (parameter.shape, torch.Size([]))):
-            raise WeightsError(f"{path}: holds the optimizer state of another architecture: {entry}"
-                               f" {list(getattr(value, 'shape', []))} has no place in this one")
+        if parameter is None or (
+            isinstance(value, Tensor) and value.shape not in (parameter.shape, torch.Size([]))
+        ):
+            raise WeightsError(
+                f"{path}: holds the optimizer state of another architecture: {entry}"
+                f" {list(getattr(value, 'shape', []))} has no place in this one"
+            )
         owners[parameter].state[parameter][key] = (
-            value.to(parameter.device) if isinstance(value, Tensor) else value)
+            value.to(parameter.device) if isinstance(value, Tensor) else value
+        )
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """What a training costs in FLOPs, and how long it takes at a stated rate. No torch.
 
-The rates are round figures for an estimate before anything runs. That of a CPU is slower than nine tenths of
-the trainings of bench_tables/cpu. That of a GPU is an assumption: one H100 computes 989e12 FLOP/s of dense
-bfloat16 products, and training in eager torch is taken to reach 15 % of it.
+The rates are round figures for an estimate before anything runs. That of a CPU is slower than nine
+tenths of the trainings of bench_tables/cpu. That of a GPU is an assumption: one H100 computes
+989e12 FLOP/s of dense bfloat16 products, and training in eager torch is taken to reach 15 % of it.
 """
 
 from __future__ import annotations
@@ -10,17 +10,32 @@ from __future__ import annotations
 from flashnas.architecture import Architecture
 from flashnas.training.recipe import Recipe
 
-# seconds of an operator in a training of recipe `cpu`, for which FLOPs do not account, and FLOP/s of the
-# others: fitted to the 408 trainings of bench_tables/cpu. Half of them took within 20 % of it. An operator
-# that is not here counts as the median
-OPERATOR_S = {"a": 1.2, "d": 4.3, "f": 0.8, "gd": 2.2, "gla": 1.9, "h": 11.5, "kda": 1.2, "m": 4.1, "m2": 1.5,
-              "moe": 15.1, "r7": 6.9, "swa": 4.1}
+# seconds of an operator in a training of recipe `cpu`, for which FLOPs do not account, and FLOP/s
+# of the others: fitted to the 408 trainings of bench_tables/cpu. Half of them took within 20 % of
+# it. An operator that is not here counts as the median
+OPERATOR_S = {
+    "a": 1.2,
+    "d": 4.3,
+    "f": 0.8,
+    "gd": 2.2,
+    "gla": 1.9,
+    "h": 11.5,
+    "kda": 1.2,
+    "m": 4.1,
+    "m2": 1.5,
+    "moe": 15.1,
+    "r7": 6.9,
+    "swa": 4.1,
+}
 OPERATOR_TOKENS = 262_144
 OPERATOR_RATE = 6.2e10
-BACKWARD = 2              # FLOPs of a backward pass over those of a forward pass
-H100_FLOPS = 989e12       # per second, dense bfloat16 (NVIDIA's data sheet)
+BACKWARD = 2  # FLOPs of a backward pass over those of a forward pass
+H100_FLOPS = 989e12  # per second, dense bfloat16 (NVIDIA's data sheet)
 ASSUMED_UTILISATION = 0.15
-ASSUMED_RATES = {"cpu": 1e10, "cuda": ASSUMED_UTILISATION * H100_FLOPS}  # FLOP/s; of one thread, of one GPU
+ASSUMED_RATES = {
+    "cpu": 1e10,
+    "cuda": ASSUMED_UTILISATION * H100_FLOPS,
+}  # FLOP/s; of one thread, of one GPU
 FASTEST_RATES = {"cpu": 5e12, "cuda": 2.5e15}  # no core of a CPU and no GPU of today computes more
 
 
@@ -38,7 +53,9 @@ def training_flops(network: Architecture, recipe: Recipe) -> float:
         '1.4e+12'
     """
     length = recipe.sequence_tokens
-    head = 2 * network.hidden * network.vocab  # prefill_flops has it once; a training has it at every token
+    head = (
+        2 * network.hidden * network.vocab
+    )  # prefill_flops has it once; a training has it at every token
     forward = (network.prefill_flops(length) + (length - 1) * head) / length
     trained = recipe.steps * recipe.batch_tokens
     validated = recipe.validation_tokens + (len(recipe.curve_at) - 1) * recipe.curve_tokens
@@ -46,14 +63,16 @@ def training_flops(network: Architecture, recipe: Recipe) -> float:
 
 
 def training_seconds(network: Architecture, recipe: Recipe) -> float:
-    """How long a training is expected to take on one thread, or on one GPU at the assumed rate. It compares
-    networks: a machine has its own pace."""
+    """How long a training is expected to take on one thread, or on one GPU at the assumed rate. It
+    compares networks: a machine has its own pace."""
     flops = training_flops(network, recipe)
     if recipe.device != "cpu":
         return expected_seconds(flops, recipe)
     median = sorted(OPERATOR_S.values())[len(OPERATOR_S) // 2]
     of_operators = sum(OPERATOR_S.get(spec.kind, median) for spec in network.operators)
-    return flops / OPERATOR_RATE + of_operators * recipe.steps * recipe.batch_tokens / OPERATOR_TOKENS
+    return (
+        flops / OPERATOR_RATE + of_operators * recipe.steps * recipe.batch_tokens / OPERATOR_TOKENS
+    )
 
 
 def expected_seconds(flops: float, recipe: Recipe) -> float:

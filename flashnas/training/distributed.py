@@ -1,8 +1,8 @@
 """The processes that train one network together, as `torchrun` starts them; one process without it.
 
-Every process holds the whole network and computes its share of each batch; torch's DistributedDataParallel
-averages the gradients. Every process computes all of Muon's Newton-Schulz iterations; at the sizes that
-flashnas trains, this costs less than sending the results.
+Every process holds the whole network and computes its share of each batch; torch's
+DistributedDataParallel averages the gradients. Every process computes all of Muon's Newton-Schulz
+iterations; at the sizes that flashnas trains, this costs less than sending the results.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from flashnas.base.errors import ConfigError, FlashnasError, RunError
 from flashnas.network.model import HybridLM
 from flashnas.training.recipe import Recipe
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # tokens [B, T], targets [B, T] -> mean loss in nats per token
+Loss = Callable[
+    [Tensor, Tensor], Tensor
+]  # tokens [B, T], targets [B, T] -> mean loss in nats per token
 T = TypeVar("T")
 
 # for which a process waits for the others, as while the first prepares the corpus
@@ -32,7 +34,9 @@ _TIMEOUT = timedelta(minutes=30)
 
 @dataclass(frozen=True)
 class Ranks:
-    """One process of a training. rank: from 0. local: its number on this machine, and that of its GPU."""
+    """One process of a training. rank: from 0. local: its number on this machine, and that of its
+    GPU.
+    """
 
     rank: int = 0
     size: int = 1
@@ -44,22 +48,30 @@ class Ranks:
         return self.rank == 0
 
     def check(self, recipe: Recipe) -> None:
-        """Raises ConfigError unless every process gets the same number of sequences of each batch."""
+        """Raises ConfigError unless every process gets the same number of sequences of each
+        batch.
+        """
         if recipe.batch_sequences % self.size:
-            raise ConfigError(f"recipe.batch_sequences must be a multiple of the {self.size} processes;"
-                              f" got {recipe.batch_sequences}")
+            raise ConfigError(
+                f"recipe.batch_sequences must be a multiple of the {self.size} processes;"
+                f" got {recipe.batch_sequences}"
+            )
         each, micro = recipe.batch_sequences // self.size, recipe.micro_batch_sequences
         if 0 < micro < each and each % micro:
-            raise ConfigError(f"recipe.micro_batch_sequences must divide the {each} sequences of each of the"
-                              f" {self.size} processes; got {micro}")
+            raise ConfigError(
+                f"recipe.micro_batch_sequences must divide the {each} sequences of each of the"
+                f" {self.size} processes; got {micro}"
+            )
 
     def device(self, kind: str) -> torch.device:
         """The device of this process; the current CUDA device is set to it."""
         if kind != "cuda" or self.size == 1:
             return torch.device(kind)
         if self.local >= torch.cuda.device_count():
-            raise ConfigError(f"{self.local + 1} processes on this machine need as many CUDA devices;"
-                              f" torch finds {torch.cuda.device_count()}")
+            raise ConfigError(
+                f"{self.local + 1} processes on this machine need as many CUDA devices;"
+                f" torch finds {torch.cuda.device_count()}"
+            )
         torch.cuda.set_device(self.local)
         return torch.device("cuda", self.local)
 
@@ -67,17 +79,22 @@ class Ranks:
         """This process's part of a batch [B, T]: consecutive rows; rank 0 has the first ones."""
         return rows_BT if self.size == 1 else rows_BT.tensor_split(self.size)[self.rank]
 
-    def distribute(self, network: HybridLM,
-                   device: torch.device) -> tuple[Loss, DistributedDataParallel | None]:
-        """Move `network` to the device: its loss with gradients averaged over the processes, and the module
-        that averages them, or None."""
+    def distribute(
+        self, network: HybridLM, device: torch.device
+    ) -> tuple[Loss, DistributedDataParallel | None]:
+        """Move `network` to the device: its loss with gradients averaged over the processes, and
+        the module that averages them, or None."""
         network.to(device)
         if self.size == 1:
             return network.loss, None
         replica = DistributedDataParallel(
-            _Loss(network), device_ids=[device.index] if device.type == "cuda" else None,
+            _Loss(network),
+            device_ids=[device.index] if device.type == "cuda" else None,
             # idle experts
-            find_unused_parameters=any(spec.kind == "moe" for spec in network.architecture.operators))
+            find_unused_parameters=any(
+                spec.kind == "moe" for spec in network.architecture.operators
+            ),
+        )
         return replica, replica
 
     def total(self, *values: float) -> list[float]:
@@ -97,9 +114,9 @@ class Ranks:
         return texts[0]
 
     def run_on_all(self, action: Callable[[], T]) -> T:
-        """Run `action` on every process and return its result. If it fails on some with a FlashnasError or
-        OSError, the lowest of these ranks raises the error and the other processes exit silently, so that the
-        message is printed once."""
+        """Run `action` on every process and return its result. If it fails on some with a
+        FlashnasError or OSError, the lowest of these ranks raises the error and the other processes
+        exit silently, so that the message is printed once."""
         if self.size == 1:
             return action()
         result, error = None, None
@@ -116,7 +133,9 @@ class Ranks:
         raise SystemExit(2)
 
     def first_then_rest(self, action: Callable[[], T]) -> T:
-        """`run_on_all`, but the other processes start when rank 0 has finished and has filled the cache."""
+        """`run_on_all`, but the other processes start when rank 0 has finished and has filled the
+        cache.
+        """
         if self.size == 1:
             return action()
         early = self.run_on_all(lambda: action() if self.first else None)
@@ -135,13 +154,14 @@ class _Loss(nn.Module):
         return self.network.loss(tokens_BT, targets_BT)
 
 
-# -- processes -----------------------------------------------------------------------------------------------
+# -- processes -------------------------------------------------------------------------------------
 
 
-def accumulating(replica: DistributedDataParallel | None,
-                 last: bool) -> contextlib.AbstractContextManager[None]:
-    """A context for forward and backward of one part of a batch; gradients are averaged with the last part
-    only."""
+def accumulating(
+    replica: DistributedDataParallel | None, last: bool
+) -> contextlib.AbstractContextManager[None]:
+    """A context for forward and backward of one part of a batch; gradients are averaged with the
+    last part only."""
     if replica is None or last:
         return contextlib.nullcontext()
     return replica.no_sync()
@@ -159,11 +179,16 @@ def processes(threads: int | None = None) -> Iterator[Ranks]:
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    if not dist.is_available() or not dist.is_torchelastic_launched() or os.environ.get("WORLD_SIZE",
-                                                                                        "1") == "1":
+    if (
+        not dist.is_available()
+        or not dist.is_torchelastic_launched()
+        or os.environ.get("WORLD_SIZE", "1") == "1"
+    ):
         yield Ranks()
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT
+    )
     ranks = Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
     try:
         yield ranks
@@ -172,8 +197,10 @@ def processes(threads: int | None = None) -> Iterator[Ranks]:
             raise
         if not ranks.first:
             raise SystemExit(2) from None
-        raise RunError("another process of this training has ended; continue from the last checkpoint with"
-                       " --resume") from None
+        raise RunError(
+            "another process of this training has ended; continue from the last checkpoint with"
+            " --resume"
+        ) from None
     finally:
         dist.destroy_process_group()
 
@@ -181,4 +208,6 @@ def processes(threads: int | None = None) -> Iterator[Ranks]:
 def _lost(error: RuntimeError) -> bool:
     """True for the errors of a lost connection; gloo has no class for them."""
     text = str(error)
-    return isinstance(error, dist.DistError) or "gloo" in text or "Connection closed by peer" in text
+    return (
+        isinstance(error, dist.DistError) or "gloo" in text or "Connection closed by peer" in text
+    )

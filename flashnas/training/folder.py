@@ -1,9 +1,9 @@
 """The folder of one `flashnas train`. One process writes it.
 
-    train.yaml      the settings, versions and, at the end, the score
-    log.csv         one row per step
-    checkpoints/    see checkpoint.py
-    final/          weights, architecture, tokenizer and recipe of the finished training
+train.yaml      the settings, versions and, at the end, the score
+log.csv         one row per step
+checkpoints/    see checkpoint.py
+final/          weights, architecture, tokenizer and recipe of the finished training
 """
 
 from __future__ import annotations
@@ -30,7 +30,15 @@ from flashnas.training.recipe import ROUNDING
 from flashnas.training.trainer import Step
 
 CONFIG, LOG, CHECKPOINTS, FINAL, LOCK = "train.yaml", "log.csv", "checkpoints", "final", ".lock"
-COLUMNS = ("step", "tokens", "loss", "validation_loss", "gradient_norm", "lr_factor", "tokens_per_s")
+COLUMNS = (
+    "step",
+    "tokens",
+    "loss",
+    "validation_loss",
+    "gradient_norm",
+    "lr_factor",
+    "tokens_per_s",
+)
 
 
 class _Question(TypedDict, total=False):
@@ -48,7 +56,9 @@ class _Score(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecord:
-    """What train.yaml says of weights: question as `TrainFolder` has it; score: None before the end."""
+    """What train.yaml says of weights: question as `TrainFolder` has it; score: None before the
+    end.
+    """
 
     question: _Question = field(default_factory=_Question)
     score: _Score | None = None
@@ -57,7 +67,9 @@ class TrainingRecord:
     def of(cls, weights: Path) -> TrainingRecord:
         """Of a folder of weights, `final` or a checkpoint; empty if it lies in no training."""
         weights = weights.absolute()
-        path = (weights.parents[1] if weights.parent.name == CHECKPOINTS else weights.parent) / CONFIG
+        path = (
+            weights.parents[1] if weights.parent.name == CHECKPOINTS else weights.parent
+        ) / CONFIG
         if (weights.name != FINAL and weights.parent.name != CHECKPOINTS) or not path.is_file():
             return cls()
         record = convert(read_yaml(path), cls, error=RunError)
@@ -73,7 +85,9 @@ class TrainingRecord:
 class TrainFolder:
     """The folder, open for writing by one process at a time."""
 
-    def __init__(self, path: Path, *, question: dict[str, Any], facts: dict[str, Any], resume: bool) -> None:
+    def __init__(
+        self, path: Path, *, question: dict[str, Any], facts: dict[str, Any], resume: bool
+    ) -> None:
         """Create the folder, or continue it.
 
         Args:
@@ -86,7 +100,9 @@ class TrainFolder:
         self.path, self.checkpoints = path, path / CHECKPOINTS
         self.config = _recorded(path, question, resume)
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = hold_lock(path / LOCK, RunError(f"{path}: another process is writing this training"))
+        self._lock = hold_lock(
+            path / LOCK, RunError(f"{path}: another process is writing this training")
+        )
         # again: another process may have made a training meanwhile
         self.config = _recorded(path, question, resume)
         self._check_parts()
@@ -106,8 +122,10 @@ class TrainFolder:
                 raise RunError(f"{folder}: is a file, and must be a folder; move the file away")
         final = self.path / FINAL
         if final.exists() and any(final.iterdir()) and not (final / ARCHITECTURE).is_file():
-            raise RunError(f"{final}: exists and does not hold weights (it has no {ARCHITECTURE}); move it"
-                           f" away")
+            raise RunError(
+                f"{final}: exists and does not hold weights (it has no {ARCHITECTURE}); move it"
+                f" away"
+            )
         for _ in _rows(self.path / LOG):
             pass
 
@@ -118,7 +136,8 @@ class TrainFolder:
         write_atomic(self.path / CONFIG, text)
 
     def newest_checkpoint(self) -> tuple[Path | None, list[str]]:
-        """The newest undamaged checkpoint, and notes on newer damaged ones; WeightsError if all are damaged.
+        """The newest undamaged checkpoint, and notes on newer damaged ones; WeightsError if all are
+        damaged.
         """
         notes: list[str] = []
         first: WeightsError | None = None
@@ -130,8 +149,10 @@ class TrainFolder:
                 first = first or error
                 notes.append(f"{error}; continuing from an earlier checkpoint")
         if first is not None:
-            raise WeightsError(f"{first}; no earlier checkpoint is undamaged; delete {self.checkpoints}/ to"
-                               " train again from the start")
+            raise WeightsError(
+                f"{first}; no earlier checkpoint is undamaged; delete {self.checkpoints}/ to"
+                " train again from the start"
+            )
         return None, notes
 
 
@@ -139,8 +160,8 @@ class StepLog:
     """log.csv: one row per step, written as soon as the step is taken."""
 
     def __init__(self, path: Path, done: int) -> None:
-        """Continue after `done` steps, without later rows and a torn last one. RunError with the line of a
-        damaged row."""
+        """Continue after `done` steps, without later rows and a torn last one. RunError with the
+        line of a damaged row."""
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -152,9 +173,17 @@ class StepLog:
     def add(self, step: Step, batch_tokens: int) -> None:
         """Write the row of a step of `batch_tokens` tokens."""
         validation = "" if step.validation is None else repr(step.validation)
-        self._writer.writerow([step.number, step.tokens, repr(step.loss), validation,
-                               repr(step.gradient_norm),
-                               f"{step.lr_factor:.6g}", f"{batch_tokens / step.seconds:.1f}"])
+        self._writer.writerow(
+            [
+                step.number,
+                step.tokens,
+                repr(step.loss),
+                validation,
+                repr(step.gradient_norm),
+                f"{step.lr_factor:.6g}",
+                f"{batch_tokens / step.seconds:.1f}",
+            ]
+        )
         self._file.flush()
 
     def sync(self) -> None:
@@ -168,7 +197,9 @@ class StepLog:
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a log; none without a file. RunError for what a killed process cannot have left."""
+    """The rows of a log; none without a file. RunError for what a killed process cannot have
+    left.
+    """
     try:
         if not check_regular(path, RunError, max_mb=MAX_JOURNAL_MB, write=True).exists():
             return
@@ -184,21 +215,28 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
     for number, line in enumerate(lines[1:], start=2):
         values = line.split(",")
         if len(values) != len(COLUMNS) or not values[0].isascii() or not values[0].isdigit():
-            raise _damaged(path,
-                           f"line {number} must hold the {len(COLUMNS)} values of one step; got {line!r:.80}")
+            raise _damaged(
+                path,
+                f"line {number} must hold the {len(COLUMNS)} values of one step; got {line!r:.80}",
+            )
         yield dict(zip(COLUMNS, values, strict=True))
 
 
 def _recorded(path: Path, question: Mapping[str, Any], resume: bool) -> dict[str, Any]:
-    """train.yaml of a training that may be continued, or nothing where a new one may be made; else RunError.
+    """train.yaml of a training that may be continued, or nothing where a new one may be made; else
+    RunError.
     """
     config = path / CONFIG
     if not config.exists():
         # a lock, and a part of train.yaml, are what a kill leaves
-        if path.exists() and (not path.is_dir() or any(
-                not place.name.startswith((LOCK, f".{CONFIG}.")) for place in path.iterdir())):
-            raise RunError(f"{path}: exists and is not the folder of a training (it has no {CONFIG});"
-                           " choose another --out")
+        if path.exists() and (
+            not path.is_dir()
+            or any(not place.name.startswith((LOCK, f".{CONFIG}.")) for place in path.iterdir())
+        ):
+            raise RunError(
+                f"{path}: exists and is not the folder of a training (it has no {CONFIG});"
+                " choose another --out"
+            )
         return {}
     entries: dict[str, Any] = json.loads(json.dumps(read_yaml(config)))
     recorded = entries.get("question") or {}
@@ -206,21 +244,26 @@ def _recorded(path: Path, question: Mapping[str, Any], resume: bool) -> dict[str
         raise RunError(f"{config}: question must be a mapping; got {recorded!r:.80}")
     _check_same(config, recorded, question)
     if not resume:
-        raise RunError(f"{path}: holds a training already; continue it with --resume or choose another --out")
+        raise RunError(
+            f"{path}: holds a training already; continue it with --resume or choose another --out"
+        )
     return entries
 
 
 def _damaged(path: Path, reason: str) -> RunError:
-    return RunError(f"{path}: is damaged: {reason}; delete it to continue without the losses of earlier"
-                    f" steps")
+    return RunError(
+        f"{path}: is damaged: {reason}; delete it to continue without the losses of earlier steps"
+    )
 
 
 def _check_same(path: Path, recorded: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     before, now = (dict(_flat(json.loads(json.dumps(question)))) for question in (recorded, given))
     for key in [*now, *(key for key in before if key not in now)]:
         if before.get(key) != now.get(key) and key.removeprefix("recipe.") not in ROUNDING:
-            raise RunError(f"{path}: question.{key} is {before.get(key)!r}, but this training asks"
-                           f" {now.get(key)!r}; choose another --out or the same question")
+            raise RunError(
+                f"{path}: question.{key} is {before.get(key)!r}, but this training asks"
+                f" {now.get(key)!r}; choose another --out or the same question"
+            )
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,6 @@
-"""One architecture trained for longer than in a search, with checkpoints, by one or several processes."""
+"""One architecture trained for longer than in a search, with checkpoints, by one or several
+processes.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +40,11 @@ MAX_SEED = 2**64 - 1  # that torch accepts
 class TrainJob:
     """The settings of one training.
 
-    architecture: trained at its widths divided by recipe.width_factor. tokenizer: path of a tokenizer.json;
-    None: one is trained on the corpus. positions: the longest sequence that the architecture's source allows,
-    with meta tokens; None: no limit. checkpoint_every_tokens: None: `checkpoint_every_s` applies. keep: the
-    number of newest checkpoints that remain. command: the command line, for the record.
+    architecture: trained at its widths divided by recipe.width_factor. tokenizer: path of a
+    tokenizer.json; None: one is trained on the corpus. positions: the longest sequence that the
+    architecture's source allows, with meta tokens; None: no limit. checkpoint_every_tokens: None:
+    `checkpoint_every_s` applies. keep: the number of newest checkpoints that remain. command: the
+    command line, for the record.
     """
 
     architecture: Architecture
@@ -60,11 +63,16 @@ class TrainJob:
     def __post_init__(self) -> None:
         recipe = self.recipe
         if recipe.tokens < recipe.batch_tokens:
-            raise ConfigError(f"tokens must be at least one batch ({recipe.batch_sequences} x"
-                              f" {recipe.sequence_tokens} = {recipe.batch_tokens:,}); got {recipe.tokens:,}")
-        for name, least, most in (("checkpoint_every_tokens", 1, math.inf),
-                                  ("checkpoint_every_s", 0, math.inf),
-                                  ("keep", 1, math.inf), ("seed", 0, MAX_SEED)):
+            raise ConfigError(
+                f"tokens must be at least one batch ({recipe.batch_sequences} x"
+                f" {recipe.sequence_tokens} = {recipe.batch_tokens:,}); got {recipe.tokens:,}"
+            )
+        for name, least, most in (
+            ("checkpoint_every_tokens", 1, math.inf),
+            ("checkpoint_every_s", 0, math.inf),
+            ("keep", 1, math.inf),
+            ("seed", 0, MAX_SEED),
+        ):
             value, flag = getattr(self, name), f"--{name.replace('_', '-')}"
             if value is not None and not value >= least:
                 raise ConfigError(f"{flag} must be at least {least}; got {value}")
@@ -72,12 +80,16 @@ class TrainJob:
                 raise ConfigError(f"{flag} must be at most {most:,}; got {value}")
         tokens = recipe.sequence_tokens + self.architecture.meta_tokens
         if self.positions is not None and tokens > self.positions:
-            raise ConfigError(f"recipe.sequence_tokens {recipe.sequence_tokens}"
-                              + (f" and {self.architecture.meta_tokens} meta tokens"
-                                 if self.architecture.meta_tokens
-                                 else "")
-                              + " are beyond the rotary range of the configuration: max_position_embeddings"
-                                f" is {self.positions:,}")
+            raise ConfigError(
+                f"recipe.sequence_tokens {recipe.sequence_tokens}"
+                + (
+                    f" and {self.architecture.meta_tokens} meta tokens"
+                    if self.architecture.meta_tokens
+                    else ""
+                )
+                + " are beyond the rotary range of the configuration: max_position_embeddings"
+                f" is {self.positions:,}"
+            )
 
 
 class TrainProgress(Protocol):
@@ -91,8 +103,8 @@ class TrainProgress(Protocol):
 
 
 def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[str, Any]:
-    """Train, or continue the training in `job.out`. Only rank 0 writes. On one CPU thread, an interrupted and
-    continued training gives the same losses to the bit.
+    """Train, or continue the training in `job.out`. Only rank 0 writes. On one CPU thread, an
+    interrupted and continued training gives the same losses to the bit.
 
     Returns:
         The summary that `flashnas train --json` prints.
@@ -106,28 +118,43 @@ def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[s
     ranks.run_on_all(lambda: _same_text(dataset, ranks.broadcast_text(dataset.digest)))
     architecture, notes = _trained(job, dataset)
     notes += ranks.run_on_all(lambda: check_job(architecture, dataset, job.recipe))
-    folder = ranks.run_on_all(lambda: _open(job, architecture, dataset, ranks) if ranks.first else None)
+    folder = ranks.run_on_all(
+        lambda: _open(job, architecture, dataset, ranks) if ranks.first else None
+    )
     with folder or contextlib.nullcontext():  # which keeps others from writing it
         for note in (*dataset.notes, *notes):
             progress.note(note)
         with out_of_memory_is_a_reason():
-            trainer = ranks.run_on_all(lambda: Trainer(architecture, dataset, job.recipe, job.seed, ranks))
+            trainer = ranks.run_on_all(
+                lambda: Trainer(architecture, dataset, job.recipe, job.seed, ranks)
+            )
             resumed = _resume(job, trainer, folder, ranks, progress)
             _train(job, trainer, folder, ranks, progress)
             score = trainer.score()
-        summary = {"run": str(job.out), "final": str(job.out / FINAL), "notation": architecture.notation,
-                   "hash": architecture.hash, "params": architecture.params, **score.to_dict(),
-                   "resumed_at_step": resumed, "processes": ranks.size}
+        summary = {
+            "run": str(job.out),
+            "final": str(job.out / FINAL),
+            "notation": architecture.notation,
+            "hash": architecture.hash,
+            "params": architecture.params,
+            **score.to_dict(),
+            "resumed_at_step": resumed,
+            "processes": ranks.size,
+        }
         if folder is not None:
             recipe = yaml.safe_dump(job.recipe.to_dict(), sort_keys=False)
-            save_model(job.out / FINAL, trainer.network, tokenizer_json=dataset.tokenizer_json,
-                       files={"recipe.yaml": recipe})
+            save_model(
+                job.out / FINAL,
+                trainer.network,
+                tokenizer_json=dataset.tokenizer_json,
+                files={"recipe.yaml": recipe},
+            )
             folder.write_config(finished=_now(), score=score.to_dict())
         ranks.run_on_all(lambda: None)  # every process waits until the weights are written
         return summary
 
 
-# -- what is trained on what ---------------------------------------------------------------------------------
+# -- what is trained on what -----------------------------------------------------------------------
 
 
 def _dataset(job: TrainJob) -> Dataset:
@@ -136,42 +163,69 @@ def _dataset(job: TrainJob) -> Dataset:
         return prepare_dataset(job.data, replace(job.recipe, vocab=min(job.recipe.vocab, needed)))
     size = vocab_size(load_tokenizer(job.tokenizer))
     if size > needed:
-        raise ConfigError(f"tokenizer {job.tokenizer}: has {size:,} tokens, but the architecture's"
-                          f" vocabulary is {needed:,}; take a smaller one, or write the architecture with"
-                          f" vocab={size}")
+        raise ConfigError(
+            f"tokenizer {job.tokenizer}: has {size:,} tokens, but the architecture's"
+            f" vocabulary is {needed:,}; take a smaller one, or write the architecture with"
+            f" vocab={size}"
+        )
     return prepare_dataset(job.data, job.recipe, tokenizer=job.tokenizer)
 
 
 def _trained(job: TrainJob, dataset: Dataset) -> tuple[Architecture, list[str]]:
-    """The network that is trained, and notes. Its vocabulary is that of a tokenizer trained on the corpus, or
-    its own."""
+    """The network that is trained, and notes. Its vocabulary is that of a tokenizer trained on the
+    corpus, or its own."""
     own, of_text = job.architecture.vocab, dataset.vocab
     architecture = job.recipe.proxy_of(job.architecture, own if job.tokenizer else of_text)
     if own == of_text:
         return architecture, []
     if job.tokenizer is None:
-        return architecture, [f"vocabulary {of_text:,}, of the tokenizer trained on the corpus, in place of"
-                              f" {own:,}; give --tokenizer to keep the architecture's"]
-    return architecture, [f"the tokenizer has {of_text:,} tokens: {own - of_text:,} of the"
-                          f" architecture's {own:,} are never seen"]
+        return architecture, [
+            f"vocabulary {of_text:,}, of the tokenizer trained on the corpus, in place of"
+            f" {own:,}; give --tokenizer to keep the architecture's"
+        ]
+    return architecture, [
+        f"the tokenizer has {of_text:,} tokens: {own - of_text:,} of the"
+        f" architecture's {own:,} are never seen"
+    ]
 
 
 def _same_text(dataset: Dataset, digest: str) -> None:
     if dataset.digest != digest:
-        raise ConfigError(f"corpus {dataset.source!r}: its digest is {dataset.digest} here and {digest} on"
-                          " the first process; all processes need the same text")
+        raise ConfigError(
+            f"corpus {dataset.source!r}: its digest is {dataset.digest} here and {digest} on"
+            " the first process; all processes need the same text"
+        )
 
 
 def _open(job: TrainJob, architecture: Architecture, dataset: Dataset, ranks: Ranks) -> TrainFolder:
-    question = {"architecture": architecture.notation, "recipe": job.recipe.to_dict(), "seed": job.seed,
-                "corpus": dataset.source, "tokenizer": job.tokenizer, "corpus_digest": dataset.digest}
+    question = {
+        "architecture": architecture.notation,
+        "recipe": job.recipe.to_dict(),
+        "seed": job.seed,
+        "corpus": dataset.source,
+        "tokenizer": job.tokenizer,
+        "corpus_digest": dataset.digest,
+    }
     packages = {name: version(name) for name in ("torch", "numpy", "tokenizers", "safetensors")}
-    facts = {"flashnas": flashnas.__version__, "name": job.out.name, "command": job.command,
-             "started": _now(), "finished": None, "architecture": architecture.to_dict(),
-             "hash": architecture.hash,
-             "params": architecture.params, "corpus_notes": list(dataset.notes), "vocabulary": dataset.vocab,
-             "host": {"cpu": platform.processor() or platform.machine(), "processes": ranks.size,
-                      "threads": torch.get_num_threads(), "python": platform.python_version(), **packages}}
+    facts = {
+        "flashnas": flashnas.__version__,
+        "name": job.out.name,
+        "command": job.command,
+        "started": _now(),
+        "finished": None,
+        "architecture": architecture.to_dict(),
+        "hash": architecture.hash,
+        "params": architecture.params,
+        "corpus_notes": list(dataset.notes),
+        "vocabulary": dataset.vocab,
+        "host": {
+            "cpu": platform.processor() or platform.machine(),
+            "processes": ranks.size,
+            "threads": torch.get_num_threads(),
+            "python": platform.python_version(),
+            **packages,
+        },
+    }
     return TrainFolder(job.out, question=question, facts=facts, resume=job.resume)
 
 
@@ -179,11 +233,16 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
-# -- training ------------------------------------------------------------------------------------------------
+# -- training --------------------------------------------------------------------------------------
 
 
-def _resume(job: TrainJob, trainer: Trainer, folder: TrainFolder | None, ranks: Ranks,
-            progress: TrainProgress) -> int | None:
+def _resume(
+    job: TrainJob,
+    trainer: Trainer,
+    folder: TrainFolder | None,
+    ranks: Ranks,
+    progress: TrainProgress,
+) -> int | None:
     path, notes = ranks.run_on_all(lambda: folder.newest_checkpoint() if folder else (None, []))
     for note in notes:
         progress.note(note)
@@ -195,8 +254,13 @@ def _resume(job: TrainJob, trainer: Trainer, folder: TrainFolder | None, ranks: 
     return trainer.done
 
 
-def _train(job: TrainJob, trainer: Trainer, folder: TrainFolder | None, ranks: Ranks,
-           progress: TrainProgress) -> None:
+def _train(
+    job: TrainJob,
+    trainer: Trainer,
+    folder: TrainFolder | None,
+    ranks: Ranks,
+    progress: TrainProgress,
+) -> None:
     recipe, last_s, last_tokens = job.recipe, time.monotonic(), trainer.tokens
     tokenizer_json = trainer.dataset.tokenizer_json
     log = StepLog(folder.path / LOG, trainer.done) if folder else None
@@ -204,9 +268,11 @@ def _train(job: TrainJob, trainer: Trainer, folder: TrainFolder | None, ranks: R
         with _Signals() as signals:
             for step in trainer.steps():
                 progress.update(step, recipe.steps)
-                due = (time.monotonic() - last_s >= job.checkpoint_every_s
-                       if job.checkpoint_every_tokens is None
-                       else step.tokens - last_tokens >= job.checkpoint_every_tokens)
+                due = (
+                    time.monotonic() - last_s >= job.checkpoint_every_s
+                    if job.checkpoint_every_tokens is None
+                    else step.tokens - last_tokens >= job.checkpoint_every_tokens
+                )
                 came, due_of_first = ranks.total(float(signals.came), float(due and ranks.first))
                 if log:
                     log.add(step, recipe.batch_tokens)
@@ -219,22 +285,27 @@ def _train(job: TrainJob, trainer: Trainer, folder: TrainFolder | None, ranks: R
                     raise KeyboardInterrupt if ranks.first else SystemExit(130)
     except CandidateError as error:
         kept = checkpoints(folder.checkpoints)[:1] if folder else []
-        raise CandidateError(f"{error}; the last checkpoint is {kept[0]}" if kept else str(error)) from None
+        raise CandidateError(
+            f"{error}; the last checkpoint is {kept[0]}" if kept else str(error)
+        ) from None
     finally:
         if log:
             log.close()
 
 
 class _Signals:
-    """Records signals, so that the step is finished and saved first; a second one ends the process. What the
-    caller ignores, as under nohup, stays ignored."""
+    """Records signals, so that the step is finished and saved first; a second one ends the process.
+    What the caller ignores, as under nohup, stays ignored."""
 
     def __init__(self) -> None:
         self.came = False
 
     def __enter__(self) -> _Signals:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, *ENDING)
-                        if signal.getsignal(number) != signal.SIG_IGN}
+        self._before = {
+            number: signal.signal(number, self._note)
+            for number in (signal.SIGINT, *ENDING)
+            if signal.getsignal(number) != signal.SIG_IGN
+        }
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -250,5 +321,6 @@ class _Signals:
 
 def with_overrides(recipe: Recipe, **changes: Any) -> Recipe:
     """The recipe with these fields replaced; None: keep the recipe's value."""
-    return dataclasses.replace(recipe,
-                               **{name: value for name, value in changes.items() if value is not None})
+    return dataclasses.replace(
+        recipe, **{name: value for name, value in changes.items() if value is not None}
+    )

@@ -1,8 +1,10 @@
-"""Where parameters start and how fast each learns: one group each, by operator family and optimizer.
+"""Where parameters start and how fast each learns: one group each, by operator family and
+optimizer.
 
 `weight_norm` is that of Nemotron-Flash (arXiv 2511.18890): after each step a matrix W [C_out, C_in]
-that reads the hidden state goes back to rows of norm 1, one that writes into it to columns of norm 1. The
-paper states the projection alone; the norm in front of a matrix learns what scale it needs. Further
+that reads the hidden state goes back to rows of norm 1, one that writes into it to columns of norm
+1. The paper states the projection alone; the norm in front of a matrix learns what scale it needs.
+  Further
 dimensions are stacks of matrices.
 """
 
@@ -19,15 +21,17 @@ from flashnas.network.model import HybridLM
 from flashnas.operators.roles import Role
 from flashnas.training.recipe import Recipe
 
-# Filters, decays, routers and low-rank gates are not maps between features: an orthogonal update would move
-# them far too fast. Token tables are maps, but from single tokens.
+# Filters, decays, routers and low-rank gates are not maps between features: an orthogonal update
+# would move them far too fast. Token tables are maps, but from single tokens.
 MUON_ROLES = (Role.READS, Role.WRITES, Role.INNER)
 DECAYING_ROLES = (*MUON_ROLES, Role.GATE, Role.GATE_READS, Role.ROUTER, Role.TOKENS)
 _MIN_SIDE = 16
 
 
 def taken_by_muon(role: Role, parameter: nn.Parameter) -> bool:
-    """True for dense projections inside an operator; all else, and very thin matrices, go to AdamW."""
+    """True for dense projections inside an operator; all else, and very thin matrices, go to
+    AdamW.
+    """
     return role in MUON_ROLES and min(parameter.shape) >= _MIN_SIDE
 
 
@@ -35,8 +39,9 @@ def taken_by_muon(role: Role, parameter: nn.Parameter) -> bool:
 def initialise(network: HybridLM, recipe: Recipe) -> None:
     """Move a freshly drawn network to the recipe's starting point.
 
-    With few steps the start decides much: random updates of 24 operators bury an embedding of std 0.02, most
-    of all those of operators that normalise their output (see experiments/pure_operators).
+    With few steps the start decides much: random updates of 24 operators bury an embedding of std
+    0.02, most of all those of operators that normalise their output (see
+    experiments/pure_operators).
     """
     uses = network.parameter_uses()
     for name, parameter in network.named_parameters():
@@ -51,8 +56,8 @@ def initialise(network: HybridLM, recipe: Recipe) -> None:
 
 
 class Optimizers:
-    """Muon and AdamW over one network, driven by one schedule; with `weight_norm`, matrices stay at unit
-    norm."""
+    """Muon and AdamW over one network, driven by one schedule; with `weight_norm`, matrices stay at
+    unit norm."""
 
     def __init__(self, network: HybridLM, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -70,19 +75,35 @@ class Optimizers:
         muon_lr = recipe.muon_lr * recipe.depth_multiplier(len(network.architecture.operators))
         if muon_groups := list(self._groups(groups, "muon", muon_lr)):
             # match_rms_adamw: one rate moves the entries of matrices of all shapes equally
-            self.optimizers.append(torch.optim.Muon(
-                muon_groups, momentum=recipe.muon_momentum, ns_steps=recipe.muon_steps,
-                adjust_lr_fn="match_rms_adamw"))
-        self.optimizers.append(torch.optim.AdamW(self._groups(groups, "adamw", recipe.adamw_lr), fused=True,
-                                                 betas=(recipe.adamw_beta1, recipe.adamw_beta2)))
+            self.optimizers.append(
+                torch.optim.Muon(
+                    muon_groups,
+                    momentum=recipe.muon_momentum,
+                    ns_steps=recipe.muon_steps,
+                    adjust_lr_fn="match_rms_adamw",
+                )
+            )
+        self.optimizers.append(
+            torch.optim.AdamW(
+                self._groups(groups, "adamw", recipe.adamw_lr),
+                fused=True,
+                betas=(recipe.adamw_beta1, recipe.adamw_beta2),
+            )
+        )
 
-    def _groups(self, groups: dict[tuple[str, str, bool], list[nn.Parameter]], rule: str,
-                lr: float) -> Iterator[dict[str, Any]]:
+    def _groups(
+        self, groups: dict[tuple[str, str, bool], list[nn.Parameter]], rule: str, lr: float
+    ) -> Iterator[dict[str, Any]]:
         for (optimizer, family, decays), parameters in groups.items():
             if optimizer == rule:
                 peak_lr = lr * self.recipe.multiplier(family)
-                yield {"params": parameters, "lr": peak_lr, "peak_lr": peak_lr, "family": family,
-                       "weight_decay": self.recipe.weight_decay if decays else 0.0}
+                yield {
+                    "params": parameters,
+                    "lr": peak_lr,
+                    "peak_lr": peak_lr,
+                    "family": family,
+                    "weight_decay": self.recipe.weight_decay if decays else 0.0,
+                }
 
     def step(self, step: int) -> None:
         """One update at the schedule's rate for this step (0, 1, ..), then forget the gradients."""
@@ -96,26 +117,32 @@ class Optimizers:
             self.weight_norm.project()
 
 
-# -- weight normalization ------------------------------------------------------------------------------------
+# -- weight normalization --------------------------------------------------------------------------
 
 
 class Case(Enum):
     """What is kept at norm 1; the value is the dimension that is summed over."""
 
-    ROWS = -1     # reads the hidden state
+    ROWS = -1  # reads the hidden state
     COLUMNS = -2  # writes into it
 
 
-# Filters, decays, low-rank gates and what maps an operator's own features have no case: their size is part of
-# what they compute. A row of a token table is the vector of one token, which the head reads and the table writes.
-CASES = {Role.READS: Case.ROWS, Role.GATE_READS: Case.ROWS, Role.ROUTER: Case.ROWS, Role.TOKENS: Case.ROWS,
-         Role.WRITES: Case.COLUMNS}
+# Filters, decays, low-rank gates and what maps an operator's own features have no case: their size
+# is part of what they compute. A row of a token table is the vector of one token, which the head
+# reads and the table writes.
+CASES = {
+    Role.READS: Case.ROWS,
+    Role.GATE_READS: Case.ROWS,
+    Role.ROUTER: Case.ROWS,
+    Role.TOKENS: Case.ROWS,
+    Role.WRITES: Case.COLUMNS,
+}
 
 
 @torch.no_grad()
 def to_unit_norm(matrix: Tensor, case: Case) -> None:
-    """Divide the rows or columns of a matrix [.., C_out, C_in] by their norm in place; those of zeros stay
-    zero."""
+    """Divide the rows or columns of a matrix [.., C_out, C_in] by their norm in place; those of
+    zeros stay zero."""
     norm = torch.linalg.vector_norm(matrix, dim=case.value, keepdim=True)
     matrix.div_(torch.where(norm > 0, norm, 1.0))
 
@@ -125,8 +152,11 @@ class WeightNorm:
 
     def __init__(self, network: HybridLM) -> None:
         uses = network.parameter_uses()
-        self.matrices = [(parameter, CASES[uses[name].role]) for name, parameter in network.named_parameters()
-                         if uses[name].role in CASES]
+        self.matrices = [
+            (parameter, CASES[uses[name].role])
+            for name, parameter in network.named_parameters()
+            if uses[name].role in CASES
+        ]
 
     def project(self) -> None:
         """Bring all of them back to unit norm."""

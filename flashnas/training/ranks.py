@@ -1,5 +1,5 @@
-"""One of the processes that train a candidate together; torchrun starts `python -m flashnas.training.ranks
-FOLDER`."""
+"""One of the processes that train a candidate together; torchrun starts `python -m
+flashnas.training.ranks FOLDER`."""
 
 from __future__ import annotations
 
@@ -61,8 +61,10 @@ def _write_failure(folder: Path, rank: str, error: BaseException) -> None:
     text = (str(error).strip().splitlines() or [""])[0]
     lost = isinstance(error, SystemExit) or any(words in text for words in LOST)
     kind = type(error)
-    write_atomic(path, json.dumps({"class": kind.__name__, "module": kind.__module__, "text": text,
-                                   "lost": lost}))
+    write_atomic(
+        path,
+        json.dumps({"class": kind.__name__, "module": kind.__module__, "text": text, "lost": lost}),
+    )
 
 
 if __name__ == "__main__":

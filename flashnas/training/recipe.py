@@ -1,4 +1,6 @@
-"""Recipe: everything that a short training run depends on besides the architecture, the data and the seed."""
+"""Recipe: everything that a short training run depends on besides the architecture, the data and
+the seed.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,14 @@ from flashnas.operators.backends import BACKENDS
 from flashnas.operators.spec import PROXY_HEAD_DIM
 
 RECIPES = Path(__file__).parent / "recipes"
-# of parameters with a learning rate of their own. embedding: also the head and meta tokens; norm: the final
-# norm
-FAMILIES = (*OPERATORS.shipped, *(f"{kind}.{part}" for kind in OPERATORS.shipped
-                                  for part in OPERATORS[kind].own_rates), "embedding", "norm")
+# of parameters with a learning rate of their own. embedding: also the head and meta tokens; norm:
+# the final norm
+FAMILIES = (
+    *OPERATORS.shipped,
+    *(f"{kind}.{part}" for kind in OPERATORS.shipped for part in OPERATORS[kind].own_rates),
+    "embedding",
+    "norm",
+)
 DTYPES = ("float32", "bfloat16")
 DEVICES = ("cpu", "cuda")
 # fields on which the loss of a given network does not depend: it shows what it is
@@ -42,13 +48,21 @@ EARLIER: dict[str, Any] = {"tasks": {}}
 
 def families() -> tuple[str, ...]:
     """FAMILIES, and those of operators of other packages, which are loaded for it."""
-    return (*FAMILIES, *(name for kind, spec in OPERATORS.items() if kind not in OPERATORS.shipped
-                         for name in (kind, *(f"{kind}.{part}" for part in spec.own_rates))))
+    return (
+        *FAMILIES,
+        *(
+            name
+            for kind, spec in OPERATORS.items()
+            if kind not in OPERATORS.shipped
+            for name in (kind, *(f"{kind}.{part}" for part in spec.own_rates))
+        ),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Settings, where="recipe"):
-    """A training recipe. Its fields are checked when it is built; ConfigError names field, rule and value.
+    """A training recipe. Its fields are checked when it is built; ConfigError names field, rule and
+    value.
 
     Example:
         >>> import flashnas as fn
@@ -60,53 +74,95 @@ class Recipe(Settings, where="recipe"):
     name: str = option("custom", "of the recipe; of a file without one, the file's")
     width_factor: int = option(
         16,
-        "the trained network is `architecture.scaled(width_factor)`: the same operators at smaller widths",
-        min=1, max=2**16)
+        "the trained network is `architecture.scaled(width_factor)`: the same operators at smaller"
+        " widths",
+        min=1,
+        max=2**16,
+    )
     depth_factor: int = option(
         1,
-        "the trained network is `architecture.shallower(depth_factor)`: every so many-th operator of each"
+        "the trained network is `architecture.shallower(depth_factor)`: every so many-th operator"
+        " of each"
         " kind",
-        min=1, max=2**10)
+        min=1,
+        max=2**10,
+    )
     least_head_dim: int = option(
         PROXY_HEAD_DIM,
         "heads, states and windows shrink with the width, but not below this; fewer heads remain"
-        " instead", min=2, max=2**16)
-    vocab: int = option(4096, "size of the tokenizer that is trained if none is given", min=257, max=2**22)
+        " instead",
+        min=2,
+        max=2**16,
+    )
+    vocab: int = option(
+        4096, "size of the tokenizer that is trained if none is given", min=257, max=2**22
+    )
     sequence_tokens: int = option(256, "tokens of a sequence", min=2, max=2**24)
     batch_sequences: int = option(4, "sequences of a step", min=1, max=2**24)
     micro_batch_sequences: int = option(
-        0, "sequences per backward pass of a process; gradients of a step are summed, which changes rounding"
-        " alone. 0: its whole batch", min=0, max=2**24)
-    tokens: int = option(81_920,
-                         "training tokens. A step takes `batch_sequences` x `sequence_tokens` of them; there"
-                         " is at least one step", min=1, max=2**53)
-    validation_tokens: int = option(20_480,
-                                    "size of the fixed validation slice, for the last point of the curve",
-                                    min=1, max=2**53)
-    curve_points: int = option(5, "validations during the training, the last one included", min=1, max=10_000)
-    curve_tokens: int = option(4_096, "the part of the validation slice that the points before the last use",
-                               min=1, max=2**53)
+        0,
+        "sequences per backward pass of a process; gradients of a step are summed, which changes"
+        " rounding"
+        " alone. 0: its whole batch",
+        min=0,
+        max=2**24,
+    )
+    tokens: int = option(
+        81_920,
+        "training tokens. A step takes `batch_sequences` x `sequence_tokens` of them; there"
+        " is at least one step",
+        min=1,
+        max=2**53,
+    )
+    validation_tokens: int = option(
+        20_480,
+        "size of the fixed validation slice, for the last point of the curve",
+        min=1,
+        max=2**53,
+    )
+    curve_points: int = option(
+        5, "validations during the training, the last one included", min=1, max=10_000
+    )
+    curve_tokens: int = option(
+        4_096,
+        "the part of the validation slice that the points before the last use",
+        min=1,
+        max=2**53,
+    )
     optimizer: str = option(
         "muon",
-        "`muon` gives the hidden matrices to Muon at `muon_lr`, with `muon_steps` Newton-Schulz iterations,"
-        " and the other parameters to AdamW at `adamw_lr`; `adamw` gives everything to AdamW at `adamw_lr`",
-        choices=("muon", "adamw"))
-    muon_lr: float = option(0.00125,
-                            "peak, reached after `warmup_fraction` of the steps. A cosine then falls to"
-                            " `final_lr_fraction`", above=0)
+        "`muon` gives the hidden matrices to Muon at `muon_lr`, with `muon_steps` Newton-Schulz"
+        " iterations,"
+        " and the other parameters to AdamW at `adamw_lr`; `adamw` gives everything to AdamW at"
+        " `adamw_lr`",
+        choices=("muon", "adamw"),
+    )
+    muon_lr: float = option(
+        0.00125,
+        "peak, reached after `warmup_fraction` of the steps. A cosine then falls to"
+        " `final_lr_fraction`",
+        above=0,
+    )
     adamw_lr: float = option(0.06, "likewise", above=0)
     lr_multipliers: dict[str, float] = option(
         dict,
-        "factors on the rate of one family of parameters each: an operator's short name, that name with"
-        " `.conv` for its short convolution, `moe.router`, `embedding` or `norm`. Other families have the"
+        "factors on the rate of one family of parameters each: an operator's short name, that name"
+        " with"
+        " `.conv` for its short convolution, `moe.router`, `embedding` or `norm`. Other families"
+        " have the"
         " factor 1",
-        keys=families, above=0)
+        keys=families,
+        above=0,
+    )
     lr_depth: int = option(
         0,
-        "operators of the networks that `muon_lr` suits. Muon's rate for a network of N operators is"
+        "operators of the networks that `muon_lr` suits. Muon's rate for a network of N operators"
+        " is"
         " multiplied by"
-        " sqrt(lr_depth / N), since deeper networks want lower ones; 0: one rate for all depths", min=0,
-        max=2**20)
+        " sqrt(lr_depth / N), since deeper networks want lower ones; 0: one rate for all depths",
+        min=0,
+        max=2**20,
+    )
     muon_momentum: float = option(0.95, "Nesterov momentum of Muon", min=0, below=1)
     muon_steps: int = option(3, "Newton-Schulz iterations of Muon", min=1, max=100)
     adamw_beta1: float = option(0.9, "decay of AdamW's mean of gradients", min=0, below=1)
@@ -115,30 +171,49 @@ class Recipe(Settings, where="recipe"):
     warmup_fraction: float = option(0.1, "share of the steps in which the rate rises", min=0, max=1)
     final_lr_fraction: float = option(0.1, "share of the peak rate at the end", min=0, max=1)
     clip: float = option(1.0, "largest gradient norm; 0: gradients are not clipped", min=0)
-    embedding_std: float = option(0.2, "standard deviation of embedding, meta tokens and head at the start",
-                                  above=0)
-    output_scale: float = option(0.0,
-                                 "factor on the drawn output projections of the operators; 0: every operator"
-                                 " starts as the identity", min=0)
+    embedding_std: float = option(
+        0.2, "standard deviation of embedding, meta tokens and head at the start", above=0
+    )
+    output_scale: float = option(
+        0.0,
+        "factor on the drawn output projections of the operators; 0: every operator"
+        " starts as the identity",
+        min=0,
+    )
     conv_noise: float = option(
         0.2,
-        "share of the random filter in a short convolution's start; the rest passes the current token"
-        " through. 1: as the model draws it", min=0, max=1)
+        "share of the random filter in a short convolution's start; the rest passes the current"
+        " token"
+        " through. 1: as the model draws it",
+        min=0,
+        max=1,
+    )
     weight_norm: bool = option(
         False,
-        "set every matrix to unit norm at the start and after each step (training/optimizer.py); it needs"
-        " rates of its own (experiments/weight_norm)")
+        "set every matrix to unit norm at the start and after each step (training/optimizer.py); it"
+        " needs"
+        " rates of its own (experiments/weight_norm)",
+    )
     dtype: str = option(
         "bfloat16",
-        "`bfloat16` keeps weights and optimizer in float32 and computes matrix products in bfloat16; on"
-        " CUDA the residual stream, too", choices=DTYPES)
+        "`bfloat16` keeps weights and optimizer in float32 and computes matrix products in"
+        " bfloat16; on"
+        " CUDA the residual stream, too",
+        choices=DTYPES,
+    )
     device: str = option("cpu", "that trains", choices=DEVICES)
-    backend: str = option("auto",
-                          "the library that computes the operators; `auto`: the best installed one that"
-                          " serves the device", choices=BACKENDS)
+    backend: str = option(
+        "auto",
+        "the library that computes the operators; `auto`: the best installed one that"
+        " serves the device",
+        choices=BACKENDS,
+    )
     short_text: bool = option(
-        False, "train on more than 4 epochs of the text, or validate on less than `validation_tokens`, where"
-        " the text has no more")
+        False,
+        "train on more than 4 epochs of the text, or validate on less than `validation_tokens`,"
+        " where"
+        " the text has no more",
+    )
 
     def __post_init__(self) -> None:
         for setting in settings_of(Recipe):
@@ -149,20 +224,28 @@ class Recipe(Settings, where="recipe"):
                 object.__setattr__(self, setting.name, checked)
         for name in ("validation_tokens", "curve_tokens"):
             if getattr(self, name) < self.sequence_tokens:
-                self.wrong(name, f"must be at least sequence_tokens ({self.sequence_tokens}); got"
-                                 f" {getattr(self, name)}")
+                self.wrong(
+                    name,
+                    f"must be at least sequence_tokens ({self.sequence_tokens}); got"
+                    f" {getattr(self, name)}",
+                )
         if self.curve_tokens > self.validation_tokens:
-            self.wrong("curve_tokens", f"must be at most validation_tokens ({self.validation_tokens}); got"
-                                       f" {self.curve_tokens}")
+            self.wrong(
+                "curve_tokens",
+                f"must be at most validation_tokens ({self.validation_tokens}); got"
+                f" {self.curve_tokens}",
+            )
         if self.batch_sequences % (self.micro_batch_sequences or 1):
-            self.wrong("micro_batch_sequences",
-                       f"must be a divisor of batch_sequences ({self.batch_sequences}) or 0;"
-                                                f" got {self.micro_batch_sequences}")
+            self.wrong(
+                "micro_batch_sequences",
+                f"must be a divisor of batch_sequences ({self.batch_sequences}) or 0;"
+                f" got {self.micro_batch_sequences}",
+            )
 
     def __hash__(self) -> int:
         return hash((self.name, self.tokens, self.muon_lr))  # mappings have none
 
-    # -- derived values --------------------------------------------------------------------------------------
+    # -- derived values ----------------------------------------------------------------------------
 
     @property
     def batch_tokens(self) -> int:
@@ -176,26 +259,36 @@ class Recipe(Settings, where="recipe"):
 
     @property
     def curve_at(self) -> tuple[int, ...]:
-        """Training tokens after which the network is validated: the points of its curve, the last one at the
-        end."""
-        steps = {round(self.steps * (point + 1) / self.curve_points) for point in range(self.curve_points)}
+        """Training tokens after which the network is validated: the points of its curve, the last
+        one at the end."""
+        steps = {
+            round(self.steps * (point + 1) / self.curve_points)
+            for point in range(self.curve_points)
+        }
         return tuple(step * self.batch_tokens for step in sorted(steps) if step)
 
     @property
     def training_settings(self) -> dict[str, Any]:
         """The fields on which the loss of a given network depends."""
-        return {name: value for name, value in {**self.to_dict(), **ROUNDING}.items()
-                if name not in NOT_OF_A_NETWORK}
+        return {
+            name: value
+            for name, value in {**self.to_dict(), **ROUNDING}.items()
+            if name not in NOT_OF_A_NETWORK
+        }
 
     @property
     def digest(self) -> str:
-        """16 hex digits of all that the recipe says about a training, without its name and micro-batches."""
+        """16 hex digits of all that the recipe says about a training, without its name and
+        micro-batches.
+        """
         return fingerprint({**self.to_dict(), **ROUNDING, **EARLIER, "name": ""})
 
     def multiplier(self, family: str) -> float:
-        """The factor on the rate of a family; a convolution or router without one has the factor of its
-        operator."""
-        return float(self.lr_multipliers.get(family, self.lr_multipliers.get(family.partition(".")[0], 1.0)))
+        """The factor on the rate of a family; a convolution or router without one has the factor of
+        its operator."""
+        return float(
+            self.lr_multipliers.get(family, self.lr_multipliers.get(family.partition(".")[0], 1.0))
+        )
 
     def depth_multiplier(self, operators: int) -> float:
         """The factor on Muon's rate for a network of so many operators."""
@@ -208,49 +301,68 @@ class Recipe(Settings, where="recipe"):
         if step < warmup:
             return (step + 1) / (warmup + 1)
         done = (step - warmup + 1) / (self.steps - warmup + 1)
-        return self.final_lr_fraction + (1 - self.final_lr_fraction) * (1 + math.cos(math.pi * done)) / 2
+        return (
+            self.final_lr_fraction
+            + (1 - self.final_lr_fraction) * (1 + math.cos(math.pi * done)) / 2
+        )
 
     def proxy_of(self, architecture: Architecture, vocab: int | None = None) -> Architecture:
-        """The network that is trained in place of an architecture: narrower by `width_factor`, thinned out by
-        `depth_factor`, with the vocabulary of the tokenizer in use (None: `recipe.vocab`). ArchitectureError
-        where the factor does not divide."""
-        smaller = architecture.shallower(self.depth_factor).scaled(self.width_factor, self.least_head_dim)
+        """The network that is trained in place of an architecture: narrower by `width_factor`,
+        thinned out by `depth_factor`, with the vocabulary of the tokenizer in use (None:
+        `recipe.vocab`). ArchitectureError where the factor does not divide."""
+        smaller = architecture.shallower(self.depth_factor).scaled(
+            self.width_factor, self.least_head_dim
+        )
         return replace(smaller, vocab=vocab or self.vocab)
 
-    # -- files -----------------------------------------------------------------------------------------------
+    # -- files -------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
         """YAML- and JSON-ready; `from_dict` gives the same object back."""
-        fields = {name: dict(value) if isinstance(value, Mapping) else value
-                  for name, value in vars(self).items()}
-        return {name: value for name, value in fields.items() if name not in LATER or value != LATER[name]}
+        fields = {
+            name: dict(value) if isinstance(value, Mapping) else value
+            for name, value in vars(self).items()
+        }
+        return {
+            name: value
+            for name, value in fields.items()
+            if name not in LATER or value != LATER[name]
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Raises ConfigError naming an unknown key, a wrong type or value."""
         allowed = [setting.name for setting in settings_of(Recipe)]
-        fields = {key: value for key, value in data.items() if key not in EARLIER or value != EARLIER[key]}
+        fields = {
+            key: value for key, value in data.items() if key not in EARLIER or value != EARLIER[key]
+        }
         for key in fields:
             if key not in allowed:
                 place = f"{data.place(key)}: " if isinstance(data, LocatedDict) else ""
-                raise ConfigError(f"{place}recipe has no key {key!r}{did_you_mean(key, allowed)};"
-                                  f" allowed: {', '.join(allowed)}")
+                raise ConfigError(
+                    f"{place}recipe has no key {key!r}{did_you_mean(key, allowed)};"
+                    f" allowed: {', '.join(allowed)}"
+                )
         return cls(**fields)
 
     @classmethod
     def load(cls, source: str | Path | Self) -> Self:  # type: ignore[override]  # a file as a whole
-        """A shipped recipe by name, or a YAML file; a recipe itself is returned as it is. Raises ConfigError
-        with file, line, rule and value."""
+        """A shipped recipe by name, or a YAML file; a recipe itself is returned as it is. Raises
+        ConfigError with file, line, rule and value."""
         if isinstance(source, cls):
             return source
         if not isinstance(source, str | os.PathLike):
-            raise ConfigError(f"a recipe must be a name or the path of a YAML file; got {shown(source)}")
+            raise ConfigError(
+                f"a recipe must be a name or the path of a YAML file; got {shown(source)}"
+            )
         shipped = shipped_recipes()
         path = shipped.get(str(source), Path(source))
         if not path.exists():
-            raise ConfigError(f"recipe {str(source)!r} is neither a shipped"
-                              f" recipe{did_you_mean(source, shipped)}"
-                              f" nor a YAML file; shipped: {', '.join(shipped)}")
+            raise ConfigError(
+                f"recipe {str(source)!r} is neither a shipped"
+                f" recipe{did_you_mean(source, shipped)}"
+                f" nor a YAML file; shipped: {', '.join(shipped)}"
+            )
         data = read_yaml(path)
         try:
             recipe = cls.from_dict(data)
@@ -263,11 +375,25 @@ class Recipe(Settings, where="recipe"):
         Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
 
 
-Recipe.__doc__ = (Recipe.__doc__ or "").replace("\n    Example:", "\n".join(
-    ["",
-     *(textwrap.fill(f"{setting.name}: {setting.doc}.", 110, initial_indent=4 * " ",
-                     subsequent_indent=8 * " ")
-           for setting in settings_of(Recipe)), "", "    Example:"]))
+Recipe.__doc__ = (Recipe.__doc__ or "").replace(
+    "\n    Example:",
+    "\n".join(
+        [
+            "",
+            *(
+                textwrap.fill(
+                    f"{setting.name}: {setting.doc}.",
+                    110,
+                    initial_indent=4 * " ",
+                    subsequent_indent=8 * " ",
+                )
+                for setting in settings_of(Recipe)
+            ),
+            "",
+            "    Example:",
+        ]
+    ),
+)
 
 
 def shipped_recipes() -> dict[str, Path]:

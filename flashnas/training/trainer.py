@@ -25,20 +25,23 @@ from flashnas.training.distributed import Ranks, accumulating
 from flashnas.training.optimizer import Optimizers, initialise
 from flashnas.training.recipe import Recipe
 
-TOKEN_BY_TOKEN = ("selective_scan",)   # recurrences whose parallel form in torch is a loop on CUDA
+TOKEN_BY_TOKEN = ("selective_scan",)  # recurrences whose parallel form in torch is a loop on CUDA
 
-_DIVERGED_NATS = 1.0  # above both guessing, ln(vocab), and the first loss: the training has diverged
-_EVALUATE_TOGETHER = 8      # validation sequences per forward pass
+_DIVERGED_NATS = (
+    1.0  # above both guessing, ln(vocab), and the first loss: the training has diverged
+)
+_EVALUATE_TOGETHER = 8  # validation sequences per forward pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProxyScore:
     """The score of one trained network; lower is better.
 
-    loss: nats per token over the validation slice, after the last step. bits_per_byte: the same loss per byte
-    of text. curve: (training tokens, validation loss); points before the last use a part of the slice.
-    tokens_per_s: of training steps, without validation. seconds: with it. seed: of start and order of the
-    text. proxy_params: of the trained network. backends: as `HybridLM.backends` names them.
+    loss: nats per token over the validation slice, after the last step. bits_per_byte: the same
+    loss per byte of text. curve: (training tokens, validation loss); points before the last use a
+    part of the slice. tokens_per_s: of training steps, without validation. seconds: with it. seed:
+    of start and order of the text. proxy_params: of the trained network. backends: as
+    `HybridLM.backends` names them.
     """
 
     loss: float
@@ -62,28 +65,42 @@ class ProxyScore:
         return cls(**{**data, "curve": curve})
 
 
-def train(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int, *,
-          deadline_s: float | None = None, ranks: Ranks | None = None) -> ProxyScore:
-    """Train a network and score it on held-out text. The same arguments on one CPU thread give the same score
-    to the bit.
+def train(
+    architecture: Architecture,
+    dataset: Dataset,
+    recipe: Recipe,
+    seed: int,
+    *,
+    deadline_s: float | None = None,
+    ranks: Ranks | None = None,
+) -> ProxyScore:
+    """Train a network and score it on held-out text. The same arguments on one CPU thread give the
+    same score to the bit.
 
     Args:
         architecture: the network, already scaled (`Recipe.proxy_of`).
         deadline_s: time limit in seconds; None: no limit.
-        ranks: this process among those that train together; all have the score of one process up to rounding.
+        ranks: this process among those that train together; all have the score of one process up to
+            rounding.
 
     Raises:
-        CandidateError: for NaN, divergence, lack of memory and an exceeded time limit, with a one-line
-            reason.
+        CandidateError: for NaN, divergence, lack of memory and an exceeded time limit, with a
+            one-line reason.
         CorpusError: if the text is too short.
         ConfigError: if vocabulary, length or device do not fit.
     """
     return train_network(architecture, dataset, recipe, seed, deadline_s=deadline_s, ranks=ranks)[1]
 
 
-def train_network(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int, *,
-                  deadline_s: float | None = None,
-                  ranks: Ranks | None = None) -> tuple[HybridLM, ProxyScore]:
+def train_network(
+    architecture: Architecture,
+    dataset: Dataset,
+    recipe: Recipe,
+    seed: int,
+    *,
+    deadline_s: float | None = None,
+    ranks: Ranks | None = None,
+) -> tuple[HybridLM, ProxyScore]:
     """`train` that also returns the trained network, in float32 on the recipe's device."""
     check_job(architecture, dataset, recipe)
     with out_of_memory_is_a_reason():
@@ -94,20 +111,26 @@ def train_network(architecture: Architecture, dataset: Dataset, recipe: Recipe, 
 
 
 def check_job(architecture: Architecture, dataset: Dataset, recipe: Recipe) -> list[str]:
-    """Raises CorpusError for text that is too short, ConfigError for a vocabulary, length or device that is
-    wrong; returns the lines of `check_kernels`."""
+    """Raises CorpusError for text that is too short, ConfigError for a vocabulary, length or device
+    that is wrong; returns the lines of `check_kernels`."""
     dataset.check_length(recipe)
     if architecture.vocab < dataset.vocab:
-        raise ConfigError(f"architecture: vocab must be at least the tokenizer's {dataset.vocab};"
-                          f" got {architecture.vocab}")
+        raise ConfigError(
+            f"architecture: vocab must be at least the tokenizer's {dataset.vocab};"
+            f" got {architecture.vocab}"
+        )
     positions = architecture.meta_tokens + recipe.sequence_tokens
     for spec in architecture.operators:
         original = getattr(spec.resolved(architecture.hidden), "rope_original", 0)
         if original and positions > original * getattr(spec, "rope_factor", 1.0):
-            meta = f" and {architecture.meta_tokens} meta tokens" if architecture.meta_tokens else ""
-            raise ConfigError(f"recipe.sequence_tokens {recipe.sequence_tokens}{meta} are beyond the rotary"
-                              f" range of operator {str(spec)!r}: rope_original x rope_factor ="
-                              f" {original * getattr(spec, 'rope_factor', 1.0):,.0f} positions")
+            meta = (
+                f" and {architecture.meta_tokens} meta tokens" if architecture.meta_tokens else ""
+            )
+            raise ConfigError(
+                f"recipe.sequence_tokens {recipe.sequence_tokens}{meta} are beyond the rotary"
+                f" range of operator {str(spec)!r}: rope_original x rope_factor ="
+                f" {original * getattr(spec, 'rope_factor', 1.0):,.0f} positions"
+            )
     check_device(recipe)
     return check_kernels(dict.fromkeys(architecture.operators), architecture.hidden, recipe)
 
@@ -115,15 +138,17 @@ def check_job(architecture: Architecture, dataset: Dataset, recipe: Recipe) -> l
 def check_device(recipe: Recipe) -> None:
     """Raises DeviceError for a recipe whose device this machine does not have."""
     if recipe.device == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(f"recipe {recipe.name!r} trains on cuda, and torch finds no CUDA device;"
-                          " take the recipe 'cpu'")
+        raise DeviceError(
+            f"recipe {recipe.name!r} trains on cuda, and torch finds no CUDA device;"
+            " take the recipe 'cpu'"
+        )
 
 
 def check_kernels(specs: Iterable[OperatorSpec], hidden: int, recipe: Recipe) -> list[str]:
-    """Raises DeviceError for an operator that torch would compute token by token on CUDA, though nobody chose
-    torch: it would take hundreds of times as long as others. Returns a line for each operator, at this width,
-    whose recurrence torch would compute in chunks and in float32 (5 to 10 times as long as by a kernel, which
-    nobody has measured)."""
+    """Raises DeviceError for an operator that torch would compute token by token on CUDA, though
+    nobody chose torch: it would take hundreds of times as long as others. Returns a line for each
+    operator, at this width, whose recurrence torch would compute in chunks and in float32 (5 to 10
+    times as long as by a kernel, which nobody has measured)."""
     notes: dict[str, None] = {}
     if recipe.device != "cuda" or recipe.backend == "torch":
         return []
@@ -135,14 +160,21 @@ def check_kernels(specs: Iterable[OperatorSpec], hidden: int, recipe: Recipe) ->
         for core in cores_of(layer):
             if core.kernels("cuda", dtype).name != "torch":
                 continue
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in core.rejected("cuda", dtype).items())
-            notes[f"recipe {recipe.name!r}: operator {spec.name} will be trained by torch in float32, several"
-                  f" times as slowly as by a kernel ({reasons or 'no library has it'})"] = None
+            reasons = "; ".join(
+                f"{name}: {reason}" for name, reason in core.rejected("cuda", dtype).items()
+            )
+            notes[
+                f"recipe {recipe.name!r}: operator {spec.name} will be trained by torch in float32,"
+                " several"
+                f" times as slowly as by a kernel ({reasons or 'no library has it'})"
+            ] = None
             if core.kind in TOKEN_BY_TOKEN:
-                raise DeviceError(f"recipe {recipe.name!r}: operator {spec.name} would be trained token by"
-                                  f" token by torch ({reasons or 'no library has it'}); install mamba-ssm"
-                                  " built with MAMBA_KEEP_CUDA_BUILD=TRUE, leave the operator out, or set"
-                                  " backend: torch")
+                raise DeviceError(
+                    f"recipe {recipe.name!r}: operator {spec.name} would be trained token by"
+                    f" token by torch ({reasons or 'no library has it'}); install mamba-ssm"
+                    " built with MAMBA_KEEP_CUDA_BUILD=TRUE, leave the operator out, or set"
+                    " backend: torch"
+                )
     return list(notes)
 
 
@@ -151,7 +183,9 @@ def visible_devices() -> tuple[str, ...]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
         return tuple(str(number) for number in range(torch.cuda.device_count()))
-    return tuple(name.strip() for name in named.split(",") if name.strip())[:torch.cuda.device_count()]
+    return tuple(name.strip() for name in named.split(",") if name.strip())[
+        : torch.cuda.device_count()
+    ]
 
 
 @contextlib.contextmanager
@@ -159,7 +193,9 @@ def out_of_memory_is_a_reason() -> Iterator[None]:
     """A context that raises CandidateMemoryError for torch's errors of lacking memory."""
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU allocator raises a bare one
+    except (
+        RuntimeError
+    ) as error:  # torch.OutOfMemoryError is one; the CPU allocator raises a bare one
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
             raise CandidateMemoryError("out of memory while training") from None
         raise
@@ -167,9 +203,10 @@ def out_of_memory_is_a_reason() -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One finished step. number: from 1. tokens: training tokens so far. loss: mean of the batch in nats per
-    token. gradient_norm: before clipping. lr_factor: share of the peak learning rate. seconds: without
-    validation. validation: the loss in nats per token if one was computed after the step."""
+    """One finished step. number: from 1. tokens: training tokens so far. loss: mean of the batch in
+    nats per token. gradient_norm: before clipping. lr_factor: share of the peak learning rate.
+    seconds: without validation. validation: the loss in nats per token if one was computed after
+    the step."""
 
     number: int
     tokens: int
@@ -183,18 +220,33 @@ class Step:
 class Trainer:
     """A training of which `done` steps are finished, at first 0; `steps()` continues from there."""
 
-    def __init__(self, architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int,
-                 ranks: Ranks | None = None) -> None:
-        """Draw the network. Arguments as in `train`; ranks: this process among those that train together."""
+    def __init__(
+        self,
+        architecture: Architecture,
+        dataset: Dataset,
+        recipe: Recipe,
+        seed: int,
+        ranks: Ranks | None = None,
+    ) -> None:
+        """Draw the network. Arguments as in `train`; ranks: this process among those that train
+        together.
+        """
         self.started = time.perf_counter()
-        self.architecture, self.dataset, self.recipe, self.seed = architecture, dataset, recipe, seed
+        self.architecture, self.dataset, self.recipe, self.seed = (
+            architecture,
+            dataset,
+            recipe,
+            seed,
+        )
         self.ranks = ranks or Ranks()
         self.device = self.ranks.device(recipe.device)
         torch.manual_seed(seed)
         self.network = HybridLM(architecture, recipe.backend)
         initialise(self.network, recipe)
         self.loss, self.replica = self.ranks.distribute(self.network, self.device)
-        self.backends = self.network.backends(torch.bfloat16 if recipe.dtype == "bfloat16" else None)
+        self.backends = self.network.backends(
+            torch.bfloat16 if recipe.dtype == "bfloat16" else None
+        )
         self.optimizers = Optimizers(self.network, recipe)
         self.done = 0
         self.start_loss = math.inf  # of the first batch, before any update
@@ -209,9 +261,13 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """The numbers that a continued training needs besides weights, optimizer states and random
         numbers."""
-        return {"done": self.done, "start_loss": self.start_loss,
-                "curve": [list(point) for point in self.curve],
-                "training_s": self.training_s, "seconds": time.perf_counter() - self.started}
+        return {
+            "done": self.done,
+            "start_loss": self.start_loss,
+            "curve": [list(point) for point in self.curve],
+            "training_s": self.training_s,
+            "seconds": time.perf_counter() - self.started,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a `state`; the batches follow from the seed and the number of steps."""
@@ -235,24 +291,42 @@ class Trainer:
             self.done += 1
             self.training_s += seconds
             if deadline_s is not None and time.perf_counter() - self.started > deadline_s:
-                raise CandidateError(f"time limit: {deadline_s:g} s were over after {self.tokens:,} of"
-                                     f" {recipe.steps * recipe.batch_tokens:,} tokens")
+                raise CandidateError(
+                    f"time limit: {deadline_s:g} s were over after {self.tokens:,} of"
+                    f" {recipe.steps * recipe.batch_tokens:,} tokens"
+                )
             validation = None
             if self.done in points:
                 last = self.done == recipe.steps
-                validation = self.validate(recipe.validation_tokens if last else recipe.curve_tokens)
+                validation = self.validate(
+                    recipe.validation_tokens if last else recipe.curve_tokens
+                )
                 self._check_divergence(validation)
                 self.curve.append((self.tokens, validation))
-            yield Step(number=self.done, tokens=self.tokens, loss=loss, gradient_norm=norm, seconds=seconds,
-                       lr_factor=recipe.lr_factor(self.done - 1), validation=validation)
+            yield Step(
+                number=self.done,
+                tokens=self.tokens,
+                loss=loss,
+                gradient_norm=norm,
+                seconds=seconds,
+                lr_factor=recipe.lr_factor(self.done - 1),
+                validation=validation,
+            )
 
     def score(self) -> ProxyScore:
         """The score of a finished training."""
         tokens, final = self.curve[-1]
-        return ProxyScore(loss=final, bits_per_byte=self.dataset.bits_per_byte(final),
-                          curve=tuple(self.curve), tokens=tokens, tokens_per_s=tokens / self.training_s,
-                          seconds=time.perf_counter() - self.started, seed=self.seed,
-                          proxy_params=self.architecture.params, backends=self.backends)
+        return ProxyScore(
+            loss=final,
+            bits_per_byte=self.dataset.bits_per_byte(final),
+            curve=tuple(self.curve),
+            tokens=tokens,
+            tokens_per_s=tokens / self.training_s,
+            seconds=time.perf_counter() - self.started,
+            seed=self.seed,
+            proxy_params=self.architecture.params,
+            backends=self.backends,
+        )
 
     def _update(self, batch_BT: torch.Tensor) -> tuple[float, float]:
         """One optimizer step: mean loss of the batch in nats per token, and the gradient's norm."""
@@ -265,7 +339,9 @@ class Trainer:
                 with autocast(self.recipe, self.device):
                     loss = self.loss(part_BT[:, :-1], part_BT[:, 1:]) / len(micro)
                 loss.backward()
-            losses.append(loss.detach())  # read at the end of the step: a GPU waits for the host at each look
+            losses.append(
+                loss.detach()
+            )  # read at the end of the step: a GPU waits for the host at each look
         total = self.ranks.total(sum(loss.item() for loss in losses))[0] / self.ranks.size
         if not math.isfinite(total):
             raise CandidateError(f"training loss became {total} after {self.tokens:,} tokens")
@@ -277,8 +353,8 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, tokens: int) -> float:
-        """Mean loss in nats per token over about `tokens` validation tokens, the same ones for every
-        candidate."""
+        """Mean loss in nats per token over about `tokens` validation tokens, the same ones for
+        every candidate."""
         rows_NT = torch.from_numpy(self.dataset.validation_slice(self.recipe, tokens))
         self.network.eval()
         losses: list[tuple[torch.Tensor, int]] = []
@@ -286,18 +362,24 @@ class Trainer:
             if len(part_BT):  # a process without a share has one empty part
                 part_BT = part_BT.to(self.device)
                 with autocast(self.recipe, self.device):
-                    losses.append((self.network.loss(part_BT[:, :-1], part_BT[:, 1:]), len(part_BT)))
+                    losses.append(
+                        (self.network.loss(part_BT[:, :-1], part_BT[:, 1:]), len(part_BT))
+                    )
         self.network.train()
         return self.ranks.total(sum(loss.item() * rows for loss, rows in losses))[0] / len(rows_NT)
 
     def _check_divergence(self, loss: float) -> None:
-        guessing = math.log(self.architecture.vocab)  # a tied head with a large embedding starts far above it
+        guessing = math.log(
+            self.architecture.vocab
+        )  # a tied head with a large embedding starts far above it
         if not math.isfinite(loss):
             raise CandidateError(f"validation loss became {loss} after {self.tokens:,} tokens")
         if loss > max(guessing, self.start_loss) + _DIVERGED_NATS:
-            raise CandidateError(f"diverged: validation loss {loss:.2f} after {self.tokens:,} tokens is worse"
-                                 f" than at the start ({self.start_loss:.2f}) and than guessing"
-                                 f" ({guessing:.2f})")
+            raise CandidateError(
+                f"diverged: validation loss {loss:.2f} after {self.tokens:,} tokens is worse"
+                f" than at the start ({self.start_loss:.2f}) and than guessing"
+                f" ({guessing:.2f})"
+            )
 
 
 def autocast(recipe: Recipe, device: torch.device) -> contextlib.AbstractContextManager[object]:

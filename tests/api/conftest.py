@@ -7,5 +7,14 @@ import flashnas as fn
 def searched(tmp_path_factory, small_corpus, quick_recipe):
     """A finished run of the tiny space, searched through the API."""
     out = tmp_path_factory.mktemp("searched") / "run"
-    return fn.search(space="tiny", workload="chat", recipe=str(quick_recipe), data=small_corpus, trials=5,
-                     baselines=False, workers=1, measure=False, out=out).path
+    return fn.search(
+        space="tiny",
+        workload="chat",
+        recipe=str(quick_recipe),
+        data=small_corpus,
+        trials=5,
+        baselines=False,
+        workers=1,
+        measure=False,
+        out=out,
+    ).path

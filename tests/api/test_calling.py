@@ -1,4 +1,6 @@
-"""Functions that take the options of a dataclass as keywords, and the checks of a folder to write."""
+"""Functions that take the options of a dataclass as keywords, and the checks of a folder to
+write.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def test_objects_come_apart_from_the_options():
     class Mix(Settings, where="mix"):
         flour: str = option("rye", "what to take")
 
-    mix = takes(Mix, objects={"flour": "Flour"})(lambda options, *, objects: (options.flour, objects))
+    mix = takes(Mix, objects={"flour": "Flour"})(
+        lambda options, *, objects: (options.flour, objects)
+    )
     flour = object()
     assert mix(flour=flour) == ("rye", {"flour": flour})
     assert mix(flour="wheat") == ("wheat", {})
@@ -65,8 +69,11 @@ def test_objects_come_apart_from_the_options():
 
 def test_signature_and_docstring_are_made_from_the_options():
     assert str(inspect.signature(bake)) == (
-        "(flour: 'str | Flour', *, grams: 'int' = 500, out: 'str | None' = None, stir=None)")
-    assert inspect.getdoc(bake) == """\
+        "(flour: 'str | Flour', *, grams: 'int' = 500, out: 'str | None' = None, stir=None)"
+    )
+    assert (
+        inspect.getdoc(bake)
+        == """\
 Bake.
 
 Args:
@@ -77,21 +84,37 @@ Args:
 
 Returns:
     All that it was given."""
+    )
 
 
 def test_every_keyword_of_the_search_is_an_option_or_its_own():
     from flashnas.study.config import SearchConfig
 
     parameters = list(inspect.signature(fn.search).parameters)
-    assert parameters == [*SearchConfig.__dataclass_fields__, "out", "resume", "progress", "evaluator", "command"]
+    assert parameters == [
+        *SearchConfig.__dataclass_fields__,
+        "out",
+        "resume",
+        "progress",
+        "evaluator",
+        "command",
+    ]
 
 
-@pytest.mark.parametrize(("make", "words"), [
-    (lambda folder: (folder / "out").write_text("mine"), "is a file; choose another folder"),
-    (lambda folder: (folder / "out").symlink_to("nowhere"), "is a link to nothing; choose another folder"),
-    (lambda folder: (folder / "out").mkdir() or (folder / "out" / "x").write_text("mine"), "exists and is"
-                                                                                           " not empty"),
-])
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda folder: (folder / "out").write_text("mine"), "is a file; choose another folder"),
+        (
+            lambda folder: (folder / "out").symlink_to("nowhere"),
+            "is a link to nothing; choose another folder",
+        ),
+        (
+            lambda folder: (folder / "out").mkdir() or (folder / "out" / "x").write_text("mine"),
+            "exists and is not empty",
+        ),
+    ],
+)
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path, make, words):
     make(tmp_path)
     with pytest.raises(SettingError, match=words):
@@ -100,10 +123,12 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path, make, words):
 
 def test_a_folder_below_a_file_or_with_a_long_name_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
-    for place, words in ((tmp_path / "file" / "out", "file is a file, not a folder"),
-                         (tmp_path / ("x" * 300) / "out", "a name of 300 bytes is too long"),
-                         (tmp_path / "a" / ".." / "b", "there is no .*/a, so that its .. leads nowhere"),
-                         ("/proc/out", "cannot be written")):
+    for place, words in (
+        (tmp_path / "file" / "out", "file is a file, not a folder"),
+        (tmp_path / ("x" * 300) / "out", "a name of 300 bytes is too long"),
+        (tmp_path / "a" / ".." / "b", "there is no .*/a, so that its .. leads nowhere"),
+        ("/proc/out", "cannot be written"),
+    ):
         with pytest.raises(SettingError, match=words) as caught:
             check_out(Bake(flour="rye", out=str(place)))
         assert caught.value.by_flag.startswith("--out /")

@@ -12,38 +12,75 @@ from flashnas.cli.main import main
 from flashnas.testing.self_test import LayerTest
 
 
-def test_it_tells_machine_packages_choices_and_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_tells_machine_packages_choices_and_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[tuple[int, int]] = []
-    passed = [LayerTest(operator="f", backend="torch", dtype=dtype, status="passed")
-              for dtype in ("float32", "bfloat16")]
-    monkeypatch.setattr("flashnas.testing.self_test.self_test", lambda kinds, device, tell: [
-        tell(test) or test for test in passed if (kinds, device) == (["f"], "cpu")])
-    found = fn.doctor(device="cpu", operators=["f"], out=tmp_path / "doctor.json",
-                      progress=lambda done, total: seen.append((done, total)))
+    passed = [
+        LayerTest(operator="f", backend="torch", dtype=dtype, status="passed")
+        for dtype in ("float32", "bfloat16")
+    ]
+    monkeypatch.setattr(
+        "flashnas.testing.self_test.self_test",
+        lambda kinds, device, tell: [
+            tell(test) or test for test in passed if (kinds, device) == (["f"], "cpu")
+        ],
+    )
+    found = fn.doctor(
+        device="cpu",
+        operators=["f"],
+        out=tmp_path / "doctor.json",
+        progress=lambda done, total: seen.append((done, total)),
+    )
     assert found.healthy
     assert {(test["operator"], test["dtype"], test["status"]) for test in found.tests} == {
-        ("f", "float32", "passed"), ("f", "bfloat16", "passed")}
+        ("f", "float32", "passed"),
+        ("f", "bfloat16", "passed"),
+    }
     assert seen == [(0, 1), (0, 1), (1, 1)]
-    assert json.loads((tmp_path / "doctor.json").read_text()) == json.loads(json.dumps(found.to_dict()))
+    assert json.loads((tmp_path / "doctor.json").read_text()) == json.loads(
+        json.dumps(found.to_dict())
+    )
     text = str(found)
-    for word in ("cpu: ", "mamba-ssm               not installed", "gguf", "xllamacpp",
-                 "nvidia-ml-py",
-                 "feed-forward", "self-test: 2 of 2 passed"):
+    for word in (
+        "cpu: ",
+        "mamba-ssm               not installed",
+        "gguf",
+        "xllamacpp",
+        "nvidia-ml-py",
+        "feed-forward",
+        "self-test: 2 of 2 passed",
+    ):
         assert word in text
 
 
-def test_a_wrong_operator_ends_with_exit_code_1(monkeypatch: pytest.MonkeyPatch,
-                                                capsys: pytest.CaptureFixture) -> None:
-    wrong = LayerTest(operator="d", backend="fla", runs="fla 0.6.0", dtype="bfloat16",
-                      errors={"forward": 0.5},
-                      tolerance=0.03, reason="forward: the output is off by 5.0e-01; 3e-02 is allowed",
-                      status="wrong")
-    refused = LayerTest(operator="a", backend="flash-attn", dtype="float32", reason="no float32",
-                        status="refused")
-    monkeypatch.setattr("flashnas.testing.self_test.self_test", lambda kinds, device, tell: [wrong, refused])
+def test_a_wrong_operator_ends_with_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    wrong = LayerTest(
+        operator="d",
+        backend="fla",
+        runs="fla 0.6.0",
+        dtype="bfloat16",
+        errors={"forward": 0.5},
+        tolerance=0.03,
+        reason="forward: the output is off by 5.0e-01; 3e-02 is allowed",
+        status="wrong",
+    )
+    refused = LayerTest(
+        operator="a", backend="flash-attn", dtype="float32", reason="no float32", status="refused"
+    )
+    monkeypatch.setattr(
+        "flashnas.testing.self_test.self_test", lambda kinds, device, tell: [wrong, refused]
+    )
     assert main(["doctor", "--device", "cpu", "--operators", "d,a"]) == 1
     out = capsys.readouterr().out
     assert "self-test: 0 of 1 passed" in out
-    assert "d by fla 0.6.0 in bfloat16, wrong: forward: the output is off by 5.0e-01; 3e-02 is allowed" in out
-    monkeypatch.setattr("flashnas.testing.self_test.self_test", lambda kinds, device, tell: [refused])
+    assert (
+        "d by fla 0.6.0 in bfloat16, wrong: forward: the output is off by 5.0e-01; 3e-02 is allowed"
+        in out
+    )
+    monkeypatch.setattr(
+        "flashnas.testing.self_test.self_test", lambda kinds, device, tell: [refused]
+    )
     assert fn.doctor(device="cpu", operators=["a"]).healthy

@@ -1,4 +1,6 @@
-"""`fn.list_names` and `flashnas list`: every kind, a line about each name, and no heavy import for it."""
+"""`fn.list_names` and `flashnas list`: every kind, a line about each name, and no heavy import for
+it.
+"""
 
 import dataclasses
 import json
@@ -16,13 +18,22 @@ from flashnas.space import load_space
 from flashnas.training.recipe import Recipe
 
 
-@pytest.mark.parametrize(("kind", "name", "words"), [
-    ("tables", "h100_sxm", "H100"), ("spaces", "nemotron_flash", "arXiv 2511.18890"),
-    ("workloads", "chat", "512 tokens in, 256 out"), ("samplers", "tpe", "TPE"), ("recipes", "cpu", "CPU"),
-    ("presets", "Nemotron-Flash-1B", "2048(meta=256): d f m2 f"), ("operators", "d", "DeltaNet"),
-    ("objectives", "throughput_tok_s", "higher is better"), ("objectives", "loss", "nats per token"),
-    ("benches", "cpu", "trainings of"), ("exports", "gguf", "llama.cpp"),
-])
+@pytest.mark.parametrize(
+    ("kind", "name", "words"),
+    [
+        ("tables", "h100_sxm", "H100"),
+        ("spaces", "nemotron_flash", "arXiv 2511.18890"),
+        ("workloads", "chat", "512 tokens in, 256 out"),
+        ("samplers", "tpe", "TPE"),
+        ("recipes", "cpu", "CPU"),
+        ("presets", "Nemotron-Flash-1B", "2048(meta=256): d f m2 f"),
+        ("operators", "d", "DeltaNet"),
+        ("objectives", "throughput_tok_s", "higher is better"),
+        ("objectives", "loss", "nats per token"),
+        ("benches", "cpu", "trainings of"),
+        ("exports", "gguf", "llama.cpp"),
+    ],
+)
 def test_names_have_a_line_each(kind, name, words):
     found = fn.list_names(kind)
     assert words in found[name]
@@ -46,29 +57,41 @@ def test_a_space_a_recipe_and_the_options_of_every_operator_are_shown(capsys, tm
     for kind, spec in OPERATORS.items():
         assert main(["list", "operators", "--show", kind]) == 0
         text = capsys.readouterr().out
-        missing += [f"{kind}.{field.name}" for field in dataclasses.fields(spec)
-                    if f"  {field.name} " not in text or f"default {str(field.default).lower()}" not in text]
+        missing += [
+            f"{kind}.{field.name}"
+            for field in dataclasses.fields(spec)
+            if f"  {field.name} " not in text or f"default {str(field.default).lower()}" not in text
+        ]
     assert not missing
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    (["spaces", "--show", "tini"], "--show must be one of"),
-    (["tables", "--show", "h100_sxm"], "--show is for spaces,"),
-    (["--show", "tiny"], "--show is for spaces,"),
-])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["spaces", "--show", "tini"], "--show must be one of"),
+        (["tables", "--show", "h100_sxm"], "--show is for spaces,"),
+        (["--show", "tiny"], "--show is for spaces,"),
+    ],
+)
 def test_what_cannot_be_shown_is_one_line(words, said, capsys):
     assert main(["list", *words]) == 2
     assert said in capsys.readouterr().err
 
 
 def test_a_wrong_kind_is_one_line():
-    with pytest.raises(ConfigError, match=r"^list\.kind must be one of tables, .*did you mean 'samplers'"):
+    with pytest.raises(
+        ConfigError, match=r"^list\.kind must be one of tables, .*did you mean 'samplers'"
+    ):
         fn.list_names("sampler")
 
 
 def test_nothing_heavy_is_imported():
-    script = ("import sys; from flashnas.cli.main import main; main(['list', 'samplers']); main(['list',"
-              " 'benches']);"
-              "print(sorted({'torch', 'optuna', 'pandas', 'scipy'} & set(sys.modules)), file=sys.stderr)")
-    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    script = (
+        "import sys; from flashnas.cli.main import main; main(['list', 'samplers']); main(['list',"
+        " 'benches']);"
+        "print(sorted({'torch', 'optuna', 'pandas', 'scipy'} & set(sys.modules)), file=sys.stderr)"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert child.stderr.strip() == "[]"

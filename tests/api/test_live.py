@@ -1,4 +1,6 @@
-"""What a run shows while it runs: the page that follows a search, and what a progress object is told."""
+"""What a run shows while it runs: the page that follows a search, and what a progress object is
+told.
+"""
 
 import os
 import re
@@ -18,25 +20,45 @@ RELOADS = '<meta http-equiv="refresh" content="30">'
 def test_a_search_shows_itself_while_it_runs(pages, tmp_path, monkeypatch):
     monkeypatch.setattr(live, "PAGE_EVERY_S", 0)
     monkeypatch.setattr(live, "PAGE_SHARE", 0)
-    monkeypatch.setattr(record, "QUICK_S", 60)   # no update is left out because one before took milliseconds
+    monkeypatch.setattr(
+        record, "QUICK_S", 60
+    )  # no update is left out because one before took milliseconds
     page, seen, snapshots = tmp_path / "run" / "report.html", [], []
 
     class Progress:
         note, update = print, lambda self, snapshot: snapshots.append(snapshot)
 
     def evaluator(network):
-        seen.append(re.findall(r"(?s)<title>.*?</title>|<meta http-equiv=.refresh.*?>", page.read_text()[:2000])
-                    if page.exists() else [])
+        seen.append(
+            re.findall(
+                r"(?s)<title>.*?</title>|<meta http-equiv=.refresh.*?>", page.read_text()[:2000]
+            )
+            if page.exists()
+            else []
+        )
         return {"loss": 10 - network.params / 1e7}
 
-    run = fn.search(space="tiny", table="h100_sxm", workload="chat", sampler="random", trials=4, cycle_size=2,
-                    baselines=False, evaluator=evaluator, workers=1, measure=False, progress=Progress(),
-                    out=tmp_path / "run")
+    run = fn.search(
+        space="tiny",
+        table="h100_sxm",
+        workload="chat",
+        sampler="random",
+        trials=4,
+        cycle_size=2,
+        baselines=False,
+        evaluator=evaluator,
+        workers=1,
+        measure=False,
+        progress=Progress(),
+        out=tmp_path / "run",
+    )
     assert seen[0] == []
     assert seen[-1] == [RELOADS, "<title>flashnas · run</title>"]
     assert RELOADS not in page.read_text()
     assert snapshots[-1].done == len(run.trials) == 4
-    assert [snapshot.done for snapshot in snapshots] == sorted(snapshot.done for snapshot in snapshots)
+    assert [snapshot.done for snapshot in snapshots] == sorted(
+        snapshot.done for snapshot in snapshots
+    )
 
 
 def test_a_page_that_cannot_be_written_ends_no_search(tmp_path, monkeypatch):
@@ -49,8 +71,18 @@ def test_a_page_that_cannot_be_written_ends_no_search(tmp_path, monkeypatch):
     shown = live.Live(Progress(), tmp_path)
     (tmp_path / "trials.parquet").write_text("damaged")
     for done in (1, 2):
-        shown.update(Snapshot(done=done, failed=0, reused=0, infeasible=0, total=2, best_loss=None,
-                              best_latency_ms=None, remaining_s=None))
+        shown.update(
+            Snapshot(
+                done=done,
+                failed=0,
+                reused=0,
+                infeasible=0,
+                total=2,
+                best_loss=None,
+                best_latency_ms=None,
+                remaining_s=None,
+            )
+        )
     assert len(lines) == 1
     assert lines[0].startswith("report.html is not kept up to date: RunError: ")
 
@@ -68,7 +100,9 @@ def test_the_page_follows_a_run_also_after_the_clock_was_set_back(build_run, mon
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_only_the_page_of_an_unfinished_run_loads_itself_again(build_run, finished):
-    run = fn.load_run(build_run(8, finalists=finished, config={} if finished else {"finished": None}))
+    run = fn.load_run(
+        build_run(8, finalists=finished, config={} if finished else {"finished": None})
+    )
     assert (RELOADS in render_html(run)) is not finished
 
 
@@ -79,7 +113,13 @@ def test_a_training_tells_its_steps(tmp_path, small_corpus, quick_recipe):
     class Progress:
         note, update = print, lambda self, step, of_steps: steps.append((step, of_steps))
 
-    found = fn.train("32(vocab=300): d(head_dim=16) f", recipe=str(quick_recipe), data=str(small_corpus),
-                     tokens=512, progress=Progress(), out=tmp_path / "training")
+    found = fn.train(
+        "32(vocab=300): d(head_dim=16) f",
+        recipe=str(quick_recipe),
+        data=str(small_corpus),
+        tokens=512,
+        progress=Progress(),
+        out=tmp_path / "training",
+    )
     assert [(step.number, of_steps) for step, of_steps in steps] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert steps[-1][0].validation == pytest.approx(found.loss)

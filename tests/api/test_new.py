@@ -1,4 +1,6 @@
-"""`flashnas new`: a package from a shipped example, under another name, that passes its own tests."""
+"""`flashnas new`: a package from a shipped example, under another name, that passes its own
+tests.
+"""
 
 import os
 import subprocess
@@ -26,7 +28,9 @@ def written(folder):
 def test_a_package_has_its_own_names(tmp_path, capsys):
     project = written(tmp_path)
     assert project["entry-points"] == {"flashnas.operators": {"mix2": "flashnas_mix2.spec:Mix2"}}
-    texts = "".join(path.read_text() for path in (tmp_path / "package").rglob("*") if path.is_file())
+    texts = "".join(
+        path.read_text() for path in (tmp_path / "package").rglob("*") if path.is_file()
+    )
     assert [word for word in (EXAMPLE, EXAMPLE.replace("-", "_")) if word in texts] == []
     assert "pip install --editable" in capsys.readouterr().out
     assert "examples/" not in texts, "the package is where it was written"
@@ -36,17 +40,27 @@ def test_a_package_has_its_own_names(tmp_path, capsys):
 def test_a_package_passes_its_own_tests(tmp_path):
     written(tmp_path)
     path = os.pathsep.join(filter(None, [str(tmp_path / "site"), *sys.path]))
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
-                          cwd=tmp_path / "package", env={**os.environ, "PYTHONPATH": path}, capture_output=True,
-                          text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
+        cwd=tmp_path / "package",
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("kind", "name", "words"), [
-    ("operator", "d", "operator 'd' exists"), ("operator", "my-mix", "must be lower-case letters and digits"),
-    ("operator", "My Mix", "must be lower-case"), ("operator", "class", "not a word of Python"),
-    ("sampler", "x", "must be one of operator; got 'sampler'"),
-])
+@pytest.mark.parametrize(
+    ("kind", "name", "words"),
+    [
+        ("operator", "d", "operator 'd' exists"),
+        ("operator", "my-mix", "must be lower-case letters and digits"),
+        ("operator", "My Mix", "must be lower-case"),
+        ("operator", "class", "not a word of Python"),
+        ("sampler", "x", "must be one of operator; got 'sampler'"),
+    ],
+)
 def test_a_wrong_name_is_one_line(kind, name, words, tmp_path):
     with pytest.raises(ConfigError, match=words):
         new(kind, name, out=tmp_path / "package")

@@ -22,9 +22,13 @@ FUNCTIONS = [name for name in NAMES if inspect.isfunction(getattr(fn, name))]
 
 
 def test_the_import_loads_nothing_heavy():
-    script = ("import sys, flashnas; heavy = {'torch', 'pandas', 'optuna', 'numpy', 'plotly', 'yaml'};"
-              "print(sorted(heavy & set(sys.modules)), 'search' in dir(flashnas))")
-    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    script = (
+        "import sys, flashnas; heavy = {'torch', 'pandas', 'optuna', 'numpy', 'plotly', 'yaml'};"
+        "print(sorted(heavy & set(sys.modules)), 'search' in dir(flashnas))"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert child.stdout.strip() == "[] True"
 
 
@@ -44,9 +48,13 @@ def test_a_function_keeps_its_name_when_the_room_of_that_name_is_imported():
         room = importlib.import_module(f"flashnas.{name}")
         assert inspect.isfunction(getattr(fn, name))
         assert inspect.ismodule(room)
-    script = ("import flashnas.search.pareto, flashnas as fn; from flashnas.search import ALGORITHMS;"
-              "print(callable(fn.search), len(ALGORITHMS) > 3)")
-    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    script = (
+        "import flashnas.search.pareto, flashnas as fn; from flashnas.search import ALGORITHMS;"
+        "print(callable(fn.search), len(ALGORITHMS) > 3)"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert child.stdout.strip() == "True True"
 
 
@@ -70,14 +78,21 @@ def test_the_example_runs(name, searched, small_corpus, profiled_tiny_table, tmp
         monkeypatch.setitem(Effort.__init__.__kwdefaults__, limit, value)
     if name == "doctor":  # test_doctor.py runs it
         passed = LayerTest(operator="f", backend="torch", dtype="float32", status="passed")
-        monkeypatch.setattr("flashnas.testing.self_test.self_test", lambda kinds, device, tell: [passed])
+        monkeypatch.setattr(
+            "flashnas.testing.self_test.self_test", lambda kinds, device, tell: [passed]
+        )
     doc = inspect.getdoc(getattr(fn, name)) or ""
-    for folder, source in (("my_run", searched), ("my_texts", small_corpus), ("my_table",
-                                                                              profiled_tiny_table)):
+    for folder, source in (
+        ("my_run", searched),
+        ("my_texts", small_corpus),
+        ("my_table", profiled_tiny_table),
+    ):
         if folder in doc and not (name == "profile" and folder == "my_table"):
             shutil.copytree(source, tmp_path / folder)
     examples = doctest.DocTestParser().get_doctest(doc, {}, name, None, 0)
     said: list[str] = []
-    result = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS).run(examples, out=said.append)
+    result = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS).run(
+        examples, out=said.append
+    )
     assert result.failed == 0, "".join(said)
     assert result.attempted > 0

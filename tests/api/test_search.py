@@ -16,27 +16,65 @@ def by_size(architecture):
 
 
 def test_objects_stand_in_for_names(tmp_path):
-    names = fn.search(space="tiny", table="h100_sxm", workload="chat", sampler="random", trials=3,
-                      baselines=False,
-                      evaluator=by_size, workers=1, measure=False, out=tmp_path / "names")
-    objects = fn.search(space=fn.load_space("tiny"), table=fn.LatencyTable.load("h100_sxm"),
-                        workload=fn.Workload(name="chat", prompt_tokens=512, generated_tokens=256),
-                        sampler=ALGORITHMS["random"], trials=3, baselines=False, evaluator=by_size, workers=1,
-                        measure=False, out=tmp_path / "objects")
+    names = fn.search(
+        space="tiny",
+        table="h100_sxm",
+        workload="chat",
+        sampler="random",
+        trials=3,
+        baselines=False,
+        evaluator=by_size,
+        workers=1,
+        measure=False,
+        out=tmp_path / "names",
+    )
+    objects = fn.search(
+        space=fn.load_space("tiny"),
+        table=fn.LatencyTable.load("h100_sxm"),
+        workload=fn.Workload(name="chat", prompt_tokens=512, generated_tokens=256),
+        sampler=ALGORITHMS["random"],
+        trials=3,
+        baselines=False,
+        evaluator=by_size,
+        workers=1,
+        measure=False,
+        out=tmp_path / "objects",
+    )
     assert objects.trials["hash"].tolist() == names.trials["hash"].tolist()
     assert objects.summary["front"][0]["hash"] == objects.front[0].architecture.hash
-    assert repr(objects) == f"Run({str(tmp_path / 'objects')!r}: 3 trials, {len(objects.front)} on the front)"
+    assert (
+        repr(objects)
+        == f"Run({str(tmp_path / 'objects')!r}: 3 trials, {len(objects.front)} on the front)"
+    )
     assert str(objects).splitlines()[1].startswith("P1")
     assert objects.plot_front().to_dict() == objects.plot("front").to_dict()
-    with pytest.raises(fn.FlashnasError, match=r"^figure must be one of front, .*did you mean 'curves'"):
+    with pytest.raises(
+        fn.FlashnasError, match=r"^figure must be one of front, .*did you mean 'curves'"
+    ):
         objects.plot("curve")
 
 
-def test_a_dry_run_trains_and_writes_nothing(tmp_path, small_corpus, quick_recipe, monkeypatch, capsys):
+def test_a_dry_run_trains_and_writes_nothing(
+    tmp_path, small_corpus, quick_recipe, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
-    words = ["search", "--space", "tiny", "--workload", "chat", "--recipe", str(quick_recipe), "--data",
-             str(small_corpus), "--trials", "3", "--workers", "1", "--dry-run",
-             *with_keys(tmp_path / "asked", baselines=False)]
+    words = [
+        "search",
+        "--space",
+        "tiny",
+        "--workload",
+        "chat",
+        "--recipe",
+        str(quick_recipe),
+        "--data",
+        str(small_corpus),
+        "--trials",
+        "3",
+        "--workers",
+        "1",
+        "--dry-run",
+        *with_keys(tmp_path / "asked", baselines=False),
+    ]
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["candidates"], found["tokens_each"], found["tokens"]) == (3, 512, 1536)
@@ -48,4 +86,6 @@ def test_a_dry_run_trains_and_writes_nothing(tmp_path, small_corpus, quick_recip
     assert (planned.candidates, planned.tokens) == (3, 0)
     (tmp_path / "file").write_text("mine")
     assert main([*words, "--out", "file"]) == 2
-    assert capsys.readouterr().err == "flashnas search: --out file: is a file; choose another folder\n"
+    assert (
+        capsys.readouterr().err == "flashnas search: --out file: is a file; choose another folder\n"
+    )

@@ -17,8 +17,17 @@ from flashnas.base.yaml import read_yaml
 from flashnas.cli.main import main
 from flashnas.search.random_search import Random
 
-ASKED = {"space": "tiny", "workload": "chat", "budgets": {"latency_ms": 60.0}, "baselines": False, "measure": False,
-         "rank_by": "short", "sampler": "random", "workers": 1, "seed": 3}
+ASKED = {
+    "space": "tiny",
+    "workload": "chat",
+    "budgets": {"latency_ms": 60.0},
+    "baselines": False,
+    "measure": False,
+    "rank_by": "short",
+    "sampler": "random",
+    "workers": 1,
+    "seed": 3,
+}
 
 
 def size(architecture):
@@ -27,39 +36,55 @@ def size(architecture):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return fn.search(**ASKED, evaluator=size, trials=3, out=tmp_path_factory.mktemp("resume") / "run")
+    return fn.search(
+        **ASKED, evaluator=size, trials=3, out=tmp_path_factory.mktemp("resume") / "run"
+    )
 
 
 def test_the_folder_alone_continues_a_run(run):
-    for again in ({"resume": run.path}, {"resume": True, "out": run.path}, {"resume": str(run.path), "budget_ms": 60}):
+    for again in (
+        {"resume": run.path},
+        {"resume": True, "out": run.path},
+        {"resume": str(run.path), "budget_ms": 60},
+    ):
         continued = fn.search(**again, evaluator=size)
         assert continued.trials["hash"].tolist() == run.trials["hash"].tolist()
     longer = fn.search(resume=run.path, trials=5, evaluator=size)
-    assert longer.trials["hash"].tolist()[:len(run.trials)] == run.trials["hash"].tolist()
+    assert longer.trials["hash"].tolist()[: len(run.trials)] == run.trials["hash"].tolist()
     assert len(longer.trials) > len(run.trials)
     assert read_yaml(run.path / "run.yaml")["options"] == {**ASKED, "trials": 5}
 
 
-@pytest.mark.parametrize(("more", "words"), [
-    ({"seed": 4}, "question.seed is 3, but this search asks 4"),
-    ({"budgets": {"memory_gb": 8.0}}, "question.budgets is {'latency_ms': 60.0}, but"),
-    ({"resume": True, "space": "tiny"}, "question.workload is"),   # as without resume, but into this folder
-    ({"resume": "nowhere", "out": None}, "nowhere: not a run folder"),
-    ({"resume": True, "out": None}, "resume needs the folder of the run"),
-    ({"out": "another"}, "name two folders"),
-])
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"seed": 4}, "question.seed is 3, but this search asks 4"),
+        ({"budgets": {"memory_gb": 8.0}}, "question.budgets is {'latency_ms': 60.0}, but"),
+        (
+            {"resume": True, "space": "tiny"},
+            "question.workload is",
+        ),  # as without resume, but into this folder
+        ({"resume": "nowhere", "out": None}, "nowhere: not a run folder"),
+        ({"resume": True, "out": None}, "resume needs the folder of the run"),
+        ({"out": "another"}, "name two folders"),
+    ],
+)
 def test_what_does_not_continue_the_run_is_one_line(run, more, words):
     given = {"resume": run.path, "out": run.path, **more}
     with pytest.raises((ConfigError, RunError), match=words):
         fn.search(**given, evaluator=size)
 
 
-def test_a_wrong_option_in_run_yaml_has_its_line_and_a_run_without_options_says_what_to_give(run, tmp_path, capsys):
+def test_a_wrong_option_in_run_yaml_has_its_line_and_a_run_without_options_says_what_to_give(
+    run, tmp_path, capsys
+):
     text = (run.path / "run.yaml").read_text()
     old, options, rest = text.partition("\noptions:")
     wrong = old + options + rest.replace("workers: 1", "workers: many")
-    for words, content in (("search.workers must be a whole number; got 'many'", wrong),
-                           ("--resume and those of", old)):
+    for words, content in (
+        ("search.workers must be a whole number; got 'many'", wrong),
+        ("--resume and those of", old),
+    ):
         (tmp_path / "run.yaml").write_text(content)
         assert main(["search", "--resume", str(tmp_path)]) == 2
         said = capsys.readouterr().err
@@ -85,8 +110,11 @@ class Drawn(Random):
 class Layers(LayerwiseSpace):
     template = "layers"
 """
-NAMES = {"operators": {"wide": "stranger:Wide"}, "samplers": {"drawn": "stranger:Drawn"},
-         "spaces": {"layers": "stranger:Layers"}}
+NAMES = {
+    "operators": {"wide": "stranger:Wide"},
+    "samplers": {"drawn": "stranger:Drawn"},
+    "spaces": {"layers": "stranger:Layers"},
+}
 LAYERS = """\
 template: {}
 widths: [64]
@@ -98,25 +126,39 @@ model: {{vocab: 320}}
 """
 
 
-@pytest.mark.parametrize(("name", "template", "operator", "sampler", "readable"), [
-    ("wide", "layerwise", "wide", "random", False), ("drawn", "layerwise", "f", "drawn", True),
-    ("layers", "layers", "f", "random", True)])
-def test_a_run_names_the_package_that_it_needs_and_that_is_not_here(name, template, operator, sampler, readable,
-                                                                    tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("name", "template", "operator", "sampler", "readable"),
+    [
+        ("wide", "layerwise", "wide", "random", False),
+        ("drawn", "layerwise", "f", "drawn", True),
+        ("layers", "layers", "f", "random", True),
+    ],
+)
+def test_a_run_names_the_package_that_it_needs_and_that_is_not_here(
+    name, template, operator, sampler, readable, tmp_path, monkeypatch, capsys
+):
     """What the run does not need, such as its sampler, is not missed when it is read."""
-    folder = write_plugin(tmp_path / "site", "flashnas-stranger", {f"flashnas.{group}": names for group, names
-                                                                   in NAMES.items()}, {"stranger.py": PLUGIN})
+    folder = write_plugin(
+        tmp_path / "site",
+        "flashnas-stranger",
+        {f"flashnas.{group}": names for group, names in NAMES.items()},
+        {"stranger.py": PLUGIN},
+    )
     space, run = tmp_path / "own.yaml", tmp_path / "run"
     space.write_text(LAYERS.format(template, operator))
     with monkeypatch.context() as patch:
         patch.syspath_prepend(folder)
         forget_plugins()
-        fn.search(**{**ASKED, "space": str(space), "sampler": sampler}, evaluator=size, trials=2, out=run)
+        fn.search(
+            **{**ASKED, "space": str(space), "sampler": sampler}, evaluator=size, trials=2, out=run
+        )
     forget_plugins()
     for cached in (notation.parse_operators, notation._operator):  # as in another process
         cached.cache_clear()
-    rule = (f"{run}: needs {name!r} of the package flashnas-stranger 1.0, which is not installed here;"
-            " pip install flashnas-stranger==1.0, or its folder")
+    rule = (
+        f"{run}: needs {name!r} of the package flashnas-stranger 1.0, which is not installed here;"
+        " pip install flashnas-stranger==1.0, or its folder"
+    )
     assert one_line(RunError, fn.search, resume=run, evaluator=size) == rule
     for command in ("report", "pareto"):
         assert main([command, str(run)]) == (0 if readable else 2)
@@ -128,14 +170,23 @@ def test_a_run_names_the_package_that_it_needs_and_that_is_not_here(name, templa
 def test_a_run_of_an_evaluator_says_how_it_is_continued(run, capsys):
     assert main(["search", "--resume", str(run.path)]) == 2
     assert capsys.readouterr().err == (
-        f"flashnas search: {run.path}: its networks were scored by 'test_search_resume:size', which is a function and"
-        f" not an option; continue in Python: flashnas.search(resume={str(run.path)!r}, evaluator=THAT_FUNCTION)\n")
+        f"flashnas search: {run.path}: its networks were scored by 'test_search_resume:size', which"
+        " is a function and"
+        f" not an option; continue in Python: flashnas.search(resume={str(run.path)!r},"
+        " evaluator=THAT_FUNCTION)\n"
+    )
 
 
 def test_a_run_that_has_ended_is_continued_by_reading_it(run, monkeypatch, tmp_path):
-    """Nothing is proposed, evaluated or drawn again; another option or a lost file begins that work."""
+    """Nothing is proposed, evaluated or drawn again; another option or a lost file begins that
+    work.
+    """
     run = fn.search(resume=run.path, trials=6, evaluator=size)
-    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.suffix in (".parquet", ".yaml", ".html")}
+    before = {
+        path: path.read_bytes()
+        for path in run.path.rglob("*")
+        if path.suffix in (".parquet", ".yaml", ".html")
+    }
     monkeypatch.setattr(Random, "ask", lambda *_: 1 / 0)
     again = fn.search(resume=run.path, evaluator=size)
     assert {**run.summary, "seconds": 0} == {**again.summary, "seconds": 0}
@@ -151,7 +202,11 @@ def test_a_run_that_has_ended_is_continued_by_reading_it(run, monkeypatch, tmp_p
 def test_what_an_ended_run_shows_is_drawn_again_where_it_is_lost_or_old(run, monkeypatch):
     drawn, files = [], [run.path / "report.html", run.path / "pareto.png"]
     monkeypatch.setattr(Run, "report", lambda self: drawn.append(self.path))
-    for damage, times in ((Path.touch, 0), (Path.unlink, 1), (lambda file: os.utime(file, (0, 0)), 1)):
+    for damage, times in (
+        (Path.touch, 0),
+        (Path.unlink, 1),
+        (lambda file: os.utime(file, (0, 0)), 1),
+    ):
         for file in files:
             for each in files:
                 each.touch()

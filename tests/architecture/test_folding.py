@@ -11,13 +11,15 @@ from flashnas.architecture.folding import compressed, fold, kinds, mixers_by_use
 from flashnas.architecture.source import presets
 
 
-@every(case=[
-    ("d f d f d f", "3x(d f)"),
-    ("d f", "d f"),
-    ("a a", "a a"),
-    ("d f m2 f a d f m2 f a", "2x(d f m2 f a)"),
-    ("d f d f d f m2 d f d f d f m2", "2x(3x(d f) m2)"),
-])
+@every(
+    case=[
+        ("d f d f d f", "3x(d f)"),
+        ("d f", "d f"),
+        ("a a", "a a"),
+        ("d f m2 f a d f m2 f a", "2x(d f m2 f a)"),
+        ("d f d f d f m2 d f d f d f m2", "2x(3x(d f) m2)"),
+    ]
+)
 def test_fold(case):
     words, expected = case
     assert fold(tuple(words.split())) == expected

@@ -18,35 +18,52 @@ def test_files_with_a_notation_or_a_mapping(tmp_path):
     text = tmp_path / "notation.yaml"
     text.write_text(f'loss: 3.5\narchitecture: "{architecture}"\n')
     mapping = tmp_path / "mapping.yml"
-    mapping.write_text("architecture:\n  hidden: 128\n  vocab: 512\n  meta_tokens: 2\n"
-                       "  operators: [d, f, d, f, a(kv_heads=1)]\n")
+    mapping.write_text(
+        "architecture:\n  hidden: 128\n  vocab: 512\n  meta_tokens: 2\n"
+        "  operators: [d, f, d, f, a(kv_heads=1)]\n"
+    )
     assert load_architecture(str(text)) == load_architecture(str(mapping)) == architecture
 
 
-@every(case=[
-    ("loss: 3\n", "{path}:1: an architecture file needs the key 'architecture' (a notation or a mapping)"),
-    ("a: 1\narchitecture: 3\n", "{path}:1: an architecture file needs the key 'architecture'"),
-    ("a: 1\narchitecture: '128: x'\n", "{path}:2: operator must be one of a, swa"),
-    ("a: 1\narchitecture:\n  hidden: 128\n", "{path}:2: architecture needs the key 'operators'"),
-])
+@every(
+    case=[
+        (
+            "loss: 3\n",
+            "{path}:1: an architecture file needs the key 'architecture' (a notation or a mapping)",
+        ),
+        ("a: 1\narchitecture: 3\n", "{path}:1: an architecture file needs the key 'architecture'"),
+        ("a: 1\narchitecture: '128: x'\n", "{path}:2: operator must be one of a, swa"),
+        (
+            "a: 1\narchitecture:\n  hidden: 128\n",
+            "{path}:2: architecture needs the key 'operators'",
+        ),
+    ]
+)
 def test_bad_file_gets_one_line(tmp_path, case):
     text, message = case
     path = tmp_path / "x.yaml"
     path.write_text(text)
-    assert one_line(FlashnasError, load_architecture, str(path)).startswith(message.format(path=path))
+    assert one_line(FlashnasError, load_architecture, str(path)).startswith(
+        message.format(path=path)
+    )
 
 
-@every(case=[
-    ("Nemotron-Flash-2B", "'Nemotron-Flash-2B' is not a preset (did you mean 'Nemotron-Flash-"),
-    ("missing.yaml", "missing.yaml: cannot be read: No such file"),
-    ("d f m2 f " * 500, "is not a preset, not a YAML or JSON file and not a notation such as '2048: d f m2 f'"),
-    ("tests", "tests/config.json: cannot be read: No such file or directory"),
-    ("", "'' is not a preset"),
-    ("a\0b", "is not a preset"),
-    ("no\nfile.yaml", "no\\nfile.yaml: cannot be read: No such file"),
-    ("x" * 100_000, f"'{'x' * 119}.. is not a preset"),
-    ("128: d)" + " " * 9 + "d " * 5000, "operators: ')' without its '(' in 'd)"),
-])
+@every(
+    case=[
+        ("Nemotron-Flash-2B", "'Nemotron-Flash-2B' is not a preset (did you mean 'Nemotron-Flash-"),
+        ("missing.yaml", "missing.yaml: cannot be read: No such file"),
+        (
+            "d f m2 f " * 500,
+            "is not a preset, not a YAML or JSON file and not a notation such as '2048: d f m2 f'",
+        ),
+        ("tests", "tests/config.json: cannot be read: No such file or directory"),
+        ("", "'' is not a preset"),
+        ("a\0b", "is not a preset"),
+        ("no\nfile.yaml", "no\\nfile.yaml: cannot be read: No such file"),
+        ("x" * 100_000, f"'{'x' * 119}.. is not a preset"),
+        ("128: d)" + " " * 9 + "d " * 5000, "operators: ')' without its '(' in 'd)"),
+    ]
+)
 def test_unknown_source_is_named(case):
     source, message = case
     assert message in one_line(FlashnasError, load_architecture, source)
@@ -55,4 +72,6 @@ def test_unknown_source_is_named(case):
 def test_the_folder_of_a_run_names_one_of_its_networks(tmp_path):
     (tmp_path / "pareto").mkdir()
     assert one_line(FlashnasError, load_architecture, str(tmp_path)) == (
-        f"{tmp_path}: is the folder of a run; name a network of it, such as {tmp_path}/pareto/01.yaml")
+        f"{tmp_path}: is the folder of a run; name a network of it, such as"
+        f" {tmp_path}/pareto/01.yaml"
+    )

@@ -80,8 +80,10 @@ def test_a_file_appears_in_a_folder_that_readers_can_list(tmp_path):
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_an_error_within_atomic_folder_leaves_nothing(tmp_path, keep):
-    with pytest.raises(ValueError, match="half"), atomic_folder(tmp_path / "deep/out",
-                                                                keep_existing=keep) as fresh:
+    with (
+        pytest.raises(ValueError, match="half"),
+        atomic_folder(tmp_path / "deep/out", keep_existing=keep) as fresh,
+    ):
         write_half(fresh / "a")
     assert names(tmp_path / "deep") == []
 
@@ -124,11 +126,13 @@ def test_a_refused_replacement_keeps_the_old_folder(tmp_path):
 
 
 def test_a_process_that_is_killed_while_it_replaces_a_folder_loses_none(tmp_path):
-    script = ("import sys; from pathlib import Path; from flashnas.base.files import replace_folder\n"
-              "root = Path(sys.argv[1]); count = 0\n"
-              "while True:\n"
-              "    new = root / f'new{count}'; new.mkdir(); (new / 'content').write_text('x')\n"
-              "    replace_folder(new, root / 'pareto'); count += 1; print(count, flush=True)\n")
+    script = (
+        "import sys; from pathlib import Path; from flashnas.base.files import replace_folder\n"
+        "root = Path(sys.argv[1]); count = 0\n"
+        "while True:\n"
+        "    new = root / f'new{count}'; new.mkdir(); (new / 'content').write_text('x')\n"
+        "    replace_folder(new, root / 'pareto'); count += 1; print(count, flush=True)\n"
+    )
     folder_with(tmp_path / "pareto", "x")
     child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
     for _ in range(100):
@@ -151,10 +155,12 @@ def test_a_folder_that_a_crash_left_aside_comes_back(tmp_path):
 
 def test_a_lock_keeps_others_out_until_its_process_is_killed(tmp_path):
     path, busy = tmp_path / ".lock", RunError("runs/a: another process is writing this run")
-    script = ("import sys, time; from pathlib import Path; from flashnas.base.files import hold_lock\n"
-              "from flashnas.base.errors import RunError\n"
-              "lock = hold_lock(Path(sys.argv[1]), RunError('busy')); print('held', flush=True);"
-              " time.sleep(60)\n")
+    script = (
+        "import sys, time; from pathlib import Path; from flashnas.base.files import hold_lock\n"
+        "from flashnas.base.errors import RunError\n"
+        "lock = hold_lock(Path(sys.argv[1]), RunError('busy')); print('held', flush=True);"
+        " time.sleep(60)\n"
+    )
     child = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE)
     try:
         assert child.stdout.readline() == b"held\n"
@@ -170,8 +176,9 @@ def test_a_lock_keeps_others_out_until_its_process_is_killed(tmp_path):
     assert path.exists()
 
 
-@pytest.mark.parametrize(("before", "after"), [("a\nb\nc", "a\nb\n"), ("a\nb\n", "a\nb\n"), ("torn", ""),
-                                               ("", "")])
+@pytest.mark.parametrize(
+    ("before", "after"), [("a\nb\nc", "a\nb\n"), ("a\nb\n", "a\nb\n"), ("torn", ""), ("", "")]
+)
 def test_a_torn_last_line_is_dropped(tmp_path, before, after):
     path = tmp_path / "study.journal"
     path.write_text(before)
@@ -185,11 +192,21 @@ def test_a_missing_file_has_no_torn_line(tmp_path):
 
 
 def test_errors_of_the_disk_become_one_line():
-    with pytest.raises(RunError, match=r"^runs/a: cannot be written: No space left on device; choose another --out$"), \
-            disk_errors("runs/a: cannot be written", RunError, "; choose another --out"):
+    with (
+        pytest.raises(
+            RunError,
+            match=r"^runs/a: cannot be written: No space left on device; choose another --out$",
+        ),
+        disk_errors("runs/a: cannot be written", RunError, "; choose another --out"),
+    ):
         full_disk()
-    with pytest.raises(RunError, match=r"^out: Read-only file system$"), disk_errors("out", RunError):
-        raise RuntimeError("Error while serializing: I/O error: Read-only file system (os error 30)")
+    with (
+        pytest.raises(RunError, match=r"^out: Read-only file system$"),
+        disk_errors("out", RunError),
+    ):
+        raise RuntimeError(
+            "Error while serializing: I/O error: Read-only file system (os error 30)"
+        )
     with pytest.raises(ZeroDivisionError), disk_errors("out", RunError):
         raise ZeroDivisionError
     with pytest.raises(RunError, match=r"^another$"), disk_errors("out", RunError):

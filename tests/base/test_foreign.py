@@ -14,7 +14,14 @@ from offenders import every
 from one_line import one_line
 
 from flashnas.base import foreign
-from flashnas.base.errors import BenchError, ConfigError, CorpusError, FlashnasError, RunError, TableError
+from flashnas.base.errors import (
+    BenchError,
+    ConfigError,
+    CorpusError,
+    FlashnasError,
+    RunError,
+    TableError,
+)
 from flashnas.base.files import append_synced, drop_torn_line
 from flashnas.base.foreign import (
     check_regular,
@@ -33,25 +40,36 @@ from flashnas.runs.run import RecordedRun
 
 ROOT = Path(__file__).parents[2]
 
-READERS = {"text": lambda path: read_text(path, ConfigError), "json": lambda path: read_json(path,
-                                                                                             ConfigError),
-           "lines": lambda path: read_json_lines(path, ConfigError), "yaml": read_yaml,
-           "parquet": lambda path: read_parquet(path, ConfigError)}
+READERS = {
+    "text": lambda path: read_text(path, ConfigError),
+    "json": lambda path: read_json(path, ConfigError),
+    "lines": lambda path: read_json_lines(path, ConfigError),
+    "yaml": read_yaml,
+    "parquet": lambda path: read_parquet(path, ConfigError),
+}
 
 
 def fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-NOT_FILES = {"a FIFO": fifo, "a folder": Path.mkdir, "a device": lambda path: path.symlink_to("/dev/zero")}
+NOT_FILES = {
+    "a FIFO": fifo,
+    "a folder": Path.mkdir,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+}
 
 
 @every(reader=READERS, kind=NOT_FILES)
 def test_what_is_not_a_regular_file_is_refused(reader, kind, tmp_path):
     path = tmp_path / f"{kind} {reader}"
-    assert one_line(ConfigError, READERS[reader], path).endswith(": cannot be read: No such file or directory")
+    assert one_line(ConfigError, READERS[reader], path).endswith(
+        ": cannot be read: No such file or directory"
+    )
     NOT_FILES[kind](path)
-    assert one_line(ConfigError, READERS[reader], path).endswith(f": must be a regular file; got {kind}")
+    assert one_line(ConfigError, READERS[reader], path).endswith(
+        f": must be a regular file; got {kind}"
+    )
 
 
 @every(reader=["text", "json", "lines", "yaml"])
@@ -59,7 +77,9 @@ def test_what_is_too_large_is_refused_unread_and_what_is_too_deep(reader, tmp_pa
     path = tmp_path / reader
     for depth in () if reader == "text" else (65, 100_000):
         path.write_text("[" * depth + "]" * depth + "\n")
-        with pytest.raises(ConfigError, match=r"nested at most 64 levels deep; got more|exceeded maximum nesting"):
+        with pytest.raises(
+            ConfigError, match=r"nested at most 64 levels deep; got more|exceeded maximum nesting"
+        ):
             READERS[reader](path)
     with open(path, "wb") as file:
         file.truncate(10**12)  # without blocks on the disk
@@ -72,17 +92,25 @@ def test_too_many_values_are_refused_before_they_are_parsed(reader, tmp_path, mo
     """180 MB of empty lists would take 5.5 GB."""
     monkeypatch.setattr(json, "loads", lambda text: pytest.fail("parsed"))
     path = tmp_path / reader
-    path.write_text("[" + "[]," * 12_000_000 + "[]]\n" if reader != "yaml" else "a: [" + "[]," * 200_000 + "[]]\n")
+    path.write_text(
+        "[" + "[]," * 12_000_000 + "[]]\n"
+        if reader != "yaml"
+        else "a: [" + "[]," * 200_000 + "[]]\n"
+    )
     words = one_line(ConfigError, READERS[reader], path)
     assert re.search(r": must hold at most (10,000,000|250,000) values; got [\d,]+$", words), words
 
 
 def test_values_are_counted_in_all_lines_of_a_journal(tmp_path, monkeypatch):
-    monkeypatch.setattr(foreign.check_count, "__kwdefaults__", {**foreign.check_count.__kwdefaults__, "most": 5})
+    monkeypatch.setattr(
+        foreign.check_count, "__kwdefaults__", {**foreign.check_count.__kwdefaults__, "most": 5}
+    )
     (tmp_path / "x").write_text("1\n2\n3\n4\n5\n")
     assert read_json_lines(tmp_path / "x", ConfigError) == [1, 2, 3, 4, 5]
     (tmp_path / "x").write_text("1\n2\n3\n4\n[5]\n")
-    assert "must hold at most 5 values; got 6" in one_line(ConfigError, read_json_lines, tmp_path / "x", ConfigError)
+    assert "must hold at most 5 values; got 6" in one_line(
+        ConfigError, read_json_lines, tmp_path / "x", ConfigError
+    )
 
 
 def test_64_levels_are_allowed():
@@ -106,24 +134,35 @@ def test_repeated_texts_of_a_table_are_counted_before_they_are_unpacked(tmp_path
     words = one_line(ConfigError, read_parquet, tmp_path / "x", ConfigError)
     assert words.endswith("x: must have at most 200 MB of texts; got 20,000 MB")
     pq.write_table(bomb.slice(0, 100), tmp_path / "x")
-    assert [len(text) for text in read_parquet(tmp_path / "x", ConfigError)["a"]] == [1_000_000] * 100
-    frame = pd.DataFrame({"text": [f"{number:07d}" * 3 for number in range(30_000)], "list": [["a", "b"]] * 30_000})
+    assert [len(text) for text in read_parquet(tmp_path / "x", ConfigError)["a"]] == [
+        1_000_000
+    ] * 100
+    frame = pd.DataFrame(
+        {"text": [f"{number:07d}" * 3 for number in range(30_000)], "list": [["a", "b"]] * 30_000}
+    )
     frame.to_parquet(tmp_path / "x")
     assert read_parquet(tmp_path / "x", ConfigError)["text"].tolist() == frame["text"].tolist()
 
 
 def test_cells_of_json_are_counted_together(monkeypatch):
-    monkeypatch.setattr(foreign.check_count, "__kwdefaults__", {**foreign.check_count.__kwdefaults__, "most": 4})
+    monkeypatch.setattr(
+        foreign.check_count, "__kwdefaults__", {**foreign.check_count.__kwdefaults__, "most": 4}
+    )
     assert parse_json_cells(["[1]", None, "[2, 3]"], "x", ConfigError, list) == [[1], [], [2, 3]]
     assert "x: must hold at most 4 values; got 5" in one_line(
-        ConfigError, parse_json_cells, ["[1]", "[2, 3]", "[4, 5]"], "x", ConfigError)
-    assert "x: must hold a JSON text in each row" in one_line(ConfigError, parse_json_cells, ["1", 2], "x", ConfigError)
+        ConfigError, parse_json_cells, ["[1]", "[2, 3]", "[4, 5]"], "x", ConfigError
+    )
+    assert "x: must hold a JSON text in each row" in one_line(
+        ConfigError, parse_json_cells, ["1", 2], "x", ConfigError
+    )
 
 
 def test_what_is_damaged_is_one_line(tmp_path):
     (tmp_path / "x").write_bytes(b"\xff\xfe")
-    for read, line in (("text", "cannot be read: not UTF-8 text"), ("parquet", "damaged, not readable as"
-                                                                               " parquet")):
+    for read, line in (
+        ("text", "cannot be read: not UTF-8 text"),
+        ("parquet", "damaged, not readable as parquet"),
+    ):
         with pytest.raises(ConfigError, match=line):
             READERS[read](tmp_path / "x")
     (tmp_path / "x").write_text('{"a": 1}\n{"a": \n')
@@ -165,7 +204,8 @@ def test_a_link_that_leaves_its_folder_is_refused(tmp_path, build_run):
     assert list(read_corpus(str(folder)).documents) == ["a text", "a text"]
     (folder / "c.txt").symlink_to(secret)
     assert one_line(CorpusError, read_corpus, str(folder)) == (
-        f"{folder}/c.txt: must lie in the folder {folder}; got a link to {secret}")
+        f"{folder}/c.txt: must lie in the folder {folder}; got a link to {secret}"
+    )
     run = build_run(3)
     (run / "trials.parquet").rename(tmp_path / "trials.parquet")
     (run / "trials.parquet").symlink_to(tmp_path / "trials.parquet")
@@ -191,7 +231,9 @@ def test_text_of_strangers_is_printable():
 
 
 def test_a_folder_named_as_a_home_is_one_of_the_working_directory(tmp_path, monkeypatch):
-    """Libraries take a path that begins with ~ for one of a home folder, and would read and write there."""
+    """Libraries take a path that begins with ~ for one of a home folder, and would read and write
+    there.
+    """
     from flashnas.runs.layout import TrialsTable
 
     monkeypatch.chdir(tmp_path)

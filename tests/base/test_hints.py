@@ -11,4 +11,5 @@ def test_only_a_close_value_is_suggested():
 
 def test_one_of_names_place_rule_and_value():
     assert one_of("f.yaml:3: ratio", "1:4", iter(["0:1", "1:1"])) == (
-        "f.yaml:3: ratio must be one of 0:1, 1:1; got '1:4' (did you mean '1:1'?)")
+        "f.yaml:3: ratio must be one of 0:1, 1:1; got '1:4' (did you mean '1:1'?)"
+    )

@@ -7,10 +7,17 @@ import sys
 
 import pytest
 
-from flashnas.base.process import THREAD_VARIABLES, limit_threads, terminate_as_interrupt, uninterrupted
+from flashnas.base.process import (
+    THREAD_VARIABLES,
+    limit_threads,
+    terminate_as_interrupt,
+    uninterrupted,
+)
 
 
-@pytest.mark.parametrize(("keep", "expected"), [(False, ["3", "3", "3", "3"]), (True, ["8", "3", "3", "3"])])
+@pytest.mark.parametrize(
+    ("keep", "expected"), [(False, ["3", "3", "3", "3"]), (True, ["8", "3", "3", "3"])]
+)
 def test_a_limit_reaches_every_library_and_may_keep_what_the_user_set(monkeypatch, keep, expected):
     for name in THREAD_VARIABLES:
         monkeypatch.delenv(name, raising=False)
@@ -56,7 +63,9 @@ def test_an_interrupt_waits_for_the_end_of_a_write(number):
                 done.append("written")
             done.append("never reached")
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background job ignores it
     try:
         with pytest.raises(KeyboardInterrupt):
             write()

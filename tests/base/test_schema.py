@@ -37,43 +37,67 @@ class Record:
     more: Any = None
 
 
-GOOD = {"name": "n", "loss": 1, "figures": {"a": 2}, "curve": [[1, 2.5]], "points": [{"x": 1}], "new": 3}
+GOOD = {
+    "name": "n",
+    "loss": 1,
+    "figures": {"a": 2},
+    "curve": [[1, 2.5]],
+    "points": [{"x": 1}],
+    "new": 3,
+}
 
 
 def test_data_becomes_an_object():
     made = convert(GOOD, Record)
-    assert made == Record(name="n", loss=1.0, figures={"a": 2.0}, curve=[(1.0, 2.5)], points=[Point(x=1)])
+    assert made == Record(
+        name="n", loss=1.0, figures={"a": 2.0}, curve=[(1.0, 2.5)], points=[Point(x=1)]
+    )
     assert isinstance(made.loss, float)
 
 
-@every(case=[
-    ({"loss": "low"}, "record.loss must be a number or null; got 'low'"),
-    ({"loss": True}, "record.loss must be a number or null; got True"),
-    ({"name": None}, "record.name must be text; got None"),
-    ({"figures": {"good": 1, "bad": "x"}}, "record.figures.bad must be a number; got 'x'"),
-    ({"curve": [[1, 2], [1, 2, 3]]}, "record.curve[1] must be a list of length 2; got [1, 2, 3]"),
-    ({"curve": [[1, "x"]]}, "record.curve[0][1] must be a number; got 'x'"),
-    ({"curve": 3}, "record.curve must be a list; got 3"),
-    ({"points": [{"y": 1}]}, "record.points[0] needs the key 'x'"),
-    ({"points": [{"x": -1}]}, "record.points[0]: x must be 0 or more; got -1"),
-    ({"points": [{"x": 10}]}, "too far"),
-    ({"kind": "aa"}, "record.kind must be one of a, b; got 'aa' (did you mean 'a'?)"),
-    ({"figures": {1: 2.0}}, "record.figures must have names as keys; got {1: 2.0}"),
-    ({"loss": float("nan")}, "record.loss must be a finite number; got nan"),
-    ({"more": [{"deep": float("inf")}]}, "record.more[0].deep must be a finite number; got inf"),
-    ({"loss": 10**400}, "record.loss must be a number in range; got"),
-])
+@every(
+    case=[
+        ({"loss": "low"}, "record.loss must be a number or null; got 'low'"),
+        ({"loss": True}, "record.loss must be a number or null; got True"),
+        ({"name": None}, "record.name must be text; got None"),
+        ({"figures": {"good": 1, "bad": "x"}}, "record.figures.bad must be a number; got 'x'"),
+        (
+            {"curve": [[1, 2], [1, 2, 3]]},
+            "record.curve[1] must be a list of length 2; got [1, 2, 3]",
+        ),
+        ({"curve": [[1, "x"]]}, "record.curve[0][1] must be a number; got 'x'"),
+        ({"curve": 3}, "record.curve must be a list; got 3"),
+        ({"points": [{"y": 1}]}, "record.points[0] needs the key 'x'"),
+        ({"points": [{"x": -1}]}, "record.points[0]: x must be 0 or more; got -1"),
+        ({"points": [{"x": 10}]}, "too far"),
+        ({"kind": "aa"}, "record.kind must be one of a, b; got 'aa' (did you mean 'a'?)"),
+        ({"figures": {1: 2.0}}, "record.figures must have names as keys; got {1: 2.0}"),
+        ({"loss": float("nan")}, "record.loss must be a finite number; got nan"),
+        (
+            {"more": [{"deep": float("inf")}]},
+            "record.more[0].deep must be a finite number; got inf",
+        ),
+        ({"loss": 10**400}, "record.loss must be a number in range; got"),
+    ]
+)
 def test_what_is_wrong_is_one_line(case):
     change, line = case
-    message = one_line(BenchError, convert, {**GOOD, **change}, Record, "f.jsonl:3", BenchError, name="record")
+    message = one_line(
+        BenchError, convert, {**GOOD, **change}, Record, "f.jsonl:3", BenchError, name="record"
+    )
     assert message.startswith(f"f.jsonl:3: {line}")
 
 
 def test_the_whole_may_be_wrong_and_unknown_keys_are_refused_where_the_schema_is_closed():
-    for data, line in (({}, "f: record needs the key 'name'"), ([1], "f: record must be a mapping; got [1]"),
-                       (None, "f: record must be a mapping; got None")):
+    for data, line in (
+        ({}, "f: record needs the key 'name'"),
+        ([1], "f: record must be a mapping; got [1]"),
+        (None, "f: record must be a mapping; got None"),
+    ):
         assert one_line(ConfigError, convert, data, Record, "f", name="record") == line
-    with pytest.raises(ConfigError, match=r"^f: record has no key 'lost' \(did you mean 'loss'\?\); allowed: name"):
+    with pytest.raises(
+        ConfigError, match=r"^f: record has no key 'lost' \(did you mean 'loss'\?\); allowed: name"
+    ):
         convert({"name": "n", "lost": 1}, Record, "f", name="record", closed=True)
 
 

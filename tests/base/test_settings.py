@@ -1,4 +1,6 @@
-"""One statement per option: types, bounds, choices and defaults, checked alike from Python and from YAML."""
+"""One statement per option: types, bounds, choices and defaults, checked alike from Python and from
+YAML.
+"""
 
 from __future__ import annotations
 
@@ -36,33 +38,45 @@ def write(tmp_path, text):
 
 def test_values_come_out_in_the_types_of_the_fields():
     bake = Bake(flour="rye", heat=200, seeds=["poppy"], limits={"hot": 3}, out="here")
-    assert (bake.heat, bake.seeds, bake.limits, bake.out) == (200.0, ("poppy",), {"hot": 3.0}, Path("here"))
+    assert (bake.heat, bake.seeds, bake.limits, bake.out) == (
+        200.0,
+        ("poppy",),
+        {"hot": 3.0},
+        Path("here"),
+    )
     assert isinstance(bake.heat, float)
     assert Bake(flour=Path("rye")).flour == "rye"
 
 
-@every(case=[
-    ({"grams": 0}, "bake.grams must be at least 1; got 0"),
-    ({"grams": 20_000}, "bake.grams must be at most 10,000; got 20000"),
-    ({"grams": True}, "bake.grams must be a whole number; got True"),
-    ({"grams": 1.5}, "bake.grams must be a whole number; got 1.5"),
-    ({"heat": 0}, "bake.heat must be above 0; got 0.0"),
-    ({"heat": 300}, "bake.heat must be below 300; got 300.0"),
-    ({"heat": float("nan")}, "bake.heat must be a finite number; got nan"),
-    ({"heat": 10**400}, "bake.heat must be a finite number; got 1000"),
-    ({"heat": "hot"}, "bake.heat must be a number; got 'hot'"),
-    ({"steam": 1}, "bake.steam must be true or false; got 1"),
-    ({"flour": 3}, "bake.flour must be text; got 3"),
-    ({"flour": "a\0b"}, "bake.flour must not hold a zero byte; got 'a\\x00b'"),
-    ({"out": "\udcff"}, "bake.out must be UTF-8 text; got '\\udcff'"),
-    ({"seeds": "poppy"}, "bake.seeds must be a list; got 'poppy'"),
-    ({"seeds": ["popy"]}, "bake.seeds must be one of sesame, poppy; got 'popy' (did you mean 'poppy'?)"),
-    ({"notes": 3}, "bake.notes must be a mapping; got 3"),
-    ({"limits": {"hut": 3}}, "bake.limits.hut is not one of hot, cold (did you mean 'hot'?)"),
-    ({"limits": {"hot": -1}}, "bake.limits.hot must be above 0; got -1.0"),
-    ({"flour": "x" * 500, "grams": "y" * 500},
-     f"bake.grams must be a whole number; got {'y' * 119!r}"[:-1] + ".."),
-])
+@every(
+    case=[
+        ({"grams": 0}, "bake.grams must be at least 1; got 0"),
+        ({"grams": 20_000}, "bake.grams must be at most 10,000; got 20000"),
+        ({"grams": True}, "bake.grams must be a whole number; got True"),
+        ({"grams": 1.5}, "bake.grams must be a whole number; got 1.5"),
+        ({"heat": 0}, "bake.heat must be above 0; got 0.0"),
+        ({"heat": 300}, "bake.heat must be below 300; got 300.0"),
+        ({"heat": float("nan")}, "bake.heat must be a finite number; got nan"),
+        ({"heat": 10**400}, "bake.heat must be a finite number; got 1000"),
+        ({"heat": "hot"}, "bake.heat must be a number; got 'hot'"),
+        ({"steam": 1}, "bake.steam must be true or false; got 1"),
+        ({"flour": 3}, "bake.flour must be text; got 3"),
+        ({"flour": "a\0b"}, "bake.flour must not hold a zero byte; got 'a\\x00b'"),
+        ({"out": "\udcff"}, "bake.out must be UTF-8 text; got '\\udcff'"),
+        ({"seeds": "poppy"}, "bake.seeds must be a list; got 'poppy'"),
+        (
+            {"seeds": ["popy"]},
+            "bake.seeds must be one of sesame, poppy; got 'popy' (did you mean 'poppy'?)",
+        ),
+        ({"notes": 3}, "bake.notes must be a mapping; got 3"),
+        ({"limits": {"hut": 3}}, "bake.limits.hut is not one of hot, cold (did you mean 'hot'?)"),
+        ({"limits": {"hot": -1}}, "bake.limits.hot must be above 0; got -1.0"),
+        (
+            {"flour": "x" * 500, "grams": "y" * 500},
+            f"bake.grams must be a whole number; got {'y' * 119!r}"[:-1] + "..",
+        ),
+    ]
+)
 def test_a_wrong_value_is_one_line_that_names_option_rule_and_value(case):
     values, message = case
     assert one_line(SettingError, Bake, **{"flour": "rye", **values}).startswith(message)
@@ -92,23 +106,31 @@ def test_an_object_stands_in_for_a_name_where_the_field_says_so():
 
 
 def test_the_same_rule_by_flag():
-    for values, message in (({"grams": 0}, "--grams must be at least 1; got 0"),
-                            ({"steam": 3}, "--no-steam must be true or false; got 3"),
-                            ({"limits": {"hot": 0}}, "--limits hot must be above 0; got 0.0"),
-                            ({"flour": 3}, "FLOUR must be text; got 3")):
+    for values, message in (
+        ({"grams": 0}, "--grams must be at least 1; got 0"),
+        ({"steam": 3}, "--no-steam must be true or false; got 3"),
+        ({"limits": {"hot": 0}}, "--limits hot must be above 0; got 0.0"),
+        ({"flour": 3}, "FLOUR must be text; got 3"),
+    ):
         with pytest.raises(SettingError) as caught:
             Bake(**{"flour": "rye", **values})
         assert caught.value.by_flag == message
 
 
-@every(case=[
-    ("flour: rye\ngram: 3\n", 2, "bake has no key 'gram' (did you mean 'grams'?)"),
-    ("flour: rye\ngrams: 0\n", 2, "bake.grams must be at least 1; got 0"),
-    ("flour: rye\nlimits:\n  hot: 1\n  cold: none\n", 4, "bake.limits.cold must be a number; got 'none'"),
-    ("flour: rye\nseeds:\n- sesame\n- popy\n", 4, "bake.seeds must be one of"),
-    ("flour: rye\nout: here\n", 2, "bake has no key 'out'"),
-    ("flour: rye\ngrams: null\n", 2, "bake.grams must be a whole number; got None"),
-])
+@every(
+    case=[
+        ("flour: rye\ngram: 3\n", 2, "bake has no key 'gram' (did you mean 'grams'?)"),
+        ("flour: rye\ngrams: 0\n", 2, "bake.grams must be at least 1; got 0"),
+        (
+            "flour: rye\nlimits:\n  hot: 1\n  cold: none\n",
+            4,
+            "bake.limits.cold must be a number; got 'none'",
+        ),
+        ("flour: rye\nseeds:\n- sesame\n- popy\n", 4, "bake.seeds must be one of"),
+        ("flour: rye\nout: here\n", 2, "bake has no key 'out'"),
+        ("flour: rye\ngrams: null\n", 2, "bake.grams must be a whole number; got None"),
+    ]
+)
 def test_a_wrong_entry_of_a_file_names_its_line(tmp_path, case):
     text, line, words = case
     path = write(tmp_path, text)
@@ -118,7 +140,12 @@ def test_a_wrong_entry_of_a_file_names_its_line(tmp_path, case):
 def test_what_is_given_overrides_the_file_and_mappings_are_merged(tmp_path):
     path = write(tmp_path, "flour: rye\ngrams: 5\nlimits: {hot: 1, cold: 2}\n")
     bake = Bake.load(path, {"grams": 7, "limits": {"hot": 3}, "heat": None})
-    assert (bake.flour, bake.grams, bake.heat, bake.limits) == ("rye", 7, 220.0, {"hot": 3.0, "cold": 2.0})
+    assert (bake.flour, bake.grams, bake.heat, bake.limits) == (
+        "rye",
+        7,
+        220.0,
+        {"hot": 3.0, "cold": 2.0},
+    )
     with pytest.raises(SettingError, match=r"^bake\.grams must"):
         Bake.load(path, {"grams": 0})
 
@@ -126,20 +153,26 @@ def test_what_is_given_overrides_the_file_and_mappings_are_merged(tmp_path):
 def test_what_must_be_given_and_what_does_not_exist():
     with pytest.raises(SettingError, match=r"^bake\.flour is required$"):
         Bake.load(None, {})
-    with pytest.raises(ConfigError, match=r"bake has no option 'gram' \(did you mean 'grams'\?\); allowed: flour, "):
+    with pytest.raises(
+        ConfigError, match=r"bake has no option 'gram' \(did you mean 'grams'\?\); allowed: flour, "
+    ):
         Bake.build(flour="rye", gram=3)
 
 
 def test_the_help_follows_from_the_field():
     found = {setting.name: setting for setting in settings_of(Bake)}
     assert {name: (setting.spelling, setting.help) for name, setting in found.items()} == {
-        "flour": ("FLOUR", "what to take"), "grams": ("--grams", "how much (default: 500)"),
-        "heat": ("--heat", "of the oven (default: 220)"), "share": ("--share", "of rye (default: the"
-                                                                               " recipe's)"),
-        "steam": ("--no-steam", "without steam"), "crisp": ("--crisp", "bake longer"),
-        "seeds": ("--seeds", "to add"), "notes": ("--note", "for the baker"), "limits": ("--limits", "of the"
-                                                                                                     " oven"),
-        "out": ("--out", "folder")}
+        "flour": ("FLOUR", "what to take"),
+        "grams": ("--grams", "how much (default: 500)"),
+        "heat": ("--heat", "of the oven (default: 220)"),
+        "share": ("--share", "of rye (default: the recipe's)"),
+        "steam": ("--no-steam", "without steam"),
+        "crisp": ("--crisp", "bake longer"),
+        "seeds": ("--seeds", "to add"),
+        "notes": ("--note", "for the baker"),
+        "limits": ("--limits", "of the oven"),
+        "out": ("--out", "folder"),
+    }
     assert found["notes"].read("3") == 3
     assert found["notes"].read("true") is True
     assert found["notes"].read("x") == "x"

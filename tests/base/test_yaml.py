@@ -32,49 +32,91 @@ def both_parsers(request, monkeypatch):
 def test_entries_know_their_lines():
     data = parse_yaml(TEXT, "f.yaml")
     assert data == {"first": 1, "second": {"inner": ["a", "b"]}, "third": ["x", {"k": "v"}]}
-    assert (data.place(), data.place("third"), data["second"].place("inner")) == ("f.yaml:1", "f.yaml:5",
-                                                                                  "f.yaml:3")
-    assert [data["second"]["inner"].place(i) for i in (0, 1, 2, None)] == ["f.yaml:3",
-                                                                           "f.yaml:4"] + ["f.yaml:3"] * 2
+    assert (data.place(), data.place("third"), data["second"].place("inner")) == (
+        "f.yaml:1",
+        "f.yaml:5",
+        "f.yaml:3",
+    )
+    assert [data["second"]["inner"].place(i) for i in (0, 1, 2, None)] == [
+        "f.yaml:3",
+        "f.yaml:4",
+    ] + ["f.yaml:3"] * 2
     assert data["third"].place(1) == data["third"][1].place("k") == "f.yaml:7"
     assert data.place("not there") == "f.yaml:1"
 
 
 def test_numbers_are_those_of_yaml_1_2():
-    data = parse_yaml("[1:2, 1e-3, 2.5E+3, 1.5e2, .5, -3, 1_000, 0x1F, 017, 12e4567890123456, 1., -.inf, 0:1,"
-                      " 190:20:30]")
-    assert data == ["1:2", 0.001, 2500.0, 150.0, 0.5, -3, 1000, 31, "017", "12e4567890123456", 1.0, -math.inf,
-                    "0:1", "190:20:30"]
+    data = parse_yaml(
+        "[1:2, 1e-3, 2.5E+3, 1.5e2, .5, -3, 1_000, 0x1F, 017, 12e4567890123456, 1., -.inf, 0:1,"
+        " 190:20:30]"
+    )
+    assert data == [
+        "1:2",
+        0.001,
+        2500.0,
+        150.0,
+        0.5,
+        -3,
+        1000,
+        31,
+        "017",
+        "12e4567890123456",
+        1.0,
+        -math.inf,
+        "0:1",
+        "190:20:30",
+    ]
     assert [type(value) for value in data[4:7]] == [float, int, int]
     assert math.isnan(parse_yaml(".nan"))
 
 
 def test_booleans_are_those_of_yaml_1_2():
     assert parse_yaml("[true, False, TRUE, on, Off, yes, NO, y, n]") == [
-        True, False, True, "on", "Off", "yes", "NO", "y", "n"]
+        True,
+        False,
+        True,
+        "on",
+        "Off",
+        "yes",
+        "NO",
+        "y",
+        "n",
+    ]
     assert parse_yaml("{on: 1, no: 2}") == {"on": 1, "no": 2}
 
 
-@every(case=[("a: 1\nb: !!bool maybe", "f.yaml:2: not valid YAML: 'maybe' is not of the type 'bool'"),
-             ('a: [1,\n !!int ""]', "f.yaml:2: not valid YAML: '' is not of the type 'int'"),
-             ("!!timestamp foo", "f.yaml:1: not valid YAML: 'foo' is not of the type 'timestamp'"),
-             ("a: !!map [1]", "f.yaml:1: not valid YAML: a sequence is not of the type 'map'"),
-             ("a: !!seq x", "f.yaml:1: not valid YAML: 'x' is not of the type 'seq'"),
-             ("a: !!float x", "f.yaml: not valid YAML: could not convert string to float: 'x'"),
-             ("a: !!python/name:os.system x", "f.yaml:1: not valid YAML: could not determine a constructor")])
+@every(
+    case=[
+        ("a: 1\nb: !!bool maybe", "f.yaml:2: not valid YAML: 'maybe' is not of the type 'bool'"),
+        ('a: [1,\n !!int ""]', "f.yaml:2: not valid YAML: '' is not of the type 'int'"),
+        ("!!timestamp foo", "f.yaml:1: not valid YAML: 'foo' is not of the type 'timestamp'"),
+        ("a: !!map [1]", "f.yaml:1: not valid YAML: a sequence is not of the type 'map'"),
+        ("a: !!seq x", "f.yaml:1: not valid YAML: 'x' is not of the type 'seq'"),
+        ("a: !!float x", "f.yaml: not valid YAML: could not convert string to float: 'x'"),
+        (
+            "a: !!python/name:os.system x",
+            "f.yaml:1: not valid YAML: could not determine a constructor",
+        ),
+    ]
+)
 def test_a_value_that_does_not_fit_its_tag_is_one_line(case):
     text, words = case
     assert one_line(ConfigError, parse_yaml, text, "f.yaml").startswith(words)
 
 
-BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
+BOMB = "a0: &a0 [x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)
+)
 MERGED = "a0: &a0 {x: 1, y: 2}\n" + "".join(
-    f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}], k{i}: 1}}\n" for i in range(1, 10))
+    f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}], k{i}: 1}}\n" for i in range(1, 10)
+)
 
 
 @every(text=[BOMB, MERGED])
 def test_aliases_that_expand_to_too_much_are_refused(text):
-    with pytest.raises(ConfigError, match=r"^f\.yaml: aliases expand its \d+ values to more than 100,000;"):
+    with pytest.raises(
+        ConfigError, match=r"^f\.yaml: aliases expand its \d+ values to more than 100,000;"
+    ):
         parse_yaml(text, "f.yaml")
 
 
@@ -91,61 +133,82 @@ def test_own_keys_override_merged_ones():
     assert data["derived"].place("b") == "f.yaml:4"
 
 
-@every(case=[
-    ("a: 1\na: 2\n", "f.yaml:2: duplicate key 'a' (first on line 1)"),
-    ("b: {a: 1, c: 1,\n a: 2}\n", "f.yaml:2: duplicate key 'a' (first on line 1)"),
-    ("a: 1\n3: 2\n", "f.yaml:2: keys must be text; got 3"),
-    ("a: 1\n[x]: 2\n", "f.yaml:2: keys must be text; got ['x']"),
-    ("a: [1\nb: 2", "f.yaml:2: not valid YAML"),
-    ("a: !!python/object/apply:os.system [ls]\n", "f.yaml:1: not valid YAML: could not determine a"
-                                                  " constructor"),
-    ("a: 1\n--- \nb: 2\n", "f.yaml:2: not valid YAML: but found another document"),
-    ("a: &x [*x]\n", "f.yaml:1: not valid YAML: found unconstructable recursive node"),
-    ("a: \0", "f.yaml: not valid YAML: unacceptable character"),
-    ("a: 2024-13-45\n", "f.yaml: not valid YAML: month must be in 1..12"),
-    ("a: " + "9" * 5000, "f.yaml: not valid YAML: Exceeds the limit"),
-    ("[" * 20000, ("f.yaml: must be nested at most 64 levels deep; got more",
-                     "f.yaml:1: not valid YAML: exceeded maximum nesting depth")),
-])
+@every(
+    case=[
+        ("a: 1\na: 2\n", "f.yaml:2: duplicate key 'a' (first on line 1)"),
+        ("b: {a: 1, c: 1,\n a: 2}\n", "f.yaml:2: duplicate key 'a' (first on line 1)"),
+        ("a: 1\n3: 2\n", "f.yaml:2: keys must be text; got 3"),
+        ("a: 1\n[x]: 2\n", "f.yaml:2: keys must be text; got ['x']"),
+        ("a: [1\nb: 2", "f.yaml:2: not valid YAML"),
+        (
+            "a: !!python/object/apply:os.system [ls]\n",
+            "f.yaml:1: not valid YAML: could not determine a constructor",
+        ),
+        ("a: 1\n--- \nb: 2\n", "f.yaml:2: not valid YAML: but found another document"),
+        ("a: &x [*x]\n", "f.yaml:1: not valid YAML: found unconstructable recursive node"),
+        ("a: \0", "f.yaml: not valid YAML: unacceptable character"),
+        ("a: 2024-13-45\n", "f.yaml: not valid YAML: month must be in 1..12"),
+        ("a: " + "9" * 5000, "f.yaml: not valid YAML: Exceeds the limit"),
+        (
+            "[" * 20000,
+            (
+                "f.yaml: must be nested at most 64 levels deep; got more",
+                "f.yaml:1: not valid YAML: exceeded maximum nesting depth",
+            ),
+        ),
+    ]
+)
 def test_bad_yaml_gets_its_line(case):
     text, message = case
     assert one_line(ConfigError, parse_yaml, text, "f.yaml").startswith(message)
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    missing, binary, listed, empty = (tmp_path / name for name in ("missing", "binary", "listed", "empty"))
+    missing, binary, listed, empty = (
+        tmp_path / name for name in ("missing", "binary", "listed", "empty")
+    )
     binary.write_bytes(b"\xff\xfe\x00")
     listed.write_text("- 1\n")
     empty.write_text("")
     for path, message in (
-            (missing, "cannot be read: No such file or directory"),
-            (tmp_path, "must be a regular file; got a folder"),
-                          (binary, "cannot be read: not UTF-8 text"),
-                          (listed, ":1: the top level must be a mapping; got list"),
-                          (empty, ":1: the top level must be a mapping; got NoneType")):
+        (missing, "cannot be read: No such file or directory"),
+        (tmp_path, "must be a regular file; got a folder"),
+        (binary, "cannot be read: not UTF-8 text"),
+        (listed, ":1: the top level must be a mapping; got list"),
+        (empty, ":1: the top level must be a mapping; got NoneType"),
+    ):
         with pytest.raises(ConfigError, match=re.escape(message)):
             read_yaml(path)
 
 
-@every(case=[
-    ("number: 1\n", None),
-    ("number: 1\ntext: a\nboth: 1.5\nmap: {}\n", None),
-    ("number: 1\nboth: 2\n", None),
-    ("{}\n", "f.yaml:1: thing needs the key 'number'"),
-    ("number: 1\nnumbr: 2\n", "f.yaml:2: thing has no key 'numbr' (did you mean 'number'?); allowed: number,"
-                              " text"),
-    ("number: one\n", "f.yaml:1: thing.number must be int; got 'one'"),
-    ("number: true\n", "f.yaml:1: thing.number must be int; got True"),
-    ("number: 1\n\nboth: x\n", "f.yaml:3: thing.both must be int or float; got 'x'"),
-    ("number: 1\nmap: []\n", "f.yaml:2: thing.map must be mapping; got []"),
-    ("number: 1\ntext: null\n", "f.yaml:2: thing.text must be str; got None"),
-])
+@every(
+    case=[
+        ("number: 1\n", None),
+        ("number: 1\ntext: a\nboth: 1.5\nmap: {}\n", None),
+        ("number: 1\nboth: 2\n", None),
+        ("{}\n", "f.yaml:1: thing needs the key 'number'"),
+        (
+            "number: 1\nnumbr: 2\n",
+            "f.yaml:2: thing has no key 'numbr' (did you mean 'number'?); allowed: number, text",
+        ),
+        ("number: one\n", "f.yaml:1: thing.number must be int; got 'one'"),
+        ("number: true\n", "f.yaml:1: thing.number must be int; got True"),
+        ("number: 1\n\nboth: x\n", "f.yaml:3: thing.both must be int or float; got 'x'"),
+        ("number: 1\nmap: []\n", "f.yaml:2: thing.map must be mapping; got []"),
+        ("number: 1\ntext: null\n", "f.yaml:2: thing.text must be str; got None"),
+    ]
+)
 def test_check_keys(case):
     text, message = case
 
     def check():
-        check_keys(parse_yaml(text, "f.yaml"), where="thing", required={"number": int},
-                   optional={"text": str, "both": (int, float), "map": dict}, error=SpaceError)
+        check_keys(
+            parse_yaml(text, "f.yaml"),
+            where="thing",
+            required={"number": int},
+            optional={"text": str, "both": (int, float), "map": dict},
+            error=SpaceError,
+        )
 
     if message is None:
         check()

@@ -18,12 +18,17 @@ from flashnas.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 RECIPE = Recipe(name="quick", width_factor=1, vocab=300, tokens=1024)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """12 trained networks of `tiny`, one published one, and one that failed."""
     place = tmp_path_factory.mktemp("bench") / "mine"
     trainings = made_up_trainings(RECIPE, vocab=300, count=12)
-    published = {**made_up_trainings(RECIPE, vocab=300, count=1, space="small")[0], "origin": "published:group"}
+    published = {
+        **made_up_trainings(RECIPE, vocab=300, count=1, space="small")[0],
+        "origin": "published:group",
+    }
     network = fn.Architecture.parse("64: m f")
     failed = row("tiny", network, RECIPE.proxy_of(network, 300), 0, {"reason": "diverged"})
     write(place, header(RECIPE), [*trainings, published, failed])
@@ -33,16 +38,31 @@ def folder(tmp_path_factory):
 def test_rows_hold_what_was_trained(folder):
     frame = load(folder)
     assert len(frame) == 13
-    assert list(frame.columns[:len(COLUMNS)]) == list(COLUMNS)
-    for found, training in zip(frame.itertuples(), made_up_trainings(RECIPE, vocab=300, count=12), strict=False):
+    assert list(frame.columns[: len(COLUMNS)]) == list(COLUMNS)
+    for found, training in zip(
+        frame.itertuples(), made_up_trainings(RECIPE, vocab=300, count=12), strict=False
+    ):
         network = fn.Architecture.parse(found.architecture)
-        assert (found.loss, found.seed, found.tokens, found.curve) == (training["loss"], 0, 1024, training["curve"])
-        assert (found.hidden, found.depth, found.params) == (network.hidden, len(network.operators), network.params)
+        assert (found.loss, found.seed, found.tokens, found.curve) == (
+            training["loss"],
+            0,
+            1024,
+            training["curve"],
+        )
+        assert (found.hidden, found.depth, found.params) == (
+            network.hidden,
+            len(network.operators),
+            network.params,
+        )
         assert found.n_d == sum(spec.kind == "d" for spec in network.operators)
         assert found.backends == {"a": "torch"}
         assert found.more == {"late_loss": training["loss"] - 0.1}
         proxy = fn.Architecture.parse(found.proxy)
-        assert (proxy.hash, proxy.params, proxy.vocab) == (found.proxy_hash, found.proxy_params, 300)
+        assert (proxy.hash, proxy.params, proxy.vocab) == (
+            found.proxy_hash,
+            found.proxy_params,
+            300,
+        )
         assert proxy.hash == RECIPE.proxy_of(network, 300).hash
     assert frame.attrs["recipe"]["tokens"] == 1024
 
@@ -54,7 +74,8 @@ def test_latencies_of_the_shipped_bench_are_predictions_of_the_shipped_tables():
     network = frame.iloc[2]
     for table, workload in (("h100_sxm", "decode-8k"), ("l40s", "chat")):
         assert network[f"latency_ms/{table}/{workload}"] == pytest.approx(
-            fn.estimate(network["architecture"], table=table, workload=workload).latency_ms)
+            fn.estimate(network["architecture"], table=table, workload=workload).latency_ms
+        )
     assert frame["latency_ms/a100_sxm/prefill-2k"].isna().any()
 
 
@@ -79,12 +100,17 @@ def recipe_file(folder, **changes):
 
 
 def test_what_does_not_exist_is_one_line(folder):
-    assert "origin must be one of published, published:group, tiny; got 'tyni' (did you mean 'tiny'?)" in one_line(
-        BenchError, load, folder, origin="tyni")
+    assert (
+        "origin must be one of published, published:group, tiny; got 'tyni' (did you mean 'tiny'?)"
+        in one_line(BenchError, load, folder, origin="tyni")
+    )
     assert "mixers must be one of" in one_line(BenchError, load, folder, mixers=["d", "x"])
     with pytest.raises(BenchError, match="bench 'nowhere': no shipped bench and no folder"):
         load("nowhere")
-    with pytest.raises(BenchError, match=r"is of another recipe: recipe\.tokens is 1024 in the bench and 9 in recipe"):
+    with pytest.raises(
+        BenchError,
+        match=r"is of another recipe: recipe\.tokens is 1024 in the bench and 9 in recipe",
+    ):
         load(folder, recipe=recipe_file(folder, tokens=9))
 
 
@@ -96,8 +122,12 @@ def test_the_card_documents_every_column():
 def test_measured_latencies_are_columns(tmp_path):
     rows = made_up_trainings(RECIPE, vocab=300, count=2)
     rows[0] |= {"measured_ttft_ms/chat": 12.5, "measured_tpot_ms/chat": 2.5}
-    how = {"device": "a CPU", "stack": "torch-2", "dtype": "float32",
-           "workload": fn.Workload(name="chat", prompt_tokens=4).to_dict()}
+    how = {
+        "device": "a CPU",
+        "stack": "torch-2",
+        "dtype": "float32",
+        "workload": fn.Workload(name="chat", prompt_tokens=4).to_dict(),
+    }
     bench = write(tmp_path, header(RECIPE, measured=(how,)), rows)
     assert "measured  1 networks on a CPU (torch-2, float32): chat" in str(bench)
     assert load(tmp_path)["measured_tpot_ms/chat"].isna().tolist() == [False, True]
@@ -105,15 +135,24 @@ def test_measured_latencies_are_columns(tmp_path):
 
 def test_what_the_loss_of_a_network_does_not_depend_on_may_differ():
     one = header(RECIPE)
-    for same in (dataclasses.replace(RECIPE, name="other"), dataclasses.replace(RECIPE, width_factor=16)):
+    for same in (
+        dataclasses.replace(RECIPE, name="other"),
+        dataclasses.replace(RECIPE, width_factor=16),
+    ):
         assert one.difference(same, one.dataset, one.vocab, "here") is None
         assert header(same).digest == one.digest
     assert header(dataclasses.replace(RECIPE, clip=2.0)).digest != one.digest
     for other, words in (
-            (header(dataclasses.replace(RECIPE, lr_multipliers={"d": 2.0})),
-             "recipe.lr_multipliers is {} in the bench and {'d': 2.0} here"),
-            (header(RECIPE, vocab=301), "the vocabulary has 300 tokens in the bench and 301 here"),
-            (header(RECIPE, dataset="1" * 24), f"have the digest {'0' * 24} (sotu) in the bench and {'1' * 24} here")):
+        (
+            header(dataclasses.replace(RECIPE, lr_multipliers={"d": 2.0})),
+            "recipe.lr_multipliers is {} in the bench and {'d': 2.0} here",
+        ),
+        (header(RECIPE, vocab=301), "the vocabulary has 300 tokens in the bench and 301 here"),
+        (
+            header(RECIPE, dataset="1" * 24),
+            f"have the digest {'0' * 24} (sotu) in the bench and {'1' * 24} here",
+        ),
+    ):
         assert words in one.difference(other.recipe, other.dataset, other.vocab, "here")
 
 
@@ -123,14 +162,18 @@ def test_a_recipe_that_was_recorded_before_a_field_existed_has_its_default():
     assert Header.from_dict(data, "x").digest == header(RECIPE).digest
 
 
-@every(case=[
-    ({"flashnas_bench": 2}, "x: a bench of format 2; this version of flashnas"),
-    ({"vocab": "many"}, "header.vocab must be a whole number; got 'many'"),
-    ({"recipe": {"tokns": 1}}, "x: recipe has no key 'tokns'"),
-])
+@every(
+    case=[
+        ({"flashnas_bench": 2}, "x: a bench of format 2; this version of flashnas"),
+        ({"vocab": "many"}, "header.vocab must be a whole number; got 'many'"),
+        ({"recipe": {"tokns": 1}}, "x: recipe has no key 'tokns'"),
+    ]
+)
 def test_a_wrong_header_is_one_line_with_its_place(case):
     changes, words = case
-    assert words in one_line(BenchError, Header.from_dict, {**metadata(header(RECIPE)), **changes}, "x")
+    assert words in one_line(
+        BenchError, Header.from_dict, {**metadata(header(RECIPE)), **changes}, "x"
+    )
     assert "not the header of a bench" in one_line(BenchError, Header.from_dict, {}, "x")
 
 
@@ -149,17 +192,53 @@ def cut(path):
 
 DAMAGE = {
     "cut short": (lambda folder: cut(folder / FILE), "not readable as parquet"),
-    "another table": (lambda folder: pd.DataFrame({"a": [1]}).to_parquet(folder / FILE), "not a bench of flashnas"),
-    "no JSON": (lambda folder: rewritten(folder, with_meta("{")), "metadata 'flashnas_bench': not valid JSON"),
-    "nested metadata": (lambda folder: rewritten(folder, with_meta("[" * 100_000)), "must be nested at most"),
-    "seeds in words": (lambda folder: rewritten(folder, lambda table: table.set_column(
-        table.column_names.index("seed"), "seed", [["x"] * len(table)])), "column 'seed': Unable to parse string"),
-    "another format": (lambda folder: rewritten(folder, with_meta('{"flashnas_bench": 7}')), "a bench of format 7"),
-    "no loss": (lambda folder: rewritten(folder, lambda table: table.drop_columns("loss")), "column 'loss' is missing"),
-    "losses in words": (lambda folder: rewritten(folder, lambda table: table.set_column(
-        table.column_names.index("loss"), "loss", [["low"] * len(table)])), "damaged"),
-    "a loss without its tokens": (lambda folder: rewritten(folder, lambda table: table.set_column(
-        table.column_names.index("tokens"), "tokens", [pa.nulls(len(table), pa.int64())])), "'tokens' has no value"),
+    "another table": (
+        lambda folder: pd.DataFrame({"a": [1]}).to_parquet(folder / FILE),
+        "not a bench of flashnas",
+    ),
+    "no JSON": (
+        lambda folder: rewritten(folder, with_meta("{")),
+        "metadata 'flashnas_bench': not valid JSON",
+    ),
+    "nested metadata": (
+        lambda folder: rewritten(folder, with_meta("[" * 100_000)),
+        "must be nested at most",
+    ),
+    "seeds in words": (
+        lambda folder: rewritten(
+            folder,
+            lambda table: table.set_column(
+                table.column_names.index("seed"), "seed", [["x"] * len(table)]
+            ),
+        ),
+        "column 'seed': Unable to parse string",
+    ),
+    "another format": (
+        lambda folder: rewritten(folder, with_meta('{"flashnas_bench": 7}')),
+        "a bench of format 7",
+    ),
+    "no loss": (
+        lambda folder: rewritten(folder, lambda table: table.drop_columns("loss")),
+        "column 'loss' is missing",
+    ),
+    "losses in words": (
+        lambda folder: rewritten(
+            folder,
+            lambda table: table.set_column(
+                table.column_names.index("loss"), "loss", [["low"] * len(table)]
+            ),
+        ),
+        "damaged",
+    ),
+    "a loss without its tokens": (
+        lambda folder: rewritten(
+            folder,
+            lambda table: table.set_column(
+                table.column_names.index("tokens"), "tokens", [pa.nulls(len(table), pa.int64())]
+            ),
+        ),
+        "'tokens' has no value",
+    ),
     "no file": (lambda folder: (folder / FILE).unlink(), "not a bench, it has no bench.parquet"),
 }
 

@@ -1,9 +1,9 @@
-"""Bad input, over all commands: one line that names value or place, exit code 2, no traceback, no hang,
-nothing lost.
+"""Bad input, over all commands: one line that names value or place, exit code 2, no traceback, no
+hang, nothing lost.
 
-The cases are in the folder bad_input. Most run in this process. Those that may abort, eat memory or hang
-inside a library run in a second process, which serves them one after another and is started anew when one of
-them ends it.
+The cases are in the folder bad_input. Most run in this process. Those that may abort, eat memory or
+hang inside a library run in a second process, which serves them one after another and is started
+anew when one of them ends it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,40 @@ import pandas as pd
 import pytest
 import yaml
 from bad_input import CASES
-from bad_input.words import ASKED, CHAT, PRECIOUS, RECIPE, SPACE, Case, Paths, export, filled, profile, search, train
+from bad_input.words import (
+    ASKED,
+    CHAT,
+    PRECIOUS,
+    RECIPE,
+    SPACE,
+    Case,
+    Paths,
+    export,
+    filled,
+    profile,
+    search,
+    train,
+)
 
 from flashnas.cli.main import main
 
 LIMIT_S = float(os.environ.get("BAD_INPUT_LIMIT_S", "20"))  # of one case
-LONGEST_LINE = 2000        # characters: nobody reads more
-MEMORY_BYTES = 8 << 30     # of the second process
-WORDS = ("the", "state", "of", "delta", "rule", "attention", "window", "token", "fast", "small", "model",
-         "reads")
+LONGEST_LINE = 2000  # characters: nobody reads more
+MEMORY_BYTES = 8 << 30  # of the second process
+WORDS = (
+    "the",
+    "state",
+    "of",
+    "delta",
+    "rule",
+    "attention",
+    "window",
+    "token",
+    "fast",
+    "small",
+    "model",
+    "reads",
+)
 
 
 class TookTooLongError(BaseException):
@@ -54,7 +79,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-# -- what the cases meet -------------------------------------------------------------------------------------
+# -- what the cases meet ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,16 +109,28 @@ def prepared(tmp_path_factory, own_surroundings) -> Paths:
     paths["quiet"].write_text("measure: false\n")
     paths["bare"].write_text("baselines: false\n")
     paths["space"].write_text(yaml.safe_dump(SPACE, sort_keys=False))
-    for words in (["profile", "--space", "{space}", "--workload", CHAT, "--seconds", "0.02", "--out",
-                   "{table}"],
-                  ["search", *ASKED, "--out", "{run}"], train(out="{training}")):
+    for words in (
+        [
+            "profile",
+            "--space",
+            "{space}",
+            "--workload",
+            CHAT,
+            "--seconds",
+            "0.02",
+            "--out",
+            "{table}",
+        ],
+        ["search", *ASKED, "--out", "{run}"],
+        train(out="{training}"),
+    ):
         assert main([filled(word, paths) for word in words]) == 0
     return paths
 
 
 class Apart:
-    """A process that runs commands one after another: {words, cwd, file_limit} on a line in, the exit code
-    out."""
+    """A process that runs commands one after another: {words, cwd, file_limit} on a line in, the
+    exit code out."""
 
     PROGRAM = """
 import json, os, resource, signal, sys, traceback
@@ -132,15 +169,25 @@ for line in sys.stdin:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
-    def run(self, words: list[str], cwd: Path, file_limit: int | None = None, seconds: float = LIMIT_S,
-            ) -> tuple[int | None, str, str]:
+    def run(
+        self,
+        words: list[str],
+        cwd: Path,
+        file_limit: int | None = None,
+        seconds: float = LIMIT_S,
+    ) -> tuple[int | None, str, str]:
         """(exit code, None after `seconds`; stdout; stderr)"""
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
         said = cwd.parent / f"{cwd.name}-stdout", cwd.parent / f"{cwd.name}-stderr"
-        order = {"words": words, "cwd": str(cwd), "file_limit": file_limit, "stdout": str(said[0]),
-                 "stderr": str(said[1])}
+        order = {
+            "words": words,
+            "cwd": str(cwd),
+            "file_limit": file_limit,
+            "stdout": str(said[0]),
+            "stderr": str(said[1]),
+        }
         process.stdin.write(json.dumps(order).encode() + b"\n")
         process.stdin.flush()
         ready, _, _ = select.select([process.stdout], [], [], seconds)
@@ -148,14 +195,20 @@ for line in sys.stdin:
         code = int(answer) if answer.strip() else process.wait() if ready else None
         if not answer:
             self.close()
-        texts = [path.read_text(errors="backslashreplace") if path.exists() else "" for path in said]
+        texts = [
+            path.read_text(errors="backslashreplace") if path.exists() else "" for path in said
+        ]
         return code, texts[0], texts[1]
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             program = self.PROGRAM.replace("MEMORY", str(MEMORY_BYTES))
-            self._process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE,
-                                             stdout=subprocess.PIPE, start_new_session=True)
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", program],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
         return self._process
 
     def close(self) -> None:
@@ -174,11 +227,13 @@ def apart(own_surroundings) -> Iterator[Apart]:
     process.close()
 
 
-# -- the table -----------------------------------------------------------------------------------------------
+# -- the table -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
-def test_what_the_user_got_wrong_is_one_line(case: Case, prepared, apart, tmp_path, capfd, monkeypatch):
+def test_what_the_user_got_wrong_is_one_line(
+    case: Case, prepared, apart, tmp_path, capfd, monkeypatch
+):
     here = tmp_path / "here"
     here.mkdir()
     paths = {**prepared, "tmp": here}
@@ -210,7 +265,7 @@ def test_what_the_user_got_wrong_is_one_line(case: Case, prepared, apart, tmp_pa
         assert file.read_text() == "mine"
 
 
-# -- what no table of refusals can say -----------------------------------------------------------------------
+# -- what no table of refusals can say -------------------------------------------------------------
 
 
 def ends_well(words: list[str], capfd) -> tuple[int, str, str]:
@@ -221,11 +276,15 @@ def ends_well(words: list[str], capfd) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS], ids=["forbidden", "read-only"])
-@pytest.mark.parametrize("right", [search, train, profile, export], ids=["search", "train", "profile",
-                                                                         "export"])
-def test_a_place_that_cannot_be_written_is_named_at_once(right, error, prepared, tmp_path, capfd,
-                                                         monkeypatch):
-    """Without the advice to free room (D9). Root may write anywhere, so the system's answer is played."""
+@pytest.mark.parametrize(
+    "right", [search, train, profile, export], ids=["search", "train", "profile", "export"]
+)
+def test_a_place_that_cannot_be_written_is_named_at_once(
+    right, error, prepared, tmp_path, capfd, monkeypatch
+):
+    """Without the advice to free room (D9). Root may write anywhere, so the system's answer is
+    played.
+    """
     really = os.mkdir
 
     def mkdir(path, *rest, **more):
@@ -234,7 +293,9 @@ def test_a_place_that_cannot_be_written_is_named_at_once(right, error, prepared,
         return really(path, *rest, **more)
 
     (tmp_path / "closed").mkdir()
-    words = [filled(word, {**prepared, "tmp": tmp_path}) for word in right("--out", "{tmp}/closed/out")]
+    words = [
+        filled(word, {**prepared, "tmp": tmp_path}) for word in right("--out", "{tmp}/closed/out")
+    ]
     monkeypatch.setattr(os, "mkdir", mkdir)
     code, out, err = ends_well(words, capfd)
     assert (code, out, len(err.splitlines())) == (2, "", 1), err
@@ -247,7 +308,9 @@ def test_a_renamed_run_is_continued_without_training_again(prepared, tmp_path, c
     moved = shutil.copytree(prepared["run"], tmp_path / "moved")
     before = pd.read_parquet(moved / "trials.parquet")
     journal = (moved / "study.journal").read_bytes()
-    code, _, err = ends_well([filled(word, prepared) for word in search("--resume", out=str(moved))], capfd)
+    code, _, err = ends_well(
+        [filled(word, prepared) for word in search("--resume", out=str(moved))], capfd
+    )
     assert code == 0, err
     after = pd.read_parquet(moved / "trials.parquet")
     assert after["train_seconds"].tolist() == before["train_seconds"].tolist()

@@ -24,14 +24,22 @@ from flashnas.runs.snapshot import Snapshot
 ESTIMATE = "flashnas.api.estimate.estimate"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
-                         ids=["SIGINT", "SIGTERM", "SIGHUP"])
-@pytest.mark.parametrize(("place", "words"), [
-    ("flashnas.cli.main.build_parser", "flashnas: interrupted"),
-    ("flashnas.study.search.prepare", "flashnas search: interrupted; finished work is kept; continue with:"
-                                      " flashnas"
-                                      " search --out run --resume"),
-    (ESTIMATE, "flashnas estimate: interrupted")])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["SIGINT", "SIGTERM", "SIGHUP"]
+)
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("flashnas.cli.main.build_parser", "flashnas: interrupted"),
+        (
+            "flashnas.study.search.prepare",
+            "flashnas search: interrupted; finished work is kept; continue with:"
+            " flashnas"
+            " search --out run --resume",
+        ),
+        (ESTIMATE, "flashnas estimate: interrupted"),
+    ],
+)
 def test_a_signal_at_any_time_is_one_line(capsys, monkeypatch, tmp_path, number, place, words):
     def reached(*_, **__):
         signal.raise_signal(number)
@@ -39,13 +47,19 @@ def test_a_signal_at_any_time_is_one_line(capsys, monkeypatch, tmp_path, number,
 
     reached.options = EstimateOptions
     # not this test's end; and a shell may have let this process ignore one of them
-    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: lambda *_: None,
-                signal.SIGHUP: lambda *_: None}
+    handlers = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: lambda *_: None,
+        signal.SIGHUP: lambda *_: None,
+    }
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(place, reached)
     try:
-        assert main(["estimate", "1024: d"] if place == ESTIMATE else ["search", "--out", "run"]) == 130
+        assert (
+            main(["estimate", "1024: d"] if place == ESTIMATE else ["search", "--out", "run"])
+            == 130
+        )
         assert signal.getsignal(signal.SIGTERM) is handlers[signal.SIGTERM]
     finally:
         for number, handler in before.items():
@@ -72,7 +86,9 @@ def test_a_command_without_stdout_says_nothing(monkeypatch):
     assert main(["list", "presets"]) == 0
 
 
-@pytest.mark.parametrize(("encoding", "expected"), [("ascii", b"\\u03bb\n"), ("utf-8", "\u03bb\n".encode())])
+@pytest.mark.parametrize(
+    ("encoding", "expected"), [("ascii", b"\\u03bb\n"), ("utf-8", "\u03bb\n".encode())]
+)
 def test_letters_that_the_terminal_does_not_have_are_escaped(monkeypatch, encoding, expected):
     output = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding=encoding))
@@ -83,8 +99,13 @@ def test_letters_that_the_terminal_does_not_have_are_escaped(monkeypatch, encodi
 
 def test_the_reader_of_a_command_may_leave_early():
     for words in (["--help"], ["--print-completion", "bash"], ["list", "presets"]):
-        child = subprocess.run(f"{sys.executable} -m flashnas {' '.join(words)} | head -n 0", shell=True,
-                               capture_output=True, text=True, check=False)
+        child = subprocess.run(
+            f"{sys.executable} -m flashnas {' '.join(words)} | head -n 0",
+            shell=True,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert child.stderr == ""
 
 
@@ -107,6 +128,7 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
     @takes(EstimateOptions)
     def bug(_):
         raise ZeroDivisionError
+
     monkeypatch.setattr(ESTIMATE, bug)
     with pytest.raises(ZeroDivisionError):
         main(["estimate", "1024: d"])
@@ -115,8 +137,10 @@ def test_a_bug_of_ours_keeps_its_traceback(monkeypatch):
 def test_what_is_said_of_a_disk_fits_the_error(capsys, monkeypatch):
     again = "free room; finished work is kept; continue with: flashnas search --out "
     for number, words in ((errno.ENOSPC, again), (errno.EROFS, "Read-only")):
+
         def failing(*_, number=number, **__):
             raise OSError(number, os.strerror(number), "run/trials.parquet")
+
         monkeypatch.setattr("flashnas.cli.run.search", failing)
         assert main(["search"]) == 2
         error = capsys.readouterr().err
@@ -127,23 +151,43 @@ def test_what_is_said_of_a_disk_fits_the_error(capsys, monkeypatch):
 def test_budgets_and_options_are_read_from_pairs(monkeypatch, capsys):
     seen = []
     monkeypatch.setattr("flashnas.cli.run.search", lambda options, json: seen.append(options))
-    assert main(["search", "--budget-ms", "14", "--budget", "tpot_ms=2", "--budget", "memory_gb = 8",
-                 "--executor-option", "worker_memory_gb=2.5", "--objectives", "loss, params"]) == 0
+    assert (
+        main(
+            [
+                "search",
+                "--budget-ms",
+                "14",
+                "--budget",
+                "tpot_ms=2",
+                "--budget",
+                "memory_gb = 8",
+                "--executor-option",
+                "worker_memory_gb=2.5",
+                "--objectives",
+                "loss, params",
+            ]
+        )
+        == 0
+    )
     assert seen[0].budgets == {"latency_ms": 14.0, "tpot_ms": 2.0, "memory_gb": 8.0}
     assert seen[0].executor_options == {"worker_memory_gb": 2.5}
     assert seen[0].objectives == ("loss", "params")
-    for pairs, words in ((["tpot_ms"], "--budget must read METRIC=LIMIT; got 'tpot_ms'"),
-                         (["tpot_ms=fast"], "--budget tpot_ms must be a number; got 'fast'"),
-                         (["=2"], "--budget must read METRIC=LIMIT"),
-                         (["tpot_ms=1", "tpot_ms=2"], "--budget gives 'tpot_ms' twice")):
+    for pairs, words in (
+        (["tpot_ms"], "--budget must read METRIC=LIMIT; got 'tpot_ms'"),
+        (["tpot_ms=fast"], "--budget tpot_ms must be a number; got 'fast'"),
+        (["=2"], "--budget must read METRIC=LIMIT"),
+        (["tpot_ms=1", "tpot_ms=2"], "--budget gives 'tpot_ms' twice"),
+    ):
         assert main(["search", *(word for pair in pairs for word in ("--budget", pair))]) == 2
         assert capsys.readouterr().err.startswith(f"flashnas search: {words}")
 
 
 def test_a_file_gives_options_and_flags_override_it(tmp_path, monkeypatch, capsys):
     seen = []
-    monkeypatch.setattr(ESTIMATE, takes(EstimateOptions)(
-        lambda options: (seen.append(options), Figures({}, str))[1]))
+    monkeypatch.setattr(
+        ESTIMATE,
+        takes(EstimateOptions)(lambda options: (seen.append(options), Figures({}, str))[1]),
+    )
     path = tmp_path / "options.yaml"
     path.write_text("arch: '1024: d'\ntable: l40s\nworkload: chat\n")
     assert main(["estimate", "--config", str(path), "--workload", "decode-1k", "--json"]) == 0
@@ -151,7 +195,10 @@ def test_a_file_gives_options_and_flags_override_it(tmp_path, monkeypatch, capsy
     path.write_text("arch: '1024: d'\nworkload: 3\n")
     capsys.readouterr()
     assert main(["estimate", "--config", str(path)]) == 2
-    assert capsys.readouterr().err == f"flashnas estimate: {path}:2: estimate.workload must be text; got 3\n"
+    assert (
+        capsys.readouterr().err
+        == f"flashnas estimate: {path}:2: estimate.workload must be text; got 3\n"
+    )
 
 
 def test_completion_is_a_script_for_the_shell(capsys):
@@ -170,20 +217,36 @@ def test_every_command_has_json_and_a_line_of_help(capsys):
     assert main([]) == 0
     assert capsys.readouterr().out.splitlines() == lines
     for name, command in COMMANDS.items():
-        assert [line for line in lines if line.split()[:1] == [name]
-                and line.strip().endswith(command.summary)], name
-        for words in ([name, action] for action in command.actions) if command.actions else [[name]]:
+        assert [
+            line
+            for line in lines
+            if line.split()[:1] == [name] and line.strip().endswith(command.summary)
+        ], name
+        for words in (
+            ([name, action] for action in command.actions) if command.actions else [[name]]
+        ):
             assert main([*words, "--help"]) == 0
             assert "--json" in capsys.readouterr().out
 
 
 def test_the_progress_line_says_what_is_known():
-    snapshot = Snapshot(done=3, failed=1, reused=2, infeasible=0, total=27, best_loss=5.125,
-                        best_latency_ms=12345.6,
-                        remaining_s=130, share_done=0.129, from_bench=2)
+    snapshot = Snapshot(
+        done=3,
+        failed=1,
+        reused=2,
+        infeasible=0,
+        total=27,
+        best_loss=5.125,
+        best_latency_ms=12345.6,
+        remaining_s=130,
+        share_done=0.129,
+        from_bench=2,
+    )
     assert SearchProgress.line(snapshot, 61) == (
-        "[ 12 %] best 5.125 nats/token at 12,346 ms | 2 of 25 networks trained, 1 of them failed, 2 known before"
-        " | 1 min 01 s gone, 2 min 10 s left")
+        "[ 12 %] best 5.125 nats/token at 12,346 ms | 2 of 25 networks trained, 1 of them failed, 2"
+        " known before"
+        " | 1 min 01 s gone, 2 min 10 s left"
+    )
     stream = io.StringIO()
     progress = SearchProgress(stream)
     for best in (5.125, 5.125, 5.25):  # another network is the best, by the expected full loss

@@ -14,7 +14,9 @@ class FixedTimer:
 
     def measure(self, calls, effort):
         calls[0]()
-        model = calls[0].args[0] if not hasattr(calls[0].func, "__self__") else calls[0].func.__self__
+        model = (
+            calls[0].args[0] if not hasattr(calls[0].func, "__self__") else calls[0].func.__self__
+        )
         us = model.architecture.params / 1000
         return Measurement(us, us, us, 15)
 
@@ -28,16 +30,20 @@ def command(table, *more):
     return ["validate", "--table", str(table), "--space", "tiny", "--workload", "chat", *more]
 
 
-def test_the_text_and_the_json_tell_the_same_and_residuals_are_kept(copied_tiny_table, fixed, capsys):
+def test_the_text_and_the_json_tell_the_same_and_residuals_are_kept(
+    copied_tiny_table, fixed, capsys
+):
     assert main(command(copied_tiny_table, "-n", "3", "--json")) == 0
     report = json.loads(capsys.readouterr().out)
     assert len(report["architectures"]) == 3
     for entry in report["architectures"]:
         assert entry["measured"]["latency_ms"] == pytest.approx(
-            entry["measured"]["ttft_ms"] + 256 * entry["measured"]["tpot_ms"])
+            entry["measured"]["ttft_ms"] + 256 * entry["measured"]["tpot_ms"]
+        )
         assert entry["error"]["tpot_ms"] == pytest.approx(
-            entry["predicted"]["tpot_ms"] / entry["measured"]["tpot_ms"] - 1)
-    kept, = LatencyTable.load(copied_tiny_table).meta["validations"]
+            entry["predicted"]["tpot_ms"] / entry["measured"]["tpot_ms"] - 1
+        )
+    (kept,) = LatencyTable.load(copied_tiny_table).meta["validations"]
     assert {len(metric["log_ratios"]) for metric in kept["metrics"].values()} == {3}
     assert main(command(copied_tiny_table, "-n", "3", "--runtime", "torch")) == 0
     out, err = capsys.readouterr()
@@ -46,19 +52,30 @@ def test_the_text_and_the_json_tell_the_same_and_residuals_are_kept(copied_tiny_
 
 
 def test_calibration_is_written_and_used_by_estimate(copied_tiny_table, fixed, capsys):
-    question = ["estimate", "96(vocab=512,meta=4): d(head_dim=16) f", "--table", str(copied_tiny_table),
-                "--workload",
-                "chat", "--json"]
+    question = [
+        "estimate",
+        "96(vocab=512,meta=4): d(head_dim=16) f",
+        "--table",
+        str(copied_tiny_table),
+        "--workload",
+        "chat",
+        "--json",
+    ]
     assert main(question) == 0
     before = json.loads(capsys.readouterr().out)["latency_ms"]
     assert main(command(copied_tiny_table, "-n", "8", "--calibrate")) == 0
     assert "* calibrated on" in capsys.readouterr().out
-    assert set(LatencyTable.load(copied_tiny_table).calibration["whole"]["eager"]) == {"prefill", "decode"}
+    assert set(LatencyTable.load(copied_tiny_table).calibration["whole"]["eager"]) == {
+        "prefill",
+        "decode",
+    }
     assert main(question) == 0
     assert json.loads(capsys.readouterr().out)["latency_ms"] != before
 
 
-def test_another_device_or_stack_is_refused_unless_allowed(copied_tiny_table, fixed, capsys, monkeypatch):
+def test_another_device_or_stack_is_refused_unless_allowed(
+    copied_tiny_table, fixed, capsys, monkeypatch
+):
     monkeypatch.setattr(Cpu, "label", lambda self: "Other CPU")
     assert main(command(copied_tiny_table, "-n", "2")) == 2
     error = capsys.readouterr().err

@@ -1,5 +1,5 @@
-"""A file for --config and a run folder of a stranger: no command connects to another machine because of them, and none
-writes outside its own folder."""
+"""A file for --config and a run folder of a stranger: no command connects to another machine
+because of them, and none writes outside its own folder."""
 
 import shutil
 import socket
@@ -19,20 +19,42 @@ from flashnas.cli.main import continuing, main
 ARCH = "32(vocab=300): a(head_dim=16) f"
 # the words of options without which a command ends before it reads the others
 NEEDED = {
-    "search": {"space": ["--space", "tiny"], "table": ["--table", "h100_sxm"], "workload": ["--workload", "chat"],
-               "trials": ["--trials", "1"], "workers": ["--workers", "1"]},
-    "estimate": {"arch": [ARCH]}, "train": {"arch": [ARCH]},
+    "search": {
+        "space": ["--space", "tiny"],
+        "table": ["--table", "h100_sxm"],
+        "workload": ["--workload", "chat"],
+        "trials": ["--trials", "1"],
+        "workers": ["--workers", "1"],
+    },
+    "estimate": {"arch": [ARCH]},
+    "train": {"arch": [ARCH]},
     "profile": {"space": ["--space", "tiny"], "seconds": ["--seconds", "0.01"]},
-    "validate": {"table": ["--table", "h100_sxm"], "space": ["--space", "tiny"], "count": ["-n", "1"]},
-    "export": {"source": [ARCH], "to": ["--to", "hf"], "init_seed": ["--init-seed", "0"], "out": ["--out", "exported"]},
+    "validate": {
+        "table": ["--table", "h100_sxm"],
+        "space": ["--space", "tiny"],
+        "count": ["-n", "1"],
+    },
+    "export": {
+        "source": [ARCH],
+        "to": ["--to", "hf"],
+        "init_seed": ["--init-seed", "0"],
+        "out": ["--out", "exported"],
+    },
     "eval": {"model": ["nothing"], "text": ["--text", "nothing"]},
-    "report": {"run": ["nothing"]}, "pareto": {"runs": ["nothing"]},
+    "report": {"run": ["nothing"]},
+    "pareto": {"runs": ["nothing"]},
     "table info": {"table": ["h100_sxm"]},
     "table merge": {"first": ["h100_sxm"], "second": ["h100_sxm"], "out": ["--out", "merged"]},
-    "table import": {"source": ["aiconfigurator"], "system": ["h100_sxm"], "path": ["--path", "nothing"],
-                     "out": ["--out", "imported"]},
-    "bench info": {"bench": ["nothing"]}, "new": {"kind": ["operator"], "name": ["mine"]},
-    "doctor": {"test": ["--no-test"]}}
+    "table import": {
+        "source": ["aiconfigurator"],
+        "system": ["h100_sxm"],
+        "path": ["--path", "nothing"],
+        "out": ["--out", "imported"],
+    },
+    "bench info": {"bench": ["nothing"]},
+    "new": {"kind": ["operator"], "name": ["mine"]},
+    "doctor": {"test": ["--no-test"]},
+}
 
 
 def leaves(commands, before=""):
@@ -60,7 +82,9 @@ class Watch:
         self.before = self.content()
 
     def content(self):
-        return {path: path.read_bytes() if path.is_file() else None for path in self.outside.rglob("*")}
+        return {
+            path: path.read_bytes() if path.is_file() else None for path in self.outside.rglob("*")
+        }
 
     def connected(self):
         try:
@@ -76,13 +100,21 @@ class Watch:
     @property
     def values(self):
         """What a stranger may write as a value."""
-        return [f"127.0.0.1:{self.port}", f"http://127.0.0.1:{self.port}/a.yaml", "sotu+hf:mine/text",
-                f"sqlite:///{self.outside}/precious.db", f"{self.outside}/precious.json", f"{self.outside}/new"]
+        return [
+            f"127.0.0.1:{self.port}",
+            f"http://127.0.0.1:{self.port}/a.yaml",
+            "sotu+hf:mine/text",
+            f"sqlite:///{self.outside}/precious.db",
+            f"{self.outside}/precious.json",
+            f"{self.outside}/new",
+        ]
 
 
 @pytest.fixture
 def watch(tmp_path, monkeypatch):
-    """A hub by the socket that listens; the command works in a folder of its own, without a Ray of the user's."""
+    """A hub by the socket that listens; the command works in a folder of its own, without a Ray of
+    the user's.
+    """
     watch = Watch(tmp_path / "outside")
 
     def load_dataset(*_, **__):
@@ -109,7 +141,7 @@ def in_place_of(setting, value):
     return [value] if setting.container is tuple else value
 
 
-# -- files for --config --------------------------------------------------------------------------------------
+# -- files for --config ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(LEAVES))
@@ -117,10 +149,17 @@ def test_no_key_of_a_config_connects_or_writes_outside(name, watch, tmp_path, ca
     for setting in settings_of(LEAVES[name].options_class):
         if setting.is_switch or setting.choices or setting.kind in (int, float):
             continue
-        given = [word for option, words in NEEDED.get(name, {}).items() if option != setting.name for word in words]
+        given = [
+            word
+            for option, words in NEEDED.get(name, {}).items()
+            if option != setting.name
+            for word in words
+        ]
         for value in watch.values:
-            config = {setting.name: in_place_of(setting, value),
-                      **({"executor": "ray"} if setting.name == "executor_options" else {})}
+            config = {
+                setting.name: in_place_of(setting, value),
+                **({"executor": "ray"} if setting.name == "executor_options" else {}),
+            }
             words = [*name.split(), *given, "--config", written(tmp_path / "c.yaml", config)]
             code = main(words)
             watch.check((words, config))
@@ -136,21 +175,37 @@ def test_a_config_cannot_name_files_to_write(name):
 
 
 def test_what_writes_beside_its_input_takes_that_from_the_command_line_alone():
-    """The table of `validate`, the run of `report`, the model of `eval`; and tasks, which may run code."""
-    for name, keys in (("validate", ["table"]), ("report", ["run"]), ("eval", ["model", "tasks", "task_path"])):
+    """The table of `validate`, the run of `report`, the model of `eval`; and tasks, which may run
+    code.
+    """
+    for name, keys in (
+        ("validate", ["table"]),
+        ("report", ["run"]),
+        ("eval", ["model", "tasks", "task_path"]),
+    ):
         cls = LEAVES[name].options_class
         assert [key for key in keys if cls.setting(key).yaml] == []
 
 
-@pytest.mark.parametrize(("words", "lines", "said"), [
-    (["search"], ["space: tiny", "data: hf:mine/text"], "c.yaml:2: search.data|--data VALUE"),
-    (["search"], ["data: sotu+hf:mine/text"], "c.yaml:1: search.data|--data VALUE"),
-    (["search", "--executor", "ray"], ["executor_options:", "  cpus: 1", "  address: 127.0.0.1:PORT"],
-     "c.yaml:3: search.executor_options.address|--executor-option address=VALUE"),
-    (["search"], ["executor: ray", "executor_options: {address: auto}"],
-     "c.yaml:2: search.executor_options.address|--executor-option address=VALUE"),
-    (["train", ARCH], ["data: hf:mine/text"], "c.yaml:1: train.data|--data VALUE"),
-    (["eval", "nothing"], ["text: hf:mine/text"], "c.yaml:1: eval.text|--text VALUE")])
+@pytest.mark.parametrize(
+    ("words", "lines", "said"),
+    [
+        (["search"], ["space: tiny", "data: hf:mine/text"], "c.yaml:2: search.data|--data VALUE"),
+        (["search"], ["data: sotu+hf:mine/text"], "c.yaml:1: search.data|--data VALUE"),
+        (
+            ["search", "--executor", "ray"],
+            ["executor_options:", "  cpus: 1", "  address: 127.0.0.1:PORT"],
+            "c.yaml:3: search.executor_options.address|--executor-option address=VALUE",
+        ),
+        (
+            ["search"],
+            ["executor: ray", "executor_options: {address: auto}"],
+            "c.yaml:2: search.executor_options.address|--executor-option address=VALUE",
+        ),
+        (["train", ARCH], ["data: hf:mine/text"], "c.yaml:1: train.data|--data VALUE"),
+        (["eval", "nothing"], ["text: hf:mine/text"], "c.yaml:1: eval.text|--text VALUE"),
+    ],
+)
 def test_what_connects_is_refused_in_one_line(words, lines, said, watch, tmp_path, capsys):
     config = tmp_path / "c.yaml"
     config.write_text("\n".join(lines).replace("PORT", str(watch.port)) + "\n")
@@ -158,53 +213,89 @@ def test_what_connects_is_refused_in_one_line(words, lines, said, watch, tmp_pat
     watch.check(words)
     place, flag = said.split("|")
     assert capsys.readouterr().err == (
-        f"flashnas {words[0]}: {tmp_path}/{place} connects to another machine, which no file may ask for; give it on"
-        f" the command line: {flag}\n")
+        f"flashnas {words[0]}: {tmp_path}/{place} connects to another machine, which no file may"
+        " ask for; give it on"
+        f" the command line: {flag}\n"
+    )
 
 
 def test_what_the_user_gives_counts_over_the_file(tmp_path):
-    path = written(tmp_path / "c.yaml", {"data": "hf:theirs", "executor": "ray",
-                                         "executor_options": {"address": "10.0.0.1:1", "cpus": 2}})
+    path = written(
+        tmp_path / "c.yaml",
+        {
+            "data": "hf:theirs",
+            "executor": "ray",
+            "executor_options": {"address": "10.0.0.1:1", "cpus": 2},
+        },
+    )
     mine = {"data": "hf:mine", "executor_options": {"address": "10.0.0.2:1"}}
     options = SearchOptions.load(path, mine)
-    assert (options.data, options.executor_options) == ("hf:mine", {"address": "10.0.0.2:1", "cpus": 2})
+    assert (options.data, options.executor_options) == (
+        "hf:mine",
+        {"address": "10.0.0.2:1", "cpus": 2},
+    )
     assert EvalOptions.load(None, {"model": "a", "text": "hf:mine"}).text == "hf:mine"
     for name in mine:
         with pytest.raises(ConfigError, match="connects to another machine"):
             SearchOptions.load(path, {key: value for key, value in mine.items() if key != name})
 
 
-# -- run folders ---------------------------------------------------------------------------------------------
+# -- run folders -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def hostile_run(run_folder, tmp_path, watch):
-    """A run folder whose run.yaml names machines and files outside wherever it has a value of text."""
+    """A run folder whose run.yaml names machines and files outside wherever it has a value of
+    text.
+    """
+
     def build(**options):
         run = tmp_path / "run"
         shutil.rmtree(run, ignore_errors=True)
         shutil.copytree(run_folder, run)
         facts = yaml.safe_load((run / "run.yaml").read_text())
         address, file = f"127.0.0.1:{watch.port}", f"{watch.outside}/new"
-        facts["options"] = {"space": "tiny", "table": "h100_sxm", "workload": "chat", "workers": 1, "trials": 1,
-                            **options}
-        facts |= {"question": {"data": "hf:mine/text", "table": file, "storage": f"sqlite:///{file}.db"},
-                  "storage": f"sqlite:///{file}.db", "out": file, "start_from": {"runs": [file]},
-                  "report": f"{file}.html"}
+        facts["options"] = {
+            "space": "tiny",
+            "table": "h100_sxm",
+            "workload": "chat",
+            "workers": 1,
+            "trials": 1,
+            **options,
+        }
+        facts |= {
+            "question": {"data": "hf:mine/text", "table": file, "storage": f"sqlite:///{file}.db"},
+            "storage": f"sqlite:///{file}.db",
+            "out": file,
+            "start_from": {"runs": [file]},
+            "report": f"{file}.html",
+        }
         facts["space"] |= {"path": f"{file}.yaml"}
         facts["table"] |= {"path": file, "name": f"http://{address}/"}
         facts["proxy"] |= {"corpus": "hf:mine/text"}
         facts["host"] |= {"executor": "ray", "address": address}
         written(run / "run.yaml", facts)
         return run
+
     return build
 
 
-@pytest.mark.parametrize("words", [
-    ["report", "RUN"], ["runs", "."], ["pareto", "RUN"], ["pareto", "RUN", "--table", "h100_sxm", "--workload", "chat"],
-    ["estimate", "RUN/pareto/01.yaml"], ["export", "RUN", "--to", "hf", "--out", "exported"],
-    ["eval", "RUN", "--text", "RUN/run.yaml"], ["search", "--start-from", "RUN", "--trials", "0", "--dry-run"],
-    ["search", "--resume", "RUN"], ["search", "--resume", "RUN", "--dry-run"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", "RUN"],
+        ["runs", "."],
+        ["pareto", "RUN"],
+        ["pareto", "RUN", "--table", "h100_sxm", "--workload", "chat"],
+        ["estimate", "RUN/pareto/01.yaml"],
+        ["export", "RUN", "--to", "hf", "--out", "exported"],
+        ["eval", "RUN", "--text", "RUN/run.yaml"],
+        ["search", "--start-from", "RUN", "--trials", "0", "--dry-run"],
+        ["search", "--resume", "RUN"],
+        ["search", "--resume", "RUN", "--dry-run"],
+    ],
+    ids=" ".join,
+)
 def test_no_run_folder_connects_or_writes_outside(words, hostile_run, watch, capsys):
     run = hostile_run(data="hf:mine/text")
     main([word.replace("RUN", str(run)) for word in words])
@@ -212,15 +303,28 @@ def test_no_run_folder_connects_or_writes_outside(words, hostile_run, watch, cap
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("options", "said"), [
-    ({"data": "hf:mine/text"}, "search.data connects to another machine"),
-    ({"executor": "ray", "executor_options": {"address": "127.0.0.1:PORT"}},
-     "search.executor_options.address connects to another machine"),
-    ({"storage": "sqlite:///OUTSIDE/precious.db"}, "search has no key 'storage'"),
-    ({"storage": "postgresql://127.0.0.1:PORT/a"}, "search has no key 'storage'"),
-    ({"out": "OUTSIDE/new"}, "search has no key 'out'"), ({"tracker": ["mlflow"]}, "search has no key 'tracker'")])
-def test_a_continued_run_takes_no_address_from_its_folder(options, said, hostile_run, watch, capsys):
-    text = yaml.safe_dump(options).replace("PORT", str(watch.port)).replace("OUTSIDE", str(watch.outside))
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"data": "hf:mine/text"}, "search.data connects to another machine"),
+        (
+            {"executor": "ray", "executor_options": {"address": "127.0.0.1:PORT"}},
+            "search.executor_options.address connects to another machine",
+        ),
+        ({"storage": "sqlite:///OUTSIDE/precious.db"}, "search has no key 'storage'"),
+        ({"storage": "postgresql://127.0.0.1:PORT/a"}, "search has no key 'storage'"),
+        ({"out": "OUTSIDE/new"}, "search has no key 'out'"),
+        ({"tracker": ["mlflow"]}, "search has no key 'tracker'"),
+    ],
+)
+def test_a_continued_run_takes_no_address_from_its_folder(
+    options, said, hostile_run, watch, capsys
+):
+    text = (
+        yaml.safe_dump(options)
+        .replace("PORT", str(watch.port))
+        .replace("OUTSIDE", str(watch.outside))
+    )
     run = hostile_run(**yaml.safe_load(text))
     for more in ([], ["--dry-run"], ["--trials", "2"]):
         assert main(["search", "--resume", str(run), *more]) == 2
@@ -233,21 +337,30 @@ def test_a_continued_run_takes_no_address_from_its_folder(options, said, hostile
         SearchOptions.build(resume=str(run))
 
 
-def test_neither_a_config_nor_a_run_folder_completes_the_other(hostile_run, watch, tmp_path, capsys):
+def test_neither_a_config_nor_a_run_folder_completes_the_other(
+    hostile_run, watch, tmp_path, capsys
+):
     """The address in the one, and the executor that takes it in the other."""
     run = hostile_run(executor="ray")
-    config = written(tmp_path / "c.yaml", {"executor_options": {"address": f"127.0.0.1:{watch.port}"}})
+    config = written(
+        tmp_path / "c.yaml", {"executor_options": {"address": f"127.0.0.1:{watch.port}"}}
+    )
     assert main(["search", "--resume", str(run), "--config", config]) == 2
     assert "c.yaml:2: search.executor_options" in capsys.readouterr().err
     watch.check(config)
 
 
 def test_the_flag_repeats_what_a_run_folder_may_not_ask_for(hostile_run, watch):
-    run, address = hostile_run(executor="ray", executor_options={"address": "10.0.0.1:1"}), f"127.0.0.1:{watch.port}"
+    run, address = (
+        hostile_run(executor="ray", executor_options={"address": "10.0.0.1:1"}),
+        f"127.0.0.1:{watch.port}",
+    )
     options = SearchOptions.build(resume=str(run), executor_options={"address": address})
     assert options.executor_options == {"address": address}
     assert continuing(["search"], options) == (
-        f"finished work is kept; continue with: flashnas search --resume {run} --executor-option address={address}")
+        f"finished work is kept; continue with: flashnas search --resume {run} --executor-option"
+        f" address={address}"
+    )
     options = SearchOptions.build(resume=str(run), executor="local", data="hf:mine/text")
     assert (options.executor, options.executor_options) == ("local", {})
     assert continuing(["search"], options).endswith(f"--resume {run} --data hf:mine/text")

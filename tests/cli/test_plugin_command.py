@@ -1,4 +1,6 @@
-"""A command that another package adds by an entry point: in the help, run, with its errors in one line."""
+"""A command that another package adds by an entry point: in the help, run, with its errors in one
+line.
+"""
 
 import sys
 
@@ -7,7 +9,7 @@ import pytest
 from flashnas.base.registry import forget_plugins
 from flashnas.cli.main import main
 
-CODE = '''
+CODE = """
 from dataclasses import dataclass
 from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.cli.command import Command
@@ -21,7 +23,7 @@ def run(options, as_json):
     print(f"hello {options.name} " * options.times)
 
 HELLO = Command("greet somebody", HelloOptions, run)
-'''
+"""
 
 
 @pytest.fixture
@@ -40,7 +42,9 @@ def hello(tmp_path, monkeypatch):
 
 def test_it_is_in_the_help_and_runs(hello, capsys):
     assert main(["--help"]) == 0
-    assert ["hello", "greet", "somebody"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["hello", "greet", "somebody"] in [
+        line.split() for line in capsys.readouterr().out.splitlines()
+    ]
     assert main(["hello", "you", "--times", "2"]) == 0
     assert capsys.readouterr().out == "hello you hello you \n"
     assert main(["hello", "you", "--times", "0"]) == 2

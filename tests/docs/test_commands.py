@@ -1,4 +1,6 @@
-"""Every command that the documents show is one: programs, files and targets exist, and flashnas takes the options."""
+"""Every command that the documents show is one: programs, files and targets exist, and flashnas
+takes the options.
+"""
 
 import importlib.util
 import re
@@ -17,19 +19,31 @@ from flashnas.runs import layout
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 TARGETS = re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text())
-MADE = ("flashnas-shift",)                 # folders that a page tells the reader to make
+MADE = ("flashnas-shift",)  # folders that a page tells the reader to make
 QUICK = ("estimate", "evidence", "list", "table info", "bench info")
-PLUGINS = ("annealing", "shift", "gsc")   # names of the example packages, not installed here
-OWN = (*PLUGINS, "my_", "RUN", "NAME", "KIND", "x=1", "--show")   # of commands that need what a reader made
+PLUGINS = ("annealing", "shift", "gsc")  # names of the example packages, not installed here
+OWN = (
+    *PLUGINS,
+    "my_",
+    "RUN",
+    "NAME",
+    "KIND",
+    "x=1",
+    "--show",
+)  # of commands that need what a reader made
 
 
 def refused(words, mentioned=False):
-    """Why flashnas does not take these words; empty if it does. Of a command that a sentence mentions: of its flags."""
+    """Why flashnas does not take these words; empty if it does. Of a command that a sentence
+    mentions: of its flags.
+    """
     try:
         parser, chosen, command = build_parser([word for word in words if not word.startswith("-")])
         if mentioned or {*PLUGINS} & {part for word in words for part in re.split(r"[,\s(]", word)}:
             flags = {word.partition("=")[0] for word in words if word.startswith("--")}
-            return " ".join(flags - {flag for action in chosen._actions for flag in action.option_strings})
+            return " ".join(
+                flags - {flag for action in chosen._actions for flag in action.option_strings}
+            )
         namespace, unknown = parser.parse_known_args(words)
         check_known(chosen, unknown, command.options_class)
         options_of(command.options_class, namespace)
@@ -62,11 +76,22 @@ def pip_problem(words):
 
 
 CHECKS = {
-    "flashnas": refused, "python": python_problem, "pip": pip_problem,
-    "make": lambda words: "" if {*words} <= {*TARGETS, "DEVICE=cpu"} else f"the Makefile has no {' '.join(words)}",
+    "flashnas": refused,
+    "python": python_problem,
+    "pip": pip_problem,
+    "make": lambda words: (
+        "" if {*words} <= {*TARGETS, "DEVICE=cpu"} else f"the Makefile has no {' '.join(words)}"
+    ),
     "jupyter": lambda words: "" if (ROOT / words[-1]).exists() else f"there is no {words[-1]}",
-    "pytest": lambda words: next((f"there is no {word}" for word in words if "/" in word or word in MADE
-                                  if not (ROOT / word).exists() and word not in MADE), ""),
+    "pytest": lambda words: next(
+        (
+            f"there is no {word}"
+            for word in words
+            if "/" in word or word in MADE
+            if not (ROOT / word).exists() and word not in MADE
+        ),
+        "",
+    ),
 }
 
 
@@ -84,30 +109,49 @@ def commands(lines):
 
 def test_every_command_in_the_documents_is_one(monkeypatch):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(layout, "options_in", lambda run: {})   # of runs that a reader has made
+    monkeypatch.setattr(layout, "options_in", lambda run: {})  # of runs that a reader has made
     shown = list(commands(shell_lines()))
     assert len(shown) > 150
-    wrong = {f"{name}: {program} {shlex.join(words)}: {problem}" for name, program, words in shown
-             if (problem := CHECKS[program](words))}
+    wrong = {
+        f"{name}: {program} {shlex.join(words)}: {problem}"
+        for name, program, words in shown
+        if (problem := CHECKS[program](words))
+    }
     mentions = [(name, span) for name, text in TEXTS.items() for span in spans(text) if " " in span]
-    wrong |= {f"{name}: {program} {shlex.join(words)}: {problem}" for name, program, words in commands(mentions)
-              if (problem := refused(words, True) if program == "flashnas" else CHECKS[program](words))}
+    wrong |= {
+        f"{name}: {program} {shlex.join(words)}: {problem}"
+        for name, program, words in commands(mentions)
+        if (problem := refused(words, True) if program == "flashnas" else CHECKS[program](words))
+    }
     assert not wrong, "\n".join(sorted(wrong))
 
 
 def test_no_command_has_lost_its_indentation():
     """A block whose first line is not indented becomes a sentence."""
-    start = re.compile(rf"(?m)^(?:flashnas (?:{'|'.join(COMMANDS)})|python|pip|make|pytest) [\w./'-].*$")
-    wrong = [f"{name}: {line}" for name, text in TEXTS.items() for line in start.findall(FENCED.sub("", text))]
+    start = re.compile(
+        rf"(?m)^(?:flashnas (?:{'|'.join(COMMANDS)})|python|pip|make|pytest) [\w./'-].*$"
+    )
+    wrong = [
+        f"{name}: {line}"
+        for name, text in TEXTS.items()
+        for line in start.findall(FENCED.sub("", text))
+    ]
     assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.slow  # about ten commands, each of a second
 def test_the_quick_commands_in_the_documents_run(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    lines = sorted({shlex.join(words) for _, program, words in commands(shell_lines()) if program == "flashnas"
-                    and shlex.join(words).startswith(QUICK) and not any(own in shlex.join(words) for own in OWN)
-                    and len(words) > 1})
+    lines = sorted(
+        {
+            shlex.join(words)
+            for _, program, words in commands(shell_lines())
+            if program == "flashnas"
+            and shlex.join(words).startswith(QUICK)
+            and not any(own in shlex.join(words) for own in OWN)
+            and len(words) > 1
+        }
+    )
     assert len(lines) > 6
     failed = [f"{line}: {capsys.readouterr().err}" for line in lines if main(shlex.split(line))]
     assert not failed, "\n".join(failed)

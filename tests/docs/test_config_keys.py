@@ -6,9 +6,32 @@ from flashnas.base.settings import settings_of
 from flashnas.cli.run import SearchCommandOptions
 
 FLAGS = (
-    "config", "json", "space", "table", "workload", "runtime", "budget-ms", "budget", "objectives", "train-tokens",
-    "evidence", "min-recall", "sampler", "trials", "seed", "recipe", "data", "tokens", "executor", "executor-option",
-    "workers", "start-from", "out", "resume", "dry-run")
+    "config",
+    "json",
+    "space",
+    "table",
+    "workload",
+    "runtime",
+    "budget-ms",
+    "budget",
+    "objectives",
+    "train-tokens",
+    "evidence",
+    "min-recall",
+    "sampler",
+    "trials",
+    "seed",
+    "recipe",
+    "data",
+    "tokens",
+    "executor",
+    "executor-option",
+    "workers",
+    "start-from",
+    "out",
+    "resume",
+    "dry-run",
+)
 
 
 def test_the_keys_without_flags_are_listed():
@@ -24,6 +47,13 @@ def test_the_keys_without_flags_are_listed():
 
 
 def test_the_command_has_flags_for_the_others_alone():
-    shown = {"config", "json", *(flag.removeprefix("--") for setting in settings_of(SearchCommandOptions)
-                                 for flag in setting.flags)}
+    shown = {
+        "config",
+        "json",
+        *(
+            flag.removeprefix("--")
+            for setting in settings_of(SearchCommandOptions)
+            for flag in setting.flags
+        ),
+    }
     assert shown == set(FLAGS)

@@ -1,4 +1,6 @@
-"""The notebooks are tutorials: stored with the outputs of one clean run, which GitHub shows, and run again here."""
+"""The notebooks are tutorials: stored with the outputs of one clean run, which GitHub shows, and
+run again here.
+"""
 
 import re
 from pathlib import Path
@@ -16,10 +18,14 @@ LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 IMPORT = re.compile(r"(?m)^(?:from|import) (flashnas[\w.]*)")
 SIZES = {  # shorter measurements and trainings, in place of what each notebook states
     "first_search": {},
-    "llama_cpp": {"TRIALS, SHORT_TOKENS = 4, 16_384": "TRIALS, SHORT_TOKENS = 2, 2048",
-                  "TOKENS = 200_000  ": "TOKENS = 4096  "},
-    "other_budgets": {"TRIALS, TOKENS = 1, None": "TRIALS, TOKENS = 1, 2048",  # the one network keeps all budgets
-                      "budget_ms=14_000, trials=TRIALS": "budget_ms=6_000, trials=TRIALS"},
+    "llama_cpp": {
+        "TRIALS, SHORT_TOKENS = 4, 16_384": "TRIALS, SHORT_TOKENS = 2, 2048",
+        "TOKENS = 200_000  ": "TOKENS = 4096  ",
+    },
+    "other_budgets": {
+        "TRIALS, TOKENS = 1, None": "TRIALS, TOKENS = 1, 2048",  # the one network keeps all budgets
+        "budget_ms=14_000, trials=TRIALS": "budget_ms=6_000, trials=TRIALS",
+    },
     "own_device": {"NETWORKS, SECONDS = 6, 0.3": "NETWORKS, SECONDS = 2, 0.02"},
     "own_operator": {"TRIALS, TOKENS = 12, 16_384": "TRIALS, TOKENS = 2, 2048"},
 }
@@ -32,17 +38,28 @@ def faults(path: Path) -> list[str]:
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     outputs = [output for cell in code for output in cell.outputs]
     words = "".join(cell.source + "\n" for cell in notebook.cells if cell.cell_type == "markdown")
-    public = (ROOT / "docs" / "api.md").read_text() + (ROOT / "docs" / "own_operator.md").read_text()
+    public = (ROOT / "docs" / "api.md").read_text() + (
+        ROOT / "docs" / "own_operator.md"
+    ).read_text()
     rules = {
-        "ran its cells once, from top to bottom": [cell.execution_count for cell in code] == [*range(1, len(code) + 1)],
-        "has an output that is a picture": any("image/png" in output.get("data", {}) for output in outputs),
+        "ran its cells once, from top to bottom": [cell.execution_count for cell in code]
+        == [*range(1, len(code) + 1)],
+        "has an output that is a picture": any(
+            "image/png" in output.get("data", {}) for output in outputs
+        ),
         "ends without an error": not any(output.output_type == "error" for output in outputs),
-        "writes nothing to stderr, such as warnings": not any(output.get("name") == "stderr" for output in outputs),
+        "writes nothing to stderr, such as warnings": not any(
+            output.get("name") == "stderr" for output in outputs
+        ),
         "shows no progress bars": "\\r" not in text,
         "holds no path of a machine": not OWN_PATH.search(text),
         f"has at most {MAX_BYTES} bytes": len(text) <= MAX_BYTES,
-        "links to files that exist": all((path.parent / to).exists() for to in LINK.findall(words) if ":" not in to),
-        "imports what the pages name": all(module in public for cell in code for module in IMPORT.findall(cell.source)),
+        "links to files that exist": all(
+            (path.parent / to).exists() for to in LINK.findall(words) if ":" not in to
+        ),
+        "imports what the pages name": all(
+            module in public for cell in code for module in IMPORT.findall(cell.source)
+        ),
     }
     return [f"{path.name}: {rule}" for rule, holds in rules.items() if not holds]
 
@@ -55,7 +72,9 @@ def test_each_notebook_is_stored_with_the_outputs_of_one_clean_run():
 
 def test_the_page_of_notebooks_has_all():
     page = (ROOT / "docs" / "notebooks.md").read_text()
-    assert not [path.name for path in NOTEBOOKS if f"(../experiments/notebooks/{path.name})" not in page]
+    assert not [
+        path.name for path in NOTEBOOKS if f"(../experiments/notebooks/{path.name})" not in page
+    ]
 
 
 def shortened(path: Path) -> nbformat.NotebookNode:
@@ -68,8 +87,12 @@ def shortened(path: Path) -> nbformat.NotebookNode:
     text = text.replace("= fn.search(", "= fn.search(workers=1, ")  # each process loads torch
     notebook = nbformat.reads(text, as_version=4)
     place = next(place for place, cell in enumerate(notebook.cells) if cell.cell_type == "code")
-    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(
-        f"import sys; sys.path.append({str(HELPERS)!r}); import short_searches; sys.path.pop()"))
+    notebook.cells.insert(
+        place + 1,
+        nbformat.v4.new_code_cell(
+            f"import sys; sys.path.append({str(HELPERS)!r}); import short_searches; sys.path.pop()"
+        ),
+    )
     return notebook
 
 
@@ -78,6 +101,10 @@ def shortened(path: Path) -> nbformat.NotebookNode:
 def test_a_notebook_runs_in_any_folder(path, tmp_path):
     if path.stem == "llama_cpp":
         pytest.importorskip("xllamacpp")
-    NotebookClient(shortened(path), timeout=600, kernel_name="python3",
-                   resources={"metadata": {"path": tmp_path}}).execute()
+    NotebookClient(
+        shortened(path),
+        timeout=600,
+        kernel_name="python3",
+        resources={"metadata": {"path": tmp_path}},
+    ).execute()
     assert not list(tmp_path.iterdir()), "a notebook writes to its own temporary folder"

@@ -1,4 +1,6 @@
-"""Pages: links and anchors lead somewhere, notations parse, and the site, gallery and API leave nothing out."""
+"""Pages: links and anchors lead somewhere, notations parse, and the site, gallery and API leave
+nothing out.
+"""
 
 import importlib
 import re
@@ -26,8 +28,10 @@ def test_links_lead_to_files_and_anchors():
     for page in PAGES:
         for target, anchor in LINK.findall(TEXTS[str(page.relative_to(ROOT))]):
             path = (page.parent / target).resolve() if target else page
-            if "://" not in target and (not path.exists() or (
-                    anchor and anchor not in headings(path.read_text(encoding="utf-8")))):
+            if "://" not in target and (
+                not path.exists()
+                or (anchor and anchor not in headings(path.read_text(encoding="utf-8")))
+            ):
                 wrong.append(f"{page.relative_to(ROOT)}: {target}#{anchor}")
     assert not wrong, "\n".join(wrong)
 
@@ -68,8 +72,11 @@ def test_the_api_page_has_every_public_name_and_each_of_its_names_exists():
 def test_every_page_is_reached_from_the_readme_and_is_in_the_navigation():
     pytest.importorskip("mkdocs")
     reached = importlib.import_module("site_pages").reached()
-    lost = [str(page.relative_to(ROOT)) for page in PAGES if page not in reached
-            and page.parent.name != "bench_tables"]
+    lost = [
+        str(page.relative_to(ROOT))
+        for page in PAGES
+        if page not in reached and page.parent.name != "bench_tables"
+    ]
     assert not lost, f"README.md reaches no link to {', '.join(lost)}"
     config = yaml.load((ROOT / "mkdocs.yml").read_text(), Loader=yaml.SafeLoader)
     listed = {*nav_pages(config["nav"])}
@@ -78,7 +85,14 @@ def test_every_page_is_reached_from_the_readme_and_is_in_the_navigation():
 
 def test_the_gallery_has_every_experiment_and_picture():
     page = TEXTS["docs/gallery.md"]
-    things = [*ROOT.glob("experiments/*/README.md"), *ROOT.glob("experiments/*/*.png"),
-              *ROOT.glob("benchmarks/results/*.png")]
-    missing = [str(path.relative_to(ROOT)) for path in things if f"(../{path.relative_to(ROOT)}" not in page]
+    things = [
+        *ROOT.glob("experiments/*/README.md"),
+        *ROOT.glob("experiments/*/*.png"),
+        *ROOT.glob("benchmarks/results/*.png"),
+    ]
+    missing = [
+        str(path.relative_to(ROOT))
+        for path in things
+        if f"(../{path.relative_to(ROOT)}" not in page
+    ]
     assert not missing, ", ".join(missing)

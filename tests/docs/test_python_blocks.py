@@ -1,4 +1,6 @@
-"""Python in the documents: every block compiles, what it imports and calls exists, and the page of an operator runs."""
+"""Python in the documents: every block compiles, what it imports and calls exists, and the page of
+an operator runs.
+"""
 
 import ast
 import builtins
@@ -23,10 +25,15 @@ def resolved(dotted):
 
 
 def problems(code):
-    """What of a block does not exist: imports, names, attributes of fn, keywords of functions of fn."""
+    """What of a block does not exist: imports, names, attributes of fn, keywords of functions of
+    fn.
+    """
     tree = ast.parse(code)
-    own = {*dir(builtins)} | {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)
-                              and isinstance(node.ctx, ast.Store)}
+    own = {*dir(builtins)} | {
+        node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -35,7 +42,11 @@ def problems(code):
         elif isinstance(node, ast.ImportFrom):
             if not node.module.startswith("flashnas_"):  # of the package that the page writes
                 module = importlib.import_module(node.module)
-                yield from (f"{node.module}.{alias.name}" for alias in node.names if not hasattr(module, alias.name))
+                yield from (
+                    f"{node.module}.{alias.name}"
+                    for alias in node.names
+                    if not hasattr(module, alias.name)
+                )
             own |= {alias.asname or alias.name for alias in node.names}
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
             own.add(node.name)
@@ -45,7 +56,9 @@ def problems(code):
         if isinstance(node, ast.Name) and node.id not in own:
             yield node.id
         if isinstance(node, ast.Call) and (name := ast.unparse(node.func)).startswith("fn."):
-            inspect.signature(resolved(name)).bind(*node.args, **{word.arg: word for word in node.keywords})
+            inspect.signature(resolved(name)).bind(
+                *node.args, **{word.arg: word for word in node.keywords}
+            )
 
 
 def test_every_block_of_python_compiles_and_its_names_exist():
@@ -77,17 +90,29 @@ def test_the_blocks_about_the_shipped_bench_run():
 
 @pytest.mark.slow  # two processes, and the whole contract of an operator
 def test_the_operator_of_the_page_keeps_the_contract(tmp_path):
-    files = {name: code for _, name, code in
-             re.findall(r"(?ms)^```(\w+)\n# (\S+)\n(.*?)^```", TEXTS["docs/own_operator.md"])}
+    files = {
+        name: code
+        for _, name, code in re.findall(
+            r"(?ms)^```(\w+)\n# (\S+)\n(.*?)^```", TEXTS["docs/own_operator.md"]
+        )
+    }
     points = tomllib.loads(files.pop("pyproject.toml"))["project"]["entry-points"]
     (tmp_path / "flashnas_shift").mkdir()
     (tmp_path / "tests").mkdir()
-    folder = write_plugin(tmp_path, "flashnas-shift", points, {**files, "flashnas_shift/__init__.py": ""})
+    folder = write_plugin(
+        tmp_path, "flashnas-shift", points, {**files, "flashnas_shift/__init__.py": ""}
+    )
     test = files["tests/test_shift.py"]
     run_with(folder, f"{test}\ntest_shift()")
-    said = run_with(folder, "from flashnas.cli.main import main; import sys;"
-                            " sys.exit(main(['estimate', '1024: 6x(shift f shift f a f)', '--workload', 'decode-8k']))")
+    said = run_with(
+        folder,
+        "from flashnas.cli.main import main; import sys;"
+        " sys.exit(main(['estimate', '1024: 6x(shift f shift f a f)', '--workload', 'decode-8k']))",
+    )
     assert "latency_ms" in said
-    space = run_with(folder, f"from flashnas.space import load_space;"
-                             f" print([spec.kind for spec in load_space({str(tmp_path / 'space.yaml')!r}).mixers])")
+    space = run_with(
+        folder,
+        f"from flashnas.space import load_space;"
+        f" print([spec.kind for spec in load_space({str(tmp_path / 'space.yaml')!r}).mixers])",
+    )
     assert space == "['shift', 'd', 'a']"

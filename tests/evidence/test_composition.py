@@ -1,4 +1,6 @@
-"""What the model sees of a stack: shares, second families, attention at an edge, sizes of experts."""
+"""What the model sees of a stack: shares, second families, attention at an edge, sizes of
+experts.
+"""
 
 import numpy as np
 import pytest
@@ -22,26 +24,28 @@ def mix(text, **options):
     return mix_of(tuple(parse_operators(text)), **options)
 
 
-@every(case=[
-    ("12x(a f)", "mixed", 0.0),
-    ("12x(a f)", "ffn_share", 0.5),
-    ("2x(5x(m2 f) a f)", "mixed", 1.0),                 # a sixth is more than the share that counts fully
-    ("11x(m2 f) a f", "mixed", (1 / 12) / 0.15),
-    ("6x(gd f a f)", "gated_delta", 0.5),
-    ("12x(kda f)", "gated_delta", 1.0),
-    ("12x(kda f)", "rare", 1.0),
-    ("12x(r7 f)", "rare", 1.0),
-    ("12x(gd f)", "rare", 0.0),
-    ("24x(m2)", "bare", 0.0),                           # has a channel mixer of its own
-    ("24x(d)", "bare", 1.0),
-    ("12x(swa(window=256) f)", "window", 1.0),
-    ("12x(swa(window=2048) f)", "window", 0.0),
-    ("5x(m2 f) a f 6x(m2 f)", "edge", 0.0),
-    ("11x(m2 f) a f", "edge", pytest.approx((0.5 - 0.5 / 12 - 0.3) / 0.2)),
-    ("11x(m2 f) a f", "new_mix", 0.0),                  # attention beside anything was tried
-    ("11x(m2 f) d f", "new_mix", (1 / 12) / 0.15),      # a delta rule at a small share was not
-    ("6x(m2 f d f)", "new_mix", 0.0),
-])
+@every(
+    case=[
+        ("12x(a f)", "mixed", 0.0),
+        ("12x(a f)", "ffn_share", 0.5),
+        ("2x(5x(m2 f) a f)", "mixed", 1.0),  # a sixth is more than the share that counts fully
+        ("11x(m2 f) a f", "mixed", (1 / 12) / 0.15),
+        ("6x(gd f a f)", "gated_delta", 0.5),
+        ("12x(kda f)", "gated_delta", 1.0),
+        ("12x(kda f)", "rare", 1.0),
+        ("12x(r7 f)", "rare", 1.0),
+        ("12x(gd f)", "rare", 0.0),
+        ("24x(m2)", "bare", 0.0),  # has a channel mixer of its own
+        ("24x(d)", "bare", 1.0),
+        ("12x(swa(window=256) f)", "window", 1.0),
+        ("12x(swa(window=2048) f)", "window", 0.0),
+        ("5x(m2 f) a f 6x(m2 f)", "edge", 0.0),
+        ("11x(m2 f) a f", "edge", pytest.approx((0.5 - 0.5 / 12 - 0.3) / 0.2)),
+        ("11x(m2 f) a f", "new_mix", 0.0),  # attention beside anything was tried
+        ("11x(m2 f) d f", "new_mix", (1 / 12) / 0.15),  # a delta rule at a small share was not
+        ("6x(m2 f d f)", "new_mix", 0.0),
+    ]
+)
 def test_a_mix_by_hand(case):
     text, name, expected = case
     assert getattr(mix(text), name) == pytest.approx(expected)
@@ -60,7 +64,9 @@ def test_the_window_of_a_publication_that_does_not_state_it_is_unknown():
 
 
 def test_order_away_from_the_edges_says_nothing():
-    assert mix("m2 f m2 f a f m2 f d f m2 f a f m2 f m2 f") == mix("m2 f m2 f m2 f a f d f a f m2 f m2 f m2 f")
+    assert mix("m2 f m2 f a f m2 f d f m2 f a f m2 f m2 f") == mix(
+        "m2 f m2 f m2 f a f d f a f m2 f m2 f m2 f"
+    )
 
 
 def test_experts_count_by_the_active_ones_and_by_all():
@@ -74,32 +80,57 @@ def test_experts_count_by_the_active_ones_and_by_all():
 
 def test_a_stack_that_publications_have_has_no_silent_column():
     found = mix("2x(5x(m2 f) a f)")
-    rows = features([found, mix("12x(r7 f f f)")], law=np.array([2.5, 2.5]), params=np.array([1e9, 1e10]),
-                    active=np.array([1e9, 1e10]), ffn=np.array([0.6, 0.8]), aspects=np.array([3.6, 6.0]),
-                    tokens=np.array([1e11, 1e13]))
+    rows = features(
+        [found, mix("12x(r7 f f f)")],
+        law=np.array([2.5, 2.5]),
+        params=np.array([1e9, 1e10]),
+        active=np.array([1e9, 1e10]),
+        ffn=np.array([0.6, 0.8]),
+        aspects=np.array([3.6, 6.0]),
+        tokens=np.array([1e11, 1e13]),
+    )
     assert rows.shape == (2, len(FEATURES) + len(SILENT))
-    assert rows[0, len(FEATURES):].tolist() == [0.0] * len(SILENT)
-    far = dict(zip(SILENT, rows[1, len(FEATURES):], strict=True))
+    assert rows[0, len(FEATURES) :].tolist() == [0.0] * len(SILENT)
+    far = dict(zip(SILENT, rows[1, len(FEATURES) :], strict=True))
     assert all(far[name] > 0 for name in ("ffn_share", "rare", "aspect", "size", "tokens"))
     assert far["bare"] == far["new_mix"] == 0
 
 
-# -- outside of what publications have trained, in words -----------------------------------------------------
+# -- outside of what publications have trained, in words -------------------------------------------
 
 
-@every(case=[
-    ("2048: 12x(a f)", 1e11, None),
-    ("2048: 2x(5x(m2 f) a f)", 1e11, None),
-    ("2048: 6x(m2 f f f)", 1e11, "75% of its operators are feed-forward layers; publications have about half"),
-    ("2048: 24x(d)", 1e11, "0% of its operators are feed-forward layers; with these mixers publications have at least"),
-    ("2048: 12x(r7 f)", 1e11, "100% of its mixers are of kinds that at most one publication has trained"),
-    ("2048: 10x(m2 f) d f d f", 1e11, "its second family of mixers has a share at which publications have not tried"),
-    ("4096: a f", 1e11, "times its depth; publications have 2 to 270"),
-    ("8192: 40x(a f)", 1e11, "parameters without embeddings; publications have 20M to 3B"),
-    ("2048: 12x(a f)", 1e13, "10T training tokens; publications have 7B to 350B"),
-    ("2048: 12x(a f)", 1e9, "1B training tokens; publications have 7B to 350B"),
-    ("2048: 12x(a f)", None, None),
-])
+@every(
+    case=[
+        ("2048: 12x(a f)", 1e11, None),
+        ("2048: 2x(5x(m2 f) a f)", 1e11, None),
+        (
+            "2048: 6x(m2 f f f)",
+            1e11,
+            "75% of its operators are feed-forward layers; publications have about half",
+        ),
+        (
+            "2048: 24x(d)",
+            1e11,
+            "0% of its operators are feed-forward layers; with these mixers publications have at"
+            " least",
+        ),
+        (
+            "2048: 12x(r7 f)",
+            1e11,
+            "100% of its mixers are of kinds that at most one publication has trained",
+        ),
+        (
+            "2048: 10x(m2 f) d f d f",
+            1e11,
+            "its second family of mixers has a share at which publications have not tried",
+        ),
+        ("4096: a f", 1e11, "times its depth; publications have 2 to 270"),
+        ("8192: 40x(a f)", 1e11, "parameters without embeddings; publications have 20M to 3B"),
+        ("2048: 12x(a f)", 1e13, "10T training tokens; publications have 7B to 350B"),
+        ("2048: 12x(a f)", 1e9, "1B training tokens; publications have 7B to 350B"),
+        ("2048: 12x(a f)", None, None),
+    ]
+)
 def test_what_lies_outside(case):
     text, tokens, words = case
     found = outside_support(Architecture.parse(text), tokens)

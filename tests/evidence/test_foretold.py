@@ -1,4 +1,6 @@
-"""How well publications are foretold that the model has not seen: the shipped figures, and the counting by hand."""
+"""How well publications are foretold that the model has not seen: the shipped figures, and the
+counting by hand.
+"""
 
 import json
 from pathlib import Path
@@ -17,8 +19,14 @@ RESULTS = Path(__file__).parents[2] / "experiments" / "evidence"
 
 
 def row(operators, nats, group="g", source="s", params=350e6):
-    return PublishedRow(group=group, operators=operators, specs=parse_operators(operators), params=params, nats=nats,
-                        source=source)
+    return PublishedRow(
+        group=group,
+        operators=operators,
+        specs=parse_operators(operators),
+        params=params,
+        nats=nats,
+        source=source,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +44,7 @@ def test_the_evidence_foretells_publications_that_it_has_not_seen(figures):
     assert 0.85 <= evidence["publications"]["coverage"] <= 0.95
     assert figures["full"]["right"] >= 270
     assert 190 <= law["right"] <= 205
-    assert 0.8 <= law["coverage"] <= 0.95           # with spreads of its own
+    assert 0.8 <= law["coverage"] <= 0.95  # with spreads of its own
     assert evidence["log_score"] > law["log_score"]
     assert evidence["publications"]["spearman"] > 0.6 > 0.3 > law["publications"]["spearman"]
 
@@ -49,17 +57,29 @@ def test_the_figures_are_those_that_the_experiment_keeps(figures):
 
 
 def test_a_summary_by_hand():
-    rows = [row("a f", 1.0), row("d f", 0.9), row("m2 f", 0.89), row("a f", 2.0, "h", "t"), row("d f", 2.1, "h", "t")]
-    pairs = [Pair(0, 1, 0.1, 0.05, 0.1), Pair(0, 2, 0.11, -0.05, 0.1),
-             Pair(1, 2, 0.01, 0.05, 0.1),
-             Pair(3, 4, -0.1, 0.0, 0.05)]
+    rows = [
+        row("a f", 1.0),
+        row("d f", 0.9),
+        row("m2 f", 0.89),
+        row("a f", 2.0, "h", "t"),
+        row("d f", 2.1, "h", "t"),
+    ]
+    pairs = [
+        Pair(0, 1, 0.1, 0.05, 0.1),
+        Pair(0, 2, 0.11, -0.05, 0.1),
+        Pair(1, 2, 0.01, 0.05, 0.1),
+        Pair(3, 4, -0.1, 0.0, 0.05),
+    ]
     found = summary(rows, pairs)
     assert (found["pairs"], found["right"], found["share"]) == (3, 1.5, 0.5)
     assert found["rmse_nats"] == pytest.approx(np.sqrt((0.05**2 + 0.16**2 + 0.04**2 + 0.1**2) / 4))
-    assert found["coverage"] == 0.75              # the last one lies outside 1.64 times 0.05, 0.16 inside 0.164
+    assert found["coverage"] == 0.75  # the last one lies outside 1.64 times 0.05, 0.16 inside 0.164
     assert found["publications"]["share"] == 0.5
     assert found["publications"]["coverage"] == 0.5
-    assert found["groups"] == [{"group": "g", "pairs": 2, "right": 1}, {"group": "h", "pairs": 1, "right": 0.5}]
+    assert found["groups"] == [
+        {"group": "g", "pairs": 2, "right": 1},
+        {"group": "h", "pairs": 1, "right": 0.5},
+    ]
     assert summary(rows, [])["share"] is None
 
 
@@ -81,7 +101,13 @@ def test_a_group_that_repeats_smaller_ones_is_counted_once(shipped):
     groups = comparable(shipped)
     assert "mesa_sizes_15b" not in groups
     assert {"mesa_145m_15b", "mesa_400m_15b", "mesa_1b_15b"} <= set(groups)
-    rows = [row("a f", 1.0), row("d f", 0.9), row("a f", 1.0, "all"), row("d f", 0.9, "all"), row("m2 f", 0.8, "all")]
+    rows = [
+        row("a f", 1.0),
+        row("d f", 0.9),
+        row("a f", 1.0, "all"),
+        row("d f", 0.9, "all"),
+        row("m2 f", 0.8, "all"),
+    ]
     assert list(comparable(rows)) == ["g"]
 
 
@@ -89,9 +115,14 @@ def test_a_publication_that_was_left_out_has_no_say(shipped):
     """Its own losses do not change what the model without it predicts."""
     some = [row for row in shipped if row.source == "2501.00663"]
     before = foretell(some)
-    moved = [row.__class__(**{**vars(row), "nats": row.nats + 0.3 * place}) for place, row in enumerate(some)]
+    moved = [
+        row.__class__(**{**vars(row), "nats": row.nats + 0.3 * place})
+        for place, row in enumerate(some)
+    ]
     after = foretell(moved)
-    assert [(pair.predicted, pair.sd) for pair in before] == [(pair.predicted, pair.sd) for pair in after]
+    assert [(pair.predicted, pair.sd) for pair in before] == [
+        (pair.predicted, pair.sd) for pair in after
+    ]
     assert full_loss(without="2501.00663").rows.table.publication.tolist().count("2501.00663") == 0
 
 
@@ -106,21 +137,30 @@ def test_what_left_out_says_of_the_shipped_rows(figures):
     assert full["rmse_nats"] < figures["evidence"]["rmse_nats"]
     assert {model["pairs"] for model in found.models_common.values()} == {172}
     lines = str(found).splitlines()
-    table = lines[next(place for place, line in enumerate(lines) if line.startswith("each row predicted")):]
+    table = lines[
+        next(place for place, line in enumerate(lines) if line.startswith("each row predicted")) :
+    ]
     assert [line.split("  ")[0] for line in table[1:5]] == [
-        "short: the loss of a short training", "law: size and shape", "evidence: law and mix",
-        "full: evidence and short loss"]
+        "short: the loss of a short training",
+        "law: size and shape",
+        "evidence: law and mix",
+        "full: evidence and short loss",
+    ]
     assert table[4].split()[5:] == ["273.5", "of", "311", "88%", "85%", "0.037", "95%"]
     assert "models" not in api.evidence().to_dict()
 
 
 def test_rows_of_a_file_are_predicted_by_all_other_publications(tmp_path):
     path = tmp_path / "kept_back.csv"
-    path.write_text("group,source,operators,params,metric,value\n"
-                    "g,own,12x(a f),350M,x_loss,3.0\ng,own,12x(gd f),350M,x_loss,2.9\n"
-                    "h,2405.21060,24x(m2),350M,x_loss,2.95\nh,2405.21060,6x(m2 f a f),350M,x_loss,2.93\n")
+    path.write_text(
+        "group,source,operators,params,metric,value\n"
+        "g,own,12x(a f),350M,x_loss,3.0\ng,own,12x(gd f),350M,x_loss,2.9\n"
+        "h,2405.21060,24x(m2),350M,x_loss,2.95\nh,2405.21060,6x(m2 f a f),350M,x_loss,2.93\n"
+    )
     found = api.evidence(left_out=str(path))
     rows = read_published(path)
-    assert found.models["evidence"] == json.loads(json.dumps(summary(rows, foretell(rows, MODELS["evidence"]))))
+    assert found.models["evidence"] == json.loads(
+        json.dumps(summary(rows, foretell(rows, MODELS["evidence"])))
+    )
     assert [group["group"] for group in found.models["law"]["groups"]] == ["g", "h"]
     assert found.models_common["law"]["pairs"] == found.models["short"]["pairs"]

@@ -1,4 +1,6 @@
-"""The model of the full loss: a posterior that conditioning by hand also gives, and the laws that differences obey."""
+"""The model of the full loss: a posterior that conditioning by hand also gives, and the laws that
+differences obey.
+"""
 
 import functools
 
@@ -42,23 +44,42 @@ def stacks(draw):
     return f"{draw(st.integers(1, 4))}x({' '.join(blocks)})"
 
 
-# -- the posterior -------------------------------------------------------------------------------------------
+# -- the posterior ---------------------------------------------------------------------------------
+
 
 def test_the_posterior_is_what_conditioning_on_differences_by_hand_gives():
-    """One prior over coefficients, residuals and noise, written out; a free level of each group is all but unknown."""
+    """One prior over coefficients, residuals and noise, written out; a free level of each group is
+    all but unknown.
+    """
     everything = shipped_rows()
     rows = everything.part(np.arange(0, len(everything), 7))
     spreads, law = Spreads(**fitted()["spreads"]), Law(**fitted()["law"])
     found = FullLoss(rows, spreads, law).predict_networks(
-        [network(text) for text in ("12x(a f)", "12x(m2 f)", "2x(5x(gd f) a f)")], TOKENS)
-    new = FullLoss(rows, spreads, law).table([network(text) for text in ("12x(a f)", "12x(m2 f)", "2x(5x(gd f) a f)")],
-                                             TOKENS)
+        [network(text) for text in ("12x(a f)", "12x(m2 f)", "2x(5x(gd f) a f)")], TOKENS
+    )
+    new = FullLoss(rows, spreads, law).table(
+        [network(text) for text in ("12x(a f)", "12x(m2 f)", "2x(5x(gd f) a f)")], TOKENS
+    )
     table = Table.joined(rows.table, new)
-    prior_sd = {"law": spreads.common["law"], "mixed": spreads.common["mixed"],
-                "gated_delta": spreads.common["gated_delta"], "beyond": 0.5, "ffn": 0.3, "window": 0.05, "edge": 0.05,
-                "experts": 0.05}
-    silent_sd = {"ffn_share": 0.1, "bare": 0.1, "rare": 0.06, "new_mix": 0.06, "aspect": 0.05, "size": 0.05,
-                 "tokens": 0.02}
+    prior_sd = {
+        "law": spreads.common["law"],
+        "mixed": spreads.common["mixed"],
+        "gated_delta": spreads.common["gated_delta"],
+        "beyond": 0.5,
+        "ffn": 0.3,
+        "window": 0.05,
+        "edge": 0.05,
+        "experts": 0.05,
+    }
+    silent_sd = {
+        "ffn_share": 0.1,
+        "bare": 0.1,
+        "rare": 0.06,
+        "new_mix": 0.06,
+        "aspect": 0.05,
+        "size": 0.05,
+        "tokens": 0.02,
+    }
     x = table.x.copy()
     x[:, 0] -= LAW_NATS
     count = len(table)
@@ -66,27 +87,38 @@ def test_the_posterior_is_what_conditioning_on_differences_by_hand_gives():
     for i in range(count):
         for j in range(count):
             same = table.publication[i] == table.publication[j]
-            factor = same * spreads.reliability.get(table.publication[i], 1.25)**2     # 1.25: of a new one
+            factor = (
+                same * spreads.reliability.get(table.publication[i], 1.25) ** 2
+            )  # 1.25: of a new one
             for column, name in enumerate(FEATURES):
-                covariance[i, j] += x[i, column] * x[j, column] * (
-                    prior_sd[name]**2 + factor * spreads.own.get(name, 0.0)**2)
+                covariance[i, j] += (
+                    x[i, column]
+                    * x[j, column]
+                    * (prior_sd[name] ** 2 + factor * spreads.own.get(name, 0.0) ** 2)
+                )
             for column, name in enumerate(SILENT, len(FEATURES)):
-                covariance[i, j] += x[i, column] * x[j, column] * factor * silent_sd[name]**2
-            far = (np.sum((table.shares[i] - table.shares[j])**2) / 0.5**2
-                   + (table.ffn[i] - table.ffn[j])**2 / 0.2**2)
-            covariance[i, j] += np.exp(-far / 2) * (spreads.residual**2 + factor * spreads.own_residual**2)
+                covariance[i, j] += x[i, column] * x[j, column] * factor * silent_sd[name] ** 2
+            far = (
+                np.sum((table.shares[i] - table.shares[j]) ** 2) / 0.5**2
+                + (table.ffn[i] - table.ffn[j]) ** 2 / 0.2**2
+            )
+            covariance[i, j] += np.exp(-far / 2) * (
+                spreads.residual**2 + factor * spreads.own_residual**2
+            )
     known = len(rows)
     seen = covariance[:known, :known].copy()
     for i in range(known):
-        seen[i, i] += (spreads.noise * spreads.reliability.get(rows.table.publication[i], 1.0))**2
-    level = 1e4 * np.equal.outer(rows.level, rows.level)          # the level of each group, nearly unknown
+        seen[i, i] += (spreads.noise * spreads.reliability.get(rows.table.publication[i], 1.0)) ** 2
+    level = 1e4 * np.equal.outer(rows.level, rows.level)  # the level of each group, nearly unknown
     gain = covariance[known:, :known] @ np.linalg.inv(seen + level)
     mean = x[known:, 0] + LAW_NATS + gain @ (rows.nats - x[:known, 0])
     posterior = covariance[known:, known:] - gain @ covariance[:known, known:]
     for one, other in ((0, 1), (1, 2), (0, 2)):
         by_hand = mean[one] - mean[other]
         variance = posterior[one, one] + posterior[other, other] - 2 * posterior[one, other]
-        assert found.difference(one, other) == pytest.approx((by_hand, np.sqrt(variance)), rel=1e-4, abs=1e-5)
+        assert found.difference(one, other) == pytest.approx(
+            (by_hand, np.sqrt(variance)), rel=1e-4, abs=1e-5
+        )
 
 
 def test_the_cost_is_the_likelihood_of_the_contrasts():
@@ -97,7 +129,11 @@ def test_the_cost_is_the_likelihood_of_the_contrasts():
     prior = FullLoss(rows.part(np.arange(2)), fit.spreads, fit.law).predict(rows.table).prior
     everywhere = np.arange(len(rows))
     noise = [fit.spreads.noise * fit.spreads.reliability[name] for name in rows.table.publication]
-    covariance = fit.contrasts @ (prior(everywhere, everywhere) + np.diag(np.square(noise))) @ fit.contrasts.T
+    covariance = (
+        fit.contrasts
+        @ (prior(everywhere, everywhere) + np.diag(np.square(noise)))
+        @ fit.contrasts.T
+    )
     gaps = fit.contrasts @ (rows.nats - rows.table.x[:, 0])
     expected = -multivariate_normal(np.zeros(len(gaps)), covariance).logpdf(gaps)
     assert fit.cost + len(gaps) / 2 * np.log(2 * np.pi) == pytest.approx(expected)
@@ -123,19 +159,22 @@ def test_the_posterior_covariance_has_no_negative_direction(texts):
     for other in range(len(texts)):
         mean, sd = prediction.difference(0, other)
         variance = covariance[0, 0] + covariance[other, other] - 2 * covariance[0, other]
-        assert sd ** 2 == pytest.approx(variance, abs=1e-9)
+        assert sd**2 == pytest.approx(variance, abs=1e-9)
         assert prediction.sd_to(other)[0] == pytest.approx(sd)
         assert prediction.difference(other, 0) == pytest.approx((-mean, sd))
 
 
-# -- what differences have to be -----------------------------------------------------------------------------
+# -- what differences have to be -------------------------------------------------------------------
+
 
 def test_near_identical_networks_have_a_small_standard_deviation():
     assert sd("12x(m2 f)", "11x(m2 f) m2 f") == pytest.approx(0, abs=1e-6)
     assert sd("4x(5x(m2 f) a f)", "4x(5x(m2 f) a f) m2 f") < 0.006
-    wide = model().predict_networks([network("24x(m2 f)", 2048), network("24x(m2 f)", 2112)], TOKENS)
+    wide = model().predict_networks(
+        [network("24x(m2 f)", 2048), network("24x(m2 f)", 2112)], TOKENS
+    )
     assert wide.difference(0, 1)[1] < 0.005
-    assert wide.difference(0, 1)[0] > 0                    # the larger one is better
+    assert wide.difference(0, 1)[0] > 0  # the larger one is better
     assert sd("12x(m2 f)", "12x(a f)") > 0.02
 
 
@@ -149,12 +188,14 @@ def test_the_sd_grows_with_the_share_of_feed_forward_layers_beyond_half():
 def test_what_publications_do_not_have_gets_a_wide_interval():
     usual = sd("12x(a f)", "12x(gd f)")
     assert sd("12x(a f)", "12x(r7 f)") > 1.2 * usual
-    assert sd("12x(a f)", "24x(d)") > 1.5 * usual          # delta rules without feed-forward layers
+    assert sd("12x(a f)", "24x(d)") > 1.5 * usual  # delta rules without feed-forward layers
     assert sd("12x(a f)", "12x(moe m2)") > usual
 
 
 class Unknown(OperatorSpec):
-    """An operator of another package, as the example of a short convolution is: of a family that nobody published."""
+    """An operator of another package, as the example of a short convolution is: of a family that
+    nobody published.
+    """
 
     kind = "unknown"
     family = "convolution"
@@ -180,7 +221,11 @@ def test_a_short_training_moves_a_network_and_only_that():
     before, after = (predict("12x(a f)", "12x(m2 f)", beyond=[0.0, loss]) for loss in (0.0, -0.1))
     assert after.mean[0] == pytest.approx(before.mean[0])
     assert after.mean[1] < before.mean[1]
-    assert model().beyond(network("12x(m2 f)", 64), None) == model().beyond(network("12x(m2 f)", 64), np.nan) == 0.0
+    assert (
+        model().beyond(network("12x(m2 f)", 64), None)
+        == model().beyond(network("12x(m2 f)", 64), np.nan)
+        == 0.0
+    )
 
 
 def test_the_probabilities_of_being_the_best_are_a_distribution_and_follow_the_means():
@@ -202,28 +247,44 @@ def test_the_reasons_of_a_difference_add_up_to_it():
 
 
 def test_parts_that_are_left_out_say_nothing():
-    law = full_loss(parts=("law",)).predict_networks([network("12x(a f)"), network("12x(m2 f)")], TOKENS)
+    law = full_loss(parts=("law",)).predict_networks(
+        [network("12x(a f)"), network("12x(m2 f)")], TOKENS
+    )
     same = full_loss(parts=("law",)).table([network("12x(a f)"), network("12x(m2 f)")], TOKENS)
     assert law.difference(0, 1)[0] == pytest.approx(
-        full_loss(parts=("law",)).coefficients()["law"][0] * (same.x[0, 0] - same.x[1, 0]))
+        full_loss(parts=("law",)).coefficients()["law"][0] * (same.x[0, 0] - same.x[1, 0])
+    )
     evidence = full_loss(parts=("law", "mix"))
-    found = [evidence.predict_networks([network("12x(a f)"), network("12x(m2 f)")], TOKENS, beyond=beyond)
-             for beyond in ([0.0, 0.0], [0.0, 1.0])]
+    found = [
+        evidence.predict_networks(
+            [network("12x(a f)"), network("12x(m2 f)")], TOKENS, beyond=beyond
+        )
+        for beyond in ([0.0, 0.0], [0.0, 1.0])
+    ]
     assert found[0].mean == pytest.approx(found[1].mean)
 
 
 def test_more_tokens_matter_more_to_larger_networks():
     small, large = network("12x(a f)", 1024), network("24x(a f)", 2048)
-    gaps = [model().predict_networks([small, large], tokens).difference(0, 1)[0] for tokens in (1e10, 1e11, 3e11)]
+    gaps = [
+        model().predict_networks([small, large], tokens).difference(0, 1)[0]
+        for tokens in (1e10, 1e11, 3e11)
+    ]
     assert gaps == sorted(gaps)
-    sds = [model().predict_networks([small, large], tokens).difference(0, 1)[1] for tokens in (3e11, 1e13, 1e15)]
-    assert sds[0] < sds[1] < sds[2]                         # beyond what publications have
+    sds = [
+        model().predict_networks([small, large], tokens).difference(0, 1)[1]
+        for tokens in (3e11, 1e13, 1e15)
+    ]
+    assert sds[0] < sds[1] < sds[2]  # beyond what publications have
 
 
-# -- the fit -------------------------------------------------------------------------------------------------
+# -- the fit ---------------------------------------------------------------------------------------
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("parts", "name"), [(("law", "mix", "beyond"), "spreads"), (("law",), "law_spreads")])
+@pytest.mark.parametrize(
+    ("parts", "name"), [(("law", "mix", "beyond"), "spreads"), (("law",), "law_spreads")]
+)
 def test_the_shipped_spreads_follow_from_the_shipped_rows(parts, name, experiment):
     found = experiment("fitting").fit_spreads(shipped_rows(), Law(**fitted()["law"]), parts)
     shipped = Spreads(**fitted()[name])
@@ -237,9 +298,13 @@ def test_the_shipped_spreads_follow_from_the_shipped_rows(parts, name, experimen
 
 def test_a_form_without_robustness_or_residual_has_none(experiment):
     rows = shipped_rows()
-    some = rows.part(np.flatnonzero(np.isin(rows.table.publication, ["2511.18890", "2406.07522", "2405.21060"])))
+    some = rows.part(
+        np.flatnonzero(np.isin(rows.table.publication, ["2511.18890", "2406.07522", "2405.21060"]))
+    )
     law = Law(**fitted()["law"])
-    found = experiment("fitting").fit_spreads(some, law, ("law", "mix"), robust=False, residual=False)
+    found = experiment("fitting").fit_spreads(
+        some, law, ("law", "mix"), robust=False, residual=False
+    )
     assert found.residual == found.own_residual == 0.0
     assert set(found.reliability.values()) == {1.0}
     assert found.reliability[NEW] == 1.0

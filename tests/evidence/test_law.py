@@ -26,10 +26,12 @@ def test_the_shipped_constants_are_those_of_the_shipped_shapes(law, experiment):
 
 def test_the_law_fits_the_trainings_that_it_was_fitted_to(law, experiment):
     rows = experiment("fitting").read_shapes()
-    params, tokens, width = (np.array([getattr(row, name) for row in rows], float)
-                             for name in ("params", "tokens", "width"))
+    params, tokens, width = (
+        np.array([getattr(row, name) for row in rows], float)
+        for name in ("params", "tokens", "width")
+    )
     losses = law.loss(params, tokens, width)
-    assert np.sqrt(np.mean((losses - [row.loss for row in rows])**2)) < 0.02
+    assert np.sqrt(np.mean((losses - [row.loss for row in rows]) ** 2)) < 0.02
 
 
 def test_a_size_class_that_was_left_out_is_ordered_by_the_others(experiment):
@@ -41,11 +43,16 @@ def test_a_size_class_that_was_left_out_is_ordered_by_the_others(experiment):
 
 
 @given(st.floats(2e7, 3e9), st.floats(7e9, 3.5e11), st.floats(1.0, 5.5))
-def test_more_parameters_and_more_tokens_lower_the_loss_and_the_best_shape_is_the_lowest(params, tokens, shape):
+def test_more_parameters_and_more_tokens_lower_the_loss_and_the_best_shape_is_the_lowest(
+    params, tokens, shape
+):
     law = Law(**fitted()["law"])
 
     def at(params, tokens, shape):
-        return float(law.loss(np.array(params), tokens, np.array((params * np.exp(shape) / 12)**(1 / 3))))
+        return float(
+            law.loss(np.array(params), tokens, np.array((params * np.exp(shape) / 12) ** (1 / 3)))
+        )
+
     assert at(1.1 * params, tokens, shape) < at(params, tokens, shape)
     assert at(params, min(1.1 * tokens, RANGE[1]), shape) <= at(params, tokens, shape)
     assert at(params, tokens, law.r0) <= at(params, tokens, shape)
@@ -58,4 +65,6 @@ def test_tokens_beyond_those_of_publications_count_as_the_last_that_they_have(la
 
 
 def test_the_aspect_of_a_block_of_twelve_squared_widths_is_width_over_depth():
-    assert aspect(np.array([12 * 24 * 1024**2]), np.array([1024])) == pytest.approx(np.log(1024 / 24))
+    assert aspect(np.array([12 * 24 * 1024**2]), np.array([1024])) == pytest.approx(
+        np.log(1024 / 24)
+    )

@@ -1,4 +1,6 @@
-"""What ships, that its constants are of the shipped files, and a user's own trainings as one publication more."""
+"""What ships, that its constants are of the shipped files, and a user's own trainings as one
+publication more.
+"""
 
 import json
 
@@ -18,8 +20,13 @@ from flashnas.evidence.publications import contradiction, disagreement, publicat
 from flashnas.evidence.trainings import read_published
 from flashnas.training.recipe import Recipe
 
-AS_PUBLISHED = {"12x(a f)": 2.60, "12x(m2 f)": 2.62, "12x(gd f)": 2.595, "2x(5x(m2 f) a f)": 2.58,
-                "2x(5x(gd f) a f)": 2.57}
+AS_PUBLISHED = {
+    "12x(a f)": 2.60,
+    "12x(m2 f)": 2.62,
+    "12x(gd f)": 2.595,
+    "2x(5x(m2 f) a f)": 2.58,
+    "2x(5x(gd f) a f)": 2.57,
+}
 AGAINST = {"12x(a f)": 2.50, "12x(m2 f)": 2.30, "12x(gd f)": 2.75, "2x(5x(m2 f) a f)": 2.65}
 NETWORKS = [Architecture.parse(f"2048: {text}") for text in ("12x(a f)", "12x(m2 f)")]
 
@@ -44,11 +51,13 @@ def test_constants_have_intervals():
         assert set(found) == {"mean", "sd", "between_publications"}, name
         assert found["sd"] > 0
     assert fitted()["coefficients"]["law"]["mean"] == pytest.approx(
-        full_loss().coefficients()["law"][0], rel=1e-4)
+        full_loss().coefficients()["law"][0], rel=1e-4
+    )
     assert fitted()["coefficients"]["mixed"]["mean"] < 0
 
 
-# -- own trainings -------------------------------------------------------------------------------------------
+# -- own trainings ---------------------------------------------------------------------------------
+
 
 def test_more_own_trainings_than_can_be_fitted_are_refused_at_once(own):
     path = own({f"{depth}x(a f)": 3.0 for depth in range(1, 302)})
@@ -57,7 +66,9 @@ def test_more_own_trainings_than_can_be_fitted_are_refused_at_once(own):
 
 def test_own_trainings_change_predictions_and_are_their_own_publication(own):
     path = own({"12x(a f)": 2.6, "12x(m2 f)": 2.5})
-    before, after = (full_loss(file).predict_networks(NETWORKS, 1e11).difference(1, 0) for file in (None, path))
+    before, after = (
+        full_loss(file).predict_networks(NETWORKS, 1e11).difference(1, 0) for file in (None, path)
+    )
     assert after[0] < before[0] - 0.02
     assert all(row.source == OWN for row in own_rows(path))
     assert full_loss(path).publication == OWN
@@ -65,8 +76,12 @@ def test_own_trainings_change_predictions_and_are_their_own_publication(own):
 
 
 def test_own_groups_do_not_mix_with_published_ones_of_the_same_name(own):
-    found = [full_loss(own({"12x(a f)": 2.6, "12x(m2 f)": 2.5}, group=group)).predict_networks(NETWORKS, 1e11)
-             for group in ("mine", "nf_500m_100b")]
+    found = [
+        full_loss(own({"12x(a f)": 2.6, "12x(m2 f)": 2.5}, group=group)).predict_networks(
+            NETWORKS, 1e11
+        )
+        for group in ("mine", "nf_500m_100b")
+    ]
     assert found[0].difference(1, 0) == pytest.approx(found[1].difference(1, 0))
 
 
@@ -79,14 +94,19 @@ def test_a_contradiction_is_said_in_one_line_and_agreement_is_not(own):
 
 
 def test_what_contradicts_counts_with_a_wide_spread(own):
-    agreeing, against = (full_loss(own(losses)).spreads.reliability[OWN] for losses in (AS_PUBLISHED, AGAINST))
+    agreeing, against = (
+        full_loss(own(losses)).spreads.reliability[OWN] for losses in (AS_PUBLISHED, AGAINST)
+    )
     assert against > 2 > 1.2 > agreeing
 
 
-@pytest.mark.parametrize(("line", "words"), [
-    ("mine,,12x(d f),400M,50B,val_loss,2.5", "own.csv:4: source must not be empty"),
-    ("mine,my runs,12x(d f),1,50B,val_loss,2.5", "own.csv:4: '12x(d f)': params must be from "),
-])
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("mine,,12x(d f),400M,50B,val_loss,2.5", "own.csv:4: source must not be empty"),
+        ("mine,my runs,12x(d f),1,50B,val_loss,2.5", "own.csv:4: '12x(d f)': params must be from "),
+    ],
+)
 @pytest.mark.parametrize("command", [["evidence"], ["estimate", "2048: 12x(a f)"]])
 def test_what_is_wrong_in_own_trainings_is_one_line(own, line, words, command, capsys):
     path = own({"12x(a f)": 2.6, "12x(m2 f)": 2.5})
@@ -98,24 +118,36 @@ def test_what_is_wrong_in_own_trainings_is_one_line(own, line, words, command, c
     assert err.count("\n") == 1
 
 
-# -- what publications say -----------------------------------------------------------------------------------
+# -- what publications say -------------------------------------------------------------------------
+
 
 def test_the_publications_and_what_they_say_of_two_mixes():
     rows, model = read_published(), full_loss()
     found = publications(rows, model)
     assert sum(each["rows"] for each in found) == 164
-    assert [each["rows"] for each in found] == sorted((each["rows"] for each in found), reverse=True)
-    assert max(found, key=lambda each: each["spread"])["source"] == "2501.00663"  # Titans: gaps that nobody else finds
+    assert [each["rows"] for each in found] == sorted(
+        (each["rows"] for each in found), reverse=True
+    )
+    assert (
+        max(found, key=lambda each: each["spread"])["source"] == "2501.00663"
+    )  # Titans: gaps that nobody else finds
     both, back = two_mixes("a f", "gd f", rows, model), two_mixes("gd f", "a f", rows, model)
     assert len(both["said"]) >= 4
     assert both["mean"] == pytest.approx(-back["mean"])
     assert both["sd"] == pytest.approx(back["sd"])
-    means, opposed = ({claim["source"]: claim["mean"] for claim in mixes["said"]} for mixes in (both, back))
+    means, opposed = (
+        {claim["source"]: claim["mean"] for claim in mixes["said"]} for mixes in (both, back)
+    )
     assert means == pytest.approx({source: -mean for source, mean in opposed.items()})
     assert all(claim["least"] <= claim["mean"] <= claim["most"] for claim in both["said"])
     assert both["spread"] == pytest.approx(np.std(list(means.values()), ddof=1))
     same = two_mixes("a f", "a f", rows, model)
-    assert [same[name] for name in ("said", "spread", "mean", "sd")] == [[], None, 0.0, pytest.approx(0, abs=1e-6)]
+    assert [same[name] for name in ("said", "spread", "mean", "sd")] == [
+        [],
+        None,
+        0.0,
+        pytest.approx(0, abs=1e-6),
+    ]
     assert 0.5 < disagreement(rows, model)["right"] / disagreement(rows, model)["pairs"] < 1
 
 
@@ -123,8 +155,12 @@ def test_the_command_lists_and_compares(own, capsys):
     assert main(["evidence", "a f", "m2 f", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found["publications"]) == 9
-    assert [each["source"] for each in found["mixes"]["said"]] == ["2405.21060", "2506.05233", "2604.03444",
-                                                                  "2603.15569"]
+    assert [each["source"] for each in found["mixes"]["said"]] == [
+        "2405.21060",
+        "2506.05233",
+        "2604.03444",
+        "2603.15569",
+    ]
     assert found["rows"] == {"trainings": 164, "shapes": 292, "ffn_shares": 7, "recall": 39}
     assert found["warnings"] == []
     assert main(["evidence", "a f", "m2 f", "--evidence", str(own(AGAINST))]) == 0
@@ -137,12 +173,14 @@ def test_the_command_lists_and_compares(own, capsys):
     assert "nats per token at equal size" not in capsys.readouterr().out
 
 
-@every(case=[
-    (["a f"], "MIX must be two mixes, such as 'a f' 'm2 f', or none; got 1"),
-    (["a f", "q"], "operator must be one of a, swa"),
-    (["f f", "a f"], "a mix must have at least one token mixer, such as 'a f'; got 'f f'"),
-    (["a f", "2048: m2 f"], "2048"),
-])
+@every(
+    case=[
+        (["a f"], "MIX must be two mixes, such as 'a f' 'm2 f', or none; got 1"),
+        (["a f", "q"], "operator must be one of a, swa"),
+        (["f f", "a f"], "a mix must have at least one token mixer, such as 'a f'; got 'f f'"),
+        (["a f", "2048: m2 f"], "2048"),
+    ]
+)
 def test_what_the_user_got_wrong_is_one_line(case, capsys):
     words, expected = case
     assert main(["evidence", *words]) == 2
@@ -152,12 +190,17 @@ def test_what_the_user_got_wrong_is_one_line(case, capsys):
     assert err.count("\n") == 1
 
 
-# -- what is expected of one network -------------------------------------------------------------------------
+# -- what is expected of one network ---------------------------------------------------------------
+
 
 def test_the_plain_transformer_is_as_good_as_its_kind_at_the_best_depth():
-    found = [expected(Architecture.parse(f"2048: {depth}x(a f)"), 1e11) for depth in range(16, 80, 6)]
+    found = [
+        expected(Architecture.parse(f"2048: {depth}x(a f)"), 1e11) for depth in range(16, 80, 6)
+    ]
     differences = [each.full_loss_difference for each in found]
-    assert abs(min(differences)) < 0.005     # heads round at widths, and with them the share of attention
+    assert (
+        abs(min(differences)) < 0.005
+    )  # heads round at widths, and with them the share of attention
     best = found[int(np.argmin(differences))]
     assert best.full_loss_sd < 0.003
     assert abs(best.recall) < 0.01
@@ -168,8 +211,16 @@ def test_the_plain_transformer_is_as_good_as_its_kind_at_the_best_depth():
 def test_an_estimate_has_the_loss_to_expect(own, capsys):
     assert main(["estimate", "2048: 12x(m2 f)", "--train-tokens", "2T", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found) >= {"latency_ms", "full_loss", "full_loss_difference", "full_loss_sd", "recall", "recall_sd",
-                          "outside", "train_tokens"}
+    assert set(found) >= {
+        "latency_ms",
+        "full_loss",
+        "full_loss_difference",
+        "full_loss_sd",
+        "recall",
+        "recall_sd",
+        "outside",
+        "train_tokens",
+    }
     assert found["train_tokens"] == 2e12
     assert found["outside"] == ["2T training tokens; publications have 7B to 350B"]
     assert found["recall"] < -0.05
@@ -180,13 +231,22 @@ def test_an_estimate_has_the_loss_to_expect(own, capsys):
     for wrong in ("many", "0", "-5B", "1e30", "nan"):
         assert main(["estimate", "2048: 12x(m2 f)", f"--train-tokens={wrong}"]) == 2
         err = capsys.readouterr().err
-        assert "--train-tokens must be a number of tokens from 1 to 1000T, such as 100B; got " in err
+        assert (
+            "--train-tokens must be a number of tokens from 1 to 1000T, such as 100B; got " in err
+        )
         assert err.count("\n") == 1
 
 
 def test_numbers_of_tokens():
-    for text, tokens in (("100B", 1e11), ("1.5T", 1.5e12), ("262144", 262144), ("20m", 2e7), (" 3K ", 3000),
-                         (2e9, 2e9), (5, 5)):
+    for text, tokens in (
+        ("100B", 1e11),
+        ("1.5T", 1.5e12),
+        ("262144", 262144),
+        ("20m", 2e7),
+        (" 3K ", 3000),
+        (2e9, 2e9),
+        (5, 5),
+    ):
         assert tokens_of(text) == tokens
         assert tokens_of(tokens_text(tokens)) == pytest.approx(tokens, rel=0.005)
     assert np.isnan(number_of("8M", {"": 1}))

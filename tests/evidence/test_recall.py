@@ -1,4 +1,6 @@
-"""Recall from published trainings: what a CSV may hold, what a stack gains, publications left out."""
+"""Recall from published trainings: what a CSV may hold, what a stack gains, publications left
+out.
+"""
 
 import math
 from collections import Counter
@@ -19,7 +21,8 @@ HEAD = "group,source,operators,metric,value\n"
 GOOD = HEAD + "g,1.2,12x(a f),recall_avg6,40\ng,1.2,24x(m2),recall_avg6,30.5\n"
 MIXERS = ("d", "a", "m2", "swa", "gd", "r7", "swa(window=64)")
 stacks = st.lists(st.sampled_from((*MIXERS, "f", "f")), min_size=1, max_size=30).map(
-    lambda kinds: parse_operators(" ".join(kinds)))
+    lambda kinds: parse_operators(" ".join(kinds))
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,8 @@ def sd(*texts):
     return np.sqrt(np.diag(load_recall().predict([parse_operators(text) for text in texts])[1]))
 
 
-# -- reading -------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------
+
 
 def test_the_shipped_rows_are_marks_with_a_transformer_in_each_group(rows):
     assert len(rows) == 39
@@ -59,12 +63,23 @@ def test_percents_become_marks_and_marks_stay(tmp_path):
     assert [row.value for row in read_recall(path)] == [0.4, 0.305, 0.5, 1.0]
 
 
-@every(case=[
-    (GOOD + "g,1.2,a f,loss,9\n", "own.csv:4: metric must start with recall_ or ruler_; got 'loss'"),
-    (GOOD + "g,1.2,a f,recall_x,101\n", "own.csv:4: value must be a number from 0 to 100; got '101'"),
-    (GOOD + "g,1.2,a f,ruler_x,40\n", "own.csv:4: value must be a number from 0 to 1; got '40'"),
-    (GOOD + "k,1.2,a f,recall_x,40\n", "own.csv:4: group 'k' must have at least 2 rows"),
-])
+@every(
+    case=[
+        (
+            GOOD + "g,1.2,a f,loss,9\n",
+            "own.csv:4: metric must start with recall_ or ruler_; got 'loss'",
+        ),
+        (
+            GOOD + "g,1.2,a f,recall_x,101\n",
+            "own.csv:4: value must be a number from 0 to 100; got '101'",
+        ),
+        (
+            GOOD + "g,1.2,a f,ruler_x,40\n",
+            "own.csv:4: value must be a number from 0 to 1; got '40'",
+        ),
+        (GOOD + "k,1.2,a f,recall_x,40\n", "own.csv:4: group 'k' must have at least 2 rows"),
+    ]
+)
 def test_a_wrong_file_is_refused_in_one_line(tmp_path, case):
     text, words = case
     path = tmp_path / "own.csv"
@@ -72,14 +87,17 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path, case):
     assert words in one_line(ConfigError, read_recall, path)
 
 
-# -- the posterior -------------------------------------------------------------------------------------------
+# -- the posterior ---------------------------------------------------------------------------------
+
 
 def test_the_posterior_is_the_one_of_a_regression_on_all_coefficients(rows):
     """Common coefficients, those of each publication and levels of groups, each with its prior."""
     model = load_recall()
     numbers = np.array([recall._composition(row.specs)[0] for row in rows])
     effects = recall._effects(numbers, recall.FORM)
-    sources, groups = ([*dict.fromkeys(getattr(row, name) for row in rows)] for name in ("source", "group"))
+    sources, groups = (
+        [*dict.fromkeys(getattr(row, name) for row in rows)] for name in ("source", "group")
+    )
     own = [effects * [[row.source == source] for row in rows] for source in sources]
     levels = np.array([[row.group == group for group in groups] for row in rows], float)
     sds = np.r_[recall.COMMON, np.tile(recall.OWN, len(sources)), [recall.LEVEL_SD] * len(groups)]
@@ -95,16 +113,21 @@ def test_the_posterior_is_the_one_of_a_regression_on_all_coefficients(rows):
 
 def test_the_plain_transformer_differs_by_the_noise_of_two_trainings():
     assert mean("24x(a f)") == pytest.approx(0, abs=1e-4)
-    assert sd("24x(a f)") == pytest.approx(math.sqrt(2) * recall.NOISE * load_recall().scale, rel=0.1)
+    assert sd("24x(a f)") == pytest.approx(
+        math.sqrt(2) * recall.NOISE * load_recall().scale, rel=0.1
+    )
 
 
 def test_stacks_that_are_alike_differ_by_noise_only():
-    covariance = load_recall().predict([parse_operators("12x(d f a f)"), parse_operators("12x(a f d f)")])[1]
+    covariance = load_recall().predict(
+        [parse_operators("12x(d f a f)"), parse_operators("12x(a f d f)")]
+    )[1]
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     assert variance == pytest.approx(2 * (recall.NOISE * load_recall().scale) ** 2)
 
 
-# -- what a stack gains --------------------------------------------------------------------------------------
+# -- what a stack gains ----------------------------------------------------------------------------
+
 
 @settings(deadline=None, max_examples=25)
 @given(stacks, st.randoms(use_true_random=False))
@@ -139,10 +162,14 @@ def test_an_optimiser_ends_at_stacks_with_full_attention(rows):
         shares = random.dirichlet(np.full(5, 0.7))
         kinds = random.choice(["d", "a", "m2", "swa", "f"], random.integers(1, 31), p=shares)
         candidates.append(parse_operators(" ".join(kinds)))
-    means = np.concatenate([load_recall().predict(candidates[at:at + 500])[0] for at in range(0, 5000, 500)])
+    means = np.concatenate(
+        [load_recall().predict(candidates[at : at + 500])[0] for at in range(0, 5000, 500)]
+    )
     attention = np.array([any(spec.kind == "a" for spec in specs) for specs in candidates])
     level = {row.group: row.value for row in rows if is_transformer(row)}
-    published = [row.value - level[row.group] for row in rows if row.source != "2411.13676"]  # it has h only
+    published = [
+        row.value - level[row.group] for row in rows if row.source != "2411.13676"
+    ]  # it has h only
     assert attention[np.argsort(-means)[:1000]].all()
     assert means[~attention].max() < -0.05 < means[attention].max() <= max(published) < 0.045
     best = candidates[int(np.argmax(means))]
@@ -150,8 +177,15 @@ def test_an_optimiser_ends_at_stacks_with_full_attention(rows):
 
 
 def test_mixers_have_the_published_order():
-    order = mean("24x(a f)", "21x(gd f) 3x(a f)", "21x(m2 f) 3x(a f)", "24x(gd f)", "24x(m2 f)",
-                 "24x(swa(window=64) f)", "24x(f)")
+    order = mean(
+        "24x(a f)",
+        "21x(gd f) 3x(a f)",
+        "21x(m2 f) 3x(a f)",
+        "24x(gd f)",
+        "24x(m2 f)",
+        "24x(swa(window=64) f)",
+        "24x(f)",
+    )
     assert (np.diff(order) < 0).all()
     assert mean("24x(swa(window=64) f)") < mean("24x(swa f)") < mean("24x(swa(window=1024) f)") < 0
 
@@ -161,18 +195,24 @@ def test_one_attention_layer_of_ten_keeps_recall_within_five_points():
     assert mean("10x(m2 f)", "10x(d f)", "12x(d f swa f)").max() < -0.05
 
 
-# -- where publications are silent ---------------------------------------------------------------------------
+# -- where publications are silent -----------------------------------------------------------------
+
 
 def test_an_operator_that_nobody_measured_is_like_its_family_and_less_certain():
     assert mean("24x(r7 f)") == mean("24x(kda f)") == mean("24x(gd f)")
     assert sd("24x(r7 f)") > 1.2 * sd("24x(gd f)")
 
 
-@every(case=[
-    ("4x(d f) a f", "20x(d f) 5x(a f)"), ("12x(d f f) 12x(a f f)", "12x(d f a f)"),
-    ("12x(d f m2 f)", "24x(d f)"), ("24x(gd moe)", "24x(gd f)"), ("20x(f)", "20x(m2 f)"),
-    ("24x(swa(window=8) f)", "24x(swa(window=64) f)"),
-])
+@every(
+    case=[
+        ("4x(d f) a f", "20x(d f) 5x(a f)"),
+        ("12x(d f f) 12x(a f f)", "12x(d f a f)"),
+        ("12x(d f m2 f)", "24x(d f)"),
+        ("24x(gd moe)", "24x(gd f)"),
+        ("20x(f)", "20x(m2 f)"),
+        ("24x(swa(window=8) f)", "24x(swa(window=64) f)"),
+    ]
+)
 def test_the_deviation_grows_where_publications_are_silent(case):
     silent, published = case
     assert sd(silent) > sd(published)
@@ -185,8 +225,12 @@ def test_published_stacks_are_supported_and_others_are_described(rows):
     assert supported(parse_operators("12x(kda f r7 moe)")) == "no publication has kda or moe or r7"
     assert supported(parse_operators("2x(d f f m2 f f)")) == (
         "no publication has d with m2; it has 4 token mixers; publications have at least 21;"
-        " 67% of the operators are FFNs, of publications about half")
-    assert supported(parse_operators("24x(swa(window=4096) f)")) == "a window outside 64 to 1024 tokens"
+        " 67% of the operators are FFNs, of publications about half"
+    )
+    assert (
+        supported(parse_operators("24x(swa(window=4096) f)"))
+        == "a window outside 64 to 1024 tokens"
+    )
 
 
 def test_no_stack_has_no_prediction():
@@ -194,7 +238,8 @@ def test_no_stack_has_no_prediction():
     assert (means.shape, covariance.shape) == ((0,), (0, 0))
 
 
-# -- publications left out -----------------------------------------------------------------------------------
+# -- publications left out -------------------------------------------------------------------------
+
 
 def test_a_publication_that_is_left_out_is_ordered_and_covered(scores):
     assert scores["pairs"] == 131
@@ -215,6 +260,10 @@ def test_the_shipped_form_is_the_one_that_the_rows_choose(rows, experiment):
 
 
 def test_ties_count_half(rows, experiment):
-    hymba = [row for row in rows if row.source == "2411.13676"]  # three of its networks have one notation
-    score = experiment("recall").score(RecallModel([row for row in rows if row.source != "2411.13676"]), hymba)
+    hymba = [
+        row for row in rows if row.source == "2411.13676"
+    ]  # three of its networks have one notation
+    score = experiment("recall").score(
+        RecallModel([row for row in rows if row.source != "2411.13676"]), hymba
+    )
     assert (score["pairs"], score["right"]) == (10, 8.5)

@@ -28,19 +28,29 @@ GOOD = HEAD + "g,s,12x(a f),350M,pile_val_ppl,8.6\ng,s,24x(m2),0.35B,pile_val_pp
 
 
 def row(operators, nats, group="g", params=350e6, source=""):
-    return PublishedRow(group=group, operators=operators, specs=parse_operators(operators), params=params, nats=nats,
-                        source=source)
+    return PublishedRow(
+        group=group,
+        operators=operators,
+        specs=parse_operators(operators),
+        params=params,
+        nats=nats,
+        source=source,
+    )
 
 
 def clear_pairs(rows):
     return [pair for pair in pairs_of(rows, np.zeros(len(rows))) if pair.clear]
 
 
-# -- reading -------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------
+
 
 def test_perplexities_become_logarithms_and_losses_stay(tmp_path):
     path = tmp_path / "own.csv"
-    text = GOOD.replace("value\n", "value,note\n") + "h,x,a f,1B,val_loss,2.5,x\nh,x,d f,1.5e9,val_loss,2.4,y\n"
+    text = (
+        GOOD.replace("value\n", "value,note\n")
+        + "h,x,a f,1B,val_loss,2.5,x\nh,x,d f,1.5e9,val_loss,2.4,y\n"
+    )
     path.write_text(text, encoding="utf-8-sig")
     rows = read_published(path)
     assert [found.nats for found in rows] == [math.log(8.6), math.log(8.5), 2.5, 2.4]
@@ -48,40 +58,85 @@ def test_perplexities_become_logarithms_and_losses_stay(tmp_path):
     assert groups_of(rows) == {"g": [0, 1], "h": [2, 3]}
 
 
-@every(case=[
-    (GOOD + "g,s,a q,1M,x_ppl,9\n", "own.csv:4: the notation does not express 'a q': "),
-    (GOOD + "g,s,2048: a f,1M,x_ppl,9\n", "own.csv:4: the notation does not express '2048: a f': "),
-    (GOOD + "h,s,a f,1M,x_ppl,9\n",
-     "own.csv:4: group 'h' must have at least 2 rows, because rows compare only within their group; got 1"),
-    (GOOD + "g,s,a f,1M,accuracy,0.9\n",
-     "own.csv:4: metric must end in _ppl (a perplexity) or _loss (nats per token); got 'accuracy'"),
-    (GOOD + "g,s,a f,350M\n", "own.csv:4: value must be a number above 0, such as 8.6; got ''"),
-    (GOOD + "g,s,a f,350M,x_ppl,-1\n", "own.csv:4: value must be a number above 0, such as 8.6; got '-1'"),
-    (GOOD + "g,s,a f,large,x_ppl,9\n", "own.csv:4: params must be a number above 0, such as 350M; got 'large'"),
-    (GOOD + ",s,a f,350M,x_ppl,9\n", "own.csv:4: group must not be empty"),
-    (GOOD.replace("value\n", "value,tokens\n") + "g,s,a f,350M,x_ppl,9,many\n",
-     "own.csv:4: tokens must be a number above 0, such as 350M; got 'many'"),
-    (GOOD.replace("value\n", "value,tokens\n") + "g,s,a f,350M,x_ppl,9,300\n",
-     "own.csv:4: tokens must be a number of at least 10,000, such as 100B, or such as '20 tok/param'; got '300'"),
-    (GOOD.replace("value\n", "value,vocab\n") + "g,s,a f,350M,x_ppl,9,1.5\n",
-     "own.csv:4: vocab must be a whole number up to 1,073,741,824; got '1.5'"),
-    (HEAD.replace("source,", ""), "own.csv: column 'source' is missing; needed: group, source, operators,"),
-    (HEAD.replace("operators", "operator"), "own.csv: column 'operators' is missing (did you mean 'operator'?)"),
-    (HEAD, "own.csv: holds no row"),
-    (b"\xff\xfe\x00", "own.csv: cannot be read: "),
-    (GOOD + "g,s,a f,350M,x_loss,2,5\n", "own.csv:4: must have at most 6 cells, as the header; got 7"),
-    (GOOD.replace(",", ";"), "own.csv: cells must be separated by commas; got ';'"),
-    (GOOD.replace(",", "\t"), "own.csv: cells must be separated by commas; got '\\t'"),
-    (GOOD + 'g,s,"a f,350M,x_ppl,9\ng,s,d f,350M,x_ppl,9\n',
-     "own.csv:4: not valid CSV: in the row that begins here, unexpected end of data"),
-    (GOOD + 'g,s,"a f,350M,x_ppl,9\ng,s,"d f",350M,x_ppl,9\n',
-     "own.csv:4: not valid CSV: in the row that begins here, ',' expected"),
-    (GOOD + "g,s,a f,350M,x_loss,1e300\n", "own.csv:4: value must be a loss of at most 100 nats; got '1e300'"),
-    (GOOD + "g,s,a f,350M,x_ppl,1e300\n", "own.csv:4: value must be a loss of at most 100 nats; got '1e300'"),
-    (GOOD + "g,s,a f,1e300,x_loss,3\n", "own.csv:4: params must be at most 1e+18; got '1e300'"),
-    (GOOD.replace("value\n", "value,tokens\n") + "g,s,a f,350M,x_loss,3,1e300\n",
-     "own.csv:4: tokens must be at most 1e+18; got '1e300'"),
-])
+@every(
+    case=[
+        (GOOD + "g,s,a q,1M,x_ppl,9\n", "own.csv:4: the notation does not express 'a q': "),
+        (
+            GOOD + "g,s,2048: a f,1M,x_ppl,9\n",
+            "own.csv:4: the notation does not express '2048: a f': ",
+        ),
+        (
+            GOOD + "h,s,a f,1M,x_ppl,9\n",
+            "own.csv:4: group 'h' must have at least 2 rows, because rows compare only within their"
+            " group; got 1",
+        ),
+        (
+            GOOD + "g,s,a f,1M,accuracy,0.9\n",
+            "own.csv:4: metric must end in _ppl (a perplexity) or _loss (nats per token); got"
+            " 'accuracy'",
+        ),
+        (GOOD + "g,s,a f,350M\n", "own.csv:4: value must be a number above 0, such as 8.6; got ''"),
+        (
+            GOOD + "g,s,a f,350M,x_ppl,-1\n",
+            "own.csv:4: value must be a number above 0, such as 8.6; got '-1'",
+        ),
+        (
+            GOOD + "g,s,a f,large,x_ppl,9\n",
+            "own.csv:4: params must be a number above 0, such as 350M; got 'large'",
+        ),
+        (GOOD + ",s,a f,350M,x_ppl,9\n", "own.csv:4: group must not be empty"),
+        (
+            GOOD.replace("value\n", "value,tokens\n") + "g,s,a f,350M,x_ppl,9,many\n",
+            "own.csv:4: tokens must be a number above 0, such as 350M; got 'many'",
+        ),
+        (
+            GOOD.replace("value\n", "value,tokens\n") + "g,s,a f,350M,x_ppl,9,300\n",
+            "own.csv:4: tokens must be a number of at least 10,000, such as 100B, or such as '20"
+            " tok/param'; got '300'",
+        ),
+        (
+            GOOD.replace("value\n", "value,vocab\n") + "g,s,a f,350M,x_ppl,9,1.5\n",
+            "own.csv:4: vocab must be a whole number up to 1,073,741,824; got '1.5'",
+        ),
+        (
+            HEAD.replace("source,", ""),
+            "own.csv: column 'source' is missing; needed: group, source, operators,",
+        ),
+        (
+            HEAD.replace("operators", "operator"),
+            "own.csv: column 'operators' is missing (did you mean 'operator'?)",
+        ),
+        (HEAD, "own.csv: holds no row"),
+        (b"\xff\xfe\x00", "own.csv: cannot be read: "),
+        (
+            GOOD + "g,s,a f,350M,x_loss,2,5\n",
+            "own.csv:4: must have at most 6 cells, as the header; got 7",
+        ),
+        (GOOD.replace(",", ";"), "own.csv: cells must be separated by commas; got ';'"),
+        (GOOD.replace(",", "\t"), "own.csv: cells must be separated by commas; got '\\t'"),
+        (
+            GOOD + 'g,s,"a f,350M,x_ppl,9\ng,s,d f,350M,x_ppl,9\n',
+            "own.csv:4: not valid CSV: in the row that begins here, unexpected end of data",
+        ),
+        (
+            GOOD + 'g,s,"a f,350M,x_ppl,9\ng,s,"d f",350M,x_ppl,9\n',
+            "own.csv:4: not valid CSV: in the row that begins here, ',' expected",
+        ),
+        (
+            GOOD + "g,s,a f,350M,x_loss,1e300\n",
+            "own.csv:4: value must be a loss of at most 100 nats; got '1e300'",
+        ),
+        (
+            GOOD + "g,s,a f,350M,x_ppl,1e300\n",
+            "own.csv:4: value must be a loss of at most 100 nats; got '1e300'",
+        ),
+        (GOOD + "g,s,a f,1e300,x_loss,3\n", "own.csv:4: params must be at most 1e+18; got '1e300'"),
+        (
+            GOOD.replace("value\n", "value,tokens\n") + "g,s,a f,350M,x_loss,3,1e300\n",
+            "own.csv:4: tokens must be at most 1e+18; got '1e300'",
+        ),
+    ]
+)
 def test_what_is_wrong_in_a_csv_is_one_line(tmp_path, case):
     text, words = case
     path = tmp_path / "own.csv"
@@ -98,62 +153,91 @@ def test_the_shipped_rows_have_sources_and_clear_pairs(shipped):
     assert len({shipped[pair.one].group for pair in clear_pairs(shipped)}) >= 18
 
 
-# -- pairs and compositions ----------------------------------------------------------------------------------
+# -- pairs and compositions ------------------------------------------------------------------------
+
 
 def test_pairs_have_an_order_and_their_bounds():
     rows = [row("a f", 1.0), row("d f", 0.95), row("m2 f", 0.985), row("gd f", 0.9951)]
     pairs = pairs_of(rows, np.array([1.0, 2.0, 2.0, np.nan]))
     assert [(pair.one, pair.other, pair.clear, pair.right) for pair in pairs] == [
-        (0, 1, True, 0.0), (0, 2, False, 0.0), (1, 2, True, 0.5)]
+        (0, 1, True, 0.0),
+        (0, 2, False, 0.0),
+        (1, 2, True, 0.5),
+    ]
     assert [(pair.one, pair.other) for pair in clear_pairs(rows)] == [(0, 1), (1, 2), (1, 3)]
     assert Pair(0, 1, 0.05, 0.1).right == Pair(0, 1, -0.05, -0.1).right == 1.0
 
 
-@every(case=[
-    ("12x(a f)", (("a", 1.0),)),
-    ("24x(m2)", (("m2", 1.0), ("no ffn", 1.0))),
-    ("8x(gd m2 f)", (("gd", 0.5), ("m2", 0.5))),
-    ("31x(m2) a", (("a", 0.0), ("m2", 1.0), ("no ffn", 1.0))),
-    ("a f 3x(m f)", (("a", 0.25), ("m", 0.75))),
-    ("a moe", (("a", 1.0),)),
-    ("f f", ()),
-])
+@every(
+    case=[
+        ("12x(a f)", (("a", 1.0),)),
+        ("24x(m2)", (("m2", 1.0), ("no ffn", 1.0))),
+        ("8x(gd m2 f)", (("gd", 0.5), ("m2", 0.5))),
+        ("31x(m2) a", (("a", 0.0), ("m2", 1.0), ("no ffn", 1.0))),
+        ("a f 3x(m f)", (("a", 0.25), ("m", 0.75))),
+        ("a moe", (("a", 1.0),)),
+        ("f f", ()),
+    ]
+)
 def test_a_composition_is_the_mixers_in_quarters(case):
     operators, expected = case
     assert composition(parse_operators(operators)) == expected
 
 
 def test_what_groups_say_of_the_pairs_that_they_share():
-    rows = [row("a f", 1.0, "g"), row("2x(d f)", 0.9, "g"), row("24x(m2)", 0.5, "g"),
-            row("3x(a f)", 2.0, "h"), row("d f", 2.1, "h"), row("m2", 1.9, "h"),  # agrees on m2, not on a and d
-            row("a f", 3.0, "i"), row("d f", 3.01, "i")]                       # not clear: says nothing
+    rows = [
+        row("a f", 1.0, "g"),
+        row("2x(d f)", 0.9, "g"),
+        row("24x(m2)", 0.5, "g"),
+        row("3x(a f)", 2.0, "h"),
+        row("d f", 2.1, "h"),
+        row("m2", 1.9, "h"),  # agrees on m2, not on a and d
+        row("a f", 3.0, "i"),
+        row("d f", 3.01, "i"),
+    ]  # not clear: says nothing
     a, d, m2 = (("a", 1.0),), (("d", 1.0),), (("m2", 1.0), ("no ffn", 1.0))
     found = shared_pairs(rows)
     assert found[a, d] == {"g": pytest.approx(0.1), "h": pytest.approx(-0.1)}
     assert found[a, m2] == {"g": pytest.approx(0.5), "h": pytest.approx(0.1)}
     assert [(two.groups, two.compositions, two.pairs, two.right) for two in group_pairs(rows)] == [
-        (("g", "h"), 3, 3, 2), (("g", "i"), 2, 0, 0), (("h", "i"), 2, 0, 0)]
+        (("g", "h"), 3, 3, 2),
+        (("g", "i"), 2, 0, 0),
+        (("h", "i"), 2, 0, 0),
+    ]
 
 
 def test_groups_of_one_source_are_counted_apart(shipped):
-    rows = [row("a f", 1.0, "g", source="x"), row("d f", 0.9, "g", source="x"), row("m2 f", 0.8, "g", source="x"),
-            row("a f", 3.0, "h", source="x"), row("d f", 2.8, "h", source="x"), row("m2 f", 2.9, "h", source="x"),
-            row("a f", 2.0, "i", source="y"), row("d f", 2.1, "i", source="y")]
-    assert [(two.groups, two.one_publication, two.compositions, two.pairs, two.right) for two in group_pairs(rows)] == [
-        (("g", "h"), True, 3, 3, 2), (("g", "i"), False, 2, 1, 0), (("h", "i"), False, 2, 1, 0)]
+    rows = [
+        row("a f", 1.0, "g", source="x"),
+        row("d f", 0.9, "g", source="x"),
+        row("m2 f", 0.8, "g", source="x"),
+        row("a f", 3.0, "h", source="x"),
+        row("d f", 2.8, "h", source="x"),
+        row("m2 f", 2.9, "h", source="x"),
+        row("a f", 2.0, "i", source="y"),
+        row("d f", 2.1, "i", source="y"),
+    ]
+    assert [
+        (two.groups, two.one_publication, two.compositions, two.pairs, two.right)
+        for two in group_pairs(rows)
+    ] == [(("g", "h"), True, 3, 3, 2), (("g", "i"), False, 2, 1, 0), (("h", "i"), False, 2, 1, 0)]
     twos = group_pairs(shipped)
     for one_publication, pairs, right in ((False, 109, 79), (True, 204, 184)):
         alike = [two for two in twos if two.one_publication == one_publication]
         assert (sum(two.pairs for two in alike), sum(two.right for two in alike)) == (pairs, right)
 
 
-# -- proxies -------------------------------------------------------------------------------------------------
+# -- proxies ---------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("operators", "params", "hidden"), [
-    ("64x(m2)", 2.7e9, 2560),    # Mamba2-2.7b
-    ("48x(m2)", 370e6, 1024),    # Mamba2-370m
-    ("24x(a f)", 350e6, 1024),   # GPT-3 medium
-])
+
+@pytest.mark.parametrize(
+    ("operators", "params", "hidden"),
+    [
+        ("64x(m2)", 2.7e9, 2560),  # Mamba2-2.7b
+        ("48x(m2)", 370e6, 1024),  # Mamba2-370m
+        ("24x(a f)", 350e6, 1024),  # GPT-3 medium
+    ],
+)
 def test_full_widths_are_those_of_known_networks(operators, params, hidden):
     assert full_width(row(operators, 1.0, params=params)) == pytest.approx(hidden, rel=0.05)
 
@@ -167,7 +251,9 @@ def test_every_shipped_row_has_a_proxy(shipped, width_factor):
         middle = statistics.median(full[place] for place in places)
         for place in places:
             wanted = width * full[place] / middle
-            assert abs(found[place].hidden - wanted) <= max(2, 64 / width_factor), found[place].notation
+            assert abs(found[place].hidden - wanted) <= max(2, 64 / width_factor), found[
+                place
+            ].notation
     assert all(network.vocab == 300 and network.params > 0 for network in found)
     for each, network in zip(shipped, found, strict=True):
         assert [spec.kind for spec in network.operators] == [spec.kind for spec in each.specs]
@@ -179,7 +265,8 @@ def test_the_short_losses_are_those_of_the_shipped_bench(shipped):
     networks = proxies(shipped, Recipe.load("cpu"))
     for network, training in zip(networks, found, strict=True):
         assert (None if training is None else (training[0].hash, training[1])) == (
-            (network.hash, table[network.hash]) if network.hash in table.index else None)
+            (network.hash, table[network.hash]) if network.hash in table.index else None
+        )
     assert sum(training is not None for training in found) == 61
     assert len(table) == 55
 
@@ -193,8 +280,12 @@ def test_odd_head_sizes_take_the_nearest_width_that_they_divide():
     assert other.hidden * 16 % 128 == 0
 
 
-@every(case=[("12x(a f)", 1e6, "'12x(a f)': params must be from 18,"),
-             ("12x(gd(head_dim=16384) f)", 1e9, "fits no width from 256 to 8192")])
+@every(
+    case=[
+        ("12x(a f)", 1e6, "'12x(a f)': params must be from 18,"),
+        ("12x(gd(head_dim=16384) f)", 1e9, "fits no width from 256 to 8192"),
+    ]
+)
 def test_a_row_without_a_width_is_refused(case):
     operators, params, words = case
     rows = [row(operators, 1.0, params=params), row("12x(d f)", 0.9)]
@@ -213,14 +304,20 @@ def test_a_row_that_no_width_fits_is_named_by_file_and_line(tmp_path):
 def test_full_networks_have_the_published_number_of_parameters(shipped):
     for each in itertools.islice(shipped, 0, None, 5):
         width = full_width(each)
-        near = [Architecture(hidden=round(width / 256 + step) * 256, operators=each.specs, vocab=each.vocab).params
-                for step in (-1, 1)]
+        near = [
+            Architecture(
+                hidden=round(width / 256 + step) * 256, operators=each.specs, vocab=each.vocab
+            ).params
+            for step in (-1, 1)
+        ]
         assert near[0] < each.params < near[1]
 
 
 def test_tokens_of_each_parameter_follow_from_the_smallest_network_of_the_group(tmp_path):
     path = tmp_path / "own.csv"
-    path.write_text("group,source,operators,params,metric,value,tokens\n"
-                    "g,s,12x(a f),350M,x_loss,3,20 tok/param\ng,s,24x(m2),700M,x_loss,2.9,20 tok/param\n"
-                    "h,s,12x(a f),350M,x_loss,3,\nh,s,24x(m2),350M,x_loss,3,5B\n")
+    path.write_text(
+        "group,source,operators,params,metric,value,tokens\n"
+        "g,s,12x(a f),350M,x_loss,3,20 tok/param\ng,s,24x(m2),700M,x_loss,2.9,20 tok/param\n"
+        "h,s,12x(a f),350M,x_loss,3,\nh,s,24x(m2),350M,x_loss,3,5B\n"
+    )
     assert [found.tokens for found in read_published(path)] == [7e9, 7e9, DEFAULT_TOKENS, 5e9]

@@ -1,4 +1,6 @@
-"""Executors that look at their jobs often: the pauses between two looks are most of the time of these tests."""
+"""Executors that look at their jobs often: the pauses between two looks are most of the time of
+these tests.
+"""
 
 import executor_contract
 import pytest
@@ -9,4 +11,4 @@ from flashnas.executors import base
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
     monkeypatch.setattr(base, "POLL_S", 0.1)
-    monkeypatch.setattr(executor_contract, "TIMEOUT_S", 5.0)   # of a job that hangs, in the contract
+    monkeypatch.setattr(executor_contract, "TIMEOUT_S", 5.0)  # of a job that hangs, in the contract

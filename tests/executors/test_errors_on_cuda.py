@@ -1,5 +1,6 @@
-"""What compilers, drivers and libraries raise on a CUDA machine is not a property of a candidate. The texts are those
-of fla 0.6.0, Triton 3.6, torch 2.13, causal-conv1d 1.7.0 and TileLang 0.1.10."""
+"""What compilers, drivers and libraries raise on a CUDA machine is not a property of a candidate.
+The texts are those of fla 0.6.0, Triton 3.6, torch 2.13, causal-conv1d 1.7.0 and TileLang
+0.1.10."""
 
 import subprocess
 
@@ -10,26 +11,53 @@ from flashnas.base.errors import CandidateError, OperatorError
 from flashnas.executors.attempt import attempt
 
 OF_THE_MACHINE = [
-    RuntimeError("Triton >= 3.4.0 and < 3.7.1 on Hopper GPUs produces incorrect results for gated chunk_bwd_dqkwg (see"
-                 " #640). Please upgrade Triton to >= 3.7.1 or install tilelang: `pip install tilelang`"),
-    RuntimeError("Failed to find C compiler. Please specify via CC environment variable or set"
-                 " triton.knobs.build.impl."),
-    subprocess.CalledProcessError(1, ["/usr/bin/gcc", "/tmp/tmpq/cuda_utils.c", "-O3", "-shared"]),  # without Python.h
-    RuntimeError("Internal Triton PTX codegen error\n`ptxas` stderr:\nptxas fatal: Value 'sm_103a' is not defined"),
-    RuntimeError("Check failed: (result == CUDA_SUCCESS) is false: cuModuleLoadData failed: CUDA_ERROR_INVALID_IMAGE"),
+    RuntimeError(
+        "Triton >= 3.4.0 and < 3.7.1 on Hopper GPUs produces incorrect results for gated"
+        " chunk_bwd_dqkwg (see"
+        " #640). Please upgrade Triton to >= 3.7.1 or install tilelang: `pip install tilelang`"
+    ),
+    RuntimeError(
+        "Failed to find C compiler. Please specify via CC environment variable or set"
+        " triton.knobs.build.impl."
+    ),
+    subprocess.CalledProcessError(
+        1, ["/usr/bin/gcc", "/tmp/tmpq/cuda_utils.c", "-O3", "-shared"]
+    ),  # without Python.h
+    RuntimeError(
+        "Internal Triton PTX codegen error\n`ptxas` stderr:\nptxas fatal: Value 'sm_103a' is not"
+        " defined"
+    ),
+    RuntimeError(
+        "Check failed: (result == CUDA_SUCCESS) is false: cuModuleLoadData failed:"
+        " CUDA_ERROR_INVALID_IMAGE"
+    ),
     RuntimeError("cuDNN Frontend error: [cudnn_frontend] Error: No valid execution plans built."),
-    RuntimeError("causal_conv1d with channel last layout requires strides (x.stride(0) and x.stride(2)) to be"
-                 " multiples of 8"),
+    RuntimeError(
+        "causal_conv1d with channel last layout requires strides (x.stride(0) and x.stride(2)) to"
+        " be"
+        " multiples of 8"
+    ),
     RuntimeError("nvrtc: error: failed to open libnvrtc-builtins.so.13.0."),
     RuntimeError("No CUDA GPUs are available"),
-    AssertionError("Input and gate must have the same shape"), ValueError("too many values"), KeyError("sm_121")]
+    AssertionError("Input and gate must have the same shape"),
+    ValueError("too many values"),
+    KeyError("sm_121"),
+]
 OutOfResources = type("OutOfResources", (Exception,), {"__module__": "triton.runtime.errors"})
-OF_THE_CANDIDATE = [(CandidateError("diverged"), "failed"), (OperatorError("a head of 24"), "error"),
-                    (torch.OutOfMemoryError("CUDA out of memory."), "memory"),
-                    *((RuntimeError(text), "memory") for text in (
-                        "cuBLAS: CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory",
-                        "Triton Error [CUDA]: out of memory")),
-                    (OutOfResources("shared memory, Required: 262144"), "error")]
+OF_THE_CANDIDATE = [
+    (CandidateError("diverged"), "failed"),
+    (OperatorError("a head of 24"), "error"),
+    (torch.OutOfMemoryError("CUDA out of memory."), "memory"),
+    *(
+        (RuntimeError(text), "memory")
+        for text in (
+            "cuBLAS: CUBLAS_STATUS_ALLOC_FAILED",
+            "CUDA error: out of memory",
+            "Triton Error [CUDA]: out of memory",
+        )
+    ),
+    (OutOfResources("shared memory, Required: 262144"), "error"),
+]
 
 
 class Job:
@@ -40,12 +68,15 @@ class Job:
 def kind(error: BaseException, job: object) -> str:
     def fail(job: object) -> None:
         raise error
+
     return attempt(fail, job).kind
 
 
 def test_on_cuda_an_error_of_any_class_but_those_of_a_candidate_is_the_machines():
     assert not [error for error in OF_THE_MACHINE if kind(error, Job("cuda")) != "broken"]
-    assert not [error for error in OF_THE_MACHINE if kind(error, {"recipe": {"device": "cuda"}}) != "broken"]
+    assert not [
+        error for error in OF_THE_MACHINE if kind(error, {"recipe": {"device": "cuda"}}) != "broken"
+    ]
 
 
 @pytest.mark.parametrize(("error", "expected"), OF_THE_CANDIDATE, ids=lambda value: str(value)[:20])
@@ -56,5 +87,12 @@ def test_on_cuda_what_a_network_causes_stays_its_own(error, expected):
 def test_on_a_cpu_and_of_an_evaluator_a_runtime_error_stays_a_result():
     error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
     assert (kind(error, Job("cpu")), kind(error, Job("cuda", len))) == ("error", "error")
-    for text in ("CUDA error: misaligned address", "Triton Error [CUDA]: an illegal memory access was encountered"):
-        assert kind(RuntimeError(text), Job("cuda", len)) == kind(RuntimeError(text), Job("cpu")) == "broken"
+    for text in (
+        "CUDA error: misaligned address",
+        "Triton Error [CUDA]: an illegal memory access was encountered",
+    ):
+        assert (
+            kind(RuntimeError(text), Job("cuda", len))
+            == kind(RuntimeError(text), Job("cpu"))
+            == "broken"
+        )

@@ -40,25 +40,48 @@ def pool():
 
 
 def outcomes(executor, jobs):
-    return {key: ended.result if ended.result is not None else ended.reason for key, ended in executor.run(jobs)}
+    return {
+        key: ended.result if ended.result is not None else ended.reason
+        for key, ended in executor.run(jobs)
+    }
 
 
 @pytest.mark.slow
 def test_failures_are_outcomes_and_the_others_go_on(pool):
-    jobs = {name: {"do": name} for name in ("fail", "bug", "memory", "die", "terminate", "hang", "exit", "abort",
-                                            "leave", "unpicklable result", "close")}
+    jobs = {
+        name: {"do": name}
+        for name in (
+            "fail",
+            "bug",
+            "memory",
+            "die",
+            "terminate",
+            "hang",
+            "exit",
+            "abort",
+            "leave",
+            "unpicklable result",
+            "close",
+        )
+    }
     jobs["own error"] = pool_jobs.OwnJob("own error")
     jobs |= {str(value): {"do": "return", "value": value} for value in range(4)}
     found = outcomes(pool, jobs)
     assert {key: found.pop(key)["value"] for key in "0123"} == {str(v): v for v in range(4)}
     assert "lambda" in found.pop("unpicklable result")
     assert found == {
-        "fail": "loss became NaN at step 3", "bug": "ValueError: boom", "memory": "out of memory",
-        "die": "worker died (SIGKILL, out of memory?)", "hang": "time limit of 2 s exceeded",
+        "fail": "loss became NaN at step 3",
+        "bug": "ValueError: boom",
+        "memory": "out of memory",
+        "die": "worker died (SIGKILL, out of memory?)",
+        "hang": "time limit of 2 s exceeded",
         "terminate": "worker died (SIGTERM)",
-        "exit": "worker died (exit code 0)", "abort": "worker died (SIGABRT)",
+        "exit": "worker died (exit code 0)",
+        "abort": "worker died (SIGABRT)",
         "leave": "ended its process (exit code 3)",
-        "own error": "UnpicklableError: two arguments", "close": "worker closed its connection"}
+        "own error": "UnpicklableError: two arguments",
+        "close": "worker closed its connection",
+    }
 
 
 def test_sigterm_to_a_search_and_its_workers_ends_it_and_is_no_outcome(pool):
@@ -73,7 +96,9 @@ def test_sigterm_to_a_search_and_its_workers_ends_it_and_is_no_outcome(pool):
     pool.drop()
 
 
-@pytest.mark.parametrize(("do", "kept"), [("kill once", True), ("memory once", True), ("fail once", False)])
+@pytest.mark.parametrize(
+    ("do", "kept"), [("kill once", True), ("memory once", True), ("fail once", False)]
+)
 def test_what_may_be_bad_luck_is_tried_once_more(pool, tmp_path, do, kept):
     jobs = {"a": {"do": do, "path": str(tmp_path / "tries")}, "b": {"do": "return", "value": 1}}
     found = outcomes(pool, jobs)
@@ -84,8 +109,15 @@ def test_what_may_be_bad_luck_is_tried_once_more(pool, tmp_path, do, kept):
 
 def test_what_lacked_memory_runs_again_alone_after_all_others(pool, tmp_path):
     log = tmp_path / "log"
-    jobs = {"large": {"do": "memory once", "path": str(tmp_path / "tries"), "log": str(log), "name": "large"},
-            **{f"small{n}": {"do": "log", "log": str(log), "name": f"small{n}"} for n in range(4)}}
+    jobs = {
+        "large": {
+            "do": "memory once",
+            "path": str(tmp_path / "tries"),
+            "log": str(log),
+            "name": "large",
+        },
+        **{f"small{n}": {"do": "log", "log": str(log), "name": f"small{n}"} for n in range(4)},
+    }
     outcomes(pool, jobs)
     names = log.read_text().split()
     assert names[-2:] == ["large+", "large-"]
@@ -98,12 +130,16 @@ BROKEN = {
     "driver": "RuntimeError: CUDA error: device-side assert triggered",
     "kernel": "RuntimeError: Triton Error [CUDA]: an illegal memory access was encountered",
     "no corpus": "CorpusError: /cache/1: not a prepared dataset",
-    "typo": "NameError: name 'undefined_name' is not defined"}
+    "typo": "NameError: name 'undefined_name' is not defined",
+}
 
 
 def test_a_broken_environment_stops_the_search_and_is_no_outcome(pool):
-    jobs = {"good": {"do": "return", "value": 1}, "broken": {"do": "full disk"},
-            "later": {"do": "log", "log": os.devnull}}
+    jobs = {
+        "good": {"do": "return", "value": 1},
+        "broken": {"do": "full disk"},
+        "later": {"do": "log", "log": os.devnull},
+    }
     with pytest.raises(WorkerError) as caught:
         outcomes(pool, jobs)
     assert BROKEN["full disk"] in str(caught.value)
@@ -138,27 +174,35 @@ def test_a_job_leaves_its_process_as_it_was():
 def test_a_candidate_that_eats_memory_ends_with_the_limit_as_its_reason():
     work = Work(function=pool_jobs.act, workers=2, timeout_s=60)
     with LocalExecutor(work, LocalOptions(worker_memory_gb=1.5)) as pool:
-        found = outcomes(pool, {"eat": {"do": "eat by torch"}, "good": {"do": "return", "value": 1}})
+        found = outcomes(
+            pool, {"eat": {"do": "eat by torch"}, "good": {"do": "return", "value": 1}}
+        )
     assert found["eat"] == "out of memory: a worker may use 1.5 GB (worker_memory_gb)"
     assert found["good"]["value"] == 1
 
 
 def test_a_script_without_a_main_guard_is_told_so(tmp_path):
     script = tmp_path / "bare.py"
-    script.write_text("import pool_jobs\nfrom flashnas.executors.local import WorkerPool\n"
-                      "with WorkerPool(pool_jobs.act, workers=1, timeout_s=9) as pool:\n"
-                      "    list(pool.run({'a': {'do': 'return', 'value': 1}}))\n")
-    child = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False)
+    script.write_text(
+        "import pool_jobs\nfrom flashnas.executors.local import WorkerPool\n"
+        "with WorkerPool(pool_jobs.act, workers=1, timeout_s=9) as pool:\n"
+        "    list(pool.run({'a': {'do': 'return', 'value': 1}}))\n"
+    )
+    child = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False
+    )
     assert "needs `if __name__ == '__main__':`" in child.stderr.splitlines()[-1]
 
 
 def test_workers_die_with_a_killed_parent(tmp_path):
     path = tmp_path / "pids"
-    script = (f"import sys; sys.path.insert(0, {HELPERS!r})\n"
-              "import pool_jobs; from flashnas.executors.local import WorkerPool\n"
-              "if __name__ == '__main__':\n"
-              "    with WorkerPool(pool_jobs.act, workers=2, timeout_s=60) as pool:\n"
-              f"        list(pool.run({{i: {{'do': 'touch', 'path': {str(path)!r}}} for i in '01'}}))\n")
+    script = (
+        f"import sys; sys.path.insert(0, {HELPERS!r})\n"
+        "import pool_jobs; from flashnas.executors.local import WorkerPool\n"
+        "if __name__ == '__main__':\n"
+        "    with WorkerPool(pool_jobs.act, workers=2, timeout_s=60) as pool:\n"
+        f"        list(pool.run({{i: {{'do': 'touch', 'path': {str(path)!r}}} for i in '01'}}))\n"
+    )
     file = tmp_path / "parent.py"
     file.write_text(script)
     parent = subprocess.Popen([sys.executable, str(file)])
@@ -200,16 +244,23 @@ def alive(pid):
         return False
 
 
-# -- names and options ---------------------------------------------------------------------------------------
+# -- names and options -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("more", "words"), [
-    ({"executor": "slurm"}, "search.executor must be one of local"),
-    ({"executor_options": {"worker_memory_gb": 0}},
-     "search.executor_options.worker_memory_gb must be at least 0.5; got 0"),
-    ({"executor_options": {"worker_memory": 4}},
-     "executor local has no option 'worker_memory' (did you mean 'worker_memory_gb'?)"),
-])
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"executor": "slurm"}, "search.executor must be one of local"),
+        (
+            {"executor_options": {"worker_memory_gb": 0}},
+            "search.executor_options.worker_memory_gb must be at least 0.5; got 0",
+        ),
+        (
+            {"executor_options": {"worker_memory": 4}},
+            "executor local has no option 'worker_memory' (did you mean 'worker_memory_gb'?)",
+        ),
+    ],
+)
 def test_a_wrong_executor_or_option_is_refused_when_it_is_asked_for(more, words):
     with pytest.raises(ConfigError) as caught:
         SearchConfig(**more)
@@ -233,10 +284,16 @@ def test_only_an_address_of_ray_that_names_a_machine_is_connected_to(monkeypatch
     assert asked == [("10.0.0.1", 6379, 5.0), ("head", 10001, 5.0), ("::1", 5, 5.0)]
 
 
-@pytest.mark.parametrize(("reply", "said"), [
-    (None, "does not answer: within 0.2 s"), (b"", "is not that of a Ray: it does not speak gRPC"),
-    (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is not that of a Ray: it does not speak gRPC"),
-    (bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)), None)], ids=["silence", "end", "HTTP/1.1", "HTTP/2"])
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (None, "does not answer: within 0.2 s"),
+        (b"", "is not that of a Ray: it does not speak gRPC"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is not that of a Ray: it does not speak gRPC"),
+        (bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)), None),
+    ],
+    ids=["silence", "end", "HTTP/1.1", "HTTP/2"],
+)
 def test_an_address_at_which_no_ray_answers_ends_with_one_line(monkeypatch, reply, said):
     """Ray itself would try for many minutes, where something accepts connections."""
     monkeypatch.setattr("flashnas.executors.ray.ANSWER_S", 0.2)
@@ -262,6 +319,7 @@ def test_an_address_at_which_no_ray_answers_ends_with_one_line(monkeypatch, repl
 
 def test_processes_that_train_together_share_a_place():
     """Each candidate has as many GPUs, or cores, as it has processes."""
+
     def places(**work):
         executor = LocalExecutor(Work(function=pool_jobs.act, timeout_s=9, **work))
         return [slot.device for slot in executor._slots]
@@ -269,5 +327,7 @@ def test_processes_that_train_together_share_a_place():
     assert places(devices=("0", "1", "2", "3", "4"), processes=2) == ["0,1", "2,3"]
     assert places(devices=("0", "1"), processes=2, workers=3) == ["0,1"] * 3
     assert len(places(processes=os.cpu_count())) == len(places(processes=64)) == 1
-    with pytest.raises(ConfigError, match=r"^processes_per_candidate must be at most the 1 GPUs .*; got 2$"):
+    with pytest.raises(
+        ConfigError, match=r"^processes_per_candidate must be at most the 1 GPUs .*; got 2$"
+    ):
         places(devices=("0",), processes=2)

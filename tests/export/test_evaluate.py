@@ -1,4 +1,6 @@
-"""Bits per byte of a text, what they are written to, and what is refused. Tasks are in test_lm_eval.py."""
+"""Bits per byte of a text, what they are written to, and what is refused. Tasks are in
+test_lm_eval.py.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +52,8 @@ def by_transformers(folder, texts, window, stride, prefix) -> float:
         text = path.read_text(encoding="utf-8")
         ids = [*prefix, *tokenizer(text)["input_ids"]]
         for place in range(1, len(ids)):
-            new = max(0, -(-(place - window) // stride))           # how often the window has moved
-            end = min(len(ids) - 1, window + new * stride)         # of what is predicted with this token
+            new = max(0, -(-(place - window) // stride))  # how often the window has moved
+            end = min(len(ids) - 1, window + new * stride)  # of what is predicted with this token
             start = max(0, end - window) if new else 0
             logits = network(torch.tensor([ids[start:place]])).logits[0, -1].double()
             bits -= float(logits.log_softmax(-1)[ids[place]]) / math.log(2)
@@ -59,7 +61,9 @@ def by_transformers(folder, texts, window, stride, prefix) -> float:
     return bits / size
 
 
-@pytest.mark.parametrize(("separated", "window", "stride"), [(True, 16, 6), (True, 500, 500), (False, 7, 7)])
+@pytest.mark.parametrize(
+    ("separated", "window", "stride"), [(True, 16, 6), (True, 500, 500), (False, 7, 7)]
+)
 def test_bits_per_byte_are_those_of_transformers(model, texts, tmp_path, separated, window, stride):
     if not separated:
         described = json.loads((model / "tokenizer.json").read_text())
@@ -92,15 +96,28 @@ def test_results_of_the_same_weights_add_up_and_those_of_others_go(model, texts)
     assert [text["name"] for text in written["texts"].values()] == ["0.txt", "1.txt"]
     (model / "eval.json").write_text(json.dumps({**written, "weights_sha256": "of others"}))
     fn.evaluate(str(model), text=str(texts / "0.txt"))
-    assert [text["name"] for text in json.loads((model / "eval.json").read_text())["texts"].values()] == ["0.txt"]
+    assert [
+        text["name"] for text in json.loads((model / "eval.json").read_text())["texts"].values()
+    ] == ["0.txt"]
 
 
 def test_truncation_of_a_tokenizer_does_not_cut_the_text(model, texts, tmp_path):
     whole = fn.evaluate(str(model), text=str(texts))
     described = json.loads((model / "tokenizer.json").read_text())
-    described["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
-    described["padding"] = {"strategy": {"Fixed": 10**10}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
-                            "pad_type_id": 0, "pad_token": "x"}
+    described["truncation"] = {
+        "direction": "Right",
+        "max_length": 4,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
+    described["padding"] = {
+        "strategy": {"Fixed": 10**10},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "x",
+    }
     (model / "tokenizer.json").write_text(json.dumps(described))
     assert fn.evaluate(str(model), text=str(texts)).score == whole.score
     fn.export(str(model), to="hf", out=tmp_path / "out")
@@ -108,9 +125,19 @@ def test_truncation_of_a_tokenizer_does_not_cut_the_text(model, texts, tmp_path)
     assert (written["truncation"], written["padding"]) == (None, None)
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}}, "Missing [UNK] token"),
-    ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "BAAAAAECAwQ="}}, "index out of bounds")])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}},
+            "Missing [UNK] token",
+        ),
+        (
+            {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "BAAAAAECAwQ="}},
+            "index out of bounds",
+        ),
+    ],
+)
 def test_a_tokenizer_that_cannot_encode_the_text_is_one_line(model, texts, changes, words, capfd):
     described = json.loads((model / "tokenizer.json").read_text())
     (model / "tokenizer.json").write_text(json.dumps({**described, "added_tokens": [], **changes}))
@@ -129,20 +156,36 @@ def test_a_tokenizer_that_drops_text_makes_a_warning(model, texts):
     assert "text of 1 of 3 documents" in fn.evaluate(str(model), text=str(texts)).warnings[0]
 
 
-def test_a_run_stands_for_its_chosen_network_once_that_is_trained(build_run, tmp_path, texts, capsys):
+def test_a_run_stands_for_its_chosen_network_once_that_is_trained(
+    build_run, tmp_path, texts, capsys
+):
     run = build_run(count=8)
     for path in sorted((run / "pareto").glob("*.yaml"))[1:]:
         path.unlink()
     front = run / "pareto" / "01.yaml"
     searched = Architecture.parse("32(vocab=999): d(head_dim=16) f")
-    front.write_text(yaml.safe_dump({**yaml.safe_load(front.read_text()), "architecture": searched.to_dict(),
-                                     "notation": searched.notation, "hash": searched.hash}))
+    front.write_text(
+        yaml.safe_dump(
+            {
+                **yaml.safe_load(front.read_text()),
+                "architecture": searched.to_dict(),
+                "notation": searched.notation,
+                "hash": searched.hash,
+            }
+        )
+    )
     command = ["eval", str(run), "--text", str(texts)]
     assert main(command) == 2
-    assert (f"its network P1 has not been trained; train it with flashnas train {front} --out {run}/trained/01\n"
-            in capsys.readouterr().err)
+    assert (
+        f"its network P1 has not been trained; train it with flashnas train {front} --out"
+        f" {run}/trained/01\n" in capsys.readouterr().err
+    )
     text = write_tokenizer_json(tmp_path / "tokenizer.json").read_text()
-    save_model(run / "trained/01/final", make_network("32(vocab=300): d(head_dim=16) f"), tokenizer_json=text)
+    save_model(
+        run / "trained/01/final",
+        make_network("32(vocab=300): d(head_dim=16) f"),
+        tokenizer_json=text,
+    )
     assert main(command) == 0
     assert f"results {run}/trained/01/final/eval.json" in capsys.readouterr().out
     assert main(["report", str(run)]) == 0
@@ -151,9 +194,14 @@ def test_a_run_stands_for_its_chosen_network_once_that_is_trained(build_run, tmp
     assert '<td class="text">texts</td>' in page
     assert main(["export", str(run), "--to", "hf", "--out", str(tmp_path / "out")]) == 0
     card = (tmp_path / "out/README.md").read_text()
-    for words in ("predicted by the table h100_sxm (h100_sxm, vllm 0.24, cuda_graph), bounds", "% imported",
-                  "ms for decode-8k (1 at once,", "with a vocabulary of 999", "short training of 150,000 tokens:",
-                  "| texts | bits_per_byte"):
+    for words in (
+        "predicted by the table h100_sxm (h100_sxm, vllm 0.24, cuda_graph), bounds",
+        "% imported",
+        "ms for decode-8k (1 at once,",
+        "with a vocabulary of 999",
+        "short training of 150,000 tokens:",
+        "| texts | bits_per_byte",
+    ):
         assert words in card
 
 
@@ -164,17 +212,27 @@ def test_what_cannot_be_evaluated_is_one_line(model, texts, tmp_path):
     (tmp_path / "out/config.json").write_text(json.dumps({**config, "hidden_size": "wide"}))
     other = tmp_path / "other"
     other.mkdir()
-    damaged = save_model(tmp_path / "damaged", make_network("32(vocab=300): f"),
-                         tokenizer_json=train_tokenizer(TEXT * 20, 290).to_str())
+    damaged = save_model(
+        tmp_path / "damaged",
+        make_network("32(vocab=300): f"),
+        tokenizer_json=train_tokenizer(TEXT * 20, 290).to_str(),
+    )
     (damaged / "eval.json").write_text('{"weights_sha256": "0", "texts": {"a": {"name": 3}}}')
     text = {"text": str(texts)}
     cases = [
-        ("nowhere", text, "nowhere: no such folder"), (model, {}, "eval.text must be given, or tasks"),
+        ("nowhere", text, "nowhere: no such folder"),
+        (model, {}, "eval.text must be given, or tasks"),
         (model, {"text": "nowhere.txt"}, "corpus 'nowhere.txt': no such file"),
-        (model, {**text, "window": 4, "stride": 5}, "eval.stride must be at most window (4); got 5"),
+        (
+            model,
+            {**text, "window": 4, "stride": 5},
+            "eval.stride must be at most window (4); got 5",
+        ),
         (model, {**text, "stride": 5000}, "eval.stride must be at most window (1024); got 5000"),
-        (bare, text, "bare: has no tokenizer"), (tmp_path / "out", text, "not the configuration of an export"),
-        (other, text, "other"), (model, {"tasks": ["a"], "task_path": "nowhere"}, "must be a folder of task files"),
+        (bare, text, "bare: has no tokenizer"),
+        (tmp_path / "out", text, "not the configuration of an export"),
+        (other, text, "other"),
+        (model, {"tasks": ["a"], "task_path": "nowhere"}, "must be a folder of task files"),
         (damaged, text, "damaged/eval.json: texts"),
     ]
     wrong = []

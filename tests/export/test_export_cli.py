@@ -35,14 +35,21 @@ def refused(capsys, *arguments: str) -> str:
 
 
 def test_trained_weights_and_their_tokenizer_load_and_generate(trained, tmp_path, capsys):
-    assert main(["export", str(trained), "--to", "hf", "--out", str(tmp_path / "out"), "--json"]) == 0
+    assert (
+        main(["export", str(trained), "--to", "hf", "--out", str(tmp_path / "out"), "--json"]) == 0
+    )
     report = json.loads(capsys.readouterr().out)
     assert report["source"].startswith("trained weights, sha256 ")
     assert report["notes"] == []
     assert sorted(report["parity"]) == ["cached_decode", "logits", "padded_batch"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
-        "tokenizer_config.json"]
+        "README.md",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
     card = (tmp_path / "out" / "README.md").read_text()
     assert report["notation"] in card
     assert "import flashnas.export.transformers" in card
@@ -60,29 +67,43 @@ def test_trained_weights_and_their_tokenizer_load_and_generate(trained, tmp_path
 
 
 def test_drawn_weights_are_the_seeds_and_said_to_be_drawn(tmp_path, capsys):
-    arguments = ["export", "64(vocab=97): m2(head_dim=16,state=16) f", "--to", "hf", "--init-seed", "7"]
+    arguments = [
+        "export",
+        "64(vocab=97): m2(head_dim=16,state=16) f",
+        "--to",
+        "hf",
+        "--init-seed",
+        "7",
+    ]
     for name in ("a", "b"):
         assert main([*arguments, "--out", str(tmp_path / name), "--dtype", "bfloat16"]) == 0
     printed = capsys.readouterr().out
     assert "bfloat16, untrained weights, drawn with seed 7" in printed
     assert "note: no tokenizer written" in printed
-    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
+    assert (tmp_path / "a/model.safetensors").read_bytes() == (
+        tmp_path / "b/model.safetensors"
+    ).read_bytes()
 
 
 def test_what_is_asked_wrongly_is_one_line(trained, tmp_path, capsys):
     out = ["--out", str(tmp_path / "out")]
     small = "64(vocab=97): f"
     assert "is an architecture without weights" in refused(capsys, small, "--to", "hf", *out)
-    assert "leave out --init-seed" in refused(capsys, str(trained), "--to", "hf", "--init-seed", "1", *out)
+    assert "leave out --init-seed" in refused(
+        capsys, str(trained), "--to", "hf", "--init-seed", "1", *out
+    )
     drawn = [small, "--init-seed", "1"]
     message = refused(capsys, *drawn, "--to", "onnx", *out)
     assert "--to must be one of hf, nemotron-h, lfm2, gguf; got 'onnx'" in message
-    assert "--dtype must be one of" in refused(capsys, *drawn, "--to", "hf", "--dtype", "int8", *out)
+    assert "--dtype must be one of" in refused(
+        capsys, *drawn, "--to", "hf", "--dtype", "int8", *out
+    )
     assert "--type is for --to gguf" in refused(capsys, *drawn, "--to", "hf", "--type", "f16", *out)
     assert "exists and is not empty" in refused(capsys, *drawn, "--to", "hf", "--out", str(trained))
     tokenizer = str(trained / "tokenizer.json")
-    assert "the architecture's vocabulary ends at 96" in refused(capsys, *drawn, "--to", "hf", "--tokenizer",
-                                                                 tokenizer, *out)
+    assert "the architecture's vocabulary ends at 96" in refused(
+        capsys, *drawn, "--to", "hf", "--tokenizer", tokenizer, *out
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -98,14 +119,22 @@ def test_the_folder_of_a_finished_training_stands_for_its_weights(trained, tmp_p
 
 
 def test_folders_without_final_weights_say_what_to_name(trained, tmp_path, capsys):
-    run, search, out = tmp_path / "run", tmp_path / "search", ["--to", "hf", "--out", str(tmp_path / "out")]
+    run, search, out = (
+        tmp_path / "run",
+        tmp_path / "search",
+        ["--to", "hf", "--out", str(tmp_path / "out")],
+    )
     for folder, marker in ((run, "train.yaml"), (search, "run.yaml")):
         folder.mkdir()
         (folder / marker).write_text("question: {}\n")
     message = refused(capsys, str(run), *out)
-    assert message.endswith("is a training that has not finished; finish it with flashnas train --resume\n")
+    assert message.endswith(
+        "is a training that has not finished; finish it with flashnas train --resume\n"
+    )
     trained.rename((run / "checkpoints").mkdir() or run / "checkpoints" / "step-00000007")
-    assert f"or name its newest checkpoint, {run}/checkpoints/step-00000007\n" in refused(capsys, str(run), *out)
+    assert f"or name its newest checkpoint, {run}/checkpoints/step-00000007\n" in refused(
+        capsys, str(run), *out
+    )
     assert f"{search}: the run holds no trials yet" in refused(capsys, str(search), *out)
     assert main(["export", str(run / "checkpoints" / "step-00000007"), *out]) == 0
 
@@ -118,15 +147,29 @@ def test_a_full_disk_is_one_line_and_nothing_is_left(tmp_path, capsys):
     if importlib.util.find_spec("xllamacpp"):
         operators["gguf"] = "m2 f a f"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # a write beyond it fails as on a full disk
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (20_000, hard)
+    )  # a write beyond it fails as on a full disk
     try:
-        said = {target: refused(capsys, f"128(vocab=97): {notation}", "--init-seed", "1", "--to", target, "--out",
-                                str(tmp_path / target)) for target, notation in operators.items()}
+        said = {
+            target: refused(
+                capsys,
+                f"128(vocab=97): {notation}",
+                "--init-seed",
+                "1",
+                "--to",
+                target,
+                "--out",
+                str(tmp_path / target),
+            )
+            for target, notation in operators.items()
+        }
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     for target, text in said.items():
         assert text.splitlines()[-1] == (
-            f"flashnas export: --out {tmp_path / target}: cannot be written: File too large")
+            f"flashnas export: --out {tmp_path / target}: cannot be written: File too large"
+        )
         assert "Traceback" not in text
     assert list(tmp_path.iterdir()) == []
 
@@ -149,18 +192,28 @@ EXPORTER = Notation()
 
 
 def test_another_package_adds_a_format(tmp_path, monkeypatch):
-    plugin = write_plugin(tmp_path / "plugin", "flashnas-notation", {EXPORTS.group: {"notation": "notations:EXPORTER"}},
-                          {"notations.py": NOTATION})
+    plugin = write_plugin(
+        tmp_path / "plugin",
+        "flashnas-notation",
+        {EXPORTS.group: {"notation": "notations:EXPORTER"}},
+        {"notations.py": NOTATION},
+    )
     monkeypatch.syspath_prepend(plugin)
     forget_plugins()
     report = export_network(make_source("64(vocab=97): f"), "notation", tmp_path / "out")
     assert report["notes"][0] == "without weights"
     assert (tmp_path / "out/notation.txt").read_text() == "64(vocab=97): f"
     assert "FILE in out" in (tmp_path / "out/README.md").read_text()
-    export_network(make_source("64(vocab=97): f"), "notation", tmp_path / "short", options={"short": True})
+    export_network(
+        make_source("64(vocab=97): f"), "notation", tmp_path / "short", options={"short": True}
+    )
     assert len((tmp_path / "short/notation.txt").read_text()) == len(report["hash"])
-    with pytest.raises(ExportError, match=r"an option of --to notation must be one of short; got 'shrt'"):
-        export_network(make_source("64(vocab=97): f"), "notation", tmp_path / "other", options={"shrt": True})
+    with pytest.raises(
+        ExportError, match=r"an option of --to notation must be one of short; got 'shrt'"
+    ):
+        export_network(
+            make_source("64(vocab=97): f"), "notation", tmp_path / "other", options={"shrt": True}
+        )
     monkeypatch.undo()
     forget_plugins()
 
@@ -172,7 +225,9 @@ def test_every_shipped_format_describes_itself():
         exporter = EXPORTS[name]
         assert isinstance(exporter, Exporter)
         assert exporter.loading
-        assert all(text and "\n" not in text for text in (exporter.title, *exporter.options.values()))
+        assert all(
+            text and "\n" not in text for text in (exporter.title, *exporter.options.values())
+        )
 
 
 def test_an_export_that_differs_is_not_left_behind(trained, tmp_path, capsys, monkeypatch):
@@ -185,6 +240,10 @@ def test_an_export_that_differs_is_not_left_behind(trained, tmp_path, capsys, mo
 
 def test_without_transformers_the_extra_is_named(tmp_path, capsys, monkeypatch):
     found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "transformers" else found(name))
-    message = refused(capsys, "64(vocab=97): f", "--init-seed", "1", "--to", "hf", "--out", str(tmp_path / "out"))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "transformers" else found(name)
+    )
+    message = refused(
+        capsys, "64(vocab=97): f", "--init-seed", "1", "--to", "hf", "--out", str(tmp_path / "out")
+    )
     assert "pip install 'flashnas[export]'" in message

@@ -1,4 +1,6 @@
-"""GGUF files: what llama.cpp computes from them, in a process of its own, and what is refused with one line."""
+"""GGUF files: what llama.cpp computes from them, in a process of its own, and what is refused with
+one line.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +38,20 @@ from flashnas.formats.gguf.vocabulary import META_TOKEN, vocabulary
 from flashnas.profiling.llama_cpp.child import RuntimeFailure, ask
 from flashnas.space import load_space
 
-M2, GD, GATED = "m2(head_dim=16,state=16)", "gd(head_dim=16)", "a(head_dim=16,qk_norm=true,out_gate=true)"
+M2, GD, GATED = (
+    "m2(head_dim=16,state=16)",
+    "gd(head_dim=16)",
+    "a(head_dim=16,qk_norm=true,out_gate=true)",
+)
 SMALL = f"64(vocab=300): {M2} f a(head_dim=16) f"
 
 
-def exported(notation: str, folder, type_: str = "f32", source: Source | None = None) -> tuple[dict, gguf.GGUFReader]:
-    report = export_network(source or make_source(notation), "gguf", folder, options={"type": type_})
+def exported(
+    notation: str, folder, type_: str = "f32", source: Source | None = None
+) -> tuple[dict, gguf.GGUFReader]:
+    report = export_network(
+        source or make_source(notation), "gguf", folder, options={"type": type_}
+    )
     return report, gguf.GGUFReader(folder / "model.gguf")
 
 
@@ -49,27 +59,54 @@ def value_of(reader: gguf.GGUFReader, key: str):
     return reader.get_field(key).contents()
 
 
-@pytest.mark.parametrize(("family", "notation"), [
-    ("granitehybrid", f"64(vocab=300): {M2} f a(head_dim=16,rope_theta=500) f a(head_dim=16,heads=2,kv_heads=2,"
-                      "rope_theta=500) f"),
-    ("granitehybrid", "64(vocab=300,tied=false,meta=1): a(head_dim=16,rope_share=0.5,qkv_bias=true,out_bias=true)"
-                      " f(bias=true,intermediate=80) m2(head_dim=16,state=24,groups=2,conv_bias=false,conv_size=3)"
-                      " f(bias=true,intermediate=80)"),
-    ("nemotron_h", "64(vocab=300,tied=false): f(relu2=true,intermediate=80,bias=true)"
-                   " m2(heads=5,head_dim=16,state=16,groups=5) a(head_dim=16,rope_share=0)"
-                   " a(head_dim=16,rope_share=0,heads=2,kv_heads=2,qkv_bias=true) f(relu2=true)"),
-    ("qwen35", f"64(vocab=300): {GD} f {GATED} f"),
-    ("qwen35", "64(vocab=300,tied=false,meta=1): a(head_dim=16,qk_norm=true,out_gate=true,rope_share=0.25,heads=6,"
-               "kv_heads=3) f gd(head_dim=16,expand_v=3,k_heads=2) f"),
-    ("lfm2", "64(vocab=300,tied=false,meta=1): conv(conv_size=4) f a(heads=4,kv_heads=2,head_dim=16,qk_norm=true) f"),
-])
+@pytest.mark.parametrize(
+    ("family", "notation"),
+    [
+        (
+            "granitehybrid",
+            f"64(vocab=300): {M2} f a(head_dim=16,rope_theta=500) f"
+            " a(head_dim=16,heads=2,kv_heads=2,"
+            "rope_theta=500) f",
+        ),
+        (
+            "granitehybrid",
+            "64(vocab=300,tied=false,meta=1):"
+            " a(head_dim=16,rope_share=0.5,qkv_bias=true,out_bias=true)"
+            " f(bias=true,intermediate=80)"
+            " m2(head_dim=16,state=24,groups=2,conv_bias=false,conv_size=3)"
+            " f(bias=true,intermediate=80)",
+        ),
+        (
+            "nemotron_h",
+            "64(vocab=300,tied=false): f(relu2=true,intermediate=80,bias=true)"
+            " m2(heads=5,head_dim=16,state=16,groups=5) a(head_dim=16,rope_share=0)"
+            " a(head_dim=16,rope_share=0,heads=2,kv_heads=2,qkv_bias=true) f(relu2=true)",
+        ),
+        ("qwen35", f"64(vocab=300): {GD} f {GATED} f"),
+        (
+            "qwen35",
+            "64(vocab=300,tied=false,meta=1):"
+            " a(head_dim=16,qk_norm=true,out_gate=true,rope_share=0.25,heads=6,"
+            "kv_heads=3) f gd(head_dim=16,expand_v=3,k_heads=2) f",
+        ),
+        (
+            "lfm2",
+            "64(vocab=300,tied=false,meta=1): conv(conv_size=4) f"
+            " a(heads=4,kv_heads=2,head_dim=16,qk_norm=true) f",
+        ),
+    ],
+)
 def test_llama_cpp_computes_what_the_network_does(family, notation, tmp_path):
     report, reader = exported(notation, tmp_path / "out")
     assert value_of(reader, "general.architecture") == family
     assert max(report["parity"].values()) < 2e-5
-    assert report["notes"][0].startswith(f"llama.cpp runs it as {family}; 64 of 64 greedy tokens are equal")
+    assert report["notes"][0].startswith(
+        f"llama.cpp runs it as {family}; 64 of 64 greedy tokens are equal"
+    )
     assert report["dtype"] == "f32"
-    elements = sum(tensor.n_elements for tensor in reader.tensors if "ssm_conv1d.bias" not in tensor.name)
+    elements = sum(
+        tensor.n_elements for tensor in reader.tensors if "ssm_conv1d.bias" not in tensor.name
+    )
     assert elements == pytest.approx(Architecture.parse(notation).params, rel=0.02)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.gguf", "README.md"}
     assert "llama-cli -m out/model.gguf" in (tmp_path / "out" / "README.md").read_text()
@@ -82,40 +119,65 @@ def test_types_of_weights(type_, tmp_path):
     types = {tensor.name: tensor.tensor_type.name.lower() for tensor in reader.tensors}
     assert types["blk.0.ssm_in.weight"] == types["blk.1.attn_q.weight"] == type_
     assert types["token_embd.weight"] == ("q8_0" if type_ == "q4_0" else type_)
-    assert types["blk.0.ssm_a"] == types["output_norm.weight"] == types["blk.0.ssm_conv1d.weight"] == "f32"
+    assert (
+        types["blk.0.ssm_a"]
+        == types["output_norm.weight"]
+        == types["blk.0.ssm_conv1d.weight"]
+        == "f32"
+    )
     narrow = type_.startswith("q")  # rows of 72 weights are not whole blocks
     assert types["blk.0.ffn_down.weight"] == ("f16" if narrow else type_)
-    assert ("2 matrices are in f16, because their rows are not multiples of 32" in report["notes"]) == narrow
+    assert (
+        "2 matrices are in f16, because their rows are not multiples of 32" in report["notes"]
+    ) == narrow
     assert report["dtype"] == type_
     assert narrow == any(note.startswith("perplexity ") for note in report["notes"])
 
 
 def test_types_with_blocks_of_256(tmp_path):
-    """llama.cpp quantizes q4_k and q6_k; what a state-space operator has beside its products stays in float32."""
+    """llama.cpp quantizes q4_k and q6_k; what a state-space operator has beside its products stays
+    in float32.
+    """
     matrix = np.random.default_rng(0).standard_normal((8, 256), np.float32)
     for type_ in (gguf.GGMLQuantizationType.Q8_0, gguf.GGMLQuantizationType.Q4_0):
         ours = np.empty_like(expected := gguf.quants.quantize(matrix, type_))
-        file._quantize_chunk()(int(type_), matrix.ctypes.data, ours.ctypes.data, 0, *matrix.shape, None)
+        file._quantize_chunk()(
+            int(type_), matrix.ctypes.data, ours.ctypes.data, 0, *matrix.shape, None
+        )
         assert (ours == expected).all()
     wide = "256(vocab=300): m2(head_dim=64,state=16) f(intermediate=WIDTH) a f(intermediate=WIDTH)"
-    file.write_random_file(tmp_path / "k.gguf", Architecture.parse(wide.replace("WIDTH", "512")), "q4_k")
-    types = {each.name.removeprefix("blk.0."): each.tensor_type.name.lower()
-             for each in gguf.GGUFReader(tmp_path / "k.gguf").tensors}
+    file.write_random_file(
+        tmp_path / "k.gguf", Architecture.parse(wide.replace("WIDTH", "512")), "q4_k"
+    )
+    types = {
+        each.name.removeprefix("blk.0."): each.tensor_type.name.lower()
+        for each in gguf.GGUFReader(tmp_path / "k.gguf").tensors
+    }
     assert types["ssm_in.weight"] == types["ssm_out.weight"] == types["ffn_down.weight"] == "q4_k"
     assert types["token_embd.weight"] == "q6_k"
-    assert {types[name] for name in ("ssm_conv1d.weight", "ssm_a", "ssm_d", "ssm_dt.bias")} == {"f32"}
-    message = one_line(ExportError, file.check_rows, Architecture.parse(wide.replace("WIDTH", "640")), "q6_k")
-    assert message == ("q6_k holds 256 weights of a row in a block, but the rows of 'down' of operator 1, 'f', have"
-                       " 640; take sizes that are multiples of 256, or q8_0")
+    assert {types[name] for name in ("ssm_conv1d.weight", "ssm_a", "ssm_d", "ssm_dt.bias")} == {
+        "f32"
+    }
+    message = one_line(
+        ExportError, file.check_rows, Architecture.parse(wide.replace("WIDTH", "640")), "q6_k"
+    )
+    assert message == (
+        "q6_k holds 256 weights of a row in a block, but the rows of 'down' of operator 1, 'f',"
+        " have"
+        " 640; take sizes that are multiples of 256, or q8_0"
+    )
 
 
 @pytest.mark.slow  # whole exports of networks that are 256 wide
 @pytest.mark.parametrize("type_", ["q6_k", "q4_k"])
 @pytest.mark.parametrize("family", ["granitehybrid", "nemotron_h", "qwen35", "lfm2"])
 def test_hybrids_with_blocks_of_256_answer(type_, family, tmp_path):
-    notation = {"granitehybrid": f"{M2} f a(head_dim=64) f", "qwen35": f"{GD} f {GATED} f",
-                "nemotron_h": f"{M2} f(relu2=true) a(head_dim=64,rope_share=0)",
-                "lfm2": "conv f a(head_dim=64,qk_norm=true) f"}[family]
+    notation = {
+        "granitehybrid": f"{M2} f a(head_dim=64) f",
+        "qwen35": f"{GD} f {GATED} f",
+        "nemotron_h": f"{M2} f(relu2=true) a(head_dim=64,rope_share=0)",
+        "lfm2": "conv f a(head_dim=64,qk_norm=true) f",
+    }[family]
     report, _ = exported(f"256(vocab=300): {notation}", tmp_path / "out", type_)
     assert report["notes"][0].startswith(f"llama.cpp runs it as {family}")
     assert report["notes"][1].startswith("perplexity ")
@@ -123,16 +185,36 @@ def test_hybrids_with_blocks_of_256_answer(type_, family, tmp_path):
 
 def test_a_type_that_costs_too_much_is_refused(tmp_path):
     file.write_random_file(tmp_path / "q.gguf", Architecture.parse(SMALL), "q4_0")
-    message = one_line(ExportError, write.check_loss, tmp_path / "q.gguf", [1, 2, 3], torch.zeros(2),
-                       vocabulary(None, 300, 0), "q4_0")
-    assert re.match(r"q4_0 costs this network \d\.\d\d nats a token; at most 0\.4 is allowed \(perplexity \d+\.\d\d"
-                    r" in q4_0 and 1\.00 before, over 2 tokens that the network wrote\); take a type of", message)
+    message = one_line(
+        ExportError,
+        write.check_loss,
+        tmp_path / "q.gguf",
+        [1, 2, 3],
+        torch.zeros(2),
+        vocabulary(None, 300, 0),
+        "q4_0",
+    )
+    assert re.match(
+        r"q4_0 costs this network \d\.\d\d nats a token; at most 0\.4 is allowed \(perplexity"
+        r" \d+\.\d\d"
+        r" in q4_0 and 1\.00 before, over 2 tokens that the network wrote\); take a type of",
+        message,
+    )
 
 
-@pytest.mark.parametrize(("space", "family"), [("llama_cpp", "granitehybrid"), ("nemotron_h", "nemotron_h"),
-                                                 ("qwen35", "qwen35"), ("lfm2", "lfm2")])
+@pytest.mark.parametrize(
+    ("space", "family"),
+    [
+        ("llama_cpp", "granitehybrid"),
+        ("nemotron_h", "nemotron_h"),
+        ("qwen35", "qwen35"),
+        ("lfm2", "lfm2"),
+    ],
+)
 def test_every_network_of_a_space_exports(space, family, tmp_path):
-    """Random members at a sixteenth of their widths, with few of their layers, against llama.cpp."""
+    """Random members at a sixteenth of their widths, with few of their layers, against
+    llama.cpp.
+    """
     loaded, rng = load_space(space), np.random.default_rng(7)
     loaded.depth = (3, 6)
     hidden = int(rng.choice(loaded.hidden_sizes))
@@ -151,36 +233,81 @@ def test_every_network_of_a_space_exports(space, family, tmp_path):
 def test_texts_become_the_same_tokens_and_the_meta_token_stands_in_front(tmp_path):
     tokenizer = Tokenizer.from_file(str(write_tokenizer_json(tmp_path / "tokenizer.json")))
     notation = f"64(vocab=300,meta=1): {M2} f a(head_dim=16) f"
-    report, reader = exported("", tmp_path / "out", source=Source(make_network(notation), tokenizer, "test"))
-    assert f"the meta token is '{META_TOKEN}', which llama.cpp puts in front of a text" in report["notes"]
+    report, reader = exported(
+        "", tmp_path / "out", source=Source(make_network(notation), tokenizer, "test")
+    )
+    assert (
+        f"the meta token is '{META_TOKEN}', which llama.cpp puts in front of a text"
+        in report["notes"]
+    )
     assert value_of(reader, "tokenizer.ggml.bos_token_id") == 300
     assert value_of(reader, "tokenizer.ggml.add_bos_token") is True
     assert value_of(reader, "tokenizer.ggml.suppress_tokens") == [300]
     assert value_of(reader, "tokenizer.ggml.eos_token_id") == 0
     texts = [*TEXT, "A <|endoftext|> in a text", "\u00e9\u4f60 \t\n x"]
-    found = ask(tmp_path / "out" / "model.gguf", prompts=[[300, 5, 6]], generate=0, never=[], texts=texts,
-                vocab=301, plain=1)
+    found = ask(
+        tmp_path / "out" / "model.gguf",
+        prompts=[[300, 5, 6]],
+        generate=0,
+        never=[],
+        texts=texts,
+        vocab=301,
+        plain=1,
+    )
     assert found["texts"] == [tokenizer.encode(text).ids for text in texts]
 
 
 def test_a_tokenizer_without_merges_or_end_gets_what_llama_cpp_needs():
-    tokenizer = Tokenizer.from_str(json.dumps({
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
-        "post_processor": None, "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True,
-                                            "use_regex": True},
-        "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-                  "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-                  "vocab": {"!": 0, "a": 1, "b": 2}, "merges": []}}))
+    tokenizer = Tokenizer.from_str(
+        json.dumps(
+            {
+                "version": "1.0",
+                "truncation": None,
+                "padding": None,
+                "added_tokens": [],
+                "normalizer": None,
+                "pre_tokenizer": {
+                    "type": "ByteLevel",
+                    "add_prefix_space": False,
+                    "trim_offsets": True,
+                    "use_regex": True,
+                },
+                "post_processor": None,
+                "decoder": {
+                    "type": "ByteLevel",
+                    "add_prefix_space": True,
+                    "trim_offsets": True,
+                    "use_regex": True,
+                },
+                "model": {
+                    "type": "BPE",
+                    "dropout": None,
+                    "unk_token": None,
+                    "continuing_subword_prefix": None,
+                    "end_of_word_suffix": None,
+                    "fuse_unk": False,
+                    "byte_fallback": False,
+                    "ignore_merges": False,
+                    "vocab": {"!": 0, "a": 1, "b": 2},
+                    "merges": [],
+                },
+            }
+        )
+    )
     words = vocabulary(tokenizer, 5, 0)
     assert words.tokens == ("!", "a", "b", "[unused 3]", "[unused 4]", "<|end|>")
     assert (words.merges, words.added, words.first, words.end) == (("! !",), 1, None, 5)
 
 
 def test_a_written_file_gives_the_network_back():
-    """Every tensor of a network is in the file, and no weight twice: zeros come back as what was written."""
-    for notation in (SMALL, f"64(vocab=300): {GD} f {GATED} f", "64(vocab=300,tied=false): gd(head_dim=16,k_heads=2,"
-                     f"expand_v=2) f {GATED} f"):
+    """Every tensor of a network is in the file, and no weight twice: zeros come back as what was
+    written.
+    """
+    for notation in (
+        SMALL,
+        f"64(vocab=300): {GD} f {GATED} f",
+        f"64(vocab=300,tied=false): gd(head_dim=16,k_heads=2,expand_v=2) f {GATED} f",
+    ):
         network = make_network(notation)
         found = family_of(network.architecture).pieces(network.architecture)
         kept = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -194,22 +321,35 @@ def test_a_written_file_gives_the_network_back():
             torch.testing.assert_close(tensor, kept[name], rtol=1e-5, atol=1e-6)
 
 
-@every(case=[
-    ("64: m2 f", "no operator 'a'; it needs at least one"),
-    ("64: a(head_dim=16) f", "no operator 'm2'"),
-    ("64: d(head_dim=16) f m2 f a(head_dim=16) f", "operator 0 is 'd'; it has m2, a, f"),
-    ("64: m2 f swa(head_dim=16) moe", r"operator 2 is 'swa'; it has m2, a, f \(and 2 more\)"),
-    ("64: m2 a(head_dim=16) f", "operator 1, 'a', follows a token mixer; each needs an 'f' behind it"),
-    ("64: m2 f f a(head_dim=16) f", "operator 2, 'f', does not follow a token mixer"),
-    ("64: m2 f a(head_dim=16)", "operator 2, 'a', is the last one"),
-    ("64: m2(expand=3) f a(head_dim=16) f", "operator 0, 'm2', has expand=3; it has 2"),
-    ("64: m2 f m2(state=64) f a(head_dim=16) f",
-     "operator 2, 'm2', has state=64 and an earlier one 128; one value holds for all 'm2'"),
-    ("64: m2 f(intermediate=64) a(head_dim=16) f", "operator 3, 'f', has intermediate=192 and an earlier one 64"),
-    ("64(meta=4): m2 f a(head_dim=16) f", "4 meta tokens; it has at most 1"),
-    (f"64: {GD} f a(head_dim=16,qk_norm=true) f", "operator 2, 'a', has out_gate=false; it has true"),
-    ("64: m2 f(relu2=true) a(head_dim=16)", "operator 2, 'a', has rope_share=1.0; it has 0.0"),
-])
+@every(
+    case=[
+        ("64: m2 f", "no operator 'a'; it needs at least one"),
+        ("64: a(head_dim=16) f", "no operator 'm2'"),
+        ("64: d(head_dim=16) f m2 f a(head_dim=16) f", "operator 0 is 'd'; it has m2, a, f"),
+        ("64: m2 f swa(head_dim=16) moe", r"operator 2 is 'swa'; it has m2, a, f \(and 2 more\)"),
+        (
+            "64: m2 a(head_dim=16) f",
+            "operator 1, 'a', follows a token mixer; each needs an 'f' behind it",
+        ),
+        ("64: m2 f f a(head_dim=16) f", "operator 2, 'f', does not follow a token mixer"),
+        ("64: m2 f a(head_dim=16)", "operator 2, 'a', is the last one"),
+        ("64: m2(expand=3) f a(head_dim=16) f", "operator 0, 'm2', has expand=3; it has 2"),
+        (
+            "64: m2 f m2(state=64) f a(head_dim=16) f",
+            "operator 2, 'm2', has state=64 and an earlier one 128; one value holds for all 'm2'",
+        ),
+        (
+            "64: m2 f(intermediate=64) a(head_dim=16) f",
+            "operator 3, 'f', has intermediate=192 and an earlier one 64",
+        ),
+        ("64(meta=4): m2 f a(head_dim=16) f", "4 meta tokens; it has at most 1"),
+        (
+            f"64: {GD} f a(head_dim=16,qk_norm=true) f",
+            "operator 2, 'a', has out_gate=false; it has true",
+        ),
+        ("64: m2 f(relu2=true) a(head_dim=16)", "operator 2, 'a', has rope_share=1.0; it has 0.0"),
+    ]
+)
 def test_what_llama_cpp_lacks_is_named(case):
     notation, rule = case
     message = one_line(ExportError, family_of, Architecture.parse(notation))
@@ -219,13 +359,17 @@ def test_what_llama_cpp_lacks_is_named(case):
 def test_a_gate_that_fails_leaves_nothing(tmp_path, monkeypatch):
     names = pieces.NAMES["f"]
     monkeypatch.setitem(pieces.NAMES, "f", {**names, "gate": names["up"], "up": names["gate"]})
-    with pytest.raises(ExportError, match="does not compute what the network does: prefill logits differ by"):
+    with pytest.raises(
+        ExportError, match="does not compute what the network does: prefill logits differ by"
+    ):
         export_network(make_source(SMALL), "gguf", tmp_path / "out", options={"type": "f32"})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_ends_llama_cpp_is_one_line(tmp_path, monkeypatch):
-    """Without attention llama.cpp aborts its process at the first token; the rule that refuses it is taken away."""
+    """Without attention llama.cpp aborts its process at the first token; the rule that refuses it
+    is taken away.
+    """
     family = FAMILIES["nemotron_h"]
     loose = replace(family, format=replace(family.format, needs=()))
     right = family.write_keys
@@ -233,14 +377,23 @@ def test_a_file_that_ends_llama_cpp_is_one_line(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "family_of", lambda architecture: loose)
 
     def keys(writer, architecture):
-        right(writer, Architecture.parse("64(vocab=300): a(head_dim=16,rope_share=0) f(relu2=true)"))
+        right(
+            writer, Architecture.parse("64(vocab=300): a(head_dim=16,rope_share=0) f(relu2=true)")
+        )
 
-    monkeypatch.setattr(families.GgufFamily, "write_keys",
-                        lambda self, writer, architecture: keys(writer, architecture))
+    monkeypatch.setattr(
+        families.GgufFamily,
+        "write_keys",
+        lambda self, writer, architecture: keys(writer, architecture),
+    )
     line = r"^64\(vocab=300\): .*: llama\.cpp ended with (SIGABRT|exit code 1): .*; nothing was written$"
     with pytest.raises(ExportError, match=line) as caught:
-        export_network(make_source("64(vocab=300): a(head_dim=16,rope_share=0) f(relu2=true)"), "gguf",
-                       tmp_path / "out", options={"type": "f32"})
+        export_network(
+            make_source("64(vocab=300): a(head_dim=16,rope_share=0) f(relu2=true)"),
+            "gguf",
+            tmp_path / "out",
+            options={"type": "f32"},
+        )
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -248,18 +401,41 @@ def test_a_file_that_ends_llama_cpp_is_one_line(tmp_path, monkeypatch):
 def test_a_damaged_file_names_what_llama_cpp_says(tmp_path):
     (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(40))
     with pytest.raises(RuntimeFailure, match=r"llama\.cpp ended with exit code 1: "):
-        ask(tmp_path / "model.gguf", prompts=[[1]], generate=0, never=[], texts=[], vocab=10, plain=1)
+        ask(
+            tmp_path / "model.gguf",
+            prompts=[[1]],
+            generate=0,
+            never=[],
+            texts=[],
+            vocab=10,
+            plain=1,
+        )
 
 
 def test_an_architecture_that_llama_cpp_does_not_know_names_the_release(tmp_path):
     writer = gguf.GGUFWriter(tmp_path / "model.gguf", "qwen99")
-    for write_part in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+    for write_part in (
+        writer.write_header_to_file,
+        writer.write_kv_data_to_file,
+        writer.write_tensors_to_file,
+    ):
         write_part()
     writer.close()
-    line = (rf"^the installed llama\.cpp \(xllamacpp {version('xllamacpp')}\) does not know the architecture qwen99;"
-            r" a newer one may: pip install --upgrade xllamacpp$")
+    line = (
+        rf"^the installed llama\.cpp \(xllamacpp {version('xllamacpp')}\) does not know the"
+        r" architecture qwen99;"
+        r" a newer one may: pip install --upgrade xllamacpp$"
+    )
     with pytest.raises(RuntimeFailure, match=line):
-        ask(tmp_path / "model.gguf", prompts=[[1]], generate=0, never=[], texts=[], vocab=10, plain=1)
+        ask(
+            tmp_path / "model.gguf",
+            prompts=[[1]],
+            generate=0,
+            never=[],
+            texts=[],
+            vocab=10,
+            plain=1,
+        )
 
 
 @every(kind=["Whitespace", None])
@@ -267,7 +443,10 @@ def test_other_tokenizers_are_refused(tmp_path, kind):
     described = json.loads(write_tokenizer_json(tmp_path / "tokenizer.json").read_text())
     described["pre_tokenizer"] = kind and {"type": kind}
     source = Source(make_network(SMALL), Tokenizer.from_str(json.dumps(described)), "test")
-    with pytest.raises(ExportError, match=f"--to gguf writes tokenizers .*; got BPE with {kind or 'no'} pre-tokenizer"):
+    with pytest.raises(
+        ExportError,
+        match=f"--to gguf writes tokenizers .*; got BPE with {kind or 'no'} pre-tokenizer",
+    ):
         export_network(source, "gguf", tmp_path / "out")
 
 
@@ -277,9 +456,13 @@ def test_the_command_line(tmp_path, capsys, monkeypatch):
     assert main([*arguments, "--type", "q8_0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["dtype"] == "q8_0"
     other = [*arguments[:-1], str(tmp_path / "other")]
-    for more, message in ((["--type", "q4_k_m"],
-                           "--type must be one of f32, f16, bf16, q8_0, q6_k, q4_0, q4_k; got 'q4_k_m'"),
-                          (["--dtype", "bfloat16"], "--dtype bfloat16 is not for --to gguf; --type sets the type")):
+    for more, message in (
+        (
+            ["--type", "q4_k_m"],
+            "--type must be one of f32, f16, bf16, q8_0, q6_k, q4_0, q4_k; got 'q4_k_m'",
+        ),
+        (["--dtype", "bfloat16"], "--dtype bfloat16 is not for --to gguf; --type sets the type"),
+    ):
         assert main([*other, *more]) == 2
         assert message in capsys.readouterr().err
     assert str(tuple(write.TYPES)) in str(ExportOptions.__dataclass_fields__["type"].metadata)
@@ -287,7 +470,9 @@ def test_the_command_line(tmp_path, capsys, monkeypatch):
     assert main([*other, "--type", "f16", "--to", "hf"]) == 2
     assert "--type is for --to gguf" in capsys.readouterr().err
     found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "xllamacpp" else found(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "xllamacpp" else found(name)
+    )
     assert main(other) == 2
     assert "--to gguf needs xllamacpp: pip install 'flashnas[llama-cpp]'" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()

@@ -1,5 +1,5 @@
-"""lm-evaluation-harness runs on an exported model through its own command line, offline, and finds our numbers; and
-`flashnas eval` gives the same."""
+"""lm-evaluation-harness runs on an exported model through its own command line, offline, and finds
+our numbers; and `flashnas eval` gives the same."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from flashnas.network.weights import save_model
 QUESTIONS = [
     {"question": "the state of the", "choices": [" union", " house of the senate"], "answer": 0},
     {"question": "fellow citizens of", "choices": [" the", " union is strong"], "answer": 1},
-    {"question": "the", "choices": [" senate", " strong"], "answer": 1}]
+    {"question": "the", "choices": [" senate", " strong"], "answer": 1},
+]
 COMMON = "dataset_path: json\ndataset_kwargs: {{data_files: {{test: '{0}'}}}}\ntest_split: test\n"
 CHOICE = """task: local_choice
 output_type: multiple_choice
@@ -70,33 +71,69 @@ def log_likelihood(network, ids: list[int], first: int) -> float:
 def test_the_harness_finds_our_numbers(tmp_path):
     tokenizer = load_tokenizer(write_tokenizer_json(tmp_path / "tokenizer.json"))
     network = make_network(MIXED)
-    export_network(Source(make_network(MIXED), tokenizer, "made for a test"), "hf", tmp_path / "model")
+    export_network(
+        Source(make_network(MIXED), tokenizer, "made for a test"), "hf", tmp_path / "model"
+    )
     save_model(tmp_path / "trained", network, tokenizer_json=tokenizer.to_str())
     encode = lambda text: tokenizer.encode(text).ids  # noqa: E731
 
     right, generated, bits, size = [], [], 0.0, 0
     for row in QUESTIONS:
         question = encode(row["question"])
-        scores = [log_likelihood(network, question + encode(choice), len(question)) for choice in row["choices"]]
+        scores = [
+            log_likelihood(network, question + encode(choice), len(question))
+            for choice in row["choices"]
+        ]
         right.append(scores.index(max(scores)) == row["answer"])
-        generated.append(tokenizer.decode(network.generate(torch.tensor([question]), 5)[0].tolist()))
+        generated.append(
+            tokenizer.decode(network.generate(torch.tensor([question]), 5)[0].tolist())
+        )
         bits -= log_likelihood(network, [0, *question], 1) / math.log(2)
         size += len(row["question"].encode())
-    (tmp_path / "questions.jsonl").write_text("".join(
-        json.dumps({**row, "expected": text}) + "\n" for row, text in zip(QUESTIONS, generated, strict=True)))
+    (tmp_path / "questions.jsonl").write_text(
+        "".join(
+            json.dumps({**row, "expected": text}) + "\n"
+            for row, text in zip(QUESTIONS, generated, strict=True)
+        )
+    )
     tasks = tmp_path / "tasks"
     tasks.mkdir()
     for name, text in (("choice", CHOICE), ("perplexity", PERPLEXITY), ("generation", GENERATION)):
         (tasks / f"{name}.yaml").write_text((text + COMMON).format(tmp_path / "questions.jsonl"))
 
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
-    theirs = ["run", "--model", "hf", "--model_args", f"pretrained={tmp_path / 'model'},backend=causal",
-              "--tasks", "local_choice,local_perplexity,local_generation", "--include_path", str(tasks),
-              "--device", "cpu", "--batch_size", "3", "--output_path", str(tmp_path / "out")]
-    ours = ["eval", str(tmp_path / "trained"), "--tasks", "local_choice,local_perplexity,local_generation",
-            "--task-path", str(tasks), "--json"]
-    child = subprocess.run([sys.executable, "-c", BOTH, json.dumps(ours), *theirs], env={**os.environ, **offline},
-                           capture_output=True, text=True)
+    theirs = [
+        "run",
+        "--model",
+        "hf",
+        "--model_args",
+        f"pretrained={tmp_path / 'model'},backend=causal",
+        "--tasks",
+        "local_choice,local_perplexity,local_generation",
+        "--include_path",
+        str(tasks),
+        "--device",
+        "cpu",
+        "--batch_size",
+        "3",
+        "--output_path",
+        str(tmp_path / "out"),
+    ]
+    ours = [
+        "eval",
+        str(tmp_path / "trained"),
+        "--tasks",
+        "local_choice,local_perplexity,local_generation",
+        "--task-path",
+        str(tasks),
+        "--json",
+    ]
+    child = subprocess.run(
+        [sys.executable, "-c", BOTH, json.dumps(ours), *theirs],
+        env={**os.environ, **offline},
+        capture_output=True,
+        text=True,
+    )
     assert child.returncode == 0, child.stderr[-2000:]
     (path,) = (tmp_path / "out").rglob("results_*.json")
     results = json.loads(path.read_text())["results"]
@@ -104,6 +141,10 @@ def test_the_harness_finds_our_numbers(tmp_path):
     assert results["local_perplexity"]["bits_per_byte,none"] == pytest.approx(bits / size, rel=1e-5)
     assert results["local_generation"]["exact_match,none"] == 1.0
     found = json.loads(child.stdout)["tasks"]
-    for task, metric in (("choice", "acc"), ("perplexity", "bits_per_byte"), ("generation", "exact_match")):
+    for task, metric in (
+        ("choice", "acc"),
+        ("perplexity", "bits_per_byte"),
+        ("generation", "exact_match"),
+    ):
         value = results[f"local_{task}"][f"{metric},none"]
         assert found[f"local_{task}"]["metrics"][metric] == pytest.approx(value, rel=1e-5)

@@ -1,4 +1,6 @@
-"""Folders that stock transformers loads as Nemotron-H: names, tokenizer, meta tokens, and what is refused."""
+"""Folders that stock transformers loads as Nemotron-H: names, tokenizer, meta tokens, and what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,14 @@ M2, A, F = "m2(head_dim=16,state=16)", "a(head_dim=16,rope_share=0)", "f(relu2=t
 WIDE = "m2(heads=6,head_dim=16,state=16,groups=2,bias=true,conv_bias=false)"
 
 
-@pytest.mark.parametrize("notation", [
-    f"64(vocab=300): {M2} {F} {A} {M2} {F}",
-    f"64(vocab=300,tied=false,meta=3): {A} {WIDE} {A} f(relu2=true,bias=true,intermediate=80)",
-    f"64(vocab=300): {A} {F}",
-])
+@pytest.mark.parametrize(
+    "notation",
+    [
+        f"64(vocab=300): {M2} {F} {A} {M2} {F}",
+        f"64(vocab=300,tied=false,meta=3): {A} {WIDE} {A} f(relu2=true,bias=true,intermediate=80)",
+        f"64(vocab=300): {A} {F}",
+    ],
+)
 def test_transformers_computes_what_the_network_does(notation, tmp_path):
     dtype = "bfloat16" if "bias" in notation else "float32"
     report = export_network(make_source(notation), "nemotron-h", tmp_path / "out", dtype=dtype)
@@ -38,8 +43,12 @@ def test_transformers_computes_what_the_network_does(notation, tmp_path):
     assert report["notes"][0] == "64 of 64 greedy tokens are equal"
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["hybrid_override_pattern"] == "".join(
-        {"m2": "M", "a": "*", "f": "-"}[spec.kind] for spec in Architecture.parse(notation).operators)
-    assert not any("expert" in key for key in config)  # readers would take it for a mixture of experts
+        {"m2": "M", "a": "*", "f": "-"}[spec.kind]
+        for spec in Architecture.parse(notation).operators
+    )
+    assert not any(
+        "expert" in key for key in config
+    )  # readers would take it for a mixture of experts
     tensors = load_file(tmp_path / "out" / "model.safetensors")
     assert {tensor.dtype for tensor in tensors.values()} == {getattr(torch, dtype)}
 
@@ -49,7 +58,10 @@ def test_a_text_continues_as_in_flashnas_by_classes_of_transformers_alone(tmp_pa
     notation = f"64(vocab=300,meta=3): {M2} {A} {F}"
     source = Source(make_network(notation), tokenizer, "made for a test")
     report = export_network(source, "nemotron-h", tmp_path / "out")
-    assert "the meta tokens are the ids 300 to 302, which the tokenizer puts in front of a text" in report["notes"]
+    assert (
+        "the meta tokens are the ids 300 to 302, which the tokenizer puts in front of a text"
+        in report["notes"]
+    )
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="float32")
     loaded = AutoTokenizer.from_pretrained(tmp_path / "out")
     for made in (model, model.config, loaded):
@@ -61,7 +73,7 @@ def test_a_text_continues_as_in_flashnas_by_classes_of_transformers_alone(tmp_pa
     ids = tokenizer.encode(TEXT[0]).ids
     assert read == [300, 301, 302, *ids]
     network = make_network(notation)
-    assert continued[len(read):] == network.generate(torch.tensor([ids]), 6)[0].tolist()
+    assert continued[len(read) :] == network.generate(torch.tensor([ids]), 6)[0].tolist()
     assert loaded.decode(read, skip_special_tokens=True) == TEXT[0]
     assert loaded(TEXT[0], add_special_tokens=False)["input_ids"] == ids
 
@@ -75,17 +87,24 @@ def test_meta_tokens_are_as_unlikely_as_the_least_likely_token(tmp_path):
         likely = model(torch.arange(100, 200)[None]).logits.softmax(-1)
     assert float(likely[..., 300:].mean()) < float(likely[..., :300].mean(1).quantile(0.1))
     head = load_file(tmp_path / "out" / "model.safetensors")["lm_head.weight"]
-    assert all(any(torch.equal(head[row], other) for other in head[:300]) for row in (300, 301, 302))
+    assert all(
+        any(torch.equal(head[row], other) for other in head[:300]) for row in (300, 301, 302)
+    )
 
 
-@every(case=[
-    (f"64: {M2} {F}", "no operator 'a'; it needs at least one"),
-    ("64: a(head_dim=16)", "operator 0, 'a', has rope_share=1.0; it has 0.0"),
-    (f"64: {A} f", "operator 1, 'f', has relu2=false; it has true"),
-    (f"64: {A} {F} f(relu2=true,intermediate=64)",
-     "operator 2, 'f', has intermediate=64 and an earlier one 192; one value holds for all 'f'"),
-    (f"64: {A} gd(head_dim=16)", "operator 1 is 'gd'; it has m2, a, f"),
-])
+@every(
+    case=[
+        (f"64: {M2} {F}", "no operator 'a'; it needs at least one"),
+        ("64: a(head_dim=16)", "operator 0, 'a', has rope_share=1.0; it has 0.0"),
+        (f"64: {A} f", "operator 1, 'f', has relu2=false; it has true"),
+        (
+            f"64: {A} {F} f(relu2=true,intermediate=64)",
+            "operator 2, 'f', has intermediate=64 and an earlier one 192; one value holds for all"
+            " 'f'",
+        ),
+        (f"64: {A} gd(head_dim=16)", "operator 1 is 'gd'; it has m2, a, f"),
+    ]
+)
 def test_what_the_model_lacks_is_named(case):
     notation, rule = case
     with pytest.raises(ExportError, match=f"cannot hold this network as Nemotron-H: {rule}$"):
@@ -95,7 +114,12 @@ def test_what_the_model_lacks_is_named(case):
 def test_an_export_that_differs_is_not_left_behind(tmp_path, monkeypatch):
     names = nemotron_h.NAMES["a"]
     monkeypatch.setitem(nemotron_h.NAMES, "a", {**names, "q": names["k"], "k": names["q"]})
-    with pytest.raises(ExportError, match="does not compute what the network does: prefill logits differ by"):
-        export_network(make_source(f"64(vocab=300): a(head_dim=16,heads=4,kv_heads=4,rope_share=0) {F}"), "nemotron-h",
-                       tmp_path / "out")
+    with pytest.raises(
+        ExportError, match="does not compute what the network does: prefill logits differ by"
+    ):
+        export_network(
+            make_source(f"64(vocab=300): a(head_dim=16,heads=4,kv_heads=4,rope_share=0) {F}"),
+            "nemotron-h",
+            tmp_path / "out",
+        )
     assert list(tmp_path.iterdir()) == []

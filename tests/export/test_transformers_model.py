@@ -1,4 +1,6 @@
-"""The exported model in transformers: the same numbers, with and without its cache, padded or not."""
+"""The exported model in transformers: the same numbers, with and without its cache, padded or
+not.
+"""
 
 from __future__ import annotations
 
@@ -52,26 +54,38 @@ def test_every_operator_computes_and_generates_the_same(tmp_path):
     expected = network.generate(tokens, 5)
     assert torch.equal(model.generate(tokens, max_new_tokens=5, **FREE)[:, 9:], expected)
     beams = model.generate(tokens, max_new_tokens=5, num_beams=3, **FREE)
-    assert torch.equal(beams, model.generate(tokens, max_new_tokens=5, num_beams=3, use_cache=False, **FREE))
+    assert torch.equal(
+        beams, model.generate(tokens, max_new_tokens=5, num_beams=3, use_cache=False, **FREE)
+    )
 
 
 def test_rows_of_a_padded_batch_give_what_they_give_alone(model):
     lengths, width = (9, 4), 9
-    alone = [make_tokens(model.model, 2, width)[row:row + 1, :length] for row, length in enumerate(lengths)]
+    alone = [
+        make_tokens(model.model, 2, width)[row : row + 1, :length]
+        for row, length in enumerate(lengths)
+    ]
     tokens, mask = torch.zeros(2, width, dtype=torch.long), torch.zeros(2, width, dtype=torch.long)
     for row, (length, one) in enumerate(zip(lengths, alone, strict=True)):
-        tokens[row, width - length:], mask[row, width - length:] = one[0], 1
+        tokens[row, width - length :], mask[row, width - length :] = one[0], 1
     for options in ({}, {"num_beams": 2, "num_return_sequences": 2}):
         together = model.generate(tokens, attention_mask=mask, max_new_tokens=4, **options, **FREE)
-        singly = [model.generate(one, max_new_tokens=4, **options, **FREE)[:, one.shape[1]:] for one in alone]
+        singly = [
+            model.generate(one, max_new_tokens=4, **options, **FREE)[:, one.shape[1] :]
+            for one in alone
+        ]
         assert torch.equal(together[:, width:], torch.cat(singly))
     with torch.no_grad():
         logits = model(tokens, attention_mask=mask).logits
         right = model(tokens.flip(1), attention_mask=mask.flip(1)).logits
         for row, one in enumerate(alone):
             expected = model(one).logits[0]
-            torch.testing.assert_close(logits[row, width - len(expected):], expected, rtol=1e-5, atol=1e-5)
-            torch.testing.assert_close(right[row, :len(expected)], model(one.flip(1)).logits[0], rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(
+                logits[row, width - len(expected) :], expected, rtol=1e-5, atol=1e-5
+            )
+            torch.testing.assert_close(
+                right[row, : len(expected)], model(one.flip(1)).logits[0], rtol=1e-5, atol=1e-5
+            )
     assert not logits[1, :5].any()
 
 
@@ -79,8 +93,18 @@ def test_sampling_draws_the_same_with_and_without_the_cache(model):
     tokens, drawn = make_tokens(model.model, 2, 5), []
     for use_cache in (True, False):
         torch.manual_seed(3)
-        drawn.append(model.generate(tokens, max_new_tokens=8, do_sample=True, temperature=2.0, use_cache=use_cache,
-                                    eos_token_id=None, pad_token_id=0, num_return_sequences=2))
+        drawn.append(
+            model.generate(
+                tokens,
+                max_new_tokens=8,
+                do_sample=True,
+                temperature=2.0,
+                use_cache=use_cache,
+                eos_token_id=None,
+                pad_token_id=0,
+                num_return_sequences=2,
+            )
+        )
     assert torch.equal(*drawn)
     assert drawn[0].shape == (4, 13)
 
@@ -90,8 +114,10 @@ def test_a_cache_goes_on_in_a_second_call(model):
     first = model.generate(tokens[:, :5], cache=cache, max_new_tokens=3, **FREE)
     assert cache.get_seq_length() == 7  # the last token is not read yet
     longer = torch.cat([first, tokens[:, 5:]], 1)
-    assert torch.equal(model.generate(longer, cache=cache, max_new_tokens=4, **FREE),
-                       model.generate(longer, max_new_tokens=4, **FREE))
+    assert torch.equal(
+        model.generate(longer, cache=cache, max_new_tokens=4, **FREE),
+        model.generate(longer, max_new_tokens=4, **FREE),
+    )
 
 
 def test_the_loss_is_ours(model, network):
@@ -104,8 +130,9 @@ def test_the_loss_is_ours(model, network):
     ours = network.loss(tokens[:, :-1], labels[:, 1:])
     ours.backward()
     assert loss.item() == pytest.approx(ours.item(), rel=1e-5)
-    torch.testing.assert_close(trained.model.embedding.weight.grad, network.embedding.weight.grad, rtol=1e-3,
-                               atol=1e-6)
+    torch.testing.assert_close(
+        trained.model.embedding.weight.grad, network.embedding.weight.grad, rtol=1e-3, atol=1e-6
+    )
     network.zero_grad()
 
 
@@ -116,7 +143,9 @@ def test_half_precision_and_tied_weights_survive_saving_again(tmp_path, tied):
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "first")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     model.save_pretrained(tmp_path / "second")
-    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "second"))
+    first, second = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("first", "second")
+    )
     assert first.keys() == second.keys()
     assert ("model.head.weight" in first) == (tied == "false")
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -143,12 +172,18 @@ def test_what_a_state_cannot_do_is_refused_in_one_line(model):
     with pytest.raises(ValueError, match="padding_side = 'left'"):
         model.generate(tokens, attention_mask=mask, max_new_tokens=2, **FREE)
     mask[0] = torch.tensor([1, 1, 0, 1, 1, 1])
-    with pytest.raises(ValueError, match=r"attention_mask\[0\] must be one run of ones; got \[1, 1, 0, 1, 1, 1\]"):
+    with pytest.raises(
+        ValueError, match=r"attention_mask\[0\] must be one run of ones; got \[1, 1, 0, 1, 1, 1\]"
+    ):
         model(tokens, attention_mask=mask)
     with pytest.raises(ValueError, match=r"attention_mask must have the shape \(2, 6\)"):
         model(tokens, attention_mask=torch.ones(2, 5))
     with pytest.raises(ValueError, match="several sequences in one row"):
-        model(tokens, attention_mask=torch.ones_like(tokens), position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]]))
+        model(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]]),
+        )
     with pytest.raises(ValueError, match="cache_implementation must be left out; got 'static'"):
         model.generate(tokens, max_new_tokens=2, cache_implementation="static", **FREE)
     with pytest.raises(ValueError, match="assisted generation is not supported"):

@@ -1,7 +1,7 @@
 """Every operator by every backend on a CUDA device against the float64 reference; needs a device.
 
-What is not installed, or takes no such dtype, is skipped with its reason. Whole models are decoded with the cache that
-their prompt left, once by kernels and once from a CUDA graph.
+What is not installed, or takes no such dtype, is skipped with its reason. Whole models are decoded
+with the cache that their prompt left, once by kernels and once from a CUDA graph.
 """
 
 import pytest
@@ -17,11 +17,16 @@ from flashnas.operators.backends.core import choose_backend, running
 from flashnas.operators.layer import build_layer
 from flashnas.testing.self_test import DTYPES, check_layer, difference, layer_cases, replayed
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
 
 HIDDEN = 256
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
-DENSE = [kind for kind in OPERATORS if kind != "moe"]  # in bfloat16 a token may choose other experts
+DENSE = [
+    kind for kind in OPERATORS if kind != "moe"
+]  # in bfloat16 a token may choose other experts
 
 
 def layer_of(kind: str, backend: str, dtype: torch.dtype):
@@ -39,14 +44,19 @@ def layer_of(kind: str, backend: str, dtype: torch.dtype):
         names = running([(kind, layer)], "cuda", dtype)
     except OperatorError as error:
         pytest.skip(str(error))
-    if backend not in ("auto", "torch") and not any(name.split()[0] == backend for name in names.values()):
+    if backend not in ("auto", "torch") and not any(
+        name.split()[0] == backend for name in names.values()
+    ):
         pytest.skip(f"{backend} does not cover {kind}")
     return layer.to("cuda", dtype)
 
 
 def inputs(tokens: int, dtype: torch.dtype) -> torch.Tensor:
     torch.manual_seed(tokens)
-    return (torch.randn(2, tokens, HIDDEN, device="cuda") * 0.3 + torch.randn(2, 1, HIDDEN, device="cuda")).to(dtype)
+    return (
+        torch.randn(2, tokens, HIDDEN, device="cuda") * 0.3
+        + torch.randn(2, 1, HIDDEN, device="cuda")
+    ).to(dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -85,7 +95,11 @@ def test_a_model_decodes_what_it_reads(backend):
     """Prompt and steps against one parallel pass, and a step replayed from a CUDA graph."""
     torch.manual_seed(0)
     kinds = " ".join(DENSE)
-    model = HybridLM(Architecture.parse(f"{HIDDEN}(vocab=512): {kinds}"), backend).to("cuda", torch.bfloat16).eval()
+    model = (
+        HybridLM(Architecture.parse(f"{HIDDEN}(vocab=512): {kinds}"), backend)
+        .to("cuda", torch.bfloat16)
+        .eval()
+    )
     assert set(model.backends()) >= set(DENSE)
     tokens = torch.randint(512, (2, 40), device="cuda")
     with torch.inference_mode():
@@ -98,7 +112,9 @@ def test_a_model_decodes_what_it_reads(backend):
         caches = [model.prefill(tokens[:, :39])[1] for _ in range(3)]
         eager, _ = model.decode_step(tokens[:, 39], caches[0])
         each = iter(caches[1:])
-        captured = replayed(lambda: model.decode_step(tokens[:, 39], next(each))[0])  # tuned before it is captured
+        captured = replayed(
+            lambda: model.decode_step(tokens[:, 39], next(each))[0]
+        )  # tuned before it is captured
     assert difference(captured, eager) < 0.01
 
 

@@ -1,4 +1,6 @@
-"""Training as a search does it, and what runs in other ways on a GPU than on a CPU; needs a device."""
+"""Training as a search does it, and what runs in other ways on a GPU than on a CPU; needs a
+device.
+"""
 
 import dataclasses
 
@@ -19,12 +21,25 @@ from flashnas.profiling.whole_model import time_model
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import Trainer
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
 
 DEVICE = "cuda"
-RECIPE = dataclasses.replace(Recipe.load("gpu"), width_factor=1, vocab=512, sequence_tokens=256, batch_sequences=8,
-                             micro_batch_sequences=4, tokens=40_960, validation_tokens=4096, curve_points=2,
-                             curve_tokens=2048, device=DEVICE)
+RECIPE = dataclasses.replace(
+    Recipe.load("gpu"),
+    width_factor=1,
+    vocab=512,
+    sequence_tokens=256,
+    batch_sequences=8,
+    micro_batch_sequences=4,
+    tokens=40_960,
+    validation_tokens=4096,
+    curve_points=2,
+    curve_tokens=2048,
+    device=DEVICE,
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +49,15 @@ def text():
     for bit in np.random.default_rng(0).integers(2, size=100_000):
         tokens.append((5 * tokens[-1] + 1 + 17 * int(bit)) % 64)
     array = np.array(tokens, dtype=np.uint16)
-    return Dataset(folder=None, source="made up", vocab=512, train=array[:90_000], validation=array[90_000:],
-                   validation_bytes=20_000, notes=())
+    return Dataset(
+        folder=None,
+        source="made up",
+        vocab=512,
+        train=array[:90_000],
+        validation=array[90_000:],
+        validation_bytes=20_000,
+        notes=(),
+    )
 
 
 @pytest.mark.parametrize("kind", [kind for kind in OPERATORS if kind != "f"])
@@ -52,18 +74,27 @@ def test_every_operator_learns_in_mixed_precision(kind, text):
     assert trainer.score().loss < losses[0] - 1
 
 
-@pytest.mark.parametrize(("tokens", "keys", "window"), [(1000, 1000, 64), (777, 1500, 256), (4096, 4096, 1024)])
+@pytest.mark.parametrize(
+    ("tokens", "keys", "window"), [(1000, 1000, 64), (777, 1500, 256), (4096, 4096, 1024)]
+)
 def test_windows_equal_one_mask_with_gradients(tokens, keys, window):
     torch.manual_seed(0)
-    q, k, v = (torch.randn(2, heads, length, 64, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
-               for heads, length in ((8, tokens), (2, keys), (2, keys)))
+    q, k, v = (
+        torch.randn(2, heads, length, 64, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
+        for heads, length in ((8, tokens), (2, keys), (2, keys))
+    )
     mask = causal_mask(tokens, keys, window, q.device)
     wide = (x.double().repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (q, k, v))
     expected = torch.nn.functional.scaled_dot_product_attention(*wide, attn_mask=mask)
     got = attend(q, k, v, window)
     weights = torch.randn_like(expected)
-    for mine, theirs in ((got, expected), *zip(*(torch.autograd.grad((y * weights).sum(), (q, k, v))
-                                                 for y in (got, expected)), strict=True)):
+    for mine, theirs in (
+        (got, expected),
+        *zip(
+            *(torch.autograd.grad((y * weights).sum(), (q, k, v)) for y in (got, expected)),
+            strict=True,
+        ),
+    ):
         assert (mine - theirs).norm() < 3e-2 * theirs.norm()
 
 
@@ -83,8 +114,12 @@ def test_the_loss_of_a_large_vocabulary_and_its_gradient(text):
 
 
 def test_whole_models_are_timed_with_every_operator():
-    architecture = Architecture.parse(f"512(vocab=1000,meta=16): {' '.join(kind for kind in OPERATORS if kind != 'moe')}")
-    measured = time_model(architecture, Workload(prompt_tokens=300, generated_tokens=20), 4, Setup(device=DEVICE))
+    architecture = Architecture.parse(
+        f"512(vocab=1000,meta=16): {' '.join(kind for kind in OPERATORS if kind != 'moe')}"
+    )
+    measured = time_model(
+        architecture, Workload(prompt_tokens=300, generated_tokens=20), 4, Setup(device=DEVICE)
+    )
     assert measured.latency_ms > 0
     assert not measured.note
 

@@ -1,6 +1,6 @@
-"""What a GPU meets beyond the layers at their defaults: head sizes, widths, one token, prompts in graphs, a library
-without a part of it, trainings, and processes together. On a CPU the same tests run at small sizes, so that only what is
-CUDA's own is left to a device."""
+"""What a GPU meets beyond the layers at their defaults: head sizes, widths, one token, prompts in
+graphs, a library without a part of it, trainings, and processes together. On a CPU the same tests
+run at small sizes, so that only what is CUDA's own is left to a device."""
 
 import csv
 import os
@@ -23,11 +23,24 @@ from flashnas.training.trainer import check_kernels, train
 GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 DEVICES = ["cpu", pytest.param("cuda", marks=GPU)]
 DTYPE = {"cpu": "float32", "cuda": "bfloat16"}
-HEADS = ("a(heads=2,kv_heads=1,head_dim={})", "swa(heads=2,kv_heads=2,head_dim={},window=20)", "d(head_dim={})",
-         "gd(head_dim={},k_heads=1,expand_v=2)", "gla(head_dim={})", "m2(head_dim={},state=128)", "kda(head_dim={})",
-         "r7(head_dim={})")
-SIZES = [pytest.param("cpu", 512, 1), *(pytest.param("cuda", width, tokens, marks=GPU)
-                                        for width in (1024, 1536, 2048, 2560) for tokens in (1, 70))]
+HEADS = (
+    "a(heads=2,kv_heads=1,head_dim={})",
+    "swa(heads=2,kv_heads=2,head_dim={},window=20)",
+    "d(head_dim={})",
+    "gd(head_dim={},k_heads=1,expand_v=2)",
+    "gla(head_dim={})",
+    "m2(head_dim={},state=128)",
+    "kda(head_dim={})",
+    "r7(head_dim={})",
+)
+SIZES = [
+    pytest.param("cpu", 512, 1),
+    *(
+        pytest.param("cuda", width, tokens, marks=GPU)
+        for width in (1024, 1536, 2048, 2560)
+        for tokens in (1, 70)
+    ),
+]
 RECIPE = """\
 width_factor: 8
 vocab: 300
@@ -48,8 +61,10 @@ def passes(operator: str, device: str, tokens: int, *, hidden: int, batch: int) 
     assert (found.status, found.reason) == ("passed", ""), found
 
 
-@pytest.mark.parametrize(("size", "device"), [
-    (64, "cpu"), *(pytest.param(size, "cuda", marks=GPU) for size in (64, 128, 256))])
+@pytest.mark.parametrize(
+    ("size", "device"),
+    [(64, "cpu"), *(pytest.param(size, "cuda", marks=GPU) for size in (64, 128, 256))],
+)
 @pytest.mark.parametrize("operator", HEADS)
 def test_heads_of_every_size(operator: str, size: int, device: str) -> None:
     passes(operator.format(size), device, 3 if device == "cpu" else 150, hidden=256, batch=2)
@@ -81,7 +96,8 @@ def test_a_prompt_from_a_graph(kind: str, device: str) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_mamba_ssm_without_its_cuda_part(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Releases after 2.3.2 build selective_scan_cuda only on demand; Mamba2 needs nothing of it. On a CPU by stand-ins.
+    """Releases after 2.3.2 build selective_scan_cuda only on demand; Mamba2 needs nothing of it. On
+    a CPU by stand-ins.
     """
     if device == "cpu":
         fake_libraries.install(monkeypatch, "mamba_ssm", devices=("cpu",))
@@ -94,23 +110,37 @@ def test_mamba_ssm_without_its_cuda_part(device: str, monkeypatch: pytest.Monkey
         assert found.runs.startswith("mamba-ssm") is (kind == "m2")
     assert "built without selective_scan_cuda" in found.reason
     assert check_layer("m", "auto", DTYPE[device], device, 5).status == "passed", "by another one"
-    with pytest.raises(DeviceError, match=r"trained token by token by torch .*built without selective_scan_cuda"):
+    with pytest.raises(
+        DeviceError, match=r"trained token by token by torch .*built without selective_scan_cuda"
+    ):
         check_kernels(parse_operators("m"), 256, Recipe(device="cuda"))
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_network_learns(device: str, small_corpus) -> None:
-    recipe = Recipe(width_factor=1, vocab=300, dtype=DTYPE[device], device=device, sequence_tokens=64, tokens=16_384,
-                    validation_tokens=512, curve_tokens=512)
-    score = train(Architecture.parse("32(vocab=300): d(head_dim=16) f"), prepare_dataset(str(small_corpus), recipe),
-                  recipe, seed=0)
+    recipe = Recipe(
+        width_factor=1,
+        vocab=300,
+        dtype=DTYPE[device],
+        device=device,
+        sequence_tokens=64,
+        tokens=16_384,
+        validation_tokens=512,
+        curve_tokens=512,
+    )
+    score = train(
+        Architecture.parse("32(vocab=300): d(head_dim=16) f"),
+        prepare_dataset(str(small_corpus), recipe),
+        recipe,
+        seed=0,
+    )
     assert score.curve[-1][1] < score.curve[0][1] - 0.1
 
 
 @pytest.mark.parametrize("device", DEVICES[1:])
 def test_processes_together_give_the_losses_of_one(device: str, small_corpus, tmp_path) -> None:
-    """By torchrun: two processes, or on a machine with one GPU one, which goes the same way. On a CPU:
-    tests/training/test_distributed.py."""
+    """By torchrun: two processes, or on a machine with one GPU one, which goes the same way. On a
+    CPU: tests/training/test_distributed.py."""
     count = min(2, torch.cuda.device_count())
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE + f"device: {device}\n")
@@ -118,9 +148,26 @@ def test_processes_together_give_the_losses_of_one(device: str, small_corpus, tm
     for start in ((), ("torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m")):
         out = tmp_path / f"run{len(losses)}"
         child = subprocess.run(
-            [sys.executable, "-m", *start, "flashnas", "train", f"512: {' '.join(OPERATORS)}", "--data",
-             str(small_corpus), "--recipe", str(recipe), "--out", str(out)],
-            capture_output=True, text=True, check=False, timeout=3000, env={**os.environ, "OMP_NUM_THREADS": "1"})
+            [
+                sys.executable,
+                "-m",
+                *start,
+                "flashnas",
+                "train",
+                f"512: {' '.join(OPERATORS)}",
+                "--data",
+                str(small_corpus),
+                "--recipe",
+                str(recipe),
+                "--out",
+                str(out),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=3000,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
         assert child.returncode == 0, child.stderr[-2000:]
         with open(out / "log.csv", newline="") as file:
             losses.append([float(row["loss"]) for row in csv.DictReader(file) if row["loss"]])

@@ -15,13 +15,22 @@ from flashnas.operators.layer import Layer, RecurrentState, build_layer
 
 HIDDEN = 64
 CASES = [
-    ("fla", "d(head_dim=16)"), ("fla", "gd(head_dim=16,k_heads=2,expand_v=2)"), ("fla", "gla(head_dim=32)"),
-    ("fla", "m2(head_dim=16,state=24,groups=2,conv_size=3)"), ("fla", "m2(head_dim=16,state=16)"),
-    ("mamba-ssm", "m2(head_dim=16,state=24,groups=2,conv_size=3)"), ("mamba-ssm", "m2(head_dim=16,state=16)"),
-    ("fla", "kda(head_dim=16)"), ("fla", "r7(head_dim=16)"), ("mamba-ssm", "m(state=8)"),
+    ("fla", "d(head_dim=16)"),
+    ("fla", "gd(head_dim=16,k_heads=2,expand_v=2)"),
+    ("fla", "gla(head_dim=32)"),
+    ("fla", "m2(head_dim=16,state=24,groups=2,conv_size=3)"),
+    ("fla", "m2(head_dim=16,state=16)"),
+    ("mamba-ssm", "m2(head_dim=16,state=24,groups=2,conv_size=3)"),
+    ("mamba-ssm", "m2(head_dim=16,state=16)"),
+    ("fla", "kda(head_dim=16)"),
+    ("fla", "r7(head_dim=16)"),
+    ("mamba-ssm", "m(state=8)"),
 ]
-FLASH = ["a(heads=4,kv_heads=2,head_dim=16)", "swa(heads=4,kv_heads=2,head_dim=16,window=5)",
-         "a(heads=4,kv_heads=4,head_dim=16,out_gate=true)"]
+FLASH = [
+    "a(heads=4,kv_heads=2,head_dim=16)",
+    "swa(heads=4,kv_heads=2,head_dim=16,window=5)",
+    "a(heads=4,kv_heads=4,head_dim=16,out_gate=true)",
+]
 
 
 def make(text: str) -> Layer:
@@ -48,9 +57,14 @@ def run(form: Any, layer: Layer, x: Tensor, state: Any) -> dict[str, Tensor]:
         leaves |= {f"state {n}": part for n, part in enumerate(state)}
     y, after = form(x, state)
     # whose state has no gradient
-    told = None if getattr(getattr(layer, "core", None), "kind", None) == "selective_scan" else after
+    told = (
+        None if getattr(getattr(layer, "core", None), "kind", None) == "selective_scan" else after
+    )
     gradients = torch.autograd.grad(weighted_sum(y, told), list(leaves.values()), allow_unused=True)
-    results = {"output": y, **{f"final state {n}": part for n, part in enumerate(state_tensors(after))}}
+    results = {
+        "output": y,
+        **{f"final state {n}": part for n, part in enumerate(state_tensors(after))},
+    }
     for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):
         results[f"gradient of {name}"] = torch.zeros_like(leaf) if gradient is None else gradient
     return {name: tensor.detach() for name, tensor in results.items()}
@@ -60,7 +74,9 @@ def state_after(layer: Layer, tokens: int) -> Any:
     with torch.no_grad():
         state = layer.reference(inputs(tokens + 100)[:, :tokens])[1]
     if isinstance(state, KeyValueCache):
-        return KeyValueCache(state.keys_BGTK.float(), state.values_BGTK.float(), state.seen, state.window)
+        return KeyValueCache(
+            state.keys_BGTK.float(), state.values_BGTK.float(), state.seen, state.window
+        )
     return RecurrentState(*(part.float() for part in state))
 
 
@@ -78,7 +94,8 @@ def check_steps(layer: Layer, tolerance: float) -> None:
 
 
 def check_in_bfloat16(layer: Layer) -> None:
-    """As a model in bfloat16 and under autocast: near the reference, states in the dtypes of the torch code.
+    """As a model in bfloat16 and under autocast: near the reference, states in the dtypes of the
+    torch code.
     """
     x = inputs(19).requires_grad_()
     for model, autocast in ((copy.deepcopy(layer), True), (layer.bfloat16(), False)):
@@ -92,6 +109,8 @@ def check_in_bfloat16(layer: Layer) -> None:
         assert y.dtype == stepped.dtype == torch.bfloat16
         assert (y - expected).norm() < 0.03 * expected.norm()
         assert (stepped - expected[:, 0]).norm() < 0.03 * expected[:, 0].norm()
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in (x_now, *model.parameters()))
+        assert all(
+            p.grad is not None and p.grad.isfinite().all() for p in (x_now, *model.parameters())
+        )
         if isinstance(state, RecurrentState):
             assert state.matrix_BHKV.dtype == torch.float32

@@ -1,4 +1,6 @@
-"""Run folders of a search that ranks by the full loss: the runs of `run_builder` with full losses and an answer."""
+"""Run folders of a search that ranks by the full loss: the runs of `run_builder` with full losses
+and an answer.
+"""
 
 from __future__ import annotations
 
@@ -26,30 +28,69 @@ def foretold(trial: Trial) -> Trial:
     mixers = [word for word in trial.notation.partition(": ")[2].split() if word != "f"]
     recall = -0.15 + 0.6 * mixers.count("a") / len(mixers)
     return dataclasses.replace(
-        trial, full_loss=float(3.5 - 0.3 * np.log(trial.params / 1e8)) - 0.05 * len(set(mixers)), full_loss_sd=SD,
-        expected_recall=min(recall, 0.02), expected_recall_sd=0.06,
-        outside="" if len(mixers) > 6 else "its width is 300 times its depth; publications have 2 to 270")
+        trial,
+        full_loss=float(3.5 - 0.3 * np.log(trial.params / 1e8)) - 0.05 * len(set(mixers)),
+        full_loss_sd=SD,
+        expected_recall=min(recall, 0.02),
+        expected_recall_sd=0.06,
+        outside=""
+        if len(mixers) > 6
+        else "its width is 300 times its depth; publications have 2 to 270",
+    )
 
 
-def write_answered_run(folder: Path, *, trained: bool = True, count: int = 40, **answered: Any) -> Path:
-    """A finished run folder whose run.yaml has an answer; answered: entries of the answer that are otherwise."""
+def write_answered_run(
+    folder: Path, *, trained: bool = True, count: int = 40, **answered: Any
+) -> Path:
+    """A finished run folder whose run.yaml has an answer; answered: entries of the answer that are
+    otherwise.
+    """
     trials = [foretold(trial) for trial in make_trials(count)]
     if not trained:
-        trials = [dataclasses.replace(trial, state="expected", loss=None, bits_per_byte=None, curve=[], tokens=None,
-                                      train_seconds=None, source="") for trial in trials if trial.state == "complete"]
+        trials = [
+            dataclasses.replace(
+                trial,
+                state="expected",
+                loss=None,
+                bits_per_byte=None,
+                curve=[],
+                tokens=None,
+                train_seconds=None,
+                source="",
+            )
+            for trial in trials
+            if trial.state == "complete"
+        ]
     scored = [trial for trial in trials if trial.state in ("complete", "expected")]
     mask = non_dominated(np.array([[trial.latency_ms, trial.full_loss] for trial in scored]))
-    front = sorted((trial for trial, keep in zip(scored, mask, strict=True) if keep), key=lambda t: t.latency_ms or 0)
-    answer = dataclasses.replace(answer_of_trials(front, [trial for trial in scored if trial.origin == "baseline"],
-                                                  trained), **answered)
-    write_run(folder, trials, finalists=False, config={
-        "objectives": ["full_loss", "latency_ms"], "rank_by": "full", "answer": answer.to_dict(),
-        "foresight": {"train_tokens": TOKENS, "reads_short_loss": trained}})
+    front = sorted(
+        (trial for trial, keep in zip(scored, mask, strict=True) if keep),
+        key=lambda t: t.latency_ms or 0,
+    )
+    answer = dataclasses.replace(
+        answer_of_trials(front, [trial for trial in scored if trial.origin == "baseline"], trained),
+        **answered,
+    )
+    write_run(
+        folder,
+        trials,
+        finalists=False,
+        config={
+            "objectives": ["full_loss", "latency_ms"],
+            "rank_by": "full",
+            "answer": answer.to_dict(),
+            "foresight": {"train_tokens": TOKENS, "reads_short_loss": trained},
+        },
+    )
     standings = {standing.hash: standing for standing in answer.standings}
     for number, trial in enumerate(front, start=1):
         entry, standing = finalist_entry(trial), standings[trial.hash]
-        entry["figures"] |= {**{name: getattr(trial, name) for name in FIGURES}, "probability_best": standing.best,
-                             "full_loss_difference": standing.difference, "full_loss_difference_sd": standing.sd}
+        entry["figures"] |= {
+            **{name: getattr(trial, name) for name in FIGURES},
+            "probability_best": standing.best,
+            "full_loss_difference": standing.difference,
+            "full_loss_difference_sd": standing.sd,
+        }
         write_yaml(folder / "pareto" / f"{number:02d}.yaml", entry)
     return folder
 
@@ -60,15 +101,39 @@ def answer_of_trials(front: Sequence[Trial], baselines: Sequence[Trial], trained
 
     def standing(trial: Trial) -> Standing:
         gap = trial.full_loss - chosen.full_loss  # type: ignore[operator]
-        return Standing(hash=trial.hash, difference=gap, sd=0.0 if trial is chosen else SD,
-                        best={chosen.hash: 0.6, tied.hash: 0.4}.get(trial.hash, 0.0),
-                        tied=trial in (chosen, tied))
+        return Standing(
+            hash=trial.hash,
+            difference=gap,
+            sd=0.0 if trial is chosen else SD,
+            best={chosen.hash: 0.6, tied.hash: 0.4}.get(trial.hash, 0.0),
+            tied=trial in (chosen, tied),
+        )
 
     pure = min(baselines, key=lambda trial: trial.full_loss or 0.0)
     return Answer(
-        recommended=chosen.hash, standings=tuple(map(standing, front)), baselines=tuple(map(standing, baselines)),
-        cheapest=tied.hash, min_recall=-0.5, kept=True, trained=trained, train_tokens=TOKENS, before=chosen.notation,
-        pure={"label": pure.label, "notation": pure.notation, "hash": pure.hash, "latency_ms": pure.latency_ms,
-              "difference": -0.031, "sd": 0.047, "probability": 0.74},
-        reasons={"size": -0.012, "shape": 0.004, "mix": -0.025, "training": 0.002 if trained else 0.0},
-        above_budget=tuple(trial.hash for trial in front if (trial.upper_ms or 0.0) > BUDGET_MS))
+        recommended=chosen.hash,
+        standings=tuple(map(standing, front)),
+        baselines=tuple(map(standing, baselines)),
+        cheapest=tied.hash,
+        min_recall=-0.5,
+        kept=True,
+        trained=trained,
+        train_tokens=TOKENS,
+        before=chosen.notation,
+        pure={
+            "label": pure.label,
+            "notation": pure.notation,
+            "hash": pure.hash,
+            "latency_ms": pure.latency_ms,
+            "difference": -0.031,
+            "sd": 0.047,
+            "probability": 0.74,
+        },
+        reasons={
+            "size": -0.012,
+            "shape": 0.004,
+            "mix": -0.025,
+            "training": 0.002 if trained else 0.0,
+        },
+        above_budget=tuple(trial.hash for trial in front if (trial.upper_ms or 0.0) > BUDGET_MS),
+    )

@@ -1,4 +1,6 @@
-"""A search space of bit strings with the interface of flashnas.space: small, enumerable, its optimum known."""
+"""A search space of bit strings with the interface of flashnas.space: small, enumerable, its
+optimum known.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,10 @@ class BitSpace:
         return Bits(tuple(int(params[f"bit{i}"]) for i in range(self.length)))
 
     def distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
-        return {f"bit{i}": optuna.distributions.CategoricalDistribution([0, 1]) for i in range(self.length)}
+        return {
+            f"bit{i}": optuna.distributions.CategoricalDistribution([0, 1])
+            for i in range(self.length)
+        }
 
     def operators(self, genotype: Bits) -> tuple[Any, ...]:
         return parse_operators(" ".join("da"[bit] for bit in genotype.bits))

@@ -7,9 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")),
-         *sorted(ROOT.glob("experiments/*/README.md")), *sorted(ROOT.glob("examples/*/README.md")),
-         ROOT / "benchmarks" / "README.md", ROOT / "bench_tables" / "README.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted(ROOT.glob("experiments/*/README.md")),
+    *sorted(ROOT.glob("examples/*/README.md")),
+    ROOT / "benchmarks" / "README.md",
+    ROOT / "bench_tables" / "README.md",
+]
 TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
 FENCED = re.compile(r"(?ms)^```([\w-]*)\n(.*?)^```")
 SHELL = ("", "sh", "bash", "text")
@@ -24,23 +30,38 @@ def shell_lines() -> Iterator[tuple[str, str]]:
     """Page and line, of each line of a block that may be of a shell; continued lines are joined."""
     for name, text in TEXTS.items():
         indented = re.findall(r"(?m)^ {4,}(\S.*(?:(?<=\\)\n.*)*)", FENCED.sub("", text))
-        for line in (*indented, *(line for block in blocks(name, *SHELL) for line in
-                                  re.sub(r"\\\n\s*", " ", block).splitlines())):
+        for line in (
+            *indented,
+            *(
+                line
+                for block in blocks(name, *SHELL)
+                for line in re.sub(r"\\\n\s*", " ", block).splitlines()
+            ),
+        ):
             yield name, re.sub(r"\\\n\s*", " ", line)
 
 
 def spans(text: str) -> list[str]:
     """Code within sentences, in one line each."""
-    return [" ".join(span.split()) for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", FENCED.sub("", text))]
+    return [
+        " ".join(span.split()) for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", FENCED.sub("", text))
+    ]
 
 
 def words_of(line: str) -> str:
     """A line from its program on: without variables, and programs that start another one."""
-    return re.sub(r"^(?:[A-Z_]+=\S+\s+|nice(?: -n \d+)?\s+|export(?= [A-Z_]+=\S+ \S)\s+)*", "", line.strip())
+    return re.sub(
+        r"^(?:[A-Z_]+=\S+\s+|nice(?: -n \d+)?\s+|export(?= [A-Z_]+=\S+ \S)\s+)*", "", line.strip()
+    )
 
 
 def headings(text: str) -> set[str]:
     """The anchors of a page, as GitHub and mkdocs make them."""
     titles = re.findall(r"(?m)^#+ (.*)$", FENCED.sub("", text))
-    return {re.sub(r"[^\w\- ]", "", re.sub(r"\[(.*?)\]\(.*?\)|`", r"\1", title)).strip().lower().replace(" ", "-")
-            for title in titles}
+    return {
+        re.sub(r"[^\w\- ]", "", re.sub(r"\[(.*?)\]\(.*?\)|`", r"\1", title))
+        .strip()
+        .lower()
+        .replace(" ", "-")
+        for title in titles
+    }

@@ -1,5 +1,5 @@
-"""The contract of an executor: every job comes back once, failures are outcomes, and what may be bad luck is
-repeated."""
+"""The contract of an executor: every job comes back once, failures are outcomes, and what may be
+bad luck is repeated."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from flashnas.executors import EXECUTORS, Executor, Work
 from flashnas.executors.job import Job, run_job
 from flashnas.testing.require import require
 
-TIMEOUT_S = 10.0      # of each job; the one that hangs takes all of it
-LONGEST_S = 120.0     # until a job that takes no time must have come back
-SLOW_S = 0.3          # of a slow job
+TIMEOUT_S = 10.0  # of each job; the one that hangs takes all of it
+LONGEST_S = 120.0  # until a job that takes no time must have come back
+SLOW_S = 0.3  # of a slow job
 MARK = "FLASHNAS_TESTING_MARK"
 
 
@@ -67,7 +67,9 @@ def solve(puzzle: Puzzle) -> dict[str, float]:
             time.sleep(60 * TIMEOUT_S)
         case "die" | "die once" if puzzle.do == "die" or tries == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        case "end by SIGTERM" | "end by SIGTERM once" if puzzle.do == "end by SIGTERM" or tries == 1:
+        case "end by SIGTERM" | "end by SIGTERM once" if (
+            puzzle.do == "end by SIGTERM" or tries == 1
+        ):
             os.kill(os.getpid(), signal.SIGTERM)
         case "lack memory" | "lack memory once" if puzzle.do == "lack memory" or tries == 1:
             raise MemoryError
@@ -81,7 +83,9 @@ def solve(puzzle: Puzzle) -> dict[str, float]:
     return {"loss": found, "pid": float(os.getpid())}
 
 
-def check_executor(executor: type[Executor] | str, options: Mapping[str, Any] | None = None) -> None:
+def check_executor(
+    executor: type[Executor] | str, options: Mapping[str, Any] | None = None
+) -> None:
     """Check that an executor keeps its contract, in about half a minute.
 
     Args:
@@ -93,7 +97,9 @@ def check_executor(executor: type[Executor] | str, options: Mapping[str, Any] | 
     cls = EXECUTORS[executor] if isinstance(executor, str) else executor
     chosen = cls.Options.build(**(options or {}))
     with tempfile.TemporaryDirectory(prefix="flashnas-executor-") as folder:
-        place = Place(cls, chosen, Work(function=run_job, timeout_s=TIMEOUT_S, workers=2), Path(folder))
+        place = Place(
+            cls, chosen, Work(function=run_job, timeout_s=TIMEOUT_S, workers=2), Path(folder)
+        )
         with place.started() as started:
             check_nothing(place, started)
             check_results(place, started)
@@ -121,7 +127,9 @@ class Place:
         require(condition, f"executor {self.cls.name or self.cls.__name__!r}: {rule}")
 
     def job(self, do: str, value: float = 0.0, path: str = "") -> Job:
-        return Job(architecture=Puzzle(do, value, str(self.folder / path) if path else ""), evaluator=solve)
+        return Job(
+            architecture=Puzzle(do, value, str(self.folder / path) if path else ""), evaluator=solve
+        )
 
     def tries(self, path: str) -> list[int]:
         """The processes in which a job with that file was begun."""
@@ -133,22 +141,32 @@ class Place:
         found: dict[str, Any] = {}
         try:
             for key, ended in executor.run(jobs):
-                self.require((ended.result is None) == bool(ended.reason),
-                             "a job ends with a result, or with a reason")
-                self.require("\n" not in ended.reason, f"a reason must be one line; got {ended.reason!r}")
+                self.require(
+                    (ended.result is None) == bool(ended.reason),
+                    "a job ends with a result, or with a reason",
+                )
+                self.require(
+                    "\n" not in ended.reason, f"a reason must be one line; got {ended.reason!r}"
+                )
                 found[key] = ended.reason if ended.result is None else ended.result["loss"]
         except KeyError as error:  # of a key that does not run
-            self.require(False, f"a job must come back once, by its key, and not after `drop`; got {error}")
-        self.require(set(found) == set(jobs),
-                     f"every job must come back; {sorted(set(jobs) - set(found))} did not")
+            self.require(
+                False, f"a job must come back once, by its key, and not after `drop`; got {error}"
+            )
+        self.require(
+            set(found) == set(jobs),
+            f"every job must come back; {sorted(set(jobs) - set(found))} did not",
+        )
         return found
 
 
-# -- the rules -----------------------------------------------------------------------------------------------
+# -- the rules -------------------------------------------------------------------------------------
 
 
 def check_nothing(place: Place, executor: Executor) -> None:
-    place.require(isinstance(executor.workers, int) and executor.workers >= 1, "`workers` must be at least 1")
+    place.require(
+        isinstance(executor.workers, int) and executor.workers >= 1, "`workers` must be at least 1"
+    )
     place.require(place.outcomes(executor, {}) == {}, "no jobs must have no outcomes")
 
 
@@ -156,26 +174,39 @@ def check_results(place: Place, executor: Executor) -> None:
     executor.check(place.job("return"))
     jobs = {f"job {n}": place.job("return", float(n)) for n in range(7)}
     found = place.outcomes(executor, jobs)
-    place.require(found == {f"job {n}": float(n) for n in range(7)},
-                  f"results must be those of the jobs; got {found}")
-    place.require(place.outcomes(executor, dict(reversed(jobs.items()))) == found,
-                  "a key may be used again once its job has ended, and results must not depend on the order")
+    place.require(
+        found == {f"job {n}": float(n) for n in range(7)},
+        f"results must be those of the jobs; got {found}",
+    )
+    place.require(
+        place.outcomes(executor, dict(reversed(jobs.items()))) == found,
+        "a key may be used again once its job has ended, and results must not depend on the order",
+    )
 
 
 def check_failures(place: Place, executor: Executor) -> None:
     jobs = {do: place.job(do, path=f"{do} tries") for do in ("fail", "bug", "hang")}
     found = place.outcomes(executor, {**jobs, "good": place.job("slow", 5.0)})
     place.require(found["good"] == 5.0, "the others go on when a job fails")
-    for do, words in (("fail", "loss became NaN at step 3"), ("bug", "ValueError: boom"),
-                      ("hang", f"time limit of {TIMEOUT_S:g} s")):
-        place.require(words in str(found[do]),
-                      f"a job that has to {do} must fail with {words!r}; got {found[do]!r}")
-        place.require(len(place.tries(f"{do} tries")) == 1, f"a job that has to {do} must not be tried again")
+    for do, words in (
+        ("fail", "loss became NaN at step 3"),
+        ("bug", "ValueError: boom"),
+        ("hang", f"time limit of {TIMEOUT_S:g} s"),
+    ):
+        place.require(
+            words in str(found[do]),
+            f"a job that has to {do} must fail with {words!r}; got {found[do]!r}",
+        )
+        place.require(
+            len(place.tries(f"{do} tries")) == 1, f"a job that has to {do} must not be tried again"
+        )
 
 
 def check_second_tries(place: Place, executor: Executor) -> None:
     """What may be bad luck: a process that dies, and memory that does not suffice."""
-    names = [f"{do}{once}" for do in ("die", "lack memory", "end by SIGTERM") for once in ("", " once")]
+    names = [
+        f"{do}{once}" for do in ("die", "lack memory", "end by SIGTERM") for once in ("", " once")
+    ]
     try:
         found = place.outcomes(executor, {do: place.job(do, 2.0, f"{do} tries") for do in names})
     except KeyboardInterrupt:
@@ -183,24 +214,33 @@ def check_second_tries(place: Place, executor: Executor) -> None:
     for do in names:
         tries = len(place.tries(f"{do} tries"))
         place.require(tries == 2, f"a job that has to {do} must be tried twice; got {tries}")
-        place.require((found[do] == 2.0) == do.endswith("once"),
-                      f"the second try must be the outcome of a job that has to {do}; got {found[do]!r}")
+        place.require(
+            (found[do] == 2.0) == do.endswith("once"),
+            f"the second try must be the outcome of a job that has to {do}; got {found[do]!r}",
+        )
 
 
 def check_clean_processes(place: Place, executor: Executor) -> None:
     for _ in range(2):
-        place.outcomes(executor, {f"mark {n}": place.job("leave a mark", float(n)) for n in range(4)})
-        found = place.outcomes(executor,
-                               {f"look {n}": place.job("look for a mark", float(n)) for n in range(4)})
-        place.require(not any(found.values()),
-                      "a job must find environment and folder as they were before other jobs")
+        place.outcomes(
+            executor, {f"mark {n}": place.job("leave a mark", float(n)) for n in range(4)}
+        )
+        found = place.outcomes(
+            executor, {f"look {n}": place.job("look for a mark", float(n)) for n in range(4)}
+        )
+        place.require(
+            not any(found.values()),
+            "a job must find environment and folder as they were before other jobs",
+        )
 
 
 def check_broken_environment(place: Place, executor: Executor) -> None:
     try:
         place.outcomes(executor, {"broken": place.job("miss a package")})
     except WorkerError as error:
-        place.require("nowhere" in str(error), f"a broken environment must be named; got {str(error)!r}")
+        place.require(
+            "nowhere" in str(error), f"a broken environment must be named; got {str(error)!r}"
+        )
     else:
         place.require(False, "a broken environment must raise WorkerError, and is not an outcome")
 
@@ -209,9 +249,13 @@ def check_drop(place: Place, executor: Executor) -> None:
     for n in range(6):
         executor.submit(f"dropped {n}", place.job("slow", 10.0 + n))
     executor.drop()
-    found = place.outcomes(executor, {f"dropped {n}": place.job("return", 20.0 + n) for n in range(3)})
-    place.require(found == {f"dropped {n}": 20.0 + n for n in range(3)},
-                  f"what is dropped must not come back, and its key may be used again; got {found}")
+    found = place.outcomes(
+        executor, {f"dropped {n}": place.job("return", 20.0 + n) for n in range(3)}
+    )
+    place.require(
+        found == {f"dropped {n}": 20.0 + n for n in range(3)},
+        f"what is dropped must not come back, and its key may be used again; got {found}",
+    )
 
 
 def check_close(place: Place) -> None:
@@ -221,7 +265,9 @@ def check_close(place: Place) -> None:
         _wait(lambda: _poll(executor) or place.tries("left tries"), LONGEST_S)
         place.require(place.tries("left tries"), "a job must start")
     _wait(lambda: not _alive(place.tries("left tries")), TIMEOUT_S / 2)
-    place.require(not _alive(place.tries("left tries")), "`close` must end the processes of its jobs")
+    place.require(
+        not _alive(place.tries("left tries")), "`close` must end the processes of its jobs"
+    )
 
 
 def _poll(executor: Executor) -> bool:

@@ -1,7 +1,8 @@
-"""A stand-in for torch.cuda with a clock of its own: streams, events, graphs, and the demands of a capture.
+"""A stand-in for torch.cuda with a clock of its own: streams, events, graphs, and the demands of a
+capture.
 
-Written from torch/cuda/{__init__,graphs,streams}.py of torch 2.13. A test's work calls `device.kernel(us)` in place of
-launching one, and `device.wait()` in place of `.item()`.
+Written from torch/cuda/{__init__,graphs,streams}.py of torch 2.13. A test's work calls
+`device.kernel(us)` in place of launching one, and `device.wait()` in place of `.item()`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-LAUNCH_US = 8.0   # of a graph
+LAUNCH_US = 8.0  # of a graph
 
 
 class FakeCuda:
@@ -31,7 +32,9 @@ class FakeCuda:
         if self.debug == "error":
             raise RuntimeError("called a synchronizing CUDA operation")
         if self.capturing is not None:
-            raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nCompile with ..")
+            raise RuntimeError(
+                "CUDA error: operation not permitted when stream is capturing\nCompile with .."
+            )
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         device = self
@@ -74,8 +77,15 @@ class FakeCuda:
             finally:
                 device.capturing = None
 
-        for name, value in {"Stream": Stream, "stream": lambda _: contextlib.nullcontext(), "current_stream": Stream,
-                            "Event": Event, "CUDAGraph": CUDAGraph, "graph": graph, "synchronize": lambda: None,
-                            "get_sync_debug_mode": lambda: device.debug,
-                            "set_sync_debug_mode": lambda mode: setattr(device, "debug", mode)}.items():
+        for name, value in {
+            "Stream": Stream,
+            "stream": lambda _: contextlib.nullcontext(),
+            "current_stream": Stream,
+            "Event": Event,
+            "CUDAGraph": CUDAGraph,
+            "graph": graph,
+            "synchronize": lambda: None,
+            "get_sync_debug_mode": lambda: device.debug,
+            "set_sync_debug_mode": lambda mode: setattr(device, "debug", mode),
+        }.items():
             monkeypatch.setattr(torch.cuda, name, value)

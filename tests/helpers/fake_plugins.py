@@ -1,4 +1,6 @@
-"""Packages with entry points that are not installed: folders on sys.path with a dist-info folder, as pip makes it."""
+"""Packages with entry points that are not installed: folders on sys.path with a dist-info folder,
+as pip makes it.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def write_plugin(folder: Path, package: str, entry_points: Mapping[str, Mapping[str, str]],
-                 modules: Mapping[str, str] | None = None) -> Path:
-    """Write a package into `folder`, which the caller puts on sys.path or PYTHONPATH; returns `folder`.
+def write_plugin(
+    folder: Path,
+    package: str,
+    entry_points: Mapping[str, Mapping[str, str]],
+    modules: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a package into `folder`, which the caller puts on sys.path or PYTHONPATH; returns
+    `folder`.
 
     Args:
         folder: where site-packages would be.
@@ -22,18 +29,28 @@ def write_plugin(folder: Path, package: str, entry_points: Mapping[str, Mapping[
     info = folder / f"{package.replace('-', '_')}-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("\n".join(
-        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in names.items())
-        for group, names in entry_points.items()))
+    (info / "entry_points.txt").write_text(
+        "\n".join(
+            f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in names.items())
+            for group, names in entry_points.items()
+        )
+    )
     for name, source in (modules or {}).items():
         (folder / name).write_text(source)
     return folder
 
 
 def run_with(folder: Path, statement: str) -> str:
-    """What another process prints that finds the packages in `folder`, as if they were installed."""
+    """What another process prints that finds the packages in `folder`, as if they were
+    installed.
+    """
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run([sys.executable, "-c", statement], capture_output=True, text=True, check=False,
-                          env={**os.environ, "PYTHONPATH": path})
+    done = subprocess.run(
+        [sys.executable, "-c", statement],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

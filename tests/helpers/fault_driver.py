@@ -1,4 +1,6 @@
-"""Searches in processes of their own, to be killed; they are forked, so that thirty cost seconds."""
+"""Searches in processes of their own, to be killed; they are forked, so that thirty cost
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,27 @@ class Lines:
 
 
 def run(out, workers, address=None):
-    """Search, or continue what `out` holds. `address`: of a Ray. NSGA-II learns, and needs no seconds for a model."""
-    asked = {"table": None, "trials": 16, "cycle_size": 4, "workers": workers, "seed": 5, "sampler": "nsga2"}
+    """Search, or continue what `out` holds. `address`: of a Ray. NSGA-II learns, and needs no
+    seconds for a model.
+    """
+    asked = {
+        "table": None,
+        "trials": 16,
+        "cycle_size": 4,
+        "workers": workers,
+        "seed": 5,
+        "sampler": "nsga2",
+    }
     if address:
         asked |= {"executor": "ray", "executor_options": {"address": address}}
-    run_search(SearchConfig(**asked), Path(out), resume=True, progress=Lines(), evaluator=loss_and_latency,
-               space=Gpt2Space())
+    run_search(
+        SearchConfig(**asked),
+        Path(out),
+        resume=True,
+        progress=Lines(),
+        evaluator=loss_and_latency,
+        space=Gpt2Space(),
+    )
 
 
 def start_driver(log: Path, out: Path, workers: int, address: str | None = None) -> Any:

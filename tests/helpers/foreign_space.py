@@ -1,5 +1,6 @@
-"""A space of another kind of model than flashnas knows (GPT-2: width, layers, heads, MLP ratio), its evaluator and its
-latency, importable from a fresh process. The networks are of no class of flashnas."""
+"""A space of another kind of model than flashnas knows (GPT-2: width, layers, heads, MLP ratio),
+its evaluator and its latency, importable from a fresh process. The networks are of no class of
+flashnas."""
 
 from __future__ import annotations
 
@@ -46,7 +47,9 @@ class Gpt2Space(SearchSpace[Gpt2]):
     def mutate(self, genotype, rng):
         values = list(asdict(genotype).values())
         axis = int(rng.integers(4))
-        values[axis] = int(rng.choice([v for v in (WIDTHS, LAYERS, HEADS, RATIOS)[axis] if v != values[axis]]))
+        values[axis] = int(
+            rng.choice([v for v in (WIDTHS, LAYERS, HEADS, RATIOS)[axis] if v != values[axis]])
+        )
         return Gpt2(*values)
 
     def encode(self, genotype):
@@ -59,7 +62,10 @@ class Gpt2Space(SearchSpace[Gpt2]):
         import optuna
 
         axes = dict(width=WIDTHS, layers=LAYERS, heads=HEADS, ratio=RATIOS)
-        return {name: optuna.distributions.CategoricalDistribution(values) for name, values in axes.items()}
+        return {
+            name: optuna.distributions.CategoricalDistribution(values)
+            for name, values in axes.items()
+        }
 
     def decode(self, params):
         return Gpt2(**params)
@@ -72,7 +78,10 @@ class WidthFittedGpt2Space(Gpt2Space):
         return [replace(genotype, width=width) for width in reversed(WIDTHS)]
 
     def baselines(self):
-        return [("shallow", self.architectures(Gpt2(64, 2, 2, 2))), ("deep", self.architectures(Gpt2(64, 8, 8, 4)))]
+        return [
+            ("shallow", self.architectures(Gpt2(64, 2, 2, 2))),
+            ("deep", self.architectures(Gpt2(64, 8, 8, 4))),
+        ]
 
 
 def latency_ms(network) -> float:
@@ -84,7 +93,11 @@ def loss(network) -> float:
 
 
 def loss_and_latency(network) -> dict[str, float]:
-    return {"loss": loss(network), "latency_ms": latency_ms(network), "accuracy": network.layers / 10}
+    return {
+        "loss": loss(network),
+        "latency_ms": latency_ms(network),
+        "accuracy": network.layers / 10,
+    }
 
 
 def sometimes_fails(network) -> float:

@@ -1,4 +1,6 @@
-"""Searches by published trainings that take a fraction of a second: few candidates, spaces by shipped tables."""
+"""Searches by published trainings that take a fraction of a second: few candidates, spaces by
+shipped tables.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def with_few_candidates(patch: Any, candidates: int = 700) -> None:
     """Searches by published trainings look at few candidates, until `patch` is undone."""
     for name, count in FEW.items():
         patch.setattr(evidence_search, name, count)
-    patch.setattr(question, "search_by_evidence", functools.partial(search_by_evidence, candidates=candidates))
+    patch.setattr(
+        question, "search_by_evidence", functools.partial(search_by_evidence, candidates=candidates)
+    )
 
 
 @functools.cache
@@ -34,17 +38,34 @@ def costs_of(table: str, workload: str) -> TableCosts:
     return TableCosts(LatencyModel(LatencyTable.load(table), load_workload(workload)))
 
 
-def question_of(config: SearchConfig, space: Any, fitter: Fitter[Any], recipe: Recipe | None) -> Question:
-    return Question(config=config, space=space, costs=fitter.costs, fitter=fitter, sampler="random",
-                    recipe=recipe)
+def question_of(
+    config: SearchConfig, space: Any, fitter: Fitter[Any], recipe: Recipe | None
+) -> Question:
+    return Question(
+        config=config,
+        space=space,
+        costs=fitter.costs,
+        fitter=fitter,
+        sampler="random",
+        recipe=recipe,
+    )
 
 
-def asked(space: str, budget_ms: float, *, table: str = "h100_sxm", workload: str = "decode-1k",
-          recipe: Recipe | None = None, **more: Any) -> tuple[Any, Fitter[Any], Foresight]:
+def asked(
+    space: str,
+    budget_ms: float,
+    *,
+    table: str = "h100_sxm",
+    workload: str = "decode-1k",
+    recipe: Recipe | None = None,
+    **more: Any,
+) -> tuple[Any, Fitter[Any], Foresight]:
     """Space, fitter and models of a search."""
     config = SearchConfig(space=space, table=table, workload=workload, budget_ms=budget_ms, **more)
     loaded = load_space(space)
-    fitter: Fitter[Any] = Fitter(loaded, costs_of(table, workload), [Budget("latency_ms", budget_ms)])
+    fitter: Fitter[Any] = Fitter(
+        loaded, costs_of(table, workload), [Budget("latency_ms", budget_ms)]
+    )
     foresight = question_of(config, loaded, fitter, recipe).foresight
     assert foresight is not None
     return loaded, fitter, foresight

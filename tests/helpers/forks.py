@@ -1,7 +1,8 @@
-"""Processes that are forked from one that has imported everything once: torch alone takes seconds in a fresh process.
+"""Processes that are forked from one that has imported everything once: torch alone takes seconds
+in a fresh process.
 
-`fork_workers` lets searches and the self-test take their worker processes from there. Tests of how a search starts its
-processes use the fixture `spawned_workers`, which leaves that to the search.
+`fork_workers` lets searches and the self-test take their worker processes from there. Tests of how
+a search starts its processes use the fixture `spawned_workers`, which leaves that to the search.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ if sys.platform == "linux":
 
 @functools.cache
 def _ready() -> None:
-    """Start the process that others are forked from. Python 3.11 does not give it sys.path, but the environment."""
+    """Start the process that others are forked from. Python 3.11 does not give it sys.path, but the
+    environment.
+    """
     if sys.platform != "linux":
         return
     before = os.environ.get("PYTHONPATH")
@@ -37,9 +40,13 @@ def _ready() -> None:
 
 
 def start(function: Callable[..., Any], *arguments: Any, name: str | None = None) -> Any:
-    """The process. It has the environment of now, which the process that it is forked from does not have."""
+    """The process. It has the environment of now, which the process that it is forked from does not
+    have.
+    """
     _ready()
-    process = FORKS.Process(target=_in_environment, name=name, args=(dict(os.environ), function, arguments))
+    process = FORKS.Process(
+        target=_in_environment, name=name, args=(dict(os.environ), function, arguments)
+    )
     process.start()
     return process
 
@@ -58,9 +65,13 @@ def _command(words: Sequence[str]) -> None:
     sys.exit(main(words))
 
 
-def _in_environment(environment: dict[str, str], function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _in_environment(
+    environment: dict[str, str], function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
     if sys.platform == "linux":
-        importlib.import_module("preloaded")  # which the process that it is forked from leaves out after an error
+        importlib.import_module(
+            "preloaded"
+        )  # which the process that it is forked from leaves out after an error
     os.environ.clear()
     os.environ.update(environment)
     function(*arguments)
@@ -74,13 +85,24 @@ def fork_workers(patch: Any) -> None:
 
         def process(target: Callable[..., Any], name: str, args: tuple[Any, ...]) -> Any:
             _ready()
-            return FORKS.Process(target=_in_environment, name=name, args=(dict(os.environ), _serve, (target, *args)))
+            return FORKS.Process(
+                target=_in_environment, name=name, args=(dict(os.environ), _serve, (target, *args))
+            )
 
-        patch.setattr(local, "multiprocessing", SimpleNamespace(
-            get_context=lambda _: SimpleNamespace(Pipe=FORKS.Pipe, Process=process)))
-        patch.setattr(self_test, "multiprocessing", SimpleNamespace(get_context=lambda _: _ready() or FORKS))
+        patch.setattr(
+            local,
+            "multiprocessing",
+            SimpleNamespace(
+                get_context=lambda _: SimpleNamespace(Pipe=FORKS.Pipe, Process=process)
+            ),
+        )
+        patch.setattr(
+            self_test, "multiprocessing", SimpleNamespace(get_context=lambda _: _ready() or FORKS)
+        )
 
 
 def _serve(target: Callable[..., Any], pipe: Any, parent: int, *rest: Any) -> None:
-    """A worker process; the parent that it watches is the process that it is forked from, which ends with the tests."""
+    """A worker process; the parent that it watches is the process that it is forked from, which
+    ends with the tests.
+    """
     target(pipe, os.getppid(), *rest)

@@ -1,5 +1,6 @@
-"""Run by test_compiled_for_gpus with TRITON_INTERPRET=1: the chunk kernels of fla's delta rules, forward and backward,
-as our adapters call them, and mamba-ssm's state update, if its unpacked sources are named. On CPU tensors."""
+"""Run by test_compiled_for_gpus with TRITON_INTERPRET=1: the chunk kernels of fla's delta rules,
+forward and backward, as our adapters call them, and mamba-ssm's state update, if its unpacked
+sources are named. On CPU tensors."""
 
 from __future__ import annotations
 
@@ -24,27 +25,43 @@ TOKENS, BATCH, HEADS, KEY, VALUE = 70, 1, 2, 16, 16  # a chunk of 64 and a part 
 
 
 def delta_rules() -> None:
-    """From a state, with the gradients of all inputs. chunk_delta_rule refuses float32; float16 has 3 digits."""
+    """From a state, with the gradients of all inputs. chunk_delta_rule refuses float32; float16 has
+    3 digits.
+    """
     from fla.ops.common import chunk_delta_h
 
-    chunk_delta_h.range = lambda *ends: map(Index, range(*ends))  # an index of a loop is a tensor of Triton
+    chunk_delta_h.range = lambda *ends: map(
+        Index, range(*ends)
+    )  # an index of a loop is a tensor of Triton
     torch.manual_seed(0)
     q, k = (F.normalize(torch.randn(BATCH, TOKENS, HEADS, KEY), dim=-1) for _ in range(2))
     v, state = torch.randn(BATCH, TOKENS, HEADS, VALUE), torch.randn(BATCH, HEADS, KEY, VALUE)
     beta, g = torch.rand(BATCH, TOKENS, HEADS), -torch.rand(BATCH, TOKENS, HEADS)
-    for kind, decay, dtype, tolerance in (("gated_delta_rule", g, torch.float32, 1e-4),
-                                          ("delta_rule", None, torch.float16, 2e-2)):
+    for kind, decay, dtype, tolerance in (
+        ("gated_delta_rule", g, torch.float32, 1e-4),
+        ("delta_rule", None, torch.float16, 2e-2),
+    ):
         forward = LIBRARIES["fla"].kernels[kind](dtype)[0]
-        parts = [*(x.to(dtype).float() for x in (q, k, v, beta)), *([] if decay is None else [decay]), state]
+        parts = [
+            *(x.to(dtype).float() for x in (q, k, v, beta)),
+            *([] if decay is None else [decay]),
+            state,
+        ]
 
         def results(rule: Any, leaves: list[torch.Tensor]) -> list[torch.Tensor]:
             leaves = [leaf.clone().requires_grad_() for leaf in leaves]
             o, final = rule(*leaves[:4], leaves[4] if len(leaves) > 5 else None, leaves[-1])
             weight = torch.linspace(-1, 1, o.numel(), dtype=o.dtype).view(o.shape)
-            return [o, final, *torch.autograd.grad((o * weight).sum() + final.square().sum(), leaves)]
+            return [
+                o,
+                final,
+                *torch.autograd.grad((o * weight).sum() + final.square().sum(), leaves),
+            ]
 
         wanted = results(delta_rule_reference, [part.double() for part in parts])
-        errors = [largest_difference(a, b) for a, b in zip(results(forward, parts), wanted, strict=True)]
+        errors = [
+            largest_difference(a, b) for a, b in zip(results(forward, parts), wanted, strict=True)
+        ]
         assert max(errors) < tolerance, (kind, errors)
         print(f"chunks of {kind}")
 

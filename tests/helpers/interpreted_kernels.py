@@ -1,4 +1,6 @@
-"""Run by test_backends with TRITON_INTERPRET=1: our adapters around fla's own kernels, on CPU tensors."""
+"""Run by test_backends with TRITON_INTERPRET=1: our adapters around fla's own kernels, on CPU
+tensors.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,13 @@ from flashnas.operators.layer import RecurrentState
 from flashnas.operators.recurrences.delta_rule import delta_rule_reference
 from flashnas.testing.operator import make_inputs, make_layer
 
-TOKENS, BATCH, HEADS, KEY, VALUE = 3, 2, 2, 16, 12  # the interpreter takes its time over each program
+TOKENS, BATCH, HEADS, KEY, VALUE = (
+    3,
+    2,
+    2,
+    16,
+    12,
+)  # the interpreter takes its time over each program
 
 
 def largest_difference(got: torch.Tensor, expected: torch.Tensor) -> float:
@@ -25,8 +33,7 @@ def largest_difference(got: torch.Tensor, expected: torch.Tensor) -> float:
 def main() -> None:
     for name in ("fla.layers", "fla.models"):  # which import transformers; fla goes on without
         sys.modules[name] = None  # type: ignore[assignment]
-    Autotuner._bench = lambda *_, **__: [0.0, 0.0,
-                                         0.0]  # type: ignore[method-assign]  # no device: the first will do
+    Autotuner._bench = lambda *_, **__: [0.0, 0.0, 0.0]  # type: ignore[method-assign]  # no device: the first will do
     torch.manual_seed(0)
     q, k = (F.normalize(torch.randn(BATCH, TOKENS, HEADS, KEY), dim=-1) for _ in range(2))
     v, state = torch.randn(BATCH, TOKENS, HEADS, VALUE), torch.randn(BATCH, HEADS, KEY, VALUE)
@@ -35,18 +42,23 @@ def main() -> None:
         step = LIBRARIES["fla"].kernels[kind](torch.float32)[1]
         leaves = [x.clone().requires_grad_(decay is None) for x in (q, k, v, beta, state)]
         exact = [x.detach().double().requires_grad_(decay is None) for x in leaves]
-        expected_o, expected = delta_rule_reference(*exact[:4], None if decay is None else decay.double(),
-                                                    exact[4])
+        expected_o, expected = delta_rule_reference(
+            *exact[:4], None if decay is None else decay.double(), exact[4]
+        )
         final, outputs = leaves[4], []
         for t in range(TOKENS):
-            o, final = step(*(x[:, t] for x in leaves[:4]), None if decay is None else decay[:, t], final)
+            o, final = step(
+                *(x[:, t] for x in leaves[:4]), None if decay is None else decay[:, t], final
+            )
             outputs.append(o)
         o = torch.stack(outputs, 1)
         errors = [largest_difference(o, expected_o), largest_difference(final, expected)]
         if decay is None:  # the gated kernel has no backward pass
             weight, state_weight = torch.randn_like(expected_o), torch.randn_like(expected)
             got = torch.autograd.grad((o * weight).sum() + (final * state_weight).sum(), leaves)
-            wanted = torch.autograd.grad((expected_o * weight).sum() + (expected * state_weight).sum(), exact)
+            wanted = torch.autograd.grad(
+                (expected_o * weight).sum() + (expected * state_weight).sum(), exact
+            )
             errors += [largest_difference(a, b) for a, b in zip(got, wanted, strict=True)]
         assert max(errors) < 1e-5, (kind, errors)
         print(kind)
@@ -60,9 +72,17 @@ class Index(int):
 
 def rwkv7() -> None:
     """The layer by fla's recurrence: parallel form with gradients, and steps."""
-    from fla.ops.generalized_delta_rule.dplr import chunk_A_bwd, chunk_A_fwd, chunk_h_bwd, chunk_h_fwd
+    from fla.ops.generalized_delta_rule.dplr import (
+        chunk_A_bwd,
+        chunk_A_fwd,
+        chunk_h_bwd,
+        chunk_h_fwd,
+    )
 
-    for module in (chunk_A_fwd, chunk_A_bwd):  # the interpreter knows tl.gather, and not fla's name for it
+    for module in (
+        chunk_A_fwd,
+        chunk_A_bwd,
+    ):  # the interpreter knows tl.gather, and not fla's name for it
         module.IS_GATHER_SUPPORTED = False
     # an index of a loop is a tensor of Triton, which can be converted
     for module in (chunk_h_fwd, chunk_h_bwd):

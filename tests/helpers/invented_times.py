@@ -1,4 +1,6 @@
-"""A table of the tiny space whose times are invented, so that what is true of whole models is known."""
+"""A table of the tiny space whose times are invented, so that what is true of whole models is
+known.
+"""
 
 from __future__ import annotations
 
@@ -23,25 +25,44 @@ CHAT = WORKLOADS["chat"]
 
 
 def row_us(item) -> float:
-    """Different for every operator, linear in the width, larger for a prompt, rising with the context."""
+    """Different for every operator, linear in the width, larger for a prompt, rising with the
+    context.
+    """
     base = 20 + zlib.crc32(item.operator.split("(")[0].encode()) % 50
-    return base * item.hidden / 64 * (30 if item.phase == "prefill" else 1) * (1 + item.length / 5000)
+    return (
+        base * item.hidden / 64 * (30 if item.phase == "prefill" else 1) * (1 + item.length / 5000)
+    )
 
 
 def invent_device(monkeypatch) -> None:
     """In place of measuring this machine."""
     monkeypatch.setattr(profiling, "probe_us", lambda device: 100.0)
-    monkeypatch.setattr(table_folder, "describe_device", lambda device, name: Device(
-        name=name, platform=device, label=PLATFORMS[device].label(), peak_flops=1e11, bandwidth_bytes_s=1e10,
-        memory_bytes=2**33))
+    monkeypatch.setattr(
+        table_folder,
+        "describe_device",
+        lambda device, name: Device(
+            name=name,
+            platform=device,
+            label=PLATFORMS[device].label(),
+            peak_flops=1e11,
+            bandwidth_bytes_s=1e10,
+            memory_bytes=2**33,
+        ),
+    )
 
 
 def write_invented_table(folder: Path, monkeypatch, modes=("eager",)) -> LatencyTable:
     """modes: the first one is eager, which is asked for; the rows of the others come before it."""
     invent_device(monkeypatch)
     for number, mode in reversed([*enumerate(modes)]):
-        monkeypatch.setattr(profiling, "measure_inside_model", lambda group, space, job, note, n=number, mode=mode: {
-            item: Measurement(us := row_us(item) * (1 + n), us, us, 15, mode=mode) for item in group.items})
+        monkeypatch.setattr(
+            profiling,
+            "measure_inside_model",
+            lambda group, space, job, note, n=number, mode=mode: {
+                item: Measurement(us := row_us(item) * (1 + n), us, us, 15, mode=mode)
+                for item in group.items
+            },
+        )
         profile(load_space("tiny"), [CHAT], folder, Setup())
     return LatencyTable.load(folder)
 
@@ -55,6 +76,13 @@ def truth(table: LatencyTable, *, scale=1.0, model_us=0.0, operator_us=0.0, nois
     def measure(architecture):
         estimate = once(architecture)
         more_ms = (model_us + operator_us * len(architecture.operators)) / 1000
-        ttft_ms, tpot_ms = ((scale * value + more_ms) * noise() for value in (estimate.ttft_ms, estimate.tpot_ms))
-        return {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "latency_ms": latency_ms(ttft_ms, tpot_ms, 256)}
+        ttft_ms, tpot_ms = (
+            (scale * value + more_ms) * noise() for value in (estimate.ttft_ms, estimate.tpot_ms)
+        )
+        return {
+            "ttft_ms": ttft_ms,
+            "tpot_ms": tpot_ms,
+            "latency_ms": latency_ms(ttft_ms, tpot_ms, 256),
+        }
+
     return measure

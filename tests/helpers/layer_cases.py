@@ -10,30 +10,44 @@ from flashnas.testing import operator as contract
 from flashnas.testing.operator import HIDDEN, LENGTHS, assert_close, make_inputs, weighted_sum
 from flashnas.testing.states import state_tensors
 
-__all__ = ["HIDDEN", "LENGTHS", "SPECS", "assert_close", "make_inputs", "make_layer", "state_tensors",
-           "weighted_sum"]
+__all__ = [
+    "HIDDEN",
+    "LENGTHS",
+    "SPECS",
+    "assert_close",
+    "make_inputs",
+    "make_layer",
+    "state_tensors",
+    "weighted_sum",
+]
 
 torch.set_num_threads(1)
 
-SPECS = {str(spec): spec for spec in parse_operators(
-    "a(head_dim=8) a(heads=4,kv_heads=2,head_dim=8,qk_norm=true,qkv_bias=true)"
-    " swa(head_dim=8,window=5) swa(heads=4,kv_heads=4,head_dim=16,window=300)"
-    " a(heads=4,kv_heads=2,head_dim=8,qk_norm=true,qkv_bias=true,out_bias=true,out_gate=true,rope_share=0.5)"
-    " a(head_dim=8,rope_share=0) swa(head_dim=8,window=5,out_gate=true,rope_factor=8,rope_original=64)"
-    " m m(expand=1,state=5,conv_size=3,dt_rank=3,bias=true,conv_bias=false)"
-    " m2(head_dim=8,state=8) m2(head_dim=16,state=16,groups=2,conv_size=3)"
-    " m2(head_dim=8,state=8,heads=6,groups=2,bias=true,conv_bias=false,dt_min=0.05)"
-    " gla(head_dim=16) gla(head_dim=8,gate_rank=3)"
-    " d(head_dim=8) d(head_dim=16,conv_size=2)"
-    " gd(head_dim=8) gd(head_dim=16,k_heads=1,expand_v=2)"
-    " r7(head_dim=8) r7(head_dim=16,decay_rank=3,rate_rank=5,gate_rank=40)"
-    " kda(head_dim=8) kda(heads=3,head_dim=16,conv_size=2,gate_rank=5)"
-    " conv conv(conv_size=5)"
-    " h(head_dim=8,ssm_head_dim=8,state=8)"
-    " h(heads=6,kv_heads=2,head_dim=8,window=5,qk_norm=true,ssm_head_dim=16,state=8,groups=3)"
-    " moe moe(experts=5,active=3,intermediate=11,normalise=false) moe(experts=4,intermediate=9,shared=13)"
-    " moe(experts=3,active=1,shared=8,shared_gate=true)"
-    " f f(intermediate=50) f(bias=true) f(intermediate=50,bias=true,relu2=true)")}
+SPECS = {
+    str(spec): spec
+    for spec in parse_operators(
+        "a(head_dim=8) a(heads=4,kv_heads=2,head_dim=8,qk_norm=true,qkv_bias=true)"
+        " swa(head_dim=8,window=5) swa(heads=4,kv_heads=4,head_dim=16,window=300)"
+        " a(heads=4,kv_heads=2,head_dim=8,qk_norm=true,qkv_bias=true,out_bias=true,out_gate=true,rope_share=0.5)"
+        " a(head_dim=8,rope_share=0)"
+        " swa(head_dim=8,window=5,out_gate=true,rope_factor=8,rope_original=64)"
+        " m m(expand=1,state=5,conv_size=3,dt_rank=3,bias=true,conv_bias=false)"
+        " m2(head_dim=8,state=8) m2(head_dim=16,state=16,groups=2,conv_size=3)"
+        " m2(head_dim=8,state=8,heads=6,groups=2,bias=true,conv_bias=false,dt_min=0.05)"
+        " gla(head_dim=16) gla(head_dim=8,gate_rank=3)"
+        " d(head_dim=8) d(head_dim=16,conv_size=2)"
+        " gd(head_dim=8) gd(head_dim=16,k_heads=1,expand_v=2)"
+        " r7(head_dim=8) r7(head_dim=16,decay_rank=3,rate_rank=5,gate_rank=40)"
+        " kda(head_dim=8) kda(heads=3,head_dim=16,conv_size=2,gate_rank=5)"
+        " conv conv(conv_size=5)"
+        " h(head_dim=8,ssm_head_dim=8,state=8)"
+        " h(heads=6,kv_heads=2,head_dim=8,window=5,qk_norm=true,ssm_head_dim=16,state=8,groups=3)"
+        " moe moe(experts=5,active=3,intermediate=11,normalise=false)"
+        " moe(experts=4,intermediate=9,shared=13)"
+        " moe(experts=3,active=1,shared=8,shared_gate=true)"
+        " f f(intermediate=50) f(bias=true) f(intermediate=50,bias=true,relu2=true)"
+    )
+}
 
 
 def make_layer(name: str, dtype: torch.dtype = torch.float64) -> Layer:

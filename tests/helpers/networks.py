@@ -14,8 +14,10 @@ from flashnas.network.model import HybridLM
 
 torch.set_num_threads(1)
 
-MIXED = ("64(vocab=300,meta=3): a(head_dim=16) d(head_dim=16) m2(head_dim=16,state=16) f"
-         " swa(head_dim=16,window=5) gd(head_dim=16) gla(head_dim=16)")
+MIXED = (
+    "64(vocab=300,meta=3): a(head_dim=16) d(head_dim=16) m2(head_dim=16,state=16) f"
+    " swa(head_dim=16,window=5) gd(head_dim=16) gla(head_dim=16)"
+)
 TEXT = ["the state of the union is strong", "fellow citizens of the senate and of the house"]
 
 

@@ -12,7 +12,10 @@ import pytest
 
 
 def every(**cases: Iterable[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The test, called with each combination of the cases; what pytest itself passes stays as it is."""
+    """The test, called with each combination of the cases; what pytest itself passes stays as it
+    is.
+    """
+
     def decorate(rule: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(rule)
         def test(**fixtures: Any) -> None:
@@ -28,6 +31,8 @@ def every(**cases: Iterable[Any]) -> Callable[[Callable[..., None]], Callable[..
 
         signature = inspect.signature(rule)
         test.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[one for name, one in signature.parameters.items() if name not in cases])
+            parameters=[one for name, one in signature.parameters.items() if name not in cases]
+        )
         return test
+
     return decorate

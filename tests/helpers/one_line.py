@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 
-def one_line(error: type[BaseException], call: Callable[..., Any], *arguments: Any, **options: Any) -> str:
+def one_line(
+    error: type[BaseException], call: Callable[..., Any], *arguments: Any, **options: Any
+) -> str:
     """The message with which the call is refused."""
     with pytest.raises(error) as caught:
         call(*arguments, **options)

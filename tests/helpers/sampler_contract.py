@@ -1,4 +1,6 @@
-"""The contract of a search algorithm, in a made-up world: latency follows from sizes, loss from operators."""
+"""The contract of a search algorithm, in a made-up world: latency follows from sizes, loss from
+operators.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ Options = Mapping[str, Any]
 
 
 def check_sampler(sampler: Sampler, options: Options | None = None) -> None:
-    """Check that a search algorithm keeps the contract of ask and tell, with two and with three objectives.
+    """Check that a search algorithm keeps the contract of ask and tell, with two and with three
+    objectives.
 
     Args:
         sampler: the class, or its name in the registry.
@@ -62,15 +65,19 @@ def check_sampler(sampler: Sampler, options: Options | None = None) -> None:
     check_improvement(world)
 
 
-# -- the made-up world ---------------------------------------------------------------------------------------
+# -- the made-up world -----------------------------------------------------------------------------
 
 
 class World:
-    """One algorithm in the shipped space `tiny`, and the answers to what it asks. goals: None: loss against
-    latency."""
+    """One algorithm in the shipped space `tiny`, and the answers to what it asks. goals: None: loss
+    against latency."""
 
-    def __init__(self, sampler: Sampler, options: Options | None = None, goals: Goals | None = None) -> None:
-        self.cls: type[SearchAlgorithm] = ALGORITHMS[sampler] if isinstance(sampler, str) else sampler
+    def __init__(
+        self, sampler: Sampler, options: Options | None = None, goals: Goals | None = None
+    ) -> None:
+        self.cls: type[SearchAlgorithm] = (
+            ALGORITHMS[sampler] if isinstance(sampler, str) else sampler
+        )
         self.name = getattr(self.cls, "name", self.cls.__name__)
         self.options, self.goals = dict(options or {}), goals
         self.space: OperatorSpace[Any] = load_operator_space("tiny", "the contract of samplers")
@@ -78,6 +85,7 @@ class World:
 
     def fitter(self, budget_ms: float) -> LatencyOf:
         """Widths are fitted to a budget."""
+
         def latency_of(genotype: Any) -> tuple[Architecture | None, float | None]:
             operators = self.space.operators(genotype)
             latency_ms = None
@@ -86,35 +94,59 @@ class World:
                 if latency_ms <= budget_ms:
                     return self.space.build(operators, hidden), latency_ms
             return None, latency_ms
+
         return latency_of
 
     def make(self, seed: int = 0, latency_of: LatencyOf | None = None) -> SearchAlgorithm:
-        return self.cls(space=self.space, seed=seed, latency_of=latency_of or self.latency_of,
-                        cycle_size=CYCLE, goals=self.goals, **self.options)
+        return self.cls(
+            space=self.space,
+            seed=seed,
+            latency_of=latency_of or self.latency_of,
+            cycle_size=CYCLE,
+            goals=self.goals,
+            **self.options,
+        )
 
-    def answer(self, genotype: Any, outcome: str = "complete",
-               latency_of: LatencyOf | None = None) -> Evaluation:
+    def answer(
+        self, genotype: Any, outcome: str = "complete", latency_of: LatencyOf | None = None
+    ) -> Evaluation:
         """What comes of a candidate; `outcome`: complete, failed or infeasible."""
         architecture, latency_ms = (latency_of or self.latency_of)(genotype)
         if architecture is None or outcome == "infeasible":
             return Evaluation(genotype, None, False, None, None, False)
         if outcome == "failed":
             return Evaluation(genotype, architecture, True, None, latency_ms, True)
-        return Evaluation(genotype, architecture, True, loss_of(architecture), latency_ms, False,
-                          values_of(architecture))
+        return Evaluation(
+            genotype,
+            architecture,
+            True,
+            loss_of(architecture),
+            latency_ms,
+            False,
+            values_of(architecture),
+        )
 
-    def run(self, algorithm: SearchAlgorithm, cycles: int, outcomes: Sequence[str] = ("complete",),
-            latency_of: LatencyOf | None = None) -> list[Evaluation]:
+    def run(
+        self,
+        algorithm: SearchAlgorithm,
+        cycles: int,
+        outcomes: Sequence[str] = ("complete",),
+        latency_of: LatencyOf | None = None,
+    ) -> list[Evaluation]:
         """All evaluations of some cycles; the outcomes are given in turn."""
         told: list[Evaluation] = []
         for _ in range(cycles):
-            cycle = [self.answer(genotype, outcomes[(len(told) + i) % len(outcomes)], latency_of)
-                     for i, genotype in enumerate(algorithm.ask())]
+            cycle = [
+                self.answer(genotype, outcomes[(len(told) + i) % len(outcomes)], latency_of)
+                for i, genotype in enumerate(algorithm.ask())
+            ]
             algorithm.tell(cycle)
             told += cycle
         return told
 
-    def refuses(self, call: Callable[[], object], error: type[Exception], words: str, what: str) -> None:
+    def refuses(
+        self, call: Callable[[], object], error: type[Exception], words: str, what: str
+    ) -> None:
         """The call must raise that error with these words."""
         try:
             call()
@@ -150,14 +182,16 @@ def values_of(architecture: Architecture) -> tuple[float, float, float]:
     return loss_of(architecture), -min(0.1 + 0.2 * attention, 0.9), cost_of(architecture)
 
 
-# -- the rules -----------------------------------------------------------------------------------------------
+# -- the rules -------------------------------------------------------------------------------------
 
 
 def check_seed_fixes_the_trajectory(world: World) -> None:
     first, again, other = (world.run(world.make(seed), 5, MIXED) for seed in (7, 7, 8))
     world.require(first == again, "the same seed and results must give the same candidates")
-    world.require([e.genotype for e in first] != [e.genotype for e in other],
-                  "another seed must give other candidates")
+    world.require(
+        [e.genotype for e in first] != [e.genotype for e in other],
+        "another seed must give other candidates",
+    )
 
 
 def check_global_random_state(world: World) -> None:
@@ -175,34 +209,52 @@ def check_replay(world: World) -> None:
     recorded = world.run(world.make(), 6)
     resumed = world.make()
     for start in range(0, 4 * CYCLE, CYCLE):
-        cycle = recorded[start:start + CYCLE]
-        world.require(resumed.ask() == [e.genotype for e in cycle],
-                      "recorded results must replay to the same asks")
+        cycle = recorded[start : start + CYCLE]
+        world.require(
+            resumed.ask() == [e.genotype for e in cycle],
+            "recorded results must replay to the same asks",
+        )
         resumed.tell(cycle)
-    world.require(world.run(resumed, 2) == recorded[4 * CYCLE:],
-                  "a replayed search must continue as the uninterrupted one")
+    world.require(
+        world.run(resumed, 2) == recorded[4 * CYCLE :],
+        "a replayed search must continue as the uninterrupted one",
+    )
 
 
 def check_candidates(world: World, budget_ms: float) -> None:
     latency_of = world.fitter(budget_ms)
-    told = world.run(world.make(latency_of=latency_of), 6, ("complete", "complete", "failed"), latency_of)
-    world.require(len({e.genotype for e in told}) == len(told), "a candidate must not be proposed twice")
+    told = world.run(
+        world.make(latency_of=latency_of), 6, ("complete", "complete", "failed"), latency_of
+    )
+    world.require(
+        len({e.genotype for e in told}) == len(told), "a candidate must not be proposed twice"
+    )
     for evaluation in told:
         world.require(evaluation.architecture is not None, "candidates must be within the budget")
         assert evaluation.architecture is not None
-        world.require(world.space.contains(evaluation.architecture), "candidates must be in the space")
-        world.require(world.space.repair(evaluation.genotype) == evaluation.genotype,
-                      "genotypes must be canonical")
+        world.require(
+            world.space.contains(evaluation.architecture), "candidates must be in the space"
+        )
+        world.require(
+            world.space.repair(evaluation.genotype) == evaluation.genotype,
+            "genotypes must be canonical",
+        )
 
 
 def check_sizes_of_asks(world: World) -> None:
     algorithm = world.make()
     world.require(len(algorithm.ask()) == CYCLE, "ask() must give `cycle_size` candidates")
     world.require(len(algorithm.ask(1)) == 1, "ask(1) must give one candidate")
-    world.require(len(set(algorithm.pending)) == CYCLE + 1,
-                  "`pending` must hold all candidates that were asked")
-    world.refuses(lambda: algorithm.ask(0), ConfigError, "ask: n must be a whole number of at least 1; got 0",
-                  "ask(0)")
+    world.require(
+        len(set(algorithm.pending)) == CYCLE + 1,
+        "`pending` must hold all candidates that were asked",
+    )
+    world.refuses(
+        lambda: algorithm.ask(0),
+        ConfigError,
+        "ask: n must be a whole number of at least 1; got 0",
+        "ask(0)",
+    )
 
 
 def check_partial_tells(world: World) -> None:
@@ -211,8 +263,10 @@ def check_partial_tells(world: World) -> None:
     asked = algorithm.ask(5)
     algorithm.tell([world.answer(genotype) for genotype in asked[:2]])
     more = algorithm.ask(4)
-    world.require(list(algorithm.pending) == asked[2:] + more,
-                  "part of a cycle may be told before more is asked")
+    world.require(
+        list(algorithm.pending) == asked[2:] + more,
+        "part of a cycle may be told before more is asked",
+    )
     world.require(len(set(asked + more)) == 9, "what is pending must not be proposed again")
     algorithm.tell([world.answer(genotype) for genotype in asked[2:] + more])
     world.require(len(algorithm.history) == 2 * CYCLE + 9, "`history` must hold every result")
@@ -224,17 +278,27 @@ def check_prefixes(world: World, cycles: int) -> None:
     few, many = world.make(), world.make()
     for algorithm in (few, many):
         world.run(algorithm, cycles)
-    world.require(few.ask(3) == many.ask(7)[:3], "asking for fewer candidates must give the first of them")
+    world.require(
+        few.ask(3) == many.ask(7)[:3], "asking for fewer candidates must give the first of them"
+    )
 
 
 def check_order_of_tells(world: World) -> None:
     algorithm = world.make()
     asked = algorithm.ask(2)
-    world.refuses(lambda: algorithm.tell([world.answer(asked[1])]), ValueError, "out of the order asked",
-                  "tell out of the order asked")
+    world.refuses(
+        lambda: algorithm.tell([world.answer(asked[1])]),
+        ValueError,
+        "out of the order asked",
+        "tell out of the order asked",
+    )
     algorithm.tell([world.answer(asked[0])])
-    world.refuses(lambda: algorithm.tell([world.answer(asked[0])]), ValueError, "out of the order asked",
-                  "telling a candidate twice")
+    world.refuses(
+        lambda: algorithm.tell([world.answer(asked[0])]),
+        ValueError,
+        "out of the order asked",
+        "telling a candidate twice",
+    )
 
 
 def check_lost_cycles(world: World, outcome: str, before: int) -> None:
@@ -242,36 +306,60 @@ def check_lost_cycles(world: World, outcome: str, before: int) -> None:
     world.run(algorithm, before)
     lost = world.run(algorithm, 3, (outcome,))
     after = world.run(algorithm, 2)
-    world.require(not any(e.complete for e in lost) and all(e.complete for e in after)
-                  and len({e.genotype for e in after}) == 2 * CYCLE,
-                  f"cycles of {outcome} candidates must not stop it")
+    world.require(
+        not any(e.complete for e in lost)
+        and all(e.complete for e in after)
+        and len({e.genotype for e in after}) == 2 * CYCLE,
+        f"cycles of {outcome} candidates must not stop it",
+    )
 
 
 def check_one_complete_candidate(world: World) -> None:
     algorithm = world.make()
     world.run(algorithm, 3, ("complete", *["failed"] * 40))
-    world.require(len(set(algorithm.ask())) == CYCLE, "one complete candidate must be enough to go on")
+    world.require(
+        len(set(algorithm.ask())) == CYCLE, "one complete candidate must be enough to go on"
+    )
 
 
 def check_equal_losses(world: World) -> None:
     algorithm = world.make()
     for _ in range(4):
-        algorithm.tell([Evaluation(genotype, world.latency_of(genotype)[0], True, 5.0, 100.0,
-                                   values=(5.0, -0.5, 100.0)) for genotype in algorithm.ask()])
-    world.require(len({e.genotype for e in algorithm.history}) == 4 * CYCLE, "equal losses must not stop it")
+        algorithm.tell(
+            [
+                Evaluation(
+                    genotype,
+                    world.latency_of(genotype)[0],
+                    True,
+                    5.0,
+                    100.0,
+                    values=(5.0, -0.5, 100.0),
+                )
+                for genotype in algorithm.ask()
+            ]
+        )
+    world.require(
+        len({e.genotype for e in algorithm.history}) == 4 * CYCLE, "equal losses must not stop it"
+    )
 
 
 def check_start_from(world: World) -> None:
     """A search may start from candidates that were evaluated elsewhere."""
-    known = list({e.genotype: e for seed in (3, 4) for e in world.run(world.make(seed), 1)}.values())
+    known = list(
+        {e.genotype: e for seed in (3, 4) for e in world.run(world.make(seed), 1)}.values()
+    )
     first, again = world.make(), world.make()
     for algorithm in (first, again):
         algorithm.start_from(known)
     told = world.run(first, 4)
     world.require(told == world.run(again, 4), "equal starts must give the same candidates")
-    world.require(first.history == [*known, *told], "`history` must begin with what the search starts from")
-    world.require(not {e.genotype for e in known} & {e.genotype for e in told},
-                  "what a search starts from must not be proposed again")
+    world.require(
+        first.history == [*known, *told], "`history` must begin with what the search starts from"
+    )
+    world.require(
+        not {e.genotype for e in known} & {e.genotype for e in told},
+        "what a search starts from must not be proposed again",
+    )
 
 
 def check_impossible_budget(world: World, latency_known: bool) -> None:
@@ -281,10 +369,12 @@ def check_impossible_budget(world: World, latency_known: bool) -> None:
         return None, nothing_fits(genotype)[1] if latency_known else None
 
     told = world.run(world.make(latency_of=latency_of), 3, latency_of=latency_of)
-    world.require(not any(e.feasible for e in told)
-                  and all(world.space.repair(e.genotype) == e.genotype for e in told)
-                  and len(set(told[-CYCLE:])) == CYCLE,
-                  "a budget that nothing meets must still give valid candidates")
+    world.require(
+        not any(e.feasible for e in told)
+        and all(world.space.repair(e.genotype) == e.genotype for e in told)
+        and len(set(told[-CYCLE:])) == CYCLE,
+        "a budget that nothing meets must still give valid candidates",
+    )
 
 
 def check_improvement(world: World) -> None:
@@ -293,18 +383,29 @@ def check_improvement(world: World) -> None:
         losses = losses_of(world, seed)
         started.append(min(losses[:8]))
         ended.append(min(losses))
-    world.require(median(ended) < median(started), "eight cycles must improve on the first eight candidates")
+    world.require(
+        median(ended) < median(started), "eight cycles must improve on the first eight candidates"
+    )
 
 
 def check_beats_random(sampler: Sampler, options: Options | None = None, seeds: int = 7) -> None:
-    """Best of 48 candidates, medians over `seeds` seeds: better than random ones by over 3 standard errors of
-    random's median (1.25 standard deviations / root of `seeds`)."""
+    """Best of 48 candidates, medians over `seeds` seeds: better than random ones by over 3 standard
+    errors of random's median (1.25 standard deviations / root of `seeds`)."""
     world, random = World(sampler, options), World("random")
-    learned, chance = ([min(losses_of(each, seed)) for seed in range(seeds)] for each in (world, random))
+    learned, chance = (
+        [min(losses_of(each, seed)) for seed in range(seeds)] for each in (world, random)
+    )
     bar = median(chance) - 3 * 1.25 * float(np.std(chance)) / seeds**0.5
-    world.require(median(learned) < bar, f"the median of {seeds} seeds must be below {bar:.3f} nats, which is"
-                                         f" better than random; got {median(learned):.3f}")
+    world.require(
+        median(learned) < bar,
+        f"the median of {seeds} seeds must be below {bar:.3f} nats, which is"
+        f" better than random; got {median(learned):.3f}",
+    )
 
 
 def losses_of(world: World, seed: int) -> list[float]:
-    return [evaluation.loss for evaluation in world.run(world.make(seed), 8) if evaluation.loss is not None]
+    return [
+        evaluation.loss
+        for evaluation in world.run(world.make(seed), 8)
+        if evaluation.loss is not None
+    ]

@@ -1,4 +1,6 @@
-"""For the notebooks, which import it: searches look at few candidates, and losses are those of little text."""
+"""For the notebooks, which import it: searches look at few candidates, and losses are those of
+little text.
+"""
 
 import dataclasses
 

@@ -9,7 +9,9 @@ import foreign_space
 
 
 def loss_and_latency(network):
-    """As of foreign_space. SLOW_S: seconds that it takes; CALLS: a file for a line for each call."""
+    """As of foreign_space. SLOW_S: seconds that it takes; CALLS: a file for a line for each
+    call.
+    """
     calls = os.environ.get("CALLS")
     if calls:
         with open(calls, "a") as file:
@@ -20,4 +22,8 @@ def loss_and_latency(network):
 
 def calls(path):
     """(notation, pid) of each call so far."""
-    return [tuple(json.loads(line)) for line in Path(path).read_text().splitlines()] if Path(path).exists() else []
+    return (
+        [tuple(json.loads(line)) for line in Path(path).read_text().splitlines()]
+        if Path(path).exists()
+        else []
+    )

@@ -33,8 +33,13 @@ SMALL = {
 def small_space(name: str) -> ThreeStageSpace:
     mixers, ratios, ffns, repeats, cap = SMALL[name]
     spans = dict(zip(("early", "middle", "late"), map(list, repeats), strict=True))
-    text = THREE_STAGE.format(mixers=[HEADS[mixer] for mixer in mixers], ratios=list(ratios), ffns=list(ffns),
-                              repeats=str(spans).replace("'", ""), cap=cap)
+    text = THREE_STAGE.format(
+        mixers=[HEADS[mixer] for mixer in mixers],
+        ratios=list(ratios),
+        ffns=list(ffns),
+        repeats=str(spans).replace("'", ""),
+        cap=cap,
+    )
     return ThreeStageSpace.from_config(parse_yaml(text, f"{name}.yaml"), name=name)
 
 

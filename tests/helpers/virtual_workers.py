@@ -1,4 +1,6 @@
-"""An executor of many workers in this process: each job takes time on a clock of its own, and none in reality."""
+"""An executor of many workers in this process: each job takes time on a clock of its own, and none
+in reality.
+"""
 
 from __future__ import annotations
 

@@ -34,41 +34,106 @@ def parquet(root, path, rows, **common):
 def package(tmp_path):
     root = tmp_path / "package"
     (root / "aiconfigurator_core-9.9.dist-info").mkdir(parents=True)
-    (root / "aiconfigurator_core-9.9.dist-info/METADATA").write_text("Name: aiconfigurator-core\nVersion: 9.9\n")
+    (root / "aiconfigurator_core-9.9.dist-info/METADATA").write_text(
+        "Name: aiconfigurator-core\nVersion: 9.9\n"
+    )
     (root / "aiconfigurator_core/systems").mkdir(parents=True)
     (root / "aiconfigurator_core/systems/fake.yaml").write_text(SYSTEM)
-    gemm = [{"m": 1, "n": 32, "k": 64, "latency": 0.002}, {"m": 2, "n": 32, "k": 64, "latency": 0.003},
-            {"m": 1, "n": 32, "k": 64, "latency": 0.001, "gemm_dtype": "fp8"}]
+    gemm = [
+        {"m": 1, "n": 32, "k": 64, "latency": 0.002},
+        {"m": 2, "n": 32, "k": 64, "latency": 0.003},
+        {"m": 1, "n": 32, "k": 64, "latency": 0.001, "gemm_dtype": "fp8"},
+    ]
     parquet(root, "gemm/vllm/0.9.0/gemm_perf.parquet", gemm[:1], gemm_dtype="bfloat16")
     parquet(root, "gemm/vllm/0.10.0/gemm_perf.parquet", gemm, gemm_dtype="bfloat16")
-    parquet(root, "gemm/trtllm/1.0/gemm_perf.parquet", [{"m": 8, "n": 8, "k": 8, "latency": 1.0}],
-            gemm_dtype="bfloat16")
-    attention = dict(batch_size=1, num_heads=4, num_key_value_heads=2, attn_dtype="bfloat16",
-                     kv_cache_dtype="bfloat16", beam_width=1, isl=1)
-    parquet(root, "attention/trtllm/1.0/generation_attention_perf.parquet", [
-        {"head_dim": 128, "window_size": 0, "step": 7, "latency": 0.004},
-        {"head_dim": 192, "window_size": 0, "step": 7, "latency": 0.004},
-        {"head_dim": 128, "window_size": 0, "step": 7, "latency": 0.001, "kv_cache_dtype": "fp8"}], **attention)
-    parquet(root, "attention/vllm/0.10.0/generation_attention_perf.parquet", [
-        {"head_dim": 128, "window_size": 0, "step": 7, "latency": 0.9},
-        {"head_dim": 128, "window_size": 128, "step": 7, "latency": 0.005}], **attention)
+    parquet(
+        root,
+        "gemm/trtllm/1.0/gemm_perf.parquet",
+        [{"m": 8, "n": 8, "k": 8, "latency": 1.0}],
+        gemm_dtype="bfloat16",
+    )
+    attention = dict(
+        batch_size=1,
+        num_heads=4,
+        num_key_value_heads=2,
+        attn_dtype="bfloat16",
+        kv_cache_dtype="bfloat16",
+        beam_width=1,
+        isl=1,
+    )
+    parquet(
+        root,
+        "attention/trtllm/1.0/generation_attention_perf.parquet",
+        [
+            {"head_dim": 128, "window_size": 0, "step": 7, "latency": 0.004},
+            {"head_dim": 192, "window_size": 0, "step": 7, "latency": 0.004},
+            {
+                "head_dim": 128,
+                "window_size": 0,
+                "step": 7,
+                "latency": 0.001,
+                "kv_cache_dtype": "fp8",
+            },
+        ],
+        **attention,
+    )
+    parquet(
+        root,
+        "attention/vllm/0.10.0/generation_attention_perf.parquet",
+        [
+            {"head_dim": 128, "window_size": 0, "step": 7, "latency": 0.9},
+            {"head_dim": 128, "window_size": 128, "step": 7, "latency": 0.005},
+        ],
+        **attention,
+    )
     gdn = dict(batch_size=1, seq_len=1, head_k_dim=128, head_v_dim=128, d_conv=4)
     step = dict(phase="generation", kernel_source="fused_recurrent_gated_delta_rule")
-    parquet(root, "linear_attention/sglang/0.5/gdn_perf.parquet", [
-        {**step, "num_k_heads": 2, "num_v_heads": 4, "latency": 0.006},
-        {**step, "num_k_heads": 4, "num_v_heads": 4, "latency": 0.008},
-        {"phase": "generation", "kernel_source": "causal_conv1d_update", "num_k_heads": 2, "num_v_heads": 4,
-         "latency": 0.002},
-        {"phase": "context", "kernel_source": "chunk_gated_delta_rule", "num_k_heads": 2, "num_v_heads": 4,
-         "seq_len": 64, "latency": 0.03}], **gdn)
+    parquet(
+        root,
+        "linear_attention/sglang/0.5/gdn_perf.parquet",
+        [
+            {**step, "num_k_heads": 2, "num_v_heads": 4, "latency": 0.006},
+            {**step, "num_k_heads": 4, "num_v_heads": 4, "latency": 0.008},
+            {
+                "phase": "generation",
+                "kernel_source": "causal_conv1d_update",
+                "num_k_heads": 2,
+                "num_v_heads": 4,
+                "latency": 0.002,
+            },
+            {
+                "phase": "context",
+                "kernel_source": "chunk_gated_delta_rule",
+                "num_k_heads": 2,
+                "num_v_heads": 4,
+                "seq_len": 64,
+                "latency": 0.03,
+            },
+        ],
+        **gdn,
+    )
     kda = {**gdn, "num_k_heads": 12, "num_v_heads": 12}
-    parquet(root, "kda/sglang/0.5/kda_perf.parquet", [
-        {"phase": "context", "kernel_source": "chunk_kda", "latency": 0.9}], **kda)
-    parquet(root, "kda/vllm/0.11/kda_perf.parquet", [
-        {"phase": "context", "kernel_source": "flashkda_fwd", "seq_len": 64, "latency": 0.02},
-        {"phase": "generation", "kernel_source": "fused_recurrent_kda_packed_decode", "latency": 0.004},
-        {"phase": "generation", "kernel_source": "fused_kda_decode", "latency": 0.1},
-        {"phase": "verify", "kernel_source": "fused_recurrent_kda", "latency": 0.1}], **kda)
+    parquet(
+        root,
+        "kda/sglang/0.5/kda_perf.parquet",
+        [{"phase": "context", "kernel_source": "chunk_kda", "latency": 0.9}],
+        **kda,
+    )
+    parquet(
+        root,
+        "kda/vllm/0.11/kda_perf.parquet",
+        [
+            {"phase": "context", "kernel_source": "flashkda_fwd", "seq_len": 64, "latency": 0.02},
+            {
+                "phase": "generation",
+                "kernel_source": "fused_recurrent_kda_packed_decode",
+                "latency": 0.004,
+            },
+            {"phase": "generation", "kernel_source": "fused_kda_decode", "latency": 0.1},
+            {"phase": "verify", "kernel_source": "fused_recurrent_kda", "latency": 0.1},
+        ],
+        **kda,
+    )
     return root
 
 
@@ -76,28 +141,51 @@ def check(folder):
     table = LatencyTable.load(folder)
     gemm = table.rows("gemm")
     assert gemm[["m", "n", "k", "dtype"]].to_numpy().tolist() == [
-        [1, 32, 64, "bfloat16"], [1, 32, 64, "fp8"], [2, 32, 64, "bfloat16"]]
+        [1, 32, 64, "bfloat16"],
+        [1, 32, 64, "fp8"],
+        [2, 32, 64, "bfloat16"],
+    ]
     assert gemm["latency_us"].tolist() == pytest.approx([2.0, 1.0, 3.0])
     assert set(gemm["stack"]) == {"vllm-0.10.0"}  # the newest version, by number and not by letter
     decode = table.rows("attention_decode")
-    assert decode[["head_dim", "window", "context"]].to_numpy().tolist() == [[128, 0, 8], [128, 128, 8]]
+    assert decode[["head_dim", "window", "context"]].to_numpy().tolist() == [
+        [128, 0, 8],
+        [128, 128, 8],
+    ]
     assert decode["latency_us"].tolist() == pytest.approx([4.0, 5.0])
     assert decode["stack"].tolist() == ["trtllm-1.0", "vllm-0.10.0"]
     step = table.rows("gated_delta_rule_decode")
-    assert step[["heads", "key_dim", "value_dim", "batch"]].to_numpy().tolist() == [[4, 128, 128, 1]]
+    assert step[["heads", "key_dim", "value_dim", "batch"]].to_numpy().tolist() == [
+        [4, 128, 128, 1]
+    ]
     assert step["latency_us"].tolist() == pytest.approx([7.0])  # the median over key heads
     assert table.rows("gated_delta_rule_prefill")["tokens"].tolist() == [64]
-    assert "gated_delta_rule_triton_prefill" not in table.kinds  # the rows of the gated delta rule are of that kernel
-    for kind, us in (("kda_prefill", 20), ("kda_decode", 4)):  # without kernels that include the convolution
-        assert table.rows(kind)[["heads", "latency_us"]].to_numpy().tolist() == [[12, pytest.approx(us)]]
+    assert (
+        "gated_delta_rule_triton_prefill" not in table.kinds
+    )  # the rows of the gated delta rule are of that kernel
+    for kind, us in (
+        ("kda_prefill", 20),
+        ("kda_decode", 4),
+    ):  # without kernels that include the convolution
+        assert table.rows(kind)[["heads", "latency_us"]].to_numpy().tolist() == [
+            [12, pytest.approx(us)]
+        ]
         assert set(table.rows(kind)["stack"]) == {"vllm-0.11"}
     assert table.rows("conv_decode")["channels"].tolist() == [2 * 2 * 128 + 4 * 128]
     assert set(gemm["source"]) == {"imported"}
     origin = table.to_dict()["kinds"]["gemm"]["origin"]
-    assert (origin["package"], origin["version"], origin["licence"]) == ("aiconfigurator-core", "9.9", "Apache-2.0")
+    assert (origin["package"], origin["version"], origin["licence"]) == (
+        "aiconfigurator-core",
+        "9.9",
+        "Apache-2.0",
+    )
     assert "NVIDIA" in origin["copyright"]
-    assert table.meta["stacks"]["vllm-0.10.0"] == {"framework": "vllm", "version": "0.10.0", "mode": "cuda_graph",
-                                                   "measured_on": "NVIDIA Fake"}
+    assert table.meta["stacks"]["vllm-0.10.0"] == {
+        "framework": "vllm",
+        "version": "0.10.0",
+        "mode": "cuda_graph",
+        "measured_on": "NVIDIA Fake",
+    }
     assert table.device.bandwidth_bytes_s == 1e12
     assert table.device.launch_us == pytest.approx(3.0)
     assert "9.9" in table.device.cite
@@ -124,42 +212,115 @@ def test_what_cannot_be_imported_is_one_line(package, tmp_path, monkeypatch):
     (tmp_path / "x.whl").write_text("no zip")
     (systems / "bare.yaml").write_text(SYSTEM)
     cases = [
-        ("fakes", package, "out", lambda: 0, "system must be one of bare, fake; got 'fakes' (did you mean 'fake'"),
+        (
+            "fakes",
+            package,
+            "out",
+            lambda: 0,
+            "system must be one of bare, fake; got 'fakes' (did you mean 'fake'",
+        ),
         ("bare", package, "out", lambda: 0, "bare has no bfloat16 measurements"),
         ("fake", tmp_path / "x.whl", "out", lambda: 0, "x.whl: not a wheel"),
         ("fake", tmp_path, "out", lambda: 0, "neither a wheel nor a folder"),
         ("fake", tmp_path / "nowhere", "out", lambda: 0, "neither a wheel nor a folder"),
-        ("fake", package, "there", lambda: import_system("fake", package, tmp_path / "there"), "exists already"),
-        ("fake", package, "out", lambda: measurements.write_bytes(b"junk"),
-         "gemm_perf.parquet: damaged, not readable as parquet"),
-        ("fake", package, "out", lambda: pd.DataFrame({"m": [1]}).to_parquet(measurements), "column latency"),
-        ("fake", package, "out", lambda: (systems / "fake.yaml").write_text(SYSTEM.replace("mem_bw:", "bw:")),
-         "fake.yaml: the key mem_bw is missing"),
-        ("fake", package, "out", lambda: (systems / "fake.yaml").write_text("gpu: ["), "fake.yaml: cannot be read"),
-        ("fake", package, "out", lambda: (systems / "fake.yaml").write_text("gpu: !!int ''"),
-         "fake.yaml: cannot be read"),
-        ("fake", None, "out",
-         lambda: monkeypatch.setattr(aiconfigurator.importlib.util, "find_spec", lambda name: None),
-         "not installed: pip install 'flashnas[import]'")]
+        (
+            "fake",
+            package,
+            "there",
+            lambda: import_system("fake", package, tmp_path / "there"),
+            "exists already",
+        ),
+        (
+            "fake",
+            package,
+            "out",
+            lambda: measurements.write_bytes(b"junk"),
+            "gemm_perf.parquet: damaged, not readable as parquet",
+        ),
+        (
+            "fake",
+            package,
+            "out",
+            lambda: pd.DataFrame({"m": [1]}).to_parquet(measurements),
+            "column latency",
+        ),
+        (
+            "fake",
+            package,
+            "out",
+            lambda: (systems / "fake.yaml").write_text(SYSTEM.replace("mem_bw:", "bw:")),
+            "fake.yaml: the key mem_bw is missing",
+        ),
+        (
+            "fake",
+            package,
+            "out",
+            lambda: (systems / "fake.yaml").write_text("gpu: ["),
+            "fake.yaml: cannot be read",
+        ),
+        (
+            "fake",
+            package,
+            "out",
+            lambda: (systems / "fake.yaml").write_text("gpu: !!int ''"),
+            "fake.yaml: cannot be read",
+        ),
+        (
+            "fake",
+            None,
+            "out",
+            lambda: monkeypatch.setattr(
+                aiconfigurator.importlib.util, "find_spec", lambda name: None
+            ),
+            "not installed: pip install 'flashnas[import]'",
+        ),
+    ]
     for system, source, out, damage, words in cases:
         damage()
         assert words in one_line(TableError, import_system, system, source, tmp_path / out)
 
 
 def test_rows_of_the_triton_kernel_beside_those_of_a_faster_one(package, tmp_path):
-    """Of repeated measurements the shortest; what takes longer than its halves one after the other is left out."""
+    """Of repeated measurements the shortest; what takes longer than its halves one after the other
+    is left out.
+    """
     gdn = dict(head_k_dim=128, head_v_dim=128, d_conv=4, num_v_heads=4, phase="context")
-    parquet(package, "linear_attention/vllm/0.10.0/gdn_perf.parquet", [
-        {"kernel_source": "chunk_gated_delta_rule_flashinfer", "num_k_heads": 2, "batch_size": 1, "seq_len": 64,
-         "latency": 0.01}], **gdn)
-    parquet(package, "linear_attention/sglang/0.5/gdn_perf.parquet", [
-        {"num_k_heads": heads, "batch_size": batch, "seq_len": tokens, "latency": latency}
-        for heads, batch, tokens, latency in ((2, 1, 64, 0.03), (4, 1, 64, 0.02), (2, 2, 64, 0.041), (2, 1, 128, 0.2),
-                                              (2, 2, 128, 0.2), (2, 4, 64, 0.081))],
-            kernel_source="chunk_gated_delta_rule", **gdn)
+    parquet(
+        package,
+        "linear_attention/vllm/0.10.0/gdn_perf.parquet",
+        [
+            {
+                "kernel_source": "chunk_gated_delta_rule_flashinfer",
+                "num_k_heads": 2,
+                "batch_size": 1,
+                "seq_len": 64,
+                "latency": 0.01,
+            }
+        ],
+        **gdn,
+    )
+    parquet(
+        package,
+        "linear_attention/sglang/0.5/gdn_perf.parquet",
+        [
+            {"num_k_heads": heads, "batch_size": batch, "seq_len": tokens, "latency": latency}
+            for heads, batch, tokens, latency in (
+                (2, 1, 64, 0.03),
+                (4, 1, 64, 0.02),
+                (2, 2, 64, 0.041),
+                (2, 1, 128, 0.2),
+                (2, 2, 128, 0.2),
+                (2, 4, 64, 0.081),
+            )
+        ],
+        kernel_source="chunk_gated_delta_rule",
+        **gdn,
+    )
     table = LatencyTable.load(import_system("fake", package, tmp_path / "out"))
     assert table.rows("gated_delta_rule_prefill")["latency_us"].tolist() == pytest.approx([10])
     found = table.rows("gated_delta_rule_triton_prefill").sort_values(["batch", "tokens"])
     assert found[["batch", "tokens"]].to_numpy().tolist() == [[1, 64], [1, 128], [2, 64], [4, 64]]
-    assert found["latency_us"].tolist() == pytest.approx([20, 200, 41, 81])  # of one sequence all rows are kept
+    assert found["latency_us"].tolist() == pytest.approx(
+        [20, 200, 41, 81]
+    )  # of one sequence all rows are kept
     assert set(found["stack"]) == {"sglang-0.5"}

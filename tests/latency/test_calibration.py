@@ -1,4 +1,6 @@
-"""The calibration of a table is checked when the table is loaded: one line with file, line, rule and value."""
+"""The calibration of a table is checked when the table is loaded: one line with file, line, rule
+and value.
+"""
 
 import shutil
 
@@ -11,26 +13,50 @@ from flashnas.base.errors import TableError
 from flashnas.latency.corrections import Correction, KernelCorrection, ModelCorrection
 from flashnas.latency.table import LatencyTable
 
-GOOD = {"stack": "unfused", "unfused": {"scale": 1.1, "left_out_mean_error": 0.01}, "gap_us": 2, "width": 0.2,
-        "fitted_on": "x", "reproduce": "y", "whole": {"eager": {"decode": {"scale": 1.1, "mb_us": 0}, "prefill": {}},
-                                                      "workload": "chat", "fitted_on": ["abc"]}}
+GOOD = {
+    "stack": "unfused",
+    "unfused": {"scale": 1.1, "left_out_mean_error": 0.01},
+    "gap_us": 2,
+    "width": 0.2,
+    "fitted_on": "x",
+    "reproduce": "y",
+    "whole": {
+        "eager": {"decode": {"scale": 1.1, "mb_us": 0}, "prefill": {}},
+        "workload": "chat",
+        "fitted_on": ["abc"],
+    },
+}
 DAMAGED = [
     ("hello", "calibration must be a mapping or null; got 'hello'"),
-    ({"gap": 1.0}, "calibration has no key 'gap' (did you mean 'gap_us'?); allowed: scale, attention_scale, gap_us"),
+    (
+        {"gap": 1.0},
+        "calibration has no key 'gap' (did you mean 'gap_us'?); allowed: scale, attention_scale,"
+        " gap_us",
+    ),
     ({"scale": float("nan")}, "calibration.scale must be a finite number; got nan"),
     ({"gap_us": -1.0}, "calibration.gap_us must be a number of at least 0; got -1.0"),
-    ({"stack": "fusd"}, "calibration.stack must be one of fused, unfused; got 'fusd' (did you mean 'fused'?)"),
+    (
+        {"stack": "fusd"},
+        "calibration.stack must be one of fused, unfused; got 'fusd' (did you mean 'fused'?)",
+    ),
     ({"unfused": 3}, "calibration.unfused must be a mapping; got 3"),
     ({"unfused": {"scal": 3}}, "calibration.unfused has no key 'scal' (did you mean 'scale'?)"),
     ({"fitted_on": 3}, "calibration.fitted_on must be text; got 3"),
     ({"whole": "x"}, "calibration.whole must be a mapping; got 'x'"),
     ({"whole": {"eagre": {}}}, "calibration.whole has no key 'eagre' (did you mean 'eager'?)"),
     ({"whole": {"fitted_on": "abc"}}, "calibration.whole.fitted_on must be a list; got 'abc'"),
-    ({"whole": {"eager": {"decod": {}}}},
-     "a key of calibration.whole.eager must be one of prefill, decode; got 'decod'"),
-    ({"whole": {"eager": {"decode": {"scale": -1}}}},
-     "calibration.whole.eager.decode.scale must be a number of at least 0; got -1"),
-    ({"whole": {"eager": {"decode": {"gap_us": 1}}}}, "calibration.whole.eager.decode has no key 'gap_us'"),
+    (
+        {"whole": {"eager": {"decod": {}}}},
+        "a key of calibration.whole.eager must be one of prefill, decode; got 'decod'",
+    ),
+    (
+        {"whole": {"eager": {"decode": {"scale": -1}}}},
+        "calibration.whole.eager.decode.scale must be a number of at least 0; got -1",
+    ),
+    (
+        {"whole": {"eager": {"decode": {"gap_us": 1}}}},
+        "calibration.whole.eager.decode has no key 'gap_us'",
+    ),
 ]
 
 
@@ -56,7 +82,9 @@ def test_damage_is_one_line(folder, case):
 def test_a_calibration_is_read_by_both_corrections(folder):
     calibrate(folder, GOOD)
     table = LatencyTable.load(folder)
-    assert KernelCorrection.of(table.calibration, "unfused") == KernelCorrection(scale=1.1, gap_us=2.0, width=0.2)
+    assert KernelCorrection.of(table.calibration, "unfused") == KernelCorrection(
+        scale=1.1, gap_us=2.0, width=0.2
+    )
     assert ModelCorrection.of(table.calibration, "eager", "decode") == ModelCorrection(scale=1.1)
     assert ModelCorrection.of(table.calibration, "cuda_graph", "decode") == ModelCorrection()
     calibrate(folder, None)
@@ -66,7 +94,9 @@ def test_a_calibration_is_read_by_both_corrections(folder):
 @pytest.mark.parametrize("mode", ["compiled", "vllm"])
 def test_calibrations_of_earlier_modes_are_read(folder, mode):
     calibrate(folder, {"whole": {mode: {"decode": {"scale": 1.2}}}})
-    assert ModelCorrection.of(LatencyTable.load(folder).calibration, mode, "decode") == ModelCorrection(scale=1.2)
+    assert ModelCorrection.of(
+        LatencyTable.load(folder).calibration, mode, "decode"
+    ) == ModelCorrection(scale=1.2)
 
 
 @pytest.mark.parametrize("correction", Correction.__subclasses__())

@@ -13,7 +13,11 @@ def rows(frame):
 
 def grid_of(times):
     """Over n (1, 4, 16) and k (2, 8); `times` [3, 2]."""
-    data = [{"n": n, "k": k, "latency_us": times[i][j]} for i, n in enumerate((1, 4, 16)) for j, k in enumerate((2, 8))]
+    data = [
+        {"n": n, "k": k, "latency_us": times[i][j]}
+        for i, n in enumerate((1, 4, 16))
+        for j, k in enumerate((2, 8))
+    ]
     return LogGrid.from_rows(rows(data), ["n", "k"], grow="n", spread=0.1)
 
 
@@ -55,9 +59,11 @@ def test_geometric_middle_of_a_power_law():
 
 def test_beyond_the_largest_a_straight_line_goes_on():
     us, ruled = grid_of([[1, 1], [2, 2], [4, 4]]).at(n=np.array([32.0, 24.0, 16 * 16 + 1]), k=2)
-    assert us[0].tolist() == pytest.approx([4 + 16 / 6, 0.9 * (4 + 16 / 6), 1.1 * 8])  # at most in proportion
+    assert us[0].tolist() == pytest.approx(
+        [4 + 16 / 6, 0.9 * (4 + 16 / 6), 1.1 * 8]
+    )  # at most in proportion
     assert us[1, 0] == pytest.approx(4 + 8 / 6)
-    assert np.isnan(us[2, 0])                             # more than 16 times the largest: no answer
+    assert np.isnan(us[2, 0])  # more than 16 times the largest: no answer
     assert ruled.all()
 
 
@@ -78,17 +84,22 @@ def test_a_steeper_line_counts_in_the_upper_bound_alone():
 
 
 def test_sequences_and_rows_have_no_limit():
-    """They do not depend on each other; the largest batch of a small network is far beyond every measured one."""
+    """They do not depend on each other; the largest batch of a small network is far beyond every
+    measured one.
+    """
     for axis in ("batch", "m"):
-        grid = LogGrid.from_rows(rows([{axis: n, "latency_us": 1.0 + n} for n in (1, 8)]), [axis], grow=axis,
-                                 spread=0.1)
+        grid = LogGrid.from_rows(
+            rows([{axis: n, "latency_us": 1.0 + n} for n in (1, 8)]), [axis], grow=axis, spread=0.1
+        )
         us, ruled = grid.at(**{axis: 8e9})
         assert (us[0], bool(ruled)) == (pytest.approx(8e9), True)
 
 
 def test_quadratic_axis():
     data = [{"tokens": t, "batch": 1, "latency_us": t**2} for t in (2, 8)]
-    grid = LogGrid.from_rows(rows(data), ["batch", "tokens"], grow="batch", spread=0.1, tokens_power=2)
+    grid = LogGrid.from_rows(
+        rows(data), ["batch", "tokens"], grow="batch", spread=0.1, tokens_power=2
+    )
     assert grid.at(batch=1, tokens=32)[0][0] == pytest.approx(32**2)
 
 
@@ -98,14 +109,26 @@ def test_below_the_smallest_the_smallest_counts():
 
 
 def test_cells_that_were_not_measured_are_inferred_from_the_smaller_one():
-    data = [{"n": n, "k": k, "latency_us": n * k} for n, k in [(1, 2), (4, 2), (16, 2), (1, 8), (4, 8)]]
+    data = [
+        {"n": n, "k": k, "latency_us": n * k} for n, k in [(1, 2), (4, 2), (16, 2), (1, 8), (4, 8)]
+    ]
     grid = LogGrid.from_rows(rows(data), ["n", "k"], grow="n", spread=0.1)
     us, ruled = grid.at(n=16, k=8)
     assert (us[0], bool(ruled)) == (pytest.approx(128), True)
-    flat = LogGrid.from_rows(rows([{"n": n, "k": k, "latency_us": 10.0} for n, k in [(1, 2), (4, 2), (16, 2), (1, 8),
-                                                                                   (4, 8)]]), ["n", "k"], grow="n",
-                             spread=0.1)
-    assert flat.at(n=16, k=8)[0].tolist() == pytest.approx([40, 9, 44])  # the line through n = 1 and 4 bounds it
+    flat = LogGrid.from_rows(
+        rows(
+            [
+                {"n": n, "k": k, "latency_us": 10.0}
+                for n, k in [(1, 2), (4, 2), (16, 2), (1, 8), (4, 8)]
+            ]
+        ),
+        ["n", "k"],
+        grow="n",
+        spread=0.1,
+    )
+    assert flat.at(n=16, k=8)[0].tolist() == pytest.approx(
+        [40, 9, 44]
+    )  # the line through n = 1 and 4 bounds it
     assert not grid.at(n=4, k=8)[1]
 
 

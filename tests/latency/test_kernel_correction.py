@@ -14,11 +14,28 @@ from flashnas.latency.corrections import STACKS, KernelCorrection
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 
-MODELS = [f"{hidden}(vocab=64): {layers}x(a(heads=2,kv_heads={kv},head_dim={dim}) f(intermediate={inner}))"
-          for hidden, layers, kv, dim, inner in ((32, 1, 1, 16, 64), (32, 4, 2, 8, 64), (64, 2, 1, 8, 256),
-                                                 (64, 6, 2, 16, 128), (64, 3, 1, 16, 32), (32, 3, 2, 16, 256))]
-SLOW = dataclasses.replace(TINY, bandwidth_bytes_s=2e7)  # so that the bytes of attention count in some of the models
-CONSTANTS = {"scale": 1.7, "gap_us": 5.0, "attention_us": 40.0, "attention_slowdown": 5.0, "head_dim_power": 0.2}
+MODELS = [
+    f"{hidden}(vocab=64): {layers}x(a(heads=2,kv_heads={kv},head_dim={dim})"
+    f" f(intermediate={inner}))"
+    for hidden, layers, kv, dim, inner in (
+        (32, 1, 1, 16, 64),
+        (32, 4, 2, 8, 64),
+        (64, 2, 1, 8, 256),
+        (64, 6, 2, 16, 128),
+        (64, 3, 1, 16, 32),
+        (32, 3, 2, 16, 256),
+    )
+]
+SLOW = dataclasses.replace(
+    TINY, bandwidth_bytes_s=2e7
+)  # so that the bytes of attention count in some of the models
+CONSTANTS = {
+    "scale": 1.7,
+    "gap_us": 5.0,
+    "attention_us": 40.0,
+    "attention_slowdown": 5.0,
+    "head_dim_power": 0.2,
+}
 STEPS, RATES = "prompt=2,generated=2", "batch=4,prompt=4,generated=8"
 
 
@@ -28,8 +45,12 @@ def measured(table, stack):
     seconds = LatencyModel(table, STEPS, stack=stack).latencies(architectures) / 1000
     model = LatencyModel(table, RATES, stack=stack)
     rates = [model.estimate(architecture).throughput_tok_s for architecture in architectures]
-    return pd.concat([pd.DataFrame({"model": MODELS, "workload": STEPS, "latency_s": seconds}),
-                      pd.DataFrame({"model": MODELS, "workload": RATES, "throughput_tok_s": rates})])
+    return pd.concat(
+        [
+            pd.DataFrame({"model": MODELS, "workload": STEPS, "latency_s": seconds}),
+            pd.DataFrame({"model": MODELS, "workload": RATES, "throughput_tok_s": rates}),
+        ]
+    )
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -47,29 +68,50 @@ def test_fit_recovers_the_constants_that_made_the_times_and_rates(tmp_path, stac
 
 def test_fit_needs_more_measurements_than_constants(tiny_table):
     few = pd.DataFrame({"model": MODELS[:5], "workload": "generated=8", "latency_s": 1.0})
-    with pytest.raises(TableError, match="stack unfused needs at least 6 measurements of whole models; got 5"):
+    with pytest.raises(
+        TableError, match="stack unfused needs at least 6 measurements of whole models; got 5"
+    ):
         fit(tiny_table, few, "unfused")
 
 
 def test_attention_takes_its_row_and_a_launch_or_else_its_bytes():
-    correction = KernelCorrection(scale=2.0, attention_us=5.0, attention_slowdown=4.0, head_dim_power=1.0)
+    correction = KernelCorrection(
+        scale=2.0, attention_us=5.0, attention_slowdown=4.0, head_dim_power=1.0
+    )
     assert correction.attention(10, bytes_us=1, head_dim=128, pairs=8) == 2 * 10 + 5
     assert correction.attention(10, bytes_us=20, head_dim=128, pairs=8) == 4 * 20
     assert correction.attention(10, bytes_us=20, head_dim=64, pairs=8) == 4 * 20 / 2
-    assert dataclasses.replace(correction, attention_scale=3.0).attention(10, bytes_us=1, head_dim=64, pairs=8) == 35
+    assert (
+        dataclasses.replace(correction, attention_scale=3.0).attention(
+            10, bytes_us=1, head_dim=64, pairs=8
+        )
+        == 35
+    )
 
 
 def test_many_blocks_of_threads_fill_the_device():
-    correction = KernelCorrection(attention_slowdown=4.0, attention_filled=2.0, attention_blocks=100)
-    times = [correction.attention(1, bytes_us=20, head_dim=128, pairs=pairs) for pairs in (8, 100, 200, 10**6)]
+    correction = KernelCorrection(
+        attention_slowdown=4.0, attention_filled=2.0, attention_blocks=100
+    )
+    times = [
+        correction.attention(1, bytes_us=20, head_dim=128, pairs=pairs)
+        for pairs in (8, 100, 200, 10**6)
+    ]
     assert times == [4 * 20, 4 * 20, 3 * 20, pytest.approx(2 * 20, rel=1e-3)]
 
 
 def test_constants_of_a_stack_come_before_those_of_all(tmp_path):
-    table = write_table(tmp_path / "t", tiny_kinds(), calibration={
-        "gap_us": 1.0, "width": 0.2, "stack": "unfused", "unfused": {"gap_us": 3.0}})
-    assert KernelCorrection.of(table.calibration, "fused") == KernelCorrection(gap_us=1.0, width=0.2)
-    assert KernelCorrection.of(table.calibration, "unfused") == KernelCorrection(gap_us=3.0, width=0.2)
+    table = write_table(
+        tmp_path / "t",
+        tiny_kinds(),
+        calibration={"gap_us": 1.0, "width": 0.2, "stack": "unfused", "unfused": {"gap_us": 3.0}},
+    )
+    assert KernelCorrection.of(table.calibration, "fused") == KernelCorrection(
+        gap_us=1.0, width=0.2
+    )
+    assert KernelCorrection.of(table.calibration, "unfused") == KernelCorrection(
+        gap_us=3.0, width=0.2
+    )
     assert LatencyModel(table, "generated=1").stack == "unfused"
     assert LatencyModel(table, "generated=1", stack="fused").kernel_correction.gap_us == 1.0
     with pytest.raises(ConfigError, match="stack must be one of fused, unfused; got 'fusd'"):
@@ -107,7 +149,9 @@ def test_carried_over_constants_say_so_and_are_bounded_by_none_and_twice():
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_throughput_at_32k_is_met_within_its_bounds(stack):
-    """The one bound of attention holds for grouped and other heads, for one sequence and for many."""
+    """The one bound of attention holds for grouped and other heads, for one sequence and for
+    many.
+    """
     table = LatencyTable.load("h100_sxm")
     measured = pd.read_csv(table.path / WHOLE_THROUGHPUT, comment="#")
     model = LatencyModel(table, "throughput-32k", stack=stack)
@@ -117,6 +161,13 @@ def test_throughput_at_32k_is_met_within_its_bounds(stack):
         lower, upper = estimate.bounds["throughput_tok_s"]
         assert lower < seen < upper
         assert "calibrated on one engine" in estimate.notes[0]
-    ranks = pd.DataFrame({"seen": measured["throughput_tok_s"], "told": [e.throughput_tok_s for e in estimates]})
+    ranks = pd.DataFrame(
+        {"seen": measured["throughput_tok_s"], "told": [e.throughput_tok_s for e in estimates]}
+    )
     assert ranks.corr("spearman").iloc[0, 1] > 0.95
-    assert LatencyModel(table, "decode-8k", stack=stack).estimate(load_architecture("Qwen2.5-3B")).notes == ()
+    assert (
+        LatencyModel(table, "decode-8k", stack=stack)
+        .estimate(load_architecture("Qwen2.5-3B"))
+        .notes
+        == ()
+    )

@@ -20,8 +20,10 @@ def test_latency_is_ttft_plus_steps():
 
 
 def test_throughput_counts_what_the_workload_is_about():
-    assert of_times(99.0, 2.0, 4, 100, 10)["throughput_tok_s"] == 2000.0  # generated tokens of all sequences
-    assert of_times(50.0, 0.0, 4, 100, 0)["throughput_tok_s"] == 8000.0   # only reading
+    assert (
+        of_times(99.0, 2.0, 4, 100, 10)["throughput_tok_s"] == 2000.0
+    )  # generated tokens of all sequences
+    assert of_times(50.0, 0.0, 4, 100, 0)["throughput_tok_s"] == 8000.0  # only reading
     assert of_times(0.0, 0.0, 4, 0, 0)["throughput_tok_s"] == 0.0
 
 
@@ -31,21 +33,34 @@ def test_every_metric_is_predicted_with_the_bounds_of_latency():
 
 
 def test_a_budget_reads_as_it_is_written():
-    assert [str(Budget(name, limit)) for name, limit in (("latency_ms", 14000), ("tpot_ms", 2.0))] == [
-        "latency_ms=14000", "tpot_ms=2"]
+    assert [
+        str(Budget(name, limit)) for name, limit in (("latency_ms", 14000), ("tpot_ms", 2.0))
+    ] == ["latency_ms=14000", "tpot_ms=2"]
 
 
 def test_a_budget_holds_up_to_its_limit_and_throughput_down_to_it():
     metrics = Measured({"latency_ms": 10.0, "memory_gb": 3.0, "throughput_tok_s": 100.0})
-    for limits, within in (({"latency_ms": 10.0}, True), ({"latency_ms": 9.9}, False), ({}, True),
-                           ({"latency_ms": 10.0, "memory_gb": 2}, False), ({"throughput_tok_s": 100}, True),
-                           ({"throughput_tok_s": 101}, False)):
-        assert all(Budget(name, limit).holds(metrics.metric(name)) for name, limit in limits.items()) is within
+    for limits, within in (
+        ({"latency_ms": 10.0}, True),
+        ({"latency_ms": 9.9}, False),
+        ({}, True),
+        ({"latency_ms": 10.0, "memory_gb": 2}, False),
+        ({"throughput_tok_s": 100}, True),
+        ({"throughput_tok_s": 101}, False),
+    ):
+        assert (
+            all(Budget(name, limit).holds(metrics.metric(name)) for name, limit in limits.items())
+            is within
+        )
 
 
 def test_a_budget_names_its_metric_and_is_a_positive_number():
     message = one_line(BudgetError, Budget, "tpot", 2)
-    assert all(word in message for word in ("budget metric must be one of", "did you mean 'tpot_ms'", *METRICS))
+    assert all(
+        word in message
+        for word in ("budget metric must be one of", "did you mean 'tpot_ms'", *METRICS)
+    )
     for limit in (0, float("nan"), float("inf")):
         assert one_line(BudgetError, Budget, "tpot_ms", limit).startswith(
-            f"budget tpot_ms must be a positive number; got {limit}")
+            f"budget tpot_ms must be a positive number; got {limit}"
+        )

@@ -1,6 +1,7 @@
 """Composition against sums made by hand from the invented rows of tiny_tables.py.
 
-There, pointwise kernels take 2 + values / 1000 us (values = elements x rows), a product m n k / 1000 us.
+There, pointwise kernels take 2 + values / 1000 us (values = elements x rows), a product m n k /
+1000 us.
 """
 
 import dataclasses
@@ -28,17 +29,39 @@ def pw(values):
 
 # 2 tokens a step; contexts 5, 6, 7; attention kv_heads x batch x context
 STEP_US = (
-    pw(2 * 64)                                                        # lookup
-    + pw(2 * 64) + 2 * 64 * 32 / 1000 + pw(2 * 96) + pw(2 * 64)       # norm, qkv, rotary, cache write
-    + 1 * 2 * 6 + 2 * 32 * 32 / 1000                                  # attention, out
-    + pw(2 * 64) + 2 * 128 * 32 / 1000 + pw(2 * 192) + 2 * 32 * 64 / 1000   # norm, gate_up, silu_mul, down
-    + pw(2 * 64) + 2 * 64 * 32 / 1000 + pw(2 * 64))                   # final norm, head, sampling
-# 8 tokens at once, 4 per sequence; attention heads x batch x tokens^2 / 100; the head sees 2 positions
+    pw(2 * 64)  # lookup
+    + pw(2 * 64)
+    + 2 * 64 * 32 / 1000
+    + pw(2 * 96)
+    + pw(2 * 64)  # norm, qkv, rotary, cache write
+    + 1 * 2 * 6
+    + 2 * 32 * 32 / 1000  # attention, out
+    + pw(2 * 64)
+    + 2 * 128 * 32 / 1000
+    + pw(2 * 192)
+    + 2 * 32 * 64 / 1000  # norm, gate_up, silu_mul, down
+    + pw(2 * 64)
+    + 2 * 64 * 32 / 1000
+    + pw(2 * 64)
+)  # final norm, head, sampling
+# 8 tokens at once, 4 per sequence; attention heads x batch x tokens^2 / 100; the head sees 2
+# positions
 PREFILL_US = (
     pw(8 * 64)
-    + pw(8 * 64) + 8 * 64 * 32 / 1000 + pw(8 * 96) + pw(8 * 64) + 2 * 2 * 16 / 100 + 8 * 32 * 32 / 1000
-    + pw(8 * 64) + 8 * 128 * 32 / 1000 + pw(8 * 192) + 8 * 32 * 64 / 1000
-    + pw(2 * 64) + 2 * 64 * 32 / 1000 + pw(2 * 64))
+    + pw(8 * 64)
+    + 8 * 64 * 32 / 1000
+    + pw(8 * 96)
+    + pw(8 * 64)
+    + 2 * 2 * 16 / 100
+    + 8 * 32 * 32 / 1000
+    + pw(8 * 64)
+    + 8 * 128 * 32 / 1000
+    + pw(8 * 192)
+    + 8 * 32 * 64 / 1000
+    + pw(2 * 64)
+    + 2 * 64 * 32 / 1000
+    + pw(2 * 64)
+)
 
 
 def test_attention_and_feed_forward_by_hand(tiny_table):
@@ -55,17 +78,50 @@ def test_attention_and_feed_forward_by_hand(tiny_table):
 
 def test_unfused_adds_residuals_and_splits_what_is_fused(tiny_table):
     estimate = LatencyModel(tiny_table, WORKLOAD, stack="unfused").estimate(A_F)
-    # products of equal shape sum to the fused one; rotary of q and k, writes of k and v, silu and product
-    more = (2 * pw(2 * 96) + pw(2 * 64) + pw(2 * 32) - pw(2 * 96) + 2 * pw(2 * 32) - pw(2 * 64)
-            + pw(2 * 128) + pw(2 * 192) - pw(2 * 192))
+    # products of equal shape sum to the fused one; rotary of q and k, writes of k and v, silu and
+    # product
+    more = (
+        2 * pw(2 * 96)
+        + pw(2 * 64)
+        + pw(2 * 32)
+        - pw(2 * 96)
+        + 2 * pw(2 * 32)
+        - pw(2 * 64)
+        + pw(2 * 128)
+        + pw(2 * 192)
+        - pw(2 * 192)
+    )
     assert estimate.tpot_ms == pytest.approx((STEP_US + more) / 1000, rel=1e-6)
-    labels = [entry["label"] for entry in estimate.breakdown if entry["index"] == 0 and entry["phase"] == "decode"]
-    assert labels == ["residual_add", "rms_norm", "qkv", "qkv", "qkv", "rotary", "rotary", "cache_write",
-                      "cache_write", "attention", "out"]
+    labels = [
+        entry["label"]
+        for entry in estimate.breakdown
+        if entry["index"] == 0 and entry["phase"] == "decode"
+    ]
+    assert labels == [
+        "residual_add",
+        "rms_norm",
+        "qkv",
+        "qkv",
+        "qkv",
+        "rotary",
+        "rotary",
+        "cache_write",
+        "cache_write",
+        "attention",
+        "out",
+    ]
 
 
-@every(text=["a(head_dim=16)", "f", "d(head_dim=16)", "gd(head_dim=16)", "gla(head_dim=16)",
-             "m2(head_dim=16,state=16)"])
+@every(
+    text=[
+        "a(head_dim=16)",
+        "f",
+        "d(head_dim=16)",
+        "gd(head_dim=16)",
+        "gla(head_dim=16)",
+        "m2(head_dim=16,state=16)",
+    ]
+)
 def test_unfused_products_and_convolutions_are_as_large_as_the_fused_ones(text):
     (spec,) = Architecture.parse(f"64: {text}").operators
     for phase in ("decode", "prefill"):
@@ -79,28 +135,43 @@ def test_unfused_products_and_convolutions_are_as_large_as_the_fused_ones(text):
 def test_memory_by_hand(tiny_table):
     estimate = LatencyModel(tiny_table, WORKLOAD).estimate(A_F)
     caches = 2 * A_F.cache_bytes(7)
-    # 8 tokens; the stream, and what the kernels of `f` write: norm, gate and up, 3/2 of silu's width, down
+    # 8 tokens; the stream, and what the kernels of `f` write: norm, gate and up, 3/2 of silu's
+    # width, down
     activations = 2 * 4 * (32 + 32 + 128 + 96 + 32) * 2
-    assert estimate.memory_gb == pytest.approx((2 * A_F.params + caches + activations + 2 * 64 * 4) / 1e9)
+    assert estimate.memory_gb == pytest.approx(
+        (2 * A_F.params + caches + activations + 2 * 64 * 4) / 1e9
+    )
 
 
 def test_gated_delta_net_by_hand(tiny_table):
     a = Architecture.parse("32(vocab=64): gd(head_dim=16)")
     estimate = LatencyModel(tiny_table, "generated=2").estimate(a)
-    step = (pw(64) + pw(64) + 128 * 32 / 1000 + 16 * 32 / 1000   # lookup, norm, qkvz; beta_decay n=4 counts as 16
-            + 3 + 10 * 2 + pw(96) + 32 * 32 / 1000               # conv, 2 heads, gated norm, out
-            + pw(64) + 64 * 32 / 1000 + pw(64))
+    step = (
+        pw(64)
+        + pw(64)
+        + 128 * 32 / 1000
+        + 16 * 32 / 1000  # lookup, norm, qkvz; beta_decay n=4 counts as 16
+        + 3
+        + 10 * 2
+        + pw(96)
+        + 32 * 32 / 1000  # conv, 2 heads, gated norm, out
+        + pw(64)
+        + 64 * 32 / 1000
+        + pw(64)
+    )
     assert estimate.tpot_ms == pytest.approx(step / 1000, rel=1e-6)
     assert estimate.ttft_ms == 0
 
 
-@every(case=[
-    ("kda(head_dim=16)", "kimi_delta_attention", 2, 1),
-    ("d(head_dim=16)", "delta_net", 2, 1),                      # 2 heads of 16 x 16
-    ("gla(head_dim=16)", "gla", 1, 1),                          # 2 heads of 8 x 16
-    ("m2(head_dim=16,state=32,expand=1)", "mamba2", 4, 1),      # twice the state
-    ("r7(head_dim=16)", "rwkv7", 2, 2),                         # steps as they are, chunks at twice the time
-])
+@every(
+    case=[
+        ("kda(head_dim=16)", "kimi_delta_attention", 2, 1),
+        ("d(head_dim=16)", "delta_net", 2, 1),  # 2 heads of 16 x 16
+        ("gla(head_dim=16)", "gla", 1, 1),  # 2 heads of 8 x 16
+        ("m2(head_dim=16,state=32,expand=1)", "mamba2", 4, 1),  # twice the state
+        ("r7(head_dim=16)", "rwkv7", 2, 2),  # steps as they are, chunks at twice the time
+    ]
+)
 def test_recurrent_operators_borrow_the_gated_delta_rule_by_state_size(tiny_table, case):
     operator, label, heads, times = case
     a = Architecture.parse(f"32(vocab=64): {operator}")
@@ -114,19 +185,26 @@ def test_recurrent_operators_borrow_the_gated_delta_rule_by_state_size(tiny_tabl
 def test_own_rows_come_before_borrowed_ones(tmp_path):
     own = product_rows(lambda **_: 7, heads=[1, 4], key_dim=[16], value_dim=[16], batch=[1])
     table = write_table(tmp_path / "t", {**tiny_kinds(), "delta_rule_decode": own})
-    estimate = LatencyModel(table, "generated=2").estimate(Architecture.parse("32(vocab=64): d(head_dim=16)"))
+    estimate = LatencyModel(table, "generated=2").estimate(
+        Architecture.parse("32(vocab=64): d(head_dim=16)")
+    )
     core = next(entry for entry in estimate.breakdown if entry["label"] == "delta_net")
     assert (core["ms"], core["source"]) == (pytest.approx(2 * 7 / 1000), "imported")
 
 
 def test_without_a_chunk_kernel_a_short_prefill_counts_steps_and_a_long_one_is_missing(tmp_path):
-    kinds = {kind: rows for kind, rows in tiny_kinds().items() if kind != "gated_delta_rule_prefill"}
-    kinds["conv_prefill"] = product_rows(lambda **_: 1, channels=[96], conv_size=[4], batch=[1], tokens=[1, 1024])
+    kinds = {
+        kind: rows for kind, rows in tiny_kinds().items() if kind != "gated_delta_rule_prefill"
+    }
+    kinds["conv_prefill"] = product_rows(
+        lambda **_: 1, channels=[96], conv_size=[4], batch=[1], tokens=[1, 1024]
+    )
     table = write_table(tmp_path / "t", kinds)
     a = Architecture.parse("32(vocab=64): d(head_dim=16)")
     estimate = LatencyModel(table, "prompt=20").estimate(a)
     core = next(entry for entry in estimate.breakdown if entry["label"] == "delta_net")
-    # a step of 2 heads takes 20 us; 20 tokens are one chunk, and the rule counts two steps for it and two once
+    # a step of 2 heads takes 20 us; 20 tokens are one chunk, and the rule counts two steps for it
+    # and two once
     assert (core["ms"], core["source"]) == (pytest.approx(4 * 20 / 1000), "derived")
     assert estimate.lower_ms < estimate.latency_ms - 0.65 * core["ms"]
     with pytest.raises(MissingRowsError, match=r"delta_rule_prefill .*tokens=513"):
@@ -141,43 +219,69 @@ def test_meta_tokens_are_read_once_and_stay_in_the_cache(tiny_table):
     bare, meta = figures(0), figures(8)
     assert bare.ttft_ms == 0
     # 8 tokens through the body, no head: lookup, norm, qkv, rotary, cache write, attention, out
-    read = (pw(8 * 64) + pw(8 * 64) + 8 * 64 * 32 / 1000 + pw(8 * 96) + pw(8 * 64) + 2 * 64 / 100 + 8 * 32 * 32 / 1000)
+    read = (
+        pw(8 * 64)
+        + pw(8 * 64)
+        + 8 * 64 * 32 / 1000
+        + pw(8 * 96)
+        + pw(8 * 64)
+        + 2 * 64 / 100
+        + 8 * 32 * 32 / 1000
+    )
     assert meta.ttft_ms == pytest.approx(read / 1000, rel=1e-6)
-    assert meta.tpot_ms - bare.tpot_ms == pytest.approx(8 / 1000, rel=1e-6)  # kv_heads x batch x 8 more tokens
+    assert meta.tpot_ms - bare.tpot_ms == pytest.approx(
+        8 / 1000, rel=1e-6
+    )  # kv_heads x batch x 8 more tokens
 
 
 def test_a_window_counts_as_full_attention_over_so_many_tokens(tiny_table):
     a = Architecture.parse("32(vocab=64): swa(heads=2,kv_heads=1,head_dim=16,window=4)")
     entries = LatencyModel(tiny_table, "prompt=8,generated=2").estimate(a).breakdown
-    core = {entry["phase"]: entry for entry in entries if entry["label"] == "sliding_window_attention"}
+    core = {
+        entry["phase"]: entry for entry in entries if entry["label"] == "sliding_window_attention"
+    }
     assert core["decode"]["ms"] == pytest.approx(2 * 4 / 1000, rel=1e-6)
-    assert core["prefill"]["ms"] == pytest.approx(2 * 64 / 100 / 1000, rel=1e-6)  # few tokens: all scores
+    assert core["prefill"]["ms"] == pytest.approx(
+        2 * 64 / 100 / 1000, rel=1e-6
+    )  # few tokens: all scores
     assert {entry["source"] for entry in core.values()} == {"derived"}
-    inside = LatencyModel(tiny_table, "generated=4").estimate(a).breakdown  # contexts 1..4 never reach the window
-    assert next(e for e in inside if e["label"] == "sliding_window_attention")["source"] == "imported"
+    inside = (
+        LatencyModel(tiny_table, "generated=4").estimate(a).breakdown
+    )  # contexts 1..4 never reach the window
+    assert (
+        next(e for e in inside if e["label"] == "sliding_window_attention")["source"] == "imported"
+    )
 
 
 def test_heads_between_measured_ones(tiny_table):
     a = Architecture.parse("48(vocab=64): a(heads=3,kv_heads=1,head_dim=16)")
     entries = LatencyModel(tiny_table, "generated=1").estimate(a).breakdown
-    assert next(e for e in entries if e["kernel"] == "attention_decode")["ms"] == pytest.approx(0.001)
+    assert next(e for e in entries if e["kernel"] == "attention_decode")["ms"] == pytest.approx(
+        0.001
+    )
     with pytest.raises(MissingRowsError, match="heads=5, kv_heads=1"):
         LatencyModel(tiny_table, "generated=1").estimate(
-            Architecture.parse("80(vocab=64): a(heads=5,kv_heads=1,head_dim=16)"))
+            Architecture.parse("80(vocab=64): a(heads=5,kv_heads=1,head_dim=16)")
+        )
 
 
 def test_a_large_vocabulary_is_cut_into_equal_products(tiny_table):
     a = Architecture.parse("32(vocab=512): f(intermediate=64)")
     estimate = LatencyModel(tiny_table, "generated=1").estimate(a)
     head = next(entry for entry in estimate.breakdown if entry["label"] == "head")
-    assert (head["ms"], head["source"]) == (pytest.approx(512 * 32 / 1000 / 1000, rel=1e-6), "derived")
+    assert (head["ms"], head["source"]) == (
+        pytest.approx(512 * 32 / 1000 / 1000, rel=1e-6),
+        "derived",
+    )
 
 
-# -- bounds, sources, breakdown ------------------------------------------------------------------------------
+# -- bounds, sources, breakdown --------------------------------------------------------------------
 
-MIXED = Architecture.parse("32(vocab=64,meta=4): d(head_dim=16) f a(heads=2,kv_heads=1,head_dim=16)"
-                           " swa(heads=2,kv_heads=1,head_dim=12,window=4) gla(head_dim=16) gd(head_dim=16)"
-                           " m2(head_dim=16,state=16)")
+MIXED = Architecture.parse(
+    "32(vocab=64,meta=4): d(head_dim=16) f a(heads=2,kv_heads=1,head_dim=16)"
+    " swa(heads=2,kv_heads=1,head_dim=12,window=4) gla(head_dim=16) gd(head_dim=16)"
+    " m2(head_dim=16,state=16)"
+)
 
 
 @every(workload=["generated=9", "prompt=16", WORKLOAD])
@@ -189,7 +293,9 @@ def test_bounds_sources_and_shares(tiny_table, workload):
     assert sum(entry["share"] for entry in estimate.breakdown) == pytest.approx(1)
     assert sum(entry["ms"] for entry in estimate.breakdown) == pytest.approx(estimate.latency_ms)
     for name, share in estimate.sources.items():
-        assert share == pytest.approx(sum(e["share"] for e in estimate.breakdown if e["source"] == name))
+        assert share == pytest.approx(
+            sum(e["share"] for e in estimate.breakdown if e["source"] == name)
+        )
     indices = [entry["index"] for entry in estimate.breakdown]
     assert set(indices) == {-1, *range(7)}
     for entry in estimate.breakdown:
@@ -200,12 +306,14 @@ def test_bounds_sources_and_shares(tiny_table, workload):
 def test_bounds_add_up_linearly_by_source(tiny_table):
     a = Architecture.parse("32(vocab=64): f(intermediate=64)")
     estimate = LatencyModel(tiny_table, "generated=1").estimate(a)
-    imported, roofline = (1000 * estimate.latency_ms * estimate.sources[s] for s in ("imported", "roofline"))
+    imported, roofline = (
+        1000 * estimate.latency_ms * estimate.sources[s] for s in ("imported", "roofline")
+    )
     assert 1000 * estimate.upper_ms == pytest.approx(1.1 * imported + 1.5 * roofline)
     assert 1000 * estimate.lower_ms == pytest.approx(0.9 * imported + 0.5 * roofline)
 
 
-# -- many architectures --------------------------------------------------------------------------------------
+# -- many architectures ----------------------------------------------------------------------------
 
 
 def with_memory(table, memory_bytes):
@@ -214,12 +322,25 @@ def with_memory(table, memory_bytes):
 
 def test_many_equal_one_by_one(tiny_table):
     rng = np.random.default_rng(0)
-    texts = ["d(head_dim=16)", "f", "a(heads=2,kv_heads=1,head_dim=16)", "gla(head_dim=16)", "gd(head_dim=16)"]
-    many = [Architecture.parse(f"{rng.choice([32, 48])}(vocab=64,meta={rng.choice([0, 4])}): "
-                               + " ".join(rng.choice(texts, rng.integers(1, 6)))) for _ in range(40)]
+    texts = [
+        "d(head_dim=16)",
+        "f",
+        "a(heads=2,kv_heads=1,head_dim=16)",
+        "gla(head_dim=16)",
+        "gd(head_dim=16)",
+    ]
+    many = [
+        Architecture.parse(
+            f"{rng.choice([32, 48])}(vocab=64,meta={rng.choice([0, 4])}): "
+            + " ".join(rng.choice(texts, rng.integers(1, 6)))
+        )
+        for _ in range(40)
+    ]
     for workload in ("generated=5", "batch=max,prompt=8,generated=2"):
         model = LatencyModel(with_memory(tiny_table, 10**6), workload)
-        np.testing.assert_array_equal(model.latencies(many), [model.estimate(a).latency_ms for a in many])
+        np.testing.assert_array_equal(
+            model.latencies(many), [model.estimate(a).latency_ms for a in many]
+        )
     assert model.latencies([]).shape == (0,)
 
 
@@ -227,7 +348,7 @@ def test_batch_max_fills_the_memory(tiny_table):
     model = LatencyModel(with_memory(tiny_table, 8 * 10**6), "batch=max,prompt=240,generated=16")
     estimate = model.estimate(A_F)
     assert estimate.batch == model.batch(A_F) > 100
-    assert estimate.batch % 10 == 0                # two digits
+    assert estimate.batch % 10 == 0  # two digits
     usable, per_sequence = 0.9 * 0.008, (A_F.cache_bytes(256) + 4 * 64) / 1e9
     assert usable - 10 * per_sequence < estimate.memory_gb <= usable
 
@@ -244,17 +365,26 @@ def test_a_gap_names_what_is_missing_and_what_measures_it(tiny_table):
         model.estimate(Architecture.parse("64(vocab=64): a(head_dim=64)"))
     message = str(caught.value)
     assert "\n" not in message
-    for word in ("table tiny", "'a(heads=1,kv_heads=1,head_dim=64)'", "hidden size 64", "attention_prefill",
-                 "flashnas profile --space SPACE", "--device cuda"):
+    for word in (
+        "table tiny",
+        "'a(heads=1,kv_heads=1,head_dim=64)'",
+        "hidden size 64",
+        "attention_prefill",
+        "flashnas profile --space SPACE",
+        "--device cuda",
+    ):
         assert word in message
 
 
 def test_dtype_that_the_table_lacks(tiny_table):
-    with pytest.raises(MissingRowsError, match="no rows in float32; it has: bfloat16; measure them: flashnas profile"):
+    with pytest.raises(
+        MissingRowsError,
+        match="no rows in float32; it has: bfloat16; measure them: flashnas profile",
+    ):
         LatencyModel(tiny_table, "generated=1,dtype=float32")
 
 
-# -- whole operators, calibration ----------------------------------------------------------------------------
+# -- whole operators, calibration ------------------------------------------------------------------
 
 
 def operator_rows(latency_us, **axes):
@@ -263,14 +393,39 @@ def operator_rows(latency_us, **axes):
 
 def measured_table(folder, **more):
     a = str(A_F.operators[0].resolved(32))
-    decode = [operator_rows(lambda context, batch, **_: context * batch, operator=[a], hidden=[32], vocab=[0],
-                            batch=[1, 4], context=[4, 16]),
-              operator_rows(lambda **_: 11, operator=["embedding"], hidden=[32], vocab=[64], batch=[2], context=[0]),
-              operator_rows(lambda **_: 13, operator=["head"], hidden=[32], vocab=[64], batch=[2], context=[0])]
-    prefill = [operator_rows(lambda tokens, **_: tokens, operator=[a], hidden=[32], vocab=[0], batch=[1, 4],
-                             tokens=[2, 8]),
-               operator_rows(lambda **_: 17, operator=["embedding"], hidden=[32], vocab=[64], batch=[2], tokens=[4])]
-    return write_table(folder, {"operator_decode": pd.concat(decode), "operator_prefill": pd.concat(prefill), **more})
+    decode = [
+        operator_rows(
+            lambda context, batch, **_: context * batch,
+            operator=[a],
+            hidden=[32],
+            vocab=[0],
+            batch=[1, 4],
+            context=[4, 16],
+        ),
+        operator_rows(
+            lambda **_: 11, operator=["embedding"], hidden=[32], vocab=[64], batch=[2], context=[0]
+        ),
+        operator_rows(
+            lambda **_: 13, operator=["head"], hidden=[32], vocab=[64], batch=[2], context=[0]
+        ),
+    ]
+    prefill = [
+        operator_rows(
+            lambda tokens, **_: tokens,
+            operator=[a],
+            hidden=[32],
+            vocab=[0],
+            batch=[1, 4],
+            tokens=[2, 8],
+        ),
+        operator_rows(
+            lambda **_: 17, operator=["embedding"], hidden=[32], vocab=[64], batch=[2], tokens=[4]
+        ),
+    ]
+    return write_table(
+        folder,
+        {"operator_decode": pd.concat(decode), "operator_prefill": pd.concat(prefill), **more},
+    )
 
 
 def test_whole_operators_by_hand_before_kernels(tmp_path):
@@ -284,9 +439,14 @@ def test_whole_operators_by_hand_before_kernels(tmp_path):
 
 
 def test_whole_operators_beyond_what_was_measured_are_missing(tmp_path):
-    table, a = measured_table(tmp_path / "t", **tiny_kinds()), Architecture.parse(f"32(vocab=65): {A_F.operators[0]}")
-    for workload, words in (("batch=2,prompt=4,generated=13", "operator_decode rows for batch 2 and 5 to 17 tokens"),
-                            ("batch=2,prompt=9,generated=1", "operator_prefill rows for batch 2 and 9 to 9 tokens")):
+    table, a = (
+        measured_table(tmp_path / "t", **tiny_kinds()),
+        Architecture.parse(f"32(vocab=65): {A_F.operators[0]}"),
+    )
+    for workload, words in (
+        ("batch=2,prompt=4,generated=13", "operator_decode rows for batch 2 and 5 to 17 tokens"),
+        ("batch=2,prompt=9,generated=1", "operator_prefill rows for batch 2 and 9 to 9 tokens"),
+    ):
         with pytest.raises(MissingRowsError, match=words):
             LatencyModel(table, workload).estimate(a)
 
@@ -295,7 +455,9 @@ def test_shorter_contexts_than_measured_count_as_the_shortest(tmp_path):
     table = measured_table(tmp_path / "t", **tiny_kinds())
     a = Architecture.parse("32(vocab=64): a(heads=2,kv_heads=1,head_dim=16)")
     core = LatencyModel(table, "batch=2,generated=6").estimate(a).breakdown[1]
-    assert core["ms"] == pytest.approx(2 * (4 * 4 + 5 + 6) / 1000, rel=1e-6)  # contexts 1, 2, 3 as 4
+    assert core["ms"] == pytest.approx(
+        2 * (4 * 4 + 5 + 6) / 1000, rel=1e-6
+    )  # contexts 1, 2, 3 as 4
     assert core["source"] == "derived"
 
 
@@ -304,7 +466,9 @@ def test_calibration_by_hand_and_visible(tmp_path, tiny_table):
     write_entry(tmp_path / "t", "calibration", {"scale": 1.5, "gap_us": 4.0, "width": 0.25})
     bare = LatencyModel(tiny_table, WORKLOAD).estimate(A_F)
     estimate = LatencyModel(tmp_path / "t", WORKLOAD).estimate(A_F)
-    rows_ms = sum(e["ms"] for e in bare.breakdown if e["phase"] == "decode" and e["source"] != "roofline")
+    rows_ms = sum(
+        e["ms"] for e in bare.breakdown if e["phase"] == "decode" and e["source"] != "roofline"
+    )
     kernels = sum(e["phase"] == "decode" for e in bare.breakdown)
     added = 0.5 * rows_ms + 3 * 4.0 * kernels / 1000
     assert estimate.latency_ms == pytest.approx(bare.latency_ms + added)
@@ -314,10 +478,15 @@ def test_calibration_by_hand_and_visible(tmp_path, tiny_table):
     assert {e["source"] for e in corrections} == {"derived"}
     assert sum(e["ms"] for e in corrections) == pytest.approx(added)
     assert estimate.upper_ms - bare.upper_ms == pytest.approx(1.25 * added)
-    assert LatencyModel(tmp_path / "t", WORKLOAD, calibrated=False).estimate(A_F).latency_ms == bare.latency_ms
+    assert (
+        LatencyModel(tmp_path / "t", WORKLOAD, calibrated=False).estimate(A_F).latency_ms
+        == bare.latency_ms
+    )
 
 
-def test_attention_has_its_own_scale_and_several_sequences_a_wider_upper_bound(tmp_path, tiny_table):
+def test_attention_has_its_own_scale_and_several_sequences_a_wider_upper_bound(
+    tmp_path, tiny_table
+):
     write_table(tmp_path / "t", tiny_kinds())
     bare = LatencyModel(tiny_table, WORKLOAD).estimate(A_F)
     write_entry(tmp_path / "t", "calibration", {"attention_scale": 3.0})
@@ -325,12 +494,19 @@ def test_attention_has_its_own_scale_and_several_sequences_a_wider_upper_bound(t
     attention = sum(e["ms"] for e in bare.breakdown if e["kernel"] == "attention_decode")
     assert scaled.latency_ms - bare.latency_ms == pytest.approx(2 * attention)
     write_entry(tmp_path / "t", "calibration", {"gap_us": 4.0, "batched": 2.5})
-    one, two = (LatencyModel(tmp_path / "t", f"batch={n},prompt=4,generated=3").estimate(A_F) for n in (1, 2))
+    one, two = (
+        LatencyModel(tmp_path / "t", f"batch={n},prompt=4,generated=3").estimate(A_F)
+        for n in (1, 2)
+    )
     assert one.notes == ()
     assert "up to 2.5 times as long as" in two.notes[0]
-    usual = LatencyModel(tmp_path / "t", WORKLOAD, calibrated=False).estimate(A_F).bounds["tpot_ms"][1]
+    usual = (
+        LatencyModel(tmp_path / "t", WORKLOAD, calibrated=False).estimate(A_F).bounds["tpot_ms"][1]
+    )
     kernels = sum(e["phase"] == "decode" and e["kernel"] != "calibration" for e in two.breakdown)
-    assert two.bounds["tpot_ms"][1] == pytest.approx(usual + 4.0 * kernels / 1000 + 1.5 * two.tpot_ms)
+    assert two.bounds["tpot_ms"][1] == pytest.approx(
+        usual + 4.0 * kernels / 1000 + 1.5 * two.tpot_ms
+    )
     assert two.bounds["throughput_tok_s"][0] == pytest.approx(2000 / two.bounds["tpot_ms"][1])
     assert two.bounds["latency_ms"] == [pytest.approx(two.lower_ms), pytest.approx(two.upper_ms)]
 
@@ -342,8 +518,10 @@ def test_the_upper_bound_of_several_sequences_is_wider_where_nothing_else_is_add
     write_entry(tmp_path / "t", "calibration", {"batched": 2.5})
     wider = LatencyModel(tmp_path / "t", workload).estimate(A_F)
     assert wider.tpot_ms == bare.tpot_ms
-    assert wider.bounds["tpot_ms"] == [bare.bounds["tpot_ms"][0],
-                                       pytest.approx(bare.bounds["tpot_ms"][1] + 1.5 * bare.tpot_ms)]
+    assert wider.bounds["tpot_ms"] == [
+        bare.bounds["tpot_ms"][0],
+        pytest.approx(bare.bounds["tpot_ms"][1] + 1.5 * bare.tpot_ms),
+    ]
     assert "up to 2.5 times as long as" in wider.notes[0]
 
 
@@ -352,13 +530,22 @@ def test_a_named_table_has_one_model_until_a_file_of_it_changes(tmp_path):
     table, workload = LatencyTable.load(tmp_path / "tiny"), load_workload(WORKLOAD)
     first = model_of(table.path, workload)
     assert model_of(str(table.path), workload) is first
-    assert model_of(table.path, workload, stack="unfused").stack == "unfused" != model_of(
-        table.path, workload, stack="fused").stack
+    assert (
+        model_of(table.path, workload, stack="unfused").stack
+        == "unfused"
+        != model_of(table.path, workload, stack="fused").stack
+    )
     with pytest.raises(TableError, match="mode must be"):
         model_of(table.path, workload, mode="eager")
     own = model_of(table, workload)
     assert own.table is table
     assert own.estimate(A_F) == first.estimate(A_F)
-    write_table(tmp_path / "tiny", {"gemm": product_rows(lambda m, n, k: m * n * k / 500, m=[1, 65536], n=[16, 256],
-                                                         k=[16, 256])})
+    write_table(
+        tmp_path / "tiny",
+        {
+            "gemm": product_rows(
+                lambda m, n, k: m * n * k / 500, m=[1, 65536], n=[16, 256], k=[16, 256]
+            )
+        },
+    )
     assert model_of(table.path, workload).estimate(A_F).latency_ms > first.estimate(A_F).latency_ms

@@ -1,4 +1,6 @@
-"""The rules for rows that were not measured: each by hand on the invented rows of tiny_tables.py, and as text."""
+"""The rules for rows that were not measured: each by hand on the invented rows of tiny_tables.py,
+and as text.
+"""
 
 import dataclasses
 
@@ -35,85 +37,145 @@ def test_the_text_states_the_constants_of_the_rules():
         for rule in kind.rules:
             assert rule.text() in text
     assert f"(-{OUTSIDE_SPREAD:.0%}; up to {OUTSIDE_UPPER:.0%} above proportion" in text
-    assert f"heads and kv_heads between measured ones: their mean in log space (+-{HEADS_SPREAD:.0%})" in text
+    assert (
+        f"heads and kv_heads between measured ones: their mean in log space (+-{HEADS_SPREAD:.0%})"
+        in text
+    )
     assert "ssd" in text
-    for rule, words in ((NextLarger("head_dim", spread=0.07, upper=0.08), "(from 7% below proportion to +8%)"),
-                        (FullAttention(edge=31, spread=0.09, upper=0.1), "window + 31 keep (-9%, +10%)"),
-                        (SameState(step_spread=0.11, chunk_spread=0.12, chunk_upper=1.3),
-                         "(step +-11%, prefill -12%, +130%)"),
-                        (SameState(of=(GEMM, CONV), chunk_factor=3.0),
-                         "that of gemm, else conv (a prefill 3 times as long), with"),
-                        (Steps(longest=77, chunk=5, steps=3.0, spread=0.13, upper=0.5),
-                         "up to 77 tokens as 3 decode steps for each begun chunk of 5 tokens, and as many once"
-                         " (-13%, +50%)"),
-                        (AsCall("as a", lambda call, rows: (call, rows), spread=0.17), "as a (+-17%)"),
-                        (AsCall("as a", lambda call, rows: (call, rows), upper=0.17), "as a (-0%, +17%)")):
+    for rule, words in (
+        (NextLarger("head_dim", spread=0.07, upper=0.08), "(from 7% below proportion to +8%)"),
+        (FullAttention(edge=31, spread=0.09, upper=0.1), "window + 31 keep (-9%, +10%)"),
+        (
+            SameState(step_spread=0.11, chunk_spread=0.12, chunk_upper=1.3),
+            "(step +-11%, prefill -12%, +130%)",
+        ),
+        (
+            SameState(of=(GEMM, CONV), chunk_factor=3.0),
+            "that of gemm, else conv (a prefill 3 times as long), with",
+        ),
+        (
+            Steps(longest=77, chunk=5, steps=3.0, spread=0.13, upper=0.5),
+            "up to 77 tokens as 3 decode steps for each begun chunk of 5 tokens, and as many once"
+            " (-13%, +50%)",
+        ),
+        (AsCall("as a", lambda call, rows: (call, rows), spread=0.17), "as a (+-17%)"),
+        (AsCall("as a", lambda call, rows: (call, rows), upper=0.17), "as a (-0%, +17%)"),
+    ):
         assert words in rule.text()
 
 
 def test_a_filter_that_was_not_measured_counts_as_the_next_longer(tiny_table):
-    shorter, same = (time(tiny_table, CONV.call("conv", channels=64, conv_size=size), batch=2) for size in (3, 4))
+    shorter, same = (
+        time(tiny_table, CONV.call("conv", channels=64, conv_size=size), batch=2) for size in (3, 4)
+    )
     assert (shorter.us, shorter.source, same.source) == (same.us, "derived", "imported")
     assert shorter.upper_us == pytest.approx(1.6 * same.upper_us)
     assert shorter.lower_us == pytest.approx(0.75 * 3 / 4 * same.lower_us)  # at least in proportion
-    with pytest.raises(LookupFailure, match=r"^conv_decode channels=64, conv_size=5 \(measured: 4\), batch=1$"):
+    with pytest.raises(
+        LookupFailure, match=r"^conv_decode channels=64, conv_size=5 \(measured: 4\), batch=1$"
+    ):
         time(tiny_table, CONV.call("conv", channels=64, conv_size=5))
 
 
 def test_a_window_in_a_long_prefill_keeps_its_share_of_the_scores(tiny_table):
-    """tiny_table: 2 heads take 2 x tokens^2 / 100 us in a prefill, and kv_heads x context us in a step."""
+    """tiny_table: 2 heads take 2 x tokens^2 / 100 us in a prefill, and kv_heads x context us in a
+    step.
+    """
     times = KernelTimes(tiny_table, "bfloat16", 2)
     call = ATTENTION.call("a", heads=2, kv_heads=1, head_dim=16, window=4)
     prefill = Asked(call, "prefill", 1, np.array([8.0]), 8)
-    assert FullAttention(edge=2).apply(times, prefill).us == pytest.approx(2 * 64 / 100 * (6 * 10) / 64)
-    step = FullAttention(spread=0.5, upper=0.1).apply(times, Asked(call, "decode", 1, np.array([16.0]), 1))
+    assert FullAttention(edge=2).apply(times, prefill).us == pytest.approx(
+        2 * 64 / 100 * (6 * 10) / 64
+    )
+    step = FullAttention(spread=0.5, upper=0.1).apply(
+        times, Asked(call, "decode", 1, np.array([16.0]), 1)
+    )
     assert (step.us, step.lower_us) == pytest.approx((4, 0.9 * 0.5 * 4))
-    assert step.upper_us == pytest.approx(1.1 * 16)  # as long as a kernel that reads all of the context
+    assert step.upper_us == pytest.approx(
+        1.1 * 16
+    )  # as long as a kernel that reads all of the context
 
 
 def test_other_recurrences_take_the_rows_of_the_triton_kernel_first(tmp_path):
-    """An operator of the gated delta rule itself keeps those of the kernel that its engine takes."""
+    """An operator of the gated delta rule itself keeps those of the kernel that its engine
+    takes.
+    """
     shape = dict(heads=[1, 8], key_dim=[16], value_dim=[16], batch=[1], tokens=[1, 32])
-    table = write_table(tmp_path / "t", {**tiny_kinds(), "gated_delta_rule_triton_prefill": product_rows(
-        lambda heads, tokens, **_: 5 * heads * tokens, **shape)})
+    table = write_table(
+        tmp_path / "t",
+        {
+            **tiny_kinds(),
+            "gated_delta_rule_triton_prefill": product_rows(
+                lambda heads, tokens, **_: 5 * heads * tokens, **shape
+            ),
+        },
+    )
     sizes = dict(heads=4, key_dim=16, value_dim=16, groups=4)
-    assert time(table, GATED_DELTA_RULE.call("gd", **sizes), "prefill", seen=8.0).us == pytest.approx(4 * 8)
+    assert time(
+        table, GATED_DELTA_RULE.call("gd", **sizes), "prefill", seen=8.0
+    ).us == pytest.approx(4 * 8)
     assert time(table, SSD.call("m2", **sizes), "prefill", seen=8.0).us == pytest.approx(5 * 4 * 8)
-    assert time(table, SSD.call("m2", **sizes)).us == pytest.approx(10 * 4)  # a step: there are no rows of Triton's
+    assert time(table, SSD.call("m2", **sizes)).us == pytest.approx(
+        10 * 4
+    )  # a step: there are no rows of Triton's
 
 
 def test_own_rows_of_another_state_are_not_multiplied(tmp_path):
     """RWKV7 takes twice as long as the gated delta rule, not as itself."""
-    own = product_rows(lambda heads, tokens, **_: heads * tokens, heads=[1, 8], key_dim=[32], value_dim=[32],
-                       batch=[1], tokens=[1, 32])
+    own = product_rows(
+        lambda heads, tokens, **_: heads * tokens,
+        heads=[1, 8],
+        key_dim=[32],
+        value_dim=[32],
+        batch=[1],
+        tokens=[1, 32],
+    )
     call = RWKV7.call("rwkv7", heads=4, key_dim=16, value_dim=16, groups=4)
     borrowed = write_table(tmp_path / "borrowed", tiny_kinds())
     assert time(borrowed, call, "prefill", seen=8.0).us == pytest.approx(2 * 4 * 8)
     measured = write_table(tmp_path / "own", {**tiny_kinds(), "rwkv7_prefill": own})
-    assert time(measured, call, "prefill", seen=8.0).us == pytest.approx(1 * 8)  # 4 x 16 x 16 = 1 x 32 x 32
+    assert time(measured, call, "prefill", seen=8.0).us == pytest.approx(
+        1 * 8
+    )  # 4 x 16 x 16 = 1 x 32 x 32
 
 
 def test_what_is_missing_is_described_by_its_sizes(tiny_table, tmp_path):
-    with pytest.raises(LookupFailure, match=r"^attention_decode heads=64, kv_heads=1, head_dim=16, window=0, batch=1,"
-                                            r" context=9$"):
+    with pytest.raises(
+        LookupFailure,
+        match=r"^attention_decode heads=64, kv_heads=1, head_dim=16, window=0, batch=1,"
+        r" context=9$",
+    ):
         time(tiny_table, ATTENTION.call("a", heads=64, kv_heads=1, head_dim=16, window=0), seen=9.0)
-    with pytest.raises(LookupFailure, match=r"^delta_rule_decode heads=1000, key_dim=16, value_dim=16, batch=1$"):
+    with pytest.raises(
+        LookupFailure, match=r"^delta_rule_decode heads=1000, key_dim=16, value_dim=16, batch=1$"
+    ):
         time(tiny_table, DELTA_RULE.call("d", heads=1000, key_dim=16, value_dim=16, groups=1))
-    other = write_table(tmp_path / "t", {
-        "gemm": pd.concat([tiny_kinds()["gemm"], tiny_kinds()["gemm"].assign(dtype="float16")]),
-        "conv_decode": tiny_kinds()["conv_decode"].assign(dtype="float16")})
-    with pytest.raises(LookupFailure, match=r"^conv_decode channels=64, conv_size=4, batch=1 in bfloat16$"):
+    other = write_table(
+        tmp_path / "t",
+        {
+            "gemm": pd.concat([tiny_kinds()["gemm"], tiny_kinds()["gemm"].assign(dtype="float16")]),
+            "conv_decode": tiny_kinds()["conv_decode"].assign(dtype="float16"),
+        },
+    )
+    with pytest.raises(
+        LookupFailure, match=r"^conv_decode channels=64, conv_size=4, batch=1 in bfloat16$"
+    ):
         time(other, CONV.call("conv", channels=64, conv_size=4))
 
 
 def test_a_missing_product_of_experts_is_named_as_the_product(tiny_table):
-    small = dataclasses.replace(tiny_table, frames={"conv_decode": tiny_table.frames["conv_decode"]})
-    with pytest.raises(LookupFailure, match=r"^gemm m=1, n=128, k=16$"):  # both chosen experts as one product
+    small = dataclasses.replace(
+        tiny_table, frames={"conv_decode": tiny_table.frames["conv_decode"]}
+    )
+    with pytest.raises(
+        LookupFailure, match=r"^gemm m=1, n=128, k=16$"
+    ):  # both chosen experts as one product
         time(small, EXPERTS.call("up", n=64, k=16, experts=4, active=2))
 
 
-# What was imported for the A100 cannot be: its decode attention reads keys and values up to 1.7 times as fast as the
-# memory delivers them. The rows are those of the source; estimates of long contexts on this device are too low.
+# What was imported for the A100 cannot be: its decode attention reads keys and values up to 1.7
+# times as fast as the memory delivers them. The rows are those of the source; estimates of long
+# contexts on this device are too low.
 FASTER_THAN_MEMORY = {("a100_sxm", "attention_decode"): 1.7}
 
 
@@ -121,16 +183,28 @@ FASTER_THAN_MEMORY = {("a100_sxm", "attention_decode"): 1.7}
 def test_no_shipped_row_moves_its_bytes_faster_than_the_memory(name):
     """Rows whose bytes exceed every cache; a unit or a column that is wrong would show here."""
     table = LatencyTable.load(name)
-    for rows_name, kind, phase in (("gemm", GEMM, "prefill"), ("attention_decode", ATTENTION, "decode")):
+    for rows_name, kind, phase in (
+        ("gemm", GEMM, "prefill"),
+        ("attention_decode", ATTENTION, "decode"),
+    ):
         for dtype, rows in table.frames[rows_name].groupby("dtype", observed=True):
             shares = []
             sampled = rows.sample(3000, random_state=0)
             for row in sampled[sampled["latency_us"] > 50].to_dict("records"):
                 call = kind.call("row", **{column: int(row[column]) for column in kind.shape})
-                load = Load(phase, int(row.get("batch", 1)), int(row.get("m", 1)), float(row.get("context", 1)))
-                size = kind.bytes_moved(call, load, 2) - (kind.weights(call) if dtype == "fp8" else 0)
+                load = Load(
+                    phase,
+                    int(row.get("batch", 1)),
+                    int(row.get("m", 1)),
+                    float(row.get("context", 1)),
+                )
+                size = kind.bytes_moved(call, load, 2) - (
+                    kind.weights(call) if dtype == "fp8" else 0
+                )
                 if size > 5e8:
-                    shares.append(size / (row["latency_us"] * 1e-6) / table.device.bandwidth_bytes_s)
+                    shares.append(
+                        size / (row["latency_us"] * 1e-6) / table.device.bandwidth_bytes_s
+                    )
             assert len(shares) > 50
             limit = FASTER_THAN_MEMORY.get((name, rows_name), 1.0)
             assert (0.7 if dtype == "fp8" else 0.8) < max(shares) < limit, (rows_name, dtype)

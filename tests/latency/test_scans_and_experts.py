@@ -24,21 +24,36 @@ def test_a_selective_scan_borrows_the_gated_delta_rule_by_state_bytes(tiny_table
     assert {entry["source"] for entry in core.values()} == {"derived"}
     call = SELECTIVE_SCAN.call("mamba", channels=64, state=16)
     answer = KernelTimes(tiny_table, "bfloat16", 2).time(call, "decode", 1, np.ones(1))
-    assert (answer.lower_us, answer.upper_us) == pytest.approx((40 * 0.9 * 0.7, 40 * 1.1 * 1.3 * 1.5))
+    assert (answer.lower_us, answer.upper_us) == pytest.approx(
+        (40 * 0.9 * 0.7, 40 * 1.1 * 1.3 * 1.5)
+    )
 
 
 def test_a_long_selective_scan_is_missing_until_it_is_measured(tmp_path):
     kinds = tiny_kinds()
     for kind in ("conv_prefill", "gemm"):
-        kinds[kind] = product_rows(lambda **_: 1, **(
-            {"m": [1, 65536], "n": [16, 256], "k": [2, 256]} if kind == "gemm" else
-            {"channels": [64], "conv_size": [4], "batch": [1], "tokens": [1, 2048]}))
+        kinds[kind] = product_rows(
+            lambda **_: 1,
+            **(
+                {"m": [1, 65536], "n": [16, 256], "k": [2, 256]}
+                if kind == "gemm"
+                else {"channels": [64], "conv_size": [4], "batch": [1], "tokens": [1, 2048]}
+            ),
+        )
     table = write_table(tmp_path / "t", kinds)
-    with pytest.raises(MissingRowsError, match=r"cannot answer operator 'm\(dt_rank=2\)'.*: no selective_scan_prefill"
-                                               r" channels=64, state=16, batch=1, tokens=513; measure it: flashnas"):
+    with pytest.raises(
+        MissingRowsError,
+        match=r"cannot answer operator 'm\(dt_rank=2\)'.*: no selective_scan_prefill"
+        r" channels=64, state=16, batch=1, tokens=513; measure it: flashnas",
+    ):
         entries(table, "32(vocab=64): m", "prompt=513,generated=0", "mamba")
-    kinds["selective_scan_prefill"] = product_rows(lambda channels, tokens, **_: channels * tokens, channels=[32, 128],
-                                                   state=[16], batch=[1], tokens=[1, 1024])
+    kinds["selective_scan_prefill"] = product_rows(
+        lambda channels, tokens, **_: channels * tokens,
+        channels=[32, 128],
+        state=[16],
+        batch=[1],
+        tokens=[1, 1024],
+    )
     table = write_table(tmp_path / "measured", kinds)
     core = entries(table, "32(vocab=64): m", "prompt=513,generated=0", "mamba")
     assert core["prefill"]["ms"] == pytest.approx(64 * 513 / 1000, rel=1e-6)
@@ -46,10 +61,15 @@ def test_a_long_selective_scan_is_missing_until_it_is_measured(tmp_path):
 
 
 def test_experts_are_one_product_of_all_that_the_tokens_hit(tiny_table):
-    # a gemm takes m n k / 1000 here, so the time is that of the active experts' operations, however many are hit
+    # a gemm takes m n k / 1000 here, so the time is that of the active experts' operations, however
+    # many are hit
     for batch in (1, 4):
-        core = entries(tiny_table, "32(vocab=64): moe(experts=4,active=2,intermediate=32)",
-                       f"batch={batch},generated=1", "experts_gate_up")
+        core = entries(
+            tiny_table,
+            "32(vocab=64): moe(experts=4,active=2,intermediate=32)",
+            f"batch={batch},generated=1",
+            "experts_gate_up",
+        )
         assert core["decode"]["ms"] == pytest.approx(batch * 2 * 64 * 32 / 1e6, rel=1e-6)
         assert core["decode"]["source"] == "derived"
 
@@ -59,14 +79,20 @@ def test_more_tokens_hit_more_experts(tmp_path):
     table = write_table(tmp_path / "t", {**tiny_kinds(), "gemm": by_weights})
     call = EXPERTS.call("experts", n=32, k=32, experts=4, active=1)
     times = KernelTimes(table, "bfloat16", 2)
-    one, two, many = (times.time(call, "decode", batch, np.ones(1)).us / (32 * 32) for batch in (1, 2, 1000))
+    one, two, many = (
+        times.time(call, "decode", batch, np.ones(1)).us / (32 * 32) for batch in (1, 2, 1000)
+    )
     assert (one, two, many) == pytest.approx((1, 1.75, 4))
 
 
 def test_a_hybrid_head_is_its_halves(tiny_table):
     h = "h(heads=2,kv_heads=1,head_dim=16,ssm_head_dim=16,state=16)"
-    for half, label in (("a(heads=2,kv_heads=1,head_dim=16)", "attention"),
-                        ("m2(heads=2,head_dim=16,state=16)", "mamba2")):
-        both, alone = (entries(tiny_table, f"32(vocab=64): {written}", "batch=1,generated=2", label)["decode"]
-                       for written in (h, half))
+    for half, label in (
+        ("a(heads=2,kv_heads=1,head_dim=16)", "attention"),
+        ("m2(heads=2,head_dim=16,state=16)", "mamba2"),
+    ):
+        both, alone = (
+            entries(tiny_table, f"32(vocab=64): {written}", "batch=1,generated=2", label)["decode"]
+            for written in (h, half)
+        )
         assert both["ms"] == alone["ms"] > 0

@@ -1,4 +1,6 @@
-"""The four shipped tables: complete, small, sourced, and plausible against what was measured on whole models."""
+"""The four shipped tables: complete, small, sourced, and plausible against what was measured on
+whole models.
+"""
 
 import pandas as pd
 import pytest
@@ -23,7 +25,14 @@ def tables():
 
 def test_four_tables_are_shipped_and_small():
     assert set(DEVICES) <= set(shipped_tables())
-    assert sum(file.stat().st_size for file in shipped_root("latency_tables").rglob("*") if file.is_file()) < 4e6
+    assert (
+        sum(
+            file.stat().st_size
+            for file in shipped_root("latency_tables").rglob("*")
+            if file.is_file()
+        )
+        < 4e6
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -43,7 +52,9 @@ def test_every_row_names_its_source(tables, device):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_kimi_delta_attention_is_answered_by_its_own_rows(tables, device):
-    """Nobody measured it on the A100: there the gated delta rule answers a step, and nothing a long prompt."""
+    """Nobody measured it on the A100: there the gated delta rule answers a step, and nothing a long
+    prompt.
+    """
     table, own = tables[device], device != "a100_sxm"
     assert {"kda_decode", "kda_prefill"} <= set(table.frames) or not own
     for phase, workload in (("decode", "decode-1k"), ("prefill", "prefill-2k")):
@@ -52,26 +63,36 @@ def test_kimi_delta_attention_is_answered_by_its_own_rows(tables, device):
             with pytest.raises(MissingRowsError, match="no kda_prefill"):
                 model.estimate(load_architecture("2048: kda f"))
             continue
-        found = {e["source"] for e in model.estimate(load_architecture("2048: kda f")).breakdown
-                 if e["kernel"] == f"kda_{phase}"}
+        found = {
+            e["source"]
+            for e in model.estimate(load_architecture("2048: kda f")).breakdown
+            if e["kernel"] == f"kda_{phase}"
+        }
         assert found == ({"imported"} if own else {"derived"})
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
 @pytest.mark.parametrize("device", DEVICES)
 def test_all_presets_and_workloads_are_answered(tables, device, workload):
-    """The A100 has no chunk kernel measured: a hybrid cannot read a long prompt there, and the error says so."""
+    """The A100 has no chunk kernel measured: a hybrid cannot read a long prompt there, and the
+    error says so.
+    """
     model = LatencyModel(tables[device], workload)
     for name, architecture in presets().items():
         if device == "a100_sxm" and name in HYBRIDS and WORKLOADS[workload].prompt_tokens:
-            with pytest.raises(MissingRowsError, match=r"_prefill .*tokens=.*measure it: flashnas profile"):
+            with pytest.raises(
+                MissingRowsError, match=r"_prefill .*tokens=.*measure it: flashnas profile"
+            ):
                 model.estimate(architecture)
             continue
         estimate = model.estimate(architecture)
         assert 0 < estimate.lower_ms < estimate.latency_ms < estimate.upper_ms
         assert sum(estimate.sources.values()) == pytest.approx(1)
         assert estimate.batch >= 1
-        assert estimate.memory_gb < (1 if estimate.batch == 1 else 0.9) * tables[device].device.memory_bytes / 1e9
+        assert (
+            estimate.memory_gb
+            < (1 if estimate.batch == 1 else 0.9) * tables[device].device.memory_bytes / 1e9
+        )
 
 
 @pytest.mark.parametrize("space", ["nemotron_flash", "layerwise"])
@@ -79,16 +100,24 @@ def test_all_presets_and_workloads_are_answered(tables, device, workload):
 def test_the_shipped_spaces_are_answered_in_full(tables, device, space):
     space = load_space(space)
     model = LatencyModel(tables[device], "decode-8k")
-    for hidden in (space.hidden_sizes[0], space.hidden_sizes[-1]):  # a grid answers for what is between
+    for hidden in (
+        space.hidden_sizes[0],
+        space.hidden_sizes[-1],
+    ):  # a grid answers for what is between
         assert model.estimate(space.build(space.kinds(), hidden)).latency_ms > 0
 
 
 def test_a_faster_memory_is_faster_and_wider_models_are_slower(tables):
     architecture = presets()["Qwen2.5-3B"]
-    ms = {name: LatencyModel(table, "decode-8k").estimate(architecture).latency_ms for name, table in tables.items()}
+    ms = {
+        name: LatencyModel(table, "decode-8k").estimate(architecture).latency_ms
+        for name, table in tables.items()
+    }
     assert ms["h200_sxm"] < ms["h100_sxm"] < ms["a100_sxm"] < ms["l40s"]
     model = LatencyModel(tables["h100_sxm"], "decode-8k")
-    by_size = [model.estimate(presets()[f"Qwen2.5-{size}"]).latency_ms for size in ("0.5B", "1.5B", "3B")]
+    by_size = [
+        model.estimate(presets()[f"Qwen2.5-{size}"]).latency_ms for size in ("0.5B", "1.5B", "3B")
+    ]
     assert by_size == sorted(by_size)
 
 

@@ -45,13 +45,23 @@ def test_rows_come_back_as_written_with_every_column(tiny_table):
         assert (rows["device"] == "tiny").all()
         assert (rows["dtype"] == "bfloat16").all()
         assert rows["p10_us"].isna().all()
-    assert list(pd.read_parquet(tiny_table.path / "gemm.parquet").columns) == ["m", "n", "k", "latency_us"]
-    assert (tiny_table.name, tiny_table.stack, tiny_table.dtypes) == ("tiny", "invented-1", ("bfloat16",))
+    assert list(pd.read_parquet(tiny_table.path / "gemm.parquet").columns) == [
+        "m",
+        "n",
+        "k",
+        "latency_us",
+    ]
+    assert (tiny_table.name, tiny_table.stack, tiny_table.dtypes) == (
+        "tiny",
+        "invented-1",
+        ("bfloat16",),
+    )
 
 
 def test_percentiles_and_sources_per_row_survive(tmp_path):
     rows = product_rows(lambda m, n, k: m * n * k, m=[1, 2], n=[1], k=[1]).assign(
-        p10_us=[0.5, np.nan], p90_us=[2.0, 3.0], repeats=[5, 6], source=["measured", "imported"])
+        p10_us=[0.5, np.nan], p90_us=[2.0, 3.0], repeats=[5, 6], source=["measured", "imported"]
+    )
     table = write_table(tmp_path / "t", {"gemm": rows})
     read = table.rows("gemm")
     assert read["p10_us"].tolist()[0] == 0.5
@@ -84,7 +94,7 @@ def test_info_is_json_and_describe_names_what_it_can_answer(tiny_table):
 
 
 def flipped(data):
-    return data[:len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1:]
+    return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :]
 
 
 def gemm(change):
@@ -107,8 +117,9 @@ def no_parquet(folder):
 
 
 def device(**changes):
-    return lambda folder: (folder / "device.yaml").write_text(yaml.safe_dump(
-        {**yaml.safe_load((folder / "device.yaml").read_text()), **changes}))
+    return lambda folder: (folder / "device.yaml").write_text(
+        yaml.safe_dump({**yaml.safe_load((folder / "device.yaml").read_text()), **changes})
+    )
 
 
 def meta(change):
@@ -116,42 +127,79 @@ def meta(change):
 
 
 DAMAGE = [
-    *((lambda folder, file=file: (folder / file).unlink(), f"{file}: cannot be read")
-      for file in ("device.yaml", "meta.yaml", "gemm.parquet")),
+    *(
+        (lambda folder, file=file: (folder / file).unlink(), f"{file}: cannot be read")
+        for file in ("device.yaml", "meta.yaml", "gemm.parquet")
+    ),
     (lambda folder: (folder / "meta.yaml").write_text("name: tiny\nformat: [1\n"), "meta.yaml:"),
-    (lambda folder: (folder / "gemm.parquet").write_bytes(flipped((folder / "gemm.parquet").read_bytes())),
-     "gemm.parquet: the checksum differs"),
+    (
+        lambda folder: (folder / "gemm.parquet").write_bytes(
+            flipped((folder / "gemm.parquet").read_bytes())
+        ),
+        "gemm.parquet: the checksum differs",
+    ),
     (no_parquet, "gemm.parquet: damaged, not readable as parquet"),
-    *((rows(lambda frame, us=us: frame.assign(latency_us=frame["latency_us"].where(frame.index != 3, us))),
-       "gemm.parquet: row 3: latency_us must be a positive number") for us in (np.nan, 0.0, np.inf)),
+    *(
+        (
+            rows(
+                lambda frame, us=us: frame.assign(
+                    latency_us=frame["latency_us"].where(frame.index != 3, us)
+                )
+            ),
+            "gemm.parquet: row 3: latency_us must be a positive number",
+        )
+        for us in (np.nan, 0.0, np.inf)
+    ),
     (rows(lambda frame: frame.rename(columns={"latency_us": "latency_ms"})), "lacking latency_us"),
     (negative_percentile, "p10_us must be positive or null; got -2.0"),
     (rows(lambda frame: pd.concat([frame, frame.head(1)])), "two rows of the same m, n, k"),
-    (gemm(lambda entry: entry["constants"].update(source="guessed")),
-     "source must be one of measured, imported, derived, roofline; got 'guessed'"),
+    (
+        gemm(lambda entry: entry["constants"].update(source="guessed")),
+        "source must be one of measured, imported, derived, roofline; got 'guessed'",
+    ),
     (gemm(lambda entry: entry.update(rows=7)), "promises 7 rows; got 8"),
     (gemm(lambda entry: entry.pop("sha256")), "kinds.gemm needs the key 'sha256'"),
     (gemm(lambda entry: entry.update(constants="x")), "kinds.gemm.constants must be a mapping"),
-    (gemm(lambda entry: entry["constants"].update(p10_us=[1])),
-     "kinds.gemm.constants.p10_us must be a positive number or null; got [1]"),
-    (gemm(lambda entry: entry["constants"].update(repeats=float("nan"))),
-     "constants.repeats must be a finite number; got nan"),
-    (gemm(lambda entry: entry["constants"].update(mode=None)), "constants.mode must be text; got None"),
-    (gemm(lambda entry: entry["constants"].update(moed="eager")), "no key 'moed' (did you mean 'mode'?)"),
+    (
+        gemm(lambda entry: entry["constants"].update(p10_us=[1])),
+        "kinds.gemm.constants.p10_us must be a positive number or null; got [1]",
+    ),
+    (
+        gemm(lambda entry: entry["constants"].update(repeats=float("nan"))),
+        "constants.repeats must be a finite number; got nan",
+    ),
+    (
+        gemm(lambda entry: entry["constants"].update(mode=None)),
+        "constants.mode must be text; got None",
+    ),
+    (
+        gemm(lambda entry: entry["constants"].update(moed="eager")),
+        "no key 'moed' (did you mean 'mode'?)",
+    ),
     (meta(lambda meta: meta["units"].update(latency_us="milliseconds")), "units.latency_us"),
     (meta(lambda meta: meta.update(format=9)), "format must be 1"),
     (meta(lambda meta: meta.update(device="other")), "device must be 'tiny'"),
     (meta(lambda meta: meta.pop("stacks")), "needs the key 'stacks'"),
-    (meta(lambda meta: meta["kinds"].update(gem=meta["kinds"]["gemm"])), "unknown kind of rows 'gem'"),
-    (meta(lambda meta: meta.update(validations="x")), "validations must be a list or null; got 'x'"),
+    (
+        meta(lambda meta: meta["kinds"].update(gem=meta["kinds"]["gemm"])),
+        "unknown kind of rows 'gem'",
+    ),
+    (
+        meta(lambda meta: meta.update(validations="x")),
+        "validations must be a list or null; got 'x'",
+    ),
     (meta(lambda meta: meta.update(jobs=[1])), "jobs[0] must be a mapping; got 1"),
-    (meta(lambda meta: meta["stacks"]["invented-1"].update(threads="x")),
-     "stacks.invented-1.threads must be a whole number of at least 1; got 'x'"),
-    (device(platform="tpu"), "cpu, cuda"), (device(memory_bytes="much"), "a whole number"),
+    (
+        meta(lambda meta: meta["stacks"]["invented-1"].update(threads="x")),
+        "stacks.invented-1.threads must be a whole number of at least 1; got 'x'",
+    ),
+    (device(platform="tpu"), "cpu, cuda"),
+    (device(memory_bytes="much"), "a whole number"),
     (device(peak=1), "has no key 'peak'"),
     (device(bandwidth_share=0), "device.bandwidth_share must be positive; got 0"),
     (device(bandwidth_bytes_s=float("nan")), "must be a finite number; got nan"),
-    (device(launch_us=-1), "must be at least 0; got -1")]
+    (device(launch_us=-1), "must be at least 0; got -1"),
+]
 
 
 @every(case=DAMAGE)
@@ -173,8 +221,13 @@ def test_a_table_or_kind_that_does_not_exist_names_the_others(tiny_table):
 
 def test_merge_takes_both_and_prefers_the_first(tmp_path):
     write_table(tmp_path / "a", {"gemm": product_rows(lambda **_: 1, m=[1, 2], n=[1], k=[1])})
-    write_table(tmp_path / "b", {"gemm": product_rows(lambda **_: 9, m=[2, 4], n=[1], k=[1]).assign(source="derived"),
-                                 "conv_decode": tiny_kinds()["conv_decode"]})
+    write_table(
+        tmp_path / "b",
+        {
+            "gemm": product_rows(lambda **_: 9, m=[2, 4], n=[1], k=[1]).assign(source="derived"),
+            "conv_decode": tiny_kinds()["conv_decode"],
+        },
+    )
     merge(tmp_path / "a", tmp_path / "b", tmp_path / "out")
     table = LatencyTable.load(tmp_path / "out")
     assert table.rows("gemm")["latency_us"].tolist() == [1, 1, 9]
@@ -216,7 +269,9 @@ def test_writing_refuses_what_is_no_row(tmp_path):
         write_rows(tmp_path, "gemm", rows.drop(columns="k"), RowContext(device=TINY))
     write_rows(tmp_path, "gemm", rows, RowContext(device=TINY, stacks=STACKS))
     with pytest.raises(TableError, match="is of device tiny; got rows of huge"):
-        write_rows(tmp_path, "gemm", rows, RowContext(device=type(TINY)(**{**vars(TINY), "name": "huge"})))
+        write_rows(
+            tmp_path, "gemm", rows, RowContext(device=type(TINY)(**{**vars(TINY), "name": "huge"}))
+        )
 
 
 def one_row(latency_us, m=1):
@@ -261,10 +316,15 @@ def test_two_processes_that_write_one_table_lose_nothing(tmp_path, monkeypatch):
 
     def slowly(*words):
         monkeypatch.setattr(table_writer, "_write_parquet", really)
-        other.append(threading.Thread(target=write_rows, args=(folder, "gemm", one_row(1.0, 2), context),
-                                      kwargs={"append": True}))
+        other.append(
+            threading.Thread(
+                target=write_rows,
+                args=(folder, "gemm", one_row(1.0, 2), context),
+                kwargs={"append": True},
+            )
+        )
         other[0].start()
-        other[0].join(0.3)   # it has written, or waits
+        other[0].join(0.3)  # it has written, or waits
         return really(*words)
 
     monkeypatch.setattr(table_writer, "_write_parquet", slowly)
@@ -279,5 +339,9 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(TableError, match="cannot be written: No space left on device"):
-        write_rows(tmp_path / "t", "gemm", pd.DataFrame([{"m": 1, "n": 1, "k": 1, "latency_us": 1.0, **COMMON}]),
-                   RowContext(device=TINY))
+        write_rows(
+            tmp_path / "t",
+            "gemm",
+            pd.DataFrame([{"m": 1, "n": 1, "k": 1, "latency_us": 1.0, **COMMON}]),
+            RowContext(device=TINY),
+        )

@@ -1,4 +1,6 @@
-"""Matrices in fp8: answered by the measured rows of products, with everything else as it is in bfloat16."""
+"""Matrices in fp8: answered by the measured rows of products, with everything else as it is in
+bfloat16.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,9 @@ def tables() -> dict[str, LatencyTable]:
 
 
 @pytest.mark.parametrize("device", WITH_FP8)
-def test_products_are_answered_by_rows_of_their_type_and_all_else_as_before(device: str,
-                                                                            tables: dict[str, LatencyTable]) -> None:
+def test_products_are_answered_by_rows_of_their_type_and_all_else_as_before(
+    device: str, tables: dict[str, LatencyTable]
+) -> None:
     table = tables[device]
     plain, mixed = KernelTimes(table, "bfloat16", 2), KernelTimes(table, "bfloat16", 2, "fp8")
     rows = table.frames["gemm"]
@@ -40,19 +43,28 @@ def test_products_are_answered_by_rows_of_their_type_and_all_else_as_before(devi
             found = times.time(gemm("x", n=row.n, k=row.k), "decode", row.m, np.ones(1))
             assert found.us == pytest.approx(row.latency_us, rel=1e-5)
             assert found.source == "imported"
-    for call in (pointwise("norm", 4096), CONV.call("c", channels=6144, conv_size=4),
-                 ATTENTION.call("a", heads=16, kv_heads=4, head_dim=128, window=0)):
-        assert mixed.time(call, "decode", 2, np.array([1024])) == plain.time(call, "decode", 2, np.array([1024]))
+    for call in (
+        pointwise("norm", 4096),
+        CONV.call("c", channels=6144, conv_size=4),
+        ATTENTION.call("a", heads=16, kv_heads=4, head_dim=128, window=0),
+    ):
+        assert mixed.time(call, "decode", 2, np.array([1024])) == plain.time(
+            call, "decode", 2, np.array([1024])
+        )
 
 
-def test_an_estimate_differs_in_the_products_of_the_operators_alone(tables: dict[str, LatencyTable]) -> None:
-    """The head stays in bfloat16, as in serving engines. Small products take longer, because the activations have to be
-    converted, and large ones half the bytes: the rows say so."""
+def test_an_estimate_differs_in_the_products_of_the_operators_alone(
+    tables: dict[str, LatencyTable],
+) -> None:
+    """The head stays in bfloat16, as in serving engines. Small products take longer, because the
+    activations have to be converted, and large ones half the bytes: the rows say so."""
     table, workload = tables["h100_sxm"], load_workload("decode-1k")
     for text, faster in ((NARROW, False), (WIDE, True)):
         a = load_architecture(text)
-        plain, fp8 = (LatencyModel(table, workload.with_weights(name), calibrated=False).estimate(a)
-                      for name in ("bfloat16", "fp8"))
+        plain, fp8 = (
+            LatencyModel(table, workload.with_weights(name), calibrated=False).estimate(a)
+            for name in ("bfloat16", "fp8")
+        )
         assert len(plain.breakdown) == len(fp8.breakdown)
         for before, after in zip(plain.breakdown, fp8.breakdown, strict=True):
             product = before["kernel"] == "gemm" and before["operator"] != "head"
@@ -64,18 +76,31 @@ def test_an_estimate_differs_in_the_products_of_the_operators_alone(tables: dict
 
 
 def test_wide_products_are_never_slower(tables: dict[str, LatencyTable]) -> None:
-    """Of 64 MB and more in bfloat16 on few rows, where the bytes decide; 10 % is what two medians may differ by."""
+    """Of 64 MB and more in bfloat16 on few rows, where the bytes decide; 10 % is what two medians
+    may differ by.
+    """
     for device in WITH_FP8:
         rows = tables[device].frames["gemm"]
-        wide = rows[(rows["n"] * rows["k"] >= 32e6) & (rows["n"] >= 4096) & (rows["k"] >= 1024) & (rows["m"] <= 16)]
-        times = wide.pivot_table(index=["m", "n", "k"], columns="dtype", values="latency_us").dropna()
+        wide = rows[
+            (rows["n"] * rows["k"] >= 32e6)
+            & (rows["n"] >= 4096)
+            & (rows["k"] >= 1024)
+            & (rows["m"] <= 16)
+        ]
+        times = wide.pivot_table(
+            index=["m", "n", "k"], columns="dtype", values="latency_us"
+        ).dropna()
         assert len(times) > 500
         assert (times["fp8"] <= 1.1 * times["bfloat16"]).all()
 
 
 def test_the_shares_that_the_documents_name(tables: dict[str, LatencyTable]) -> None:
     rows = tables["h100_sxm"].frames["gemm"]
-    times = rows[rows["m"] == 1].pivot_table(index=["n", "k"], columns="dtype", values="latency_us").dropna()
+    times = (
+        rows[rows["m"] == 1]
+        .pivot_table(index=["n", "k"], columns="dtype", values="latency_us")
+        .dropna()
+    )
     ratio = times["fp8"] / times["bfloat16"]
     sizes = times.index.to_frame()
     assert (ratio > 1).mean() == pytest.approx(0.55, abs=0.005)
@@ -84,11 +109,16 @@ def test_the_shares_that_the_documents_name(tables: dict[str, LatencyTable]) -> 
 
 @every(kind=OPERATORS)
 def test_matrices_are_nearly_all_of_an_operator(kind: str) -> None:
-    """Against the weights that are built: all matrices but filters, tables of decays and stacked small ones."""
+    """Against the weights that are built: all matrices but filters, tables of decays and stacked
+    small ones.
+    """
     architecture = Architecture.parse(f"256(vocab=64): {kind}")
     spec, block = architecture.operators[0], HybridLM(architecture).blocks[0]
-    built = sum(p.numel() for name, p in block.named_parameters()
-                if p.ndim >= 2 and not name.endswith(("conv.weight", "A_log")))
+    built = sum(
+        p.numel()
+        for name, p in block.named_parameters()
+        if p.ndim >= 2 and not name.endswith(("conv.weight", "A_log"))
+    )
     assert 0.97 * built <= matrix_numbers(spec, 256) <= min(built * 1.001, spec.params(256))
 
 
@@ -104,16 +134,22 @@ def test_memory_counts_one_byte_for_each_number_of_a_matrix(text: str) -> None:
 def test_a_table_without_such_rows_says_which_have_them(tables: dict[str, LatencyTable]) -> None:
     with pytest.raises(MissingRowsError) as error:
         LatencyModel(tables["a100_sxm"], load_workload("decode-1k").with_weights("fp8"))
-    assert str(error.value) == ("table a100_sxm has no matrix products with weights in fp8; shipped tables with them:"
-                                " h100_sxm, h200_sxm, l40s")
+    assert str(error.value) == (
+        "table a100_sxm has no matrix products with weights in fp8; shipped tables with them:"
+        " h100_sxm, h200_sxm, l40s"
+    )
 
 
 def test_the_type_is_that_of_the_workload() -> None:
     assert load_workload("batch=1,generated=8,dtype=fp8") == load_workload(
-        "batch=1,generated=8,dtype=fp8").with_weights("fp8")
+        "batch=1,generated=8,dtype=fp8"
+    ).with_weights("fp8")
     assert load_workload("decode-8k").with_weights(None).dtype == "auto"
     assert load_workload("decode-8k").with_weights("fp8").to_dict()["dtype"] == "fp8"
-    with pytest.raises(WorkloadError, match=r"^--weights fp8 needs a workload in bfloat16; workload.dtype is float32$"):
+    with pytest.raises(
+        WorkloadError,
+        match=r"^--weights fp8 needs a workload in bfloat16; workload.dtype is float32$",
+    ):
         Workload(generated_tokens=1, dtype="float32").with_weights("fp8")
 
 

@@ -10,15 +10,21 @@ from flashnas.base.errors import DeviceError
 from flashnas.network.cache import CapturedStep
 from flashnas.network.model import HybridLM
 
-ATTENTION = ("a(head_dim=16) swa(head_dim=16,window=5) a(head_dim=16,qk_norm=true,out_gate=true,rope_share=0.5)"
-             " a(head_dim=16,rope_share=0) swa(head_dim=16,window=50) h(head_dim=16,ssm_head_dim=16,state=16)")
+ATTENTION = (
+    "a(head_dim=16) swa(head_dim=16,window=5)"
+    " a(head_dim=16,qk_norm=true,out_gate=true,rope_share=0.5)"
+    " a(head_dim=16,rope_share=0) swa(head_dim=16,window=50)"
+    " h(head_dim=16,ssm_head_dim=16,state=16)"
+)
 FLA = "d(head_dim=16) gd(head_dim=16) gla(head_dim=32) kda(head_dim=16) r7(head_dim=16)"
 MAMBA = "m2(head_dim=16,state=16) m(state=8) h(head_dim=16,window=5,ssm_head_dim=16,state=16)"
 # library -> stand-ins, operators, dtype, tolerance of logits as a share of their size
-CASES = {"torch": ((), f"{ATTENTION} {FLA} {MAMBA} f", torch.float64, 1e-9),
-         "flash-attn": (("flash_attn",), ATTENTION, torch.bfloat16, 0.02),
-         "fla": (("fla",), FLA, torch.float32, 1e-4),
-         "mamba-ssm": (("mamba_ssm", "selective_scan_cuda"), MAMBA, torch.float32, 1e-4)}
+CASES = {
+    "torch": ((), f"{ATTENTION} {FLA} {MAMBA} f", torch.float64, 1e-9),
+    "flash-attn": (("flash_attn",), ATTENTION, torch.bfloat16, 0.02),
+    "fla": (("fla",), FLA, torch.float32, 1e-4),
+    "mamba-ssm": (("mamba_ssm", "selective_scan_cuda"), MAMBA, torch.float32, 1e-4),
+}
 
 
 def make(case: str) -> HybridLM:
@@ -29,8 +35,12 @@ def make(case: str) -> HybridLM:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_one_captured_step_serves_every_position(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From two prompts, across the end of a window; logits as of single steps by the same kernels."""
+def test_one_captured_step_serves_every_position(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From two prompts, across the end of a window; logits as of single steps by the same
+    kernels.
+    """
     packages, _, _, tolerance = CASES[case]
     if packages:
         fake_libraries.install(monkeypatch, *packages, devices=("cpu",))
@@ -38,8 +48,13 @@ def test_one_captured_step_serves_every_position(case: str, monkeypatch: pytest.
     tokens = torch.arange(2 * 20).view(2, 20) * 7 % 300
     for prompt in (1, 6):
         _, cache = model.prefill(tokens[:, :prompt])
-        step = CapturedStep(model.step_in_place, model.prefill(tokens[:, :prompt])[1], prompt + 3, prompt + 12,
-                            tokens[:, 0])
+        step = CapturedStep(
+            model.step_in_place,
+            model.prefill(tokens[:, :prompt])[1],
+            prompt + 3,
+            prompt + 12,
+            tokens[:, 0],
+        )
         for t in range(prompt, prompt + 9):
             expected, cache = model.decode_step(tokens[:, t], cache)
             assert (step(tokens[:, t]) - expected).norm() < tolerance * expected.norm(), t
@@ -48,7 +63,9 @@ def test_one_captured_step_serves_every_position(case: str, monkeypatch: pytest.
 
 def test_generation_from_a_graph_equals_that_by_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokens = make("torch"), torch.arange(10).view(2, 5)
-    with pytest.raises(DeviceError, match=r"^generate: graph=True needs a .* CUDA device; this one is on cpu$"):
+    with pytest.raises(
+        DeviceError, match=r"^generate: graph=True needs a .* CUDA device; this one is on cpu$"
+    ):
         model.generate(tokens, 3, graph=True)
     graphs = recorded_graph.install(monkeypatch)
     for count in (1, 5):

@@ -1,4 +1,6 @@
-"""The language model: exact sizes, loss, meta tokens, prefill and decode against the parallel forward."""
+"""The language model: exact sizes, loss, meta tokens, prefill and decode against the parallel
+forward.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,11 @@ from flashnas.operators.parts.projection import Projection
 
 torch.set_num_threads(1)
 
-HYBRID = ("64(vocab=101,meta=3): d(head_dim=16) f m2(head_dim=16,state=16,groups=2) a(head_dim=16) f gd(head_dim=16)"
-          " gla(head_dim=16) swa(head_dim=16,window=8) f")
+HYBRID = (
+    "64(vocab=101,meta=3): d(head_dim=16) f m2(head_dim=16,state=16,groups=2) a(head_dim=16) f"
+    " gd(head_dim=16)"
+    " gla(head_dim=16) swa(head_dim=16,window=8) f"
+)
 ARCHITECTURES = [
     HYBRID,
     HYBRID.replace("meta=3", "tied=false"),
@@ -59,7 +64,9 @@ def test_parameter_names(text: str) -> None:
     expected |= set() if model.architecture.tied else {"head.weight"}
     assert {name for name in names if not name.startswith("layers.")} == expected
     for n in range(len(model.architecture.operators)):
-        own = {name.removeprefix(f"layers.{n}.") for name in names if name.startswith(f"layers.{n}.")}
+        own = {
+            name.removeprefix(f"layers.{n}.") for name in names if name.startswith(f"layers.{n}.")
+        }
         assert "norm.weight" in own
         assert all(name.startswith("mixer.") for name in own - {"norm.weight"})
 
@@ -109,8 +116,12 @@ def test_meta_tokens_change_every_logit_and_take_no_part_in_the_loss() -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_loss_equals_cross_entropy_of_the_logits(tied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss_module, "LOGITS_PER_CHUNK", 5 * 101)  # 5 rows at a time, the last part of 3
+def test_loss_equals_cross_entropy_of_the_logits(
+    tied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        loss_module, "LOGITS_PER_CHUNK", 5 * 101
+    )  # 5 rows at a time, the last part of 3
     model = make_model(HYBRID if tied else HYBRID.replace("meta=3", "tied=false"))
     tokens, targets = make_tokens(model, 2, 9), make_tokens(model, 2, 9).flip(1)
     expected = F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
@@ -118,15 +129,18 @@ def test_loss_equals_cross_entropy_of_the_logits(tied: bool, monkeypatch: pytest
     expected_gradients = torch.autograd.grad(expected, parameters)
     loss = model.loss(tokens, targets)
     torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
-    for got, gradient in zip(torch.autograd.grad(2 * loss, parameters), expected_gradients, strict=True):
+    for got, gradient in zip(
+        torch.autograd.grad(2 * loss, parameters), expected_gradients, strict=True
+    ):
         torch.testing.assert_close(got, 2 * gradient, rtol=1e-8, atol=1e-12)
     with torch.no_grad():
         torch.testing.assert_close(model.loss(tokens, targets), expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("kept", [0.3, 1.0])
-def test_targets_that_do_not_count_leave_loss_and_gradients_alone(kept: float,
-                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_targets_that_do_not_count_leave_loss_and_gradients_alone(
+    kept: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loss_module, "LOGITS_PER_CHUNK", 5 * 101)
     model = make_model(HYBRID)
     tokens = make_tokens(model, 2, 9)
@@ -137,7 +151,9 @@ def test_targets_that_do_not_count_leave_loss_and_gradients_alone(kept: float,
     expected_gradients = torch.autograd.grad(expected, parameters)
     loss = model.loss(tokens, targets)
     torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
-    for got, gradient in zip(torch.autograd.grad(loss, parameters), expected_gradients, strict=True):
+    for got, gradient in zip(
+        torch.autograd.grad(loss, parameters), expected_gradients, strict=True
+    ):
         torch.testing.assert_close(got, gradient, rtol=1e-8, atol=1e-12)
 
 
@@ -150,13 +166,17 @@ def test_loss_under_autocast_is_near_and_has_float32_gradients() -> None:
     loss.backward()
     assert loss.dtype == torch.float32
     assert abs(loss - exact) < 0.01
-    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters())
+    assert all(
+        p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters()
+    )
 
 
 def test_first_loss_is_that_of_a_uniform_guess() -> None:
     model = make_model(HYBRID, torch.float32)
     tokens = make_tokens(model, 4, 64)
-    assert abs(model.loss(tokens, tokens.roll(-1, 1)).item() - torch.tensor(101.0).log().item()) < 0.1
+    assert (
+        abs(model.loss(tokens, tokens.roll(-1, 1)).item() - torch.tensor(101.0).log().item()) < 0.1
+    )
 
 
 def test_generate_is_greedy_decoding() -> None:
@@ -169,15 +189,19 @@ def test_generate_is_greedy_decoding() -> None:
         assert torch.equal(generated[:, n], expected)
     assert model.generate(tokens, 0).shape == (2, 0)
     same = make_model(HYBRID)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True)
+    )
     torch.manual_seed(0)
     drawn = model.generate(tokens, 30, greedy=False)
     assert len(drawn.unique()) > 10
 
 
 def test_tables_made_in_inference_mode_serve_training():
-    architecture = Architecture.parse("48(vocab=50): a(head_dim=16) swa(head_dim=16,window=5) d(head_dim=16)"
-                                      " gd(head_dim=16) m2(head_dim=16,state=16) gla(head_dim=16)")
+    architecture = Architecture.parse(
+        "48(vocab=50): a(head_dim=16) swa(head_dim=16,window=5) d(head_dim=16)"
+        " gd(head_dim=16) m2(head_dim=16,state=16) gla(head_dim=16)"
+    )
     model, tokens = HybridLM(architecture), torch.randint(50, (2, 77))
     with torch.inference_mode():
         model(tokens)
@@ -185,13 +209,15 @@ def test_tables_made_in_inference_mode_serve_training():
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-# -- decoding from weights that have changed -----------------------------------------------------------------
+# -- decoding from weights that have changed -------------------------------------------------------
 
 WIDE = "64(vocab=300,tied=false,meta=2): d(head_dim=16) f a(head_dim=16) f gla(head_dim=16)"
 
 
 def assert_decoding_follows_the_weights(model: HybridLM) -> None:
-    """Greedy tokens and logits of single steps equal those of the parallel form, for one sequence."""
+    """Greedy tokens and logits of single steps equal those of the parallel form, for one
+    sequence.
+    """
     tokens = torch.arange(3).unsqueeze(0) + 5
     generated = model.generate(tokens, 4)
     whole = torch.cat([tokens, generated], 1)
@@ -216,7 +242,9 @@ def trained(model: HybridLM, optimizer: torch.optim.Optimizer) -> None:
 
 
 def test_decoding_after_further_training_with_fused_adamw_uses_the_new_weights() -> None:
-    model = make_model(WIDE, torch.float32)  # a fused step does not raise the version counter of a weight
+    model = make_model(
+        WIDE, torch.float32
+    )  # a fused step does not raise the version counter of a weight
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02, fused=True)
     for _ in range(2):
         trained(model, optimizer)
@@ -237,34 +265,51 @@ def test_decoding_after_edits_that_raise_no_version_uses_the_new_weights(change:
     assert_decoding_follows_the_weights(model)
 
 
-@pytest.mark.parametrize("change", [lambda model: model.train(), lambda model: model.eval(),
-                                    lambda model: model.bfloat16().float()],
-                         ids=["train", "eval", "round trip"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.train(),
+        lambda model: model.eval(),
+        lambda model: model.bfloat16().float(),
+    ],
+    ids=["train", "eval", "round trip"],
+)
 def test_train_eval_and_conversions_free_the_copies_of_decoding(change) -> None:
     model = make_model(WIDE, torch.float32)
     model.generate(torch.zeros(1, 3, dtype=torch.long), 3)
-    held = [part._transposed for part in model.modules()
-            if isinstance(part, Projection)] + [model._transposed_head]
+    held = [part._transposed for part in model.modules() if isinstance(part, Projection)] + [
+        model._transposed_head
+    ]
     assert all(copy._copy is not None for copy in held)
     change(model)
     assert all(copy._copy is None for copy in held)
 
 
-# -- the residual stream of a GPU ----------------------------------------------------------------------------
+# -- the residual stream of a GPU ------------------------------------------------------------------
 
-EVERY = ("64(vocab=101,meta=3): a(head_dim=16) d(head_dim=16) gd(head_dim=16,k_heads=2,expand_v=2) gla(head_dim=32)"
-         " m2(head_dim=16,state=16) kda(head_dim=16) r7(head_dim=16) m(state=8) h(head_dim=16,ssm_head_dim=16,state=16)"
-         " f swa(head_dim=16,window=8) moe(experts=4)")
+EVERY = (
+    "64(vocab=101,meta=3): a(head_dim=16) d(head_dim=16) gd(head_dim=16,k_heads=2,expand_v=2)"
+    " gla(head_dim=32)"
+    " m2(head_dim=16,state=16) kda(head_dim=16) r7(head_dim=16) m(state=8)"
+    " h(head_dim=16,ssm_head_dim=16,state=16)"
+    " f swa(head_dim=16,window=8) moe(experts=4)"
+)
 
 
 @pytest.mark.parametrize("backend", ["torch", "fla", "mamba-ssm"])
-def test_the_stream_of_a_gpu_has_the_dtype_of_autocast(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights and their gradients stay in float32; loss and gradients are as near to float64 as with a wide
-    stream, in the mean of some texts: of one text the errors of gradients differ by a factor of two."""
+def test_the_stream_of_a_gpu_has_the_dtype_of_autocast(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights and their gradients stay in float32; loss and gradients are as near to float64 as
+    with a wide stream, in the mean of some texts: of one text the errors of gradients differ by a
+    factor of two."""
     fake_libraries.install(monkeypatch, devices=("cpu",))
     narrow = HybridLM(Architecture.parse(EVERY), backend)
     narrow.load_state_dict(make_model(EVERY, torch.float32).state_dict())
-    texts = [torch.randint(101, (2, 20), generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    texts = [
+        torch.randint(101, (2, 20), generator=torch.Generator().manual_seed(seed))
+        for seed in range(3)
+    ]
     seen: list[torch.dtype] = []
     for block in narrow.blocks:
         block.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].dtype))
@@ -273,7 +318,9 @@ def test_the_stream_of_a_gpu_has_the_dtype_of_autocast(backend: str, monkeypatch
         block._forward_pre_hooks.clear()
     choose_backend(exact, "torch")
 
-    def gradients(model: HybridLM, tokens: torch.Tensor, autocast: bool) -> tuple[float, torch.Tensor]:
+    def gradients(
+        model: HybridLM, tokens: torch.Tensor, autocast: bool
+    ) -> tuple[float, torch.Tensor]:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
             loss = model.loss(tokens[:, :-1], tokens[:, 1:])
         found = torch.autograd.grad(loss, list(model.parameters()))
@@ -298,10 +345,14 @@ def test_the_stream_of_a_cpu_is_wide_under_autocast_too() -> None:
     x = torch.zeros(2, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not model_module._streams_low(x)
-        embedded = HybridLM(Architecture.parse("32(vocab=20): f")).embed(torch.zeros(1, 2, dtype=torch.long))
+        embedded = HybridLM(Architecture.parse("32(vocab=20): f")).embed(
+            torch.zeros(1, 2, dtype=torch.long)
+        )
         assert embedded.dtype == torch.float32
 
 
 def test_a_network_that_no_memory_holds_is_one_line():
-    with pytest.raises(CandidateMemoryError, match=r"^out of memory: the network has 1,130,306,557,968,512 param"):
+    with pytest.raises(
+        CandidateMemoryError, match=r"^out of memory: the network has 1,130,306,557,968,512 param"
+    ):
         HybridLM(Architecture.parse("1048576(vocab=1073741824): d"))

@@ -10,14 +10,20 @@ from flashnas.base.errors import WeightsError
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import MODEL, load_model, read_tensors, save_model, write_tensors
 
-ARCHITECTURE = Architecture.parse("64(vocab=300,meta=4): d(head_dim=16) f a(head_dim=16) m2(head_dim=16,state=16)")
+ARCHITECTURE = Architecture.parse(
+    "64(vocab=300,meta=4): d(head_dim=16) f a(head_dim=16) m2(head_dim=16,state=16)"
+)
 
 
 @pytest.fixture
 def folder(tmp_path):
     torch.manual_seed(0)
-    return save_model(tmp_path / "final", HybridLM(ARCHITECTURE), tokenizer_json="{}",
-                      files={"recipe.yaml": "a: 1\n"})
+    return save_model(
+        tmp_path / "final",
+        HybridLM(ARCHITECTURE),
+        tokenizer_json="{}",
+        files={"recipe.yaml": "a: 1\n"},
+    )
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -27,15 +33,23 @@ def test_a_model_comes_back_to_the_bit(tmp_path, tied):
     again = load_model(save_model(tmp_path / "final", network))
     assert again.architecture == architecture
     assert list(again.state_dict()) == list(network.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), network.state_dict().values(),
-                                                 strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(again.state_dict().values(), network.state_dict().values(), strict=True)
+    )
 
 
 def test_the_folder_is_data_that_every_command_reads(folder):
     assert sorted(path.name for path in folder.iterdir()) == [
-        "architecture.yaml", MODEL, "recipe.yaml", "tokenizer.json"]
+        "architecture.yaml",
+        MODEL,
+        "recipe.yaml",
+        "tokenizer.json",
+    ]
     assert load_architecture(str(folder / "architecture.yaml")) == ARCHITECTURE
-    assert not [path for path in folder.parent.iterdir() if path != folder]  # nothing aside is left over
+    assert not [
+        path for path in folder.parent.iterdir() if path != folder
+    ]  # nothing aside is left over
 
 
 def test_half_precision_stays_and_loading_leaves_the_random_numbers_alone(tmp_path):
@@ -47,10 +61,13 @@ def test_half_precision_stays_and_loading_leaves_the_random_numbers_alone(tmp_pa
 
 def test_saving_again_replaces_and_other_folders_stay(folder):
     network = HybridLM(ARCHITECTURE)
-    assert torch.equal(load_model(save_model(folder, network)).embedding.weight, network.embedding.weight)
+    assert torch.equal(
+        load_model(save_model(folder, network)).embedding.weight, network.embedding.weight
+    )
     (folder / "architecture.yaml").unlink()
-    with pytest.raises(WeightsError,
-                       match=r"final: exists and holds no weights \(it has no architecture.yaml\)"):
+    with pytest.raises(
+        WeightsError, match=r"final: exists and holds no weights \(it has no architecture.yaml\)"
+    ):
         save_model(folder, network)
 
 
@@ -60,7 +77,8 @@ def test_a_damaged_file_is_named(folder):
     for damaged in (data[:-7], data[:-1] + bytes([data[-1] ^ 1]), b""):
         path.write_bytes(damaged)
         assert "model.safetensors: is damaged: its sha256 is not the recorded " in one_line(
-            WeightsError, load_model, folder)
+            WeightsError, load_model, folder
+        )
     path.write_bytes(data[:1000])
     assert "model.safetensors: is damaged" in one_line(WeightsError, read_tensors, path)
 
@@ -73,11 +91,23 @@ def test_missing_files_are_named(folder):
         load_model(folder.parent)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda tensors: tensors.pop("final_norm.weight"), r"architecture: final_norm\.weight \[64\] is missing"),
-    (lambda tensors: tensors.update(extra=torch.zeros(2)), "architecture: extra has no place in this one"),
-    (lambda tensors: tensors.update({"final_norm.weight": torch.zeros(3)}),
-     r"architecture: final_norm\.weight is \[3\], this one needs \[64\]")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda tensors: tensors.pop("final_norm.weight"),
+            r"architecture: final_norm\.weight \[64\] is missing",
+        ),
+        (
+            lambda tensors: tensors.update(extra=torch.zeros(2)),
+            "architecture: extra has no place in this one",
+        ),
+        (
+            lambda tensors: tensors.update({"final_norm.weight": torch.zeros(3)}),
+            r"architecture: final_norm\.weight is \[3\], this one needs \[64\]",
+        ),
+    ],
+)
 def test_weights_of_another_architecture_are_named(folder, change, message):
     tensors = read_tensors(folder / MODEL)
     change(tensors)

@@ -19,38 +19,48 @@ def plain(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     scores = q @ k.repeat_interleave(repeats, 1).mT * q.shape[-1] ** -0.5
     for t in range(tokens):
         position = keys - tokens + t
-        scores[:, :, t, position + 1:] = -torch.inf
+        scores[:, :, t, position + 1 :] = -torch.inf
         if window:
-            scores[:, :, t, :max(0, position - window + 1)] = -torch.inf
+            scores[:, :, t, : max(0, position - window + 1)] = -torch.inf
     return scores.softmax(-1) @ v.repeat_interleave(repeats, 1)
 
 
 @pytest.mark.parametrize("window", [0, 1, 20, 64, 100, 500])
-@pytest.mark.parametrize(("tokens", "past"), [(1, 0), (63, 0), (64, 0), (130, 0), (1, 99), (70, 99)])
+@pytest.mark.parametrize(
+    ("tokens", "past"), [(1, 0), (63, 0), (64, 0), (130, 0), (1, 99), (70, 99)]
+)
 def test_attention_equals_the_plain_formula(tokens: int, past: int, window: int) -> None:
     torch.manual_seed(0)
-    q, k, v = (torch.randn(2, heads, length, 40, dtype=torch.float64, requires_grad=True)
-               for heads, length in ((6, tokens), (2, tokens + past), (2, tokens + past)))
+    q, k, v = (
+        torch.randn(2, heads, length, 40, dtype=torch.float64, requires_grad=True)
+        for heads, length in ((6, tokens), (2, tokens + past), (2, tokens + past))
+    )
     got, expected = attend(q, k, v, window), plain(q, k, v, window)
     assert_close(got, expected, 1e-10, "output")
     weight = torch.randn(expected.shape, dtype=torch.float64)
-    for gradient, exact in zip(torch.autograd.grad((got * weight).sum(), (q, k, v)),
-                               torch.autograd.grad((expected * weight).sum(), (q, k, v)), strict=True):
+    for gradient, exact in zip(
+        torch.autograd.grad((got * weight).sum(), (q, k, v)),
+        torch.autograd.grad((expected * weight).sum(), (q, k, v)),
+        strict=True,
+    ):
         assert_close(gradient, exact, 1e-10, "gradient")
 
 
 @pytest.mark.parametrize("window", [0, 5, 40, 64])
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_scores_stay_in_float32_in_bfloat16(kv_heads: int, window: int) -> None:
-    """With scores rounded to bfloat16 the error of all forms is 1.75 times as large, and 11 times where queries
-    and keys are large."""
+    """With scores rounded to bfloat16 the error of all forms is 1.75 times as large, and 11 times
+    where queries and keys are large."""
     torch.manual_seed(0)
     q, k, v = (4 * torch.randn(1, heads, 300, 64).bfloat16() for heads in (4, kv_heads, kv_heads))
     expected = plain(q.double(), k.double(), v.double(), window)
     rounding = (expected.bfloat16() - expected).norm() / expected.norm()
     assert (attend(q, k, v, window) - expected).norm() / expected.norm() < 2 * rounding
     kept = slice(max(0, 300 - window), 300) if window else slice(0, 300)
-    one, parts = attend_step(q[:, :, -1], k[:, :, kept], v[:, :, kept]), attend(q[:, :, 200:], k, v, window)
+    one, parts = (
+        attend_step(q[:, :, -1], k[:, :, kept], v[:, :, kept]),
+        attend(q[:, :, 200:], k, v, window),
+    )
     assert (one - expected[:, :, -1]).norm() / expected[:, :, -1].norm() < 2 * rounding
     assert (parts - expected[:, :, 200:]).norm() / expected[:, :, 200:].norm() < 2 * rounding
 
@@ -61,11 +71,15 @@ def test_a_step_leaves_empty_slots_out() -> None:
     got = attend_step(q, k, v, torch.tensor([9, 5], dtype=torch.int32))
     for n, kept in enumerate((9, 5)):
         now = slice(n, n + 1)
-        assert_close(got[now], attend_step(q[now], k[now, :, :kept], v[now, :, :kept]), 1e-6, "one sequence")
+        assert_close(
+            got[now], attend_step(q[now], k[now, :, :kept], v[now, :, :kept]), 1e-6, "one sequence"
+        )
 
 
 @pytest.mark.parametrize("window", [0, 5])
-def test_cache_keeps_the_last_tokens_in_order_and_does_not_write_into_its_origin(window: int) -> None:
+def test_cache_keeps_the_last_tokens_in_order_and_does_not_write_into_its_origin(
+    window: int,
+) -> None:
     tokens = torch.arange(1.0, 600).reshape(1, 1, -1, 1)
     given = tokens[:, :, :3].clone()
     cache = KeyValueCache(given, -given, 3, window)
@@ -74,16 +88,17 @@ def test_cache_keeps_the_last_tokens_in_order_and_does_not_write_into_its_origin
             cache = cache.appended(tokens[:, :, position], -tokens[:, :, position])
             keys, values = cache.in_order()
             first = max(0, position + 1 - window) if window else 0
-            assert torch.equal(keys, tokens[:, :, first:position + 1])
+            assert torch.equal(keys, tokens[:, :, first : position + 1])
             assert torch.equal(values, -keys)
     assert torch.equal(given, tokens[:, :, :3])
     assert cache.kept == (window or 599)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
-@pytest.mark.parametrize(("tokens", "keys", "window"),
-                         [(50, 50, 5), (50, 57, 5), (48, 48, 8), (33, 90, 8), (40, 41, 1),
-                                                        (17, 17, 8)])
+@pytest.mark.parametrize(
+    ("tokens", "keys", "window"),
+    [(50, 50, 5), (50, 57, 5), (48, 48, 8), (33, 90, 8), (40, 41, 1), (17, 17, 8)],
+)
 def test_windows_side_by_side_equal_one_mask(tokens, keys, window, groups, monkeypatch):
     """Blocks of queries against the keys that they can see, without a mask of all pairs."""
     torch.manual_seed(tokens)
@@ -97,8 +112,9 @@ def test_windows_side_by_side_equal_one_mask(tokens, keys, window, groups, monke
     monkeypatch.setattr(attention, "causal_mask", lambda *a: masks.append(a[:2]) or original(*a))
     got = attention.attend_in_windows(*leaves, window)
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
-    for mine, theirs in zip(*(torch.autograd.grad((y * weights).sum(), leaves) for y in (got, expected)),
-                            strict=True):
+    for mine, theirs in zip(
+        *(torch.autograd.grad((y * weights).sum(), leaves) for y in (got, expected)), strict=True
+    ):
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10)
     block = max(window, 4)
     assert all(queries <= block and seen < 2 * block for queries, seen in masks)
@@ -113,27 +129,42 @@ def test_windows_are_taken_side_by_side_where_a_mask_would_be_large(monkeypatch)
     assert masks == [(512, 1023)]
 
 
-@pytest.mark.parametrize(("tokens", "keys", "window"), [(7, 7, 0), (5, 12, 0), (12, 12, 5), (3, 12, 5)])
+@pytest.mark.parametrize(
+    ("tokens", "keys", "window"), [(7, 7, 0), (5, 12, 0), (12, 12, 5), (3, 12, 5)]
+)
 def test_what_a_gpu_takes_equals_what_a_cpu_takes(tokens, keys, window, monkeypatch):
-    """No mask in memory for a further part of a prompt, and with a mask as many key heads as query heads:
-    torch has no fused kernel for a mask and grouped heads."""
+    """No mask in memory for a further part of a prompt, and with a mask as many key heads as query
+    heads: torch has no fused kernel for a mask and grouped heads."""
     torch.manual_seed(tokens)
-    q, k, v = (torch.randn(2, heads, length, 8) for heads, length in ((4, tokens), (2, keys), (2, keys)))
+    q, k, v = (
+        torch.randn(2, heads, length, 8) for heads, length in ((4, tokens), (2, keys), (2, keys))
+    )
     expected = attention.attend(q, k, v, window)
     monkeypatch.setattr(attention, "_on_gpu", lambda x: True)
     masks, asked = [], []
-    original_mask, original = attention.causal_mask, torch.nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(attention, "causal_mask", lambda *a: masks.append(a[:2]) or original_mask(*a))
+    original_mask, original = (
+        attention.causal_mask,
+        torch.nn.functional.scaled_dot_product_attention,
+    )
+    monkeypatch.setattr(
+        attention, "causal_mask", lambda *a: masks.append(a[:2]) or original_mask(*a)
+    )
 
     def sdpa(*arguments, **named):
         asked.append((named.get("attn_mask"), named["enable_gqa"]))
         return original(*arguments, **named)
 
     # torch itself compares with its own function
-    monkeypatch.setattr(attention, "F",
-                        SimpleNamespace(scaled_dot_product_attention=sdpa, pad=torch.nn.functional.pad))
+    monkeypatch.setattr(
+        attention,
+        "F",
+        SimpleNamespace(scaled_dot_product_attention=sdpa, pad=torch.nn.functional.pad),
+    )
     torch.testing.assert_close(attention.attend(q, k, v, window), expected, rtol=1e-5, atol=1e-5)
     assert bool(masks) is bool(window)
-    assert all(not grouped for mask,
-               grouped in asked if isinstance(mask, torch.Tensor) and mask.dtype == torch.bool)
+    assert all(
+        not grouped
+        for mask, grouped in asked
+        if isinstance(mask, torch.Tensor) and mask.dtype == torch.bool
+    )
     assert asked

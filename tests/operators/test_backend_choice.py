@@ -22,30 +22,51 @@ from flashnas.profiling.whole_model import backends_of
 ALL = "a d gd gla m2 kda r7 m f"
 RECURRENT = ("d", "gd", "gla", "kda", "r7")
 AUTO = [  # packages at hand (none named: all), dtype, what auto takes on CUDA
-    (("nothing",), "bfloat16", {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch"), "m2": "torch", "m": "torch"}),
-    (("fla",), "bfloat16",
-     {"a": "sdpa", **dict.fromkeys(RECURRENT, "fla"), "m2": "fla", "m": "torch"}),
-    (("fla", "mamba_ssm"), "bfloat16", {"a": "sdpa", **dict.fromkeys(RECURRENT, "fla"), "m2": "mamba-ssm",
-                                        "m": "torch"}),  # built without selective_scan_cuda
-    ((), "bfloat16",
-     {"a": "flash-attn", **dict.fromkeys(RECURRENT, "fla"), "m2": "mamba-ssm", "m": "mamba-ssm"}),
-    ((), "float32",
-     {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch"), "m2": "torch", "m": "mamba-ssm"}),
-    ((), "float64",
-     {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch"), "m2": "torch", "m": "torch"}),
+    (
+        ("nothing",),
+        "bfloat16",
+        {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch"), "m2": "torch", "m": "torch"},
+    ),
+    (
+        ("fla",),
+        "bfloat16",
+        {"a": "sdpa", **dict.fromkeys(RECURRENT, "fla"), "m2": "fla", "m": "torch"},
+    ),
+    (
+        ("fla", "mamba_ssm"),
+        "bfloat16",
+        {"a": "sdpa", **dict.fromkeys(RECURRENT, "fla"), "m2": "mamba-ssm", "m": "torch"},
+    ),  # built without selective_scan_cuda
+    (
+        (),
+        "bfloat16",
+        {"a": "flash-attn", **dict.fromkeys(RECURRENT, "fla"), "m2": "mamba-ssm", "m": "mamba-ssm"},
+    ),
+    (
+        (),
+        "float32",
+        {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch"), "m2": "torch", "m": "mamba-ssm"},
+    ),
+    (
+        (),
+        "float64",
+        {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch"), "m2": "torch", "m": "torch"},
+    ),
 ]
 
 
 def on_cuda(model: HybridLM, dtype: torch.dtype) -> dict[str, str]:
     from flashnas.operators.backends.core import running
+
     kinds = (spec.kind for spec in model.architecture.operators)
     names = running(zip(kinds, model.layers, strict=True), "cuda", dtype)
     return {kind: name.replace(" 0.0-fake", "").split(" 2.")[0] for kind, name in names.items()}
 
 
 @pytest.mark.parametrize(("packages", "dtype", "expected"), AUTO)
-def test_auto_takes_the_best_that_is_at_hand(packages: tuple[str, ...], dtype: str, expected: dict[str, str],
-                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_the_best_that_is_at_hand(
+    packages: tuple[str, ...], dtype: str, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake_libraries.install(monkeypatch, *packages)
     model = HybridLM(Architecture.parse(f"256(vocab=300): {ALL}"))
     assert on_cuda(model, getattr(torch, dtype)) == {**expected, "f": "torch"}
@@ -54,54 +75,84 @@ def test_auto_takes_the_best_that_is_at_hand(packages: tuple[str, ...], dtype: s
     assert set(on_cpu.values()) == {"torch"}, "on a CPU nothing changes"
 
 
-@pytest.mark.parametrize(("backend", "expected"), [
-    ("torch", {"a": "sdpa", "d": "torch", "m2": "torch"}),
-    ("fla", {"a": "sdpa", "d": "fla", "m2": "fla"}),
-    ("mamba-ssm", {"a": "sdpa", "d": "torch", "m2": "mamba-ssm"}),
-    ("flash-attn", {"a": "flash-attn", "d": "torch", "m2": "torch"})])
-def test_a_chosen_library_computes_what_it_covers(backend: str, expected: dict[str, str],
-                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("backend", "expected"),
+    [
+        ("torch", {"a": "sdpa", "d": "torch", "m2": "torch"}),
+        ("fla", {"a": "sdpa", "d": "fla", "m2": "fla"}),
+        ("mamba-ssm", {"a": "sdpa", "d": "torch", "m2": "mamba-ssm"}),
+        ("flash-attn", {"a": "flash-attn", "d": "torch", "m2": "torch"}),
+    ],
+)
+def test_a_chosen_library_computes_what_it_covers(
+    backend: str, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake_libraries.install(monkeypatch)
     model = HybridLM(Architecture.parse("256(vocab=300): a d m2"), backend)
     assert on_cuda(model, torch.bfloat16) == expected
 
 
-@pytest.mark.parametrize(("backend", "text", "packages", "line"), [
-    ("mamba-ssm", "m2", ("fla",),
-     "operator mamba2: backend mamba-ssm cannot run it: the package fake-mamba-ssm is not"
-                                  " installed; allowed here: auto, torch"),
-    ("flash-attn", "d f", ("fla",), "backend flash-attn: the package fake-flash-attn is not installed"),
-    ("flash", "a", (),
-     "backend must be one of auto, torch, fla, mamba-ssm, flash-attn; got 'flash' (did"
-                       " you mean 'fla'?)")])
-def test_what_is_not_there_is_one_line(backend: str, text: str, packages: tuple[str, ...], line: str,
-                                       monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("backend", "text", "packages", "line"),
+    [
+        (
+            "mamba-ssm",
+            "m2",
+            ("fla",),
+            "operator mamba2: backend mamba-ssm cannot run it: the package fake-mamba-ssm is not"
+            " installed; allowed here: auto, torch",
+        ),
+        (
+            "flash-attn",
+            "d f",
+            ("fla",),
+            "backend flash-attn: the package fake-flash-attn is not installed",
+        ),
+        (
+            "flash",
+            "a",
+            (),
+            "backend must be one of auto, torch, fla, mamba-ssm, flash-attn; got 'flash' (did"
+            " you mean 'fla'?)",
+        ),
+    ],
+)
+def test_what_is_not_there_is_one_line(
+    backend: str, text: str, packages: tuple[str, ...], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake_libraries.install(monkeypatch, *packages)
     with pytest.raises(OperatorError) as error:
         HybridLM(Architecture.parse(f"256(vocab=300): {text}"), backend)
     assert str(error.value) == line
 
 
-def test_an_installed_library_that_is_broken_or_too_old_is_a_reason(tmp_path: Path,
-                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_library_that_is_broken_or_too_old_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A library built for another torch raises when it is imported; `auto` takes the next one."""
-    for package, code in (("mamba_ssm", "raise ImportError('selective_scan_cuda.so: undefined symbol')"),
-                          ("fla", "")):
+    for package, code in (
+        ("mamba_ssm", "raise ImportError('selective_scan_cuda.so: undefined symbol')"),
+        ("fla", ""),
+    ):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text(code + "\n")
     for name, release in (("mamba_ssm", "2.3.1"), ("flash_linear_attention", "0.5.2")):
         info = tmp_path / f"{name}-{release}.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {release}\n")
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {release}\n"
+        )
     monkeypatch.syspath_prepend(tmp_path)
     for name in [name for name in sys.modules if name.split(".")[0] in ("mamba_ssm", "fla")]:
         monkeypatch.delitem(sys.modules, name)
     library._broken.cache_clear()
     try:
         assert [LIBRARIES[name].missing() for name in ("mamba-ssm", "fla", "flash-attn")] == [
-            "the package mamba-ssm 2.3.1 cannot be imported: ImportError: selective_scan_cuda.so: undefined symbol",
+            "the package mamba-ssm 2.3.1 cannot be imported: ImportError: selective_scan_cuda.so:"
+            " undefined symbol",
             "flash-linear-attention 0.5.2 is too old; 0.6 or later is needed",
-            "the package flash-attn is not installed"]
+            "the package flash-attn is not installed",
+        ]
         assert make("m2").core.kernels("cuda", torch.bfloat16).name == "torch"
         assert set(make("m2").core.rejected("cuda", torch.bfloat16)) == {"mamba-ssm", "fla"}
     finally:
@@ -110,41 +161,54 @@ def test_an_installed_library_that_is_broken_or_too_old_is_a_reason(tmp_path: Pa
             sys.modules.pop(name, None)
 
 
-def test_a_package_without_the_functions_that_are_called_is_a_reason(tmp_path: Path,
-                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    """flash-attn 4 alone leaves a namespace package flash_attn, which can be imported and has nothing in it;
-    fla may lack one function of a core."""
+def test_a_package_without_the_functions_that_are_called_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """flash-attn 4 alone leaves a namespace package flash_attn, which can be imported and has
+    nothing in it; fla may lack one function of a core."""
     fake_libraries.install(monkeypatch, "fla")
     (tmp_path / "flash_attn" / "cute").mkdir(parents=True)
     (tmp_path / "flash_attn" / "cute" / "__init__.py").write_text("def flash_attn_func(): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "flash_attn")
     monkeypatch.delattr(sys.modules["fla.ops.rwkv7"], "chunk_rwkv7")
-    reason = ("the package flash_attn here has no flash_attn_func, flash_attn_with_kvcache, which fake-flash-attn has")
+    reason = "the package flash_attn here has no flash_attn_func, flash_attn_with_kvcache, which fake-flash-attn has"
     try:
         assert LIBRARIES["flash-attn"].missing() == reason
         model = HybridLM(Architecture.parse("256(vocab=300): a d r7"))
         assert on_cuda(model, torch.bfloat16) == {"a": "sdpa", "d": "fla", "r7": "torch"}
-        assert model.layers[2].mixer.core.rejected("cuda", torch.bfloat16)["fla"].startswith(
-            "fake-fla 0.0-fake cannot be used: AttributeError: module 'fla.ops.rwkv7' has no attribute 'chunk_rwkv7'")
+        assert (
+            model.layers[2]
+            .mixer.core.rejected("cuda", torch.bfloat16)["fla"]
+            .startswith(
+                "fake-fla 0.0-fake cannot be used: AttributeError: module 'fla.ops.rwkv7' has no"
+                " attribute 'chunk_rwkv7'"
+            )
+        )
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         assert "flash" not in Setup(device="cuda").stack
         with pytest.raises(OperatorError) as error:
             choose_backend(model, "flash-attn")
-        assert str(error.value) == (f"operator attention: backend flash-attn cannot run it: {reason}; allowed here:"
-                                    " auto, torch")
+        assert str(error.value) == (
+            f"operator attention: backend flash-attn cannot run it: {reason}; allowed here:"
+            " auto, torch"
+        )
     finally:
         sys.modules.pop("flash_attn", None)
 
 
-@pytest.mark.parametrize(("triton", "refused"),
-                         [("3.3.1", False), ("3.4.0", True), ("3.6.0+git9844da95", True), ("3.7.1", False)])
+@pytest.mark.parametrize(
+    ("triton", "refused"),
+    [("3.3.1", False), ("3.4.0", True), ("3.6.0+git9844da95", True), ("3.7.1", False)],
+)
 def test_gated_rules_are_not_trained_by_fla_on_hopper_with_some_releases_of_triton(
-        triton: str, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    triton: str, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake_libraries.install(monkeypatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    # nightlies of torch bring the distribution pytorch-triton, so that the module alone has a version
+    # nightlies of torch bring the distribution pytorch-triton, so that the module alone has a
+    # version
     module = types.ModuleType("triton")
     module.__version__ = triton  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "triton", module)
@@ -152,9 +216,12 @@ def test_gated_rules_are_not_trained_by_fla_on_hopper_with_some_releases_of_trit
     try:
         core = make("gd(head_dim=16)").core
         assert core.kernels("cuda", torch.bfloat16).name.startswith("torch" if refused else "fla")
-        assert ("Triton 3.7.1 or later is needed" in str(core.rejected("cuda", torch.bfloat16))) is refused
-        assert make("gla(head_dim=32)").core.kernels("cuda",
-                                                     torch.bfloat16).name.startswith("fla"), "it has no guard"
+        assert (
+            "Triton 3.7.1 or later is needed" in str(core.rejected("cuda", torch.bfloat16))
+        ) is refused
+        assert (
+            make("gla(head_dim=32)").core.kernels("cuda", torch.bfloat16).name.startswith("fla")
+        ), "it has no guard"
     finally:
         fla._hopper.cache_clear()
 
@@ -166,11 +233,15 @@ def test_a_chosen_library_that_cannot_run_here_says_why(monkeypatch: pytest.Monk
     model = HybridLM(Architecture.parse("64(vocab=300): d(head_dim=8)"), "fla")
     with pytest.raises(OperatorError) as error:
         model(torch.zeros(1, 3, dtype=torch.long))
-    assert str(error.value) == ("operator delta_net: backend fla cannot run it: it runs on cuda only; the tensors are"
-                                " on cpu; allowed here: auto, torch")
-    with pytest.raises(OperatorError,
-                       match=r"backend fla cannot run it: it takes a key_dim of 16 to 256; got 8;"
-                                            r" allowed here: auto, torch$"):
+    assert str(error.value) == (
+        "operator delta_net: backend fla cannot run it: it runs on cuda only; the tensors are"
+        " on cpu; allowed here: auto, torch"
+    )
+    with pytest.raises(
+        OperatorError,
+        match=r"backend fla cannot run it: it takes a key_dim of 16 to 256; got 8;"
+        r" allowed here: auto, torch$",
+    ):
         on_cuda(model, torch.bfloat16)
     with pytest.raises(OperatorError, match=r"it has no float64"):
         on_cuda(model, torch.float64)
@@ -190,7 +261,9 @@ def test_steps_with_gradients_are_torch(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_choice_on_cuda_is_made_once_for_each_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_libraries.install(monkeypatch)
     core, asked = make("d(head_dim=16)").core, []
-    monkeypatch.setattr(Core, "kernels", lambda self, device, dtype: asked.append(dtype) or (device, dtype))
+    monkeypatch.setattr(
+        Core, "kernels", lambda self, device, dtype: asked.append(dtype) or (device, dtype)
+    )
 
     class OnCuda:
         is_cuda = True
@@ -203,7 +276,7 @@ def test_the_choice_on_cuda_is_made_once_for_each_dtype(monkeypatch: pytest.Monk
     assert asked == [torch.bfloat16, torch.float32]
 
 
-# -- records -------------------------------------------------------------------------------------------------
+# -- records ---------------------------------------------------------------------------------------
 
 
 def test_a_job_names_the_libraries_in_its_stack(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,8 +293,11 @@ def test_a_job_names_the_libraries_in_its_stack(monkeypatch: pytest.MonkeyPatch)
     assert only.describe_stack()["backend"] == "fla"
     specs = parse_operators("a(head_dim=16) d(head_dim=16) f")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    assert backends_of(specs, HIDDEN, auto) == {"a": "flash-attn 0.0-fake", "d": "fla 0.0-fake",
-                                                "f": "torch"}
+    assert backends_of(specs, HIDDEN, auto) == {
+        "a": "flash-attn 0.0-fake",
+        "d": "fla 0.0-fake",
+        "f": "torch",
+    }
     with pytest.raises(ConfigError, match=r"^setup\.backend must be one of auto, torch, fla"):
         Setup(backend="triton")
 
@@ -236,11 +312,15 @@ def test_a_core_that_no_library_has_is_torch() -> None:
     assert core.rejected("cuda", torch.bfloat16) == {}
 
 
-def test_float32_is_not_rounded_unless_the_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float32_is_not_rounded_unless_the_library_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     fake_libraries.install(monkeypatch)
     core = make("gla(head_dim=32)").core
     assert core.kernels("cuda", torch.float32).name == "torch"
-    assert core.rejected("cuda", torch.float32) == {"fla": "it would round float32 to TensorFloat-32"}
+    assert core.rejected("cuda", torch.float32) == {
+        "fla": "it would round float32 to TensorFloat-32"
+    }
     assert core.rejected("cuda", torch.bfloat16) == core.rejected("cpu", torch.bfloat16) == {}
     core.choose("fla")
     assert core.kernels("cuda", torch.float32).name == "fla 0.0-fake"

@@ -1,4 +1,6 @@
-"""The Triton kernels that our layers launch, without a GPU: compiled for three of them, and run by the interpreter."""
+"""The Triton kernels that our layers launch, without a GPU: compiled for three of them, and run by
+the interpreter.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ import compile_kernels
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = os.environ.get("FLASHNAS_MAMBA_SSM", "")  # unpacked sources of mamba-ssm, which has no wheel for a CPU
+SOURCES = os.environ.get(
+    "FLASHNAS_MAMBA_SSM", ""
+)  # unpacked sources of mamba-ssm, which has no wheel for a CPU
 
 
 def needs_libraries() -> None:
@@ -21,15 +25,32 @@ def needs_libraries() -> None:
 
 
 @pytest.mark.slow  # reason: compilers, a minute for each target
-@pytest.mark.parametrize("target", [80, 90])  # the least memory, and ours; the published file has all
+@pytest.mark.parametrize(
+    "target", [80, 90]
+)  # the least memory, and ours; the published file has all
 def test_every_kernel_compiles_and_fits(target: int, tmp_path: Path) -> None:
     """One configuration for each, of an operator that shares most of its kernels with others."""
     needs_libraries()
-    words = [sys.executable, str(ROOT / "tools/compile_kernels.py"), "--targets", str(target), "--once",
-             "--operators", "gd", "--widths", "2048", "--out", str(tmp_path / "kernels.csv"),
-             *(("--mamba-ssm", SOURCES) if SOURCES else ())]
-    child = subprocess.run(words, capture_output=True, text=True,
-                           env={**os.environ, "PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path)})
+    words = [
+        sys.executable,
+        str(ROOT / "tools/compile_kernels.py"),
+        "--targets",
+        str(target),
+        "--once",
+        "--operators",
+        "gd",
+        "--widths",
+        "2048",
+        "--out",
+        str(tmp_path / "kernels.csv"),
+        *(("--mamba-ssm", SOURCES) if SOURCES else ()),
+    ]
+    child = subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path)},
+    )
     rows = list(csv.DictReader((tmp_path / "kernels.csv").read_text().splitlines()))
     assert [row for row in rows if row["error"]] == []
     assert child.returncode == 0, child.stderr[-2000:]
@@ -41,16 +62,30 @@ def test_chunk_kernels_equal_the_reference() -> None:
     needs_libraries()
     script = ROOT / "tests/helpers/interpreted_chunks.py"
     words = [sys.executable, str(script), *([SOURCES] if SOURCES else [])]
-    child = subprocess.run(words, capture_output=True, text=True,
-                           env={**os.environ, "TRITON_INTERPRET": "1", "FLA_USE_COMPILE": "0",
-                                "PYTHONPATH": f"{ROOT}:{ROOT / 'tools'}"})
+    child = subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "TRITON_INTERPRET": "1",
+            "FLA_USE_COMPILE": "0",
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tools'}",
+        },
+    )
     assert child.returncode == 0, child.stderr[-2000:]
-    assert child.stdout.splitlines() == ["chunks of gated_delta_rule", "chunks of delta_rule",
-                                         *(["state update"] if SOURCES else [])]
+    assert child.stdout.splitlines() == [
+        "chunks of gated_delta_rule",
+        "chunks of delta_rule",
+        *(["state update"] if SOURCES else []),
+    ]
 
 
 def test_the_published_kernels_are_of_every_target_and_operator() -> None:
     rows = list(csv.DictReader((ROOT / "benchmarks/results/kernels.csv").read_text().splitlines()))
     assert {(row["target"], row["operator"]) for row in rows} == {
-        (f"sm_{target}", operator) for target in compile_kernels.LIMITS for operator in compile_kernels.OPERATORS}
+        (f"sm_{target}", operator)
+        for target in compile_kernels.LIMITS
+        for operator in compile_kernels.OPERATORS
+    }
     assert [row for row in rows if row["error"]] == []

@@ -1,4 +1,6 @@
-"""Which kernels fla takes by itself: of TileLang only where the user says so, and records then name it."""
+"""Which kernels fla takes by itself: of TileLang only where the user says so, and records then name
+it.
+"""
 
 import os
 import runpy

@@ -25,10 +25,14 @@ def test_the_output_is_the_mean_of_both_halves(window: int) -> None:
     layer = build_layer(spec, HIDDEN).double()
     nn.init.normal_(layer.norm.weight)
     nn.init.normal_(layer.ssm.norm.weight)
-    attention, ssm = build_layer(spec.attention(HIDDEN), HIDDEN), build_layer(spec.ssm(HIDDEN), HIDDEN)
+    attention, ssm = (
+        build_layer(spec.attention(HIDDEN), HIDDEN),
+        build_layer(spec.ssm(HIDDEN), HIDDEN),
+    )
     for alone, half in ((attention, layer.attention), (ssm, layer.ssm)):
-        alone.double().load_state_dict({**half.state_dict(),
-                                        "out_proj.weight": torch.eye(HIDDEN, dtype=torch.float64)})
+        alone.double().load_state_dict(
+            {**half.state_dict(), "out_proj.weight": torch.eye(HIDDEN, dtype=torch.float64)}
+        )
     x = make_inputs(40)
     with torch.no_grad():
         looked, summed = attention(x)[0], ssm(x)[0]
@@ -37,7 +41,9 @@ def test_the_output_is_the_mean_of_both_halves(window: int) -> None:
 
 
 def test_a_cache_holds_both_states_and_measures_what_the_spec_says() -> None:
-    architecture = Architecture.parse(f"{HIDDEN}(vocab=16): h(head_dim=8,ssm_head_dim=16,state=8,window=9) f")
+    architecture = Architecture.parse(
+        f"{HIDDEN}(vocab=16): h(head_dim=8,ssm_head_dim=16,state=8,window=9) f"
+    )
     model = HybridLM(architecture).eval()
     _, cache = model.prefill(torch.randint(16, (3, 7)))
     assert cache.kept_bytes == 3 * architecture.cache_bytes(7, 4)
@@ -49,22 +55,25 @@ def test_a_cache_holds_both_states_and_measures_what_the_spec_says() -> None:
 
 
 def test_wrong_sizes_name_the_operator() -> None:
-    for options, message in (({"kv_heads": 5}, "operator 'h': kv_heads must divide heads 4; got 5"),
-                             ({"ssm_head_dim": 48},
-                              "operator 'h': ssm_head_dim must divide heads x head_dim = 512"),
-                             ({"groups": 3},
-                              "operator 'h': groups must divide the 8 heads of the Mamba2; got 3")):
+    for options, message in (
+        ({"kv_heads": 5}, "operator 'h': kv_heads must divide heads 4; got 5"),
+        ({"ssm_head_dim": 48}, "operator 'h': ssm_head_dim must divide heads x head_dim = 512"),
+        ({"groups": 3}, "operator 'h': groups must divide the 8 heads of the Mamba2; got 3"),
+    ):
         with pytest.raises(OperatorError, match=message):
             H(**options).resolved(512)
 
 
-@pytest.mark.parametrize("text",
-                         ["h", "h(heads=25,kv_heads=5,head_dim=64,window=1024)",
-                          "h(groups=4,ssm_head_dim=32)"])
+@pytest.mark.parametrize(
+    "text", ["h", "h(heads=25,kv_heads=5,head_dim=64,window=1024)", "h(groups=4,ssm_head_dim=32)"]
+)
 def test_proxies_fit_and_explicit_heads_are_the_same_network(text: str) -> None:
     full = Architecture.parse(f"2048: {text}")
     assert full.canonical().hash == full.hash
     for factor in (2, 4, 16):
         proxy = full.scaled(factor)
         assert proxy.params < full.params / factor
-        assert HybridLM(Architecture.parse(f"{proxy.hidden}(vocab=8): {proxy.operators[0]}")) is not None
+        assert (
+            HybridLM(Architecture.parse(f"{proxy.hidden}(vocab=8): {proxy.operators[0]}"))
+            is not None
+        )

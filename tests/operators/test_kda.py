@@ -22,10 +22,23 @@ def fla_layer(monkeypatch: pytest.MonkeyPatch, layer: nn.Module) -> nn.Module:
     module = pytest.importorskip("fla.layers.kda")
     naive, gate = pytest.importorskip("fla.ops.kda.naive"), pytest.importorskip("fla.ops.kda.gate")
 
-    def chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, A_log: Tensor, dt_bias: Tensor,
-              **_: Any) -> tuple[Tensor, None]:
-        o, _ = naive.naive_recurrent_kda(l2_normalise(q), l2_normalise(k), v,
-                                         gate.naive_kda_gate(g, A_log, dt_bias), beta.sigmoid())
+    def chunk(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        g: Tensor,
+        beta: Tensor,
+        A_log: Tensor,
+        dt_bias: Tensor,
+        **_: Any,
+    ) -> tuple[Tensor, None]:
+        o, _ = naive.naive_recurrent_kda(
+            l2_normalise(q),
+            l2_normalise(k),
+            v,
+            gate.naive_kda_gate(g, A_log, dt_bias),
+            beta.sigmoid(),
+        )
         return o, None
 
     class Convolution(nn.Module):
@@ -46,12 +59,16 @@ def fla_layer(monkeypatch: pytest.MonkeyPatch, layer: nn.Module) -> nn.Module:
         def forward(self, x: Tensor, gate: Tensor) -> Tensor:
             return F.rms_norm(x, x.shape[-1:], self.weight, self.eps) * gate.sigmoid()
 
-    for name, plain in (("chunk_kda", chunk), ("ShortConvolution", Convolution),
-                        ("FusedRMSNormGated", GatedNorm)):
+    for name, plain in (
+        ("chunk_kda", chunk),
+        ("ShortConvolution", Convolution),
+        ("FusedRMSNormGated", GatedNorm),
+    ):
         monkeypatch.setattr(module, name, plain)
     spec = SPECS[NAME]
-    theirs = module.KimiDeltaAttention(hidden_size=HIDDEN, head_dim=spec.head_dim, num_heads=spec.heads,
-                                       conv_size=spec.conv_size)
+    theirs = module.KimiDeltaAttention(
+        hidden_size=HIDDEN, head_dim=spec.head_dim, num_heads=spec.heads, conv_size=spec.conv_size
+    )
     for proj in (theirs.f_proj, theirs.g_proj):  # fla's rank is the head's size
         proj[0] = nn.Linear(HIDDEN, spec.gate_rank, bias=False)
         proj[1] = nn.Linear(spec.gate_rank, spec.inner(HIDDEN), bias=proj[1].bias is not None)
@@ -59,13 +76,26 @@ def fla_layer(monkeypatch: pytest.MonkeyPatch, layer: nn.Module) -> nn.Module:
     q, k, v, beta = layer.in_proj.weight.split([inner, inner, inner, spec.heads])
     q_conv, k_conv, v_conv = layer.conv.weight.unsqueeze(1).chunk(3)
     decay, output = layer.gates_low.weight.chunk(2)
-    theirs.load_state_dict({
-        "q_proj.weight": q, "k_proj.weight": k, "v_proj.weight": v, "b_proj.weight": beta,
-        "q_conv1d.weight": q_conv, "k_conv1d.weight": k_conv, "v_conv1d.weight": v_conv,
-        "f_proj.0.weight": decay, "f_proj.1.weight": layer.decay_gate.weight, "g_proj.0.weight": output,
-        "g_proj.1.weight": layer.output_gate.weight, "g_proj.1.bias": layer.output_gate.bias,
-        "A_log": layer.A_log, "dt_bias": layer.dt_bias, "o_norm.weight": layer.norm.weight,
-        "o_proj.weight": layer.out_proj.weight})
+    theirs.load_state_dict(
+        {
+            "q_proj.weight": q,
+            "k_proj.weight": k,
+            "v_proj.weight": v,
+            "b_proj.weight": beta,
+            "q_conv1d.weight": q_conv,
+            "k_conv1d.weight": k_conv,
+            "v_conv1d.weight": v_conv,
+            "f_proj.0.weight": decay,
+            "f_proj.1.weight": layer.decay_gate.weight,
+            "g_proj.0.weight": output,
+            "g_proj.1.weight": layer.output_gate.weight,
+            "g_proj.1.bias": layer.output_gate.bias,
+            "A_log": layer.A_log,
+            "dt_bias": layer.dt_bias,
+            "o_norm.weight": layer.norm.weight,
+            "o_proj.weight": layer.out_proj.weight,
+        }
+    )
     return theirs
 
 

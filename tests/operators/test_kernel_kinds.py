@@ -1,4 +1,5 @@
-"""Every kind of kernel states all that the rest of flashnas reads from it; another package can bring a kind.
+"""Every kind of kernel states all that the rest of flashnas reads from it; another package can
+bring a kind.
 """
 
 import numpy as np
@@ -40,16 +41,24 @@ def test_a_kind_is_complete(name):
         if columns:
             assert set(kind.matched) <= set(columns)
             assert kind.grow in columns
-            assert kind_of_rows(kind.rows_name(phase)) == (kind,
-                                                           None if kind.decode == kind.prefill else phase)
+            assert kind_of_rows(kind.rows_name(phase)) == (
+                kind,
+                None if kind.decode == kind.prefill else phase,
+            )
     assert kind.rules or kind.columns("decode"), "nothing would ever answer"
     for rule in kind.rules:
         assert "\n" not in rule.text()
         assert rule.text()
     found = [call for call in CALLS if call.kind is kind]
-    bases = [base for other in KERNEL_KINDS.values() for rule in other.rules
-             for base in getattr(rule, "of", ())]
-    assert found or kind in bases, "an operator launches each shipped kind, or its rows answer for another"
+    bases = [
+        base
+        for other in KERNEL_KINDS.values()
+        for rule in other.rules
+        for base in getattr(rule, "of", ())
+    ]
+    assert found or kind in bases, (
+        "an operator launches each shipped kind, or its rows answer for another"
+    )
     for call in found:
         assert kind.written(call) > 0
         assert kind.workspace_bytes(call) >= 0
@@ -63,9 +72,10 @@ def test_a_call_states_the_sizes_of_its_kind():
     assert call.shape == (("channels", 96), ("conv_size", 4))
     assert [part["channels"] for part in call.split()] == [32, 64]
     assert call.resized(conv_size=8).shape == (("channels", 96), ("conv_size", 8))
-    with pytest.raises(OperatorError,
-                       match="kernel 'conv' of kind conv needs the sizes channels, conv_size; got"
-                                            " channels, width"):
+    with pytest.raises(
+        OperatorError,
+        match="kernel 'conv' of kind conv needs the sizes channels, conv_size; got channels, width",
+    ):
         CONV.call("conv", channels=96, width=4)
 
 
@@ -75,16 +85,20 @@ def test_names_that_are_not_of_rows():
 
 
 def test_bytes_of_a_kernel_by_hand():
-    assert GEMM.bytes_moved(GEMM.call("x", n=5, k=3), Load("prefill", 2, 4, 4), 2) == 2 * (8 * (5 + 3) + 15)
+    assert GEMM.bytes_moved(GEMM.call("x", n=5, k=3), Load("prefill", 2, 4, 4), 2) == 2 * (
+        8 * (5 + 3) + 15
+    )
     call = ATTENTION.call("x", heads=4, kv_heads=2, head_dim=16, window=10)
-    assert ATTENTION.bytes_moved(call, Load("decode", 3, 1, 50), 2) == 2 * 2 * 16 * (3 * 10 * 2 + 3 * 4)
+    assert ATTENTION.bytes_moved(call, Load("decode", 3, 1, 50), 2) == 2 * 2 * 16 * (
+        3 * 10 * 2 + 3 * 4
+    )
     state = SSD.call("x", heads=2, key_dim=16, value_dim=8, groups=1)
     assert SSD.bytes_moved(state, Load("decode", 1, 1, 9), 2) == 2 * (2 * 2 * 24 + 2 * 16 * 8 * 4)
     assert experts_hit(8, 2, 1) == 2
     assert 7.9 < experts_hit(8, 2, 20) < 8
 
 
-# -- a kind of another package -------------------------------------------------------------------------------
+# -- a kind of another package ---------------------------------------------------------------------
 
 MODULE = """
 from flashnas.operators import KernelKind
@@ -99,8 +113,12 @@ FFT_CONV = KernelKind(
 
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
-    folder = write_plugin(tmp_path / "site", "fft-kernels", {"flashnas.kernel_kinds": {
-        "fft_conv": "fft_kernels:FFT_CONV"}}, {"fft_kernels.py": MODULE})
+    folder = write_plugin(
+        tmp_path / "site",
+        "fft-kernels",
+        {"flashnas.kernel_kinds": {"fft_conv": "fft_kernels:FFT_CONV"}},
+        {"fft_kernels.py": MODULE},
+    )
     with monkeypatch.context() as patch:
         patch.syspath_prepend(folder)
         forget_plugins()
@@ -113,13 +131,16 @@ def test_a_kind_of_another_package_is_answered_by_its_rule_and_then_by_its_rows(
     table = write_table(tmp_path / "bare", tiny_kinds())
     bare = KernelTimes(table, "bfloat16", 2).time(call, "prefill", 2, np.array([10.0]))
     assert (bare.us, bare.source) == (pytest.approx(2 + 2 * 20 * 50 / 1000), "roofline")
-    rows = product_rows(lambda batch, tokens, **_: 7 * batch * tokens, channels=[50], batch=[1, 4],
-                        tokens=[1, 32])
+    rows = product_rows(
+        lambda batch, tokens, **_: 7 * batch * tokens, channels=[50], batch=[1, 4], tokens=[1, 32]
+    )
     table = write_table(tmp_path / "measured", {**tiny_kinds(), "fft_conv_prefill": rows})
     assert table.to_dict()["kinds"]["fft_conv_prefill"]["ranges"]["tokens"] == [1, 32]
     found = KernelTimes(table, "bfloat16", 2).time(call, "prefill", 2, np.array([10.0]))
     assert (found.us, found.source) == (pytest.approx(140), "imported")
-    assert any(line.startswith("pointwise, fft_conv: launch_us") for line in table.to_dict()["rules"])
+    assert any(
+        line.startswith("pointwise, fft_conv: launch_us") for line in table.to_dict()["rules"]
+    )
 
 
 def test_rows_of_a_package_that_is_not_installed_are_named(tmp_path, plugin):

@@ -1,5 +1,5 @@
-"""Every operator in several variants: reference, parallel form and step agree in outputs, states and
-gradients."""
+"""Every operator in several variants: reference, parallel form and step agree in outputs, states
+and gradients."""
 
 from __future__ import annotations
 
@@ -20,13 +20,24 @@ from flashnas.testing import operator_spec
 
 pytestmark = pytest.mark.filterwarnings("error")
 
-# every length for one variant of each operator: its first, of a window the one that is longer than the others
+# every length for one variant of each operator: its first, of a window the one that is longer than
+# the others
 WIDE = max(SPECS, key=lambda name: getattr(SPECS[name], "window", 0))
 VARIANTS = {spec.kind: name for name, spec in reversed(SPECS.items())} | {SPECS[WIDE].kind: WIDE}
-CASES = [(name, tokens) for name in SPECS for tokens in ((1, 64, 65, 130) if name in VARIANTS.values() else (65,))]
+CASES = [
+    (name, tokens)
+    for name in SPECS
+    for tokens in ((1, 64, 65, 130) if name in VARIANTS.values() else (65,))
+]
 CASES.append((WIDE, 330))  # its window has 300 tokens
-CHECKS = (operator_spec.check_names, operator_spec.check_parameters, operator_spec.check_roles,
-          operator_spec.check_cache_bytes, operator_spec.check_resolution, operator_spec.check_kernels)
+CHECKS = (
+    operator_spec.check_names,
+    operator_spec.check_parameters,
+    operator_spec.check_roles,
+    operator_spec.check_cache_bytes,
+    operator_spec.check_resolution,
+    operator_spec.check_kernels,
+)
 
 
 @every(kind=OPERATORS)
@@ -80,7 +91,9 @@ def routes_after_rounding(name: str, autocast: bool) -> Tensor:
 
 def routes(layer: MixtureOfExpertsLayer, x: Tensor) -> Tensor:
     """The numbers of each token's experts, ascending."""
-    return (x.double() @ layer.router.weight.double().T).topk(layer.active, -1).indices.sort(-1).values
+    return (
+        (x.double() @ layer.router.weight.double().T).topk(layer.active, -1).indices.sort(-1).values
+    )
 
 
 @every(name=SPECS)

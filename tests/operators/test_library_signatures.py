@@ -1,4 +1,6 @@
-"""Stand-ins for the GPU libraries have the parameters of the libraries, and our calls bind to them."""
+"""Stand-ins for the GPU libraries have the parameters of the libraries, and our calls bind to
+them.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,12 @@ from flashnas.operators.backends.core import choose_backend
 from flashnas.testing.operator import make_layer
 
 HIDDEN = 64
-STAND_INS = {(module, name): function for module, contents in fake_libraries.MODULES.items()
-             for name, function in contents.items() if callable(function)}
+STAND_INS = {
+    (module, name): function
+    for module, contents in fake_libraries.MODULES.items()
+    for name, function in contents.items()
+    if callable(function)
+}
 
 
 def _names(node: ast.stmt) -> list[str]:
@@ -38,9 +44,17 @@ def _arguments(name: str, nodes: list[ast.stmt]) -> ast.arguments:
     if isinstance(node, ast.FunctionDef):
         return node.args
     assert isinstance(node, ast.Assign)
-    body = next(part for part in nodes if f"{ast.unparse(node.value)}" in {f"{own}.apply" for own in _names(part)})
+    body = next(
+        part
+        for part in nodes
+        if f"{ast.unparse(node.value)}" in {f"{own}.apply" for own in _names(part)}
+    )
     assert isinstance(body, ast.ClassDef)
-    forward = next(part.args for part in body.body if isinstance(part, ast.FunctionDef) and part.name == "forward")
+    forward = next(
+        part.args
+        for part in body.body
+        if isinstance(part, ast.FunctionDef) and part.name == "forward"
+    )
     del forward.args[0]
     return forward
 
@@ -55,12 +69,21 @@ def test_stand_ins_have_the_parameters_of_fla() -> None:
         if not place.startswith("fla."):
             continue
         path = root.joinpath(*place.split(".")[1:])
-        files = [path.with_suffix(".py")] if path.with_suffix(".py").exists() else sorted(path.rglob("*.py"))
-        theirs = next(_arguments(name, nodes) for nodes in ([*ast.parse(file.read_text()).body] for file in files)
-                      if any(name in _names(node) for node in nodes))
+        files = (
+            [path.with_suffix(".py")]
+            if path.with_suffix(".py").exists()
+            else sorted(path.rglob("*.py"))
+        )
+        theirs = next(
+            _arguments(name, nodes)
+            for nodes in ([*ast.parse(file.read_text()).body] for file in files)
+            if any(name in _names(node) for node in nodes)
+        )
         defaults = [ast.unparse(default) for default in theirs.defaults]
         names = [argument.arg for argument in (*theirs.args, *theirs.kwonlyargs)]
-        ours = [p for p in inspect.signature(stand_in).parameters.values() if p.kind != p.VAR_KEYWORD]
+        ours = [
+            p for p in inspect.signature(stand_in).parameters.values() if p.kind != p.VAR_KEYWORD
+        ]
         assert [p.name for p in ours] == names, name
         if not theirs.kwonlyargs:
             given = [repr(p.default) for p in ours if p.default is not p.empty]
@@ -88,12 +111,17 @@ def test_calls_bind_to_every_release(monkeypatch: pytest.MonkeyPatch) -> None:
                 signature.bind(*arguments, **named)
             called[place] += 1
             return STAND_INS[place](*arguments, **named)
+
         return call
 
     for packages, backend, texts in (
-            (("mamba_ssm", "selective_scan_cuda"), "mamba-ssm",
-             "m2(head_dim=16,state=16) m2(head_dim=16,state=16,dt_min=0.01) m(state=8)"),
-            (("flash_attn",), "flash-attn", "a(head_dim=16) swa(head_dim=16,window=5)")):
+        (
+            ("mamba_ssm", "selective_scan_cuda"),
+            "mamba-ssm",
+            "m2(head_dim=16,state=16) m2(head_dim=16,state=16,dt_min=0.01) m(state=8)",
+        ),
+        (("flash_attn",), "flash-attn", "a(head_dim=16) swa(head_dim=16,window=5)"),
+    ):
         fake_libraries.install(monkeypatch, *packages, devices=("cpu",))
         for place in SIGNATURES:
             if place[0].split(".")[0] in packages:

@@ -12,16 +12,25 @@ from flashnas.operators.layer import build_layer
 HIDDEN, TOKENS = 24, 70
 
 
-@pytest.mark.parametrize("written",
-                         ["m(state=6)", "m(expand=3,dt_rank=7,conv_size=3,bias=true,conv_bias=false)"])
+@pytest.mark.parametrize(
+    "written", ["m(state=6)", "m(expand=3,dt_rank=7,conv_size=3,bias=true,conv_bias=false)"]
+)
 def test_layer_equals_transformers(written: str) -> None:
     transformers = pytest.importorskip("transformers")
     from transformers.models.mamba.modeling_mamba import MambaMixer
+
     spec = parse_operators(written)[0].resolved(HIDDEN)
     config = transformers.MambaConfig(
-        hidden_size=HIDDEN, state_size=spec.state, expand=spec.expand, conv_kernel=spec.conv_size,
-        use_bias=spec.bias, use_conv_bias=spec.conv_bias, time_step_rank=spec.dt_rank, num_hidden_layers=1,
-        use_associative_scan=False)
+        hidden_size=HIDDEN,
+        state_size=spec.state,
+        expand=spec.expand,
+        conv_kernel=spec.conv_size,
+        use_bias=spec.bias,
+        use_conv_bias=spec.conv_bias,
+        time_step_rank=spec.dt_rank,
+        num_hidden_layers=1,
+        use_associative_scan=False,
+    )
     torch.manual_seed(1)
     theirs = MambaMixer(config, 0).eval()
     with torch.no_grad():
@@ -29,8 +38,10 @@ def test_layer_equals_transformers(written: str) -> None:
             if parameter.ndim == 1 or name == "A_log":
                 parameter += 0.3 * torch.randn_like(parameter)
     layer = build_layer(spec, HIDDEN)
-    weights = {name.replace("conv1d", "conv").replace("dt_proj.bias", "dt_bias"): weight
-               for name, weight in theirs.state_dict().items()}
+    weights = {
+        name.replace("conv1d", "conv").replace("dt_proj.bias", "dt_bias"): weight
+        for name, weight in theirs.state_dict().items()
+    }
     layer.load_state_dict({**weights, "conv.weight": weights["conv.weight"].squeeze(1)})
     torch.manual_seed(2)
     x = torch.randn(2, TOKENS, HIDDEN)
@@ -42,11 +53,13 @@ def test_layer_equals_transformers(written: str) -> None:
         state = steps[0][1]
         outputs = [steps[0][0]]
         for t in range(40, TOKENS):
-            their_steps.append(theirs(x[:, t:t + 1], cache=cache))
+            their_steps.append(theirs(x[:, t : t + 1], cache=cache))
             y, state = layer.step(x[:, t], state)
             outputs.append(y.unsqueeze(1))
     assert_close(torch.cat(their_steps, 1), expected, 2e-5, "their steps")
     assert_close(torch.cat(outputs, 1), expected, 2e-5, "steps")
     their_state = cache.get_recurrent_state(0, state_idx=0)
     assert_close(state.matrix_BHKV.squeeze(1).mT, their_state, 2e-5, "state")
-    assert_close(state.conv_BTC.mT, cache.get_conv_state(0, state_idx=0)[..., 1:], 2e-5, "convolution state")
+    assert_close(
+        state.conv_BTC.mT, cache.get_conv_state(0, state_idx=0)[..., 1:], 2e-5, "convolution state"
+    )

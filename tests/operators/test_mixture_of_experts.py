@@ -23,15 +23,24 @@ def blocks(family: str) -> tuple[str, nn.Module]:
     options = f"experts={EXPERTS},active={ACTIVE},intermediate={INNER}"
     if family == "mixtral":
         from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
-        config = transformers.MixtralConfig(**sizes, num_local_experts=EXPERTS, intermediate_size=INNER)
+
+        config = transformers.MixtralConfig(
+            **sizes, num_local_experts=EXPERTS, intermediate_size=INNER
+        )
         return f"moe({options})", MixtralSparseMoeBlock(config)
     sizes |= {"num_experts": EXPERTS, "moe_intermediate_size": INNER}
     if family == "qwen2_moe":
         from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeSparseMoeBlock
-        config = transformers.Qwen2MoeConfig(**sizes, shared_expert_intermediate_size=SHARED,
-                                             norm_topk_prob=False)
-        return f"moe({options},shared={SHARED},shared_gate=true,normalise=false)", Qwen2MoeSparseMoeBlock(config)
+
+        config = transformers.Qwen2MoeConfig(
+            **sizes, shared_expert_intermediate_size=SHARED, norm_topk_prob=False
+        )
+        return (
+            f"moe({options},shared={SHARED},shared_gate=true,normalise=false)",
+            Qwen2MoeSparseMoeBlock(config),
+        )
     from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
+
     normalise = family == "qwen3_moe"
     config = transformers.Qwen3MoeConfig(**sizes, norm_topk_prob=normalise)
     return f"moe({options},normalise={str(normalise).lower()})", Qwen3MoeSparseMoeBlock(config)
@@ -47,13 +56,19 @@ def test_equals_transformers_in_outputs_and_gradients(family: str) -> None:
     layer = build_layer(parse_operators(written)[0], HIDDEN)
     weights = {"router.weight": theirs.gate.weight}
     for e in range(EXPERTS):
-        weights |= {f"in_proj.{e}.weight": theirs.experts.gate_up_proj[e],
-                    f"out_proj.{e}.weight": theirs.experts.down_proj[e]}
+        weights |= {
+            f"in_proj.{e}.weight": theirs.experts.gate_up_proj[e],
+            f"out_proj.{e}.weight": theirs.experts.down_proj[e],
+        }
     if family == "qwen2_moe":
         shared = theirs.shared_expert
-        weights |= {f"in_proj.{EXPERTS}.weight": torch.cat([shared.gate_proj.weight, shared.up_proj.weight]),
-                    f"out_proj.{EXPERTS}.weight": shared.down_proj.weight,
-                    "gate_proj.weight": theirs.shared_expert_gate.weight}
+        weights |= {
+            f"in_proj.{EXPERTS}.weight": torch.cat(
+                [shared.gate_proj.weight, shared.up_proj.weight]
+            ),
+            f"out_proj.{EXPERTS}.weight": shared.down_proj.weight,
+            "gate_proj.weight": theirs.shared_expert_gate.weight,
+        }
     layer.load_state_dict(weights)
     x = torch.randn(2, 50, HIDDEN, requires_grad=True)
     expected, (got, _) = theirs(x), layer(x)
@@ -95,11 +110,17 @@ def test_a_router_learns_with_one_active_expert_too_and_output_projections_start
     layer = build_layer(operator_class("moe")(experts=3, active=1, intermediate=8), HIDDEN)
     layer(torch.randn(1, 30, HIDDEN))[0].sum().backward()
     assert layer.router.weight.grad.norm() > 1e-3
-    one, other = (Architecture.parse(f"32: moe(active=1,normalise={text})").hash for text in ("true", "false"))
+    one, other = (
+        Architecture.parse(f"32: moe(active=1,normalise={text})").hash for text in ("true", "false")
+    )
     assert one == other
     torch.manual_seed(0)
     model = HybridLM(Architecture.parse("32(vocab=8): a(head_dim=16) moe(experts=4,active=2)"))
-    stds = {name: p.std().item() for name, p in model.named_parameters() if ".mixer." in name and p.ndim == 2}
+    stds = {
+        name: p.std().item()
+        for name, p in model.named_parameters()
+        if ".mixer." in name and p.ndim == 2
+    }
     assert stds["layers.1.mixer.out_proj.3.weight"] == pytest.approx(48**-0.5 / 2, rel=0.2)
     assert stds["layers.1.mixer.in_proj.3.weight"] == pytest.approx(32**-0.5, rel=0.2)
 
@@ -108,9 +129,13 @@ def test_sizes_count_all_experts_and_work_counts_the_active_ones() -> None:
     moe, f = operator_class("moe")(experts=8, active=2), operator_class("f")()
     assert moe.flops(512, 1) == f.flops(512, 1) + 2 * 512 * 8
     assert moe.params(512) - 512 - 8 * 512 == 4 * (f.params(512) - 512)
-    one, other = (Architecture.parse(f"512: {text}").hash for text in ("moe", "moe(shared_gate=true)"))
+    one, other = (
+        Architecture.parse(f"512: {text}").hash for text in ("moe", "moe(shared_gate=true)")
+    )
     assert one == other  # a gate of nothing
-    with pytest.raises(OperatorError, match="operator 'moe': active must be at most experts 4; got 5"):
+    with pytest.raises(
+        OperatorError, match="operator 'moe': active must be at most experts 4; got 5"
+    ):
         operator_class("moe")(experts=4, active=5)
 
 
@@ -121,5 +146,7 @@ def test_a_graph_that_is_captured_refuses_it_in_one_line(monkeypatch: pytest.Mon
     class OnCuda(torch.Tensor):
         is_cuda = True
 
-    with pytest.raises(OperatorError, match=r"^operator moe: a CUDA graph cannot hold it, .*take the mode eager$"):
+    with pytest.raises(
+        OperatorError, match=r"^operator moe: a CUDA graph cannot hold it, .*take the mode eager$"
+    ):
         layer.step(torch.randn(2, HIDDEN).as_subclass(OnCuda), None)

@@ -1,5 +1,5 @@
-"""What runs on a GPU must not wait for the host: a CUDA graph cannot hold it. On the meta device no value is
-known."""
+"""What runs on a GPU must not wait for the host: a CUDA graph cannot hold it. On the meta device no
+value is known."""
 
 import contextlib
 
@@ -33,7 +33,9 @@ KINDS = [kind for kind in OPERATORS if kind != "moe"]  # whose experts the host 
 def test_no_step_looks_at_a_value(kind):
     layer = layer_on_meta(kind)
     with torch.inference_mode():
-        y, _ = layer.step(torch.empty(2, HIDDEN, device="meta"), layer.init_state(2, torch.float32, "meta"))
+        y, _ = layer.step(
+            torch.empty(2, HIDDEN, device="meta"), layer.init_state(2, torch.float32, "meta")
+        )
     assert y.shape == (2, HIDDEN)
 
 

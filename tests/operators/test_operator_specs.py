@@ -21,12 +21,16 @@ HIDDEN = 2048
 ROOT = Path(__file__).parents[2]
 VARIANTS = [cls() for cls in OPERATORS.values()] + [
     OPERATORS["a"](heads=32, kv_heads=8, head_dim=64, qk_norm=True, qkv_bias=True),
-    OPERATORS["swa"](window=7), OPERATORS["m"](expand=1, state=8, dt_rank=7, bias=True, conv_bias=False),
-    OPERATORS["m2"](expand=1, groups=2, state=64), OPERATORS["gd"](k_heads=4, expand_v=2),
-    OPERATORS["r7"](head_dim=128, gate_rank=7), OPERATORS["kda"](heads=32, gate_rank=64),
+    OPERATORS["swa"](window=7),
+    OPERATORS["m"](expand=1, state=8, dt_rank=7, bias=True, conv_bias=False),
+    OPERATORS["m2"](expand=1, groups=2, state=64),
+    OPERATORS["gd"](k_heads=4, expand_v=2),
+    OPERATORS["r7"](head_dim=128, gate_rank=7),
+    OPERATORS["kda"](heads=32, gate_rank=64),
     OPERATORS["h"](head_dim=64, kv_heads=2, window=7, qk_norm=True, groups=2),
     OPERATORS["moe"](experts=64, active=8, intermediate=128, shared=50, shared_gate=True),
-    OPERATORS["f"](intermediate=100), OPERATORS["f"](relu2=True, bias=True),
+    OPERATORS["f"](intermediate=100),
+    OPERATORS["f"](relu2=True, bias=True),
     OPERATORS["a"](out_gate=True, out_bias=True, qkv_bias=True, rope_share=0.25),
     OPERATORS["a"](rope_share=0),
     OPERATORS["m2"](heads=10, head_dim=80, groups=2, bias=True, conv_bias=False, dt_min=0.001),
@@ -36,7 +40,9 @@ VARIANTS = [cls() for cls in OPERATORS.values()] + [
 def test_short_names_and_modules_are_unique():
     assert all(cls.kind == kind for kind, cls in OPERATORS.items())
     assert operator_class("gd") is OPERATORS["gd"]
-    with pytest.raises(OperatorError, match=f"operator must be one of {', '.join(OPERATORS)}; got 'D'"):
+    with pytest.raises(
+        OperatorError, match=f"operator must be one of {', '.join(OPERATORS)}; got 'D'"
+    ):
         operator_class("D")
 
 
@@ -45,7 +51,9 @@ def test_matrices_of_the_kernels_are_the_parameters(spec):
     for phase in ("prefill", "decode"):
         calls = spec.kernels(HIDDEN, phase)
         weights = sum(call["n"] * call["k"] for call in calls if call.kind is GEMM)
-        weights += sum(call["experts"] * call["n"] * call["k"] for call in calls if call.kind is EXPERTS)
+        weights += sum(
+            call["experts"] * call["n"] * call["k"] for call in calls if call.kind is EXPERTS
+        )
         vectors = spec.params(HIDDEN) - weights
         if spec.kind == "m":
             vectors -= spec.inner(HIDDEN) * spec.state  # A, no product's weight
@@ -54,15 +62,25 @@ def test_matrices_of_the_kernels_are_the_parameters(spec):
 
 @every(spec=VARIANTS)
 def test_flops_are_those_of_the_matrices_and_of_the_core(spec):
-    products = sum(2 * call["n"] * call["k"] for call in spec.kernels(HIDDEN, "decode") if call.kind is GEMM)
-    products += sum(2 * call["active"] * call["n"] * call["k"] for call in spec.kernels(HIDDEN, "decode")
-                    if call.kind is EXPERTS)
-    convolution = sum(2 * call["channels"] * call["conv_size"] for call in spec.kernels(HIDDEN, "decode")
-                      if call.kind is CONV)
+    products = sum(
+        2 * call["n"] * call["k"] for call in spec.kernels(HIDDEN, "decode") if call.kind is GEMM
+    )
+    products += sum(
+        2 * call["active"] * call["n"] * call["k"]
+        for call in spec.kernels(HIDDEN, "decode")
+        if call.kind is EXPERTS
+    )
+    convolution = sum(
+        2 * call["channels"] * call["conv_size"]
+        for call in spec.kernels(HIDDEN, "decode")
+        if call.kind is CONV
+    )
     core = spec.flops(HIDDEN, 5) - products - convolution
     state = spec.cache_bytes(HIDDEN, 0) // 4
     if spec.kind == "r7":
-        assert core == 9 * HIDDEN * spec.head_dim  # decay, one read, two products that write, the output
+        assert (
+            core == 9 * HIDDEN * spec.head_dim
+        )  # decay, one read, two products that write, the output
     elif spec.kind in ("m", "m2", "gla", "d", "gd", "kda"):
         assert 4.9 * state * 0.9 < core <= 7 * state  # 5 to 7 operations per entry of the state
     elif spec.kind == "h":
@@ -79,7 +97,9 @@ def test_flops_are_those_of_the_matrices_and_of_the_core(spec):
 @every(spec=VARIANTS)
 def test_caches_grow_only_with_attention(spec):
     growth = spec.cache_bytes(HIDDEN, 200) - spec.cache_bytes(HIDDEN, 100)
-    assert (growth > 0) == (spec.kind in ("a", "swa", "h") and getattr(spec, "window_tokens", 1) != 7)
+    assert (growth > 0) == (
+        spec.kind in ("a", "swa", "h") and getattr(spec, "window_tokens", 1) != 7
+    )
     assert spec.cache_bytes(HIDDEN, 100, dtype_bytes=4) >= spec.cache_bytes(HIDDEN, 100)
 
 
@@ -105,7 +125,9 @@ def test_heads_keep_the_least_size_and_one_network_has_one_proxy(spec, least_dim
 def test_larger_heads_are_fewer():
     for text, heads in (("a", "heads"), ("swa", "heads"), ("gd", "k_heads"), ("kda", "heads")):
         spec = OPERATORS[text]()
-        few, many = (spec.scaled(HIDDEN, 16, least_dim).resolved(HIDDEN // 16) for least_dim in (64, 16))
+        few, many = (
+            spec.scaled(HIDDEN, 16, least_dim).resolved(HIDDEN // 16) for least_dim in (64, 16)
+        )
         assert (few.head_dim, many.head_dim) == (64, 16)
         assert getattr(few, heads) * few.head_dim == getattr(many, heads) * many.head_dim
 
@@ -125,7 +147,12 @@ def test_options_are_those_that_differ_from_the_default():
 
 
 def test_mean_context_is_the_mean():
-    assert [scaled_dim(128, factor) for factor in (1, 2, 16)] + [scaled_dim(8, 4)] == [128, 64, 16, 8]
+    assert [scaled_dim(128, factor) for factor in (1, 2, 16)] + [scaled_dim(8, 4)] == [
+        128,
+        64,
+        16,
+        8,
+    ]
     for tokens in (1, 5, 9, 30):
         for window in (0, 1, 5, 9):
             seen = [min(t, window or t) for t in range(1, tokens + 1)]
@@ -143,49 +170,74 @@ def test_younger_options_leave_published_hashes_as_they_were():
     assert Architecture.parse("512: a swa m2 m2(groups=2) gla d gd f").hash == "8281fc91790aec87"
 
 
-@every(case=[
-    ("m2(heads=16)", "m2", True),
-    ("m2(heads=32)", "m2(expand=4)", True),
-    ("m2(heads=15,expand=3)", "m2(heads=15)", True),
-    ("m2(dt_min=0.001)", "m2", False),
-    ("a(rope_share=0)", "a(rope_share=0.001,rope_theta=5,rope_factor=2)", True),
-    ("a(rope_original=8192)", "a", True),
-    ("a(rope_factor=2,rope_original=8192)", "a(rope_factor=2)", False),
-    ("a(rope_share=0.25)", "a(rope_share=0.2501)", True),
-    ("a(out_gate=true)", "a", False),
-    ("f(relu2=true)", "f", False),
-    # all experts: their probabilities add up to 1
-    ("moe(experts=2)", "moe(experts=2,normalise=false)", True),
-    ("moe(experts=1,active=1)", "moe(experts=1,active=1,normalise=false)", True),
-    ("moe(experts=3)", "moe(experts=3,normalise=false)", False),
-    ("a(head_dim=2,rope_theta=5)", "a(head_dim=2)", True),  # the single frequency is 1
-    ("a(rope_share=0.015625,rope_theta=5)", "a(rope_share=0.015625)", True),
-    ("a(rope_theta=5)", "a", False),
-    ("a(rope_factor=8,rope_original=1000000)", "a", True),  # each channel turns 4 times or more
-])
+@every(
+    case=[
+        ("m2(heads=16)", "m2", True),
+        ("m2(heads=32)", "m2(expand=4)", True),
+        ("m2(heads=15,expand=3)", "m2(heads=15)", True),
+        ("m2(dt_min=0.001)", "m2", False),
+        ("a(rope_share=0)", "a(rope_share=0.001,rope_theta=5,rope_factor=2)", True),
+        ("a(rope_original=8192)", "a", True),
+        ("a(rope_factor=2,rope_original=8192)", "a(rope_factor=2)", False),
+        ("a(rope_share=0.25)", "a(rope_share=0.2501)", True),
+        ("a(out_gate=true)", "a", False),
+        ("f(relu2=true)", "f", False),
+        # all experts: their probabilities add up to 1
+        ("moe(experts=2)", "moe(experts=2,normalise=false)", True),
+        ("moe(experts=1,active=1)", "moe(experts=1,active=1,normalise=false)", True),
+        ("moe(experts=3)", "moe(experts=3,normalise=false)", False),
+        ("a(head_dim=2,rope_theta=5)", "a(head_dim=2)", True),  # the single frequency is 1
+        ("a(rope_share=0.015625,rope_theta=5)", "a(rope_share=0.015625)", True),
+        ("a(rope_theta=5)", "a", False),
+        ("a(rope_factor=8,rope_original=1000000)", "a", True),  # each channel turns 4 times or more
+    ]
+)
 def test_hashes_of_options_that_build_the_same_network_are_equal(case):
     one, other, same = case
-    assert (Architecture.parse(f"512: {one}").hash == Architecture.parse(f"512: {other}").hash) == same
+    assert (
+        Architecture.parse(f"512: {one}").hash == Architecture.parse(f"512: {other}").hash
+    ) == same
 
 
-@every(case=[(10000.0, 1, 6), (10000.0, 1, 7), (10000.0, 1, 10**6), (10000.0, 1, 10**5), (5.0, 0.25, 30),
-             (5.0, 1, 99)])
+@every(
+    case=[
+        (10000.0, 1, 6),
+        (10000.0, 1, 7),
+        (10000.0, 1, 10**6),
+        (10000.0, 1, 10**5),
+        (5.0, 0.25, 30),
+        (5.0, 1, 99),
+    ]
+)
 def test_rope_options_are_dropped_exactly_where_no_frequency_changes(case):
     theta, share, original = case
-    spec = OPERATORS["a"](rope_theta=theta, rope_share=share, rope_factor=8.0, rope_original=original)
+    spec = OPERATORS["a"](
+        rope_theta=theta, rope_share=share, rope_factor=8.0, rope_original=original
+    )
     full = spec.resolved(512)
-    given, kept = (Rotary(full.rotary_dim, s.rope_theta, s.rope_factor, s.rope_original).frequencies()
-                   for s in (spec, full))
+    given, kept = (
+        Rotary(full.rotary_dim, s.rope_theta, s.rope_factor, s.rope_original).frequencies()
+        for s in (spec, full)
+    )
     assert torch.equal(given, kept)
     if full.rope_original:  # kept options have an effect of their own
-        for other in (dataclasses.replace(full, rope_original=0), dataclasses.replace(full, rope_factor=1.0)):
-            assert not torch.equal(kept, Rotary(full.rotary_dim, other.rope_theta, other.rope_factor,
-                                                other.rope_original).frequencies())
+        for other in (
+            dataclasses.replace(full, rope_original=0),
+            dataclasses.replace(full, rope_factor=1.0),
+        ):
+            assert not torch.equal(
+                kept,
+                Rotary(
+                    full.rotary_dim, other.rope_theta, other.rope_factor, other.rope_original
+                ).frequencies(),
+            )
 
 
 @every(spec=VARIANTS, hidden=(768, 1024, 1280, 1792, 2304))
 def test_one_network_has_one_proxy(spec, hidden):
-    """Options written out and options left to follow from the hidden size give the same smaller network."""
+    """Options written out and options left to follow from the hidden size give the same smaller
+    network.
+    """
     try:
         explicit = spec.resolved(hidden)
     except OperatorError:
@@ -201,7 +253,8 @@ def test_one_network_has_one_proxy(spec, hidden):
             assert explicit.scaled(hidden, factor).resolved(small) == expected
 
 
-# -- the default number of heads -----------------------------------------------------------------------------
+# -- the default number of heads -------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("head_dim", [16, 64, 128])
 @pytest.mark.parametrize("kind", ["a", "swa", "h"])
@@ -213,13 +266,25 @@ def test_a_wider_network_is_never_smaller(kind, head_dim):
     for one, other in pairwise(resolved):
         assert one.heads <= other.heads
         assert one.kv_heads <= other.kv_heads
-    sizes = [(spec.params(width), spec.flops(width, 4096), spec.cache_bytes(width, 4096)) for width in widths]
+    sizes = [
+        (spec.params(width), spec.flops(width, 4096), spec.cache_bytes(width, 4096))
+        for width in widths
+    ]
     assert all(a <= b for one, other in pairwise(sizes) for a, b in zip(one, other, strict=True))
 
 
-@every(text=["800: a(heads=8,head_dim=100)", "600: a(head_dim=100)", "600: h(head_dim=100,ssm_head_dim=50)",
-             "800: swa(heads=8,head_dim=100,rope_share=0.5)", "800: gla(head_dim=100)", "512: m2(groups=16)",
-             "2048: m2(heads=128,head_dim=80,groups=8)", "2048: a(out_gate=true,rope_share=0.3)"])
+@every(
+    text=[
+        "800: a(heads=8,head_dim=100)",
+        "600: a(head_dim=100)",
+        "600: h(head_dim=100,ssm_head_dim=50)",
+        "800: swa(heads=8,head_dim=100,rope_share=0.5)",
+        "800: gla(head_dim=100)",
+        "512: m2(groups=16)",
+        "2048: m2(heads=128,head_dim=80,groups=8)",
+        "2048: a(out_gate=true,rope_share=0.3)",
+    ]
+)
 def test_operators_of_odd_sizes_have_proxies(text):
     architecture = Architecture.parse(text)
     for factor in (2, 4):
@@ -228,14 +293,23 @@ def test_operators_of_odd_sizes_have_proxies(text):
 
 
 def test_default_heads_of_common_widths():
-    """As they always were where the key heads did not fall: 1792 had (14, 2), and 2304 had (18, 3)."""
+    """As they always were where the key heads did not fall: 1792 had (14, 2), and 2304 had (18,
+    3).
+    """
     widths = (1024, 1280, 1536, 1792, 2048, 2304, 2560, 4096)
-    found = {dim: [(s.heads, s.kv_heads)
-                   for s in (OPERATORS["a"](head_dim=dim).resolved(width) for width in widths)]
-             for dim in (64, 128)}
+    found = {
+        dim: [
+            (s.heads, s.kv_heads)
+            for s in (OPERATORS["a"](head_dim=dim).resolved(width) for width in widths)
+        ]
+        for dim in (64, 128)
+    }
     assert found[128] == [(8, 2), (10, 2), (12, 3), (12, 3), (16, 4), (16, 4), (20, 5), (32, 8)]
     assert found[64] == [(16, 4), (20, 5), (24, 6), (28, 7), (32, 8), (36, 9), (40, 10), (64, 16)]
-    for given, heads in (({"heads": 14}, (14, 2)), ({"kv_heads": 7}, (14, 7))):  # what is given stays
+    for given, heads in (
+        ({"heads": 14}, (14, 2)),
+        ({"kv_heads": 7}, (14, 7)),
+    ):  # what is given stays
         spec = OPERATORS["a"](**given).resolved(1792)
         assert (spec.heads, spec.kv_heads) == heads
 
@@ -249,13 +323,15 @@ def test_a_very_wide_network_is_resolved_at_once():
 def test_the_largest_divisor_is_found():
     for size in range(60):
         for most in range(1, 70):
-            assert largest_divisor(size,
-                                   most) == max((d for d in range(1, min(size, most) + 1) if size % d == 0),
-                                                      default=1)
+            assert largest_divisor(size, most) == max(
+                (d for d in range(1, min(size, most) + 1) if size % d == 0), default=1
+            )
 
 
 def test_a_share_of_rotated_channels_must_be_even_and_at_most_one():
-    with pytest.raises(OperatorError, match="rope_share x head_dim must be even for rotary positions; got 3"):
+    with pytest.raises(
+        OperatorError, match="rope_share x head_dim must be even for rotary positions; got 3"
+    ):
         OPERATORS["a"](head_dim=12, rope_share=0.25).resolved(48)
     with pytest.raises(OperatorError, match="rope_share must be at most 1"):
         OPERATORS["a"](rope_share=1.5).resolved(512)

@@ -1,5 +1,5 @@
-"""Projections of one token: by the transposed copy as by the weight itself, also after the weight has
-changed."""
+"""Projections of one token: by the transposed copy as by the weight itself, also after the weight
+has changed."""
 
 from __future__ import annotations
 

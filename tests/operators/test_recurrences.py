@@ -1,5 +1,5 @@
-"""The recurrences alone: correlated keys and strong decay in both precisions, chunks of any length, and fla's plain
-implementations."""
+"""The recurrences alone: correlated keys and strong decay in both precisions, chunks of any length,
+and fla's plain implementations."""
 
 from __future__ import annotations
 
@@ -24,9 +24,21 @@ Rule = Callable[..., tuple[Tensor, Tensor]]
 BATCH, HEADS = 2, 4
 # strongest decay of a token: RWKV7's, one that leaves a chunk of 32 near MAX_DECAY, and beyond it
 DECAYS = {"": 0.1, "wide": 0.1, "weak": 0.607, "near": 3.0, "strong": 40.0, "all": 1e4}
-CASES = ("delta", "delta wide", "gated_delta", "gated_delta wide", "gated_delta strong", "ssd", "ssd strong", "gla",
-         "gla wide", "gla near", "gla strong", "gla all", *(f"{kind} {decay}" for kind in ("dplr", "kda")
-                                    for decay in ("weak", "near", "strong", "all")))
+CASES = (
+    "delta",
+    "delta wide",
+    "gated_delta",
+    "gated_delta wide",
+    "gated_delta strong",
+    "ssd",
+    "ssd strong",
+    "gla",
+    "gla wide",
+    "gla near",
+    "gla strong",
+    "gla all",
+    *(f"{kind} {decay}" for kind in ("dplr", "kda") for decay in ("weak", "near", "strong", "all")),
+)
 
 
 def units(*shape: int) -> Tensor:
@@ -39,7 +51,12 @@ def case(name: str, tokens: int) -> tuple[Rule, Rule, list[Tensor]]:
     torch.manual_seed(tokens)
     kind, _, variant = name.partition(" ")
     shape = (BATCH, tokens, HEADS, 64 if variant == "wide" else 16)
-    q, k, v, state = units(*shape), units(*shape), torch.randn(*shape[:3], 24), torch.randn(BATCH, HEADS, shape[3], 24)
+    q, k, v, state = (
+        units(*shape),
+        units(*shape),
+        torch.randn(*shape[:3], 24),
+        torch.randn(BATCH, HEADS, shape[3], 24),
+    )
     beta, decay = torch.full(shape[:3], 0.99), DECAYS[variant]
     g = -torch.rand(shape[:3]) * decay
     if kind in ("dplr", "kda"):
@@ -49,11 +66,16 @@ def case(name: str, tokens: int) -> tuple[Rule, Rule, list[Tensor]]:
             return dplr_reference, dplr_chunked, [q, k, v, a, -0.99 * a, g, state]
 
         def delta(rule: Rule) -> Rule:  # the form with one vector that writes
-            return lambda q, v, a, g, state, **more: rule(q, -0.99 * a, v, a, None, g, state, **more)
+            return lambda q, v, a, g, state, **more: rule(
+                q, -0.99 * a, v, a, None, g, state, **more
+            )
+
         return delta(dplr_reference), delta(dplr_chunked), [q, v, a, g, state]
     if kind == "delta":
+
         def plain(rule: Rule) -> Rule:
             return lambda q, k, v, beta, state, **more: rule(q, k, v, beta, None, state, **more)
+
         return plain(delta_rule_reference), plain(delta_rule_chunked), [q, k, v, beta, state]
     if kind == "gated_delta":
         return delta_rule_reference, delta_rule_chunked, [q, k, v, beta, g, state]
@@ -98,14 +120,25 @@ def scan_case(tokens: int, strong: bool = False) -> list[Tensor]:
     """u, dt, A, B, C and an initial state; neighbours in time are nearly equal."""
     torch.manual_seed(tokens)
     channels, entries = 12, 5
-    u, b, c = (torch.randn(BATCH, 1, size) + 0.05 * torch.randn(BATCH, tokens, size)
-               for size in (channels, entries, entries))
+    u, b, c = (
+        torch.randn(BATCH, 1, size) + 0.05 * torch.randn(BATCH, tokens, size)
+        for size in (channels, entries, entries)
+    )
     dt = torch.rand(BATCH, tokens, channels) * (40 if strong else 0.1)
-    return [u, dt, -torch.rand(entries, channels) - 0.1, b, c, torch.randn(BATCH, entries, channels)]
+    return [
+        u,
+        dt,
+        -torch.rand(entries, channels) - 0.1,
+        b,
+        c,
+        torch.randn(BATCH, entries, channels),
+    ]
 
 
 @every(strong=(False, True), chunk=(1, 7, 64, 2000))
-def test_a_scan_in_chunks_equals_its_reference(strong: bool, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scan_in_chunks_equals_its_reference(
+    strong: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for tokens in (1, 64, 65, 150):
         arguments = scan_case(tokens, strong)
         monkeypatch.setattr(selective_scan, "CHUNK_ENTRIES", chunk * arguments[5].numel())
@@ -131,7 +164,8 @@ def test_both_ways_to_the_scores_of_dplr_meet() -> None:
 
 
 def test_the_inverse_survives_parallel_keys_and_has_its_gradient() -> None:
-    # the worst case: all keys equal, beta 0.99; powers of the matrix reach 1e6 and more, its inverse stays below 1
+    # the worst case: all keys equal, beta 0.99; powers of the matrix reach 1e6 and more, its
+    # inverse stays below 1
     for size in (16, 64):
         lower = torch.full((3, size, size), 0.99, dtype=torch.float64).tril(-1)
         exact = torch.linalg.inv(torch.eye(size, dtype=torch.float64) + lower)
@@ -150,26 +184,51 @@ def by_fla(kind: str, naive: Any, arguments: list[Tensor]) -> tuple[Tensor, Tens
         return o.transpose(1, 2), final
     if kind == "gated_delta":
         k, v, beta, g = rest
-        return naive.naive_recurrent_gated_delta_rule(q, k, v, beta=beta, g=g, scale=1.0, initial_state=state,
-                                                      output_final_state=True)
+        return naive.naive_recurrent_gated_delta_rule(
+            q, k, v, beta=beta, g=g, scale=1.0, initial_state=state, output_final_state=True
+        )
     if kind == "gla":
         return naive.naive_recurrent_gla(4 * q, *rest, initial_state=state, output_final_state=True)
     if kind == "ssd":
         k, v, g = rest
-        return naive.naive_recurrent_simple_gla(q.repeat_interleave(2, 2), k.repeat_interleave(2, 2), v, g, scale=1.0,
-                                                initial_state=state)
+        return naive.naive_recurrent_simple_gla(
+            q.repeat_interleave(2, 2),
+            k.repeat_interleave(2, 2),
+            v,
+            g,
+            scale=1.0,
+            initial_state=state,
+        )
     if kind == "dplr":
         k, v, a, b, g = rest  # fla's a reads the state before its decay
-        o, final = naive.dplr_recurrence(*(x.transpose(1, 2) for x in (4 * q, k, v, a * g.exp(), b, g)), state)
+        o, final = naive.dplr_recurrence(
+            *(x.transpose(1, 2) for x in (4 * q, k, v, a * g.exp(), b, g)), state
+        )
         return o.transpose(1, 2), final
     v, a, g = rest
-    return naive.naive_recurrent_kda(q, -a, v, g, torch.full(q.shape[:3], 0.99), scale=1.0, initial_state=state,
-                                     output_final_state=True)
+    return naive.naive_recurrent_kda(
+        q,
+        -a,
+        v,
+        g,
+        torch.full(q.shape[:3], 0.99),
+        scale=1.0,
+        initial_state=state,
+        output_final_state=True,
+    )
 
 
-@pytest.mark.parametrize(("name", "module"), [
-    ("delta", "delta_rule"), ("gated_delta", "gated_delta_rule"), ("gla", "gla"), ("ssd", "simple_gla"),
-    ("dplr weak", "generalized_delta_rule.dplr"), ("kda strong", "kda")])
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("delta", "delta_rule"),
+        ("gated_delta", "gated_delta_rule"),
+        ("gla", "gla"),
+        ("ssd", "simple_gla"),
+        ("dplr weak", "generalized_delta_rule.dplr"),
+        ("kda strong", "kda"),
+    ],
+)
 def test_references_equal_flas(name: str, module: str) -> None:
     naive = pytest.importorskip(f"fla.ops.{module}.naive")
     reference, _, arguments = case(name, 65)

@@ -1,4 +1,5 @@
-"""`r7` beside fla's layer with the same weights; fla's kernels are replaced by its own plain implementations.
+"""`r7` beside fla's layer with the same weights; fla's kernels are replaced by its own plain
+implementations.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ def fla_layer(monkeypatch: pytest.MonkeyPatch, layer: torch.nn.Module) -> torch.
     def token_shift(x: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
         return torch.nn.functional.pad(x, (0, 0, 1, -1)) - x, None
 
-    def chunk(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, **_: Any) -> tuple[Tensor,
-                                                                                                   Tensor]:
+    def chunk(
+        r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, **_: Any
+    ) -> tuple[Tensor, Tensor]:
         # the plain form scales r
         first = [x.transpose(1, 2) for x in (r * r.shape[-1] ** 0.5, k, v, a, b, w)]
         o, state = naive.dplr_recurrence(*first)
@@ -45,18 +47,42 @@ def fla_layer(monkeypatch: pytest.MonkeyPatch, layer: torch.nn.Module) -> torch.
     # says its author; the paper's formulas are ours
     with pytest.warns(UserWarning, match="potentially buggy"):
         theirs = module.RWKV7Attention(
-            hidden_size=HIDDEN, head_dim=spec.head_dim, decay_low_rank_dim=spec.decay_rank, layer_idx=0,
-            a_low_rank_dim=spec.rate_rank, gate_low_rank_dim=spec.gate_rank, num_hidden_layers=2)
-    weights = {**dict(zip(("x_r", "x_k", "x_v", "x_w", "x_a", "x_g"), layer.mix.view(6, 1, 1, -1),
-                          strict=True)),
-               **dict(zip(("r_proj.weight", "k_proj.weight", "v_proj.weight"), layer.in_proj.weight.chunk(3),
-                          strict=True)),
-               "k_k": layer.k_k, "k_a": layer.k_a, "r_k": layer.r_k.view(-1, spec.head_dim),
-               "g_norm.weight": layer.norm.weight, "g_norm.bias": layer.norm.bias, "o_proj.weight":
-               layer.out_proj.weight}
-    for name, gate in (("w_lora", layer.decay_gate), ("a_lora", layer.rate_gate),
-                       ("g_lora", layer.output_gate)):
-        weights |= dict(zip((f"{name}.lora.0.weight", f"{name}.lora.2.weight"), gate.factors(), strict=True))
+            hidden_size=HIDDEN,
+            head_dim=spec.head_dim,
+            decay_low_rank_dim=spec.decay_rank,
+            layer_idx=0,
+            a_low_rank_dim=spec.rate_rank,
+            gate_low_rank_dim=spec.gate_rank,
+            num_hidden_layers=2,
+        )
+    weights = {
+        **dict(
+            zip(
+                ("x_r", "x_k", "x_v", "x_w", "x_a", "x_g"), layer.mix.view(6, 1, 1, -1), strict=True
+            )
+        ),
+        **dict(
+            zip(
+                ("r_proj.weight", "k_proj.weight", "v_proj.weight"),
+                layer.in_proj.weight.chunk(3),
+                strict=True,
+            )
+        ),
+        "k_k": layer.k_k,
+        "k_a": layer.k_a,
+        "r_k": layer.r_k.view(-1, spec.head_dim),
+        "g_norm.weight": layer.norm.weight,
+        "g_norm.bias": layer.norm.bias,
+        "o_proj.weight": layer.out_proj.weight,
+    }
+    for name, gate in (
+        ("w_lora", layer.decay_gate),
+        ("a_lora", layer.rate_gate),
+        ("g_lora", layer.output_gate),
+    ):
+        weights |= dict(
+            zip((f"{name}.lora.0.weight", f"{name}.lora.2.weight"), gate.factors(), strict=True)
+        )
         if gate.bias is not None:
             weights[f"{name}.lora.2.bias"] = gate.bias
     theirs.load_state_dict(weights)
@@ -74,8 +100,12 @@ def test_initial_values_are_those_of_flas_first_layer(monkeypatch: pytest.Monkey
     module = pytest.importorskip("fla.layers.rwkv7")
     ours = build_layer(OPERATORS["r7"](head_dim=16), HIDDEN)
     with pytest.warns(UserWarning, match="potentially buggy"):
-        theirs = module.RWKV7Attention(hidden_size=HIDDEN, head_dim=16, layer_idx=0, num_hidden_layers=1 + 1)
-    expected = [getattr(theirs, name).flatten() for name in ("x_r", "x_k", "x_v", "x_w", "x_a", "x_g")]
+        theirs = module.RWKV7Attention(
+            hidden_size=HIDDEN, head_dim=16, layer_idx=0, num_hidden_layers=1 + 1
+        )
+    expected = [
+        getattr(theirs, name).flatten() for name in ("x_r", "x_k", "x_v", "x_w", "x_a", "x_g")
+    ]
     assert_close(ours.mix, torch.cat(expected), 1e-6, "mix")
     for name in ("k_k", "k_a", "r_k"):
         assert_close(getattr(ours, name), getattr(theirs, name).flatten(), 1e-6, name)

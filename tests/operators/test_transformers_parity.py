@@ -52,24 +52,36 @@ def inputs() -> Tensor:
 @pytest.mark.parametrize("window", [0, 9])
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_attention_equals_transformers(family: str, window: int) -> None:
-    sizes = {"hidden_size": HIDDEN, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 24,
-             "rms_norm_eps": 1e-6, "attention_bias": False, "attn_implementation": "eager",
-             "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}}
+    sizes = {
+        "hidden_size": HIDDEN,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 24,
+        "rms_norm_eps": 1e-6,
+        "attention_bias": False,
+        "attn_implementation": "eager",
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0},
+    }
     if family == "llama":
         from transformers.models.llama import modeling_llama as modeling
+
         config = transformers.LlamaConfig(**sizes)
         theirs, rotary = modeling.LlamaAttention(config, 0), modeling.LlamaRotaryEmbedding(config)
     else:
         from transformers.models.qwen3 import modeling_qwen3 as modeling
+
         config = transformers.Qwen3Config(**sizes)
         theirs, rotary = modeling.Qwen3Attention(config, 0), modeling.Qwen3RotaryEmbedding(config)
     randomised(theirs)
     kind, windowed = ("swa", f",window={window}") if window else ("a", "")
     norm = ",qk_norm=true" if family == "qwen3" else ""
     layer = layer_of(f"{kind}(heads=4,kv_heads=2,head_dim=24,rope_theta=5000.0{norm}{windowed})")
-    weights = {"in_proj.weight": torch.cat([theirs.q_proj.weight, theirs.k_proj.weight,
-                                            theirs.v_proj.weight]),
-               "out_proj.weight": theirs.o_proj.weight}
+    weights = {
+        "in_proj.weight": torch.cat(
+            [theirs.q_proj.weight, theirs.k_proj.weight, theirs.v_proj.weight]
+        ),
+        "out_proj.weight": theirs.o_proj.weight,
+    }
     if family == "qwen3":
         weights |= {"q_norm.weight": theirs.q_norm.weight, "k_norm.weight": theirs.k_norm.weight}
     layer.load_state_dict(weights)
@@ -85,15 +97,33 @@ def test_attention_equals_transformers(family: str, window: int) -> None:
 @pytest.mark.parametrize("groups", [1, 2])
 def test_mamba2_equals_transformers(groups: int) -> None:
     from transformers.models.mamba2 import modeling_mamba2 as modeling
-    config = transformers.Mamba2Config(hidden_size=HIDDEN, num_heads=8, head_dim=16, state_size=24, expand=2,
-                                       n_groups=groups, conv_kernel=4, layer_norm_epsilon=1e-5, chunk_size=32,
-                                       num_hidden_layers=1)
+
+    config = transformers.Mamba2Config(
+        hidden_size=HIDDEN,
+        num_heads=8,
+        head_dim=16,
+        state_size=24,
+        expand=2,
+        n_groups=groups,
+        conv_kernel=4,
+        layer_norm_epsilon=1e-5,
+        chunk_size=32,
+        num_hidden_layers=1,
+    )
     theirs = randomised(modeling.Mamba2Mixer(config, 0))
     layer = layer_of(f"m2(head_dim=16,state=24,groups={groups})")
-    layer.load_state_dict({
-        "in_proj.weight": theirs.in_proj.weight, "conv.weight": theirs.conv1d.weight.squeeze(1),
-        "conv.bias": theirs.conv1d.bias, "A_log": theirs.A_log, "D": theirs.D, "dt_bias": theirs.dt_bias,
-        "norm.weight": theirs.norm.weight, "out_proj.weight": theirs.out_proj.weight})
+    layer.load_state_dict(
+        {
+            "in_proj.weight": theirs.in_proj.weight,
+            "conv.weight": theirs.conv1d.weight.squeeze(1),
+            "conv.bias": theirs.conv1d.bias,
+            "A_log": theirs.A_log,
+            "D": theirs.D,
+            "dt_bias": theirs.dt_bias,
+            "norm.weight": theirs.norm.weight,
+            "out_proj.weight": theirs.out_proj.weight,
+        }
+    )
     x = inputs()
     with torch.no_grad():
         expected = theirs(x)
@@ -105,7 +135,9 @@ def qwen3_next(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The modeling file imported as on a machine without fla, whose kernels need a GPU."""
     name = "transformers.models.qwen3_next.modeling_qwen3_next"
     monkeypatch.delitem(sys.modules, name, raising=False)
-    for module in [module for module in sys.modules if module == "fla" or module.startswith("fla.")]:
+    for module in [
+        module for module in sys.modules if module == "fla" or module.startswith("fla.")
+    ]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "fla", None)
     return importlib.import_module(name)  # the package may hold the one of another test
@@ -115,20 +147,39 @@ def qwen3_next(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_gated_delta_net_equals_transformers(qwen3_next: ModuleType, expand: int) -> None:
     k_heads, dim = 4, 16
     config = transformers.Qwen3NextConfig(
-        hidden_size=HIDDEN, linear_num_key_heads=k_heads, linear_num_value_heads=expand * k_heads,
-        linear_key_head_dim=dim, linear_value_head_dim=dim, linear_conv_kernel_dim=4, rms_norm_eps=1e-6,
-        num_hidden_layers=1, layer_types=["linear_attention"])
+        hidden_size=HIDDEN,
+        linear_num_key_heads=k_heads,
+        linear_num_value_heads=expand * k_heads,
+        linear_key_head_dim=dim,
+        linear_value_head_dim=dim,
+        linear_conv_kernel_dim=4,
+        rms_norm_eps=1e-6,
+        num_hidden_layers=1,
+        layer_types=["linear_attention"],
+    )
     theirs = randomised(qwen3_next.Qwen3NextGatedDeltaNet(config, 0))
     # their projections are grouped by key head: q, k, v.., z.. and beta.., a..
-    q, k, v, z = (part.flatten(0, 1) for part in theirs.in_proj_qkvz.weight.unflatten(0, (k_heads, -1)).split(
-        [dim, dim, expand * dim, expand * dim], 1))
-    beta, a = (part.flatten(0, 1)
-               for part in theirs.in_proj_ba.weight.unflatten(0, (k_heads, -1)).split(expand, 1))
+    q, k, v, z = (
+        part.flatten(0, 1)
+        for part in theirs.in_proj_qkvz.weight.unflatten(0, (k_heads, -1)).split(
+            [dim, dim, expand * dim, expand * dim], 1
+        )
+    )
+    beta, a = (
+        part.flatten(0, 1)
+        for part in theirs.in_proj_ba.weight.unflatten(0, (k_heads, -1)).split(expand, 1)
+    )
     layer = layer_of(f"gd(k_heads={k_heads},head_dim={dim},expand_v={expand})")
-    layer.load_state_dict({
-        "in_proj.weight": torch.cat([q, k, v, z, beta, a]), "conv.weight": theirs.conv1d.weight.squeeze(1),
-        "A_log": theirs.A_log, "dt_bias": theirs.dt_bias, "norm.weight": theirs.norm.weight,
-        "out_proj.weight": theirs.out_proj.weight})
+    layer.load_state_dict(
+        {
+            "in_proj.weight": torch.cat([q, k, v, z, beta, a]),
+            "conv.weight": theirs.conv1d.weight.squeeze(1),
+            "A_log": theirs.A_log,
+            "dt_bias": theirs.dt_bias,
+            "norm.weight": theirs.norm.weight,
+            "out_proj.weight": theirs.out_proj.weight,
+        }
+    )
     x = inputs()
     with torch.no_grad():
         expected = theirs(x)
@@ -138,30 +189,58 @@ def test_gated_delta_net_equals_transformers(qwen3_next: ModuleType, expand: int
 @pytest.mark.parametrize("kind", ["linear", "llama3"])
 def test_scaled_positions_equal_transformers(kind: str) -> None:
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
     theirs = {"rope_type": kind, "rope_theta": 5000.0, "factor": 8.0}
     if kind == "llama3":
-        theirs |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 200}
-    config = transformers.LlamaConfig(hidden_size=HIDDEN, num_attention_heads=1, rope_parameters=theirs)
+        theirs |= {
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 200,
+        }
+    config = transformers.LlamaConfig(
+        hidden_size=HIDDEN, num_attention_heads=1, rope_parameters=theirs
+    )
     ours = Rotary(HIDDEN, 5000.0, 8.0, 200 if kind == "llama3" else 0).frequencies()
     assert_close(ours, LlamaRotaryEmbedding(config).inv_freq, 1e-6, "frequencies")
 
 
 def test_gated_attention_equals_transformers(qwen3_next: ModuleType) -> None:
     config = transformers.Qwen3NextConfig(
-        hidden_size=HIDDEN, num_attention_heads=4, num_key_value_heads=2, head_dim=24, rms_norm_eps=1e-6,
-        attention_bias=True, num_hidden_layers=1, attn_implementation="eager",
-        rope_parameters={"rope_type": "default", "rope_theta": 5000.0, "partial_rotary_factor": 0.5})
+        hidden_size=HIDDEN,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=24,
+        rms_norm_eps=1e-6,
+        attention_bias=True,
+        num_hidden_layers=1,
+        attn_implementation="eager",
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 5000.0,
+            "partial_rotary_factor": 0.5,
+        },
+    )
     theirs = randomised(qwen3_next.Qwen3NextAttention(config, 0))
-    layer = layer_of("a(heads=4,kv_heads=2,head_dim=24,qk_norm=true,qkv_bias=true,out_bias=true,out_gate=true,"
-                     "rope_theta=5000,rope_share=0.5)")
+    layer = layer_of(
+        "a(heads=4,kv_heads=2,head_dim=24,qk_norm=true,qkv_bias=true,out_bias=true,out_gate=true,"
+        "rope_theta=5000,rope_share=0.5)"
+    )
     weights = {}
     for part in ("weight", "bias"):  # their queries and gates alternate by head
-        q, gate = (x.flatten(0, 1) for x in getattr(theirs.q_proj, part).unflatten(0, (4, 48)).split(24, 1))
-        weights[f"in_proj.{part}"] = torch.cat([q, getattr(theirs.k_proj, part), getattr(theirs.v_proj, part),
-                                                gate])
+        q, gate = (
+            x.flatten(0, 1) for x in getattr(theirs.q_proj, part).unflatten(0, (4, 48)).split(24, 1)
+        )
+        weights[f"in_proj.{part}"] = torch.cat(
+            [q, getattr(theirs.k_proj, part), getattr(theirs.v_proj, part), gate]
+        )
         weights[f"out_proj.{part}"] = getattr(theirs.o_proj, part)
-    layer.load_state_dict({**weights, "q_norm.weight": 1 + theirs.q_norm.weight,
-                           "k_norm.weight": 1 + theirs.k_norm.weight})
+    layer.load_state_dict(
+        {
+            **weights,
+            "q_norm.weight": 1 + theirs.q_norm.weight,
+            "k_norm.weight": 1 + theirs.k_norm.weight,
+        }
+    )
     x, positions = inputs(), torch.arange(TOKENS).unsqueeze(0)
     mask = torch.full((1, 1, TOKENS, TOKENS), -torch.inf).triu(1)
     with torch.no_grad():
@@ -173,21 +252,42 @@ def test_gated_attention_equals_transformers(qwen3_next: ModuleType) -> None:
 @pytest.mark.parametrize("bias", [False, True])
 def test_nemotron_h_equals_transformers(bias: bool) -> None:
     from transformers.models.nemotron_h import modeling_nemotron_h as modeling
+
     config = transformers.NemotronHConfig(
-        hidden_size=HIDDEN, mamba_num_heads=6, mamba_head_dim=20, ssm_state_size=24, n_groups=2,
-        conv_kernel=4, layer_norm_epsilon=1e-5, chunk_size=32, use_bias=bias, use_conv_bias=bias,
-        mlp_bias=bias, time_step_min=0.5, intermediate_size=50, layers_block_type=["linear_attention", "mlp"])
+        hidden_size=HIDDEN,
+        mamba_num_heads=6,
+        mamba_head_dim=20,
+        ssm_state_size=24,
+        n_groups=2,
+        conv_kernel=4,
+        layer_norm_epsilon=1e-5,
+        chunk_size=32,
+        use_bias=bias,
+        use_conv_bias=bias,
+        mlp_bias=bias,
+        time_step_min=0.5,
+        intermediate_size=50,
+        layers_block_type=["linear_attention", "mlp"],
+    )
     x = inputs()
-    mixer, mlp = randomised(modeling.NemotronHMamba2Mixer(config,
-                                                          0)), randomised(modeling.NemotronHMLP(config))
+    mixer, mlp = (
+        randomised(modeling.NemotronHMamba2Mixer(config, 0)),
+        randomised(modeling.NemotronHMLP(config)),
+    )
     written = str(bias).lower()
-    layer = layer_of(f"m2(heads=6,head_dim=20,state=24,groups=2,bias={written},conv_bias={written},dt_min=0.5)")
+    layer = layer_of(
+        f"m2(heads=6,head_dim=20,state=24,groups=2,bias={written},conv_bias={written},dt_min=0.5)"
+    )
     named = {name.replace("conv1d", "conv"): weight for name, weight in mixer.state_dict().items()}
     layer.load_state_dict({**named, "conv.weight": named["conv.weight"].squeeze(1)})
     with torch.no_grad():
         compare(layer, mixer(x), x)
     layer = layer_of(f"f(intermediate=50,relu2=true,bias={written})")
-    layer.load_state_dict({name.replace("up_proj", "in_proj").replace("down_proj", "out_proj"): weight
-                           for name, weight in mlp.state_dict().items()})
+    layer.load_state_dict(
+        {
+            name.replace("up_proj", "in_proj").replace("down_proj", "out_proj"): weight
+            for name, weight in mlp.state_dict().items()
+        }
+    )
     with torch.no_grad():
         compare(layer, mlp(x), x)

@@ -1,5 +1,5 @@
-"""What profiles on a GPU, with a stand-in for torch.cuda: one graph for all copies, memory that is counted, and what
-cannot be captured or does not fit."""
+"""What profiles on a GPU, with a stand-in for torch.cuda: one graph for all copies, memory that is
+counted, and what cannot be captured or does not fit."""
 
 from types import SimpleNamespace
 
@@ -26,7 +26,13 @@ from flashnas.profiling.device_timing import CudaGraphTimer, Effort, Measurement
 from flashnas.profiling.platforms import PLATFORMS
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.target import Measured
-from flashnas.profiling.whole_model import _after_prompt, build_block, filled_state, pieces, time_model
+from flashnas.profiling.whole_model import (
+    _after_prompt,
+    build_block,
+    filled_state,
+    pieces,
+    time_model,
+)
 from flashnas.space import load_space
 
 EFFORT = Effort(least=3, most=5, seconds=1)
@@ -76,18 +82,25 @@ def test_copies_are_captured_into_one_graph_whose_launch_they_share(cuda):
 
 
 def test_rows_are_measured_without_the_launch_of_their_graph(cuda, monkeypatch):
-    """What a graph without kernels takes; a row of one short kernel keeps half of its time at least."""
+    """What a graph without kernels takes; a row of one short kernel keeps half of its time at
+    least.
+    """
     monkeypatch.setattr(device_timing, "small_kernel", lambda: lambda: cuda.kernel(2.0))
     timer = CudaGraphTimer(launch=False)
     assert timer.launch_us() == pytest.approx(LAUNCH_US)
     copies = [lambda: cuda.kernel(10.0), lambda: cuda.kernel(30.0)]
     assert timer.measure(copies, EFFORT).latency_us == pytest.approx(20)
-    assert timer.measure([lambda: cuda.kernel(1.0)], EFFORT).latency_us == pytest.approx((LAUNCH_US + 1) / 2)
+    assert timer.measure([lambda: cuda.kernel(1.0)], EFFORT).latency_us == pytest.approx(
+        (LAUNCH_US + 1) / 2
+    )
     captures = cuda.captures
     timer.measure(copies, EFFORT)
     assert cuda.captures == captures + 1, "the launch is measured once"
     platform = PLATFORMS["cuda"]
-    assert [platform.timer("cuda_graph").launch, platform.timer("cuda_graph", launch=False).launch] == [True, False]
+    assert [
+        platform.timer("cuda_graph").launch,
+        platform.timer("cuda_graph", launch=False).launch,
+    ] == [True, False]
 
 
 def test_only_the_mode_cuda_graph_is_captured():
@@ -102,7 +115,10 @@ def test_what_waits_for_the_host_is_found_before_the_capture(cuda):
     assert cuda.captures == 0
     assert cuda.debug == 0
     cuda.refuses = "CUDA error: operation failed due to a previous error during capture\nmore"
-    with pytest.raises(NotCapturable, match=r"^CUDA error: operation failed due to a previous error during capture$"):
+    with pytest.raises(
+        NotCapturable,
+        match=r"^CUDA error: operation failed due to a previous error during capture$",
+    ):
         CudaGraphTimer(launch=True).measure([lambda: cuda.kernel(1.0)], EFFORT)
     cuda.refuses = ""
 
@@ -113,7 +129,7 @@ def test_what_waits_for_the_host_is_found_before_the_capture(cuda):
         CudaGraphTimer(launch=True).measure([broken], EFFORT)
 
 
-# -- rows ----------------------------------------------------------------------------------------------------
+# -- rows ------------------------------------------------------------------------------------------
 
 
 def test_a_row_that_no_graph_can_hold_is_timed_eagerly_and_says_so(monkeypatch):
@@ -137,13 +153,23 @@ def test_memory_is_counted_before_it_is_asked_for(free, fits, monkeypatch):
 
 
 def test_copies_of_an_operator_serve_all_its_rows(monkeypatch):
-    """Over lengths, phases and batches; rows, and the number of copies, are those of copies that are built anew."""
+    """Over lengths, phases and batches; rows, and the number of copies, are those of copies that
+    are built anew.
+    """
     built = []
-    monkeypatch.setattr(alone, "build_block", lambda *args: built.append(args[1]) or build_block(*args))
+    monkeypatch.setattr(
+        alone, "build_block", lambda *args: built.append(args[1]) or build_block(*args)
+    )
     specs = {**SPECS, "d": parse_operators("d(head_dim=8)")[0]}
-    items = [RowRequest("decode", "f", 16, 0, batch, length) for batch in (1, 3) for length in (0, 9)]
-    items += [RowRequest("prefill", "f", 16, 0, 1, 5), RowRequest("decode", "head", 16, 30, 1, 0),
-              RowRequest("decode", "f", 32, 0, 1, 0), RowRequest("decode", "d", 32, 0, 1, 0)]
+    items = [
+        RowRequest("decode", "f", 16, 0, batch, length) for batch in (1, 3) for length in (0, 9)
+    ]
+    items += [
+        RowRequest("prefill", "f", 16, 0, 1, 5),
+        RowRequest("decode", "head", 16, 30, 1, 0),
+        RowRequest("decode", "f", 32, 0, 1, 0),
+        RowRequest("decode", "d", 32, 0, 1, 0),
+    ]
     each = {item: alone.measure_alone([item], specs, Setup(), PlainTimer(), 4) for item in items}
     assert len(built) == 4 * (len(items) - 1)
     built.clear()
@@ -159,10 +185,17 @@ def test_copies_that_are_kept_count_as_memory_that_they_have(monkeypatch):
     monkeypatch.setattr(alone, "build_block", lambda *args: built.append(1) or build_block(*args))
     counted = alone._Copies.bytes.fget
     kept = []
-    monkeypatch.setattr(alone._Copies, "bytes", property(lambda self: kept.append(counted(self)) or kept[-1]))
-    monkeypatch.setattr(PLATFORMS["cpu"], "free_bytes", lambda: int(4.5 * each + alive) - (kept[-1] if kept else 0))
+    monkeypatch.setattr(
+        alone._Copies, "bytes", property(lambda self: kept.append(counted(self)) or kept[-1])
+    )
+    monkeypatch.setattr(
+        PLATFORMS["cpu"], "free_bytes", lambda: int(4.5 * each + alive) - (kept[-1] if kept else 0)
+    )
     items = [RowRequest("decode", "a", 64, 0, batch, 64) for batch in (1, 8)]
-    copies = [alone.measure_alone([item], specs, Setup(), PlainTimer(), 9)[item].latency_us for item in items]
+    copies = [
+        alone.measure_alone([item], specs, Setup(), PlainTimer(), 9)[item].latency_us
+        for item in items
+    ]
     kept.clear()
     built.clear()
     found = alone.measure_alone(items, specs, Setup(), PlainTimer(), 9)
@@ -182,7 +215,9 @@ def test_running_out_of_memory_skips_the_row_and_not_the_others(monkeypatch):
     assert forgotten == [1]
 
 
-def test_a_profile_tells_what_it_left_out_and_measures_it_the_next_time(counting, tmp_path, monkeypatch):  # noqa: F811
+def test_a_profile_tells_what_it_left_out_and_measures_it_the_next_time(
+    counting, tmp_path, monkeypatch
+):
     whole = profiling.measure_inside_model
 
     def measure(group, space, setup, note):
@@ -195,8 +230,10 @@ def test_a_profile_tells_what_it_left_out_and_measures_it_the_next_time(counting
     counts = profiling.profile(space, [WORKLOADS["chat"]], folder, Setup())
     table = LatencyTable.load(folder)
     assert table.kinds == ("operator_decode",)
-    left_out = [note for note in counts["notes"] if note.endswith("left out: the device ran out of memory")]
-    assert len(left_out) == len(counts["notes"]) == 15   # embedding, a, d, m2 and f at three widths
+    left_out = [
+        note for note in counts["notes"] if note.endswith("left out: the device ran out of memory")
+    ]
+    assert len(left_out) == len(counts["notes"]) == 15  # embedding, a, d, m2 and f at three widths
     assert counts["measured"] == len(table.rows("operator_decode"))
     assert table.meta["jobs"][0]["notes"] == counts["notes"]
     monkeypatch.setattr(profiling, "measure_inside_model", whole)
@@ -205,12 +242,15 @@ def test_a_profile_tells_what_it_left_out_and_measures_it_the_next_time(counting
 
 @pytest.mark.parametrize("phase", ["decode", "prefill"])
 def test_memory_of_a_model_around_its_rows_is_counted_before_it_is_built(phase, monkeypatch):
-    """In the mode eager: what does not fit is left out, and the other lengths are measured. The caches of
-    all contexts are kept side by side."""
+    """In the mode eager: what does not fit is left out, and the other lengths are measured. The
+    caches of all contexts are kept side by side."""
     space = load_space("tiny")
-    requests = [item for item in plan(space, [Workload(prompt_tokens=100, generated_tokens=400)])
-                if item.phase == phase and item.hidden == space.hidden_sizes[0]]
-    group, = groups(requests)
+    requests = [
+        item
+        for item in plan(space, [Workload(prompt_tokens=100, generated_tokens=400)])
+        if item.phase == phase and item.hidden == space.hidden_sizes[0]
+    ]
+    (group,) = groups(requests)
     architecture = inside_model.reference_architecture(space, group.hidden, 4)
     weights = memory_bytes(architecture, Workload(generated_tokens=1), 1, "float32", 1)
     for free, fitting in ((10**10, len(group.lengths)), (weights - 1, 0)):
@@ -223,8 +263,10 @@ def test_memory_of_a_model_around_its_rows_is_counted_before_it_is_built(phase, 
     assert set(notes) == set(group.items)
     assert notes[group.items[0]].startswith("left out: it needs 0.")
     if phase == "decode":  # room for the shortest contexts alone
-        sizes = [memory_bytes(architecture, Workload(generated_tokens=n), 1, "float32", 1)
-                 for n in sorted(group.lengths)]
+        sizes = [
+            memory_bytes(architecture, Workload(generated_tokens=n), 1, "float32", 1)
+            for n in sorted(group.lengths)
+        ]
         monkeypatch.setattr(PLATFORMS["cpu"], "free_bytes", lambda: sizes[0] + sizes[1] - weights)
         assert inside_model._fitting(architecture, group, Setup())[0] == sorted(group.lengths)[:2]
 
@@ -236,10 +278,14 @@ def test_prompts_in_pieces_are_timed_as_the_sum_of_their_pieces(monkeypatch):
     monkeypatch.setattr(PLATFORMS["cpu"], "marks", lambda: CountingMarks(asked))
     with torch.inference_mode():
         times = inside_model._prefill(model, 3, 20, Setup())()
-        assert times == [3.0] * 4, "three sequences, one after the other; embedding and three operators"
+        assert times == [3.0] * 4, (
+            "three sequences, one after the other; embedding and three operators"
+        )
         assert asked == [5] * 3
         monkeypatch.setattr(PLATFORMS["cpu"], "piece_tokens", 8)
-        assert inside_model._prefill(model, 1, 20, Setup())() == [3.0] * 4, "parts of 8, 8 and 4 tokens"
+        assert inside_model._prefill(model, 1, 20, Setup())() == [3.0] * 4, (
+            "parts of 8, 8 and 4 tokens"
+        )
 
 
 class CountingMarks:
@@ -256,13 +302,17 @@ class CountingMarks:
         return [1.0] * (self.count - 1)
 
 
-# -- whole models --------------------------------------------------------------------------------------------
+# -- whole models ----------------------------------------------------------------------------------
 
 
 def test_pieces_of_prompts():
-    for asked, expected in (((4, 10, 0), [(4, (10,))]), ((4, 10, 40), [(4, (10,))]),
-                            ((5, 10, 25), [(2, (10,)), (2, (10,)), (1, (10,))]),
-                            ((2, 25, 10), [(1, (10, 10, 5))] * 2), ((3, 0, 10), [])):
+    for asked, expected in (
+        ((4, 10, 0), [(4, (10,))]),
+        ((4, 10, 40), [(4, (10,))]),
+        ((5, 10, 25), [(2, (10,)), (2, (10,)), (1, (10,))]),
+        ((2, 25, 10), [(1, (10, 10, 5))] * 2),
+        ((3, 0, 10), []),
+    ):
         assert pieces(*asked) == expected
 
 
@@ -281,13 +331,17 @@ def test_a_model_without_memory_is_not_built_or_is_told(monkeypatch):
         time_model(MODEL, Workload(prompt_tokens=20), 2, Setup(), Hungry())
     monkeypatch.setattr(PLATFORMS["cpu"], "free_bytes", lambda: 10_000)
     monkeypatch.setattr(whole_model, "build_model", lambda *_: pytest.fail("it was built"))
-    with pytest.raises(DeviceMemoryError, match=r"it needs .* GB with batch 2, and 0.0 GB are free"):
+    with pytest.raises(
+        DeviceMemoryError, match=r"it needs .* GB with batch 2, and 0.0 GB are free"
+    ):
         time_model(MODEL, Workload(prompt_tokens=20, generated_tokens=9), 2, Setup())
 
 
 def test_a_model_that_no_graph_can_hold_is_timed_eagerly(monkeypatch):
     monkeypatch.setattr(PLATFORMS["cpu"], "timer", lambda mode: PlainTimer())
-    measured = time_model(MODEL, Workload(prompt_tokens=20, generated_tokens=9), 2, Setup(), Refusing())
+    measured = time_model(
+        MODEL, Workload(prompt_tokens=20, generated_tokens=9), 2, Setup(), Refusing()
+    )
     assert measured.latency_ms > 0
     assert measured.note.startswith("timed in the mode eager")
     assert set(measured.to_dict()) == {"ttft_ms", "tpot_ms", "latency_ms"}
@@ -302,7 +356,9 @@ def test_what_does_not_fit_is_left_out_of_the_rounds_once():
             raise DeviceMemoryError("it needs 9 GB")
         return {"ttft_ms": 1.0, "tpot_ms": 1.0, "latency_ms": 2.0}
 
-    found = measure_in_rounds([small, large], measure, np.random.default_rng(0), left_out=reasons.__setitem__)
+    found = measure_in_rounds(
+        [small, large], measure, np.random.default_rng(0), left_out=reasons.__setitem__
+    )
     assert set(found) == {small}
     assert reasons == {large: "it needs 9 GB"}
 
@@ -323,18 +379,24 @@ def test_finalists_that_do_not_fit_have_a_note(monkeypatch):
     small, large, notes = MODEL, Architecture.parse("32(vocab=64): 9x(f)"), []
     found = finalists.measure_finalists([small, large], Model(), Setup(), notes.append)
     assert set(found) == {small.hash}
-    assert sorted(notes) == sorted([f"finalist {small.notation}: timed in the mode eager",
-                                    f"finalist {large.notation}: not timed: it needs 9 GB"])
+    assert sorted(notes) == sorted(
+        [
+            f"finalist {small.notation}: timed in the mode eager",
+            f"finalist {large.notation}: not timed: it needs 9 GB",
+        ]
+    )
 
 
-# -- states --------------------------------------------------------------------------------------------------
+# -- states ----------------------------------------------------------------------------------------
 
 
 def test_a_timed_state_lies_in_memory_as_a_prompt_leaves_it(monkeypatch):
     """mamba-ssm keeps [B, H, V, K]; its step reads K neighbours together only in that layout."""
     install(monkeypatch, devices=("cpu",))
     torch.manual_seed(0)
-    block = build_block(parse_operators("m2(head_dim=8,state=16)")[0], 32, Setup(backend="mamba-ssm"))
+    block = build_block(
+        parse_operators("m2(head_dim=8,state=16)")[0], 32, Setup(backend="mamba-ssm")
+    )
     with torch.inference_mode():
         state = _after_prompt(block, 2, torch.float32, "cpu").matrix_BHKV
         assert state.shape[2:] == (16, 8)
@@ -344,7 +406,12 @@ def test_a_timed_state_lies_in_memory_as_a_prompt_leaves_it(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["a", "m2", "h", "f"])
 def test_states_on_a_gpu_are_those_after_a_prompt(kind, monkeypatch):
-    options = {"a": "(head_dim=8)", "m2": "(head_dim=8,state=16)", "h": "(head_dim=8,ssm_head_dim=8,state=16)", "f": ""}
+    options = {
+        "a": "(head_dim=8)",
+        "m2": "(head_dim=8,state=16)",
+        "h": "(head_dim=8,ssm_head_dim=8,state=16)",
+        "f": "",
+    }
     block = build_block(parse_operators(kind + options[kind])[0], 32, Setup())
     usual = filled_state(block, 2, 9, torch.float32, "cpu")
     monkeypatch.setattr(whole_model, "_on_gpu", lambda device: True)
@@ -357,19 +424,27 @@ def test_states_on_a_gpu_are_those_after_a_prompt(kind, monkeypatch):
 
 
 def test_meta_tokens_are_read_without_states(monkeypatch):
-    """A library that starts at zero only, as mamba-ssm's scan, then reads them at its full speed."""
+    """A library that starts at zero only, as mamba-ssm's scan, then reads them at its full
+    speed.
+    """
     model = HybridLM(MODEL)
     seen, run = [], model.run_layers
-    monkeypatch.setattr(model, "run_layers", lambda x, states: seen.extend(states) or run(x, states))
+    monkeypatch.setattr(
+        model, "run_layers", lambda x, states: seen.extend(states) or run(x, states)
+    )
     cache = model.start_cache(2)
     assert seen == [None, None, None]
     assert cache.states[0].seen == 3
 
 
 def test_a_step_that_is_timed_in_a_graph_stays_at_its_position():
-    """By the step that generation replays: the last slot of its cache is written again and again."""
+    """By the step that generation replays: the last slot of its cache is written again and
+    again.
+    """
     setup = SimpleNamespace(mode_name="cuda_graph", torch_dtype=torch.float32, device="cpu")
-    for spec in parse_operators("a(head_dim=16) swa(head_dim=16,window=5) h(head_dim=16,ssm_head_dim=16,state=16) f"):
+    for spec in parse_operators(
+        "a(head_dim=16) swa(head_dim=16,window=5) h(head_dim=16,ssm_head_dim=16,state=16) f"
+    ):
         with torch.inference_mode():
             block = build_block(spec, 64, Setup(backend="torch"))
             step = whole_model.block_step(block, 2, 9, setup)
@@ -386,7 +461,14 @@ def test_a_step_that_is_timed_in_a_graph_stays_at_its_position():
 def test_what_enters_decays_stays_wide_in_a_deployed_model():
     network = Architecture.parse("32(vocab=64): m2(head_dim=8,state=8) gd(head_dim=8) m(state=8) f")
     model = whole_model.build_model(network, Setup(dtype="bfloat16"))
-    wide = {name.rpartition(".")[2] for name, weight in model.named_parameters() if weight.dtype == torch.float32}
+    wide = {
+        name.rpartition(".")[2]
+        for name, weight in model.named_parameters()
+        if weight.dtype == torch.float32
+    }
     assert wide == {"A_log", "D", "dt_bias"}
     assert model.final_norm.weight.dtype == torch.bfloat16
-    assert model.decode_step(torch.zeros(2, dtype=torch.long), model.start_cache(2))[0].dtype == torch.bfloat16
+    assert (
+        model.decode_step(torch.zeros(2, dtype=torch.long), model.start_cache(2))[0].dtype
+        == torch.bfloat16
+    )

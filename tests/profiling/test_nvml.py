@@ -1,4 +1,6 @@
-"""Clocks, power and throttling, with a stand-in that has the names and results of nvidia-ml-py 13.615 (pynvml.py)."""
+"""Clocks, power and throttling, with a stand-in that has the names and results of nvidia-ml-py
+13.615 (pynvml.py).
+"""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -25,7 +27,9 @@ class NVMLError(Exception):
 
 @pytest.fixture
 def pynvml(monkeypatch):
-    """A GPU at its power limit, whose MIG mode NVML does not state; records what is opened and closed."""
+    """A GPU at its power limit, whose MIG mode NVML does not state; records what is opened and
+    closed.
+    """
     fake = ModuleType("pynvml")
     opened = []
 
@@ -38,27 +42,42 @@ def pynvml(monkeypatch):
         def ask(handle, type):
             assert handle == "handle"
             return values[type]
+
         return ask
 
     def not_supported(handle):
         raise NVMLError("Not Supported")
 
     vars(fake).update(
-        NVMLError=NVMLError, NVML_CLOCK_SM=1, NVML_CLOCK_MEM=2, NVML_TEMPERATURE_GPU=0,
-        nvmlInit=lambda: opened.append(1), nvmlShutdown=lambda: opened.append(-1),
-        nvmlDeviceGetHandleByUUID=handle_by_uuid, nvmlDeviceGetMaxClockInfo=clock({1: 1980, 2: 2619}),
-        nvmlDeviceGetClockInfo=clock({1: 1755, 2: 2619}), nvmlDeviceGetEnforcedPowerLimit=lambda handle: 700_000,
-        nvmlDeviceGetPowerUsage=lambda handle: 698_400, nvmlDeviceGetTemperature=lambda handle, sensor: 71,
-        nvmlDeviceGetEccMode=lambda handle: [1, 1], nvmlDeviceGetMigMode=not_supported,
+        NVMLError=NVMLError,
+        NVML_CLOCK_SM=1,
+        NVML_CLOCK_MEM=2,
+        NVML_TEMPERATURE_GPU=0,
+        nvmlInit=lambda: opened.append(1),
+        nvmlShutdown=lambda: opened.append(-1),
+        nvmlDeviceGetHandleByUUID=handle_by_uuid,
+        nvmlDeviceGetMaxClockInfo=clock({1: 1980, 2: 2619}),
+        nvmlDeviceGetClockInfo=clock({1: 1755, 2: 2619}),
+        nvmlDeviceGetEnforcedPowerLimit=lambda handle: 700_000,
+        nvmlDeviceGetPowerUsage=lambda handle: 698_400,
+        nvmlDeviceGetTemperature=lambda handle, sensor: 71,
+        nvmlDeviceGetEccMode=lambda handle: [1, 1],
+        nvmlDeviceGetMigMode=not_supported,
         nvmlDeviceGetPersistenceMode=lambda handle: 1,
         nvmlDeviceGetCurrentClocksThrottleReasons=lambda handle: 0x4 | 0x1,
-        nvmlClocksThrottleReasonGpuIdle=0x1, nvmlClocksThrottleReasonSwPowerCap=0x4,
-        nvmlClocksThrottleReasonHwSlowdown=0x8, nvmlClocksThrottleReasonSyncBoost=0x10,
-        nvmlClocksThrottleReasonSwThermalSlowdown=0x20, nvmlClocksThrottleReasonHwThermalSlowdown=0x40,
-        nvmlClocksThrottleReasonHwPowerBrakeSlowdown=0x80)
+        nvmlClocksThrottleReasonGpuIdle=0x1,
+        nvmlClocksThrottleReasonSwPowerCap=0x4,
+        nvmlClocksThrottleReasonHwSlowdown=0x8,
+        nvmlClocksThrottleReasonSyncBoost=0x10,
+        nvmlClocksThrottleReasonSwThermalSlowdown=0x20,
+        nvmlClocksThrottleReasonHwThermalSlowdown=0x40,
+        nvmlClocksThrottleReasonHwPowerBrakeSlowdown=0x80,
+    )
     fake.opened = opened
     monkeypatch.setitem(sys.modules, "pynvml", fake)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=UUID))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=UUID)
+    )
     return fake
 
 
@@ -66,24 +85,50 @@ def test_what_a_gpu_states_is_summed_up(pynvml):
     with nvml.Watch(on=True) as watch:
         pass
     assert watch.summary() == {
-        "max_sm_mhz": 1980, "max_memory_mhz": 2619, "power_limit_w": 700, "ecc": True, "persistence": True,
-        "sm_mhz": 1755, "least_sm_mhz": 1755, "memory_mhz": 2619, "least_memory_mhz": 2619, "most_power_w": 698,
-        "most_temperature_c": 71, "throttled": {"power limit": 1.0}}
+        "max_sm_mhz": 1980,
+        "max_memory_mhz": 2619,
+        "power_limit_w": 700,
+        "ecc": True,
+        "persistence": True,
+        "sm_mhz": 1755,
+        "least_sm_mhz": 1755,
+        "memory_mhz": 2619,
+        "least_memory_mhz": 2619,
+        "most_power_w": 698,
+        "most_temperature_c": 71,
+        "throttled": {"power limit": 1.0},
+    }
     assert sum(pynvml.opened) == 0
     assert len(pynvml.opened) == 2
 
 
 def test_the_facts_of_a_cuda_device_have_its_clocks(pynvml):
-    assert PLATFORMS["cuda"].limits() == (", max_sm_mhz 1980, max_memory_mhz 2619, power_limit_w 700, ecc True,"
-                                          " persistence True")
+    assert PLATFORMS["cuda"].limits() == (
+        ", max_sm_mhz 1980, max_memory_mhz 2619, power_limit_w 700, ecc True, persistence True"
+    )
 
 
-@pytest.mark.parametrize(("break_it", "reason"), [
-    (lambda fake, patch: patch.setitem(sys.modules, "pynvml", None), "the package nvidia-ml-py is not installed"),
-    (lambda fake, patch: patch.setattr(torch.cuda, "get_device_properties", lambda d: SimpleNamespace(uuid="other")),
-     "NVML: Not Found"),
-    (lambda fake, patch: patch.setattr(fake, "nvmlInit", lambda: (_ for _ in ()).throw(NVMLError("Driver Not Loaded"))),
-     "NVML: Driver Not Loaded")])
+@pytest.mark.parametrize(
+    ("break_it", "reason"),
+    [
+        (
+            lambda fake, patch: patch.setitem(sys.modules, "pynvml", None),
+            "the package nvidia-ml-py is not installed",
+        ),
+        (
+            lambda fake, patch: patch.setattr(
+                torch.cuda, "get_device_properties", lambda d: SimpleNamespace(uuid="other")
+            ),
+            "NVML: Not Found",
+        ),
+        (
+            lambda fake, patch: patch.setattr(
+                fake, "nvmlInit", lambda: (_ for _ in ()).throw(NVMLError("Driver Not Loaded"))
+            ),
+            "NVML: Driver Not Loaded",
+        ),
+    ],
+)
 def test_without_nvml_the_reason_is_recorded(pynvml, monkeypatch, break_it, reason):
     break_it(pynvml, monkeypatch)
     with nvml.Watch(on=True) as watch:
@@ -97,8 +142,12 @@ def test_on_a_cpu_nothing_is_watched():
     assert watch.summary() == {}
 
 
-def test_a_profile_records_how_the_gpu_ran_and_warns_when_it_was_held_back(pynvml, counting, tmp_path,  # noqa: F811
-                                                                         monkeypatch):
+def test_a_profile_records_how_the_gpu_ran_and_warns_when_it_was_held_back(
+    pynvml,
+    counting,
+    tmp_path,
+    monkeypatch,
+):
     monkeypatch.setattr(profiling, "Watch", lambda *, on: nvml.Watch(on=True))
     counts = profiling.profile(load_space("tiny"), [WORKLOADS["chat"]], tmp_path / "table", Setup())
     (job,) = LatencyTable.load(tmp_path / "table").meta["jobs"]

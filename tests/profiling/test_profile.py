@@ -18,7 +18,14 @@ from flashnas.operators import operator_class
 from flashnas.operators.attention.spec import SlidingWindowAttention
 from flashnas.profiling import alone, inside_model
 from flashnas.profiling import profile as profiling
-from flashnas.profiling.device_timing import CpuMarks, EagerTimer, Effort, Measurement, median_interval, repeat
+from flashnas.profiling.device_timing import (
+    CpuMarks,
+    EagerTimer,
+    Effort,
+    Measurement,
+    median_interval,
+    repeat,
+)
 from flashnas.profiling.platforms import PLATFORMS
 from flashnas.profiling.profile import profile
 from flashnas.profiling.setup import DTYPES, Setup
@@ -44,16 +51,23 @@ def counting(monkeypatch):
 
 
 def still_missing(space, folder, job):
-    return missing(plan(space, [CHAT]), LatencyTable.load(folder), stack=job.stack, mode=job.mode_name,
-                   dtype=job.dtype_name)
+    return missing(
+        plan(space, [CHAT]),
+        LatencyTable.load(folder),
+        stack=job.stack,
+        mode=job.mode_name,
+        dtype=job.dtype_name,
+    )
 
 
 def test_the_plan_names_every_operator_width_and_phase_once():
     space = load_space("tiny")
     items = plan(space, [CHAT, CHAT])
     assert len(items) == len(set(items))
-    decode_a = [i for i in items if i.phase == "decode" and i.operator.startswith("a(") and i.hidden == 64]
-    assert [i.length for i in decode_a] == [517, 772]      # 4 meta tokens, 512 in, 256 out
+    decode_a = [
+        i for i in items if i.phase == "decode" and i.operator.startswith("a(") and i.hidden == 64
+    ]
+    assert [i.length for i in decode_a] == [517, 772]  # 4 meta tokens, 512 in, 256 out
     assert {i.length for i in items if i.operator.startswith("d(") and i.phase == "decode"} == {0}
     assert {i.length for i in items if i.phase == "prefill"} == {516}
     for phase in ("decode", "prefill"):
@@ -76,11 +90,21 @@ def test_only_what_is_missing_or_of_another_stack_is_measured(counting, tmp_path
     space, folder = load_space("tiny"), tmp_path / "table"
     first = profile(space, [CHAT], folder, Setup())
     assert counts(first) == {"measured": len(plan(space, [CHAT])), "known": 0}
-    assert counts(profile(space, [CHAT], folder, Setup())) == {"measured": 0, "known": first["measured"]}
-    more = profile(space, [CHAT, Workload(name="longer", prompt_tokens=600, generated_tokens=10)], folder, Setup())
+    assert counts(profile(space, [CHAT], folder, Setup())) == {
+        "measured": 0,
+        "known": first["measured"],
+    }
+    more = profile(
+        space,
+        [CHAT, Workload(name="longer", prompt_tokens=600, generated_tokens=10)],
+        folder,
+        Setup(),
+    )
     assert more["known"] == first["measured"]
     assert more["measured"] > 0
-    with pytest.raises(TableError, match=r"table: rows of threads 1 and 2 do not mix; profile each"):
+    with pytest.raises(
+        TableError, match=r"table: rows of threads 1 and 2 do not mix; profile each"
+    ):
         profile(space, [CHAT], folder, Setup(threads=2))
 
 
@@ -88,18 +112,30 @@ def test_modes_and_dtypes_are_rows_of_their_own(counting, tmp_path, monkeypatch)
     """So are those of a mode that only earlier versions measured."""
     space, folder = load_space("tiny"), tmp_path / "table"
     with monkeypatch.context() as earlier:
-        earlier.setattr(profiling, "measure_inside_model", lambda group, *_: {
-            item: Measurement(7.0, 6.0, 8.0, 15, mode="compiled") for item in group.items})
+        earlier.setattr(
+            profiling,
+            "measure_inside_model",
+            lambda group, *_: {
+                item: Measurement(7.0, 6.0, 8.0, 15, mode="compiled") for item in group.items
+            },
+        )
         rows = profile(space, [CHAT], folder, Setup())["measured"]
     assert counts(profile(space, [CHAT], folder, Setup())) == {"measured": rows, "known": 0}
-    assert counts(profile(space, [CHAT], folder, Setup(dtype="bfloat16"))) == {"measured": rows, "known": 0}
+    assert counts(profile(space, [CHAT], folder, Setup(dtype="bfloat16"))) == {
+        "measured": rows,
+        "known": 0,
+    }
     assert not still_missing(space, folder, Setup())
     table = LatencyTable.load(folder)
     assert table.modes == ("compiled", "eager")
     assert table.default_mode == "eager"
     assert set(table.only("compiled").rows("operator_decode")["mode"]) == {"compiled"}
-    assert len(table.only(None).frames["operator_decode"]) == 2 * len(table.only("compiled").frames["operator_decode"])
-    with pytest.raises(TableError, match=r"mode must be one of compiled, eager; got 'eagre' \(did you mean"):
+    assert len(table.only(None).frames["operator_decode"]) == 2 * len(
+        table.only("compiled").frames["operator_decode"]
+    )
+    with pytest.raises(
+        TableError, match=r"mode must be one of compiled, eager; got 'eagre' \(did you mean"
+    ):
         LatencyModel(table, CHAT, mode="eagre")
 
 
@@ -123,22 +159,37 @@ def test_progress_counts_the_groups_that_are_measured_again(counting, tmp_path, 
     probes = iter([150.0] + [100.0] * 50)
     monkeypatch.setattr(profiling, "probe_us", lambda device: next(probes))
     calls = []
-    profile(load_space("tiny"), [CHAT], tmp_path / "table", Setup(), progress=lambda *done: calls.append(done))
+    profile(
+        load_space("tiny"),
+        [CHAT],
+        tmp_path / "table",
+        Setup(),
+        progress=lambda *done: calls.append(done),
+    )
     number = len(groups(plan(load_space("tiny"), [CHAT])))
     assert calls == [*((done, number) for done in range(number + 1)), (number + 1, number + 1)]
 
 
-@pytest.mark.parametrize(("make", "words"), [
-    (lambda path: path.write_text("x"), "the table cannot be written: File exists"),
-    (lambda path: (path.mkdir(), (path / "thesis.tex").touch()), "must be a new folder or a latency table; it has"
-                                                                 " thesis.tex"),
-    (lambda path: path.parent.joinpath("x" * 300), None),
-])
-def test_a_folder_that_is_no_table_is_refused_before_anything_is_measured(counting, tmp_path, make, words):
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.write_text("x"), "the table cannot be written: File exists"),
+        (
+            lambda path: (path.mkdir(), (path / "thesis.tex").touch()),
+            "must be a new folder or a latency table; it has thesis.tex",
+        ),
+        (lambda path: path.parent.joinpath("x" * 300), None),
+    ],
+)
+def test_a_folder_that_is_no_table_is_refused_before_anything_is_measured(
+    counting, tmp_path, make, words
+):
     path = tmp_path / "table"
     made = make(path)
     folder = path if words else made
-    with pytest.raises(ConfigError, match=words or "the table cannot be written: File name too long"):
+    with pytest.raises(
+        ConfigError, match=words or "the table cannot be written: File name too long"
+    ):
         profile(load_space("tiny"), [CHAT], folder, Setup())
     assert not counting
 
@@ -163,25 +214,42 @@ def test_what_an_interrupted_first_write_left_is_continued(counting, tmp_path):
     assert profile(load_space("tiny"), [CHAT], first, Setup())["known"] == 0
 
 
-def test_what_was_measured_while_the_device_was_slow_is_measured_again(counting, tmp_path, monkeypatch):
-    probes = iter([100.0, 100.0, 150.0, 100.0] + [100.0] * 20)    # slow before the second group
+def test_what_was_measured_while_the_device_was_slow_is_measured_again(
+    counting, tmp_path, monkeypatch
+):
+    probes = iter([100.0, 100.0, 150.0, 100.0] + [100.0] * 20)  # slow before the second group
     monkeypatch.setattr(profiling, "probe_us", lambda device: next(probes))
     record = profile(load_space("tiny"), [CHAT], tmp_path / "table", Setup())
-    assert [group for group in counting if counting.count(group) == 2] == [counting[1], counting[-1]]
+    assert [group for group in counting if counting.count(group) == 2] == [
+        counting[1],
+        counting[-1],
+    ]
     assert record["measured_twice"] == len(counting[1].items)
     assert record["disturbed"] == 0
     assert record["probe_us"] == {"median": 100.0, "max": 100.0}
-    assert LatencyTable.load(tmp_path / "table").meta["jobs"][0]["rows"] == len(plan(load_space("tiny"), [CHAT]))
+    assert LatencyTable.load(tmp_path / "table").meta["jobs"][0]["rows"] == len(
+        plan(load_space("tiny"), [CHAT])
+    )
 
 
 def test_drift_in_a_group_that_stays_is_recorded(tmp_path, monkeypatch):
     invent_device(monkeypatch)
-    monkeypatch.setattr(profiling, "measure_inside_model", lambda group, space, job, note: {
-        item: Measurement(7.0, 6.0, 8.0, 15, outliers=0.25, drift=0.4 if group.hidden == 64 else 0.01)
-        for item in group.items})
+    monkeypatch.setattr(
+        profiling,
+        "measure_inside_model",
+        lambda group, space, job, note: {
+            item: Measurement(
+                7.0, 6.0, 8.0, 15, outliers=0.25, drift=0.4 if group.hidden == 64 else 0.01
+            )
+            for item in group.items
+        },
+    )
     record = profile(load_space("tiny"), [CHAT], tmp_path / "table", Setup())
-    assert record["disturbed"] == record["measured_twice"] == sum(
-        item.hidden == 64 for item in plan(load_space("tiny"), [CHAT]))
+    assert (
+        record["disturbed"]
+        == record["measured_twice"]
+        == sum(item.hidden == 64 for item in plan(load_space("tiny"), [CHAT]))
+    )
     assert record["largest_drift"] == 0.4
     assert record["outliers"] == 0.25
 
@@ -205,10 +273,15 @@ def test_weights_rotate_over_copies_that_exceed_the_cache_but_not_the_model(monk
 
     monkeypatch.setattr(alone, "BEYOND_CACHE_BYTES", 2**20)
     specs = {"f": operator_class("f")()}
-    for hidden, expected in ((16, 9), (256, 2)):    # 9 kB: as many as the model has layers; 2.4 MB: the least
+    for hidden, expected in (
+        (16, 9),
+        (256, 2),
+    ):  # 9 kB: as many as the model has layers; 2.4 MB: the least
         for phase in ("decode", "prefill"):
             items = [RowRequest(phase, "f", hidden, 0, 1, 3)]
-            assert set(alone.measure_alone(items, specs, Setup(), CountingTimer(), copies_at_most=9)) == set(items)
+            assert set(
+                alone.measure_alone(items, specs, Setup(), CountingTimer(), copies_at_most=9)
+            ) == set(items)
             assert copies[-1] == expected
 
 
@@ -226,7 +299,9 @@ def test_every_item_of_a_group_is_timed_inside_one_model(monkeypatch):
         assert set(rows) == set(group.items)
         assert all(0 < row.p10_us <= row.latency_us <= row.p90_us for row in rows.values())
     kinds = [spec.kind for spec in built[0].operators]
-    assert len({kinds.count(kind) for kind in ("a", "d", "m2", "f")}) == 1, "every operator equally often"
+    assert len({kinds.count(kind) for kind in ("a", "d", "m2", "f")}) == 1, (
+        "every operator equally often"
+    )
     assert built[0] == built[1]
 
 
@@ -239,7 +314,9 @@ def test_a_filled_state_has_the_context_that_is_timed(kind):
         *_, after = block.step(torch.randn(2, 32), state)
     assert after.seen == 50
     assert after.kept == (20 if kind == "swa" else 50)
-    assert after.keys_BGTK.shape[2] == after.kept, "the cache must not grow, or copying it would be timed"
+    assert after.keys_BGTK.shape[2] == after.kept, (
+        "the cache must not grow, or copying it would be timed"
+    )
 
 
 def test_a_profiled_table_answers_its_space(profiled_tiny_table):
@@ -249,7 +326,9 @@ def test_a_profiled_table_answers_its_space(profiled_tiny_table):
         estimate = model.estimate(space.build(operators, 96))
         assert set(estimate.sources) == {"measured"}
         assert 0 < estimate.lower_ms <= estimate.latency_ms <= estimate.upper_ms
-    deep, shallow = (model.estimate(space.build(space.pure_models()[0][1][:n], 96)).latency_ms for n in (6, 2))
+    deep, shallow = (
+        model.estimate(space.build(space.pure_models()[0][1][:n], 96)).latency_ms for n in (6, 2)
+    )
     assert deep > shallow
 
 
@@ -261,16 +340,26 @@ def test_a_table_of_another_device_is_not_continued(counting, tmp_path, monkeypa
         profile(space, [CHAT], folder, Setup())
 
 
-@every(case=[
-    (Setup, {"device": "gpu"}, "setup.device must be one of cpu, cuda; got 'gpu'"),
-    (Setup, {"dtype": "int8"}, "setup.dtype must be one of auto, float32, bfloat16; got 'int8'"),
-    (Setup, {"threads": 0}, "setup.threads must be at least 1; got 0"),
-    (Setup, {"mode": "jit"}, "setup.mode must be one of auto, eager, cuda_graph; got 'jit'"),
-    (Setup, {"mode": "cuda_graph"}, "setup.mode cuda_graph needs --device cuda; got --device cpu"),
-    (Effort, {"seconds": 0}, "effort.seconds must be above 0; got 0.0"),
-    (Effort, {"least": 9, "most": 8}, "effort.most must be at least 9; got 8"),
-    (Effort, {"width": 0.0}, "effort.width must be above 0; got 0.0"),
-])
+@every(
+    case=[
+        (Setup, {"device": "gpu"}, "setup.device must be one of cpu, cuda; got 'gpu'"),
+        (
+            Setup,
+            {"dtype": "int8"},
+            "setup.dtype must be one of auto, float32, bfloat16; got 'int8'",
+        ),
+        (Setup, {"threads": 0}, "setup.threads must be at least 1; got 0"),
+        (Setup, {"mode": "jit"}, "setup.mode must be one of auto, eager, cuda_graph; got 'jit'"),
+        (
+            Setup,
+            {"mode": "cuda_graph"},
+            "setup.mode cuda_graph needs --device cuda; got --device cpu",
+        ),
+        (Effort, {"seconds": 0}, "effort.seconds must be above 0; got 0.0"),
+        (Effort, {"least": 9, "most": 8}, "effort.most must be at least 9; got 8"),
+        (Effort, {"width": 0.0}, "effort.width must be above 0; got 0.0"),
+    ]
+)
 def test_wrong_options_are_one_line(case):
     kind, options, words = case
     assert words in one_line(ConfigError, kind, **options)
@@ -292,11 +381,15 @@ def test_cuda_without_a_device_is_one_line():
 
 
 def test_repeats_stop_when_the_median_is_known_or_the_time_is_over():
-    steady = repeat(lambda i: 10.0 + i % 2 * 0.01, Effort(least=15, most=400, seconds=60, width=0.05))
+    steady = repeat(
+        lambda i: 10.0 + i % 2 * 0.01, Effort(least=15, most=400, seconds=60, width=0.05)
+    )
     assert steady.repeats == 15
     assert steady.latency_us == pytest.approx(10, rel=1e-2)
     rng = np.random.default_rng(0)
-    noisy = repeat(lambda i: float(rng.lognormal(3, 1.5)), Effort(least=15, most=60, seconds=60, width=0.01))
+    noisy = repeat(
+        lambda i: float(rng.lognormal(3, 1.5)), Effort(least=15, most=60, seconds=60, width=0.01)
+    )
     assert noisy.repeats == 60
     assert noisy.p10_us < noisy.latency_us < noisy.p90_us
 

@@ -1,4 +1,6 @@
-"""Rows of operators from whole networks: the regression by itself, with a stand-in for the clock, and in llama.cpp."""
+"""Rows of operators from whole networks: the regression by itself, with a stand-in for the clock,
+and in llama.cpp.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,14 @@ from one_line import one_line
 
 from flashnas.api.measure import ProfileOptions
 from flashnas.architecture import Architecture
-from flashnas.base.errors import BudgetError, ConfigError, DeviceError, ExportError, SpaceError, TableError
+from flashnas.base.errors import (
+    BudgetError,
+    ConfigError,
+    DeviceError,
+    ExportError,
+    SpaceError,
+    TableError,
+)
 from flashnas.base.settings import usable_cores
 from flashnas.cli.main import main
 from flashnas.latency import regression
@@ -69,40 +78,62 @@ def piece_of(context):
 
 
 def step_ms(network, context):
-    """What the stand-in takes for a decode step; attention is paid for whole pieces of 256 tokens."""
+    """What the stand-in takes for a decode step; attention is paid for whole pieces of 256
+    tokens.
+    """
     each = {"m2": 0.02, "f": 0.03 * network.hidden / 64, "a": 0.01 + piece_of(context) * 2e-5}
     ffn = [spec for spec in network.canonical().operators if spec.kind == "f"]
-    share = ffn[0].intermediate / network.hidden / (ffn[0].resolved(network.hidden).intermediate / network.hidden)
-    return 0.05 + sum(each[spec.kind] * (share if spec.kind == "f" else 1) for spec in network.operators)
+    share = (
+        ffn[0].intermediate
+        / network.hidden
+        / (ffn[0].resolved(network.hidden).intermediate / network.hidden)
+    )
+    return 0.05 + sum(
+        each[spec.kind] * (share if spec.kind == "f" else 1) for spec in network.operators
+    )
 
 
 def prompt_ms(network, tokens):
-    return 0.06 + tokens * sum({"m2": 0.004, "f": 0.002, "a": 0.003}[spec.kind] for spec in network.operators)
+    return 0.06 + tokens * sum(
+        {"m2": 0.004, "f": 0.002, "a": 0.003}[spec.kind] for spec in network.operators
+    )
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A stand-in for llama.cpp: known times, and the networks that were timed; wall times are useless, as on a busy
-    machine."""
+    """A stand-in for llama.cpp: known times, and the networks that were timed; wall times are
+    useless, as on a busy machine."""
     seen = []
 
     def times(self, architecture, prompts, contexts, steps):
         seen.append(architecture)
-        full = dataclasses.replace(architecture, operators=tuple(
-            dataclasses.replace(spec, intermediate=0) if spec.kind == "f" else spec for spec in architecture.operators))
+        full = dataclasses.replace(
+            architecture,
+            operators=tuple(
+                dataclasses.replace(spec, intermediate=0) if spec.kind == "f" else spec
+                for spec in architecture.operators
+            ),
+        )
         narrow = architecture.params < full.params
         step = {c: step_ms(full, c) for c in contexts}
         prompt = {p: prompt_ms(full, p) for p in prompts}
         if narrow:
-            kept = next(s for s in architecture.operators if s.kind == "f").intermediate / next(
-                s for s in full.canonical().operators if s.kind == "f").intermediate
+            kept = (
+                next(s for s in architecture.operators if s.kind == "f").intermediate
+                / next(s for s in full.canonical().operators if s.kind == "f").intermediate
+            )
             number = sum(s.kind == "f" for s in full.operators)
-            step = {c: value - (1 - kept) * number * 0.03 * full.hidden / 64 for c, value in step.items()}
+            step = {
+                c: value - (1 - kept) * number * 0.03 * full.hidden / 64
+                for c, value in step.items()
+            }
             prompt = {p: value - (1 - kept) * number * 0.002 * p for p, value in prompt.items()}
-        return {"prompts": [{"cpu_ms": prompt[p], "wall_ms": 7.0 * len(seen)} for p in prompts],
-                "contexts": [{"cpu_ms": step[c], "wall_ms": 7.0 * len(seen)} for c in contexts]}
+        return {
+            "prompts": [{"cpu_ms": prompt[p], "wall_ms": 7.0 * len(seen)} for p in prompts],
+            "contexts": [{"cpu_ms": step[c], "wall_ms": 7.0 * len(seen)} for c in contexts],
+        }
 
-    monkeypatch.setattr(regression, "POOL", 8)         # of a space with few networks
+    monkeypatch.setattr(regression, "POOL", 8)  # of a space with few networks
     monkeypatch.setattr(regression, "BOOTSTRAPS", 40)
     monkeypatch.setattr(LlamaCpp, "times", times)
     monkeypatch.setattr(llama_cpp, "_build", lambda: {"build": "test", "system": "test"})
@@ -110,18 +141,23 @@ def clock(monkeypatch):
     return seen
 
 
-# -- regression ----------------------------------------------------------------------------------------------
+# -- regression ------------------------------------------------------------------------------------
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(0.5, 50), min_size=3, max_size=3), st.integers(0, 1000))
 def test_the_fit_finds_what_the_times_were_made_of(values, seed):
     rng = np.random.default_rng(seed)
-    rows = [{REST: 1.0, "m": float(rng.integers(1, 9)), "a": float(rng.integers(1, 9))} for _ in range(10)]
+    rows = [
+        {REST: 1.0, "m": float(rng.integers(1, 9)), "a": float(rng.integers(1, 9))}
+        for _ in range(10)
+    ]
     if np.linalg.matrix_rank([list(row.values()) for row in rows]) < 3:
         return
     names = REST, "m", "a"
-    times = [sum(row[name] * value for name, value in zip(names, values, strict=True)) for row in rows]
+    times = [
+        sum(row[name] * value for name, value in zip(names, values, strict=True)) for row in rows
+    ]
     found = fit(rows, times, rng)
     assert [found.values[name][0] for name in names] == pytest.approx(values, rel=1e-6)
     assert max(map(abs, found.errors)) < 1e-9
@@ -132,13 +168,17 @@ def test_the_fit_finds_what_the_times_were_made_of(values, seed):
 
 def test_networks_tell_paired_operators_apart(space):
     networks = choose_networks(space, 64, np.random.default_rng(0), LlamaCpp().check_holds)
-    assert len({network.hash for network in networks}) == len(networks) == 13  # 2 x 4 unknowns + 2, and 3 narrow ones
+    assert (
+        len({network.hash for network in networks}) == len(networks) == 13
+    )  # 2 x 4 unknowns + 2, and 3 narrow ones
     rows = [counts(network, space.kinds()) for network in networks]
     names = list(rows[0])
     assert np.linalg.matrix_rank([[row.get(name, 0) for name in names] for row in rows]) == 4
     wide, narrow = networks[0], narrowed(networks[0])
     ffn = next(name for name in names if name.startswith("f("))
-    assert counts(narrow, space.kinds())[ffn] == pytest.approx(0.5 * counts(wide, space.kinds())[ffn], rel=0.2)
+    assert counts(narrow, space.kinds())[ffn] == pytest.approx(
+        0.5 * counts(wide, space.kinds())[ffn], rel=0.2
+    )
 
 
 def test_spaces_that_cannot_be_timed_are_refused(tmp_path):
@@ -146,10 +186,15 @@ def test_spaces_that_cannot_be_timed_are_refused(tmp_path):
         choose_networks(load_space("tiny"), 64, np.random.default_rng(0), LlamaCpp().check_holds)
     (tmp_path / "one.yaml").write_text(SPACE.replace("META", "0").replace("[2, 8]", "[2, 2]"))
     with pytest.raises(SpaceError, match=r"gave only [24] networks of width 64; 10 are needed"):
-        choose_networks(load_space(str(tmp_path / "one.yaml")), 64, np.random.default_rng(0), LlamaCpp().check_holds)
+        choose_networks(
+            load_space(str(tmp_path / "one.yaml")),
+            64,
+            np.random.default_rng(0),
+            LlamaCpp().check_holds,
+        )
 
 
-# -- the measurement -----------------------------------------------------------------------------------------
+# -- the measurement -------------------------------------------------------------------------------
 
 
 def test_a_table_predicts_networks_that_were_not_timed(space, clock, tmp_path):
@@ -161,7 +206,9 @@ def test_a_table_predicts_networks_that_were_not_timed(space, clock, tmp_path):
     table = LatencyTable.load(folder)
     assert table.modes == ("llama.cpp",)
     assert rows_of(table, "llama.cpp", None) == "llama.cpp"
-    with pytest.raises(TableError, match=r"table: table table is of llama\.cpp; got --runtime torch; leave it out"):
+    with pytest.raises(
+        TableError, match=r"table: table table is of llama\.cpp; got --runtime torch; leave it out"
+    ):
         rows_of(table, "torch", None)
     assert table.dtypes == ("q8_0",)
     model, timed = LatencyModel(table, CHAT), {network.hash for network in clock}
@@ -190,10 +237,14 @@ def test_an_interrupted_measurement_continues(space, clock, tmp_path):
     profile_runtime.profile_runtime(space, [CHAT], folder, LlamaCpp())
     assert len(clock) == 3 * 2 * 13
     lines = (folder / profile_runtime.JOURNAL).read_text().splitlines()
-    assert len({(json.loads(line)["hash"], json.loads(line)["round"]) for line in lines}) == len(clock)
+    assert len({(json.loads(line)["hash"], json.loads(line)["round"]) for line in lines}) == len(
+        clock
+    )
 
 
-def test_the_table_of_another_device_is_refused_before_anything_is_timed(narrow, clock, tmp_path, monkeypatch):
+def test_the_table_of_another_device_is_refused_before_anything_is_timed(
+    narrow, clock, tmp_path, monkeypatch
+):
     folder = tmp_path / "table"
     profile_runtime.profile_runtime(narrow, [CHAT], folder, LlamaCpp())
     monkeypatch.undo()
@@ -201,7 +252,9 @@ def test_the_table_of_another_device_is_refused_before_anything_is_timed(narrow,
     monkeypatch.setattr(llama_cpp, "_build", lambda: {"build": "test", "system": "test"})
     monkeypatch.setattr(PLATFORMS["cpu"], "label", lambda: "another CPU")
     longer = dataclasses.replace(CHAT, generated_tokens=2 * CHAT.generated_tokens)
-    with pytest.raises(TableError, match=r"the table is of .*, but this is another CPU; choose another --out"):
+    with pytest.raises(
+        TableError, match=r"the table is of .*, but this is another CPU; choose another --out"
+    ):
         profile_runtime.profile_runtime(narrow, [longer], folder, LlamaCpp())
 
 
@@ -213,19 +266,28 @@ def test_a_damaged_journal_is_one_line(space, clock, tmp_path):
         profile_runtime.profile_runtime(space, [CHAT], folder, LlamaCpp())
 
 
-def test_what_is_larger_than_the_memory_is_refused_before_a_network_is_built(space, clock, tmp_path, monkeypatch):
-    device = Device(name="small", platform="cpu", peak_flops=1e9, bandwidth_bytes_s=1e9, memory_bytes=100_000)
+def test_what_is_larger_than_the_memory_is_refused_before_a_network_is_built(
+    space, clock, tmp_path, monkeypatch
+):
+    device = Device(
+        name="small", platform="cpu", peak_flops=1e9, bandwidth_bytes_s=1e9, memory_bytes=100_000
+    )
     with monkeypatch.context() as patch:
         patch.setattr(llama_cpp, "this_machine", lambda: device)
         with pytest.raises(BudgetError, match="does not fit 90% of the memory of small"):
             LlamaCpp().time_request(Architecture.parse(SMALL), Workload(generated_tokens=8))
-    network = Architecture.parse("64(vocab=320,tied=false): 9x(m2(head_dim=32,state=16) f) a(head_dim=32) f")
+    network = Architecture.parse(
+        "64(vocab=320,tied=false): 9x(m2(head_dim=32,state=16) f) a(head_dim=32) f"
+    )
     once = sum(spec.params(64) for spec in set(network.canonical().operators))
     assert LlamaCpp().making_bytes(network) == 4 * (4 * 320 * 64 + once)
     assert llama_cpp.free_bytes() > 0
     monkeypatch.setattr(llama_cpp, "free_bytes", lambda: 500_000)
-    line = (r"^llama\.cpp is timed with whole networks: one of width \d+ with \d+ operators needs 0\.0 GB of memory,"
-            r" but 0\.0 GB are free; take smaller widths or a shorter workload$")
+    line = (
+        r"^llama\.cpp is timed with whole networks: one of width \d+ with \d+ operators needs 0\.0"
+        r" GB of memory,"
+        r" but 0\.0 GB are free; take smaller widths or a shorter workload$"
+    )
     with pytest.raises(DeviceError, match=line):
         profile_runtime.profile_runtime(space, [CHAT], tmp_path / "table", LlamaCpp())
     assert clock == []
@@ -233,47 +295,76 @@ def test_what_is_larger_than_the_memory_is_refused_before_a_network_is_built(spa
 
 def test_several_sequences_are_refused(space, tmp_path):
     with pytest.raises(ConfigError, match="one sequence at a time; workload many has batch 8"):
-        profile_runtime.profile_runtime(space, [Workload(name="many", batch=8, generated_tokens=4)], tmp_path / "t",
-                                        LlamaCpp())
+        profile_runtime.profile_runtime(
+            space, [Workload(name="many", batch=8, generated_tokens=4)], tmp_path / "t", LlamaCpp()
+        )
 
 
 def test_a_table_of_another_llama_cpp_is_refused(narrow, clock, tmp_path, monkeypatch):
-    profile_runtime.profile_runtime(narrow, [CHAT], tmp_path / "table", LlamaCpp(flash_attention=True, threads=2))
+    profile_runtime.profile_runtime(
+        narrow, [CHAT], tmp_path / "table", LlamaCpp(flash_attention=True, threads=2)
+    )
     table = LatencyTable.load(tmp_path / "table")
     assert target_like(table, dtype="q8_0") == LlamaCpp(flash_attention=True, threads=2)
     with monkeypatch.context() as other:
         other.setattr(llama_cpp, "_build", lambda: {"build": "mine", "system": "test"})
-        with pytest.raises(TableError, match=r"table: table table was measured with another build of llama\.cpp: its"
-                                             r" build is test, that of this machine mine; measure it anew") as caught:
+        with pytest.raises(
+            TableError,
+            match=r"table: table table was measured with another build of llama\.cpp: its"
+            r" build is test, that of this machine mine; measure it anew",
+        ) as caught:
             target_like(table, dtype="q8_0")
         assert "\n" not in str(caught.value)
         assert target_like(table, dtype="q8_0", any_stack=True)
-        with pytest.raises(TableError, match=r"--out .*table: the table was measured with another build of llama\.cpp"):
-            profile_runtime.profile_runtime(narrow, [dataclasses.replace(CHAT, prompt_tokens=600)], tmp_path / "table",
-                                            LlamaCpp(flash_attention=True, threads=2))
+        with pytest.raises(
+            TableError,
+            match=r"--out .*table: the table was measured with another build of llama\.cpp",
+        ):
+            profile_runtime.profile_runtime(
+                narrow,
+                [dataclasses.replace(CHAT, prompt_tokens=600)],
+                tmp_path / "table",
+                LlamaCpp(flash_attention=True, threads=2),
+            )
     monkeypatch.setattr(llama_cpp, "version", lambda name: "1.0")
-    with pytest.raises(TableError, match=r"has rows of llama\.cpp-.*, but this machine runs llama\.cpp-xllamacpp-1\.0-"
-                                         r"2t-q8_0-flash-attention-f16-cache; measure them anew"):
+    with pytest.raises(
+        TableError,
+        match=r"has rows of llama\.cpp-.*, but this machine runs llama\.cpp-xllamacpp-1\.0-"
+        r"2t-q8_0-flash-attention-f16-cache; measure them anew",
+    ):
         LlamaCpp.like(table, dtype="q8_0")
 
 
 def test_rows_of_other_settings_never_meet(narrow, clock, tmp_path):
-    """A table has one number of threads, kind of attention and type of caches; memory counts that type."""
+    """A table has one number of threads, kind of attention and type of caches; memory counts that
+    type.
+    """
     one, folder = LlamaCpp(), tmp_path / "table"
     profile_runtime.profile_runtime(narrow, [CHAT], folder, one)
-    for name, value, there in (("threads", 2, 1), ("flash_attention", True, False), ("cache_type", "f32", "f16")):
+    for name, value, there in (
+        ("threads", 2, 1),
+        ("flash_attention", True, False),
+        ("cache_type", "f32", "f16"),
+    ):
         other = dataclasses.replace(one, **{name: value})
-        with pytest.raises(TableError, match=rf"^{folder}: rows of {name.replace('_', ' ')} {there} and {value} do not"
-                                             " mix; profile each into a folder"):
+        with pytest.raises(
+            TableError,
+            match=rf"^{folder}: rows of {name.replace('_', ' ')} {there} and {value} do not"
+            " mix; profile each into a folder",
+        ):
             profile_runtime.profile_runtime(narrow, [CHAT], folder, other)
     assert LlamaCpp(threads=2).table_name() == f"{one.table_name()}_2t"
     text, gigabytes = (folder / "meta.yaml").read_text(), {}
     for name in ("f32", "bf16", "q8_0"):
         (folder / "meta.yaml").write_text(text.replace("cache_type: f16", f"cache_type: {name}"))
-        gigabytes[name] = LatencyModel(str(folder), CHAT).estimate(Architecture.parse(SMALL)).memory_gb
+        gigabytes[name] = (
+            LatencyModel(str(folder), CHAT).estimate(Architecture.parse(SMALL)).memory_gb
+        )
     values = 2 * 32 * CHAT.context  # keys and values of the attention, and a few of a convolution
     assert 1e9 * (gigabytes["f32"] - gigabytes["bf16"]) == pytest.approx(2 * values, rel=0.02)
-    assert 1e9 * (gigabytes["bf16"] - gigabytes["q8_0"]) == pytest.approx((2 - 34 / 32) * values, rel=0.02)
+    assert 1e9 * (gigabytes["bf16"] - gigabytes["q8_0"]) == pytest.approx(
+        (2 - 34 / 32) * values, rel=0.02
+    )
     meta = yaml.safe_load(text)
     meta["stacks"]["other"] = {**meta["stacks"][one.stack], "threads": 2}
     meta["kinds"]["operator_prefill"]["constants"]["stack"] = "other"
@@ -282,25 +373,34 @@ def test_rows_of_other_settings_never_meet(narrow, clock, tmp_path):
         LatencyModel(str(folder), CHAT)
 
 
-def test_what_is_timed_has_at_most_a_thread_for_each_usable_core(narrow, clock, tmp_path, monkeypatch):
+def test_what_is_timed_has_at_most_a_thread_for_each_usable_core(
+    narrow, clock, tmp_path, monkeypatch
+):
     """Options that ask for more are refused, and so is a table that was timed with more."""
     cores = usable_cores()
     assert ProfileOptions(threads="all").threads == cores
     for threads in (0, cores + 1, "two", True, 1.5):
         assert one_line(ConfigError, ProfileOptions, threads=threads) == (
-            f"profile.threads must be all or a whole number from 1 to {cores}, the usable cores; got {threads!r}")
+            f"profile.threads must be all or a whole number from 1 to {cores}, the usable cores;"
+            f" got {threads!r}"
+        )
     folder = tmp_path / "table"
     profile_runtime.profile_runtime(narrow, [CHAT], folder, LlamaCpp(threads=2))
     monkeypatch.setattr(target, "usable_cores", lambda: 1)
     assert "was timed with 2 threads, but this process may use 1 cores" in one_line(
-        TableError, LlamaCpp.like, LatencyTable.load(folder), dtype="q8_0")
+        TableError, LlamaCpp.like, LatencyTable.load(folder), dtype="q8_0"
+    )
 
 
 def test_memory_counts_the_type_of_keys_and_values(monkeypatch):
     """What is refused before it is timed needs less with keys and values of 8 bits than of 32."""
-    network = Architecture.parse("512(vocab=64): m2(head_dim=32,state=16) f 20x(a(head_dim=32,kv_heads=16) f)")
+    network = Architecture.parse(
+        "512(vocab=64): m2(head_dim=32,state=16) f 20x(a(head_dim=32,kv_heads=16) f)"
+    )
     long = dataclasses.replace(CHAT, prompt_tokens=200_000)
-    needed = [memory_bytes(network, long, 1, "q8_0", cache_type=name) for name in ("q8_0", "f16", "f32")]
+    needed = [
+        memory_bytes(network, long, 1, "q8_0", cache_type=name) for name in ("q8_0", "f16", "f32")
+    ]
     assert needed == sorted(needed)
     monkeypatch.setattr(llama_cpp, "free_bytes", lambda: needed[1])
     machine = dataclasses.replace(llama_cpp.this_machine(), memory_bytes=needed[1])
@@ -321,14 +421,19 @@ def test_networks_that_llama_cpp_cannot_hold_are_told_apart():
     assert "have 64; take sizes" in message
     cache = LlamaCpp(cache_type="q8_0", flash_attention=True)
     cache.check_holds(Architecture.parse(SMALL))
-    message = one_line(ExportError, cache.check_holds, Architecture.parse(SMALL.replace("a(head_dim=32)",
-                                                                                        "a(head_dim=16)")))
+    message = one_line(
+        ExportError,
+        cache.check_holds,
+        Architecture.parse(SMALL.replace("a(head_dim=32)", "a(head_dim=16)")),
+    )
     assert message.endswith("the heads of operator 2, 'a', have 16; take --cache-type f16")
     message = one_line(ConfigError, LlamaCpp, cache_type="q4_0", flash_attention=True)
-    assert "must be one of f32, f16, bf16, q8_0; got 'q4_0'; types of fewer bits gave NaN" in message
+    assert (
+        "must be one of f32, f16, bf16, q8_0; got 'q4_0'; types of fewer bits gave NaN" in message
+    )
 
 
-# -- llama.cpp itself ----------------------------------------------------------------------------------------
+# -- llama.cpp itself ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("generated", [3, 600])
@@ -342,7 +447,9 @@ def test_a_request_is_timed(generated):
 
 def test_llama_cpp_that_ends_is_one_line(monkeypatch):
     monkeypatch.setattr(child, "__file__", "/nowhere/child.py")
-    with pytest.raises(DeviceError, match=r"^64\(.*: llama\.cpp ended with exit code 2: .*/nowhere") as caught:
+    with pytest.raises(
+        DeviceError, match=r"^64\(.*: llama\.cpp ended with exit code 2: .*/nowhere"
+    ) as caught:
         LlamaCpp().time_request(Architecture.parse(SMALL), CHAT)
     assert "\n" not in str(caught.value)
 
@@ -351,10 +458,43 @@ def test_llama_cpp_that_ends_is_one_line(monkeypatch):
 def test_the_commands_measure_and_validate(tmp_path, capsys):
     (tmp_path / "space.yaml").write_text(SPACE.replace("META", "0").replace("[64, 96]", "[64]"))
     workload, table = "batch=1,prompt=8,generated=8", str(tmp_path / "table")
-    assert main(["profile", "--runtime", "llama.cpp", "--space", str(tmp_path / "space.yaml"), "--workload", workload,
-                 "--weights", "f16", "--out", table]) == 0
-    assert main(["validate", "--runtime", "llama.cpp", "--table", table, "--space", str(tmp_path / "space.yaml"),
-                 "--workload", workload, "-n", "3", "--json"]) == 0
+    assert (
+        main(
+            [
+                "profile",
+                "--runtime",
+                "llama.cpp",
+                "--space",
+                str(tmp_path / "space.yaml"),
+                "--workload",
+                workload,
+                "--weights",
+                "f16",
+                "--out",
+                table,
+            ]
+        )
+        == 0
+    )
+    assert (
+        main(
+            [
+                "validate",
+                "--runtime",
+                "llama.cpp",
+                "--table",
+                table,
+                "--space",
+                str(tmp_path / "space.yaml"),
+                "--workload",
+                workload,
+                "-n",
+                "3",
+                "--json",
+            ]
+        )
+        == 0
+    )
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert len(found["architectures"]) == 3
     assert found["mode"] == "llama.cpp"

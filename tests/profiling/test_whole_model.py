@@ -28,11 +28,17 @@ class RecordingTimer:
         return Measurement(1000.0 * len(self.calls), 1.0, 1.0, 3)
 
 
-@pytest.mark.parametrize(("workload", "names"), [
-    (Workload(prompt_tokens=20, generated_tokens=9), ["_first_token", "_step", "_step", "_step"]),
-    (Workload(prompt_tokens=20), ["_first_token"]),
-    (Workload(generated_tokens=9), ["start_cache", "_step", "_step", "_step"]),
-])
+@pytest.mark.parametrize(
+    ("workload", "names"),
+    [
+        (
+            Workload(prompt_tokens=20, generated_tokens=9),
+            ["_first_token", "_step", "_step", "_step"],
+        ),
+        (Workload(prompt_tokens=20), ["_first_token"]),
+        (Workload(generated_tokens=9), ["start_cache", "_step", "_step", "_step"]),
+    ],
+)
 def test_a_request_is_its_prompt_and_its_mean_step(workload, names):
     timer = RecordingTimer()
     measured = time_model(ARCHITECTURE, workload, 2, Setup(), timer)
@@ -40,7 +46,9 @@ def test_a_request_is_its_prompt_and_its_mean_step(workload, names):
     assert measured.ttft_ms == 1.0
     if workload.generated_tokens:
         assert 2 <= measured.tpot_ms <= 4
-    assert measured.latency_ms == pytest.approx(measured.ttft_ms + workload.generated_tokens * measured.tpot_ms)
+    assert measured.latency_ms == pytest.approx(
+        measured.ttft_ms + workload.generated_tokens * measured.tpot_ms
+    )
     assert all(result.shape == (2,) for name, result in timer.calls if name != "start_cache")
 
 
@@ -48,9 +56,13 @@ def test_few_contexts_stand_for_all_steps():
     workload = Workload(prompt_tokens=100, generated_tokens=1000)
     contexts = np.arange(4 + 100 + 1, 4 + 100 + 1000 + 1)
     for time in (lambda c: 5.0 + 0 * c, lambda c: 2 + 0.01 * c, lambda c: 1 + 1e-5 * c**2):
-        mean = sum(share * time(np.float64(context)) for context, share in decode_contexts(workload, 4))
+        mean = sum(
+            share * time(np.float64(context)) for context, share in decode_contexts(workload, 4)
+        )
         assert mean == pytest.approx(time(contexts).mean(), rel=3e-3)
-    assert decode_contexts(Workload(prompt_tokens=7, generated_tokens=1), 0) == [(8, pytest.approx(1))]
+    assert decode_contexts(Workload(prompt_tokens=7, generated_tokens=1), 0) == [
+        (8, pytest.approx(1))
+    ]
 
 
 def test_a_filled_cache_can_be_stepped_again_and_again_at_one_context():
@@ -67,7 +79,9 @@ def test_a_filled_cache_can_be_stepped_again_and_again_at_one_context():
 
 
 @pytest.mark.parametrize("drawn", [1000, 100])
-def test_repeated_draws_give_every_weight_its_usual_spread_and_keep_what_is_not_drawn(monkeypatch, drawn):
+def test_repeated_draws_give_every_weight_its_usual_spread_and_keep_what_is_not_drawn(
+    monkeypatch, drawn
+):
     monkeypatch.setattr("flashnas.profiling.whole_model.DRAWN", drawn)
     torch.manual_seed(0)
     usual = dict(HybridLM(ARCHITECTURE).named_parameters())
@@ -79,7 +93,10 @@ def test_repeated_draws_give_every_weight_its_usual_spread_and_keep_what_is_not_
         assert torch.isfinite(weight).all()
         if weight.numel() > drawn and usual[name].std():
             larger += 1
-            assert torch.equal(weight.flatten()[drawn:2 * drawn], weight.flatten()[:weight.numel() - drawn][:drawn])
+            assert torch.equal(
+                weight.flatten()[drawn : 2 * drawn],
+                weight.flatten()[: weight.numel() - drawn][:drawn],
+            )
             assert weight.std().item() == pytest.approx(usual[name].std().item(), rel=0.35), name
         elif not usual[name].std():
             assert torch.equal(weight, usual[name]), name

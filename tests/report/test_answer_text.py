@@ -1,4 +1,6 @@
-"""The answer in words and in the report: it names the recommended network, and its numbers are those of run.yaml."""
+"""The answer in words and in the report: it names the recommended network, and its numbers are
+those of run.yaml.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +23,27 @@ from flashnas.report.text import names_text
 
 @pytest.fixture(scope="module", params=[True, False], ids=["trained", "untrained"])
 def answered(request, tmp_path_factory) -> RecordedRun:
-    return RecordedRun.load(write_answered_run(tmp_path_factory.mktemp("answered") / "demo", trained=request.param))
+    return RecordedRun.load(
+        write_answered_run(tmp_path_factory.mktemp("answered") / "demo", trained=request.param)
+    )
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The run, with entries of its answer that are otherwise."""
-    runs = {trained: RecordedRun.load(write_answered_run(tmp_path_factory.mktemp("built") / "demo", trained=trained))
-            for trained in (True, False)}
+    runs = {
+        trained: RecordedRun.load(
+            write_answered_run(tmp_path_factory.mktemp("built") / "demo", trained=trained)
+        )
+        for trained in (True, False)
+    }
 
     def build(*, trained=True, **answered):
         config = runs[trained].config
-        return dataclasses.replace(runs[trained], config={**config, "answer": {**config["answer"], **answered}})
+        return dataclasses.replace(
+            runs[trained], config={**config, "answer": {**config["answer"], **answered}}
+        )
+
     return build
 
 
@@ -59,7 +70,8 @@ def test_the_words_name_the_recommended_network_and_agree_with_run_yaml(answered
     assert data["pure"]["label"] in words["pure stacks"]
     shown = {name for name in data["reasons"] if answered.untrained is False or name != "training"}
     assert [float(value) for value in re.findall(r"[+-]\d\.\d+", words["why"])] == [
-        data["reasons"][name] for name in data["reasons"] if name in shown]
+        data["reasons"][name] for name in data["reasons"] if name in shown
+    ]
 
 
 def test_a_probability_below_the_limit_is_not_called_better(built):
@@ -96,7 +108,13 @@ def test_what_training_did_is_said_as_it_was(built):
 
 
 def test_what_would_change_the_answer_names_the_network_and_the_gap(built):
-    other = {"hash": "x", "notation": "512: a f a f a f", "nats": 0.041, "usual_nats": 0.05, "probability": 0.2}
+    other = {
+        "hash": "x",
+        "notation": "512: a f a f a f",
+        "nats": 0.041,
+        "usual_nats": 0.05,
+        "probability": 0.2,
+    }
     words = said(built(to_change=other))["to change it"]
     assert "512: 3x(a f)" in words
     assert "0.041 nats" in words
@@ -105,19 +123,40 @@ def test_what_would_change_the_answer_names_the_network_and_the_gap(built):
 
 
 def test_the_floor_for_recall_and_what_it_costs(built):
-    other = {"hash": "x", "notation": "512: d f", "expected_recall": -0.2, "difference": -0.03, "sd": 0.04}
+    other = {
+        "hash": "x",
+        "notation": "512: d f",
+        "expected_recall": -0.2,
+        "difference": -0.03,
+        "sd": 0.04,
+    }
     words = said(built(without_floor=other, min_recall=-0.05))["recall"]
     assert "512: d f would be recommended, recall -0.20; that buys -0.030 ± 0.040 nats" in words
     assert "buys nothing" in said(built(without_floor={**other, "difference": 0.03}))["recall"]
-    assert "no network of the front keeps the floor of -0.05" in said(built(kept=False, min_recall=-0.05))["recall"]
+    assert (
+        "no network of the front keeps the floor of -0.05"
+        in said(built(kept=False, min_recall=-0.05))["recall"]
+    )
 
 
 def test_a_better_network_below_the_floor_is_named_as_such(built):
     run = built()
     first, *others = (dataclasses.asdict(standing) for standing in run.answer.standings)
-    other = {"hash": "x", "notation": "512: d f", "expected_recall": -0.2, "difference": -0.03, "sd": 0.04}
-    words = said(built(without_floor=other, standings=[{**first, "difference": -1.0, "tied": False}, *others]))
-    assert words["not told apart"].endswith("; P1 is expected to be better, but does not keep the recall")
+    other = {
+        "hash": "x",
+        "notation": "512: d f",
+        "expected_recall": -0.2,
+        "difference": -0.03,
+        "sd": 0.04,
+    }
+    words = said(
+        built(
+            without_floor=other, standings=[{**first, "difference": -1.0, "tied": False}, *others]
+        )
+    )
+    assert words["not told apart"].endswith(
+        "; P1 is expected to be better, but does not keep the recall"
+    )
     assert ", of those that keep the floor for recall; " in words["recommended"]
     assert "floor" not in said(run)["recommended"]
 
@@ -129,24 +168,36 @@ def test_tokens_outside_the_law_are_marked(built):
 
 def test_the_commands_are_those_of_the_command_line(answered):
     train, export = next_commands(answered)
-    assert train.startswith(f"flashnas train {answered.path}/pareto/{answered.front[-1].path.name} --data ")
+    assert train.startswith(
+        f"flashnas train {answered.path}/pareto/{answered.front[-1].path.name} --data "
+    )
     assert "--tokens 100000000000 --device cuda" in train
     assert train.endswith(f" --out {answered.path}/trained/{answered.front[-1].path.stem}")
-    assert export == f"flashnas export {answered.path}/trained/{answered.front[-1].path.stem} --to hf --out exported"
+    assert (
+        export
+        == f"flashnas export {answered.path}/trained/{answered.front[-1].path.stem} --to hf --out"
+        " exported"
+    )
 
 
 def test_a_network_that_a_cpu_trains_gets_the_tokens_that_suit_it(answered):
     """And no GPU; the plan of the user counts where it is shorter."""
-    front = [dataclasses.replace(entry, figures={**entry.figures, "params": 3.1e6}) for entry in answered.front]
+    front = [
+        dataclasses.replace(entry, figures={**entry.figures, "params": 3.1e6})
+        for entry in answered.front
+    ]
     for tokens, given in ((1e11, 60_000_000), (2e6, 2_000_000)):
-        config = {**answered.config, "answer": {**answered.config["answer"], "train_tokens": tokens}}
+        config = {
+            **answered.config,
+            "answer": {**answered.config["answer"], "train_tokens": tokens},
+        }
         run = dataclasses.replace(answered, front=tuple(front), config=config)
         assert f"--tokens {given} --out" in next_commands(run)[0]
 
 
 def test_the_table_marks_what_matters(answered):
     text = front_table(answered)
-    lines = text.splitlines()[1:len(answered.front) + 1]
+    lines = text.splitlines()[1 : len(answered.front) + 1]
     upper = {entry.name: entry.figures["upper_ms"] for entry in answered.front}
     for line, entry in zip(lines, answered.front, strict=True):
         assert line.startswith(entry.name)
@@ -165,7 +216,11 @@ def test_the_report_opens_with_the_answer(answered):
     html, png = write_report(answered.path)
     page = html.read_text()
     own = without_scripts(page)
-    assert own.index("Recommended".lower()) < own.index("Finalists") < own.index("Where the latencies come from")
+    assert (
+        own.index("Recommended".lower())
+        < own.index("Finalists")
+        < own.index("Where the latencies come from")
+    )
     assert own.count('<div class="reason">') == (3 if answered.untrained else 4)
     assert "recommended</small>" in own
     assert "None" not in own
@@ -186,20 +241,27 @@ def test_the_picture_shows_intervals_of_the_front_and_the_baselines(answered):
     (intervals,) = [mark for mark in picture.panels[0].marks if isinstance(mark, Whiskers)]
     assert len(intervals.x) == len(named)
     assert {entry.name for entry in answered.front} <= {
-        mark.text for mark in picture.panels[0].marks if isinstance(mark, Label)}
+        mark.text for mark in picture.panels[0].marks if isinstance(mark, Label)
+    }
     assert not [key for key in picture.keys if "front so far" in key.text or "Pareto" in key.text]
 
 
 def test_the_axis_of_a_lone_network_is_not_made_of_rounding(built):
     plane = plane_of(built())
-    (low, high) = dataclasses.replace(plane, points=plane.points[:1].assign(y=0.0, reach=1e-8)).ranges()[1]
+    (low, high) = dataclasses.replace(
+        plane, points=plane.points[:1].assign(y=0.0, reach=1e-8)
+    ).ranges()[1]
     assert high - low > 0.1
 
 
 def test_text_of_an_answer_cannot_become_markup(built):
     attack = "<script>alert(1)</script>"
     run = built()
-    own = HEADER.html(built(pure={**run.answer.pure, "label": attack, "notation": attack}, before=attack, same=False))
+    own = HEADER.html(
+        built(
+            pure={**run.answer.pure, "label": attack, "notation": attack}, before=attack, same=False
+        )
+    )
     assert attack not in own
     assert "&lt;script&gt;" in own
 

@@ -35,16 +35,25 @@ def networks(picture):
 
 @pytest.fixture(scope="module")
 def pictures(run, tmp_path_factory):
-    """The figures of a plain run, of one with further objectives, and of one that ranks by the full loss."""
-    more = dataclasses.replace(run, config={**run.config, "objectives": ["loss", "latency_ms", "memory_gb"]})
+    """The figures of a plain run, of one with further objectives, and of one that ranks by the full
+    loss.
+    """
+    more = dataclasses.replace(
+        run, config={**run.config, "objectives": ["loss", "latency_ms", "memory_gb"]}
+    )
     full = RecordedRun.load(write_answered_run(tmp_path_factory.mktemp("answered") / "demo"))
-    return {**{name: draw(run) for name, draw in FIGURES.items()}, "objectives": objectives_picture(more),
-            "front full": front_picture(full)}
+    return {
+        **{name: draw(run) for name, draw in FIGURES.items()},
+        "objectives": objectives_picture(more),
+        "front full": front_picture(full),
+    }
 
 
 def cut_texts(still):
     box = still.get_tightbbox(still.canvas.get_renderer())
-    return min(box.x0, box.y0) < 0 or box.x1 > still.get_figwidth() or box.y1 > still.get_figheight()
+    return (
+        min(box.x0, box.y0) < 0 or box.x1 > still.get_figwidth() or box.y1 > still.get_figheight()
+    )
 
 
 @pytest.mark.slow
@@ -52,30 +61,54 @@ def test_both_back_ends_draw_every_mark_where_it_is_and_cut_no_text(pictures):
     for name, picture in pictures.items():
         page, still = draw_plotly(picture), draw_matplotlib(picture)
         assert not cut_texts(still), name
-        xs = {"page": [trace.x for trace in page.data if trace.x is not None and list(trace.x) != [None]], "still": [
-            *(line.get_xdata() for axes in still.axes for line in axes.lines),
-            *(np.ma.getdata(points.get_offsets())[:, 0] for axes in still.axes for points in axes.collections
-              if len(points.get_offsets()))]}
+        xs = {
+            "page": [
+                trace.x for trace in page.data if trace.x is not None and list(trace.x) != [None]
+            ],
+            "still": [
+                *(line.get_xdata() for axes in still.axes for line in axes.lines),
+                *(
+                    np.ma.getdata(points.get_offsets())[:, 0]
+                    for axes in still.axes
+                    for points in axes.collections
+                    if len(points.get_offsets())
+                ),
+            ],
+        }
         for panel in picture.panels:
             for mark in panel.marks:
                 if isinstance(mark, Points | Line):
                     for where, drawn in xs.items():
-                        assert any(len(x) == len(mark.x) and np.array_equal(
-                            np.array(x, float), np.array(mark.x, float), equal_nan=True) for x in drawn), (name, where)
+                        assert any(
+                            len(x) == len(mark.x)
+                            and np.array_equal(
+                                np.array(x, float), np.array(mark.x, float), equal_nan=True
+                            )
+                            for x in drawn
+                        ), (name, where)
         texts = {annotation.text for annotation in page.layout.annotations}
         written = {text.get_text() for axes in still.axes for text in axes.texts}
-        labels = {mark.text for panel in picture.panels for mark in panel.marks if isinstance(mark, Label | Guide)}
+        labels = {
+            mark.text
+            for panel in picture.panels
+            for mark in panel.marks
+            if isinstance(mark, Label | Guide)
+        }
         assert labels - {""} <= texts
         assert labels <= written | {""}
         guides = sum(isinstance(mark, Guide) for panel in picture.panels for mark in panel.marks)
         assert len(page.layout.shapes) == guides, name
         bars = [mark for panel in picture.panels for mark in panel.marks if isinstance(mark, Bars)]
         assert sum(len(axes.patches) for axes in still.axes) == sum(len(mark.at) for mark in bars)
-        assert sum(len(trace.base) for trace in page.data if trace.type == "bar" and trace.base) == sum(
-            len(mark.at) for mark in bars)
+        assert sum(
+            len(trace.base) for trace in page.data if trace.type == "bar" and trace.base
+        ) == sum(len(mark.at) for mark in bars)
         named = {trace.name for trace in page.data if trace.showlegend is not False and trace.name}
-        assert named == {key.text for key in picture.keys} - {""} == {
-            text.get_text() for legend in still.legends for text in legend.get_texts()} | set()
+        assert (
+            named
+            == {key.text for key in picture.keys} - {""}
+            == {text.get_text() for legend in still.legends for text in legend.get_texts()} | set()
+        )
 
 
 @pytest.mark.parametrize("case", THIN_RUNS)
@@ -93,9 +126,13 @@ def test_labels_of_networks_lie_within_the_axes(build_run, case):
 
 def test_the_front_shows_each_network_once_and_the_staircase(run):
     picture = front_picture(run)
-    drawn = {(round(x, 6), y) for mark in networks(picture) for x, y in zip(mark.x, mark.y, strict=True)}
-    assert drawn == {(round(ms / 1000, 6), loss)
-                     for ms, loss in zip(run.trained["latency_ms"], run.trained["loss"], strict=True)}
+    drawn = {
+        (round(x, 6), y) for mark in networks(picture) for x, y in zip(mark.x, mark.y, strict=True)
+    }
+    assert drawn == {
+        (round(ms / 1000, 6), loss)
+        for ms, loss in zip(run.trained["latency_ms"], run.trained["loss"], strict=True)
+    }
     diamonds = [x for mark in networks(picture) if mark.shape == "diamond" for x in mark.x]
     assert sorted(diamonds) == pytest.approx(sorted(run.baselines["latency_ms"] / 1000))
     (line,) = marks(picture, Line)
@@ -104,8 +141,13 @@ def test_the_front_shows_each_network_once_and_the_staircase(run):
     assert line.y == ys
     (budget,) = marks(picture, Guide)
     assert (budget.at, budget.text) == (14.0, "budget 14 s")
-    assert {"d", "m2", *(f.name for f in run.front)} <= {mark.text for mark in marks(picture, Label)}
-    assert picture.subtitle == "31 searched + 4 baselines trained · 2 failed · 1 outside the budget · 2 repeats"
+    assert {"d", "m2", *(f.name for f in run.front)} <= {
+        mark.text for mark in marks(picture, Label)
+    }
+    assert (
+        picture.subtitle
+        == "31 searched + 4 baselines trained · 2 failed · 1 outside the budget · 2 repeats"
+    )
     (failed,) = [mark for mark in marks(picture, Points) if mark.shape == "cross"]
     assert len(failed.x) == 2
 
@@ -116,25 +158,41 @@ def test_marker_colours_follow_the_mixers(run):
         for x in mark.x:
             words = notations[f"{x:.9f}"].partition(": ")[2].split()
             counts = {kind: words.count(kind) for kind in ("d", "a", "m2")}
-            assert counts[next(k for k, c in OPERATOR_COLOURS.items() if c == mark.fill)] == max(counts.values())
+            assert counts[next(k for k, c in OPERATOR_COLOURS.items() if c == mark.fill)] == max(
+                counts.values()
+            )
 
 
 def test_the_legend_explains_every_fill_and_ring(run):
-    mixed = next(row.number for row in run.trained.itertuples() if "a" in row.notation and "m2" in row.notation)
-    picture = front_picture(dataclasses.replace(run, trials=run.trials[run.trials["number"] == mixed], front=()))
+    mixed = next(
+        row.number
+        for row in run.trained.itertuples()
+        if "a" in row.notation and "m2" in row.notation
+    )
+    picture = front_picture(
+        dataclasses.replace(run, trials=run.trials[run.trials["number"] == mixed], front=())
+    )
     (point,) = networks(picture)
     assert point.edge != [point.fill]
-    assert {key.colour for key in picture.keys if key.shape == "circle"} == {point.fill, *point.edge}
+    assert {key.colour for key in picture.keys if key.shape == "circle"} == {
+        point.fill,
+        *point.edge,
+    }
 
 
 def test_the_panels_of_further_objectives_name_the_front_apart(run):
-    more = dataclasses.replace(run, config={**run.config, "objectives": ["loss", "latency_ms", "memory_gb", "params"]})
+    more = dataclasses.replace(
+        run, config={**run.config, "objectives": ["loss", "latency_ms", "memory_gb", "params"]}
+    )
     picture = objectives_picture(more)
-    assert [panel.y.title for panel in picture.panels] == ["memory (GB)\nlower is better",
-                                                           "params\nlower is better"]
+    assert [panel.y.title for panel in picture.panels] == [
+        "memory (GB)\nlower is better",
+        "params\nlower is better",
+    ]
     for place in range(2):
-        assert [mark.text for mark in marks(picture, Label, place)] == [f.name for f in run.front] or {
-            mark.text for mark in marks(picture, Label, place)} == {f.name for f in run.front}
+        assert [mark.text for mark in marks(picture, Label, place)] == [
+            f.name for f in run.front
+        ] or {mark.text for mark in marks(picture, Label, place)} == {f.name for f in run.front}
 
 
 def test_operator_shares_fill_the_bars(run):
@@ -152,15 +210,25 @@ def test_latency_bars_add_up_and_show_their_source(run):
     bars = marks(picture, Bars)
     for finalist in run.front:
         place = picture.panels[0].y.names.index(finalist.name)
-        segments = sorted((start, length) for bar in bars for at, start, length in zip(bar.at, bar.start, bar.length,
-                                                                                       strict=True) if at == place)
+        segments = sorted(
+            (start, length)
+            for bar in bars
+            for at, start, length in zip(bar.at, bar.start, bar.length, strict=True)
+            if at == place
+        )
         ends = np.cumsum([length for _, length in segments])
         assert ends[-1] == pytest.approx(finalist.figures["latency_ms"] / 1000)
         assert [start for start, _ in segments[1:]] == pytest.approx(ends[:-1])
     assert {text.partition("source: ")[2]: bar.hatch for bar in bars for text in bar.hover} == {
-        "imported": "", "derived": "/", "roofline": "x"}
-    assert {bar.colour for bar in bars} <= {*OPERATOR_COLOURS.values(), operator_colour("head"),
-                                            operator_colour("embedding")}
+        "imported": "",
+        "derived": "/",
+        "roofline": "x",
+    }
+    assert {bar.colour for bar in bars} <= {
+        *OPERATOR_COLOURS.values(),
+        operator_colour("head"),
+        operator_colour("embedding"),
+    }
     names = [key.text for key in picture.keys]
     assert len(names) == len(set(names))
 
@@ -178,10 +246,14 @@ def test_curves_are_whole_have_their_own_colours_and_their_names_in_order(run):
     picture = training_curves(run)
     grey, *curves = marks(picture, Line)
     labels = marks(picture, Label, 1)
-    assert {label.text for label in labels} == {f.name for f in run.front} | set(run.baselines["label"])
+    assert {label.text for label in labels} == {f.name for f in run.front} | set(
+        run.baselines["label"]
+    )
     assert len({curve.colour for curve in curves}) == len(curves) == len(labels)
     assert [label.y for label in labels] == sorted((label.y for label in labels), reverse=True)
-    by_name = {label.text: curve for label in labels for curve in curves if curve.colour == label.colour}
+    by_name = {
+        label.text: curve for label in labels for curve in curves if curve.colour == label.colour
+    }
     assert by_name["pure a"].dash
     assert not by_name["P1"].dash
     assert by_name["P1"].y[-1] == pytest.approx(run.front[0].figures["loss"])

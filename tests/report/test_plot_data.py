@@ -22,7 +22,10 @@ from flashnas.report.plot_data import (
 
 
 def dominated(point, others) -> bool:
-    return any(all(o <= p for o, p in zip(other, point, strict=True)) and other != point for other in others)
+    return any(
+        all(o <= p for o, p in zip(other, point, strict=True)) and other != point
+        for other in others
+    )
 
 
 def test_the_front_is_the_non_dominated_set(run):
@@ -53,12 +56,16 @@ def test_depth_shares_sum_to_one_and_place_operators(run):
     halves = depth_shares(["2048: d f a f"], bins=4)
     assert halves["d"].tolist() == pytest.approx([1, 0, 0, 0])
     assert halves["f"].tolist() == pytest.approx([0, 1, 0, 1])
-    uneven = depth_shares(["2048: d f f", "2048: d d d"], bins=2)  # first half: d covers 2/3 of it, and all of it
+    uneven = depth_shares(
+        ["2048: d f f", "2048: d d d"], bins=2
+    )  # first half: d covers 2/3 of it, and all of it
     assert uneven["d"].tolist() == pytest.approx([(2 / 3 + 1) / 2, 0.5])
     assert depth_shares(["nonsense"]).empty
 
 
-@pytest.mark.parametrize(("ms", "expected"), [(3.0, [3.0]), (0.0, []), (-1.0, []), (float("nan"), [])])
+@pytest.mark.parametrize(
+    ("ms", "expected"), [(3.0, [3.0]), (0.0, []), (-1.0, []), (float("nan"), [])]
+)
 def test_operators_without_milliseconds_are_left_out(run, ms, expected):
     finalist = dataclasses.replace(run.front[0], operators_ms={"d": {"imported": ms}})
     assert latency_parts(dataclasses.replace(run, front=(finalist,)))["ms"].tolist() == expected
@@ -87,13 +94,15 @@ def test_labels_avoid_each_other_points_and_the_edge():
     anchors = [(200.0, 100.0), (206.0, 104.0), (203.0, 96.0), (5.0, 5.0)]
     sizes = [(60.0, 15.0)] * 4
     offsets = place_labels(np.array(anchors), sizes, np.array(anchors), (400.0, 200.0))
-    boxes = [(x + dx - 30, y + dy - 7.5, x + dx + 30, y + dy + 7.5)
-             for (x, y), (dx, dy) in zip(anchors, offsets, strict=True)]
+    boxes = [
+        (x + dx - 30, y + dy - 7.5, x + dx + 30, y + dy + 7.5)
+        for (x, y), (dx, dy) in zip(anchors, offsets, strict=True)
+    ]
     for i, (left, low, right, high) in enumerate(boxes):
         assert left >= 0
         assert low >= 0
         assert not any(left < x < right and low < y < high for x, y in anchors)
-        for other in boxes[i + 1:]:
+        for other in boxes[i + 1 :]:
             assert right <= other[0] or other[2] <= left or high <= other[1] or other[3] <= low
 
 

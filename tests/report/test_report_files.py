@@ -24,7 +24,9 @@ ATTACK = "<script>alert('x')</script><img src=x onerror=alert(1)>"
 
 
 def without_plotly(page: str) -> str:
-    """The page without the embedded library, whose source names addresses that it never asks for."""
+    """The page without the embedded library, whose source names addresses that it never asks
+    for.
+    """
     return re.sub(r'<script id="plotly">.*?</script>', "", page, count=1, flags=re.DOTALL)
 
 
@@ -49,8 +51,11 @@ def test_plotly_is_embedded_once_and_nothing_is_asked_from_outside(page):
 
 def test_the_page_holds_all_figures_finalists_and_failures(page, run):
     own = without_plotly(page)
-    assert re.findall("<h2>(.*?)</h2>", own) == [section.title for section in SECTIONS.values() if section.title and (
-        section.title != "Trained networks, evaluated")]
+    assert re.findall("<h2>(.*?)</h2>", own) == [
+        section.title
+        for section in SECTIONS.values()
+        if section.title and (section.title != "Trained networks, evaluated")
+    ]
     assert own.count('<script type="application/json">') == 4
     for finalist in run.front:
         assert f"pareto/{finalist.path.name}" in own
@@ -58,14 +63,25 @@ def test_the_page_holds_all_figures_finalists_and_failures(page, run):
     assert own.count("loss is not finite at step 31</td>") == 2
     assert "1 not trained: no width of the space meets the budgets." in own
     assert "flashnas search --space nemotron_flash --table h100_sxm" in own
-    assert f"11 architectures on the Pareto front. The lowest loss is {run.trained['loss'].min():.3f}" in own
+    assert (
+        f"11 architectures on the Pareto front. The lowest loss is {run.trained['loss'].min():.3f}"
+        in own
+    )
     assert "aging-evolution" in own
 
 
 def test_text_of_a_run_cannot_become_markup(build_run):
-    folder = build_run(reason=ATTACK, config={"name": ATTACK, "command": ATTACK, "sampler": ATTACK,
-                                              "budgets": {"latency_ms": 14000.0, ATTACK: 1.0},
-                                              "workload": {"name": ATTACK}, "host": {ATTACK: ATTACK}})
+    folder = build_run(
+        reason=ATTACK,
+        config={
+            "name": ATTACK,
+            "command": ATTACK,
+            "sampler": ATTACK,
+            "budgets": {"latency_ms": 14000.0, ATTACK: 1.0},
+            "workload": {"name": ATTACK},
+            "host": {ATTACK: ATTACK},
+        },
+    )
     path = folder / "pareto" / "01.yaml"
     data = yaml.safe_load(path.read_text())
     data["notation"], data["origin"]["label"], data["sources"] = ATTACK, ATTACK, {ATTACK: 1.0}
@@ -79,7 +95,9 @@ def test_text_of_a_run_cannot_become_markup(build_run):
     assert len(payloads) == 4
     for payload in payloads:
         assert "<" not in payload
-        assert "\\u003cscript" not in payload  # Plotly reads markup in texts: it must be escaped there as well
+        assert (
+            "\\u003cscript" not in payload
+        )  # Plotly reads markup in texts: it must be escaped there as well
 
 
 def test_the_picture_has_its_size_and_is_not_blank(page, run_folder):
@@ -92,8 +110,15 @@ def test_the_picture_has_its_size_and_is_not_blank(page, run_folder):
 def test_no_control_character_of_a_name_reaches_the_terminal(build_run, capfd):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        write_report(build_run(8, config={"table": {"name": "a", "device": "h100\x1b[31m"},
-                                          "workload": {"name": "chat\x07"}}))
+        write_report(
+            build_run(
+                8,
+                config={
+                    "table": {"name": "a", "device": "h100\x1b[31m"},
+                    "workload": {"name": "chat\x07"},
+                },
+            )
+        )
     said = "".join((*(str(warning.message) for warning in caught), *capfd.readouterr()))
     assert not set(said) & {"\x1b", "\x07"}, said
 
@@ -102,13 +127,17 @@ def test_no_control_character_of_a_name_reaches_the_terminal(build_run, capfd):
 def test_a_thin_run_gets_its_report(build_run, case):
     html_path, png_path = write_report(build_run(**THIN_RUNS[case]))
     own = without_plotly(html_path.read_text())
-    assert "None" not in re.sub(r'<script type="application/json">.*?</script>', "", own, flags=re.DOTALL)
+    assert "None" not in re.sub(
+        r'<script type="application/json">.*?</script>', "", own, flags=re.DOTALL
+    )
     assert png_path.stat().st_size > 10_000
 
 
 def test_a_report_of_failures_alone_says_so(build_run):
-    trials = [dataclasses.replace(trial, state="failed", loss=None, reason="width & factor", curve=[])
-              for trial in make_trials(3)]
+    trials = [
+        dataclasses.replace(trial, state="failed", loss=None, reason="width & factor", curve=[])
+        for trial in make_trials(3)
+    ]
     own = without_plotly(render_html(RecordedRun.load(build_run(trials=trials))))
     assert "No network was trained to the end" in own
     assert "3 of 3 trainings failed, most often: width &amp; factor." in own
@@ -116,11 +145,26 @@ def test_a_report_of_failures_alone_says_so(build_run):
 
 def test_entries_of_run_yaml_of_another_type_do_not_break_the_page(run):
     """Of those that reading the run does not refuse."""
-    strange = dataclasses.replace(run, config={
-        **run.config, "command": ["a"], "objectives": 7, "finished": 3, "seed": {}, "bench": 3,
-        "totals": {"tokens": float("nan")}, "start_from": {"runs": 5}, "seeds": "3", "rungs": 5,
-        "table": {"device": 4, "stack": [1]}, "workload": {"name": 5, "batch": "x"}, "space": {"name": [1]},
-        "sampler": {}, "proxy": {"tokens": "x", "width_factor": [], "corpus": {"name": "a"}}})
+    strange = dataclasses.replace(
+        run,
+        config={
+            **run.config,
+            "command": ["a"],
+            "objectives": 7,
+            "finished": 3,
+            "seed": {},
+            "bench": 3,
+            "totals": {"tokens": float("nan")},
+            "start_from": {"runs": 5},
+            "seeds": "3",
+            "rungs": 5,
+            "table": {"device": 4, "stack": [1]},
+            "workload": {"name": 5, "batch": "x"},
+            "space": {"name": [1]},
+            "sampler": {},
+            "proxy": {"tokens": "x", "width_factor": [], "corpus": {"name": "a"}},
+        },
+    )
     assert "<footer>" in render_html(strange)
     assert front_table(strange)
 
@@ -147,9 +191,14 @@ SECTION = Energy()
 
 
 def test_another_package_adds_a_section_and_its_picture(build_run, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(write_plugin(tmp_path / "plugin", "flashnas-energy",
-                                             {SECTIONS.group: {"energy": "energies:SECTION"}},
-                                             {"energies.py": PLUGIN}))
+    monkeypatch.syspath_prepend(
+        write_plugin(
+            tmp_path / "plugin",
+            "flashnas-energy",
+            {SECTIONS.group: {"energy": "energies:SECTION"}},
+            {"energies.py": PLUGIN},
+        )
+    )
     monkeypatch.setattr(SECTIONS, "shipped", {})
     forget_plugins()
     try:
@@ -159,7 +208,9 @@ def test_another_package_adds_a_section_and_its_picture(build_run, tmp_path, mon
         assert (folder / "energy.png").stat().st_size > 100
         plain = render_html(dataclasses.replace(RecordedRun.load(folder), config={"name": "plain"}))
         assert "&lt;b&gt;plain text&lt;/b&gt;" in plain
-        with pytest.raises(PluginError, match=r"report section energies:Energy.html raised ValueError: no power"):
+        with pytest.raises(
+            PluginError, match=r"report section energies:Energy.html raised ValueError: no power"
+        ):
             render_html(dataclasses.replace(RecordedRun.load(folder), config={"name": "broken"}))
     finally:
         monkeypatch.undo()
@@ -187,8 +238,10 @@ def test_the_table_lists_the_front_and_the_best_baseline(run):
         assert notation
         assert Architecture.parse(notation[0]) == finalist.architecture
     best = run.baselines.sort_values("loss").iloc[0]
-    assert lines[-1] == (f"best pure-operator baseline: {best['label']}, loss {best['loss']:.3f} at"
-                         f" {best['latency_ms'] / 1000:.2f} s")
+    assert lines[-1] == (
+        f"best pure-operator baseline: {best['label']}, loss {best['loss']:.3f} at"
+        f" {best['latency_ms'] / 1000:.2f} s"
+    )
 
 
 def test_numbers_as_text():

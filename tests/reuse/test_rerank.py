@@ -1,4 +1,6 @@
-"""Runs for another question: their front from what was trained; and a search that starts from them."""
+"""Runs for another question: their front from what was trained; and a search that starts from
+them.
+"""
 
 import dataclasses
 import json
@@ -26,42 +28,83 @@ from flashnas.search.pareto import hypervolume, non_dominated
 from flashnas.search.random_search import Random
 
 pytestmark = pytest.mark.usefixtures("importable_helpers")
-ASKED = dict(space="nemotron_flash", table="h100_sxm", workload="decode-8k", measure=False, workers=1, cycle_size=10)
+ASKED = dict(
+    space="nemotron_flash",
+    table="h100_sxm",
+    workload="decode-8k",
+    measure=False,
+    workers=1,
+    cycle_size=10,
+)
 
 
 def loss(architecture):
     """Falls with width and depth; it runs in this process."""
-    return 3 + 6 / len(architecture.operators) + 400 / architecture.hidden - 0.05 * len(
-        {spec.kind for spec in architecture.operators}) + int(architecture.hash[:4], 16) % 100 / 5000
+    return (
+        3
+        + 6 / len(architecture.operators)
+        + 400 / architecture.hidden
+        - 0.05 * len({spec.kind for spec in architecture.operators})
+        + int(architecture.hash[:4], 16) % 100 / 5000
+    )
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return fn.search(**ASKED, budgets={"latency_ms": 14_000}, trials=24, evaluator=loss, seed=1,
-                     sampler="aging-evolution", out=tmp_path_factory.mktemp("runs") / "first")
+    return fn.search(
+        **ASKED,
+        budgets={"latency_ms": 14_000},
+        trials=24,
+        evaluator=loss,
+        seed=1,
+        sampler="aging-evolution",
+        out=tmp_path_factory.mktemp("runs") / "first",
+    )
 
 
 @pytest.fixture(scope="module")
 def second(run):
-    return fn.search(**ASKED, budgets={"latency_ms": 11_000}, trials=10, evaluator=loss, seed=1, sampler="random",
-                     baselines=False, out=run.path.parent / "second")
+    return fn.search(
+        **ASKED,
+        budgets={"latency_ms": 11_000},
+        trials=10,
+        evaluator=loss,
+        seed=1,
+        sampler="random",
+        baselines=False,
+        out=run.path.parent / "second",
+    )
 
 
-@pytest.mark.parametrize("asked", [
-    {"table": "a100_sxm", "workload": "decode-1k"}, {"budgets": {"latency_ms": 12_000, "memory_gb": 1.5}},
-    {"objectives": ["loss", "memory_gb"]}])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"table": "a100_sxm", "workload": "decode-1k"},
+        {"budgets": {"latency_ms": 12_000, "memory_gb": 1.5}},
+        {"objectives": ["loss", "memory_gb"]},
+    ],
+)
 def test_the_front_is_that_of_the_trained_networks_as_the_table_estimates_them(run, asked):
     found = fn.pareto(run, **asked)
     model = LatencyModel(asked.get("table", "h100_sxm"), asked.get("workload", "decode-8k"))
-    limits = asked.get("budgets", {"latency_ms": 14_000} if not {"table", "workload"} & set(asked) else {})
+    limits = asked.get(
+        "budgets", {"latency_ms": 14_000} if not {"table", "workload"} & set(asked) else {}
+    )
     names = asked.get("objectives", ["loss", "latency_ms"])
     expected = []
     for row in run.trained.itertuples():
         estimate = model.estimate(Architecture.parse(row.notation))
         if all(getattr(estimate, name) <= limit for name, limit in limits.items()):
-            expected.append((row.hash, [row.loss if name == "loss" else getattr(estimate, name) for name in names]))
+            expected.append(
+                (
+                    row.hash,
+                    [row.loss if name == "loss" else getattr(estimate, name) for name in names],
+                )
+            )
     mask = non_dominated([values for _, values in expected])
-    assert {entry.hash for entry in found.front} == {key for (key, _), keep in zip(expected, mask, strict=True) if keep}
+    assert {entry.hash for entry in found.front} == {
+        key for (key, _), keep in zip(expected, mask, strict=True) if keep
+    }
     for entry in found.front:
         assert entry.latency_ms == pytest.approx(model.estimate(entry.architecture).latency_ms)
         assert entry.operators_ms
@@ -82,7 +125,9 @@ def test_runs_are_merged_and_their_networks_keep_the_name_of_their_run(run, seco
     assert {entry.origin["run"] for entry in found.front} <= {"first", "second"}
     assert " of second" in str(found)
     model = LatencyModel("h100_sxm", "decode-8k")
-    latencies = [model.estimate(Architecture.parse(notation)).latency_ms for notation in trained["notation"]]
+    latencies = [
+        model.estimate(Architecture.parse(notation)).latency_ms for notation in trained["notation"]
+    ]
     points = np.column_stack([trained["loss"], latencies])
     inside = points[np.array(latencies) <= 11_000]
     corner = [10.0, 11_001.0]
@@ -90,18 +135,29 @@ def test_runs_are_merged_and_their_networks_keep_the_name_of_their_run(run, seco
     assert hypervolume(front, corner) == pytest.approx(hypervolume(inside, corner))
     alone = fn.pareto(run, budgets={"latency_ms": 11_000})
     assert hypervolume(front, corner) >= hypervolume(
-        np.array([[entry.loss, entry.latency_ms] for entry in alone.front]), corner)
+        np.array([[entry.loss, entry.latency_ms] for entry in alone.front]), corner
+    )
 
 
-@pytest.mark.parametrize(("key", "value", "words"), [
-    ("seed", 5, "seed is 1 in {first} and 5 in {other}"),
-    ("evaluator", "other:f", "and 'other:f' in {other}"),
-    ("corpus", "0123", "the digest of text and vocabulary is None in {first} and '0123' in {other}")])
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("seed", 5, "seed is 1 in {first} and 5 in {other}"),
+        ("evaluator", "other:f", "and 'other:f' in {other}"),
+        (
+            "corpus",
+            "0123",
+            "the digest of text and vocabulary is None in {first} and '0123' in {other}",
+        ),
+    ],
+)
 def test_losses_that_do_not_compare_are_one_line(run, second, tmp_path, key, value, words):
     other = changed(second, tmp_path / "other", key, value)
     with pytest.raises(RunError) as error:
         fn.pareto([run.path, other])
-    assert str(error.value).startswith(f"{other}: its losses do not compare with those of {run.path}: ")
+    assert str(error.value).startswith(
+        f"{other}: its losses do not compare with those of {run.path}: "
+    )
     assert words.format(first=run.path, other=other) in str(error.value)
 
 
@@ -119,7 +175,11 @@ def test_the_digest_of_runs_changes_with_networks_and_scores(run):
     less = known_runs([dataclasses.replace(known.runs[0], trials=run.trials.iloc[:-5])])
     other = run.trials.copy()
     other.loc[0, "loss"] += 0.01
-    digests = {known.digest, less.digest, known_runs([dataclasses.replace(known.runs[0], trials=other)]).digest}
+    digests = {
+        known.digest,
+        less.digest,
+        known_runs([dataclasses.replace(known.runs[0], trials=other)]).digest,
+    }
     assert len(digests) == 3
     assert known_runs([run]).digest == known.digest
 
@@ -128,15 +188,25 @@ def test_a_budget_that_no_network_meets_names_the_nearest(run, capsys):
     nearest = run.trained.loc[run.trained["latency_ms"].idxmin()]
     assert main(["pareto", str(run.path), "--budget-ms", "5000"]) == 2
     error = capsys.readouterr().err
-    assert (f"no network of the runs meets the budget; the nearest has latency_ms {nearest['latency_ms']:,.4g}"
-            f" (budget 5,000): {nearest['notation']}") in error
+    assert (
+        "no network of the runs meets the budget; the nearest has latency_ms"
+        f" {nearest['latency_ms']:,.4g}"
+        f" (budget 5,000): {nearest['notation']}"
+    ) in error
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize(("asked", "words"), [
-    ({"objectives": ["loss"]}, "pareto.objectives must be 2 to 4 names, such as loss,latency_ms; got loss"),
-    ({"space": 3}, "pareto.space must be a SearchSpace; got 3"),
-    ({"space": Gpt2Space()}, "pareto.space: 'gpt2' is not the space of ")])
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (
+            {"objectives": ["loss"]},
+            "pareto.objectives must be 2 to 4 names, such as loss,latency_ms; got loss",
+        ),
+        ({"space": 3}, "pareto.space must be a SearchSpace; got 3"),
+        ({"space": Gpt2Space()}, "pareto.space: 'gpt2' is not the space of "),
+    ],
+)
 def test_a_wrong_argument_is_one_line(run, asked, words):
     with pytest.raises(ConfigError) as error:
         fn.pareto(run, **asked)
@@ -146,51 +216,86 @@ def test_a_wrong_argument_is_one_line(run, asked, words):
 
 @pytest.mark.slow
 def test_the_answer_is_written_as_a_run(pages, run, tmp_path, capsys):
-    assert main(["pareto", str(run.path), "--table", "a100_sxm", "--out", str(tmp_path / "out")]) == 0
+    assert (
+        main(["pareto", str(run.path), "--table", "a100_sxm", "--out", str(tmp_path / "out")]) == 0
+    )
     assert "a100_sxm" in capsys.readouterr().out
     written = fn.load_run(tmp_path / "out")
     found = fn.pareto(run, table="a100_sxm")
     assert [entry.hash for entry in written.front] == [entry.hash for entry in found.front]
-    pd.testing.assert_frame_equal(written.trained[["hash", "loss", "latency_ms"]],
-                                  found.run.trained[["hash", "loss", "latency_ms"]])
+    pd.testing.assert_frame_equal(
+        written.trained[["hash", "loss", "latency_ms"]],
+        found.run.trained[["hash", "loss", "latency_ms"]],
+    )
     assert (tmp_path / "out" / "pareto.png").stat().st_size > 1000
     assert "report.html" in os.listdir(tmp_path / "out")
     with pytest.raises(RunError, match="question must be a mapping"):
-        fn.search(**ASKED, budgets={"latency_ms": 14_000}, evaluator=loss, out=tmp_path / "out", resume=True)
+        fn.search(
+            **ASKED,
+            budgets={"latency_ms": 14_000},
+            evaluator=loss,
+            out=tmp_path / "out",
+            resume=True,
+        )
 
 
 def test_a_search_without_trainings_is_to_be_asked_anew(tmp_path):
     run = write_answered_run(tmp_path / "run", trained=False)
-    with pytest.raises(RunError, match=r"run: nothing was trained in it \(--trials 0\), so that it has nothing"):
+    with pytest.raises(
+        RunError, match=r"run: nothing was trained in it \(--trials 0\), so that it has nothing"
+    ):
         known_runs([run])
 
 
-# -- a foreign space -----------------------------------------------------------------------------------------
+# -- a foreign space -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(foreign_space.__file__).parent))
-        return fn.search(space=WidthFittedGpt2Space(), table=foreign_space.latency_ms, evaluator=foreign_space.loss,
-                         budgets={"latency_ms": 8.0}, trials=8, workers=1, cycle_size=4,
-                         out=tmp_path_factory.mktemp("foreign") / "run")
+        return fn.search(
+            space=WidthFittedGpt2Space(),
+            table=foreign_space.latency_ms,
+            evaluator=foreign_space.loss,
+            budgets={"latency_ms": 8.0},
+            trials=8,
+            workers=1,
+            cycle_size=4,
+            out=tmp_path_factory.mktemp("foreign") / "run",
+        )
 
 
 def test_a_foreign_run_answers_from_its_record_and_with_its_space(foreign):
     recorded = fn.pareto(foreign, budgets={"latency_ms": 4.0})
     assert recorded.front
     assert all(entry.latency_ms <= 4.0 for entry in recorded.front)
-    whole = fn.pareto(foreign, budgets={"latency_ms": 4.0}, space=WidthFittedGpt2Space(),
-                      table=foreign_space.latency_ms)
+    whole = fn.pareto(
+        foreign,
+        budgets={"latency_ms": 4.0},
+        space=WidthFittedGpt2Space(),
+        table=foreign_space.latency_ms,
+    )
     assert [entry.hash for entry in whole.front] == [entry.hash for entry in recorded.front]
 
 
-@pytest.mark.parametrize(("asked", "error", "words"), [
-    ({"table": "h100_sxm", "workload": "chat"}, RunError, "needs it; fn.pareto takes the space"),
-    ({"workload": "chat"}, ConfigError, "pareto.workload needs a latency table"),
-    ({"objectives": ["full_loss", "latency_ms"]}, ConfigError, "pareto.objectives names 'full_loss', which"),
-    ({"confidence": 0.9}, ConfigError, "pareto.confidence needs a latency table")])
+@pytest.mark.parametrize(
+    ("asked", "error", "words"),
+    [
+        (
+            {"table": "h100_sxm", "workload": "chat"},
+            RunError,
+            "needs it; fn.pareto takes the space",
+        ),
+        ({"workload": "chat"}, ConfigError, "pareto.workload needs a latency table"),
+        (
+            {"objectives": ["full_loss", "latency_ms"]},
+            ConfigError,
+            "pareto.objectives names 'full_loss', which",
+        ),
+        ({"confidence": 0.9}, ConfigError, "pareto.confidence needs a latency table"),
+    ],
+)
 def test_what_a_foreign_run_cannot_answer_is_one_line(foreign, asked, error, words):
     with pytest.raises(error) as caught:
         fn.pareto(foreign, **asked)
@@ -202,7 +307,9 @@ def test_a_table_cannot_time_foreign_networks(foreign):
     with pytest.raises(ConfigError, match="are not of flashnas"):
         fn.pareto(foreign, space=WidthFittedGpt2Space(), table="h100_sxm", workload="chat")
     assert isinstance(known_runs([foreign.path], WidthFittedGpt2Space()).networks[0].network, Gpt2)
-    assert known_runs([foreign.path], Gpt2Space()).networks[0].genotype is None  # not the space as it was
+    assert (
+        known_runs([foreign.path], Gpt2Space()).networks[0].genotype is None
+    )  # not the space as it was
 
 
 def test_a_table_without_rows_for_all_networks_is_one_line(run, tmp_path):
@@ -210,16 +317,40 @@ def test_a_table_without_rows_for_all_networks_is_one_line(run, tmp_path):
         fn.pareto(run, table=write_table(tmp_path / "table", tiny_kinds()), workload="chat")
 
 
-# -- a search that starts from runs --------------------------------------------------------------------------
+# -- a search that starts from runs ----------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def trained(small_corpus, quick_recipe, tmp_path_factory):
     """A search with real trainings, as the command line makes it."""
     out = tmp_path_factory.mktemp("trained") / "run"
-    assert main(["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--budget-ms", "85",
-                 "--recipe", str(quick_recipe), "--data", str(small_corpus), "--trials", "5", "--workers", "1",
-                 *with_keys(out.parent, baselines=False, measure=False), "--out", str(out)]) == 0
+    assert (
+        main(
+            [
+                "search",
+                "--space",
+                "tiny",
+                "--table",
+                "h100_sxm",
+                "--workload",
+                "chat",
+                "--budget-ms",
+                "85",
+                "--recipe",
+                str(quick_recipe),
+                "--data",
+                str(small_corpus),
+                "--trials",
+                "5",
+                "--workers",
+                "1",
+                *with_keys(out.parent, baselines=False, measure=False),
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     return fn.load_run(out)
 
 
@@ -227,9 +358,28 @@ def trained(small_corpus, quick_recipe, tmp_path_factory):
 def test_a_search_from_a_run_takes_its_recipe_and_losses(trained, tmp_path, capsys):
     widest = trained.trained[trained.trained["hidden"] == 128]
     budget = round(widest["latency_ms"].max() * 0.997, 4)
-    words = ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--budget-ms", str(budget),
-             "--data", str(trained.entry("question", "data")), "--start-from", str(trained.path), "--trials", "3",
-             "--workers", "1", *with_keys(tmp_path, baselines=False, measure=False), "--out", str(tmp_path / "next")]
+    words = [
+        "search",
+        "--space",
+        "tiny",
+        "--table",
+        "h100_sxm",
+        "--workload",
+        "chat",
+        "--budget-ms",
+        str(budget),
+        "--data",
+        str(trained.entry("question", "data")),
+        "--start-from",
+        str(trained.path),
+        "--trials",
+        "3",
+        "--workers",
+        "1",
+        *with_keys(tmp_path, baselines=False, measure=False),
+        "--out",
+        str(tmp_path / "next"),
+    ]
     assert main(words) == 0
     after = fn.load_run(tmp_path / "next")
     new = after.trials[after.trials["source"] == "training"]
@@ -239,7 +389,9 @@ def test_a_search_from_a_run_takes_its_recipe_and_losses(trained, tmp_path, caps
     start = after.trials[after.trials["source"] == "run"]
     assert len(start)
     assert set(start["hash"]) <= set(trained.trained["hash"])
-    assert start["loss"].tolist() == [float(trained.trained.set_index("hash")["loss"][key]) for key in start["hash"]]
+    assert start["loss"].tolist() == [
+        float(trained.trained.set_index("hash")["loss"][key]) for key in start["hash"]
+    ]
     assert after.entry("start_from", "runs") == [str(trained.path)]
     assert after.entry("question", "recipe") == trained.entry("question", "recipe")
     capsys.readouterr()
@@ -249,22 +401,59 @@ def test_a_search_from_a_run_takes_its_recipe_and_losses(trained, tmp_path, caps
 
 @pytest.mark.slow
 def test_the_plan_knows_the_networks_of_the_runs(trained, tmp_path, capsys):
-    words = ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--budget-ms", "85", "--data",
-             str(trained.entry("question", "data")), "--start-from", str(trained.path), "--dry-run", "--json",
-             *with_keys(tmp_path, baselines=False)]
+    words = [
+        "search",
+        "--space",
+        "tiny",
+        "--table",
+        "h100_sxm",
+        "--workload",
+        "chat",
+        "--budget-ms",
+        "85",
+        "--data",
+        str(trained.entry("question", "data")),
+        "--start-from",
+        str(trained.path),
+        "--dry-run",
+        "--json",
+        *with_keys(tmp_path, baselines=False),
+    ]
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["known"] == len(trained.trained)
     assert found["start_from"] == f"{trained.path}: {len(trained.trained)} trained networks"
 
 
-@pytest.mark.parametrize(("more", "words"), [
-    (["--tokens", "1024"], "recipe.tokens is 512 in the run and 1024 in this search"),
-    (["--seed", "3"], "seed is 0 in the run and 3 in this search")])
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--tokens", "1024"], "recipe.tokens is 512 in the run and 1024 in this search"),
+        (["--seed", "3"], "seed is 0 in the run and 3 in this search"),
+    ],
+)
 def test_a_search_does_not_start_from_other_trainings(trained, tmp_path, capsys, more, words):
-    assert main(["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--data",
-                 str(trained.entry("question", "data")), "--start-from", str(trained.path), "--out",
-                 str(tmp_path / "next"), *more]) == 2
+    assert (
+        main(
+            [
+                "search",
+                "--space",
+                "tiny",
+                "--table",
+                "h100_sxm",
+                "--workload",
+                "chat",
+                "--data",
+                str(trained.entry("question", "data")),
+                "--start-from",
+                str(trained.path),
+                "--out",
+                str(tmp_path / "next"),
+                *more,
+            ]
+        )
+        == 2
+    )
     error = capsys.readouterr().err
     assert f"{trained.path}: a search cannot start from its networks: {words}" in error
     assert error.count("\n") == 1
@@ -272,8 +461,17 @@ def test_a_search_does_not_start_from_other_trainings(trained, tmp_path, capsys,
 
 
 def test_a_search_from_a_run_trains_what_is_new(run, tmp_path):
-    found = fn.search(**ASKED, budgets={"latency_ms": 12_000}, trials=5, evaluator=loss, seed=1, sampler="tpe",
-                      start_from=[str(run.path)], baselines=False, out=tmp_path / "next")
+    found = fn.search(
+        **ASKED,
+        budgets={"latency_ms": 12_000},
+        trials=5,
+        evaluator=loss,
+        seed=1,
+        sampler="tpe",
+        start_from=[str(run.path)],
+        baselines=False,
+        out=tmp_path / "next",
+    )
     new = found.trials[found.trials["source"] == "evaluator"]
     assert len(new) == 5
     assert not set(new["hash"]) & set(run.trained["hash"])
@@ -290,8 +488,19 @@ class Repeats(Random):
             yield self.history[0].genotype if again else genotype
 
 
-def test_a_proposal_that_an_earlier_run_knows_does_not_change_how_many_networks_are_trained(run, tmp_path):
-    found = fn.search(**ASKED, budgets={"latency_ms": 14_000}, trials=4, evaluator=loss, seed=1, sampler=Repeats,
-                      start_from=[str(run.path)], baselines=False, out=tmp_path / "next")
+def test_a_proposal_that_an_earlier_run_knows_does_not_change_how_many_networks_are_trained(
+    run, tmp_path
+):
+    found = fn.search(
+        **ASKED,
+        budgets={"latency_ms": 14_000},
+        trials=4,
+        evaluator=loss,
+        seed=1,
+        sampler=Repeats,
+        start_from=[str(run.path)],
+        baselines=False,
+        out=tmp_path / "next",
+    )
     assert (found.trials["state"] == "reused").sum() == 1
     assert found.trials.loc[found.trials["source"] == "evaluator", "hash"].nunique() == 4

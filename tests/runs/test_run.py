@@ -32,11 +32,19 @@ def test_a_run_comes_back_as_it_was_written(run, run_folder):
     assert run.entry("proxy", "width_factor") == 16
     assert run.entry("proxy", "width_factor", "deeper") is None
     assert list(run.trials["number"]) == list(range(40))
-    assert run.counts() == {"complete": 35, "reused": 2, "failed": 2, "infeasible": 1, "expected": 0}
+    assert run.counts() == {
+        "complete": 35,
+        "reused": 2,
+        "failed": 2,
+        "infeasible": 1,
+        "expected": 0,
+    }
     assert list(run.baselines["label"]) == ["pure d", "pure a", "pure m2", "pure m2 without f"]
     first = run.trials.iloc[0]
     assert first["curve"][-1] == pytest.approx([150_016, first["loss"]])
-    assert [f.path.name for f in run.front] == sorted(p.name for p in (run_folder / "pareto").iterdir())
+    assert [f.path.name for f in run.front] == sorted(
+        p.name for p in (run_folder / "pareto").iterdir()
+    )
 
 
 def test_repeated_networks_count_once(run):
@@ -46,7 +54,9 @@ def test_repeated_networks_count_once(run):
 
 
 def test_a_run_that_is_still_going_can_be_read(build_run):
-    run = RecordedRun.load(build_run(6, finalists=False, config={"finished": None, "seconds": None, "totals": None}))
+    run = RecordedRun.load(
+        build_run(6, finalists=False, config={"finished": None, "seconds": None, "totals": None})
+    )
     assert run.front == ()
     assert len(run.trials) == 6
 
@@ -93,7 +103,9 @@ def check_damage(folder, name, *cases, read=RecordedRun.load):
 
 def test_a_damaged_run_yaml_names_line_rule_and_value(build_run):
     check_damage(
-        build_run(3), "run.yaml", ({"budgets": 3}, "budgets must be a mapping or null; got 3"),
+        build_run(3),
+        "run.yaml",
+        ({"budgets": 3}, "budgets must be a mapping or null; got 3"),
         ({"budgets": {"latency_ms": "fast"}}, "budgets.latency_ms must be a number; got 'fast'"),
         ({"totals": {"complete": [1]}}, "totals.complete must be a number; got [1]"),
         ({"proxy": [1]}, "proxy must be a mapping or null; got [1]"),
@@ -103,12 +115,15 @@ def test_a_damaged_run_yaml_names_line_rule_and_value(build_run):
         ({"host": []}, "host must be a mapping or null; got []"),
         ({"question": "hi"}, "question must be a mapping or null; got 'hi'"),
         ({"answer": 3}, "answer must be a mapping or null; got 3"),
-        ({"seconds": "long"}, "seconds must be a number or null; got 'long'"))
+        ({"seconds": "long"}, "seconds must be a number or null; got 'long'"),
+    )
 
 
 def test_a_damaged_entry_of_the_front_names_line_rule_and_value(build_run):
     check_damage(
-        build_run(4), "pareto/01.yaml", ({"operators_ms": 5}, "operators_ms must be a mapping; got 5"),
+        build_run(4),
+        "pareto/01.yaml",
+        ({"operators_ms": 5}, "operators_ms must be a mapping; got 5"),
         ({"operators_ms": {"a": 5}}, "operators_ms.a must be a mapping; got 5"),
         ({"operators_ms": {"a": {"measured": "5"}}}, "operators_ms.... must be a number; got {'a'"),
         ({"missed": "latency_ms"}, "missed must be a list or null; got 'latency_ms'"),
@@ -117,7 +132,8 @@ def test_a_damaged_entry_of_the_front_names_line_rule_and_value(build_run):
         ({"origin": "trial 3"}, "origin must be a mapping; got 'trial 3'"),
         ({"architecture": "2048: a f"}, "architecture must be a mapping; got '2048: a f'"),
         ({"architecture": {"hidden": 2048}}, "needs the key 'operators'"),
-        ({"architecture": {"hidden": 2048, "operators": ["dd"]}}, "did you mean 'd'"))
+        ({"architecture": {"hidden": 2048, "operators": ["dd"]}}, "did you mean 'd'"),
+    )
 
 
 def test_an_entry_of_the_front_is_read_as_it_was_written(build_run):
@@ -139,20 +155,25 @@ def test_trials_that_are_written_in_parts_are_those_that_are_written_at_once(tmp
         table.write(part, tmp_path / "parts.parquet")
     written = pd.read_parquet(tmp_path / "parts.parquet")
     pd.testing.assert_frame_equal(written, trials_frame(changed))
-    assert written["tokens"].isna().tolist() == [number == 4 or trial.tokens is None
-                                                 for number, trial in enumerate(changed)]
+    assert written["tokens"].isna().tolist() == [
+        number == 4 or trial.tokens is None for number, trial in enumerate(changed)
+    ]
 
 
 def test_damaged_trials_name_the_column_and_the_rule(build_run):
     folder, wrong = build_run(3), []
     sound = pd.read_parquet(folder / "trials.parquet")
     for column, value, words in (
-            ("curve", "[[1, 2", ""), ("curve", '[1,"a",[2]]', "[0] must be a list; got 1"),
-            ("curve", '{"a": 1}', "must be a list; got {'a': 1}"),
-            ("curve", "[[1, null]]", "[0][1] must be a number; got None"),
-            ("scores", '{"recall": "high"}', "recall must be a number; got 'high'"),
-            ("scores", "[1]", "must be a mapping; got [1]"), ("genotype", "3", "must be a mapping; got 3"),
-            ("loss", "low", "column 'loss'"), ("number", "first", "column 'number'")):
+        ("curve", "[[1, 2", ""),
+        ("curve", '[1,"a",[2]]', "[0] must be a list; got 1"),
+        ("curve", '{"a": 1}', "must be a list; got {'a': 1}"),
+        ("curve", "[[1, null]]", "[0][1] must be a number; got None"),
+        ("scores", '{"recall": "high"}', "recall must be a number; got 'high'"),
+        ("scores", "[1]", "must be a mapping; got [1]"),
+        ("genotype", "3", "must be a mapping; got 3"),
+        ("loss", "low", "column 'loss'"),
+        ("number", "first", "column 'number'"),
+    ):
         sound.assign(**{column: value}).to_parquet(folder / "trials.parquet")
         message = error_of(folder)
         if f"damaged: column {column!r}" not in message or words not in message:
@@ -177,18 +198,34 @@ def test_the_answer_comes_back_as_it_was_written(tmp_path, trained):
 def test_a_damaged_answer_names_line_rule_and_value(tmp_path):
     folder = write_answered_run(tmp_path / "demo", count=8)
     answer = yaml.safe_load((folder / "run.yaml").read_text())["answer"]
-    check_damage(folder, "run.yaml", *(({"answer": {**answer, **change}}, words) for change, words in (
-        ({"recommended": None}, "answer.recommended must be text; got None"),
-        ({"recommended": "x"}, "answer.recommended must be a network of the front; got 'x'"),
-        ({"cheapest": "x"}, "answer.cheapest must be a network of the front; got 'x'"),
-        ({"above_budget": ["x"]}, "answer.above_budget must be a network of the front; got 'x'"),
-        ({"standings": [*answer["standings"], {**answer["standings"][0], "hash": "x"}]},
-         "answer.standings must be a network of the front; got 'x'"),
-        ({"min_recall": "low"}, "answer.min_recall must be a number; got 'low'"),
-        ({"standings": 3}, "answer.standings must be a list; got 3"),
-        ({"standings": [3]}, "answer.standings[0] must be a mapping; got 3"),
-        ({"standings": [{"hash": "x"}]}, "answer.standings[0] needs the key 'difference'"),
-        ({"pure": {"label": "x"}}, "answer.pure needs the key 'notation'"),
-        ({"reasons": {"size": "x"}}, "answer.reasons.size must be a number; got 'x'"),
-        ({"trained": 1}, "answer.trained must be true or false; got 1"))),
-                 read=lambda folder: RecordedRun.load(folder).answer)
+    check_damage(
+        folder,
+        "run.yaml",
+        *(
+            ({"answer": {**answer, **change}}, words)
+            for change, words in (
+                ({"recommended": None}, "answer.recommended must be text; got None"),
+                (
+                    {"recommended": "x"},
+                    "answer.recommended must be a network of the front; got 'x'",
+                ),
+                ({"cheapest": "x"}, "answer.cheapest must be a network of the front; got 'x'"),
+                (
+                    {"above_budget": ["x"]},
+                    "answer.above_budget must be a network of the front; got 'x'",
+                ),
+                (
+                    {"standings": [*answer["standings"], {**answer["standings"][0], "hash": "x"}]},
+                    "answer.standings must be a network of the front; got 'x'",
+                ),
+                ({"min_recall": "low"}, "answer.min_recall must be a number; got 'low'"),
+                ({"standings": 3}, "answer.standings must be a list; got 3"),
+                ({"standings": [3]}, "answer.standings[0] must be a mapping; got 3"),
+                ({"standings": [{"hash": "x"}]}, "answer.standings[0] needs the key 'difference'"),
+                ({"pure": {"label": "x"}}, "answer.pure needs the key 'notation'"),
+                ({"reasons": {"size": "x"}}, "answer.reasons.size must be a number; got 'x'"),
+                ({"trained": 1}, "answer.trained must be true or false; got 1"),
+            )
+        ),
+        read=lambda folder: RecordedRun.load(folder).answer,
+    )

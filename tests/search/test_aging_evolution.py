@@ -7,7 +7,13 @@ from flashnas.search import Evaluation, make_algorithm
 
 def make(space, **options):
     latency_of = options.pop("latency_of", space.latency_of)
-    return make_algorithm("aging-evolution", space=space, seed=options.pop("seed", 0), latency_of=latency_of, **options)
+    return make_algorithm(
+        "aging-evolution",
+        space=space,
+        seed=options.pop("seed", 0),
+        latency_of=latency_of,
+        **options,
+    )
 
 
 def complete(genotype, loss):
@@ -21,7 +27,9 @@ def distance(a, b):
 def test_the_oldest_leave_whatever_their_loss():
     algorithm = make(BitSpace(12), population=3)
     asked = algorithm.ask(3) + algorithm.ask(2)
-    algorithm.tell([complete(g, loss) for g, loss in zip(asked, [0.1, 5.0, 4.0, 9.0, 8.0], strict=True)])
+    algorithm.tell(
+        [complete(g, loss) for g, loss in zip(asked, [0.1, 5.0, 4.0, 9.0, 8.0], strict=True)]
+    )
     assert [member.genotype for member in algorithm.population] == asked[2:]
 
 
@@ -36,7 +44,9 @@ def test_the_worst_of_distinct_entrants_never_wins():
     algorithm = make(BitSpace(16), population=4, tournament=2, seed=3)
     asked = [Bits((bit,) * 16) for bit in (0, 1)] + [Bits((0, 1) * 8), Bits((0,) * 8 + (1,) * 8)]
     algorithm.ask(4)
-    algorithm.population.extend(complete(g, loss) for g, loss in zip(asked, [1.0, 2.0, 3.0, 4.0], strict=True))
+    algorithm.population.extend(
+        complete(g, loss) for g, loss in zip(asked, [1.0, 2.0, 3.0, 4.0], strict=True)
+    )
     wins = [min(range(4), key=lambda i: distance(child, asked[i])) for child in algorithm.ask(40)]
     # of the 6 pairs the best wins 3, the second 2, the third 1
     assert wins.count(3) == 0
@@ -58,8 +68,14 @@ def test_failed_and_infeasible_candidates_never_join():
     asked = algorithm.ask(2)
     algorithm.tell([complete(g, 3.0) for g in asked])
     bad = algorithm.ask(4)
-    algorithm.tell([Evaluation(bad[0], failed=True), Evaluation(bad[1], feasible=False),
-                    Evaluation(bad[2], loss=float("nan")), Evaluation(bad[3], feasible=False, loss=0.0)])
+    algorithm.tell(
+        [
+            Evaluation(bad[0], failed=True),
+            Evaluation(bad[1], feasible=False),
+            Evaluation(bad[2], loss=float("nan")),
+            Evaluation(bad[3], feasible=False, loss=0.0),
+        ]
+    )
     assert [member.genotype for member in algorithm.population] == asked
 
 

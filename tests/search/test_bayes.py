@@ -17,7 +17,9 @@ LOSSES = 3.0 + 0.5 * FEATURES[:, 0] - 0.8 * FEATURES[:, 1] ** 2
 
 def make(space, **options):
     latency_of = options.pop("latency_of", space.latency_of)
-    return make_algorithm("bayes", space=space, seed=0, latency_of=latency_of, **{"initial": 6, "pool": 64, **options})
+    return make_algorithm(
+        "bayes", space=space, seed=0, latency_of=latency_of, **{"initial": 6, "pool": 64, **options}
+    )
 
 
 def test_the_surrogate_predicts_a_smooth_loss_with_honest_spread():
@@ -53,10 +55,14 @@ def test_believing_equals_conditioning_the_process_on_the_mean():
     points = joint.condition_on_mean(3, np.empty((0, 2)))
     target = (mean[3:4] - model.center) / model.scale
     with torch.no_grad():
-        conditioned = model._model.condition_on_observations(torch.tensor(new[3:4]), torch.tensor(target[:, None]))
+        conditioned = model._model.condition_on_observations(
+            torch.tensor(new[3:4]), torch.tensor(target[:, None])
+        )
         posterior = conditioned(torch.tensor(new))
     np.testing.assert_allclose(posterior.mean.numpy() * model.scale + model.center, mean, atol=1e-6)
-    np.testing.assert_allclose(posterior.covariance_matrix.numpy() * model.scale**2, believed, atol=1e-6)
+    np.testing.assert_allclose(
+        posterior.covariance_matrix.numpy() * model.scale**2, believed, atol=1e-6
+    )
     assert points.tolist() == [[mean[3], 3.0]]
 
 
@@ -74,16 +80,27 @@ def test_it_learns_to_avoid_what_fails():
     for cycle in range(5):
         asked = algorithm.ask(10)
         failures = sum(g.bits[0] for g in asked)
-        algorithm.tell([Evaluation(g, space.latency_of(g)[0], True, None if g.bits[0] else 5.0 - 0.1 * sum(g.bits[1:]),
-                                   space.latency_of(g)[1], bool(g.bits[0])) for g in asked])
+        algorithm.tell(
+            [
+                Evaluation(
+                    g,
+                    space.latency_of(g)[0],
+                    True,
+                    None if g.bits[0] else 5.0 - 0.1 * sum(g.bits[1:]),
+                    space.latency_of(g)[1],
+                    bool(g.bits[0]),
+                )
+                for g in asked
+            ]
+        )
         if cycle == 0:
             assert failures >= 3
     assert failures <= 1
 
 
 def test_the_reference_latency_is_the_spaces_and_the_reference_loss_that_of_a_random_candidate():
-    """With the first candidates' latency nothing slower could ever gain, however low its loss; with their worst loss
-    the fast end would take nearly all."""
+    """With the first candidates' latency nothing slower could ever gain, however low its loss; with
+    their worst loss the fast end would take nearly all."""
     space = BitSpace(14)
     rng = np.random.default_rng(3)
     algorithm = make(space)
@@ -91,8 +108,9 @@ def test_the_reference_latency_is_the_spaces_and_the_reference_loss_that_of_a_ra
     losses = np.array([5.0 - 0.1 * sum(g.bits) for g in seen])
     model = loss_model.LossModel(algorithm._scaled(seen), [losses], seed=0)
     for outlier in (0.0, 50.0):
-        reference = algorithm._reference([np.append(losses, losses.max() + outlier)], model,
-                                         np.array([[14.1], [14.2]]))
+        reference = algorithm._reference(
+            [np.append(losses, losses.max() + outlier)], model, np.array([[14.1], [14.2]])
+        )
         slow = sorted(space.latency_of(space.sample(rng))[1] for _ in range(100))
         assert reference[1] > slow[-2] > 14.2
         if not outlier:
@@ -103,8 +121,12 @@ def test_the_first_candidates_spread_over_latency_and_are_large():
     space = BitSpace(14)
     large = {}
 
-    def latency_of(genotype):  # the size is not the latency: bits at odd places add parameters alone
-        network = SimpleNamespace(params=1 + sum(genotype.bits[1::2]), notation=str(genotype), hash=str(genotype))
+    def latency_of(
+        genotype,
+    ):  # the size is not the latency: bits at odd places add parameters alone
+        network = SimpleNamespace(
+            params=1 + sum(genotype.bits[1::2]), notation=str(genotype), hash=str(genotype)
+        )
         large[genotype] = network.params
         return network, 1.0 + sum(genotype.bits[::2])
 

@@ -1,4 +1,6 @@
-"""A part of a long history: what must be in it, for any points; and the samplers that model a part."""
+"""A part of a long history: what must be in it, for any points; and the samplers that model a
+part.
+"""
 
 import numpy as np
 import pytest
@@ -37,25 +39,35 @@ def test_a_part_has_the_recent_the_ends_and_a_front_that_has_room(points, limit)
     assert points[part, 0].max() == points[:, 0].max() or limit - third - min(len(front), third) < 2
 
 
-# -- samplers with a part of their history -------------------------------------------------------------------
+# -- samplers with a part of their history ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("check", [contract.check_replay, contract.check_partial_tells],
-                         ids=lambda check: check.__name__)
-@pytest.mark.parametrize(("name", "goals"), [("tpe", None), ("nsga2", three_goals()), ("bayes", None)],
-                         ids=["tpe", "nsga2", "bayes"])
+@pytest.mark.parametrize(
+    "check", [contract.check_replay, contract.check_partial_tells], ids=lambda check: check.__name__
+)
+@pytest.mark.parametrize(
+    ("name", "goals"),
+    [("tpe", None), ("nsga2", three_goals()), ("bayes", None)],
+    ids=["tpe", "nsga2", "bayes"],
+)
 def test_the_contract_holds_when_the_history_is_cut(name, goals, check, monkeypatch):
     monkeypatch.setattr(Tpe, "most_trials", 9)
     monkeypatch.setattr(Nsga2, "most_drawn", 9)
     monkeypatch.setattr(bayes, "MODELLED", 9)
     monkeypatch.setattr(bayes, "ALWAYS_FITTED", 8)
     monkeypatch.setattr(loss_model, "FIT_STEPS", 10)  # they need not be good
-    options = {"tpe": {"startup": 4}, "nsga2": {"population": 4}, "bayes": {"initial": 4, "pool": 24}}
+    options = {
+        "tpe": {"startup": 4},
+        "nsga2": {"population": 4},
+        "bayes": {"initial": 4, "pool": 24},
+    }
     check(World(name, options[name], goals))
 
 
 def test_nsga2_goes_on_from_its_best_when_its_study_is_long(monkeypatch):
-    """The new study breeds at once: its first generation is there, and is the best of the old one."""
+    """The new study breeds at once: its first generation is there, and is the best of the old
+    one.
+    """
     monkeypatch.setattr(Nsga2, "most_drawn", 30)
     world = World("nsga2", {"population": 6})
     algorithm = world.make()
@@ -63,8 +75,12 @@ def test_nsga2_goes_on_from_its_best_when_its_study_is_long(monkeypatch):
         world.run(algorithm, 1)
     told = np.array([algorithm.point(one) for one in algorithm.complete()])
     algorithm.ask()
-    first = [trial for trial in algorithm.study.trials if trial.system_attrs.get("NSGAIISampler:generation") == 0
-             and trial.state.name == "COMPLETE"]
+    first = [
+        trial
+        for trial in algorithm.study.trials
+        if trial.system_attrs.get("NSGAIISampler:generation") == 0
+        and trial.state.name == "COMPLETE"
+    ]
     best = told[np.argsort(standings(told))[:6]]
     assert sorted(map(tuple, best)) == sorted(tuple(trial.values) for trial in first)
     drawn = [trial for trial in algorithm.study.trials if trial.state.name != "COMPLETE"]

@@ -6,7 +6,9 @@ import torch
 from botorch.acquisition.multi_objective.analytic import ExpectedHypervolumeImprovement
 from botorch.models.deterministic import GenericDeterministicModel
 from botorch.posteriors import GPyTorchPosterior
-from botorch.utils.multi_objective.box_decompositions.non_dominated import FastNondominatedPartitioning
+from botorch.utils.multi_objective.box_decompositions.non_dominated import (
+    FastNondominatedPartitioning,
+)
 from gpytorch.distributions import MultitaskMultivariateNormal
 from linear_operator.operators import DiagLinearOperator
 
@@ -36,8 +38,12 @@ def test_three_objectives_with_one_known_agree_with_sampling():
     front, reference = np.random.default_rng(3).random((6, 3)), np.full(3, 1.1)
     before = hypervolume(front, reference)
     drawn = np.random.default_rng(4).normal(size=(3000, 3, 3)) * sd + mean
-    sampled = np.array([[hypervolume(np.vstack([front, point]), reference) - before for point in points]
-                        for points in drawn])
+    sampled = np.array(
+        [
+            [hypervolume(np.vstack([front, point]), reference) - before for point in points]
+            for points in drawn
+        ]
+    )
     got = expected_hypervolume_improvement(mean, sd, front, reference)
     assert (np.abs(got - sampled.mean(0)) < 4 * sampled.std(0) / np.sqrt(len(drawn))).all()
 
@@ -51,28 +57,34 @@ class Independent(GenericDeterministicModel):
 
     def posterior(self, X, **_):
         spread = DiagLinearOperator(self.sd.reshape(len(X), -1) ** 2)
-        return GPyTorchPosterior(MultitaskMultivariateNormal(self.mean.reshape(len(X), 1, -1), spread))
+        return GPyTorchPosterior(
+            MultitaskMultivariateNormal(self.mean.reshape(len(X), 1, -1), spread)
+        )
 
 
 def test_botorch_agrees_on_three_uncertain_objectives():
     mean, sd = beliefs(8, 3)
     front, reference = np.random.default_rng(5).random((7, 3)), np.full(3, 1.2)
     boxes = FastNondominatedPartitioning(ref_point=torch.tensor(-reference), Y=torch.tensor(-front))
-    acquisition = ExpectedHypervolumeImprovement(Independent(-mean, sd), ref_point=(-reference).tolist(),
-                                                 partitioning=boxes)
+    acquisition = ExpectedHypervolumeImprovement(
+        Independent(-mean, sd), ref_point=(-reference).tolist(), partitioning=boxes
+    )
     with torch.no_grad():
         expected = acquisition(torch.zeros(8, 1, 2, dtype=torch.float64)).numpy()
-    np.testing.assert_allclose(expected_hypervolume_improvement(mean, sd, front, reference), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        expected_hypervolume_improvement(mean, sd, front, reference), expected, rtol=1e-6
+    )
 
 
-# -- loss against a known latency ----------------------------------------------------------------------
+# -- loss against a known latency ------------------------------------------------------------------
 
 FRONTS = {
     "empty": np.empty((0, 2)),
     "one": np.array([[4.0, 6.0]]),
     "three": np.array([[5.0, 2.0], [4.0, 5.0], [3.0, 8.0]]),
-    "dominated, repeated and outside": np.array([[5.0, 2.0], [4.0, 5.0], [4.0, 5.0], [4.5, 6.0], [4.0, 7.0],
-                                                 [9.0, 1.0], [1.0, 11.0]]),
+    "dominated, repeated and outside": np.array(
+        [[5.0, 2.0], [4.0, 5.0], [4.0, 5.0], [4.5, 6.0], [4.0, 7.0], [9.0, 1.0], [1.0, 11.0]]
+    ),
 }
 REFERENCE = np.array([6.0, 10.0])
 MEAN = np.array([3.5, 4.5, 2.0, 5.5, 7.0, 4.0, 3.0])
@@ -82,8 +94,9 @@ LATENCY = np.array([4.0, 1.0, 9.0, 5.0, 3.0, 5.0, 12.0])
 
 def of_two(mean, sd, latency, front):
     """The gain of (loss, latency) where the latency is known."""
-    return expected_hypervolume_improvement(np.column_stack([mean, latency]), np.column_stack([sd, np.zeros_like(sd)]),
-                                            front, REFERENCE)
+    return expected_hypervolume_improvement(
+        np.column_stack([mean, latency]), np.column_stack([sd, np.zeros_like(sd)]), front, REFERENCE
+    )
 
 
 def dominated_area(points: np.ndarray, cells: int = 400) -> float:
@@ -101,8 +114,10 @@ def test_equals_monte_carlo(front):
     closed = of_two(MEAN, SD, LATENCY, front)
     before = dominated_area(front)
     for mean, sd, latency, expected in zip(MEAN, SD, LATENCY, closed, strict=True):
-        gains = [dominated_area(np.vstack([front, [loss, latency]])) - before
-                 for loss in rng.normal(mean, sd, 2000)]
+        gains = [
+            dominated_area(np.vstack([front, [loss, latency]])) - before
+            for loss in rng.normal(mean, sd, 2000)
+        ]
         error = np.std(gains) / np.sqrt(len(gains))
         assert abs(np.mean(gains) - expected) <= 4.5 * error + 1e-9
 
@@ -110,5 +125,6 @@ def test_equals_monte_carlo(front):
 def test_certain_candidates_add_their_area():
     mean, latency = np.array([3.5, 4.0, 2.0]), np.array([4.0, 6.0, 9.0])
     gain = of_two(mean, np.zeros(3), latency, FRONTS["three"])
-    # 1.5 below level 5 over [4, 5], 0.5 below level 4 over [5, 8]; on the front's edge; 1 below level 3 over [9, 10]
+    # 1.5 below level 5 over [4, 5], 0.5 below level 4 over [5, 8]; on the front's edge; 1 below
+    # level 3 over [9, 10]
     np.testing.assert_allclose(gain, [1.5 + 1.5, 0.0, 1.0], atol=1e-9)

@@ -16,6 +16,7 @@ def capped(space, most):
     def latency_of(genotype):
         architecture, latency_ms = space.latency_of(genotype)
         return (architecture if sum(genotype.bits) <= most else None), latency_ms
+
     return latency_of
 
 
@@ -24,11 +25,21 @@ def test_results_reach_the_study(name):
     space = BitSpace(12)
     algorithm = make_algorithm(name, space=space, seed=1, latency_of=space.latency_of)
     asked = algorithm.ask(4)
-    algorithm.tell([Evaluation(asked[0], loss=3.0, latency_ms=7.0), Evaluation(asked[1], failed=True),
-                    Evaluation(asked[2], feasible=False), Evaluation(asked[3], loss=float("inf"), latency_ms=7.0)])
+    algorithm.tell(
+        [
+            Evaluation(asked[0], loss=3.0, latency_ms=7.0),
+            Evaluation(asked[1], failed=True),
+            Evaluation(asked[2], feasible=False),
+            Evaluation(asked[3], loss=float("inf"), latency_ms=7.0),
+        ]
+    )
     trials = algorithm.study.trials
-    assert [trial.state for trial in trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE,
-                                                 TrialState.FAIL]
+    assert [trial.state for trial in trials] == [
+        TrialState.COMPLETE,
+        TrialState.FAIL,
+        TrialState.COMPLETE,
+        TrialState.FAIL,
+    ]
     assert trials[0].values == [3.0, 7.0]
     assert trials[0].constraints == {"budget": 0.0}
     assert trials[2].constraints["budget"] > 0
@@ -50,7 +61,9 @@ def test_draws_outside_the_budget_are_replaced(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_dropped_draws_do_not_count_as_results(name):
     space = BitSpace(12)
-    algorithm = make_algorithm(name, space=space, seed=1, latency_of=capped(space, 4), **{FROM_THE_SPACE[name]: 2})
+    algorithm = make_algorithm(
+        name, space=space, seed=1, latency_of=capped(space, 4), **{FROM_THE_SPACE[name]: 2}
+    )
     algorithm.ask(6)
     dropped = [trial for trial in algorithm.study.trials if trial.state.is_finished()]
     assert dropped
@@ -65,7 +78,9 @@ def test_the_sampler_learns_the_distance_to_a_budget_that_nothing_meets(name):
     asked = algorithm.ask(6)
     algorithm.tell([Evaluation(g, feasible=False) for g in asked])
     told = [trial for trial in algorithm.study.trials if trial.state == TrialState.COMPLETE]
-    assert [t.constraints["budget"] for t in told] == [pytest.approx(space.latency_of(g)[1]) for g in asked]
+    assert [t.constraints["budget"] for t in told] == [
+        pytest.approx(space.latency_of(g)[1]) for g in asked
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -75,7 +90,9 @@ def test_the_first_candidates_are_drawn_from_the_space(name):
     drawn = []
     sample = space.sample
     space.sample = lambda rng: drawn.append(sample(rng)) or drawn[-1]
-    algorithm = make_algorithm(name, space=space, seed=1, latency_of=space.latency_of, **{FROM_THE_SPACE[name]: 5})
+    algorithm = make_algorithm(
+        name, space=space, seed=1, latency_of=space.latency_of, **{FROM_THE_SPACE[name]: 5}
+    )
     asked = algorithm.ask(4)
     assert asked == drawn
     algorithm.tell([Evaluation(g, loss=1.0, latency_ms=1.0) for g in asked])
@@ -84,11 +101,18 @@ def test_the_first_candidates_are_drawn_from_the_space(name):
     assert len(drawn) == 5
 
 
-@pytest.mark.parametrize(("name", "option", "kind"), [
-    ("nsga2", {"population": 6}, optuna.samplers.NSGAIISampler), ("tpe", {"startup": 4}, optuna.samplers.TPESampler)])
+@pytest.mark.parametrize(
+    ("name", "option", "kind"),
+    [
+        ("nsga2", {"population": 6}, optuna.samplers.NSGAIISampler),
+        ("tpe", {"startup": 4}, optuna.samplers.TPESampler),
+    ],
+)
 def test_options_are_taken(name, option, kind):
     space = BitSpace(6)
     algorithm = make_algorithm(name, space=space, seed=0, latency_of=space.latency_of, **option)
     assert isinstance(algorithm.study.sampler, kind)
     with pytest.raises(ConfigError, match=f"{name}: {next(iter(option))} must be a whole number"):
-        make_algorithm(name, space=space, seed=0, latency_of=space.latency_of, **dict.fromkeys(option, -1))
+        make_algorithm(
+            name, space=space, seed=0, latency_of=space.latency_of, **dict.fromkeys(option, -1)
+        )

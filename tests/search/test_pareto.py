@@ -15,7 +15,9 @@ coordinates = st.integers(-4, 5).map(float)
 @st.composite
 def point_sets(draw, most=12):
     objectives = draw(st.integers(1, 4))
-    return draw(hnp.arrays(np.float64, (draw(st.integers(0, most)), objectives), elements=coordinates))
+    return draw(
+        hnp.arrays(np.float64, (draw(st.integers(0, most)), objectives), elements=coordinates)
+    )
 
 
 def dominates(a, b):
@@ -46,7 +48,9 @@ def test_agrees_with_pymoo(objectives):
     for n in (1, 2, 20, 40):
         points = rng.normal(size=(n, objectives))
         corner = np.full(objectives, 1.0)
-        assert hypervolume(points, corner) == pytest.approx(HV(ref_point=corner)(points), rel=1e-9, abs=1e-12)
+        assert hypervolume(points, corner) == pytest.approx(
+            HV(ref_point=corner)(points), rel=1e-9, abs=1e-12
+        )
         front = NonDominatedSorting().do(points, only_non_dominated_front=True)
         assert np.flatnonzero(non_dominated(points)).tolist() == sorted(front.tolist())
 
@@ -73,20 +77,30 @@ def test_thousands_of_points_in_three_objectives_take_no_time():
     assert 0.8 < volume < 5 / 6  # of the simplex itself: 1 - 1/6
 
 
-@pytest.mark.parametrize(("points", "reference", "message"), [
-    ([[np.nan, 1.0]], [2, 2], "NaN"),
-    ([1.0, 2.0], [2, 2], r"\[N, M\]"),
-    ([[1.0, 2.0]], [2], "reference must be 2 finite numbers"),
-    ([[1.0, 2.0]], [2, np.inf], "reference must be 2 finite numbers"),
-    ([[-np.inf, 2.0]], [2, 3], "minus infinity"),
-])
+@pytest.mark.parametrize(
+    ("points", "reference", "message"),
+    [
+        ([[np.nan, 1.0]], [2, 2], "NaN"),
+        ([1.0, 2.0], [2, 2], r"\[N, M\]"),
+        ([[1.0, 2.0]], [2], "reference must be 2 finite numbers"),
+        ([[1.0, 2.0]], [2, np.inf], "reference must be 2 finite numbers"),
+        ([[-np.inf, 2.0]], [2, 3], "minus infinity"),
+    ],
+)
 def test_bad_input_is_refused(points, reference, message):
     with pytest.raises(ValueError, match=message):
         hypervolume(points, reference)
 
 
 def test_standings_put_fronts_first_and_the_ends_of_a_front_before_its_crowded_middle():
-    points = [[3, 3], [0, 4], [4, 0], [1.9, 2.1], [2, 2], [5, 5]]  # the middle pair is crowded, [3, 3] is behind it
+    points = [
+        [3, 3],
+        [0, 4],
+        [4, 0],
+        [1.9, 2.1],
+        [2, 2],
+        [5, 5],
+    ]  # the middle pair is crowded, [3, 3] is behind it
     places = standings(points)
     assert sorted(places.tolist()) == list(range(6))
     assert set(places[[1, 2]]) == {0, 1}

@@ -1,4 +1,6 @@
-"""Bayesian search with what is known before any training: it prefers what is expected to be good and cheap."""
+"""Bayesian search with what is known before any training: it prefers what is expected to be good
+and cheap.
+"""
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ def bits_of(network):
 
 def expected(networks):
     """Attention in the first half is good."""
-    return np.array([5.0 - 0.2 * sum(bits_of(network)[:LENGTH // 2]) for network in networks])
+    return np.array([5.0 - 0.2 * sum(bits_of(network)[: LENGTH // 2]) for network in networks])
 
 
 def no_steps(networks):
@@ -32,7 +34,16 @@ def flat(genotype):
     return BitSpace(LENGTH).latency_of(genotype)[0], 1.0
 
 
-def searched(known=None, *, cycles=3, loss=lambda genotype: 5.0, latency_of=flat, seed=0, initial=6, sampler="bayes"):
+def searched(
+    known=None,
+    *,
+    cycles=3,
+    loss=lambda genotype: 5.0,
+    latency_of=flat,
+    seed=0,
+    initial=6,
+    sampler="bayes",
+):
     space = BitSpace(LENGTH)
     options = {"initial": initial, "pool": 64} if sampler == "bayes" else {}
     algorithm = make_algorithm(sampler, space=space, seed=seed, latency_of=latency_of, **options)
@@ -41,16 +52,18 @@ def searched(known=None, *, cycles=3, loss=lambda genotype: 5.0, latency_of=flat
     batches = []
     for _ in range(cycles):
         batches.append(algorithm.ask(6))
-        algorithm.tell([Evaluation(g, latency_of(g)[0], True, loss(g), latency_of(g)[1]) for g in batches[-1]])
+        algorithm.tell(
+            [Evaluation(g, latency_of(g)[0], True, loss(g), latency_of(g)[1]) for g in batches[-1]]
+        )
     return batches
 
 
 def good(genotypes):
-    return float(np.mean([sum(genotype.bits[:LENGTH // 2]) for genotype in genotypes]))
+    return float(np.mean([sum(genotype.bits[: LENGTH // 2]) for genotype in genotypes]))
 
 
 def true_loss(genotype):
-    return 5.0 - 0.2 * sum(genotype.bits[:LENGTH // 2])
+    return 5.0 - 0.2 * sum(genotype.bits[: LENGTH // 2])
 
 
 def test_at_equal_cost_it_prefers_what_is_expected_to_be_good():
@@ -61,6 +74,7 @@ def test_at_equal_cost_it_prefers_what_is_expected_to_be_good():
 
 def test_the_model_learns_the_rest_alone():
     """Trainings show that the last bit counts most, which nothing foretold."""
+
     def loss(genotype):
         return true_loss(genotype) - 1.5 * genotype.bits[-1]
 
@@ -71,12 +85,16 @@ def test_the_model_learns_the_rest_alone():
 
 def test_gains_are_divided_by_cost():
     """The first bit of the second half makes a training dear, and changes nothing else."""
+
     def dear(network):
         return 50.0 if bits_of(network)[LENGTH // 2] else 1.0
 
     asked = searched(prior(cost_of=dear), cycles=3, loss=true_loss)
     even = searched(prior(), cycles=3, loss=true_loss)
-    share, usual = (np.mean([g.bits[LENGTH // 2] for batch in batches[1:] for g in batch]) for batches in (asked, even))
+    share, usual = (
+        np.mean([g.bits[LENGTH // 2] for batch in batches[1:] for g in batch])
+        for batches in (asked, even)
+    )
     assert share < 0.2 < usual
 
 
@@ -84,7 +102,9 @@ def test_where_more_is_to_be_learnt_a_training_is_worth_more():
     def silent(networks):
         return np.array([0.5 if bits_of(network)[-1] else 0.001 for network in networks])
 
-    asked = searched(prior(moves_of=silent, value_of=lambda networks: np.full(len(networks), 5.0)), cycles=2)
+    asked = searched(
+        prior(moves_of=silent, value_of=lambda networks: np.full(len(networks), 5.0)), cycles=2
+    )
     assert np.mean([genotype.bits[-1] for genotype in asked[1]]) > 0.8
 
 
@@ -95,13 +115,17 @@ def test_the_most_promising_come_first_in_their_order():
     assert len(set(first)) == 6
 
 
-@pytest.mark.parametrize("latency_of", [flat, BitSpace(LENGTH).latency_of], ids=["flat", "latencies"])
+@pytest.mark.parametrize(
+    "latency_of", [flat, BitSpace(LENGTH).latency_of], ids=["flat", "latencies"]
+)
 def test_a_prior_that_knows_nothing_changes_nothing(latency_of):
     def nothing(networks):
         return np.zeros(len(networks))
 
     known = prior(value_of=nothing, moves_of=nothing)
-    assert searched(known, loss=true_loss, latency_of=latency_of) == searched(loss=true_loss, latency_of=latency_of)
+    assert searched(known, loss=true_loss, latency_of=latency_of) == searched(
+        loss=true_loss, latency_of=latency_of
+    )
 
 
 @pytest.mark.parametrize("sampler", [name for name in ALGORITHMS if name != "bayes"])

@@ -1,4 +1,6 @@
-"""What every search algorithm must do. A new algorithm joins SETTINGS; one that is registered and missing fails."""
+"""What every search algorithm must do. A new algorithm joins SETTINGS; one that is registered and
+missing fails.
+"""
 
 import subprocess
 import sys
@@ -18,20 +20,30 @@ SETTINGS: dict[str, dict[str, Any]] = {  # options that make tens of candidates 
     "random": {},
     "bayes": {"initial": 8, "pool": 32},
 }
-THREE = ("nsga2", "bayes")   # these are tested with three objectives, and bayes with two in test_history.py
-LEARNS = {"aging-evolution": 25, "bayes": 7}  # must beat random on an easy surface, medians over so many seeds
+THREE = (
+    "nsga2",
+    "bayes",
+)  # these are tested with three objectives, and bayes with two in test_history.py
+LEARNS = {
+    "aging-evolution": 25,
+    "bayes": 7,
+}  # must beat random on an easy surface, medians over so many seeds
 
 
 @pytest.fixture(params=list(ALGORITHMS.shipped))
 def name(request):
     if request.param not in SETTINGS:
-        pytest.fail(f"algorithm {request.param!r} is registered but has no line in SETTINGS of this file")
+        pytest.fail(
+            f"algorithm {request.param!r} is registered but has no line in SETTINGS of this file"
+        )
     return request.param
 
 
 @pytest.fixture
 def rough_fits(monkeypatch):
-    """The Gaussian processes of `bayes` are fitted in few steps: the contract holds whatever they say."""
+    """The Gaussian processes of `bayes` are fitted in few steps: the contract holds whatever they
+    say.
+    """
     monkeypatch.setattr(loss_model, "FIT_STEPS", 5)
 
 
@@ -53,16 +65,25 @@ def test_the_settings_name_registered_algorithms_and_their_options():
         assert set(options) <= set(algorithm_options(algorithm))
 
 
-@pytest.mark.parametrize("check", [
-    contract.check_seed_fixes_the_trajectory, contract.check_replay, contract.check_partial_tells,
-    contract.check_one_complete_candidate, contract.check_equal_losses,
-], ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "check",
+    [
+        contract.check_seed_fixes_the_trajectory,
+        contract.check_replay,
+        contract.check_partial_tells,
+        contract.check_one_complete_candidate,
+        contract.check_equal_losses,
+    ],
+    ids=lambda check: check.__name__,
+)
 def test_contract_with_two_and_three_objectives(world, check):
     check(world)
 
 
 def test_candidates_are_valid_distinct_new_and_within_the_budget(world):
-    contract.check_candidates(world, contract.BUDGET_MS if world.goals else contract.TIGHT_BUDGET_MS)
+    contract.check_candidates(
+        world, contract.BUDGET_MS if world.goals else contract.TIGHT_BUDGET_MS
+    )
 
 
 @pytest.mark.parametrize(("outcome", "before"), [("failed", 2), ("infeasible", 0)])
@@ -70,10 +91,16 @@ def test_cycles_that_give_nothing_do_not_stop_the_search(world, outcome, before)
     contract.check_lost_cycles(world, outcome, before)
 
 
-@pytest.mark.parametrize("check", [
-    contract.check_global_random_state, contract.check_sizes_of_asks, contract.check_order_of_tells,
-    contract.check_improvement,
-], ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "check",
+    [
+        contract.check_global_random_state,
+        contract.check_sizes_of_asks,
+        contract.check_order_of_tells,
+        contract.check_improvement,
+    ],
+    ids=lambda check: check.__name__,
+)
 def test_contract(plain, check):
     check(plain)
 
@@ -87,26 +114,35 @@ def test_a_budget_that_nothing_meets_still_gives_valid_candidates(plain):
         contract.check_impossible_budget(plain, latency_known)
 
 
-@pytest.mark.parametrize(("learner", "seeds"), [
-    pytest.param(learner, seeds, marks=[pytest.mark.slow] if learner == "bayes" else [])
-    for learner, seeds in LEARNS.items()])
+@pytest.mark.parametrize(
+    ("learner", "seeds"),
+    [
+        pytest.param(learner, seeds, marks=[pytest.mark.slow] if learner == "bayes" else [])
+        for learner, seeds in LEARNS.items()
+    ],
+)
 def test_learning_beats_random(learner, seeds):
     contract.check_beats_random(learner, SETTINGS[learner], seeds)
 
 
-# -- the registry --------------------------------------------------------------------------------------------
+# -- the registry ----------------------------------------------------------------------------------
+
 
 def test_unknown_names_and_options_are_one_clear_line():
     world = World("random")
     shared = {"space": world.space, "seed": 0, "latency_of": world.latency_of}
     with pytest.raises(ConfigError) as unknown:
         make_algorithm("aging", **shared)
-    assert str(unknown.value) == ("sampler must be one of aging-evolution, nsga2, tpe, random, bayes; got 'aging'"
-                                  " (did you mean 'aging-evolution'?)")
+    assert str(unknown.value) == (
+        "sampler must be one of aging-evolution, nsga2, tpe, random, bayes; got 'aging'"
+        " (did you mean 'aging-evolution'?)"
+    )
     with pytest.raises(ConfigError) as option:
         make_algorithm("aging-evolution", populations=3, **shared)
-    assert str(option.value) == ("sampler aging-evolution has no option 'populations' (did you mean 'population'?);"
-                                 " allowed: population, tournament")
+    assert str(option.value) == (
+        "sampler aging-evolution has no option 'populations' (did you mean 'population'?);"
+        " allowed: population, tournament"
+    )
     with pytest.raises(ConfigError, match="sampler random has no option 'x'; allowed: none"):
         make_algorithm("random", x=1, **shared)
     with pytest.raises(ConfigError, match="seed must be a whole number of at least 0; got -1"):
@@ -114,10 +150,14 @@ def test_unknown_names_and_options_are_one_clear_line():
 
 
 def test_torch_is_loaded_only_by_bayes():
-    script = ("import sys; from flashnas.search import ALGORITHMS, algorithm_options\n"
-              "for name in ALGORITHMS.shipped:\n"
-              "    if name != 'bayes':\n"
-              "        algorithm_options(name)\n"
-              "print(sorted({'torch', 'botorch', 'gpytorch'} & set(sys.modules)))")
-    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    script = (
+        "import sys; from flashnas.search import ALGORITHMS, algorithm_options\n"
+        "for name in ALGORITHMS.shipped:\n"
+        "    if name != 'bayes':\n"
+        "        algorithm_options(name)\n"
+        "print(sorted({'torch', 'botorch', 'gpytorch'} & set(sys.modules)))"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert child.stdout.strip() == "[]"

@@ -1,4 +1,6 @@
-"""A space with networks of its own, of the six methods of the contract alone, and as a template of another package."""
+"""A space with networks of its own, of the six methods of the contract alone, and as a template of
+another package.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,13 @@ from small_spaces import write
 from flashnas.base import registry
 from flashnas.base.errors import SpaceError
 from flashnas.base.yaml import check_keys, parse_yaml
-from flashnas.space import TEMPLATES, SearchSpace, as_operator_space, load_operator_space, load_space
+from flashnas.space import (
+    TEMPLATES,
+    SearchSpace,
+    as_operator_space,
+    load_operator_space,
+    load_space,
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,11 @@ class Gpt2Networks(SearchSpace[Gpt2]):
         self.deepest = deepest
 
     def sample(self, rng):
-        return Gpt2(int(rng.choice([64, 128, 256])), int(rng.integers(1, self.deepest + 1)), int(rng.choice([2, 4])))
+        return Gpt2(
+            int(rng.choice([64, 128, 256])),
+            int(rng.integers(1, self.deepest + 1)),
+            int(rng.choice([2, 4])),
+        )
 
     def mutate(self, genotype, rng):
         while (other := self.sample(rng)) == genotype:
@@ -53,8 +65,11 @@ class Gpt2Networks(SearchSpace[Gpt2]):
         return Gpt2(**params)
 
     def distributions(self):
-        return {"width": IntDistribution(64, 256, step=64), "layers": IntDistribution(1, self.deepest, log=True),
-                "ratio": CategoricalDistribution([2, 4])}
+        return {
+            "width": IntDistribution(64, 256, step=64),
+            "layers": IntDistribution(1, self.deepest, log=True),
+            "ratio": CategoricalDistribution([2, 4]),
+        }
 
     def architectures(self, genotype):
         return [genotype]
@@ -65,7 +80,9 @@ class Gpt2Space(Gpt2Networks):
 
     @classmethod
     def from_config(cls, data, *, name):
-        check_keys(data, where="search space", required={"template": str, "deepest": int}, error=SpaceError)
+        check_keys(
+            data, where="search space", required={"template": str, "deepest": int}, error=SpaceError
+        )
         return cls(data["deepest"])
 
 
@@ -101,9 +118,14 @@ def test_values_of_every_distribution_are_listed():
             return tuple(params.values())
 
     space = Reals()
-    space.kinds = {"share": FloatDistribution(0.0, 0.5, step=0.25), "one": FloatDistribution(2.0, 2.0),
-                   "odd": IntDistribution(1, 5, step=2)}
-    assert list(space.enumerate()) == [(share, 2.0, odd) for share in (0.0, 0.25, 0.5) for odd in (1, 3, 5)]
+    space.kinds = {
+        "share": FloatDistribution(0.0, 0.5, step=0.25),
+        "one": FloatDistribution(2.0, 2.0),
+        "odd": IntDistribution(1, 5, step=2),
+    }
+    assert list(space.enumerate()) == [
+        (share, 2.0, odd) for share in (0.0, 0.25, 0.5) for odd in (1, 3, 5)
+    ]
     space.kinds = {"rate": FloatDistribution(1e-4, 1e-2, log=True)}
     assert space.size() == math.inf
     with pytest.raises(SpaceError, match="real parameter without a step and cannot be enumerated"):
@@ -113,17 +135,25 @@ def test_values_of_every_distribution_are_listed():
 def test_latency_tables_refuse_it_in_one_line():
     with pytest.raises(SpaceError) as error:
         as_operator_space(Gpt2Space(), "a latency table")
-    assert str(error.value) == ("a latency table needs a space of flashnas' operators; space 'space' (template 'gpt2')"
-                                " has architectures of its own")
+    assert str(error.value) == (
+        "a latency table needs a space of flashnas' operators; space 'space' (template 'gpt2')"
+        " has architectures of its own"
+    )
     tiny = load_space("tiny")
-    assert as_operator_space(tiny, "a latency table") is load_operator_space(tiny, "a latency table") is tiny
+    assert (
+        as_operator_space(tiny, "a latency table")
+        is load_operator_space(tiny, "a latency table")
+        is tiny
+    )
 
 
 @pytest.fixture
 def installed(monkeypatch):
     """As if a package with this entry point were installed."""
     entry = EntryPoint("gpt2", f"{__name__}:Gpt2Space", "flashnas.spaces")
-    monkeypatch.setattr(registry, "entry_points", lambda group: (entry,) if group == entry.group else ())
+    monkeypatch.setattr(
+        registry, "entry_points", lambda group: (entry,) if group == entry.group else ()
+    )
     registry.forget_plugins()
     yield
     registry.forget_plugins()

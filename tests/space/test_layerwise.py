@@ -29,12 +29,17 @@ OPTIONS = {"d": "d(head_dim=16)", "a": "a(head_dim=16)", "m2": "m2(head_dim=16)"
 def case(request):
     depth, choices, required = SMALL[request.param]
     written = [" ".join(OPTIONS[op] for op in choice.split()) for choice in choices]
-    data = parse_yaml(f"template: layerwise\nwidths: [64]\nlayers:\n  depth: {list(depth)}\n  choices: {written}\n"
-                      + (f"  require: {list(required)}\n" if required else ""))
+    data = parse_yaml(
+        f"template: layerwise\nwidths: [64]\nlayers:\n  depth: {list(depth)}\n  choices:"
+        f" {written}\n" + (f"  require: {list(required)}\n" if required else "")
+    )
     space = LayerwiseSpace.from_config(data, name="small")
-    expected = {tuple(" ".join(layers).split()) for number in range(depth[0], depth[1] + 1)
-                for layers in itertools.product(choices, repeat=number)
-                if set(required) <= set(" ".join(layers).split())}
+    expected = {
+        tuple(" ".join(layers).split())
+        for number in range(depth[0], depth[1] + 1)
+        for layers in itertools.product(choices, repeat=number)
+        if set(required) <= set(" ".join(layers).split())
+    }
     return space, expected
 
 
@@ -50,7 +55,9 @@ def test_enumeration_is_the_product(case):
     assert set(lists) == expected
 
 
-def test_samples_mutants_and_decoded_parameters_keep_the_contract_and_mutants_reach_everything(case):
+def test_samples_mutants_and_decoded_parameters_keep_the_contract_and_mutants_reach_everything(
+    case,
+):
     space, expected = case
     check_space(space)
     rng = np.random.default_rng(0)
@@ -89,10 +96,12 @@ def test_find_refuses_lists_outside():
 def test_shipped_space():
     space = load_space("layerwise")
     assert [spec.kind for spec in space.mixers] == ["a", "swa", "m", "m2", "gla", "d", "gd", "r7"]
-    assert space.size() == sum(8 ** layers for layers in range(6, 16))
+    assert space.size() == sum(8**layers for layers in range(6, 16))
     assert space.max_operators == 30
     assert space.contains(Architecture.parse("1024(meta=256): 2x(gd f gla f swa f m2 f a f)"))
-    assert not space.contains(Architecture.parse("1024(meta=256): 2x(gd f gla f swa(window=64) f m2 f a f)"))
+    assert not space.contains(
+        Architecture.parse("1024(meta=256): 2x(gd f gla f swa(window=64) f m2 f a f)")
+    )
 
 
 def test_foreign_choice_is_refused():

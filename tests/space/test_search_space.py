@@ -1,4 +1,6 @@
-"""What all templates share: widths, baselines, features, Optuna, loading; and every message for a bad file."""
+"""What all templates share: widths, baselines, features, Optuna, loading; and every message for a
+bad file.
+"""
 
 import re
 from pathlib import Path
@@ -14,7 +16,16 @@ from flashnas.base.errors import ConfigError, FlashnasError, SpaceError
 from flashnas.base.shipped import shipped_names
 from flashnas.space import features, load_space
 
-SHIPPED = ("nemotron_flash", "layerwise", "lfm2", "llama_cpp", "nemotron_h", "qwen35", "small", "tiny")
+SHIPPED = (
+    "nemotron_flash",
+    "layerwise",
+    "lfm2",
+    "llama_cpp",
+    "nemotron_h",
+    "qwen35",
+    "small",
+    "tiny",
+)
 
 
 @pytest.fixture(params=SHIPPED)
@@ -43,10 +54,15 @@ def test_baselines_are_pure_at_full_half_and_quarter_depth(space):
         assert baselines == {}
         return
     for spec in space.mixers:
-        mine = {label: operators for label, operators in baselines.items()
-                if operators[0] == spec and space.ffn in operators}
+        mine = {
+            label: operators
+            for label, operators in baselines.items()
+            if operators[0] == spec and space.ffn in operators
+        }
         full = space.max_operators // 2
-        assert sorted(map(len, mine.values())) == sorted({2 * (full // part) for part in (1, 2, 4)} - {0})
+        assert sorted(map(len, mine.values())) == sorted(
+            {2 * (full // part) for part in (1, 2, 4)} - {0}
+        )
         for label, operators in mine.items():
             assert operators == (spec, space.ffn) * (len(operators) // 2)
             assert label == f"pure {len(operators) // 2}x({spec.kind} f)"
@@ -62,7 +78,13 @@ def test_baselines_of_the_papers_space_are_in_it():
 
 def test_features_of_a_worked_example():
     kinds = parse_operators("d a f")
-    values = dict(zip(features.names(kinds), features.describe(parse_operators("d f a a f a d f"), kinds), strict=True))
+    values = dict(
+        zip(
+            features.names(kinds),
+            features.describe(parse_operators("d f a a f a d f"), kinds),
+            strict=True,
+        )
+    )
     assert [values[f"count {op}"] for op in "daf"] == [2, 3, 3]
     # thirds of 8 operators are 2 2/3 operators long: d f a(2/3) | a(1/3) a f(... )
     assert values["share d in first third"] == pytest.approx(1 / (8 / 3))
@@ -80,7 +102,7 @@ def test_features_have_one_length_and_shares_that_add_up(space):
         assert values.shape == (len(space.feature_names),)
         number = len(space.kinds())
         assert values[:number].sum() == len(space.operators(genotype))
-        assert values[number:4 * number].reshape(3, number).sum(1) == pytest.approx(1)
+        assert values[number : 4 * number].reshape(3, number).sum(1) == pytest.approx(1)
 
 
 def test_hash_follows_the_settings_and_not_the_place(tmp_path):
@@ -92,7 +114,7 @@ def test_hash_follows_the_settings_and_not_the_place(tmp_path):
     assert copy.to_dict()["model"] == {"vocab": 512, "tied": True, "meta_tokens": 4}
 
 
-# -- what a user can get wrong -------------------------------------------------------------------------------
+# -- what a user can get wrong ---------------------------------------------------------------------
 
 GOOD = """\
 template: three_stage
@@ -121,46 +143,128 @@ def test_the_good_files_load(tmp_path):
     assert load_space(write(tmp_path, LAYERWISE)).depth == (2, 4)
     per_stage = GOOD.replace("[1, 4]", "{early: 1, middle: [1, 2], late: [2, 3]}")
     assert load_space(write(tmp_path, per_stage)).rules.repeats == ((1, 1), (1, 2), (2, 3))
-    assert load_space(write(tmp_path, GOOD.replace("repeats: [1, 4]\n", ""))).rules.repeats == ((1, 10),) * 3
+    assert (
+        load_space(write(tmp_path, GOOD.replace("repeats: [1, 4]\n", ""))).rules.repeats
+        == ((1, 10),) * 3
+    )
 
 
-@every(case=[
-    ('["0:1", 1:1]', '["0:1", 2:2]', "{path}:5: blocks.ratios[1] must be one of 0:1, 1:1, 1:2, 1:3; got '2:2'"),
-    ('["0:1", 1:1]', "[1:1, 1:1]", "{path}:5: blocks.ratios[1] is a duplicate; got '1:1'"),
-    ("mixers: [d, a]", "mixers: []", "{path}:4: blocks.mixers must not be empty"),
-    ("mixers: [d, a]", "mixers:\n    - d\n    - r9", "{path}:6: blocks.mixers[1]: operator must be one of a, swa,"),
-    ("mixers: [d, a]", "mixers: [d, f]", "{path}:4: blocks.mixers[1] must be one token mixer; got 'f'"),
-    ("mixers: [d, a]", "mixers: [d, 3]", "{path}:4: blocks.mixers[1] must be an operator such as d or"),
-    ("mixers: [d, a]", "mixers: [d, a, 'a(heads=16)']", "{path}:4: blocks.mixers must differ at every width; 'a' and"
-     " 'a(heads=16)' are the same operator at width 2048"),
-    ("mixers: [d, a]", "mixers: [d, 'a(head=16)']", "{path}:4: blocks.mixers[1]: operator 'a' has no option 'head'"
-     " (did you mean 'heads'?)"),
-    ("mixers: [d, a]", "mixers: [d(head_dim=96), a]", "{path}:4: blocks.mixers[0] 'd(head_dim=96)' does not fit width"
-     " 1024: operator 'd': head_dim 96 must divide the hidden size; got 1024"),
-    ("mixers: [d, a]\n  ratios: [\"0:1\", 1:1]", "mixers: [d]\n  ratios: [1:1]",
-     "{path}:4: blocks.mixers needs two operators for the ratio 1:1; got one"),
-    ("ffn: f", "ffn: d", "{path}:7: blocks.ffn must be a feed-forward network such as f(intermediate=4096); got 'd'"),
-    ("[0, 1]", "[0, 3]", "{path}:6: blocks.ffns_per_mixer[1] must be one of 0, 1, 2; got 3"),
-    ("[1024, 2048]", "[2048, 1024]", "{path}:2: widths must ascend; got 1024 after 2048"),
-    ("[1024, 2048]", "[1024, wide]", "{path}:2: widths[1] must be a whole number from 1 to 1048576; got 'wide'"),
-    ("[1024, 2048]", str(list(range(1024, 1024 + 128 * 300, 128))),
-     "{path}:2: widths must have at most 256 entries; got 300"),
-    ("mixers: [d, a]", f"mixers: [{', '.join(f'd(head_dim={n})' for n in range(1, 1000))}]",
-     "{path}:4: blocks.mixers must have at most 256 entries; got 999"),
-    ("vocab: 512", "vocab: 2000000000", "{path}:11: model.vocab must be a whole number from 2 to 1073741824; got"
-     " 2000000000"),
-    ("[1, 4]", "[4, 1]", "{path}:8: repeats must have 1 <= low <= high <= 256; got [4, 1]"),
-    ("[1, 4]", "[1, 2, 3]", "{path}:8: repeats must be a whole number or [low, high]; got [1, 2, 3]"),
-    ("[1, 4]", "fre", "{path}:8: repeats must be free, a number, [low, high] or one of these per stage; got 'fre'"),
-    ("[1, 4]", "{early: 1, middle: 1, late: two}", "{path}:8: repeats.late must be int or list; got 'two'"),
-    ("max_operators: 12", "max_operators: 8", "{path}:9: max_operators must be at least 9, so that early and middle"
-     " leave room for late even with the longest blocks (4); got 8"),
-    ("max_operators: 12", "max_operators: 9999", "{path}:9: max_operators must be a whole number from 1 to 256"),
-    ("vocab: 512", "vocabulary: 512", "{path}:11: model has no key 'vocabulary' (did you mean 'vocab'?)"),
-    ("template: three_stage", "template: three_stages", "{path}:1: template must be one of three_stage, layerwise;"
-     " got 'three_stages' (did you mean 'three_stage'?)"),
-    ("template: three_stage\n", "", "{path}:1: a search space needs the key 'template'"),
-])
+@every(
+    case=[
+        (
+            '["0:1", 1:1]',
+            '["0:1", 2:2]',
+            "{path}:5: blocks.ratios[1] must be one of 0:1, 1:1, 1:2, 1:3; got '2:2'",
+        ),
+        ('["0:1", 1:1]', "[1:1, 1:1]", "{path}:5: blocks.ratios[1] is a duplicate; got '1:1'"),
+        ("mixers: [d, a]", "mixers: []", "{path}:4: blocks.mixers must not be empty"),
+        (
+            "mixers: [d, a]",
+            "mixers:\n    - d\n    - r9",
+            "{path}:6: blocks.mixers[1]: operator must be one of a, swa,",
+        ),
+        (
+            "mixers: [d, a]",
+            "mixers: [d, f]",
+            "{path}:4: blocks.mixers[1] must be one token mixer; got 'f'",
+        ),
+        (
+            "mixers: [d, a]",
+            "mixers: [d, 3]",
+            "{path}:4: blocks.mixers[1] must be an operator such as d or",
+        ),
+        (
+            "mixers: [d, a]",
+            "mixers: [d, a, 'a(heads=16)']",
+            "{path}:4: blocks.mixers must differ at every width; 'a' and"
+            " 'a(heads=16)' are the same operator at width 2048",
+        ),
+        (
+            "mixers: [d, a]",
+            "mixers: [d, 'a(head=16)']",
+            "{path}:4: blocks.mixers[1]: operator 'a' has no option 'head' (did you mean 'heads'?)",
+        ),
+        (
+            "mixers: [d, a]",
+            "mixers: [d(head_dim=96), a]",
+            "{path}:4: blocks.mixers[0] 'd(head_dim=96)' does not fit width"
+            " 1024: operator 'd': head_dim 96 must divide the hidden size; got 1024",
+        ),
+        (
+            'mixers: [d, a]\n  ratios: ["0:1", 1:1]',
+            "mixers: [d]\n  ratios: [1:1]",
+            "{path}:4: blocks.mixers needs two operators for the ratio 1:1; got one",
+        ),
+        (
+            "ffn: f",
+            "ffn: d",
+            "{path}:7: blocks.ffn must be a feed-forward network such as f(intermediate=4096); got"
+            " 'd'",
+        ),
+        ("[0, 1]", "[0, 3]", "{path}:6: blocks.ffns_per_mixer[1] must be one of 0, 1, 2; got 3"),
+        ("[1024, 2048]", "[2048, 1024]", "{path}:2: widths must ascend; got 1024 after 2048"),
+        (
+            "[1024, 2048]",
+            "[1024, wide]",
+            "{path}:2: widths[1] must be a whole number from 1 to 1048576; got 'wide'",
+        ),
+        (
+            "[1024, 2048]",
+            str(list(range(1024, 1024 + 128 * 300, 128))),
+            "{path}:2: widths must have at most 256 entries; got 300",
+        ),
+        (
+            "mixers: [d, a]",
+            f"mixers: [{', '.join(f'd(head_dim={n})' for n in range(1, 1000))}]",
+            "{path}:4: blocks.mixers must have at most 256 entries; got 999",
+        ),
+        (
+            "vocab: 512",
+            "vocab: 2000000000",
+            "{path}:11: model.vocab must be a whole number from 2 to 1073741824; got 2000000000",
+        ),
+        ("[1, 4]", "[4, 1]", "{path}:8: repeats must have 1 <= low <= high <= 256; got [4, 1]"),
+        (
+            "[1, 4]",
+            "[1, 2, 3]",
+            "{path}:8: repeats must be a whole number or [low, high]; got [1, 2, 3]",
+        ),
+        (
+            "[1, 4]",
+            "fre",
+            "{path}:8: repeats must be free, a number, [low, high] or one of these per stage; got"
+            " 'fre'",
+        ),
+        (
+            "[1, 4]",
+            "{early: 1, middle: 1, late: two}",
+            "{path}:8: repeats.late must be int or list; got 'two'",
+        ),
+        (
+            "max_operators: 12",
+            "max_operators: 8",
+            "{path}:9: max_operators must be at least 9, so that early and middle"
+            " leave room for late even with the longest blocks (4); got 8",
+        ),
+        (
+            "max_operators: 12",
+            "max_operators: 9999",
+            "{path}:9: max_operators must be a whole number from 1 to 256",
+        ),
+        (
+            "vocab: 512",
+            "vocabulary: 512",
+            "{path}:11: model has no key 'vocabulary' (did you mean 'vocab'?)",
+        ),
+        (
+            "template: three_stage",
+            "template: three_stages",
+            "{path}:1: template must be one of three_stage, layerwise;"
+            " got 'three_stages' (did you mean 'three_stage'?)",
+        ),
+        ("template: three_stage\n", "", "{path}:1: a search space needs the key 'template'"),
+    ]
+)
 def test_bad_three_stage_file_gets_one_line(tmp_path, case):
     old, new, message = case
     assert old in GOOD
@@ -169,17 +273,33 @@ def test_bad_three_stage_file_gets_one_line(tmp_path, case):
     assert line.startswith(message.replace("{path}", str(path))), line
 
 
-@every(case=[
-    ("[2, 4]", "[4, 2]", ":4: layers.depth must have 1 <= low <= high <= 256; got [4, 2]"),
-    ("[d f, a f]", f"[{', '.join(f'd(head_dim={n}) f' for n in range(1, 1000))}]",
-     ":5: layers.choices must have at most 256 entries; got 999"),
-    ("[d f, a f]", "[d f, d  f]", ":5: layers.choices[1] is a duplicate; got 'd f'"),
-    ("[d f, a f]", "[f]", ":5: layers.choices needs a token mixer"),
-    ("[d f, a f]", "[d f, 'd(head_dim=100)']", ":5: layers.choices[1] 'd(head_dim=100)' does not fit width 1024"),
-    ("[d f, a f]", "[d f, a f]\n  require: [a, m2]", ":6: layers.require[1] must be one of d, f, a; got 'm2'"),
-    ("[d f, a f]", "[d f, a f]\n  require: [a, d, f]",
-     ":6: layers.require must have at most as many entries as the fewest layers, 2; got 3"),
-])
+@every(
+    case=[
+        ("[2, 4]", "[4, 2]", ":4: layers.depth must have 1 <= low <= high <= 256; got [4, 2]"),
+        (
+            "[d f, a f]",
+            f"[{', '.join(f'd(head_dim={n}) f' for n in range(1, 1000))}]",
+            ":5: layers.choices must have at most 256 entries; got 999",
+        ),
+        ("[d f, a f]", "[d f, d  f]", ":5: layers.choices[1] is a duplicate; got 'd f'"),
+        ("[d f, a f]", "[f]", ":5: layers.choices needs a token mixer"),
+        (
+            "[d f, a f]",
+            "[d f, 'd(head_dim=100)']",
+            ":5: layers.choices[1] 'd(head_dim=100)' does not fit width 1024",
+        ),
+        (
+            "[d f, a f]",
+            "[d f, a f]\n  require: [a, m2]",
+            ":6: layers.require[1] must be one of d, f, a; got 'm2'",
+        ),
+        (
+            "[d f, a f]",
+            "[d f, a f]\n  require: [a, d, f]",
+            ":6: layers.require must have at most as many entries as the fewest layers, 2; got 3",
+        ),
+    ]
+)
 def test_bad_layerwise_file_gets_one_line(tmp_path, case):
     old, new, message = case
     assert old in LAYERWISE
@@ -188,13 +308,19 @@ def test_bad_layerwise_file_gets_one_line(tmp_path, case):
     assert line.startswith(f"{path}{message}"), line
 
 
-@every(case=[
-    ("nemotron-flash", "'nemotron-flash' is not a shipped search space (did you mean 'nemotron_flash'?) and not a YAML"
-     " file;"
-     " shipped: layerwise, lfm2, llama_cpp, nemotron_flash, nemotron_h, qwen35, small, tiny"),
-    ("missing/x.yaml", "missing/x.yaml: no such file"),
-    ("x" * 5000, "is not a shipped search space"),
-])
+@every(
+    case=[
+        (
+            "nemotron-flash",
+            "'nemotron-flash' is not a shipped search space (did you mean 'nemotron_flash'?) and"
+            " not a YAML"
+            " file;"
+            " shipped: layerwise, lfm2, llama_cpp, nemotron_flash, nemotron_h, qwen35, small, tiny",
+        ),
+        ("missing/x.yaml", "missing/x.yaml: no such file"),
+        ("x" * 5000, "is not a shipped search space"),
+    ]
+)
 def test_unknown_space_is_named(case):
     source, message = case
     with pytest.raises(FlashnasError, match=re.escape(message)):

@@ -1,4 +1,6 @@
-"""The three-stage template against its rules, written out again here with itertools and nothing of flashnas."""
+"""The three-stage template against its rules, written out again here with itertools and nothing of
+flashnas.
+"""
 
 import dataclasses
 import itertools
@@ -45,7 +47,8 @@ def brute_force(mixers, ratios, ffns, repeats, cap):
     spans = [range(low, high + 1) for low, high in repeats]
     lists = set()
     for (early, middle), times_early, times_middle in itertools.product(
-            itertools.product(blocks, blocks), spans[0], spans[1]):
+        itertools.product(blocks, blocks), spans[0], spans[1]
+    ):
         start = early * times_early + middle * times_middle
         if len(start) < cap:
             for late, times_late in itertools.product(blocks, spans[2]):
@@ -101,7 +104,8 @@ def test_every_genotype_reaches_every_other_by_mutation(name):
         assert len(reached) == len(expected)
 
 
-# -- the paper's space ---------------------------------------------------------------------------------------
+# -- the paper's space -----------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def paper():
@@ -109,12 +113,22 @@ def paper():
 
 
 def paper_pattern():
-    """The rules as a regular expression over letters; the late stage of a full list may stop inside a block."""
-    blocks = ["".join({"m2": "m"}.get(op, op) for op in block) for block in block_types(
-        ("d", "a", "m2"), ("0:1", "1:1", "1:2", "1:3"), (0, 1, 2))]
+    """The rules as a regular expression over letters; the late stage of a full list may stop inside
+    a block.
+    """
+    blocks = [
+        "".join({"m2": "m"}.get(op, op) for op in block)
+        for block in block_types(("d", "a", "m2"), ("0:1", "1:1", "1:2", "1:3"), (0, 1, 2))
+    ]
     whole = "(?:" + "|".join(f"(?:{block})+" for block in blocks) + ")"
-    cut = "(?:" + "|".join(f"(?:{block})*(?:{'|'.join(block[:i] for i in range(len(block), 0, -1))})"
-                           for block in blocks) + ")"
+    cut = (
+        "(?:"
+        + "|".join(
+            f"(?:{block})*(?:{'|'.join(block[:i] for i in range(len(block), 0, -1))})"
+            for block in blocks
+        )
+        + ")"
+    )
     return re.compile(whole * 3), re.compile(whole * 2 + cut)
 
 
@@ -132,14 +146,18 @@ def test_paper_space_holds_exactly_what_the_rules_allow(paper):
             assert allowed or edit
             inside += allowed
             place, letter = rng.integers(len(text)), "damf"[rng.integers(4)]
-            text = text[:place] + letter + text[place + rng.integers(2):]
+            text = text[:place] + letter + text[place + rng.integers(2) :]
     assert 400 < inside < 1000
 
 
 def test_paper_space_is_the_papers(paper):
     assert paper.hidden_sizes == (1024, 1280, 1536, 1792, 2048, 2304, 2560)
     assert [spec.kind for spec in paper.kinds()] == ["d", "a", "m2", "f"]
-    assert (paper.rules.ratios, paper.rules.ffns, paper.max_operators) == (("0:1", "1:1", "1:2", "1:3"), (0, 1, 2), 30)
+    assert (paper.rules.ratios, paper.rules.ffns, paper.max_operators) == (
+        ("0:1", "1:1", "1:2", "1:3"),
+        (0, 1, 2),
+        30,
+    )
     assert paper.size() == 14_902_860
     rng = np.random.default_rng(0)
     assert max(len(paper.operators(paper.sample(rng))) for _ in range(100)) == 30
@@ -154,11 +172,20 @@ def test_nemotron_flash_1b_is_outside_and_its_twin_inside(paper):
     assert twin.params == original.params
 
 
-@every(text=[
-    "2048: 3x(d f)", "2048(meta=256): d f", "1000(meta=256): 3x(m2(head_dim=8) f)", "2048(meta=256): 16x(d f)",
-    "2048(meta=256,vocab=512): 3x(d f)", "2048(meta=256,tied=false): 3x(d f)", "2048(meta=256): 3x(gd f)",
-    "2048(meta=256): f d f d f", "2048(meta=256): 3x(d(head_dim=64) f)", "2048(meta=256): 3x(d f f f)",
-])
+@every(
+    text=[
+        "2048: 3x(d f)",
+        "2048(meta=256): d f",
+        "1000(meta=256): 3x(m2(head_dim=8) f)",
+        "2048(meta=256): 16x(d f)",
+        "2048(meta=256,vocab=512): 3x(d f)",
+        "2048(meta=256,tied=false): 3x(d f)",
+        "2048(meta=256): 3x(gd f)",
+        "2048(meta=256): f d f d f",
+        "2048(meta=256): 3x(d(head_dim=64) f)",
+        "2048(meta=256): 3x(d f f f)",
+    ]
+)
 def test_contains_refuses_what_the_space_does_not_build(paper, text):
     assert not paper.contains(Architecture.parse(text))
 
@@ -166,30 +193,49 @@ def test_contains_refuses_what_the_space_does_not_build(paper, text):
 def test_equal_networks_have_equal_genotypes(paper):
     def genotype(*stages):
         fields = ("op1", "op2", "ratio", "ffns", "repeats")
-        return ThreeStageGenotype(tuple(Stage(**dict(zip(fields, stage, strict=True))) for stage in stages))
+        return ThreeStageGenotype(
+            tuple(Stage(**dict(zip(fields, stage, strict=True))) for stage in stages)
+        )
 
-    pure = [genotype(("a", "d", "0:1", 1, i), ("m2", "d", "0:1", 1, j), ("d", "d", "1:1", 1, k))
-            for i, j, k in ((1, 1, 1), (2, 1, 1), (1, 2, 1))]
+    pure = [
+        genotype(("a", "d", "0:1", 1, i), ("m2", "d", "0:1", 1, j), ("d", "d", "1:1", 1, k))
+        for i, j, k in ((1, 1, 1), (2, 1, 1), (1, 2, 1))
+    ]
     # the late stage has op1 == op2: one kind of mixer, two per block
     assert str(paper.repair(pure[0])) == "1x(d f) | 1x(d f) | 2x(d f)"
     assert paper.repair(pure[1]) == paper.repair(pure[2])
     # blocks that the cap cuts away leave no trace
-    long = [genotype(("d", "a", "1:1", 1, 3), ("d", "m2", "1:1", 1, 3), ("a", "a", "0:1", 2, n)) for n in (2, 9, 28)]
+    long = [
+        genotype(("d", "a", "1:1", 1, 3), ("d", "m2", "1:1", 1, 3), ("a", "a", "0:1", 2, n))
+        for n in (2, 9, 28)
+    ]
     assert len({paper.repair(g) for g in long}) == 1
     assert str(paper.repair(long[2])) == "3x(d f a f) | 3x(d f m2 f) | 2x(a f f)"
     # early and middle leave room for the late stage
     full = genotype(("d", "a", "1:1", 1, 20), ("d", "m2", "1:1", 1, 20), ("a", "a", "0:1", 2, 20))
-    assert str(paper.repair(full)) == "4x(d f a f) | 3x(d f m2 f) | 1x(a f)"  # two of its operators fit
+    assert (
+        str(paper.repair(full)) == "4x(d f a f) | 3x(d f m2 f) | 1x(a f)"
+    )  # two of its operators fit
 
 
 def test_mutation_draws_the_four_factors_uniformly_and_changes_only_one(paper):
     parent = paper.find(parse_operators("2x(d f m2 f) 1x(a f m2 f m2 f) 2x(d f a f)"))
     by_name = {"operator": {"op1", "op2"}, "ratio": {"op1", "ratio", "repeats"}, "ffn": {"ffns"}}
-    functions = {"operator": operator_changes, "ratio": ratio_changes, "ffn": ffn_changes, "repeats": repeat_changes}
+    functions = {
+        "operator": operator_changes,
+        "ratio": ratio_changes,
+        "ffn": ffn_changes,
+        "repeats": repeat_changes,
+    }
     for name, function in functions.items():
         for change in function(paper.rules, parent):
             stages = [(a, b) for a, b in zip(parent.stages, change.stages, strict=True) if a != b]
-            changed = {field for a, b in stages for field in vars(a) if getattr(a, field) != getattr(b, field)}
+            changed = {
+                field
+                for a, b in stages
+                for field in vars(a)
+                if getattr(a, field) != getattr(b, field)
+            }
             assert changed <= by_name.get(name, {"repeats"})
             assert changed
             assert len(stages) == 1 or name == "repeats"
@@ -198,9 +244,15 @@ def test_mutation_draws_the_four_factors_uniformly_and_changes_only_one(paper):
     for _ in range(2000):
         child = paper.mutate(parent, rng)
         pairs = list(zip(parent.stages, child.stages, strict=True))
-        counts["ratio" if any(a.ratio != b.ratio for a, b in pairs)
-               else "operator" if any((a.op1, a.op2) != (b.op1, b.op2) for a, b in pairs)
-               else "ffn" if any(a.ffns != b.ffns for a, b in pairs) else "repeats"] += 1
+        counts[
+            "ratio"
+            if any(a.ratio != b.ratio for a, b in pairs)
+            else "operator"
+            if any((a.op1, a.op2) != (b.op1, b.op2) for a, b in pairs)
+            else "ffn"
+            if any(a.ffns != b.ffns for a, b in pairs)
+            else "repeats"
+        ] += 1
     assert all(420 < count < 580 for count in counts.values()), counts
 
 
@@ -214,20 +266,26 @@ def test_mutating_a_genotype_that_is_not_canonical_gives_another_list(paper):
 
 def test_a_space_of_one_list_has_nothing_to_mutate():
     wider = small_space("one mixer")
-    rules = dataclasses.replace(wider.rules, ratios=("0:1",), ffns=(1,), repeats=((1, 1),) * 3, max_operators=6)
-    space = ThreeStageSpace(name="x", path="x.yaml", hidden_sizes=(64,), model=wider.model, rules=rules)
+    rules = dataclasses.replace(
+        wider.rules, ratios=("0:1",), ffns=(1,), repeats=((1, 1),) * 3, max_operators=6
+    )
+    space = ThreeStageSpace(
+        name="x", path="x.yaml", hidden_sizes=(64,), model=wider.model, rules=rules
+    )
     rng = np.random.default_rng(0)
     assert space.size() == 1
     with pytest.raises(SpaceError, match="holds one operator list only"):
         space.mutate(space.sample(rng), rng)
 
 
-@every(case=[
-    ({"early_op1": "gd"}, "early.op1 must be one of d, a, m2; got 'gd'"),
-    ({"middle_ratio": "2:2"}, "middle.ratio must be one of 0:1, 1:1, 1:2, 1:3; got '2:2'"),
-    ({"late_ffns": 3}, "late.ffns must be one of 0, 1, 2; got 3"),
-    ({"late_repeats": None}, "needs the parameter 'late_repeats'"),
-])
+@every(
+    case=[
+        ({"early_op1": "gd"}, "early.op1 must be one of d, a, m2; got 'gd'"),
+        ({"middle_ratio": "2:2"}, "middle.ratio must be one of 0:1, 1:1, 1:2, 1:3; got '2:2'"),
+        ({"late_ffns": 3}, "late.ffns must be one of 0, 1, 2; got 3"),
+        ({"late_repeats": None}, "needs the parameter 'late_repeats'"),
+    ]
+)
 def test_foreign_parameters_are_refused(paper, case):
     change, message = case
     params = {**paper.encode(paper.sample(np.random.default_rng(0))), **change}

@@ -11,7 +11,7 @@ from flashnas.training.recipe import Recipe
 FLOOR = -0.05
 FAST = "1024: 4x(m2 f a f)"
 HYBRID = "1536: 4x(m2 f m2 f a f)"
-TWIN = "1536: 2x(m2 f m2 f a f m2 f a f m2 f)"       # the same shares: it cannot be told from the hybrid
+TWIN = "1536: 2x(m2 f m2 f a f m2 f a f m2 f)"  # the same shares: it cannot be told from the hybrid
 LARGE = "2048: 5x(m2 f m2 f a f)"
 STATES, ATTENTION = "1536: 12x(m2 f)", "1280: 10x(a f)"
 
@@ -30,21 +30,50 @@ def reading():
 class Answered:
     """`answer_of` for networks by their notation; latencies rise in the order of the front."""
 
-    def __init__(self, foresight, front, baselines=(), *, losses=None, budget_ms=None, upper_ms=None, untrained=(),
-                 min_recall=FLOOR, before="", state="complete"):
+    def __init__(
+        self,
+        foresight,
+        front,
+        baselines=(),
+        *,
+        losses=None,
+        budget_ms=None,
+        upper_ms=None,
+        untrained=(),
+        min_recall=FLOOR,
+        before="",
+        state="complete",
+    ):
         self.networks = {text: Architecture.parse(text) for text in (*front, *baselines)}
         self.trials = {}
         for number, (text, network) in enumerate(self.networks.items()):
             loss = (losses or {}).get(text)
             self.trials[text] = Trial(
-                number=number, cycle=0, origin="baseline" if text in baselines else "search", genotype={}, state=state,
-                label=f"pure {text}" if text in baselines else "", notation=network.notation, hash=network.hash,
-                hidden=network.hidden, params=network.params, latency_ms=100.0 + number,
-                upper_ms=(upper_ms or {}).get(text), loss=loss, **foresight.figures(network, loss))
+                number=number,
+                cycle=0,
+                origin="baseline" if text in baselines else "search",
+                genotype={},
+                state=state,
+                label=f"pure {text}" if text in baselines else "",
+                notation=network.notation,
+                hash=network.hash,
+                hidden=network.hidden,
+                params=network.params,
+                latency_ms=100.0 + number,
+                upper_ms=(upper_ms or {}).get(text),
+                loss=loss,
+                **foresight.figures(network, loss),
+            )
         self.answer = answer_of(
-            foresight, [self.trials[text] for text in front], [self.trials[text] for text in baselines],
-            {network.hash: network for network in self.networks.values()}, min_recall=min_recall, budget_ms=budget_ms,
-            before=before, untrained=[Architecture.parse(text) for text in untrained])
+            foresight,
+            [self.trials[text] for text in front],
+            [self.trials[text] for text in baselines],
+            {network.hash: network for network in self.networks.values()},
+            min_recall=min_recall,
+            budget_ms=budget_ms,
+            before=before,
+            untrained=[Architecture.parse(text) for text in untrained],
+        )
 
     def hash(self, text):
         return self.networks[text].hash
@@ -58,7 +87,9 @@ def test_the_lowest_pessimistic_loss_is_recommended(foresight):
     answer = asked_for.answer
     assert answer.recommended == asked_for.hash(min((FAST, HYBRID, LARGE), key=asked_for.value))
     assert (answer.kept, answer.without_floor) == (True, {})
-    assert [standing.hash for standing in answer.standings] == [asked_for.hash(text) for text in (FAST, HYBRID, LARGE)]
+    assert [standing.hash for standing in answer.standings] == [
+        asked_for.hash(text) for text in (FAST, HYBRID, LARGE)
+    ]
     (own,) = [standing for standing in answer.standings if standing.hash == answer.recommended]
     assert (own.difference, own.sd, own.tied) == (0.0, pytest.approx(0.0, abs=1e-6), True)
     assert all(0 <= standing.best <= 1 for standing in answer.standings)
@@ -88,12 +119,19 @@ def test_a_difference_is_told_by_its_probability(foresight):
 
 
 def test_the_best_pure_stack_is_named_and_the_reasons_add_up(reading):
-    asked_for = Answered(reading, [FAST, HYBRID], [STATES, ATTENTION],
-                         losses={FAST: 4.5, HYBRID: 4.3, STATES: 4.35, ATTENTION: 4.5})
+    asked_for = Answered(
+        reading,
+        [FAST, HYBRID],
+        [STATES, ATTENTION],
+        losses={FAST: 4.5, HYBRID: 4.3, STATES: 4.35, ATTENTION: 4.5},
+    )
     answer, pure = asked_for.answer, asked_for.answer.pure
     best = min((STATES, ATTENTION), key=asked_for.value)
     assert (pure["hash"], pure["label"], pure["latency_ms"]) == (
-        asked_for.hash(best), f"pure {best}", asked_for.trials[best].latency_ms)
+        asked_for.hash(best),
+        f"pure {best}",
+        asked_for.trials[best].latency_ms,
+    )
     expected = asked_for.trials[HYBRID].full_loss - asked_for.trials[best].full_loss
     assert pure["difference"] == pytest.approx(expected, abs=1e-9)
     assert set(answer.reasons) == {"size", "shape", "mix", "training"}
@@ -111,7 +149,9 @@ def test_without_a_training_no_reason_is_one(foresight):
 
 def test_a_pure_stack_may_be_the_recommended_one(foresight):
     asked_for = Answered(foresight, [ATTENTION], [ATTENTION])
-    assert asked_for.answer.recommended == asked_for.answer.pure["hash"] == asked_for.hash(ATTENTION)
+    assert (
+        asked_for.answer.recommended == asked_for.answer.pure["hash"] == asked_for.hash(ATTENTION)
+    )
     assert asked_for.answer.pure["difference"] == 0
     assert asked_for.answer.reasons == {}
     assert Answered(foresight, [HYBRID]).answer.pure == {}
@@ -121,15 +161,18 @@ def test_a_network_below_the_floor_is_named_and_not_recommended(foresight):
     large = "2304: 15x(m2 f)"
     asked_for = Answered(foresight, [HYBRID, large], [STATES])
     answer = asked_for.answer
-    assert asked_for.trials[large].expected_recall < FLOOR <= asked_for.trials[HYBRID].expected_recall
+    assert (
+        asked_for.trials[large].expected_recall < FLOOR <= asked_for.trials[HYBRID].expected_recall
+    )
     assert asked_for.value(large) < asked_for.value(HYBRID)
     assert answer.recommended == answer.cheapest == asked_for.hash(HYBRID)
     assert answer.kept
     assert answer.without_floor["hash"] == asked_for.hash(large)
     assert answer.without_floor["difference"] < 0 < answer.without_floor["sd"]
     assert answer.without_floor["expected_recall"] == asked_for.trials[large].expected_recall
-    assert [standing.tied for standing in answer.standings if standing.hash == asked_for.hash(large)] == [
-        answer.without_floor["difference"] > -0.8416 * answer.without_floor["sd"]]
+    assert [
+        standing.tied for standing in answer.standings if standing.hash == asked_for.hash(large)
+    ] == [answer.without_floor["difference"] > -0.8416 * answer.without_floor["sd"]]
     freed = Answered(foresight, [HYBRID, large], [STATES], min_recall=-1.0).answer
     assert (freed.recommended, freed.without_floor) == (asked_for.hash(large), {})
 
@@ -149,23 +192,31 @@ def test_where_nothing_keeps_the_floor_the_answer_says_so(foresight):
 
 
 def test_bounds_above_the_budget_are_marked(foresight):
-    asked_for = Answered(foresight, [FAST, HYBRID, LARGE], budget_ms=110.0, upper_ms={FAST: 109.0, HYBRID: 110.5})
+    asked_for = Answered(
+        foresight, [FAST, HYBRID, LARGE], budget_ms=110.0, upper_ms={FAST: 109.0, HYBRID: 110.5}
+    )
     assert asked_for.answer.above_budget == (asked_for.hash(HYBRID),)
     assert Answered(foresight, [FAST], upper_ms={FAST: 1e9}).answer.above_budget == ()
 
 
 def test_what_a_training_would_have_to_show(reading, foresight):
     losses = {FAST: 4.6, HYBRID: 4.3}
-    asked_for = Answered(reading, [FAST, HYBRID], [], losses=losses, untrained=[HYBRID, LARGE, "512: 2x(m2 f)"])
+    asked_for = Answered(
+        reading, [FAST, HYBRID], [], losses=losses, untrained=[HYBRID, LARGE, "512: 2x(m2 f)"]
+    )
     change = asked_for.answer.to_change
     assert change["hash"] == Architecture.parse(LARGE).hash
     assert change["nats"] >= 0
     assert 0 < change["probability"] <= 0.5
-    slim = Answered(reading, [FAST, HYBRID], [], losses=losses, untrained=["512: 2x(m2 f)"]).answer.to_change
+    slim = Answered(
+        reading, [FAST, HYBRID], [], losses=losses, untrained=["512: 2x(m2 f)"]
+    ).answer.to_change
     assert slim["nats"] > change["nats"]
     assert slim["probability"] < change["probability"]
     assert Answered(reading, [HYBRID], untrained=[HYBRID]).answer.to_change == {}
-    assert Answered(foresight, [FAST], untrained=[LARGE]).answer.to_change == {}, "no short loss counts"
+    assert Answered(foresight, [FAST], untrained=[LARGE]).answer.to_change == {}, (
+        "no short loss counts"
+    )
 
 
 def test_what_trainings_changed_is_said(foresight):

@@ -21,7 +21,7 @@ from flashnas.runs.run import RecordedRun
 from flashnas.space import load_space
 
 CHAT, TINY = load_workload("chat"), load_space("tiny")
-EXCEEDED = 1.10       # every model takes so much longer than predicted in the validation
+EXCEEDED = 1.10  # every model takes so much longer than predicted in the validation
 
 
 def as_measured(model, architecture, factor):
@@ -31,11 +31,18 @@ def as_measured(model, architecture, factor):
 
 @pytest.fixture(scope="module")
 def validated(profiled_tiny_table, tmp_path_factory):
-    folder = shutil.copytree(profiled_tiny_table, tmp_path_factory.mktemp("validated") / profiled_tiny_table.name)
+    folder = shutil.copytree(
+        profiled_tiny_table, tmp_path_factory.mktemp("validated") / profiled_tiny_table.name
+    )
     table = LatencyTable.load(folder)
     model = LatencyModel(table, CHAT)
-    store(validate(table, TINY, CHAT, lambda a: as_measured(model, a, EXCEEDED), count=19), TINY, CHAT, seed=0,
-          calibrate=False)
+    store(
+        validate(table, TINY, CHAT, lambda a: as_measured(model, a, EXCEEDED), count=19),
+        TINY,
+        CHAT,
+        seed=0,
+        calibrate=False,
+    )
     return folder
 
 
@@ -52,7 +59,10 @@ def timed(monkeypatch):
 
     def measure(architectures, model, job, note):
         state["timed"] += [a.hash for a in architectures]
-        return {a.hash: {**as_measured(model, a, state["factor"]), "throughput_tok_s": 1.0} for a in architectures}
+        return {
+            a.hash: {**as_measured(model, a, state["factor"]), "throughput_tok_s": 1.0}
+            for a in architectures
+        }
 
     monkeypatch.setattr(finalists, "measure_finalists", measure)
     return state
@@ -61,16 +71,37 @@ def timed(monkeypatch):
 @pytest.fixture
 def command(validated, small_corpus, quick_recipe, budget_ms, tmp_path):
     def build(*more, **keys):
-        return ["search", "--space", "tiny", "--table", str(validated), "--workload", "chat", "--budget-ms",
-                str(budget_ms), "--recipe", str(quick_recipe), "--data", str(small_corpus), "--trials", "3",
-                "--workers", "1", *with_keys(tmp_path, baselines=False, rank_by="short", **keys), "--out",
-                str(tmp_path / "run"), *more]
+        return [
+            "search",
+            "--space",
+            "tiny",
+            "--table",
+            str(validated),
+            "--workload",
+            "chat",
+            "--budget-ms",
+            str(budget_ms),
+            "--recipe",
+            str(quick_recipe),
+            "--data",
+            str(small_corpus),
+            "--trials",
+            "3",
+            "--workers",
+            "1",
+            *with_keys(tmp_path, baselines=False, rank_by="short", **keys),
+            "--out",
+            str(tmp_path / "run"),
+            *more,
+        ]
+
     return build
 
 
 @pytest.mark.slow
-def test_the_bound_is_searched_and_the_report_shows_predicted_bound_and_measured(pages, command, timed, tmp_path,
-                                                                                 capsys, budget_ms):
+def test_the_bound_is_searched_and_the_report_shows_predicted_bound_and_measured(
+    pages, command, timed, tmp_path, capsys, budget_ms
+):
     assert main(command("--json", confidence=0.95, strict=True)) == 0
     summary = json.loads(capsys.readouterr().out)
     trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
@@ -97,7 +128,9 @@ def test_a_miss_is_shown_as_one_and_strict_exits_3(command, timed, tmp_path, cap
     assert "over the budget as measured: P1 (latency_ms)" in capsys.readouterr().out
     assert main(command("--resume", strict=True)) == 3
     assert "over a budget as measured: 01.yaml" in capsys.readouterr().err
-    assert yaml.safe_load((tmp_path / "run" / "pareto" / "01.yaml").read_text())["missed"] == ["latency_ms"]
+    assert yaml.safe_load((tmp_path / "run" / "pareto" / "01.yaml").read_text())["missed"] == [
+        "latency_ms"
+    ]
     page = fn.load_run(tmp_path / "run").report(tmp_path / "page.html")
     assert "Over the budget as measured: P1 (latency_ms)" in page.read_text()
 
@@ -106,11 +139,15 @@ def test_finalists_are_whole_models_timed_on_this_machine(command, capsys, monke
     monkeypatch.setattr(finalists, "EFFORT", Effort(least=2, most=3, seconds=0.01))
     assert main(command("--json")) == 0
     for entry in json.loads(capsys.readouterr().out)["front"]:
-        assert entry["measured_ms"] == pytest.approx(entry["measured_ttft_ms"] + 256 * entry["measured_tpot_ms"])
+        assert entry["measured_ms"] == pytest.approx(
+            entry["measured_ttft_ms"] + 256 * entry["measured_tpot_ms"]
+        )
         assert entry["measured_tpot_ms"] > 0
 
 
-def test_nothing_is_timed_where_the_device_is_not_at_hand(command, timed, tmp_path, capsys, monkeypatch):
+def test_nothing_is_timed_where_the_device_is_not_at_hand(
+    command, timed, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(platforms.Cpu, "label", lambda self: "Other CPU")
     assert main(command(strict=True)) == 2
     error = capsys.readouterr().err
@@ -123,13 +160,20 @@ def test_nothing_is_timed_where_the_device_is_not_at_hand(command, timed, tmp_pa
     assert "measured_ms" not in json.loads(capsys.readouterr().out)["front"][0]
 
 
-@pytest.mark.parametrize(("more", "keys", "words"), [
-    ((), {"confidence": 1.5}, "search.confidence must be below 1; got 1.5"),
-    ((), {"confidence": 0.99}, "a confidence of 0.99 needs 99 architectures"),
-    (("--workload", "batch=1,prompt=512,generated=100"), {"confidence": 0.95}, "has no validation of space 'tiny'"),
-    ((), {"strict": True, "measure": False}, "search.strict needs measured finalists"),
-    ((), {"mode": "compiled"}, "mode must be one of eager; got 'compiled'"),
-])
+@pytest.mark.parametrize(
+    ("more", "keys", "words"),
+    [
+        ((), {"confidence": 1.5}, "search.confidence must be below 1; got 1.5"),
+        ((), {"confidence": 0.99}, "a confidence of 0.99 needs 99 architectures"),
+        (
+            ("--workload", "batch=1,prompt=512,generated=100"),
+            {"confidence": 0.95},
+            "has no validation of space 'tiny'",
+        ),
+        ((), {"strict": True, "measure": False}, "search.strict needs measured finalists"),
+        ((), {"mode": "compiled"}, "mode must be one of eager; got 'compiled'"),
+    ],
+)
 def test_what_cannot_be_certified_is_one_line(command, capsys, more, keys, words):
     assert main(command(*more, **keys)) == 2
     error = capsys.readouterr().err
@@ -140,8 +184,10 @@ def test_what_cannot_be_certified_is_one_line(command, capsys, more, keys, words
 def test_a_confidence_needs_a_budget_on_a_time(command, capsys):
     words = command("--budget", "memory_gb=8", confidence=0.95)
     place = words.index("--budget-ms")
-    assert main([*words[:place], *words[place + 2:]]) == 2
-    assert "search.confidence needs a budget on a time, such as --budget-ms" in capsys.readouterr().err
+    assert main([*words[:place], *words[place + 2 :]]) == 2
+    assert (
+        "search.confidence needs a budget on a time, such as --budget-ms" in capsys.readouterr().err
+    )
 
 
 def test_an_impossible_certified_budget_says_why(command, capsys):
@@ -153,8 +199,11 @@ def test_an_impossible_certified_budget_says_why(command, capsys):
 
 def test_the_certificate_holds_for_models_like_the_validated_ones(validated):
     table = LatencyTable.load(validated)
-    certificate = Certificate.of(table, CHAT, space_name="tiny", space_hash=TINY.hash, confidence=0.95)
+    certificate = Certificate.of(
+        table, CHAT, space_name="tiny", space_hash=TINY.hash, confidence=0.95
+    )
     model = LatencyModel(table, CHAT)
     architecture = TINY.build(TINY.pure_models()[0][1], 128)
     assert certificate.bound(model.estimate(architecture), "latency_ms") == pytest.approx(
-        as_measured(model, architecture, EXCEEDED)["latency_ms"], rel=1e-4)
+        as_measured(model, architecture, EXCEEDED)["latency_ms"], rel=1e-4
+    )

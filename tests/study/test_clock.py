@@ -1,4 +1,6 @@
-"""The clock of a search, driven by the times that trainings of a bench took: what it says after the first tenth."""
+"""The clock of a search, driven by the times that trainings of a bench took: what it says after the
+first tenth.
+"""
 
 import dataclasses
 import heapq
@@ -15,29 +17,43 @@ from flashnas.study.clock import Clock, TrainingPlan
 from flashnas.training.cost import training_seconds
 from flashnas.training.recipe import Recipe
 
-MAX_ERROR = 0.25      # of the total, from the first tenth on
+MAX_ERROR = 0.25  # of the total, from the first tenth on
 
 
 @pytest.fixture(scope="module")
 def trainings():
     """Of published networks and pure stacks on an idle machine: expected and real seconds."""
     frame = pd.read_parquet(shipped_names("bench_tables", "bench.parquet")["cpu"] / "bench.parquet")
-    frame = frame[(frame["origin"].str.startswith(("published:nf", "published:delta", "published:samba", "baseline")))]
+    frame = frame[
+        (
+            frame["origin"].str.startswith(
+                ("published:nf", "published:delta", "published:samba", "baseline")
+            )
+        )
+    ]
     recipe = Recipe.load("cpu")
     expected = [training_seconds(Architecture.parse(proxy), recipe) for proxy in frame["proxy"]]
-    return frame["origin"].str.startswith("baseline").to_numpy(), np.column_stack([expected, frame["seconds"]])
+    return frame["origin"].str.startswith("baseline").to_numpy(), np.column_stack(
+        [expected, frame["seconds"]]
+    )
 
 
 def simulated(plan, jobs):
-    """What the clock says of the total at each completion, as (time, total) pairs, and the total in the end.
+    """What the clock says of the total at each completion, as (time, total) pairs, and the total in
+    the end.
 
     jobs: expected and real seconds: baselines first, then candidates, in cycles.
     """
     now, said, done = [0.0], [], []
     clock = Clock(plan, lambda: now[0])
     first = len(plan.baselines)
-    cycles = [list(range(first)), *(list(range(start, min(start + plan.cycle, len(jobs))))
-                                    for start in range(first, len(jobs), plan.cycle))]
+    cycles = [
+        list(range(first)),
+        *(
+            list(range(start, min(start + plan.cycle, len(jobs))))
+            for start in range(first, len(jobs), plan.cycle)
+        ),
+    ]
     ended = np.zeros(len(jobs), bool)
     for number, cycle in enumerate(cycles):
         waiting, running = list(cycle), []
@@ -48,26 +64,39 @@ def simulated(plan, jobs):
             now[0], place = heapq.heappop(running)
             ended[place] = True
             done.append(tuple(jobs[place]))
-            drawn = sum(map(len, cycles[:number + 1]))
-            clock.update(done=done, drawn=[jobs[each][0] for each in range(drawn) if not ended[each]],
-                         candidates=len(jobs) - drawn)
+            drawn = sum(map(len, cycles[: number + 1]))
+            clock.update(
+                done=done,
+                drawn=[jobs[each][0] for each in range(drawn) if not ended[each]],
+                candidates=len(jobs) - drawn,
+            )
             said.append((now[0], now[0] + clock.remaining_s))
     return said, now[0]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_after_the_first_tenth_the_total_is_seldom_off_by_more_than_a_quarter(trainings, workers):
-    """The times of the bench were recorded at low priority, beside other work: one training in two is more than 20 %
-    away from what is expected of its network, which no clock can foresee."""
+    """The times of the bench were recorded at low priority, beside other work: one training in two
+    is more than 20 % away from what is expected of its network, which no clock can foresee."""
     pure, times = trainings
     worst = []
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        jobs = np.concatenate([rng.permutation(times[pure])[:5], rng.permutation(times[~pure])[:24]])
-        plan = TrainingPlan(baselines=list(jobs[:5, 0]), candidates=24, candidate_s=float(times[~pure, 0].mean()),
-                            cycle=10, workers=workers, tokens=1)
+        jobs = np.concatenate(
+            [rng.permutation(times[pure])[:5], rng.permutation(times[~pure])[:24]]
+        )
+        plan = TrainingPlan(
+            baselines=list(jobs[:5, 0]),
+            candidates=24,
+            candidate_s=float(times[~pure, 0].mean()),
+            cycle=10,
+            workers=workers,
+            tokens=1,
+        )
         said, total = simulated(plan, jobs)
-        worst.append(max(abs(expected / total - 1) for gone, expected in said if gone >= total / 10))
+        worst.append(
+            max(abs(expected / total - 1) for gone, expected in said if gone >= total / 10)
+        )
         assert said[-1][1] == total
     assert np.median(worst) < 0.2
     assert np.mean(np.array(worst) <= MAX_ERROR) >= 0.75
@@ -80,8 +109,14 @@ def test_with_even_trainings_the_total_is_never_off_by_more_than_a_quarter():
         rng = np.random.default_rng(workers)
         expected = rng.uniform(20, 60, 29)
         jobs = np.column_stack([expected, expected * pace * rng.uniform(0.9, 1.1, 29)])
-        plan = TrainingPlan(baselines=list(expected[:5]), candidates=24, candidate_s=40.0,
-                            cycle=8, workers=workers, tokens=1)
+        plan = TrainingPlan(
+            baselines=list(expected[:5]),
+            candidates=24,
+            candidate_s=40.0,
+            cycle=8,
+            workers=workers,
+            tokens=1,
+        )
         said, total = simulated(plan, jobs)
         off = max(abs(told / total - 1) for gone, told in said if gone >= total / 10)
         assert off <= MAX_ERROR, (workers, pace, off)
@@ -89,18 +124,22 @@ def test_with_even_trainings_the_total_is_never_off_by_more_than_a_quarter():
 
 def test_the_clock_runs_down_between_completions():
     now = [0.0]
-    plan = TrainingPlan(baselines=[10.0], candidates=8, candidate_s=10.0, cycle=4, workers=2, tokens=64)
+    plan = TrainingPlan(
+        baselines=[10.0], candidates=8, candidate_s=10.0, cycle=4, workers=2, tokens=64
+    )
     clock = Clock(plan, lambda: now[0])
-    waits = 3 * 0.36 * math.log(2) * 10                                 # the baselines and two cycles
+    waits = 3 * 0.36 * math.log(2) * 10  # the baselines and two cycles
     assert clock.remaining_s == pytest.approx((10 + 8 * 10) / 2 + waits)
-    assert str(clock).startswith("plan: 9 trainings of 64 tokens, 1 baselines and 8 candidates: about 576 tokens;")
+    assert str(clock).startswith(
+        "plan: 9 trainings of 64 tokens, 1 baselines and 8 candidates: about 576 tokens;"
+    )
     clock.update(done=[(10.0, 20.0)], drawn=[], candidates=8)
     before = clock.remaining_s
     now[0] = 7
     assert clock.remaining_s == pytest.approx(before - 7)
-    now[0] = 1e6                                                        # a training that does not end
+    now[0] = 1e6  # a training that does not end
     assert clock.remaining_s == pytest.approx(before - 0.95 * 20)
     clock.update(done=[(10.0, 20.0)] * 9, drawn=[], candidates=0)
     assert (clock.remaining_s, clock.share_done) == (0, 1)
     own = Clock(dataclasses.replace(plan, tokens=0), lambda: 0.0)
-    assert own.remaining_s is None                                      # nobody knows how long an evaluator takes
+    assert own.remaining_s is None  # nobody knows how long an evaluator takes

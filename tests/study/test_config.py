@@ -17,14 +17,17 @@ def test_flags_override_the_file_and_budgets_merge(tmp_path):
     assert config.budgets == {"latency_ms": 5.0, "memory_gb": 2}
 
 
-@pytest.mark.parametrize(("text", "line", "words"), [
-    ("spcae: tiny\n", 1, "did you mean 'space'"),
-    ("space: tiny\ntrials: many\n", 2, "search.trials must be a whole number; got 'many'"),
-    ("seed: true\n", 1, "search.seed must be a whole number; got True"),
-    ("budgets:\n  latency_ms: fast\n", 2, "budgets.latency_ms must be a number; got 'fast'"),
-    ("space: tiny\nspace: tiny\n", 2, "duplicate key 'space' (first on line 1)"),
-    ("space: [unclosed\n", 2, "not valid YAML"),
-])
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("spcae: tiny\n", 1, "did you mean 'space'"),
+        ("space: tiny\ntrials: many\n", 2, "search.trials must be a whole number; got 'many'"),
+        ("seed: true\n", 1, "search.seed must be a whole number; got True"),
+        ("budgets:\n  latency_ms: fast\n", 2, "budgets.latency_ms must be a number; got 'fast'"),
+        ("space: tiny\nspace: tiny\n", 2, "duplicate key 'space' (first on line 1)"),
+        ("space: [unclosed\n", 2, "not valid YAML"),
+    ],
+)
 def test_a_wrong_key_type_or_text_names_its_line(tmp_path, text, line, words):
     path = write(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
@@ -35,11 +38,23 @@ def test_a_wrong_key_type_or_text_names_its_line(tmp_path, text, line, words):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("trials", 10**20), ("tokens", 10**20), ("cycle_size", 10**20), ("seed", 10**22), ("workers", 10**6),
-    ("candidate_timeout_s", float("nan")), ("candidate_timeout_s", float("inf")), ("confidence", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("trials", 10**20),
+        ("tokens", 10**20),
+        ("cycle_size", 10**20),
+        ("seed", 10**22),
+        ("workers", 10**6),
+        ("candidate_timeout_s", float("nan")),
+        ("candidate_timeout_s", float("inf")),
+        ("confidence", 1.0),
+    ],
+)
 def test_values_that_no_search_can_use_are_refused(name, value):
-    with pytest.raises(ConfigError, match=rf"search\.{name} must be (at most|below|a finite number)"):
+    with pytest.raises(
+        ConfigError, match=rf"search\.{name} must be (at most|below|a finite number)"
+    ):
         SearchConfig(**{name: value})
 
 
@@ -62,9 +77,14 @@ def test_the_question_leaves_out_how_a_run_is_done():
 def test_the_ranking_puts_its_loss_among_the_objectives():
     assert SearchConfig().ranked_by("full").objectives == ("full_loss", "latency_ms")
     config = SearchConfig(objectives=("params", "loss", "expected_recall")).ranked_by("full")
-    assert (config.rank_by, config.objectives) == ("full", ("full_loss", "params", "expected_recall"))
+    assert (config.rank_by, config.objectives) == (
+        "full",
+        ("full_loss", "params", "expected_recall"),
+    )
     assert config.ranked_by("short").objectives == ("loss", "params", "expected_recall")
-    with pytest.raises(ConfigError, match=r"search\.rank_by must be one of full, short; got 'best'"):
+    with pytest.raises(
+        ConfigError, match=r"search\.rank_by must be one of full, short; got 'best'"
+    ):
         SearchConfig(rank_by="best")
 
 
@@ -82,18 +102,29 @@ def test_objectives_are_put_in_order(tmp_path):
     config = SearchConfig.load(path, {})
     assert config.objectives == ("loss", "latency_ms", "expected_recall")
     assert config.question()["objectives"] == config.objectives
-    assert SearchConfig.load(path, {"objectives": ("loss", "memory_gb")}).objectives == ("loss", "memory_gb")
+    assert SearchConfig.load(path, {"objectives": ("loss", "memory_gb")}).objectives == (
+        "loss",
+        "memory_gb",
+    )
 
 
-@pytest.mark.parametrize(("names", "words"), [
-    (("loss", "latency"), "search.objectives must be one of loss, full_loss, expected_recall, latency_ms, ttft_ms,"
-     " tpot_ms, throughput_tok_s, memory_gb, params; got 'latency' (did you mean 'latency_ms'?)"),
-    (("loss",), "search.objectives must be 2 to 4 names, such as loss,latency_ms; got loss"),
-    ((), "search.objectives must be 2 to 4 names, such as loss,latency_ms; got none"),
-    (("loss", "expected_recall", "tpot_ms", "params", "latency_ms"), "2 to 4 names"),
-    (("loss", "loss"), "search.objectives names 'loss' twice"),
-    (("params", "latency_ms"), "needs a trained quality"),
-])
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (
+            ("loss", "latency"),
+            "search.objectives must be one of loss, full_loss, expected_recall, latency_ms,"
+            " ttft_ms,"
+            " tpot_ms, throughput_tok_s, memory_gb, params; got 'latency' (did you mean"
+            " 'latency_ms'?)",
+        ),
+        (("loss",), "search.objectives must be 2 to 4 names, such as loss,latency_ms; got loss"),
+        ((), "search.objectives must be 2 to 4 names, such as loss,latency_ms; got none"),
+        (("loss", "expected_recall", "tpot_ms", "params", "latency_ms"), "2 to 4 names"),
+        (("loss", "loss"), "search.objectives names 'loss' twice"),
+        (("params", "latency_ms"), "needs a trained quality"),
+    ],
+)
 def test_wrong_objectives_are_one_clear_line(tmp_path, names, words):
     with pytest.raises(ConfigError) as caught:
         SearchConfig(objectives=names)
@@ -105,9 +136,20 @@ def test_paths_of_a_record_are_found_from_any_folder_and_names_stay(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     for name in ("quick.yaml", "texts", "notes.jsonl", "tk.json", "earlier", "tiny"):
         (tmp_path / name).write_text("")
-    given = SearchConfig(space="tiny", recipe="quick.yaml", data="texts+sotu+notes.jsonl#body+hf:a/b",
-                         tokenizer="tk.json", start_from=("earlier", "gone"), table="h100_sxm",
-                         sampler="random").given()
-    assert given == {"space": "tiny", "recipe": f"{tmp_path}/quick.yaml", "tokenizer": f"{tmp_path}/tk.json",
-                     "data": f"{tmp_path}/texts+sotu+{tmp_path}/notes.jsonl#body+hf:a/b", "sampler": "random",
-                     "start_from": (f"{tmp_path}/earlier", "gone")}
+    given = SearchConfig(
+        space="tiny",
+        recipe="quick.yaml",
+        data="texts+sotu+notes.jsonl#body+hf:a/b",
+        tokenizer="tk.json",
+        start_from=("earlier", "gone"),
+        table="h100_sxm",
+        sampler="random",
+    ).given()
+    assert given == {
+        "space": "tiny",
+        "recipe": f"{tmp_path}/quick.yaml",
+        "tokenizer": f"{tmp_path}/tk.json",
+        "data": f"{tmp_path}/texts+sotu+{tmp_path}/notes.jsonl#body+hf:a/b",
+        "sampler": "random",
+        "start_from": (f"{tmp_path}/earlier", "gone"),
+    }

@@ -1,4 +1,5 @@
-"""The cycles of a search with an evaluator in this process: every sampler, interrupted at every point, with failures.
+"""The cycles of a search with an evaluator in this process: every sampler, interrupted at every
+point, with failures.
 """
 
 import numpy as np
@@ -17,6 +18,7 @@ TRIALS = 20
 
 def evaluator(calls, *, stop_after=None, failing=False):
     """A closure, so that it runs in this process, which keeps the hashes of its networks."""
+
     def evaluate(network):
         if stop_after is not None and len(calls) == stop_after:
             raise KeyboardInterrupt
@@ -24,16 +26,31 @@ def evaluator(calls, *, stop_after=None, failing=False):
         if failing and network.layers == 4 and network.heads == 2:
             raise RuntimeError("diverged")
         return loss(network) + 0.01 * np.sin(sum(map(ord, network.hash)))
+
     return evaluate
 
 
 def search(out, evaluate, *, sampler="random", resume=False, trials=TRIALS, **more):
     options = {"bayes": {"initial": 4}}.get(sampler, {})
-    config = SearchConfig(table=None, trials=trials, cycle_size=5, seed=1, sampler=sampler, sampler_options=options,
-                          **more)
+    config = SearchConfig(
+        table=None,
+        trials=trials,
+        cycle_size=5,
+        seed=1,
+        sampler=sampler,
+        sampler_options=options,
+        **more,
+    )
     progress = Notes()
-    summary = run_search(config, out, resume=resume, progress=progress, evaluator=evaluate, space=Gpt2Space(),
-                         table=latency_ms)
+    summary = run_search(
+        config,
+        out,
+        resume=resume,
+        progress=progress,
+        evaluator=evaluate,
+        space=Gpt2Space(),
+        table=latency_ms,
+    )
     return summary, progress
 
 
@@ -70,7 +87,10 @@ def test_an_exhausted_space_ends_and_nothing_is_evaluated_twice(tmp_path):
     summary, progress = search(tmp_path / "run", evaluator(calls), trials=500)
     assert summary["trials"]["complete"] == 72
     assert len(calls) == len(set(calls)) == 72
-    assert "nothing new in 20 cycles: the space has no more candidates within the budget" in progress.lines
+    assert (
+        "nothing new in 20 cycles: the space has no more candidates within the budget"
+        in progress.lines
+    )
     frame = RecordedRun.load(tmp_path / "run").trials
     last = frame.loc[frame["state"] == "complete", "cycle"].max()
     assert frame["cycle"].max() == last + 20

@@ -1,5 +1,6 @@
-"""An optimiser finds the holes of a model: searches by the expected full loss under many budgets, and looks at what
-wins. Nothing here forbids a network outside the support; the standard deviation alone must keep winners inside.
+"""An optimiser finds the holes of a model: searches by the expected full loss under many budgets,
+and looks at what wins. Nothing here forbids a network outside the support; the standard deviation
+alone must keep winners inside.
 """
 
 from __future__ import annotations
@@ -24,27 +25,47 @@ from flashnas.study.config import MIN_RECALL, SearchConfig
 from flashnas.study.evidence_search import search_by_evidence
 
 PLACES = [
-    ("nemotron_flash", "h100_sxm", "decode-8k"), ("nemotron_flash", "h100_sxm", "prefill-2k"),
-    ("layerwise", "a100_sxm", "decode-1k"), ("small", "h100_sxm", "chat"), ("llama_cpp", "h100_sxm", "chat"),
-    ("nemotron_h", "a100_sxm", "decode-1k"), ("qwen35", "h100_sxm", "prefill-2k"),
+    ("nemotron_flash", "h100_sxm", "decode-8k"),
+    ("nemotron_flash", "h100_sxm", "prefill-2k"),
+    ("layerwise", "a100_sxm", "decode-1k"),
+    ("small", "h100_sxm", "chat"),
+    ("llama_cpp", "h100_sxm", "chat"),
+    ("nemotron_h", "a100_sxm", "decode-1k"),
+    ("qwen35", "h100_sxm", "prefill-2k"),
 ]
 # of the way from the fastest to the slowest network, in logarithms: the first for each second place
 SHARES = (0.1, 0.5, 0.9), (0.3, 0.7)
 FIRST, EACH, CANDIDATES = 700, 500, 2700
-COUNTED = ("operators", "mixers", "width")   # reasons of the composition and of the shape; a size is that of the space
-CLOSE = 0.02   # of ln(width / depth): the standard deviation grows from 0, and widths come in steps
+COUNTED = (
+    "operators",
+    "mixers",
+    "width",
+)  # reasons of the composition and of the shape; a size is that of the space
+CLOSE = 0.02  # of ln(width / depth): the standard deviation grows from 0, and widths come in steps
 
 
 def reasons(network) -> list[str]:
-    """Why a network is outside the support, but for its size, and for a width that is hardly above the widest."""
+    """Why a network is outside the support, but for its size, and for a width that is hardly above
+    the widest.
+    """
     params, active, _ = body_sizes(network.operators, network.hidden)
-    close = abs(float(aspect(np.array(np.sqrt(params * active)), np.array(network.hidden))) - ASPECTS[1]) < CLOSE
-    return [words for words in outside_support(network) if any(name in words for name in COUNTED)
-            and not (close and "width" in words)]
+    close = (
+        abs(
+            float(aspect(np.array(np.sqrt(params * active)), np.array(network.hidden))) - ASPECTS[1]
+        )
+        < CLOSE
+    )
+    return [
+        words
+        for words in outside_support(network)
+        if any(name in words for name in COUNTED) and not (close and "width" in words)
+    ]
 
 
 def winners(space_name, table_name, workload_name, shares):
-    """(budget_ms, floor, winner, whether any network that was looked at is inside) of every budget."""
+    """(budget_ms, floor, winner, whether any network that was looked at is inside) of every
+    budget.
+    """
     space = load_space(space_name)
     costs = TableCosts(LatencyModel(LatencyTable.load(table_name), load_workload(workload_name)))
     rng = np.random.default_rng(0)
@@ -54,17 +75,28 @@ def winners(space_name, table_name, workload_name, shares):
     for share in shares:
         budget_ms = least * (most / least) ** share
         fitter = Fitter(space, costs, [Budget("latency_ms", budget_ms)])
-        config = SearchConfig(space=space_name, table=table_name, workload=workload_name, budget_ms=budget_ms, trials=0)
+        config = SearchConfig(
+            space=space_name,
+            table=table_name,
+            workload=workload_name,
+            budget_ms=budget_ms,
+            trials=0,
+        )
         foresight = question_of(config, space, fitter, None).foresight
-        told = search_by_evidence(fitter, foresight, seed=0, min_recall=MIN_RECALL, candidates=CANDIDATES)
+        told = search_by_evidence(
+            fitter, foresight, seed=0, min_recall=MIN_RECALL, candidates=CANDIDATES
+        )
         inside = any(not reasons(network) for network in told.networks)
         for floor in (MIN_RECALL, None):
             yield budget_ms, floor, told.networks[told.best(floor)], inside
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("place", "shares"), list(zip(PLACES, itertools.cycle(SHARES), strict=False)),
-                         ids=lambda value: "-".join(map(str, value)))
+@pytest.mark.parametrize(
+    ("place", "shares"),
+    list(zip(PLACES, itertools.cycle(SHARES), strict=False)),
+    ids=lambda value: "-".join(map(str, value)),
+)
 def test_no_winner_lies_outside_what_publications_have_trained(place, shares, monkeypatch):
     monkeypatch.setattr(evidence_search, "FIRST", FIRST)
     monkeypatch.setattr(evidence_search, "EACH", EACH)
@@ -72,6 +104,8 @@ def test_no_winner_lies_outside_what_publications_have_trained(place, shares, mo
     for budget_ms, floor, winner, inside in winners(*place, shares):
         looked_at += inside
         if inside and (words := reasons(winner)):
-            outside.append(f"{budget_ms:.4g} ms, floor {floor}: {winner.notation}: {'; '.join(words)}")
+            outside.append(
+                f"{budget_ms:.4g} ms, floor {floor}: {winner.notation}: {'; '.join(words)}"
+            )
     assert looked_at, "nothing of the space is inside the support"
     assert not outside, "\n".join(outside)

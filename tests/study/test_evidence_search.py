@@ -36,14 +36,21 @@ def told(parts):
 def made_up(recalls, values, latencies, operators=None):
     """Foretold of networks that are told apart by their figures alone."""
     networks = [Architecture.parse(f"512: {text}") for text in operators or ["m2 f"] * len(values)]
-    return Foretold(list(range(len(values))), networks, np.array(latencies, float), np.array(values, float),
-                    np.array(recalls, float))
+    return Foretold(
+        list(range(len(values))),
+        networks,
+        np.array(latencies, float),
+        np.array(values, float),
+        np.array(recalls, float),
+    )
 
 
 def test_the_seed_alone_fixes_what_is_looked_at(parts, told):
     again, other = told_of(parts), told_of(parts, seed=1)
     assert again.genotypes == told.genotypes
-    assert [network.hash for network in again.networks] == [network.hash for network in told.networks]
+    assert [network.hash for network in again.networks] == [
+        network.hash for network in told.networks
+    ]
     for name in ("latency_ms", "value", "recall"):
         np.testing.assert_array_equal(getattr(again, name), getattr(told, name))
     assert other.genotypes != told.genotypes
@@ -66,8 +73,10 @@ def test_the_front_is_not_dominated_and_keeps_the_floor(told, floor):
     assert (np.diff(told.latency_ms[front]) > 0).all()
     assert (np.diff(values[front]) < 0).all()
     for place in np.flatnonzero(kept):
-        assert ((values[front] <= values[place] + 1e-8) & (told.latency_ms[front] <= told.latency_ms[place] + 1e-8)
-                ).any()
+        assert (
+            (values[front] <= values[place] + 1e-8)
+            & (told.latency_ms[front] <= told.latency_ms[place] + 1e-8)
+        ).any()
     assert told.best(floor) == front[-1]
 
 
@@ -87,8 +96,11 @@ def test_of_orders_that_evidence_cannot_tell_apart_the_most_even_one_is_shown():
     orders = ["a a a m2 m2 m2", "a m2 a m2 a m2", "a a m2 m2 a m2"]
     told = made_up([0, 0, 0], [2.0] * 3, [1.0] * 3, operators=orders)
     assert told.front(None) == [1]
-    assert unevenness(told.networks[1].operators) < unevenness(told.networks[2].operators) < unevenness(
-        told.networks[0].operators)
+    assert (
+        unevenness(told.networks[1].operators)
+        < unevenness(told.networks[2].operators)
+        < unevenness(told.networks[0].operators)
+    )
 
 
 def test_a_spread_is_about_even_in_latency_and_has_the_last_one():
@@ -111,8 +123,10 @@ def test_the_nearest_are_different_and_begin_with_the_recommended_one(told):
     assert (told.recall[places] >= FLOOR).all()
 
 
-@pytest.mark.parametrize(("space_name", "budget_ms"), [("nemotron_flash", 1500.0), ("small", 600.0),
-                                                       ("layerwise", 2000.0)])
+@pytest.mark.parametrize(
+    ("space_name", "budget_ms"),
+    [("nemotron_flash", 1500.0), ("small", 600.0), ("layerwise", 2000.0)],
+)
 def test_there_is_one_pure_stack_of_each_mixer(space_name, budget_ms):
     space, fitter, foresight = asked(space_name, budget_ms)
 
@@ -126,7 +140,9 @@ def test_there_is_one_pure_stack_of_each_mixer(space_name, budget_ms):
         assert network.hidden in space.hidden_sizes
         assert len(network.operators) <= space.max_operators
         assert not [words for words in outside_support(network) if "operators" in words]
-        wider = [other for other in space.widths_of(network.operators) if fitter.fits_network(other)]
+        wider = [
+            other for other in space.widths_of(network.operators) if fitter.fits_network(other)
+        ]
         assert foresight.value([network])[0] <= foresight.value(wider).min() + 1e-12
 
 

@@ -1,5 +1,5 @@
-"""kill -9 at random moments: nothing finished is lost, no process is left, and the trajectory is the one of a run that
-nothing happened to.
+"""kill -9 at random moments: nothing finished is lost, no process is left, and the trajectory is
+the one of a run that nothing happened to.
 
 docs/evidence.md counts the faults here and in the other tests.
 """
@@ -17,8 +17,16 @@ import slow_space
 from fault_driver import alive, none_left, run, start_driver, trajectory, wait_for
 from foreign_space import Gpt2
 
-MODULES = os.pathsep.join(filter(None, (str(Path(slow_space.__file__).parent), str(Path(__file__).parents[2]),
-                                        os.environ.get("PYTHONPATH"))))
+MODULES = os.pathsep.join(
+    filter(
+        None,
+        (
+            str(Path(slow_space.__file__).parent),
+            str(Path(__file__).parents[2]),
+            os.environ.get("PYTHONPATH"),
+        ),
+    )
+)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +49,11 @@ def recorded(out):
     """Networks whose outcome the journal holds, in whole lines."""
     journal = out / "study.journal"
     lines = journal.read_text().splitlines(keepends=True) if journal.exists() else []
-    return {json.loads(line)["user_attrs"]["hash"] for line in lines if '"outcome"' in line and line.endswith("\n")}
+    return {
+        json.loads(line)["user_attrs"]["hash"]
+        for line in lines
+        if '"outcome"' in line and line.endswith("\n")
+    }
 
 
 @pytest.mark.slow

@@ -1,4 +1,6 @@
-"""A file system that is really full: a small one of its own, which a file fills up but for some room."""
+"""A file system that is really full: a small one of its own, which a file fills up but for some
+room.
+"""
 
 import errno
 import os
@@ -20,7 +22,7 @@ from flashnas.runs.run import RecordedRun
 from flashnas.study.config import SearchConfig
 from flashnas.study.search import run_search
 
-SIZE_KB = 32_768     # the report of a finished run needs some megabytes
+SIZE_KB = 32_768  # the report of a finished run needs some megabytes
 TRIALS = 20
 
 
@@ -46,8 +48,12 @@ def disk(tmp_path) -> Iterator[Disk]:
         pytest.skip("mounting a file system needs root on Linux")
     folder = tmp_path / "disk"
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE_KB}k", "tmpfs", str(folder)], check=False,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SIZE_KB}k", "tmpfs", str(folder)],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
     try:
@@ -58,8 +64,15 @@ def disk(tmp_path) -> Iterator[Disk]:
 
 def search(out, calls, *, resume=False):
     config = SearchConfig(table=None, trials=TRIALS, cycle_size=5, seed=1, sampler="random")
-    return run_search(config, out, resume=resume, progress=Notes(), evaluator=evaluator(calls), space=Gpt2Space(),
-                      table=latency_ms)
+    return run_search(
+        config,
+        out,
+        resume=resume,
+        progress=Notes(),
+        evaluator=evaluator(calls),
+        space=Gpt2Space(),
+        table=latency_ms,
+    )
 
 
 def test_a_search_ends_when_the_disk_is_full_and_goes_on_when_there_is_room(disk, tmp_path):
@@ -69,7 +82,9 @@ def test_a_search_ends_when_the_disk_is_full_and_goes_on_when_there_is_room(disk
     for room_kb in (0, 8, 16, 28, 40):
         out, calls = disk.folder / f"run{room_kb}", []
         disk.leave(room_kb)
-        with pytest.raises(OSError, match=r"^\[Errno 28\] No space left on device: '.*/run\d+.*'$") as caught:
+        with pytest.raises(
+            OSError, match=r"^\[Errno 28\] No space left on device: '.*/run\d+.*'$"
+        ) as caught:
             search(out, calls)
         assert caught.value.errno == errno.ENOSPC
         reached.append(len(calls))
@@ -81,8 +96,10 @@ def test_a_search_ends_when_the_disk_is_full_and_goes_on_when_there_is_room(disk
         repeated = set(calls[:before]) & set(calls[before:])
         assert len(repeated) <= 1
         assert sum(summary["trials"][state] for state in ("complete", "failed")) == TRIALS
-        frames = [pd.read_parquet(place / "trials.parquet").drop(columns="train_seconds")
-                  for place in (out, tmp_path / "whole")]
+        frames = [
+            pd.read_parquet(place / "trials.parquet").drop(columns="train_seconds")
+            for place in (out, tmp_path / "whole")
+        ]
         pd.testing.assert_frame_equal(*frames)
     assert reached == sorted(reached)
     assert reached[0] == 0
@@ -91,13 +108,33 @@ def test_a_search_ends_when_the_disk_is_full_and_goes_on_when_there_is_room(disk
 
 @pytest.mark.slow
 def test_the_command_says_so_in_one_line(disk, small_corpus, quick_recipe, capsys):
-    words = ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--recipe", str(quick_recipe),
-             "--data", str(small_corpus), "--trials", "12", "--sampler", "random",
-             "--workers", "1", *with_keys(disk.folder.parent, cycle_size=4, baselines=False, measure=False), "--out",
-             str(disk.folder / "run")]
+    words = [
+        "search",
+        "--space",
+        "tiny",
+        "--table",
+        "h100_sxm",
+        "--workload",
+        "chat",
+        "--recipe",
+        str(quick_recipe),
+        "--data",
+        str(small_corpus),
+        "--trials",
+        "12",
+        "--sampler",
+        "random",
+        "--workers",
+        "1",
+        *with_keys(disk.folder.parent, cycle_size=4, baselines=False, measure=False),
+        "--out",
+        str(disk.folder / "run"),
+    ]
     disk.leave(24)
     assert main(words) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if "No space left on device" in line]
+    lines = [
+        line for line in capsys.readouterr().err.splitlines() if "No space left on device" in line
+    ]
     assert lines[-1].startswith("flashnas search: No space left on device")
     assert f"{disk.folder / 'run'}" in lines[-1]
     assert "; free room; finished work is kept; continue with: flashnas search" in lines[-1]

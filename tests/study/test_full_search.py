@@ -1,5 +1,5 @@
-"""Searches that rank by the loss to expect of a full training, end to end: one trajectory however they are run, an
-answer, and none of it trained where nothing is asked to be trained."""
+"""Searches that rank by the loss to expect of a full training, end to end: one trajectory however
+they are run, an answer, and none of it trained where nothing is asked to be trained."""
 
 import itertools
 import json
@@ -25,9 +25,20 @@ FINISHED_BEFORE_THE_KILL = 5
 
 
 def config_of(corpus, recipe, **more):
-    asked = {"space": "tiny", "table": "h100_sxm", "workload": "chat", "budgets": {"latency_ms": 100.0}, "trials": 6,
-             "cycle_size": 3, "recipe": str(recipe), "data": str(corpus), "measure": False, "workers": 1,
-             "sampler_options": {"initial": 2, "pool": 32}, **more}
+    asked = {
+        "space": "tiny",
+        "table": "h100_sxm",
+        "workload": "chat",
+        "budgets": {"latency_ms": 100.0},
+        "trials": 6,
+        "cycle_size": 3,
+        "recipe": str(recipe),
+        "data": str(corpus),
+        "measure": False,
+        "workers": 1,
+        "sampler_options": {"initial": 2, "pool": 32},
+        **more,
+    }
     return SearchConfig(**asked)
 
 
@@ -57,7 +68,9 @@ def read():
 def whole(read, small_corpus, quick_recipe, tmp_path_factory):
     """A search with one worker: its folder, its summary and its notes."""
     out, progress = tmp_path_factory.mktemp("whole") / "run", Notes()
-    summary = run_search(config_of(small_corpus, quick_recipe), out, resume=False, progress=progress)
+    summary = run_search(
+        config_of(small_corpus, quick_recipe), out, resume=False, progress=progress
+    )
     return out, summary, progress
 
 
@@ -74,7 +87,9 @@ def outcomes(out):
 
 
 def without_times(summary):
-    return {name: value for name, value in summary.items() if name not in ("run", "seconds", "front")}
+    return {
+        name: value for name, value in summary.items() if name not in ("run", "seconds", "front")
+    }
 
 
 def test_what_a_search_by_full_loss_leaves(whole):
@@ -91,16 +106,27 @@ def test_what_a_search_by_full_loss_leaves(whole):
     answer = summary["answer"]
     assert answer == run.entry("answer")
     assert answer["trained"]
-    recommended = frame[frame["hash"] == answer["recommended"]].iloc[0]  # what the progress line called the best
-    assert (progress.last.best_loss, progress.last.best_latency_ms) == (recommended.loss, recommended.latency_ms)
+    recommended = frame[frame["hash"] == answer["recommended"]].iloc[
+        0
+    ]  # what the progress line called the best
+    assert (progress.last.best_loss, progress.last.best_latency_ms) == (
+        recommended.loss,
+        recommended.latency_ms,
+    )
     assert answer["recommended"] in {entry["hash"] for entry in summary["front"]}
     assert answer["to_change"] != {}
     points = [[row.full_loss + row.full_loss_sd, row.latency_ms] for row in frame.itertuples()]
     best = {key for key, keep in zip(frame["hash"], non_dominated(points), strict=True) if keep}
     assert best <= {entry["hash"] for entry in summary["front"]}
     for entry in fronts(out):
-        assert {"full_loss", "full_loss_sd", "full_loss_difference", "full_loss_difference_sd", "probability_best",
-                "expected_recall"} <= set(entry["figures"])
+        assert {
+            "full_loss",
+            "full_loss_sd",
+            "full_loss_difference",
+            "full_loss_difference_sd",
+            "probability_best",
+            "expected_recall",
+        } <= set(entry["figures"])
 
 
 def test_the_short_losses_count(whole):
@@ -123,8 +149,12 @@ def foresight_of_run(frame):
 @pytest.mark.slow
 def test_the_trajectory_does_not_depend_on_the_workers(whole, small_corpus, quick_recipe, tmp_path):
     out, summary, _ = whole
-    again = run_search(config_of(small_corpus, quick_recipe, workers=2), tmp_path / "run", resume=False,
-                       progress=Notes())
+    again = run_search(
+        config_of(small_corpus, quick_recipe, workers=2),
+        tmp_path / "run",
+        resume=False,
+        progress=Notes(),
+    )
     pd.testing.assert_frame_equal(trajectory(tmp_path / "run"), trajectory(out))
     assert without_times(again) == without_times(summary)
 
@@ -135,14 +165,20 @@ def test_killed_and_resumed_it_is_the_same(whole, small_corpus, quick_recipe, tm
     process = forks.start(killed_search, tmp_path / "cut", small_corpus, quick_recipe)
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.is_alive():
-        if (tmp_path / "cut" / "study.journal").exists() and outcomes(tmp_path / "cut") >= FINISHED_BEFORE_THE_KILL:
+        if (tmp_path / "cut" / "study.journal").exists() and outcomes(
+            tmp_path / "cut"
+        ) >= FINISHED_BEFORE_THE_KILL:
             break
         time.sleep(0.02)
     process.kill()
     process.join()
     assert FINISHED_BEFORE_THE_KILL <= outcomes(tmp_path / "cut") < outcomes(out)
-    again = run_search(config_of(small_corpus, quick_recipe, workers=2), tmp_path / "cut", resume=True,
-                       progress=Notes())
+    again = run_search(
+        config_of(small_corpus, quick_recipe, workers=2),
+        tmp_path / "cut",
+        resume=True,
+        progress=Notes(),
+    )
     pd.testing.assert_frame_equal(trajectory(tmp_path / "cut"), trajectory(out))
     assert outcomes(tmp_path / "cut") == outcomes(out)
     assert without_times(again) == without_times(summary)
@@ -157,12 +193,14 @@ def test_a_finished_run_goes_on_and_another_ranking_does_not(whole, small_corpus
     assert (without_times(again), outcomes(out)) == (without_times(summary), before)
     for changes in ({"rank_by": "short"}, {"train_tokens": "10B"}, {"min_recall": -0.9}):
         with pytest.raises(RunError) as caught:
-            run_search(config_of(small_corpus, quick_recipe, **changes), out, resume=True, progress=Notes())
+            run_search(
+                config_of(small_corpus, quick_recipe, **changes), out, resume=True, progress=Notes()
+            )
         assert "\n" not in str(caught.value)
         assert str(out) in str(caught.value)
 
 
-# -- nothing is trained --------------------------------------------------------------------------------------
+# -- nothing is trained ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -171,15 +209,30 @@ def few_candidates(monkeypatch):
 
 
 def untrained(out, *more):
-    return ["search", "--space", "nemotron_flash", "--workload", "decode-1k", "--budget-ms", "1500", "--trials", "0",
-            "--out", str(out), *more]
+    return [
+        "search",
+        "--space",
+        "nemotron_flash",
+        "--workload",
+        "decode-1k",
+        "--budget-ms",
+        "1500",
+        "--trials",
+        "0",
+        "--out",
+        str(out),
+        *more,
+    ]
 
 
 def test_nothing_is_trained_and_the_answer_says_so(few_candidates, tmp_path, capsys):
     assert main(untrained(tmp_path / "run", "--min-recall", "-0.02", "--json")) == 0
     out, _ = capsys.readouterr()
     summary = json.loads(out)
-    assert summary["trials"] == {**dict.fromkeys(summary["trials"], 0), "expected": summary["trials"]["expected"]}
+    assert summary["trials"] == {
+        **dict.fromkeys(summary["trials"], 0),
+        "expected": summary["trials"]["expected"],
+    }
     assert 4 <= summary["trials"]["expected"] <= 3 + 12 + 1
     assert summary["tokens"] == summary["from_bench"] == 0
     answer = summary["answer"]
@@ -201,13 +254,28 @@ def test_nothing_is_trained_and_the_answer_says_so(few_candidates, tmp_path, cap
     assert len(fronts(tmp_path / "run")) == len(front)
 
 
-def test_a_run_without_training_is_refused_where_networks_were_trained(few_candidates, tmp_path, capsys, quick_recipe,
-                                                                       small_corpus):
+def test_a_run_without_training_is_refused_where_networks_were_trained(
+    few_candidates, tmp_path, capsys, quick_recipe, small_corpus
+):
     asked = ["--space", "tiny", "--workload", "chat", "--budget-ms", "100"]
     assert main(untrained(tmp_path / "run", *asked)) == 0
     capsys.readouterr()
-    assert main(untrained(tmp_path / "run", *asked, "--trials", "2", "--resume", "--recipe", str(quick_recipe),
-                          "--data", str(small_corpus))) == 2
+    assert (
+        main(
+            untrained(
+                tmp_path / "run",
+                *asked,
+                "--trials",
+                "2",
+                "--resume",
+                "--recipe",
+                str(quick_recipe),
+                "--data",
+                str(small_corpus),
+            )
+        )
+        == 2
+    )
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert str(tmp_path / "run") in error
@@ -217,13 +285,25 @@ def test_an_evaluator_does_not_rank_by_full_trainings(tmp_path):
     from flashnas.base.errors import ConfigError
 
     def search(trials):
-        config = SearchConfig(workload="decode-1k", budgets={"latency_ms": 1500}, trials=trials, workers=1,
-                              baselines=False)
-        return run_search(config, tmp_path / "run", resume=False, progress=progress,
-                          evaluator=lambda network: foreign_space.of_architecture(network))
+        config = SearchConfig(
+            workload="decode-1k",
+            budgets={"latency_ms": 1500},
+            trials=trials,
+            workers=1,
+            baselines=False,
+        )
+        return run_search(
+            config,
+            tmp_path / "run",
+            resume=False,
+            progress=progress,
+            evaluator=lambda network: foreign_space.of_architecture(network),
+        )
 
     progress = Notes()
-    with pytest.raises(ConfigError, match=r"search\.trials 0 answers .* here an evaluator scores the networks"):
+    with pytest.raises(
+        ConfigError, match=r"search\.trials 0 answers .* here an evaluator scores the networks"
+    ):
         search(0)
     summary = search(2)
     assert "answer" not in summary
@@ -232,10 +312,27 @@ def test_an_evaluator_does_not_rank_by_full_trainings(tmp_path):
 
 
 def test_a_recall_that_no_network_keeps_is_one_line(few_candidates, tmp_path, capsys):
-    assert main(untrained(tmp_path / "run", "--space", "tiny", "--workload", "chat", "--budget-ms", "100",
-                          "--min-recall", "0.9")) == 2
+    assert (
+        main(
+            untrained(
+                tmp_path / "run",
+                "--space",
+                "tiny",
+                "--workload",
+                "chat",
+                "--budget-ms",
+                "100",
+                "--min-recall",
+                "0.9",
+            )
+        )
+        == 2
+    )
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert ("networks of space 'tiny' that were looked at meets the budget and has an expected recall of 0.9 or"
-            " more") in error
+    assert (
+        "networks of space 'tiny' that were looked at meets the budget and has an expected recall"
+        " of 0.9 or"
+        " more"
+    ) in error
     assert not (tmp_path / "run").exists()

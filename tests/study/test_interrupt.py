@@ -1,5 +1,5 @@
-"""Ctrl-C, which a terminal sends to all processes of a command, on each executor: exit code 130, the command that
-continues, and no process that is left."""
+"""Ctrl-C, which a terminal sends to all processes of a command, on each executor: exit code 130,
+the command that continues, and no process that is left."""
 
 import os
 import shlex
@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 from config_keys import with_keys
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
+]
 LIMIT_S = 180
 
 
@@ -22,8 +25,12 @@ def mark(monkeypatch):
     """In the environment of all that is started here."""
     mark = uuid.uuid4().hex
     monkeypatch.setenv("FLASHNAS_TEST_MARK", mark)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(Path(__file__).parents[2]),
-                                                                   os.environ.get("PYTHONPATH")))))
+    monkeypatch.setenv(
+        "PYTHONPATH",
+        os.pathsep.join(
+            filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")))
+        ),
+    )
     return mark
 
 
@@ -32,7 +39,9 @@ def marked(mark):
     found = {}
     for place in Path("/proc").glob("[0-9]*"):
         try:
-            if mark.encode() in (place / "environ").read_bytes() and (words := (place / "cmdline").read_bytes()):
+            if mark.encode() in (place / "environ").read_bytes() and (
+                words := (place / "cmdline").read_bytes()
+            ):
                 found[int(place.name)] = words.decode().replace("\0", " ")[:100]
         except OSError:
             continue
@@ -40,23 +49,53 @@ def marked(mark):
 
 
 def start(*words):
-    return subprocess.Popen([sys.executable, "-m", "flashnas", *words], stdout=subprocess.DEVNULL,
-                            stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "flashnas", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 @pytest.mark.parametrize("more", [(), ("--executor", "ray")], ids=["local", "ray"])
-def test_ctrl_c_ends_a_search_and_all_its_processes(tmp_path, small_corpus, quick_recipe, mark, signals_heard, more):
+def test_ctrl_c_ends_a_search_and_all_its_processes(
+    tmp_path, small_corpus, quick_recipe, mark, signals_heard, more
+):
     if "ray" in more:
         pytest.importorskip("ray")
     out = tmp_path / "run"
-    words = ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat", "--recipe", str(quick_recipe),
-             "--data", str(small_corpus), "--trials", "500",
-             *with_keys(tmp_path, cycle_size=2, baselines=False, measure=False),
-             "--sampler", "random", "--workers", "2", "--out", str(out), *more]
+    words = [
+        "search",
+        "--space",
+        "tiny",
+        "--table",
+        "h100_sxm",
+        "--workload",
+        "chat",
+        "--recipe",
+        str(quick_recipe),
+        "--data",
+        str(small_corpus),
+        "--trials",
+        "500",
+        *with_keys(tmp_path, cycle_size=2, baselines=False, measure=False),
+        "--sampler",
+        "random",
+        "--workers",
+        "2",
+        "--out",
+        str(out),
+        *more,
+    ]
     search = start(*words)
     try:
         until = time.monotonic() + LIMIT_S
-        while not (out / "trials.parquet").exists() and search.poll() is None and time.monotonic() < until:
+        while (
+            not (out / "trials.parquet").exists()
+            and search.poll() is None
+            and time.monotonic() < until
+        ):
             time.sleep(0.05)
         time.sleep(0.3)
         assert len(set(marked(mark)) - {os.getpid()}) > 1
@@ -66,7 +105,8 @@ def test_ctrl_c_ends_a_search_and_all_its_processes(tmp_path, small_corpus, quic
         assert "Traceback" not in said
         again = shlex.join(["flashnas", "search", "--resume", str(out)])
         assert said.splitlines()[-1] == (
-            f"flashnas search: interrupted; finished work is kept; continue with: {again}")
+            f"flashnas search: interrupted; finished work is kept; continue with: {again}"
+        )
         until = time.monotonic() + 15
         while (left := set(marked(mark)) - {os.getpid()}) and time.monotonic() < until:
             time.sleep(0.1)

@@ -14,8 +14,14 @@ from flashnas.study.prepare import prepare
 
 @pytest.fixture
 def config(quick_recipe, small_corpus):
-    return SearchConfig(space="tiny", workload="chat", trials=5, workers=2, recipe=str(quick_recipe),
-                        data=str(small_corpus))
+    return SearchConfig(
+        space="tiny",
+        workload="chat",
+        trials=5,
+        workers=2,
+        recipe=str(quick_recipe),
+        data=str(small_corpus),
+    )
 
 
 def test_a_plan_counts_networks_tokens_and_time_and_writes_no_run(config, tmp_path, monkeypatch):
@@ -28,13 +34,20 @@ def test_a_plan_counts_networks_tokens_and_time_and_writes_no_run(config, tmp_pa
     assert found.tokens_each == 512
     assert found.tokens == 512 * found.evaluations
     assert found.tokens_per_s > 0
-    # two workers; a validation token costs a third of a training token, and a cycle waits for its last training
+    # two workers; a validation token costs a third of a training token, and a cycle waits for its
+    # last training
     work_s = found.evaluations / 2 * (512 + (512 + 128) / 3) / found.tokens_per_s
     assert 0.3 * work_s < found.seconds < 5 * work_s
     assert found.widths == found.proxy_widths == (64, 96, 128)
     assert found.space_size > 1000
     assert json.loads(json.dumps(found.to_dict()))["evaluations"] == found.evaluations
-    for words in ("tiny", "5 candidates", "512 tokens each", "min with 2 workers", "fastest    latency_ms"):
+    for words in (
+        "tiny",
+        "5 candidates",
+        "512 tokens each",
+        "min with 2 workers",
+        "fastest    latency_ms",
+    ):
         assert words in str(found)
 
 
@@ -42,8 +55,12 @@ def test_a_cycle_keeps_as_many_workers_busy_as_it_has_candidates(config):
     busy = "cycles of 5 candidates keep at most 5 of 64 workers busy; cycle_size 64 keeps all"
     for workers, lines in ((5, []), (64, [busy])):
         notes = []
-        plan(dataclasses.replace(config, table="h100_sxm", baselines=False, cycle_size=5, workers=workers),
-             note=notes.append)
+        plan(
+            dataclasses.replace(
+                config, table="h100_sxm", baselines=False, cycle_size=5, workers=workers
+            ),
+            note=notes.append,
+        )
         assert [line for line in notes if "busy" in line] == lines
 
 
@@ -70,9 +87,18 @@ def test_the_fastest_is_of_the_smallest_width_and_its_figures_are_those_of_the_t
     assert "h with 2 workers, at an assumed pace" in str(found)
     assert found.fastest_metrics["latency_ms"] > 0
     with pytest.raises(BudgetError, match="no architecture of space 'tiny' meets the budget"):
-        plan(dataclasses.replace(config, budgets={"latency_ms": found.fastest_metrics["latency_ms"] / 10}))
-    tight = plan(dataclasses.replace(config, budgets={"latency_ms": found.fastest_metrics["latency_ms"] * 1.5},
-                                     rank_by="short"))
+        plan(
+            dataclasses.replace(
+                config, budgets={"latency_ms": found.fastest_metrics["latency_ms"] / 10}
+            )
+        )
+    tight = plan(
+        dataclasses.replace(
+            config,
+            budgets={"latency_ms": found.fastest_metrics["latency_ms"] * 1.5},
+            rank_by="short",
+        )
+    )
     notations = {entry["notation"] for entry in tight.baselines}
     assert None in notations
     assert tight.evaluations == 5 + len(notations - {None})
@@ -81,9 +107,19 @@ def test_the_fastest_is_of_the_smallest_width_and_its_figures_are_those_of_the_t
 def test_the_baselines_are_the_best_pure_stacks_where_full_trainings_rank(config):
     notes = []
     found = plan(dataclasses.replace(config, table="h100_sxm"), note=notes.append)
-    assert [{word.split("(")[0] for word in notation.split(": ")[1].replace("x(", " ").replace(")", "").split()} & {
-        "a", "d", "m2"} for notation in (entry["notation"] for entry in found.baselines)] == [{"d"}, {"a"}, {"m2"}]
-    assert [line for line in notes if "recipe 'quick'" in line and "was not held against published" in line]
+    assert [
+        {
+            word.split("(")[0]
+            for word in notation.split(": ")[1].replace("x(", " ").replace(")", "").split()
+        }
+        & {"a", "d", "m2"}
+        for notation in (entry["notation"] for entry in found.baselines)
+    ] == [{"d"}, {"a"}, {"m2"}]
+    assert [
+        line
+        for line in notes
+        if "recipe 'quick'" in line and "was not held against published" in line
+    ]
     short = plan(dataclasses.replace(config, table="h100_sxm", rank_by="short"), note=notes.append)
     assert len(short.baselines) > 3
 
@@ -98,8 +134,12 @@ def test_a_plan_says_that_nothing_is_trained(config):
 
 
 def test_a_plan_of_the_users_evaluator_trains_nothing():
-    found = plan(SearchConfig(table=None, trials=7), space=WidthFittedGpt2Space(), evaluator=foreign_space.loss,
-                 table=foreign_space.latency_ms)
+    found = plan(
+        SearchConfig(table=None, trials=7),
+        space=WidthFittedGpt2Space(),
+        evaluator=foreign_space.loss,
+        table=foreign_space.latency_ms,
+    )
     assert (found.tokens, found.width_factor, found.seconds, found.widths) == (0, None, None, ())
     assert found.evaluations == 9
     assert found.fastest.startswith("width=64 layers=2 ")
@@ -108,6 +148,10 @@ def test_a_plan_of_the_users_evaluator_trains_nothing():
 
 
 def test_no_more_candidates_are_planned_than_the_space_holds():
-    found = plan(SearchConfig(table=None, trials=10_000), space=Gpt2Space(), evaluator=foreign_space.loss_and_latency)
+    found = plan(
+        SearchConfig(table=None, trials=10_000),
+        space=Gpt2Space(),
+        evaluator=foreign_space.loss_and_latency,
+    )
     assert found.candidates == 3 * 4 * 3 * 2
     assert found.fastest is None

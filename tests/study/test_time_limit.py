@@ -16,8 +16,13 @@ def found(recipe, seconds=None, notes=None):
     space = load_space("nemotron_flash")
     fitter = Fitter(space, NoCosts(), [])
     baselines = [sizes[0] for _, sizes in space.baselines()]
-    return find_time_limit(SearchConfig(candidate_timeout_s=seconds), recipe, fitter, baselines,
-                           (notes if notes is not None else []).append)
+    return find_time_limit(
+        SearchConfig(candidate_timeout_s=seconds),
+        recipe,
+        fitter,
+        baselines,
+        (notes if notes is not None else []).append,
+    )
 
 
 def test_the_shipped_cpu_recipe_keeps_its_limit():
@@ -53,8 +58,11 @@ def test_a_limit_below_what_is_expected_is_told():
 
 
 def test_a_limit_that_no_device_can_keep_is_refused():
-    with pytest.raises(ConfigError, match=r"candidate_timeout_s must be above [\d,]+: recipe 'gpu-paper' takes .* FLOP"
-                       r" for the smallest network, and a GPU computes at most 2.5e\+15 FLOP/s; got 1800"):
+    with pytest.raises(
+        ConfigError,
+        match=r"candidate_timeout_s must be above [\d,]+: recipe 'gpu-paper' takes .* FLOP"
+        r" for the smallest network, and a GPU computes at most 2.5e\+15 FLOP/s; got 1800",
+    ):
         found(Recipe.load("gpu-paper"), 1800)
 
 

@@ -1,4 +1,6 @@
-"""A function of the user's in place of training, and spaces whose networks flashnas does not know."""
+"""A function of the user's in place of training, and spaces whose networks flashnas does not
+know.
+"""
 
 import json
 import os
@@ -31,11 +33,28 @@ from flashnas.study.search import run_search
 pytestmark = pytest.mark.usefixtures("importable_helpers")
 
 
-def search(out, *, resume=False, notes=None, evaluator=foreign_space.loss_and_latency, space=None, table=None,
-           sampler=None, **config):
+def search(
+    out,
+    *,
+    resume=False,
+    notes=None,
+    evaluator=foreign_space.loss_and_latency,
+    space=None,
+    table=None,
+    sampler=None,
+    **config,
+):
     asked = {"table": None, "trials": 8, "cycle_size": 4, "workers": 1, "seed": 3, **config}
-    return run_search(SearchConfig(**asked), out, resume=resume, progress=notes or Notes(), evaluator=evaluator,
-                      space=space or Gpt2Space(), table=table, sampler=sampler)
+    return run_search(
+        SearchConfig(**asked),
+        out,
+        resume=resume,
+        progress=notes or Notes(),
+        evaluator=evaluator,
+        space=space or Gpt2Space(),
+        table=table,
+        sampler=sampler,
+    )
 
 
 def trajectory(out):
@@ -57,9 +76,14 @@ def test_a_foreign_space_is_searched_with_figures_of_the_evaluator(tmp_path):
     best = non_dominated(run.trials[["loss", "latency_ms"]].to_numpy())
     assert {entry["hash"] for entry in summary["front"]} == set(run.trials["hash"][best])
     assert [entry.architecture for entry in run.front] == [
-        ForeignNetwork("foreign_space:Gpt2", e["notation"], e["hash"], run.front[i].architecture.to_dict())
-        for i, e in enumerate(summary["front"])]
-    assert all(Gpt2(**entry.architecture.to_dict()).notation == entry.notation for entry in run.front)
+        ForeignNetwork(
+            "foreign_space:Gpt2", e["notation"], e["hash"], run.front[i].architecture.to_dict()
+        )
+        for i, e in enumerate(summary["front"])
+    ]
+    assert all(
+        Gpt2(**entry.architecture.to_dict()).notation == entry.notation for entry in run.front
+    )
     page, _ = write_report(run)
     assert "width=" in page.read_text()
     assert "width=" in front_table(run)
@@ -69,26 +93,51 @@ def test_a_budget_on_own_latency_is_kept_before_anything_is_evaluated(tmp_path):
     calls = tmp_path / "calls"
     calls.touch()
     evaluator = Counting(calls)
-    with pytest.raises(ConfigError, match="the evaluator returned 'latency_ms', which the latency table or cost"):
-        search(tmp_path / "twice", evaluator=evaluator, table=foreign_space.latency_ms, budgets={"latency_ms": 5.0})
-    search(tmp_path / "run", evaluator=foreign_space.loss, table=foreign_space.latency_ms, budgets={"latency_ms": 5.0})
+    with pytest.raises(
+        ConfigError, match="the evaluator returned 'latency_ms', which the latency table or cost"
+    ):
+        search(
+            tmp_path / "twice",
+            evaluator=evaluator,
+            table=foreign_space.latency_ms,
+            budgets={"latency_ms": 5.0},
+        )
+    search(
+        tmp_path / "run",
+        evaluator=foreign_space.loss,
+        table=foreign_space.latency_ms,
+        budgets={"latency_ms": 5.0},
+    )
     trials = RecordedRun.load(tmp_path / "run").trials
     assert (trials["latency_ms"].dropna() <= 5.0).all()
     assert (trials["state"] == "complete").sum() == 8
     run = RecordedRun.load(tmp_path / "run")
-    assert run.config["question"]["table"] == run.entry("table", "name") == "foreign_space:latency_ms"
+    assert (
+        run.config["question"]["table"] == run.entry("table", "name") == "foreign_space:latency_ms"
+    )
     assert run.entry("proxy") == {"evaluator": "foreign_space:loss"}
 
 
 def test_width_and_baselines_of_a_foreign_space_are_fitted_to_the_budget(tmp_path):
-    search(tmp_path / "run", space=WidthFittedGpt2Space(), evaluator=foreign_space.loss,
-           table=foreign_space.latency_ms, budgets={"latency_ms": 12.0}, trials=5)
+    search(
+        tmp_path / "run",
+        space=WidthFittedGpt2Space(),
+        evaluator=foreign_space.loss,
+        table=foreign_space.latency_ms,
+        budgets={"latency_ms": 12.0},
+        trials=5,
+    )
     run = RecordedRun.load(tmp_path / "run")
     assert dict(zip(run.baselines["label"], run.baselines["notation"], strict=True)) == {
-        "shallow": "width=192 layers=2 heads=2 ratio=2", "deep": "width=64 layers=8 heads=8 ratio=4"}
+        "shallow": "width=192 layers=2 heads=2 ratio=2",
+        "deep": "width=64 layers=8 heads=8 ratio=4",
+    }
     for row in run.trained.itertuples():
-        wider = [Gpt2(width, *map(int, row.hash.split("-")[1:])) for width in foreign_space.WIDTHS
-                 if width > int(row.hash.split("-")[0])]
+        wider = [
+            Gpt2(width, *map(int, row.hash.split("-")[1:]))
+            for width in foreign_space.WIDTHS
+            if width > int(row.hash.split("-")[0])
+        ]
         assert row.latency_ms <= 12.0
         assert all(foreign_space.latency_ms(network) > 12.0 for network in wider)
 
@@ -107,13 +156,22 @@ def test_worker_processes_run_an_importable_evaluator_and_this_process_another(t
     assert set(here) == {os.getpid()}
     assert len(here) == 8
     columns = ["genotype", "hash", "loss", "state"]
-    pd.testing.assert_frame_equal(trajectory(tmp_path / "pool")[columns], trajectory(tmp_path / "local")[columns])
+    pd.testing.assert_frame_equal(
+        trajectory(tmp_path / "pool")[columns], trajectory(tmp_path / "local")[columns]
+    )
 
 
-@pytest.mark.parametrize(("more", "rule"), [
-    ({"workers": 3}, "search.workers must be 1"),
-    ({"candidate_timeout_s": 3}, "search.candidate_timeout_s needs worker processes"),
-    ({"executor_options": {"worker_memory_gb": 3}}, "search.executor_options.worker_memory_gb needs worker processes")])
+@pytest.mark.parametrize(
+    ("more", "rule"),
+    [
+        ({"workers": 3}, "search.workers must be 1"),
+        ({"candidate_timeout_s": 3}, "search.candidate_timeout_s needs worker processes"),
+        (
+            {"executor_options": {"worker_memory_gb": 3}},
+            "search.executor_options.worker_memory_gb needs worker processes",
+        ),
+    ],
+)
 def test_limits_that_only_worker_processes_keep_are_refused_without_them(tmp_path, more, rule):
     def local(network):
         return foreign_space.loss_and_latency(network)
@@ -125,8 +183,15 @@ def test_limits_that_only_worker_processes_keep_are_refused_without_them(tmp_pat
     with pytest.raises(ConfigError) as caught:
         plan(SearchConfig(table=None, **more), evaluator=local, space=Gpt2Space())
     said.append(str(caught.value))
-    assert said == [f"{rule}: worker processes cannot load the evaluator {__name__}:{local.__qualname__}; put it into a"
-                    " module of its own; got 3"] * 2
+    assert (
+        said
+        == [
+            f"{rule}: worker processes cannot load the evaluator {__name__}:{local.__qualname__};"
+            " put it into a"
+            " module of its own; got 3"
+        ]
+        * 2
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -141,14 +206,26 @@ def test_a_search_without_worker_processes_warns_of_that_and_records_it(tmp_path
     def local(network):
         return foreign_space.loss_and_latency(network)
 
-    for number, (evaluator, space, what) in enumerate((
+    for number, (evaluator, space, what) in enumerate(
+        (
             (local, Gpt2Space(), f"the evaluator {__name__}:{local.__qualname__}"),
-            (foreign_space.loss_and_latency, LocalSpace(), f"the networks {__name__}:{Local.__qualname__}"))):
+            (
+                foreign_space.loss_and_latency,
+                LocalSpace(),
+                f"the networks {__name__}:{Local.__qualname__}",
+            ),
+        )
+    ):
         with pytest.warns(UserWarning, match="cannot load") as caught:
             search(tmp_path / str(number), evaluator=evaluator, space=space, trials=2)
         assert [(str(one.message), one.filename) for one in caught] == [
-            (f"worker processes cannot load {what}: the evaluator scores one network after another in this process,"
-             " without limits of time and memory; put it into a module of its own", __file__)]
+            (
+                f"worker processes cannot load {what}: the evaluator scores one network after"
+                " another in this process,"
+                " without limits of time and memory; put it into a module of its own",
+                __file__,
+            )
+        ]
         host = RecordedRun.load(tmp_path / str(number)).entry("host")
         assert (host["executor"], host["workers"]) == ("in-process", 1)
     with warnings.catch_warnings(record=True) as none:
@@ -169,8 +246,13 @@ def test_what_the_main_script_defines_is_not_sent_to_workers():
 
 def test_failures_are_recorded_trials_and_are_printed(tmp_path):
     notes = Notes()
-    summary = search(tmp_path / "run", notes=notes, table=foreign_space.latency_ms, trials=12,
-                     evaluator=lambda network: foreign_space.sometimes_fails(network))
+    summary = search(
+        tmp_path / "run",
+        notes=notes,
+        table=foreign_space.latency_ms,
+        trials=12,
+        evaluator=lambda network: foreign_space.sometimes_fails(network),
+    )
     run = RecordedRun.load(tmp_path / "run")
     failed = run.failed
     assert len(failed) == sum(summary["failures"].values()) > 0
@@ -199,27 +281,54 @@ def test_a_wrong_answer_is_the_reason_of_a_failure(tmp_path):
 
 def test_networks_of_flashnas_are_scored_with_the_latencies_of_a_table(tmp_path):
     summary = run_search(
-        SearchConfig(workload="chat", trials=5, workers=1), tmp_path / "run", resume=False, progress=Notes(),
-        evaluator=foreign_space.of_architecture, space=load_space("tiny"), table=LatencyTable.load("h100_sxm"))
+        SearchConfig(workload="chat", trials=5, workers=1),
+        tmp_path / "run",
+        resume=False,
+        progress=Notes(),
+        evaluator=foreign_space.of_architecture,
+        space=load_space("tiny"),
+        table=LatencyTable.load("h100_sxm"),
+    )
     trials = RecordedRun.load(tmp_path / "run").trials
     assert summary["trials"]["complete"] == (trials["state"] == "complete").sum() > 5
     assert trials["latency_ms"].notna().all()
     assert trials["tokens"].isna().all()
     question = RecordedRun.load(tmp_path / "run").config["question"]
     assert (question["recipe"], question["data"], question["evaluator"]) == (
-        None, None, "foreign_space:of_architecture")
+        None,
+        None,
+        "foreign_space:of_architecture",
+    )
 
 
-@pytest.mark.parametrize(("more", "words"), [
-    ({"evaluator": None}, "must name a latency table"),
-    ({"evaluator": None, "table": foreign_space.latency_ms}, "builds Gpt2 objects, which flashnas cannot train"),
-    ({"budgets": {"latency_ms": 1.0}}, "a budget on latency_ms needs metrics before the evaluation"),
-    ({"confidence": 0.9}, "search.confidence needs a latency table"),
-    ({"strict": True}, "search.strict needs a latency table"),
-    ({"table": lambda _: {"speed": 1.0}, "budgets": {"latency_ms": 1.0}}, "metric of the cost function must be one"),
-    ({"table": lambda _: float("nan"), "budgets": {"latency_ms": 1.0}}, "must return finite numbers; got latency_ms"),
-    ({"table": lambda _: 1.0, "budgets": {"memory_gb": 1.0}}, "the cost function must return 'memory_gb'"),
-])
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"evaluator": None}, "must name a latency table"),
+        (
+            {"evaluator": None, "table": foreign_space.latency_ms},
+            "builds Gpt2 objects, which flashnas cannot train",
+        ),
+        (
+            {"budgets": {"latency_ms": 1.0}},
+            "a budget on latency_ms needs metrics before the evaluation",
+        ),
+        ({"confidence": 0.9}, "search.confidence needs a latency table"),
+        ({"strict": True}, "search.strict needs a latency table"),
+        (
+            {"table": lambda _: {"speed": 1.0}, "budgets": {"latency_ms": 1.0}},
+            "metric of the cost function must be one",
+        ),
+        (
+            {"table": lambda _: float("nan"), "budgets": {"latency_ms": 1.0}},
+            "must return finite numbers; got latency_ms",
+        ),
+        (
+            {"table": lambda _: 1.0, "budgets": {"memory_gb": 1.0}},
+            "the cost function must return 'memory_gb'",
+        ),
+    ],
+)
 def test_what_cannot_work_is_one_line_before_anything_is_evaluated(tmp_path, more, words):
     with pytest.raises(ConfigError) as caught:
         search(tmp_path / "run", **more)
@@ -230,14 +339,28 @@ def test_what_cannot_work_is_one_line_before_anything_is_evaluated(tmp_path, mor
 
 def test_a_table_cannot_time_foreign_networks(tmp_path):
     table = write_table(tmp_path / "table", tiny_kinds())
-    with pytest.raises(ConfigError, match="builds Gpt2 objects, which a latency table cannot answer"):
-        run_search(SearchConfig(workload="chat"), tmp_path / "run", resume=False, progress=Notes(), table=table,
-                   space=Gpt2Space(), evaluator=foreign_space.loss, workload=load_workload("chat"))
+    with pytest.raises(
+        ConfigError, match="builds Gpt2 objects, which a latency table cannot answer"
+    ):
+        run_search(
+            SearchConfig(workload="chat"),
+            tmp_path / "run",
+            resume=False,
+            progress=Notes(),
+            table=table,
+            space=Gpt2Space(),
+            evaluator=foreign_space.loss,
+            workload=load_workload("chat"),
+        )
 
 
 def test_the_display_counts_baselines_once_and_what_an_ended_run_has_done(tmp_path):
-    asked = dict(space=WidthFittedGpt2Space(), evaluator=foreign_space.sometimes_fails, table=foreign_space.latency_ms,
-                 cycle_size=2)
+    asked = dict(
+        space=WidthFittedGpt2Space(),
+        evaluator=foreign_space.sometimes_fails,
+        table=foreign_space.latency_ms,
+        cycle_size=2,
+    )
     for trials, resume in ((5, False), (8, True)):
         notes = Notes()
         search(tmp_path / "run", notes=notes, resume=resume, trials=trials, **asked)
@@ -253,8 +376,14 @@ def test_the_display_counts_baselines_once_and_what_an_ended_run_has_done(tmp_pa
 
 
 def test_a_job_is_plain_data_for_any_pool():
-    job = Job(architecture=load_space("tiny").architectures(load_space("tiny").sample(np.random.default_rng(0)))[0],
-              dataset="folder", recipe={"tokens": 512}, seed=3)
+    job = Job(
+        architecture=load_space("tiny").architectures(
+            load_space("tiny").sample(np.random.default_rng(0))
+        )[0],
+        dataset="folder",
+        recipe={"tokens": 512},
+        seed=3,
+    )
     data = json.loads(json.dumps(job.to_dict()))
     assert data == job.to_dict()
     assert Architecture.from_dict(data["architecture"]) == job.architecture
@@ -262,14 +391,22 @@ def test_a_job_is_plain_data_for_any_pool():
 
 
 def size_alone(network):
-    return {"loss": 10 / network.params ** 0.1}
+    return {"loss": 10 / network.params**0.1}
 
 
 def test_a_search_for_weights_in_fp8_says_so_in_its_record(tmp_path):
     """The budget is met by the rows of that type; a run is not continued for another one."""
+
     def asked(resume=False, **more):
-        config = SearchConfig(workload="decode-1k", budgets={"latency_ms": 1500}, trials=2, cycle_size=2, workers=1,
-                              baselines=False, **more)
+        config = SearchConfig(
+            workload="decode-1k",
+            budgets={"latency_ms": 1500},
+            trials=2,
+            cycle_size=2,
+            workers=1,
+            baselines=False,
+            **more,
+        )
         run_search(config, tmp_path / "run", resume=resume, progress=Notes(), evaluator=size_alone)
 
     asked(weights="fp8")
@@ -282,8 +419,12 @@ def test_a_search_for_weights_in_fp8_says_so_in_its_record(tmp_path):
     for row in done.itertuples():
         network = load_architecture(row.notation)
         assert row.latency_ms == pytest.approx(model.estimate(network).latency_ms)
-        assert row.latency_ms != pytest.approx(LatencyModel("h100_sxm", "decode-1k").estimate(network).latency_ms)
+        assert row.latency_ms != pytest.approx(
+            LatencyModel("h100_sxm", "decode-1k").estimate(network).latency_ms
+        )
     with pytest.raises(RunError, match="choose another --out or the same question"):
         asked(resume=True)
-    with pytest.raises(ConfigError, match=r"^search\.weights needs a latency table; got weights fp8 and table=None"):
+    with pytest.raises(
+        ConfigError, match=r"^search\.weights needs a latency table; got weights fp8 and table=None"
+    ):
         search(tmp_path / "other", weights="fp8")

@@ -1,4 +1,6 @@
-"""The contract refuses each way in which an operator can be wrong, in one line that names the rule."""
+"""The contract refuses each way in which an operator can be wrong, in one line that names the
+rule.
+"""
 
 import sys
 from dataclasses import dataclass, replace
@@ -31,8 +33,9 @@ class AverageLayer(Layer):
         self.out_proj = nn.Linear(hidden, hidden, bias=False)
 
     def init_state(self, batch, dtype, device="cpu"):
-        return torch.zeros(batch, self.in_proj.weight.shape[0],
-                           dtype=torch.promote_types(dtype, torch.float32))
+        return torch.zeros(
+            batch, self.in_proj.weight.shape[0], dtype=torch.promote_types(dtype, torch.float32)
+        )
 
     def reference(self, x_BTD, state=None):
         total_BD = (self.init_state(len(x_BTD), torch.float64) if state is None else state).double()
@@ -77,12 +80,20 @@ class Average(OperatorSpec):
         return 4 * hidden
 
     def kernels(self, hidden, phase):
-        return (pointwise("rms_norm", 2 * hidden), gemm("in", n=hidden, k=hidden),
-                gemm("out", n=hidden, k=hidden))
+        return (
+            pointwise("rms_norm", 2 * hidden),
+            gemm("in", n=hidden, k=hidden),
+            gemm("out", n=hidden, k=hidden),
+        )
 
 
-SCAN = KernelKind(name="avg_scan", shape=("n",), rules=(Roofline(),), written=lambda call: 1,
-                  bytes_moved=lambda call, load, size: size * load.rows)
+SCAN = KernelKind(
+    name="avg_scan",
+    shape=("n",),
+    rules=(Roofline(),),
+    written=lambda call: 1,
+    bytes_moved=lambda call, load, size: size * load.rows,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -92,8 +103,9 @@ def layers_by_name(monkeypatch):
 
 
 def broken_spec(**attributes):
-    return dataclass(frozen=True,
-                     kw_only=True)(type("Broken", (Average,), {"__doc__": "Broken.", **attributes}))
+    return dataclass(frozen=True, kw_only=True)(
+        type("Broken", (Average,), {"__doc__": "Broken.", **attributes})
+    )
 
 
 def broken_layer(**attributes):
@@ -106,40 +118,71 @@ def test_a_good_operator_passes_as_class_and_as_instance():
     check_operator(Average(), hidden=16, lengths=(3,))
 
 
-@every(case=[
-    ({"kind": "AVG"}, "operator 'AVG': kind must be a lower-case word such as gd; got 'AVG'"),
-    ({"kind": "d"}, "operator 'd': the registry has another class of that kind"),
-    ({"name": "decaying average"},
-     "name must be lower-case words such as gated_delta_net; got 'decaying average'"),
-    ({"name": "delta_net"}, "name 'delta_net' is that of operator d"),
-    ({"label": None}, "label must be a name for readers such as Gated DeltaNet; got None"),
-    ({"colour": "red"}, "colour must be a colour such as #56B4E9; got 'red'"),
-    ({"colour": "#56B4E9"}, "colour '#56B4E9' is that of operator gd"),
-    ({"own_rates": ("conv",)}, "own_rates must be (), as the roles of its layer; got ('conv',)"),
-    ({"__doc__": ""}, "operator 'avg': the spec needs a docstring"),
-    ({"params": lambda self, hidden: 2 * hidden * hidden},
-     "params must be 2080 (the layer's, and 32 of the pre-norm); got 2048"),
-    ({"params": lambda self, hidden: 5},
-     "a narrower network must have fewer parameters; got 5 at the factor 2"),
-    ({"cache_bytes": lambda self, hidden, context, dtype_bytes=2: dtype_bytes * hidden},
-     "cache_bytes after 0 tokens in torch.bfloat16 must be 128, as its state has; got 64"),
-    ({"flops": lambda self, hidden, context: 2 * hidden * hidden},
-     "FLOPs of one token are 2048, less than those of its products"),
-    ({"kernels": lambda self, hidden, phase: (gemm("in", n=9 * hidden, k=hidden),)},
-     "more than its parameters 2080"),
-    ({"kernels": lambda self, hidden, phase: (SCAN.call("scan", n=1),)},
-     "kernel 'scan' has the kind 'avg_scan', which is not registered; add an entry point of that name"),
-    ({"kernels": lambda self, hidden, phase: (KernelCall("conv", (("n", 1),), "scan"),)},
-     "kernel 'scan' must have a KernelKind; got 'conv'"),
-    ({"kernels": lambda self, hidden, phase: (KernelCall(GEMM, (("n", 1),), "in"),)},
-     "kernel 'in' must state the sizes n, k; got (('n', 1),)"),
-    ({"kernels": lambda self, hidden, phase: (gemm("in", n=-1, k=2),)},
-     "kernel 'in' has a size that is negative"),
-    ({"kernels": lambda self, hidden, phase: (CONV.call("conv", channels=0, conv_size=2),)},
-     "bytes_moved of the kind 'conv' must be positive and grow with the batch; got 0 for 1 sequence, 0 for 2"),
-    ({"kernels": lambda self, hidden, phase: (pointwise("norm", len(phase)),)},
-     "prefill and decode must launch kernels of the same"),
-])
+@every(
+    case=[
+        ({"kind": "AVG"}, "operator 'AVG': kind must be a lower-case word such as gd; got 'AVG'"),
+        ({"kind": "d"}, "operator 'd': the registry has another class of that kind"),
+        (
+            {"name": "decaying average"},
+            "name must be lower-case words such as gated_delta_net; got 'decaying average'",
+        ),
+        ({"name": "delta_net"}, "name 'delta_net' is that of operator d"),
+        ({"label": None}, "label must be a name for readers such as Gated DeltaNet; got None"),
+        ({"colour": "red"}, "colour must be a colour such as #56B4E9; got 'red'"),
+        ({"colour": "#56B4E9"}, "colour '#56B4E9' is that of operator gd"),
+        (
+            {"own_rates": ("conv",)},
+            "own_rates must be (), as the roles of its layer; got ('conv',)",
+        ),
+        ({"__doc__": ""}, "operator 'avg': the spec needs a docstring"),
+        (
+            {"params": lambda self, hidden: 2 * hidden * hidden},
+            "params must be 2080 (the layer's, and 32 of the pre-norm); got 2048",
+        ),
+        (
+            {"params": lambda self, hidden: 5},
+            "a narrower network must have fewer parameters; got 5 at the factor 2",
+        ),
+        (
+            {"cache_bytes": lambda self, hidden, context, dtype_bytes=2: dtype_bytes * hidden},
+            "cache_bytes after 0 tokens in torch.bfloat16 must be 128, as its state has; got 64",
+        ),
+        (
+            {"flops": lambda self, hidden, context: 2 * hidden * hidden},
+            "FLOPs of one token are 2048, less than those of its products",
+        ),
+        (
+            {"kernels": lambda self, hidden, phase: (gemm("in", n=9 * hidden, k=hidden),)},
+            "more than its parameters 2080",
+        ),
+        (
+            {"kernels": lambda self, hidden, phase: (SCAN.call("scan", n=1),)},
+            "kernel 'scan' has the kind 'avg_scan', which is not registered; add an entry point of"
+            " that name",
+        ),
+        (
+            {"kernels": lambda self, hidden, phase: (KernelCall("conv", (("n", 1),), "scan"),)},
+            "kernel 'scan' must have a KernelKind; got 'conv'",
+        ),
+        (
+            {"kernels": lambda self, hidden, phase: (KernelCall(GEMM, (("n", 1),), "in"),)},
+            "kernel 'in' must state the sizes n, k; got (('n', 1),)",
+        ),
+        (
+            {"kernels": lambda self, hidden, phase: (gemm("in", n=-1, k=2),)},
+            "kernel 'in' has a size that is negative",
+        ),
+        (
+            {"kernels": lambda self, hidden, phase: (CONV.call("conv", channels=0, conv_size=2),)},
+            "bytes_moved of the kind 'conv' must be positive and grow with the batch; got 0 for 1"
+            " sequence, 0 for 2",
+        ),
+        (
+            {"kernels": lambda self, hidden, phase: (pointwise("norm", len(phase)),)},
+            "prefill and decode must launch kernels of the same",
+        ),
+    ]
+)
 def test_a_broken_spec_is_refused(case):
     attributes, words = case
     assert words in one_line(AssertionError, check_operator, broken_spec(**attributes))
@@ -185,13 +228,20 @@ class FitsNoLargeHead(Sized):
         return self
 
 
-@every(case=[
-    (GrowsWhenResolved, "operator avg: resolved(32) must be its own resolved form"),
-    (GrowsWhenScaled, "operator avg: scaled by 1 it must stay as it is; got avg(size=2)"),
-    (ScalesByTwoArguments,
-     "operator avg: scaled must take hidden, factor and least_dim; it takes hidden, factor"),
-    (FitsNoLargeHead, "operator avg: scaled(2048, 2, 64) must fit the width 1024: size must be at most 16"),
-])
+@every(
+    case=[
+        (GrowsWhenResolved, "operator avg: resolved(32) must be its own resolved form"),
+        (GrowsWhenScaled, "operator avg: scaled by 1 it must stay as it is; got avg(size=2)"),
+        (
+            ScalesByTwoArguments,
+            "operator avg: scaled must take hidden, factor and least_dim; it takes hidden, factor",
+        ),
+        (
+            FitsNoLargeHead,
+            "operator avg: scaled(2048, 2, 64) must fit the width 1024: size must be at most 16",
+        ),
+    ]
+)
 def test_resolution_and_scaling_are_held(case):
     spec, words = case
     assert one_line(AssertionError, check_operator, spec) == words
@@ -200,35 +250,72 @@ def test_resolution_and_scaling_are_held(case):
 def forward_of(change):
     def forward(self, x_BTD, state=None):
         return change(self, x_BTD, *AverageLayer.forward(self, x_BTD, state))
+
     return forward
 
 
-@every(case=[
-    ({"forward": forward_of(lambda self, x, y, state: (y + 1e-5, state))},
-     "forward against reference, 1 tokens, torch.float64: output"),
-    ({"forward": forward_of(lambda self, x, y, state: (y, 1.001 * state))}, "torch.float64: final state 0"),
-    ({"forward": forward_of(lambda self, x, y, state: (y.detach() + 0 * y, state))},
-     "torch.float64: gradient of x"),
-    ({"forward": forward_of(lambda self, x, y, state: (y + 1e-5 * (x.shape[1] > 1), state))},
-     "3 tokens, torch.float64: output"),
-    ({"step": lambda self, x, state: (AverageLayer.step(self, x, state)[0], state)},
-     "steps against reference, 1 tokens: final state"),
-    ({"step": lambda self, x, state: tuple(t.detach() + 0 * t for t in AverageLayer.step(self, x, state))},
-     "steps against reference: gradient of"),
-    ({"forward": forward_of(lambda self, x, y,
-                            state: (y.float() if x.dtype == torch.bfloat16 else y, state))},
-     "bfloat16: the output must be bfloat16; got torch.float32"),
-    ({"roles": {"in_proj": Role.READS}},
-     "BrokenLayer does not declare the role of its parameter 'out_proj.weight'"),
-    ({"roles": {"in_proj": Role.READS, "out_proj": Role.NORM}},
-     "parameter 'out_proj.weight' has the role NORM (the weight of a norm); got the shape (32, 32)"),
-    ({"roles": {"in_proj": Role.READS, "out_proj": Role.INNER}}, "one parameter must have the role WRITES"),
-    ({"init_state": lambda self, batch, dtype, device="cpu": [1]},
-     "a state must be None, a tensor, a KeyValueCache or a (named) tuple of such; got list"),
-])
+@every(
+    case=[
+        (
+            {"forward": forward_of(lambda self, x, y, state: (y + 1e-5, state))},
+            "forward against reference, 1 tokens, torch.float64: output",
+        ),
+        (
+            {"forward": forward_of(lambda self, x, y, state: (y, 1.001 * state))},
+            "torch.float64: final state 0",
+        ),
+        (
+            {"forward": forward_of(lambda self, x, y, state: (y.detach() + 0 * y, state))},
+            "torch.float64: gradient of x",
+        ),
+        (
+            {"forward": forward_of(lambda self, x, y, state: (y + 1e-5 * (x.shape[1] > 1), state))},
+            "3 tokens, torch.float64: output",
+        ),
+        (
+            {"step": lambda self, x, state: (AverageLayer.step(self, x, state)[0], state)},
+            "steps against reference, 1 tokens: final state",
+        ),
+        (
+            {
+                "step": lambda self, x, state: tuple(
+                    t.detach() + 0 * t for t in AverageLayer.step(self, x, state)
+                )
+            },
+            "steps against reference: gradient of",
+        ),
+        (
+            {
+                "forward": forward_of(
+                    lambda self, x, y, state: (y.float() if x.dtype == torch.bfloat16 else y, state)
+                )
+            },
+            "bfloat16: the output must be bfloat16; got torch.float32",
+        ),
+        (
+            {"roles": {"in_proj": Role.READS}},
+            "BrokenLayer does not declare the role of its parameter 'out_proj.weight'",
+        ),
+        (
+            {"roles": {"in_proj": Role.READS, "out_proj": Role.NORM}},
+            "parameter 'out_proj.weight' has the role NORM (the weight of a norm); got the shape"
+            " (32, 32)",
+        ),
+        (
+            {"roles": {"in_proj": Role.READS, "out_proj": Role.INNER}},
+            "one parameter must have the role WRITES",
+        ),
+        (
+            {"init_state": lambda self, batch, dtype, device="cpu": [1]},
+            "a state must be None, a tensor, a KeyValueCache or a (named) tuple of such; got list",
+        ),
+    ]
+)
 def test_a_broken_layer_is_refused(case):
     attributes, words = case
-    assert words in one_line(AssertionError, check_operator, broken_layer(**attributes), lengths=(1, 3))
+    assert words in one_line(
+        AssertionError, check_operator, broken_layer(**attributes), lengths=(1, 3)
+    )
 
 
 def test_a_layer_that_looks_ahead_is_refused():

@@ -1,4 +1,6 @@
-"""The contract refuses each way in which a search algorithm can be wrong, in one line that names the rule."""
+"""The contract refuses each way in which a search algorithm can be wrong, in one line that names
+the rule.
+"""
 
 from pathlib import Path
 
@@ -31,7 +33,9 @@ class Good(SearchAlgorithm):
         known = self.complete()
         if len(known) < self.start:
             return self.space.sample(self.rng)
-        return self.space.mutate(min(known, key=lambda evaluation: evaluation.loss).genotype, self.rng)
+        return self.space.mutate(
+            min(known, key=lambda evaluation: evaluation.loss).genotype, self.rng
+        )
 
     def _learn(self, evaluation):
         pass
@@ -70,7 +74,11 @@ class Global(Good):
 class Repeats(Good):
     def _propose(self, count):
         for number in range(count):
-            yield self.draw_fresh(self.draw) if number or not self.history else self.history[0].genotype
+            yield (
+                self.draw_fresh(self.draw)
+                if number or not self.history
+                else self.history[0].genotype
+            )
 
 
 class OverBudget(Good):
@@ -117,16 +125,18 @@ class OneTooMany(Good):
         return super().ask(n) + super().ask(1)
 
 
-@every(case=[
-    (OwnSeed, "the same seed and results must give the same candidates"),
-    (OneSeed, "another seed must give other candidates"),
-    (Repeats, "a candidate must not be proposed twice"),
-    (OverBudget, "candidates must be within the budget"),
-    (TakesAnyOrder, "tell out of the order asked must raise ValueError"),
-    (AsksAhead, "asking for fewer candidates must give the first of them"),
-    (Forgets, "must give the same"),
-    (OneTooMany, "must"),
-])
+@every(
+    case=[
+        (OwnSeed, "the same seed and results must give the same candidates"),
+        (OneSeed, "another seed must give other candidates"),
+        (Repeats, "a candidate must not be proposed twice"),
+        (OverBudget, "candidates must be within the budget"),
+        (TakesAnyOrder, "tell out of the order asked must raise ValueError"),
+        (AsksAhead, "asking for fewer candidates must give the first of them"),
+        (Forgets, "must give the same"),
+        (OneTooMany, "must"),
+    ]
+)
 def test_a_broken_sampler_is_refused(case):
     sampler, words = case
     assert words in one_line(AssertionError, check_sampler, sampler)
@@ -134,7 +144,9 @@ def test_a_broken_sampler_is_refused(case):
 
 def test_global_random_state_is_refused_and_restored():
     before = np.random.get_state()[1].tolist()  # noqa: NPY002
-    with pytest.raises(AssertionError, match="candidates must not depend on numpy's or torch's global seed"):
+    with pytest.raises(
+        AssertionError, match="candidates must not depend on numpy's or torch's global seed"
+    ):
         contract.check_global_random_state(contract.World(Global))
     with pytest.raises(AssertionError, match="sampler 'good': the same seed"):
         contract.check_seed_fixes_the_trajectory(contract.World(Global))
@@ -147,6 +159,7 @@ def test_a_sampler_that_cannot_live_with_failures_shows_its_own_error():
 
 
 def test_a_sampler_that_does_not_learn_does_not_beat_random():
-    with pytest.raises(AssertionError,
-                       match=r"sampler 'random': the median of 7 seeds must be below \d\.\d+ nats"):
+    with pytest.raises(
+        AssertionError, match=r"sampler 'random': the median of 7 seeds must be below \d\.\d+ nats"
+    ):
         check_beats_random("random")

@@ -19,8 +19,13 @@ from flashnas.testing.self_test import check_layer, choices_of, layer_cases
 TOKENS = 70
 
 
-@pytest.mark.parametrize("kind", [kind if kind in ("d", "moe") else pytest.param(kind, marks=pytest.mark.slow)
-                                  for kind in OPERATORS])  # their kernels have fast tests of their own
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind if kind in ("d", "moe") else pytest.param(kind, marks=pytest.mark.slow)
+        for kind in OPERATORS
+    ],
+)  # their kernels have fast tests of their own
 def test_every_operator_passes_by_all_that_computes_it_here(kind: str) -> None:
     cases = layer_cases(kind, "cpu")
     assert {dtype for _, dtype in cases} == {"float32", "bfloat16"}
@@ -35,11 +40,17 @@ def test_what_computes_the_same_is_one_case() -> None:
     assert layer_cases("d", "cpu") == [("auto", "float32"), ("auto", "bfloat16")]
 
 
-@pytest.mark.parametrize(("share", "status", "word"), [
-    (1.0, "passed", ""), (1.001, "wrong", "forward: the output is off"),
-    (float("nan"), "wrong", "off by nan")])
-def test_a_kernel_that_is_off_is_wrong(share: float, status: str, word: str,
-                                       monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("share", "status", "word"),
+    [
+        (1.0, "passed", ""),
+        (1.001, "wrong", "forward: the output is off"),
+        (float("nan"), "wrong", "off by nan"),
+    ],
+)
+def test_a_kernel_that_is_off_is_wrong(
+    share: float, status: str, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     right, step = DeltaNetLayer.rules
 
     def off(*arguments):
@@ -60,8 +71,13 @@ def test_wrong_gradients_alone_are_found(monkeypatch: pytest.MonkeyPatch) -> Non
 
     fake_libraries.install(monkeypatch, devices=("cpu",))
     library = core.LIBRARIES["fla"]
-    monkeypatch.setitem(core.LIBRARIES, "fla", dataclasses.replace(
-        library, kernels={**library.kernels, "delta_rule": lambda dtype: (detached, step)}))
+    monkeypatch.setitem(
+        core.LIBRARIES,
+        "fla",
+        dataclasses.replace(
+            library, kernels={**library.kernels, "delta_rule": lambda dtype: (detached, step)}
+        ),
+    )
     for dtype in ("float32", "bfloat16"):  # in bfloat16 torch's own errors are allowed
         result = check_layer("d", "fla", dtype, tokens=TOKENS)
         assert result.status == "wrong"
@@ -75,7 +91,10 @@ def test_a_kernel_that_raises_has_failed(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(DeltaNetLayer, "rules", (broken, broken))
     result = check_layer("d", "torch", "float32", tokens=TOKENS)
-    assert (result.status, result.reason) == ("failed", "RuntimeError: no kernel image is available")
+    assert (result.status, result.reason) == (
+        "failed",
+        "RuntimeError: no kernel image is available",
+    )
 
 
 def test_a_backend_that_refuses_is_told() -> None:
@@ -108,32 +127,44 @@ def compile_kernels(cache: str, count: int) -> str:
 
 
 @pytest.mark.slow
-def test_a_case_may_take_as_long_as_it_compiles_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_case_may_take_as_long_as_it_compiles_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     process = self_test._Process()
     process.call(started)
     for name, value in (("LONGEST_S", 0.6), ("LOOK_S", 0.02)):
         monkeypatch.setattr(self_test, name, value)
     assert process.call(compile_kernels, str(tmp_path), 10) == ("computed", "")
-    assert process.call(compile_kernels, str(tmp_path), 0) == (None, "no answer and no new kernel in 0.6 s")
+    assert process.call(compile_kernels, str(tmp_path), 0) == (
+        None,
+        "no answer and no new kernel in 0.6 s",
+    )
 
 
 def end(kind: str, device: str) -> None:
     os._exit(3)
 
 
-def test_a_library_whose_import_ends_the_process_is_a_failed_case(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_whose_import_ends_the_process_is_a_failed_case(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(self_test, "layer_cases", end)
-    result, = self_test.self_test(["f"], "cpu")
+    (result,) = self_test.self_test(["f"], "cpu")
     assert (result.operator, result.status, result.reason) == (
-        "f", "failed", "its cases: the process that ran it died")
+        "f",
+        "failed",
+        "its cases: the process that ran it died",
+    )
 
 
 def test_the_choice_and_what_it_passes_over() -> None:
     assert {choice["takes"] for choice in choices_of("d", "cpu")} == {"torch"}
     on_cuda = choices_of("m2", "cuda")
     assert {choice["dtype"] for choice in on_cuda} == {"float32", "bfloat16"}
-    assert all("mamba-ssm is not installed" in choice["passes_over"]["mamba-ssm"] for choice in on_cuda)
+    assert all(
+        "mamba-ssm is not installed" in choice["passes_over"]["mamba-ssm"] for choice in on_cuda
+    )
 
 
 def test_whatever_a_library_raises_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +173,10 @@ def test_whatever_a_library_raises_is_a_reason(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(core.Core, "kernels", raises)
     assert {choice["takes"] for choice in choices_of("a", "cpu")} == {"nothing"}
-    assert choices_of("a", "cpu")[0]["passes_over"]["attention"] == "OSError: undefined symbol: _ZN3c10"
+    assert (
+        choices_of("a", "cpu")[0]["passes_over"]["attention"]
+        == "OSError: undefined symbol: _ZN3c10"
+    )
     assert layer_cases("a", "cpu") == [("auto", "float32"), ("auto", "bfloat16")]
     result = check_layer("a", "auto", "float32", tokens=TOKENS)
     assert (result.status, result.reason) == ("failed", "OSError: undefined symbol: _ZN3c10")

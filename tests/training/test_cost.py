@@ -10,15 +10,29 @@ from flashnas.training.recipe import RECIPES, Recipe
 
 def test_flops_of_products_are_six_per_weight_and_token():
     network = Architecture.parse("64(vocab=300): f")
-    recipe = Recipe(tokens=10_240, sequence_tokens=256, batch_sequences=4, validation_tokens=1024, curve_tokens=512,
-                    curve_points=3)
-    weights = network.params - 64 - 64  # the norms; the tied head multiplies, the look-up of a token does not
+    recipe = Recipe(
+        tokens=10_240,
+        sequence_tokens=256,
+        batch_sequences=4,
+        validation_tokens=1024,
+        curve_tokens=512,
+        curve_points=3,
+    )
+    weights = (
+        network.params - 64 - 64
+    )  # the norms; the tied head multiplies, the look-up of a token does not
     assert training_flops(network, recipe) == 2 * weights * (3 * 10_240 + 1024 + 2 * 512)
 
 
 def test_attention_adds_the_pairs_of_tokens_that_a_causal_mask_leaves():
-    recipe = Recipe(tokens=1024, sequence_tokens=256, batch_sequences=4, validation_tokens=256, curve_tokens=256,
-                    curve_points=1)
+    recipe = Recipe(
+        tokens=1024,
+        sequence_tokens=256,
+        batch_sequences=4,
+        validation_tokens=256,
+        curve_tokens=256,
+        curve_points=1,
+    )
     network = Architecture.parse("64(vocab=300): a(heads=4,kv_heads=4,head_dim=16)")
     products = 2 * (4 * 64 * 64 + 300 * 64)
     pairs = 2 * 2 * 64 * (256 + 1) / 2  # q k and weights v, over the mean context
@@ -28,16 +42,23 @@ def test_attention_adds_the_pairs_of_tokens_that_a_causal_mask_leaves():
 @pytest.mark.parametrize(("name", "hours"), [("gpu", 1.0), ("gpu-paper", None)])
 def test_the_comments_of_the_gpu_recipes_state_what_they_cost(name, hours):
     recipe = Recipe.load(name)
-    largest = max((recipe.proxy_of(sizes[0]) for _, sizes in load_space("nemotron_flash").baselines()),
-                  key=lambda network: training_flops(network, recipe))
+    largest = max(
+        (recipe.proxy_of(sizes[0]) for _, sizes in load_space("nemotron_flash").baselines()),
+        key=lambda network: training_flops(network, recipe),
+    )
     flops = training_flops(largest, recipe)
     text = (RECIPES / f"{name}.yaml").read_text()
     comment = " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))
     assert float(re.search(r"up to ([\d.e+]+) FLOP", comment)[1]) == pytest.approx(flops, rel=0.05)
-    assert f"{ASSUMED_UTILISATION:.0%}".replace("%", " %") + f" of {H100_FLOPS / 1e12:.0f}e12 FLOP/s" in comment
+    assert (
+        f"{ASSUMED_UTILISATION:.0%}".replace("%", " %") + f" of {H100_FLOPS / 1e12:.0f}e12 FLOP/s"
+        in comment
+    )
     seconds = expected_seconds(flops, recipe)
     stated = re.search(r"(\d+) (minutes|hours)", comment)
-    assert int(stated[1]) * {"minutes": 60, "hours": 3600}[stated[2]] == pytest.approx(seconds, rel=0.02)
+    assert int(stated[1]) * {"minutes": 60, "hours": 3600}[stated[2]] == pytest.approx(
+        seconds, rel=0.02
+    )
     if hours is not None:
         assert seconds < 3600 * hours
         assert f"{recipe.tokens / 1e6:.0f} million tokens" in comment

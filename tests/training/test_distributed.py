@@ -33,17 +33,38 @@ def one_thread():
 def losses(out):
     with open(out / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    return [[float(row[name]) for row in rows if row[name]] for name in ("loss", "validation_loss", "gradient_norm")]
+    return [
+        [float(row[name]) for row in rows if row[name]]
+        for name in ("loss", "validation_loss", "gradient_norm")
+    ]
 
 
 @pytest.fixture(scope="module")
 def asked(small_corpus, tmp_path_factory, quick_recipe):
-    """Some kinds of operators, AdamW (Muon's iterations in bfloat16 turn rounding into noise), two parts in the batch
-    of each process."""
+    """Some kinds of operators, AdamW (Muon's iterations in bfloat16 turn rounding into noise), two
+    parts in the batch of each process."""
     recipe = tmp_path_factory.mktemp("recipe") / "two.yaml"
-    recipe.write_text(quick_recipe.read_text() + "optimizer: adamw\nmicro_batch_sequences: 1\nclip: 0.5\n")
-    return ["train", NETWORK, "--data", small_corpus, "--recipe", recipe, "--tokens", SIX_STEPS, "--threads", 1,
-            "--width-factor", 8, "--checkpoint-every-tokens", 256, "--keep", 9]
+    recipe.write_text(
+        quick_recipe.read_text() + "optimizer: adamw\nmicro_batch_sequences: 1\nclip: 0.5\n"
+    )
+    return [
+        "train",
+        NETWORK,
+        "--data",
+        small_corpus,
+        "--recipe",
+        recipe,
+        "--tokens",
+        SIX_STEPS,
+        "--threads",
+        1,
+        "--width-factor",
+        8,
+        "--checkpoint-every-tokens",
+        256,
+        "--keep",
+        9,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +72,25 @@ def by_two(asked, tmp_path_factory):
     """On a free port, one thread each."""
     out = tmp_path_factory.mktemp("train") / "two"
     return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "flashnas",
-         *map(str, asked), "--out", out, "--json"], capture_output=True, text=True, check=False, timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}), out
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+            "-m",
+            "flashnas",
+            *map(str, asked),
+            "--out",
+            out,
+            "--json",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ), out
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +121,16 @@ def test_only_the_first_process_speaks(by_two):
 
 
 @pytest.mark.slow  # with those below, which use the same two trainings
-def test_one_process_continues_what_two_began_with_other_parts_of_a_batch(by_two, by_one, asked, tmp_path):
+def test_one_process_continues_what_two_began_with_other_parts_of_a_batch(
+    by_two, by_one, asked, tmp_path
+):
     out = shutil.copytree(by_two[1], tmp_path / "run")
     for folder in checkpoints(out / "checkpoints")[:-1]:
         shutil.rmtree(folder)
     assert [folder.name for folder in checkpoints(out / "checkpoints")] == ["step-00000002"]
-    assert main([*map(str, asked), "--micro-batch-sequences", "2", "--out", str(out), "--resume"]) == 0
+    assert (
+        main([*map(str, asked), "--micro-batch-sequences", "2", "--out", str(out), "--resume"]) == 0
+    )
     assert losses(out)[0] == pytest.approx(losses(by_one)[0], rel=2e-5)
 
 
@@ -116,13 +157,18 @@ def test_gradients_are_averaged_once_a_step(tmp_path):
 
 def of_two(monkeypatch, rank, lowest):
     """One of two processes, of which `lowest` is the first one that failed; 2: none."""
-    monkeypatch.setattr(dist, "all_reduce", lambda tensor, operation: tensor.fill_(min(int(tensor), lowest)))
+    monkeypatch.setattr(
+        dist, "all_reduce", lambda tensor, operation: tensor.fill_(min(int(tensor), lowest))
+    )
     return Ranks(rank=rank, size=2)
 
 
-@pytest.mark.parametrize("error", [ConfigError("batch_sequences must be .."), PermissionError(13, "Permission denied")])
+@pytest.mark.parametrize(
+    "error", [ConfigError("batch_sequences must be .."), PermissionError(13, "Permission denied")]
+)
 def test_what_a_user_got_wrong_is_said_once(monkeypatch, error):
     """By the lowest of the processes that failed; the others end with it."""
+
     def fail():
         raise error
 
@@ -141,28 +187,42 @@ def test_other_processes_start_when_the_first_has_filled_the_cache(monkeypatch):
     monkeypatch.setattr(dist, "all_reduce", lambda tensor, operation: calls.append("all"))
     for rank, order in ((0, ["action", "all", "all"]), (1, ["all", "action", "all"])):
         calls.clear()
-        assert Ranks(rank=rank, size=2).first_then_rest(lambda: calls.append("action") or rank) == rank
+        assert (
+            Ranks(rank=rank, size=2).first_then_rest(lambda: calls.append("action") or rank) == rank  # noqa: B023
+        )
         assert calls == order
 
 
-@pytest.mark.parametrize(("rank", "lost", "raised"), [
-    (0, "[..gloo/transport/tcp/pair.cc] Connection closed by peer", RunError), (1, "Connection closed by peer", SystemExit),
-    (0, "a shape is wrong", RuntimeError), (1, "a shape is wrong", RuntimeError)])
+@pytest.mark.parametrize(
+    ("rank", "lost", "raised"),
+    [
+        (0, "[..gloo/transport/tcp/pair.cc] Connection closed by peer", RunError),
+        (1, "Connection closed by peer", SystemExit),
+        (0, "a shape is wrong", RuntimeError),
+        (1, "a shape is wrong", RuntimeError),
+    ],
+)
 def test_the_end_of_another_process_is_said_by_the_first_alone(monkeypatch, rank, lost, raised):
     ended = []
-    for name, value in {"is_torchelastic_launched": lambda: True, "init_process_group": lambda *_, **__: None,
-                        "get_rank": lambda: rank, "get_world_size": lambda: 2,
-                        "destroy_process_group": lambda: ended.append(rank)}.items():
+    for name, value in {
+        "is_torchelastic_launched": lambda: True,
+        "init_process_group": lambda *_, **__: None,
+        "get_rank": lambda: rank,
+        "get_world_size": lambda: 2,
+        "destroy_process_group": lambda: ended.append(rank),
+    }.items():
         monkeypatch.setattr(dist, name, value)
     for name, value in (("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
         monkeypatch.setenv(name, value)
-    with pytest.raises(raised) as caught, processes() as ranks:
+    with pytest.raises(raised) as caught, processes() as ranks:  # noqa: PT012
         assert (ranks.rank, ranks.size) == (rank, 2)
         raise RuntimeError(lost)
     assert ended == [rank]
     if raised is RunError:
-        assert str(caught.value) == ("another process of this training has ended; continue from the last checkpoint with"
-                                     " --resume")
+        assert str(caught.value) == (
+            "another process of this training has ended; continue from the last checkpoint with"
+            " --resume"
+        )
 
 
 def test_an_option_that_does_not_exist_is_said_by_the_first_process_alone(monkeypatch, capsys):
@@ -173,10 +233,17 @@ def test_an_option_that_does_not_exist_is_said_by_the_first_process_alone(monkey
         assert capsys.readouterr().err.count("\n") == lines
 
 
-@pytest.mark.parametrize(("size", "changes", "message"), [
-    (3, {}, "batch_sequences must be a multiple of the 3 processes; got 8"),
-    (2, {"batch_sequences": 12, "micro_batch_sequences": 4}, "must divide the 6 sequences of each of the 2 processes;"
-                                                             " got 4")])
+@pytest.mark.parametrize(
+    ("size", "changes", "message"),
+    [
+        (3, {}, "batch_sequences must be a multiple of the 3 processes; got 8"),
+        (
+            2,
+            {"batch_sequences": 12, "micro_batch_sequences": 4},
+            "must divide the 6 sequences of each of the 2 processes; got 4",
+        ),
+    ],
+)
 def test_batches_that_cannot_be_shared_evenly_are_named(size, changes, message):
     recipe = dataclasses.replace(Recipe(batch_sequences=8), **changes)
     with pytest.raises(ConfigError, match=message):

@@ -1,4 +1,6 @@
-"""One candidate by two processes: what they say is the result, and no way to fail leaves a process behind."""
+"""One candidate by two processes: what they say is the result, and no way to fail leaves a process
+behind.
+"""
 
 import json
 import os
@@ -26,9 +28,12 @@ from flashnas.training.together import _error, _reason
 def job(small_corpus, quick_recipe):
     recipe = Recipe.load(quick_recipe)
     network = Architecture.parse("64: d(head_dim=16) f a(head_dim=16) f m2(head_dim=16,state=16) f")
-    return {"architecture": network.to_dict(),
-            "dataset": str(prepare_dataset(str(small_corpus), recipe, None).folder), "recipe": recipe.to_dict(),
-            "seed": 3}
+    return {
+        "architecture": network.to_dict(),
+        "dataset": str(prepare_dataset(str(small_corpus), recipe, None).folder),
+        "recipe": recipe.to_dict(),
+        "seed": 3,
+    }
 
 
 @pytest.fixture
@@ -55,8 +60,15 @@ def test_the_score_of_the_processes_is_that_of_one(job, alone, monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", torchrun)
     assert timeless(run_candidate({**job, "processes": 2})) == timeless(run_candidate(job))
-    assert commands[0][1:-1] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--module",
-                                 "flashnas.training.ranks"]
+    assert commands[0][1:-1] == [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--module",
+        "flashnas.training.ranks",
+    ]
     assert not Path(commands[0][-1]).exists()
 
 
@@ -65,9 +77,12 @@ def test_what_one_process_raises_is_the_reason(job, alone, monkeypatch):
         raise CandidateMemoryError("out of memory while training")
 
     monkeypatch.setattr(ranks, "train_candidate", lacking)
-    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(
-        command, ranks.main(Path(command[-1]))))
-    with pytest.raises(CandidateMemoryError, match="^out of memory while training$"):
+    monkeypatch.setattr(
+        subprocess,
+        "run",
+        lambda command, **_: subprocess.CompletedProcess(command, ranks.main(Path(command[-1]))),
+    )
+    with pytest.raises(CandidateMemoryError, match=r"^out of memory while training$"):
         run_candidate({**job, "processes": 2})
 
 
@@ -81,11 +96,14 @@ Root Cause (first observed failure):
 """
 
 
-@every(case=[
-    (-9, CandidateMemoryError, "a process of the training died (SIGKILL, out of memory?)"),
-    (-11, CandidateDiedError, "a process of the training died (SIGSEGV)"),
-    (-15, CandidateDiedError, "a process of the training died (SIGTERM)"),
-    (1, DeviceError, "torchrun could not train:   exitcode  : -15 (pid: 4710)")])
+@every(
+    case=[
+        (-9, CandidateMemoryError, "a process of the training died (SIGKILL, out of memory?)"),
+        (-11, CandidateDiedError, "a process of the training died (SIGSEGV)"),
+        (-15, CandidateDiedError, "a process of the training died (SIGTERM)"),
+        (1, DeviceError, "torchrun could not train:   exitcode  : -15 (pid: 4710)"),
+    ]
+)
 def test_a_process_that_died_is_the_reason(tmp_path_factory, case):
     """Torchrun ends the others by SIGTERM."""
     code, error, text = case
@@ -97,7 +115,9 @@ def test_a_process_that_died_is_the_reason(tmp_path_factory, case):
 @pytest.mark.slow  # starts two processes
 def test_hanging_processes_end_with_their_worker(job, monkeypatch, tmp_path, importable_helpers):
     monkeypatch.setenv("RANKS_PIDS", str(tmp_path))
-    executor = LocalExecutor(Work(function=hanging_ranks.run, workers=1, timeout_s=600, processes=2))
+    executor = LocalExecutor(
+        Work(function=hanging_ranks.run, workers=1, timeout_s=600, processes=2)
+    )
     with executor:
         executor.submit("a", {**job, "processes": 2})
         while len(hanging := [path for path in tmp_path.iterdir() if path.read_text()]) < 2:
@@ -125,11 +145,30 @@ def processes():
             yield int(place.parent.name), words
 
 
-@every(case=[
-    ({"class": "CorpusError", "module": "flashnas.base.errors", "text": "/a: no"}, "CorpusError", "/a: no"),
-    ({"class": "ModuleNotFoundError", "module": "builtins", "text": "No module"}, "ModuleNotFoundError", "No module"),
-    ({"class": "CompilationError", "module": "triton.compiler", "text": "at"}, "DeviceError", "CompilationError: at"),
-    ({"class": "UnicodeDecodeError", "module": "builtins", "text": "x"}, "DeviceError", "UnicodeDecodeError: x")])
+@every(
+    case=[
+        (
+            {"class": "CorpusError", "module": "flashnas.base.errors", "text": "/a: no"},
+            "CorpusError",
+            "/a: no",
+        ),
+        (
+            {"class": "ModuleNotFoundError", "module": "builtins", "text": "No module"},
+            "ModuleNotFoundError",
+            "No module",
+        ),
+        (
+            {"class": "CompilationError", "module": "triton.compiler", "text": "at"},
+            "DeviceError",
+            "CompilationError: at",
+        ),
+        (
+            {"class": "UnicodeDecodeError", "module": "builtins", "text": "x"},
+            "DeviceError",
+            "UnicodeDecodeError: x",
+        ),
+    ]
+)
 def test_errors_of_another_process_keep_their_meaning(case):
     said, kind, text = case
     found = _error(said)
@@ -137,14 +176,26 @@ def test_errors_of_another_process_keep_their_meaning(case):
 
 
 def test_of_several_reports_the_first_that_is_not_of_a_lost_connection_is_the_reason(tmp_path):
-    for rank, text in enumerate(("Connection closed by peer", "training loss became nan", "out of disk")):
-        (tmp_path / f"failed-{rank}").write_text(json.dumps(
-            {"class": "CandidateError", "module": "flashnas.base.errors", "text": text, "lost": rank == 0}))
+    for rank, text in enumerate(
+        ("Connection closed by peer", "training loss became nan", "out of disk")
+    ):
+        (tmp_path / f"failed-{rank}").write_text(
+            json.dumps(
+                {
+                    "class": "CandidateError",
+                    "module": "flashnas.base.errors",
+                    "text": text,
+                    "lost": rank == 0,
+                }
+            )
+        )
     assert str(_reason(tmp_path, 1)) == "training loss became nan"
 
 
 def test_a_torchrun_that_cannot_start_is_one_line(tmp_path):
-    (tmp_path / "output").write_text("Traceback (most recent call last):\n  File\nImportError: No module named 'x'\n")
+    (tmp_path / "output").write_text(
+        "Traceback (most recent call last):\n  File\nImportError: No module named 'x'\n"
+    )
     found = _reason(tmp_path, 1)
     assert isinstance(found, DeviceError)
     assert str(found) == "torchrun could not train: ImportError: No module named 'x'"

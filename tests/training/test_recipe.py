@@ -21,15 +21,20 @@ def test_cpu_recipe_shrinks_by_32_and_the_papers_keeps_the_width():
     assert Recipe.load("gpu").proxy_of(architecture).hidden == 1024
     assert Recipe().proxy_of(Architecture.parse("1024: d f"), vocab=777).vocab == 777
     assert {name: Recipe.load(name).name for name in shipped_recipes()}.items() >= {
-        name: name for name in ("cpu", "gpu", "gpu-paper")}.items()
-    with pytest.raises(ConfigError, match=r"'cpux' is neither a shipped recipe \(did you mean 'cpu'\?\).*cpu, gpu"):
+        name: name for name in ("cpu", "gpu", "gpu-paper")
+    }.items()
+    with pytest.raises(
+        ConfigError, match=r"'cpux' is neither a shipped recipe \(did you mean 'cpu'\?\).*cpu, gpu"
+    ):
         Recipe.load("cpux")
 
 
 def test_proxies_keep_the_least_head_size_of_the_recipe():
     architecture = Architecture.parse("2048: a gd m2 swa")
     for least in (16, 64):
-        attention, delta, mamba, window = Recipe(width_factor=16, least_head_dim=least).proxy_of(architecture).operators
+        attention, delta, mamba, window = (
+            Recipe(width_factor=16, least_head_dim=least).proxy_of(architecture).operators
+        )
         assert (attention.head_dim, delta.head_dim, mamba.head_dim) == (least, least, least)
         assert window.window >= least
         assert attention.heads * attention.head_dim == 128
@@ -42,13 +47,20 @@ def test_proxy_of_a_width_that_the_factor_does_not_divide():
 
 def test_a_depth_factor_keeps_the_shares_of_the_kinds_and_their_order():
     recipe = dataclasses.replace(Recipe.load("cpu"), depth_factor=2)
-    for text, kinds in (("2048: 8x(a m2 f)", "a m2 f " * 4), ("2048: d f m2 f a f m2 f", "d f m2 a f"),
-                        ("2048: 5x(m)", "m m m"), ("2048: a", "a")):
+    for text, kinds in (
+        ("2048: 8x(a m2 f)", "a m2 f " * 4),
+        ("2048: d f m2 f a f m2 f", "d f m2 a f"),
+        ("2048: 5x(m)", "m m m"),
+        ("2048: a", "a"),
+    ):
         proxy = recipe.proxy_of(Architecture.parse(text))
         assert [spec.kind for spec in proxy.operators] == kinds.split()
         assert proxy.hidden == 64
     plain = Recipe.load("cpu")
-    assert {**recipe.to_dict(), "name": "cpu", "depth_factor": 1} == {**plain.to_dict(), "depth_factor": 1}
+    assert {**recipe.to_dict(), "name": "cpu", "depth_factor": 1} == {
+        **plain.to_dict(),
+        "depth_factor": 1,
+    }
     with pytest.raises(ConfigError, match=r"recipe.depth_factor must be at least 1; got 0"):
         Recipe(depth_factor=0)
 
@@ -61,29 +73,60 @@ def test_recipes_of_before_there_was_a_depth_factor_keep_their_digests():
 def test_a_name_makes_no_other_recipe_and_every_setting_does():
     recipe = Recipe()
     assert recipe.digest == Recipe(name="mine").digest == Recipe(micro_batch_sequences=2).digest
-    assert len({each.digest for each in (recipe, Recipe(least_head_dim=32), Recipe(tokens=1000))}) == 3
+    assert (
+        len({each.digest for each in (recipe, Recipe(least_head_dim=32), Recipe(tokens=1000))}) == 3
+    )
 
 
 def test_saved_recipe_loads_back_equal(tmp_path):
-    recipe = Recipe(name="mine", tokens=1000, depth_factor=3, lr_multipliers={"gd": 2.0, "embedding": 0.5}, clip=0.0)
+    recipe = Recipe(
+        name="mine",
+        tokens=1000,
+        depth_factor=3,
+        lr_multipliers={"gd": 2.0, "embedding": 0.5},
+        clip=0.0,
+    )
     recipe.save(tmp_path / "recipe.yaml")
     assert Recipe.load(tmp_path / "recipe.yaml") == recipe
     assert Recipe.from_dict(recipe.to_dict()) == recipe
-    assert list(Recipe(depth_factor=2, short_text=True).to_dict()) == [item.name for item in dataclasses.fields(Recipe)]
+    assert list(Recipe(depth_factor=2, short_text=True).to_dict()) == [
+        item.name for item in dataclasses.fields(Recipe)
+    ]
     (tmp_path / "quick.yaml").write_text("tokens: 5000\n")
     assert Recipe.load(tmp_path / "quick.yaml") == Recipe(name="quick", tokens=5000)
 
 
-@every(case=[
-    ("vocab: 512\ntokenz: 5\n", r"r\.yaml:2: recipe has no key 'tokenz' \(did you mean 'tokens'\?\)"),
-    ("tokens: true\n", r"r\.yaml:1: recipe\.tokens must be a whole number; got True"),
-    ("\nclip: -1\n", r"r\.yaml:2: recipe\.clip must be at least 0; got -1"),
-    ("optimizer: moun\n", r"r\.yaml:1: recipe\.optimizer must be one of muon, adamw; got 'moun' \(did you mean 'muon'"),
-    ("batch_sequences: 6\nmicro_batch_sequences: 4\n", r"r\.yaml:2: .* a divisor of batch_sequences \(6\)"),
-    ("lr_multipliers:\n  gd: 2\n  dd: 1\n", r"r\.yaml:3: recipe\.lr_multipliers\.dd is not one of a, "),
-    ("lr_multipliers:\n  d: 1\n  gd: 0\n", r"r\.yaml:3: recipe\.lr_multipliers\.gd must be above 0; got 0"),
-    ("curve_tokens: 4096\nvalidation_tokens: 1024\n", r"r\.yaml:1: .* at most validation_tokens \(1024\); got 4096"),
-])
+@every(
+    case=[
+        (
+            "vocab: 512\ntokenz: 5\n",
+            r"r\.yaml:2: recipe has no key 'tokenz' \(did you mean 'tokens'\?\)",
+        ),
+        ("tokens: true\n", r"r\.yaml:1: recipe\.tokens must be a whole number; got True"),
+        ("\nclip: -1\n", r"r\.yaml:2: recipe\.clip must be at least 0; got -1"),
+        (
+            "optimizer: moun\n",
+            r"r\.yaml:1: recipe\.optimizer must be one of muon, adamw; got 'moun' \(did you mean"
+            r" 'muon'",
+        ),
+        (
+            "batch_sequences: 6\nmicro_batch_sequences: 4\n",
+            r"r\.yaml:2: .* a divisor of batch_sequences \(6\)",
+        ),
+        (
+            "lr_multipliers:\n  gd: 2\n  dd: 1\n",
+            r"r\.yaml:3: recipe\.lr_multipliers\.dd is not one of a, ",
+        ),
+        (
+            "lr_multipliers:\n  d: 1\n  gd: 0\n",
+            r"r\.yaml:3: recipe\.lr_multipliers\.gd must be above 0; got 0",
+        ),
+        (
+            "curve_tokens: 4096\nvalidation_tokens: 1024\n",
+            r"r\.yaml:1: .* at most validation_tokens \(1024\); got 4096",
+        ),
+    ]
+)
 def test_bad_yaml_gets_one_line_with_its_place(tmp_path, case):
     text, message = case
     (tmp_path / "r.yaml").write_text(text)
@@ -91,10 +134,26 @@ def test_bad_yaml_gets_one_line_with_its_place(tmp_path, case):
     assert re.search(message, line), line
 
 
-@every(change=[{"warmup_fraction": 1.5}, {"muon_lr": math.inf}, {"adamw_lr": 0}, {"vocab": 256}, {"adamw_beta2": 1.0},
-               {"dtype": "float16"}, {"tokens": 1.5}, {"name": 3}, {"curve_points": 10**9}, {"vocab": 10**9},
-               {"tokens": 10**20}, {"sequence_tokens": 10**9}, {"batch_sequences": 10**20}, {"muon_steps": 10**6},
-               {"validation_tokens": 10**20}, {"least_head_dim": 1}])
+@every(
+    change=[
+        {"warmup_fraction": 1.5},
+        {"muon_lr": math.inf},
+        {"adamw_lr": 0},
+        {"vocab": 256},
+        {"adamw_beta2": 1.0},
+        {"dtype": "float16"},
+        {"tokens": 1.5},
+        {"name": 3},
+        {"curve_points": 10**9},
+        {"vocab": 10**9},
+        {"tokens": 10**20},
+        {"sequence_tokens": 10**9},
+        {"batch_sequences": 10**20},
+        {"muon_steps": 10**6},
+        {"validation_tokens": 10**20},
+        {"least_head_dim": 1},
+    ]
+)
 def test_wrong_values_are_refused_when_built(change):
     with pytest.raises(ConfigError, match=rf"recipe\.{next(iter(change))} must be"):
         Recipe(**change)
@@ -115,9 +174,13 @@ def test_schedule_warms_up_to_the_peak_and_falls_to_its_floor():
 
 def test_families_not_named_have_multiplier_one():
     recipe = Recipe(lr_multipliers={"gd": 2})
-    changed = {family: recipe.multiplier(family) for family in FAMILIES if recipe.multiplier(family) != 1}
+    changed = {
+        family: recipe.multiplier(family) for family in FAMILIES if recipe.multiplier(family) != 1
+    }
     assert changed == {"gd": 2, "gd.conv": 2}  # a convolution follows its operator ..
-    assert Recipe(lr_multipliers={"gd": 2, "gd.conv": 0.5}).multiplier("gd.conv") == 0.5  # .. unless it is named
+    assert (
+        Recipe(lr_multipliers={"gd": 2, "gd.conv": 0.5}).multiplier("gd.conv") == 0.5
+    )  # .. unless it is named
     assert Recipe(lr_multipliers={"moe": 2}).multiplier("moe.router") == 2
 
 

@@ -15,7 +15,9 @@ def opened(path, seed=0):
     return TrainFolder(path, question={"seed": seed}, facts={"started": "today"}, resume=False)
 
 
-def test_a_training_that_another_process_made_in_the_same_moment_is_not_overwritten(tmp_path, monkeypatch):
+def test_a_training_that_another_process_made_in_the_same_moment_is_not_overwritten(
+    tmp_path, monkeypatch
+):
     """It is made between the first look at the folder and the lock."""
     really = folder_module.hold_lock
 

@@ -9,7 +9,13 @@ import pytest
 import torch
 
 from flashnas.architecture import Architecture, parse_operators
-from flashnas.base.errors import CandidateError, ConfigError, CorpusError, DeviceError, OperatorError
+from flashnas.base.errors import (
+    CandidateError,
+    ConfigError,
+    CorpusError,
+    DeviceError,
+    OperatorError,
+)
 from flashnas.data.dataset import Dataset
 from flashnas.executors.local import WorkerPool
 from flashnas.network.model import HybridLM
@@ -19,8 +25,19 @@ from flashnas.training.optimizer import Optimizers, initialise
 from flashnas.training.recipe import FAMILIES, Recipe
 from flashnas.training.trainer import ProxyScore, Trainer, check_kernels, train, train_network
 
-RECIPE = Recipe(vocab=300, width_factor=16, sequence_tokens=32, batch_sequences=8, tokens=40 * 256,
-                muon_lr=0.005, adamw_lr=0.02, dtype="float32", validation_tokens=1024, curve_tokens=512, curve_points=4)
+RECIPE = Recipe(
+    vocab=300,
+    width_factor=16,
+    sequence_tokens=32,
+    batch_sequences=8,
+    tokens=40 * 256,
+    muon_lr=0.005,
+    adamw_lr=0.02,
+    dtype="float32",
+    validation_tokens=1024,
+    curve_tokens=512,
+    curve_points=4,
+)
 TINY = Architecture.parse("512(meta=32): d f a f")
 ALL = Architecture.parse("512: a f swa f m2 f gla f d f gd f")
 
@@ -35,8 +52,15 @@ def one_thread():
 
 def _dataset(tokens, folder=None):
     cut = len(tokens) * 9 // 10
-    return Dataset(folder=folder, source="made up", vocab=300, train=tokens[:cut].astype(np.uint16),
-                   validation=tokens[cut:].astype(np.uint16), validation_bytes=2 * (len(tokens) - cut), notes=())
+    return Dataset(
+        folder=folder,
+        source="made up",
+        vocab=300,
+        train=tokens[:cut].astype(np.uint16),
+        validation=tokens[cut:].astype(np.uint16),
+        validation_bytes=2 * (len(tokens) - cut),
+        notes=(),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +88,9 @@ def test_it_learns_structure_that_unigrams_do_not_have(score, structured):
     assert [tokens for tokens, _ in score.curve] == [2560, 5120, 7680, 10240]
     assert score.curve[-1] == (score.tokens, score.loss)
     assert score.curve[0][1] > score.loss
-    assert score.proxy_params == sum(p.numel() for p in HybridLM(RECIPE.proxy_of(TINY, 300)).parameters())
+    assert score.proxy_params == sum(
+        p.numel() for p in HybridLM(RECIPE.proxy_of(TINY, 300)).parameters()
+    )
     assert score.bits_per_byte == structured.bits_per_byte(score.loss)
     assert min(score.tokens_per_s, score.seconds) > 0
     assert ProxyScore.from_dict(score.to_dict()) == score
@@ -84,11 +110,22 @@ def test_every_operator_learns_in_bfloat16_with_both_optimizers(structured):
 
 
 def test_gradient_accumulation_changes_rounding_only(structured):
-    """AdamW, since Muon's iterations in bfloat16 turn rounding into noise; gradients are clipped."""
+    """AdamW, since Muon's iterations in bfloat16 turn rounding into noise; gradients are
+    clipped.
+    """
     recipe = dataclasses.replace(RECIPE, tokens=3 * 256, optimizer="adamw", clip=0.2)
-    whole, parts = ([(step.loss, step.gradient_norm) for step in Trainer(
-        recipe.proxy_of(TINY, 300), structured, dataclasses.replace(recipe, micro_batch_sequences=micro), 0).steps()]
-        for micro in (0, 2))
+    whole, parts = (
+        [
+            (step.loss, step.gradient_norm)
+            for step in Trainer(
+                recipe.proxy_of(TINY, 300),
+                structured,
+                dataclasses.replace(recipe, micro_batch_sequences=micro),
+                0,
+            ).steps()
+        ]
+        for micro in (0, 2)
+    )
     assert min(norm for _, norm in whole) > recipe.clip
     assert np.array(parts) == pytest.approx(np.array(whole), rel=1e-5)
 
@@ -103,16 +140,28 @@ def test_an_absurd_learning_rate_is_a_failed_candidate(structured):
 
 def test_worse_than_guessing_is_divergence(structured):
     recipe = dataclasses.replace(RECIPE, muon_lr=3.0, adamw_lr=3.0, tokens=4 * 256, curve_points=1)
-    with pytest.raises(CandidateError, match=r"diverged: validation loss \d+\.\d\d after 1,024 tokens"):
+    with pytest.raises(
+        CandidateError, match=r"diverged: validation loss \d+\.\d\d after 1,024 tokens"
+    ):
         train(recipe.proxy_of(TINY, 300), structured, recipe, seed=0)
 
 
-def test_lack_of_memory_and_nan_are_failed_candidates_and_our_own_bugs_are_not(structured, monkeypatch):
+def test_lack_of_memory_and_nan_are_failed_candidates_and_our_own_bugs_are_not(
+    structured, monkeypatch
+):
     for error, kind, words in (
-            (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried .."), CandidateError,
-             "^out of memory while training$"),
-            (torch.OutOfMemoryError("CUDA out of memory.\nmore"), CandidateError, "^out of memory while training$"),
-            (RuntimeError("shapes do not match"), RuntimeError, "shapes do not match")):
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried .."),
+            CandidateError,
+            "^out of memory while training$",
+        ),
+        (
+            torch.OutOfMemoryError("CUDA out of memory.\nmore"),
+            CandidateError,
+            "^out of memory while training$",
+        ),
+        (RuntimeError("shapes do not match"), RuntimeError, "shapes do not match"),
+    ):
         monkeypatch.setattr(HybridLM, "loss", mock.Mock(side_effect=error))
         with pytest.raises(kind, match=words):
             train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=0)
@@ -122,7 +171,9 @@ def test_lack_of_memory_and_nan_are_failed_candidates_and_our_own_bugs_are_not(s
 
 
 def test_the_time_limit_is_a_failed_candidate(structured):
-    with pytest.raises(CandidateError, match=r"time limit: 0 s were over after 256 of 10,240 tokens"):
+    with pytest.raises(
+        CandidateError, match=r"time limit: 0 s were over after 256 of 10,240 tokens"
+    ):
         train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=0, deadline_s=0)
 
 
@@ -132,20 +183,34 @@ def test_every_step_is_seen(structured):
     seen = list(trainer.steps())
     assert [step.tokens for step in seen] == [256, 512, 768]
     assert all(math.isfinite(step.loss) for step in seen)
-    assert [tokens for tokens, _ in trainer.score().curve] == [256, 512, 768]  # never more points than steps
+    assert [tokens for tokens, _ in trainer.score().curve] == [
+        256,
+        512,
+        768,
+    ]  # never more points than steps
 
 
 def test_wrong_jobs_are_the_users_error(structured):
     with pytest.raises(ConfigError, match="vocab must be at least the tokenizer's 300; got 299"):
         train(RECIPE.proxy_of(TINY, 299), structured, RECIPE, seed=0)
     with pytest.raises(CorpusError, match="too short"):
-        train(RECIPE.proxy_of(TINY, 300), structured, dataclasses.replace(RECIPE, batch_sequences=10_000), seed=0)
+        train(
+            RECIPE.proxy_of(TINY, 300),
+            structured,
+            dataclasses.replace(RECIPE, batch_sequences=10_000),
+            seed=0,
+        )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_cuda_recipe_without_cuda_names_the_other(structured):
     with pytest.raises(ConfigError, match="torch finds no CUDA device; take the recipe 'cpu'"):
-        train(RECIPE.proxy_of(TINY, 300), structured, dataclasses.replace(RECIPE, device="cuda"), seed=0)
+        train(
+            RECIPE.proxy_of(TINY, 300),
+            structured,
+            dataclasses.replace(RECIPE, device="cuda"),
+            seed=0,
+        )
 
 
 def test_the_trained_network_comes_back(structured):
@@ -156,17 +221,21 @@ def test_the_trained_network_comes_back(structured):
         assert network.loss(rows[:, :-1], rows[:, 1:]).item() == pytest.approx(score.loss, abs=1e-4)
 
 
-# -- optimizer groups ----------------------------------------------------------------------------------------
+# -- optimizer groups ------------------------------------------------------------------------------
 
 
 def test_every_operator_starts_as_the_identity_and_filters_pass_the_token_through():
     network = HybridLM(RECIPE.proxy_of(ALL))
-    initialise(network, dataclasses.replace(RECIPE, embedding_std=0.5, output_scale=0.0, conv_noise=0.0))
+    initialise(
+        network, dataclasses.replace(RECIPE, embedding_std=0.5, output_scale=0.0, conv_noise=0.0)
+    )
     assert network.embedding.weight.std().item() == pytest.approx(0.5, rel=0.05)
     x = torch.randn(2, 9, network.architecture.hidden)
     for layer in network.layers:
         assert torch.equal(layer(x)[0], x)
-    filters = [parameter for name, parameter in network.named_parameters() if name.endswith("conv.weight")]
+    filters = [
+        parameter for name, parameter in network.named_parameters() if name.endswith("conv.weight")
+    ]
     assert len(filters) == 3
     for weight in filters:
         assert torch.equal(weight, torch.tensor([0.0, 0.0, 0.0, 1.0]).expand_as(weight))
@@ -177,13 +246,19 @@ def test_the_models_own_start_is_kept_on_request():
     network = HybridLM(RECIPE.proxy_of(ALL))
     before = {name: parameter.clone() for name, parameter in network.named_parameters()}
     initialise(network, dataclasses.replace(RECIPE, output_scale=1.0, conv_noise=1.0))
-    changed = {name for name, parameter in network.named_parameters() if not torch.equal(parameter, before[name])}
+    changed = {
+        name
+        for name, parameter in network.named_parameters()
+        if not torch.equal(parameter, before[name])
+    }
     assert changed == {"embedding.weight"}
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_every_parameter_is_in_exactly_one_group(optimizer):
-    architecture = RECIPE.proxy_of(Architecture.parse(f"512(tied=false,meta=32): {' '.join(OPERATORS)}"))
+    architecture = RECIPE.proxy_of(
+        Architecture.parse(f"512(tied=false,meta=32): {' '.join(OPERATORS)}")
+    )
     network = HybridLM(architecture)
     built = Optimizers(network, dataclasses.replace(RECIPE, optimizer=optimizer)).optimizers
     groups = [group for optimizer_ in built for group in optimizer_.param_groups]
@@ -207,32 +282,47 @@ def test_muons_rate_falls_with_the_root_of_the_depth():
 def test_multipliers_scale_the_rate_of_their_family_alone():
     architecture = RECIPE.proxy_of(ALL)
     network = HybridLM(architecture)
-    recipe = dataclasses.replace(RECIPE, lr_multipliers={"gd": 2.0, "gd.conv": 0.1, "embedding": 0.5})
+    recipe = dataclasses.replace(
+        RECIPE, lr_multipliers={"gd": 2.0, "gd.conv": 0.1, "embedding": 0.5}
+    )
     optimizers = Optimizers(network, recipe)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizers.step(7)
-    for optimizer, peak in zip(optimizers.optimizers, (recipe.muon_lr, recipe.adamw_lr), strict=True):
+    for optimizer, peak in zip(
+        optimizers.optimizers, (recipe.muon_lr, recipe.adamw_lr), strict=True
+    ):
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 family = network.parameter_uses()[names[id(parameter)]].family
-                expected = peak * {"gd": 2.0, "gd.conv": 0.1, "embedding": 0.5}.get(family, 1.0) * recipe.lr_factor(7)
+                expected = (
+                    peak
+                    * {"gd": 2.0, "gd.conv": 0.1, "embedding": 0.5}.get(family, 1.0)
+                    * recipe.lr_factor(7)
+                )
                 assert group["lr"] == pytest.approx(expected)
 
 
-# -- worker --------------------------------------------------------------------------------------------------
+# -- worker ----------------------------------------------------------------------------------------
 
 
 def _job(tmp_path, **changes):
     from flashnas.data.dataset import prepare_dataset
 
-    text = " ".join(f"the {word} of {word}" for word in ("house", "senate", "union", "nation") * 400)
+    text = " ".join(
+        f"the {word} of {word}" for word in ("house", "senate", "union", "nation") * 400
+    )
     (tmp_path / "a.txt").write_text(text)
     recipe = dataclasses.replace(RECIPE, tokens=512, short_text=True)
     data = prepare_dataset(str(tmp_path / "a.txt"), recipe, cache=tmp_path / "cache")
-    return {"architecture": TINY.to_dict(), "dataset": str(data.folder), "recipe": recipe.to_dict(), "seed": 3,
-            **changes}
+    return {
+        "architecture": TINY.to_dict(),
+        "dataset": str(data.folder),
+        "recipe": recipe.to_dict(),
+        "seed": 3,
+        **changes,
+    }
 
 
 def test_a_worker_gives_what_the_trainer_gives(tmp_path):
@@ -254,14 +344,21 @@ def test_a_worker_reports_failures_as_such(tmp_path):
 def test_divergence_and_nan_are_reasons_of_their_candidates_and_the_others_go_on(tmp_path):
     good = _job(tmp_path)
     wild = {**good, "recipe": {**good["recipe"], "muon_lr": 1e30, "adamw_lr": 1e30}}
-    far = {**good, "architecture": Architecture.parse("512: a(rope_factor=2.0,rope_original=8)").to_dict()}
+    far = {
+        **good,
+        "architecture": Architecture.parse("512: a(rope_factor=2.0,rope_original=8)").to_dict(),
+    }
     with WorkerPool(run_candidate, workers=1, timeout_s=120) as pool:
-        outcomes = {key: (ended.result, ended.reason) for key, ended in pool.run(
-            {"wild": wild, "far": far, "good": good})}
+        outcomes = {
+            key: (ended.result, ended.reason)
+            for key, ended in pool.run({"wild": wild, "far": far, "good": good})
+        }
     score, why = outcomes["wild"]  # where the first NaN arises depends on the backend
     assert score is None
     assert re.fullmatch("(validation loss|gradient norm) became nan after (256|512) tokens", why)
-    assert outcomes["far"][1].startswith("ConfigError: recipe.sequence_tokens 32 are beyond the rotary range")
+    assert outcomes["far"][1].startswith(
+        "ConfigError: recipe.sequence_tokens 32 are beyond the rotary range"
+    )
     assert math.isfinite(outcomes["good"][0]["loss"])
 
 
@@ -270,23 +367,32 @@ def test_losses_are_read_once_a_step_and_once_a_validation(structured, monkeypat
     recipe = dataclasses.replace(RECIPE, micro_batch_sequences=2, tokens=256)
     trainer = Trainer(recipe.proxy_of(TINY, 300), structured, recipe, seed=1)
     events, backward, item = [], torch.Tensor.backward, torch.Tensor.item
-    monkeypatch.setattr(torch.Tensor, "backward", lambda x, *a, **k: events.append("backward") or backward(x, *a, **k))
+    monkeypatch.setattr(
+        torch.Tensor,
+        "backward",
+        lambda x, *a, **k: events.append("backward") or backward(x, *a, **k),
+    )
     monkeypatch.setattr(torch.Tensor, "item", lambda x: events.append("item") or item(x))
     list(trainer.steps())
     last = len(events) - 1 - events[::-1].index("backward")
-    assert events[:last + 1] == ["backward"] * 4
+    assert events[: last + 1] == ["backward"] * 4
     assert "item" in events[last:]
 
 
 def test_mamba_is_not_trained_token_by_token_on_a_gpu(monkeypatch):
     recipe, specs = Recipe.load("gpu"), parse_operators("d m f")
-    with pytest.raises(DeviceError, match=r"recipe 'gpu': operator mamba would be trained token by token by torch"
-                       r" \(mamba-ssm: .*\); install mamba-ssm built with MAMBA_KEEP_CUDA_BUILD=TRUE, leave"):
+    with pytest.raises(
+        DeviceError,
+        match=r"recipe 'gpu': operator mamba would be trained token by token by torch"
+        r" \(mamba-ssm: .*\); install mamba-ssm built with MAMBA_KEEP_CUDA_BUILD=TRUE, leave",
+    ):
         check_kernels(specs, 1024, recipe)
     fake_libraries.install(monkeypatch, "nothing")
     notes = check_kernels(parse_operators("a d f m2 d"), 1024, recipe)
     assert [" ".join(note.split()[2:12]) for note in notes] == [
-        f"operator {name} will be trained by torch in float32, several" for name in ("delta_net", "mamba2")]
+        f"operator {name} will be trained by torch in float32, several"
+        for name in ("delta_net", "mamba2")
+    ]
     assert "mamba-ssm is not installed" in notes[1]
     check_kernels(specs, 1024, dataclasses.replace(recipe, backend="torch"))
     check_kernels(specs, 1024, dataclasses.replace(recipe, device="cpu"))

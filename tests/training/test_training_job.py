@@ -35,8 +35,19 @@ def one_thread():
 @pytest.fixture(scope="module")
 def asked(small_corpus, quick_recipe):
     """What every training here asks: 24 steps of 128 tokens, a checkpoint after every third."""
-    return [ARCH, "--data", str(small_corpus), "--recipe", str(quick_recipe), "--tokens", str(24 * 128),
-            "--threads", "1", "--checkpoint-every-tokens", str(3 * 128)]
+    return [
+        ARCH,
+        "--data",
+        str(small_corpus),
+        "--recipe",
+        str(quick_recipe),
+        "--tokens",
+        str(24 * 128),
+        "--threads",
+        "1",
+        "--checkpoint-every-tokens",
+        str(3 * 128),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +71,10 @@ def copied(whole, tmp_path):
 def curve(out):
     """Everything in log.csv but the speed."""
     with open(out / "log.csv", newline="") as file:
-        return [{key: value for key, value in row.items() if key != "tokens_per_s"} for row in csv.DictReader(file)]
+        return [
+            {key: value for key, value in row.items() if key != "tokens_per_s"}
+            for row in csv.DictReader(file)
+        ]
 
 
 def refused(arguments, capsys, code=2):
@@ -83,10 +97,17 @@ def test_the_folder_holds_what_was_asked_every_step_and_the_weights(whole):
     assert float(rows[-1]["validation_loss"]) == record["score"]["loss"]
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"]) / 2
     assert [path.name for path in checkpoints(whole / "checkpoints")] == [
-        "step-00000024", "step-00000021", "step-00000018"]
+        "step-00000024",
+        "step-00000021",
+        "step-00000018",
+    ]
     assert load_model(whole / "final").architecture.hash == record["hash"]
     assert sorted(path.name for path in (whole / "final").iterdir()) == [
-        "architecture.yaml", "model.safetensors", "recipe.yaml", "tokenizer.json"]
+        "architecture.yaml",
+        "model.safetensors",
+        "recipe.yaml",
+        "tokenizer.json",
+    ]
 
 
 KILLED = """
@@ -111,13 +132,33 @@ main(sys.argv[3:])
 
 
 @pytest.mark.slow
-def test_a_training_killed_twice_gives_the_same_curve_and_weights_to_the_bit(whole, asked, tmp_path, capsys):
+def test_a_training_killed_twice_gives_the_same_curve_and_weights_to_the_bit(
+    whole, asked, tmp_path, capsys
+):
     out = tmp_path / "killed"
     for at_step, at_checkpoint, resume in ((10, 99, []), (99, 15, ["--resume"])):
-        child = subprocess.run([sys.executable, "-c", KILLED, str(at_step), str(at_checkpoint), "train", *asked,
-                                "--out", str(out), *resume], capture_output=True, text=True, check=False)
+        child = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                KILLED,
+                str(at_step),
+                str(at_checkpoint),
+                "train",
+                *asked,
+                "--out",
+                str(out),
+                *resume,
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert child.returncode == -signal.SIGKILL, child.stderr
-    assert [path.name for path in checkpoints(out / "checkpoints")] == ["step-00000012", "step-00000009"]
+    assert [path.name for path in checkpoints(out / "checkpoints")] == [
+        "step-00000012",
+        "step-00000009",
+    ]
     assert len(curve(out)) == 15
     with open(out / "log.csv", "a") as file:
         file.write("16,2048,3.1")  # a row that the end cut off
@@ -135,8 +176,14 @@ def test_an_interrupted_training_saves_its_step_first(asked, whole, tmp_path, mo
     from flashnas.cli.progress import TrainingProgress
 
     update, out = TrainingProgress.update, tmp_path / "run"
-    monkeypatch.setattr(TrainingProgress, "update", lambda self, step, of: (
-        update(self, step, of), step.number == 5 and os.kill(os.getpid(), signal.SIGTERM)))
+    monkeypatch.setattr(
+        TrainingProgress,
+        "update",
+        lambda self, step, of: (
+            update(self, step, of),
+            step.number == 5 and os.kill(os.getpid(), signal.SIGTERM),
+        ),
+    )
     assert main(["train", *asked, "--out", str(out)]) == 130
     said = capsys.readouterr().err
     assert "interrupted; finished work is kept; continue with: flashnas train " in said
@@ -155,11 +202,27 @@ def test_a_finished_training_is_said_again_and_not_trained(whole, asked, capsys)
 
 
 @pytest.mark.slow  # three trainings of all operators
-def test_every_kind_of_operator_goes_on_to_the_bit_in_bfloat16_with_normalised_weights(asked, tmp_path, quick_recipe):
+def test_every_kind_of_operator_goes_on_to_the_bit_in_bfloat16_with_normalised_weights(
+    asked, tmp_path, quick_recipe
+):
     recipe, out, kept = tmp_path / "recipe.yaml", tmp_path / "run", tmp_path / "kept"
-    recipe.write_text(quick_recipe.read_text().replace("float32", "bfloat16") + "weight_norm: true\n")
-    arguments = [f"512(meta=8): {' '.join(OPERATORS)}", *asked[1:-2], "--recipe", str(recipe), "--tokens", "512",
-                 "--width-factor", "8", "--checkpoint-every-tokens", "256", "--out", str(out)]
+    recipe.write_text(
+        quick_recipe.read_text().replace("float32", "bfloat16") + "weight_norm: true\n"
+    )
+    arguments = [
+        f"512(meta=8): {' '.join(OPERATORS)}",
+        *asked[1:-2],
+        "--recipe",
+        str(recipe),
+        "--tokens",
+        "512",
+        "--width-factor",
+        "8",
+        "--checkpoint-every-tokens",
+        "256",
+        "--out",
+        str(out),
+    ]
     assert main(["train", *arguments]) == 0
     shutil.copytree(out, kept)
     shutil.rmtree(out / "checkpoints" / "step-00000004")
@@ -170,7 +233,7 @@ def test_every_kind_of_operator_goes_on_to_the_bit_in_bfloat16_with_normalised_w
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
 
 
-# -- damaged and foreign checkpoints -------------------------------------------------------------------------
+# -- damaged and foreign checkpoints ---------------------------------------------------------------
 
 
 def flip(path):
@@ -179,11 +242,17 @@ def flip(path):
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize(("name", "damage"), [
-    ("optimizer.safetensors", flip), ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:40])),
-    ("checkpoint.json", Path.unlink)])
-def test_a_damaged_checkpoint_is_named_and_an_earlier_one_gives_the_same_curve(copied, whole, asked, capsys, name,
-                                                                               damage):
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("optimizer.safetensors", flip),
+        ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:40])),
+        ("checkpoint.json", Path.unlink),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_an_earlier_one_gives_the_same_curve(
+    copied, whole, asked, capsys, name, damage
+):
     path = copied / "checkpoints" / "step-00000021" / name
     damage(path)
     assert main(["train", *asked, "--out", str(copied), "--resume"]) == 0
@@ -197,10 +266,11 @@ def test_a_damaged_log_is_named_with_its_place(copied, asked, capsys):
     log = copied / "log.csv"
     text = log.read_bytes()
     for damaged, message in (
-            (b"\xc3\x28" * 90 + b"\n" + text, "cannot be read: not UTF-8 text"),
-            (text.replace(b"step,tokens", b"steps,token"), "line 1 must be 'step,tokens,loss,"),
-            (text.replace(b"\n3,", b"\nx,"), "line 4 must hold the 7 values of one step; got 'x,384,"),
-            (text.replace(b"\n3,", b"\n"), "line 4 must hold the 7 values of one step; got '384,")):
+        (b"\xc3\x28" * 90 + b"\n" + text, "cannot be read: not UTF-8 text"),
+        (text.replace(b"step,tokens", b"steps,token"), "line 1 must be 'step,tokens,loss,"),
+        (text.replace(b"\n3,", b"\nx,"), "line 4 must hold the 7 values of one step; got 'x,384,"),
+        (text.replace(b"\n3,", b"\n"), "line 4 must hold the 7 values of one step; got '384,"),
+    ):
         log.write_bytes(damaged)
         line = refused([*asked, "--out", copied, "--resume"], capsys)
         assert f"{log}: is damaged: {message}" in line
@@ -215,8 +285,11 @@ def test_checkpoint_files_of_which_none_is_usable_are_named(copied, asked, capsy
     line = refused([*asked, "--out", copied, "--resume"], capsys)
     assert "step-00000021/optimizer.safetensors: is damaged: its sha256 is not the recorded" in line
     assert "no earlier checkpoint is undamaged" in line
-    for content, message in (("{}", ": is damaged: it has no sha256 of itself"), ("hello", ":1: not valid JSON: "),
-                             ("[" * 100_000, ": must be nested at most 64 levels deep")):
+    for content, message in (
+        ("{}", ": is damaged: it has no sha256 of itself"),
+        ("hello", ":1: not valid JSON: "),
+        ("[" * 100_000, ": must be nested at most 64 levels deep"),
+    ):
         for folder in checkpoints(copied / "checkpoints"):
             (folder / "checkpoint.json").write_text(content)
         line = refused([*asked, "--out", copied, "--resume"], capsys)
@@ -241,8 +314,10 @@ def test_a_checkpoint_of_another_architecture_is_named(copied, asked, capsys):
     write_model(folder, HybridLM(Architecture.parse("64(vocab=300): f f")))
     reseal(folder)
     line = refused([*asked, "--out", copied, "--resume"], capsys)
-    assert ("architecture.yaml: is a checkpoint of another architecture: 64(vocab=300): f f;"
-            " this training's is 64(vocab=300): d(head_dim=16) f a(head_dim=16)") in line
+    assert (
+        "architecture.yaml: is a checkpoint of another architecture: 64(vocab=300): f f;"
+        " this training's is 64(vocab=300): d(head_dim=16) f a(head_dim=16)"
+    ) in line
 
 
 def test_an_optimizer_state_of_another_architecture_is_named(copied, asked, capsys):
@@ -252,31 +327,43 @@ def test_an_optimizer_state_of_another_architecture_is_named(copied, asked, caps
     write_tensors(folder / "optimizer.safetensors", tensors)
     reseal(folder)
     line = refused([*asked, "--out", copied, "--resume"], capsys)
-    assert ("optimizer.safetensors: holds the optimizer state of another architecture:"
-            " layers.0.mixer.in_proj.weight/momentum_buffer [2, 3] has no place in this one") in line
+    assert (
+        "optimizer.safetensors: holds the optimizer state of another architecture:"
+        " layers.0.mixer.in_proj.weight/momentum_buffer [2, 3] has no place in this one"
+    ) in line
 
 
-def test_another_question_than_recorded_is_refused_with_both_values(copied, asked, capsys, monkeypatch):
+def test_another_question_than_recorded_is_refused_with_both_values(
+    copied, asked, capsys, monkeypatch
+):
     from flashnas.data import dataset
 
     real = dataset.read_corpus
-    monkeypatch.setattr(dataset, "read_corpus", lambda _: real(asked[2]))  # the small corpus, under any name
-    for change, message in ((["--tokens", "4096"], "question.recipe.tokens is 3072, but this training asks 4096"),
-                            (["--seed", "5"], "question.seed is 0, but this training asks 5"),
-                            (["--data", "stdlib"], "question.corpus is")):
+    monkeypatch.setattr(
+        dataset, "read_corpus", lambda _: real(asked[2])
+    )  # the small corpus, under any name
+    for change, message in (
+        (["--tokens", "4096"], "question.recipe.tokens is 3072, but this training asks 4096"),
+        (["--seed", "5"], "question.seed is 0, but this training asks 5"),
+        (["--data", "stdlib"], "question.corpus is"),
+    ):
         line = refused([*asked, "--out", copied, "--resume", *change], capsys)
         assert f"train.yaml: {message}" in line
         assert "choose another --out or the same question" in line
     line = refused(["64: f f", *asked[1:], "--out", copied, "--resume"], capsys)
-    assert ("question.architecture is '64(vocab=300): d(head_dim=16) f a(head_dim=16)',"
-            " but this training asks '64(vocab=300): f f'") in line
+    assert (
+        "question.architecture is '64(vocab=300): d(head_dim=16) f a(head_dim=16)',"
+        " but this training asks '64(vocab=300): f f'"
+    ) in line
 
 
-# -- what else a user can get wrong --------------------------------------------------------------------------
+# -- what else a user can get wrong ----------------------------------------------------------------
 
 
 def test_folders_that_exist_are_not_overwritten(copied, asked, tmp_path, capsys):
-    assert "holds a training already; continue it with --resume" in refused([*asked, "--out", copied], capsys)
+    assert "holds a training already; continue it with --resume" in refused(
+        [*asked, "--out", copied], capsys
+    )
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
     line = refused([*asked, "--out", tmp_path / "other", "--resume"], capsys)
@@ -285,17 +372,25 @@ def test_folders_that_exist_are_not_overwritten(copied, asked, tmp_path, capsys)
     from flashnas.base.files import hold_lock
 
     with hold_lock(copied / ".lock", RunError("free")):
-        assert "another process is writing this training" in refused([*asked, "--out", copied, "--resume"], capsys)
+        assert "another process is writing this training" in refused(
+            [*asked, "--out", copied, "--resume"], capsys
+        )
 
 
-@every(case=[
-    (["--tokens", "127"], "tokens must be at least one batch (4 x 32 = 128); got 127"),
-    (["--seed", "12345678901234567890123"], "must be at most"),
-    (["--keep", "0"], "--keep must be at least 1; got 0"),
-    (["--threads", "0"], "--threads must be at least 1; got 0"),
-    (["--width-factor", "3"], "width factor must divide the hidden size 64; got 3"),
-    (["--data", "stdlip"], "corpus 'stdlip': no such file or folder (did you mean 'stdlib'?)"),
-    (["--recipe", "trian"], "recipe 'trian' is neither a shipped recipe (did you mean 'train'?)")])
+@every(
+    case=[
+        (["--tokens", "127"], "tokens must be at least one batch (4 x 32 = 128); got 127"),
+        (["--seed", "12345678901234567890123"], "must be at most"),
+        (["--keep", "0"], "--keep must be at least 1; got 0"),
+        (["--threads", "0"], "--threads must be at least 1; got 0"),
+        (["--width-factor", "3"], "width factor must divide the hidden size 64; got 3"),
+        (["--data", "stdlip"], "corpus 'stdlip': no such file or folder (did you mean 'stdlib'?)"),
+        (
+            ["--recipe", "trian"],
+            "recipe 'trian' is neither a shipped recipe (did you mean 'train'?)",
+        ),
+    ]
+)
 def test_flags_out_of_range_are_named(asked, tmp_path, capsys, case):
     flags, message = case
     assert message in refused([*asked, "--out", tmp_path / "run", *flags], capsys)
@@ -305,32 +400,76 @@ def test_flags_out_of_range_are_named(asked, tmp_path, capsys, case):
 def test_lengths_beyond_the_rotary_range_name_it(asked, tmp_path, capsys):
     arch = "64(meta=8): a(head_dim=16,rope_factor=2.0,rope_original=16)"
     line = refused([arch, *asked[1:], "--out", tmp_path / "run"], capsys)
-    assert ("recipe.sequence_tokens 32 and 8 meta tokens are beyond the rotary range of operator"
-            " 'a(head_dim=16,rope_factor=2.0,rope_original=16)': rope_original x rope_factor = 32 positions") in line
-    assert main(["train", arch.replace("(meta=8)", ""), *asked[1:], "--tokens", "128", "--out",
-                 str(tmp_path / "run")]) == 0
+    assert (
+        "recipe.sequence_tokens 32 and 8 meta tokens are beyond the rotary range of operator"
+        " 'a(head_dim=16,rope_factor=2.0,rope_original=16)': rope_original x rope_factor = 32"
+        " positions"
+    ) in line
+    assert (
+        main(
+            [
+                "train",
+                arch.replace("(meta=8)", ""),
+                *asked[1:],
+                "--tokens",
+                "128",
+                "--out",
+                str(tmp_path / "run"),
+            ]
+        )
+        == 0
+    )
 
 
 def test_a_tokenizer_that_does_not_fit_names_both_numbers(asked, whole, tmp_path, capsys):
     tokenizer = str(whole / "final" / "tokenizer.json")
-    line = refused(["64(vocab=256): f", *asked[1:], "--tokenizer", tokenizer, "--out", tmp_path / "run"], capsys)
+    line = refused(
+        ["64(vocab=256): f", *asked[1:], "--tokenizer", tokenizer, "--out", tmp_path / "run"],
+        capsys,
+    )
     assert "has 300 tokens, but the architecture's vocabulary is 256" in line
-    assert main(["train", "64(vocab=320): f", *asked[1:], "--tokens", "128", "--tokenizer", tokenizer, "--out",
-                 str(tmp_path / "run")]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "64(vocab=320): f",
+                *asked[1:],
+                "--tokens",
+                "128",
+                "--tokenizer",
+                tokenizer,
+                "--out",
+                str(tmp_path / "run"),
+            ]
+        )
+        == 0
+    )
     assert "20 of the architecture's 320 are never seen" in capsys.readouterr().err
     assert load_model(tmp_path / "run" / "final").architecture.vocab == 320
 
 
-def test_divergence_ends_with_its_reason_and_the_last_checkpoint_stays(asked, tmp_path, capsys, monkeypatch):
+def test_divergence_ends_with_its_reason_and_the_last_checkpoint_stays(
+    asked, tmp_path, capsys, monkeypatch
+):
     from flashnas.training.trainer import Trainer
 
     real = Trainer._update
-    monkeypatch.setattr(Trainer, "_update", lambda self, batch: (
-        self.network.embedding.weight.data.fill_(float("nan")) if self.done == 7 else None, real(self, batch))[1])
+    monkeypatch.setattr(
+        Trainer,
+        "_update",
+        lambda self, batch: (
+            self.network.embedding.weight.data.fill_(float("nan")) if self.done == 7 else None,
+            real(self, batch),
+        )[1],
+    )
     line = refused([*asked, "--out", tmp_path / "run"], capsys, code=4)
     assert "training loss became nan after 896 tokens; the last checkpoint is" in line
     assert line.endswith("step-00000006")
-    assert load_model(checkpoints(tmp_path / "run" / "checkpoints")[0]).embedding.weight.isfinite().all()
+    assert (
+        load_model(checkpoints(tmp_path / "run" / "checkpoints")[0])
+        .embedding.weight.isfinite()
+        .all()
+    )
     assert not (tmp_path / "run" / "final").exists()
 
 
@@ -340,7 +479,9 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(copied, asked, ca
     from flashnas.network import weights
 
     def full(_tensors, path):
-        raise weights.SafetensorError(f"I/O error: No space left on device (os error {errno.ENOSPC})")
+        raise weights.SafetensorError(
+            f"I/O error: No space left on device (os error {errno.ENOSPC})"
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(weights, "save_file", full)

@@ -1,4 +1,6 @@
-"""Weight normalization: which matrices, along which dimension, and that training keeps them there."""
+"""Weight normalization: which matrices, along which dimension, and that training keeps them
+there.
+"""
 
 import dataclasses
 
@@ -17,17 +19,35 @@ from flashnas.training.optimizer import Case, Optimizers, WeightNorm, initialise
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import train, train_network
 
-RECIPE = Recipe(vocab=300, width_factor=1, sequence_tokens=32, batch_sequences=4, tokens=6 * 128, muon_lr=0.02,
-                adamw_lr=0.02, dtype="float32", validation_tokens=256, curve_tokens=128, curve_points=2,
-                weight_norm=True)
+RECIPE = Recipe(
+    vocab=300,
+    width_factor=1,
+    sequence_tokens=32,
+    batch_sequences=4,
+    tokens=6 * 128,
+    muon_lr=0.02,
+    adamw_lr=0.02,
+    dtype="float32",
+    validation_tokens=256,
+    curve_tokens=128,
+    curve_points=2,
+    weight_norm=True,
+)
 SMALL = Architecture.parse("64(vocab=300,meta=4): d(head_dim=16) f a(heads=4,kv_heads=2) f")
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     tokens = (np.arange(4000) * 7 % 300).astype(np.uint16)
-    return Dataset(folder=tmp_path_factory.mktemp("data"), source="test", vocab=300, train=tokens, validation=tokens,
-                   validation_bytes=4000, notes=())
+    return Dataset(
+        folder=tmp_path_factory.mktemp("data"),
+        source="test",
+        vocab=300,
+        train=tokens,
+        validation=tokens,
+        validation_bytes=4000,
+        notes=(),
+    )
 
 
 def matrices(network):
@@ -44,19 +64,25 @@ def test_every_matrix_of_every_operator_has_its_case(kind):
     hidden = {name: case for name, case in cases.items() if "_proj" in name}
     assert {case for name, case in hidden.items() if "in_proj" in name} == {Case.ROWS}
     assert {case for name, case in hidden.items() if "out_proj" in name} == {Case.COLUMNS}
-    for name, parameter, case in matrices(network):  # the side that faces the hidden state is the one summed over
+    for name, parameter, case in matrices(
+        network
+    ):  # the side that faces the hidden state is the one summed over
         assert parameter.shape[case.value] == 128, name
 
 
 def test_filters_decays_and_vectors_are_left_alone():
-    network = HybridLM(Architecture.parse("64(vocab=300): m2(head_dim=16,state=16) gla(head_dim=16) f"))
+    network = HybridLM(
+        Architecture.parse("64(vocab=300): m2(head_dim=16,state=16) gla(head_dim=16) f")
+    )
     kept = {name for name, _, _ in matrices(network)}
     left = {name.split("mixer.")[-1] for name, _ in network.named_parameters() if name not in kept}
     assert {"conv.weight", "A_log", "norm.weight", "gate_proj.weight", "final_norm.weight"} <= left
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.integers(0, 1000), st.integers(1, 9), st.integers(1, 9), st.sampled_from(Case), st.booleans())
+@given(
+    st.integers(0, 1000), st.integers(1, 9), st.integers(1, 9), st.sampled_from(Case), st.booleans()
+)
 def test_the_projection_sets_norms_and_keeps_directions(seed, rows, columns, case, stacked):
     torch.manual_seed(seed)
     matrix = torch.randn(*((2,) if stacked else ()), rows, columns, dtype=torch.float64) * 3
@@ -79,7 +105,9 @@ def test_the_projection_sets_norms_and_keeps_directions(seed, rows, columns, cas
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_training_keeps_every_matrix_at_unit_norm(dataset, optimizer):
-    network, score = train_network(SMALL, dataset, dataclasses.replace(RECIPE, optimizer=optimizer), seed=0)
+    network, score = train_network(
+        SMALL, dataset, dataclasses.replace(RECIPE, optimizer=optimizer), seed=0
+    )
     seen = set()
     for name, parameter, case in matrices(network):
         norms = parameter.norm(dim=case.value)

@@ -1,4 +1,6 @@
-"""An evaluator and a latency that cost nothing, to try a search before it trains: two formulas. No torch."""
+"""An evaluator and a latency that cost nothing, to try a search before it trains: two formulas. No
+torch.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The search space of GPT-2 style models: width, layers, heads and the ratio of the feed-forward network."""
+"""The search space of GPT-2 style models: width, layers, heads and the ratio of the feed-forward
+network.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ AXES = ("width", "layers", "heads", "mlp_ratio")
 
 @dataclass(frozen=True)
 class Gpt2:
-    """One model; flashnas needs `notation`, `hash` and `to_dict` of it. vocab: tokens. context: most tokens."""
+    """One model; flashnas needs `notation`, `hash` and `to_dict` of it. vocab: tokens. context:
+    most tokens.
+    """
 
     width: int
     layers: int
@@ -50,7 +54,8 @@ class Gpt2:
 
 
 class Gpt2Space(SearchSpace[Gpt2]):
-    """All combinations of the given values in which the heads divide the width; the genotype is the model itself.
+    """All combinations of the given values in which the heads divide the width; the genotype is the
+    model itself.
 
     Args:
         axes: values of width, layers, heads and mlp_ratio, each in ascending order.
@@ -58,22 +63,31 @@ class Gpt2Space(SearchSpace[Gpt2]):
 
     template: ClassVar[str] = "gpt2"
 
-    def __init__(self, axes: Mapping[str, Sequence[int]], *, name: str = "gpt2", path: str = "") -> None:
+    def __init__(
+        self, axes: Mapping[str, Sequence[int]], *, name: str = "gpt2", path: str = ""
+    ) -> None:
         self.axes = {axis: tuple(axes[axis]) for axis in AXES}
         self.name, self.path = name, path
         if any(width % heads for width in self.axes["width"] for heads in self.axes["heads"]):
-            raise SpaceError(f"space {name}: each of the heads {self.axes['heads']} must divide each width"
-                             f" {self.axes['width']}")
+            raise SpaceError(
+                f"space {name}: each of the heads {self.axes['heads']} must divide each width"
+                f" {self.axes['width']}"
+            )
 
     @classmethod
     def from_config(cls, data: LocatedDict, *, name: str) -> Self:
         """The space of a YAML file with one list for each axis."""
         for axis in AXES:
             values = data.get(axis)
-            whole = isinstance(values, list) and all(type(value) is int and value > 0 for value in values)
+            whole = isinstance(values, list) and all(
+                type(value) is int and value > 0 for value in values
+            )
             if not values or not whole:
-                raise SpaceError(f"{data.place(axis) if axis in data else data.place()}: {axis} must be a list of whole"
-                                 f" numbers; got {values!r}")
+                raise SpaceError(
+                    f"{data.place(axis) if axis in data else data.place()}: {axis} must be a list"
+                    " of whole"
+                    f" numbers; got {values!r}"
+                )
         return cls(data, name=name)
 
     def sample(self, rng: np.random.Generator) -> Gpt2:
@@ -102,8 +116,15 @@ class Gpt2Space(SearchSpace[Gpt2]):
         return (genotype,)
 
     def baselines(self) -> Sequence[tuple[str, Sequence[Gpt2]]]:
-        """The shape of GPT-2 itself: heads of width / heads channels and an MLP ratio of 4, at full depth."""
+        """The shape of GPT-2 itself: heads of width / heads channels and an MLP ratio of 4, at full
+        depth.
+        """
         shape = {**{axis: values[-1] for axis, values in self.axes.items()}, "mlp_ratio": 4}
         if 4 not in self.axes["mlp_ratio"]:
             return []
-        return [("GPT-2 shape", [Gpt2(**{**shape, "width": width}) for width in reversed(self.axes["width"])])]
+        return [
+            (
+                "GPT-2 shape",
+                [Gpt2(**{**shape, "width": width}) for width in reversed(self.axes["width"])],
+            )
+        ]

@@ -20,10 +20,14 @@ AXES = {"width": [32, 64], "layers": [1, 2], "heads": [2], "mlp_ratio": [2, 4]}
 def test_a_wrong_file_is_one_line(tmp_path):
     path = tmp_path / "wrong.yaml"
     path.write_text(FILE.read_text().replace("[2, 4]", "[2, five]"))
-    with pytest.raises(SpaceError, match=r"wrong.yaml:5: heads must be a list of whole numbers; got \[2, 'five'\]"):
+    with pytest.raises(
+        SpaceError, match=r"wrong.yaml:5: heads must be a list of whole numbers; got \[2, 'five'\]"
+    ):
         load_space(path)
     path.write_text(FILE.read_text().replace("[2, 4]", "[2, 5]"))
-    with pytest.raises(SpaceError, match=r"space wrong: each of the heads \(2, 5\) must divide each width"):
+    with pytest.raises(
+        SpaceError, match=r"space wrong: each of the heads \(2, 5\) must divide each width"
+    ):
         load_space(path)
 
 
@@ -31,8 +35,14 @@ def test_a_wrong_file_is_one_line(tmp_path):
 def test_parameters_are_counted(model):
     assert sum(parameter.numel() for parameter in Network(model).parameters()) == model.params
     transformers = pytest.importorskip("transformers")
-    config = transformers.GPT2Config(vocab_size=model.vocab, n_positions=model.context, n_embd=model.width,
-                                     n_layer=model.layers, n_head=model.heads, n_inner=model.mlp_ratio * model.width)
+    config = transformers.GPT2Config(
+        vocab_size=model.vocab,
+        n_positions=model.context,
+        n_embd=model.width,
+        n_layer=model.layers,
+        n_head=model.heads,
+        n_inner=model.mlp_ratio * model.width,
+    )
     with torch.device("meta"):
         assert transformers.GPT2LMHeadModel(config).num_parameters() == model.params
 
@@ -52,8 +62,18 @@ def test_more_steps_lower_the_loss_and_a_seed_changes_it():
 
 def test_a_search_finds_a_front_within_the_budget_and_continues(tmp_path):
     def run(trials, **options):
-        return fn.search(space=Gpt2Space(AXES), table=latency_ms, evaluator=loss, budgets={"latency_ms": 4.5},
-                         trials=trials, workers=1, measure=False, baselines=False, out=str(tmp_path / "run"), **options)
+        return fn.search(
+            space=Gpt2Space(AXES),
+            table=latency_ms,
+            evaluator=loss,
+            budgets={"latency_ms": 4.5},
+            trials=trials,
+            workers=1,
+            measure=False,
+            baselines=False,
+            out=str(tmp_path / "run"),
+            **options,
+        )
 
     first = run(2)
     assert len(first.trials) == 2
@@ -65,12 +85,21 @@ def test_a_search_finds_a_front_within_the_budget_and_continues(tmp_path):
     assert min(entry.figures["loss"] for entry in whole.front) == complete["loss"].min()
 
 
-# -- every sampler, with evaluations that cost nothing ------------------------------------------------------------
+# -- every sampler, with evaluations that cost nothing ---------------------------------------------
 
 
 @pytest.mark.parametrize("sampler", ALGORITHMS.shipped)
 def test_every_sampler_searches(tmp_path, sampler):
-    run = fn.search(space=Gpt2Space(AXES), table=layers_ms, evaluator=guess, trials=12, cycle_size=4, workers=1,
-                    sampler=sampler, measure=False, out=str(tmp_path / "run"))
+    run = fn.search(
+        space=Gpt2Space(AXES),
+        table=layers_ms,
+        evaluator=guess,
+        trials=12,
+        cycle_size=4,
+        workers=1,
+        sampler=sampler,
+        measure=False,
+        out=str(tmp_path / "run"),
+    )
     assert set(run.trials["state"]) <= {"complete", "reused"}
     assert run.front

@@ -1,4 +1,6 @@
-"""Simulated annealing (Kirkpatrick, Gelatt and Vecchi 1983) over the mutations of a search space."""
+"""Simulated annealing (Kirkpatrick, Gelatt and Vecchi 1983) over the mutations of a search
+space.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +15,26 @@ from flashnas.search.algorithm import Evaluation, SearchAlgorithm, check_whole
 
 
 class Annealing(SearchAlgorithm):
-    """Walks from one candidate to a mutant of it. A better mutant is always accepted, a worse one with the probability
-    exp(-increase / temperature).
+    """Walks from one candidate to a mutant of it. A better mutant is always accepted, a worse one
+    with the probability exp(-increase / temperature).
 
-    The first `initial` candidates are random, and the walk starts at the best of them. Infeasible and failed candidates
-    are never accepted. With goals, the energy of a candidate is the mean over the objectives of the share of known
-    candidates that are better in it, which needs no weights between nats and milliseconds.
+    The first `initial` candidates are random, and the walk starts at the best of them. Infeasible
+    and failed candidates are never accepted. With goals, the energy of a candidate is the mean over
+    the objectives of the share of known candidates that are better in it, which needs no weights
+    between nats and milliseconds.
 
     Args:
         initial: number of random candidates at the start.
-        temperature: in nats (a share of candidates with goals); falls by `cooling` with each complete candidate.
+        temperature: in nats (a share of candidates with goals); falls by `cooling` with each
+            complete candidate.
         cooling: factor of the temperature, above 0 and at most 1.
     """
 
     name = "annealing"
 
-    def __init__(self, *, initial: int = 6, temperature: float = 0.1, cooling: float = 0.9, **shared: Any) -> None:
+    def __init__(
+        self, *, initial: int = 6, temperature: float = 0.1, cooling: float = 0.9, **shared: Any
+    ) -> None:
         super().__init__(**shared)
         self.initial = check_whole("annealing: initial", initial, 1)
         if not (math.isfinite(temperature) and temperature > 0):
@@ -57,7 +63,9 @@ class Annealing(SearchAlgorithm):
         known = len(self.complete())
         temperature = self.temperature * self.cooling ** (known - self.initial)
         walking = known > self.initial
-        if increase <= 0 or (walking and self.rng.random() < math.exp(-increase / max(temperature, 1e-12))):
+        if increase <= 0 or (
+            walking and self.rng.random() < math.exp(-increase / max(temperature, 1e-12))
+        ):
             self.current = evaluation
 
     def _energy(self, evaluation: Evaluation) -> float:

@@ -11,14 +11,37 @@ from flashnas.space import load_space
 
 def test_a_search_takes_it_by_its_name(tmp_path):
     assert ALGORITHMS["annealing"] is Annealing
-    run = fn.search(space="tiny", workload="chat", sampler="annealing", sampler_options={"initial": 4}, trials=12,
-                    evaluator=lambda network: 1 / network.params, measure=False, baselines=False, out=tmp_path / "run")
+    run = fn.search(
+        space="tiny",
+        workload="chat",
+        sampler="annealing",
+        sampler_options={"initial": 4},
+        trials=12,
+        evaluator=lambda network: 1 / network.params,
+        measure=False,
+        baselines=False,
+        out=tmp_path / "run",
+    )
     assert set(run.trials["state"]) <= {"complete", "reused", "infeasible"}
     assert len(run.trials) >= 12
 
 
-@pytest.mark.parametrize("options", [{"temperature": 0}, {"temperature": float("nan")}, {"cooling": 1.5},
-                                     {"initial": 0}, {"heat": 3}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 0},
+        {"temperature": float("nan")},
+        {"cooling": 1.5},
+        {"initial": 0},
+        {"heat": 3},
+    ],
+)
 def test_wrong_options_are_one_line(options):
     with pytest.raises(ConfigError, match=f"annealing.*{next(iter(options))}"):
-        make_algorithm("annealing", space=load_space("tiny"), seed=0, latency_of=lambda genotype: (None, None), **options)
+        make_algorithm(
+            "annealing",
+            space=load_space("tiny"),
+            seed=0,
+            latency_of=lambda genotype: (None, None),
+            **options,
+        )

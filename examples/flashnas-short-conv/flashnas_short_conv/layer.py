@@ -26,13 +26,17 @@ class GatedShortConvolutionLayer(Layer):
         self.conv = nn.Conv1d(hidden, hidden, spec.conv_size, groups=hidden, bias=False)
         self.out_proj = nn.Linear(hidden, hidden, bias=False)
 
-    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
+    def init_state(
+        self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> Tensor:
         hidden, _, taps = self.conv.weight.shape
         return torch.zeros(batch, taps - 1, hidden, dtype=dtype, device=device)
 
     def reference(self, x_BTD: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x_BTD, filter_DK = x_BTD.double(), self.conv.weight.double().squeeze(1)
-        last_BKD = (self.init_state(len(x_BTD), x_BTD.dtype, x_BTD.device) if state is None else state).double()
+        last_BKD = (
+            self.init_state(len(x_BTD), x_BTD.dtype, x_BTD.device) if state is None else state
+        ).double()
         outputs = []
         for x_BD in x_BTD.unbind(1):
             b_BD, c_BD, u_BD = (x_BD @ self.in_proj.weight.double().T).chunk(3, -1)
@@ -48,7 +52,7 @@ class GatedShortConvolutionLayer(Layer):
             state = self.init_state(len(x_BTD), b_BTD.dtype, x_BTD.device)
         history_BSD = torch.cat([state.to(b_BTD.dtype), b_BTD * u_BTD], 1)  # S = K - 1 + T
         y_BTD = self.conv(history_BSD.mT).mT
-        return self.out_proj(c_BTD * y_BTD), history_BSD[:, x_BTD.shape[1]:]
+        return self.out_proj(c_BTD * y_BTD), history_BSD[:, x_BTD.shape[1] :]
 
     def step(self, x_BD: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         b_BD, c_BD, u_BD = self.in_proj(x_BD).chunk(3, -1)

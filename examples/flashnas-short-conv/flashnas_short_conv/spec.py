@@ -11,7 +11,8 @@ from flashnas.operators.kernel_kinds import CONV, gemm, pointwise
 
 @dataclass(frozen=True, kw_only=True)
 class GatedShortConvolution(OperatorSpec):
-    """`gsc`. out_proj(C * conv(B * x)) with B, C and x from one projection; the convolution has no activation.
+    """`gsc`. out_proj(C * conv(B * x)) with B, C and x from one projection; the convolution has no
+    activation.
 
     As `Lfm2ShortConv` of transformers, without biases. LFM2 has a convolution over three tokens.
     """

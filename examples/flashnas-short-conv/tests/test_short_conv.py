@@ -22,8 +22,9 @@ def test_a_convolution_needs_two_taps():
 
 def test_it_computes_what_lfm2_computes():
     modeling = pytest.importorskip("transformers.models.lfm2.modeling_lfm2")
-    config = modeling.Lfm2Config(hidden_size=48, conv_L_cache=3, conv_bias=False, layer_types=["conv"],
-                                 num_hidden_layers=1)
+    config = modeling.Lfm2Config(
+        hidden_size=48, conv_L_cache=3, conv_bias=False, layer_types=["conv"], num_hidden_layers=1
+    )
     torch.manual_seed(0)
     theirs = modeling.Lfm2ShortConv(config, 0).double()
     ours = GatedShortConvolutionLayer(GatedShortConvolution(), 48).double()
@@ -36,4 +37,7 @@ def test_it_computes_what_lfm2_computes():
 
 
 def test_parameters_of_a_model():
-    assert Architecture.parse("64: gsc").params - Architecture.parse("64: f").params == 64 * (4 * 64 + 3) - 3 * 64 * 192
+    assert (
+        Architecture.parse("64: gsc").params - Architecture.parse("64: f").params
+        == 64 * (4 * 64 + 3) - 3 * 64 * 192
+    )

@@ -1,9 +1,10 @@
-"""Hugging Face configurations: a model's `config.json` read as an Architecture, without transformers and
-torch.
+"""Hugging Face configurations: a model's `config.json` read as an Architecture, without
+transformers and torch.
 
-The network is the one that transformers' AutoModelForCausalLM builds, with its own defaults for absent keys.
-Of a model that also reads images only the language model is read. Prediction heads (MTP), and keys that
-change neither the network nor its sizes, are left out. A part that flashnas lacks is an error that names it.
+The network is the one that transformers' AutoModelForCausalLM builds, with its own defaults for
+absent keys. Of a model that also reads images only the language model is read. Prediction heads
+(MTP), and keys that change neither the network nor its sizes, are left out. A part that flashnas
+lacks is an error that names it.
 """
 
 from __future__ import annotations
@@ -39,17 +40,30 @@ from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.base.hints import one_of
 
 MODEL_TYPES: dict[str, Callable[[HfConfig], Architecture]] = {
-    "llama": llama, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "smollm3": smollm3,
-    "mixtral": mixtral, "lfm2": lfm2,
-    "qwen2_moe": qwen2_moe, "qwen3_moe": qwen3_moe, "mamba": mamba, "mamba2": mamba2,
+    "llama": llama,
+    "mistral": mistral,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
+    "smollm3": smollm3,
+    "mixtral": mixtral,
+    "lfm2": lfm2,
+    "qwen2_moe": qwen2_moe,
+    "qwen3_moe": qwen3_moe,
+    "mamba": mamba,
+    "mamba2": mamba2,
     "nemotron_h": nemotron_h,
-    "qwen3_5": qwen3_5, "qwen3_5_text": qwen3_5_text, "qwen3_5_moe": qwen3_5_moe,
-    "qwen3_5_moe_text": qwen3_5_moe_text, "qwen3_next": qwen3_next, "zamba2": zamba2,
+    "qwen3_5": qwen3_5,
+    "qwen3_5_text": qwen3_5_text,
+    "qwen3_5_moe": qwen3_5_moe,
+    "qwen3_5_moe_text": qwen3_5_moe_text,
+    "qwen3_next": qwen3_next,
+    "zamba2": zamba2,
 }
 # what every model of these types has and no operator of flashnas computes
 LACKING = {
-    "falcon_h1": "attention and Mamba2 side by side with an output projection each (the operator `h` has one"
-                 " for both)",
+    "falcon_h1": "attention and Mamba2 side by side with an output projection each (the operator"
+    " `h` has one"
+    " for both)",
     "falcon_mamba": "Mamba with normalised time steps, B and C",
     "granitemoehybrid": "multipliers of embeddings, attention and residuals",
     "hymba": "key/value caches that several layers share",
@@ -70,14 +84,20 @@ def architecture_from_hf(path: str | Path) -> Architecture:
         file = file / "config.json"
     data = read_json(file)
     if "model_type" not in data:
-        raise ArchitectureError(f"{file}: a Hugging Face config needs the key 'model_type'"
-                                f" (one of {', '.join(MODEL_TYPES)})")
+        raise ArchitectureError(
+            f"{file}: a Hugging Face config needs the key 'model_type'"
+            f" (one of {', '.join(MODEL_TYPES)})"
+        )
     kind = data["model_type"]
     if kind in list(LACKING):
-        raise ArchitectureError(f"{file}:model_type: {kind} has {LACKING[kind]}, which flashnas lacks")
+        raise ArchitectureError(
+            f"{file}:model_type: {kind} has {LACKING[kind]}, which flashnas lacks"
+        )
     if kind in list(UNREAD):
-        raise ArchitectureError(f"{file}:model_type: the reader for {kind} ({UNREAD[kind]}) is not written;"
-                                " flashnas has the operators, so that the model can be given in notation")
+        raise ArchitectureError(
+            f"{file}:model_type: the reader for {kind} ({UNREAD[kind]}) is not written;"
+            " flashnas has the operators, so that the model can be given in notation"
+        )
     if kind not in list(MODEL_TYPES):
         raise ArchitectureError(one_of(f"{file}:model_type", kind, MODEL_TYPES))
     try:

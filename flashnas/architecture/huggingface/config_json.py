@@ -1,5 +1,5 @@
-"""Reading of a `config.json`: typed look-up with transformers' defaults, and errors that name file and
-key."""
+"""Reading of a `config.json`: typed look-up with transformers' defaults, and errors that name file
+and key."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from flashnas.operators.spec import MAX_VALUE
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The mapping at the top of a JSON file; raises ArchitectureError with the file, and the line if it has
-    one."""
+    """The mapping at the top of a JSON file; raises ArchitectureError with the file, and the line
+    if it has one."""
+
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         mapping = dict(pairs)
         if len(mapping) < len(pairs):
@@ -27,7 +28,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
     data = foreign.read_json(path, ArchitectureError, object_pairs_hook=unique)
     if not isinstance(data, dict):
-        raise ArchitectureError(f"{path}: the top level must be a mapping; got {type(data).__name__}")
+        raise ArchitectureError(
+            f"{path}: the top level must be a mapping; got {type(data).__name__}"
+        )
     return data
 
 
@@ -47,7 +50,9 @@ class HfConfig:
         return self.error(key, f"flashnas lacks {part}")
 
     def rename(self, other: str, key: str) -> None:
-        """Read the value of `other` as that of `key`, as transformers does for some keys with two names."""
+        """Read the value of `other` as that of `key`, as transformers does for some keys with two
+        names.
+        """
         if other in self.data:
             self.data[key] = self.data[other]
 
@@ -56,8 +61,8 @@ class HfConfig:
         return self.data.get(key, self.defaults[key])
 
     def inner(self, key: str, model_type: str) -> HfConfig:
-        """The configuration within this one, such as that of the language model in a model that also reads
-        images."""
+        """The configuration within this one, such as that of the language model in a model that
+        also reads images."""
         data = self.data.get(key)
         if not isinstance(data, dict | None):
             raise self.error(key, f"must be a mapping; got {data!r}")
@@ -87,7 +92,9 @@ class HfConfig:
         return value
 
     def require(self, key: str, value: Any, part: str) -> None:
-        """Raise ArchitectureError that names the part that flashnas lacks, unless the key has that value."""
+        """Raise ArchitectureError that names the part that flashnas lacks, unless the key has that
+        value.
+        """
         if self.get(key) != value:
             raise self.lacking(key, f"{part} {self.get(key)!r}; it has {shown(value)}")
 
@@ -99,16 +106,21 @@ class HfConfig:
         return count
 
     def listed(self, key: str, kind: type, length: int | None = None) -> list[Any] | None:
-        """A list of `kind`, one entry per layer if `length` is given. None where the key is absent or
-        `null`."""
+        """A list of `kind`, one entry per layer if `length` is given. None where the key is absent
+        or `null`."""
         value = self.data.get(key)
         if value is None:
             return None
         if not isinstance(value, list) or not all(type(entry) is kind for entry in value):
-            raise self.error(key, f"must be a list of {'text' if kind is str else 'whole numbers'}; got"
-                                  f" {shown(value)}")
+            raise self.error(
+                key,
+                f"must be a list of {'text' if kind is str else 'whole numbers'}; got"
+                f" {shown(value)}",
+            )
         if length is not None and len(value) != length:
-            raise self.error(key, f"must have one entry for each of the {length} layers; got {len(value)}")
+            raise self.error(
+                key, f"must have one entry for each of the {length} layers; got {len(value)}"
+            )
         return value
 
 

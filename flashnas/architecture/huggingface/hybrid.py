@@ -1,5 +1,5 @@
-"""State-space and delta-rule models and hybrids: Mamba, Mamba2, Nemotron-H, Zamba2, Qwen3-Next, Qwen3.5,
-LFM2."""
+"""State-space and delta-rule models and hybrids: Mamba, Mamba2, Nemotron-H, Zamba2, Qwen3-Next,
+Qwen3.5, LFM2."""
 
 from __future__ import annotations
 
@@ -35,9 +35,14 @@ NEMOTRON_PATTERN = {"M": LINEAR, "*": FULL, "-": "mlp", "E": "moe"}
 def mamba(config: HfConfig) -> Architecture:
     config.require("hidden_act", "silu", "Mamba with the activation")
     rank = 0 if config.get("time_step_rank") == "auto" else config.whole("time_step_rank")
-    mixer = Mamba(expand=config.whole("expand"), state=config.whole("state_size"), dt_rank=rank,
-                  conv_size=config.whole("conv_kernel"), bias=config.flag("use_bias"),
-                  conv_bias=config.flag("use_conv_bias"))
+    mixer = Mamba(
+        expand=config.whole("expand"),
+        state=config.whole("state_size"),
+        dt_rank=rank,
+        conv_size=config.whole("conv_kernel"),
+        bias=config.flag("use_bias"),
+        conv_bias=config.flag("use_conv_bias"),
+    )
     return assembled(config, [mixer] * config.layers())
 
 
@@ -46,37 +51,64 @@ def mamba2(config: HfConfig) -> Architecture:
     heads, head_dim = config.whole("num_heads"), config.whole("head_dim")
     inner = config.whole("expand") * config.whole("hidden_size")
     if heads * head_dim != inner:
-        raise config.error("num_heads", f"num_heads x head_dim must be expand x hidden_size = {inner};"
-                                        f" got {heads} x {head_dim}")
-    mixer = _mamba2(config, heads, head_dim, "state_size", conv_bias=config.flag("use_conv_bias"),
-                    dt_min=_smallest_step(config))
+        raise config.error(
+            "num_heads",
+            f"num_heads x head_dim must be expand x hidden_size = {inner};"
+            f" got {heads} x {head_dim}",
+        )
+    mixer = _mamba2(
+        config,
+        heads,
+        head_dim,
+        "state_size",
+        conv_bias=config.flag("use_conv_bias"),
+        dt_min=_smallest_step(config),
+    )
     return assembled(config, [mixer] * config.layers())
 
 
 def nemotron_h(config: HfConfig) -> Architecture:
-    """One operator per layer. transformers ignores `attention_bias` and `tie_word_embeddings` of this
-    type."""
+    """One operator per layer. transformers ignores `attention_bias` and `tie_word_embeddings` of
+    this type."""
     kinds = _nemotron_kinds(config)
     experts = [i for i, kind in enumerate(kinds) if kind == "moe"]
-    key = "hybrid_override_pattern" if "hybrid_override_pattern" in config.data else "layers_block_type"
+    key = (
+        "hybrid_override_pattern"
+        if "hybrid_override_pattern" in config.data
+        else "layers_block_type"
+    )
     if experts:
-        raise config.lacking(key, f"mixtures of ungated relu2 experts with a sigmoid router (layers"
-                                  f" {ranges(experts)})")
+        raise config.lacking(
+            key,
+            f"mixtures of ungated relu2 experts with a sigmoid router (layers {ranges(experts)})",
+        )
     operators: dict[str, OperatorSpec] = {}
     if LINEAR in kinds:
         config.require("mamba_hidden_act", "silu", "Mamba2 with the activation")
-        for old, new in (("mamba_n_groups", "n_groups"), ("mamba_d_conv", "conv_kernel"),
-                         ("mamba_conv_bias", "use_conv_bias"), ("mamba_dt_min", "time_step_min")):
+        for old, new in (
+            ("mamba_n_groups", "n_groups"),
+            ("mamba_d_conv", "conv_kernel"),
+            ("mamba_conv_bias", "use_conv_bias"),
+            ("mamba_dt_min", "time_step_min"),
+        ):
             config.rename(old, new)
         operators[LINEAR] = _mamba2(
-            config, config.whole("mamba_num_heads"), config.whole("mamba_head_dim"), "ssm_state_size",
-            conv_bias=config.flag("use_conv_bias"), dt_min=config.number("time_step_min"))
+            config,
+            config.whole("mamba_num_heads"),
+            config.whole("mamba_head_dim"),
+            "ssm_state_size",
+            conv_bias=config.flag("use_conv_bias"),
+            dt_min=config.number("time_step_min"),
+        )
     if FULL in kinds:
         operators[FULL] = attention_of(config, rope_share=0.0)
     if "mlp" in kinds:
-        config.require("mlp_hidden_act", "relu2", "ungated feed-forward networks with the activation")
-        operators["mlp"] = FeedForward(intermediate=config.whole("intermediate_size"),
-                                       bias=config.flag("mlp_bias"), relu2=True)
+        config.require(
+            "mlp_hidden_act", "relu2", "ungated feed-forward networks with the activation"
+        )
+        operators["mlp"] = FeedForward(
+            intermediate=config.whole("intermediate_size"), bias=config.flag("mlp_bias"), relu2=True
+        )
     return assembled(config, [operators[kind] for kind in kinds], tied=False)
 
 
@@ -85,8 +117,10 @@ def _nemotron_kinds(config: HfConfig) -> list[str]:
     pattern = config.data.get("hybrid_override_pattern")
     if kinds is None and pattern is not None:
         if not isinstance(pattern, str) or not pattern or set(pattern) - set(NEMOTRON_PATTERN):
-            raise config.error("hybrid_override_pattern", f"must be letters of {' '.join(NEMOTRON_PATTERN)};"
-                                                          f" got {pattern!r}")
+            raise config.error(
+                "hybrid_override_pattern",
+                f"must be letters of {' '.join(NEMOTRON_PATTERN)}; got {pattern!r}",
+            )
         kinds = [NEMOTRON_PATTERN[letter] for letter in pattern]
     kinds = [OLD_NAMES.get(kind, kind) for kind in kinds or [LINEAR, "moe", FULL, "mlp"]]
     for kind in kinds:
@@ -95,28 +129,45 @@ def _nemotron_kinds(config: HfConfig) -> list[str]:
     if len(kinds) > MAX_OPERATORS:
         raise config.error("layers_block_type", f"at most {MAX_OPERATORS} layers; got {len(kinds)}")
     if config.data.get("num_hidden_layers") not in (None, len(kinds)):
-        raise config.error("num_hidden_layers", "must be the number of layers that the pattern lists,"
-                                                f" {len(kinds)}; got {config.data['num_hidden_layers']!r}")
+        raise config.error(
+            "num_hidden_layers",
+            "must be the number of layers that the pattern lists,"
+            f" {len(kinds)}; got {config.data['num_hidden_layers']!r}",
+        )
     return kinds
 
 
 def zamba2(config: HfConfig) -> Architecture:
-    """Only if all layers are Mamba2 alone: flashnas lacks the transformer block that the other layers
-    share."""
-    kinds = config.listed("layers_block_type", str) or config.listed("layer_types", str) or ["hybrid"]
+    """Only if all layers are Mamba2 alone: flashnas lacks the transformer block that the other
+    layers share."""
+    kinds = (
+        config.listed("layers_block_type", str) or config.listed("layer_types", str) or ["hybrid"]
+    )
     shared = [i for i, kind in enumerate(kinds) if OLD_NAMES.get(kind, kind) != LINEAR]
     if shared:  # as without any list
         which = f" (layers {ranges(shared)})" if len(kinds) > 1 else ""
-        raise config.lacking("layers_block_type", f"the transformer block that 'hybrid' layers of Zamba2"
-                                                  f" share{which}")
+        raise config.lacking(
+            "layers_block_type",
+            f"the transformer block that 'hybrid' layers of Zamba2 share{which}",
+        )
     if len(kinds) > MAX_OPERATORS:
         raise config.error("layers_block_type", f"at most {MAX_OPERATORS} layers; got {len(kinds)}")
     hidden, heads = config.whole("hidden_size"), config.whole("n_mamba_heads")
     inner = config.whole("mamba_expand") * hidden
     if inner % heads:
-        raise config.error("n_mamba_heads", f"must divide mamba_expand x hidden_size = {inner}; got {heads}")
-    mixer = _mamba2(config, heads, inner // heads, "mamba_d_state", groups="mamba_ngroups",
-                    conv="mamba_d_conv", bias="add_bias_linear", dt_min=config.number("time_step_min"))
+        raise config.error(
+            "n_mamba_heads", f"must divide mamba_expand x hidden_size = {inner}; got {heads}"
+        )
+    mixer = _mamba2(
+        config,
+        heads,
+        inner // heads,
+        "mamba_d_state",
+        groups="mamba_ngroups",
+        conv="mamba_d_conv",
+        bias="add_bias_linear",
+        dt_min=config.number("time_step_min"),
+    )
     return assembled(config, [mixer] * len(kinds))
 
 
@@ -126,7 +177,9 @@ def qwen3_next(config: HfConfig) -> Architecture:
 
 
 def qwen3_5(config: HfConfig) -> Architecture:
-    """The language model; its configuration is an entry of that of the model that also reads images."""
+    """The language model; its configuration is an entry of that of the model that also reads
+    images.
+    """
     return qwen3_5_text(config.inner("text_config", "qwen3_5_text"))
 
 
@@ -141,19 +194,28 @@ def qwen3_5_moe(config: HfConfig) -> Architecture:
 
 def qwen3_5_moe_text(config: HfConfig) -> Architecture:
     config.rename("num_local_experts", "num_experts")
-    return _delta_hybrid(config, [experts_of(config, shared=True, normalise=True)] * config.layers())
+    return _delta_hybrid(
+        config, [experts_of(config, shared=True, normalise=True)] * config.layers()
+    )
 
 
 def _delta_hybrid(config: HfConfig, networks: Sequence[OperatorSpec]) -> Architecture:
-    """Gated DeltaNet and attention with gated output, each followed by its layer's network or experts."""
+    """Gated DeltaNet and attention with gated output, each followed by its layer's network or
+    experts.
+    """
     interval = config.whole("full_attention_interval")
-    kinds = kinds_of(config, [LINEAR if (i + 1) % interval else FULL for i in range(len(networks))],
-                     (LINEAR, FULL))
+    kinds = kinds_of(
+        config,
+        [LINEAR if (i + 1) % interval else FULL for i in range(len(networks))],
+        (LINEAR, FULL),
+    )
     mixers: dict[str, OperatorSpec] = {}
     if LINEAR in kinds:
         mixers[LINEAR] = _gated_delta_net(config)
     if FULL in kinds:
-        mixers[FULL] = attention_of(config, bias=config.flag("attention_bias"), qk_norm=True, out_gate=True)
+        mixers[FULL] = attention_of(
+            config, bias=config.flag("attention_bias"), qk_norm=True, out_gate=True
+        )
     return in_turn(config, [mixers[kind] for kind in kinds], networks)
 
 
@@ -161,30 +223,58 @@ def _gated_delta_net(config: HfConfig) -> GatedDeltaNet:
     keys, values = config.whole("linear_num_key_heads"), config.whole("linear_num_value_heads")
     key_dim, value_dim = config.whole("linear_key_head_dim"), config.whole("linear_value_head_dim")
     if values % keys:
-        raise config.error("linear_num_value_heads", f"must be a multiple of the {keys} key heads; got"
-                                                     f" {values}")
+        raise config.error(
+            "linear_num_value_heads", f"must be a multiple of the {keys} key heads; got {values}"
+        )
     if key_dim != value_dim:
-        raise config.lacking("linear_value_head_dim", f"Gated DeltaNet with values of {value_dim} channels"
-                                                      f" and keys of {key_dim}; it has equal ones")
-    return GatedDeltaNet(k_heads=keys, expand_v=values // keys, head_dim=key_dim,
-                         conv_size=config.whole("linear_conv_kernel_dim"))
+        raise config.lacking(
+            "linear_value_head_dim",
+            f"Gated DeltaNet with values of {value_dim} channels"
+            f" and keys of {key_dim}; it has equal ones",
+        )
+    return GatedDeltaNet(
+        k_heads=keys,
+        expand_v=values // keys,
+        head_dim=key_dim,
+        conv_size=config.whole("linear_conv_kernel_dim"),
+    )
 
 
-def _mamba2(config: HfConfig, heads: int, head_dim: int, state: str, *, dt_min: float,
-            groups: str = "n_groups", conv: str = "conv_kernel", bias: str = "use_bias",
-            conv_bias: bool = True) -> Mamba2:
-    """By the keys of its sizes; with `expand` in place of the number of heads where both are equivalent."""
+def _mamba2(
+    config: HfConfig,
+    heads: int,
+    head_dim: int,
+    state: str,
+    *,
+    dt_min: float,
+    groups: str = "n_groups",
+    conv: str = "conv_kernel",
+    bias: str = "use_bias",
+    conv_bias: bool = True,
+) -> Mamba2:
+    """By the keys of its sizes; with `expand` in place of the number of heads where both are
+    equivalent.
+    """
     count = config.whole(groups)
     if heads % count:
         raise config.error(groups, f"must divide the {heads} heads; got {count}")
-    mixer = Mamba2(heads=heads, head_dim=head_dim, state=config.whole(state), groups=count, dt_min=dt_min,
-                   conv_size=config.whole(conv), bias=config.flag(bias), conv_bias=conv_bias)
+    mixer = Mamba2(
+        heads=heads,
+        head_dim=head_dim,
+        state=config.whole(state),
+        groups=count,
+        dt_min=dt_min,
+        conv_size=config.whole(conv),
+        bias=config.flag(bias),
+        conv_bias=conv_bias,
+    )
     return mixer.resolved(config.whole("hidden_size"))
 
 
 def _smallest_step(config: HfConfig) -> float:
-    """The lower end of `time_step_limit`; transformers writes infinity as Infinity or as {"__float__":
-    "Infinity"}."""
+    """The lower end of `time_step_limit`; transformers writes infinity as Infinity or as
+    {"__float__": "Infinity"}."""
+
     def plain(value: Any) -> Any:
         return math.inf if value == {"__float__": "Infinity"} else value
 
@@ -192,7 +282,11 @@ def _smallest_step(config: HfConfig) -> float:
     if limit is None:
         return 0.0
     ends = [plain(end) for end in limit] if isinstance(limit, list) else []
-    if len(ends) != 2 or any(type(end) not in (int, float) for end in ends) or not 0 <= ends[0] < math.inf:
+    if (
+        len(ends) != 2
+        or any(type(end) not in (int, float) for end in ends)
+        or not 0 <= ends[0] < math.inf
+    ):
         raise config.error("time_step_limit", f"must be a list of two numbers; got {limit!r}")
     if ends[1] != math.inf:
         raise config.lacking("time_step_limit", f"Mamba2 with a largest time step ({ends[1]!r})")
@@ -200,7 +294,9 @@ def _smallest_step(config: HfConfig) -> float:
 
 
 def lfm2(config: HfConfig) -> Architecture:
-    """Gated convolutions and attention, each followed by a feed-forward network of an adjusted size."""
+    """Gated convolutions and attention, each followed by a feed-forward network of an adjusted
+    size.
+    """
     config.require("conv_bias", False, "gated convolutions with conv_bias")
     config.rename("block_ff_dim", "intermediate_size")
     config.rename("tie_embedding", "tie_word_embeddings")
@@ -209,12 +305,19 @@ def lfm2(config: HfConfig) -> Architecture:
         inner = int(2 * inner / 3)
         if config.get("block_ffn_dim_multiplier") is not None:
             multiple = config.whole("block_multiple_of")
-            inner = -(-int(config.number("block_ffn_dim_multiplier") * inner) // multiple) * multiple
+            inner = (
+                -(-int(config.number("block_ffn_dim_multiplier") * inner) // multiple) * multiple
+            )
     attending = config.listed("full_attn_idxs", int)
-    kinds = kinds_of(config, [FULL if attending is None or i in attending else "conv"
-                              for i in range(config.layers())], ("conv", FULL))
+    kinds = kinds_of(
+        config,
+        [FULL if attending is None or i in attending else "conv" for i in range(config.layers())],
+        ("conv", FULL),
+    )
     taps = config.whole("conv_L_cache", least=2)
     attention = attention_of(config, qk_norm=True) if FULL in kinds else None
-    mixers = [GatedConvolution(conv_size=taps) if kind == "conv" or attention is None else attention
-              for kind in kinds]
+    mixers = [
+        GatedConvolution(conv_size=taps) if kind == "conv" or attention is None else attention
+        for kind in kinds
+    ]
     return in_turn(config, mixers, [FeedForward(intermediate=inner)] * len(kinds))

@@ -1,5 +1,5 @@
-"""Transformers: Llama (SmolLM, SmolLM2), Mistral, Qwen2 and Qwen2.5, Qwen3, SmolLM3; Mixtral, Qwen2-MoE,
-Qwen3-MoE."""
+"""Transformers: Llama (SmolLM, SmolLM2), Mistral, Qwen2 and Qwen2.5, Qwen3, SmolLM3; Mixtral,
+Qwen2-MoE, Qwen3-MoE."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ ROPE_TYPES = ("default", "linear", "llama3")
 def llama(config: HfConfig) -> Architecture:
     heads, hidden = config.whole("num_attention_heads"), config.whole("hidden_size")
     if hidden % heads:
-        raise config.error("num_attention_heads", f"must divide the hidden size {hidden}; got {heads}")
+        raise config.error(
+            "num_attention_heads", f"must divide the hidden size {hidden}; got {heads}"
+        )
     attention = attention_of(config, bias=config.flag("attention_bias"))
     return _alternating(config, [attention] * config.layers(), bias=config.flag("mlp_bias"))
 
@@ -33,7 +35,9 @@ def mistral(config: HfConfig) -> Architecture:
 
 def qwen2(config: HfConfig) -> Architecture:
     first = config.whole("max_window_layers", least=0)
-    return _alternating(config, _layers(config, attention_of(config, qkv_bias=True), lambda i: i >= first))
+    return _alternating(
+        config, _layers(config, attention_of(config, qkv_bias=True), lambda i: i >= first)
+    )
 
 
 def qwen3(config: HfConfig) -> Architecture:
@@ -45,21 +49,32 @@ def qwen3(config: HfConfig) -> Architecture:
 def smollm3(config: HfConfig) -> Architecture:
     layers, interval = config.layers(), config.whole("no_rope_layer_interval")
     bias = config.flag("attention_bias")
-    rotated = config.listed("no_rope_layers", int)  # 1 where positions are rotated, despite the name
+    rotated = config.listed(
+        "no_rope_layers", int
+    )  # 1 where positions are rotated, despite the name
     rotated = [int((i + 1) % interval != 0) for i in range(layers)] if rotated is None else rotated
     if len(rotated) < layers:
-        raise config.error("no_rope_layers", f"must have an entry for each of the {layers} layers; got"
-                                             f" {len(rotated)}")
-    turned, still = (_layers(config, attention_of(config, bias=bias, **options), lambda i: not rotated[i])
-                     for options in ({}, {"rope_share": 0.0}))
+        raise config.error(
+            "no_rope_layers",
+            f"must have an entry for each of the {layers} layers; got {len(rotated)}",
+        )
+    turned, still = (
+        _layers(config, attention_of(config, bias=bias, **options), lambda i: not rotated[i])
+        for options in ({}, {"rope_share": 0.0})
+    )
     mixers = [turned[i] if rotated[i] else still[i] for i in range(layers)]
     return _alternating(config, mixers, bias=config.flag("mlp_bias"))
 
 
 def mixtral(config: HfConfig) -> Architecture:
-    layers, mixer = config.layers(), _windowed(attention_of(config), config.whole_or_none("sliding_window"))
+    layers, mixer = (
+        config.layers(),
+        _windowed(attention_of(config), config.whole_or_none("sliding_window")),
+    )
     config.rename("num_experts", "num_local_experts")
-    experts = experts_of(config, count_key="num_local_experts", size_key="intermediate_size", normalise=True)
+    experts = experts_of(
+        config, count_key="num_local_experts", size_key="intermediate_size", normalise=True
+    )
     return assembled(config, [mixer, experts] * layers)
 
 
@@ -71,42 +86,67 @@ def qwen2_moe(config: HfConfig) -> Architecture:
 
 
 def qwen3_moe(config: HfConfig) -> Architecture:
-    mixer = _windowed(attention_of(config, bias=config.flag("attention_bias"), qk_norm=True), _window(config))
+    mixer = _windowed(
+        attention_of(config, bias=config.flag("attention_bias"), qk_norm=True), _window(config)
+    )
     layers = config.layers()
     return in_turn(config, [mixer] * layers, feed_forwards(config, layers, shared=False))
 
 
 def feed_forwards(config: HfConfig, layers: int, *, shared: bool) -> list[OperatorSpec]:
-    """One per layer: experts in every `decoder_sparse_step`-th one that `mlp_only_layers` does not name.
-    shared: one more expert reads every token."""
-    dense, step = set(config.listed("mlp_only_layers", int) or []), config.whole("decoder_sparse_step")
+    """One per layer: experts in every `decoder_sparse_step`-th one that `mlp_only_layers` does not
+    name. shared: one more expert reads every token."""
+    dense, step = (
+        set(config.listed("mlp_only_layers", int) or []),
+        config.whole("decoder_sparse_step"),
+    )
     config.rename("num_local_experts", "num_experts")
     count = config.whole("num_experts", least=0)
     sparse = [i not in dense and count > 0 and (i + 1) % step == 0 for i in range(layers)]
-    experts = experts_of(config, shared=shared,
-                         normalise=config.flag("norm_topk_prob")) if any(sparse) else None
+    experts = (
+        experts_of(config, shared=shared, normalise=config.flag("norm_topk_prob"))
+        if any(sparse)
+        else None
+    )
     network = None if all(sparse) else feed_forward_of(config)
     return [part for is_sparse in sparse if (part := experts if is_sparse else network) is not None]
 
 
-def experts_of(config: HfConfig, *, count_key: str = "num_experts", size_key: str = "moe_intermediate_size",
-               shared: bool = False, normalise: bool) -> MixtureOfExperts:
+def experts_of(
+    config: HfConfig,
+    *,
+    count_key: str = "num_experts",
+    size_key: str = "moe_intermediate_size",
+    shared: bool = False,
+    normalise: bool,
+) -> MixtureOfExperts:
     """The mixture of experts of a configuration.
 
     Args:
-        count_key, size_key: the keys for the number of experts and for the intermediate size of each.
+        count_key, size_key: the keys for the number of experts and for the intermediate size of
+            each.
         shared: one more expert, with a gate, reads every token.
         normalise: the probabilities of the chosen experts add up to 1.
     """
     config.require("hidden_act", "silu", "experts with the activation")
     count, active = config.whole(count_key), config.whole("num_experts_per_tok")
     if active > count:
-        raise config.error("num_experts_per_tok", f"must be at most {count_key} {count}; got {active}")
+        raise config.error(
+            "num_experts_per_tok", f"must be at most {count_key} {count}; got {active}"
+        )
     if normalise and active == 1:
-        raise config.lacking("num_experts_per_tok", "a single expert per token whose probability counts as 1")
+        raise config.lacking(
+            "num_experts_per_tok", "a single expert per token whose probability counts as 1"
+        )
     size = config.whole("shared_expert_intermediate_size") if shared else 0
-    return MixtureOfExperts(experts=count, active=active, intermediate=config.whole(size_key), shared=size,
-                            shared_gate=shared, normalise=normalise)
+    return MixtureOfExperts(
+        experts=count,
+        active=active,
+        intermediate=config.whole(size_key),
+        shared=size,
+        shared_gate=shared,
+        normalise=normalise,
+    )
 
 
 def attention_of(config: HfConfig, *, bias: bool = False, **options: Any) -> Attention:
@@ -114,19 +154,27 @@ def attention_of(config: HfConfig, *, bias: bool = False, **options: Any) -> Att
     heads, hidden = config.whole("num_attention_heads"), config.whole("hidden_size")
     kv_heads = config.whole_or_none("num_key_value_heads") or heads
     if heads % kv_heads:
-        raise config.error("num_key_value_heads", f"must divide the {heads} attention heads; got {kv_heads}")
+        raise config.error(
+            "num_key_value_heads", f"must divide the {heads} attention heads; got {kv_heads}"
+        )
     head_dim = config.whole_or_none("head_dim") or hidden // heads
     if head_dim < 2 or head_dim % 2:
         key = "head_dim" if "head_dim" in config.data else "num_attention_heads"
         raise config.lacking(key, f"heads of an odd number of channels ({head_dim})")
     if options.get("rope_share") != 0:
         options = {**rope_options(config), **options}
-    return Attention(heads=heads, kv_heads=kv_heads, head_dim=head_dim,
-                     **{"qkv_bias": bias, "out_bias": bias, **options})
+    return Attention(
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        **{"qkv_bias": bias, "out_bias": bias, **options},
+    )
 
 
 def rope_options(config: HfConfig) -> dict[str, Any]:
-    """The rope options of an Attention; raises ArchitectureError naming positions that flashnas lacks."""
+    """The rope options of an Attention; raises ArchitectureError naming positions that flashnas
+    lacks.
+    """
     key = "rope_scaling" if config.data.get("rope_scaling") else "rope_parameters"
     given = config.data.get(key) or {}
     if not isinstance(given, dict):
@@ -144,27 +192,34 @@ def rope_options(config: HfConfig) -> dict[str, Any]:
     options = {"rope_theta": number("rope_theta", config.get("rope_theta"))}
     kind = given.get("rope_type", given.get("type", "default"))
     if kind not in ROPE_TYPES:
-        raise config.lacking(f"{key}.rope_type", f"rotary positions of type {kind!r}; it has"
-                                                 f" {', '.join(ROPE_TYPES)}")
+        raise config.lacking(
+            f"{key}.rope_type", f"rotary positions of type {kind!r}; it has {', '.join(ROPE_TYPES)}"
+        )
     part = given.get("partial_rotary_factor", config.get("partial_rotary_factor"))
     if part is not None and config.defaults["partial_rotary_factor"] is not None:
         options["rope_share"] = number("partial_rotary_factor", part, least=0.0)
     elif part not in (None, 1) and kind != "default":  # which does not read it in these models
-        raise config.lacking(f"{key}.partial_rotary_factor", f"partly rotated heads ({part!r}) in"
-                                                             f" {config.model_type}")
+        raise config.lacking(
+            f"{key}.partial_rotary_factor",
+            f"partly rotated heads ({part!r}) in {config.model_type}",
+        )
     if kind != "default":
         options["rope_factor"] = number("factor", None)
     if kind == "llama3":
         for name, value in (("low_freq_factor", 1.0), ("high_freq_factor", 4.0)):
             if number(name, None, least=0.0) != value:
-                raise config.lacking(f"{key}.{name}",
-                                     f"llama3 positions with {given[name]}; it has {value:g}")
-        original = config.data.get("original_max_position_embeddings",
-                                   given.get("original_max_position_embeddings",
-                                             config.get("max_position_embeddings")))
+                raise config.lacking(
+                    f"{key}.{name}", f"llama3 positions with {given[name]}; it has {value:g}"
+                )
+        original = config.data.get(
+            "original_max_position_embeddings",
+            given.get("original_max_position_embeddings", config.get("max_position_embeddings")),
+        )
         if type(original) is not int or not 1 <= original <= MAX_VALUE:
-            raise config.error(f"{key}.original_max_position_embeddings",
-                               f"must be a whole number of at least 1; got {original!r}")
+            raise config.error(
+                f"{key}.original_max_position_embeddings",
+                f"must be a whole number of at least 1; got {original!r}",
+            )
         options["rope_original"] = original
     return options
 
@@ -174,15 +229,21 @@ def feed_forward_of(config: HfConfig, *, bias: bool = False) -> FeedForward:
     return FeedForward(intermediate=config.whole("intermediate_size"), bias=bias)
 
 
-def assembled(config: HfConfig, operators: list[OperatorSpec], tied: bool | None = None) -> Architecture:
+def assembled(
+    config: HfConfig, operators: list[OperatorSpec], tied: bool | None = None
+) -> Architecture:
     """Operators with the embedding and the head of the configuration; tied None: read from it."""
-    return Architecture(hidden=config.whole("hidden_size"), vocab=config.whole("vocab_size", least=2),
-                        tied=config.flag("tie_word_embeddings") if tied is None else tied,
-                        operators=tuple(operators))
+    return Architecture(
+        hidden=config.whole("hidden_size"),
+        vocab=config.whole("vocab_size", least=2),
+        tied=config.flag("tie_word_embeddings") if tied is None else tied,
+        operators=tuple(operators),
+    )
 
 
-def in_turn(config: HfConfig, mixers: Sequence[OperatorSpec],
-            networks: Sequence[OperatorSpec]) -> Architecture:
+def in_turn(
+    config: HfConfig, mixers: Sequence[OperatorSpec], networks: Sequence[OperatorSpec]
+) -> Architecture:
     """Each token mixer with its feed-forward network behind it."""
     return assembled(config, [part for pair in zip(mixers, networks, strict=True) for part in pair])
 
@@ -208,11 +269,17 @@ def _windowed(attention: Attention, window: int | None) -> Attention:
     return SlidingWindowAttention(**vars(attention), window=window) if window else attention
 
 
-def _layers(config: HfConfig, attention: Attention, slides: Callable[[int], bool]) -> list[Attention]:
-    """The attention of each layer. slides: the layers with a window, where `layer_types` does not say."""
+def _layers(
+    config: HfConfig, attention: Attention, slides: Callable[[int], bool]
+) -> list[Attention]:
+    """The attention of each layer. slides: the layers with a window, where `layer_types` does not
+    say.
+    """
     window = _window(config)
     usual = [SLIDING if window is not None and slides(i) else FULL for i in range(config.layers())]
     kinds = kinds_of(config, usual, (SLIDING, FULL, "attention"))
     if window is None and SLIDING in kinds:
-        raise config.error("layer_types", f"{SLIDING!r} needs use_sliding_window and sliding_window")
+        raise config.error(
+            "layer_types", f"{SLIDING!r} needs use_sliding_window and sliding_window"
+        )
     return [_windowed(attention, window if kind == SLIDING else None) for kind in kinds]

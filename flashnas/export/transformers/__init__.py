@@ -1,8 +1,9 @@
-"""Exported networks in transformers. Importing this package registers them; they need no remote code.
+"""Exported networks in transformers. Importing this package registers them; they need no remote
+code.
 
-    import flashnas.export.transformers
-    from transformers import AutoModelForCausalLM
-    model = AutoModelForCausalLM.from_pretrained("exported/")
+import flashnas.export.transformers
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained("exported/")
 """
 
 from transformers import AutoConfig, AutoModelForCausalLM

@@ -1,7 +1,7 @@
 """The cache of `generate`: the states of HybridLM, with rows of equal length together.
 
-A recurrent state, and meta tokens in front of a sequence, allow no padding. Rows of a padded batch are
-therefore read in groups of equal length; each row gives exactly the result that it gives alone.
+A recurrent state, and meta tokens in front of a sequence, allow no padding. Rows of a padded batch
+are therefore read in groups of equal length; each row gives exactly the result that it gives alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ class Group:
 
 
 class FlashnasCache(Cache):
-    """Filled by the first forward pass and changed by each further one. A copy does not share its states."""
+    """Filled by the first forward pass and changed by each further one. A copy does not share its
+    states.
+    """
 
     def __init__(self) -> None:
         super().__init__(layers=[])
@@ -93,38 +95,50 @@ class FlashnasCache(Cache):
 
     def crop(self, tokens_to_remove: int) -> None:
         if tokens_to_remove:
-            raise ValueError("a flashnas cache cannot drop tokens: a recurrent state does not keep earlier"
-                             " ones")
+            raise ValueError(
+                "a flashnas cache cannot drop tokens: a recurrent state does not keep earlier ones"
+            )
 
 
 def select_rows(state: Any, rows: Tensor) -> Any:
-    """The states of these rows of the batch, which is the first dimension of every tensor; copies."""
+    """The states of these rows of the batch, which is the first dimension of every tensor;
+    copies.
+    """
+
     def of(part: Any) -> Any:
         if isinstance(part, Tensor):
             return part.index_select(0, rows.to(part.device))
-        return dataclasses.replace(part, keys_BGTK=of(part.keys_BGTK), values_BGTK=of(part.values_BGTK))
+        return dataclasses.replace(
+            part, keys_BGTK=of(part.keys_BGTK), values_BGTK=of(part.values_BGTK)
+        )
 
     return mapped(state, of)
 
 
-# -- where the tokens of a padded batch begin ----------------------------------------------------------------
+# -- where the tokens of a padded batch begin ------------------------------------------------------
 
-def first_tokens(tokens_BT: Tensor, mask: Tensor | None, positions: Tensor | None,
-                 cache: FlashnasCache | None) -> list[int] | None:
-    """The column of the first token of each row; None if no row begins with padding. ValueError for a mask or
-    positions that a sequence from its first token on cannot have."""
+
+def first_tokens(
+    tokens_BT: Tensor, mask: Tensor | None, positions: Tensor | None, cache: FlashnasCache | None
+) -> list[int] | None:
+    """The column of the first token of each row; None if no row begins with padding. ValueError for
+    a mask or positions that a sequence from its first token on cannot have."""
     batch, columns = tokens_BT.shape
     if cache is not None and cache.groups:
         if cache.batch_size != batch:
-            raise ValueError(f"input_ids must have the {cache.batch_size} rows of the cache; got {batch}")
+            raise ValueError(
+                f"input_ids must have the {cache.batch_size} rows of the cache; got {batch}"
+            )
         if columns > 1 and mask is not None and not bool(mask[:, -columns:].all()):
             raise ValueError("attention_mask must be 1 for all tokens that follow a cache")
         return None
     if mask is None:
         return None
     if mask.ndim != 2 or mask.shape != tokens_BT.shape:
-        raise ValueError(f"attention_mask must have the shape {tuple(tokens_BT.shape)} of input_ids;"
-                         f" got {tuple(mask.shape)}")
+        raise ValueError(
+            f"attention_mask must have the shape {tuple(tokens_BT.shape)} of input_ids;"
+            f" got {tuple(mask.shape)}"
+        )
     real = mask.bool()
     if bool(real.all()):
         starts = None
@@ -134,10 +148,14 @@ def first_tokens(tokens_BT: Tensor, mask: Tensor | None, positions: Tensor | Non
         ends = (columns - real.flip(1).int().argmax(1)).tolist()
         for row, (start, length, end) in enumerate(zip(starts, lengths, ends, strict=True)):
             if length == 0 or end - start != length:
-                raise ValueError(f"attention_mask[{row}] must be one run of ones; got {mask[row].tolist()}")
+                raise ValueError(
+                    f"attention_mask[{row}] must be one run of ones; got {mask[row].tolist()}"
+                )
             if cache is not None and end < columns:
-                raise ValueError("a padded batch can be continued only with its padding on the left;"
-                                 " set tokenizer.padding_side = 'left'")
+                raise ValueError(
+                    "a padded batch can be continued only with its padding on the left;"
+                    " set tokenizer.padding_side = 'left'"
+                )
     _check_positions(positions, real)
     return starts if starts is not None and any(starts) else None
 
@@ -146,9 +164,13 @@ def _check_positions(positions: Tensor | None, real: Tensor) -> None:
     if positions is None:
         return
     expected = real.long().cumsum(1) - 1
-    if positions.shape[-1] != real.shape[1] or bool((positions.expand_as(expected) != expected)[real].any()):
-        raise ValueError("position_ids must count each row's tokens from 0: several sequences in one row"
-                         " are not supported")
+    if positions.shape[-1] != real.shape[1] or bool(
+        (positions.expand_as(expected) != expected)[real].any()
+    ):
+        raise ValueError(
+            "position_ids must count each row's tokens from 0: several sequences in one row"
+            " are not supported"
+        )
 
 
 def rows_by_start(starts: list[int]) -> list[tuple[int, list[int]]]:

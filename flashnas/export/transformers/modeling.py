@@ -1,5 +1,5 @@
-"""HybridLM as transformers expects a causal language model. Names of weights are those of HybridLM behind
-`model.`.
+"""HybridLM as transformers expects a causal language model. Names of weights are those of HybridLM
+behind `model.`.
 
 Shapes: B batch, T time, D hidden, V vocabulary.
 """
@@ -16,7 +16,13 @@ from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, Pr
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from flashnas.architecture import DEFAULT_VOCAB, Architecture
-from flashnas.export.transformers.cache import FlashnasCache, Group, first_tokens, in_order, rows_by_start
+from flashnas.export.transformers.cache import (
+    FlashnasCache,
+    Group,
+    first_tokens,
+    in_order,
+    rows_by_start,
+)
 from flashnas.network.cache import HybridCache
 from flashnas.network.model import HybridLM
 
@@ -46,15 +52,28 @@ class FlashnasConfig(PreTrainedConfig):
 
     @classmethod
     def of(cls, architecture: Architecture, **keys: Any) -> FlashnasConfig:
-        """The configuration of an architecture; `keys`: further ones, such as the ids of special tokens."""
-        return cls(vocab_size=architecture.vocab, hidden_size=architecture.hidden,
-                   operators=[str(spec) for spec in architecture.operators],
-                   meta_tokens=architecture.meta_tokens, tie_word_embeddings=architecture.tied, **keys)
+        """The configuration of an architecture; `keys`: further ones, such as the ids of special
+        tokens.
+        """
+        return cls(
+            vocab_size=architecture.vocab,
+            hidden_size=architecture.hidden,
+            operators=[str(spec) for spec in architecture.operators],
+            meta_tokens=architecture.meta_tokens,
+            tie_word_embeddings=architecture.tied,
+            **keys,
+        )
 
     def to_architecture(self) -> Architecture:
-        return Architecture.from_dict({"hidden": self.hidden_size, "vocab": self.vocab_size,
-                                       "tied": self.tie_word_embeddings, "meta_tokens": self.meta_tokens,
-                                       "operators": list(self.operators)})
+        return Architecture.from_dict(
+            {
+                "hidden": self.hidden_size,
+                "vocab": self.vocab_size,
+                "tied": self.tie_word_embeddings,
+                "meta_tokens": self.meta_tokens,
+                "operators": list(self.operators),
+            }
+        )
 
     @property
     def num_hidden_layers(self) -> int:
@@ -65,8 +84,8 @@ class FlashnasConfig(PreTrainedConfig):
 class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
     """A causal language model that computes HybridLM.
 
-    With a cache, padding must be on the left. A row of a padded batch gives the result that it gives alone.
-    Logits of padding are zero on the left and undefined on the right.
+    With a cache, padding must be on the left. A row of a padded batch gives the result that it
+    gives alone. Logits of padding are zero on the left and undefined on the right.
     """
 
     config_class = FlashnasConfig
@@ -89,8 +108,11 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
     def initialize_weights(self) -> None:
         """Draw the weights that a checkpoint lacks; transformers calls this after loading."""
         tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
-        lacking = [name for name, tensor in tensors.items() if not getattr(tensor, "_is_hf_initialized",
-                                                                           False)]
+        lacking = [
+            name
+            for name, tensor in tensors.items()
+            if not getattr(tensor, "_is_hf_initialized", False)
+        ]
         if not lacking:
             return
         fresh = HybridLM(self.config.to_architecture())
@@ -110,11 +132,17 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         self.model.head = new_embeddings
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None,
-                position_ids: Tensor | None = None,
-                cache: FlashnasCache | None = None, labels: Tensor | None = None,
-                use_cache: bool | None = None,
-                logits_to_keep: int | Tensor = 0, **kwargs: Any) -> CausalLMOutputWithPast:
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        cache: FlashnasCache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
         """Compute logits, and a loss and a cache if they are asked for.
 
         Args:
@@ -136,12 +164,15 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
             logits = F.linear(hidden_BTD[:, kept], self.model.head_weight)
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size,
-                                      **kwargs)
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs
+            )
         return CausalLMOutputWithPast(loss=loss, logits=logits, cache=cache)
 
     def _read(self, tokens_BT: Tensor, starts: list[int], cache: FlashnasCache | None) -> Tensor:
-        """Normalised outputs [B, T, D] of sequences from their first token on; fills the empty cache."""
+        """Normalised outputs [B, T, D] of sequences from their first token on; fills the empty
+        cache.
+        """
         outputs = []
         groups = rows_by_start(starts)
         for start, rows in groups:
@@ -149,12 +180,17 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
             if cache is None:
                 outputs.append(self.model.hidden_states(tokens))
                 continue
-            x_BTD, states = self.model.run_layers(self.model.embed(tokens), [None] * len(self.model.layers))
-            outputs.append(self.model.final_norm(x_BTD[:, self.config.meta_tokens:]))
+            x_BTD, states = self.model.run_layers(
+                self.model.embed(tokens), [None] * len(self.model.layers)
+            )
+            outputs.append(self.model.final_norm(x_BTD[:, self.config.meta_tokens :]))
             cache.groups.append(Group(rows, HybridCache(states)))
         if cache is not None:
             cache.columns = tokens_BT.shape[1]
-        padded = [F.pad(output, (0, 0, start, 0)) for (start, _), output in zip(groups, outputs, strict=True)]
+        padded = [
+            F.pad(output, (0, 0, start, 0))
+            for (start, _), output in zip(groups, outputs, strict=True)
+        ]
         return in_order(padded, [rows for _, rows in groups])
 
     def _continued(self, tokens_BT: Tensor, cache: FlashnasCache) -> Tensor:
@@ -173,11 +209,14 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
         return in_order(outputs, [group.rows for group in cache.groups])
 
     def _prepare_cache_for_generation(  # the base class returns None too
-            self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any) -> None:
+        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any
+    ) -> None:
         """An empty FlashnasCache, unless the caller passed one."""
         if generation_config.cache_implementation not in (None, "dynamic"):
-            raise ValueError("a flashnas model keeps its own cache; cache_implementation must be left out;"
-                             f" got {generation_config.cache_implementation!r}")
+            raise ValueError(
+                "a flashnas model keeps its own cache; cache_implementation must be left out;"
+                f" got {generation_config.cache_implementation!r}"
+            )
         if model_kwargs.get("cache") is not None:
             model_kwargs["cache"]._is_user_defined = True
         elif generation_config.use_cache is not False:

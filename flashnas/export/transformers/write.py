@@ -34,7 +34,9 @@ class TransformersExporter(Exporter):
     title = "transformers and lm-evaluation-harness, with flashnas installed"
     loading = LOADING
 
-    def write(self, folder: Path, source: Source, dtype: torch.dtype, **options: bool | str) -> Written:
+    def write(
+        self, folder: Path, source: Source, dtype: torch.dtype, **options: bool | str
+    ) -> Written:
         """See Exporter. The source's network is cast to `dtype` and then to float32."""
         with quiet_transformers():
             model = as_transformers(source, dtype)
@@ -50,7 +52,9 @@ def as_transformers(source: Source, dtype: torch.dtype) -> FlashnasForCausalLM:
     ids = special_ids(source.tokenizer)
     more = {} if source.sequence_tokens is None else {"sequence_tokens": source.sequence_tokens}
     with torch.device("meta"):
-        model = FlashnasForCausalLM(FlashnasConfig.of(source.architecture, dtype=dtype, **ids, **more))
+        model = FlashnasForCausalLM(
+            FlashnasConfig.of(source.architecture, dtype=dtype, **ids, **more)
+        )
     model.model = source.network.to(dtype)
     model.generation_config = GenerationConfig(**ids)
     return model
@@ -58,10 +62,11 @@ def as_transformers(source: Source, dtype: torch.dtype) -> FlashnasForCausalLM:
 
 @torch.no_grad()
 def check_parity(folder: Path, network: HybridLM) -> dict[str, float]:
-    """Compare logits, cached decoding and a padded batch in float32, with the original as its weights were
-    rounded.
+    """Compare logits, cached decoding and a padded batch in float32, with the original as its
+    weights were rounded.
 
-    Returns the largest differences over the largest logit, by what was compared; ExportError above TOLERANCE.
+    Returns the largest differences over the largest logit, by what was compared; ExportError above
+    TOLERANCE.
     """
     network = network.float().eval()
     loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -74,7 +79,7 @@ def check_parity(folder: Path, network: HybridLM) -> dict[str, float]:
     worst = difference(output.logits[:, -1], expected)
     for n in range(PROMPT, PROMPT + STEPS):
         expected, cache = network.decode_step(tokens[:, n], cache)
-        output = loaded(tokens[:, n:n + 1], cache=output.cache)
+        output = loaded(tokens[:, n : n + 1], cache=output.cache)
         worst = max(worst, difference(output.logits[:, -1], expected))
     differences["cached_decode"] = worst
 

@@ -1,4 +1,6 @@
-"""The architectures of llama.cpp that flashnas writes: what each can hold, and the keys of a network."""
+"""The architectures of llama.cpp that flashnas writes: what each can hold, and the keys of a
+network.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ WRITTEN: Mapping[str, Any] = {"programs": ("llama.cpp",), "export": "gguf"}
 
 @dataclass(frozen=True)
 class GgufFamily:
-    """An architecture of llama.cpp, with the rules of its loader; other fields: see `model_pieces`."""
+    """An architecture of llama.cpp, with the rules of its loader; other fields: see
+    `model_pieces`.
+    """
 
     format: Format
     second_norm: str
@@ -37,17 +41,27 @@ class GgufFamily:
 
     def pieces(self, architecture: Architecture) -> list[Piece]:
         """Every tensor of a file."""
-        return model_pieces(architecture.canonical(), second_norm=self.second_norm,
-                            interleaved=self.interleaved, output_norm=self.output_norm,
-                            scaled="m2" in self.format.demands)
+        return model_pieces(
+            architecture.canonical(),
+            second_norm=self.second_norm,
+            interleaved=self.interleaved,
+            output_norm=self.output_norm,
+            scaled="m2" in self.format.demands,
+        )
 
     def write_keys(self, writer: GGUFWriter, architecture: Architecture) -> None:
         """All keys but those of the tokenizer."""
         hidden, operators = architecture.hidden, architecture.canonical().operators
         step = 2 if self.second_norm else 1  # operators of a layer
         first = operators[::step]
-        widths = [sum(spec.intermediate for spec in operators[n:n + step] if isinstance(spec, FeedForward))
-                  for n in range(0, len(operators), step)]
+        widths = [
+            sum(
+                spec.intermediate
+                for spec in operators[n : n + step]
+                if isinstance(spec, FeedForward)
+            )
+            for n in range(0, len(operators), step)
+        ]
         attention = _first(operators, "a")
         writer.add_block_count(len(first))
         writer.add_context_length(CONTEXT_TOKENS)
@@ -61,8 +75,10 @@ class GgufFamily:
             writer.add_layer_norm_rms_eps(NORM_EPS)
             writer.add_head_count(attention.heads)
             writer.add_head_count_kv(attention.kv_heads)
-            writer.add_array(f"{self.format.name}.attention.recurrent_layers",
-                             [spec.kind == "gd" for spec in first])
+            writer.add_array(
+                f"{self.format.name}.attention.recurrent_layers",
+                [spec.kind == "gd" for spec in first],
+            )
             # channel pairs that read each of three positions in turn; those of a text are equal
             thirds = [(attention.rotary_dim // 2 + 2 - n) // 3 for n in range(3)]
             writer.add_rope_dimension_sections([*thirds, 0])
@@ -78,12 +94,17 @@ class GgufFamily:
             writer.add_shortconv_l_cache(convolution.conv_size)
         if mamba := _first(operators, "m2"):
             writer.add_layer_norm_rms_eps(OUTPUT_NORM_EPS)
-            writer.add_layer_norm_eps(OUTPUT_NORM_EPS)  # nemotron_h does not use it, but must have it
+            writer.add_layer_norm_eps(
+                OUTPUT_NORM_EPS
+            )  # nemotron_h does not use it, but must have it
             # llama.cpp takes a layer with 0 key heads for a recurrent one; query heads must not
             # be 0 in any layer
-            writer.add_head_count([spec.heads if isinstance(spec, Attention) else attention.heads
-                                   for spec in first])
-            writer.add_head_count_kv([spec.kv_heads if isinstance(spec, Attention) else 0 for spec in first])
+            writer.add_head_count(
+                [spec.heads if isinstance(spec, Attention) else attention.heads for spec in first]
+            )
+            writer.add_head_count_kv(
+                [spec.kv_heads if isinstance(spec, Attention) else 0 for spec in first]
+            )
             writer.add_rope_scaling_finetuned(bool(attention.rotary_dim))
             writer.add_ssm_conv_kernel(mamba.conv_size)
             writer.add_ssm_state_size(mamba.state)
@@ -92,32 +113,85 @@ class GgufFamily:
             writer.add_ssm_inner_size(mamba.inner(hidden))
 
 
-FAMILIES: Mapping[str, GgufFamily] = {family.format.name: family for family in (
-    GgufFamily(Format("granitehybrid", {
-        "m2": Demands(fixed={**MAMBA2, "heads": 0, "expand": 2}, shared=MAMBA2_SHAPE),
-        "a": Demands(fixed={"qk_norm": False, "out_gate": False, "rope_factor": 1.0}, shared=ROTARY),
-        "f": Demands(fixed={"relu2": False}, shared=("intermediate",)),
-    }, needs=("m2", "a"), pairs=True, max_meta_tokens=1, **WRITTEN), second_norm="ffn_norm",
-               interleaved=True),
-    GgufFamily(Format("nemotron_h", {
-        "m2": Demands(fixed=MAMBA2, shared=("heads", "expand", *MAMBA2_SHAPE)),
-        "a": Demands(fixed={"qk_norm": False, "out_gate": False, "rope_share": 0.0}, shared=("head_dim",)),
-        "f": Demands(fixed={"relu2": True}),
-    }, needs=("m2", "a"), max_meta_tokens=1, **WRITTEN), second_norm=""),
-    GgufFamily(Format("qwen35", {
-        "gd": Demands(shared=("k_heads", "expand_v", "head_dim", "conv_size")),
-        "a": Demands(fixed={"qk_norm": True, "out_gate": True, "out_bias": False, "rope_factor": 1.0},
-                     nonzero=("rope_share",), shared=("heads", "kv_heads", *ROTARY)),
-        "f": Demands(fixed={"relu2": False, "bias": False}, shared=("intermediate",)),
-    }, needs=("gd", "a"), pairs=True, max_meta_tokens=1, **WRITTEN), second_norm="post_attention_norm"),
-    GgufFamily(replace(LFM2, name="lfm2", max_meta_tokens=1, **WRITTEN), second_norm="ffn_norm",
-               output_norm="token_embd_norm"),
-)}
+FAMILIES: Mapping[str, GgufFamily] = {
+    family.format.name: family
+    for family in (
+        GgufFamily(
+            Format(
+                "granitehybrid",
+                {
+                    "m2": Demands(fixed={**MAMBA2, "heads": 0, "expand": 2}, shared=MAMBA2_SHAPE),
+                    "a": Demands(
+                        fixed={"qk_norm": False, "out_gate": False, "rope_factor": 1.0},
+                        shared=ROTARY,
+                    ),
+                    "f": Demands(fixed={"relu2": False}, shared=("intermediate",)),
+                },
+                needs=("m2", "a"),
+                pairs=True,
+                max_meta_tokens=1,
+                **WRITTEN,
+            ),
+            second_norm="ffn_norm",
+            interleaved=True,
+        ),
+        GgufFamily(
+            Format(
+                "nemotron_h",
+                {
+                    "m2": Demands(fixed=MAMBA2, shared=("heads", "expand", *MAMBA2_SHAPE)),
+                    "a": Demands(
+                        fixed={"qk_norm": False, "out_gate": False, "rope_share": 0.0},
+                        shared=("head_dim",),
+                    ),
+                    "f": Demands(fixed={"relu2": True}),
+                },
+                needs=("m2", "a"),
+                max_meta_tokens=1,
+                **WRITTEN,
+            ),
+            second_norm="",
+        ),
+        GgufFamily(
+            Format(
+                "qwen35",
+                {
+                    "gd": Demands(shared=("k_heads", "expand_v", "head_dim", "conv_size")),
+                    "a": Demands(
+                        fixed={
+                            "qk_norm": True,
+                            "out_gate": True,
+                            "out_bias": False,
+                            "rope_factor": 1.0,
+                        },
+                        nonzero=("rope_share",),
+                        shared=("heads", "kv_heads", *ROTARY),
+                    ),
+                    "f": Demands(fixed={"relu2": False, "bias": False}, shared=("intermediate",)),
+                },
+                needs=("gd", "a"),
+                pairs=True,
+                max_meta_tokens=1,
+                **WRITTEN,
+            ),
+            second_norm="post_attention_norm",
+        ),
+        GgufFamily(
+            replace(LFM2, name="lfm2", max_meta_tokens=1, **WRITTEN),
+            second_norm="ffn_norm",
+            output_norm="token_embd_norm",
+        ),
+    )
+}
 
 
 def family_of(architecture: Architecture) -> GgufFamily:
-    """The first family that holds the architecture; raises ExportError with the rule that none meets."""
-    return FAMILIES[choose(architecture, [family.format for family in FAMILIES.values()], "llama.cpp").name]
+    """The first family that holds the architecture; raises ExportError with the rule that none
+    meets.
+    """
+    return FAMILIES[
+        choose(architecture, [family.format for family in FAMILIES.values()], "llama.cpp").name
+    ]
 
 
 def _first(operators: Sequence[OperatorSpec], kind: str) -> Any:

@@ -24,24 +24,32 @@ from flashnas.formats.pieces import Piece
 from flashnas.network.model import Block
 
 Type = gguf.GGMLQuantizationType
-# of a weight, and of the embedding and the head: these have more bits in a file of 4, as in files of
-# llama.cpp itself
-TYPES: Mapping[str, tuple[Type, Type, gguf.LlamaFileType]] = MappingProxyType({
-    "f32": (Type.F32, Type.F32, gguf.LlamaFileType.ALL_F32),
-    "f16": (Type.F16, Type.F16, gguf.LlamaFileType.MOSTLY_F16),
-    "bf16": (Type.BF16, Type.BF16, gguf.LlamaFileType.MOSTLY_BF16),
-    "q8_0": (Type.Q8_0, Type.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
-    "q6_k": (Type.Q6_K, Type.Q6_K, gguf.LlamaFileType.MOSTLY_Q6_K),
-    "q4_0": (Type.Q4_0, Type.Q8_0, gguf.LlamaFileType.MOSTLY_Q4_0),
-    "q4_k": (Type.Q4_K, Type.Q6_K, gguf.LlamaFileType.MOSTLY_Q4_K_S),
-})
+# of a weight, and of the embedding and the head: these have more bits in a file of 4, as in files
+# of llama.cpp itself
+TYPES: Mapping[str, tuple[Type, Type, gguf.LlamaFileType]] = MappingProxyType(
+    {
+        "f32": (Type.F32, Type.F32, gguf.LlamaFileType.ALL_F32),
+        "f16": (Type.F16, Type.F16, gguf.LlamaFileType.MOSTLY_F16),
+        "bf16": (Type.BF16, Type.BF16, gguf.LlamaFileType.MOSTLY_BF16),
+        "q8_0": (Type.Q8_0, Type.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
+        "q6_k": (Type.Q6_K, Type.Q6_K, gguf.LlamaFileType.MOSTLY_Q6_K),
+        "q4_0": (Type.Q4_0, Type.Q8_0, gguf.LlamaFileType.MOSTLY_Q4_0),
+        "q4_k": (Type.Q4_K, Type.Q6_K, gguf.LlamaFileType.MOSTLY_Q4_K_S),
+    }
+)
 BY_LLAMA_CPP = Type.Q4_K, Type.Q6_K  # the package gguf reads these types and does not write them
 BLOCK = 32  # weights of a row that q8_0 and q4_0 hold together
 SCALE = 0.02  # of random embeddings
 
 
-def write_file(file: Path, architecture: Architecture, words: Vocabulary, type_name: str,
-               tensors: Mapping[str, Tensor], taken: Callable[[Piece, Tensor], None] | None = None) -> int:
+def write_file(
+    file: Path,
+    architecture: Architecture,
+    words: Vocabulary,
+    type_name: str,
+    tensors: Mapping[str, Tensor],
+    taken: Callable[[Piece, Tensor], None] | None = None,
+) -> int:
     """Write a network as llama.cpp reads it.
 
     Args:
@@ -54,7 +62,8 @@ def write_file(file: Path, architecture: Architecture, words: Vocabulary, type_n
         The number of matrices in f16 because their rows are not multiples of BLOCK.
 
     Raises:
-        ExportError: no architecture of llama.cpp holds the network, or the type does not fit its rows.
+        ExportError: no architecture of llama.cpp holds the network, or the type does not fit its
+            rows.
         OSError: the file cannot be written; with the system's reason.
     """
     family = family_of(architecture)
@@ -77,41 +86,61 @@ def write_file(file: Path, architecture: Architecture, words: Vocabulary, type_n
             converted[key] = _quantized(np.ascontiguousarray(piece.of(tensors).numpy()), type_)
         writer.add_tensor(piece.name, converted[key], raw_dtype=type_)
         if taken is not None:
-            taken(piece, torch.from_numpy(gguf.quants.dequantize(converted[key], type_).astype(np.float32)))
+            taken(
+                piece,
+                torch.from_numpy(gguf.quants.dequantize(converted[key], type_).astype(np.float32)),
+            )
     _write(writer, file)
     return wide
 
 
 def check_rows(architecture: Architecture, type_name: str) -> None:
-    """Raises ExportError unless the rows of all matrices are whole blocks of a type of 256 weights: most
-    would stay in f16 otherwise, as single ones do with blocks of BLOCK."""
+    """Raises ExportError unless the rows of all matrices are whole blocks of a type of 256 weights:
+    most would stay in f16 otherwise, as single ones do with blocks of BLOCK."""
     block = max(gguf.GGML_QUANT_SIZES[type_][0] for type_ in TYPES[type_name][:2])
     for number, spec in enumerate(architecture.canonical().operators if block > BLOCK else ()):
         for call in spec.kernels(architecture.hidden, "decode"):
             if call.kind.weights and call["k"] % block:
-                raise ExportError(f"{type_name} holds {block} weights of a row in a block, but the rows of"
-                                  f" {call.label!r} of operator {number}, {spec.kind!r}, have {call['k']};"
-                                  f" take sizes that are multiples of {block}, or q8_0")
+                raise ExportError(
+                    f"{type_name} holds {block} weights of a row in a block, but the rows of"
+                    f" {call.label!r} of operator {number}, {spec.kind!r}, have {call['k']};"
+                    f" take sizes that are multiples of {block}, or q8_0"
+                )
 
 
 @torch.no_grad()
 def write_random_file(file: Path, architecture: Architecture, type_name: str) -> None:
-    """A file with random weights, for timings; equal operators share theirs. Raises as `write_file` does."""
+    """A file with random weights, for timings; equal operators share theirs. Raises as `write_file`
+    does.
+    """
     architecture = architecture.canonical()
     shape = architecture.vocab, architecture.hidden
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        blocks = {spec: Block(spec, architecture.hidden).state_dict()
-                  for spec in dict.fromkeys(architecture.operators)}
-        tensors = {f"layers.{n}.{name}": tensor for n, spec in enumerate(architecture.operators)
-                   for name, tensor in blocks[spec].items()}
-        tensors |= {"embedding.weight": SCALE * torch.randn(shape), "final_norm.weight": torch.ones(shape[1])}
+        blocks = {
+            spec: Block(spec, architecture.hidden).state_dict()
+            for spec in dict.fromkeys(architecture.operators)
+        }
+        tensors = {
+            f"layers.{n}.{name}": tensor
+            for n, spec in enumerate(architecture.operators)
+            for name, tensor in blocks[spec].items()
+        }
+        tensors |= {
+            "embedding.weight": SCALE * torch.randn(shape),
+            "final_norm.weight": torch.ones(shape[1]),
+        }
         if not architecture.tied:
             tensors["head.weight"] = SCALE * torch.randn(shape)
         if architecture.meta_tokens:
             tensors["meta_tokens"] = SCALE * torch.randn(architecture.meta_tokens, shape[1])
-    write_file(file, architecture, vocabulary(None, architecture.vocab, architecture.meta_tokens), type_name,
-               tensors)
+    write_file(
+        file,
+        architecture,
+        vocabulary(None, architecture.vocab, architecture.meta_tokens),
+        type_name,
+        tensors,
+    )
 
 
 def _write(writer: gguf.GGUFWriter, file: Path) -> None:
@@ -136,8 +165,10 @@ def _with_added_rows(tensors: Mapping[str, Tensor], words: Vocabulary) -> dict[s
     embedding = tensors["embedding.weight"]
     rows = [embedding, *([tensors["meta_tokens"]] if "meta_tokens" in tensors else [])]
     missing = len(words.tokens) - sum(map(len, rows))
-    extended = {**tensors, "embedding.weight": torch.cat([*rows, embedding.new_zeros(missing,
-                                                                                     embedding.shape[1])])}
+    extended = {
+        **tensors,
+        "embedding.weight": torch.cat([*rows, embedding.new_zeros(missing, embedding.shape[1])]),
+    }
     if "head.weight" in tensors:
         head = tensors["head.weight"]
         extended["head.weight"] = torch.cat([head, head.new_zeros(words.added, head.shape[1])])
@@ -145,7 +176,9 @@ def _with_added_rows(tensors: Mapping[str, Tensor], words: Vocabulary) -> dict[s
 
 
 def _quantized(matrix: np.ndarray, type_: Type) -> np.ndarray:
-    """The bytes of a matrix in a type, [rows, bytes], or a tensor of any shape in a type without blocks."""
+    """The bytes of a matrix in a type, [rows, bytes], or a tensor of any shape in a type without
+    blocks.
+    """
     if type_ not in BY_LLAMA_CPP:
         return gguf.quants.quantize(matrix, type_)
     block, size = gguf.GGML_QUANT_SIZES[type_]
@@ -157,15 +190,24 @@ def _quantized(matrix: np.ndarray, type_: Type) -> np.ndarray:
 
 @functools.cache
 def _quantize_chunk() -> Any:
-    """ggml_quantize_chunk(type, from, to, first, rows, width, importance) of the installed llama.cpp."""
+    """ggml_quantize_chunk(type, from, to, first, rows, width, importance) of the installed
+    llama.cpp.
+    """
     from xllamacpp import xllamacpp
 
     try:
         function = ctypes.CDLL(xllamacpp.__file__).ggml_quantize_chunk
     except AttributeError:
-        raise ExportError(f"xllamacpp {version('xllamacpp')} does not show ggml_quantize_chunk, which writes"
-                          " q4_k and q6_k; take q8_0") from None
-    function.argtypes = [ctypes.c_int, *2 * [ctypes.c_void_p], *3 * [ctypes.c_int64], ctypes.c_void_p]
+        raise ExportError(
+            f"xllamacpp {version('xllamacpp')} does not show ggml_quantize_chunk, which writes"
+            " q4_k and q6_k; take q8_0"
+        ) from None
+    function.argtypes = [
+        ctypes.c_int,
+        *2 * [ctypes.c_void_p],
+        *3 * [ctypes.c_int64],
+        ctypes.c_void_p,
+    ]
     function.restype = ctypes.c_size_t
     return function
 

@@ -18,17 +18,27 @@ if TYPE_CHECKING:  # as in formats/pieces.py
     from torch import Tensor
 
 NAMES = {
-    "m2": {"in": "ssm_in", "conv": "ssm_conv1d", "dt_bias": "ssm_dt.bias", "A_log": "ssm_a", "D": "ssm_d",
-           "norm": "ssm_norm", "out": "ssm_out"},
-    "a": {**{part: f"attn_{part}" for part in ("q", "k", "v", "q_norm", "k_norm")}, "out": "attn_output"},
+    "m2": {
+        "in": "ssm_in",
+        "conv": "ssm_conv1d",
+        "dt_bias": "ssm_dt.bias",
+        "A_log": "ssm_a",
+        "D": "ssm_d",
+        "norm": "ssm_norm",
+        "out": "ssm_out",
+    },
+    "a": {
+        **{part: f"attn_{part}" for part in ("q", "k", "v", "q_norm", "k_norm")},
+        "out": "attn_output",
+    },
     "conv": {"in": "shortconv.in_proj", "conv": "shortconv.conv", "out": "shortconv.out_proj"},
     "f": {part: f"ffn_{part}" for part in ("gate", "up", "down")},
 }
 
 
 def operator_pieces(spec: OperatorSpec, hidden: int, *, interleaved: bool) -> list[Piece]:
-    """The pieces of an operator, with every option explicit, without its norm. interleaved: rotary positions
-    turn neighbouring channels of a head, not its two halves."""
+    """The pieces of an operator, with every option explicit, without its norm. interleaved: rotary
+    positions turn neighbouring channels of a head, not its two halves."""
     if isinstance(spec, GatedDeltaNet):
         return _gated_delta_net(spec, hidden)
     parts = pieces.operator_pieces(spec, hidden)
@@ -37,8 +47,14 @@ def operator_pieces(spec: OperatorSpec, hidden: int, *, interleaved: bool) -> li
     if not isinstance(spec, Mamba2):
         return parts
     heads, groups = spec.head_count(hidden), spec.groups
-    shapes = {"A_log": (heads, 1), "D": (heads, 1), "norm.weight": (groups, spec.inner(hidden) // groups)}
-    parts = [replace(piece, shape=shapes.get(piece.name), decay=piece.name == "A_log") for piece in parts]
+    shapes = {
+        "A_log": (heads, 1),
+        "D": (heads, 1),
+        "norm.weight": (groups, spec.inner(hidden) // groups),
+    }
+    parts = [
+        replace(piece, shape=shapes.get(piece.name), decay=piece.name == "A_log") for piece in parts
+    ]
     if not spec.conv_bias:  # llama.cpp needs one
         parts.insert(2, Piece("conv.bias", "", shape=(spec.conv_channels(hidden),)))
     return parts
@@ -51,7 +67,9 @@ def _attention(spec: Attention, parts: list[Piece], interleaved: bool) -> list[P
     dim, half = spec.head_dim, spec.rotary_dim // 2
     order = torch.arange(dim)
     if interleaved:
-        order[:2 * half] = torch.stack([torch.arange(half), torch.arange(half) + half], 1).flatten()
+        order[: 2 * half] = torch.stack(
+            [torch.arange(half), torch.arange(half) + half], 1
+        ).flatten()
     all_rows = torch.arange((2 * spec.heads + 2 * spec.kv_heads) * dim)
 
     def rows(piece: Piece) -> Tensor:
@@ -72,13 +90,17 @@ def _attention(spec: Attention, parts: list[Piece], interleaved: bool) -> list[P
 
 
 def _gated_delta_net(spec: GatedDeltaNet, hidden: int) -> list[Piece]:
-    """Neighbouring value heads of llama.cpp read different key heads; those of HybridLM read the same."""
+    """Neighbouring value heads of llama.cpp read different key heads; those of HybridLM read the
+    same.
+    """
     import torch
 
     key, value = spec.key_size(hidden), spec.value_size(hidden)
     heads, dim = spec.v_heads(hidden), spec.head_dim
     order = torch.arange(heads).unflatten(0, (spec.k_heads, spec.expand_v)).T.flatten()
-    wide = (order[:, None] * dim + torch.arange(dim)).flatten()  # channels of the value heads in that order
+    wide = (
+        order[:, None] * dim + torch.arange(dim)
+    ).flatten()  # channels of the value heads in that order
     qkv = torch.cat([torch.arange(2 * key), 2 * key + wide])
     z = 2 * key + value
     return [
@@ -94,22 +116,37 @@ def _gated_delta_net(spec: GatedDeltaNet, hidden: int) -> list[Piece]:
     ]
 
 
-def model_pieces(architecture: Architecture, *, second_norm: str, interleaved: bool, scaled: bool,
-                 output_norm: str = "output_norm") -> list[Piece]:
+def model_pieces(
+    architecture: Architecture,
+    *,
+    second_norm: str,
+    interleaved: bool,
+    scaled: bool,
+    output_norm: str = "output_norm",
+) -> list[Piece]:
     """All tensors of a file.
 
     Args:
-        second_norm: name of the norm of an FFN that belongs to the layer of the mixer before it; "": it is a
-            layer.
+        second_norm: name of the norm of an FFN that belongs to the layer of the mixer before it;
+            "": it is a layer.
         interleaved: see `operator_pieces`.
         scaled: multiply what writes to the residual stream by STREAM_SCALE.
         output_norm: name of the norm in front of the head.
     """
+
     def place(n: int, spec: OperatorSpec) -> tuple[str, str]:
         second = bool(second_norm) and not spec.mixes_tokens
-        layer = sum(each.mixes_tokens or not second_norm for each in architecture.operators[:n + 1]) - 1
+        layer = (
+            sum(each.mixes_tokens or not second_norm for each in architecture.operators[: n + 1])
+            - 1
+        )
         return f"blk.{layer}.", f"blk.{layer}.{second_norm if second else 'attn_norm'}"
 
-    return network_pieces(architecture, ("token_embd", output_norm, "output"), NAMES, place,
-                          scale=STREAM_SCALE if scaled else 1.0,
-                          parts=partial(operator_pieces, interleaved=interleaved))
+    return network_pieces(
+        architecture,
+        ("token_embd", output_norm, "output"),
+        NAMES,
+        place,
+        scale=STREAM_SCALE if scaled else 1.0,
+        parts=partial(operator_pieces, interleaved=interleaved),
+    )

@@ -40,8 +40,11 @@ class Vocabulary:
     @property
     def plain(self) -> int:
         """A token of whole characters."""
-        return next(token for token, text in enumerate(self.tokens)
-                    if text.isascii() and self.types[token] == NORMAL and token != self.end)
+        return next(
+            token
+            for token, text in enumerate(self.tokens)
+            if text.isascii() and self.types[token] == NORMAL and token != self.end
+        )
 
     def write_keys(self, writer: GGUFWriter) -> None:
         writer.add_vocab_size(len(self.tokens))
@@ -56,15 +59,18 @@ class Vocabulary:
         writer.add_pad_token_id(self.end)
         if self.added:
             ordinary = len(self.tokens) - self.added
-            writer.add_array("tokenizer.ggml.suppress_tokens", list(range(ordinary, len(self.tokens))))
+            writer.add_array(
+                "tokenizer.ggml.suppress_tokens", list(range(ordinary, len(self.tokens)))
+            )
 
 
 def vocabulary(tokenizer: Tokenizer | None, vocab: int, meta_tokens: int) -> Vocabulary:
-    """The tokens of a network with `vocab` rows in its embedding; ExportError if llama.cpp would cut a text
-    otherwise.
+    """The tokens of a network with `vocab` rows in its embedding; ExportError if llama.cpp would
+    cut a text otherwise.
 
-    A meta token becomes a token after the vocabulary, which is put before every text. A tokenizer without a
-    token that ends a document gets one. Without a tokenizer the tokens have names that no text contains.
+    A meta token becomes a token after the vocabulary, which is put before every text. A tokenizer
+    without a token that ends a document gets one. Without a tokenizer the tokens have names that no
+    text contains.
     """
     tokens, types = [f"[unused {n}]" for n in range(vocab)], [UNUSED] * vocab
     merges: list[str] = []
@@ -77,7 +83,9 @@ def vocabulary(tokenizer: Tokenizer | None, vocab: int, meta_tokens: int) -> Voc
         special = {token["id"]: token["special"] for token in described["added_tokens"]}
         for text, token in tokenizer.get_vocab(with_added_tokens=True).items():
             tokens[token] = text
-            types[token] = NORMAL if token not in special else CONTROL if special[token] else USER_DEFINED
+            types[token] = (
+                NORMAL if token not in special else CONTROL if special[token] else USER_DEFINED
+            )
         end = end_of_document_id(tokenizer)
     first = None
     if meta_tokens:
@@ -88,17 +96,31 @@ def vocabulary(tokenizer: Tokenizer | None, vocab: int, meta_tokens: int) -> Voc
         tokens.append(END_TOKEN)
     types += [CONTROL] * (len(tokens) - vocab)
     # llama.cpp does not load a list without merges; one whose result is not a token changes nothing
-    return Vocabulary(tuple(tokens), tuple(types), tuple(merges or ["! !"]), len(tokens) - vocab, first, end)
+    return Vocabulary(
+        tuple(tokens), tuple(types), tuple(merges or ["! !"]), len(tokens) - vocab, first, end
+    )
 
 
 def _checked_merges(described: dict[str, Any]) -> list[str]:
     """The merges, each as two tokens with a space between."""
     model, splits = described["model"], described["pre_tokenizer"] or {}
-    byte_level = (splits.get("type") == "ByteLevel" and not splits.get("add_prefix_space")
-                  and splits.get("use_regex", True))
-    if model["type"] != "BPE" or not byte_level or described["normalizer"] or model.get("ignore_merges"):
+    byte_level = (
+        splits.get("type") == "ByteLevel"
+        and not splits.get("add_prefix_space")
+        and splits.get("use_regex", True)
+    )
+    if (
+        model["type"] != "BPE"
+        or not byte_level
+        or described["normalizer"]
+        or model.get("ignore_merges")
+    ):
         kind = f"{model['type']} with {splits.get('type') or 'no'} pre-tokenizer"
-        kind += f" and {described['normalizer']['type']} normalizer" if described["normalizer"] else ""
-        raise ExportError("--to gguf writes tokenizers of the kind that flashnas trains, byte-level BPE with"
-                          f" the splits of GPT-2; got {kind}")
+        kind += (
+            f" and {described['normalizer']['type']} normalizer" if described["normalizer"] else ""
+        )
+        raise ExportError(
+            "--to gguf writes tokenizers of the kind that flashnas trains, byte-level BPE with"
+            f" the splits of GPT-2; got {kind}"
+        )
     return [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]

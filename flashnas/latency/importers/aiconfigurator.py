@@ -1,7 +1,9 @@
-"""Public kernel measurements of the package aiconfigurator-core (Apache-2.0, NVIDIA) -> a latency table.
+"""Public kernel measurements of the package aiconfigurator-core (Apache-2.0, NVIDIA) -> a latency
+table.
 
 Only what the operators need: bfloat16 rows of gemm, attention, the gated delta rule with its short
-convolution, and Kimi delta attention; and fp8 rows of gemm, where the framework of the others has them.
+convolution, and Kimi delta attention; and fp8 rows of gemm, where the framework of the others has
+them.
 """
 
 from __future__ import annotations
@@ -32,40 +34,62 @@ LICENCE = "Apache-2.0"
 COPYRIGHT = "Copyright (c) 2025-2026 NVIDIA CORPORATION & AFFILIATES. All rights reserved."
 DTYPE, FP8 = "bfloat16", "fp8"
 MODE = "cuda_graph"
-MAX_UNPACKED_MB = 4_000   # the wheel has 82 MB
+MAX_UNPACKED_MB = 4_000  # the wheel has 82 MB
 HEAD_DIMS = (64, 128, 256)
 # Which framework's rows are taken for a kind: the first that has rows.
 GEMM = ("vllm", "sglang", "trtllm")
 ATTENTION = ("trtllm", "vllm", "sglang")
 RECURRENT = ("vllm", "sglang", "trtllm")
 CHUNK_KERNELS = ("chunk_gated_delta_rule_flashinfer", "chunk_gated_delta_rule")
-STEP_KERNELS = ("fused_recurrent_gated_delta_rule_packed_decode", "fused_recurrent_gated_delta_rule")
-# The Triton kernel of flash-linear-attention, from which other recurrences are derived that have no rows (the
-# first that has rows); a table whose own chunk rows are of it needs them once.
-TRITON, TRITON_KERNELS = ("sglang", "vllm"), ("chunk_gated_delta_rule", "chunk_gated_delta_rule_triton")
+STEP_KERNELS = (
+    "fused_recurrent_gated_delta_rule_packed_decode",
+    "fused_recurrent_gated_delta_rule",
+)
+# The Triton kernel of flash-linear-attention, from which other recurrences are derived that have no
+# rows (the first that has rows); a table whose own chunk rows are of it needs them once.
+TRITON, TRITON_KERNELS = (
+    ("sglang", "vllm"),
+    ("chunk_gated_delta_rule", "chunk_gated_delta_rule_triton"),
+)
 SLACK = 1.25
-# Without the kernels that include the short convolution (fused_kda_decode), which is a launch of its own
-# here.
+# Without the kernels that include the short convolution (fused_kda_decode), which is a launch of
+# its own here.
 KDA_CHUNK_KERNELS = ("flashkda_fwd", "chunk_kda", "chunk_kda_with_fused_gate")
 KDA_STEP_KERNELS = ("fused_recurrent_kda_packed_decode",)
-HEADS = {"heads": "num_v_heads", "key_dim": "head_k_dim", "value_dim": "head_v_dim", "batch": "batch_size"}
+HEADS = {
+    "heads": "num_v_heads",
+    "key_dim": "head_k_dim",
+    "value_dim": "head_v_dim",
+    "batch": "batch_size",
+}
 PROMPT = {**HEADS, "tokens": "seq_len"}
 CONV = {"channels": "channels", "conv_size": "d_conv", "batch": "batch_size"}
 # family, file, and for each kind of rows: phase, kernels, key columns
-GATED_DELTA = ("linear_attention", "gdn_perf", (
-    ("gated_delta_rule_decode", "generation", STEP_KERNELS, HEADS),
-    ("gated_delta_rule_prefill", "context", CHUNK_KERNELS, PROMPT),
-    ("conv_decode", "generation", ("causal_conv1d_update",), CONV),
-    ("conv_prefill", "context", ("causal_conv1d_fn",), {**CONV, "tokens": "seq_len"})))
-KDA = ("kda", "kda_perf", (("kda_decode", "generation", KDA_STEP_KERNELS, HEADS),
-                           ("kda_prefill", "context", KDA_CHUNK_KERNELS, PROMPT)))
+GATED_DELTA = (
+    "linear_attention",
+    "gdn_perf",
+    (
+        ("gated_delta_rule_decode", "generation", STEP_KERNELS, HEADS),
+        ("gated_delta_rule_prefill", "context", CHUNK_KERNELS, PROMPT),
+        ("conv_decode", "generation", ("causal_conv1d_update",), CONV),
+        ("conv_prefill", "context", ("causal_conv1d_fn",), {**CONV, "tokens": "seq_len"}),
+    ),
+)
+KDA = (
+    "kda",
+    "kda_perf",
+    (
+        ("kda_decode", "generation", KDA_STEP_KERNELS, HEADS),
+        ("kda_prefill", "context", KDA_CHUNK_KERNELS, PROMPT),
+    ),
+)
 
 
 def import_system(system: str, source_path: str | Path | None, out_dir: str | Path) -> Path:
     """Write the table of `system` (such as h100_sxm) into the new folder `out_dir` and return it.
 
-    source_path: a wheel or an unpacked folder of aiconfigurator-core; None: the installed package. Raises
-    TableError: no such package, no such system, nothing measured.
+    source_path: a wheel or an unpacked folder of aiconfigurator-core; None: the installed package.
+    Raises TableError: no such package, no such system, nothing measured.
     """
     with _systems(source_path, system) as (systems, version):
         names = sorted(path.stem for path in systems.glob("*.yaml"))
@@ -75,19 +99,37 @@ def import_system(system: str, source_path: str | Path | None, out_dir: str | Pa
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise TableError(f"{out}: exists already; import into a new folder")
         data = systems / "data" / system
-        origin = {"package": "aiconfigurator-core", "version": version, "licence": LICENCE,
-                  "copyright": COPYRIGHT}
-        tables = {**_gemm(data), **_attention(data), **_recurrent(data, *GATED_DELTA), **_triton(data),
-                  **_recurrent(data, *KDA)}
+        origin = {
+            "package": "aiconfigurator-core",
+            "version": version,
+            "licence": LICENCE,
+            "copyright": COPYRIGHT,
+        }
+        tables = {
+            **_gemm(data),
+            **_attention(data),
+            **_recurrent(data, *GATED_DELTA),
+            **_triton(data),
+            **_recurrent(data, *KDA),
+        }
         if not tables:
             raise TableError(f"{data}: {system} has no bfloat16 measurements")
         for kind, rows in tables.items():
-            stacks = {name: {**dict(zip(("framework", "version"), name.split("-", 1), strict=True)),
-                             "mode": MODE, "measured_on": rows.attrs["measured_on"]}
-                      for name in sorted(rows["stack"].unique())}
+            stacks = {
+                name: {
+                    **dict(zip(("framework", "version"), name.split("-", 1), strict=True)),
+                    "mode": MODE,
+                    "measured_on": rows.attrs["measured_on"],
+                }
+                for name in sorted(rows["stack"].unique())
+            }
             rows = rows if "dtype" in rows else rows.assign(dtype=DTYPE)
-            write_rows(out, kind, rows.assign(mode=MODE, source="imported"),
-                       RowContext(device=device, stacks=stacks, origin=origin))
+            write_rows(
+                out,
+                kind,
+                rows.assign(mode=MODE, source="imported"),
+                RowContext(device=device, stacks=stacks, origin=origin),
+            )
     return out
 
 
@@ -97,8 +139,10 @@ def _systems(source_path: str | Path | None, system: str) -> Iterator[tuple[Path
     if source_path is None:
         package = importlib.util.find_spec(PACKAGE)
         if package is None or not package.submodule_search_locations:
-            raise TableError("the package aiconfigurator-core is not installed: pip install"
-                             " 'flashnas[import]', or give the path of its wheel")
+            raise TableError(
+                "the package aiconfigurator-core is not installed: pip install"
+                " 'flashnas[import]', or give the path of its wheel"
+            )
         source_path = Path(next(iter(package.submodule_search_locations)))
     path = Path(source_path)
     if path.is_file():
@@ -107,8 +151,10 @@ def _systems(source_path: str | Path | None, system: str) -> Iterator[tuple[Path
                 with zipfile.ZipFile(path) as wheel:
                     parts = [part for part in wheel.infolist() if _of_system(part.filename, system)]
                     if (size_mb := sum(part.file_size for part in parts) / 1e6) > MAX_UNPACKED_MB:
-                        raise TableError(f"{path}: must unpack to at most {MAX_UNPACKED_MB:,} MB;"
-                                         f" got {size_mb:,.0f} MB")
+                        raise TableError(
+                            f"{path}: must unpack to at most {MAX_UNPACKED_MB:,} MB;"
+                            f" got {size_mb:,.0f} MB"
+                        )
                     wheel.extractall(folder, parts)
             except (zipfile.BadZipFile, OSError):
                 raise TableError(f"{path}: not a wheel") from None
@@ -121,8 +167,11 @@ def _systems(source_path: str | Path | None, system: str) -> Iterator[tuple[Path
 
 
 def _of_system(name: str, system: str) -> bool:
-    return (f"/systems/data/{system}/" in name or name.endswith("METADATA")
-            or (name.endswith(".yaml") and name.count("/") == 2 and "/systems/" in name))
+    return (
+        f"/systems/data/{system}/" in name
+        or name.endswith("METADATA")
+        or (name.endswith(".yaml") and name.count("/") == 2 and "/systems/" in name)
+    )
 
 
 def _in_folder(path: Path) -> tuple[Path, str]:
@@ -130,7 +179,9 @@ def _in_folder(path: Path) -> tuple[Path, str]:
         if systems.is_dir() and any(systems.glob("*.yaml")) and (systems / "data").is_dir():
             break
     else:
-        raise TableError(f"{path}: neither a wheel nor a folder of aiconfigurator-core (no systems/*.yaml)")
+        raise TableError(
+            f"{path}: neither a wheel nor a folder of aiconfigurator-core (no systems/*.yaml)"
+        )
     for root in (systems.parent.parent, systems.parent):
         for metadata in root.glob(f"{PACKAGE}-*.dist-info/METADATA"):
             for line in read_text(metadata, TableError).splitlines():
@@ -143,17 +194,28 @@ def _device(path: Path, system: str, version: str) -> Device:
     text = read_text(path, TableError, max_mb=MAX_YAML_MB)
     check_count(text, path, TableError, most=MAX_YAML_VALUES, separators=SEPARATORS)
     try:
-        data = yaml.safe_load(text)   # has numbers as keys, which read_yaml refuses
-    except (yaml.YAMLError, LookupError, AttributeError, TypeError, ValueError, RecursionError) as error:
+        data = yaml.safe_load(text)  # has numbers as keys, which read_yaml refuses
+    except (
+        yaml.YAMLError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:
         raise TableError(f"{path}: cannot be read: {first_line(error)}") from None
     try:
         gpu = data["gpu"]
         return Device(
-            name=system, platform="cuda", peak_flops=float(gpu["bfloat16_tc_flops"]),
-            bandwidth_bytes_s=float(gpu["mem_bw"]), memory_bytes=int(gpu["mem_capacity"]),
+            name=system,
+            platform="cuda",
+            peak_flops=float(gpu["bfloat16_tc_flops"]),
+            bandwidth_bytes_s=float(gpu["mem_bw"]),
+            memory_bytes=int(gpu["mem_capacity"]),
             launch_us=1e6 * float(gpu["mem_empirical_constant_latency"]),
             bandwidth_share=float(gpu["mem_bw_empirical_scaling_factor"]),
-            cite=f"aiconfigurator-core {version}, systems/{system}.yaml ({LICENCE}, {COPYRIGHT})")
+            cite=f"aiconfigurator-core {version}, systems/{system}.yaml ({LICENCE}, {COPYRIGHT})",
+        )
     except KeyError as error:
         raise TableError(f"{path}: the key {error.args[0]} is missing") from None
     except (TypeError, ValueError) as error:
@@ -161,16 +223,22 @@ def _device(path: Path, system: str, version: str) -> Device:
 
 
 def _read(data: Path, family: str, framework: str, name: str) -> pd.DataFrame | None:
-    """Rows of the newest version of a framework, with the column `stack`; None if there are none."""
-    files = sorted((data / family / framework).glob(f"*/{name}.parquet"),
-                   key=lambda path: [int(number) for number in re.findall(r"\d+", path.parent.name)])
+    """Rows of the newest version of a framework, with the column `stack`; None if there are
+    none.
+    """
+    files = sorted(
+        (data / family / framework).glob(f"*/{name}.parquet"),
+        key=lambda path: [int(number) for number in re.findall(r"\d+", path.parent.name)],
+    )
     if not files:
         return None
     rows = read_parquet(files[-1], TableError)
     if "latency" not in rows:
         raise TableError(f"{files[-1]}: the column latency (milliseconds) is missing")
     rows = rows[rows["latency"] > 0]
-    return rows.assign(stack=f"{framework}-{files[-1].parent.name}", latency_us=1000 * rows["latency"])
+    return rows.assign(
+        stack=f"{framework}-{files[-1].parent.name}", latency_us=1000 * rows["latency"]
+    )
 
 
 def _table(rows: pd.DataFrame, keys: dict[str, str]) -> pd.DataFrame:
@@ -181,8 +249,13 @@ def _table(rows: pd.DataFrame, keys: dict[str, str]) -> pd.DataFrame:
     return result
 
 
-def _first(data: Path, family: str, frameworks: Sequence[str], name: str,
-           keep: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame | None:
+def _first(
+    data: Path,
+    family: str,
+    frameworks: Sequence[str],
+    name: str,
+    keep: Callable[[pd.DataFrame], pd.DataFrame],
+) -> pd.DataFrame | None:
     """What is kept of the rows of the first framework of which something is kept."""
     for framework in frameworks:
         rows = _read(data, family, framework, name)
@@ -192,10 +265,17 @@ def _first(data: Path, family: str, frameworks: Sequence[str], name: str,
 
 
 def _gemm(data: Path) -> dict[str, pd.DataFrame]:
-    """fp8: weights in fp8 with one scale; the time includes the conversion of the activations, token by
-    token."""
-    rows = _first(data, "gemm", GEMM, "gemm_perf", lambda rows: rows[rows["gemm_dtype"].isin(
-        (DTYPE, FP8) if (rows["gemm_dtype"] == DTYPE).any() else ())])
+    """fp8: weights in fp8 with one scale; the time includes the conversion of the activations,
+    token by token."""
+    rows = _first(
+        data,
+        "gemm",
+        GEMM,
+        "gemm_perf",
+        lambda rows: rows[
+            rows["gemm_dtype"].isin((DTYPE, FP8) if (rows["gemm_dtype"] == DTYPE).any() else ())
+        ],
+    )
     keys = {"m": "m", "n": "n", "k": "k", "dtype": "gemm_dtype"}
     return {} if rows is None else {"gemm": _table(rows, keys)}
 
@@ -203,8 +283,10 @@ def _gemm(data: Path) -> dict[str, pd.DataFrame]:
 def _attention(data: Path) -> dict[str, pd.DataFrame]:
     """Each (head_dim, window) comes from the first framework that measured it."""
     result = {}
-    for kind, name in (("attention_decode", "generation_attention_perf"),
-                       ("attention_prefill", "context_attention_perf")):
+    for kind, name in (
+        ("attention_decode", "generation_attention_perf"),
+        ("attention_prefill", "context_attention_perf"),
+    ):
         parts: list[pd.DataFrame] = []
         seen: set[tuple[int, int]] = set()
         for framework in ATTENTION:
@@ -213,53 +295,83 @@ def _attention(data: Path) -> dict[str, pd.DataFrame]:
                 continue
             if "window_size" not in rows:
                 rows = rows.assign(window_size=0)
-            rows = rows[(rows["attn_dtype"] == DTYPE) & (rows["kv_cache_dtype"] == DTYPE)
-                        & (rows["beam_width"] == 1) & rows["head_dim"].isin(HEAD_DIMS)]
+            rows = rows[
+                (rows["attn_dtype"] == DTYPE)
+                & (rows["kv_cache_dtype"] == DTYPE)
+                & (rows["beam_width"] == 1)
+                & rows["head_dim"].isin(HEAD_DIMS)
+            ]
             slices = pd.MultiIndex.from_frame(rows[["head_dim", "window_size"]])
             parts.append(rows[~slices.isin(list(seen))])
             seen |= set(slices.unique())
         if parts and sum(map(len, parts)):
             rows = pd.concat(parts)
             tokens = rows["step"] + 1 if kind == "attention_decode" else rows["isl"]
-            result[kind] = _table(rows.assign(tokens=tokens), {
-                "heads": "num_heads", "kv_heads": "num_key_value_heads", "head_dim": "head_dim",
-                "window": "window_size", "batch": "batch_size",
-                "context" if kind == "attention_decode" else "tokens": "tokens"})
+            result[kind] = _table(
+                rows.assign(tokens=tokens),
+                {
+                    "heads": "num_heads",
+                    "kv_heads": "num_key_value_heads",
+                    "head_dim": "head_dim",
+                    "window": "window_size",
+                    "batch": "batch_size",
+                    "context" if kind == "attention_decode" else "tokens": "tokens",
+                },
+            )
     return result
 
 
-def _recurrent(data: Path, family: str, name: str, kinds: tuple[Any, ...]) -> dict[str, pd.DataFrame]:
-    """In these frameworks the number of key heads changes the kernels' times by a few per cent: rows of one
-    number of value heads are taken together. The convolution runs over q, k and v at once."""
+def _recurrent(
+    data: Path, family: str, name: str, kinds: tuple[Any, ...]
+) -> dict[str, pd.DataFrame]:
+    """In these frameworks the number of key heads changes the kernels' times by a few per cent:
+    rows of one number of value heads are taken together. The convolution runs over q, k and v at
+    once."""
     result: dict[str, pd.DataFrame] = {}
     for kind, phase, kernels, columns in kinds:
-        rows = _first(data, family, RECURRENT, name, functools.partial(_of, phase=phase, kernels=kernels))
+        rows = _first(
+            data, family, RECURRENT, name, functools.partial(_of, phase=phase, kernels=kernels)
+        )
         if rows is None:
             continue
         if "num_k_heads" in rows:
-            channels = 2 * rows["num_k_heads"] * rows["head_k_dim"] + rows["num_v_heads"] * rows["head_v_dim"]
+            channels = (
+                2 * rows["num_k_heads"] * rows["head_k_dim"]
+                + rows["num_v_heads"] * rows["head_v_dim"]
+            )
             rows = rows.assign(channels=channels)
         result[kind] = _table(rows, columns)
     return result
 
 
 def _triton(data: Path) -> dict[str, pd.DataFrame]:
-    """Chunk rows of the Triton kernel, where `_recurrent` took those of another one. Repeated measurements of
-    one shape differ by up to 2 times, and numbers of key heads by up to 1.6 times without an order: what
-    disturbs a measurement lengthens it, so that the shortest is taken."""
-    taken, rows = (_first(data, GATED_DELTA[0], frameworks, GATED_DELTA[1],
-                          functools.partial(_of, phase="context", kernels=kernels))
-                   for frameworks, kernels in ((RECURRENT, CHUNK_KERNELS), (TRITON, TRITON_KERNELS)))
+    """Chunk rows of the Triton kernel, where `_recurrent` took those of another one. Repeated
+    measurements of one shape differ by up to 2 times, and numbers of key heads by up to 1.6 times
+    without an order: what disturbs a measurement lengthens it, so that the shortest is taken."""
+    taken, rows = (
+        _first(
+            data,
+            GATED_DELTA[0],
+            frameworks,
+            GATED_DELTA[1],
+            functools.partial(_of, phase="context", kernels=kernels),
+        )
+        for frameworks, kernels in ((RECURRENT, CHUNK_KERNELS), (TRITON, TRITON_KERNELS))
+    )
     if taken is None or rows is None or set(taken["kernel_source"]) <= set(TRITON_KERNELS):
         return {}
     shortest = rows.groupby([*PROMPT.values(), "stack", "device"], as_index=False, observed=True)
-    return {"gated_delta_rule_triton_prefill": _undisturbed(_table(shortest[["latency_us"]].min(), PROMPT))}
+    return {
+        "gated_delta_rule_triton_prefill": _undisturbed(
+            _table(shortest[["latency_us"]].min(), PROMPT)
+        )
+    }
 
 
 def _undisturbed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Without the rows of several sequences that take more than SLACK times as long as two of half as many
-    sequences, or of half as many tokens, one after the other: 2 of 1080 on the H100, 204 on the H200, which
-    is not the slower one. A table answers such a cell from the smaller batch."""
+    """Without the rows of several sequences that take more than SLACK times as long as two of half
+    as many sequences, or of half as many tokens, one after the other: 2 of 1080 on the H100, 204 on
+    the H200, which is not the slower one. A table answers such a cell from the smaller batch."""
     names = ["heads", "key_dim", "value_dim", "batch", "tokens"]
     order = rows.assign(work=rows["batch"] * rows["tokens"]).sort_values(["work", "batch"]).index
     sizes, times = rows[names].to_numpy(int), rows["latency_us"].to_numpy(float)
@@ -267,8 +379,11 @@ def _undisturbed(rows: pd.DataFrame) -> pd.DataFrame:
     kept: list[int] = []
     for i in map(int, order):
         *state, batch, tokens = map(int, sizes[i])
-        halves = [shortest[half] for half in ((*state, batch // 2, tokens), (*state, batch, tokens // 2))
-                  if half in shortest]
+        halves = [
+            shortest[half]
+            for half in ((*state, batch // 2, tokens), (*state, batch, tokens // 2))
+            if half in shortest
+        ]
         limit = 2 * min(halves, default=math.inf)
         shortest[(*state, batch, tokens)] = min(float(times[i]), limit)
         if batch == 1 or times[i] <= SLACK * limit:

@@ -1,8 +1,8 @@
 """The keys and values that attention keeps.
 
-A KeyValueCache grows with the sequence. A FixedCache has its size from the start, and its length lies on the
-device: no kernel of a step depends on how many tokens were read, so that the step can be recorded once and
-replayed for every further token.
+A KeyValueCache grows with the sequence. A FixedCache has its size from the start, and its length
+lies on the device: no kernel of a step depends on how many tokens were read, so that the step can
+be recorded once and replayed for every further token.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ GROW_TOKENS = 256
 
 @dataclass(frozen=True)
 class KeyValueCache:
-    """Rotated keys and values [B, kv_heads, room, head_dim], of which `kept` hold tokens; `seen`: length so
-    far.
+    """Rotated keys and values [B, kv_heads, room, head_dim], of which `kept` hold tokens; `seen`:
+    length so far.
 
-    With a window, the token at position p lies in slot p mod window. `step` writes in place where the cache
-    owns its tensors; those of a parallel forward are views of activations and are copied by the first step.
+    With a window, the token at position p lies in slot p mod window. `step` writes in place where
+    the cache owns its tensors; those of a parallel forward are views of activations and are copied
+    by the first step.
     """
 
     keys_BGTK: Tensor
@@ -66,12 +67,16 @@ class KeyValueCache:
 
 
 class Position:
-    """The number of tokens that the sequences of a batch have read, on their device; one for a whole network.
+    """The number of tokens that the sequences of a batch have read, on their device; one for a
+    whole network.
 
-    room: the most that it reaches. by: what a step adds to it; 0 where one step is timed repeatedly.
+    room: the most that it reaches. by: what a step adds to it; 0 where one step is timed
+    repeatedly.
     """
 
-    def __init__(self, seen: int, room: int, batch: int, device: torch.device | str, by: int = 1) -> None:
+    def __init__(
+        self, seen: int, room: int, batch: int, device: torch.device | str, by: int = 1
+    ) -> None:
         self.room = 1 << max(8, (room - 1).bit_length())  # few distinct rotary tables
         self.seen_1 = torch.full((1,), seen, dtype=torch.long, device=device)
         self.seen_B = torch.full((batch,), seen, dtype=torch.int32, device=device)
@@ -84,8 +89,8 @@ class Position:
 
 @dataclass(frozen=True)
 class FixedCache:
-    """Rotated keys and values [B, kv_heads, room, head_dim] in the slots of a KeyValueCache; `position` tells
-    how many were written. A step writes in place."""
+    """Rotated keys and values [B, kv_heads, room, head_dim] in the slots of a KeyValueCache;
+    `position` tells how many were written. A step writes in place."""
 
     keys_BGTK: Tensor
     values_BGTK: Tensor
@@ -99,7 +104,7 @@ class FixedCache:
         slots = min(room, cache.window) if cache.window else room
         keys, values = (cache.keys_BGTK.new_zeros(batch, groups, slots, dim) for _ in range(2))
         for copy, old in ((keys, cache.keys_BGTK), (values, cache.values_BGTK)):
-            copy[:, :, :cache.kept] = old[:, :, :cache.kept]
+            copy[:, :, : cache.kept] = old[:, :, : cache.kept]
         return cls(keys, values, position, cache.window)
 
     @property

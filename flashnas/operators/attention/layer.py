@@ -1,5 +1,5 @@
-"""Grouped-query softmax attention with rotary positions as in Llama and Qwen3, full (`a`) or windowed
-(`swa`)."""
+"""Grouped-query softmax attention with rotary positions as in Llama and Qwen3, full (`a`) or
+windowed (`swa`)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ from flashnas.operators.parts.projection import Projection
 from flashnas.operators.parts.rotary import Rotary, rotate, rotate_at, rotate_one
 from flashnas.operators.roles import Role
 
-MIN_WINDOW_BLOCK = 128   # queries
+MIN_WINDOW_BLOCK = 128  # queries
 
 
 @cached_table
 def causal_mask(queries: int, keys: int, window: int, device: torch.device) -> Tensor:
-    """[queries, keys]: True where a query sees a key; the last query has the position of the last key."""
+    """[queries, keys]: True where a query sees a key; the last query has the position of the last
+    key.
+    """
     places = torch.arange(queries, device=device).unsqueeze(1) + keys - queries
     distance = places - torch.arange(keys, device=device)
     mask = distance >= 0
@@ -35,18 +37,22 @@ def causal_mask(queries: int, keys: int, window: int, device: torch.device) -> T
 
 
 def attend(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tensor:
-    """Causal attention of the last tokens to all keys, H query heads on G key heads; returns [B, H, T, K]. By
-    torch's scaled_dot_product_attention, whose scores are in float32 in every dtype."""
+    """Causal attention of the last tokens to all keys, H query heads on G key heads; returns [B, H,
+    T, K]. By torch's scaled_dot_product_attention, whose scores are in float32 in every dtype."""
     tokens, keys = q_BHTK.shape[2], k_BGTK.shape[2]
     if window and tokens > 2 * _window_block(window):
         return attend_in_windows(q_BHTK, k_BGTK, v_BGTK, window)
     gqa = q_BHTK.shape[1] != k_BGTK.shape[1]
     if tokens == keys and not (window and tokens > window):
-        return F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, is_causal=True, enable_gqa=gqa)
+        return F.scaled_dot_product_attention(
+            q_BHTK, k_BGTK, v_BGTK, is_causal=True, enable_gqa=gqa
+        )
     # a further part of a prompt: by flash attention, without a mask in memory
     if _on_gpu(q_BHTK) and not window:
         mask = causal_lower_right(tokens, keys)
-        return F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, attn_mask=mask, enable_gqa=gqa)
+        return F.scaled_dot_product_attention(
+            q_BHTK, k_BGTK, v_BGTK, attn_mask=mask, enable_gqa=gqa
+        )
     return _attend_masked(q_BHTK, k_BGTK, v_BGTK, causal_mask(tokens, keys, window, q_BHTK.device))
 
 
@@ -55,13 +61,19 @@ def _on_gpu(x: Tensor) -> bool:
 
 
 def _attend_masked(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask_TS: Tensor) -> Tensor:
-    """With a mask no kernel of torch for a GPU takes grouped heads: it would compute all scores in float32.
+    """With a mask no kernel of torch for a GPU takes grouped heads: it would compute all scores in
+    float32.
     """
     repeats = q_BHTK.shape[1] // k_BGSK.shape[1]
     if repeats > 1 and _on_gpu(q_BHTK):
-        k_BGSK, v_BGSK, repeats = k_BGSK.repeat_interleave(repeats, 1), v_BGSK.repeat_interleave(repeats,
-                                                                                                 1), 1
-    return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, attn_mask=mask_TS, enable_gqa=repeats > 1)
+        k_BGSK, v_BGSK, repeats = (
+            k_BGSK.repeat_interleave(repeats, 1),
+            v_BGSK.repeat_interleave(repeats, 1),
+            1,
+        )
+    return F.scaled_dot_product_attention(
+        q_BHTK, k_BGSK, v_BGSK, attn_mask=mask_TS, enable_gqa=repeats > 1
+    )
 
 
 def _window_block(window: int) -> int:
@@ -69,18 +81,22 @@ def _window_block(window: int) -> int:
 
 
 def attend_in_windows(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, window: int) -> Tensor:
-    """`attend`, blocks of queries side by side in the batch of the kernel, each against the keys that it can
-    see.
+    """`attend`, blocks of queries side by side in the batch of the kernel, each against the keys
+    that it can see.
 
-    A mask of all queries and keys would take 1 GB at 33,000 tokens, and the kernel would compute what it
-    hides. S keys, C queries of a block, L keys of a block, N blocks after the first.
+    A mask of all queries and keys would take 1 GB at 33,000 tokens, and the kernel would compute
+    what it hides. S keys, C queries of a block, L keys of a block, N blocks after the first.
     """
     batch, _, tokens, head_dim = q_BHTK.shape
     groups, keys = k_BGSK.shape[1:3]
     block, before = _window_block(window), keys - tokens
     first_key = max(0, before + 1 - window)
-    first_BHCK = attend(q_BHTK[:, :, :block], k_BGSK[:, :, first_key:before + block],
-                        v_BGSK[:, :, first_key:before + block], window)
+    first_BHCK = attend(
+        q_BHTK[:, :, :block],
+        k_BGSK[:, :, first_key : before + block],
+        v_BGSK[:, :, first_key : before + block],
+        window,
+    )
     count = -(-(tokens - block) // block)
     missing = (count + 1) * block - tokens  # queries of the last block that do not exist
     length = block + window - 1
@@ -88,20 +104,27 @@ def attend_in_windows(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, window: in
     q_XHCK = q_BHNCK.transpose(1, 2).flatten(0, 1)
 
     def cut(x_BGSK: Tensor) -> Tensor:
-        x_BGSK = F.pad(x_BGSK[:, :, before + block + 1 - window:], (0, 0, 0, missing))
-        return x_BGSK.unfold(2, length, block).permute(0, 2, 1, 4, 3).reshape(-1, groups, length, head_dim)
+        x_BGSK = F.pad(x_BGSK[:, :, before + block + 1 - window :], (0, 0, 0, missing))
+        return (
+            x_BGSK.unfold(2, length, block)
+            .permute(0, 2, 1, 4, 3)
+            .reshape(-1, groups, length, head_dim)
+        )
 
     mask_CL = causal_mask(block, length, window, q_BHTK.device)
     rest_XHCK = _attend_masked(q_XHCK, cut(k_BGSK), cut(v_BGSK), mask_CL)
     rest_BHTK = rest_XHCK.unflatten(0, (batch, count)).transpose(1, 2).flatten(2, 3)
-    return torch.cat([first_BHCK, rest_BHTK[:, :, :tokens - block]], 2)
+    return torch.cat([first_BHCK, rest_BHTK[:, :, : tokens - block]], 2)
 
 
-def attend_step(q_BHK: Tensor, keys_BGTK: Tensor, values_BGTK: Tensor, kept_B: Tensor | None = None) -> Tensor:
-    """Attention of one token to all kept ones, in any order; returns [B, H, K]. kept_B: how many slots hold
-    tokens, for each sequence; None: all."""
+def attend_step(
+    q_BHK: Tensor, keys_BGTK: Tensor, values_BGTK: Tensor, kept_B: Tensor | None = None
+) -> Tensor:
+    """Attention of one token to all kept ones, in any order; returns [B, H, K]. kept_B: how many
+    slots hold tokens, for each sequence; None: all."""
     batch, groups, slots, head_dim = keys_BGTK.shape
-    # the query heads of one key head are rows of one product: kernels for a mask take no grouped heads
+    # the query heads of one key head are rows of one product: kernels for a mask take no grouped
+    # heads
     q_BGRK, mask_B11T = q_BHK.reshape(batch, groups, -1, head_dim), None
     if kept_B is not None:
         mask_B11T = torch.arange(slots, device=q_BHK.device) < kept_B.view(-1, 1, 1, 1)
@@ -110,7 +133,9 @@ def attend_step(q_BHK: Tensor, keys_BGTK: Tensor, values_BGTK: Tensor, kept_B: T
 
 
 class AttentionLayer(Layer):
-    """Without a window each token sees all before it; with one, the last `window` tokens, itself included."""
+    """Without a window each token sees all before it; with one, the last `window` tokens, itself
+    included.
+    """
 
     roles: ClassVar = {"in_proj": Role.READS, "out_proj": Role.WRITES}
 
@@ -126,13 +151,19 @@ class AttentionLayer(Layer):
         self.q_norm = RMSNorm(self.head_dim) if spec.qk_norm else None
         self.k_norm = RMSNorm(self.head_dim) if spec.qk_norm else None
         self.out_proj = nn.Linear(self.heads * self.head_dim, hidden, bias=spec.out_bias)
-        self.core = Core("attention", spec.name, (attend, attend_step), own="sdpa", head_dim=self.head_dim)
+        self.core = Core(
+            "attention", spec.name, (attend, attend_step), own="sdpa", head_dim=self.head_dim
+        )
 
-    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> KeyValueCache:
+    def init_state(
+        self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> KeyValueCache:
         empty = torch.zeros(batch, self.kv_heads, 0, self.head_dim, dtype=dtype, device=device)
         return KeyValueCache(empty, empty, 0, self.window)
 
-    def reference(self, x_BTD: Tensor, state: KeyValueCache | None = None) -> tuple[Tensor, KeyValueCache]:
+    def reference(
+        self, x_BTD: Tensor, state: KeyValueCache | None = None
+    ) -> tuple[Tensor, KeyValueCache]:
         x = x_BTD.double()
         state = state or self.init_state(len(x), x.dtype, x.device)
         heads = linear_reference(self.in_proj, x).unflatten(-1, (-1, self.head_dim))
@@ -149,19 +180,26 @@ class AttentionLayer(Layer):
             first = max(0, end - self.window) if self.window else 0
             seen_keys = keys[:, first:end].repeat_interleave(repeats, 2)
             seen_values = values[:, first:end].repeat_interleave(repeats, 2)
-            scores = torch.einsum("bhk,bthk->bht", q[:, t], seen_keys) * self.head_dim ** -0.5
-            outputs.append(torch.einsum("bht,bthk->bhk", scores.softmax(-1), seen_values).flatten(1))
+            scores = torch.einsum("bhk,bthk->bht", q[:, t], seen_keys) * self.head_dim**-0.5
+            outputs.append(
+                torch.einsum("bht,bthk->bhk", scores.softmax(-1), seen_values).flatten(1)
+            )
         o = torch.stack(outputs, 1)
         y = linear_reference(self.out_proj, o * torch.sigmoid(gate.flatten(2)) if self.gates else o)
         return y, self._cache(keys.transpose(1, 2), values.transpose(1, 2), state.seen + x.shape[1])
 
-    def forward(self, x_BTD: Tensor, state: KeyValueCache | None = None) -> tuple[Tensor, KeyValueCache]:
+    def forward(
+        self, x_BTD: Tensor, state: KeyValueCache | None = None
+    ) -> tuple[Tensor, KeyValueCache]:
         *qkv, gate = self._project(x_BTD, state.seen if state else 0)
         q, k, v = (part.transpose(1, 2) for part in qkv)
         seen = x_BTD.shape[1]
         if state is not None and state.seen:
             old_keys, old_values = state.in_order()
-            k, v = torch.cat([old_keys.to(k.dtype), k], 2), torch.cat([old_values.to(v.dtype), v], 2)
+            k, v = (
+                torch.cat([old_keys.to(k.dtype), k], 2),
+                torch.cat([old_values.to(v.dtype), v], 2),
+            )
             seen += state.seen
         o = self.core.of(q).forward(q, k, v, self.window)
         return self._output(o.transpose(1, 2), gate), self._cache(k, v, seen)
@@ -172,24 +210,33 @@ class AttentionLayer(Layer):
         attend_one = self.core.of(heads).step
         if isinstance(state, FixedCache):
             position = state.position
-            q, k, v, gate = self._turned(heads, functools.partial(
-                rotate_at, position_1=position.seen_1, rotary=self.rotary, room=position.room))
+            q, k, v, gate = self._turned(
+                heads,
+                functools.partial(
+                    rotate_at, position_1=position.seen_1, rotary=self.rotary, room=position.room
+                ),
+            )
             state.append(k, v)
             o = attend_one(q, state.keys_BGTK, state.values_BGTK, state.kept_B())
         else:
-            q, k, v, gate = self._turned(heads, functools.partial(rotate_one, position=state.seen,
-                                                                  rotary=self.rotary))
+            q, k, v, gate = self._turned(
+                heads, functools.partial(rotate_one, position=state.seen, rotary=self.rotary)
+            )
             state = state.appended(k, v)
-            o = attend_one(q, state.keys_BGTK[:, :, :state.kept], state.values_BGTK[:, :, :state.kept])
+            o = attend_one(
+                q, state.keys_BGTK[:, :, : state.kept], state.values_BGTK[:, :, : state.kept]
+            )
         return self._output(o, gate), state
 
     def _project(self, x_BTD: Tensor, first_position: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         heads = self.in_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
-        return self._turned(heads,
-                            functools.partial(rotate, first_position=first_position, rotary=self.rotary))
+        return self._turned(
+            heads, functools.partial(rotate, first_position=first_position, rotary=self.rotary)
+        )
 
-    def _turned(self, heads: Tensor,
-                turn: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _turned(
+        self, heads: Tensor, turn: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Projected heads [.., H, K] -> normalised and rotated queries and keys, values, gate."""
         if self.q_norm is not None and self.k_norm is not None:
             q, k, v, gate = heads.split([self.heads, self.kv_heads, self.kv_heads, self.gates], -2)
@@ -206,7 +253,7 @@ class AttentionLayer(Layer):
 
     def _cache(self, keys: Tensor, values: Tensor, seen: int) -> KeyValueCache:
         if self.window and seen >= self.window:  # position p goes to slot p mod window
-            keys, values = keys[:, :, -self.window:], values[:, :, -self.window:]
+            keys, values = keys[:, :, -self.window :], values[:, :, -self.window :]
             if seen % self.window:
                 keys, values = keys.roll(seen % self.window, 2), values.roll(seen % self.window, 2)
         return KeyValueCache(keys, values, seen, self.window)

@@ -1,4 +1,6 @@
-"""Grouped-query softmax attention with rotary positions; full (`a`) or within a sliding window (`swa`)."""
+"""Grouped-query softmax attention with rotary positions; full (`a`) or within a sliding window
+(`swa`).
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,15 @@ DEFAULT_THETA = 10000.0
 
 @dataclass(frozen=True, kw_only=True)
 class Attention(OperatorSpec):
-    """`a`. heads and kv_heads 0: a quarter of hidden / head_dim key heads (rounded down, at least 1) and as
-    many query heads as divide evenly among them, at most hidden / head_dim. Neither number falls when the
-    hidden size grows. heads alone 0: hidden / head_dim. kv_heads alone 0: the largest divisor of heads up to
-    heads / 4, at least 1.
+    """`a`. heads and kv_heads 0: a quarter of hidden / head_dim key heads (rounded down, at least
+    1) and as many query heads as divide evenly among them, at most hidden / head_dim. Neither
+    number falls when the hidden size grows. heads alone 0: hidden / head_dim. kv_heads alone 0: the
+    largest divisor of heads up to heads / 4, at least 1.
 
-    out_gate: the output times the sigmoid of a gate as wide as the queries, as in Qwen3-Next; qkv_bias covers
-    it. rope_share: share of each head's channels that positions rotate; 0: none. rope_factor divides their
-    frequencies: all of them where rope_original is 0, else as in Llama 3.1 those that turn slowly over
-    rope_original tokens.
+    out_gate: the output times the sigmoid of a gate as wide as the queries, as in Qwen3-Next;
+    qkv_bias covers it. rope_share: share of each head's channels that positions rotate; 0: none.
+    rope_factor divides their frequencies: all of them where rope_original is 0, else as in Llama
+    3.1 those that turn slowly over rope_original tokens.
     """
 
     kind = "a"
@@ -36,7 +38,8 @@ class Attention(OperatorSpec):
     layer = "flashnas.operators.attention.layer:AttentionLayer"
     minimums: ClassVar[dict[str, int]] = {"head_dim": 2, "rope_theta": 1, "rope_factor": 1}
     hash_optional: ClassVar[frozenset[str]] = frozenset(
-        {"out_bias", "out_gate", "rope_share", "rope_factor", "rope_original"})
+        {"out_bias", "out_gate", "rope_share", "rope_factor", "rope_original"}
+    )
 
     heads: int = 0
     kv_heads: int = 0
@@ -62,32 +65,48 @@ class Attention(OperatorSpec):
 
     def head_counts(self, hidden: int) -> tuple[int, int]:
         """Query heads and key heads."""
-        heads, kv_heads = self.heads or self._divided(hidden, self.head_dim, "head_dim"), self.kv_heads
+        heads, kv_heads = (
+            self.heads or self._divided(hidden, self.head_dim, "head_dim"),
+            self.kv_heads,
+        )
         if not kv_heads and self.heads:
             kv_heads = largest_divisor(heads, heads // 4)
         elif not kv_heads:
             kv_heads = max(heads // 4, 1)
             heads -= heads % kv_heads
         if heads % kv_heads:
-            raise OperatorError(f"operator {self.kind!r}: kv_heads must divide heads {heads}; got {kv_heads}")
+            raise OperatorError(
+                f"operator {self.kind!r}: kv_heads must divide heads {heads}; got {kv_heads}"
+            )
         return heads, kv_heads
 
     def resolved(self, hidden: int) -> Self:
         heads, kv_heads = self.head_counts(hidden)
         if self.rope_share > 1:
-            raise OperatorError(f"operator {self.kind!r}: rope_share must be at most 1;"
-                                f" got {self.rope_share}")
+            raise OperatorError(
+                f"operator {self.kind!r}: rope_share must be at most 1; got {self.rope_share}"
+            )
         if self.rotary_dim % 2:
             what = "head_dim" if self.rope_share == 1 else "rope_share x head_dim"
-            raise OperatorError(f"operator {self.kind!r}: {what} must be even for rotary positions;"
-                                f" got {self.rotary_dim}")
+            raise OperatorError(
+                f"operator {self.kind!r}: {what} must be even for rotary positions;"
+                f" got {self.rotary_dim}"
+            )
         theta, factor, original = self._rope()
-        return dataclasses.replace(self, heads=heads, kv_heads=kv_heads,
-                                   rope_share=self.rotary_dim / self.head_dim, rope_theta=theta,
-                                   rope_factor=factor, rope_original=original)
+        return dataclasses.replace(
+            self,
+            heads=heads,
+            kv_heads=kv_heads,
+            rope_share=self.rotary_dim / self.head_dim,
+            rope_theta=theta,
+            rope_factor=factor,
+            rope_original=original,
+        )
 
     def _rope(self) -> tuple[float, float, int]:
-        """rope_theta, rope_factor and rope_original, each at its default where it changes no frequency."""
+        """rope_theta, rope_factor and rope_original, each at its default where it changes no
+        frequency.
+        """
         if not self.rotary_dim:
             return DEFAULT_THETA, 1.0, 0
         # a single frequency is 1 for every theta
@@ -96,7 +115,9 @@ class Attention(OperatorSpec):
         # the fastest channel, 1 radian per token, turns once at most: all are slow
         if original / (2 * math.pi) <= 1:
             original = 0
-        elif original * theta ** (2 / self.rotary_dim - 1) / (2 * math.pi) >= 4:  # the slowest one is fast
+        elif (
+            original * theta ** (2 / self.rotary_dim - 1) / (2 * math.pi) >= 4
+        ):  # the slowest one is fast
             factor, original = 1.0, 0
         return theta, factor, original
 
@@ -110,7 +131,9 @@ class Attention(OperatorSpec):
         share = full.rope_share
         if share not in (0, 1):
             share = 2 * round(share * head_dim / 2) / head_dim
-        return dataclasses.replace(self, heads=heads, kv_heads=kv_heads, head_dim=head_dim, rope_share=share)
+        return dataclasses.replace(
+            self, heads=heads, kv_heads=kv_heads, head_dim=head_dim, rope_share=share
+        )
 
     def vectors(self, hidden: int) -> int:
         s = self.resolved(hidden)
@@ -126,11 +149,23 @@ class Attention(OperatorSpec):
             *pre_norm(hidden),
             gemm("qkv", n=q + 2 * kv + gate, k=hidden, unfused=(q + gate, kv, kv)),
             *([pointwise("qk_norm", 2 * (q + kv), unfused=(2 * q, 2 * kv))] if s.qk_norm else []),
-            *([pointwise("rotary", 2 * (turned_q + turned_kv), unfused=(2 * turned_q, 2 * turned_kv))]
-              if s.rotary_dim else []),
+            *(
+                [
+                    pointwise(
+                        "rotary", 2 * (turned_q + turned_kv), unfused=(2 * turned_q, 2 * turned_kv)
+                    )
+                ]
+                if s.rotary_dim
+                else []
+            ),
             pointwise("cache_write", 4 * kv, unfused=(2 * kv, 2 * kv)),
-            ATTENTION.call(self.name, heads=s.heads, kv_heads=s.kv_heads, head_dim=s.head_dim,
-                           window=s.window_tokens),
+            ATTENTION.call(
+                self.name,
+                heads=s.heads,
+                kv_heads=s.kv_heads,
+                head_dim=s.head_dim,
+                window=s.window_tokens,
+            ),
             *([pointwise("out_gate", 3 * q, unfused=(2 * q, 3 * q))] if s.out_gate else []),
             gemm("out", n=hidden, k=q),
         )

@@ -1,15 +1,15 @@
-"""Which library computes the core of an operator: the best one that is installed, or the one that the user
-names.
+"""Which library computes the core of an operator: the best one that is installed, or the one that
+the user names.
 
-A core is the one kernel of a layer that libraries compete for: attention or a recurrence. A layer holds a
-`Core` and calls `core.of(x).forward(..)` or `.step(..)` in the signature of our torch functions; everything
-around it (projections, convolutions, norms, gates) is torch. The choice is made at the first call on each
-device and in each dtype.
+A core is the one kernel of a layer that libraries compete for: attention or a recurrence. A layer
+holds a `Core` and calls `core.of(x).forward(..)` or `.step(..)` in the signature of our torch
+functions; everything around it (projections, convolutions, norms, gates) is torch. The choice is
+made at the first call on each device and in each dtype.
 
-On a CPU torch computes every core, attention by its scaled_dot_product_attention. On CUDA `auto` takes the
-first library of CORES that is installed and takes dtype and sizes there; torch's own code if none does or if
-it would round float32. A name takes that library wherever it covers the core, and torch elsewhere; what it
-covers but cannot run is an error. `core.of(x).name` is what runs.
+On a CPU torch computes every core, attention by its scaled_dot_product_attention. On CUDA `auto`
+takes the first library of CORES that is installed and takes dtype and sizes there; torch's own code
+if none does or if it would round float32. A name takes that library wherever it covers the core,
+and torch elsewhere; what it covers but cannot run is an error. `core.of(x).name` is what runs.
 """
 
 from __future__ import annotations
@@ -25,11 +25,21 @@ from flashnas.base.hints import one_of
 from flashnas.operators.backends import BACKENDS, fla, flash_attn, mamba_ssm
 from flashnas.operators.backends.library import Function, Pair, without_gradients
 
-LIBRARIES = {library.name: library for library in (fla.LIBRARY, mamba_ssm.LIBRARY, flash_attn.LIBRARY)}
-# the libraries that have a core, best first: the order of their own benchmarks, of which none was run here
+LIBRARIES = {
+    library.name: library for library in (fla.LIBRARY, mamba_ssm.LIBRARY, flash_attn.LIBRARY)
+}
+# the libraries that have a core, best first: the order of their own benchmarks, of which none was
+# run here
 CORES = {
-    "attention": ("flash-attn",), "ssd": ("mamba-ssm", "fla"), "selective_scan": ("mamba-ssm",),
-    "delta_rule": ("fla",), "gated_delta_rule": ("fla",), "gla": ("fla",), "kda": ("fla",), "dplr": ("fla",)}
+    "attention": ("flash-attn",),
+    "ssd": ("mamba-ssm", "fla"),
+    "selective_scan": ("mamba-ssm",),
+    "delta_rule": ("fla",),
+    "gated_delta_rule": ("fla",),
+    "gla": ("fla",),
+    "kda": ("fla",),
+    "dplr": ("fla",),
+}
 
 
 class Kernels(NamedTuple):
@@ -51,7 +61,9 @@ class Core:
         sizes: what a library may refuse (key_dim, value_dim, head_dim).
     """
 
-    def __init__(self, kind: str, operator: str, torch_code: Pair, own: str = "torch", **sizes: int) -> None:
+    def __init__(
+        self, kind: str, operator: str, torch_code: Pair, own: str = "torch", **sizes: int
+    ) -> None:
         self.kind, self.operator, self.sizes = kind, operator, sizes
         self._own = Kernels(*torch_code, own)
         self.choose("auto")
@@ -85,13 +97,16 @@ class Core:
             if not reason:
                 library = LIBRARIES[name]
                 forward, step = library.kernels[self.kind](dtype)
-                return Kernels(forward, without_gradients(step, self._own.step), f"{name} {library.version()}")
+                return Kernels(
+                    forward, without_gradients(step, self._own.step), f"{name} {library.version()}"
+                )
         if names and self.backend != "auto":
             raise self._refused(reason)
         return self._own
 
     def rejected(self, device: str, dtype: torch.dtype) -> dict[str, str]:
-        """The libraries that `auto` would rather take there than what runs, with the reason why it does not.
+        """The libraries that `auto` would rather take there than what runs, with the reason why it
+        does not.
         """
         reasons: dict[str, str] = {}
         for name in self._libraries() if device == "cuda" else ():
@@ -107,13 +122,20 @@ class Core:
     def _reason(self, name: str, device: str, dtype: torch.dtype) -> str:
         library = LIBRARIES[name]
         reason = library.reason(self.kind, device, dtype, self.sizes)
-        if not reason and self.backend == "auto" and dtype == torch.float32 and self.kind in library.rounds:
+        if (
+            not reason
+            and self.backend == "auto"
+            and dtype == torch.float32
+            and self.kind in library.rounds
+        ):
             return "it would round float32 to TensorFloat-32"
         return reason
 
     def _refused(self, reason: str) -> OperatorError:
-        return OperatorError(f"operator {self.operator}: backend {self.backend} cannot run it: {reason};"
-                             " allowed here: auto, torch")
+        return OperatorError(
+            f"operator {self.operator}: backend {self.backend} cannot run it: {reason};"
+            " allowed here: auto, torch"
+        )
 
 
 def cores_of(module: nn.Module) -> Iterator[Core]:
@@ -125,7 +147,9 @@ def cores_of(module: nn.Module) -> Iterator[Core]:
 
 
 def choose_backend(module: nn.Module, backend: str) -> None:
-    """Take that backend for every core of the module; raises OperatorError if it does not exist here."""
+    """Take that backend for every core of the module; raises OperatorError if it does not exist
+    here.
+    """
     if backend not in BACKENDS:
         raise OperatorError(one_of("backend", backend, BACKENDS))
     for core in cores_of(module):
@@ -135,16 +159,26 @@ def choose_backend(module: nn.Module, backend: str) -> None:
         raise OperatorError(f"backend {backend}: {missing}")
 
 
-def running(layers: Iterable[tuple[str, nn.Module]], device: str, dtype: torch.dtype) -> dict[str, str]:
-    """What computes each kind of operator there, such as {"d": "fla 0.6.0", "f": "torch"}, of layers given
-    with their kinds. Layers of a kind that differ, or have several cores, are joined by " + "."""
+def running(
+    layers: Iterable[tuple[str, nn.Module]], device: str, dtype: torch.dtype
+) -> dict[str, str]:
+    """What computes each kind of operator there, such as {"d": "fla 0.6.0", "f": "torch"}, of
+    layers given with their kinds. Layers of a kind that differ, or have several cores, are joined
+    by " + "."""
     names: dict[str, dict[str, None]] = {}
     for kind, layer in layers:
-        names.setdefault(kind, {}).update((core.kernels(device, dtype).name, None) for core in cores_of(layer))
+        names.setdefault(kind, {}).update(
+            (core.kernels(device, dtype).name, None) for core in cores_of(layer)
+        )
     return {kind: " + ".join(found or ["torch"]) for kind, found in names.items()}
 
 
 def installed(backend: str, device: str) -> dict[str, str]:
-    """Version of each library that the choice may take on that device and that is installed here, by name."""
-    return {name: library.version() for name, library in LIBRARIES.items()
-            if backend in ("auto", name) and device in library.devices and not library.missing()}
+    """Version of each library that the choice may take on that device and that is installed here,
+    by name.
+    """
+    return {
+        name: library.version()
+        for name, library in LIBRARIES.items()
+        if backend in ("auto", name) and device in library.devices and not library.missing()
+    }

@@ -1,7 +1,7 @@
 """flash-attn, 2.7 or later: softmax attention in bfloat16 and float16 on Ampere or newer.
 
-Its tensors are [B, T, H, K]; a causal mask ends in the bottom right corner, as ours does, and a window (left,
-right) counts the tokens before and after the query's own. Source: the docstrings of
+Its tensors are [B, T, H, K]; a causal mask ends in the bottom right corner, as ours does, and a
+window (left, right) counts the tokens before and after the query's own. Source: the docstrings of
 flash_attn/flash_attn_interface.py, github.com/Dao-AILab/flash-attention.
 """
 
@@ -12,7 +12,10 @@ from torch import Tensor
 
 from flashnas.operators.backends.library import HALF, Library, Pair, Sizes, name_of
 
-FUNCTIONS = ("flash_attn_func", "flash_attn_with_kvcache")  # flash-attn 4 has the package, but not these
+FUNCTIONS = (
+    "flash_attn_func",
+    "flash_attn_with_kvcache",
+)  # flash-attn 4 has the package, but not these
 MAX_HEAD_DIM = 256
 MIN_CAPABILITY = (8, 0)
 
@@ -23,12 +26,18 @@ def attention(dtype: torch.dtype) -> Pair:
 
     def forward(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tensor:
         q, k, v = (x.to(dtype).transpose(1, 2) for x in (q_BHTK, k_BGTK, v_BGTK))
-        o: Tensor = flash_attn_func(q, k, v, causal=True, window_size=(window - 1, 0) if window else (-1, -1))
+        o: Tensor = flash_attn_func(
+            q, k, v, causal=True, window_size=(window - 1, 0) if window else (-1, -1)
+        )
         return o.transpose(1, 2)
 
-    def step(q_BHK: Tensor, keys_BGTK: Tensor, values_BGTK: Tensor, kept_B: Tensor | None = None) -> Tensor:
+    def step(
+        q_BHK: Tensor, keys_BGTK: Tensor, values_BGTK: Tensor, kept_B: Tensor | None = None
+    ) -> Tensor:
         keys, values = (x.to(dtype).transpose(1, 2) for x in (keys_BGTK, values_BGTK))
-        o: Tensor = flash_attn_with_kvcache(q_BHK.to(dtype).unsqueeze(1), keys, values, cache_seqlens=kept_B)
+        o: Tensor = flash_attn_with_kvcache(
+            q_BHK.to(dtype).unsqueeze(1), keys, values, cache_seqlens=kept_B
+        )
         return o.squeeze(1)
 
     return forward, step
@@ -45,5 +54,12 @@ def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
     return ""
 
 
-LIBRARY = Library(name="flash-attn", package="flash_attn", distribution="flash-attn", refusal=refusal,
-                  kernels={"attention": attention}, least="2.7", functions=FUNCTIONS)
+LIBRARY = Library(
+    name="flash-attn",
+    package="flash_attn",
+    distribution="flash-attn",
+    refusal=refusal,
+    kernels={"attention": attention},
+    least="2.7",
+    functions=FUNCTIONS,
+)

@@ -1,5 +1,5 @@
-"""Library: what a backend module states about itself; Sizes: what of an operator decides whether a library
-takes it."""
+"""Library: what a backend module states about itself; Sizes: what of an operator decides whether a
+library takes it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ HALF = (torch.bfloat16, torch.float16)
 class Library:
     """One library.
 
-    kernels: for each core that it covers a function that imports what it needs and returns the kernels of a
-    whole sequence and of one token, for activations of a dtype, in the signatures of our torch functions.
-    refusal: why it does not take a core in a dtype and sizes, in a few words, or an empty string. rounds:
-    cores whose parallel form multiplies float32 in TensorFloat-32 (10 bits), which nothing but an explicit
-    choice should do. least: the oldest release whose functions we call as they are and whose results are
-    right. build: what makes two builds of a release differ, for records. functions: names of the package
-    that are called; without them it is another library of the same name.
+    kernels: for each core that it covers a function that imports what it needs and returns the
+    kernels of a whole sequence and of one token, for activations of a dtype, in the signatures of
+    our torch functions. refusal: why it does not take a core in a dtype and sizes, in a few words,
+    or an empty string. rounds: cores whose parallel form multiplies float32 in TensorFloat-32 (10
+    bits), which nothing but an explicit choice should do. least: the oldest release whose functions
+    we call as they are and whose results are right. build: what makes two builds of a release
+    differ, for records. functions: names of the package that are called; without them it is another
+    library of the same name.
     """
 
     name: str
@@ -52,11 +53,15 @@ class Library:
         if reason := _broken(self.package, sys.modules.get(self.package)):
             return f"the package {self.distribution} {self.version()} cannot be imported: {reason}"
         if older_than(self.version(), self.least):
-            return f"{self.distribution} {self.version()} is too old; {self.least} or later is needed"
+            return (
+                f"{self.distribution} {self.version()} is too old; {self.least} or later is needed"
+            )
         module = importlib.import_module(self.package)
         if lacking := [name for name in self.functions if not hasattr(module, name)]:
-            return (f"the package {self.package} here has no {', '.join(lacking)}, which"
-                    f" {self.distribution} has")
+            return (
+                f"the package {self.package} here has no {', '.join(lacking)}, which"
+                f" {self.distribution} has"
+            )
         return ""
 
     def version(self) -> str:
@@ -79,13 +84,18 @@ class Library:
 def importable(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None
-    except (ImportError, ValueError):  # a package hidden by None in sys.modules, or one without a spec
+    except (
+        ImportError,
+        ValueError,
+    ):  # a package hidden by None in sys.modules, or one without a spec
         return False
 
 
 @functools.cache
 def _release(distribution: str, loaded: Any) -> str:
-    """As installed, read once: each layer that is built asks for it. loaded: the module, where it is."""
+    """As installed, read once: each layer that is built asks for it. loaded: the module, where it
+    is.
+    """
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -94,8 +104,8 @@ def _release(distribution: str, loaded: Any) -> str:
 
 @functools.cache
 def _broken(package: str, loaded: Any) -> str:
-    """What importing an installed package raises, in a line; it is tried once. loaded: the module, where it
-    is."""
+    """What importing an installed package raises, in a line; it is tried once. loaded: the module,
+    where it is."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -108,8 +118,8 @@ def _broken(package: str, loaded: Any) -> str:
 
 @functools.cache
 def _unusable(build: Callable[[torch.dtype], object], dtype: torch.dtype, loaded: Any) -> str:
-    """What importing the functions of a core raises, in a line; tried once. loaded: the module of the
-    library."""
+    """What importing the functions of a core raises, in a line; tried once. loaded: the module of
+    the library."""
     try:
         build(dtype)
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
@@ -134,8 +144,10 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def without_gradients(step: Function, plain: Function) -> Function:
-    """`step`, which has no backward pass and may write into the state, where no gradient is needed; else
-    `plain`."""
+    """`step`, which has no backward pass and may write into the state, where no gradient is needed;
+    else `plain`."""
+
     def run(*arguments: Any) -> Any:
         return plain(*arguments) if torch.is_grad_enabled() else step(*arguments)
+
     return run

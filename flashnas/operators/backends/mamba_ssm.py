@@ -1,7 +1,8 @@
 """mamba-ssm, 2.3 or later: the scans of Mamba and Mamba2.
 
-Their states are [B, H, V, K], transposed to ours; C, B, x, dt of the papers are our q, k, x, dt. Source: the
-docstrings of mamba_ssm/ops/triton/{ssd_combined,selective_state_update}.py, github.com/state-spaces/mamba.
+Their states are [B, H, V, K], transposed to ours; C, B, x, dt of the papers are our q, k, x, dt.
+Source: the docstrings of mamba_ssm/ops/triton/{ssd_combined,selective_state_update}.py,
+github.com/state-spaces/mamba.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from flashnas.operators.backends.library import Library, Pair, Sizes, importable
 
 CHUNK = 256
 MAX_STATE = 256
-NO_TIME = 2.0 ** -60   # a time step in which nothing decays: exp(-rate NO_TIME) is 1
+NO_TIME = 2.0**-60  # a time step in which nothing decays: exp(-rate NO_TIME) is 1
 
 
 def ssd(dtype: torch.dtype) -> Pair:
@@ -21,21 +22,38 @@ def ssd(dtype: torch.dtype) -> Pair:
     from mamba_ssm.ops.triton.selective_state_update import selective_state_update
     from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
 
-    def forward(q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, rate_H: Tensor,
-                state: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        q_BTGK: Tensor,
+        k_BTGK: Tensor,
+        x_BTHV: Tensor,
+        dt_BTH: Tensor,
+        rate_H: Tensor,
+        state: Tensor,
+    ) -> tuple[Tensor, Tensor]:
         q, k, x = (part.to(dtype) for part in (q_BTGK, k_BTGK, x_BTHV))
-        y, final = mamba_chunk_scan_combined(x, dt_BTH, -rate_H, k, q, CHUNK, return_final_states=True,
-                                             initial_states=state.mT.contiguous())
+        y, final = mamba_chunk_scan_combined(
+            x,
+            dt_BTH,
+            -rate_H,
+            k,
+            q,
+            CHUNK,
+            return_final_states=True,
+            initial_states=state.mT.contiguous(),
+        )
         return y.to(state.dtype), final.mT.to(state.dtype)
 
-    def step(q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, rate_H: Tensor,
-             state: Tensor) -> tuple[Tensor, Tensor]:
+    def step(
+        q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, rate_H: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor]:
         q, k, x = (part.to(state.dtype) for part in (q_BGK, k_BGK, x_BHV))
         (heads, value_dim), key_dim = x.shape[1:], k.shape[-1]
-        # expanded, not copied: strides of 0 tell the kernel that dt, A, D and dt_bias are one number per head;
-        # it reads D and dt_bias whatever they are
-        dt, none = (part.unsqueeze(-1).expand(*part.shape, value_dim)
-                    for part in (dt_BH, rate_H.new_zeros(1).expand(heads)))
+        # expanded, not copied: strides of 0 tell the kernel that dt, A, D and dt_bias are one
+        # number per head; it reads D and dt_bias whatever they are
+        dt, none = (
+            part.unsqueeze(-1).expand(*part.shape, value_dim)
+            for part in (dt_BH, rate_H.new_zeros(1).expand(heads))
+        )
         rate = (-rate_H).view(heads, 1, 1).expand(heads, value_dim, key_dim)
         return selective_state_update(state.mT, x, dt, rate, k, q, D=none, dt_bias=none), state
 
@@ -43,33 +61,51 @@ def ssd(dtype: torch.dtype) -> Pair:
 
 
 def selective_scan(dtype: torch.dtype) -> Pair:
-    """`scan_of_inputs` and `scan_of_inputs_step`; [B, C, T] here. The state that the parallel form returns
-    has no gradient. The step writes into the state.
+    """`scan_of_inputs` and `scan_of_inputs_step`; [B, C, T] here. The state that the parallel form
+    returns has no gradient. The step writes into the state.
 
-    The kernel starts at zero. A given state is therefore read as N tokens in front: token n has B = e_n, a
-    time step NO_TIME in which nothing decays, and an input with dt x = S[n]. That is exact in float32, which
-    these calls take."""
+    The kernel starts at zero. A given state is therefore read as N tokens in front: token n has B =
+    e_n, a time step NO_TIME in which nothing decays, and an input with dt x = S[n]. That is exact
+    in float32, which these calls take."""
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
     from mamba_ssm.ops.triton.selective_state_update import selective_state_update
 
-    def forward(x_BTC: Tensor, dt_BTC: Tensor, a_NC: Tensor, b_BTN: Tensor, c_BTN: Tensor,
-                state_BNC: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        x_BTC: Tensor,
+        dt_BTC: Tensor,
+        a_NC: Tensor,
+        b_BTN: Tensor,
+        c_BTN: Tensor,
+        state_BNC: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
         parts, states = [x_BTC, dt_BTC, b_BTN, c_BTN], 0
         if state_BNC is not None:
             states, dtype_now = len(a_NC), a_NC.dtype
-            unit_BNN = torch.eye(states, device=a_NC.device, dtype=dtype_now).expand(len(x_BTC), -1, -1)
-            front = (state_BNC / NO_TIME, torch.full_like(state_BNC, NO_TIME), unit_BNN,
-                     torch.zeros_like(unit_BNN))
-            parts = [torch.cat([first, part.to(dtype_now)], 1) for first, part in zip(front, parts, strict=True)]
+            unit_BNN = torch.eye(states, device=a_NC.device, dtype=dtype_now).expand(
+                len(x_BTC), -1, -1
+            )
+            front = (
+                state_BNC / NO_TIME,
+                torch.full_like(state_BNC, NO_TIME),
+                unit_BNN,
+                torch.zeros_like(unit_BNN),
+            )
+            parts = [
+                torch.cat([first, part.to(dtype_now)], 1)
+                for first, part in zip(front, parts, strict=True)
+            ]
         x, dt, b, c = (part.to(a_NC.dtype if states else dtype).mT.contiguous() for part in parts)
         y, state = selective_scan_fn(x, dt, a_NC.mT.contiguous(), b, c, return_last_state=True)
         return y.mT[:, states:].to(a_NC.dtype), state.mT.to(a_NC.dtype)
 
-    def step(x_BC: Tensor, dt_BC: Tensor, a_NC: Tensor, b_BN: Tensor, c_BN: Tensor,
-             state_BNC: Tensor) -> tuple[Tensor, Tensor]:
+    def step(
+        x_BC: Tensor, dt_BC: Tensor, a_NC: Tensor, b_BN: Tensor, c_BN: Tensor, state_BNC: Tensor
+    ) -> tuple[Tensor, Tensor]:
         x, dt, b, c = (part.to(state_BNC.dtype) for part in (x_BC, dt_BC, b_BN, c_BN))
         none_C = a_NC.new_zeros(1).expand(a_NC.shape[1])
-        return selective_state_update(state_BNC.mT, x, dt, a_NC.mT, b, c, D=none_C, dt_bias=none_C), state_BNC
+        return selective_state_update(
+            state_BNC.mT, x, dt, a_NC.mT, b, c, D=none_C, dt_bias=none_C
+        ), state_BNC
 
     return forward, step
 
@@ -84,6 +120,12 @@ def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
     return ""
 
 
-LIBRARY = Library(name="mamba-ssm", package="mamba_ssm", distribution="mamba-ssm", refusal=refusal,
-                  kernels={"ssd": ssd, "selective_scan": selective_scan}, rounds=frozenset({"ssd"}),
-                  least="2.3")
+LIBRARY = Library(
+    name="mamba-ssm",
+    package="mamba_ssm",
+    distribution="mamba-ssm",
+    refusal=refusal,
+    kernels={"ssd": ssd, "selective_scan": selective_scan},
+    rounds=frozenset({"ssd"}),
+    least="2.3",
+)

@@ -13,7 +13,9 @@ from flashnas.operators.spec import OperatorSpec, scaled_head_dim
 
 @dataclass(frozen=True, kw_only=True)
 class DeltaNet(OperatorSpec):
-    """`d`. q, k, v and o have the hidden size; q and k are L2-normalised; beta = sigmoid, one per head."""
+    """`d`. q, k, v and o have the hidden size; q and k are L2-normalised; beta = sigmoid, one per
+    head.
+    """
 
     kind = "d"
     name = "delta_net"
@@ -45,12 +47,19 @@ class DeltaNet(OperatorSpec):
         heads = self.heads(hidden)
         return (
             *pre_norm(hidden),
-            gemm("qkv_beta", n=3 * hidden + heads, k=hidden, unfused=(hidden, hidden, hidden, heads)),
+            gemm(
+                "qkv_beta", n=3 * hidden + heads, k=hidden, unfused=(hidden, hidden, hidden, heads)
+            ),
             pointwise("beta_sigmoid", 2 * heads, fusable=True),
-            CONV.call("conv", channels=3 * hidden, conv_size=self.conv_size,
-                      unfused=(hidden, hidden, hidden)),
-            DELTA_RULE.call(self.name, heads=heads, key_dim=self.head_dim, value_dim=self.head_dim,
-                            groups=heads),
+            CONV.call(
+                "conv",
+                channels=3 * hidden,
+                conv_size=self.conv_size,
+                unfused=(hidden, hidden, hidden),
+            ),
+            DELTA_RULE.call(
+                self.name, heads=heads, key_dim=self.head_dim, value_dim=self.head_dim, groups=heads
+            ),
             pointwise("out_norm", 2 * hidden),
             gemm("out", n=hidden, k=hidden),
         )

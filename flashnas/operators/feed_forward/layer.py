@@ -1,4 +1,6 @@
-"""SwiGLU feed-forward network (`f`): down(silu(gate(x)) * up(x)); with relu2 down(relu(up(x))^2)."""
+"""SwiGLU feed-forward network (`f`): down(silu(gate(x)) * up(x)); with relu2
+down(relu(up(x))^2).
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class FeedForwardLayer(Layer):
         self.in_proj = Projection(hidden, spec.widened * self.inner, bias=spec.bias)  # gate, up
         self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
 
-    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
+    def init_state(
+        self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> None:
         return None
 
     def reference(self, x_BTD: Tensor, state: None = None) -> tuple[Tensor, None]:

@@ -13,7 +13,8 @@ from flashnas.operators.spec import OperatorSpec
 
 @dataclass(frozen=True, kw_only=True)
 class FeedForward(OperatorSpec):
-    """`f`. intermediate 0: three times the hidden size, as in Nemotron-Flash. bias: of every projection.
+    """`f`. intermediate 0: three times the hidden size, as in Nemotron-Flash. bias: of every
+    projection.
 
     relu2: down(relu(up(x))^2) in place of down(silu(gate(x)) * up(x)).
     """
@@ -40,19 +41,26 @@ class FeedForward(OperatorSpec):
         return dataclasses.replace(self, intermediate=self.intermediate or 3 * hidden)
 
     def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
-        return dataclasses.replace(self, intermediate=max(1, round(self.intermediate / factor))
-                                   if self.intermediate else 0)
+        return dataclasses.replace(
+            self, intermediate=max(1, round(self.intermediate / factor)) if self.intermediate else 0
+        )
 
     def vectors(self, hidden: int) -> int:
         return self.widened * self.resolved(hidden).intermediate + hidden if self.bias else 0
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         inner = self.resolved(hidden).intermediate
-        widen = ((gemm("up", n=inner, k=hidden),
-                  pointwise("relu2", 2 * inner, unfused=(2 * inner, 2 * inner)))
-                 if self.relu2 else
-                 (gemm("gate_up", n=2 * inner, k=hidden, unfused=(inner, inner)),
-                  pointwise("silu_mul", 3 * inner, unfused=(2 * inner, 3 * inner))))
+        widen = (
+            (
+                gemm("up", n=inner, k=hidden),
+                pointwise("relu2", 2 * inner, unfused=(2 * inner, 2 * inner)),
+            )
+            if self.relu2
+            else (
+                gemm("gate_up", n=2 * inner, k=hidden, unfused=(inner, inner)),
+                pointwise("silu_mul", 3 * inner, unfused=(2 * inner, 3 * inner)),
+            )
+        )
         return (
             *pre_norm(hidden),
             *widen,

@@ -26,12 +26,18 @@ class GatedConvolutionLayer(Layer):
         self.conv = ShortConvolution(hidden, spec.conv_size, silu=False)
         self.out_proj = nn.Linear(hidden, hidden, bias=False)
 
-    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
+    def init_state(
+        self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> Tensor:
         return self.conv.init_state(batch, dtype, device)
 
     def reference(self, x_BTD: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         b_BTD, c_BTD, u_BTD = linear_reference(self.in_proj, x_BTD.double()).chunk(3, -1)
-        before = self.init_state(len(x_BTD), b_BTD.dtype, x_BTD.device) if state is None else state.double()
+        before = (
+            self.init_state(len(x_BTD), b_BTD.dtype, x_BTD.device)
+            if state is None
+            else state.double()
+        )
         y_BTD, after = self.conv.reference(b_BTD * u_BTD, before)
         return linear_reference(self.out_proj, c_BTD * y_BTD), after
 

@@ -12,7 +12,8 @@ from flashnas.operators.spec import OperatorSpec
 
 @dataclass(frozen=True, kw_only=True)
 class GatedConvolution(OperatorSpec):
-    """`conv`. out(C * convolution(B * x)) with B, C and x from one projection, without activation and biases.
+    """`conv`. out(C * convolution(B * x)) with B, C and x from one projection, without activation
+    and biases.
     """
 
     kind = "conv"

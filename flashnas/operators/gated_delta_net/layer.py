@@ -18,8 +18,12 @@ from flashnas.operators.roles import Role
 class GatedDeltaNetLayer(DeltaLayer):
     """A decay per value head; norm gated by silu(z)."""
 
-    roles: ClassVar = {"in_proj": Role.READS, "A_log": Role.DECAY, "dt_bias": Role.BIAS,
-                       "out_proj": Role.WRITES}
+    roles: ClassVar = {
+        "in_proj": Role.READS,
+        "A_log": Role.DECAY,
+        "dt_bias": Role.BIAS,
+        "out_proj": Role.WRITES,
+    }
     core_kind, gate = "gated_delta_rule", "silu"
 
     def __init__(self, spec: GatedDeltaNet, hidden: int) -> None:

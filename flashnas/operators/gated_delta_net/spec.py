@@ -1,4 +1,5 @@
-"""Gated DeltaNet (`gd`); arXiv 2412.06464, as in Qwen3-Next: per-head decay, output gate, short convolution.
+"""Gated DeltaNet (`gd`); arXiv 2412.06464, as in Qwen3-Next: per-head decay, output gate, short
+convolution.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from flashnas.operators.spec import OperatorSpec, scaled_dim
 
 @dataclass(frozen=True, kw_only=True)
 class GatedDeltaNet(OperatorSpec):
-    """`gd`. k_heads 0: hidden / head_dim. Value heads: expand_v x k_heads; all heads have head_dim."""
+    """`gd`. k_heads 0: hidden / head_dim. Value heads: expand_v x k_heads; all heads have
+    head_dim.
+    """
 
     kind = "gd"
     name = "gated_delta_net"
@@ -31,8 +34,9 @@ class GatedDeltaNet(OperatorSpec):
     conv_size: int = 4
 
     def resolved(self, hidden: int) -> Self:
-        return dataclasses.replace(self,
-                                   k_heads=self.k_heads or self._divided(hidden, self.head_dim, "head_dim"))
+        return dataclasses.replace(
+            self, k_heads=self.k_heads or self._divided(hidden, self.head_dim, "head_dim")
+        )
 
     def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
         head_dim = scaled_dim(self.head_dim, factor, least_dim)
@@ -59,8 +63,13 @@ class GatedDeltaNet(OperatorSpec):
             gemm("beta_decay", n=2 * heads, k=hidden),
             pointwise("beta_decay_gates", 4 * heads, fusable=True, unfused=(2 * heads, 2 * heads)),
             CONV.call("conv", channels=2 * key + value, conv_size=self.conv_size),
-            GATED_DELTA_RULE.call(self.name, heads=heads, key_dim=self.head_dim, value_dim=self.head_dim,
-                                  groups=key // self.head_dim),
+            GATED_DELTA_RULE.call(
+                self.name,
+                heads=heads,
+                key_dim=self.head_dim,
+                value_dim=self.head_dim,
+                groups=key // self.head_dim,
+            ),
             pointwise("gated_norm", 3 * value, unfused=(2 * value, 3 * value)),
             gemm("out", n=hidden, k=value),
         )

@@ -35,24 +35,31 @@ class GatedLinearAttentionLayer(RecurrentLayer):
         self.gate_proj = nn.Linear(spec.gate_rank, key)
         self.norm = RMSNorm(spec.head_dim)
         self.out_proj = nn.Linear(hidden, hidden, bias=False)
-        self.scale = self.key_dim ** -0.5
-        self.core = Core("gla", spec.name, (gla_chunked, gla_step), key_dim=self.key_dim,
-                         value_dim=spec.head_dim)
+        self.scale = self.key_dim**-0.5
+        self.core = Core(
+            "gla", spec.name, (gla_chunked, gla_step), key_dim=self.key_dim, value_dim=spec.head_dim
+        )
         self.state_sizes, self.conv = (self.heads, self.key_dim, spec.head_dim), None
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
         q, k, v, gate, low = apply(self.in_proj, x).split(self.sizes, -1)
         return q, k, v, gate, apply(self.gate_proj, low)
 
-    def recur(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+    def recur(
+        self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule
+    ) -> tuple[Tensor, Tensor]:
         *qkv, gate, decay = parts
         dtype = matrix_BHKV.dtype
         with torch.autocast(gate.device.type, enabled=False):
             q, k, v, g = (part.to(dtype).unflatten(-1, (self.heads, -1)) for part in (*qkv, decay))
-            o, matrix_BHKV = rule(q * self.scale, k, v, F.logsigmoid(g) / GATE_NORMALISER, matrix_BHKV)
+            o, matrix_BHKV = rule(
+                q * self.scale, k, v, F.logsigmoid(g) / GATE_NORMALISER, matrix_BHKV
+            )
             return self.norm(o).flatten(-2) * F.silu(gate.to(dtype)), matrix_BHKV
 
-    def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+    def recur_reference(
+        self, parts: Sequence[Tensor], matrix_BHKV: Tensor
+    ) -> tuple[Tensor, Tensor]:
         *qkv, gate, decay = parts
         q, k, v, g = (part.unflatten(-1, (self.heads, -1)) for part in (*qkv, decay))
         g = -torch.log1p((-g).exp()) / GATE_NORMALISER

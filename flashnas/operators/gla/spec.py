@@ -13,7 +13,8 @@ from flashnas.operators.spec import OperatorSpec, largest_divisor, scaled_head_d
 
 @dataclass(frozen=True, kw_only=True)
 class GatedLinearAttention(OperatorSpec):
-    """`gla`. Value heads have head_dim, key heads half of it; decay per key channel through a low-rank gate.
+    """`gla`. Value heads have head_dim, key heads half of it; decay per key channel through a
+    low-rank gate.
     """
 
     kind = "gla"
@@ -37,7 +38,9 @@ class GatedLinearAttention(OperatorSpec):
 
     def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
         head_dim = scaled_head_dim(self.head_dim, factor, least_dim, hidden // factor)
-        if head_dim % 2 and hidden // factor % 2 == 0:  # an even one that divides the smaller hidden size
+        if (
+            head_dim % 2 and hidden // factor % 2 == 0
+        ):  # an even one that divides the smaller hidden size
             head_dim = 2 * largest_divisor(hidden // factor // 2, head_dim // 2)
         return dataclasses.replace(self, head_dim=head_dim)
 
@@ -57,7 +60,9 @@ class GatedLinearAttention(OperatorSpec):
             gemm("gate_low", n=self.gate_rank, k=hidden),
             gemm("gate_high", n=key, k=self.gate_rank),
             pointwise("log_sigmoid", 2 * key, fusable=True),
-            GLA.call(self.name, heads=heads, key_dim=self.key_dim, value_dim=self.head_dim, groups=heads),
+            GLA.call(
+                self.name, heads=heads, key_dim=self.key_dim, value_dim=self.head_dim, groups=heads
+            ),
             pointwise("gated_norm", 3 * hidden, unfused=(2 * hidden, 3 * hidden)),
             gemm("out", n=hidden, k=hidden),
         )

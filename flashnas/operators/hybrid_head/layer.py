@@ -1,7 +1,8 @@
-"""Parallel hybrid head (`h`): attention and Mamba2 read the same input, one projection reads the mean of
-both.
+"""Parallel hybrid head (`h`): attention and Mamba2 read the same input, one projection reads the
+mean of both.
 
-y = out_proj((norm(attention(x)) + norm(mamba2(x))) / 2), as Hymba fuses its heads; arXiv 2411.13676.
+y = out_proj((norm(attention(x)) + norm(mamba2(x))) / 2), as Hymba fuses its heads; arXiv
+2411.13676.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class HybridHeadState(NamedTuple):
 
 
 class HybridHeadLayer(Layer):
-    """The halves are the layers of `a` or `swa` and of `m2` without their output projections. Mamba2 already
-    ends with a norm and its weight; the attention gets one here."""
+    """The halves are the layers of `a` or `swa` and of `m2` without their output projections.
+    Mamba2 already ends with a norm and its weight; the attention gets one here."""
 
     roles: ClassVar = {"out_proj": Role.WRITES}
 
@@ -44,13 +45,17 @@ class HybridHeadLayer(Layer):
         self.norm = RMSNorm(inner, OUTPUT_NORM_EPS)
         self.out_proj = nn.Linear(inner, hidden, bias=False)
 
-    def init_state(self, batch: int, dtype: torch.dtype,
-                   device: torch.device | str = "cpu") -> HybridHeadState:
-        return HybridHeadState(self.attention.init_state(batch, dtype, device),
-                               self.ssm.init_state(batch, dtype, device))
+    def init_state(
+        self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> HybridHeadState:
+        return HybridHeadState(
+            self.attention.init_state(batch, dtype, device),
+            self.ssm.init_state(batch, dtype, device),
+        )
 
-    def reference(self, x_BTD: Tensor,
-                  state: HybridHeadState | None = None) -> tuple[Tensor, HybridHeadState]:
+    def reference(
+        self, x_BTD: Tensor, state: HybridHeadState | None = None
+    ) -> tuple[Tensor, HybridHeadState]:
         x = x_BTD.double()
         state = state or self.init_state(len(x), x.dtype, x.device)
         looked, attention = self.attention.reference(x, state.attention)
@@ -58,7 +63,9 @@ class HybridHeadLayer(Layer):
         mean = (self.norm.reference(looked) + summed) / 2
         return linear_reference(self.out_proj, mean), HybridHeadState(attention, ssm)
 
-    def forward(self, x_BTD: Tensor, state: HybridHeadState | None = None) -> tuple[Tensor, HybridHeadState]:
+    def forward(
+        self, x_BTD: Tensor, state: HybridHeadState | None = None
+    ) -> tuple[Tensor, HybridHeadState]:
         looked, attention = self.attention(x_BTD, state and state.attention)
         summed, ssm = self.ssm(x_BTD, state and state.ssm)
         return self._output(looked, summed), HybridHeadState(attention, ssm)

@@ -17,11 +17,12 @@ from flashnas.operators.spec import OperatorSpec, largest_divisor, scaled_dim, s
 
 @dataclass(frozen=True, kw_only=True)
 class HybridHead(OperatorSpec):
-    """`h`. Both halves read the same input and put out heads x head_dim channels, each normalised with a
-    weight per channel; one projection reads their mean.
+    """`h`. Both halves read the same input and put out heads x head_dim channels, each normalised
+    with a weight per channel; one projection reads their mean.
 
-    heads, kv_heads, head_dim, qk_norm, rope_theta: of the attention, as in `a`; window 0: full attention.
-    ssm_head_dim, state, groups, conv_size: of the Mamba2, whose heads follow from heads x head_dim.
+    heads, kv_heads, head_dim, qk_norm, rope_theta: of the attention, as in `a`; window 0: full
+    attention. ssm_head_dim, state, groups, conv_size: of the Mamba2, whose heads follow from heads
+    x head_dim.
     """
 
     kind = "h"
@@ -31,9 +32,14 @@ class HybridHead(OperatorSpec):
     family = "attention and state space"
     layer = "flashnas.operators.hybrid_head.layer:HybridHeadLayer"
     own_rates = ("conv",)
-    minimums: ClassVar[dict[str, int]] = {"head_dim": 2, "rope_theta": 1, "ssm_head_dim": 1, "state": 1,
-                                          "groups": 1,
-                                       "conv_size": 1}
+    minimums: ClassVar[dict[str, int]] = {
+        "head_dim": 2,
+        "rope_theta": 1,
+        "ssm_head_dim": 1,
+        "state": 1,
+        "groups": 1,
+        "conv_size": 1,
+    }
 
     heads: int = 0
     kv_heads: int = 0
@@ -53,26 +59,43 @@ class HybridHead(OperatorSpec):
 
     def attention(self, hidden: int) -> Attention:
         """The half that looks back, with an output projection that this operator lacks."""
-        options: dict[str, Any] = {name: getattr(self, name) for name in
-                                   ("heads", "kv_heads", "head_dim", "qk_norm", "rope_theta")}
-        spec = SlidingWindowAttention(**options, window=self.window) if self.window else Attention(**options)
+        options: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in ("heads", "kv_heads", "head_dim", "qk_norm", "rope_theta")
+        }
+        spec = (
+            SlidingWindowAttention(**options, window=self.window)
+            if self.window
+            else Attention(**options)
+        )
         try:
             return spec.resolved(hidden)
         except OperatorError as error:
-            raise OperatorError(str(error).replace(f"operator {spec.kind!r}", "operator 'h'")) from None
+            raise OperatorError(
+                str(error).replace(f"operator {spec.kind!r}", "operator 'h'")
+            ) from None
 
     def ssm(self, hidden: int) -> Mamba2:
         """The half that summarises, with an output projection that this operator lacks."""
         inner = self.inner(hidden)
         if inner % self.ssm_head_dim:
-            raise OperatorError(f"operator 'h': ssm_head_dim must divide heads x head_dim = {inner};"
-                                f" got {self.ssm_head_dim}")
+            raise OperatorError(
+                f"operator 'h': ssm_head_dim must divide heads x head_dim = {inner};"
+                f" got {self.ssm_head_dim}"
+            )
         heads = inner // self.ssm_head_dim
         if heads % self.groups:
-            raise OperatorError(f"operator 'h': groups must divide the {heads} heads of the Mamba2;"
-                                f" got {self.groups}")
-        return Mamba2(heads=heads, head_dim=self.ssm_head_dim, state=self.state, groups=self.groups,
-                      conv_size=self.conv_size)
+            raise OperatorError(
+                f"operator 'h': groups must divide the {heads} heads of the Mamba2;"
+                f" got {self.groups}"
+            )
+        return Mamba2(
+            heads=heads,
+            head_dim=self.ssm_head_dim,
+            state=self.state,
+            groups=self.groups,
+            conv_size=self.conv_size,
+        )
 
     def inner(self, hidden: int) -> int:
         """Channels that each half puts out."""
@@ -89,13 +112,23 @@ class HybridHead(OperatorSpec):
         ssm_head_dim = largest_divisor(inner, scaled_dim(self.ssm_head_dim, factor, least_dim))
         heads, state = inner // ssm_head_dim, scaled_state(self.state, factor, least_dim)
         return dataclasses.replace(
-            self, heads=attention.heads, kv_heads=attention.kv_heads, head_dim=attention.head_dim,
-            window=attention.window_tokens, ssm_head_dim=ssm_head_dim, state=state,
-            groups=largest_divisor(heads, self.groups))
+            self,
+            heads=attention.heads,
+            kv_heads=attention.kv_heads,
+            head_dim=attention.head_dim,
+            window=attention.window_tokens,
+            ssm_head_dim=ssm_head_dim,
+            state=state,
+            groups=largest_divisor(heads, self.groups),
+        )
 
     def vectors(self, hidden: int) -> int:
         # Mamba2 has its norm, attention gets one
-        return self.attention(hidden).vectors(hidden) + self.ssm(hidden).vectors(hidden) + self.inner(hidden)
+        return (
+            self.attention(hidden).vectors(hidden)
+            + self.ssm(hidden).vectors(hidden)
+            + self.inner(hidden)
+        )
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         inner = self.inner(hidden)

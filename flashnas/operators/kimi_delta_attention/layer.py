@@ -19,9 +19,15 @@ NORM_EPS = 1e-5
 class KimiDeltaAttentionLayer(DeltaLayer):
     """A decay per key channel, from a low-rank map; norm gated by the sigmoid of another one."""
 
-    roles: ClassVar = {"in_proj": Role.READS, "gates_low": Role.GATE_READS, "decay_gate": Role.GATE,
-                       "output_gate": Role.GATE, "A_log": Role.DECAY, "dt_bias": Role.BIAS,
-                       "out_proj": Role.WRITES}
+    roles: ClassVar = {
+        "in_proj": Role.READS,
+        "gates_low": Role.GATE_READS,
+        "decay_gate": Role.GATE,
+        "output_gate": Role.GATE,
+        "A_log": Role.DECAY,
+        "dt_bias": Role.BIAS,
+        "out_proj": Role.WRITES,
+    }
     core_kind, by_channel, gate = "kda", True, "sigmoid"
     rules, rule_reference = (kda_chunked, kda_step), staticmethod(kda_reference)
 
@@ -35,6 +41,8 @@ class KimiDeltaAttentionLayer(DeltaLayer):
         self._build(spec, hidden, (spec.heads, spec.heads), spec.head_dim, spec.conv_size, NORM_EPS)
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
-        qkv, beta = apply(self.in_proj, x).split([3 * self.v_heads * self.head_dim, self.v_heads], -1)
+        qkv, beta = apply(self.in_proj, x).split(
+            [3 * self.v_heads * self.head_dim, self.v_heads], -1
+        )
         decay, gate = apply(self.gates_low, x).chunk(2, -1)
         return qkv, beta, apply(self.decay_gate, decay), apply(self.output_gate, gate)

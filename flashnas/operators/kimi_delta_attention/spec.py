@@ -1,4 +1,6 @@
-"""Kimi delta attention (`kda`); arXiv 2510.26692: the gated delta rule with a decay per key channel."""
+"""Kimi delta attention (`kda`); arXiv 2510.26692: the gated delta rule with a decay per key
+channel.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ from flashnas.operators.spec import OperatorSpec, scaled_dim
 
 @dataclass(frozen=True, kw_only=True)
 class KimiDeltaAttention(OperatorSpec):
-    """`kda`. heads 0: hidden / head_dim; gate_rank, of the maps to decay and output gate, 0: head_dim, as
-    fla."""
+    """`kda`. heads 0: hidden / head_dim; gate_rank, of the maps to decay and output gate, 0:
+    head_dim, as fla."""
 
     kind = "kda"
     name = "kimi_delta_attention"
@@ -31,14 +33,18 @@ class KimiDeltaAttention(OperatorSpec):
     gate_rank: int = 0
 
     def resolved(self, hidden: int) -> Self:
-        return dataclasses.replace(self, heads=self.heads or self._divided(hidden, self.head_dim, "head_dim"),
-                                   gate_rank=self.gate_rank or self.head_dim)
+        return dataclasses.replace(
+            self,
+            heads=self.heads or self._divided(hidden, self.head_dim, "head_dim"),
+            gate_rank=self.gate_rank or self.head_dim,
+        )
 
     def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
         full, head_dim = self.resolved(hidden), scaled_dim(self.head_dim, factor, least_dim)
         heads = max(1, round(full.heads * self.head_dim / factor / head_dim))
-        return dataclasses.replace(self, heads=heads, head_dim=head_dim,
-                                   gate_rank=scaled_dim(full.gate_rank, factor))
+        return dataclasses.replace(
+            self, heads=heads, head_dim=head_dim, gate_rank=scaled_dim(full.gate_rank, factor)
+        )
 
     def inner(self, hidden: int) -> int:
         """Channels of the queries, of the keys and of the values."""
@@ -57,10 +63,16 @@ class KimiDeltaAttention(OperatorSpec):
             gemm("gates_low", n=2 * s.gate_rank, k=hidden, unfused=(s.gate_rank, s.gate_rank)),
             gemm("decay_high", n=inner, k=s.gate_rank),
             gemm("gate_high", n=inner, k=s.gate_rank),
-            pointwise("beta_decay_gates", 2 * inner + 2 * s.heads, fusable=True,
-                      unfused=(2 * inner, 2 * s.heads)),
+            pointwise(
+                "beta_decay_gates",
+                2 * inner + 2 * s.heads,
+                fusable=True,
+                unfused=(2 * inner, 2 * s.heads),
+            ),
             CONV.call("conv", channels=3 * inner, conv_size=s.conv_size),
-            KDA.call(self.name, heads=s.heads, key_dim=s.head_dim, value_dim=s.head_dim, groups=s.heads),
+            KDA.call(
+                self.name, heads=s.heads, key_dim=s.head_dim, value_dim=s.head_dim, groups=s.heads
+            ),
             pointwise("gated_norm", 3 * inner, unfused=(2 * inner, 3 * inner)),
             gemm("out", n=hidden, k=inner),
         )

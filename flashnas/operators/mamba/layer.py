@@ -1,4 +1,5 @@
-"""Mamba (`m`), the selective state space of the first version, as transformers' MambaMixer; arXiv 2312.00752.
+"""Mamba (`m`), the selective state space of the first version, as transformers' MambaMixer; arXiv
+2312.00752.
 
 Per channel c with state n, dt = softplus(dt_proj(low) + dt_bias) and A = -exp(A_log):
 S <- exp(dt A) S + B dt x;  y = sum_n C S + D x;  the output is out_proj(y silu(z)).
@@ -22,19 +23,30 @@ from flashnas.operators.parts.numerics import (
     linear_reference,
     state_dtype,
 )
-from flashnas.operators.recurrences.selective_scan import scan_of_inputs, scan_of_inputs_step, scan_reference
+from flashnas.operators.recurrences.selective_scan import (
+    scan_of_inputs,
+    scan_of_inputs_step,
+    scan_reference,
+)
 from flashnas.operators.roles import Role
 
 
 class MambaLayer(RecurrentLayer):
-    """in_proj gives x and z; x passes a convolution and silu; x_proj makes the low-rank time step, B and C of
-    it.
+    """in_proj gives x and z; x passes a convolution and silu; x_proj makes the low-rank time step,
+    B and C of it.
 
     The state's matrix is [B, 1, N, inner]: one head whose values are the channels.
     """
 
-    roles: ClassVar = {"in_proj": Role.READS, "x_proj": Role.INNER, "dt_proj": Role.INNER,
-                       "dt_bias": Role.BIAS, "A_log": Role.DECAY, "D": Role.VECTOR, "out_proj": Role.WRITES}
+    roles: ClassVar = {
+        "in_proj": Role.READS,
+        "x_proj": Role.INNER,
+        "dt_proj": Role.INNER,
+        "dt_bias": Role.BIAS,
+        "A_log": Role.DECAY,
+        "D": Role.VECTOR,
+        "out_proj": Role.WRITES,
+    }
     conv: ShortConvolution
 
     def __init__(self, spec: Mamba, hidden: int) -> None:
@@ -47,29 +59,39 @@ class MambaLayer(RecurrentLayer):
         self.x_proj = nn.Linear(self.inner, sum(self.parts), bias=False)  # dt | B | C
         self.dt_proj = nn.Linear(rank, self.inner, bias=False)
         self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.inner))
-        self.A_log = nn.Parameter(torch.arange(1.0, self.state + 1).log().repeat(self.inner, 1))  # [inner, N]
+        self.A_log = nn.Parameter(
+            torch.arange(1.0, self.state + 1).log().repeat(self.inner, 1)
+        )  # [inner, N]
         self.D = nn.Parameter(torch.ones(self.inner))
         self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
-        self.core = Core("selective_scan", spec.name, (scan_of_inputs, scan_of_inputs_step),
-                         key_dim=self.state)
+        self.core = Core(
+            "selective_scan", spec.name, (scan_of_inputs, scan_of_inputs_step), key_dim=self.state
+        )
         self.state_sizes = 1, self.state, self.inner
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
         return apply(self.in_proj, x).chunk(2, -1)
 
-    def recur(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+    def recur(
+        self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule
+    ) -> tuple[Tensor, Tensor]:
         return self._recur(parts, matrix_BHKV.squeeze(1), rule)
 
-    def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
+    def forward(
+        self, x_BTD: Tensor, state: RecurrentState | None = None
+    ) -> tuple[Tensor, RecurrentState]:
         if state is not None:
             return super().forward(x_BTD, state)
-        # from the start of a sequence the scan is given no state: the kernel of mamba-ssm cannot take one
+        # from the start of a sequence the scan is given no state: the kernel of mamba-ssm cannot
+        # take one
         x, z = self.in_proj(x_BTD).chunk(2, -1)
         x, conv_BTC = self.conv(x, self.conv.init_state(len(x), x.dtype, x.device))
         y, matrix_BHKV = self._recur((x, z), None, self.core.of(x).forward)
         return self.out_proj(y.to(z.dtype)), RecurrentState(conv_BTC, matrix_BHKV)
 
-    def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+    def recur_reference(
+        self, parts: Sequence[Tensor], matrix_BHKV: Tensor
+    ) -> tuple[Tensor, Tensor]:
         x, z = parts
         low, b, c = linear_reference(self.x_proj, x).split(self.parts, -1)
         dt = torch.log1p((linear_reference(self.dt_proj, low) + self.dt_bias.double()).exp())
@@ -77,7 +99,9 @@ class MambaLayer(RecurrentLayer):
         y, state_BNC = scan_reference(dt * x, dt, a_NC, b, c, matrix_BHKV.squeeze(1))
         return (y + x * self.D.double()) * z * torch.sigmoid(z), state_BNC.unsqueeze(1)
 
-    def _recur(self, parts: Sequence[Tensor], state_BNC: Tensor | None, rule: Rule) -> tuple[Tensor, Tensor]:
+    def _recur(
+        self, parts: Sequence[Tensor], state_BNC: Tensor | None, rule: Rule
+    ) -> tuple[Tensor, Tensor]:
         x, z = parts
         low, b, c = self.x_proj(x).split(self.parts, -1)
         dt = self.dt_proj(low)
@@ -86,4 +110,6 @@ class MambaLayer(RecurrentLayer):
             b, c = b.to(dtype), c.to(dtype)
             dt = F.softplus(dt.to(dtype) + self.dt_bias.to(dtype))
             y, state_BNC = rule(x, dt, -self.A_log.to(dtype).exp().T, b, c, state_BNC)
-            return torch.addcmul(y, x, self.D.to(dtype)) * F.silu(z).to(dtype), state_BNC.unsqueeze(1)
+            return torch.addcmul(y, x, self.D.to(dtype)) * F.silu(z).to(dtype), state_BNC.unsqueeze(
+                1
+            )

@@ -13,11 +13,11 @@ from flashnas.operators.spec import OperatorSpec, scaled_dim
 
 @dataclass(frozen=True, kw_only=True)
 class Mamba(OperatorSpec):
-    """`m`. inner size = expand x hidden; each inner channel has a state of `state` values with decays of
-    their own.
+    """`m`. inner size = expand x hidden; each inner channel has a state of `state` values with
+    decays of their own.
 
-    dt_rank: width through which the time steps of all channels are projected; 0: hidden / 16, rounded up.
-    bias: of the input and the output projection.
+    dt_rank: width through which the time steps of all channels are projected; 0: hidden / 16,
+    rounded up. bias: of the input and the output projection.
     """
 
     kind = "m"
@@ -43,9 +43,14 @@ class Mamba(OperatorSpec):
         return dataclasses.replace(self, dt_rank=self.dt_rank or _dt_rank(hidden))
 
     def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
-        follows = self.dt_rank in (0, _dt_rank(hidden))  # from the hidden size, also in the smaller network
+        follows = self.dt_rank in (
+            0,
+            _dt_rank(hidden),
+        )  # from the hidden size, also in the smaller network
         rank = 0 if follows else max(1, round(self.dt_rank / factor))
-        return dataclasses.replace(self, state=scaled_dim(self.state, factor, least_dim), dt_rank=rank)
+        return dataclasses.replace(
+            self, state=scaled_dim(self.state, factor, least_dim), dt_rank=rank
+        )
 
     def vectors(self, hidden: int) -> int:
         inner = self.inner(hidden)

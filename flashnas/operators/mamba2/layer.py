@@ -26,14 +26,25 @@ from flashnas.operators.spec import OUTPUT_NORM_EPS
 
 
 class Mamba2Layer(RecurrentLayer):
-    """in_proj gives z, x, B, C, dt; x, B, C pass a convolution and silu; y is normalised after the gate."""
+    """in_proj gives z, x, B, C, dt; x, B, C pass a convolution and silu; y is normalised after the
+    gate.
+    """
 
-    roles: ClassVar = {"in_proj": Role.READS, "A_log": Role.DECAY, "D": Role.VECTOR, "dt_bias": Role.BIAS,
-                       "out_proj": Role.WRITES}
+    roles: ClassVar = {
+        "in_proj": Role.READS,
+        "A_log": Role.DECAY,
+        "D": Role.VECTOR,
+        "dt_bias": Role.BIAS,
+        "out_proj": Role.WRITES,
+    }
 
     def __init__(self, spec: Mamba2, hidden: int) -> None:
         super().__init__()
-        self.inner, self.heads, self.head_dim = spec.inner(hidden), spec.head_count(hidden), spec.head_dim
+        self.inner, self.heads, self.head_dim = (
+            spec.inner(hidden),
+            spec.head_count(hidden),
+            spec.head_dim,
+        )
         self.groups, self.state, self.dt_min = spec.groups, spec.state, spec.dt_min
         channels = spec.conv_channels(hidden)
         self.sizes = [self.inner, channels, self.heads]
@@ -45,15 +56,18 @@ class Mamba2Layer(RecurrentLayer):
         self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.heads))
         self.norm = RMSNorm(self.inner, OUTPUT_NORM_EPS)
         self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
-        self.core = Core("ssd", spec.name, (ssd_scan, ssd_scan_step), key_dim=self.state,
-                         value_dim=self.head_dim)
+        self.core = Core(
+            "ssd", spec.name, (ssd_scan, ssd_scan_step), key_dim=self.state, value_dim=self.head_dim
+        )
         self.state_sizes = self.heads, self.state, self.head_dim
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
         z, xbc, dt = apply(self.in_proj, x).split(self.sizes, -1)
         return xbc, z, dt
 
-    def recur(self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+    def recur(
+        self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule
+    ) -> tuple[Tensor, Tensor]:
         xbc, z, dt = parts
         with torch.autocast(xbc.device.type, enabled=False):
             dtype = matrix_BHKV.dtype
@@ -65,7 +79,9 @@ class Mamba2Layer(RecurrentLayer):
             y = torch.addcmul(y, x, self.D.to(dtype).unsqueeze(-1)).flatten(-2)
             return self.norm.of_gated(y, z, self.groups), matrix_BHKV
 
-    def recur_reference(self, parts: Sequence[Tensor], matrix_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+    def recur_reference(
+        self, parts: Sequence[Tensor], matrix_BHKV: Tensor
+    ) -> tuple[Tensor, Tensor]:
         xbc, z, dt = parts
         x, b, c = self._split(xbc)
         dt = torch.log1p((dt + self.dt_bias.double()).exp()).clamp(min=self.dt_min)

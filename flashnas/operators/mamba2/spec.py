@@ -20,8 +20,8 @@ from flashnas.operators.spec import (
 
 @dataclass(frozen=True, kw_only=True)
 class Mamba2(OperatorSpec):
-    """`m2`. inner size = expand x hidden, split into heads of head_dim; B and C have `state` channels per
-    group.
+    """`m2`. inner size = expand x hidden, split into heads of head_dim; B and C have `state`
+    channels per group.
 
     heads: number of heads in place of `expand`, as in Nemotron-H. bias: of both projections.
     dt_min: smallest time step.
@@ -34,7 +34,13 @@ class Mamba2(OperatorSpec):
     family = "state space"
     layer = "flashnas.operators.mamba2.layer:Mamba2Layer"
     own_rates = ("conv",)
-    minimums: ClassVar[dict[str, int]] = {"expand": 1, "head_dim": 1, "state": 1, "conv_size": 1, "groups": 1}
+    minimums: ClassVar[dict[str, int]] = {
+        "expand": 1,
+        "head_dim": 1,
+        "state": 1,
+        "conv_size": 1,
+        "groups": 1,
+    }
     hash_optional: ClassVar[frozenset[str]] = frozenset({"heads", "bias", "conv_bias", "dt_min"})
 
     expand: int = 2
@@ -53,7 +59,9 @@ class Mamba2(OperatorSpec):
     def head_count(self, hidden: int) -> int:
         heads = self._divided(self.inner(hidden), self.head_dim, "head_dim")
         if heads % self.groups:
-            raise OperatorError(f"operator 'm2': groups must divide the {heads} heads; got {self.groups}")
+            raise OperatorError(
+                f"operator 'm2': groups must divide the {heads} heads; got {self.groups}"
+            )
         return heads
 
     def conv_channels(self, hidden: int) -> int:
@@ -64,8 +72,11 @@ class Mamba2(OperatorSpec):
         if not self.heads:
             return self
         whole = self.inner(hidden) % hidden == 0
-        return dataclasses.replace(self, expand=self.inner(hidden) // hidden if whole else 1,
-                                   heads=0 if whole else self.heads)
+        return dataclasses.replace(
+            self,
+            expand=self.inner(hidden) // hidden if whole else 1,
+            heads=0 if whole else self.heads,
+        )
 
     def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
         full = self.resolved(hidden)
@@ -74,25 +85,49 @@ class Mamba2(OperatorSpec):
             head_dim = scaled_dim(full.head_dim, factor, least_dim)
             heads = max(1, round(full.inner(hidden) / factor / head_dim))
         else:
-            head_dim = scaled_head_dim(full.head_dim, factor, least_dim, full.inner(hidden) // factor)
+            head_dim = scaled_head_dim(
+                full.head_dim, factor, least_dim, full.inner(hidden) // factor
+            )
         count = heads or full.inner(hidden) // factor // head_dim
-        return dataclasses.replace(full, head_dim=head_dim, heads=heads,
-                                   groups=largest_divisor(count, self.groups),
-                                   state=scaled_state(self.state, factor, least_dim))
+        return dataclasses.replace(
+            full,
+            head_dim=head_dim,
+            heads=heads,
+            groups=largest_divisor(count, self.groups),
+            state=scaled_state(self.state, factor, least_dim),
+        )
 
     def vectors(self, hidden: int) -> int:
-        inner, heads, channels = self.inner(hidden), self.head_count(hidden), self.conv_channels(hidden)
+        inner, heads, channels = (
+            self.inner(hidden),
+            self.head_count(hidden),
+            self.conv_channels(hidden),
+        )
         # A, D and dt bias per head; gated norm over inner; other biases
-        return (3 * heads + inner + channels * self.conv_bias
-                + (inner + channels + heads + hidden if self.bias else 0))
+        return (
+            3 * heads
+            + inner
+            + channels * self.conv_bias
+            + (inner + channels + heads + hidden if self.bias else 0)
+        )
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
-        inner, heads, channels = self.inner(hidden), self.head_count(hidden), self.conv_channels(hidden)
+        inner, heads, channels = (
+            self.inner(hidden),
+            self.head_count(hidden),
+            self.conv_channels(hidden),
+        )
         return (
             *pre_norm(hidden),
             gemm("in", n=inner + channels + heads, k=hidden),
             CONV.call("conv", channels=channels, conv_size=self.conv_size),
-            SSD.call(self.name, heads=heads, key_dim=self.state, value_dim=self.head_dim, groups=self.groups),
+            SSD.call(
+                self.name,
+                heads=heads,
+                key_dim=self.state,
+                value_dim=self.head_dim,
+                groups=self.groups,
+            ),
             pointwise("gated_norm", 3 * inner, unfused=(2 * inner, 3 * inner)),
             gemm("out", n=hidden, k=inner),
         )

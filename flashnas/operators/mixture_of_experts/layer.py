@@ -1,8 +1,8 @@
-"""Mixture of SwiGLU experts (`moe`), dropless, as transformers' Qwen3-MoE and Mixtral; arXiv 2101.03961,
-2401.04088.
+"""Mixture of SwiGLU experts (`moe`), dropless, as transformers' Qwen3-MoE and Mixtral; arXiv
+2101.03961, 2401.04088.
 
-y = sum over the chosen experts e of p_e expert_e(x), p the softmax of the router's logits, in float32 at
-least.
+y = sum over the chosen experts e of p_e expert_e(x), p the softmax of the router's logits, in
+float32 at least.
 """
 
 from __future__ import annotations
@@ -21,15 +21,20 @@ from flashnas.operators.roles import Role
 
 
 class MixtureOfExpertsLayer(Layer):
-    """in_proj[e] (gate, up) and out_proj[e] are expert e; a shared expert is the last of both. State: always
-    None.
+    """in_proj[e] (gate, up) and out_proj[e] are expert e; a shared expert is the last of both.
+    State: always None.
 
-    Tokens are sorted by expert, so that each expert is one product. There is no loss that balances the
-    experts. How many tokens each expert gets is told to the host, so that no CUDA graph can hold this layer.
+    Tokens are sorted by expert, so that each expert is one product. There is no loss that balances
+    the experts. How many tokens each expert gets is told to the host, so that no CUDA graph can
+    hold this layer.
     """
 
-    roles: ClassVar = {"router": Role.ROUTER, "in_proj": Role.READS, "out_proj": Role.WRITES,
-                       "gate_proj": Role.GATE}
+    roles: ClassVar = {
+        "router": Role.ROUTER,
+        "in_proj": Role.READS,
+        "out_proj": Role.WRITES,
+        "gate_proj": Role.GATE,
+    }
 
     def __init__(self, spec: MixtureOfExperts, hidden: int) -> None:
         super().__init__()
@@ -42,7 +47,9 @@ class MixtureOfExpertsLayer(Layer):
         self.out_proj = nn.ModuleList(nn.Linear(size, hidden, bias=False) for size in sizes)
         self.gate_proj = nn.Linear(hidden, 1, bias=False) if spec.gated else None
 
-    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
+    def init_state(
+        self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> None:
         return None
 
     def reference(self, x_BTD: Tensor, state: None = None) -> tuple[Tensor, None]:
@@ -70,7 +77,9 @@ class MixtureOfExpertsLayer(Layer):
         y = self._mixed(x, p, chosen)
         if len(self.in_proj) > self.experts:
             shared = self.out_proj[-1](swiglu(self.in_proj[-1](x)))
-            y = y + (shared if self.gate_proj is None else torch.sigmoid(self.gate_proj(x)) * shared)
+            y = y + (
+                shared if self.gate_proj is None else torch.sigmoid(self.gate_proj(x)) * shared
+            )
         return y.view(x_BTD.shape), None
 
     def step(self, x_BD: Tensor, state: None = None) -> tuple[Tensor, None]:
@@ -82,16 +91,24 @@ class MixtureOfExpertsLayer(Layer):
         return (p / p.sum(-1, keepdim=True) if self.normalise else p), chosen
 
     def _mixed(self, x_TD: Tensor, p_TA: Tensor, chosen_TA: Tensor) -> Tensor:
-        """The chosen experts' outputs, weighted and summed; experts that nobody chose get gradients of zero.
+        """The chosen experts' outputs, weighted and summed; experts that nobody chose get gradients
+        of zero.
         """
         order = chosen_TA.flatten().argsort(stable=True)  # (token, choice) pairs by expert
         if x_TD.is_cuda and torch.cuda.is_current_stream_capturing():
-            raise OperatorError("operator moe: a CUDA graph cannot hold it, because the host has to know how many"
-                                " tokens each expert gets; take the mode eager")
+            raise OperatorError(
+                "operator moe: a CUDA graph cannot hold it, because the host has to know how many"
+                " tokens each expert gets; take the mode eager"
+            )
         counts = torch.bincount(chosen_TA.flatten(), minlength=self.experts).tolist()
         by_expert = x_TD[order // self.active].split(counts)
         everyone = torch.is_grad_enabled()
-        outputs = torch.cat([self.out_proj[e](swiglu(self.in_proj[e](part)))
-                             for e, part in enumerate(by_expert) if everyone or len(part)])
+        outputs = torch.cat(
+            [
+                self.out_proj[e](swiglu(self.in_proj[e](part)))
+                for e, part in enumerate(by_expert)
+                if everyone or len(part)
+            ]
+        )
         y = outputs[order.argsort()].unflatten(0, p_TA.shape)
         return (p_TA.to(y.dtype).unsqueeze(-2) @ y).squeeze(-2)

@@ -1,5 +1,5 @@
-"""Mixture of SwiGLU experts (`moe`): each token passes the few that a router picks; arXiv 2101.03961,
-2401.04088."""
+"""Mixture of SwiGLU experts (`moe`): each token passes the few that a router picks; arXiv
+2101.03961, 2401.04088."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from flashnas.operators.spec import OperatorSpec
 class MixtureOfExperts(OperatorSpec):
     """`moe`. `active` of `experts` per token, chosen by a softmax over all; no token is dropped.
 
-    intermediate: of each expert; 0: 3 x hidden / active, rounded up, so that a token costs what it costs in
-    `f`. shared: intermediate size of one more expert that every token passes; 0: none. shared_gate: its
-    output times the sigmoid of a projection to one value, as in Qwen2-MoE. normalise: the chosen
-    probabilities add up to 1; a single one stays as it is, as in the Switch Transformer, for a constant 1
-    would give the router no gradient.
+    intermediate: of each expert; 0: 3 x hidden / active, rounded up, so that a token costs what it
+    costs in `f`. shared: intermediate size of one more expert that every token passes; 0: none.
+    shared_gate: its output times the sigmoid of a projection to one value, as in Qwen2-MoE.
+    normalise: the chosen probabilities add up to 1; a single one stays as it is, as in the Switch
+    Transformer, for a constant 1 would give the router no gradient.
     """
 
     kind = "moe"
@@ -44,8 +44,9 @@ class MixtureOfExperts(OperatorSpec):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.active > self.experts:
-            raise OperatorError(f"operator 'moe': active must be at most experts {self.experts};"
-                                f" got {self.active}")
+            raise OperatorError(
+                f"operator 'moe': active must be at most experts {self.experts}; got {self.active}"
+            )
 
     @property
     def gated(self) -> bool:
@@ -55,33 +56,50 @@ class MixtureOfExperts(OperatorSpec):
     def resolved(self, hidden: int) -> Self:
         # the probabilities of all experts add up to 1 as they are
         normalise = self.active > 1 and (self.normalise or self.active == self.experts)
-        return dataclasses.replace(self, intermediate=self.intermediate or self._default_intermediate(hidden),
-                                   shared_gate=self.gated, normalise=normalise)
+        return dataclasses.replace(
+            self,
+            intermediate=self.intermediate or self._default_intermediate(hidden),
+            shared_gate=self.gated,
+            normalise=normalise,
+        )
 
     def _default_intermediate(self, hidden: int) -> int:
         return -(-3 * hidden // self.active)
 
     def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
         inner = 0 if self.intermediate == self._default_intermediate(hidden) else self.intermediate
-        inner, shared = (max(1, round(size / factor)) if size else 0 for size in (inner, self.shared))
+        inner, shared = (
+            max(1, round(size / factor)) if size else 0 for size in (inner, self.shared)
+        )
         return dataclasses.replace(self, intermediate=inner, shared=shared)
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         inner, shared = self.resolved(hidden).intermediate, self.shared
-        always = () if not shared else (
-            gemm("shared_gate_up", n=2 * shared, k=hidden, unfused=(shared, shared)),
-            pointwise("silu_mul", 3 * shared, unfused=(2 * shared, 3 * shared)),
-            gemm("shared_down", n=hidden, k=shared),
-            *([gemm("shared_gate", n=1, k=hidden)] if self.gated else []),
+        always = (
+            ()
+            if not shared
+            else (
+                gemm("shared_gate_up", n=2 * shared, k=hidden, unfused=(shared, shared)),
+                pointwise("silu_mul", 3 * shared, unfused=(2 * shared, 3 * shared)),
+                gemm("shared_down", n=hidden, k=shared),
+                *([gemm("shared_gate", n=1, k=hidden)] if self.gated else []),
+            )
         )
         return (
             *pre_norm(hidden),
             gemm("router", n=self.experts, k=hidden),
             pointwise("route", 2 * self.experts),
-            EXPERTS.call("experts_gate_up", n=2 * inner, k=hidden, experts=self.experts, active=self.active),
-            pointwise("silu_mul", 3 * inner * self.active,
-                      unfused=(2 * inner * self.active, 3 * inner * self.active)),
-            EXPERTS.call("experts_down", n=hidden, k=inner, experts=self.experts, active=self.active),
+            EXPERTS.call(
+                "experts_gate_up", n=2 * inner, k=hidden, experts=self.experts, active=self.active
+            ),
+            pointwise(
+                "silu_mul",
+                3 * inner * self.active,
+                unfused=(2 * inner * self.active, 3 * inner * self.active),
+            ),
+            EXPERTS.call(
+                "experts_down", n=hidden, k=inner, experts=self.experts, active=self.active
+            ),
             *always,
             pointwise("combine", hidden * (self.active + 1 + (shared > 0))),
         )

@@ -13,8 +13,8 @@ from flashnas.operators.roles import Declared, Role
 
 
 class ShortConvolution(Declared):
-    """silu of a causal depthwise convolution over time, `size` taps; its state is the last size - 1 inputs.
-    Without `silu` the convolution alone."""
+    """silu of a causal depthwise convolution over time, `size` taps; its state is the last size - 1
+    inputs. Without `silu` the convolution alone."""
 
     roles: ClassVar = {"weight": Role.FILTER, "bias": Role.FILTER}
 
@@ -35,15 +35,15 @@ class ShortConvolution(Declared):
         history = torch.cat([state_BTC, x_BTC], 1)
         y = torch.zeros_like(x_BTC)
         for tap in range(size):
-            y = y + weight[:, tap] * history[:, tap:tap + x_BTC.shape[1]]
+            y = y + weight[:, tap] * history[:, tap : tap + x_BTC.shape[1]]
         y = y if self.bias is None else y + self.bias.double()
-        return y * torch.sigmoid(y) if self.silu else y, history[:, history.shape[1] - size + 1:]
+        return y * torch.sigmoid(y) if self.silu else y, history[:, history.shape[1] - size + 1 :]
 
     def forward(self, x_BTC: Tensor, state_BTC: Tensor) -> tuple[Tensor, Tensor]:
         history = torch.cat([state_BTC.to(x_BTC.dtype), x_BTC], 1)
         weight, bias = self._weights(x_BTC.dtype)
         y = F.conv1d(history.mT, weight.unsqueeze(1), bias, groups=len(weight)).mT
-        return F.silu(y) if self.silu else y, history[:, x_BTC.shape[1]:]
+        return F.silu(y) if self.silu else y, history[:, x_BTC.shape[1] :]
 
     def step(self, x_BC: Tensor, state_BTC: Tensor) -> tuple[Tensor, Tensor]:
         history = torch.cat([state_BTC.to(x_BC.dtype), x_BC.unsqueeze(1)], 1)

@@ -45,18 +45,24 @@ class RMSNorm(Declared):
         return rms_normalise(x, self.eps) * self.weight.double()
 
     def of_gated(self, x: Tensor, gate: Tensor, groups: int) -> Tensor:
-        """The norm of x silu(gate), computed in x's dtype, returned in gate's; each of the groups of the last
-        dimension is normalised alone."""
+        """The norm of x silu(gate), computed in x's dtype, returned in gate's; each of the groups
+        of the last dimension is normalised alone."""
         gated = (x * F.silu(gate.to(x.dtype))).unflatten(-1, (groups, -1))
-        return (rms_norm(gated, None, self.eps).flatten(-2) * self.weight.to(x.dtype)).to(gate.dtype)
+        return (rms_norm(gated, None, self.eps).flatten(-2) * self.weight.to(x.dtype)).to(
+            gate.dtype
+        )
 
 
 def l2_normalise(x: Tensor, eps: float = L2_EPS) -> Tensor:
-    """x / sqrt(|x|^2 + eps) over the last dimension, as fla and Qwen3-Next normalise queries and keys."""
+    """x / sqrt(|x|^2 + eps) over the last dimension, as fla and Qwen3-Next normalise queries and
+    keys.
+    """
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
 
 
 def l2_norm(x: Tensor, eps: float = L2_EPS) -> Tensor:
-    """`l2_normalise` by torch's norm: |x| = sqrt(dim) rms(x); computed in float32 at least, in x's dtype."""
+    """`l2_normalise` by torch's norm: |x| = sqrt(dim) rms(x); computed in float32 at least, in x's
+    dtype.
+    """
     dim = x.shape[-1]
-    return rms_norm(x, None, eps / dim) * dim ** -0.5
+    return rms_norm(x, None, eps / dim) * dim**-0.5

@@ -17,14 +17,16 @@ F = TypeVar("F", bound=Callable[..., Tensor])
 def cached_table(build: F) -> F:
     """Keeps the last 256 tensors that a function of sizes, dtypes and devices built.
 
-    They are ordinary tensors even if the first call is made in inference mode: a table made while profiling
-    must serve training too.
+    They are ordinary tensors even if the first call is made in inference mode: a table made while
+    profiling must serve training too.
     """
     return functools.lru_cache(maxsize=256)(torch.inference_mode(False)(build))  # type: ignore[return-value]
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of recurrent states, decays and norms: float32, or float64 when the model is float64."""
+    """The dtype of recurrent states, decays and norms: float32, or float64 when the model is
+    float64.
+    """
     return torch.promote_types(dtype, torch.float32)
 
 
@@ -37,7 +39,8 @@ def linear_reference(linear: nn.Linear | nn.Identity, x: Tensor) -> Tensor:
 
 
 def inverse_softplus_of_log_uniform(size: int, low: float = 1e-3, high: float = 0.1) -> Tensor:
-    """Bias b with softplus(b) log-uniform in [low, high]: time steps as Mamba2 and Gated DeltaNet start with.
+    """Bias b with softplus(b) log-uniform in [low, high]: time steps as Mamba2 and Gated DeltaNet
+    start with.
     """
     step = torch.exp(torch.rand(size) * (math.log(high) - math.log(low)) + math.log(low))
     return step + torch.log(-torch.expm1(-step))

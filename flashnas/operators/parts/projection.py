@@ -1,11 +1,12 @@
-"""Projections that also decode fast: a vector times a wide matrix takes up to twice the time unless the long
-side of the matrix is contiguous.
+"""Projections that also decode fast: a vector times a wide matrix takes up to twice the time unless
+the long side of the matrix is contiguous.
 
-A `Transposed` copy must never be older than the weight. Neither a fused optimizer nor an edit through `.data`
-raises the version counter of a tensor. A copy is therefore kept only while single tokens are decoded: every
-other use of the projection (more than one token, a gradient, another dtype or device), every step of any
-optimizer, a conversion of the module and `train()` or `eval()` free it. An edit through `.data` between two
-steps of one generation is the one change that is not seen.
+A `Transposed` copy must never be older than the weight. Neither a fused optimizer nor an edit
+through `.data` raises the version counter of a tensor. A copy is therefore kept only while single
+tokens are decoded: every other use of the projection (more than one token, a gradient, another
+dtype or device), every step of any optimizer, a conversion of the module and `train()` or `eval()`
+free it. An edit through `.data` between two steps of one generation is the one change that is not
+seen.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ class Transposed:
 
 
 def linear_of_one(x: Tensor, weight: Tensor, bias: Tensor | None, transposed: Transposed) -> Tensor:
-    """F.linear; for a single float32 vector on a CPU, outside of autograd, by `transposed` if the weight is
-    wide.
+    """F.linear; for a single float32 vector on a CPU, outside of autograd, by `transposed` if the
+    weight is wide.
 
     Args:
         x: [.., K], the input.
@@ -71,9 +72,17 @@ def linear_of_one(x: Tensor, weight: Tensor, bias: Tensor | None, transposed: Tr
     if torch.compiler.is_compiling():
         return F.linear(x, weight, bias)
     rows, columns = weight.shape
-    if (x.numel() != columns or rows <= columns or x.dtype != torch.float32 or x.device.type != "cpu"
-            or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
-            or weight.dtype != x.dtype or weight.is_inference() or not isinstance(weight, nn.Parameter)):
+    if (
+        x.numel() != columns
+        or rows <= columns
+        or x.dtype != torch.float32
+        or x.device.type != "cpu"
+        or torch.is_grad_enabled()
+        or torch.is_autocast_enabled("cpu")
+        or weight.dtype != x.dtype
+        or weight.is_inference()
+        or not isinstance(weight, nn.Parameter)
+    ):
         transposed.forget()
         return F.linear(x, weight, bias)
     y = torch.mm(x.view(1, columns), transposed.of(weight)).view(*x.shape[:-1], rows)
@@ -81,7 +90,9 @@ def linear_of_one(x: Tensor, weight: Tensor, bias: Tensor | None, transposed: Tr
 
 
 class Projection(nn.Linear):
-    """nn.Linear with `linear_of_one`: up to twice as fast in decoding, for a second copy of a wide weight."""
+    """nn.Linear with `linear_of_one`: up to twice as fast in decoding, for a second copy of a wide
+    weight.
+    """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__(in_features, out_features, bias)

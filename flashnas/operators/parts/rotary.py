@@ -12,8 +12,8 @@ from flashnas.operators.parts.numerics import cached_table, state_dtype
 
 
 class Rotary(NamedTuple):
-    """Rotary positions of the first `dim` channels of a head. `factor`, `original`: as an Attention's rope
-    options."""
+    """Rotary positions of the first `dim` channels of a head. `factor`, `original`: as an
+    Attention's rope options."""
 
     dim: int
     theta: float
@@ -21,8 +21,9 @@ class Rotary(NamedTuple):
     original: int = 0
 
     def frequencies(self) -> Tensor:
-        """Radians per token [dim / 2]. Llama 3.1 divides by `factor` what turns less than once in `original`
-        tokens, leaves what turns 4 times or more, and goes over linearly between them."""
+        """Radians per token [dim / 2]. Llama 3.1 divides by `factor` what turns less than once in
+        `original` tokens, leaves what turns 4 times or more, and goes over linearly between
+        them."""
         frequency = self.theta ** (-torch.arange(0, self.dim, 2, dtype=torch.float64) / self.dim)
         turns = self.original * frequency / (2 * math.pi)
         kept = ((turns - 1) / 3).clamp(0, 1)
@@ -36,15 +37,17 @@ def _rotary_table(tokens: int, rotary: Rotary, dtype: torch.dtype, device: torch
 
 
 def rotate(x_BTHK: Tensor, first_position: int, rotary: Rotary) -> Tensor:
-    """Rotary positions in the rotate-half form (Llama, Qwen3), from `first_position` on; arXiv 2104.09864."""
+    """Rotary positions in the rotate-half form (Llama, Qwen3), from `first_position` on; arXiv
+    2104.09864.
+    """
     if not rotary.dim:
         return x_BTHK
     tokens = x_BTHK.shape[1]
     length = 1 << max(8, (first_position + tokens - 1).bit_length())  # few distinct tables
     table = _rotary_table(length, rotary, state_dtype(x_BTHK.dtype), x_BTHK.device)
-    cos, sin = table[:, first_position:first_position + tokens, None, :].to(x_BTHK.dtype)
-    a, b = x_BTHK[..., :rotary.dim].chunk(2, dim=-1)
-    rest = [x_BTHK[..., rotary.dim:]] if rotary.dim < x_BTHK.shape[3] else []
+    cos, sin = table[:, first_position : first_position + tokens, None, :].to(x_BTHK.dtype)
+    a, b = x_BTHK[..., : rotary.dim].chunk(2, dim=-1)
+    rest = [x_BTHK[..., rotary.dim :]] if rotary.dim < x_BTHK.shape[3] else []
     return torch.cat([a * cos - b * sin, b * cos + a * sin, *rest], -1)
 
 
@@ -52,7 +55,9 @@ def rotate_one(x_BHK: Tensor, position: int, rotary: Rotary) -> Tensor:
     """`rotate` of one token."""
     if not rotary.dim:
         return x_BHK
-    table = _rotary_rows(1 << max(8, position.bit_length()), rotary, state_dtype(x_BHK.dtype), x_BHK.device)
+    table = _rotary_rows(
+        1 << max(8, position.bit_length()), rotary, state_dtype(x_BHK.dtype), x_BHK.device
+    )
     return _turned(x_BHK, table[position], rotary.dim)
 
 

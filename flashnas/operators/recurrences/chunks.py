@@ -1,7 +1,9 @@
-"""Chunked recurrences: cutting time into chunks, carrying matrix states from chunk to chunk, inverting I + L.
+"""Chunked recurrences: cutting time into chunks, carrying matrix states from chunk to chunk,
+inverting I + L.
 
-Tensors of a recurrence are laid out chunks first, [N, B*H, C, dim]. Each chunk is then one contiguous batch
-of matrices, and all chunks together are one batch too. In the names of tensors P is B and H together.
+Tensors of a recurrence are laid out chunks first, [N, B*H, C, dim]. Each chunk is then one
+contiguous batch of matrices, and all chunks together are one batch too. In the names of tensors P
+is B and H together.
 """
 
 from __future__ import annotations
@@ -15,19 +17,21 @@ from torch import Tensor
 
 from flashnas.operators.parts.numerics import cached_table
 
-MAX_DECAY = 64.0  # of a chunk: exp(64) = 6e27 times any key fits into float32, exp(-64) keeps all its digits
+# of a chunk: exp(64) = 6e27 times any key fits into float32, exp(-64) keeps all its digits
+MAX_DECAY = 64.0
 
 
 def chunk_length(key_dim: int, most: int = 64) -> int:
-    """The power of two near the key dimension, where products inside and between chunks cost alike; at least
-    16."""
+    """The power of two near the key dimension, where products inside and between chunks cost alike;
+    at least 16."""
     return min(most, max(16, 1 << (key_dim - 1).bit_length()))
 
 
-def token_by_token(step: Callable[..., tuple[Tensor, Tensor]], *parts_BT: Tensor | None,
-                   state: Tensor) -> tuple[Tensor, Tensor]:
-    """The reference of a recurrence: `step(*parts, state)` for one token after the other; returns (outputs
-    [B, T, ..], final state)."""
+def token_by_token(
+    step: Callable[..., tuple[Tensor, Tensor]], *parts_BT: Tensor | None, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The reference of a recurrence: `step(*parts, state)` for one token after the other; returns
+    (outputs [B, T, ..], final state)."""
     outputs = []
     for t in range(next(part.shape[1] for part in parts_BT if part is not None)):
         y, state = step(*(None if part is None else part[:, t] for part in parts_BT), state)
@@ -54,11 +58,14 @@ def from_chunks(y_NPCV: Tensor, batch: int, tokens: int) -> Tensor:
 
 
 class _Scan(torch.autograd.Function):
-    """state[n + 1] = factor[n] (*) state[n] + update[n], where (*) is a product of matrices or of entries."""
+    """state[n + 1] = factor[n] (*) state[n] + update[n], where (*) is a product of matrices or of
+    entries.
+    """
 
     @staticmethod
-    def forward(ctx: Any, factor: Tensor, update: Tensor, state: Tensor,
-                matrix: bool) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, factor: Tensor, update: Tensor, state: Tensor, matrix: bool
+    ) -> tuple[Tensor, Tensor]:
         advance, states = _ADVANCE[matrix], update.new_empty(len(update) + 1, *update.shape[1:])
         states[0] = state
         for n in range(len(update)):
@@ -75,8 +82,11 @@ class _Scan(torch.autograd.Function):
         grads[-1] = grad_final
         for n in range(len(grad_starts) - 1, -1, -1):
             advance(grad_starts[n], moved[n], grads[n + 1], out=grads[n])
-        of_factor = grads[1:] @ states[:-1].mT if ctx.matrix else (grads[1:] * states[:-1]).sum_to_size(
-            factor.shape)
+        of_factor = (
+            grads[1:] @ states[:-1].mT
+            if ctx.matrix
+            else (grads[1:] * states[:-1]).sum_to_size(factor.shape)
+        )
         return of_factor, grads[1:], grads[0], None
 
 
@@ -85,14 +95,16 @@ _ADVANCE: dict[bool, Callable[..., Tensor]] = {False: torch.addcmul, True: torch
 
 
 def diagonal_scan(decay: Tensor, update: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """state <- decay * state + update over the first dimension: (states before each update, final state)."""
+    """state <- decay * state + update over the first dimension: (states before each update, final
+    state).
+    """
     starts, final = _Scan.apply(decay, update, state, False)
     return starts, final
 
 
 def matrix_scan(transition: Tensor, update: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """state <- transition @ state + update over the first dimension: (states before each update, final
-    state)."""
+    """state <- transition @ state + update over the first dimension: (states before each update,
+    final state)."""
     starts, final = _Scan.apply(transition, update, state, True)
     return starts, final
 
@@ -101,7 +113,9 @@ class _UnitLowerInverse(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, lower: Tensor) -> Tensor:
         eye = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
-        inverse = torch.linalg.solve_triangular(lower, eye.expand_as(lower), upper=False, unitriangular=True)
+        inverse = torch.linalg.solve_triangular(
+            lower, eye.expand_as(lower), upper=False, unitriangular=True
+        )
         ctx.save_for_backward(inverse)
         return inverse
 
@@ -118,18 +132,18 @@ def unit_lower_inverse(lower: Tensor) -> Tensor:
 
 
 def steep(total: Tensor) -> bool:
-    """Whether the exponential of minus a cumulated log decay could overflow. True on other devices than a CPU:
-    the look would make the host wait, which a CUDA graph cannot hold."""
+    """Whether the exponential of minus a cumulated log decay could overflow. True on other devices
+    than a CPU: the look would make the host wait, which a CUDA graph cannot hold."""
     return not total.is_cpu or bool(total.detach().amin() <= -MAX_DECAY)
 
 
 def scores_by_halves(readers_RCK: Tensor, writers_WCK: Tensor, total_CK: Tensor) -> Tensor:
-    """What readers read of writers under decay per key channel: sum_k r_ik w_jk exp(G_ik - G_jk), with G the
-    cumulated log decay `total`; zero where the writer's token is the later one.
+    """What readers read of writers under decay per key channel: sum_k r_ik w_jk exp(G_ik - G_jk),
+    with G the cumulated log decay `total`; zero where the writer's token is the later one.
 
-    By halves: every right half against its left half with the boundary between them as reference, so that
-    all factors are exponentials of numbers <= 0; the halves of the halves follow, down to single tokens.
-    Returns [.., R, C, W, C]. L is half of C; leading dimensions are not named.
+    By halves: every right half against its left half with the boundary between them as reference,
+    so that all factors are exponentials of numbers <= 0; the halves of the halves follow, down to
+    single tokens. Returns [.., R, C, W, C]. L is half of C; leading dimensions are not named.
     """
     size = readers_RCK.shape[-2]
     if size == readers_RCK.shape[-3] == writers_WCK.shape[-3] == 1:  # in half the time of products
@@ -137,23 +151,30 @@ def scores_by_halves(readers_RCK: Tensor, writers_WCK: Tensor, total_CK: Tensor)
     if size == 1:
         return (readers_RCK.squeeze(-2) @ writers_WCK.squeeze(-2).mT)[..., :, None, :, None]
     half = size // 2
-    boundary_1K = total_CK[..., half - 1:half, :]
-    right_RLK = readers_RCK[..., half:, :] * (total_CK[..., half:, :] - boundary_1K).exp().unsqueeze(-3)
-    left_WLK = writers_WCK[..., :half, :] * (boundary_1K - total_CK[..., :half, :]).exp().unsqueeze(-3)
+    boundary_1K = total_CK[..., half - 1 : half, :]
+    right_RLK = readers_RCK[..., half:, :] * (
+        total_CK[..., half:, :] - boundary_1K
+    ).exp().unsqueeze(-3)
+    left_WLK = writers_WCK[..., :half, :] * (boundary_1K - total_CK[..., :half, :]).exp().unsqueeze(
+        -3
+    )
     below = right_RLK.flatten(-3, -2) @ left_WLK.flatten(-3, -2).mT
     below_RLWL = below.unflatten(-1, (-1, half)).unflatten(-3, (-1, half))
-    readers_2RLK, writers_2WLK = (x.unflatten(-2, (2, half)).transpose(-4, -3)
-                                  for x in (readers_RCK, writers_WCK))
-    first_RLWL, second_RLWL = scores_by_halves(readers_2RLK, writers_2WLK,
-                                               total_CK.unflatten(-2, (2, half))).unbind(-5)
+    readers_2RLK, writers_2WLK = (
+        x.unflatten(-2, (2, half)).transpose(-4, -3) for x in (readers_RCK, writers_WCK)
+    )
+    first_RLWL, second_RLWL = scores_by_halves(
+        readers_2RLK, writers_2WLK, total_CK.unflatten(-2, (2, half))
+    ).unbind(-5)
     top_RLWC = torch.cat([first_RLWL, torch.zeros_like(first_RLWL)], -1)
     return torch.cat([top_RLWC, torch.cat([below_RLWL, second_RLWL], -1)], -3)
 
 
 def decay_differences_base2(cumulative: Tensor, masked: bool = True) -> Tensor:
-    """2^(cumulative_i - cumulative_j) for j <= i, else 0: [..., C] -> [..., C, C], without gradient; no
-    exponent is positive. exp2 takes a third of the time of exp on a CPU, and a tenth where exp is given -inf.
-    Not `masked`, it is 1 for j > i: what it is multiplied by must be 0 there."""
+    """2^(cumulative_i - cumulative_j) for j <= i, else 0: [..., C] -> [..., C, C], without
+    gradient; no exponent is positive. exp2 takes a third of the time of exp on a CPU, and a tenth
+    where exp is given -inf. Not `masked`, it is 1 for j > i: what it is multiplied by must be 0
+    there."""
     difference = (cumulative.unsqueeze(-1) - cumulative.unsqueeze(-2)).clamp_(max=0).exp2_()
     if not masked:
         return difference
@@ -162,6 +183,7 @@ def decay_differences_base2(cumulative: Tensor, masked: bool = True) -> Tensor:
 
 @cached_table
 def lower_ones(size: int, diagonal: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Ones on and below that diagonal; multiplying by it is several times faster than tril on small matrices.
+    """Ones on and below that diagonal; multiplying by it is several times faster than tril on small
+    matrices.
     """
     return torch.ones(size, size, dtype=dtype, device=device).tril_(diagonal)

@@ -1,13 +1,15 @@
-"""The recurrence with a diagonal plus low-rank transition, which RWKV7 and Kimi delta attention share.
+"""The recurrence with a diagonal plus low-rank transition, which RWKV7 and Kimi delta attention
+share.
 
-    S <- diag(exp(g)) S;  S <- S + b (S^T a)^T + k v^T;  o = S^T q          arXiv 2503.14456, 2510.26692
+    S <- diag(exp(g)) S;  S <- S + b (S^T a)^T + k v^T;  o = S^T q          arXiv 2503.14456,
+    2510.26692
 
-a reads the state after the decay. Without b the same vector k writes both: S <- S + k (v + S^T a)^T, the
-delta rule with a decay per key channel for a = -k.
+a reads the state after the decay. Without b the same vector k writes both: S <- S + k (v + S^T
+a)^T, the delta rule with a decay per key channel for a = -k.
 
-In a chunk that starts at state S, with G the cumulated log decay and the marks ^ for exp(G) x and ~ for
-exp(-G) x, what a reads at all its tokens is p = (I - strict_lower(a^ b~^T))^-1 (a^ S + strict_lower(a^ k~^T)
-v) = P S + R, and
+In a chunk that starts at state S, with G the cumulated log decay and the marks ^ for exp(G) x and ~
+for exp(-G) x, what a reads at all its tokens is p = (I - strict_lower(a^ b~^T))^-1 (a^ S +
+strict_lower(a^ k~^T) v) = P S + R, and
     o = q^ S + lower(q^ b~^T) p + lower(q^ k~^T) v;
     S' = exp(G_C) (S + b~^T p + k~^T v) = transition S + update.
 
@@ -36,14 +38,30 @@ from flashnas.operators.recurrences.chunks import (
 MAX_CHUNK = 32
 
 
-def dplr_reference(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, a_BTHK: Tensor, b_BTHK: Tensor | None,
-                   g_BTHK: Tensor, state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+def dplr_reference(
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    a_BTHK: Tensor,
+    b_BTHK: Tensor | None,
+    g_BTHK: Tensor,
+    state_BHKV: Tensor,
+) -> tuple[Tensor, Tensor]:
     """Token by token; g: log decay per key channel. Returns (o_BTHV, final state)."""
-    return token_by_token(dplr_step, q_BTHK, k_BTHK, v_BTHV, a_BTHK, b_BTHK, g_BTHK, state=state_BHKV)
+    return token_by_token(
+        dplr_step, q_BTHK, k_BTHK, v_BTHV, a_BTHK, b_BTHK, g_BTHK, state=state_BHKV
+    )
 
 
-def dplr_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, a_BHK: Tensor, b_BHK: Tensor | None, g_BHK: Tensor,
-              state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+def dplr_step(
+    q_BHK: Tensor,
+    k_BHK: Tensor,
+    v_BHV: Tensor,
+    a_BHK: Tensor,
+    b_BHK: Tensor | None,
+    g_BHK: Tensor,
+    state_BHKV: Tensor,
+) -> tuple[Tensor, Tensor]:
     """One token: (o_BHV, next state)."""
     state_BHKV = state_BHKV * g_BHK.exp().unsqueeze(-1)
     read_BH1V = a_BHK.unsqueeze(-2) @ state_BHKV
@@ -55,12 +73,21 @@ def dplr_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, a_BHK: Tensor, b_BHK:
     return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV
 
 
-def dplr_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, a_BTHK: Tensor, b_BTHK: Tensor | None,
-                 g_BTHK: Tensor, state_BHKV: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:
-    """The same in chunks, all in the state's dtype; `chunk` is a power of two. Returns (o_BTHV, final state).
+def dplr_chunked(
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    a_BTHK: Tensor,
+    b_BTHK: Tensor | None,
+    g_BTHK: Tensor,
+    state_BHKV: Tensor,
+    chunk: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The same in chunks, all in the state's dtype; `chunk` is a power of two. Returns (o_BTHV,
+    final state).
 
-    In the names of tensors P is B and H together, W is 2 (what b and k write) or 1 (without b), E is W C:
-    entries that are written, X is K and V side by side.
+    In the names of tensors P is B and H together, W is 2 (what b and k write) or 1 (without b), E
+    is W C: entries that are written, X is K and V side by side.
     """
     batch, tokens, _, key_dim = q_BTHK.shape
     sizes = [key_dim, v_BTHV.shape[-1]]
@@ -71,32 +98,44 @@ def dplr_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, a_BTHK: Tensor,
     v_NPCV, g_NPCK = to_chunks(v_BTHV, chunk), to_chunks(g_BTHK, chunk)
     total_NPCK = g_NPCK.cumsum(2)
     halves = steep(total_NPCK)
-    # what is left after exp(-MAX_DECAY) is nothing; shorter sums keep the digits of the decays beside it
+    # what is left after exp(-MAX_DECAY) is nothing; shorter sums keep the digits of the decays
+    # beside it
     if halves:
         total_NPCK = g_NPCK.clamp(min=-MAX_DECAY).cumsum(2)
     grown_NPCK = total_NPCK.exp()
     last_NP1K = grown_NPCK[:, :, -1:]
     grown_readers_NP2CK = readers_NP2CK * grown_NPCK.unsqueeze(2)
     if halves:
-        scores = scores_by_halves(readers_NP2CK, writers_NPWCK, total_NPCK).flatten(-2).flatten(-3, -2)
+        scores = (
+            scores_by_halves(readers_NP2CK, writers_NPWCK, total_NPCK).flatten(-2).flatten(-3, -2)
+        )
         out_NPWCK = writers_NPWCK * (total_NPCK[:, :, -1:] - total_NPCK).exp().unsqueeze(2)
     else:
         shrunk_writers_NPWCK = writers_NPWCK * (-total_NPCK).exp().unsqueeze(2)
         scores = grown_readers_NP2CK.flatten(2, 3) @ shrunk_writers_NPWCK.flatten(2, 3).mT
         out_NPWCK = shrunk_writers_NPWCK * last_NP1K.unsqueeze(2)
     # [2 C, C]
-    mask = torch.cat([lower_ones(chunk, diagonal, v_NPCV.dtype, v_NPCV.device) for diagonal in (0, -1)])
+    mask = torch.cat(
+        [lower_ones(chunk, diagonal, v_NPCV.dtype, v_NPCV.device) for diagonal in (0, -1)]
+    )
     # by q, by a; scores: [N, P, 2 C, E]
     seen_NPCE, read_NPCE = (scores * mask.repeat(1, len(written))).chunk(2, -2)
     # of E on outputs and final state, [N, P, C + K, E]
     effect = torch.cat([seen_NPCE, out_NPWCK.flatten(2, 3).mT], -2)
     q_NPCK, a_NPCK = grown_readers_NP2CK.unbind(2)
     if b_BTHK is None:
-        both = effect @ (unit_lower_inverse(-read_NPCE) @ torch.cat([a_NPCK, v_NPCV], -1))  # [N, P, C + K, X]
+        both = effect @ (
+            unit_lower_inverse(-read_NPCE) @ torch.cat([a_NPCK, v_NPCV], -1)
+        )  # [N, P, C + K, X]
         on_state, fixed = both.split(sizes, -1)
     else:
-        (read_b_NPCC, read_k_NPCC), (effect_b, effect_k) = read_NPCE.chunk(2, -1), effect.chunk(2, -1)
-        both = effect_b @ (unit_lower_inverse(-read_b_NPCC) @ torch.cat([a_NPCK, read_k_NPCC @ v_NPCV], -1))
+        (read_b_NPCC, read_k_NPCC), (effect_b, effect_k) = (
+            read_NPCE.chunk(2, -1),
+            effect.chunk(2, -1),
+        )
+        both = effect_b @ (
+            unit_lower_inverse(-read_b_NPCC) @ torch.cat([a_NPCK, read_k_NPCC @ v_NPCV], -1)
+        )
         on_state, fixed = both.split(sizes, -1)
         fixed = fixed + effect_k @ v_NPCV
     seen_state_NPCK, moved_NPKK = on_state.split([chunk, key_dim], -2)
@@ -107,19 +146,34 @@ def dplr_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, a_BTHK: Tensor,
     return from_chunks(o_NPCV, batch, tokens), state_PKV.view_as(state_BHKV)
 
 
-def kda_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor, g_BTHK: Tensor,
-                state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+def kda_chunked(
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    beta_BTH: Tensor,
+    g_BTHK: Tensor,
+    state_BHKV: Tensor,
+) -> tuple[Tensor, Tensor]:
     """`dplr_chunked` of the delta rule at rate beta."""
-    return dplr_chunked(q_BTHK, k_BTHK * beta_BTH.unsqueeze(-1), v_BTHV, -k_BTHK, None, g_BTHK, state_BHKV)
+    return dplr_chunked(
+        q_BTHK, k_BTHK * beta_BTH.unsqueeze(-1), v_BTHV, -k_BTHK, None, g_BTHK, state_BHKV
+    )
 
 
-def kda_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor, g_BHK: Tensor,
-             state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+def kda_step(
+    q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, beta_BH: Tensor, g_BHK: Tensor, state_BHKV: Tensor
+) -> tuple[Tensor, Tensor]:
     """`dplr_step` of the delta rule at rate beta."""
     return dplr_step(q_BHK, k_BHK * beta_BH.unsqueeze(-1), v_BHV, -k_BHK, None, g_BHK, state_BHKV)
 
 
-def kda_reference(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor, g_BTHK: Tensor,
-                  state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+def kda_reference(
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    beta_BTH: Tensor,
+    g_BTHK: Tensor,
+    state_BHKV: Tensor,
+) -> tuple[Tensor, Tensor]:
     """`dplr_reference` of the delta rule at rate beta."""
     return token_by_token(kda_step, q_BTHK, k_BTHK, v_BTHV, beta_BTH, g_BTHK, state=state_BHKV)

@@ -1,8 +1,8 @@
 """Gated linear attention, a decay per key channel: S <- diag(exp(g)) S + k v^T;  o = S^T q.
 arXiv 2312.06635
 
-Scores inside a chunk are sum_k q_ik k_jk exp(G_ik - G_jk), with G the cumulated log decay: products of
-exp(G) q and exp(-G) k, or `scores_by_halves` where `steep` decay does not allow them.
+Scores inside a chunk are sum_k q_ik k_jk exp(G_ik - G_jk), with G the cumulated log decay: products
+of exp(G) q and exp(-G) k, or `scores_by_halves` where `steep` decay does not allow them.
 """
 
 from __future__ import annotations
@@ -22,28 +22,39 @@ from flashnas.operators.recurrences.chunks import (
 )
 
 
-def gla_reference(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor,
-                  state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+def gla_reference(
+    q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor, state_BHKV: Tensor
+) -> tuple[Tensor, Tensor]:
     """Token by token; returns (o_BTHV, final state)."""
     return token_by_token(gla_step, q_BTHK, k_BTHK, v_BTHV, g_BTHK, state=state_BHKV)
 
 
-def gla_step(q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, g_BHK: Tensor,
-             state_BHKV: Tensor) -> tuple[Tensor, Tensor]:
+def gla_step(
+    q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, g_BHK: Tensor, state_BHKV: Tensor
+) -> tuple[Tensor, Tensor]:
     """One token: (o_BHV, next state)."""
     state_BHKV = state_BHKV * g_BHK.exp().unsqueeze(-1) + k_BHK.unsqueeze(-1) * v_BHV.unsqueeze(-2)
     return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV
 
 
-def gla_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor, state_BHKV: Tensor,
-                chunk: int | None = None) -> tuple[Tensor, Tensor]:
+def gla_chunked(
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    g_BTHK: Tensor,
+    state_BHKV: Tensor,
+    chunk: int | None = None,
+) -> tuple[Tensor, Tensor]:
     """The same in chunks; `chunk` is a power of two. Returns (o_BTHV, final state)."""
     batch, tokens = q_BTHK.shape[:2]
     chunk = chunk or chunk_length(q_BTHK.shape[-1])
-    q_NPCK, k_NPCK, v_NPCV = (to_chunks(x, chunk) for x in (q_BTHK, k_BTHK, v_BTHV))  # P: B and H together
+    q_NPCK, k_NPCK, v_NPCV = (
+        to_chunks(x, chunk) for x in (q_BTHK, k_BTHK, v_BTHV)
+    )  # P: B and H together
     g_NPCK = to_chunks(g_BTHK, chunk)
     halves = steep(g_NPCK.cumsum(2))
-    # what is left after exp(-MAX_DECAY) is nothing; shorter sums keep the digits of the decays beside it
+    # what is left after exp(-MAX_DECAY) is nothing; shorter sums keep the digits of the decays
+    # beside it
     total_NPCK = (g_NPCK.clamp(min=-MAX_DECAY) if halves else g_NPCK).cumsum(2)
     grown_q_NPCK, last_NP1K = q_NPCK * total_NPCK.exp(), total_NPCK[:, :, -1:]
     if halves:
@@ -53,7 +64,12 @@ def gla_chunked(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor, 
     else:
         shrunk_k_NPCK = k_NPCK * (-total_NPCK).exp()
         mask_CC = lower_ones(chunk, 0, total_NPCK.dtype, total_NPCK.device)
-        scores_NPCC, out_NPCK = grown_q_NPCK @ shrunk_k_NPCK.mT * mask_CC, shrunk_k_NPCK * last_NP1K.exp()
-    starts_NPKV, state_PKV = diagonal_scan(last_NP1K.mT.exp(), out_NPCK.mT @ v_NPCV, state_BHKV.flatten(0, 1))
+        scores_NPCC, out_NPCK = (
+            grown_q_NPCK @ shrunk_k_NPCK.mT * mask_CC,
+            shrunk_k_NPCK * last_NP1K.exp(),
+        )
+    starts_NPKV, state_PKV = diagonal_scan(
+        last_NP1K.mT.exp(), out_NPCK.mT @ v_NPCV, state_BHKV.flatten(0, 1)
+    )
     o_NPCV = grown_q_NPCK @ starts_NPKV + scores_NPCC @ v_NPCV
     return from_chunks(o_NPCV, batch, tokens), state_PKV.view_as(state_BHKV)

@@ -1,7 +1,7 @@
 """RWKV7 time mixing (`r7`), as fla's layer; arXiv 2503.14456. The recurrence is in dplr.py.
 
-Values are not mixed with those of an earlier layer, because an operator sees only its input. This is
-therefore the first layer of the paper, also in its initial values.
+Values are not mixed with those of an earlier layer, because an operator sees only its input. This
+is therefore the first layer of the paper, also in its initial values.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ KEY_NORM_EPS = 1e-6
 class LowRank(Declared):
     """up f(down x) + bias; starts at the bias, as in the paper.
 
-    The stored factors are hidden^(1/2) and rank times as large as those that act. A step of an optimizer that
-    moves every entry equally (AdamW) then moves the result as little as that of other parameters.
+    The stored factors are hidden^(1/2) and rank times as large as those that act. A step of an
+    optimizer that moves every entry equally (AdamW) then moves the result as little as that of
+    other parameters.
     """
 
     roles: ClassVar = {"down": Role.GATE, "up": Role.GATE, "bias": Role.BIAS}
 
-    def __init__(self, hidden: int, rank: int, activation: Activation | None = None,
-                 bias: bool = True) -> None:
+    def __init__(
+        self, hidden: int, rank: int, activation: Activation | None = None, bias: bool = True
+    ) -> None:
         super().__init__()
         self.down = nn.Parameter(torch.zeros(rank, hidden))
         self.up = nn.Parameter(torch.empty(hidden, rank))
@@ -56,21 +58,32 @@ class LowRank(Declared):
 
     def reference(self, x: Tensor) -> Tensor:
         low = x @ self.down.double().T * self.down.shape[1] ** -0.5
-        y = (low if self.activation is None else self.activation(low)) @ self.up.double().T / self.up.shape[1]
+        y = (
+            (low if self.activation is None else self.activation(low))
+            @ self.up.double().T
+            / self.up.shape[1]
+        )
         return y if self.bias is None else y + self.bias.double()
 
 
 class Rwkv7Layer(RecurrentLayer):
-    """Each token is mixed with the one before it in six ways: for r, k, v and for decay w, rate a and output
-    gate.
+    """Each token is mixed with the one before it in six ways: for r, k, v and for decay w, rate a
+    and output gate.
 
-    Log decay -exp(-0.5) sigmoid(w). The normalised key kk is taken out at rate a and k (1 + (a - 1) k_a) v^T
-    is added; the norm per head is followed by the bonus (r k r_k summed over a head) v of the current token
-    and by the gate.
+    Log decay -exp(-0.5) sigmoid(w). The normalised key kk is taken out at rate a and k (1 + (a - 1)
+    k_a) v^T is added; the norm per head is followed by the bonus (r k r_k summed over a head) v of
+    the current token and by the gate.
     """
 
-    roles: ClassVar = {"mix": Role.VECTOR, "in_proj": Role.READS, "k_k": Role.VECTOR, "k_a": Role.VECTOR,
-                       "r_k": Role.VECTOR, "norm": Role.NORM, "out_proj": Role.WRITES}
+    roles: ClassVar = {
+        "mix": Role.VECTOR,
+        "in_proj": Role.READS,
+        "k_k": Role.VECTOR,
+        "k_a": Role.VECTOR,
+        "r_k": Role.VECTOR,
+        "norm": Role.NORM,
+        "out_proj": Role.WRITES,
+    }
 
     def __init__(self, spec: Rwkv7, hidden: int) -> None:
         super().__init__()
@@ -86,8 +99,13 @@ class Rwkv7Layer(RecurrentLayer):
         self.r_k = nn.Parameter(torch.full((hidden,), -0.04))
         self.norm = nn.GroupNorm(self.heads, hidden, eps=1e-5 * self.head_dim)
         self.out_proj = nn.Linear(hidden, hidden, bias=False)
-        self.core = Core("dplr", spec.name, (dplr_chunked, dplr_step), key_dim=self.head_dim,
-                         value_dim=self.head_dim)
+        self.core = Core(
+            "dplr",
+            spec.name,
+            (dplr_chunked, dplr_step),
+            key_dim=self.head_dim,
+            value_dim=self.head_dim,
+        )
         self.state_sizes = self.heads, self.head_dim, self.head_dim
         self._reset()
 
@@ -99,8 +117,10 @@ class Rwkv7Layer(RecurrentLayer):
         zigzag = torch.linspace(-1, 1, self.head_dim).repeat(self.heads)
         zigzag = zigzag * zigzag.abs()
         self.k_k.copy_(0.71 - 0.1 * line)
-        for gate, bias in ((self.decay_gate, 6 * line - 2.5 + 2.5 * zigzag),
-                           (self.rate_gate, 0.4 * line - 0.19 + 0.3 * zigzag)):
+        for gate, bias in (
+            (self.decay_gate, 6 * line - 2.5 + 2.5 * zigzag),
+            (self.rate_gate, 0.4 * line - 0.19 + 0.3 * zigzag),
+        ):
             assert gate.bias is not None
             gate.bias.copy_(bias)
 
@@ -108,29 +128,40 @@ class Rwkv7Layer(RecurrentLayer):
     def last_inputs(self) -> tuple[int, int]:
         return 1, self.hidden
 
-    def reference(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
+    def reference(
+        self, x_BTD: Tensor, state: RecurrentState | None = None
+    ) -> tuple[Tensor, RecurrentState]:
         x = x_BTD.double()
         state = state or self.init_state(len(x), x.dtype, x.device)
         before = torch.cat([state.conv_BTC.double(), x[:, :-1]], 1)
         mixed = [x + (before - x) * mix for mix in self.mix.double().chunk(MIXES)]
-        r, k, v = (y @ weight.double().T for y,
-                   weight in zip(mixed, self.in_proj.weight.chunk(3), strict=False))
+        r, k, v = (
+            y @ weight.double().T
+            for y, weight in zip(mixed, self.in_proj.weight.chunk(3), strict=False)
+        )
         w, gate = self.decay_gate.reference(mixed[3]), self.output_gate.reference(mixed[5])
         rate = torch.sigmoid(self.rate_gate.reference(mixed[4]))
         g = STRONGEST_LOG_DECAY * torch.sigmoid(w)
         kk, k = k * self.k_k.double(), k * (1 + (rate - 1) * self.k_a.double())
-        r, k, v, g, kk, rate, r_k = (y.unflatten(-1, (self.heads, -1)) for y in (r, k, v, g, kk, rate,
-                                                                               self.r_k.double()))
+        r, k, v, g, kk, rate, r_k = (
+            y.unflatten(-1, (self.heads, -1)) for y in (r, k, v, g, kk, rate, self.r_k.double())
+        )
         kk = l2_normalise(kk, KEY_NORM_EPS)
         # a reads the state before its decay
-        o, matrix = dplr_reference(r, k, v, -kk * (-g).exp(), kk * rate, g, state.matrix_BHKV.double())
+        o, matrix = dplr_reference(
+            r, k, v, -kk * (-g).exp(), kk * rate, g, state.matrix_BHKV.double()
+        )
         centred = o - o.mean(-1, keepdim=True)
-        o = (centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + self.norm.eps)).flatten(-2)
+        o = (
+            centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + self.norm.eps)
+        ).flatten(-2)
         o = o * self.norm.weight.double() + self.norm.bias.double()
         o = (o + ((r * k * r_k).sum(-1, keepdim=True) * v).flatten(-2)) * gate
         return linear_reference(self.out_proj, o), RecurrentState(x[:, -1:], matrix)
 
-    def forward(self, x_BTD: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
+    def forward(
+        self, x_BTD: Tensor, state: RecurrentState | None = None
+    ) -> tuple[Tensor, RecurrentState]:
         state = state or self.init_state(len(x_BTD), x_BTD.dtype, x_BTD.device)
         before = torch.cat([state.conv_BTC.to(x_BTD.dtype), x_BTD[:, :-1]], 1)
         y, matrix = self._run(x_BTD, before, state.matrix_BHKV, self.core.of(x_BTD).forward)
@@ -148,14 +179,20 @@ class Rwkv7Layer(RecurrentLayer):
         # r, k, v of the first three mixes by one batched product
         rkv = mixed[:3].flatten(1, -2) @ self.in_proj.weight.view(3, self.hidden, self.hidden).mT
         r, k, v = rkv.view(3, *x.shape).unbind()
-        w, rate, gate = self.decay_gate(mixed[3]), self.rate_gate(mixed[4]), self.output_gate(mixed[5])
+        w, rate, gate = (
+            self.decay_gate(mixed[3]),
+            self.rate_gate(mixed[4]),
+            self.output_gate(mixed[5]),
+        )
         with torch.autocast(x.device.type, enabled=False):
             dtype = matrix.dtype
             r, k, v, w, rate = (y.to(dtype) for y in (r, k, v, w, rate))
             g, rate = STRONGEST_LOG_DECAY * torch.sigmoid(w), torch.sigmoid(rate)
             kk, k = k * self.k_k.to(dtype), torch.addcmul(k, k * (rate - 1), self.k_a.to(dtype))
-            r, k, v, g, kk, rate, r_k = (y.unflatten(-1, (self.heads, -1)) for y in (r, k, v, g, kk, rate,
-                                                                                   self.r_k.to(dtype)))
+            r, k, v, g, kk, rate, r_k = (
+                y.unflatten(-1, (self.heads, -1))
+                for y in (r, k, v, g, kk, rate, self.r_k.to(dtype))
+            )
             kk = l2_norm(kk, KEY_NORM_EPS)
             o, matrix = rule(r, k, v, -kk * (-g).exp(), kk * rate, g, matrix)
             o = F.layer_norm(o, [self.head_dim], eps=self.norm.eps).flatten(-2)

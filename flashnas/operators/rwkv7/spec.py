@@ -16,12 +16,12 @@ MIXES = 6  # of a token with the one before it: one each for r, k, v, decay, rat
 
 @dataclass(frozen=True, kw_only=True)
 class Rwkv7(OperatorSpec):
-    """`r7`, in the form of the paper's first layer: an operator sees only its input, therefore its values are
-    not mixed with those of an earlier layer. The channel mixing of the paper is left to the next operator,
-    usually `f`.
+    """`r7`, in the form of the paper's first layer: an operator sees only its input, therefore its
+    values are not mixed with those of an earlier layer. The channel mixing of the paper is left to
+    the next operator, usually `f`.
 
-    Ranks of the low-rank maps to decay, in-context learning rate and output gate: 0 follows from the hidden
-    size.
+    Ranks of the low-rank maps to decay, in-context learning rate and output gate: 0 follows from
+    the hidden size.
     """
 
     kind = "r7"
@@ -42,14 +42,18 @@ class Rwkv7(OperatorSpec):
 
     def resolved(self, hidden: int) -> Self:
         self.heads(hidden)
-        ranks = {name: getattr(self, name) or rank for name, rank in self._default_ranks(hidden).items()}
+        ranks = {
+            name: getattr(self, name) or rank for name, rank in self._default_ranks(hidden).items()
+        }
         return dataclasses.replace(self, **ranks)
 
     def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
         # ranks that followed from the smaller width would be half of a small layer
         full = self.resolved(hidden)
-        ranks = {name: scaled_dim(getattr(full, name), factor, MIN_RANK)
-                 for name in self._default_ranks(hidden)}
+        ranks = {
+            name: scaled_dim(getattr(full, name), factor, MIN_RANK)
+            for name in self._default_ranks(hidden)
+        }
         head_dim = scaled_head_dim(self.head_dim, factor, least_dim, hidden // factor)
         return dataclasses.replace(self, head_dim=head_dim, **ranks)
 
@@ -72,21 +76,34 @@ class Rwkv7(OperatorSpec):
         return super().cache_bytes(hidden, context, dtype_bytes) + hidden * dtype_bytes
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
-        low_rank = [(name, rank) for name,
-                    rank in zip(("decay", "rate", "gate"), self.ranks(hidden), strict=True)]
+        low_rank = [
+            (name, rank)
+            for name, rank in zip(("decay", "rate", "gate"), self.ranks(hidden), strict=True)
+        ]
         return (
             *pre_norm(hidden),
-            pointwise("token_shift", (2 + MIXES) * hidden, unfused=(3 * hidden, *(3 * hidden,) * MIXES)),
+            pointwise(
+                "token_shift", (2 + MIXES) * hidden, unfused=(3 * hidden, *(3 * hidden,) * MIXES)
+            ),
             *(gemm(name, n=hidden, k=hidden) for name in ("receptance", "key", "value")),
             *(gemm(f"{name}_low", n=rank, k=hidden) for name, rank in low_rank),
             *(gemm(f"{name}_high", n=hidden, k=rank) for name, rank in low_rank),
-            pointwise("decay_rate_gates", 4 * hidden, fusable=True, unfused=(2 * hidden, 2 * hidden)),
+            pointwise(
+                "decay_rate_gates", 4 * hidden, fusable=True, unfused=(2 * hidden, 2 * hidden)
+            ),
             # k, rate -> kk, k, b
             pointwise("key_norm", 5 * hidden, unfused=(2 * hidden, 3 * hidden, 3 * hidden)),
-            RWKV7.call(self.name, heads=self.heads(hidden), key_dim=self.head_dim, value_dim=self.head_dim,
-                       groups=self.heads(hidden)),
+            RWKV7.call(
+                self.name,
+                heads=self.heads(hidden),
+                key_dim=self.head_dim,
+                value_dim=self.head_dim,
+                groups=self.heads(hidden),
+            ),
             pointwise("group_norm", 2 * hidden, fusable=True),
-            pointwise("bonus_gate", 6 * hidden, unfused=(5 * hidden, 3 * hidden)),  # o, r, k, v, gate -> o
+            pointwise(
+                "bonus_gate", 6 * hidden, unfused=(5 * hidden, 3 * hidden)
+            ),  # o, r, k, v, gate -> o
             gemm("out", n=hidden, k=hidden),
         )
 

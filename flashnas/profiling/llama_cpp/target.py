@@ -1,8 +1,8 @@
-"""llama.cpp as the runtime, which runs whole networks only: from files with random weights, in a process of its
-own.
+"""llama.cpp as the runtime, which runs whole networks only: from files with random weights, in a
+process of its own.
 
-With one thread, times are those that the processor spent for the process: other programs do not change them
-much. With several threads they are those of the clock, and the machine must be quiet.
+With one thread, times are those that the processor spent for the process: other programs do not
+change them much. With several threads they are those of the clock, and the machine must be quiet.
 """
 
 from __future__ import annotations
@@ -28,22 +28,28 @@ from flashnas.profiling.platforms import PLATFORMS, value_in
 from flashnas.profiling.target import Measured, Target
 from flashnas.profiling.whole_model import decode_contexts
 
-STEPS = 48                      # that are timed at a context
-MAX_WHOLE_REQUEST_STEPS = 512   # requests that generate at most this many tokens are timed as a whole
-PIECE_TOKENS = 256              # attention is computed over the next multiple of this many tokens
+STEPS = 48  # that are timed at a context
+MAX_WHOLE_REQUEST_STEPS = (
+    512  # requests that generate at most this many tokens are timed as a whole
+)
+PIECE_TOKENS = 256  # attention is computed over the next multiple of this many tokens
 Times = dict[str, list[dict[str, float]]]
 
 # -> dtype of rows
-WEIGHTS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16",
-           **{name: name for name in ("q8_0", "q6_k", "q4_0", "q4_k")}}
+WEIGHTS = {
+    "f32": "float32",
+    "f16": "float16",
+    "bf16": "bfloat16",
+    **{name: name for name in ("q8_0", "q6_k", "q4_0", "q4_k")},
+}
 LIBRARIES = ("xllamacpp", "gguf")
 CACHE_BLOCK = 32  # of a key or value that q8_0 holds together
 
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaCpp(Target, where="llama_cpp"):
-    """llama.cpp; its name is the mode of its rows. It computes attention in one pass unless it is told otherwise;
-    on a CPU that can double the time of an attention layer."""
+    """llama.cpp; its name is the mode of its rows. It computes attention in one pass unless it is
+    told otherwise; on a CPU that can double the time of an attention layer."""
 
     name = "llama.cpp"
     profiler = "flashnas.profiling.profile_runtime:profile_runtime"
@@ -56,17 +62,24 @@ class LlamaCpp(Target, where="llama_cpp"):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.cache_type not in CACHE_TYPES:
-            self.wrong("cache_type", f"must be one of {', '.join(CACHE_TYPES)}; got {self.cache_type!r};"
-                                     " types of fewer bits gave NaN in released hybrids"
-                                     " (github.com/ikawrakow/ik_llama.cpp/pull/1548)")
+            self.wrong(
+                "cache_type",
+                f"must be one of {', '.join(CACHE_TYPES)}; got {self.cache_type!r};"
+                " types of fewer bits gave NaN in released hybrids"
+                " (github.com/ikawrakow/ik_llama.cpp/pull/1548)",
+            )
         if self.cache_type == "q8_0" and not self.flash_attention:
-            self.wrong("cache_type", "q8_0 needs --flash-attention: llama.cpp keeps values in 8 bits for it"
-                                     " only")
+            self.wrong(
+                "cache_type",
+                "q8_0 needs --flash-attention: llama.cpp keeps values in 8 bits for it only",
+            )
         lacking = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
         if lacking:
-            raise ConfigError(f"llama.cpp is run through {' and '.join(LIBRARIES)}; {' and '.join(lacking)}"
-                              f" {'is' if len(lacking) == 1 else 'are'} not installed: pip install"
-                              " 'flashnas[llama-cpp]'")
+            raise ConfigError(
+                f"llama.cpp is run through {' and '.join(LIBRARIES)}; {' and '.join(lacking)}"
+                f" {'is' if len(lacking) == 1 else 'are'} not installed: pip install"
+                " 'flashnas[llama-cpp]'"
+            )
 
     @property
     def dtype_name(self) -> str:
@@ -79,18 +92,31 @@ class LlamaCpp(Target, where="llama_cpp"):
     @property
     def stack(self) -> str:
         attention = "flash" if self.flash_attention else "plain"
-        return (f"llama.cpp-xllamacpp-{version('xllamacpp')}-{self.threads}t-{self.weights}"
-                f"-{attention}-attention-{self.cache_type}-cache")
+        return (
+            f"llama.cpp-xllamacpp-{version('xllamacpp')}-{self.threads}t-{self.weights}"
+            f"-{attention}-attention-{self.cache_type}-cache"
+        )
 
     def describe_stack(self) -> dict[str, Any]:
-        return {"framework": self.name, "threads": self.threads, "weights": self.weights,
-                "flash_attention": self.flash_attention, "cache_type": self.cache_type,
-                "time": "of the processor" if self.threads == 1 else "of the clock",
-                "version": version("xllamacpp"), **_build()}
+        return {
+            "framework": self.name,
+            "threads": self.threads,
+            "weights": self.weights,
+            "flash_attention": self.flash_attention,
+            "cache_type": self.cache_type,
+            "time": "of the processor" if self.threads == 1 else "of the clock",
+            "version": version("xllamacpp"),
+            **_build(),
+        }
 
     @classmethod
     def of_rows(cls, rows: Any, described: Mapping[str, Any], **_: Any) -> Self:
-        return cls(**{name: described[name] for name in ("threads", "weights", "flash_attention", "cache_type")})
+        return cls(
+            **{
+                name: described[name]
+                for name in ("threads", "weights", "flash_attention", "cache_type")
+            }
+        )
 
     @property
     def clock(self) -> str:
@@ -110,29 +136,38 @@ class LlamaCpp(Target, where="llama_cpp"):
         check_rows(architecture, self.weights)
         for number, spec in enumerate(architecture.operators if self.cache_type == "q8_0" else ()):
             if isinstance(spec, Attention) and spec.head_dim % CACHE_BLOCK:
-                raise ExportError(f"llama.cpp keeps keys and values in q8_0 in blocks of {CACHE_BLOCK}, but"
-                                  f" the heads of operator {number}, {spec.kind!r}, have {spec.head_dim};"
-                                  " take --cache-type f16")
+                raise ExportError(
+                    f"llama.cpp keeps keys and values in q8_0 in blocks of {CACHE_BLOCK}, but"
+                    f" the heads of operator {number}, {spec.kind!r}, have {spec.head_dim};"
+                    " take --cache-type f16"
+                )
 
     def making_bytes(self, architecture: Architecture) -> int:
-        """In float32: the embedding as it is drawn and with the rows of added tokens, and each operator that
-        differs from the others once."""
+        """In float32: the embedding as it is drawn and with the rows of added tokens, and each
+        operator that differs from the others once."""
         tables = architecture.vocab * architecture.hidden * (1 if architecture.tied else 2)
-        operators = sum(spec.params(architecture.hidden) for spec in set(architecture.canonical().operators))
+        operators = sum(
+            spec.params(architecture.hidden) for spec in set(architecture.canonical().operators)
+        )
         return 4 * (2 * tables + operators)
 
-    def times(self, architecture: Architecture, prompts: Sequence[int], contexts: Sequence[int],
-              steps: int) -> Times:
+    def times(
+        self,
+        architecture: Architecture,
+        prompts: Sequence[int],
+        contexts: Sequence[int],
+        steps: int,
+    ) -> Times:
         """Time a network with random weights, one sequence at a time.
 
         Args:
             prompts: numbers of tokens that are read into an empty cache.
-            contexts: for each of them `steps` tokens are generated, of which the last one makes the context
-                `context` tokens long; in ascending order, at least `steps` apart.
+            contexts: for each of them `steps` tokens are generated, of which the last one makes the
+                context `context` tokens long; in ascending order, at least `steps` apart.
 
         Returns:
-            "prompts" and "contexts": one entry for each, with the milliseconds `wall_ms` and `cpu_ms` of the
-            whole prompt, or of one step.
+            "prompts" and "contexts": one entry for each, with the milliseconds `wall_ms` and
+            `cpu_ms` of the whole prompt, or of one step.
 
         Raises:
             DeviceError: llama.cpp ended without an answer.
@@ -143,45 +178,75 @@ class LlamaCpp(Target, where="llama_cpp"):
             with tempfile.TemporaryDirectory(prefix="flashnas-") as folder:
                 file = Path(folder) / "model.gguf"
                 write_random_file(file, architecture, self.weights)
-                return time_requests(file, prompts=prompts, contexts=contexts, steps=steps,
-                                     vocab=architecture.vocab, threads=self.threads,
-                                     flash_attention=self.flash_attention, cache_type=self.cache_type)
+                return time_requests(
+                    file,
+                    prompts=prompts,
+                    contexts=contexts,
+                    steps=steps,
+                    vocab=architecture.vocab,
+                    threads=self.threads,
+                    flash_attention=self.flash_attention,
+                    cache_type=self.cache_type,
+                )
         except RuntimeFailure as error:
             raise DeviceError(f"{architecture}: {error}") from None
 
-    def check_memory(self, architectures: Iterable[Architecture], workloads: Sequence[Workload]) -> None:
+    def check_memory(
+        self, architectures: Iterable[Architecture], workloads: Sequence[Workload]
+    ) -> None:
         """Raises DeviceError if one of the networks needs more memory than is free."""
         free = free_bytes()
         for architecture in architectures:
-            needed = max(self.making_bytes(architecture), *(
-                memory_bytes(architecture, workload, 1, self.dtype_name, cache_type=self.cache_type)
-                for workload in workloads))
+            needed = max(
+                self.making_bytes(architecture),
+                *(
+                    memory_bytes(
+                        architecture, workload, 1, self.dtype_name, cache_type=self.cache_type
+                    )
+                    for workload in workloads
+                ),
+            )
             if needed > free:
-                raise DeviceError(f"{self.name} is timed with whole networks: one of width"
-                                  f" {architecture.hidden} with {len(architecture.operators)} operators needs"
-                                  f" {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free; take"
-                                  " smaller widths or a shorter workload")
+                raise DeviceError(
+                    f"{self.name} is timed with whole networks: one of width"
+                    f" {architecture.hidden} with {len(architecture.operators)} operators needs"
+                    f" {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free; take"
+                    " smaller widths or a shorter workload"
+                )
 
     def check_workload(self, workload: Workload) -> None:
         if workload.batch != 1:
-            raise ConfigError(f"{self.name} is timed with one sequence at a time; workload {workload.name}"
-                              f" has batch {workload.batch}")
+            raise ConfigError(
+                f"{self.name} is timed with one sequence at a time; workload {workload.name}"
+                f" has batch {workload.batch}"
+            )
 
-    def time_request(self, architecture: Architecture, workload: Workload, batch: int = 1) -> Measured:
-        """Time a request of one sequence. Where it generates at most MAX_WHOLE_REQUEST_STEPS tokens, all its
-        steps are timed, else STEPS at each of the contexts of `decode_contexts`."""
+    def time_request(
+        self, architecture: Architecture, workload: Workload, batch: int = 1
+    ) -> Measured:
+        """Time a request of one sequence. Where it generates at most MAX_WHOLE_REQUEST_STEPS
+        tokens, all its steps are timed, else STEPS at each of the contexts of `decode_contexts`."""
         self.check_workload(workload)
         self.check_holds(architecture)
         check_fits(architecture, workload, this_machine(), self.dtype_name, self.cache_type)
-        read, generated = architecture.meta_tokens + workload.prompt_tokens, workload.generated_tokens
+        read, generated = (
+            architecture.meta_tokens + workload.prompt_tokens,
+            workload.generated_tokens,
+        )
         steps, parts = STEPS, decode_contexts(workload, architecture.meta_tokens)
         if generated <= MAX_WHOLE_REQUEST_STEPS:
             steps, parts = generated, [(read + generated, 1.0)] if generated else []
-        times = self.times(architecture, [read] if read else [],
-                           [max(context, steps + 1) for context, _ in parts], steps)
+        times = self.times(
+            architecture,
+            [read] if read else [],
+            [max(context, steps + 1) for context, _ in parts],
+            steps,
+        )
         ttft_ms = times["prompts"][0][self.clock] if read else 0.0
-        tpot_ms = sum(share * entry[self.clock] for (_, share), entry in zip(parts, times["contexts"],
-                                                                             strict=True))
+        tpot_ms = sum(
+            share * entry[self.clock]
+            for (_, share), entry in zip(parts, times["contexts"], strict=True)
+        )
         return Measured.of(ttft_ms, tpot_ms, workload)
 
 
@@ -197,11 +262,18 @@ def _build() -> dict[str, str]:
 @functools.cache
 def this_machine() -> Device:
     """Its memory; the other facts are not known."""
-    return Device(name="this machine", platform="cpu", peak_flops=1.0, bandwidth_bytes_s=1.0,
-                  memory_bytes=PLATFORMS["cpu"].memory_bytes())
+    return Device(
+        name="this machine",
+        platform="cpu",
+        peak_flops=1.0,
+        bandwidth_bytes_s=1.0,
+        memory_bytes=PLATFORMS["cpu"].memory_bytes(),
+    )
 
 
 def free_bytes() -> int:
-    """Memory that a process can still get, as the system estimates it; all memory where it does not."""
+    """Memory that a process can still get, as the system estimates it; all memory where it does
+    not.
+    """
     kilobytes = value_in(Path("/proc/meminfo"), "MemAvailable")
     return 1024 * int(kilobytes.split()[0]) if kilobytes else PLATFORMS["cpu"].memory_bytes()

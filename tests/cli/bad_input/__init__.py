@@ -1,5 +1,5 @@
-"""What a user can get wrong, one case each: the words, the files that they meet, and what the one line must
-name.
+"""What a user can get wrong, one case each: the words, the files that they meet, and what the one
+line must name.
 
 words.py has what a case is made of. Each of the other modules adds its cases to CASES.
 """

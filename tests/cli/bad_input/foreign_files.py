@@ -1,8 +1,9 @@
-"""Files that are not what a reader expects to open, at every reader of a file that a stranger may have
-written.
+"""Files that are not what a reader expects to open, at every reader of a file that a stranger may
+have written.
 
-FIFOs, devices and folders; more levels of nesting, and more bytes, than any file has. Without a limit these
-end in a traceback, fill the memory or never end. docs/security.md says what is promised.
+FIFOs, devices and folders; more levels of nesting, and more bytes, than any file has. Without a
+limit these end in a traceback, fill the memory or never end. docs/security.md says what is
+promised.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def replaced_by(make: Callable[[Path], object]) -> Callable[[str], Builder]:
             path.unlink(missing_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             make(path)
+
         return build
+
     return damage
 
 
@@ -45,10 +48,15 @@ def huge(path: Path) -> None:
         file.truncate(10**13)  # without blocks on the disk
 
 
-# tests/base/test_foreign.py has the other ways; each reader of another file than these two kinds would hang here
+# tests/base/test_foreign.py has the other ways; each reader of another file than these two kinds
+# would hang here
 FIFO = {"fifo": replaced_by(os.mkfifo)}
-ALL = {**FIFO, "folder": replaced_by(Path.mkdir), "huge": replaced_by(huge),
-       "device": replaced_by(lambda path: path.symlink_to("/dev/zero"))}
+ALL = {
+    **FIFO,
+    "folder": replaced_by(Path.mkdir),
+    "huge": replaced_by(huge),
+    "device": replaced_by(lambda path: path.symlink_to("/dev/zero")),
+}
 NESTED = {"nested": replaced_by(lambda path: path.write_text("[" * 100_000 + "\n"))}
 LINK = {"link": replaced_by(lambda path: path.symlink_to(path.parents[1] / PRECIOUS))}
 TEXT = {**FIFO, **NESTED}
@@ -56,49 +64,101 @@ TEXT = {**FIFO, **NESTED}
 
 FINAL = export(source="{tmp}/training/final")
 for name, words, file, damages in (
-        ("config-json", estimate("{tmp}/c.json"), "c.json", {**ALL, **NESTED}),
-        ("config-json-of-a-folder", estimate("{tmp}/m"), "m/config.json", FIFO),
-        ("architecture", estimate("{tmp}/a.yaml"), "a.yaml", TEXT),
-        ("workload", estimate(ARCH, "--workload", "{tmp}/w.yaml"), "w.yaml", FIFO),
-        ("table-meta", estimate(ARCH, "--table", "{tmp}/table"), "table/meta.yaml", TEXT),
-        ("table-device", estimate(ARCH, "--table", "{tmp}/table"), "table/device.yaml", FIFO),
-        ("table-rows", estimate(ARCH, "--table", "{tmp}/table"), "table/operator_decode.parquet", ALL),
-        ("config", search("--config", "{tmp}/c.yaml"), "c.yaml", TEXT),
-        ("recipe", search("--recipe", "{tmp}/r.yaml"), "r.yaml", FIFO),
-        ("space", profile("--space", "{tmp}/s.yaml"), "s.yaml", FIFO),
-        ("tokenizer", train("--tokenizer", "{tmp}/tk.json"), "tk.json", TEXT),
-        ("corpus-text", train("--data", "{tmp}/t.txt"), "t.txt", FIFO),
-        ("corpus-jsonl", train("--data", "{tmp}/t.jsonl"), "t.jsonl", FIFO),
-        ("corpus-parquet", train("--data", "{tmp}/t.parquet"), "t.parquet", FIFO),
-        ("weights", FINAL, "training/final/model.safetensors", FIFO),
-        ("weights-architecture", FINAL, "training/final/architecture.yaml", FIFO),
-        ("weights-tokenizer", FINAL, "training/final/tokenizer.json", TEXT),
-        ("evidence", estimate(ARCH, "--evidence", "{tmp}/e.csv"), "e.csv", ALL),
-        ("run-yaml", ["report", "{tmp}/run"], "run/run.yaml", FIFO),
-        ("run-front", ["report", "{tmp}/run"], "run/pareto/01.yaml", FIFO),
-        ("run-trials", ["report", "{tmp}/run"], "run/trials.parquet", FIFO),
-        ("run-journal", again(), "run/study.journal", {**TEXT, **LINK}),
-        ("training-log", train_on(), "training/log.csv", {**FIFO, **LINK}),
-        ("training-config", train_on(), "training/train.yaml", FIFO),
-        ("bench", ["bench", "info", "{tmp}/b"], "b/bench.parquet", FIFO),
-        ("left-out", ["evidence", "--left-out", "{tmp}/p.csv"], "p.csv", FIFO)):
-    copies = [copied(file.partition("/")[0])] if file.partition("/")[0] in ("table", "run", "training") else []
+    ("config-json", estimate("{tmp}/c.json"), "c.json", {**ALL, **NESTED}),
+    ("config-json-of-a-folder", estimate("{tmp}/m"), "m/config.json", FIFO),
+    ("architecture", estimate("{tmp}/a.yaml"), "a.yaml", TEXT),
+    ("workload", estimate(ARCH, "--workload", "{tmp}/w.yaml"), "w.yaml", FIFO),
+    ("table-meta", estimate(ARCH, "--table", "{tmp}/table"), "table/meta.yaml", TEXT),
+    ("table-device", estimate(ARCH, "--table", "{tmp}/table"), "table/device.yaml", FIFO),
+    ("table-rows", estimate(ARCH, "--table", "{tmp}/table"), "table/operator_decode.parquet", ALL),
+    ("config", search("--config", "{tmp}/c.yaml"), "c.yaml", TEXT),
+    ("recipe", search("--recipe", "{tmp}/r.yaml"), "r.yaml", FIFO),
+    ("space", profile("--space", "{tmp}/s.yaml"), "s.yaml", FIFO),
+    ("tokenizer", train("--tokenizer", "{tmp}/tk.json"), "tk.json", TEXT),
+    ("corpus-text", train("--data", "{tmp}/t.txt"), "t.txt", FIFO),
+    ("corpus-jsonl", train("--data", "{tmp}/t.jsonl"), "t.jsonl", FIFO),
+    ("corpus-parquet", train("--data", "{tmp}/t.parquet"), "t.parquet", FIFO),
+    ("weights", FINAL, "training/final/model.safetensors", FIFO),
+    ("weights-architecture", FINAL, "training/final/architecture.yaml", FIFO),
+    ("weights-tokenizer", FINAL, "training/final/tokenizer.json", TEXT),
+    ("evidence", estimate(ARCH, "--evidence", "{tmp}/e.csv"), "e.csv", ALL),
+    ("run-yaml", ["report", "{tmp}/run"], "run/run.yaml", FIFO),
+    ("run-front", ["report", "{tmp}/run"], "run/pareto/01.yaml", FIFO),
+    ("run-trials", ["report", "{tmp}/run"], "run/trials.parquet", FIFO),
+    ("run-journal", again(), "run/study.journal", {**TEXT, **LINK}),
+    ("training-log", train_on(), "training/log.csv", {**FIFO, **LINK}),
+    ("training-config", train_on(), "training/train.yaml", FIFO),
+    ("bench", ["bench", "info", "{tmp}/b"], "b/bench.parquet", FIFO),
+    ("left-out", ["evidence", "--left-out", "{tmp}/p.csv"], "p.csv", FIFO),
+):
+    copies = (
+        [copied(file.partition("/")[0])]
+        if file.partition("/")[0] in ("table", "run", "training")
+        else []
+    )
     said = Path(file).name
     for kind, damage in damages.items():
         got = ("got a FIFO",) if kind == "fifo" else ()
-        case(f"foreign-{name}-{kind}", words, said, *got, apart=True,
-             files=[folder(".", PRECIOUS), *copies, damage(file)])
+        case(
+            f"foreign-{name}-{kind}",
+            words,
+            said,
+            *got,
+            apart=True,
+            files=[folder(".", PRECIOUS), *copies, damage(file)],
+        )
 
 # a tokenizer that cannot encode the text
-case("tokenizer-without-its-unknown-token", train("--tokenizer", "{tmp}/tk.json"), "cannot encode",
-     files=[write("tk.json", {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [],
-                              "normalizer": None, "pre_tokenizer": None, "post_processor": None, "decoder": None,
-                              "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}})])
+case(
+    "tokenizer-without-its-unknown-token",
+    train("--tokenizer", "{tmp}/tk.json"),
+    "cannot encode",
+    files=[
+        write(
+            "tk.json",
+            {
+                "version": "1.0",
+                "truncation": None,
+                "padding": None,
+                "added_tokens": [],
+                "normalizer": None,
+                "pre_tokenizer": None,
+                "post_processor": None,
+                "decoder": None,
+                "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"},
+            },
+        )
+    ],
+)
 # and two of which the library panics
-for name, charsmap, words in (("load", "AAAA", "not a tokenizer.json"), ("encode", "BAAAAAECAwQ=", "cannot encode")):
-    case(f"tokenizer-panic-{name}", train("--tokenizer", "{tmp}/tk.json"), words,
-         files=[write("tk.json", {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [],
-                                  "normalizer": {"type": "Precompiled", "precompiled_charsmap": charsmap},
-                                  "pre_tokenizer": None, "post_processor": None, "decoder": None,
-                                  "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}})])
-case("profile-torch-weights", profile("--runtime", "torch", "--weights", "q8_0"), "--weights", "llama.cpp")
+for name, charsmap, words in (
+    ("load", "AAAA", "not a tokenizer.json"),
+    ("encode", "BAAAAAECAwQ=", "cannot encode"),
+):
+    case(
+        f"tokenizer-panic-{name}",
+        train("--tokenizer", "{tmp}/tk.json"),
+        words,
+        files=[
+            write(
+                "tk.json",
+                {
+                    "version": "1.0",
+                    "truncation": None,
+                    "padding": None,
+                    "added_tokens": [],
+                    "normalizer": {"type": "Precompiled", "precompiled_charsmap": charsmap},
+                    "pre_tokenizer": None,
+                    "post_processor": None,
+                    "decoder": None,
+                    "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"},
+                },
+            )
+        ],
+    )
+case(
+    "profile-torch-weights",
+    profile("--runtime", "torch", "--weights", "q8_0"),
+    "--weights",
+    "llama.cpp",
+)

@@ -1,13 +1,14 @@
 """What a case of bad input is made of: words of commands, builders of files, fragments of the line.
 
-Files are made by hand or by editing what commands wrote; nothing of flashnas is imported. In words, contents
-and expected fragments these names in braces stand for paths:
+Files are made by hand or by editing what commands wrote; nothing of flashnas is imported. In words,
+contents and expected fragments these names in braces stand for paths:
 
     {tmp}       the case's own folder, which is also the working directory
     {corpus}    40 short texts        {quick}     a recipe that trains in a blink
     {space}     two small widths      {table}     that space measured on this CPU for {chat}
-    {run}       a finished search of them, with baselines      {training}  a finished `flashnas train`
-    {quiet}     a file for --config: nothing is timed          {bare}      one: without baselines
+    {run}       a finished search of them, with baselines      {training}  a finished `flashnas
+    train` {quiet}     a file for --config: nothing is timed          {bare}      one: without
+    baselines
 """
 
 from __future__ import annotations
@@ -22,36 +23,64 @@ from typing import Any
 import pandas as pd
 import yaml
 
-RECIPE = {"width_factor": 1, "vocab": 300, "sequence_tokens": 32, "batch_sequences": 4, "tokens": 256,
-          "validation_tokens": 64, "curve_points": 2, "curve_tokens": 64, "muon_lr": 0.01, "adamw_lr": 0.003,
-          "dtype": "float32"}
+RECIPE = {
+    "width_factor": 1,
+    "vocab": 300,
+    "sequence_tokens": 32,
+    "batch_sequences": 4,
+    "tokens": 256,
+    "validation_tokens": 64,
+    "curve_points": 2,
+    "curve_tokens": 64,
+    "muon_lr": 0.01,
+    "adamw_lr": 0.003,
+    "dtype": "float32",
+}
 SPACE: dict[str, Any] = {
-    "template": "three_stage", "model": {"vocab": 512, "tied": True, "meta_tokens": 2}, "widths": [32, 64],
-    "blocks": {"mixers": ["d(head_dim=16)", "a(head_dim=16)"], "ratios": ["0:1"], "ffns_per_mixer": [0, 1]},
-    "repeats": [1, 1], "max_operators": 5}
-LAYERWISE: dict[str, Any] = {"template": "layerwise", "widths": [1024],
-                             "layers": {"depth": 3, "choices": ["a f", "m2"]}}
-ARCH = "32(vocab=512,meta=2): a(head_dim=16)"   # that {table} covers
-DELTA = "32(vocab=512,meta=2): d(head_dim=16)"  # which needs no cache, so that no memory bounds the context
+    "template": "three_stage",
+    "model": {"vocab": 512, "tied": True, "meta_tokens": 2},
+    "widths": [32, 64],
+    "blocks": {
+        "mixers": ["d(head_dim=16)", "a(head_dim=16)"],
+        "ratios": ["0:1"],
+        "ffns_per_mixer": [0, 1],
+    },
+    "repeats": [1, 1],
+    "max_operators": 5,
+}
+LAYERWISE: dict[str, Any] = {
+    "template": "layerwise",
+    "widths": [1024],
+    "layers": {"depth": 3, "choices": ["a f", "m2"]},
+}
+ARCH = "32(vocab=512,meta=2): a(head_dim=16)"  # that {table} covers
+# which needs no cache, so that no memory bounds the context
+DELTA = "32(vocab=512,meta=2): d(head_dim=16)"
 CHAT = "batch=1,prompt=4,generated=4"
-LONG = "12345678901234567890123"                # 23 digits
-HUGE = "100000000000000000000"                  # 10^20
-GARBAGE = bytes(range(128, 256)) * 8            # not UTF-8, no line end
-PRECIOUS = "precious.txt"                       # must outlive every case
-LLAMA: dict[str, Any] = {"model_type": "llama", "hidden_size": 2048, "num_hidden_layers": 2,
-                         "num_attention_heads": 16,
-                         "num_key_value_heads": 4, "intermediate_size": 4096, "vocab_size": 32000}
+LONG = "12345678901234567890123"  # 23 digits
+HUGE = "100000000000000000000"  # 10^20
+GARBAGE = bytes(range(128, 256)) * 8  # not UTF-8, no line end
+PRECIOUS = "precious.txt"  # must outlive every case
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 2048,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "intermediate_size": 4096,
+    "vocab_size": 32000,
+}
 
-Paths = dict[str, Path]                         # name in braces -> path
+Paths = dict[str, Path]  # name in braces -> path
 Builder = Callable[[Paths], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """expect: fragments of the line; `a|b`: either will do. absent: fragments that mislead. apart: in a
-    process of its
-    own, for what may abort, eat memory or hang where no signal is heard. file_limit: largest file in bytes
-    there."""
+    """expect: fragments of the line; `a|b`: either will do. absent: fragments that mislead. apart:
+    in a process of its
+    own, for what may abort, eat memory or hang where no signal is heard. file_limit: largest file
+    in bytes there."""
 
     id: str
     words: tuple[str, ...]
@@ -65,8 +94,14 @@ class Case:
 CASES: list[Case] = []
 
 
-def case(name: str, words: Sequence[str], *expect: str, files: Sequence[Builder] = (),
-         keys: dict[str, Any] | None = None, **more: Any) -> None:
+def case(
+    name: str,
+    words: Sequence[str],
+    *expect: str,
+    files: Sequence[Builder] = (),
+    keys: dict[str, Any] | None = None,
+    **more: Any,
+) -> None:
     """keys: of a file for --config."""
     if keys is not None:
         words, files = [*words, "--config", "{tmp}/keys.yaml"], [*files, write("keys.yaml", keys)]
@@ -80,11 +115,12 @@ def filled(text: str, paths: Paths) -> str:
     return text
 
 
-# -- builders of files ---------------------------------------------------------------------------------------
+# -- builders of files -----------------------------------------------------------------------------
 
 
 def write(name: str, content: str | bytes | dict[str, Any] | list[Any]) -> Builder:
     """A file below {tmp}; mappings and lists become YAML, or JSON where the name says so."""
+
     def build(paths: Paths) -> None:
         path = paths["tmp"] / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,17 +129,23 @@ def write(name: str, content: str | bytes | dict[str, Any] | list[Any]) -> Build
         elif isinstance(content, str):
             path.write_text(filled(content, paths))
         else:
-            path.write_text(json.dumps(content) if path.suffix == ".json" else yaml.safe_dump(content,
-                                                                                              sort_keys=False))
+            path.write_text(
+                json.dumps(content)
+                if path.suffix == ".json"
+                else yaml.safe_dump(content, sort_keys=False)
+            )
+
     return build
 
 
 def folder(name: str, *files: str) -> Builder:
     """A folder that holds these files, each with the text `mine`."""
+
     def build(paths: Paths) -> None:
         (paths["tmp"] / name).mkdir(parents=True, exist_ok=True)
         for file in files:
             (paths["tmp"] / name / file).write_text("mine")
+
     return build
 
 
@@ -119,6 +161,7 @@ def twin(name: str) -> Builder:
 
 def edited(file: str, keys: Sequence[str], value: Any) -> Builder:
     """One entry of a YAML or JSON file replaced."""
+
     def build(paths: Paths) -> None:
         path = paths["tmp"] / file
         data = yaml.safe_load(path.read_text())
@@ -127,15 +170,18 @@ def edited(file: str, keys: Sequence[str], value: Any) -> Builder:
             entry = entry.setdefault(key, {})
         entry[keys[-1]] = value
         write(file, data)(paths)
+
     return build
 
 
 def without(file: str, key: str) -> Builder:
     """One entry of a YAML or JSON file left out."""
+
     def build(paths: Paths) -> None:
         data = yaml.safe_load((paths["tmp"] / file).read_text())
         del data[key]
         write(file, data)(paths)
+
     return build
 
 
@@ -145,6 +191,7 @@ def replaced(file: str, old: str, new: str) -> Builder:
         text = path.read_text()
         assert old in text, f"{file} does not hold {old!r}"
         path.write_text(text.replace(old, new))
+
     return build
 
 
@@ -152,60 +199,74 @@ def removed(file: str) -> Builder:
     def build(paths: Paths) -> None:
         path = paths["tmp"] / file
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+
     return build
 
 
 def as_folder(file: str) -> Builder:
     """A folder where a file was."""
+
     def build(paths: Paths) -> None:
         removed(file)(paths)
         (paths["tmp"] / file).mkdir()
+
     return build
 
 
 def as_file(file: str) -> Builder:
     """A file where a folder was."""
+
     def build(paths: Paths) -> None:
         removed(file)(paths)
         (paths["tmp"] / file).write_text("mine")
+
     return build
 
 
 def cut_middle_line(file: str) -> Builder:
     """Half of the line in the middle is lost, with its end."""
+
     def build(paths: Paths) -> None:
         lines = (paths["tmp"] / file).read_text().splitlines(keepends=True)
         middle = len(lines) // 2
-        lines[middle] = lines[middle][:len(lines[middle]) // 2]
+        lines[middle] = lines[middle][: len(lines[middle]) // 2]
         (paths["tmp"] / file).write_text("".join(lines))
+
     return build
 
 
 def cut_half(file: str) -> Builder:
     """The first half of a file is left."""
+
     def build(paths: Paths) -> None:
         path = paths["tmp"] / file
-        path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
     return build
 
 
 def column(file: str, name: str, value: Any) -> Builder:
     """The same value in all rows of a parquet file; `...` drops the column."""
+
     def build(paths: Paths) -> None:
         frame = pd.read_parquet(paths["tmp"] / file)
-        (frame.drop(columns=name) if value is ...
-         else frame.assign(**{name: value})).to_parquet(paths["tmp"] / file)
+        (frame.drop(columns=name) if value is ... else frame.assign(**{name: value})).to_parquet(
+            paths["tmp"] / file
+        )
+
     return build
 
 
 def newest(file: str, *damage: Callable[[str], Builder]) -> Builder:
     """Damage a file of all checkpoints of {tmp}/training."""
+
     def build(paths: Paths) -> None:
         found = sorted((paths["tmp"] / "training" / "checkpoints").glob("step-*"))
         assert found
         for checkpoint in found:
             for hurt in damage:
                 hurt(f"training/checkpoints/{checkpoint.name}/{file}")(paths)
+
     return build
 
 
@@ -213,11 +274,28 @@ def garbage(file: str) -> Builder:
     return write(file, GARBAGE)
 
 
-# -- the words of each command, right so far -----------------------------------------------------------------
+# -- the words of each command, right so far -------------------------------------------------------
 
-ASKED = ("--space", "{space}", "--table", "{table}", "--workload", CHAT, "--budget-ms", "1e6", "--recipe",
-         "{quick}",
-         "--data", "{corpus}", "--workers", "1", "--config", "{quiet}", "--trials", "2")
+ASKED = (
+    "--space",
+    "{space}",
+    "--table",
+    "{table}",
+    "--workload",
+    CHAT,
+    "--budget-ms",
+    "1e6",
+    "--recipe",
+    "{quick}",
+    "--data",
+    "{corpus}",
+    "--workers",
+    "1",
+    "--config",
+    "{quiet}",
+    "--trials",
+    "2",
+)
 
 
 def search(*words: str, out: str = "{tmp}/out") -> list[str]:
@@ -232,13 +310,42 @@ def again(*words: str) -> list[str]:
 
 def wide(*words: str) -> list[str]:
     """A search by a shipped table, for spaces of other widths."""
-    return ["search", "--table", "h100_sxm", "--workload", "decode-1k", "--data", "{corpus}", "--trials", "1",
-            "--workers", "1", "--config", "{bare}", "--out", "{tmp}/out", *words]
+    return [
+        "search",
+        "--table",
+        "h100_sxm",
+        "--workload",
+        "decode-1k",
+        "--data",
+        "{corpus}",
+        "--trials",
+        "1",
+        "--workers",
+        "1",
+        "--config",
+        "{bare}",
+        "--out",
+        "{tmp}/out",
+        *words,
+    ]
 
 
-def train(*words: str, arch: str = "32(vocab=300): a(head_dim=16) f", out: str = "{tmp}/out") -> list[str]:
-    return ["train", arch, "--recipe", "{quick}", "--data", "{corpus}", "--threads", "1", "--out", out,
-            *words]
+def train(
+    *words: str, arch: str = "32(vocab=300): a(head_dim=16) f", out: str = "{tmp}/out"
+) -> list[str]:
+    return [
+        "train",
+        arch,
+        "--recipe",
+        "{quick}",
+        "--data",
+        "{corpus}",
+        "--threads",
+        "1",
+        "--out",
+        out,
+        *words,
+    ]
 
 
 def train_on(*words: str) -> list[str]:
@@ -247,12 +354,33 @@ def train_on(*words: str) -> list[str]:
 
 
 def profile(*words: str) -> list[str]:
-    return ["profile", "--space", "{space}", "--workload", CHAT, "--seconds", "0.01", "--out", "{tmp}/out",
-            *words]
+    return [
+        "profile",
+        "--space",
+        "{space}",
+        "--workload",
+        CHAT,
+        "--seconds",
+        "0.01",
+        "--out",
+        "{tmp}/out",
+        *words,
+    ]
 
 
 def validate(*words: str, table: str = "{table}") -> list[str]:
-    return ["validate", "--table", table, "--space", "{space}", "--workload", CHAT, "-n", "1", *words]
+    return [
+        "validate",
+        "--table",
+        table,
+        "--space",
+        "{space}",
+        "--workload",
+        CHAT,
+        "-n",
+        "1",
+        *words,
+    ]
 
 
 def export(*words: str, source: str = "{training}/final") -> list[str]:

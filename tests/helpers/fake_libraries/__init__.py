@@ -1,9 +1,9 @@
-"""Stand-ins for the GPU libraries, a file for each: their signatures, layouts, dtypes and demands, by plain loops on
-any device.
+"""Stand-ins for the GPU libraries, a file for each: their signatures, layouts, dtypes and demands,
+by plain loops on any device.
 
-Written from the documentation and argument checks of the versions that each file names. They hold what our adapters
-assume; that the libraries keep to it is for tests/gpu. Their parameters are those of the libraries:
-tests/operators/test_library_signatures.py compares them.
+Written from the documentation and argument checks of the versions that each file names. They hold
+what our adapters assume; that the libraries keep to it is for tests/gpu. Their parameters are those
+of the libraries: tests/operators/test_library_signatures.py compares them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ MODULES = {**fla.MODULES, **mamba_ssm.MODULES, **flash_attn.MODULES}
 PACKAGES = ("fla", "mamba_ssm", "selective_scan_cuda", "flash_attn")
 
 
-def install(monkeypatch: pytest.MonkeyPatch, *packages: str, devices: tuple[str, ...] = ("cuda",)) -> None:
-    """Put the stand-ins of these packages (all, if none is named) where the libraries would be; hide the
-    others.
+def install(
+    monkeypatch: pytest.MonkeyPatch, *packages: str, devices: tuple[str, ...] = ("cuda",)
+) -> None:
+    """Put the stand-ins of these packages (all, if none is named) where the libraries would be;
+    hide the others.
 
     devices: where our adapters may call them.
     """
@@ -41,5 +43,8 @@ def install(monkeypatch: pytest.MonkeyPatch, *packages: str, devices: tuple[str,
     for name, library in backends.LIBRARIES.items():
         devices_then = tuple(dict.fromkeys((*library.devices, *devices)))
         distribution = f"fake-{name}"  # without metadata: __version__ counts
-        monkeypatch.setitem(backends.LIBRARIES, name, dataclasses.replace(
-            library, devices=devices_then, distribution=distribution))
+        monkeypatch.setitem(
+            backends.LIBRARIES,
+            name,
+            dataclasses.replace(library, devices=devices_then, distribution=distribution),
+        )

@@ -7,9 +7,21 @@ import torch
 from fake_libraries.shared import HALF, same_dtype
 
 
-def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1),
-                    softcap=0.0, alibi_slopes=None, deterministic=False, return_attn_probs=False):
-    """[B, T, H, K]; the mask ends in the bottom right corner, `window_size` counts tokens beside the query's.
+def flash_attn_func(
+    q,
+    k,
+    v,
+    dropout_p=0.0,
+    softmax_scale=None,
+    causal=False,
+    window_size=(-1, -1),
+    softcap=0.0,
+    alibi_slopes=None,
+    deterministic=False,
+    return_attn_probs=False,
+):
+    """[B, T, H, K]; the mask ends in the bottom right corner, `window_size` counts tokens beside
+    the query's.
     """
     assert same_dtype(q, k, v) in HALF
     tokens, keys, head_dim = q.shape[1], k.shape[1], q.shape[3]
@@ -19,19 +31,36 @@ def flash_attn_func(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, wi
     own = torch.arange(tokens, device=q.device).unsqueeze(1) + keys - tokens
     other = torch.arange(keys, device=q.device)
     left, right = window_size[0], 0 if causal else window_size[1]
-    seen = (other <= own + right if right >= 0 else own == own) & (other >= own - left if left >= 0
-                                                                   else own == own)
+    seen = (other <= own + right if right >= 0 else own == own) & (
+        other >= own - left if left >= 0 else own == own
+    )
     k, v = (x.float().repeat_interleave(q.shape[2] // x.shape[2], 2) for x in (k, v))
-    scores = torch.einsum("bqhd,bkhd->bhqk", q.float(), k) * (softmax_scale or head_dim ** -0.5)
+    scores = torch.einsum("bqhd,bkhd->bhqk", q.float(), k) * (softmax_scale or head_dim**-0.5)
     scores = scores.masked_fill(~seen, -torch.inf)
     return torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1), v).to(q.dtype)
 
 
-def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None, rotary_sin=None,
-                            cache_seqlens=None, cache_batch_idx=None, cache_leftpad=None, block_table=None,
-                            softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0,
-                            rotary_interleaved=True, alibi_slopes=None, num_splits=0,
-                            return_softmax_lse=False):
+def flash_attn_with_kvcache(
+    q,
+    k_cache,
+    v_cache,
+    k=None,
+    v=None,
+    rotary_cos=None,
+    rotary_sin=None,
+    cache_seqlens=None,
+    cache_batch_idx=None,
+    cache_leftpad=None,
+    block_table=None,
+    softmax_scale=None,
+    causal=False,
+    window_size=(-1, -1),
+    softcap=0.0,
+    rotary_interleaved=True,
+    alibi_slopes=None,
+    num_splits=0,
+    return_softmax_lse=False,
+):
     """One token, to the first `cache_seqlens` slots. Checks as in csrc/flash_attn/flash_api.cpp,
     mha_fwd_kvcache; what they decide by are shapes alone."""
     assert not torch.is_grad_enabled(), "does not support backward pass"
@@ -46,12 +75,17 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
     assert cache_seqlens.is_contiguous()
     assert q.shape[1] == 1
     k, v = (x.float().repeat_interleave(q.shape[2] // groups, 2) for x in (k_cache, v_cache))
-    scores = torch.einsum("bqhd,bkhd->bhqk", q.float(), k) * head_dim ** -0.5
+    scores = torch.einsum("bqhd,bkhd->bhqk", q.float(), k) * head_dim**-0.5
     unseen = torch.arange(room, device=q.device) >= cache_seqlens.view(-1, 1, 1, 1)
-    return torch.einsum("bhqk,bkhd->bqhd", scores.masked_fill(unseen, -torch.inf).softmax(-1), v).to(q.dtype)
+    return torch.einsum(
+        "bhqk,bkhd->bqhd", scores.masked_fill(unseen, -torch.inf).softmax(-1), v
+    ).to(q.dtype)
 
 
 MODULES = {
-    "flash_attn": {"__version__": "0.0-fake", "flash_attn_func": flash_attn_func,
-                   "flash_attn_with_kvcache": flash_attn_with_kvcache},
+    "flash_attn": {
+        "__version__": "0.0-fake",
+        "flash_attn_func": flash_attn_func,
+        "flash_attn_with_kvcache": flash_attn_with_kvcache,
+    },
 }

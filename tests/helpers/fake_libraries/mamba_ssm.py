@@ -9,9 +9,24 @@ import torch.nn.functional as F
 from fake_libraries.shared import same_dtype, start
 
 
-def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bias=None, initial_states=None,
-                              seq_idx=None, cu_seqlens=None, dt_softplus=False, dt_limit=(0.0, float("inf")),
-                              return_final_states=False, return_varlen_states=False):
+def mamba_chunk_scan_combined(
+    x,
+    dt,
+    A,
+    B,
+    C,
+    chunk_size,
+    D=None,
+    z=None,
+    dt_bias=None,
+    initial_states=None,
+    seq_idx=None,
+    cu_seqlens=None,
+    dt_softplus=False,
+    dt_limit=(0.0, float("inf")),
+    return_final_states=False,
+    return_varlen_states=False,
+):
     batch, tokens, heads, head_dim = x.shape
     groups, state_size = B.shape[2:]
     same_dtype(x, B, C)
@@ -34,7 +49,9 @@ def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bia
     state, outputs = initial_states.float(), []
     B, C = (part.float().repeat_interleave(heads // groups, 2) for part in (B, C))
     for t in range(tokens):
-        inputs = torch.einsum("bhp,bhn->bhpn", x[:, t].float() * dt[:, t].float().unsqueeze(-1), B[:, t])
+        inputs = torch.einsum(
+            "bhp,bhn->bhpn", x[:, t].float() * dt[:, t].float().unsqueeze(-1), B[:, t]
+        )
         state = state * (dt[:, t].float() * A)[..., None, None].exp() + inputs
         outputs.append(torch.einsum("bhpn,bhn->bhp", state, C[:, t]))
     y = torch.stack(outputs, 1)
@@ -42,10 +59,11 @@ def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, D=None, z=None, dt_bia
     return y.to(x.dtype), state.contiguous()  # as _state_passing_fwd allocates it
 
 
-def selective_state_update(state, x, dt, A, B, C, D=None, z=None, dt_bias=None, dt_softplus=False,
-                           state_batch_indices=None):
-    """Writes into `state`, of any strides. D and dt_bias may be None by the signature only: the library reads
-    the strides of dt_bias, and unpacks 0 in place of those of D."""
+def selective_state_update(
+    state, x, dt, A, B, C, D=None, z=None, dt_bias=None, dt_softplus=False, state_batch_indices=None
+):
+    """Writes into `state`, of any strides. D and dt_bias may be None by the signature only: the
+    library reads the strides of dt_bias, and unpacks 0 in place of those of D."""
     assert not torch.is_grad_enabled(), "no backward pass"
     has_heads = state.dim() > 3
     if D is None or dt_bias is None:
@@ -54,7 +72,13 @@ def selective_state_update(state, x, dt, A, B, C, D=None, z=None, dt_bias=None, 
     assert z is None or z.shape == x.shape
     full = state if has_heads else state.unsqueeze(1)
     if not has_heads:
-        x, dt, A, B, C = x.unsqueeze(1), dt.unsqueeze(1), A.unsqueeze(0), B.unsqueeze(1), C.unsqueeze(1)
+        x, dt, A, B, C = (
+            x.unsqueeze(1),
+            dt.unsqueeze(1),
+            A.unsqueeze(0),
+            B.unsqueeze(1),
+            C.unsqueeze(1),
+        )
     batch, heads, dim, state_size = full.shape
     assert x.shape == dt.shape == (batch, heads, dim)
     assert A.shape == (heads, dim, state_size)
@@ -62,7 +86,9 @@ def selective_state_update(state, x, dt, A, B, C, D=None, z=None, dt_bias=None, 
     B, C = (part.repeat_interleave(heads // part.shape[1], 1).float() for part in (B, C))
     # one number per head, by strides of 0: else the kernel reads dt, A and dt_bias for each channel
     if has_heads:
-        assert A.stride(-1) == A.stride(-2) == dt.stride(-1) == dt_bias.stride(-1) == D.stride(-1) == 0
+        assert (
+            A.stride(-1) == A.stride(-2) == dt.stride(-1) == dt_bias.stride(-1) == D.stride(-1) == 0
+        )
     dt = dt.float() + dt_bias.float().view(heads, dim)
     dt = F.softplus(dt) if dt_softplus else dt
     decay = (dt.unsqueeze(-1) * A).exp()
@@ -72,8 +98,18 @@ def selective_state_update(state, x, dt, A, B, C, D=None, z=None, dt_bias=None, 
     return out if has_heads else out.squeeze(1)
 
 
-def selective_scan_fn(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False,
-                      return_last_state=False):
+def selective_scan_fn(
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D=None,
+    z=None,
+    delta_bias=None,
+    delta_softplus=False,
+    return_last_state=False,
+):
     """Starts at zero; the gradient of the last state is not considered."""
     batch, channels, tokens = u.shape
     state_size = A.shape[1]
@@ -101,7 +137,9 @@ def selective_scan_fn(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_
 MODULES = {
     "mamba_ssm": {"__version__": "0.0-fake"},
     "mamba_ssm.ops.triton.ssd_combined": {"mamba_chunk_scan_combined": mamba_chunk_scan_combined},
-    "mamba_ssm.ops.triton.selective_state_update": {"selective_state_update": selective_state_update},
+    "mamba_ssm.ops.triton.selective_state_update": {
+        "selective_state_update": selective_state_update
+    },
     "mamba_ssm.ops.selective_scan_interface": {"selective_scan_fn": selective_scan_fn},
     "selective_scan_cuda": {},
 }
