@@ -24,8 +24,9 @@ STILL_MORE = {
     "profiling/setup.py": 11,
     "profiling/whole_model.py": 12,
     "reuse/rerank.py": 14,
+    "runs/run.py": 11,
     "study/costs.py": 12,
-    "study/opening.py": 15,
+    "study/opening.py": 16,
     "study/question.py": 20,
     "training/job.py": 11,
 }

@@ -75,7 +75,7 @@ def test_what_does_not_continue_the_run_is_one_line(run, more, words):
         fn.search(**given, evaluator=size)
 
 
-def test_a_wrong_option_in_run_yaml_has_its_line_and_a_run_without_options_says_what_to_give(
+def test_a_wrong_option_in_run_yaml_and_options_that_are_missing_have_their_line(
     run, tmp_path, capsys
 ):
     text = (run.path / "run.yaml").read_text()
@@ -83,7 +83,7 @@ def test_a_wrong_option_in_run_yaml_has_its_line_and_a_run_without_options_says_
     wrong = old + options + rest.replace("workers: 1", "workers: many")
     for words, content in (
         ("search.workers must be a whole number; got 'many'", wrong),
-        ("--resume and those of", old),
+        ("options must be a mapping; got None", old),
     ):
         (tmp_path / "run.yaml").write_text(content)
         assert main(["search", "--resume", str(tmp_path)]) == 2

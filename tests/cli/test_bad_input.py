@@ -42,7 +42,7 @@ from bad_input.words import (
 
 from flashnas.cli.main import main
 
-LIMIT_S = float(os.environ.get("BAD_INPUT_LIMIT_S", "20"))  # of one case
+LIMIT_S = float(os.environ.get("BAD_INPUT_LIMIT_S", "60"))  # of one case
 LONGEST_LINE = 2000  # characters: nobody reads more
 MEMORY_BYTES = 8 << 30  # of the second process
 WORDS = (

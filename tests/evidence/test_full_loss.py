@@ -2,6 +2,7 @@
 differences obey.
 """
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -211,7 +212,7 @@ class Unknown(OperatorSpec):
 def test_an_operator_that_no_publication_has_gets_a_wide_interval():
     plain = network("12x(a f)")
     stack = [Unknown() if spec.mixes_tokens else spec for spec in plain.operators]
-    other = type("Network", (), {"operators": tuple(stack), "hidden": 2048})()
+    other = dataclasses.replace(plain, operators=tuple(stack))
     found = model().predict_networks([plain, other], TOKENS)
     assert found.difference(0, 1)[1] > 0.06
     assert found.difference(0, 1)[1] > 1.5 * sd("12x(a f)", "12x(gd f)")

@@ -158,19 +158,21 @@ def test_what_is_finished_is_kept_and_the_search_goes_on_when_the_space_is_repai
 
 
 def test_a_cost_function_that_raises_is_named(tmp_path, finished):
+    words = "cost function test_foreign_code:cost raised "
     for after in (0, 20):
         assert failure(
             lambda out=str(after): fn.search(**asked(tmp_path / out, table=cost)), after
-        ).startswith("cost function test_foreign_code:cost raised ")
-        assert failure(
-            lambda: fn.pareto(finished, table=cost, space=WidthFittedGpt2Space()), after
-        ).startswith("cost function test_foreign_code:cost raised ")
+        ).startswith(words)
+    # pareto asks only for the networks of the run
+    assert failure(
+        lambda: fn.pareto(finished, table=cost, space=WidthFittedGpt2Space()), 0
+    ).startswith(words)
 
 
-@pytest.mark.parametrize("method", ["decode", "architectures", "baselines", "features"])
+@pytest.mark.parametrize("method", ["decode", "architectures", "baselines"])
 def test_pareto_names_the_space_that_raises(finished, method):
     broken = breaking(WidthFittedGpt2Space, method)
-    for after in {"architectures": (8, 20), "baselines": (0,)}.get(
+    for after in {"architectures": (0,), "baselines": (0,)}.get(
         method, (0, 5)
     ):  # the first ones are of baselines
         assert f"{SPACE}.{method} raised" in failure(

@@ -126,7 +126,7 @@ def test_folders_without_final_weights_say_what_to_name(trained, tmp_path, capsy
     )
     for folder, marker in ((run, "train.yaml"), (search, "run.yaml")):
         folder.mkdir()
-        (folder / marker).write_text("question: {}\n")
+        (folder / marker).write_text("format: 2\nquestion: {}\n")
     message = refused(capsys, str(run), *out)
     assert message.endswith(
         "is a training that has not finished; finish it with flashnas train --resume\n"

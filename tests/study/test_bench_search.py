@@ -208,14 +208,14 @@ def test_another_bench_or_none_does_not_continue_the_run(
         assert words in str(error.value)
 
 
-def test_a_search_without_a_bench_has_the_identity_of_versions_without_benches(config):
+def test_the_digest_of_the_bench_is_part_of_the_identity(config):
     question = prepare(dataclasses.replace(config, bench=False, bench_table=None), note=print)
     assert (question.scores.bench, question.scores.no_bench, question.known_networks()) == (
         None,
         "",
         [],
     )
-    assert "bench" not in identity_of(question).values
+    assert identity_of(question).values["bench"] is None
     with_bench = identity_of(prepare(config, note=print))
     assert with_bench.values["bench"] == prepare(config, note=print).scores.bench.digest
     assert with_bench.hash != identity_of(question).hash
