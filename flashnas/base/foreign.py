@@ -369,9 +369,10 @@ def check_count(
     """Raise `error` if a text holds more than `most` values, by the separators before them. It is
     checked before the text is parsed, since a list takes thirty times as many bytes in memory as it
     takes in a file."""
-    count = sum(
-        text.count(letter if isinstance(text, str) else letter.encode()) for letter in separators
-    )
+    if isinstance(text, str):
+        count = sum(text.count(letter) for letter in separators)
+    else:
+        count = sum(text.count(letter.encode()) for letter in separators)
     if count > most:
         raise error(f"{printable(place)}: must hold at most {most:,} values; got {count:,}")
 
