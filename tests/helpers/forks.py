@@ -12,7 +12,7 @@ import importlib
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,20 +49,6 @@ def start(function: Callable[..., Any], *arguments: Any, name: str | None = None
     )
     process.start()
     return process
-
-
-def start_command(words: Sequence[str]) -> Any:
-    """`flashnas WORDS` in a process of its own, which forks its worker processes as well."""
-    return start(_command, words)
-
-
-def _command(words: Sequence[str]) -> None:
-    import pytest
-
-    from flashnas.cli.main import main
-
-    fork_workers(pytest.MonkeyPatch())
-    sys.exit(main(words))
 
 
 def _in_environment(
