@@ -85,7 +85,10 @@ def _value(loader: Any, node: yaml.Node) -> Any:
     try:
         return loader.construct_object(node, deep=True)
     except (LookupError, AttributeError, TypeError):
-        value = shown(node.value) if isinstance(node, yaml.ScalarNode) else "the value"
+        if isinstance(node, yaml.ScalarNode):
+            value = shown(node.value)
+        else:
+            value = "a sequence" if isinstance(node, yaml.SequenceNode) else "a mapping"
         raise ConfigError(
             f"{loader.path}:{node.start_mark.line + 1}: not valid YAML: {value} is not of"
             f" the type {printable(node.tag.rpartition(':')[2])!r}"
