@@ -70,6 +70,7 @@ def test_every_name_is_documented(name):
             assert f"{parameter} (" in described or f"{parameter}:" in described, parameter
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_example_runs(name, searched, small_corpus, profiled_tiny_table, tmp_path, monkeypatch):
     """In a folder with `my_run`, `my_texts` and `my_table`, which the examples name."""

@@ -230,7 +230,14 @@ def apart(own_surroundings) -> Iterator[Apart]:
 # -- the table -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
+# those in a process of their own load all libraries anew
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.id, marks=pytest.mark.slow if case.apart else ())
+        for case in CASES
+    ],
+)
 def test_what_the_user_got_wrong_is_one_line(
     case: Case, prepared, apart, tmp_path, capfd, monkeypatch
 ):

@@ -99,6 +99,7 @@ def fla_layer(monkeypatch: pytest.MonkeyPatch, layer: nn.Module) -> nn.Module:
     return theirs
 
 
+@pytest.mark.slow
 def test_the_layer_equals_flas(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = make_layer(NAME, torch.float32), make_inputs(65).float()
     expected = fla_layer(monkeypatch, layer)(x)[0]
