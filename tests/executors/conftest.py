@@ -11,4 +11,4 @@ from flashnas.executors import base
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
     monkeypatch.setattr(base, "POLL_S", 0.1)
-    monkeypatch.setattr(executor_contract, "TIMEOUT_S", 5.0)  # of a job that hangs, in the contract
+    monkeypatch.setattr(executor_contract, "TIMEOUT_S", 8.0)  # of a job that hangs, in the contract

@@ -17,12 +17,17 @@ from flashnas.base.errors import CandidateError, WorkerError
 from flashnas.base.fingerprint import fingerprint
 from flashnas.executors import EXECUTORS, Executor, Work
 from flashnas.executors.job import Job, run_job
-from flashnas.testing.require import require
 
 TIMEOUT_S = 10.0  # of each job; the one that hangs takes all of it
 LONGEST_S = 120.0  # until a job that takes no time must have come back
 SLOW_S = 0.3  # of a slow job
 MARK = "FLASHNAS_TESTING_MARK"
+
+
+def require(condition: object, message: str) -> None:
+    """As `flashnas.testing`, which loads torch: processes that start anew would wait for it."""
+    if not condition:
+        raise AssertionError(message)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def test_every_kernel_compiles_and_fits(target: int, tmp_path: Path) -> None:
     rows = list(csv.DictReader((tmp_path / "kernels.csv").read_text().splitlines()))
     assert [row for row in rows if row["error"]] == []
     assert child.returncode == 0, child.stderr[-2000:]
-    assert len(rows) > 15
+    assert len(rows) > 8
 
 
 @pytest.mark.slow  # reason: the interpreter takes its time over each program
