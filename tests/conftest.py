@@ -1,6 +1,7 @@
 """Shared fixtures: a cache of its own, a small corpus, a quick recipe, a CPU table measured for the
 tiny space, and run folders."""
 
+import gc
 import importlib
 import multiprocessing
 import os
@@ -8,6 +9,7 @@ import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import forks
@@ -17,9 +19,16 @@ from run_builder import make_trials, write_run
 from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import Trial
 
+gc.disable()  # until all tests are collected: what they import stays
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 REPORT = importlib.import_module("flashnas.report")  # the module; `flashnas.report` is a function
 WRITE_REPORT = REPORT.write_report
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
+
 
 RECIPE = """\
 width_factor: 1
@@ -46,6 +55,17 @@ def own_cache(tmp_path_factory):
         del os.environ["FLASHNAS_CACHE"]
     else:
         os.environ["FLASHNAS_CACHE"] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def seeds_without_tracebacks():
+    """torch keeps the stack of each `manual_seed` for a GPU that is not there: milliseconds each."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (torch.cuda, torch.xpu, torch.mtia):
+            patch.setattr(module, "traceback", SimpleNamespace(format_stack=list))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,6 +16,8 @@ from gpu_bundle import PYTHON, Step
 
 from flashnas.cli.main import main
 
+pytestmark = pytest.mark.usefixtures("signals_heard")
+
 
 @pytest.fixture
 def read(monkeypatch, capsys):
@@ -35,14 +37,14 @@ def read(monkeypatch, capsys):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Runs made-up steps: name -> Python, and a limit of 1 s for the one that sleeps."""
+    """Runs made-up steps: name -> Python, and a limit of 1 s for `slow`."""
 
     def call(*words, **programs):
         monkeypatch.setattr(
             gpu_bundle,
             "steps",
             lambda device, folder: [
-                Step(name, 1 if "sleep" in program else 60, (PYTHON, "-S", "-c", program))
+                Step(name, 1 if name == "slow" else 60, (PYTHON, "-S", "-c", program))
                 for name, program in programs.items()
             ],
         )

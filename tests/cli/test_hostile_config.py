@@ -25,6 +25,8 @@ NEEDED = {
         "workload": ["--workload", "chat"],
         "trials": ["--trials", "1"],
         "workers": ["--workers", "1"],
+        "data": ["--data", "TEXTS"],
+        "recipe": ["--recipe", "RECIPE"],
     },
     "estimate": {"arch": [ARCH]},
     "train": {"arch": [ARCH]},
@@ -145,12 +147,15 @@ def in_place_of(setting, value):
 
 
 @pytest.mark.parametrize("name", sorted(LEAVES))
-def test_no_key_of_a_config_connects_or_writes_outside(name, watch, tmp_path, capsys):
+def test_no_key_of_a_config_connects_or_writes_outside(
+    name, watch, small_corpus, quick_recipe, tmp_path, capsys
+):
+    own = {"TEXTS": str(small_corpus), "RECIPE": str(quick_recipe)}
     for setting in settings_of(LEAVES[name].options_class):
         if setting.is_switch or setting.choices or setting.kind in (int, float):
             continue
         given = [
-            word
+            own.get(word, word)
             for option, words in NEEDED.get(name, {}).items()
             if option != setting.name
             for word in words

@@ -8,6 +8,7 @@ import csv
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import compile_kernels
@@ -24,18 +25,17 @@ def needs_libraries() -> None:
         pytest.importorskip(name, reason=f"{name} is not installed: pip install -e '.[dev]'")
 
 
-@pytest.mark.slow  # reason: compilers, a minute for each target
-@pytest.mark.parametrize(
-    "target", [80, 90]
-)  # the least memory, and ours; the published file has all
-def test_every_kernel_compiles_and_fits(target: int, tmp_path: Path) -> None:
-    """One configuration for each, of an operator that shares most of its kernels with others."""
+@pytest.mark.slow  # reason: compilers
+def test_every_kernel_compiles_and_fits(tmp_path: Path) -> None:
+    """One configuration for each, of an operator that shares most of its kernels with others; for
+    the least memory, and for ours: the published file has all targets."""
     needs_libraries()
     words = [
         sys.executable,
         str(ROOT / "tools/compile_kernels.py"),
         "--targets",
-        str(target),
+        "80",
+        "90",
         "--once",
         "--operators",
         "gd",
@@ -54,7 +54,7 @@ def test_every_kernel_compiles_and_fits(target: int, tmp_path: Path) -> None:
     rows = list(csv.DictReader((tmp_path / "kernels.csv").read_text().splitlines()))
     assert [row for row in rows if row["error"]] == []
     assert child.returncode == 0, child.stderr[-2000:]
-    assert len(rows) > 8
+    assert min(Counter(row["target"] for row in rows).values()) > 8
 
 
 @pytest.mark.slow  # reason: the interpreter takes its time over each program

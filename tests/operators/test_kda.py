@@ -107,6 +107,7 @@ def test_the_layer_equals_flas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_close(layer(x)[0], expected, 1e-4, "forward")
 
 
+@pytest.mark.slow  # fla takes seconds to import
 def test_gate_rank_is_the_head_by_default_and_sizes_are_flas() -> None:
     module = pytest.importorskip("fla.layers.kda")
     spec = OPERATORS["kda"](heads=4, head_dim=32)

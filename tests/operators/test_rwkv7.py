@@ -89,6 +89,7 @@ def fla_layer(monkeypatch: pytest.MonkeyPatch, layer: torch.nn.Module) -> torch.
     return theirs
 
 
+@pytest.mark.slow  # fla takes seconds to import
 def test_the_layer_equals_flas(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = make_layer(NAME, torch.float32), make_inputs(65).float()
     expected = fla_layer(monkeypatch, layer)(x)[0]
@@ -96,6 +97,7 @@ def test_the_layer_equals_flas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_close(layer(x)[0], expected, 1e-4, "forward")
 
 
+@pytest.mark.slow  # fla takes seconds to import
 def test_initial_values_are_those_of_flas_first_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     module = pytest.importorskip("fla.layers.rwkv7")
     ours = build_layer(OPERATORS["r7"](head_dim=16), HIDDEN)
