@@ -169,7 +169,7 @@ def main() -> None:
                 " second"
                 f"   flashnas: {us / ours:,.1f} times as many"
             )
-        bare = LatencyModel("h100_sxm", WORKLOAD, stack="fused", calibrated=False)
+        bare = LatencyModel("h100_sxm", WORKLOAD, stack="fused", calibration=None)
         ratio = [
             sum(e["ms"] for e in bare.estimate(a).breakdown if e["kernel"] != "pointwise")
             / 8192

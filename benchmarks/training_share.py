@@ -25,7 +25,7 @@ for name, default in (("width", 1280), ("batch", 8), ("tokens", 2048)):
 options = parser.parse_args()
 workload = fn.Workload(batch=options.batch, prompt_tokens=options.tokens)
 models = {
-    stack: LatencyModel("h100_sxm", workload, stack=stack, calibrated=False)
+    stack: LatencyModel("h100_sxm", workload, stack=stack, calibration=None)
     for stack in ("fused", "unfused")
 }
 empty = fn.Architecture.parse(f"{options.width}: f").prefill_flops(options.tokens)

@@ -25,6 +25,7 @@ RECIPE = """\
 COMMON = {
     "space": "tiny",
     "workload": "chat",
+    "calibration": "paper",
     "budget_ms": 60,
     "trials": 4,
     "workers": 1,

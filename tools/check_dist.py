@@ -38,13 +38,13 @@ COMMANDS = [
     "flashnas list spaces",
     "flashnas estimate Nemotron-Flash-1B",  # a shipped table
     "flashnas bench info",  # the shipped bench
-    f"flashnas search --space tiny --workload chat --budget-ms 200 {SEARCH} --out run",
+    f"flashnas search --space tiny --workload chat --budget-ms 500 {SEARCH} --out run",
     "flashnas report run",
     "flashnas train pareto.yaml --tokens 4096 --threads 1 --out trained",
     "flashnas export trained --to hf --out exported",
     "flashnas list plugins",
     "flashnas estimate '1024: 2x(gsc f a f)'",  # the operator of the plugin
-    f"flashnas search --space plugin/search_space.yaml --workload chat --budget-ms 200 {SEARCH}"
+    f"flashnas search --space plugin/search_space.yaml --workload chat --budget-ms 500 {SEARCH}"
     " --out plugged",
 ]
 

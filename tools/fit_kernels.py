@@ -1,4 +1,4 @@
-"""Finds the constants of `latency/corrections.py` from whole models that somebody measured.
+"""Fits the calibration `paper` (latency/calibration.py) to whole models that others measured.
 
 Reproduce the constants of a shipped table (prints them with the leave-one-out errors):
 
@@ -18,19 +18,24 @@ import pandas as pd
 
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import FlashnasError, TableError
-from flashnas.latency.corrections import STACKS, KernelCorrection, Stack, heads
+from flashnas.latency.calibration import Calibration, heads
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import PAPER
 from flashnas.operators.kernel_kinds import kind_of_rows
 
-# Constants that are fitted, the same for both stacks; attention without a scale of its own is
-# scaled like the rest.
+# Constants that are fitted; attention without a scale of its own is scaled like the rest.
 FITTED = ("scale", "gap_us", "attention_us", "attention_slowdown", "head_dim_power")
 ROUNDS = 4  # of blocks of threads; a rate with more of them tells attention_filled alone
 WHOLE_MODELS = "whole_models.csv"  # in the table's folder: model, workload, latency_s
 WHOLE_THROUGHPUT = "whole_throughput.csv"  # model, workload, throughput_tok_s
-START = KernelCorrection(
-    scale=1.1, gap_us=1.0, attention_us=10.0, attention_slowdown=3.0, head_dim_power=0.5
+START = Calibration(
+    stack="unfused",
+    scale=1.1,
+    gap_us=1.0,
+    attention_us=10.0,
+    attention_slowdown=3.0,
+    head_dim_power=0.5,
 )
 FILLED = 3.0  # attention_filled is looked for from here
 THROUGHPUT_WEIGHT = 0.5  # of an error: the real batch of a measured rate is not known
@@ -41,8 +46,7 @@ class Fit:
     """The constants, and the errors of each model under the fit to the other models, in the order
     of `measured`: relative, of the time or the rate that was measured."""
 
-    stack: Stack
-    correction: KernelCorrection
+    correction: Calibration
     measured: pd.DataFrame
     left_out: np.ndarray
 
@@ -53,15 +57,9 @@ class Fit:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for meta.yaml."""
-        result = {
+        return {
             name: round(getattr(self.correction, name), 3) for name in (*FITTED, "attention_filled")
         }
-        for text, chosen in (("", ~self.rates), ("throughput_", self.rates)):
-            if chosen.any():
-                errors = np.abs(self.left_out[chosen])
-                result[f"left_out_{text}mean_error"] = round(float(errors.mean()), 3)
-                result[f"left_out_{text}max_error"] = round(float(errors.max()), 3)
-        return result
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class Features:
     attention: Mapping[tuple[float, float, int, int], int]
     prefill_ms: float
 
-    def latency_ms(self, correction: KernelCorrection) -> float:
+    def latency_ms(self, correction: Calibration) -> float:
         """Of the request."""
         step_us = (
             correction.scale * self.scaled_us
@@ -96,15 +94,15 @@ class Features:
         )
         return self.fixed_ms + self.generated * step_us / 1000
 
-    def rate(self, correction: KernelCorrection) -> float:
+    def rate(self, correction: Calibration) -> float:
         """Tokens per second of all sequences; the prompt is not counted."""
         step_ms = (self.latency_ms(correction) - self.prefill_ms) / self.generated
         return 1000 * self.batch / step_ms
 
 
-def features(table: LatencyTable, model: str, workload: str, stack: Stack) -> Features:
+def features(table: LatencyTable, model: str, workload: str) -> Features:
     """Of one model under one workload."""
-    bare = LatencyModel(table, workload, stack=stack, calibrated=False)
+    bare = LatencyModel(table, workload, calibration=None, stack=START.stack)
     architecture = load_architecture(model)
     estimate = bare.estimate(architecture)
     generated, batch = bare.workload.generated_tokens, estimate.batch
@@ -123,7 +121,7 @@ def features(table: LatencyTable, model: str, workload: str, stack: Stack) -> Fe
     for phase, seen, _ in bare.phases(architecture.meta_tokens):
         for spec in architecture.operators if phase == "decode" else ():
             for call in bare.launched(spec, architecture.hidden, phase):
-                if call.kind.correction == "attention_scale":
+                if call.kind.correction == "attention":
                     time = bare.kernels.time(call, phase, batch, seen)
                     attention[time.us, bare.bytes_us(call, batch, seen), *heads(call, batch)] += 1
     return Features(
@@ -137,22 +135,20 @@ def features(table: LatencyTable, model: str, workload: str, stack: Stack) -> Fe
     )
 
 
-def fit(table: LatencyTable | str, measured: pd.DataFrame, stack: Stack = "fused") -> Fit:
+def fit(table: LatencyTable | str, measured: pd.DataFrame) -> Fit:
     """Least squares of the relative error over whole models.
 
     Args:
         table: or its name or folder.
         measured: columns model (anything that load_architecture accepts), workload, and latency_s
             or throughput_tok_s.
-        stack: whose constants are fitted.
 
     Raises:
         TableError: not more rows than constants.
     """
     if len(measured) <= len(FITTED):
         raise TableError(
-            f"calibration of stack {stack} needs at least {len(FITTED) + 1} measurements of whole"
-            " models;"
+            f"calibration {PAPER} needs at least {len(FITTED) + 1} measurements of whole models;"
             f" got {len(measured)}"
         )
     table = table if isinstance(table, LatencyTable) else LatencyTable.load(table)
@@ -160,12 +156,12 @@ def fit(table: LatencyTable | str, measured: pd.DataFrame, stack: Stack = "fused
         columns=["model", "workload", "latency_s", "throughput_tok_s"]
     ).reset_index(drop=True)
     parts = [
-        features(table, model, workload, stack)
+        features(table, model, workload)
         for model, workload in zip(measured["model"], measured["workload"], strict=True)
     ]
     rates = measured["throughput_tok_s"].notna().to_numpy()
     weights = np.where(rates, THROUGHPUT_WEIGHT, 1.0)
-    blocks = KernelCorrection.of(table.calibration, stack).attention_blocks
+    blocks = Calibration.of(table.calibration, PAPER).attention_blocks
     rounds = np.array(
         [
             max((pairs for *_, pairs in part.attention), default=0) / (blocks or np.inf)
@@ -174,7 +170,7 @@ def fit(table: LatencyTable | str, measured: pd.DataFrame, stack: Stack = "fused
     )
     target = np.where(rates, measured["throughput_tok_s"], 1000 * measured["latency_s"])
 
-    def ratios(correction: KernelCorrection) -> np.ndarray:
+    def ratios(correction: Calibration) -> np.ndarray:
         return (
             np.array(
                 [
@@ -185,7 +181,7 @@ def fit(table: LatencyTable | str, measured: pd.DataFrame, stack: Stack = "fused
             / target
         )
 
-    def solve(kept: np.ndarray) -> KernelCorrection:
+    def solve(kept: np.ndarray) -> Calibration:
         few = kept & (rounds < ROUNDS)
         constants = _least_squares(
             FITTED, START, lambda constants: (np.log(ratios(constants)) * weights)[few]
@@ -202,16 +198,16 @@ def fit(table: LatencyTable | str, measured: pd.DataFrame, stack: Stack = "fused
     left_out = np.empty(len(measured))
     for model in dict.fromkeys(models):  # with all that was measured of it
         left_out[models == model] = ratios(solve(models != model))[models == model] - 1
-    return Fit(stack, solve(np.ones(len(models), bool)), measured, left_out)
+    return Fit(solve(np.ones(len(models), bool)), measured, left_out)
 
 
 def _least_squares(
-    names: Sequence[str], start: KernelCorrection, errors: Callable[[KernelCorrection], np.ndarray]
-) -> KernelCorrection:
+    names: Sequence[str], start: Calibration, errors: Callable[[Calibration], np.ndarray]
+) -> Calibration:
     """`start` with the named constants, at least 0, for which the errors are smallest."""
     from scipy.optimize import least_squares  # slow to import; estimates do not need it
 
-    def constants(values: Sequence[float]) -> KernelCorrection:
+    def constants(values: Sequence[float]) -> Calibration:
         return replace(start, **dict(zip(names, map(float, values), strict=True)))
 
     first = [getattr(start, name) or FILLED for name in names]
@@ -244,17 +240,12 @@ def main(arguments: Sequence[str]) -> None:
     """Print the fits of one table to the whole models in its folder."""
     table = LatencyTable.load(arguments[0])
     measured = whole_models(table)
-    fits = [fit(table, measured, stack) for stack in STACKS]
-    for result in fits:
-        print(f"{result.stack}: {result.to_dict()}")
-    print(f"\n{'error when left out':<36}" + "".join(f"{result.stack:>10}" for result in fits))
+    result = fit(table, measured)
+    print(f"{result.to_dict()}\n\nerror when left out")
     for i, (model, workload) in enumerate(
         zip(measured["model"], measured["workload"], strict=True)
     ):
-        print(
-            f"{model:<20}{workload:<16}"
-            + "".join(f"{result.left_out[i]:>+10.1%}" for result in fits)
-        )
+        print(f"{model:<20}{workload:<16}{result.left_out[i]:>+10.1%}")
 
 
 if __name__ == "__main__":

@@ -154,7 +154,14 @@ def searched(name, evaluator=loss_of, **options):
     """What a search with an evaluator ended with."""
     import flashnas as fn
 
-    common = {"trials": 20, "cycle_size": 5, "workers": 1, "seed": 1, "measure": False}
+    common = {
+        "calibration": "paper",
+        "trials": 20,
+        "cycle_size": 5,
+        "workers": 1,
+        "seed": 1,
+        "measure": False,
+    }
     run = fn.search(evaluator=evaluator, out=f"{name}/run", **{**common, **options})
     return trajectory(run)
 
@@ -267,10 +274,10 @@ def answers():
     import flashnas as fn
 
     for name, more in (
-        ("nemotron_flash", "--budget-ms 14000"),
-        ("layerwise", "--budget-ms 14000"),
-        ("llama_cpp", "--table a100_sxm --workload chat --budget-ms 900"),
-        ("nemotron_flash", "--budget-ms 4000 --min-recall -0.03"),
+        ("nemotron_flash", "--calibration paper --budget-ms 14000"),
+        ("layerwise", "--calibration paper --budget-ms 14000"),
+        ("llama_cpp", "--table a100_sxm --workload chat --calibration paper --budget-ms 900"),
+        ("nemotron_flash", "--calibration paper --budget-ms 4000 --min-recall -0.03"),
     ):
         folder = f"untrained_{name}_{more.split()[-1]}/run"
         found = flashnas(f"search --trials 0 --space {name} {more} --out {folder} --json")
@@ -324,7 +331,9 @@ def estimates():
             WORKLOADS[number // 3 % len(WORKLOADS)],
         )
         try:
-            found = fn.estimate(network, table=tables[table], workload=workload).to_dict()
+            found = fn.estimate(
+                network, table=tables[table], workload=workload, calibration="paper"
+            ).to_dict()
             found.pop("breakdown") if number % 20 else None
         except fn.FlashnasError as error:
             found = str(error)

@@ -105,7 +105,7 @@ def table(trainings: dict, rows: list[dict]) -> pa.Table:
 def predicted(network: fn.Architecture, device: str, workload: str) -> float | None:
     """The time of one request in ms; None where the table cannot answer."""
     try:
-        return fn.estimate(network, table=device, workload=workload).latency_ms
+        return fn.estimate(network, table=device, workload=workload, calibration="paper").latency_ms
     except fn.FlashnasError:
         return None
 

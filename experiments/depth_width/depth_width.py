@@ -117,7 +117,10 @@ def main() -> None:
     law, found = fit(table), []
     for depth, width in itertools.product(range(2, 25), range(512, 4097, 512)):
         latency_ms = fn.estimate(
-            f"{width}: {depth}x({PATTERN})", table="h100_sxm", workload="decode-8k"
+            f"{width}: {depth}x({PATTERN})",
+            table="h100_sxm",
+            workload="decode-8k",
+            calibration="paper",
         ).latency_ms
         if latency_ms <= BUDGET_MS:
             found.append((float(law(depth, width, max(TOKENS))), depth, width, latency_ms))

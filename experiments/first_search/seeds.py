@@ -25,7 +25,7 @@ def main() -> None:
     built = [fn.Architecture.parse(f"2560(meta=256): {text}") for text in (RECOMMENDED, *asked)]
     expected = fn.evidence.full_loss().predict_networks(built, TRAIN_TOKENS)
     for place, network in enumerate(built[1:], 1):
-        seconds = fn.estimate(network, table="h100_sxm", workload="decode-8k").latency_ms / 1e3
+        seconds = fn.estimate(network, table="h100_sxm", calibration="paper").latency_ms / 1e3
         mean, sd = expected.difference(place, 0)
         print(
             f"{asked[place - 1]:<34} {seconds:5.2f} s  full loss {mean:+.3f} +- {sd:.3f}",

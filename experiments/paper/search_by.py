@@ -32,6 +32,7 @@ def recommended(metric: str, budget: float, seed: int, folder: Path) -> fn.Archi
         space="nemotron_flash",
         table="h100_sxm",
         workload="decode-8k",
+        calibration="paper",
         budgets={metric: budget},
         objectives=("loss", metric),
         trials=0,
@@ -53,7 +54,7 @@ def search_all(folder: Path) -> pd.DataFrame:
             network, budget = recommended("params", size, seed, folder), size
             for metric in ("params", "latency_ms"):
                 if metric == "latency_ms":
-                    budget = fn.estimate(network, table="h100_sxm", workload="decode-8k").latency_ms
+                    budget = fn.estimate(network, table="h100_sxm", calibration="paper").latency_ms
                     network = recommended(metric, budget, seed, folder)
                 rows.append(
                     {
@@ -71,7 +72,7 @@ def search_all(folder: Path) -> pd.DataFrame:
 def described(network: fn.Architecture) -> dict[str, float]:
     """Sizes, counts of operators and the latency of a network."""
     counts = Counter(spec.kind for spec in network.operators)
-    estimate = fn.estimate(network, table="h100_sxm", workload="decode-8k")
+    estimate = fn.estimate(network, table="h100_sxm", calibration="paper")
     return {
         "hidden": network.hidden,
         "operators": len(network.operators),

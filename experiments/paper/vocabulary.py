@@ -61,7 +61,7 @@ def with_latencies(rows: pd.DataFrame) -> pd.DataFrame:
         workload = fn.Workload(generated_tokens=round(TEXT_BYTES * row.tokens_per_byte))
         figure = {"params_m": round(network.params / 1e6, 1)}
         for table in TABLES:
-            estimate = fn.estimate(network, table=table, workload=workload)
+            estimate = fn.estimate(network, table=table, workload=workload, calibration="paper")
             figure |= {
                 f"{table}_ms_per_token": round(estimate.tpot_ms, 4),
                 f"{table}_us_per_byte": round(1e3 * estimate.latency_ms / TEXT_BYTES, 2),

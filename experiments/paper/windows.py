@@ -39,7 +39,9 @@ def arms() -> pd.DataFrame:
                 operators[place] = windowed
             if count or window == 8192:
                 network = replace(base, operators=tuple(operators))
-                busy = fn.estimate(network, table=TABLE, workload="throughput-32k")
+                busy = fn.estimate(
+                    network, table=TABLE, workload="throughput-32k", calibration="paper"
+                )
                 rows.append(
                     {
                         "attention": name,
@@ -47,7 +49,8 @@ def arms() -> pd.DataFrame:
                         "batch_32k": busy.batch,
                         "throughput_tok_s": round(busy.throughput_tok_s),
                         "latency_8k_s": round(
-                            fn.estimate(network, table=TABLE).latency_ms / 1e3, 2
+                            fn.estimate(network, table=TABLE, calibration="paper").latency_ms / 1e3,
+                            2,
                         ),
                         "expected_recall": round(busy.recall, 3),
                         "recall_sd": round(busy.recall_sd, 3),

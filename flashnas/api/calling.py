@@ -22,7 +22,7 @@ from flashnas.base.settings import (
     option,
     settings_of,
 )
-from flashnas.latency.workload import WORKLOAD_HELP
+from flashnas.latency.workload import CALIBRATION_HELP, CALIBRATIONS, ENGINE, WORKLOAD_HELP
 
 T = TypeVar("T")
 
@@ -201,6 +201,10 @@ def _limits(setting: Setting) -> str:
 
 def workload_option(default: Any, more: str = "") -> Any:
     return option(default, WORKLOAD_HELP + more, objects=("flashnas.latency.workload:Workload",))
+
+
+def calibration_option(default: str | None = ENGINE, **more: Any) -> Any:
+    return option(default, CALIBRATION_HELP, choices=CALIBRATIONS, **more)
 
 
 # -- what commands return --------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from flashnas.api.calling import ARCHITECTURE, TABLE, takes, workload_option
+from flashnas.api.calling import ARCHITECTURE, TABLE, calibration_option, takes, workload_option
 from flashnas.architecture.source import load_architecture
 from flashnas.base.quantities import EVIDENCE_HELP, TRAIN_TOKENS_HELP, tokens_of
 from flashnas.base.settings import REQUIRED, Settings, option
@@ -24,12 +24,7 @@ class EstimateOptions(Settings, where="estimate"):
     table: str = option("h100_sxm", "shipped latency table or folder", objects=(TABLE,))
     workload: str = workload_option("decode-8k")
     weights: str | None = option(None, WEIGHTS_HELP, choices=WEIGHTS, shown="that of the workload")
-    stack: str | None = option(
-        None,
-        "kernels of the serving stack, fused or unfused",
-        choices=("fused", "unfused"),
-        shown="the one that the table is calibrated for",
-    )
+    calibration: str = calibration_option()
     mode: str | None = option(
         None, "eager or cuda_graph, of a table with several", shown="the table's"
     )
@@ -73,8 +68,8 @@ class ArchitectureEstimate(Estimate):
     def __str__(self) -> str:
         from flashnas.report.terminal_estimate import estimate_text
 
-        architecture, full, table, workload = self.context
-        return estimate_text(architecture, self, full, table, workload)
+        architecture, full, model, workload = self.context
+        return estimate_text(architecture, self, full, model, workload)
 
 
 @takes(EstimateOptions)
@@ -85,8 +80,9 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
     Returns:
         An Estimate: `latency_ms`, `ttft_ms` and `tpot_ms` in milliseconds, `throughput_tok_s` in
             tokens
-        per second, `memory_gb` in 10^9 bytes and `params`; `lower_ms` and `upper_ms` bound
-        `latency_ms`; `breakdown` holds the time of each kernel and `sources` the share of the time
+        per second, `memory_gb` in 10^9 bytes and `params`; `lower_ms` and `upper_ms` are the
+        interval that holds `latency_ms` with a probability of 90 %; `calibration` names whose
+        whole models it is of; `breakdown` holds the time of each kernel and `sources` the share of the time
         by where it is known from. From what others have trained in full: `full_loss` in nats per
             token after `train_tokens`,
         up to a constant; `full_loss_difference` and its standard deviation `full_loss_sd`, less the
@@ -118,8 +114,7 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
         load_architecture(options.arch) if isinstance(options.arch, str) else options.arch
     )
     workload = load_workload(options.workload).with_weights(options.weights)
-    stack: Any = options.stack
-    model = model_of(options.table, workload, stack=stack, mode=options.mode)
+    model = model_of(options.table, workload, calibration=options.calibration, mode=options.mode)
     check_fits(architecture, workload, model.table.device, model.dtype, model.cache_type)
     full = expected(architecture, tokens_of(options.train_tokens), options.evidence)
     words = contradiction(options.evidence) if options.evidence is not None else ""
@@ -127,5 +122,5 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
         **vars(model.estimate(architecture)),
         **vars(full),
         warnings=(words,) if words else (),
-        context=(architecture, full, model.table, workload),
+        context=(architecture, full, model, workload),
     )

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashnas.api.calling import SPACE, TABLE, Figures, check_out, silent, takes, workload_option
+from flashnas.api.calling import (
+    SPACE,
+    TABLE,
+    Figures,
+    calibration_option,
+    check_out,
+    silent,
+    takes,
+    workload_option,
+)
 from flashnas.base.settings import MAX_SEED, REQUIRED, Settings, option, usable_cores
 from flashnas.latency.schema import MODES, PLATFORMS, RUNTIMES
 
@@ -182,6 +191,7 @@ class ValidateOptions(Settings, where="validate"):
     )
     mode: str | None = option(None, "eager or cuda_graph", shown="the table's")
     backend: str | None = option(None, "libraries that compute the operators", shown="the table's")
+    calibration: str = calibration_option()
     calibrate: bool = option(
         False,
         "fit what whole models cost beyond their operators to one half of the architectures and"
@@ -241,7 +251,7 @@ def validate(options: ValidateOptions, *, progress: Callable[[int, int], None] =
     space = load_operator_space(options.space, "flashnas validate")
     workload = load_workload(options.workload)
     mode = rows_of(table, options.runtime, options.mode)
-    model = LatencyModel(table, workload, mode=mode)
+    model = LatencyModel(table, workload, calibration=options.calibration, mode=mode)
     target = target_like(
         table,
         dtype=model.dtype,
@@ -261,6 +271,7 @@ def validate(options: ValidateOptions, *, progress: Callable[[int, int], None] =
         count=options.count,
         seed=options.seed,
         calibrate=options.calibrate,
+        calibration=options.calibration,
         mode=mode,
         progress=progress,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flashnas.api.calling import check_out, takes
+from flashnas.api.calling import calibration_option, check_out, takes
 from flashnas.api.run import Run
 from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.latency.metrics import METRICS
@@ -35,6 +35,7 @@ class ParetoOptions(Settings, where="pareto"):
     table: str | None = option(
         None, "shipped latency table or folder of another device", shown="that of the first run"
     )
+    calibration: str | None = calibration_option(None, shown="that of the first run")
     workload: str | None = option(None, WORKLOAD_HELP, shown="that of the first run")
     budget_ms: float | None = option(
         None, "largest latency_ms of the workload", metavar="MS", above=0
@@ -169,6 +170,7 @@ def pareto(
         options.runs,
         table=table,
         workload=objects.get("workload", options.workload),
+        calibration=options.calibration,
         mode=options.mode,
         budgets=options.budgets,
         objectives=options.objectives,

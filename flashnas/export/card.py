@@ -145,9 +145,11 @@ def _latency(run: RecordedRun, entry: FrontEntry, vocab: int) -> str:
     text = f"{number(figures.get('latency_ms'))} ms for {workload.get('name') or 'the workload'} ({shape})"
     if table:
         stack = ", ".join(str(table[key]) for key in ("device", "stack", "mode") if table.get(key))
+        if table.get("calibration"):
+            stack += f", calibration {table['calibration']}"
         text += (
-            f", predicted by the table {table.get('name', MISSING)} ({stack}), bounds"
-            f" {number(figures.get('lower_ms'))} to {number(figures.get('upper_ms'))} ms; sources: "
+            f", predicted by the table {table.get('name', MISSING)} ({stack}), 90 %"
+            f" interval {number(figures.get('lower_ms'))} to {number(figures.get('upper_ms'))} ms; sources: "
             + ", ".join(f"{share:.0%} {name}" for name, share in entry.sources.items())
         )
     if known(figures.get("measured_ms")):

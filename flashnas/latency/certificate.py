@@ -14,14 +14,18 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flashnas.base.errors import TableError
+from flashnas.latency.calibration import INTERVAL, OWN, Calibration
+from flashnas.latency.corrections import ModelCorrection
 from flashnas.latency.estimate import Estimate
 from flashnas.latency.metrics import LARGER_IS_BETTER, Budget
+from flashnas.latency.schema import KINDS
 from flashnas.latency.table import LatencyTable, texts
 from flashnas.latency.workload import Workload
+from flashnas.operators.kernel import PHASES
 
 TIMES = ("ttft_ms", "tpot_ms", "latency_ms")  # metrics that are validated
 VALIDATIONS = "validations"  # the list in meta.yaml
@@ -121,6 +125,33 @@ def min_count(confidence: float) -> int:
 def conformal_margin(log_ratios: Sequence[float], confidence: float) -> float:
     """The upper conformal quantile of at least `min_count` values."""
     return float(sorted(log_ratios)[math.ceil((len(log_ratios) + 1) * confidence - 1e-9) - 1])
+
+
+def calibration_of(table: LatencyTable, name: str | None) -> Calibration:
+    """The table's calibration of that name. Where it has none, that of its own rows, with the
+    interval that holds nine of ten latencies of the networks that were validated in the mode of the
+    rows, if enough were. name: None for the rows alone."""
+    if name is None:
+        return Calibration()
+    calibration = Calibration.of(table.calibration, name)
+    constants, mode = table.calibration, table.default_mode
+    models = {phase: ModelCorrection.of(constants, mode, phase) for phase in PHASES}
+    calibration = replace(calibration, models=models)
+    if calibration.name != OWN:
+        return calibration
+    ratios = [
+        abs(float(ratio))
+        for entry in table.meta.get(VALIDATIONS) or ()
+        if entry.get("mode") == mode
+        for ratio in entry["metrics"].get("latency_ms", {}).get("log_ratios", ())
+    ]
+    if len(ratios) < min_count(INTERVAL):
+        return calibration
+    return replace(
+        calibration,
+        half_width=conformal_margin(ratios, INTERVAL),
+        kinds=dict.fromkeys(KINDS, 0.0),
+    )
 
 
 def find(table: LatencyTable, workload: Workload, space_hash: str) -> dict[str, Any] | None:

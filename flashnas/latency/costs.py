@@ -34,6 +34,10 @@ class Costs(ABC):
         """latency_ms of each; None where it is not known."""
         return [self.metrics(network).get("latency_ms") for network in networks]
 
+    def limits(self) -> str:
+        """What no network can do about its latency, for the end of a message."""
+        return ""
+
     def details(self, network: Any) -> dict[str, Any]:
         """`operators_ms` and `sources` of the latency, for an entry of the front."""
         return {"operators_ms": {}, "sources": {}}
@@ -55,6 +59,15 @@ class TableCosts(Costs):
 
     def latencies(self, networks: Sequence[Architecture]) -> Sequence[float | None]:
         return list(map(float, self.model.latencies(networks)))
+
+    def limits(self) -> str:
+        calibration = self.model.calibration
+        if not calibration.host_us:
+            return ""
+        return (
+            f"; under calibration {calibration.name} no step takes less than"
+            f" {calibration.host_us / 1000:.2f} ms, which the host needs"
+        )
 
     def details(self, network: Architecture) -> dict[str, Any]:
         estimate = self.model.estimate(network)

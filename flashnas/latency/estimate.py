@@ -7,6 +7,7 @@ from typing import Any
 
 from flashnas.base.errors import WorkloadError
 from flashnas.base.hints import one_of
+from flashnas.latency.calibration import INTERVAL, OWN
 from flashnas.latency.metrics import METRICS, Predicted
 
 
@@ -20,7 +21,9 @@ class Estimate(Predicted):
             `embedding` or `head`), index (position among the operators, else -1), phase, kernel
             (kind of row), label, source, ms (over the whole request) and share of latency_ms.
         sources: share of latency_ms by source.
-        bounds: [lower, upper] of each metric that is a time or a rate.
+        bounds: [lower, upper] of each metric that is a time or a rate: the interval that holds it
+            with the probability `interval`.
+        calibration: engine, paper, or own: of a table without whole models, by its rows alone.
         weights: type of the weights; fp8: of the operators' matrices.
     """
 
@@ -34,6 +37,8 @@ class Estimate(Predicted):
     bounds: dict[str, list[float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     weights: str = "bfloat16"
+    calibration: str = OWN
+    interval: float = INTERVAL
 
     def metric(self, name: str) -> float:
         """One metric by name; raises WorkloadError for one that does not exist."""

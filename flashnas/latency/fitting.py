@@ -123,7 +123,7 @@ class Fitter(Generic[G]):
         )
         raise BudgetError(
             f"no architecture of space {self.space.name!r} meets the budget; the fastest found"
-            f" has {listed}: {network.notation}"
+            f" has {listed}: {network.notation}{self.costs.limits()}"
         )
 
 

@@ -6,8 +6,7 @@ A row of the whole operator answers if there is one; otherwise its kernels are l
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,17 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import MissingRowsError
-from flashnas.latency import metrics
-from flashnas.latency.bounded_time import BoundedTime
-from flashnas.latency.corrections import KernelCorrection, ModelCorrection, Stack, choose_stack
+from flashnas.latency.calibration import OWN, Stack, check_stack
+from flashnas.latency.certificate import calibration_of
 from flashnas.latency.estimate import Estimate
 from flashnas.latency.kernel_times import KernelTimes, LookupFailure
 from flashnas.latency.memory import largest_batch, memory_bytes
+from flashnas.latency.parts import EMBEDDING, HEAD, HOST, Cost, Part, Request, breakdown
 from flashnas.latency.table import LatencyTable, shipped_tables, table_state, texts
 from flashnas.latency.whole_operators import OperatorTimes
 from flashnas.latency.workload import (
     DTYPE_BYTES,
+    ENGINE,
     MATRICES_ONLY,
     WEIGHT_BYTES,
     Workload,
@@ -34,38 +34,9 @@ from flashnas.operators import KernelCall, OperatorSpec, Phase
 from flashnas.operators.kernel import PHASES, Load
 from flashnas.operators.kernel_kinds import KERNEL_KINDS, gemm, pointwise
 
-EMBEDDING, HEAD = "embedding", "head"
 CONTEXT_POINTS = (
     4096  # contexts over which a generation step is averaged; all of them up to this many tokens
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One kernel, or a whole operator, in one phase, over the whole request."""
-
-    phase: Phase
-    kernel: str
-    label: str
-    total: BoundedTime
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """An operator, the embedding or the head: microseconds over the whole request."""
-
-    parts: tuple[Part, ...]
-    prefill_us: float
-    decode_us: float
-
-    @classmethod
-    def of(cls, parts: Iterable[Part]) -> Cost:
-        parts = tuple(parts)
-        prefill, decode = (
-            sum(part.total.us for part in parts if part.phase == phase)
-            for phase in ("prefill", "decode")
-        )
-        return cls(parts, prefill, decode)
 
 
 class LatencyModel:
@@ -74,9 +45,9 @@ class LatencyModel:
     additions each.
 
     Args:
-        stack: the kernels that serve an operator, "fused" or "unfused" (corrections.py); None: the
-            one for which the table was calibrated.
-        calibrated: apply the table's corrections to whole models.
+        calibration: whose whole models the estimates are of, "engine" or "paper" (calibration.py);
+            a table without one of that name answers by its rows. None: the rows alone.
+        stack: the kernels that serve an operator, "fused" or "unfused"; None: the calibration's.
         mode: of a table with rows in several modes; None: the table's default.
 
     Raises:
@@ -89,13 +60,14 @@ class LatencyModel:
         table: LatencyTable | str,
         workload: Workload | str,
         *,
+        calibration: str | None = ENGINE,
         stack: Stack | None = None,
-        calibrated: bool = True,
         mode: str | None = None,
     ) -> None:
         self.table = LatencyTable.load(table).only(mode)
         self.workload = load_workload(workload)
-        self.stack = choose_stack(self.table.calibration, stack)
+        self.calibration = calibration_of(self.table, calibration)
+        self.stack = check_stack(stack or self.calibration.stack)
         dtypes = self.table.dtypes
         self.dtype = self.workload.dtype
         if self.dtype == "auto":
@@ -117,11 +89,6 @@ class LatencyModel:
         )
         self.operators = OperatorTimes(self.table, self.dtype)
         self.cache_type = self.operators.settings.get("cache_type", "")
-        constants = self.table.calibration if calibrated else {}
-        self.kernel_correction = KernelCorrection.of(constants, self.stack)
-        self.model_corrections: dict[Phase, ModelCorrection] = {
-            phase: ModelCorrection.of(constants, self.table.default_mode, phase) for phase in PHASES
-        }
         self._costs: dict[tuple[OperatorSpec | str, int, int, int, int], Cost] = {}
 
     # -- figures
@@ -136,44 +103,16 @@ class LatencyModel:
             *((spec.kind, i, operators[i]) for i, spec in enumerate(a.operators)),
             (HEAD, -1, head),
         ]
-        parts = [part for _, _, cost in named for part in cost.parts]
-
-        def figures(prefill_us: float, decode_us: float) -> dict[str, float]:
-            return metrics.of_times(
-                *self._times(prefill_us, decode_us), batch, w.prompt_tokens, w.generated_tokens
-            )
-
-        values = figures(*_total_us(cost for *_, cost in named))
-        low, high = (
-            figures(
-                *(
-                    sum(getattr(part.total, bound) for part in parts if part.phase == phase)
-                    for phase in PHASES
-                )
-            )
-            for bound in ("lower_us", "upper_us")
-        )
-        bounds = {name: sorted((low[name], high[name])) for name in values}
+        request = Request.of(self.calibration, w, (cost for *_, cost in named))
+        named.append((HOST, -1, request.host()))
+        values, bounds = request.figures(named, batch)
         latency_ms = values["latency_ms"]
-        breakdown: list[dict[str, Any]] = [
-            {
-                "operator": name,
-                "index": index,
-                "phase": part.phase,
-                "kernel": part.kernel,
-                "label": part.label,
-                "source": part.total.source,
-                "ms": part.total.us / 1000,
-                "share": part.total.us / 1000 / latency_ms,
-            }
-            for name, index, cost in named
-            for part in cost.parts
-        ]
+        entries = breakdown(named, latency_ms)
         sources: dict[str, float] = {}
-        for entry in breakdown:
+        for entry in entries:
             sources[entry["source"]] = sources.get(entry["source"], 0.0) + entry["share"]
         notes = (
-            self.kernel_correction.note(batch) if w.generated_tokens else None,
+            self.calibration.note(batch) if w.generated_tokens else None,
             self._note_on_weights(),
         )
         return Estimate(
@@ -183,13 +122,14 @@ class LatencyModel:
             params=a.params,
             batch=batch,
             bounds=bounds,
-            lower_ms=min(low["latency_ms"], latency_ms),
-            upper_ms=max(high["latency_ms"], latency_ms),
+            lower_ms=min(bounds["latency_ms"][0], latency_ms),
+            upper_ms=max(bounds["latency_ms"][1], latency_ms),
             memory_gb=memory_bytes(a, w, batch, self.dtype, cache_type=self.cache_type) / 1e9,
             workload=w.name,
             table=self.table.name,
+            calibration=self.calibration.name,
             weights=self.dtype,
-            breakdown=tuple(breakdown),
+            breakdown=tuple(entries),
             sources=dict(sorted(sources.items(), key=lambda item: -item[1])),
             notes=tuple(note for note in notes if note),
         )
@@ -210,9 +150,7 @@ class LatencyModel:
                     cost = by_id[id(spec)] = self._cost(spec, a, batch)
                 costs.append(cost)
             costs.append(costs.pop(1))  # added up in the order of `estimate`
-            result[i] = metrics.latency_ms(
-                *self._times(*_total_us(costs)), self.workload.generated_tokens
-            )
+            result[i] = Request.of(self.calibration, self.workload, costs).latency_ms
         return result
 
     def batch(self, architecture: Architecture) -> int:
@@ -227,8 +165,8 @@ class LatencyModel:
         if self.operator_kernels is self.kernels:
             return None
         corrected = (
-            "; the table's corrections come from models in bfloat16"
-            if self.kernel_correction != (KernelCorrection())
+            "; the calibration comes from models in bfloat16"
+            if self.calibration.name != OWN
             else ""
         )
         return (
@@ -240,11 +178,6 @@ class LatencyModel:
         )
 
     # -- costs
-
-    def _times(self, prefill_us: float, decode_us: float) -> tuple[float, float]:
-        """-> ttft_ms, tpot_ms."""
-        generated = self.workload.generated_tokens
-        return prefill_us / 1000, decode_us / 1000 / generated if generated else 0.0
 
     def phases(self, meta_tokens: int) -> list[tuple[Phase, np.ndarray, int]]:
         """(phase, tokens or contexts seen, how often it runs). Meta tokens are read with the prompt
@@ -299,7 +232,7 @@ class LatencyModel:
                     f"{kernel} rows for batch {batch} and {int(seen.min())} to"
                     f" {int(seen.max())} tokens",
                 )
-            correction = self.model_corrections[shown]
+            correction = self.calibration.models[shown]
             label, megabytes = (
                 (name, 0.0)
                 if isinstance(spec, str)
@@ -327,7 +260,7 @@ class LatencyModel:
             added = (
                 None
                 if shown == "prefill"
-                else self.kernel_correction.added(
+                else self.calibration.added(
                     calls, launches, batch, lambda call: self.bytes_us(call, batch, seen)
                 )
             )
@@ -410,15 +343,6 @@ def _specs(a: Architecture) -> tuple[OperatorSpec | str, ...]:
     return EMBEDDING, HEAD, *a.operators
 
 
-def _total_us(costs: Iterable[Cost]) -> tuple[float, float]:
-    """-> of the prompt, of all steps."""
-    prefill_us = decode_us = 0.0
-    for cost in costs:
-        prefill_us += cost.prefill_us
-        decode_us += cost.decode_us
-    return prefill_us, decode_us
-
-
 def _fixed_kernels(name: str, a: Architecture) -> list[KernelCall]:
     """Of EMBEDDING, or of HEAD with the final norm and the choice of the token."""
     if name == EMBEDDING:
@@ -434,21 +358,21 @@ def model_of(
     table: LatencyTable | str | Path,
     workload: Workload,
     *,
-    stack: Stack | None = None,
+    calibration: str | None = ENGINE,
     mode: str | None = None,
 ) -> LatencyModel:
     """Of a table that is named, the next call gets the same model with all that it has looked up,
     until a file of the table changes."""
     if isinstance(table, LatencyTable):
-        return LatencyModel(table, workload, stack=stack, mode=mode)
-    return _named(table_state(table), workload, stack, mode)
+        return LatencyModel(table, workload, calibration=calibration, mode=mode)
+    return _named(table_state(table), workload, calibration, mode)
 
 
 @functools.lru_cache(maxsize=8)
 def _named(
     state: tuple[Path, Path, tuple[Any, ...]],
     workload: Workload,
-    stack: Stack | None,
+    calibration: str | None,
     mode: str | None,
 ) -> LatencyModel:
-    return LatencyModel(str(state[1]), workload, stack=stack, mode=mode)
+    return LatencyModel(str(state[1]), workload, calibration=calibration, mode=mode)

@@ -11,7 +11,7 @@ from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.hints import did_you_mean
 from flashnas.base.schema import convert
 from flashnas.base.yaml import LocatedDict, read_yaml
-from flashnas.latency.corrections import check_calibration
+from flashnas.latency.calibration import check_calibrations
 from flashnas.latency.schema import FORMAT, KINDS, NUMBERS, UNITS, VALUE_COLUMNS, Device
 
 
@@ -38,7 +38,7 @@ class TableMeta:
     units: Mapping[str, Any]
     stacks: Mapping[str, Mapping[str, Any]]  # name in the column `stack` -> framework, version, ..
     kinds: Mapping[str, Any]  # -> RowsEntry
-    calibration: Mapping[str, Any] | None = None  # corrections.py
+    calibration: Mapping[str, Any] | None = None  # calibration.py
     jobs: list[dict[str, Any]] | None = None
     validations: list[dict[str, Any]] | None = None
     timed_networks: list[str] | None = None
@@ -75,7 +75,7 @@ def load_meta(path: Path, device: Device) -> LocatedDict:
                 f" least 1; got {threads!r}"
             )
     if meta.get("calibration") is not None:
-        check_calibration(meta["calibration"])
+        check_calibrations(meta["calibration"])
     return meta
 
 

@@ -19,7 +19,7 @@ from flashnas.latency.corrections import ModelCorrection, Regressors
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import edited_meta
-from flashnas.latency.workload import Workload
+from flashnas.latency.workload import ENGINE, Workload
 from flashnas.operators import Phase
 from flashnas.space.operator_space import OperatorSpace
 
@@ -150,6 +150,7 @@ def validate(
     count: int = 20,
     seed: int = 0,
     calibrate: bool = False,
+    calibration: str | None = ENGINE,
     mode: str | None = None,
     progress: Progress | None = None,
 ) -> Validation:
@@ -159,6 +160,7 @@ def validate(
         measure: architecture -> the metrics of TIMES, in ms.
         calibrate: fit a correction to one half of the architectures; the errors are those of the
             other half.
+        calibration: of rows of kernels, which the predictions are of.
         mode: of the rows (None: the table's default).
 
     Raises:
@@ -166,7 +168,7 @@ def validate(
         TableError: there is nothing to calibrate.
     """
     rng = np.random.default_rng(seed)
-    model = LatencyModel(table, workload, mode=mode)
+    model = LatencyModel(table, workload, calibration=calibration, mode=mode)
     if calibrate and not model.operators.kinds:
         raise TableError(
             f"{table.path}: --calibrate fits rows of whole operators, which table {table.name}"
@@ -198,7 +200,7 @@ def validate(
         ]
 
     before, fitted = None, half(len(architectures), rng) if calibrate else frozenset[int]()
-    bare = LatencyModel(table, workload, calibrated=False, mode=mode)
+    bare = LatencyModel(table, workload, calibration=None, mode=mode)
     if calibrate:
         held = [each for each in compared_by(model, fitted) if not each.fitted]
         before = tuple(Summary.of(held, name) for name in names)
@@ -216,7 +218,7 @@ def validate(
     carriers = {
         phase: corrections.kinds_of_error(
             [terms(bare, each.architecture, phase, each.measured) for each in held],
-            model.model_corrections[phase],
+            model.calibration.models[phase],
         )
         for phase, metric in PHASES.items()
         if metric in names
@@ -227,7 +229,7 @@ def validate(
         comparisons=tuple(compared),
         metrics=tuple(Summary.of(held, name) for name in names),
         before=before,
-        corrections=dict(model.model_corrections),
+        corrections=dict(model.calibration.models),
         carriers=dict(carriers),
         left_out=tuple((a.notation, reason) for a, reason in left_out.items()),
     )

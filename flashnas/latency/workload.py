@@ -40,6 +40,12 @@ MATRICES_ONLY = {"fp8": "bfloat16"}
 # of everything but the matrices of the operators, where it is not the type of the matrices
 OTHER_WEIGHTS = {**MATRICES_ONLY, "q4_0": "q8_0", "q4_k": "q6_k"}
 WEIGHTS = ("bfloat16", "fp8")  # for a table of kernels
+ENGINE, PAPER = "engine", "paper"
+CALIBRATIONS = (ENGINE, PAPER)  # calibration.py
+CALIBRATION_HELP = (
+    "whose whole models the latency is of: engine (vLLM, SGLang, TensorRT-LLM) or paper (PyTorch in"
+    " one CUDA graph, arXiv 2511.18890); no effect on a table that flashnas profiled"
+)
 WEIGHTS_HELP = (
     "type of the operators' matrices on a GPU, bfloat16 or fp8; everything else stays in bfloat16"
 )

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, get_args
 from flashnas.base.errors import OperatorError
 
 Phase = Literal["prefill", "decode"]
-Correction = Literal["scale", "attention_scale", ""]
+Correction = Literal["scale", "attention", ""]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
@@ -61,8 +61,8 @@ class KernelKind:
         filters: numbers in the filters of a call, which keep the type of the activations.
         flops: of one token that sees `context` tokens; a multiply-add is 2.
         cache_bytes: per sequence after `context` tokens, from the bytes of one activation.
-        correction: the constant that scales the kernel in a whole model (latency/corrections.py);
-            "": none.
+        correction: which constants of a calibration the kernel takes (latency/calibration.py); "":
+            none.
     """
 
     name: str

@@ -152,7 +152,7 @@ ATTENTION = KernelKind(
     rules=(NextLarger("head_dim"), FullAttention()),
     written=lambda call: call["heads"] * call["head_dim"],
     bytes_moved=_attention_bytes,
-    correction="attention_scale",
+    correction="attention",
     flops=lambda call, context: 4 * call["heads"] * call["head_dim"] * _seen(call, context),
     cache_bytes=lambda call, context, size: (
         2 * call["kv_heads"] * call["head_dim"] * _seen(call, context) * size

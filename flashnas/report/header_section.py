@@ -103,11 +103,18 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
     ]
     if entry("workload", "dtype") not in (None, "auto"):
         workload.append(str(entry("workload", "dtype")))
+    calibration = entry("table", "calibration")
     yield (
         "Device",
         entry("table", "device") or entry("table", "name"),
         " · ".join(
-            str(part) for part in (entry("table", "stack"), f"mode {mode}" if mode else "") if part
+            str(part)
+            for part in (
+                entry("table", "stack"),
+                f"mode {mode}" if mode else "",
+                f"calibration {calibration}" if calibration else "",
+            )
+            if part
         ),
     )
     yield "Workload", entry("workload", "name"), ", ".join(workload)

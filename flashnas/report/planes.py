@@ -359,7 +359,7 @@ def _keys(planes: Sequence[Plane]) -> Iterable[Key]:
 def _hover(plane: Plane, row: Any, *, folded: bool) -> str:
     """The text of a trial; `folded` shortens the notation by its repeats."""
     bounds = (
-        f" (bounds {number(row.lower_ms)} to {number(row.upper_ms)})"
+        f" (90 %: {number(row.lower_ms)} to {number(row.upper_ms)})"
         if known(row.lower_ms) and known(row.upper_ms)
         else ""
     )

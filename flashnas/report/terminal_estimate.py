@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from flashnas.architecture import Architecture
     from flashnas.evidence.expected import Expected
     from flashnas.latency.estimate import Estimate
-    from flashnas.latency.table import LatencyTable
+    from flashnas.latency.prediction import LatencyModel
     from flashnas.latency.workload import Workload
 
 
@@ -19,7 +19,7 @@ def estimate_text(
     architecture: Architecture,
     estimate: Estimate,
     full: Expected,
-    table: LatencyTable,
+    model: LatencyModel,
     workload: Workload,
 ) -> str:
     """Several lines: what was estimated, the metrics with their bounds, time by operator and
@@ -27,7 +27,8 @@ def estimate_text(
     lines = [
         compressed(architecture.notation),
         f"{estimate.params / 1e9:.3f}B parameters, hash {architecture.hash}",
-        f"{table.name} ({table.stack}), workload {workload.name}: batch {estimate.batch},"
+        f"{model.table.name} ({model.table.stack}), {model.calibration.text}",
+        f"workload {workload.name}: batch {estimate.batch},"
         f" {workload.prompt_tokens} tokens in, {workload.generated_tokens} out",
         "",
     ]
@@ -38,7 +39,8 @@ def estimate_text(
         ("throughput_tok_s", 1),
     ):
         lower, upper = estimate.bounds[metric]  # 0 of the time to the first token without a prompt
-        between = f"   between {lower:,.{digits}f} and {upper:,.{digits}f}" if upper else ""
+        between = f"   {lower:,.{digits}f} to {upper:,.{digits}f}" if upper else ""
+        between += f" ({estimate.interval:.0%} interval)" if between and len(lines) == 5 else ""
         lines.append(f"{metric:16}  {estimate.metric(metric):>12,.{digits}f}{between}")
     lines += [
         f"memory_gb         {estimate.memory_gb:>12,.2f}",

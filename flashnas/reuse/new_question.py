@@ -15,7 +15,7 @@ from flashnas.latency.costs import Costs, OwnCosts, RecordedCosts, TableCosts
 from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.workload import Workload, load_workload
+from flashnas.latency.workload import ENGINE, Workload, load_workload
 from flashnas.reuse.known import KnownRuns
 from flashnas.runs.identity import device_facts, table_hash
 
@@ -50,6 +50,7 @@ def new_question(
     *,
     table: Any,
     workload: str | Workload | None,
+    calibration: str | None,
     mode: str | None,
     budgets: Mapping[str, float] | None,
     confidence: float | None,
@@ -75,7 +76,8 @@ def new_question(
     ]
     model, name, costs = None, None, _without_table(known, table, workload)
     if costs is None:
-        model, name = _model(known, table, workload, mode, notes)
+        calibration = calibration or first.entry("question", "calibration") or ENGINE
+        model, name = _model(known, table, workload, (calibration, mode), notes)
         costs = TableCosts(model)
     certificate = None
     if confidence is not None:
@@ -125,7 +127,7 @@ def _model(
     known: KnownRuns,
     table: str | LatencyTable | None,
     workload: str | Workload | None,
-    mode: str | None,
+    rows: tuple[str, str | None],  # calibration and mode
     notes: list[str],
 ) -> tuple[LatencyModel, str]:
     _check_networks(known, "a latency table")
@@ -155,8 +157,12 @@ def _model(
         if not isinstance(recorded, dict):
             raise ConfigError(f"pareto.workload is required: {first.path} was searched without one")
         workload = Workload(**recorded)
+    calibration, mode = rows
     return model_of(
-        table if isinstance(table, LatencyTable) else name, load_workload(workload), mode=mode
+        table if isinstance(table, LatencyTable) else name,
+        load_workload(workload),
+        calibration=calibration,
+        mode=mode,
     ), str(name)
 
 

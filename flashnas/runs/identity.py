@@ -94,4 +94,5 @@ def table_facts(model: LatencyModel) -> dict[str, Any]:
         "stack": table.stack,
         "mode": table.default_mode,
         "weights": model.dtype,
+        "calibration": model.calibration.name,
     }

@@ -22,7 +22,14 @@ from flashnas.base.shipped import shipped_names
 from flashnas.data.corpus import from_hub
 from flashnas.executors import EXECUTORS, executor_options
 from flashnas.latency.metrics import METRICS, Budget
-from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP, WORKLOAD_HELP
+from flashnas.latency.workload import (
+    CALIBRATION_HELP,
+    CALIBRATIONS,
+    ENGINE,
+    WEIGHTS,
+    WEIGHTS_HELP,
+    WORKLOAD_HELP,
+)
 from flashnas.search import ALGORITHMS, SHARED_OPTIONS
 from flashnas.search.objectives import DEFAULT, FULL, QUALITY, check_objectives
 
@@ -54,6 +61,7 @@ class SearchConfig(Settings, where="search"):
     )
     table: str | None = option("h100_sxm", "shipped latency table or folder")
     workload: str = option("decode-8k", WORKLOAD_HELP)
+    calibration: str = option(ENGINE, CALIBRATION_HELP, choices=CALIBRATIONS)
     runtime: str | None = option(
         None,
         "keep to networks that this program runs without flashnas, by what exports can write for"

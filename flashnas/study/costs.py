@@ -29,7 +29,10 @@ def load_costs(
     function. Raises ConfigError for what only a latency table can answer."""
     if isinstance(table, str | LatencyTable):
         workload = load_workload(config.workload if workload is None else workload)
-        return TableCosts(model_of(table, workload.with_weights(config.weights), mode=config.mode))
+        workload = workload.with_weights(config.weights)
+        return TableCosts(
+            model_of(table, workload, calibration=config.calibration, mode=config.mode)
+        )
     if config.confidence is not None:
         raise ConfigError("search.confidence needs a latency table; got table=None or a function")
     if config.weights is not None:

@@ -20,6 +20,7 @@ from flashnas.search.random_search import Random
 ASKED = {
     "space": "tiny",
     "workload": "chat",
+    "calibration": "paper",
     "budgets": {"latency_ms": 60.0},
     "baselines": False,
     "measure": False,
@@ -59,6 +60,10 @@ def test_the_folder_alone_continues_a_run(run):
     ("more", "words"),
     [
         ({"seed": 4}, "question.seed is 3, but this search asks 4"),
+        (
+            {"calibration": "engine"},
+            "question.calibration is 'paper', but this search asks 'engine'",
+        ),
         ({"budgets": {"memory_gb": 8.0}}, "question.budgets is {'latency_ms': 60.0}, but"),
         (
             {"resume": True, "space": "tiny"},

@@ -74,7 +74,9 @@ def test_latencies_of_the_shipped_bench_are_predictions_of_the_shipped_tables():
     network = frame.iloc[2]
     for table, workload in (("h100_sxm", "decode-8k"), ("l40s", "chat")):
         assert network[f"latency_ms/{table}/{workload}"] == pytest.approx(
-            fn.estimate(network["architecture"], table=table, workload=workload).latency_ms
+            fn.estimate(
+                network["architecture"], table=table, workload=workload, calibration="paper"
+            ).latency_ms
         )
     assert frame["latency_ms/a100_sxm/prefill-2k"].isna().any()
 

@@ -11,6 +11,7 @@ FLAGS = (
     "space",
     "table",
     "workload",
+    "calibration",
     "runtime",
     "budget-ms",
     "budget",

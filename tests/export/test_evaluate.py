@@ -195,7 +195,7 @@ def test_a_run_stands_for_its_chosen_network_once_that_is_trained(
     assert main(["export", str(run), "--to", "hf", "--out", str(tmp_path / "out")]) == 0
     card = (tmp_path / "out/README.md").read_text()
     for words in (
-        "predicted by the table h100_sxm (h100_sxm, vllm 0.24, cuda_graph), bounds",
+        "predicted by the table h100_sxm (h100_sxm, vllm 0.24, cuda_graph), 90 % interval",
         "% imported",
         "ms for decode-8k (1 at once,",
         "with a vocabulary of 999",

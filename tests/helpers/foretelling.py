@@ -35,7 +35,9 @@ def with_few_candidates(patch: Any, candidates: int = 700) -> None:
 
 @functools.cache
 def costs_of(table: str, workload: str) -> TableCosts:
-    return TableCosts(LatencyModel(LatencyTable.load(table), load_workload(workload)))
+    return TableCosts(
+        LatencyModel(LatencyTable.load(table), load_workload(workload), calibration="paper")
+    )
 
 
 def question_of(
@@ -61,7 +63,14 @@ def asked(
     **more: Any,
 ) -> tuple[Any, Fitter[Any], Foresight]:
     """Space, fitter and models of a search."""
-    config = SearchConfig(space=space, table=table, workload=workload, budget_ms=budget_ms, **more)
+    config = SearchConfig(
+        space=space,
+        table=table,
+        workload=workload,
+        budget_ms=budget_ms,
+        calibration="paper",
+        **more,
+    )
     loaded = load_space(space)
     fitter: Fitter[Any] = Fitter(
         loaded, costs_of(table, workload), [Budget("latency_ms", budget_ms)]

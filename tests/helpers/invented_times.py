@@ -69,7 +69,7 @@ def write_invented_table(folder: Path, monkeypatch, modes=("eager",)) -> Latency
 
 def truth(table: LatencyTable, *, scale=1.0, model_us=0.0, operator_us=0.0, noise=lambda: 1.0):
     """Times a model as the sum of the table's rows, with planted constants in both phases."""
-    bare = LatencyModel(table, CHAT, calibrated=False)
+    bare = LatencyModel(table, CHAT, calibration=None)
 
     once = functools.cache(bare.estimate)
 

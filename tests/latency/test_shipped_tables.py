@@ -124,7 +124,7 @@ def test_a_faster_memory_is_faster_and_wider_models_are_slower(tables):
 def test_whole_models_lie_within_the_bounds_and_in_order(tables):
     table = tables["h100_sxm"]
     measured = pd.read_csv(table.path / "whole_models.csv", comment="#").sort_values("latency_s")
-    model = LatencyModel(table, "decode-8k")
+    model = LatencyModel(table, "decode-8k", calibration="paper")
     estimates = [model.estimate(presets()[name]) for name in measured["model"]]
     for estimate, seconds in zip(estimates, measured["latency_s"], strict=True):
         assert estimate.lower_ms < 1000 * seconds < estimate.upper_ms

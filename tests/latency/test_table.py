@@ -256,7 +256,7 @@ def test_merge_of_two_calibrations_is_refused(tmp_path):
     rows = {"gemm": product_rows(lambda **_: 1, m=[1], n=[1], k=[1])}
     for name, gap in (("a", 1.0), ("b", 2.0)):
         write_table(tmp_path / name, rows)
-        write_entry(tmp_path / name, "calibration", {"gap_us": gap})
+        write_entry(tmp_path / name, "calibration", {"paper": {"gap_us": gap}})
     with pytest.raises(TableError, match="two calibrations"):
         merge(tmp_path / "a", tmp_path / "b", tmp_path / "out")
 

@@ -246,15 +246,15 @@ def test_a_correction_is_of_one_mode(tmp_path, monkeypatch):
     architecture = result.comparisons[0].architecture
     for mode, more in (("eager", 0.3), ("compiled", 0.0)):
         bare, full = (
-            LatencyModel(LatencyTable.load(table.path), CHAT, mode=mode, calibrated=flag)
-            for flag in (False, True)
+            LatencyModel(LatencyTable.load(table.path), CHAT, mode=mode, calibration=flag)
+            for flag in (None, "engine")
         )
         added = full.estimate(architecture).tpot_ms - bare.estimate(architecture).tpot_ms
         assert added == pytest.approx(more, rel=1e-3)
-    assert LatencyModel(table, CHAT, mode="compiled", calibrated=False).estimate(
+    assert LatencyModel(table, CHAT, mode="compiled", calibration=None).estimate(
         architecture
     ).tpot_ms == pytest.approx(
-        2 * LatencyModel(table, CHAT, mode="eager", calibrated=False).estimate(architecture).tpot_ms
+        2 * LatencyModel(table, CHAT, mode="eager", calibration=None).estimate(architecture).tpot_ms
     )
 
 

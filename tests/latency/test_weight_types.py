@@ -62,7 +62,7 @@ def test_an_estimate_differs_in_the_products_of_the_operators_alone(
     for text, faster in ((NARROW, False), (WIDE, True)):
         a = load_architecture(text)
         plain, fp8 = (
-            LatencyModel(table, workload.with_weights(name), calibrated=False).estimate(a)
+            LatencyModel(table, workload.with_weights(name), calibration=None).estimate(a)
             for name in ("bfloat16", "fp8")
         )
         assert len(plain.breakdown) == len(fp8.breakdown)

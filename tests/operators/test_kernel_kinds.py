@@ -2,6 +2,8 @@
 bring a kind.
 """
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from fake_plugins import write_plugin
@@ -11,10 +13,9 @@ from tiny_tables import product_rows, tiny_kinds, write_table
 from flashnas.base.errors import OperatorError, TableError
 from flashnas.base.registry import forget_plugins
 from flashnas.latency import table
-from flashnas.latency.corrections import KernelCorrection
 from flashnas.latency.kernel_times import KernelTimes
 from flashnas.operators import OPERATORS
-from flashnas.operators.kernel import PHASES, Load
+from flashnas.operators.kernel import PHASES, Correction, Load
 from flashnas.operators.kernel_kinds import (
     ATTENTION,
     CONV,
@@ -33,7 +34,7 @@ CALLS = [call for cls in OPERATORS.values() for call in cls().kernels(2048, "pre
 def test_a_kind_is_complete(name):
     kind = KERNEL_KINDS[name]
     assert kind.name == name
-    assert kind.correction in ("", *KernelCorrection.names())
+    assert kind.correction in get_args(Correction)
     assert set(kind.between) <= set(kind.matched) <= set(kind.shape)
     for phase in PHASES:
         columns = kind.columns(phase)

@@ -32,6 +32,7 @@ ASKED = dict(
     space="nemotron_flash",
     table="h100_sxm",
     workload="decode-8k",
+    calibration="paper",
     measure=False,
     workers=1,
     cycle_size=10,
@@ -86,7 +87,9 @@ def second(run):
 )
 def test_the_front_is_that_of_the_trained_networks_as_the_table_estimates_them(run, asked):
     found = fn.pareto(run, **asked)
-    model = LatencyModel(asked.get("table", "h100_sxm"), asked.get("workload", "decode-8k"))
+    model = LatencyModel(
+        asked.get("table", "h100_sxm"), asked.get("workload", "decode-8k"), calibration="paper"
+    )
     limits = asked.get(
         "budgets", {"latency_ms": 14_000} if not {"table", "workload"} & set(asked) else {}
     )
@@ -124,7 +127,7 @@ def test_runs_are_merged_and_their_networks_keep_the_name_of_their_run(run, seco
     assert found.answer.trained == len(trained)
     assert {entry.origin["run"] for entry in found.front} <= {"first", "second"}
     assert " of second" in str(found)
-    model = LatencyModel("h100_sxm", "decode-8k")
+    model = LatencyModel("h100_sxm", "decode-8k", calibration="paper")
     latencies = [
         model.estimate(Architecture.parse(notation)).latency_ms for notation in trained["notation"]
     ]
@@ -334,6 +337,7 @@ def trained(small_corpus, quick_recipe, tmp_path_factory):
                 "h100_sxm",
                 "--workload",
                 "chat",
+                "--calibration=paper",
                 "--budget-ms",
                 "85",
                 "--recipe",
@@ -366,6 +370,7 @@ def test_a_search_from_a_run_takes_its_recipe_and_losses(trained, tmp_path, caps
         "h100_sxm",
         "--workload",
         "chat",
+        "--calibration=paper",
         "--budget-ms",
         str(budget),
         "--data",
@@ -409,6 +414,7 @@ def test_the_plan_knows_the_networks_of_the_runs(trained, tmp_path, capsys):
         "h100_sxm",
         "--workload",
         "chat",
+        "--calibration=paper",
         "--budget-ms",
         "85",
         "--data",
@@ -443,6 +449,7 @@ def test_a_search_does_not_start_from_other_trainings(trained, tmp_path, capsys,
                 "h100_sxm",
                 "--workload",
                 "chat",
+                "--calibration=paper",
                 "--data",
                 str(trained.entry("question", "data")),
                 "--start-from",

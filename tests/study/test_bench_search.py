@@ -59,6 +59,7 @@ def config(small_corpus, quick_recipe, bench):
         space="tiny",
         table="h100_sxm",
         workload="chat",
+        calibration="paper",
         budgets={"latency_ms": BUDGET_MS},
         trials=4,
         rank_by="short",
@@ -114,6 +115,7 @@ def finished(small_corpus, quick_recipe, bench, tmp_path_factory):
         space="tiny",
         table="h100_sxm",
         workload="chat",
+        calibration="paper",
         budgets={"latency_ms": BUDGET_MS},
         trials=4,
         rank_by="short",
@@ -132,7 +134,7 @@ def test_a_search_starts_from_the_networks_of_its_space_within_the_budget(finish
     run, summary, snapshot = finished
     known = run.trials[run.trials["source"] == "bench"]
     frame = bench.frame.set_index("architecture")
-    model = LatencyModel("h100_sxm", "chat")
+    model = LatencyModel("h100_sxm", "chat", calibration="paper")
     within = frame[
         model.latencies([Architecture.parse(notation) for notation in frame.index]) <= BUDGET_MS
     ]

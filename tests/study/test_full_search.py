@@ -29,6 +29,7 @@ def config_of(corpus, recipe, **more):
         "space": "tiny",
         "table": "h100_sxm",
         "workload": "chat",
+        "calibration": "paper",
         "budgets": {"latency_ms": 100.0},
         "trials": 6,
         "cycle_size": 3,
@@ -215,6 +216,7 @@ def untrained(out, *more):
         "nemotron_flash",
         "--workload",
         "decode-1k",
+        "--calibration=paper",
         "--budget-ms",
         "1500",
         "--trials",
@@ -257,7 +259,7 @@ def test_nothing_is_trained_and_the_answer_says_so(few_candidates, tmp_path, cap
 def test_a_run_without_training_is_refused_where_networks_were_trained(
     few_candidates, tmp_path, capsys, quick_recipe, small_corpus
 ):
-    asked = ["--space", "tiny", "--workload", "chat", "--budget-ms", "100"]
+    asked = ["--space", "tiny", "--workload", "chat", "--budget-ms", "100", "--calibration=paper"]
     assert main(untrained(tmp_path / "run", *asked)) == 0
     capsys.readouterr()
     assert (
@@ -287,6 +289,7 @@ def test_an_evaluator_does_not_rank_by_full_trainings(tmp_path):
     def search(trials):
         config = SearchConfig(
             workload="decode-1k",
+            calibration="paper",
             budgets={"latency_ms": 1500},
             trials=trials,
             workers=1,
@@ -320,6 +323,7 @@ def test_a_recall_that_no_network_keeps_is_one_line(few_candidates, tmp_path, ca
                 "tiny",
                 "--workload",
                 "chat",
+                "--calibration=paper",
                 "--budget-ms",
                 "100",
                 "--min-recall",

@@ -17,6 +17,7 @@ def config(quick_recipe, small_corpus):
     return SearchConfig(
         space="tiny",
         workload="chat",
+        calibration="paper",
         trials=5,
         workers=2,
         recipe=str(quick_recipe),

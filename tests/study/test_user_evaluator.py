@@ -400,6 +400,7 @@ def test_a_search_for_weights_in_fp8_says_so_in_its_record(tmp_path):
     def asked(resume=False, **more):
         config = SearchConfig(
             workload="decode-1k",
+            calibration="paper",
             budgets={"latency_ms": 1500},
             trials=2,
             cycle_size=2,
@@ -413,14 +414,16 @@ def test_a_search_for_weights_in_fp8_says_so_in_its_record(tmp_path):
     run = RecordedRun.load(tmp_path / "run")
     assert run.entry("table", "weights") == run.entry("workload", "dtype") == "fp8"
     assert run.entry("question", "workload")["dtype"] == "fp8"
-    model = LatencyModel("h100_sxm", load_workload("decode-1k").with_weights("fp8"))
+    model = LatencyModel(
+        "h100_sxm", load_workload("decode-1k").with_weights("fp8"), calibration="paper"
+    )
     done = run.trials[run.trials["state"] == "complete"]
     assert len(done) == 2
     for row in done.itertuples():
         network = load_architecture(row.notation)
         assert row.latency_ms == pytest.approx(model.estimate(network).latency_ms)
         assert row.latency_ms != pytest.approx(
-            LatencyModel("h100_sxm", "decode-1k").estimate(network).latency_ms
+            LatencyModel("h100_sxm", "decode-1k", calibration="paper").estimate(network).latency_ms
         )
     with pytest.raises(RunError, match="choose another --out or the same question"):
         asked(resume=True)

@@ -1,0 +1,286 @@
+"""Calibrations: from the rows of kernels to whole models, with the interval that the measured
+models justify. A table's meta.yaml holds them by name:
+
+    calibration:
+      engine: {stack: fused, step_scale: 1.07, host_us: 1600.0, ...}      a Calibration
+      paper: {stack: unfused, scale: 1.16, gap_us: 0.8, ...}
+      whole: ...                       of rows of whole operators (corrections.py)
+
+`engine`: the rows as vLLM, SGLang and TensorRT-LLM run them. The host prepares the next step while
+the device computes, so that the longer of the two decides; they overlap in part:
+
+    step = ((step_scale x rows)^overlap + host_us^overlap)^(1 / overlap)
+
+`paper`: PyTorch in one CUDA graph, as in table 6 of arXiv 2511.18890. A kernel in a hot loop finds
+part of its weights in the cache and has no gap before it, and PyTorch has another attention kernel:
+
+    decode step = scale x (products, recurrent kernels, convolutions) + attention + pointwise kernels
+                  + gap_us x (number of kernels)
+    attention   = scale x row + attention_us, and at least
+                  slowdown x (bytes / the device's bandwidth)
+    slowdown    = attention_slowdown x (head_dim / 128)^head_dim_power, and at most
+                  attention_filled x (1 + attention_blocks / (sequences x key-value heads))
+
+A block of threads reads one head of one sequence, and the device runs `attention_blocks` of them at
+once: the last round is partly empty, which costs up to one round more. Which constant scales a
+kernel is a field of its kind (`correction`). tools/fit_engine.py and tools/fit_kernels.py find the
+constants from whole models that others measured, and what these leave open.
+
+**Interval.** Every interval of a latency is a 90 % interval (INTERVAL). Models that a calibration
+was not fitted to lie within +-half_width of their prediction in nine of ten cases. An estimate adds
+what those models do not cover: FAR for each e-fold outside of the range of their steps, and the
+bounds of the rows of the prompt, of kinds of kernels that they lack, and of derived rows beyond the
+share that they had; kinds of kernels err independently of each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from flashnas.base.errors import ConfigError, TableError
+from flashnas.base.hints import did_you_mean, one_of
+from flashnas.base.schema import convert
+from flashnas.base.yaml import LocatedDict
+from flashnas.latency.bounded_time import BoundedTime, around
+from flashnas.latency.corrections import ModelCorrection
+from flashnas.latency.schema import EARLIER_MODES, MODES, RUNTIMES
+from flashnas.latency.workload import CALIBRATIONS
+from flashnas.operators import KernelCall, Phase
+from flashnas.operators.kernel import PHASES
+
+INTERVAL = 0.90  # probability of every interval of a latency
+OWN = "own"  # of a table without the constants of that name
+Stack = Literal["fused", "unfused"]
+STACKS: tuple[Stack, ...] = get_args(Stack)
+HEAD_DIM = 128  # for which attention_slowdown is stated
+FAR = 0.1  # of half_width, for each e-fold that a step is outside of step_ms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The constants of one name, as stated above; their defaults change nothing.
+
+    Args:
+        stack: the kernels that serve an operator. `fused`: what an optimised engine launches (one
+            product for q, k and v, one kernel for silu and product, residual additions inside the
+            norms). `unfused`: what a framework launches inside a CUDA graph.
+        half_width: of the interval, of the logarithm of a time; 0: no whole model says anything.
+        batched_half_width: of several sequences, where that is not half_width.
+        step_ms: shortest and longest measured step; 0: not known.
+        kinds: kinds of kernels of the models -> largest share of a step that was derived.
+        borrowed: the table whose models these are, if not this one's.
+        models: of rows of whole operators.
+        left_out_mean_error, left_out_max_error: relative, of the models, each left out in turn.
+    """
+
+    name: str = OWN
+    stack: Stack = "fused"
+    scale: float = 1.0
+    gap_us: float = 0.0
+    attention_us: float = 0.0
+    attention_slowdown: float = 0.0
+    head_dim_power: float = 0.0
+    attention_filled: float = 0.0
+    attention_blocks: float = 0.0
+    step_scale: float = 1.0
+    host_us: float = 0.0
+    overlap: float = 1.0
+    half_width: float = 0.0
+    batched_half_width: float = 0.0
+    step_ms: tuple[float, float] = (0.0, 0.0)
+    kinds: Mapping[str, float] = field(default_factory=dict)
+    borrowed: str = ""
+    models: Mapping[Phase, ModelCorrection] = field(
+        default_factory=lambda: dict.fromkeys(PHASES, ModelCorrection())
+    )
+    left_out_mean_error: float = 0.0
+    left_out_max_error: float = 0.0
+    fitted_on: str = ""
+    reproduce: str = ""
+
+    def __post_init__(self) -> None:
+        shortest, longest = self.step_ms
+        if self.overlap < 1:
+            raise ValueError(f"overlap must be at least 1; got {self.overlap:g}")
+        if shortest > longest:
+            raise ValueError(f"step_ms must be shortest and longest; got {list(self.step_ms)}")
+
+    @classmethod
+    def of(cls, calibrations: Mapping[str, Any], name: str) -> Calibration:
+        """The one of that name; without constants where the table has none. Raises ConfigError for
+        an unknown name."""
+        if name not in CALIBRATIONS:
+            raise ConfigError(one_of("calibration", name, CALIBRATIONS))
+        entry = calibrations.get(name)
+        if entry is None:
+            return cls()
+        return cls(**{**entry, "name": name, "step_ms": tuple(entry.get("step_ms", cls.step_ms))})
+
+    @property
+    def text(self) -> str:
+        """For the line that says what an estimate rests on."""
+        if self.name == OWN:
+            return "no calibration to whole models"
+        return f"calibration {self.name}" + (
+            f" borrowed from {self.borrowed}" if self.borrowed else ""
+        )
+
+    # -- times
+
+    def attention(self, time_us: float, bytes_us: float, head_dim: int, pairs: int) -> float:
+        """Microseconds of an attention kernel in a whole model, from those of its row and of its
+        bytes at the device's bandwidth. pairs: sequences x key-value heads."""
+        slowdown = self.attention_slowdown * (head_dim / HEAD_DIM) ** self.head_dim_power
+        if self.attention_filled:
+            slowdown = min(slowdown, self.attention_filled * (1 + self.attention_blocks / pairs))
+        return max(self.scale * time_us + self.attention_us, slowdown * bytes_us)
+
+    def added(
+        self,
+        calls: Sequence[KernelCall],
+        times: Sequence[BoundedTime],
+        batch: int,
+        bytes_us: Callable[[KernelCall], float],
+    ) -> BoundedTime | None:
+        """What the calibration adds to these kernels in one decode step; None if nothing. bytes_us:
+        what the bytes of a kernel take at the device's bandwidth."""
+        us = self.gap_us * len(times)
+        for call, time in zip(calls, times, strict=True):
+            if call.kind.correction == "attention":
+                us += self.attention(time.us, bytes_us(call), *heads(call, batch)) - time.us
+            elif call.kind.correction:
+                us += (self.scale - 1) * time.us
+        return around(us, 0.0) if us else None
+
+    def step_us(self, rows_us: float) -> float:
+        """Of one step, or of reading a prompt, from its kernels; 0 where there are none."""
+        if not rows_us or (self.step_scale == 1 and not self.host_us):
+            return rows_us
+        device_us = self.step_scale * rows_us
+        return float((device_us**self.overlap + self.host_us**self.overlap) ** (1 / self.overlap))
+
+    # -- intervals
+
+    def half_width_of(self, step_ms: float, batch: int) -> float:
+        """Of the logarithm of a step that consists of kernels that the models have. step_ms: 0 if
+        nothing is generated."""
+        if batch > 1 and self.batched_half_width:
+            return self.batched_half_width
+        shortest, longest = self.step_ms
+        if not longest or not step_ms:
+            return self.half_width
+        outside = max(math.log(shortest / step_ms), math.log(step_ms / longest), 0.0)
+        return self.half_width + FAR * outside
+
+    def interval(
+        self, times: Iterable[tuple[Phase, str, BoundedTime]], phase: Phase, us: float, width: float
+    ) -> tuple[float, float]:
+        """The lower and the upper bound of `us`, the time of one phase. times: phase, kernel and
+        time of the parts of a whole model. width: `half_width_of` a step."""
+        own: dict[str, list[BoundedTime]] = {}
+        for of, kernel, time in times:
+            if of == phase and (kernel != "calibration" or not self.half_width):
+                own.setdefault(kernel, []).append(time)
+        below = [us * (1 - math.exp(-width))]
+        above = [us * (math.exp(width) - 1)]
+        for kernel, parts in own.items():
+            share = 1.0
+            if kernel in self.kinds and (phase == "decode" or self.name == OWN):
+                parts = [time for time in parts if time.source == "derived"]
+                derived = sum(time.us for time in parts) / us if us else 0.0
+                share = max(0.0, 1 - self.kinds[kernel] / derived) if derived else 0.0
+            below.append(share * self.step_scale * sum(t.us - t.lower_us for t in parts))
+            above.append(share * self.step_scale * sum(t.upper_us - t.us for t in parts))
+        # of rows alone, all may err to the same side
+        down, up = (
+            math.hypot(*parts) if self.half_width else sum(parts) for parts in (below, above)
+        )
+        return max(us - down, 0.0), us + up
+
+    def note(self, batch: int) -> str | None:
+        """What a reader of an estimate for `batch` sequences has to know."""
+        if batch == 1 or not self.batched_half_width:
+            return None
+        return (
+            f"a step of several sequences under calibration {self.name} is of one engine, whose"
+            " attention is slower than the kernels of this table: take throughput as a ranking"
+        )
+
+
+CONSTANTS = tuple(each.name for each in fields(Calibration) if each.name not in ("name", "models"))
+
+
+def heads(call: KernelCall, batch: int) -> tuple[int, int]:
+    """Of an attention kernel: size of a head, sequences x key-value heads."""
+    shape = dict(call.shape)
+    return int(shape.get("head_dim", HEAD_DIM)), batch * int(shape.get("kv_heads", 1))
+
+
+def check_stack(stack: str) -> Stack:
+    """Raises ConfigError for an unknown one."""
+    if stack not in STACKS:
+        raise ConfigError(one_of("stack", stack, STACKS))
+    return stack
+
+
+# -- what meta.yaml may hold -----------------------------------------------------------------------
+
+
+def check_calibrations(calibrations: LocatedDict) -> None:
+    """Raise TableError, with file, line and rule, for a wrong key or value under `calibration`."""
+    _check_keys(calibrations, "calibration", (*CALIBRATIONS, "whole"))
+    for name in CALIBRATIONS:
+        if name in calibrations:
+            convert(
+                calibrations[name],
+                dict[str, Any],
+                calibrations.place(name),
+                TableError,
+                name=f"calibration.{name}",
+            )
+            _check_keys(calibrations[name], f"calibration.{name}", CONSTANTS)
+            _check(f"calibration.{name}", calibrations, name, Calibration)
+    whole = calibrations.get("whole", LocatedDict())
+    convert(
+        whole, dict[str, Any], calibrations.place("whole"), TableError, name="calibration.whole"
+    )
+    modes = *MODES, *EARLIER_MODES, *(name for name in RUNTIMES if name != "torch")
+    others = {"workload": str, "fitted_on": list[str]}
+    _check_keys(whole, "calibration.whole", (*modes, *others))
+    for key, value in whole.items():
+        name = f"calibration.whole.{key}"
+        kind: Any = others.get(key, dict[str, dict[str, float]])
+        convert(value, kind, whole.place(key), TableError, name=name)
+        for phase in () if key in others else value:
+            if phase not in PHASES:
+                raise TableError(
+                    f"{value.place(phase)}: {one_of(f'a key of {name}', phase, PHASES)}"
+                )
+            signed = ("operator_us",) if key == "cuda_graph" else ()
+            _check(f"{name}.{phase}", value, phase, ModelCorrection, signed)
+
+
+def _check_keys(entry: LocatedDict, name: str, allowed: Sequence[str]) -> None:
+    for key in entry:
+        if key not in allowed:
+            raise TableError(
+                f"{entry.place(key)}: {name} has no key {key!r}{did_you_mean(key, allowed)};"
+                f" allowed: {', '.join(allowed)}"
+            )
+
+
+def _check(
+    name: str, parent: LocatedDict, key: str, kind: type[Any], signed: tuple[str, ...] = ()
+) -> None:
+    """One mapping of constants. signed: keys of any sign."""
+    convert(parent[key], kind, parent.place(key), TableError, name=name, closed=True)
+    entry: LocatedDict = parent[key]
+    for constant, value in entry.items():
+        if isinstance(value, int | float) and value < 0 and constant not in signed:
+            raise TableError(
+                f"{entry.place(constant)}: {name}.{constant} must be a number of at least 0; got"
+                f" {value!r}"
+            )
