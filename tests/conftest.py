@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from typing import Any
 
 import forks
 import pytest
+from foretelling import with_few_candidates
 from run_builder import make_trials, write_run
 
 from flashnas.runs.run import RecordedRun
@@ -25,9 +27,18 @@ REPORT = importlib.import_module("flashnas.report")  # the module; `flashnas.rep
 WRITE_REPORT = REPORT.write_report
 
 
+def pytest_configure(config):
+    if getattr(config.option, "numprocesses", None):
+        forks.ready()  # once for all workers
+
+
 def pytest_collection_finish():
     gc.freeze()
     gc.enable()
+
+
+def pytest_unconfigure():
+    gc.unfreeze()
 
 
 RECIPE = """\
@@ -57,6 +68,13 @@ def own_cache(tmp_path_factory):
         os.environ["FLASHNAS_CACHE"] = before
 
 
+@pytest.fixture(autouse=True)
+def without_fla(request, monkeypatch):
+    """Its import takes seconds: only the slow tests have it."""
+    if not request.node.get_closest_marker("slow"):
+        monkeypatch.setitem(sys.modules, "fla", None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def seeds_without_tracebacks():
     """torch keeps the stack of each `manual_seed` for a GPU that is not there: milliseconds each."""
@@ -78,14 +96,14 @@ def forked_workers():
         yield
 
 
-PAGELESS = {"api", "cli", "executors", "reuse", "runs", "search", "study"}
+QUICK = {"api", "cli", "executors", "reuse", "runs", "search", "study"}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_pages(request):
-    """In these rooms a search, `flashnas report` and `flashnas pareto` write no report.html and no
-    pictures, which take longer than a search of few networks. A test that reads them uses `pages`;
-    tests/report holds what is in them.
+def quick_searches(request):
+    """In these rooms a search by published trainings looks at few candidates, and no command writes
+    report.html and pictures, which take longer than a search of few networks. A test that reads
+    them uses `pages`; tests/report holds what is in them.
     """
 
     def named(source):
@@ -93,8 +111,9 @@ def no_pages(request):
         return path / "report.html", path / "pareto.png"
 
     with pytest.MonkeyPatch.context() as patch:
-        if request.path.relative_to(Path(__file__).parent).parts[0] in PAGELESS:
+        if request.path.relative_to(Path(__file__).parent).parts[0] in QUICK:
             patch.setattr(REPORT, "write_report", named)
+            with_few_candidates(patch)
         yield
 
 

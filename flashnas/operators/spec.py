@@ -88,15 +88,17 @@ class OperatorSpec:
             if getattr(self, field.name) != field.default
         }
 
-    def identity(self) -> list[tuple[str, int | float | bool]]:
+    @functools.lru_cache(maxsize=4096)  # noqa: B019
+    def identity(self) -> tuple[tuple[str, int | float | bool], ...]:
         """The fields that enter the hash of an architecture, sorted by name."""
         options = self.options()
-        return sorted(
+        return tuple(
             (name, value)
-            for name, value in vars(self).items()
+            for name, value in sorted(vars(self).items())
             if name in options or name not in self.hash_optional
         )
 
+    @functools.lru_cache(maxsize=4096)  # noqa: B019
     def __str__(self) -> str:
         parts = ",".join(
             f"{key}={str(value).lower() if isinstance(value, bool) else value}"

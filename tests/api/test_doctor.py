@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,6 @@ import pytest
 import flashnas as fn
 from flashnas.cli.main import main
 from flashnas.testing.self_test import LayerTest
-
-
-@pytest.fixture(autouse=True)
-def without_fla(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its import takes seconds; the example of `fn.doctor` has it."""
-    monkeypatch.setitem(sys.modules, "fla", None)
 
 
 def test_it_tells_machine_packages_choices_and_tests(

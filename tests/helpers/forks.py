@@ -3,6 +3,8 @@ in a fresh process.
 
 `fork_workers` lets searches and the self-test take their worker processes from there. Tests of how
 a search starts its processes use the fixture `spawned_workers`, which leaves that to the search.
+All processes of a test session, and those that were forked, fork from the same one: its address is
+in their environment.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,14 +23,22 @@ from typing import Any
 FORKS = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 if sys.platform == "linux":
     FORKS.set_forkserver_preload(["preloaded"])
+ADDRESS = "FLASHNAS_TEST_FORKS"
 
 
 @functools.cache
-def _ready() -> None:
-    """Start the process that others are forked from. Python 3.11 does not give it sys.path, but the
-    environment.
+def ready() -> None:
+    """Start the process that others are forked from, if there is none. Python 3.11 does not give it
+    sys.path, but the environment.
     """
     if sys.platform != "linux":
+        return
+    server: Any = forkserver._forkserver
+    if ADDRESS in os.environ:
+        server._forkserver_address = os.environ[ADDRESS]
+        if server._forkserver_alive_fd is None:
+            server._forkserver_alive_fd = os.pipe()[1]  # the one that started it keeps it alive
+        server.ensure_running = resource_tracker.ensure_running
         return
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parent), before)))
@@ -37,13 +47,14 @@ def _ready() -> None:
         del os.environ["PYTHONPATH"]
     else:
         os.environ["PYTHONPATH"] = before
+    os.environ[ADDRESS] = server._forkserver_address
 
 
 def start(function: Callable[..., Any], *arguments: Any, name: str | None = None) -> Any:
     """The process. It has the environment of now, which the process that it is forked from does not
     have.
     """
-    _ready()
+    ready()
     process = FORKS.Process(
         target=_in_environment, name=name, args=(dict(os.environ), function, arguments)
     )
@@ -70,7 +81,7 @@ def fork_workers(patch: Any) -> None:
         from flashnas.testing import self_test
 
         def process(target: Callable[..., Any], name: str, args: tuple[Any, ...]) -> Any:
-            _ready()
+            ready()
             return FORKS.Process(
                 target=_in_environment, name=name, args=(dict(os.environ), _serve, (target, *args))
             )
@@ -83,7 +94,7 @@ def fork_workers(patch: Any) -> None:
             ),
         )
         patch.setattr(
-            self_test, "multiprocessing", SimpleNamespace(get_context=lambda _: _ready() or FORKS)
+            self_test, "multiprocessing", SimpleNamespace(get_context=lambda _: ready() or FORKS)
         )
 
 

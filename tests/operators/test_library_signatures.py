@@ -5,10 +5,10 @@ them.
 from __future__ import annotations
 
 import ast
-import importlib.util
 import inspect
 import sys
 from collections import Counter
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def _arguments(name: str, nodes: list[ast.stmt]) -> ast.arguments:
 
 def test_stand_ins_have_the_parameters_of_fla() -> None:
     """From its source, which is not imported."""
-    spec = importlib.util.find_spec("fla")
+    spec = PathFinder.find_spec("fla")
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("flash-linear-attention is not installed")
     root, checked = Path(spec.submodule_search_locations[0]), 0
