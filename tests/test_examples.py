@@ -136,7 +136,7 @@ def test_the_example_operator_is_estimated_trained_and_searched(plugged):
         print([spec.kind for spec in space.mixers])
     """,
     ).splitlines()
-    assert lines[0] == "['embedding', 'f', 'gsc', 'head']"
+    assert lines[0] == "['embedding', 'engine', 'f', 'gsc', 'head']"
     assert lines[1] == "['embedding', 'f', 'gsc', 'gsc.conv', 'norm']"
     assert lines[3] == "['gsc', 'd', 'a']"
 

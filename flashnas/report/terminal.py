@@ -37,6 +37,8 @@ def front_table(run: RecordedRun) -> str:
         )
     left = (-2, *([0] if run.ranks_full else []))  # the other columns hold numbers
     place = " on ".join(place_words(run))
+    if name := run.entry("table", "calibration"):
+        place += f", calibration {name}; bounds: 90 % interval"
     latency = [f"latency: of one request, {place}"] if place else []
     below = (
         [*latency, *_results(run)]

@@ -57,6 +57,7 @@ class Reranked:
         return {
             "runs": run.config["runs"],
             "table": (run.config["table"] or {}).get("name"),
+            "calibration": (run.config["table"] or {}).get("calibration"),
             "workload": run.config["workload"],
             "budgets": run.config["budgets"],
             "objectives": list(run.objectives),
