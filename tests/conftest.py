@@ -8,10 +8,8 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import forks
 import pytest
@@ -19,7 +17,6 @@ from foretelling import with_few_candidates
 from run_builder import make_trials, write_run
 
 from flashnas.runs.run import RecordedRun
-from flashnas.runs.trial import Trial
 
 gc.disable()  # until all tests are collected: what they import stays
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -195,16 +192,16 @@ def copied_tiny_table(profiled_tiny_table, tmp_path):
 
 
 @pytest.fixture
-def build_run(tmp_path: Path) -> Callable[..., Path]:
+def build_run(tmp_path):
     """Writes a run folder of `count` trials; `reason` is what failed ones state."""
 
     def build(
-        count: int = 40,
+        count=40,
         *,
-        reason: str = "loss is not finite at step 31",
-        trials: list[Trial] | None = None,
-        **options: Any,
-    ) -> Path:
+        reason="loss is not finite at step 31",
+        trials=None,
+        **options,
+    ):
         return write_run(
             tmp_path / "demo", make_trials(count, reason) if trials is None else trials, **options
         )
@@ -213,12 +210,12 @@ def build_run(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_folder(tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("runs") / "demo", make_trials())
 
 
 @pytest.fixture(scope="session")
-def run(run_folder: Path) -> RecordedRun:
+def run(run_folder):
     return RecordedRun.load(run_folder)
 
 

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-
-import pytest
 
 import flashnas as fn
 from flashnas.cli.main import main
 from flashnas.testing.self_test import LayerTest
 
 
-def test_it_tells_machine_packages_choices_and_tests(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_tells_machine_packages_choices_and_tests(tmp_path, monkeypatch):
     seen: list[tuple[int, int]] = []
     passed = [
         LayerTest(operator="f", backend="torch", dtype=dtype, status="passed")
@@ -54,9 +49,7 @@ def test_it_tells_machine_packages_choices_and_tests(
         assert word in text
 
 
-def test_a_wrong_operator_ends_with_exit_code_1(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_wrong_operator_ends_with_exit_code_1(monkeypatch, capsys):
     wrong = LayerTest(
         operator="d",
         backend="fla",

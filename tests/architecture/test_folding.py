@@ -1,7 +1,5 @@
 """Folding of notations, checked by parsing them back."""
 
-from __future__ import annotations
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from offenders import every

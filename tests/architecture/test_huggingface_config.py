@@ -1,10 +1,6 @@
 """What a config.json becomes, and the one line for each thing that is wrong with it."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
-from typing import Any
 
 from offenders import every
 from one_line import one_line
@@ -41,7 +37,7 @@ DELTA = {
 }
 
 
-def written(folder: Path, data: Any) -> Path:
+def written(folder, data):
     path = folder / "config.json"
     path.write_text(data if isinstance(data, str) else json.dumps(data))
     return path

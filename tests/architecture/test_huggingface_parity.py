@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -342,24 +341,24 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def written(folder: Path, data: dict[str, Any]) -> Path:
+def written(folder, data):
     path = folder / "config.json"
     path.write_text(json.dumps(data))
     return path
 
 
 @pytest.fixture(autouse=True)
-def without_fla(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_fla(monkeypatch):
     """fla takes seconds to import and puts its own Mamba2 in the place of transformers'."""
     if "fla" not in sys.modules:
         monkeypatch.setitem(sys.modules, "fla", None)
 
 
-def config_class(kind: str) -> Any:
+def config_class(kind):
     return getattr(transformers, f"{NAMES[kind]}{'Text' if kind.endswith('_text') else ''}Config")
 
 
-def count_of_transformers(path: Path, kind: str) -> int:
+def count_of_transformers(path, kind):
     """Unique parameters of the model that AutoModelForCausalLM takes for the type."""
     config = config_class(kind).from_pretrained(path.parent).get_text_config()
     with torch.device("meta"):
@@ -377,22 +376,20 @@ def count_of_transformers(path: Path, kind: str) -> int:
         ),
     ]
 )
-def test_parameters_equal_those_of_transformers(
-    tmp_path: Path, case: tuple[str, dict[str, Any]]
-) -> None:
+def test_parameters_equal_those_of_transformers(tmp_path, case):
     """With the keys that are given, and with defaults alone."""
     kind, keys = case
     path = written(tmp_path, {"model_type": kind, **keys})
     assert architecture_from_hf(path).params == count_of_transformers(path, kind)
 
 
-def test_every_model_type_is_counted() -> None:
+def test_every_model_type_is_counted():
     assert {kind for kind, _ in CASES} == set(MODEL_TYPES) == set(DEFAULTS)
     assert len({*MODEL_TYPES, *LACKING, *UNREAD}) == len(MODEL_TYPES) + len(LACKING) + len(UNREAD)
 
 
 @every(kind=sorted(set(MODEL_TYPES) - {"qwen3_5", "qwen3_5_moe"}))
-def test_defaults_are_those_of_transformers(kind: str) -> None:
+def test_defaults_are_those_of_transformers(kind):
     cls = config_class(kind)
     theirs = {field.name: field.default for field in dataclasses.fields(cls)}
     built = cls()

@@ -49,7 +49,7 @@ READERS = {
 }
 
 
-def fifo(path: Path) -> None:
+def fifo(path):
     os.mkfifo(path)
 
 

@@ -11,15 +11,12 @@ from __future__ import annotations
 import errno
 import json
 import os
-import random
 import select
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -31,8 +28,6 @@ from bad_input.words import (
     PRECIOUS,
     RECIPE,
     SPACE,
-    Case,
-    Paths,
     export,
     filled,
     profile,
@@ -45,20 +40,6 @@ from flashnas.cli.main import main
 LIMIT_S = float(os.environ.get("BAD_INPUT_LIMIT_S", "60"))  # of one case
 LONGEST_LINE = 2000  # characters: nobody reads more
 MEMORY_BYTES = 8 << 30  # of the second process
-WORDS = (
-    "the",
-    "state",
-    "of",
-    "delta",
-    "rule",
-    "attention",
-    "window",
-    "token",
-    "fast",
-    "small",
-    "model",
-    "reads",
-)
 
 
 class TookTooLongError(BaseException):
@@ -66,8 +47,8 @@ class TookTooLongError(BaseException):
 
 
 @contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    def stop(*_: object) -> None:
+def time_limit(seconds):
+    def stop(*_):
         raise TookTooLongError(f"not done after {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, stop)
@@ -95,16 +76,12 @@ def own_surroundings(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory, own_surroundings) -> Paths:
-    """Corpus, recipe and space by hand; table, run and training by the commands."""
+def prepared(tmp_path_factory, own_surroundings, small_corpus):
+    """Recipe and space by hand; table, run and training by the commands."""
     root = tmp_path_factory.mktemp("prepared")
-    paths = {name: root / name for name in ("corpus", "table", "run", "training")}
+    paths = {name: root / name for name in ("table", "run", "training")}
     paths |= {name: root / f"{name}.yaml" for name in ("quick", "space", "quiet", "bare")}
-    paths["corpus"].mkdir()
-    rng = random.Random(0)
-    for number in range(40):
-        lines = [" ".join(rng.choices(WORDS, k=9)) + "." for _ in range(30)]
-        (paths["corpus"] / f"{number:02d}.txt").write_text(f"Text {number}. " + "\n".join(lines))
+    paths["corpus"] = small_corpus
     paths["quick"].write_text(yaml.safe_dump(RECIPE, sort_keys=False))
     paths["quiet"].write_text("measure: false\n")
     paths["bare"].write_text("baselines: false\n")
@@ -166,16 +143,16 @@ for line in sys.stdin:
     answers.flush()
 """
 
-    def __init__(self) -> None:
+    def __init__(self):
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(
         self,
-        words: list[str],
-        cwd: Path,
-        file_limit: int | None = None,
-        seconds: float = LIMIT_S,
-    ) -> tuple[int | None, str, str]:
+        words,
+        cwd,
+        file_limit=None,
+        seconds=LIMIT_S,
+    ):
         """(exit code, None after `seconds`; stdout; stderr)"""
         process = self._started()
         assert process.stdin is not None
@@ -200,7 +177,7 @@ for line in sys.stdin:
         ]
         return code, texts[0], texts[1]
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _started(self):
         if self._process is None:
             program = self.PROGRAM.replace("MEMORY", str(MEMORY_BYTES))
             self._process = subprocess.Popen(
@@ -211,7 +188,7 @@ for line in sys.stdin:
             )
         return self._process
 
-    def close(self) -> None:
+    def close(self):
         """End it with all that it started."""
         if self._process is not None:
             with suppress(ProcessLookupError):
@@ -221,7 +198,7 @@ for line in sys.stdin:
 
 
 @pytest.fixture(scope="module")
-def apart(own_surroundings) -> Iterator[Apart]:
+def apart(own_surroundings):
     process = Apart()
     yield process
     process.close()
@@ -238,9 +215,7 @@ def apart(own_surroundings) -> Iterator[Apart]:
         for case in CASES
     ],
 )
-def test_what_the_user_got_wrong_is_one_line(
-    case: Case, prepared, apart, tmp_path, capfd, monkeypatch
-):
+def test_what_the_user_got_wrong_is_one_line(case, prepared, apart, tmp_path, capfd, monkeypatch):
     here = tmp_path / "here"
     here.mkdir()
     paths = {**prepared, "tmp": here}
@@ -275,7 +250,7 @@ def test_what_the_user_got_wrong_is_one_line(
 # -- what no table of refusals can say -------------------------------------------------------------
 
 
-def ends_well(words: list[str], capfd) -> tuple[int, str, str]:
+def ends_well(words, capfd):
     capfd.readouterr()
     with time_limit(LIMIT_S):
         code = main(words)

@@ -33,7 +33,7 @@ SIZES = {  # shorter measurements and trainings, in place of what each notebook 
 }
 
 
-def faults(path: Path) -> list[str]:
+def faults(path):
     """What is wrong with a stored notebook."""
     notebook, text = nbformat.read(path, as_version=4), path.read_text()
     nbformat.validate(notebook)
@@ -79,7 +79,7 @@ def test_the_page_of_notebooks_has_all():
     ]
 
 
-def shortened(path: Path) -> nbformat.NotebookNode:
+def shortened(path):
     """The notebook with the sizes above, and with searches of tests/helpers/short_searches.py."""
     notebook = nbformat.read(path, as_version=4)
     text = nbformat.writes(notebook)
@@ -91,7 +91,7 @@ def shortened(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
-def run_cells(cells: list[str], folder: Path) -> None:
+def run_cells(cells, folder):
     """In a process of its own, which has loaded torch already: kernels would load it anew."""
     os.chdir(folder)
     forks.fork_workers(pytest.MonkeyPatch())

@@ -61,12 +61,12 @@ OF_THE_CANDIDATE = [
 
 
 class Job:
-    def __init__(self, device: str, evaluator: object = None) -> None:
+    def __init__(self, device, evaluator=None):
         self.recipe, self.evaluator = {"device": device}, evaluator
 
 
-def kind(error: BaseException, job: object) -> str:
-    def fail(job: object) -> None:
+def kind(error, job):
+    def fail(job):
         raise error
 
     return attempt(fail, job).kind

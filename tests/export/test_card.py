@@ -1,7 +1,5 @@
 """The model card: README.md of an export, with the header that model hubs read."""
 
-from __future__ import annotations
-
 import pytest
 
 pytest.importorskip("transformers")

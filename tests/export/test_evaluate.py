@@ -2,8 +2,6 @@
 test_lm_eval.py.
 """
 
-from __future__ import annotations
-
 import json
 import math
 
@@ -43,7 +41,7 @@ def texts(tmp_path):
 
 
 @torch.no_grad()
-def by_transformers(folder, texts, window, stride, prefix) -> float:
+def by_transformers(folder, texts, window, stride, prefix):
     """Bits per byte token by token; of a token the network sees what its window holds."""
     network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -1,7 +1,5 @@
 """`flashnas export` from the command line: what it writes and what it refuses."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import sys
@@ -29,7 +27,7 @@ def trained(tmp_path):
     return save_model(tmp_path / "final", make_network(MIXED), tokenizer_json=text)
 
 
-def refused(capsys, *arguments: str) -> str:
+def refused(capsys, *arguments):
     assert main(["export", *arguments]) == 2
     return capsys.readouterr().err
 

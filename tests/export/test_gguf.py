@@ -2,8 +2,6 @@
 one line.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import re
@@ -46,16 +44,14 @@ M2, GD, GATED = (
 SMALL = f"64(vocab=300): {M2} f a(head_dim=16) f"
 
 
-def exported(
-    notation: str, folder, type_: str = "f32", source: Source | None = None
-) -> tuple[dict, gguf.GGUFReader]:
+def exported(notation, folder, type_="f32", source=None):
     report = export_network(
         source or make_source(notation), "gguf", folder, options={"type": type_}
     )
     return report, gguf.GGUFReader(folder / "model.gguf")
 
 
-def value_of(reader: gguf.GGUFReader, key: str):
+def value_of(reader, key):
     return reader.get_field(key).contents()
 
 

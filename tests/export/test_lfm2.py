@@ -2,8 +2,6 @@
 run what.
 """
 
-from __future__ import annotations
-
 import json
 
 import pytest

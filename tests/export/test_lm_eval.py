@@ -1,8 +1,6 @@
 """lm-evaluation-harness runs on an exported model through its own command line, offline, and finds
 our numbers; and `flashnas eval` gives the same."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -61,7 +59,7 @@ sys.exit(code or main(ours))
 
 
 @torch.no_grad()
-def log_likelihood(network, ids: list[int], first: int) -> float:
+def log_likelihood(network, ids, first):
     """Nats of ids[first:] after ids[:first]."""
     log_p = network(torch.tensor([ids[:-1]]))[0].double().log_softmax(-1)
     return sum(float(log_p[n - 1, ids[n]]) for n in range(first, len(ids)))

@@ -2,10 +2,6 @@
 not.
 """
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -24,7 +20,7 @@ FREE = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("mixed") / "model"
     export_network(make_source(MIXED), "hf", out)
     return out

@@ -29,7 +29,7 @@ DENSE = [
 ]  # in bfloat16 a token may choose other experts
 
 
-def layer_of(kind: str, backend: str, dtype: torch.dtype):
+def layer_of(kind, backend, dtype):
     """The layer with norms and biases away from their starting values; skips what cannot run."""
     if kind not in DENSE and dtype == torch.bfloat16:
         pytest.skip("in bfloat16 a token may choose other experts than in the reference")
@@ -51,7 +51,7 @@ def layer_of(kind: str, backend: str, dtype: torch.dtype):
     return layer.to("cuda", dtype)
 
 
-def inputs(tokens: int, dtype: torch.dtype) -> torch.Tensor:
+def inputs(tokens, dtype):
     torch.manual_seed(tokens)
     return (
         torch.randn(2, tokens, HIDDEN, device="cuda") * 0.3

@@ -56,7 +56,7 @@ dtype: float32
 """
 
 
-def passes(operator: str, device: str, tokens: int, *, hidden: int, batch: int) -> None:
+def passes(operator, device, tokens, *, hidden, batch):
     found = check_layer(operator, "auto", DTYPE[device], device, tokens, hidden=hidden, batch=batch)
     assert (found.status, found.reason) == ("passed", ""), found
 
@@ -66,20 +66,20 @@ def passes(operator: str, device: str, tokens: int, *, hidden: int, batch: int) 
     [(64, "cpu"), *(pytest.param(size, "cuda", marks=GPU) for size in (64, 128, 256))],
 )
 @pytest.mark.parametrize("operator", HEADS)
-def test_heads_of_every_size(operator: str, size: int, device: str) -> None:
+def test_heads_of_every_size(operator, size, device):
     passes(operator.format(size), device, 3 if device == "cpu" else 150, hidden=256, batch=2)
 
 
 @pytest.mark.parametrize(("device", "width", "tokens"), SIZES)
 @pytest.mark.parametrize("kind", OPERATORS)
-def test_one_sequence_at_real_widths(kind: str, tokens: int, device: str, width: int) -> None:
+def test_one_sequence_at_real_widths(kind, tokens, device, width):
     """One token of one sequence, too, where strides count as contiguous whatever they are."""
     passes(kind, device, tokens, hidden=width, batch=1)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("kind", OPERATORS)
-def test_a_prompt_from_a_graph(kind: str, device: str) -> None:
+def test_a_prompt_from_a_graph(kind, device):
     """At a real size; what is replayed is what was computed."""
     tokens, hidden = (40, 256) if device == "cpu" else (2048, 2048)
     if kind == "moe" and device == "cuda":
@@ -95,7 +95,7 @@ def test_a_prompt_from_a_graph(kind: str, device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_mamba_ssm_without_its_cuda_part(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mamba_ssm_without_its_cuda_part(device, monkeypatch):
     """Releases after 2.3.2 build selective_scan_cuda only on demand; Mamba2 needs nothing of it. On
     a CPU by stand-ins.
     """
@@ -117,7 +117,7 @@ def test_mamba_ssm_without_its_cuda_part(device: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_network_learns(device: str, small_corpus) -> None:
+def test_a_network_learns(device, small_corpus):
     recipe = Recipe(
         width_factor=1,
         vocab=300,
@@ -138,7 +138,7 @@ def test_a_network_learns(device: str, small_corpus) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES[1:])
-def test_processes_together_give_the_losses_of_one(device: str, small_corpus, tmp_path) -> None:
+def test_processes_together_give_the_losses_of_one(device, small_corpus, tmp_path):
     """By torchrun: two processes, or on a machine with one GPU one, which goes the same way. On a
     CPU: tests/training/test_distributed.py."""
     count = min(2, torch.cuda.device_count())

@@ -1,17 +1,13 @@
 """Layers, inputs and comparisons for the tests of adapters to libraries."""
 
-from __future__ import annotations
-
 import copy
-from typing import Any
 
 import torch
 from layer_cases import assert_close, state_tensors, weighted_sum
-from torch import Tensor
 
 from flashnas.architecture import parse_operators
 from flashnas.operators.attention.cache import KeyValueCache
-from flashnas.operators.layer import Layer, RecurrentState, build_layer
+from flashnas.operators.layer import RecurrentState, build_layer
 
 HIDDEN = 64
 CASES = [
@@ -33,7 +29,7 @@ FLASH = [
 ]
 
 
-def make(text: str) -> Layer:
+def make(text):
     torch.manual_seed(0)
     layer = build_layer(parse_operators(text)[0], HIDDEN)
     with torch.no_grad():
@@ -43,12 +39,12 @@ def make(text: str) -> Layer:
     return layer
 
 
-def inputs(tokens: int) -> Tensor:
+def inputs(tokens):
     torch.manual_seed(tokens)
     return torch.randn(2, 1, HIDDEN) + 0.3 * torch.randn(2, tokens, HIDDEN)
 
 
-def run(form: Any, layer: Layer, x: Tensor, state: Any) -> dict[str, Tensor]:
+def run(form, layer, x, state):
     """Output, states and gradients of inputs, weights and (recurrent) states."""
     x = x.clone().requires_grad_()
     leaves = {"x": x, **dict(layer.named_parameters())}
@@ -70,7 +66,7 @@ def run(form: Any, layer: Layer, x: Tensor, state: Any) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in results.items()}
 
 
-def state_after(layer: Layer, tokens: int) -> Any:
+def state_after(layer, tokens):
     with torch.no_grad():
         state = layer.reference(inputs(tokens + 100)[:, :tokens])[1]
     if isinstance(state, KeyValueCache):
@@ -80,7 +76,7 @@ def state_after(layer: Layer, tokens: int) -> Any:
     return RecurrentState(*(part.float() for part in state))
 
 
-def check_steps(layer: Layer, tolerance: float) -> None:
+def check_steps(layer, tolerance):
     x, state = inputs(9), state_after(layer, 9)
     with torch.no_grad():
         expected, expected_state = layer.reference(x, state)
@@ -93,7 +89,7 @@ def check_steps(layer: Layer, tolerance: float) -> None:
         assert_close(got, tensor, tolerance, "state after the steps")
 
 
-def check_in_bfloat16(layer: Layer) -> None:
+def check_in_bfloat16(layer):
     """As a model in bfloat16 and under autocast: near the reference, states in the dtypes of the
     torch code.
     """

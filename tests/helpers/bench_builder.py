@@ -5,7 +5,6 @@ real one is.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,20 +12,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flashnas.architecture import Architecture
 from flashnas.bench.table import COLUMNS, COUNTS, FILE, META, Bench, Header
 from flashnas.space import load_space
-from flashnas.training.recipe import Recipe
 
 
 def made_up_trainings(
-    recipe: Recipe,
+    recipe,
     *,
-    vocab: int,
-    count: int = 20,
-    space: str = "tiny",
-    seed: int = 0,
-) -> list[dict[str, Any]]:
+    vocab,
+    count=20,
+    space="tiny",
+    seed=0,
+):
     """The rows of `count` different networks of a space, some at each width; deeper ones have lower
     losses.
     """
@@ -43,9 +40,7 @@ def made_up_trainings(
     return list(rows.values())
 
 
-def row(
-    origin: str, network: Architecture, proxy: Architecture, seed: int, values: dict[str, Any]
-) -> dict[str, Any]:
+def row(origin, network, proxy, seed, values):
     """A row of a bench, without what all rows have in common. values: those of a score, or the
     reason of a failure.
     """
@@ -72,7 +67,7 @@ def row(
     }
 
 
-def score(recipe: Recipe, loss: float, proxy_params: int) -> dict[str, Any]:
+def score(recipe, loss, proxy_params):
     tokens = recipe.steps * recipe.batch_tokens
     return {
         "loss": loss,
@@ -88,17 +83,17 @@ def score(recipe: Recipe, loss: float, proxy_params: int) -> dict[str, Any]:
 
 
 def header(
-    recipe: Recipe,
+    recipe,
     *,
-    dataset: str = "0" * 24,
-    vocab: int = 300,
-    source: str = "sotu",
-    measured: tuple[dict[str, Any], ...] = (),
-) -> Header:
+    dataset="0" * 24,
+    vocab=300,
+    source="sotu",
+    measured=(),
+):
     return Header(recipe=recipe, source=source, dataset=dataset, vocab=vocab, measured=measured)
 
 
-def metadata(head: Header) -> dict[str, Any]:
+def metadata(head):
     """The header as the file holds it."""
     return {
         "flashnas_bench": 1,
@@ -111,7 +106,7 @@ def metadata(head: Header) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, head: Header, rows: list[dict[str, Any]]) -> Bench:
+def write(folder, head, rows):
     """Write rows as a bench, and read it back."""
     common = {
         "recipe": head.recipe.name,
@@ -138,14 +133,14 @@ def write(folder: Path, head: Header, rows: list[dict[str, Any]]) -> Bench:
 
 
 def write_bench(
-    folder: Path,
-    recipe: Recipe,
+    folder,
+    recipe,
     *,
-    dataset: str = "0" * 24,
-    vocab: int = 300,
-    count: int = 20,
-    space: str = "tiny",
-    seed: int = 0,
-) -> Bench:
+    dataset="0" * 24,
+    vocab=300,
+    count=20,
+    space="tiny",
+    seed=0,
+):
     rows = made_up_trainings(recipe, vocab=vocab, count=count, space=space, seed=seed)
     return write(folder, header(recipe, dataset=dataset, vocab=vocab), rows)

@@ -1,9 +1,6 @@
 """What the documents show: their pages, blocks, commands and links."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -21,12 +18,12 @@ FENCED = re.compile(r"(?ms)^```([\w-]*)\n(.*?)^```")
 SHELL = ("", "sh", "bash", "text")
 
 
-def blocks(name: str, *languages: str) -> list[str]:
+def blocks(name, *languages):
     """The fenced blocks of a page in one of these languages."""
     return [code for language, code in FENCED.findall(TEXTS[name]) if language in languages]
 
 
-def shell_lines() -> Iterator[tuple[str, str]]:
+def shell_lines():
     """Page and line, of each line of a block that may be of a shell; continued lines are joined."""
     for name, text in TEXTS.items():
         indented = re.findall(r"(?m)^ {4,}(\S.*(?:(?<=\\)\n.*)*)", FENCED.sub("", text))
@@ -41,21 +38,21 @@ def shell_lines() -> Iterator[tuple[str, str]]:
             yield name, re.sub(r"\\\n\s*", " ", line)
 
 
-def spans(text: str) -> list[str]:
+def spans(text):
     """Code within sentences, in one line each."""
     return [
         " ".join(span.split()) for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", FENCED.sub("", text))
     ]
 
 
-def words_of(line: str) -> str:
+def words_of(line):
     """A line from its program on: without variables, and programs that start another one."""
     return re.sub(
         r"^(?:[A-Z_]+=\S+\s+|nice(?: -n \d+)?\s+|export(?= [A-Z_]+=\S+ \S)\s+)*", "", line.strip()
     )
 
 
-def headings(text: str) -> set[str]:
+def headings(text):
     """The anchors of a page, as GitHub and mkdocs make them."""
     titles = re.findall(r"(?m)^#+ (.*)$", FENCED.sub("", text))
     return {

@@ -8,27 +8,24 @@ Written from torch/cuda/{__init__,graphs,streams}.py of torch 2.13. A test's wor
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
 
-import pytest
 import torch
 
 LAUNCH_US = 8.0  # of a graph
 
 
 class FakeCuda:
-    def __init__(self) -> None:
+    def __init__(self):
         self.now_us, self.debug, self.capturing, self.captures, self.replays = 0.0, 0, None, 0, 0
         self.refuses: str = ""  # what a capture fails by, though nothing waits
 
-    def kernel(self, us: float) -> None:
+    def kernel(self, us):
         if self.capturing is None:
             self.now_us += us
         else:
             self.capturing.append(us)
 
-    def wait(self) -> None:
+    def wait(self):
         if self.debug == "error":
             raise RuntimeError("called a synchronizing CUDA operation")
         if self.capturing is not None:
@@ -36,37 +33,37 @@ class FakeCuda:
                 "CUDA error: operation not permitted when stream is capturing\nCompile with .."
             )
 
-    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def install(self, monkeypatch):
         device = self
 
         class Stream:
-            def wait_stream(self, other: Any) -> None:
+            def wait_stream(self, other):
                 assert isinstance(other, Stream)
 
         class Event:
-            def __init__(self, enable_timing: bool = False) -> None:
+            def __init__(self, enable_timing=False):
                 assert enable_timing
 
-            def record(self) -> None:
+            def record(self):
                 self.at_us = device.now_us
 
-            def synchronize(self) -> None:
+            def synchronize(self):
                 assert hasattr(self, "at_us")
 
-            def elapsed_time(self, end: Any) -> float:
+            def elapsed_time(self, end):
                 return (end.at_us - self.at_us) / 1000
 
         class CUDAGraph:
-            def __init__(self) -> None:
+            def __init__(self):
                 self.work: list[float] = []
 
-            def replay(self) -> None:
+            def replay(self):
                 assert self.work, "the graph is empty"
                 device.replays += 1
                 device.now_us += LAUNCH_US + sum(self.work)
 
         @contextlib.contextmanager
-        def graph(cuda_graph: CUDAGraph) -> Iterator[None]:
+        def graph(cuda_graph):
             assert device.capturing is None
             device.captures += 1
             device.capturing = cuda_graph.work

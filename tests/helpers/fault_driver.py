@@ -2,13 +2,9 @@
 seconds.
 """
 
-from __future__ import annotations
-
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import forks
 import pandas as pd
@@ -56,23 +52,23 @@ def run(out, workers, address=None):
     )
 
 
-def start_driver(log: Path, out: Path, workers: int, address: str | None = None) -> Any:
+def start_driver(log, out, workers, address=None):
     """A search in a process of its own, which writes to `log`."""
     return forks.start(_apart, str(log), out, workers, address)
 
 
-def trajectory(out: Path) -> pd.DataFrame:
+def trajectory(out):
     return pd.read_parquet(out / "trials.parquet").drop(columns=["train_seconds"])
 
 
-def alive(pid: int) -> bool:
+def alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
 
-def none_left(path: Path) -> bool:
+def none_left(path):
     """No process that evaluated a network is there; `path` holds the calls."""
     deadline = time.monotonic() + 10
     while (left := {pid for _, pid in calls(path) if alive(pid)}) and time.monotonic() < deadline:
@@ -80,7 +76,7 @@ def none_left(path: Path) -> bool:
     return not left
 
 
-def wait_for(condition: Callable[[], object], limit_s: float = LIMIT_S) -> None:
+def wait_for(condition, limit_s=LIMIT_S):
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline

@@ -1,7 +1,5 @@
 """The processes of a training together, which hang at their start, which imports no torch."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

@@ -2,13 +2,10 @@
 forward and backward, as our adapters call them, and mamba-ssm's state update, if its unpacked
 sources are named. On CPU tensors."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +21,7 @@ from flashnas.testing.operator import make_inputs, make_layer
 TOKENS, BATCH, HEADS, KEY, VALUE = 70, 1, 2, 16, 16  # a chunk of 64 and a part of one
 
 
-def delta_rules() -> None:
+def delta_rules():
     """From a state, with the gradients of all inputs. chunk_delta_rule refuses float32; float16 has
     3 digits.
     """
@@ -48,7 +45,7 @@ def delta_rules() -> None:
             state,
         ]
 
-        def results(rule: Any, leaves: list[torch.Tensor]) -> list[torch.Tensor]:
+        def results(rule, leaves):
             leaves = [leaf.clone().requires_grad_() for leaf in leaves]
             o, final = rule(*leaves[:4], leaves[4] if len(leaves) > 5 else None, leaves[-1])
             weight = torch.linspace(-1, 1, o.numel(), dtype=o.dtype).view(o.shape)
@@ -66,7 +63,7 @@ def delta_rules() -> None:
         print(f"chunks of {kind}")
 
 
-def state_update() -> None:
+def state_update():
     """Steps of Mamba2 by mamba-ssm, as the layer decodes."""
     torch.cuda.device = lambda _: contextlib.nullcontext()  # type: ignore[assignment,misc]
     LIBRARIES["mamba-ssm"] = dataclasses.replace(LIBRARIES["mamba-ssm"], devices=("cpu",))

@@ -2,8 +2,6 @@
 tensors.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 
@@ -26,11 +24,11 @@ TOKENS, BATCH, HEADS, KEY, VALUE = (
 )  # the interpreter takes its time over each program
 
 
-def largest_difference(got: torch.Tensor, expected: torch.Tensor) -> float:
+def largest_difference(got, expected):
     return ((got.double() - expected).abs().max() / expected.abs().max()).item()
 
 
-def main() -> None:
+def main():
     for name in ("fla.layers", "fla.models"):  # which import transformers; fla goes on without
         sys.modules[name] = None  # type: ignore[assignment]
     Autotuner._bench = lambda *_, **__: [0.0, 0.0, 0.0]  # type: ignore[method-assign]  # no device: the first will do
@@ -66,11 +64,11 @@ def main() -> None:
 
 
 class Index(int):
-    def to(self, _: object) -> Index:
+    def to(self, _):
         return self
 
 
-def rwkv7() -> None:
+def rwkv7():
     """The layer by fla's recurrence: parallel form with gradients, and steps."""
     from fla.ops.generalized_delta_rule.dplr import (
         chunk_A_bwd,

@@ -1,11 +1,8 @@
 """Cases and helpers shared by the tests of the operator layers. A new operator joins SPECS."""
 
-from __future__ import annotations
-
 import torch
 
 from flashnas.architecture import parse_operators
-from flashnas.operators.layer import Layer
 from flashnas.testing import operator as contract
 from flashnas.testing.operator import HIDDEN, LENGTHS, assert_close, make_inputs, weighted_sum
 from flashnas.testing.states import state_tensors
@@ -50,6 +47,6 @@ SPECS = {
 }
 
 
-def make_layer(name: str, dtype: torch.dtype = torch.float64) -> Layer:
+def make_layer(name, dtype=torch.float64):
     """A layer of SPECS with weights that reach every branch."""
     return contract.make_layer(SPECS[name], HIDDEN, dtype)

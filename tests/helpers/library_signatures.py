@@ -42,7 +42,7 @@ SIGNATURES: dict[tuple[str, str], dict[str, str]] = {
 }
 
 
-def signatures(module: str, name: str) -> list[inspect.Signature]:
+def signatures(module, name):
     """Those of all releases, the newest first."""
     return [
         inspect.signature(eval(f"lambda {text}: None"))

@@ -1,11 +1,6 @@
 """Small networks with weights that reach every branch, and what the tests compare."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import torch
-from torch import Tensor
 
 from flashnas.architecture import Architecture
 from flashnas.data.tokenizer import train_tokenizer
@@ -21,7 +16,7 @@ MIXED = (
 TEXT = ["the state of the union is strong", "fellow citizens of the senate and of the house"]
 
 
-def make_network(notation: str, seed: int = 0) -> HybridLM:
+def make_network(notation, seed=0):
     """Norms away from 1 and biases away from 0."""
     torch.manual_seed(seed)
     network = HybridLM(Architecture.parse(notation)).eval()
@@ -32,15 +27,15 @@ def make_network(notation: str, seed: int = 0) -> HybridLM:
     return network
 
 
-def make_source(notation: str) -> Source:
+def make_source(notation):
     return Source(make_network(notation), None, "made for a test")
 
 
-def make_tokens(network: HybridLM, batch: int, count: int) -> Tensor:
+def make_tokens(network, batch, count):
     generator = torch.Generator().manual_seed(5)
     return torch.randint(1, network.architecture.vocab, (batch, count), generator=generator)
 
 
-def write_tokenizer_json(path: Path) -> Path:
+def write_tokenizer_json(path):
     train_tokenizer([text * 20 for text in TEXT], 290).save(str(path))
     return path

@@ -1,24 +1,20 @@
 """One test per rule: it runs for every case and lists the cases that break the rule."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Iterable
-from typing import Any
 
 import pytest
 
 
-def every(**cases: Iterable[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def every(**cases):
     """The test, called with each combination of the cases; what pytest itself passes stays as it
     is.
     """
 
-    def decorate(rule: Callable[..., None]) -> Callable[..., None]:
+    def decorate(rule):
         @functools.wraps(rule)
-        def test(**fixtures: Any) -> None:
+        def test(**fixtures):
             wrong = []
             for values in itertools.product(*cases.values()):
                 try:

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2] / "flashnas"
 
 
 @functools.cache
-def texts() -> dict[Path, str]:
+def texts():
     """By their path within the package."""
     return {
         path.relative_to(ROOT): path.read_text()
@@ -18,5 +18,5 @@ def texts() -> dict[Path, str]:
 
 
 @functools.cache
-def trees() -> dict[Path, ast.Module]:
+def trees():
     return {path: ast.parse(text) for path, text in texts().items()}

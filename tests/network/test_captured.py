@@ -27,7 +27,7 @@ CASES = {
 }
 
 
-def make(case: str) -> HybridLM:
+def make(case):
     torch.manual_seed(0)
     _, operators, dtype, _ = CASES[case]
     model = HybridLM(Architecture.parse(f"64(vocab=300,meta=3): {operators}"), case)
@@ -35,9 +35,7 @@ def make(case: str) -> HybridLM:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_one_captured_step_serves_every_position(
-    case: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_captured_step_serves_every_position(case, monkeypatch):
     """From two prompts, across the end of a window; logits as of single steps by the same
     kernels.
     """
@@ -61,7 +59,7 @@ def test_one_captured_step_serves_every_position(
     assert len(graphs) == 2
 
 
-def test_generation_from_a_graph_equals_that_by_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generation_from_a_graph_equals_that_by_steps(monkeypatch):
     model, tokens = make("torch"), torch.arange(10).view(2, 5)
     with pytest.raises(
         DeviceError, match=r"^generate: graph=True needs a .* CUDA device; this one is on cpu$"

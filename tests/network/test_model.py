@@ -38,17 +38,17 @@ ARCHITECTURES = [
 ]
 
 
-def make_model(text: str, dtype: torch.dtype = torch.float64) -> HybridLM:
+def make_model(text, dtype=torch.float64):
     torch.manual_seed(0)
     return HybridLM(Architecture.parse(text)).to(dtype)
 
 
-def make_tokens(model: HybridLM, *shape: int) -> torch.Tensor:
+def make_tokens(model, *shape):
     torch.manual_seed(1)
     return torch.randint(model.architecture.vocab, shape)
 
 
-def test_parameters_are_exact() -> None:
+def test_parameters_are_exact():
     for architecture in (*map(Architecture.parse, ARCHITECTURES), *presets().values()):
         with torch.device("meta"):
             model = HybridLM(architecture)
@@ -56,7 +56,7 @@ def test_parameters_are_exact() -> None:
 
 
 @every(text=ARCHITECTURES)
-def test_parameter_names(text: str) -> None:
+def test_parameter_names(text):
     model = make_model(text)
     names = {name for name, _ in model.named_parameters()}
     expected = {"embedding.weight", "final_norm.weight"}
@@ -72,7 +72,7 @@ def test_parameter_names(text: str) -> None:
 
 
 @every(text=ARCHITECTURES, context=(1, 40))
-def test_cache_bytes_are_exact(text: str, context: int) -> None:
+def test_cache_bytes_are_exact(text, context):
     for dtype in (torch.float32, torch.bfloat16):
         model = make_model(text, dtype)
         expected = 2 * model.architecture.cache_bytes(context, dtype.itemsize)
@@ -85,7 +85,7 @@ def test_cache_bytes_are_exact(text: str, context: int) -> None:
 
 
 @every(text=ARCHITECTURES)
-def test_prefill_and_steps_equal_the_forward(text: str) -> None:
+def test_prefill_and_steps_equal_the_forward(text):
     """Also from an empty prompt, which starts with the meta tokens alone."""
     model = make_model(text)
     tokens = make_tokens(model, 2, 40)
@@ -104,7 +104,7 @@ def test_prefill_and_steps_equal_the_forward(text: str) -> None:
         model.prefill(tokens[:, :0])
 
 
-def test_meta_tokens_change_every_logit_and_take_no_part_in_the_loss() -> None:
+def test_meta_tokens_change_every_logit_and_take_no_part_in_the_loss():
     model = make_model(HYBRID)
     tokens = make_tokens(model, 2, 9)
     before = model(tokens)
@@ -116,9 +116,7 @@ def test_meta_tokens_change_every_logit_and_take_no_part_in_the_loss() -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_loss_equals_cross_entropy_of_the_logits(
-    tied: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loss_equals_cross_entropy_of_the_logits(tied, monkeypatch):
     monkeypatch.setattr(
         loss_module, "LOGITS_PER_CHUNK", 5 * 101
     )  # 5 rows at a time, the last part of 3
@@ -138,9 +136,7 @@ def test_loss_equals_cross_entropy_of_the_logits(
 
 
 @pytest.mark.parametrize("kept", [0.3, 1.0])
-def test_targets_that_do_not_count_leave_loss_and_gradients_alone(
-    kept: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_targets_that_do_not_count_leave_loss_and_gradients_alone(kept, monkeypatch):
     monkeypatch.setattr(loss_module, "LOGITS_PER_CHUNK", 5 * 101)
     model = make_model(HYBRID)
     tokens = make_tokens(model, 2, 9)
@@ -157,7 +153,7 @@ def test_targets_that_do_not_count_leave_loss_and_gradients_alone(
         torch.testing.assert_close(got, gradient, rtol=1e-8, atol=1e-12)
 
 
-def test_loss_under_autocast_is_near_and_has_float32_gradients() -> None:
+def test_loss_under_autocast_is_near_and_has_float32_gradients():
     model = make_model(HYBRID, torch.float32)
     tokens = make_tokens(model, 2, 64)
     exact = model.loss(tokens, tokens.roll(1, 1))
@@ -171,7 +167,7 @@ def test_loss_under_autocast_is_near_and_has_float32_gradients() -> None:
     )
 
 
-def test_first_loss_is_that_of_a_uniform_guess() -> None:
+def test_first_loss_is_that_of_a_uniform_guess():
     model = make_model(HYBRID, torch.float32)
     tokens = make_tokens(model, 4, 64)
     assert (
@@ -179,7 +175,7 @@ def test_first_loss_is_that_of_a_uniform_guess() -> None:
     )
 
 
-def test_generate_is_greedy_decoding() -> None:
+def test_generate_is_greedy_decoding():
     model = make_model(HYBRID)
     tokens = make_tokens(model, 2, 6)
     generated = model.generate(tokens, 5)
@@ -214,7 +210,7 @@ def test_tables_made_in_inference_mode_serve_training():
 WIDE = "64(vocab=300,tied=false,meta=2): d(head_dim=16) f a(head_dim=16) f gla(head_dim=16)"
 
 
-def assert_decoding_follows_the_weights(model: HybridLM) -> None:
+def assert_decoding_follows_the_weights(model):
     """Greedy tokens and logits of single steps equal those of the parallel form, for one
     sequence.
     """
@@ -232,7 +228,7 @@ def assert_decoding_follows_the_weights(model: HybridLM) -> None:
         torch.testing.assert_close(logits, expected[:, 6], rtol=1e-4, atol=1e-4)
 
 
-def trained(model: HybridLM, optimizer: torch.optim.Optimizer) -> None:
+def trained(model, optimizer):
     for seed in range(3):
         torch.manual_seed(seed)
         tokens = torch.randint(300, (4, 9))
@@ -241,7 +237,7 @@ def trained(model: HybridLM, optimizer: torch.optim.Optimizer) -> None:
         optimizer.zero_grad()
 
 
-def test_decoding_after_further_training_with_fused_adamw_uses_the_new_weights() -> None:
+def test_decoding_after_further_training_with_fused_adamw_uses_the_new_weights():
     model = make_model(
         WIDE, torch.float32
     )  # a fused step does not raise the version counter of a weight
@@ -252,7 +248,7 @@ def test_decoding_after_further_training_with_fused_adamw_uses_the_new_weights()
 
 
 @pytest.mark.parametrize("change", ["data", "round trip", "eval"])
-def test_decoding_after_edits_that_raise_no_version_uses_the_new_weights(change: str) -> None:
+def test_decoding_after_edits_that_raise_no_version_uses_the_new_weights(change):
     model = make_model(WIDE, torch.float32)
     assert_decoding_follows_the_weights(model)
     for parameter in model.parameters():
@@ -274,7 +270,7 @@ def test_decoding_after_edits_that_raise_no_version_uses_the_new_weights(change:
     ],
     ids=["train", "eval", "round trip"],
 )
-def test_train_eval_and_conversions_free_the_copies_of_decoding(change) -> None:
+def test_train_eval_and_conversions_free_the_copies_of_decoding(change):
     model = make_model(WIDE, torch.float32)
     model.generate(torch.zeros(1, 3, dtype=torch.long), 3)
     held = [part._transposed for part in model.modules() if isinstance(part, Projection)] + [
@@ -297,9 +293,7 @@ EVERY = (
 
 
 @pytest.mark.parametrize("backend", ["torch", "fla", "mamba-ssm"])
-def test_the_stream_of_a_gpu_has_the_dtype_of_autocast(
-    backend: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_stream_of_a_gpu_has_the_dtype_of_autocast(backend, monkeypatch):
     """Weights and their gradients stay in float32; loss and gradients are as near to float64 as
     with a wide stream, in the mean of some texts: of one text the errors of gradients differ by a
     factor of two."""
@@ -318,9 +312,7 @@ def test_the_stream_of_a_gpu_has_the_dtype_of_autocast(
         block._forward_pre_hooks.clear()
     choose_backend(exact, "torch")
 
-    def gradients(
-        model: HybridLM, tokens: torch.Tensor, autocast: bool
-    ) -> tuple[float, torch.Tensor]:
+    def gradients(model, tokens, autocast):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
             loss = model.loss(tokens[:, :-1], tokens[:, 1:])
         found = torch.autograd.grad(loss, list(model.parameters()))
@@ -341,7 +333,7 @@ def test_the_stream_of_a_gpu_has_the_dtype_of_autocast(
     assert errors[True] < max(2 * errors[False], 0.03)
 
 
-def test_the_stream_of_a_cpu_is_wide_under_autocast_too() -> None:
+def test_the_stream_of_a_cpu_is_wide_under_autocast_too():
     x = torch.zeros(2, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not model_module._streams_low(x)

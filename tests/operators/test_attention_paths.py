@@ -1,20 +1,17 @@
 """Causal attention by torch's kernel equals the plain formula, in all of its forms."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest
 import torch
 from layer_cases import assert_close
-from torch import Tensor
 
 from flashnas.operators.attention import layer as attention
 from flashnas.operators.attention.cache import KeyValueCache
 from flashnas.operators.attention.layer import attend, attend_step
 
 
-def plain(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+def plain(q, k, v, window):
     repeats, (tokens, keys) = q.shape[1] // k.shape[1], (q.shape[2], k.shape[2])
     scores = q @ k.repeat_interleave(repeats, 1).mT * q.shape[-1] ** -0.5
     for t in range(tokens):
@@ -29,7 +26,7 @@ def plain(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
 @pytest.mark.parametrize(
     ("tokens", "past"), [(1, 0), (63, 0), (64, 0), (130, 0), (1, 99), (70, 99)]
 )
-def test_attention_equals_the_plain_formula(tokens: int, past: int, window: int) -> None:
+def test_attention_equals_the_plain_formula(tokens, past, window):
     torch.manual_seed(0)
     q, k, v = (
         torch.randn(2, heads, length, 40, dtype=torch.float64, requires_grad=True)
@@ -48,7 +45,7 @@ def test_attention_equals_the_plain_formula(tokens: int, past: int, window: int)
 
 @pytest.mark.parametrize("window", [0, 5, 40, 64])
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_scores_stay_in_float32_in_bfloat16(kv_heads: int, window: int) -> None:
+def test_scores_stay_in_float32_in_bfloat16(kv_heads, window):
     """With scores rounded to bfloat16 the error of all forms is 1.75 times as large, and 11 times
     where queries and keys are large."""
     torch.manual_seed(0)
@@ -65,7 +62,7 @@ def test_scores_stay_in_float32_in_bfloat16(kv_heads: int, window: int) -> None:
     assert (parts - expected[:, :, 200:]).norm() / expected[:, :, 200:].norm() < 2 * rounding
 
 
-def test_a_step_leaves_empty_slots_out() -> None:
+def test_a_step_leaves_empty_slots_out():
     torch.manual_seed(0)
     q, k, v = torch.randn(2, 4, 8), torch.randn(2, 2, 9, 8), torch.randn(2, 2, 9, 8)
     got = attend_step(q, k, v, torch.tensor([9, 5], dtype=torch.int32))
@@ -78,8 +75,8 @@ def test_a_step_leaves_empty_slots_out() -> None:
 
 @pytest.mark.parametrize("window", [0, 5])
 def test_cache_keeps_the_last_tokens_in_order_and_does_not_write_into_its_origin(
-    window: int,
-) -> None:
+    window,
+):
     tokens = torch.arange(1.0, 600).reshape(1, 1, -1, 1)
     given = tokens[:, :, :3].clone()
     cache = KeyValueCache(given, -given, 3, window)

@@ -1,10 +1,7 @@
 """Backends: which library is taken, and what is said of those that are not."""
 
-from __future__ import annotations
-
 import sys
 import types
-from pathlib import Path
 
 import fake_libraries
 import pytest
@@ -55,7 +52,7 @@ AUTO = [  # packages at hand (none named: all), dtype, what auto takes on CUDA
 ]
 
 
-def on_cuda(model: HybridLM, dtype: torch.dtype) -> dict[str, str]:
+def on_cuda(model, dtype):
     from flashnas.operators.backends.core import running
 
     kinds = (spec.kind for spec in model.architecture.operators)
@@ -64,9 +61,7 @@ def on_cuda(model: HybridLM, dtype: torch.dtype) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("packages", "dtype", "expected"), AUTO)
-def test_auto_takes_the_best_that_is_at_hand(
-    packages: tuple[str, ...], dtype: str, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_takes_the_best_that_is_at_hand(packages, dtype, expected, monkeypatch):
     fake_libraries.install(monkeypatch, *packages)
     model = HybridLM(Architecture.parse(f"256(vocab=300): {ALL}"))
     assert on_cuda(model, getattr(torch, dtype)) == {**expected, "f": "torch"}
@@ -84,9 +79,7 @@ def test_auto_takes_the_best_that_is_at_hand(
         ("flash-attn", {"a": "flash-attn", "d": "torch", "m2": "torch"}),
     ],
 )
-def test_a_chosen_library_computes_what_it_covers(
-    backend: str, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_chosen_library_computes_what_it_covers(backend, expected, monkeypatch):
     fake_libraries.install(monkeypatch)
     model = HybridLM(Architecture.parse("256(vocab=300): a d m2"), backend)
     assert on_cuda(model, torch.bfloat16) == expected
@@ -117,18 +110,14 @@ def test_a_chosen_library_computes_what_it_covers(
         ),
     ],
 )
-def test_what_is_not_there_is_one_line(
-    backend: str, text: str, packages: tuple[str, ...], line: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_not_there_is_one_line(backend, text, packages, line, monkeypatch):
     fake_libraries.install(monkeypatch, *packages)
     with pytest.raises(OperatorError) as error:
         HybridLM(Architecture.parse(f"256(vocab=300): {text}"), backend)
     assert str(error.value) == line
 
 
-def test_an_installed_library_that_is_broken_or_too_old_is_a_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_installed_library_that_is_broken_or_too_old_is_a_reason(tmp_path, monkeypatch):
     """A library built for another torch raises when it is imported; `auto` takes the next one."""
     for package, code in (
         ("mamba_ssm", "raise ImportError('selective_scan_cuda.so: undefined symbol')"),
@@ -161,9 +150,7 @@ def test_an_installed_library_that_is_broken_or_too_old_is_a_reason(
             sys.modules.pop(name, None)
 
 
-def test_a_package_without_the_functions_that_are_called_is_a_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_package_without_the_functions_that_are_called_is_a_reason(tmp_path, monkeypatch):
     """flash-attn 4 alone leaves a namespace package flash_attn, which can be imported and has
     nothing in it; fla may lack one function of a core."""
     fake_libraries.install(monkeypatch, "fla")
@@ -202,8 +189,8 @@ def test_a_package_without_the_functions_that_are_called_is_a_reason(
     [("3.3.1", False), ("3.4.0", True), ("3.6.0+git9844da95", True), ("3.7.1", False)],
 )
 def test_gated_rules_are_not_trained_by_fla_on_hopper_with_some_releases_of_triton(
-    triton: str, refused: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    triton, refused, monkeypatch
+):
     fake_libraries.install(monkeypatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
@@ -226,7 +213,7 @@ def test_gated_rules_are_not_trained_by_fla_on_hopper_with_some_releases_of_trit
         fla._hopper.cache_clear()
 
 
-def test_a_chosen_library_that_cannot_run_here_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chosen_library_that_cannot_run_here_says_why(monkeypatch):
     fake_libraries.install(monkeypatch)
     two = HybridLM(Architecture.parse("256(vocab=300): d(head_dim=8) d(head_dim=32)"))
     assert on_cuda(two, torch.bfloat16)["d"] == "torch + fla"
@@ -247,7 +234,7 @@ def test_a_chosen_library_that_cannot_run_here_says_why(monkeypatch: pytest.Monk
         on_cuda(model, torch.float64)
 
 
-def test_steps_with_gradients_are_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_with_gradients_are_torch(monkeypatch):
     """The libraries' steps have no backward pass; the stand-ins refuse a call with gradients on."""
     fake_libraries.install(monkeypatch, devices=("cpu",))
     layer = make("m2(head_dim=16,state=16)")
@@ -258,7 +245,7 @@ def test_steps_with_gradients_are_torch(monkeypatch: pytest.MonkeyPatch) -> None
     assert x.grad is not None
 
 
-def test_the_choice_on_cuda_is_made_once_for_each_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_choice_on_cuda_is_made_once_for_each_dtype(monkeypatch):
     fake_libraries.install(monkeypatch)
     core, asked = make("d(head_dim=16)").core, []
     monkeypatch.setattr(
@@ -268,7 +255,7 @@ def test_the_choice_on_cuda_is_made_once_for_each_dtype(monkeypatch: pytest.Monk
     class OnCuda:
         is_cuda = True
 
-        def __init__(self, dtype: torch.dtype) -> None:
+        def __init__(self, dtype):
             self.dtype = dtype
 
     for dtype in (torch.bfloat16, torch.bfloat16, torch.float32, torch.bfloat16):
@@ -279,7 +266,7 @@ def test_the_choice_on_cuda_is_made_once_for_each_dtype(monkeypatch: pytest.Monk
 # -- records ---------------------------------------------------------------------------------------
 
 
-def test_a_job_names_the_libraries_in_its_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_names_the_libraries_in_its_stack(monkeypatch):
     fake_libraries.install(monkeypatch, "fla", "flash_attn")
     plain = f"torch-{torch.__version__}-1t"
     assert [Setup(backend=name).stack for name in ("auto", "torch")] == [plain, plain]
@@ -302,7 +289,7 @@ def test_a_job_names_the_libraries_in_its_stack(monkeypatch: pytest.MonkeyPatch)
         Setup(backend="triton")
 
 
-def test_a_core_that_no_library_has_is_torch() -> None:
+def test_a_core_that_no_library_has_is_torch():
     """As that of an operator of another package; a chosen library does not concern it."""
     core = Core("fft_conv", "own", (torch.add, torch.mul))
     for backend in ("auto", "torch"):
@@ -313,8 +300,8 @@ def test_a_core_that_no_library_has_is_torch() -> None:
 
 
 def test_float32_is_not_rounded_unless_the_library_is_named(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     fake_libraries.install(monkeypatch)
     core = make("gla(head_dim=32)").core
     assert core.kernels("cuda", torch.float32).name == "torch"

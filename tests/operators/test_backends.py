@@ -1,7 +1,5 @@
 """Our adapters against the reference through stand-ins for the libraries."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -27,9 +25,7 @@ from flashnas.operators.backends.core import CORES, LIBRARIES, choose_backend, c
 
 
 @pytest.mark.parametrize(("backend", "text"), CASES)
-def test_an_adapter_equals_the_reference(
-    backend: str, text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_adapter_equals_the_reference(backend, text, monkeypatch):
     """Both forms, from nothing and from a state, with all gradients."""
     fake_libraries.install(monkeypatch, devices=("cpu",))
     layer = make(text)
@@ -45,7 +41,7 @@ def test_an_adapter_equals_the_reference(
 
 
 @pytest.mark.parametrize("text", FLASH)
-def test_flash_attention_equals_the_reference(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flash_attention_equals_the_reference(text, monkeypatch):
     """It takes half precision only; so do its stand-ins."""
     fake_libraries.install(monkeypatch, devices=("cpu",))
     layer = make(text)
@@ -58,9 +54,7 @@ def test_flash_attention_equals_the_reference(text: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("backend", ["fla", "mamba-ssm"])
-def test_half_precision_keeps_states_and_decays_in_float32(
-    backend: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_half_precision_keeps_states_and_decays_in_float32(backend, monkeypatch):
     """The stand-ins refuse mixed dtypes and states in half precision."""
     fake_libraries.install(monkeypatch, devices=("cpu",))
     for _, text in (case for case in CASES if case[0] == backend):
@@ -73,7 +67,7 @@ def test_half_precision_keeps_states_and_decays_in_float32(
 
 
 @pytest.mark.slow
-def test_recurrent_triton_kernels_equal_the_reference() -> None:
+def test_recurrent_triton_kernels_equal_the_reference():
     """In a process of its own: Triton reads the variable when it is imported. Float32 only: the
     interpreter gets tl.dot wrong in bfloat16."""
     pytest.importorskip("triton")
@@ -94,7 +88,7 @@ def test_recurrent_triton_kernels_equal_the_reference() -> None:
     ], child.stdout
 
 
-def test_every_library_has_what_its_name_stands_for() -> None:
+def test_every_library_has_what_its_name_stands_for():
     for name, library in LIBRARIES.items():
         assert library.name == name
         assert set(library.kernels) == {kind for kind, names in CORES.items() if name in names}

@@ -2,8 +2,6 @@
 the interpreter.
 """
 
-from __future__ import annotations
-
 import csv
 import os
 import subprocess
@@ -20,13 +18,13 @@ SOURCES = os.environ.get(
 )  # unpacked sources of mamba-ssm, which has no wheel for a CPU
 
 
-def needs_libraries() -> None:
+def needs_libraries():
     for name in ("triton", "fla"):
         pytest.importorskip(name, reason=f"{name} is not installed: pip install -e '.[dev]'")
 
 
 @pytest.mark.slow  # reason: compilers
-def test_every_kernel_compiles_and_fits(tmp_path: Path) -> None:
+def test_every_kernel_compiles_and_fits(tmp_path):
     """One configuration for each, of an operator that shares most of its kernels with others; for
     the least memory, and for ours: the published file has all targets."""
     needs_libraries()
@@ -58,7 +56,7 @@ def test_every_kernel_compiles_and_fits(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # reason: the interpreter takes its time over each program
-def test_chunk_kernels_equal_the_reference() -> None:
+def test_chunk_kernels_equal_the_reference():
     needs_libraries()
     script = ROOT / "tests/helpers/interpreted_chunks.py"
     words = [sys.executable, str(script), *([SOURCES] if SOURCES else [])]
@@ -81,7 +79,7 @@ def test_chunk_kernels_equal_the_reference() -> None:
     ]
 
 
-def test_the_published_kernels_are_of_every_target_and_operator() -> None:
+def test_the_published_kernels_are_of_every_target_and_operator():
     rows = list(csv.DictReader((ROOT / "benchmarks/results/kernels.csv").read_text().splitlines()))
     assert {(row["target"], row["operator"]) for row in rows} == {
         (f"sm_{target}", operator)

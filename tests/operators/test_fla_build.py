@@ -28,7 +28,7 @@ def test_kernels_of_tilelang_are_recorded_where_the_user_turns_them_on(setting, 
     assert installed("fla", "cuda") == {"fla": release.partition("+")[0] + build}
 
 
-def use_fla(_: None) -> None:
+def use_fla(_):
     fla.gla(torch.bfloat16)
     assert os.environ["FLA_TILELANG"] == "0"
 

@@ -1,7 +1,5 @@
 """`h`: its halves are those of `a`, `swa` and `m2`; its state holds both; its proxies fit."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from layer_cases import HIDDEN, assert_close, make_inputs
@@ -19,7 +17,7 @@ SMALL = {"head_dim": 8, "ssm_head_dim": 16, "state": 8, "groups": 2}
 
 
 @pytest.mark.parametrize("window", [0, 5])
-def test_the_output_is_the_mean_of_both_halves(window: int) -> None:
+def test_the_output_is_the_mean_of_both_halves(window):
     spec = H(**SMALL, window=window, qk_norm=True)
     torch.manual_seed(0)
     layer = build_layer(spec, HIDDEN).double()
@@ -40,7 +38,7 @@ def test_the_output_is_the_mean_of_both_halves(window: int) -> None:
         assert_close(layer(x)[0], (normed + summed) / 2 @ layer.out_proj.weight.T, 1e-10, "output")
 
 
-def test_a_cache_holds_both_states_and_measures_what_the_spec_says() -> None:
+def test_a_cache_holds_both_states_and_measures_what_the_spec_says():
     architecture = Architecture.parse(
         f"{HIDDEN}(vocab=16): h(head_dim=8,ssm_head_dim=16,state=8,window=9) f"
     )
@@ -54,7 +52,7 @@ def test_a_cache_holds_both_states_and_measures_what_the_spec_says() -> None:
         assert cache.states[0].attention.seen == context
 
 
-def test_wrong_sizes_name_the_operator() -> None:
+def test_wrong_sizes_name_the_operator():
     for options, message in (
         ({"kv_heads": 5}, "operator 'h': kv_heads must divide heads 4; got 5"),
         ({"ssm_head_dim": 48}, "operator 'h': ssm_head_dim must divide heads x head_dim = 512"),
@@ -67,7 +65,7 @@ def test_wrong_sizes_name_the_operator() -> None:
 @pytest.mark.parametrize(
     "text", ["h", "h(heads=25,kv_heads=5,head_dim=64,window=1024)", "h(groups=4,ssm_head_dim=32)"]
 )
-def test_proxies_fit_and_explicit_heads_are_the_same_network(text: str) -> None:
+def test_proxies_fit_and_explicit_heads_are_the_same_network(text):
     full = Architecture.parse(f"2048: {text}")
     assert full.canonical().hash == full.hash
     for factor in (2, 4, 16):

@@ -1,15 +1,11 @@
 """`kda` beside fla's layer with the same weights; fla's kernels are replaced by its own plain
 implementations."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
 from layer_cases import HIDDEN, SPECS, assert_close, make_inputs, make_layer
-from torch import Tensor, nn
+from torch import nn
 
 from flashnas.operators import OPERATORS
 from flashnas.operators.parts.norms import l2_normalise
@@ -17,21 +13,21 @@ from flashnas.operators.parts.norms import l2_normalise
 NAME = "kda(heads=3,head_dim=16,conv_size=2,gate_rank=5)"
 
 
-def fla_layer(monkeypatch: pytest.MonkeyPatch, layer: nn.Module) -> nn.Module:
+def fla_layer(monkeypatch, layer):
     """fla's KimiDeltaAttention in plain torch, with our weights."""
     module = pytest.importorskip("fla.layers.kda")
     naive, gate = pytest.importorskip("fla.ops.kda.naive"), pytest.importorskip("fla.ops.kda.gate")
 
     def chunk(
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        g: Tensor,
-        beta: Tensor,
-        A_log: Tensor,
-        dt_bias: Tensor,
-        **_: Any,
-    ) -> tuple[Tensor, None]:
+        q,
+        k,
+        v,
+        g,
+        beta,
+        A_log,
+        dt_bias,
+        **_,
+    ):
         o, _ = naive.naive_recurrent_kda(
             l2_normalise(q),
             l2_normalise(k),
@@ -42,21 +38,21 @@ def fla_layer(monkeypatch: pytest.MonkeyPatch, layer: nn.Module) -> nn.Module:
         return o, None
 
     class Convolution(nn.Module):
-        def __init__(self, hidden_size: int, kernel_size: int, **_: Any) -> None:
+        def __init__(self, hidden_size, kernel_size, **_):
             super().__init__()
             self.weight = nn.Parameter(torch.zeros(hidden_size, 1, kernel_size))
 
-        def forward(self, x: Tensor, **_: Any) -> tuple[Tensor, None]:
+        def forward(self, x, **_):
             padded = F.pad(x.mT, (self.weight.shape[2] - 1, 0))
             return F.silu(F.conv1d(padded, self.weight, groups=len(self.weight))).mT, None
 
     class GatedNorm(nn.Module):
-        def __init__(self, size: int, activation: str, eps: float) -> None:
+        def __init__(self, size, activation, eps):
             super().__init__()
             assert activation == "sigmoid"
             self.weight, self.eps = nn.Parameter(torch.ones(size)), eps
 
-        def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        def forward(self, x, gate):
             return F.rms_norm(x, x.shape[-1:], self.weight, self.eps) * gate.sigmoid()
 
     for name, plain in (
@@ -100,7 +96,7 @@ def fla_layer(monkeypatch: pytest.MonkeyPatch, layer: nn.Module) -> nn.Module:
 
 
 @pytest.mark.slow
-def test_the_layer_equals_flas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_layer_equals_flas(monkeypatch):
     layer, x = make_layer(NAME, torch.float32), make_inputs(65).float()
     expected = fla_layer(monkeypatch, layer)(x)[0]
     assert_close(layer.reference(x)[0], expected.double(), 1e-4, "reference")
@@ -108,7 +104,7 @@ def test_the_layer_equals_flas(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow  # fla takes seconds to import
-def test_gate_rank_is_the_head_by_default_and_sizes_are_flas() -> None:
+def test_gate_rank_is_the_head_by_default_and_sizes_are_flas():
     module = pytest.importorskip("fla.layers.kda")
     spec = OPERATORS["kda"](heads=4, head_dim=32)
     theirs = module.KimiDeltaAttention(hidden_size=64, head_dim=32, num_heads=4)
@@ -116,6 +112,6 @@ def test_gate_rank_is_the_head_by_default_and_sizes_are_flas() -> None:
     assert spec.params(64) == 64 + sum(p.numel() for p in theirs.parameters())
 
 
-def test_proxies_keep_the_width_of_the_heads_together() -> None:
+def test_proxies_keep_the_width_of_the_heads_together():
     small = OPERATORS["kda"](heads=32).scaled(2048, 16)
     assert (small.heads, small.head_dim, small.resolved(128).gate_rank) == (16, 16, 16)

@@ -1,8 +1,6 @@
 """Every operator in several variants: reference, parallel form and step agree in outputs, states
 and gradients."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 
@@ -10,11 +8,9 @@ import pytest
 import torch
 from layer_cases import HIDDEN, SPECS, make_inputs, make_layer
 from offenders import every
-from torch import Tensor
 
 from flashnas.base.registry import load_object
 from flashnas.operators import OPERATORS
-from flashnas.operators.mixture_of_experts.layer import MixtureOfExpertsLayer
 from flashnas.testing import operator as contract
 from flashnas.testing import operator_spec
 
@@ -41,7 +37,7 @@ CHECKS = (
 
 
 @every(kind=OPERATORS)
-def test_an_operator_is_documented(kind: str) -> None:
+def test_an_operator_is_documented(kind):
     operator = OPERATORS[kind]
     for documented in (operator, load_object(operator.layer)):
         assert len(inspect.cleandoc(vars(documented)["__doc__"])) > 20
@@ -49,29 +45,29 @@ def test_an_operator_is_documented(kind: str) -> None:
     assert f"`{kind}`" in (operator.__doc__ or "")
 
 
-def test_every_operator_has_a_case() -> None:
+def test_every_operator_has_a_case():
     assert {spec.kind for spec in SPECS.values()} == set(OPERATORS.shipped)
 
 
 @pytest.mark.parametrize(("name", "tokens"), CASES)
-def test_the_parallel_form_and_steps_equal_the_reference(name: str, tokens: int) -> None:
+def test_the_parallel_form_and_steps_equal_the_reference(name, tokens):
     contract.check_parallel_form(SPECS[name], tokens)
     contract.check_steps(SPECS[name], tokens)
 
 
 @every(name=SPECS)
-def test_steps_have_the_gradients_of_the_reference(name: str) -> None:
+def test_steps_have_the_gradients_of_the_reference(name):
     contract.check_gradients_of_steps(SPECS[name])
 
 
 @every(name=SPECS)
-def test_a_sequence_in_parts_equals_the_whole(name: str) -> None:
+def test_a_sequence_in_parts_equals_the_whole(name):
     contract.check_parts(SPECS[name])
 
 
 @pytest.mark.parametrize("autocast", [False, True], ids=["bfloat16", "autocast"])
 @pytest.mark.parametrize("name", SPECS)
-def test_bfloat16_is_near_the_reference(name: str, autocast: bool) -> None:
+def test_bfloat16_is_near_the_reference(name, autocast):
     outliers = 0
     if SPECS[name].kind == "moe":  # rounded weights send a token near a tie to other experts
         same_BT = routes_after_rounding(name, autocast)
@@ -81,7 +77,7 @@ def test_bfloat16_is_near_the_reference(name: str, autocast: bool) -> None:
     contract.check_low_precision(SPECS[name], autocast=autocast, outliers=outliers)
 
 
-def routes_after_rounding(name: str, autocast: bool) -> Tensor:
+def routes_after_rounding(name, autocast):
     """Bool [B, T]: True where a token goes to the experts to which it goes in float64."""
     layer, x = make_layer(name, torch.float32), make_inputs(65).float()
     if not autocast:
@@ -89,7 +85,7 @@ def routes_after_rounding(name: str, autocast: bool) -> Tensor:
     return (routes(layer, x) == routes(make_layer(name), make_inputs(65))).all(-1)
 
 
-def routes(layer: MixtureOfExpertsLayer, x: Tensor) -> Tensor:
+def routes(layer, x):
     """The numbers of each token's experts, ascending."""
     return (
         (x.double() @ layer.router.weight.double().T).topk(layer.active, -1).indices.sort(-1).values
@@ -97,17 +93,17 @@ def routes(layer: MixtureOfExpertsLayer, x: Tensor) -> Tensor:
 
 
 @every(name=SPECS)
-def test_a_token_does_not_see_the_future(name: str) -> None:
+def test_a_token_does_not_see_the_future(name):
     # an expert's product rounds by the number of its tokens, later ones included
     contract.check_causality(SPECS[name], rounding=1e-14 if SPECS[name].kind == "moe" else 0.0)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @every(name=SPECS)
-def test_the_spec_states_what_the_layer_is(name: str, check: operator_spec.Check) -> None:
+def test_the_spec_states_what_the_layer_is(name, check):
     check(SPECS[name], HIDDEN)
 
 
 @every(kind=OPERATORS)
-def test_a_default_operator_scales(kind: str) -> None:
+def test_a_default_operator_scales(kind):
     operator_spec.check_scaling(OPERATORS[kind]())

@@ -10,7 +10,6 @@ import sys
 from collections import Counter
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any
 
 import fake_libraries
 import pytest
@@ -31,14 +30,14 @@ STAND_INS = {
 }
 
 
-def _names(node: ast.stmt) -> list[str]:
+def _names(node):
     """What a statement at the top of a module defines, in place of a name that it imports."""
     if isinstance(node, ast.Assign):
         return [target.id for target in node.targets if isinstance(target, ast.Name)]
     return [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
 
 
-def _arguments(name: str, nodes: list[ast.stmt]) -> ast.arguments:
+def _arguments(name, nodes):
     """Of a function, or of `forward` where it is the `apply` of a class."""
     node = next(node for node in nodes if name in _names(node))
     if isinstance(node, ast.FunctionDef):
@@ -59,7 +58,7 @@ def _arguments(name: str, nodes: list[ast.stmt]) -> ast.arguments:
     return forward
 
 
-def test_stand_ins_have_the_parameters_of_fla() -> None:
+def test_stand_ins_have_the_parameters_of_fla():
     """From its source, which is not imported."""
     spec = PathFinder.find_spec("fla")
     if spec is None or not spec.submodule_search_locations:
@@ -93,20 +92,20 @@ def test_stand_ins_have_the_parameters_of_fla() -> None:
 
 
 @pytest.mark.parametrize(("module", "name"), SIGNATURES, ids=str)
-def test_a_stand_in_has_the_parameters_of_the_newest_release(module: str, name: str) -> None:
+def test_a_stand_in_has_the_parameters_of_the_newest_release(module, name):
     assert inspect.signature(STAND_INS[module, name]) == signatures(module, name)[0]
 
 
-def test_the_table_has_every_function_that_is_called() -> None:
+def test_the_table_has_every_function_that_is_called():
     assert set(SIGNATURES) == {place for place in STAND_INS if not place[0].startswith("fla.")}
 
 
-def test_calls_bind_to_every_release(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_bind_to_every_release(monkeypatch):
     """Parallel forms, from nothing and from a state, and steps; as trained and as decoded."""
     called: Counter[tuple[str, str]] = Counter()
 
-    def bound(place: tuple[str, str]) -> Any:
-        def call(*arguments: Any, **named: Any) -> Any:
+    def bound(place):
+        def call(*arguments, **named):
             for signature in signatures(*place):
                 signature.bind(*arguments, **named)
             called[place] += 1

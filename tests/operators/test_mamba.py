@@ -1,7 +1,5 @@
 """`m` against transformers' MambaMixer."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from layer_cases import assert_close
@@ -15,7 +13,7 @@ HIDDEN, TOKENS = 24, 70
 @pytest.mark.parametrize(
     "written", ["m(state=6)", "m(expand=3,dt_rank=7,conv_size=3,bias=true,conv_bias=false)"]
 )
-def test_layer_equals_transformers(written: str) -> None:
+def test_layer_equals_transformers(written):
     transformers = pytest.importorskip("transformers")
     from transformers.models.mamba.modeling_mamba import MambaMixer
 

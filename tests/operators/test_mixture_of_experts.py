@@ -1,11 +1,8 @@
 """`moe` against transformers' Qwen3-MoE, Mixtral and Qwen2-MoE blocks; how tokens are routed."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from layer_cases import assert_close
-from torch import nn
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import OperatorError
@@ -16,7 +13,7 @@ from flashnas.operators.layer import build_layer
 HIDDEN, EXPERTS, ACTIVE, INNER, SHARED = 24, 6, 2, 20, 14
 
 
-def blocks(family: str) -> tuple[str, nn.Module]:
+def blocks(family):
     """The operator in our notation and transformers' block."""
     transformers = pytest.importorskip("transformers")
     sizes = {"hidden_size": HIDDEN, "num_experts_per_tok": ACTIVE, "num_hidden_layers": 1}
@@ -47,7 +44,7 @@ def blocks(family: str) -> tuple[str, nn.Module]:
 
 
 @pytest.mark.parametrize("family", ["qwen3_moe", "qwen3_moe as it is", "mixtral", "qwen2_moe"])
-def test_equals_transformers_in_outputs_and_gradients(family: str) -> None:
+def test_equals_transformers_in_outputs_and_gradients(family):
     written, theirs = blocks(family)
     torch.manual_seed(1)
     with torch.no_grad():
@@ -81,7 +78,7 @@ def test_equals_transformers_in_outputs_and_gradients(family: str) -> None:
     assert_close(steps, expected, 2e-5, "steps")
 
 
-def test_no_token_is_dropped_when_all_go_to_the_same_expert() -> None:
+def test_no_token_is_dropped_when_all_go_to_the_same_expert():
     layer = build_layer(operator_class("moe")(experts=4, active=1, intermediate=8), HIDDEN)
     x = torch.rand(1, 40, HIDDEN) + 0.1
     with torch.no_grad():
@@ -95,7 +92,7 @@ def test_no_token_is_dropped_when_all_go_to_the_same_expert() -> None:
     assert used == [False, False, True, False]
 
 
-def test_the_same_input_gives_the_same_gradients_to_the_bit() -> None:
+def test_the_same_input_gives_the_same_gradients_to_the_bit():
     layer = build_layer(operator_class("moe")(experts=5, active=2, intermediate=8), HIDDEN)
     x = torch.randn(2, 30, HIDDEN)
     gradients = []
@@ -106,7 +103,7 @@ def test_the_same_input_gives_the_same_gradients_to_the_bit() -> None:
     assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
 
 
-def test_a_router_learns_with_one_active_expert_too_and_output_projections_start_small() -> None:
+def test_a_router_learns_with_one_active_expert_too_and_output_projections_start_small():
     layer = build_layer(operator_class("moe")(experts=3, active=1, intermediate=8), HIDDEN)
     layer(torch.randn(1, 30, HIDDEN))[0].sum().backward()
     assert layer.router.weight.grad.norm() > 1e-3
@@ -125,7 +122,7 @@ def test_a_router_learns_with_one_active_expert_too_and_output_projections_start
     assert stds["layers.1.mixer.in_proj.3.weight"] == pytest.approx(32**-0.5, rel=0.2)
 
 
-def test_sizes_count_all_experts_and_work_counts_the_active_ones() -> None:
+def test_sizes_count_all_experts_and_work_counts_the_active_ones():
     moe, f = operator_class("moe")(experts=8, active=2), operator_class("f")()
     assert moe.flops(512, 1) == f.flops(512, 1) + 2 * 512 * 8
     assert moe.params(512) - 512 - 8 * 512 == 4 * (f.params(512) - 512)
@@ -139,7 +136,7 @@ def test_sizes_count_all_experts_and_work_counts_the_active_ones() -> None:
         operator_class("moe")(experts=4, active=5)
 
 
-def test_a_graph_that_is_captured_refuses_it_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_that_is_captured_refuses_it_in_one_line(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     layer = build_layer(operator_class("moe")(experts=3, active=1, intermediate=8), HIDDEN)
 

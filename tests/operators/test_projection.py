@@ -1,8 +1,6 @@
 """Projections of one token: by the transposed copy as by the weight itself, also after the weight
 has changed."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +12,7 @@ from flashnas.operators.parts.projection import Projection
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("rows", [8, 40])
-def test_one_token_equals_linear(rows: int, bias: bool) -> None:
+def test_one_token_equals_linear(rows, bias):
     torch.manual_seed(0)
     layer, x = Projection(16, rows, bias), torch.randn(1, 16)
     with torch.no_grad():
@@ -25,7 +23,7 @@ def test_one_token_equals_linear(rows: int, bias: bool) -> None:
     assert layer(x).requires_grad
 
 
-def test_only_wide_weights_are_copied_and_training_frees_the_copy() -> None:
+def test_only_wide_weights_are_copied_and_training_frees_the_copy():
     layers = [Projection(16, 8), Projection(16, 40)]
     with torch.no_grad():
         for layer in layers:
@@ -35,10 +33,10 @@ def test_only_wide_weights_are_copied_and_training_frees_the_copy() -> None:
     assert layers[1]._transposed._copy is None
 
 
-def test_every_use_that_needs_no_copy_frees_it() -> None:
+def test_every_use_that_needs_no_copy_frees_it():
     layer = Projection(16, 40)
 
-    def decoded() -> bool:
+    def decoded():
         with torch.no_grad():
             layer(torch.randn(1, 16))
         return layer._transposed._copy is not None
@@ -57,7 +55,7 @@ def test_every_use_that_needs_no_copy_frees_it() -> None:
     assert decoded()
 
 
-def test_new_memory_under_the_same_parameter_is_seen() -> None:
+def test_new_memory_under_the_same_parameter_is_seen():
     layer, x = Projection(16, 40, False), torch.randn(1, 16)
     with torch.no_grad():
         for _ in range(20):  # an allocator returns the address that was freed last
@@ -66,7 +64,7 @@ def test_new_memory_under_the_same_parameter_is_seen() -> None:
             assert_close(layer(x), F.linear(x, layer.weight), 1e-6, "new memory")
 
 
-def test_another_weight_gets_a_copy_of_its_own() -> None:
+def test_another_weight_gets_a_copy_of_its_own():
     torch.manual_seed(0)
     layer, x = Projection(16, 40, False), torch.randn(1, 16)
     with torch.no_grad():

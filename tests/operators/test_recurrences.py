@@ -8,7 +8,6 @@ from collections.abc import Callable
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -45,12 +44,12 @@ CASES = (
 )
 
 
-def units(*shape: int) -> Tensor:
+def units(*shape):
     """Unit vectors [B, T, H, K] around one direction per sequence."""
     return F.normalize(torch.randn(shape[0], 1, *shape[2:]) + 0.05 * torch.randn(*shape), dim=-1)
 
 
-def case(name: str, tokens: int) -> tuple[Rule, Rule, list[Tensor]]:
+def case(name, tokens):
     """(reference, chunked, float32 arguments with the state last)."""
     torch.manual_seed(tokens)
     kind, _, variant = name.partition(" ")
@@ -69,7 +68,7 @@ def case(name: str, tokens: int) -> tuple[Rule, Rule, list[Tensor]]:
         if kind == "dplr":
             return dplr_reference, dplr_chunked, [q, k, v, a, -0.99 * a, g, state]
 
-        def delta(rule: Rule) -> Rule:  # the form with one vector that writes
+        def delta(rule):  # the form with one vector that writes
             return lambda q, v, a, g, state, **more: rule(
                 q, -0.99 * a, v, a, None, g, state, **more
             )
@@ -77,7 +76,7 @@ def case(name: str, tokens: int) -> tuple[Rule, Rule, list[Tensor]]:
         return delta(dplr_reference), delta(dplr_chunked), [q, v, a, g, state]
     if kind == "delta":
 
-        def plain(rule: Rule) -> Rule:
+        def plain(rule):
             return lambda q, k, v, beta, state, **more: rule(q, k, v, beta, None, state, **more)
 
         return plain(delta_rule_reference), plain(delta_rule_chunked), [q, k, v, beta, state]
@@ -88,7 +87,7 @@ def case(name: str, tokens: int) -> tuple[Rule, Rule, list[Tensor]]:
     return gla_reference, gla_chunked, [q, k, v, -torch.rand(shape) * decay, state]
 
 
-def results(rule: Rule, arguments: list[Tensor]) -> list[Tensor]:
+def results(rule, arguments):
     """Output, final state and all gradients."""
     leaves = [tensor.clone().requires_grad_() for tensor in arguments]
     o, state = rule(*leaves)
@@ -97,7 +96,7 @@ def results(rule: Rule, arguments: list[Tensor]) -> list[Tensor]:
     return [o.detach(), state.detach(), *torch.autograd.grad(total, leaves)]
 
 
-def check(reference: Rule, chunked: Rule, arguments: list[Tensor]) -> None:
+def check(reference, chunked, arguments):
     expected = results(reference, [tensor.double() for tensor in arguments])
     for dtype, tolerance in ((torch.float64, 1e-8), (torch.float32, 1e-4)):
         got = results(chunked, [tensor.to(dtype) for tensor in arguments])
@@ -108,19 +107,19 @@ def check(reference: Rule, chunked: Rule, arguments: list[Tensor]) -> None:
 
 @pytest.mark.parametrize("tokens", [1, 150])
 @every(name=CASES)
-def test_chunked_equals_reference(name: str, tokens: int) -> None:
+def test_chunked_equals_reference(name, tokens):
     check(*case(name, tokens))
 
 
 @every(name=CASES, chunk=(16, 32, 64))
-def test_chunk_length_does_not_matter(name: str, chunk: int) -> None:
+def test_chunk_length_does_not_matter(name, chunk):
     reference, chunked, arguments = case(name, 100)
     expected = reference(*(tensor.double() for tensor in arguments))
     for result, tensor in zip(chunked(*arguments, chunk=chunk), expected, strict=True):
         assert_close(result, tensor, 1e-4, "result")
 
 
-def scan_case(tokens: int, strong: bool = False) -> list[Tensor]:
+def scan_case(tokens, strong=False):
     """u, dt, A, B, C and an initial state; neighbours in time are nearly equal."""
     torch.manual_seed(tokens)
     channels, entries = 12, 5
@@ -140,16 +139,14 @@ def scan_case(tokens: int, strong: bool = False) -> list[Tensor]:
 
 
 @every(strong=(False, True), chunk=(1, 7, 64, 2000))
-def test_a_scan_in_chunks_equals_its_reference(
-    strong: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_scan_in_chunks_equals_its_reference(strong, chunk, monkeypatch):
     for tokens in (1, 64, 65, 150):
         arguments = scan_case(tokens, strong)
         monkeypatch.setattr(selective_scan, "CHUNK_ENTRIES", chunk * arguments[5].numel())
         check(selective_scan.scan_reference, selective_scan.selective_scan, arguments)
 
 
-def test_a_scan_keeps_states_between_chunks_only() -> None:
+def test_a_scan_keeps_states_between_chunks_only():
     arguments = [tensor.requires_grad_() for tensor in scan_case(4096)]
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
@@ -157,7 +154,7 @@ def test_a_scan_keeps_states_between_chunks_only() -> None:
     assert sum(tensor.numel() for tensor in kept) < 4096 * arguments[5].numel()
 
 
-def test_both_ways_to_the_scores_of_dplr_meet() -> None:
+def test_both_ways_to_the_scores_of_dplr_meet():
     _, _, tensors = case("dplr weak", 64)
     tensors[5][:, 0] = -0.8 * MAX_DECAY  # 15 more tokens stay below it
     below = dplr_chunked(*tensors, chunk=16)
@@ -167,7 +164,7 @@ def test_both_ways_to_the_scores_of_dplr_meet() -> None:
         assert_close(other[1], one[1], 1e-5, "the sequence that did not change")
 
 
-def test_the_inverse_survives_parallel_keys_and_has_its_gradient() -> None:
+def test_the_inverse_survives_parallel_keys_and_has_its_gradient():
     # the worst case: all keys equal, beta 0.99; powers of the matrix reach 1e6 and more, its
     # inverse stays below 1
     for size in (16, 64):
@@ -180,7 +177,7 @@ def test_the_inverse_survives_parallel_keys_and_has_its_gradient() -> None:
     assert torch.autograd.gradcheck(lambda x: unit_lower_inverse(x.tril(-1)), lower)
 
 
-def by_fla(kind: str, naive: Any, arguments: list[Tensor]) -> tuple[Tensor, Tensor]:
+def by_fla(kind, naive, arguments):
     """fla's plain form: other layouts, and a scale of its own where none can be given."""
     q, *rest, state = arguments
     if kind == "delta":
@@ -233,7 +230,7 @@ def by_fla(kind: str, naive: Any, arguments: list[Tensor]) -> tuple[Tensor, Tens
         ("kda strong", "kda"),
     ],
 )
-def test_references_equal_flas(name: str, module: str) -> None:
+def test_references_equal_flas(name, module):
     spec = PathFinder.find_spec("fla")
     if spec is None or spec.origin is None:
         pytest.skip("flash-linear-attention is not installed")

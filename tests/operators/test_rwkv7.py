@@ -2,14 +2,9 @@
 implementations.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 import torch
 from layer_cases import HIDDEN, SPECS, assert_close, make_inputs, make_layer
-from torch import Tensor
 
 from flashnas.architecture import Architecture
 from flashnas.network.model import HybridLM
@@ -19,7 +14,7 @@ from flashnas.operators.layer import build_layer
 NAME = "r7(head_dim=16,decay_rank=3,rate_rank=5,gate_rank=40)"
 
 
-def fla_layer(monkeypatch: pytest.MonkeyPatch, layer: torch.nn.Module) -> torch.nn.Module:
+def fla_layer(monkeypatch, layer):
     """fla's RWKV7Attention as first layer, in plain torch, with our weights."""
     module = pytest.importorskip("fla.layers.rwkv7")
     addcmul = pytest.importorskip("fla.ops.rwkv7.fused_addcmul")
@@ -27,12 +22,10 @@ def fla_layer(monkeypatch: pytest.MonkeyPatch, layer: torch.nn.Module) -> torch.
     correction = pytest.importorskip("fla.ops.rwkv7.gate_output_correction")
     naive = pytest.importorskip("fla.ops.generalized_delta_rule.dplr.naive")
 
-    def token_shift(x: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+    def token_shift(x, *_, **__):
         return torch.nn.functional.pad(x, (0, 0, 1, -1)) - x, None
 
-    def chunk(
-        r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, **_: Any
-    ) -> tuple[Tensor, Tensor]:
+    def chunk(r, w, k, v, a, b, **_):
         # the plain form scales r
         first = [x.transpose(1, 2) for x in (r * r.shape[-1] ** 0.5, k, v, a, b, w)]
         o, state = naive.dplr_recurrence(*first)
@@ -90,7 +83,7 @@ def fla_layer(monkeypatch: pytest.MonkeyPatch, layer: torch.nn.Module) -> torch.
 
 
 @pytest.mark.slow  # fla takes seconds to import
-def test_the_layer_equals_flas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_layer_equals_flas(monkeypatch):
     layer, x = make_layer(NAME, torch.float32), make_inputs(65).float()
     expected = fla_layer(monkeypatch, layer)(x)[0]
     assert_close(layer.reference(x)[0], expected.double(), 1e-4, "reference")
@@ -98,7 +91,7 @@ def test_the_layer_equals_flas(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow  # fla takes seconds to import
-def test_initial_values_are_those_of_flas_first_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_initial_values_are_those_of_flas_first_layer(monkeypatch):
     module = pytest.importorskip("fla.layers.rwkv7")
     ours = build_layer(OPERATORS["r7"](head_dim=16), HIDDEN)
     with pytest.warns(UserWarning, match="potentially buggy"):
@@ -118,12 +111,12 @@ def test_initial_values_are_those_of_flas_first_layer(monkeypatch: pytest.Monkey
     assert ours.output_gate.down.shape == theirs.g_lora.lora[0].weight.shape
 
 
-def test_ranks_follow_flas_formula() -> None:
+def test_ranks_follow_flas_formula():
     assert OPERATORS["r7"]().ranks(2048) == (128, 128, 224)
     assert OPERATORS["r7"](gate_rank=8).scaled(2048, 16).ranks(128) == (8, 8, 8)
 
 
-def test_a_model_keeps_the_decays_that_the_layer_starts_with() -> None:
+def test_a_model_keeps_the_decays_that_the_layer_starts_with():
     layer = HybridLM(Architecture.parse("64(vocab=300): r7(head_dim=16)")).layers[0].mixer
     decay = torch.exp(-torch.exp(torch.tensor(-0.5)) * torch.sigmoid(layer.decay_gate.bias))
     assert decay.min() < 0.6 < 0.99 < decay.max()  # from one token to hundreds

@@ -1,18 +1,14 @@
 """`a`, `m2`, `gd` and `f` against transformers' CPU implementations with the same weights."""
 
-from __future__ import annotations
-
 import importlib
 import sys
-from types import ModuleType
 
 import pytest
 import torch
 from layer_cases import assert_close
-from torch import Tensor, nn
 
 from flashnas.architecture import parse_operators
-from flashnas.operators.layer import Layer, build_layer
+from flashnas.operators.layer import build_layer
 from flashnas.operators.parts.rotary import Rotary
 
 transformers = pytest.importorskip("transformers")
@@ -20,12 +16,12 @@ transformers = pytest.importorskip("transformers")
 HIDDEN, TOKENS = 64, 70
 
 
-def layer_of(text: str) -> Layer:
+def layer_of(text):
     torch.manual_seed(0)
     return build_layer(parse_operators(text)[0], HIDDEN)
 
 
-def randomised(module: nn.Module) -> nn.Module:
+def randomised(module):
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -33,7 +29,7 @@ def randomised(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-def compare(layer: Layer, expected: Tensor, x: Tensor) -> None:
+def compare(layer, expected, x):
     """Chunked form, and step after step, against the other implementation's outputs."""
     with torch.no_grad():
         assert_close(layer(x)[0], expected, 2e-5, "forward")
@@ -44,14 +40,14 @@ def compare(layer: Layer, expected: Tensor, x: Tensor) -> None:
     assert_close(torch.stack(outputs, 1), expected, 2e-5, "steps")
 
 
-def inputs() -> Tensor:
+def inputs():
     torch.manual_seed(2)
     return torch.randn(2, TOKENS, HIDDEN)
 
 
 @pytest.mark.parametrize("window", [0, 9])
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
-def test_attention_equals_transformers(family: str, window: int) -> None:
+def test_attention_equals_transformers(family, window):
     sizes = {
         "hidden_size": HIDDEN,
         "num_attention_heads": 4,
@@ -95,7 +91,7 @@ def test_attention_equals_transformers(family: str, window: int) -> None:
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_mamba2_equals_transformers(groups: int) -> None:
+def test_mamba2_equals_transformers(groups):
     from transformers.models.mamba2 import modeling_mamba2 as modeling
 
     config = transformers.Mamba2Config(
@@ -131,7 +127,7 @@ def test_mamba2_equals_transformers(groups: int) -> None:
 
 
 @pytest.fixture
-def qwen3_next(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def qwen3_next(monkeypatch):
     """The modeling file imported as on a machine without fla, whose kernels need a GPU."""
     name = "transformers.models.qwen3_next.modeling_qwen3_next"
     monkeypatch.delitem(sys.modules, name, raising=False)
@@ -144,7 +140,7 @@ def qwen3_next(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.parametrize("expand", [1, 2])
-def test_gated_delta_net_equals_transformers(qwen3_next: ModuleType, expand: int) -> None:
+def test_gated_delta_net_equals_transformers(qwen3_next, expand):
     k_heads, dim = 4, 16
     config = transformers.Qwen3NextConfig(
         hidden_size=HIDDEN,
@@ -187,7 +183,7 @@ def test_gated_delta_net_equals_transformers(qwen3_next: ModuleType, expand: int
 
 
 @pytest.mark.parametrize("kind", ["linear", "llama3"])
-def test_scaled_positions_equal_transformers(kind: str) -> None:
+def test_scaled_positions_equal_transformers(kind):
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
     theirs = {"rope_type": kind, "rope_theta": 5000.0, "factor": 8.0}
@@ -204,7 +200,7 @@ def test_scaled_positions_equal_transformers(kind: str) -> None:
     assert_close(ours, LlamaRotaryEmbedding(config).inv_freq, 1e-6, "frequencies")
 
 
-def test_gated_attention_equals_transformers(qwen3_next: ModuleType) -> None:
+def test_gated_attention_equals_transformers(qwen3_next):
     config = transformers.Qwen3NextConfig(
         hidden_size=HIDDEN,
         num_attention_heads=4,
@@ -250,7 +246,7 @@ def test_gated_attention_equals_transformers(qwen3_next: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_nemotron_h_equals_transformers(bias: bool) -> None:
+def test_nemotron_h_equals_transformers(bias):
     from transformers.models.nemotron_h import modeling_nemotron_h as modeling
 
     config = transformers.NemotronHConfig(

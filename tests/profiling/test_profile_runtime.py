@@ -2,8 +2,6 @@
 and in llama.cpp.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 

@@ -1,7 +1,5 @@
 """Reading a run folder: what is right comes back as written, what is wrong gets one clear line."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pandas as pd
@@ -17,7 +15,7 @@ from flashnas.runs.front import FrontEntry, write_front
 from flashnas.runs.layout import TrialsTable, trials_frame
 
 
-def error_of(folder) -> str:
+def error_of(folder):
     with pytest.raises(RunError) as caught:
         RecordedRun.load(folder)
     message = str(caught.value)

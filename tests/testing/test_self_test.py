@@ -1,7 +1,5 @@
 """The self-test of operators: it passes what is right, and names what is wrong, raises or dies."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import time
@@ -26,7 +24,7 @@ TOKENS = 70
         for kind in OPERATORS
     ],
 )  # their kernels have fast tests of their own
-def test_every_operator_passes_by_all_that_computes_it_here(kind: str) -> None:
+def test_every_operator_passes_by_all_that_computes_it_here(kind):
     cases = layer_cases(kind, "cpu")
     assert {dtype for _, dtype in cases} == {"float32", "bfloat16"}
     for backend, dtype in cases:
@@ -36,7 +34,7 @@ def test_every_operator_passes_by_all_that_computes_it_here(kind: str) -> None:
         assert 0 < max(result.errors.values()) < 0.3
 
 
-def test_what_computes_the_same_is_one_case() -> None:
+def test_what_computes_the_same_is_one_case():
     assert layer_cases("d", "cpu") == [("auto", "float32"), ("auto", "bfloat16")]
 
 
@@ -48,9 +46,7 @@ def test_what_computes_the_same_is_one_case() -> None:
         (float("nan"), "wrong", "off by nan"),
     ],
 )
-def test_a_kernel_that_is_off_is_wrong(
-    share: float, status: str, word: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kernel_that_is_off_is_wrong(share, status, word, monkeypatch):
     right, step = DeltaNetLayer.rules
 
     def off(*arguments):
@@ -63,7 +59,7 @@ def test_a_kernel_that_is_off_is_wrong(
     assert word in result.reason
 
 
-def test_wrong_gradients_alone_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_gradients_alone_are_found(monkeypatch):
     right, step = DeltaNetLayer.rules
 
     def detached(q, k, v, beta, g, state):
@@ -85,7 +81,7 @@ def test_wrong_gradients_alone_are_found(monkeypatch: pytest.MonkeyPatch) -> Non
         assert result.errors["forward"] < 0.01
 
 
-def test_a_kernel_that_raises_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_raises_has_failed(monkeypatch):
     def broken(*arguments):
         raise RuntimeError("no kernel image is available\nfor this device")
 
@@ -97,7 +93,7 @@ def test_a_kernel_that_raises_has_failed(monkeypatch: pytest.MonkeyPatch) -> Non
     )
 
 
-def test_a_backend_that_refuses_is_told() -> None:
+def test_a_backend_that_refuses_is_told():
     result = check_layer("d", "fla", "float32", tokens=TOKENS)
     assert result.status == "refused"
     assert "backend fla cannot run it" in result.reason
@@ -105,19 +101,19 @@ def test_a_backend_that_refuses_is_told() -> None:
 
 @pytest.mark.slow  # two processes that import torch
 @pytest.mark.usefixtures("spawned_workers")
-def test_a_process_that_dies_is_replaced() -> None:
+def test_a_process_that_dies_is_replaced():
     process = self_test._Process()
     assert process.call(os._exit, 3) == (None, "the process that ran it died")
     assert process.call(os.getpid)[0] != os.getpid()
     process.restart()
 
 
-def started() -> bool:
+def started():
     """Its process has imported this module."""
     return True
 
 
-def compile_kernels(cache: str, count: int) -> str:
+def compile_kernels(cache, count):
     """As Triton: a folder for each; then it computes."""
     for number in range(count):
         time.sleep(0.1)
@@ -127,9 +123,7 @@ def compile_kernels(cache: str, count: int) -> str:
 
 
 @pytest.mark.slow
-def test_a_case_may_take_as_long_as_it_compiles_kernels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_case_may_take_as_long_as_it_compiles_kernels(tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     process = self_test._Process()
     process.call(started)
@@ -142,13 +136,13 @@ def test_a_case_may_take_as_long_as_it_compiles_kernels(
     )
 
 
-def end(kind: str, device: str) -> None:
+def end(kind, device):
     os._exit(3)
 
 
 def test_a_library_whose_import_ends_the_process_is_a_failed_case(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     monkeypatch.setattr(self_test, "layer_cases", end)
     (result,) = self_test.self_test(["f"], "cpu")
     assert (result.operator, result.status, result.reason) == (
@@ -158,7 +152,7 @@ def test_a_library_whose_import_ends_the_process_is_a_failed_case(
     )
 
 
-def test_the_choice_and_what_it_passes_over() -> None:
+def test_the_choice_and_what_it_passes_over():
     assert {choice["takes"] for choice in choices_of("d", "cpu")} == {"torch"}
     on_cuda = choices_of("m2", "cuda")
     assert {choice["dtype"] for choice in on_cuda} == {"float32", "bfloat16"}
@@ -167,7 +161,7 @@ def test_the_choice_and_what_it_passes_over() -> None:
     )
 
 
-def test_whatever_a_library_raises_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_a_library_raises_is_a_reason(monkeypatch):
     def raises(self, device, dtype):
         raise OSError("undefined symbol: _ZN3c10\nand more")
 

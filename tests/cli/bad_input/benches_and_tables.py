@@ -1,7 +1,5 @@
 """Bad input of `bench`, `profile`, `validate` and `table`."""
 
-from __future__ import annotations
-
 import shutil
 
 from bad_input.words import (

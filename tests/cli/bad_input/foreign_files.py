@@ -6,16 +6,12 @@ limit these end in a traceback, fill the memory or never end. docs/security.md s
 promised.
 """
 
-from __future__ import annotations
-
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from bad_input.words import (
     ARCH,
     PRECIOUS,
-    Builder,
     again,
     case,
     copied,
@@ -30,9 +26,9 @@ from bad_input.words import (
 )
 
 
-def replaced_by(make: Callable[[Path], object]) -> Callable[[str], Builder]:
-    def damage(file: str) -> Builder:
-        def build(paths: dict[str, Path]) -> None:
+def replaced_by(make):
+    def damage(file):
+        def build(paths):
             path = paths["tmp"] / file
             path.unlink(missing_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +39,7 @@ def replaced_by(make: Callable[[Path], object]) -> Callable[[str], Builder]:
     return damage
 
 
-def huge(path: Path) -> None:
+def huge(path):
     with open(path, "wb") as file:
         file.truncate(10**13)  # without blocks on the disk
 

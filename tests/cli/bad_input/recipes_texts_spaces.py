@@ -1,9 +1,5 @@
 """Bad input of a search in its files: recipes, texts, tokenizers and spaces."""
 
-from __future__ import annotations
-
-from typing import Any
-
 from bad_input.words import (
     HUGE,
     LONG,
@@ -97,7 +93,7 @@ for name, where, builders, *expect in (
         case(f"train-data-{name}", train("--data", where), *expect, files=builders)
 
 
-def tokens(vocab: dict[str, int], unknown: str) -> dict[str, Any]:
+def tokens(vocab, unknown):
     """A tokenizer of whole words."""
     return {
         "version": "1.0",

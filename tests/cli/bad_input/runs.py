@@ -1,7 +1,5 @@
 """Bad input of what reads a finished run: `search --resume`, `pareto` and `report`."""
 
-from __future__ import annotations
-
 from bad_input.words import (
     GARBAGE,
     PRECIOUS,

@@ -196,9 +196,7 @@ for command, right in (
     ("export", export),
 ):
 
-    def out(
-        name: str, where: str, *expect: str, command: str = command, right: Any = right, **more: Any
-    ) -> None:
+    def out(name, where, *expect, command=command, right=right, **more):
         more.setdefault("absent", ("free room",))
         case(f"{command}-out-{name}", right("--out", where), *expect, **more)
 

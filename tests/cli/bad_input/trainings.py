@@ -1,7 +1,5 @@
 """Bad input of `train` and `export`."""
 
-from __future__ import annotations
-
 from bad_input.words import (
     GARBAGE,
     HUGE,

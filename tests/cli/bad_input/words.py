@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,20 +95,20 @@ CASES: list[Case] = []
 
 
 def case(
-    name: str,
-    words: Sequence[str],
-    *expect: str,
-    files: Sequence[Builder] = (),
-    keys: dict[str, Any] | None = None,
-    **more: Any,
-) -> None:
+    name,
+    words,
+    *expect,
+    files=(),
+    keys=None,
+    **more,
+):
     """keys: of a file for --config."""
     if keys is not None:
         words, files = [*words, "--config", "{tmp}/keys.yaml"], [*files, write("keys.yaml", keys)]
     CASES.append(Case(id=name, words=tuple(words), expect=expect, files=tuple(files), **more))
 
 
-def filled(text: str, paths: Paths) -> str:
+def filled(text, paths):
     """The text with the names in braces replaced."""
     for name, path in paths.items():
         text = text.replace(f"{{{name}}}", str(path))
@@ -118,10 +118,10 @@ def filled(text: str, paths: Paths) -> str:
 # -- builders of files -----------------------------------------------------------------------------
 
 
-def write(name: str, content: str | bytes | dict[str, Any] | list[Any]) -> Builder:
+def write(name, content):
     """A file below {tmp}; mappings and lists become YAML, or JSON where the name says so."""
 
-    def build(paths: Paths) -> None:
+    def build(paths):
         path = paths["tmp"] / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, bytes):
@@ -138,10 +138,10 @@ def write(name: str, content: str | bytes | dict[str, Any] | list[Any]) -> Build
     return build
 
 
-def folder(name: str, *files: str) -> Builder:
+def folder(name, *files):
     """A folder that holds these files, each with the text `mine`."""
 
-    def build(paths: Paths) -> None:
+    def build(paths):
         (paths["tmp"] / name).mkdir(parents=True, exist_ok=True)
         for file in files:
             (paths["tmp"] / name / file).write_text("mine")
@@ -149,20 +149,20 @@ def folder(name: str, *files: str) -> Builder:
     return build
 
 
-def copied(name: str) -> Builder:
+def copied(name):
     """{run}, {training} or {table} as {tmp}/name, to be damaged."""
     return lambda paths: shutil.copytree(paths[name], paths["tmp"] / name)
 
 
-def twin(name: str) -> Builder:
+def twin(name):
     """A second copy of {tmp}/table, as {tmp}/name/table."""
     return lambda paths: shutil.copytree(paths["tmp"] / "table", paths["tmp"] / name / "table")
 
 
-def edited(file: str, keys: Sequence[str], value: Any) -> Builder:
+def edited(file, keys, value):
     """One entry of a YAML or JSON file replaced."""
 
-    def build(paths: Paths) -> None:
+    def build(paths):
         path = paths["tmp"] / file
         data = yaml.safe_load(path.read_text())
         entry = data
@@ -174,10 +174,10 @@ def edited(file: str, keys: Sequence[str], value: Any) -> Builder:
     return build
 
 
-def without(file: str, key: str) -> Builder:
+def without(file, key):
     """One entry of a YAML or JSON file left out."""
 
-    def build(paths: Paths) -> None:
+    def build(paths):
         data = yaml.safe_load((paths["tmp"] / file).read_text())
         del data[key]
         write(file, data)(paths)
@@ -185,8 +185,8 @@ def without(file: str, key: str) -> Builder:
     return build
 
 
-def replaced(file: str, old: str, new: str) -> Builder:
-    def build(paths: Paths) -> None:
+def replaced(file, old, new):
+    def build(paths):
         path = paths["tmp"] / file
         text = path.read_text()
         assert old in text, f"{file} does not hold {old!r}"
@@ -195,38 +195,38 @@ def replaced(file: str, old: str, new: str) -> Builder:
     return build
 
 
-def removed(file: str) -> Builder:
-    def build(paths: Paths) -> None:
+def removed(file):
+    def build(paths):
         path = paths["tmp"] / file
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     return build
 
 
-def as_folder(file: str) -> Builder:
+def as_folder(file):
     """A folder where a file was."""
 
-    def build(paths: Paths) -> None:
+    def build(paths):
         removed(file)(paths)
         (paths["tmp"] / file).mkdir()
 
     return build
 
 
-def as_file(file: str) -> Builder:
+def as_file(file):
     """A file where a folder was."""
 
-    def build(paths: Paths) -> None:
+    def build(paths):
         removed(file)(paths)
         (paths["tmp"] / file).write_text("mine")
 
     return build
 
 
-def cut_middle_line(file: str) -> Builder:
+def cut_middle_line(file):
     """Half of the line in the middle is lost, with its end."""
 
-    def build(paths: Paths) -> None:
+    def build(paths):
         lines = (paths["tmp"] / file).read_text().splitlines(keepends=True)
         middle = len(lines) // 2
         lines[middle] = lines[middle][: len(lines[middle]) // 2]
@@ -235,20 +235,20 @@ def cut_middle_line(file: str) -> Builder:
     return build
 
 
-def cut_half(file: str) -> Builder:
+def cut_half(file):
     """The first half of a file is left."""
 
-    def build(paths: Paths) -> None:
+    def build(paths):
         path = paths["tmp"] / file
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
     return build
 
 
-def column(file: str, name: str, value: Any) -> Builder:
+def column(file, name, value):
     """The same value in all rows of a parquet file; `...` drops the column."""
 
-    def build(paths: Paths) -> None:
+    def build(paths):
         frame = pd.read_parquet(paths["tmp"] / file)
         (frame.drop(columns=name) if value is ... else frame.assign(**{name: value})).to_parquet(
             paths["tmp"] / file
@@ -257,10 +257,10 @@ def column(file: str, name: str, value: Any) -> Builder:
     return build
 
 
-def newest(file: str, *damage: Callable[[str], Builder]) -> Builder:
+def newest(file, *damage):
     """Damage a file of all checkpoints of {tmp}/training."""
 
-    def build(paths: Paths) -> None:
+    def build(paths):
         found = sorted((paths["tmp"] / "training" / "checkpoints").glob("step-*"))
         assert found
         for checkpoint in found:
@@ -270,7 +270,7 @@ def newest(file: str, *damage: Callable[[str], Builder]) -> Builder:
     return build
 
 
-def garbage(file: str) -> Builder:
+def garbage(file):
     return write(file, GARBAGE)
 
 
@@ -298,17 +298,17 @@ ASKED = (
 )
 
 
-def search(*words: str, out: str = "{tmp}/out") -> list[str]:
+def search(*words, out="{tmp}/out"):
     """Trains in seconds if it is not refused. A later word counts over an earlier one."""
     return ["search", *ASKED, "--out", out, *words]
 
 
-def again(*words: str) -> list[str]:
+def again(*words):
     """Continue a copy of {run}."""
     return search("--resume", *words, out="{tmp}/run")
 
 
-def wide(*words: str) -> list[str]:
+def wide(*words):
     """A search by a shipped table, for spaces of other widths."""
     return [
         "search",
@@ -330,9 +330,7 @@ def wide(*words: str) -> list[str]:
     ]
 
 
-def train(
-    *words: str, arch: str = "32(vocab=300): a(head_dim=16) f", out: str = "{tmp}/out"
-) -> list[str]:
+def train(*words, arch="32(vocab=300): a(head_dim=16) f", out="{tmp}/out"):
     return [
         "train",
         arch,
@@ -348,12 +346,12 @@ def train(
     ]
 
 
-def train_on(*words: str) -> list[str]:
+def train_on(*words):
     """Continue a copy of {training}."""
     return train("--resume", *words, out="{tmp}/training")
 
 
-def profile(*words: str) -> list[str]:
+def profile(*words):
     return [
         "profile",
         "--space",
@@ -368,7 +366,7 @@ def profile(*words: str) -> list[str]:
     ]
 
 
-def validate(*words: str, table: str = "{table}") -> list[str]:
+def validate(*words, table="{table}"):
     return [
         "validate",
         "--table",
@@ -383,31 +381,31 @@ def validate(*words: str, table: str = "{table}") -> list[str]:
     ]
 
 
-def export(*words: str, source: str = "{training}/final") -> list[str]:
+def export(*words, source="{training}/final"):
     return ["export", source, "--to", "hf", "--out", "{tmp}/out", *words]
 
 
-def estimate(arch: str, *words: str) -> list[str]:
+def estimate(arch, *words):
     return ["estimate", arch, *words]
 
 
-def recipe(**changes: Any) -> Builder:
+def recipe(**changes):
     return write("recipe.yaml", {**RECIPE, **changes})
 
 
-def space(**changes: Any) -> Builder:
+def space(**changes):
     return write("space.yaml", {**SPACE, **changes})
 
 
-def blocks(**changes: Any) -> Builder:
+def blocks(**changes):
     return space(blocks={**SPACE["blocks"], **changes})
 
 
-def layers(**changes: Any) -> Builder:
+def layers(**changes):
     return write("space.yaml", {**LAYERWISE, "layers": {**LAYERWISE["layers"], **changes}})
 
 
-def bomb(end: str) -> str:
+def bomb(end):
     """YAML of a few lines whose aliases stand for 10^9 entries."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]

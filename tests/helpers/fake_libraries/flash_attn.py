@@ -1,7 +1,5 @@
 """flash-attn 2.8: flash_attn_interface.py, csrc/flash_attn/flash_api.cpp."""
 
-from __future__ import annotations
-
 import torch
 
 from fake_libraries.shared import HALF, same_dtype

@@ -1,8 +1,6 @@
 """mamba-ssm 2.3: mamba_ssm/ops/triton/{ssd_combined,selective_state_update}.py,
 ops/selective_scan_interface.py, csrc/selective_scan/selective_scan.cpp."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 
