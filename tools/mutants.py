@@ -407,7 +407,7 @@ def replayed(
 
 def replay(copy: Copy, files: dict[str, bytes], path: Path, out: Path) -> None:
     """Makes earlier mutants again. The tests that ran then run first, then all fast tests of the
-    room.
+    room and of the rooms of those that noticed it.
     """
     fast = "not slow and not gpu"
     listed = subprocess.run(
@@ -424,19 +424,19 @@ def replay(copy: Copy, files: dict[str, bytes], path: Path, out: Path) -> None:
         tests = [
             test for test in dict.fromkeys([*record["by"], *record["tests"]]) if test in listed
         ]
-        room = ["-m", fast, f"tests/{place.room}"]
-        result = "survived"
-        for arguments in ([tests] if tests else []) + [room]:
-            with copy.changed(place):
-                outcome = copy.run(["-x", *arguments], 600)
-            if outcome.result == "timeout" or (
-                outcome.result == "failed"
-                and (
-                    not outcome.failed or copy.run(["-x", *outcome.failed], 600).result == "passed"
-                )
-            ):
-                result = "killed"
-                break
+        rooms = sorted({place.room, *map(room_of, record["by"])})
+        of_rooms = ["-m", fast, *(f"tests/{room}" for room in rooms)]
+        result, unfit = "survived", list[str]()
+        for arguments in ([tests] if tests else []) + [of_rooms]:
+            while result == "survived":
+                with copy.changed(place):
+                    outcome = copy.run(["-x", *arguments, *unfit], 600)
+                if outcome.result == "passed":
+                    break
+                clean = copy.run(["-x", *outcome.failed], 600) if outcome.failed else None
+                if outcome.result == "timeout" or clean is None or clean.result == "passed":
+                    result = "killed"
+                unfit += [f"--deselect={test}" for test in outcome.failed]
         counts[result] += 1
         with out.open("a") as stream:
             stream.write(
