@@ -21,7 +21,7 @@ ASKED = {
     "space": "tiny",
     "workload": "chat",
     "calibration": "paper",
-    "budgets": {"latency_ms": 60.0},
+    "budgets": {"latency_ms": 450.0},
     "baselines": False,
     "measure": False,
     "rank_by": "short",
@@ -46,7 +46,7 @@ def test_the_folder_alone_continues_a_run(run):
     for again in (
         {"resume": run.path},
         {"resume": True, "out": run.path},
-        {"resume": str(run.path), "budget_ms": 60},
+        {"resume": str(run.path), "budget_ms": 450},
     ):
         continued = fn.search(**again, evaluator=size)
         assert continued.trials["hash"].tolist() == run.trials["hash"].tolist()
@@ -64,7 +64,7 @@ def test_the_folder_alone_continues_a_run(run):
             {"calibration": "engine"},
             "question.calibration is 'paper', but this search asks 'engine'",
         ),
-        ({"budgets": {"memory_gb": 8.0}}, "question.budgets is {'latency_ms': 60.0}, but"),
+        ({"budgets": {"memory_gb": 8.0}}, "question.budgets is {'latency_ms': 450.0}, but"),
         (
             {"resume": True, "space": "tiny"},
             "question.workload is",
