@@ -123,7 +123,8 @@ class Calibration:
     def text(self) -> str:
         """For the line that says what an estimate rests on."""
         if self.name == OWN:
-            return "no calibration to whole models"
+            own = any(model != ModelCorrection() for model in self.models.values())
+            return "calibrated by flashnas validate" if own else "no calibration to whole models"
         return f"calibration {self.name}" + (
             f" borrowed from {self.borrowed}" if self.borrowed else ""
         )

@@ -139,10 +139,12 @@ def calibration_of(table: LatencyTable, name: str | None) -> Calibration:
     calibration = replace(calibration, models=models)
     if calibration.name != OWN:
         return calibration
+    validated = table.meta.get(VALIDATIONS) or ()
+    fresh = basis(table) if validated else ""
     ratios = [
         abs(float(ratio))
-        for entry in table.meta.get(VALIDATIONS) or ()
-        if entry.get("mode") == mode
+        for entry in validated
+        if (entry.get("mode"), entry.get("basis")) == (mode, fresh)
         for ratio in entry["metrics"].get("latency_ms", {}).get("log_ratios", ())
     ]
     if len(ratios) < min_count(INTERVAL):

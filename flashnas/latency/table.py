@@ -204,7 +204,10 @@ class LatencyTable:
                 lines.append(f"{'':<26}operators: {', '.join(entry['operator'])}")
         lines += ["", "rules:", *(f"- {rule}" for rule in info["rules"])]
         if self.calibration:
-            lines += ["", f"calibration: {self.calibration}"]
+            lines += ["", "calibration:"]
+        for name, entry in self.calibration.items():
+            values = ", ".join(f"{key} {value}" for key, value in entry.items())
+            lines.append(f"- {name}: {values}")
         return "\n".join(lines)
 
 

@@ -40,7 +40,9 @@ def estimate_text(
     ):
         lower, upper = estimate.bounds[metric]  # 0 of the time to the first token without a prompt
         between = f"   {lower:,.{digits}f} to {upper:,.{digits}f}" if upper else ""
-        between += f" ({100 * estimate.interval:.0f} % interval)" if between and len(lines) == 5 else ""
+        between += (
+            f" ({100 * estimate.interval:.0f} % interval)" if between and len(lines) == 5 else ""
+        )
         lines.append(f"{metric:16}  {estimate.metric(metric):>12,.{digits}f}{between}")
     lines += [
         f"memory_gb         {estimate.memory_gb:>12,.2f}",

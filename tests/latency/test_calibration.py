@@ -17,7 +17,9 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.latency.bounded_time import BoundedTime
 from flashnas.latency.calibration import FAR, Calibration
+from flashnas.latency.certificate import basis
 from flashnas.latency.corrections import ModelCorrection
+from flashnas.latency.costs import TableCosts
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import CALIBRATIONS
@@ -134,6 +136,22 @@ def test_the_host_hides_behind_the_device_as_far_as_they_overlap():
     assert Calibration().step_us(20.0) == 20.0
 
 
+def test_a_table_of_ones_own_says_whether_it_was_calibrated(folder):
+    mode = LatencyTable.load(folder).default_mode
+    calibrate(folder, {"whole": {mode: {"decode": {"scale": 1.1}}}})
+    assert LatencyModel(folder, STEP).calibration.text == "calibrated by flashnas validate"
+    assert f"\n- whole: {mode} " in str(LatencyTable.load(folder))
+
+
+def test_a_budget_that_the_host_alone_exceeds_says_so():
+    limits = [
+        TableCosts(LatencyModel("h100_sxm", "chat", calibration=name)).limits()
+        for name in CALIBRATIONS
+    ]
+    words = "; under calibration engine no step takes less than 1.55 ms, which the host needs"
+    assert limits == [words, ""]
+
+
 def test_what_the_engine_adds_is_a_part_of_its_own(folder):
     calibrate(folder, GOOD)
     bare, model = LatencyModel(folder, STEP, calibration=None), LatencyModel(folder, STEP)
@@ -188,7 +206,8 @@ def test_steps_far_from_those_of_the_models_widen_it():
 
 def test_networks_that_were_validated_set_the_interval_of_ones_own_table(folder):
     def ratio(ratios):
-        entry = {"mode": LatencyTable.load(folder).default_mode}
+        table = LatencyTable.load(folder)
+        entry = {"mode": table.default_mode, "basis": basis(table)}
         entry["metrics"] = {"latency_ms": {"log_ratios": ratios}}
         write_entry(folder, "validations", [entry])
         estimate = LatencyModel(folder, "generated=1").estimate(SMALL)
