@@ -158,10 +158,10 @@ class Calibration:
 
     def step_us(self, rows_us: float) -> float:
         """Of one step, or of reading a prompt, from its kernels; 0 where there are none."""
-        if not rows_us or (self.step_scale == 1 and not self.host_us):
-            return rows_us
-        device_us = self.step_scale * rows_us
-        return float((device_us**self.overlap + self.host_us**self.overlap) ** (1 / self.overlap))
+        if not rows_us or not self.host_us:
+            return self.step_scale * rows_us
+        power = self.overlap
+        return ((self.step_scale * rows_us) ** power + self.host_us**power) ** (1 / power)
 
     # -- intervals
 

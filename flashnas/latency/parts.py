@@ -48,7 +48,7 @@ class Cost:
 Named = tuple[str, int, Cost]  # operator, its index or -1
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Request:
     """The times of one request: what its parts add up to under a calibration."""
 
@@ -81,7 +81,7 @@ class Request:
 
     def host(self) -> Cost:
         """What the calibration adds to the steps of a whole model."""
-        if not self.calibration.host_us:
+        if not self.calibration.host_us and self.calibration.step_scale == 1:
             return Cost.of(())
         totals = (self.ttft_ms, self.tpot_ms * self.workload.generated_tokens)
         rows = (self.prefill_us, self.decode_us)
