@@ -358,7 +358,7 @@ def commands():
         "estimate nemotron-flash-1b",
         "table info h100_sxm",
         "estimate '2048: 3x(d f m2 f)' --table a100_sxm --workload chat --json",
-        "estimate nemotron-flash-3b --weights fp8 --workload throughput-32k --stack unfused --json",
+        "estimate nemotron-flash-3b --weights fp8 --workload throughput-32k --calibration paper --json",
         "estimate '1024: 4x(gd f a f)' --train-tokens 10B --evidence own.csv --json",
         "estimate '1024: 4x(moe f h f)' --json",
         "estimate '256(vocab=8192): 4x(m2(state=64) f) a(head_dim=64) f' --table table"
