@@ -24,13 +24,12 @@ from flashnas.evidence.full_loss import (
     OWN_SDS,
     PARTS,
     FullLoss,
-    Rows,
     Spreads,
-    Table,
     response_row,
 )
 from flashnas.evidence.law import PARAMETERS, RANGE, TOKENS, Law, aspect
 from flashnas.evidence.load import FFN_SHARES, FURTHEST, RELIABILITY_SD, SHAPES
+from flashnas.evidence.table import Rows, Table
 
 START = (1.8, 0.74, 0.17, 0.37, 0.4, 3.6, 0.013)  # of the law: where the fit begins
 COOLED, METRIC = (
@@ -44,7 +43,6 @@ MEDIANS = {
     "law.own": 0.15,
     "effect": 0.06,
     "effect.own": 0.03,
-    "beyond.own": 0.15,
     "noise": 0.012,
     "residual": 0.02,
     "own_residual": 0.02,
@@ -55,7 +53,6 @@ PART_OF = {
     "effect.own": "mix",
     "residual": "mix",
     "own_residual": "mix",
-    "beyond.own": "beyond",
 }
 RESIDUALS = ("residual", "own_residual")
 STEPS = 80  # of the optimiser
@@ -169,13 +166,12 @@ def fit_spreads(
 
     def spreads_of(logs: np.ndarray) -> Spreads:
         value = dict(zip(names, map(float, np.exp(logs)), strict=False))
-        effects = [name for name in OWN_SDS if name not in ("law", "beyond", "ffn")]
+        effects = [name for name in OWN_SDS if name not in ("law", "ffn")]
         reliability = dict(zip(publications, map(float, np.exp(logs[len(names) :])), strict=True))
         return Spreads(
             common={"law": value["law"], **dict.fromkeys(effects, value["effect"])},
             own={
                 "law": value["law.own"],
-                "beyond": value["beyond.own"],
                 "ffn": value["effect.own"],
                 **dict.fromkeys(effects, value["effect.own"]),
             },

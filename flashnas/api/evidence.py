@@ -59,7 +59,7 @@ def evidence(options: EvidenceOptions) -> Figures:
     Raises:
         ConfigError: for a CSV that is wrong, with file, line, rule and value.
     """
-    from flashnas.evidence.foretold import left_out
+    from flashnas.evidence.left_out import left_out
     from flashnas.evidence.load import full_loss, load, own_rows
     from flashnas.evidence.proxies import short_trainings
     from flashnas.evidence.publications import contradiction, disagreement, publications, two_mixes

@@ -28,11 +28,11 @@ FAMILIES = ("attention", "state space", "delta rule", "linear attention")
 # kinds whose shares the residual process compares; Kimi delta attention is a gated delta rule
 KINDS = ("a", "swa", "m", "m2", "gla", "d", "gd", "r7", "other")
 ALIKE = {"kda": "gd"}
-RARE = ("r7", "kda", "h", "other")  # mixers that at most one publication has trained
+RARE = ("r7",)  # mixers that one publication has trained, alone
 # a second family that publications have tried beside any other, also at a small share
 TRIED_BESIDE_ALL = "attention"
 
-FEATURES = ("law", "mixed", "gated_delta", "beyond", "ffn", "window", "edge", "experts")
+FEATURES = ("law", "mixed", "gated_delta", "ffn", "window", "edge", "experts")
 SILENT = ("ffn_share", "bare", "rare", "new_mix", "aspect", "size", "tokens")
 # limits of what publications have trained; each row is (axis, lowest, highest)
 MAX_FFN_SHARE = 0.5  # of the operators
@@ -53,10 +53,12 @@ class Mix:
     """The composition of a stack, without its sizes.
 
     shares [K]: of the token mixers by KINDS. ffn_share: of the operators. mixed: how far a second
-    family is there. gated_delta, rare: shares of the mixers. window: share that sees a short
-    window, weighted by how short. edge: 1 where the few attention layers stand at one end. new_mix:
-    `mixed` as far as no publication had such a pair at such a share. bare: share of recurrent
-    mixers without a channel mixer, where feed-forward layers are few.
+    family is there, of kinds that publications have mixed. gated_delta: share of the mixers. rare,
+    unknown: shares of the mixers of kinds that at most one publication has trained, and none.
+    window: share that sees a short window, weighted by how short. edge: 1 where the few attention
+    layers stand at one end. new_mix: `mixed` as far as no publication had such a pair at such a
+    share. bare: share of recurrent mixers without a channel mixer, where feed-forward layers are
+    few.
     """
 
     shares: tuple[float, ...]
@@ -64,6 +66,7 @@ class Mix:
     mixed: float
     gated_delta: float
     rare: float
+    unknown: float
     window: float
     edge: float
     new_mix: float
@@ -78,26 +81,31 @@ def mix_of(operators: tuple[OperatorSpec, ...], *, published: bool = False) -> M
     total = max(len(mixers), 1)
     shares: dict[str, float] = dict.fromkeys(KINDS, 0.0)
     families: dict[str, float] = dict.fromkeys(FAMILIES, 0.0)
-    rare = window = 0.0
+    gated_delta = rare = unknown = window = 0.0
     for spec, count in Counter(mixers).items():
-        own = [family for family in spec.family.split(" and ") if family in FAMILIES]
-        for family in own:
-            families[family] += count / total / len(own)
         parts = ("a", "m2") if spec.kind == "h" else (ALIKE.get(spec.kind, spec.kind),)
         for kind in parts:
             shares[kind if kind in KINDS else "other"] += count / total / len(parts)
-        rare += count / total * (spec.kind in RARE or spec.kind not in (*KINDS, *RARE) or not own)
+        # what publications found of other operators is no bonus for one that they do not have
+        if spec.kind not in KINDS:
+            unknown += count / total
+        elif spec.kind in RARE:
+            rare += count / total
+        elif spec.family in FAMILIES:
+            families[spec.family] += count / total
+        gated_delta += count / total * (spec.kind == "gd")
         tokens = getattr(spec, "window_tokens", 0)
         if tokens and not (published and not spec.options()):
             window += count / total * max(0.0, np.log2(PUBLISHED_WINDOW / tokens)) / 3
-    minor = 1.0 - max(families.values()) if any(families.values()) else 0.0
+    minor = sum(families.values()) - max(families.values())
     mixed = min(1.0, minor / FULL_SHARE)
     return Mix(
         shares=tuple(shares[kind] for kind in KINDS),
         ffn_share=1 - len(mixers) / len(operators),
         mixed=mixed,
-        gated_delta=shares["gd"],
-        rare=rare,
+        gated_delta=gated_delta,
+        rare=rare + unknown,
+        unknown=unknown,
         window=float(window),
         edge=_edge(mixers),
         new_mix=_new_mix(families, minor),
@@ -153,7 +161,6 @@ def features(
     ffn: np.ndarray,
     aspects: np.ndarray,
     tokens: np.ndarray | float,
-    beyond: np.ndarray | float = 0.0,
 ) -> np.ndarray:
     """The row [F] of each network: FEATURES, then SILENT; [N, F].
 
@@ -163,7 +170,6 @@ def features(
         params, active: without embeddings; all, and those that one token uses.
         ffn: share of the feed-forward layers in the parameters.
         aspects: ln(width / depth).
-        beyond: what the loss of a short training says beyond size, shape and mix, in nats.
     """
 
     def of_mix(name: str) -> np.ndarray:
@@ -174,7 +180,6 @@ def features(
             law,
             of_mix("mixed"),
             of_mix("gated_delta"),
-            beyond,
             (ffn - FFN_PARAMS) ** 2,
             of_mix("window"),
             of_mix("edge"),

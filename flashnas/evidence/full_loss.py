@@ -1,21 +1,20 @@
 """The loss to expect of a full training, up to a constant: from what others have trained in full.
 
-    loss = level of the group + lambda law + beta . features + kappa beyond + residual of the
-    composition
-           + noise
+    loss = level of the group + lambda law + beta . features + residual of the composition + noise
 
 Every coefficient is a mean over publications plus a deviation of each publication. A prediction is
 for a new publication, or the user's own. The residual is a Gaussian process over the composition,
 as uncertain as its prior where nobody trained anything alike. Publications have a reliability each,
 a robust likelihood. All else is a Gaussian posterior, which is exact. Differences alone have a
-meaning. No torch.
+meaning. An operator that no publication has is predicted from size and shape, and from its short
+training (`short_effect`). No torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -25,15 +24,14 @@ from flashnas.base.hints import shown
 from flashnas.base.quantities import tokens_of
 from flashnas.evidence.composition import (
     FEATURES,
-    KINDS,
+    FULL_SHARE,
     SILENT,
-    Mix,
     body_sizes,
     effective,
-    features,
     mix_of,
 )
 from flashnas.evidence.law import Law, aspect
+from flashnas.evidence.table import Rows, Table
 
 NEW = "a new publication"
 LAW_NATS = 2.5  # the law's value at which its coefficient turns
@@ -47,7 +45,6 @@ PRIOR_SDS = {
     "law": 0.3,
     "mixed": 0.15,
     "gated_delta": 0.15,
-    "beyond": 0.5,
     "ffn": 0.3,
     "window": 0.05,
     "edge": 0.05,
@@ -58,115 +55,22 @@ PRIOR_SDS = {
 SILENT_SDS = {
     "ffn_share": 0.1,
     "bare": 0.1,
-    "rare": 0.06,
+    "rare": 0.03,
     "new_mix": 0.06,
     "aspect": 0.2,
     "size": 0.05,
     "tokens": 0.02,
 }
-OWN_SDS = (
-    "law",
-    "mixed",
-    "gated_delta",
-    "beyond",
-    "ffn",
-)  # features whose effect differs between publications
-PARTS = ("law", "mix", "beyond")  # of a prediction, which may be left out
+# features whose effect differs between publications
+OWN_SDS = ("law", "mixed", "gated_delta", "ffn")
+PARTS = ("law", "mix", "short")  # of a prediction, which may be left out
+# standard deviations of `silence` that are added to the mean where networks are ranked
+CHARGE = 1.0
+# nats of a full training for a nat of a short one, of an operator that no publication has; the sd
+# of such an operator is that of `rare`: experiments/evidence/unknown_operators.py
+SHORT_WEIGHT = 0.22
 OF_SIZE = ("law", "size", "tokens", "aspect", "experts")  # columns of size and shape
 _LAW = FEATURES.index("law")
-
-
-class Columns:
-    """Fields of one length: arrays, or such columns."""
-
-    def __len__(self) -> int:
-        return len(next(iter(vars(self).values())))
-
-    @classmethod
-    def joined(cls, *parts: Self) -> Self:
-        """All rows of several."""
-        return cls(
-            *(
-                type(same[0]).joined(*same)
-                if isinstance(same[0], Columns)
-                else np.concatenate(same)
-                for same in zip(*(vars(part).values() for part in parts), strict=True)
-            )
-        )
-
-    def part(self, places: np.ndarray) -> Self:
-        """The rows at these places."""
-        return type(self)(
-            *(
-                column.part(places) if isinstance(column, Columns) else column[places]
-                for column in vars(self).values()
-            )
-        )
-
-
-@dataclass(frozen=True)
-class Table(Columns):
-    """Networks or rows as the model sees them: x [N, F] of FEATURES and SILENT, shares [N, K] of
-    KINDS, ffn [N]: share of feed-forward layers among the operators, publication [N]."""
-
-    x: np.ndarray
-    shares: np.ndarray
-    ffn: np.ndarray
-    publication: np.ndarray
-
-    @classmethod
-    def of(
-        cls,
-        law: Law,
-        mixes: Sequence[Mix],
-        sizes_N3: Any,
-        widths: Any,
-        tokens: Any,
-        publication: Any,
-        *,
-        beyond: Any = 0.0,
-        counted: Any = None,
-    ) -> Self:
-        """Networks by their mixes and sizes; each argument is of shape [N], or one value for all.
-
-        Args:
-            sizes_N3: what `body_sizes` gives.
-            publication: in which they are trained.
-            beyond: as `FullLoss.beyond`.
-            counted: parameters that the law counts; None: `effective` ones.
-        """
-        params, active, ffn = np.array(sizes_N3, float).reshape(-1, 3).T
-        counted, widths = (
-            effective(params, active) if counted is None else counted,
-            np.asarray(widths, float),
-        )
-        x = features(
-            mixes,
-            law=law.loss(counted, tokens, widths),
-            params=params,
-            active=active,
-            ffn=ffn,
-            aspects=aspect(counted, widths),
-            tokens=tokens,
-            beyond=beyond,
-        )
-        return cls(
-            x,
-            np.array([mix.shares for mix in mixes]).reshape(-1, len(KINDS)),
-            np.array([mix.ffn_share for mix in mixes]),
-            np.broadcast_to(np.array(publication, object), len(mixes)),
-        )
-
-
-@dataclass(frozen=True)
-class Rows(Columns):
-    """What the model learns from: the table, the loss of each row, and the level that it compares
-    within.
-    """
-
-    table: Table
-    nats: np.ndarray
-    level: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -233,7 +137,7 @@ class FullLoss:
 
     Args:
         spreads: the standard deviations (experiments/evidence/fitting.py).
-        response: of the loss of a proxy in ln N, r, mixed, gated_delta and 1, for `beyond`.
+        response: of the loss of a proxy in ln N, r, mixed, gated_delta and 1, for `short_effect`.
         parts: those of PARTS that it has.
         publication: predictions are for this one; NEW for one without rows.
     """
@@ -265,10 +169,13 @@ class FullLoss:
     # -- what a network looks like -----------------------------------------------------------------
 
     def table(
-        self, networks: Sequence[Architecture], tokens: float, beyond: Sequence[float] | None = None
+        self,
+        networks: Sequence[Architecture],
+        tokens: float,
+        short: Sequence[float] | None = None,
     ) -> Table:
-        """Networks of one planned training as the model sees them. beyond: of each (`beyond`);
-        None: not known."""
+        """Networks of one planned training as the model sees them. short: `short_effect` of each;
+        None: nothing was trained."""
         return Table.of(
             self.law,
             [mix_of(network.operators) for network in networks],
@@ -276,15 +183,26 @@ class FullLoss:
             [network.hidden for network in networks],
             tokens,
             self.publication,
-            beyond=0.0 if beyond is None else np.asarray(beyond, float),
+            short=0.0 if short is None else np.asarray(short, float),
         )
 
-    def beyond(self, proxy: Architecture, loss: float | None) -> float:
-        """What a short loss says beyond size, shape and mix of the network that was trained; 0
-        without a loss."""
+    def short_effect(self, proxy: Architecture, loss: float | None) -> float:
+        """What the loss of a short training adds to the mean, in nats per token: SHORT_WEIGHT times
+        what it says beyond size, shape and mix of the network that was trained.
+
+        It is 0 without a loss, and for a network of operators that publications have: their
+        trainings say what a short one cannot add to.
+        """
         if loss is None or not np.isfinite(loss) or not self.response:
             return 0.0
-        return float(loss - response_row(proxy) @ np.array(self.response))
+        share = min(1.0, mix_of(proxy.operators).unknown / FULL_SHARE)
+        if share == 0.0:
+            return 0.0
+        return SHORT_WEIGHT * share * float(loss - response_row(proxy) @ np.array(self.response))
+
+    def silence(self, networks: Sequence[Architecture], tokens: float) -> np.ndarray:
+        """`silence_of` networks of one planned training [N]."""
+        return silence_of(self.table(networks, tokens)) if networks else np.zeros(0)
 
     # -- predictions -------------------------------------------------------------------------------
 
@@ -304,7 +222,7 @@ class FullLoss:
         self,
         networks: Sequence[Architecture],
         tokens: float | str,
-        beyond: Sequence[float] | None = None,
+        short: Sequence[float] | None = None,
     ) -> Prediction:
         """`predict` of `table`; tokens: also a text such as 100B. Raises ConfigError for other
         arguments.
@@ -327,7 +245,7 @@ class FullLoss:
                 "predict_networks: tokens must be a number of tokens from 1 to 1000T, such as"
                 f" 100B; got {shown(tokens)}"
             ) from None
-        return self.predict(self.table(networks, tokens, beyond))
+        return self.predict(self.table(networks, tokens, short))
 
     def coefficients(self) -> dict[str, tuple[float, float, float]]:
         """Of each feature: mean, standard deviation of the mean, and standard deviation between
@@ -343,23 +261,24 @@ class FullLoss:
         }
 
     def parts_of(self, table: Table, place: int, other: int) -> dict[str, float]:
-        """The difference of two networks by its reasons, in nats: size and shape, mix, own
-        training.
-        """
+        """The difference of two networks by its reasons, in nats: size and shape, mix, own short
+        training."""
         columns = (*FEATURES, *SILENT)
         both = table.part(np.array([place, other]))
         x, learnt = self._x(both), self._x(self.rows.table)
         common, own = self._variances()
-        parts = {}
-        for reason, names in (("size", OF_SIZE), ("training", ("beyond",))):
-            some = x * np.isin(columns, names)
-            cross = (some * common) @ learnt.T
-            if self.publication in set(self.rows.table.publication):
-                cross += ((some * own) @ learnt.T) * (
-                    self.rows.table.publication == self.publication
-                )
-            values = self._gain(cross) @ self._weights + some[:, _LAW]
-            parts[reason] = float(values[0] - values[1])
+        of_size = x * np.isin(columns, OF_SIZE)
+        cross = (of_size * common) @ learnt.T
+        if self.publication in set(self.rows.table.publication):
+            cross += ((of_size * own) @ learnt.T) * (
+                self.rows.table.publication == self.publication
+            )
+        values = self._gain(cross) @ self._weights + of_size[:, _LAW]
+        short = self._short(both)
+        parts = {
+            "size": float(values[0] - values[1]),
+            "training": float(short[0] - short[1]),
+        }
         whole = self.predict(both).mean
         parts["mix"] = float(whole[0] - whole[1]) - sum(parts.values())
         return parts
@@ -374,16 +293,17 @@ class FullLoss:
 
     def _x(self, table: Table) -> np.ndarray:
         """The columns, those of parts that it has not at 0."""
-        has = [
-            {"law": "law", "beyond": "beyond"}.get(name, "mix") in self.parts
-            for name in (*FEATURES, *SILENT)
-        ]
+        has = [("law" if name == "law" else "mix") in self.parts for name in (*FEATURES, *SILENT)]
         x = np.array(table.x)
         x[:, _LAW] -= LAW_NATS
         return np.asarray(x * has)
 
     def _known(self, table: Table) -> np.ndarray:
-        return np.asarray(self._x(table)[:, _LAW])
+        """The part of the mean that no row teaches."""
+        return np.asarray(self._x(table)[:, _LAW] + self._short(table))
+
+    def _short(self, table: Table) -> np.ndarray:
+        return table.short if "short" in self.parts else np.zeros(len(table))
 
     def _variances(self) -> tuple[np.ndarray, np.ndarray]:
         """Of the common coefficients and of a publication's own, [F] each."""
@@ -434,6 +354,13 @@ class FullLoss:
             + with_mix * self.spreads.residual**2
             + reliability * (square @ own + with_mix * self.spreads.own_residual**2)
         )
+
+
+def silence_of(table: Table) -> np.ndarray:
+    """Standard deviation [N], in nats per token, of what no publication vouches for: a property of
+    each network, which is 0 within what at least two publications have trained."""
+    x = table.x[:, len(FEATURES) :]
+    return np.linalg.norm(x * [SILENT_SDS[name] for name in SILENT], axis=1)
 
 
 def response_row(proxy: Architecture) -> np.ndarray:

@@ -19,10 +19,11 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import one_of, printable, shown
 from flashnas.evidence.composition import body_sizes, mix_of
-from flashnas.evidence.full_loss import NEW, PARTS, FullLoss, Rows, Spreads, Table, response_row
+from flashnas.evidence.full_loss import NEW, PARTS, FullLoss, Spreads
 from flashnas.evidence.law import Law
 from flashnas.evidence.proxies import full_network, full_width
 from flashnas.evidence.recall import SHIPPED as RECALL
+from flashnas.evidence.table import Rows, Table
 from flashnas.evidence.trainings import SHIPPED, PublishedRow, nested_groups, read_published
 
 DATA = SHIPPED.parent
@@ -33,9 +34,8 @@ MAX_OWN_ROWS = 300
 WIDTHS = 256  # a network is built at the nearest multiple of this to count the shares of its parts
 RELIABILITY_SD = 0.7  # of the logarithm of a publication's reliability, before anything was seen
 FURTHEST = 4.0  # standard deviations from there
-Short = Sequence[
-    tuple[Architecture, float] | None
-]  # network and loss of the short training of each row
+# network and loss of the short training of each row
+Short = Sequence[tuple[Architecture, float] | None]
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ def shipped_rows() -> Rows:
         np.array(rows["shares"]),
         np.array(rows["ffn"]),
         np.array(rows["publication"], object),
+        np.zeros(len(rows["ffn"])),
     )
     return Rows(table, np.array(rows["nats"]), np.array(rows["level"], object))
 
@@ -105,34 +106,17 @@ def shipped_rows() -> Rows:
 def rows_of(
     trainings: Sequence[PublishedRow],
     law: Law,
-    *,
-    response: Sequence[float] = (),
-    short: Short | None = None,
 ) -> Rows:
-    """Published trainings as the model sees them, without the smaller ones of nested groups.
-
-    Args:
-        short: of each row; None where there is none. They count for a group that has all of them.
-    """
+    """Published trainings as the model sees them, without the smaller ones of nested groups."""
     smaller = {small for small, _ in nested_groups(trainings)}
-    kept = [place for place, row in enumerate(trainings) if row.group not in smaller]
-    rows, widths = (
-        [trainings[place] for place in kept],
-        [full_width(trainings[place]) for place in kept],
-    )
-    proxies = [None if short is None else short[place] for place in kept]
-    without = {row.group for row, proxy in zip(rows, proxies, strict=True) if proxy is None}
-    sizes, beyond = [], []
-    for row, width, proxy in zip(rows, widths, proxies, strict=True):
+    rows = [row for row in trainings if row.group not in smaller]
+    widths = [full_width(row) for row in rows]
+    sizes = []
+    for row, width in zip(rows, widths, strict=True):
         built = full_network(row, nearest_width(width))
         total, active, ffn = body_sizes(built.operators, built.hidden)
         params = row.params - width * row.vocab
         sizes.append((params, params * active / total, ffn))
-        beyond.append(
-            0.0
-            if proxy is None or row.group in without
-            else float(proxy[1] - response_row(proxy[0]) @ np.array(response))
-        )
     table = Table.of(
         law,
         [mix_of(row.specs, published=True) for row in rows],
@@ -140,7 +124,6 @@ def rows_of(
         widths,
         np.array([row.tokens for row in rows]),
         [row.source for row in rows],
-        beyond=np.array(beyond),
     )
     return Rows(
         table,
@@ -163,7 +146,7 @@ def full_loss(
         own: a CSV of the user's own trainings (`read_published`); predictions are then for the
             user's publication.
         without: a publication, by its source, that the model has not seen.
-        parts: of `law`, `mix` and `beyond` (short trainings), those that it uses.
+        parts: of `law`, `mix` and `short` (trainings), those that it uses.
 
     Raises:
         ConfigError: an argument is wrong, or the file; with file, line, rule and value.

@@ -16,8 +16,8 @@ from flashnas.architecture.notation import parse_operators
 from flashnas.base.errors import ArchitectureError
 from flashnas.evidence.agreement import CLEAR_NATS, Composition, group_pairs, shared_pairs
 from flashnas.evidence.expected import of_size
-from flashnas.evidence.foretold import COVERED, WITHIN_SDS, foretell
 from flashnas.evidence.full_loss import FullLoss
+from flashnas.evidence.left_out import COVERED, WITHIN_SDS, left_out_pairs
 from flashnas.evidence.load import full_loss, own_rows, rows_of
 from flashnas.evidence.trainings import NO_FFN, PublishedRow, comparable, composition, groups_of
 from flashnas.operators import OPERATORS, OperatorSpec
@@ -148,7 +148,7 @@ def contradiction(own: str | Path) -> str:
     wrong file.
     """
     shipped = full_loss()
-    pairs = foretell(own_rows(own), model_without=lambda _: shipped)
+    pairs = left_out_pairs(own_rows(own), model_without=lambda _: shipped)
     clear = [pair for pair in pairs if pair.clear]
     right = sum(pair.right for pair in clear)
     inside = sum(

@@ -8,8 +8,8 @@ without windows. decay    the same for states that decay without a delta rule (M
 hybrid   full attention beside states, complete where both have the share t of the mixers.
 
 A publication is a random draw of b1 to b4: a Gaussian posterior with one scale in closed form. What
-no publication has (an operator, few mixers, many FFNs) widens it. The placement of operators is
-left out.
+no publication has (few mixers, many FFNs) widens it; an operator that none has adds no recall, too.
+The placement of operators is left out.
 """
 
 from __future__ import annotations
@@ -89,10 +89,10 @@ def _row(place: str, line: dict[str, str]) -> RecallRow:
 
 @functools.lru_cache(maxsize=16384)
 def _composition(
-    specs: tuple[OperatorSpec, ...],
+    specs: tuple[OperatorSpec, ...], published: frozenset[str]
 ) -> tuple[list[float], dict[str, float], dict[str, float]]:
     """Numbers that decide; shares of kinds among mixers or FFNs; shares of states. `h` is half of
-    each.
+    each. published: kinds that publications have; others find nothing again.
     """
     mixers = sum(spec.mixes_tokens for spec in specs)
     full = windows = reach = decay = outside = 0.0
@@ -101,6 +101,8 @@ def _composition(
     for spec in specs:
         share = 1 / (mixers if spec.mixes_tokens else len(specs) - mixers)
         kinds[spec.kind] += share
+        if spec.kind not in published:
+            continue
         attention = share * {"attention": 1.0, "attention and state space": 0.5}.get(
             spec.family, 0.0
         )
@@ -149,7 +151,9 @@ class RecallModel:
     """The posterior of b1 to b4 after published rows."""
 
     def __init__(self, rows: Sequence[RecallRow], form: Form = FORM) -> None:
-        parts = [_composition(row.specs) for row in rows]
+        # a model without some publication still likens what that one alone has to its family
+        self.kinds = _shipped_kinds() | {spec.kind for row in rows for spec in row.specs}
+        parts = [_composition(row.specs, self.kinds) for row in rows]
         numbers, value = (
             np.array([part[0] for part in parts]),
             np.array([row.value for row in rows]),
@@ -183,7 +187,7 @@ class RecallModel:
 
         They hold the noise of one training of each stack and of the transformer.
         """
-        parts = [_composition(tuple(specs)) for specs in stacks]
+        parts = [_composition(tuple(specs), self.kinds) for specs in stacks]
         numbers = np.array([part[0] for part in parts]).reshape(len(parts), 9)
         mixers, (lesser, ffn, outside) = np.clip(numbers[:, 0], 1, self.mixers), numbers.T[6:]
         kinds = sorted({kind for part in parts for kind in part[1]})
@@ -203,7 +207,7 @@ class RecallModel:
         """What of a stack no publication has, in words; "" if nothing. Half of their least depth
         will do.
         """
-        (mixers, *_, ffn, outside), kinds, states = _composition(tuple(specs))
+        (mixers, *_, ffn, outside), kinds, states = _composition(tuple(specs), self.kinds)
         unknown = sorted(kind for kind in kinds if not self.publications[kind])
         mixed = len(states) > 1 and not unknown and frozenset(states) not in self.states
         return "; ".join(
@@ -226,6 +230,11 @@ def same(rows: Sequence[RecallRow], name: str) -> np.ndarray:
     return np.array(
         [[getattr(row, name) == getattr(other, name) for other in rows] for row in rows]
     )
+
+
+@functools.cache
+def _shipped_kinds() -> frozenset[str]:
+    return frozenset(spec.kind for row in read_recall() for spec in row.specs)
 
 
 @functools.cache

@@ -14,7 +14,6 @@ EFFECTS = {
     "law": "slope of the law of size and shape",
     "mixed": "a second family of mixers",
     "gated_delta": "gated delta rules in place of other mixers",
-    "beyond": "slope of what a short training says beyond these",
     "ffn": "(share of parameters in FFNs - 0.3) squared",
 }
 MODELS = {
@@ -22,6 +21,12 @@ MODELS = {
     "law": "law: size and shape",
     "evidence": "evidence: law and mix",
     "full": "full: evidence and short loss",
+}
+RULES = {
+    "shipped": "shipped: the lowest mean, with a charge for what no publication vouches for",
+    "mean": "mean: the lowest mean",
+    "pure": "pure: the lowest mean of the stacks of one mixer",
+    "random": "random: any row",
 }
 ALONE = 1.5  # times the usual spread from which on a publication is said to stand alone
 
@@ -148,6 +153,23 @@ def _left_out(result: Result) -> list[str]:
             ),
             "",
         ]
+    lines += [
+        *columns(
+            [
+                (
+                    "regret of a choice without its publication, nats",
+                    "pooled",
+                    "publications equal",
+                ),
+                *(
+                    (RULES[rule], *(_nats(each[name]) for name in ("pooled", "equal")))
+                    for rule, each in result["regret"].items()
+                ),
+            ],
+            (0,),
+        ),
+        "",
+    ]
     by_group = {
         name: {group["group"]: group for group in model["groups"]} for name, model in models.items()
     }
@@ -177,6 +199,10 @@ def _model(model: Result) -> tuple[str, ...]:
         f"{model['rmse_nats']:.3f}",
         "" if model["coverage"] is None else f"{model['coverage']:.0%}",
     )
+
+
+def _nats(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def _right(pairs: Result | None) -> str:

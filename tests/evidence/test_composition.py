@@ -31,10 +31,16 @@ def mix(text, **options):
         ("2x(5x(m2 f) a f)", "mixed", 1.0),  # a sixth is more than the share that counts fully
         ("11x(m2 f) a f", "mixed", (1 / 12) / 0.15),
         ("6x(gd f a f)", "gated_delta", 0.5),
-        ("12x(kda f)", "gated_delta", 1.0),
+        ("12x(kda f)", "gated_delta", 0.0),  # nobody trained it: no effect of what is like it
+        ("12x(kda f)", "unknown", 1.0),
         ("12x(kda f)", "rare", 1.0),
         ("12x(r7 f)", "rare", 1.0),
+        ("12x(r7 f)", "unknown", 0.0),  # one publication did
         ("12x(gd f)", "rare", 0.0),
+        ("6x(r7 f m2 f)", "mixed", 0.0),  # never trained beside another mixer
+        ("6x(kda f m2 f)", "mixed", 0.0),
+        ("12x(h f)", "mixed", 0.0),
+        ("4x(kda f m2 f a f)", "mixed", 1.0),  # by the two that were
         ("24x(m2)", "bare", 0.0),  # has a channel mixer of its own
         ("24x(d)", "bare", 1.0),
         ("12x(swa(window=256) f)", "window", 1.0),
