@@ -7,6 +7,7 @@ The differences between rows of one group with another share of the operator are
 and shape alone, by a model without the publication; and from these plus the short losses beyond
 size and shape, whose weight is fitted to the other operators. `effect` is the slope of what size
 and shape leave against the share of the operator: how wrong one is about an operator in full.
+`short_effect` is the same of the short losses beyond size and shape.
 
 Expected: unknown_operators.csv, the table of docs/evidence.md; about 0.22 for the weight, and a
 root mean square of the effects of about 0.03 nats.
@@ -93,6 +94,7 @@ def study() -> pd.DataFrame:
                 "weight": weight,
                 "effect": slope(table[kind][has], left[has]),
                 "effect_left_by_both": slope(table[kind][has], (table.published - both)[has]),
+                "short_effect": slope(table[kind][has], table.beyond[has]),
             }
         )
     return pd.DataFrame(lines)
@@ -104,5 +106,5 @@ if __name__ == "__main__":
     print(found.round(3).to_string(index=False))
     counts = ["clear_pairs", "size_and_shape", "short_loss_alone", "both"]
     print("all", found[counts].sum().to_dict(), "median weight", round(found.weight.median(), 3))
-    for name in ("effect", "effect_left_by_both"):
+    for name in ("effect", "effect_left_by_both", "short_effect"):
         print(f"root mean square of {name}: {np.sqrt((found[name] ** 2).mean()):.3f}")

@@ -145,7 +145,7 @@ def search(
     from flashnas.api.live import Live
     from flashnas.api.run import Run
     from flashnas.runs.layout import plugins_named
-    from flashnas.study.search import run_search
+    from flashnas.study.loop import run_search
 
     with plugins_named(out):
         summary = run_search(

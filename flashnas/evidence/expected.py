@@ -13,10 +13,11 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.architecture.notation import parse_operators
 from flashnas.evidence.composition import body_sizes, effective, mix_of, outside_support
-from flashnas.evidence.full_loss import FullLoss, Table
+from flashnas.evidence.full_loss import FullLoss
 from flashnas.evidence.load import full_loss, nearest_width
 from flashnas.evidence.proxies import as_published
-from flashnas.evidence.recall import load_recall
+from flashnas.evidence.recall import RecallModel, load_recall
+from flashnas.evidence.table import Table
 from flashnas.operators import OperatorSpec
 
 PLAIN = parse_operators("a f")  # a block of the transformer to which networks are compared
@@ -57,16 +58,25 @@ def expected(network: Architecture, tokens: float, own: str | Path | None = None
         >>> found.full_loss_difference < 0 < found.full_loss_sd, found.recall < 0, found.outside
         (True, True, ())
     """
-    model = full_loss(own)
+    return expected_of(network, tokens, full_loss(own), load_recall())
+
+
+def expected_of(
+    network: Architecture,
+    tokens: float,
+    model: FullLoss,
+    recall_model: RecallModel,
+    short: float = 0.0,
+) -> Expected:
+    """The same by these models. short: `FullLoss.short_effect` of the network, in nats."""
     params, active, _ = body_sizes(network.operators, network.hidden)
     prediction = model.predict(
         Table.joined(
-            model.table([network], tokens),
+            model.table([network], tokens, [short]),
             of_size(model, [PLAIN], float(effective(params, active)), tokens),
         )
     )
     difference, sd = prediction.difference(0, 1)
-    recall_model = load_recall()
     recall, covariance = recall_model.predict([network.operators])
     words = recall_model.supported(network.operators)
     return Expected(

@@ -128,7 +128,7 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
         (f"with {run.confidence:.0%} confidence" if run.confidence else ""),
     )
     if run.further_objectives or run.ranks_full:
-        planned = entry("foresight", "train_tokens")
+        planned = entry("scorer", "train_tokens")
         yield (
             "Objectives",
             ", ".join(title_of(name) for name in run.objectives),

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 
-class Pure(TypedDict, total=False):
-    """The best pure stack, what the recommended network differs from it, and the probability that
-    that is better."""
+class Rival(TypedDict, total=False):
+    """A stack within the budget that the recommended network is compared with: what that differs
+    from it in nats per token, and the probability that it is better. `ms` and `params`: of the same
+    stack at the smallest width that makes up for the difference; None where none up to twice its
+    width does."""
 
     label: str
     notation: str
@@ -17,6 +19,55 @@ class Pure(TypedDict, total=False):
     latency_ms: float
     difference: float
     sd: float
+    probability: float
+    ms: float | None
+    params: float | None
+
+
+class KnownModel(TypedDict):
+    """A published model with the vocabulary of the space. difference, sd, probability: its expected
+    full loss less that of the recommended network, and the probability that it is better; recall,
+    silence: as of a trial. latency_ms: None where the table does not answer for it."""
+
+    name: str
+    latency_ms: float | None
+    params: float
+    difference: float
+    sd: float
+    probability: float
+    recall: float
+    silence: float
+
+
+class Support(TypedDict):
+    """What publications say of the mixes of the recommended network and of the best pure stack:
+    pairs of rows that have both, in these publications, and how many of the pairs find it better.
+    """
+
+    pairs: int
+    better: int
+    publications: list[str]
+
+
+class FullTraining(TypedDict):
+    """What the planned training costs, by `flashnas.training.cost`."""
+
+    tokens: float
+    flops: float
+    h100_hours: float
+    utilisation: float
+
+
+class Experiment(TypedDict, total=False):
+    """The training of two networks on fewer tokens that would settle the closest tie: the other
+    network, what both trainings cost, and the probability that they differ by more than two
+    trainings of the same network do."""
+
+    hash: str
+    notation: str
+    tokens: float
+    flops: float
+    h100_hours: float
     probability: float
 
 
@@ -68,22 +119,32 @@ class Answer:
     """What a search recommends: a network, by its hash.
 
     standings: of all networks of the front, fastest first. baselines: of the pure stacks. cheapest:
-    the fastest network that cannot be told from the recommended one. pure, reasons, without_floor,
-    to_change: empty where there is nothing to say. min_recall: floor that the recommendation keeps,
-    of full marks below a transformer; kept: whether it does. above_budget: networks whose latency
-    may exceed the budget by its upper bound. before: notation of what published trainings alone
-    recommend; same: whether the trainings left it as it is. extrapolated: the planned training is
-    longer or shorter than publications' are.
+    the fastest network that cannot be told from the recommended one. pure: the best pure stack;
+    transformer: the best stack of attention. reasons: for the difference to the pure stack. These,
+    without_floor, to_change, support and experiment are empty where there is nothing to say.
+    min_recall: floor that the recommendation keeps, of full marks below a transformer; kept:
+    whether it does, which is so with `keeps`, a probability. known: published models. limit: what
+    keeps the recommended network from being better: `budget`, `space` or `support`. above_budget:
+    networks whose latency may exceed the budget by its upper bound. before: notation of what
+    published trainings alone recommend; same: whether the trainings left it as it is. extrapolated:
+    the planned training is longer or shorter than publications' are.
     """
 
     recommended: str
     standings: tuple[Standing, ...]
     baselines: tuple[Standing, ...] = ()
     cheapest: str
-    pure: Pure = field(default_factory=Pure)
+    pure: Rival = field(default_factory=Rival)
+    transformer: Rival = field(default_factory=Rival)
     reasons: Reasons = field(default_factory=Reasons)
+    known: tuple[KnownModel, ...] = ()
+    support: Support | None = None
+    training: FullTraining | None = None
+    experiment: Experiment = field(default_factory=Experiment)
+    limit: str = ""
     min_recall: float
     kept: bool
+    keeps: float = 1.0
     without_floor: WithoutFloor = field(default_factory=WithoutFloor)
     above_budget: tuple[str, ...] = ()
     to_change: ToChange = field(default_factory=ToChange)
@@ -95,7 +156,9 @@ class Answer:
 
     def __post_init__(self) -> None:
         for name, kind in (
-            ("pure", Pure),
+            ("pure", Rival),
+            ("transformer", Rival),
+            ("experiment", Experiment),
             ("reasons", Reasons),
             ("without_floor", WithoutFloor),
             ("to_change", ToChange),

@@ -17,7 +17,13 @@ from flashnas.base.yaml import read_yaml
 from flashnas.runs.layout import FRONT, yaml_text
 
 # of an entry, besides scores and what a search adds; expected: where full trainings rank
-EXPECTED_FIGURES = ("full_loss", "full_loss_sd", "expected_recall", "expected_recall_sd")
+EXPECTED_FIGURES = (
+    "full_loss",
+    "full_loss_sd",
+    "silence",
+    "expected_recall",
+    "expected_recall_sd",
+)
 FRONT_FIGURES = (
     "loss",
     "bits_per_byte",

@@ -51,7 +51,7 @@ class _Config(TypedDict, total=False):
     totals: dict[str, float] | None
     question: dict[str, Any] | None
     answer: dict[str, Any] | None
-    foresight: dict[str, Any] | None
+    scorer: dict[str, Any] | None
     seconds: float | None
 
 

@@ -83,7 +83,9 @@ class Trial:
     every width, never evaluated. failed: the evaluation ended with `reason`. expected: scored by
     published trainings alone. Figures that do not exist are None. `loss` is the validation loss in
     nats per token; `full_loss` is the loss to expect of a full training, up to a constant, and
-    `full_loss_sd` the standard deviation of its difference to the reference of the run;
+    `full_loss_sd` the standard deviation of its difference to the plain transformer of its size;
+    `silence` is the standard deviation of what no publication vouches for, in nats, by which the
+    network is charged where it is ranked;
     `expected_recall` is that after a full training less that of the transformer of the same
     training, of full marks; `curve` holds [tokens seen, validation loss] pairs; `scores` are
     further numbers that the user's evaluator returned.
@@ -112,6 +114,7 @@ class Trial:
     bits_per_byte: float | None = None
     full_loss: float | None = None
     full_loss_sd: float | None = None
+    silence: float | None = None
     expected_recall: float | None = None
     expected_recall_sd: float | None = None
     outside: str = ""  # what of it no publication has, in words

@@ -33,6 +33,8 @@ class AgingEvolution(SearchAlgorithm):
         self.tournament_size = check_whole("aging-evolution: tournament", tournament, 1)
         self.population: deque[Evaluation] = deque(maxlen=self.population_size)  # oldest first
         self._drawn = 0
+        self._ranked_at = 0  # length of the history
+        self._ranks: list[float] = []
 
     def _propose(self, count: int) -> Iterator[Genotype]:
         for _ in range(count):
@@ -46,13 +48,19 @@ class AgingEvolution(SearchAlgorithm):
     def _offspring(self) -> Genotype:
         size = min(self.tournament_size, len(self.population))
         entrants = self.rng.choice(len(self.population), size=size, replace=False)
-        points = [self.point(member) for member in self.population]
-        # lower is better
-        fitness = (
-            [point[0] for point in points] if self.goals is None else standings(points).tolist()
-        )
+        fitness = self._fitness()
         parent = self.population[min(map(int, entrants), key=lambda i: fitness[i])].genotype
         return self.draw_fresh(lambda: self.space.mutate(parent, self.rng))
+
+    def _fitness(self) -> list[float]:
+        """Of the members of the population, lower is better; the same until the next `tell`."""
+        if self._ranked_at != len(self.history):
+            points = [self.point(member) for member in self.population]
+            self._ranked_at = len(self.history)
+            self._ranks = (
+                [point[0] for point in points] if self.goals is None else standings(points).tolist()
+            )
+        return self._ranks
 
     def _take_in(self, evaluation: Evaluation) -> None:
         self._drawn += 1  # it takes the place of a random member of the first population

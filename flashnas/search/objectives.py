@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from flashnas.base.hints import one_of
+from flashnas.evidence.full_loss import CHARGE
 from flashnas.latency.metrics import LARGER_IS_BETTER, METRICS
 
 DEFAULT = ("loss", "latency_ms")
@@ -69,12 +70,11 @@ def figure_of(name: str, figures: Mapping[str, Any]) -> float | None:
 
 def point(names: Sequence[str], figures: Mapping[str, Any]) -> tuple[float, ...] | None:
     """All objectives as they are compared; None if one does not exist. The full loss is compared by
-    a pessimistic value, its mean with one standard deviation, so that nothing is gained where
-    publications are silent."""
+    its mean plus the charge for what no publication vouches for."""
     values = []
     for name in names:
         if (value := figure_of(name, figures)) is None:
             return None
-        sd = figure_of(f"{FULL}_sd", figures) if name == FULL else None
-        values.append(minimised(name, value + (sd or 0.0)))
+        silence = figure_of("silence", figures) if name == FULL else None
+        values.append(minimised(name, value + CHARGE * (silence or 0.0)))
     return tuple(values)

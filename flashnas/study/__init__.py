@@ -1,3 +1,1 @@
-"""One search from its question to its run folder: config, loop, workers, trials, and the folder
-read back.
-"""
+"""One search from its problem to its answer: config, problem, scorer, loop, record and answer."""

@@ -10,10 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.base.hints import duration
-from flashnas.training.cost import training_seconds
-from flashnas.training.recipe import Recipe
 
 # of a training, times the logarithm of the workers: until the last one of a cycle has ended
 WAIT = 0.36
@@ -37,26 +34,18 @@ class TrainingPlan:
     tokens: int = 0
 
 
-def training_plan(question: Any, workers: int) -> TrainingPlan:
-    """Of a `flashnas.study.question.Question`, with so many workers side by side."""
-    config, recipe = question.config, question.recipe
-    new = question.new_baselines.values() if config.trials else ()
+def training_plan(problem: Any, workers: int) -> TrainingPlan:
+    """Of a `flashnas.study.problem.Problem`, with so many workers side by side."""
+    config, recipe, limit = problem.config, problem.recipe, problem.time_limit
+    new = problem.new_baselines.values()
     return TrainingPlan(
-        baselines=[question.expected_s(network) for network in new],
-        candidates=int(min(config.trials, question.space.size())),
-        candidate_s=question.expected_s(None),
+        baselines=[limit.expected_s(network) for network in new],
+        candidates=int(min(config.trials, problem.space.size())),
+        candidate_s=limit.expected_s(None),
         cycle=config.cycle_size,
         workers=workers,
         tokens=0 if recipe is None else recipe.steps * recipe.batch_tokens,
     )
-
-
-def expected_s(recipe: Recipe, network: Any) -> float:
-    """Seconds of the training of a network; 1 where nothing says it."""
-    try:
-        return training_seconds(recipe.proxy_of(network), recipe)
-    except (ArchitectureError, OperatorError):  # a failed trial with its reason
-        return 1.0
 
 
 class Clock:

@@ -121,6 +121,11 @@ class SearchConfig(Settings, where="search"):
         max=1_000_000,
         identity=False,
     )
+    train_anyway: bool = option(
+        False,
+        "train also what cannot change the answer, because publications have its operators",
+        identity=True,
+    )
     seed: int = option(0, "fixes the whole trajectory", metavar="N", min=0, max=MAX_SEED)
     recipe: str | None = option(
         None,

@@ -4,6 +4,7 @@ besides estimates: a certificate, and times from its device."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from flashnas.base.errors import BudgetError, ConfigError, TableError
@@ -15,7 +16,30 @@ from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload
 from flashnas.space import SearchSpace
+from flashnas.study.checks import program_holds
 from flashnas.study.config import SearchConfig
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Limits:
+    """Which networks a search allows. fitter: fits widths to the budgets. certificate: what the
+    table's validation says of its predictions, if a confidence is asked for. timing: how the
+    finalists are timed (`flashnas.profiling`), or None."""
+
+    fitter: Fitter[Any]
+    certificate: Certificate | None
+    timing: Any
+
+
+def load_limits(config: SearchConfig, space: SearchSpace[Any], costs: Costs) -> Limits:
+    """Raises BudgetError where no network of the space meets the budgets, TableError or ConfigError
+    where the table cannot do what is asked for."""
+    certificate = timing = None
+    if isinstance(costs, TableCosts):
+        certificate = load_certificate(config, space, costs.model)
+        timing = load_timing(config, costs.model)
+    fitter = load_fitter(config, space, costs, certificate, program_holds(config, space))
+    return Limits(fitter=fitter, certificate=certificate, timing=timing)
 
 
 def load_costs(

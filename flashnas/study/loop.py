@@ -1,79 +1,190 @@
-"""The loop of a search, in cycles: candidates are drawn together, evaluated side by side, and
-learned by the algorithm in the order drawn.
+"""A search from its problem to its answer.
 
-The trajectory does not depend on workers or interruptions: a continued run replays it, and what its
-database holds is not evaluated again.
+Candidates are drawn together in cycles, evaluated side by side, and learned by the algorithm in the
+order drawn. The trajectory does not depend on workers or interruptions: a continued run replays it,
+and what its database holds is not evaluated again.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from flashnas.base.process import terminate_as_interrupt
 from flashnas.base.registry import foreign_errors
 from flashnas.executors.base import Executor
+from flashnas.runs.folder import check_out
+from flashnas.runs.snapshot import Progress
+from flashnas.search.algorithm import Prior
+from flashnas.study.answer import chances_to_change
+from flashnas.study.config import SearchConfig
+from flashnas.study.explore import Expected, explore
+from flashnas.study.finish import finish
+from flashnas.study.opening import executor_of, opened
+from flashnas.study.problem import Problem, load_problem
 from flashnas.study.record import Candidate, Record
+from flashnas.training.cost import training_flops
 
 MAX_FRONT = 12  # networks of a front that nothing was trained for
 IDLE_CYCLES = 20  # cycles in a row without anything new: the space is exhausted
+NEAR = 20  # networks near the recommended one that the algorithm looks at, beside the front
+UNIT_FLOPS = 1e12  # of the cost of a training
+MIN_CHANCE = 0.01  # that a training changes the answer; below it nothing more is trained
+
+
+def run_search(
+    config: SearchConfig,
+    out: Path,
+    *,
+    resume: bool,
+    progress: Progress,
+    command: str = "",
+    **objects: Any,
+) -> dict[str, Any]:
+    """Search, and leave a run folder.
+
+    Args:
+        resume: continue the run in `out` if there is one; else an existing run is an error.
+        objects: in place of names in `config`, as `load_problem` takes them.
+
+    Returns:
+        The object of `flashnas search --json`: run, front, trials (counts by state), from_bench (of
+        the complete ones, those whose score a bench or an earlier run had), failures (reason ->
+        count), seconds and tokens.
+
+    Raises:
+        FlashnasError: in one line, for whatever the user can change.
+    """
+    check_out(out, resume=resume, evaluated=objects.get("evaluator") is not None)
+    with terminate_as_interrupt():
+        problem = load_problem(config, note=progress.note, **objects)
+        with (
+            _place_of_a_full_disk(out),
+            foreign_errors(("progress object", progress), *problem.foreign(), direct=False),
+        ):
+            executor = executor_of(problem, progress.note)
+            with (
+                opened(
+                    problem, executor, out, resume=resume, progress=progress, command=command
+                ) as record,
+                executor,
+            ):
+                folder = record.folder
+                before = folder.ended_as(config.given()) if problem.limits.timing is None else None
+                if before is not None:
+                    return before
+                expected = explored(problem)
+                folder.write_config(options=config.given())
+                loop = Loop(record, expected)
+                for line in loop.plan_lines():
+                    progress.note(line)
+                loop.run(executor)
+                return finish(record, expected)
+
+
+def explored(problem: Problem) -> Expected | None:
+    """What the scorer expects of the space; None where short losses rank."""
+    if problem.scorer is None:
+        return None
+    config = problem.config
+    return explore(
+        problem.space,  # an OperatorSpace, of which a scorer knows the operators
+        problem.fitter,
+        problem.scorer,
+        seed=config.seed,
+        min_recall=config.recall_floor,
+    )
 
 
 class Loop:
-    """One search. idle: cycles in a row with nothing new."""
+    """The trials of one search. expected: what the scorer expects; None where short losses rank.
+    idle: cycles in a row with nothing new."""
 
-    def __init__(self, record: Record) -> None:
-        self.record, self.question, self.folder = record, record.question, record.folder
+    def __init__(self, record: Record, expected: Expected | None) -> None:
+        self.record, self.problem, self.expected = record, record.problem, expected
         self.idle = 0
 
-    def search(self, executor: Executor) -> None:
-        for cycle in self._cycles():
-            self._run(cycle, executor)
-        self.record.report(now=True)
-        self.record.write()
+    def run(self, executor: Executor) -> None:
+        """Evaluate the baselines, what is expected to be the best, and what the algorithm asks for."""
+        record, note = self.record, self.record.progress.note
+        self._evaluate(self._baselines(), executor)
+        self._start_from_known()
+        if first := self._first()[: self._left]:
+            self._evaluate(self._drawn(first, pending=False), executor)
+        while self._left:
+            if not self._may_change():
+                note("no further training is likely to change the answer: the search ends here")
+                break
+            with self._sampler_errors():
+                genotypes = list(self.algorithm.ask(self._left))
+            self._evaluate(self._drawn(genotypes, pending=True), executor)
+        if self.idle >= IDLE_CYCLES:
+            note(
+                f"nothing new in {IDLE_CYCLES} cycles: the space has no more candidates within the"
+                " budget"
+            )
+        self._place_expected()
+        record.report(now=True)
+        record.write()
+
+    def plan_lines(self) -> list[str]:
+        """How networks are ranked, what is recommended so far, what trainings cost and may change."""
+        problem, expected = self.problem, self.expected
+        lines = list(problem.notes)
+        if expected is not None:
+            best = expected.networks[expected.best(problem.config.recall_floor)]
+            lines.append(
+                f"published trainings alone recommend {best.notation}, of"
+                f" {len(expected.networks):,} networks within the budgets"
+            )
+        if problem.recipe is not None:
+            lines.append(str(self.record.clock))
+        if problem.recipe is not None and expected is not None:
+            chances = self._chances()
+            lines.append(
+                f"may change: {np.count_nonzero(chances > MIN_CHANCE)} of the networks near the"
+                " recommended one would take its place with a probability above"
+                f" {MIN_CHANCE:.0%} after a short training; the highest is"
+                f" {max(chances, default=0.0):.0%}"
+            )
+        return lines
 
     # -- cycles ------------------------------------------------------------------------------------
-
-    def _cycles(self) -> Iterator[list[Candidate]]:
-        if baselines := self._baselines():
-            yield baselines
-        self._start_from_known()
-        if first := self._expected()[: self._left]:
-            yield self._drawn(first, pending=False)
-        while count := self._left:
-            with self._sampler_errors():
-                genotypes = list(self.algorithm.ask(count))
-            yield self._drawn(genotypes, pending=True)
-
-    @property
-    def exhausted(self) -> bool:
-        return self.idle >= IDLE_CYCLES
 
     @property
     def _left(self) -> int:
         """How many candidates the next cycle has; 0 when enough are evaluated or the space is
-        exhausted.
-        """
-        config = self.question.config
-        return (
-            0
-            if self.exhausted
-            else max(0, min(config.cycle_size, config.trials - self.record.evaluated))
-        )
+        exhausted."""
+        config = self.problem.config
+        if self.idle >= IDLE_CYCLES:
+            return 0
+        return max(0, min(config.cycle_size, config.trials - self.record.evaluated))
 
-    def _run(self, cycle: Sequence[Candidate], executor: Executor) -> None:
+    def _evaluate(self, cycle: Sequence[Candidate], executor: Executor) -> None:
         """Evaluate the new networks of a cycle; then all candidates become trials, in the order
         drawn, and the algorithm learns of them."""
+        if not cycle:
+            return
         record, before = self.record, self.record.searched
         new: dict[str, Candidate] = {}
         for candidate in cycle:
-            if candidate.network is not None and candidate.key not in record.placed:
-                new.setdefault(candidate.key, candidate)
+            network = candidate.network
+            if network is not None and candidate.key not in record.placed:
+                record.networks.setdefault(candidate.key, network)
+                if self.problem.changes(network):
+                    new.setdefault(candidate.key, candidate)
         for candidate in new.values():
-            self._meet(candidate)
+            self._look_up(candidate)
         jobs = {
-            key: self.question.job(candidate.network)
+            key: self.problem.job(candidate.network)
             for key, candidate in new.items()
             if key not in record.outcomes
         }
@@ -88,33 +199,50 @@ class Loop:
             self.idle = self.idle + 1 if record.searched == before else 0
         self._learn(cycle)
 
-    def _meet(self, candidate: Candidate) -> None:
-        self.record.networks.setdefault(candidate.key, candidate.network)
-        if candidate.key not in self.record.outcomes:
-            score = self.question.scores.score(candidate.network)
+    def _look_up(self, candidate: Candidate) -> None:
+        """Take the score of a bench or an earlier run, where there is one."""
+        record = self.record
+        record.networks.setdefault(candidate.key, candidate.network)
+        if candidate.key not in record.outcomes:
+            score = self.problem.scores.score(candidate.network)
             if score is not None:
-                self.record.remember(candidate, score)
+                record.remember(candidate, score)
 
     # -- the algorithm -----------------------------------------------------------------------------
 
     @functools.cached_property
     def algorithm(self) -> Any:
-        """Made when it is first asked: a run that had ended, or trains nothing, does not need
-        it.
-        """
-        algorithm = self.question.algorithm()
-        if (prior := self.question.prior()) is not None:
+        """Made when it is first asked: a run that had ended, or trains nothing, does not need it."""
+        algorithm = self.problem.algorithm()
+        if (prior := self._prior()) is not None:
             algorithm.use_prior(prior)
         return algorithm
 
+    def _prior(self) -> Prior | None:
+        """What the scorer tells the algorithm; None where there is none, or nothing is trained."""
+        problem, expected = self.problem, self.expected
+        scorer, recipe = problem.scorer, problem.recipe
+        if scorer is None or expected is None or recipe is None:
+            return None
+        floor = problem.config.recall_floor
+        order = dict.fromkeys([*expected.ranked(floor, NEAR), *reversed(expected.front(floor))])
+        return Prior(
+            value_of=scorer.values,
+            moves_of=scorer.step_sds,
+            cost_of=lambda network: training_flops(recipe.proxy_of(network), recipe) / UNIT_FLOPS,
+            best=[
+                expected.genotypes[index]
+                for index in order
+                if problem.changes(expected.networks[index])
+            ],
+        )
+
     def _sampler_errors(self) -> AbstractContextManager[None]:
         """What code of another package raises in a call of the algorithm is one line."""
-        return foreign_errors(("sampler", self.algorithm), *self.question.foreign())
+        return foreign_errors(("sampler", self.algorithm), *self.problem.foreign())
 
     def _learn(self, candidates: Sequence[Candidate]) -> None:
-        """Tell the algorithm of trials: of those that it waits for, or of some that it did not
-        propose.
-        """
+        """Tell the algorithm of trials: of those that it waits for, or of others."""
         evaluations = [
             self.record.evaluation(candidate)
             for candidate in candidates
@@ -122,88 +250,103 @@ class Loop:
         ]
         if evaluations:
             with self._sampler_errors():
-                (self.algorithm.tell if candidates[0].pending else self.algorithm.start_from)(
-                    evaluations
-                )
+                pending = candidates[0].pending
+                (self.algorithm.tell if pending else self.algorithm.start_from)(evaluations)
 
     # -- candidates --------------------------------------------------------------------------------
 
     def _drawn(self, genotypes: Sequence[Any], *, pending: bool) -> list[Candidate]:
         """The candidates of the next cycle, each at the largest width within the budgets."""
         self.record.cycles += 1
+        fitted = [self.problem.fitter.latency_of(genotype)[0] for genotype in genotypes]
         return [
-            Candidate(
-                "search",
-                "",
-                self.question.fitter.latency_of(genotype)[0],
-                genotype,
-                self.record.cycles,
-                pending,
-            )
-            for genotype in genotypes
+            Candidate("search", "", network, genotype, self.record.cycles, pending)
+            for genotype, network in zip(genotypes, fitted, strict=True)
         ]
 
     def _baselines(self) -> list[Candidate]:
-        return [Candidate("baseline", label, network) for label, network in self.question.baselines]
+        return [Candidate("baseline", label, network) for label, network in self.problem.baselines]
 
     def _start_from_known(self) -> None:
-        """Make trials of the known networks of the space within the budgets. The algorithm learns
-        those that it would propose, which have the largest width, from the highest loss to the
-        lowest."""
+        """Make trials of the networks of the space within the budgets that have a score. The
+        algorithm learns those that it would propose, which have the largest width, from the highest
+        loss to the lowest."""
+        problem, record = self.problem, self.record
         candidates = [
             Candidate("bench", label, network, genotype)
-            for genotype, network, label in self.question.known_networks()
-            if network.hash not in self.record.networks
-        ]  # else it is a baseline
+            for genotype, network, label in problem.known_networks()
+            if network.hash not in record.networks  # else it is a baseline
+        ]
         if not candidates:
             return
         for candidate in candidates:
-            self._meet(candidate)
-        losses = {
-            candidate.key: self.record.place(candidate).loss or 0.0 for candidate in candidates
-        }
-        self.record.write()
-        self.record.report()
+            self._look_up(candidate)
+        losses = {candidate.key: record.place(candidate).loss or 0.0 for candidate in candidates}
+        record.write()
+        record.report()
         fitting = [
             candidate
             for candidate in candidates
-            if self.question.fitter.latency_of(candidate.genotype)[0] == candidate.network
+            if problem.fitter.latency_of(candidate.genotype)[0] == candidate.network
         ]
         self._learn(sorted(fitting, key=lambda candidate: -losses[candidate.key]))
 
-    def _expected(self) -> list[Any]:
-        """The genotypes that publications expect to be the best, the recommended one first: their
+    def _first(self) -> list[Any]:
+        """The genotypes that are expected to be the best, the recommended one first: their
         trainings are the most likely to change the answer."""
-        question, told = self.question, self.question.foretold
-        return (
-            []
-            if told is None
-            else [
-                told.genotypes[place]
-                for place in told.nearest(question.config.recall_floor, question.config.cycle_size)
-            ]
-        )
+        problem, expected = self.problem, self.expected
+        if expected is None:
+            return []
+        ranked = expected.ranked(problem.config.recall_floor, problem.config.cycle_size)
+        return [
+            expected.genotypes[index]
+            for index in ranked
+            if problem.changes(expected.networks[index])
+        ]
 
-    def answer_by_evidence(self) -> None:
-        """Trials of the networks that published trainings expect to be the best, and of the pure
-        stacks.
-        """
-        told, record = self.question.foretold, self.record
-        assert told is not None
-        places = dict.fromkeys(
-            [
-                *told.spread(told.front(self.question.config.recall_floor), MAX_FRONT),
-                *told.front(None)[-1:],
-            ]
-        )
-        for candidate in (
-            *self._baselines(),
-            *(
-                Candidate("search", "", told.networks[place], told.genotypes[place])
-                for place in places
-            ),
-        ):
-            if candidate.network is not None and candidate.key not in record.placed:
+    def _place_expected(self) -> None:
+        """Trials of the networks that the scorer expects to be the best, as far as they have none."""
+        expected, record = self.expected, self.record
+        if expected is None:
+            return
+        front = expected.spread(expected.front(self.problem.config.recall_floor), MAX_FRONT)
+        for index in dict.fromkeys([*front, *expected.front(None)[-1:]]):
+            candidate = Candidate("search", "", expected.networks[index], expected.genotypes[index])
+            if candidate.key not in record.placed:
                 record.networks[candidate.key] = candidate.network
                 record.place(candidate)
-        record.write()
+
+    # -- what trainings may change -----------------------------------------------------------------
+
+    def _may_change(self) -> bool:
+        """Whether some training is likely enough to change the answer."""
+        if self.expected is None or self.problem.config.train_anyway:
+            return True
+        return bool(max(self._chances(), default=0.0) > MIN_CHANCE)
+
+    def _chances(self) -> np.ndarray:
+        """Probability of each untrained network near the recommended one that its training makes it
+        the recommended one."""
+        problem, expected = self.problem, self.expected
+        assert expected is not None
+        assert problem.scorer is not None
+        untrained = [
+            network
+            for index in expected.ranked(problem.config.recall_floor, 10 * NEAR)
+            if (network := expected.networks[index]).hash not in self.record.outcomes
+        ]
+        best = self.record.best_value()
+        if best is None:
+            best = float(expected.value[expected.best(problem.config.recall_floor)])
+        return chances_to_change(problem.scorer, untrained, best)
+
+
+@contextlib.contextmanager
+def _place_of_a_full_disk(out: Path) -> Iterator[None]:
+    """An error of a full disk that names no file, as those of libraries, names the run folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(out)) from error

@@ -25,36 +25,33 @@ from flashnas.runs.identity import Identity, device_facts, table_facts, table_ha
 from flashnas.runs.snapshot import Progress
 from flashnas.study.checks import any_network
 from flashnas.study.config import SearchConfig
-from flashnas.study.loop import Loop
-from flashnas.study.question import Question
+from flashnas.study.problem import Problem
 from flashnas.study.record import Record
 
 
 @contextlib.contextmanager
 def opened(
-    question: Question,
+    problem: Problem,
     executor: Executor,
     out: Path,
     *,
     resume: bool,
     progress: Progress,
     command: str,
-) -> Iterator[Loop]:
+) -> Iterator[Record]:
     with RunFolder(
         out,
-        identity=identity_of(question),
-        facts=run_facts(question, out, command, executor),
+        identity=identity_of(problem),
+        facts=run_facts(problem, out, command, executor),
         resume=resume,
     ) as folder:
-        yield Loop(
-            Record(question, folder, progress, side_by_side(question, executor, progress.note))
-        )
+        yield Record(problem, folder, progress, side_by_side(problem, executor, progress.note))
 
 
-def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
+def executor_of(problem: Problem, note: Callable[[str], None]) -> Executor:
     """The executor that the search asks for; this process for an evaluator that no other one can
     load. Raises ConfigError for what the executor cannot do."""
-    config, recipe, dataset = question.config, question.recipe, question.dataset
+    config, recipe, dataset = problem.config, problem.recipe, problem.dataset
     gpu = recipe is not None and recipe.device == "cuda"
     devices: tuple[str, ...] = ()
     if gpu:
@@ -64,7 +61,7 @@ def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
     work = Work(
         function=run_job,
         workers=config.workers,
-        timeout_s=question.time_limit.seconds,
+        timeout_s=problem.time_limit.seconds,
         gpu=gpu,
         processes=config.processes_per_candidate,
         devices=devices,
@@ -73,7 +70,7 @@ def executor_of(question: Question, note: Callable[[str], None]) -> Executor:
     )
     if config.trials == 0:
         return InProcess(work, None)
-    job = question.job(any_network(question.space))
+    job = problem.job(any_network(problem.space))
     if EXECUTORS[config.executor].runs_here and not job.portable():
         _check_without_workers(config, job)
         return InProcess(work, None)
@@ -114,10 +111,10 @@ def _check_without_workers(config: SearchConfig, job: Job) -> None:
     )
 
 
-def side_by_side(question: Question, executor: Executor, note: Callable[[str], None]) -> int:
+def side_by_side(problem: Problem, executor: Executor, note: Callable[[str], None]) -> int:
     """How many workers evaluate at one time. A cycle keeps no more busy than it has candidates,
     which is noted."""
-    workers, size = executor.workers, question.config.cycle_size
+    workers, size = executor.workers, problem.config.cycle_size
     if workers > size and executor.shown_workers == workers:
         note(
             f"cycles of {size} candidates keep at most {size} of {workers} workers busy; cycle_size"
@@ -126,20 +123,20 @@ def side_by_side(question: Question, executor: Executor, note: Callable[[str], N
     return min(workers, size)
 
 
-def identity_of(question: Question) -> Identity:
+def identity_of(problem: Problem) -> Identity:
     """All that fixes the trajectory: options, and the contents of what they name."""
-    model, recipe, dataset = question.model, question.recipe, question.dataset
-    options = question.config.question()
-    evaluator, function = question.function_names
+    model, recipe, dataset = problem.model, problem.recipe, problem.dataset
+    options = problem.config.question()
+    evaluator, function = problem.function_names
     record = options | {
-        "space": question.space.name,
-        "space_hash": question.space.hash,
+        "space": problem.space.name,
+        "space_hash": problem.space.hash,
         "table": options["table"] if model else function,
         "table_hash": table_hash(model.table) if model else None,
         "device": device_facts(model.table) if model else None,
         "workload": model.workload.to_dict() if model else None,
-        "margins": dict(question.certificate.margins) if question.certificate else None,
-        "sampler": question.sampler_name,
+        "margins": dict(problem.limits.certificate.margins) if problem.limits.certificate else None,
+        "sampler": problem.sampler_name,
         "recipe": None if recipe is None else recipe.to_dict(),
         "data": None if dataset is None else options["data"],
         "tokenizer": None if dataset is None else options["tokenizer"],
@@ -147,22 +144,22 @@ def identity_of(question: Question) -> Identity:
         "evaluator": evaluator,
     }
     for name, part in (
-        ("bench", question.scores.bench),
-        ("start_from", question.known),
-        ("foresight", question.foresight),
+        ("bench", problem.scores.bench),
+        ("start_from", problem.scores.known),
+        ("scorer", problem.scorer),
     ):
         record[name] = None if part is None else part.digest
     return Identity(record)
 
 
-def run_facts(question: Question, out: Path, command: str, executor: Executor) -> dict[str, Any]:
+def run_facts(problem: Problem, out: Path, command: str, executor: Executor) -> dict[str, Any]:
     """All that was asked, all versions: the head of run.yaml."""
-    config, space, model = question.config, question.space, question.model
-    recipe, dataset, bench = question.recipe, question.dataset, question.scores.bench
+    config, space, model = problem.config, problem.space, problem.model
+    recipe, dataset, bench = problem.recipe, problem.dataset, problem.scores.bench
     packages = {
         name: version(name) for name in ("torch", "optuna", "numpy", "pandas", "tokenizers")
     }
-    evaluator, function = question.function_names
+    evaluator, function = problem.function_names
     scored: dict[str, Any] = {}
     if evaluator is not None:
         scored = {"evaluator": evaluator}
@@ -194,14 +191,14 @@ def run_facts(question: Question, out: Path, command: str, executor: Executor) -
         "budgets": config.budgets,
         "confidence": config.confidence,
         "objectives": list(config.objectives),
-        "sampler": question.sampler_name,
+        "sampler": problem.sampler_name,
         "rank_by": config.rank_by,
-        "foresight": None if question.foresight is None else question.foresight.to_dict(),
+        "scorer": None if problem.scorer is None else problem.scorer.to_dict(),
         "seed": config.seed,
         "trials_asked": config.trials,
         "proxy": scored,
         "bench": None if bench is None else bench.to_dict(),
-        "start_from": None if question.known is None else question.known.to_dict(),
+        "start_from": None if problem.scores.known is None else problem.scores.known.to_dict(),
         "host": {
             "cpu": platform.processor() or platform.machine(),
             "executor": executor.name,

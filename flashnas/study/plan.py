@@ -10,11 +10,10 @@ from flashnas.base.errors import RunError
 from flashnas.base.registry import foreign_errors
 from flashnas.executors.job import run_job
 from flashnas.executors.local import WorkerPool
-from flashnas.study.clock import Clock, expected_s, training_plan
+from flashnas.study.clock import Clock, training_plan
 from flashnas.study.config import SearchConfig
 from flashnas.study.opening import executor_of, side_by_side
-from flashnas.study.prepare import Note, prepare
-from flashnas.study.question import Question
+from flashnas.study.problem import Note, Problem, load_problem
 
 TIMED_STEPS = 3  # optimizer steps of the training that is timed
 FORWARD_SHARE = 1 / 3  # time of a validation token over that of a training token: no backward pass
@@ -36,30 +35,30 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -
     Raises:
         FlashnasError: for whatever would stop the search before its first evaluation.
     """
-    question = prepare(config, note=note, plan=True, **objects)
-    with foreign_errors(*question.foreign(), direct=False):
-        return _planned(question, note)
+    problem = load_problem(config, note=note, plan=True, **objects)
+    with foreign_errors(*problem.foreign(), direct=False):
+        return _planned(problem, note)
 
 
-def _planned(question: Question, note: Note) -> dict[str, Any]:
-    config = question.config
-    for line in question.notes:
+def _planned(problem: Problem, note: Note) -> dict[str, Any]:
+    config = problem.config
+    for line in problem.notes:
         note(line)
-    baselines, new, trained = question.baselines, question.new_baselines, question.recipe
-    limit, scores = question.time_limit, question.scores
+    baselines, new, trained = problem.baselines, problem.new_baselines, problem.recipe
+    limit, scores = problem.time_limit, problem.scores
     known = {network.hash for _, network in baselines if network is not None} - set(new)
-    known |= {network.hash for _, network, _ in question.known_networks()}
-    fastest = question.fitter.fastest(config.seed)
-    widths = tuple(getattr(question.space, "hidden_sizes", ()))
+    known |= {network.hash for _, network, _ in problem.known_networks()}
+    fastest = problem.fitter.fastest(config.seed)
+    widths = tuple(getattr(problem.space, "hidden_sizes", ()))
     rate, pace = None, 1.0
     if trained is not None and not limit.elsewhere:
-        rate, pace = timed(question, list(new.values()))
+        rate, pace = timed(problem, list(new.values()))
     workers = config.workers or 1
     if not limit.elsewhere:
-        executor = executor_of(question, note)
+        executor = executor_of(problem, note)
         workers = executor.workers
-        side_by_side(question, executor, note)
-    clock = Clock(training_plan(question, workers))
+        side_by_side(problem, executor, note)
+    clock = Clock(training_plan(problem, workers))
     evaluations = len(clock.plan.baselines) + clock.plan.candidates
     each = 0 if trained is None else trained.steps * trained.batch_tokens
     bench = (
@@ -72,8 +71,8 @@ def _planned(question: Question, note: Note) -> dict[str, Any]:
         )
     )
     return {
-        "space": question.space.name,
-        "space_size": float(question.space.size()),
+        "space": problem.space.name,
+        "space_size": float(problem.space.size()),
         "widths": widths,
         "budgets": dict(config.budgets),
         "fastest": None if fastest is None else fastest[0].notation,
@@ -91,9 +90,9 @@ def _planned(question: Question, note: Note) -> dict[str, Any]:
         "known": len(known),
         "bench": bench,
         "start_from": ""
-        if question.known is None
-        else f"{', '.join(str(run.path) for run in question.known.runs)}:"
-        f" {len(question.known.by_hash)} trained networks",
+        if problem.scores.known is None
+        else f"{', '.join(str(run.path) for run in problem.scores.known.runs)}:"
+        f" {len(problem.scores.known.by_hash)} trained networks",
         "tokens_each": each,
         "tokens": each * evaluations,
         "tokens_per_s": rate,
@@ -155,14 +154,14 @@ def plan_text(values: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def timed(question: Question, networks: list[Any]) -> tuple[float, float]:
+def timed(problem: Problem, networks: list[Any]) -> tuple[float, float]:
     """Training tokens per second of one worker, and how many times as long as expected a training
     then takes: of the baseline with the median number of parameters, or of the genotype that is
     drawn first. Raises RunError if that training fails."""
-    recipe = question.recipe
+    recipe = problem.recipe
     assert recipe is not None
     if not networks:
-        drawn = question.fitter.latency_of(question.algorithm().ask(1)[0])[0]
+        drawn = problem.fitter.latency_of(problem.algorithm().ask(1)[0])[0]
         networks = [] if drawn is None else [drawn]
     if not networks:
         raise RunError("no candidate within the budgets was found to be timed")
@@ -174,8 +173,8 @@ def timed(question: Question, networks: list[Any]) -> tuple[float, float]:
         validation_tokens=recipe.sequence_tokens,
         curve_tokens=recipe.sequence_tokens,
     )
-    job = dataclasses.replace(question.job(network), recipe=short.to_dict())
-    with WorkerPool(run_job, workers=1, timeout_s=question.time_limit.seconds) as pool:
+    job = dataclasses.replace(problem.job(network), recipe=short.to_dict())
+    with WorkerPool(run_job, workers=1, timeout_s=problem.time_limit.seconds) as pool:
         # the first one loads libraries and compiled kernels, which a worker does once
         ended = dict(pool.run({"first": job, "timed": job}))["timed"]
     if ended.result is None:
@@ -183,4 +182,4 @@ def timed(question: Question, networks: list[Any]) -> tuple[float, float]:
     rate = float(ended.result["tokens_per_s"])
     validated = recipe.validation_tokens + (recipe.curve_points - 1) * recipe.curve_tokens
     took_s = (recipe.steps * recipe.batch_tokens + FORWARD_SHARE * validated) / rate
-    return rate, took_s / expected_s(recipe, network)
+    return rate, took_s / problem.time_limit.expected_s(network)

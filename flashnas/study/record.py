@@ -15,7 +15,7 @@ from flashnas.runs.trial import Origin, Outcome, State, Trial
 from flashnas.search.algorithm import Evaluation
 from flashnas.search.objectives import FULL, point
 from flashnas.study.clock import Clock, training_plan
-from flashnas.study.question import Question
+from flashnas.study.problem import Problem
 
 REPORT_SHARE = 20  # a report is not repeated before so many times the time that it took, ..
 QUICK_S = 0.002  # .. unless that was less than this
@@ -53,17 +53,17 @@ class Record:
     """
 
     def __init__(
-        self, question: Question, folder: RunFolder, progress: Progress, workers: int
+        self, problem: Problem, folder: RunFolder, progress: Progress, workers: int
     ) -> None:
-        self.question, self.folder, self.progress = question, folder, progress
+        self.problem, self.folder, self.progress = problem, folder, progress
         self.outcomes = folder.database.outcomes
         self.trials: list[Trial] = []
         self.networks: dict[str, Any] = {}
         self.placed: set[str] = set()
         self.cycles = self.searched = self.evaluated = 0
-        self.clock = Clock(training_plan(question, workers))
-        self._distributions = question.space.distributions()
-        self._total = question.config.trials + len(question.new_baselines)
+        self.clock = Clock(training_plan(problem, workers))
+        self._distributions = problem.space.distributions()
+        self._total = problem.config.trials + len(problem.new_baselines)
         self._next_report = 0.0
 
     # -- evaluations -------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ class Record:
         """Record how an evaluation ended; with the genotype of the candidate if the search proposed
         it.
         """
-        network, costs, space = candidate.network, self.question.costs, self.question.space
+        network, costs, space = candidate.network, self.problem.costs, self.problem.space
         assert network is not None
         outcome = Outcome(hash=network.hash, notation=network.notation, score=score, reason=reason)
         given = (score or {}).get("metrics", {})
@@ -92,16 +92,16 @@ class Record:
             params=space.encode(candidate.genotype) if with_params else {},
             values=None
             if score is None
-            else point(self.question.config.objectives, self._figures(network, outcome)),
+            else point(self.problem.config.objectives, self._figures(network, outcome)),
         )
 
     def _figures(self, network: Any, outcome: Outcome | None) -> dict[str, Any]:
         """The fields of a Trial that costs, evaluation and published trainings fill."""
         fields = {} if outcome is None else outcome.fields()
         return {
-            **self.question.costs.metrics(network),
+            **self.problem.costs.metrics(network),
             **fields,
-            **self.question.foresee(network, fields.get("loss")),
+            **self.problem.expected_figures(network, fields.get("loss")),
         }
 
     # -- trials ------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ class Record:
             "label": candidate.label,
             "genotype": {}
             if candidate.genotype is None
-            else self.question.space.encode(candidate.genotype),
+            else self.problem.space.encode(candidate.genotype),
         }
         if network is None:
             trial = Trial(
@@ -156,7 +156,7 @@ class Record:
 
     def values_of(self, trial: Trial) -> tuple[float, ...] | None:
         """As they are compared, or None."""
-        return point(self.question.config.objectives, vars(trial))
+        return point(self.problem.config.objectives, vars(trial))
 
     def evaluation(self, candidate: Candidate) -> Evaluation:
         """The trial of a candidate as the algorithms see it, with everything minimised."""
@@ -175,6 +175,18 @@ class Record:
 
     def write(self) -> None:
         self.folder.write_trials(self.trials)
+
+    def best_value(self) -> float | None:
+        """The lowest value that ranks, of the trials that keep the floor for recall; None without
+        one."""
+        floor = self.problem.config.recall_floor
+        values = [
+            values[0]
+            for trial in self.trials
+            if (trial.expected_recall or 0.0) >= floor
+            and (values := self.values_of(trial)) is not None
+        ]
+        return min(values, default=None)
 
     # -- what came of it ---------------------------------------------------------------------------
 
@@ -215,7 +227,7 @@ class Record:
             None
             if best is None
             else {
-                **self.question.costs.metrics(self.networks[best]),
+                **self.problem.costs.metrics(self.networks[best]),
                 **scores[best].get("metrics", {}),
             }.get("latency_ms")
         )
@@ -233,23 +245,17 @@ class Record:
         )
 
     def _best(self, scores: Mapping[str, dict[str, Any]]) -> str | None:
-        figures = {
-            key: self.question.foresee(self.networks[key], score["loss"])
-            for key, score in scores.items()
-        }
-        quality = {
-            key: point([FULL], told) or (scores[key]["loss"],) for key, told in figures.items()
-        }
-        keeping = [
-            key
-            for key, told in figures.items()
-            if told.get("expected_recall", 0.0) >= self.question.config.recall_floor
-        ]
+        quality, keeping = {}, []
+        for key, score in scores.items():
+            figures = self.problem.expected_figures(self.networks[key], score["loss"])
+            quality[key] = point([FULL], figures) or (score["loss"],)
+            if figures.get("expected_recall", 0.0) >= self.problem.config.recall_floor:
+                keeping.append(key)
         return min(keeping or quality, key=lambda key: quality[key], default=None)
 
     def _set_clock(self, left: int) -> None:
         """left: networks that have not ended."""
-        expected_s = self.question.expected_s
+        expected_s = self.problem.time_limit.expected_s
         done = [
             (expected_s(self.networks[outcome.hash]), float(outcome.score["seconds"]))
             for outcome in self.outcomes.values()

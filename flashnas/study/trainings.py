@@ -4,6 +4,7 @@ long one may take."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ DEFAULT_RECIPE = "cpu"
 MIN_PROXY_WIDTH = 16  # a narrower network would say nothing
 MAX_OFFERED = 1024  # of the width factors that a message offers
 SLACK = 4  # the limit over the time that is expected
+MAX_EXPECTED = 4096  # networks whose expected time is kept
 LOOKED_AT = 32  # genotypes, for the range of the trainings' FLOPs
 LONG_S = 3600.0  # of one training, beyond which a search says what it costs
 DEVICES = {"cpu": "a CPU thread", "cuda": "a GPU"}
@@ -148,15 +150,29 @@ def _unsuited(
 
 @dataclass(frozen=True, kw_only=True)
 class TimeLimit:
-    """Of one training. flops: of the longest one among those looked at. candidate_s, mean_flops: of
-    what the search draws, on average. elsewhere: the rate that is assumed of a device that is not
-    here, in words."""
+    """Of one training. recipe: None where an evaluator scores. flops: of the longest one among those
+    looked at. candidate_s, mean_flops: of what the search draws, on average. elsewhere: the rate
+    that is assumed of a device that is not here, in words."""
 
     seconds: float
+    recipe: Recipe | None = None
     flops: float = 0.0
     candidate_s: float = 0.0
     mean_flops: float = 0.0
     elsewhere: str = ""
+
+    @functools.lru_cache(maxsize=MAX_EXPECTED)  # noqa: B019 - as long as the search
+    def expected_s(self, network: Any | None) -> float:
+        """Expected seconds of a training on one worker; None: of a network that the search draws. 1
+        where nothing says it, such as for an evaluator."""
+        if self.recipe is None or (network is None and not self.candidate_s):
+            return 1.0
+        if network is None:
+            return self.candidate_s
+        try:
+            return training_seconds(self.recipe.proxy_of(network), self.recipe)
+        except (ArchitectureError, OperatorError):  # a failed trial with its reason
+            return 1.0
 
 
 def find_time_limit(
@@ -173,12 +189,13 @@ def find_time_limit(
     given = config.candidate_timeout_s
     drawn = [] if recipe is None else _trained(recipe, fitter, baselines, config.seed)
     if recipe is None or not drawn:
-        return TimeLimit(seconds=given or TIMEOUT_S)
+        return TimeLimit(seconds=given or TIMEOUT_S, recipe=recipe)
     flops = [training_flops(network, recipe) for network in drawn]
     expected_s = expected_seconds(max(flops), recipe)
     by_recipe_s = max(TIMEOUT_S, 60.0 * math.ceil(SLACK * expected_s / 60))
     limit = TimeLimit(
         seconds=given or by_recipe_s,
+        recipe=recipe,
         elsewhere=_rate_elsewhere(recipe),
         flops=max(flops),
         mean_flops=float(np.mean(flops[len(baselines) :] or flops)),

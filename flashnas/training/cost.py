@@ -30,7 +30,9 @@ OPERATOR_S = {
 OPERATOR_TOKENS = 262_144
 OPERATOR_RATE = 6.2e10
 BACKWARD = 2  # FLOPs of a backward pass over those of a forward pass
+FULL_CONTEXT = 4096  # tokens of a text in a full training
 H100_FLOPS = 989e12  # per second, dense bfloat16 (NVIDIA's data sheet)
+FULL_UTILISATION = 0.4  # of an H100 in a full training by a tuned trainer, as large trainings report
 ASSUMED_UTILISATION = 0.15
 ASSUMED_RATES = {
     "cpu": 1e10,
@@ -60,6 +62,18 @@ def training_flops(network: Architecture, recipe: Recipe) -> float:
     trained = recipe.steps * recipe.batch_tokens
     validated = recipe.validation_tokens + (len(recipe.curve_at) - 1) * recipe.curve_tokens
     return forward * ((1 + BACKWARD) * trained + validated)
+
+
+def full_training_flops(network: Architecture, tokens: float) -> float:
+    """FLOPs of a full training without validations, on texts of FULL_CONTEXT tokens.
+
+    Args:
+        network: as it is searched.
+        tokens: of the training.
+    """
+    head = 2 * network.hidden * network.vocab
+    forward = (network.prefill_flops(FULL_CONTEXT) + (FULL_CONTEXT - 1) * head) / FULL_CONTEXT
+    return float(forward * (1 + BACKWARD) * tokens)
 
 
 def training_seconds(network: Architecture, recipe: Recipe) -> float:

@@ -1,0 +1,211 @@
+"""A search without any training: `aging-evolution` on what a scorer expects.
+
+It finds which networks of a space are expected to be the best within the budgets. A candidate takes
+a fraction of a millisecond.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import BudgetError
+from flashnas.latency.fitting import Fitter
+from flashnas.search.aging_evolution import AgingEvolution
+from flashnas.search.algorithm import Evaluation, Goals
+from flashnas.search.pareto import non_dominated
+from flashnas.space import OperatorSpace
+from flashnas.study.baselines import evenly_spread, unevenness
+from flashnas.study.scorer import Scorer
+
+POPULATION, TOURNAMENT = 300, 30  # of the evolution; ..
+CYCLE = 200  # .. candidates that are scored together
+MAX_TRIED = 12_000  # genotypes that are fitted to the budgets
+QUIET_CYCLES = 8  # in a row without a better network, after which the search ends
+KEEPING = 100.0  # nats by which it counts as better to have a network with the recall
+BETTER = 1e-4  # nats per token by which a network counts as better
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What was scored, in one order: genotypes, networks, and arrays [N]: latency_ms, the value that
+    ranks (`Scorer.values`) and recall."""
+
+    genotypes: list[Any]
+    networks: list[Architecture]
+    latency_ms: np.ndarray
+    value: np.ndarray
+    recall: np.ndarray
+
+    def front(self, min_recall: float | None) -> list[int]:
+        """Indices of the networks that no other one beats in latency and value, fastest first; of
+        those with the recall, where any has it."""
+        kept = np.arange(len(self.networks))
+        if min_recall is not None and (self.recall >= min_recall).any():
+            kept = np.flatnonzero(self.recall >= min_recall)
+        points = np.column_stack([self.value, self.latency_ms])[kept]
+        # of orders of the same operators, which evidence cannot tell apart, the most even one
+        alike: dict[tuple[float, ...], int] = {}
+        for index, point in zip(kept, points.round(9).tolist(), strict=True):
+            other = alike.setdefault(tuple(point), int(index))
+            if unevenness(self.networks[index].operators) < unevenness(
+                self.networks[other].operators
+            ):
+                alike[tuple(point)] = int(index)
+        distinct = np.array(list(alike.values()), dtype=int)
+        best = distinct[non_dominated(np.array(list(alike)))]
+        return [int(index) for index in best[np.argsort(self.latency_ms[best], kind="stable")]]
+
+    def best(self, min_recall: float | None) -> int:
+        """Index of the network that is recommended."""
+        return min(self.front(min_recall), key=lambda index: self.value[index])
+
+    def ranked(self, min_recall: float, count: int) -> list[int]:
+        """At most `count` networks with the recall, the recommended one first, each of another
+        composition or size than those before."""
+        kept = np.flatnonzero(self.recall >= min_recall)
+        order = kept[np.argsort(self.value[kept], kind="stable")]
+        distinct: dict[float, int] = {}
+        for index in (self.best(min_recall), *order):
+            distinct.setdefault(round(float(self.value[index]), 9), int(index))
+        return list(distinct.values())[:count]
+
+    def spread(self, front: Sequence[int], count: int) -> list[int]:
+        """At most `count` of a front, with both ends, about equally far apart in latency."""
+        if len(front) <= count:
+            return list(front)
+        latencies = self.latency_ms[list(front)]
+        levels = np.linspace(latencies[0], latencies[-1], count)
+        chosen = sorted({int(np.abs(latencies - level).argmin()) for level in levels})
+        return [front[index] for index in chosen]
+
+
+def explore(
+    space: OperatorSpace[Any],
+    fitter: Fitter[Any],
+    scorer: Scorer,
+    *,
+    seed: int,
+    min_recall: float,
+    max_tried: int = MAX_TRIED,
+) -> Expected:
+    """Search a space by a scorer, the same for the same seed.
+
+    The population is selected by three objectives: the value that ranks, the latency, and what the
+    recall lacks to the floor.
+
+    Args:
+        max_tried: genotypes that are fitted to the budgets, at most.
+
+    Raises:
+        BudgetError: no network that was tried meets the budgets.
+    """
+    tried = 0
+
+    def latency_of(genotype: Any) -> tuple[Any | None, float | None]:
+        nonlocal tried
+        tried += 1
+        return fitter.latency_of(genotype)
+
+    evolution = AgingEvolution(
+        space=space,
+        seed=seed,
+        latency_of=latency_of,
+        cycle_size=CYCLE,
+        goals=Goals((True, True, True), _no_network),
+        population=POPULATION,
+        tournament=TOURNAMENT,
+    )
+    scored: dict[Any, Scored] = {}
+    quiet, best = 0, np.inf
+    while tried < max_tried and quiet < QUIET_CYCLES:
+        genotypes = evolution.ask()
+        fitted = {genotype: evolution.fitted(genotype) for genotype in genotypes}
+        new = _scored(fitted, scorer)
+        scored |= new
+        evolution.tell(
+            _evaluation(genotype, new.get(genotype), min_recall) for genotype in genotypes
+        )
+        level = _level(scored.values(), min_recall)
+        quiet, best = (quiet + 1 if level > best - BETTER else 0), min(best, level)
+    if not scored:
+        floor = (
+            f" and has an expected recall of {min_recall:g} or more"
+            if fitter.allowed is not None
+            else ""
+        )
+        raise BudgetError(
+            f"none of {tried:,} networks of space {space.name!r} that were tried meets the"
+            f" budget{floor}"
+        )
+    found = _expected(scored)
+    even = {}
+    for index in {*found.front(min_recall), *found.front(None)}:
+        network = found.networks[index]
+        ordered = dataclasses.replace(network, operators=evenly_spread(network.operators))
+        genotype = space.locate(ordered)
+        if genotype is not None:
+            even[genotype] = fitter.latency_of(genotype)
+    return _expected(scored | _scored(even, scorer))
+
+
+class Scored(NamedTuple):
+    network: Architecture
+    latency_ms: float
+    value: float
+    recall: float
+
+
+def _scored(fitted: Mapping[Any, tuple[Any, float | None]], scorer: Scorer) -> dict[Any, Scored]:
+    """Those genotypes of which a width meets the budgets."""
+    within = {
+        genotype: (network, latency_ms)
+        for genotype, (network, latency_ms) in fitted.items()
+        if network is not None and latency_ms is not None
+    }
+    networks = [network for network, _ in within.values()]
+    values, recalls = scorer.values(networks), scorer.recalls(networks)
+    return {
+        genotype: Scored(network, latency_ms, float(value), float(recall))
+        for (genotype, (network, latency_ms)), value, recall in zip(
+            within.items(), values, recalls, strict=True
+        )
+    }
+
+
+def _evaluation(genotype: Any, scored: Scored | None, min_recall: float) -> Evaluation:
+    if scored is None:
+        return Evaluation(genotype, feasible=False)
+    lacking = max(0.0, min_recall - scored.recall)
+    return Evaluation(
+        genotype,
+        scored.network,
+        loss=scored.value,
+        latency_ms=scored.latency_ms,
+        values=(scored.value, scored.latency_ms, lacking),
+    )
+
+
+def _expected(scored: Mapping[Any, Scored]) -> Expected:
+    networks, latencies, values, recalls = zip(*scored.values(), strict=True)
+    return Expected(
+        list(scored), list(networks), np.array(latencies), np.array(values), np.array(recalls)
+    )
+
+
+def _no_network(network: Any) -> tuple[float, ...]:
+    raise AssertionError("all objectives of a candidate are told with it")
+
+
+def _level(scored: Iterable[Scored], min_recall: float) -> float:
+    """The lowest value with the recall and without it, added up."""
+    values = np.array([[value, recall] for _, _, value, recall in scored]).reshape(-1, 2)
+    keeping = values[values[:, 1] >= min_recall, 0]
+    if not len(keeping):
+        return float(values[:, 0].min(initial=np.inf))
+    return float(values[:, 0].min() + keeping.min() - KEEPING)

@@ -1,0 +1,324 @@
+"""The problem of a search: what is searched, for what, within which limits, and what is known of it.
+
+`load_problem` builds it from top to bottom. Nothing of it changes afterwards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flashnas.base.registry import foreign_errors
+from flashnas.data.dataset import Dataset, prepare_dataset
+from flashnas.evidence.composition import KINDS
+from flashnas.executors.job import Job, UserEvaluator, evaluator_name
+from flashnas.latency.costs import Costs, OwnCosts, TableCosts, metric_of
+from flashnas.latency.fitting import Fitter
+from flashnas.latency.prediction import LatencyModel
+from flashnas.reuse.known import known_runs
+from flashnas.search import (
+    ALGORITHMS,
+    Goals,
+    SearchAlgorithm,
+    algorithm_class,
+    make_algorithm,
+    sampler_name,
+)
+from flashnas.search.objectives import QUALITY, minimised
+from flashnas.space import OperatorSpace, SearchSpace, load_space
+from flashnas.study import checks
+from flashnas.study.baselines import pure_stacks
+from flashnas.study.config import SearchConfig
+from flashnas.study.costs import Limits, load_costs, load_limits
+from flashnas.study.scorer import EvidenceScorer, load_scorer, recipe_read
+from flashnas.study.scores import Scores
+from flashnas.study.trainings import TimeLimit, check_trainable, find_time_limit, recipe_of
+from flashnas.training.recipe import Recipe
+
+Note = Callable[[str], None]
+Baselines = list[tuple[str, Any | None]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Problem:
+    """One search, with everything loaded and checked.
+
+    limits: which networks are allowed. scorer: ranks the networks; None where short losses do.
+    recipe: of the short trainings; None where an evaluator scores, or nothing is trained. dataset:
+    their text. scores: of networks that need no training. baselines: label, and network or None
+    where no width meets the budgets. notes: lines on how networks are ranked. started: by
+    time.monotonic.
+    """
+
+    config: SearchConfig
+    space: SearchSpace[Any]
+    costs: Costs
+    limits: Limits
+    sampler: str | type[SearchAlgorithm]
+    evaluator: UserEvaluator | None
+    scorer: EvidenceScorer | None
+    recipe: Recipe | None
+    dataset: Dataset | None
+    scores: Scores
+    baselines: Baselines
+    time_limit: TimeLimit
+    notes: list[str]
+    started: float
+
+    @property
+    def fitter(self) -> Fitter[Any]:
+        return self.limits.fitter
+
+    @property
+    def model(self) -> LatencyModel | None:
+        return self.costs.model if isinstance(self.costs, TableCosts) else None
+
+    @property
+    def sampler_name(self) -> str:
+        return sampler_name(self.sampler)
+
+    @property
+    def function_names(self) -> tuple[str | None, str | None]:
+        """Of the user's evaluator and cost function."""
+        function = self.costs.function if isinstance(self.costs, OwnCosts) else None
+        return (
+            None if self.evaluator is None else evaluator_name(self.evaluator),
+            None if function is None else evaluator_name(function),
+        )
+
+    def foreign(self) -> tuple[tuple[str, object], ...]:
+        """What may be code of another package, for `foreign_errors`."""
+        space = ("space", self.space)
+        if self.sampler in ALGORITHMS.shipped:
+            return (space,)
+        return ("sampler", algorithm_class(self.sampler)), space
+
+    # -- networks ----------------------------------------------------------------------------------
+
+    def changes(self, network: Any) -> bool:
+        """Whether a training of the network may change the answer."""
+        if self.config.trials == 0:
+            return False
+        if self.scorer is None or self.config.train_anyway:
+            return True
+        return bool(self.scorer.step_sds([network])[0] > 0)
+
+    @functools.cached_property
+    def new_baselines(self) -> dict[str, Any]:
+        """The baselines that are trained, by hash."""
+        return {
+            network.hash: network
+            for _, network in self.baselines
+            if network is not None and self.changes(network) and self.scores.score(network) is None
+        }
+
+    def known_networks(self) -> list[tuple[Any, Any, str]]:
+        """Genotype, network and source of the networks of the space within the budgets that have a
+        score, each once."""
+        networks: dict[str, tuple[Any, Any, str]] = {}
+        for genotype, network, label in self.scores.networks(self.space):
+            scored = network.hash not in networks and self.scores.score(network)
+            if scored and self.fitter.fits_network(network):
+                networks[network.hash] = genotype, network, label
+        return list(networks.values())
+
+    def expected_figures(self, network: Any, loss: float | None) -> Mapping[str, Any]:
+        """What is expected of a full training, as fields of a Trial; loss: of the short training."""
+        return {} if self.scorer is None else self.scorer.figures(network, loss)
+
+    # -- the algorithm and its evaluations ---------------------------------------------------------
+
+    def algorithm(self) -> SearchAlgorithm:
+        """A fresh one, which proposes networks whose training may change the answer. Raises
+        ConfigError for an unknown sampler or option, or one that the space cannot serve."""
+        config = self.config
+        with foreign_errors(*self.foreign()):
+            return make_algorithm(
+                self.sampler if config.trials else "random",
+                space=self.space,
+                seed=config.seed,
+                latency_of=self._latency_of,
+                cycle_size=config.cycle_size,
+                goals=self._goals(),
+                **(config.sampler_options if config.trials else {}),
+            )
+
+    def _latency_of(self, genotype: Any) -> tuple[Any | None, float | None]:
+        network, latency_ms = self.fitter.latency_of(genotype)
+        if network is not None and not self.changes(network):
+            return None, latency_ms
+        return network, latency_ms
+
+    def _goals(self) -> Goals | None:
+        """None for one trained quality against a latency_ms that is known."""
+        names, costs = self.config.objectives, self.costs
+        if costs.known and names[1] == "latency_ms" and len(names) == 2:
+            return None
+        exact = [name for name in names if name not in QUALITY] if costs.known else []
+
+        def known_of(network: Any) -> tuple[float, ...]:
+            figures = {**costs.metrics(network), **self.expected_figures(network, None)}
+            return tuple(minimised(name, metric_of(name, figures)) for name in exact)
+
+        return Goals(tuple(name in exact for name in names), known_of)
+
+    def job(self, network: Any) -> Job:
+        """The evaluation of a network."""
+        seed = self.config.seed
+        if self.evaluator is not None:
+            needed = tuple(
+                name
+                for name in self.config.objectives
+                if name != "loss" and (name in QUALITY or not self.costs.known)
+            )
+            return Job(architecture=network, evaluator=self.evaluator, needed=needed, seed=seed)
+        assert self.recipe is not None
+        assert self.dataset is not None
+        return Job(
+            architecture=network,
+            dataset=str(self.dataset.folder),
+            recipe=self.recipe.to_dict(),
+            seed=seed,
+            processes=self.config.processes_per_candidate,
+        )
+
+
+def load_problem(
+    config: SearchConfig,
+    *,
+    note: Note,
+    evaluator: Any = None,
+    space: Any = None,
+    table: Any = None,
+    workload: Any = None,
+    recipe: Any = None,
+    sampler: Any = None,
+    plan: bool = False,
+) -> Problem:
+    """Load and check all parts of a search.
+
+    Args:
+        note: receives lines for the user while parts are loaded.
+        evaluator, space, table, workload, recipe, sampler: objects that take the place of the names
+            in `config`, as `fn.search` describes them. A space whose networks are not
+            `flashnas.Architecture` needs an evaluator, and no latency table.
+        plan: the device of the trainings may be elsewhere.
+
+    Raises:
+        FlashnasError: in one line, for whatever cannot work.
+    """
+    started = time.monotonic()
+    notes: list[str] = []
+    space = load_space(config.space) if space is None else space
+    checks.check_objects(space, sampler, evaluator, table)
+    with foreign_errors(("space", space), direct=False):
+        checks.check_space(space)
+        evaluated = evaluator is not None
+        costs = load_costs(
+            config, config.table if table is None else table, workload, evaluated=evaluated
+        )
+        model = getattr(costs, "model", None)
+        checks.check_networks(space, trained=not evaluated, timed=model is not None)
+        if model is not None:
+            config = dataclasses.replace(
+                config, table=config.table if table is None else model.table.name
+            )
+            checks.check_answerable(space, model, config)
+        config = config.ranked_by(
+            checks.ranking(
+                config, space, costed=costs.known, evaluated=evaluated, note=notes.append
+            )
+        )
+        limits = load_limits(config, space, costs)
+        earlier = known_runs(config.start_from, space) if config.start_from else None
+        if config.trials == 0 or evaluated:
+            recipe = None
+        else:
+            recipe = recipe_of(config, space, recipe, earlier)
+            if reason := untrained(config, space, recipe):
+                notes.append(reason)
+                config, recipe = dataclasses.replace(config, trials=0), None
+            else:
+                notes += check_trainable(config, space, recipe, plan=plan)
+        if config.trials and evaluated and config.processes_per_candidate > 1:
+            config.wrong(
+                "processes_per_candidate",
+                "are those of trainings, which an evaluator of one's own does not do",
+            )
+        scorer = None
+        if config.rank_by == "full":
+            scorer = load_scorer(config.evidence, config.planned_tokens, recipe, notes.append)
+        dataset = None
+        if recipe is not None:
+            dataset = prepare_dataset(config.data, recipe, config.tokenizer)
+            for line in dataset.notes:
+                note(line)
+        scores = Scores(
+            config=config,
+            known=earlier,
+            with_metrics=not costs.known,
+            recipe=recipe,
+            dataset=dataset,
+        )
+        scores.check_known(evaluator)
+        baselines = load_baselines(config, space, limits.fitter, scorer)
+        first = [network for _, network in baselines if network is not None]
+        problem = Problem(
+            config=config,
+            space=space,
+            costs=costs,
+            limits=limits,
+            sampler=config.sampler if sampler is None else sampler,
+            evaluator=evaluator,
+            scorer=scorer,
+            recipe=recipe,
+            dataset=dataset,
+            scores=scores,
+            baselines=baselines,
+            time_limit=find_time_limit(config, recipe, limits.fitter, first, note),
+            notes=notes,
+            started=started,
+        )
+        if config.trials:
+            problem.algorithm()  # its options are checked before anything is trained
+    return problem
+
+
+def untrained(config: SearchConfig, space: SearchSpace[Any], recipe: Recipe) -> str:
+    """Why a search trains nothing although it may, in a sentence; empty where it trains."""
+    if config.rank_by == "short" or config.train_anyway:
+        return ""
+    kinds = [spec.kind for spec in space.kinds() if spec.mixes_tokens]
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    anyway = "; --train-anyway trains all the same, for the record"
+    if not unknown:
+        return (
+            f"nothing is trained: publications have trained {', '.join(dict.fromkeys(kinds))} in"
+            f" full, and a short training cannot change what is expected of them{anyway}"
+        )
+    if recipe_read(recipe) is None:
+        return (
+            f"nothing is trained: the loss of recipe {recipe.name!r} with these settings was never"
+            f" held against published trainings, so that it cannot change the answer{anyway};"
+            " rank_by: short ranks by it"
+        )
+    return ""
+
+
+def load_baselines(
+    config: SearchConfig,
+    space: SearchSpace[Any],
+    fitter: Fitter[Any],
+    scorer: EvidenceScorer | None,
+) -> Baselines:
+    """The best pure stack of each mixer, where a scorer says which that is; else the layouts of the
+    space."""
+    if not config.baselines:
+        return []
+    if scorer is not None and isinstance(space, OperatorSpace):
+        return list(pure_stacks(fitter, scorer.values))
+    return [(label, fitter.largest(sizes)) for label, sizes in space.baselines()]

@@ -1,0 +1,189 @@
+"""What ranks the networks of a search: a posterior of what is minimised.
+
+Samplers, the front, the answer and the report know the protocol `Scorer` alone. Published trainings
+are one scorer. The user's own full trainings, and the short trainings of a search, inform it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from flashnas.architecture import Architecture
+from flashnas.base.fingerprint import fingerprint
+from flashnas.evidence.composition import FULL_SHARE, body_sizes, mix_of, outside_support
+from flashnas.evidence.expected import expected_of
+from flashnas.evidence.full_loss import CHARGE, SHORT_WEIGHT, FullLoss, Prediction
+from flashnas.evidence.law import RANGE, aspect
+from flashnas.evidence.recall import RecallModel, load_recall
+from flashnas.training.recipe import Recipe
+
+REMEMBERED = 16_384  # networks whose figures are kept
+TOGETHER = 512  # networks whose recall is computed at once
+# nats by which the short loss of an operator that no publication has differs from what follows from
+# size, shape and mix: root mean square over the operators of experiments/evidence
+SHORT_SD = 0.07
+
+
+class Scorer(Protocol):
+    """Architectures -> mean and covariance of what a search minimises.
+
+    losses, where there is such an argument, are those of short trainings; None: not trained.
+    """
+
+    def posterior(
+        self, networks: Sequence[Any], losses: Sequence[float | None] | None = None
+    ) -> Prediction:
+        """Mean [N] and covariance [N, N] of networks, up to one constant, in nats per token."""
+
+    def values(
+        self, networks: Sequence[Any], losses: Sequence[float | None] | None = None
+    ) -> np.ndarray:
+        """By which networks are ranked [N], in nats per token: the mean, plus what a network costs
+        because nobody vouches for it."""
+
+    def recalls(self, networks: Sequence[Any]) -> np.ndarray:
+        """Expected recall [N] less that of the transformer of the same training."""
+
+    def step_sds(self, networks: Sequence[Any]) -> np.ndarray:
+        """Standard deviation [N] in nats of what a short training changes of the mean; 0 where it
+        changes nothing."""
+
+    def figures(self, network: Any, loss: float | None = None) -> Mapping[str, Any]:
+        """The fields of a `Trial` that are expected of a network."""
+
+
+@dataclass(frozen=True, eq=False)
+class EvidenceScorer:
+    """Published trainings: the loss and the recall to expect of a full training.
+
+    tokens: of the training that the user plans. recipe: of the short trainings, where the model can
+    read their losses; else None. source: what `model` rests on, for the record.
+    """
+
+    model: FullLoss
+    recall: RecallModel
+    tokens: float
+    recipe: Recipe | None
+    source: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        return fingerprint([dict(self.source), self.tokens, CHARGE, self.recipe is not None])
+
+    def posterior(
+        self, networks: Sequence[Architecture], losses: Sequence[float | None] | None = None
+    ) -> Prediction:
+        return self.model.predict_networks(
+            networks, self.tokens, self.short_effects(networks, losses)
+        )
+
+    def values(
+        self, networks: Sequence[Architecture], losses: Sequence[float | None] | None = None
+    ) -> np.ndarray:
+        if not networks:
+            return np.zeros(0)
+        charge = CHARGE * self.model.silence(networks, self.tokens)
+        return np.asarray(self.posterior(networks, losses).mean + charge)
+
+    def recalls(self, networks: Sequence[Architecture]) -> np.ndarray:
+        parts = [
+            self.recall.predict(
+                [network.operators for network in networks[start : start + TOGETHER]]
+            )[0]
+            for start in range(0, len(networks), TOGETHER)
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def step_sds(self, networks: Sequence[Architecture]) -> np.ndarray:
+        if self.recipe is None or not networks:
+            return np.zeros(len(networks))
+        unknown = np.array([mix_of(network.operators).unknown for network in networks])
+        return np.asarray(SHORT_WEIGHT * SHORT_SD * np.minimum(1.0, unknown / FULL_SHARE))
+
+    @functools.lru_cache(maxsize=REMEMBERED)  # noqa: B019 - as long as the search
+    def figures(self, network: Any, loss: float | None = None) -> Mapping[str, Any]:
+        """EXPECTED_FIGURES of a network, and `outside`: what of it no publication has, in words."""
+        if not isinstance(network, Architecture):
+            return {}
+        effect = self.short_effects([network], [loss])[0]
+        found = expected_of(network, self.tokens, self.model, self.recall, effect)
+        return {
+            "full_loss": found.full_loss,
+            "full_loss_sd": found.full_loss_sd,
+            "silence": float(self.model.silence([network], self.tokens)[0]),
+            "expected_recall": found.recall,
+            "expected_recall_sd": found.recall_sd,
+            "outside": "; ".join(outside_support(network, self.tokens)),
+        }
+
+    def short_effects(
+        self, networks: Sequence[Architecture], losses: Sequence[float | None] | None
+    ) -> list[float]:
+        """What short losses add to the mean of each network, in nats."""
+        if losses is None or self.recipe is None:
+            return [0.0] * len(networks)
+        return [
+            0.0 if loss is None else self.model.short_effect(self.recipe.proxy_of(network), loss)
+            for network, loss in zip(networks, losses, strict=True)
+        ]
+
+    def shape_part(self, both: Sequence[Architecture]) -> float:
+        """Of the difference of two networks, what their ratio of width to depth makes."""
+        sizes = np.array([body_sizes(network.operators, network.hidden) for network in both])
+        counted = np.sqrt(sizes[:, 0] * sizes[:, 1])
+        widths = np.array([network.hidden for network in both], float)
+        bends = self.model.law.c * (aspect(counted, widths) - self.model.law.r0) ** 2
+        return float(self.model.coefficients()["law"][0] * (bends[0] - bends[1]))
+
+    @property
+    def extrapolated(self) -> bool:
+        """Beyond the lengths of publications."""
+        return not RANGE[0] <= self.tokens <= RANGE[1]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "train_tokens": self.tokens,
+            "charge": CHARGE,
+            "source": dict(self.source),
+            "reads_short_loss": self.recipe is not None,
+        }
+
+
+def load_scorer(
+    own: str | None, tokens: float, recipe: Recipe | None, note: Callable[[str], None]
+) -> EvidenceScorer:
+    """The published trainings, with the user's own where there are any.
+
+    Args:
+        own: the file of the user's full trainings.
+        tokens: of the training that is planned.
+        recipe: of the short trainings.
+        note: receives a line where own trainings contradict.
+
+    Raises:
+        ConfigError: the file of own trainings is wrong.
+    """
+    from flashnas.evidence.load import digest, digests, full_loss
+
+    source: dict[str, Any] = {"shipped": digests()}
+    model = full_loss(own)
+    if own is not None:
+        from flashnas.evidence.publications import contradiction
+
+        source["own"] = {"path": own, "sha256": digest(Path(own))}
+        if words := contradiction(own):
+            note(words)
+    return EvidenceScorer(model, load_recall(), tokens, recipe_read(recipe), source)
+
+
+def recipe_read(recipe: Recipe | None) -> Recipe | None:
+    """The recipe, if short losses under it were held against publications; else None."""
+    from flashnas.evidence.load import fitted  # loads pandas
+
+    return recipe if recipe is not None and recipe.digest == fitted()["recipe"] else None
