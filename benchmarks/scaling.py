@@ -51,7 +51,7 @@ from flashnas.study.config import SearchConfig
 from flashnas.study.finish import finish
 from flashnas.study.loop import Loop
 from flashnas.study.opening import opened
-from flashnas.study.prepare import prepare
+from flashnas.study.problem import load_problem
 from flashnas.study.record import Candidate
 
 SPACE, TABLE, WORKLOAD, BUDGET_MS = "nemotron_flash", "h100_sxm", "decode-8k", 14_000.0
@@ -161,7 +161,7 @@ def drive(sampler: str, trials: int, workers: int, cycle: int, out: Path) -> dic
         sampler=sampler,
         measure=False,
     )
-    question = prepare(config, note=lambda _: None, evaluator=never)
+    question = load_problem(config, note=lambda _: None, evaluator=never)
     simulated = SimulatedWorkers(workers, load()["seconds"].to_numpy())
     marks = sorted({n for n in (100, 1000, 2000, 5000, 10_000, trials) if n <= trials})
     times: list[tuple[int, float, float]] = []
@@ -224,7 +224,7 @@ def filled(arguments: argparse.Namespace) -> None:
         measure=False,
         seed=1,
     )
-    question = prepare(config, note=lambda _: None, evaluator=never)
+    question = load_problem(config, note=lambda _: None, evaluator=never)
     simulated = SimulatedWorkers(arguments.workers, load()["seconds"].to_numpy())
     rng = np.random.default_rng(0)
     print(
@@ -392,7 +392,7 @@ def efficiency(arguments: argparse.Namespace) -> None:
         measure=False,
         seed=1,
     )
-    question = prepare(config, note=lambda _: None, recipe=recipe)
+    question = load_problem(config, note=lambda _: None, recipe=recipe)
     rng = np.random.default_rng(0)
     networks: dict[str, Any] = {}
     while len(networks) < arguments.trainings:

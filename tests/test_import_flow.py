@@ -190,7 +190,7 @@ def test_private_names_stay_in_their_room():
     [
         "import flashnas",
         "import flashnas.operators",
-        "import flashnas.study.search, flashnas.formats.programs",
+        "import flashnas.study.loop, flashnas.formats.programs",
         "import flashnas.latency.prediction",
         "import flashnas.space.load",
     ],

@@ -156,7 +156,7 @@ def answer_of(
         to_change=_to_change(problem, expected, chosen, networks),
         before=before,
         same=before == chosen.notation,
-        trained=any(trial.state == "complete" for trial in front),
+        trained=problem.recipe is not None,
         train_tokens=scorer.tokens,
         extrapolated=scorer.extrapolated,
     )
@@ -343,7 +343,7 @@ def _limit(problem: Problem, expected: Expected, chosen: Trial, network: Archite
     """What keeps the recommended network from being better."""
     assert problem.scorer is not None
     metrics = vars(chosen)
-    for budget in problem.fitter.budgets:
+    for budget in problem.config.bounds:
         value = metrics.get(budget.metric)
         if value and budget.limit and FULL_BUDGET <= value / budget.limit <= 1 / FULL_BUDGET:
             return "budget"

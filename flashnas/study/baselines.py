@@ -81,7 +81,7 @@ def pure_stacks(
         if fitting:
             values = score([network for _, network in fitting])
             label, network = fitting[int(np.argmin(values))]
-            result.append((f"pure {label}", network))
+            result.append((f"pure {network.hidden}: {label}", network))
     return result
 
 

@@ -26,7 +26,8 @@ from flashnas.study.scorer import Scorer
 POPULATION, TOURNAMENT = 300, 30  # of the evolution; ..
 CYCLE = 200  # .. candidates that are scored together
 MAX_TRIED = 12_000  # genotypes that are fitted to the budgets
-QUIET_CYCLES = 8  # in a row without a better network, after which the search ends
+QUIET_CYCLES = 8  # in a row without a better network, after which the search ends; ..
+QUIET_WHEN_SPARSE = 2  # .. where less than a quarter of a cycle is new: little is left to find
 KEEPING = 100.0  # nats by which it counts as better to have a network with the recall
 BETTER = 1e-4  # nats per token by which a network counts as better
 
@@ -92,15 +93,11 @@ def explore(
     *,
     seed: int,
     min_recall: float,
-    max_tried: int = MAX_TRIED,
 ) -> Expected:
     """Search a space by a scorer, the same for the same seed.
 
     The population is selected by three objectives: the value that ranks, the latency, and what the
     recall lacks to the floor.
-
-    Args:
-        max_tried: genotypes that are fitted to the budgets, at most.
 
     Raises:
         BudgetError: no network that was tried meets the budgets.
@@ -122,12 +119,14 @@ def explore(
         tournament=TOURNAMENT,
     )
     scored: dict[Any, Scored] = {}
-    quiet, best = 0, np.inf
-    while tried < max_tried and quiet < QUIET_CYCLES:
+    quiet, enough, best = 0, QUIET_CYCLES, np.inf
+    while tried < MAX_TRIED and quiet < enough:
         genotypes = evolution.ask()
         fitted = {genotype: evolution.fitted(genotype) for genotype in genotypes}
         new = _scored(fitted, scorer)
+        before = len(scored)
         scored |= new
+        enough = QUIET_CYCLES if len(scored) - before >= CYCLE / 4 else QUIET_WHEN_SPARSE
         evolution.tell(
             _evaluation(genotype, new.get(genotype), min_recall) for genotype in genotypes
         )

@@ -62,7 +62,7 @@ def _planned(problem: Problem, note: Note) -> dict[str, Any]:
     evaluations = len(clock.plan.baselines) + clock.plan.candidates
     each = 0 if trained is None else trained.steps * trained.batch_tokens
     bench = (
-        scores.no_bench and f"not used; {scores.no_bench}"
+        scores.no_bench() and f"not used; {scores.no_bench()}"
         if scores.bench is None
         else (
             f"{scores.bench.bench}: the search starts from {len(known)} networks that it has scores"

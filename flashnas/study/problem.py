@@ -264,7 +264,7 @@ def load_problem(
             recipe=recipe,
             dataset=dataset,
         )
-        scores.check_known(evaluator)
+        scores.check(evaluator)
         baselines = load_baselines(config, space, limits.fitter, scorer)
         first = [network for _, network in baselines if network is not None]
         problem = Problem(

@@ -37,7 +37,6 @@ class Scores:
         """What a bench answers, or None."""
         return self._answers if isinstance(self._answers, Answers) else None
 
-    @property
     def no_bench(self) -> str:
         """Why no bench answers, in words; empty if one does or none is asked. Raises BenchError if
         the bench that the user names cannot be read, or answers nothing."""
@@ -65,8 +64,10 @@ class Scores:
         )
         return "" if answers is None else answers
 
-    def check_known(self, evaluator: UserEvaluator | None) -> None:
-        """Raise RunError if the earlier runs trained otherwise than this search does."""
+    def check(self, evaluator: UserEvaluator | None) -> None:
+        """Raise BenchError if the bench that the user names answers nothing, and RunError if the
+        earlier runs trained otherwise than this search does."""
+        self.no_bench()
         if self.known is None or not self.config.trials:
             return
         own = training(

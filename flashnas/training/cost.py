@@ -30,9 +30,9 @@ OPERATOR_S = {
 OPERATOR_TOKENS = 262_144
 OPERATOR_RATE = 6.2e10
 BACKWARD = 2  # FLOPs of a backward pass over those of a forward pass
-FULL_CONTEXT = 4096  # tokens of a text in a full training
+# of a full training: tokens of a text, and the share of an H100's FLOP/s that a tuned trainer reaches
+FULL_CONTEXT, FULL_UTILISATION = 4096, 0.4
 H100_FLOPS = 989e12  # per second, dense bfloat16 (NVIDIA's data sheet)
-FULL_UTILISATION = 0.4  # of an H100 in a full training by a tuned trainer, as large trainings report
 ASSUMED_UTILISATION = 0.15
 ASSUMED_RATES = {
     "cpu": 1e10,

@@ -5,7 +5,7 @@ long.
 import dataclasses
 
 import pytest
-from foretelling import with_few_candidates
+from problems import with_few_candidates
 
 from flashnas.data import dataset
 from flashnas.training.recipe import Recipe

@@ -1,12 +1,18 @@
 """What a search recommends, from trials that are made by hand: the models are the shipped ones."""
 
-import pytest
-from foretelling import asked
+import dataclasses
 
+import numpy as np
+import pytest
+from problems import problem_of, reading_problem
+from scipy.stats import norm
+
+import flashnas as fn
 from flashnas.architecture import Architecture
+from flashnas.architecture.source import presets
 from flashnas.runs.trial import Trial
-from flashnas.study.answer import TOLD_APART, answer_of
-from flashnas.training.recipe import Recipe
+from flashnas.study.answer import KNOWN_MODELS, TOLD_APART, answer_of, value_of
+from flashnas.study.explore import Expected
 
 FLOOR = -0.05
 FAST = "1024: 4x(m2 f a f)"
@@ -16,34 +22,35 @@ LARGE = "2048: 5x(m2 f m2 f a f)"
 STATES, ATTENTION = "1536: 12x(m2 f)", "1280: 10x(a f)"
 
 
-@pytest.fixture(scope="module")
-def foresight():
-    return asked("nemotron_flash", 1500.0, trials=0)[2]
-
-
-@pytest.fixture(scope="module")
-def reading():
-    """Of a search whose short losses count."""
-    return asked("nemotron_flash", 1500.0, recipe=Recipe.load("cpu"))[2]
+UNKNOWN, MIXED = "1536: 12x(kda f)", "1536: 4x(kda f m2 f a f)"
 
 
 class Answered:
-    """`answer_of` for networks by their notation; latencies rise in the order of the front."""
+    """`answer_of` for networks by their notation; latencies rise in the order of the front.
+
+    untrained: what the scorer expects to be good, besides the front; the front where it is empty.
+    """
 
     def __init__(
         self,
-        foresight,
         front,
         baselines=(),
         *,
+        problem=None,
         losses=None,
-        budget_ms=None,
+        limit_ms=None,
         upper_ms=None,
         untrained=(),
-        min_recall=FLOOR,
-        before="",
-        state="complete",
+        min_recall=None,
     ):
+        problem = problem or problem_of()
+        scorer = problem.scorer
+        config = dataclasses.replace(
+            problem.config,
+            min_recall=min_recall,
+            budgets={} if limit_ms is None else {"latency_ms": limit_ms},
+        )
+        problem = dataclasses.replace(problem, config=config)
         self.networks = {text: Architecture.parse(text) for text in (*front, *baselines)}
         self.trials = {}
         for number, (text, network) in enumerate(self.networks.items()):
@@ -53,7 +60,7 @@ class Answered:
                 cycle=0,
                 origin="baseline" if text in baselines else "search",
                 genotype={},
-                state=state,
+                state="expected" if loss is None else "complete",
                 label=f"pure {text}" if text in baselines else "",
                 notation=network.notation,
                 hash=network.hash,
@@ -62,28 +69,33 @@ class Answered:
                 latency_ms=100.0 + number,
                 upper_ms=(upper_ms or {}).get(text),
                 loss=loss,
-                **foresight.figures(network, loss),
+                **scorer.figures(network, loss),
             )
+        known = [Architecture.parse(text) for text in untrained or front]
+        expected = Expected(
+            list(range(len(known))),
+            known,
+            np.arange(len(known), dtype=float),
+            scorer.values(known),
+            scorer.recalls(known),
+        )
         self.answer = answer_of(
-            foresight,
+            problem,
+            expected,
             [self.trials[text] for text in front],
             [self.trials[text] for text in baselines],
             {network.hash: network for network in self.networks.values()},
-            min_recall=min_recall,
-            budget_ms=budget_ms,
-            before=before,
-            untrained=[Architecture.parse(text) for text in untrained],
         )
 
     def hash(self, text):
         return self.networks[text].hash
 
     def value(self, text):
-        return self.trials[text].full_loss + self.trials[text].full_loss_sd
+        return value_of(self.trials[text])
 
 
-def test_the_lowest_pessimistic_loss_is_recommended(foresight):
-    asked_for = Answered(foresight, [FAST, HYBRID, LARGE], [STATES, ATTENTION])
+def test_the_lowest_charged_loss_is_recommended():
+    asked_for = Answered([FAST, HYBRID, LARGE], [STATES, ATTENTION])
     answer = asked_for.answer
     assert answer.recommended == asked_for.hash(min((FAST, HYBRID, LARGE), key=asked_for.value))
     assert (answer.kept, answer.without_floor) == (True, {})
@@ -98,41 +110,41 @@ def test_the_lowest_pessimistic_loss_is_recommended(foresight):
     assert not answer.extrapolated
 
 
-def test_networks_of_the_same_shares_are_tied_and_the_fastest_of_them_is_named(foresight):
-    asked_for = Answered(foresight, [FAST, HYBRID, TWIN], [STATES])
+def test_networks_of_the_same_shares_are_tied_and_the_fastest_of_them_is_named():
+    asked_for = Answered([FAST, HYBRID, TWIN], [STATES])
     answer = asked_for.answer
     tied = {standing.hash for standing in answer.standings if standing.tied}
     assert {asked_for.hash(HYBRID), asked_for.hash(TWIN)} <= tied
     assert answer.cheapest == asked_for.hash(HYBRID if asked_for.hash(FAST) not in tied else FAST)
-    small = Answered(foresight, ["512: 2x(m2 f a f)", LARGE])
+    small = Answered(["512: 2x(m2 f a f)", LARGE])
     assert [standing.tied for standing in small.answer.standings] == [False, True]
     assert small.answer.standings[0].difference > 1.3 * small.answer.standings[0].sd
     assert small.answer.cheapest == small.answer.recommended == small.hash(LARGE)
 
 
-def test_a_difference_is_told_by_its_probability(foresight):
-    asked_for = Answered(foresight, [FAST, HYBRID, LARGE])
+def test_a_difference_is_clear_by_its_probability():
+    asked_for = Answered([FAST, HYBRID, LARGE])
     for standing in asked_for.answer.standings:
         ratio = standing.difference / standing.sd if standing.sd > 1e-9 else 0.0
         assert standing.tied == (ratio < 0.8416), "the normal quantile of TOLD_APART"
     assert TOLD_APART == 0.8
 
 
-def test_the_best_pure_stack_is_named_and_the_reasons_add_up(reading):
+def test_the_best_pure_stack_is_named_and_the_reasons_add_up():
     asked_for = Answered(
-        reading,
-        [FAST, HYBRID],
+        [FAST, MIXED],
         [STATES, ATTENTION],
-        losses={FAST: 4.5, HYBRID: 4.3, STATES: 4.35, ATTENTION: 4.5},
+        problem=reading_problem(),
+        losses={MIXED: 4.3},
     )
     answer, pure = asked_for.answer, asked_for.answer.pure
-    best = min((STATES, ATTENTION), key=asked_for.value)
     assert (pure["hash"], pure["label"], pure["latency_ms"]) == (
-        asked_for.hash(best),
-        f"pure {best}",
-        asked_for.trials[best].latency_ms,
+        asked_for.hash(STATES),
+        f"pure {STATES}",
+        asked_for.trials[STATES].latency_ms,
     )
-    expected = asked_for.trials[HYBRID].full_loss - asked_for.trials[best].full_loss
+    assert answer.recommended == asked_for.hash(MIXED)
+    expected = asked_for.trials[MIXED].full_loss - asked_for.trials[STATES].full_loss
     assert pure["difference"] == pytest.approx(expected, abs=1e-9)
     assert set(answer.reasons) == {"size", "shape", "mix", "training"}
     assert sum(answer.reasons.values()) == pytest.approx(pure["difference"], abs=1e-9)
@@ -140,26 +152,87 @@ def test_the_best_pure_stack_is_named_and_the_reasons_add_up(reading):
     assert (pure["probability"] > 0.5) == (pure["difference"] < 0)
 
 
-def test_without_a_training_no_reason_is_one(foresight):
-    answer = Answered(foresight, [HYBRID], [STATES], state="expected").answer
-    assert answer.reasons["training"] == pytest.approx(0.0, abs=1e-12)
+def test_what_a_transformer_gives_up_and_what_buys_it_back():
+    problem = problem_of()
+    asked_for = Answered([HYBRID], [STATES, ATTENTION])
+    transformer = asked_for.answer.transformer
+    assert transformer["hash"] == asked_for.hash(ATTENTION)
+    assert transformer["difference"] < 0
+    wider = [
+        dataclasses.replace(asked_for.networks[ATTENTION], hidden=hidden)
+        for hidden in range(1280, 2561, 128)
+    ]
+    means = problem.scorer.posterior(wider).mean
+    first = int(np.argmax(means <= asked_for.trials[HYBRID].full_loss))
+    assert first > 0
+    assert transformer["params"] == wider[first].params
+    assert transformer["ms"] == problem.costs.latencies([wider[first]])[0]
+    far = Answered(["2560: 30x(m2 f)"], [ATTENTION]).answer.transformer
+    assert (far["ms"], far["params"]) == (None, None)
+    assert Answered([HYBRID], [STATES]).answer.transformer == {}
+
+
+def test_published_models_are_compared_at_the_vocabulary_of_the_space():
+    problem, answer = problem_of(), Answered([HYBRID], [STATES]).answer
+    assert [model["name"] for model in answer.known] == list(KNOWN_MODELS)
+    qwen = answer.known[3]
+    network = dataclasses.replace(presets()["Qwen3-0.6B"], vocab=problem.space.model.vocab)
+    assert qwen["params"] == network.params
+    assert qwen["latency_ms"] == problem.costs.latencies([network])[0]
+    chosen = problem.scorer.posterior([network, Architecture.parse(HYBRID)])
+    assert (qwen["difference"], qwen["sd"]) == pytest.approx(chosen.difference(0, 1))
+    lfm = answer.known[2]
+    assert lfm["silence"] > 0, "no publication has trained its convolutions"
+
+
+def test_the_pairs_that_speak_for_a_mix_are_counted():
+    support = Answered(["1536: 2x(m2 f m2 f m2 f a f)"], [STATES]).answer.support
+    assert 0 < support["better"] <= support["pairs"]
+    assert support["publications"]
+    assert Answered([STATES], [STATES]).answer.support is None
+    assert Answered([MIXED], [STATES]).answer.support is None
+
+
+def test_what_the_full_training_and_the_experiment_cost():
+    asked_for = Answered([FAST, HYBRID, TWIN])
+    training, experiment = asked_for.answer.training, asked_for.answer.experiment
+    network = asked_for.networks[HYBRID]
+    assert training["flops"] == pytest.approx(6 * network.params * 1e11, rel=0.25)
+    assert training["h100_hours"] == pytest.approx(training["flops"] / 0.4 / 989e12 / 3600)
+    assert experiment["hash"] in {asked_for.hash(text) for text in (FAST, TWIN, HYBRID)}
+    assert experiment["hash"] != asked_for.answer.recommended
+    assert experiment["tokens"] == 20 * network.params
+    assert 0 < experiment["probability"] < 1
+    assert Answered([HYBRID]).answer.experiment == {}
+
+
+def test_what_limits_the_answer():
+    assert Answered([HYBRID], limit_ms=100.0).answer.limit == "budget"
+    assert Answered([HYBRID], limit_ms=200.0).answer.limit == "space"
+    deep = "1536: 15x(m2 f f f)"  # better by its mean, and charged
+    assert Answered([LARGE], untrained=[LARGE, deep], limit_ms=200.0).answer.limit == "support"
+
+
+def test_without_a_training_no_reason_is_one():
+    answer = Answered([HYBRID], [STATES]).answer
+    assert answer.reasons["training"] == 0.0
     assert not answer.trained
     assert answer.to_change == {}
 
 
-def test_a_pure_stack_may_be_the_recommended_one(foresight):
-    asked_for = Answered(foresight, [ATTENTION], [ATTENTION])
+def test_a_pure_stack_may_be_the_recommended_one():
+    asked_for = Answered([ATTENTION], [ATTENTION])
     assert (
         asked_for.answer.recommended == asked_for.answer.pure["hash"] == asked_for.hash(ATTENTION)
     )
     assert asked_for.answer.pure["difference"] == 0
     assert asked_for.answer.reasons == {}
-    assert Answered(foresight, [HYBRID]).answer.pure == {}
+    assert Answered([HYBRID]).answer.pure == {}
 
 
-def test_a_network_below_the_floor_is_named_and_not_recommended(foresight):
+def test_a_network_below_the_floor_is_named_and_not_recommended():
     large = "2304: 15x(m2 f)"
-    asked_for = Answered(foresight, [HYBRID, large], [STATES])
+    asked_for = Answered([HYBRID, large], [STATES])
     answer = asked_for.answer
     assert (
         asked_for.trials[large].expected_recall < FLOOR <= asked_for.trials[HYBRID].expected_recall
@@ -167,61 +240,93 @@ def test_a_network_below_the_floor_is_named_and_not_recommended(foresight):
     assert asked_for.value(large) < asked_for.value(HYBRID)
     assert answer.recommended == answer.cheapest == asked_for.hash(HYBRID)
     assert answer.kept
+    trial = asked_for.trials[HYBRID]
+    keeps = norm.sf(FLOOR, trial.expected_recall, trial.expected_recall_sd)
+    assert answer.keeps == pytest.approx(keeps)
     assert answer.without_floor["hash"] == asked_for.hash(large)
     assert answer.without_floor["difference"] < 0 < answer.without_floor["sd"]
     assert answer.without_floor["expected_recall"] == asked_for.trials[large].expected_recall
     assert [
         standing.tied for standing in answer.standings if standing.hash == asked_for.hash(large)
     ] == [answer.without_floor["difference"] > -0.8416 * answer.without_floor["sd"]]
-    freed = Answered(foresight, [HYBRID, large], [STATES], min_recall=-1.0).answer
+    freed = Answered([HYBRID, large], [STATES], min_recall=-1.0).answer
     assert (freed.recommended, freed.without_floor) == (asked_for.hash(large), {})
 
 
-def test_a_network_that_is_better_but_below_the_floor_is_not_called_alike(foresight):
+def test_a_network_that_is_better_but_below_the_floor_is_not_called_alike():
     small, large = "512: 2x(m2 f a f)", "2304: 15x(m2 f)"
-    asked_for = Answered(foresight, [small, large])
+    asked_for = Answered([small, large])
     assert asked_for.answer.recommended == asked_for.answer.cheapest == asked_for.hash(small)
     assert [standing.tied for standing in asked_for.answer.standings] == [True, False]
 
 
-def test_where_nothing_keeps_the_floor_the_answer_says_so(foresight):
-    answer = Answered(foresight, ["1024: 8x(m2 f)", STATES]).answer
+def test_where_nothing_keeps_the_floor_the_answer_says_so():
+    answer = Answered(["1024: 8x(m2 f)", STATES]).answer
     assert not answer.kept
     assert answer.recommended
     assert answer.without_floor == {}
 
 
-def test_bounds_above_the_budget_are_marked(foresight):
+def test_bounds_above_the_budget_are_marked():
     asked_for = Answered(
-        foresight, [FAST, HYBRID, LARGE], budget_ms=110.0, upper_ms={FAST: 109.0, HYBRID: 110.5}
+        [FAST, HYBRID, LARGE], limit_ms=110.0, upper_ms={FAST: 109.0, HYBRID: 110.5}
     )
     assert asked_for.answer.above_budget == (asked_for.hash(HYBRID),)
-    assert Answered(foresight, [FAST], upper_ms={FAST: 1e9}).answer.above_budget == ()
+    assert Answered([FAST], upper_ms={FAST: 1e9}).answer.above_budget == ()
 
 
-def test_what_a_training_would_have_to_show(reading, foresight):
-    losses = {FAST: 4.6, HYBRID: 4.3}
-    asked_for = Answered(
-        reading, [FAST, HYBRID], [], losses=losses, untrained=[HYBRID, LARGE, "512: 2x(m2 f)"]
+def test_what_a_training_would_have_to_show():
+    reading = reading_problem()
+
+    def change(front, untrained, problem=reading):
+        return Answered(front, problem=problem, untrained=untrained).answer.to_change
+
+    near = "1536: 6x(kda f m2 f a f)"
+    found = change([FAST, HYBRID], [HYBRID, near, "512: kda f a f"])
+    assert found["hash"] == Architecture.parse(near).hash
+    assert found["nats"] >= 0
+    assert 0 < found["probability"] <= 0.5
+    slim = change([FAST, HYBRID], [HYBRID, "512: kda f a f"])
+    assert slim == {} or slim["probability"] < found["probability"]
+    assert change([HYBRID], [HYBRID]) == {}
+    assert change([FAST], [LARGE]) == {}, "publications have all of its operators"
+    assert change([FAST], [near], problem_of()) == {}, "no short loss counts"
+
+
+def test_what_trainings_changed_is_said():
+    assert Answered([HYBRID]).answer.same
+    changed = Answered([HYBRID], untrained=[LARGE]).answer
+    assert (changed.same, changed.before) == (False, Architecture.parse(LARGE).notation)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("space", "workload"),
+    [("nemotron_flash", "decode-8k"), ("layerwise", "decode-1k"), ("small", "decode-1k")],
+)
+def test_no_network_beside_the_recommended_one_is_better_in_everything(space, workload, tmp_path):
+    for number, share in enumerate((0.1, 0.3, 0.6, 0.9)):
+        problem = problem_of(space, 1e9, workload=workload)
+        times = [problem.fitter.latency_of(problem.space.sample(rng))[1] for rng in generators()]
+        limit_ms = min(times) * (max(times) / min(times)) ** share
+        out = tmp_path / str(number)
+        run = fn.search(
+            space=space, workload=workload, budget_ms=limit_ms, trials=0, out=out, table="h100_sxm"
+        )
+        chosen = run.recommended
+        for entry in run.front:
+            assert not better_in_everything(entry.figures, chosen.figures), (chosen, entry)
+
+
+def generators():
+    return map(np.random.default_rng, range(24))
+
+
+def better_in_everything(one, other):
+    lower = ("full_loss", "latency_ms")
+    higher = ("probability_best", "expected_recall")
+    return (
+        all(one[name] < other[name] for name in lower)
+        and all(one[name] > other[name] for name in higher)
+        and one["silence"] <= other["silence"]
     )
-    change = asked_for.answer.to_change
-    assert change["hash"] == Architecture.parse(LARGE).hash
-    assert change["nats"] >= 0
-    assert 0 < change["probability"] <= 0.5
-    slim = Answered(
-        reading, [FAST, HYBRID], [], losses=losses, untrained=["512: 2x(m2 f)"]
-    ).answer.to_change
-    assert slim["nats"] > change["nats"]
-    assert slim["probability"] < change["probability"]
-    assert Answered(reading, [HYBRID], untrained=[HYBRID]).answer.to_change == {}
-    assert Answered(foresight, [FAST], untrained=[LARGE]).answer.to_change == {}, (
-        "no short loss counts"
-    )
-
-
-def test_what_trainings_changed_is_said(foresight):
-    notation = Architecture.parse(HYBRID).notation
-    assert Answered(foresight, [HYBRID], before=notation).answer.same
-    changed = Answered(foresight, [HYBRID], before=Architecture.parse(FAST).notation).answer
-    assert (changed.same, changed.before) == (False, Architecture.parse(FAST).notation)
-    assert Answered(foresight, [HYBRID]).answer.same

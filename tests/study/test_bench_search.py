@@ -23,9 +23,9 @@ from flashnas.search import ALGORITHMS
 from flashnas.search.algorithm import Evaluation
 from flashnas.search.pareto import non_dominated
 from flashnas.study.config import SearchConfig
+from flashnas.study.loop import run_search
 from flashnas.study.opening import identity_of
-from flashnas.study.prepare import prepare
-from flashnas.study.search import run_search
+from flashnas.study.problem import load_problem
 from flashnas.training.recipe import Recipe
 
 BUDGET_MS = 85.0  # all depths of `tiny` meet it at some width, the deepest ones not at the largest
@@ -89,7 +89,7 @@ def test_a_score_of_a_bench_is_the_one_that_a_search_would_compute(
         job = Job(architecture=proxy, dataset=str(dataset.folder), recipe=recipe.to_dict(), seed=0)
         rows.append(row("tiny", network, proxy, 0, run_job(job)))
     write(tmp_path / "trained", header(recipe, dataset=dataset.digest, vocab=dataset.vocab), rows)
-    question = prepare(
+    question = load_problem(
         dataclasses.replace(config, bench_table=str(tmp_path / "trained"), budgets={}), note=print
     )
     known = question.known_networks()
@@ -211,15 +211,15 @@ def test_another_bench_or_none_does_not_continue_the_run(
 
 
 def test_the_digest_of_the_bench_is_part_of_the_identity(config):
-    question = prepare(dataclasses.replace(config, bench=False, bench_table=None), note=print)
-    assert (question.scores.bench, question.scores.no_bench, question.known_networks()) == (
+    question = load_problem(dataclasses.replace(config, bench=False, bench_table=None), note=print)
+    assert (question.scores.bench, question.scores.no_bench(), question.known_networks()) == (
         None,
         "",
         [],
     )
     assert identity_of(question).values["bench"] is None
-    with_bench = identity_of(prepare(config, note=print))
-    assert with_bench.values["bench"] == prepare(config, note=print).scores.bench.digest
+    with_bench = identity_of(load_problem(config, note=print))
+    assert with_bench.values["bench"] == load_problem(config, note=print).scores.bench.digest
     assert with_bench.hash != identity_of(question).hash
 
 
@@ -228,7 +228,7 @@ def test_every_sampler_starts_from_what_it_would_propose(sampler, config, bench)
     """The algorithm learns the networks with the largest width within the budget, and proposes none
     of them again.
     """
-    question = prepare(dataclasses.replace(config, sampler=sampler), note=print)
+    question = load_problem(dataclasses.replace(config, sampler=sampler), note=print)
     known = [
         (genotype, network)
         for genotype, network, _ in question.known_networks()
@@ -260,7 +260,7 @@ def test_every_sampler_starts_from_what_it_would_propose(sampler, config, bench)
 )
 def test_a_named_bench_that_answers_nothing_is_one_line(changes, words, config, bench):
     with pytest.raises(BenchError) as error:
-        prepare(dataclasses.replace(config, **changes), note=print)
+        load_problem(dataclasses.replace(config, **changes), note=print)
     assert str(error.value) == f"bench {bench.path}: answers nothing in this search: {words}"
 
 
@@ -272,7 +272,7 @@ def test_a_shipped_bench_that_does_not_match_is_a_line_of_the_plan_and_nothing_e
     )
     shipped = dataclasses.replace(config, bench_table=None)
     found = plan(shipped)
-    assert found.known == len(prepare(shipped, note=print).known_networks()) > 10
+    assert found.known == len(load_problem(shipped, note=print).known_networks()) > 10
     assert f"bench      synthetic: the search starts from {found.known} networks" in str(found)
     other = plan(dataclasses.replace(shipped, tokens=1024))
     assert (other.known, other.tokens) == (0, 4 * 1024)
@@ -284,7 +284,7 @@ def test_a_shipped_bench_that_does_not_match_is_a_line_of_the_plan_and_nothing_e
 
 def test_a_baseline_that_the_bench_knows_is_not_trained(config, bench, recipe, dataset, tmp_path):
     """Pure models are baselines of the space; the bench of this test has one of them."""
-    question = prepare(
+    question = load_problem(
         dataclasses.replace(config, baselines=True, bench=False, bench_table=None), note=print
     )
     label, network = next(one for one in question.baselines if one[1] is not None)

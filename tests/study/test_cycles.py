@@ -11,7 +11,7 @@ from notes import Notes
 from flashnas.runs.run import RecordedRun
 from flashnas.search import ALGORITHMS
 from flashnas.study.config import SearchConfig
-from flashnas.study.search import run_search
+from flashnas.study.loop import run_search
 
 TRIALS = 20
 

@@ -20,7 +20,7 @@ from test_faults import recorded
 from flashnas.cli.main import main
 from flashnas.runs.run import RecordedRun
 from flashnas.study.config import SearchConfig
-from flashnas.study.search import run_search
+from flashnas.study.loop import run_search
 
 SIZE_KB = 32_768  # the report of a finished run needs some megabytes
 TRIALS = 20

@@ -9,7 +9,7 @@ from plans import plan
 from flashnas.base.errors import BudgetError, DeviceError
 from flashnas.latency.table import LatencyTable
 from flashnas.study.config import SearchConfig
-from flashnas.study.prepare import prepare
+from flashnas.study.problem import load_problem
 
 
 @pytest.fixture
@@ -19,6 +19,7 @@ def config(quick_recipe, small_corpus):
         workload="chat",
         calibration="paper",
         trials=5,
+        train_anyway=True,
         workers=2,
         recipe=str(quick_recipe),
         data=str(small_corpus),
@@ -78,7 +79,7 @@ def test_a_search_is_planned_where_its_device_is_not(config, quick_recipe, tmp_p
     assert found.flops > found.flops_each > 0
     assert "h with 4 workers, at an assumed 1.5e+14 FLOP/s of a GPU" in str(found)
     with pytest.raises(DeviceError, match="torch finds no CUDA device"):
-        prepare(asked, note=print)
+        load_problem(asked, note=print)
 
 
 def test_the_fastest_is_of_the_smallest_width_and_its_figures_are_those_of_the_table(config):
@@ -106,8 +107,7 @@ def test_the_fastest_is_of_the_smallest_width_and_its_figures_are_those_of_the_t
 
 
 def test_the_baselines_are_the_best_pure_stacks_where_full_trainings_rank(config):
-    notes = []
-    found = plan(dataclasses.replace(config, table="h100_sxm"), note=notes.append)
+    found = plan(dataclasses.replace(config, table="h100_sxm"))
     assert [
         {
             word.split("(")[0]
@@ -116,13 +116,29 @@ def test_the_baselines_are_the_best_pure_stacks_where_full_trainings_rank(config
         & {"a", "d", "m2"}
         for notation in (entry["notation"] for entry in found.baselines)
     ] == [{"d"}, {"a"}, {"m2"}]
-    assert [
-        line
-        for line in notes
-        if "recipe 'quick'" in line and "was not held against published" in line
-    ]
-    short = plan(dataclasses.replace(config, table="h100_sxm", rank_by="short"), note=notes.append)
+    short = plan(dataclasses.replace(config, table="h100_sxm", rank_by="short"))
     assert len(short.baselines) > 3
+
+
+def test_what_cannot_change_the_answer_is_not_trained(config, tmp_path):
+    config = dataclasses.replace(config, table="h100_sxm", train_anyway=False)
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "template: layerwise\nwidths: [1024, 2048]\n"
+        "layers: {depth: [6, 8], choices: [m2, kda, f]}\n"
+    )
+    for changes, words in (
+        ({}, "publications have trained d, a, m2 in full, and a short training cannot change"),
+        ({"space": str(mine)}, "the loss of recipe 'quick' with these settings was never held"),
+    ):
+        notes = []
+        found = plan(dataclasses.replace(config, **changes), note=notes.append)
+        assert found.evaluations == 0
+        (line,) = [line for line in notes if line.startswith("nothing is trained: ")]
+        assert words in line
+        assert "--train-anyway" in line
+    trained = plan(dataclasses.replace(config, space=str(mine), recipe="cpu", data="sotu"))
+    assert trained.evaluations == 5 + 1, "the pure stack of the operator that nobody trained"
 
 
 def test_a_plan_says_that_nothing_is_trained(config):

@@ -38,7 +38,13 @@ def budget_ms(profiled_tiny_table):
 @pytest.fixture(scope="module")
 def command(profiled_tiny_table, small_corpus, quick_recipe, budget_ms):
     def build(out, *more, **keys):
-        keys = {"cycle_size": 2, "sampler_options": {"population": 3}, "measure": False, **keys}
+        keys = {
+            "cycle_size": 2,
+            "sampler_options": {"population": 3},
+            "measure": False,
+            "train_anyway": True,
+            **keys,
+        }
         return [
             "search",
             "--space",
@@ -90,7 +96,7 @@ def test_a_search_leaves_a_front_that_holds_what_it_promises(
     summary = json.loads(out)
     assert summary["trials"]["complete"] >= 4
     trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
-    assert (trials["state"].isin(["complete", "reused", "infeasible"])).all()
+    assert (trials["state"].isin(["complete", "reused", "infeasible", "expected"])).all()
     assert sum((trials["state"] == "complete") & (trials["origin"] == "search")) == 4
     labels = trials.loc[trials["origin"] == "baseline", "label"]
     assert {label.partition("(")[2].split()[0] for label in labels} == {"d", "a", "m2"}
@@ -233,7 +239,7 @@ def test_a_run_goes_on_from_another_folder(
                 "1",
                 "--workers",
                 "1",
-                *with_keys(tmp_path, measure=False, baselines=False),
+                *with_keys(tmp_path, measure=False, baselines=False, train_anyway=True),
                 "--out",
                 "run",
             ]

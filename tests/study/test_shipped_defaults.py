@@ -8,7 +8,7 @@ from flashnas.base.errors import ConfigError, SpaceError
 from flashnas.base.shipped import shipped_names
 from flashnas.space import OperatorSpace, load_space
 from flashnas.study.config import SearchConfig
-from flashnas.study.prepare import prepare
+from flashnas.study.problem import load_problem
 from flashnas.study.trainings import check_scalable
 from flashnas.training.recipe import Recipe
 
@@ -45,9 +45,11 @@ def test_every_operator_of_a_shipped_space_shrinks_under_the_defaults_at_every_w
     ],
 )
 def test_a_factor_that_does_not_suit_is_one_line_before_text_is_read(name, operator, factor, offer):
-    config = SearchConfig(space=name, workload="chat", recipe="cpu", data="/nowhere")
+    config = SearchConfig(
+        space=name, workload="chat", recipe="cpu", data="/nowhere", train_anyway=True
+    )
     with pytest.raises(ConfigError) as caught:
-        prepare(config, note=lambda _: None)
+        load_problem(config, note=lambda _: None)
     message = str(caught.value)
     assert "\n" not in message
     for words in (

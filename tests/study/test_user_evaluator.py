@@ -28,7 +28,7 @@ from flashnas.runs.run import RecordedRun
 from flashnas.search.pareto import non_dominated
 from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
-from flashnas.study.search import run_search
+from flashnas.study.loop import run_search
 
 pytestmark = pytest.mark.usefixtures("importable_helpers")
 

@@ -1,0 +1,39 @@
+"""Problems of searches by shipped tables, and searches that try few candidates."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+from flashnas.study import explore
+from flashnas.study.config import SearchConfig
+from flashnas.study.problem import Problem, load_problem
+from flashnas.training.recipe import Recipe
+
+FEW = {"MAX_TRIED": 700, "POPULATION": 60, "CYCLE": 60, "TOURNAMENT": 10}
+
+
+def with_few_candidates(patch: Any) -> None:
+    """Searches by published trainings try few candidates, until `patch` is undone."""
+    for name, count in FEW.items():
+        patch.setattr(explore, name, count)
+
+
+@functools.cache
+def problem_of(space: str = "nemotron_flash", budget_ms: float = 1500.0, **more: Any) -> Problem:
+    """Of a search that trains nothing."""
+    options = {"table": "h100_sxm", "workload": "decode-1k", "trials": 0, **more}
+    config = SearchConfig(space=space, budget_ms=budget_ms, **options)
+    return load_problem(config, note=lambda _: None)
+
+
+@functools.cache
+def reading_problem() -> Problem:
+    """The same, of a search whose short losses are read where they count."""
+    problem = problem_of()
+    assert problem.scorer is not None
+    recipe = Recipe.load("cpu")
+    return dataclasses.replace(
+        problem, recipe=recipe, scorer=dataclasses.replace(problem.scorer, recipe=recipe)
+    )

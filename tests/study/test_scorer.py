@@ -1,0 +1,130 @@
+"""The models of one search: what is expected of a network before and after its short training."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from problems import problem_of, reading_problem
+
+from flashnas.architecture import Architecture
+from flashnas.evidence.full_loss import CHARGE, SHORT_WEIGHT
+from flashnas.runs.front import EXPECTED_FIGURES
+from flashnas.study import scorer as room
+from flashnas.study.scorer import recipe_read
+from flashnas.training.recipe import Recipe
+
+HYBRID = Architecture.parse("1536: 4x(m2 f m2 f a f)")
+STATES = Architecture.parse("1536: 12x(m2 f)")
+BARE = Architecture.parse("1536: 12x(d)")
+
+
+UNKNOWN = Architecture.parse("1536: 12x(kda f)")
+
+
+@pytest.fixture(scope="module")
+def unread():
+    return problem_of().scorer
+
+
+@pytest.fixture(scope="module")
+def read():
+    return reading_problem().scorer
+
+
+def test_the_recipe_that_was_held_against_publications_is_read_under_any_name():
+    cpu = Recipe.load("cpu")
+    assert recipe_read(cpu) is cpu
+    assert recipe_read(dataclasses.replace(cpu, name="mine")).name == "mine"
+    assert recipe_read(None) is None
+    for changed in (
+        dataclasses.replace(cpu, tokens=2 * cpu.tokens),
+        dataclasses.replace(cpu, width_factor=8),
+    ):
+        assert recipe_read(changed) is None
+
+
+def test_figures_are_computed_once(read, monkeypatch):
+    counted = []
+    expected_of = room.expected_of
+
+    def counting(*arguments):
+        counted.append(arguments)
+        return expected_of(*arguments)
+
+    monkeypatch.setattr(room, "expected_of", counting)
+    first = read.figures(Architecture.parse("1280: 7x(m2 f a f)"), 4.0)
+    assert first == read.figures(Architecture.parse("1280: 7x(m2 f a f)"), 4.0)
+    assert len(counted) == 1
+    read.figures(Architecture.parse("1280: 7x(m2 f a f)"), 4.1)
+    assert len(counted) == 2
+    assert set(first) == {*EXPECTED_FIGURES, "outside"}
+    assert read.figures("a network of another package") == {}
+
+
+def test_a_network_is_ranked_by_its_mean_and_what_nobody_vouches_for(read):
+    networks = [HYBRID, STATES, BARE]
+    silence = read.model.silence(networks, 1e11)
+    assert silence[0] == silence[1] == 0 < silence[2]
+    mean = read.posterior(networks).mean
+    assert read.values(networks) == pytest.approx(mean + CHARGE * silence)
+    alone = [read.values([network])[0] for network in networks]
+    assert alone == pytest.approx(read.values(networks)), "a property of each network"
+    assert read.values([]).tolist() == []
+    figures = read.figures(BARE)
+    assert (figures["full_loss"], figures["silence"]) == pytest.approx((mean[2], silence[2]))
+    assert figures["outside"]
+    assert read.figures(HYBRID)["outside"] == ""
+
+
+def test_a_short_loss_counts_where_it_is_read_and_no_publication_has_the_operator(read, unread):
+    losses = [4.0, 4.2]
+    for scorer, network in ((read, HYBRID), (unread, UNKNOWN)):
+        assert scorer.step_sds([network]).tolist() == [0.0]
+        assert len({scorer.figures(network, loss)["full_loss"] for loss in (None, *losses)}) == 1
+    assert (read.step_sds([UNKNOWN]) > 0).all()
+    full = [read.figures(UNKNOWN, loss)["full_loss"] for loss in losses]
+    assert full[1] - full[0] == pytest.approx(SHORT_WEIGHT * 0.2)
+    assert read.values([UNKNOWN, UNKNOWN], losses) == pytest.approx(
+        np.array(full) + read.model.silence([UNKNOWN], 1e11)
+    )
+    recalls = {read.figures(UNKNOWN, loss)["expected_recall"] for loss in (None, *losses)}
+    assert len(recalls) == 1
+
+
+def test_recall_does_not_depend_on_what_is_asked_together(read, monkeypatch):
+    networks = [HYBRID, STATES, BARE, HYBRID, Architecture.parse("1024: 6x(a f)")]
+    together = read.recalls(networks)
+    monkeypatch.setattr(room, "TOGETHER", 2)
+    np.testing.assert_allclose(read.recalls(networks), together, atol=1e-12)
+    np.testing.assert_allclose(
+        together, [read.figures(network)["expected_recall"] for network in networks], atol=1e-9
+    )
+
+
+def test_the_digest_changes_with_all_that_changes_the_figures(read, unread, tmp_path):
+    own = tmp_path / "own.csv"
+    own.write_text(
+        "group,source,operators,params,hidden,tokens,metric,value\n"
+        "mine,me,12x(m2 f),300M,1024,10B,val_loss,2.9\n"
+        "mine,me,4x(m2 f m2 f a f),300M,1024,10B,val_loss,2.8\n"
+    )
+    long, mine = (
+        problem_of(**more).scorer for more in ({"train_tokens": "200B"}, {"evidence": str(own)})
+    )
+    digests = [read.digest, unread.digest, long.digest, mine.digest]
+    assert len(set(digests)) == 4
+    assert unread.digest == problem_of(budget_ms=1400.0).scorer.digest
+    assert mine.to_dict()["source"]["own"]["path"] == str(own)
+
+
+def test_trainings_longer_than_those_of_publications_are_extrapolated():
+    assert not problem_of().scorer.extrapolated
+    long = problem_of(train_tokens="500T").scorer
+    assert long.extrapolated
+    assert "training tokens" in long.figures(HYBRID)["outside"]
+
+
+def test_the_shape_of_equal_networks_makes_no_difference(read):
+    assert read.shape_part([HYBRID, HYBRID]) == 0.0
+    wide, deep = Architecture.parse("2560: 3x(a f)"), Architecture.parse("1024: 19x(a f)")
+    assert read.shape_part([wide, deep]) == -read.shape_part([deep, wide]) != 0
