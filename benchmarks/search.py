@@ -36,7 +36,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from search_methods import INFORMED, METHODS, Meter, Spent
+from search_methods import METHODS, Meter, Spent
 from search_problems import PROBLEMS, make_problem
 from search_report import write_report
 
@@ -45,7 +45,6 @@ TRAININGS = {
     "surface": 60,
     "rows": 30,
     "model": 60,
-    "full": 60,
 }  # tokens of a search, in whole trainings
 
 
@@ -110,12 +109,7 @@ def run_searches(arguments: argparse.Namespace, path: Path, methods: list[str]) 
     for problem_name in arguments.problems:
         bench = digest_of(problem_name, arguments.bench)
         for seed in range(arguments.seeds):
-            open_ = [
-                name
-                for name in methods
-                if (problem_name, bench, name, seed) not in done
-                and (problem_name == "full" or name != INFORMED)
-            ]
+            open_ = [name for name in methods if (problem_name, bench, name, seed) not in done]
             if not open_:
                 continue
             print(f"{problem_name} {seed}: {' '.join(open_)}", file=sys.stderr, flush=True)

@@ -30,8 +30,6 @@ STUCK_SLOW = 5  # .. and of methods that take about a second for each proposal
 POPULATION = (
     10  # of the evolutions, random candidates before TPE models: as the defaults of flashnas
 )
-# knows what publications say; only where the loss of a full training is searched
-INFORMED = "bayes + evidence"
 INITIAL = 5  # random candidates before a Gaussian process: as in `bayes`
 POOL = 256  # random candidates from which BoTorch's acquisition functions choose
 
@@ -118,7 +116,7 @@ class Method:
 # -- ours ------------------------------------------------------------------------------------------
 
 
-def ours(sampler: str, informed: bool = False, **options: Any) -> Callable[[Meter], None]:
+def ours(sampler: str, **options: Any) -> Callable[[Meter], None]:
     def run(meter: Meter) -> None:
         algorithm = make_algorithm(
             sampler,
@@ -128,8 +126,6 @@ def ours(sampler: str, informed: bool = False, **options: Any) -> Callable[[Mete
             latency_of=meter.problem.latency_of,
             **options,
         )
-        if informed:
-            algorithm.use_prior(meter.problem.prior)
         idle = 0
         while idle < 20:
             told = []
@@ -492,7 +488,6 @@ METHODS = {
         Method("nsga2", ours("nsga2")),
         Method("tpe", ours("tpe")),
         Method("bayes", ours("bayes")),
-        Method(INFORMED, ours("bayes", informed=True)),
         Method(
             "optuna-nsga2",
             optuna_sampler(lambda s, seed: s.NSGAIISampler(population_size=POPULATION, seed=seed)),

@@ -1,5 +1,5 @@
-"""The problems of benchmarks/search.py: made-up surfaces, the rows of flashnas-bench, a model of
-flashnas-bench, and the loss to expect of a full training.
+"""The problems of benchmarks/search.py: made-up surfaces, the rows of flashnas-bench, and a model
+of it.
 
 All have learning curves at a quarter, half, three quarters and all of the tokens, and the exact
 latency of the shipped table h100_sxm for `decode-8k`.
@@ -19,17 +19,13 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.latency.prediction import LatencyModel
 from flashnas.operators import OPERATORS
-from flashnas.search.algorithm import Prior
 from flashnas.search.pareto import hypervolume, non_dominated
 from flashnas.space import Genotype, SearchSpace, load_space
 from flashnas.space.features import describe
-from flashnas.study.evidence_search import search_by_evidence
-from flashnas.study.foresight import Foresight, load_models
 
 TABLE, WORKLOAD = "h100_sxm", "decode-8k"
 RUNGS = 4  # equal parts of a training, as in the curves of the bench
 MIXERS = ("d", "a", "m2")
-PLANNED_TOKENS = 1e11  # of the full training
 NOISE = 0.015  # nats: two seeds of a short training differ by 0.01 to 0.02
 REFERENCE_SAMPLE = 400
 
@@ -538,68 +534,15 @@ class Modelled(WholeSpace):
         return np.array([self._known[genotype] for genotype in genotypes])
 
 
-class Full(Modelled):
-    """The whole space, and in place of the short loss the pessimistic loss of a full training that
-    a search ranks by: published trainings, with the modelled short loss of each network. A search
-    sees it with the noise of that loss."""
-
-    def __init__(self, source: str | None, seed: int) -> None:
-        model, recall, facts = load_models(None)
-        space, _ = nemotron()
-        stacks = [networks[0] for _, networks in space.baselines()]
-        best = stacks[int(np.argmin(model.predict_networks(stacks, PLANNED_TOKENS).mean))]
-        recipe, _ = header(source)
-        self.foresight = Foresight(model, recall, PLANNED_TOKENS, best, recipe, facts)
-        self._values: dict[tuple[Any, float], float] = {}
-        super().__init__(source, seed)
-
-    def truth(self, genotypes: Sequence[Any]) -> np.ndarray:
-        return self._full(genotypes, super().truth(genotypes))
-
-    def curves(self, genotypes: Sequence[Any]) -> np.ndarray:
-        return np.repeat(
-            self._full(genotypes, super().curves(genotypes)[:, -1])[:, None], RUNGS, axis=1
-        )
-
-    def _full(self, genotypes: Sequence[Any], losses: np.ndarray) -> np.ndarray:
-        keys = list(zip(genotypes, map(float, losses), strict=True))
-        new = [key for key in dict.fromkeys(keys) if key not in self._values]
-        if new:
-            found = self.foresight.predict(
-                [self.latency_of(genotype)[0] for genotype, _ in new], [loss for _, loss in new]
-            )
-            self._values |= dict(
-                zip(new, (found.mean[1:] + found.sd_to(0)[1:]).tolist(), strict=True)
-            )
-        return np.array([self._values[key] for key in keys])
-
-    @functools.cached_property
-    def prior(self) -> Prior:
-        """What the sampler knows of it before any training, as in a search; all trainings cost the
-        same.
-        """
-        told = search_by_evidence(self, self.foresight, seed=0, min_recall=None)
-        return Prior(
-            value_of=self.foresight.value,
-            moves_of=self.foresight.moves,
-            cost_of=lambda network: 1.0,
-            best=[
-                told.genotypes[place]
-                for place in dict.fromkeys([*told.nearest(-1.0, 20), *reversed(told.front(None))])
-            ],
-        )
-
-
 @functools.lru_cache(maxsize=2)
 def make_problem(name: str, seed: int, source: str | None = None) -> Problem:
-    """`surface`, `rows`, `model` or `full`; shared by the methods, since it only remembers what it
+    """`surface`, `rows` or `model`; shared by the methods, since it only remembers what it
     computed.
     """
     return {
         "surface": lambda: Surface(seed),
         "rows": lambda: Rows(source),
         "model": lambda: Modelled(source, seed),
-        "full": lambda: Full(source, seed),
     }[name]()
 
 
@@ -607,6 +550,4 @@ PROBLEMS = {
     "surface": "made-up losses over nemotron_flash; each seed is another problem",
     "rows": "the networks of flashnas-bench themselves",
     "model": "losses over nemotron_flash as a model of flashnas-bench predicts them",
-    "full": "the loss to expect of a full training over nemotron_flash, with short losses by the"
-    " same model",
 }

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
-from search_methods import INFORMED, METHODS, Meter, Spent, ours
+from search_methods import METHODS, Meter, Spent, ours
 from search_problems import RUNGS, Rows, make_problem
 from search_report import regrets, tokens_to
 
@@ -49,7 +49,7 @@ def test_a_paused_training_costs_what_is_left_of_it(rows):
     [
         name
         for name, method in METHODS.items()
-        if method.ours and not method.needs and name != INFORMED
+        if method.ours and not method.needs
     ],
 )
 def test_our_samplers_spend_all_tokens_on_distinct_rows_within_the_budget(rows, sampler):

@@ -4,7 +4,7 @@ Real et al. 2019."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flashnas.search.algorithm import Evaluation, Genotype, SearchAlgorithm, check_whole
@@ -33,34 +33,29 @@ class AgingEvolution(SearchAlgorithm):
         self.tournament_size = check_whole("aging-evolution: tournament", tournament, 1)
         self.population: deque[Evaluation] = deque(maxlen=self.population_size)  # oldest first
         self._drawn = 0
-        self._ranked_at = 0  # length of the history
-        self._ranks: list[float] = []
 
     def _propose(self, count: int) -> Iterator[Genotype]:
+        fitness = self._fitness()
         for _ in range(count):
             initial = self._drawn < self.population_size
             self._drawn += 1
             if initial or not self.population:
                 yield self.draw_fresh(lambda: self.space.sample(self.rng))
             else:
-                yield self._offspring()
+                yield self._offspring(fitness)
 
-    def _offspring(self) -> Genotype:
+    def _offspring(self, fitness: Sequence[float]) -> Genotype:
         size = min(self.tournament_size, len(self.population))
         entrants = self.rng.choice(len(self.population), size=size, replace=False)
-        fitness = self._fitness()
         parent = self.population[min(map(int, entrants), key=lambda i: fitness[i])].genotype
         return self.draw_fresh(lambda: self.space.mutate(parent, self.rng))
 
     def _fitness(self) -> list[float]:
-        """Of the members of the population, lower is better; the same until the next `tell`."""
-        if self._ranked_at != len(self.history):
-            points = [self.point(member) for member in self.population]
-            self._ranked_at = len(self.history)
-            self._ranks = (
-                [point[0] for point in points] if self.goals is None else standings(points).tolist()
-            )
-        return self._ranks
+        """Of the members of the population; lower is better."""
+        points = [self.point(member) for member in self.population]
+        if self.goals is None:
+            return [point[0] for point in points]
+        return standings(points).tolist() if points else []
 
     def _take_in(self, evaluation: Evaluation) -> None:
         self._drawn += 1  # it takes the place of a random member of the first population

@@ -27,7 +27,7 @@ from flashnas.runs.answer import (
     ToChange,
 )
 from flashnas.runs.trial import Trial
-from flashnas.study.explore import Expected
+from flashnas.study.explore import Explored
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import EvidenceScorer
 from flashnas.training.cost import FULL_UTILISATION, H100_FLOPS, full_training_flops
@@ -81,7 +81,7 @@ class Compared:
 
 def answer_of(
     problem: Problem,
-    expected: Expected,
+    expected: Explored,
     front: Sequence[Trial],
     baselines: Sequence[Trial],
     networks: Mapping[str, Architecture],
@@ -339,7 +339,7 @@ def _experiment(
     }
 
 
-def _limit(problem: Problem, expected: Expected, chosen: Trial, network: Architecture) -> str:
+def _limit(problem: Problem, expected: Explored, chosen: Trial, network: Architecture) -> str:
     """What keeps the recommended network from being better."""
     assert problem.scorer is not None
     metrics = vars(chosen)
@@ -366,7 +366,7 @@ def chances_to_change(
 
 
 def _to_change(
-    problem: Problem, expected: Expected, chosen: Trial, networks: Mapping[str, Architecture]
+    problem: Problem, expected: Explored, chosen: Trial, networks: Mapping[str, Architecture]
 ) -> ToChange:
     """The short training that is the most likely to change the answer."""
     scorer, floor = problem.scorer, problem.config.recall_floor

@@ -33,7 +33,7 @@ BETTER = 1e-4  # nats per token by which a network counts as better
 
 
 @dataclass(frozen=True)
-class Expected:
+class Explored:
     """What was scored, in one order: genotypes, networks, and arrays [N]: latency_ms, the value that
     ranks (`Scorer.values`) and recall."""
 
@@ -93,7 +93,7 @@ def explore(
     *,
     seed: int,
     min_recall: float,
-) -> Expected:
+) -> Explored:
     """Search a space by a scorer, the same for the same seed.
 
     The population is selected by three objectives: the value that ranks, the latency, and what the
@@ -190,9 +190,9 @@ def _evaluation(genotype: Any, scored: Scored | None, min_recall: float) -> Eval
     )
 
 
-def _expected(scored: Mapping[Any, Scored]) -> Expected:
+def _expected(scored: Mapping[Any, Scored]) -> Explored:
     networks, latencies, values, recalls = zip(*scored.values(), strict=True)
-    return Expected(
+    return Explored(
         list(scored), list(networks), np.array(latencies), np.array(values), np.array(recalls)
     )
 

@@ -14,11 +14,11 @@ from flashnas.runs.front import EXPECTED_FIGURES, FRONT_FIGURES, FrontEntry, pro
 from flashnas.runs.trial import STATES, Trial
 from flashnas.search.pareto import non_dominated
 from flashnas.study.answer import answer_of
-from flashnas.study.explore import Expected
+from flashnas.study.explore import Explored
 from flashnas.study.record import Record
 
 
-def finish(record: Record, expected: Expected | None) -> dict[str, Any]:
+def finish(record: Record, expected: Explored | None) -> dict[str, Any]:
     """Write the front, the answer and the totals.
 
     Args:

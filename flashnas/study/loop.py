@@ -26,7 +26,7 @@ from flashnas.runs.snapshot import Progress
 from flashnas.search.algorithm import Prior
 from flashnas.study.answer import chances_to_change
 from flashnas.study.config import SearchConfig
-from flashnas.study.explore import Expected, explore
+from flashnas.study.explore import Explored, explore
 from flashnas.study.finish import finish
 from flashnas.study.opening import executor_of, opened
 from flashnas.study.problem import Problem, load_problem
@@ -90,7 +90,7 @@ def run_search(
                 return finish(record, expected)
 
 
-def explored(problem: Problem) -> Expected | None:
+def explored(problem: Problem) -> Explored | None:
     """What the scorer expects of the space; None where short losses rank."""
     if problem.scorer is None:
         return None
@@ -108,7 +108,7 @@ class Loop:
     """The trials of one search. expected: what the scorer expects; None where short losses rank.
     idle: cycles in a row with nothing new."""
 
-    def __init__(self, record: Record, expected: Expected | None) -> None:
+    def __init__(self, record: Record, expected: Explored | None) -> None:
         self.record, self.problem, self.expected = record, record.problem, expected
         self.idle = 0
 

@@ -83,8 +83,8 @@ def prepared(tmp_path_factory, own_surroundings, small_corpus):
     paths |= {name: root / f"{name}.yaml" for name in ("quick", "space", "quiet", "bare")}
     paths["corpus"] = small_corpus
     paths["quick"].write_text(yaml.safe_dump(RECIPE, sort_keys=False))
-    paths["quiet"].write_text("measure: false\n")
-    paths["bare"].write_text("baselines: false\n")
+    paths["quiet"].write_text("measure: false\ntrain_anyway: true\n")
+    paths["bare"].write_text("baselines: false\ntrain_anyway: true\n")
     paths["space"].write_text(yaml.safe_dump(SPACE, sort_keys=False))
     for words in (
         [

@@ -32,7 +32,7 @@ ESTIMATE = "flashnas.api.estimate.estimate"
     [
         ("flashnas.cli.main.build_parser", "flashnas: interrupted"),
         (
-            "flashnas.study.loop.prepare",
+            "flashnas.study.loop.load_problem",
             "flashnas search: interrupted; finished work is kept; continue with:"
             " flashnas"
             " search --out run --resume",

@@ -17,6 +17,7 @@ FLAGS = (
     "budget",
     "objectives",
     "train-tokens",
+    "train-anyway",
     "evidence",
     "min-recall",
     "sampler",

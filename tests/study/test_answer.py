@@ -12,7 +12,7 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
 from flashnas.runs.trial import Trial
 from flashnas.study.answer import KNOWN_MODELS, TOLD_APART, answer_of, value_of
-from flashnas.study.explore import Expected
+from flashnas.study.explore import Explored
 
 FLOOR = -0.05
 FAST = "1024: 4x(m2 f a f)"
@@ -72,7 +72,7 @@ class Answered:
                 **scorer.figures(network, loss),
             )
         known = [Architecture.parse(text) for text in untrained or front]
-        expected = Expected(
+        expected = Explored(
             list(range(len(known))),
             known,
             np.arange(len(known), dtype=float),

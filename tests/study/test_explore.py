@@ -8,7 +8,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
 from flashnas.latency.fitting import Fitter
 from flashnas.study.baselines import evenly_spread
-from flashnas.study.explore import Expected, explore
+from flashnas.study.explore import Explored, explore
 
 FLOOR = -0.05
 
@@ -33,7 +33,7 @@ def expected():
 def made_up(recalls, values, latencies, operators=None):
     """Networks that differ by their figures alone."""
     networks = [Architecture.parse(f"512: {text}") for text in operators or ["m2 f"] * len(values)]
-    return Expected(
+    return Explored(
         list(range(len(values))),
         networks,
         np.array(latencies, float),
