@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import forks
 import pytest
-from foretelling import with_few_candidates
+from problems import with_few_candidates
 from run_builder import make_trials, write_run
 
 from flashnas.runs.run import RecordedRun

@@ -46,11 +46,7 @@ def test_a_paused_training_costs_what_is_left_of_it(rows):
 
 @pytest.mark.parametrize(
     "sampler",
-    [
-        name
-        for name, method in METHODS.items()
-        if method.ours and not method.needs
-    ],
+    [name for name, method in METHODS.items() if method.ours and not method.needs],
 )
 def test_our_samplers_spend_all_tokens_on_distinct_rows_within_the_budget(rows, sampler):
     meter = Meter(rows, 1, 12)

@@ -3,80 +3,40 @@ is."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtr
 
 from flashnas.architecture import Architecture
-from flashnas.architecture.source import presets
-from flashnas.base.errors import FlashnasError
-from flashnas.evidence.full_loss import CHARGE, SHORT_WEIGHT, Prediction
+from flashnas.evidence.full_loss import CHARGE, SHORT_WEIGHT
 from flashnas.runs.answer import (
     Answer,
     Experiment,
     FullTraining,
-    KnownModel,
     Reasons,
     Rival,
     Standing,
-    Support,
     ToChange,
 )
 from flashnas.runs.trial import Trial
+from flashnas.study.comparison import (
+    Compared,
+    below_zero,
+    known_model,
+    known_models,
+    rival_of,
+    support_of,
+)
 from flashnas.study.explore import Explored
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import EvidenceScorer
 from flashnas.training.cost import FULL_UTILISATION, H100_FLOPS, full_training_flops
 
 TOLD_APART = 0.8  # probability from which on a network counts as worse than the recommended one
-KNOWN_MODELS = ("Nemotron-Flash-1B", "Llama-3.2-1B", "LFM2-1.2B", "Qwen3-0.6B", "Qwen3-1.7B")
-WIDER = 2.0  # times its width up to which a stack is looked at that makes up for a difference
-WIDTH_STEP = 128
 FULL_BUDGET = 0.97  # of a budget from which on it is what limits the network
 TOKENS_EACH = 20  # of the experiment, for each parameter
-
-
-@dataclass(frozen=True)
-class Compared:
-    """Networks with one posterior. at: index by hash. best: probability of the lowest loss, by
-    hash, of those on the front and the baselines."""
-
-    prediction: Prediction
-    at: Mapping[str, int]
-    best: Mapping[str, float]
-
-    @classmethod
-    def of(
-        cls,
-        scorer: EvidenceScorer,
-        trials: Sequence[Trial],
-        networks: Mapping[str, Architecture],
-        further: Sequence[Architecture],
-    ) -> Compared:
-        """further: networks that nothing was trained for, behind the trials."""
-        # without cycles the order of trials is that of completion
-        ordered = sorted({trial.hash: trial for trial in trials}.values(), key=lambda t: t.hash)
-        prediction = scorer.posterior(
-            [*(networks[trial.hash] for trial in ordered), *further],
-            [*(trial.loss for trial in ordered), *(None for _ in further)],
-        )
-        hashes = [*(trial.hash for trial in ordered), *(network.hash for network in further)]
-        best = prediction.best(range(len(ordered)))
-        return cls(
-            prediction,
-            {key: index for index, key in reversed(list(enumerate(hashes)))},
-            dict(zip(hashes, map(float, best), strict=False)),
-        )
-
-    def difference(self, one: str, other: str) -> tuple[float, float, float]:
-        """Of the network with hash `one` less the other: mean, standard deviation, and the
-        probability that it is below 0."""
-        mean, sd = self.prediction.difference(self.at[one], self.at[other])
-        return mean, sd, below_zero(mean, sd)
 
 
 def answer_of(
@@ -96,7 +56,7 @@ def answer_of(
     scorer, config = problem.scorer, problem.config
     assert scorer is not None
     floor, budget_ms = config.recall_floor, config.budgets.get("latency_ms")
-    known = _known_models(problem)
+    known = known_models(problem)
     compared = Compared.of(scorer, [*front, *baselines], networks, list(known.values()))
     keeping = [trial for trial in front if (trial.expected_recall or 0.0) >= floor]
     chosen, freest = min(keeping or front, key=value_of), min(front, key=value_of)
@@ -121,17 +81,17 @@ def answer_of(
         standings=standings,
         baselines=tuple(_standing(compared, trial, chosen, free) for trial in baselines),
         cheapest=tied[0].hash,
-        pure=Rival() if pure is None else _rival(problem, compared, chosen, pure, networks),
-        transformer=_rival(problem, compared, chosen, min(attention, key=value_of), networks)
+        pure=Rival() if pure is None else rival_of(problem, compared, chosen, pure, networks),
+        transformer=rival_of(problem, compared, chosen, min(attention, key=value_of), networks)
         if attention
         else Rival(),
         reasons=Reasons()
         if pure is None or pure.hash == chosen.hash
         else _reasons(scorer, chosen, pure, networks),
         known=tuple(
-            _known_model(problem, compared, name, model, chosen) for name, model in known.items()
+            known_model(problem, compared, name, model, chosen) for name, model in known.items()
         ),
-        support=None if pure is None else _support(network, networks[pure.hash]),
+        support=None if pure is None else support_of(network, networks[pure.hash]),
         training=_full_training(network, scorer.tokens),
         experiment=_experiment(scorer, compared, chosen, tied, networks),
         limit=_limit(problem, expected, chosen, network),
@@ -167,13 +127,6 @@ def value_of(trial: Trial) -> float:
     return (trial.full_loss or 0.0) + CHARGE * (trial.silence or 0.0)
 
 
-def below_zero(mean: float, sd: float) -> float:
-    """Probability that a normal variable is below 0; of a constant 0, one half."""
-    if sd > 1e-9:
-        return float(ndtr(-mean / sd))
-    return 0.5 * (mean < 0) + 0.5 * (mean <= 0)
-
-
 def _standing(compared: Compared, trial: Trial, chosen: Trial, free: set[str]) -> Standing:
     """free: hashes of the networks that may be recommended; another one may be better for sure."""
     difference, sd, better = compared.difference(trial.hash, chosen.hash)
@@ -185,102 +138,6 @@ def _standing(compared: Compared, trial: Trial, chosen: Trial, free: set[str]) -
         best=compared.best[trial.hash],
         tied=worse < TOLD_APART and (trial.hash in free or worse > 1 - TOLD_APART),
     )
-
-
-# -- what the recommended network is compared with -------------------------------------------------
-
-
-def _rival(
-    problem: Problem,
-    compared: Compared,
-    chosen: Trial,
-    rival: Trial,
-    networks: Mapping[str, Architecture],
-) -> Rival:
-    difference, sd, probability = compared.difference(chosen.hash, rival.hash)
-    equal = _as_good(problem, networks[rival.hash], chosen.full_loss or 0.0)
-    return {
-        "label": rival.label,
-        "notation": rival.notation,
-        "hash": rival.hash,
-        "latency_ms": rival.latency_ms or 0.0,
-        "difference": difference,
-        "sd": sd,
-        "probability": probability,
-        "ms": None if equal is None else problem.costs.latencies([equal])[0],
-        "params": None if equal is None else float(equal.params),
-    }
-
-
-def _as_good(problem: Problem, stack: Architecture, loss: float) -> Architecture | None:
-    """The stack at the smallest width whose mean is not above a loss; None if there is none up to
-    WIDER times its width, or the table does not answer for it."""
-    assert problem.scorer is not None
-    wider = []
-    for hidden in range(stack.hidden, int(WIDER * stack.hidden) + 1, WIDTH_STEP):
-        try:
-            network = dataclasses.replace(stack, hidden=hidden)
-            problem.costs.latencies([network])
-        except FlashnasError:  # the operators do not fit this width, or the table has no row
-            continue
-        wider.append(network)
-    means = problem.scorer.posterior(wider).mean if wider else []
-    return next((network for network, mean in zip(wider, means, strict=True) if mean <= loss), None)
-
-
-def _known_models(problem: Problem) -> dict[str, Architecture]:
-    """Published models with the vocabulary of the space, so that they can be compared."""
-    vocab, tied = problem.space.model.vocab, problem.space.model.tied
-    return {
-        name: dataclasses.replace(presets()[name], vocab=vocab, tied=tied) for name in KNOWN_MODELS
-    }
-
-
-def _known_model(
-    problem: Problem, compared: Compared, name: str, model: Architecture, chosen: Trial
-) -> KnownModel:
-    assert problem.scorer is not None
-    difference, sd, probability = compared.difference(model.hash, chosen.hash)
-    figures = problem.scorer.figures(model)
-    try:
-        latency_ms = problem.costs.latencies([model])[0]
-    except FlashnasError:  # the table has no row for it
-        latency_ms = None
-    return {
-        "name": name,
-        "latency_ms": latency_ms,
-        "params": float(model.params),
-        "difference": difference,
-        "sd": sd,
-        "probability": probability,
-        "recall": figures["expected_recall"],
-        "silence": figures["silence"],
-    }
-
-
-def _support(network: Architecture, pure: Architecture) -> Support | None:
-    """None where no publication has both mixes in one group."""
-    from flashnas.evidence.trainings import comparable, composition, read_published  # loads pandas
-
-    mixes = composition(network.operators), composition(pure.operators)
-    if mixes[0] == mixes[1]:
-        return None
-    rows, gaps, publications = read_published(), [], []
-    for group in comparable(rows).values():
-        ours = [rows[index] for index in group if composition(rows[index].specs) == mixes[0]]
-        theirs = [rows[index] for index in group if composition(rows[index].specs) == mixes[1]]
-        for row in ours:
-            gaps += [row.nats - other.nats for other in theirs]
-        if ours and theirs:
-            publications.append(ours[0].source)
-    if not gaps:
-        return None
-    better = sum(gap < 0 for gap in gaps)
-    return {
-        "pairs": len(gaps),
-        "better": better,
-        "publications": list(dict.fromkeys(publications)),
-    }
 
 
 def _reasons(

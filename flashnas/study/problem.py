@@ -138,13 +138,13 @@ class Problem:
         config = self.config
         with foreign_errors(*self.foreign()):
             return make_algorithm(
-                self.sampler if config.trials else "random",
+                self.sampler,
                 space=self.space,
                 seed=config.seed,
                 latency_of=self._latency_of,
                 cycle_size=config.cycle_size,
                 goals=self._goals(),
-                **(config.sampler_options if config.trials else {}),
+                **config.sampler_options,
             )
 
     def _latency_of(self, genotype: Any) -> tuple[Any | None, float | None]:
@@ -283,7 +283,7 @@ def load_problem(
             notes=notes,
             started=started,
         )
-        if config.trials:
+        if config.trials or config.sampler_options:
             problem.algorithm()  # its options are checked before anything is trained
     return problem
 

@@ -73,7 +73,7 @@ def test_a_dry_run_trains_and_writes_nothing(
         "--workers",
         "1",
         "--dry-run",
-        *with_keys(tmp_path / "asked", baselines=False),
+        *with_keys(tmp_path / "asked", baselines=False, train_anyway=True),
     ]
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -14,6 +14,15 @@ from flashnas.training.recipe import Recipe
 FEW = {"MAX_TRIED": 700, "POPULATION": 60, "CYCLE": 60, "TOURNAMENT": 10}
 
 
+MANY = {name: getattr(explore, name) for name in FEW}
+
+
+def with_many_candidates(patch: Any) -> None:
+    """Searches by published trainings try as many candidates as those of users."""
+    for name, count in MANY.items():
+        patch.setattr(explore, name, count)
+
+
 def with_few_candidates(patch: Any) -> None:
     """Searches by published trainings try few candidates, until `patch` is undone."""
     for name, count in FEW.items():
@@ -23,7 +32,13 @@ def with_few_candidates(patch: Any) -> None:
 @functools.cache
 def problem_of(space: str = "nemotron_flash", budget_ms: float = 1500.0, **more: Any) -> Problem:
     """Of a search that trains nothing."""
-    options = {"table": "h100_sxm", "workload": "decode-1k", "trials": 0, **more}
+    options = {
+        "table": "h100_sxm",
+        "workload": "decode-1k",
+        "calibration": "paper",
+        "trials": 0,
+        **more,
+    }
     config = SearchConfig(space=space, budget_ms=budget_ms, **options)
     return load_problem(config, note=lambda _: None)
 

@@ -11,7 +11,8 @@ import flashnas as fn
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
 from flashnas.runs.trial import Trial
-from flashnas.study.answer import KNOWN_MODELS, TOLD_APART, answer_of, value_of
+from flashnas.study.answer import TOLD_APART, answer_of, value_of
+from flashnas.study.comparison import KNOWN_MODELS
 from flashnas.study.explore import Explored
 
 FLOOR = -0.05

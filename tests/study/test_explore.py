@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from problems import problem_of, with_few_candidates
+from problems import problem_of, with_few_candidates, with_many_candidates
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
@@ -65,7 +65,7 @@ def test_all_is_within_the_budget_and_scored_as_the_scorer_does(expected):
 
 
 def test_evolution_is_better_than_as_many_random_networks(monkeypatch):
-    monkeypatch.undo()
+    with_many_candidates(monkeypatch)
     problem = problem_of("layerwise", 2000.0)
     found = explore(problem.space, problem.fitter, problem.scorer, seed=0, min_recall=FLOOR)
     rng = np.random.default_rng(0)

@@ -9,6 +9,7 @@ import itertools
 
 import numpy as np
 import pytest
+from problems import with_many_candidates
 
 from flashnas.evidence.composition import ASPECTS, body_sizes, outside_support
 from flashnas.evidence.law import aspect
@@ -86,7 +87,8 @@ def winners(space_name, table_name, workload_name, shares):
     list(zip(PLACES, itertools.cycle(SHARES), strict=False)),
     ids=lambda value: "-".join(map(str, value)),
 )
-def test_no_winner_lies_outside_what_publications_have_trained(place, shares):
+def test_no_winner_lies_outside_what_publications_have_trained(place, shares, monkeypatch):
+    with_many_candidates(monkeypatch)
     outside, looked_at = [], 0
     for budget_ms, floor, winner, inside in winners(*place, shares):
         looked_at += inside

@@ -295,6 +295,7 @@ ASKED = (
     "{quiet}",
     "--trials",
     "2",
+    "--train-anyway",
 )
 
 
@@ -324,6 +325,7 @@ def wide(*words):
         "1",
         "--config",
         "{bare}",
+        "--train-anyway",
         "--out",
         "{tmp}/out",
         *words,
