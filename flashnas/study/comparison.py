@@ -15,6 +15,7 @@ from flashnas.base.errors import FlashnasError
 from flashnas.evidence.full_loss import Prediction
 from flashnas.runs.answer import KnownModel, Rival, Support
 from flashnas.runs.trial import Trial
+from flashnas.space import OperatorSpace
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import EvidenceScorer
 
@@ -104,15 +105,19 @@ def _as_good(problem: Problem, stack: Architecture, loss: float) -> Architecture
         except FlashnasError:  # the operators do not fit this width, or the table has no row
             continue
         wider.append(network)
-    means = problem.scorer.posterior(wider).mean if wider else []
+    if not wider:
+        return None
+    means = problem.scorer.posterior(wider).mean
     return next((network for network, mean in zip(wider, means, strict=True) if mean <= loss), None)
 
 
 def known_models(problem: Problem) -> dict[str, Architecture]:
     """Published models with the vocabulary of the space, so that they can be compared."""
-    vocab, tied = problem.space.model.vocab, problem.space.model.tied
+    assert isinstance(problem.space, OperatorSpace)
+    model = problem.space.model
     return {
-        name: dataclasses.replace(presets()[name], vocab=vocab, tied=tied) for name in KNOWN_MODELS
+        name: dataclasses.replace(presets()[name], vocab=model.vocab, tied=model.tied)
+        for name in KNOWN_MODELS
     }
 
 

@@ -24,6 +24,7 @@ from flashnas.executors.base import Executor
 from flashnas.runs.folder import check_out
 from flashnas.runs.snapshot import Progress
 from flashnas.search.algorithm import Prior
+from flashnas.space import OperatorSpace
 from flashnas.study.answer import chances_to_change
 from flashnas.study.config import SearchConfig
 from flashnas.study.explore import Explored, explore
@@ -95,8 +96,9 @@ def explored(problem: Problem) -> Explored | None:
     if problem.scorer is None:
         return None
     config = problem.config
+    assert isinstance(problem.space, OperatorSpace), "a scorer knows its operators"
     return explore(
-        problem.space,  # an OperatorSpace, of which a scorer knows the operators
+        problem.space,
         problem.fitter,
         problem.scorer,
         seed=config.seed,

@@ -290,7 +290,7 @@ def load_problem(
 
 def untrained(config: SearchConfig, space: SearchSpace[Any], recipe: Recipe) -> str:
     """Why a search trains nothing although it may, in a sentence; empty where it trains."""
-    if config.rank_by == "short" or config.train_anyway:
+    if config.rank_by == "short" or config.train_anyway or not isinstance(space, OperatorSpace):
         return ""
     kinds = [spec.kind for spec in space.kinds() if spec.mixes_tokens]
     unknown = [kind for kind in kinds if kind not in KINDS]
