@@ -33,6 +33,24 @@ def number_of(text: str, units: Mapping[str, int] = UNITS) -> float:
     return number if 0 < number < math.inf else math.nan
 
 
+def range_of(text: str) -> tuple[float, float]:
+    """The limits that a text such as 0.3B..3B, 0.3B.. or ..3B names.
+
+    Raises:
+        ValueError: with the rule and the value.
+
+    Example:
+        >>> range_of("0.3B..3B"), range_of("..1B")
+        ((300000000.0, 3000000000.0), (0.0, 1000000000.0))
+    """
+    least, dots, most = text.partition("..")
+    low = number_of(least) if least.strip() else 0.0
+    high = number_of(most) if most.strip() else math.inf
+    if not dots or not low <= high or (low, high) == (0.0, math.inf):
+        raise ValueError(f"must be a range such as 0.3B..3B, 0.3B.. or ..3B; got {text!r}")
+    return low, high
+
+
 def tokens_of(value: str | float) -> float:
     """Training tokens from a number or a text such as 100B.
 

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import did_you_mean, one_of, shown
+from flashnas.base.quantities import number_of
 
 if TYPE_CHECKING:  # imported when a file is read: the help needs no YAML
     from flashnas.base.yaml import LocatedDict
@@ -102,6 +103,7 @@ class Setting:
     max: float | None = None
     above: float | None = None
     below: float | None = None
+    units: bool = False  # a number may have K, M, B or T behind it
     shown: str | None = None
     off: str | None = None
     separator: str | None = None
@@ -202,6 +204,8 @@ class Setting:
         if self.is_object(value):
             return value
         try:
+            if self.units and isinstance(value, str) and not math.isnan(count := number_of(value)):
+                value = int(count) if self.kind is int and count.is_integer() else count
             value = _typed(value, self.kind)
             if value == "" and "" not in (self.default, self.bare):
                 raise ValueError("must not be empty; got ''")

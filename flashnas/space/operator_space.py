@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -81,6 +82,13 @@ class OperatorSpace(SearchSpace[G]):
         """
 
     # -- what follows from it
+
+    def with_vocab(self, vocab: int) -> Self:
+        """The same space of networks with another vocabulary."""
+        other = copy.copy(self)
+        other.model = replace(self.model, vocab=vocab)
+        other.__dict__.pop("hash", None)  # of the space as it was
+        return other
 
     def kinds(self) -> tuple[OperatorSpec, ...]:
         """All operators that the space uses."""

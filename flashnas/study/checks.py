@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError, SpaceError
+from flashnas.base.quantities import range_of, tokens_text
 from flashnas.base.registry import foreign_errors
 from flashnas.latency.table import LatencyTable
 from flashnas.search import SearchAlgorithm
@@ -112,18 +113,57 @@ def check_answerable(space: SearchSpace[Any], model: Any, config: SearchConfig) 
                 ) from None
 
 
-def program_holds(config: SearchConfig, space: SearchSpace[Any]) -> Callable[[Any], bool]:
-    """Network -> whether the program that is asked for runs it without flashnas. Raises
-    SettingError, with the rule that is broken, if it holds none of DRAWN networks of the space."""
-    if (program := config.runtime) is None:
+def network_holds(config: SearchConfig, space: SearchSpace[Any]) -> Callable[[Any], bool]:
+    """Network -> whether it has the parameters and layers that are asked for, and the program that
+    is asked for runs it without flashnas. Raises SettingError, with the rule that is broken, if
+    none of DRAWN networks of the space does."""
+    rules: list[Callable[[Any], bool]] = []
+    if config.params is not None:
+        least, most = range_of(config.params)
+        rules.append(lambda network: least <= network.params <= most)
+    if (layers := config.min_layers) is not None:
+        rules.append(lambda network: layers_of(network) >= layers)
+    if config.runtime is None and not rules:
         return lambda network: True
+    rng = np.random.default_rng(config.seed)
+    drawn = [network for _ in range(DRAWN) for network in space.architectures(space.sample(rng))]
+    if not all(isinstance(network, Architecture) for network in drawn):
+        name = next(
+            n for n in ("params", "min_layers", "runtime") if getattr(config, n) is not None
+        )
+        config.wrong(name, f"needs networks of flashnas' operators, unlike space {space.name!r}")
+    if config.params is not None and not any(rules[0](network) for network in drawn):
+        counts = [network.params for network in drawn]
+        config.wrong(
+            "params",
+            f"{config.params} has no network of space {space.name!r}; those drawn have"
+            f" {tokens_text(min(counts))} to {tokens_text(max(counts))}",
+        )
+    if layers is not None and max(map(layers_of, drawn)) < layers:
+        config.wrong(
+            "min_layers",
+            f"{layers} has no network of space {space.name!r}; those drawn have at most"
+            f" {max(map(layers_of, drawn))} token mixers",
+        )
+    if config.runtime is not None:
+        rules.append(_program_rule(config, space, drawn))
+    return lambda network: all(rule(network) for rule in rules)
+
+
+def layers_of(network: Architecture) -> int:
+    """The token mixers of a network."""
+    return sum(spec.mixes_tokens for spec in network.operators)
+
+
+def _program_rule(
+    config: SearchConfig, space: SearchSpace[Any], drawn: Sequence[Architecture]
+) -> Callable[[Any], bool]:
     from flashnas.formats.programs import refusal  # loads torch
 
-    rng, line = np.random.default_rng(config.seed), "its networks are not of flashnas' operators"
-    for _ in range(DRAWN):
-        for network in space.architectures(space.sample(rng)):
-            if isinstance(network, Architecture) and not (line := refusal(network, program)):
-                return lambda network: not refusal(network, program)
+    program, line = str(config.runtime), ""
+    for network in drawn:
+        if not (line := refusal(network, program)):
+            return lambda network: not refusal(network, program)
     config.wrong("runtime", f"{program} runs no network of space {space.name!r}: {line}")
 
 

@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from flashnas.base.quantities import MAX_TOKENS, tokens_of
+from flashnas.architecture.architecture import MAX_VOCAB
+from flashnas.base.quantities import MAX_TOKENS, range_of, tokens_of
 from flashnas.base.settings import (
     MAX_SEED,
     MAX_THREADS,
@@ -40,6 +41,9 @@ PROGRAMS = (
     "transformers",
     "vllm",
 )  # that a search may be kept to; formats/programs.py
+DEFAULT_SPACE = "hybrid"
+# what a program runs, where no space is named
+SPACE_OF = {"llama.cpp": "llama_cpp", "transformers": "nemotron_h", "vllm": "nemotron_h"}
 # of full marks below the transformer: what the recommendation keeps unless asked otherwise
 MIN_RECALL = -0.05
 FILES = ("space", "table", "recipe", "data", "tokenizer", "evidence", "bench_table", "start_from")
@@ -55,8 +59,9 @@ class SearchConfig(Settings, where="search"):
     """
 
     space: str = option(
-        "nemotron_flash",
+        "",
         "shipped search space or YAML file",
+        shown=f"{DEFAULT_SPACE}, or with --runtime the one that fits it",
         heading="what is searched, and for which device",
     )
     table: str | None = option("h100_sxm", "shipped latency table or folder")
@@ -69,16 +74,37 @@ class SearchConfig(Settings, where="search"):
         choices=PROGRAMS,
         shown="any network",
     )
+    params: str | None = option(
+        None, "keep to networks with so many parameters, such as 0.3B..3B", metavar="A..B"
+    )
+    min_layers: int | None = option(
+        None, "leave out networks with fewer token mixers", metavar="N", min=1, max=10_000
+    )
+    vocab: int | None = option(
+        None,
+        "words of the vocabulary",
+        metavar="N",
+        shown="the space's",
+        min=2,
+        max=MAX_VOCAB,
+        units=True,
+    )
     budget_ms: float | None = option(
-        None, "largest latency_ms of the workload", metavar="MS", above=0, identity=False
+        None,
+        "largest latency_ms of the workload, such as 14k",
+        metavar="MS",
+        above=0,
+        units=True,
+        identity=False,
     )
     budgets: dict[str, float] = option(
         dict,
-        "bound another metric, such as memory_gb=8; may be repeated",
+        "bound another metric, such as memory_gb=8 or params=1B; may be repeated",
         flag="--budget",
         metavar="METRIC=LIMIT",
         keys=tuple(METRICS),
         above=0,
+        units=True,
     )
     objectives: tuple[str, ...] = option(
         DEFAULT, "what the front is drawn for, 2 to 4 names", metavar="A,B,..", separator=","
@@ -265,6 +291,14 @@ class SearchConfig(Settings, where="search"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.space:
+            space = SPACE_OF.get(self.runtime or "", DEFAULT_SPACE)
+            object.__setattr__(self, "space", space)
+        if self.params is not None:
+            try:
+                range_of(self.params)
+            except ValueError as error:
+                self.wrong("params", str(error))
         if self.budget_ms is not None:
             if "latency_ms" in self.budgets:
                 self.wrong("budget_ms", "and a budget on latency_ms are the same; give one of them")

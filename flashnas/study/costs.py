@@ -16,7 +16,7 @@ from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload
 from flashnas.space import SearchSpace
-from flashnas.study.checks import program_holds
+from flashnas.study.checks import network_holds
 from flashnas.study.config import SearchConfig
 
 
@@ -38,7 +38,7 @@ def load_limits(config: SearchConfig, space: SearchSpace[Any], costs: Costs) -> 
     if isinstance(costs, TableCosts):
         certificate = load_certificate(config, space, costs.model)
         timing = load_timing(config, costs.model)
-    fitter = load_fitter(config, space, costs, certificate, program_holds(config, space))
+    fitter = load_fitter(config, space, costs, certificate, network_holds(config, space))
     return Limits(fitter=fitter, certificate=certificate, timing=timing)
 
 

@@ -25,7 +25,7 @@ from flashnas.study.scorer import Scorer
 
 POPULATION, TOURNAMENT = 300, 30  # of the evolution; ..
 CYCLE = 200  # .. candidates that are scored together
-MAX_TRIED = 12_000  # genotypes that are fitted to the budgets
+MAX_TRIED = 9_000  # genotypes that are fitted to the budgets
 QUIET_CYCLES = 8  # in a row without a better network, after which the search ends; ..
 QUIET_WHEN_SPARSE = 2  # .. where less than a quarter of a cycle is new: little is left to find
 KEEPING = 100.0  # nats by which it counts as better to have a network with the recall

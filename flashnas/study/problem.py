@@ -217,6 +217,10 @@ def load_problem(
     checks.check_objects(space, sampler, evaluator, table)
     with foreign_errors(("space", space), direct=False):
         checks.check_space(space)
+        if config.vocab is not None:
+            if not isinstance(space, OperatorSpace):
+                config.wrong("vocab", f"needs a space of flashnas' operators; got {space.name!r}")
+            space = space.with_vocab(config.vocab)
         evaluated = evaluator is not None
         costs = load_costs(
             config, config.table if table is None else table, workload, evaluated=evaluated
