@@ -76,7 +76,11 @@ TEMPLATE = go.layout.Template(
         },
     }
 )
-SYMBOLS = {"cross": "x-thin", "interval": "line-ns"}  # others have the names of shapes
+SYMBOLS = {
+    "triangle": "triangle-up",
+    "cross": "x-thin",
+    "interval": "line-ns",
+}  # others have the names of shapes
 NO_HOVER = {"hoverinfo": "skip", "showlegend": False}
 
 
