@@ -19,7 +19,7 @@ from flashnas.report.text import (
     signed,
     with_interval,
 )
-from flashnas.runs.answer import Answer, KnownModel, Rival
+from flashnas.runs.answer import Answer, Rival
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.layout import FRONT
 from flashnas.runs.run import RecordedRun, rows
@@ -41,6 +41,8 @@ LIMITS = {
     "space": "the budget is not used up: no other network of the space ranks higher",
     "support": "a network is expected to be better, but no publication vouches for it",
 }
+EXTRAPOLATED = "publications have fewer or more tokens: the differences are those at their edge"
+LEAST, LEAST_SAVED = 0.0005, 0.005  # nats, and share of the latency, that are said
 UNTRAINED = (
     "nothing was trained: all of this follows from published trainings; --trials above 0 trains"
     " networks that can change it"
@@ -117,17 +119,17 @@ def runs_in(front: Sequence[FrontEntry]) -> str:
 
 
 def _recommended(run: RecordedRun, answer: Answer) -> str:
-    entry = _entry(run, answer.recommended)
+    entry = _chosen(run, answer)
     best = next(each.best for each in answer.standings if each.hash == entry.hash)
-    silence = entry.figures.get("silence") or 0.0
-    charged = f"{silence:.3f} nats" if silence else "nothing"
+    silence = entry.figures.get("silence")
     floored = answer.kept and answer.without_floor  # the floor for recall decides
     return (
         f"{entry.name}, {compressed(entry.notation)}; {_ms(run, entry.latency_ms)},"
         f" {parameters(entry.figures.get('params'))} parameters; the lowest expected loss after"
         f" {tokens_text(answer.train_tokens)} tokens plus what no publication vouches for"
-        f" (here {charged}){', of those that keep the floor for recall' if floored else ''};"
-        f" probability of being the best of all shown {chance(best)}"
+        f" (here {f'{silence:.3f} nats' if silence else 'nothing'})"
+        f"{', of those that keep the floor for recall' if floored else ''};"
+        f" probability of being the best of the front and the pure stacks {_chance(best)}"
     )
 
 
@@ -136,7 +138,7 @@ def _transformer(run: RecordedRun, answer: Answer) -> str:
 
 
 def _pure_stack(run: RecordedRun, answer: Answer) -> str:
-    if answer.pure.get("hash") == answer.transformer.get("hash"):
+    if answer.pure == answer.transformer:
         return "the transformer is the best one" if answer.pure else ""
     return _rival(run, answer, answer.pure)
 
@@ -144,13 +146,12 @@ def _pure_stack(run: RecordedRun, answer: Answer) -> str:
 def _rival(run: RecordedRun, answer: Answer, rival: Rival) -> str:
     if not rival:
         return ""
-    name = _entry(run, answer.recommended).name
     if rival["hash"] == answer.recommended:
-        return f"{name} itself, {rival['label']}"
+        return f"{_chosen(run, answer).name} itself, {rival['label']}"
     text = (
         f"{_named(run, rival)} at {_ms(run, rival['latency_ms'])}:"
-        f" {with_interval(-rival['difference'], rival['sd'])} nats, worse than {name} with a"
-        f" probability of {chance(rival['probability'])}"
+        f" {with_interval(-rival['difference'], rival['sd'])} nats, worse than"
+        f" {_chosen(run, answer).name} with a probability of {_chance(rival['probability'])}"
     )
     if rival["difference"] >= 0:
         return text
@@ -163,88 +164,77 @@ def _rival(run: RecordedRun, answer: Answer, rival: Rival) -> str:
 
 
 def _published(run: RecordedRun, answer: Answer) -> str:
-    groups: dict[str, list[str]] = {"better than": [], "not told apart from": [], "worse than": []}
+    groups: list[list[str]] = [[], [], []]
     for model in answer.known:
+        odds = model["probability"]
         time = f" ({_ms(run, model['latency_ms'])})" * (model["latency_ms"] is not None)
-        groups[_verdict(model)].append(f"{model['name']}{time}")
-    texts = [f"{verdict} {names_text(names)}" for verdict, names in groups.items() if names]
-    name = _entry(run, answer.recommended).name
-    return f"with equal vocabularies, {name} is {'; '.join(texts)}" if texts else ""
-
-
-def _verdict(model: KnownModel) -> str:
-    """What the recommended network is to a published model."""
-    if model["probability"] <= 1 - TOLD_APART:
-        return "better than"
-    return "not told apart from" if model["probability"] < TOLD_APART else "worse than"
+        groups[(odds > 1 - TOLD_APART) + (odds >= TOLD_APART)].append(f"{model['name']}{time}")
+    name = _chosen(run, answer).name
+    verdicts = (f"expected to be worse than {name}", f"not told apart from {name}", "better")
+    texts = [
+        f"{verdict}: {names_text(names)}"
+        for verdict, names in zip(verdicts, groups, strict=True)
+        if names
+    ]
+    return _joined(*texts, "all with the vocabulary of the space" * bool(texts))
 
 
 # -- what speaks for it ----------------------------------------------------------------------------
 
 
 def _why(run: RecordedRun, answer: Answer) -> str:
-    reasons = reasons_of(answer)
-    parts = [f"{REASONS[name]} {signed(reasons[name])}" for name in REASONS if name in reasons]
-    name = _entry(run, answer.recommended).name
-    text = f"{', '.join(parts)} nats to the best pure stack; below 0 speaks for {name}"
-    return text if parts else ""
+    parts = [f"{REASONS[name]} {signed(value)}" for name, value in reasons_of(answer).items()]
+    return (
+        f"{', '.join(parts)} nats to the best pure stack; below 0 speaks for"
+        f" {_chosen(run, answer).name}"
+    ) * bool(parts)
 
 
 def _evidence(run: RecordedRun, answer: Answer) -> str:
-    name, support = _entry(run, answer.recommended).name, answer.support
-    if support is not None:
+    if (support := answer.support) is not None:
         return (
             f"in {support['better']} of {counted(support['pairs'], 'published pair')} of trainings"
-            f" the mix of {name} is better than that of the best pure stack (arXiv"
-            f" {', '.join(support['publications'])})"
+            f" the mix of {_chosen(run, answer).name} is better than that of the best pure stack"
+            f" (arXiv {', '.join(support['publications'])})"
         )
-    compared = signed(answer.reasons.get("mix", 0.0)) != signed(0.0)
-    return f"no publication compares the mix of {name} with the best pure stack's" * compared
+    compared = abs(answer.reasons.get("mix", 0.0)) > LEAST
+    return "no publication compares its mix with that of the best pure stack" * compared
 
 
 def _tied(run: RecordedRun, answer: Answer) -> str:
-    name, floor = _entry(run, answer.recommended).name, answer.min_recall
-    if len(run.front) == 1:
-        return "the front has no other network"
-    tied = [_entry(run, key) for key in answer.tied]
-    better = [
-        _entry(run, each.hash) for each in answer.standings if each.difference < 0 and not each.tied
-    ]
-    texts = [
-        f"none: {name} is better than each other network of the front with a probability of {TOLD_APART} or more"
-    ]
+    chosen, tied = _chosen(run, answer), [_entry(run, key) for key in answer.tied]
+    text = "none on the front"
     if tied:
-        each = " for each" * (len(tied) > 1)
-        texts = [
-            f"{_names(tied)}: the probability that {name} is better is below {TOLD_APART}{each}"
-        ]
-    elif better:
-        texts = ["none"]
-    cheapest = next(each for each in answer.standings if each.hash == answer.cheapest)
-    fastest, own = (_entry(run, key).latency_ms for key in (answer.cheapest, answer.recommended))
-    saved = f"{1 - (fastest or 0.0) / (own or 1.0):.0%}"
-    if cheapest.hash != answer.recommended and saved != "0%":
-        texts.append(
-            f"{_entry(run, cheapest.hash).name} is {saved} faster ({_ms(run, fastest)}), at"
-            f" {with_interval(cheapest.difference, cheapest.sd)} nats"
-        )
+        text = f"{_names(tied)}: the probability that {chosen.name} is better is below {TOLD_APART}"
+    standing = next(each for each in answer.standings if each.hash == answer.cheapest)
+    cheapest = _entry(run, answer.cheapest)
+    saved = 1 - (cheapest.latency_ms or 0.0) / (chosen.latency_ms or 1.0)
+    faster = (
+        f"{cheapest.name} is {saved:.0%} faster ({_ms(run, cheapest.latency_ms)}), at"
+        f" {with_interval(standing.difference, standing.sd)} nats"
+    )
     below = [
         entry
-        for entry in [*tied, *better]
-        if known(recall := entry.figures.get("expected_recall")) and recall < floor
+        for each in answer.standings
+        if (each.tied or each.difference < 0)
+        and ((entry := _entry(run, each.hash)).figures.get("expected_recall") or 0.0)
+        < answer.min_recall
     ]
-    if below:
-        texts.append(f"{_names(below)} {_do(below)} not keep the floor for recall")
-    return "; ".join(texts)
+    return _joined(
+        text,
+        faster * (saved > LEAST_SAVED),
+        f"below the floor for recall: {_names(below)}" * bool(below and answer.kept),
+    )
 
 
 def _experiment(run: RecordedRun, answer: Answer) -> str:
     if not (plan := answer.experiment):
         return ""
     return (
-        f"train {_entry(run, answer.recommended).name} and {_named(run, plan)} on"
+        f"train {_chosen(run, answer).name} and {_named(run, plan)} on"
         f" {tokens_text(plan['tokens'])} tokens each, {number(plan['h100_hours'], 3)} H100-hours in"
-        f" all; with a probability of {chance(plan['probability'])} they differ by more than the noise"
+        f" all; with a probability of {_chance(plan['probability'])} they differ by more than the"
+        " noise"
     )
 
 
@@ -252,34 +242,32 @@ def _experiment(run: RecordedRun, answer: Answer) -> str:
 
 
 def _recall(run: RecordedRun, answer: Answer) -> str:
-    figures, floor = _entry(run, answer.recommended).figures, f"{answer.min_recall:.2f}"
-    recall, sd = figures.get("expected_recall"), figures.get("expected_recall_sd")
-    text = (
-        f"{with_interval(recall, sd or 0.0, 2)} of full marks against a transformer"
-        if known(recall)
-        else "not known"
-    )
-    text += f"; keeps the floor of {floor} with a probability of {chance(answer.keeps)}"
-    if not answer.kept:
-        text += "; no network of the front is expected to keep it"
-    if not (other := answer.without_floor):
-        return f"{text}; without the floor the answer is the same" if answer.kept else text
-    return (
-        f"{text}; without the floor it would be {_named(run, other)}: recall"
-        f" {signed(other['expected_recall'], 2)},"
-        f" {with_interval(other['difference'], other['sd'])} nats"
+    figures, other = _chosen(run, answer).figures, answer.without_floor
+    recall, sd = (figures.get(name) or 0.0 for name in ("expected_recall", "expected_recall_sd"))
+    without = "without the floor the answer is the same" * answer.kept
+    if other:
+        without = (
+            f"without the floor it would be {_named(run, other)}: recall"
+            f" {signed(other['expected_recall'], 2)},"
+            f" {with_interval(other['difference'], other['sd'])} nats"
+        )
+    return _joined(
+        f"{with_interval(recall, sd, 2)} of full marks against a transformer",
+        f"keeps the floor of {answer.min_recall:.2f} with a probability of {_chance(answer.keeps)}",
+        "no network of the front is expected to keep it" * (not answer.kept),
+        without,
     )
 
 
 def _limit(run: RecordedRun, answer: Answer) -> str:
-    entry = _entry(run, answer.recommended)
+    entry = _chosen(run, answer)
     lower, upper = (entry.figures.get(name) for name in ("lower_ms", "upper_ms"))
-    texts = [LIMITS.get(answer.limit, "")]
-    if run.budget_ms is not None:
-        used = f"{_ms(run, entry.latency_ms)} of {_ms(run, run.budget_ms)}"
-        bounds = f" (bounds {_ms(run, lower)} to {_ms(run, upper)})"
-        texts = [used + bounds * (known(lower) and known(upper)), *texts]
-    return "; ".join(filter(None, texts))
+    used = f"{_ms(run, entry.latency_ms)} of {_ms(run, run.budget_ms)}"
+    bounds = f" (bounds {_ms(run, lower)} to {_ms(run, upper)})"
+    return _joined(
+        f"{used}{bounds * known(upper)}" * (run.budget_ms is not None),
+        LIMITS.get(answer.limit, ""),
+    )
 
 
 def _cost(run: RecordedRun, answer: Answer) -> str:
@@ -290,8 +278,7 @@ def _cost(run: RecordedRun, answer: Answer) -> str:
             f" {number(cost['h100_hours'], 3)} H100-hours at a utilisation of"
             f" {cost['utilisation']:.0%}"
         )
-    edge = "publications have fewer or more tokens: the differences are those at their edge"
-    return "; ".join(filter(None, (text, edge * answer.extrapolated)))
+    return _joined(text, EXTRAPOLATED * answer.extrapolated)
 
 
 def _training(run: RecordedRun, answer: Answer) -> str:
@@ -299,38 +286,31 @@ def _training(run: RecordedRun, answer: Answer) -> str:
         return UNTRAINED
     text = "the short trainings left the answer as it was before them"
     if not answer.same:
-        names = [f"{entry.name}, " for entry in run.front if entry.notation == answer.before]
-        before = (
-            f"published trainings alone recommend {''.join(names[:1])}{compressed(answer.before)}"
-        )
-        trained = (run.trained["notation"] == answer.before).any()
-        text = (
-            f"the short trainings changed the answer: {before}"
-            if trained
-            else f"{before}, which was not trained"
-        )
+        names = [entry.name for entry in run.front if entry.notation == answer.before]
+        text = f"published trainings alone recommend {(names or [compressed(answer.before)])[0]}"
+        if (run.trained["notation"] == answer.before).any():
+            text = f"the short trainings changed the answer: {text}"
+        else:
+            text += ", which was not trained"
     if not (other := answer.to_change):
         return f"{text}; no other one alone is likely to change it"
     lower = f" if it ends {other['nats']:.3f} nats below what is expected" * (other["nats"] > 0)
     return (
         f"{text}; a short training of {compressed(other['notation'])} would change it{lower},"
-        f" probability {chance(other['probability'])}"
+        f" probability {_chance(other['probability'])}"
     )
 
 
 def _outside(run: RecordedRun, answer: Answer) -> str:
     words = {str(row.hash): str(row.outside) for row in rows(run.trials) if row.outside}
-    entry, own = _entry(run, answer.recommended), words.get(answer.recommended)
-    others = [each for each in run.front if words.get(each.hash) and each is not entry]
-    if own:
-        text = f"no two publications have trained this of {entry.name}: {own}"
-        return (
-            f"{text}; {_names(others)} also lie{'s' * (len(others) == 1)} outside"
-            if others
-            else text
-        )
-    text = f"{entry.name} lies within what publications have trained"
-    return f"{text}; {_names(others)} {_do(others)} not" if others else text
+    entry, own = _chosen(run, answer), words.get(answer.recommended)
+    others = [each for each in run.front if each.hash in words and each is not entry]
+    return _joined(
+        f"no two publications have trained this of {entry.name}: {own}"
+        if own
+        else f"{entry.name} lies within what publications have trained",
+        f"{'also ' * bool(own)}outside: {_names(others)}" * bool(others),
+    )
 
 
 # -- names and numbers -----------------------------------------------------------------------------
@@ -340,23 +320,27 @@ def _entry(run: RecordedRun, key: str) -> FrontEntry:
     return run.front[run.finalists[1][key]]
 
 
+def _chosen(run: RecordedRun, answer: Answer) -> FrontEntry:
+    return _entry(run, answer.recommended)
+
+
 def _named(run: RecordedRun, network: Any) -> str:
     """The name of a network on the front, else its notation."""
     place = run.finalists[1].get(network["hash"])
     return stack_label(network["notation"]) if place is None else run.front[place].name
 
 
-def chance(probability: float) -> str:
-    """`0.82`; no probability is 0 or 1."""
-    return f"{min(max(probability, 0.01), 0.99):.2f}"
-
-
 def _names(entries: Sequence[FrontEntry]) -> str:
     return names_text([entry.name for entry in entries])
 
 
-def _do(entries: Sequence[FrontEntry]) -> str:
-    return "does" if len(entries) == 1 else "do"
+def _joined(*texts: str) -> str:
+    return "; ".join(filter(None, texts))
+
+
+def _chance(probability: float) -> str:
+    """`0.82`; no probability is 0 or 1."""
+    return f"{min(max(probability, 0.01), 0.99):.2f}"
 
 
 def _ms(run: RecordedRun, latency_ms: float | None) -> str:
