@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 
 LESSER = "lesser"  # class of columns that a narrow page leaves out
+MAIN = ("loss", "full loss", "recall")
 
 
 class FinalistsSection(Section):
@@ -53,10 +54,7 @@ class FinalistsSection(Section):
         columns = [
             ("", "", "text"),
             *((title_of(name), "", "") for name in objectives),
-            *(
-                (_capital(name), detail, LESSER * (name in ("best", "silence")))
-                for name, detail in losses
-            ),
+            *((_capital(name), detail, LESSER * (name not in MAIN)) for name, detail in losses),
             ("Latency", f"{unit}, {limit}lower to upper", ""),
             ("Per token", "ms", LESSER),
             *([] if run.ranks_full else [("Throughput", "tokens/s", LESSER)]),

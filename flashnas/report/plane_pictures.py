@@ -178,7 +178,7 @@ def _keys(planes: Sequence[Plane]) -> Iterable[Key]:
         )
     if baseline.any():
         yield Key(text="pure-operator baseline", shape="diamond", colour="white", edge=INK)
-    if len(planes[0].published):
+    if planes[0].inside(planes[0].published).any():
         yield Key(text="published model", shape="triangle", colour=SOFT)
     if points["small"].any():
         yield Key(text="small: not on the front", shape="circle", colour=RULE, edge=MUTED, size=6)

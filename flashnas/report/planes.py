@@ -189,7 +189,7 @@ class Plane:
                 dx=dx,
                 dy=dy,
                 minor=bool(row.minor),
-                strong=bool(row.final),
+                strong=bool(row.final and not row.minor),
                 colour=INK if row.final else MUTED,
             )
 

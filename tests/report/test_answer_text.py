@@ -325,6 +325,19 @@ def test_the_picture_shows_intervals_of_the_front_and_the_baselines(answered):
     assert not [key for key in picture.keys if "front so far" in key.text or "Pareto" in key.text]
 
 
+def test_the_axes_hold_what_is_compared_and_name_what_lies_beyond(built):
+    first, *others = (dataclasses.asdict(standing) for standing in built().answer.standings)
+    run = built(standings=[{**first, "difference": 5.0}, *others])
+    plane = plane_of(run)
+    assert plane.ranges()[1][1] < 0.5
+    assert plane.outside() == ["P1", "Qwen3-1.7B"]
+    panel = front_picture(run).panels[0]
+    assert panel.x.title.endswith("\nbeyond the axes: P1 and Qwen3-1.7B")
+    labels = {mark.text for mark in panel.marks if isinstance(mark, Label)}
+    assert {"P15", "2304: 12x(a f)", "Nemotron-Flash-1B", "LFM2-1.2B"} <= labels
+    assert "P1" not in labels
+
+
 def test_the_axis_of_a_lone_network_is_not_made_of_rounding(built):
     plane = plane_of(built())
     (low, high) = dataclasses.replace(
