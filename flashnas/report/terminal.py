@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
@@ -36,6 +37,7 @@ LEGEND = (
     f"{RECOMMENDED} recommended  {TIED} not told apart  {ABOVE} upper bound above the budget  ±: 90 %"
     " interval; full loss: expected, to the recommended one; recall: to a transformer"
 )
+BESIDE = "; without a number: pure stacks and published models"
 SILENCE = "; silence: charged in the ranking for what no publication vouches for"
 
 
@@ -50,15 +52,18 @@ def front_table(run: RecordedRun, width: int | None = None) -> str:
             else "the search has not ended: no front yet"
         )
     width = width or shutil.get_terminal_size((WIDTH, 0)).columns
-    place = " on ".join(place_words(run))
-    latency = [f"latency: of one request in {front_unit(run)[1]}, {place}"] if place else []
     table = _table(run)
-    if run.answer is None:
-        below = [*latency, *_results(run)]
-    else:
-        legend = LEGEND + SILENCE * ("silence" in table)
-        below = [*textwrap.wrap(legend, width), *latency, "", *_answer(run, min(width, WIDTH))]
-    return "\n".join([*_fitted(table, width, run.ranks_full), *below, *misses(run)])
+    legend = [textwrap.wrap(line, width) for line in _legend(run, table)]
+    answer = _results(run) if run.answer is None else ["", *_answer(run, min(width, WIDTH))]
+    lines = _fitted(table, width, run.ranks_full)
+    return "\n".join([*lines, *itertools.chain(*legend), *answer, *misses(run)])
+
+
+def _legend(run: RecordedRun, table: Mapping[str, Any]) -> Iterable[str]:
+    if run.ranks_full:
+        yield LEGEND + SILENCE * ("silence" in table) + BESIDE * (run.answer is not None)
+    if place := " on ".join(place_words(run)):
+        yield f"latency: of one request in {front_unit(run)[1]}, {place}"
 
 
 def _fitted(table: dict[str, list[str]], width: int, names_left: bool) -> Iterable[str]:
@@ -98,9 +103,10 @@ def front_html(run: RecordedRun) -> str:
         )
         return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
-    lines = zip(*_table(run).values(), strict=True)
-    return table(lines) + table(
-        [*statements(run), *(("", line) for line in (*_results(run), *misses(run)))]
+    cells = _table(run)
+    below = (*_legend(run, cells), *_results(run), *misses(run))
+    return table(zip(*cells.values(), strict=True)) + table(
+        [*statements(run), *(("", line) for line in below)]
     )
 
 
