@@ -263,7 +263,7 @@ def _limit(run: RecordedRun, answer: Answer) -> str:
     entry = _chosen(run, answer)
     lower, upper = (entry.figures.get(name) for name in ("lower_ms", "upper_ms"))
     used = f"{_ms(run, entry.latency_ms)} of {_ms(run, run.budget_ms)}"
-    bounds = f" (bounds {_ms(run, lower)} to {_ms(run, upper)})"
+    bounds = f" (90 %: {_ms(run, lower)} to {_ms(run, upper)})"
     return _joined(
         f"{used}{bounds * known(upper)}" * (run.budget_ms is not None),
         LIMITS.get(answer.limit, ""),

@@ -34,8 +34,8 @@ WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": Fa
 NOTATION = 30  # letters of the last column, for which others are left out
 LESSER = ("memory", "from", "params", "bounds", "best", "short loss")  # columns, in this order
 LEGEND = (
-    f"{RECOMMENDED} recommended  {TIED} not told apart  {ABOVE} upper bound above the budget  ±: 90 %"
-    " interval; full loss: expected, to the recommended one; recall: to a transformer"
+    f"{RECOMMENDED} recommended  {TIED} not told apart  {ABOVE} upper bound above the budget  ± and bounds:"
+    " 90 % intervals; full loss: expected, to the recommended one; recall: to a transformer"
 )
 BESIDE = "; without a number: pure stacks and published models"
 SILENCE = "; silence: charged in the ranking for what no publication vouches for"
@@ -63,6 +63,8 @@ def _legend(run: RecordedRun, table: Mapping[str, Any]) -> Iterable[str]:
     if run.ranks_full:
         yield LEGEND + SILENCE * ("silence" in table) + BESIDE * (run.answer is not None)
     if place := " on ".join(place_words(run)):
+        calibration = run.entry("table", "calibration")
+        place += f", calibration {calibration}" * bool(calibration)
         yield f"latency: of one request in {front_unit(run)[1]}, {place}"
 
 

@@ -74,7 +74,7 @@ SAID = {
     " probability of 0.91 they differ by more than the noise",
     "recall": "-0.05 ± 0.10 of full marks against a transformer; keeps the floor of -0.50 with a"
     " probability of 0.75; without the floor the answer is the same",
-    "limit": "13.61 s of 14 s (bounds 12.25 s to 15.65 s); a larger budget would allow a better"
+    "limit": "13.61 s of 14 s (90 %: 12.25 s to 15.65 s); a larger budget would allow a better"
     " network",
     "full training": "100B tokens, 8.1e+20 FLOPs, 572 H100-hours at a utilisation of 40%",
     "trained here": "the short trainings left the answer as it was before them; no other one alone"
@@ -252,7 +252,7 @@ def test_the_table_marks_what_matters(answered):
     assert lines[chosen - 1].startswith(f"{answered.front[-2].name} ~")
     assert ("short loss" in text) != answered.untrained
     assert "\nlatency: of one request in s, decode-8k on " in text
-    assert "±: 90 %" in text
+    assert "± and bounds: 90 %" in text
     assert "None" not in text
     assert "nan" not in text.split("\n\n")[0]
 
