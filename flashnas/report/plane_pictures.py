@@ -124,7 +124,7 @@ def _published(plane: Plane) -> Iterable[Points]:
         hovers = [
             f"{row.name}\npublished model, with the vocabulary of the space\n"
             f"full loss {row.y:+.3f} ± {row.reach:.3f} nats to the recommended one\n"
-            f"latency {number(row.x, 4, plane.unit)}"
+            f"latency {row.time}"
             for row in rows(shown)
         ]
         yield Points(x=shown["x"], y=shown["y"], fill=SOFT, shape="triangle", size=10, hover=hovers)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,15 @@ from flashnas.report.plot_data import (
     place_labels,
     staircase,
 )
-from flashnas.report.text import INTERVAL_90, known
+from flashnas.report.text import INTERVAL_90, known, number
 from flashnas.runs.answer import Answer
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import FULL, larger_is_better, title_of
 
 HEADROOM = 0.6  # of the height of what is compared that intervals and other points may add
-FURTHER = (1.75, 0.35)  # published models are shown up to so many times the budget, heights beside
+MARGIN = 0.13  # of the height, above and below what the axis has to hold
+EDGE, BESIDE = 1.0, 0.35  # widths and heights up to which published models stretch the axes
 BOX_WIDTH, LETTER, LINE = 760.0, 7.4, 15.0  # pixels: of a plotting area, of labels
-PUBLISHED = ("name", "x", "y", "reach")
 
 Ranges = tuple[tuple[float, float], tuple[float, float]]
 
@@ -43,8 +44,7 @@ class Plane:
     points: trials with further columns: x, the latency in `unit`; y, the quality, of a full loss
     its difference to the recommended network; reach, half of its 90 % interval, NaN without one;
     final: on the front; small: neither on the front nor a baseline, where the full loss ranks;
-    kind, ring: the two most frequent mixers. published: models that an answer names; name, x, y
-    and reach.
+    kind, ring: the two most frequent mixers. published: models that an answer names.
     """
 
     run: RecordedRun
@@ -54,7 +54,7 @@ class Plane:
     unit: str
     title: str
     axis: str
-    published: pd.DataFrame
+    published: pd.DataFrame = field(default_factory=lambda: published_frame([]))
 
     @property
     def main(self) -> bool:
@@ -79,7 +79,14 @@ class Plane:
         return self._padded(self.points["x"], low, high)
 
     def _compared_ranges(self, answer: Answer) -> Ranges:
-        points, published = self.points, self.published
+        xs, low, high = self._compared(answer)
+        near = self.published[self.published["y"].between(low, high)]
+        return self._padded([*xs, *near["x"]], low, high)
+
+    def _compared(self, answer: Answer) -> tuple[list[float], float, float]:
+        """Latencies of the networks of a space that an answer compares; their lowest and highest
+        quality, those of published models near them included."""
+        points = self.points
         compared = points[
             points["hash"].isin((answer.recommended, *answer.tied))
             | (points["origin"] == "baseline")
@@ -88,16 +95,32 @@ class Plane:
         low, high = compared["y"].min(), compared["y"].max()
         reach = HEADROOM * (high - low) or np.inf  # a longer interval is cut by the frame
         low, high = max(bottom.min(), low - reach), min(tops.max(), high + reach)
-        x_share, y_share = FURTHER
-        beside = y_share * (high - low)
-        near = published[
-            (published["x"] <= x_share * max([*compared["x"], self.budget]))
-            & published["y"].between(low - beside, high + beside)
+        beside = BESIDE * (high - low)
+        near = [
+            model["difference"] + sign * INTERVAL_90 * model["sd"]
+            for model in answer.known
+            if low - beside <= model["difference"] <= high + beside
+            for sign in (-1, 1)
         ]
-        bottom, tops = self._intervals(near)
-        low, high = min([low, *bottom]), max([high, *tops])
-        final = points[points["final"] & (points["y"] <= high)]
-        return self._padded([*compared["x"], *near["x"], *final["x"]], low, high)
+        low, high = min([low, *near]), max([high, *near])
+        final = points[points["final"] & (points["y"] <= high + MARGIN * (high - low))]
+        return [*compared["x"], *final["x"], *filter(None, [self.budget])], low, high
+
+    def with_published(self, answer: Answer) -> Plane:
+        """The plane with the published models of an answer. Slower ones than the axis can hold
+        without squeezing the others are at its right edge."""
+        xs, _, _ = self._compared(answer)
+        edge = max(xs) + EDGE * (max(xs) - min(xs))
+        models = []
+        for model in answer.known:
+            if model["latency_ms"] is not None:
+                x = model["latency_ms"] * self.factor
+                time = number(x, 4, self.unit)
+                name = model["name"] if x <= edge else f"{model['name']}, {time} →"
+                models.append(
+                    (name, time, min(x, edge), model["difference"], INTERVAL_90 * model["sd"])
+                )
+        return dataclasses.replace(self, published=published_frame(models))
 
     def _padded(self, values: Iterable[float], low: float, high: float) -> Ranges:
         xs = [*values, *filter(None, [self.budget])]
@@ -106,7 +129,7 @@ class Plane:
         tall = next(size for size in (high - low, abs(high) * 0.1, 1.0) if size > 1e-6)
         return (
             (max(min(xs) - 0.07 * wide, 0.0), max(xs) + 0.09 * wide),
-            (low - 0.13 * tall, high + 0.13 * tall),
+            (low - MARGIN * tall, high + MARGIN * tall),
         )
 
     @staticmethod
@@ -122,7 +145,7 @@ class Plane:
     def outside(self) -> list[str]:
         """Names of what the table has and the axes do not hold."""
         named = self._named()
-        return [str(name) for name in named["name"][~self.inside(named)]]
+        return [str(name).partition(",")[0] for name in named["name"][~self.inside(named)]]
 
     def _named(self) -> pd.DataFrame:
         """The networks that have a label, with it as `name`."""
@@ -203,6 +226,11 @@ class Plane:
         return name_of(self.run, row).replace("pure ", "")
 
 
+def published_frame(models: Sequence[tuple[str, str, float, float, float]]) -> pd.DataFrame:
+    frame = pd.DataFrame(models, columns=["name", "time", "x", "y", "reach"])
+    return frame.astype(dict.fromkeys(("x", "y", "reach"), float))
+
+
 def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
     quality = quality or run.quality
     title, points, standings = "", run.scored, {}
@@ -223,13 +251,10 @@ def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
         axis = (
             f"{title_of(quality)}\n{'higher' if larger_is_better(quality) else 'lower'} is better"
         )
-    models = []
-    if quality == FULL and run.answer is not None:
-        models = [model for model in run.answer.known if model["latency_ms"] is not None]
     factor, unit = latency_unit([*points["latency_ms"], run.budget_ms or 0.0])
     final = on_front(run, points)
     mixers, own = points["notation"].map(mixer_colours), points["hash"].map(standings.get)
-    return Plane(
+    plane = Plane(
         run,
         quality,
         points.assign(
@@ -248,16 +273,7 @@ def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
         unit,
         title,
         axis,
-        pd.DataFrame(
-            [
-                (
-                    model["name"],
-                    (model["latency_ms"] or 0.0) * factor,
-                    model["difference"],
-                    INTERVAL_90 * model["sd"],
-                )
-                for model in models
-            ],
-            columns=PUBLISHED,
-        ).astype(dict.fromkeys(PUBLISHED[1:], float)),
     )
+    if quality == FULL and run.answer is not None:
+        return plane.with_published(run.answer)
+    return plane
