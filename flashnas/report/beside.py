@@ -4,9 +4,11 @@ pictures."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from flashnas.architecture.folding import compressed
+from flashnas.architecture import Architecture
+from flashnas.architecture.folding import compressed, parsed
 from flashnas.runs.answer import Answer
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun, rows
@@ -23,6 +25,11 @@ class Beside:
     figures: dict[str, Any]
     hash: str = ""
     missed: tuple[str, ...] = ()
+    path: Path = Path()
+
+    @property
+    def architecture(self) -> Architecture | None:
+        return parsed(self.notation)
 
 
 Shown = FrontEntry | Beside

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flashnas.architecture.folding import compressed, parsed
+from flashnas.architecture.folding import compressed
 from flashnas.report.beside import Shown, shown_networks
 from flashnas.report.page_figures import FIGURES, page_figure, still_figure
 from flashnas.report.palette import INK, operator_colour, operator_label, operator_order
@@ -23,7 +23,6 @@ from flashnas.report.words import (
     origin_words,
     time_words,
 )
-from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun
 from flashnas.search.objectives import title_of
 
@@ -142,15 +141,14 @@ def _shown(
         "mark": MARKS[mark_of(run, finalist)],
         "cells": cells,
         "origin": origin_words(finalist),
-        "file": finalist.path.name if isinstance(finalist, FrontEntry) else "",
+        "file": finalist.path.name,
         "operators": [(spec.kind, str(spec)) for spec in _operators(finalist)],
         "notation": compressed(finalist.notation),
     }
 
 
 def _operators(shown: Shown) -> Sequence[Any]:
-    network = shown.architecture if isinstance(shown, FrontEntry) else parsed(shown.notation)
-    return network.operators if network else ()
+    return shown.architecture.operators if shown.architecture else ()
 
 
 def _capital(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from run_builder import BUDGET_MS, finalist_entry, make_trials, write_run, write_yaml
 
-from flashnas.runs.answer import Answer, KnownModel, Rival, Standing
+from flashnas.runs.answer import Answer, Rival, Standing
 from flashnas.runs.trial import Trial
 from flashnas.search.pareto import non_dominated
 
@@ -96,19 +96,13 @@ def write_answered_run(
     return folder
 
 
-def published(
-    name: str, latency_ms: float | None, difference: float, probability: float
-) -> KnownModel:
-    return {
-        "name": name,
-        "latency_ms": latency_ms,
-        "params": 1e9,
-        "difference": difference,
-        "sd": 0.02,
-        "probability": probability,
-        "recall": -0.004,
-        "silence": 0.0,
-    }
+MODEL = {"params": 1e9, "sd": 0.02, "recall": -0.004, "silence": 0.0}
+PUBLISHED = (
+    ("Nemotron-Flash-1B", 14300.0, 0.02, 0.13),
+    ("LFM2-1.2B", 18700.0, -0.01, 0.6),
+    ("Qwen3-1.7B", 36900.0, -0.08, 0.98),
+    ("Untimed-1B", None, 0.03, 0.1),
+)
 
 
 def answer_of_trials(front: Sequence[Trial], baselines: Sequence[Trial], trained: bool) -> Answer:
@@ -152,11 +146,9 @@ def answer_of_trials(front: Sequence[Trial], baselines: Sequence[Trial], trained
         before=chosen.notation,
         pure=rival(pure, -0.031, 0.74),
         transformer=rival(attention, -0.171, 0.9999),
-        known=(
-            published("Nemotron-Flash-1B", 14300.0, 0.02, 0.13),
-            published("LFM2-1.2B", 18700.0, -0.01, 0.6),
-            published("Qwen3-1.7B", 36900.0, -0.08, 0.98),
-            published("Untimed-1B", None, 0.03, 0.1),
+        known=tuple(
+            {**MODEL, "name": name, "latency_ms": ms, "difference": gap, "probability": odds}  # type: ignore[misc]
+            for name, ms, gap, odds in PUBLISHED
         ),
         support={"pairs": 5, "better": 4, "publications": ["2604.03444", "2511.18890"]},
         training={"tokens": TOKENS, "flops": 8.1e20, "h100_hours": 572.2, "utilisation": 0.4},
