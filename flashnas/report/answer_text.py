@@ -39,8 +39,8 @@ LIMITS = {
 EXTRAPOLATED = "publications have fewer or more tokens: the differences are those at their edge"
 LEAST, LEAST_SAVED = 0.0005, 0.005  # nats, and share of the latency, that are said
 UNTRAINED = (
-    "nothing was trained: all of this follows from published trainings; --trials above 0 trains"
-    " networks that can change it"
+    "nothing was trained: all of this follows from published trainings; a short training adds to"
+    " them for operators that they do not have"
 )
 
 
