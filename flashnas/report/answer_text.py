@@ -2,54 +2,71 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from flashnas.architecture.folding import compressed
 from flashnas.base.quantities import tokens_text
+from flashnas.report.beside import stack_label
+from flashnas.report.next_steps import runs_in
 from flashnas.report.plot_data import front_unit
-from flashnas.report.text import known, names_text, number
-from flashnas.runs.answer import Answer
+from flashnas.report.text import (
+    counted,
+    known,
+    names_text,
+    number,
+    parameters,
+    signed,
+    with_interval,
+)
+from flashnas.runs.answer import Answer, Rival
 from flashnas.runs.front import FrontEntry
-from flashnas.runs.layout import FRONT
 from flashnas.runs.run import RecordedRun, rows
-from flashnas.runs.trained import TRAINED
 from flashnas.study.answer import TOLD_APART
 
 RECOMMENDED, TIED, ABOVE = "*", "~", "!"  # marks in the table of the terminal
-LARGE_TOKENS = 1e9  # of a planned training, from which on the command names a GPU
-SMALL_PARAMS = 50e6  # of a network that a CPU trains in full
-TOKENS_EACH = 20  # for each parameter: about the best use of FLOPs, arXiv 2203.15556
 REASONS = {
     "size": "size",
     "shape": "width against depth",
     "mix": "mix of operators",
     "training": "own short training",
 }
+LIMITS = {
+    "budget": "a larger budget would allow a better network",
+    "space": "the budget is not used up: no other network of the space ranks higher",
+    "support": "a network is expected to be better, but no publication vouches for it",
+}
+EXTRAPOLATED = "publications have fewer or more tokens: the differences are those at their edge"
+LEAST, LEAST_SAVED = 0.0005, 0.005  # nats, and share of the latency, that are said
+UNTRAINED = (
+    "nothing was trained: all of this follows from published trainings; a short training adds to"
+    " them for operators that they do not have"
+)
 
 
 def statements(run: RecordedRun) -> list[tuple[str, str]]:
-    """What the answer says, a word or two about what and a sentence or two; empty for a run without
-    one.
-    """
+    """What the answer says: a word or two, and a sentence or two about that; empty for a run
+    without one."""
     if run.answer is None:
         return []
-    words = _Words(run, run.answer)
-    said = {
-        "recommended": words.recommended,
-        "not told apart": words.tied,
-        "runs in": lambda: runs_in(run.front),
-        "pure stacks": words.pure,
-        "why": words.why,
-        "recall": words.recall,
-        "budget": words.budget,
-        "training": words.training,
-        "to change it": words.to_change,
-        "outside": words.outside,
-        "extrapolated": words.extrapolated,
+    sentences = {
+        "recommended": _recommended,
+        "transformer": _transformer,
+        "pure stack": _pure_stack,
+        "published": _published,
+        "why": _why,
+        "evidence": _evidence,
+        "not told apart": _tied,
+        "to settle it": _experiment,
+        "recall": _recall,
+        "limit": _limit,
+        "full training": _cost,
+        "trained here": _training,
+        "outside": _outside,
+        "runs in": lambda run, answer: runs_in(run.front),
     }
-    return [(about, text) for about, sentence in said.items() if (text := sentence())]
+    texts = {about: sentence(run, run.answer) for about, sentence in sentences.items()}
+    return [(about, text) for about, text in texts.items() if text]
 
 
 def reasons_of(answer: Answer) -> dict[str, float]:
@@ -58,276 +75,234 @@ def reasons_of(answer: Answer) -> dict[str, float]:
     return {name: value for name, value in reasons.items() if answer.trained or name != "training"}
 
 
-def next_commands(run: RecordedRun) -> list[str]:
-    """The commands that train the recommended network and export it; empty without an answer. A
-    network that a CPU trains in full gets the tokens that suit its size."""
-    if run.answer is None:
-        return []
-    entry = run.front[run.finalists[1][run.answer.recommended]]
-    tokens, params = run.answer.train_tokens, entry.figures.get("params") or SMALL_PARAMS
-    if params < SMALL_PARAMS:
-        tokens = min(tokens, float(f"{TOKENS_EACH * params:.1g}"))
-    gpu = " --device cuda" if tokens >= LARGE_TOKENS else ""
-    to = next(iter((entry.runs_in or {}).values()), "hf")
-    path = shlex.quote(str(run.path / FRONT / entry.path.name))
-    out = shlex.quote(str(run.path / TRAINED / entry.path.stem))
-    return [
-        f"flashnas train {path} --data YOUR_TEXT --tokens {tokens:.0f}{gpu} --out {out}",
-        f"flashnas export {out} --to {to} --out exported",
+# -- the network, and what it is compared with -----------------------------------------------------
+
+
+def _recommended(run: RecordedRun, answer: Answer) -> str:
+    entry = _chosen(run, answer)
+    best = next(each.best for each in answer.standings if each.hash == entry.hash)
+    silence = entry.figures.get("silence")
+    floored = answer.kept and answer.without_floor  # the floor for recall decides
+    return (
+        f"{entry.name}, {compressed(entry.notation)}; {_ms(run, entry.latency_ms)},"
+        f" {parameters(entry.figures.get('params'))} parameters; the lowest expected loss after"
+        f" {tokens_text(answer.train_tokens)} tokens plus what no publication vouches for"
+        f" (here {f'{silence:.3f} nats' if silence else 'nothing'})"
+        f"{', of those that keep the floor for recall' if floored else ''};"
+        f" probability of being the best of the front and the pure stacks {_chance(best)}"
+    )
+
+
+def _transformer(run: RecordedRun, answer: Answer) -> str:
+    return _rival(run, answer, answer.transformer)
+
+
+def _pure_stack(run: RecordedRun, answer: Answer) -> str:
+    if answer.pure == answer.transformer:
+        return "the transformer is the best one" if answer.pure else ""
+    return _rival(run, answer, answer.pure)
+
+
+def _rival(run: RecordedRun, answer: Answer, rival: Rival) -> str:
+    if not rival:
+        return ""
+    if rival["hash"] == answer.recommended:
+        return f"{_chosen(run, answer).name} itself, {rival['label']}"
+    text = (
+        f"{_named(run, rival)} at {_ms(run, rival['latency_ms'])}:"
+        f" {with_interval(-rival['difference'], rival['sd'])} nats, worse than"
+        f" {_chosen(run, answer).name} with a probability of {_chance(rival['probability'])}"
+    )
+    if rival["difference"] >= 0:
+        return text
+    if rival["ms"] is None:
+        return f"{text}; not even twice as wide is it as good"
+    return (
+        f"{text}; made wider, it is as good at {_ms(run, rival['ms'])} and"
+        f" {parameters(rival['params'])} parameters"
+    )
+
+
+def _published(run: RecordedRun, answer: Answer) -> str:
+    groups: list[list[str]] = [[], [], []]
+    for model in answer.known:
+        odds = model["probability"]
+        time = f" ({_ms(run, model['latency_ms'])})" * (model["latency_ms"] is not None)
+        groups[(odds > 1 - TOLD_APART) + (odds >= TOLD_APART)].append(f"{model['name']}{time}")
+    name = _chosen(run, answer).name
+    verdicts = (f"expected to be worse than {name}", f"not told apart from {name}", "better")
+    texts = [
+        f"{verdict}: {names_text(names)}"
+        for verdict, names in zip(verdicts, groups, strict=True)
+        if names
     ]
+    return _joined(*texts, "all with the vocabulary of the space" * bool(texts))
 
 
-def runs_in(front: Sequence[FrontEntry]) -> str:
-    """The programs that each finalist runs in, those with equal ones together; "" where none was
-    recorded.
-    """
-    groups: dict[str, list[str]] = {}
-    for entry in front:
-        if entry.runs_in is not None:
-            text = ", ".join(
-                f"{program} (export --to {to})" for program, to in entry.runs_in.items()
-            )
-            groups.setdefault(
-                text or "transformers with flashnas installed (export --to hf)", []
-            ).append(entry.name)
-    return "; ".join(f"{names_text(names)}: {text}" for text, names in groups.items())
+# -- what speaks for it ----------------------------------------------------------------------------
 
 
-def signed(value: float, digits: int = 3) -> str:
-    """`+0.020`; `0.000` without a sign."""
-    text = f"{value:+.{digits}f}"
-    return text[1:] if float(text) == 0 else text
+def _why(run: RecordedRun, answer: Answer) -> str:
+    parts = [f"{REASONS[name]} {signed(value)}" for name, value in reasons_of(answer).items()]
+    return (
+        f"{', '.join(parts)} nats to the best pure stack; below 0 speaks for"
+        f" {_chosen(run, answer).name}"
+    ) * bool(parts)
 
 
-def with_sd(value: float, sd: float, digits: int = 3) -> str:
-    """`+0.020 ± 0.053`."""
-    return f"{signed(value, digits)} ± {sd:.{digits}f}"
-
-
-class _Words:
-    """The sentences of one answer; empty for what it does not say."""
-
-    def __init__(self, run: RecordedRun, answer: Answer) -> None:
-        self.run, self.answer = run, answer
-        self.factor, self.unit = front_unit(run)
-        self.places = run.finalists[1]
-        self.entry = run.front[self.places[answer.recommended]]
-        self.standings = {standing.hash: standing for standing in answer.standings}
-
-    def recommended(self) -> str:
-        best = self.standings[self.answer.recommended].best
-        floored = self.answer.kept and self.answer.without_floor  # the floor for recall decides
-        of_those = ", of those that keep the floor for recall" if floored else ""
+def _evidence(run: RecordedRun, answer: Answer) -> str:
+    if (support := answer.support) is not None:
         return (
-            f"{self.entry.name} at {self._ms(self.entry.latency_ms)},"
-            f" {compressed(self.entry.notation)};"
-            f" the lowest expected loss after {tokens_text(self.answer.train_tokens)} tokens with"
-            " one"
-            f" standard deviation added{of_those}; probability of being the best of all shown"
-            f" {best:.2f}"
+            f"in {support['better']} of {counted(support['pairs'], 'published pair')} of trainings"
+            f" the mix of {_chosen(run, answer).name} is better than that of the best pure stack"
+            f" (arXiv {', '.join(support['publications'])})"
         )
+    compared = abs(answer.reasons.get("mix", 0.0)) > LEAST
+    return "no publication compares its mix with that of the best pure stack" * compared
 
-    def tied(self) -> str:
-        tied, name = [self._entry(key) for key in self.answer.tied], self.entry.name
-        if len(self.run.front) == 1:
-            return "none: the front has no other network"
-        better = [
-            self._entry(standing.hash).name
-            for standing in self.answer.standings
-            if standing.difference < 0 and not standing.tied
-        ]
-        lost = (
-            ""
-            if not better
-            else (
-                f"{names_text(better)} {'are' if len(better) > 1 else 'is'} expected to be better,"
-                " but"
-                f" {_do(better)} not keep the recall"
-            )
+
+def _tied(run: RecordedRun, answer: Answer) -> str:
+    chosen, tied = _chosen(run, answer), [_entry(run, key) for key in answer.tied]
+    text = "none on the front"
+    if tied:
+        text = f"{_names(tied)}: the probability that {chosen.name} is better is below {TOLD_APART}"
+    standing = next(each for each in answer.standings if each.hash == answer.cheapest)
+    cheapest = _entry(run, answer.cheapest)
+    saved = 1 - (cheapest.latency_ms or 0.0) / (chosen.latency_ms or 1.0)
+    faster = (
+        f"{cheapest.name} is {saved:.0%} faster ({_ms(run, cheapest.latency_ms)}), at"
+        f" {with_interval(standing.difference, standing.sd)} nats"
+    )
+    below = [
+        entry
+        for each in answer.standings
+        if (each.tied or each.difference < 0)
+        and ((entry := _entry(run, each.hash)).figures.get("expected_recall") or 0.0)
+        < answer.min_recall
+    ]
+    return _joined(
+        text,
+        faster * (saved > LEAST_SAVED),
+        f"below the floor for recall: {_names(below)}" * bool(below and answer.kept),
+    )
+
+
+def _experiment(run: RecordedRun, answer: Answer) -> str:
+    if not (plan := answer.experiment):
+        return ""
+    return (
+        f"train {_chosen(run, answer).name} and {_named(run, plan)} on"
+        f" {tokens_text(plan['tokens'])} tokens each, {number(plan['h100_hours'], 3)} H100-hours in"
+        f" all; with a probability of {_chance(plan['probability'])} they differ by more than the"
+        " noise"
+    )
+
+
+# -- what it keeps, and what it costs --------------------------------------------------------------
+
+
+def _recall(run: RecordedRun, answer: Answer) -> str:
+    figures, other = _chosen(run, answer).figures, answer.without_floor
+    recall, sd = (figures.get(name) or 0.0 for name in ("expected_recall", "expected_recall_sd"))
+    without = "without the floor the answer is the same" * answer.kept
+    if other:
+        without = (
+            f"without the floor it would be {_named(run, other)}: recall"
+            f" {signed(other['expected_recall'], 2)},"
+            f" {with_interval(other['difference'], other['sd'])} nats"
         )
-        if not tied:
-            return (
-                f"none: {lost}"
-                if lost
-                else (
-                    f"none: the probability that {name} is better is {TOLD_APART} or more for each"
-                    " network"
-                )
-            )
+    return _joined(
+        f"{with_interval(recall, sd, 2)} of full marks against a transformer",
+        f"keeps the floor of {answer.min_recall:.2f} with a probability of {_chance(answer.keeps)}",
+        "no network of the front is expected to keep it" * (not answer.kept),
+        without,
+    )
+
+
+def _limit(run: RecordedRun, answer: Answer) -> str:
+    entry = _chosen(run, answer)
+    lower, upper = (entry.figures.get(name) for name in ("lower_ms", "upper_ms"))
+    used = f"{_ms(run, entry.latency_ms)} of {_ms(run, run.budget_ms)}"
+    bounds = f" (90 %: {_ms(run, lower)} to {_ms(run, upper)})"
+    return _joined(
+        f"{used}{bounds * known(upper)}" * (run.budget_ms is not None),
+        LIMITS.get(answer.limit, ""),
+    )
+
+
+def _cost(run: RecordedRun, answer: Answer) -> str:
+    text = ""
+    if (cost := answer.training) is not None:
         text = (
-            f"{names_text([finalist.name for finalist in tied])}: the probability that {name} is"
-            " better"
-            f" is below {TOLD_APART}{' for each' * (len(tied) > 1)}"
+            f"{tokens_text(cost['tokens'])} tokens, {cost['flops']:.1e} FLOPs,"
+            f" {number(cost['h100_hours'], 3)} H100-hours at a utilisation of"
+            f" {cost['utilisation']:.0%}"
         )
-        cheapest = self._entry(self.answer.cheapest)
-        faster = [
-            finalist.name
-            for finalist in tied
-            if self._share(finalist) < 1
-            and known(recall := finalist.figures.get("expected_recall"))
-            and recall < self.answer.min_recall
-        ]
-        saved = f"{1 - self._share(cheapest):.0%}"
-        if cheapest.hash != self.answer.recommended and saved != "0%":
-            standing = self.standings[cheapest.hash]
-            fastest = f"the fastest of them is {cheapest.name}" if len(tied) > 1 else "it is faster"
-            text += (
-                f"; {fastest}, {self._ms(cheapest.latency_ms)} ({saved} less), at"
-                f" {with_sd(standing.difference, standing.sd)} nats"
-            )
-        elif faster:
-            text += f"; {names_text(faster)} would be faster, but {_do(faster)} not keep the recall"
+    return _joined(text, EXTRAPOLATED * answer.extrapolated)
+
+
+def _training(run: RecordedRun, answer: Answer) -> str:
+    if not answer.trained:
+        return UNTRAINED
+    text = "the short trainings left the answer as it was before them"
+    if not answer.same:
+        names = [entry.name for entry in run.front if entry.notation == answer.before]
+        text = f"published trainings alone recommend {(names or [compressed(answer.before)])[0]}"
+        if (run.trained["notation"] == answer.before).any():
+            text = f"the short trainings changed the answer: {text}"
         else:
-            text += "; none of these is faster"
-        return f"{text}; {lost}" if lost else text
-
-    def pure(self) -> str:
-        pure, name = self.answer.pure, self.entry.name
-        if not pure:
-            return ""
-        if pure["hash"] == self.answer.recommended:
-            return f"{name} is itself the best pure stack, {pure['label']}"
-        at = self.places.get(pure["hash"])
-        stack = (
-            f"the best pure stack, {pure['label']}"
-            f" ({'' if at is None else f'{self.run.front[at].name}, '}{self._ms(pure['latency_ms'])})"
-        )
-        gap = f"{signed(pure['difference'])} ± {pure['sd']:.3f} nats"
-        odds = pure["probability"]
-        if odds >= TOLD_APART:
-            return f"{name} is ahead of {stack}: {gap}, with a probability of {odds:.2f}"
-        if odds <= 1 - TOLD_APART:
-            return f"{name} is behind {stack}: {gap}, probability of being better {odds:.2f}"
-        return f"{name} cannot be told from {stack}: {gap}, probability of being better {odds:.2f}"
-
-    def why(self) -> str:
-        if not (reasons := reasons_of(self.answer)):
-            return ""
-        parts = ", ".join(
-            f"{words} {signed(reasons[name])}" for name, words in REASONS.items() if name in reasons
-        )
-        return f"{parts} nats to that stack; below 0 speaks for {self.entry.name}"
-
-    def recall(self) -> str:
-        figures, floor = self.entry.figures, self.answer.min_recall
-        value = (
-            f"{with_sd(figures['expected_recall'] or 0.0, figures.get('expected_recall_sd') or 0.0, 2)}"
-            " of full marks against a transformer"
-            if known(figures.get("expected_recall"))
-            else "not known"
-        )
-        kept = (
-            f"which keeps the floor of {floor:.2f}"
-            if self.answer.kept
-            else (f"no network of the front keeps the floor of {floor:.2f}")
-        )
-        other = self.answer.without_floor
-        if not other:
-            return (
-                f"{value}, {kept}; the answer is the same without the floor"
-                if self.answer.kept
-                else (f"{value}; {kept}")
-            )
-        at = self.places.get(other["hash"])
-        name = compressed(other["notation"]) if at is None else self.run.front[at].name
-        buys = (
-            "that buys"
-            if other["difference"] < 0
-            else "that buys nothing on average, but is less uncertain:"
-        )
-        return (
-            f"{value}, {kept}; without the floor {name} would be recommended, recall"
-            f" {signed(other['expected_recall'], 2)}; {buys}"
-            f" {with_sd(other['difference'], other['sd'])}"
-            f" nats"
-        )
-
-    def budget(self) -> str:
-        names = [self._entry(key).name for key in self.answer.above_budget]
-        if not names:
-            return ""
-        limit = "" if self.run.budget_ms is None else f" of {self._ms(self.run.budget_ms)}"
-        return f"the latency of {names_text(names)} may exceed the budget{limit}: its upper bound is above"
-
-    def training(self) -> str:
-        if not self.answer.trained:
-            return (
-                "nothing was trained: all of this follows from what others trained in full; a"
-                " search with"
-                " --trials above 0 trains what can still change it"
-            )
-        if self.answer.same:
-            return "the short trainings left the answer as it was before them"
-        name = next(
-            (
-                f"{finalist.name}, "
-                for finalist in self.run.front
-                if finalist.notation == self.answer.before
-            ),
-            "",
-        )
-        before = f"published trainings alone recommend {name}{compressed(self.answer.before)}"
-        trained = (self.run.trained["notation"] == self.answer.before).any()
-        return (
-            f"the short trainings changed the answer: {before}"
-            if trained
-            else f"{before}, which was not trained"
-        )
-
-    def to_change(self) -> str:
-        if not self.answer.trained:
-            return ""
-        if not (other := self.answer.to_change):
-            return "no single short training of what is not trained yet"
-        name = compressed(other["notation"])
-        if other["nats"] <= 0:
-            return (
-                f"a short training of {name}, which is expected to be as good and was not trained:"
-                " the"
-                f" answer changes with a probability of {other['probability']:.2f}"
-            )
-        return (
-            f"a short training of {name} that ends {other['nats']:.3f} nats lower than expected"
-            " (assumed"
-            f" standard deviation: {other['usual_nats']:.2f}); probability"
-            f" {other['probability']:.2f}"
-        )
-
-    def outside(self) -> str:
-        words = {str(row.hash): str(row.outside) for row in rows(self.run.trials) if row.outside}
-        own = words.get(self.answer.recommended)
-        others = [
-            entry.name
-            for entry in self.run.front
-            if words.get(entry.hash) and entry.hash != self.answer.recommended
-        ]
-        text = (
-            f"of {self.entry.name}, publications do not vouch for this: {own}"
-            if own
-            else f"{self.entry.name} lies within what publications have trained"
-        )
-        if not others:
-            return text
-        if not own:
-            return f"{text}; {names_text(others)} {_do(others)} not"
-        return f"{text}; {names_text(others)} also lie{'s' * (len(others) == 1)} outside"
-
-    def extrapolated(self) -> str:
-        return self.answer.extrapolated * (
-            f"{tokens_text(self.answer.train_tokens)} training tokens are fewer or more than"
-            " publications"
-            " have: the differences are read off their edge"
-        )
-
-    def _entry(self, key: str) -> FrontEntry:
-        return self.run.front[self.places[key]]
-
-    def _share(self, entry: FrontEntry) -> float:
-        return (entry.latency_ms or 0.0) / (self.entry.latency_ms or 1.0)
-
-    def _ms(self, latency_ms: float | None) -> str:
-        return number(None if latency_ms is None else latency_ms * self.factor, 4, self.unit)
+            text += ", which was not trained"
+    if not (other := answer.to_change):
+        return f"{text}; no other one alone is likely to change it"
+    lower = f" if it ends {other['nats']:.3f} nats below what is expected" * (other["nats"] > 0)
+    return (
+        f"{text}; a short training of {compressed(other['notation'])} would change it{lower},"
+        f" probability {_chance(other['probability'])}"
+    )
 
 
-def _do(names: Sequence[str]) -> str:
-    return "does" if len(names) == 1 else "do"
+def _outside(run: RecordedRun, answer: Answer) -> str:
+    words = {str(row.hash): str(row.outside) for row in rows(run.trials) if row.outside}
+    entry, own = _chosen(run, answer), words.get(answer.recommended)
+    others = [each for each in run.front if each.hash in words and each is not entry]
+    return _joined(
+        f"no two publications have trained this of {entry.name}: {own}"
+        if own
+        else f"{entry.name} lies within what publications have trained",
+        f"{'also ' * bool(own)}outside: {_names(others)}" * bool(others),
+    )
+
+
+# -- names and numbers -----------------------------------------------------------------------------
+
+
+def _entry(run: RecordedRun, key: str) -> FrontEntry:
+    return run.front[run.finalists[1][key]]
+
+
+def _chosen(run: RecordedRun, answer: Answer) -> FrontEntry:
+    return _entry(run, answer.recommended)
+
+
+def _named(run: RecordedRun, network: Any) -> str:
+    """The name of a network on the front, else its notation."""
+    place = run.finalists[1].get(network["hash"])
+    return stack_label(network["notation"]) if place is None else run.front[place].name
+
+
+def _names(entries: Sequence[FrontEntry]) -> str:
+    return names_text([entry.name for entry in entries])
+
+
+def _joined(*texts: str) -> str:
+    return "; ".join(filter(None, texts))
+
+
+def _chance(probability: float) -> str:
+    """`0.82`; no probability is 0 or 1."""
+    return f"{min(max(probability, 0.01), 0.99):.2f}"
+
+
+def _ms(run: RecordedRun, latency_ms: float | None) -> str:
+    factor, unit = front_unit(run)
+    return number(None if latency_ms is None else latency_ms * factor, 4, unit)

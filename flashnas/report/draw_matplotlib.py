@@ -37,7 +37,14 @@ TOP, BOTTOM, GAP = 88, 64, 84
 LEFT, APART = 86, 84  # pixels left of a panel, between columns
 LEGEND, LETTER = 70, 7.0  # pixels: of a legend without its texts, of a letter
 POINT = 72 / PIXELS  # of a pixel
-MARKERS = {"circle": "o", "diamond": "D", "square": "s", "cross": "x", "interval": "|"}
+MARKERS = {
+    "circle": "o",
+    "diamond": "D",
+    "square": "s",
+    "triangle": "^",
+    "cross": "x",
+    "interval": "|",
+}
 SCALE = {"diamond": 0.85}  # matplotlib measures the side of a diamond, Plotly about its diagonal
 
 

@@ -76,7 +76,11 @@ TEMPLATE = go.layout.Template(
         },
     }
 )
-SYMBOLS = {"cross": "x-thin", "interval": "line-ns"}  # others have the names of shapes
+SYMBOLS = {
+    "triangle": "triangle-up",
+    "cross": "x-thin",
+    "interval": "line-ns",
+}  # others have the names of shapes
 NO_HOVER = {"hoverinfo": "skip", "showlegend": False}
 
 
@@ -236,7 +240,11 @@ def _add_panel(figure: go.Figure, panel: Panel, at: dict[str, int]) -> None:
                     bgcolor="rgba(255,255,255,0.75)",
                     borderpad=1,
                     name="minor" if mark.minor else "",
-                    font={"size": 12, "color": mark.colour},
+                    font={
+                        "size": 12,
+                        "color": mark.colour,
+                        "weight": "bold" if mark.strong else "normal",
+                    },
                     xanchor="left" if mark.left else "auto",
                     **at,
                 )

@@ -21,7 +21,8 @@ from flashnas.report.palette import (
     operator_order,
     ordered_sources,
 )
-from flashnas.report.planes import LINE, front_picture, objectives_picture
+from flashnas.report.plane_pictures import front_picture, objectives_picture
+from flashnas.report.planes import LINE
 from flashnas.report.plot_data import (
     DEPTH_BINS,
     depth_shares,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flashnas.architecture.folding import compressed
+from flashnas.report.beside import Shown, shown_networks
 from flashnas.report.page_figures import FIGURES, page_figure, still_figure
 from flashnas.report.palette import INK, operator_colour, operator_label, operator_order
 from flashnas.report.plot_data import front_unit
@@ -16,17 +17,21 @@ from flashnas.report.words import (
     exceeds,
     fixed,
     loss_cells,
+    loss_columns,
     mark_of,
     misses,
     origin_words,
     time_words,
 )
-from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun
 from flashnas.search.objectives import title_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+LESSER = "lesser"  # class of columns that a narrow page leaves out
+MAIN = ("loss", "full loss", "recall")
 
 
 class FinalistsSection(Section):
@@ -42,32 +47,23 @@ class FinalistsSection(Section):
         limit = (
             f"budget {run.budget_ms * factor:,.4g}, " if run.ranks_full and run.budget_ms else ""
         )
+        shown = shown_networks(run)
         objectives = [name for name in run.further_objectives if name == "ttft_ms"]
-        losses = (
-            [("Loss", "nats/token", ""), ("", "bits/byte", "")]
-            if not run.ranks_full
-            else [
-                ("Full loss", "nats, difference", ""),
-                ("Best", "probability", ""),
-                *([] if run.untrained else [("Short loss", "nats/token", "")]),
-                ("Recall", "to a transformer", ""),
-            ]
-        )
+        losses = loss_columns(run, shown)
         columns = [
             ("", "", "text"),
             *((title_of(name), "", "") for name in objectives),
-            *losses,
+            *((_capital(name), detail, LESSER * (name not in MAIN)) for name, detail in losses),
             ("Latency", f"{unit}, {limit}lower to upper", ""),
-            ("Per token", "ms", ""),
-            *([] if run.ranks_full else [("Throughput", "tokens/s", "")]),
-            ("Parameters", "", ""),
-            ("Memory", "GB", ""),
-            ("From", "", "text"),
-            *([] if run.ranks_full else [("File", "", "text")]),
+            ("Per token", "ms", LESSER),
+            *([] if run.ranks_full else [("Throughput", "tokens/s", LESSER)]),
+            ("Parameters", "", LESSER),
+            ("Memory", "GB", LESSER),
+            ("From", "", f"text {LESSER}"),
+            *([] if run.ranks_full else [("File", "", f"text {LESSER}")]),
         ]
         kinds = sorted(
-            {spec.kind for finalist in run.front for spec in finalist.architecture.operators},
-            key=operator_order,
+            {spec.kind for entry in shown for spec in _operators(entry)}, key=operator_order
         )
         return render(
             "finalists.html",
@@ -75,7 +71,11 @@ class FinalistsSection(Section):
             run=run,
             figure=page_figure(run, "front", FIGURES["front"](run)) if run.ranks_full else None,
             measured=_measured_words(run),
-            finalists=[_shown(run, finalist, factor, objectives) for finalist in run.front],
+            finalists=[
+                _shown(run, entry, factor, [name for name, _ in losses], objectives)
+                for entry in shown
+            ],
+            first_beside=len(run.front),
             looks={kind: _look(kind) for kind in kinds},
             legend=[(kind, operator_label(kind).partition(" · ")[2] or kind) for kind in kinds],
         )
@@ -96,7 +96,11 @@ def _measured_words(run: RecordedRun) -> str:
 
 
 def _shown(
-    run: RecordedRun, finalist: FrontEntry, factor: float, objectives: Iterable[str]
+    run: RecordedRun,
+    finalist: Shown,
+    factor: float,
+    losses: Sequence[str],
+    objectives: Iterable[str],
 ) -> dict[str, Any]:
     figures = finalist.figures
     latency, lower, upper, *more = (
@@ -117,26 +121,38 @@ def _shown(
         else ""
     )
     throughput = [] if run.ranks_full else [number(figures.get("throughput_tok_s"), 4)]
-    before = [*(fixed(figures.get(name), 3) for name in objectives), *loss_cells(run, finalist)]
+    before = [
+        *(fixed(figures.get(name), 3) for name in objectives),
+        *loss_cells(run, finalist, losses),
+    ]
     after = [
         fixed(figures.get("tpot_ms"), 3),
         *throughput,
         parameters(figures.get("params")),
         fixed(figures.get("memory_gb"), 2),
     ]
+    cells = [
+        *((text, [], "") for text in before),
+        (latency, below, warning),
+        *((text, [], "") for text in after),
+    ]
     return {
         "name": finalist.name,
         "mark": MARKS[mark_of(run, finalist)],
-        "cells": [
-            *((text, [], "") for text in before),
-            (latency, below, warning),
-            *((text, [], "") for text in after),
-        ],
+        "cells": cells,
         "origin": origin_words(finalist),
         "file": finalist.path.name,
-        "operators": [(spec.kind, str(spec)) for spec in finalist.architecture.operators],
+        "operators": [(spec.kind, str(spec)) for spec in _operators(finalist)],
         "notation": compressed(finalist.notation),
     }
+
+
+def _operators(shown: Shown) -> Sequence[Any]:
+    return shown.architecture.operators if shown.architecture else ()
+
+
+def _capital(text: str) -> str:
+    return text if "/" in text else f"{text[0].upper()}{text[1:]}"
 
 
 def _look(kind: str) -> dict[str, str]:

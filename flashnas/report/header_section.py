@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from flashnas.base.quantities import tokens_text
-from flashnas.report.answer_text import REASONS, next_commands, reasons_of, signed, statements
+from flashnas.report.answer_text import REASONS, reasons_of, statements
+from flashnas.report.next_steps import next_commands
 from flashnas.report.plot_data import front_unit
 from flashnas.report.section import Section, render
-from flashnas.report.text import MISSING, counted, duration, known, number
+from flashnas.report.text import MISSING, counted, duration, known, number, signed
 from flashnas.report.words import counts_line, tokens_words
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import title_of

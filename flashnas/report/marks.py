@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Numbers = Any  # one after the other: a list, an array, a column
-Shape = Literal["circle", "diamond", "square", "cross", "line", "dashes", "interval"]
+Shape = Literal["circle", "diamond", "square", "triangle", "cross", "line", "dashes", "interval"]
 
 
 @dataclass(frozen=True, kw_only=True)

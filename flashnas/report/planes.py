@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import textwrap
+import dataclasses
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from flashnas.architecture.folding import compressed
-from flashnas.report.marks import (
-    Guide,
-    Key,
-    Label,
-    Line,
-    Mark,
-    Panel,
-    Picture,
-    PlotAxis,
-    Points,
-    Whiskers,
-)
-from flashnas.report.palette import (
-    BUDGET,
-    INK,
-    MUTED,
-    RULE,
-    SOFT,
-    operator_colour,
-    operator_label,
-    operator_order,
-)
+from flashnas.report.beside import stack_label
+from flashnas.report.marks import Label
+from flashnas.report.palette import INK, MUTED
 from flashnas.report.plot_data import (
     finalist_of,
     front,
@@ -44,35 +24,17 @@ from flashnas.report.plot_data import (
     place_labels,
     staircase,
 )
-from flashnas.report.text import known, number, parameters
-from flashnas.report.words import counts_line, place_words
+from flashnas.report.text import INTERVAL_90, known, number
+from flashnas.runs.answer import Answer
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import FULL, larger_is_better, title_of
 
-INTERVAL_90 = 1.645  # standard deviations on each side
-HEADROOM = 0.6  # of the front's height that points above it may add to the axis
-MAX_FOLDED = 600  # networks up to which all hovers have short notations, which take milliseconds
+HEADROOM = 0.6  # of the height of what is compared that intervals and other points may add
+MARGIN = 0.13  # of the height, above and below what the axis has to hold
+EDGE, BESIDE = 1.0, 0.35  # widths and heights up to which published models stretch the axes
 BOX_WIDTH, LETTER, LINE = 760.0, 7.4, 15.0  # pixels: of a plotting area, of labels
-HEIGHT, SMALL_HEIGHT = 430.0, 220.0
 
-
-def front_picture(run: RecordedRun) -> Picture:
-    """What ranks, against latency. Fill: most frequent token mixer, ring: second most frequent;
-    diamonds: pure-operator baselines; where the full loss ranks, bars: 90 % intervals of the
-    difference."""
-    if run.scored.empty:
-        return Picture(
-            title="Loss against latency",
-            empty=f"No network was trained to the end ({counts_line(run)}).",
-        )
-    return _picture(run, [plane_of(run)])
-
-
-def objectives_picture(run: RecordedRun) -> Picture:
-    title = "Further objectives against latency"
-    if not run.further_objectives or objective_points(run)[0].empty:
-        return Picture(title=title, empty="No network has all objectives.")
-    return _picture(run, [plane_of(run, name) for name in run.further_objectives], title)
+Ranges = tuple[tuple[float, float], tuple[float, float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +44,7 @@ class Plane:
     points: trials with further columns: x, the latency in `unit`; y, the quality, of a full loss
     its difference to the recommended network; reach, half of its 90 % interval, NaN without one;
     final: on the front; small: neither on the front nor a baseline, where the full loss ranks;
-    kind, ring: the two most frequent mixers.
+    kind, ring: the two most frequent mixers. published: models that an answer names.
     """
 
     run: RecordedRun
@@ -92,6 +54,7 @@ class Plane:
     unit: str
     title: str
     axis: str
+    published: pd.DataFrame = field(default_factory=lambda: published_frame([]))
 
     @property
     def main(self) -> bool:
@@ -102,24 +65,94 @@ class Plane:
         """In `unit`; 0 without one."""
         return (self.run.budget_ms or 0.0) * self.factor
 
-    def ranges(self) -> tuple[tuple[float, float], tuple[float, float]]:
+    def ranges(self) -> Ranges:
         """((x low, high), (y low, high)) with room for labels and for the marks of failed trials on
-        top. Small points far above the front do not stretch the axis."""
-        xs = [*self.points["x"], *filter(None, [self.budget])]
-        wide = (max(xs) - min(xs)) or max(xs) * 0.1 or 1.0
-        bottom, tops = (
-            self.points["y"] + sign * self.points["reach"].fillna(0.0) for sign in (-1, 1)
-        )
+        top. Of an answer, they hold what it compares; fast networks of the front that are far above
+        it, and published models far from it, are outside."""
+        if self.main and self.run.answer is not None:
+            return self._compared_ranges(self.run.answer)
+        bottom, tops = self._intervals(self.points)
         low, high = bottom.min(), tops.max()
-        if not self.points["small"].all():
+        if not self.points["small"].all():  # small points far above the front do not stretch it
             top = tops[~self.points["small"]].max()
             high = min(high, top + HEADROOM * (top - low))
+        return self._padded(self.points["x"], low, high)
+
+    def _compared_ranges(self, answer: Answer) -> Ranges:
+        xs, low, high = self._compared(answer)
+        near = self.published[self.published["y"].between(low, high)]
+        return self._padded([*xs, *near["x"]], low, high)
+
+    def _compared(self, answer: Answer) -> tuple[list[float], float, float]:
+        """Latencies of the networks of a space that an answer compares; their lowest and highest
+        quality, those of published models near them included."""
+        points = self.points
+        compared = points[
+            points["hash"].isin((answer.recommended, *answer.tied))
+            | (points["origin"] == "baseline")
+        ]
+        bottom, tops = self._intervals(compared)
+        low, high = compared["y"].min(), compared["y"].max()
+        reach = HEADROOM * (high - low) or np.inf  # a longer interval is cut by the frame
+        low, high = max(bottom.min(), low - reach), min(tops.max(), high + reach)
+        beside = BESIDE * (high - low)
+        near = [
+            model["difference"] + sign * INTERVAL_90 * model["sd"]
+            for model in answer.known
+            if low - beside <= model["difference"] <= high + beside
+            for sign in (-1, 1)
+        ]
+        low, high = min([low, *near]), max([high, *near])
+        final = points[points["final"] & (points["y"] <= high + MARGIN * (high - low))]
+        return [*compared["x"], *final["x"], *filter(None, [self.budget])], low, high
+
+    def with_published(self, answer: Answer) -> Plane:
+        """The plane with the published models of an answer. Slower ones than the axis can hold
+        without squeezing the others are at its right edge."""
+        xs, _, _ = self._compared(answer)
+        edge = max(xs) + EDGE * (max(xs) - min(xs))
+        models = []
+        for model in answer.known:
+            if model["latency_ms"] is not None:
+                x = model["latency_ms"] * self.factor
+                time = number(x, 4, self.unit)
+                name = model["name"] if x <= edge else f"{model['name']}, {time} →"
+                models.append(
+                    (name, time, min(x, edge), model["difference"], INTERVAL_90 * model["sd"])
+                )
+        return dataclasses.replace(self, published=published_frame(models))
+
+    def _padded(self, values: Iterable[float], low: float, high: float) -> Ranges:
+        xs = [*values, *filter(None, [self.budget])]
+        wide = (max(xs) - min(xs)) or max(xs) * 0.1 or 1.0
         # a lone network differs from itself by what rounding leaves
         tall = next(size for size in (high - low, abs(high) * 0.1, 1.0) if size > 1e-6)
         return (
             (max(min(xs) - 0.07 * wide, 0.0), max(xs) + 0.09 * wide),
-            (low - 0.13 * tall, high + 0.13 * tall),
+            (low - MARGIN * tall, high + MARGIN * tall),
         )
+
+    @staticmethod
+    def _intervals(points: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+        reach = points["reach"].fillna(0.0)
+        return points["y"] - reach, points["y"] + reach
+
+    def inside(self, points: pd.DataFrame) -> pd.Series:
+        """Which of them lie within the axes."""
+        (x0, x1), (y0, y1) = self.ranges()
+        return points["x"].between(x0, x1) & points["y"].between(y0, y1)
+
+    def outside(self) -> list[str]:
+        """Names of what the table has and the axes do not hold."""
+        named = self._named()
+        return [str(name).partition(",")[0] for name in named["name"][~self.inside(named)]]
+
+    def _named(self) -> pd.DataFrame:
+        """The networks that have a label, with it as `name`."""
+        points = self.points
+        labelled = points[points["final"] | ((points["origin"] == "baseline") & self.main)]
+        names = [self._name(row) for row in rows(labelled)]
+        return pd.concat([labelled.assign(name=names), self.published.assign(final=False)])
 
     def steps(self) -> tuple[list[float], list[float]]:
         """The corners of the front, drawn to the budget; none where the full loss ranks, whose
@@ -131,22 +164,22 @@ class Plane:
         return [x * self.factor for x in xs], ys
 
     def labels(self, height: float) -> Iterable[Label]:
-        """The front's names and the baselines'. A minor one may be left out: it can neither be the
-        best nor, without an answer, is on the front."""
+        """The names of the front, of baselines and of published models within the axes. A minor one
+        may be left out: it can neither be the best nor is compared with it."""
         (x0, x1), (y0, y1) = self.ranges()
-        points, answer = self.points, self.run.answer
-        best = (
-            points["final"]
-            if answer is None
-            else points["hash"].isin((answer.recommended, *answer.tied))
-        )
-        labelled = points.assign(minor=~best)[
-            points["final"] | ((points["origin"] == "baseline") & self.main)
-        ]
-        texts = [self._name(row) for row in rows(labelled)]
+        points, named = self.points[self.inside(self.points)], self._named()
+        named = named[self.inside(named)]
+        minor = ~named["final"]
+        if (answer := self.run.answer) is not None:
+            rivals = (each.get("hash") for each in (answer.pure, answer.transformer))
+            matter = (answer.recommended, *answer.tied, *rivals)
+            minor = ~named["hash"].isin(matter) & named["hash"].notna()
+        labelled = named.assign(minor=minor)
+        texts = [str(name) for name in labelled["name"]]
         xs, ys = self.steps()  # a label is wider than the gaps between these points
         obstacles = [
             *points[~points["small"]][["x", "y"]].to_numpy(),
+            *self.published[["x", "y"]].to_numpy(),
             *(
                 (xa + (xb - xa) * k / 80, ya + (yb - ya) * k / 80)
                 for xa, ya, xb, yb in zip(xs, ys, xs[1:], ys[1:], strict=False)
@@ -154,7 +187,7 @@ class Plane:
             ),
             *(
                 (row.x, row.y + row.reach * k / 10)
-                for row in rows(points)
+                for row in rows(pd.concat([points, self.published]))
                 if known(row.reach)
                 for k in range(-10, 11)
             ),
@@ -178,19 +211,24 @@ class Plane:
                 text=text,
                 dx=dx,
                 dy=dy,
-                minor=row.minor,
-                strong=bool(row.final),
+                minor=bool(row.minor),
+                strong=bool(row.final and not row.minor),
                 colour=INK if row.final else MUTED,
             )
 
     def _name(self, row: Any) -> str:
-        """The name of the front; of other baselines what they are made of, since diamonds mark
-        them.
-        """
+        """The name of the front; of other baselines what they are made of, as the table has it."""
         finalist = finalist_of(self.run, row)
         if finalist and (self.run.ranks_full or not self.main):
             return finalist.name
+        if self.run.ranks_full:
+            return stack_label(row.notation)
         return name_of(self.run, row).replace("pure ", "")
+
+
+def published_frame(models: Sequence[tuple[str, str, float, float, float]]) -> pd.DataFrame:
+    frame = pd.DataFrame(models, columns=["name", "time", "x", "y", "reach"])
+    return frame.astype(dict.fromkeys(("x", "y", "reach"), float))
 
 
 def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
@@ -216,7 +254,7 @@ def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
     factor, unit = latency_unit([*points["latency_ms"], run.budget_ms or 0.0])
     final = on_front(run, points)
     mixers, own = points["notation"].map(mixer_colours), points["hash"].map(standings.get)
-    return Plane(
+    plane = Plane(
         run,
         quality,
         points.assign(
@@ -236,149 +274,6 @@ def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
         title,
         axis,
     )
-
-
-# -- pictures of planes ----------------------------------------------------------------------------
-
-
-def _picture(run: RecordedRun, planes: Sequence[Plane], title: str = "") -> Picture:
-    """The planes below each other."""
-    return Picture(
-        title=title or planes[0].title,
-        subtitle=counts_line(run),
-        panels=[
-            _panel(plane, first=plane is planes[0], last=plane is planes[-1]) for plane in planes
-        ],
-        keys=list(_keys(planes)),
-        keys_title="Fill: most frequent mixer\nRing: second most frequent",
-    )
-
-
-def _panel(plane: Plane, *, first: bool, last: bool) -> Panel:
-    run, points, (range_x, range_y) = plane.run, plane.points, plane.ranges()
-    marks: list[Mark] = []
-    xs, ys = plane.steps()
-    if xs:
-        marks.append(Line(x=xs, y=ys, colour=INK))
-    spread = points[points["reach"].notna()]
-    if len(spread):
-        marks.append(
-            Whiskers(
-                x=spread["x"], y=spread["y"], low=spread["reach"], high=spread["reach"], colour=SOFT
-            )
-        )
-    failed = run.failed[run.failed["latency_ms"].notna()]
-    if len(failed) and plane.main:
-        top = range_y[1] - 0.025 * (range_y[1] - range_y[0])
-        marks.append(
-            Points(
-                x=failed["latency_ms"] * plane.factor,
-                y=[top] * len(failed),
-                fill=MUTED,
-                shape="cross",
-                size=9,
-                edge_width=2,
-                hover=[f"trial {row.number} failed\n{row.reason}" for row in rows(failed)],
-            )
-        )
-    if plane.budget:
-        marks.append(
-            Guide(
-                at=plane.budget,
-                colour=BUDGET,
-                text=f"budget {number(plane.budget, 5, plane.unit)}" if first else "",
-            )
-        )
-    height = HEIGHT if plane.main else SMALL_HEIGHT
-    place = " on ".join(place_words(run))
-    words = f"latency of one request{', ' * bool(place)}{place} ({plane.unit})"
-    return Panel(
-        x=PlotAxis(title=words if last else "", range=range_x),
-        height=height,
-        y=PlotAxis(
-            title=plane.axis.replace("\n", " ") if plane.main else plane.axis, range=range_y
-        ),
-        marks=[*marks, *_networks(plane), *plane.labels(height)],
-    )
-
-
-def _networks(plane: Plane) -> Iterable[Points]:
-    """Markers of one mixer and one look together, those that matter last."""
-    points, folded = plane.points, len(plane.points) <= MAX_FOLDED
-    looks = points.assign(
-        pure=points["origin"] == "baseline",
-        clear=~points["small"] & (points["final"] | plane.main),
-        size=np.where(
-            points["small"],
-            5,
-            np.where((points["origin"] == "search") | plane.run.ranks_full, 11, 8),
-        ),
-    )
-    for (pure, clear, size), group in looks.groupby(["pure", "clear", "size"]):
-        for kind in sorted(set(group["kind"]), key=operator_order):
-            drawn = group[group["kind"] == kind]
-            yield Points(
-                x=drawn["x"],
-                y=drawn["y"],
-                group=kind,
-                fill=operator_colour(kind),
-                opacity=1.0 if clear else 0.55,
-                size=14 if pure else float(str(size)),
-                shape="diamond" if pure else "circle",
-                edge=[INK] * len(drawn)
-                if pure
-                else [operator_colour(ring) for ring in drawn["ring"]],
-                edge_width=1.2 if pure else 1.4 if size == 5 else 2.6,
-                hover=[_hover(plane, row, folded=row.final or folded) for row in rows(drawn)],
-            )
-
-
-def _keys(planes: Sequence[Plane]) -> Iterable[Key]:
-    run, points = planes[0].run, pd.concat([plane.points for plane in planes])
-    baseline = points["origin"] == "baseline"
-    if any(plane.steps()[0] for plane in planes):
-        yield Key(
-            text="Pareto front (P1, P2, …)" if run.front else "front so far",
-            shape="line",
-            colour=INK,
-        )
-    if points["reach"].notna().any():
-        yield Key(text="90 % interval", shape="interval", colour=SOFT)
-    for kind in sorted({*points["kind"], *points[~baseline]["ring"]}, key=operator_order):
-        yield Key(
-            text=operator_label(kind), shape="circle", colour=operator_colour(kind), group=kind
-        )
-    if baseline.any():
-        yield Key(text="pure-operator baseline", shape="diamond", colour="white", edge=INK)
-    if points["small"].any():
-        yield Key(text="small: not on the front", shape="circle", colour=RULE, edge=MUTED, size=6)
-    if run.failed["latency_ms"].notna().any() and planes[0].main:
-        yield Key(text="failed: no loss", shape="cross", colour=MUTED, edge=MUTED, size=9)
-
-
-def _hover(plane: Plane, row: Any, *, folded: bool) -> str:
-    """The text of a trial; `folded` shortens the notation by its repeats."""
-    bounds = (
-        f" (90 %: {number(row.lower_ms)} to {number(row.upper_ms)})"
-        if known(row.lower_ms) and known(row.upper_ms)
-        else ""
-    )
-    lines, full = [name_of(plane.run, row)], known(row.full_loss)
-    if full and known(row.reach):
-        lines.append(
-            f"full loss {row.y:+.3f} nats to the recommended one, 90 % within ± {row.reach:.3f}"
-        )
-    if full:
-        recall, sd = number(row.expected_recall, 2), number(row.expected_recall_sd, 2)
-        lines.append(f"recall {recall} ± {sd} to a transformer")
-    if known(row.loss) or not full:
-        name, bits = "short loss" if full else "loss", number(row.bits_per_byte)
-        lines.append(f"{name} {number(row.loss)} nats/token · {bits} bits/byte")
-    lines += [
-        f"latency {number(row.latency_ms, 5, 'ms')}{bounds}",
-        f"{parameters(row.params)} parameters · {number(row.memory_gb, 3, 'GB')}",
-        *textwrap.wrap(compressed(row.notation) if folded else row.notation, 64),
-    ]
-    if not plane.main:
-        lines.append(f"{title_of(plane.quality)} {row.y:.3g}")
-    return "\n".join(lines)
+    if quality == FULL and run.answer is not None:
+        return plane.with_published(run.answer)
+    return plane

@@ -13,7 +13,7 @@ from flashnas.report.palette import operator_order
 from flashnas.report.text import known
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun, rows
-from flashnas.search.objectives import FULL, larger_is_better
+from flashnas.search.objectives import point
 from flashnas.search.pareto import non_dominated
 
 DEPTH_BINS = 12
@@ -37,15 +37,12 @@ def front(run: RecordedRun) -> pd.DataFrame:
 
 def objective_points(run: RecordedRun) -> tuple[pd.DataFrame, np.ndarray]:
     """The networks that have all objectives of the run, and these, latency_ms first, all minimised
-    [N, M]. The full loss is compared as the search does: its mean with one standard deviation."""
+    [N, M]. The full loss is compared as the search does: with the charge for silence."""
     names = sorted(run.objectives, key=lambda name: name != "latency_ms")
     trained = run.scored.reindex(columns=list(dict.fromkeys([*run.scored.columns, *names])))
     trained = trained[trained[names].notna().all(axis=1)]
-    signs = np.array([-1.0 if larger_is_better(name) else 1.0 for name in names])
-    values = trained[names].to_numpy(dtype=float)
-    if FULL in names:
-        values[:, names.index(FULL)] += trained[f"{FULL}_sd"].fillna(0.0)
-    return trained, values * signs
+    points = [point(names, row._asdict()) for row in rows(trained)]
+    return trained, np.array(points, dtype=float).reshape(len(points), len(names))
 
 
 def staircase(points: pd.DataFrame, right: float) -> tuple[list[float], list[float]]:

@@ -1,7 +1,7 @@
 // buttons by name: Plotly's default set includes one that uploads the chart
 const CONFIG = {responsive: true, displaylogo: false, plotlyServerURL: '',
   modeBarButtons: [['toImage', 'zoom2d', 'pan2d', 'resetScale2d']]};
-function narrow(layout, width) {  // the legend below the plot, wrapped titles, the names that matter, none cut
+function narrow({layout, data}, width) {  // the legend below the plot, wrapped titles, the names that matter, none cut
   layout.annotations = (layout.annotations || []).filter(label => label.name !== 'minor');
   layout.legend = {...layout.legend, orientation: 'h', x: 0, xanchor: 'left', y: -0.22, yanchor: 'top'};
   layout.legend.title = {...layout.legend.title, side: 'top'};
@@ -21,16 +21,38 @@ function narrow(layout, width) {  // the legend below the plot, wrapped titles, 
     layout.margin.r = Math.min(layout.margin.r * 2.2, 130);
     layout.height += 1.4 * (layout.height - 300);  // each is about as tall as before
   }
-  const plot = width - layout.margin.l - layout.margin.r - 16;
-  for (const label of layout.annotations) {
-    const range = layout[String(label.xref).replace('x', 'xaxis')]?.range;
-    if (!range || label.xanchor === 'left') continue;
-    const at = (label.x - range[0]) / (range[1] - range[0]) * plot, half = 4 * label.text.length + 3;
-    if (label.showarrow === false) label.xanchor = at + half > plot ? 'right' : 'auto';
-    else label.ax = Math.max(half - at, Math.min(plot - half - at, label.ax));
-  }
+  place(layout, data, width - layout.margin.l - layout.margin.r - 16);
   for (const name of Object.keys(layout).filter(name => /^[xy]axis/.test(name)))
-    if (layout[name].title?.text) layout[name].title.text = wrapped(layout[name].title.text, 40);
+    if (layout[name].title?.text)
+      layout[name].title.text = layout[name].title.text.split('<br>').map(line => wrapped(line, 36)).join('<br>');
+  const lines = (layout.xaxis?.title?.text || '').split('<br>').length;
+  layout.legend.y -= 0.05 * Math.max(lines - 2, 0);
+}
+function place(layout, data, wide) {  // the labels anew: within the plot, clear of points and of each other
+  const tall = layout.height - layout.margin.t - layout.margin.b - 100, taken = [];
+  const share = (axis, value) => (value - axis.range[0]) / (axis.range[1] - axis.range[0]);
+  const labels = layout.annotations.filter(label => label.showarrow !== false && label.xanchor !== 'left'
+    && label.xref === 'x' && label.yref === 'y' && layout.xaxis.range && layout.yaxis.range);
+  const pixels = (x, y) => [share(layout.xaxis, x) * wide, (1 - share(layout.yaxis, y)) * tall];
+  const points = labels.length ? data.filter(trace => trace.mode === 'markers' && trace.x?.[0] != null)
+    .flatMap(trace => trace.x.map((x, index) => pixels(x, trace.y[index]))) : [];
+  for (const label of labels) {
+    const half = 3.6 * label.text.length + 4, [x, y] = pixels(label.x, label.y);
+    const offsets = [16, 34, 54, 78].flatMap(step => [[half + step - 4, 0], [-half - step + 4, 0], [0, -step], [0, step],
+      [half, -step], [half, step], [-half, -step], [-half, step]]);
+    const cost = ([dx, dy]) => {
+      const hits = (px, py, reach) => Math.abs(px - x - dx) < half + reach && Math.abs(py - y - dy) < 16;
+      return 99 * (x + dx - half < 0 || x + dx + half > wide + 8 || y + dy < 8 || y + dy > tall - 8)
+        + points.filter(([px, py]) => hits(px, py, 4)).length + taken.filter(([px, py, reach]) => hits(px, py, reach)).length * 3
+        + (Math.abs(dx) + Math.abs(dy)) / 400;
+    };
+    [label.ax, label.ay] = offsets.reduce((best, next) => cost(next) < cost(best) ? next : best);
+    label.xanchor = 'center';
+    taken.push([x + label.ax, y + label.ay, half]);
+  }
+  for (const label of layout.annotations)
+    if (label.showarrow === false && layout.xaxis.range && label.xref === 'x')
+      label.xanchor = share(layout.xaxis, label.x) * wide + 4 * label.text.length > wide ? 'right' : 'auto';
 }
 function wrapped(text, width) {
   let length = 0;
@@ -45,7 +67,7 @@ for (const data of document.querySelectorAll('script[type="application/json"]'))
   const figure = JSON.parse(data.textContent);
   const config = {...CONFIG};
   if (innerWidth < 700) {
-    narrow(figure.layout, data.parentElement.clientWidth);
+    narrow(figure, data.parentElement.clientWidth);
     config.displayModeBar = false;
   }
   Plotly.newPlot(data.previousElementSibling, figure.data, figure.layout, config);

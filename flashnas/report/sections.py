@@ -106,7 +106,7 @@ class ReproduceSection(Section):
             entries=[
                 (name, MISSING if value in (None, {}) else str(value))
                 for name, value in flat(run.config)
-                if name != "command" and not name.startswith("question.")
+                if name != "command" and not name.startswith(("question.", "answer."))
             ],
         )
 

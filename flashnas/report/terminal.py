@@ -2,57 +2,96 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
+from typing import Any
 
 from flashnas.architecture.folding import compressed
 from flashnas.base.hints import printable
-from flashnas.report.answer_text import ABOVE, RECOMMENDED, TIED, next_commands, runs_in, statements
+from flashnas.report.answer_text import ABOVE, RECOMMENDED, TIED, statements
+from flashnas.report.beside import head_of, shown_networks
+from flashnas.report.next_steps import next_commands, runs_in
 from flashnas.report.plot_data import front_unit
-from flashnas.report.text import columns, known, number, parameters
+from flashnas.report.text import MISSING, columns, known, number, parameters
 from flashnas.report.words import (
     exceeds,
     loss_cells,
+    loss_columns,
     mark_of,
     misses,
     origin_words,
     place_words,
     time_words,
 )
+from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun, rows
 
 OWN_COLUMN = ("params", "memory_gb", "expected_recall")  # objectives that have a column anyway
-WIDTH = 150  # of the lines of the answer
+WIDTH = 120  # of lines where there is no terminal
+WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+NOTATION = 30  # letters of the last column, for which others are left out
+LESSER = ("memory", "from", "params", "bounds", "best", "short loss")  # columns, in this order
+LEGEND = (
+    f"{RECOMMENDED} recommended  {TIED} not told apart  {ABOVE} upper bound above the budget  ± and bounds:"
+    " 90 % intervals; full loss: expected, to the recommended one; recall: to a transformer"
+)
+BESIDE = "; without a number: pure stacks and published models"
+SILENCE = "; silence: charged in the ranking for what no publication vouches for"
 
 
-def front_table(run: RecordedRun) -> str:
-    """Finalists, fastest first, one a line; then the answer, or the best baseline; figures as
-    predicted for the run's workload."""
+def front_table(run: RecordedRun, width: int | None = None) -> str:
+    """Finalists, fastest first, one a line; below them, what an answer compares them with; then the
+    answer, or the best baseline; figures as predicted for the run's workload. Columns that matter
+    less are left out where `width`, by default that of the terminal, has no room."""
     if not run.front:
         return (
             "the run has no front yet"
             if run.entry("finished")
             else "the search has not ended: no front yet"
         )
-    left = (-2, *([0] if run.ranks_full else []))  # the other columns hold numbers
-    place = " on ".join(place_words(run))
-    if name := run.entry("table", "calibration"):
-        place += f", calibration {name}; bounds: 90 % interval"
-    latency = [f"latency: of one request, {place}"] if place else []
-    below = (
-        [*latency, *_results(run)]
-        if run.answer is None
-        else [
-            f"{RECOMMENDED} recommended  {TIED} not told apart from it  {ABOVE} may exceed the"
-            " budget; full loss:"
-            " expected, as the difference to the recommended one; recall: to a transformer",
-            *latency,
-            "",
-            *_answer(run),
-        ]
+    width = width or shutil.get_terminal_size((WIDTH, 0)).columns
+    table = _table(run)
+    legend = [textwrap.wrap(line, width) for line in _legend(run, table)]
+    answer = _results(run) if run.answer is None else ["", *_answer(run, min(width, WIDTH))]
+    lines = _fitted(table, width, run.ranks_full)
+    return "\n".join([*lines, *itertools.chain(*legend), *answer, *misses(run)])
+
+
+def _legend(run: RecordedRun, table: Mapping[str, Any]) -> Iterable[str]:
+    if run.ranks_full:
+        yield LEGEND + SILENCE * ("silence" in table) + BESIDE * (run.answer is not None)
+    if place := " on ".join(place_words(run)):
+        calibration = run.entry("table", "calibration")
+        place += f", calibration {calibration}" * bool(calibration)
+        yield f"latency: of one request in {front_unit(run)[1]}, {place}"
+
+
+def _fitted(table: dict[str, list[str]], width: int, names_left: bool) -> Iterable[str]:
+    """The lines of a table no wider than that, if the columns that matter make it possible."""
+    table = dict(table)
+    notations = list(table.values())[-1]
+    least = min(NOTATION, max(map(len, notations)))
+    for name in LESSER:
+        if _width(table) + least > width:
+            table.pop(name, None)
+    left = (-2, *([0] if names_left else [])) if "from" in table else (0,) * names_left
+    lines = columns(list(zip(*table.values(), strict=True)), left)
+    start = _width(table)
+    for line, notation in zip(lines, notations, strict=True):
+        room = max(width - start, NOTATION // 2)
+        first, *further = textwrap.wrap(printable(notation), room, **WHOLE_WORDS) or [""]
+        yield f"{line[:start]}{first}".rstrip()
+        yield from (f"{'':{start}}{text}" for text in further)
+
+
+def _width(table: dict[str, list[str]]) -> int:
+    """Of all columns but the last one, with the spaces behind them."""
+    return sum(
+        2 + max(len(printable(cell)) for cell in column) for column in list(table.values())[:-1]
     )
-    return "\n".join([*columns(_lines(run), left), *below, *misses(run)])
 
 
 def front_html(run: RecordedRun) -> str:
@@ -67,79 +106,70 @@ def front_html(run: RecordedRun) -> str:
         )
         return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
-    return table(_lines(run)) + table(
-        [*statements(run), *(("", line) for line in (*_results(run), *misses(run)))]
+    cells = _table(run)
+    below = (*_legend(run, cells), *_results(run), *misses(run))
+    return table(zip(*cells.values(), strict=True)) + table(
+        [*statements(run), *(("", line) for line in below)]
     )
 
 
-def _lines(run: RecordedRun) -> list[tuple[str, ...]]:
-    factor, unit = front_unit(run)
+def _table(run: RecordedRun) -> dict[str, list[str]]:
+    """The columns by title, each with the title first."""
+    factor, _ = front_unit(run)
     more = {
         "bound_ms": f"bound ({run.confidence:.0%})" if run.confidence else "bound",
         "measured_ms": "measured",
     }
-    shown = [
-        name for name in more if any(known(finalist.figures.get(name)) for finalist in run.front)
-    ]
+    shown = shown_networks(run)
+    more = {
+        name: title
+        for name, title in more.items()
+        if any(known(entry.figures.get(name)) for entry in shown)
+    }
     objectives = [name for name in run.further_objectives if name not in OWN_COLUMN]
-    losses = (
-        ("loss", "bits/byte")
-        if not run.ranks_full
-        else ("full loss", "P(best)", *([] if run.untrained else ["short loss"]), "recall")
-    )
-    lines = [
-        (
-            "#",
-            *objectives,
-            *losses,
-            f"latency ({unit})",
-            "bounds",
-            *(more[name] for name in shown),
-            "params",
-            "memory",
-            "from",
-            "architecture",
-        )
-    ]
-    for finalist in run.front:
-        figures, name = finalist.figures, finalist.name
+    losses = [name for name, _ in loss_columns(run, shown)]
+    titles = [*objectives, *losses, "latency", "bounds", *more.values()]
+    options = {head_of(entry.notation)[1] for entry in shown if ":" in entry.notation}
+    shared = options.pop() if len(options) == 1 else ""  # said once, in the title
+    titles = ["#", *titles, "params", "memory", "from", f"architecture {shared}".rstrip()]
+    lines = [titles]
+    for entry in shown:
+        figures = entry.figures
         times = {
-            each: time_words(finalist, each, factor)
-            for each in ("latency_ms", "lower_ms", "upper_ms", *shown)
+            name: time_words(entry, name, factor)
+            for name in ("latency_ms", "lower_ms", "upper_ms", *more)
         }
-        if finalist.missed and "measured_ms" in times:
+        if entry.missed and "measured_ms" in times:
             times["measured_ms"] += "!"
-        bounds = f"{times['lower_ms']}..{times['upper_ms']}"
-        if run.ranks_full:
-            name = f"{name} {mark_of(run, finalist)}".rstrip()
-            bounds += f" {ABOVE if exceeds(run, finalist) else ' '}"
+        bounds = MISSING
+        if known(figures.get("lower_ms")) and known(figures.get("upper_ms")):
+            bounds = f"{times['lower_ms']}..{times['upper_ms']}"
+        bounds += f" {ABOVE if exceeds(run, entry) else ' '}" * run.ranks_full
         lines.append(
-            (
-                name,
-                *(number(figures.get(each), 3) for each in objectives),
-                *loss_cells(run, finalist),
+            [
+                f"{entry.name} {mark_of(run, entry)}".rstrip() * isinstance(entry, FrontEntry),
+                *(number(figures.get(name), 3) for name in objectives),
+                *loss_cells(run, entry, losses),
                 times["latency_ms"],
                 bounds,
-                *(times[each] for each in shown),
+                *(times[name] for name in more),
                 parameters(figures.get("params")),
                 number(figures.get("memory_gb"), 3, "GB"),
-                origin_words(finalist),
-                compressed(finalist.notation),
-            )
+                origin_words(entry),
+                compressed(entry.notation).replace(f"{shared}:", ":", 1),
+            ]
         )
-    return lines
+    return {
+        title: list(column) for title, column in zip(titles, zip(*lines, strict=True), strict=True)
+    }
 
 
-def _answer(run: RecordedRun) -> Iterable[str]:
+def _answer(run: RecordedRun, width: int) -> Iterable[str]:
     texts = statements(run)
     wide = max(len(about) for about, _ in texts) + 2
     for about, words in texts:
         yield from textwrap.wrap(
-            f"{about:<{wide}}{words}",
-            WIDTH,
-            subsequent_indent=" " * wide,
-            break_long_words=False,
-            break_on_hyphens=False,
+            f"{about:<{wide}}{words}", width, subsequent_indent=" " * wide, **WHOLE_WORDS
         )
     for place, command in enumerate(next_commands(run)):
         yield f"{'' if place else 'next':<{wide}}{command}"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from flashnas.architecture.folding import compressed
 from flashnas.base.quantities import tokens_text
+from flashnas.report.text import INTERVAL_90
 
 if TYPE_CHECKING:
     from flashnas.architecture import Architecture
@@ -51,11 +52,10 @@ def estimate_text(
         f"full_loss         {full.full_loss:>12,.3f}   nats per token after"
         f" {tokens_text(full.train_tokens)}"
         " tokens, up to a constant of the text",
-        f"                  {full.full_loss_difference:>+12,.3f}   +- {full.full_loss_sd:.3f} to"
-        " the plain"
-        " transformer of as many parameters",
-        f"recall            {full.recall:>+12,.3f}   +- {full.recall_sd:.3f} of full marks, to the"
-        " same",
+        f"                  {full.full_loss_difference:>+12,.3f}   ± {INTERVAL_90 * full.full_loss_sd:.3f}"
+        " (90 %) to the plain transformer of as many parameters",
+        f"recall            {full.recall:>+12,.3f}   ± {INTERVAL_90 * full.recall_sd:.3f} of full"
+        " marks, to the same",
         *(f"note: outside the published trainings: {words}" for words in full.outside),
         "",
     ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flashnas.base.quantities import tokens_text
-from flashnas.report.text import columns
+from flashnas.report.text import columns, with_interval
 
 Result = Mapping[str, Any]  # of a study, as its to_dict() gives it
 
@@ -67,11 +67,11 @@ def evidence_text(result: Result) -> str:
             "",
             *columns(
                 [
-                    ("nats for a full effect", "mean +- sd", "between publications"),
+                    ("nats for a full effect", "mean, 90 %", "between publications"),
                     *(
                         (
                             EFFECTS.get(name, name),
-                            f"{effect['mean']:+.3f} +- {effect['sd']:.3f}",
+                            with_interval(effect["mean"], effect["sd"]),
                             f"{effect['between_publications']:.3f}",
                         )
                         for name, effect in disagreement["effects"].items()
@@ -115,7 +115,7 @@ def _mixes(mixes: Result) -> list[str]:
     rows.append(
         (
             "  model",
-            f"{mixes['mean']:+.3f} +- {mixes['sd']:.3f}",
+            f"{with_interval(mixes['mean'], mixes['sd'])} (90 %)",
             "from all publications, for 1B parameters and 100B tokens",
         )
     )

@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 from flashnas.base import hints
 from flashnas.base.hints import printable
 
+INTERVAL_90 = 1.645  # standard deviations on each side
 MISSING = "–"  # noqa: RUF001 - an en dash for a number that is not known
 
 
@@ -54,6 +55,17 @@ def flat(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, data
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """`+0.020`; `0.000` without a sign."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text
+
+
+def with_interval(value: float, sd: float, digits: int = 3) -> str:
+    """`+0.020 ± 0.087`: the 90 % interval of a standard deviation, as everywhere in reports."""
+    return f"{signed(value, digits)} ± {INTERVAL_90 * sd:.{digits}f}"
 
 
 def columns(lines: Sequence[Sequence[str]], left: Container[int] = ()) -> list[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from flashnas.report.answer_text import RECOMMENDED, TIED, signed, with_sd
-from flashnas.report.text import MISSING, counted, known, shortened
-from flashnas.runs.front import FrontEntry
+from collections.abc import Iterable, Sequence
+
+from flashnas.report.answer_text import RECOMMENDED, TIED
+from flashnas.report.beside import Shown
+from flashnas.report.text import MISSING, counted, known, shortened, signed, with_interval
 from flashnas.runs.run import RecordedRun
 from flashnas.runs.trial import KNOWN
 
+LEAST_SILENCE = 0.0005  # nats, from which on a table shows it
 MARKS = {RECOMMENDED: "recommended", TIED: "not told apart", "": ""}
 
 
@@ -61,32 +64,32 @@ def misses(run: RecordedRun) -> list[str]:
     return [f"over the budget as measured: {', '.join(over)}"] if over else []
 
 
-def mark_of(run: RecordedRun, finalist: FrontEntry) -> str:
+def mark_of(run: RecordedRun, shown: Shown) -> str:
     if run.answer is None:
         return ""
     return (
         RECOMMENDED
-        if finalist.hash == run.answer.recommended
-        else TIED * (finalist.hash in run.answer.tied)
+        if shown.hash == run.answer.recommended
+        else TIED * (shown.hash in run.answer.tied)
     )
 
 
-def exceeds(run: RecordedRun, finalist: FrontEntry) -> bool:
-    upper = finalist.figures.get("upper_ms")
+def exceeds(run: RecordedRun, shown: Shown) -> bool:
+    upper = shown.figures.get("upper_ms")
     return run.budget_ms is not None and known(upper) and upper > run.budget_ms
 
 
-def full_loss_words(run: RecordedRun, finalist: FrontEntry) -> str:
-    """`+0.026 ± 0.048`, to the recommended network; without an answer, to the lowest of the
+def full_loss_words(run: RecordedRun, shown: Shown) -> str:
+    """`+0.026 ± 0.079`, to the recommended network; without an answer, to the lowest of the
     front.
     """
-    figures = finalist.figures
+    figures = shown.figures
     difference, sd = (
         figures.get(name) for name in ("full_loss_difference", "full_loss_difference_sd")
     )
     if known(difference) and known(sd):
-        chosen = run.answer is not None and finalist.hash == run.answer.recommended
-        return "0" if chosen else with_sd(difference, sd)
+        chosen = run.answer is not None and shown.hash == run.answer.recommended
+        return "0" if chosen else with_interval(difference, sd)
     values = [value for entry in run.front if known(value := entry.figures.get("full_loss"))]
     value = figures.get("full_loss")
     return signed(value - min(values)) if known(value) else MISSING
@@ -96,29 +99,47 @@ def fixed(value: float | None, digits: int) -> str:
     return f"{value:.{digits}f}" if known(value) else MISSING
 
 
-def loss_cells(run: RecordedRun, finalist: FrontEntry) -> tuple[str, ...]:
-    """What a table shows of the losses of a finalist."""
-    figures = finalist.figures
+def loss_columns(run: RecordedRun, shown: Sequence[Shown]) -> list[tuple[str, str]]:
+    """The titles of `loss_cells`, each with its unit; that of silence where one has any."""
     if not run.ranks_full:
-        return fixed(figures.get("loss"), 3), fixed(figures.get("bits_per_byte"), 3)
+        return [("loss", "nats/token"), ("bits/byte", "")]
+    silent = any((entry.figures.get("silence") or 0.0) >= LEAST_SILENCE for entry in shown)
+    return [
+        ("full loss", "nats, difference"),
+        ("best", "probability"),
+        *([("silence", "nats, charged")] if silent else []),
+        *([] if run.untrained else [("short loss", "nats/token")]),
+        ("recall", "to a transformer"),
+    ]
+
+
+def loss_cells(run: RecordedRun, shown: Shown, columns: Iterable[str]) -> list[str]:
+    """What a table shows of the losses of a network under the titles of `loss_columns`."""
+    figures = shown.figures
     recall, sd = figures.get("expected_recall"), figures.get("expected_recall_sd")
-    return (
-        full_loss_words(run, finalist),
-        fixed(figures.get("probability_best"), 2),
-        *([] if run.untrained else [fixed(figures.get("loss"), 3)]),
-        with_sd(recall, sd, 2) if known(recall) and known(sd) else MISSING,
-    )
+    texts = {
+        "loss": fixed(figures.get("loss"), 3),
+        "bits/byte": fixed(figures.get("bits_per_byte"), 3),
+        "full loss": full_loss_words(run, shown),
+        "best": fixed(figures.get("probability_best"), 2),
+        "silence": fixed(figures.get("silence"), 3),
+        "short loss": fixed(figures.get("loss"), 3),
+        "recall": MISSING if not known(recall) else signed(recall, 2),
+    }
+    if known(recall) and known(sd):
+        texts["recall"] = with_interval(recall, sd, 2)
+    return [texts[name] for name in columns]
 
 
-def time_words(finalist: FrontEntry, name: str, factor: float) -> str:
-    value = finalist.figures.get(name)
+def time_words(shown: Shown, name: str, factor: float) -> str:
+    value = shown.figures.get(name)
     return fixed(value * factor, 2) if known(value) else MISSING
 
 
-def origin_words(finalist: FrontEntry) -> str:
+def origin_words(shown: Shown) -> str:
     """`pure d` for a baseline, `trial 17` of the search; ` of first` where there are several runs.
     At most 22 letters."""
-    origin = finalist.origin
+    origin = shown.origin
     label, place = origin.get("label"), origin.get("trial", origin.get("number"))
     words = (
         str(label)

@@ -21,7 +21,8 @@ from flashnas.report.figures import (
 )
 from flashnas.report.marks import Bars, Guide, Label, Line, Points, Whiskers
 from flashnas.report.palette import OPERATOR_COLOURS, operator_colour
-from flashnas.report.planes import BOX_WIDTH, LETTER, LINE, front_picture, objectives_picture
+from flashnas.report.plane_pictures import front_picture, objectives_picture
+from flashnas.report.planes import BOX_WIDTH, LETTER, LINE
 from flashnas.report.plot_data import front, staircase
 
 

@@ -230,7 +230,7 @@ def test_the_table_lists_the_front_and_the_best_baseline(run):
     lines = front_table(run).splitlines()
     assert lines[0].split()[:4] == ["#", "loss", "bits/byte", "latency"]
     assert len(lines) == len(run.front) + 3
-    assert lines[-2].startswith("latency: of one request, decode-8k on ")
+    assert lines[-2].startswith("latency: of one request in s, decode-8k on ")
     for line, finalist in zip(lines[1:], run.front, strict=False):
         assert line.split()[0] == finalist.name
         assert f"{finalist.figures['loss']:.3f}" in line
