@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
-from flashnas.architecture.architecture import MAX_VOCAB
 from flashnas.base.quantities import MAX_TOKENS, range_of, tokens_of
 from flashnas.base.settings import (
     MAX_SEED,
@@ -19,7 +17,6 @@ from flashnas.base.settings import (
     option,
     settings_of,
 )
-from flashnas.base.shipped import shipped_names
 from flashnas.data.corpus import from_hub
 from flashnas.executors import EXECUTORS, executor_options
 from flashnas.latency.metrics import METRICS, Budget
@@ -33,6 +30,7 @@ from flashnas.latency.workload import (
 )
 from flashnas.search import ALGORITHMS, SHARED_OPTIONS
 from flashnas.search.objectives import DEFAULT, FULL, QUALITY, check_objectives
+from flashnas.study.paths import from_anywhere
 
 TIMEOUT_S = 1800.0  # of a training, unless its recipe is longer (study/trainings.py)
 RANKINGS = ("full", "short")
@@ -46,7 +44,6 @@ DEFAULT_SPACE = "hybrid"
 SPACE_OF = {"llama.cpp": "llama_cpp", "transformers": "nemotron_h", "vllm": "nemotron_h"}
 # of full marks below the transformer: what the recommendation keeps unless asked otherwise
 MIN_RECALL = -0.05
-FILES = ("space", "table", "recipe", "data", "tokenizer", "evidence", "bench_table", "start_from")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +83,7 @@ class SearchConfig(Settings, where="search"):
         metavar="N",
         shown="the space's",
         min=2,
-        max=MAX_VOCAB,
+        max=2**30,
         units=True,
     )
     budget_ms: float | None = option(
@@ -376,7 +373,7 @@ class SearchConfig(Settings, where="search"):
         kind: Any = type(self)
         default = kind()
         return {
-            setting.name: _from_anywhere(setting.name, value)
+            setting.name: from_anywhere(setting.name, value)
             for setting in settings_of(kind)
             if (value := getattr(self, setting.name)) != getattr(default, setting.name)
         }
@@ -390,34 +387,3 @@ class SearchConfig(Settings, where="search"):
             for setting in settings_of(kind)
             if setting.identity
         }
-
-
-def _from_anywhere(name: str, value: Any) -> Any:
-    """The value of an option with relative paths made absolute, as far as it names files that are
-    there.
-    """
-    if name not in FILES or value is None:
-        return value
-    if isinstance(value, tuple):
-        return tuple(_from_anywhere(name, part) for part in value)
-    joined = name == "data" and not os.path.exists(value.partition("#")[0])
-    return "+".join(_absolute(name, part) for part in (value.split("+") if joined else [value]))
-
-
-def _absolute(name: str, text: str) -> str:
-    from flashnas.data.corpus import NAMED
-    from flashnas.training.recipe import shipped_recipes
-
-    names: Mapping[str, Collection[str]] = {
-        "data": NAMED,
-        "recipe": shipped_recipes(),
-        "space": shipped_names("search_spaces", ".yaml"),
-        "table": shipped_names("latency_tables", "meta.yaml"),
-        "bench_table": shipped_names("bench_tables", "bench.parquet"),
-    }
-    path, mark, column = text.partition("#") if name == "data" else (text, "", "")
-    return (
-        text
-        if text in names.get(name, ()) or not os.path.exists(path)
-        else (os.path.abspath(path) + mark + column)
-    )

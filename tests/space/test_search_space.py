@@ -18,6 +18,7 @@ from flashnas.space import features, load_space
 
 SHIPPED = (
     "nemotron_flash",
+    "hybrid",
     "layerwise",
     "lfm2",
     "llama_cpp",
@@ -315,7 +316,7 @@ def test_bad_layerwise_file_gets_one_line(tmp_path, case):
             "'nemotron-flash' is not a shipped search space (did you mean 'nemotron_flash'?) and"
             " not a YAML"
             " file;"
-            " shipped: layerwise, lfm2, llama_cpp, nemotron_flash, nemotron_h, qwen35, small, tiny",
+            " shipped: hybrid, layerwise, lfm2, llama_cpp, nemotron_flash, nemotron_h, qwen35, small, tiny",
         ),
         ("missing/x.yaml", "missing/x.yaml: no such file"),
         ("x" * 5000, "is not a shipped search space"),
