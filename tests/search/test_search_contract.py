@@ -44,7 +44,7 @@ def rough_fits(monkeypatch):
     """The Gaussian processes of `bayes` are fitted in few steps: the contract holds whatever they
     say.
     """
-    monkeypatch.setattr(loss_model, "FIT_STEPS", 5)
+    monkeypatch.setattr(loss_model, "FIT_STEPS", 2)
 
 
 @pytest.fixture
