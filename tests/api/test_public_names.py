@@ -7,10 +7,9 @@ import doctest
 import importlib
 import inspect
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import fresh
 import pytest
 
 import flashnas as fn
@@ -23,13 +22,10 @@ FUNCTIONS = [name for name in NAMES if inspect.isfunction(getattr(fn, name))]
 
 def test_the_import_loads_nothing_heavy():
     script = (
-        "import sys, flashnas; heavy = {'torch', 'pandas', 'optuna', 'numpy', 'plotly', 'yaml'};"
+        "import flashnas; heavy = {'torch', 'pandas', 'optuna', 'numpy', 'plotly', 'yaml'};"
         "print(sorted(heavy & set(sys.modules)), 'search' in dir(flashnas))"
     )
-    child = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert child.stdout.strip() == "[] True"
+    assert fresh.printed(script) == ["[] True"]
 
 
 def test_the_names_of_type_checkers_are_those_of_python():
@@ -52,10 +48,7 @@ def test_a_function_keeps_its_name_when_the_room_of_that_name_is_imported():
         "import flashnas.search.pareto, flashnas as fn; from flashnas.search import ALGORITHMS;"
         "print(callable(fn.search), len(ALGORITHMS) > 3)"
     )
-    child = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert child.stdout.strip() == "True True"
+    assert fresh.printed(script) == ["True True"]
 
 
 @pytest.mark.parametrize("name", NAMES)
