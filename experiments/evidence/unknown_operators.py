@@ -15,7 +15,6 @@ root mean square of the effects of about 0.03 nats.
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import numpy as np
