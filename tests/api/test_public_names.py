@@ -1,7 +1,5 @@
 """The public names: loaded when used, documented, with examples that run."""
 
-from __future__ import annotations
-
 import ast
 import doctest
 import importlib
@@ -84,7 +82,7 @@ def test_the_example_runs(name, searched, small_corpus, profiled_tiny_table, tmp
         if folder in doc and not (name == "profile" and folder == "my_table"):
             shutil.copytree(source, tmp_path / folder)
     examples = doctest.DocTestParser().get_doctest(doc, {}, name, None, 0)
-    said: list[str] = []
+    said = []
     result = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS).run(
         examples, out=said.append
     )

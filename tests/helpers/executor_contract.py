@@ -140,7 +140,7 @@ class Place:
 
     def outcomes(self, executor, jobs):
         """Key -> loss, or the reason of the failure, each once."""
-        found: dict[str, Any] = {}
+        found = {}
         try:
             for key, ended in executor.run(jobs):
                 self.require(

@@ -7,8 +7,6 @@ All processes of a test session, and those that were forked, fork from the same 
 in their environment.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import multiprocessing
@@ -17,7 +15,6 @@ import sys
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 FORKS = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 if sys.platform == "linux":
@@ -32,7 +29,7 @@ def ready():
     """
     if sys.platform != "linux":
         return
-    server: Any = forkserver._forkserver
+    server = forkserver._forkserver
     if ADDRESS in os.environ:
         server._forkserver_address = os.environ[ADDRESS]
         if server._forkserver_alive_fd is None:

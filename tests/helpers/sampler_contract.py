@@ -2,8 +2,6 @@
 operators.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from itertools import pairwise
@@ -14,7 +12,7 @@ import numpy as np
 
 from flashnas.base.errors import ConfigError
 from flashnas.search import ALGORITHMS, Evaluation, Goals, SearchAlgorithm
-from flashnas.space import OperatorSpace, load_operator_space
+from flashnas.space import load_operator_space
 from flashnas.testing.require import require
 
 CYCLE = 6
@@ -72,12 +70,10 @@ class World:
     against latency."""
 
     def __init__(self, sampler, options=None, goals=None):
-        self.cls: type[SearchAlgorithm] = (
-            ALGORITHMS[sampler] if isinstance(sampler, str) else sampler
-        )
+        self.cls = ALGORITHMS[sampler] if isinstance(sampler, str) else sampler
         self.name = getattr(self.cls, "name", self.cls.__name__)
         self.options, self.goals = dict(options or {}), goals
-        self.space: OperatorSpace[Any] = load_operator_space("tiny", "the contract of samplers")
+        self.space = load_operator_space("tiny", "the contract of samplers")
         self.latency_of = self.fitter(BUDGET_MS)
 
     def fitter(self, budget_ms):
@@ -129,7 +125,7 @@ class World:
         latency_of=None,
     ):
         """All evaluations of some cycles; the outcomes are given in turn."""
-        told: list[Evaluation] = []
+        told = []
         for _ in range(cycles):
             cycle = [
                 self.answer(genotype, outcomes[(len(told) + i) % len(outcomes)], latency_of)

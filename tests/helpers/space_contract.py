@@ -1,9 +1,6 @@
 """The contract of a search space, of flashnas' operators or of networks of its own."""
 
-from __future__ import annotations
-
 import json
-from typing import Any
 
 import numpy as np
 import optuna
@@ -116,7 +113,7 @@ def check_networks(space):
     same.
     """
     place = f"space {space.name!r}"
-    known: dict[tuple[str, ...], Any] = {}
+    known = {}
     for genotype in sampled(space):
         networks = space.architectures(genotype)
         require(

@@ -2,8 +2,6 @@
 missing fails.
 """
 
-from typing import Any
-
 import fresh
 import pytest
 import sampler_contract as contract
@@ -12,7 +10,7 @@ from sampler_contract import World, three_goals
 from flashnas.base.errors import ConfigError
 from flashnas.search import ALGORITHMS, algorithm_options, loss_model, make_algorithm
 
-SETTINGS: dict[str, dict[str, Any]] = {  # options that make tens of candidates enough
+SETTINGS = {  # options that make tens of candidates enough
     "aging-evolution": {"population": 10, "tournament": 4},
     "nsga2": {"population": 8},
     "tpe": {"startup": 8},
