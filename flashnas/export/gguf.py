@@ -98,8 +98,7 @@ class GgufExporter(Exporter):
         lost = [] if drawn is None else [check_loss(file, *drawn, words, name)]
         notes = [
             f"llama.cpp runs it as {family_of(architecture).format.name}; {equal} of {GENERATED}"
-            " greedy"
-            f" tokens are equal (xllamacpp {version('xllamacpp')})",
+            f" greedy tokens are equal (xllamacpp {version('xllamacpp')})",
             *lost,
         ]
         if wide:

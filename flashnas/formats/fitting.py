@@ -78,22 +78,19 @@ class Format:
                 if getattr(full, name) != value:
                     yield (
                         f"operator {place}, {spec.kind!r}, has"
-                        f" {name}={_shown(getattr(full, name))}; it"
-                        f" has {_shown(value)}"
+                        f" {name}={_shown(getattr(full, name))}; it has {_shown(value)}"
                     )
             for name in demands.nonzero:
                 if not getattr(full, name):
                     yield (
                         f"operator {place}, {spec.kind!r}, has"
-                        f" {name}={_shown(getattr(full, name))}; it"
-                        " needs another value"
+                        f" {name}={_shown(getattr(full, name))}; it needs another value"
                     )
             heads, size = (getattr(full, name, 0) for name in ("heads", "head_dim"))
             if demands.full_width and heads * size != hidden:
                 yield (
                     f"operator {place}, {spec.kind!r}, has heads x head_dim = {heads} x {size}; it"
-                    " needs"
-                    f" the width, {hidden}"
+                    f" needs the width, {hidden}"
                 )
 
     def _shared(self, operators: tuple[OperatorSpec, ...], hidden: int) -> Iterator[str]:
@@ -106,8 +103,7 @@ class Format:
                 if ours != theirs:
                     yield (
                         f"operator {place}, {spec.kind!r}, has {name}={_shown(ours)} and an earlier"
-                        " one"
-                        f" {_shown(theirs)}; one value holds for all {spec.kind!r}"
+                        f" one {_shown(theirs)}; one value holds for all {spec.kind!r}"
                     )
                     break
 
@@ -123,8 +119,7 @@ class Format:
         if after_mixer:
             yield (
                 f"operator {len(operators) - 1}, {operators[-1].kind!r}, is the last one; each"
-                " token mixer"
-                " needs an 'f' behind it"
+                " token mixer needs an 'f' behind it"
             )
 
 

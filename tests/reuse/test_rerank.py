@@ -196,8 +196,7 @@ def test_a_budget_that_no_network_meets_names_the_nearest(run, capsys):
     error = capsys.readouterr().err
     assert (
         "no network of the runs meets the budget; the nearest has latency_ms"
-        f" {nearest['latency_ms']:,.4g}"
-        f" (budget 5,000): {nearest['notation']}"
+        f" {nearest['latency_ms']:,.4g} (budget 5,000): {nearest['notation']}"
     ) in error
     assert error.count("\n") == 1
 
