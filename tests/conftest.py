@@ -38,6 +38,7 @@ def pytest_unconfigure():
     gc.unfreeze()
 
 
+SENTENCE = "the state of delta rule attention window token fast small model reads"
 RECIPE = """\
 width_factor: 1
 vocab: 300
@@ -137,20 +138,7 @@ def small_corpus(tmp_path_factory):
     """A folder of 40 text files, about 80 kB of made-up sentences."""
     folder = tmp_path_factory.mktemp("corpus")
     rng = random.Random(0)
-    words = [
-        "the",
-        "state",
-        "of",
-        "delta",
-        "rule",
-        "attention",
-        "window",
-        "token",
-        "fast",
-        "small",
-        "model",
-        "reads",
-    ]
+    words = SENTENCE.split()
     for number in range(40):
         sentences = [" ".join(rng.choices(words, k=9)) + "." for _ in range(40)]
         (folder / f"{number:02d}.txt").write_text(f"Text {number}. " + "\n".join(sentences))

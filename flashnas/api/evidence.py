@@ -17,8 +17,7 @@ class EvidenceOptions(Settings, where="evidence"):
     mixes: tuple[str, ...] = option(
         (),
         "two mixes to compare, without a width, such as 'a f' 'm2 f'; none: all publications are"
-        " listed"
-        " alone",
+        " listed alone",
         metavar="MIX",
         positional=True,
     )
@@ -26,8 +25,7 @@ class EvidenceOptions(Settings, where="evidence"):
     left_out: str | None = option(
         None,
         "also predict each row by models that have not seen its publication; FILE: rows of a CSV"
-        " with"
-        " the columns of --evidence in place of the shipped ones",
+        " with the columns of --evidence in place of the shipped ones",
         metavar="[FILE]",
     )
 

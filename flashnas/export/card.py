@@ -95,8 +95,7 @@ def _rows(
         "Architecture",
         (
             f"width {network.hidden:,}; operators {operators}; vocabulary {network.vocab:,},"
-            f" {'tied' if network.tied else 'untied'} embedding; {network.meta_tokens} meta"
-            " tokens"
+            f" {'tied' if network.tied else 'untied'} embedding; {network.meta_tokens} meta tokens"
         ),
     )
     searched = None if source.folder is None else search_of(source.folder)
@@ -109,8 +108,7 @@ def _rows(
                 f"{score['loss']:.4f} nats per token, {score['bits_per_byte']:.4f} bits per byte,"
                 " after"
                 f" {score['tokens']:,} training tokens; of one training, so that the noise between"
-                " seeds is not"
-                " known"
+                " seeds is not known"
             ),
         )
     if searched is not None:

@@ -61,13 +61,12 @@ def write_results(
         weights_sha256=digest_of(source.folder / MODEL), texts={**texts}, tasks={**tasks}
     )
     before = ModelEvaluation.read(source.folder)
+    if before is None or before.weights_sha256 != new.weights_sha256:
+        before = new
     with disk_errors(f"{source.folder / EVALUATION}: the results cannot be written", WeightsError):
-        if before is None or before.weights_sha256 != new.weights_sha256:
-            new.write(source.folder)
-        else:
-            replace(before, texts={**before.texts, **texts}, tasks={**before.tasks, **tasks}).write(
-                source.folder
-            )
+        replace(before, texts={**before.texts, **texts}, tasks={**before.tasks, **tasks}).write(
+            source.folder
+        )
     return new
 
 
@@ -108,7 +107,7 @@ def bits_per_byte(
         part = pieces[begin : begin + TOGETHER]
         longest = max(len(ids) for ids, _ in part)
         padded_BT = torch.tensor(
-            [[*ids, *[0] * (longest - len(ids))] for ids, _ in part], device=device
+            [[*ids] + [0] * (longest - len(ids)) for ids, _ in part], device=device
         )
         targets_BT = torch.tensor(
             [

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -33,10 +34,7 @@ TOLERANCES = {
     "f32": 1e-3,
     "f16": 1e-2,
     "bf16": 5e-2,
-    "q8_0": 0.15,
-    "q6_k": 0.15,
-    "q4_0": 0.15,
-    "q4_k": 0.15,
+    **dict.fromkeys(("q8_0", "q6_k", "q4_0", "q4_k"), 0.15),
 }
 # Nats a token that the rounding of weights may cost, in llama.cpp against the network as it was
 MARGINS = {"q8_0": 0.05, "q6_k": 0.1, "q4_0": 0.4, "q4_k": 0.3}
@@ -90,18 +88,17 @@ class GgufExporter(Exporter):
             words,
             name,
             network.state_dict(),
-            lambda piece, written: take_over(network, piece, written),
+            partial(take_over, network),
         )
         with open(file, "rb") as stream:
             os.fsync(stream.fileno())
         answer, equal = check_parity(file, network, words, source.tokenizer, name)
-        lost = [] if drawn is None else [check_loss(file, *drawn, words, name)]
         notes = [
             f"llama.cpp runs it as {family_of(architecture).format.name}; {equal} of {GENERATED}"
-            " greedy"
-            f" tokens are equal (xllamacpp {version('xllamacpp')})",
-            *lost,
+            f" greedy tokens are equal (xllamacpp {version('xllamacpp')})",
         ]
+        if drawn is not None:
+            notes.append(check_loss(file, *drawn, words, name))
         if wide:
             notes.append(
                 f"{wide} matrices are in f16, because their rows are not multiples of {BLOCK}"
@@ -140,11 +137,10 @@ def check_parity(
     generator = torch.Generator().manual_seed(0)
     vocab = network.architecture.vocab
     prompts = [torch.randint(vocab, (count,), generator=generator).tolist() for count in PROMPTS]
-    front = [] if vocabulary.first is None else [vocabulary.first]
     try:
         answer = ask(
             file,
-            prompts=[front + prompt for prompt in prompts],
+            prompts=[vocabulary.front + prompt for prompt in prompts],
             generate=GENERATED,
             never=list(vocabulary.never),
             texts=list(TEXTS) if tokenizer is not None else [],
@@ -161,7 +157,12 @@ def check_parity(
     )
     decode, equal = _compare_generated(network, prompts[0], answer, vocabulary.never)
     differences = {"prefill_logits": prefill, "greedy_logits": decode}
-    check_differences("llama.cpp", differences, TOLERANCES[type_name], f" for {type_name}")
+    check_differences(
+        "llama.cpp",
+        differences,
+        TOLERANCES[type_name],
+        f" for {type_name}",
+    )
     return differences, equal
 
 
@@ -177,10 +178,9 @@ def check_loss(
     Raises:
         ExportError: the weights of that type cost more than its margin.
     """
-    front = [] if vocabulary.first is None else [vocabulary.first]
     answer = read_texts(
         file,
-        windows=[front + tokens],
+        windows=[vocabulary.front + tokens],
         texts=[],
         generate=0,
         vocab=len(vocabulary.tokens),
@@ -189,10 +189,8 @@ def check_loss(
         flash_attention=False,
         cache_type="f32",
     )
-    theirs, ours = (
-        float(values.mean())
-        for values in (torch.tensor(answer["logprobs"][0][-len(logprobs) :]), logprobs)
-    )
+    theirs = float(torch.tensor(answer["logprobs"][0][-len(logprobs) :]).mean())
+    ours = float(logprobs.mean())
     words = (
         f"perplexity {math.exp(-theirs):.2f} in {type_name} and {math.exp(-ours):.2f} before, over"
         f" {len(logprobs)} tokens that the network wrote"
@@ -229,12 +227,8 @@ def _compare_generated(
     logits_TV = _logits(network, prompt + tokens[:-1])[len(prompt) - 1 :]
     worst, equal = 0.0, 0
     for logits_V, token, (ids, values) in zip(logits_TV, tokens, answer["decode"], strict=True):
-        pairs = [
-            (id_, value) for id_, value in zip(ids, values, strict=True) if id_ < len(logits_V)
-        ]
-        difference = _difference(
-            logits_V, torch.tensor([id_ for id_, _ in pairs]), [value for _, value in pairs]
-        )
+        own = {id_: value for id_, value in zip(ids, values, strict=True) if id_ < len(logits_V)}
+        difference = _difference(logits_V, torch.tensor(list(own)), list(own.values()))
         allowed = logits_V.clone()
         allowed[[id_ for id_ in never if id_ < len(allowed)]] = -torch.inf
         behind = float(allowed.max() - allowed[token]) / float(logits_V.abs().max())
@@ -243,10 +237,8 @@ def _compare_generated(
 
 
 def _difference(logits_V: Tensor, ids: Tensor, values: Sequence[float | None]) -> float:
-    theirs = torch.tensor([float("nan") if value is None else value for value in values])
-    ours = logits_V[ids]
-    keep = ~(theirs < MIN_LOGPROB)
-    difference = (theirs - ours)[keep]
+    theirs = torch.tensor([math.nan if value is None else value for value in values])
+    difference = (theirs - logits_V[ids])[~(theirs < MIN_LOGPROB)]
     centred = difference - (difference.max() + difference.min()) / 2
     return float(centred.abs().max() / logits_V.abs().max())
 

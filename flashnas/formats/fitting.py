@@ -25,6 +25,20 @@ class Demands:
     nonzero: tuple[str, ...] = ()
     full_width: bool = False
 
+    def problems(self, full: Any, has: str, hidden: int) -> Iterator[str]:
+        """What one operator, with every option explicit, breaks of these but for `shared`."""
+        for name, value in self.fixed.items():
+            if getattr(full, name) != value:
+                yield f"{has} {name}={_shown(getattr(full, name))}; it has {_shown(value)}"
+        for name in self.nonzero:
+            if not getattr(full, name):
+                yield f"{has} {name}={_shown(getattr(full, name))}; it needs another value"
+        if self.full_width and full.heads * full.head_dim != hidden:
+            yield (
+                f"{has} heads x head_dim = {full.heads} x {full.head_dim}; it needs the width,"
+                f" {hidden}"
+            )
+
 
 @dataclass(frozen=True)
 class Format:
@@ -45,110 +59,75 @@ class Format:
 
     def problems(self, architecture: Architecture) -> list[str]:
         """The rules that an architecture breaks, one line each."""
-        operators, hidden, meta = (
-            architecture.operators,
-            architecture.hidden,
-            architecture.meta_tokens,
-        )
-        lines = [
-            line
-            for rule in (self._kinds, self._fixed, self._shared)
-            for line in rule(operators, hidden)
-        ]
+        operators, meta = architecture.operators, architecture.meta_tokens
+        foreign, fixed, shared = list[str](), list[str](), list[str]()
+        first: dict[str, OperatorSpec] = {}
+        for n, spec in enumerate(operators):
+            if (demands := self.demands.get(spec.kind)) is None:
+                foreign.append(f"operator {n} is {spec.kind!r}; it has {', '.join(self.demands)}")
+                continue
+            full = spec.resolved(architecture.hidden)
+            has = f"operator {n}, {spec.kind!r}, has"
+            fixed += demands.problems(full, has, architecture.hidden)
+            earlier = first.setdefault(spec.kind, full)
+            for name in demands.shared:
+                ours, theirs = getattr(full, name), getattr(earlier, name)
+                if ours != theirs:
+                    shared.append(
+                        f"{has} {name}={_shown(ours)} and an earlier one {_shown(theirs)}; one"
+                        f" value holds for all {spec.kind!r}"
+                    )
+                    break
+        lines = [*foreign, *fixed, *shared]
         if self.pairs:
             lines += self._unpaired(operators)
+        kinds = {spec.kind for spec in operators}
         lines += [
             f"no operator {kind!r}; it needs at least one"
             for kind in self.needs
-            if not any(spec.kind == kind for spec in operators)
+            if kind not in kinds
         ]
         if self.max_meta_tokens is not None and meta > self.max_meta_tokens:
             lines.append(f"{meta} meta tokens; it has at most {self.max_meta_tokens}")
         return lines
 
-    def _kinds(self, operators: tuple[OperatorSpec, ...], hidden: int) -> Iterator[str]:
-        for place, spec in enumerate(operators):
-            if spec.kind not in self.demands:
-                yield f"operator {place} is {spec.kind!r}; it has {', '.join(self.demands)}"
-
-    def _fixed(self, operators: tuple[OperatorSpec, ...], hidden: int) -> Iterator[str]:
-        for place, spec in enumerate(operators):
-            full, demands = spec.resolved(hidden), self.demands.get(spec.kind, Demands())
-            for name, value in demands.fixed.items():
-                if getattr(full, name) != value:
-                    yield (
-                        f"operator {place}, {spec.kind!r}, has"
-                        f" {name}={_shown(getattr(full, name))}; it"
-                        f" has {_shown(value)}"
-                    )
-            for name in demands.nonzero:
-                if not getattr(full, name):
-                    yield (
-                        f"operator {place}, {spec.kind!r}, has"
-                        f" {name}={_shown(getattr(full, name))}; it"
-                        " needs another value"
-                    )
-            heads, size = (getattr(full, name, 0) for name in ("heads", "head_dim"))
-            if demands.full_width and heads * size != hidden:
-                yield (
-                    f"operator {place}, {spec.kind!r}, has heads x head_dim = {heads} x {size}; it"
-                    " needs"
-                    f" the width, {hidden}"
-                )
-
-    def _shared(self, operators: tuple[OperatorSpec, ...], hidden: int) -> Iterator[str]:
-        first: dict[str, OperatorSpec] = {}
-        for place, spec in enumerate(operators):
-            full = spec.resolved(hidden)
-            earlier = first.setdefault(spec.kind, full)
-            for name in self.demands.get(spec.kind, Demands()).shared:
-                ours, theirs = getattr(full, name), getattr(earlier, name)
-                if ours != theirs:
-                    yield (
-                        f"operator {place}, {spec.kind!r}, has {name}={_shown(ours)} and an earlier"
-                        " one"
-                        f" {_shown(theirs)}; one value holds for all {spec.kind!r}"
-                    )
-                    break
-
     @staticmethod
     def _unpaired(operators: tuple[OperatorSpec, ...]) -> Iterator[str]:
         after_mixer = False
-        for place, spec in enumerate(operators):
+        for n, spec in enumerate(operators):
             if spec.mixes_tokens and after_mixer:
-                yield f"operator {place}, {spec.kind!r}, follows a token mixer; each needs an 'f' behind it"
+                yield f"operator {n}, {spec.kind!r}, follows a token mixer; each needs an 'f' behind it"
             if not spec.mixes_tokens and not after_mixer:
-                yield f"operator {place}, {spec.kind!r}, does not follow a token mixer"
+                yield f"operator {n}, {spec.kind!r}, does not follow a token mixer"
             after_mixer = spec.mixes_tokens
         if after_mixer:
             yield (
                 f"operator {len(operators) - 1}, {operators[-1].kind!r}, is the last one; each"
-                " token mixer"
-                " needs an 'f' behind it"
+                " token mixer needs an 'f' behind it"
             )
 
 
 def choose(architecture: Architecture, formats: Iterable[Format], target: str) -> Format:
-    """The first format that holds the architecture; else ExportError with the nearest one and the
+    """The first format that holds the architecture; else ExportError with the closest one and the
     first rule broken."""
-    nearest, refusal = nearest_format(architecture, formats, target)
+    closest, refusal = closest_format(architecture, formats, target)
     if refusal:
         raise ExportError(refusal)
-    return nearest
+    return closest
 
 
-def nearest_format(
+def closest_format(
     architecture: Architecture, formats: Iterable[Format], target: str
 ) -> tuple[Format, str]:
     """The format with the fewest broken rules, and what `choose` says of it; "" where it holds the
     architecture."""
-    nearest, problems = min(
-        ((each, each.problems(architecture)) for each in formats), key=lambda pair: len(pair[1])
+    closest, problems = min(
+        ((form, form.problems(architecture)) for form in formats), key=lambda pair: len(pair[1])
     )
     if not problems:
-        return nearest, ""
+        return closest, ""
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return nearest, f"{target} cannot hold this network as {nearest.name}: {problems[0]}{more}"
+    return closest, f"{target} cannot hold this network as {closest.name}: {problems[0]}{more}"
 
 
 def _shown(value: Any) -> str:

@@ -23,16 +23,14 @@ from flashnas.runs.identity import device_facts, table_hash
 @dataclass(frozen=True, kw_only=True)
 class NewQuestion:
     """What is the same for all networks of the runs. objectives: trained ones first. model: a
-    latency table's, where one answers; table: its shipped name or folder. limits: metric -> limit,
-    as the user gave them. confidence, certificate: with which the limits are kept."""
+    latency table's, where one answers. limits: metric -> limit, as the user gave them. confidence,
+    certificate: with which the limits are kept."""
 
     known: KnownRuns
     objectives: tuple[str, ...]
     costs: Costs
     model: LatencyModel | None
-    table: str | None
     limits: Mapping[str, float]
-    mode: str | None
     confidence: float | None
     certificate: Certificate | None
     notes: list[str]
@@ -74,10 +72,10 @@ def new_question(
         for run in known.runs
         if not run.entry("finished")
     ]
-    model, name, costs = None, None, _without_table(known, table, workload)
+    model, costs = None, _without_table(known, table, workload)
     if costs is None:
         calibration = calibration or first.entry("question", "calibration") or ENGINE
-        model, name = _model(known, table, workload, (calibration, mode), notes)
+        model = _model(known, table, workload, (calibration, mode), notes)
         costs = TableCosts(model)
     certificate = None
     if confidence is not None:
@@ -96,9 +94,7 @@ def new_question(
         objectives=objectives,
         costs=costs,
         model=model,
-        table=name,
-        limits=dict(budgets),
-        mode=mode,
+        limits=budgets,
         confidence=confidence,
         certificate=certificate,
         notes=notes,
@@ -129,14 +125,12 @@ def _model(
     workload: str | Workload | None,
     rows: tuple[str, str | None],  # calibration and mode
     notes: list[str],
-) -> tuple[LatencyModel, str]:
+) -> LatencyModel:
     _check_networks(known, "a latency table")
     first = known.runs[0]
-    name = (
-        table.path if isinstance(table, LatencyTable) else table or first.entry("question", "table")
-    )
+    source = first.entry("question", "table") if table is None else table
     try:
-        loaded = table if isinstance(table, LatencyTable) else LatencyTable.load(name)
+        loaded = source if isinstance(source, LatencyTable) else LatencyTable.load(source)
     except TableError as error:
         if table is not None:
             raise
@@ -149,7 +143,7 @@ def _model(
         first.entry("question", "device") or device,
     ):
         notes.append(
-            f"table {name}: has changed since {first.path} was searched; the estimates are of the"
+            f"table {source}: has changed since {first.path} was searched; the estimates are of the"
             " table as it is now"
         )
     if workload is None:
@@ -158,12 +152,7 @@ def _model(
             raise ConfigError(f"pareto.workload is required: {first.path} was searched without one")
         workload = Workload(**recorded)
     calibration, mode = rows
-    return model_of(
-        table if isinstance(table, LatencyTable) else name,
-        load_workload(workload),
-        calibration=calibration,
-        mode=mode,
-    ), str(name)
+    return model_of(source, load_workload(workload), calibration=calibration, mode=mode)
 
 
 def _check_networks(known: KnownRuns, what: str) -> None:

@@ -3,11 +3,12 @@ trained again: the networks keep their losses, and their metrics are estimated a
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,7 @@ from flashnas.runs.front import (
 from flashnas.runs.identity import table_facts
 from flashnas.runs.layout import FORMAT
 from flashnas.runs.run import RecordedRun
-from flashnas.search.objectives import QUALITY, check_objectives, point
+from flashnas.search.objectives import QUALITY, point
 from flashnas.search.pareto import non_dominated
 
 Timed = tuple[Trained, Mapping[str, float]]
@@ -83,14 +84,14 @@ class Reranked:
 def rerank(
     sources: Sequence[str | Path | RecordedRun],
     *,
-    table: str | LatencyTable | CostFunction | None = None,
-    workload: str | Workload | None = None,
-    calibration: str | None = None,
-    mode: str | None = None,
-    budgets: Mapping[str, float] | None = None,
-    objectives: Sequence[str] | None = None,
-    confidence: float | None = None,
-    space: Any = None,
+    table: str | LatencyTable | CostFunction | None,
+    workload: str | Workload | None,
+    calibration: str | None,
+    mode: str | None,
+    budgets: Mapping[str, float] | None,
+    objectives: Sequence[str] | None,
+    confidence: float | None,
+    space: Any,
 ) -> Reranked:
     """The front of runs for another question. What is None is as in the first run; budgets only for
     the same table and workload, since a limit in milliseconds means nothing on another device.
@@ -110,7 +111,7 @@ def rerank(
             f"pareto.space: {space.name!r} is not the space of {first.path} as it was searched,"
             f" {first.entry('space', 'name')!r}"
         )
-    names = check_objectives(objectives or first.objectives, _refuse_objectives)
+    names = tuple(objectives or first.objectives)
     for name in (name for name in names if name in QUALITY and name != "loss"):
         for run in known.runs:
             if run.trials.get(name, pd.Series()).isna().all():
@@ -144,19 +145,19 @@ def rerank(
             f"{next(iter(unanswered))} (and so for all {len(known.by_hash)} networks of the runs)"
         )
     if not within:
-        nearest, closest = min(
+        closest, figures = min(
             outside,
             key=lambda timed: max(
                 excess(metric_of(budget.metric, timed[1]), budget) for budget in limits
             ),
         )
         listed = ", ".join(
-            f"{budget.metric} {closest[budget.metric]:,.4g} (budget {budget.limit:,.6g})"
+            f"{budget.metric} {figures[budget.metric]:,.4g} (budget {budget.limit:,.6g})"
             for budget in limits
         )
         raise BudgetError(
             f"no network of the runs meets the budget; the nearest has {listed}:"
-            f" {nearest.row.notation}"
+            f" {closest.row.notation}"
         )
     return Reranked(
         run=_run(question, within, outside),
@@ -167,36 +168,29 @@ def rerank(
     )
 
 
-def _refuse_objectives(rule: str) -> NoReturn:
-    raise ConfigError(f"pareto.objectives {rule}")
-
-
 # -- the answer as a run ---------------------------------------------------------------------------
 
 
 def _network_of(trained: Trained) -> Any:
     """The network, or in place of it what its run recorded."""
-    row = trained.row
-    return (
-        ForeignNetwork("", row.notation, row.hash, {})
-        if trained.network is None
-        else trained.network
-    )
+    if trained.network is not None:
+        return trained.network
+    return ForeignNetwork("", trained.row.notation, trained.row.hash, {})
 
 
 def _run(question: NewQuestion, within: Sequence[Timed], outside: Sequence[Timed]) -> RecordedRun:
     """A run with trials and a front of its own. Networks outside the budgets have no loss there."""
     names, several = question.objectives, len(question.known.runs) > 1
-    scored = [
-        (place, values)
-        for place, (trained, metrics) in enumerate(within)
+    points = {
+        n: values
+        for n, (trained, metrics) in enumerate(within)
         if (values := point(names, {**trained.row._asdict(), **metrics})) is not None
-    ]
-    mask = non_dominated(np.array([values for _, values in scored]).reshape(-1, len(names)))
+    }
+    mask = non_dominated(np.array(list(points.values())).reshape(-1, len(names)))
     best = sorted(
-        (place for (place, _), keep in zip(scored, mask, strict=True) if keep),
-        key=lambda place: within[place][1].get("latency_ms", 0.0),
+        itertools.compress(points, mask), key=lambda n: within[n][1].get("latency_ms", 0.0)
     )
+    outside_budgets = {"loss": np.nan, "state": "infeasible", "reason": "outside the budgets"}
     trials = pd.DataFrame(
         [
             {
@@ -208,29 +202,22 @@ def _run(question: NewQuestion, within: Sequence[Timed], outside: Sequence[Timed
                 "label": f"{trained.row.label} of {trained.run.name}"
                 if several and trained.row.label
                 else trained.row.label,
-                **(
-                    {}
-                    if number < len(within)
-                    else {"loss": np.nan, "state": "infeasible", "reason": "outside the budgets"}
-                ),
+                **(outside_budgets if number >= len(within) else {}),
             }
             for number, (trained, metrics) in enumerate([*within, *outside])
         ]
     )
-    front = tuple(
-        _entry(question, *within[place], number, place) for number, place in enumerate(best, 1)
-    )
+    front = tuple(_entry(question, *within[n], number, n) for number, n in enumerate(best, 1))
     return RecordedRun(question.known.runs[0].path, _config(question), trials, front)
 
 
 def _entry(
-    question: NewQuestion, trained: Trained, metrics: Mapping[str, float], number: int, place: int
+    question: NewQuestion, trained: Trained, metrics: Mapping[str, float], number: int, n: int
 ) -> FrontEntry:
     row, network = trained.row, _network_of(trained)
     values = {**row._asdict(), **dict.fromkeys(METRICS), **metrics}
     figures = {
-        name: None if values[name] is None or values[name] != values[name] else float(values[name])
-        for name in FRONT_FIGURES
+        name: float(values[name]) if pd.notna(values[name]) else None for name in FRONT_FIGURES
     }
     figures |= {
         name: float(values[name]) for name in EXPECTED_FIGURES if pd.notna(values.get(name))
@@ -240,7 +227,7 @@ def _entry(
             question.model.estimate(network), "latency_ms"
         )
     origin = {
-        "number": place,
+        "number": n,
         "label": row.label or "search",
         "trial": int(row.number),
         **({"run": trained.run.name} if len(question.known.runs) > 1 else {}),

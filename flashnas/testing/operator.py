@@ -8,6 +8,7 @@ keys are nearly parallel.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,12 +19,15 @@ from flashnas.operators import OPERATORS, OperatorSpec
 from flashnas.operators.layer import Layer, build_layer
 from flashnas.testing.operator_spec import (
     check_cache_bytes,
+    check_kernels,
+    check_names,
     check_parameters,
+    check_resolution,
     check_roles,
-    check_statements,
+    check_scaling,
 )
 from flashnas.testing.require import require
-from flashnas.testing.states import random_state, state_leaves, state_tensors
+from flashnas.testing.states import random_state, state_tensors
 
 HIDDEN = 32
 LENGTHS = (1, 63, 64, 65, 1000)
@@ -57,7 +61,10 @@ def check_operator(
         AssertionError: one line that names the operator, the rule and the value.
     """
     spec = spec_of(operator, hidden)
-    check_statements(spec, hidden)
+    check_names(spec)
+    check_resolution(spec, hidden)
+    check_scaling(type(spec)())
+    check_kernels(spec, hidden)
     check_parameters(spec, hidden)
     check_roles(spec, hidden)
     check_cache_bytes(spec, hidden)
@@ -145,7 +152,7 @@ def run_form(layer: Layer, form: Form, x: Tensor, state: Any) -> dict[str, Tenso
     wanted = {
         "x": x,
         **dict(layer.named_parameters()),
-        **{f"state {n}": leaf for n, leaf in enumerate(state_leaves(state))},
+        **{f"state {n}": leaf for n, leaf in enumerate(state_tensors(state, stored=True))},
     }
     gradients = torch.autograd.grad(
         weighted_sum(y, after), list(wanted.values()), allow_unused=True
@@ -171,22 +178,30 @@ def steps_of(layer: Layer, x_BTD: Tensor, state: Any) -> tuple[Tensor, Any]:
 # -- the rules -------------------------------------------------------------------------------------
 
 
+def assert_same_form(layer: Layer, form: Form, x: Tensor, tolerance: float, place: str) -> None:
+    """A form equals `reference` from a state that is not empty, in all that `run_form` gives."""
+    expected, got = (
+        run_form(layer, run, x, random_state(layer, dtype=x.dtype))
+        for run in (layer.reference, form)
+    )
+    for what, tensor in expected.items():
+        assert_close(got[what], tensor, tolerance, f"{place}: {what}")
+
+
+def assert_same_results(got: tuple[Tensor, Any], expected: tuple[Tensor, Any], place: str) -> None:
+    """Outputs and final states are equal."""
+    assert_close(got[0], expected[0], EXACT, f"{place}: outputs")
+    for tensor, right in zip(state_tensors(got[1]), state_tensors(expected[1]), strict=True):
+        assert_close(tensor, right, EXACT, f"{place}: final state")
+
+
 def check_parallel_form(spec: OperatorSpec, tokens: int, hidden: int = HIDDEN) -> None:
-    """`forward` equals `reference` from a state that is not empty, in float64 and in float32."""
+    """`forward` equals `reference`, in float64 and in float32."""
     layer, x = make_layer(spec, hidden), make_inputs(tokens, hidden)
     for dtype, tolerance in ((torch.float64, EXACT), (torch.float32, FLOAT32)):
         layer = layer.to(dtype)
-        expected, got = (
-            run_form(layer, form, x.to(dtype), random_state(layer, dtype=dtype))
-            for form in (layer.reference, layer.forward)
-        )
-        for what, tensor in expected.items():
-            assert_close(
-                got[what],
-                tensor,
-                tolerance,
-                f"operator {spec}, forward against reference, {tokens} tokens, {dtype}: {what}",
-            )
+        place = f"operator {spec}, forward against reference, {tokens} tokens, {dtype}"
+        assert_same_form(layer, layer.forward, x.to(dtype), tolerance, place)
 
 
 @torch.no_grad()
@@ -194,40 +209,28 @@ def check_steps(spec: OperatorSpec, tokens: int, hidden: int = HIDDEN) -> None:
     """One `step` after the other equals `reference`."""
     layer, x = make_layer(spec, hidden), make_inputs(tokens, hidden)
     state = random_state(layer)
-    expected, expected_state = layer.reference(x, state)
-    outputs, state = steps_of(layer, x, state)
+    expected = layer.reference(x, state)
     place = f"operator {spec}, steps against reference, {tokens} tokens"
-    assert_close(outputs, expected, EXACT, f"{place}: outputs")
-    for got, tensor in zip(state_tensors(state), state_tensors(expected_state), strict=True):
-        assert_close(got, tensor, EXACT, f"{place}: final state")
+    assert_same_results(steps_of(layer, x, state), expected, place)
 
 
 def check_gradients_of_steps(spec: OperatorSpec, hidden: int = HIDDEN) -> None:
     """Steps have the gradients of the reference."""
     layer, x = make_layer(spec, hidden), make_inputs(9, hidden)
-    expected = run_form(layer, layer.reference, x, random_state(layer))
-    got = run_form(layer, lambda x, state: steps_of(layer, x, state), x, random_state(layer))
-    for what, tensor in expected.items():
-        assert_close(got[what], tensor, EXACT, f"operator {spec}, steps against reference: {what}")
+    place = f"operator {spec}, steps against reference"
+    assert_same_form(layer, partial(steps_of, layer), x, EXACT, place)
 
 
 @torch.no_grad()
 def check_parts(spec: OperatorSpec, hidden: int = HIDDEN) -> None:
     """A sequence computed in parts, by `forward` and by `step`, equals the whole."""
     layer, x = make_layer(spec, hidden), make_inputs(65, hidden)
-    whole, whole_state = layer(x)
     first, state = layer(x[:, :30])
     second, state = layer(x[:, 30:47], state)
     third, state = steps_of(layer, x[:, 47:60], state)
     last, state = layer(x[:, 60:], state)
-    assert_close(
-        torch.cat([first, second, third, last], 1),
-        whole,
-        EXACT,
-        f"operator {spec}, in parts: outputs",
-    )
-    for got, tensor in zip(state_tensors(state), state_tensors(whole_state), strict=True):
-        assert_close(got, tensor, EXACT, f"operator {spec}, in parts: final state")
+    outputs = torch.cat([first, second, third, last], 1)
+    assert_same_results((outputs, state), layer(x), f"operator {spec}, in parts")
 
 
 @torch.no_grad()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
 
 import torch
 
@@ -22,18 +21,9 @@ from flashnas.testing.states import state_tensors
 WIDE = 2048  # hidden size of full-size architectures, at which defaults must fit
 FACTORS = (1, 2, 8, 16)
 MIN_DIMS = (2, 64)  # sizes that heads and states keep, apart from the default
-Check = Callable[[OperatorSpec, int], None]
 
 
-def check_statements(spec: OperatorSpec, hidden: int) -> None:
-    """Name, notation, hash, scaling, FLOPs and kernels are stated and agree with each other."""
-    check_names(spec, hidden)
-    check_resolution(spec, hidden)
-    check_scaling(type(spec)())
-    check_kernels(spec, hidden)
-
-
-def check_names(spec: OperatorSpec, hidden: int) -> None:
+def check_names(spec: OperatorSpec) -> None:
     """The short name is registered for this class, and the notation reads back."""
     place = f"operator {spec.kind!r}"
     for name, pattern, rule in (
@@ -78,22 +68,23 @@ def check_resolution(spec: OperatorSpec, hidden: int) -> None:
         full.resolved(hidden) == full,
         f"operator {spec}: resolved({hidden}) must be its own resolved form",
     )
-    for what, *arguments in (
-        ("params",),
-        ("cache_bytes", 100),
-        ("kernels", "decode"),
-        ("flops", 100),
-    ):
-        one, other = (getattr(each, str(what))(hidden, *arguments) for each in (spec, full))
+    names = "params", "cache_bytes", "kernels", "flops", "the hash"
+    figures = [
+        (
+            form.params(hidden),
+            form.cache_bytes(hidden, 100),
+            form.kernels(hidden, "decode"),
+            form.flops(hidden, 100),
+            Architecture(hidden=hidden, operators=(form,), vocab=512).hash,
+        )
+        for form in (spec, full)
+    ]
+    for what, one, other in zip(names, *figures, strict=True):
         require(
             one == other,
             f"operator {spec}: {what} must equal that of its resolved form {full}; got {one} and"
             f" {other}",
         )
-    one, other = (
-        Architecture(hidden=hidden, operators=(each,), vocab=512).hash for each in (spec, full)
-    )
-    require(one == other, f"operator {spec}: the hash must equal that of its resolved form {full}")
 
 
 def check_scaling(spec: OperatorSpec) -> None:
@@ -248,14 +239,15 @@ def check_roles(spec: OperatorSpec, hidden: int) -> None:
     )
     for name, parameter in layer.named_parameters():
         role, shape = roles[name], tuple(parameter.shape)
+        vector, reads = len(shape) == 1, shape[-1] == hidden
         fits = {
-            Role.READS: shape[-1] == hidden,
-            Role.GATE_READS: shape[-1] == hidden,
-            Role.ROUTER: shape[-1] == hidden,
-            Role.WRITES: len(shape) == 1 or shape[-2] == hidden,
-            Role.NORM: len(shape) == 1,
-            Role.BIAS: len(shape) == 1,
-            Role.VECTOR: len(shape) == 1,
+            Role.READS: reads,
+            Role.GATE_READS: reads,
+            Role.ROUTER: reads,
+            Role.WRITES: vector or shape[-2] == hidden,
+            Role.NORM: vector,
+            Role.BIAS: vector,
+            Role.VECTOR: vector,
         }.get(role, True)
         require(
             fits,

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from flashnas.base.process import limit_threads
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends.core import BACKENDS, choose_backend, cores_of
 from flashnas.operators.layer import Layer, build_layer
-from flashnas.testing.operator import make_layer, spec_of
+from flashnas.testing.operator import make_inputs, make_layer, spec_of
 from flashnas.testing.states import state_tensors
 
 HIDDEN = 256
@@ -86,10 +86,7 @@ def layer_cases(kind: str, device: str) -> list[tuple[str, str]]:
             ) as error:  # a library that is installed and broken: `check_layer` says so
                 cases.setdefault((dtype, _line(error)), (backend, dtype))
                 continue
-            own = backend in ("auto", "torch") or any(
-                not name.startswith("torch") for name in names
-            )
-            if own:
+            if backend in ("auto", "torch") or not all(name.startswith("torch") for name in names):
                 cases.setdefault((dtype, repr(names)), (backend, dtype))
     return list(cases.values())
 
@@ -134,25 +131,25 @@ def check_layer(
     """Run one case; what goes wrong is in the result. operator: short name, for its defaults, or
     notation. tokens: the last one is decoded, too."""
     spec = OPERATORS[operator]() if operator in OPERATORS else spec_of(operator)
-    known: dict[str, Any] = {"operator": operator, "backend": backend, "dtype": dtype}
+    test = LayerTest(operator=operator, backend=backend, dtype=dtype)
     try:
         layer = make_layer(spec, hidden, torch.float32, NOISE)
         choose_backend(layer, backend)
         names = [core.kernels(device, DTYPES[dtype]).name for core in cores_of(layer)]
     except FlashnasError as error:
-        return LayerTest(**known, reason=str(error), status="refused")
+        return replace(test, reason=str(error), status="refused")
     except Exception as error:  # an installed library that cannot be imported as it should
-        return LayerTest(**known, reason=_line(error), status="failed")
+        return replace(test, reason=_line(error), status="failed")
     runs = " + ".join(dict.fromkeys(names)) or "torch"
     rounds = backend not in ("auto", "torch") and not runs.startswith(("torch", "sdpa"))
     tolerance = ROUNDED if dtype == "bfloat16" else TENSOR_FLOAT32 if rounds else EXACT
-    known.update(runs=runs, tolerance=tolerance)
+    test = replace(test, runs=runs, tolerance=tolerance)
     try:
-        x_BTD = inputs(tokens, hidden, batch).to(device)
+        x_BTD = make_inputs(tokens, hidden, batch).float().to(device)
         errors, wrong = _errors(layer.to(device), DTYPES[dtype], x_BTD, tolerance)
     except Exception as error:  # a library's own error is what this looks for
-        return LayerTest(**known, reason=_line(error), status="failed")
-    return LayerTest(**known, errors=errors, reason=wrong, status="wrong" if wrong else "passed")
+        return replace(test, reason=_line(error), status="failed")
+    return replace(test, errors=errors, reason=wrong, status="wrong" if wrong else "passed")
 
 
 def _line(error: Exception) -> str:
@@ -172,11 +169,9 @@ def self_test(
         for kind in kinds:
             cases, unlisted = pool.call(layer_cases, kind, device)
             for backend, dtype in cases or [("auto", "float32")]:
-                result, reason = (
-                    (None, f"its cases: {unlisted}")
-                    if unlisted
-                    else pool.call(check_layer, kind, backend, dtype, device)
-                )
+                result, reason = None, f"its cases: {unlisted}"
+                if not unlisted:
+                    result, reason = pool.call(check_layer, kind, backend, dtype, device)
                 result = result or LayerTest(
                     operator=kind, backend=backend, dtype=dtype, reason=reason, status="failed"
                 )
@@ -250,9 +245,7 @@ def _errors(
                 parameter.copy_(parameter.bfloat16())
         x_BTD = x_BTD.bfloat16().float()
     exact = copy.deepcopy(layer).double()
-    counted_BT1 = (
-        _same_choice(layer, x_BTD) if dtype == torch.bfloat16 else x_BTD.new_ones(batch, tokens, 1)
-    )
+    counted_BT1 = _same_choice(layer, x_BTD, dtype)
     expected_x = x_BTD.double().requires_grad_()
     expected, expected_state = exact.reference(expected_x)
     weight_BTD = torch.randn(
@@ -290,9 +283,8 @@ def _errors(
     for number, (got, wanted) in enumerate(pairs):
         found.append(("state", f"final state {number}", difference(got, wanted), tolerance))
     usual: dict[str, float] = {}
-    if (
-        any(not error <= GRADIENTS * tolerance for error in gradients.values())
-        and dtype == torch.bfloat16
+    if dtype == torch.bfloat16 and not all(
+        error <= GRADIENTS * tolerance for error in gradients.values()
     ):
         plain = copy.deepcopy(layer)
         choose_backend(plain, "torch")
@@ -311,19 +303,13 @@ def _errors(
         ]
         last, _ = deployed.step(prompt_BTD[:, -1], states[0])
         counted_B1 = counted_BT1[:, -1]
-        found.append(
-            (
-                "step",
-                "the output",
-                difference(last * counted_B1, expected[:, -1] * counted_B1),
-                tolerance,
-            )
-        )
+        error = difference(last * counted_B1, expected[:, -1] * counted_B1)
+        found.append(("step", "the output", error, tolerance))
         if device.type == "cuda" and not hasattr(
             layer, "router"
         ):  # the host sorts the tokens of experts
-            each = iter(states[1:])
-            captured = replayed(lambda: deployed.step(prompt_BTD[:, -1], next(each))[0])
+            unused = iter(states[1:])
+            captured = replayed(lambda: deployed.step(prompt_BTD[:, -1], next(unused))[0])
             found.append(("graph", "the output", difference(captured, last), REPLAYED))
     errors: dict[str, float] = {}
     for form, _, error, _ in found:
@@ -356,27 +342,18 @@ def replayed(call: Callable[[], Tensor]) -> Tensor:
     return captured.clone()
 
 
-def _same_choice(layer: Layer, x_BTD: Tensor) -> Tensor:
-    """[B, T, 1]: 1 for tokens that a layer with experts sends to the same ones in bfloat16."""
+def _same_choice(layer: Layer, x_BTD: Tensor, dtype: torch.dtype) -> Tensor:
+    """[B, T, 1]: 1 for tokens that a layer with experts sends to the same ones in the dtype."""
     router = getattr(layer, "router", None)
-    if router is None:
+    if router is None or dtype != torch.bfloat16:
         return x_BTD.new_ones(*x_BTD.shape[:2], 1)
     with torch.no_grad():
         logits = (
-            copy.deepcopy(router).bfloat16()(x_BTD.bfloat16()),
-            copy.deepcopy(router).double()(x_BTD.double()),
+            copy.deepcopy(router).to(precision)(x_BTD.to(precision))
+            for precision in (dtype, torch.float64)
         )
         first, second = (x.topk(layer.active, -1).indices.sort(-1).values for x in logits)
     return (first == second).all(-1, keepdim=True).to(x_BTD.dtype)
-
-
-def inputs(tokens: int, hidden: int = HIDDEN, batch: int = BATCH) -> Tensor:
-    """[batch, tokens, hidden] in float32; neighbours differ little, so that keys are nearly
-    parallel.
-    """
-    generator = torch.Generator().manual_seed(tokens)
-    first_B1D = torch.randn(batch, 1, hidden, generator=generator)
-    return first_B1D + 0.3 * torch.randn(batch, tokens, hidden, generator=generator)
 
 
 def difference(got: Tensor, expected: Tensor) -> float:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flashnas.operators.attention.cache import KeyValueCache
+from flashnas.base.errors import OperatorError
+from flashnas.network.cache import mapped
 from flashnas.operators.layer import Layer
-from flashnas.testing.require import require
 
 
 def random_state(layer: Layer, batch: int = 2, dtype: torch.dtype = torch.float64) -> Any:
@@ -23,46 +23,32 @@ def random_state(layer: Layer, batch: int = 2, dtype: torch.dtype = torch.float6
         values = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
         return values.to(tensor.dtype).requires_grad_()
 
-    def filled(state: Any) -> Any:
-        if isinstance(state, KeyValueCache):
-            seen = 7  # more than the smallest window, and not a multiple of it
-            kept = min(seen, state.window) if state.window else seen
-            room = state.keys_BGTK.new_zeros(
-                batch, state.keys_BGTK.shape[1], kept, state.keys_BGTK.shape[3]
-            )
-            return replace(state, keys_BGTK=leaf(room), values_BGTK=leaf(room), seen=seen)
-        if isinstance(state, Tensor):
-            return leaf(state)
-        if state is None or not _children(state):
-            return state
-        parts = [filled(part) for part in state]
-        return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
+    def filled(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            return leaf(part)
+        seen = 7  # more than the smallest window, and not a multiple of it
+        kept = min(seen, part.window) if part.window else seen
+        _, groups, _, dim = part.keys_BGTK.shape
+        room = part.keys_BGTK.new_zeros(batch, groups, kept, dim)
+        return replace(part, keys_BGTK=leaf(room), values_BGTK=leaf(room), seen=seen)
 
-    return filled(layer.init_state(batch, dtype))
+    return mapped(layer.init_state(batch, dtype), filled)
 
 
-def state_tensors(state: Any) -> list[Tensor]:
-    """The tensors of a state in an order that does not depend on how it came about."""
-    if isinstance(state, KeyValueCache):
-        return list(state.in_order())
-    if isinstance(state, Tensor):
-        return [state]
-    return [tensor for part in _children(state) for tensor in state_tensors(part)]
+def state_tensors(state: Any, *, stored: bool = False) -> list[Tensor]:
+    """The tensors of a state. stored: as they are stored; else in an order that does not depend on
+    how the state came about. Raises AssertionError for a state of another kind.
+    """
+    tensors: list[Tensor] = []
 
+    def collect(part: Any) -> None:
+        if isinstance(part, Tensor):
+            tensors.append(part)
+        else:
+            tensors.extend((part.keys_BGTK, part.values_BGTK) if stored else part.in_order())
 
-def state_leaves(state: Any) -> list[Tensor]:
-    """The tensors of a state as they are stored."""
-    if isinstance(state, KeyValueCache):
-        return [state.keys_BGTK, state.values_BGTK]
-    if isinstance(state, Tensor):
-        return [state]
-    return [tensor for part in _children(state) for tensor in state_leaves(part)]
-
-
-def _children(state: Any) -> tuple[Any, ...]:
-    require(
-        state is None or isinstance(state, tuple),
-        "a state must be None, a tensor, a KeyValueCache or a"
-        f" (named) tuple of such; got {type(state).__name__}",
-    )
-    return state or ()
+    try:
+        mapped(state, collect)
+    except OperatorError as error:
+        raise AssertionError(str(error)) from None
+    return tensors

@@ -1,7 +1,5 @@
 """`flashnas doctor`: what it finds, its text, its file and its exit code."""
 
-from __future__ import annotations
-
 import json
 
 import flashnas as fn
@@ -10,7 +8,7 @@ from flashnas.testing.self_test import LayerTest
 
 
 def test_it_tells_machine_packages_choices_and_tests(tmp_path, monkeypatch):
-    seen: list[tuple[int, int]] = []
+    seen = []
     passed = [
         LayerTest(operator="f", backend="torch", dtype=dtype, status="passed")
         for dtype in ("float32", "bfloat16")

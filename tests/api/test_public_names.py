@@ -1,16 +1,13 @@
 """The public names: loaded when used, documented, with examples that run."""
 
-from __future__ import annotations
-
 import ast
 import doctest
 import importlib
 import inspect
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import fresh
 import pytest
 
 import flashnas as fn
@@ -23,13 +20,10 @@ FUNCTIONS = [name for name in NAMES if inspect.isfunction(getattr(fn, name))]
 
 def test_the_import_loads_nothing_heavy():
     script = (
-        "import sys, flashnas; heavy = {'torch', 'pandas', 'optuna', 'numpy', 'plotly', 'yaml'};"
+        "import flashnas; heavy = {'torch', 'pandas', 'optuna', 'numpy', 'plotly', 'yaml'};"
         "print(sorted(heavy & set(sys.modules)), 'search' in dir(flashnas))"
     )
-    child = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert child.stdout.strip() == "[] True"
+    assert fresh.printed(script) == ["[] True"]
 
 
 def test_the_names_of_type_checkers_are_those_of_python():
@@ -52,10 +46,7 @@ def test_a_function_keeps_its_name_when_the_room_of_that_name_is_imported():
         "import flashnas.search.pareto, flashnas as fn; from flashnas.search import ALGORITHMS;"
         "print(callable(fn.search), len(ALGORITHMS) > 3)"
     )
-    child = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert child.stdout.strip() == "True True"
+    assert fresh.printed(script) == ["True True"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -91,7 +82,7 @@ def test_the_example_runs(name, searched, small_corpus, profiled_tiny_table, tmp
         if folder in doc and not (name == "profile" and folder == "my_table"):
             shutil.copytree(source, tmp_path / folder)
     examples = doctest.DocTestParser().get_doctest(doc, {}, name, None, 0)
-    said: list[str] = []
+    said = []
     result = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS).run(
         examples, out=said.append
     )

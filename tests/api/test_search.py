@@ -16,16 +16,13 @@ def by_size(architecture):
 
 
 def test_objects_stand_in_for_names(tmp_path):
+    asked = dict(trials=3, baselines=False, evaluator=by_size, workers=1, measure=False)
     names = fn.search(
         space="tiny",
         table="h100_sxm",
         workload="chat",
         sampler="random",
-        trials=3,
-        baselines=False,
-        evaluator=by_size,
-        workers=1,
-        measure=False,
+        **asked,
         out=tmp_path / "names",
     )
     objects = fn.search(
@@ -33,11 +30,7 @@ def test_objects_stand_in_for_names(tmp_path):
         table=fn.LatencyTable.load("h100_sxm"),
         workload=fn.Workload(name="chat", prompt_tokens=512, generated_tokens=256),
         sampler=ALGORITHMS["random"],
-        trials=3,
-        baselines=False,
-        evaluator=by_size,
-        workers=1,
-        measure=False,
+        **asked,
         out=tmp_path / "objects",
     )
     assert objects.trials["hash"].tolist() == names.trials["hash"].tolist()

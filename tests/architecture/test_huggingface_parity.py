@@ -1,11 +1,8 @@
 """Configurations against transformers: the same parameters, the same defaults."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import sys
-from typing import Any
 
 import pytest
 import torch
@@ -63,7 +60,7 @@ NEMOTRON = {
     "ssm_state_size": 16,
     "conv_kernel": 3,
 }
-CASES: list[tuple[str, dict[str, Any]]] = [
+CASES = [
     ("llama", HEADS),
     ("llama", {**HEADS, "num_key_value_heads": None, "tie_word_embeddings": True}),
     ("llama", {**HEADS, "attention_bias": True, "mlp_bias": True, "head_dim": 24}),

@@ -6,8 +6,6 @@ hang inside a library run in a second process, which serves them one after anoth
 anew when one of them ends it.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os
@@ -144,7 +142,7 @@ for line in sys.stdin:
 """
 
     def __init__(self):
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process = None
 
     def run(
         self,

@@ -80,19 +80,19 @@ def test_the_page_of_notebooks_has_all():
 
 
 def shortened(path):
-    """The notebook with the sizes above, and with searches of tests/helpers/short_searches.py."""
-    notebook = nbformat.read(path, as_version=4)
-    text = nbformat.writes(notebook)
+    """The code of a notebook with the sizes above, and with one worker in each search."""
+    text = nbformat.writes(nbformat.read(path, as_version=4))
     for stated, short in SIZES[path.stem].items():
         assert text.count(stated) == 1, f"{path.name} must state {stated!r} once"
         text = text.replace(stated, short)
     text = text.replace("= fn.search(", "= fn.search(workers=1, ")  # each process loads torch
-    notebook = nbformat.reads(text, as_version=4)
-    return notebook
+    cells = nbformat.reads(text, as_version=4).cells
+    return [cell.source for cell in cells if cell.cell_type == "code"]
 
 
 def run_cells(cells, folder):
-    """In a process of its own, which has loaded torch already: kernels would load it anew."""
+    """In a process of its own, which has loaded torch already: a kernel would load it anew. With
+    tests/helpers/short_searches.py."""
     os.chdir(folder)
     forks.fork_workers(pytest.MonkeyPatch())
     importlib.import_module("short_searches")
@@ -107,8 +107,7 @@ def run_cells(cells, folder):
 def test_a_notebook_runs_in_any_folder(path, tmp_path):
     if path.stem == "llama_cpp":
         pytest.importorskip("xllamacpp")
-    cells = [cell.source for cell in shortened(path).cells if cell.cell_type == "code"]
-    process = forks.start(run_cells, cells, tmp_path)
+    process = forks.start(run_cells, shortened(path), tmp_path)
     process.join()
     assert process.exitcode == 0
     assert not list(tmp_path.iterdir()), "a notebook writes to its own temporary folder"

@@ -61,8 +61,7 @@ def value_of(reader, key):
         (
             "granitehybrid",
             f"64(vocab=300): {M2} f a(head_dim=16,rope_theta=500) f"
-            " a(head_dim=16,heads=2,kv_heads=2,"
-            "rope_theta=500) f",
+            " a(head_dim=16,heads=2,kv_heads=2,rope_theta=500) f",
         ),
         (
             "granitehybrid",
@@ -159,8 +158,7 @@ def test_types_with_blocks_of_256(tmp_path):
     )
     assert message == (
         "q6_k holds 256 weights of a row in a block, but the rows of 'down' of operator 1, 'f',"
-        " have"
-        " 640; take sizes that are multiples of 256, or q8_0"
+        " have 640; take sizes that are multiples of 256, or q8_0"
     )
 
 

@@ -16,7 +16,8 @@ from flashnas.base.errors import DeviceError
 from flashnas.data.dataset import prepare_dataset
 from flashnas.network.model import Block
 from flashnas.operators import OPERATORS
-from flashnas.testing.self_test import REPLAYED, check_layer, difference, inputs, replayed
+from flashnas.testing.operator import make_inputs
+from flashnas.testing.self_test import REPLAYED, check_layer, difference, replayed
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import check_kernels, train
 
@@ -86,7 +87,7 @@ def test_a_prompt_from_a_graph(kind, device):
         pytest.skip("the host sorts the tokens of moe")
     torch.manual_seed(0)
     block = Block(OPERATORS[kind](), hidden).to(device, torch.bfloat16).eval()
-    x = inputs(tokens, hidden, 1).to(device, torch.bfloat16)
+    x = make_inputs(tokens, hidden, 1).to(device, torch.bfloat16)
     with torch.inference_mode():
         expected = block(x)[0]
         again = replayed(lambda: block(x)[0]) if device == "cuda" else block(x)[0]

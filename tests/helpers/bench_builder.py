@@ -2,10 +2,7 @@
 real one is.
 """
 
-from __future__ import annotations
-
 import json
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +25,7 @@ def made_up_trainings(
     losses.
     """
     found, rng = load_space(space), np.random.default_rng(0)
-    rows: dict[str, dict[str, Any]] = {}
+    rows = {}
     while len(rows) < count:
         hidden = found.hidden_sizes[-1 - len(rows) % len(found.hidden_sizes)]
         network = found.architecture(found.sample(rng), hidden)

@@ -5,9 +5,7 @@ optimum known.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import optuna
@@ -25,44 +23,44 @@ class BitSpace:
 
     hidden_sizes = (256,)
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length):
         self.length = length
 
-    def sample(self, rng: np.random.Generator) -> Bits:
+    def sample(self, rng):
         return Bits(tuple(int(bit) for bit in rng.integers(0, 2, self.length)))
 
-    def mutate(self, genotype: Bits, rng: np.random.Generator) -> Bits:
+    def mutate(self, genotype, rng):
         index = int(rng.integers(self.length))
         return Bits(tuple(bit ^ (i == index) for i, bit in enumerate(genotype.bits)))
 
-    def encode(self, genotype: Bits) -> dict[str, int | str]:
+    def encode(self, genotype):
         return {f"bit{i}": bit for i, bit in enumerate(genotype.bits)}
 
-    def decode(self, params: dict[str, Any]) -> Bits:
+    def decode(self, params):
         return Bits(tuple(int(params[f"bit{i}"]) for i in range(self.length)))
 
-    def distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
+    def distributions(self):
         return {
             f"bit{i}": optuna.distributions.CategoricalDistribution([0, 1])
             for i in range(self.length)
         }
 
-    def operators(self, genotype: Bits) -> tuple[Any, ...]:
+    def operators(self, genotype):
         return parse_operators(" ".join("da"[bit] for bit in genotype.bits))
 
-    def cost(self, genotype: Bits) -> float:
+    def cost(self, genotype):
         return float(self.length)
 
-    def features(self, genotype: Bits) -> np.ndarray:
+    def features(self, genotype):
         return np.array(genotype.bits, dtype=float)
 
-    def size(self) -> int:
+    def size(self):
         return 2**self.length
 
-    def enumerate(self) -> Iterator[Bits]:
+    def enumerate(self):
         return (Bits(bits) for bits in itertools.product((0, 1), repeat=self.length))
 
-    def latency_of(self, genotype: Bits) -> tuple[Architecture | None, float | None]:
+    def latency_of(self, genotype):
         """1 ms a layer plus 0.1 ms an attention; everything fits."""
         architecture = Architecture(hidden=256, operators=self.operators(genotype), vocab=512)
         return architecture, self.length + 0.1 * sum(genotype.bits)

@@ -8,7 +8,6 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ SLOW_S = 0.3  # of a slow job
 MARK = "FLASHNAS_TESTING_MARK"
 
 
-def require(condition: object, message: str) -> None:
+def require(condition, message):
     """As `flashnas.testing`, which loads torch: processes that start anew would wait for it."""
     if not condition:
         raise AssertionError(message)
@@ -39,22 +38,22 @@ class Puzzle:
     path: str = ""
 
     @property
-    def notation(self) -> str:
+    def notation(self):
         return f"{self.do} {self.value:g}"
 
     @property
-    def hash(self) -> str:
+    def hash(self):
         return fingerprint(self.to_dict())
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self):
         return {"do": self.do, "value": self.value, "path": self.path}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Puzzle:
+    def from_dict(cls, data):
         return cls(**data)
 
 
-def solve(puzzle: Puzzle) -> dict[str, float]:
+def solve(puzzle):
     """The evaluator of puzzles, in a worker."""
     if puzzle.path:
         with open(puzzle.path, "a") as file:
@@ -88,9 +87,7 @@ def solve(puzzle: Puzzle) -> dict[str, float]:
     return {"loss": found, "pid": float(os.getpid())}
 
 
-def check_executor(
-    executor: type[Executor] | str, options: Mapping[str, Any] | None = None
-) -> None:
+def check_executor(executor, options=None):
     """Check that an executor keeps its contract, in about half a minute.
 
     Args:
@@ -125,25 +122,25 @@ class Place:
     work: Work
     folder: Path
 
-    def started(self) -> Executor:
+    def started(self):
         return self.cls(self.work, self.options)
 
-    def require(self, condition: object, rule: str) -> None:
+    def require(self, condition, rule):
         require(condition, f"executor {self.cls.name or self.cls.__name__!r}: {rule}")
 
-    def job(self, do: str, value: float = 0.0, path: str = "") -> Job:
+    def job(self, do, value=0.0, path=""):
         return Job(
             architecture=Puzzle(do, value, str(self.folder / path) if path else ""), evaluator=solve
         )
 
-    def tries(self, path: str) -> list[int]:
+    def tries(self, path):
         """The processes in which a job with that file was begun."""
         file = self.folder / path
         return [int(word) for word in file.read_text().split()] if file.exists() else []
 
-    def outcomes(self, executor: Executor, jobs: Mapping[str, Job]) -> dict[str, Any]:
+    def outcomes(self, executor, jobs):
         """Key -> loss, or the reason of the failure, each once."""
-        found: dict[str, Any] = {}
+        found = {}
         try:
             for key, ended in executor.run(jobs):
                 self.require(
@@ -168,14 +165,14 @@ class Place:
 # -- the rules -------------------------------------------------------------------------------------
 
 
-def check_nothing(place: Place, executor: Executor) -> None:
+def check_nothing(place, executor):
     place.require(
         isinstance(executor.workers, int) and executor.workers >= 1, "`workers` must be at least 1"
     )
     place.require(place.outcomes(executor, {}) == {}, "no jobs must have no outcomes")
 
 
-def check_results(place: Place, executor: Executor) -> None:
+def check_results(place, executor):
     executor.check(place.job("return"))
     jobs = {f"job {n}": place.job("return", float(n)) for n in range(7)}
     found = place.outcomes(executor, jobs)
@@ -189,7 +186,7 @@ def check_results(place: Place, executor: Executor) -> None:
     )
 
 
-def check_failures(place: Place, executor: Executor) -> None:
+def check_failures(place, executor):
     jobs = {do: place.job(do, path=f"{do} tries") for do in ("fail", "bug", "hang")}
     found = place.outcomes(executor, {**jobs, "good": place.job("slow", 5.0)})
     place.require(found["good"] == 5.0, "the others go on when a job fails")
@@ -207,7 +204,7 @@ def check_failures(place: Place, executor: Executor) -> None:
         )
 
 
-def check_second_tries(place: Place, executor: Executor) -> None:
+def check_second_tries(place, executor):
     """What may be bad luck: a process that dies, and memory that does not suffice."""
     names = [
         f"{do}{once}" for do in ("die", "lack memory", "end by SIGTERM") for once in ("", " once")
@@ -225,7 +222,7 @@ def check_second_tries(place: Place, executor: Executor) -> None:
         )
 
 
-def check_clean_processes(place: Place, executor: Executor) -> None:
+def check_clean_processes(place, executor):
     for _ in range(2):
         place.outcomes(
             executor, {f"mark {n}": place.job("leave a mark", float(n)) for n in range(4)}
@@ -239,7 +236,7 @@ def check_clean_processes(place: Place, executor: Executor) -> None:
         )
 
 
-def check_broken_environment(place: Place, executor: Executor) -> None:
+def check_broken_environment(place, executor):
     try:
         place.outcomes(executor, {"broken": place.job("miss a package")})
     except WorkerError as error:
@@ -250,7 +247,7 @@ def check_broken_environment(place: Place, executor: Executor) -> None:
         place.require(False, "a broken environment must raise WorkerError, and is not an outcome")
 
 
-def check_drop(place: Place, executor: Executor) -> None:
+def check_drop(place, executor):
     for n in range(6):
         executor.submit(f"dropped {n}", place.job("slow", 10.0 + n))
     executor.drop()
@@ -263,7 +260,7 @@ def check_drop(place: Place, executor: Executor) -> None:
     )
 
 
-def check_close(place: Place) -> None:
+def check_close(place):
     """Leaving the context ends what runs."""
     with place.started() as executor:
         executor.submit("left", place.job("hang", path="left tries"))
@@ -275,19 +272,19 @@ def check_close(place: Place) -> None:
     )
 
 
-def _poll(executor: Executor) -> bool:
+def _poll(executor):
     """Let it work for a moment; False."""
     executor.finished(0.1)
     return False
 
 
-def _wait(condition: Callable[[], object], longest_s: float) -> None:
+def _wait(condition, longest_s):
     until = time.monotonic() + longest_s
     while not condition() and time.monotonic() < until:
         time.sleep(0.05)
 
 
-def _alive(pids: Iterable[int]) -> list[int]:
+def _alive(pids):
     """Those that run; a process that has ended and that nobody has waited for does not."""
     found = []
     for pid in pids:

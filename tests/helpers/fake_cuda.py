@@ -5,8 +5,6 @@ Written from torch/cuda/{__init__,graphs,streams}.py of torch 2.13. A test's wor
 `device.kernel(us)` in place of launching one, and `device.wait()` in place of `.item()`.
 """
 
-from __future__ import annotations
-
 import contextlib
 
 import torch
@@ -17,7 +15,7 @@ LAUNCH_US = 8.0  # of a graph
 class FakeCuda:
     def __init__(self):
         self.now_us, self.debug, self.capturing, self.captures, self.replays = 0.0, 0, None, 0, 0
-        self.refuses: str = ""  # what a capture fails by, though nothing waits
+        self.refuses = ""  # what a capture fails by, though nothing waits
 
     def kernel(self, us):
         if self.capturing is None:
@@ -55,7 +53,7 @@ class FakeCuda:
 
         class CUDAGraph:
             def __init__(self):
-                self.work: list[float] = []
+                self.work = []
 
             def replay(self):
                 assert self.work, "the graph is empty"

@@ -2,21 +2,17 @@
 as pip makes it.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
-from pathlib import Path
 
 
 def write_plugin(
-    folder: Path,
-    package: str,
-    entry_points: Mapping[str, Mapping[str, str]],
-    modules: Mapping[str, str] | None = None,
-) -> Path:
+    folder,
+    package,
+    entry_points,
+    modules=None,
+):
     """Write a package into `folder`, which the caller puts on sys.path or PYTHONPATH; returns
     `folder`.
 
@@ -40,7 +36,7 @@ def write_plugin(
     return folder
 
 
-def run_with(folder: Path, statement: str) -> str:
+def run_with(folder, statement):
     """What another process prints that finds the packages in `folder`, as if they were
     installed.
     """

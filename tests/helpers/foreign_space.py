@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 from flashnas.space import SearchSpace
 
@@ -21,18 +20,18 @@ class Gpt2:
     ratio: int
 
     @property
-    def notation(self) -> str:
+    def notation(self):
         return " ".join(f"{name}={value}" for name, value in asdict(self).items())
 
     @property
-    def hash(self) -> str:
+    def hash(self):
         return "-".join(map(str, asdict(self).values()))
 
     @property
-    def params(self) -> int:
+    def params(self):
         return self.layers * (4 + 2 * self.ratio) * self.width**2
 
-    def to_dict(self) -> dict[str, int]:
+    def to_dict(self):
         return asdict(self)
 
 
@@ -84,15 +83,15 @@ class WidthFittedGpt2Space(Gpt2Space):
         ]
 
 
-def latency_ms(network) -> float:
+def latency_ms(network):
     return network.params / 1e5
 
 
-def loss(network) -> float:
+def loss(network):
     return 5.0 - 0.1 * network.layers - network.width / 1000 + 0.01 * network.heads
 
 
-def loss_and_latency(network) -> dict[str, float]:
+def loss_and_latency(network):
     return {
         "loss": loss(network),
         "latency_ms": latency_ms(network),
@@ -100,7 +99,7 @@ def loss_and_latency(network) -> dict[str, float]:
     }
 
 
-def sometimes_fails(network) -> float:
+def sometimes_fails(network):
     if network.layers == 4:
         raise RuntimeError(f"no memory for {network.layers} layers\nsecond line")
     return float("nan") if network.layers == 6 else loss(network)
@@ -109,15 +108,15 @@ def sometimes_fails(network) -> float:
 class Counting:
     """Counts its calls in a file, one line each."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path):
         self.path = str(path)
 
-    def __call__(self, network) -> dict[str, float]:
+    def __call__(self, network):
         with open(self.path, "a") as file:
             file.write(json.dumps([network.notation, __import__("os").getpid()]) + "\n")
         return loss_and_latency(network)
 
 
-def of_architecture(architecture) -> float:
+def of_architecture(architecture):
     """A loss for networks of flashnas."""
     return 6.0 - len(architecture.operators) / 100 - architecture.hidden / 1000

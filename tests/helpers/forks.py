@@ -7,18 +7,14 @@ All processes of a test session, and those that were forked, fork from the same 
 in their environment.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 FORKS = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 if sys.platform == "linux":
@@ -27,13 +23,13 @@ ADDRESS = "FLASHNAS_TEST_FORKS"
 
 
 @functools.cache
-def ready() -> None:
+def ready():
     """Start the process that others are forked from, if there is none. Python 3.11 does not give it
     sys.path, but the environment.
     """
     if sys.platform != "linux":
         return
-    server: Any = forkserver._forkserver
+    server = forkserver._forkserver
     if ADDRESS in os.environ:
         server._forkserver_address = os.environ[ADDRESS]
         if server._forkserver_alive_fd is None:
@@ -50,7 +46,7 @@ def ready() -> None:
     os.environ[ADDRESS] = server._forkserver_address
 
 
-def start(function: Callable[..., Any], *arguments: Any, name: str | None = None) -> Any:
+def start(function, *arguments, name=None):
     """The process. It has the environment of now, which the process that it is forked from does not
     have.
     """
@@ -62,9 +58,7 @@ def start(function: Callable[..., Any], *arguments: Any, name: str | None = None
     return process
 
 
-def _in_environment(
-    environment: dict[str, str], function: Callable[..., Any], arguments: tuple[Any, ...]
-) -> None:
+def _in_environment(environment, function, arguments):
     if sys.platform == "linux":
         importlib.import_module(
             "preloaded"
@@ -74,13 +68,13 @@ def _in_environment(
     function(*arguments)
 
 
-def fork_workers(patch: Any) -> None:
+def fork_workers(patch):
     """Local executors and the self-test fork their worker processes, until `patch` is undone."""
     if sys.platform == "linux":
         from flashnas.executors import local
         from flashnas.testing import self_test
 
-        def process(target: Callable[..., Any], name: str, args: tuple[Any, ...]) -> Any:
+        def process(target, name, args):
             ready()
             return FORKS.Process(
                 target=_in_environment, name=name, args=(dict(os.environ), _serve, (target, *args))
@@ -98,7 +92,7 @@ def fork_workers(patch: Any) -> None:
         )
 
 
-def _serve(target: Callable[..., Any], pipe: Any, parent: int, *rest: Any) -> None:
+def _serve(target, pipe, parent, *rest):
     """A worker process; the parent that it watches is the process that it is forked from, which
     ends with the tests.
     """

@@ -2,11 +2,8 @@
 known.
 """
 
-from __future__ import annotations
-
 import functools
 import zlib
-from pathlib import Path
 
 from flashnas.latency.metrics import latency_ms
 from flashnas.latency.prediction import LatencyModel
@@ -24,7 +21,7 @@ from flashnas.space import load_space
 CHAT = WORKLOADS["chat"]
 
 
-def row_us(item) -> float:
+def row_us(item):
     """Different for every operator, linear in the width, larger for a prompt, rising with the
     context.
     """
@@ -34,7 +31,7 @@ def row_us(item) -> float:
     )
 
 
-def invent_device(monkeypatch) -> None:
+def invent_device(monkeypatch):
     """In place of measuring this machine."""
     monkeypatch.setattr(profiling, "probe_us", lambda device: 100.0)
     monkeypatch.setattr(
@@ -51,7 +48,7 @@ def invent_device(monkeypatch) -> None:
     )
 
 
-def write_invented_table(folder: Path, monkeypatch, modes=("eager",)) -> LatencyTable:
+def write_invented_table(folder, monkeypatch, modes=("eager",)):
     """modes: the first one is eager, which is asked for; the rows of the others come before it."""
     invent_device(monkeypatch)
     for number, mode in reversed([*enumerate(modes)]):
@@ -67,7 +64,7 @@ def write_invented_table(folder: Path, monkeypatch, modes=("eager",)) -> Latency
     return LatencyTable.load(folder)
 
 
-def truth(table: LatencyTable, *, scale=1.0, model_us=0.0, operator_us=0.0, noise=lambda: 1.0):
+def truth(table, *, scale=1.0, model_us=0.0, operator_us=0.0, noise=lambda: 1.0):
     """Times a model as the sum of the table's rows, with planted constants in both phases."""
     bare = LatencyModel(table, CHAT, calibration=None)
 

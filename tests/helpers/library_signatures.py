@@ -4,8 +4,6 @@ the releases have them: the oldest that we take and the newest of 2026-11 on PyP
 The first release of each function is the one whose signature the stand-in has.
 """
 
-from __future__ import annotations
-
 import inspect
 
 KVCACHE = (
@@ -21,7 +19,7 @@ ATTENTION = (
 MAMBA = "2.3.2.post1 and 2.3.0"
 
 # module and function -> releases -> parameters
-SIGNATURES: dict[tuple[str, str], dict[str, str]] = {
+SIGNATURES = {
     ("mamba_ssm.ops.triton.ssd_combined", "mamba_chunk_scan_combined"): {
         MAMBA: "x, dt, A, B, C, chunk_size, D=None, z=None, dt_bias=None, initial_states=None,"
         " seq_idx=None,"

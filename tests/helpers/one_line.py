@@ -1,16 +1,9 @@
 """What a user reads of an error: one line."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 
-def one_line(
-    error: type[BaseException], call: Callable[..., Any], *arguments: Any, **options: Any
-) -> str:
+def one_line(error, call, *arguments, **options):
     """The message with which the call is refused."""
     with pytest.raises(error) as caught:
         call(*arguments, **options)

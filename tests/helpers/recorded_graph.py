@@ -5,13 +5,8 @@ As on a GPU, every tensor keeps its address, numbers of the host are those of th
 nothing else runs. A capture computes nothing: what it wrote over is put back.
 """
 
-from __future__ import annotations
-
 import contextlib
-from collections.abc import Iterator
-from typing import Any
 
-import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -19,12 +14,12 @@ from flashnas.network import cache
 
 
 class RecordedGraph(TorchDispatchMode):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
-        self.calls: list[tuple[Any, ...]] = []
-        self.overwritten: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.calls = []
+        self.overwritten = []
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         for argument, value in zip(func._schema.arguments, args, strict=False):
             if argument.alias_info is not None and argument.alias_info.is_write:
                 self.overwritten += [(place, place.clone()) for place in _tensors(value)]
@@ -35,12 +30,12 @@ class RecordedGraph(TorchDispatchMode):
         return outputs
 
     @torch.no_grad()
-    def put_back(self) -> None:
+    def put_back(self):
         for place, value in reversed(self.overwritten):
             place.copy_(value)
 
     @torch.no_grad()
-    def replay(self) -> None:
+    def replay(self):
         for func, args, kwargs, outputs in self.calls:
             again = func(*args, **kwargs)
             for place, value in zip(_tensors(outputs), _tensors(again), strict=True):
@@ -48,22 +43,22 @@ class RecordedGraph(TorchDispatchMode):
                     place.copy_(value)
 
 
-def _tensors(outputs: Any) -> list[torch.Tensor]:
+def _tensors(outputs):
     if isinstance(outputs, torch.Tensor):
         return [outputs]
     return [part for part in outputs or () if isinstance(part, torch.Tensor)]
 
 
-def install(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
+def install(monkeypatch):
     """Let a CPU have graphs; returns the list that every captured one joins."""
-    graphs: list[RecordedGraph] = []
+    graphs = []
 
     class Stream:
-        def wait_stream(self, other: Any) -> None:
+        def wait_stream(self, other):
             pass
 
     @contextlib.contextmanager
-    def graph(recorded: RecordedGraph) -> Iterator[None]:
+    def graph(recorded):
         graphs.append(recorded)
         with recorded:
             yield

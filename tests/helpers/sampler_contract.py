@@ -2,20 +2,17 @@
 operators.
 """
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
-from flashnas.search import ALGORITHMS, Evaluation, Goals, LatencyOf, SearchAlgorithm
-from flashnas.space import OperatorSpace, load_operator_space
+from flashnas.search import ALGORITHMS, Evaluation, Goals, SearchAlgorithm
+from flashnas.space import load_operator_space
 from flashnas.testing.require import require
 
 CYCLE = 6
@@ -30,7 +27,7 @@ Sampler = type[SearchAlgorithm] | str
 Options = Mapping[str, Any]
 
 
-def check_sampler(sampler: Sampler, options: Options | None = None) -> None:
+def check_sampler(sampler, options=None):
     """Check that a search algorithm keeps the contract of ask and tell, with two and with three
     objectives.
 
@@ -72,21 +69,17 @@ class World:
     """One algorithm in the shipped space `tiny`, and the answers to what it asks. goals: None: loss
     against latency."""
 
-    def __init__(
-        self, sampler: Sampler, options: Options | None = None, goals: Goals | None = None
-    ) -> None:
-        self.cls: type[SearchAlgorithm] = (
-            ALGORITHMS[sampler] if isinstance(sampler, str) else sampler
-        )
+    def __init__(self, sampler, options=None, goals=None):
+        self.cls = ALGORITHMS[sampler] if isinstance(sampler, str) else sampler
         self.name = getattr(self.cls, "name", self.cls.__name__)
         self.options, self.goals = dict(options or {}), goals
-        self.space: OperatorSpace[Any] = load_operator_space("tiny", "the contract of samplers")
+        self.space = load_operator_space("tiny", "the contract of samplers")
         self.latency_of = self.fitter(BUDGET_MS)
 
-    def fitter(self, budget_ms: float) -> LatencyOf:
+    def fitter(self, budget_ms):
         """Widths are fitted to a budget."""
 
-        def latency_of(genotype: Any) -> tuple[Architecture | None, float | None]:
+        def latency_of(genotype):
             operators = self.space.operators(genotype)
             latency_ms = None
             for hidden in reversed(self.space.hidden_sizes):
@@ -97,7 +90,7 @@ class World:
 
         return latency_of
 
-    def make(self, seed: int = 0, latency_of: LatencyOf | None = None) -> SearchAlgorithm:
+    def make(self, seed=0, latency_of=None):
         return self.cls(
             space=self.space,
             seed=seed,
@@ -107,9 +100,7 @@ class World:
             **self.options,
         )
 
-    def answer(
-        self, genotype: Any, outcome: str = "complete", latency_of: LatencyOf | None = None
-    ) -> Evaluation:
+    def answer(self, genotype, outcome="complete", latency_of=None):
         """What comes of a candidate; `outcome`: complete, failed or infeasible."""
         architecture, latency_ms = (latency_of or self.latency_of)(genotype)
         if architecture is None or outcome == "infeasible":
@@ -128,13 +119,13 @@ class World:
 
     def run(
         self,
-        algorithm: SearchAlgorithm,
-        cycles: int,
-        outcomes: Sequence[str] = ("complete",),
-        latency_of: LatencyOf | None = None,
-    ) -> list[Evaluation]:
+        algorithm,
+        cycles,
+        outcomes=("complete",),
+        latency_of=None,
+    ):
         """All evaluations of some cycles; the outcomes are given in turn."""
-        told: list[Evaluation] = []
+        told = []
         for _ in range(cycles):
             cycle = [
                 self.answer(genotype, outcomes[(len(told) + i) % len(outcomes)], latency_of)
@@ -144,9 +135,7 @@ class World:
             told += cycle
         return told
 
-    def refuses(
-        self, call: Callable[[], object], error: type[Exception], words: str, what: str
-    ) -> None:
+    def refuses(self, call, error, words, what):
         """The call must raise that error with these words."""
         try:
             call()
@@ -155,16 +144,16 @@ class World:
         else:
             self.require(False, f"{what} must raise {error.__name__}")
 
-    def require(self, condition: object, rule: str) -> None:
+    def require(self, condition, rule):
         require(condition, f"sampler {self.name!r}{' with goals' if self.goals else ''}: {rule}")
 
 
-def three_goals() -> Goals:
+def three_goals():
     """Loss, recall and latency, of which only the last is known before training."""
     return Goals((False, False, True), lambda architecture: (cost_of(architecture),))
 
 
-def loss_of(architecture: Architecture) -> float:
+def loss_of(architecture):
     """More DeltaNet, more width and a mixed order are better; between about 4 and 6 nats."""
     kinds = [spec.kind for spec in architecture.operators]
     switches = sum(a != b for a, b in pairwise(kinds))
@@ -172,11 +161,11 @@ def loss_of(architecture: Architecture) -> float:
     return 6.0 - sum(WORTH[kind] for kind in kinds) - 0.01 * switches - 0.2 * width
 
 
-def cost_of(architecture: Architecture) -> float:
+def cost_of(architecture):
     return architecture.hidden * sum(COST_MS[spec.kind] for spec in architecture.operators)
 
 
-def values_of(architecture: Architecture) -> tuple[float, float, float]:
+def values_of(architecture):
     """Loss, negative recall (attention helps, up to 0.9) and latency."""
     attention = sum(spec.kind == "a" for spec in architecture.operators)
     return loss_of(architecture), -min(0.1 + 0.2 * attention, 0.9), cost_of(architecture)
@@ -185,7 +174,7 @@ def values_of(architecture: Architecture) -> tuple[float, float, float]:
 # -- the rules -------------------------------------------------------------------------------------
 
 
-def check_seed_fixes_the_trajectory(world: World) -> None:
+def check_seed_fixes_the_trajectory(world):
     first, again, other = (world.run(world.make(seed), 5, MIXED) for seed in (7, 7, 8))
     world.require(first == again, "the same seed and results must give the same candidates")
     world.require(
@@ -194,7 +183,7 @@ def check_seed_fixes_the_trajectory(world: World) -> None:
     )
 
 
-def check_global_random_state(world: World) -> None:
+def check_global_random_state(world):
     first = world.run(world.make(), 4)
     before = np.random.get_state()  # noqa: NPY002
     np.random.seed(123)  # noqa: NPY002
@@ -205,7 +194,7 @@ def check_global_random_state(world: World) -> None:
     world.require(again == first, "candidates must not depend on numpy's or torch's global seed")
 
 
-def check_replay(world: World) -> None:
+def check_replay(world):
     recorded = world.run(world.make(), 6)
     resumed = world.make()
     for start in range(0, 4 * CYCLE, CYCLE):
@@ -221,7 +210,7 @@ def check_replay(world: World) -> None:
     )
 
 
-def check_candidates(world: World, budget_ms: float) -> None:
+def check_candidates(world, budget_ms):
     latency_of = world.fitter(budget_ms)
     told = world.run(
         world.make(latency_of=latency_of), 6, ("complete", "complete", "failed"), latency_of
@@ -241,7 +230,7 @@ def check_candidates(world: World, budget_ms: float) -> None:
         )
 
 
-def check_sizes_of_asks(world: World) -> None:
+def check_sizes_of_asks(world):
     algorithm = world.make()
     world.require(len(algorithm.ask()) == CYCLE, "ask() must give `cycle_size` candidates")
     world.require(len(algorithm.ask(1)) == 1, "ask(1) must give one candidate")
@@ -257,7 +246,7 @@ def check_sizes_of_asks(world: World) -> None:
     )
 
 
-def check_partial_tells(world: World) -> None:
+def check_partial_tells(world):
     algorithm = world.make()
     world.run(algorithm, 2)
     asked = algorithm.ask(5)
@@ -273,7 +262,7 @@ def check_partial_tells(world: World) -> None:
     world.require(len(algorithm.ask()) == CYCLE, "the next cycle must be whole again")
 
 
-def check_prefixes(world: World, cycles: int) -> None:
+def check_prefixes(world, cycles):
     """A run that stopped in the middle of a cycle can be continued with more trials."""
     few, many = world.make(), world.make()
     for algorithm in (few, many):
@@ -283,7 +272,7 @@ def check_prefixes(world: World, cycles: int) -> None:
     )
 
 
-def check_order_of_tells(world: World) -> None:
+def check_order_of_tells(world):
     algorithm = world.make()
     asked = algorithm.ask(2)
     world.refuses(
@@ -301,7 +290,7 @@ def check_order_of_tells(world: World) -> None:
     )
 
 
-def check_lost_cycles(world: World, outcome: str, before: int) -> None:
+def check_lost_cycles(world, outcome, before):
     algorithm = world.make()
     world.run(algorithm, before)
     lost = world.run(algorithm, 3, (outcome,))
@@ -314,7 +303,7 @@ def check_lost_cycles(world: World, outcome: str, before: int) -> None:
     )
 
 
-def check_one_complete_candidate(world: World) -> None:
+def check_one_complete_candidate(world):
     algorithm = world.make()
     world.run(algorithm, 3, ("complete", *["failed"] * 40))
     world.require(
@@ -322,7 +311,7 @@ def check_one_complete_candidate(world: World) -> None:
     )
 
 
-def check_equal_losses(world: World) -> None:
+def check_equal_losses(world):
     algorithm = world.make()
     for _ in range(4):
         algorithm.tell(
@@ -343,7 +332,7 @@ def check_equal_losses(world: World) -> None:
     )
 
 
-def check_start_from(world: World) -> None:
+def check_start_from(world):
     """A search may start from candidates that were evaluated elsewhere."""
     known = list(
         {e.genotype: e for seed in (3, 4) for e in world.run(world.make(seed), 1)}.values()
@@ -362,10 +351,10 @@ def check_start_from(world: World) -> None:
     )
 
 
-def check_impossible_budget(world: World, latency_known: bool) -> None:
+def check_impossible_budget(world, latency_known):
     nothing_fits = world.fitter(0.0)
 
-    def latency_of(genotype: Any) -> tuple[Architecture | None, float | None]:
+    def latency_of(genotype):
         return None, nothing_fits(genotype)[1] if latency_known else None
 
     told = world.run(world.make(latency_of=latency_of), 3, latency_of=latency_of)
@@ -377,7 +366,7 @@ def check_impossible_budget(world: World, latency_known: bool) -> None:
     )
 
 
-def check_improvement(world: World) -> None:
+def check_improvement(world):
     started, ended = [], []
     for seed in range(3):
         losses = losses_of(world, seed)
@@ -388,7 +377,7 @@ def check_improvement(world: World) -> None:
     )
 
 
-def check_beats_random(sampler: Sampler, options: Options | None = None, seeds: int = 7) -> None:
+def check_beats_random(sampler, options=None, seeds=7):
     """Best of 48 candidates, medians over `seeds` seeds: better than random ones by over 3 standard
     errors of random's median (1.25 standard deviations / root of `seeds`)."""
     world, random = World(sampler, options), World("random")
@@ -403,7 +392,7 @@ def check_beats_random(sampler: Sampler, options: Options | None = None, seeds: 
     )
 
 
-def losses_of(world: World, seed: int) -> list[float]:
+def losses_of(world, seed):
     return [
         evaluation.loss
         for evaluation in world.run(world.make(seed), 8)

@@ -1,7 +1,5 @@
 """Small spaces for the tests, written as YAML."""
 
-from pathlib import Path
-
 from flashnas.base.yaml import parse_yaml
 from flashnas.space.three_stage import ThreeStageSpace
 
@@ -30,7 +28,7 @@ SMALL = {
 }
 
 
-def small_space(name: str) -> ThreeStageSpace:
+def small_space(name):
     mixers, ratios, ffns, repeats, cap = SMALL[name]
     spans = dict(zip(("early", "middle", "late"), map(list, repeats), strict=True))
     text = THREE_STAGE.format(
@@ -43,7 +41,7 @@ def small_space(name: str) -> ThreeStageSpace:
     return ThreeStageSpace.from_config(parse_yaml(text, f"{name}.yaml"), name=name)
 
 
-def write(folder: Path, text: str) -> Path:
+def write(folder, text):
     path = folder / "x.yaml"
     path.write_text(text)
     return path

@@ -1,10 +1,6 @@
 """The contract of a search space, of flashnas' operators or of networks of its own."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
@@ -16,7 +12,7 @@ SAMPLES = 40
 ENUMERABLE = 2048  # spaces of up to so many genotypes are enumerated, as search algorithms do
 
 
-def check_space(space: SearchSpace[Any] | str | Path) -> None:
+def check_space(space):
     """Check that a search space keeps its contract.
 
     Args:
@@ -34,13 +30,13 @@ def check_space(space: SearchSpace[Any] | str | Path) -> None:
     check_identity(instance)
 
 
-def sampled(space: SearchSpace[Any], seed: int = 0, count: int = SAMPLES) -> list[Any]:
+def sampled(space, seed=0, count=SAMPLES):
     """Genotypes: samples, each followed by a mutant of it."""
     rng = np.random.default_rng(seed)
     return [genotype for _ in range(count) for genotype in _pair(space, rng)]
 
 
-def _pair(space: SearchSpace[Any], rng: np.random.Generator) -> tuple[Any, Any]:
+def _pair(space, rng):
     parent = space.sample(rng)
     before = str(parent)
     mutant = space.mutate(parent, rng)
@@ -53,7 +49,7 @@ def _pair(space: SearchSpace[Any], rng: np.random.Generator) -> tuple[Any, Any]:
     return parent, mutant
 
 
-def check_draws(space: SearchSpace[Any]) -> None:
+def check_draws(space):
     """The generator fixes samples and mutants, which are hashable and canonical."""
     place = f"space {space.name!r}"
     genotypes = sampled(space)
@@ -77,7 +73,7 @@ def check_draws(space: SearchSpace[Any]) -> None:
         )
 
 
-def check_encoding(space: SearchSpace[Any]) -> None:
+def check_encoding(space):
     """`encode` and `decode` are inverse; all parameters inside the distributions decode to
     canonical genotypes."""
     place, distributions = f"space {space.name!r}", space.distributions()
@@ -112,12 +108,12 @@ def check_encoding(space: SearchSpace[Any]) -> None:
         )
 
 
-def check_networks(space: SearchSpace[Any]) -> None:
+def check_networks(space):
     """Each genotype builds networks, largest first; genotypes are equal exactly when they build the
     same.
     """
     place = f"space {space.name!r}"
-    known: dict[tuple[str, ...], Any] = {}
+    known = {}
     for genotype in sampled(space):
         networks = space.architectures(genotype)
         require(
@@ -145,7 +141,7 @@ def check_networks(space: SearchSpace[Any]) -> None:
         check_network(space, networks)
 
 
-def check_network(space: SearchSpace[Any], networks: Any) -> None:
+def check_network(space, networks):
     """Notation, hash and data of networks that are given from the largest to the smallest."""
     place = f"space {space.name!r}"
     for network in networks:
@@ -175,7 +171,7 @@ def check_network(space: SearchSpace[Any], networks: Any) -> None:
     )
 
 
-def check_size(space: SearchSpace[Any]) -> None:
+def check_size(space):
     """`size` is at least the number of genotypes; a small space is enumerated once, in a fixed
     order.
     """
@@ -197,7 +193,7 @@ def check_size(space: SearchSpace[Any]) -> None:
     require(missing is None, f"{place}: enumerate must give all genotypes; {missing} is missing")
 
 
-def check_features(space: SearchSpace[Any]) -> None:
+def check_features(space):
     """Features are finite numbers under distinct names."""
     place, names = f"space {space.name!r}", space.feature_names
     require(len(set(names)) == len(names), f"{place}: feature_names must differ; got {names}")
@@ -212,7 +208,7 @@ def check_features(space: SearchSpace[Any]) -> None:
         )
 
 
-def check_identity(space: SearchSpace[Any]) -> None:
+def check_identity(space):
     """`to_dict` is JSON-ready, and the hash follows from it."""
     place = f"space {space.name!r}"
     try:

@@ -1,7 +1,6 @@
 """A tiny table with invented rows, so that every sum can be made by hand."""
 
 import itertools
-from pathlib import Path
 
 import pandas as pd
 
@@ -31,7 +30,7 @@ def product_rows(latency_us, **axes):
     return pd.DataFrame([{**row, "latency_us": float(latency_us(**row)), **COMMON} for row in rows])
 
 
-def tiny_kinds() -> dict[str, pd.DataFrame]:
+def tiny_kinds():
     """Products of powers, which log-space interpolation reproduces exactly at every point."""
     heads = dict(heads=[2, 4], kv_heads=[1, 2], head_dim=[16], window=[0], batch=[1, 4])
     recurrent = dict(heads=[1, 4], key_dim=[16], value_dim=[16], batch=[1, 4])
@@ -68,14 +67,12 @@ def tiny_kinds() -> dict[str, pd.DataFrame]:
     }
 
 
-def write_entry(folder: Path, key: str, value) -> None:
+def write_entry(folder, key, value):
     with edited_meta(folder) as meta:
         meta[key] = value
 
 
-def write_table(
-    folder: Path, kinds: dict[str, pd.DataFrame], device: Device = TINY, **context
-) -> LatencyTable:
+def write_table(folder, kinds, device=TINY, **context):
     for kind, rows in kinds.items():
         write_rows(
             folder,

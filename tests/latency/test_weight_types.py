@@ -2,8 +2,6 @@
 bfloat16.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from offenders import every
@@ -25,14 +23,12 @@ NARROW, WIDE = "2048: 6x(d f m2 f)", "4096: 16x(gd f) 4x(a f)"
 
 
 @pytest.fixture(scope="module")
-def tables() -> dict[str, LatencyTable]:
+def tables():
     return {name: LatencyTable.load(name) for name in (*WITH_FP8, "a100_sxm")}
 
 
 @pytest.mark.parametrize("device", WITH_FP8)
-def test_products_are_answered_by_rows_of_their_type_and_all_else_as_before(
-    device: str, tables: dict[str, LatencyTable]
-) -> None:
+def test_products_are_answered_by_rows_of_their_type_and_all_else_as_before(device, tables):
     table = tables[device]
     plain, mixed = KernelTimes(table, "bfloat16", 2), KernelTimes(table, "bfloat16", 2, "fp8")
     rows = table.frames["gemm"]
@@ -54,8 +50,8 @@ def test_products_are_answered_by_rows_of_their_type_and_all_else_as_before(
 
 
 def test_an_estimate_differs_in_the_products_of_the_operators_alone(
-    tables: dict[str, LatencyTable],
-) -> None:
+    tables,
+):
     """The head stays in bfloat16, as in serving engines. Small products take longer, because the
     activations have to be converted, and large ones half the bytes: the rows say so."""
     table, workload = tables["h100_sxm"], load_workload("decode-1k")
@@ -75,7 +71,7 @@ def test_an_estimate_differs_in_the_products_of_the_operators_alone(
         assert not any("fp8" in note for note in plain.notes)
 
 
-def test_wide_products_are_never_slower(tables: dict[str, LatencyTable]) -> None:
+def test_wide_products_are_never_slower(tables):
     """Of 64 MB and more in bfloat16 on few rows, where the bytes decide; 10 % is what two medians
     may differ by.
     """
@@ -94,7 +90,7 @@ def test_wide_products_are_never_slower(tables: dict[str, LatencyTable]) -> None
         assert (times["fp8"] <= 1.1 * times["bfloat16"]).all()
 
 
-def test_the_shares_that_the_documents_name(tables: dict[str, LatencyTable]) -> None:
+def test_the_shares_that_the_documents_name(tables):
     rows = tables["h100_sxm"].frames["gemm"]
     times = (
         rows[rows["m"] == 1]
@@ -108,7 +104,7 @@ def test_the_shares_that_the_documents_name(tables: dict[str, LatencyTable]) -> 
 
 
 @every(kind=OPERATORS)
-def test_matrices_are_nearly_all_of_an_operator(kind: str) -> None:
+def test_matrices_are_nearly_all_of_an_operator(kind):
     """Against the weights that are built: all matrices but filters, tables of decays and stacked
     small ones.
     """
@@ -123,7 +119,7 @@ def test_matrices_are_nearly_all_of_an_operator(kind: str) -> None:
 
 
 @pytest.mark.parametrize("text", [NARROW, WIDE, "2048(tied=false,meta=64): 4x(moe a)"])
-def test_memory_counts_one_byte_for_each_number_of_a_matrix(text: str) -> None:
+def test_memory_counts_one_byte_for_each_number_of_a_matrix(text):
     a, workload = load_architecture(text), Workload(batch=3, prompt_tokens=100, generated_tokens=50)
     matrices = sum(matrix_numbers(spec, a.hidden) for spec in a.operators)
     assert 0.9 * (a.params - (1 if a.tied else 2) * a.vocab * a.hidden) < matrices < a.params
@@ -131,7 +127,7 @@ def test_memory_counts_one_byte_for_each_number_of_a_matrix(text: str) -> None:
     assert saved == matrices
 
 
-def test_a_table_without_such_rows_says_which_have_them(tables: dict[str, LatencyTable]) -> None:
+def test_a_table_without_such_rows_says_which_have_them(tables):
     with pytest.raises(MissingRowsError) as error:
         LatencyModel(tables["a100_sxm"], load_workload("decode-1k").with_weights("fp8"))
     assert str(error.value) == (
@@ -140,7 +136,7 @@ def test_a_table_without_such_rows_says_which_have_them(tables: dict[str, Latenc
     )
 
 
-def test_the_type_is_that_of_the_workload() -> None:
+def test_the_type_is_that_of_the_workload():
     assert load_workload("batch=1,generated=8,dtype=fp8") == load_workload(
         "batch=1,generated=8,dtype=fp8"
     ).with_weights("fp8")
@@ -153,7 +149,7 @@ def test_the_type_is_that_of_the_workload() -> None:
         Workload(generated_tokens=1, dtype="float32").with_weights("fp8")
 
 
-def test_other_types_of_weights_hold_for_all_of_them() -> None:
+def test_other_types_of_weights_hold_for_all_of_them():
     """q8_0 is llama.cpp's, whose rows are of whole operators: embedding and head have it too."""
     a, workload = load_architecture(NARROW), Workload(generated_tokens=8)
     other = memory_bytes(a, workload, 1, "bfloat16") - memory_bytes(a, workload, 1, "q8_0")

@@ -2,8 +2,6 @@
 forward.
 """
 
-from __future__ import annotations
-
 import copy
 
 import fake_libraries
@@ -304,7 +302,7 @@ def test_the_stream_of_a_gpu_has_the_dtype_of_autocast(backend, monkeypatch):
         torch.randint(101, (2, 20), generator=torch.Generator().manual_seed(seed))
         for seed in range(3)
     ]
-    seen: list[torch.dtype] = []
+    seen = []
     for block in narrow.blocks:
         block.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].dtype))
     exact = copy.deepcopy(narrow).double()

@@ -2,8 +2,6 @@
 them.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 import sys
@@ -102,7 +100,7 @@ def test_the_table_has_every_function_that_is_called():
 
 def test_calls_bind_to_every_release(monkeypatch):
     """Parallel forms, from nothing and from a state, and steps; as trained and as decoded."""
-    called: Counter[tuple[str, str]] = Counter()
+    called = Counter()
 
     def bound(place):
         def call(*arguments, **named):

@@ -1,8 +1,6 @@
 """The recurrences alone: correlated keys and strong decay in both precisions, chunks of any length,
 and fla's plain implementations."""
 
-from __future__ import annotations
-
 import runpy
 from collections.abc import Callable
 from importlib.machinery import PathFinder
@@ -148,7 +146,7 @@ def test_a_scan_in_chunks_equals_its_reference(strong, chunk, monkeypatch):
 
 def test_a_scan_keeps_states_between_chunks_only():
     arguments = [tensor.requires_grad_() for tensor in scan_case(4096)]
-    kept: list[Tensor] = []
+    kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
         selective_scan.selective_scan(*arguments)
     assert sum(tensor.numel() for tensor in kept) < 4096 * arguments[5].numel()

@@ -39,6 +39,9 @@ ASKED = dict(
 )
 
 
+TINY = ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat"]
+
+
 def loss(architecture):
     """Falls with width and depth; it runs in this process."""
     return (
@@ -193,8 +196,7 @@ def test_a_budget_that_no_network_meets_names_the_nearest(run, capsys):
     error = capsys.readouterr().err
     assert (
         "no network of the runs meets the budget; the nearest has latency_ms"
-        f" {nearest['latency_ms']:,.4g}"
-        f" (budget 5,000): {nearest['notation']}"
+        f" {nearest['latency_ms']:,.4g} (budget 5,000): {nearest['notation']}"
     ) in error
     assert error.count("\n") == 1
 
@@ -330,13 +332,7 @@ def trained(small_corpus, quick_recipe, tmp_path_factory):
     assert (
         main(
             [
-                "search",
-                "--space",
-                "tiny",
-                "--table",
-                "h100_sxm",
-                "--workload",
-                "chat",
+                *TINY,
                 "--calibration=paper",
                 "--budget-ms",
                 "85",
@@ -358,25 +354,21 @@ def trained(small_corpus, quick_recipe, tmp_path_factory):
     return fn.load_run(out)
 
 
+def from_run(run):
+    """The words by which a search starts from a run, with its text."""
+    return ["--data", str(run.entry("question", "data")), "--start-from", str(run.path)]
+
+
 @pytest.mark.slow
 def test_a_search_from_a_run_takes_its_recipe_and_losses(trained, tmp_path, capsys):
     widest = trained.trained[trained.trained["hidden"] == 128]
     budget = round(widest["latency_ms"].max() * 0.997, 4)
     words = [
-        "search",
-        "--space",
-        "tiny",
-        "--table",
-        "h100_sxm",
-        "--workload",
-        "chat",
+        *TINY,
         "--calibration=paper",
         "--budget-ms",
         str(budget),
-        "--data",
-        str(trained.entry("question", "data")),
-        "--start-from",
-        str(trained.path),
+        *from_run(trained),
         "--trials",
         "3",
         "--workers",
@@ -407,20 +399,11 @@ def test_a_search_from_a_run_takes_its_recipe_and_losses(trained, tmp_path, caps
 @pytest.mark.slow
 def test_the_plan_knows_the_networks_of_the_runs(trained, tmp_path, capsys):
     words = [
-        "search",
-        "--space",
-        "tiny",
-        "--table",
-        "h100_sxm",
-        "--workload",
-        "chat",
+        *TINY,
         "--calibration=paper",
         "--budget-ms",
         "85",
-        "--data",
-        str(trained.entry("question", "data")),
-        "--start-from",
-        str(trained.path),
+        *from_run(trained),
         "--dry-run",
         "--json",
         *with_keys(tmp_path, baselines=False),
@@ -442,18 +425,9 @@ def test_a_search_does_not_start_from_other_trainings(trained, tmp_path, capsys,
     assert (
         main(
             [
-                "search",
-                "--space",
-                "tiny",
-                "--table",
-                "h100_sxm",
-                "--workload",
-                "chat",
+                *TINY,
                 "--calibration=paper",
-                "--data",
-                str(trained.entry("question", "data")),
-                "--start-from",
-                str(trained.path),
+                *from_run(trained),
                 "--train-anyway",
                 "--out",
                 str(tmp_path / "next"),

@@ -314,8 +314,7 @@ def test_two_processes_cannot_write_one_run(tmp_path):
     folder = opened(tmp_path / "run")
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); from test_folder import opened; from pathlib"
-        " import Path\n"
-        "opened(Path(sys.argv[2]), resume=True)"
+        " import Path\nopened(Path(sys.argv[2]), resume=True)"
     )
     child = subprocess.run(
         [sys.executable, "-c", script, os.path.dirname(__file__), str(folder.path)],
@@ -415,8 +414,7 @@ def test_another_device_file_is_another_question(tmp_path):
         pass
     assert error_of(tmp_path / "new", device={"launch_us": 4.0}).endswith(
         "question.device is {'launch_us': 3.0}, but this search asks {'launch_us': 4.0};"
-        " device.yaml of the table has"
-        " changed; choose another --out or the same question"
+        " device.yaml of the table has changed; choose another --out or the same question"
     )
 
 

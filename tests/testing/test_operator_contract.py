@@ -307,7 +307,7 @@ def forward_of(change):
         ),
         (
             {"init_state": lambda self, batch, dtype, device="cpu": [1]},
-            "a state must be None, a tensor, a KeyValueCache or a (named) tuple of such; got list",
+            "a state must consist of tensors, KeyValueCaches and tuples; got a list",
         ),
     ]
 )

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flashnas.architecture import Architecture
 from flashnas.formats.fitting import Demands, Format, choose
-from flashnas.formats.gguf.pieces import model_pieces
+from flashnas.formats.gguf.pieces import NAMES, operator_pieces
 from flashnas.formats.lfm2 import FORMAT as LFM2
-from flashnas.formats.pieces import Piece
+from flashnas.formats.pieces import STREAM_SCALE, Piece, network_pieces
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
@@ -30,8 +31,11 @@ WRITTEN: Mapping[str, Any] = {"programs": ("llama.cpp",), "export": "gguf"}
 
 @dataclass(frozen=True)
 class GgufFamily:
-    """An architecture of llama.cpp, with the rules of its loader; other fields: see
-    `model_pieces`.
+    """An architecture of llama.cpp.
+
+    format: the rules of its loader. second_norm: name of the norm of an FFN that belongs to the
+    layer of the mixer before it; "": it is a layer. interleaved: see `operator_pieces`.
+    output_norm: name of the norm in front of the head.
     """
 
     format: Format
@@ -41,12 +45,22 @@ class GgufFamily:
 
     def pieces(self, architecture: Architecture) -> list[Piece]:
         """Every tensor of a file."""
-        return model_pieces(
-            architecture.canonical(),
-            second_norm=self.second_norm,
-            interleaved=self.interleaved,
-            output_norm=self.output_norm,
-            scaled="m2" in self.format.demands,
+        architecture = architecture.canonical()
+
+        def place(n: int, spec: OperatorSpec) -> tuple[str, str]:
+            layer = n
+            if self.second_norm:
+                layer = sum(spec.mixes_tokens for spec in architecture.operators[: n + 1]) - 1
+            norm = "attn_norm" if spec.mixes_tokens else self.second_norm or "attn_norm"
+            return f"blk.{layer}.", f"blk.{layer}.{norm}"
+
+        return network_pieces(
+            architecture,
+            ("token_embd", self.output_norm, "output"),
+            NAMES,
+            place,
+            scale=STREAM_SCALE if "m2" in self.format.demands else 1.0,
+            parts=partial(operator_pieces, interleaved=self.interleaved),
         )
 
     def write_keys(self, writer: GGUFWriter, architecture: Architecture) -> None:
@@ -189,9 +203,8 @@ def family_of(architecture: Architecture) -> GgufFamily:
     """The first family that holds the architecture; raises ExportError with the rule that none
     meets.
     """
-    return FAMILIES[
-        choose(architecture, [family.format for family in FAMILIES.values()], "llama.cpp").name
-    ]
+    formats = [family.format for family in FAMILIES.values()]
+    return FAMILIES[choose(architecture, formats, "llama.cpp").name]
 
 
 def _first(operators: Sequence[OperatorSpec], kind: str) -> Any:

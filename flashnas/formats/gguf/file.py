@@ -159,19 +159,16 @@ def _write(writer: gguf.GGUFWriter, file: Path) -> None:
 
 
 def _with_added_rows(tensors: Mapping[str, Tensor], words: Vocabulary) -> dict[str, Tensor]:
-    tensors = dict(tensors)
-    if not words.added:
-        return tensors
-    embedding = tensors["embedding.weight"]
-    rows = [embedding, *([tensors["meta_tokens"]] if "meta_tokens" in tensors else [])]
-    missing = len(words.tokens) - sum(map(len, rows))
-    extended = {
-        **tensors,
-        "embedding.weight": torch.cat([*rows, embedding.new_zeros(missing, embedding.shape[1])]),
-    }
-    if "head.weight" in tensors:
-        head = tensors["head.weight"]
-        extended["head.weight"] = torch.cat([head, head.new_zeros(words.added, head.shape[1])])
+    """The tensors with rows for added tokens: the meta token's, and zeros."""
+    extended = dict(tensors)
+    for name in ("embedding.weight", "head.weight") if words.added else ():
+        if (matrix := tensors.get(name)) is not None:
+            rows = torch.cat([matrix, matrix.new_zeros(words.added, matrix.shape[1])])
+            extended[name] = rows
+    if "meta_tokens" in tensors:
+        embedding, meta = extended["embedding.weight"], tensors["meta_tokens"]
+        start = len(tensors["embedding.weight"])
+        embedding[start : start + len(meta)] = meta
     return extended
 
 

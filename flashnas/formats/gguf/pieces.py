@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
-from flashnas.architecture import Architecture
 from flashnas.formats import pieces
-from flashnas.formats.pieces import STREAM_SCALE, Piece, network_pieces
+from flashnas.formats.pieces import Piece
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
@@ -114,39 +112,3 @@ def _gated_delta_net(spec: GatedDeltaNet, hidden: int) -> list[Piece]:
         Piece("ssm_norm.weight", "norm.weight"),
         Piece("ssm_out.weight", "out_proj.weight", columns=wide, matrix=True),
     ]
-
-
-def model_pieces(
-    architecture: Architecture,
-    *,
-    second_norm: str,
-    interleaved: bool,
-    scaled: bool,
-    output_norm: str = "output_norm",
-) -> list[Piece]:
-    """All tensors of a file.
-
-    Args:
-        second_norm: name of the norm of an FFN that belongs to the layer of the mixer before it;
-            "": it is a layer.
-        interleaved: see `operator_pieces`.
-        scaled: multiply what writes to the residual stream by STREAM_SCALE.
-        output_norm: name of the norm in front of the head.
-    """
-
-    def place(n: int, spec: OperatorSpec) -> tuple[str, str]:
-        second = bool(second_norm) and not spec.mixes_tokens
-        layer = (
-            sum(each.mixes_tokens or not second_norm for each in architecture.operators[: n + 1])
-            - 1
-        )
-        return f"blk.{layer}.", f"blk.{layer}.{second_norm if second else 'attn_norm'}"
-
-    return network_pieces(
-        architecture,
-        ("token_embd", output_norm, "output"),
-        NAMES,
-        place,
-        scale=STREAM_SCALE if scaled else 1.0,
-        parts=partial(operator_pieces, interleaved=interleaved),
-    )

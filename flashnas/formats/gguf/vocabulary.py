@@ -33,9 +33,18 @@ class Vocabulary:
     end: int
 
     @property
+    def front(self) -> list[int]:
+        """What stands in front of a text."""
+        return [] if self.first is None else [self.first]
+
+    @property
+    def added_ids(self) -> range:
+        return range(len(self.tokens) - self.added, len(self.tokens))
+
+    @property
     def never(self) -> tuple[int, ...]:
         """Tokens that do not continue a text: the one that ends it and the added ones."""
-        return tuple({self.end, *range(len(self.tokens) - self.added, len(self.tokens))})
+        return tuple({self.end, *self.added_ids})
 
     @property
     def plain(self) -> int:
@@ -58,10 +67,7 @@ class Vocabulary:
         writer.add_eos_token_id(self.end)
         writer.add_pad_token_id(self.end)
         if self.added:
-            ordinary = len(self.tokens) - self.added
-            writer.add_array(
-                "tokenizer.ggml.suppress_tokens", list(range(ordinary, len(self.tokens)))
-            )
+            writer.add_array("tokenizer.ggml.suppress_tokens", list(self.added_ids))
 
 
 def vocabulary(tokenizer: Tokenizer | None, vocab: int, meta_tokens: int) -> Vocabulary:
@@ -109,16 +115,10 @@ def _checked_merges(described: dict[str, Any]) -> list[str]:
         and not splits.get("add_prefix_space")
         and splits.get("use_regex", True)
     )
-    if (
-        model["type"] != "BPE"
-        or not byte_level
-        or described["normalizer"]
-        or model.get("ignore_merges")
-    ):
+    normalizer = described["normalizer"]
+    if model["type"] != "BPE" or not byte_level or normalizer or model.get("ignore_merges"):
         kind = f"{model['type']} with {splits.get('type') or 'no'} pre-tokenizer"
-        kind += (
-            f" and {described['normalizer']['type']} normalizer" if described["normalizer"] else ""
-        )
+        kind += f" and {normalizer['type']} normalizer" if normalizer else ""
         raise ExportError(
             "--to gguf writes tokenizers of the kind that flashnas trains, byte-level BPE with"
             f" the splits of GPT-2; got {kind}"

@@ -1,9 +1,5 @@
 """Bad input of `search`: its numbers and words, and the places that it writes to."""
 
-from __future__ import annotations
-
-from typing import Any
-
 from bad_input.words import (
     CHAT,
     GARBAGE,
@@ -251,7 +247,7 @@ for name, words, expect in (
     ("space", ("--space", "nemotron_flash"), "llama.cpp cannot hold this network"),
 ):
     case(f"profile-llama-cpp-{name}", [*in_llama_cpp, *words], f"{expect}|flashnas[llama-cpp]")
-VAST: dict[str, Any] = {
+VAST = {
     "template": "layerwise",
     "model": {"vocab": 131072},
     "widths": [262144],

@@ -18,7 +18,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import yaml
@@ -36,7 +35,7 @@ RECIPE = {
     "adamw_lr": 0.003,
     "dtype": "float32",
 }
-SPACE: dict[str, Any] = {
+SPACE = {
     "template": "three_stage",
     "model": {"vocab": 512, "tied": True, "meta_tokens": 2},
     "widths": [32, 64],
@@ -48,7 +47,7 @@ SPACE: dict[str, Any] = {
     "repeats": [1, 1],
     "max_operators": 5,
 }
-LAYERWISE: dict[str, Any] = {
+LAYERWISE = {
     "template": "layerwise",
     "widths": [1024],
     "layers": {"depth": 3, "choices": ["a f", "m2"]},
@@ -61,7 +60,7 @@ LONG = "12345678901234567890123"  # 23 digits
 HUGE = "100000000000000000000"  # 10^20
 GARBAGE = bytes(range(128, 256)) * 8  # not UTF-8, no line end
 PRECIOUS = "precious.txt"  # must outlive every case
-LLAMA: dict[str, Any] = {
+LLAMA = {
     "model_type": "llama",
     "hidden_size": 2048,
     "num_hidden_layers": 2,
@@ -91,7 +90,7 @@ class Case:
     file_limit: int | None = None
 
 
-CASES: list[Case] = []
+CASES = []
 
 
 def case(

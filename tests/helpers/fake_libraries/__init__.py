@@ -6,14 +6,10 @@ what our adapters assume; that the libraries keep to it is for tests/gpu. Their 
 of the libraries: tests/operators/test_library_signatures.py compares them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-
-import pytest
 
 from fake_libraries import fla, flash_attn, mamba_ssm
 from flashnas.operators.backends import core as backends
@@ -24,9 +20,7 @@ MODULES = {**fla.MODULES, **mamba_ssm.MODULES, **flash_attn.MODULES}
 PACKAGES = ("fla", "mamba_ssm", "selective_scan_cuda", "flash_attn")
 
 
-def install(
-    monkeypatch: pytest.MonkeyPatch, *packages: str, devices: tuple[str, ...] = ("cuda",)
-) -> None:
+def install(monkeypatch, *packages, devices=("cuda",)):
     """Put the stand-ins of these packages (all, if none is named) where the libraries would be;
     hide the others.
 

@@ -1,18 +1,11 @@
 """flash-linear-attention 0.6.0: fla/ops/*."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import torch
-from torch import Tensor
 
 from fake_libraries.shared import HALF, same_dtype, start
 
 
-def _recurrence(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, state: Tensor | None, decay: Any, write: Any
-) -> tuple[Tensor, Tensor]:
+def _recurrence(q, k, v, scale, state, decay, write):
     """[B, T, H, *]; `decay(t)` multiplies the state [B, H, K, V], `write(t, state)` is added to
     it.
     """
@@ -31,20 +24,20 @@ def _recurrence(
 
 
 def _delta(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    beta: Tensor,
-    g: Tensor | None,
-    scale: float,
-    state: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+    q,
+    k,
+    v,
+    beta,
+    g,
+    scale,
+    state,
+):
     """g: None, one log decay per head [B, T, H] or per key channel [B, T, H, K]."""
     assert beta.shape == q.shape[:3]
     decays = torch.zeros_like(beta) if g is None else g
     decays = decays.float().exp().reshape(*q.shape[:3], -1, 1)
 
-    def write(t: int, state: Tensor) -> Tensor:
+    def write(t, state):
         error = v[:, t].float() - torch.einsum("bhk,bhkv->bhv", k[:, t].float(), state)
         return torch.einsum(
             "bhk,bhv->bhkv", k[:, t].float(), beta[:, t].float().unsqueeze(-1) * error
@@ -53,9 +46,7 @@ def _delta(
     return _recurrence(q, k, v, scale, state, lambda t: decays[:, t], write)
 
 
-def _linear(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, scale: float, state: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _linear(q, k, v, g, scale, state):
     decays = g.float().exp().reshape(*q.shape[:3], -1, 1)
     return _recurrence(
         q,
