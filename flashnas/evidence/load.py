@@ -19,7 +19,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
 from flashnas.base.hints import one_of, printable, shown
 from flashnas.evidence.composition import body_sizes, mix_of
-from flashnas.evidence.full_loss import NEW, PARTS, FullLoss, Spreads
+from flashnas.evidence.full_loss import NEW, NEW_RELIABILITY, PARTS, FullLoss, Spreads
 from flashnas.evidence.law import Law
 from flashnas.evidence.proxies import full_network, full_width
 from flashnas.evidence.recall import SHIPPED as RECALL
@@ -197,6 +197,9 @@ def own_rows(path: str | Path) -> list[PublishedRow]:
 
 
 def _with_own(rows: Rows, shipped: FullLoss) -> Spreads:
+    """The spreads with a reliability of the user's own trainings: as their gaps ask for, and never
+    better than that of a publication that nobody has seen, because a few rows of one seed may agree
+    by chance."""
     spreads = shipped.spreads
 
     def with_log(log: float) -> Spreads:
@@ -207,11 +210,11 @@ def _with_own(rows: Rows, shipped: FullLoss) -> Spreads:
     def cost(log: float) -> float:
         return FullLoss(rows, with_log(log), shipped.law).cost + 0.5 * (log / RELIABILITY_SD) ** 2
 
-    bound = FURTHEST * RELIABILITY_SD
+    least, bound = np.log(NEW_RELIABILITY), FURTHEST * RELIABILITY_SD
     return with_log(
         float(
             minimize_scalar(
-                cost, bounds=(-bound, bound), method="bounded", options={"xatol": 0.01}
+                cost, bounds=(least, bound), method="bounded", options={"xatol": 0.01}
             ).x
         )
     )

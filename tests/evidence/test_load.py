@@ -252,3 +252,18 @@ def test_numbers_of_tokens():
     assert np.isnan(number_of("8M", {"": 1}))
     assert number_of("8.5", {"": 1}) == 8.5
     assert tokens_text(999.6e9) == "1T"
+
+
+def test_three_own_rows_of_one_seed_narrow_a_difference_by_less_than_half(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text(
+        "group,source,operators,params,hidden,tokens,metric,value\n"
+        "mine,own,12x(a f),400M,1536,20B,val_loss,2.90\n"
+        "mine,own,12x(m2 f),400M,1536,20B,val_loss,2.87\n"
+        "mine,own,2x(5x(m2 f) a f),400M,1536,20B,val_loss,2.84\n"
+    )
+    pair = [Architecture.parse(f"2560: 10x({block})") for block in ("a f", "m2 f")]
+    before, after = (
+        full_loss(own).predict_networks(pair, 1e11).difference(0, 1)[1] for own in (None, path)
+    )
+    assert 0.5 * before < after < before
