@@ -52,13 +52,9 @@ class Answers:
         if not isinstance(network, Architecture):
             return None
         try:
-            return self.trained(self.recipe.proxy_of(network, self.vocab))
+            entry = self._scores.get(self.recipe.proxy_of(network, self.vocab).hash)
         except (ArchitectureError, OperatorError):  # it cannot be shrunk by this recipe
             return None
-
-    def trained(self, proxy: Architecture) -> dict[str, Any] | None:
-        """`score` by the network that was trained."""
-        entry = self._scores.get(proxy.hash)
         return None if entry is None else dict(entry)
 
     def to_dict(self) -> dict[str, Any]:

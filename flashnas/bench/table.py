@@ -90,7 +90,7 @@ class _HeaderLine:
     measured: list[dict[str, Any]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Header:
     """How all networks of a bench were trained.
 
@@ -141,13 +141,7 @@ class Header:
             recipe = Recipe.from_dict(line.recipe)
         except FlashnasError as error:
             raise BenchError(f"{place}: {error}") from None
-        return cls(
-            recipe=recipe,
-            source=line.source,
-            dataset=line.dataset,
-            vocab=line.vocab,
-            measured=line.measured,
-        )
+        return cls(recipe, line.source, line.dataset, line.vocab, line.measured)
 
 
 @dataclass(frozen=True)

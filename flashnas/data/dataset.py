@@ -266,25 +266,23 @@ def prepare_dataset(
     )
 
     digest = hashlib.sha256(_VERSION.encode())
-    head, between = [
-        [hashlib.sha256(text.encode()).digest() for text in texts]
-        for texts in ((without_folders(source), encoder.to_str()), ("",))
-    ]
-    for of_text in itertools.chain(
-        head, split.train.digests(), between, split.validation.digests()
-    ):
-        digest.update(of_text)
+    for part in (without_folders(source), encoder.to_str(), split.train, "", split.validation):
+        digest.update(
+            hashlib.sha256(part.encode()).digest() if isinstance(part, str) else part.digests
+        )
     folder = cached_dataset(digest.hexdigest()[:24], cache)
     if not _whole(folder):
         with dataset_in_cache(folder) as temporary:
-            meta: dict[str, Any] = {
+            meta = {
                 "source": source,
                 "vocab": vocab_size(encoder),
                 "notes": notes,
                 "validation_bytes": split.validation.size,
+                "train_tokens": _encode(encoder, split.train, temporary / "train.npy"),
+                "validation_tokens": _encode(
+                    encoder, split.validation, temporary / "validation.npy"
+                ),
             }
-            for part, documents in (("train", split.train), ("validation", split.validation)):
-                meta[f"{part}_tokens"] = _encode(encoder, documents, temporary / f"{part}.npy")
             (temporary / "tokenizer.json").write_text(encoder.to_str(), encoding="utf-8")
             (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
     dataset = Dataset.open(folder)

@@ -14,32 +14,30 @@ CHANGED = "the corpus changed while it was read; start again"
 LEFT_OUT, TRAIN, VALIDATION = range(3)
 
 
+@dataclass(frozen=True)
 class TextPart:
     """The documents of a stream that belong to one part, read anew at each pass. marks: of each
-    document, its part. digests: SHA-256 of each text of the part. size: bytes in UTF-8."""
+    document, its part. digests: the SHA-256 of each text of the part, in order. size: bytes in
+    UTF-8."""
 
-    def __init__(
-        self, documents: Iterable[str], marks: bytearray, part: int, digests: bytes, size: int
-    ) -> None:
-        self._documents, self._marks, self._part, self._digests = documents, marks, part, digests
-        self.size = size
+    documents: Iterable[str]
+    marks: bytearray
+    part: int
+    digests: bytes
+    size: int
 
     def __iter__(self) -> Iterator[str]:
-        marks = iter(self._marks)
-        for document in self._documents:
+        marks = iter(self.marks)
+        for document in self.documents:
             if (mark := next(marks, None)) is None:
                 raise CorpusError(CHANGED)
-            if mark == self._part:
+            if mark == self.part:
                 yield document
         if next(marks, None) is not None:
             raise CorpusError(CHANGED)
 
     def __len__(self) -> int:
-        return self._marks.count(self._part)
-
-    def digests(self) -> Iterator[bytes]:
-        """Of each document, in order."""
-        return (self._digests[n : n + 32] for n in range(0, len(self._digests), 32))
+        return self.marks.count(self.part)
 
     @classmethod
     def of(cls, documents: Sequence[str]) -> TextPart:

@@ -72,8 +72,7 @@ def cached_tokenizer(documents: TextPart, vocab: int, cache: Path) -> Tokenizer:
     Of more text than MAX_BYTES it sees every second document, or every third, and so on.
     """
     digest = hashlib.sha256(f"{_VERSION} {vocab}".encode())
-    for of_document in documents.digests():
-        digest.update(of_document)
+    digest.update(documents.digests)
     path = cache / "tokenizers" / f"{digest.hexdigest()[:24]}.json"
     if path.is_file():
         with contextlib.suppress(CorpusError):  # a damaged file is trained again

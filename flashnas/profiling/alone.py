@@ -1,4 +1,4 @@
-"""Operators timed alone, one call after the other of several copies with weights and states of
+"""Operators timed alone: one call after the other of several copies with weights and states of
 their own.
 
 This is for CUDA graphs, which have no clock inside. The copies together are larger than any cache:
@@ -10,179 +10,125 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 
+from flashnas.architecture import parse_operators
 from flashnas.base.errors import DeviceMemoryError
 from flashnas.latency.memory import operator_bytes
 from flashnas.latency.row_requests import RowRequest
 from flashnas.network.model import Block
-from flashnas.operators import OperatorSpec
 from flashnas.operators.parts.norms import RMSNorm
-from flashnas.profiling.device_timing import Measurement, Timer
-from flashnas.profiling.platforms import BEYOND_CACHE_BYTES
+from flashnas.profiling.device_timing import Call, Measurement
+from flashnas.profiling.platforms import BEYOND_CACHE_BYTES, check_memory
 from flashnas.profiling.setup import Setup
-from flashnas.profiling.whole_model import (
-    Plan,
-    at_once,
-    block_step,
-    build_block,
-    built_on,
-    deployed,
-    pieces,
-    timed,
-    too_large,
-    within_memory,
-)
+from flashnas.profiling.whole_model import block_step, build_block, deployed, pieces
 
 MIN_COPIES = 2
 Note = Callable[[RowRequest, str], None]
 
 
 def measure_alone(
-    items: Sequence[RowRequest],
-    specs: dict[str, OperatorSpec],
-    setup: Setup,
-    timer: Timer,
-    copies_at_most: int,
-    note: Note = lambda *_: None,
+    items: Sequence[RowRequest], setup: Setup, max_copies: int, note: Note = lambda *_: None
 ) -> dict[RowRequest, Measurement]:
-    """Time each request. specs: the operators by their name in the requests. copies_at_most: as
-    many copies of an operator as a model of the space has operators. note: receives a request and a
-    line for what does not fit into memory, which is left out, and for what no graph can hold, which
-    is timed in the mode eager."""
+    """Time requests of one operator at one width, whose copies serve all lengths, phases and
+    batches.
+
+    Args:
+        max_copies: as many copies of an operator as a model of the space has operators.
+        note: receives a request that does not fit into memory and is left out, and why.
+    """
     rows = {}
-    copies = _Copies(copies_at_most)
-
-    def measure(item: RowRequest) -> Measurement:
-        calls = list(_calls(item, specs, setup, copies))
-        return timed(calls, setup, timer, functools.partial(note, item))
-
-    with setup.running():
-        for item in items:
-            copies.keep_for(item)
-            try:
-                rows[item] = within_memory(functools.partial(measure, item), setup)
-            except DeviceMemoryError as error:
-                copies.forget()
-                note(item, f"left out: {error}")
+    blocks: list[Block] = []
+    for item in items:
+        try:
+            rows[item] = setup.run(functools.partial(_measure, item, blocks, max_copies, setup))
+        except DeviceMemoryError as error:
+            blocks.clear()
+            note(item, f"left out: {error}")
     return rows
 
 
-class _Copies:
-    """The blocks of one operator at one width, for all lengths, phases and batches."""
-
-    def __init__(self, at_most: int) -> None:
-        self.at_most = at_most
-        self._blocks: list[Block] = []
-        self._owner: tuple[str, int] | None = None
-
-    @property
-    def bytes(self) -> int:
-        """Of their weights."""
-        return sum(weight.nbytes for block in self._blocks for weight in block.parameters())
-
-    def keep_for(self, item: RowRequest) -> None:
-        """Free them if they are of another operator."""
-        if self._owner != (item.operator, item.hidden):
-            self.forget()
-        self._owner = item.operator, item.hidden
-
-    def forget(self) -> None:
-        self._blocks.clear()
-
-    def of(self, spec: OperatorSpec, hidden: int, number: int, setup: Setup) -> list[Block]:
-        """So many; builds those that are missing, and frees those that are too many."""
-        del self._blocks[number:]
-        while len(self._blocks) < number:
-            with built_on(setup):
-                block = build_block(spec, hidden, setup)
-            self._blocks.append(deployed(block, setup))
-        return self._blocks
+def _measure(item: RowRequest, blocks: list[Block], max_copies: int, setup: Setup) -> Measurement:
+    return setup.timed(_calls(item, blocks, max_copies, setup), launch=False)
 
 
-def _calls(
-    item: RowRequest, specs: dict[str, OperatorSpec], setup: Setup, copies: _Copies
-) -> Iterator[Callable[[], object]]:
-    device, dtype, batch = setup.device, setup.torch_dtype, item.batch
-    plan = (
-        pieces(batch, item.length, setup.platform.piece_tokens) if item.phase == "prefill" else []
-    )
-    tokens_at_once = at_once(plan, batch)
+def _calls(item: RowRequest, blocks: list[Block], max_copies: int, setup: Setup) -> list[Call]:
+    """A call for each copy; blocks: the copies so far, to which missing ones are added and from
+    which those without room are removed."""
+    prefill, batch, itemsize = item.phase == "prefill", item.batch, setup.torch_dtype.itemsize
+    piece_tokens, free = setup.platform.piece_tokens, setup.platform.free_bytes()
+    at_once = min(batch * item.length, piece_tokens) if prefill else batch
     if item.operator in ("embedding", "head"):
         # a model has one, read once a token; copies only keep it out of the cache
-        table_bytes = item.vocab * item.hidden * dtype.itemsize
-        written = (
-            tokens_at_once
-            * dtype.itemsize
-            * (item.hidden if item.operator == "embedding" else item.vocab)
-        )
-        for _ in range(_fitting(_number(table_bytes, copies.at_most), table_bytes, written, setup)):
-            weight = torch.randn(item.vocab, item.hidden, dtype=dtype, device=device)
-            norm = RMSNorm(item.hidden).to(device, dtype)
-            tokens = torch.randint(item.vocab, (batch, item.length or 1), device=device)
-            x = torch.randn(batch, item.hidden, dtype=dtype, device=device)
-            if item.operator == "embedding":
-                yield functools.partial(
-                    _look_up, tokens.split(plan[0][0] if plan else batch), weight
-                )
-            else:
-                yield functools.partial(_head, norm, weight, x)
-        return
-    spec = specs[item.operator]
-    kept = 0 if plan else batch
-    each, alive = operator_bytes(
+        call = _embedding if item.operator == "embedding" else _head
+        table_bytes = item.vocab * item.hidden * itemsize
+        written = item.hidden if item.operator == "embedding" else item.vocab
+        alive = at_once * itemsize * written
+        count = _count(table_bytes, table_bytes, alive, max_copies, free)
+        return [call(item, setup) for _ in range(count)]
+    (spec,) = parse_operators(item.operator)
+    bytes_of_one, alive = operator_bytes(
         spec,
         item.hidden,
-        batch=kept,
+        batch=0 if prefill else batch,
         context=item.length,
-        at_once=tokens_at_once,
+        at_once=at_once,
         dtype=setup.dtype_name,
     )
-    number = _number(spec.params(item.hidden) * dtype.itemsize, copies.at_most)
-    blocks = copies.of(spec, item.hidden, _fitting(number, each, alive, setup, copies.bytes), setup)
-    most = (plan[0][0], max(plan[0][1])) if plan else (0, 0)
-    read = torch.randn(
-        *most, item.hidden, dtype=dtype, device=device
-    )  # by all copies, as just written
-    for block in blocks:
-        if item.phase == "prefill":
-            yield functools.partial(_read, block, read, plan)
-        else:
-            yield block_step(block, batch, item.length, setup)
+    free += sum(weight.nbytes for block in blocks for weight in block.parameters())
+    count = _count(spec.params(item.hidden) * itemsize, bytes_of_one, alive, max_copies, free)
+    del blocks[count:]
+    while len(blocks) < count:
+        blocks.append(deployed(lambda: build_block(spec, item.hidden, setup), setup))
+    if not prefill:
+        return [block_step(block, batch, item.length, setup) for block in blocks]
+    shapes = [
+        [part_BT.shape for part_BT in parts]
+        for parts in pieces(torch.empty(batch, item.length, device="meta"), piece_tokens)
+    ]
+    # read by all copies, as just written
+    x_BTD = _random(*shapes[0][0], item.hidden, setup=setup)
+    return [functools.partial(_read, block, x_BTD, shapes) for block in blocks]
 
 
-def _head(norm: RMSNorm, weight_VD: torch.Tensor, x_BD: torch.Tensor) -> torch.Tensor:
-    return F.linear(norm(x_BD), weight_VD).argmax(-1)
+def _count(weight_bytes: int, bytes_of_one: int, alive: int, max_copies: int, free: float) -> int:
+    """As many copies as exceed any cache, at most `max_copies`, and at most as many as fit beside
+    `alive` bytes; raises DeviceMemoryError below MIN_COPIES."""
+    check_memory(MIN_COPIES * bytes_of_one + alive, free)
+    wanted = min(max_copies, math.ceil(BEYOND_CACHE_BYTES / max(weight_bytes, 1)))
+    return min(max(MIN_COPIES, wanted), int((free - alive) // max(bytes_of_one, 1)))
 
 
-def _look_up(parts: Sequence[torch.Tensor], weight_VD: torch.Tensor) -> None:
-    for tokens in parts:
-        F.embedding(tokens, weight_VD)
+def _random(*shape: int, setup: Setup) -> torch.Tensor:
+    return torch.randn(*shape, dtype=setup.torch_dtype, device=setup.device)
 
 
-def _read(block: Block, x_BTD: torch.Tensor, plan: Plan) -> None:
-    """Prompts through a block, in the pieces of a plan."""
-    for sequences, parts in plan:
+def _embedding(item: RowRequest, setup: Setup) -> Call:
+    weight_VD = _random(item.vocab, item.hidden, setup=setup)
+    tokens_BT = torch.randint(item.vocab, (item.batch, item.length or 1), device=setup.device)
+    prompts = pieces(tokens_BT, setup.platform.piece_tokens)
+
+    def look_up() -> None:
+        for parts in prompts:
+            for part_BT in parts:
+                F.embedding(part_BT, weight_VD)
+
+    return look_up
+
+
+def _head(item: RowRequest, setup: Setup) -> Call:
+    weight_VD = _random(item.vocab, item.hidden, setup=setup)
+    norm = RMSNorm(item.hidden).to(setup.device, setup.torch_dtype)
+    x_BD = _random(item.batch, item.hidden, setup=setup)
+    return lambda: F.linear(norm(x_BD), weight_VD).argmax(-1)
+
+
+def _read(block: Block, x_BTD: torch.Tensor, shapes: Sequence[Sequence[torch.Size]]) -> None:
+    """Prompts through a block, in pieces of these shapes."""
+    for parts in shapes:
         state = None
-        for tokens in parts:
-            part_BTD = x_BTD[:sequences, :tokens]
-            _, state = block(part_BTD, state)
-
-
-def _fitting(copies: int, each: int, alive: int, setup: Setup, kept: int = 0) -> int:
-    """At most so many copies of `each` bytes as there is memory for beside `alive` bytes; raises
-    DeviceMemoryError below MIN_COPIES. kept: bytes that the copies have already."""
-    free = setup.platform.free_bytes()
-    if free is None:
-        return copies
-    free += kept
-    if (needed := MIN_COPIES * each + alive) > free:
-        raise DeviceMemoryError(too_large(needed, free))
-    return min(copies, int((free - alive) // max(each, 1)))
-
-
-def _number(weight_bytes: int, at_most: int) -> int:
-    return max(MIN_COPIES, min(at_most, math.ceil(BEYOND_CACHE_BYTES / max(weight_bytes, 1))))
+        for sequences, tokens in parts:
+            _, state = block(x_BTD[:sequences, :tokens], state)

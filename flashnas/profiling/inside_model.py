@@ -16,26 +16,21 @@ import torch
 import torch.nn.functional as F
 
 from flashnas.architecture import Architecture
+from flashnas.base.errors import DeviceMemoryError
 from flashnas.latency.memory import memory_bytes
 from flashnas.latency.row_requests import RowGroup, RowRequest
 from flashnas.latency.workload import Workload
 from flashnas.network.model import HybridLM
 from flashnas.profiling.alone import Note
-from flashnas.profiling.device_timing import Effort, Measurement, enough
+from flashnas.profiling.device_timing import Measurement, enough
+from flashnas.profiling.platforms import check_memory
 from flashnas.profiling.setup import Setup
-from flashnas.profiling.whole_model import (
-    at_once,
-    build_model,
-    filled_cache,
-    parts_of,
-    pieces,
-    too_large,
-)
+from flashnas.profiling.whole_model import build_model, filled_cache, pieces
 from flashnas.space.operator_space import OperatorSpace
 
 # over all lengths of a group, so that a slow moment of the machine affects them all
 ROUNDS = 3
-LOOKED_AT = 64  # sampled genotypes for the depth of the model
+DEPTH_SAMPLES = 64  # sampled genotypes for the depth of the model
 MODEL_BYTES = 4 * 2**30  # of the operators' weights at most
 
 
@@ -45,10 +40,12 @@ def reference_architecture(
     """Every operator of the space equally often, in a shuffled order that is always the same; as
     deep as the median of sampled architectures, or as deep as fits MODEL_BYTES."""
     rng, kinds = np.random.default_rng(0), space.kinds()
-    depth = float(np.median([len(space.operators(space.sample(rng))) for _ in range(LOOKED_AT)]))
+    depth = float(
+        np.median([len(space.operators(space.sample(rng))) for _ in range(DEPTH_SAMPLES)])
+    )
     weight_bytes = value_bytes * sum(spec.params(hidden) for spec in kinds)
-    each = max(1, min(round(depth / len(kinds)), MODEL_BYTES // weight_bytes))
-    order = rng.permutation(np.repeat(np.arange(len(kinds)), each))
+    repeats = max(1, min(round(depth / len(kinds)), MODEL_BYTES // weight_bytes))
+    order = rng.permutation(np.repeat(np.arange(len(kinds)), repeats))
     return space.build(tuple(kinds[i] for i in order), hidden)
 
 
@@ -57,39 +54,39 @@ def measure_inside_model(
 ) -> dict[RowRequest, Measurement]:
     """Time the requests of a group; `effort.seconds` limits each of its lengths. What does not fit
     into memory is left out with a note."""
-    with setup.running():
-        architecture = reference_architecture(space, group.hidden, setup.torch_dtype.itemsize)
-        lengths, reason = _fitting(architecture, group, setup)
-        items = [
-            item for item in group.items if item.length in lengths or (lengths and not item.length)
-        ]
-        for item in group.items:
-            if item not in items:
-                note(item, f"left out: {reason}")
-        if not items:
-            return {}
-        model = build_model(architecture, setup)
-        names = [
-            "embedding",
-            *(str(spec.resolved(group.hidden)) for spec in architecture.operators),
-            "head",
-        ]
-        runs = {
-            length: _decode(model, group.batch, length, setup)
-            if group.phase == "decode"
-            else _prefill(model, group.batch, length, setup)
-            for length in lengths
-        }
-        samples: dict[RowRequest, list[float]] = {item: [] for item in items}
-        for run in runs.values():
-            run()
-            run()
-        for number in range(1, ROUNDS + 1):
-            for length, run in runs.items():
-                filled = {
-                    item.operator: samples[item] for item in items if item.length in (0, length)
-                }
-                _repeat(run, names, filled, setup.effort, number / ROUNDS)
+    architecture = reference_architecture(space, group.hidden, setup.torch_dtype.itemsize)
+    lengths, reason = _fitting(architecture, group, setup)
+    samples: dict[RowRequest, list[float]] = {}
+    for item in group.items:
+        if item.length in lengths or (lengths and not item.length):
+            samples[item] = []
+        else:
+            note(item, f"left out: {reason}")
+    if not samples:
+        return {}
+    model = build_model(architecture, setup)
+    start = _decode if group.phase == "decode" else _prefill
+    passes = {length: start(model, group.batch, length, setup) for length in lengths}
+    for run in passes.values():
+        run()
+        run()
+    names = (
+        "embedding",
+        *(str(spec.resolved(group.hidden)) for spec in architecture.operators),
+        "head",
+    )
+    for number in range(1, ROUNDS + 1):
+        for length, run in passes.items():
+            series = {
+                item.operator: samples[item] for item in samples if item.length in (0, length)
+            }
+            end = time.perf_counter() + setup.effort.seconds / ROUNDS
+            while True:
+                for name, us in zip(names, run(), strict=False):
+                    if name in series:
+                        series[name].append(us)
+                if enough(series.values(), setup.effort, end, number / ROUNDS):
+                    break
     return {item: Measurement.of(values) for item, values in samples.items()}
 
 
@@ -97,58 +94,36 @@ def _fitting(architecture: Architecture, group: RowGroup, setup: Setup) -> tuple
     """The lengths for which there is memory, and why there is none for others. Caches of all
     contexts are there together."""
     free, dtype = setup.platform.free_bytes(), setup.dtype_name
-    if free is None:
-        return list(group.lengths), ""
     decode, fitting, reason = group.phase == "decode", [], ""
+    at_once = group.batch if decode else setup.platform.piece_tokens
     weights = kept = memory_bytes(architecture, Workload(generated_tokens=1), 1, dtype, 1)
     for length in group.lengths:
         request = Workload(generated_tokens=length) if decode else Workload(prompt_tokens=length)
-        plan = [] if decode else pieces(group.batch, length, setup.platform.piece_tokens)
-        needed = (
-            kept
-            - weights
-            + memory_bytes(architecture, request, group.batch, dtype, at_once(plan, group.batch))
-        )
-        if needed > free:
-            reason = too_large(needed, free, group.batch)
+        needed = kept - weights + memory_bytes(architecture, request, group.batch, dtype, at_once)
+        try:
+            check_memory(needed, free, group.batch)
+        except DeviceMemoryError as error:
+            reason = str(error)
             continue
         fitting.append(length)
         kept = needed if decode else kept
     return fitting, reason
 
 
-def _repeat(
-    run: Callable[[], list[float]],
-    names: list[str],
-    samples: dict[str, list[float]],
-    effort: Effort,
-    share: float,
-) -> None:
-    """Add passes through the model to the samples of each operator."""
-    end = time.perf_counter() + effort.seconds / ROUNDS
-    while True:
-        for name, us in zip(names, run(), strict=False):
-            if name in samples:
-                samples[name].append(us)
-        if enough(samples.values(), effort, end, share):
-            return
-
-
 def _decode(model: HybridLM, batch: int, context: int, setup: Setup) -> Callable[[], list[float]]:
     tokens_B = torch.zeros(batch, dtype=torch.long, device=setup.device)
-    cache = filled_cache(model, batch, context)
+    cache, platform = filled_cache(model, batch, context), setup.platform
 
     def run() -> list[float]:
-        marks = setup.platform.marks()
-        marks.mark()
+        moments = [platform.moment()]
         x_BD = model.embedding(tokens_B)
-        marks.mark()
+        moments.append(platform.moment())
         for block, state in zip(model.blocks, cache.states, strict=True):
             x_BD, _ = block.step(x_BD, state)
-            marks.mark()
+            moments.append(platform.moment())
         F.linear(model.final_norm(x_BD), model.head_weight).argmax(-1)
-        marks.mark()
-        return marks.intervals_us()
+        moments.append(platform.moment())
+        return platform.intervals_us(moments)
 
     return run
 
@@ -156,24 +131,23 @@ def _decode(model: HybridLM, batch: int, context: int, setup: Setup) -> Callable
 def _prefill(model: HybridLM, batch: int, tokens: int, setup: Setup) -> Callable[[], list[float]]:
     """The times of the pieces in which the prompts are read, added up."""
     tokens_BT = torch.randint(model.architecture.vocab, (batch, tokens), device=setup.device)
-    read = parts_of(tokens_BT, pieces(batch, tokens, setup.platform.piece_tokens))
+    platform = setup.platform
 
     def run() -> list[float]:
         times = []
-        for parts in read:
+        for parts in pieces(tokens_BT, platform.piece_tokens):
             states: list[Any] = [None] * len(model.blocks)
             for part_BT in parts:
-                marks = setup.platform.marks()
-                marks.mark()
+                moments = [platform.moment()]
                 x_BTD = model.embedding(part_BT)
-                marks.mark()
-                kept = []
+                moments.append(platform.moment())
+                after = []
                 for block, state in zip(model.blocks, states, strict=True):
-                    x_BTD, after = block(x_BTD, state)
-                    kept.append(after)  # as for a prompt that is continued
-                    marks.mark()
-                times.append(marks.intervals_us())
-                states = kept
-        return [sum(each) for each in zip(*times, strict=True)]
+                    x_BTD, state = block(x_BTD, state)
+                    after.append(state)  # as for a prompt that is continued
+                    moments.append(platform.moment())
+                times.append(platform.intervals_us(moments))
+                states = after
+        return [sum(parts) for parts in zip(*times, strict=True)]
 
     return run

@@ -1,40 +1,42 @@
-"""The platforms that torch runs on here: clock, default dtype, and the facts of the device at
+"""The platforms that torch runs on: their clocks, their memory, and the facts of the device at
 hand.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
+import itertools
 import os
 import platform as host
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from flashnas.base.errors import DeviceMemoryError
 from flashnas.base.hints import first_line
 from flashnas.base.process import keep_memory
 from flashnas.base.settings import usable_cores
 from flashnas.latency.schema import PLATFORMS as USUAL_MODES
 from flashnas.latency.schema import Device
-from flashnas.profiling.device_timing import (
-    MIN_BUSY_US,
-    CpuMarks,
-    CudaGraphTimer,
-    CudaMarks,
-    EagerTimer,
-    Marks,
-    Timer,
-)
+from flashnas.profiling.device_timing import Call, Effort, Measurement, captured, repeat
 from flashnas.profiling.nvml import limits
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
-BEYOND_CACHE_BYTES = 256 * 2**20  # larger than the last-level cache of the machines that we know of
+MEMORY = Path("/proc/meminfo")
+BEYOND_CACHE_BYTES = 256 * 2**20  # larger than the last-level cache of any known machine
+LAUNCH_EFFORT = Effort(least=50, most=200)
+SMALL_KERNELS = 8, 128  # in the graphs that show what a launch takes
+MAX_LAUNCH = 0.5  # share of a graph's time that may be taken off for its launch
+MIN_BUSY_US = (
+    200_000  # of all repeats on a GPU: after 15 replays, or 8 ms, it is not yet in a steady state
+)
 
 
 class Platform(ABC):
@@ -46,10 +48,8 @@ class Platform(ABC):
         modes: in which an operator can be timed.
         probe_size, product_size: sides of the square matrices whose product is the probe, and the
             peak.
-        piece_tokens: of the prompts of a batch, that are read at once, in whole sequences; 0: all
-            of them.
-        marks: the clock between the parts of one call.
-        min_us: of all repeats of an eager timing together.
+        piece_tokens: the most tokens of the prompts of a batch that are read at once.
+        min_us: of all repeats of a timing together.
     """
 
     name: str
@@ -57,8 +57,7 @@ class Platform(ABC):
     modes: tuple[str, ...]
     probe_size: int
     product_size: int
-    piece_tokens: int = 0
-    marks: Callable[[], Marks]
+    piece_tokens: int = 2**62
     min_us: float = 0.0
 
     @property
@@ -85,13 +84,62 @@ class Platform(ABC):
         run.
         """
 
-    def timer(self, mode: str, *, launch: bool = True) -> Timer:
-        """The clock around whole calls in a mode; launch: with what a model pays once a step."""
-        return (
-            CudaGraphTimer(launch=launch)
-            if mode == "cuda_graph"
-            else EagerTimer(self.marks, self.min_us)
+    @abstractmethod
+    def moment(self) -> Any:
+        """The present moment on the device's time line."""
+
+    @abstractmethod
+    def elapsed_us(self, before: Any, after: Any) -> float:
+        """Microseconds between two moments."""
+
+    def intervals_us(self, moments: Sequence[Any]) -> list[float]:
+        """Microseconds between consecutive moments."""
+        return [self.elapsed_us(*pair) for pair in itertools.pairwise(moments)]
+
+    def once_us(self, call: Call) -> float:
+        """Microseconds of a call, as the model's own Python issues it."""
+        before = self.moment()
+        call()
+        return self.elapsed_us(before, self.moment())
+
+    def time(
+        self, calls: Sequence[Call], mode: str, effort: Effort, *, launch: bool = True
+    ) -> Measurement:
+        """Time calls that do the same work.
+
+        Args:
+            mode: eager calls them in turn; cuda_graph captures them one after the other into one
+                graph, whose time is divided by their number.
+            launch: whether the launch of a graph counts, which a model pays once a step.
+
+        Raises:
+            NotCapturable: no graph can hold the calls.
+        """
+        number, off_us = 1, 0.0
+        if mode == "cuda_graph":
+            number, calls = len(calls), [captured(calls)]
+            off_us = 0.0 if launch else self.launch_us
+        for call in calls:
+            self.once_us(call)
+
+        def once_us(index: int) -> float:
+            us = self.once_us(calls[index % len(calls)])
+            return max(us - off_us, (1 - MAX_LAUNCH) * us) / number
+
+        return repeat(once_us, effort, self.min_us / number)
+
+    def _call_us(self, call: Call) -> float:
+        return repeat(lambda _: self.once_us(call), LAUNCH_EFFORT).latency_us
+
+    @functools.cached_property
+    def launch_us(self) -> float:
+        """What the launch of a CUDA graph takes: the time of one without kernels, from graphs with
+        few and many of one small kernel. torch does not replay an empty graph."""
+        few, many = SMALL_KERNELS
+        few_us, many_us = (
+            self._call_us(captured([small_kernel()] * count)) for count in SMALL_KERNELS
         )
+        return max(few_us - few * (many_us - few_us) / (many - few), 0.0)
 
     def limits(self) -> str:
         """What bounds its speed and may be set otherwise on the next machine, for `cite` in
@@ -102,11 +150,9 @@ class Platform(ABC):
     @abstractmethod
     def memory_bytes(self) -> int: ...
 
-    def free_bytes(self) -> int | None:
-        """What can still be allocated; None where the system swaps and kills, so that nobody can
-        say.
-        """
-        return None
+    @abstractmethod
+    def free_bytes(self) -> int:
+        """What can still be allocated."""
 
     def forget(self) -> None:  # noqa: B027  (the defaults of these do nothing)
         """Give memory back that torch keeps."""
@@ -118,18 +164,9 @@ class Platform(ABC):
     def prepare(self) -> None:  # noqa: B027
         """Settings of this process that timing needs."""
 
-    def synchronize(self) -> None:  # noqa: B027
-        """Wait until the device has finished."""
-
-    def seconds(self, call: Callable[[], object], repeats: int = 5) -> float:
-        """Median over some repeats of a call, after one that does not count."""
-        samples = []
-        for _ in range(repeats + 1):
-            start = time.perf_counter()
-            call()
-            self.synchronize()
-            samples.append(time.perf_counter() - start)
-        return float(np.median(samples[1:]))
+    def seconds(self, call: Call, repeats: int = 5) -> float:
+        """Median over repeats of a call, after one that does not count."""
+        return float(np.median([self.once_us(call) for _ in range(repeats + 1)][1:])) / 1e6
 
     def copy_bandwidth(self) -> float:
         """Bytes per second, read plus written, of a copy that no cache holds."""
@@ -152,7 +189,6 @@ class Cpu(Platform):
     modes = ("eager",)
     probe_size = 256
     product_size = 1536
-    marks = CpuMarks
 
     def available(self) -> bool:
         return True
@@ -171,6 +207,17 @@ class Cpu(Platform):
     def memory_bytes(self) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
+    def free_bytes(self) -> int:
+        """As the system estimates it; all memory where it does not."""
+        kilobytes = value_in(MEMORY, "MemAvailable")
+        return 1024 * int(kilobytes.split()[0]) if kilobytes else self.memory_bytes()
+
+    def moment(self) -> int:
+        return time.perf_counter_ns()
+
+    def elapsed_us(self, before: int, after: int) -> float:
+        return (after - before) / 1000
+
     def prepare(self) -> None:
         """Keep freed memory with the process, as a server does."""
         keep_memory()
@@ -186,7 +233,6 @@ class Cuda(Platform):
     product_size = 8192
     # below 2**31 numbers in the widest activation of any shipped operator, and 2 to 4 GB
     piece_tokens = 2**16
-    marks = CudaMarks
     min_us = MIN_BUSY_US
 
     def available(self) -> bool:
@@ -228,7 +274,7 @@ class Cuda(Platform):
     def memory_bytes(self) -> int:
         return int(torch.cuda.get_device_properties(0).total_memory)
 
-    def free_bytes(self) -> int | None:
+    def free_bytes(self) -> int:
         kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         return int(torch.cuda.mem_get_info()[0]) + kept
 
@@ -241,8 +287,29 @@ class Cuda(Platform):
         clock_hz = getattr(properties, "memory_clock_rate", 0) * 1000
         return 2 * clock_hz * getattr(properties, "memory_bus_width", 0) / 8
 
-    def synchronize(self) -> None:
-        torch.cuda.synchronize()
+    def moment(self) -> torch.cuda.Event:
+        """On the device's own time line, which includes the gaps in which it waits for Python."""
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def elapsed_us(self, before: torch.cuda.Event, after: torch.cuda.Event) -> float:
+        after.synchronize()
+        return 1000 * before.elapsed_time(after)
+
+
+def small_kernel() -> Call:
+    """A call that launches the smallest kernel; not `zero_`, which is none."""
+    return functools.partial(torch.zeros(1, device="cuda").add_, 1)
+
+
+def check_memory(needed: float, free: float, batch: int = 0) -> None:
+    """Raises DeviceMemoryError if more bytes are needed than are free."""
+    if needed > free:
+        of_batch = f" with batch {batch}" if batch else ""
+        raise DeviceMemoryError(
+            f"it needs {needed / 1e9:.1f} GB{of_batch}, and {free / 1e9:.1f} GB are free"
+        )
 
 
 def value_in(file: Path, name: str) -> str:

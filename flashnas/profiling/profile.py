@@ -10,7 +10,6 @@ the end.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,18 +19,17 @@ import numpy as np
 import torch
 
 from flashnas.base.errors import DeviceMemoryError
-from flashnas.latency.row_requests import RowGroup, RowRequest, groups, missing, plan
-from flashnas.latency.schema import Device
+from flashnas.latency.row_requests import RowGroup, RowRequest, groups, plan
 from flashnas.latency.workload import Workload
 from flashnas.profiling.alone import Note, measure_alone
 from flashnas.profiling.device_timing import Measurement
 from flashnas.profiling.inside_model import measure_inside_model
-from flashnas.profiling.nvml import Watch
+from flashnas.profiling.nvml import watch
 from flashnas.profiling.platforms import probe_us
 from flashnas.profiling.setup import Setup
-from flashnas.profiling.table_folder import device_of, finished, prepare_folder, write_measured
+from flashnas.profiling.table_folder import TableFolder
 from flashnas.profiling.target import Progress
-from flashnas.profiling.whole_model import backends_of, within_memory
+from flashnas.profiling.whole_model import backends_of
 from flashnas.space.operator_space import OperatorSpace
 
 WRITE_EVERY_S = 10.0
@@ -62,43 +60,43 @@ def profile(
         clocks, power and throttling.
 
     Raises:
-        ConfigError: the folder is in use for something else or cannot be created.
-        TableError: the folder holds another device's table.
+        ConfigError, TableError: as of `TableFolder`.
     """
-    kinds, width = space.kinds(), max(space.hidden_sizes)
     items = plan(space, workloads)
-    backends = backends_of(kinds, width, setup)  # an error here costs nothing yet
-    table = prepare_folder(folder, setup)
-    todo = missing(items, table, stack=setup.stack, mode=setup.mode_name, dtype=setup.dtype_name)
-    device, waiting = device_of(folder, setup), groups(todo, alone=setup.mode_name == "cuda_graph")
+    # an error here costs nothing yet
+    backends = backends_of(space.kinds(), max(space.hidden_sizes), setup)
+    table, by = TableFolder(folder, setup), f"flashnas profile, torch {torch.__version__}"
+    todo = table.missing(items)
+    waiting = groups(todo, alone=setup.mode_name == "cuda_graph")
     done: Rows = {}
     pending: Rows = {}
     probes: dict[RowGroup, float] = {}
     again: list[RowGroup] = []
     notes: dict[RowRequest, str] = {}
     written, count = time.monotonic(), len(waiting)
-    with Watch(on=setup.device == "cuda") as watch:
+    with watch(on=setup.device == "cuda") as gpu:
         try:
             progress(0, count)
             for number, group in enumerate(waiting, 1):
                 before = _probe(setup)
                 rows = _measure_group(group, space, setup, notes.__setitem__)
                 probes[group] = max(before, _probe(setup))
-                done.update(rows)
-                pending.update(rows)
+                notes |= {item: row.note for item, row in rows.items() if row.note}
+                done |= rows
+                pending |= rows
                 if time.monotonic() - written > WRITE_EVERY_S:
-                    _write(folder, device, setup, pending)
+                    table.write(pending, by)
                     pending, written = {}, time.monotonic()
                 progress(number, len(waiting))
                 if number == count:
-                    again = [each for each in probes if _disturbed(each, done, probes)]
+                    again = [group for group in probes if _disturbed(group, done, probes)]
                     waiting += again
         finally:
-            _write(folder, device, setup, pending)
+            table.write(pending, by)
     counts = {"measured": len(done), "known": len(items) - len(todo)}
     facts = {
         "backends": backends,
-        "gpu": watch.summary(),
+        "gpu": gpu,
         "notes": [
             f"{item.phase} {item.operator} at width {item.hidden}, batch {item.batch}, length"
             f" {item.length}: {text}"
@@ -107,32 +105,26 @@ def profile(
     }
     if not done:
         return {**counts, **({"notes": facts["notes"]} if notes else {})}
-    return finished(
-        folder,
-        setup,
-        counts,
-        {
-            **_evenness(done, probes, again),
-            **{name: value for name, value in facts.items() if value},
+    evenness = {
+        "rows": len(done),
+        "outliers": round(float(np.mean([row.outliers for row in done.values()])), 4),
+        "largest_drift": round(max(abs(row.drift) for row in done.values()), 3),
+        "measured_twice": sum(len(group.items) for group in again),
+        "disturbed": sum(len(group.items) for group in again if _disturbed(group, done, probes)),
+        "probe_us": {
+            "median": round(float(np.median(list(probes.values()))), 1),
+            "max": round(max(probes.values()), 1),
         },
-    )
+    }
+    stated = {name: value for name, value in facts.items() if value}
+    return {**counts, **table.finish({**evenness, **stated})}
 
 
 def _measure_group(group: RowGroup, space: OperatorSpace[Any], setup: Setup, note: Note) -> Rows:
     if setup.mode_name == "cuda_graph":
-        specs = {str(spec.resolved(group.hidden)): spec for spec in space.kinds()}
-        return measure_alone(
-            group.items,
-            specs,
-            setup,
-            setup.platform.timer(setup.mode_name, launch=False),
-            space.max_operators,
-            note,
-        )
+        return measure_alone(group.items, setup, space.max_operators, note)
     try:
-        return within_memory(
-            functools.partial(measure_inside_model, group, space, setup, note), setup
-        )
+        return setup.run(lambda: measure_inside_model(group, space, setup, note))
     except DeviceMemoryError as error:
         for item in group.items:
             note(item, f"left out: {error}")
@@ -140,49 +132,10 @@ def _measure_group(group: RowGroup, space: OperatorSpace[Any], setup: Setup, not
 
 
 def _probe(setup: Setup) -> float:
-    with setup.running():
-        return probe_us(setup.device)
+    return setup.run(lambda: probe_us(setup.device))
 
 
 def _disturbed(group: RowGroup, rows: Rows, probes: dict[RowGroup, float]) -> bool:
     usual = float(np.median(list(probes.values())))
     drifts = [rows[item].drift for item in group.items if item in rows] or [0.0]
     return probes[group] > (1 + DISTURBED) * usual or abs(float(np.median(drifts))) > DISTURBED
-
-
-def _evenness(
-    rows: Rows, probes: dict[RowGroup, float], again: Sequence[RowGroup]
-) -> dict[str, Any]:
-    """How many rows there are, and how evenly the device ran."""
-    return {
-        "rows": len(rows),
-        "outliers": round(float(np.mean([row.outliers for row in rows.values()])), 4),
-        "largest_drift": round(max(abs(row.drift) for row in rows.values()), 3),
-        "measured_twice": sum(len(group.items) for group in again),
-        "disturbed": sum(len(group.items) for group in again if _disturbed(group, rows, probes)),
-        "probe_us": {
-            "median": round(float(np.median(list(probes.values()))), 1),
-            "max": round(max(probes.values()), 1),
-        },
-    }
-
-
-def _write(folder: Path, device: Device, setup: Setup, rows: Rows) -> None:
-    write_measured(
-        folder,
-        device,
-        setup,
-        [
-            {
-                "phase": item.phase,
-                **item.key(),
-                "latency_us": row.latency_us,
-                "p10_us": row.p10_us,
-                "p90_us": row.p90_us,
-                "repeats": row.repeats,
-                "mode": row.mode or setup.mode_name,
-            }
-            for item, row in rows.items()
-        ],
-        f"flashnas profile, torch {torch.__version__}",
-    )

@@ -8,8 +8,8 @@ interrupted measurement continues; the rows are fitted and written at the end.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ from flashnas.base.files import append_synced, disk_errors, drop_torn_line
 from flashnas.base.foreign import read_json_lines
 from flashnas.base.schema import convert
 from flashnas.latency.regression import REST, Row, choose_networks, counts, fit
-from flashnas.latency.row_requests import RowRequest, missing, plan
+from flashnas.latency.row_requests import RowRequest, plan
 from flashnas.latency.table_writer import edited_meta
 from flashnas.latency.validation import TIMED
 from flashnas.latency.workload import Workload
-from flashnas.profiling.llama_cpp.target import PIECE_TOKENS, STEPS, LlamaCpp, Times
-from flashnas.profiling.setup import Setup
-from flashnas.profiling.table_folder import device_of, finished, prepare_folder, write_measured
+from flashnas.profiling.device_timing import Measurement
+from flashnas.profiling.llama_cpp.target import PIECE_TOKENS, STEPS, LlamaCpp
+from flashnas.profiling.table_folder import TableFolder
 from flashnas.profiling.target import Progress
 from flashnas.space.operator_space import OperatorSpace
 
@@ -37,6 +37,7 @@ DISTURBED = (
     0.15  # a range of a network's timings, relative to their median, that is worth a warning
 )
 MIN_US = 0.1  # of a row. The rest (regression.py) is the head's row in a decode step
+LEAST = (MIN_US,) * 3
 MARGIN = 8  # tokens between the last step that is timed at a piece and the piece's end
 
 
@@ -52,11 +53,11 @@ def profile_runtime(
     record has the relative errors of the networks' fitted times.
 
     Raises:
-        ConfigError: the folder is in use for something else, or a workload has several sequences.
-        DeviceError: a network needs more memory than is free.
+        ConfigError: a workload has several sequences, or as of `TableFolder`.
+        DeviceMemoryError: a network needs more memory than is free.
         ExportError: llama.cpp cannot hold the networks of the space.
         SpaceError: the times of the space's operators cannot be separated.
-        TableError: the folder holds the table of another device or build.
+        TableError: as of `TableFolder`.
     """
     for workload in workloads:
         setup.check_workload(workload)
@@ -65,77 +66,47 @@ def profile_runtime(
         hidden: choose_networks(space, hidden, np.random.default_rng(hidden), setup.check_holds)
         for hidden in space.hidden_sizes
     }
-    table = prepare_folder(folder, setup, (JOURNAL,))
-    todo = missing(items, table, stack=setup.stack, mode=setup.mode_name, dtype=setup.dtype_name)
-    counts = {"measured": len(todo), "known": len(items) - len(todo)}
+    table = TableFolder(folder, setup, (JOURNAL,))
+    todo = table.missing(items)
+    found = {"measured": len(todo), "known": len(items) - len(todo)}
     if not todo:
-        return counts
+        return found
     widths = sorted({item.hidden for item in todo})
-    setup.check_memory([network for hidden in widths for network in networks[hidden]], workloads)
-    if table is not None:
-        setup.check_build(f"--out {folder}: the table", table.meta["stacks"].get(setup.stack, {}))
-    device, meta = device_of(folder, Setup()), space.model.meta_tokens
-    prompts = sorted({meta + workload.prompt_tokens for workload in workloads} - {0})
-    pieces = sorted({piece for workload in workloads for piece in context_pieces(workload, meta)})
-    journal, lengths = (
-        NetworkJournal(folder / JOURNAL, setup),
-        {"prompts": prompts, "contexts": pieces},
-    )
-    order = [
-        (network, turn)
-        for turn in range(ROUNDS)
-        for hidden in widths
-        for network in networks[hidden]
-    ]
+    timed = [network for hidden in widths for network in networks[hidden]]
+    for network in timed:
+        setup.check_memory(network, workloads)
+    journal = NetworkJournal(folder / JOURNAL, setup, space.model.meta_tokens, workloads)
+    order = [(network, turn) for turn in range(ROUNDS) for network in timed]
     for number, (network, turn) in enumerate(order):
         progress(number, len(order))
-        if not journal.has(network, turn, lengths):
-            journal.add(
-                network,
-                turn,
-                lengths,
-                setup.times(network, prompts, [timed_context(piece) for piece in pieces], STEPS),
-            )
+        journal.time(network, turn)
     progress(len(order), len(order))
     errors: dict[str, list[float]] = {"decode": [], "prefill": []}
-    rows: list[dict[str, Any]] = []
+    rows: dict[RowRequest, Measurement] = {}
+    repeats = ROUNDS * max(map(len, networks.values()))
     for hidden in widths:
         requests = [item for item in items if item.hidden == hidden]
-        rows += _rows(space, requests, networks[hidden], journal, prompts, pieces, errors)
-    repeats = ROUNDS * max(map(len, networks.values()))
-    write_measured(
-        folder,
-        device,
-        setup,
-        [{**row, "repeats": repeats, "mode": setup.mode_name} for row in rows],
-        f"flashnas profile --runtime {setup.name}, {setup.stack}",
-    )
+        fitted = _fitted(space, requests, networks[hidden], journal, errors)
+        for item, values in fitted.items():
+            median_us, p10_us, p90_us = (max(us, MIN_US) for us in values)
+            rows[item] = Measurement(median_us, p10_us, p90_us, repeats)
+    table.write(rows, f"flashnas profile --runtime {setup.name}, {setup.stack}")
     with edited_meta(folder) as stored:
-        stored[TIMED] = sorted(
-            {*(stored.get(TIMED) or ()), *(network.hash for network, _ in order)}
-        )
-    return finished(
-        folder,
-        setup,
-        counts,
-        {
-            "rows": len(rows),
-            "networks": len(order) // ROUNDS,
-            "regression": {
-                phase: {
-                    "mean_error": round(float(np.mean(np.abs(values))), 4),
-                    "max_error": round(float(np.max(np.abs(values))), 4),
-                }
-                for phase, values in errors.items()
-                if values
-            },
-            "disturbed_networks": sum(
-                journal.spread(network) > DISTURBED
-                for hidden in widths
-                for network in networks[hidden]
-            ),
+        stored[TIMED] = sorted({*(stored.get(TIMED) or ()), *(network.hash for network in timed)})
+    facts = {
+        "rows": len(rows),
+        "networks": len(timed),
+        "regression": {
+            phase: {
+                "mean_error": round(float(np.mean(np.abs(values))), 4),
+                "max_error": round(float(np.max(np.abs(values))), 4),
+            }
+            for phase, values in errors.items()
+            if values
         },
-    )
+        "disturbed_networks": sum(journal.spread(network) > DISTURBED for network in timed),
+    }
+    return {**found, **table.finish(facts)}
 
 
 def context_pieces(workload: Workload, meta_tokens: int) -> list[int]:
@@ -153,97 +124,56 @@ def context_pieces(workload: Workload, meta_tokens: int) -> list[int]:
     return [*pieces, last]
 
 
-def timed_context(piece: int) -> int:
-    """The context after the last step that is timed at a piece."""
-    return max(piece - MARGIN, STEPS + 1)
-
-
-def _rows(
+def _fitted(
     space: OperatorSpace[Any],
     items: Sequence[RowRequest],
     networks: Sequence[Architecture],
     journal: NetworkJournal,
-    prompts: Sequence[int],
-    pieces: Sequence[int],
     errors: dict[str, list[float]],
-) -> list[dict[str, Any]]:
-    """The rows of one width, and those at the middle of each piece whose time depends on the
-    context.
-    """
-    kinds, rng = space.kinds(), np.random.default_rng(0)
-    once = [counts(network, kinds) for network in networks]
+) -> dict[RowRequest, tuple[float, ...]]:
+    """Median and percentiles of the rows of one width, and of those at the middle of each piece
+    whose time depends on the context. Errors of the networks are added to `errors`."""
+    rng, pieces = np.random.default_rng(0), journal.pieces
+    once = [counts(network, space.kinds()) for network in networks]
     depends = {item.operator for item in items if item.phase == "decode" and item.length}
     rest_us = 0.0
-    rows: list[dict[str, Any]] = []
-
-    def add(item: RowRequest, length: int, value: tuple[float, float, float]) -> None:
-        latency_us, p10_us, p90_us = (max(us, MIN_US) for us in value)
-        rows.append(
-            {
-                "phase": item.phase,
-                **item.key(length),
-                "latency_us": latency_us,
-                "p10_us": p10_us,
-                "p90_us": p90_us,
-            }
-        )
-
+    rows: dict[RowRequest, tuple[float, ...]] = {}
     if pieces:
-        fitted = fit(
-            [_at(row, piece, depends) for row in once for piece in pieces],
-            [
-                journal.median_us(network, "contexts", piece)
-                for network in networks
-                for piece in pieces
-            ],
-            rng,
-        )
+        regressors: list[Row] = [
+            {(name, piece) if name in depends else name: value for name, value in row.items()}
+            for row in once
+            for piece in pieces
+        ]
+        times = [
+            journal.median_us(each, "contexts", piece) for each in networks for piece in pieces
+        ]
+        fitted = fit(regressors, times, rng)
         errors["decode"] += fitted.errors
         rest_us = fitted.values[REST][0]
         middles = [piece - PIECE_TOKENS // 2 for piece in pieces]
-        for item in (item for item in items if item.phase == "decode"):
-            if item.operator in depends:
+        for item in items:
+            if item.phase == "decode" and item.operator in depends:
                 values = np.array([fitted.values[item.operator, piece] for piece in pieces])
                 for length in {item.length, *(middle for middle in middles if middle > 0)}:
-                    add(
-                        item,
-                        length,
-                        tuple(np.interp(length, middles, column) for column in values.T),
+                    rows[replace(item, length=length)] = tuple(
+                        np.interp(length, middles, column) for column in values.T
                     )
-            else:
+            elif item.phase == "decode":
                 name = REST if item.operator == "head" else item.operator
-                add(item, 0, fitted.values.get(name, (MIN_US,) * 3))
-    elif head := next((item for item in items if item.operator == "head"), None):
-        add(head, 0, (MIN_US,) * 3)  # prompts alone: their fixed costs are the embedding's
-        add(next(item for item in items if item.operator == "embedding"), 0, (MIN_US,) * 3)
-    for prompt in prompts:
+                rows[item] = fitted.values.get(name, LEAST)
+    else:  # prompts alone: their fixed costs are the embedding's
+        rows |= {item: LEAST for item in items if item.phase == "decode"}
+    for prompt in journal.prompts:
         # the head's row is counted for a prompt, too
         fixed_us = rest_us if prompt > space.model.meta_tokens else 0.0
-        fitted = fit(
-            once,
-            [journal.median_us(network, "prompts", prompt) - fixed_us for network in networks],
-            rng,
-        )
+        times = [journal.median_us(each, "prompts", prompt) - fixed_us for each in networks]
+        fitted = fit(once, times, rng)
         errors["prefill"] += fitted.errors
         for item in items:
             if item.phase == "prefill" and item.length == prompt:
-                add(
-                    item,
-                    prompt,
-                    fitted.values[REST if item.operator == "embedding" else item.operator],
-                )
-    unique = {
-        (row["phase"], row["operator"], row.get("context", 0), row.get("tokens", 0)): row
-        for row in rows
-    }
-    return list(unique.values())
-
-
-def _at(row: Row, piece: int, depends: Iterable[str]) -> Row:
-    return {(name, piece) if name in depends else name: value for name, value in row.items()}
-
-
-Lengths = Mapping[str, Sequence[int]]  # "prompts", and "contexts" of steps
+                name = REST if item.operator == "embedding" else item.operator
+                rows[item] = fitted.values[name]
+    return rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,65 +190,73 @@ class _NetworkTiming:
 
 class NetworkJournal:
     """The timings of one stack in a file of JSON lines, one timing of a network a line. Raises
-    TableError if a line is damaged, or the disk is full."""
+    TableError if a line is damaged, or the disk is full.
 
-    def __init__(self, path: Path, program: LlamaCpp) -> None:
+    Attributes:
+        prompts: lengths of the prompts that the workloads need.
+        pieces: contexts at which their steps are timed.
+    """
+
+    def __init__(
+        self, path: Path, program: LlamaCpp, meta_tokens: int, workloads: Sequence[Workload]
+    ) -> None:
         self.path, self.program = path, program
-        self._us: dict[
-            tuple[str, int], dict[tuple[str, str], float]
-        ] = {}  # hash, round -> what, length
-        for number, line in enumerate(
-            read_json_lines(path, TableError) if path.exists() else (), 1
-        ):
+        self.prompts = sorted({meta_tokens + each.prompt_tokens for each in workloads} - {0})
+        self.pieces = sorted({p for each in workloads for p in context_pieces(each, meta_tokens)})
+        # by hash, round, prompts or contexts, length
+        self._us: dict[tuple[str, int, str, str], float] = {}
+        lines = read_json_lines(path, TableError) if path.exists() else []
+        for number, line in enumerate(lines, 1):
             timing = convert(line, _NetworkTiming, f"{path}:{number}", TableError, name="timing")
             if timing.stack == program.stack:
-                self._take(timing)
+                self._add(timing)
         drop_torn_line(path)
 
-    def _take(self, timing: _NetworkTiming) -> None:
-        self._us.setdefault((timing.hash, timing.round), {}).update(
-            {
-                (what, length): 1000 * times[self.program.clock]
-                for what in ("prompts", "contexts")
-                for length, times in getattr(timing, what).items()
-            }
-        )
+    def _add(self, timing: _NetworkTiming) -> None:
+        for name in ("prompts", "contexts"):
+            for length, times in getattr(timing, name).items():
+                self._us[timing.hash, timing.round, name, length] = 1000 * times[self.program.clock]
 
-    def has(self, network: Architecture, turn: int, lengths: Lengths) -> bool:
-        """True if the round of a network has the times of all lengths."""
-        return {
-            (what, str(length)) for what, all_of in lengths.items() for length in all_of
-        } <= self._us.get((network.hash, turn), {}).keys()
-
-    def add(self, network: Architecture, turn: int, lengths: Lengths, times: Times) -> None:
-        """Keep a timing."""
-        kept = {
-            what: {
-                str(length): {name: round(value, 4) for name, value in each.items()}
-                for length, each in zip(lengths[what], times[what], strict=True)
+    def time(self, network: Architecture, turn: int) -> None:
+        """Time a network, unless the journal has this round of it."""
+        lengths = {"prompts": self.prompts, "contexts": self.pieces}
+        keys = {
+            (network.hash, turn, name, str(length)) for name in lengths for length in lengths[name]
+        }
+        if keys <= self._us.keys():
+            return
+        ends = [max(piece - MARGIN, STEPS + 1) for piece in self.pieces]
+        times = self.program.times(network, self.prompts, ends, STEPS)
+        rounded = {
+            name: {
+                str(length): {clock: round(ms, 4) for clock, ms in entry.items()}
+                for length, entry in zip(lengths[name], times[name], strict=True)
             }
-            for what in lengths
+            for name in lengths
         }
         timing = _NetworkTiming(
             hash=network.hash,
             notation=str(network),
             stack=self.program.stack,
             round=turn,
-            prompts=kept["prompts"],
-            contexts=kept["contexts"],
+            **rounded,
         )
         with disk_errors(f"{self.path}: cannot be written", TableError):
             append_synced(self.path, json.dumps(vars(timing)))
-        self._take(timing)
+        self._add(timing)
 
-    def _rounds_us(self, network: Architecture, key: tuple[str, str]) -> list[float]:
-        return [self._us[network.hash, turn][key] for turn in range(ROUNDS)]
+    def _rounds_us(self, network: Architecture, name: str, length: str) -> list[float]:
+        return [self._us[network.hash, turn, name, length] for turn in range(ROUNDS)]
 
-    def median_us(self, network: Architecture, what: str, length: int) -> float:
-        """The median of the rounds; what: prompts or contexts."""
-        return float(np.median(self._rounds_us(network, (what, str(length)))))
+    def median_us(self, network: Architecture, name: str, length: int) -> float:
+        """The median of the rounds; name: prompts or contexts."""
+        return float(np.median(self._rounds_us(network, name, str(length))))
 
     def spread(self, network: Architecture) -> float:
         """The largest range of the rounds relative to their median."""
-        rounds = [self._rounds_us(network, key) for key in self._us[network.hash, 0]]
-        return max(float(np.ptp(each) / np.median(each)) for each in rounds)
+        rounds = [
+            self._rounds_us(network, name, length)
+            for hash_, turn, name, length in self._us
+            if (hash_, turn) == (network.hash, 0)
+        ]
+        return max(float(np.ptp(us) / np.median(us)) for us in rounds)

@@ -10,14 +10,13 @@ from typing import Any, ClassVar, Self
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, ExportError, TableError
-from flashnas.base.registry import load_object
 from flashnas.base.settings import MAX_THREADS, Settings, option, usable_cores
 from flashnas.latency.metrics import latency_ms
 from flashnas.latency.schema import OPERATOR_KINDS, RUNTIMES
 from flashnas.latency.table import LatencyTable, texts
 from flashnas.latency.workload import Workload
 from flashnas.profiling.device_timing import Effort
-from flashnas.profiling.platforms import PLATFORMS
+from flashnas.profiling.platforms import PLATFORMS, Platform
 
 Progress = Callable[[int, int], None]  # of parts that are done, and all of them
 
@@ -53,13 +52,11 @@ class Target(Settings, ABC):
 
     Attributes:
         name: of the runtime, as in `flashnas.latency.schema.RUNTIMES`.
-        profiler: "module:function" of what measures rows.
         build_facts: entries of `describe_stack` that differ between builds of one release.
         device: a platform of `flashnas.profiling.platforms`.
     """
 
     name: ClassVar[str]
-    profiler: ClassVar[str]
     build_facts: ClassVar[tuple[str, ...]] = ()
     device: ClassVar[str] = "cpu"
     threads: int = option(1, "threads on a CPU", min=1, max=MAX_THREADS)
@@ -109,10 +106,16 @@ class Target(Settings, ABC):
         """Time a network with random weights.
 
         Raises:
-            DeviceMemoryError, BudgetError: it does not fit into the memory.
+            DeviceMemoryError: it does not fit into the memory.
             ExportError: the runtime cannot hold the network.
             DeviceError: the runtime ended without an answer.
         """
+
+    @abstractmethod
+    def profile(
+        self, space: Any, workloads: Sequence[Workload], folder: Path, progress: Progress
+    ) -> dict[str, Any]:
+        """Measure the rows of a space that the table in a folder lacks; see profile.py."""
 
     def check_holds(self, architecture: Architecture) -> None:
         """Raises ExportError, with the rule that is broken, unless the runtime can run the
@@ -121,18 +124,9 @@ class Target(Settings, ABC):
 
     # -- what follows from it
 
-    def profile(
-        self,
-        space: Any,
-        workloads: Sequence[Workload],
-        folder: Path,
-        progress: Progress | None = None,
-    ) -> dict[str, Any]:
-        """Measure the rows of a space that the table in a folder lacks; see profile.py."""
-        measured: dict[str, Any] = load_object(self.profiler)(
-            space, workloads, folder, self, progress or (lambda *_: None)
-        )
-        return measured
+    @property
+    def platform(self) -> Platform:
+        return PLATFORMS[self.device]
 
     def holds(self, architecture: Architecture) -> bool:
         try:
@@ -144,20 +138,15 @@ class Target(Settings, ABC):
     @classmethod
     def of_options(cls, options: Any) -> Self:
         """From the options of a command that have the names of the target's own and are given."""
-        values = {
-            each.name: getattr(options, each.name)
-            for each in fields(cls)
-            if getattr(options, each.name, None) is not None
-        }
-        if cls.has_option("seconds"):
-            values["effort"] = Effort(seconds=options.seconds)
-        return cls(**values)
+        given = {field.name: getattr(options, field.name, None) for field in fields(cls)}
+        if "effort" in given:
+            given["effort"] = Effort(seconds=options.seconds)
+        return cls(**{name: value for name, value in given.items() if value is not None})
 
     @classmethod
     def has_option(cls, name: str) -> bool:
         """True if an option of `flashnas profile` is one of the target's."""
-        own = {each.name for each in fields(cls)}
-        return name in own or (name == "seconds" and "effort" in own)
+        return ("effort" if name == "seconds" else name) in {field.name for field in fields(cls)}
 
     @classmethod
     def like(
@@ -201,7 +190,7 @@ class Target(Settings, ABC):
             raise TableError(f"{where}: {error}") from None
         if any_stack:
             return target
-        here = PLATFORMS[target.device].label()
+        here = target.platform.label()
         if table.device.platform != target.device:
             here = f"a machine without {table.device.platform.upper()} ({here})"
         if table.device.label != here:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any, TypedDict, get_type_hints, is_typeddict
 
 
 class Rival(TypedDict, total=False):
@@ -155,16 +155,10 @@ class Answer:
     extrapolated: bool = False
 
     def __post_init__(self) -> None:
-        for name, kind in (
-            ("pure", Rival),
-            ("transformer", Rival),
-            ("experiment", Experiment),
-            ("reasons", Reasons),
-            ("without_floor", WithoutFloor),
-            ("to_change", ToChange),
-        ):
+        for name, kind in get_type_hints(Answer).items():
             entry = getattr(self, name)
-            if missing := [key for key in kind.__annotations__ if entry and key not in entry]:
+            keys = kind.__annotations__ if entry and is_typeddict(kind) else ()
+            if missing := [key for key in keys if key not in entry]:
                 raise ValueError(f"answer.{name} needs the key {missing[0]!r}")
         compared = [standing.hash for standing in self.standings]
         for name, key in (("recommended", self.recommended), ("cheapest", self.cheapest)):

@@ -135,21 +135,14 @@ class FrontEntry(_Recorded):
                 architecture = Architecture.from_dict(file.architecture)
             except (FlashnasError, TypeError) as error:
                 raise RunError(f"{data.place('architecture')}: {error}") from None
-        own = {
-            name: value
-            for name, value in vars(file).items()
-            if name not in ("architecture", "made_by")
+        values = {
+            **vars(file),
+            "architecture": architecture,
+            "notation": file.notation or architecture.notation,
+            "hash": file.hash or architecture.hash,
         }
-        return cls(
-            **{
-                **own,
-                "notation": file.notation or architecture.notation,
-                "hash": file.hash or architecture.hash,
-            },
-            architecture=architecture,
-            number=int(path.stem),
-            path=path,
-        )
+        values.pop("made_by", None)
+        return cls(**values, number=int(path.stem), path=path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,15 +174,8 @@ def read_front(folder: Path) -> tuple[FrontEntry, ...]:
     """The front in a run folder, fastest first; raises RunError or ConfigError for a damaged
     file.
     """
-    return tuple(
-        map(
-            FrontEntry.read,
-            sorted(
-                (folder / FRONT).glob("*.yaml"),
-                key=lambda path: (int(path.stem) if path.stem.isdigit() else 10**9, path.stem),
-            ),
-        )
-    )
+    files = sorted((folder / FRONT).glob("*.yaml"), key=lambda path: path.stem.zfill(9))
+    return tuple(map(FrontEntry.read, files))
 
 
 def write_front(folder: Path, entries: Sequence[FrontEntry]) -> list[FrontEntry]:

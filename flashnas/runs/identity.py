@@ -56,14 +56,13 @@ def _compared(values: dict[str, Any]) -> dict[str, Any]:
     """The question without what changes rounding alone, and without the folders of files, whose
     contents have digests: a run may be continued from another folder."""
     recipe = values.get("recipe")
-    names = {
-        key: without_folders(value) for key in FILES if isinstance(value := values.get(key), str)
-    }
-    return {
-        **values,
-        **names,
-        **({"recipe": {**recipe, **ROUNDING}} if isinstance(recipe, dict) else {}),
-    }
+    compared = dict(values)
+    if isinstance(recipe, dict):
+        compared["recipe"] = {**recipe, **ROUNDING}
+    for key in FILES:
+        if isinstance(value := values.get(key), str):
+            compared[key] = without_folders(value)
+    return compared
 
 
 def table_hash(table: LatencyTable) -> str:
@@ -75,14 +74,8 @@ def table_hash(table: LatencyTable) -> str:
 
 def device_facts(table: LatencyTable) -> dict[str, float]:
     """What device.yaml says and estimates depend on."""
-    device = table.device
-    return {
-        "peak_flops": device.peak_flops,
-        "bandwidth_bytes_s": device.bandwidth_bytes_s,
-        "memory_bytes": device.memory_bytes,
-        "launch_us": device.launch_us,
-        "bandwidth_share": device.bandwidth_share,
-    }
+    names = "peak_flops", "bandwidth_bytes_s", "memory_bytes", "launch_us", "bandwidth_share"
+    return {name: getattr(table.device, name) for name in names}
 
 
 def table_facts(model: LatencyModel) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -223,15 +222,8 @@ class RecordedRun:
     def write(self, out: Path) -> None:
         """Write a run that no search made into a new folder: its head, trials and front."""
         out.mkdir(parents=True, exist_ok=True)
-        names = {item.name for item in dataclasses.fields(Trial)}
-        figures: list[dict[str, Any]] = [
-            {
-                name: None if isinstance(value, float) and math.isnan(value) else value
-                for name, value in row._asdict().items()
-                if name in names
-            }
-            for row in rows(self.trials)
-        ]
+        cells = self.trials[[field.name for field in dataclasses.fields(Trial)]].astype(object)
+        figures: list[Any] = cells.where(cells.notna(), None).to_dict("records")
         with atomic_file(out / TRIALS) as part:
             TrialsTable().write([Trial(**values) for values in figures], part)
         write_front(out / FRONT, self.front)

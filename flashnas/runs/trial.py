@@ -47,8 +47,10 @@ class Outcome:
         return dataclasses.asdict(self)
 
     def __post_init__(self) -> None:
-        for name in ("loss", "seconds") if self.score is not None else ():
-            value = (self.score or {}).get(name)
+        if self.score is None:
+            return
+        for name in ("loss", "seconds"):
+            value = self.score.get(name)
             if (
                 not isinstance(value, int | float)
                 or isinstance(value, bool)

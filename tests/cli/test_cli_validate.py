@@ -5,25 +5,20 @@ import torch
 
 from flashnas.cli.main import main
 from flashnas.latency.table import LatencyTable
-from flashnas.profiling.device_timing import Measurement
 from flashnas.profiling.platforms import Cpu
+from flashnas.profiling.setup import Setup
+from flashnas.profiling.target import Measured
 
 
-class FixedTimer:
-    """Every call takes as long as the number of parameters says: one microsecond for a thousand."""
-
-    def measure(self, calls, effort):
-        calls[0]()
-        model = (
-            calls[0].args[0] if not hasattr(calls[0].func, "__self__") else calls[0].func.__self__
-        )
-        us = model.architecture.params / 1000
-        return Measurement(us, us, us, 15)
+def fixed_times(setup, architecture, workload, batch):
+    """One microsecond for a thousand parameters."""
+    ms = architecture.params / 1e6
+    return Measured.of(ms, ms, workload)
 
 
 @pytest.fixture
 def fixed(monkeypatch):
-    monkeypatch.setattr(Cpu, "timer", lambda self, mode: FixedTimer())
+    monkeypatch.setattr(Setup, "time_request", fixed_times)
 
 
 def command(table, *more):
@@ -84,7 +79,7 @@ def test_another_device_or_stack_is_refused_unless_allowed(
     assert main(command(copied_tiny_table, "-n", "2", "--allow-other-stack")) == 0
     assert "validations" not in LatencyTable.load(copied_tiny_table).meta, "nothing is written"
     monkeypatch.undo()
-    monkeypatch.setattr(Cpu, "timer", lambda self, mode: FixedTimer())
+    monkeypatch.setattr(Setup, "time_request", fixed_times)
     monkeypatch.setattr(torch, "__version__", "1.0")
     capsys.readouterr()
     assert main(command(copied_tiny_table, "-n", "2")) == 2

@@ -6,7 +6,8 @@ import torch
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS
-from flashnas.profiling.device_timing import CudaGraphTimer, Effort
+from flashnas.profiling.device_timing import Effort
+from flashnas.profiling.platforms import CUDA
 from flashnas.profiling.profile import profile
 from flashnas.profiling.setup import Setup
 from flashnas.space import load_space
@@ -17,26 +18,24 @@ pytestmark = [
 ]
 
 
+def graph_us(calls, effort, launch=True):
+    return CUDA.time(calls, "cuda_graph", effort, launch=launch).latency_us
+
+
 def test_graph_replays_scale_with_the_work():
-    timer = CudaGraphTimer(launch=True)
     small, large = (torch.randn(n, n, device="cuda", dtype=torch.bfloat16) for n in (1024, 8192))
-    times = [
-        timer.measure([lambda x=x: x @ x], Effort(least=10, seconds=1)).latency_us
-        for x in (small, large)
-    ]
+    times = [graph_us([lambda x=x: x @ x], Effort(least=10, seconds=1)) for x in (small, large)]
     assert times[1] > 20 * times[0]
 
 
 def test_a_row_is_measured_without_the_launch_of_its_graph():
-    timer, whole = CudaGraphTimer(launch=False), CudaGraphTimer(launch=True)
-    assert 0 < timer.launch_us() < 100
+    assert 0 < CUDA.launch_us < 100
     x = torch.ones(1, device="cuda")
     one, many = ([lambda: x.add_(1)] * count for count in (1, 64))
     effort = Effort(least=50, seconds=1)
-    assert timer.measure(one, effort).latency_us < whole.measure(one, effort).latency_us
-    assert timer.measure(one, effort).latency_us == pytest.approx(
-        timer.measure(many, effort).latency_us, abs=3
-    )
+    alone = graph_us(one, effort, launch=False)
+    assert alone < graph_us(one, effort)
+    assert alone == pytest.approx(graph_us(many, effort, launch=False), abs=3)
 
 
 def test_a_space_is_profiled_and_answered(tmp_path):

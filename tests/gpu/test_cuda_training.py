@@ -15,9 +15,8 @@ from flashnas.latency.workload import Workload
 from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
 from flashnas.operators.attention.layer import attend, causal_mask
-from flashnas.profiling.nvml import Watch
+from flashnas.profiling.nvml import watch
 from flashnas.profiling.setup import Setup
-from flashnas.profiling.whole_model import time_model
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import Trainer
 
@@ -117,20 +116,19 @@ def test_whole_models_are_timed_with_every_operator():
     architecture = Architecture.parse(
         f"512(vocab=1000,meta=16): {' '.join(kind for kind in OPERATORS if kind != 'moe')}"
     )
-    measured = time_model(
-        architecture, Workload(prompt_tokens=300, generated_tokens=20), 4, Setup(device=DEVICE)
+    measured = Setup(device=DEVICE).time_request(
+        architecture, Workload(prompt_tokens=300, generated_tokens=20), 4
     )
     assert measured.latency_ms > 0
     assert not measured.note
 
 
 def test_nvml_tells_clocks_and_power():
-    with Watch(on=True) as watch:
+    with watch(on=True) as found:
         x = torch.randn(4096, 4096, device=DEVICE)
         for _ in range(50):
             x @ x
         torch.cuda.synchronize()
-    found = watch.summary()
     if "nvml" in found:
         pytest.skip(found["nvml"])
     assert found["sm_mhz"] > 0

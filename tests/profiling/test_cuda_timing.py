@@ -1,6 +1,9 @@
 """What profiles on a GPU, with a stand-in for torch.cuda: one graph for all copies, memory that is
 counted, and what cannot be captured or does not fit."""
 
+import itertools
+import weakref
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,24 +22,16 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import measure_in_rounds
 from flashnas.latency.workload import WORKLOADS, Workload
 from flashnas.network.model import HybridLM
-from flashnas.operators import operator_class
-from flashnas.profiling import alone, device_timing, finalists, inside_model, whole_model
+from flashnas.profiling import alone, finalists, inside_model, platforms, whole_model
 from flashnas.profiling import profile as profiling
-from flashnas.profiling.device_timing import CudaGraphTimer, Effort, Measurement, NotCapturable
-from flashnas.profiling.platforms import PLATFORMS
+from flashnas.profiling.device_timing import Effort, Measurement, NotCapturable
+from flashnas.profiling.platforms import MIN_BUSY_US, PLATFORMS, Cuda
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.target import Measured
-from flashnas.profiling.whole_model import (
-    _after_prompt,
-    build_block,
-    filled_state,
-    pieces,
-    time_model,
-)
+from flashnas.profiling.whole_model import _after_prompt, build_block, filled_state, pieces
 from flashnas.space import load_space
 
 EFFORT = Effort(least=3, most=5, seconds=1)
-SPECS = {"f": operator_class("f")()}
 MODEL = Architecture.parse("32(vocab=64,meta=3): a(head_dim=8) m2(head_dim=8,state=8) f")
 
 
@@ -47,37 +42,55 @@ def cuda(monkeypatch):
     return device
 
 
-class PlainTimer:
-    """Runs each call once, as a graph's warm-up."""
-
-    def measure(self, calls, effort):
-        for call in calls:
-            call()
-        return Measurement(float(len(calls)), 1.0, 1.0, 3)
+def run_once(calls, mode, effort, *, launch=True):
+    """In place of a clock: runs each call once, as a graph's warm-up."""
+    for call in calls:
+        call()
+    return Measurement(float(len(calls)), 1.0, 1.0, 3)
 
 
-class Refusing:
-    def measure(self, calls, effort):
-        raise NotCapturable("it makes the host wait for the device")
+@pytest.fixture
+def plain(monkeypatch):
+    monkeypatch.setattr(PLATFORMS["cpu"], "time", run_once)
 
 
-class Hungry(PlainTimer):
+@pytest.fixture
+def refusing(monkeypatch):
+    """No graph can hold what is timed."""
+
+    def time(calls, mode, effort, *, launch=True):
+        if mode == "cuda_graph":
+            raise NotCapturable("it makes the host wait for the device")
+        return run_once(calls, mode, effort)
+
+    monkeypatch.setattr(PLATFORMS["cpu"], "time", time)
+    monkeypatch.setattr(PLATFORMS["cpu"], "modes", ("eager", "cuda_graph"))
+    return Setup(mode="cuda_graph")
+
+
+@pytest.fixture
+def hungry(monkeypatch):
     """A prompt needs too much."""
 
-    def measure(self, calls, effort):
-        if getattr(calls[0], "func", None) in (alone._read, whole_model._first_token):
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return super().measure(calls, effort)
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(alone, "_read", fail)
+    monkeypatch.setattr("flashnas.profiling.setup.first_tokens", fail)
+
+
+def graph_of(calls, launch=True):
+    """Timed on a platform of its own, which has measured no launch."""
+    return Cuda().time(calls, "cuda_graph", EFFORT, launch=launch)
 
 
 def test_copies_are_captured_into_one_graph_whose_launch_they_share(cuda):
-    copies = [lambda: cuda.kernel(10.0), lambda: cuda.kernel(30.0), lambda: cuda.kernel(20.0)]
-    measured = CudaGraphTimer(launch=True).measure(copies, EFFORT)
+    measured = graph_of([partial(cuda.kernel, us) for us in (10.0, 30.0, 20.0)])
     assert measured.latency_us == pytest.approx((LAUNCH_US + 60) / 3)
     assert cuda.captures == 1
     assert cuda.replays == 1 + measured.repeats
     busy_us = measured.repeats * (LAUNCH_US + 60)
-    assert device_timing.MIN_BUSY_US <= busy_us < device_timing.MIN_BUSY_US + 100
+    assert MIN_BUSY_US <= busy_us < MIN_BUSY_US + 100
     assert measured.mode == ""
 
 
@@ -85,33 +98,26 @@ def test_rows_are_measured_without_the_launch_of_their_graph(cuda, monkeypatch):
     """What a graph without kernels takes; a row of one short kernel keeps half of its time at
     least.
     """
-    monkeypatch.setattr(device_timing, "small_kernel", lambda: lambda: cuda.kernel(2.0))
-    timer = CudaGraphTimer(launch=False)
-    assert timer.launch_us() == pytest.approx(LAUNCH_US)
-    copies = [lambda: cuda.kernel(10.0), lambda: cuda.kernel(30.0)]
-    assert timer.measure(copies, EFFORT).latency_us == pytest.approx(20)
-    assert timer.measure([lambda: cuda.kernel(1.0)], EFFORT).latency_us == pytest.approx(
-        (LAUNCH_US + 1) / 2
-    )
+    monkeypatch.setattr(platforms, "small_kernel", lambda: lambda: cuda.kernel(2.0))
+    platform = Cuda()
+    assert platform.launch_us == pytest.approx(LAUNCH_US)
     captures = cuda.captures
-    timer.measure(copies, EFFORT)
-    assert cuda.captures == captures + 1, "the launch is measured once"
-    platform = PLATFORMS["cuda"]
-    assert [
-        platform.timer("cuda_graph").launch,
-        platform.timer("cuda_graph", launch=False).launch,
-    ] == [True, False]
+    for kernels_us, expected_us in (((10.0, 30.0), 20), ((1.0,), (LAUNCH_US + 1) / 2)):
+        calls = [partial(cuda.kernel, us) for us in kernels_us]
+        measured = platform.time(calls, "cuda_graph", EFFORT, launch=False)
+        assert measured.latency_us == pytest.approx(expected_us)
+    assert cuda.captures == captures + 2, "the launch is measured once"
 
 
-def test_only_the_mode_cuda_graph_is_captured():
-    platform = PLATFORMS["cuda"]
-    for mode, captured in (("cuda_graph", True), ("eager", False)):
-        assert isinstance(platform.timer(mode), CudaGraphTimer) is captured
+def test_only_the_mode_cuda_graph_is_captured(cuda):
+    measured = Cuda().time([partial(cuda.kernel, 10.0)], "eager", EFFORT)
+    assert measured.latency_us == pytest.approx(10)
+    assert cuda.captures == 0
 
 
 def test_what_waits_for_the_host_is_found_before_the_capture(cuda):
     with pytest.raises(NotCapturable, match="makes the host wait for the device"):
-        CudaGraphTimer(launch=True).measure([lambda: (cuda.kernel(1.0), cuda.wait())], EFFORT)
+        graph_of([lambda: (cuda.kernel(1.0), cuda.wait())])
     assert cuda.captures == 0
     assert cuda.debug == 0
     cuda.refuses = "CUDA error: operation failed due to a previous error during capture\nmore"
@@ -119,97 +125,101 @@ def test_what_waits_for_the_host_is_found_before_the_capture(cuda):
         NotCapturable,
         match=r"^CUDA error: operation failed due to a previous error during capture$",
     ):
-        CudaGraphTimer(launch=True).measure([lambda: cuda.kernel(1.0)], EFFORT)
+        graph_of([partial(cuda.kernel, 1.0)])
     cuda.refuses = ""
 
     def broken():
         raise RuntimeError("a shape is wrong")
 
     with pytest.raises(RuntimeError, match="a shape"):
-        CudaGraphTimer(launch=True).measure([broken], EFFORT)
+        graph_of([broken])
 
 
 # -- rows ------------------------------------------------------------------------------------------
 
 
-def test_a_row_that_no_graph_can_hold_is_timed_eagerly_and_says_so(monkeypatch):
-    monkeypatch.setattr(PLATFORMS["cpu"], "timer", lambda mode: PlainTimer())
-    item, notes = RowRequest("decode", "f", 16, 0, 1, 3), {}
-    found = alone.measure_alone([item], SPECS, Setup(), Refusing(), 3, notes.__setitem__)
-    assert found[item].mode == "eager"
-    assert "no CUDA graph can hold it: it makes the host wait" in notes[item]
+def test_a_row_that_no_graph_can_hold_is_timed_eagerly_and_says_so(refusing):
+    item = RowRequest("decode", "f", 16, 0, 1, 3)
+    row = alone.measure_alone([item], refusing, 3)[item]
+    assert row.mode == "eager"
+    assert "no CUDA graph can hold it: it makes the host wait" in row.note
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """The blocks that were built and still exist, and how many there were."""
+    blocks, count = weakref.WeakSet(), []
+
+    def build(spec, hidden, setup):
+        block = build_block(spec, hidden, setup)
+        blocks.add(block)
+        count.append(hidden)
+        return block
+
+    monkeypatch.setattr(alone, "build_block", build)
+    return SimpleNamespace(blocks=blocks, widths=count)
 
 
 @pytest.mark.parametrize(("free", "fits"), [(10**9, True), (10_000, False)])
-def test_memory_is_counted_before_it_is_asked_for(free, fits, monkeypatch):
+def test_memory_is_counted_before_it_is_asked_for(free, fits, plain, built, monkeypatch):
     monkeypatch.setattr(PLATFORMS["cpu"], "free_bytes", lambda: free)
-    built = []
-    monkeypatch.setattr(alone, "build_block", lambda *args: built.append(1) or build_block(*args))
     item, notes = RowRequest("prefill", "f", 64, 0, 2, 30), {}
-    found = alone.measure_alone([item], SPECS, Setup(), PlainTimer(), 3, notes.__setitem__)
-    assert (item in found, bool(notes), bool(built)) == (fits, not fits, fits)
+    found = alone.measure_alone([item], Setup(), 3, notes.__setitem__)
+    assert (item in found, bool(notes), bool(built.widths)) == (fits, not fits, fits)
     if not fits:
         assert notes[item].startswith("left out: it needs 0.0 GB, and 0.0 GB are free")
 
 
-def test_copies_of_an_operator_serve_all_its_rows(monkeypatch):
+def test_copies_of_an_operator_serve_all_its_rows(plain, built):
     """Over lengths, phases and batches; rows, and the number of copies, are those of copies that
     are built anew.
     """
-    built = []
-    monkeypatch.setattr(
-        alone, "build_block", lambda *args: built.append(args[1]) or build_block(*args)
-    )
-    specs = {**SPECS, "d": parse_operators("d(head_dim=8)")[0]}
     items = [
         RowRequest("decode", "f", 16, 0, batch, length) for batch in (1, 3) for length in (0, 9)
     ]
-    items += [
-        RowRequest("prefill", "f", 16, 0, 1, 5),
-        RowRequest("decode", "head", 16, 30, 1, 0),
-        RowRequest("decode", "f", 32, 0, 1, 0),
-        RowRequest("decode", "d", 32, 0, 1, 0),
-    ]
-    each = {item: alone.measure_alone([item], specs, Setup(), PlainTimer(), 4) for item in items}
-    assert len(built) == 4 * (len(items) - 1)
-    built.clear()
-    found = alone.measure_alone(items, specs, Setup(), PlainTimer(), 4)
-    assert found == {item: row for rows in each.values() for item, row in rows.items()}
-    assert built == [16] * 4 + [32] * 4 + [32] * 4
+    items.append(RowRequest("prefill", "f", 16, 0, 1, 5))
+    apart = {}
+    for item in items:
+        apart |= alone.measure_alone([item], Setup(), 4)
+    assert len(built.widths) == 4 * len(items)
+    built.widths.clear()
+    assert alone.measure_alone(items, Setup(), 4) == apart
+    assert built.widths == [16] * 4
+    head = RowRequest("decode", "head", 16, 30, 1, 0)
+    assert alone.measure_alone([head], Setup(), 4)[head].latency_us == 4
 
 
-def test_copies_that_are_kept_count_as_memory_that_they_have(monkeypatch):
+def test_requests_are_grouped_by_the_operator_whose_copies_serve_them():
+    items = plan(load_space("tiny"), [WORKLOADS["chat"]])
+    for group in groups(items, alone=True):
+        assert len({(item.operator, item.hidden) for item in group.items}) == 1
+
+
+def test_copies_that_are_kept_count_as_memory_that_they_have(plain, built, monkeypatch):
     """Rows with larger states leave room for fewer of them."""
-    specs, built = {"a": parse_operators("a(head_dim=8)")[0]}, []
-    each, alive = operator_bytes(specs["a"], 64, batch=8, context=64, at_once=8, dtype="float32")
-    monkeypatch.setattr(alone, "build_block", lambda *args: built.append(1) or build_block(*args))
-    counted = alone._Copies.bytes.fget
-    kept = []
-    monkeypatch.setattr(
-        alone._Copies, "bytes", property(lambda self: kept.append(counted(self)) or kept[-1])
-    )
-    monkeypatch.setattr(
-        PLATFORMS["cpu"], "free_bytes", lambda: int(4.5 * each + alive) - (kept[-1] if kept else 0)
-    )
-    items = [RowRequest("decode", "a", 64, 0, batch, 64) for batch in (1, 8)]
-    copies = [
-        alone.measure_alone([item], specs, Setup(), PlainTimer(), 9)[item].latency_us
-        for item in items
-    ]
-    kept.clear()
-    built.clear()
-    found = alone.measure_alone(items, specs, Setup(), PlainTimer(), 9)
+    (spec,) = parse_operators("a(head_dim=8)")
+    of_one, alive = operator_bytes(spec, 64, batch=8, context=64, at_once=8, dtype="float32")
+
+    def free():
+        weights = [weight.nbytes for block in built.blocks for weight in block.parameters()]
+        return int(4.5 * of_one + alive) - sum(weights)
+
+    monkeypatch.setattr(PLATFORMS["cpu"], "free_bytes", free)
+    items = [RowRequest("decode", str(spec), 64, 0, batch, 64) for batch in (1, 8)]
+    copies = [alone.measure_alone([item], Setup(), 9)[item].latency_us for item in items]
+    built.widths.clear()
+    found = alone.measure_alone(items, Setup(), 9)
     assert [found[item].latency_us for item in items] == copies
     assert copies[0] > copies[1] == 4
-    assert len(built) == copies[0]
+    assert len(built.widths) == copies[0]
 
 
-def test_running_out_of_memory_skips_the_row_and_not_the_others(monkeypatch):
+def test_running_out_of_memory_skips_the_row_and_not_the_others(plain, hungry, monkeypatch):
     forgotten = []
     monkeypatch.setattr(PLATFORMS["cpu"], "forget", lambda: forgotten.append(1))
-    items = [RowRequest("prefill", "f", 16, 0, 1, 3), RowRequest("decode", "f", 16, 0, 1, 3)]
+    items = [RowRequest(phase, "f", 16, 0, 1, 3) for phase in ("prefill", "decode")]
     notes = {}
-    found = alone.measure_alone(items, SPECS, Setup(), Hungry(), 3, notes.__setitem__)
+    found = alone.measure_alone(items, Setup(), 3, notes.__setitem__)
     assert list(found) == items[1:]
     assert notes == {items[0]: "left out: the device ran out of memory"}
     assert forgotten == [1]
@@ -272,48 +282,32 @@ def test_memory_of_a_model_around_its_rows_is_counted_before_it_is_built(phase, 
 
 
 def test_prompts_in_pieces_are_timed_as_the_sum_of_their_pieces(monkeypatch):
-    model = HybridLM(MODEL).eval()
-    asked = []
-    monkeypatch.setattr(PLATFORMS["cpu"], "piece_tokens", 25)
-    monkeypatch.setattr(PLATFORMS["cpu"], "marks", lambda: CountingMarks(asked))
-    with torch.inference_mode():
-        times = inside_model._prefill(model, 3, 20, Setup())()
-        assert times == [3.0] * 4, (
-            "three sequences, one after the other; embedding and three operators"
-        )
-        assert asked == [5] * 3
-        monkeypatch.setattr(PLATFORMS["cpu"], "piece_tokens", 8)
-        assert inside_model._prefill(model, 1, 20, Setup())() == [3.0] * 4, (
-            "parts of 8, 8 and 4 tokens"
-        )
-
-
-class CountingMarks:
-    """One microsecond between two marks."""
-
-    def __init__(self, asked):
-        self.asked, self.count = asked, 0
-
-    def mark(self):
-        self.count += 1
-
-    def intervals_us(self):
-        self.asked.append(self.count)
-        return [1.0] * (self.count - 1)
+    model, cpu, moments = HybridLM(MODEL).eval(), PLATFORMS["cpu"], itertools.count()
+    monkeypatch.setattr(cpu, "moment", lambda: 1000 * next(moments))
+    for batch, piece_tokens in (
+        (3, 25),  # three sequences, one after the other
+        (1, 8),  # parts of 8, 8 and 4 tokens
+    ):
+        monkeypatch.setattr(cpu, "piece_tokens", piece_tokens)
+        before = next(moments)
+        with torch.inference_mode():
+            times = inside_model._prefill(model, batch, 20, Setup())()
+        assert times == [3.0] * 4, "embedding and three operators"
+        assert next(moments) - before - 1 == 3 * 5
 
 
 # -- whole models ----------------------------------------------------------------------------------
 
 
 def test_pieces_of_prompts():
-    for asked, expected in (
-        ((4, 10, 0), [(4, (10,))]),
-        ((4, 10, 40), [(4, (10,))]),
-        ((5, 10, 25), [(2, (10,)), (2, (10,)), (1, (10,))]),
-        ((2, 25, 10), [(1, (10, 10, 5))] * 2),
-        ((3, 0, 10), []),
+    for batch, tokens, most, expected in (
+        (4, 10, 2**62, [[(4, 10)]]),
+        (4, 10, 40, [[(4, 10)]]),
+        (5, 10, 25, [[(2, 10)], [(2, 10)], [(1, 10)]]),
+        (2, 25, 10, [[(1, 10), (1, 10), (1, 5)]] * 2),
     ):
-        assert pieces(*asked) == expected
+        found = pieces(torch.zeros(batch, tokens), most)
+        assert [[tuple(part.shape) for part in parts] for parts in found] == expected
 
 
 @every(most=[7, 20, 45])
@@ -323,25 +317,24 @@ def test_prompts_in_pieces_give_the_same_next_tokens(most):
     tokens = torch.randint(64, (5, 20))
     with torch.inference_mode():
         expected = model.prefill(tokens)[0].argmax(-1)
-        assert torch.equal(whole_model._first_token(model, tokens, pieces(5, 20, most)), expected)
+        assert torch.equal(whole_model.first_tokens(model, tokens, most), expected)
 
 
-def test_a_model_without_memory_is_not_built_or_is_told(monkeypatch):
+def test_a_model_without_memory_is_not_built_or_is_told(hungry, monkeypatch):
     with pytest.raises(DeviceMemoryError, match="the device ran out of memory"):
-        time_model(MODEL, Workload(prompt_tokens=20), 2, Setup(), Hungry())
+        Setup().time_request(MODEL, Workload(prompt_tokens=20), 2)
     monkeypatch.setattr(PLATFORMS["cpu"], "free_bytes", lambda: 10_000)
-    monkeypatch.setattr(whole_model, "build_model", lambda *_: pytest.fail("it was built"))
+    monkeypatch.setattr(
+        "flashnas.profiling.setup.build_model", lambda *_: pytest.fail("it was built")
+    )
     with pytest.raises(
         DeviceMemoryError, match=r"it needs .* GB with batch 2, and 0.0 GB are free"
     ):
-        time_model(MODEL, Workload(prompt_tokens=20, generated_tokens=9), 2, Setup())
+        Setup().time_request(MODEL, Workload(prompt_tokens=20, generated_tokens=9), 2)
 
 
-def test_a_model_that_no_graph_can_hold_is_timed_eagerly(monkeypatch):
-    monkeypatch.setattr(PLATFORMS["cpu"], "timer", lambda mode: PlainTimer())
-    measured = time_model(
-        MODEL, Workload(prompt_tokens=20, generated_tokens=9), 2, Setup(), Refusing()
-    )
+def test_a_model_that_no_graph_can_hold_is_timed_eagerly(refusing):
+    measured = refusing.time_request(MODEL, Workload(prompt_tokens=20, generated_tokens=9), 2)
     assert measured.latency_ms > 0
     assert measured.note.startswith("timed in the mode eager")
     assert set(measured.to_dict()) == {"ttft_ms", "tpot_ms", "latency_ms"}
@@ -398,7 +391,7 @@ def test_a_timed_state_lies_in_memory_as_a_prompt_leaves_it(monkeypatch):
         parse_operators("m2(head_dim=8,state=16)")[0], 32, Setup(backend="mamba-ssm")
     )
     with torch.inference_mode():
-        state = _after_prompt(block, 2, torch.float32, "cpu").matrix_BHKV
+        state = _after_prompt(block, 2).matrix_BHKV
         assert state.shape[2:] == (16, 8)
         assert state.mT.is_contiguous()
         assert block.mixer.init_state(2, torch.float32).matrix_BHKV.is_contiguous()
@@ -413,10 +406,10 @@ def test_states_on_a_gpu_are_those_after_a_prompt(kind, monkeypatch):
         "f": "",
     }
     block = build_block(parse_operators(kind + options[kind])[0], 32, Setup())
-    usual = filled_state(block, 2, 9, torch.float32, "cpu")
-    monkeypatch.setattr(whole_model, "_on_gpu", lambda device: True)
+    usual = filled_state(block, 2, 9)
+    monkeypatch.setattr(whole_model, "_on_gpu", lambda block: True)
     with torch.inference_mode():
-        state = filled_state(block, 2, 9, torch.float32, "cpu")
+        state = filled_state(block, 2, 9)
         assert type(state) is type(usual)
         assert block.step(torch.randn(2, 32), state)[0].shape == (2, 32)
     if kind == "a":
@@ -452,7 +445,7 @@ def test_a_step_that_is_timed_in_a_graph_stays_at_its_position():
             if spec.kind != "h":
                 torch.testing.assert_close(step(), first, rtol=1e-6, atol=1e-6)
     model = HybridLM(MODEL, "torch").eval()
-    step = whole_model._model_step(model, 2, 9, setup)
+    step = whole_model.model_step(model, 2, 9, setup)
     with torch.inference_mode():
         assert step().shape == (2,)
         assert step().shape == (2,)

@@ -82,9 +82,9 @@ def pynvml(monkeypatch):
 
 
 def test_what_a_gpu_states_is_summed_up(pynvml):
-    with nvml.Watch(on=True) as watch:
+    with nvml.watch(on=True) as summary:
         pass
-    assert watch.summary() == {
+    assert summary == {
         "max_sm_mhz": 1980,
         "max_memory_mhz": 2619,
         "power_limit_w": 700,
@@ -131,15 +131,15 @@ def test_the_facts_of_a_cuda_device_have_its_clocks(pynvml):
 )
 def test_without_nvml_the_reason_is_recorded(pynvml, monkeypatch, break_it, reason):
     break_it(pynvml, monkeypatch)
-    with nvml.Watch(on=True) as watch:
+    with nvml.watch(on=True) as summary:
         pass
-    assert watch.summary() == nvml.limits() == {"nvml": reason}
+    assert summary == nvml.limits() == {"nvml": reason}
 
 
 def test_on_a_cpu_nothing_is_watched():
-    with nvml.Watch(on=False) as watch:
+    with nvml.watch(on=False) as summary:
         pass
-    assert watch.summary() == {}
+    assert summary == {}
 
 
 def test_a_profile_records_how_the_gpu_ran_and_warns_when_it_was_held_back(
@@ -148,7 +148,7 @@ def test_a_profile_records_how_the_gpu_ran_and_warns_when_it_was_held_back(
     tmp_path,
     monkeypatch,
 ):
-    monkeypatch.setattr(profiling, "Watch", lambda *, on: nvml.Watch(on=True))
+    monkeypatch.setattr(profiling, "watch", lambda *, on: nvml.watch(on=True))
     counts = profiling.profile(load_space("tiny"), [WORKLOADS["chat"]], tmp_path / "table", Setup())
     (job,) = LatencyTable.load(tmp_path / "table").meta["jobs"]
     assert job["gpu"]["least_sm_mhz"] == 1755

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +19,11 @@ from flashnas.operators import operator_class
 from flashnas.operators.attention.spec import SlidingWindowAttention
 from flashnas.profiling import alone, inside_model
 from flashnas.profiling import profile as profiling
-from flashnas.profiling.device_timing import (
-    CpuMarks,
-    EagerTimer,
-    Effort,
-    Measurement,
-    median_interval,
-    repeat,
-)
+from flashnas.profiling.device_timing import Effort, Measurement, median_interval, repeat
 from flashnas.profiling.platforms import PLATFORMS
 from flashnas.profiling.profile import profile
 from flashnas.profiling.setup import DTYPES, Setup
-from flashnas.profiling.table_folder import prepare_folder
+from flashnas.profiling.table_folder import TableFolder
 from flashnas.profiling.whole_model import filled_state
 from flashnas.space import load_space
 
@@ -194,7 +188,7 @@ def test_a_folder_that_is_no_table_is_refused_before_anything_is_measured(
     assert not counting
 
 
-def test_two_processes_may_look_at_one_folder_at_once(tmp_path, monkeypatch):
+def test_two_processes_may_look_at_one_folder_at_once(counting, tmp_path, monkeypatch):
     """The other one has removed the file by which both find out that they can write."""
     really = Path.touch
 
@@ -203,7 +197,7 @@ def test_two_processes_may_look_at_one_folder_at_once(tmp_path, monkeypatch):
         path.unlink()
 
     monkeypatch.setattr(Path, "touch", touched_and_removed)
-    prepare_folder(tmp_path / "table", Setup())
+    TableFolder(tmp_path / "table", Setup())
 
 
 def test_what_an_interrupted_first_write_left_is_continued(counting, tmp_path):
@@ -264,25 +258,19 @@ def test_outliers_and_drift_of_repeats():
 def test_weights_rotate_over_copies_that_exceed_the_cache_but_not_the_model(monkeypatch):
     copies = []
 
-    class CountingTimer:
-        def measure(self, calls, effort):
-            copies.append(len(calls))
-            for call in calls:
-                call()
-            return Measurement(1.0, 1.0, 1.0, 3)
+    def time(calls, *_, **__):
+        copies.append(len(calls))
+        for call in calls:
+            call()
+        return Measurement(1.0, 1.0, 1.0, 3)
 
+    monkeypatch.setattr(PLATFORMS["cpu"], "time", time)
     monkeypatch.setattr(alone, "BEYOND_CACHE_BYTES", 2**20)
-    specs = {"f": operator_class("f")()}
-    for hidden, expected in (
-        (16, 9),
-        (256, 2),
-    ):  # 9 kB: as many as the model has layers; 2.4 MB: the least
-        for phase in ("decode", "prefill"):
-            items = [RowRequest(phase, "f", hidden, 0, 1, 3)]
-            assert set(
-                alone.measure_alone(items, specs, Setup(), CountingTimer(), copies_at_most=9)
-            ) == set(items)
-            assert copies[-1] == expected
+    # 9 kB: as many as the model has layers; 2.4 MB: the least
+    for hidden, expected in ((16, 9), (256, 2)):
+        items = [RowRequest(phase, "f", hidden, 0, 1, 3) for phase in ("decode", "prefill")]
+        assert list(alone.measure_alone(items, Setup(), max_copies=9)) == items
+        assert copies[-2:] == [expected] * 2
 
 
 def test_every_item_of_a_group_is_timed_inside_one_model(monkeypatch):
@@ -295,7 +283,7 @@ def test_every_item_of_a_group_is_timed_inside_one_model(monkeypatch):
 
     monkeypatch.setattr(inside_model, "build_model", keep)
     for group in groups(item for item in plan(space, [CHAT]) if item.hidden == 64):
-        rows = inside_model.measure_inside_model(group, space, job)
+        rows = job.run(partial(inside_model.measure_inside_model, group, space, job))
         assert set(rows) == set(group.items)
         assert all(0 < row.p10_us <= row.latency_us <= row.p90_us for row in rows.values())
     kinds = [spec.kind for spec in built[0].operators]
@@ -309,7 +297,7 @@ def test_every_item_of_a_group_is_timed_inside_one_model(monkeypatch):
 def test_a_filled_state_has_the_context_that_is_timed(kind):
     spec = operator_class(kind)(head_dim=8, **({"window": 20} if kind == "swa" else {}))
     block = Block(spec, 32)
-    state = filled_state(block, 2, 50, torch.float32, "cpu")
+    state = filled_state(block, 2, 50)
     with torch.inference_mode():
         *_, after = block.step(torch.randn(2, 32), state)
     assert after.seen == 50
@@ -409,5 +397,5 @@ def test_the_median_interval_covers_the_true_median_as_often_as_it_says():
 def test_the_cpu_timer_uses_each_copy_in_turn():
     used = []
     calls = [lambda n=n: used.append(n) for n in range(3)]
-    EagerTimer(CpuMarks).measure(calls, Effort(least=6, most=6, seconds=10))
+    PLATFORMS["cpu"].time(calls, "eager", Effort(least=6, most=6, seconds=10))
     assert used == [0, 1, 2, 0, 1, 2, 0, 1, 2]

@@ -20,9 +20,9 @@ from one_line import one_line
 from flashnas.api.measure import ProfileOptions
 from flashnas.architecture import Architecture
 from flashnas.base.errors import (
-    BudgetError,
     ConfigError,
     DeviceError,
+    DeviceMemoryError,
     ExportError,
     SpaceError,
     TableError,
@@ -33,7 +33,6 @@ from flashnas.latency import regression
 from flashnas.latency.memory import memory_bytes
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.regression import REST, choose_networks, counts, fit, narrowed
-from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import sample
 from flashnas.latency.workload import Workload
@@ -267,26 +266,21 @@ def test_a_damaged_journal_is_one_line(space, clock, tmp_path):
 def test_what_is_larger_than_the_memory_is_refused_before_a_network_is_built(
     space, clock, tmp_path, monkeypatch
 ):
-    device = Device(
-        name="small", platform="cpu", peak_flops=1e9, bandwidth_bytes_s=1e9, memory_bytes=100_000
-    )
-    with monkeypatch.context() as patch:
-        patch.setattr(llama_cpp, "this_machine", lambda: device)
-        with pytest.raises(BudgetError, match="does not fit 90% of the memory of small"):
-            LlamaCpp().time_request(Architecture.parse(SMALL), Workload(generated_tokens=8))
     network = Architecture.parse(
         "64(vocab=320,tied=false): 9x(m2(head_dim=32,state=16) f) a(head_dim=32) f"
     )
     once = sum(spec.params(64) for spec in set(network.canonical().operators))
     assert LlamaCpp().making_bytes(network) == 4 * (4 * 320 * 64 + once)
-    assert llama_cpp.free_bytes() > 0
-    monkeypatch.setattr(llama_cpp, "free_bytes", lambda: 500_000)
+    assert PLATFORMS["cpu"].free_bytes() > 0
+    monkeypatch.setattr(PLATFORMS["cpu"], "free_bytes", lambda: 100_000)
     line = (
         r"^llama\.cpp is timed with whole networks: one of width \d+ with \d+ operators needs 0\.0"
         r" GB of memory,"
         r" but 0\.0 GB are free; take smaller widths or a shorter workload$"
     )
-    with pytest.raises(DeviceError, match=line):
+    with pytest.raises(DeviceMemoryError, match=line):
+        LlamaCpp().time_request(Architecture.parse(SMALL), Workload(generated_tokens=8))
+    with pytest.raises(DeviceMemoryError, match=line):
         profile_runtime.profile_runtime(space, [CHAT], tmp_path / "table", LlamaCpp())
     assert clock == []
 
@@ -400,16 +394,12 @@ def test_memory_counts_the_type_of_keys_and_values(monkeypatch):
         memory_bytes(network, long, 1, "q8_0", cache_type=name) for name in ("q8_0", "f16", "f32")
     ]
     assert needed == sorted(needed)
-    monkeypatch.setattr(llama_cpp, "free_bytes", lambda: needed[1])
-    machine = dataclasses.replace(llama_cpp.this_machine(), memory_bytes=needed[1])
-    monkeypatch.setattr(llama_cpp, "this_machine", lambda: machine)
+    monkeypatch.setattr(PLATFORMS["cpu"], "free_bytes", lambda: needed[1])
     monkeypatch.setattr(LlamaCpp, "times", lambda *_: 1 / 0)
     small, large = LlamaCpp(cache_type="q8_0", flash_attention=True), LlamaCpp(cache_type="f32")
-    small.check_memory([network], [long])
     with pytest.raises(ZeroDivisionError):
         small.time_request(network, long)
-    assert "needs" in one_line(DeviceError, large.check_memory, [network], [long])
-    assert "it needs" in one_line(BudgetError, large.time_request, network, long)
+    assert "needs" in one_line(DeviceMemoryError, large.time_request, network, long)
 
 
 def test_networks_that_llama_cpp_cannot_hold_are_told_apart():

@@ -6,50 +6,45 @@ from flashnas.architecture import Architecture
 from flashnas.latency.workload import Workload
 from flashnas.network.model import HybridLM
 from flashnas.profiling.device_timing import Measurement
+from flashnas.profiling.platforms import PLATFORMS
 from flashnas.profiling.setup import Setup
-from flashnas.profiling.whole_model import (
-    build_model,
-    decode_contexts,
-    filled_cache,
-    time_model,
-)
+from flashnas.profiling.whole_model import build_model, decode_contexts, filled_cache
 
 ARCHITECTURE = Architecture.parse("32(vocab=64,meta=3): a(head_dim=8) m2(head_dim=8,state=8) f")
-
-
-class RecordingTimer:
-    """Runs each call and counts time in units of its number."""
-
-    def __init__(self):
-        self.calls = []
-
-    def measure(self, calls, effort):
-        self.calls.append((calls[0].func.__name__, calls[0]()))
-        return Measurement(1000.0 * len(self.calls), 1.0, 1.0, 3)
 
 
 @pytest.mark.parametrize(
     ("workload", "names"),
     [
-        (
-            Workload(prompt_tokens=20, generated_tokens=9),
-            ["_first_token", "_step", "_step", "_step"],
-        ),
-        (Workload(prompt_tokens=20), ["_first_token"]),
-        (Workload(generated_tokens=9), ["start_cache", "_step", "_step", "_step"]),
+        (Workload(prompt_tokens=20, generated_tokens=9), ["prefill", *["decode_step"] * 3]),
+        (Workload(prompt_tokens=20), ["prefill"]),
+        (Workload(generated_tokens=9), ["start_cache", *["decode_step"] * 3]),
     ],
 )
-def test_a_request_is_its_prompt_and_its_mean_step(workload, names):
-    timer = RecordingTimer()
-    measured = time_model(ARCHITECTURE, workload, 2, Setup(), timer)
-    assert [name for name, _ in timer.calls] == names
+def test_a_request_is_its_prompt_and_its_mean_step(workload, names, monkeypatch):
+    """With a clock that counts the calls."""
+    called, shapes = [], []
+
+    def time(calls, *_, **__):
+        result = calls[0]()
+        shapes.append(result.shape if isinstance(result, torch.Tensor) else "cache")
+        return Measurement(1000.0 * len(called), 1.0, 1.0, 3)
+
+    monkeypatch.setattr(PLATFORMS["cpu"], "time", time)
+    for name in set(names):
+        real = getattr(HybridLM, name)
+        monkeypatch.setattr(
+            HybridLM, name, lambda *a, name=name, real=real: called.append(name) or real(*a)
+        )
+    measured = Setup().time_request(ARCHITECTURE, workload, 2)
+    assert called == names
+    assert shapes == ["cache" if name == "start_cache" else (2,) for name in names]
     assert measured.ttft_ms == 1.0
     if workload.generated_tokens:
         assert 2 <= measured.tpot_ms <= 4
     assert measured.latency_ms == pytest.approx(
         measured.ttft_ms + workload.generated_tokens * measured.tpot_ms
     )
-    assert all(result.shape == (2,) for name, result in timer.calls if name != "start_cache")
 
 
 def test_few_contexts_stand_for_all_steps():
@@ -105,7 +100,8 @@ def test_repeated_draws_give_every_weight_its_usual_spread_and_keep_what_is_not_
 
 def test_threads_are_set_back():
     before = torch.get_num_threads()
-    with Setup(threads=before + 1).running():
-        assert torch.get_num_threads() == before + 1
-        assert torch.is_inference_mode_enabled()
+    state = Setup(threads=before + 1).run(
+        lambda: (torch.get_num_threads(), torch.is_inference_mode_enabled())
+    )
+    assert state == (before + 1, True)
     assert torch.get_num_threads() == before

@@ -1,11 +1,12 @@
 """llama.cpp in a process of its own: what a GGUF file computes there, and how long that takes.
 
-llama.cpp ends its process where a file breaks one of its rules. The functions below the line
-therefore run in a child, which runs this file: it imports nothing of flashnas.
+llama.cpp ends its process where a file breaks one of its rules. The functions that `in_child`
+decorates therefore run in a child, which runs this file: it imports nothing of flashnas.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -18,7 +19,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 TOP = 10  # tokens whose probabilities are read after each generated one
 MARGIN_TOKENS = 8  # of a context beyond what is asked for
@@ -36,163 +37,57 @@ CACHE_TYPES = {
 
 
 class RuntimeFailure(Exception):
-    """The child did not answer; the message is one line."""
+    """The child ended without an answer; the message is one line."""
 
 
-def ask(
-    file: Path,
-    *,
-    prompts: list[list[int]],
-    generate: int,
-    never: list[int],
-    texts: list[str],
-    vocab: int,
-    plain: int,
-) -> dict[str, Any]:
-    """What llama.cpp computes from a GGUF file, with caches in float32 and without flash attention.
-
-    Args:
-        prompts: token ids; nothing is put in front of them.
-        generate: tokens to generate greedily after the first prompt; never: none of these.
-        texts: to be tokenized.
-        vocab: tokens of the file.
-        plain: a token of whole characters.
-
-    Returns:
-        "prefill": log-probabilities of all tokens after each prompt. "tokens": the generated ones.
-        "decode": for each of them the ids and log-probabilities of the most likely tokens. "texts":
-        token ids.
-
-    Raises:
-        RuntimeFailure: the child ended without an answer; so do the functions below.
-    """
-    longest = max((len(prompt) for prompt in prompts), default=1)
-    # one thread: two that wait for each other in a loop take up to 100 times as long on a busy
-    # machine
-    return _call(
-        _compute,
-        file,
-        longest + generate,
-        threads=1,
-        flash_attention=False,
-        cache_type="f32",
-        prompts=prompts,
-        generate=generate,
-        never=never,
-        texts=texts,
-        vocab=vocab,
-        plain=plain,
-    )
+P = ParamSpec("P")
+Answer = TypeVar("Answer")
 
 
-def time_requests(
-    file: Path,
-    *,
-    prompts: Sequence[int],
-    contexts: Sequence[int],
-    steps: int,
-    vocab: int,
-    **options: Any,
-) -> dict[str, list[dict[str, float]]]:
-    """`LlamaCpp.times` of a file; cpu_ms is the time that the processor spent for the process, all
-    threads together. vocab: random tokens are below it. options: threads; flash_attention, whether
-    attention is computed in one pass; cache_type, of keys and values, one of CACHE_TYPES."""
-    return _call(
-        _time,
-        file,
-        max([*prompts, *contexts]),
-        prompts=list(prompts),
-        contexts=list(contexts),
-        steps=steps,
-        vocab=vocab,
-        **options,
-    )
+def in_child(work: Callable[P, Answer]) -> Callable[P, Answer]:
+    """A function that runs in a child process and raises RuntimeFailure if that fails. Arguments
+    and answer travel as JSON."""
 
+    @functools.wraps(work)
+    def call(*arguments: P.args, **keywords: P.kwargs) -> Answer:
+        # -P: modules beside this file are not importable by their bare names
+        command = [sys.executable, "-P", __file__, work.__name__]
+        try:
+            child = subprocess.run(
+                command,
+                input=json.dumps([arguments, keywords], default=str),
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise RuntimeFailure(f"llama.cpp did not answer within {TIMEOUT_S:.0f} s") from None
+        except OSError as error:
+            raise RuntimeFailure(
+                f"llama.cpp could not be started: {command[0]}: {error.strerror}"
+            ) from None
+        reason = _reason(child.stderr)
+        if child.returncode:
+            if unknown := re.search("unknown model architecture: ?'?([^']*)", reason):
+                raise RuntimeFailure(
+                    f"the installed llama.cpp (xllamacpp {version('xllamacpp')}) does not know the"
+                    f" architecture {unknown[1]}; a newer one may: pip install --upgrade xllamacpp"
+                )
+            how = (
+                f"exit code {child.returncode}"
+                if child.returncode > 0
+                else signal.Signals(-child.returncode).name
+            )
+            raise RuntimeFailure(f"llama.cpp ended with {how}: {reason}")
+        try:
+            answer: Answer = json.loads(child.stdout)
+        except ValueError:
+            raise RuntimeFailure(f"llama.cpp gave no answer: {reason}") from None
+        return answer
 
-def read_texts(
-    file: Path,
-    *,
-    windows: list[list[int]],
-    texts: list[str],
-    generate: int,
-    vocab: int,
-    plain: int,
-    **options: Any,
-) -> dict[str, Any]:
-    """What llama.cpp makes of texts.
-
-    Args:
-        windows: token ids, each window by itself.
-        texts: to be continued with `generate` most likely tokens.
-        vocab, plain, options: as above.
-
-    Returns:
-        "logprobs": for each window the natural logarithm of the probability of each token but the
-        first. "texts": the continuations.
-    """
-    longest = max([*map(len, windows), *(len(text.encode()) + generate for text in texts)])
-    return _call(
-        _read,
-        file,
-        longest,
-        windows=windows,
-        texts=texts,
-        generate=generate,
-        vocab=vocab,
-        plain=plain,
-        **options,
-    )
-
-
-def describe() -> dict[str, str]:
-    """Of the installed llama.cpp: the version of `xllamacpp` and what it was built with and runs
-    on.
-    """
-    return _call(_describe)
-
-
-def _call(
-    work: Callable[..., Any], file: Path | None = None, context: int = 0, **request: Any
-) -> Any:
-    """What a function below the line returns in the child; raises RuntimeFailure."""
-    server = {} if file is None else {"file": str(file), "context": context}
-    # -P: modules beside this file are not importable by their bare names
-    command = [sys.executable, "-P", __file__, work.__name__]
-    try:
-        child = subprocess.run(
-            command,
-            input=json.dumps({**server, **request}),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise RuntimeFailure(f"llama.cpp did not answer within {TIMEOUT_S:.0f} s") from None
-    except OSError as error:
-        raise RuntimeFailure(
-            f"llama.cpp could not be started: {command[0]}: {error.strerror}"
-        ) from None
-    reason = _reason(child.stderr)
-    if child.returncode and (
-        unknown := re.search("unknown model architecture: ?'?([^']*)", reason)
-    ):
-        raise RuntimeFailure(
-            f"the installed llama.cpp (xllamacpp {version('xllamacpp')}) does not know the"
-            f" architecture {unknown[1]}; a newer one may: pip install --upgrade xllamacpp"
-        )
-    if child.returncode:
-        how = (
-            f"exit code {child.returncode}"
-            if child.returncode > 0
-            else signal.Signals(-child.returncode).name
-        )
-        raise RuntimeFailure(f"llama.cpp ended with {how}: {reason}")
-    try:
-        return json.loads(child.stdout)
-    except ValueError:
-        raise RuntimeFailure(f"llama.cpp gave no answer: {reason}") from None
+    return call
 
 
 def _reason(stderr: str) -> str:
@@ -204,26 +99,19 @@ def _reason(stderr: str) -> str:
     return lines[-1] if lines else "without a message"
 
 
-# -- the child -------------------------------------------------------------------------------------
-
-
 class _Server:
     """llama.cpp's server in this process."""
 
     def __init__(
-        self, file: str, context: int, threads: int, flash_attention: bool, cache_type: str
+        self, file: Path, context: int, threads: int, flash_attention: bool, cache_type: str
     ) -> None:
         from xllamacpp import CommonParams, Server
 
         params = CommonParams()
-        params.model.path = file
+        params.model.path = str(file)
         params.n_ctx = context + MARGIN_TOKENS
-        params.n_parallel, params.n_gpu_layers, params.warmup, params.fit_params = (
-            1,
-            0,
-            False,
-            False,
-        )
+        params.n_parallel, params.n_gpu_layers = 1, 0
+        params.warmup = params.fit_params = False
         # no copies of states beside the one in use
         params.cache_ram_mib, params.n_ctx_checkpoints, params.cache_idle_slots = 0, 0, False
         params.cache_type_k = params.cache_type_v = CACHE_TYPES[cache_type]
@@ -261,17 +149,42 @@ class _Server:
         return top
 
 
-def _compute(
+@in_child
+def ask(
+    file: Path,
+    *,
     prompts: list[list[int]],
     generate: int,
     never: list[int],
     texts: list[str],
     vocab: int,
     plain: int,
-    **options: Any,
 ) -> dict[str, Any]:
-    server = _Server(**options)
-    answer: dict[str, Any] = {"prefill": [], "tokens": [], "decode": [], "texts": []}
+    """Compute what a GGUF file predicts, with caches in float32 and without flash attention.
+
+    Args:
+        prompts: token ids; nothing is put in front of them.
+        generate: number of tokens to generate greedily after the first prompt.
+        never: tokens that are not generated.
+        texts: to be tokenized.
+        vocab: number of tokens of the file.
+        plain: a token of whole characters.
+
+    Returns:
+        "prefill": log-probabilities of all tokens after each prompt. "tokens": the generated ones.
+        "decode": for each of them the ids and log-probabilities of the most likely tokens. "texts":
+        token ids.
+    """
+    # one thread: two that wait for each other in a loop take up to 100 times as long on a busy
+    # machine
+    server = _Server(
+        file,
+        max(map(len, prompts)) + generate,
+        threads=1,
+        flash_attention=False,
+        cache_type="f32",
+    )
+    answer: dict[str, Any] = {"prefill": [], "tokens": [], "decode": []}
     for prompt in reversed(prompts):  # the first one last: generation goes on from it
         row: list[float | None] = [None] * vocab
         for entry in server.after(prompt, vocab, plain):
@@ -292,20 +205,31 @@ def _compute(
     return answer
 
 
-def _time(
-    prompts: list[int], contexts: list[int], steps: int, vocab: int, **options: Any
-) -> dict[str, Any]:
-    server, draw = _Server(**options), random.Random(0)
-    answer: dict[str, Any] = {"prompts": [], "contexts": []}
+@in_child
+def time_requests(
+    file: Path,
+    *,
+    prompts: Sequence[int],
+    contexts: Sequence[int],
+    steps: int,
+    vocab: int,
+    **options: Any,
+) -> dict[str, list[dict[str, float]]]:
+    """Time a file as `LlamaCpp.times` does.
+
+    Args:
+        vocab: random tokens are below it.
+        options: threads; flash_attention, whether attention is computed in one pass; cache_type, of
+            keys and values, one of CACHE_TYPES.
+    """
+    server, draw = _Server(file, max([*prompts, *contexts]), **options), random.Random(0)
+    answer: dict[str, list[dict[str, float]]] = {"prompts": [], "contexts": []}
 
     def tokens(count: int) -> list[int]:
         return [draw.randrange(vocab) for _ in range(count)]
 
-    def run(
-        prompt: list[int], generate: int, cached: bool
-    ) -> tuple[dict[str, Any], float, list[int]]:
-        """-> the server's own times, milliseconds of the processor without those of this thread,
-        generated ids."""
+    def complete(prompt: list[int], generate: int, cached: bool) -> tuple[dict[str, Any], float]:
+        """The reply, and the milliseconds of the processor without those of this thread."""
         before = time.process_time() - time.thread_time()
         reply = server.post(
             "completion",
@@ -316,14 +240,11 @@ def _time(
             cache_prompt=cached,
             return_tokens=True,
         )
-        return (
-            reply["timings"],
-            1000 * (time.process_time() - time.thread_time() - before),
-            reply["tokens"],
-        )
+        return reply, 1000 * (time.process_time() - time.thread_time() - before)
 
     for count in prompts:
-        times, cpu_ms, _ = run(tokens(count), 1, cached=False)
+        reply, cpu_ms = complete(tokens(count), 1, cached=False)
+        times = reply["timings"]
         if times["prompt_n"] != count:
             raise RuntimeError(
                 f"error: {times['prompt_n']} tokens of a prompt of {count} were read"
@@ -332,11 +253,10 @@ def _time(
     sequence = tokens(1)
     for context in contexts:
         sequence += tokens(context - steps - len(sequence))
-        _, _, first = run(
-            sequence, 1, cached=True
-        )  # reads what is new; the state then ends before `first`
-        sequence = [*sequence, *first]
-        times, cpu_ms, generated = run(sequence, steps, cached=True)
+        # reads what is new; the state then ends before the token that is generated
+        sequence += complete(sequence, 1, cached=True)[0]["tokens"]
+        reply, cpu_ms = complete(sequence, steps, cached=True)
+        times = reply["timings"]
         if times["prompt_n"] != 1 or times["predicted_n"] != steps:
             raise RuntimeError(
                 f"error: a step read {times['prompt_n']} tokens and {times['predicted_n']} of"
@@ -344,11 +264,14 @@ def _time(
             )
         wall_ms = times["prompt_ms"] + times["predicted_ms"]
         answer["contexts"].append({"wall_ms": wall_ms / steps, "cpu_ms": cpu_ms / steps})
-        sequence += generated
+        sequence += reply["tokens"]
     return answer
 
 
-def _read(
+@in_child
+def read_texts(
+    file: Path,
+    *,
     windows: list[list[int]],
     texts: list[str],
     generate: int,
@@ -356,7 +279,20 @@ def _read(
     plain: int,
     **options: Any,
 ) -> dict[str, Any]:
-    server = _Server(**options)
+    """Score and continue texts.
+
+    Args:
+        windows: token ids; each window is read by itself.
+        texts: to be continued with the `generate` most likely tokens.
+        vocab, plain: as of `ask`.
+        options: as of `time_requests`.
+
+    Returns:
+        "logprobs": for each window the natural logarithm of the probability of each token but the
+        first. "texts": the continuations.
+    """
+    longest = max([*map(len, windows), *(len(text.encode()) + generate for text in texts)])
+    server = _Server(file, longest, **options)
     return {
         "logprobs": [
             [
@@ -378,7 +314,9 @@ def _read(
     }
 
 
-def _describe() -> dict[str, str]:
+@in_child
+def describe() -> dict[str, str]:
+    """Describe the installed llama.cpp: its version, build and what it runs on."""
     import xllamacpp
 
     return {
@@ -391,7 +329,8 @@ def _describe() -> dict[str, str]:
 def _main(work: str) -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what llama.cpp prints is not part of the answer
-    json.dump(globals()[work](**json.load(sys.stdin)), out)
+    arguments, keywords = json.load(sys.stdin)
+    json.dump(globals()[work].__wrapped__(*arguments, **keywords), out)
     out.flush()
     os._exit(0)  # without the program's own ending, which can wait for connections
 

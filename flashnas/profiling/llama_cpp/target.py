@@ -10,22 +10,20 @@ from __future__ import annotations
 import functools
 import importlib.util
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ConfigError, DeviceError, ExportError
+from flashnas.base.errors import ConfigError, DeviceError, DeviceMemoryError, ExportError
 from flashnas.base.settings import option
-from flashnas.latency.memory import check_fits, memory_bytes
-from flashnas.latency.schema import Device
+from flashnas.latency.memory import memory_bytes
 from flashnas.latency.workload import Workload
 from flashnas.operators.attention.spec import Attention
 from flashnas.profiling.llama_cpp.child import CACHE_TYPES, RuntimeFailure, describe, time_requests
-from flashnas.profiling.platforms import PLATFORMS, value_in
-from flashnas.profiling.target import Measured, Target
+from flashnas.profiling.target import Measured, Progress, Target
 from flashnas.profiling.whole_model import decode_contexts
 
 STEPS = 48  # that are timed at a context
@@ -52,7 +50,6 @@ class LlamaCpp(Target, where="llama_cpp"):
     told otherwise; on a CPU that can double the time of an attention layer."""
 
     name = "llama.cpp"
-    profiler = "flashnas.profiling.profile_runtime:profile_runtime"
     build_facts = ("build", "system")
 
     weights: str = option("q8_0", "type of the weights", choices=WEIGHTS)
@@ -125,7 +122,7 @@ class LlamaCpp(Target, where="llama_cpp"):
 
     def table_name(self) -> str:
         """Such as `cpu_epyc_llama_cpp_q8_0`, or `cpu_epyc_llama_cpp_q8_0_2t` with two threads."""
-        parts = [PLATFORMS[self.device].table_name(), self.name.replace(".", "_"), self.dtype_name]
+        parts = [self.platform.table_name(), self.name.replace(".", "_"), self.dtype_name]
         return "_".join([*parts, f"{self.threads}t"] if self.threads > 1 else parts)
 
     def check_holds(self, architecture: Architecture) -> None:
@@ -191,28 +188,21 @@ class LlamaCpp(Target, where="llama_cpp"):
         except RuntimeFailure as error:
             raise DeviceError(f"{architecture}: {error}") from None
 
-    def check_memory(
-        self, architectures: Iterable[Architecture], workloads: Sequence[Workload]
-    ) -> None:
-        """Raises DeviceError if one of the networks needs more memory than is free."""
-        free = free_bytes()
-        for architecture in architectures:
-            needed = max(
-                self.making_bytes(architecture),
-                *(
-                    memory_bytes(
-                        architecture, workload, 1, self.dtype_name, cache_type=self.cache_type
-                    )
-                    for workload in workloads
-                ),
+    def check_memory(self, architecture: Architecture, workloads: Sequence[Workload]) -> None:
+        """Raises DeviceMemoryError if a network needs more memory than is free."""
+        dtype, free = self.dtype_name, self.platform.free_bytes()
+        requests = (
+            memory_bytes(architecture, workload, 1, dtype, cache_type=self.cache_type)
+            for workload in workloads
+        )
+        needed = max(self.making_bytes(architecture), *requests)
+        if needed > free:
+            raise DeviceMemoryError(
+                f"{self.name} is timed with whole networks: one of width"
+                f" {architecture.hidden} with {len(architecture.operators)} operators needs"
+                f" {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free; take"
+                " smaller widths or a shorter workload"
             )
-            if needed > free:
-                raise DeviceError(
-                    f"{self.name} is timed with whole networks: one of width"
-                    f" {architecture.hidden} with {len(architecture.operators)} operators needs"
-                    f" {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free; take"
-                    " smaller widths or a shorter workload"
-                )
 
     def check_workload(self, workload: Workload) -> None:
         if workload.batch != 1:
@@ -221,6 +211,13 @@ class LlamaCpp(Target, where="llama_cpp"):
                 f" has batch {workload.batch}"
             )
 
+    def profile(
+        self, space: Any, workloads: Sequence[Workload], folder: Path, progress: Progress
+    ) -> dict[str, Any]:
+        from flashnas.profiling.profile_runtime import profile_runtime
+
+        return profile_runtime(space, workloads, folder, self, progress)
+
     def time_request(
         self, architecture: Architecture, workload: Workload, batch: int = 1
     ) -> Measured:
@@ -228,24 +225,18 @@ class LlamaCpp(Target, where="llama_cpp"):
         tokens, all its steps are timed, else STEPS at each of the contexts of `decode_contexts`."""
         self.check_workload(workload)
         self.check_holds(architecture)
-        check_fits(architecture, workload, this_machine(), self.dtype_name, self.cache_type)
-        read, generated = (
-            architecture.meta_tokens + workload.prompt_tokens,
-            workload.generated_tokens,
-        )
+        self.check_memory(architecture, [workload])
+        read = architecture.meta_tokens + workload.prompt_tokens
         steps, parts = STEPS, decode_contexts(workload, architecture.meta_tokens)
-        if generated <= MAX_WHOLE_REQUEST_STEPS:
-            steps, parts = generated, [(read + generated, 1.0)] if generated else []
-        times = self.times(
-            architecture,
-            [read] if read else [],
-            [max(context, steps + 1) for context, _ in parts],
-            steps,
-        )
+        if workload.generated_tokens <= MAX_WHOLE_REQUEST_STEPS:
+            steps = workload.generated_tokens
+            parts = [(read + steps, 1.0)] if steps else []
+        contexts = [max(context, steps + 1) for context, _ in parts]
+        times = self.times(architecture, [read] if read else [], contexts, steps)
         ttft_ms = times["prompts"][0][self.clock] if read else 0.0
         tpot_ms = sum(
-            share * entry[self.clock]
-            for (_, share), entry in zip(parts, times["contexts"], strict=True)
+            share * step[self.clock]
+            for (_, share), step in zip(parts, times["contexts"], strict=True)
         )
         return Measured.of(ttft_ms, tpot_ms, workload)
 
@@ -257,23 +248,3 @@ def _build() -> dict[str, str]:
     except RuntimeFailure as error:
         raise DeviceError(str(error)) from None
     return {"build": facts["build"], "system": facts["system"].strip(" |")}
-
-
-@functools.cache
-def this_machine() -> Device:
-    """Its memory; the other facts are not known."""
-    return Device(
-        name="this machine",
-        platform="cpu",
-        peak_flops=1.0,
-        bandwidth_bytes_s=1.0,
-        memory_bytes=PLATFORMS["cpu"].memory_bytes(),
-    )
-
-
-def free_bytes() -> int:
-    """Memory that a process can still get, as the system estimates it; all memory where it does
-    not.
-    """
-    kilobytes = value_in(Path("/proc/meminfo"), "MemAvailable")
-    return 1024 * int(kilobytes.split()[0]) if kilobytes else PLATFORMS["cpu"].memory_bytes()
