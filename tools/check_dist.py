@@ -32,7 +32,7 @@ def guard(event, arguments):
             os._exit(99)
 sys.addaudithook(guard)
 """
-SEARCH = "--trials 2 --tokens 4096"
+SEARCH = "--trials 2 --train-anyway --tokens 4096"
 COMMANDS = [
     "flashnas --help",
     "flashnas list spaces",
