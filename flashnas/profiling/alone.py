@@ -22,7 +22,7 @@ from flashnas.latency.row_requests import RowRequest
 from flashnas.network.model import Block
 from flashnas.operators.parts.norms import RMSNorm
 from flashnas.profiling.device_timing import Call, Measurement
-from flashnas.profiling.platforms import BEYOND_CACHE_BYTES, check_memory
+from flashnas.profiling.platforms import BEYOND_CACHE_BYTES
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import block_step, build_block, deployed, pieces
 
@@ -59,7 +59,7 @@ def _calls(item: RowRequest, blocks: list[Block], max_copies: int, setup: Setup)
     """A call for each copy; blocks: the copies so far, to which missing ones are added and from
     which those without room are removed."""
     prefill, batch, itemsize = item.phase == "prefill", item.batch, setup.torch_dtype.itemsize
-    piece_tokens, free = setup.platform.piece_tokens, setup.platform.free_bytes()
+    piece_tokens = setup.platform.piece_tokens
     at_once = min(batch * item.length, piece_tokens) if prefill else batch
     if item.operator in ("embedding", "head"):
         # a model has one, read once a token; copies only keep it out of the cache
@@ -67,7 +67,7 @@ def _calls(item: RowRequest, blocks: list[Block], max_copies: int, setup: Setup)
         table_bytes = item.vocab * item.hidden * itemsize
         written = item.hidden if item.operator == "embedding" else item.vocab
         alive = at_once * itemsize * written
-        count = _count(table_bytes, table_bytes, alive, max_copies, free)
+        count = _count(table_bytes, table_bytes, alive, max_copies, setup)
         return [call(item, setup) for _ in range(count)]
     (spec,) = parse_operators(item.operator)
     bytes_of_one, alive = operator_bytes(
@@ -78,8 +78,9 @@ def _calls(item: RowRequest, blocks: list[Block], max_copies: int, setup: Setup)
         at_once=at_once,
         dtype=setup.dtype_name,
     )
-    free += sum(weight.nbytes for block in blocks for weight in block.parameters())
-    count = _count(spec.params(item.hidden) * itemsize, bytes_of_one, alive, max_copies, free)
+    kept = sum(weight.nbytes for block in blocks for weight in block.parameters())
+    weight_bytes = spec.params(item.hidden) * itemsize
+    count = _count(weight_bytes, bytes_of_one, alive, max_copies, setup, kept)
     del blocks[count:]
     while len(blocks) < count:
         blocks.append(deployed(lambda: build_block(spec, item.hidden, setup), setup))
@@ -94,12 +95,16 @@ def _calls(item: RowRequest, blocks: list[Block], max_copies: int, setup: Setup)
     return [functools.partial(_read, block, x_BTD, shapes) for block in blocks]
 
 
-def _count(weight_bytes: int, bytes_of_one: int, alive: int, max_copies: int, free: float) -> int:
+def _count(
+    weight_bytes: int, bytes_of_one: int, alive: int, max_copies: int, setup: Setup, kept: int = 0
+) -> int:
     """As many copies as exceed any cache, at most `max_copies`, and at most as many as fit beside
-    `alive` bytes; raises DeviceMemoryError below MIN_COPIES."""
-    check_memory(MIN_COPIES * bytes_of_one + alive, free)
+    `alive` bytes; raises DeviceMemoryError below MIN_COPIES. kept: bytes of copies that exist."""
+    if shortage := setup.platform.shortage(MIN_COPIES * bytes_of_one + alive, kept=kept):
+        raise DeviceMemoryError(shortage)
     wanted = min(max_copies, math.ceil(BEYOND_CACHE_BYTES / max(weight_bytes, 1)))
-    return min(max(MIN_COPIES, wanted), int((free - alive) // max(bytes_of_one, 1)))
+    room = setup.platform.free_bytes() + kept - alive
+    return min(max(MIN_COPIES, wanted), room // max(bytes_of_one, 1))
 
 
 def _random(*shape: int, setup: Setup) -> torch.Tensor:

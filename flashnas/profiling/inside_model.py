@@ -16,14 +16,12 @@ import torch
 import torch.nn.functional as F
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import DeviceMemoryError
 from flashnas.latency.memory import memory_bytes
 from flashnas.latency.row_requests import RowGroup, RowRequest
 from flashnas.latency.workload import Workload
 from flashnas.network.model import HybridLM
 from flashnas.profiling.alone import Note
 from flashnas.profiling.device_timing import Measurement, enough
-from flashnas.profiling.platforms import check_memory
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import build_model, filled_cache, pieces
 from flashnas.space.operator_space import OperatorSpace
@@ -93,17 +91,15 @@ def measure_inside_model(
 def _fitting(architecture: Architecture, group: RowGroup, setup: Setup) -> tuple[list[int], str]:
     """The lengths for which there is memory, and why there is none for others. Caches of all
     contexts are there together."""
-    free, dtype = setup.platform.free_bytes(), setup.dtype_name
-    decode, fitting, reason = group.phase == "decode", [], ""
+    decode, dtype = group.phase == "decode", setup.dtype_name
+    fitting, reason = [], ""
     at_once = group.batch if decode else setup.platform.piece_tokens
     weights = kept = memory_bytes(architecture, Workload(generated_tokens=1), 1, dtype, 1)
     for length in group.lengths:
         request = Workload(generated_tokens=length) if decode else Workload(prompt_tokens=length)
         needed = kept - weights + memory_bytes(architecture, request, group.batch, dtype, at_once)
-        try:
-            check_memory(needed, free, group.batch)
-        except DeviceMemoryError as error:
-            reason = str(error)
+        if shortage := setup.platform.shortage(needed, group.batch):
+            reason = shortage
             continue
         fitting.append(length)
         kept = needed if decode else kept

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from flashnas.base.errors import DeviceMemoryError
 from flashnas.base.hints import first_line
 from flashnas.base.process import keep_memory
 from flashnas.base.settings import usable_cores
@@ -153,6 +152,14 @@ class Platform(ABC):
     @abstractmethod
     def free_bytes(self) -> int:
         """What can still be allocated."""
+
+    def shortage(self, needed: float, batch: int = 0, kept: int = 0) -> str:
+        """A line if more bytes are needed than are free beside `kept` ones, which are used again;
+        else an empty text."""
+        free = self.free_bytes() + kept
+        of_batch = f" with batch {batch}" if batch else ""
+        line = f"it needs {needed / 1e9:.1f} GB{of_batch}, and {free / 1e9:.1f} GB are free"
+        return line if needed > free else ""
 
     def forget(self) -> None:  # noqa: B027  (the defaults of these do nothing)
         """Give memory back that torch keeps."""
@@ -301,15 +308,6 @@ class Cuda(Platform):
 def small_kernel() -> Call:
     """A call that launches the smallest kernel; not `zero_`, which is none."""
     return functools.partial(torch.zeros(1, device="cuda").add_, 1)
-
-
-def check_memory(needed: float, free: float, batch: int = 0) -> None:
-    """Raises DeviceMemoryError if more bytes are needed than are free."""
-    if needed > free:
-        of_batch = f" with batch {batch}" if batch else ""
-        raise DeviceMemoryError(
-            f"it needs {needed / 1e9:.1f} GB{of_batch}, and {free / 1e9:.1f} GB are free"
-        )
 
 
 def value_in(file: Path, name: str) -> str:

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import torch
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import DeviceMemoryError
+from flashnas.base.registry import load_object
 from flashnas.base.settings import option
-from flashnas.latency.memory import memory_bytes
 from flashnas.latency.schema import MODES
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
 from flashnas.operators.backends import BACKENDS
 from flashnas.operators.backends.core import installed
 from flashnas.profiling.device_timing import Call, Effort, Measurement, NotCapturable
-from flashnas.profiling.platforms import PLATFORMS, check_memory, driver
-from flashnas.profiling.target import Measured, Progress, Target
-from flashnas.profiling.whole_model import build_model, decode_contexts, first_tokens, model_step
-
-T = TypeVar("T")
+from flashnas.profiling.platforms import PLATFORMS, driver
+from flashnas.profiling.target import Measured, Target
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -36,6 +31,7 @@ class Setup(Target, where="setup"):
     """
 
     name = "torch"
+    profiler = "flashnas.profiling.profile:profile"
 
     device: str = option("cpu", "platform", choices=tuple(PLATFORMS))  # type: ignore[misc]
     dtype: str = option("auto", "auto: that of the platform", choices=("auto", *DTYPES))
@@ -127,39 +123,10 @@ class Setup(Target, where="setup"):
     def table_name(self) -> str:
         return self.platform.table_name()
 
-    def profile(
-        self, space: Any, workloads: Sequence[Workload], folder: Path, progress: Progress
-    ) -> dict[str, Any]:
-        from flashnas.profiling.profile import profile
-
-        return profile(space, workloads, folder, self, progress)
-
     def time_request(self, architecture: Architecture, workload: Workload, batch: int) -> Measured:
-        """`effort.seconds` limits each of the (up to four) timings."""
-        meta, piece_tokens = architecture.meta_tokens, self.platform.piece_tokens
-        needed = memory_bytes(architecture, workload, batch, self.dtype_name, piece_tokens)
-        check_memory(needed, self.platform.free_bytes(), batch)
-        notes = dict[str, None]()
-
-        def time_ms(call: Call) -> float:
-            measured = self.timed([call])
-            if measured.note:
-                notes[measured.note] = None
-            return measured.latency_us / 1000
-
-        def time_parts() -> Measured:
-            model, ttft_ms, tpot_ms = build_model(architecture, self), 0.0, 0.0
-            if workload.prompt_tokens:
-                shape = batch, workload.prompt_tokens
-                tokens_BT = torch.randint(architecture.vocab, shape, device=self.device)
-                ttft_ms = time_ms(lambda: first_tokens(model, tokens_BT, piece_tokens))
-            elif meta:
-                ttft_ms = time_ms(lambda: model.start_cache(batch))
-            for context, share in decode_contexts(workload, meta):
-                tpot_ms += share * time_ms(model_step(model, batch, context, self))
-            return Measured.of(ttft_ms, tpot_ms, workload, "; ".join(notes))
-
-        return self.run(time_parts)
+        time_model = load_object("flashnas.profiling.whole_model:time_model")
+        measured: Measured = time_model(architecture, workload, batch, self)
+        return measured
 
     def timed(self, calls: Sequence[Call], *, launch: bool = True) -> Measurement:
         """Time calls as `Platform.time` does; in the mode eager, with a note, where no graph can
@@ -170,19 +137,3 @@ class Setup(Target, where="setup"):
             note = f"timed in the mode eager, because no CUDA graph can hold it: {error}"
         measured = self.platform.time(calls, "eager", self.effort)
         return dataclasses.replace(measured, mode="eager", note=note)
-
-    def run(self, call: Callable[[], T]) -> T:
-        """Call in inference mode with the setup's threads, which are restored at the end. Raises
-        DeviceMemoryError if the device runs out of memory."""
-        self.platform.prepare()
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            with torch.inference_mode():
-                return call()
-        except torch.OutOfMemoryError:
-            pass
-        finally:
-            torch.set_num_threads(before)
-        self.platform.forget()  # here, because the error keeps what was allocated
-        raise DeviceMemoryError("the device ran out of memory")

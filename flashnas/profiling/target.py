@@ -6,10 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
+
+import torch
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ConfigError, ExportError, TableError
+from flashnas.base.errors import ConfigError, DeviceMemoryError, ExportError, TableError
+from flashnas.base.registry import load_object
 from flashnas.base.settings import MAX_THREADS, Settings, option, usable_cores
 from flashnas.latency.metrics import latency_ms
 from flashnas.latency.schema import OPERATOR_KINDS, RUNTIMES
@@ -18,6 +21,7 @@ from flashnas.latency.workload import Workload
 from flashnas.profiling.device_timing import Effort
 from flashnas.profiling.platforms import PLATFORMS, Platform
 
+T = TypeVar("T")
 Progress = Callable[[int, int], None]  # of parts that are done, and all of them
 
 
@@ -52,11 +56,13 @@ class Target(Settings, ABC):
 
     Attributes:
         name: of the runtime, as in `flashnas.latency.schema.RUNTIMES`.
+        profiler: "module:function" of what measures rows.
         build_facts: entries of `describe_stack` that differ between builds of one release.
         device: a platform of `flashnas.profiling.platforms`.
     """
 
     name: ClassVar[str]
+    profiler: ClassVar[str]
     build_facts: ClassVar[tuple[str, ...]] = ()
     device: ClassVar[str] = "cpu"
     threads: int = option(1, "threads on a CPU", min=1, max=MAX_THREADS)
@@ -111,12 +117,6 @@ class Target(Settings, ABC):
             DeviceError: the runtime ended without an answer.
         """
 
-    @abstractmethod
-    def profile(
-        self, space: Any, workloads: Sequence[Workload], folder: Path, progress: Progress
-    ) -> dict[str, Any]:
-        """Measure the rows of a space that the table in a folder lacks; see profile.py."""
-
     def check_holds(self, architecture: Architecture) -> None:
         """Raises ExportError, with the rule that is broken, unless the runtime can run the
         network.
@@ -127,6 +127,30 @@ class Target(Settings, ABC):
     @property
     def platform(self) -> Platform:
         return PLATFORMS[self.device]
+
+    def profile(
+        self, space: Any, workloads: Sequence[Workload], folder: Path, progress: Progress
+    ) -> dict[str, Any]:
+        """Measure the rows of a space that the table in a folder lacks; see profile.py."""
+        measure = load_object(self.profiler)
+        measured: dict[str, Any] = measure(space, workloads, folder, self, progress)
+        return measured
+
+    def run(self, call: Callable[[], T]) -> T:
+        """Call in inference mode with the target's threads, which are restored at the end. Raises
+        DeviceMemoryError if the device runs out of memory."""
+        self.platform.prepare()
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            with torch.inference_mode():
+                return call()
+        except torch.OutOfMemoryError:
+            pass
+        finally:
+            torch.set_num_threads(before)
+        self.platform.forget()  # here, because the error keeps what was allocated
+        raise DeviceMemoryError("the device ran out of memory")
 
     def holds(self, architecture: Architecture) -> bool:
         try:

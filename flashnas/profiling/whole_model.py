@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flashnas.architecture import Architecture
+from flashnas.base.errors import DeviceMemoryError
+from flashnas.latency.memory import memory_bytes
 from flashnas.latency.workload import Workload
 from flashnas.network.cache import FixedStates, HybridCache, mapped
 from flashnas.network.model import Block, HybridLM
@@ -17,9 +19,8 @@ from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.cache import FixedCache, KeyValueCache, Position
 from flashnas.operators.backends.core import choose_backend, running
 from flashnas.profiling.device_timing import Call
-
-if TYPE_CHECKING:
-    from flashnas.profiling.setup import Setup
+from flashnas.profiling.setup import Setup
+from flashnas.profiling.target import Measured
 
 PROMPT_TOKENS = 16  # after which a recurrent state has the layout that it keeps
 # at which a decode step is timed, by Gauss's rule: exact for polynomials of degree 5
@@ -28,6 +29,39 @@ WIDE = ("A_log", "D", "dt_bias")
 DRAWN = 2**20  # random values of a tensor on a CPU
 Module = TypeVar("Module", bound=torch.nn.Module)
 _DRAWS = (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default)
+
+
+def time_model(
+    architecture: Architecture, workload: Workload, batch: int, setup: Setup
+) -> Measured:
+    """Build the model with random weights, and time the reading of its prompt and its mean step.
+    `effort.seconds` limits each of the (up to four) timings. Raises DeviceMemoryError where the
+    device has too little memory, as counted or as it turned out."""
+    meta, piece_tokens = architecture.meta_tokens, setup.platform.piece_tokens
+    needed = memory_bytes(architecture, workload, batch, setup.dtype_name, piece_tokens)
+    if shortage := setup.platform.shortage(needed, batch):
+        raise DeviceMemoryError(shortage)
+    notes = dict[str, None]()
+
+    def time_ms(call: Call) -> float:
+        measured = setup.timed([call])
+        if measured.note:
+            notes[measured.note] = None
+        return measured.latency_us / 1000
+
+    def time_parts() -> tuple[float, float]:
+        model, ttft_ms, tpot_ms = build_model(architecture, setup), 0.0, 0.0
+        if workload.prompt_tokens:
+            shape = batch, workload.prompt_tokens
+            tokens_BT = torch.randint(architecture.vocab, shape, device=setup.device)
+            ttft_ms = time_ms(lambda: first_tokens(model, tokens_BT, piece_tokens))
+        elif meta:
+            ttft_ms = time_ms(lambda: model.start_cache(batch))
+        for context, share in decode_contexts(workload, meta):
+            tpot_ms += share * time_ms(model_step(model, batch, context, setup))
+        return ttft_ms, tpot_ms
+
+    return Measured.of(*setup.run(time_parts), workload, "; ".join(notes))
 
 
 def decode_contexts(workload: Workload, meta_tokens: int) -> list[tuple[int, float]]:

@@ -76,7 +76,7 @@ def hungry(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(alone, "_read", fail)
-    monkeypatch.setattr("flashnas.profiling.setup.first_tokens", fail)
+    monkeypatch.setattr(whole_model, "first_tokens", fail)
 
 
 def graph_of(calls, launch=True):
@@ -324,9 +324,7 @@ def test_a_model_without_memory_is_not_built_or_is_told(hungry, monkeypatch):
     with pytest.raises(DeviceMemoryError, match="the device ran out of memory"):
         Setup().time_request(MODEL, Workload(prompt_tokens=20), 2)
     monkeypatch.setattr(PLATFORMS["cpu"], "free_bytes", lambda: 10_000)
-    monkeypatch.setattr(
-        "flashnas.profiling.setup.build_model", lambda *_: pytest.fail("it was built")
-    )
+    monkeypatch.setattr(whole_model, "build_model", lambda *_: pytest.fail("it was built"))
     with pytest.raises(
         DeviceMemoryError, match=r"it needs .* GB with batch 2, and 0.0 GB are free"
     ):

@@ -23,7 +23,7 @@ from flashnas.latency.memory import memory_bytes
 from flashnas.latency.workload import Workload
 from flashnas.operators.attention.spec import Attention
 from flashnas.profiling.llama_cpp.child import CACHE_TYPES, RuntimeFailure, describe, time_requests
-from flashnas.profiling.target import Measured, Progress, Target
+from flashnas.profiling.target import Measured, Target
 from flashnas.profiling.whole_model import decode_contexts
 
 STEPS = 48  # that are timed at a context
@@ -50,6 +50,7 @@ class LlamaCpp(Target, where="llama_cpp"):
     told otherwise; on a CPU that can double the time of an attention layer."""
 
     name = "llama.cpp"
+    profiler = "flashnas.profiling.profile_runtime:profile_runtime"
     build_facts = ("build", "system")
 
     weights: str = option("q8_0", "type of the weights", choices=WEIGHTS)
@@ -210,13 +211,6 @@ class LlamaCpp(Target, where="llama_cpp"):
                 f"{self.name} is timed with one sequence at a time; workload {workload.name}"
                 f" has batch {workload.batch}"
             )
-
-    def profile(
-        self, space: Any, workloads: Sequence[Workload], folder: Path, progress: Progress
-    ) -> dict[str, Any]:
-        from flashnas.profiling.profile_runtime import profile_runtime
-
-        return profile_runtime(space, workloads, folder, self, progress)
 
     def time_request(
         self, architecture: Architecture, workload: Workload, batch: int = 1
