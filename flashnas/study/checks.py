@@ -126,12 +126,16 @@ def network_holds(config: SearchConfig, space: SearchSpace[Any]) -> Callable[[An
     if config.runtime is None and not rules:
         return lambda network: True
     rng = np.random.default_rng(config.seed)
-    drawn = [network for _ in range(DRAWN) for network in space.architectures(space.sample(rng))]
-    if not all(isinstance(network, Architecture) for network in drawn):
-        name = next(
-            n for n in ("params", "min_layers", "runtime") if getattr(config, n) is not None
-        )
-        config.wrong(name, f"needs networks of flashnas' operators, unlike space {space.name!r}")
+    drawn = []
+    for _ in range(DRAWN):
+        for network in space.architectures(space.sample(rng)):
+            if not isinstance(network, Architecture):
+                asked = ("params", "min_layers", "runtime")
+                name = next(name for name in asked if getattr(config, name) is not None)
+                config.wrong(
+                    name, f"needs networks of flashnas' operators, unlike space {space.name!r}"
+                )
+            drawn.append(network)
     if config.params is not None and not any(rules[0](network) for network in drawn):
         counts = [network.params for network in drawn]
         config.wrong(
