@@ -1,6 +1,7 @@
 """`flashnas doctor`: what it finds, its text, its file and its exit code."""
 
 import json
+import shlex
 
 import flashnas as fn
 from flashnas.cli.main import main
@@ -64,7 +65,7 @@ def test_a_wrong_operator_ends_with_exit_code_1(monkeypatch, capsys):
     monkeypatch.setattr(
         "flashnas.testing.self_test.self_test", lambda kinds, device, tell: [wrong, refused]
     )
-    assert main(["doctor", "--device", "cpu", "--operators", "d,a"]) == 1
+    assert main(shlex.split("doctor --device cpu --operators d,a")) == 1
     out = capsys.readouterr().out
     assert "self-test: 0 of 1 passed" in out
     assert (

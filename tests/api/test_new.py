@@ -3,6 +3,7 @@ tests.
 """
 
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -17,7 +18,7 @@ from flashnas.cli.main import main
 
 def written(folder):
     """The new package in `folder` as if it were installed; its project and its entry point."""
-    assert main(["new", "operator", "mix2", "--out", str(folder / "package")]) == 0
+    assert main(shlex.split(f"new operator mix2 --out {folder}/package")) == 0
     project = tomllib.loads((folder / "package/pyproject.toml").read_text())["project"]
     write_plugin(folder / "site", project["name"], project["entry-points"])
     module = project["name"].replace("-", "_")
@@ -41,7 +42,7 @@ def test_a_package_passes_its_own_tests(tmp_path):
     written(tmp_path)
     path = os.pathsep.join(filter(None, [str(tmp_path / "site"), *sys.path]))
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
+        [sys.executable, *shlex.split("-m pytest -q -p no:cacheprovider tests")],
         cwd=tmp_path / "package",
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,

@@ -1,6 +1,7 @@
 """`fn.search` with objects in place of names, and `flashnas search --dry-run`."""
 
 import json
+import shlex
 
 import pytest
 from config_keys import with_keys
@@ -52,20 +53,10 @@ def test_a_dry_run_trains_and_writes_nothing(
 ):
     monkeypatch.chdir(tmp_path)
     words = [
-        "search",
-        "--space",
-        "tiny",
-        "--workload",
-        "chat",
-        "--recipe",
-        str(quick_recipe),
-        "--data",
-        str(small_corpus),
-        "--trials",
-        "3",
-        "--workers",
-        "1",
-        "--dry-run",
+        *shlex.split(
+            f"search --space tiny --workload chat --recipe {quick_recipe} --data "
+            f"{small_corpus} --trials 3 --workers 1 --dry-run"
+        ),
         *with_keys(tmp_path / "asked", baselines=False, train_anyway=True),
     ]
     assert main([*words, "--json"]) == 0

@@ -1,6 +1,7 @@
 """A run is continued by its folder alone: run.yaml holds the options of the search."""
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def test_a_wrong_option_in_run_yaml_and_options_that_are_missing_have_their_line
         ("options must be a mapping; got None", old),
     ):
         (tmp_path / "run.yaml").write_text(content)
-        assert main(["search", "--resume", str(tmp_path)]) == 2
+        assert main(shlex.split(f"search --resume {tmp_path}")) == 2
         said = capsys.readouterr().err
         assert words in said
         assert said.startswith(f"flashnas search: {tmp_path / 'run.yaml'}:")
@@ -99,7 +100,7 @@ def test_a_wrong_option_in_run_yaml_and_options_that_are_missing_have_their_line
 
 def test_resume_without_a_run_begins_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["search", "--space", "tiny", "--resume"]) == 2
+    assert main(shlex.split("search --space tiny --resume")) == 2
     assert "--resume needs the folder of the run" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -173,7 +174,7 @@ def test_a_run_names_the_package_that_it_needs_and_that_is_not_here(
 
 
 def test_a_run_of_an_evaluator_says_how_it_is_continued(run, capsys):
-    assert main(["search", "--resume", str(run.path)]) == 2
+    assert main(shlex.split(f"search --resume {run.path}")) == 2
     assert capsys.readouterr().err == (
         f"flashnas search: {run.path}: its networks were scored by 'test_search_resume:size', which"
         " is a function and"

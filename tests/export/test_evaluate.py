@@ -4,6 +4,7 @@ test_lm_eval.py.
 
 import json
 import math
+import shlex
 
 import pytest
 import torch
@@ -139,7 +140,7 @@ def test_truncation_of_a_tokenizer_does_not_cut_the_text(model, texts, tmp_path)
 def test_a_tokenizer_that_cannot_encode_the_text_is_one_line(model, texts, changes, words, capfd):
     described = json.loads((model / "tokenizer.json").read_text())
     (model / "tokenizer.json").write_text(json.dumps({**described, "added_tokens": [], **changes}))
-    assert main(["eval", str(model), "--text", str(texts)]) == 2
+    assert main(shlex.split(f"eval {model} --text {texts}")) == 2
     error = capfd.readouterr().err
     assert error.startswith(f"flashnas eval: the tokenizer cannot encode {str(texts)!r}: ")
     assert words in error
@@ -172,7 +173,7 @@ def test_a_run_stands_for_its_chosen_network_once_that_is_trained(
             }
         )
     )
-    command = ["eval", str(run), "--text", str(texts)]
+    command = shlex.split(f"eval {run} --text {texts}")
     assert main(command) == 2
     assert (
         f"its network P1 has not been trained; train it with flashnas train {front} --out"
@@ -190,7 +191,7 @@ def test_a_run_stands_for_its_chosen_network_once_that_is_trained(
     page = (run / "report.html").read_text()
     assert "Trained networks, evaluated" in page
     assert '<td class="text">texts</td>' in page
-    assert main(["export", str(run), "--to", "hf", "--out", str(tmp_path / "out")]) == 0
+    assert main(shlex.split(f"export {run} --to hf --out {tmp_path}/out")) == 0
     card = (tmp_path / "out/README.md").read_text()
     for words in (
         "predicted by the table h100_sxm (h100_sxm, vllm 0.24, cuda_graph), 90 % interval",

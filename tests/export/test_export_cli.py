@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shlex
 import sys
 
 import pytest
@@ -33,9 +34,7 @@ def refused(capsys, *arguments):
 
 
 def test_trained_weights_and_their_tokenizer_load_and_generate(trained, tmp_path, capsys):
-    assert (
-        main(["export", str(trained), "--to", "hf", "--out", str(tmp_path / "out"), "--json"]) == 0
-    )
+    assert main(shlex.split(f"export {trained} --to hf --out {tmp_path}/out --json")) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["source"].startswith("trained weights, sha256 ")
     assert report["notes"] == []
@@ -65,16 +64,11 @@ def test_trained_weights_and_their_tokenizer_load_and_generate(trained, tmp_path
 
 
 def test_drawn_weights_are_the_seeds_and_said_to_be_drawn(tmp_path, capsys):
-    arguments = [
-        "export",
-        "64(vocab=97): m2(head_dim=16,state=16) f",
-        "--to",
-        "hf",
-        "--init-seed",
-        "7",
-    ]
+    arguments = shlex.split(
+        "export '64(vocab=97): m2(head_dim=16,state=16) f' --to hf --init-seed 7"
+    )
     for name in ("a", "b"):
-        assert main([*arguments, "--out", str(tmp_path / name), "--dtype", "bfloat16"]) == 0
+        assert main([*arguments, *shlex.split(f"--out {tmp_path / name} --dtype bfloat16")]) == 0
     printed = capsys.readouterr().out
     assert "bfloat16, untrained weights, drawn with seed 7" in printed
     assert "note: no tokenizer written" in printed
@@ -84,7 +78,7 @@ def test_drawn_weights_are_the_seeds_and_said_to_be_drawn(tmp_path, capsys):
 
 
 def test_what_is_asked_wrongly_is_one_line(trained, tmp_path, capsys):
-    out = ["--out", str(tmp_path / "out")]
+    out = shlex.split(f"--out {tmp_path}/out")
     small = "64(vocab=97): f"
     assert "is an architecture without weights" in refused(capsys, small, "--to", "hf", *out)
     assert "leave out --init-seed" in refused(
@@ -110,7 +104,7 @@ def test_the_folder_of_a_finished_training_stands_for_its_weights(trained, tmp_p
     run.mkdir()
     (run / "train.yaml").write_text("question: {}\n")
     trained.rename(run / "final")
-    assert main(["export", str(run), "--to", "hf", "--out", str(tmp_path / "out"), "--json"]) == 0
+    assert main(shlex.split(f"export {run} --to hf --out {tmp_path}/out --json")) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["source"].startswith("trained weights, sha256 ")
     assert report["notes"] == []  # its tokenizer came along
@@ -120,7 +114,7 @@ def test_folders_without_final_weights_say_what_to_name(trained, tmp_path, capsy
     run, search, out = (
         tmp_path / "run",
         tmp_path / "search",
-        ["--to", "hf", "--out", str(tmp_path / "out")],
+        shlex.split(f"--to hf --out {tmp_path}/out"),
     )
     for folder, marker in ((run, "train.yaml"), (search, "run.yaml")):
         folder.mkdir()

@@ -5,6 +5,7 @@ one line.
 import importlib.util
 import json
 import re
+import shlex
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -445,7 +446,7 @@ def test_other_tokenizers_are_refused(tmp_path, kind):
 
 
 def test_the_command_line(tmp_path, capsys, monkeypatch):
-    out = ["--to", "gguf", "--out", str(tmp_path / "out")]
+    out = shlex.split(f"--to gguf --out {tmp_path}/out")
     arguments = ["export", SMALL, "--init-seed", "1", *out]
     assert main([*arguments, "--type", "q8_0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["dtype"] == "q8_0"

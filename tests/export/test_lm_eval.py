@@ -4,6 +4,7 @@ our numbers; and `flashnas eval` gives the same."""
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 
@@ -106,26 +107,15 @@ def test_the_harness_finds_our_numbers(tmp_path):
         "hf",
         "--model_args",
         f"pretrained={tmp_path / 'model'},backend=causal",
-        "--tasks",
-        "local_choice,local_perplexity,local_generation",
-        "--include_path",
-        str(tasks),
-        "--device",
-        "cpu",
-        "--batch_size",
-        "3",
-        "--output_path",
-        str(tmp_path / "out"),
+        *shlex.split(
+            f"--tasks local_choice,local_perplexity,local_generation --include_path {tasks} "
+            f"--device cpu --batch_size 3 --output_path {tmp_path}/out"
+        ),
     ]
-    ours = [
-        "eval",
-        str(tmp_path / "trained"),
-        "--tasks",
-        "local_choice,local_perplexity,local_generation",
-        "--task-path",
-        str(tasks),
-        "--json",
-    ]
+    ours = shlex.split(
+        f"eval {tmp_path}/trained --tasks "
+        f"local_choice,local_perplexity,local_generation --task-path {tasks} --json"
+    )
     child = subprocess.run(
         [sys.executable, "-c", BOTH, json.dumps(ours), *theirs],
         env={**os.environ, **offline},

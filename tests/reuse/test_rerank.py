@@ -5,6 +5,7 @@ them.
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -39,7 +40,7 @@ ASKED = dict(
 )
 
 
-TINY = ["search", "--space", "tiny", "--table", "h100_sxm", "--workload", "chat"]
+TINY = shlex.split("search --space tiny --table h100_sxm --workload chat")
 
 
 def loss(architecture):
@@ -192,7 +193,7 @@ def test_the_digest_of_runs_changes_with_networks_and_scores(run):
 
 def test_a_budget_that_no_network_meets_names_the_nearest(run, capsys):
     nearest = run.trained.loc[run.trained["latency_ms"].idxmin()]
-    assert main(["pareto", str(run.path), "--budget-ms", "5000"]) == 2
+    assert main(shlex.split(f"pareto {run.path} --budget-ms 5000")) == 2
     error = capsys.readouterr().err
     assert (
         "no network of the runs meets the budget; the nearest has latency_ms"
@@ -221,9 +222,7 @@ def test_a_wrong_argument_is_one_line(run, asked, words):
 
 @pytest.mark.slow
 def test_the_answer_is_written_as_a_run(pages, run, tmp_path, capsys):
-    assert (
-        main(["pareto", str(run.path), "--table", "a100_sxm", "--out", str(tmp_path / "out")]) == 0
-    )
+    assert main(shlex.split(f"pareto {run.path} --table a100_sxm --out {tmp_path}/out")) == 0
     assert "a100_sxm" in capsys.readouterr().out
     written = fn.load_run(tmp_path / "out")
     found = fn.pareto(run, table="a100_sxm")
@@ -333,17 +332,10 @@ def trained(small_corpus, quick_recipe, tmp_path_factory):
         main(
             [
                 *TINY,
-                "--calibration=paper",
-                "--budget-ms",
-                "85",
-                "--recipe",
-                str(quick_recipe),
-                "--data",
-                str(small_corpus),
-                "--trials",
-                "5",
-                "--workers",
-                "1",
+                *shlex.split(
+                    f"--calibration=paper --budget-ms 85 --recipe {quick_recipe} --data "
+                    f"{small_corpus} --trials 5 --workers 1"
+                ),
                 *with_keys(out.parent, baselines=False, measure=False, train_anyway=True),
                 "--out",
                 str(out),
@@ -428,9 +420,7 @@ def test_a_search_does_not_start_from_other_trainings(trained, tmp_path, capsys,
                 *TINY,
                 "--calibration=paper",
                 *from_run(trained),
-                "--train-anyway",
-                "--out",
-                str(tmp_path / "next"),
+                *shlex.split(f"--train-anyway --out {tmp_path}/next"),
                 *more,
             ]
         )
