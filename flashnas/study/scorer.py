@@ -17,7 +17,7 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.fingerprint import fingerprint
-from flashnas.evidence.composition import FULL_SHARE, body_sizes, mix_of, outside_support
+from flashnas.evidence.composition import FULL_SHARE, body_sizes, mix_of
 from flashnas.evidence.expected import expected_of
 from flashnas.evidence.full_loss import CHARGE, SHORT_WEIGHT, FullLoss, Prediction
 from flashnas.evidence.law import RANGE, aspect
@@ -120,7 +120,7 @@ class EvidenceScorer:
             "silence": float(self.model.silence([network], self.tokens)[0]),
             "expected_recall": found.recall,
             "expected_recall_sd": found.recall_sd,
-            "outside": "; ".join(outside_support(network, self.tokens)),
+            "outside": "; ".join(found.outside),
         }
 
     def short_effects(

@@ -312,7 +312,13 @@ def test_no_network_beside_the_recommended_one_is_better_in_everything(space, wo
         limit_ms = min(times) * (max(times) / min(times)) ** share
         out = tmp_path / str(number)
         run = fn.search(
-            space=space, workload=workload, budget_ms=limit_ms, trials=0, out=out, table="h100_sxm"
+            space=space,
+            workload=workload,
+            budget_ms=limit_ms,
+            trials=0,
+            out=out,
+            table="h100_sxm",
+            calibration="paper",
         )
         chosen = run.recommended
         for entry in run.front:
