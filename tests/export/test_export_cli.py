@@ -160,7 +160,6 @@ NOTATION = """
 from flashnas.export.exporter import Exporter, Written
 
 class Notation(Exporter):
-    title = "readers of the notation"
     loading = "    flashnas estimate FILE in {name}"
     options = {"short": "write the hash in place of the notation"}
 
@@ -207,9 +206,7 @@ def test_every_shipped_format_describes_itself():
         exporter = EXPORTS[name]
         assert isinstance(exporter, Exporter)
         assert exporter.loading
-        assert all(
-            text and "\n" not in text for text in (exporter.title, *exporter.options.values())
-        )
+        assert all(text and "\n" not in text for text in exporter.options.values())
 
 
 def test_an_export_that_differs_is_not_left_behind(trained, tmp_path, capsys, monkeypatch):
