@@ -8,7 +8,7 @@ import inspect
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,7 +62,7 @@ def takes(
         objects: option name -> type in words, for options in whose place any object may be given.
             The function takes these as its keyword `objects`, a mapping.
     """
-    places = dict(objects or {})
+    kinds = objects or {}
 
     def decorate(function: Callable[..., T]) -> Callable[..., T]:
         own = {
@@ -70,9 +70,9 @@ def takes(
             for name, parameter in inspect.signature(function).parameters.items()
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name != "objects"
         }
-        settings = settings_of(cls)
+        settings = sorted(settings_of(cls), key=lambda setting: not setting.positional)
         positional = [setting.name for setting in settings if setting.positional]
-        signature = _signature(settings, own, places)
+        signature = _signature(settings, own, kinds)
 
         @functools.wraps(function)
         def call(*words: Any, **keywords: Any) -> T:
@@ -83,85 +83,74 @@ def takes(
                         f"{cls.where}.{name} must be a function, or an object with the method"
                         f" update; got {shown(more[name])}"
                     )
-            for name, kind in places.items():
+            for name, kind in kinds.items():
                 if isinstance(keywords.get(name), type) and not kind.startswith("type["):
                     raise ConfigError(
                         f"{cls.where}.{name} must be text or an object ({kind}); got the class"
                         f" {keywords[name].__name__}"
                     )
-            if places:
+            if kinds:
                 more["objects"] = {
                     name: keywords.pop(name)
-                    for name in places
+                    for name in kinds
                     if not isinstance(keywords.get(name), PLAIN)
                 }
             if len(words) == 1 and isinstance(words[0], cls) and not keywords:
                 return function(words[0], **more)
             if len(words) > len(positional) or set(positional[: len(words)]) & set(keywords):
                 signature.bind(*words, **keywords)  # raises TypeError in Python's words
-            given = {**dict(zip(positional, words, strict=False)), **keywords}
-            return function(cls.build(**given), **more)
+            keywords.update(zip(positional, words, strict=False))
+            return function(cls.build(**keywords), **more)
 
         call.__signature__ = signature  # type: ignore[attr-defined]
         call.options = cls  # type: ignore[attr-defined]
-        call.__doc__ = _documented(inspect.getdoc(function) or "", settings, places, own)
+        call.__doc__ = _documented(inspect.getdoc(function) or "", settings, kinds, own)
         return call
 
     return decorate
 
 
 def _signature(
-    settings: tuple[Setting, ...],
+    settings: Sequence[Setting],
     own: dict[str, inspect.Parameter],
     objects: Mapping[str, str],
 ) -> inspect.Signature:
-    kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-    ordered = sorted(settings, key=lambda setting: not setting.positional)
-    parameters = [
-        inspect.Parameter(
-            setting.name,
-            kinds[0] if setting.positional else kinds[1],
-            annotation=_type(setting, objects),
-            default=inspect.Parameter.empty
-            if setting.default is REQUIRED
-            else None
-            if callable(setting.default)
-            else setting.default,
+    parameters = []
+    for setting in settings:
+        default = None if callable(setting.default) else setting.default
+        parameters.append(
+            inspect.Parameter(
+                setting.name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD
+                if setting.positional
+                else inspect.Parameter.KEYWORD_ONLY,
+                annotation=_type(setting, objects),
+                default=inspect.Parameter.empty if setting.default is REQUIRED else default,
+            )
         )
-        for setting in ordered
-    ]
-    return inspect.Signature(
-        [
-            *parameters,
-            *(
-                each.replace(default=None, annotation=f"{each.annotation} | None")
-                if each.default is silent
-                else each
-                for each in own.values()
-            ),
-        ]
-    )
+    for parameter in own.values():
+        if parameter.default is silent:
+            annotation = f"{parameter.annotation} | None"
+            parameter = parameter.replace(default=None, annotation=annotation)
+        parameters.append(parameter)
+    return inspect.Signature(parameters)
 
 
 def _type(setting: Setting, objects: Mapping[str, str]) -> str:
     kind = getattr(setting.kind, "__name__", "Any")
     if setting.container is not None:
         kind = f"Sequence[{kind}]" if setting.container is tuple else f"Mapping[str, {kind}]"
-    names = [
-        kind,
-        *([objects[setting.name]] if setting.name in objects else ()),
-        *(place.partition(":")[2] for place in setting.objects),
-    ]
-    return " | ".join([*names, "None"] if setting.optional else names)
+    names = [kind, objects.get(setting.name), *(name.partition(":")[2] for name in setting.objects)]
+    return " | ".join(filter(None, [*names, "None" if setting.optional else ""]))
 
 
 def _documented(
-    doc: str, settings: tuple[Setting, ...], objects: Mapping[str, str], own: Iterable[str]
+    doc: str, settings: Sequence[Setting], objects: Mapping[str, str], own: Iterable[str]
 ) -> str:
     """The docstring with `Args:` in front of `Returns:`."""
     lines = [
         f"    {setting.name} ({_type(setting, objects)}): {setting.doc}{_limits(setting)}."
-        for setting in sorted(settings, key=lambda setting: not setting.positional)
+        for setting in settings
     ]
     head, further, rest = re.fullmatch(  # type: ignore[union-attr]  # always
         r"(.*?)(?:\n\nFurther:\n(.*?))?(\n\nReturns:.*)?", doc, re.DOTALL
@@ -264,28 +253,24 @@ def check_out(
                 " folder"
             )
     try:
-        nearest = next((path for path in (out, *out.parents) if os.path.lexists(path)), Path("."))
-        if not nearest.is_dir():
+        existing = next((path for path in (out, *out.parents) if os.path.lexists(path)), Path("."))
+        if not existing.is_dir():
             kind = (
-                "a link to nothing" if nearest.is_symlink() and not nearest.exists() else "a file"
+                "a link to nothing" if existing.is_symlink() and not existing.exists() else "a file"
             )
             refuse(
                 f"is {kind}; choose another folder"
-                if nearest == out
-                else f"{nearest} is {kind}, not a folder"
+                if existing == out
+                else f"{existing} is {kind}, not a folder"
             )
-        if nearest == out and any(out.iterdir()):
+        if existing == out and any(out.iterdir()):
             if empty:
                 refuse("exists and is not empty; choose another folder")
             if holds and not (out / holds).exists():
                 refuse(f"exists and holds no {holds}; choose another folder")
-        for part in out.parts:
-            if len(os.fsencode(part)) > 255:
-                refuse(
-                    f"a name of {len(os.fsencode(part))} bytes is too long; at most 255 are"
-                    " possible"
-                )
-        os.rmdir(tempfile.mkdtemp(dir=nearest, prefix=".flashnas-"))
+        if (longest := max((len(os.fsencode(part)) for part in out.parts), default=0)) > 255:
+            refuse(f"a name of {longest} bytes is too long; at most 255 are possible")
+        os.rmdir(tempfile.mkdtemp(dir=existing, prefix=".flashnas-"))
     except OSError as error:
         refuse(f"cannot be written: {error.strerror or error}")
     return out

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import inspect
 import itertools
 from collections import defaultdict
@@ -18,7 +17,7 @@ from flashnas.api.calling import Figures, takes
 from flashnas.base.hints import first_sentence, one_of
 from flashnas.base.registry import load_object
 from flashnas.base.settings import Settings, option
-from flashnas.base.shipped import shipped_names
+from flashnas.base.shipped import PACKAGE, shipped_names
 from flashnas.base.yaml import read_yaml
 
 PREFIX = "flashnas."  # of the groups of entry points in which packages add names
@@ -66,10 +65,7 @@ def _texts(kind: str) -> dict[str, Path]:
     """The shipped YAML files of spaces or recipes, by name."""
     if kind == "spaces":
         return shipped_names("search_spaces", ".yaml")
-    return {
-        path.stem: path
-        for path in sorted((_folder("flashnas.training") / "recipes").glob("*.yaml"))
-    }
+    return {path.stem: path for path in sorted((PACKAGE / "training/recipes").glob("*.yaml"))}
 
 
 def _commented(kind: str) -> dict[str, str]:
@@ -98,7 +94,7 @@ def _workloads() -> dict[str, str]:
 
 
 def _presets() -> dict[str, str]:
-    texts = read_yaml(_folder("flashnas.architecture") / "presets.yaml")
+    texts = read_yaml(PACKAGE / "architecture/presets.yaml")
     return {name: str(text) for name, text in texts.items()}
 
 
@@ -254,9 +250,3 @@ def _listed(values: dict[str, Any]) -> str:
     return "\n".join(
         f"{name:<{width}}  {words}".rstrip() for name, words in values["names"].items()
     )
-
-
-def _folder(package: str) -> Path:
-    spec = importlib.util.find_spec(package)
-    assert spec is not None
-    return Path(str(spec.origin)).parent

@@ -94,14 +94,13 @@ class ProfileOptions(Settings, where="profile"):
                 f"must be all or a whole number from 1 to {usable_cores()}, the usable"
                 f" cores; got {self.threads!r:.60}",
             )
-        for each in dataclasses.fields(self):
-            if each.name in SHARED or getattr(self, each.name) == each.default:
+        for field in dataclasses.fields(self):
+            if field.name in SHARED or getattr(self, field.name) == field.default:
                 continue
-            able = [name for name in RUNTIMES if RUNTIMES[name].has_option(each.name)]
+            able = [name for name in RUNTIMES if RUNTIMES[name].has_option(field.name)]
             if self.runtime not in able:
-                self.wrong(
-                    each.name, f"is for --runtime {' or '.join(able)}; got --runtime {self.runtime}"
-                )
+                rule = f"is for --runtime {' or '.join(able)}; got --runtime {self.runtime}"
+                self.wrong(field.name, rule)
 
 
 @takes(ProfileOptions)
@@ -158,16 +157,15 @@ def doubts(values: dict[str, Any]) -> tuple[str, ...]:
         f"{reason} ({share:.0%} of the time)"
         for reason, share in values.get("gpu", {}).get("throttled", {}).items()
     )
-    return (
-        *values.get("notes", ()),
-        *([f"the GPU was held back by: {throttled}"] if throttled else ()),
-        *(
-            f"{text.format(values[name])}; delete the folder and profile again when nothing else"
-            " runs"
-            for name, text in disturbed.items()
-            if values.get(name)
-        ),
-    )
+    lines = list(values.get("notes", ()))
+    if throttled:
+        lines.append(f"the GPU was held back by: {throttled}")
+    for name, text in disturbed.items():
+        if count := values.get(name):
+            lines.append(
+                f"{text.format(count)}; delete the folder and profile again when nothing else runs"
+            )
+    return tuple(lines)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,18 +79,13 @@ class ParetoOptions(Settings, where="pareto"):
         if not self.runs:
             self.wrong("runs", "must name a run folder; got none")
         if self.budget_ms is not None:
-            if "latency_ms" in (self.budgets or {}):
+            budgets = self.budgets or {}
+            if "latency_ms" in budgets:
                 self.wrong("budget_ms", "and a budget on latency_ms are the same; give one of them")
-            object.__setattr__(
-                self, "budgets", {"latency_ms": self.budget_ms, **(self.budgets or {})}
-            )
-            object.__setattr__(self, "budget_ms", None)
+            object.__setattr__(self, "budgets", {"latency_ms": self.budget_ms, **budgets})
         if self.objectives is not None:
-            object.__setattr__(
-                self,
-                "objectives",
-                check_objectives(self.objectives, functools.partial(self.wrong, "objectives")),
-            )
+            refuse = functools.partial(self.wrong, "objectives")
+            object.__setattr__(self, "objectives", check_objectives(self.objectives, refuse))
 
 
 @dataclass(frozen=True, repr=False)
@@ -165,10 +160,9 @@ def pareto(
 
     from flashnas.reuse.rerank import rerank
 
-    table: str | Callable[[Any], Any] | Any = objects.get("table", options.table)
     answer = rerank(
         options.runs,
-        table=table,
+        table=objects.get("table", options.table),
         workload=objects.get("workload", options.workload),
         calibration=options.calibration,
         mode=options.mode,

@@ -59,14 +59,10 @@ def _summary(path: Path) -> dict[str, Any]:
         return {"run": str(path), "state": "unreadable", "problem": str(error)}
     rows, points = objective_points(run)
     names = sorted(run.objectives, key=lambda name: name != "latency_ms")
-    best = (
-        {
-            name: float(rows[name].iloc[int(column.argmin())])
-            for name, column in zip(names, points.T, strict=True)
-        }
-        if len(points)
-        else {}
-    )
+    best = {
+        name: float(rows[name].iloc[int(column.argmin())])
+        for name, column in zip(names, points.T if len(points) else (), strict=False)
+    }
     finished = run.entry("finished")
     written = max(
         file.stat().st_mtime for name in (TRIALS, JOURNAL) if (file := path / name).exists()
@@ -95,11 +91,9 @@ def _table(values: dict[str, Any]) -> str:
         name = Path(entry["run"]).resolve().name
         if "problem" in entry:
             return (name, "unreadable", *[MISSING] * 7, entry["problem"])
-        state = (
-            entry["state"]
-            if "written_s" not in entry
-            else (f"last trial {duration(round(entry['written_s']))} ago")
-        )
+        state = entry["state"]
+        if "written_s" in entry:
+            state = f"last trial {duration(round(entry['written_s']))} ago"
         best = ", ".join(f"{name} {number(value)}" for name, value in entry["best"].items())
         return (
             name,

@@ -44,7 +44,6 @@ class Exporter(ABC):
         [project.entry-points."flashnas.exports"]
         onnx = "flashnas_onnx:EXPORTER"
 
-    title: what reads the format, in one line.
     loading: Markdown for the README of the written folder: how to load it. `{name}` becomes the
     folder's
         name.
@@ -57,7 +56,6 @@ class Exporter(ABC):
     written.
     """
 
-    title: ClassVar[str]
     loading: ClassVar[str]
     options: ClassVar[Mapping[str, str]] = MappingProxyType({})
     dtypes: ClassVar[tuple[str, ...]] = tuple(DTYPES)

@@ -61,7 +61,6 @@ Any program built on llama.cpp reads the file; flashnas is not needed.
 class GgufExporter(Exporter):
     """One GGUF file with weights and tokenizer, for the architectures of llama.cpp in FAMILIES."""
 
-    title = "llama.cpp and the programs built on it, without flashnas"
     loading = LOADING
     library = "gguf"
     dtypes = ("float32",)

@@ -58,8 +58,7 @@ class NativeExporter(Exporter):
     format: Format
     configuration: Callable[[Architecture, Mapping[str, int | None], str], dict[str, Any]]
     pieces: Callable[[Architecture], list[Piece]]
-    title: str  # type: ignore[misc]  # of the class in Exporter
-    loading: str  # type: ignore[misc]
+    loading: str  # type: ignore[misc]  # of the class in Exporter
     packages = ("transformers",)
     own_tokenizer = True
 
@@ -104,14 +103,12 @@ NEMOTRON_H = NativeExporter(
     nemotron_h.FORMAT,
     nemotron_h.configuration,
     nemotron_h.model_pieces,
-    "transformers and vLLM, as Nemotron-H, without flashnas",
     LOADING.replace("{further}", IN_VLLM),
 )
 LFM2 = NativeExporter(
     lfm2.FORMAT,
     lfm2.configuration,
     lfm2.model_pieces,
-    "transformers, as LFM2, without flashnas",
     LOADING.replace("{further}", LIKE_VLLM),
 )
 

@@ -39,15 +39,9 @@ class RowRequest:
         """The kind of table row."""
         return f"operator_{self.phase}"
 
-    def key(self, length: int | None = None) -> dict[str, Any]:
-        """The key columns of the row; length: in place of the request's."""
-        values = (
-            self.operator,
-            self.hidden,
-            self.vocab,
-            self.batch,
-            self.length if length is None else length,
-        )
+    def key(self) -> dict[str, Any]:
+        """The key columns of the row."""
+        values = self.operator, self.hidden, self.vocab, self.batch, self.length
         return dict(zip(KINDS[self.kind], values, strict=True))
 
 

@@ -85,7 +85,7 @@ def _calls(item: RowRequest, blocks: list[Block], max_copies: int, setup: Setup)
     while len(blocks) < count:
         blocks.append(deployed(lambda: build_block(spec, item.hidden, setup), setup))
     if not prefill:
-        return [block_step(block, batch, item.length, setup) for block in blocks]
+        return [block_step(block, batch, item.length) for block in blocks]
     shapes = [
         [part_BT.shape for part_BT in parts]
         for parts in pieces(torch.empty(batch, item.length, device="meta"), piece_tokens)

@@ -38,18 +38,17 @@ def measure_finalists(
     if not architectures:
         return {}
     workload = model.workload
-    able = [a for a in architectures if setup.holds(a)]
-    told: set[str] = set()
+    noted: set[str] = set()
 
     def measure(a: Architecture) -> Mapping[str, float]:
         measured = setup.time_request(a, workload, model.batch(a))
-        if measured.note and a.hash not in told:
-            told.add(a.hash)
+        if measured.note and a.hash not in noted:
+            noted.add(a.hash)
             note(f"finalist {a.notation}: {measured.note}")
         return measured.to_dict()
 
     timed = measure_in_rounds(
-        able,
+        [a for a in architectures if setup.holds(a)],
         measure,
         np.random.default_rng(0),
         left_out=lambda a, reason: note(f"finalist {a.notation}: not timed: {reason}"),

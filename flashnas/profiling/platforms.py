@@ -187,6 +187,24 @@ class Platform(ABC):
         a = torch.randn(size, size, device=self.name, dtype=getattr(torch, self.dtype))
         return 2 * size**3 / self.seconds(lambda: a @ a)
 
+    def probe_us(self) -> float:
+        """A fixed piece of work, about a millisecond, which shows whether the device is as fast as
+        before."""
+        a = torch.ones(self.probe_size, self.probe_size, device=self.name)
+        return 1e6 * self.seconds(lambda: a @ a, repeats=9)
+
+    def describe(self, name: str) -> Device:
+        """The facts of the device at hand; what it does not state is measured."""
+        return Device(
+            name=name,
+            platform=self.name,
+            label=self.label(),
+            peak_flops=self.product_flops(),
+            bandwidth_bytes_s=self.nominal_bandwidth() or self.copy_bandwidth(),
+            memory_bytes=self.memory_bytes(),
+            cite=f"measured by flashnas profile with torch {torch.__version__}{self.limits()}",
+        )
+
 
 class Cpu(Platform):
     """The processor, with torch's own threads."""
@@ -331,26 +349,3 @@ def driver() -> str:
 
 CUDA = Cuda()
 PLATFORMS: dict[str, Platform] = {platform.name: platform for platform in (Cpu(), CUDA)}
-
-
-def probe_us(device: str) -> float:
-    """A fixed piece of work, about a millisecond, which shows whether the device is as fast as
-    before.
-    """
-    platform = PLATFORMS[device]
-    a = torch.ones(platform.probe_size, platform.probe_size, device=device)
-    return 1e6 * platform.seconds(lambda: a @ a, repeats=9)
-
-
-def describe_device(device: str, name: str) -> Device:
-    """The facts of the device at hand; what it does not state is measured."""
-    platform = PLATFORMS[device]
-    return Device(
-        name=name,
-        platform=device,
-        label=platform.label(),
-        peak_flops=platform.product_flops(),
-        bandwidth_bytes_s=platform.nominal_bandwidth() or platform.copy_bandwidth(),
-        memory_bytes=platform.memory_bytes(),
-        cite=f"measured by flashnas profile with torch {torch.__version__}{platform.limits()}",
-    )

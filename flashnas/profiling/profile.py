@@ -3,14 +3,13 @@ workloads.
 
 Rows are of whole operators (`flashnas.latency.schema`): a block with its norm and residual, which
 is the module that the model runs. Rows that the table already has in the same mode and dtype, from
-the same stack, are not measured again. Rows are written every few seconds, so that an interrupted
+the same stack, are not measured again. Rows are written after each group, so that an interrupted
 profile continues. What was measured while the device was slower than usual is measured once more at
 the end.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,14 +24,12 @@ from flashnas.profiling.alone import Note, measure_alone
 from flashnas.profiling.device_timing import Measurement
 from flashnas.profiling.inside_model import measure_inside_model
 from flashnas.profiling.nvml import watch
-from flashnas.profiling.platforms import probe_us
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.table_folder import TableFolder
 from flashnas.profiling.target import Progress
 from flashnas.profiling.whole_model import backends_of
 from flashnas.space.operator_space import OperatorSpace
 
-WRITE_EVERY_S = 10.0
 # a drift within a group's rows, or a probe above the setup's usual, that calls for measuring again
 DISTURBED = 0.15
 Rows = dict[RowRequest, Measurement]
@@ -65,34 +62,27 @@ def profile(
     items = plan(space, workloads)
     # an error here costs nothing yet
     backends = backends_of(space.kinds(), max(space.hidden_sizes), setup)
-    table, by = TableFolder(folder, setup), f"flashnas profile, torch {torch.__version__}"
+    table = TableFolder(folder, setup)
     todo = table.missing(items)
     waiting = groups(todo, alone=setup.mode_name == "cuda_graph")
     done: Rows = {}
-    pending: Rows = {}
     probes: dict[RowGroup, float] = {}
     again: list[RowGroup] = []
     notes: dict[RowRequest, str] = {}
-    written, count = time.monotonic(), len(waiting)
+    count = len(waiting)
     with watch(on=setup.device == "cuda") as gpu:
-        try:
-            progress(0, count)
-            for number, group in enumerate(waiting, 1):
-                before = _probe(setup)
-                rows = _measure_group(group, space, setup, notes.__setitem__)
-                probes[group] = max(before, _probe(setup))
-                notes |= {item: row.note for item, row in rows.items() if row.note}
-                done |= rows
-                pending |= rows
-                if time.monotonic() - written > WRITE_EVERY_S:
-                    table.write(pending, by)
-                    pending, written = {}, time.monotonic()
-                progress(number, len(waiting))
-                if number == count:
-                    again = [group for group in probes if _disturbed(group, done, probes)]
-                    waiting += again
-        finally:
-            table.write(pending, by)
+        progress(0, count)
+        for number, group in enumerate(waiting, 1):
+            before = setup.run(setup.platform.probe_us)
+            rows = _measure_group(group, space, setup, notes.__setitem__)
+            probes[group] = max(before, setup.run(setup.platform.probe_us))
+            notes |= {item: row.note for item, row in rows.items() if row.note}
+            done |= rows
+            table.write(rows, f"flashnas profile, torch {torch.__version__}")
+            progress(number, len(waiting))
+            if number == count:
+                again = [group for group in probes if _disturbed(group, done, probes)]
+                waiting += again
     counts = {"measured": len(done), "known": len(items) - len(todo)}
     facts = {
         "backends": backends,
@@ -129,10 +119,6 @@ def _measure_group(group: RowGroup, space: OperatorSpace[Any], setup: Setup, not
         for item in group.items:
             note(item, f"left out: {error}")
     return {}
-
-
-def _probe(setup: Setup) -> float:
-    return setup.run(lambda: probe_us(setup.device))
 
 
 def _disturbed(group: RowGroup, rows: Rows, probes: dict[RowGroup, float]) -> bool:

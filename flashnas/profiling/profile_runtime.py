@@ -201,8 +201,9 @@ class NetworkJournal:
         self, path: Path, program: LlamaCpp, meta_tokens: int, workloads: Sequence[Workload]
     ) -> None:
         self.path, self.program = path, program
-        self.prompts = sorted({meta_tokens + each.prompt_tokens for each in workloads} - {0})
-        self.pieces = sorted({p for each in workloads for p in context_pieces(each, meta_tokens)})
+        prompts = {meta_tokens + workload.prompt_tokens for workload in workloads}
+        pieces = {piece for work in workloads for piece in context_pieces(work, meta_tokens)}
+        self.prompts, self.pieces = sorted(prompts - {0}), sorted(pieces)
         # by hash, round, prompts or contexts, length
         self._us: dict[tuple[str, int, str, str], float] = {}
         lines = read_json_lines(path, TableError) if path.exists() else []

@@ -18,7 +18,6 @@ from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable, texts
 from flashnas.latency.table_writer import RowContext, edited_meta, write_rows
 from flashnas.profiling.device_timing import Measurement
-from flashnas.profiling.platforms import describe_device
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.target import Target
 
@@ -69,7 +68,7 @@ class TableFolder:
         """The device of the table, or the one at hand for a new table."""
         if not (self.path / "device.yaml").exists():
             setup = self.target if isinstance(self.target, Setup) else Setup()
-            return setup.run(lambda: describe_device(setup.device, self.path.name))
+            return setup.run(lambda: setup.platform.describe(self.path.name))
         device, here = Device.load(self.path / "device.yaml"), self.target.platform.label()
         if (device.platform, device.label) != (self.target.device, here):
             raise TableError(

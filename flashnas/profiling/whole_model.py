@@ -174,8 +174,12 @@ def _on_gpu(block: Block) -> bool:
 
 
 def _after_prompt(block: Block, batch: int) -> Any:
+    return block(_random_input(block, batch, PROMPT_TOKENS))[1]
+
+
+def _random_input(block: Block, *shape: int) -> torch.Tensor:
     weight_D = block.norm.weight
-    return block(weight_D.new_empty(batch, PROMPT_TOKENS, len(weight_D)).normal_())[1]
+    return torch.randn(*shape, len(weight_D), dtype=weight_D.dtype, device=weight_D.device)
 
 
 def filled_cache(model: HybridLM, batch: int, context: int) -> HybridCache:
@@ -183,11 +187,9 @@ def filled_cache(model: HybridLM, batch: int, context: int) -> HybridCache:
     return HybridCache(tuple(filled_state(block, batch, context) for block in model.blocks))
 
 
-def _filled_in_place(
-    blocks: Sequence[Block], batch: int, context: int, setup: Setup
-) -> FixedStates:
+def _filled_in_place(blocks: Sequence[Block], batch: int, context: int) -> FixedStates:
     """`filled_state` of every block, in place; steps leave the position as it is."""
-    position = Position(context - 1, context, batch, setup.device, by=0)
+    position = Position(context - 1, context, batch, blocks[0].norm.weight.device, by=0)
     return FixedStates(
         tuple(filled_state(block, batch, context, position) for block in blocks), position
     )
@@ -196,12 +198,11 @@ def _filled_in_place(
 # -- calls -----------------------------------------------------------------------------------------
 
 
-def block_step(block: Block, batch: int, context: int, setup: Setup) -> Call:
+def block_step(block: Block, batch: int, context: int) -> Call:
     """One step of an operator that can be repeated, in a graph as `HybridLM.generate` replays
     it.
     """
-    x_BD = torch.randn(batch, len(block.norm.weight), dtype=setup.torch_dtype, device=setup.device)
-    states = _filled_in_place((block,), batch, context, setup)
+    x_BD, states = _random_input(block, batch), _filled_in_place((block,), batch, context)
 
     def step() -> torch.Tensor:
         next_BD, after = block.step(x_BD, states.states[0])
@@ -215,7 +216,7 @@ def model_step(model: HybridLM, batch: int, context: int, setup: Setup) -> Call:
     """One step of a model that can be repeated; in place where it is captured in a graph."""
     tokens_B = torch.zeros(batch, dtype=torch.long, device=setup.device)
     if setup.mode_name == "cuda_graph":
-        states = _filled_in_place(model.blocks, batch, context, setup)
+        states = _filled_in_place(model.blocks, batch, context)
         return lambda: model.step_in_place(tokens_B, states).argmax(-1)
     cache = filled_cache(model, batch, context)
     return lambda: model.decode_step(tokens_B, cache)[0].argmax(-1)

@@ -179,66 +179,46 @@ def test_a_wrong_header_is_one_line_with_its_place(case):
     assert "not the header of a bench" in one_line(BenchError, Header.from_dict, {}, "x")
 
 
-def rewritten(folder, change):
-    table = pq.read_table(folder / FILE)
-    pq.write_table(change(table), folder / FILE)
+def rewritten(change):
+    def damage(folder):
+        pq.write_table(change(pq.read_table(folder / FILE)), folder / FILE)
+
+    return damage
 
 
 def with_meta(text):
-    return lambda table: table.replace_schema_metadata({META: text})
+    return rewritten(lambda table: table.replace_schema_metadata({META: text}))
 
 
-def cut(path):
-    path.write_bytes(path.read_bytes()[:5000])
+def with_column(name, cell, kind=None):
+    def change(table):
+        cells = pa.array([cell] * len(table), kind)
+        return table.set_column(table.column_names.index(name), name, cells)
+
+    return rewritten(change)
+
+
+def cut(folder):
+    (folder / FILE).write_bytes((folder / FILE).read_bytes()[:5000])
 
 
 DAMAGE = {
-    "cut short": (lambda folder: cut(folder / FILE), "not readable as parquet"),
+    "cut short": (cut, "not readable as parquet"),
     "another table": (
         lambda folder: pd.DataFrame({"a": [1]}).to_parquet(folder / FILE),
         "not a bench of flashnas",
     ),
-    "no JSON": (
-        lambda folder: rewritten(folder, with_meta("{")),
-        "metadata 'flashnas_bench': not valid JSON",
-    ),
-    "nested metadata": (
-        lambda folder: rewritten(folder, with_meta("[" * 100_000)),
-        "must be nested at most",
-    ),
-    "seeds in words": (
-        lambda folder: rewritten(
-            folder,
-            lambda table: table.set_column(
-                table.column_names.index("seed"), "seed", [["x"] * len(table)]
-            ),
-        ),
-        "column 'seed': Unable to parse string",
-    ),
-    "another format": (
-        lambda folder: rewritten(folder, with_meta('{"flashnas_bench": 7}')),
-        "a bench of format 7",
-    ),
+    "no JSON": (with_meta("{"), "metadata 'flashnas_bench': not valid JSON"),
+    "nested metadata": (with_meta("[" * 100_000), "must be nested at most"),
+    "seeds in words": (with_column("seed", "x"), "column 'seed': Unable to parse string"),
+    "another format": (with_meta('{"flashnas_bench": 7}'), "a bench of format 7"),
     "no loss": (
-        lambda folder: rewritten(folder, lambda table: table.drop_columns("loss")),
+        rewritten(lambda table: table.drop_columns("loss")),
         "column 'loss' is missing",
     ),
-    "losses in words": (
-        lambda folder: rewritten(
-            folder,
-            lambda table: table.set_column(
-                table.column_names.index("loss"), "loss", [["low"] * len(table)]
-            ),
-        ),
-        "damaged",
-    ),
+    "losses in words": (with_column("loss", "low"), "damaged"),
     "a loss without its tokens": (
-        lambda folder: rewritten(
-            folder,
-            lambda table: table.set_column(
-                table.column_names.index("tokens"), "tokens", [pa.nulls(len(table), pa.int64())]
-            ),
-        ),
+        with_column("tokens", None, pa.int64()),
         "'tokens' has no value",
     ),
     "no file": (lambda folder: (folder / FILE).unlink(), "not a bench, it has no bench.parquet"),

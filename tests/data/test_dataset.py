@@ -45,8 +45,18 @@ def folder(tmp_path):
     return text
 
 
-def test_decoding_gives_the_text_back(folder, tmp_path):
-    data = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+@pytest.fixture
+def prepare(folder, tmp_path):
+    """`prepare_dataset` of the folder with a cache of its own."""
+
+    def call(recipe=RECIPE, source=folder, **more):
+        return prepare_dataset(str(source), recipe, **{"cache": tmp_path / "c", **more})
+
+    return call
+
+
+def test_decoding_gives_the_text_back(folder, prepare):
+    data = prepare()
     tokenizer = train_tokenizer(
         [p.read_text() for i, p in enumerate(sorted(folder.iterdir())) if i % 10 != 9], 300
     )
@@ -61,16 +71,16 @@ def test_decoding_gives_the_text_back(folder, tmp_path):
     assert isinstance(data.train, np.memmap)
 
 
-def test_the_tokenizer_sees_the_training_part_only(folder, tmp_path):
+def test_the_tokenizer_sees_the_training_part_only(folder, prepare, tmp_path):
     for path in sorted(folder.iterdir())[9::10]:
         path.write_text(path.stem + "zyx" * 200)  # would become a token if it were counted
-    prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+    prepare()
     (saved,) = (tmp_path / "c" / "tokenizers").glob("*.json")
     assert not any("zyx" in token for token in Tokenizer.from_file(str(saved)).get_vocab())
 
 
-def test_a_second_call_trains_and_encodes_nothing(folder, tmp_path, monkeypatch):
-    first = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+def test_a_second_call_trains_and_encodes_nothing(folder, prepare, tmp_path, monkeypatch):
+    first = prepare()
     monkeypatch.setattr(tokenizer_module, "train_tokenizer", None)
     monkeypatch.setattr(dataset_module, "_encode", None)
     monkeypatch.setenv("FLASHNAS_CACHE", str(tmp_path / "c"))
@@ -79,43 +89,37 @@ def test_a_second_call_trains_and_encodes_nothing(folder, tmp_path, monkeypatch)
     assert np.array_equal(second.train, first.train)
 
 
-def test_text_and_vocabulary_are_the_cache_key(folder, tmp_path):
-    first = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
-    other_vocab = prepare_dataset(
-        str(folder), Recipe(**{**RECIPE.to_dict(), "vocab": 310}), cache=tmp_path / "c"
-    )
+def test_text_and_vocabulary_are_the_cache_key(folder, prepare):
+    first = prepare()
+    other_vocab = prepare(dataclasses.replace(RECIPE, vocab=310))
     (folder / "00.txt").write_text("something else entirely " * 20)
-    other_text = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+    other_text = prepare()
     assert len({first.folder, other_vocab.folder, other_text.folder}) == 3
 
 
 def test_a_cache_that_cannot_be_written_is_said_before_the_text_is_read(
-    folder, tmp_path, monkeypatch
+    prepare, tmp_path, monkeypatch
 ):
     (tmp_path / "home").write_text("a file")
     monkeypatch.setattr(dataset_module, "read_corpus", None)
     with pytest.raises(CorpusError, match=r"cannot cache data in .*home/c/tokenizers"):
-        prepare_dataset(str(folder), RECIPE, cache=tmp_path / "home" / "c")
+        prepare(cache=tmp_path / "home" / "c")
 
 
-def test_a_damaged_cache_is_made_again(folder, tmp_path):
-    data = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+def test_a_damaged_cache_is_made_again(folder, prepare, tmp_path):
+    data = prepare()
     expected = np.array(data.train)
     (data.folder / "train.npy").write_bytes(b"\x93NUMPY cut")
     for saved in (tmp_path / "c" / "tokenizers").iterdir():
         saved.write_text("{")
     with pytest.raises(CorpusError, match="not a prepared dataset"):
         Dataset.open(data.folder)
-    assert np.array_equal(
-        prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c").train, expected
-    )
+    assert np.array_equal(prepare().train, expected)
 
 
-def test_what_another_process_has_made_again_of_a_damaged_cache_stays(
-    folder, tmp_path, monkeypatch
-):
+def test_what_another_process_has_made_again_of_a_damaged_cache_stays(folder, prepare, monkeypatch):
     """Both have found it damaged, and the other one is faster."""
-    data = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+    data = prepare()
     (data.folder / "train.npy").write_bytes(b"\x93NUMPY cut")
     really, encode, seen = Dataset.open, dataset_module._encode, []
 
@@ -124,7 +128,7 @@ def test_what_another_process_has_made_again_of_a_damaged_cache_stays(
             return really(path)
         except CorpusError:
             monkeypatch.setattr(Dataset, "open", really)
-            prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+            prepare()
             monkeypatch.setattr(dataset_module, "_encode", watched)
             raise
 
@@ -133,7 +137,7 @@ def test_what_another_process_has_made_again_of_a_damaged_cache_stays(
         return encode(*words)
 
     monkeypatch.setattr(Dataset, "open", opened)
-    again = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+    again = prepare()
     assert {*seen} == {len(again.train)}
 
 
@@ -161,25 +165,12 @@ def test_workers_that_start_together_agree(folder, tmp_path):
     assert not list((tmp_path / "c").rglob(".part-*"))
 
 
-def test_a_given_tokenizer_is_used(folder, tmp_path):
+def test_a_given_tokenizer_is_used(prepare, tmp_path):
     given = train_tokenizer(["abc abc"], 260)
     given.save(str(tmp_path / "tokenizer.json"))
-    data = prepare_dataset(
-        str(folder), RECIPE, tokenizer=tmp_path / "tokenizer.json", cache=tmp_path / "c"
-    )
+    data = prepare(tokenizer=tmp_path / "tokenizer.json")
     assert data.vocab == len(given.get_vocab())
     assert not list((tmp_path / "c" / "tokenizers").glob("*"))
-
-
-TRUNCATION = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
-PADDING = {
-    "strategy": {"Fixed": 10**10},
-    "direction": "Right",
-    "pad_to_multiple_of": None,
-    "pad_id": 0,
-    "pad_type_id": 0,
-    "pad_token": "x",
-}
 
 
 def described_tokenizer(path, **changes):
@@ -189,16 +180,14 @@ def described_tokenizer(path, **changes):
     return path
 
 
-def test_truncation_and_padding_of_a_given_tokenizer_do_not_change_the_text(folder, tmp_path):
-    plain, other = (
-        prepare_dataset(
-            str(folder),
-            RECIPE,
-            cache=tmp_path / "c",
-            tokenizer=described_tokenizer(tmp_path / "t.json", **changes),
-        )
-        for changes in ({}, {"truncation": TRUNCATION, "padding": PADDING})
-    )
+def test_truncation_and_padding_of_a_given_tokenizer_do_not_change_the_text(prepare, tmp_path):
+    tokenizer, path = train_tokenizer(["abc abc"], 260), tmp_path / "t.json"
+    tokenizer.save(str(path))
+    plain = prepare(tokenizer=path)
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=10**10)
+    tokenizer.save(str(path))
+    other = prepare(tokenizer=path)
     assert other.tokenizer_json == plain.tokenizer_json
     assert other.digest == plain.digest
 
@@ -214,13 +203,13 @@ def test_truncation_and_padding_of_a_given_tokenizer_do_not_change_the_text(fold
         ("BAAAAAECAwQ=", r"\Athe tokenizer cannot encode the corpus: index out of bounds: .*\Z"),
     ],
 )
-def test_a_panic_of_the_library_is_one_line(folder, tmp_path, charsmap, words, capfd):
+def test_a_panic_of_the_library_is_one_line(prepare, tmp_path, charsmap, words, capfd):
     """It is no Exception, and Rust reports it on the standard error."""
     path = described_tokenizer(
         tmp_path / "t.json", normalizer={"type": "Precompiled", "precompiled_charsmap": charsmap}
     )
     with pytest.raises(CorpusError, match=words):
-        prepare_dataset(str(folder), RECIPE, tokenizer=path, cache=tmp_path / "c")
+        prepare(tokenizer=path)
     assert capfd.readouterr().err == ""
 
 
@@ -231,41 +220,23 @@ def test_other_ends_of_a_process_are_no_errors_of_the_library(capfd):
     assert capfd.readouterr().err == "still there"
 
 
-def test_a_given_tokenizer_that_cannot_encode_the_text(folder, tmp_path):
-    words = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}
-    (tmp_path / "t.json").write_text(
-        json.dumps(
-            {
-                "version": "1.0",
-                "model": words,
-                **dict.fromkeys(
-                    [
-                        "truncation",
-                        "padding",
-                        "normalizer",
-                        "pre_tokenizer",
-                        "post_processor",
-                        "decoder",
-                    ]
-                ),
-                "added_tokens": [],
-            }
-        )
-    )
+def test_a_given_tokenizer_that_cannot_encode_the_text(prepare, tmp_path):
+    model = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}
+    path = described_tokenizer(tmp_path / "t.json", model=model, added_tokens=[])
     with pytest.raises(
         CorpusError, match=r"\Athe tokenizer cannot encode the corpus: .*Missing \[UNK\] token.*\Z"
     ):
-        prepare_dataset(str(folder), RECIPE, tokenizer=tmp_path / "t.json", cache=tmp_path / "c")
+        prepare(tokenizer=path)
     assert not list((tmp_path / "c" / "datasets").iterdir())
 
 
-def test_what_is_not_a_regular_file_is_refused_at_once(folder, tmp_path):
+def test_what_is_not_a_regular_file_is_refused_at_once(folder, prepare, tmp_path):
     os.mkfifo(tmp_path / "fifo.txt")
     with pytest.raises(CorpusError, match=r"fifo\.txt: must be a regular file; got a FIFO"):
-        prepare_dataset(str(tmp_path / "fifo.txt"), RECIPE, cache=tmp_path / "c")
+        prepare(source=tmp_path / "fifo.txt")
     with pytest.raises(CorpusError, match=r"zero: must be a regular file; got a device"):
-        prepare_dataset(str(folder), RECIPE, tokenizer="/dev/zero", cache=tmp_path / "c")
-    data = prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+        prepare(tokenizer="/dev/zero")
+    data = prepare()
     (data.folder / "meta.json").unlink()
     os.mkfifo(data.folder / "meta.json")
     with pytest.raises(
@@ -274,23 +245,20 @@ def test_what_is_not_a_regular_file_is_refused_at_once(folder, tmp_path):
         Dataset.open(data.folder)
 
 
-def test_a_given_tokenizer_that_is_none(folder, tmp_path):
+def test_a_given_tokenizer_that_is_none(prepare, tmp_path):
     (tmp_path / "t.json").write_text('{"model": 3}')
     with pytest.raises(CorpusError, match=r"t\.json: not a tokenizer\.json"):
-        prepare_dataset(str(folder), RECIPE, tokenizer=tmp_path / "t.json", cache=tmp_path / "c")
+        prepare(tokenizer=tmp_path / "t.json")
     with pytest.raises(CorpusError, match=r"u\.json: cannot be read: No such file"):
-        prepare_dataset(str(folder), RECIPE, tokenizer=tmp_path / "u.json", cache=tmp_path / "c")
+        prepare(tokenizer=tmp_path / "u.json")
 
 
-def test_a_full_disk_or_a_file_in_the_way_names_the_folder(folder, tmp_path, monkeypatch):
+def test_a_full_disk_names_the_folder(prepare, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    (tmp_path / "file").write_text("")
-    with pytest.raises(CorpusError, match=r"cannot cache data in .*file/c/tokenizers"):
-        prepare_dataset(str(folder), RECIPE, cache=tmp_path / "file" / "c")
     monkeypatch.setattr(dataset_module, "_write_header", fail)
-    message = one_line(CorpusError, prepare_dataset, str(folder), RECIPE, cache=tmp_path / "c")
+    message = one_line(CorpusError, prepare)
     assert re.search(
         "cannot cache data in .*c/datasets: No space left on device; .*FLASHNAS_CACHE", message
     )
@@ -300,7 +268,7 @@ def test_a_full_disk_or_a_file_in_the_way_names_the_folder(folder, tmp_path, mon
 @pytest.mark.parametrize(
     "text", ["a" * 400_000, " -" + " " * 400_000 + "-" * 100_000, "ab" * 200_000]
 )
-def test_words_of_any_length_are_trained_on_in_seconds(tmp_path, text):
+def test_words_of_any_length_are_trained_on_in_seconds(prepare, tmp_path, text):
     """BPE training takes time quadratic in the length of a word: over a minute for the first of
     these.
     """
@@ -308,9 +276,7 @@ def test_words_of_any_length_are_trained_on_in_seconds(tmp_path, text):
     path.write_text(text)
     started = time.monotonic()
     with pytest.raises(CorpusError, match="too short: its training part has"):
-        prepare_dataset(
-            str(path), dataclasses.replace(RECIPE, batch_sequences=1000), cache=tmp_path / "c"
-        )
+        prepare(dataclasses.replace(RECIPE, batch_sequences=1000), source=path)
     assert time.monotonic() - started < 20
 
 
@@ -326,16 +292,16 @@ def test_long_words_are_cut_in_training_alone(monkeypatch):
     assert tokenizer_module._with_short_words("abc def") == ["abc def"]
 
 
-def test_text_that_is_too_short_says_how_much_is_needed(tmp_path):
+def test_text_that_is_too_short_says_how_much_is_needed(prepare, tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("one two three four five six seven eight nine ten eleven twelve thirteen")
     with pytest.raises(
         CorpusError, match=r"too short: its training part has \d+ tokens, one batch needs 33"
     ):
-        prepare_dataset(str(path), RECIPE, cache=tmp_path / "c")
+        prepare(source=path)
     path.write_text("x")
     with pytest.raises(CorpusError, match="too short to hold out a tenth"):
-        prepare_dataset(str(path), RECIPE, cache=tmp_path / "c")
+        prepare(source=path)
 
 
 @pytest.mark.parametrize(
@@ -424,7 +390,7 @@ def test_the_validation_slice_spreads_over_the_part():
     assert _numbered().validation_slice(RECIPE, tokens=10_000).shape == (4, 17)
 
 
-def test_no_more_than_some_documents_are_in_memory(tmp_path, monkeypatch):
+def test_no_more_than_some_documents_are_in_memory(prepare, monkeypatch):
     """Three passes over 12,000 documents; what is alive at once is a batch of the encoder's."""
 
     class Text(str):
@@ -447,13 +413,13 @@ def test_no_more_than_some_documents_are_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(
         dataset_module, "read_corpus", lambda source: Corpus(source=source, documents=Texts())
     )
-    data = prepare_dataset("made up", RECIPE, cache=tmp_path / "c")
+    data = prepare(source="made up")
     assert len(data.train) > 12_000
     assert Texts.passes == 4  # the split, the tokenizer, and the ids of each part
     assert Text.most < 1000
 
 
-def test_a_tokenizer_is_trained_on_a_part_of_very_much_text(folder, tmp_path, monkeypatch):
+def test_a_tokenizer_is_trained_on_a_part_of_very_much_text(prepare, monkeypatch):
     monkeypatch.setattr(tokenizer_module, "MAX_BYTES", 5000)  # of 12 kB
     seen = []
     real = tokenizer_module.train_tokenizer
@@ -462,7 +428,7 @@ def test_a_tokenizer_is_trained_on_a_part_of_very_much_text(folder, tmp_path, mo
         "train_tokenizer",
         lambda texts, vocab: real(seen.extend(texts) or seen, vocab),
     )
-    prepare_dataset(str(folder), RECIPE, cache=tmp_path / "c")
+    prepare()
     assert [text.split(":")[0] for text in seen[:4]] == [
         "0",
         "3",

@@ -13,6 +13,7 @@ import yaml
 pytest.importorskip("transformers")
 
 from networks import MIXED, TEXT, make_network, write_tokenizer_json
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import flashnas as fn
@@ -102,22 +103,10 @@ def test_results_of_the_same_weights_add_up_and_those_of_others_go(model, texts)
 
 def test_truncation_of_a_tokenizer_does_not_cut_the_text(model, texts, tmp_path):
     whole = fn.evaluate(str(model), text=str(texts))
-    described = json.loads((model / "tokenizer.json").read_text())
-    described["truncation"] = {
-        "direction": "Right",
-        "max_length": 4,
-        "strategy": "LongestFirst",
-        "stride": 0,
-    }
-    described["padding"] = {
-        "strategy": {"Fixed": 10**10},
-        "direction": "Right",
-        "pad_to_multiple_of": None,
-        "pad_id": 0,
-        "pad_type_id": 0,
-        "pad_token": "x",
-    }
-    (model / "tokenizer.json").write_text(json.dumps(described))
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=10**10)
+    tokenizer.save(str(model / "tokenizer.json"))
     assert fn.evaluate(str(model), text=str(texts)).score == whole.score
     fn.export(str(model), to="hf", out=tmp_path / "out")
     written = json.loads((tmp_path / "out/tokenizer.json").read_text())
@@ -163,16 +152,8 @@ def test_a_run_stands_for_its_chosen_network_once_that_is_trained(
         path.unlink()
     front = run / "pareto" / "01.yaml"
     searched = Architecture.parse("32(vocab=999): d(head_dim=16) f")
-    front.write_text(
-        yaml.safe_dump(
-            {
-                **yaml.safe_load(front.read_text()),
-                "architecture": searched.to_dict(),
-                "notation": searched.notation,
-                "hash": searched.hash,
-            }
-        )
-    )
+    entry = yaml.safe_load(front.read_text()) | {"architecture": searched.to_dict()}
+    front.write_text(yaml.safe_dump(entry | {"notation": searched.notation, "hash": searched.hash}))
     command = shlex.split(f"eval {run} --text {texts}")
     assert main(command) == 2
     assert (

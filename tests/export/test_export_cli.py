@@ -28,8 +28,8 @@ def trained(tmp_path):
     return save_model(tmp_path / "final", make_network(MIXED), tokenizer_json=text)
 
 
-def refused(capsys, *arguments):
-    assert main(["export", *arguments]) == 2
+def refused(capsys, words):
+    assert main(["export", *shlex.split(words)]) == 2
     return capsys.readouterr().err
 
 
@@ -78,24 +78,25 @@ def test_drawn_weights_are_the_seeds_and_said_to_be_drawn(tmp_path, capsys):
 
 
 def test_what_is_asked_wrongly_is_one_line(trained, tmp_path, capsys):
-    out = shlex.split(f"--out {tmp_path}/out")
-    small = "64(vocab=97): f"
-    assert "is an architecture without weights" in refused(capsys, small, "--to", "hf", *out)
-    assert "leave out --init-seed" in refused(
-        capsys, str(trained), "--to", "hf", "--init-seed", "1", *out
-    )
-    drawn = [small, "--init-seed", "1"]
-    message = refused(capsys, *drawn, "--to", "onnx", *out)
-    assert "--to must be one of hf, nemotron-h, lfm2, gguf; got 'onnx'" in message
-    assert "--dtype must be one of" in refused(
-        capsys, *drawn, "--to", "hf", "--dtype", "int8", *out
-    )
-    assert "--type is for --to gguf" in refused(capsys, *drawn, "--to", "hf", "--type", "f16", *out)
-    assert "exists and is not empty" in refused(capsys, *drawn, "--to", "hf", "--out", str(trained))
-    tokenizer = str(trained / "tokenizer.json")
-    assert "the architecture's vocabulary ends at 96" in refused(
-        capsys, *drawn, "--to", "hf", "--tokenizer", tokenizer, *out
-    )
+    out = f"--out {tmp_path}/out"
+    small = "'64(vocab=97): f' --to hf"
+    drawn = f"{small} --init-seed 1"
+    for words, message in (
+        (f"{small} {out}", "is an architecture without weights"),
+        (f"{trained} --to hf --init-seed 1 {out}", "leave out --init-seed"),
+        (
+            f"{drawn} --to onnx {out}",
+            "--to must be one of hf, nemotron-h, lfm2, gguf; got 'onnx'",
+        ),
+        (f"{drawn} --dtype int8 {out}", "--dtype must be one of"),
+        (f"{drawn} --type f16 {out}", "--type is for --to gguf"),
+        (f"{drawn} --out {trained}", "exists and is not empty"),
+        (
+            f"{drawn} --tokenizer {trained}/tokenizer.json {out}",
+            "the architecture's vocabulary ends at 96",
+        ),
+    ):
+        assert message in refused(capsys, words)
     assert not (tmp_path / "out").exists()
 
 
@@ -111,24 +112,19 @@ def test_the_folder_of_a_finished_training_stands_for_its_weights(trained, tmp_p
 
 
 def test_folders_without_final_weights_say_what_to_name(trained, tmp_path, capsys):
-    run, search, out = (
-        tmp_path / "run",
-        tmp_path / "search",
-        shlex.split(f"--to hf --out {tmp_path}/out"),
-    )
+    run, search, out = tmp_path / "run", tmp_path / "search", f"--to hf --out {tmp_path}/out"
     for folder, marker in ((run, "train.yaml"), (search, "run.yaml")):
         folder.mkdir()
         (folder / marker).write_text("format: 2\nquestion: {}\n")
-    message = refused(capsys, str(run), *out)
-    assert message.endswith(
+    assert refused(capsys, f"{run} {out}").endswith(
         "is a training that has not finished; finish it with flashnas train --resume\n"
     )
-    trained.rename((run / "checkpoints").mkdir() or run / "checkpoints" / "step-00000007")
-    assert f"or name its newest checkpoint, {run}/checkpoints/step-00000007\n" in refused(
-        capsys, str(run), *out
-    )
-    assert f"{search}: the run holds no trials yet" in refused(capsys, str(search), *out)
-    assert main(["export", str(run / "checkpoints" / "step-00000007"), *out]) == 0
+    checkpoint = run / "checkpoints" / "step-00000007"
+    checkpoint.parent.mkdir()
+    trained.rename(checkpoint)
+    assert f"or name its newest checkpoint, {checkpoint}\n" in refused(capsys, f"{run} {out}")
+    assert f"{search}: the run holds no trials yet" in refused(capsys, f"{search} {out}")
+    assert main(shlex.split(f"export {checkpoint} {out}")) == 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs limits of the size of files")
@@ -146,13 +142,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_left(tmp_path, capsys):
         said = {
             target: refused(
                 capsys,
-                f"128(vocab=97): {notation}",
-                "--init-seed",
-                "1",
-                "--to",
-                target,
-                "--out",
-                str(tmp_path / target),
+                f"'128(vocab=97): {notation}' --init-seed 1 --to {target} --out {tmp_path}/{target}",
             )
             for target, notation in operators.items()
         }
@@ -170,7 +160,6 @@ NOTATION = """
 from flashnas.export.exporter import Exporter, Written
 
 class Notation(Exporter):
-    title = "readers of the notation"
     loading = "    flashnas estimate FILE in {name}"
     options = {"short": "write the hash in place of the notation"}
 
@@ -217,15 +206,13 @@ def test_every_shipped_format_describes_itself():
         exporter = EXPORTS[name]
         assert isinstance(exporter, Exporter)
         assert exporter.loading
-        assert all(
-            text and "\n" not in text for text in (exporter.title, *exporter.options.values())
-        )
+        assert all(text and "\n" not in text for text in exporter.options.values())
 
 
 def test_an_export_that_differs_is_not_left_behind(trained, tmp_path, capsys, monkeypatch):
     before = sorted(tmp_path.iterdir())
     monkeypatch.setattr(write, "TOLERANCE", -1.0)
-    message = refused(capsys, str(trained), "--to", "hf", "--out", str(tmp_path / "out"))
+    message = refused(capsys, f"{trained} --to hf --out {tmp_path}/out")
     assert "does not compute what the network does" in message
     assert sorted(tmp_path.iterdir()) == before
 
@@ -235,7 +222,5 @@ def test_without_transformers_the_extra_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "transformers" else found(name)
     )
-    message = refused(
-        capsys, "64(vocab=97): f", "--init-seed", "1", "--to", "hf", "--out", str(tmp_path / "out")
-    )
+    message = refused(capsys, f"'64(vocab=97): f' --init-seed 1 --to hf --out {tmp_path}/out")
     assert "pip install 'flashnas[export]'" in message

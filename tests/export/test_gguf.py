@@ -20,7 +20,7 @@ import gguf
 from networks import TEXT, make_network, make_source, write_tokenizer_json
 from offenders import every
 from one_line import one_line
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from flashnas.api.train import ExportOptions
 from flashnas.architecture import Architecture
@@ -31,7 +31,7 @@ from flashnas.export.exporter import export_network
 from flashnas.export.source import Source
 from flashnas.formats import nemotron_h
 from flashnas.formats.fitting import choose
-from flashnas.formats.gguf import families, file, pieces
+from flashnas.formats.gguf import file, pieces
 from flashnas.formats.gguf.families import FAMILIES, family_of
 from flashnas.formats.gguf.vocabulary import META_TOKEN, vocabulary
 from flashnas.profiling.llama_cpp.child import RuntimeFailure, ask
@@ -50,6 +50,10 @@ def exported(notation, folder, type_="f32", source=None):
         source or make_source(notation), "gguf", folder, options={"type": type_}
     )
     return report, gguf.GGUFReader(folder / "model.gguf")
+
+
+def asked(path, prompts=((1,),), texts=(), vocab=10):
+    return ask(path, prompts=prompts, generate=0, never=[], texts=texts, vocab=vocab, plain=1)
 
 
 def value_of(reader, key):
@@ -240,55 +244,13 @@ def test_texts_become_the_same_tokens_and_the_meta_token_stands_in_front(tmp_pat
     assert value_of(reader, "tokenizer.ggml.suppress_tokens") == [300]
     assert value_of(reader, "tokenizer.ggml.eos_token_id") == 0
     texts = [*TEXT, "A <|endoftext|> in a text", "\u00e9\u4f60 \t\n x"]
-    found = ask(
-        tmp_path / "out" / "model.gguf",
-        prompts=[[300, 5, 6]],
-        generate=0,
-        never=[],
-        texts=texts,
-        vocab=301,
-        plain=1,
-    )
+    found = asked(tmp_path / "out" / "model.gguf", prompts=[[300, 5, 6]], texts=texts, vocab=301)
     assert found["texts"] == [tokenizer.encode(text).ids for text in texts]
 
 
 def test_a_tokenizer_without_merges_or_end_gets_what_llama_cpp_needs():
-    tokenizer = Tokenizer.from_str(
-        json.dumps(
-            {
-                "version": "1.0",
-                "truncation": None,
-                "padding": None,
-                "added_tokens": [],
-                "normalizer": None,
-                "pre_tokenizer": {
-                    "type": "ByteLevel",
-                    "add_prefix_space": False,
-                    "trim_offsets": True,
-                    "use_regex": True,
-                },
-                "post_processor": None,
-                "decoder": {
-                    "type": "ByteLevel",
-                    "add_prefix_space": True,
-                    "trim_offsets": True,
-                    "use_regex": True,
-                },
-                "model": {
-                    "type": "BPE",
-                    "dropout": None,
-                    "unk_token": None,
-                    "continuing_subword_prefix": None,
-                    "end_of_word_suffix": None,
-                    "fuse_unk": False,
-                    "byte_fallback": False,
-                    "ignore_merges": False,
-                    "vocab": {"!": 0, "a": 1, "b": 2},
-                    "merges": [],
-                },
-            }
-        )
-    )
+    tokenizer = Tokenizer(models.BPE(vocab={"!": 0, "a": 1, "b": 2}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words = vocabulary(tokenizer, 5, 0)
     assert words.tokens == ("!", "a", "b", "[unused 3]", "[unused 4]", "<|end|>")
     assert (words.merges, words.added, words.first, words.end) == (("! !",), 1, None, 5)
@@ -367,20 +329,8 @@ def test_a_file_that_ends_llama_cpp_is_one_line(tmp_path, monkeypatch):
     """
     family = FAMILIES["nemotron_h"]
     loose = replace(family, format=replace(family.format, needs=()))
-    right = family.write_keys
     for module in (write, file):
         monkeypatch.setattr(module, "family_of", lambda architecture: loose)
-
-    def keys(writer, architecture):
-        right(
-            writer, Architecture.parse("64(vocab=300): a(head_dim=16,rope_share=0) f(relu2=true)")
-        )
-
-    monkeypatch.setattr(
-        families.GgufFamily,
-        "write_keys",
-        lambda self, writer, architecture: keys(writer, architecture),
-    )
     line = r"^64\(vocab=300\): .*: llama\.cpp ended with (SIGABRT|exit code 1): .*; nothing was written$"
     with pytest.raises(ExportError, match=line) as caught:
         export_network(
@@ -396,41 +346,19 @@ def test_a_file_that_ends_llama_cpp_is_one_line(tmp_path, monkeypatch):
 def test_a_damaged_file_names_what_llama_cpp_says(tmp_path):
     (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(40))
     with pytest.raises(RuntimeFailure, match=r"llama\.cpp ended with exit code 1: "):
-        ask(
-            tmp_path / "model.gguf",
-            prompts=[[1]],
-            generate=0,
-            never=[],
-            texts=[],
-            vocab=10,
-            plain=1,
-        )
+        asked(tmp_path / "model.gguf")
 
 
 def test_an_architecture_that_llama_cpp_does_not_know_names_the_release(tmp_path):
     writer = gguf.GGUFWriter(tmp_path / "model.gguf", "qwen99")
-    for write_part in (
-        writer.write_header_to_file,
-        writer.write_kv_data_to_file,
-        writer.write_tensors_to_file,
-    ):
-        write_part()
-    writer.close()
+    file._write(writer, tmp_path / "model.gguf")
     line = (
         rf"^the installed llama\.cpp \(xllamacpp {version('xllamacpp')}\) does not know the"
         r" architecture qwen99;"
         r" a newer one may: pip install --upgrade xllamacpp$"
     )
     with pytest.raises(RuntimeFailure, match=line):
-        ask(
-            tmp_path / "model.gguf",
-            prompts=[[1]],
-            generate=0,
-            never=[],
-            texts=[],
-            vocab=10,
-            plain=1,
-        )
+        asked(tmp_path / "model.gguf")
 
 
 @every(kind=["Whitespace", None])

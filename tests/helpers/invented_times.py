@@ -11,9 +11,8 @@ from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS
 from flashnas.profiling import profile as profiling
-from flashnas.profiling import table_folder
 from flashnas.profiling.device_timing import Measurement
-from flashnas.profiling.platforms import PLATFORMS
+from flashnas.profiling.platforms import Cpu, Cuda
 from flashnas.profiling.profile import profile
 from flashnas.profiling.setup import Setup
 from flashnas.space import load_space
@@ -33,18 +32,19 @@ def row_us(item):
 
 def invent_device(monkeypatch):
     """In place of measuring this machine."""
-    monkeypatch.setattr(profiling, "probe_us", lambda device: 100.0)
-    monkeypatch.setattr(
-        table_folder,
-        "describe_device",
-        lambda device, name: Device(
-            name=name,
-            platform=device,
-            label=PLATFORMS[device].label(),
-            peak_flops=1e11,
-            bandwidth_bytes_s=1e10,
-            memory_bytes=2**33,
-        ),
+    for cls in (Cpu, Cuda):
+        monkeypatch.setattr(cls, "probe_us", lambda platform: 100.0)
+        monkeypatch.setattr(cls, "describe", _invented)
+
+
+def _invented(platform, name):
+    return Device(
+        name=name,
+        platform=platform.name,
+        label=platform.label(),
+        peak_flops=1e11,
+        bandwidth_bytes_s=1e10,
+        memory_bytes=2**33,
     )
 
 

@@ -92,6 +92,8 @@ def test_copies_are_captured_into_one_graph_whose_launch_they_share(cuda):
     busy_us = measured.repeats * (LAUNCH_US + 60)
     assert MIN_BUSY_US <= busy_us < MIN_BUSY_US + 100
     assert measured.mode == ""
+    assert Cuda().time([partial(cuda.kernel, 10.0)], "eager", EFFORT).latency_us == 10
+    assert cuda.captures == 1
 
 
 def test_rows_are_measured_without_the_launch_of_their_graph(cuda, monkeypatch):
@@ -107,12 +109,6 @@ def test_rows_are_measured_without_the_launch_of_their_graph(cuda, monkeypatch):
         measured = platform.time(calls, "cuda_graph", EFFORT, launch=False)
         assert measured.latency_us == pytest.approx(expected_us)
     assert cuda.captures == captures + 2, "the launch is measured once"
-
-
-def test_only_the_mode_cuda_graph_is_captured(cuda):
-    measured = Cuda().time([partial(cuda.kernel, 10.0)], "eager", EFFORT)
-    assert measured.latency_us == pytest.approx(10)
-    assert cuda.captures == 0
 
 
 def test_what_waits_for_the_host_is_found_before_the_capture(cuda):
@@ -254,7 +250,7 @@ def test_a_profile_tells_what_it_left_out_and_measures_it_the_next_time(
 def test_memory_of_a_model_around_its_rows_is_counted_before_it_is_built(phase, monkeypatch):
     """In the mode eager: what does not fit is left out, and the other lengths are measured. The
     caches of all contexts are kept side by side."""
-    space = load_space("tiny")
+    space, notes = load_space("tiny"), {}
     requests = [
         item
         for item in plan(space, [Workload(prompt_tokens=100, generated_tokens=400)])
@@ -262,23 +258,24 @@ def test_memory_of_a_model_around_its_rows_is_counted_before_it_is_built(phase, 
     ]
     (group,) = groups(requests)
     architecture = inside_model.reference_architecture(space, group.hidden, 4)
-    weights = memory_bytes(architecture, Workload(generated_tokens=1), 1, "float32", 1)
-    for free, fitting in ((10**10, len(group.lengths)), (weights - 1, 0)):
-        monkeypatch.setattr(PLATFORMS["cpu"], "free_bytes", lambda free=free: free)
-        lengths, reason = inside_model._fitting(architecture, group, Setup())
-        assert (len(lengths), bool(reason)) == (fitting, fitting == 0)
-    notes = {}
+
+    def needed(context):
+        return memory_bytes(architecture, Workload(generated_tokens=context), 1, "float32", 1)
+
+    def fitting(free):
+        monkeypatch.setattr(PLATFORMS["cpu"], "free_bytes", lambda: free)
+        return inside_model._fitting(architecture, group, Setup())
+
+    lengths, weights = list(group.lengths), needed(1)
+    assert fitting(10**10) == (lengths, "")
+    if phase == "decode":  # room for the shortest contexts alone
+        free = needed(lengths[0]) + needed(lengths[1]) - weights
+        assert fitting(free)[0] == lengths[:2]
+    assert fitting(weights - 1)[0] == []
     monkeypatch.setattr(inside_model, "build_model", lambda *_: pytest.fail("it was built"))
     assert inside_model.measure_inside_model(group, space, Setup(), notes.__setitem__) == {}
     assert set(notes) == set(group.items)
     assert notes[group.items[0]].startswith("left out: it needs 0.")
-    if phase == "decode":  # room for the shortest contexts alone
-        sizes = [
-            memory_bytes(architecture, Workload(generated_tokens=n), 1, "float32", 1)
-            for n in sorted(group.lengths)
-        ]
-        monkeypatch.setattr(PLATFORMS["cpu"], "free_bytes", lambda: sizes[0] + sizes[1] - weights)
-        assert inside_model._fitting(architecture, group, Setup())[0] == sorted(group.lengths)[:2]
 
 
 def test_prompts_in_pieces_are_timed_as_the_sum_of_their_pieces(monkeypatch):
@@ -438,7 +435,7 @@ def test_a_step_that_is_timed_in_a_graph_stays_at_its_position():
     ):
         with torch.inference_mode():
             block = build_block(spec, 64, Setup(backend="torch"))
-            step = whole_model.block_step(block, 2, 9, setup)
+            step = whole_model.block_step(block, 2, 9)
             first = step()
             if spec.kind != "h":
                 torch.testing.assert_close(step(), first, rtol=1e-6, atol=1e-6)

@@ -25,6 +25,10 @@ class NVMLError(Exception):
     pass
 
 
+def not_supported(handle):
+    raise NVMLError("Not Supported")
+
+
 @pytest.fixture
 def pynvml(monkeypatch):
     """A GPU at its power limit, whose MIG mode NVML does not state; records what is opened and
@@ -34,8 +38,7 @@ def pynvml(monkeypatch):
     opened = []
 
     def handle_by_uuid(uuid):
-        if uuid != f"GPU-{UUID}":
-            raise NVMLError("Not Found")
+        assert uuid == f"GPU-{UUID}"
         return "handle"
 
     def clock(values):
@@ -44,9 +47,6 @@ def pynvml(monkeypatch):
             return values[type]
 
         return ask
-
-    def not_supported(handle):
-        raise NVMLError("Not Supported")
 
     vars(fake).update(
         NVMLError=NVMLError,
@@ -108,29 +108,20 @@ def test_the_facts_of_a_cuda_device_have_its_clocks(pynvml):
     )
 
 
+def not_loaded():
+    raise NVMLError("Driver Not Loaded")
+
+
 @pytest.mark.parametrize(
-    ("break_it", "reason"),
+    ("name", "value", "reason"),
     [
-        (
-            lambda fake, patch: patch.setitem(sys.modules, "pynvml", None),
-            "the package nvidia-ml-py is not installed",
-        ),
-        (
-            lambda fake, patch: patch.setattr(
-                torch.cuda, "get_device_properties", lambda d: SimpleNamespace(uuid="other")
-            ),
-            "NVML: Not Found",
-        ),
-        (
-            lambda fake, patch: patch.setattr(
-                fake, "nvmlInit", lambda: (_ for _ in ()).throw(NVMLError("Driver Not Loaded"))
-            ),
-            "NVML: Driver Not Loaded",
-        ),
+        ("pynvml", None, "the package nvidia-ml-py is not installed"),
+        ("nvmlDeviceGetHandleByUUID", not_supported, "NVML: Not Supported"),
+        ("nvmlInit", not_loaded, "NVML: Driver Not Loaded"),
     ],
 )
-def test_without_nvml_the_reason_is_recorded(pynvml, monkeypatch, break_it, reason):
-    break_it(pynvml, monkeypatch)
+def test_without_nvml_the_reason_is_recorded(pynvml, monkeypatch, name, value, reason):
+    monkeypatch.setitem(sys.modules if name == "pynvml" else vars(pynvml), name, value)
     with nvml.watch(on=True) as summary:
         pass
     assert summary == nvml.limits() == {"nvml": reason}

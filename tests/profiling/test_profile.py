@@ -11,7 +11,7 @@ from one_line import one_line
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.latency import schema
 from flashnas.latency.prediction import LatencyModel
-from flashnas.latency.row_requests import RowRequest, contexts, groups, missing, plan
+from flashnas.latency.row_requests import RowRequest, contexts, groups, plan
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS, Workload
 from flashnas.network.model import Block
@@ -27,7 +27,7 @@ from flashnas.profiling.table_folder import TableFolder
 from flashnas.profiling.whole_model import filled_state
 from flashnas.space import load_space
 
-CHAT = WORKLOADS["chat"]
+CHAT, TINY = WORKLOADS["chat"], load_space("tiny")
 
 
 @pytest.fixture
@@ -44,19 +44,17 @@ def counting(monkeypatch):
     return seen
 
 
-def still_missing(space, folder, job):
-    return missing(
-        plan(space, [CHAT]),
-        LatencyTable.load(folder),
-        stack=job.stack,
-        mode=job.mode_name,
-        dtype=job.dtype_name,
-    )
+def profiled(folder, setup=None, **more):
+    """The tiny space for the chat workload."""
+    return profile(TINY, [CHAT], folder, setup or Setup(), **more)
+
+
+def still_missing(folder):
+    return TableFolder(folder, Setup()).missing(plan(TINY, [CHAT]))
 
 
 def test_the_plan_names_every_operator_width_and_phase_once():
-    space = load_space("tiny")
-    items = plan(space, [CHAT, CHAT])
+    items = plan(TINY, [CHAT, CHAT])
     assert len(items) == len(set(items))
     decode_a = [
         i for i in items if i.phase == "decode" and i.operator.startswith("a(") and i.hidden == 64
@@ -77,34 +75,27 @@ def test_contexts_span_the_workload_and_meet_the_window():
 
 
 def counts(result):
-    return {name: result[name] for name in ("measured", "known")}
+    return result["measured"], result["known"]
 
 
 def test_only_what_is_missing_or_of_another_stack_is_measured(counting, tmp_path):
-    space, folder = load_space("tiny"), tmp_path / "table"
-    first = profile(space, [CHAT], folder, Setup())
-    assert counts(first) == {"measured": len(plan(space, [CHAT])), "known": 0}
-    assert counts(profile(space, [CHAT], folder, Setup())) == {
-        "measured": 0,
-        "known": first["measured"],
-    }
-    more = profile(
-        space,
-        [CHAT, Workload(name="longer", prompt_tokens=600, generated_tokens=10)],
-        folder,
-        Setup(),
-    )
-    assert more["known"] == first["measured"]
+    folder = tmp_path / "table"
+    number = len(plan(TINY, [CHAT]))
+    assert counts(profiled(folder)) == (number, 0)
+    assert counts(profiled(folder)) == (0, number)
+    longer = Workload(name="longer", prompt_tokens=600, generated_tokens=10)
+    more = profile(TINY, [CHAT, longer], folder, Setup())
+    assert more["known"] == number
     assert more["measured"] > 0
     with pytest.raises(
         TableError, match=r"table: rows of threads 1 and 2 do not mix; profile each"
     ):
-        profile(space, [CHAT], folder, Setup(threads=2))
+        profiled(folder, Setup(threads=2))
 
 
 def test_modes_and_dtypes_are_rows_of_their_own(counting, tmp_path, monkeypatch):
     """So are those of a mode that only earlier versions measured."""
-    space, folder = load_space("tiny"), tmp_path / "table"
+    folder = tmp_path / "table"
     with monkeypatch.context() as earlier:
         earlier.setattr(
             profiling,
@@ -113,13 +104,10 @@ def test_modes_and_dtypes_are_rows_of_their_own(counting, tmp_path, monkeypatch)
                 item: Measurement(7.0, 6.0, 8.0, 15, mode="compiled") for item in group.items
             },
         )
-        rows = profile(space, [CHAT], folder, Setup())["measured"]
-    assert counts(profile(space, [CHAT], folder, Setup())) == {"measured": rows, "known": 0}
-    assert counts(profile(space, [CHAT], folder, Setup(dtype="bfloat16"))) == {
-        "measured": rows,
-        "known": 0,
-    }
-    assert not still_missing(space, folder, Setup())
+        rows = profiled(folder)["measured"]
+    for setup in (Setup(), Setup(dtype="bfloat16")):
+        assert counts(profiled(folder, setup)) == (rows, 0)
+    assert not still_missing(folder)
     table = LatencyTable.load(folder)
     assert table.modes == ("compiled", "eager")
     assert table.default_mode == "eager"
@@ -134,57 +122,39 @@ def test_modes_and_dtypes_are_rows_of_their_own(counting, tmp_path, monkeypatch)
 
 
 def test_an_interrupted_job_keeps_what_it_measured(counting, tmp_path):
-    space, folder = load_space("tiny"), tmp_path / "table"
+    folder = tmp_path / "table"
 
     def stop_after_two(measured, total):
-        assert total == len(groups(plan(space, [CHAT])))
+        assert total == len(groups(plan(TINY, [CHAT])))
         if measured == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        profile(space, [CHAT], folder, Setup(), progress=stop_after_two)
+        profiled(folder, progress=stop_after_two)
     done = sum(len(group.items) for group in counting)
-    assert len(still_missing(space, folder, Setup())) == len(plan(space, [CHAT])) - done
-    assert profile(space, [CHAT], folder, Setup())["known"] == done
+    assert len(still_missing(folder)) == len(plan(TINY, [CHAT])) - done
+    assert profiled(folder)["known"] == done
     assert len(counting) == len(set(counting)), "no group is measured twice"
 
 
-def test_progress_counts_the_groups_that_are_measured_again(counting, tmp_path, monkeypatch):
-    probes = iter([150.0] + [100.0] * 50)
-    monkeypatch.setattr(profiling, "probe_us", lambda device: next(probes))
-    calls = []
-    profile(
-        load_space("tiny"),
-        [CHAT],
-        tmp_path / "table",
-        Setup(),
-        progress=lambda *done: calls.append(done),
-    )
-    number = len(groups(plan(load_space("tiny"), [CHAT])))
-    assert calls == [*((done, number) for done in range(number + 1)), (number + 1, number + 1)]
-
-
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("name", "make", "words"),
     [
-        (lambda path: path.write_text("x"), "the table cannot be written: File exists"),
+        ("table", lambda path: path.write_text("x"), "the table cannot be written: File exists"),
         (
+            "table",
             lambda path: (path.mkdir(), (path / "thesis.tex").touch()),
             "must be a new folder or a latency table; it has thesis.tex",
         ),
-        (lambda path: path.parent.joinpath("x" * 300), None),
+        ("x" * 300, lambda path: None, "the table cannot be written: File name too long"),
     ],
 )
 def test_a_folder_that_is_no_table_is_refused_before_anything_is_measured(
-    counting, tmp_path, make, words
+    counting, tmp_path, name, make, words
 ):
-    path = tmp_path / "table"
-    made = make(path)
-    folder = path if words else made
-    with pytest.raises(
-        ConfigError, match=words or "the table cannot be written: File name too long"
-    ):
-        profile(load_space("tiny"), [CHAT], folder, Setup())
+    make(tmp_path / name)
+    with pytest.raises(ConfigError, match=words):
+        profiled(tmp_path / name)
     assert not counting
 
 
@@ -202,28 +172,27 @@ def test_two_processes_may_look_at_one_folder_at_once(counting, tmp_path, monkey
 
 def test_what_an_interrupted_first_write_left_is_continued(counting, tmp_path):
     first = tmp_path / "first"
-    profile(load_space("tiny"), [CHAT], first, Setup())
+    profiled(first)
     (first / "meta.yaml").unlink()
     (first / ".meta.yaml.abc").touch()
-    assert profile(load_space("tiny"), [CHAT], first, Setup())["known"] == 0
+    assert profiled(first)["known"] == 0
 
 
 def test_what_was_measured_while_the_device_was_slow_is_measured_again(
     counting, tmp_path, monkeypatch
 ):
+    """The progress counts it."""
     probes = iter([100.0, 100.0, 150.0, 100.0] + [100.0] * 20)  # slow before the second group
-    monkeypatch.setattr(profiling, "probe_us", lambda device: next(probes))
-    record = profile(load_space("tiny"), [CHAT], tmp_path / "table", Setup())
-    assert [group for group in counting if counting.count(group) == 2] == [
-        counting[1],
-        counting[-1],
-    ]
+    monkeypatch.setattr(PLATFORMS["cpu"], "probe_us", lambda: next(probes))
+    calls, number = [], len(groups(plan(TINY, [CHAT])))
+    record = profiled(tmp_path / "table", progress=lambda *done: calls.append(done))
+    assert calls == [*((done, number) for done in range(number + 1)), (number + 1, number + 1)]
+    assert counting[number:] == [counting[1]]
     assert record["measured_twice"] == len(counting[1].items)
     assert record["disturbed"] == 0
     assert record["probe_us"] == {"median": 100.0, "max": 100.0}
-    assert LatencyTable.load(tmp_path / "table").meta["jobs"][0]["rows"] == len(
-        plan(load_space("tiny"), [CHAT])
-    )
+    (job,) = LatencyTable.load(tmp_path / "table").meta["jobs"]
+    assert job["rows"] == len(plan(TINY, [CHAT]))
 
 
 def test_drift_in_a_group_that_stays_is_recorded(tmp_path, monkeypatch):
@@ -238,14 +207,10 @@ def test_drift_in_a_group_that_stays_is_recorded(tmp_path, monkeypatch):
             for item in group.items
         },
     )
-    record = profile(load_space("tiny"), [CHAT], tmp_path / "table", Setup())
-    assert (
-        record["disturbed"]
-        == record["measured_twice"]
-        == sum(item.hidden == 64 for item in plan(load_space("tiny"), [CHAT]))
-    )
-    assert record["largest_drift"] == 0.4
-    assert record["outliers"] == 0.25
+    record = profiled(tmp_path / "table")
+    drifted = sum(item.hidden == 64 for item in plan(TINY, [CHAT]))
+    assert record["disturbed"] == record["measured_twice"] == drifted
+    assert (record["largest_drift"], record["outliers"]) == (0.4, 0.25)
 
 
 def test_outliers_and_drift_of_repeats():
@@ -274,7 +239,7 @@ def test_weights_rotate_over_copies_that_exceed_the_cache_but_not_the_model(monk
 
 
 def test_every_item_of_a_group_is_timed_inside_one_model(monkeypatch):
-    space, job = load_space("tiny"), Setup(effort=Effort(least=3, most=6, seconds=0.01))
+    job = Setup(effort=Effort(least=3, most=6, seconds=0.01))
     built, build = [], inside_model.build_model
 
     def keep(architecture, job):
@@ -282,8 +247,8 @@ def test_every_item_of_a_group_is_timed_inside_one_model(monkeypatch):
         return build(architecture, job)
 
     monkeypatch.setattr(inside_model, "build_model", keep)
-    for group in groups(item for item in plan(space, [CHAT]) if item.hidden == 64):
-        rows = job.run(partial(inside_model.measure_inside_model, group, space, job))
+    for group in groups(item for item in plan(TINY, [CHAT]) if item.hidden == 64):
+        rows = job.run(partial(inside_model.measure_inside_model, group, TINY, job))
         assert set(rows) == set(group.items)
         assert all(0 < row.p10_us <= row.latency_us <= row.p90_us for row in rows.values())
     kinds = [spec.kind for spec in built[0].operators]
@@ -308,24 +273,22 @@ def test_a_filled_state_has_the_context_that_is_timed(kind):
 
 
 def test_a_profiled_table_answers_its_space(profiled_tiny_table):
-    table, space = LatencyTable.load(profiled_tiny_table), load_space("tiny")
-    model = LatencyModel(table, CHAT)
-    for _, operators in space.pure_models():
-        estimate = model.estimate(space.build(operators, 96))
+    model = LatencyModel(LatencyTable.load(profiled_tiny_table), CHAT)
+    for _, operators in TINY.pure_models():
+        estimate = model.estimate(TINY.build(operators, 96))
         assert set(estimate.sources) == {"measured"}
         assert 0 < estimate.lower_ms <= estimate.latency_ms <= estimate.upper_ms
-    deep, shallow = (
-        model.estimate(space.build(space.pure_models()[0][1][:n], 96)).latency_ms for n in (6, 2)
-    )
+    operators = TINY.pure_models()[0][1]
+    deep, shallow = (model.estimate(TINY.build(operators[:n], 96)).latency_ms for n in (6, 2))
     assert deep > shallow
 
 
 def test_a_table_of_another_device_is_not_continued(counting, tmp_path, monkeypatch):
-    space, folder = load_space("tiny"), tmp_path / "table"
-    profile(space, [CHAT], folder, Setup())
+    folder = tmp_path / "table"
+    profiled(folder)
     monkeypatch.setattr(PLATFORMS["cpu"], "label", lambda: "Other CPU")
     with pytest.raises(TableError, match=r"but this is Other CPU; choose another --out"):
-        profile(space, [CHAT], folder, Setup())
+        profiled(folder)
 
 
 @every(

@@ -36,11 +36,12 @@ from flashnas.latency.regression import REST, choose_networks, counts, fit, narr
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import sample
 from flashnas.latency.workload import Workload
-from flashnas.profiling import profile_runtime, target
+from flashnas.profiling import target
 from flashnas.profiling.llama_cpp import child
 from flashnas.profiling.llama_cpp import target as llama_cpp
 from flashnas.profiling.llama_cpp.target import LlamaCpp
 from flashnas.profiling.platforms import PLATFORMS
+from flashnas.profiling.profile_runtime import JOURNAL, profile_runtime
 from flashnas.profiling.target import rows_of, target_like
 from flashnas.space import load_space
 
@@ -74,26 +75,24 @@ def piece_of(context):
     return -(-context // 256) * 256
 
 
+def ffn_share(network):
+    """Of the width of the FFNs of the space."""
+    ffn = next(spec for spec in network.canonical().operators if spec.kind == "f")
+    return ffn.intermediate / type(ffn)().resolved(network.hidden).intermediate
+
+
 def step_ms(network, context):
     """What the stand-in takes for a decode step; attention is paid for whole pieces of 256
     tokens.
     """
-    each = {"m2": 0.02, "f": 0.03 * network.hidden / 64, "a": 0.01 + piece_of(context) * 2e-5}
-    ffn = [spec for spec in network.canonical().operators if spec.kind == "f"]
-    share = (
-        ffn[0].intermediate
-        / network.hidden
-        / (ffn[0].resolved(network.hidden).intermediate / network.hidden)
-    )
-    return 0.05 + sum(
-        each[spec.kind] * (share if spec.kind == "f" else 1) for spec in network.operators
-    )
+    costs = {"m2": 0.02, "a": 0.01 + -(-context // 256) * 256 * 2e-5}
+    costs["f"] = 0.03 * network.hidden / 64 * ffn_share(network)
+    return 0.05 + sum(costs[spec.kind] for spec in network.operators)
 
 
 def prompt_ms(network, tokens):
-    return 0.06 + tokens * sum(
-        {"m2": 0.004, "f": 0.002, "a": 0.003}[spec.kind] for spec in network.operators
-    )
+    costs = {"m2": 0.004, "a": 0.003, "f": 0.002 * ffn_share(network)}
+    return 0.06 + tokens * sum(costs[spec.kind] for spec in network.operators)
 
 
 @pytest.fixture
@@ -102,32 +101,15 @@ def clock(monkeypatch):
     useless, as on a busy machine."""
     seen = []
 
-    def times(self, architecture, prompts, contexts, steps):
-        seen.append(architecture)
-        full = dataclasses.replace(
-            architecture,
-            operators=tuple(
-                dataclasses.replace(spec, intermediate=0) if spec.kind == "f" else spec
-                for spec in architecture.operators
-            ),
-        )
-        narrow = architecture.params < full.params
-        step = {c: step_ms(full, c) for c in contexts}
-        prompt = {p: prompt_ms(full, p) for p in prompts}
-        if narrow:
-            kept = (
-                next(s for s in architecture.operators if s.kind == "f").intermediate
-                / next(s for s in full.canonical().operators if s.kind == "f").intermediate
-            )
-            number = sum(s.kind == "f" for s in full.operators)
-            step = {
-                c: value - (1 - kept) * number * 0.03 * full.hidden / 64
-                for c, value in step.items()
-            }
-            prompt = {p: value - (1 - kept) * number * 0.002 * p for p, value in prompt.items()}
+    def times(self, network, prompts, contexts, steps):
+        seen.append(network)
+        cpu_ms = {
+            "prompts": [prompt_ms(network, prompt) for prompt in prompts],
+            "contexts": [step_ms(network, context) for context in contexts],
+        }
         return {
-            "prompts": [{"cpu_ms": prompt[p], "wall_ms": 7.0 * len(seen)} for p in prompts],
-            "contexts": [{"cpu_ms": step[c], "wall_ms": 7.0 * len(seen)} for c in contexts],
+            name: [{"cpu_ms": ms, "wall_ms": 7.0 * len(seen)} for ms in values]
+            for name, values in cpu_ms.items()
         }
 
     monkeypatch.setattr(regression, "POOL", 8)  # of a space with few networks
@@ -136,6 +118,10 @@ def clock(monkeypatch):
     monkeypatch.setattr(llama_cpp, "_build", lambda: {"build": "test", "system": "test"})
     invent_device(monkeypatch)
     return seen
+
+
+def profiled(space, folder, setup=None, progress=lambda *_: None, workload=CHAT):
+    return profile_runtime(space, [workload], folder, setup or LlamaCpp(), progress)
 
 
 # -- regression ------------------------------------------------------------------------------------
@@ -196,7 +182,7 @@ def test_spaces_that_cannot_be_timed_are_refused(tmp_path):
 
 def test_a_table_predicts_networks_that_were_not_timed(space, clock, tmp_path):
     setup, folder = LlamaCpp(), tmp_path / "table"
-    record = profile_runtime.profile_runtime(space, [CHAT], folder, setup)
+    record = profiled(space, folder, setup)
     assert len(clock) == 3 * 2 * 13  # rounds, widths, networks
     assert record["regression"]["decode"]["max_error"] < 1e-3
     assert record["disturbed_networks"] == 0
@@ -217,7 +203,7 @@ def test_a_table_predicts_networks_that_were_not_timed(space, clock, tmp_path):
         assert estimate.ttft_ms == pytest.approx(prompt_ms(network, 301), rel=1e-3)
         assert estimate.sources == {"measured": pytest.approx(1)}
     before = len(clock)
-    again = profile_runtime.profile_runtime(space, [CHAT], folder, setup)
+    again = profiled(space, folder, setup)
     assert (again, len(clock)) == ({"measured": 0, "known": record["measured"]}, before)
 
 
@@ -228,12 +214,12 @@ def test_an_interrupted_measurement_continues(space, clock, tmp_path):
 
     folder = tmp_path / "table"
     with pytest.raises(KeyboardInterrupt):
-        profile_runtime.profile_runtime(space, [CHAT], folder, LlamaCpp(), stop)
-    with open(folder / profile_runtime.JOURNAL, "a") as file:
+        profiled(space, folder, LlamaCpp(), stop)
+    with open(folder / JOURNAL, "a") as file:
         file.write('{"hash": "torn')
-    profile_runtime.profile_runtime(space, [CHAT], folder, LlamaCpp())
+    profiled(space, folder)
     assert len(clock) == 3 * 2 * 13
-    lines = (folder / profile_runtime.JOURNAL).read_text().splitlines()
+    lines = (folder / JOURNAL).read_text().splitlines()
     assert len({(json.loads(line)["hash"], json.loads(line)["round"]) for line in lines}) == len(
         clock
     )
@@ -243,7 +229,7 @@ def test_the_table_of_another_device_is_refused_before_anything_is_timed(
     narrow, clock, tmp_path, monkeypatch
 ):
     folder = tmp_path / "table"
-    profile_runtime.profile_runtime(narrow, [CHAT], folder, LlamaCpp())
+    profiled(narrow, folder)
     monkeypatch.undo()
     monkeypatch.setattr(LlamaCpp, "times", lambda *_: pytest.fail("a network was timed"))
     monkeypatch.setattr(llama_cpp, "_build", lambda: {"build": "test", "system": "test"})
@@ -252,15 +238,15 @@ def test_the_table_of_another_device_is_refused_before_anything_is_timed(
     with pytest.raises(
         TableError, match=r"the table is of .*, but this is another CPU; choose another --out"
     ):
-        profile_runtime.profile_runtime(narrow, [longer], folder, LlamaCpp())
+        profiled(narrow, folder, workload=longer)
 
 
 def test_a_damaged_journal_is_one_line(space, clock, tmp_path):
     folder = tmp_path / "table"
     folder.mkdir()
-    (folder / profile_runtime.JOURNAL).write_text('{"hash": 1}\n')
+    (folder / JOURNAL).write_text('{"hash": 1}\n')
     with pytest.raises(TableError, match=r"networks\.jsonl:1: timing"):
-        profile_runtime.profile_runtime(space, [CHAT], folder, LlamaCpp())
+        profiled(space, folder)
 
 
 def test_what_is_larger_than_the_memory_is_refused_before_a_network_is_built(
@@ -281,23 +267,20 @@ def test_what_is_larger_than_the_memory_is_refused_before_a_network_is_built(
     with pytest.raises(DeviceMemoryError, match=line):
         LlamaCpp().time_request(Architecture.parse(SMALL), Workload(generated_tokens=8))
     with pytest.raises(DeviceMemoryError, match=line):
-        profile_runtime.profile_runtime(space, [CHAT], tmp_path / "table", LlamaCpp())
+        profiled(space, tmp_path / "table")
     assert clock == []
 
 
 def test_several_sequences_are_refused(space, tmp_path):
     with pytest.raises(ConfigError, match="one sequence at a time; workload many has batch 8"):
-        profile_runtime.profile_runtime(
-            space, [Workload(name="many", batch=8, generated_tokens=4)], tmp_path / "t", LlamaCpp()
-        )
+        profiled(space, tmp_path / "t", workload=Workload(name="many", batch=8, generated_tokens=4))
 
 
 def test_a_table_of_another_llama_cpp_is_refused(narrow, clock, tmp_path, monkeypatch):
-    profile_runtime.profile_runtime(
-        narrow, [CHAT], tmp_path / "table", LlamaCpp(flash_attention=True, threads=2)
-    )
+    flash = LlamaCpp(flash_attention=True, threads=2)
+    profiled(narrow, tmp_path / "table", flash)
     table = LatencyTable.load(tmp_path / "table")
-    assert target_like(table, dtype="q8_0") == LlamaCpp(flash_attention=True, threads=2)
+    assert target_like(table, dtype="q8_0") == flash
     with monkeypatch.context() as other:
         other.setattr(llama_cpp, "_build", lambda: {"build": "mine", "system": "test"})
         with pytest.raises(
@@ -312,11 +295,8 @@ def test_a_table_of_another_llama_cpp_is_refused(narrow, clock, tmp_path, monkey
             TableError,
             match=r"--out .*table: the table was measured with another build of llama\.cpp",
         ):
-            profile_runtime.profile_runtime(
-                narrow,
-                [dataclasses.replace(CHAT, prompt_tokens=600)],
-                tmp_path / "table",
-                LlamaCpp(flash_attention=True, threads=2),
+            profiled(
+                narrow, table.path, flash, workload=dataclasses.replace(CHAT, prompt_tokens=600)
             )
     monkeypatch.setattr(llama_cpp, "version", lambda name: "1.0")
     with pytest.raises(
@@ -332,7 +312,7 @@ def test_rows_of_other_settings_never_meet(narrow, clock, tmp_path):
     type.
     """
     one, folder = LlamaCpp(), tmp_path / "table"
-    profile_runtime.profile_runtime(narrow, [CHAT], folder, one)
+    profiled(narrow, folder, one)
     for name, value, there in (
         ("threads", 2, 1),
         ("flash_attention", True, False),
@@ -344,7 +324,7 @@ def test_rows_of_other_settings_never_meet(narrow, clock, tmp_path):
             match=rf"^{folder}: rows of {name.replace('_', ' ')} {there} and {value} do not"
             " mix; profile each into a folder",
         ):
-            profile_runtime.profile_runtime(narrow, [CHAT], folder, other)
+            profiled(narrow, folder, other)
     assert LlamaCpp(threads=2).table_name() == f"{one.table_name()}_2t"
     text, gigabytes = (folder / "meta.yaml").read_text(), {}
     for name in ("f32", "bf16", "q8_0"):
@@ -377,7 +357,7 @@ def test_what_is_timed_has_at_most_a_thread_for_each_usable_core(
             f" got {threads!r}"
         )
     folder = tmp_path / "table"
-    profile_runtime.profile_runtime(narrow, [CHAT], folder, LlamaCpp(threads=2))
+    profiled(narrow, folder, LlamaCpp(threads=2))
     monkeypatch.setattr(target, "usable_cores", lambda: 1)
     assert "was timed with 2 threads, but this process may use 1 cores" in one_line(
         TableError, LlamaCpp.like, LatencyTable.load(folder), dtype="q8_0"
@@ -445,44 +425,14 @@ def test_llama_cpp_that_ends_is_one_line(monkeypatch):
 @pytest.mark.slow
 def test_the_commands_measure_and_validate(tmp_path, capsys):
     (tmp_path / "space.yaml").write_text(SPACE.replace("META", "0").replace("[64, 96]", "[64]"))
-    workload, table = "batch=1,prompt=8,generated=8", str(tmp_path / "table")
-    assert (
-        main(
-            [
-                "profile",
-                "--runtime",
-                "llama.cpp",
-                "--space",
-                str(tmp_path / "space.yaml"),
-                "--workload",
-                workload,
-                "--weights",
-                "f16",
-                "--out",
-                table,
-            ]
-        )
-        == 0
+    shared = (
+        f"--runtime llama.cpp --space {tmp_path}/space.yaml --workload batch=1,prompt=8,generated=8"
     )
-    assert (
-        main(
-            [
-                "validate",
-                "--runtime",
-                "llama.cpp",
-                "--table",
-                table,
-                "--space",
-                str(tmp_path / "space.yaml"),
-                "--workload",
-                workload,
-                "-n",
-                "3",
-                "--json",
-            ]
-        )
-        == 0
-    )
+    for command in (
+        f"profile {shared} --weights f16 --out {tmp_path}/table",
+        f"validate {shared} --table {tmp_path}/table -n 3 --json",
+    ):
+        assert main(command.split()) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert len(found["architectures"]) == 3
     assert found["mode"] == "llama.cpp"

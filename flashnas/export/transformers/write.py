@@ -31,7 +31,6 @@ tokenizer = AutoTokenizer.from_pretrained("{name}")
 class TransformersExporter(Exporter):
     """Configuration and weights that AutoModelForCausalLM reads."""
 
-    title = "transformers and lm-evaluation-harness, with flashnas installed"
     loading = LOADING
 
     def write(

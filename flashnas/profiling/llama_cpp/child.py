@@ -316,13 +316,12 @@ def read_texts(
 
 @in_child
 def describe() -> dict[str, str]:
-    """Describe the installed llama.cpp: its version, build and what it runs on."""
+    """Describe the installed llama.cpp: its build, and what it runs on."""
     import xllamacpp
 
     return {
-        "version": xllamacpp.__version__,
         "build": str(xllamacpp.BUILD_INFO),
-        "system": str(xllamacpp.get_system_info()),
+        "system": str(xllamacpp.get_system_info()).strip(" |"),
     }
 
 

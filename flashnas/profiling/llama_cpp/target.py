@@ -238,7 +238,6 @@ class LlamaCpp(Target, where="llama_cpp"):
 @functools.cache
 def _build() -> dict[str, str]:
     try:
-        facts = describe()
+        return describe()
     except RuntimeFailure as error:
         raise DeviceError(str(error)) from None
-    return {"build": facts["build"], "system": facts["system"].strip(" |")}
