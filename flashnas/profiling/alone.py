@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,38 +21,34 @@ from flashnas.latency.memory import operator_bytes
 from flashnas.latency.row_requests import RowRequest
 from flashnas.network.model import Block
 from flashnas.operators.parts.norms import RMSNorm
-from flashnas.profiling.device_timing import Call, Measurement
+from flashnas.profiling.device_timing import Call, Measurement, Results
 from flashnas.profiling.platforms import BEYOND_CACHE_BYTES
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import block_step, build_block, deployed, pieces
 
 MIN_COPIES = 2
-Note = Callable[[RowRequest, str], None]
 
 
-def measure_alone(
-    items: Sequence[RowRequest], setup: Setup, max_copies: int, note: Note = lambda *_: None
-) -> dict[RowRequest, Measurement]:
+def measure_alone(items: Sequence[RowRequest], setup: Setup, max_copies: int) -> Results:
     """Time requests of one operator at one width, whose copies serve all lengths, phases and
     batches.
 
     Args:
         max_copies: as many copies of an operator as a model of the space has operators.
-        note: receives a request that does not fit into memory and is left out, and why.
     """
-    rows = {}
+    results: Results = {}
     blocks: list[Block] = []
+
+    def measure(item: RowRequest) -> Measurement:
+        return setup.timed(_calls(item, blocks, max_copies, setup), launch=False)
+
     for item in items:
         try:
-            rows[item] = setup.run(functools.partial(_measure, item, blocks, max_copies, setup))
+            results[item] = setup.run(functools.partial(measure, item))
         except DeviceMemoryError as error:
             blocks.clear()
-            note(item, f"left out: {error}")
-    return rows
-
-
-def _measure(item: RowRequest, blocks: list[Block], max_copies: int, setup: Setup) -> Measurement:
-    return setup.timed(_calls(item, blocks, max_copies, setup), launch=False)
+            results[item] = error.with_traceback(None)  # which would keep the blocks
+    return results
 
 
 def _calls(item: RowRequest, blocks: list[Block], max_copies: int, setup: Setup) -> list[Call]:
@@ -100,8 +96,7 @@ def _count(
 ) -> int:
     """As many copies as exceed any cache, at most `max_copies`, and at most as many as fit beside
     `alive` bytes; raises DeviceMemoryError below MIN_COPIES. kept: bytes of copies that exist."""
-    if shortage := setup.platform.shortage(MIN_COPIES * bytes_of_one + alive, kept=kept):
-        raise DeviceMemoryError(shortage)
+    setup.platform.check_memory(MIN_COPIES * bytes_of_one + alive, kept=kept)
     wanted = min(max_copies, math.ceil(BEYOND_CACHE_BYTES / max(weight_bytes, 1)))
     room = setup.platform.free_bytes() + kept - alive
     return min(max(MIN_COPIES, wanted), room // max(bytes_of_one, 1))

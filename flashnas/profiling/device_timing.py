@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from flashnas.base.errors import DeviceMemoryError
 from flashnas.base.hints import first_line
 from flashnas.base.settings import Settings, option
+from flashnas.latency.row_requests import RowRequest
 
 CONFIDENCE = 1.96  # two-sided 95 %
 MAX_SECONDS = 3600  # of what is timed together; beyond it is a typing error
@@ -64,6 +66,10 @@ class Measurement:
         drift = float(np.median(second) / np.median(first)) - 1 if len(first) else 0.0
         outliers = float(np.mean(samples > q3 + 3 * (q3 - q1)))
         return cls(p50, p10, p90, len(samples), outliers, drift)
+
+
+# what was measured for each request, or why it was left out
+Results = dict[RowRequest, Measurement | DeviceMemoryError]
 
 
 def median_interval(samples_us: Sequence[float]) -> float:

@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 
 from flashnas.architecture import Architecture
+from flashnas.base.errors import DeviceMemoryError
 from flashnas.latency.memory import memory_bytes
 from flashnas.latency.row_requests import RowGroup, RowRequest
 from flashnas.latency.workload import Workload
 from flashnas.network.model import HybridLM
-from flashnas.profiling.alone import Note
-from flashnas.profiling.device_timing import Measurement, enough
+from flashnas.profiling.device_timing import Measurement, Results, enough
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.whole_model import build_model, filled_cache, pieces
 from flashnas.space.operator_space import OperatorSpace
@@ -47,21 +47,16 @@ def reference_architecture(
     return space.build(tuple(kinds[i] for i in order), hidden)
 
 
-def measure_inside_model(
-    group: RowGroup, space: OperatorSpace[Any], setup: Setup, note: Note = lambda *_: None
-) -> dict[RowRequest, Measurement]:
-    """Time the requests of a group; `effort.seconds` limits each of its lengths. What does not fit
-    into memory is left out with a note."""
+def measure_inside_model(group: RowGroup, space: OperatorSpace[Any], setup: Setup) -> Results:
+    """Time the requests of a group; `effort.seconds` limits each of its lengths."""
     architecture = reference_architecture(space, group.hidden, setup.torch_dtype.itemsize)
-    lengths, reason = _fitting(architecture, group, setup)
-    samples: dict[RowRequest, list[float]] = {}
-    for item in group.items:
-        if item.length in lengths or (lengths and not item.length):
-            samples[item] = []
-        else:
-            note(item, f"left out: {reason}")
+    lengths, error = _fitting(architecture, group, setup)
+    samples: dict[RowRequest, list[float]] = {
+        item: [] for item in group.items if item.length in lengths or (lengths and not item.length)
+    }
+    results: Results = {item: error for item in group.items if error and item not in samples}
     if not samples:
-        return {}
+        return results
     model = build_model(architecture, setup)
     start = _decode if group.phase == "decode" else _prefill
     passes = {length: start(model, group.batch, length, setup) for length in lengths}
@@ -85,25 +80,29 @@ def measure_inside_model(
                         series[name].append(us)
                 if enough(series.values(), setup.effort, end, number / ROUNDS):
                     break
-    return {item: Measurement.of(values) for item, values in samples.items()}
+    return results | {item: Measurement.of(values) for item, values in samples.items()}
 
 
-def _fitting(architecture: Architecture, group: RowGroup, setup: Setup) -> tuple[list[int], str]:
+def _fitting(
+    architecture: Architecture, group: RowGroup, setup: Setup
+) -> tuple[list[int], DeviceMemoryError | None]:
     """The lengths for which there is memory, and why there is none for others. Caches of all
     contexts are there together."""
     decode, dtype = group.phase == "decode", setup.dtype_name
-    fitting, reason = [], ""
+    fitting, lack = [], None
     at_once = group.batch if decode else setup.platform.piece_tokens
     weights = kept = memory_bytes(architecture, Workload(generated_tokens=1), 1, dtype, 1)
     for length in group.lengths:
         request = Workload(generated_tokens=length) if decode else Workload(prompt_tokens=length)
         needed = kept - weights + memory_bytes(architecture, request, group.batch, dtype, at_once)
-        if shortage := setup.platform.shortage(needed, group.batch):
-            reason = shortage
+        try:
+            setup.platform.check_memory(needed, group.batch)
+        except DeviceMemoryError as error:
+            lack = error
             continue
         fitting.append(length)
         kept = needed if decode else kept
-    return fitting, reason
+    return fitting, lack
 
 
 def _decode(model: HybridLM, batch: int, context: int, setup: Setup) -> Callable[[], list[float]]:

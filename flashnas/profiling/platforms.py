@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from flashnas.base.errors import DeviceMemoryError
 from flashnas.base.hints import first_line
 from flashnas.base.process import keep_memory
 from flashnas.base.settings import usable_cores
@@ -127,17 +128,16 @@ class Platform(ABC):
 
         return repeat(once_us, effort, self.min_us / number)
 
-    def _call_us(self, call: Call) -> float:
-        return repeat(lambda _: self.once_us(call), LAUNCH_EFFORT).latency_us
+    def _kernels_us(self, count: int) -> float:
+        replay = captured([small_kernel()] * count)
+        return repeat(lambda _: self.once_us(replay), LAUNCH_EFFORT).latency_us
 
     @functools.cached_property
     def launch_us(self) -> float:
         """What the launch of a CUDA graph takes: the time of one without kernels, from graphs with
         few and many of one small kernel. torch does not replay an empty graph."""
         few, many = SMALL_KERNELS
-        few_us, many_us = (
-            self._call_us(captured([small_kernel()] * count)) for count in SMALL_KERNELS
-        )
+        few_us, many_us = map(self._kernels_us, SMALL_KERNELS)
         return max(few_us - few * (many_us - few_us) / (many - few), 0.0)
 
     def limits(self) -> str:
@@ -153,13 +153,15 @@ class Platform(ABC):
     def free_bytes(self) -> int:
         """What can still be allocated."""
 
-    def shortage(self, needed: float, batch: int = 0, kept: int = 0) -> str:
-        """A line if more bytes are needed than are free beside `kept` ones, which are used again;
-        else an empty text."""
+    def check_memory(self, needed: float, batch: int = 0, kept: int = 0) -> None:
+        """Raise DeviceMemoryError if more bytes are needed than are free beside `kept` ones, which
+        are used again."""
         free = self.free_bytes() + kept
-        of_batch = f" with batch {batch}" if batch else ""
-        line = f"it needs {needed / 1e9:.1f} GB{of_batch}, and {free / 1e9:.1f} GB are free"
-        return line if needed > free else ""
+        if needed > free:
+            of_batch = f" with batch {batch}" if batch else ""
+            raise DeviceMemoryError(
+                f"it needs {needed / 1e9:.1f} GB{of_batch}, and {free / 1e9:.1f} GB are free"
+            )
 
     def forget(self) -> None:  # noqa: B027  (the defaults of these do nothing)
         """Give memory back that torch keeps."""

@@ -20,8 +20,8 @@ import torch
 from flashnas.base.errors import DeviceMemoryError
 from flashnas.latency.row_requests import RowGroup, RowRequest, groups, plan
 from flashnas.latency.workload import Workload
-from flashnas.profiling.alone import Note, measure_alone
-from flashnas.profiling.device_timing import Measurement
+from flashnas.profiling.alone import measure_alone
+from flashnas.profiling.device_timing import Measurement, Results
 from flashnas.profiling.inside_model import measure_inside_model
 from flashnas.profiling.nvml import watch
 from flashnas.profiling.setup import Setup
@@ -74,9 +74,15 @@ def profile(
         progress(0, count)
         for number, group in enumerate(waiting, 1):
             before = setup.run(setup.platform.probe_us)
-            rows = _measure_group(group, space, setup, notes.__setitem__)
+            rows: Rows = {}
+            for item, found in _measure_group(group, space, setup).items():
+                if isinstance(found, DeviceMemoryError):
+                    notes[item] = f"left out: {found}"
+                    continue
+                rows[item] = found
+                if found.note:
+                    notes[item] = found.note
             probes[group] = max(before, setup.run(setup.platform.probe_us))
-            notes |= {item: row.note for item, row in rows.items() if row.note}
             done |= rows
             table.write(rows, f"flashnas profile, torch {torch.__version__}")
             progress(number, len(waiting))
@@ -110,15 +116,13 @@ def profile(
     return {**counts, **table.finish({**evenness, **stated})}
 
 
-def _measure_group(group: RowGroup, space: OperatorSpace[Any], setup: Setup, note: Note) -> Rows:
+def _measure_group(group: RowGroup, space: OperatorSpace[Any], setup: Setup) -> Results:
     if setup.mode_name == "cuda_graph":
-        return measure_alone(group.items, setup, space.max_operators, note)
+        return measure_alone(group.items, setup, space.max_operators)
     try:
-        return setup.run(lambda: measure_inside_model(group, space, setup, note))
+        return setup.run(lambda: measure_inside_model(group, space, setup))
     except DeviceMemoryError as error:
-        for item in group.items:
-            note(item, f"left out: {error}")
-    return {}
+        return dict.fromkeys(group.items, error)
 
 
 def _disturbed(group: RowGroup, rows: Rows, probes: dict[RowGroup, float]) -> bool:

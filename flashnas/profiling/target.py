@@ -99,7 +99,7 @@ class Target(Settings, ABC):
         backend: str | None,
         effort: Effort,
     ) -> Self:
-        """The target as rows of one mode were measured, or the nearest one that this machine has.
+        """The target as rows of one mode were measured, or the closest one that this machine has.
         described: the entry of their stack in meta.yaml; KeyError if it lacks something. backend:
         libraries that compute the operators (None: those of the rows)."""
 
@@ -161,79 +161,16 @@ class Target(Settings, ABC):
 
     @classmethod
     def of_options(cls, options: Any) -> Self:
-        """From the options of a command that have the names of the target's own and are given."""
-        given = {field.name: getattr(options, field.name, None) for field in fields(cls)}
-        if "effort" in given:
-            given["effort"] = Effort(seconds=options.seconds)
-        return cls(**{name: value for name, value in given.items() if value is not None})
+        """From the options of a command that have the names of the target's own and a value."""
+        values = {field.name: getattr(options, field.name, None) for field in fields(cls)}
+        if "effort" in values:
+            values["effort"] = Effort(seconds=options.seconds)
+        return cls(**{name: value for name, value in values.items() if value is not None})
 
     @classmethod
     def has_option(cls, name: str) -> bool:
         """True if an option of `flashnas profile` is one of the target's."""
         return ("effort" if name == "seconds" else name) in {field.name for field in fields(cls)}
-
-    @classmethod
-    def like(
-        cls,
-        table: LatencyTable,
-        *,
-        dtype: str,
-        mode: str | None = None,
-        backend: str | None = None,
-        effort: Effort | None = None,
-        any_stack: bool = False,
-        hint: str = "",
-    ) -> Self:
-        """The target that runs whole networks here as the operators of a table were run.
-
-        Args:
-            dtype, mode: of the rows (mode None: the table's default).
-            backend: as for `of_rows`.
-            any_stack: on another device or stack, return the nearest target that this machine can
-                run.
-            hint: end of the error messages.
-
-        Raises:
-            TableError: this machine is another device or runs another stack.
-        """
-        rows = table.only(mode)
-        stacks = texts(rows, "stack", OPERATOR_KINDS, dtype)
-        where, end = f"{table.path}: table {table.name}", f"; {hint}" if hint else ""
-        described = table.meta["stacks"].get(stacks[-1], {}) if stacks else {}
-        try:
-            target = cls.of_rows(
-                rows, described, dtype=dtype, backend=backend, effort=effort or Effort()
-            )
-        except KeyError as error:
-            raise TableError(
-                f"{where}: its stack does not say how {cls.name} ran: no {error}"
-            ) from None
-        except ConfigError as error:
-            if backend is not None:  # the choice of the user is wrong, not the table
-                raise
-            raise TableError(f"{where}: {error}") from None
-        if any_stack:
-            return target
-        here = target.platform.label()
-        if table.device.platform != target.device:
-            here = f"a machine without {table.device.platform.upper()} ({here})"
-        if table.device.label != here:
-            raise TableError(
-                f"{where} is of {table.device.label or table.name}, but this is {here}{end}"
-            )
-        if target.threads > usable_cores():
-            raise TableError(
-                f"{where} was timed with {target.threads} threads, but this process may use"
-                f" {usable_cores()} cores{end}"
-            )
-        if stacks != [target.stack]:
-            runtime = "" if cls.name == "torch" else f" --runtime {cls.name}"
-            raise TableError(
-                f"{where} has rows of {', '.join(stacks) or table.stack}, but this machine runs"
-                f" {target.stack}; measure them anew with flashnas profile{runtime}{end}"
-            )
-        target.check_build(where, described, end)
-        return target
 
     def check_build(self, where: str, described: Mapping[str, Any], end: str = "") -> None:
         """Raises TableError if rows are of another build of the same release. where, end: of the
@@ -263,10 +200,66 @@ def rows_of(table: LatencyTable, runtime: str | None, mode: str | None) -> str |
     return mode
 
 
-def target_like(table: LatencyTable, *, mode: str | None = None, **options: Any) -> Target:
+def target_like(
+    table: LatencyTable,
+    *,
+    dtype: str,
+    mode: str | None = None,
+    backend: str | None = None,
+    effort: Effort | None = None,
+    any_stack: bool = False,
+    hint: str = "",
+) -> Target:
     """How this machine runs whole networks as the operators of a table were run, in the runtime of
-    its rows; see `Target.like`."""
-    return RUNTIMES[_runtime_of(mode or table.default_mode)].like(table, mode=mode, **options)
+    its rows.
+
+    Args:
+        dtype, mode: of the rows (mode None: the table's default).
+        backend: as for `of_rows`.
+        any_stack: on another device or stack, return the closest target that this machine can run.
+        hint: end of the error messages.
+
+    Raises:
+        TableError: this machine is another device or runs another stack.
+    """
+    cls, rows = RUNTIMES[_runtime_of(mode or table.default_mode)], table.only(mode)
+    stacks = texts(rows, "stack", OPERATOR_KINDS, dtype)
+    where, end = f"{table.path}: table {table.name}", f"; {hint}" if hint else ""
+    described = table.meta["stacks"].get(stacks[-1], {}) if stacks else {}
+    try:
+        target: Target = cls.of_rows(
+            rows, described, dtype=dtype, backend=backend, effort=effort or Effort()
+        )
+    except KeyError as error:
+        raise TableError(
+            f"{where}: its stack does not say how {cls.name} ran: no {error}"
+        ) from None
+    except ConfigError as error:
+        if backend is not None:  # the choice of the user is wrong, not the table
+            raise
+        raise TableError(f"{where}: {error}") from None
+    if any_stack:
+        return target
+    here = target.platform.label()
+    if table.device.platform != target.device:
+        here = f"a machine without {table.device.platform.upper()} ({here})"
+    if table.device.label != here:
+        raise TableError(
+            f"{where} is of {table.device.label or table.name}, but this is {here}{end}"
+        )
+    if target.threads > usable_cores():
+        raise TableError(
+            f"{where} was timed with {target.threads} threads, but this process may use"
+            f" {usable_cores()} cores{end}"
+        )
+    if stacks != [target.stack]:
+        runtime = "" if cls.name == "torch" else f" --runtime {cls.name}"
+        raise TableError(
+            f"{where} has rows of {', '.join(stacks) or table.stack}, but this machine runs"
+            f" {target.stack}; measure them anew with flashnas profile{runtime}{end}"
+        )
+    target.check_build(where, described, end)
+    return target
 
 
 def _runtime_of(mode: str) -> str:

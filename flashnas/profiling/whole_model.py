@@ -10,7 +10,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import DeviceMemoryError
 from flashnas.latency.memory import memory_bytes
 from flashnas.latency.workload import Workload
 from flashnas.network.cache import FixedStates, HybridCache, mapped
@@ -18,7 +17,7 @@ from flashnas.network.model import Block, HybridLM
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.cache import FixedCache, KeyValueCache, Position
 from flashnas.operators.backends.core import choose_backend, running
-from flashnas.profiling.device_timing import Call
+from flashnas.profiling.device_timing import Call, Measurement
 from flashnas.profiling.setup import Setup
 from flashnas.profiling.target import Measured
 
@@ -39,15 +38,12 @@ def time_model(
     device has too little memory, as counted or as it turned out."""
     meta, piece_tokens = architecture.meta_tokens, setup.platform.piece_tokens
     needed = memory_bytes(architecture, workload, batch, setup.dtype_name, piece_tokens)
-    if shortage := setup.platform.shortage(needed, batch):
-        raise DeviceMemoryError(shortage)
-    notes = dict[str, None]()
+    setup.platform.check_memory(needed, batch)
+    timings: list[Measurement] = []
 
     def time_ms(call: Call) -> float:
-        measured = setup.timed([call])
-        if measured.note:
-            notes[measured.note] = None
-        return measured.latency_us / 1000
+        timings.append(setup.timed([call]))
+        return timings[-1].latency_us / 1000
 
     def time_parts() -> tuple[float, float]:
         model, ttft_ms, tpot_ms = build_model(architecture, setup), 0.0, 0.0
@@ -61,7 +57,9 @@ def time_model(
             tpot_ms += share * time_ms(model_step(model, batch, context, setup))
         return ttft_ms, tpot_ms
 
-    return Measured.of(*setup.run(time_parts), workload, "; ".join(notes))
+    ttft_ms, tpot_ms = setup.run(time_parts)
+    notes = dict.fromkeys(timing.note for timing in timings if timing.note)
+    return Measured.of(ttft_ms, tpot_ms, workload, "; ".join(notes))
 
 
 def decode_contexts(workload: Workload, meta_tokens: int) -> list[tuple[int, float]]:

@@ -55,7 +55,7 @@ def write_invented_table(folder, monkeypatch, modes=("eager",)):
         monkeypatch.setattr(
             profiling,
             "measure_inside_model",
-            lambda group, space, job, note, n=number, mode=mode: {
+            lambda group, space, job, n=number, mode=mode: {
                 item: Measurement(us := row_us(item) * (1 + n), us, us, 15, mode=mode)
                 for item in group.items
             },

@@ -159,11 +159,10 @@ def built(monkeypatch):
 @pytest.mark.parametrize(("free", "fits"), [(10**9, True), (10_000, False)])
 def test_memory_is_counted_before_it_is_asked_for(free, fits, plain, built, monkeypatch):
     monkeypatch.setattr(PLATFORMS["cpu"], "free_bytes", lambda: free)
-    item, notes = RowRequest("prefill", "f", 64, 0, 2, 30), {}
-    found = alone.measure_alone([item], Setup(), 3, notes.__setitem__)
-    assert (item in found, bool(notes), bool(built.widths)) == (fits, not fits, fits)
-    if not fits:
-        assert notes[item].startswith("left out: it needs 0.0 GB, and 0.0 GB are free")
+    item = RowRequest("prefill", "f", 64, 0, 2, 30)
+    found = alone.measure_alone([item], Setup(), 3)[item]
+    assert isinstance(found, Measurement) == bool(built.widths) == fits
+    assert fits or str(found) == "it needs 0.0 GB, and 0.0 GB are free"
 
 
 def test_copies_of_an_operator_serve_all_its_rows(plain, built):
@@ -214,10 +213,9 @@ def test_running_out_of_memory_skips_the_row_and_not_the_others(plain, hungry, m
     forgotten = []
     monkeypatch.setattr(PLATFORMS["cpu"], "forget", lambda: forgotten.append(1))
     items = [RowRequest(phase, "f", 16, 0, 1, 3) for phase in ("prefill", "decode")]
-    notes = {}
-    found = alone.measure_alone(items, Setup(), 3, notes.__setitem__)
-    assert list(found) == items[1:]
-    assert notes == {items[0]: "left out: the device ran out of memory"}
+    left_out, found = alone.measure_alone(items, Setup(), 3).values()
+    assert str(left_out) == "the device ran out of memory"
+    assert isinstance(found, Measurement)
     assert forgotten == [1]
 
 
@@ -226,10 +224,10 @@ def test_a_profile_tells_what_it_left_out_and_measures_it_the_next_time(
 ):
     whole = profiling.measure_inside_model
 
-    def measure(group, space, setup, note):
+    def measure(group, space, setup):
         if group.phase == "prefill":
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole(group, space, setup, note)
+        return whole(group, space, setup)
 
     monkeypatch.setattr(profiling, "measure_inside_model", measure)
     space, folder = load_space("tiny"), tmp_path / "table"
@@ -250,7 +248,7 @@ def test_a_profile_tells_what_it_left_out_and_measures_it_the_next_time(
 def test_memory_of_a_model_around_its_rows_is_counted_before_it_is_built(phase, monkeypatch):
     """In the mode eager: what does not fit is left out, and the other lengths are measured. The
     caches of all contexts are kept side by side."""
-    space, notes = load_space("tiny"), {}
+    space = load_space("tiny")
     requests = [
         item
         for item in plan(space, [Workload(prompt_tokens=100, generated_tokens=400)])
@@ -267,15 +265,15 @@ def test_memory_of_a_model_around_its_rows_is_counted_before_it_is_built(phase, 
         return inside_model._fitting(architecture, group, Setup())
 
     lengths, weights = list(group.lengths), needed(1)
-    assert fitting(10**10) == (lengths, "")
+    assert fitting(10**10) == (lengths, None)
     if phase == "decode":  # room for the shortest contexts alone
         free = needed(lengths[0]) + needed(lengths[1]) - weights
         assert fitting(free)[0] == lengths[:2]
     assert fitting(weights - 1)[0] == []
     monkeypatch.setattr(inside_model, "build_model", lambda *_: pytest.fail("it was built"))
-    assert inside_model.measure_inside_model(group, space, Setup(), notes.__setitem__) == {}
-    assert set(notes) == set(group.items)
-    assert notes[group.items[0]].startswith("left out: it needs 0.")
+    found = inside_model.measure_inside_model(group, space, Setup())
+    assert set(found) == set(group.items)
+    assert str(found[group.items[0]]).startswith("it needs 0.")
 
 
 def test_prompts_in_pieces_are_timed_as_the_sum_of_their_pieces(monkeypatch):

@@ -35,7 +35,7 @@ def counting(monkeypatch):
     """Stands in for the clock: every row takes 7 us; keeps the groups that were measured."""
     seen = []
 
-    def measure(group, space, job, note=None):
+    def measure(group, space, job):
         seen.append(group)
         return {item: Measurement(7.0, 6.0, 8.0, 15) for item in group.items}
 
@@ -200,7 +200,7 @@ def test_drift_in_a_group_that_stays_is_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr(
         profiling,
         "measure_inside_model",
-        lambda group, space, job, note: {
+        lambda group, space, job: {
             item: Measurement(
                 7.0, 6.0, 8.0, 15, outliers=0.25, drift=0.4 if group.hidden == 64 else 0.01
             )

@@ -304,7 +304,7 @@ def test_a_table_of_another_llama_cpp_is_refused(narrow, clock, tmp_path, monkey
         match=r"has rows of llama\.cpp-.*, but this machine runs llama\.cpp-xllamacpp-1\.0-"
         r"2t-q8_0-flash-attention-f16-cache; measure them anew",
     ):
-        LlamaCpp.like(table, dtype="q8_0")
+        target_like(table, dtype="q8_0")
 
 
 def test_rows_of_other_settings_never_meet(narrow, clock, tmp_path):
@@ -360,7 +360,7 @@ def test_what_is_timed_has_at_most_a_thread_for_each_usable_core(
     profiled(narrow, folder, LlamaCpp(threads=2))
     monkeypatch.setattr(target, "usable_cores", lambda: 1)
     assert "was timed with 2 threads, but this process may use 1 cores" in one_line(
-        TableError, LlamaCpp.like, LatencyTable.load(folder), dtype="q8_0"
+        TableError, target_like, LatencyTable.load(folder), dtype="q8_0"
     )
 
 

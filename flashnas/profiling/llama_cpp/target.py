@@ -11,7 +11,7 @@ import functools
 import importlib.util
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -46,8 +46,8 @@ CACHE_BLOCK = 32  # of a key or value that q8_0 holds together
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaCpp(Target, where="llama_cpp"):
-    """llama.cpp; its name is the mode of its rows. It computes attention in one pass unless it is
-    told otherwise; on a CPU that can double the time of an attention layer."""
+    """llama.cpp; its name is the mode of its rows. By default it would compute attention in one
+    pass; on a CPU that can double the time of an attention layer."""
 
     name = "llama.cpp"
     profiler = "flashnas.profiling.profile_runtime:profile_runtime"
@@ -98,10 +98,7 @@ class LlamaCpp(Target, where="llama_cpp"):
     def describe_stack(self) -> dict[str, Any]:
         return {
             "framework": self.name,
-            "threads": self.threads,
-            "weights": self.weights,
-            "flash_attention": self.flash_attention,
-            "cache_type": self.cache_type,
+            **vars(self),
             "time": "of the processor" if self.threads == 1 else "of the clock",
             "version": version("xllamacpp"),
             **_build(),
@@ -109,12 +106,7 @@ class LlamaCpp(Target, where="llama_cpp"):
 
     @classmethod
     def of_rows(cls, rows: Any, described: Mapping[str, Any], **_: Any) -> Self:
-        return cls(
-            **{
-                name: described[name]
-                for name in ("threads", "weights", "flash_attention", "cache_type")
-            }
-        )
+        return cls(**{field.name: described[field.name] for field in fields(cls)})
 
     @property
     def clock(self) -> str:
