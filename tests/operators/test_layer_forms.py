@@ -27,7 +27,6 @@ CASES = [
 ]
 CASES.append((WIDE, 330))  # its window has 300 tokens
 CHECKS = (
-    operator_spec.check_names,
     operator_spec.check_parameters,
     operator_spec.check_roles,
     operator_spec.check_cache_bytes,
@@ -43,6 +42,11 @@ def test_an_operator_is_documented(kind):
         assert len(inspect.cleandoc(vars(documented)["__doc__"])) > 20
         assert importlib.import_module(documented.__module__).__doc__
     assert f"`{kind}`" in (operator.__doc__ or "")
+
+
+@every(name=SPECS)
+def test_names_are_words_that_read_back(name):
+    operator_spec.check_names(SPECS[name])
 
 
 def test_every_operator_has_a_case():

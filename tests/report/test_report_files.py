@@ -226,7 +226,8 @@ def test_a_folder_that_cannot_be_written_gives_one_line(build_run, monkeypatch):
     assert not [path for path in folder.iterdir() if path.name.endswith(".part")]
 
 
-def test_the_table_lists_the_front_and_the_best_baseline(run):
+def test_the_table_lists_the_front_and_the_best_baseline(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     lines = front_table(run).splitlines()
     assert lines[0].split()[:4] == ["#", "loss", "bits/byte", "latency"]
     assert len(lines) == len(run.front) + 3

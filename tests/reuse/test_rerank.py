@@ -125,7 +125,8 @@ def test_the_same_question_has_the_front_of_the_run(run):
     assert [entry.hash for entry in found.front] == [entry.hash for entry in run.front]
 
 
-def test_runs_are_merged_and_their_networks_keep_the_name_of_their_run(run, second):
+def test_runs_are_merged_and_their_networks_keep_the_name_of_their_run(run, second, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     found = fn.pareto([run.path, second.path], budgets={"latency_ms": 11_000})
     trained = pd.concat([run.trained, second.trained]).drop_duplicates("hash")
     assert found.answer.trained == len(trained)
