@@ -26,9 +26,8 @@ from flashnas.latency.workload import CALIBRATION_HELP, CALIBRATIONS, ENGINE, WO
 
 T = TypeVar("T")
 
-ARCHITECTURE = (
-    "flashnas.architecture.architecture:Architecture"  # classes that options take objects of
-)
+# classes that options take objects of
+ARCHITECTURE = "flashnas.architecture.architecture:Architecture"
 TABLE, SPACE = "flashnas.latency.table:LatencyTable", "flashnas.space.base:SearchSpace"
 
 # keywords that several functions have beside their options

@@ -187,13 +187,8 @@ class Bench:
             "trainings": len(frame),
             "failed": len(frame) - len(trained),
             "networks": len(networks),
-            "seeds": {
-                str(seed): int(count)
-                for seed, count in trained["seed"].value_counts().sort_index().items()
-            },
-            "origins": {
-                str(name): int(count) for name, count in networks["origin"].value_counts().items()
-            },
+            "seeds": trained["seed"].value_counts().sort_index().rename(str).to_dict(),
+            "origins": networks["origin"].value_counts().to_dict(),
             "mixers": {
                 kind: int((networks[f"n_{kind}"] > 0).sum())
                 for kind in OPERATORS.shipped
@@ -217,7 +212,7 @@ class Bench:
         losses = (
             ""
             if facts["best_loss"] is None
-            else (f", losses {facts['best_loss']:.3f} to {facts['worst_loss']:.3f} nats per token")
+            else f", losses {facts['best_loss']:.3f} to {facts['worst_loss']:.3f} nats per token"
         )
         return "\n".join(
             (

@@ -33,9 +33,8 @@ from flashnas.data.tokenizer import (
 )
 
 MAX_EPOCHS = 4  # up to here repeated text is nearly worth new text (arXiv 2305.16264)
-_VERSION = (
-    "dataset-2"  # part of the cache key: raise it when splitting, encoding or the files change
-)
+# part of the cache key: raise it when splitting, encoding or the files change
+_VERSION = "dataset-2"
 _ENCODE_TOGETHER = 256
 
 

@@ -93,10 +93,8 @@ def _rows(
     operators = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     yield (
         "Architecture",
-        (
-            f"width {network.hidden:,}; operators {operators}; vocabulary {network.vocab:,},"
-            f" {'tied' if network.tied else 'untied'} embedding; {network.meta_tokens} meta tokens"
-        ),
+        f"width {network.hidden:,}; operators {operators}; vocabulary {network.vocab:,},"
+        f" {'tied' if network.tied else 'untied'} embedding; {network.meta_tokens} meta tokens",
     )
     searched = None if source.folder is None else search_of(source.folder)
     if searched is not None:
@@ -104,12 +102,10 @@ def _rows(
     if score is not None:
         yield (
             "Validation loss",
-            (
-                f"{score['loss']:.4f} nats per token, {score['bits_per_byte']:.4f} bits per byte,"
-                " after"
-                f" {score['tokens']:,} training tokens; of one training, so that the noise between"
-                " seeds is not known"
-            ),
+            f"{score['loss']:.4f} nats per token, {score['bits_per_byte']:.4f} bits per byte,"
+            " after"
+            f" {score['tokens']:,} training tokens; of one training, so that the noise between"
+            " seeds is not known",
         )
     if searched is not None:
         yield "Losses in the search", _losses(*searched)
@@ -121,10 +117,8 @@ def _rows(
         yield "Data", f"{corpus}, digest {question.get('corpus_digest', MISSING)}"
         yield (
             "Training",
-            (
-                f"sequences of {source.sequence_tokens or MISSING} tokens, seed"
-                f" {question.get('seed', MISSING)}"
-            ),
+            f"sequences of {source.sequence_tokens or MISSING} tokens, seed"
+            f" {question.get('seed', MISSING)}",
         )
 
 

@@ -116,7 +116,8 @@ def export_network(
     Args:
         source: the network; it is cast in place and not to be used afterwards.
         target: a name in EXPORTS.
-        out: the folder; it must not exist, or be empty.
+        out: the folder; one that exists is replaced, which `flashnas.export` does to empty ones
+            alone.
         options: switches and values of the format; False and None: not set.
 
     Returns:
@@ -127,8 +128,6 @@ def export_network(
             wrong, or the disk is full; `out` is then not written.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ExportError(f"--out {out}: exists and is not empty; choose another folder")
     try:
         exporter = EXPORTS[target]
     except ModuleNotFoundError as error:

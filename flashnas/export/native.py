@@ -120,20 +120,18 @@ def _tensors(network: HybridLM, pieces: Sequence[Piece]) -> dict[str, Tensor]:
     if network.meta_tokens is not None:
         embedding, head = pieces[0].name, "lm_head.weight"
         tensors[embedding] = torch.cat([tensors[embedding], network.meta_tokens * pieces[0].scale])
-        unlikely = tensors[head][_least_likely(network)].expand_as(network.meta_tokens)
+        # the row of a token that is nowhere likely after random ones takes next to nothing of the
+        # probability
+        least_likely = int(network(_prompt(network))[0].log_softmax(-1).amax(0).argmin())
+        unlikely = tensors[head][least_likely].expand_as(network.meta_tokens)
         tensors[head] = torch.cat([tensors[head], unlikely])
     return tensors
 
 
-def _least_likely(network: HybridLM) -> int:
-    """The token that is nowhere likely after some random ones.
-
-    The meta tokens get its row of the head, so that they take next to nothing of the probability.
-    """
-    tokens = torch.randint(
-        network.architecture.vocab, (1, PROMPT), generator=torch.Generator().manual_seed(0)
-    )
-    return int(network(tokens)[0].log_softmax(-1).amax(0).argmin())
+def _prompt(network: HybridLM) -> Tensor:
+    """Random tokens [1, PROMPT]."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(network.architecture.vocab, (1, PROMPT), generator=generator)
 
 
 def _with_meta_tokens(tokenizer: Tokenizer, meta: list[int]) -> Tokenizer:
@@ -172,7 +170,7 @@ def _check(folder: Path, network: HybridLM, meta: list[int]) -> tuple[dict[str, 
     with quiet_transformers():
         loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     vocab = network.architecture.vocab
-    prompt = torch.randint(vocab, (1, PROMPT), generator=torch.Generator().manual_seed(0))
+    prompt = _prompt(network)
     output = loaded(torch.cat([torch.tensor([meta], dtype=torch.long), prompt], 1), use_cache=True)
     theirs, tokens = [output.logits[:, len(meta) :, :vocab]], prompt
     for n in range(GENERATED):

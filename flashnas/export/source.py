@@ -60,12 +60,12 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
         ExportError: an architecture without weights.
         RunError: a run whose chosen network has not been trained.
     """
-    folder, sequence_tokens = weights_folder(Path(text)), None
-    exported = read_export(Path(text)) if folder is None else None
-    folder = folder if exported is None else Path(text)
-    if folder is not None and init_seed is not None:
-        raise ExportError(f"{folder}: holds trained weights; leave out --init-seed")
+    folder, exported, sequence_tokens = weights_folder(Path(text)), None, None
+    if folder is None and (exported := read_export(Path(text))):
+        folder = Path(text)
     if folder is not None:
+        if init_seed is not None:
+            raise ExportError(f"{folder}: holds trained weights; leave out --init-seed")
         if exported is not None:
             network, sequence_tokens = exported
             origin = f"the export {folder.name}"

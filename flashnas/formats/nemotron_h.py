@@ -69,7 +69,9 @@ def configuration(
         (spec for spec in operators if isinstance(spec, FeedForward)),
         FeedForward(intermediate=hidden),
     )
-    config: dict[str, Any] = {
+    eps = OUTPUT_NORM_EPS if mamba else NORM_EPS
+    mamba = mamba or Mamba2(head_dim=1)
+    return {
         "architectures": ["NemotronHForCausalLM"],
         "model_type": "nemotron_h",
         "torch_dtype": dtype,
@@ -78,7 +80,7 @@ def configuration(
         "tie_word_embeddings": False,
         "num_hidden_layers": len(operators),
         "hybrid_override_pattern": "".join(LETTERS[spec.kind] for spec in operators),
-        "layer_norm_epsilon": OUTPUT_NORM_EPS if mamba else NORM_EPS,
+        "layer_norm_epsilon": eps,
         "max_position_embeddings": CONTEXT_TOKENS,
         "num_attention_heads": attention.heads,
         "num_key_value_heads": attention.kv_heads,
@@ -93,10 +95,6 @@ def configuration(
         "use_cache": True,
         "num_logits_to_keep": 1,
         **ids,
-    }
-    mamba = mamba or Mamba2(head_dim=1)
-    return {
-        **config,
         "mamba_num_heads": mamba.head_count(hidden),
         "mamba_head_dim": mamba.head_dim,
         "n_groups": mamba.groups,

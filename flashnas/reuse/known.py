@@ -179,9 +179,8 @@ def difference(
     """In what two trainings differ first, in words; None if nothing does."""
     for name in dict.fromkeys([*first, *second]):
         if first.get(name) != second.get(name):
-            return (
-                f"{name} is {shown(first.get(name))} {here} and {shown(second.get(name))} {there}"
-            )
+            ours, theirs = shown(first.get(name)), shown(second.get(name))
+            return f"{name} is {ours} {here} and {theirs} {there}"
     return None
 
 

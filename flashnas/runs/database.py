@@ -6,6 +6,7 @@ name is the identity of the run and never the folder's: a renamed or copied fold
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ class Database:
             user_attrs={
                 "hash": outcome.hash,
                 "notation": outcome.notation,
-                "outcome": outcome.to_dict(),
+                "outcome": dataclasses.asdict(outcome),
             },
         )
         with uninterrupted():

@@ -217,8 +217,7 @@ class RunFolder:
                     "notation": entry.notation,
                     "hash": entry.hash,
                     **entry.figures,
-                    **({} if entry.missed is None else {"missed": list(entry.missed)}),
-                    **({} if entry.runs_in is None else {"runs_in": entry.runs_in}),
+                    **entry.on_programs,
                 }
                 for entry in front
             ],

@@ -100,12 +100,18 @@ class FrontEntry(_Recorded):
         """Of the whole request, where it is known."""
         return self.figures.get("latency_ms")
 
+    @property
+    def on_programs(self) -> dict[str, Any]:
+        """`missed` and `runs_in`, where they are known."""
+        return {
+            **({} if self.missed is None else {"missed": list(self.missed)}),
+            **({} if self.runs_in is None else {"runs_in": self.runs_in}),
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """What its file holds."""
         network = self.architecture
         made_by = {"made_by": network.made_by} if isinstance(network, ForeignNetwork) else {}
-        missed = {} if self.missed is None else {"missed": list(self.missed)}
-        runs_in = {} if self.runs_in is None else {"runs_in": self.runs_in}
         return {
             "notation": self.notation,
             "hash": self.hash,
@@ -114,8 +120,7 @@ class FrontEntry(_Recorded):
             "figures": self.figures,
             "sources": self.sources,
             "origin": self.origin,
-            **missed,
-            **runs_in,
+            **self.on_programs,
             "operators_ms": self.operators_ms,
         }
 

@@ -37,20 +37,23 @@ COUNTED = ("complete", "reused", "failed", "infeasible", "expected")  # states
 COMPARED = ("complete", "reused", "expected")  # states of networks that were compared
 
 
+_Section = dict[str, Any] | None
+
+
 class _Config(TypedDict, total=False):
     """What run.yaml holds where the entries are there, besides plain values that are only shown."""
 
-    space: dict[str, Any] | None
-    table: dict[str, Any] | None
-    workload: dict[str, Any] | None
+    space: _Section
+    table: _Section
+    workload: _Section
     budgets: dict[str, float] | None
     confidence: float | None
-    proxy: dict[str, Any] | None
-    host: dict[str, Any] | None
+    proxy: _Section
+    host: _Section
     totals: dict[str, float] | None
-    question: dict[str, Any] | None
-    answer: dict[str, Any] | None
-    scorer: dict[str, Any] | None
+    question: _Section
+    answer: _Section
+    scorer: _Section
     seconds: float | None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -42,9 +41,6 @@ class Outcome:
     notation: str
     score: dict[str, Any] | None
     reason: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
     def __post_init__(self) -> None:
         if self.score is None:

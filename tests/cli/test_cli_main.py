@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import io
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -153,19 +154,10 @@ def test_budgets_and_options_are_read_from_pairs(monkeypatch, capsys):
     monkeypatch.setattr("flashnas.cli.run.search", lambda options, json: seen.append(options))
     assert (
         main(
-            [
-                "search",
-                "--budget-ms",
-                "14",
-                "--budget",
-                "tpot_ms=2",
-                "--budget",
-                "memory_gb = 8",
-                "--executor-option",
-                "worker_memory_gb=2.5",
-                "--objectives",
-                "loss, params",
-            ]
+            shlex.split(
+                "search --budget-ms 14 --budget tpot_ms=2 --budget 'memory_gb = 8' "
+                "--executor-option worker_memory_gb=2.5 --objectives 'loss, params'"
+            )
         )
         == 0
     )
@@ -190,11 +182,11 @@ def test_a_file_gives_options_and_flags_override_it(tmp_path, monkeypatch, capsy
     )
     path = tmp_path / "options.yaml"
     path.write_text("arch: '1024: d'\ntable: l40s\nworkload: chat\n")
-    assert main(["estimate", "--config", str(path), "--workload", "decode-1k", "--json"]) == 0
+    assert main(shlex.split(f"estimate --config {path} --workload decode-1k --json")) == 0
     assert (seen[0].arch, seen[0].table, seen[0].workload) == ("1024: d", "l40s", "decode-1k")
     path.write_text("arch: '1024: d'\nworkload: 3\n")
     capsys.readouterr()
-    assert main(["estimate", "--config", str(path)]) == 2
+    assert main(shlex.split(f"estimate --config {path}")) == 2
     assert (
         capsys.readouterr().err
         == f"flashnas estimate: {path}:2: estimate.workload must be text; got 3\n"

@@ -1,4 +1,5 @@
 import json
+import shlex
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ def fixed(monkeypatch):
 
 
 def command(table, *more):
-    return ["validate", "--table", str(table), "--space", "tiny", "--workload", "chat", *more]
+    return [*shlex.split(f"validate --table {table} --space tiny --workload chat"), *more]
 
 
 def test_the_text_and_the_json_tell_the_same_and_residuals_are_kept(
@@ -47,15 +48,10 @@ def test_the_text_and_the_json_tell_the_same_and_residuals_are_kept(
 
 
 def test_calibration_is_written_and_used_by_estimate(copied_tiny_table, fixed, capsys):
-    question = [
-        "estimate",
-        "96(vocab=512,meta=4): d(head_dim=16) f",
-        "--table",
-        str(copied_tiny_table),
-        "--workload",
-        "chat",
-        "--json",
-    ]
+    question = shlex.split(
+        f"estimate '96(vocab=512,meta=4): d(head_dim=16) f' --table {copied_tiny_table} "
+        "--workload chat --json"
+    )
     assert main(question) == 0
     before = json.loads(capsys.readouterr().out)["latency_ms"]
     assert main(command(copied_tiny_table, "-n", "8", "--calibrate")) == 0

@@ -1,6 +1,7 @@
 """A file for --config and a run folder of a stranger: no command connects to another machine
 because of them, and none writes outside its own folder."""
 
+import shlex
 import shutil
 import socket
 import sys
@@ -291,13 +292,13 @@ def hostile_run(run_folder, tmp_path, watch):
         ["report", "RUN"],
         ["runs", "."],
         ["pareto", "RUN"],
-        ["pareto", "RUN", "--table", "h100_sxm", "--workload", "chat"],
+        shlex.split("pareto RUN --table h100_sxm --workload chat"),
         ["estimate", "RUN/pareto/01.yaml"],
-        ["export", "RUN", "--to", "hf", "--out", "exported"],
-        ["eval", "RUN", "--text", "RUN/run.yaml"],
-        ["search", "--start-from", "RUN", "--trials", "0", "--dry-run"],
+        shlex.split("export RUN --to hf --out exported"),
+        shlex.split("eval RUN --text RUN/run.yaml"),
+        shlex.split("search --start-from RUN --trials 0 --dry-run"),
         ["search", "--resume", "RUN"],
-        ["search", "--resume", "RUN", "--dry-run"],
+        shlex.split("search --resume RUN --dry-run"),
     ],
     ids=" ".join,
 )
@@ -332,7 +333,7 @@ def test_a_continued_run_takes_no_address_from_its_folder(
     )
     run = hostile_run(**yaml.safe_load(text))
     for more in ([], ["--dry-run"], ["--trials", "2"]):
-        assert main(["search", "--resume", str(run), *more]) == 2
+        assert main([*shlex.split(f"search --resume {run}"), *more]) == 2
         line = capsys.readouterr().err
         assert line.startswith(f"flashnas search: {run}/run.yaml:")
         assert said in line
@@ -350,7 +351,7 @@ def test_neither_a_config_nor_a_run_folder_completes_the_other(
     config = written(
         tmp_path / "c.yaml", {"executor_options": {"address": f"127.0.0.1:{watch.port}"}}
     )
-    assert main(["search", "--resume", str(run), "--config", config]) == 2
+    assert main([*shlex.split(f"search --resume {run} --config"), config]) == 2
     assert "c.yaml:2: search.executor_options" in capsys.readouterr().err
     watch.check(config)
 

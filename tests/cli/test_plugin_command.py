@@ -2,6 +2,7 @@
 line.
 """
 
+import shlex
 import sys
 
 import pytest
@@ -45,9 +46,9 @@ def test_it_is_in_the_help_and_runs(hello, capsys):
     assert ["hello", "greet", "somebody"] in [
         line.split() for line in capsys.readouterr().out.splitlines()
     ]
-    assert main(["hello", "you", "--times", "2"]) == 0
+    assert main(shlex.split("hello you --times 2")) == 0
     assert capsys.readouterr().out == "hello you hello you \n"
-    assert main(["hello", "you", "--times", "0"]) == 2
+    assert main(shlex.split("hello you --times 0")) == 2
     assert capsys.readouterr().err == "flashnas hello: --times must be at least 1; got 0\n"
     assert main(["helo"]) == 2
     assert "did you mean 'hello'?" in capsys.readouterr().err

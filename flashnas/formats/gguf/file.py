@@ -24,17 +24,18 @@ from flashnas.formats.pieces import Piece
 from flashnas.network.model import Block
 
 Type = gguf.GGMLQuantizationType
+FileType = gguf.LlamaFileType
 # of a weight, and of the embedding and the head: these have more bits in a file of 4, as in files
 # of llama.cpp itself
-TYPES: Mapping[str, tuple[Type, Type, gguf.LlamaFileType]] = MappingProxyType(
+TYPES: Mapping[str, tuple[Type, Type, FileType]] = MappingProxyType(
     {
-        "f32": (Type.F32, Type.F32, gguf.LlamaFileType.ALL_F32),
-        "f16": (Type.F16, Type.F16, gguf.LlamaFileType.MOSTLY_F16),
-        "bf16": (Type.BF16, Type.BF16, gguf.LlamaFileType.MOSTLY_BF16),
-        "q8_0": (Type.Q8_0, Type.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
-        "q6_k": (Type.Q6_K, Type.Q6_K, gguf.LlamaFileType.MOSTLY_Q6_K),
-        "q4_0": (Type.Q4_0, Type.Q8_0, gguf.LlamaFileType.MOSTLY_Q4_0),
-        "q4_k": (Type.Q4_K, Type.Q6_K, gguf.LlamaFileType.MOSTLY_Q4_K_S),
+        "f32": (Type.F32, Type.F32, FileType.ALL_F32),
+        "f16": (Type.F16, Type.F16, FileType.MOSTLY_F16),
+        "bf16": (Type.BF16, Type.BF16, FileType.MOSTLY_BF16),
+        "q8_0": (Type.Q8_0, Type.Q8_0, FileType.MOSTLY_Q8_0),
+        "q6_k": (Type.Q6_K, Type.Q6_K, FileType.MOSTLY_Q6_K),
+        "q4_0": (Type.Q4_0, Type.Q8_0, FileType.MOSTLY_Q4_0),
+        "q4_k": (Type.Q4_K, Type.Q6_K, FileType.MOSTLY_Q4_K_S),
     }
 )
 BY_LLAMA_CPP = Type.Q4_K, Type.Q6_K  # the package gguf reads these types and does not write them
