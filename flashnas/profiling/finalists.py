@@ -35,8 +35,6 @@ def measure_finalists(
 ) -> dict[str, dict[str, float]]:
     """Hash -> metrics as timed (metrics.of_times). A network that the setup's program cannot hold
     is left out, and with a note one that the device's memory cannot."""
-    if not architectures:
-        return {}
     workload = model.workload
     noted: set[str] = set()
 

@@ -136,8 +136,8 @@ def _fitted(
     rng, pieces = np.random.default_rng(0), journal.pieces
     once = [counts(network, space.kinds()) for network in networks]
     depends = {item.operator for item in items if item.phase == "decode" and item.length}
-    rest_us = 0.0
-    rows: dict[RowRequest, tuple[float, ...]] = {}
+    # of a step; for prompts alone there are none, and their fixed costs are the embedding's
+    step_us: dict[Any, tuple[float, float, float]] = {}
     if pieces:
         regressors: list[Row] = [
             {(name, piece) if name in depends else name: value for name, value in row.items()}
@@ -145,28 +145,29 @@ def _fitted(
             for piece in pieces
         ]
         times = [
-            journal.median_us(each, "contexts", piece) for each in networks for piece in pieces
+            journal.median_us(network, "contexts", piece)
+            for network in networks
+            for piece in pieces
         ]
         fitted = fit(regressors, times, rng)
         errors["decode"] += fitted.errors
-        rest_us = fitted.values[REST][0]
-        middles = [piece - PIECE_TOKENS // 2 for piece in pieces]
-        for item in items:
-            if item.phase == "decode" and item.operator in depends:
-                values = np.array([fitted.values[item.operator, piece] for piece in pieces])
-                for length in {item.length, *(middle for middle in middles if middle > 0)}:
-                    rows[replace(item, length=length)] = tuple(
-                        np.interp(length, middles, column) for column in values.T
-                    )
-            elif item.phase == "decode":
-                name = REST if item.operator == "head" else item.operator
-                rows[item] = fitted.values.get(name, LEAST)
-    else:  # prompts alone: their fixed costs are the embedding's
-        rows |= {item: LEAST for item in items if item.phase == "decode"}
+        step_us = fitted.values
+    rows: dict[RowRequest, tuple[float, ...]] = {}
+    middles = [piece - PIECE_TOKENS // 2 for piece in pieces]
+    for item in items:
+        if item.phase == "decode" and item.operator in depends:
+            values = np.array([step_us[item.operator, piece] for piece in pieces])
+            for length in {item.length, *(middle for middle in middles if middle > 0)}:
+                rows[replace(item, length=length)] = tuple(
+                    np.interp(length, middles, column) for column in values.T
+                )
+        elif item.phase == "decode":
+            rows[item] = step_us.get(REST if item.operator == "head" else item.operator, LEAST)
+    rest_us = step_us.get(REST, (0.0,))[0]
     for prompt in journal.prompts:
         # the head's row is counted for a prompt, too
         fixed_us = rest_us if prompt > space.model.meta_tokens else 0.0
-        times = [journal.median_us(each, "prompts", prompt) - fixed_us for each in networks]
+        times = [journal.median_us(network, "prompts", prompt) - fixed_us for network in networks]
         fitted = fit(once, times, rng)
         errors["prefill"] += fitted.errors
         for item in items:

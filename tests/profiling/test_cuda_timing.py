@@ -6,7 +6,6 @@ import weakref
 from functools import partial
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from fake_cuda import LAUNCH_US, FakeCuda
@@ -19,7 +18,6 @@ from flashnas.base.errors import DeviceMemoryError
 from flashnas.latency.memory import memory_bytes, operator_bytes
 from flashnas.latency.row_requests import RowRequest, groups, plan
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.validation import measure_in_rounds
 from flashnas.latency.workload import WORKLOADS, Workload
 from flashnas.network.model import HybridLM
 from flashnas.profiling import alone, finalists, inside_model, platforms, whole_model
@@ -79,13 +77,13 @@ def hungry(monkeypatch):
     monkeypatch.setattr(whole_model, "first_tokens", fail)
 
 
-def graph_of(calls, launch=True):
+def graph_of(calls):
     """Timed on a platform of its own, which has measured no launch."""
-    return Cuda().time(calls, "cuda_graph", EFFORT, launch=launch)
+    return Cuda().time([*calls], "cuda_graph", EFFORT)
 
 
 def test_copies_are_captured_into_one_graph_whose_launch_they_share(cuda):
-    measured = graph_of([partial(cuda.kernel, us) for us in (10.0, 30.0, 20.0)])
+    measured = graph_of(partial(cuda.kernel, us) for us in (10.0, 30.0, 20.0))
     assert measured.latency_us == pytest.approx((LAUNCH_US + 60) / 3)
     assert cuda.captures == 1
     assert cuda.replays == 1 + measured.repeats
@@ -185,8 +183,7 @@ def test_copies_of_an_operator_serve_all_its_rows(plain, built):
 
 
 def test_requests_are_grouped_by_the_operator_whose_copies_serve_them():
-    items = plan(load_space("tiny"), [WORKLOADS["chat"]])
-    for group in groups(items, alone=True):
+    for group in groups(plan(load_space("tiny"), [WORKLOADS["chat"]]), alone=True):
         assert len({(item.operator, item.hidden) for item in group.items}) == 1
 
 
@@ -333,28 +330,10 @@ def test_a_model_that_no_graph_can_hold_is_timed_eagerly(refusing):
     assert set(measured.to_dict()) == {"ttft_ms", "tpot_ms", "latency_ms"}
 
 
-def test_what_does_not_fit_is_left_out_of_the_rounds_once():
-    small, large = (Architecture.parse(f"32(vocab=64): {n}x(f)") for n in (1, 9))
-    reasons = {}
-
-    def measure(architecture):
-        if architecture is large:
-            raise DeviceMemoryError("it needs 9 GB")
-        return {"ttft_ms": 1.0, "tpot_ms": 1.0, "latency_ms": 2.0}
-
-    found = measure_in_rounds(
-        [small, large], measure, np.random.default_rng(0), left_out=reasons.__setitem__
+def test_finalists_that_do_not_fit_are_left_out_of_the_rounds_and_have_one_note(monkeypatch):
+    model = SimpleNamespace(
+        workload=Workload(prompt_tokens=4, generated_tokens=2), batch=lambda architecture: 1
     )
-    assert set(found) == {small}
-    assert reasons == {large: "it needs 9 GB"}
-
-
-def test_finalists_that_do_not_fit_have_a_note(monkeypatch):
-    class Model:
-        workload = Workload(prompt_tokens=4, generated_tokens=2)
-
-        def batch(self, architecture):
-            return 1
 
     def request(setup, architecture, workload, batch):
         if len(architecture.operators) > 3:
@@ -363,14 +342,13 @@ def test_finalists_that_do_not_fit_have_a_note(monkeypatch):
 
     monkeypatch.setattr(Setup, "time_request", request)
     small, large, notes = MODEL, Architecture.parse("32(vocab=64): 9x(f)"), []
-    found = finalists.measure_finalists([small, large], Model(), Setup(), notes.append)
+    found = finalists.measure_finalists([small, large], model, Setup(), notes.append)
     assert set(found) == {small.hash}
-    assert sorted(notes) == sorted(
-        [
-            f"finalist {small.notation}: timed in the mode eager",
-            f"finalist {large.notation}: not timed: it needs 9 GB",
-        ]
-    )
+    assert set(notes) == {
+        f"finalist {small.notation}: timed in the mode eager",
+        f"finalist {large.notation}: not timed: it needs 9 GB",
+    }
+    assert len(notes) == 2
 
 
 # -- states ----------------------------------------------------------------------------------------
@@ -390,22 +368,19 @@ def test_a_timed_state_lies_in_memory_as_a_prompt_leaves_it(monkeypatch):
         assert block.mixer.init_state(2, torch.float32).matrix_BHKV.is_contiguous()
 
 
-@pytest.mark.parametrize("kind", ["a", "m2", "h", "f"])
-def test_states_on_a_gpu_are_those_after_a_prompt(kind, monkeypatch):
-    options = {
-        "a": "(head_dim=8)",
-        "m2": "(head_dim=8,state=16)",
-        "h": "(head_dim=8,ssm_head_dim=8,state=16)",
-        "f": "",
-    }
-    block = build_block(parse_operators(kind + options[kind])[0], 32, Setup())
+@pytest.mark.parametrize(
+    "text",
+    ["a(head_dim=8)", "m2(head_dim=8,state=16)", "h(head_dim=8,ssm_head_dim=8,state=16)", "f"],
+)
+def test_states_on_a_gpu_are_those_after_a_prompt(text, monkeypatch):
+    block = build_block(parse_operators(text)[0], 32, Setup())
     usual = filled_state(block, 2, 9)
     monkeypatch.setattr(whole_model, "_on_gpu", lambda block: True)
     with torch.inference_mode():
         state = filled_state(block, 2, 9)
         assert type(state) is type(usual)
         assert block.step(torch.randn(2, 32), state)[0].shape == (2, 32)
-    if kind == "a":
+    if text.startswith("a"):
         assert (state.seen, state.keys_BGTK.shape) == (8, usual.keys_BGTK.shape)
 
 

@@ -46,8 +46,8 @@ CACHE_BLOCK = 32  # of a key or value that q8_0 holds together
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaCpp(Target, where="llama_cpp"):
-    """llama.cpp; its name is the mode of its rows. By default it would compute attention in one
-    pass; on a CPU that can double the time of an attention layer."""
+    """llama.cpp; its name is the mode of its rows. Its own default is attention in one pass, which
+    can double the time of an attention layer on a CPU; here it is an option."""
 
     name = "llama.cpp"
     profiler = "flashnas.profiling.profile_runtime:profile_runtime"
