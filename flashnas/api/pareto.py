@@ -158,10 +158,12 @@ def pareto(
     if options.out is not None:
         check_out(options, empty=True)
 
+    from flashnas.reuse.new_question import new_question
     from flashnas.reuse.rerank import rerank
 
-    answer = rerank(
+    question = new_question(
         options.runs,
+        space,
         table=objects.get("table", options.table),
         workload=objects.get("workload", options.workload),
         calibration=options.calibration,
@@ -169,17 +171,14 @@ def pareto(
         budgets=options.budgets,
         objectives=options.objectives,
         confidence=options.confidence,
-        space=space,
     )
+    answer = rerank(question)
     run = answer.run
     if options.out is None:
         return Pareto(Run(run.path, run.config, run.trials, run.front), answer)
 
-    from flashnas.base.errors import RunError
-    from flashnas.base.files import disk_errors
     from flashnas.report import write_report
 
-    with disk_errors(f"{options.out}: cannot be written", RunError):
-        run.write(options.out)
+    run.write(options.out)
     write_report(options.out)
     return Pareto(Run.load(options.out), answer, options.out)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flashnas.base.errors import CorpusError
-from flashnas.base.files import atomic_folder, disk_errors
+from flashnas.base.files import disk_errors
 
 
 def cache_folder() -> Path:
@@ -27,12 +27,3 @@ def writing_cache(folder: Path) -> Iterator[None]:
     ):
         folder.mkdir(parents=True, exist_ok=True)
         yield
-
-
-@contextmanager
-def folder_in_cache(path: Path) -> Iterator[Path]:
-    """A temporary folder to fill, which becomes `path`; if another process was first, its folder
-    stays.
-    """
-    with writing_cache(path.parent), atomic_folder(path, keep_existing=True) as fresh:
-        yield fresh

@@ -18,9 +18,10 @@ from typing import Any, BinaryIO, Protocol, Self
 import numpy as np
 
 from flashnas.base.errors import CorpusError
+from flashnas.base.files import atomic_folder
 from flashnas.base.foreign import check_inside, check_regular, read_json, read_text
 from flashnas.base.hints import first_line
-from flashnas.data.cache import cache_folder, folder_in_cache, writing_cache
+from flashnas.data.cache import cache_folder, writing_cache
 from flashnas.data.corpus import read_corpus, without_folders
 from flashnas.data.split import split_documents
 from flashnas.data.tokenizer import (
@@ -213,7 +214,7 @@ def cached_dataset(digest: str, cache: Path | None = None) -> Path:
 def dataset_in_cache(folder: Path) -> Iterator[Path]:
     """A temporary folder to fill, which becomes `folder` unless another process has made a whole
     dataset there by then."""
-    with folder_in_cache(folder) as fresh:
+    with writing_cache(folder.parent), atomic_folder(folder, keep_existing=True) as fresh:
         yield fresh
         if not _whole(folder):
             shutil.rmtree(folder, ignore_errors=True)

@@ -4,7 +4,7 @@ keep.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import ENGINE, Workload, load_workload
-from flashnas.reuse.known import KnownRuns
+from flashnas.reuse.known import KnownRuns, known_runs
 from flashnas.runs.identity import device_facts, table_hash
 
 
@@ -43,9 +43,10 @@ class NewQuestion:
 
 
 def new_question(
-    known: KnownRuns,
-    objectives: tuple[str, ...],
+    sources: Sequence[Any],
+    space: Any,
     *,
+    objectives: Sequence[str] | None,
     table: Any,
     workload: str | Workload | None,
     calibration: str | None,
@@ -53,10 +54,21 @@ def new_question(
     budgets: Mapping[str, float] | None,
     confidence: float | None,
 ) -> NewQuestion:
-    """The question; what is None is as in the first run, but for the limits on another device.
-    Raises ConfigError or RunError if the networks of the runs cannot be timed so, TableError or
-    WorkloadError if the table or workload cannot be read."""
+    """Read the runs, and ask something else. What is None is as in the first run; budgets only for
+    the same table and workload, since a limit in milliseconds means nothing on another device.
+
+    Raises:
+        RunError: a folder is not a run, or the losses of the runs do not compare.
+        ConfigError: the networks of the runs cannot be timed by the table.
+        TableError, WorkloadError: the table or workload cannot be read.
+    """
+    known = known_runs(sources, space)
     first = known.runs[0]
+    if space is not None and all(run.entry("space", "hash") != space.hash for run in known.runs):
+        raise ConfigError(
+            f"pareto.space: {space.name!r} is not the space of {first.path} as it was searched,"
+            f" {first.entry('space', 'name')!r}"
+        )
     same = table is None and workload is None
     mode = mode or (first.entry("question", "mode") if table is None else None)
     if budgets is None:
@@ -81,17 +93,17 @@ def new_question(
     if confidence is not None:
         if model is None:
             raise ConfigError("pareto.confidence needs a latency table")
-        space = first.config["space"]
+        searched = first.config["space"]
         certificate = Certificate.of(
             model.table,
             model.workload,
-            space_name=space["name"],
-            space_hash=space["hash"],
+            space_name=searched["name"],
+            space_hash=searched["hash"],
             confidence=confidence,
         )
     return NewQuestion(
         known=known,
-        objectives=objectives,
+        objectives=tuple(objectives or first.objectives),
         costs=costs,
         model=model,
         limits=budgets,

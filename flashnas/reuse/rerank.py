@@ -14,13 +14,11 @@ import numpy as np
 import pandas as pd
 
 from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError, TableError
-from flashnas.latency.costs import CostFunction, metric_of
+from flashnas.latency.costs import metric_of
 from flashnas.latency.fitting import excess
 from flashnas.latency.metrics import METRICS, PREDICTED
-from flashnas.latency.table import LatencyTable
-from flashnas.latency.workload import Workload
-from flashnas.reuse.known import Trained, known_runs
-from flashnas.reuse.new_question import NewQuestion, new_question
+from flashnas.reuse.known import Trained
+from flashnas.reuse.new_question import NewQuestion
 from flashnas.runs.front import (
     EXPECTED_FIGURES,
     FRONT_FIGURES,
@@ -81,53 +79,19 @@ class Reranked:
         }
 
 
-def rerank(
-    sources: Sequence[str | Path | RecordedRun],
-    *,
-    table: str | LatencyTable | CostFunction | None,
-    workload: str | Workload | None,
-    calibration: str | None,
-    mode: str | None,
-    budgets: Mapping[str, float] | None,
-    objectives: Sequence[str] | None,
-    confidence: float | None,
-    space: Any,
-) -> Reranked:
-    """The front of runs for another question. What is None is as in the first run; budgets only for
-    the same table and workload, since a limit in milliseconds means nothing on another device.
+def rerank(question: NewQuestion) -> Reranked:
+    """The front of the runs for another question.
 
     Raises:
-        RunError: a folder is not a run, or the losses of the runs do not compare.
-        ConfigError: the runs did not train an objective, or their networks cannot be timed by the
-            table.
+        ConfigError: the runs did not train an objective.
         BudgetError: no network of the runs meets the budgets.
-        TableError, WorkloadError: the table or workload cannot be read, or the table answers for no
-            network.
+        TableError: the table answers for no network.
     """
-    known = known_runs(sources, space)
-    first = known.runs[0]
-    if space is not None and all(run.entry("space", "hash") != space.hash for run in known.runs):
-        raise ConfigError(
-            f"pareto.space: {space.name!r} is not the space of {first.path} as it was searched,"
-            f" {first.entry('space', 'name')!r}"
-        )
-    names = tuple(objectives or first.objectives)
-    for name in (name for name in names if name in QUALITY and name != "loss"):
-        for run in known.runs:
-            if run.trials.get(name, pd.Series()).isna().all():
-                raise ConfigError(
-                    f"pareto.objectives names {name!r}, which {run.path} did not train"
-                )
-    question = new_question(
-        known,
-        names,
-        table=table,
-        workload=workload,
-        calibration=calibration,
-        mode=mode,
-        budgets=budgets,
-        confidence=confidence,
-    )
+    known = question.known
+    for name, run in itertools.product(question.objectives, known.runs):
+        trained_for = name in QUALITY and name != "loss"
+        if trained_for and run.trials.get(name, pd.Series()).isna().all():
+            raise ConfigError(f"pareto.objectives names {name!r}, which {run.path} did not train")
     limits = question.budgets
     within: list[Timed] = []
     outside: list[Timed] = []

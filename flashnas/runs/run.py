@@ -13,7 +13,7 @@ from typing import Any, Self, TypedDict
 import pandas as pd
 
 from flashnas.base.errors import FlashnasError, RunError
-from flashnas.base.files import atomic_file, write_atomic
+from flashnas.base.files import atomic_file, disk_errors, write_atomic
 from flashnas.base.foreign import check_inside
 from flashnas.base.hints import shown
 from flashnas.base.schema import convert
@@ -224,13 +224,14 @@ class RecordedRun:
 
     def write(self, out: Path) -> None:
         """Write a run that no search made into a new folder: its head, trials and front."""
-        out.mkdir(parents=True, exist_ok=True)
-        cells = self.trials[[field.name for field in dataclasses.fields(Trial)]].astype(object)
-        figures: list[Any] = cells.where(cells.notna(), None).to_dict("records")
-        with atomic_file(out / TRIALS) as part:
-            TrialsTable().write([Trial(**values) for values in figures], part)
-        write_front(out / FRONT, self.front)
-        write_atomic(out / CONFIG, yaml_text(self.config))
+        with disk_errors(f"{out}: cannot be written", RunError):
+            out.mkdir(parents=True, exist_ok=True)
+            cells = self.trials[[field.name for field in dataclasses.fields(Trial)]].astype(object)
+            figures: list[Any] = cells.where(cells.notna(), None).to_dict("records")
+            with atomic_file(out / TRIALS) as part:
+                TrialsTable().write([Trial(**values) for values in figures], part)
+            write_front(out / FRONT, self.front)
+            write_atomic(out / CONFIG, yaml_text(self.config))
 
     def counts(self) -> dict[str, int]:
         """Trials by state, in a fixed order, zeros included."""
