@@ -62,7 +62,7 @@ def main() -> None:
     measured: list[list[float]] = [[] for _ in networks]
     for _ in range(ROUNDS):
         for found, each in zip(measured, networks, strict=True):
-            times = program.run(
+            times = program.times(
                 each, [workload.prompt_tokens], [workload.context], workload.generated_tokens
             )
             found.append(times["contexts"][0]["cpu_ms"])

@@ -14,7 +14,7 @@ import pandas as pd
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.files import disk_errors
 from flashnas.latency.row_requests import RowRequest, missing
-from flashnas.latency.schema import Device
+from flashnas.latency.schema import NUMBERS, Device
 from flashnas.latency.table import LatencyTable, texts
 from flashnas.latency.table_writer import RowContext, edited_meta, write_rows
 from flashnas.profiling.device_timing import Measurement
@@ -96,10 +96,7 @@ class TableFolder:
             part = [
                 {
                     **item.key(),
-                    "latency_us": row.latency_us,
-                    "p10_us": row.p10_us,
-                    "p90_us": row.p90_us,
-                    "repeats": row.repeats,
+                    **{name: getattr(row, name) for name in ("latency_us", *NUMBERS)},
                     "mode": row.mode or target.mode_name,
                     "dtype": target.dtype_name,
                     "stack": target.stack,
