@@ -103,13 +103,11 @@ def find_answers(
 ) -> Answers | str | None:
     """`answers` of a bench by name or folder; None: of the first shipped one that answers, or None
     if none is shipped."""
-    if source is not None:
-        return answers(Bench.read(source), recipe, dataset=dataset, vocab=vocab, seed=seed)
     reasons = []
-    for name in shipped_benches():
+    for name in shipped_benches() if source is None else [source]:
         bench = Bench.read(name)
         answered = answers(bench, recipe, dataset=dataset, vocab=vocab, seed=seed)
         if isinstance(answered, Answers):
             return answered
-        reasons.append(f"{bench.name}: {answered}")
+        reasons.append(f"{bench.name}: {answered}" if source is None else answered)
     return "; ".join(reasons) or None

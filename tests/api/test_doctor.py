@@ -3,23 +3,37 @@
 import json
 import shlex
 
+import pytest
+
 import flashnas as fn
 from flashnas.cli.main import main
 from flashnas.testing.self_test import LayerTest
 
 
-def test_it_tells_machine_packages_choices_and_tests(tmp_path, monkeypatch):
+@pytest.fixture
+def self_test(monkeypatch):
+    """Sets the results of the self-test of the operators; `progress` hears of them."""
+
+    def give(*results):
+        monkeypatch.setattr(
+            "flashnas.testing.self_test.self_test",
+            lambda kinds, device, on_result: [
+                on_result(test) or test
+                for test in results
+                if test.operator in kinds and device == "cpu"
+            ],
+        )
+
+    return give
+
+
+def test_it_tells_machine_packages_choices_and_tests(tmp_path, self_test):
     seen = []
     passed = [
         LayerTest(operator="f", backend="torch", dtype=dtype, status="passed")
         for dtype in ("float32", "bfloat16")
     ]
-    monkeypatch.setattr(
-        "flashnas.testing.self_test.self_test",
-        lambda kinds, device, tell: [
-            tell(test) or test for test in passed if (kinds, device) == (["f"], "cpu")
-        ],
-    )
+    self_test(*passed)
     found = fn.doctor(
         device="cpu",
         operators=["f"],
@@ -48,7 +62,7 @@ def test_it_tells_machine_packages_choices_and_tests(tmp_path, monkeypatch):
         assert word in text
 
 
-def test_a_wrong_operator_ends_with_exit_code_1(monkeypatch, capsys):
+def test_a_wrong_operator_ends_with_exit_code_1(self_test, capsys):
     wrong = LayerTest(
         operator="d",
         backend="fla",
@@ -62,9 +76,7 @@ def test_a_wrong_operator_ends_with_exit_code_1(monkeypatch, capsys):
     refused = LayerTest(
         operator="a", backend="flash-attn", dtype="float32", reason="no float32", status="refused"
     )
-    monkeypatch.setattr(
-        "flashnas.testing.self_test.self_test", lambda kinds, device, tell: [wrong, refused]
-    )
+    self_test(wrong, refused)
     assert main(shlex.split("doctor --device cpu --operators d,a")) == 1
     out = capsys.readouterr().out
     assert "self-test: 0 of 1 passed" in out
@@ -72,7 +84,5 @@ def test_a_wrong_operator_ends_with_exit_code_1(monkeypatch, capsys):
         "d by fla 0.6.0 in bfloat16, wrong: forward: the output is off by 5.0e-01; 3e-02 is allowed"
         in out
     )
-    monkeypatch.setattr(
-        "flashnas.testing.self_test.self_test", lambda kinds, device, tell: [refused]
-    )
+    self_test(refused)
     assert fn.doctor(device="cpu", operators=["a"]).healthy

@@ -96,9 +96,8 @@ def test_results_of_the_same_weights_add_up_and_those_of_others_go(model, texts)
     assert [text["name"] for text in written["texts"].values()] == ["0.txt", "1.txt"]
     (model / "eval.json").write_text(json.dumps({**written, "weights_sha256": "of others"}))
     fn.evaluate(str(model), text=str(texts / "0.txt"))
-    assert [
-        text["name"] for text in json.loads((model / "eval.json").read_text())["texts"].values()
-    ] == ["0.txt"]
+    (text,) = json.loads((model / "eval.json").read_text())["texts"].values()
+    assert text["name"] == "0.txt"
 
 
 def test_truncation_of_a_tokenizer_does_not_cut_the_text(model, texts, tmp_path):
@@ -113,26 +112,15 @@ def test_truncation_of_a_tokenizer_does_not_cut_the_text(model, texts, tmp_path)
     assert (written["truncation"], written["padding"]) == (None, None)
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        (
-            {"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}},
-            "Missing [UNK] token",
-        ),
-        (
-            {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "BAAAAAECAwQ="}},
-            "index out of bounds",
-        ),
-    ],
-)
-def test_a_tokenizer_that_cannot_encode_the_text_is_one_line(model, texts, changes, words, capfd):
+def test_a_tokenizer_that_cannot_encode_the_text_is_one_line(model, texts, capfd):
+    words = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}
     described = json.loads((model / "tokenizer.json").read_text())
-    (model / "tokenizer.json").write_text(json.dumps({**described, "added_tokens": [], **changes}))
+    described |= {"added_tokens": [], "model": words}
+    (model / "tokenizer.json").write_text(json.dumps(described))
     assert main(shlex.split(f"eval {model} --text {texts}")) == 2
     error = capfd.readouterr().err
     assert error.startswith(f"flashnas eval: the tokenizer cannot encode {str(texts)!r}: ")
-    assert words in error
+    assert "Missing [UNK] token" in error
     assert error.count("\n") == 1
 
 

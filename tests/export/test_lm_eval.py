@@ -101,21 +101,12 @@ def test_the_harness_finds_our_numbers(tmp_path):
         (tasks / f"{name}.yaml").write_text((text + COMMON).format(tmp_path / "questions.jsonl"))
 
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
-    theirs = [
-        "run",
-        "--model",
-        "hf",
-        "--model_args",
-        f"pretrained={tmp_path / 'model'},backend=causal",
-        *shlex.split(
-            f"--tasks local_choice,local_perplexity,local_generation --include_path {tasks} "
-            f"--device cpu --batch_size 3 --output_path {tmp_path}/out"
-        ),
-    ]
-    ours = shlex.split(
-        f"eval {tmp_path}/trained --tasks "
-        f"local_choice,local_perplexity,local_generation --task-path {tasks} --json"
+    names = "--tasks local_choice,local_perplexity,local_generation"
+    theirs = shlex.split(
+        f"run --model hf --model_args pretrained={tmp_path}/model,backend=causal {names}"
+        f" --include_path {tasks} --device cpu --batch_size 3 --output_path {tmp_path}/out"
     )
+    ours = shlex.split(f"eval {tmp_path}/trained {names} --task-path {tasks} --json")
     child = subprocess.run(
         [sys.executable, "-c", BOTH, json.dumps(ours), *theirs],
         env={**os.environ, **offline},

@@ -40,7 +40,7 @@ ASKED = dict(
 )
 
 
-TINY = shlex.split("search --space tiny --table h100_sxm --workload chat")
+TINY = "search --space tiny --table h100_sxm --workload chat --calibration=paper"
 
 
 def loss(architecture):
@@ -329,46 +329,25 @@ def test_a_table_without_rows_for_all_networks_is_one_line(run, tmp_path):
 def trained(small_corpus, quick_recipe, tmp_path_factory):
     """A search with real trainings, as the command line makes it."""
     out = tmp_path_factory.mktemp("trained") / "run"
-    assert (
-        main(
-            [
-                *TINY,
-                *shlex.split(
-                    f"--calibration=paper --budget-ms 85 --recipe {quick_recipe} --data "
-                    f"{small_corpus} --trials 5 --workers 1"
-                ),
-                *with_keys(out.parent, baselines=False, measure=False, train_anyway=True),
-                "--out",
-                str(out),
-            ]
-        )
-        == 0
-    )
+    words = f"{TINY} --budget-ms 85 --recipe {quick_recipe} --data {small_corpus} --out {out}"
+    keys = with_keys(out.parent, baselines=False, measure=False, train_anyway=True)
+    assert main([*shlex.split(f"{words} --trials 5 --workers 1"), *keys]) == 0
     return fn.load_run(out)
 
 
 def from_run(run):
     """The words by which a search starts from a run, with its text."""
-    return ["--data", str(run.entry("question", "data")), "--start-from", str(run.path)]
+    return f"--data {run.entry('question', 'data')} --start-from {run.path}"
 
 
 @pytest.mark.slow
 def test_a_search_from_a_run_takes_its_recipe_and_losses(trained, tmp_path, capsys):
     widest = trained.trained[trained.trained["hidden"] == 128]
     budget = round(widest["latency_ms"].max() * 0.997, 4)
+    asked = f"{TINY} --budget-ms {budget} {from_run(trained)} --trials 3 --workers 1"
     words = [
-        *TINY,
-        "--calibration=paper",
-        "--budget-ms",
-        str(budget),
-        *from_run(trained),
-        "--trials",
-        "3",
-        "--workers",
-        "1",
+        *shlex.split(f"{asked} --out {tmp_path}/next"),
         *with_keys(tmp_path, baselines=False, measure=False, train_anyway=True),
-        "--out",
-        str(tmp_path / "next"),
     ]
     assert main(words) == 0
     after = fn.load_run(tmp_path / "next")
@@ -392,13 +371,7 @@ def test_a_search_from_a_run_takes_its_recipe_and_losses(trained, tmp_path, caps
 @pytest.mark.slow
 def test_the_plan_knows_the_networks_of_the_runs(trained, tmp_path, capsys):
     words = [
-        *TINY,
-        "--calibration=paper",
-        "--budget-ms",
-        "85",
-        *from_run(trained),
-        "--dry-run",
-        "--json",
+        *shlex.split(f"{TINY} --budget-ms 85 {from_run(trained)} --dry-run --json"),
         *with_keys(tmp_path, baselines=False),
     ]
     assert main(words) == 0
@@ -410,23 +383,13 @@ def test_the_plan_knows_the_networks_of_the_runs(trained, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--tokens", "1024"], "recipe.tokens is 512 in the run and 1024 in this search"),
-        (["--seed", "3"], "seed is 0 in the run and 3 in this search"),
+        ("--tokens 1024", "recipe.tokens is 512 in the run and 1024 in this search"),
+        ("--seed 3", "seed is 0 in the run and 3 in this search"),
     ],
 )
 def test_a_search_does_not_start_from_other_trainings(trained, tmp_path, capsys, more, words):
-    assert (
-        main(
-            [
-                *TINY,
-                "--calibration=paper",
-                *from_run(trained),
-                *shlex.split(f"--train-anyway --out {tmp_path}/next"),
-                *more,
-            ]
-        )
-        == 2
-    )
+    asked = f"{TINY} {from_run(trained)} --train-anyway --out {tmp_path}/next {more}"
+    assert main(shlex.split(asked)) == 2
     error = capsys.readouterr().err
     assert f"{trained.path}: a search cannot start from its networks: {words}" in error
     assert error.count("\n") == 1
