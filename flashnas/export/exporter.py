@@ -44,6 +44,8 @@ class Exporter(ABC):
         [project.entry-points."flashnas.exports"]
         onnx = "flashnas_onnx:EXPORTER"
 
+    `flashnas list exports` shows the first sentence of its class's docstring.
+
     loading: Markdown for the README of the written folder: how to load it. `{name}` becomes the
     folder's
         name.

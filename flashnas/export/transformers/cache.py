@@ -134,30 +134,27 @@ def first_tokens(
         return None
     if mask is None:
         return None
-    if mask.ndim != 2 or mask.shape != tokens_BT.shape:
+    if mask.shape != tokens_BT.shape:
         raise ValueError(
             f"attention_mask must have the shape {tuple(tokens_BT.shape)} of input_ids;"
             f" got {tuple(mask.shape)}"
         )
     real = mask.bool()
-    if bool(real.all()):
-        starts = None
-    else:
-        starts = real.int().argmax(1).tolist()
-        lengths = real.sum(1).tolist()
-        ends = (columns - real.flip(1).int().argmax(1)).tolist()
-        for row, (start, length, end) in enumerate(zip(starts, lengths, ends, strict=True)):
-            if length == 0 or end - start != length:
-                raise ValueError(
-                    f"attention_mask[{row}] must be one run of ones; got {mask[row].tolist()}"
-                )
-            if cache is not None and end < columns:
-                raise ValueError(
-                    "a padded batch can be continued only with its padding on the left;"
-                    " set tokenizer.padding_side = 'left'"
-                )
+    starts = real.int().argmax(1).tolist()
+    lengths = real.sum(1).tolist()
+    ends = (columns - real.flip(1).int().argmax(1)).tolist()
+    for row, (start, length, end) in enumerate(zip(starts, lengths, ends, strict=True)):
+        if length == 0 or end - start != length:
+            raise ValueError(
+                f"attention_mask[{row}] must be one run of ones; got {mask[row].tolist()}"
+            )
+        if cache is not None and end < columns:
+            raise ValueError(
+                "a padded batch can be continued only with its padding on the left;"
+                " set tokenizer.padding_side = 'left'"
+            )
     _check_positions(positions, real)
-    return starts if starts is not None and any(starts) else None
+    return starts if any(starts) else None
 
 
 def _check_positions(positions: Tensor | None, real: Tensor) -> None:
