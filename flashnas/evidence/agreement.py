@@ -92,20 +92,6 @@ class GroupPair:
     right: int
 
 
-def shared_pairs(
-    rows: Sequence[PublishedRow],
-) -> dict[tuple[Composition, Composition], dict[str, float]]:
-    """For each two compositions, the clear gaps by group: loss of the first minus that of the
-    second, in nats."""
-    gaps: dict[tuple[Composition, Composition], dict[str, float]] = defaultdict(dict)
-    for name, places in groups_of(rows).items():
-        means = _by_composition(rows, places)
-        for left, other in itertools.combinations(sorted(means), 2):
-            if abs(gap := means[left] - means[other]) > CLEAR_NATS:
-                gaps[left, other][name] = gap
-    return dict(gaps)
-
-
 def group_pairs(rows: Sequence[PublishedRow]) -> list[GroupPair]:
     """What each two of groups say of each other that have at least two compositions in common."""
     groups = groups_of(rows)

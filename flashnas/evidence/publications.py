@@ -4,9 +4,7 @@ torch.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,13 @@ import numpy as np
 
 from flashnas.architecture.notation import parse_operators
 from flashnas.base.errors import ArchitectureError
-from flashnas.evidence.agreement import CLEAR_NATS, Composition, group_pairs, shared_pairs
+from flashnas.evidence.agreement import CLEAR_NATS, group_pairs
 from flashnas.evidence.expected import of_size
 from flashnas.evidence.full_loss import FullLoss
 from flashnas.evidence.left_out import COVERED, WITHIN_SDS, left_out_pairs
 from flashnas.evidence.load import full_loss, own_rows, rows_of
-from flashnas.evidence.trainings import NO_FFN, PublishedRow, comparable, composition, groups_of
-from flashnas.operators import OPERATORS, OperatorSpec
+from flashnas.evidence.trainings import PublishedRow, comparable, composition
+from flashnas.operators import OperatorSpec
 
 MIN_CLEAR_PAIRS = 4  # from which on their order may contradict
 MIN_OPERATORS = 24  # a pattern is repeated to a stack of at least so many
@@ -165,118 +163,3 @@ def contradiction(own: str | Path) -> str:
     if not words:
         return ""
     return f"{own}: contradicts the publications: {' and '.join(words)}; it is used all the same"
-
-
-# -- kinds of stacks -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, order=True)
-class Stack:
-    """A kind of network by its token mixers. ffn: with or without FFNs; None: either."""
-
-    mixers: tuple[str, ...]
-    ffn: bool | None = None
-
-    def __str__(self) -> str:
-        ffn = {True: " with FFNs", False: " without FFNs", None: ""}[self.ffn]
-        alone = " alone" if len(self.mixers) == 1 and self.ffn is None else ""
-        return f"{' + '.join(self.mixers)}{alone}{ffn}"
-
-    def holds(self, stack: Composition) -> bool:
-        kinds = [kind for kind, _ in stack]
-        return stack_of(kinds).mixers == self.mixers and self.ffn in (None, NO_FFN not in kinds)
-
-
-def stack_of(kinds: Iterable[str]) -> Stack:
-    """The stack of these token mixers, in the order of the operators."""
-    mixers = set(kinds) - {NO_FFN}
-    return Stack(tuple(kind for kind in OPERATORS if kind in mixers))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """What one published group says of two stacks: the smallest and the largest gap of its rows, in
-    nats, above 0 if the second stack has the lower loss."""
-
-    group: str
-    sources: tuple[str, ...]
-    least: float
-    most: float
-
-    @property
-    def direction(self) -> int:
-        """1 if the second stack is better, -1 if the first, 0 if the rows of the group differ about
-        it.
-        """
-        return 1 if self.least > 0 else -1 if self.most < 0 else 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComparedStacks:
-    """Two stacks: what each group says of them, and the gap in a run, or None."""
-
-    first: Stack
-    second: Stack
-    claims: Sequence[Claim]
-    run_gap: float | None
-
-    @property
-    def better(self) -> Stack | None:
-        """The stack that all groups find better; None if they do not agree."""
-        directions = {claim.direction for claim in self.claims}
-        return self.second if directions == {1} else self.first if directions == {-1} else None
-
-    @property
-    def verdict(self) -> str:
-        """Whether the groups agree with each other, in a few words."""
-        if {1, -1} <= {claim.direction for claim in self.claims}:
-            return "contradict each other"
-        if self.better is None:
-            return "depends on the mix"
-        return "agree" if len(self.claims) > 1 else "one group only"
-
-    @property
-    def run_verdict(self) -> str:
-        """Whether the run has the order that the groups have; empty if they or the run have
-        none.
-        """
-        if self.run_gap is None or self.better is None:
-            return ""
-        if abs(self.run_gap) <= CLEAR_NATS:
-            return "too close to tell"
-        return (
-            "as published"
-            if (self.run_gap > 0) == (self.better == self.second)
-            else "not as published"
-        )
-
-
-def claims(
-    rows: Sequence[PublishedRow],
-    pairs: Iterable[tuple[Stack, Stack]],
-) -> dict[tuple[Stack, Stack], list[Claim]]:
-    """What each group says of each two stacks. Those that differ in FFNs compare where they have
-    the same mix."""
-    gaps, places = shared_pairs(rows), groups_of(rows)
-    claimed = {}
-    for first, second in pairs:
-        by_group: dict[str, list[float]] = defaultdict(list)
-        for (left, right), group_gaps in gaps.items():
-            if first.ffn is not None and {*left} ^ {*right} != {(NO_FFN, 1.0)}:
-                continue
-            forward, back = (
-                first.holds(one) and second.holds(other)
-                for one, other in ((left, right), (right, left))
-            )
-            for group, gap in group_gaps.items() if forward or back else ():
-                by_group[group].append(gap if forward else -gap)
-        claimed[first, second] = [
-            Claim(
-                group=group,
-                sources=tuple(sorted({rows[place].source for place in places[group]} - {""})),
-                least=min(values),
-                most=max(values),
-            )
-            for group, values in by_group.items()
-        ]
-    return claimed

@@ -18,7 +18,6 @@ SECTIONS: Registry[Section] = Registry(
         "header": "flashnas.report.header_section:HEADER",
         "finalists": "flashnas.report.finalists_section:FINALISTS",
         "figures": "flashnas.report.page_figures:FIGURES_SECTION",
-        "published": "flashnas.report.published_section:PUBLISHED",
         "evaluation": "flashnas.report.sections:EVALUATED",
         "sources": "flashnas.report.sections:ORIGINS",
         "failures": "flashnas.report.sections:FAILURES",

@@ -12,7 +12,7 @@ from one_line import one_line
 from flashnas import bench
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError
-from flashnas.evidence.agreement import Pair, group_pairs, pairs_of, shared_pairs
+from flashnas.evidence.agreement import Pair, group_pairs, pairs_of
 from flashnas.evidence.proxies import full_width, proxies, short_trainings
 from flashnas.evidence.trainings import (
     DEFAULT_TOKENS,
@@ -195,10 +195,6 @@ def test_what_groups_say_of_the_pairs_that_they_share():
         row("a f", 3.0, "i"),
         row("d f", 3.01, "i"),
     ]  # not clear: says nothing
-    a, d, m2 = (("a", 1.0),), (("d", 1.0),), (("m2", 1.0), ("no ffn", 1.0))
-    found = shared_pairs(rows)
-    assert found[a, d] == {"g": pytest.approx(0.1), "h": pytest.approx(-0.1)}
-    assert found[a, m2] == {"g": pytest.approx(0.5), "h": pytest.approx(0.1)}
     assert [(two.groups, two.compositions, two.pairs, two.right) for two in group_pairs(rows)] == [
         (("g", "h"), 3, 3, 2),
         (("g", "i"), 2, 0, 0),
