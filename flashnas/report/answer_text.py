@@ -56,6 +56,7 @@ def statements(run: RecordedRun) -> list[tuple[str, str]]:
         "published": _published,
         "why": _why,
         "evidence": _evidence,
+        "calibration": _calibration,
         "not told apart": _tied,
         "to settle it": _experiment,
         "recall": _recall,
@@ -217,6 +218,18 @@ def _recall(run: RecordedRun, answer: Answer) -> str:
         "no network of the front is expected to keep it" * (not answer.kept),
         without,
     )
+
+
+def _calibration(run: RecordedRun, answer: Answer) -> str:
+    if not (other := answer.other_calibration):
+        return ""
+    entry, name = _chosen(run, answer), other["calibration"]
+    there = f"{entry.name} takes {_ms(run, other['chosen_ms'])} there"
+    if not other["notation"]:
+        return f"under {name} no network meets the budget; {there}"
+    same = other["notation"] == entry.notation
+    what = "the same network" if same else stack_label(other["notation"])
+    return f"under {name} {what} at {_ms(run, other['latency_ms'])} would be recommended; {there}"
 
 
 def _limit(run: RecordedRun, answer: Answer) -> str:

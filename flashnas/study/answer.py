@@ -30,6 +30,7 @@ from flashnas.study.comparison import (
     support_of,
 )
 from flashnas.study.explore import Explored
+from flashnas.study.other_calibration import other_calibration
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import EvidenceScorer
 from flashnas.training.cost import FULL_UTILISATION, H100_FLOPS, full_training_flops
@@ -91,6 +92,7 @@ def answer_of(
         known=tuple(
             known_model(problem, compared, name, model, chosen) for name, model in known.items()
         ),
+        other_calibration=other_calibration(problem, expected, network),
         support=None if pure is None else support_of(network, networks[pure.hash]),
         training=_full_training(network, scorer.tokens),
         experiment=_experiment(scorer, compared, chosen, tied, networks),
