@@ -97,14 +97,10 @@ def _panel(plane: Plane, *, first: bool, last: bool) -> Panel:
                 hover=[f"trial {row.number} failed\n{row.reason}" for row in rows(failed)],
             )
         )
-    if plane.budget:
-        marks.append(
-            Guide(
-                at=plane.budget,
-                colour=BUDGET,
-                text=f"budget {number(plane.budget, 5, plane.unit)}" if first else "",
-            )
-        )
+    marks += [
+        Guide(at=at, colour=BUDGET, text=f"budget {number(at, 5, plane.unit)}" * first)
+        for at in plane.budgets
+    ]
     height = HEIGHT if plane.main else SMALL_HEIGHT
     place = " on ".join(place_words(run))
     words = f"latency of one request{', ' * bool(place)}{place} ({plane.unit}){_beyond(plane)}"
@@ -124,7 +120,7 @@ def _published(plane: Plane) -> Iterable[Points]:
         hovers = [
             f"{row.name}\npublished model, with the vocabulary of the space\n"
             f"full loss {row.y:+.3f} ± {row.reach:.3f} nats to the recommended one\n"
-            f"latency {row.time}"
+            f"latency {number(row.x, 4, plane.unit)}"
             for row in rows(shown)
         ]
         yield Points(x=shown["x"], y=shown["y"], fill=SOFT, shape="triangle", size=10, hover=hovers)
@@ -151,7 +147,7 @@ def _networks(plane: Plane) -> Iterable[Points]:
                 group=kind,
                 fill=operator_colour(kind),
                 opacity=1.0 if clear else 0.55,
-                size=14 if pure else float(str(size)),
+                size=12 if pure else float(str(size)),
                 shape="diamond" if pure else "circle",
                 edge=[INK] * len(drawn)
                 if pure
