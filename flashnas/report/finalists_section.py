@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from flashnas.architecture.folding import compressed
 from flashnas.report.beside import Shown, shown_networks
-from flashnas.report.page_figures import FIGURES, page_figure, still_figure
-from flashnas.report.palette import INK, operator_colour, operator_label, operator_order
+from flashnas.report.figures import FIGURES
+from flashnas.report.page_figures import page_figure
+from flashnas.report.palette import operator_colour, operator_label, operator_order
 from flashnas.report.plot_data import front_unit
 from flashnas.report.section import Section, render
 from flashnas.report.text import MISSING, known, number, parameters
@@ -44,9 +45,7 @@ class FinalistsSection(Section):
 
     def html(self, run: RecordedRun) -> str:
         factor, unit = front_unit(run)
-        limit = (
-            f"budget {run.budget_ms * factor:,.4g}, " if run.ranks_full and run.budget_ms else ""
-        )
+        limit = f"budget {run.budget_ms * factor:,.4g}, " if run.budget_ms else ""
         shown = shown_networks(run)
         objectives = [name for name in run.further_objectives if name == "ttft_ms"]
         losses = loss_columns(run, shown)
@@ -62,9 +61,9 @@ class FinalistsSection(Section):
             ("From", "", f"text {LESSER}"),
             *([] if run.ranks_full else [("File", "", f"text {LESSER}")]),
         ]
-        kinds = sorted(
-            {spec.kind for entry in shown for spec in _operators(entry)}, key=operator_order
-        )
+        networks = [entry.architecture for entry in shown if entry.architecture is not None]
+        kinds = {spec.kind for network in networks for spec in network.operators}
+        colours = {kind: operator_colour(kind) for kind in sorted(kinds, key=operator_order)}
         return render(
             "finalists.html",
             columns=columns,
@@ -76,23 +75,24 @@ class FinalistsSection(Section):
                 for entry in shown
             ],
             first_beside=len(run.front),
-            looks={kind: _look(kind) for kind in kinds},
-            legend=[(kind, operator_label(kind).partition(" · ")[2] or kind) for kind in kinds],
+            colours=colours,
+            legend=[(kind, operator_label(kind).rpartition(" · ")[2]) for kind in colours],
         )
 
     def png(self, run: RecordedRun) -> Figure:
-        return still_figure(run)
+        from flashnas.report.draw_matplotlib import (
+            draw_matplotlib,
+        )  # matplotlib loads when it draws
+
+        return draw_matplotlib(FIGURES["front"](run))
 
 
 def _measured_words(run: RecordedRun) -> str:
     """What the text above the table says of measured finalists; empty if none was measured."""
     if not any(known(finalist.figures.get("measured_ms")) for finalist in run.front):
         return ""
-    over = (
-        " ".join(f"{line[0].upper()}{line[1:]}." for line in misses(run))
-        or "Every one keeps its budgets."
-    )
-    return f" Measured: the whole model, timed on the device. {over}"
+    over = misses(run) or ["every one keeps its budgets"]
+    return f" Measured: the whole model, timed on the device; {over[0]}."
 
 
 def _shown(
@@ -100,19 +100,16 @@ def _shown(
     finalist: Shown,
     factor: float,
     losses: Sequence[str],
-    objectives: Iterable[str],
+    objectives: Sequence[str],
 ) -> dict[str, Any]:
     figures = finalist.figures
-    latency, lower, upper, *more = (
+    latency, lower, upper, bound, measured = (
         time_words(finalist, name, factor)
         for name in ("latency_ms", "lower_ms", "upper_ms", "bound_ms", "measured_ms")
     )
-    below = [] if lower == upper == MISSING else [f"{lower} to {upper}"]
-    below += [
-        f"{words} {time}"
-        for words, time in zip(("certified", "measured"), more, strict=True)
-        if time != MISSING
-    ]
+    times = [(lower, f"{lower} to {upper}")]
+    times += [(bound, f"certified {bound}"), (measured, f"measured {measured}")]
+    below = [words for time, words in times if time != MISSING]
     warning = (
         f"misses {', '.join(finalist.missed)}"
         if finalist.missed
@@ -120,48 +117,30 @@ def _shown(
         if run.ranks_full and exceeds(run, finalist)
         else ""
     )
-    throughput = [] if run.ranks_full else [number(figures.get("throughput_tok_s"), 4)]
-    before = [
+    texts = [
         *(fixed(figures.get(name), 3) for name in objectives),
         *loss_cells(run, finalist, losses),
-    ]
-    after = [
+        "",  # of the latency
         fixed(figures.get("tpot_ms"), 3),
-        *throughput,
+        *([] if run.ranks_full else [number(figures.get("throughput_tok_s"), 4)]),
         parameters(figures.get("params")),
         fixed(figures.get("memory_gb"), 2),
     ]
-    cells = [
-        *((text, [], "") for text in before),
-        (latency, below, warning),
-        *((text, [], "") for text in after),
-    ]
+    cells: list[Any] = [(text, [], "") for text in texts]
+    cells[len(objectives) + len(losses)] = (latency, below, warning)
     return {
         "name": finalist.name,
         "mark": MARKS[mark_of(run, finalist)],
         "cells": cells,
         "origin": origin_words(finalist),
         "file": finalist.path.name,
-        "operators": [(spec.kind, str(spec)) for spec in _operators(finalist)],
+        "operators": finalist.architecture.operators if finalist.architecture else (),
         "notation": compressed(finalist.notation),
     }
 
 
-def _operators(shown: Shown) -> Sequence[Any]:
-    return shown.architecture.operators if shown.architecture else ()
-
-
 def _capital(text: str) -> str:
     return text if "/" in text else f"{text[0].upper()}{text[1:]}"
-
-
-def _look(kind: str) -> dict[str, str]:
-    colour = operator_colour(kind)
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return {
-        "colour": colour,
-        "ink": INK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#FFFFFF",
-    }
 
 
 FINALISTS = FinalistsSection()

@@ -17,6 +17,7 @@ from flashnas.report.next_steps import next_commands, runs_in
 from flashnas.report.plot_data import front_unit
 from flashnas.report.text import MISSING, columns, known, number, parameters
 from flashnas.report.words import (
+    best_baseline,
     exceeds,
     loss_cells,
     loss_columns,
@@ -27,7 +28,7 @@ from flashnas.report.words import (
     time_words,
 )
 from flashnas.runs.front import FrontEntry
-from flashnas.runs.run import RecordedRun, rows
+from flashnas.runs.run import RecordedRun
 
 OWN_COLUMN = ("params", "memory_gb", "expected_recall")  # objectives that have a column anyway
 WIDTH = 120  # of lines where there is no terminal
@@ -178,12 +179,7 @@ def _answer(run: RecordedRun, width: int) -> Iterable[str]:
 def _results(run: RecordedRun) -> Iterable[str]:
     """The best baseline of a front by the short loss, and the programs of the finalists, where no
     answer names them."""
-    if not (run.baselines.empty or run.ranks_full):
-        factor, unit = front_unit(run)
-        best = min(rows(run.baselines), key=lambda row: row.loss)
-        yield (
-            f"best pure-operator baseline: {printable(best.label)}, loss {best.loss:.3f} at"
-            f" {best.latency_ms * factor:.2f} {unit}"
-        )
+    if baseline := best_baseline(run):
+        yield baseline
     if run.answer is None and (programs := runs_in(run.front)):
         yield f"runs in: {programs}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from flashnas.report.answer_text import RECOMMENDED, TIED
+from flashnas.base.hints import printable
 from flashnas.report.beside import Shown
+from flashnas.report.plot_data import front_unit
 from flashnas.report.text import MISSING, counted, known, shortened, signed, with_interval
-from flashnas.runs.run import RecordedRun
+from flashnas.runs.run import RecordedRun, rows
 from flashnas.runs.trial import KNOWN
 
 LEAST_SILENCE = 0.0005  # nats, from which on a table shows it
@@ -39,12 +41,9 @@ def counts_line(run: RecordedRun) -> str:
         for name, words in (("bench", "from a bench"), ("run", "from earlier runs"))
         if (count := int((run.trained["source"] == name).sum()))
     ]
-    words = {
-        "failed": "failed",
-        "infeasible": "outside the budget",
-        "reused": "repeat" if counts["reused"] == 1 else "repeats",
-    }
+    words = {"failed": "failed", "infeasible": "outside the budget"}
     parts += [f"{counts[state]} {text}" for state, text in words.items() if counts[state]]
+    parts += [counted(counts["reused"], "repeat")] * bool(counts["reused"])
     return " · ".join(parts)
 
 
@@ -56,22 +55,23 @@ def tokens_words(run: RecordedRun) -> str:
 
 def misses(run: RecordedRun) -> list[str]:
     """One line that names the finalists that miss a budget as measured."""
-    over = [
-        f"{finalist.name} ({', '.join(finalist.missed)})"
-        for finalist in run.front
-        if finalist.missed
-    ]
+    over = [f"{entry.name} ({', '.join(entry.missed)})" for entry in run.front if entry.missed]
     return [f"over the budget as measured: {', '.join(over)}"] if over else []
 
 
-def mark_of(run: RecordedRun, shown: Shown) -> str:
-    if run.answer is None:
+def best_baseline(run: RecordedRun) -> str:
+    """The best baseline of a front by the short loss; empty without one."""
+    if run.baselines.empty or run.ranks_full:
         return ""
-    return (
-        RECOMMENDED
-        if shown.hash == run.answer.recommended
-        else TIED * (shown.hash in run.answer.tied)
-    )
+    best, (factor, unit) = min(rows(run.baselines), key=lambda row: row.loss), front_unit(run)
+    time = f"{best.latency_ms * factor:.2f} {unit}"
+    return f"best pure-operator baseline: {printable(best.label)}, loss {best.loss:.3f} at {time}"
+
+
+def mark_of(run: RecordedRun, shown: Shown) -> str:
+    if run.answer is None or shown.hash not in (run.answer.recommended, *run.answer.tied):
+        return ""
+    return RECOMMENDED if shown.hash == run.answer.recommended else TIED
 
 
 def exceeds(run: RecordedRun, shown: Shown) -> bool:
@@ -124,10 +124,10 @@ def loss_cells(run: RecordedRun, shown: Shown, columns: Iterable[str]) -> list[s
         "best": fixed(figures.get("probability_best"), 2),
         "silence": fixed(figures.get("silence"), 3),
         "short loss": fixed(figures.get("loss"), 3),
-        "recall": MISSING if not known(recall) else signed(recall, 2),
+        "recall": MISSING,
     }
-    if known(recall) and known(sd):
-        texts["recall"] = with_interval(recall, sd, 2)
+    if known(recall):
+        texts["recall"] = with_interval(recall, sd, 2) if known(sd) else signed(recall, 2)
     return [texts[name] for name in columns]
 
 
@@ -141,11 +141,7 @@ def origin_words(shown: Shown) -> str:
     At most 22 letters."""
     origin = shown.origin
     label, place = origin.get("label"), origin.get("trial", origin.get("number"))
-    words = (
-        str(label)
-        if label and label != "search"
-        else f"trial {place}"
-        if place is not None
-        else "search"
-    )
+    words = str(label or "search")
+    if words == "search" and place is not None:
+        words = f"trial {place}"
     return shortened(f"{words} of {origin['run']}" if "run" in origin else words, 22)
