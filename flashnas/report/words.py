@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from flashnas.report.answer_text import RECOMMENDED, TIED
 from flashnas.base.hints import printable
+from flashnas.report.answer_text import RECOMMENDED, TIED
 from flashnas.report.beside import Shown
 from flashnas.report.plot_data import front_unit
 from flashnas.report.text import MISSING, counted, known, shortened, signed, with_interval
@@ -99,18 +99,13 @@ def fixed(value: float | None, digits: int) -> str:
     return f"{value:.{digits}f}" if known(value) else MISSING
 
 
-def loss_columns(run: RecordedRun, shown: Sequence[Shown]) -> list[tuple[str, str]]:
-    """The titles of `loss_cells`, each with its unit; that of silence where one has any."""
+def loss_columns(run: RecordedRun, shown: Sequence[Shown]) -> list[str]:
+    """The titles of `loss_cells`; that of silence where one has any."""
     if not run.ranks_full:
-        return [("loss", "nats/token"), ("bits/byte", "")]
+        return ["loss", "bits/byte"]
     silent = any((entry.figures.get("silence") or 0.0) >= LEAST_SILENCE for entry in shown)
-    return [
-        ("full loss", "nats, difference"),
-        ("best", "probability"),
-        *([("silence", "nats, charged")] if silent else []),
-        *([] if run.untrained else [("short loss", "nats/token")]),
-        ("recall", "to a transformer"),
-    ]
+    short = [] if run.untrained else ["short loss"]
+    return ["full loss", "best", *["silence"] * silent, *short, "recall"]
 
 
 def loss_cells(run: RecordedRun, shown: Shown, columns: Iterable[str]) -> list[str]:
@@ -129,11 +124,6 @@ def loss_cells(run: RecordedRun, shown: Shown, columns: Iterable[str]) -> list[s
     if known(recall):
         texts["recall"] = with_interval(recall, sd, 2) if known(sd) else signed(recall, 2)
     return [texts[name] for name in columns]
-
-
-def time_words(shown: Shown, name: str, factor: float) -> str:
-    value = shown.figures.get(name)
-    return fixed(value * factor, 2) if known(value) else MISSING
 
 
 def origin_words(shown: Shown) -> str:
