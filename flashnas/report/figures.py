@@ -17,10 +17,9 @@ from flashnas.report.palette import (
     hatch_of,
     operator_colour,
     operator_label,
-    operator_order,
     ordered_sources,
 )
-from flashnas.report.plane_pictures import front_picture, objectives_picture
+from flashnas.report.plane_pictures import front_picture, objectives_picture, operator_keys
 from flashnas.report.plot_data import (
     DEPTH_BINS,
     depth_shares,
@@ -47,37 +46,28 @@ def operator_share(run: RecordedRun) -> Picture:
         f"the front{'' if run.front else ' so far'}",
         f"all that the search {'found' if run.untrained else 'trained'}",
     )
-    panels = [
-        (f"{name}: {counted(len(networks), 'network')}", shares)
-        for name, networks in zip(names, (best, searched), strict=True)
-        if not (shares := depth_shares(networks["notation"])).empty
-    ]
+    panels, kinds = [], set[str]()
+    for name, networks in zip(names, (best, searched), strict=True):
+        shares = depth_shares(networks["notation"])
+        if not shares.empty:
+            kinds.update(shares.columns)
+            panels.append(
+                Panel(
+                    heading=f"{name}: {counted(len(networks), 'network')}",
+                    height=HEIGHT,
+                    marks=list(_slices(shares)),
+                    x=PlotAxis(title="relative depth (%)", range=(0, 100), grid=False),
+                    y=PlotAxis(title="share", range=(0, 1), percent=True, grid=False),
+                )
+            )
     if not panels:
         return Picture(title=title, empty="No trained network with a readable notation.")
-    kinds = sorted({kind for _, shares in panels for kind in shares.columns}, key=operator_order)
     return Picture(
         title=title,
         subtitle="mean share of each operator in equal slices from the first operator to the last",
         columns=len(panels),
-        keys=[
-            Key(text=operator_label(kind), shape="square", colour=operator_colour(kind), group=kind)
-            for kind in kinds
-        ],
-        panels=[
-            Panel(
-                heading=name,
-                height=HEIGHT,
-                marks=list(_slices(shares)),
-                x=PlotAxis(title="relative depth (%)", range=(0, 100), grid=False),
-                y=PlotAxis(
-                    title="" if place else "share of the operators",
-                    range=(0, 1),
-                    percent=True,
-                    grid=False,
-                ),
-            )
-            for place, (name, shares) in enumerate(panels)
-        ],
+        keys=operator_keys(kinds, "square"),
+        panels=panels,
     )
 
 
@@ -113,28 +103,21 @@ def latency_by_operator(run: RecordedRun) -> Picture:
         _segments(part, names, factor, unit)
         for _, part in parts.groupby(["operator", "source"], sort=False)
     ]
-    keys = [
-        *(
-            Key(text=operator_label(name), shape="square", colour=operator_colour(name), group=name)
-            for name in sorted(set(parts["operator"]), key=operator_order)
-        ),
-        *(
-            Key(text=f"source: {name}", shape="square", colour=SOFT, hatch=hatch_of(name))
-            for name in ordered_sources(parts["source"])
-        ),
+    keys = operator_keys(parts["operator"], "square")
+    keys += [
+        Key(text=f"source: {name}", shape="square", colour=SOFT, hatch=hatch_of(name))
+        for name in ordered_sources(parts["source"])
     ]
+    widest = max(totals) * factor
+    bounds = ("lower_ms", "latency_ms", "upper_ms")
     bounded = [
         entry
         for entry in run.front
-        if entry.name in names
-        and all(known(entry.figures.get(name)) for name in ("lower_ms", "latency_ms", "upper_ms"))
+        if entry.name in names and all(known(entry.figures.get(name)) for name in bounds)
     ]
-    widest = max(totals) * factor
     if bounded:
-        low, middle, high = (
-            np.array([entry.figures[name] for entry in bounded], dtype=float) * factor
-            for name in ("lower_ms", "latency_ms", "upper_ms")
-        )
+        times = [[entry.figures[name] for name in bounds] for entry in bounded]
+        low, middle, high = np.array(times, dtype=float).T * factor
         marks.append(
             Whiskers(
                 x=middle,
@@ -186,10 +169,11 @@ def training_curves(run: RecordedRun) -> Picture:
     trials = [row for row in rows(run.trained) if len(row.curve) > 0]
     if not trials:
         return Picture(title=title, empty="No training curve was recorded.")
-    best = None if run.answer is None else {run.answer.recommended, *run.answer.tied}
-    final = {
-        row.number for row in trials if finalist_of(run, row) and (best is None or row.hash in best)
-    }
+    answer, solid = run.answer, "finalists"
+    final = {row.number for row in trials if finalist_of(run, row)}
+    if answer is not None:
+        solid, best = "recommended and not told apart", (answer.recommended, *answer.tied)
+        final &= {row.number for row in trials if row.hash in best}
     marked = sorted(
         (row for row in trials if row.number in final or row.origin == "baseline"),
         key=lambda row: -row.curve[-1][1],
@@ -222,7 +206,6 @@ def training_curves(run: RecordedRun) -> Picture:
         )
         for row in marked
     ]
-    solid = "finalists" if best is None else "recommended and not told apart"
     return Picture(
         title=title,
         subtitle=f"solid: {solid}; dashed: pure-operator baselines; grey: other networks",

@@ -40,7 +40,9 @@ class FinalistsSection(Section):
             "finalists.html",
             run=run,
             titles=titles,
-            css=["lesser" * (title in LESSER) for title in titles],
+            css=[
+                f"{'text ' * (title == 'from')}{'lesser' * (title in LESSER)}" for title in titles
+            ],
             finalists=list(zip(shown, lines, strict=True)),
             marks=[MARKS[mark_of(run, entry)] for entry in shown],
             figure=page_figure(run, "front", FIGURES["front"](run)) if run.ranks_full else None,

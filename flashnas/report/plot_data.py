@@ -160,8 +160,13 @@ def place_labels(
             (np.abs(others) < size + 14 + distances[-1]).all(axis=1) & (np.hypot(*others.T) > 7)
         ]
         covered = (np.abs(others - offsets[:, None]) < half + 3).all(axis=2).sum(axis=1)
+        # within 7 pixels of the line from the anchor to the label
+        along, across = (
+            others @ line.T / lengths for line in (offsets, offsets[:, ::-1] * (-1, 1))
+        )
+        crossed = ((along > 0) & (along < lengths) & (np.abs(across) < 7)).sum(axis=0)
         closest = np.hypot(*(anchors - centres[:, None]).T).min(axis=0)
-        cost = distances / 8 + 30.0 * covered
+        cost = distances / 8 + 30.0 * covered + 15.0 * crossed
         cost += 60 * (closest < lengths - 0.5)  # it would look like the name of another point
         for centre, reach in taken:
             cost += 150 * (np.abs(centres - centre) < half + reach).all(axis=1)
