@@ -9,7 +9,6 @@ from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.folding import compressed, parsed
-from flashnas.runs.answer import Answer
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun, rows
 
@@ -38,9 +37,30 @@ Shown = FrontEntry | Beside
 def shown_networks(run: RecordedRun) -> list[Shown]:
     """The front, fastest first; with an answer, below it the other pure stacks, best first, and the
     published models."""
+    shown: list[Shown] = [*run.front]
     if run.answer is None:
-        return [*run.front]
-    return [*run.front, *_stacks(run, run.answer), *_published(run.answer)]
+        return shown
+    trials = {row.hash: row for row in rows(run.baselines)}
+    for standing in sorted(run.answer.baselines, key=lambda standing: standing.difference):
+        trial = trials.get(standing.hash)
+        if trial is not None and standing.hash not in run.finalists[1]:
+            figures = {
+                **trial._asdict(),
+                "full_loss_difference": standing.difference,
+                "full_loss_difference_sd": standing.sd,
+                "probability_best": standing.best,
+            }
+            name, origin = stack_label(trial.notation), {"label": trial.label}
+            shown.append(Beside(name, trial.notation, origin, figures, trial.hash))
+    for model in run.answer.known:
+        figures = {
+            **model,
+            "expected_recall": model["recall"],
+            "full_loss_difference": model["difference"],
+            "full_loss_difference_sd": model["sd"],
+        }
+        shown.append(Beside(model["name"], model["name"], {"label": "published"}, figures))
+    return shown
 
 
 def head_of(notation: str) -> tuple[str, str]:
@@ -52,36 +72,3 @@ def head_of(notation: str) -> tuple[str, str]:
 def stack_label(notation: str) -> str:
     """`2560: 10x(m2 f)`, without the options of the network."""
     return compressed(notation).replace(f"{head_of(notation)[1]}:", ":", 1)
-
-
-def _stacks(run: RecordedRun, answer: Answer) -> list[Beside]:
-    trials = {row.hash: row for row in rows(run.baselines)}
-    stacks = []
-    for standing in sorted(answer.baselines, key=lambda each: each.difference):
-        if standing.hash in run.finalists[1] or standing.hash not in trials:
-            continue
-        trial = trials[standing.hash]
-        figures = {
-            **trial._asdict(),
-            "full_loss_difference": standing.difference,
-            "full_loss_difference_sd": standing.sd,
-            "probability_best": standing.best,
-        }
-        name, origin = stack_label(trial.notation), {"label": trial.label}
-        stacks.append(Beside(name, trial.notation, origin, figures, trial.hash))
-    return stacks
-
-
-def _published(answer: Answer) -> list[Beside]:
-    models = []
-    for model in answer.known:
-        figures = {
-            "latency_ms": model["latency_ms"],
-            "params": model["params"],
-            "expected_recall": model["recall"],
-            "silence": model["silence"],
-            "full_loss_difference": model["difference"],
-            "full_loss_difference_sd": model["sd"],
-        }
-        models.append(Beside(model["name"], model["name"], {"label": "published"}, figures))
-    return models

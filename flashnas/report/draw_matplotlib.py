@@ -18,6 +18,7 @@ from matplotlib.ticker import PercentFormatter
 
 from flashnas.base.hints import printable
 from flashnas.report.marks import (
+    LINES,
     Bars,
     Guide,
     Key,
@@ -33,69 +34,50 @@ from flashnas.report.palette import INK, MUTED, RULE, SOFT
 
 WIDTH = 1091  # of a picture, in pixels of the page
 PIXELS, DPI = 96, 132  # to an inch: of the lengths of a picture, and of the file
-TOP, BOTTOM, GAP = 88, 64, 84
-LEFT, APART = 86, 84  # pixels left of a panel, between columns
-LEGEND, LETTER = 70, 7.0  # pixels: of a legend without its texts, of a letter
+AROUND, GAP = 152, 84  # pixels above and below the panels, and between them
 POINT = 72 / PIXELS  # of a pixel
-MARKERS = {
-    "circle": "o",
-    "diamond": "D",
-    "square": "s",
-    "triangle": "^",
-    "cross": "x",
-    "interval": "|",
-}
-SCALE = {"diamond": 0.85}  # matplotlib measures the side of a diamond, Plotly about its diagonal
+MARKERS = {"diamond": "D", "square": "s", "triangle": "^", "cross": "X", "interval": "|"}
 
 
 def draw_matplotlib(picture: Picture) -> Figure:
     """The figure; `savefig` writes it."""
-    columns, heights = picture.columns, picture.heights or [430]
-    room = max(
-        (18 * len(panel.heading.splitlines()) for panel in picture.panels), default=0
-    )  # of headings
-    tall = TOP + room + sum(heights) + GAP * (len(heights) - 1) + BOTTOM
-    figure = Figure((WIDTH / PIXELS, tall / PIXELS), dpi=DPI, facecolor="white")
+    heights = picture.heights or [430]
+    headings = max((18 * len(panel.heading.splitlines()) for panel in picture.panels), default=0)
+    tall = AROUND + headings + sum(heights) + GAP * (len(heights) - 1)
+    figure = Figure(
+        (WIDTH / PIXELS, tall / PIXELS), dpi=DPI, facecolor="white", layout="constrained"
+    )
     FigureCanvasAgg(figure)
     with matplotlib.rc_context(
         {"font.family": "sans-serif", "font.size": 13 * POINT, "text.parse_math": False}
     ):
-        figure.text(22 / WIDTH, 1 - 32 / tall, picture.title, fontsize=14, weight="bold", color=INK)
-        figure.text(22 / WIDTH, 1 - 58 / tall, picture.subtitle, color=MUTED)
+        left = 22 / WIDTH
+        # the empty lines keep the panels clear of the subtitle
+        figure.suptitle(
+            f"{picture.title}\n\n", x=left, ha="left", fontsize=14, weight="bold", color=INK
+        )
+        figure.text(left, 1 - 52 / tall, picture.subtitle, color=MUTED)
         if not picture.panels:
             figure.text(0.5, 0.5, picture.empty, ha="center", color=MUTED)
-        right = WIDTH - (
-            LEGEND
-            + LETTER
-            * max(
-                len(line)
-                for key in picture.keys
-                for line in (key.text, *picture.keys_title.split("\n"))
+        else:
+            share: Any = {"sharex": "col", "sharey": "row"} if picture.shared else {}
+            grid = figure.subplots(
+                len(heights), picture.columns, squeeze=False, height_ratios=heights, **share
             )
-            if picture.keys
-            else picture.right
-        )
-        wide = (right - LEFT - APART * (columns - 1)) / columns
-        first: Axes | None = None
-        for place, panel in enumerate(picture.panels):
-            row, column = divmod(place, columns)
-            top = TOP + room + sum(heights[:row]) + GAP * row
-            axes = figure.add_axes(
-                (
-                    (LEFT + (wide + APART) * column) / WIDTH,
-                    1 - (top + panel.height) / tall,
-                    wide / WIDTH,
-                    panel.height / tall,
-                ),
-                sharex=first if picture.shared and columns == 1 else None,
-            )
-            first = first or axes
-            _draw_panel(axes, panel)
+            for axes, panel in zip(grid.flat, picture.panels, strict=True):
+                _draw_panel(axes, panel)
         if picture.keys:
-            _legend(figure, picture, (right + 14) / WIDTH, 1 - (TOP - 14) / tall)
+            legend = figure.legend(
+                handles=[_handle(key) for key in picture.keys],
+                loc="outside right upper",
+                frameon=False,
+                alignment="left",
+                title=picture.keys_title,
+            )
+            legend.get_title().set_color(MUTED)
         for text in figure.findobj(Text):
             text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
-        _keep_inside(figure)
+        figure.draw_without_rendering()  # lays it out
     return figure
 
 
@@ -107,30 +89,25 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     for order, mark in enumerate(panel.marks, start=3):
         match mark:
             case Points():
-                edges = mark.edge or mark.fill
-                colours: dict[str, Any] = (
-                    {"color": edges}
-                    if mark.shape == "cross"
-                    else {"facecolors": mark.fill, "edgecolors": edges}
-                )
                 axes.scatter(
                     mark.x,
                     mark.y,
-                    s=(mark.size * SCALE.get(mark.shape, 1) * POINT) ** 2,
+                    s=(mark.size * POINT) ** 2,
                     zorder=order,
-                    marker=MARKERS[mark.shape],
+                    marker=MARKERS.get(mark.shape, "o"),
                     alpha=mark.opacity,
                     linewidths=mark.edge_width * POINT,
-                    **colours,
+                    facecolors=mark.fill,
+                    edgecolors=mark.edge or mark.fill,
                 )
             case Line():
                 axes.plot(
-                    _numbers(mark.x),
-                    _numbers(mark.y),
+                    np.array(mark.x, dtype=float),  # None is NaN, which interrupts a line
+                    np.array(mark.y, dtype=float),
                     color=mark.colour,
                     linewidth=mark.width,
                     zorder=order,
-                    linestyle=(0, (4, 3)) if mark.dash else "-",
+                    linestyle="--" if mark.dash else "-",
                 )
             case Whiskers():
                 reach: dict[str, Any] = {"xerr" if mark.along_x else "yerr": (mark.low, mark.high)}
@@ -164,7 +141,6 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
                     mark.text,
                     color=mark.colour,
                     ha="center",
-                    va="bottom",
                     transform=axes.get_xaxis_transform(),
                 )
             case Label():
@@ -174,25 +150,14 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
                     xytext=(mark.dx * POINT, mark.dy * POINT),
                     zorder=order,
                     textcoords="offset points",
-                    ha="left" if mark.left else "center",
+                    ha="center",
                     va="center",
                     fontsize=9,
                     color=mark.colour,
                     weight="bold" if mark.strong else "normal",
                     annotation_clip=False,
-                    bbox={
-                        "boxstyle": "square,pad=0.1",
-                        "facecolor": "white",
-                        "edgecolor": "none",
-                        "alpha": 0.75,
-                    },
-                    arrowprops={
-                        "arrowstyle": "-",
-                        "color": SOFT,
-                        "linewidth": 0.7,
-                        "shrinkB": 5,
-                        "shrinkA": 0,
-                    },
+                    bbox={"pad": 1, "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
+                    arrowprops={"arrowstyle": "-", "color": SOFT, "shrinkB": 5, "shrinkA": 0},
                 )
     axes.set_title(panel.heading, loc="left", fontsize=10, color=INK)
     _set_axis(axes, "x", panel.x)
@@ -216,57 +181,17 @@ def _set_axis(axes: Axes, side: str, axis: PlotAxis) -> None:
         axes.grid(axis=side, color=RULE, linewidth=0.8)  # type: ignore[arg-type]
 
 
-def _legend(figure: Figure, picture: Picture, left: float, top: float) -> None:
-    legend = figure.legend(
-        handles=[_handle(key) for key in picture.keys],
-        loc="upper left",
-        frameon=False,
-        fontsize=9.5,
-        bbox_to_anchor=(left, top),
-        borderaxespad=0.0,
-        title=picture.keys_title,
-        title_fontsize=9.5,
-    )
-    legend.get_title().set_color(MUTED)
-    legend._legend_box.align = "left"  # type: ignore[attr-defined]
-
-
 def _handle(key: Key) -> Line2D | Patch:
     if key.shape == "square":
         return Patch(facecolor=key.colour, edgecolor="white", hatch=key.hatch * 3, label=key.text)
-    if key.shape in ("line", "dashes", "interval"):
-        return Line2D(
-            [],
-            [],
-            color=key.colour,
-            linewidth=1.5,
-            label=key.text,
-            markersize=5,
-            marker=MARKERS.get(key.shape, ""),
-            linestyle="--" if key.shape == "dashes" else "-",
-        )
+    line = key.shape in LINES
     return Line2D(
         [],
         [],
-        marker=MARKERS[key.shape],
-        markersize=key.size * SCALE.get(key.shape, 1) * POINT,
-        linestyle="none",
-        markerfacecolor=key.colour,
         label=key.text,
-        markeredgecolor=key.colour if key.shape == "cross" else key.edge,
+        color=key.colour,
+        linestyle=("--" if key.shape == "dashes" else "-") if line else "none",
+        marker=MARKERS.get(key.shape, "" if line else "o"),
+        markersize=key.size * POINT,
+        markeredgecolor=key.colour if line else key.edge,
     )
-
-
-def _keep_inside(figure: Figure) -> None:
-    """Move the left edge of panels to the right until no label of an axis is cut."""
-    boxes = [box for axes in figure.axes if (box := axes.get_tightbbox()) is not None]
-    over = max((-box.x0 for box in boxes), default=0) / figure.bbox.width
-    left = min((axes.get_position().x0 for axes in figure.axes), default=0)
-    for axes in figure.axes:
-        box = axes.get_position()
-        if over > 0 and box.x0 == left:
-            axes.set_position((box.x0 + over, box.y0, box.width - over, box.height))
-
-
-def _numbers(values: Any) -> np.ndarray:
-    return np.array(values, dtype=float)  # None is NaN, which interrupts a line

@@ -11,8 +11,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from flashnas.report import marks
 from flashnas.report.marks import (
+    LINES,
     Bars,
     Guide,
     Key,
@@ -47,48 +47,26 @@ TEMPLATE = go.layout.Template(
         "plot_bgcolor": "white",
         "title": {
             "x": 0,
-            "xref": "container",
-            "xanchor": "left",
             "y": 0.985,
-            "yref": "container",
             "yanchor": "top",
             "font": {"size": 17},
             "pad": {"l": 8, "t": 6},
         },
-        "margin": {"l": 70, "r": 24, "t": TOP, "b": BOTTOM},
+        "margin": {"l": 70, "r": 24, "b": BOTTOM},
         "xaxis": _AXIS,
         "yaxis": _AXIS,
-        "legend": {
-            "x": 1.02,
-            "xanchor": "left",
-            "y": 1,
-            "yanchor": "top",
-            "font": {"size": 12},
-            "tracegroupgap": 2,
-            "title": {"font": {"size": 12}},
-            "itemsizing": "constant",
-        },
-        "hoverlabel": {
-            "font": {"family": FONT, "size": 12, "color": INK},
-            "bgcolor": "white",
-            "bordercolor": SOFT,
-            "align": "left",
-        },
+        "legend": {"tracegroupgap": 2, "itemsizing": "constant"},
+        "hoverlabel": {"bgcolor": "white", "bordercolor": SOFT, "align": "left"},
     }
 )
-SYMBOLS = {
-    "triangle": "triangle-up",
-    "cross": "x-thin",
-    "interval": "line-ns",
-}  # others have the names of shapes
-NO_HOVER = {"hoverinfo": "skip", "showlegend": False}
+SYMBOLS = {"triangle": "triangle-up", "cross": "x"}  # others have the names of shapes
 
 
 def draw_plotly(picture: Picture) -> go.Figure:
     """The figure, as wide as its page."""
     columns, heights, rows = picture.columns, picture.heights, len(picture.heights)
-    between = GAP * (rows - 1)
-    total = sum(heights) + between
+    total = sum(heights) + GAP * (rows - 1)
+    top = TOP + 32 * any(panel.heading for panel in picture.panels)
     figure = go.Figure()
     if rows:
         figure = make_subplots(
@@ -97,7 +75,7 @@ def draw_plotly(picture: Picture) -> go.Figure:
             row_heights=heights,
             shared_xaxes=picture.shared and rows > 1,
             shared_yaxes=picture.shared and columns > 1,
-            vertical_spacing=GAP / total if between else 0,
+            vertical_spacing=GAP / total if rows > 1 else 0,
             horizontal_spacing=0.04 if picture.shared else 0.09,
             subplot_titles=[_text(panel.heading) for panel in picture.panels],
         )
@@ -106,20 +84,16 @@ def draw_plotly(picture: Picture) -> go.Figure:
         template=TEMPLATE,
         autosize=True,
         showlegend=bool(picture.keys),
+        legend_title_text=_text(picture.keys_title),
         barmode="overlay",
         hovermode="closest",
-        height=total + TOP + BOTTOM if rows else EMPTY_HEIGHT,
+        height=total + top + BOTTOM if rows else EMPTY_HEIGHT,
+        margin_t=top,
         title={
             "text": f"<b>{_text(picture.title)}</b>",
             "subtitle": {"text": _text(picture.subtitle), "font": {"size": 13, "color": MUTED}},
         },
     )
-    if picture.right > TEMPLATE.layout.margin.r:
-        figure.update_layout(margin_r=picture.right)
-    if any(panel.heading for panel in picture.panels):
-        figure.update_layout(margin_t=TOP + 32)
-    if picture.keys_title:
-        figure.update_layout(legend_title_text=_text(picture.keys_title))
     if not rows:
         figure.add_annotation(
             text=_text(picture.empty),
@@ -128,7 +102,6 @@ def draw_plotly(picture: Picture) -> go.Figure:
             xref="paper",
             yref="paper",
             showarrow=False,
-            font={"size": 14, "color": MUTED},
         )
         figure.update_xaxes(visible=False).update_yaxes(visible=False)
     for place, panel in enumerate(picture.panels):
@@ -143,35 +116,24 @@ def draw_plotly(picture: Picture) -> go.Figure:
 
 def _add_panel(figure: go.Figure, panel: Panel, at: dict[str, int]) -> None:
     for mark in panel.marks:
-        places = (
-            at
-            if isinstance(mark, Bars | Guide | Label)
-            else {"x": _list(mark.x), "y": _list(mark.y), **at}
-        )
+        points: dict[str, Any] = {}
+        if isinstance(mark, Points | Line | Whiskers):
+            points = {"x": _list(mark.x), "y": _list(mark.y), **at}
         match mark:
             case Points():
                 figure.add_scatter(
-                    **places,
+                    **points,
                     mode="markers",
                     opacity=mark.opacity,
                     **_group(mark.group),
-                    marker={
-                        "symbol": SYMBOLS.get(mark.shape, mark.shape),
-                        "size": mark.size,
-                        "color": mark.fill,
-                        "line": {"color": mark.edge or mark.fill, "width": mark.edge_width},
-                    },
+                    marker=_marker(mark, mark.fill, mark.edge or mark.fill, mark.edge_width),
                     **_hovers(mark.hover),
                 )
             case Line():
                 figure.add_scatter(
-                    **places,
+                    **points,
                     mode="lines",
-                    line={
-                        "color": mark.colour,
-                        "width": mark.width,
-                        "dash": "dash" if mark.dash else "solid",
-                    },
+                    line=_line(mark.colour, mark.width, dash=mark.dash),
                     **_hovers(mark.hover),
                     showlegend=False,
                 )
@@ -186,9 +148,10 @@ def _add_panel(figure: go.Figure, panel: Panel, at: dict[str, int]) -> None:
                     "width": 4,
                 }
                 figure.add_scatter(
-                    **places,
+                    **points,
                     mode="markers",
-                    **NO_HOVER,
+                    **_hovers(()),
+                    showlegend=False,
                     marker={"symbol": "line-ns", "size": 1, "color": mark.colour},
                     **{"error_x" if mark.along_x else "error_y": reach},
                 )
@@ -211,21 +174,20 @@ def _add_panel(figure: go.Figure, panel: Panel, at: dict[str, int]) -> None:
             case Guide():
                 figure.add_vline(
                     mark.at,
-                    line={"color": mark.colour, "dash": "dash", "width": 1.4},
+                    line=_line(mark.colour, 1.4, dash=True),
                     exclude_empty_subplots=False,
                     **at,
                 )
-                if mark.text:
-                    figure.add_annotation(
-                        x=mark.at,
-                        y=1,
-                        yref="y domain",
-                        yanchor="bottom",
-                        text=_text(mark.text),
-                        showarrow=False,
-                        font={"color": mark.colour},
-                        **at,
-                    )
+                figure.add_annotation(
+                    x=mark.at,
+                    y=1,
+                    yref="y domain",
+                    yanchor="bottom",
+                    text=_text(mark.text),
+                    showarrow=False,
+                    font={"color": mark.colour},
+                    **at,
+                )
             case Label():
                 figure.add_annotation(
                     x=mark.x,
@@ -245,15 +207,16 @@ def _add_panel(figure: go.Figure, panel: Panel, at: dict[str, int]) -> None:
                         "color": mark.colour,
                         "weight": "bold" if mark.strong else "normal",
                     },
-                    xanchor="left" if mark.left else "auto",
                     **at,
                 )
 
 
 def _axis(axis: PlotAxis) -> dict[str, Any]:
-    values: dict[str, Any] = {"title_text": _text(axis.title), "showgrid": axis.grid}
-    if axis.range is not None:
-        values["range"] = list(axis.range)
+    values: dict[str, Any] = {
+        "title_text": _text(axis.title),
+        "showgrid": axis.grid,
+        "range": axis.range,
+    }
     if axis.percent:
         values["tickformat"] = ".0%"
     if axis.names:
@@ -261,45 +224,35 @@ def _axis(axis: PlotAxis) -> dict[str, Any]:
             "range": [len(axis.names) - 0.4, -0.6],
             "tickvals": list(range(len(axis.names))),
             "ticktext": [_text(name) for name in axis.names],
-            "showline": False,
-            "ticks": "",
         }
     return values
 
 
 def _add_key(figure: go.Figure, key: Key) -> None:
-    named: dict[str, Any] = {
-        "x": [None],
-        "y": [None],
-        "name": _text(key.text),
-        "legendgroup": html.escape(key.group) or None,
-    }
+    add, how = figure.add_scatter, dict[str, Any]()
     if key.shape == "square":
-        figure.add_bar(**named, marker={"color": key.colour, "pattern": _hatched(key.hatch)})
-    elif key.shape in ("line", "dashes", "interval"):
-        figure.add_scatter(
-            **named,
-            mode="lines",
-            line={
-                "color": key.colour,
-                "width": 1.6,
-                "dash": "dash" if key.shape == "dashes" else "solid",
-            },
-        )
+        add, how = figure.add_bar, {"marker": {"color": key.colour, "pattern": _hatched(key.hatch)}}
+    elif key.shape in LINES:
+        how = {"mode": "lines", "line": _line(key.colour, 1.6, dash=key.shape == "dashes")}
     else:
-        figure.add_scatter(
-            **named,
-            mode="markers",
-            marker={
-                "symbol": SYMBOLS.get(key.shape, key.shape),
-                "size": key.size,
-                "color": key.colour,
-                "line": {"color": key.edge, "width": 2 if key.shape == "cross" else 1.2},
-            },
-        )
+        how = {"mode": "markers", "marker": _marker(key, key.colour, key.edge, 1.2)}
+    add(x=[None], y=[None], name=_text(key.text), legendgroup=html.escape(key.group) or None, **how)
 
 
-def _list(numbers: marks.Numbers) -> list[Any]:
+def _line(colour: str, width: float, *, dash: bool) -> dict[str, Any]:
+    return {"color": colour, "width": width, "dash": "dash" if dash else "solid"}
+
+
+def _marker(mark: Points | Key, fill: Any, edge: Any, edge_width: float) -> dict[str, Any]:
+    return {
+        "symbol": SYMBOLS.get(mark.shape, mark.shape),
+        "size": mark.size,
+        "color": fill,
+        "line": {"color": edge, "width": edge_width},
+    }
+
+
+def _list(numbers: Any) -> list[Any]:
     return np.asarray(numbers).tolist()
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import isotonic_regression
 
-from flashnas.report.marks import Bars, Key, Label, Line, Mark, Panel, Picture, PlotAxis, Whiskers
+from flashnas.report.marks import Bars, Key, Line, Mark, Panel, Picture, PlotAxis, Whiskers
 from flashnas.report.palette import (
     FAINT,
     INK,
@@ -18,11 +17,9 @@ from flashnas.report.palette import (
     hatch_of,
     operator_colour,
     operator_label,
-    operator_order,
     ordered_sources,
 )
-from flashnas.report.plane_pictures import front_picture, objectives_picture
-from flashnas.report.planes import LINE
+from flashnas.report.plane_pictures import front_picture, objectives_picture, operator_keys
 from flashnas.report.plot_data import (
     DEPTH_BINS,
     depth_shares,
@@ -37,7 +34,7 @@ from flashnas.runs.run import RecordedRun, rows
 
 HEIGHT, CURVE_HEIGHT = 260.0, 368.0  # pixels of plotting areas
 BAR_HEIGHT = 44.0  # of one finalist
-MAX_CURVES = 500  # grey ones
+MAX_CURVES = 500  # grey ones, those of the lowest loss
 LATE = 0.7  # of the tokens: from here on, curves are magnified
 
 
@@ -49,37 +46,28 @@ def operator_share(run: RecordedRun) -> Picture:
         f"the front{'' if run.front else ' so far'}",
         f"all that the search {'found' if run.untrained else 'trained'}",
     )
-    panels = [
-        (f"{name}: {counted(len(networks), 'network')}", shares)
-        for name, networks in zip(names, (best, searched), strict=True)
-        if not (shares := depth_shares(networks["notation"])).empty
-    ]
+    panels, kinds = [], set[str]()
+    for name, networks in zip(names, (best, searched), strict=True):
+        shares = depth_shares(networks["notation"])
+        if not shares.empty:
+            kinds.update(shares.columns)
+            panels.append(
+                Panel(
+                    heading=f"{name}: {counted(len(networks), 'network')}",
+                    height=HEIGHT,
+                    marks=list(_slices(shares)),
+                    x=PlotAxis(title="relative depth (%)", range=(0, 100), grid=False),
+                    y=PlotAxis(title="share", range=(0, 1), percent=True, grid=False),
+                )
+            )
     if not panels:
         return Picture(title=title, empty="No trained network with a readable notation.")
-    kinds = sorted({kind for _, shares in panels for kind in shares.columns}, key=operator_order)
     return Picture(
         title=title,
         subtitle="mean share of each operator in equal slices from the first operator to the last",
         columns=len(panels),
-        keys=[
-            Key(text=operator_label(kind), shape="square", colour=operator_colour(kind), group=kind)
-            for kind in kinds
-        ],
-        panels=[
-            Panel(
-                heading=name,
-                height=HEIGHT,
-                marks=list(_slices(shares)),
-                x=PlotAxis(title="relative depth (%)", range=(0, 100), grid=False),
-                y=PlotAxis(
-                    title="" if place else "share of the operators",
-                    range=(0, 1),
-                    percent=True,
-                    grid=False,
-                ),
-            )
-            for place, (name, shares) in enumerate(panels)
-        ],
+        keys=operator_keys(kinds, "square"),
+        panels=panels,
     )
 
 
@@ -115,28 +103,21 @@ def latency_by_operator(run: RecordedRun) -> Picture:
         _segments(part, names, factor, unit)
         for _, part in parts.groupby(["operator", "source"], sort=False)
     ]
-    keys = [
-        *(
-            Key(text=operator_label(name), shape="square", colour=operator_colour(name), group=name)
-            for name in sorted(set(parts["operator"]), key=operator_order)
-        ),
-        *(
-            Key(text=f"source: {name}", shape="square", colour=SOFT, hatch=hatch_of(name))
-            for name in ordered_sources(parts["source"])
-        ),
+    keys = operator_keys(parts["operator"], "square")
+    keys += [
+        Key(text=f"source: {name}", shape="square", colour=SOFT, hatch=hatch_of(name))
+        for name in ordered_sources(parts["source"])
     ]
+    widest = max(totals) * factor
+    bounds = ("lower_ms", "latency_ms", "upper_ms")
     bounded = [
         entry
         for entry in run.front
-        if entry.name in names
-        and all(known(entry.figures.get(name)) for name in ("lower_ms", "latency_ms", "upper_ms"))
+        if entry.name in names and all(known(entry.figures.get(name)) for name in bounds)
     ]
-    widest = max(totals) * factor
     if bounded:
-        low, middle, high = (
-            np.array([entry.figures[name] for entry in bounded], dtype=float) * factor
-            for name in ("lower_ms", "latency_ms", "upper_ms")
-        )
+        times = [[entry.figures[name] for name in bounds] for entry in bounded]
+        low, middle, high = np.array(times, dtype=float).T * factor
         marks.append(
             Whiskers(
                 x=middle,
@@ -188,20 +169,21 @@ def training_curves(run: RecordedRun) -> Picture:
     trials = [row for row in rows(run.trained) if len(row.curve) > 0]
     if not trials:
         return Picture(title=title, empty="No training curve was recorded.")
-    best = None if run.answer is None else {run.answer.recommended, *run.answer.tied}
-    final = {
-        row.number for row in trials if finalist_of(run, row) and (best is None or row.hash in best)
-    }
+    answer, solid = run.answer, "finalists"
+    final = {row.number for row in trials if finalist_of(run, row)}
+    if answer is not None:
+        solid, best = "recommended and not told apart", (answer.recommended, *answer.tied)
+        final &= {row.number for row in trials if row.hash in best}
     marked = sorted(
         (row for row in trials if row.number in final or row.origin == "baseline"),
         key=lambda row: -row.curve[-1][1],
     )
     others = sorted((row for row in trials if row not in marked), key=lambda row: row.loss)
-    step = -(-len(others) // MAX_CURVES) or 1
-    grey = "every other network" if step == 1 else f"every {step}th other network by its loss"
-    points = [point for row in others[::step] for point in (*row.curve, (None, None))]
-    xs, ys = (list(values) for values in zip(*points, strict=True)) if points else ([], [])
-    marks: list[Mark] = [Line(x=xs, y=ys, colour=FAINT, width=1)] if xs else []
+    points = [point for row in others[:MAX_CURVES] for point in (*row.curve, (None, None))]
+    marks: list[Mark] = []
+    if points:
+        xs, ys = zip(*points, strict=True)
+        marks = [Line(x=xs, y=ys, colour=FAINT, width=1)]
     colours = dict(zip((row.number for row in marked), SERIES * len(marked), strict=False))
     marks += [
         Line(
@@ -216,31 +198,21 @@ def training_curves(run: RecordedRun) -> Picture:
     ]
     last = max(row.curve[-1][0] for row in trials)
     whole, late = (_loss_range(trials, start) for start in (0.0, LATE * last))
-    shifts = _spread(
-        [(row.curve[-1][1] - late[0]) / (late[1] - late[0]) * CURVE_HEIGHT for row in marked],
-        LINE,
-        CURVE_HEIGHT,
-    )
-    labels = [
-        Label(
-            x=row.curve[-1][0],
-            y=row.curve[-1][1],
+    keys = [
+        Key(
             text=name_of(run, row),
-            dx=30,
-            dy=shift,
-            left=True,
+            shape="line" if row.number in final else "dashes",
             colour=colours[row.number],
-            strong=row.number in final,
         )
-        for row, shift in zip(marked, shifts, strict=True)
+        for row in marked
     ]
-    solid = "finalists" if best is None else "recommended and not told apart"
     return Picture(
         title=title,
-        subtitle=f"solid: {solid}; dashed: pure-operator baselines; grey: {grey}",
+        subtitle=f"solid: {solid}; dashed: pure-operator baselines; grey: other networks",
+        keys=keys,
+        keys_title="By the final loss, highest first",
         columns=2,
         shared=False,
-        right=170,
         panels=[
             Panel(
                 heading="the whole training",
@@ -251,7 +223,7 @@ def training_curves(run: RecordedRun) -> Picture:
             ),
             Panel(
                 heading=f"the last {1 - LATE:.0%} of the tokens",
-                marks=[*marks, *labels],
+                marks=marks,
                 height=CURVE_HEIGHT,
                 x=PlotAxis(title="tokens seen", range=(LATE * last, last)),
                 y=PlotAxis(range=late),
@@ -265,18 +237,6 @@ def _loss_range(trials: Sequence[Any], start: float) -> tuple[float, float]:
     values = [y for row in trials for x, y in row.curve if x >= start and known(y)] or [0.0, 1.0]
     low, high = min(values), max(values)
     return low - 0.06 * ((high - low) or 1), high + 0.04 * ((high - low) or 1)
-
-
-def _spread(heights: Sequence[float], gap: float, limit: float) -> list[float]:
-    """Shifts that keep heights, from the highest to the lowest, at least `gap` apart within
-    0..limit: what collides moves as a pile around its mean."""
-    steps = gap * np.arange(len(heights))[::-1]
-    apart = (
-        isotonic_regression(np.array(heights) - steps, increasing=False).x
-        if len(heights)
-        else steps
-    )
-    return list(np.clip(apart, 0, max(limit - gap * (len(heights) - 1), 0)) + steps - heights)
 
 
 FIGURES: dict[str, Callable[[RecordedRun], Picture]] = {  # in the order of the page

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from flashnas.architecture.folding import compressed
-from flashnas.report.beside import Shown, shown_networks
-from flashnas.report.page_figures import FIGURES, page_figure, still_figure
-from flashnas.report.palette import INK, operator_colour, operator_label, operator_order
-from flashnas.report.plot_data import front_unit
+from flashnas.report.beside import shown_networks
+from flashnas.report.figures import FIGURES
+from flashnas.report.page_figures import page_figure
+from flashnas.report.palette import operator_colour, operator_label, operator_order
 from flashnas.report.section import Section, render
-from flashnas.report.text import MISSING, known, number, parameters
-from flashnas.report.words import (
-    MARKS,
-    exceeds,
-    fixed,
-    loss_cells,
-    loss_columns,
-    mark_of,
-    misses,
-    origin_words,
-    time_words,
-)
+from flashnas.report.terminal import LESSER, finalists_table, table_legend
+from flashnas.report.text import known
+from flashnas.report.words import MARKS, mark_of, misses
 from flashnas.runs.run import RecordedRun
-from flashnas.search.objectives import title_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-LESSER = "lesser"  # class of columns that a narrow page leaves out
-MAIN = ("loss", "full loss", "recall")
-
-
 class FinalistsSection(Section):
-    """The front, fastest first: figures in one row, the operators in the next; as a picture,
+    """The table of the terminal, the operators of each network below its figures; as a picture,
     pareto.png.
     """
 
@@ -43,125 +27,37 @@ class FinalistsSection(Section):
     picture = "pareto.png"
 
     def html(self, run: RecordedRun) -> str:
-        factor, unit = front_unit(run)
-        limit = (
-            f"budget {run.budget_ms * factor:,.4g}, " if run.ranks_full and run.budget_ms else ""
-        )
-        shown = shown_networks(run)
-        objectives = [name for name in run.further_objectives if name == "ttft_ms"]
-        losses = loss_columns(run, shown)
-        columns = [
-            ("", "", "text"),
-            *((title_of(name), "", "") for name in objectives),
-            *((_capital(name), detail, LESSER * (name not in MAIN)) for name, detail in losses),
-            ("Latency", f"{unit}, {limit}lower to upper", ""),
-            ("Per token", "ms", LESSER),
-            *([] if run.ranks_full else [("Throughput", "tokens/s", LESSER)]),
-            ("Parameters", "", LESSER),
-            ("Memory", "GB", LESSER),
-            ("From", "", f"text {LESSER}"),
-            *([] if run.ranks_full else [("File", "", f"text {LESSER}")]),
-        ]
-        kinds = sorted(
-            {spec.kind for entry in shown for spec in _operators(entry)}, key=operator_order
-        )
+        shown, table = shown_networks(run), finalists_table(run)
+        titles, *lines = (cells[1:-1] for cells in zip(*table.values(), strict=True))
+        networks = [entry.architecture for entry in shown if entry.architecture is not None]
+        kinds = {spec.kind for network in networks for spec in network.operators}
+        colours = {kind: operator_colour(kind) for kind in sorted(kinds, key=operator_order)}
+        measured = ""
+        if any(known(finalist.figures.get("measured_ms")) for finalist in run.front):
+            over = misses(run) or ["every one keeps its budgets"]
+            measured = f" Measured: the whole model, timed on the device; {over[0]}."
         return render(
             "finalists.html",
-            columns=columns,
             run=run,
-            figure=page_figure(run, "front", FIGURES["front"](run)) if run.ranks_full else None,
-            measured=_measured_words(run),
-            finalists=[
-                _shown(run, entry, factor, [name for name, _ in losses], objectives)
-                for entry in shown
+            titles=titles,
+            css=[
+                f"{'text ' * (title == 'from')}{'lesser' * (title in LESSER)}" for title in titles
             ],
-            first_beside=len(run.front),
-            looks={kind: _look(kind) for kind in kinds},
-            legend=[(kind, operator_label(kind).partition(" · ")[2] or kind) for kind in kinds],
+            finalists=list(zip(shown, lines, strict=True)),
+            marks=[MARKS[mark_of(run, entry)] for entry in shown],
+            figure=page_figure(run, "front", FIGURES["front"](run)) if run.ranks_full else None,
+            measured=measured,
+            table_legend=table_legend(run, table),
+            colours=colours,
+            legend=[(kind, operator_label(kind).rpartition(" · ")[2]) for kind in colours],
         )
 
     def png(self, run: RecordedRun) -> Figure:
-        return still_figure(run)
+        from flashnas.report.draw_matplotlib import (
+            draw_matplotlib,  # matplotlib loads when it draws
+        )
 
-
-def _measured_words(run: RecordedRun) -> str:
-    """What the text above the table says of measured finalists; empty if none was measured."""
-    if not any(known(finalist.figures.get("measured_ms")) for finalist in run.front):
-        return ""
-    over = (
-        " ".join(f"{line[0].upper()}{line[1:]}." for line in misses(run))
-        or "Every one keeps its budgets."
-    )
-    return f" Measured: the whole model, timed on the device. {over}"
-
-
-def _shown(
-    run: RecordedRun,
-    finalist: Shown,
-    factor: float,
-    losses: Sequence[str],
-    objectives: Iterable[str],
-) -> dict[str, Any]:
-    figures = finalist.figures
-    latency, lower, upper, *more = (
-        time_words(finalist, name, factor)
-        for name in ("latency_ms", "lower_ms", "upper_ms", "bound_ms", "measured_ms")
-    )
-    below = [] if lower == upper == MISSING else [f"{lower} to {upper}"]
-    below += [
-        f"{words} {time}"
-        for words, time in zip(("certified", "measured"), more, strict=True)
-        if time != MISSING
-    ]
-    warning = (
-        f"misses {', '.join(finalist.missed)}"
-        if finalist.missed
-        else "may exceed it"
-        if run.ranks_full and exceeds(run, finalist)
-        else ""
-    )
-    throughput = [] if run.ranks_full else [number(figures.get("throughput_tok_s"), 4)]
-    before = [
-        *(fixed(figures.get(name), 3) for name in objectives),
-        *loss_cells(run, finalist, losses),
-    ]
-    after = [
-        fixed(figures.get("tpot_ms"), 3),
-        *throughput,
-        parameters(figures.get("params")),
-        fixed(figures.get("memory_gb"), 2),
-    ]
-    cells = [
-        *((text, [], "") for text in before),
-        (latency, below, warning),
-        *((text, [], "") for text in after),
-    ]
-    return {
-        "name": finalist.name,
-        "mark": MARKS[mark_of(run, finalist)],
-        "cells": cells,
-        "origin": origin_words(finalist),
-        "file": finalist.path.name,
-        "operators": [(spec.kind, str(spec)) for spec in _operators(finalist)],
-        "notation": compressed(finalist.notation),
-    }
-
-
-def _operators(shown: Shown) -> Sequence[Any]:
-    return shown.architecture.operators if shown.architecture else ()
-
-
-def _capital(text: str) -> str:
-    return text if "/" in text else f"{text[0].upper()}{text[1:]}"
-
-
-def _look(kind: str) -> dict[str, str]:
-    colour = operator_colour(kind)
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return {
-        "colour": colour,
-        "ink": INK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#FFFFFF",
-    }
+        return draw_matplotlib(FIGURES["front"](run))
 
 
 FINALISTS = FinalistsSection()

@@ -11,8 +11,8 @@ from flashnas.report.next_steps import next_commands
 from flashnas.report.plot_data import front_unit
 from flashnas.report.section import Section, render
 from flashnas.report.text import MISSING, counted, duration, known, number, signed
-from flashnas.report.words import counts_line, tokens_words
-from flashnas.runs.run import RecordedRun, rows
+from flashnas.report.words import best_baseline, counts_line, tokens_words
+from flashnas.runs.run import RecordedRun
 from flashnas.search.objectives import title_of
 
 BOUND = {"throughput_tok_s": "≥"}
@@ -53,15 +53,11 @@ def result_sentence(run: RecordedRun) -> str:
     """The result, the best pure-operator baseline to compare with, and how many trainings
     failed.
     """
-    failed = run.failed
-    ended = (
-        ""
-        if failed.empty
-        else (
-            f" {len(failed)} of {len(failed) + len(run.trained)} trainings failed, most often:"
-            f" {str(failed['reason'].mode().iloc[0]).rstrip('.') or MISSING}."
-        )
-    )
+    failed, ended = run.failed, ""
+    if not failed.empty:
+        reason = str(failed["reason"].mode().iloc[0]).rstrip(".") or MISSING
+        count = f"{len(failed)} of {len(failed) + len(run.trained)} trainings failed"
+        ended = f" {count}, most often: {reason}."
     if run.scored.empty:
         return f"No network was trained to the end ({counts_line(run)}).{ended}"
     start = (
@@ -76,16 +72,10 @@ def result_sentence(run: RecordedRun) -> str:
         return f"{start}; {counts_line(run)}.{ended}"
     factor, unit = front_unit(run)
     best = min(scored, key=lambda f: f.loss or 0.0)
-    text = (
-        f"{start}. The lowest loss is {best.loss:.3f} nats per token ({best.name},"
-        f" {number((best.latency_ms or 0.0) * factor, 4, unit)})"
-    )
-    if not run.baselines.empty:
-        pure = min(rows(run.baselines), key=lambda row: row.loss)
-        text += (
-            f"; the best pure-operator baseline is {pure.label} with {pure.loss:.3f} at"
-            f" {number(pure.latency_ms * factor, 4, unit)}"
-        )
+    time = number((best.latency_ms or 0.0) * factor, 4, unit)
+    text = f"{start}. The lowest loss is {best.loss:.3f} nats per token ({best.name}, {time})"
+    if baseline := best_baseline(run):
+        text += f"; {baseline}"
     return f"{text}.{ended}"
 
 
@@ -105,70 +95,41 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
     if entry("workload", "dtype") not in (None, "auto"):
         workload.append(str(entry("workload", "dtype")))
     calibration = entry("table", "calibration")
-    yield (
-        "Device",
-        entry("table", "device") or entry("table", "name"),
-        " · ".join(
-            str(part)
-            for part in (
-                entry("table", "stack"),
-                f"mode {mode}" if mode else "",
-                f"calibration {calibration}" if calibration else "",
-            )
-            if part
-        ),
-    )
+    stack = [str(entry("table", "stack") or "")]
+    stack += [f"mode {mode}" * bool(mode), f"calibration {calibration}" * bool(calibration)]
+    device = entry("table", "device") or entry("table", "name")
+    yield "Device", device, " · ".join(filter(None, stack))
     yield "Workload", entry("workload", "name"), ", ".join(workload)
-    yield (
-        "Budget",
-        ", ".join(
-            f"{name} {BOUND.get(name, '≤')} {limit:,g}"
-            for name, limit in (entry("budgets") or {}).items()
-        )
-        or "none",
-        (f"with {run.confidence:.0%} confidence" if run.confidence else ""),
-    )
+    limits = [
+        f"{name} {BOUND.get(name, '≤')} {limit:,g}"
+        for name, limit in (entry("budgets") or {}).items()
+    ]
+    confidence = f"with {run.confidence:.0%} confidence" if run.confidence else ""
+    yield "Budget", ", ".join(limits) or "none", confidence
     if run.further_objectives or run.ranks_full:
-        planned = entry("scorer", "train_tokens")
-        yield (
-            "Objectives",
-            ", ".join(title_of(name) for name in run.objectives),
-            (
-                f"of a full training on {tokens_text(planned)} tokens"
-                if known(planned) and planned >= 1
-                else ""
-            ),
-        )
+        planned, detail = entry("scorer", "train_tokens"), ""
+        if known(planned) and planned >= 1:
+            detail = f"of a full training on {tokens_text(planned)} tokens"
+        yield "Objectives", ", ".join(map(title_of, run.objectives)), detail
     yield "Space", entry("space", "name"), ""
-    yield (
-        "Search",
-        "published trainings" if run.untrained else entry("sampler"),
-        (
-            f"seed {entry('seed')}"
-            if run.untrained
-            else f"seed {entry('seed')} · {entry('trials_asked')} networks asked for"
-        ),
-    )
+    seed = f"seed {entry('seed')}"
+    if run.untrained:
+        yield "Search", "published trainings", seed
+    else:
+        yield "Search", entry("sampler"), f"{seed} · {entry('trials_asked')} networks asked for"
     first, _, more = counts_line(run).partition(" · ")
     yield "Trials", first, more
-    width, depth, tokens = (
-        entry("proxy", name) for name in ("width_factor", "depth_factor", "tokens")
-    )
     if not run.untrained:
-        yield (
-            "Short training",
-            entry("proxy", "corpus"),
-            " · ".join(
-                filter(
-                    None,
-                    (
-                        f"width 1/{width}" if known(width) else "",
-                        f"depth 1/{depth}" if known(depth) and depth > 1 else "",
-                        f"{tokens:,} tokens each" if known(tokens) else "",
-                    ),
-                )
-            ),
-        )
+        proxy = [
+            words.format(value)
+            for key, words in (
+                ("width_factor", "width 1/{}"),
+                ("depth_factor", "depth 1/{}"),
+                ("tokens", "{:,} tokens each"),
+            )
+            if known(value := entry("proxy", key))
+        ]
+        yield "Short training", entry("proxy", "corpus"), " · ".join(proxy)
     earlier = entry("start_from", "runs")
     runs = ", ".join(map(str, earlier)) if isinstance(earlier, list) else ""
     for about, key, names, source, there in (
@@ -176,22 +137,13 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
         ("Started from", "start_from", runs, "run", "there"),
     ):
         if names:
-            yield (
-                about,
-                names,
-                (
-                    f"{counted(int((run.trained['source'] == source).sum()), 'network')} of this"
-                    f" run with the loss from {there} (digest {entry(key, 'digest')})"
-                ),
-            )
+            count = counted(int((run.trained["source"] == source).sum()), "network")
+            digest = f"(digest {entry(key, 'digest')})"
+            yield about, names, f"{count} of this run with the loss from {there} {digest}"
     if effort := tokens_words(run):
         yield "Effort", effort, ""
-    finished = entry("finished")
-    yield (
-        "Run time",
-        duration(entry("seconds")),
-        f"finished {finished}" if finished else "not finished",
-    )
+    finished = f"finished {entry('finished')}" if entry("finished") else "not finished"
+    yield "Run time", duration(entry("seconds")), finished
 
 
 HEADER = HeaderSection()

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 Numbers = Any  # one after the other: a list, an array, a column
 Shape = Literal["circle", "diamond", "square", "triangle", "cross", "line", "dashes", "interval"]
+LINES = ("line", "dashes", "interval")  # shapes of keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +97,8 @@ class Guide:
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """A text with its middle (or left end) dx to the right of a point and dy above it, and a line
-    to the point. minor: may be left out where there is little room."""
+    """A text with its middle dx to the right of a point and dy above it, and a line to the point.
+    minor: may be left out where there is little room."""
 
     x: float
     y: float
@@ -107,7 +108,6 @@ class Label:
     colour: str
     strong: bool = False
     minor: bool = False
-    left: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +140,8 @@ class Panel:
 @dataclass(frozen=True, kw_only=True)
 class Picture:
     """A figure. panels: row by row, of so many `columns`; rows may share the horizontal axis, and
-    columns the vertical one. keys: the legend, right of the panels. right: room there without a
-    legend. empty: why there is nothing to show."""
+    columns the vertical one. keys: the legend, right of the panels. empty: why there is nothing to
+    show."""
 
     title: str
     subtitle: str = ""
@@ -150,7 +150,6 @@ class Picture:
     keys_title: str = ""
     columns: int = 1
     shared: bool = True
-    right: float = 24
     empty: str = ""
 
     @property

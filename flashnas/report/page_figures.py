@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import plotly.graph_objects as go
 from markupsafe import Markup
@@ -14,9 +14,6 @@ from flashnas.report.figures import FIGURES
 from flashnas.report.marks import Picture
 from flashnas.report.section import Section, render, template_values
 from flashnas.runs.run import RecordedRun
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PNG_DPI = 96  # of a picture in a notebook
 
@@ -61,9 +58,8 @@ class NotebookFigure(go.Figure):
     def _repr_mimebundle_(self, *args: Any, **options: Any) -> dict[str, Any]:
         bundle = super()._repr_mimebundle_(*args, **options)
         if bundle and "image/png" not in bundle and self.to_json() == getattr(self, "_drawn", None):
-            from flashnas.report.draw_matplotlib import (
-                draw_matplotlib,
-            )  # matplotlib loads when it draws
+            # matplotlib loads when it draws
+            from flashnas.report.draw_matplotlib import draw_matplotlib
 
             draw_matplotlib(self._picture).savefig(file := io.BytesIO(), format="png", dpi=PNG_DPI)
             bundle["image/png"] = base64.b64encode(file.getvalue()).decode()
@@ -89,12 +85,6 @@ def page_figure(run: RecordedRun, name: str, picture: Picture) -> dict[str, Any]
             text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
         ),
     }
-
-
-def still_figure(run: RecordedRun) -> Figure:
-    from flashnas.report.draw_matplotlib import draw_matplotlib  # matplotlib loads when it draws
-
-    return draw_matplotlib(FIGURES["front"](run))
 
 
 FIGURES_SECTION = FiguresSection()

@@ -6,11 +6,21 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from flashnas.architecture.folding import compressed
-from flashnas.report.marks import Guide, Key, Line, Mark, Panel, Picture, PlotAxis, Points, Whiskers
+from flashnas.report.marks import (
+    Guide,
+    Key,
+    Line,
+    Mark,
+    Panel,
+    Picture,
+    PlotAxis,
+    Points,
+    Shape,
+    Whiskers,
+)
 from flashnas.report.palette import (
     BUDGET,
     INK,
@@ -64,11 +74,6 @@ def _picture(run: RecordedRun, planes: Sequence[Plane], title: str = "") -> Pict
     )
 
 
-def _beyond(plane: Plane) -> str:
-    names = plane.outside() if plane.run.answer is not None else []
-    return f"\nbeyond the axes: {names_text(names)}" if names else ""
-
-
 def _panel(plane: Plane, *, first: bool, last: bool) -> Panel:
     run, points, (range_x, range_y) = plane.run, plane.points, plane.ranges()
     marks: list[Mark] = []
@@ -97,17 +102,15 @@ def _panel(plane: Plane, *, first: bool, last: bool) -> Panel:
                 hover=[f"trial {row.number} failed\n{row.reason}" for row in rows(failed)],
             )
         )
-    if plane.budget:
-        marks.append(
-            Guide(
-                at=plane.budget,
-                colour=BUDGET,
-                text=f"budget {number(plane.budget, 5, plane.unit)}" if first else "",
-            )
-        )
+    marks += [
+        Guide(at=at, colour=BUDGET, text=f"budget {number(at, 5, plane.unit)}" * first)
+        for at in plane.budgets
+    ]
     height = HEIGHT if plane.main else SMALL_HEIGHT
     place = " on ".join(place_words(run))
-    words = f"latency of one request{', ' * bool(place)}{place} ({plane.unit}){_beyond(plane)}"
+    words = f"latency of one request{', ' * bool(place)}{place} ({plane.unit})"
+    if run.answer is not None and (names := plane.outside()):
+        words += f"\nbeyond the axes: {names_text(names)}"
     return Panel(
         x=PlotAxis(title=words if last else "", range=range_x),
         height=height,
@@ -124,7 +127,7 @@ def _published(plane: Plane) -> Iterable[Points]:
         hovers = [
             f"{row.name}\npublished model, with the vocabulary of the space\n"
             f"full loss {row.y:+.3f} ± {row.reach:.3f} nats to the recommended one\n"
-            f"latency {row.time}"
+            f"latency {number(row.x, 4, plane.unit)}"
             for row in rows(shown)
         ]
         yield Points(x=shown["x"], y=shown["y"], fill=SOFT, shape="triangle", size=10, hover=hovers)
@@ -136,13 +139,8 @@ def _networks(plane: Plane) -> Iterable[Points]:
     looks = points.assign(
         pure=points["origin"] == "baseline",
         clear=~points["small"] & (points["final"] | plane.main),
-        size=np.where(
-            points["small"],
-            5,
-            np.where((points["origin"] == "search") | plane.run.ranks_full, 11, 8),
-        ),
     )
-    for (pure, clear, size), group in looks.groupby(["pure", "clear", "size"]):
+    for (pure, small, clear), group in looks.groupby(["pure", "small", "clear"]):
         for kind in sorted(set(group["kind"]), key=operator_order):
             drawn = group[group["kind"] == kind]
             yield Points(
@@ -151,12 +149,10 @@ def _networks(plane: Plane) -> Iterable[Points]:
                 group=kind,
                 fill=operator_colour(kind),
                 opacity=1.0 if clear else 0.55,
-                size=14 if pure else float(str(size)),
+                size=12 if pure else 5 if small else 11,
                 shape="diamond" if pure else "circle",
-                edge=[INK] * len(drawn)
-                if pure
-                else [operator_colour(ring) for ring in drawn["ring"]],
-                edge_width=1.2 if pure else 1.4 if size == 5 else 2.6,
+                edge=[INK if pure else operator_colour(ring) for ring in drawn["ring"]],
+                edge_width=1.2 if pure else 1.4 if small else 2.6,
                 hover=[_hover(plane, row, folded=row.final or folded) for row in rows(drawn)],
             )
 
@@ -172,10 +168,7 @@ def _keys(planes: Sequence[Plane]) -> Iterable[Key]:
         )
     if points["reach"].notna().any():
         yield Key(text="90 % interval", shape="interval", colour=SOFT)
-    for kind in sorted({*points["kind"], *points[~baseline]["ring"]}, key=operator_order):
-        yield Key(
-            text=operator_label(kind), shape="circle", colour=operator_colour(kind), group=kind
-        )
+    yield from operator_keys({*points["kind"], *points[~baseline]["ring"]}, "circle")
     if baseline.any():
         yield Key(text="pure-operator baseline", shape="diamond", colour="white", edge=INK)
     if planes[0].inside(planes[0].published).any():
@@ -186,13 +179,18 @@ def _keys(planes: Sequence[Plane]) -> Iterable[Key]:
         yield Key(text="failed: no loss", shape="cross", colour=MUTED, edge=MUTED, size=9)
 
 
+def operator_keys(kinds: Iterable[str], shape: Shape) -> list[Key]:
+    return [
+        Key(text=operator_label(kind), shape=shape, colour=operator_colour(kind), group=kind)
+        for kind in sorted(set(kinds), key=operator_order)
+    ]
+
+
 def _hover(plane: Plane, row: Any, *, folded: bool) -> str:
     """The text of a trial; `folded` shortens the notation by its repeats."""
-    bounds = (
-        f" (90 %: {number(row.lower_ms)} to {number(row.upper_ms)})"
-        if known(row.lower_ms) and known(row.upper_ms)
-        else ""
-    )
+    bounds = ""
+    if known(row.lower_ms) and known(row.upper_ms):
+        bounds = f" (90 %: {number(row.lower_ms)} to {number(row.upper_ms)})"
     lines, full = [name_of(plane.run, row)], known(row.full_loss)
     if full and known(row.reach):
         lines.append(f"full loss {row.y:+.3f} ± {row.reach:.3f} nats to the recommended one")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,7 @@ from flashnas.report.plot_data import (
     place_labels,
     staircase,
 )
-from flashnas.report.text import INTERVAL_90, known, number
-from flashnas.runs.answer import Answer
+from flashnas.report.text import INTERVAL_90
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import FULL, larger_is_better, title_of
 
@@ -54,76 +53,48 @@ class Plane:
     unit: str
     title: str
     axis: str
-    published: pd.DataFrame = field(default_factory=lambda: published_frame([]))
+    published: pd.DataFrame
 
     @property
     def main(self) -> bool:
         return self.quality == self.run.quality
 
     @property
-    def budget(self) -> float:
-        """In `unit`; 0 without one."""
-        return (self.run.budget_ms or 0.0) * self.factor
+    def budgets(self) -> list[float]:
+        """That of the latency, in `unit`; empty without one."""
+        return [self.run.budget_ms * self.factor] if self.run.budget_ms else []
 
     def ranges(self) -> Ranges:
         """((x low, high), (y low, high)) with room for labels and for the marks of failed trials on
         top. Of an answer, they hold what it compares; fast networks of the front that are far above
         it, and published models far from it, are outside."""
-        if self.main and self.run.answer is not None:
-            return self._compared_ranges(self.run.answer)
-        bottom, tops = self._intervals(self.points)
-        low, high = bottom.min(), tops.max()
-        if not self.points["small"].all():  # small points far above the front do not stretch it
-            top = tops[~self.points["small"]].max()
-            high = min(high, top + HEADROOM * (top - low))
-        return self._padded(self.points["x"], low, high)
-
-    def _compared_ranges(self, answer: Answer) -> Ranges:
-        xs, low, high = self._compared(answer)
-        near = self.published[self.published["y"].between(low, high)]
-        return self._padded([*xs, *near["x"]], low, high)
-
-    def _compared(self, answer: Answer) -> tuple[list[float], float, float]:
-        """Latencies of the networks of a space that an answer compares; their lowest and highest
-        quality, those of published models near them included."""
-        points = self.points
-        compared = points[
-            points["hash"].isin((answer.recommended, *answer.tied))
-            | (points["origin"] == "baseline")
-        ]
-        bottom, tops = self._intervals(compared)
-        low, high = compared["y"].min(), compared["y"].max()
+        points, answer = self.points, self.run.answer
+        bottom, tops = _intervals(points)
+        if not self.main or answer is None:
+            low, high = bottom.min(), tops.max()
+            if not points["small"].all():  # small points far above the front do not stretch it
+                top = tops[~points["small"]].max()
+                high = min(high, top + HEADROOM * (top - low))
+            return self._padded(points["x"], low, high)
+        compared = points["origin"] == "baseline"
+        compared |= points["hash"].isin((answer.recommended, *answer.tied))
+        low, high = points["y"][compared].min(), points["y"][compared].max()
         reach = HEADROOM * (high - low) or np.inf  # a longer interval is cut by the frame
-        low, high = max(bottom.min(), low - reach), min(tops.max(), high + reach)
-        beside = BESIDE * (high - low)
-        near = [
-            model["difference"] + sign * INTERVAL_90 * model["sd"]
-            for model in answer.known
-            if low - beside <= model["difference"] <= high + beside
-            for sign in (-1, 1)
-        ]
-        low, high = min([low, *near]), max([high, *near])
-        final = points[points["final"] & (points["y"] <= high + MARGIN * (high - low))]
-        return [*compared["x"], *final["x"], *filter(None, [self.budget])], low, high
-
-    def with_published(self, answer: Answer) -> Plane:
-        """The plane with the published models of an answer. Slower ones than the axis can hold
-        without squeezing the others are at its right edge."""
-        xs, _, _ = self._compared(answer)
+        low, high = (
+            max(bottom[compared].min(), low - reach),
+            min(tops[compared].max(), high + reach),
+        )
+        stretch, published = BESIDE * (high - low), self.published
+        published = published[published["y"].between(low - stretch, high + stretch)]
+        bottom, tops = _intervals(published)
+        low, high = min([low, *bottom]), max([high, *tops])
+        final = points["final"] & (points["y"] <= high + MARGIN * (high - low))
+        xs = [*points["x"][compared | final], *self.budgets]
         edge = max(xs) + EDGE * (max(xs) - min(xs))
-        models = []
-        for model in answer.known:
-            if model["latency_ms"] is not None:
-                x = model["latency_ms"] * self.factor
-                time = number(x, 4, self.unit)
-                name = model["name"] if x <= edge else f"{model['name']}, {time} →"
-                models.append(
-                    (name, time, min(x, edge), model["difference"], INTERVAL_90 * model["sd"])
-                )
-        return dataclasses.replace(self, published=published_frame(models))
+        return self._padded([*xs, *published["x"][published["x"] <= edge]], low, high)
 
     def _padded(self, values: Iterable[float], low: float, high: float) -> Ranges:
-        xs = [*values, *filter(None, [self.budget])]
+        xs = [*values, *self.budgets]
         wide = (max(xs) - min(xs)) or max(xs) * 0.1 or 1.0
         # a lone network differs from itself by what rounding leaves
         tall = next(size for size in (high - low, abs(high) * 0.1, 1.0) if size > 1e-6)
@@ -131,11 +102,6 @@ class Plane:
             (max(min(xs) - 0.07 * wide, 0.0), max(xs) + 0.09 * wide),
             (low - MARGIN * tall, high + MARGIN * tall),
         )
-
-    @staticmethod
-    def _intervals(points: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
-        reach = points["reach"].fillna(0.0)
-        return points["y"] - reach, points["y"] + reach
 
     def inside(self, points: pd.DataFrame) -> pd.Series:
         """Which of them lie within the axes."""
@@ -145,7 +111,7 @@ class Plane:
     def outside(self) -> list[str]:
         """Names of what the table has and the axes do not hold."""
         named = self._named()
-        return [str(name).partition(",")[0] for name in named["name"][~self.inside(named)]]
+        return list(named["name"][~self.inside(named)])
 
     def _named(self) -> pd.DataFrame:
         """The networks that have a label, with it as `name`."""
@@ -160,55 +126,49 @@ class Plane:
         if not self.main or self.run.ranks_full:
             return [], []
         right = self.ranges()[0][1]
-        xs, ys = staircase(front(self.run), min(right, self.budget or right) / self.factor)
+        xs, ys = staircase(front(self.run), min(right, *self.budgets, right) / self.factor)
         return [x * self.factor for x in xs], ys
 
     def labels(self, height: float) -> Iterable[Label]:
         """The names of the front, of baselines and of published models within the axes. A minor one
         may be left out: it can neither be the best nor is compared with it."""
         (x0, x1), (y0, y1) = self.ranges()
-        points, named = self.points[self.inside(self.points)], self._named()
+        shown = pd.concat([self.points[self.inside(self.points)], self.published])
+        named = self._named()
         named = named[self.inside(named)]
-        minor = ~named["final"]
+        named = named.assign(minor=~named["final"])
         if (answer := self.run.answer) is not None:
             rivals = (each.get("hash") for each in (answer.pure, answer.transformer))
             matter = (answer.recommended, *answer.tied, *rivals)
-            minor = ~named["hash"].isin(matter) & named["hash"].notna()
-        labelled = named.assign(minor=minor)
-        texts = [str(name) for name in labelled["name"]]
-        xs, ys = self.steps()  # a label is wider than the gaps between these points
-        obstacles = [
-            *points[~points["small"]][["x", "y"]].to_numpy(),
-            *self.published[["x", "y"]].to_numpy(),
+            named["minor"] = ~named["hash"].isin(matter) & named["hash"].notna()
+        steps = list(zip(*self.steps(), strict=True))
+        spread = shown[shown["reach"].notna()]
+        segments = [  # a label is wider than the gaps between the points of these
+            *itertools.pairwise(steps),
+            *(((x, y0), (x, y1)) for x in self.budgets),
             *(
-                (xa + (xb - xa) * k / 80, ya + (yb - ya) * k / 80)
-                for xa, ya, xb, yb in zip(xs, ys, xs[1:], ys[1:], strict=False)
-                for k in range(81)
+                ((each.x, each.y - each.reach), (each.x, each.y + each.reach))
+                for each in rows(spread)
             ),
-            *(
-                (row.x, row.y + row.reach * k / 10)
-                for row in rows(pd.concat([points, self.published]))
-                if known(row.reach)
-                for k in range(-10, 11)
-            ),
-            *((self.budget, y0 + (y1 - y0) * k / 40) for k in range(41) if self.budget),
         ]
+        obstacles = [shown[shown["small"].ne(True)][["x", "y"]].to_numpy(dtype=float)]
+        obstacles += [np.linspace(*segment, 40) for segment in segments]
 
-        def pixels(places: Any) -> np.ndarray:
+        def pixels(points: Any) -> np.ndarray:
             """[N, 2] from the lower left corner."""
-            return (
-                (np.reshape(places, (-1, 2)) - (x0, y0)) / (x1 - x0, y1 - y0) * (BOX_WIDTH, height)
-            )
+            return (points - np.array((x0, y0))) / (x1 - x0, y1 - y0) * (BOX_WIDTH, height)
 
-        sizes = [(LETTER * len(text) + 4, LINE) for text in texts]
         offsets = place_labels(
-            pixels(labelled[["x", "y"]]), sizes, pixels(obstacles), (BOX_WIDTH, height)
+            pixels(named[["x", "y"]].to_numpy(dtype=float)),
+            [(LETTER * len(name) + 4, LINE) for name in named["name"]],
+            pixels(np.concatenate(obstacles)),
+            (BOX_WIDTH, height),
         )
-        for text, row, (dx, dy) in zip(texts, rows(labelled), offsets, strict=True):
+        for row, (dx, dy) in zip(rows(named), offsets, strict=True):
             yield Label(
                 x=row.x,
                 y=row.y,
-                text=text,
+                text=row.name,
                 dx=dx,
                 dy=dy,
                 minor=bool(row.minor),
@@ -226,9 +186,9 @@ class Plane:
         return name_of(self.run, row).replace("pure ", "")
 
 
-def published_frame(models: Sequence[tuple[str, str, float, float, float]]) -> pd.DataFrame:
-    frame = pd.DataFrame(models, columns=["name", "time", "x", "y", "reach"])
-    return frame.astype(dict.fromkeys(("x", "y", "reach"), float))
+def _intervals(points: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    reach = points["reach"].fillna(0.0)
+    return points["y"] - reach, points["y"] + reach
 
 
 def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
@@ -254,10 +214,21 @@ def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
     factor, unit = latency_unit([*points["latency_ms"], run.budget_ms or 0.0])
     final = on_front(run, points)
     mixers, own = points["notation"].map(mixer_colours), points["hash"].map(standings.get)
-    plane = Plane(
-        run,
-        quality,
-        points.assign(
+    models = run.answer.known if quality == FULL and run.answer is not None else []
+    published = [
+        (
+            model["name"],
+            model["latency_ms"] * factor,
+            model["difference"],
+            INTERVAL_90 * model["sd"],
+        )
+        for model in models
+        if model["latency_ms"] is not None
+    ]
+    return Plane(
+        run=run,
+        quality=quality,
+        points=points.assign(
             x=points["latency_ms"] * factor,
             kind=mixers.str[0],
             ring=mixers.str[1],
@@ -269,11 +240,11 @@ def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
             reach=[np.nan if standing is None else INTERVAL_90 * standing.sd for standing in own],
             small=run.ranks_full & ~final & (points["origin"] != "baseline").to_numpy(),
         ),
-        factor,
-        unit,
-        title,
-        axis,
+        factor=factor,
+        unit=unit,
+        title=title,
+        axis=axis,
+        published=pd.DataFrame(published, columns=["name", "x", "y", "reach"]).astype(
+            {"x": float, "y": float, "reach": float}
+        ),
     )
-    if quality == FULL and run.answer is not None:
-        return plane.with_published(run.answer)
-    return plane

@@ -58,12 +58,9 @@ def staircase(points: pd.DataFrame, right: float) -> tuple[list[float], list[flo
 
 def finalist_of(run: RecordedRun, row: Any) -> FrontEntry | None:
     by_number, by_hash = run.finalists
-    places = [
-        place
-        for place in (by_number.get(row.number), by_hash.get(row.hash) if row.hash else None)
-        if place is not None
-    ]
-    return run.front[min(places)] if places else None
+    end = len(run.front)
+    place = min(by_number.get(row.number, end), by_hash.get(row.hash, end))
+    return run.front[place] if place < end else None
 
 
 def on_front(run: RecordedRun, trials: pd.DataFrame) -> np.ndarray:
@@ -75,11 +72,10 @@ def name_of(run: RecordedRun, row: Any) -> str:
     17`.
     """
     finalist = finalist_of(run, row)
-    label = row.label if row.origin == "baseline" else ""
-    return (
-        " · ".join(filter(None, (finalist.name if finalist else "", label)))
-        or f"trial {row.number}"
-    )
+    names = [finalist.name] if finalist else []
+    if row.origin == "baseline":
+        names.append(row.label)
+    return " · ".join(names) or f"trial {row.number}"
 
 
 def mixer_colours(notation: str) -> tuple[str, str]:
@@ -154,7 +150,7 @@ def place_labels(
     angles = np.tile(np.deg2rad([0, 180, 90, 270, 45, 135, 315, 225, 20, 160, 340, 200]), 5)
     directions = np.column_stack([np.cos(angles), np.sin(angles)])
     taken: list[tuple[np.ndarray, np.ndarray]] = []
-    places: list[tuple[float, float]] = []
+    chosen: list[tuple[float, float]] = []
     for anchor, size in zip(anchors, np.array(sizes, dtype=float), strict=True):
         half = size / 2
         offsets = directions * (half + distances[:, None])  # [60, 2]
@@ -169,16 +165,16 @@ def place_labels(
             others @ line.T / lengths for line in (offsets, offsets[:, ::-1] * (-1, 1))
         )
         crossed = ((along > 0) & (along < lengths) & (np.abs(across) < 7)).sum(axis=0)
-        nearest = np.hypot(*(anchors - centres[:, None]).T).min(axis=0)
+        closest = np.hypot(*(anchors - centres[:, None]).T).min(axis=0)
         cost = distances / 8 + 30.0 * covered + 15.0 * crossed
-        cost += 60 * (nearest < lengths - 0.5)  # it would look like the name of another point
+        cost += 60 * (closest < lengths - 0.5)  # it would look like the name of another point
         for centre, reach in taken:
             cost += 150 * (np.abs(centres - centre) < half + reach).all(axis=1)
         cost += OUTSIDE * ((centres < half) | (centres + half > box)).any(axis=1)
         best = int(cost.argmin())
         taken.append((centres[best], half))
-        places.append((float(offsets[best, 0]), float(offsets[best, 1])))
-    return places
+        chosen.append(tuple(offsets[best].tolist()))
+    return chosen
 
 
 def latency_unit(values: Iterable[float]) -> tuple[float, str]:

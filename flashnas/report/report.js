@@ -6,7 +6,7 @@ function narrow({layout, data}, width) {  // the legend below the plot, wrapped 
   layout.legend = {...layout.legend, orientation: 'h', x: 0, xanchor: 'left', y: -0.22, yanchor: 'top'};
   layout.legend.title = {...layout.legend.title, side: 'top'};
   layout.legend.font = {size: 11};
-  layout.margin = {l: 54, r: 8, t: 110, b: 60, ...layout.margin, ...(layout.margin?.r > 60 ? {r: 60} : {})};
+  layout.margin = {l: 54, r: 8, t: 120, b: 60};
   layout.height += 140;
   const title = layout.title;
   if (title?.text) title.text = wrapped(title.text, 38);
@@ -18,7 +18,6 @@ function narrow({layout, data}, width) {  // the legend below the plot, wrapped 
     layout.annotations.filter(label => label.name === 'heading').forEach(
       (label, place) => Object.assign(label, {x: 0.5, y: [1, 0.4][place]}));
     layout.legend.y = -0.14;
-    layout.margin.r = Math.min(layout.margin.r * 2.2, 130);
     layout.height += 1.4 * (layout.height - 300);  // each is about as tall as before
   }
   place(layout, data, width - layout.margin.l - layout.margin.r - 16);
@@ -31,7 +30,7 @@ function narrow({layout, data}, width) {  // the legend below the plot, wrapped 
 function place(layout, data, wide) {  // the labels anew: within the plot, clear of points and of each other
   const tall = layout.height - layout.margin.t - layout.margin.b - 100, taken = [];
   const share = (axis, value) => (value - axis.range[0]) / (axis.range[1] - axis.range[0]);
-  const labels = layout.annotations.filter(label => label.showarrow !== false && label.xanchor !== 'left'
+  const labels = layout.annotations.filter(label => label.showarrow !== false
     && label.xref === 'x' && label.yref === 'y' && layout.xaxis.range && layout.yaxis.range);
   const pixels = (x, y) => [share(layout.xaxis, x) * wide, (1 - share(layout.yaxis, y)) * tall];
   const points = labels.length ? data.filter(trace => trace.mode === 'markers' && trace.x?.[0] != null)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from flashnas.architecture.folding import compressed
 from flashnas.report.text import MISSING
 from flashnas.runs.run import RecordedRun
 
@@ -67,5 +68,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["compressed"] = compressed
     environment.filters["shown"] = lambda value: MISSING if value is None or value == "" else value
     return environment

@@ -17,23 +17,32 @@ from flashnas.report.next_steps import next_commands, runs_in
 from flashnas.report.plot_data import front_unit
 from flashnas.report.text import MISSING, columns, known, number, parameters
 from flashnas.report.words import (
+    best_baseline,
     exceeds,
+    fixed,
     loss_cells,
     loss_columns,
     mark_of,
     misses,
     origin_words,
     place_words,
-    time_words,
 )
 from flashnas.runs.front import FrontEntry
-from flashnas.runs.run import RecordedRun, rows
+from flashnas.runs.run import RecordedRun
 
 OWN_COLUMN = ("params", "memory_gb", "expected_recall")  # objectives that have a column anyway
-WIDTH = 120  # of lines where there is no terminal
+WIDTH, NOTEBOOK_WIDTH = 120, 200  # of lines where there is no terminal
 WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 NOTATION = 30  # letters of the last column, for which others are left out
-LESSER = ("memory", "from", "params", "bounds", "best", "short loss")  # columns, in this order
+LESSER = (
+    "per token",
+    "memory",
+    "from",
+    "params",
+    "bounds",
+    "best",
+    "short loss",
+)  # columns, in this order
 LEGEND = (
     f"{RECOMMENDED} recommended  {TIED} not told apart  {ABOVE} upper bound above the budget  ± and bounds:"
     " 90 % intervals; full loss: expected, to the recommended one; recall: to a transformer"
@@ -53,14 +62,14 @@ def front_table(run: RecordedRun, width: int | None = None) -> str:
             else "the search has not ended: no front yet"
         )
     width = width or shutil.get_terminal_size((WIDTH, 0)).columns
-    table = _table(run)
-    legend = [textwrap.wrap(line, width) for line in _legend(run, table)]
+    table = finalists_table(run)
+    legend = [textwrap.wrap(line, width) for line in table_legend(run, table)]
     answer = _results(run) if run.answer is None else ["", *_answer(run, min(width, WIDTH))]
     lines = _fitted(table, width, run.ranks_full)
     return "\n".join([*lines, *itertools.chain(*legend), *answer, *misses(run)])
 
 
-def _legend(run: RecordedRun, table: Mapping[str, Any]) -> Iterable[str]:
+def table_legend(run: RecordedRun, table: Mapping[str, Any]) -> Iterable[str]:
     if run.ranks_full:
         yield LEGEND + SILENCE * ("silence" in table) + BESIDE * (run.answer is not None)
     if place := " on ".join(place_words(run)):
@@ -95,25 +104,11 @@ def _width(table: dict[str, list[str]]) -> int:
 
 
 def front_html(run: RecordedRun) -> str:
-    """The same for a notebook, as two tables."""
-    if not run.front:
-        return f"<pre>{escape(front_table(run))}</pre>"
-
-    def table(rows: Iterable[Iterable[str]]) -> str:
-        lines = (
-            "".join(f'<td style="text-align: left">{escape(cell)}</td>' for cell in row)
-            for row in rows
-        )
-        return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
-
-    cells = _table(run)
-    below = (*_legend(run, cells), *_results(run), *misses(run))
-    return table(zip(*cells.values(), strict=True)) + table(
-        [*statements(run), *(("", line) for line in below)]
-    )
+    """The same for a notebook, which scrolls."""
+    return f'<pre style="white-space: pre">{escape(front_table(run, NOTEBOOK_WIDTH))}</pre>'
 
 
-def _table(run: RecordedRun) -> dict[str, list[str]]:
+def finalists_table(run: RecordedRun) -> dict[str, list[str]]:
     """The columns by title, each with the title first."""
     factor, _ = front_unit(run)
     more = {
@@ -121,14 +116,12 @@ def _table(run: RecordedRun) -> dict[str, list[str]]:
         "measured_ms": "measured",
     }
     shown = shown_networks(run)
-    more = {
-        name: title
-        for name, title in more.items()
-        if any(known(entry.figures.get(name)) for entry in shown)
-    }
+    for name in list(more):
+        if not any(known(entry.figures.get(name)) for entry in shown):
+            del more[name]
     objectives = [name for name in run.further_objectives if name not in OWN_COLUMN]
-    losses = [name for name, _ in loss_columns(run, shown)]
-    titles = [*objectives, *losses, "latency", "bounds", *more.values()]
+    losses = loss_columns(run, shown)
+    titles = [*objectives, *losses, "latency", "bounds", *more.values(), "per token"]
     options = {head_of(entry.notation)[1] for entry in shown if ":" in entry.notation}
     shared = options.pop() if len(options) == 1 else ""  # said once, in the title
     titles = ["#", *titles, "params", "memory", "from", f"architecture {shared}".rstrip()]
@@ -136,13 +129,13 @@ def _table(run: RecordedRun) -> dict[str, list[str]]:
     for entry in shown:
         figures = entry.figures
         times = {
-            name: time_words(entry, name, factor)
+            name: fixed(value * factor if known(value := figures.get(name)) else None, 2)
             for name in ("latency_ms", "lower_ms", "upper_ms", *more)
         }
         if entry.missed and "measured_ms" in times:
             times["measured_ms"] += "!"
         bounds = MISSING
-        if known(figures.get("lower_ms")) and known(figures.get("upper_ms")):
+        if MISSING not in (times["lower_ms"], times["upper_ms"]):
             bounds = f"{times['lower_ms']}..{times['upper_ms']}"
         bounds += f" {ABOVE if exceeds(run, entry) else ' '}" * run.ranks_full
         lines.append(
@@ -153,6 +146,7 @@ def _table(run: RecordedRun) -> dict[str, list[str]]:
                 times["latency_ms"],
                 bounds,
                 *(times[name] for name in more),
+                number(figures.get("tpot_ms"), 3, "ms"),
                 parameters(figures.get("params")),
                 number(figures.get("memory_gb"), 3, "GB"),
                 origin_words(entry),
@@ -178,12 +172,7 @@ def _answer(run: RecordedRun, width: int) -> Iterable[str]:
 def _results(run: RecordedRun) -> Iterable[str]:
     """The best baseline of a front by the short loss, and the programs of the finalists, where no
     answer names them."""
-    if not (run.baselines.empty or run.ranks_full):
-        factor, unit = front_unit(run)
-        best = min(rows(run.baselines), key=lambda row: row.loss)
-        yield (
-            f"best pure-operator baseline: {printable(best.label)}, loss {best.loss:.3f} at"
-            f" {best.latency_ms * factor:.2f} {unit}"
-        )
+    if baseline := best_baseline(run):
+        yield baseline
     if run.answer is None and (programs := runs_in(run.front)):
         yield f"runs in: {programs}"

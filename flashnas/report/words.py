@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from flashnas.base.hints import printable
 from flashnas.report.answer_text import RECOMMENDED, TIED
 from flashnas.report.beside import Shown
+from flashnas.report.plot_data import front_unit
 from flashnas.report.text import MISSING, counted, known, shortened, signed, with_interval
-from flashnas.runs.run import RecordedRun
+from flashnas.runs.run import RecordedRun, rows
 from flashnas.runs.trial import KNOWN
 
 LEAST_SILENCE = 0.0005  # nats, from which on a table shows it
@@ -39,12 +41,9 @@ def counts_line(run: RecordedRun) -> str:
         for name, words in (("bench", "from a bench"), ("run", "from earlier runs"))
         if (count := int((run.trained["source"] == name).sum()))
     ]
-    words = {
-        "failed": "failed",
-        "infeasible": "outside the budget",
-        "reused": "repeat" if counts["reused"] == 1 else "repeats",
-    }
+    words = {"failed": "failed", "infeasible": "outside the budget"}
     parts += [f"{counts[state]} {text}" for state, text in words.items() if counts[state]]
+    parts += [counted(counts["reused"], "repeat")] * bool(counts["reused"])
     return " · ".join(parts)
 
 
@@ -56,22 +55,23 @@ def tokens_words(run: RecordedRun) -> str:
 
 def misses(run: RecordedRun) -> list[str]:
     """One line that names the finalists that miss a budget as measured."""
-    over = [
-        f"{finalist.name} ({', '.join(finalist.missed)})"
-        for finalist in run.front
-        if finalist.missed
-    ]
+    over = [f"{entry.name} ({', '.join(entry.missed)})" for entry in run.front if entry.missed]
     return [f"over the budget as measured: {', '.join(over)}"] if over else []
 
 
-def mark_of(run: RecordedRun, shown: Shown) -> str:
-    if run.answer is None:
+def best_baseline(run: RecordedRun) -> str:
+    """The best baseline of a front by the short loss; empty without one."""
+    if run.baselines.empty or run.ranks_full:
         return ""
-    return (
-        RECOMMENDED
-        if shown.hash == run.answer.recommended
-        else TIED * (shown.hash in run.answer.tied)
-    )
+    best, (factor, unit) = min(rows(run.baselines), key=lambda row: row.loss), front_unit(run)
+    time = f"{best.latency_ms * factor:.2f} {unit}"
+    return f"best pure-operator baseline: {printable(best.label)}, loss {best.loss:.3f} at {time}"
+
+
+def mark_of(run: RecordedRun, shown: Shown) -> str:
+    if run.answer is None or shown.hash not in (run.answer.recommended, *run.answer.tied):
+        return ""
+    return RECOMMENDED if shown.hash == run.answer.recommended else TIED
 
 
 def exceeds(run: RecordedRun, shown: Shown) -> bool:
@@ -99,18 +99,13 @@ def fixed(value: float | None, digits: int) -> str:
     return f"{value:.{digits}f}" if known(value) else MISSING
 
 
-def loss_columns(run: RecordedRun, shown: Sequence[Shown]) -> list[tuple[str, str]]:
-    """The titles of `loss_cells`, each with its unit; that of silence where one has any."""
+def loss_columns(run: RecordedRun, shown: Sequence[Shown]) -> list[str]:
+    """The titles of `loss_cells`; that of silence where one has any."""
     if not run.ranks_full:
-        return [("loss", "nats/token"), ("bits/byte", "")]
+        return ["loss", "bits/byte"]
     silent = any((entry.figures.get("silence") or 0.0) >= LEAST_SILENCE for entry in shown)
-    return [
-        ("full loss", "nats, difference"),
-        ("best", "probability"),
-        *([("silence", "nats, charged")] if silent else []),
-        *([] if run.untrained else [("short loss", "nats/token")]),
-        ("recall", "to a transformer"),
-    ]
+    short = [] if run.untrained else ["short loss"]
+    return ["full loss", "best", *["silence"] * silent, *short, "recall"]
 
 
 def loss_cells(run: RecordedRun, shown: Shown, columns: Iterable[str]) -> list[str]:
@@ -124,16 +119,11 @@ def loss_cells(run: RecordedRun, shown: Shown, columns: Iterable[str]) -> list[s
         "best": fixed(figures.get("probability_best"), 2),
         "silence": fixed(figures.get("silence"), 3),
         "short loss": fixed(figures.get("loss"), 3),
-        "recall": MISSING if not known(recall) else signed(recall, 2),
+        "recall": MISSING,
     }
-    if known(recall) and known(sd):
-        texts["recall"] = with_interval(recall, sd, 2)
+    if known(recall):
+        texts["recall"] = with_interval(recall, sd, 2) if known(sd) else signed(recall, 2)
     return [texts[name] for name in columns]
-
-
-def time_words(shown: Shown, name: str, factor: float) -> str:
-    value = shown.figures.get(name)
-    return fixed(value * factor, 2) if known(value) else MISSING
 
 
 def origin_words(shown: Shown) -> str:
@@ -141,11 +131,7 @@ def origin_words(shown: Shown) -> str:
     At most 22 letters."""
     origin = shown.origin
     label, place = origin.get("label"), origin.get("trial", origin.get("number"))
-    words = (
-        str(label)
-        if label and label != "search"
-        else f"trial {place}"
-        if place is not None
-        else "search"
-    )
+    words = str(label or "search")
+    if words == "search" and place is not None:
+        words = f"trial {place}"
     return shortened(f"{words} of {origin['run']}" if "run" in origin else words, 22)

@@ -246,19 +246,16 @@ def test_bounds_are_whiskers_where_they_are_known(run):
 def test_curves_are_whole_have_their_own_colours_and_their_names_in_order(run):
     picture = training_curves(run)
     grey, *curves = marks(picture, Line)
-    labels = marks(picture, Label, 1)
-    assert {label.text for label in labels} == {f.name for f in run.front} | set(
-        run.baselines["label"]
-    )
-    assert len({curve.colour for curve in curves}) == len(curves) == len(labels)
-    assert [label.y for label in labels] == sorted((label.y for label in labels), reverse=True)
-    by_name = {
-        label.text: curve for label in labels for curve in curves if curve.colour == label.colour
-    }
+    keys = picture.keys
+    assert {key.text for key in keys} == {f.name for f in run.front} | set(run.baselines["label"])
+    assert len({curve.colour for curve in curves}) == len(curves)
+    assert [key.colour for key in keys] == [curve.colour for curve in curves]
+    assert all(above.y[-1] >= below.y[-1] for above, below in itertools.pairwise(curves))
+    by_name = dict(zip((key.text for key in keys), curves, strict=True))
     assert by_name["pure a"].dash
     assert not by_name["P1"].dash
     assert by_name["P1"].y[-1] == pytest.approx(run.front[0].figures["loss"])
-    assert sum(y is None for y in grey.y) == len(run.trained) - len(labels)
+    assert sum(y is None for y in grey.y) == len(run.trained) - len(keys)
     whole, late = picture.panels
     assert whole.x.range[0] == 0
     assert all(whole.y.range[0] <= y <= whole.y.range[1] for curve in curves for y in curve.y)
