@@ -51,7 +51,7 @@ def statements(run: RecordedRun) -> list[tuple[str, str]]:
         return []
     sentences = {
         "recommended": _recommended,
-        "transformer": _transformer,
+        "transformer": lambda run, answer: _rival(run, answer, answer.transformer),
         "pure stack": _pure_stack,
         "published": _published,
         "why": _why,
@@ -94,10 +94,6 @@ def _recommended(run: RecordedRun, answer: Answer) -> str:
     )
 
 
-def _transformer(run: RecordedRun, answer: Answer) -> str:
-    return _rival(run, answer, answer.transformer)
-
-
 def _pure_stack(run: RecordedRun, answer: Answer) -> str:
     if answer.pure == answer.transformer:
         return "the transformer is the best one" if answer.pure else ""
@@ -125,18 +121,14 @@ def _rival(run: RecordedRun, answer: Answer, rival: Rival) -> str:
 
 
 def _published(run: RecordedRun, answer: Answer) -> str:
-    groups: list[list[str]] = [[], [], []]
+    chosen = _chosen(run, answer).name
+    verdicts = (f"expected to be worse than {chosen}", f"not told apart from {chosen}", "better")
+    groups: dict[str, list[str]] = {verdict: [] for verdict in verdicts}
     for model in answer.known:
-        odds = model["probability"]
-        time = f" ({_ms(run, model['latency_ms'])})" * (model["latency_ms"] is not None)
-        groups[(odds > 1 - TOLD_APART) + (odds >= TOLD_APART)].append(f"{model['name']}{time}")
-    name = _chosen(run, answer).name
-    verdicts = (f"expected to be worse than {name}", f"not told apart from {name}", "better")
-    texts = [
-        f"{verdict}: {names_text(names)}"
-        for verdict, names in zip(verdicts, groups, strict=True)
-        if names
-    ]
+        odds, time = model["probability"], model["latency_ms"]
+        verdict = verdicts[(odds > 1 - TOLD_APART) + (odds >= TOLD_APART)]
+        groups[verdict].append(model["name"] + f" ({_ms(run, time)})" * (time is not None))
+    texts = [f"{verdict}: {names_text(names)}" for verdict, names in groups.items() if names]
     return _joined(*texts, "all with the vocabulary of the space" * bool(texts))
 
 
@@ -204,7 +196,8 @@ def _experiment(run: RecordedRun, answer: Answer) -> str:
 
 def _recall(run: RecordedRun, answer: Answer) -> str:
     figures, other = _chosen(run, answer).figures, answer.without_floor
-    recall, sd = (figures.get(name) or 0.0 for name in ("expected_recall", "expected_recall_sd"))
+    recall = figures.get("expected_recall") or 0.0
+    sd = figures.get("expected_recall_sd") or 0.0
     without = "without the floor the answer is the same" * answer.kept
     if other:
         without = (
@@ -234,13 +227,11 @@ def _calibration(run: RecordedRun, answer: Answer) -> str:
 
 def _limit(run: RecordedRun, answer: Answer) -> str:
     entry = _chosen(run, answer)
-    lower, upper = (entry.figures.get(name) for name in ("lower_ms", "upper_ms"))
+    upper = entry.figures.get("upper_ms")
     used = f"{_ms(run, entry.latency_ms)} of {_ms(run, run.budget_ms)}"
-    bounds = f" (90 %: {_ms(run, lower)} to {_ms(run, upper)})"
-    return _joined(
-        f"{used}{bounds * known(upper)}" * (run.budget_ms is not None),
-        LIMITS.get(answer.limit, ""),
-    )
+    if known(upper):
+        used += f" (90 %: {_ms(run, entry.figures.get('lower_ms'))} to {_ms(run, upper)})"
+    return _joined(used * (run.budget_ms is not None), LIMITS.get(answer.limit, ""))
 
 
 def _cost(run: RecordedRun, answer: Answer) -> str:

@@ -34,8 +34,10 @@ class FinalistsSection(Section):
         colours = {kind: operator_colour(kind) for kind in sorted(kinds, key=operator_order)}
         measured = ""
         if any(known(finalist.figures.get("measured_ms")) for finalist in run.front):
-            over = misses(run) or ["every one keeps its budgets"]
-            measured = f" Measured: the whole model, timed on the device; {over[0]}."
+            over = "".join(misses(run)) or "every one keeps its budgets"
+            measured = (
+                f" Measured: the whole model, timed on the device. {over[0].upper()}{over[1:]}."
+            )
         return render(
             "finalists.html",
             run=run,

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from flashnas.report.draw_plotly import draw_plotly
 from flashnas.report.figures import FIGURES
 from flashnas.report.marks import Picture
-from flashnas.report.section import Section, render, template_values
+from flashnas.report.section import Section, render
 from flashnas.runs.run import RecordedRun
 
 PNG_DPI = 96  # of a picture in a notebook
@@ -76,11 +76,10 @@ class NotebookFigure(go.Figure):
 
 def page_figure(run: RecordedRun, name: str, picture: Picture) -> dict[str, Any]:
     """A figure with its caption, for the page; no HTML parser takes its JSON for markup."""
-    captions = template_values("captions.html", "captions", run=run)
     text = str(draw_plotly(picture).to_json())
     return {
         "name": name,
-        "caption": captions[name],
+        "caption": render("captions.html", run=run, name=name),
         "json": Markup(
             text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
         ),

@@ -75,7 +75,7 @@ def _picture(run: RecordedRun, planes: Sequence[Plane], title: str = "") -> Pict
 
 
 def _panel(plane: Plane, *, first: bool, last: bool) -> Panel:
-    run, points, (range_x, range_y) = plane.run, plane.points, plane.ranges()
+    points, (range_x, range_y) = plane.points, plane.ranges()
     marks: list[Mark] = []
     xs, ys = plane.steps()
     if xs:
@@ -88,28 +88,14 @@ def _panel(plane: Plane, *, first: bool, last: bool) -> Panel:
                 x=spread["x"], y=spread["y"], low=spread["reach"], high=spread["reach"], colour=SOFT
             )
         )
-    failed = run.failed[run.failed["latency_ms"].notna()]
-    if len(failed) and plane.main:
-        top = range_y[1] - 0.025 * (range_y[1] - range_y[0])
-        marks.append(
-            Points(
-                x=failed["latency_ms"] * plane.factor,
-                y=[top] * len(failed),
-                fill=MUTED,
-                shape="cross",
-                size=9,
-                edge_width=2,
-                hover=[f"trial {row.number} failed\n{row.reason}" for row in rows(failed)],
-            )
-        )
     marks += [
         Guide(at=at, colour=BUDGET, text=f"budget {number(at, 5, plane.unit)}" * first)
         for at in plane.budgets
     ]
     height = HEIGHT if plane.main else SMALL_HEIGHT
-    place = " on ".join(place_words(run))
+    place = " on ".join(place_words(plane.run))
     words = f"latency of one request{', ' * bool(place)}{place} ({plane.unit})"
-    if run.answer is not None and (names := plane.outside()):
+    if plane.run.answer is not None and (names := plane.outside()):
         words += f"\nbeyond the axes: {names_text(names)}"
     return Panel(
         x=PlotAxis(title=words if last else "", range=range_x),
@@ -175,8 +161,6 @@ def _keys(planes: Sequence[Plane]) -> Iterable[Key]:
         yield Key(text="published model", shape="triangle", colour=SOFT)
     if points["small"].any():
         yield Key(text="small: not on the front", shape="circle", colour=RULE, edge=MUTED, size=6)
-    if run.failed["latency_ms"].notna().any() and planes[0].main:
-        yield Key(text="failed: no loss", shape="cross", colour=MUTED, edge=MUTED, size=9)
 
 
 def operator_keys(kinds: Iterable[str], shape: Shape) -> list[Key]:

@@ -65,9 +65,9 @@ class Plane:
         return [self.run.budget_ms * self.factor] if self.run.budget_ms else []
 
     def ranges(self) -> Ranges:
-        """((x low, high), (y low, high)) with room for labels and for the marks of failed trials on
-        top. Of an answer, they hold what it compares; fast networks of the front that are far above
-        it, and published models far from it, are outside."""
+        """((x low, high), (y low, high)) with room for labels. Of an answer, they hold what it
+        compares; fast networks of the front that are far above it, and published models far from
+        it, are outside."""
         points, answer = self.points, self.run.answer
         bottom, tops = _intervals(points)
         if not self.main or answer is None:

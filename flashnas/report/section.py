@@ -53,12 +53,6 @@ def render(template: str, **values: Any) -> Markup:
     return Markup(_environment().get_template(template).render(**values))
 
 
-def template_values(template: str, name: str, **values: Any) -> Any:
-    """What a template sets under a name, with line breaks as spaces in its texts."""
-    texts = getattr(_environment().get_template(template).make_module(values), name)
-    return {key: " ".join(str(text).split()) for key, text in texts.items()}
-
-
 @functools.cache
 def _environment() -> Environment:
     environment = Environment(

@@ -14,12 +14,11 @@ FORMS = ("forward", "state", "backward", "step", "graph")
 
 def doctor_text(examined: Mapping[str, Any]) -> str:
     machine, tests = examined["machine"], examined["tests"]
-    parts = [
-        _machine(machine),
-        _packages(examined["packages"]),
-        _choices(machine, examined["choices"]),
-    ]
-    return "\n\n".join([*parts, *([_tests(machine, tests)] if tests else [])])
+    parts = [_machine(machine), _packages(examined["packages"])]
+    parts.append(_choices(machine, examined["choices"]))
+    if tests:
+        parts.append(_tests(machine, tests))
+    return "\n\n".join(parts)
 
 
 def _machine(facts: Mapping[str, Any]) -> str:
@@ -39,20 +38,10 @@ def _machine(facts: Mapping[str, Any]) -> str:
 def _packages(packages: Sequence[Mapping[str, str]]) -> str:
     rows = []
     for package in packages:
-        problem = package.get("problem", "")
-        state = (
-            package["version"]
-            if not problem
-            else "not installed"
-            if not package["version"]
-            else "cannot be used"
-        )
-        told = (
-            f"{package['purpose']}; {problem}"
-            if problem and package["version"]
-            else package["purpose"]
-        )
-        rows.append((package["name"], state, told))
+        state, purpose = package["version"] or "not installed", package["purpose"]
+        if package["version"] and (problem := package.get("problem")):
+            state, purpose = "cannot be used", f"{purpose}; {problem}"
+        rows.append((package["name"], state, purpose))
     return _table(("package", "version", "for"), rows)
 
 
@@ -61,9 +50,8 @@ def _choices(machine: Mapping[str, Any], choices: Sequence[Mapping[str, Any]]) -
     rows: dict[tuple[str, ...], list[str]] = {}
     for choice in choices:
         operator = choice["operator"]
-        why = "; ".join(
-            f"not {library}: {reason}" for library, reason in choice["passes_over"].items()
-        )
+        reasons = choice["passes_over"].items()
+        why = "; ".join(f"not {library}: {reason}" for library, reason in reasons)
         line = (f"{operator:<4} {OPERATORS[operator].label}", choice["takes"], why)
         rows.setdefault(line, []).append(choice["dtype"])
     return _table(
@@ -103,8 +91,7 @@ def test_words(test: Mapping[str, Any]) -> str:
     """What came of a case of the self-test, and why."""
     return (
         f"{test['operator']} by {test['runs'] or test['backend']} in {test['dtype']},"
-        f" {test['status']}:"
-        f" {test['reason']}"
+        f" {test['status']}: {test['reason']}"
     )
 
 
@@ -127,12 +114,11 @@ def validation_text(result: Mapping[str, Any]) -> str:
     ]
     table = [header]
     for entry in result["architectures"]:
-        cells = [
-            format(entry[part][name], how)
-            for name in names
-            for part, how in (("predicted", ".3f"), ("measured", ".3f"), ("error", "+.1%"))
-        ]
-        table.append(["*" if entry["fitted"] else "", *cells, ""])
+        cells = ["*" if entry["fitted"] else ""]
+        for name in names:
+            cells += [f"{entry[part][name]:.3f}" for part in ("predicted", "measured")]
+            cells.append(f"{entry['error'][name]:+.1%}")
+        table.append([*cells, ""])
     room = WIDTH - max(map(len, columns(table)))
     for line, entry in zip(table[1:], result["architectures"], strict=True):
         line[-1] = shortened(compressed(entry["notation"]), room)

@@ -37,10 +37,8 @@ def evidence_text(result: Result) -> str:
         result[name] for name in ("rows", "publications", "disagreement")
     )
     lines = [
-        f"{rows['trainings']} full trainings of mixes by {len(publications)} publications; beside"
-        " them"
-        f" {rows['shapes']} trainings of shapes, {rows['ffn_shares']} of FFN shares,"
-        f" {rows['recall']} of"
+        f"{rows['trainings']} full trainings of mixes by {len(publications)} publications; beside them"
+        f" {rows['shapes']} trainings of shapes, {rows['ffn_shares']} of FFN shares, {rows['recall']} of"
         " recall",
         "",
         *columns(
@@ -61,9 +59,8 @@ def evidence_text(result: Result) -> str:
     return "\n".join(
         [
             *lines,
-            f"two publications order {disagreement['right']} of {disagreement['pairs']} clear pairs"
-            " of mixes"
-            " alike that both have",
+            f"two publications order {disagreement['right']} of {disagreement['pairs']} clear pairs of"
+            " mixes alike that both have",
             "",
             *columns(
                 [
@@ -120,8 +117,7 @@ def _mixes(mixes: Result) -> list[str]:
         )
     )
     return [
-        f"{mixes['other']!r} less {mixes['one']!r}, nats per token at equal size and shape (below"
-        " 0:"
+        f"{mixes['other']!r} less {mixes['one']!r}, nats per token at equal size and shape (below 0:"
         f" {mixes['other']!r} is better)",
         *([] if claims else ["  no publication has both in one group"]),
         *columns(rows, (0, 1)),
