@@ -1,9 +1,8 @@
 """flashnas: latency-aware neural architecture search for hybrid small language models.
 
     import flashnas as fn
-    run = fn.search(space="nemotron_flash", table="h100_sxm", budgets={"latency_ms": 14_000},
-    trials=24, out="runs/a") run.front[0].architecture, run.trials, run.plot_front(),
-    run.report("report.html")
+    run = fn.search(table="h100_sxm", budgets={"latency_ms": 20_000}, out="runs/a")
+    run.recommended.architecture, run.trials, run.plot_front(), run.report("report.html")
 
 Names are loaded when they are used, so that `import flashnas` costs milliseconds; `help(fn.search)`
 explains one.

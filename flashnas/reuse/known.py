@@ -110,8 +110,8 @@ def known_runs(
     for run in runs:
         if run.trained.empty:
             raise RunError(
-                f"{run.path}: nothing was trained in it (--trials 0), so that it has nothing to"
-                " reuse; search anew"
+                f"{run.path}: nothing was trained in it, so that it has nothing to reuse; search"
+                " anew, which takes seconds"
                 if run.untrained and run.entry("finished")
                 else f"{run.path}: has no trained network yet"
             )

@@ -126,6 +126,7 @@ def test_the_command_says_so_in_one_line(disk, small_corpus, quick_recipe, capsy
         "random",
         "--workers",
         "1",
+        "--train-anyway",
         *with_keys(disk.folder.parent, cycle_size=4, baselines=False, measure=False),
         "--out",
         str(disk.folder / "run"),

@@ -79,7 +79,7 @@ def test_ctrl_c_ends_a_search_and_all_its_processes(
         str(small_corpus),
         "--trials",
         "500",
-        *with_keys(tmp_path, cycle_size=2, baselines=False, measure=False),
+        *with_keys(tmp_path, cycle_size=2, baselines=False, measure=False, train_anyway=True),
         "--sampler",
         "random",
         "--workers",
