@@ -246,9 +246,7 @@ def test_the_answer_is_written_as_a_run(pages, run, tmp_path, capsys):
 
 def test_a_search_without_trainings_is_to_be_asked_anew(tmp_path):
     run = write_answered_run(tmp_path / "run", trained=False)
-    with pytest.raises(
-        RunError, match=r"run: nothing was trained in it, so that it has nothing"
-    ):
+    with pytest.raises(RunError, match=r"run: nothing was trained in it, so that it has nothing"):
         known_runs([run])
 
 
