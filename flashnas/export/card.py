@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import flashnas
 from flashnas.base.hints import printable
-from flashnas.report.text import MISSING, known, number
+from flashnas.report.text import INTERVAL_90, MISSING, known, number
 from flashnas.report.words import fixed
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun
@@ -154,10 +154,13 @@ def _latency(run: RecordedRun, entry: FrontEntry, vocab: int) -> str:
 def _losses(run: RecordedRun, entry: FrontEntry) -> str:
     figures, tokens = entry.figures, run.entry("proxy", "tokens")
     length = f" of {tokens:,} tokens" if known(tokens) else ""
-    text = f"short training{length}: {fixed(figures.get('loss'), 3)} nats per token (one seed)"
-    if known(figures.get("full_loss_sd")):
+    text = "nothing was trained in the search"
+    if known(loss := figures.get("loss")):
+        text = f"short training{length}: {fixed(loss, 3)} nats per token (one seed)"
+    if known(sd := figures.get("full_loss_sd")):
         text += (
-            f"; standard deviation of the full loss to expect: {fixed(figures['full_loss_sd'], 3)}"
+            f"; 90 % interval of the full loss to expect: ± {fixed(INTERVAL_90 * sd, 3)} to the"
+            " plain transformer of its size"
         )
     return text
 

@@ -233,9 +233,9 @@ class SearchConfig(Settings, where="search"):
     )
     rank_by: str = option(
         "full",
-        "full: the loss to expect of a full training, from what others have trained in full and"
-        " from"
-        " the short trainings; short: the loss of the short trainings alone",
+        "full: the loss to expect of a full training, from what others have trained in full, and"
+        " from the short trainings of what they have not; short: the loss of the short trainings"
+        " alone",
         choices=RANKINGS,
         flagged=False,
     )
