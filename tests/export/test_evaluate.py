@@ -171,6 +171,16 @@ def test_a_run_stands_for_its_chosen_network_once_that_is_trained(
         "| texts | bits_per_byte",
     ):
         assert words in card
+    entry = yaml.safe_load(front.read_text())
+    entry["figures"] |= {"loss": None, "full_loss_sd": 0.1}
+    front.write_text(yaml.safe_dump(entry))
+    assert main(shlex.split(f"export {run} --to hf --out {tmp_path}/untrained")) == 0
+    card = (tmp_path / "untrained/README.md").read_text()
+    assert (
+        "nothing was trained in the search; 90 % interval of the full loss to expect: ± 0.16"
+        in card
+    )
+    assert "short training" not in card
 
 
 def test_what_cannot_be_evaluated_is_one_line(model, texts, tmp_path):
