@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 from transformers_twins import MIXERS, VOCAB, allow_linear_caches, ours, theirs
 
-from flashnas.base.process import keep_memory
+from flashnas.base.system import keep_memory
 from flashnas.network.model import HybridLM
 
 PROMPT = 32

@@ -42,7 +42,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from flashnas.base.process import limit_threads
+from flashnas.base.system import limit_threads
 from flashnas.executors import Ended, Executor
 from flashnas.executors.job import run_job
 from flashnas.executors.local import WorkerPool

@@ -44,7 +44,7 @@ from torch import Tensor, nn
 from transformers_twins import CHUNKS, MIXERS, VOCAB, ours, set_chunk, theirs
 
 from flashnas.architecture import Architecture
-from flashnas.base.process import keep_memory
+from flashnas.base.system import keep_memory
 from flashnas.network.model import HybridLM
 
 TOKENS = 256

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flashnas.base.documents import convert
 from flashnas.base.errors import ConfigError, FlashnasError
 from flashnas.base.foreign import parse_json, read_zip
-from flashnas.base.hints import duration, printable
-from flashnas.base.schema import convert
+from flashnas.base.text import duration, printable
 
 MAX_TAIL_LINES = 12  # of the log of a step that did not pass
 MAX_TAIL_BYTES = 2000

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import flashnas as fn
-from flashnas.base.process import limit_threads
+from flashnas.base.system import limit_threads
 from flashnas.bench.table import COLUMNS, COUNTS, META, Header
 from flashnas.latency.table import shipped_tables
 from flashnas.latency.workload import WORKLOADS

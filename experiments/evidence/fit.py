@@ -27,7 +27,7 @@ from fitting import ShapeRow, ffn_rows, fit_law, fit_response, fit_spreads, read
 
 from flashnas import bench
 from flashnas.architecture import Architecture
-from flashnas.base.files import write_atomic
+from flashnas.base.system import write_atomic
 from flashnas.evidence.agreement import CLEAR_NATS, Pair
 from flashnas.evidence.full_loss import PARTS, FullLoss, Spreads
 from flashnas.evidence.law import Law

@@ -14,7 +14,7 @@ import json
 from importlib.metadata import distribution
 from pathlib import Path
 
-from flashnas.base.files import write_atomic
+from flashnas.base.system import write_atomic
 
 PACKAGES = ("scipy", "sympy", "scikit-learn", "pandas", "numpy")
 LEAST_CHARACTERS = 200  # a docstring has more

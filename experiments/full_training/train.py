@@ -28,7 +28,7 @@ import corpus
 
 import flashnas as fn
 from flashnas.base.errors import CandidateError, RunError
-from flashnas.base.files import hold_lock, write_atomic
+from flashnas.base.system import hold_lock, write_atomic
 
 HERE = Path(__file__).parent
 FACTORS, SEED = (1.0, 2.0), 0  # on both rates of the recipe

@@ -22,7 +22,7 @@ import yaml
 from picture import framed, still
 
 import flashnas as fn
-from flashnas.base.process import keep_memory
+from flashnas.base.system import keep_memory
 from flashnas.data.dataset import prepare_dataset
 from flashnas.network.model import Block
 from flashnas.operators.parts.norms import rms_normalise

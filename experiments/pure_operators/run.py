@@ -18,7 +18,7 @@ import yaml
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import CandidateError
-from flashnas.base.process import keep_memory
+from flashnas.base.system import keep_memory
 from flashnas.training.candidate import single_thread
 from flashnas.training.recipe import Recipe
 

@@ -21,7 +21,7 @@ from scipy import stats
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import CandidateError
-from flashnas.base.process import keep_memory
+from flashnas.base.system import keep_memory
 from flashnas.training.candidate import single_thread
 from flashnas.training.recipe import Recipe
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.hints import shown
 from flashnas.base.settings import (
     REQUIRED,
     Setting,
@@ -22,6 +21,7 @@ from flashnas.base.settings import (
     option,
     settings_of,
 )
+from flashnas.base.text import shown
 from flashnas.latency.workload import CALIBRATION_HELP, CALIBRATIONS, ENGINE, WORKLOAD_HELP
 
 T = TypeVar("T")

@@ -15,8 +15,8 @@ from typing import Any
 import flashnas
 from flashnas.api.calling import Figures, silent, takes
 from flashnas.base.errors import ConfigError, OperatorError
-from flashnas.base.files import disk_errors, write_atomic
 from flashnas.base.settings import Settings, option
+from flashnas.base.system import disk_errors, write_atomic
 from flashnas.latency.schema import PLATFORMS
 
 # distribution -> what it is for

@@ -7,8 +7,8 @@ from typing import Any
 
 from flashnas.api.calling import ARCHITECTURE, TABLE, calibration_option, takes, workload_option
 from flashnas.architecture.source import load_architecture
-from flashnas.base.quantities import EVIDENCE_HELP, TRAIN_TOKENS_HELP, tokens_of
 from flashnas.base.settings import REQUIRED, Settings, option
+from flashnas.base.text import EVIDENCE_HELP, TRAIN_TOKENS_HELP, tokens_of
 from flashnas.latency.estimate import Estimate
 from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from flashnas.api.calling import Figures, takes
-from flashnas.base.quantities import EVIDENCE_HELP
 from flashnas.base.settings import BARE, Settings, option
+from flashnas.base.text import EVIDENCE_HELP
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from flashnas.api.calling import Figures, takes
-from flashnas.base.hints import first_sentence, one_of
-from flashnas.base.registry import load_object
+from flashnas.base.documents import read_yaml
+from flashnas.base.registry import PACKAGE, load_object, shipped_names
 from flashnas.base.settings import Settings, option
-from flashnas.base.shipped import PACKAGE, shipped_names
-from flashnas.base.yaml import read_yaml
+from flashnas.base.text import first_sentence, one_of
 
 PREFIX = "flashnas."  # of the groups of entry points in which packages add names
 

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flashnas.base.files import write_atomic
-from flashnas.base.hints import first_line
 from flashnas.base.registry import foreign_errors
+from flashnas.base.system import write_atomic
+from flashnas.base.text import first_line
 from flashnas.runs.layout import TRIALS
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import Any
 
 from flashnas.api.calling import Figures, check_out, takes
 from flashnas.base.errors import ConfigError
-from flashnas.base.files import disk_errors
+from flashnas.base.registry import shipped_root
 from flashnas.base.settings import REQUIRED, Settings, option
-from flashnas.base.shipped import shipped_root
+from flashnas.base.system import disk_errors
 
 EXAMPLE = "flashnas-short-conv"
 BUILT = ("build", "dist")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import takes
 from flashnas.base.errors import RunError
-from flashnas.base.files import disk_errors, write_atomic
 from flashnas.base.settings import REQUIRED, Settings, option
+from flashnas.base.system import disk_errors, write_atomic
 from flashnas.runs.run import FrontEntry, RecordedRun
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Run(RecordedRun):
         Raises:
             RunError: there is no figure of that name.
         """
-        from flashnas.base.hints import one_of
+        from flashnas.base.text import one_of
         from flashnas.report.page_figures import FIGURES, NotebookFigure
 
         if name not in FIGURES:

@@ -85,7 +85,7 @@ def _summary(path: Path) -> dict[str, Any]:
 
 
 def _table(values: dict[str, Any]) -> str:
-    from flashnas.report.text import MISSING, columns, duration, number
+    from flashnas.base.text import MISSING, columns, duration, number
 
     def line(entry: dict[str, Any]) -> tuple[str, ...]:
         name = Path(entry["run"]).resolve().name

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import ARCHITECTURE, Figures, check_out, takes
 from flashnas.api.live import Quiet
-from flashnas.base.process import keep_memory, limit_threads
-from flashnas.base.quantities import MAX_TOKENS
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
+from flashnas.base.system import keep_memory, limit_threads
+from flashnas.base.text import MAX_TOKENS
 from flashnas.data.corpus import from_hub
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any
 
 from flashnas.architecture.notation import MAX_OPERATORS, parse_operators, split_notation
 from flashnas.base.errors import ArchitectureError
-from flashnas.base.hints import did_you_mean, shown
+from flashnas.base.text import did_you_mean, shown
 from flashnas.operators import OperatorSpec
 from flashnas.operators.spec import PROXY_HEAD_DIM, mean_context
 

@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from flashnas.base.errors import ArchitectureError
-from flashnas.base.hints import shown
+from flashnas.base.text import shown
 from flashnas.operators import OperatorSpec, operator_class
 
 MAX_OPERATORS = 4096  # guards repeats such as 99999x(...)

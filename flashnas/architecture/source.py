@@ -9,11 +9,11 @@ from pathlib import Path
 from flashnas.architecture import Architecture, is_notation
 from flashnas.architecture.huggingface import architecture_from_hf
 from flashnas.architecture.huggingface.config_json import read_json
+from flashnas.base.documents import read_yaml
 from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.base.foreign import check_regular
-from flashnas.base.hints import did_you_mean, shown
-from flashnas.base.shipped import PACKAGE
-from flashnas.base.yaml import read_yaml
+from flashnas.base.registry import PACKAGE
+from flashnas.base.text import did_you_mean, shown
 
 
 @functools.cache

@@ -4,7 +4,7 @@ terminal.
 A run folder, a table, a corpus or a model may come from a stranger. Read through here, a file can
 be wrong but cannot hang, fill the memory, or change another file:
 
-    recipe = read_yaml(path)                              of base/yaml.py; ConfigError
+    recipe = read_yaml(path)                              of documents.py; ConfigError
     header, *entries = read_json_lines(path, RunError)    a journal; a torn last line is left out
     frame = read_parquet(path, RunError)        its cells and texts are counted before they are
     unpacked files = read_zip(path, ConfigError)                   name -> content; nothing is
@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashnas.base.errors import FlashnasError
-from flashnas.base.hints import did_you_mean, first_line, printable
+from flashnas.base.text import did_you_mean, first_line, printable
 
 if TYPE_CHECKING:
     import pandas as pd

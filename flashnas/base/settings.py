@@ -12,7 +12,7 @@ check gives the same message for all:
     ReportOptions.load("settings.yaml", {}) flashnas report: --width must be at least 100; got 3
     flashnas report a --width 3
 
-What a program writes and reads back is a plain dataclass: see schema.py.
+What a program writes and reads back is a plain dataclass: see documents.py.
 """
 
 from __future__ import annotations
@@ -30,11 +30,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.hints import did_you_mean, one_of, shown
-from flashnas.base.quantities import number_of
+from flashnas.base.text import did_you_mean, number_of, one_of, shown
 
 if TYPE_CHECKING:  # imported when a file is read: the help needs no YAML
-    from flashnas.base.yaml import LocatedDict
+    from flashnas.base.documents import LocatedDict
 
 REQUIRED = MISSING  # the default of an option that must be given
 MAX_SEED = 2**32 - 1  # what NumPy's older generators accept, which Optuna's samplers use
@@ -334,7 +333,7 @@ class Settings:
         Raises:
             ConfigError: with file and line for what is wrong in the file.
         """
-        from flashnas.base.yaml import LocatedDict, read_yaml
+        from flashnas.base.documents import LocatedDict, read_yaml
 
         data = read_yaml(path) if path is not None else LocatedDict()
         from_file = cls.read_options(data)
@@ -389,7 +388,7 @@ class Settings:
             data: the mapping of the file.
             given: what the user gives in the call, which overrides the file.
         """
-        from flashnas.base.yaml import LocatedDict
+        from flashnas.base.documents import LocatedDict
 
         for name, key in self.connections():
             entry, file, overrides = name, data, given
@@ -498,7 +497,7 @@ def _listed(choices: Choices) -> list[str]:
 
 def place_of(data: LocatedDict, error: SettingError) -> str:
     """`file.yaml:3`, where the wrong value or entry is."""
-    from flashnas.base.yaml import LocatedDict, LocatedList
+    from flashnas.base.documents import LocatedDict, LocatedList
 
     value, key = data.get(error.setting.name), error.key
     if isinstance(value, LocatedDict) and isinstance(key, str) and key in value:

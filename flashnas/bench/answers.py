@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from flashnas.architecture import Architecture
+from flashnas.base.documents import fingerprint
 from flashnas.base.errors import ArchitectureError, BenchError, OperatorError
-from flashnas.base.fingerprint import fingerprint
 from flashnas.bench.table import Bench, shipped_benches
 from flashnas.training.recipe import Recipe
 

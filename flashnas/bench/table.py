@@ -13,12 +13,11 @@ from typing import Any, Self
 
 import pandas as pd
 
+from flashnas.base.documents import convert, fingerprint
 from flashnas.base.errors import BenchError, FlashnasError
-from flashnas.base.fingerprint import fingerprint
 from flashnas.base.foreign import parse_json, parse_json_cells, read_bytes, read_parquet
-from flashnas.base.hints import did_you_mean, first_line, one_of, shown
-from flashnas.base.schema import convert
-from flashnas.base.shipped import shipped_names
+from flashnas.base.registry import shipped_names
+from flashnas.base.text import did_you_mean, first_line, one_of, shown
 from flashnas.operators import OPERATORS
 from flashnas.training.recipe import Recipe
 

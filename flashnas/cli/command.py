@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.hints import printable
 from flashnas.base.registry import Registry, load_object
 from flashnas.base.settings import Settings
+from flashnas.base.text import printable
 from flashnas.cli.progress import CountProgress
 
 T = TypeVar("T")

@@ -19,9 +19,9 @@ from typing import Any
 
 import flashnas
 from flashnas.base.errors import FlashnasError
-from flashnas.base.hints import PluginWarning, did_you_mean, one_of, printable
-from flashnas.base.process import terminate_as_interrupt
 from flashnas.base.settings import Settings
+from flashnas.base.system import terminate_as_interrupt
+from flashnas.base.text import PluginWarning, did_you_mean, one_of, printable
 from flashnas.cli.command import COMMANDS, Command, command_line
 from flashnas.cli.options import (
     OneLineParser,

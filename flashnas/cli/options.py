@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.hints import did_you_mean
 from flashnas.base.settings import Setting, SettingError, Settings, settings_of
+from flashnas.base.text import did_you_mean
 
 JSON_HELP = "one JSON object on stdout, nothing else"
 CONFIG_HELP = "YAML with any of these options; flags override it"

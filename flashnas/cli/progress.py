@@ -8,7 +8,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Self, TextIO
 
-from flashnas.base.hints import duration, printable
+from flashnas.base.text import duration, printable
 
 if TYPE_CHECKING:
     from flashnas.api.live import Step

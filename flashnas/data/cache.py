@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flashnas.base.errors import CorpusError
-from flashnas.base.files import disk_errors
+from flashnas.base.system import disk_errors
 
 
 def cache_folder() -> Path:

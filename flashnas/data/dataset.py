@@ -18,9 +18,9 @@ from typing import Any, BinaryIO, Protocol, Self
 import numpy as np
 
 from flashnas.base.errors import CorpusError
-from flashnas.base.files import atomic_folder
 from flashnas.base.foreign import check_inside, check_regular, read_json, read_text
-from flashnas.base.hints import first_line
+from flashnas.base.system import atomic_folder
+from flashnas.base.text import first_line
 from flashnas.data.cache import cache_folder, writing_cache
 from flashnas.data.corpus import read_corpus, without_folders
 from flashnas.data.split import split_documents

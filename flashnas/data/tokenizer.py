@@ -17,9 +17,9 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from flashnas.base.errors import CorpusError
-from flashnas.base.files import write_atomic
 from flashnas.base.foreign import read_json
-from flashnas.base.hints import first_line
+from flashnas.base.system import write_atomic
+from flashnas.base.text import first_line
 from flashnas.data.cache import writing_cache
 from flashnas.data.split import TextPart
 

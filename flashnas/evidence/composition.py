@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.base.quantities import tokens_text
+from flashnas.base.text import tokens_text
 from flashnas.evidence.law import RANGE, aspect
 from flashnas.operators import OperatorSpec
 

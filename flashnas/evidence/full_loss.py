@@ -20,8 +20,7 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
-from flashnas.base.hints import shown
-from flashnas.base.quantities import tokens_of
+from flashnas.base.text import shown, tokens_of
 from flashnas.evidence.composition import (
     FEATURES,
     FULL_SHARE,

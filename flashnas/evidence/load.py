@@ -17,7 +17,7 @@ from scipy.optimize import minimize_scalar
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
-from flashnas.base.hints import one_of, printable, shown
+from flashnas.base.text import one_of, printable, shown
 from flashnas.evidence.composition import body_sizes, mix_of
 from flashnas.evidence.full_loss import NEW, NEW_RELIABILITY, PARTS, FullLoss, Spreads
 from flashnas.evidence.law import Law

@@ -14,7 +14,7 @@ from pathlib import Path
 from flashnas.architecture.notation import parse_operators
 from flashnas.base.errors import ConfigError, FlashnasError
 from flashnas.base.foreign import read_csv
-from flashnas.base.quantities import UNITS, number_of
+from flashnas.base.text import UNITS, number_of
 from flashnas.operators import OperatorSpec
 
 SHIPPED = Path(__file__).parent / "data" / "published_training.csv"

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.hints import did_you_mean
 from flashnas.base.registry import Registry
 from flashnas.base.settings import Setting, settings_of
+from flashnas.base.text import did_you_mean
 from flashnas.executors.base import Ended, Executor, NoOptions, Work
 
 __all__ = ["EXECUTORS", "Ended", "Executor", "NoOptions", "Work", "executor_options"]

@@ -24,8 +24,8 @@ from urllib.parse import urlsplit
 
 import flashnas
 from flashnas.base.errors import ConfigError, CorpusError, WorkerError
-from flashnas.base.hints import first_line
 from flashnas.base.settings import Settings, option, usable_cores
+from flashnas.base.text import first_line
 from flashnas.executors.attempt import classify_error
 from flashnas.executors.base import Ended, Executor, Work
 from flashnas.executors.local import MIN_MEMORY_GB, NO_LIMIT_ON_GPUS, LocalExecutor, LocalOptions

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import flashnas
-from flashnas.base.hints import printable
-from flashnas.report.text import INTERVAL_90, MISSING, known, number
+from flashnas.base.text import INTERVAL_90, MISSING, known, number, printable
 from flashnas.report.words import fixed
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun

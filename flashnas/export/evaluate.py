@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from flashnas.base.errors import ConfigError, CorpusError, DeviceError, WeightsError
-from flashnas.base.files import disk_errors
-from flashnas.base.hints import did_you_mean, first_line
+from flashnas.base.system import disk_errors
+from flashnas.base.text import did_you_mean, first_line
 from flashnas.data.corpus import read_corpus
 from flashnas.data.tokenizer import end_of_document_id, library_errors
 from flashnas.export.source import Source, fast_tokenizer, load_source, quiet_transformers

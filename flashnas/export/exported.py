@@ -9,7 +9,7 @@ import torch
 from flashnas.architecture.huggingface import architecture_from_hf
 from flashnas.base.errors import WeightsError
 from flashnas.base.foreign import read_json
-from flashnas.base.hints import first_line, shown
+from flashnas.base.text import first_line, shown
 from flashnas.formats.lfm2 import model_pieces
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import MODEL, fill, read_tensors

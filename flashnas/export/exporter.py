@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import torch
 
 from flashnas.base.errors import ExportError
-from flashnas.base.files import atomic_folder, disk_errors, write_synced
-from flashnas.base.hints import one_of
 from flashnas.base.registry import Registry
+from flashnas.base.system import atomic_folder, disk_errors, write_synced
+from flashnas.base.text import one_of
 from flashnas.export.card import CARD, model_card
 from flashnas.export.source import Source, fast_tokenizer
 from flashnas.formats.pieces import Piece

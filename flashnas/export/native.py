@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from flashnas.architecture import Architecture
-from flashnas.base.files import write_synced
+from flashnas.base.system import write_synced
 from flashnas.export.exporter import Exporter, Written, check_differences, difference, take_over
 from flashnas.export.source import Source, fast_tokenizer, quiet_transformers, special_ids
 from flashnas.formats import lfm2, nemotron_h

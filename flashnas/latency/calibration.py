@@ -40,10 +40,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from flashnas.base.documents import LocatedDict, convert
 from flashnas.base.errors import ConfigError, TableError
-from flashnas.base.hints import did_you_mean, one_of
-from flashnas.base.schema import convert
-from flashnas.base.yaml import LocatedDict
+from flashnas.base.text import did_you_mean, one_of
 from flashnas.latency.bounded_time import BoundedTime, around
 from flashnas.latency.corrections import ModelCorrection
 from flashnas.latency.schema import EARLIER_MODES, MODES, RUNTIMES

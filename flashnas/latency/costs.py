@@ -12,8 +12,8 @@ from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
-from flashnas.base.hints import one_of
 from flashnas.base.registry import foreign_errors
+from flashnas.base.text import one_of
 from flashnas.latency.metrics import PREDICTED
 from flashnas.latency.prediction import LatencyModel
 

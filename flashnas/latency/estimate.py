@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flashnas.base.errors import WorkloadError
-from flashnas.base.hints import one_of
+from flashnas.base.text import one_of
 from flashnas.latency.calibration import INTERVAL, OWN
 from flashnas.latency.metrics import METRICS, Predicted
 

@@ -20,7 +20,7 @@ import sys
 from dataclasses import dataclass, fields
 
 from flashnas.base.errors import BudgetError
-from flashnas.base.hints import one_of, shown
+from flashnas.base.text import one_of, shown
 
 METRICS = {  # name -> unit
     "latency_ms": "ms",

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flashnas.base.documents import convert, read_yaml
 from flashnas.base.errors import ConfigError, TableError
-from flashnas.base.hints import one_of
 from flashnas.base.registry import Registry
-from flashnas.base.schema import convert
-from flashnas.base.yaml import read_yaml
+from flashnas.base.text import one_of
 from flashnas.operators.kernel import PHASES
 from flashnas.operators.kernel_kinds import KERNEL_KINDS, kind_of_rows
 

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from flashnas.base.errors import TableError
-from flashnas.base.files import disk_errors
 from flashnas.base.foreign import MAX_JOURNAL_MB, check_inside, read_bytes, read_parquet
-from flashnas.base.hints import did_you_mean, one_of
-from flashnas.base.shipped import shipped_names
+from flashnas.base.registry import shipped_names
+from flashnas.base.system import disk_errors
+from flashnas.base.text import did_you_mean, one_of
 from flashnas.latency.bounded_time import rules
 from flashnas.latency.schema import (
     KINDS,

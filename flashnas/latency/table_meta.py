@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flashnas.base.documents import LocatedDict, convert, read_yaml
 from flashnas.base.errors import ConfigError, TableError
-from flashnas.base.hints import did_you_mean
-from flashnas.base.schema import convert
-from flashnas.base.yaml import LocatedDict, read_yaml
+from flashnas.base.text import did_you_mean
 from flashnas.latency.calibration import check_calibrations
 from flashnas.latency.schema import FORMAT, KINDS, NUMBERS, UNITS, VALUE_COLUMNS, Device
 

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from flashnas.base.documents import read_yaml
 from flashnas.base.errors import ConfigError, TableError
-from flashnas.base.files import atomic_file, disk_errors, hold_lock, write_atomic
-from flashnas.base.yaml import read_yaml
+from flashnas.base.system import atomic_file, disk_errors, hold_lock, write_atomic
 from flashnas.latency.schema import (
     FORMAT,
     KINDS,

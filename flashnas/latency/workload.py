@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from flashnas.base.documents import LocatedDict, check_keys, read_yaml
 from flashnas.base.errors import WorkloadError
-from flashnas.base.hints import did_you_mean, one_of
-from flashnas.base.yaml import LocatedDict, check_keys, read_yaml
+from flashnas.base.text import did_you_mean, one_of
 
 # of an activation and of what caches hold; fp8 and the quantized types, as llama.cpp names them,
 # hold weights only

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError, CandidateMemoryError
-from flashnas.base.hints import shown
+from flashnas.base.text import shown
 from flashnas.network.cache import CapturedStep, FixedStates, HybridCache, check_capturable
 from flashnas.network.loss import linear_cross_entropy
 from flashnas.operators import OperatorSpec

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
+from flashnas.base.documents import read_yaml
 from flashnas.base.errors import WeightsError
-from flashnas.base.files import FILE_MODE, atomic_folder, system_error, write_synced
 from flashnas.base.foreign import check_regular
-from flashnas.base.yaml import read_yaml
+from flashnas.base.system import FILE_MODE, atomic_folder, system_error, write_synced
 from flashnas.network.model import HybridLM
 
 ARCHITECTURE = "architecture.yaml"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from flashnas.base.errors import OperatorError
-from flashnas.base.hints import did_you_mean
+from flashnas.base.text import did_you_mean
 from flashnas.operators.kernel import KernelCall, Phase
 
 # smallest head of a scaled-down operator by default: a state of 8 x 8 would hold too little

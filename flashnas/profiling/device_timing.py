@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from flashnas.base.errors import DeviceMemoryError
-from flashnas.base.hints import first_line
 from flashnas.base.settings import Settings, option
+from flashnas.base.text import first_line
 from flashnas.latency.row_requests import RowRequest
 
 CONFIDENCE = 1.96  # two-sided 95 %

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from flashnas.base.errors import DeviceMemoryError
-from flashnas.base.hints import first_line
-from flashnas.base.process import keep_memory
 from flashnas.base.settings import usable_cores
+from flashnas.base.system import keep_memory
+from flashnas.base.text import first_line
 from flashnas.latency.schema import PLATFORMS as USUAL_MODES
 from flashnas.latency.schema import Device
 from flashnas.profiling.device_timing import Call, Effort, Measurement, captured, repeat

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from flashnas.architecture import Architecture
+from flashnas.base.documents import convert
 from flashnas.base.errors import TableError
-from flashnas.base.files import append_synced, disk_errors, drop_torn_line
 from flashnas.base.foreign import read_json_lines
-from flashnas.base.schema import convert
+from flashnas.base.system import append_synced, disk_errors, drop_torn_line
 from flashnas.latency.regression import REST, Row, choose_networks, counts, fit
 from flashnas.latency.row_requests import RowRequest, plan
 from flashnas.latency.table_writer import edited_meta

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from flashnas.base.errors import ConfigError, TableError
-from flashnas.base.files import disk_errors
+from flashnas.base.system import disk_errors
 from flashnas.latency.row_requests import RowRequest, missing
 from flashnas.latency.schema import NUMBERS, Device
 from flashnas.latency.table import LatencyTable, texts

@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flashnas.base.errors import RunError
-from flashnas.base.files import atomic_file, disk_errors, write_atomic
+from flashnas.base.system import atomic_file, disk_errors, write_atomic
 from flashnas.report.terminal import front_html, front_table
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from flashnas.architecture.folding import compressed
-from flashnas.base.quantities import tokens_text
-from flashnas.report.beside import stack_label
-from flashnas.report.next_steps import runs_in
-from flashnas.report.plot_data import front_unit
-from flashnas.report.text import (
+from flashnas.base.text import (
     counted,
     known,
     names_text,
     number,
     parameters,
     signed,
+    tokens_text,
     with_interval,
 )
+from flashnas.report.beside import stack_label
+from flashnas.report.next_steps import runs_in
+from flashnas.report.plot_data import front_unit
 from flashnas.runs.answer import Answer, Rival
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun, rows

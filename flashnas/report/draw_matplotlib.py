@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 from matplotlib.ticker import PercentFormatter
 
-from flashnas.base.hints import printable
+from flashnas.base.text import printable
 from flashnas.report.marks import (
     LINES,
     Bars,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flashnas.base.text import counted, known
 from flashnas.report.marks import Bars, Key, Line, Mark, Panel, Picture, PlotAxis, Whiskers
 from flashnas.report.palette import (
     FAINT,
@@ -29,7 +30,6 @@ from flashnas.report.plot_data import (
     latency_unit,
     name_of,
 )
-from flashnas.report.text import counted, known
 from flashnas.runs.run import RecordedRun, rows
 
 HEIGHT, CURVE_HEIGHT = 260.0, 368.0  # pixels of plotting areas

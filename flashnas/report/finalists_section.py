@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flashnas.base.text import known
 from flashnas.report.beside import shown_networks
 from flashnas.report.figures import FIGURES
 from flashnas.report.page_figures import page_figure
 from flashnas.report.palette import operator_colour, operator_label, operator_order
 from flashnas.report.section import Section, render
 from flashnas.report.terminal import LESSER, finalists_table, table_legend
-from flashnas.report.text import known
 from flashnas.report.words import MARKS, mark_of, misses
 from flashnas.runs.run import RecordedRun
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from flashnas.base.quantities import tokens_text
+from flashnas.base.text import MISSING, counted, duration, known, number, signed, tokens_text
 from flashnas.report.answer_text import REASONS, reasons_of, statements
 from flashnas.report.next_steps import next_commands
 from flashnas.report.plot_data import front_unit
 from flashnas.report.section import Section, render
-from flashnas.report.text import MISSING, counted, duration, known, number, signed
 from flashnas.report.words import best_baseline, counts_line, tokens_words
 from flashnas.runs.run import RecordedRun
 from flashnas.search.objectives import title_of
@@ -143,7 +142,7 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
     if effort := tokens_words(run):
         yield "Effort", effort, ""
     finished = f"finished {entry('finished')}" if entry("finished") else "not finished"
-    yield "Run time", duration(entry("seconds")), finished
+    yield "Run time", duration(entry("seconds"), 1), finished
 
 
 HEADER = HeaderSection()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from flashnas.report.text import names_text
+from flashnas.base.text import names_text
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.layout import FRONT
 from flashnas.runs.run import RecordedRun

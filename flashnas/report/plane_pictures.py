@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from flashnas.architecture.folding import compressed
+from flashnas.base.text import known, names_text, number, parameters, with_interval
 from flashnas.report.marks import (
     Guide,
     Key,
@@ -33,7 +34,6 @@ from flashnas.report.palette import (
 )
 from flashnas.report.planes import Plane, plane_of
 from flashnas.report.plot_data import name_of, objective_points
-from flashnas.report.text import known, names_text, number, parameters, with_interval
 from flashnas.report.words import counts_line, place_words
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import title_of

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flashnas.base.text import INTERVAL_90
 from flashnas.report.beside import stack_label
 from flashnas.report.marks import Label
 from flashnas.report.palette import INK, MUTED
@@ -24,7 +25,6 @@ from flashnas.report.plot_data import (
     place_labels,
     staircase,
 )
-from flashnas.report.text import INTERVAL_90
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import FULL, larger_is_better, title_of
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from flashnas.architecture.folding import kinds, mixers_by_use
+from flashnas.base.text import known
 from flashnas.report.palette import operator_order
-from flashnas.report.text import known
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import point

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from flashnas.architecture.folding import compressed
-from flashnas.report.text import MISSING
+from flashnas.base.text import MISSING
 from flashnas.runs.run import RecordedRun
 
 if TYPE_CHECKING:

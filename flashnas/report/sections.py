@@ -5,9 +5,9 @@ from __future__ import annotations
 from flashnas.architecture.folding import compressed
 from flashnas.base.errors import RunError
 from flashnas.base.registry import Registry
+from flashnas.base.text import MISSING, flat
 from flashnas.report.palette import SOFT, SOURCES, ordered_sources
 from flashnas.report.section import Section, render
-from flashnas.report.text import MISSING, flat
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.runs.trained import ModelEvaluation, trained_models
 

@@ -10,12 +10,11 @@ from html import escape
 from typing import Any
 
 from flashnas.architecture.folding import compressed
-from flashnas.base.hints import printable
+from flashnas.base.text import MISSING, columns, known, number, parameters, printable
 from flashnas.report.answer_text import ABOVE, RECOMMENDED, TIED, statements
 from flashnas.report.beside import head_of, shown_networks
 from flashnas.report.next_steps import next_commands, runs_in
 from flashnas.report.plot_data import front_unit
-from flashnas.report.text import MISSING, columns, known, number, parameters
 from flashnas.report.words import (
     best_baseline,
     exceeds,

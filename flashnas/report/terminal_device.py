@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flashnas.architecture.folding import compressed
+from flashnas.base.text import MISSING, columns, counted, known, shortened
 from flashnas.operators import OPERATORS
-from flashnas.report.text import MISSING, columns, counted, known, shortened
 
 FORMS = ("forward", "state", "backward", "step", "graph")
 

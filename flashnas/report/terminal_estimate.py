@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flashnas.architecture.folding import compressed
-from flashnas.base.quantities import tokens_text
-from flashnas.report.text import INTERVAL_90
+from flashnas.base.text import INTERVAL_90, tokens_text
 
 if TYPE_CHECKING:
     from flashnas.architecture import Architecture

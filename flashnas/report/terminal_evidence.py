@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flashnas.base.quantities import tokens_text
-from flashnas.report.text import columns, with_interval
+from flashnas.base.text import columns, tokens_text, with_interval
 
 Result = Mapping[str, Any]  # of a study, as its to_dict() gives it
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from flashnas.base.text import MISSING, counted
 from flashnas.report.terminal import front_table
-from flashnas.report.text import MISSING, counted
 from flashnas.reuse.rerank import Reranked
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from flashnas.base.hints import printable
+from flashnas.base.text import MISSING, counted, known, printable, shortened, signed, with_interval
 from flashnas.report.answer_text import RECOMMENDED, TIED
 from flashnas.report.beside import Shown
 from flashnas.report.plot_data import front_unit
-from flashnas.report.text import MISSING, counted, known, shortened, signed, with_interval
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.runs.trial import KNOWN
 

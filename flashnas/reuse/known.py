@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from flashnas.architecture import Architecture
+from flashnas.base.documents import fingerprint
 from flashnas.base.errors import ConfigError, FlashnasError, RunError
-from flashnas.base.fingerprint import fingerprint
-from flashnas.base.hints import shown
 from flashnas.base.registry import foreign_errors
+from flashnas.base.text import shown
 from flashnas.latency.metrics import METRICS
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.runs.trial import RUN, SCORED

@@ -16,12 +16,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
-from flashnas.base.files import drop_torn_line
 from flashnas.base.foreign import read_json_lines
-from flashnas.base.hints import first_line, shown
-from flashnas.base.process import uninterrupted
-from flashnas.base.schema import convert
+from flashnas.base.system import drop_torn_line, uninterrupted
+from flashnas.base.text import first_line, shown
 from flashnas.runs.trial import Outcome
 
 

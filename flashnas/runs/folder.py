@@ -13,16 +13,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from flashnas.base.documents import convert
 from flashnas.base.errors import FlashnasError, RunError
-from flashnas.base.files import (
+from flashnas.base.foreign import read_json, read_parquet
+from flashnas.base.system import (
     atomic_file,
     hold_lock,
     reason_of,
     recover_folder,
     write_atomic,
 )
-from flashnas.base.foreign import read_json, read_parquet
-from flashnas.base.schema import convert
 from flashnas.runs.database import Database
 from flashnas.runs.front import FrontEntry, read_front, write_front
 from flashnas.runs.identity import Identity

@@ -10,10 +10,9 @@ from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.folding import compressed
+from flashnas.base.documents import convert, read_yaml
 from flashnas.base.errors import FlashnasError, RunError
-from flashnas.base.files import atomic_folder, write_synced
-from flashnas.base.schema import convert
-from flashnas.base.yaml import read_yaml
+from flashnas.base.system import atomic_folder, write_synced
 from flashnas.runs.layout import FRONT, yaml_text
 
 # of an entry, besides scores and what a search adds; expected: where full trainings rank

@@ -8,8 +8,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from flashnas.base.documents import fingerprint
 from flashnas.base.errors import RunError
-from flashnas.base.fingerprint import fingerprint
 from flashnas.data.corpus import without_folders
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable

@@ -15,12 +15,11 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
+from flashnas.base.documents import LocatedDict, convert, read_yaml
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.foreign import parse_json_cells, read_parquet
-from flashnas.base.hints import first_line, printable, shown
 from flashnas.base.registry import installed_plugins
-from flashnas.base.schema import convert
-from flashnas.base.yaml import LocatedDict, read_yaml
+from flashnas.base.text import first_line, printable, shown
 from flashnas.runs.trial import Trial
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C: ten times as fast

@@ -12,12 +12,11 @@ from typing import Any, Self, TypedDict
 
 import pandas as pd
 
+from flashnas.base.documents import LocatedDict, convert
 from flashnas.base.errors import FlashnasError, RunError
-from flashnas.base.files import atomic_file, disk_errors, write_atomic
 from flashnas.base.foreign import check_inside
-from flashnas.base.hints import shown
-from flashnas.base.schema import convert
-from flashnas.base.yaml import LocatedDict
+from flashnas.base.system import atomic_file, disk_errors, write_atomic
+from flashnas.base.text import shown
 from flashnas.runs.answer import Answer
 from flashnas.runs.front import FrontEntry, read_front, write_front
 from flashnas.runs.layout import (

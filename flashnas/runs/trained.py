@@ -14,10 +14,10 @@ from pathlib import Path
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
+from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
-from flashnas.base.files import write_atomic
 from flashnas.base.foreign import read_json
-from flashnas.base.schema import convert
+from flashnas.base.system import write_atomic
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.layout import CONFIG
 from flashnas.runs.run import RecordedRun

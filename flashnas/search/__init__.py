@@ -7,8 +7,8 @@ import inspect
 from typing import Any
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.hints import did_you_mean
 from flashnas.base.registry import Registry
+from flashnas.base.text import did_you_mean
 from flashnas.search.algorithm import Evaluation, Goals, LatencyOf, SearchAlgorithm
 from flashnas.space import SearchSpace
 

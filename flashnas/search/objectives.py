@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from flashnas.base.hints import one_of
+from flashnas.base.text import one_of
 from flashnas.evidence.full_loss import CHARGE
 from flashnas.latency.metrics import LARGER_IS_BETTER, METRICS
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVa
 
 import numpy as np
 
+from flashnas.base.documents import LocatedDict
 from flashnas.base.errors import SpaceError
-from flashnas.base.yaml import LocatedDict
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

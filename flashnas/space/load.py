@@ -6,11 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from flashnas.base.documents import read_yaml
 from flashnas.base.errors import SpaceError
-from flashnas.base.hints import did_you_mean, one_of, shown, shown_path
-from flashnas.base.registry import Registry, foreign_errors
-from flashnas.base.shipped import shipped_names
-from flashnas.base.yaml import read_yaml
+from flashnas.base.registry import Registry, foreign_errors, shipped_names
+from flashnas.base.text import did_you_mean, one_of, shown, shown_path
 from flashnas.space import settings
 from flashnas.space.base import SearchSpace
 from flashnas.space.operator_space import OperatorSpace, as_operator_space

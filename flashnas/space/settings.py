@@ -14,9 +14,9 @@ from flashnas.architecture import (
     MAX_VOCAB,
     parse_operators,
 )
+from flashnas.base.documents import LocatedDict, LocatedList, check_keys
 from flashnas.base.errors import ArchitectureError, OperatorError, SpaceError
-from flashnas.base.hints import one_of, shown
-from flashnas.base.yaml import LocatedDict, LocatedList, check_keys
+from flashnas.base.text import one_of, shown
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space.operator_space import ModelOptions

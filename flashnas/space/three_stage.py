@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from flashnas.base.documents import LocatedDict, check_keys
 from flashnas.base.errors import SpaceError
-from flashnas.base.hints import one_of
-from flashnas.base.yaml import LocatedDict, check_keys
+from flashnas.base.text import one_of
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space import settings

@@ -10,8 +10,8 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError, SpaceError
-from flashnas.base.quantities import range_of, tokens_text
 from flashnas.base.registry import foreign_errors
+from flashnas.base.text import range_of, tokens_text
 from flashnas.latency.table import LatencyTable
 from flashnas.search import SearchAlgorithm
 from flashnas.search.objectives import RECALL

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flashnas.base.hints import duration
+from flashnas.base.text import duration
 
 # of a training, times the logarithm of the workers: until the last one of a cycle has ended
 WAIT = 0.36

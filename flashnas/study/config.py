@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
-from flashnas.base.quantities import MAX_TOKENS, range_of, tokens_of
 from flashnas.base.settings import (
     MAX_SEED,
     MAX_THREADS,
@@ -17,6 +16,7 @@ from flashnas.base.settings import (
     option,
     settings_of,
 )
+from flashnas.base.text import MAX_TOKENS, range_of, tokens_of
 from flashnas.data.corpus import from_hub
 from flashnas.executors import EXECUTORS, executor_options
 from flashnas.latency.metrics import METRICS, Budget

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from flashnas.base.process import terminate_as_interrupt
 from flashnas.base.registry import foreign_errors
+from flashnas.base.system import terminate_as_interrupt
 from flashnas.executors.base import Executor
 from flashnas.runs.folder import check_out
 from flashnas.runs.snapshot import Progress

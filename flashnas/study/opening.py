@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import flashnas
-from flashnas.base.hints import warn
-from flashnas.base.registry import installed_plugins
+from flashnas.base.registry import installed_plugins, is_shipped
 from flashnas.base.settings import SettingError
-from flashnas.base.shipped import is_shipped
+from flashnas.base.text import warn
 from flashnas.executors import EXECUTORS, Executor, Work, executor_options
 from flashnas.executors.job import Job, evaluator_name, run_job
 from flashnas.executors.local import InProcess

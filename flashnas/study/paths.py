@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from flashnas.base.shipped import shipped_names
+from flashnas.base.registry import shipped_names
 
 FILES = ("space", "table", "recipe", "data", "tokenizer", "evidence", "bench_table", "start_from")
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.base.fingerprint import fingerprint
+from flashnas.base.documents import fingerprint
 from flashnas.evidence.composition import FULL_SHARE, body_sizes, mix_of
 from flashnas.evidence.expected import expected_of
 from flashnas.evidence.full_loss import CHARGE, SHORT_WEIGHT, FullLoss, Prediction

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from flashnas.base.errors import FlashnasError
-from flashnas.base.hints import first_line
-from flashnas.base.process import limit_threads
+from flashnas.base.system import limit_threads
+from flashnas.base.text import first_line
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends.core import BACKENDS, choose_backend, cores_of
 from flashnas.operators.layer import Layer, build_layer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flashnas.base.process import keep_memory, limit_threads
+from flashnas.base.system import keep_memory, limit_threads
 
 if TYPE_CHECKING:
     from flashnas.training.distributed import Ranks

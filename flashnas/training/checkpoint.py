@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from flashnas.base.errors import WeightsError
-from flashnas.base.files import atomic_folder, write_synced
 from flashnas.base.foreign import check_regular, read_json
+from flashnas.base.system import atomic_folder, write_synced
 from flashnas.network.weights import (
     ARCHITECTURE,
     MODEL,

@@ -19,11 +19,10 @@ from typing import Any, Self, TypedDict
 
 import yaml
 
+from flashnas.base.documents import convert, read_yaml
 from flashnas.base.errors import RunError, WeightsError
-from flashnas.base.files import complete_lines, drop_torn_line, hold_lock, write_atomic
 from flashnas.base.foreign import MAX_JOURNAL_MB, check_regular, read_text
-from flashnas.base.schema import convert
-from flashnas.base.yaml import read_yaml
+from flashnas.base.system import complete_lines, drop_torn_line, hold_lock, write_atomic
 from flashnas.network.weights import ARCHITECTURE
 from flashnas.training.checkpoint import check_checkpoint, checkpoints, remove_unfinished
 from flashnas.training.recipe import ROUNDING

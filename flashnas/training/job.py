@@ -23,7 +23,7 @@ import yaml
 import flashnas
 from flashnas.architecture import Architecture
 from flashnas.base.errors import CandidateError, ConfigError
-from flashnas.base.process import ENDING
+from flashnas.base.system import ENDING
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.data.tokenizer import load_tokenizer, vocab_size
 from flashnas.network.weights import save_model

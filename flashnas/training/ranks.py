@@ -8,8 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from flashnas.base.files import write_atomic
-from flashnas.base.process import die_with_parent
+from flashnas.base.system import die_with_parent, write_atomic
 from flashnas.training.candidate import train_candidate
 from flashnas.training.together import FAILED, JOB, SCORE, WORKER
 

@@ -15,11 +15,10 @@ from typing import Any, Self
 import yaml
 
 from flashnas.architecture import Architecture
+from flashnas.base.documents import LocatedDict, fingerprint, read_yaml
 from flashnas.base.errors import ConfigError
-from flashnas.base.fingerprint import fingerprint
-from flashnas.base.hints import did_you_mean, shown
 from flashnas.base.settings import SettingError, Settings, option, place_of, settings_of
-from flashnas.base.yaml import LocatedDict, read_yaml
+from flashnas.base.text import did_you_mean, shown
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends import BACKENDS
 from flashnas.operators.spec import PROXY_HEAD_DIM

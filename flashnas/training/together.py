@@ -20,8 +20,7 @@ from typing import Any
 
 from flashnas.base import errors
 from flashnas.base.errors import CandidateDiedError, CandidateMemoryError, DeviceError
-from flashnas.base.files import write_atomic
-from flashnas.base.process import die_with_parent
+from flashnas.base.system import die_with_parent, write_atomic
 
 JOB, SCORE, FAILED = "job.json", "score.json", "failed"
 WORKER = "FLASHNAS_WORKER"  # number of the process that started torchrun

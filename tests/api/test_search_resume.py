@@ -12,9 +12,9 @@ from one_line import one_line
 import flashnas as fn
 from flashnas.api.run import Run
 from flashnas.architecture import notation
+from flashnas.base.documents import read_yaml
 from flashnas.base.errors import ConfigError, RunError
 from flashnas.base.registry import forget_plugins
-from flashnas.base.yaml import read_yaml
 from flashnas.cli.main import main
 from flashnas.search.random_search import Random
 

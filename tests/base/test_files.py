@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from flashnas.base import files
+from flashnas.base import system as files
 from flashnas.base.errors import RunError
-from flashnas.base.files import (
+from flashnas.base.system import (
     atomic_file,
     atomic_folder,
     complete_lines,
@@ -127,7 +127,7 @@ def test_a_refused_replacement_keeps_the_old_folder(tmp_path):
 
 def test_a_process_that_is_killed_while_it_replaces_a_folder_loses_none(tmp_path):
     script = (
-        "import sys; from pathlib import Path; from flashnas.base.files import replace_folder\n"
+        "import sys; from pathlib import Path; from flashnas.base.system import replace_folder\n"
         "root = Path(sys.argv[1]); count = 0\n"
         "while True:\n"
         "    new = root / f'new{count}'; new.mkdir(); (new / 'content').write_text('x')\n"
@@ -156,7 +156,7 @@ def test_a_folder_that_a_crash_left_aside_comes_back(tmp_path):
 def test_a_lock_keeps_others_out_until_its_process_is_killed(tmp_path):
     path, busy = tmp_path / ".lock", RunError("runs/a: another process is writing this run")
     script = (
-        "import sys, time; from pathlib import Path; from flashnas.base.files import hold_lock\n"
+        "import sys, time; from pathlib import Path; from flashnas.base.system import hold_lock\n"
         "from flashnas.base.errors import RunError\n"
         "lock = hold_lock(Path(sys.argv[1]), RunError('busy')); print('held', flush=True);"
         " time.sleep(60)\n"

@@ -14,6 +14,7 @@ from offenders import every
 from one_line import one_line
 
 from flashnas.base import foreign
+from flashnas.base.documents import read_yaml
 from flashnas.base.errors import (
     BenchError,
     ConfigError,
@@ -22,7 +23,6 @@ from flashnas.base.errors import (
     RunError,
     TableError,
 )
-from flashnas.base.files import append_synced, drop_torn_line
 from flashnas.base.foreign import (
     check_regular,
     parse_json,
@@ -32,8 +32,8 @@ from flashnas.base.foreign import (
     read_parquet,
     read_text,
 )
-from flashnas.base.hints import printable
-from flashnas.base.yaml import read_yaml
+from flashnas.base.system import append_synced, drop_torn_line
+from flashnas.base.text import printable
 from flashnas.data.corpus import read_corpus
 from flashnas.latency.table import LatencyTable
 from flashnas.runs.run import RecordedRun

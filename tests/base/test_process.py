@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from flashnas.base.process import (
+from flashnas.base.system import (
     THREAD_VARIABLES,
     limit_threads,
     terminate_as_interrupt,
@@ -28,7 +28,7 @@ def test_a_limit_reaches_every_library_and_may_keep_what_the_user_set(monkeypatc
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
 def test_malloc_settings_are_taken_in_a_process_of_their_own():
-    code = "from flashnas.base.process import keep_memory; print(keep_memory())"
+    code = "from flashnas.base.system import keep_memory; print(keep_memory())"
     printed = subprocess.check_output([sys.executable, "-c", code], text=True).strip()
     assert printed == str("glibc" in os.confstr("CS_GNU_LIBC_VERSION"))
 

@@ -10,9 +10,8 @@ import pytest
 from offenders import every
 from one_line import one_line
 
+from flashnas.base.documents import convert, parse_yaml
 from flashnas.base.errors import ArchitectureError, BenchError, ConfigError
-from flashnas.base.schema import convert
-from flashnas.base.yaml import parse_yaml
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import yaml
 from flashnas import __main__ as entry
 from flashnas.api.calling import Figures, takes
 from flashnas.api.estimate import EstimateOptions
-from flashnas.base.hints import duration
+from flashnas.base.text import duration
 from flashnas.cli.command import COMMANDS
 from flashnas.cli.main import main
 from flashnas.cli.progress import SearchProgress

@@ -12,7 +12,7 @@ from one_line import one_line
 import flashnas as fn
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
-from flashnas.base.quantities import number_of, tokens_of, tokens_text
+from flashnas.base.text import number_of, tokens_of, tokens_text
 from flashnas.cli.main import main
 from flashnas.evidence.expected import expected
 from flashnas.evidence.load import FITTED, OWN, digests, fitted, full_loss, own_rows

@@ -14,7 +14,7 @@ import pool_jobs
 import pytest
 
 from flashnas.base.errors import ConfigError, WorkerError
-from flashnas.base.process import terminate_as_interrupt
+from flashnas.base.system import terminate_as_interrupt
 from flashnas.executors import Work
 from flashnas.executors.attempt import attempt
 from flashnas.executors.local import LocalExecutor, LocalOptions, WorkerPool

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flashnas.base.documents import fingerprint
 from flashnas.base.errors import CandidateError, WorkerError
-from flashnas.base.fingerprint import fingerprint
 from flashnas.executors import EXECUTORS, Executor, Work
 from flashnas.executors.job import Job, run_job
 

@@ -1,6 +1,6 @@
 """Small spaces for the tests, written as YAML."""
 
-from flashnas.base.yaml import parse_yaml
+from flashnas.base.documents import parse_yaml
 from flashnas.space.three_stage import ThreeStageSpace
 
 THREE_STAGE = """\

@@ -11,6 +11,7 @@ import pytest
 from answered_runs import write_answered_run
 from matplotlib.image import imread
 
+from flashnas.base.text import INTERVAL_90, names_text, signed
 from flashnas.report import RecordedRun, front_table, write_report
 from flashnas.report.answer_text import statements
 from flashnas.report.header_section import HEADER
@@ -18,7 +19,6 @@ from flashnas.report.marks import Label, Whiskers
 from flashnas.report.next_steps import next_commands
 from flashnas.report.plane_pictures import front_picture
 from flashnas.report.planes import plane_of
-from flashnas.report.text import INTERVAL_90, names_text, signed
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from run_builder import THIN_RUNS, make_trials
 from flashnas.architecture import Architecture
 from flashnas.base.errors import PluginError, RunError
 from flashnas.base.registry import forget_plugins
+from flashnas.base.text import duration, number, parameters
 from flashnas.report import RecordedRun, front_table, write_report
 from flashnas.report.html import render_html
 from flashnas.report.sections import SECTIONS
-from flashnas.report.text import duration, number, parameters
 
 ATTACK = "<script>alert('x')</script><img src=x onerror=alert(1)>"
 

@@ -13,7 +13,7 @@ import yaml
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, RunError
-from flashnas.base.process import terminate_as_interrupt
+from flashnas.base.system import terminate_as_interrupt
 from flashnas.runs import folder as folder_module
 from flashnas.runs.folder import RunFolder
 from flashnas.runs.front import FrontEntry

@@ -13,8 +13,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from small_spaces import write
 
 from flashnas.base import registry
+from flashnas.base.documents import check_keys, parse_yaml
 from flashnas.base.errors import SpaceError
-from flashnas.base.yaml import check_keys, parse_yaml
 from flashnas.space import (
     TEMPLATES,
     SearchSpace,

@@ -8,8 +8,8 @@ import pytest
 from space_contract import check_space
 
 from flashnas.architecture import Architecture, parse_operators
+from flashnas.base.documents import parse_yaml
 from flashnas.base.errors import SpaceError
-from flashnas.base.yaml import parse_yaml
 from flashnas.space import load_space
 from flashnas.space.layerwise import LayerwiseGenotype, LayerwiseSpace
 

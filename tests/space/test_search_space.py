@@ -13,7 +13,7 @@ from small_spaces import write
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError, FlashnasError, SpaceError
-from flashnas.base.shipped import shipped_names
+from flashnas.base.registry import shipped_names
 from flashnas.space import features, load_space
 
 SHIPPED = (

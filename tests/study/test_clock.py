@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from flashnas.architecture import Architecture
-from flashnas.base.shipped import shipped_names
+from flashnas.base.registry import shipped_names
 from flashnas.study.clock import Clock, TrainingPlan
 from flashnas.training.cost import training_seconds
 from flashnas.training.recipe import Recipe

@@ -13,7 +13,7 @@ import yaml
 from notes import Notes
 from problems import with_few_candidates
 
-from flashnas.base.shipped import shipped_names
+from flashnas.base.registry import shipped_names
 from flashnas.cli.main import main
 from flashnas.runs.run import RecordedRun
 from flashnas.search.pareto import non_dominated

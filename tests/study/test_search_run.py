@@ -14,7 +14,7 @@ import yaml
 from config_keys import with_keys
 
 from flashnas.architecture.source import load_architecture
-from flashnas.base.shipped import shipped_root
+from flashnas.base.registry import shipped_root
 from flashnas.cli.main import main
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from flashnas.base.errors import ConfigError, SpaceError
-from flashnas.base.shipped import shipped_names
+from flashnas.base.registry import shipped_names
 from flashnas.space import OperatorSpace, load_space
 from flashnas.study.config import SearchConfig
 from flashnas.study.problem import load_problem

@@ -8,7 +8,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from space_contract import check_space
 
-from flashnas.base.shipped import shipped_names
+from flashnas.base.registry import shipped_names
 from flashnas.space import TEMPLATES, SearchSpace
 
 EXAMPLE = Path(__file__).parents[2] / "examples/flashnas-gpt2-space"

@@ -369,7 +369,7 @@ def test_folders_that_exist_are_not_overwritten(copied, asked, tmp_path, capsys)
     line = refused([*asked, "--out", tmp_path / "other", "--resume"], capsys)
     assert "other: exists and is not the folder of a training (it has no train.yaml)" in line
     assert "--resume needs --out" in refused([*asked, "--resume"], capsys)
-    from flashnas.base.files import hold_lock
+    from flashnas.base.system import hold_lock
 
     with hold_lock(copied / ".lock", RunError("free")):
         assert "another process is writing this training" in refused(

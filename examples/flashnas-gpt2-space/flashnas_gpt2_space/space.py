@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from flashnas.base.documents import LocatedDict
 from flashnas.base.errors import SpaceError
-from flashnas.base.yaml import LocatedDict
 from flashnas.space import SearchSpace
 
 if TYPE_CHECKING:

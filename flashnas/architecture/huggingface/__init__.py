@@ -37,7 +37,7 @@ from flashnas.architecture.huggingface.transformer import (
     smollm3,
 )
 from flashnas.base.errors import ArchitectureError, OperatorError
-from flashnas.base.hints import one_of
+from flashnas.base.text import one_of
 
 MODEL_TYPES: dict[str, Callable[[HfConfig], Architecture]] = {
     "llama": llama,

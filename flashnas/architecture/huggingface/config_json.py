@@ -10,7 +10,7 @@ from flashnas.architecture.huggingface.defaults import DEFAULTS
 from flashnas.architecture.notation import MAX_OPERATORS
 from flashnas.base import foreign
 from flashnas.base.errors import ArchitectureError
-from flashnas.base.hints import shown
+from flashnas.base.text import shown
 from flashnas.operators.spec import MAX_VALUE
 
 

@@ -22,10 +22,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from flashnas.base.documents import MAX_YAML_VALUES, SEPARATORS
 from flashnas.base.errors import TableError
 from flashnas.base.foreign import MAX_YAML_MB, check_count, read_parquet, read_text
-from flashnas.base.hints import first_line, one_of
-from flashnas.base.yaml import MAX_YAML_VALUES, SEPARATORS
+from flashnas.base.text import first_line, one_of
 from flashnas.latency.schema import Device
 from flashnas.latency.table_writer import RowContext, write_rows
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from flashnas.base.errors import OperatorError
-from flashnas.base.hints import one_of
+from flashnas.base.text import one_of
 from flashnas.operators.backends import BACKENDS, fla, flash_attn, mamba_ssm
 from flashnas.operators.backends.library import Function, Pair, without_gradients
 

@@ -8,9 +8,9 @@ import yaml
 from offenders import every
 from one_line import one_line
 
-from flashnas.base import yaml as yaml_module
+from flashnas.base import documents as yaml_module
+from flashnas.base.documents import check_keys, make_loader, parse_yaml, read_yaml
 from flashnas.base.errors import ConfigError, SpaceError
-from flashnas.base.yaml import check_keys, make_loader, parse_yaml, read_yaml
 
 TEXT = """\
 first: 1
@@ -121,7 +121,7 @@ def test_aliases_that_expand_to_too_much_are_refused(text):
 
 
 def test_a_long_file_and_a_few_aliases_are_accepted(monkeypatch):
-    monkeypatch.setattr("flashnas.base.yaml.MAX_EXPANDED_NODES", 1000)
+    monkeypatch.setattr("flashnas.base.documents.MAX_EXPANDED_NODES", 1000)
     assert len(parse_yaml("[" + "1, " * 1001 + "&a 2]")) == 1002
     data = parse_yaml("base: &base [1, 2]\nfirst: *base\nsecond: [*base, *base]\n")
     assert data["second"] == [data["first"]] * 2 == [[1, 2]] * 2

@@ -1,6 +1,6 @@
 """Hints in error messages."""
 
-from flashnas.base.hints import did_you_mean, one_of
+from flashnas.base.text import did_you_mean, one_of
 
 
 def test_only_a_close_value_is_suggested():

@@ -1,0 +1,276 @@
+"""Texts for people: messages, numbers with their units, lines of a table. No heavy imports."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+import sys
+import warnings
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from types import FrameType
+from typing import Any, TypeGuard
+
+SHOWN_CHARACTERS = 120  # of a wrong value in a message
+INTERVAL_90 = 1.645  # standard deviations on each side
+MISSING = "–"  # noqa: RUF001 - an en dash for a number that is not known
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+MAX_TOKENS = 10**15  # whole numbers up to here are exact as floats, too
+# of two options that several commands have
+TRAIN_TOKENS_HELP = "tokens of the full training that you plan, such as 100B"
+EVIDENCE_HELP = "CSV of your own full trainings, one publication more; predictions are then for it"
+
+
+# -- messages --------------------------------------------------------------------------------------
+
+
+def did_you_mean(value: object, allowed: Iterable[str]) -> str:
+    """`" (did you mean 'x'?)"` for the closest allowed value, or an empty string."""
+    close = difflib.get_close_matches(str(value), list(allowed), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def one_of(place: str, value: object, allowed: Iterable[str]) -> str:
+    """The one line for a value outside a closed list."""
+    allowed = list(allowed)
+    return (
+        f"{place} must be one of {', '.join(allowed)}; got {value!r}{did_you_mean(value, allowed)}"
+    )
+
+
+def shown(value: Any) -> str:
+    """A wrong value in a message: as Python writes it, cut where it is long."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # of a whole number with thousands of digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}.."
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """A path in a message: as it is, or as `shown` where that is not one short line."""
+    text = os.fspath(path)
+    return text if text.isprintable() and len(text) <= SHOWN_CHARACTERS else shown(text)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its class where it says nothing."""
+    return printable((str(error).strip().splitlines() or [type(error).__name__])[0])
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a docstring or comment, without its full stop."""
+    return re.split(r"(?<=[\w)\]`])\.(?:\s|$)", " ".join(text.partition("\n\n")[0].split()))[0]
+
+
+def printable(text: object) -> str:
+    """Foreign text for one line of a terminal: control characters, line ends included, as Python
+    escapes them."""
+    text = os.fspath(text) if isinstance(text, os.PathLike) else str(text)
+    return (
+        text
+        if text.isprintable()
+        else "".join(
+            letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+            for letter in text
+        )
+    )
+
+
+def duration(seconds: Any, decimals: int = 0) -> str:
+    """`45 s`, `3 min 20 s`, `2 h 05 min`; `decimals` of the seconds are shown below a minute. An en
+    dash for a number that is not known."""
+    if not known(seconds):
+        return MISSING
+    if round(seconds, decimals) < 60:
+        return f"{seconds:.{decimals}f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return (
+        f"{minutes} min {rest:02d} s"
+        if minutes < 60
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )
+
+
+def warn(text: str) -> None:
+    """Warn the user of the API, at the line of their own code that called flashnas."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 2
+    while (
+        frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "flashnas"
+    ):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)
+
+
+class PluginWarning(UserWarning):
+    """A plugin that is left out; the command line shows its line alone."""
+
+
+def warn_of_plugin(text: str) -> None:
+    """Warn that a plugin is left out, or slow; the same line once in a process."""
+    warnings.warn_explicit(text, PluginWarning, "flashnas", 0, registry=_SAID)
+
+
+_SAID: dict[Any, Any] = {}
+
+# -- numbers with units, which people write --------------------------------------------------------
+
+
+def number_of(text: str, units: Mapping[str, int] = UNITS) -> float:
+    """The number above 0 that a text is, with one of the units behind it or none; NaN for any other
+    text.
+
+    Example:
+        >>> number_of("0.35B"), number_of("350"), number_of("large")
+        (350000000.0, 350.0, nan)
+    """
+    text = text.strip()
+    digits, unit = (
+        (text[:-1], text[-1].upper()) if text and text[-1].upper() in units else (text, "")
+    )
+    try:
+        number = float(digits) * units[unit]
+    except ValueError:
+        return math.nan
+    return number if 0 < number < math.inf else math.nan
+
+
+def range_of(text: str) -> tuple[float, float]:
+    """The limits that a text such as 0.3B..3B, 0.3B.. or ..3B names.
+
+    Raises:
+        ValueError: with the rule and the value.
+
+    Example:
+        >>> range_of("0.3B..3B"), range_of("..1B")
+        ((300000000.0, 3000000000.0), (0.0, 1000000000.0))
+    """
+    least, dots, most = text.partition("..")
+    low = number_of(least) if least.strip() else 0.0
+    high = number_of(most) if most.strip() else math.inf
+    if not dots or not low <= high or (low, high) == (0.0, math.inf):
+        raise ValueError(f"must be a range such as 0.3B..3B, 0.3B.. or ..3B; got {text!r}")
+    return low, high
+
+
+def tokens_of(value: str | float) -> float:
+    """Training tokens from a number or a text such as 100B.
+
+    Raises:
+        ValueError: with the rule and the value, such as `must be .. ; got 'many'`.
+
+    Example:
+        >>> tokens_of("100B"), tokens_of(2e9)
+        (100000000000.0, 2000000000.0)
+    """
+    tokens = number_of(value) if isinstance(value, str) else float(value)
+    if not 1 <= tokens <= MAX_TOKENS:
+        raise ValueError(f"must be a number of tokens from 1 to 1000T, such as 100B; got {value!r}")
+    return tokens
+
+
+def tokens_text(tokens: float) -> str:
+    """A number with its unit, to three digits, which `tokens_of` reads: 100B."""
+    rounded = float(f"{tokens:.3g}")
+    unit = max(
+        (unit for unit, size in UNITS.items() if rounded >= size), key=UNITS.__getitem__, default=""
+    )
+    return f"{rounded / UNITS[unit]:g}{unit}"
+
+
+# -- numbers to read --------------------------------------------------------------------------------
+
+
+def known(value: Any) -> TypeGuard[float]:
+    """True for a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def number(value: Any, digits: int = 4, unit: str = "") -> str:
+    """`12,345 ms`; an en dash for a number that is not known."""
+    if not known(value):
+        return MISSING
+    text = f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
+    return f"{text} {unit}".rstrip()
+
+
+def parameters(value: Any) -> str:
+    """`0.964 B`, `87.1 M` parameters."""
+    if not known(value):
+        return MISSING
+    return f"{value / 1e9:.3f} B" if value >= 1e8 else f"{value / 1e6:.1f} M"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 network`, `2 networks`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def shortened(text: str, length: int) -> str:
+    """Cut with an ellipsis where it is longer."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def flat(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Values of nested mappings by their names with dots: `space.name`."""
+    if isinstance(data, dict) and data:
+        for key, value in data.items():
+            yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, data
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """`+0.020`; `0.000` without a sign."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text
+
+
+def with_interval(value: float, sd: float, digits: int = 3) -> str:
+    """`+0.020 ± 0.087`: the 90 % interval of a standard deviation, as everywhere in reports."""
+    return f"{signed(value, digits)} ± {INTERVAL_90 * sd:.{digits}f}"
+
+
+def columns(lines: Sequence[Sequence[str]], left: Container[int] = ()) -> list[str]:
+    """Lines of cells under each other, two spaces apart; the last column is left as it is.
+
+    Args:
+        lines: the header and the rows.
+        left: columns of text; the others hold numbers and end under each other.
+    """
+    lines = [[printable(cell) for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
+    return [
+        "  ".join(
+            [
+                *(
+                    cell.ljust(width)
+                    if column in left or column - len(widths) - 1 in left
+                    else cell.rjust(width)
+                    for column, (cell, width) in enumerate(zip(line, widths, strict=False))
+                ),
+                line[-1],
+            ]
+        ).rstrip()
+        for line in lines
+    ]
+
+
+def names_text(names: Sequence[str]) -> str:
+    """`P1`, `P1 and P3`, `P1, P3 to P6 and P9`: names with numbers that follow each other are
+    joined.
+    """
+    runs: list[list[str]] = []
+    for name in names:
+        if runs and name[1:].isdigit() and runs[-1][-1][1:] == str(int(name[1:]) - 1):
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    parts = [
+        part for each in runs for part in ([f"{each[0]} to {each[-1]}"] if len(each) > 2 else each)
+    ]
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))) if parts else ""
