@@ -179,6 +179,21 @@ def test_near_identical_networks_have_a_small_standard_deviation():
     assert sd("12x(m2 f)", "12x(a f)") > 0.02
 
 
+def test_orders_are_equal_but_for_attention_at_one_end():
+    apart, even = "6x(d f) 6x(m2 f)", "6x(d f m2 f)"
+    assert predict(apart, even).difference(0, 1) == pytest.approx((0, 0), abs=1e-6)
+    first, middle = "a f 11x(m f)", "5x(m f) a f 6x(m f)"
+    assert predict(first, middle).difference(0, 1)[0] > 0.01
+
+
+def test_what_a_publication_finds_of_a_mix_does_not_fade_with_size(experiment):
+    """The published rows are less likely if it did; the model has no such length."""
+    found = list(experiment("sizes").log_likelihoods().values())
+    assert found[:4] == sorted(found[:4])
+    assert found[0] < -5
+    assert max(found) < 0.5
+
+
 def test_the_sd_grows_with_the_share_of_feed_forward_layers_beyond_half():
     sds = [sd("6x(m2 f a f)", f"6x(m2 f{' f' * more} a f{' f' * more})") for more in range(4)]
     assert sds[0] == pytest.approx(0, abs=1e-6)

@@ -1,0 +1,55 @@
+"""What published trainings say of the order of operators in a stack.
+
+    python experiments/evidence/placements.py     # placements.csv; seconds of one core
+
+Rows of one group that hold the same operators in another order, each less the mean of these
+rows, as published and as the model predicts it without the publication.
+
+Expected: placements.csv, the table of docs/evidence.md: seven rows of two publications.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from flashnas.architecture.folding import fold
+from flashnas.evidence.left_out import left_out_pairs
+from flashnas.evidence.trainings import comparable, read_published
+
+
+def study() -> pd.DataFrame:
+    rows = read_published()
+    predicted = defaultdict(dict)
+    for pair in left_out_pairs(rows):
+        predicted[pair.one][pair.other] = pair.predicted
+        predicted[pair.other][pair.one] = -pair.predicted
+    lines = []
+    for group, places in comparable(rows).items():
+        orders = defaultdict(list)
+        for place in places:
+            orders[frozenset(Counter(rows[place].specs).items())].append(place)
+        for alike in orders.values():
+            middle = np.mean([rows[place].nats for place in alike])
+            lines += [
+                {
+                    "group": group,
+                    "operators": fold(tuple(map(str, rows[place].specs))),
+                    "published": rows[place].nats - middle,
+                    "predicted": sum(predicted[place].get(other, 0.0) for other in alike)
+                    / len(alike),
+                }
+                for place in alike
+                if len(alike) > 1
+            ]
+    return pd.DataFrame(lines)
+
+
+if __name__ == "__main__":
+    found = study()
+    found.round(4).to_csv(Path(__file__).with_suffix(".csv"), index=False)
+    print(found.round(3).to_string(index=False))
+    print(found.groupby("group").published.std().round(4).to_string())
