@@ -21,7 +21,7 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.operators import OPERATORS
 from flashnas.search.pareto import hypervolume, non_dominated
 from flashnas.space import Genotype, SearchSpace, load_space
-from flashnas.space.features import describe
+from flashnas.space.operator_space import list_features
 
 TABLE, WORKLOAD = "h100_sxm", "decode-8k"
 RUNGS = 4  # equal parts of a training, as in the curves of the bench
@@ -355,7 +355,7 @@ def _features(network: Architecture, trained: Architecture) -> np.ndarray:
     """
     specs = {kind: OPERATORS[kind]() for kind in OPERATORS.shipped}
     plain = [specs[spec.kind] for spec in network.operators]
-    described = describe(plain, list(specs.values()))
+    described = list_features(plain, list(specs.values()))
     counts = described[: len(specs)]
     return np.concatenate(
         [

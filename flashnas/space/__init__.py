@@ -4,7 +4,7 @@ torch.
 
 from flashnas.space.base import ArchitectureLike, Genotype, SearchSpace
 from flashnas.space.load import TEMPLATES, load_operator_space, load_space
-from flashnas.space.operator_space import OperatorSpace, as_operator_space
+from flashnas.space.operator_space import OperatorSpace
 
 __all__ = [
     "TEMPLATES",
@@ -12,7 +12,6 @@ __all__ = [
     "Genotype",
     "OperatorSpace",
     "SearchSpace",
-    "as_operator_space",
     "load_operator_space",
     "load_space",
 ]

@@ -19,8 +19,17 @@ from flashnas.base.errors import SpaceError
 from flashnas.base.text import one_of
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
-from flashnas.space import settings
 from flashnas.space.base import Genotype, Value
+from flashnas.space.load import (
+    check_distinct,
+    check_unique,
+    entries,
+    read_choices,
+    read_model,
+    read_operators,
+    read_range,
+    read_widths,
+)
 from flashnas.space.operator_space import ModelOptions, OperatorSpace
 
 if TYPE_CHECKING:
@@ -79,13 +88,13 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
             required={"depth": (int, list), "choices": list},
             optional={"require": list},
         )
-        model, widths = settings.read_model(data), settings.read_widths(data)
-        depth = settings.read_range(layers, "depth", "layers")
-        items = settings.entries(layers, "choices", "layers")
-        choices = [settings.read_operators(*item, widths) for item in items]
-        settings.check_unique(items, [" ".join(map(str, choice)) for choice in choices])
+        model, widths = read_model(data), read_widths(data)
+        depth = read_range(layers, "depth", "layers")
+        items = entries(layers, "choices", "layers")
+        choices = [read_operators(*item, widths) for item in items]
+        check_unique(items, [" ".join(map(str, choice)) for choice in choices])
         specs = list(dict.fromkeys(spec for choice in choices for spec in choice))
-        settings.check_distinct(layers.place("choices"), "layers.choices", specs, widths)
+        check_distinct(layers.place("choices"), "layers.choices", specs, widths)
         if not any(spec.mixes_tokens for spec in specs):
             raise SpaceError(f"{layers.place('choices')}: layers.choices needs a token mixer")
         return cls(
@@ -293,7 +302,7 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
 def _read_require(layers: LocatedDict, kinds: Sequence[str], fewest: int) -> tuple[str, ...]:
     if "require" not in layers:
         return ()
-    required = settings.read_choices(layers, "require", "layers", kinds)
+    required = read_choices(layers, "require", "layers", kinds)
     if len(required) > fewest:
         raise SpaceError(
             f"{layers.place('require')}: layers.require must have at most as many entries as the"

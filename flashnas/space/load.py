@@ -1,18 +1,34 @@
-"""A search space from its YAML file, by path or by shipped name."""
+"""A search space from its YAML file, by path or by shipped name, and the settings that all templates
+read from it. Every error names file, line, rule and value.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flashnas.base.documents import read_yaml
-from flashnas.base.errors import SpaceError
+from flashnas.architecture import (
+    DEFAULT_VOCAB,
+    MAX_HIDDEN,
+    MAX_META_TOKENS,
+    MAX_VOCAB,
+    parse_operators,
+)
+from flashnas.base.documents import LocatedDict, LocatedList, check_keys, read_yaml
+from flashnas.base.errors import ArchitectureError, OperatorError, SpaceError
 from flashnas.base.registry import Registry, foreign_errors, shipped_names
 from flashnas.base.text import did_you_mean, one_of, shown, shown_path
-from flashnas.space import settings
+from flashnas.operators import OperatorSpec
+from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space.base import SearchSpace
-from flashnas.space.operator_space import OperatorSpace, as_operator_space
+from flashnas.space.operator_space import ModelOptions, OperatorSpace
+
+# operators or layers; no hybrid comes near, and a typing error in a cap must not block the search
+MAX_DEPTH = 256
+MAX_ENTRIES = 256  # of one list in the file
+
 
 TEMPLATES: Registry[type[SearchSpace[Any]]] = Registry(
     "search space template",
@@ -68,7 +84,7 @@ def load_space(source: str | Path | SearchSpace[Any]) -> SearchSpace[Any]:
                 f"{place}: width_factor is of spaces of flashnas' operators; this one has"
                 " architectures of its own"
             )
-        space.width_factor = settings.whole(place, "width_factor", factor, 1, 1024)
+        space.width_factor = whole(place, "width_factor", factor, 1, 1024)
     return space
 
 
@@ -78,7 +94,13 @@ def load_operator_space(source: str | Path | SearchSpace[Any], use: str) -> Oper
     Raises:
         SpaceError: also for a space with architectures of its own.
     """
-    return as_operator_space(load_space(source), use)
+    space = load_space(source)
+    if not isinstance(space, OperatorSpace):
+        raise SpaceError(
+            f"{use} needs a space of flashnas' operators; space {space.name!r} (template"
+            f" {space.template or type(space).__name__!r}) has architectures of its own"
+        )
+    return space
 
 
 def _resolve(source: str) -> str:
@@ -94,3 +116,174 @@ def _resolve(source: str) -> str:
         f"{shown(source)} is not a shipped search space{did_you_mean(source, shipped)} and not a"
         f" YAML file; shipped: {', '.join(shipped)}"
     )
+
+
+# -- settings that all templates share ------------------------------------------------------------
+
+
+def entries(data: LocatedDict, key: str, where: str) -> list[tuple[str, str, Any]]:
+    """(line, name, value) of each entry of a list; raises SpaceError unless it has 1 to MAX_ENTRIES
+    entries."""
+    values: LocatedList = data[key]
+    name = f"{where}.{key}" if where else key
+    if not values:
+        raise SpaceError(f"{data.place(key)}: {name} must not be empty")
+    if len(values) > MAX_ENTRIES:
+        raise SpaceError(
+            f"{data.place(key)}: {name} must have at most {MAX_ENTRIES} entries; got {len(values)}"
+        )
+    return [(values.place(i), f"{name}[{i}]", value) for i, value in enumerate(values)]
+
+
+def check_unique(items: list[tuple[str, str, Any]], values: list[Any]) -> None:
+    """Raise SpaceError for a duplicate value."""
+    for i, (place, name, _) in enumerate(items):
+        if values[i] in values[:i]:
+            raise SpaceError(f"{place}: {name} is a duplicate; got {str(values[i])!r}")
+
+
+def read_choices(
+    data: LocatedDict, key: str, where: str, allowed: Sequence[Any]
+) -> tuple[Any, ...]:
+    """A list of different values, each of those allowed and of their type."""
+    items = entries(data, key, where)
+    values = [value for _, _, value in items]
+    for place, name, value in items:
+        if type(value) is not type(allowed[0]) or value not in allowed:
+            raise SpaceError(one_of(f"{place}: {name}", value, dict.fromkeys(map(str, allowed))))
+    check_unique(items, values)
+    return tuple(values)
+
+
+def whole(place: str, name: str, value: object, least: int, most: int) -> int:
+    """A whole number from `least` to `most`, or a SpaceError that names place, setting and
+    value.
+    """
+    if type(value) is not int or not least <= value <= most:
+        raise SpaceError(
+            f"{place}: {name} must be a whole number from {least} to {most}; got {shown(value)}"
+        )
+    return value
+
+
+def read_range(data: LocatedDict, key: str, where: str) -> tuple[int, int]:
+    """`[low, high]`, or one number for both; from 1 to MAX_DEPTH."""
+    value, place = data[key], data.place(key)
+    name = f"{where}.{key}" if where else key
+    if type(value) is int:
+        value = [value, value]
+    if not isinstance(value, list) or len(value) != 2 or any(type(v) is not int for v in value):
+        raise SpaceError(
+            f"{place}: {name} must be a whole number or [low, high]; got {shown(value)}"
+        )
+    low, high = value
+    if not 1 <= low <= high <= MAX_DEPTH:
+        raise SpaceError(
+            f"{place}: {name} must have 1 <= low <= high <= {MAX_DEPTH}; got [{low}, {high}]"
+        )
+    return low, high
+
+
+def read_model(data: LocatedDict) -> ModelOptions:
+    """The optional block `model`: vocab, tied, meta_tokens."""
+    model = data.get("model", LocatedDict())
+    check_keys(
+        model,
+        where="model",
+        required={},
+        optional={"vocab": int, "tied": bool, "meta_tokens": int},
+        error=SpaceError,
+    )
+    return ModelOptions(
+        vocab=whole(
+            model.place("vocab"), "model.vocab", model.get("vocab", DEFAULT_VOCAB), 2, MAX_VOCAB
+        ),
+        tied=model.get("tied", True),
+        meta_tokens=whole(
+            model.place("meta_tokens"),
+            "model.meta_tokens",
+            model.get("meta_tokens", 0),
+            0,
+            MAX_META_TOKENS,
+        ),
+    )
+
+
+def read_widths(data: LocatedDict) -> tuple[int, ...]:
+    """The list `widths`: hidden sizes in ascending order."""
+    items = entries(data, "widths", "")
+    widths = [whole(place, name, value, 1, MAX_HIDDEN) for place, name, value in items]
+    for i in range(1, len(widths)):
+        if widths[i] <= widths[i - 1]:
+            raise SpaceError(
+                f"{items[i][0]}: widths must ascend; got {widths[i]} after {widths[i - 1]}"
+            )
+    return tuple(widths)
+
+
+def read_operators(
+    place: str, name: str, text: object, widths: tuple[int, ...]
+) -> tuple[OperatorSpec, ...]:
+    """Operators in notation; raises SpaceError unless they fit every width."""
+    if not isinstance(text, str) or not text.strip():
+        raise SpaceError(
+            f"{place}: {name} must be an operator such as d or a(kv_heads=4); got {shown(text)}"
+        )
+    try:
+        operators = parse_operators(text)
+    except (ArchitectureError, OperatorError) as error:
+        raise SpaceError(f"{place}: {name}: {error}") from None
+    if not operators:
+        raise SpaceError(f"{place}: {name} must not be empty; got {shown(text)}")
+    for hidden in widths:
+        for spec in operators:
+            try:
+                spec.resolved(hidden)
+            except OperatorError as error:
+                raise SpaceError(
+                    f"{place}: {name} {str(spec)!r} does not fit width {hidden}: {error}"
+                ) from None
+    return operators
+
+
+def check_distinct(
+    place: str, name: str, specs: Sequence[OperatorSpec], widths: tuple[int, ...]
+) -> None:
+    """Raise SpaceError for two different operators that are the same at some width: equal networks
+    must have equal genotypes."""
+    for hidden in widths:
+        seen: dict[OperatorSpec, OperatorSpec] = {}
+        for spec in specs:
+            other = seen.setdefault(spec.resolved(hidden), spec)
+            if other != spec:
+                raise SpaceError(
+                    f"{place}: {name} must differ at every width; {str(other)!r} and"
+                    f" {str(spec)!r} are the same operator at width {hidden}"
+                )
+
+
+def read_mixers(
+    data: LocatedDict, key: str, where: str, widths: tuple[int, ...]
+) -> tuple[OperatorSpec, ...]:
+    """A list of different token mixers."""
+    items = entries(data, key, where)
+    mixers = []
+    for place, name, value in items:
+        operators = read_operators(place, name, value, widths)
+        if len(operators) != 1 or not operators[0].mixes_tokens:
+            raise SpaceError(f"{place}: {name} must be one token mixer; got {shown(value)}")
+        mixers.append(operators[0])
+    check_unique(items, mixers)
+    check_distinct(data.place(key), f"{where}.{key}", mixers, widths)
+    return tuple(mixers)
+
+
+def read_ffn(data: LocatedDict, key: str, where: str, widths: tuple[int, ...]) -> FeedForward:
+    """One feed-forward network; `f` if the key is missing."""
+    operators = read_operators(data.place(key), f"{where}.{key}", data.get(key, "f"), widths)
+    if len(operators) != 1 or not isinstance(operators[0], FeedForward):
+        raise SpaceError(
+            f"{data.place(key)}: {where}.{key} must be a feed-forward network such as"
+            f" f(intermediate=4096); got {shown(data[key])}"
+        )
+    return operators[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +16,6 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import SpaceError
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
-from flashnas.space import features
 from flashnas.space.base import G, SearchSpace
 
 
@@ -162,11 +162,11 @@ class OperatorSpace(SearchSpace[G]):
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
-        return features.names(self.kinds())
+        return list_feature_names(self.kinds())
 
     def features(self, genotype: G) -> np.ndarray:
-        """Counts, shares and switches of the operator list (`flashnas.space.features`)."""
-        return features.describe(self.operators(genotype), self.kinds())
+        """Counts, shares and switches of the operator list (`list_features`)."""
+        return list_features(self.operators(genotype), self.kinds())
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -192,13 +192,39 @@ class OperatorSpace(SearchSpace[G]):
         raise SpaceError(f"{self.path}: the space holds one operator list only; nothing to mutate")
 
 
-def as_operator_space(space: SearchSpace[Any], use: str) -> OperatorSpace[Any]:
-    """The space itself; SpaceError for one with architectures of its own. use: who needs its
-    operators.
-    """
-    if not isinstance(space, OperatorSpace):
-        raise SpaceError(
-            f"{use} needs a space of flashnas' operators; space {space.name!r} (template"
-            f" {space.template or type(space).__name__!r}) has architectures of its own"
-        )
-    return space
+# -- an operator list as numbers ------------------------------------------------------------------
+
+THIRDS = ("first", "second", "last")  # of the depth
+
+
+def list_feature_names(kinds: Sequence[OperatorSpec]) -> tuple[str, ...]:
+    """Names of the entries of `list_features`."""
+    counts = [f"count {spec}" for spec in kinds]
+    shares = [f"share {spec} in {third} third" for third in THIRDS for spec in kinds]
+    return (*counts, *shares, "ffn share", "depth", "mixer switches")
+
+
+def list_features(operators: Sequence[OperatorSpec], kinds: Sequence[OperatorSpec]) -> np.ndarray:
+    """A nonempty operator list as numbers, float64 [len(list_feature_names(kinds))]. An operator on a border
+    counts in both thirds, by the part of it that lies in each."""
+    index = {spec: i for i, spec in enumerate(kinds)}
+    ids = np.array([index[spec] for spec in operators])
+    depth = len(operators)
+    one_hot = np.zeros((depth, len(kinds)))
+    one_hot[np.arange(depth), ids] = 1.0
+    edges = np.arange(depth + 1) / depth * len(THIRDS)
+    weights = np.stack(
+        [
+            np.clip(np.minimum(edges[1:], i + 1) - np.maximum(edges[:-1], i), 0.0, None)
+            for i in range(len(THIRDS))
+        ]
+    )
+    mixers = [i for i, spec in zip(ids, operators, strict=True) if spec.mixes_tokens]
+    switches = sum(a != b for a, b in itertools.pairwise(mixers))
+    return np.concatenate(
+        [
+            one_hot.sum(0),
+            (weights @ one_hot).ravel(),
+            [1.0 - len(mixers) / depth, float(depth), float(switches)],
+        ]
+    )

@@ -8,8 +8,10 @@ letter per operator.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from flashnas.operators import OperatorSpec
 from flashnas.space.stage import Stage, StageRules, ThreeStageGenotype
@@ -113,12 +115,10 @@ class StageParser:
 
     # -- all lists
 
-    @property
+    @functools.cached_property
     def automaton(self) -> ListAutomaton:
-        """Reads lists from left to right; built at first use."""
-        return list_automaton(
-            tuple(block.text for block in self.blocks), tuple(self.repeats), self.cap
-        )
+        """Reads lists from left to right."""
+        return ListAutomaton([block.text for block in self.blocks], self.repeats, self.cap)
 
     def genotypes(self) -> Iterator[ThreeStageGenotype]:
         """The canonical genotype of every list, once."""
@@ -128,123 +128,101 @@ class StageParser:
             yield parsed
 
 
-# -- all lists -------------------------------------------------------------------------------------
+class _State(NamedTuple):
+    """Where a list may stand after its last operator."""
 
-States = frozenset[int]
-
-
-@dataclass(frozen=True)
-class _State:
     stage: int
     block: int
     offset: int  # letters read of the current block, at least 1
     before: int  # blocks of the stage that came before, as far as the limits need it
 
 
+States = frozenset[_State]
+
+
 class ListAutomaton:
     """Counts and lists the different operator lists of a space without building every genotype.
 
-    The template is a nondeterministic automaton. A state is the stage, block type and place in the
-    block of the last operator, with the number of earlier blocks of the stage. Many genotypes can
-    lead to one list, but each list reaches exactly one set of states. Counting paths over these
-    sets counts each list once.
+    The template is a nondeterministic automaton. Many genotypes can lead to one list, but each list
+    reaches exactly one set of states. Counting paths over these sets counts each list once.
 
-    `blocks`: one text per block type; `repeats`: (low, high) per stage; `cap`: most letters of a
-    list.
+    Args:
+        blocks: one text per block type.
+        repeats: (low, high) per stage.
+        cap: most letters of a list.
     """
 
     def __init__(self, blocks: Sequence[str], repeats: Sequence[tuple[int, int]], cap: int) -> None:
         self.blocks, self.repeats, self.cap = blocks, repeats, cap
-        self._ids: dict[_State, int] = {}
-        self._next: list[dict[str, list[int]]] = []
-        self._complete: list[bool] = []  # the list may end here at any length
-        self._last: list[bool] = []  # in the late stage, which the cap may cut
-        self._steps: dict[States, dict[str, States]] = {}
-        self._start: dict[str, States] = {}
-        self._build()
+        self._first = self._by_letter(_State(0, block, 1, 0) for block in range(len(blocks)))
+        self._next: dict[States, dict[str, States]] = {}
+        self._step = functools.cache(lambda state: self._by_letter(self._following(state)))
 
     @functools.cached_property
     def count(self) -> int:
         """Number of different lists."""
         total = 0
         # lists of the current length by the states that they reach
-        paths = dict.fromkeys(self._start.values(), 1)
+        paths = Counter({states: 1 for states in self._first.values()})
         for length in range(1, self.cap + 1):
-            total += sum(
-                number for states, number in paths.items() if self._accepts(states, length)
-            )
-            longer: dict[States, int] = {}
+            longer: Counter[States] = Counter()
             for states, number in paths.items():
-                for after in self._step(states).values():
-                    longer[after] = longer.get(after, 0) + number
+                total += number * self._may_end(states, length)
+                for after in self._after(states).values():
+                    longer[after] += number
             paths = longer
         return total
 
     def texts(self) -> Iterator[str]:
         """Every list once, in depth-first order."""
-        stack = [(letter, states) for letter, states in sorted(self._start.items(), reverse=True)]
+        stack = sorted(self._first.items(), reverse=True)
         while stack:
             text, states = stack.pop()
-            if self._accepts(states, len(text)):
+            if self._may_end(states, len(text)):
                 yield text
             if len(text) < self.cap:
-                stack += [
-                    (text + letter, after)
-                    for letter, after in sorted(self._step(states).items(), reverse=True)
-                ]
+                after = sorted(self._after(states).items(), reverse=True)
+                stack += [(text + letter, reached) for letter, reached in after]
 
-    def _accepts(self, states: States, length: int) -> bool:
-        return any(self._complete[i] or (length == self.cap and self._last[i]) for i in states)
-
-    def _step(self, states: States) -> dict[str, States]:
-        if states not in self._steps:
-            merged: dict[str, set[int]] = {}
-            for i in states:
-                for letter, after in self._next[i].items():
-                    merged.setdefault(letter, set()).update(after)
-            self._steps[states] = {letter: frozenset(after) for letter, after in merged.items()}
-        return self._steps[states]
-
-    def _build(self) -> None:
-        waiting = [_State(0, block, 1, 0) for block in range(len(self.blocks))]
-        self._ids = {state: i for i, state in enumerate(waiting)}
-        for i, text in enumerate(self.blocks):
-            self._start[text[0]] = self._start.get(text[0], frozenset()) | {i}
-        for state in waiting:  # grows while it is read
-            following: dict[str, list[int]] = {}
-            for letter, after in self._following(state):
-                if after not in self._ids:
-                    self._ids[after] = len(waiting)
-                    waiting.append(after)
-                following.setdefault(letter, []).append(self._ids[after])
-            late = state.stage == len(self.repeats) - 1
-            enough = state.before + 1 >= self.repeats[state.stage][0]
-            self._next.append(following)
-            self._complete.append(late and enough and state.offset == len(self.blocks[state.block]))
-            self._last.append(late)
-
-    def _following(self, state: _State) -> Iterator[tuple[str, _State]]:
-        text, (low, high) = self.blocks[state.block], self.repeats[state.stage]
-        if state.offset < len(text):
-            yield (
-                text[state.offset],
-                _State(state.stage, state.block, state.offset + 1, state.before),
+    def _may_end(self, states: States, length: int) -> bool:
+        """Whether a list may end: the late stage is complete, or the cap cuts it."""
+        late, fewest = len(self.repeats) - 1, self.repeats[-1][0]
+        return any(
+            state.stage == late
+            and (
+                length == self.cap
+                or (state.before + 1 >= fewest and state.offset == len(self.blocks[state.block]))
             )
+            for state in states
+        )
+
+    def _after(self, states: States) -> dict[str, States]:
+        """The states that each next letter leads to."""
+        if states not in self._next:
+            merged = defaultdict[str, set[_State]](set)
+            for state in states:
+                for letter, after in self._step(state).items():
+                    merged[letter] |= after
+            self._next[states] = {letter: frozenset(after) for letter, after in merged.items()}
+        return self._next[states]
+
+    def _by_letter(self, states: Iterable[_State]) -> dict[str, States]:
+        """The states by the letter that was read last."""
+        found = defaultdict[str, set[_State]](set)
+        for state in states:
+            found[self.blocks[state.block][state.offset - 1]].add(state)
+        return {letter: frozenset(reached) for letter, reached in found.items()}
+
+    def _following(self, state: _State) -> Iterator[_State]:
+        length, (low, high) = len(self.blocks[state.block]), self.repeats[state.stage]
+        if state.offset < length:
+            yield state._replace(offset=state.offset + 1)
             return
-        blocks_read = state.before + 1
-        if blocks_read < high:
-            before = blocks_read if high * len(text) < self.cap else min(blocks_read, low - 1)
-            yield text[0], _State(state.stage, state.block, 1, before)
-        if state.stage < len(self.repeats) - 1 and blocks_read >= low:
-            for block, other in enumerate(self.blocks):
-                yield other[0], _State(state.stage + 1, block, 1, 0)
-
-
-@functools.lru_cache(maxsize=8)
-def list_automaton(
-    blocks: tuple[str, ...], repeats: tuple[tuple[int, int], ...], cap: int
-) -> ListAutomaton:
-    """Kept: one takes a fifth of a second to build and count, and a process may read a space many
-    times.
-    """
-    return ListAutomaton(blocks, repeats, cap)
+        read = state.before + 1
+        if read < high:
+            # what no limit asks for is not counted, so that states stay few
+            before = read if high * length < self.cap else min(read, low - 1)
+            yield state._replace(offset=1, before=before)
+        if state.stage < len(self.repeats) - 1 and read >= low:
+            for block in range(len(self.blocks)):
+                yield _State(state.stage + 1, block, 1, 0)

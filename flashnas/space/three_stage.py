@@ -20,8 +20,17 @@ from flashnas.base.errors import SpaceError
 from flashnas.base.text import one_of
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
-from flashnas.space import settings
 from flashnas.space.base import Value
+from flashnas.space.load import (
+    MAX_DEPTH,
+    read_choices,
+    read_ffn,
+    read_mixers,
+    read_model,
+    read_range,
+    read_widths,
+    whole,
+)
 from flashnas.space.operator_space import ModelOptions, OperatorSpace
 from flashnas.space.stage import (
     ALONE,
@@ -81,17 +90,17 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
             required={"mixers": list, "ratios": list, "ffns_per_mixer": list},
             optional={"ffn": str},
         )
-        model, widths = settings.read_model(data), settings.read_widths(data)
-        mixers = settings.read_mixers(blocks, "mixers", "blocks", widths)
-        ffn = settings.read_ffn(blocks, "ffn", "blocks", widths)
+        model, widths = read_model(data), read_widths(data)
+        mixers = read_mixers(blocks, "mixers", "blocks", widths)
+        ffn = read_ffn(blocks, "ffn", "blocks", widths)
         ratios = _read_ratios(blocks, mixers)
-        ffns = settings.read_choices(blocks, "ffns_per_mixer", "blocks", (0, 1, 2))
-        cap = settings.whole(
+        ffns = read_choices(blocks, "ffns_per_mixer", "blocks", (0, 1, 2))
+        cap = whole(
             data.place("max_operators"),
             "max_operators",
             data["max_operators"],
             1,
-            settings.MAX_DEPTH,
+            MAX_DEPTH,
         )
         repeats = _read_repeats(data, cap)
         mixed = ratios if len(mixers) > 1 else (ALONE,)
@@ -261,7 +270,7 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
 
 
 def _read_ratios(blocks: LocatedDict, mixers: tuple[OperatorSpec, ...]) -> tuple[str, ...]:
-    ratios = settings.read_choices(blocks, "ratios", "blocks", RATIOS)
+    ratios = read_choices(blocks, "ratios", "blocks", RATIOS)
     if len(mixers) == 1 and ALONE not in ratios:
         raise SpaceError(
             f"{blocks.place('mixers')}: blocks.mixers needs two operators for the ratio"
@@ -287,9 +296,7 @@ def _read_repeats(data: LocatedDict, cap: int) -> tuple[Span, Span, Span]:
             error=SpaceError,
             required={stage: (int, list) for stage in STAGES},
         )
-        early, middle, late = (
-            settings.read_range(data["repeats"], stage, "repeats") for stage in STAGES
-        )
+        early, middle, late = (read_range(data["repeats"], stage, "repeats") for stage in STAGES)
         return early, middle, late
-    span = settings.read_range(data, "repeats", "")
+    span = read_range(data, "repeats", "")
     return span, span, span

@@ -14,7 +14,8 @@ from small_spaces import write
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError, FlashnasError, SpaceError
 from flashnas.base.registry import shipped_names
-from flashnas.space import features, load_space
+from flashnas.space import load_space
+from flashnas.space.operator_space import list_feature_names, list_features
 
 SHIPPED = (
     "nemotron_flash",
@@ -81,8 +82,8 @@ def test_features_of_a_worked_example():
     kinds = parse_operators("d a f")
     values = dict(
         zip(
-            features.names(kinds),
-            features.describe(parse_operators("d f a a f a d f"), kinds),
+            list_feature_names(kinds),
+            list_features(parse_operators("d f a a f a d f"), kinds),
             strict=True,
         )
     )
