@@ -156,9 +156,9 @@ def quick_recipe(tmp_path_factory):
 def profiled_tiny_table(tmp_path_factory):
     """The tiny space profiled on this CPU for the chat workload, with little effort."""
     from flashnas.latency.workload import load_workload
-    from flashnas.profiling.device_timing import Effort
     from flashnas.profiling.profile import profile
-    from flashnas.profiling.setup import Setup
+    from flashnas.profiling.timing import Effort
+    from flashnas.profiling.torch_target import Torch
     from flashnas.space import load_space
 
     folder = tmp_path_factory.mktemp("table") / "tiny_cpu"
@@ -166,7 +166,8 @@ def profiled_tiny_table(tmp_path_factory):
         load_space("tiny"),
         [load_workload("chat")],
         folder,
-        Setup(effort=Effort(least=5, seconds=0.05)),
+        Torch(effort=Effort(least=1, seconds=0.02)),
+        rounds=1,
     )
     return folder
 

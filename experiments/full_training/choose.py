@@ -62,10 +62,8 @@ def main() -> None:
     measured: list[list[float]] = [[] for _ in networks]
     for _ in range(ROUNDS):
         for found, each in zip(measured, networks, strict=True):
-            times = program.times(
-                each, [workload.prompt_tokens], [workload.context], workload.generated_tokens
-            )
-            found.append(times["contexts"][0]["cpu_ms"])
+            steps = range(workload.prompt_tokens + 1, workload.context + 1)
+            found += program.times(each, 1, [workload.prompt_tokens], [steps]).steps
     with (HERE / "networks.csv").open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(COLUMNS)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-import flashnas as fn
-from flashnas.profiling import profile_runtime
+from flashnas.latency.workload import load_workload
+from flashnas.profiling.llama_cpp import target
+from flashnas.profiling.profile import profile
+from flashnas.space.load import load_operator_space
 
 HERE = Path(__file__).parent
 RUNS = Path("experiments/runs/full_training")
@@ -20,19 +22,13 @@ COLUMNS = ["family", "operator", "hidden", "latency_us", "p10_us", "p90_us"]
 
 def main() -> None:
     """Profile both spaces in llama.cpp, and write the rows of a decode step."""
-    profile_runtime.STEPS, profile_runtime.ROUNDS = STEPS, ROUNDS
+    target.STEPS = STEPS
     parts = []
     for name in ("m2", "gd"):
         folder = RUNS / f"table_{name}"
-        print(
-            fn.profile(
-                runtime="llama.cpp",
-                space=str(HERE / f"{name}.yaml"),
-                workload=[WORKLOAD],
-                out=str(folder),
-            ),
-            flush=True,
-        )
+        space = load_operator_space(str(HERE / f"{name}.yaml"), "table.py")
+        workloads, program = [load_workload(WORKLOAD)], target.LlamaCpp()
+        print(profile(space, workloads, folder, program, rounds=ROUNDS), flush=True)
         rows = pd.read_parquet(folder / "operator_decode.parquet")
         parts.append(rows[rows["context"].isin([0, CONTEXT])].assign(family=name)[COLUMNS])
     pd.concat(parts).round(2).to_csv(HERE / "table.csv", index=False, lineterminator="\n")

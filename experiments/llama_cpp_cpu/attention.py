@@ -22,17 +22,15 @@ STEPS, ROUNDS = 48, 3
 def main() -> None:
     """Print a row for each network and kind of attention."""
     print(f"{'network':<26}{'attention':<12}", *(f"context {context:>5}" for context in CONTEXTS))
+    steps = [range(context + 1 - STEPS, context + 1) for context in CONTEXTS]
     for name, notation in NETWORKS.items():
         network = fn.Architecture.parse(notation)
         for flash in (False, True):
             rounds = [
-                LlamaCpp(flash_attention=flash).times(network, [], CONTEXTS, STEPS)["contexts"]
+                LlamaCpp(flash_attention=flash).times(network, 1, [], steps).steps
                 for _ in range(ROUNDS)
             ]
-            medians = [
-                statistics.median(entry["cpu_ms"] for entry in column)
-                for column in zip(*rounds, strict=True)
-            ]
+            medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
             print(
                 f"{name:<26}{'one pass' if flash else 'plain':<12}",
                 *(f"{value:10.2f} ms" for value in medians),

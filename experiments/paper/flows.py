@@ -20,10 +20,10 @@ from picture import framed, still
 
 import flashnas as fn
 from flashnas.latency.workload import load_workload
-from flashnas.profiling.device_timing import Effort
 from flashnas.profiling.llama_cpp.target import LlamaCpp
-from flashnas.profiling.setup import Setup
 from flashnas.profiling.target import Target
+from flashnas.profiling.timing import Effort
+from flashnas.profiling.torch_target import Torch
 from flashnas.report.palette import SERIES
 
 HERE = Path(__file__).parent
@@ -40,7 +40,7 @@ NETWORKS = {
     }.items()
 }
 ROUNDS = 3
-torch_flow = partial(Setup, device="cpu", threads=1, effort=Effort(seconds=3.0))
+torch_flow = partial(Torch, device="cpu", threads=1, effort=Effort(seconds=3.0))
 FLOWS: dict[str, Callable[[], Target]] = {
     "eager": torch_flow,
     "llama.cpp, f32": partial(LlamaCpp, threads=1, weights="f32"),

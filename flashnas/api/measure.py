@@ -64,8 +64,8 @@ class ProfileOptions(Settings, where="profile"):
     )
     threads: Any = option(1, "threads on a CPU, or all: one for each usable core", metavar="N")
     seconds: float = option(
-        2.0,
-        "longest time for what is measured together: one width at one length",
+        0.3,
+        "longest time for the repeats of one network at one length",
         metavar="S",
         above=0,
         max=3600,
@@ -130,13 +130,14 @@ def profile(options: ProfileOptions, *, progress: Callable[[int, int], None] = s
     out = None if options.out is None else check_out(options, holds="meta.yaml")
 
     from flashnas.latency.workload import load_workload
+    from flashnas.profiling.profile import profile as measure
     from flashnas.space.load import load_operator_space
 
     space = load_operator_space(options.space, "flashnas profile")
     workloads = [load_workload(text) for text in options.workload]
     target = RUNTIMES[options.runtime].of_options(options)
     folder = out or Path("latency_tables") / target.table_name()
-    values = {"table": str(folder), **target.profile(space, workloads, folder, progress)}
+    values = {"table": str(folder), **measure(space, workloads, folder, target, progress)}
     return Figures(
         values,
         lambda values: (
@@ -149,10 +150,6 @@ def profile(options: ProfileOptions, *, progress: Callable[[int, int], None] = s
 
 def doubts(values: dict[str, Any]) -> tuple[str, ...]:
     """What makes measured rows doubtful, one line each."""
-    disturbed = {
-        "disturbed": "the device was slower than usual while {} rows were measured, twice in a row",
-        "disturbed_networks": "the three timings of {} networks differ by more than 15 %",
-    }
     throttled = ", ".join(
         f"{reason} ({share:.0%} of the time)"
         for reason, share in values.get("gpu", {}).get("throttled", {}).items()
@@ -160,11 +157,11 @@ def doubts(values: dict[str, Any]) -> tuple[str, ...]:
     lines = list(values.get("notes", ()))
     if throttled:
         lines.append(f"the GPU was held back by: {throttled}")
-    for name, text in disturbed.items():
-        if count := values.get(name):
-            lines.append(
-                f"{text.format(count)}; delete the folder and profile again when nothing else runs"
-            )
+    if count := values.get("disturbed_networks"):
+        lines.append(
+            f"the three timings of {count} networks differ by more than 15 %; delete the folder and"
+            " profile again when nothing else runs"
+        )
     return tuple(lines)
 
 
@@ -240,7 +237,6 @@ def validate(options: ValidateOptions, *, progress: Callable[[int, int], None] =
     from flashnas.latency.validation import store
     from flashnas.latency.validation import validate as compare
     from flashnas.latency.workload import load_workload
-    from flashnas.profiling.finalists import EFFORT
     from flashnas.profiling.target import rows_of, target_like
     from flashnas.report.terminal_device import validation_text
     from flashnas.space.load import load_operator_space
@@ -255,7 +251,6 @@ def validate(options: ValidateOptions, *, progress: Callable[[int, int], None] =
         dtype=model.dtype,
         mode=mode,
         backend=options.backend,
-        effort=EFFORT,
         any_stack=options.allow_other_stack,
         hint="--allow-other-stack compares all the same",
     )

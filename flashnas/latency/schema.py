@@ -77,7 +77,7 @@ RUNTIMES: Registry[Any] = Registry(
     "runtime",
     "flashnas.runtimes",
     {
-        "torch": "flashnas.profiling.setup:Setup",
+        "torch": "flashnas.profiling.torch_target:Torch",
         "llama.cpp": "flashnas.profiling.llama_cpp.target:LlamaCpp",
     },
     error=ConfigError,

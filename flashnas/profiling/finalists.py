@@ -12,41 +12,29 @@ from flashnas.latency import metrics
 from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.validation import measure_in_rounds
-from flashnas.profiling.device_timing import Effort
-from flashnas.profiling.target import Target, target_like
-
-# of each timing in each round; the same for `flashnas validate`, so that its bounds hold for
-# finalists
-EFFORT = Effort(least=3, most=200, seconds=0.3, width=0.03)
-
-
-def setup_here(model: LatencyModel) -> Target:
-    """What times whole models for the table; raises TableError if this is another device or
-    stack.
-    """
-    return target_like(model.table, dtype=model.dtype, effort=EFFORT)
+from flashnas.profiling.target import Target
 
 
 def measure_finalists(
     architectures: Sequence[Architecture],
     model: LatencyModel,
-    setup: Target,
+    target: Target,
     note: Callable[[str], None] = lambda _: None,
 ) -> dict[str, dict[str, float]]:
-    """Hash -> metrics as timed (metrics.of_times). A network that the setup's program cannot hold
+    """Hash -> metrics as timed (metrics.of_times). A network that the target's program cannot hold
     is left out, and with a note one that the device's memory cannot."""
     workload = model.workload
     noted: set[str] = set()
 
     def measure(a: Architecture) -> Mapping[str, float]:
-        measured = setup.time_request(a, workload, model.batch(a))
+        measured = target.time_request(a, workload, model.batch(a))
         if measured.note and a.hash not in noted:
             noted.add(a.hash)
             note(f"finalist {a.notation}: {measured.note}")
         return measured.to_dict()
 
     timed = measure_in_rounds(
-        [a for a in architectures if setup.holds(a)],
+        [a for a in architectures if target.holds(a)],
         measure,
         np.random.default_rng(0),
         left_out=lambda a, reason: note(f"finalist {a.notation}: not timed: {reason}"),

@@ -4,39 +4,29 @@ hand.
 
 from __future__ import annotations
 
-import functools
 import gc
-import itertools
 import os
 import platform as host
 import re
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from flashnas.base.errors import DeviceMemoryError
 from flashnas.base.settings import usable_cores
 from flashnas.base.system import keep_memory
 from flashnas.base.text import first_line
 from flashnas.latency.schema import PLATFORMS as USUAL_MODES
 from flashnas.latency.schema import Device
-from flashnas.profiling.device_timing import Call, Effort, Measurement, captured, repeat
 from flashnas.profiling.nvml import limits
+from flashnas.profiling.timing import Call, Effort, median_ms, once_on_cpu, once_on_cuda
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 MEMORY = Path("/proc/meminfo")
-BEYOND_CACHE_BYTES = 256 * 2**20  # larger than the last-level cache of any known machine
-LAUNCH_EFFORT = Effort(least=50, most=200)
-SMALL_KERNELS = 8, 128  # in the graphs that show what a launch takes
-MAX_LAUNCH = 0.5  # share of a graph's time that may be taken off for its launch
-MIN_BUSY_US = (
-    200_000  # of all repeats on a GPU: after 15 replays, or 8 ms, it is not yet in a steady state
-)
+COPIED_BYTES = 256 * 2**20  # larger than the last-level cache of any machine so far
+EFFORT = Effort(least=5, most=5, seconds=60)  # of what a device does not state
 
 
 class Platform(ABC):
@@ -45,20 +35,21 @@ class Platform(ABC):
     Attributes:
         name: as in `flashnas.latency.schema.PLATFORMS`, and torch's name of the device.
         dtype: what is timed by default.
-        modes: in which an operator can be timed.
-        probe_size, product_size: sides of the square matrices whose product is the probe, and the
-            peak.
+        modes: in which a network can be timed.
+        once_ms: the clock around one call.
+        steady_ms: of the repeats of a call, before which clocks and power are not those of steady
+            work.
         piece_tokens: the most tokens of the prompts of a batch that are read at once.
-        min_us: of all repeats of a timing together.
+        product_size: side of the square matrices whose product is the peak.
     """
 
     name: str
     dtype: str
     modes: tuple[str, ...]
-    probe_size: int
-    product_size: int
+    once_ms: Callable[[Call], float]
+    steady_ms: float = 0.0
     piece_tokens: int = 2**62
-    min_us: float = 0.0
+    product_size: int
 
     @property
     def mode(self) -> str:
@@ -85,66 +76,10 @@ class Platform(ABC):
         """
 
     @abstractmethod
-    def moment(self) -> Any:
-        """The present moment on the device's time line."""
-
-    @abstractmethod
-    def elapsed_us(self, before: Any, after: Any) -> float:
-        """Microseconds between two moments."""
-
-    def intervals_us(self, moments: Sequence[Any]) -> list[float]:
-        """Microseconds between consecutive moments."""
-        return [self.elapsed_us(*pair) for pair in itertools.pairwise(moments)]
-
-    def once_us(self, call: Call) -> float:
-        """Microseconds of a call, as the model's own Python issues it."""
-        before = self.moment()
-        call()
-        return self.elapsed_us(before, self.moment())
-
-    def time(
-        self, calls: Sequence[Call], mode: str, effort: Effort, *, launch: bool = True
-    ) -> Measurement:
-        """Time calls that do the same work.
-
-        Args:
-            mode: eager calls them in turn; cuda_graph captures them one after the other into one
-                graph, whose time is divided by their number.
-            launch: whether the launch of a graph counts, which a model pays once a step.
-
-        Raises:
-            NotCapturable: no graph can hold the calls.
-        """
-        number, off_us = 1, 0.0
-        if mode == "cuda_graph":
-            number, calls = len(calls), [captured(calls)]
-            off_us = 0.0 if launch else self.launch_us
-        for call in calls:
-            self.once_us(call)
-
-        def once_us(index: int) -> float:
-            us = self.once_us(calls[index % len(calls)])
-            return max(us - off_us, (1 - MAX_LAUNCH) * us) / number
-
-        return repeat(once_us, effort, self.min_us / number)
-
-    def _kernels_us(self, count: int) -> float:
-        replay = captured([small_kernel()] * count)
-        return repeat(lambda _: self.once_us(replay), LAUNCH_EFFORT).latency_us
-
-    @functools.cached_property
-    def launch_us(self) -> float:
-        """What the launch of a CUDA graph takes: the time of one without kernels, from graphs with
-        few and many of one small kernel. torch does not replay an empty graph."""
-        few, many = SMALL_KERNELS
-        few_us, many_us = map(self._kernels_us, SMALL_KERNELS)
-        return max(few_us - few * (many_us - few_us) / (many - few), 0.0)
-
     def limits(self) -> str:
         """What bounds its speed and may be set otherwise on the next machine, for `cite` in
         device.yaml.
         """
-        return f" on {torch.get_num_threads()} threads"
 
     @abstractmethod
     def memory_bytes(self) -> int: ...
@@ -153,47 +88,15 @@ class Platform(ABC):
     def free_bytes(self) -> int:
         """What can still be allocated."""
 
-    def check_memory(self, needed: float, batch: int = 0, kept: int = 0) -> None:
-        """Raise DeviceMemoryError if more bytes are needed than are free beside `kept` ones, which
-        are used again."""
-        free = self.free_bytes() + kept
-        if needed > free:
-            of_batch = f" with batch {batch}" if batch else ""
-            raise DeviceMemoryError(
-                f"it needs {needed / 1e9:.1f} GB{of_batch}, and {free / 1e9:.1f} GB are free"
-            )
-
-    def forget(self) -> None:  # noqa: B027  (the defaults of these do nothing)
-        """Give memory back that torch keeps."""
-
     def nominal_bandwidth(self) -> float:
         """Bytes per second as the device states it; 0 where it does not."""
         return 0.0
 
-    def prepare(self) -> None:  # noqa: B027
+    def prepare(self) -> None:  # noqa: B027  (the defaults of these do nothing)
         """Settings of this process that timing needs."""
 
-    def seconds(self, call: Call, repeats: int = 5) -> float:
-        """Median over repeats of a call, after one that does not count."""
-        return float(np.median([self.once_us(call) for _ in range(repeats + 1)][1:])) / 1e6
-
-    def copy_bandwidth(self) -> float:
-        """Bytes per second, read plus written, of a copy that no cache holds."""
-        source = torch.ones(BEYOND_CACHE_BYTES // 4, device=self.name)
-        target = torch.empty_like(source)
-        return 2 * source.numel() * 4 / self.seconds(lambda: target.copy_(source))
-
-    def product_flops(self) -> float:
-        """FLOP/s of a large matrix product in the default dtype."""
-        size = self.product_size
-        a = torch.randn(size, size, device=self.name, dtype=getattr(torch, self.dtype))
-        return 2 * size**3 / self.seconds(lambda: a @ a)
-
-    def probe_us(self) -> float:
-        """A fixed piece of work, about a millisecond, which shows whether the device is as fast as
-        before."""
-        a = torch.ones(self.probe_size, self.probe_size, device=self.name)
-        return 1e6 * self.seconds(lambda: a @ a, repeats=9)
+    def forget(self) -> None:  # noqa: B027
+        """Give memory back that torch keeps."""
 
     def describe(self, name: str) -> Device:
         """The facts of the device at hand; what it does not state is measured."""
@@ -207,6 +110,22 @@ class Platform(ABC):
             cite=f"measured by flashnas profile with torch {torch.__version__}{self.limits()}",
         )
 
+    def _seconds(self, call: Call) -> float:
+        self.once_ms(call)  # does not count
+        return median_ms(lambda: self.once_ms(call), EFFORT) / 1000
+
+    def copy_bandwidth(self) -> float:
+        """Bytes per second, read plus written, of a copy that no cache holds."""
+        source = torch.ones(COPIED_BYTES // 4, device=self.name)
+        target = torch.empty_like(source)
+        return 2 * COPIED_BYTES / self._seconds(lambda: target.copy_(source))
+
+    def product_flops(self) -> float:
+        """FLOP/s of a large matrix product in the default dtype."""
+        size = self.product_size
+        a = torch.randn(size, size, device=self.name, dtype=getattr(torch, self.dtype))
+        return 2 * size**3 / self._seconds(lambda: a @ a)
+
 
 class Cpu(Platform):
     """The processor, with torch's own threads."""
@@ -214,7 +133,7 @@ class Cpu(Platform):
     name = "cpu"
     dtype = "float32"
     modes = ("eager",)
-    probe_size = 256
+    once_ms = staticmethod(once_on_cpu)
     product_size = 1536
 
     def available(self) -> bool:
@@ -239,11 +158,8 @@ class Cpu(Platform):
         kilobytes = value_in(MEMORY, "MemAvailable")
         return 1024 * int(kilobytes.split()[0]) if kilobytes else self.memory_bytes()
 
-    def moment(self) -> int:
-        return time.perf_counter_ns()
-
-    def elapsed_us(self, before: int, after: int) -> float:
-        return (after - before) / 1000
+    def limits(self) -> str:
+        return f" on {torch.get_num_threads()} threads"
 
     def prepare(self) -> None:
         """Keep freed memory with the process, as a server does."""
@@ -256,11 +172,11 @@ class Cuda(Platform):
     name = "cuda"
     dtype = "bfloat16"
     modes = ("eager", "cuda_graph")
-    probe_size = 4096
-    product_size = 8192
+    once_ms = staticmethod(once_on_cuda)
+    steady_ms = 200.0  # in the 8 ms that 15 steps take, a GPU is not yet in a steady state
     # below 2**31 numbers in the widest activation of any shipped operator, and 2 to 4 GB
     piece_tokens = 2**16
-    min_us = MIN_BUSY_US
+    product_size = 8192
 
     def available(self) -> bool:
         return torch.cuda.is_available()
@@ -313,21 +229,6 @@ class Cuda(Platform):
         properties = torch.cuda.get_device_properties(0)
         clock_hz = getattr(properties, "memory_clock_rate", 0) * 1000
         return 2 * clock_hz * getattr(properties, "memory_bus_width", 0) / 8
-
-    def moment(self) -> torch.cuda.Event:
-        """On the device's own time line, which includes the gaps in which it waits for Python."""
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def elapsed_us(self, before: torch.cuda.Event, after: torch.cuda.Event) -> float:
-        after.synchronize()
-        return 1000 * before.elapsed_time(after)
-
-
-def small_kernel() -> Call:
-    """A call that launches the smallest kernel; not `zero_`, which is none."""
-    return functools.partial(torch.zeros(1, device="cuda").add_, 1)
 
 
 def value_in(file: Path, name: str) -> str:

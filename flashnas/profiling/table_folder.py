@@ -5,7 +5,7 @@ is.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,15 @@ import pandas as pd
 
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.system import disk_errors
-from flashnas.latency.row_requests import RowRequest, missing
-from flashnas.latency.schema import NUMBERS, Device
+from flashnas.latency.schema import KINDS, OPERATOR_KINDS, Device
 from flashnas.latency.table import LatencyTable, texts
 from flashnas.latency.table_writer import RowContext, edited_meta, write_rows
-from flashnas.profiling.device_timing import Measurement
-from flashnas.profiling.setup import Setup
+from flashnas.latency.validation import TIMED
+from flashnas.profiling.row_requests import RowRequest
 from flashnas.profiling.target import Target
+from flashnas.profiling.torch_target import Torch
 
+Times = tuple[float, float, float]  # microseconds: median, 10th and 90th percentile
 OWN_FILES = ("device.yaml", "meta.yaml", "operator_decode.parquet", "operator_prefill.parquet")
 
 
@@ -28,7 +29,7 @@ class TableFolder:
     """A table's folder, which is created, so that nothing is measured that could not be written.
 
     Args:
-        further: files that it may have beside those of a table.
+        journal: a file that it may have beside those of a table.
 
     Raises:
         ConfigError: the folder is in use for something else or cannot be created.
@@ -36,14 +37,14 @@ class TableFolder:
             rows of the same software that were timed with other settings.
     """
 
-    def __init__(self, path: Path, target: Target, further: tuple[str, ...] = ()) -> None:
+    def __init__(self, path: Path, target: Target, journal: str) -> None:
         self.path, self.target = path, target
         with disk_errors(f"--out {path}: the table cannot be written", ConfigError):
             path.mkdir(parents=True, exist_ok=True)
             others = [
                 file.name
                 for file in path.iterdir()
-                if not file.name.removeprefix(".").startswith((*OWN_FILES, *further))
+                if not file.name.removeprefix(".").startswith((*OWN_FILES, journal))
             ]
             if others and not (path / "meta.yaml").exists():
                 raise ConfigError(
@@ -67,8 +68,9 @@ class TableFolder:
     def _device(self) -> Device:
         """The device of the table, or the one at hand for a new table."""
         if not (self.path / "device.yaml").exists():
-            setup = self.target if isinstance(self.target, Setup) else Setup()
-            return setup.run(lambda: setup.platform.describe(self.path.name))
+            runner = self.target if isinstance(self.target, Torch) else Torch()
+            with runner.running():
+                return runner.platform.describe(self.path.name)
         device, here = Device.load(self.path / "device.yaml"), self.target.platform.label()
         if (device.platform, device.label) != (self.target.device, here):
             raise TableError(
@@ -77,39 +79,48 @@ class TableFolder:
             )
         return device
 
-    def missing(self, items: Sequence[RowRequest]) -> list[RowRequest]:
-        """The requests that no row of the target answers."""
-        target = self.target
-        return missing(
-            items, self.table, stack=target.stack, mode=target.mode_name, dtype=target.dtype_name
-        )
+    def missing(self, requests: Sequence[RowRequest]) -> list[RowRequest]:
+        """The requests that no row of the target's stack, mode and dtype answers."""
+        target, answered = self.target, set[tuple[Any, ...]]()
+        frames = {} if self.table is None else self.table.frames
+        for kind in frames.keys() & OPERATOR_KINDS:
+            rows = frames[kind]
+            own = (
+                (rows["stack"] == target.stack)
+                & (rows["mode"] == target.mode_name)
+                & (rows["dtype"] == target.dtype_name)
+            )
+            keys = rows.loc[own, list(KINDS[kind])]
+            answered.update((kind, *row) for row in keys.itertuples(index=False))
+        return [item for item in requests if (item.kind, *item.key().values()) not in answered]
 
-    def write(self, rows: Mapping[RowRequest, Measurement], by: str) -> None:
-        """Add rows; by: what measured them."""
+    def write(self, rows: Mapping[RowRequest, Times], repeats: int) -> None:
+        """Add rows; repeats: the number of timings behind each."""
         target = self.target
         context = RowContext(
             device=self.device,
             stacks={target.stack: target.describe_stack()},
-            origin={"measured_by": by},
+            origin={"measured_by": f"flashnas profile --runtime {target.name}, {target.stack}"},
         )
-        for kind in ("operator_decode", "operator_prefill"):
+        for kind in OPERATOR_KINDS:
             part = [
-                {
-                    **item.key(),
-                    **{name: getattr(row, name) for name in ("latency_us", *NUMBERS)},
-                    "mode": row.mode or target.mode_name,
-                    "dtype": target.dtype_name,
-                    "stack": target.stack,
-                    "source": "measured",
-                }
-                for item, row in rows.items()
+                {**item.key(), **dict(zip(("latency_us", "p10_us", "p90_us"), times, strict=True))}
+                for item, times in rows.items()
                 if item.kind == kind
             ]
             if part:
-                write_rows(self.path, kind, pd.DataFrame(part), context, append=True)
+                frame = pd.DataFrame(part).assign(
+                    repeats=repeats,
+                    mode=target.mode_name,
+                    dtype=target.dtype_name,
+                    stack=target.stack,
+                    source="measured",
+                )
+                write_rows(self.path, kind, frame, context, append=True)
 
-    def finish(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """Keep the record of a measurement under `jobs` in meta.yaml, and return it."""
+    def finish(self, timed: Iterable[str], facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep in meta.yaml the hashes of the networks that were timed, and the record of a
+        measurement under `jobs`; returns the record."""
         record = {
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "stack": self.target.stack,
@@ -118,5 +129,6 @@ class TableFolder:
             **facts,
         }
         with edited_meta(self.path) as meta:
+            meta[TIMED] = sorted({*(meta.get(TIMED) or ()), *timed})
             meta["jobs"] = [*(meta.get("jobs") or ()), record]
         return record

@@ -134,10 +134,10 @@ def load_timing(config: SearchConfig, model: LatencyModel) -> Any:
     or nothing is trained. Raises TableError with `strict`."""
     if not config.measure or not config.trials:
         return None
-    from flashnas.profiling.finalists import setup_here  # loads torch
+    from flashnas.profiling.target import target_like  # loads torch
 
     try:
-        return setup_here(model)
+        return target_like(model.table, dtype=model.dtype)
     except TableError as error:
         if config.strict:
             raise TableError(f"search.strict measures the finalists: {error}") from None

@@ -11,7 +11,7 @@ import fresh
 import pytest
 
 import flashnas as fn
-from flashnas.profiling.device_timing import Effort
+from flashnas.profiling.timing import Effort
 from flashnas.testing.self_test import LayerTest
 
 NAMES = [name for name in fn.__all__ if name != "__version__"]

@@ -7,19 +7,19 @@ import torch
 from flashnas.cli.main import main
 from flashnas.latency.table import LatencyTable
 from flashnas.profiling.platforms import Cpu
-from flashnas.profiling.setup import Setup
-from flashnas.profiling.target import Measured
+from flashnas.profiling.target import Timings
+from flashnas.profiling.torch_target import Torch
 
 
-def fixed_times(setup, architecture, workload, batch):
+def fixed_times(self, network, batch, prompts, steps):
     """One microsecond for a thousand parameters."""
-    ms = architecture.params / 1e6
-    return Measured.of(ms, ms, workload)
+    ms = network.params / 1e6
+    return Timings([ms] * len(prompts), [ms] * len(steps))
 
 
 @pytest.fixture
 def fixed(monkeypatch):
-    monkeypatch.setattr(Setup, "time_request", fixed_times)
+    monkeypatch.setattr(Torch, "times", fixed_times)
 
 
 def command(table, *more):
@@ -75,7 +75,7 @@ def test_another_device_or_stack_is_refused_unless_allowed(
     assert main(command(copied_tiny_table, "-n", "2", "--allow-other-stack")) == 0
     assert "validations" not in LatencyTable.load(copied_tiny_table).meta, "nothing is written"
     monkeypatch.undo()
-    monkeypatch.setattr(Setup, "time_request", fixed_times)
+    monkeypatch.setattr(Torch, "times", fixed_times)
     monkeypatch.setattr(torch, "__version__", "1.0")
     capsys.readouterr()
     assert main(command(copied_tiny_table, "-n", "2")) == 2

@@ -16,7 +16,7 @@ from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
 from flashnas.operators.attention.layer import attend, causal_mask
 from flashnas.profiling.nvml import watch
-from flashnas.profiling.setup import Setup
+from flashnas.profiling.torch_target import Torch
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import Trainer
 
@@ -116,7 +116,7 @@ def test_whole_models_are_timed_with_every_operator():
     architecture = Architecture.parse(
         f"512(vocab=1000,meta=16): {' '.join(kind for kind in OPERATORS if kind != 'moe')}"
     )
-    measured = Setup(device=DEVICE).time_request(
+    measured = Torch(device=DEVICE).time_request(
         architecture, Workload(prompt_tokens=300, generated_tokens=20), 4
     )
     assert measured.latency_ms > 0

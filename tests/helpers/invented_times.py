@@ -10,30 +10,41 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS
-from flashnas.profiling import profile as profiling
-from flashnas.profiling.device_timing import Measurement
 from flashnas.profiling.platforms import Cpu, Cuda
 from flashnas.profiling.profile import profile
-from flashnas.profiling.setup import Setup
+from flashnas.profiling.target import Timings
+from flashnas.profiling.torch_target import Torch
 from flashnas.space import load_space
 
 CHAT = WORKLOADS["chat"]
 
 
-def row_us(item):
+def row_us(kind, hidden, length, prefill):
     """Different for every operator, linear in the width, larger for a prompt, rising with the
-    context.
+    length.
     """
-    base = 20 + zlib.crc32(item.operator.split("(")[0].encode()) % 50
-    return (
-        base * item.hidden / 64 * (30 if item.phase == "prefill" else 1) * (1 + item.length / 5000)
+    base = 20 + zlib.crc32(kind.encode()) % 50
+    return base * hidden / 64 * (30 if prefill else 1) * (1 + length / 5000)
+
+
+def invented_times(target, network, batch, prompts, steps):
+    """The sum of the rows of a network's operators, and of its head."""
+
+    def ms(length, prefill):
+        rows_us = [
+            row_us(spec.kind, network.hidden, length if prefill or spec.kind == "a" else 0, prefill)
+            for spec in network.operators
+        ]
+        return (row_us("head", network.hidden, 0, False) + sum(rows_us)) / 1000
+
+    return Timings(
+        [ms(tokens, True) for tokens in prompts], [ms(part[-1], False) for part in steps]
     )
 
 
 def invent_device(monkeypatch):
     """In place of measuring this machine."""
     for cls in (Cpu, Cuda):
-        monkeypatch.setattr(cls, "probe_us", lambda platform: 100.0)
         monkeypatch.setattr(cls, "describe", _invented)
 
 
@@ -49,18 +60,17 @@ def _invented(platform, name):
 
 
 def write_invented_table(folder, monkeypatch, modes=("eager",)):
-    """modes: the first one is eager, which is asked for; the rows of the others come before it."""
+    """The times of the second mode are twice those of the first."""
     invent_device(monkeypatch)
-    for number, mode in reversed([*enumerate(modes)]):
-        monkeypatch.setattr(
-            profiling,
-            "measure_inside_model",
-            lambda group, space, job, n=number, mode=mode: {
-                item: Measurement(us := row_us(item) * (1 + n), us, us, 15, mode=mode)
-                for item in group.items
-            },
-        )
-        profile(load_space("tiny"), [CHAT], folder, Setup())
+    monkeypatch.setattr(Cpu, "modes", modes)
+    for number, mode in enumerate(modes, 1):
+
+        def times(*question, number=number):
+            prompts, steps, _ = invented_times(*question)
+            return Timings([number * ms for ms in prompts], [number * ms for ms in steps])
+
+        monkeypatch.setattr(Torch, "times", times)
+        profile(load_space("tiny"), [CHAT], folder, Torch(mode=mode), rounds=1)
     return LatencyTable.load(folder)
 
 

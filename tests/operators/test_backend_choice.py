@@ -13,8 +13,7 @@ from flashnas.base.errors import ConfigError, OperatorError
 from flashnas.network.model import HybridLM
 from flashnas.operators.backends import fla, library
 from flashnas.operators.backends.core import LIBRARIES, Core, choose_backend
-from flashnas.profiling.setup import Setup
-from flashnas.profiling.whole_model import backends_of
+from flashnas.profiling.torch_target import Torch
 
 ALL = "a d gd gla m2 kda r7 m f"
 RECURRENT = ("d", "gd", "gla", "kda", "r7")
@@ -173,7 +172,7 @@ def test_a_package_without_the_functions_that_are_called_is_a_reason(tmp_path, m
             )
         )
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        assert "flash" not in Setup(device="cuda").stack
+        assert "flash" not in Torch(device="cuda").stack
         with pytest.raises(OperatorError) as error:
             choose_backend(model, "flash-attn")
         assert str(error.value) == (
@@ -269,10 +268,10 @@ def test_the_choice_on_cuda_is_made_once_for_each_dtype(monkeypatch):
 def test_a_job_names_the_libraries_in_its_stack(monkeypatch):
     fake_libraries.install(monkeypatch, "fla", "flash_attn")
     plain = f"torch-{torch.__version__}-1t"
-    assert [Setup(backend=name).stack for name in ("auto", "torch")] == [plain, plain]
-    assert "backend" not in Setup().describe_stack()
+    assert [Torch(backend=name).stack for name in ("auto", "torch")] == [plain, plain]
+    assert "backend" not in Torch().describe_stack()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    auto, only, none = (Setup(device="cuda", backend=name) for name in ("auto", "fla", "torch"))
+    auto, only, none = (Torch(device="cuda", backend=name) for name in ("auto", "fla", "torch"))
     assert auto.stack.endswith("-fla-0.0-fake-flash-attn-0.0-fake")
     assert only.stack.endswith("-fla-0.0-fake-by-fla")
     assert none.stack.endswith("-by-torch")
@@ -280,13 +279,11 @@ def test_a_job_names_the_libraries_in_its_stack(monkeypatch):
     assert only.describe_stack()["backend"] == "fla"
     specs = parse_operators("a(head_dim=16) d(head_dim=16) f")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    assert backends_of(specs, HIDDEN, auto) == {
-        "a": "flash-attn 0.0-fake",
-        "d": "fla 0.0-fake",
-        "f": "torch",
+    assert auto.facts(specs, HIDDEN) == {
+        "backends": {"a": "flash-attn 0.0-fake", "d": "fla 0.0-fake", "f": "torch"}
     }
-    with pytest.raises(ConfigError, match=r"^setup\.backend must be one of auto, torch, fla"):
-        Setup(backend="triton")
+    with pytest.raises(ConfigError, match=r"^torch\.backend must be one of auto, torch, fla"):
+        Torch(backend="triton")
 
 
 def test_a_core_that_no_library_has_is_torch():

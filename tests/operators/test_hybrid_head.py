@@ -7,10 +7,11 @@ from torch import nn
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import OperatorError
+from flashnas.network.cache import HybridCache
 from flashnas.network.model import HybridLM
 from flashnas.operators import operator_class
 from flashnas.operators.layer import build_layer
-from flashnas.profiling.whole_model import filled_cache
+from flashnas.profiling.torch_target import filled_states
 
 H = operator_class("h")
 SMALL = {"head_dim": 8, "ssm_head_dim": 16, "state": 8, "groups": 2}
@@ -45,8 +46,8 @@ def test_a_cache_holds_both_states_and_measures_what_the_spec_says():
     model = HybridLM(architecture).eval()
     _, cache = model.prefill(torch.randint(16, (3, 7)))
     assert cache.kept_bytes == 3 * architecture.cache_bytes(7, 4)
-    for context in (5, 30):  # filled_cache: before the last token, with room for it
-        cache = filled_cache(model, 2, context)
+    for context in (5, 30):  # filled_states: before the last token, with room for it
+        cache = HybridCache(filled_states(model, 2, context))
         _, cache = model.decode_step(torch.zeros(2, dtype=torch.long), cache)
         assert cache.kept_bytes == 2 * architecture.cache_bytes(context, 4)
         assert cache.states[0].attention.seen == context

@@ -7,16 +7,13 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from test_profile import counting  # noqa: F401  (a fixture)
+from test_profile import clock, narrow, profiled  # noqa: F401  (fixtures)
 
 from flashnas.api.measure import doubts
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.workload import WORKLOADS
 from flashnas.profiling import nvml
 from flashnas.profiling import profile as profiling
 from flashnas.profiling.platforms import PLATFORMS
-from flashnas.profiling.setup import Setup
-from flashnas.space import load_space
 
 UUID = "0000-11"
 
@@ -135,12 +132,12 @@ def test_on_a_cpu_nothing_is_watched():
 
 def test_a_profile_records_how_the_gpu_ran_and_warns_when_it_was_held_back(
     pynvml,
-    counting,
+    profiled,
     tmp_path,
     monkeypatch,
 ):
     monkeypatch.setattr(profiling, "watch", lambda *, on: nvml.watch(on=True))
-    counts = profiling.profile(load_space("tiny"), [WORKLOADS["chat"]], tmp_path / "table", Setup())
+    counts = profiled()
     (job,) = LatencyTable.load(tmp_path / "table").meta["jobs"]
     assert job["gpu"]["least_sm_mhz"] == 1755
     assert "the GPU was held back by: power limit (100% of the time)" in doubts(counts)

@@ -1,56 +1,126 @@
-from functools import partial
+"""Rows of operators from whole networks: the regression, and the measurement with a stand-in for
+the clock."""
+
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from invented_times import invent_device
-from offenders import every
-from one_line import one_line
 
-from flashnas.base.errors import ConfigError, TableError
-from flashnas.latency import schema
+from flashnas.api.measure import doubts
+from flashnas.base.errors import (
+    ConfigError,
+    DeviceMemoryError,
+    ExportError,
+    SpaceError,
+    TableError,
+)
 from flashnas.latency.prediction import LatencyModel
-from flashnas.latency.row_requests import RowRequest, contexts, groups, plan
 from flashnas.latency.table import LatencyTable
+from flashnas.latency.validation import sample
 from flashnas.latency.workload import WORKLOADS, Workload
-from flashnas.network.model import Block
 from flashnas.operators import operator_class
 from flashnas.operators.attention.spec import SlidingWindowAttention
-from flashnas.profiling import alone, inside_model
-from flashnas.profiling import profile as profiling
-from flashnas.profiling.device_timing import Effort, Measurement, median_interval, repeat
-from flashnas.profiling.platforms import PLATFORMS
-from flashnas.profiling.profile import profile
-from flashnas.profiling.setup import DTYPES, Setup
+from flashnas.profiling import regression
+from flashnas.profiling.platforms import PLATFORMS, Cpu
+from flashnas.profiling.profile import JOURNAL, profile
+from flashnas.profiling.regression import REST, choose_networks, counts, fit, narrowed
+from flashnas.profiling.row_requests import contexts, plan
 from flashnas.profiling.table_folder import TableFolder
-from flashnas.profiling.whole_model import filled_state
+from flashnas.profiling.target import Timings
+from flashnas.profiling.torch_target import Torch
 from flashnas.space import load_space
 
 CHAT, TINY = WORKLOADS["chat"], load_space("tiny")
+SHORT = Workload(name="short", prompt_tokens=300, generated_tokens=400)
+SPACE = """\
+template: layerwise
+model: {vocab: 320, tied: true, meta_tokens: META}
+widths: WIDTHS
+layers:
+  depth: [2, 8]
+  require: [m2, a]
+  choices: ["m2(head_dim=32,state=16) f", "a(head_dim=32) f"]
+"""
+
+
+def make_space(path, meta=1, widths=(64, 96), depth=(2, 8)):
+    text = SPACE.replace("META", str(meta)).replace("WIDTHS", str(list(widths)))
+    path.write_text(text.replace("[2, 8]", str(list(depth))))
+    return load_space(str(path))
 
 
 @pytest.fixture
-def counting(monkeypatch):
-    """Stands in for the clock: every row takes 7 us; keeps the groups that were measured."""
+def space(tmp_path):
+    return make_space(tmp_path / "space.yaml")
+
+
+@pytest.fixture
+def narrow(tmp_path):
+    """Of one width, without meta tokens."""
+    return make_space(tmp_path / "narrow.yaml", 0, (64,))
+
+
+def cost(network, costs):
+    """The sum over operators; an FFN by its share of the width of the FFNs of the space."""
+    total = 0.0
+    for spec in network.canonical().operators:
+        share = 1.0
+        if spec.kind == "f":
+            share = spec.intermediate / type(spec)().resolved(network.hidden).intermediate
+        total += costs[spec.kind] * share
+    return total
+
+
+def step_ms(network, context):
+    ffn = 0.03 * network.hidden / 64
+    return 0.05 + cost(network, {"m2": 0.02, "f": ffn, "a": 0.01 + context * 2e-5})
+
+
+def prompt_ms(network, tokens):
+    return 0.06 + tokens * cost(network, {"m2": 0.004, "f": 0.002, "a": 0.003})
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A stand-in for torch: known times, and what was timed."""
     seen = []
 
-    def measure(group, space, job):
-        seen.append(group)
-        return {item: Measurement(7.0, 6.0, 8.0, 15) for item in group.items}
+    def times(self, network, batch, prompts, steps):
+        seen.append((network, batch))
+        return Timings(
+            [batch * prompt_ms(network, tokens) for tokens in prompts],
+            [batch * np.mean([step_ms(network, n) for n in part]) for part in steps],
+        )
 
-    monkeypatch.setattr(profiling, "measure_inside_model", measure)
+    monkeypatch.setattr(regression, "POOL", 8)  # of a space with few networks
+    monkeypatch.setattr(regression, "BOOTSTRAPS", 20)
+    monkeypatch.setattr(Torch, "times", times)
     invent_device(monkeypatch)
     return seen
 
 
-def profiled(folder, setup=None, **more):
-    """The tiny space for the chat workload."""
-    return profile(TINY, [CHAT], folder, setup or Setup(), **more)
+@pytest.fixture
+def profiled(clock, narrow, tmp_path):
+    """Profiles the narrow space, once for each network, into a folder."""
+
+    def run(target=None, *, workloads=(SHORT,), rounds=1, folder="table", **more):
+        return profile(
+            narrow, workloads, tmp_path / folder, target or Torch(), rounds=rounds, **more
+        )
+
+    return run
 
 
-def still_missing(folder):
-    return TableFolder(folder, Setup()).missing(plan(TINY, [CHAT]))
+def lacking(space, folder, target=None):
+    return TableFolder(folder, target or Torch(), JOURNAL).missing(plan(space, [SHORT]))
+
+
+# -- what is asked for -----------------------------------------------------------------------------
 
 
 def test_the_plan_names_every_operator_width_and_phase_once():
@@ -74,67 +144,220 @@ def test_contexts_span_the_workload_and_meet_the_window():
     assert contexts(SlidingWindowAttention(window=100), 1, 300) == [1, 64, 100, 256, 300]
 
 
-def counts(result):
-    return result["measured"], result["known"]
+# -- regression ------------------------------------------------------------------------------------
 
 
-def test_only_what_is_missing_or_of_another_stack_is_measured(counting, tmp_path):
-    folder = tmp_path / "table"
-    number = len(plan(TINY, [CHAT]))
-    assert counts(profiled(folder)) == (number, 0)
-    assert counts(profiled(folder)) == (0, number)
-    longer = Workload(name="longer", prompt_tokens=600, generated_tokens=10)
-    more = profile(TINY, [CHAT, longer], folder, Setup())
-    assert more["known"] == number
-    assert more["measured"] > 0
-    with pytest.raises(
-        TableError, match=r"table: rows of threads 1 and 2 do not mix; profile each"
-    ):
-        profiled(folder, Setup(threads=2))
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0.5, 50), min_size=3, max_size=3), st.integers(0, 1000))
+def test_the_fit_finds_what_the_times_were_made_of(values, seed):
+    rng = np.random.default_rng(seed)
+    rows = [
+        {REST: 1.0, "m": float(rng.integers(1, 9)), "a": float(rng.integers(1, 9))}
+        for _ in range(10)
+    ]
+    if np.linalg.matrix_rank([list(row.values()) for row in rows]) < 3:
+        return
+    names = REST, "m", "a"
+    times = [
+        sum(row[name] * value for name, value in zip(names, values, strict=True)) for row in rows
+    ]
+    found = fit(rows, times, rng)
+    assert [found.values[name][0] for name in names] == pytest.approx(values, rel=1e-6)
+    assert max(map(abs, found.errors)) < 1e-9
+    noisy = fit(rows, [time * (1 + 0.02 * rng.standard_normal()) for time in times], rng)
+    for middle, low, high in noisy.values.values():
+        assert 0 <= low <= middle <= high
 
 
-def test_modes_and_dtypes_are_rows_of_their_own(counting, tmp_path, monkeypatch):
-    """So are those of a mode that only earlier versions measured."""
-    folder = tmp_path / "table"
-    with monkeypatch.context() as earlier:
-        earlier.setattr(
-            profiling,
-            "measure_inside_model",
-            lambda group, *_: {
-                item: Measurement(7.0, 6.0, 8.0, 15, mode="compiled") for item in group.items
-            },
-        )
-        rows = profiled(folder)["measured"]
-    for setup in (Setup(), Setup(dtype="bfloat16")):
-        assert counts(profiled(folder, setup)) == (rows, 0)
-    assert not still_missing(folder)
-    table = LatencyTable.load(folder)
-    assert table.modes == ("compiled", "eager")
-    assert table.default_mode == "eager"
-    assert set(table.only("compiled").rows("operator_decode")["mode"]) == {"compiled"}
-    assert len(table.only(None).frames["operator_decode"]) == 2 * len(
-        table.only("compiled").frames["operator_decode"]
+def test_networks_tell_paired_operators_apart(space):
+    networks = choose_networks(space, 64, np.random.default_rng(0), Torch().check_holds)
+    # 2 x 4 unknowns + 2, and 3 narrow ones
+    assert len({network.hash for network in networks}) == len(networks) == 13
+    rows = [counts(network, space.kinds()) for network in networks]
+    names = list(rows[0])
+    assert np.linalg.matrix_rank([[row.get(name, 0) for name in names] for row in rows]) == 4
+    wide, thin = networks[0], narrowed(networks[0])
+    ffn = next(name for name in names if name.startswith("f("))
+    assert counts(thin, space.kinds())[ffn] == pytest.approx(
+        0.5 * counts(wide, space.kinds())[ffn], rel=0.2
     )
+
+
+def test_spaces_that_cannot_be_timed_are_refused(tmp_path):
+    def refuse(network):
+        raise ExportError("it cannot hold this network")
+
+    rng = np.random.default_rng(0)
+    with pytest.raises(ExportError, match="cannot hold this network"):
+        choose_networks(TINY, 64, rng, refuse)
+    small = make_space(tmp_path / "one.yaml", 0, (64,), depth=(2, 2))
+    with pytest.raises(SpaceError, match=r"gave only [24] networks of width 64; 10 are needed"):
+        choose_networks(small, 64, rng, Torch().check_holds)
+
+
+# -- the measurement -------------------------------------------------------------------------------
+
+
+def test_a_table_predicts_networks_that_were_not_timed(space, clock, tmp_path):
+    folder, calls = tmp_path / "table", []
+    record = profile(space, [SHORT], folder, Torch(), lambda *done: calls.append(done))
+    assert len(clock) == 3 * 2 * 13  # rounds, widths, networks
+    assert calls == [(number, 78) for number in range(79)]
+    assert record["measured"] == len(plan(space, [SHORT]))
+    assert record["regression"]["decode"]["max_error"] < 1e-3
+    assert record["disturbed_networks"] == 0
+    assert "notes" not in record
+    table = LatencyTable.load(folder)
+    assert (table.modes, table.dtypes) == (("eager",), ("float32",))
+    (job,) = table.meta["jobs"]
+    assert job.items() <= record.items()
+    model, timed = LatencyModel(table, SHORT), {network.hash for network, _ in clock}
+    for network in sample(space, model, 10, np.random.default_rng(1)):
+        assert network.hash not in timed
+        estimate = model.estimate(network)
+        steps = [step_ms(network, 301 + n) for n in range(1, 401)]
+        assert estimate.tpot_ms == pytest.approx(np.mean(steps), rel=5e-3)
+        assert estimate.ttft_ms == pytest.approx(prompt_ms(network, 301), rel=1e-3)
+        assert estimate.sources == {"measured": pytest.approx(1)}
+        assert 0 < estimate.lower_ms <= estimate.latency_ms <= estimate.upper_ms
+    before = len(clock)
+    again = profile(space, [SHORT], folder, Torch())
+    assert (again, len(clock)) == ({"measured": 0, "known": record["measured"]}, before)
+
+
+def test_only_what_is_missing_is_measured_and_rows_of_other_settings_never_meet(
+    profiled, narrow, tmp_path
+):
+    first = profiled()["measured"]
+    both = [SHORT, Workload(name="longer", prompt_tokens=600, generated_tokens=10)]
+    more = profiled(workloads=both)
+    assert (more["known"], more["measured"]) == (first, len(plan(narrow, both)) - first)
+    half = Torch(dtype="bfloat16")
+    assert profiled(half)["measured"] == first, "a dtype is rows of its own"
+    assert not lacking(narrow, tmp_path / "table", half)
+    with pytest.raises(TableError, match=r"table: rows of threads 1 and 2 do not mix; profile"):
+        profiled(Torch(threads=2))
+
+
+def test_modes_are_rows_of_their_own(profiled, tmp_path, monkeypatch):
+    monkeypatch.setattr(Cpu, "modes", ("eager", "cuda_graph"))
+    for mode in ("eager", "cuda_graph"):
+        assert profiled(Torch(mode=mode))["known"] == 0
+    table = LatencyTable.load(tmp_path / "table")
+    assert (table.modes, table.default_mode) == (("cuda_graph", "eager"), "eager")
+    frames = [table.only(mode).frames["operator_decode"] for mode in (None, "cuda_graph")]
+    assert len(frames[0]) == len(frames[1])
     with pytest.raises(
-        TableError, match=r"mode must be one of compiled, eager; got 'eagre' \(did you mean"
+        TableError, match=r"mode must be one of cuda_graph, eager; got 'eagre' \(did you mean"
     ):
-        LatencyModel(table, CHAT, mode="eagre")
+        LatencyModel(table, SHORT, mode="eagre")
 
 
-def test_an_interrupted_job_keeps_what_it_measured(counting, tmp_path):
-    folder = tmp_path / "table"
+def test_prompts_alone_and_steps_alone_are_measured(profiled, clock, narrow, tmp_path):
+    for name, work in (("p", Workload(prompt_tokens=20)), ("s", Workload(generated_tokens=20))):
+        record = profiled(workloads=[work], folder=name)
+        assert record["measured"] == len(plan(narrow, [work]))
+        network, _ = clock[0]
+        steps = sum(step_ms(network, n) for n in range(1, 21))
+        estimate = LatencyModel(str(tmp_path / name), work).estimate(network)
+        assert estimate.latency_ms == pytest.approx(
+            prompt_ms(network, 20) if name == "p" else steps, rel=0.01
+        )
 
-    def stop_after_two(measured, total):
-        assert total == len(groups(plan(TINY, [CHAT])))
-        if measured == 2:
+
+def test_an_interrupted_measurement_continues(profiled, clock, tmp_path):
+    def stop(number, everything):
+        if number == 20:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        profiled(folder, progress=stop_after_two)
-    done = sum(len(group.items) for group in counting)
-    assert len(still_missing(folder)) == len(plan(TINY, [CHAT])) - done
-    assert profiled(folder)["known"] == done
-    assert len(counting) == len(set(counting)), "no group is measured twice"
+        profiled(rounds=3, progress=stop)
+    journal = tmp_path / "table" / JOURNAL
+    with open(journal, "a") as file:
+        file.write('{"hash": "torn')
+    profiled(rounds=3)
+    assert len(clock) == 3 * 13
+    lines = list(map(json.loads, journal.read_text().splitlines()))
+    assert len({(line["hash"], line["round"]) for line in lines}) == len(lines) == len(clock)
+
+
+def test_networks_whose_timings_differ_are_counted(profiled, monkeypatch):
+    steady, timed = Torch.times, []
+
+    def times(*question):
+        timed.append(question)
+        slower = 1.3 if len(timed) == 15 else 1.0  # the second network in the second round
+        prompts, steps, _ = steady(*question)
+        return Timings([slower * ms for ms in prompts], [slower * ms for ms in steps])
+
+    monkeypatch.setattr(Torch, "times", times)
+    record = profiled(rounds=3)
+    assert record["disturbed_networks"] == 1
+    assert record["regression"]["decode"]["max_error"] < 1e-3, "the median counts"
+    assert doubts(record) == (
+        "the three timings of 1 networks differ by more than 15 %; delete the folder and profile"
+        " again when nothing else runs",
+    )
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("longest", [600, 0])
+def test_lengths_without_memory_are_left_out_and_measured_the_next_time(
+    profiled, narrow, tmp_path, monkeypatch, longest
+):
+    """Where no step fits, the prompts are measured alone."""
+    fits = Torch.check_memory
+
+    def check(self, network, batch, prompts, steps):
+        if any(part[-1] > longest for part in steps):
+            raise DeviceMemoryError("a network needs 9.0 GB")
+        fits(self, network, batch, prompts, steps)
+
+    monkeypatch.setattr(Torch, "check_memory", check)
+    record = profiled()
+    assert record["notes"] == ["left out: a network needs 9.0 GB"]
+    left_out = lacking(narrow, tmp_path / "table")
+    if longest:
+        assert [(item.operator[0], item.length) for item in left_out] == [("a", 700)]
+    else:
+        assert LatencyTable.load(tmp_path / "table").kinds == ("operator_prefill",)
+        assert {item.phase for item in left_out} == {"decode"}
+    assert record["measured"] == len(plan(narrow, [SHORT])) - len(left_out)
+    monkeypatch.setattr(Torch, "check_memory", fits)
+    assert profiled()["measured"] == len(left_out)
+
+
+def test_what_runs_out_of_memory_is_left_out_and_not_the_rest(space, clock, tmp_path, monkeypatch):
+    whole = Torch.times
+
+    def times(self, network, *question):
+        if network.hidden == 96:
+            raise DeviceMemoryError("the device ran out of memory")
+        return whole(self, network, *question)
+
+    monkeypatch.setattr(Torch, "times", times)
+    record = profile(space, [SHORT], tmp_path / "table", Torch())
+    assert record["notes"] == ["left out: width 96 with batch 1: the device ran out of memory"]
+    assert record["measured"] == sum(item.hidden == 64 for item in plan(space, [SHORT]))
+    assert len(clock) == 3 * 13, "it is tried once"
+
+
+def test_what_is_larger_than_the_memory_is_refused_before_a_network_is_built(
+    profiled, clock, monkeypatch
+):
+    monkeypatch.setattr(Cpu, "free_bytes", lambda self: 400_000)
+    line = (
+        r"^left out: a network of width 64 with \d+ operators needs 0\.0 GB with batch 1 and \d+"
+        r" tokens, and 0\.0 GB are free; take smaller widths or a shorter workload$"
+    )
+    with pytest.raises(DeviceMemoryError, match=line):
+        profiled()
+    assert clock == []
+
+
+# -- the folder ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -150,15 +373,15 @@ def test_an_interrupted_job_keeps_what_it_measured(counting, tmp_path):
     ],
 )
 def test_a_folder_that_is_no_table_is_refused_before_anything_is_measured(
-    counting, tmp_path, name, make, words
+    profiled, clock, tmp_path, name, make, words
 ):
     make(tmp_path / name)
     with pytest.raises(ConfigError, match=words):
-        profiled(tmp_path / name)
-    assert not counting
+        profiled(folder=name)
+    assert not clock
 
 
-def test_two_processes_may_look_at_one_folder_at_once(counting, tmp_path, monkeypatch):
+def test_two_processes_may_look_at_one_folder_at_once(clock, tmp_path, monkeypatch):
     """The other one has removed the file by which both find out that they can write."""
     really = Path.touch
 
@@ -167,198 +390,39 @@ def test_two_processes_may_look_at_one_folder_at_once(counting, tmp_path, monkey
         path.unlink()
 
     monkeypatch.setattr(Path, "touch", touched_and_removed)
-    TableFolder(tmp_path / "table", Setup())
+    TableFolder(tmp_path / "table", Torch(), JOURNAL)
 
 
-def test_what_an_interrupted_first_write_left_is_continued(counting, tmp_path):
-    first = tmp_path / "first"
-    profiled(first)
-    (first / "meta.yaml").unlink()
-    (first / ".meta.yaml.abc").touch()
-    assert profiled(first)["known"] == 0
+def test_what_an_interrupted_first_write_left_is_continued(profiled, clock, tmp_path):
+    profiled()
+    (tmp_path / "table" / "meta.yaml").unlink()
+    (tmp_path / "table" / ".meta.yaml.abc").touch()
+    before = len(clock)
+    assert profiled()["known"] == 0
+    assert len(clock) == before, "the journal has all timings"
 
 
-def test_what_was_measured_while_the_device_was_slow_is_measured_again(
-    counting, tmp_path, monkeypatch
-):
-    """The progress counts it."""
-    probes = iter([100.0, 100.0, 150.0, 100.0] + [100.0] * 20)  # slow before the second group
-    monkeypatch.setattr(PLATFORMS["cpu"], "probe_us", lambda: next(probes))
-    calls, number = [], len(groups(plan(TINY, [CHAT])))
-    record = profiled(tmp_path / "table", progress=lambda *done: calls.append(done))
-    assert calls == [*((done, number) for done in range(number + 1)), (number + 1, number + 1)]
-    assert counting[number:] == [counting[1]]
-    assert record["measured_twice"] == len(counting[1].items)
-    assert record["disturbed"] == 0
-    assert record["probe_us"] == {"median": 100.0, "max": 100.0}
-    (job,) = LatencyTable.load(tmp_path / "table").meta["jobs"]
-    assert job["rows"] == len(plan(TINY, [CHAT]))
+def test_the_table_of_another_device_is_refused_before_anything_is_timed(profiled, monkeypatch):
+    """Also where it lacks no row."""
+    profiled()
+    monkeypatch.setattr(Torch, "times", lambda *_: pytest.fail("a network was timed"))
+    monkeypatch.setattr(PLATFORMS["cpu"], "label", lambda: "another CPU")
+    longer = dataclasses.replace(SHORT, generated_tokens=800)
+    for work in (SHORT, longer):
+        with pytest.raises(
+            TableError, match=r"the table is of .*, but this is another CPU; choose another --out"
+        ):
+            profiled(workloads=[work])
 
 
-def test_drift_in_a_group_that_stays_is_recorded(tmp_path, monkeypatch):
-    invent_device(monkeypatch)
-    monkeypatch.setattr(
-        profiling,
-        "measure_inside_model",
-        lambda group, space, job: {
-            item: Measurement(
-                7.0, 6.0, 8.0, 15, outliers=0.25, drift=0.4 if group.hidden == 64 else 0.01
-            )
-            for item in group.items
-        },
-    )
-    record = profiled(tmp_path / "table")
-    drifted = sum(item.hidden == 64 for item in plan(TINY, [CHAT]))
-    assert record["disturbed"] == record["measured_twice"] == drifted
-    assert (record["largest_drift"], record["outliers"]) == (0.4, 0.25)
+def test_a_damaged_journal_is_one_line(profiled, tmp_path):
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / JOURNAL).write_text('{"hash": 1}\n')
+    with pytest.raises(TableError, match=r"networks\.jsonl:1: timing"):
+        profiled()
 
 
-def test_outliers_and_drift_of_repeats():
-    steady = [10.0, 10.1, 10.2, 10.1] * 10
-    assert Measurement.of(steady).outliers == 0
-    assert Measurement.of([*steady, 100.0]).outliers == pytest.approx(1 / 41)
-    assert Measurement.of([10.0] * 20 + [13.0] * 20).drift == pytest.approx(0.3)
-
-
-def test_weights_rotate_over_copies_that_exceed_the_cache_but_not_the_model(monkeypatch):
-    copies = []
-
-    def time(calls, *_, **__):
-        copies.append(len(calls))
-        for call in calls:
-            call()
-        return Measurement(1.0, 1.0, 1.0, 3)
-
-    monkeypatch.setattr(PLATFORMS["cpu"], "time", time)
-    monkeypatch.setattr(alone, "BEYOND_CACHE_BYTES", 2**20)
-    # 9 kB: as many as the model has layers; 2.4 MB: the least
-    for hidden, expected in ((16, 9), (256, 2)):
-        items = [RowRequest(phase, "f", hidden, 0, 1, 3) for phase in ("decode", "prefill")]
-        assert list(alone.measure_alone(items, Setup(), max_copies=9)) == items
-        assert copies[-2:] == [expected] * 2
-
-
-def test_every_item_of_a_group_is_timed_inside_one_model(monkeypatch):
-    job = Setup(effort=Effort(least=3, most=6, seconds=0.01))
-    built, build = [], inside_model.build_model
-
-    def keep(architecture, job):
-        built.append(architecture)
-        return build(architecture, job)
-
-    monkeypatch.setattr(inside_model, "build_model", keep)
-    for group in groups(item for item in plan(TINY, [CHAT]) if item.hidden == 64):
-        rows = job.run(partial(inside_model.measure_inside_model, group, TINY, job))
-        assert set(rows) == set(group.items)
-        assert all(0 < row.p10_us <= row.latency_us <= row.p90_us for row in rows.values())
-    kinds = [spec.kind for spec in built[0].operators]
-    assert len({kinds.count(kind) for kind in ("a", "d", "m2", "f")}) == 1, (
-        "every operator equally often"
-    )
-    assert built[0] == built[1]
-
-
-@pytest.mark.parametrize("kind", ["a", "swa"])
-def test_a_filled_state_has_the_context_that_is_timed(kind):
-    spec = operator_class(kind)(head_dim=8, **({"window": 20} if kind == "swa" else {}))
-    block = Block(spec, 32)
-    state = filled_state(block, 2, 50)
-    with torch.inference_mode():
-        *_, after = block.step(torch.randn(2, 32), state)
-    assert after.seen == 50
-    assert after.kept == (20 if kind == "swa" else 50)
-    assert after.keys_BGTK.shape[2] == after.kept, (
-        "the cache must not grow, or copying it would be timed"
-    )
-
-
-def test_a_profiled_table_answers_its_space(profiled_tiny_table):
+def test_torch_itself_is_profiled_and_the_table_answers_its_space(profiled_tiny_table):
     model = LatencyModel(LatencyTable.load(profiled_tiny_table), CHAT)
     for _, operators in TINY.pure_models():
-        estimate = model.estimate(TINY.build(operators, 96))
-        assert set(estimate.sources) == {"measured"}
-        assert 0 < estimate.lower_ms <= estimate.latency_ms <= estimate.upper_ms
-    operators = TINY.pure_models()[0][1]
-    deep, shallow = (model.estimate(TINY.build(operators[:n], 96)).latency_ms for n in (6, 2))
-    assert deep > shallow
-
-
-def test_a_table_of_another_device_is_not_continued(counting, tmp_path, monkeypatch):
-    folder = tmp_path / "table"
-    profiled(folder)
-    monkeypatch.setattr(PLATFORMS["cpu"], "label", lambda: "Other CPU")
-    with pytest.raises(TableError, match=r"but this is Other CPU; choose another --out"):
-        profiled(folder)
-
-
-@every(
-    case=[
-        (Setup, {"device": "gpu"}, "setup.device must be one of cpu, cuda; got 'gpu'"),
-        (
-            Setup,
-            {"dtype": "int8"},
-            "setup.dtype must be one of auto, float32, bfloat16; got 'int8'",
-        ),
-        (Setup, {"threads": 0}, "setup.threads must be at least 1; got 0"),
-        (Setup, {"mode": "jit"}, "setup.mode must be one of auto, eager, cuda_graph; got 'jit'"),
-        (
-            Setup,
-            {"mode": "cuda_graph"},
-            "setup.mode cuda_graph needs --device cuda; got --device cpu",
-        ),
-        (Effort, {"seconds": 0}, "effort.seconds must be above 0; got 0.0"),
-        (Effort, {"least": 9, "most": 8}, "effort.most must be at least 9; got 8"),
-        (Effort, {"width": 0.0}, "effort.width must be above 0; got 0.0"),
-    ]
-)
-def test_wrong_options_are_one_line(case):
-    kind, options, words = case
-    assert words in one_line(ConfigError, kind, **options)
-
-
-def test_every_platform_of_a_table_can_be_timed():
-    assert list(PLATFORMS) == list(schema.PLATFORMS)
-    for name, platform in PLATFORMS.items():
-        assert platform.name == name
-        assert platform.mode in platform.modes
-        assert set(platform.modes) <= set(schema.MODES)
-        assert platform.dtype in DTYPES
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_without_a_device_is_one_line():
-    with pytest.raises(ConfigError, match="sees no CUDA device"):
-        Setup(device="cuda")
-
-
-def test_repeats_stop_when_the_median_is_known_or_the_time_is_over():
-    steady = repeat(
-        lambda i: 10.0 + i % 2 * 0.01, Effort(least=15, most=400, seconds=60, width=0.05)
-    )
-    assert steady.repeats == 15
-    assert steady.latency_us == pytest.approx(10, rel=1e-2)
-    rng = np.random.default_rng(0)
-    noisy = repeat(
-        lambda i: float(rng.lognormal(3, 1.5)), Effort(least=15, most=60, seconds=60, width=0.01)
-    )
-    assert noisy.repeats == 60
-    assert noisy.p10_us < noisy.latency_us < noisy.p90_us
-
-
-def test_the_median_interval_covers_the_true_median_as_often_as_it_says():
-    rng = np.random.default_rng(1)
-    samples = rng.lognormal(0, 0.5, (2000, 41))
-    half = 1.96 * np.sqrt(41) / 2
-    low, high = int(np.floor(20.5 - half)), int(np.ceil(20.5 + half))
-    ordered = np.sort(samples, axis=1)
-    covered = np.mean((ordered[:, low] <= 1) & (ordered[:, high] >= 1))
-    assert 0.93 < covered < 0.99
-    widths = (ordered[:, high] - ordered[:, low]) / np.median(samples, axis=1)
-    assert np.allclose([median_interval(row) for row in samples[:50]], widths[:50])
-
-
-def test_the_cpu_timer_uses_each_copy_in_turn():
-    used = []
-    calls = [lambda n=n: used.append(n) for n in range(3)]
-    PLATFORMS["cpu"].time(calls, "eager", Effort(least=6, most=6, seconds=10))
-    assert used == [0, 1, 2, 0, 1, 2, 0, 1, 2]
+        assert set(model.estimate(TINY.build(operators, 96)).sources) == {"measured"}

@@ -16,7 +16,7 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import store, validate
 from flashnas.latency.workload import load_workload
 from flashnas.profiling import finalists, platforms
-from flashnas.profiling.device_timing import Effort
+from flashnas.profiling.timing import Effort
 from flashnas.runs.run import RecordedRun
 from flashnas.space import load_space
 
@@ -136,7 +136,8 @@ def test_a_miss_is_shown_as_one_and_strict_exits_3(command, timed, tmp_path, cap
 
 
 def test_finalists_are_whole_models_timed_on_this_machine(command, capsys, monkeypatch):
-    monkeypatch.setattr(finalists, "EFFORT", Effort(least=2, most=3, seconds=0.01))
+    for limit, value in (("least", 2), ("most", 3), ("seconds", 0.01)):
+        monkeypatch.setitem(Effort.__init__.__kwdefaults__, limit, value)
     assert main(command("--json")) == 0
     for entry in json.loads(capsys.readouterr().out)["front"]:
         assert entry["measured_ms"] == pytest.approx(

@@ -215,12 +215,19 @@ def time_requests(
     vocab: int,
     **options: Any,
 ) -> dict[str, list[dict[str, float]]]:
-    """Time a file as `LlamaCpp.times` does.
+    """Time prompts that are read into an empty cache, and steps that continue a sequence.
 
     Args:
+        prompts: numbers of tokens.
+        contexts: for each of them `steps` tokens are generated, of which the last one makes the
+            context `context` tokens long; in ascending order, at least `steps` apart.
         vocab: random tokens are below it.
         options: threads; flash_attention, whether attention is computed in one pass; cache_type, of
             keys and values, one of CACHE_TYPES.
+
+    Returns:
+        "prompts" and "contexts": one entry for each, with the milliseconds `wall_ms` and `cpu_ms`
+        of the whole prompt, or of one step.
     """
     server, draw = _Server(file, max([*prompts, *contexts]), **options), random.Random(0)
     answer: dict[str, list[dict[str, float]]] = {"prompts": [], "contexts": []}

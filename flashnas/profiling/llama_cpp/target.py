@@ -1,5 +1,5 @@
-"""llama.cpp as the runtime, which runs whole networks only: from files with random weights, in a
-process of its own.
+"""llama.cpp: networks from files with random weights, in a process of its own, one sequence at a
+time.
 
 With one thread, times are those that the processor spent for the process: other programs do not
 change them much. With several threads they are those of the clock, and the machine must be quiet.
@@ -17,21 +17,19 @@ from pathlib import Path
 from typing import Any, Self
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ConfigError, DeviceError, DeviceMemoryError, ExportError
+from flashnas.base.errors import ConfigError, DeviceError, ExportError
 from flashnas.base.settings import option
-from flashnas.latency.memory import memory_bytes
 from flashnas.latency.workload import Workload
+from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.profiling.llama_cpp.child import CACHE_TYPES, RuntimeFailure, describe, time_requests
-from flashnas.profiling.target import Measured, Target
-from flashnas.profiling.whole_model import decode_contexts
+from flashnas.profiling.target import Steps, Target, Timings, decode_contexts
 
 STEPS = 48  # that are timed at a context
-MAX_WHOLE_REQUEST_STEPS = (
-    512  # requests that generate at most this many tokens are timed as a whole
-)
+# requests that generate at most this many tokens are timed as a whole
+MAX_WHOLE_REQUEST_STEPS = 512
 PIECE_TOKENS = 256  # attention is computed over the next multiple of this many tokens
-Times = dict[str, list[dict[str, float]]]
+MARGIN = 8  # tokens between the last step that is timed in a piece and the piece's end
 
 # -> dtype of rows
 WEIGHTS = {
@@ -50,12 +48,11 @@ class LlamaCpp(Target, where="llama_cpp"):
     can double the time of an attention layer on a CPU; here it is an option."""
 
     name = "llama.cpp"
-    profiler = "flashnas.profiling.profile_runtime:profile_runtime"
     build_facts = ("build", "system")
 
     weights: str = option("q8_0", "type of the weights", choices=WEIGHTS)
     flash_attention: bool = option(False, "compute attention in one pass")
-    cache_type: str = option("f16", "type of keys and values")
+    cache_type: str = option("f16", "type of keys and values")  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,11 +105,6 @@ class LlamaCpp(Target, where="llama_cpp"):
     def of_rows(cls, rows: Any, described: Mapping[str, Any], **_: Any) -> Self:
         return cls(**{field.name: described[field.name] for field in fields(cls)})
 
-    @property
-    def clock(self) -> str:
-        """`cpu_ms` or `wall_ms` of what `times` returns."""
-        return "cpu_ms" if self.threads == 1 else "wall_ms"
-
     def table_name(self) -> str:
         """Such as `cpu_epyc_llama_cpp_q8_0`, or `cpu_epyc_llama_cpp_q8_0_2t` with two threads."""
         parts = [self.platform.table_name(), self.name.replace(".", "_"), self.dtype_name]
@@ -141,62 +133,6 @@ class LlamaCpp(Target, where="llama_cpp"):
         )
         return 4 * (2 * tables + operators)
 
-    def times(
-        self,
-        architecture: Architecture,
-        prompts: Sequence[int],
-        contexts: Sequence[int],
-        steps: int,
-    ) -> Times:
-        """Time a network with random weights, one sequence at a time.
-
-        Args:
-            prompts: numbers of tokens that are read into an empty cache.
-            contexts: for each of them `steps` tokens are generated, of which the last one makes the
-                context `context` tokens long; in ascending order, at least `steps` apart.
-
-        Returns:
-            "prompts" and "contexts": one entry for each, with the milliseconds `wall_ms` and
-            `cpu_ms` of the whole prompt, or of one step.
-
-        Raises:
-            DeviceError: llama.cpp ended without an answer.
-        """
-        from flashnas.formats.gguf.file import write_random_file
-
-        try:
-            with tempfile.TemporaryDirectory(prefix="flashnas-") as folder:
-                file = Path(folder) / "model.gguf"
-                write_random_file(file, architecture, self.weights)
-                return time_requests(
-                    file,
-                    prompts=prompts,
-                    contexts=contexts,
-                    steps=steps,
-                    vocab=architecture.vocab,
-                    threads=self.threads,
-                    flash_attention=self.flash_attention,
-                    cache_type=self.cache_type,
-                )
-        except RuntimeFailure as error:
-            raise DeviceError(f"{architecture}: {error}") from None
-
-    def check_memory(self, architecture: Architecture, workloads: Sequence[Workload]) -> None:
-        """Raises DeviceMemoryError if a network needs more memory than is free."""
-        dtype, free = self.dtype_name, self.platform.free_bytes()
-        requests = (
-            memory_bytes(architecture, workload, 1, dtype, cache_type=self.cache_type)
-            for workload in workloads
-        )
-        needed = max(self.making_bytes(architecture), *requests)
-        if needed > free:
-            raise DeviceMemoryError(
-                f"{self.name} is timed with whole networks: one of width"
-                f" {architecture.hidden} with {len(architecture.operators)} operators needs"
-                f" {needed / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free; take"
-                " smaller widths or a shorter workload"
-            )
-
     def check_workload(self, workload: Workload) -> None:
         if workload.batch != 1:
             raise ConfigError(
@@ -204,27 +140,57 @@ class LlamaCpp(Target, where="llama_cpp"):
                 f" has batch {workload.batch}"
             )
 
-    def time_request(
-        self, architecture: Architecture, workload: Workload, batch: int = 1
-    ) -> Measured:
-        """Time a request of one sequence. Where it generates at most MAX_WHOLE_REQUEST_STEPS
-        tokens, all its steps are timed, else STEPS at each of the contexts of `decode_contexts`."""
-        self.check_workload(workload)
-        self.check_holds(architecture)
-        self.check_memory(architecture, [workload])
-        read = architecture.meta_tokens + workload.prompt_tokens
-        steps, parts = STEPS, decode_contexts(workload, architecture.meta_tokens)
-        if workload.generated_tokens <= MAX_WHOLE_REQUEST_STEPS:
-            steps = workload.generated_tokens
-            parts = [(read + steps, 1.0)] if steps else []
-        contexts = [max(context, steps + 1) for context, _ in parts]
-        times = self.times(architecture, [read] if read else [], contexts, steps)
-        ttft_ms = times["prompts"][0][self.clock] if read else 0.0
-        tpot_ms = sum(
-            share * step[self.clock]
-            for (_, share), step in zip(parts, times["contexts"], strict=True)
+    def times(
+        self, network: Architecture, batch: int, prompts: Sequence[int], steps: Sequence[Steps]
+    ) -> Timings:
+        from flashnas.formats.gguf.file import write_random_file
+
+        # the first step of each part follows at least one token
+        contexts = [max(part[-1], len(part) + 1) for part in steps]
+        try:
+            with tempfile.TemporaryDirectory(prefix="flashnas-") as folder:
+                file = Path(folder) / "model.gguf"
+                write_random_file(file, network, self.weights)
+                answer = time_requests(
+                    file,
+                    prompts=prompts,
+                    contexts=contexts,
+                    steps=len(steps[0]) if steps else 0,
+                    vocab=network.vocab,
+                    threads=self.threads,
+                    flash_attention=self.flash_attention,
+                    cache_type=self.cache_type,
+                )
+        except RuntimeFailure as error:
+            raise DeviceError(f"{network}: {error}") from None
+        clock = "cpu_ms" if self.threads == 1 else "wall_ms"
+        prompts_ms, steps_ms = (
+            [entry[clock] for entry in answer[part]] for part in ("prompts", "contexts")
         )
-        return Measured.of(ttft_ms, tpot_ms, workload)
+        return Timings(prompts_ms, steps_ms)
+
+    def timed_steps(self, specs: Sequence[OperatorSpec], first: int, last: int) -> dict[int, Steps]:
+        """Steps at the ends of pieces, each about twice the one before; a row is for the middle of
+        its piece."""
+        piece, last = (-(-count // PIECE_TOKENS) * PIECE_TOKENS for count in (first, last))
+        steps = {}
+        while True:
+            end = max(piece - MARGIN, STEPS + 1) + 1
+            steps[piece - PIECE_TOKENS // 2] = range(end - STEPS, end)
+            if piece >= last:
+                return steps
+            piece = min(2 * piece, last)
+
+    def request_steps(self, workload: Workload, meta_tokens: int) -> list[tuple[Steps, float]]:
+        """All steps of a request that generates at most MAX_WHOLE_REQUEST_STEPS tokens, else STEPS
+        at each of the contexts of `decode_contexts`."""
+        first, generated = meta_tokens + workload.prompt_tokens + 1, workload.generated_tokens
+        if generated <= MAX_WHOLE_REQUEST_STEPS:
+            return [(range(first, first + generated), 1.0)] if generated else []
+        return [
+            (range(context + 1 - STEPS, context + 1), share)
+            for context, share in decode_contexts(workload, meta_tokens)
+        ]
 
 
 @functools.cache

@@ -1,0 +1,123 @@
+"""The timings of networks to which rows are fitted, kept in the folder of the table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flashnas.architecture import Architecture
+from flashnas.base.documents import convert
+from flashnas.base.errors import TableError
+from flashnas.base.foreign import read_json_lines
+from flashnas.base.system import append_synced, disk_errors, drop_torn_line
+from flashnas.profiling.row_requests import RowRequest
+from flashnas.profiling.target import Steps, Target
+
+
+@dataclass(kw_only=True)
+class Series:
+    """Networks of one width that are timed with one batch, and fitted together.
+
+    Attributes:
+        prompts: lengths.
+        steps: context of a row -> what is timed for it.
+        requests: the rows that follow.
+        left_out: why the rest of the series is not timed.
+    """
+
+    networks: Sequence[Architecture]
+    batch: int
+    prompts: list[int]
+    steps: dict[int, Steps]
+    requests: list[RowRequest]
+    left_out: str = ""
+
+    @property
+    def parts(self) -> list[tuple[str, int]]:
+        """What is timed of each network, as the journal names it."""
+        return [
+            *(("prompts", length) for length in self.prompts),
+            *(("steps", part[-1]) for part in self.steps.values()),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkTiming:
+    """A line: one round of a network. prompts: length -> milliseconds; steps: context of the last
+    step -> milliseconds of the mean step."""
+
+    stack: str
+    mode: str
+    dtype: str
+    hash: str
+    notation: str
+    batch: int
+    round: int
+    prompts: dict[str, float]
+    steps: dict[str, float]
+
+
+class Journal:
+    """The timings of one target in a file of JSON lines. Raises TableError if a line is damaged, or
+    the disk is full."""
+
+    def __init__(self, path: Path, target: Target, rounds: int) -> None:
+        self.path, self.target, self.rounds = path, target, rounds
+        self._rows = {"stack": target.stack, "mode": target.mode_name, "dtype": target.dtype_name}
+        # by hash, batch, round, prompts or steps, length
+        self._ms: dict[tuple[str, int, int, str, int], float] = {}
+        lines = read_json_lines(path, TableError) if path.exists() else []
+        for number, line in enumerate(lines, 1):
+            timing = convert(line, NetworkTiming, f"{path}:{number}", TableError, name="timing")
+            if self._rows.items() <= vars(timing).items():
+                self._add(timing)
+        drop_torn_line(path, TableError)
+
+    def _add(self, timing: NetworkTiming) -> None:
+        for part in ("prompts", "steps"):
+            for length, ms in getattr(timing, part).items():
+                self._ms[timing.hash, timing.batch, timing.round, part, int(length)] = ms
+
+    def time(self, network: Architecture, series: Series, turn: int) -> str:
+        """Time a network, unless the journal has this round of it; returns the note of the
+        times.
+        """
+        if all((network.hash, series.batch, turn, *part) in self._ms for part in series.parts):
+            return ""
+        steps = list(series.steps.values())
+        times = self.target.times(network, series.batch, series.prompts, steps)
+        contexts = [part[-1] for part in steps]
+        timing = NetworkTiming(
+            **self._rows,
+            hash=network.hash,
+            notation=str(network),
+            batch=series.batch,
+            round=turn,
+            prompts=_rounded(series.prompts, times.prompts),
+            steps=_rounded(contexts, times.steps),
+        )
+        with disk_errors(f"{self.path}: cannot be written", TableError):
+            append_synced(self.path, json.dumps(vars(timing)))
+        self._add(timing)
+        return times.note
+
+    def _rounds_ms(self, network: Architecture, batch: int, part: str, length: int) -> list[float]:
+        return [self._ms[network.hash, batch, turn, part, length] for turn in range(self.rounds)]
+
+    def median_us(self, network: Architecture, batch: int, part: str, length: int) -> float:
+        """The median of the rounds; part: prompts or steps."""
+        return 1000 * float(np.median(self._rounds_ms(network, batch, part, length)))
+
+    def spread(self, network: Architecture, series: Series) -> float:
+        """The largest range of the rounds relative to their median."""
+        rounds = [self._rounds_ms(network, series.batch, *part) for part in series.parts]
+        return max(float(np.ptp(ms) / np.median(ms)) for ms in rounds)
+
+
+def _rounded(lengths: Sequence[int], times_ms: Sequence[float]) -> dict[str, float]:
+    pairs = zip(lengths, times_ms, strict=True)
+    return {str(length): round(ms, 5) for length, ms in pairs}

@@ -1,0 +1,124 @@
+"""How long a call takes: repeated until its median is certain, on the clock of its device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from flashnas.base.settings import Settings, option
+from flashnas.base.text import first_line
+
+CONFIDENCE = 1.96  # two-sided 95 %
+MAX_SECONDS = 3600  # of one call's repeats; beyond it is a typing error
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort(Settings, where="effort"):
+    """How long a call is repeated: until the 95 % interval of its median is narrower than `width`,
+    within limits."""
+
+    least: int = option(3, "repeats", min=1)
+    most: int = option(200, "repeats")
+    seconds: float = option(0.3, "limit of one call's repeats", above=0, max=MAX_SECONDS)
+    width: float = option(0.03, "of the interval, as a share of the median", above=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.most < self.least:
+            self.wrong("most", f"must be at least {self.least}; got {self.most}")
+
+
+def median_ms(once_ms: Callable[[], float], effort: Effort, steady_ms: float = 0.0) -> float:
+    """The median of a timed call.
+
+    Args:
+        once_ms: makes the call and returns its milliseconds.
+        steady_ms: of all repeats together, before which it does not end within `effort.seconds`.
+    """
+    samples: list[float] = []
+    end = time.perf_counter() + effort.seconds
+    while True:
+        samples.append(once_ms())
+        certain = len(samples) >= effort.most or median_interval(samples) < effort.width
+        over = time.perf_counter() > end or (certain and sum(samples) >= steady_ms)
+        if over and len(samples) >= effort.least:
+            return float(np.median(samples))
+
+
+def median_interval(samples: Sequence[float]) -> float:
+    """Relative width of the median's 95 % confidence interval by order statistics (binomial, normal
+    approximation)."""
+    ordered, count = np.sort(samples), len(samples)
+    half = CONFIDENCE * np.sqrt(count) / 2
+    low = max(int(np.floor(count / 2 - half)), 0)
+    high = min(int(np.ceil(count / 2 + half)), count - 1)
+    return float((ordered[high] - ordered[low]) / np.median(ordered))
+
+
+def once_on_cpu(call: Call) -> float:
+    """Milliseconds of one call. With one thread they are those that the processor spends for it,
+    which other programs do not change much; with several they are those of the clock."""
+    clock = time.thread_time_ns if torch.get_num_threads() == 1 else time.perf_counter_ns
+    start = clock()
+    call()
+    return (clock() - start) / 1e6
+
+
+def once_on_cuda(call: Call) -> float:
+    """Milliseconds of one call on the device's time line, with the gaps in which it waits for
+    Python.
+    """
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end))
+
+
+class NotCapturable(Exception):
+    """Work that a CUDA graph cannot hold, with the reason in one line."""
+
+
+def captured(call: Call) -> Call:
+    """The replay of a call as a CUDA graph.
+
+    Raises:
+        NotCapturable: what waits for the host is found before the capture, since a capture that
+            fails leaves torch's allocator in a state of its own.
+    """
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):  # autotuning and allocations happen outside the graph
+            call()
+        _check_waits(call)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            call()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # torch.AcceleratorError is one
+        raise NotCapturable(first_line(error)) from error
+    return graph.replay
+
+
+def _check_waits(call: Call) -> None:
+    """Raise NotCapturable if the call makes the host wait for the device."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        call()
+    except RuntimeError as error:
+        if "synchronizing CUDA operation" not in str(error):
+            raise
+        raise NotCapturable("it makes the host wait for the device") from error
+    finally:
+        torch.cuda.set_sync_debug_mode(before)

@@ -1,0 +1,302 @@
+"""Networks in llama.cpp: what its options are, which tables are of them, and llama.cpp itself."""
+
+import dataclasses
+import json
+
+import pytest
+import yaml
+
+pytest.importorskip("xllamacpp")
+pytest.importorskip("gguf")
+
+from invented_times import invent_device
+from one_line import one_line
+from test_profile import SHORT, make_space, prompt_ms, step_ms
+
+from flashnas.api.measure import ProfileOptions
+from flashnas.architecture import Architecture
+from flashnas.base.errors import (
+    ConfigError,
+    DeviceError,
+    DeviceMemoryError,
+    ExportError,
+    TableError,
+)
+from flashnas.base.settings import usable_cores
+from flashnas.cli.main import main
+from flashnas.formats.gguf import file
+from flashnas.latency.memory import memory_bytes
+from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import Workload
+from flashnas.profiling import regression, target
+from flashnas.profiling.llama_cpp import child
+from flashnas.profiling.llama_cpp import target as llama_cpp
+from flashnas.profiling.llama_cpp.target import LlamaCpp
+from flashnas.profiling.platforms import Cpu
+from flashnas.profiling.profile import profile
+from flashnas.profiling.target import rows_of, target_like
+
+SMALL = "64(vocab=320): m2(head_dim=32,state=16) f a(head_dim=32) f"
+
+
+def piece_of(context):
+    return -(-context // 256) * 256
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A stand-in for llama.cpp: known times, attention in whole pieces of 256 tokens; wall times are useless, as on a
+    busy machine."""
+    seen = []
+
+    def times(file, *, prompts, contexts, **options):
+        network = seen[-1]
+        prompts_ms = [prompt_ms(network, tokens) for tokens in prompts]
+        steps_ms = [step_ms(network, piece_of(context)) for context in contexts]
+        useless = {"wall_ms": 7.0 * len(seen)}
+        return {
+            "prompts": [{"cpu_ms": ms, **useless} for ms in prompts_ms],
+            "contexts": [{"cpu_ms": ms, **useless} for ms in steps_ms],
+        }
+
+    monkeypatch.setattr(regression, "POOL", 8)  # of a space with few networks
+    monkeypatch.setattr(regression, "BOOTSTRAPS", 20)
+    monkeypatch.setattr(llama_cpp, "time_requests", times)
+    monkeypatch.setattr(file, "write_random_file", lambda path, network, _: seen.append(network))
+    monkeypatch.setattr(llama_cpp, "_build", lambda: {"build": "test", "system": "test"})
+    invent_device(monkeypatch)
+    return seen
+
+
+@pytest.fixture
+def narrow(tmp_path):
+    """Of one width, without meta tokens."""
+    return make_space(tmp_path / "narrow.yaml", 0, (64,))
+
+
+def test_rows_are_for_the_middles_of_pieces(narrow, clock, tmp_path):
+    setup, folder = LlamaCpp(), tmp_path / "table"
+    assert setup.timed_steps((), 301, 700) == {384: range(457, 505), 640: range(713, 761)}
+    assert setup.timed_steps((), 3, 5) == {128: range(201, 249)}
+    record = profile(narrow, [SHORT], folder, setup)
+    assert record["regression"]["decode"]["max_error"] < 1e-3
+    table = LatencyTable.load(folder)
+    assert (table.modes, table.dtypes) == (("llama.cpp",), ("q8_0",))
+    attention = table.rows("operator_decode")
+    attention = attention[attention["operator"].astype(str).str.startswith("a(")].set_index(
+        "context"
+    )["latency_us"]
+    assert dict(attention) == pytest.approx(
+        {301: 20.24, 384: 20.24, 640: 25.36, 700: 25.36}, rel=1e-3
+    )
+    assert rows_of(table, "llama.cpp", None) == "llama.cpp"
+    with pytest.raises(
+        TableError, match=r"table: table table is of llama\.cpp; got --runtime torch; leave it out"
+    ):
+        rows_of(table, "torch", None)
+
+
+def test_several_sequences_are_refused(narrow, tmp_path):
+    with pytest.raises(ConfigError, match="one sequence at a time; workload many has batch 8"):
+        profile(
+            narrow, [Workload(name="many", batch=8, generated_tokens=4)], tmp_path / "t", LlamaCpp()
+        )
+
+
+def test_a_table_of_another_llama_cpp_is_refused(narrow, clock, tmp_path, monkeypatch):
+    profile(
+        narrow, [SHORT], tmp_path / "table", LlamaCpp(flash_attention=True, threads=2), rounds=1
+    )
+    table = LatencyTable.load(tmp_path / "table")
+    assert target_like(table, dtype="q8_0") == LlamaCpp(flash_attention=True, threads=2)
+    with monkeypatch.context() as other:
+        other.setattr(llama_cpp, "_build", lambda: {"build": "mine", "system": "test"})
+        with pytest.raises(
+            TableError,
+            match=r"table: table table was measured with another build of llama\.cpp: its"
+            r" build is test, that of this machine mine; measure it anew",
+        ) as caught:
+            target_like(table, dtype="q8_0")
+        assert "\n" not in str(caught.value)
+        assert target_like(table, dtype="q8_0", any_stack=True)
+        with pytest.raises(
+            TableError,
+            match=r"--out .*table: the table was measured with another build of llama\.cpp",
+        ):
+            profile(
+                narrow,
+                [dataclasses.replace(SHORT, prompt_tokens=600)],
+                tmp_path / "table",
+                LlamaCpp(flash_attention=True, threads=2),
+            )
+    monkeypatch.setattr(llama_cpp, "version", lambda name: "1.0")
+    with pytest.raises(
+        TableError,
+        match=r"has rows of llama\.cpp-.*, but this machine runs llama\.cpp-xllamacpp-1\.0-"
+        r"2t-q8_0-flash-attention-f16-cache; measure them anew",
+    ):
+        target_like(table, dtype="q8_0")
+
+
+def test_rows_of_other_settings_never_meet(narrow, clock, tmp_path):
+    """A table has one number of threads, kind of attention and type of caches; memory counts that type."""
+    one, folder = LlamaCpp(), tmp_path / "table"
+    profile(narrow, [SHORT], folder, one, rounds=1)
+    for name, value, there in (
+        ("threads", 2, 1),
+        ("flash_attention", True, False),
+        ("cache_type", "f32", "f16"),
+    ):
+        other = dataclasses.replace(one, **{name: value})
+        with pytest.raises(
+            TableError,
+            match=rf"^{folder}: rows of {name.replace('_', ' ')} {there} and {value} do not"
+            " mix; profile each into a folder",
+        ):
+            profile(narrow, [SHORT], folder, other)
+    assert LlamaCpp(threads=2).table_name() == f"{one.table_name()}_2t"
+    text, gigabytes = (folder / "meta.yaml").read_text(), {}
+    for name in ("f32", "bf16", "q8_0"):
+        (folder / "meta.yaml").write_text(text.replace("cache_type: f16", f"cache_type: {name}"))
+        gigabytes[name] = (
+            LatencyModel(str(folder), SHORT).estimate(Architecture.parse(SMALL)).memory_gb
+        )
+    values = 2 * 32 * SHORT.context  # keys and values of the attention, and a few of a convolution
+    assert 1e9 * (gigabytes["f32"] - gigabytes["bf16"]) == pytest.approx(2 * values, rel=0.02)
+    assert 1e9 * (gigabytes["bf16"] - gigabytes["q8_0"]) == pytest.approx(
+        (2 - 34 / 32) * values, rel=0.02
+    )
+    meta = yaml.safe_load(text)
+    meta["stacks"]["other"] = {**meta["stacks"][one.stack], "threads": 2}
+    meta["kinds"]["operator_prefill"]["constants"]["stack"] = "other"
+    (folder / "meta.yaml").write_text(yaml.safe_dump(meta))
+    with pytest.raises(TableError, match=r"table: rows of threads 1 and 2 do not mix"):
+        LatencyModel(str(folder), SHORT)
+
+
+def test_what_is_timed_has_at_most_a_thread_for_each_usable_core(
+    narrow, clock, tmp_path, monkeypatch
+):
+    """Options that ask for more are refused, and so is a table that was timed with more."""
+    cores = usable_cores()
+    assert ProfileOptions(threads="all").threads == cores
+    for threads in (0, cores + 1, "two", True, 1.5):
+        assert one_line(ConfigError, ProfileOptions, threads=threads) == (
+            f"profile.threads must be all or a whole number from 1 to {cores}, the usable cores; got {threads!r}"
+        )
+    profile(narrow, [SHORT], tmp_path / "table", LlamaCpp(threads=2), rounds=1)
+    monkeypatch.setattr(target, "usable_cores", lambda: 1)
+    assert "was timed with 2 threads, but this process may use 1 cores" in one_line(
+        TableError, target_like, LatencyTable.load(tmp_path / "table"), dtype="q8_0"
+    )
+
+
+def test_memory_counts_the_type_of_keys_and_values_and_the_making_of_the_file(monkeypatch):
+    """What is refused before it is timed needs less with keys and values of 8 bits than of 32."""
+    network = Architecture.parse(
+        "512(vocab=64): m2(head_dim=32,state=16) f 20x(a(head_dim=32,kv_heads=16) f)"
+    )
+    long = dataclasses.replace(SHORT, prompt_tokens=200_000)
+    needed = [
+        memory_bytes(network, long, 1, "q8_0", cache_type=name) for name in ("q8_0", "f16", "f32")
+    ]
+    assert needed == sorted(needed)
+    monkeypatch.setattr(Cpu, "free_bytes", lambda self: needed[1])
+    monkeypatch.setattr(LlamaCpp, "times", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        LlamaCpp(cache_type="q8_0", flash_attention=True).time_request(network, long)
+    assert "needs" in one_line(
+        DeviceMemoryError, LlamaCpp(cache_type="f32").time_request, network, long
+    )
+    paired = Architecture.parse(
+        "64(vocab=320,tied=false): 9x(m2(head_dim=32,state=16) f) a(head_dim=32) f"
+    )
+    once = sum(spec.params(64) for spec in set(paired.canonical().operators))
+    assert LlamaCpp().making_bytes(paired) == 4 * (4 * 320 * 64 + once)
+
+
+def test_networks_that_llama_cpp_cannot_hold_are_told_apart():
+    assert LlamaCpp().holds(Architecture.parse(SMALL))
+    assert not LlamaCpp().holds(Architecture.parse("64(vocab=320): m2(head_dim=32,state=16) f"))
+    message = one_line(ExportError, LlamaCpp(weights="q4_k").check_holds, Architecture.parse(SMALL))
+    assert "have 64; take sizes" in message
+    cache = LlamaCpp(cache_type="q8_0", flash_attention=True)
+    cache.check_holds(Architecture.parse(SMALL))
+    message = one_line(
+        ExportError,
+        cache.check_holds,
+        Architecture.parse(SMALL.replace("a(head_dim=32)", "a(head_dim=16)")),
+    )
+    assert message.endswith("the heads of operator 2, 'a', have 16; take --cache-type f16")
+    message = one_line(ConfigError, LlamaCpp, cache_type="q4_0", flash_attention=True)
+    assert (
+        "must be one of f32, f16, bf16, q8_0; got 'q4_0'; types of fewer bits gave NaN" in message
+    )
+
+
+# -- llama.cpp itself ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("generated", [3, 600])
+def test_a_request_is_timed(generated):
+    work = Workload(prompt_tokens=20, generated_tokens=generated)
+    found = LlamaCpp(weights="f16").time_request(Architecture.parse(SMALL), work)
+    assert 0 < found.tpot_ms < 100
+    assert found.ttft_ms > 0
+    assert found.latency_ms == pytest.approx(found.ttft_ms + generated * found.tpot_ms)
+
+
+def test_llama_cpp_that_ends_is_one_line(monkeypatch):
+    monkeypatch.setattr(child, "__file__", "/nowhere/child.py")
+    with pytest.raises(
+        DeviceError, match=r"^64\(.*: llama\.cpp ended with exit code 2: .*/nowhere"
+    ) as caught:
+        LlamaCpp().time_request(Architecture.parse(SMALL), SHORT)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_the_commands_measure_and_validate(tmp_path, capsys):
+    make_space(tmp_path / "space.yaml", 0, (64,))
+    workload, table = "batch=1,prompt=8,generated=8", str(tmp_path / "table")
+    assert (
+        main(
+            [
+                "profile",
+                "--runtime",
+                "llama.cpp",
+                "--space",
+                str(tmp_path / "space.yaml"),
+                "--workload",
+                workload,
+                "--weights",
+                "f16",
+                "--out",
+                table,
+            ]
+        )
+        == 0
+    )
+    assert (
+        main(
+            [
+                "validate",
+                "--runtime",
+                "llama.cpp",
+                "--table",
+                table,
+                "--space",
+                str(tmp_path / "space.yaml"),
+                "--workload",
+                workload,
+                "-n",
+                "3",
+                "--json",
+            ]
+        )
+        == 0
+    )
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(found["architectures"]) == 3
+    assert found["mode"] == "llama.cpp"

@@ -1,0 +1,112 @@
+"""The clocks: repeats until a median is known, and CUDA graphs, with a stand-in for torch.cuda."""
+
+import time
+
+import numpy as np
+import pytest
+from fake_cuda import LAUNCH_US, FakeCuda
+from offenders import every
+from one_line import one_line
+
+from flashnas.base.errors import ConfigError
+from flashnas.profiling.platforms import PLATFORMS
+from flashnas.profiling.timing import (
+    Effort,
+    NotCapturable,
+    captured,
+    median_interval,
+    median_ms,
+    once_on_cpu,
+    once_on_cuda,
+)
+from flashnas.profiling.torch_target import Torch
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    device = FakeCuda()
+    device.install(monkeypatch)
+    return device
+
+
+@every(
+    case=[
+        ({"seconds": 0}, "effort.seconds must be above 0; got 0.0"),
+        ({"least": 9, "most": 8}, "effort.most must be at least 9; got 8"),
+        ({"width": 0.0}, "effort.width must be above 0; got 0.0"),
+    ]
+)
+def test_wrong_efforts_are_one_line(case):
+    options, words = case
+    assert words in one_line(ConfigError, Effort, **options)
+
+
+def counted(ms):
+    """A clock that says these times in turn, and the times that it was asked."""
+    asked = []
+    return lambda: asked.append(ms(len(asked))) or asked[-1], asked
+
+
+def test_repeats_stop_when_the_median_is_known_or_the_time_is_over():
+    steady, asked = counted(lambda i: 10.0 + i % 2 * 0.01)
+    assert median_ms(steady, Effort(least=15, most=400, seconds=60)) == pytest.approx(10, rel=1e-2)
+    assert len(asked) == 15
+    rng = np.random.default_rng(0)
+    noisy, asked = counted(lambda i: float(rng.lognormal(3, 1.5)))
+    median_ms(noisy, Effort(least=15, most=60, seconds=60, width=0.01))
+    assert len(asked) == 60
+    late, asked = counted(lambda i: float(rng.lognormal(3, 1.5)))
+    median_ms(late, Effort(least=4, most=60, seconds=1e-9, width=0.01))
+    assert len(asked) == 4
+    warm, asked = counted(lambda i: 10.0)
+    median_ms(warm, Effort(seconds=60), steady_ms=200)
+    assert len(asked) == 20, "a GPU is not steady earlier"
+
+
+def test_the_median_interval_covers_the_true_median_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    samples = rng.lognormal(0, 0.5, (2000, 41))
+    half = 1.96 * np.sqrt(41) / 2
+    low, high = int(np.floor(20.5 - half)), int(np.ceil(20.5 + half))
+    ordered = np.sort(samples, axis=1)
+    covered = np.mean((ordered[:, low] <= 1) & (ordered[:, high] >= 1))
+    assert 0.93 < covered < 0.99
+    widths = (ordered[:, high] - ordered[:, low]) / np.median(samples, axis=1)
+    assert np.allclose([median_interval(row) for row in samples[:50]], widths[:50])
+
+
+def test_one_thread_has_the_time_of_the_processor_and_several_that_of_the_clock():
+    with Torch().running():
+        assert once_on_cpu(lambda: time.sleep(0.02)) < 15
+    with Torch(threads=2).running():
+        assert once_on_cpu(lambda: time.sleep(0.02)) >= 20
+
+
+def test_a_call_is_captured_once_and_its_replays_are_timed_with_their_launch(cuda):
+    replay = captured(lambda: (cuda.kernel(10.0), cuda.kernel(30.0)))
+    assert once_on_cuda(replay) == pytest.approx((LAUNCH_US + 40) / 1000)
+    assert (cuda.captures, cuda.replays) == (1, 1)
+    assert (
+        median_ms(lambda: once_on_cuda(replay), Effort(seconds=60), PLATFORMS["cuda"].steady_ms) > 0
+    )
+    assert cuda.replays * (LAUNCH_US + 40) >= 200_000
+
+
+def test_what_waits_for_the_host_is_found_before_the_capture(cuda):
+    with pytest.raises(NotCapturable, match="makes the host wait for the device"):
+        captured(lambda: (cuda.kernel(1.0), cuda.wait()))
+    assert cuda.captures == 0
+    assert cuda.debug == 0
+    cuda.refuses = "CUDA error: operation failed due to a previous error during capture\nmore"
+    with pytest.raises(
+        NotCapturable,
+        match=r"^CUDA error: operation failed due to a previous error during capture$",
+    ):
+        captured(lambda: cuda.kernel(1.0))
+    cuda.refuses = ""
+
+    def broken():
+        raise RuntimeError("a shape is wrong")
+
+    with pytest.raises(RuntimeError, match="a shape"):
+        captured(broken)

@@ -1,0 +1,358 @@
+"""What torch times: prompts in pieces, steps at one context, states as a prompt leaves them, and
+what does not fit."""
+
+import numpy as np
+import pytest
+import torch
+from fake_libraries import install
+from offenders import every
+from one_line import one_line
+
+from flashnas.architecture import Architecture, parse_operators
+from flashnas.base.errors import ConfigError, DeviceMemoryError
+from flashnas.latency import schema
+from flashnas.latency.validation import measure_in_rounds
+from flashnas.latency.workload import Workload
+from flashnas.network.model import HybridLM
+from flashnas.profiling import finalists, torch_target
+from flashnas.profiling.platforms import PLATFORMS, Cpu
+from flashnas.profiling.target import Measured, Timings, decode_contexts
+from flashnas.profiling.timing import Effort, NotCapturable
+from flashnas.profiling.torch_target import DTYPES, Torch, filled_states, first_tokens
+
+MODEL = Architecture.parse("32(vocab=64,meta=3): a(head_dim=8) m2(head_dim=8,state=8) f")
+REQUEST = Workload(prompt_tokens=20, generated_tokens=9)
+QUICK = Torch(effort=Effort(least=1, most=1))
+
+
+def block_of(text, backend="torch", width=32):
+    """A network of one operator."""
+    return Torch(backend=backend).deployed(
+        Architecture(hidden=width, vocab=64, operators=parse_operators(text))
+    )
+
+
+@every(
+    case=[
+        ({"device": "gpu"}, "torch.device must be one of cpu, cuda; got 'gpu'"),
+        ({"dtype": "int8"}, "torch.dtype must be one of auto, float32, bfloat16; got 'int8'"),
+        ({"threads": 0}, "torch.threads must be at least 1; got 0"),
+        ({"mode": "jit"}, "torch.mode must be one of auto, eager, cuda_graph; got 'jit'"),
+        ({"mode": "cuda_graph"}, "torch.mode cuda_graph needs --device cuda; got --device cpu"),
+    ]
+)
+def test_wrong_options_are_one_line(case):
+    options, words = case
+    assert words in one_line(ConfigError, Torch, **options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_a_device_is_one_line():
+    with pytest.raises(ConfigError, match="sees no CUDA device"):
+        Torch(device="cuda")
+
+
+def test_every_platform_of_a_table_can_be_timed():
+    assert list(PLATFORMS) == list(schema.PLATFORMS)
+    for name, platform in PLATFORMS.items():
+        assert platform.name == name
+        assert platform.mode in platform.modes
+        assert set(platform.modes) <= set(schema.MODES)
+        assert platform.dtype in DTYPES
+
+
+# -- a request -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("workload", "prompts", "contexts"),
+    [
+        (REQUEST, [23], [24 + 1, 24 + 4, 24 + 7]),
+        (Workload(prompt_tokens=20), [23], []),
+        (Workload(generated_tokens=9), [3], [4 + 1, 4 + 4, 4 + 7]),
+    ],
+)
+def test_a_request_is_its_prompt_and_its_mean_step(workload, prompts, contexts, monkeypatch):
+    def times(self, network, batch, read, steps):
+        assert (network, batch, read, [each[-1] for each in steps]) == (MODEL, 2, prompts, contexts)
+        return Timings([5.0] * len(read), [float(each[-1]) for each in steps], "a note")
+
+    monkeypatch.setattr(Torch, "times", times)
+    measured, mean_ms = Torch().time_request(MODEL, workload, 2), float(np.mean(contexts or [0]))
+    assert measured.note == "a note"
+    assert measured.to_dict() == pytest.approx(
+        {
+            "ttft_ms": 5.0,
+            "tpot_ms": mean_ms,
+            "latency_ms": 5.0 + workload.generated_tokens * mean_ms,
+        }
+    )
+
+
+def test_few_contexts_stand_for_all_steps():
+    workload = Workload(prompt_tokens=100, generated_tokens=1000)
+    contexts = np.arange(4 + 100 + 1, 4 + 100 + 1000 + 1)
+    for time in (lambda c: 5.0 + 0 * c, lambda c: 2 + 0.01 * c, lambda c: 1 + 1e-5 * c**2):
+        mean = sum(
+            share * time(np.float64(context)) for context, share in decode_contexts(workload, 4)
+        )
+        assert mean == pytest.approx(time(contexts).mean(), rel=3e-3)
+    assert decode_contexts(Workload(prompt_tokens=7, generated_tokens=1), 0) == [
+        (8, pytest.approx(1))
+    ]
+
+
+def test_torch_itself_is_timed_and_its_threads_are_set_back():
+    before = torch.get_num_threads()
+    assert (
+        Torch(effort=QUICK.effort, threads=before + 1).time_request(MODEL, REQUEST).latency_ms > 0
+    )
+    assert torch.get_num_threads() == before
+    with Torch(threads=before + 1).running():
+        assert torch.get_num_threads() == before + 1
+        assert torch.is_inference_mode_enabled()
+
+
+def test_a_network_without_memory_is_not_built_or_is_told(monkeypatch):
+    forgotten = []
+    monkeypatch.setattr(Cpu, "forget", lambda self: forgotten.append(1))
+
+    def hungry(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(HybridLM, "prefill", hungry)
+    with pytest.raises(DeviceMemoryError, match="the device ran out of memory"):
+        QUICK.time_request(MODEL, REQUEST, 2)
+    assert forgotten == [1]
+    monkeypatch.setattr(Cpu, "free_bytes", lambda self: 10_000)
+    monkeypatch.setattr(Torch, "deployed", lambda *_: pytest.fail("it was built"))
+    with pytest.raises(
+        DeviceMemoryError, match=r"needs .* GB with batch 2 and \d+ tokens, and 0.0 GB are free"
+    ):
+        Torch().time_request(MODEL, REQUEST, 2)
+
+
+def test_what_no_graph_can_hold_is_timed_eagerly_and_says_so(monkeypatch):
+    def refuse(call):
+        raise NotCapturable("it makes the host wait for the device")
+
+    monkeypatch.setattr(torch_target, "captured", refuse)
+    monkeypatch.setattr(Cpu, "modes", ("eager", "cuda_graph"))
+    measured = Torch(mode="cuda_graph", backend="torch", effort=QUICK.effort).time_request(
+        MODEL, REQUEST
+    )
+    assert measured.latency_ms > 0
+    assert measured.note == (
+        "timed in the mode eager, because no CUDA graph can hold it: it makes the host wait for"
+        " the device"
+    )
+    assert set(measured.to_dict()) == {"ttft_ms", "tpot_ms", "latency_ms"}
+
+
+# -- prompts -------------------------------------------------------------------------------------------------
+
+
+@every(most=[2**62, 7, 20, 45])
+def test_prompts_in_pieces_give_the_same_next_tokens(most):
+    torch.manual_seed(0)
+    model, read = HybridLM(MODEL).eval(), []
+    tokens = torch.randint(64, (5, 20))
+    with torch.inference_mode():
+        expected = model.prefill(tokens)[0].argmax(-1)
+        whole = model.prefill
+        model.prefill = lambda part, cache=None: (
+            read.append(tuple(part.shape)) or whole(part, cache)
+        )
+        assert torch.equal(first_tokens(model, tokens, most), expected)
+    assert (
+        read
+        == {
+            2**62: [(5, 20)],
+            7: [(1, 7), (1, 7), (1, 6)] * 5,
+            20: [(1, 20)] * 5,
+            45: [(2, 20), (2, 20), (1, 20)],
+        }[most]
+    )
+
+
+def test_meta_tokens_are_read_without_states(monkeypatch):
+    """A library that starts at zero only, as mamba-ssm's scan, then reads them at its full speed."""
+    model = HybridLM(MODEL)
+    seen, run = [], model.run_layers
+    monkeypatch.setattr(
+        model, "run_layers", lambda x, states: seen.extend(states) or run(x, states)
+    )
+    cache = Torch().prompt(model, 2, 3)()
+    assert seen == [None, None, None]
+    assert cache.states[0].seen == 3
+
+
+# -- steps and states ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["a", "swa"])
+def test_a_filled_state_has_the_context_that_is_timed(kind):
+    model = block_of(f"{kind}(head_dim=8{',window=20' if kind == 'swa' else ''})")
+    (state,) = filled_states(model, 2, 50)
+    with torch.inference_mode():
+        *_, after = model.blocks[0].step(torch.randn(2, 32), state)
+    assert after.seen == 50
+    assert after.kept == (20 if kind == "swa" else 50)
+    assert after.keys_BGTK.shape[2] == after.kept, (
+        "the cache must not grow, or copying it would be timed"
+    )
+
+
+def test_a_step_can_be_repeated_at_one_context():
+    model = Torch().deployed(MODEL)
+    with torch.inference_mode():
+        states = filled_states(model, 2, 50)
+        keys, before = states[0].keys_BGTK, states[0].keys_BGTK.clone()
+        for _ in range(3):
+            _, after = model.decode_step(
+                torch.zeros(2, dtype=torch.long), torch_target.HybridCache(states)
+            )
+            assert after.states[0].seen == 50
+    assert after.states[0].keys_BGTK.data_ptr() == keys.data_ptr(), "no copy of the cache is timed"
+    assert torch.equal(keys[:, :, :49], before[:, :, :49])
+
+
+def test_a_step_that_is_timed_in_a_graph_stays_at_its_position(monkeypatch):
+    """By the step that generation replays: the last slot of its cache is written again and again."""
+    monkeypatch.setattr(Cpu, "modes", ("eager", "cuda_graph"))
+    target = Torch(mode="cuda_graph", backend="torch")
+    for text in (
+        "a(head_dim=16)",
+        "swa(head_dim=16,window=5)",
+        "h(head_dim=16,ssm_head_dim=16,state=16)",
+        "f",
+    ):
+        model, logits = block_of(text, width=64), []
+        whole = model.step_in_place
+        monkeypatch.setattr(
+            model,
+            "step_in_place",
+            lambda *question, whole=whole, logits=logits: (
+                logits.append(whole(*question)) or logits[-1]
+            ),
+        )
+        with torch.inference_mode():
+            step = target.step(model, 2, 9)
+            assert step().shape == step().shape == (2,)
+        if not text.startswith("h"):
+            torch.testing.assert_close(logits[0], logits[1], rtol=1e-5, atol=1e-5)
+
+
+def test_a_timed_state_lies_in_memory_as_a_prompt_leaves_it(monkeypatch):
+    """mamba-ssm keeps [B, H, V, K]; its step reads K neighbours together only in that layout."""
+    install(monkeypatch, devices=("cpu",))
+    monkeypatch.setattr(torch_target, "states_follow_a_prompt", lambda device: True)
+    model = block_of("m2(head_dim=8,state=16)", "mamba-ssm")
+    with torch.inference_mode():
+        (state,) = filled_states(model, 2, 9)
+        assert state.matrix_BHKV.shape[2:] == (16, 8)
+        assert state.matrix_BHKV.mT.is_contiguous()
+        assert model.blocks[0].mixer.init_state(2, torch.float32).matrix_BHKV.is_contiguous()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a(head_dim=8)", "m2(head_dim=8,state=16)", "h(head_dim=8,ssm_head_dim=8,state=16)", "f"],
+)
+def test_states_on_a_gpu_are_those_states_follow_a_prompt(text, monkeypatch):
+    model = block_of(text, "auto")
+    (usual,) = filled_states(model, 2, 9)
+    monkeypatch.setattr(torch_target, "states_follow_a_prompt", lambda device: True)
+    with torch.inference_mode():
+        (state,) = filled_states(model, 2, 9)
+        assert type(state) is type(usual)
+        assert model.blocks[0].step(torch.randn(2, 32), state)[0].shape == (2, 32)
+    if text.startswith("a"):
+        assert (state.seen, state.keys_BGTK.shape) == (8, usual.keys_BGTK.shape)
+
+
+# -- weights -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("drawn", [1000, 100])
+def test_repeated_draws_give_every_weight_its_usual_spread_and_keep_what_is_not_drawn(
+    monkeypatch, drawn
+):
+    monkeypatch.setattr(torch_target, "DRAWN", drawn)
+    torch.manual_seed(0)
+    usual = dict(HybridLM(MODEL).named_parameters())
+    torch.manual_seed(0)
+    repeated = dict(Torch().deployed(MODEL).named_parameters())
+    assert repeated.keys() == usual.keys()
+    larger = 0
+    for name, weight in repeated.items():
+        assert torch.isfinite(weight).all()
+        if weight.numel() > drawn and usual[name].std():
+            larger += 1
+            assert torch.equal(
+                weight.flatten()[drawn : 2 * drawn],
+                weight.flatten()[: weight.numel() - drawn][:drawn],
+            )
+            assert weight.std().item() == pytest.approx(usual[name].std().item(), rel=0.35), name
+        elif not usual[name].std():
+            assert torch.equal(weight, usual[name]), name
+    assert larger > 3
+
+
+def test_what_enters_decays_stays_wide_in_a_deployed_model():
+    network = Architecture.parse("32(vocab=64): m2(head_dim=8,state=8) gd(head_dim=8) m(state=8) f")
+    model = Torch(dtype="bfloat16").deployed(network)
+    wide = {
+        name.rpartition(".")[2]
+        for name, weight in model.named_parameters()
+        if weight.dtype == torch.float32
+    }
+    assert wide == {"A_log", "D", "dt_bias"}
+    assert model.final_norm.weight.dtype == torch.bfloat16
+    assert (
+        model.decode_step(torch.zeros(2, dtype=torch.long), model.start_cache(2))[0].dtype
+        == torch.bfloat16
+    )
+
+
+# -- rounds and finalists ------------------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_is_left_out_of_the_rounds_once():
+    small, large = (Architecture.parse(f"32(vocab=64): {n}x(f)") for n in (1, 9))
+    reasons = {}
+
+    def measure(architecture):
+        if architecture is large:
+            raise DeviceMemoryError("it needs 9 GB")
+        return {"ttft_ms": 1.0, "tpot_ms": 1.0, "latency_ms": 2.0}
+
+    found = measure_in_rounds(
+        [small, large], measure, np.random.default_rng(0), left_out=reasons.__setitem__
+    )
+    assert set(found) == {small}
+    assert reasons == {large: "it needs 9 GB"}
+
+
+def test_finalists_that_do_not_fit_have_a_note(monkeypatch):
+    class Model:
+        workload = Workload(prompt_tokens=4, generated_tokens=2)
+
+        def batch(self, architecture):
+            return 1
+
+    def request(self, architecture, workload, batch):
+        if len(architecture.operators) > 3:
+            raise DeviceMemoryError("it needs 9 GB")
+        return Measured(ttft_ms=1.0, tpot_ms=1.0, latency_ms=3.0, note="timed in the mode eager")
+
+    monkeypatch.setattr(Torch, "time_request", request)
+    small, large, notes = MODEL, Architecture.parse("32(vocab=64): 9x(f)"), []
+    found = finalists.measure_finalists([small, large], Model(), Torch(), notes.append)
+    assert set(found) == {small.hash}
+    assert sorted(notes) == sorted(
+        [
+            f"finalist {small.notation}: timed in the mode eager",
+            f"finalist {large.notation}: not timed: it needs 9 GB",
+        ]
+    )
