@@ -28,13 +28,12 @@ from fitting import ShapeRow, ffn_rows, fit_law, fit_response, fit_spreads, read
 from flashnas import bench
 from flashnas.architecture import Architecture
 from flashnas.base.system import write_atomic
-from flashnas.evidence.agreement import CLEAR_NATS, Pair
+from flashnas.evidence.composition import Rows
 from flashnas.evidence.full_loss import PARTS, FullLoss, Spreads
 from flashnas.evidence.law import Law
-from flashnas.evidence.left_out import MODELS, left_out_pairs, regret, summary
+from flashnas.evidence.left_out import CLEAR_NATS, MODELS, Pair, left_out_pairs, regret, summary
 from flashnas.evidence.load import FITTED, digests, fitted, rows_of, shipped_rows
 from flashnas.evidence.proxies import short_trainings
-from flashnas.evidence.table import Rows
 from flashnas.evidence.trainings import read_published
 from flashnas.training.recipe import Recipe
 
@@ -76,9 +75,7 @@ def rounded(value):
 
 def without(rows, sources: Iterable[str]):
     """The rows of all other publications."""
-    return rows.part(
-        (~pd.Series(rows.table.publication).isin(list(sources))).to_numpy().nonzero()[0]
-    )
+    return rows.take((~pd.Series(rows.publication).isin(list(sources))).to_numpy().nonzero()[0])
 
 
 def fit(*, spreads: bool):
@@ -104,10 +101,10 @@ def fit(*, spreads: bool):
                 for name, values in model.coefficients().items()
             },
             "rows": {
-                "x": rows.table.x.tolist(),
-                "shares": rows.table.shares.tolist(),
-                "ffn": rows.table.ffn.tolist(),
-                "publication": list(rows.table.publication),
+                "x": rows.x.tolist(),
+                "shares": rows.shares.tolist(),
+                "ffn": rows.ffn.tolist(),
+                "publication": list(rows.publication),
                 "nats": rows.nats.tolist(),
                 "level": list(rows.level),
             },
@@ -121,7 +118,7 @@ def _fitted_spreads(rows, law):
     for prefix, parts in (("", PARTS), ("law_", ("law",))):
         found[f"{prefix}spreads"] = dataclasses.asdict(fit_spreads(rows, law, parts))
         folds = found[f"{prefix}folds"] = {}
-        for source in dict.fromkeys(rows.table.publication):
+        for source in dict.fromkeys(rows.publication):
             folds[source] = dataclasses.asdict(fit_spreads(without(rows, [source]), law, parts))
     return found
 

@@ -18,7 +18,7 @@ from scipy.optimize import least_squares, minimize
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.notation import parse_operators
-from flashnas.evidence.composition import mix_of
+from flashnas.evidence.composition import Rows, Table, mix_of
 from flashnas.evidence.full_loss import (
     NEW,
     OWN_SDS,
@@ -29,7 +29,6 @@ from flashnas.evidence.full_loss import (
 )
 from flashnas.evidence.law import PARAMETERS, RANGE, TOKENS, Law, aspect
 from flashnas.evidence.load import FFN_SHARES, FURTHEST, RELIABILITY_SD, SHAPES
-from flashnas.evidence.table import Rows, Table
 
 START = (1.8, 0.74, 0.17, 0.37, 0.4, 3.6, 0.013)  # of the law: where the fit begins
 COOLED, METRIC = (
@@ -131,9 +130,9 @@ def ffn_rows(law: Law) -> Rows:
         [line["source"] for line in lines],
     )
     return Rows(
-        table,
-        np.array([float(line["value"]) for line in lines]),
-        np.array([line["group"] for line in lines], object),
+        **vars(table),
+        nats=np.array([float(line["value"]) for line in lines]),
+        level=np.array([line["group"] for line in lines], object),
     )
 
 
@@ -155,7 +154,7 @@ def fit_spreads(
             ones, too.
         residual: there is a residual process over the composition.
     """
-    publications = sorted(set(rows.table.publication))
+    publications = sorted(set(rows.publication))
     names = list(MEDIANS)
     centre = np.log([*MEDIANS.values(), *([1.0] * len(publications))])
     sds = np.array([SPREAD_SD] * len(names) + [RELIABILITY_SD] * len(publications))

@@ -23,11 +23,11 @@ import numpy as np
 import pandas as pd
 from fitting import ffn_rows
 
+from flashnas.evidence.composition import Rows
 from flashnas.evidence.full_loss import FullLoss, Spreads
 from flashnas.evidence.law import Law
 from flashnas.evidence.load import fitted, full_loss, rows_of
 from flashnas.evidence.proxies import full_width
-from flashnas.evidence.table import Rows
 from flashnas.evidence.trainings import comparable, composition, nested_groups, read_published
 
 LENGTHS = (1, 2, 4, 8, 16, 32, 64)
@@ -43,7 +43,7 @@ def changes() -> pd.DataFrame:
     for places in comparable(trainings).values():
         rows = [trainings[place] for place in places]
         levels = defaultdict(list)
-        for row, law in zip(rows, rows_of(rows, model.law).table.x[:, 0], strict=True):
+        for row, law in zip(rows, rows_of(rows, model.law).x[:, 0], strict=True):
             levels[composition(row.specs)].append(row.nats - slope * law)
         size = np.log([np.median([row.params for row in rows]), rows[0].tokens])
         means = {mix: np.mean(values) for mix, values in levels.items()}

@@ -20,9 +20,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from flashnas.evidence.agreement import CLEAR_NATS
 from flashnas.evidence.full_loss import response_row
-from flashnas.evidence.left_out import left_out_pairs
+from flashnas.evidence.left_out import CLEAR_NATS, left_out_pairs
 from flashnas.evidence.load import fitted
 from flashnas.evidence.proxies import short_trainings
 from flashnas.evidence.trainings import read_published

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from flashnas.evidence.agreement import pairs_of
+from flashnas.evidence.left_out import pairs_of
 from flashnas.evidence.trainings import read_published
 
 

@@ -1,5 +1,5 @@
 """What a model of the full loss sees of a network: its size, its shape, its mix, and where
-publications are silent.
+publications are silent; as a table with one row for each network.
 
 The columns of FEATURES have an effect. Those of SILENT are 0 wherever at least two publications
 have trained something alike, and outside widen the standard deviation alone: an optimiser gains
@@ -8,17 +8,18 @@ nothing there.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.text import tokens_text
-from flashnas.evidence.law import RANGE, aspect
+from flashnas.evidence.law import RANGE, Law, aspect
 from flashnas.operators import OperatorSpec
 
 FULL_SHARE = 0.15  # a second family with this share of the mixers counts fully
@@ -116,14 +117,10 @@ def mix_of(operators: tuple[OperatorSpec, ...], *, published: bool = False) -> M
 
 def _edge(mixers: Sequence[OperatorSpec]) -> float:
     """How far a minority of attention is in the first or the last fifth of the stack: 0 to 1."""
-    places = [
-        (place + 0.5) / len(mixers)
-        for place, spec in enumerate(mixers)
-        if spec.family == "attention"
-    ]
-    if not places or len(places) * 2 > len(mixers):
+    depths = (np.flatnonzero([spec.family == "attention" for spec in mixers]) + 0.5) / len(mixers)
+    if not 0 < 2 * len(depths) <= len(mixers):
         return 0.0
-    return float(np.clip((abs(np.mean(places) - 0.5) - 0.3) / 0.2, 0.0, 1.0))
+    return float(np.clip((abs(depths.mean() - 0.5) - 0.3) / 0.2, 0.0, 1.0))
 
 
 def _new_mix(families: Mapping[str, float], minor: float) -> float:
@@ -150,50 +147,6 @@ def body_sizes(operators: Sequence[OperatorSpec], hidden: int) -> tuple[float, f
         total, active = total + count * own, active + count * used
         ffn += 0.0 if spec.mixes_tokens else count * own
     return total, active, ffn / total
-
-
-def features(
-    mixes: Sequence[Mix],
-    *,
-    law: np.ndarray,
-    params: np.ndarray,
-    active: np.ndarray,
-    ffn: np.ndarray,
-    aspects: np.ndarray,
-    tokens: np.ndarray | float,
-) -> np.ndarray:
-    """The row [F] of each network: FEATURES, then SILENT; [N, F].
-
-    Args:
-        law: loss of the law of size and shape at `effective` parameters, nats per token; all [N],
-            as what follows.
-        params, active: without embeddings; all, and those that one token uses.
-        ffn: share of the feed-forward layers in the parameters.
-        aspects: ln(width / depth).
-    """
-
-    def of_mix(name: str) -> np.ndarray:
-        return np.array([getattr(mix, name) for mix in mixes], float)
-
-    return np.stack(
-        np.broadcast_arrays(
-            law,
-            of_mix("mixed"),
-            of_mix("gated_delta"),
-            (ffn - FFN_PARAMS) ** 2,
-            of_mix("window"),
-            of_mix("edge"),
-            np.log(params / active),
-            np.sqrt(np.maximum(0.0, of_mix("ffn_share") - MAX_FFN_SHARE) / 0.15),
-            np.sqrt(of_mix("bare")),
-            of_mix("rare"),
-            np.sqrt(of_mix("new_mix")),
-            np.sqrt(_outside(aspects, *ASPECTS)),
-            _outside(np.log(params), *np.log(SIZES)),
-            _outside(np.log(tokens), *np.log(RANGE)) * np.log(params / 1e9),
-        ),
-        axis=-1,
-    )
 
 
 def effective(params: Any, active: Any) -> Any:
@@ -248,3 +201,106 @@ def outside_support(network: Architecture, tokens: float | None = None) -> list[
                 f" {tokens_text(high)}"
             )
     return words
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Table:
+    """N networks as the model sees them.
+
+    x [N, F]: of FEATURES and SILENT. shares [N, K]: of KINDS. ffn [N]: share of feed-forward layers
+    among the operators. publication [N]: in which each is trained. short [N]: what the short
+    training of an operator that no publication has adds to the mean, in nats.
+    """
+
+    x: np.ndarray
+    shares: np.ndarray
+    ffn: np.ndarray
+    publication: np.ndarray
+    short: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @classmethod
+    def joined(cls, *tables: Self) -> Self:
+        """All rows of several tables."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(*(np.concatenate([getattr(table, name) for table in tables]) for name in names))
+
+    def take(self, indices: np.ndarray) -> Self:
+        """The rows at these indices."""
+        return type(self)(*(column[indices] for column in vars(self).values()))
+
+    @classmethod
+    def of(
+        cls,
+        law: Law,
+        mixes: Sequence[Mix],
+        sizes_N3: Any,
+        widths: Any,
+        tokens: Any,
+        publication: Any,
+        *,
+        short: Any = 0.0,
+        counted: Any = None,
+    ) -> Table:
+        """Networks by their mixes and sizes; each argument is of shape [N], or one value for all.
+
+        Args:
+            sizes_N3: what `body_sizes` gives.
+            publication: in which they are trained.
+            short: as `FullLoss.short_effect`.
+            counted: parameters that the law counts; None: `effective` ones.
+        """
+        params, active, ffn = np.array(sizes_N3, float).reshape(-1, 3).T
+        if counted is None:
+            counted = effective(params, active)
+        widths = np.asarray(widths, float)
+        mix = {
+            name: np.array([getattr(mix, name) for mix in mixes], float)
+            for name in (
+                "mixed",
+                "gated_delta",
+                "window",
+                "edge",
+                "ffn_share",
+                "bare",
+                "rare",
+                "new_mix",
+            )
+        }
+        columns = (
+            law.loss(counted, tokens, widths),
+            mix["mixed"],
+            mix["gated_delta"],
+            (ffn - FFN_PARAMS) ** 2,
+            mix["window"],
+            mix["edge"],
+            np.log(params / active),
+            np.sqrt(np.maximum(0.0, mix["ffn_share"] - MAX_FFN_SHARE) / 0.15),
+            np.sqrt(mix["bare"]),
+            mix["rare"],
+            np.sqrt(mix["new_mix"]),
+            np.sqrt(_outside(aspect(counted, widths), *ASPECTS)),
+            _outside(np.log(params), *np.log(SIZES)),
+            _outside(np.log(tokens), *np.log(RANGE)) * np.log(params / 1e9),
+        )
+        return Table(
+            np.stack(np.broadcast_arrays(*columns), axis=-1),
+            np.array([mix.shares for mix in mixes]).reshape(-1, len(KINDS)),
+            mix["ffn_share"],
+            np.broadcast_to(np.array(publication, object), len(mixes)),
+            np.broadcast_to(np.asarray(short, float), len(mixes)),
+        )
+
+
+@dataclass(frozen=True)
+class Rows(Table):
+    """Trained networks, which the model learns from. nats [N]: the loss of each. level [N]: the
+    group within which its loss compares."""
+
+    nats: np.ndarray
+    level: np.ndarray

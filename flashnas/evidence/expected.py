@@ -12,12 +12,11 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.notation import parse_operators
-from flashnas.evidence.composition import body_sizes, effective, mix_of, outside_support
+from flashnas.evidence.composition import Table, body_sizes, effective, mix_of, outside_support
 from flashnas.evidence.full_loss import FullLoss
 from flashnas.evidence.load import full_loss, nearest_width
 from flashnas.evidence.proxies import as_published
 from flashnas.evidence.recall import RecallModel, load_recall
-from flashnas.evidence.table import Table
 from flashnas.operators import OperatorSpec
 
 PLAIN = parse_operators("a f")  # a block of the transformer to which networks are compared

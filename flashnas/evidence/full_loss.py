@@ -12,6 +12,7 @@ training (`short_effect`). No torch.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,19 +26,18 @@ from flashnas.evidence.composition import (
     FEATURES,
     FULL_SHARE,
     SILENT,
+    Rows,
+    Table,
     body_sizes,
     effective,
     mix_of,
 )
 from flashnas.evidence.law import Law, aspect
-from flashnas.evidence.table import Rows, Table
 
 NEW = "a new publication"
 LAW_NATS = 2.5  # the law's value at which its coefficient turns
-SHARE_SCALE, FFN_SCALE = (
-    0.5,
-    0.2,
-)  # of the residual process: shares of mixers, share of feed-forward layers
+SHARE_SCALE = 0.5  # of the residual process: of the shares of mixers
+FFN_SCALE = 0.2  # of the residual process: of the share of feed-forward layers
 NEW_RELIABILITY = 1.25  # of a publication that nobody has seen yet; 1: as the others' median
 # standard deviations before anything was seen, in nats for a full effect. law: of its coefficient
 PRIOR_SDS = {
@@ -97,20 +97,21 @@ class Prediction:
     variance: np.ndarray  # [N]
     noise: float
 
-    def covariance(self, places: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Posterior covariance of the networks at these places."""
-        index = np.asarray(places)
+    def covariance(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Posterior covariance of these networks."""
+        index = np.asarray(indices)
         return np.asarray(self.prior(index, index) - self.gain[index] @ self.gain[index].T)
 
-    def difference(self, place: int, other: int) -> tuple[float, float]:
-        """Loss of network `place` less that of network `other`: mean and standard deviation, in
-        nats per token. Raises ConfigError for a place where there is no network."""
-        for at in (place, other):
-            if not isinstance(at, int | np.integer) or not 0 <= at < len(self.mean):
+    def difference(self, one: int, other: int) -> tuple[float, float]:
+        """Loss of network `one` less that of network `other`: mean and standard deviation, in nats
+        per token. Raises ConfigError for an index without a network."""
+        for index in (one, other):
+            if not isinstance(index, int | np.integer) or not 0 <= index < len(self.mean):
                 raise ConfigError(
-                    f"difference: a place must be from 0 to {len(self.mean) - 1}; got {shown(at)}"
+                    f"difference: an index must be from 0 to {len(self.mean) - 1};"
+                    f" got {shown(index)}"
                 )
-        return float(self.mean[place] - self.mean[other]), float(self.sd_to(other)[place])
+        return float(self.mean[one] - self.mean[other]), float(self.sd_to(other)[one])
 
     def sd_to(self, reference: int) -> np.ndarray:
         """Standard deviation of the difference to one network, for all networks [N]."""
@@ -119,12 +120,11 @@ class Prediction:
         return np.sqrt(np.maximum(self.variance + self.variance[reference] - 2 * cross, 0.0))
 
     def best(
-        self, places: Sequence[int] | np.ndarray, draws: int = 4000, seed: int = 0
+        self, indices: Sequence[int] | np.ndarray, draws: int = 4000, seed: int = 0
     ) -> np.ndarray:
         """Probability that each of these networks has the lowest loss among them."""
-        index = np.asarray(places)
-        covariance = self.covariance(index)
-        values, vectors = np.linalg.eigh(covariance)
+        index = np.asarray(indices)
+        values, vectors = np.linalg.eigh(self.covariance(index))
         root = vectors * np.sqrt(np.maximum(values, 0.0))
         normal = np.random.default_rng(seed).standard_normal((draws, len(index)))
         lowest = np.argmin(self.mean[index] + normal @ root.T, axis=1)
@@ -151,16 +151,22 @@ class FullLoss:
         parts: Sequence[str] = PARTS,
         publication: str = NEW,
     ) -> None:
-        self.rows, self.spreads, self.law, self.response = rows, spreads, law, tuple(response)
+        self.rows, self.law, self.response = rows, law, tuple(response)
         self.parts, self.publication = tuple(parts), publication
-        self.contrasts = contrasts(rows.level)
-        gaps = self.contrasts @ (rows.nats - self._known(rows.table))
-        noise = np.square(spreads.noise * self._reliability(rows.table.publication))
-        full = (
-            self.contrasts
-            @ (self._prior(rows.table, rows.table) + np.diag(noise))
-            @ self.contrasts.T
+        # without its mix a network is its size and shape
+        mix = "mix" in parts
+        self.spreads = (
+            spreads if mix else dataclasses.replace(spreads, residual=0.0, own_residual=0.0)
         )
+        common = [{**PRIOR_SDS, **spreads.common}[name] for name in FEATURES]
+        own = [spreads.own.get(name, 0.0) for name in FEATURES]
+        self._common = np.square([*common, *[0.0] * len(SILENT)])
+        self._own = np.square([*own, *(SILENT_SDS[name] for name in SILENT)])
+        self._seen = np.array([name == "law" or mix for name in (*FEATURES, *SILENT)])
+        self.contrasts = contrasts(rows.level)
+        gaps = self.contrasts @ (rows.nats - self._known(rows))
+        noise = np.square(spreads.noise * self._reliability(rows.publication))
+        full = self.contrasts @ (self._prior(rows, rows) + np.diag(noise)) @ self.contrasts.T
         self._root = np.linalg.cholesky(full)
         self._weights = np.linalg.solve(self._root, gaps)
         self.cost = float(0.5 * self._weights @ self._weights + np.log(np.diag(self._root)).sum())
@@ -207,11 +213,11 @@ class FullLoss:
 
     def predict(self, table: Table) -> Prediction:
         """Mean of each network, up to one constant, and the covariance of all."""
-        gain = self._gain(self._prior(table, self.rows.table))
+        gain = self._gain(self._prior(table, self.rows))
         variance = self._prior_variance(table) - np.sum(gain**2, axis=1)
         return Prediction(
             LAW_NATS + self._known(table) + gain @ self._weights,
-            lambda one, other: self._prior(table.part(one), table.part(other)),
+            lambda one, other: self._prior(table.take(one), table.take(other)),
             gain,
             variance,
             self.spreads.noise * self._reliability(table.publication[:1])[0] if len(table) else 0.0,
@@ -226,17 +232,12 @@ class FullLoss:
         """`predict` of `table`; tokens: also a text such as 100B. Raises ConfigError for other
         arguments.
         """
-        wrong = (
-            networks
-            if isinstance(networks, Architecture)
-            else next(
-                (network for network in networks if not isinstance(network, Architecture)), None
-            )
-        )
-        if wrong is not None:
-            raise ConfigError(
-                f"predict_networks: networks must be a list of Architectures; got {shown(wrong)}"
-            )
+        for network in [networks] if isinstance(networks, Architecture) else networks:
+            if network is networks or not isinstance(network, Architecture):
+                raise ConfigError(
+                    "predict_networks: networks must be a list of Architectures;"
+                    f" got {shown(network)}"
+                )
         try:
             tokens = tokens_of(tokens)
         except (TypeError, ValueError):
@@ -249,38 +250,30 @@ class FullLoss:
     def coefficients(self) -> dict[str, tuple[float, float, float]]:
         """Of each feature: mean, standard deviation of the mean, and standard deviation between
         publications."""
-        common, own = self._variances()
-        gain = self._gain(common[:, None] * self._x(self.rows.table).T)
+        gain = self._gain(self._common[:, None] * self._x(self.rows).T)
         means = gain @ self._weights
         means[_LAW] += 1.0
-        sds = np.sqrt(np.maximum(common - np.sum(gain**2, axis=1), 0.0))
+        sds = np.sqrt(np.maximum(self._common - np.sum(gain**2, axis=1), 0.0))
         return {
-            name: (float(means[i]), float(sds[i]), float(np.sqrt(own[i])))
+            name: (float(means[i]), float(sds[i]), float(np.sqrt(self._own[i])))
             for i, name in enumerate(FEATURES)
         }
 
-    def parts_of(self, table: Table, place: int, other: int) -> dict[str, float]:
+    def parts_of(self, table: Table, one: int, other: int) -> dict[str, float]:
         """The difference of two networks by its reasons, in nats: size and shape, mix, own short
         training."""
-        columns = (*FEATURES, *SILENT)
-        both = table.part(np.array([place, other]))
-        x, learnt = self._x(both), self._x(self.rows.table)
-        common, own = self._variances()
-        of_size = x * np.isin(columns, OF_SIZE)
-        cross = (of_size * common) @ learnt.T
-        if self.publication in set(self.rows.table.publication):
-            cross += ((of_size * own) @ learnt.T) * (
-                self.rows.table.publication == self.publication
-            )
-        values = self._gain(cross) @ self._weights + of_size[:, _LAW]
-        short = self._short(both)
-        parts = {
-            "size": float(values[0] - values[1]),
-            "training": float(short[0] - short[1]),
+        both = table.take(np.array([one, other]))
+        of_size = self._x(both) * np.isin((*FEATURES, *SILENT), OF_SIZE)
+        learnt, same = self._x(self.rows), self.rows.publication == self.publication
+        cross = (of_size * self._common) @ learnt.T + (of_size * self._own) @ learnt.T * same
+        size = -np.diff(self._gain(cross) @ self._weights + of_size[:, _LAW])
+        training = -np.diff(self._short(both))
+        whole = -np.diff(self.predict(both).mean)
+        return {
+            "size": float(size[0]),
+            "training": float(training[0]),
+            "mix": float((whole - size - training)[0]),
         }
-        whole = self.predict(both).mean
-        parts["mix"] = float(whole[0] - whole[1]) - sum(parts.values())
-        return parts
 
     def _gain(self, cross: np.ndarray) -> np.ndarray:
         """What each contrast of the rows says of N quantities [N, C]; cross: covariance [N,
@@ -291,11 +284,10 @@ class FullLoss:
     # -- the prior ---------------------------------------------------------------------------------
 
     def _x(self, table: Table) -> np.ndarray:
-        """The columns, those of parts that it has not at 0."""
-        has = [("law" if name == "law" else "mix") in self.parts for name in (*FEATURES, *SILENT)]
+        """The columns of a table, those of parts that the model does not have at 0."""
         x = np.array(table.x)
         x[:, _LAW] -= LAW_NATS
-        return np.asarray(x * has)
+        return np.asarray(x * self._seen)
 
     def _known(self, table: Table) -> np.ndarray:
         """The part of the mean that no row teaches."""
@@ -304,16 +296,6 @@ class FullLoss:
     def _short(self, table: Table) -> np.ndarray:
         return table.short if "short" in self.parts else np.zeros(len(table))
 
-    def _variances(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of the common coefficients and of a publication's own, [F] each."""
-        common = [{**PRIOR_SDS, **self.spreads.common}[name] for name in FEATURES] + [0.0] * len(
-            SILENT
-        )
-        own = [self.spreads.own.get(name, 0.0) for name in FEATURES] + [
-            SILENT_SDS[name] for name in SILENT
-        ]
-        return np.square(common), np.square(own)
-
     def _reliability(self, publications: np.ndarray) -> np.ndarray:
         spread = self.spreads.reliability
         return np.array(
@@ -321,38 +303,28 @@ class FullLoss:
         )
 
     def _kernel(self, one: Table, other: Table) -> np.ndarray:
-        """Correlation of the residuals of two compositions, [N, M]; 0 or 1 where the model has no
-        mix.
-        """
-        if "mix" not in self.parts:
-            return np.zeros((len(one), len(other)))
+        """Correlation of the residuals of two compositions, [N, M]."""
         a = np.c_[one.shares / SHARE_SCALE, one.ffn / FFN_SCALE]
         b = np.c_[other.shares / SHARE_SCALE, other.ffn / FFN_SCALE]
         square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
         return np.asarray(np.exp(-0.5 * np.maximum(square, 0.0)))
 
     def _prior(self, one: Table, other: Table) -> np.ndarray:
-        common, own = self._variances()
+        """Covariance of two tables before anything was seen [N, M]."""
         x, y = self._x(one), self._x(other)
-        factor = np.equal.outer(one.publication, other.publication) * np.outer(
+        same = np.equal.outer(one.publication, other.publication) * np.outer(
             self._reliability(one.publication), self._reliability(other.publication)
         )
         kernel = self._kernel(one, other)
-        return np.asarray(
-            (x * common) @ y.T
-            + self.spreads.residual**2 * kernel
-            + factor * ((x * own) @ y.T + self.spreads.own_residual**2 * kernel)
-        )
+        common = (x * self._common) @ y.T + self.spreads.residual**2 * kernel
+        own = (x * self._own) @ y.T + self.spreads.own_residual**2 * kernel
+        return np.asarray(common + same * own)
 
     def _prior_variance(self, table: Table) -> np.ndarray:
-        common, own = self._variances()
-        square, reliability = self._x(table) ** 2, self._reliability(table.publication) ** 2
-        with_mix = float("mix" in self.parts)
-        return np.asarray(
-            square @ common
-            + with_mix * self.spreads.residual**2
-            + reliability * (square @ own + with_mix * self.spreads.own_residual**2)
-        )
+        """The diagonal of `_prior(table, table)`."""
+        square, reliability = self._x(table) ** 2, self._reliability(table.publication)
+        own = square @ self._own + self.spreads.own_residual**2
+        return np.asarray(square @ self._common + self.spreads.residual**2 + reliability**2 * own)
 
 
 def silence_of(table: Table) -> np.ndarray:

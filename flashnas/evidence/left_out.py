@@ -1,5 +1,8 @@
 """Each published row predicted by a model that has not seen its publication, and what a choice among
 the rows of a group would have cost.
+
+A pair is two rows of one group. It is clear if their published losses differ by more than
+CLEAR_NATS. A tie counts half.
 """
 
 from __future__ import annotations
@@ -8,23 +11,57 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.stats import norm, spearmanr
 
-from flashnas.evidence.agreement import MIN_RANKED, Pair, pairs_of, rank_correlation
+from flashnas.evidence.composition import Table
 from flashnas.evidence.full_loss import CHARGE, NEW, PARTS, FullLoss, silence_of
 from flashnas.evidence.load import Short, full_loss, rows_of, shipped_rows
-from flashnas.evidence.table import Table
 from flashnas.evidence.trainings import PublishedRow, comparable
 
+CLEAR_NATS = 0.02  # a pair with a larger published gap is clear
 MODELS = {"law": ("law",), "evidence": ("law", "mix"), "full": PARTS}
 COVERED = 0.9  # of the intervals of predictions
-MIN_CHOICES = 4  # rows of a group among which a rule chooses
-CHARGES = (0.0, 0.5, 1.0, 1.5, 2.0)  # among which publications choose
 WITHIN_SDS = float(norm.ppf(0.5 + COVERED / 2))
+MIN_RANKED = 3  # rows of a group of which a rank correlation can be taken
+MIN_CHOICES = 4  # rows of a group among which a rule chooses
+RULES = ("shipped", "mean", "pure", "random")  # of a choice
+CHARGES = (0.0, 0.5, 1.0, 1.5, 2.0)  # among which publications choose
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows of a group, by their indices: the published loss of the first less that of the
+    second, the predicted one and its standard deviation (None: not stated), in nats."""
+
+    one: int
+    other: int
+    published: float
+    predicted: float
+    sd: float | None = None
+
+    @property
+    def clear(self) -> bool:
+        return abs(self.published) > CLEAR_NATS
+
+    @property
+    def right(self) -> float:
+        """1 for the published order, 0.5 for a tie, 0 for the other order."""
+        return 0.5 + 0.5 * float(np.sign(self.published) * np.sign(self.predicted))
+
+
+def pairs_of(rows: Sequence[PublishedRow], losses: np.ndarray) -> list[Pair]:
+    """All pairs within comparable groups of rows that have a loss [N]; NaN: none."""
+    return [
+        Pair(one, other, rows[one].nats - rows[other].nats, float(losses[one] - losses[other]))
+        for members in comparable(rows).values()
+        for one, other in itertools.combinations(members, 2)
+        if np.isfinite(losses[[one, other]]).all()
+    ]
 
 
 def left_out_pairs(
@@ -40,51 +77,47 @@ def left_out_pairs(
         short: the short training of each row; None where there is none.
         model_without: source -> the model; None: the shipped one without that publication.
     """
-    groups, pairs = comparable(rows), []
-    for places in groups.values():
-        source = rows[places[0]].source
-        model = _without(source, parts) if model_without is None else model_without(source)
-        prediction = model.predict(_new_table(model, rows, places, short))
-        for first, other in itertools.combinations(range(len(places)), 2):
-            mean, sd = prediction.difference(first, other)
-            pairs.append(
-                Pair(
-                    places[first],
-                    places[other],
-                    rows[places[first]].nats - rows[places[other]].nats,
-                    mean,
-                    math.hypot(sd, math.sqrt(2) * prediction.noise),
-                )
-            )
+    pairs = []
+    for members in comparable(rows).values():
+        source = rows[members[0]].source
+        model = model_without(source) if model_without else _without(source, parts)
+        prediction = model.predict(_new_table(model, rows, members, short))
+        for one, other in itertools.combinations(range(len(members)), 2):
+            mean, sd = prediction.difference(one, other)
+            published = rows[members[one]].nats - rows[members[other]].nats
+            sd = math.hypot(sd, math.sqrt(2) * prediction.noise)
+            pairs.append(Pair(members[one], members[other], published, mean, sd))
     return pairs
 
 
 def _without(source: str, parts: Sequence[str] = PARTS) -> FullLoss:
     """The shipped model that has not seen a publication."""
-    shipped = set(shipped_rows().table.publication)
+    shipped = set(shipped_rows().publication)
     return full_loss(without=source if source in shipped else "", parts=parts)
 
 
 def _new_table(
     model: FullLoss,
     rows: Sequence[PublishedRow],
-    places: Sequence[int],
+    members: Sequence[int],
     short: Short | None = None,
 ) -> Table:
     """The rows of one group as those of a publication that nobody has seen."""
-    table = rows_of([rows[place] for place in places], model.law).table
-    effects = np.zeros(len(places))
-    for number, place in enumerate(places):
-        training = None if short is None else short[place]
-        if training is not None:
-            effects[number] = model.short_effect(*training)
-    return dataclasses.replace(table, publication=np.full(len(places), NEW, object), short=effects)
+    table = rows_of([rows[index] for index in members], model.law)
+    trainings = [None if short is None else short[index] for index in members]
+    return dataclasses.replace(
+        table,
+        publication=np.full(len(members), NEW, object),
+        short=np.array(
+            [model.short_effect(*training) if training else 0.0 for training in trainings]
+        ),
+    )
 
 
 def all_models(rows: Sequence[PublishedRow], short: Short) -> dict[str, list[Pair]]:
     """All pairs as their short losses order them, and as each of MODELS predicts them without their
     publication."""
-    losses = np.array([math.nan if training is None else training[1] for training in short])
+    losses = np.array([training[1] if training else math.nan for training in short])
     return {
         "short": pairs_of(rows, losses),
         **{name: left_out_pairs(rows, parts, short) for name, parts in MODELS.items()},
@@ -120,54 +153,51 @@ def regret(rows: Sequence[PublishedRow]) -> dict[str, dict[str, float | None]]:
         Of each rule `pooled`, the mean over groups of at least MIN_CHOICES rows, and `equal`, with
         publications equal; None without such a group.
     """
-    charged: dict[str, dict[float, list[float]]] = {}
-    regrets: dict[str, dict[str, list[float]]] = {"mean": {}, "pure": {}, "random": {}}
-    for places in comparable(rows).values():
-        if len(places) < MIN_CHOICES:
+    lines: list[dict[Any, Any]] = []
+    for members in comparable(rows).values():
+        if len(members) < MIN_CHOICES:
             continue
-        source = rows[places[0]].source
+        source = rows[members[0]].source
         model = _without(source)
-        table = _new_table(model, rows, places)
+        table = _new_table(model, rows, members)
         mean, silence = model.predict(table).mean, silence_of(table)
-        lost = np.array([rows[place].nats for place in places])
+        lost = np.array([rows[index].nats for index in members])
         lost -= lost.min()
-        mixers = [
-            {spec.kind for spec in rows[place].specs if spec.mixes_tokens} for place in places
-        ]
-        pure = np.array([len(kinds) == 1 for kinds in mixers])
-        of_pure = np.where(pure | ~pure.any(), mean, np.inf)
-        for rule, value in (
-            ("mean", lost[np.argmin(mean)]),
-            ("pure", lost[np.argmin(of_pure)]),
-            ("random", lost.mean()),
-        ):
-            regrets[rule].setdefault(source, []).append(float(value))
-        by_charge = charged.setdefault(source, {})
-        for charge in CHARGES:
-            chosen = int(np.argmin(mean + charge * silence))
-            by_charge.setdefault(charge, []).append(float(lost[chosen]))
-    shipped = {source: by_charge[_charge(charged, source)] for source, by_charge in charged.items()}
-    return {rule: _averages(each) for rule, each in {"shipped": shipped, **regrets}.items()}
-
-
-def _charge(charged: Mapping[str, Mapping[float, Sequence[float]]], without: str) -> float:
-    """The charge with the least regret over the other publications; the shipped one of equals."""
-
-    def cost(charge: float) -> tuple[float, float]:
-        others = [by[charge] for source, by in charged.items() if source != without]
-        return sum(map(sum, others)), abs(charge - CHARGE)
-
-    return min(CHARGES, key=cost)
-
-
-def _averages(regrets: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
-    if not regrets:
-        return {"pooled": None, "equal": None}
-    values = [value for own in regrets.values() for value in own]
+        pure = np.array([_is_pure(rows[index]) for index in members])
+        lines.append(
+            {
+                "source": source,
+                "mean": lost[np.argmin(mean)],
+                "pure": lost[np.argmin(np.where(pure | ~pure.any(), mean, np.inf))],
+                "random": lost.mean(),
+                **{charge: lost[np.argmin(mean + charge * silence)] for charge in CHARGES},
+            }
+        )
+    if not lines:
+        return {rule: {"pooled": None, "equal": None} for rule in RULES}
+    regrets = pd.DataFrame(lines)
+    regrets["shipped"] = [line[charge_without(regrets, line["source"])] for line in lines]
     return {
-        "pooled": float(np.mean(values)),
-        "equal": float(np.mean([np.mean(own) for own in regrets.values()])),
+        rule: {
+            "pooled": float(regrets[rule].mean()),
+            "equal": float(regrets.groupby("source")[rule].mean().mean()),
+        }
+        for rule in RULES
     }
+
+
+def _is_pure(row: PublishedRow) -> bool:
+    return len({spec.kind for spec in row.specs if spec.mixes_tokens}) == 1
+
+
+def charge_without(regrets: pd.DataFrame, source: str) -> float:
+    """The charge with the least regret over the other publications; the shipped one of equals.
+
+    Args:
+        regrets: one row for each group: its `source`, and the regret under each of CHARGES.
+    """
+    others = regrets[regrets.source != source]
+    return min(CHARGES, key=lambda charge: (others[charge].sum(), abs(charge - CHARGE)))
 
 
 # -- figures of pairs ------------------------------------------------------------------------------
@@ -175,114 +205,88 @@ def _averages(regrets: Mapping[str, Sequence[float]]) -> dict[str, float | None]
 
 def in_common(models: Mapping[str, Sequence[Pair]]) -> dict[str, list[Pair]]:
     """Of each model the pairs that all models have."""
-    places = set.intersection(
+    common = set.intersection(
         *({(pair.one, pair.other) for pair in pairs} for pairs in models.values())
     )
     return {
-        name: [pair for pair in pairs if (pair.one, pair.other) in places]
+        name: [pair for pair in pairs if (pair.one, pair.other) in common]
         for name, pairs in models.items()
     }
 
 
 def summary(rows: Sequence[PublishedRow], pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Figures of pairs, JSON-ready.
+    """Figures of pairs, JSON-ready; None where there is nothing to take a figure of.
 
     pairs, right, share: of clear ones. Of all pairs: rmse_nats of the differences, coverage of the
     90 % intervals, log_score. publications: the same means with equal weights of the publications,
     and of the groups within one.
     """
     if not pairs:
-        return {
-            "pairs": 0,
-            "right": 0,
-            "share": None,
-            "rmse_nats": None,
-            "coverage": None,
-            "log_score": None,
-            "publications": {},
-            "groups": [],
-        }
-    table = pd.DataFrame(
-        [
-            {
-                **dataclasses.asdict(pair),
-                "clear": pair.clear,
-                "right": pair.right,
-                "source": rows[pair.one].source,
-                "group": rows[pair.one].group,
-            }
-            for pair in pairs
-        ]
-    )
+        figures = dict.fromkeys(("share", "rmse_nats", "coverage", "log_score"))
+        return {"pairs": 0, "right": 0, **figures, "publications": {}, "groups": []}
+    table = pd.DataFrame(map(dataclasses.asdict, pairs))
     error, sd = table["published"] - table["predicted"], table["sd"].astype(float)
-    table["square"], table["score"] = error**2, norm.logpdf(error, 0, sd)
-    table["inside"] = (error.abs() < WITHIN_SDS * sd).where(sd.notna()).astype(float)
-    each = {
-        str(source): _figures(rows, some) for source, some in table.groupby("source", sort=False)
-    }
-    equal = pd.DataFrame(each).astype(float).mean(axis=1)
-    shown = ("pairs", "right", "share", "spearman", "rmse_nats", "coverage")
-    pooled = {
-        **_counts(table),
-        "rmse_nats": float(np.sqrt(table["square"].mean())),
-        **_of_intervals(table),
-    }
-    return _none_for_nan(
-        {
-            **pooled,
-            "groups": [
-                {"group": name, "pairs": counts["pairs"], "right": counts["right"]}
-                for name, some in table.groupby("group", sort=False)
-                for counts in [_counts(some)]
-            ],
-            "publications": {
-                **{
-                    name: float(equal[name])
-                    for name in ("share", "spearman", "coverage", "log_score")
-                },
-                "rmse_nats": float(np.sqrt(equal["square"])),
-                "each": {
-                    source: {name: figures[name] for name in shown}
-                    for source, figures in each.items()
-                },
-            },
+    table["right"] = [pair.right if pair.clear else math.nan for pair in pairs]
+    table["square"], table["log_score"] = error**2, norm.logpdf(error, 0, sd)
+    table["coverage"] = (error.abs() < WITHIN_SDS * sd).where(sd.notna()).astype(float)
+    for name in ("source", "group"):
+        table[name] = [getattr(rows[pair.one], name) for pair in pairs]
+    groups = [
+        {"group": name, **_figures(part), "spearman": _rank_correlation(rows, part)}
+        for name, part in table.groupby("group", sort=False)
+    ]
+    by_source: dict[str, dict[str, Any]] = {}
+    for source, part in table.groupby("source", sort=False):
+        own = pd.DataFrame([group for group in groups if group["group"] in set(part["group"])])
+        by_source[str(source)] = {
+            **_figures(part),
+            "spearman": own["spearman"].mean(),
+            "square": own["square"].mean(),
         }
-    )
+    means = pd.DataFrame(by_source).astype(float).mean(axis=1)
+    shown = ("pairs", "right", "share", "spearman", "coverage")
+    pooled = _figures(table)
+    found = {
+        **{name: pooled[name] for name in ("pairs", "right", "share")},
+        "rmse_nats": math.sqrt(pooled["square"]),
+        **{name: pooled[name] for name in ("coverage", "log_score")},
+        "groups": [{name: group[name] for name in ("group", "pairs", "right")} for group in groups],
+        "publications": {
+            **{name: means[name] for name in ("share", "spearman", "coverage", "log_score")},
+            "rmse_nats": math.sqrt(means["square"]),
+            "each": {
+                source: {
+                    **{name: figures[name] for name in shown},
+                    "rmse_nats": math.sqrt(figures["square"]),
+                }
+                for source, figures in by_source.items()
+            },
+        },
+    }
+    return _none_for_nan(found)
 
 
-def _counts(table: pd.DataFrame) -> dict[str, Any]:
-    right = table.loc[table["clear"], "right"]
-    return {"pairs": len(right), "right": float(right.sum()), "share": float(right.mean())}
-
-
-def _of_intervals(table: pd.DataFrame) -> dict[str, float]:
-    return {"coverage": float(table["inside"].mean()), "log_score": float(table["score"].mean())}
-
-
-def _figures(rows: Sequence[PublishedRow], table: pd.DataFrame) -> dict[str, Any]:
-    """Of one publication, with equal weights of its groups; NaN where there is nothing to take a
-    figure of.
-    """
-    groups = [some for _, some in table.groupby("group", sort=False)]
-    square = float(np.mean([some["square"].mean() for some in groups]))
-    ranks = pd.Series([_rank_correlation_of(rows, some) for some in groups])
+def _figures(table: pd.DataFrame) -> dict[str, Any]:
+    """Counts of clear pairs, and means over all pairs of a table."""
+    clear = table["right"].dropna()
     return {
-        **_counts(table),
-        **_of_intervals(table),
-        "spearman": float(ranks.mean()),
-        "square": square,
-        "rmse_nats": float(np.sqrt(square)),
+        "pairs": len(clear),
+        "right": float(clear.sum()),
+        "share": float(clear.mean()),
+        **{name: float(table[name].mean()) for name in ("square", "coverage", "log_score")},
     }
 
 
-def _rank_correlation_of(rows: Sequence[PublishedRow], table: pd.DataFrame) -> float:
-    """Of the rows of one group; NaN below MIN_RANKED rows, or where the prediction is constant."""
+def _rank_correlation(rows: Sequence[PublishedRow], table: pd.DataFrame) -> float:
+    """Spearman's, of the rows of one group; NaN below MIN_RANKED rows, or where the prediction is
+    constant."""
     first = table["one"].iloc[0]
-    own = table[table["one"] == first]
-    places, predicted = [first, *own["other"]], [0.0, *-own["predicted"]]
-    if len(places) < MIN_RANKED or np.ptp(predicted) == 0:
+    with_first = table[table["one"] == first]
+    predicted = [0.0, *-with_first["predicted"]]
+    published = [rows[index].nats for index in (first, *with_first["other"])]
+    if len(published) < MIN_RANKED or np.ptp(predicted) == 0:
         return math.nan
-    return rank_correlation(predicted, [rows[place].nats for place in places])
+    return float(spearmanr(predicted, published).statistic) if np.ptp(published) > 0 else 0.0
 
 
 def _none_for_nan(value: Any) -> Any:

@@ -18,12 +18,11 @@ from scipy.optimize import minimize_scalar
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
 from flashnas.base.text import one_of, printable, shown
-from flashnas.evidence.composition import body_sizes, mix_of
+from flashnas.evidence.composition import Rows, Table, body_sizes, mix_of
 from flashnas.evidence.full_loss import NEW, NEW_RELIABILITY, PARTS, FullLoss, Spreads
 from flashnas.evidence.law import Law
 from flashnas.evidence.proxies import full_network, full_width
 from flashnas.evidence.recall import SHIPPED as RECALL
-from flashnas.evidence.table import Rows, Table
 from flashnas.evidence.trainings import SHIPPED, PublishedRow, nested_groups, read_published
 
 DATA = SHIPPED.parent
@@ -92,21 +91,18 @@ def fitted() -> dict[str, Any]:
 
 def shipped_rows() -> Rows:
     """The published rows as the model sees them; nothing is parsed."""
-    rows = fitted()["rows"]
-    table = Table(
-        np.array(rows["x"]),
-        np.array(rows["shares"]),
-        np.array(rows["ffn"]),
-        np.array(rows["publication"], object),
-        np.zeros(len(rows["ffn"])),
+    columns = fitted()["rows"]
+    text = ("publication", "level")
+    return Rows(
+        short=np.zeros(len(columns["ffn"])),
+        **{
+            name: np.array(values, object if name in text else float)
+            for name, values in columns.items()
+        },
     )
-    return Rows(table, np.array(rows["nats"]), np.array(rows["level"], object))
 
 
-def rows_of(
-    trainings: Sequence[PublishedRow],
-    law: Law,
-) -> Rows:
+def rows_of(trainings: Sequence[PublishedRow], law: Law) -> Rows:
     """Published trainings as the model sees them, without the smaller ones of nested groups."""
     smaller = {small for small, _ in nested_groups(trainings)}
     rows = [row for row in trainings if row.group not in smaller]
@@ -126,9 +122,9 @@ def rows_of(
         [row.source for row in rows],
     )
     return Rows(
-        table,
-        np.array([row.nats for row in rows]),
-        np.array([row.level or row.group for row in rows], object),
+        **vars(table),
+        nats=np.array([row.nats for row in rows]),
+        level=np.array([row.level or row.group for row in rows], object),
     )
 
 
@@ -161,7 +157,7 @@ def full_loss(
     """
     if own is not None and not isinstance(own, str | Path):
         raise ConfigError(f"full_loss.own must be the path of a CSV file; got {shown(own)}")
-    publications = sorted(set(shipped_rows().table.publication.tolist()))
+    publications = sorted(set(shipped_rows().publication.tolist()))
     if without != "" and without not in publications:
         raise ConfigError(one_of("full_loss.without", without, publications))
     if isinstance(parts, str) or not parts or not set(parts) <= set(PARTS):
@@ -226,7 +222,7 @@ def _shipped(without: str, parts: tuple[str, ...]) -> FullLoss:
     constants, rows, prefix = fitted(), shipped_rows(), "law_" if parts == ("law",) else ""
     spreads = Spreads(**constants[f"{prefix}folds"].get(without, constants[f"{prefix}spreads"]))
     if without:
-        rows = rows.part(np.flatnonzero(rows.table.publication != without))
+        rows = rows.take(np.flatnonzero(rows.publication != without))
     return FullLoss(
         rows,
         spreads,

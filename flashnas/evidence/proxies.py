@@ -102,12 +102,12 @@ def proxies(rows: Sequence[PublishedRow], recipe: Recipe) -> list[Architecture]:
             width has.
     """
     networks: dict[int, Architecture] = {}
-    for places in groups_of(rows).values():
-        middle = statistics.median(full_width(rows[place]) for place in places)
-        for place in places:
-            target = FULL_WIDTH / recipe.width_factor * full_width(rows[place]) / middle
-            networks[place] = _proxy(rows[place], target, recipe)
-    return [networks[place] for place in range(len(rows))]
+    for members in groups_of(rows).values():
+        middle = statistics.median(full_width(rows[index]) for index in members)
+        for index in members:
+            target = FULL_WIDTH / recipe.width_factor * full_width(rows[index]) / middle
+            networks[index] = _proxy(rows[index], target, recipe)
+    return [networks[index] for index in range(len(rows))]
 
 
 def _proxy(row: PublishedRow, target: float, recipe: Recipe) -> Architecture:

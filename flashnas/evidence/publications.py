@@ -4,6 +4,7 @@ torch.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,17 @@ import numpy as np
 
 from flashnas.architecture.notation import parse_operators
 from flashnas.base.errors import ArchitectureError
-from flashnas.evidence.agreement import CLEAR_NATS, group_pairs
 from flashnas.evidence.expected import of_size
 from flashnas.evidence.full_loss import FullLoss
-from flashnas.evidence.left_out import COVERED, WITHIN_SDS, left_out_pairs
+from flashnas.evidence.left_out import CLEAR_NATS, COVERED, WITHIN_SDS, left_out_pairs
 from flashnas.evidence.load import full_loss, own_rows, rows_of
 from flashnas.evidence.trainings import PublishedRow, comparable, composition
 from flashnas.operators import OperatorSpec
 
 MIN_CLEAR_PAIRS = 4  # from which on their order may contradict
 MIN_OPERATORS = 24  # a pattern is repeated to a stack of at least so many
-PARAMS, TOKENS = (
-    1e9,
-    1e11,
-)  # without embeddings, and of a training: for which the model states a difference
+# without embeddings, and of a training: for which the model states a difference
+PARAMS, TOKENS = 1e9, 1e11
 
 
 def publications(rows: Sequence[PublishedRow], model: FullLoss) -> list[dict[str, Any]]:
@@ -37,25 +35,21 @@ def publications(rows: Sequence[PublishedRow], model: FullLoss) -> list[dict[str
     by_source: dict[str, list[PublishedRow]] = {}
     for row in rows:
         by_source.setdefault(row.source, []).append(row)
-    return sorted(
-        (
-            {
-                "source": source,
-                "groups": list(dict.fromkeys(row.group for row in own)),
-                "rows": len(own),
-                "mixers": list(
-                    dict.fromkeys(
-                        spec.kind for row in own for spec in row.specs if spec.mixes_tokens
-                    )
-                ),
-                "params": [min(row.params for row in own), max(row.params for row in own)],
-                "tokens": [min(row.tokens for row in own), max(row.tokens for row in own)],
-                "spread": model.spreads.reliability.get(source),
-            }
-            for source, own in by_source.items()
-        ),
-        key=lambda publication: -int(publication["rows"]),
-    )
+    found = [
+        {
+            "source": source,
+            "groups": list(dict.fromkeys(row.group for row in own)),
+            "rows": len(own),
+            "mixers": list(
+                dict.fromkeys(spec.kind for row in own for spec in row.specs if spec.mixes_tokens)
+            ),
+            "params": [min(row.params for row in own), max(row.params for row in own)],
+            "tokens": [min(row.tokens for row in own), max(row.tokens for row in own)],
+            "spread": model.spreads.reliability.get(source),
+        }
+        for source, own in by_source.items()
+    ]
+    return sorted(found, key=lambda publication: -publication["rows"])
 
 
 def two_mixes(
@@ -78,37 +72,33 @@ def two_mixes(
     parts = [composition(stack) for stack in stacks]
     slope = model.coefficients()["law"][0]
     gaps: dict[str, dict[str, np.ndarray]] = {}
-    for group, places in comparable(rows).items():
+    for group, members in comparable(rows).items():
         firsts, seconds = (
-            [rows[place] for place in places if composition(rows[place].specs) == part]
+            [rows[index] for index in members if composition(rows[index].specs) == part]
             for part in parts
         )
         if firsts and seconds and parts[0] != parts[1]:
-            both = [*firsts, *seconds]
-            rest = (
-                np.array([row.nats for row in both])
-                - slope * rows_of(both, model.law).table.x[:, 0]
+            first, second = (
+                np.array([row.nats for row in mix]) - slope * rows_of(mix, model.law).x[:, 0]
+                for mix in (firsts, seconds)
             )
-            gaps.setdefault(both[0].source, {})[group] = np.subtract.outer(
-                rest[len(firsts) :], rest[: len(firsts)]
-            ).T
-    said: list[dict[str, Any]] = []
-    for source, by_group in gaps.items():
-        values = np.concatenate([own.ravel() for own in by_group.values()])
-        said.append(
-            {
-                "source": source,
-                "groups": list(by_group),
-                "pairs": len(values),
-                "mean": float(values.mean()),
-                "least": float(values.min()),
-                "most": float(values.max()),
-            }
-        )
-    mean, sd = model.predict(of_size(model, stacks, PARAMS, TOKENS, published=True)).difference(
-        1, 0
-    )
-    spread = float(np.std([claim["mean"] for claim in said], ddof=1)) if len(said) > 1 else None
+            gaps.setdefault(firsts[0].source, {})[group] = np.subtract.outer(second, first)
+    said: list[dict[str, Any]] = [
+        {
+            "source": source,
+            "groups": list(by_group),
+            "pairs": len(values),
+            "mean": float(values.mean()),
+            "least": float(values.min()),
+            "most": float(values.max()),
+        }
+        for source, by_group in gaps.items()
+        for values in [np.concatenate([group.ravel() for group in by_group.values()])]
+    ]
+    table = of_size(model, stacks, PARAMS, TOKENS, published=True)
+    mean, sd = model.predict(table).difference(1, 0)
+    means = [publication["mean"] for publication in said]
+    spread = float(np.std(means, ddof=1)) if len(means) > 1 else None
     return {"one": one, "other": other, "said": said, "spread": spread, "mean": mean, "sd": sd}
 
 
@@ -125,17 +115,35 @@ def disagreement(rows: Sequence[PublishedRow], model: FullLoss) -> dict[str, Any
     """How far publications disagree: clear pairs of mixes that two of them share, those that both
     order alike, and for each feature of the model its mean, the standard deviation of that, and the
     one between publications."""
-    twos = [two for two in group_pairs(rows) if not two.one_publication]
+    pairs, right = shared_orders(rows)
     effects = {
         name: dict(zip(("mean", "sd", "between_publications"), values, strict=True))
         for name, values in model.coefficients().items()
         if values[2] > 0
     }
-    return {
-        "pairs": sum(two.pairs for two in twos),
-        "right": sum(two.right for two in twos),
-        "effects": effects,
-    }
+    return {"pairs": pairs, "right": right, "effects": effects}
+
+
+def shared_orders(rows: Sequence[PublishedRow]) -> tuple[int, int]:
+    """Pairs of compositions that are clear in two groups of different publications, counted for each
+    two groups, and those of them that both groups order alike."""
+    losses: dict[tuple[str, str], dict[Any, list[float]]] = {}
+    for row in rows:
+        group = losses.setdefault((row.source, row.group), {})
+        group.setdefault(composition(row.specs), []).append(row.nats)
+    pairs = right = 0
+    for (one, first), (other, second) in itertools.combinations(losses.items(), 2):
+        if one[0] == other[0]:
+            continue
+        means = [
+            {mix: np.mean(group[mix]) for mix in sorted(first.keys() & second.keys())}
+            for group in (first, second)
+        ]
+        for mix, mix2 in itertools.combinations(means[0], 2):
+            gaps = [group[mix] - group[mix2] for group in means]
+            if min(map(abs, gaps)) > CLEAR_NATS:
+                pairs, right = pairs + 1, right + int(gaps[0] * gaps[1] > 0)
+    return pairs, right
 
 
 def contradiction(own: str | Path) -> str:

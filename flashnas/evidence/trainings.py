@@ -195,29 +195,30 @@ def _number(
 
 
 def groups_of(rows: Sequence[PublishedRow]) -> dict[str, list[int]]:
-    """The places of the rows of each group, groups in the order of their first row."""
+    """The indices of the rows of each group, groups in the order of their first row."""
     by_group: dict[str, list[int]] = {}
-    for place, row in enumerate(rows):
-        by_group.setdefault(row.group, []).append(place)
+    for index, row in enumerate(rows):
+        by_group.setdefault(row.group, []).append(index)
     return by_group
 
 
 def nested_groups(rows: Sequence[PublishedRow]) -> list[tuple[str, str]]:
     """(smaller, larger) for each two groups of which the larger repeats all rows of the smaller."""
-    nested: dict[str, set[tuple[str, str, float]]] = {}
-    for row in rows:
-        nested.setdefault(row.group, set()).add((row.source, row.operators, row.nats))
+    contents = {
+        group: {(rows[index].source, rows[index].operators, rows[index].nats) for index in members}
+        for group, members in groups_of(rows).items()
+    }
     return [
         (small, large)
-        for small, large in itertools.permutations(nested, 2)
-        if nested[small] < nested[large]
+        for small, large in itertools.permutations(contents, 2)
+        if contents[small] < contents[large]
     ]
 
 
 def comparable(rows: Sequence[PublishedRow]) -> dict[str, list[int]]:
     """`groups_of`, without the larger ones of nested groups."""
     larger = {large for _, large in nested_groups(rows)}
-    return {name: places for name, places in groups_of(rows).items() if name not in larger}
+    return {name: members for name, members in groups_of(rows).items() if name not in larger}
 
 
 def composition(specs: Sequence[OperatorSpec]) -> tuple[tuple[str, float], ...]:

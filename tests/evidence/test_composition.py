@@ -13,10 +13,10 @@ from flashnas.evidence.composition import (
     SILENT,
     body_sizes,
     effective,
-    features,
     mix_of,
     outside_support,
 )
+from flashnas.evidence.load import full_loss
 from flashnas.evidence.proxies import full_network, full_width
 
 
@@ -85,21 +85,13 @@ def test_experts_count_by_the_active_ones_and_by_all():
 
 
 def test_a_stack_that_publications_have_has_no_silent_column():
-    found = mix("2x(5x(m2 f) a f)")
-    rows = features(
-        [found, mix("12x(r7 f f f)")],
-        law=np.array([2.5, 2.5]),
-        params=np.array([1e9, 1e10]),
-        active=np.array([1e9, 1e10]),
-        ffn=np.array([0.6, 0.8]),
-        aspects=np.array([3.6, 6.0]),
-        tokens=np.array([1e11, 1e13]),
-    )
-    assert rows.shape == (2, len(FEATURES) + len(SILENT))
-    assert rows[0, len(FEATURES) :].tolist() == [0.0] * len(SILENT)
-    far = dict(zip(SILENT, rows[1, len(FEATURES) :], strict=True))
-    assert all(far[name] > 0 for name in ("ffn_share", "rare", "aspect", "size", "tokens"))
-    assert far["bare"] == far["new_mix"] == 0
+    def silent(text, tokens):
+        table = full_loss().table([Architecture.parse(text)], tokens)
+        return dict(zip(SILENT, table.x[0, len(FEATURES) :], strict=True))
+
+    assert not any(silent("2048: 2x(5x(m2 f) a f)", 1e11).values())
+    far = silent("16384: 4x(r7 f f f)", 1e13)
+    assert {name for name, value in far.items() if value} == set(SILENT) - {"bare", "new_mix"}
 
 
 # -- outside of what publications have trained, in words -------------------------------------------

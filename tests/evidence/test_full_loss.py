@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
 from flashnas.architecture import Architecture
-from flashnas.evidence.composition import FEATURES, SILENT
+from flashnas.evidence.composition import FEATURES, SILENT, Table
 from flashnas.evidence.full_loss import LAW_NATS, NEW, FullLoss, Spreads, contrasts, response_row
 from flashnas.evidence.law import Law
 from flashnas.evidence.load import fitted, full_loss, shipped_rows
-from flashnas.evidence.table import Table
 from flashnas.operators.spec import OperatorSpec
 
 TOKENS = 1e11
@@ -54,7 +53,7 @@ def test_the_posterior_is_what_conditioning_on_differences_by_hand_gives():
     all but unknown.
     """
     everything = shipped_rows()
-    rows = everything.part(np.arange(0, len(everything), 7))
+    rows = everything.take(np.arange(0, len(everything), 7))
     spreads, law = Spreads(**fitted()["spreads"]), Law(**fitted()["law"])
     found = FullLoss(rows, spreads, law).predict_networks(
         [network(text) for text in ("12x(a f)", "12x(m2 f)", "2x(5x(gd f) a f)")], TOKENS
@@ -62,7 +61,7 @@ def test_the_posterior_is_what_conditioning_on_differences_by_hand_gives():
     new = FullLoss(rows, spreads, law).table(
         [network(text) for text in ("12x(a f)", "12x(m2 f)", "2x(5x(gd f) a f)")], TOKENS
     )
-    table = Table.joined(rows.table, new)
+    table = Table.joined(rows, new)
     prior_sd = {
         "law": spreads.common["law"],
         "mixed": spreads.common["mixed"],
@@ -109,7 +108,7 @@ def test_the_posterior_is_what_conditioning_on_differences_by_hand_gives():
     known = len(rows)
     seen = covariance[:known, :known].copy()
     for i in range(known):
-        seen[i, i] += (spreads.noise * spreads.reliability.get(rows.table.publication[i], 1.0)) ** 2
+        seen[i, i] += (spreads.noise * spreads.reliability.get(rows.publication[i], 1.0)) ** 2
     level = 1e4 * np.equal.outer(rows.level, rows.level)  # the level of each group, nearly unknown
     gain = covariance[known:, :known] @ np.linalg.inv(seen + level)
     mean = x[known:, 0] + LAW_NATS + gain @ (rows.nats - x[:known, 0])
@@ -124,18 +123,18 @@ def test_the_posterior_is_what_conditioning_on_differences_by_hand_gives():
 
 def test_the_cost_is_the_likelihood_of_the_contrasts():
     everything = shipped_rows()
-    rows = everything.part(np.arange(0, len(everything), 5))
+    rows = everything.take(np.arange(0, len(everything), 5))
     fit = FullLoss(rows, Spreads(**fitted()["spreads"]), Law(**fitted()["law"]))
-    assert set(rows.table.publication) <= set(fit.spreads.reliability)
-    prior = FullLoss(rows.part(np.arange(2)), fit.spreads, fit.law).predict(rows.table).prior
+    assert set(rows.publication) <= set(fit.spreads.reliability)
+    prior = FullLoss(rows.take(np.arange(2)), fit.spreads, fit.law).predict(rows).prior
     everywhere = np.arange(len(rows))
-    noise = [fit.spreads.noise * fit.spreads.reliability[name] for name in rows.table.publication]
+    noise = [fit.spreads.noise * fit.spreads.reliability[name] for name in rows.publication]
     covariance = (
         fit.contrasts
         @ (prior(everywhere, everywhere) + np.diag(np.square(noise)))
         @ fit.contrasts.T
     )
-    gaps = fit.contrasts @ (rows.nats - rows.table.x[:, 0])
+    gaps = fit.contrasts @ (rows.nats - rows.x[:, 0])
     expected = -multivariate_normal(np.zeros(len(gaps)), covariance).logpdf(gaps)
     assert fit.cost + len(gaps) / 2 * np.log(2 * np.pi) == pytest.approx(expected)
 
@@ -321,8 +320,8 @@ def test_the_shipped_spreads_are_about_as_likely_as_those_fitted_anew(parts, nam
 
 def test_a_form_without_robustness_or_residual_has_none(experiment):
     rows = shipped_rows()
-    some = rows.part(
-        np.flatnonzero(np.isin(rows.table.publication, ["2511.18890", "2406.07522", "2405.21060"]))
+    some = rows.take(
+        np.flatnonzero(np.isin(rows.publication, ["2511.18890", "2406.07522", "2405.21060"]))
     )
     law = Law(**fitted()["law"])
     found = experiment("fitting").fit_spreads(

@@ -7,17 +7,20 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from flashnas.api import evidence as api
 from flashnas.architecture import Architecture, parse_operators
-from flashnas.evidence.agreement import Pair, pairs_of
 from flashnas.evidence.left_out import (
+    CHARGES,
     MODELS,
-    _charge,
+    Pair,
     all_models,
+    charge_without,
     in_common,
     left_out_pairs,
+    pairs_of,
     regret,
     summary,
 )
@@ -134,7 +137,7 @@ def test_a_publication_that_was_left_out_has_no_say(shipped):
     assert [(pair.predicted, pair.sd) for pair in before] == [
         (pair.predicted, pair.sd) for pair in after
     ]
-    assert full_loss(without="2501.00663").rows.table.publication.tolist().count("2501.00663") == 0
+    assert full_loss(without="2501.00663").rows.publication.tolist().count("2501.00663") == 0
 
 
 def test_what_left_out_says_of_the_shipped_rows(figures):
@@ -204,10 +207,8 @@ def test_regret_by_hand(shipped):
 
 
 def test_a_charge_is_chosen_by_the_other_publications():
-    charged = {
-        "one": {0.0: [1.0], 1.0: [0.0], 2.0: [0.0]},
-        "two": {0.0: [0.0], 1.0: [9.0], 2.0: [0.5]},
-    }
-    full = {source: {0.5: [9.0], 1.5: [9.0], **by} for source, by in charged.items()}
-    assert _charge(full, "one") == 0.0
-    assert _charge(full, "two") == 1.0  # the shipped one of equals
+    regrets = pd.DataFrame(9.0, range(2), CHARGES).assign(source=["one", "two"])
+    regrets.loc[0, [0.0, 1.0, 2.0]] = [1.0, 0.0, 0.0]
+    regrets.loc[1, [0.0, 1.0, 2.0]] = [0.0, 9.0, 0.5]
+    assert charge_without(regrets, "one") == 0.0
+    assert charge_without(regrets, "two") == 1.0  # the shipped one of equals

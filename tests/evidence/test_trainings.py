@@ -12,8 +12,9 @@ from one_line import one_line
 from flashnas import bench
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError
-from flashnas.evidence.agreement import Pair, group_pairs, pairs_of
+from flashnas.evidence.left_out import Pair, pairs_of
 from flashnas.evidence.proxies import full_width, proxies, short_trainings
+from flashnas.evidence.publications import shared_orders
 from flashnas.evidence.trainings import (
     DEFAULT_TOKENS,
     PublishedRow,
@@ -184,43 +185,21 @@ def test_a_composition_is_the_mixers_in_quarters(case):
     assert composition(parse_operators(operators)) == expected
 
 
-def test_what_groups_say_of_the_pairs_that_they_share():
-    rows = [
-        row("a f", 1.0, "g"),
-        row("2x(d f)", 0.9, "g"),
-        row("24x(m2)", 0.5, "g"),
-        row("3x(a f)", 2.0, "h"),
-        row("d f", 2.1, "h"),
-        row("m2", 1.9, "h"),  # agrees on m2, not on a and d
-        row("a f", 3.0, "i"),
-        row("d f", 3.01, "i"),
-    ]  # not clear: says nothing
-    assert [(two.groups, two.compositions, two.pairs, two.right) for two in group_pairs(rows)] == [
-        (("g", "h"), 3, 3, 2),
-        (("g", "i"), 2, 0, 0),
-        (("h", "i"), 2, 0, 0),
-    ]
-
-
-def test_groups_of_one_source_are_counted_apart(shipped):
+def test_publications_order_the_mixes_alike_that_they_share(shipped):
     rows = [
         row("a f", 1.0, "g", source="x"),
-        row("d f", 0.9, "g", source="x"),
-        row("m2 f", 0.8, "g", source="x"),
-        row("a f", 3.0, "h", source="x"),
-        row("d f", 2.8, "h", source="x"),
-        row("m2 f", 2.9, "h", source="x"),
-        row("a f", 2.0, "i", source="y"),
-        row("d f", 2.1, "i", source="y"),
+        row("2x(d f)", 0.9, "g", source="x"),
+        row("24x(m2)", 0.5, "g", source="x"),
+        row("3x(a f)", 2.0, "h", source="y"),
+        row("d f", 2.1, "h", source="y"),
+        row("m2", 1.9, "h", source="y"),  # agrees on m2, not on a and d
+        row("a f", 3.0, "i", source="z"),
+        row("d f", 3.01, "i", source="z"),  # not clear: says nothing
+        row("a f", 3.0, "j", source="x"),
+        row("d f", 2.0, "j", source="x"),  # says nothing of g, of the same publication
     ]
-    assert [
-        (two.groups, two.one_publication, two.compositions, two.pairs, two.right)
-        for two in group_pairs(rows)
-    ] == [(("g", "h"), True, 3, 3, 2), (("g", "i"), False, 2, 1, 0), (("h", "i"), False, 2, 1, 0)]
-    twos = group_pairs(shipped)
-    for one_publication, pairs, right in ((False, 109, 79), (True, 204, 184)):
-        alike = [two for two in twos if two.one_publication == one_publication]
-        assert (sum(two.pairs for two in alike), sum(two.right for two in alike)) == (pairs, right)
+    assert shared_orders(rows) == (4, 2)
+    assert shared_orders(shipped) == (109, 79)
 
 
 # -- proxies ---------------------------------------------------------------------------------------
