@@ -38,7 +38,7 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import edited_meta
 from flashnas.operators.kernel import Load
-from flashnas.operators.kernel_kinds import KERNEL_KINDS, gemm
+from flashnas.operators.kernel_kinds import GEMM, KERNEL_KINDS
 
 SPEEDS = "engine_speeds.csv"
 FITTED = ("h100_sxm", "a100_sxm")  # tables with such rows
@@ -115,7 +115,7 @@ def step_bytes(model: LatencyModel, a: Architecture) -> float:
     batch = model.batch(a)
     seen = next(seen for phase, seen, _ in model.phases(a.meta_tokens) if phase == "decode")
     load = Load("decode", batch, 1, float(seen.mean()))
-    calls = [gemm("head", n=a.vocab, k=a.hidden)]
+    calls = [GEMM.call("head", n=a.vocab, k=a.hidden)]
     for spec in a.operators:
         calls += model.launched(spec, a.hidden, "decode")
     return sum(

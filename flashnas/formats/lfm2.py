@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,14 +17,14 @@ from flashnas.operators.spec import NORM_EPS
 
 CONTEXT_TOKENS = 32768  # as of nemotron_h.py
 NAMES = {
-    "conv": {"in": "conv.in_proj", "conv": "conv.conv", "out": "conv.out_proj"},
+    "conv": {"in_proj": "conv.in_proj", "conv": "conv.conv", "out_proj": "conv.out_proj"},
     "a": {
         **{part: f"self_attn.{part}_proj" for part in "qkv"},
-        "out": "self_attn.out_proj",
+        "out_proj": "self_attn.out_proj",
         "q_norm": "self_attn.q_layernorm",
         "k_norm": "self_attn.k_layernorm",
     },
-    "f": {"gate": "feed_forward.w1", "up": "feed_forward.w3", "down": "feed_forward.w2"},
+    "f": {"gate": "feed_forward.w1", "up": "feed_forward.w3", "out_proj": "feed_forward.w2"},
 }
 
 FORMAT = Format(
@@ -96,10 +96,10 @@ def model_pieces(architecture: Architecture, eps: float = NORM_EPS) -> list[Piec
     """
     scale = (eps / NORM_EPS) ** 0.5
 
-    def parts(spec: OperatorSpec, hidden: int) -> list[Piece]:
+    def parts(spec: OperatorSpec, hidden: int, names: Container[str]) -> list[Piece]:
         return [
             replace(piece, scale=scale) if piece.name in ("q.weight", "k.weight") else piece
-            for piece in with_channels(spec, hidden)
+            for piece in with_channels(spec, hidden, names)
         ]
 
     def place(n: int, spec: OperatorSpec) -> tuple[str, str]:

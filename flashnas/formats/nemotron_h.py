@@ -18,9 +18,9 @@ from flashnas.operators.spec import NORM_EPS, OUTPUT_NORM_EPS
 CONTEXT_TOKENS = 32768  # what programs allocate at most by default
 LETTERS = {"m2": "M", "a": "*", "f": "-"}
 NAMES = {
-    "m2": {"in": "in_proj", "conv": "conv1d", "out": "out_proj"},
-    "a": {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "o_proj"},
-    "f": {"up": "up_proj", "down": "down_proj"},
+    "m2": {"in_proj": "in_proj", "conv": "conv1d"},
+    "a": {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out_proj": "o_proj"},
+    "f": {"up": "up_proj", "out_proj": "down_proj"},
 }
 
 FORMAT = Format(

@@ -9,16 +9,12 @@ STREAM_SCALE.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flashnas.architecture import Architecture
 from flashnas.operators import OperatorSpec
-from flashnas.operators.attention.spec import Attention
-from flashnas.operators.feed_forward.spec import FeedForward
-from flashnas.operators.gated_convolution.spec import GatedConvolution
-from flashnas.operators.mamba2.spec import Mamba2
 from flashnas.operators.spec import NORM_EPS, OUTPUT_NORM_EPS
 
 if TYPE_CHECKING:  # torch loads when a tensor is written
@@ -75,65 +71,38 @@ class Piece:
             target[self._place] = value.reshape(target[self._place].shape)
 
 
-def operator_pieces(spec: OperatorSpec, hidden: int) -> list[Piece]:
-    """The tensors of an operator, with every option explicit, without its norm, as `PART.weight`
-    and `PART.bias`."""
-    if isinstance(spec, Mamba2):
-        return [
-            *_cut("in_proj", {"in": None}, spec.bias),
-            Piece("conv.weight", "conv.weight"),
-            *([Piece("conv.bias", "conv.bias")] if spec.conv_bias else []),
-            *(Piece(name, name) for name in ("dt_bias", "A_log", "D")),
-            Piece("norm.weight", "norm.weight"),
-            *_cut("out_proj", {"out": None}, spec.bias),
-        ]
-    if isinstance(spec, Attention):
-        q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
-        norms = [Piece(f"{part}_norm.weight", f"{part}_norm.weight") for part in ("q", "k")]
-        return [
-            *_cut(
-                "in_proj",
-                {"q": q, "k": kv, "v": kv, **({"gate": q} if spec.out_gate else {})},
-                spec.qkv_bias,
-            ),
-            *(norms if spec.qk_norm else []),
-            *_cut("out_proj", {"out": None}, spec.out_bias),
-        ]
-    if isinstance(spec, FeedForward):
-        parts = (
-            {"up": spec.intermediate}
-            if spec.relu2
-            else {"gate": spec.intermediate, "up": spec.intermediate}
-        )
-        return [*_cut("in_proj", parts, spec.bias), *_cut("out_proj", {"down": None}, spec.bias)]
-    if isinstance(spec, GatedConvolution):
-        return [
-            *_cut("in_proj", {"in": None}),
-            Piece("conv.weight", "conv.weight"),
-            *_cut("out_proj", {"out": None}),
-        ]
-    raise TypeError(f"no pieces for operator {spec.kind!r}")
+def operator_pieces(spec: OperatorSpec, hidden: int, names: Container[str]) -> list[Piece]:
+    """The tensors of an operator, with every option explicit, without its norm.
 
+    Args:
+        names: modules that the format has as a whole; of others it has a tensor for each part.
 
-def _cut(source: str, parts: Mapping[str, int | None], bias: bool = False) -> list[Piece]:
-    """Consecutive rows of a projection; None: all."""
-    pieces, start = [], 0
-    for part, count in parts.items():
-        rows = None if count is None else slice(start, start := start + count)
-        pieces.append(Piece(f"{part}.weight", f"{source}.weight", rows=rows, matrix=True))
-        if bias:
-            pieces.append(Piece(f"{part}.bias", f"{source}.bias", rows=rows))
+    Returns:
+        Pieces named `PART.weight`, `MODULE.weight` or by the parameter. Those of one module follow
+        each other.
+    """
+    pieces = []
+    for tensor in spec.tensors(hidden):
+        module, _, kind = tensor.name.rpartition(".")
+        whole = Piece(tensor.name, tensor.name, matrix=tensor.is_matrix)
+        if module in names or not tensor.parts:
+            pieces.append(whole)
+            continue
+        start = 0
+        for part, count in tensor.parts:
+            rows = slice(start, start := start + count)
+            pieces.append(replace(whole, name=f"{part}.{kind}", rows=rows))
     return pieces
 
 
-def with_channels(spec: OperatorSpec, hidden: int) -> list[Piece]:
+def with_channels(spec: OperatorSpec, hidden: int, names: Container[str]) -> list[Piece]:
     """`operator_pieces` with filters of the shape [C, 1, K], as most formats have, in place of [C,
     K].
     """
     shape = -1, 1, getattr(spec, "conv_size", 0)
     return [
         replace(piece, shape=shape) if piece.source == "conv.weight" else piece
-        for piece in operator_pieces(spec, hidden)
+        for piece in operator_pieces(spec, hidden, names)
     ]
 
 
@@ -144,18 +113,18 @@ def network_pieces(
     place: Callable[[int, OperatorSpec], tuple[str, str]],
     *,
     scale: float = 1.0,
-    parts: Callable[[OperatorSpec, int], list[Piece]] = with_channels,
+    parts: Callable[[OperatorSpec, int, Container[str]], list[Piece]] = with_channels,
 ) -> list[Piece]:
     """The tensors of a network under a format's names; a tied head has none of its own.
 
     Args:
         architecture: with every option explicit.
         top: names of the embedding, of the final norm and of the head.
-        names: kind -> part -> name; a part without one keeps its own.
+        names: kind -> module or part -> name; one without a name keeps its own.
         place: number and operator -> what stands in front of these names, and the name of its norm.
         scale: of what writes to the residual stream. A tied head has it, too; the norm before takes
             it back.
-        parts: operator and width -> its pieces.
+        parts: as `operator_pieces`.
     """
     embedding, final_norm, head = (f"{name}.weight" for name in top)
     pieces = [
@@ -166,13 +135,14 @@ def network_pieces(
         pieces.append(Piece(head, "head.weight", matrix=True))
     for n, spec in enumerate(architecture.operators):
         layer, norm = place(n, spec)
+        renamed = names.get(spec.kind, {})
         pieces.append(Piece(f"{norm}.weight", f"layers.{n}.norm.weight"))
-        for piece in parts(spec, architecture.hidden):
+        for piece in parts(spec, architecture.hidden, renamed):
             part, dot, rest = piece.name.partition(".")
             pieces.append(
                 replace(
                     piece,
-                    name=f"{layer}{names.get(spec.kind, {}).get(part, part)}{dot}{rest}",
+                    name=f"{layer}{renamed.get(part, part)}{dot}{rest}",
                     source=piece.source and f"layers.{n}.mixer.{piece.source}",
                     scale=scale if piece.writes else piece.scale,
                 )

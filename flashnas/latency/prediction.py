@@ -32,7 +32,7 @@ from flashnas.latency.workload import (
 )
 from flashnas.operators import KernelCall, OperatorSpec, Phase
 from flashnas.operators.kernel import PHASES, Load
-from flashnas.operators.kernel_kinds import KERNEL_KINDS, gemm, pointwise
+from flashnas.operators.kernel_kinds import GEMM, KERNEL_KINDS, pointwise
 
 CONTEXT_POINTS = (
     4096  # contexts over which a generation step is averaged; all of them up to this many tokens
@@ -349,7 +349,7 @@ def _fixed_kernels(name: str, a: Architecture) -> list[KernelCall]:
         return [pointwise("lookup", 2 * a.hidden)]
     return [
         pointwise("final_norm", 2 * a.hidden),
-        gemm("head", n=a.vocab, k=a.hidden),
+        GEMM.call("head", n=a.vocab, k=a.hidden),
         pointwise("sampling", a.vocab),
     ]
 

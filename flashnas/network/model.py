@@ -24,7 +24,7 @@ from flashnas.operators.backends.core import choose_backend, running
 from flashnas.operators.layer import Layer, build_layer
 from flashnas.operators.parts.norms import RMSNorm
 from flashnas.operators.parts.projection import Transposed, forget_copies, linear_of_one
-from flashnas.operators.roles import OWN_RATES, Role
+from flashnas.operators.tensors import OWN_RATES, Role
 
 
 @dataclass(frozen=True)
@@ -129,25 +129,19 @@ class HybridLM(nn.Module):
                 nn.init.normal_(weight, std=0.02)
 
     def parameter_uses(self) -> dict[str, ParameterUse]:
-        """Role and family of every parameter, by the names of `named_parameters()`.
-
-        Raises OperatorError naming a parameter whose layer does not declare it.
-        """
+        """Role and family of every parameter, by the names of `named_parameters()`."""
         tokens = ParameterUse(Role.TOKENS, "embedding")
         uses = {"embedding.weight": tokens, "final_norm.weight": ParameterUse(Role.NORM, "norm")}
         if self.meta_tokens is not None:
             uses["meta_tokens"] = tokens
         if self.head is not None:
             uses["head.weight"] = tokens
-        for n, (spec, block) in enumerate(
-            zip(self.architecture.operators, self.blocks, strict=True)
-        ):
+        for n, spec in enumerate(self.architecture.operators):
             uses[f"layers.{n}.norm.weight"] = ParameterUse(Role.NORM, spec.kind)
-            for name, role in block.mixer.parameter_roles().items():
-                part = OWN_RATES.get(role)
-                uses[f"layers.{n}.mixer.{name}"] = ParameterUse(
-                    role, f"{spec.kind}.{part}" if part else spec.kind
-                )
+            for name, tensor in spec.named_tensors(self.architecture.hidden).items():
+                part = OWN_RATES.get(tensor.role)
+                family = f"{spec.kind}.{part}" if part else spec.kind
+                uses[f"layers.{n}.mixer.{name}"] = ParameterUse(tensor.role, family)
         return uses
 
     def backends(self, dtype: torch.dtype | None = None) -> dict[str, str]:

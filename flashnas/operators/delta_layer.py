@@ -14,15 +14,13 @@ from torch import Tensor, nn
 from flashnas.operators.backends.core import Core
 from flashnas.operators.backends.library import Pair
 from flashnas.operators.layer import RecurrentLayer, Rule
-from flashnas.operators.parts.convolution import ShortConvolution
-from flashnas.operators.parts.norms import RMSNorm, l2_norm, l2_normalise
+from flashnas.operators.parts.norms import NORM_EPS, RMSNorm, l2_norm, l2_normalise
 from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
 from flashnas.operators.recurrences.delta_rule import (
     delta_rule_chunked,
     delta_rule_reference,
     delta_rule_step,
 )
-from flashnas.operators.spec import OperatorSpec
 
 GATES: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "sigmoid": torch.sigmoid}
 
@@ -51,28 +49,20 @@ class DeltaLayer(RecurrentLayer):
     )
     gate: ClassVar[str] = ""  # of GATES
 
-    def _build(
-        self,
-        spec: OperatorSpec,
-        hidden: int,
-        heads: tuple[int, int],
-        head_dim: int,
-        conv_size: int,
-        eps: float,
-    ) -> None:
-        """All behind the projections; heads: of keys and of values."""
-        (self.k_heads, self.v_heads), self.head_dim, self.scale = heads, head_dim, head_dim**-0.5
-        value = self.v_heads * head_dim
-        self.conv = ShortConvolution(2 * self.k_heads * head_dim + value, conv_size)
+    def _build(self, name: str, eps: float = NORM_EPS) -> None:
+        """All behind the projections; eps: of the norm."""
+        (head_dim,) = self.shape("norm.weight")
+        self.head_dim = head_dim
+        key, value = self.tensors["in_proj.weight"].rows("k", "v")
+        self.k_heads, self.v_heads, self.scale = key // head_dim, value // head_dim, head_dim**-0.5
+        self.conv = self.convolution()
         if self.decays:
             self.A_log = nn.Parameter(log_of_uniform(self.v_heads))
-            decays = value if self.by_channel else self.v_heads
+            (decays,) = self.shape("dt_bias")
             self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(decays))
-        self.norm = RMSNorm(head_dim, eps)
-        self.out_proj = nn.Linear(value, hidden, bias=False)
-        self.core = Core(
-            self.core_kind, spec.name, self.rules, key_dim=head_dim, value_dim=head_dim
-        )
+        self.norm = self.norm_of("norm", eps)
+        self.out_proj = self.linear("out_proj")
+        self.core = Core(self.core_kind, name, self.rules, key_dim=head_dim, value_dim=head_dim)
         self.state_sizes = self.v_heads, head_dim, head_dim
 
     def recur(

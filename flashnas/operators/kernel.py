@@ -58,7 +58,6 @@ class KernelKind:
         weights: numbers in the weight of a call, which an engine may keep in another type than the
             activations: a table may have rows of the kind in that type; None: the kind has no such
             weight.
-        filters: numbers in the filters of a call, which keep the type of the activations.
         flops: of one token that sees `context` tokens; a multiply-add is 2.
         cache_bytes: per sequence after `context` tokens, from the bytes of one activation.
         correction: which constants of a calibration the kernel takes (latency/calibration.py); "":
@@ -78,7 +77,6 @@ class KernelKind:
     workspace_bytes: Callable[[KernelCall], int] = field(default=lambda call: 0)
     bytes_moved: Callable[[KernelCall, Load, int], float]
     weights: Callable[[KernelCall], int] | None = None
-    filters: Callable[[KernelCall], int] = field(default=lambda call: 0)
     flops: Callable[[KernelCall, float], float] = field(default=lambda call, context: 0)
     cache_bytes: Callable[[KernelCall, int, int], int] = field(
         default=lambda call, context, size: 0

@@ -8,8 +8,8 @@ objects; none of them knows a kind by name.
 
 An operator of another package uses what is here, without a registration:
 
-    from flashnas.operators.kernel_kinds import CONV, gemm, pointwise
-    CONV.call("short_conv", channels=hidden, conv_size=3)
+    from flashnas.operators.kernel_kinds import conv, gemm, pointwise
+    gemm("in", self.named_tensors(hidden)["in_proj.weight"])
 
 Or it brings a kind of its own: a module-level KernelKind, and one entry point under the same name,
 so that tables may hold rows of the kind:
@@ -42,6 +42,7 @@ from flashnas.operators.kernel_rules import (
     SameState,
     Steps,
 )
+from flashnas.operators.tensors import TensorSpec
 
 STATE_BYTES = 4  # recurrent states are kept in float32 by every engine that we know of
 # Chunked recurrent kernels (fla and ours) keep a state per chunk and a few square matrices per
@@ -175,7 +176,6 @@ CONV = KernelKind(  # causal and depthwise
     rules=(NextLarger("conv_size"),),
     written=lambda call: call["channels"],
     bytes_moved=_conv_bytes,
-    filters=lambda call: call["channels"] * call["conv_size"],
     flops=lambda call, context: 2 * call["channels"] * call["conv_size"],
     cache_bytes=lambda call, context, size: call["channels"] * (call["conv_size"] - 1) * size,
 )
@@ -347,9 +347,16 @@ def kind_of_rows(name: str) -> tuple[KernelKind, Phase | None] | None:
     return None
 
 
-def gemm(label: str, *, n: int, k: int, unfused: tuple[int, ...] = ()) -> KernelCall:
-    """A matrix product of all rows (batch x tokens) with a k x n weight."""
-    return GEMM.call(label, n=n, k=k, unfused=unfused)
+def gemm(label: str, weight: TensorSpec, *parts: str, unfused: tuple[int, ...] = ()) -> KernelCall:
+    """A matrix product of all rows (batch x tokens) with a weight, or with some of its parts."""
+    n = sum(weight.rows(*parts)) if parts else weight.shape[0]
+    return GEMM.call(label, n=n, k=weight.shape[1], unfused=unfused)
+
+
+def conv(taps: TensorSpec, unfused: tuple[int, ...] = ()) -> KernelCall:
+    """A causal depthwise convolution with these taps [channels, size]."""
+    channels, *_, size = taps.shape
+    return CONV.call("conv", channels=channels, conv_size=size, unfused=unfused)
 
 
 def pointwise(

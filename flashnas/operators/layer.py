@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from flashnas.base.errors import OperatorError
 from flashnas.base.registry import load_object
 from flashnas.operators.backends.core import Core
 from flashnas.operators.parts.convolution import ShortConvolution
+from flashnas.operators.parts.norms import RMSNorm
 from flashnas.operators.parts.numerics import linear_reference, state_dtype
-from flashnas.operators.roles import Declared
+from flashnas.operators.spec import NORM_EPS
 
 if TYPE_CHECKING:
     from flashnas.operators.spec import OperatorSpec
@@ -35,16 +37,54 @@ Apply = Callable[[nn.Linear, Tensor], Tensor]
 
 
 def build_layer(spec: OperatorSpec, hidden: int) -> Layer:
-    """The torch layer of that operator, without the pre-norm; imports the layer's module when it is
-    called.
+    """The torch layer of that operator, without the pre-norm.
+
+    Raises OperatorError if its parameters are not those that the specification states.
     """
     layer: Layer = load_object(spec.layer)(spec, hidden)
+    built = {name: tuple(parameter.shape) for name, parameter in layer.named_parameters()}
+    stated = {name: tensor.shape for name, tensor in spec.named_tensors(hidden).items()}
+    if different := sorted(built.items() ^ stated.items()):
+        name = different[0][0]
+        raise OperatorError(
+            f"operator {spec}: the parameter {name!r} of its layer has the shape"
+            f" {built.get(name)}; its tensors state {stated.get(name)}"
+        )
     return layer
 
 
-class Layer(Declared):
-    """Base of the operator layers: normalised input in, residual update out. `roles` names what its
-    parameters are."""
+class Layer(nn.Module):
+    """Base of the operator layers: normalised input in, residual update out.
+
+    The sizes of modules and parameters follow from `tensors`, what the specification states.
+    """
+
+    def __init__(self, spec: OperatorSpec, hidden: int) -> None:
+        super().__init__()
+        self.kind, self.tensors = spec.kind, spec.named_tensors(hidden)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of a parameter; raises OperatorError if the specification does not state it."""
+        if name not in self.tensors:
+            raise OperatorError(
+                f"operator {self.kind!r}: its layer builds the parameter {name!r}, which its"
+                " tensors do not state"
+            )
+        return self.tensors[name].shape
+
+    def linear(self, name: str, kind: type[nn.Linear] = nn.Linear) -> nn.Linear:
+        """A projection with the sizes of the tensors `name.weight` and `name.bias`."""
+        rows, columns = self.shape(f"{name}.weight")
+        return kind(columns, rows, bias=f"{name}.bias" in self.tensors)
+
+    def convolution(self, silu: bool = True) -> ShortConvolution:
+        """The short convolution with the tensors `conv.weight` and `conv.bias`."""
+        channels, taps = self.shape("conv.weight")
+        return ShortConvolution(channels, taps, "conv.bias" in self.tensors, silu)
+
+    def norm_of(self, name: str, eps: float = NORM_EPS) -> RMSNorm:
+        """A norm with the tensor `name.weight`."""
+        return RMSNorm(self.shape(f"{name}.weight")[0], eps)
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> Any:
         """The state of an empty sequence; `dtype` is the model's, recurrent states are kept in

@@ -1,5 +1,5 @@
-"""What every operator states about itself without torch: size, FLOPs, cache and the kernels that it
-launches.
+"""What every operator states about itself without torch: its parameters and the kernels that it
+launches, from which size, FLOPs and cache follow.
 
 Counting rules, used everywhere:
 - parameters include the pre-norm weight of the operator;
@@ -14,19 +14,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from flashnas.base.errors import OperatorError
 from flashnas.base.text import did_you_mean
 from flashnas.operators.kernel import KernelCall, Phase
+from flashnas.operators.tensors import OWN_RATES, TensorSpec
 
 # smallest head of a scaled-down operator by default: a state of 8 x 8 would hold too little
 PROXY_HEAD_DIM = 16
 NORM_EPS = 1e-6  # of the norms in front of operators
-OUTPUT_NORM_EPS = (
-    1e-5  # inside `d`, `m2` and `h`, as in fla, mamba_ssm and the Nemotron-Flash family
-)
+# inside `d`, `m2` and `h`, as in fla, mamba_ssm and the Nemotron-Flash family
+OUTPUT_NORM_EPS = 1e-5
+FULL_WIDTH = 2048  # a width of full-size networks, at which every operator fits with its defaults
 MAX_VALUE = 10**12  # largest value of an option; keeps arithmetic on sizes finite
 
 
@@ -47,9 +49,6 @@ class OperatorSpec:
     layer: ClassVar[str]  # "module:class" of the torch layer
     mixes_tokens: ClassVar[bool] = True
     minimums: ClassVar[dict[str, int]] = {}  # smallest allowed value per field; 0 for others
-    own_rates: ClassVar[
-        tuple[str, ...]
-    ] = ()  # parts that learn at a rate of their own, see roles.OWN_RATES
     hash_optional: ClassVar[frozenset[str]] = (
         frozenset()
     )  # fields that hashes leave out at their default
@@ -130,21 +129,30 @@ class OperatorSpec:
         """`scaled` by more than 1."""
         return self
 
-    def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
-        """The kernels launched for one call, in order."""
+    def tensors(self, hidden: int) -> Iterable[TensorSpec]:
+        """The parameters of the layer, without the pre-norm."""
         raise NotImplementedError
 
-    # -- sizes, which follow from the kernels
+    def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
+        """The kernels launched for one call, in order; products take their sizes from `tensors`."""
+        raise NotImplementedError
 
-    def vectors(self, hidden: int) -> int:
-        """Parameters in no product and no filter, beside the pre-norm: biases, norms, decay
-        rates.
-        """
-        return 0
+    # -- what follows from these two
+
+    @functools.lru_cache(maxsize=4096)  # noqa: B019
+    def named_tensors(self, hidden: int) -> dict[str, TensorSpec]:
+        """`tensors` by name."""
+        return {tensor.name: tensor for tensor in self.tensors(hidden)}
+
+    @classmethod
+    def own_rates(cls) -> tuple[str, ...]:
+        """Parts that learn at a rate of their own, of OWN_RATES."""
+        roles = {tensor.role for tensor in cls().tensors(FULL_WIDTH)}
+        return tuple(part for role, part in OWN_RATES.items() if role in roles)
 
     def params(self, hidden: int) -> int:
         """Parameters of the operator with its pre-norm."""
-        return hidden + _matrices_of(self, hidden) + self.vectors(hidden)
+        return hidden + sum(tensor.numbers for tensor in self.named_tensors(hidden).values())
 
     def flops(self, hidden: int, context: float) -> float:
         """FLOPs for one token that sees `context` tokens, itself included."""
@@ -167,14 +175,6 @@ class OperatorSpec:
 @functools.lru_cache(maxsize=1 << 12)
 def _kernels_of(spec: OperatorSpec, hidden: int) -> tuple[KernelCall, ...]:
     return spec.kernels(hidden, "decode")
-
-
-@functools.lru_cache(maxsize=1 << 12)
-def _matrices_of(spec: OperatorSpec, hidden: int) -> int:
-    return sum(
-        (call.kind.weights(call) if call.kind.weights else 0) + call.kind.filters(call)
-        for call in _kernels_of(spec, hidden)
-    )
 
 
 def scaled_dim(dim: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> int:

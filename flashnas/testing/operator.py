@@ -21,13 +21,11 @@ from flashnas.testing.operator_spec import (
     check_cache_bytes,
     check_kernels,
     check_names,
-    check_parameters,
     check_resolution,
-    check_roles,
     check_scaling,
+    check_tensors,
 )
-from flashnas.testing.require import require
-from flashnas.testing.states import random_state, state_tensors
+from flashnas.testing.states import random_state, require, state_tensors
 
 HIDDEN = 32
 LENGTHS = (1, 63, 64, 65, 1000)
@@ -62,11 +60,10 @@ def check_operator(
     """
     spec = spec_of(operator, hidden)
     check_names(spec)
+    check_tensors(spec, hidden)
+    check_kernels(spec, hidden)
     check_resolution(spec, hidden)
     check_scaling(type(spec)())
-    check_kernels(spec, hidden)
-    check_parameters(spec, hidden)
-    check_roles(spec, hidden)
     check_cache_bytes(spec, hidden)
     for tokens in lengths:
         check_parallel_form(spec, tokens, hidden)

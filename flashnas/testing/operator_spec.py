@@ -12,13 +12,12 @@ from flashnas.base.errors import OperatorError
 from flashnas.network.cache import state_bytes
 from flashnas.operators import OPERATORS, KernelCall, KernelKind, OperatorSpec
 from flashnas.operators.kernel import PHASES, Load
-from flashnas.operators.kernel_kinds import EXPERTS, GEMM, KERNEL_KINDS
+from flashnas.operators.kernel_kinds import KERNEL_KINDS
 from flashnas.operators.layer import Layer, build_layer
-from flashnas.operators.roles import OWN_RATES, Role
-from flashnas.testing.require import require
-from flashnas.testing.states import state_tensors
+from flashnas.operators.spec import FULL_WIDTH
+from flashnas.operators.tensors import Role
+from flashnas.testing.states import require, state_tensors
 
-WIDE = 2048  # hidden size of full-size architectures, at which defaults must fit
 FACTORS = (1, 2, 8, 16)
 MIN_DIMS = (2, 64)  # sizes that heads and states keep, apart from the default
 
@@ -90,8 +89,8 @@ def check_resolution(spec: OperatorSpec, hidden: int) -> None:
 def check_scaling(spec: OperatorSpec) -> None:
     """The scaled operator fits the narrower network; the factor 1 changes nothing."""
     require(
-        spec.scaled(WIDE, 1) == spec,
-        f"operator {spec}: scaled by 1 it must stay as it is; got {spec.scaled(WIDE, 1)}",
+        spec.scaled(FULL_WIDTH, 1) == spec,
+        f"operator {spec}: scaled by 1 it must stay as it is; got {spec.scaled(FULL_WIDTH, 1)}",
     )
     names = list(inspect.signature(type(spec).scaled).parameters)[1:]
     require(
@@ -103,15 +102,17 @@ def check_scaling(spec: OperatorSpec) -> None:
     for factor in FACTORS:
         sizes = []
         for least_dim in ((), *((size,) for size in MIN_DIMS)):
-            arguments = WIDE, factor, *least_dim
+            arguments = FULL_WIDTH, factor, *least_dim
             try:
                 sizes.append(
-                    spec.scaled(*arguments).resolved(WIDE // factor).params(WIDE // factor)
+                    spec.scaled(*arguments)
+                    .resolved(FULL_WIDTH // factor)
+                    .params(FULL_WIDTH // factor)
                 )
             except OperatorError as error:
                 raise AssertionError(
                     f"operator {spec}: scaled({', '.join(map(str, arguments))}) must fit the"
-                    f" width {WIDE // factor}: {error}"
+                    f" width {FULL_WIDTH // factor}: {error}"
                 ) from error
         require(
             last is None or sizes[0] < last,
@@ -122,8 +123,8 @@ def check_scaling(spec: OperatorSpec) -> None:
 
 
 def check_kernels(spec: OperatorSpec, hidden: int) -> None:
-    """Both phases launch the same kernels with known kinds; matrix products are counted in FLOPs
-    and parameters."""
+    """Both phases launch the same kernels of registered kinds, whose products have the matrices of
+    the layer."""
     prefill, decode = (spec.kernels(hidden, phase) for phase in ("prefill", "decode"))
     for call in (*prefill, *decode):
         require(
@@ -139,22 +140,12 @@ def check_kernels(spec: OperatorSpec, hidden: int) -> None:
         f"operator {spec}: prefill and decode must launch kernels of the same labels, kinds and"
         " shapes",
     )
-    weights = sum(
-        call["n"] * call["k"] * (call["active"] if call.kind is EXPERTS else 1)
-        for call in decode
-        if call.kind in (GEMM, EXPERTS)
-    )
+    weights = sum(call.kind.weights(call) for call in decode if call.kind.weights)
+    matrices = sum(tensor.numbers for tensor in spec.tensors(hidden) if tensor.is_matrix)
     require(
-        weights <= spec.params(hidden),
-        f"operator {spec}: the weights of its products are {weights},"
-        f" more than its parameters {spec.params(hidden)}",
+        weights == matrices,
+        f"operator {spec}: its products have {weights} weights, its tensors {matrices}",
     )
-    for context in (1, 100):
-        require(
-            spec.flops(hidden, context) >= 2 * weights,
-            f"operator {spec}: FLOPs of one token are"
-            f" {spec.flops(hidden, context)}, less than those of its products {2 * weights}",
-        )
 
 
 def check_kernel(call: KernelCall, place: str) -> None:
@@ -208,54 +199,41 @@ def check_kernel(call: KernelCall, place: str) -> None:
     )
 
 
-def check_parameters(spec: OperatorSpec, hidden: int) -> None:
-    """`params` counts the layer's parameters and the pre-norm."""
-    layer = build_layer(spec, hidden)
+def check_tensors(spec: OperatorSpec, hidden: int) -> None:
+    """The layer has the parameters that `tensors` states, with shapes that their roles have."""
+    try:
+        layer = build_layer(spec, hidden)
+    except OperatorError as error:
+        raise AssertionError(str(error)) from error
     require(
         isinstance(layer, Layer),
         f"operator {spec}: {spec.layer} must be a Layer; got {type(layer)}",
     )
-    count = sum(parameter.numel() for parameter in layer.parameters()) + hidden
-    require(
-        count == spec.params(hidden),
-        f"operator {spec}: params must be {count} (the layer's, and"
-        f" {hidden} of the pre-norm); got {spec.params(hidden)}",
-    )
-
-
-def check_roles(spec: OperatorSpec, hidden: int) -> None:
-    """The layer declares the role of every parameter, with the shape that the role has."""
-    layer = build_layer(spec, hidden)
-    try:
-        roles = layer.parameter_roles()
-    except OperatorError as error:
-        raise AssertionError(f"operator {spec}: {error}") from error
-    own_rates = sorted({OWN_RATES[role] for role in roles.values() if role in OWN_RATES})
-    stated = type(spec).own_rates
-    require(
-        own_rates == sorted(stated),
-        f"operator {spec}: own_rates must be {tuple(own_rates)}, as the"
-        f" roles of its layer; got {stated}",
-    )
-    for name, parameter in layer.named_parameters():
-        role, shape = roles[name], tuple(parameter.shape)
-        vector, reads = len(shape) == 1, shape[-1] == hidden
+    tensors = spec.named_tensors(hidden)
+    for name, tensor in tensors.items():
+        vector, reads = len(tensor.shape) == 1, tensor.shape[-1] == hidden
         fits = {
             Role.READS: reads,
             Role.GATE_READS: reads,
             Role.ROUTER: reads,
-            Role.WRITES: vector or shape[-2] == hidden,
+            Role.WRITES: vector or tensor.shape[-2] == hidden,
             Role.NORM: vector,
             Role.BIAS: vector,
             Role.VECTOR: vector,
-        }.get(role, True)
+        }.get(tensor.role, True)
         require(
             fits,
-            f"operator {spec}: parameter {name!r} has the role {role.name} ({role.value}); got"
-            f" the shape {shape}",
+            f"operator {spec}: parameter {name!r} has the role {tensor.role.name}"
+            f" ({tensor.role.value}); got the shape {tensor.shape}",
+        )
+        require(
+            not tensor.parts or sum(tensor.rows()) == tensor.shape[0],
+            f"operator {spec}: the parts of {name!r} must have its {tensor.shape[0]} rows;"
+            f" got {sum(tensor.rows())}",
         )
     require(
-        Role.WRITES in roles.values(), f"operator {spec}: one parameter must have the role WRITES"
+        any(tensor.role is Role.WRITES for tensor in tensors.values()),
+        f"operator {spec}: one parameter must have the role WRITES",
     )
 
 

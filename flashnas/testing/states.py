@@ -1,5 +1,5 @@
-"""The states of layers as trees of tensors: None, a tensor, a KeyValueCache, or a (named) tuple of
-such.
+"""The one way in which a check fails, and the states of layers as trees of tensors: None, a tensor,
+a KeyValueCache, or a (named) tuple of such.
 """
 
 from __future__ import annotations
@@ -13,6 +13,14 @@ from torch import Tensor
 from flashnas.base.errors import OperatorError
 from flashnas.network.cache import mapped
 from flashnas.operators.layer import Layer
+
+
+def require(condition: object, message: str) -> None:
+    """Raise AssertionError with the message, one line, unless the condition holds; also under
+    `python -O`.
+    """
+    if not condition:
+        raise AssertionError(message)
 
 
 def random_state(layer: Layer, batch: int = 2, dtype: torch.dtype = torch.float64) -> Any:

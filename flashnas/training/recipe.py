@@ -28,7 +28,7 @@ RECIPES = Path(__file__).parent / "recipes"
 # the final norm
 FAMILIES = (
     *OPERATORS.shipped,
-    *(f"{kind}.{part}" for kind in OPERATORS.shipped for part in OPERATORS[kind].own_rates),
+    *(f"{kind}.{part}" for kind in OPERATORS.shipped for part in OPERATORS[kind].own_rates()),
     "embedding",
     "norm",
 )
@@ -53,7 +53,7 @@ def families() -> tuple[str, ...]:
             name
             for kind, spec in OPERATORS.items()
             if kind not in OPERATORS.shipped
-            for name in (kind, *(f"{kind}.{part}" for part in spec.own_rates))
+            for name in (kind, *(f"{kind}.{part}" for part in spec.own_rates()))
         ),
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 from flashnas.base.errors import ConfigError
 from flashnas.search import ALGORITHMS, Evaluation, Goals, SearchAlgorithm
 from flashnas.space import load_operator_space
-from flashnas.testing.require import require
+from flashnas.testing.states import require
 
 CYCLE = 6
 # of one operator of the shipped space `tiny`, per unit of width

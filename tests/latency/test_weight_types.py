@@ -16,7 +16,7 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload
 from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
-from flashnas.operators.kernel_kinds import ATTENTION, CONV, gemm, pointwise
+from flashnas.operators.kernel_kinds import ATTENTION, CONV, GEMM, pointwise
 
 WITH_FP8 = ("h100_sxm", "h200_sxm", "l40s")
 NARROW, WIDE = "2048: 6x(d f m2 f)", "4096: 16x(gd f) 4x(a f)"
@@ -36,7 +36,7 @@ def test_products_are_answered_by_rows_of_their_type_and_all_else_as_before(devi
         own = rows[rows["dtype"] == name]
         assert len(own) > 35_000
         for row in own.sample(50, random_state=0).itertuples():
-            found = times.time(gemm("x", n=row.n, k=row.k), "decode", row.m, np.ones(1))
+            found = times.time(GEMM.call("x", n=row.n, k=row.k), "decode", row.m, np.ones(1))
             assert found.us == pytest.approx(row.latency_us, rel=1e-5)
             assert found.source == "imported"
     for call in (

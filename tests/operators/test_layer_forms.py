@@ -27,8 +27,7 @@ CASES = [
 ]
 CASES.append((WIDE, 330))  # its window has 300 tokens
 CHECKS = (
-    operator_spec.check_parameters,
-    operator_spec.check_roles,
+    operator_spec.check_tensors,
     operator_spec.check_cache_bytes,
     operator_spec.check_resolution,
     operator_spec.check_kernels,

@@ -4,33 +4,29 @@ rule.
 
 import sys
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import pytest
 import torch
 from offenders import every
 from one_line import one_line
-from torch import nn
 
 from flashnas.base.errors import OperatorError
 from flashnas.operators.kernel import KernelCall, KernelKind
 from flashnas.operators.kernel_kinds import CONV, GEMM, gemm, pointwise
 from flashnas.operators.kernel_rules import Roofline
 from flashnas.operators.layer import Layer
-from flashnas.operators.roles import Role
 from flashnas.operators.spec import OperatorSpec
+from flashnas.operators.tensors import Role, TensorSpec, linear
 from flashnas.testing import check_operator
 
 
 class AverageLayer(Layer):
     """out(decaying sum of in(x))."""
 
-    roles: ClassVar = {"in_proj": Role.READS, "out_proj": Role.WRITES}
-
     def __init__(self, spec, hidden):
-        super().__init__()
-        self.in_proj = nn.Linear(hidden, hidden, bias=False)
-        self.out_proj = nn.Linear(hidden, hidden, bias=False)
+        super().__init__(spec, hidden)
+        self.in_proj = self.linear("in_proj")
+        self.out_proj = self.linear("out_proj")
 
     def init_state(self, batch, dtype, device="cpu"):
         return torch.zeros(
@@ -70,21 +66,16 @@ class Average(OperatorSpec):
     family = "averages"
     layer = "test_operator_contract:AverageLayer"
 
-    def params(self, hidden):
-        return hidden + 2 * hidden * hidden
-
-    def flops(self, hidden, context):
-        return 4 * hidden * hidden
+    def tensors(self, hidden):
+        yield from linear("in_proj", hidden, hidden, Role.READS)
+        yield from linear("out_proj", hidden, hidden, Role.WRITES)
 
     def cache_bytes(self, hidden, context, dtype_bytes=2):
         return 4 * hidden
 
     def kernels(self, hidden, phase):
-        return (
-            pointwise("rms_norm", 2 * hidden),
-            gemm("in", n=hidden, k=hidden),
-            gemm("out", n=hidden, k=hidden),
-        )
+        into, out = self.tensors(hidden)
+        return pointwise("rms_norm", 2 * hidden), gemm("in", into), gemm("out", out)
 
 
 SCAN = KernelKind(
@@ -113,6 +104,17 @@ def broken_layer(**attributes):
     return broken_spec(layer="test_operator_contract:BrokenLayer")
 
 
+def tensors_of(name, role, parts=()):
+    """The input projection of Average, and another tensor if `name` is not the same."""
+
+    def tensors(self, hidden):
+        first = [TensorSpec("in_proj.weight", (hidden, hidden), Role.READS)]
+        changed = TensorSpec(f"{name}.weight", (hidden, hidden), role, parts)
+        return first if name == "in_proj" else [*first, changed]
+
+    return tensors
+
+
 def test_a_good_operator_passes_as_class_and_as_instance():
     check_operator(Average, lengths=(1, 5))
     check_operator(Average(), hidden=16, lengths=(3,))
@@ -130,14 +132,23 @@ def test_a_good_operator_passes_as_class_and_as_instance():
         ({"label": None}, "label must be a name for readers such as Gated DeltaNet; got None"),
         ({"colour": "red"}, "colour must be a colour such as #56B4E9; got 'red'"),
         ({"colour": "#56B4E9"}, "colour '#56B4E9' is that of operator gd"),
-        (
-            {"own_rates": ("conv",)},
-            "own_rates must be (), as the roles of its layer; got ('conv',)",
-        ),
         ({"__doc__": ""}, "operator 'avg': the spec needs a docstring"),
         (
-            {"params": lambda self, hidden: 2 * hidden * hidden},
-            "params must be 2080 (the layer's, and 32 of the pre-norm); got 2048",
+            {"tensors": tensors_of("in_proj", Role.READS)},
+            "its layer builds the parameter 'out_proj.weight', which its tensors do not state",
+        ),
+        (
+            {"tensors": tensors_of("out_proj", Role.NORM)},
+            "parameter 'out_proj.weight' has the role NORM (the weight of a norm); got the shape"
+            " (32, 32)",
+        ),
+        (
+            {"tensors": tensors_of("out_proj", Role.INNER)},
+            "one parameter must have the role WRITES",
+        ),
+        (
+            {"tensors": tensors_of("out_proj", Role.WRITES, parts=(("x", 3), ("y", 4)))},
+            "the parts of 'out_proj.weight' must have its 32 rows; got 7",
         ),
         (
             {"params": lambda self, hidden: 5},
@@ -148,12 +159,12 @@ def test_a_good_operator_passes_as_class_and_as_instance():
             "cache_bytes after 0 tokens in torch.bfloat16 must be 128, as its state has; got 64",
         ),
         (
-            {"flops": lambda self, hidden, context: 2 * hidden * hidden},
-            "FLOPs of one token are 2048, less than those of its products",
-        ),
-        (
-            {"kernels": lambda self, hidden, phase: (gemm("in", n=9 * hidden, k=hidden),)},
-            "more than its parameters 2080",
+            {
+                "kernels": lambda self, hidden, phase: (
+                    gemm("in", next(iter(self.tensors(hidden)))),
+                )
+            },
+            "its products have 1024 weights, its tensors 2048",
         ),
         (
             {"kernels": lambda self, hidden, phase: (SCAN.call("scan", n=1),)},
@@ -169,7 +180,7 @@ def test_a_good_operator_passes_as_class_and_as_instance():
             "kernel 'in' must state the sizes n, k; got (('n', 1),)",
         ),
         (
-            {"kernels": lambda self, hidden, phase: (gemm("in", n=-1, k=2),)},
+            {"kernels": lambda self, hidden, phase: (GEMM.call("in", n=-1, k=2),)},
             "kernel 'in' has a size that is negative",
         ),
         (
@@ -291,19 +302,6 @@ def forward_of(change):
                 )
             },
             "bfloat16: the output must be bfloat16; got torch.float32",
-        ),
-        (
-            {"roles": {"in_proj": Role.READS}},
-            "BrokenLayer does not declare the role of its parameter 'out_proj.weight'",
-        ),
-        (
-            {"roles": {"in_proj": Role.READS, "out_proj": Role.NORM}},
-            "parameter 'out_proj.weight' has the role NORM (the weight of a norm); got the shape"
-            " (32, 32)",
-        ),
-        (
-            {"roles": {"in_proj": Role.READS, "out_proj": Role.INNER}},
-            "one parameter must have the role WRITES",
         ),
         (
             {"init_state": lambda self, batch, dtype, device="cpu": [1]},

@@ -11,8 +11,9 @@ from torch import nn
 from flashnas.architecture import Architecture
 from flashnas.base.errors import OperatorError
 from flashnas.network.model import HybridLM, ParameterUse
-from flashnas.operators.delta_net.layer import DeltaNetLayer
-from flashnas.operators.roles import Declared, Role
+from flashnas.operators.delta_net.spec import DeltaNet
+from flashnas.operators.layer import build_layer
+from flashnas.operators.tensors import Role, norm
 from flashnas.training.optimizer import Optimizers, initialise
 from flashnas.training.recipe import Recipe
 
@@ -62,36 +63,18 @@ def test_filters_of_any_shape_start_near_the_current_token():
     assert torch.equal(network.conv.bias, bias)
 
 
-def test_a_parameter_that_is_not_declared_is_an_error_when_the_network_is_built(monkeypatch):
-    monkeypatch.setattr(DeltaNetLayer, "roles", {"out_proj": Role.WRITES})
+def test_a_layer_whose_parameters_are_not_those_of_its_specification_is_not_built():
+    class Fewer(DeltaNet):
+        def tensors(self, hidden):
+            return [norm("norm", 16)]
+
+    class More(DeltaNet):
+        def tensors(self, hidden):
+            return [*super().tensors(hidden), norm("more", 5)]
+
     with pytest.raises(
-        OperatorError,
-        match=r"DeltaNetLayer does not declare the role of its parameter"
-        r" 'in_proj.weight': add 'in_proj' to DeltaNetLayer.roles",
+        OperatorError, match=r"'d': its layer builds the parameter 'in_proj.weight'"
     ):
-        HybridLM(Architecture.parse("64(vocab=50): d(head_dim=16)"))
-
-
-def test_modules_inside_modules_are_declared_by_name_and_biases_are_known():
-    class Inner(Declared):
-        roles = {"scale": Role.VECTOR}  # noqa: RUF012
-
-        def __init__(self):
-            super().__init__()
-            self.scale = nn.Parameter(nn.Linear(1, 3).bias.detach())
-
-    class Outer(Declared):
-        roles = {"experts": Role.READS}  # noqa: RUF012
-
-        def __init__(self):
-            super().__init__()
-            self.experts = nn.ModuleList(
-                [nn.Linear(2, 3), nn.Sequential(nn.Linear(2, 3, bias=False), Inner())]
-            )
-
-    assert Outer().parameter_roles() == {
-        "experts.0.weight": Role.READS,
-        "experts.0.bias": Role.BIAS,
-        "experts.1.0.weight": Role.READS,
-        "experts.1.1.scale": Role.VECTOR,
-    }
+        build_layer(Fewer(head_dim=16), 64)
+    with pytest.raises(OperatorError, match=r"'more.weight' of its layer has the shape None; its"):
+        build_layer(More(head_dim=16), 64)

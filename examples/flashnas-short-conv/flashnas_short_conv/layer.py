@@ -5,26 +5,21 @@ Shape letters: B batch, T time, D hidden size, K taps of the filter.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
 from flashnas.operators.layer import Layer
-from flashnas.operators.roles import Role
 from flashnas_short_conv.spec import GatedShortConvolution
 
 
 class GatedShortConvolutionLayer(Layer):
     """The state is the last K - 1 gated inputs [B, K - 1, D]."""
 
-    roles: ClassVar = {"in_proj": Role.READS, "conv": Role.FILTER, "out_proj": Role.WRITES}
-
     def __init__(self, spec: GatedShortConvolution, hidden: int) -> None:
-        super().__init__()
-        self.in_proj = nn.Linear(hidden, 3 * hidden, bias=False)  # B, C, x
+        super().__init__(spec, hidden)
+        self.in_proj = self.linear("in_proj")  # B, C, x
         self.conv = nn.Conv1d(hidden, hidden, spec.conv_size, groups=hidden, bias=False)
-        self.out_proj = nn.Linear(hidden, hidden, bias=False)
+        self.out_proj = self.linear("out_proj")
 
     def init_state(
         self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from flashnas.operators import KernelCall, OperatorSpec, Phase
-from flashnas.operators.kernel_kinds import CONV, gemm, pointwise
+from flashnas.operators.kernel_kinds import conv, gemm, pointwise
+from flashnas.operators.tensors import Role, TensorSpec, linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,18 +25,23 @@ class GatedShortConvolution(OperatorSpec):
     colour = "#6F4E37"  # coffee
     family = "convolution"
     layer = "flashnas_short_conv.layer:GatedShortConvolutionLayer"
-    own_rates = ("conv",)
     minimums: ClassVar[dict[str, int]] = {"conv_size": 2}
 
     conv_size: int = 3
 
+    def tensors(self, hidden: int) -> Iterable[TensorSpec]:
+        yield from linear("in_proj", {"b": hidden, "c": hidden, "x": hidden}, hidden, Role.READS)
+        yield TensorSpec("conv.weight", (hidden, 1, self.conv_size), Role.FILTER)
+        yield from linear("out_proj", hidden, hidden, Role.WRITES)
+
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
+        into, taps, out = self.tensors(hidden)
         return (
             pointwise("residual_add", 3 * hidden, fusable=True),
             pointwise("rms_norm", 2 * hidden),
-            gemm("bcx", n=3 * hidden, k=hidden),
+            gemm("bcx", into),
             pointwise("gate_in", 3 * hidden, fusable=True),
-            CONV.call("conv", channels=hidden, conv_size=self.conv_size),
+            conv(taps),
             pointwise("gate_out", 3 * hidden, fusable=True),
-            gemm("out", n=hidden, k=hidden),
+            gemm("out", out),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,29 +18,31 @@ if TYPE_CHECKING:  # as in formats/pieces.py
 
 NAMES = {
     "m2": {
-        "in": "ssm_in",
+        "in_proj": "ssm_in",
         "conv": "ssm_conv1d",
         "dt_bias": "ssm_dt.bias",
         "A_log": "ssm_a",
         "D": "ssm_d",
         "norm": "ssm_norm",
-        "out": "ssm_out",
+        "out_proj": "ssm_out",
     },
     "a": {
         **{part: f"attn_{part}" for part in ("q", "k", "v", "q_norm", "k_norm")},
-        "out": "attn_output",
+        "out_proj": "attn_output",
     },
-    "conv": {"in": "shortconv.in_proj", "conv": "shortconv.conv", "out": "shortconv.out_proj"},
-    "f": {part: f"ffn_{part}" for part in ("gate", "up", "down")},
+    "conv": {name: f"shortconv.{name}" for name in ("in_proj", "conv", "out_proj")},
+    "f": {"gate": "ffn_gate", "up": "ffn_up", "out_proj": "ffn_down"},
 }
 
 
-def operator_pieces(spec: OperatorSpec, hidden: int, *, interleaved: bool) -> list[Piece]:
+def operator_pieces(
+    spec: OperatorSpec, hidden: int, names: Container[str], *, interleaved: bool
+) -> list[Piece]:
     """The pieces of an operator, with every option explicit, without its norm. interleaved: rotary
     positions turn neighbouring channels of a head, not its two halves."""
     if isinstance(spec, GatedDeltaNet):
         return _gated_delta_net(spec, hidden)
-    parts = pieces.operator_pieces(spec, hidden)
+    parts = pieces.operator_pieces(spec, hidden, names)
     if isinstance(spec, Attention):
         return _attention(spec, parts, interleaved)
     if not isinstance(spec, Mamba2):
@@ -54,7 +57,8 @@ def operator_pieces(spec: OperatorSpec, hidden: int, *, interleaved: bool) -> li
         replace(piece, shape=shapes.get(piece.name), decay=piece.name == "A_log") for piece in parts
     ]
     if not spec.conv_bias:  # llama.cpp needs one
-        parts.insert(2, Piece("conv.bias", "", shape=(spec.conv_channels(hidden),)))
+        channels = spec.named_tensors(hidden)["conv.weight"].shape[:1]
+        parts.insert(2, Piece("conv.bias", "", shape=channels))
     return parts
 
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 
 from flashnas.operators.attention.cache import FixedCache, KeyValueCache
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import Layer
-from flashnas.operators.parts.norms import RMSNorm
 from flashnas.operators.parts.numerics import cached_table, linear_reference
 from flashnas.operators.parts.projection import Projection
 from flashnas.operators.parts.rotary import Rotary, rotate, rotate_at, rotate_one
-from flashnas.operators.roles import Role
 
 MIN_WINDOW_BLOCK = 128  # queries
 
@@ -137,20 +135,17 @@ class AttentionLayer(Layer):
     included.
     """
 
-    roles: ClassVar = {"in_proj": Role.READS, "out_proj": Role.WRITES}
-
     def __init__(self, spec: Attention, hidden: int) -> None:
-        super().__init__()
+        super().__init__(spec, hidden)
         spec = spec.resolved(hidden)
         self.heads, self.kv_heads, self.head_dim = spec.heads, spec.kv_heads, spec.head_dim
         self.window = spec.window_tokens
         self.rotary = Rotary(spec.rotary_dim, spec.rope_theta, spec.rope_factor, spec.rope_original)
         self.gates = self.heads if spec.out_gate else 0
-        rows = (self.heads + 2 * self.kv_heads + self.gates) * self.head_dim
-        self.in_proj = Projection(hidden, rows, bias=spec.qkv_bias)  # q, k, v | gate
-        self.q_norm = RMSNorm(self.head_dim) if spec.qk_norm else None
-        self.k_norm = RMSNorm(self.head_dim) if spec.qk_norm else None
-        self.out_proj = nn.Linear(self.heads * self.head_dim, hidden, bias=spec.out_bias)
+        self.in_proj = self.linear("in_proj", Projection)
+        self.q_norm = self.norm_of("q_norm") if spec.qk_norm else None
+        self.k_norm = self.norm_of("k_norm") if spec.qk_norm else None
+        self.out_proj = self.linear("out_proj")
         self.core = Core(
             "attention", spec.name, (attend, attend_step), own="sdpa", head_dim=self.head_dim
         )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -13,6 +14,7 @@ from flashnas.base.errors import OperatorError
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import ATTENTION, gemm, pointwise, pre_norm
 from flashnas.operators.spec import OperatorSpec, largest_divisor, scaled_dim
+from flashnas.operators.tensors import Role, TensorSpec, linear, norm
 
 DEFAULT_THETA = 10000.0
 
@@ -135,19 +137,24 @@ class Attention(OperatorSpec):
             self, heads=heads, kv_heads=kv_heads, head_dim=head_dim, rope_share=share
         )
 
-    def vectors(self, hidden: int) -> int:
-        s = self.resolved(hidden)
-        into = ((1 + s.out_gate) * s.heads + 2 * s.kv_heads) * s.head_dim
-        return s.qkv_bias * into + s.out_bias * hidden + s.qk_norm * 2 * s.head_dim
-
-    def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
+    def tensors(self, hidden: int) -> Iterable[TensorSpec]:
         s = self.resolved(hidden)
         q, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
-        gate = q if s.out_gate else 0
+        parts = {"q": q, "k": kv, "v": kv} | ({"gate": q} if s.out_gate else {})
+        yield from linear("in_proj", parts, hidden, Role.READS, s.qkv_bias)
+        if s.qk_norm:
+            yield norm("q_norm", s.head_dim)
+            yield norm("k_norm", s.head_dim)
+        yield from linear("out_proj", hidden, q, Role.WRITES, s.out_bias)
+
+    def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
+        s, tensors = self.resolved(hidden), self.named_tensors(hidden)
+        into = tensors["in_proj.weight"]
+        q, kv, _, *gate = into.rows()
         turned_q, turned_kv = s.heads * s.rotary_dim, s.kv_heads * s.rotary_dim
         return (
             *pre_norm(hidden),
-            gemm("qkv", n=q + 2 * kv + gate, k=hidden, unfused=(q + gate, kv, kv)),
+            gemm("qkv", into, unfused=(q + sum(gate), kv, kv)),
             *([pointwise("qk_norm", 2 * (q + kv), unfused=(2 * q, 2 * kv))] if s.qk_norm else []),
             *(
                 [
@@ -167,7 +174,7 @@ class Attention(OperatorSpec):
                 window=s.window_tokens,
             ),
             *([pointwise("out_gate", 3 * q, unfused=(2 * q, 3 * q))] if s.out_gate else []),
-            gemm("out", n=hidden, k=q),
+            gemm("out", tensors["out_proj.weight"]),
         )
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -12,21 +11,18 @@ from flashnas.operators.delta_layer import DeltaLayer
 from flashnas.operators.delta_net.spec import DeltaNet
 from flashnas.operators.layer import Apply
 from flashnas.operators.parts.projection import Projection
-from flashnas.operators.roles import Role
 from flashnas.operators.spec import OUTPUT_NORM_EPS
 
 
 class DeltaNetLayer(DeltaLayer):
     """Without decay and gate."""
 
-    roles: ClassVar = {"in_proj": Role.READS, "out_proj": Role.WRITES}
     core_kind, decays = "delta_rule", False
 
     def __init__(self, spec: DeltaNet, hidden: int) -> None:
-        super().__init__()
-        heads = spec.heads(hidden)
-        self.in_proj = Projection(hidden, 3 * hidden + heads, bias=False)  # q, k, v, beta
-        self._build(spec, hidden, (heads, heads), spec.head_dim, spec.conv_size, OUTPUT_NORM_EPS)
+        super().__init__(spec, hidden)
+        self.in_proj = self.linear("in_proj", Projection)
+        self._build(spec.name, OUTPUT_NORM_EPS)
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
         return apply(self.in_proj, x).split([3 * self.v_heads * self.head_dim, self.v_heads], -1)

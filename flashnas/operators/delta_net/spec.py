@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import CONV, DELTA_RULE, gemm, pointwise, pre_norm
+from flashnas.operators.kernel_kinds import DELTA_RULE, conv, gemm, pointwise, pre_norm
 from flashnas.operators.spec import OperatorSpec, scaled_head_dim
+from flashnas.operators.tensors import Role, TensorSpec, convolution, linear, norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,6 @@ class DeltaNet(OperatorSpec):
     colour = "#0072B2"  # blue
     family = "delta rule"
     layer = "flashnas.operators.delta_net.layer:DeltaNetLayer"
-    own_rates = ("conv",)
     minimums: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1}
 
     head_dim: int = 128
@@ -40,26 +41,24 @@ class DeltaNet(OperatorSpec):
         head_dim = scaled_head_dim(self.head_dim, factor, least_dim, hidden // factor)
         return dataclasses.replace(self, head_dim=head_dim)
 
-    def vectors(self, hidden: int) -> int:
-        return self.head_dim
+    def tensors(self, hidden: int) -> Iterable[TensorSpec]:
+        parts = {"q": hidden, "k": hidden, "v": hidden, "beta": self.heads(hidden)}
+        yield from linear("in_proj", parts, hidden, Role.READS)
+        yield from convolution(3 * hidden, self.conv_size)
+        yield norm("norm", self.head_dim)
+        yield from linear("out_proj", hidden, hidden, Role.WRITES)
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
-        heads = self.heads(hidden)
+        heads, tensors = self.heads(hidden), self.named_tensors(hidden)
+        into = tensors["in_proj.weight"]
         return (
             *pre_norm(hidden),
-            gemm(
-                "qkv_beta", n=3 * hidden + heads, k=hidden, unfused=(hidden, hidden, hidden, heads)
-            ),
+            gemm("qkv_beta", into, unfused=into.rows()),
             pointwise("beta_sigmoid", 2 * heads, fusable=True),
-            CONV.call(
-                "conv",
-                channels=3 * hidden,
-                conv_size=self.conv_size,
-                unfused=(hidden, hidden, hidden),
-            ),
+            conv(tensors["conv.weight"], unfused=into.rows("q", "k", "v")),
             DELTA_RULE.call(
                 self.name, heads=heads, key_dim=self.head_dim, value_dim=self.head_dim, groups=heads
             ),
             pointwise("out_norm", 2 * hidden),
-            gemm("out", n=hidden, k=hidden),
+            gemm("out", tensors["out_proj.weight"]),
         )

@@ -4,17 +4,14 @@ down(relu(up(x))^2).
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.layer import Layer
 from flashnas.operators.parts.numerics import linear_reference
 from flashnas.operators.parts.projection import Projection
-from flashnas.operators.roles import Role
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
@@ -26,14 +23,11 @@ def swiglu(gate_up: Tensor) -> Tensor:
 class FeedForwardLayer(Layer):
     """Tokens do not mix; the state is always None."""
 
-    roles: ClassVar = {"in_proj": Role.READS, "out_proj": Role.WRITES}
-
     def __init__(self, spec: FeedForward, hidden: int) -> None:
-        super().__init__()
-        self.inner = spec.resolved(hidden).intermediate
+        super().__init__(spec, hidden)
         self.relu2 = spec.relu2
-        self.in_proj = Projection(hidden, spec.widened * self.inner, bias=spec.bias)  # gate, up
-        self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
+        self.in_proj = self.linear("in_proj", Projection)
+        self.out_proj = self.linear("out_proj")
 
     def init_state(
         self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu"
@@ -44,7 +38,7 @@ class FeedForwardLayer(Layer):
         wide = linear_reference(self.in_proj, x_BTD.double())
         if self.relu2:
             return linear_reference(self.out_proj, (wide * (wide > 0)) ** 2), None
-        gate, up = wide.split(self.inner, -1)
+        gate, up = wide.chunk(2, -1)
         return linear_reference(self.out_proj, gate * torch.sigmoid(gate) * up), None
 
     def forward(self, x_BTD: Tensor, state: None = None) -> tuple[Tensor, None]:

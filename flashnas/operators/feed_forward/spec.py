@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import gemm, pointwise, pre_norm
 from flashnas.operators.spec import OperatorSpec
+from flashnas.operators.tensors import Role, TensorSpec, linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +34,6 @@ class FeedForward(OperatorSpec):
     bias: bool = False
     relu2: bool = False
 
-    @property
-    def widened(self) -> int:
-        """Projections from the hidden to the intermediate size."""
-        return 1 if self.relu2 else 2
-
     def resolved(self, hidden: int) -> Self:
         return dataclasses.replace(self, intermediate=self.intermediate or 3 * hidden)
 
@@ -45,24 +42,20 @@ class FeedForward(OperatorSpec):
             self, intermediate=max(1, round(self.intermediate / factor)) if self.intermediate else 0
         )
 
-    def vectors(self, hidden: int) -> int:
-        return self.widened * self.resolved(hidden).intermediate + hidden if self.bias else 0
+    def tensors(self, hidden: int) -> Iterable[TensorSpec]:
+        inner = self.resolved(hidden).intermediate
+        parts = {"up": inner} if self.relu2 else {"gate": inner, "up": inner}
+        yield from linear("in_proj", parts, hidden, Role.READS, self.bias)
+        yield from linear("out_proj", hidden, inner, Role.WRITES, self.bias)
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
-        inner = self.resolved(hidden).intermediate
-        widen = (
-            (
-                gemm("up", n=inner, k=hidden),
-                pointwise("relu2", 2 * inner, unfused=(2 * inner, 2 * inner)),
-            )
-            if self.relu2
-            else (
-                gemm("gate_up", n=2 * inner, k=hidden, unfused=(inner, inner)),
-                pointwise("silu_mul", 3 * inner, unfused=(2 * inner, 3 * inner)),
-            )
-        )
-        return (
-            *pre_norm(hidden),
-            *widen,
-            gemm("down", n=hidden, k=inner),
-        )
+        tensors = self.named_tensors(hidden)
+        into, out = tensors["in_proj.weight"], tensors["out_proj.weight"]
+        inner = out.shape[1]
+        if self.relu2:
+            widen = gemm("up", into)
+            activation = pointwise("relu2", 2 * inner, unfused=(2 * inner, 2 * inner))
+        else:
+            widen = gemm("gate_up", into, unfused=into.rows())
+            activation = pointwise("silu_mul", 3 * inner, unfused=(2 * inner, 3 * inner))
+        return *pre_norm(hidden), widen, activation, gemm("down", out)

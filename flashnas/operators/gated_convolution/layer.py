@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flashnas.operators.gated_convolution.spec import GatedConvolution
 from flashnas.operators.layer import Layer
-from flashnas.operators.parts.convolution import ShortConvolution
 from flashnas.operators.parts.numerics import linear_reference
 from flashnas.operators.parts.projection import Projection
-from flashnas.operators.roles import Role
 
 
 class GatedConvolutionLayer(Layer):
     """The state is the last K - 1 gated inputs [B, K - 1, D], where K is the number of taps."""
 
-    roles: ClassVar = {"in_proj": Role.READS, "out_proj": Role.WRITES}
-
     def __init__(self, spec: GatedConvolution, hidden: int) -> None:
-        super().__init__()
-        self.in_proj = Projection(hidden, 3 * hidden, bias=False)  # B, C, x
-        self.conv = ShortConvolution(hidden, spec.conv_size, silu=False)
-        self.out_proj = nn.Linear(hidden, hidden, bias=False)
+        super().__init__(spec, hidden)
+        self.in_proj = self.linear("in_proj", Projection)
+        self.conv = self.convolution(silu=False)
+        self.out_proj = self.linear("out_proj")
 
     def init_state(
         self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu"

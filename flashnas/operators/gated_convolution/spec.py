@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import CONV, gemm, pointwise, pre_norm
+from flashnas.operators.kernel_kinds import conv, gemm, pointwise, pre_norm
 from flashnas.operators.spec import OperatorSpec
+from flashnas.operators.tensors import Role, TensorSpec, convolution, linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,17 +24,22 @@ class GatedConvolution(OperatorSpec):
     colour = "#44AA99"  # teal
     family = "convolution"
     layer = "flashnas.operators.gated_convolution.layer:GatedConvolutionLayer"
-    own_rates = ("conv",)
     minimums: ClassVar[dict[str, int]] = {"conv_size": 2}
 
     conv_size: int = 3
 
+    def tensors(self, hidden: int) -> Iterable[TensorSpec]:
+        yield from linear("in_proj", {"b": hidden, "c": hidden, "x": hidden}, hidden, Role.READS)
+        yield from convolution(hidden, self.conv_size)
+        yield from linear("out_proj", hidden, hidden, Role.WRITES)
+
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
+        tensors = self.named_tensors(hidden)
         return (
             *pre_norm(hidden),
-            gemm("bcx", n=3 * hidden, k=hidden),
+            gemm("bcx", tensors["in_proj.weight"]),
             pointwise("gate_in", 3 * hidden),
-            CONV.call("conv", channels=hidden, conv_size=self.conv_size),
+            conv(tensors["conv.weight"]),
             pointwise("gate_out", 3 * hidden),
-            gemm("out", n=hidden, k=hidden),
+            gemm("out", tensors["out_proj.weight"]),
         )

@@ -5,12 +5,14 @@ convolution.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import CONV, GATED_DELTA_RULE, gemm, pointwise, pre_norm
+from flashnas.operators.kernel_kinds import GATED_DELTA_RULE, conv, gemm, pointwise, pre_norm
 from flashnas.operators.spec import OperatorSpec, scaled_dim
+from flashnas.operators.tensors import Role, TensorSpec, convolution, linear, norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,6 @@ class GatedDeltaNet(OperatorSpec):
     colour = "#56B4E9"  # sky blue
     family = "delta rule"
     layer = "flashnas.operators.gated_delta_net.layer:GatedDeltaNetLayer"
-    own_rates = ("conv",)
     minimums: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1, "expand_v": 1}
 
     k_heads: int = 0
@@ -52,17 +53,26 @@ class GatedDeltaNet(OperatorSpec):
     def value_size(self, hidden: int) -> int:
         return self.v_heads(hidden) * self.head_dim
 
-    def vectors(self, hidden: int) -> int:
-        return 2 * self.v_heads(hidden) + self.head_dim  # A and dt bias; gated norm per head
+    def tensors(self, hidden: int) -> Iterable[TensorSpec]:
+        key, value, heads = self.key_size(hidden), self.value_size(hidden), self.v_heads(hidden)
+        parts = {"q": key, "k": key, "v": value, "z": value, "beta": heads, "a": heads}
+        yield from linear("in_proj", parts, hidden, Role.READS)
+        yield from convolution(2 * key + value, self.conv_size)
+        yield TensorSpec("A_log", (heads,), Role.DECAY)
+        yield TensorSpec("dt_bias", (heads,), Role.BIAS)
+        yield norm("norm", self.head_dim)
+        yield from linear("out_proj", hidden, value, Role.WRITES)
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         key, value, heads = self.key_size(hidden), self.value_size(hidden), self.v_heads(hidden)
+        tensors = self.named_tensors(hidden)
+        into = tensors["in_proj.weight"]
         return (
             *pre_norm(hidden),
-            gemm("qkvz", n=2 * key + 2 * value, k=hidden),
-            gemm("beta_decay", n=2 * heads, k=hidden),
+            gemm("qkvz", into, "q", "k", "v", "z"),
+            gemm("beta_decay", into, "beta", "a"),
             pointwise("beta_decay_gates", 4 * heads, fusable=True, unfused=(2 * heads, 2 * heads)),
-            CONV.call("conv", channels=2 * key + value, conv_size=self.conv_size),
+            conv(tensors["conv.weight"]),
             GATED_DELTA_RULE.call(
                 self.name,
                 heads=heads,
@@ -71,5 +81,5 @@ class GatedDeltaNet(OperatorSpec):
                 groups=key // self.head_dim,
             ),
             pointwise("gated_norm", 3 * value, unfused=(2 * value, 3 * value)),
-            gemm("out", n=hidden, k=value),
+            gemm("out", tensors["out_proj.weight"]),
         )

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from flashnas.operators.backends.core import Core
 from flashnas.operators.gla.spec import GatedLinearAttention
 from flashnas.operators.layer import Apply, RecurrentLayer, Rule
-from flashnas.operators.parts.norms import RMSNorm
 from flashnas.operators.parts.projection import Projection
 from flashnas.operators.recurrences.gla import gla_chunked, gla_reference, gla_step
-from flashnas.operators.roles import Role
 
 GATE_NORMALISER = 16.0
 
@@ -23,18 +20,13 @@ GATE_NORMALISER = 16.0
 class GatedLinearAttentionLayer(RecurrentLayer):
     """Low-rank decay gate logsigmoid(.) / 16; output gate swish; RMSNorm per head."""
 
-    roles: ClassVar = {"in_proj": Role.READS, "gate_proj": Role.GATE, "out_proj": Role.WRITES}
-
     def __init__(self, spec: GatedLinearAttention, hidden: int) -> None:
-        super().__init__()
-        self.hidden, self.heads, self.key_dim = hidden, spec.heads(hidden), spec.key_dim
-        key = self.heads * self.key_dim
-        self.sizes = [key, key, hidden, hidden, spec.gate_rank]
-        # q | k | v | output gate | low-rank decay gate
-        self.in_proj = Projection(hidden, sum(self.sizes), bias=False)
-        self.gate_proj = nn.Linear(spec.gate_rank, key)
-        self.norm = RMSNorm(spec.head_dim)
-        self.out_proj = nn.Linear(hidden, hidden, bias=False)
+        super().__init__(spec, hidden)
+        self.heads, self.key_dim = spec.heads(hidden), spec.key_dim
+        self.in_proj = self.linear("in_proj", Projection)
+        self.gate_proj = self.linear("gate_proj")
+        self.norm = self.norm_of("norm")
+        self.out_proj = self.linear("out_proj")
         self.scale = self.key_dim**-0.5
         self.core = Core(
             "gla", spec.name, (gla_chunked, gla_step), key_dim=self.key_dim, value_dim=spec.head_dim
@@ -42,7 +34,8 @@ class GatedLinearAttentionLayer(RecurrentLayer):
         self.state_sizes, self.conv = (self.heads, self.key_dim, spec.head_dim), None
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
-        q, k, v, gate, low = apply(self.in_proj, x).split(self.sizes, -1)
+        sizes = self.tensors["in_proj.weight"].rows()
+        q, k, v, gate, low = apply(self.in_proj, x).split(sizes, -1)
         return q, k, v, gate, apply(self.gate_proj, low)
 
     def recur(

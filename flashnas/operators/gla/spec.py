@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import GLA, gemm, pointwise, pre_norm
 from flashnas.operators.spec import OperatorSpec, largest_divisor, scaled_head_dim
+from flashnas.operators.tensors import Role, TensorSpec, linear, norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,21 +50,26 @@ class GatedLinearAttention(OperatorSpec):
     def key_dim(self) -> int:
         return self.head_dim // 2
 
-    def vectors(self, hidden: int) -> int:
-        return self.heads(hidden) * self.key_dim + self.head_dim  # bias of the gate; norm per head
+    def tensors(self, hidden: int) -> Iterable[TensorSpec]:
+        key = self.heads(hidden) * self.key_dim
+        parts = {"q": key, "k": key, "v": hidden, "gate": hidden, "gate_low": self.gate_rank}
+        yield from linear("in_proj", parts, hidden, Role.READS)
+        yield from linear("gate_proj", key, self.gate_rank, Role.GATE, bias=True)
+        yield norm("norm", self.head_dim)
+        yield from linear("out_proj", hidden, hidden, Role.WRITES)
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
-        heads = self.heads(hidden)
-        key = heads * self.key_dim
+        heads, tensors = self.heads(hidden), self.named_tensors(hidden)
+        into, wide = tensors["in_proj.weight"], ("q", "k", "v", "gate")
         return (
             *pre_norm(hidden),
-            gemm("qkvg", n=2 * key + 2 * hidden, k=hidden, unfused=(key, key, hidden, hidden)),
-            gemm("gate_low", n=self.gate_rank, k=hidden),
-            gemm("gate_high", n=key, k=self.gate_rank),
-            pointwise("log_sigmoid", 2 * key, fusable=True),
+            gemm("qkvg", into, *wide, unfused=into.rows(*wide)),
+            gemm("gate_low", into, "gate_low"),
+            gemm("gate_high", tensors["gate_proj.weight"]),
+            pointwise("log_sigmoid", 2 * heads * self.key_dim, fusable=True),
             GLA.call(
                 self.name, heads=heads, key_dim=self.key_dim, value_dim=self.head_dim, groups=heads
             ),
             pointwise("gated_norm", 3 * hidden, unfused=(2 * hidden, 3 * hidden)),
-            gemm("out", n=hidden, k=hidden),
+            gemm("out", tensors["out_proj.weight"]),
         )

@@ -7,7 +7,7 @@ y = out_proj((norm(attention(x)) + norm(mamba2(x))) / 2), as Hymba fuses its hea
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,7 @@ from flashnas.operators.attention.layer import AttentionLayer
 from flashnas.operators.hybrid_head.spec import HybridHead
 from flashnas.operators.layer import Layer, RecurrentState
 from flashnas.operators.mamba2.layer import Mamba2Layer
-from flashnas.operators.parts.norms import RMSNorm
 from flashnas.operators.parts.numerics import linear_reference
-from flashnas.operators.roles import Role
 from flashnas.operators.spec import OUTPUT_NORM_EPS
 
 
@@ -34,16 +32,13 @@ class HybridHeadLayer(Layer):
     """The halves are the layers of `a` or `swa` and of `m2` without their output projections.
     Mamba2 already ends with a norm and its weight; the attention gets one here."""
 
-    roles: ClassVar = {"out_proj": Role.WRITES}
-
     def __init__(self, spec: HybridHead, hidden: int) -> None:
-        super().__init__()
-        inner = spec.inner(hidden)
+        super().__init__(spec, hidden)
         self.attention = AttentionLayer(spec.attention(hidden), hidden)
         self.ssm = Mamba2Layer(spec.ssm(hidden), hidden)
         self.attention.out_proj = self.ssm.out_proj = nn.Identity()  # type: ignore[assignment]
-        self.norm = RMSNorm(inner, OUTPUT_NORM_EPS)
-        self.out_proj = nn.Linear(inner, hidden, bias=False)
+        self.norm = self.norm_of("norm", OUTPUT_NORM_EPS)
+        self.out_proj = self.linear("out_proj")
 
     def init_state(
         self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu"

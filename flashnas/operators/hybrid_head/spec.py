@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -13,6 +14,7 @@ from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import gemm, pointwise
 from flashnas.operators.mamba2.spec import Mamba2
 from flashnas.operators.spec import OperatorSpec, largest_divisor, scaled_dim, scaled_state
+from flashnas.operators.tensors import Role, TensorSpec, linear, norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,6 @@ class HybridHead(OperatorSpec):
     colour = "#332288"  # indigo
     family = "attention and state space"
     layer = "flashnas.operators.hybrid_head.layer:HybridHeadLayer"
-    own_rates = ("conv",)
     minimums: ClassVar[dict[str, int]] = {
         "head_dim": 2,
         "rope_theta": 1,
@@ -122,17 +123,20 @@ class HybridHead(OperatorSpec):
             groups=largest_divisor(heads, self.groups),
         )
 
-    def vectors(self, hidden: int) -> int:
-        # Mamba2 has its norm, attention gets one
-        return (
-            self.attention(hidden).vectors(hidden)
-            + self.ssm(hidden).vectors(hidden)
-            + self.inner(hidden)
-        )
+    def tensors(self, hidden: int) -> Iterable[TensorSpec]:
+        halves = {"attention": self.attention(hidden), "ssm": self.ssm(hidden)}
+        for module, half in halves.items():
+            for tensor in half.tensors(hidden):
+                if tensor.role is not Role.WRITES:
+                    yield tensor.inside(module)
+        inner = self.inner(hidden)
+        yield norm("norm", inner)  # of the attention; Mamba2 has one
+        yield from linear("out_proj", hidden, inner, Role.WRITES)
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         inner = self.inner(hidden)
         first, norm, *attention, _ = self.attention(hidden).kernels(hidden, phase)
         _, _, *ssm, out = self.ssm(hidden).kernels(hidden, phase)
+        out_proj = self.named_tensors(hidden)["out_proj.weight"]
         mean = pointwise("norm_mean", 3 * inner, unfused=(2 * inner, 3 * inner))
-        return (first, norm, *attention, *ssm, mean, gemm(out.label, n=hidden, k=inner))
+        return (first, norm, *attention, *ssm, mean, gemm(out.label, out_proj))

@@ -5,12 +5,14 @@ channel.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import CONV, KDA, gemm, pointwise, pre_norm
+from flashnas.operators.kernel_kinds import KDA, conv, gemm, pointwise, pre_norm
 from flashnas.operators.spec import OperatorSpec, scaled_dim
+from flashnas.operators.tensors import Role, TensorSpec, convolution, linear, norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,6 @@ class KimiDeltaAttention(OperatorSpec):
     colour = "#661100"  # dark brown
     family = "delta rule"
     layer = "flashnas.operators.kimi_delta_attention.layer:KimiDeltaAttentionLayer"
-    own_rates = ("conv",)
     minimums: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1}
 
     heads: int = 0
@@ -50,29 +51,40 @@ class KimiDeltaAttention(OperatorSpec):
         """Channels of the queries, of the keys and of the values."""
         return self.resolved(hidden).heads * self.head_dim
 
-    def vectors(self, hidden: int) -> int:
+    def tensors(self, hidden: int) -> Iterable[TensorSpec]:
         s, inner = self.resolved(hidden), self.inner(hidden)
-        return 2 * inner + s.heads + s.head_dim  # dt bias and gate bias; A; gated norm
+        parts = {"q": inner, "k": inner, "v": inner, "beta": s.heads}
+        low = {"decay": s.gate_rank, "gate": s.gate_rank}
+        yield from linear("in_proj", parts, hidden, Role.READS)
+        yield from linear("gates_low", low, hidden, Role.GATE_READS)
+        yield from linear("decay_gate", inner, s.gate_rank, Role.GATE)
+        yield from linear("output_gate", inner, s.gate_rank, Role.GATE, bias=True)
+        yield from convolution(3 * inner, s.conv_size)
+        yield TensorSpec("A_log", (s.heads,), Role.DECAY)
+        yield TensorSpec("dt_bias", (inner,), Role.BIAS)
+        yield norm("norm", s.head_dim)
+        yield from linear("out_proj", hidden, inner, Role.WRITES)
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
-        s, inner = self.resolved(hidden), self.inner(hidden)
+        s, inner, tensors = self.resolved(hidden), self.inner(hidden), self.named_tensors(hidden)
+        into, low, qkv = tensors["in_proj.weight"], tensors["gates_low.weight"], ("q", "k", "v")
         return (
             *pre_norm(hidden),
-            gemm("qkv", n=3 * inner, k=hidden, unfused=(inner, inner, inner)),
-            gemm("beta", n=s.heads, k=hidden),
-            gemm("gates_low", n=2 * s.gate_rank, k=hidden, unfused=(s.gate_rank, s.gate_rank)),
-            gemm("decay_high", n=inner, k=s.gate_rank),
-            gemm("gate_high", n=inner, k=s.gate_rank),
+            gemm("qkv", into, *qkv, unfused=into.rows(*qkv)),
+            gemm("beta", into, "beta"),
+            gemm("gates_low", low, unfused=low.rows()),
+            gemm("decay_high", tensors["decay_gate.weight"]),
+            gemm("gate_high", tensors["output_gate.weight"]),
             pointwise(
                 "beta_decay_gates",
                 2 * inner + 2 * s.heads,
                 fusable=True,
                 unfused=(2 * inner, 2 * s.heads),
             ),
-            CONV.call("conv", channels=3 * inner, conv_size=s.conv_size),
+            conv(tensors["conv.weight"]),
             KDA.call(
                 self.name, heads=s.heads, key_dim=s.head_dim, value_dim=s.head_dim, groups=s.heads
             ),
             pointwise("gated_norm", 3 * inner, unfused=(2 * inner, 3 * inner)),
-            gemm("out", n=hidden, k=inner),
+            gemm("out", tensors["out_proj.weight"]),
         )

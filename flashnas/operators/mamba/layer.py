@@ -8,7 +8,6 @@ S <- exp(dt A) S + B dt x;  y = sum_n C S + D x;  the output is out_proj(y silu(
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +27,6 @@ from flashnas.operators.recurrences.selective_scan import (
     scan_of_inputs_step,
     scan_reference,
 )
-from flashnas.operators.roles import Role
 
 
 class MambaLayer(RecurrentLayer):
@@ -38,36 +36,24 @@ class MambaLayer(RecurrentLayer):
     The state's matrix is [B, 1, N, inner]: one head whose values are the channels.
     """
 
-    roles: ClassVar = {
-        "in_proj": Role.READS,
-        "x_proj": Role.INNER,
-        "dt_proj": Role.INNER,
-        "dt_bias": Role.BIAS,
-        "A_log": Role.DECAY,
-        "D": Role.VECTOR,
-        "out_proj": Role.WRITES,
-    }
     conv: ShortConvolution
 
     def __init__(self, spec: Mamba, hidden: int) -> None:
-        super().__init__()
-        self.inner, self.state = spec.inner(hidden), spec.state
-        rank = spec.resolved(hidden).dt_rank
-        self.parts = [rank, self.state, self.state]
-        self.in_proj = nn.Linear(hidden, 2 * self.inner, bias=spec.bias)  # x | z
-        self.conv = ShortConvolution(self.inner, spec.conv_size, bias=spec.conv_bias)
-        self.x_proj = nn.Linear(self.inner, sum(self.parts), bias=False)  # dt | B | C
-        self.dt_proj = nn.Linear(rank, self.inner, bias=False)
-        self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.inner))
-        self.A_log = nn.Parameter(
-            torch.arange(1.0, self.state + 1).log().repeat(self.inner, 1)
-        )  # [inner, N]
-        self.D = nn.Parameter(torch.ones(self.inner))
-        self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
+        super().__init__(spec, hidden)
+        inner, state = self.shape("A_log")
+        self.parts = self.tensors["x_proj.weight"].rows()  # dt, B, C
+        self.in_proj = self.linear("in_proj")
+        self.conv = self.convolution()
+        self.x_proj = self.linear("x_proj")
+        self.dt_proj = self.linear("dt_proj")
+        self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(inner))
+        self.A_log = nn.Parameter(torch.arange(1.0, state + 1).log().repeat(inner, 1))
+        self.D = nn.Parameter(torch.ones(inner))
+        self.out_proj = self.linear("out_proj")
         self.core = Core(
-            "selective_scan", spec.name, (scan_of_inputs, scan_of_inputs_step), key_dim=self.state
+            "selective_scan", spec.name, (scan_of_inputs, scan_of_inputs_step), key_dim=state
         )
-        self.state_sizes = 1, self.state, self.inner
+        self.state_sizes = 1, state, inner
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
         return apply(self.in_proj, x).chunk(2, -1)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import CONV, SELECTIVE_SCAN, gemm, pointwise, pre_norm
+from flashnas.operators.kernel_kinds import SELECTIVE_SCAN, conv, gemm, pointwise, pre_norm
 from flashnas.operators.spec import OperatorSpec, scaled_dim
+from flashnas.operators.tensors import Role, TensorSpec, convolution, linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,6 @@ class Mamba(OperatorSpec):
     colour = "#999933"  # olive
     family = "state space"
     layer = "flashnas.operators.mamba.layer:MambaLayer"
-    own_rates = ("conv",)
     minimums: ClassVar[dict[str, int]] = {"expand": 1, "state": 1, "conv_size": 1}
 
     expand: int = 2
@@ -52,22 +53,29 @@ class Mamba(OperatorSpec):
             self, state=scaled_dim(self.state, factor, least_dim), dt_rank=rank
         )
 
-    def vectors(self, hidden: int) -> int:
-        inner = self.inner(hidden)
-        # A, D and dt bias per channel; other biases
-        return inner * (self.state + 2 + self.conv_bias) + (2 * inner + hidden if self.bias else 0)
+    def tensors(self, hidden: int) -> Iterable[TensorSpec]:
+        inner, rank = self.inner(hidden), self.resolved(hidden).dt_rank
+        low = {"dt": rank, "B": self.state, "C": self.state}
+        yield from linear("in_proj", {"x": inner, "z": inner}, hidden, Role.READS, self.bias)
+        yield from convolution(inner, self.conv_size, self.conv_bias)
+        yield from linear("x_proj", low, inner, Role.INNER)
+        yield from linear("dt_proj", inner, rank, Role.INNER)
+        yield TensorSpec("dt_bias", (inner,), Role.BIAS)
+        yield TensorSpec("A_log", (inner, self.state), Role.DECAY)
+        yield TensorSpec("D", (inner,), Role.VECTOR)
+        yield from linear("out_proj", hidden, inner, Role.WRITES, self.bias)
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
-        inner, rank = self.inner(hidden), self.resolved(hidden).dt_rank
+        inner, tensors = self.inner(hidden), self.named_tensors(hidden)
         return (
             *pre_norm(hidden),
-            gemm("in", n=2 * inner, k=hidden),
-            CONV.call("conv", channels=inner, conv_size=self.conv_size),
-            gemm("x_proj", n=rank + 2 * self.state, k=inner),
-            gemm("dt_proj", n=inner, k=rank),
+            gemm("in", tensors["in_proj.weight"]),
+            conv(tensors["conv.weight"]),
+            gemm("x_proj", tensors["x_proj.weight"]),
+            gemm("dt_proj", tensors["dt_proj.weight"]),
             SELECTIVE_SCAN.call(self.name, channels=inner, state=self.state),
             pointwise("gate", 3 * inner, fusable=True, unfused=(2 * inner, 3 * inner)),
-            gemm("out", n=hidden, k=inner),
+            gemm("out", tensors["out_proj.weight"]),
         )
 
 

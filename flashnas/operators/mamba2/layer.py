@@ -7,7 +7,6 @@ S <- exp(g) S + B (dt x)^T;  y = S^T C + D x.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +15,10 @@ from torch import Tensor, nn
 from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import Apply, RecurrentLayer, Rule
 from flashnas.operators.mamba2.spec import Mamba2
-from flashnas.operators.parts.convolution import ShortConvolution
-from flashnas.operators.parts.norms import RMSNorm, rms_normalise
+from flashnas.operators.parts.norms import rms_normalise
 from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
 from flashnas.operators.parts.projection import Projection
 from flashnas.operators.recurrences.ssd import ssd_reference, ssd_scan, ssd_scan_step
-from flashnas.operators.roles import Role
 from flashnas.operators.spec import OUTPUT_NORM_EPS
 
 
@@ -30,36 +27,22 @@ class Mamba2Layer(RecurrentLayer):
     gate.
     """
 
-    roles: ClassVar = {
-        "in_proj": Role.READS,
-        "A_log": Role.DECAY,
-        "D": Role.VECTOR,
-        "dt_bias": Role.BIAS,
-        "out_proj": Role.WRITES,
-    }
-
     def __init__(self, spec: Mamba2, hidden: int) -> None:
-        super().__init__()
-        self.inner, self.heads, self.head_dim = (
-            spec.inner(hidden),
-            spec.head_count(hidden),
-            spec.head_dim,
-        )
-        self.groups, self.state, self.dt_min = spec.groups, spec.state, spec.dt_min
-        channels = spec.conv_channels(hidden)
-        self.sizes = [self.inner, channels, self.heads]
-        self.parts = [self.inner, self.groups * self.state, self.groups * self.state]
-        self.in_proj = Projection(hidden, sum(self.sizes), bias=spec.bias)  # z | x, B, C | dt
-        self.conv = ShortConvolution(channels, spec.conv_size, bias=spec.conv_bias)
+        super().__init__(spec, hidden)
+        z, *self.parts, self.heads = self.tensors["in_proj.weight"].rows()  # parts: x, B, C
+        self.sizes = [z, sum(self.parts), self.heads]
+        self.groups, self.dt_min = spec.groups, spec.dt_min
+        self.in_proj = self.linear("in_proj", Projection)
+        self.conv = self.convolution()
         self.A_log = nn.Parameter(log_of_uniform(self.heads))
         self.D = nn.Parameter(torch.ones(self.heads))
         self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.heads))
-        self.norm = RMSNorm(self.inner, OUTPUT_NORM_EPS)
-        self.out_proj = nn.Linear(self.inner, hidden, bias=spec.bias)
+        self.norm = self.norm_of("norm", OUTPUT_NORM_EPS)
+        self.out_proj = self.linear("out_proj")
         self.core = Core(
-            "ssd", spec.name, (ssd_scan, ssd_scan_step), key_dim=self.state, value_dim=self.head_dim
+            "ssd", spec.name, (ssd_scan, ssd_scan_step), key_dim=spec.state, value_dim=spec.head_dim
         )
-        self.state_sizes = self.heads, self.state, self.head_dim
+        self.state_sizes = self.heads, spec.state, spec.head_dim
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
         z, xbc, dt = apply(self.in_proj, x).split(self.sizes, -1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.base.errors import OperatorError
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import CONV, SSD, gemm, pointwise, pre_norm
+from flashnas.operators.kernel_kinds import SSD, conv, gemm, pointwise, pre_norm
 from flashnas.operators.spec import (
     OperatorSpec,
     largest_divisor,
@@ -16,6 +17,7 @@ from flashnas.operators.spec import (
     scaled_head_dim,
     scaled_state,
 )
+from flashnas.operators.tensors import Role, TensorSpec, convolution, linear, norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,6 @@ class Mamba2(OperatorSpec):
     colour = "#009E73"  # green
     family = "state space"
     layer = "flashnas.operators.mamba2.layer:Mamba2Layer"
-    own_rates = ("conv",)
     minimums: ClassVar[dict[str, int]] = {
         "expand": 1,
         "head_dim": 1,
@@ -63,9 +64,6 @@ class Mamba2(OperatorSpec):
                 f"operator 'm2': groups must divide the {heads} heads; got {self.groups}"
             )
         return heads
-
-    def conv_channels(self, hidden: int) -> int:
-        return self.inner(hidden) + 2 * self.groups * self.state
 
     def resolved(self, hidden: int) -> Self:
         self.head_count(hidden)
@@ -97,37 +95,30 @@ class Mamba2(OperatorSpec):
             state=scaled_state(self.state, factor, least_dim),
         )
 
-    def vectors(self, hidden: int) -> int:
-        inner, heads, channels = (
-            self.inner(hidden),
-            self.head_count(hidden),
-            self.conv_channels(hidden),
-        )
-        # A, D and dt bias per head; gated norm over inner; other biases
-        return (
-            3 * heads
-            + inner
-            + channels * self.conv_bias
-            + (inner + channels + heads + hidden if self.bias else 0)
-        )
+    def tensors(self, hidden: int) -> Iterable[TensorSpec]:
+        inner, heads, shared = self.inner(hidden), self.head_count(hidden), self.groups * self.state
+        parts = {"z": inner, "x": inner, "B": shared, "C": shared, "dt": heads}
+        yield from linear("in_proj", parts, hidden, Role.READS, self.bias)
+        yield from convolution(inner + 2 * shared, self.conv_size, self.conv_bias)
+        yield TensorSpec("dt_bias", (heads,), Role.BIAS)
+        yield TensorSpec("A_log", (heads,), Role.DECAY)
+        yield TensorSpec("D", (heads,), Role.VECTOR)
+        yield norm("norm", inner)
+        yield from linear("out_proj", hidden, inner, Role.WRITES, self.bias)
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
-        inner, heads, channels = (
-            self.inner(hidden),
-            self.head_count(hidden),
-            self.conv_channels(hidden),
-        )
+        inner, tensors = self.inner(hidden), self.named_tensors(hidden)
         return (
             *pre_norm(hidden),
-            gemm("in", n=inner + channels + heads, k=hidden),
-            CONV.call("conv", channels=channels, conv_size=self.conv_size),
+            gemm("in", tensors["in_proj.weight"]),
+            conv(tensors["conv.weight"]),
             SSD.call(
                 self.name,
-                heads=heads,
+                heads=self.head_count(hidden),
                 key_dim=self.state,
                 value_dim=self.head_dim,
                 groups=self.groups,
             ),
             pointwise("gated_norm", 3 * inner, unfused=(2 * inner, 3 * inner)),
-            gemm("out", n=hidden, k=inner),
+            gemm("out", tensors["out_proj.weight"]),
         )

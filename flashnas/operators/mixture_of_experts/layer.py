@@ -7,8 +7,6 @@ float32 at least.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +15,6 @@ from flashnas.operators.feed_forward.layer import swiglu
 from flashnas.operators.layer import Layer
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
 from flashnas.operators.parts.numerics import linear_reference, state_dtype
-from flashnas.operators.roles import Role
 
 
 class MixtureOfExpertsLayer(Layer):
@@ -29,23 +26,15 @@ class MixtureOfExpertsLayer(Layer):
     hold this layer.
     """
 
-    roles: ClassVar = {
-        "router": Role.ROUTER,
-        "in_proj": Role.READS,
-        "out_proj": Role.WRITES,
-        "gate_proj": Role.GATE,
-    }
-
     def __init__(self, spec: MixtureOfExperts, hidden: int) -> None:
-        super().__init__()
+        super().__init__(spec, hidden)
         spec = spec.resolved(hidden)
-        inner = spec.intermediate
         self.experts, self.active, self.normalise = spec.experts, spec.active, spec.normalise
-        sizes = [inner] * spec.experts + ([spec.shared] if spec.shared else [])
-        self.router = nn.Linear(hidden, spec.experts, bias=False)
-        self.in_proj = nn.ModuleList(nn.Linear(hidden, 2 * size, bias=False) for size in sizes)
-        self.out_proj = nn.ModuleList(nn.Linear(size, hidden, bias=False) for size in sizes)
-        self.gate_proj = nn.Linear(hidden, 1, bias=False) if spec.gated else None
+        count = spec.experts + (spec.shared > 0)
+        self.router = self.linear("router")
+        self.in_proj = nn.ModuleList(self.linear(f"in_proj.{n}") for n in range(count))
+        self.out_proj = nn.ModuleList(self.linear(f"out_proj.{n}") for n in range(count))
+        self.gate_proj = self.linear("gate_proj") if spec.gated else None
 
     def init_state(
         self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu"

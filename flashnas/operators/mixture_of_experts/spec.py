@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -11,6 +12,7 @@ from flashnas.base.errors import OperatorError
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import EXPERTS, gemm, pointwise, pre_norm
 from flashnas.operators.spec import OperatorSpec
+from flashnas.operators.tensors import Role, TensorSpec, linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,6 @@ class MixtureOfExperts(OperatorSpec):
     colour = "#B5A999"  # light brown
     family = "feed-forward"
     layer = "flashnas.operators.mixture_of_experts.layer:MixtureOfExpertsLayer"
-    own_rates = ("router",)
     mixes_tokens = False
     minimums: ClassVar[dict[str, int]] = {"experts": 1, "active": 1}
 
@@ -73,21 +74,34 @@ class MixtureOfExperts(OperatorSpec):
         )
         return dataclasses.replace(self, intermediate=inner, shared=shared)
 
+    def tensors(self, hidden: int) -> Iterable[TensorSpec]:
+        """The shared expert is the last one of both lists."""
+        sizes = [self.resolved(hidden).intermediate] * self.experts
+        sizes += [self.shared] if self.shared else []
+        yield from linear("router", self.experts, hidden, Role.ROUTER)
+        for n, size in enumerate(sizes):
+            yield from linear(f"in_proj.{n}", {"gate": size, "up": size}, hidden, Role.READS)
+        for n, size in enumerate(sizes):
+            yield from linear(f"out_proj.{n}", hidden, size, Role.WRITES)
+        if self.gated:
+            yield from linear("gate_proj", 1, hidden, Role.GATE)
+
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         inner, shared = self.resolved(hidden).intermediate, self.shared
-        always = (
-            ()
-            if not shared
-            else (
-                gemm("shared_gate_up", n=2 * shared, k=hidden, unfused=(shared, shared)),
+        tensors = self.named_tensors(hidden)
+        always: list[KernelCall] = []
+        if shared:
+            into = tensors[f"in_proj.{self.experts}.weight"]
+            always = [
+                gemm("shared_gate_up", into, unfused=into.rows()),
                 pointwise("silu_mul", 3 * shared, unfused=(2 * shared, 3 * shared)),
-                gemm("shared_down", n=hidden, k=shared),
-                *([gemm("shared_gate", n=1, k=hidden)] if self.gated else []),
-            )
-        )
+                gemm("shared_down", tensors[f"out_proj.{self.experts}.weight"]),
+            ]
+        if self.gated:
+            always.append(gemm("shared_gate", tensors["gate_proj.weight"]))
         return (
             *pre_norm(hidden),
-            gemm("router", n=self.experts, k=hidden),
+            gemm("router", tensors["router.weight"]),
             pointwise("route", 2 * self.experts),
             EXPERTS.call(
                 "experts_gate_up", n=2 * inner, k=hidden, experts=self.experts, active=self.active

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flashnas.operators.roles import Declared, Role
 
-
-class ShortConvolution(Declared):
+class ShortConvolution(nn.Module):
     """silu of a causal depthwise convolution over time, `size` taps; its state is the last size - 1
     inputs. Without `silu` the convolution alone."""
-
-    roles: ClassVar = {"weight": Role.FILTER, "bias": Role.FILTER}
 
     def __init__(self, channels: int, size: int, bias: bool = False, silu: bool = True) -> None:
         super().__init__()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.parts.numerics import state_dtype
-from flashnas.operators.roles import Declared, Role
 from flashnas.operators.spec import NORM_EPS
 
 L2_EPS = 1e-6
@@ -27,10 +24,8 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
         return F.rms_norm(x, x.shape[-1:], None if weight is None else weight.to(x.dtype), eps)
 
 
-class RMSNorm(Declared):
+class RMSNorm(nn.Module):
     """Root-mean-square norm with a weight, arXiv 1910.07467."""
-
-    roles: ClassVar = {"weight": Role.NORM}
 
     def __init__(self, size: int, eps: float = NORM_EPS) -> None:
         super().__init__()

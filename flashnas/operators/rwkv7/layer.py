@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +18,6 @@ from flashnas.operators.layer import RecurrentLayer, RecurrentState, Rule
 from flashnas.operators.parts.norms import l2_norm, l2_normalise
 from flashnas.operators.parts.numerics import linear_reference
 from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_reference, dplr_step
-from flashnas.operators.roles import Declared, Role
 from flashnas.operators.rwkv7.spec import MIXES, Rwkv7
 
 Activation = Callable[[Tensor], Tensor]
@@ -27,7 +25,7 @@ STRONGEST_LOG_DECAY = -math.exp(-0.5)
 KEY_NORM_EPS = 1e-6
 
 
-class LowRank(Declared):
+class LowRank(nn.Module):
     """up f(down x) + bias; starts at the bias, as in the paper.
 
     The stored factors are hidden^(1/2) and rank times as large as those that act. A step of an
@@ -35,12 +33,11 @@ class LowRank(Declared):
     other parameters.
     """
 
-    roles: ClassVar = {"down": Role.GATE, "up": Role.GATE, "bias": Role.BIAS}
-
     def __init__(
-        self, hidden: int, rank: int, activation: Activation | None = None, bias: bool = True
+        self, shape: tuple[int, ...], activation: Activation | None = None, bias: bool = True
     ) -> None:
         super().__init__()
+        rank, hidden = shape
         self.down = nn.Parameter(torch.zeros(rank, hidden))
         self.up = nn.Parameter(torch.empty(hidden, rank))
         self.bias = nn.Parameter(torch.zeros(hidden)) if bias else None
@@ -75,30 +72,19 @@ class Rwkv7Layer(RecurrentLayer):
     the current token and by the gate.
     """
 
-    roles: ClassVar = {
-        "mix": Role.VECTOR,
-        "in_proj": Role.READS,
-        "k_k": Role.VECTOR,
-        "k_a": Role.VECTOR,
-        "r_k": Role.VECTOR,
-        "norm": Role.NORM,
-        "out_proj": Role.WRITES,
-    }
-
     def __init__(self, spec: Rwkv7, hidden: int) -> None:
-        super().__init__()
+        super().__init__(spec, hidden)
         self.hidden, self.heads, self.head_dim = hidden, spec.heads(hidden), spec.head_dim
-        decay_rank, rate_rank, gate_rank = spec.ranks(hidden)
         self.mix = nn.Parameter(torch.empty(MIXES * hidden))
-        self.in_proj = nn.Linear(hidden, 3 * hidden, bias=False)  # r, k, v
-        self.decay_gate = LowRank(hidden, decay_rank, torch.tanh)
-        self.rate_gate = LowRank(hidden, rate_rank)
-        self.output_gate = LowRank(hidden, gate_rank, torch.sigmoid, bias=False)
+        self.in_proj = self.linear("in_proj")
+        self.decay_gate = LowRank(self.shape("decay_gate.down"), torch.tanh)
+        self.rate_gate = LowRank(self.shape("rate_gate.down"))
+        self.output_gate = LowRank(self.shape("output_gate.down"), torch.sigmoid, bias=False)
         self.k_k = nn.Parameter(torch.empty(hidden))
         self.k_a = nn.Parameter(torch.full((hidden,), 1.02))
         self.r_k = nn.Parameter(torch.full((hidden,), -0.04))
         self.norm = nn.GroupNorm(self.heads, hidden, eps=1e-5 * self.head_dim)
-        self.out_proj = nn.Linear(hidden, hidden, bias=False)
+        self.out_proj = self.linear("out_proj")
         self.core = Core(
             "dplr",
             spec.name,

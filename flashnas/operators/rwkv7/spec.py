@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import RWKV7, gemm, pointwise, pre_norm
 from flashnas.operators.spec import OperatorSpec, scaled_dim, scaled_head_dim
+from flashnas.operators.tensors import Role, TensorSpec, linear, norm
 
 MIN_RANK = 8  # of a scaled-down low-rank map
 MIXES = 6  # of a token with the one before it: one each for r, k, v, decay, rate and gate
@@ -62,32 +64,40 @@ class Rwkv7(OperatorSpec):
         middle = _rank(2.5 * self.head_dim / 64, hidden)
         return {"decay_rank": middle, "rate_rank": middle, "gate_rank": _rank(5, hidden)}
 
-    def ranks(self, hidden: int) -> tuple[int, int, int]:
-        """Of decay, rate and gate."""
+    def tensors(self, hidden: int) -> Iterable[TensorSpec]:
         s = self.resolved(hidden)
-        return s.decay_rank, s.rate_rank, s.gate_rank
-
-    def vectors(self, hidden: int) -> int:
-        # token mixes; biases of decay and rate; k_k, k_a, r_k; group norm
-        return (MIXES + 2 + 3 + 2) * hidden
+        yield TensorSpec("mix", (MIXES * hidden,), Role.VECTOR)
+        yield from linear("in_proj", {"r": hidden, "k": hidden, "v": hidden}, hidden, Role.READS)
+        ranks = {"decay_gate": s.decay_rank, "rate_gate": s.rate_rank, "output_gate": s.gate_rank}
+        for name, rank in ranks.items():
+            yield TensorSpec(f"{name}.down", (rank, hidden), Role.GATE)
+            yield TensorSpec(f"{name}.up", (hidden, rank), Role.GATE)
+            if name != "output_gate":
+                yield TensorSpec(f"{name}.bias", (hidden,), Role.BIAS)
+        for name in ("k_k", "k_a", "r_k"):
+            yield TensorSpec(name, (hidden,), Role.VECTOR)
+        yield norm("norm", hidden)
+        yield TensorSpec("norm.bias", (hidden,), Role.BIAS)
+        yield from linear("out_proj", hidden, hidden, Role.WRITES)
 
     def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
         # and the last token's input
         return super().cache_bytes(hidden, context, dtype_bytes) + hidden * dtype_bytes
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
-        low_rank = [
-            (name, rank)
-            for name, rank in zip(("decay", "rate", "gate"), self.ranks(hidden), strict=True)
-        ]
+        tensors = self.named_tensors(hidden)
+        into = tensors["in_proj.weight"]
+        gates = {"decay": "decay_gate", "rate": "rate_gate", "gate": "output_gate"}
         return (
             *pre_norm(hidden),
             pointwise(
                 "token_shift", (2 + MIXES) * hidden, unfused=(3 * hidden, *(3 * hidden,) * MIXES)
             ),
-            *(gemm(name, n=hidden, k=hidden) for name in ("receptance", "key", "value")),
-            *(gemm(f"{name}_low", n=rank, k=hidden) for name, rank in low_rank),
-            *(gemm(f"{name}_high", n=hidden, k=rank) for name, rank in low_rank),
+            gemm("receptance", into, "r"),
+            gemm("key", into, "k"),
+            gemm("value", into, "v"),
+            *(gemm(f"{name}_low", tensors[f"{gate}.down"]) for name, gate in gates.items()),
+            *(gemm(f"{name}_high", tensors[f"{gate}.up"]) for name, gate in gates.items()),
             pointwise(
                 "decay_rate_gates", 4 * hidden, fusable=True, unfused=(2 * hidden, 2 * hidden)
             ),
@@ -104,7 +114,7 @@ class Rwkv7(OperatorSpec):
             pointwise(
                 "bonus_gate", 6 * hidden, unfused=(5 * hidden, 3 * hidden)
             ),  # o, r, k, v, gate -> o
-            gemm("out", n=hidden, k=hidden),
+            gemm("out", tensors["out_proj.weight"]),
         )
 
 
