@@ -17,7 +17,7 @@ from flashnas.search.objectives import check_objectives
 
 if TYPE_CHECKING:
     from flashnas.reuse.rerank import Reranked
-    from flashnas.runs.front import FrontEntry
+    from flashnas.search.trial import Trial
     from flashnas.space import SearchSpace
 
 OBJECTS = {"table": "LatencyTable | Callable", "workload": "Workload"}
@@ -101,7 +101,7 @@ class Pareto:
     path: Path | None = None
 
     @property
-    def front(self) -> tuple[FrontEntry, ...]:
+    def front(self) -> tuple[Trial, ...]:
         """Fastest first, each with `architecture`, `notation` and `figures`."""
         return self.run.front
 

@@ -11,7 +11,8 @@ from flashnas.api.calling import takes
 from flashnas.base.errors import RunError
 from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.base.system import disk_errors, write_atomic
-from flashnas.runs.run import FrontEntry, RecordedRun
+from flashnas.runs.run import RecordedRun
+from flashnas.search.trial import Trial
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -43,13 +44,11 @@ class Run(RecordedRun):
     summary: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def recommended(self) -> FrontEntry | None:
+    def recommended(self) -> Trial | None:
         """The network of the front that the answer recommends; None for a search without an
         answer.
         """
-        return (
-            None if self.answer is None else self.front[self.finalists[1][self.answer.recommended]]
-        )
+        return None if self.answer is None else self.finalists[self.answer.recommended]
 
     def plot_front(self) -> go.Figure:
         """What ranks over latency, of every network, with the front and 90 % intervals, as a Plotly

@@ -11,9 +11,9 @@ from flashnas.architecture import Architecture
 from flashnas.base.documents import fingerprint
 from flashnas.base.errors import ArchitectureError, BenchError, OperatorError
 from flashnas.bench.table import Bench, shipped_benches
+from flashnas.search.trial import BENCH
 from flashnas.training.recipe import Recipe
 
-SOURCE = "bench"  # of a score that nobody trained for this run
 FIGURES = ("loss", "bits_per_byte", "tokens_per_s", "seconds")
 COUNTS = ("tokens", "proxy_params", "seed")
 
@@ -81,7 +81,7 @@ def answers(bench: Bench, recipe: Recipe, *, dataset: str, vocab: int, seed: int
                 **{name: int(row[name]) for name in COUNTS},
                 "curve": row["curve"],
                 "backends": row["backends"],
-                "source": SOURCE,
+                "source": BENCH,
             }
             try:
                 known.append(Known(row["origin"], Architecture.parse(row["architecture"])))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import flashnas
 from flashnas.base.text import INTERVAL_90, MISSING, known, number, printable
 from flashnas.report.words import fixed
-from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun
 from flashnas.runs.trained import ModelEvaluation, search_of
+from flashnas.search.trial import Trial
 from flashnas.training.folder import TrainingRecord
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _rows(
         )
 
 
-def _latency(run: RecordedRun, entry: FrontEntry, vocab: int) -> str:
+def _latency(run: RecordedRun, entry: Trial, vocab: int) -> str:
     figures, table = entry.figures, run.entry("table") or {}
     workload = run.entry("workload") or {}
     shape = ", ".join(
@@ -150,7 +150,7 @@ def _latency(run: RecordedRun, entry: FrontEntry, vocab: int) -> str:
     return text
 
 
-def _losses(run: RecordedRun, entry: FrontEntry) -> str:
+def _losses(run: RecordedRun, entry: Trial) -> str:
     figures, tokens = entry.figures, run.entry("proxy", "tokens")
     length = f" of {tokens:,} tokens" if known(tokens) else ""
     text = "nothing was trained in the search"

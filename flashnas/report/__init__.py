@@ -9,10 +9,9 @@ from pathlib import Path
 from flashnas.base.errors import RunError
 from flashnas.base.system import atomic_file, disk_errors, write_atomic
 from flashnas.report.terminal import front_html, front_table
-from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun
 
-__all__ = ["FrontEntry", "RecordedRun", "front_html", "front_table", "write_report"]
+__all__ = ["RecordedRun", "front_html", "front_table", "write_report"]
 
 
 def write_report(source: str | Path | RecordedRun) -> tuple[Path, Path]:

@@ -20,8 +20,8 @@ from flashnas.report.beside import stack_label
 from flashnas.report.next_steps import runs_in
 from flashnas.report.plot_data import front_unit
 from flashnas.runs.answer import Answer, Rival
-from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun, rows
+from flashnas.search.trial import Trial
 from flashnas.study.answer import TOLD_APART
 
 RECOMMENDED, TIED, ABOVE = "*", "~", "!"  # marks in the table of the terminal
@@ -280,21 +280,21 @@ def _outside(run: RecordedRun, answer: Answer) -> str:
 # -- names and numbers -----------------------------------------------------------------------------
 
 
-def _entry(run: RecordedRun, key: str) -> FrontEntry:
-    return run.front[run.finalists[1][key]]
+def _entry(run: RecordedRun, key: str) -> Trial:
+    return run.finalists[key]
 
 
-def _chosen(run: RecordedRun, answer: Answer) -> FrontEntry:
+def _chosen(run: RecordedRun, answer: Answer) -> Trial:
     return _entry(run, answer.recommended)
 
 
 def _named(run: RecordedRun, network: Any) -> str:
     """The name of a network on the front, else its notation."""
-    place = run.finalists[1].get(network["hash"])
-    return stack_label(network["notation"]) if place is None else run.front[place].name
+    finalist = run.finalists.get(network["hash"])
+    return stack_label(network["notation"]) if finalist is None else finalist.name
 
 
-def _names(entries: Sequence[FrontEntry]) -> str:
+def _names(entries: Sequence[Trial]) -> str:
     return names_text([entry.name for entry in entries])
 
 

@@ -4,34 +4,35 @@ pictures."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.folding import compressed, parsed
-from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun, rows
+from flashnas.search.trial import Trial
 
 
 @dataclass(frozen=True)
 class Beside:
-    """A pure stack or a published model; its fields are those of an entry of the front. name: in
+    """A pure stack or a published model; its fields are those of a trial of the front. name: in
     pictures, of a stack its notation without the options of the network."""
 
     name: str
     notation: str
-    origin: dict[str, Any]
+    label: str
     figures: dict[str, Any]
     hash: str = ""
     missed: tuple[str, ...] = ()
-    path: Path = Path()
+    number: int | None = None
+    front_number: int | None = None
+    run: str = ""
 
     @property
     def architecture(self) -> Architecture | None:
         return parsed(self.notation)
 
 
-Shown = FrontEntry | Beside
+Shown = Trial | Beside
 
 
 def shown_networks(run: RecordedRun) -> list[Shown]:
@@ -43,15 +44,15 @@ def shown_networks(run: RecordedRun) -> list[Shown]:
     trials = {row.hash: row for row in rows(run.baselines)}
     for standing in sorted(run.answer.baselines, key=lambda standing: standing.difference):
         trial = trials.get(standing.hash)
-        if trial is not None and standing.hash not in run.finalists[1]:
+        if trial is not None and standing.hash not in run.finalists:
             figures = {
                 **trial._asdict(),
                 "full_loss_difference": standing.difference,
                 "full_loss_difference_sd": standing.sd,
                 "probability_best": standing.best,
             }
-            name, origin = stack_label(trial.notation), {"label": trial.label}
-            shown.append(Beside(name, trial.notation, origin, figures, trial.hash))
+            name = stack_label(trial.notation)
+            shown.append(Beside(name, trial.notation, trial.label, figures, trial.hash))
     for model in run.answer.known:
         figures = {
             **model,
@@ -59,7 +60,7 @@ def shown_networks(run: RecordedRun) -> list[Shown]:
             "full_loss_difference": model["difference"],
             "full_loss_difference_sd": model["sd"],
         }
-        shown.append(Beside(model["name"], model["name"], {"label": "published"}, figures))
+        shown.append(Beside(model["name"], model["name"], "published", figures))
     return shown
 
 

@@ -199,7 +199,7 @@ def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
         title, to = "Loss to expect of a full training, against latency", "the lowest"
         base = run.scored[FULL].min()
         if run.answer is not None:
-            chosen = run.front[run.finalists[1][run.answer.recommended]]
+            chosen = run.finalists[run.answer.recommended]
             to, base = chosen.name, chosen.figures[FULL]
             standings = {each.hash: each for each in (*run.answer.baselines, *run.answer.standings)}
         axis = f"expected full loss,\ndifference to {to} (nats per token)"

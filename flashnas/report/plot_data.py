@@ -11,10 +11,10 @@ import pandas as pd
 from flashnas.architecture.folding import kinds, mixers_by_use
 from flashnas.base.text import known
 from flashnas.report.palette import operator_order
-from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import point
 from flashnas.search.pareto import non_dominated
+from flashnas.search.trial import Trial
 
 DEPTH_BINS = 12
 OUTSIDE = 10_000  # cost of a label that the frame would cut; more than all that it can cover
@@ -56,11 +56,8 @@ def staircase(points: pd.DataFrame, right: float) -> tuple[list[float], list[flo
     return [*np.repeat(x, 2)[1:].tolist(), *end], np.repeat(y, 2).tolist()
 
 
-def finalist_of(run: RecordedRun, row: Any) -> FrontEntry | None:
-    by_number, by_hash = run.finalists
-    end = len(run.front)
-    place = min(by_number.get(row.number, end), by_hash.get(row.hash, end))
-    return run.front[place] if place < end else None
+def finalist_of(run: RecordedRun, row: Any) -> Trial | None:
+    return run.finalists.get(row.hash)
 
 
 def on_front(run: RecordedRun, trials: pd.DataFrame) -> np.ndarray:

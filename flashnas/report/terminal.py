@@ -26,8 +26,8 @@ from flashnas.report.words import (
     origin_words,
     place_words,
 )
-from flashnas.runs.front import FrontEntry
 from flashnas.runs.run import RecordedRun
+from flashnas.search.trial import Trial
 
 OWN_COLUMN = ("params", "memory_gb", "expected_recall")  # objectives that have a column anyway
 WIDTH, NOTEBOOK_WIDTH = 120, 200  # of lines where there is no terminal
@@ -139,7 +139,7 @@ def finalists_table(run: RecordedRun) -> dict[str, list[str]]:
         bounds += f" {ABOVE if exceeds(run, entry) else ' '}" * run.ranks_full
         lines.append(
             [
-                f"{entry.name} {mark_of(run, entry)}".rstrip() * isinstance(entry, FrontEntry),
+                f"{entry.name} {mark_of(run, entry)}".rstrip() * isinstance(entry, Trial),
                 *(number(figures.get(name), 3) for name in objectives),
                 *loss_cells(run, entry, losses),
                 times["latency_ms"],

@@ -9,7 +9,7 @@ from flashnas.report.answer_text import RECOMMENDED, TIED
 from flashnas.report.beside import Shown
 from flashnas.report.plot_data import front_unit
 from flashnas.runs.run import RecordedRun, rows
-from flashnas.runs.trial import KNOWN
+from flashnas.search.trial import COMPUTED_ELSEWHERE
 
 LEAST_SILENCE = 0.0005  # nats, from which on a table shows it
 MARKS = {RECOMMENDED: "recommended", TIED: "not told apart", "": ""}
@@ -28,7 +28,7 @@ def counts_line(run: RecordedRun) -> str:
     """`24 searched + 6 baselines trained · 90 from a bench · 2 failed · 3 outside the budget · 4
     repeats`.
     """
-    counts, from_bench = run.counts(), run.trained["source"].isin(KNOWN)
+    counts, from_bench = run.counts(), run.trained["source"].isin(COMPUTED_ELSEWHERE)
     own = run.scored if run.untrained else run.trained[~from_bench]
     pure = int((own["origin"] == "baseline").sum())
     baselines = f" + {counted(pure, 'baseline')}" if pure else ""
@@ -128,9 +128,5 @@ def loss_cells(run: RecordedRun, shown: Shown, columns: Iterable[str]) -> list[s
 def origin_words(shown: Shown) -> str:
     """`pure d` for a baseline, `trial 17` of the search; ` of first` where there are several runs.
     At most 22 letters."""
-    origin = shown.origin
-    label, place = origin.get("label"), origin.get("trial", origin.get("number"))
-    words = str(label or "search")
-    if words == "search" and place is not None:
-        words = f"trial {place}"
-    return shortened(f"{words} of {origin['run']}" if "run" in origin else words, 22)
+    words = shown.label or f"trial {shown.number}"
+    return shortened(f"{words} of {shown.run}" if shown.run else words, 22)

@@ -15,7 +15,7 @@ from flashnas.base.registry import foreign_errors
 from flashnas.base.text import shown
 from flashnas.latency.metrics import METRICS
 from flashnas.runs.run import RecordedRun, rows
-from flashnas.runs.trial import RUN, SCORED
+from flashnas.search.trial import RUN, SCORED
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.training.recipe import Recipe
 

@@ -7,7 +7,6 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,18 +19,17 @@ from flashnas.latency.metrics import METRICS, PREDICTED
 from flashnas.reuse.known import Trained
 from flashnas.reuse.new_question import NewQuestion
 from flashnas.runs.front import (
-    EXPECTED_FIGURES,
-    FRONT_FIGURES,
     ForeignNetwork,
-    FrontEntry,
+    as_recorded_network,
+    origin_of,
     programs_of,
-    recorded,
 )
 from flashnas.runs.identity import table_facts
 from flashnas.runs.layout import FORMAT
 from flashnas.runs.run import RecordedRun
 from flashnas.search.objectives import QUALITY, point
 from flashnas.search.pareto import non_dominated
+from flashnas.search.trial import EXPECTED_FIGURES, METRICS_ON_FRONT, Trial
 
 Timed = tuple[Trained, Mapping[str, float]]
 
@@ -63,12 +61,12 @@ class Reranked:
             "confidence": run.confidence,
             "front": [
                 {
-                    "notation": entry.notation,
-                    "hash": entry.hash,
-                    **entry.figures,
-                    "origin": entry.origin,
+                    "notation": trial.notation,
+                    "hash": trial.hash,
+                    **trial.figures,
+                    "origin": origin_of(trial),
                 }
-                for entry in run.front
+                for trial in run.front
             ],
             "networks": {
                 "trained": self.trained,
@@ -171,40 +169,36 @@ def _run(question: NewQuestion, within: Sequence[Timed], outside: Sequence[Timed
             for number, (trained, metrics) in enumerate([*within, *outside])
         ]
     )
-    front = tuple(_entry(question, *within[n], number, n) for number, n in enumerate(best, 1))
+    front = tuple(_finalist(question, *within[n], number) for number, n in enumerate(best, 1))
     return RecordedRun(question.known.runs[0].path, _config(question), trials, front)
 
 
-def _entry(
-    question: NewQuestion, trained: Trained, metrics: Mapping[str, float], number: int, n: int
-) -> FrontEntry:
+def _finalist(
+    question: NewQuestion, trained: Trained, metrics: Mapping[str, float], front_number: int
+) -> Trial:
+    """A trial of the new front, with the number that it has in its run."""
     row, network = trained.row, _network_of(trained)
-    values = {**row._asdict(), **dict.fromkeys(METRICS), **metrics}
-    figures = {
-        name: float(values[name]) if pd.notna(values[name]) else None for name in FRONT_FIGURES
-    }
-    figures |= {
-        name: float(values[name]) for name in EXPECTED_FIGURES if pd.notna(values.get(name))
+    recorded = {**row._asdict(), **dict.fromkeys(METRICS), **metrics}
+    figures: dict[str, Any] = {
+        name: float(recorded[name]) if pd.notna(recorded.get(name)) else None
+        for name in (*METRICS_ON_FRONT, *EXPECTED_FIGURES)
     }
     if question.certificate and question.model is not None:
-        figures["bound_ms"] = question.certificate.bound(
-            question.model.estimate(network), "latency_ms"
-        )
-    origin = {
-        "number": n,
-        "label": row.label or "search",
-        "trial": int(row.number),
-        **({"run": trained.run.name} if len(question.known.runs) > 1 else {}),
-    }
-    return FrontEntry(
+        estimate = question.model.estimate(network)
+        figures["bound_ms"] = question.certificate.bound(estimate, "latency_ms")
+    return Trial(
+        number=int(row.number),
+        origin=row.origin,
+        label=row.label,
+        run=trained.run.name if len(question.known.runs) > 1 else "",
+        state="complete",
         notation=row.notation,
         hash=row.hash,
-        architecture=network if isinstance(network, ForeignNetwork) else recorded(network),
-        figures={**figures, **row.scores},
-        origin=origin,
-        number=number,
+        architecture=as_recorded_network(network),
+        scores=row.scores,
+        front_number=front_number,
         runs_in=programs_of(network),
-        path=Path(f"{number:02d}.yaml"),
+        **figures,
         **question.costs.details(network),
     )
 

@@ -6,10 +6,9 @@ name is the identity of the run and never the folder's: a renamed or copied fold
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import optuna
 from optuna.storages import JournalStorage
@@ -21,12 +20,31 @@ from flashnas.base.errors import RunError
 from flashnas.base.foreign import read_json_lines
 from flashnas.base.system import drop_torn_line, uninterrupted
 from flashnas.base.text import first_line, shown
-from flashnas.runs.trial import Outcome
+from flashnas.search.trial import Trial, result_fields
+
+
+class _Outcome(TypedDict):
+    """What the study keeps of an evaluation. score: as `executors.job.run_job` returns it."""
+
+    hash: str
+    notation: str
+    score: dict[str, Any] | None
+    reason: str
 
 
 class Database:
-    """Outcomes by the hash of the network. journal: the file. objectives: their number. Raises
-    RunError, in one line, if the journal is damaged."""
+    """The results of all evaluations of a run.
+
+    Args:
+        journal: the file.
+        objectives: their number.
+
+    Attributes:
+        results: hash of a network -> the fields of a Trial that its evaluation fills.
+
+    Raises:
+        RunError: the journal is damaged.
+    """
 
     def __init__(self, journal: Path, *, identity: str, objectives: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -50,43 +68,52 @@ class Database:
             raise RunError(
                 f"{journal}: cannot be opened: {type(error).__name__}: {first_line(error)}"
             ) from None
-        self.outcomes: dict[str, Outcome] = {}
+        self.results: dict[str, dict[str, Any]] = {}
         for trial in trials:
             if trial.state.is_finished():
-                outcome = convert(
-                    trial.user_attrs.get("outcome"),
-                    Outcome,
-                    f"{journal}: evaluation {trial.number} is damaged",
-                    RunError,
-                    name="outcome",
-                    finite=False,
-                )
-                self.outcomes.setdefault(outcome.hash, outcome)
+                place = f"{journal}: evaluation {trial.number} is damaged"
+                recorded = trial.user_attrs.get("outcome")
+                outcome = convert(recorded, _Outcome, place, RunError, name="outcome", finite=False)
+                try:
+                    fields = result_fields(outcome["score"], outcome["reason"])
+                except ValueError as error:
+                    raise RunError(f"{place}: {error}") from None
+                self.results.setdefault(outcome["hash"], fields)
 
     def remember(
         self,
-        outcome: Outcome,
+        trial: Trial,
+        score: dict[str, Any] | None,
+        reason: str,
         *,
         params: Mapping[str, Any],
         distributions: Mapping[str, Any],
         values: Sequence[float] | None,
     ) -> None:
-        """Record one finished evaluation at once. params: the genotype as Optuna parameters inside
-        `distributions`. values: the objectives, all minimised; None if it failed."""
-        trial = optuna.trial.create_trial(
+        """Record a finished evaluation at once.
+
+        Args:
+            trial: the candidate that was evaluated.
+            score: as `executors.job.run_job` returns it; None for a failure with its `reason`.
+            params: the genotype as Optuna parameters inside `distributions`.
+            values: the objectives, all minimised; None for a failure.
+        """
+        outcome: _Outcome = {
+            "hash": trial.hash,
+            "notation": trial.notation,
+            "score": score,
+            "reason": reason,
+        }
+        record = optuna.trial.create_trial(
             state=TrialState.FAIL if values is None else TrialState.COMPLETE,
             values=values,
             params=dict(params),
             distributions=dict(distributions),
-            user_attrs={
-                "hash": outcome.hash,
-                "notation": outcome.notation,
-                "outcome": dataclasses.asdict(outcome),
-            },
+            user_attrs={"hash": trial.hash, "notation": trial.notation, "outcome": outcome},
         )
         with uninterrupted():
-            self._study.add_trial(trial)
-        self.outcomes[outcome.hash] = outcome
+            self._study.add_trial(record)
+        self.results[trial.hash] = result_fields(score, reason)
 
 
 def _check_journal(journal: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +24,7 @@ from flashnas.base.system import (
     write_atomic,
 )
 from flashnas.runs.database import Database
-from flashnas.runs.front import FrontEntry, read_front, write_front
+from flashnas.runs.front import front_path, programs_entries, read_front, write_front
 from flashnas.runs.identity import Identity
 from flashnas.runs.layout import (
     CONFIG,
@@ -40,7 +40,7 @@ from flashnas.runs.layout import (
     read_trials,
     yaml_text,
 )
-from flashnas.runs.trial import STATES, Trial
+from flashnas.search.trial import STATES, Trial
 
 SECONDS_EVERY = (
     30.0  # of a search: how often run.yaml learns its run time, which a killed search would lose
@@ -76,16 +76,30 @@ def check_out(path: Path, *, resume: bool, evaluated: bool = True) -> None:
 
 
 class RunFolder:
-    """The folder of one run, open for writing by one process at a time. resume: a run in it may be
-    continued. Raises RunError if the folder cannot be used, is busy, answers another question, or
-    has lost finished work."""
+    """The folder of one run, open for writing by one process at a time.
+
+    Args:
+        facts: the head of run.yaml.
+        resume: a run in the folder may be continued.
+        encode: genotype -> Optuna parameters.
+
+    Raises:
+        RunError: the folder cannot be used, is busy, answers another question, or has lost finished
+            work.
+    """
 
     def __init__(
-        self, path: Path, *, identity: Identity, facts: dict[str, Any], resume: bool
+        self,
+        path: Path,
+        *,
+        identity: Identity,
+        facts: dict[str, Any],
+        resume: bool,
+        encode: Callable[[Any], Mapping[str, Any]] = dict,
     ) -> None:
         check_out(path, resume=resume)
         self.path = path
-        self._table = TrialsTable()
+        self._table = TrialsTable(encode)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -145,7 +159,7 @@ class RunFolder:
         except RunError as error:
             raise RunError(f"{error}; remove it to have it written again") from None
         evaluated = set(trials.loc[trials["state"].isin(["complete", "failed"]), "hash"])
-        if lost := evaluated - set(self.database.outcomes):
+        if lost := evaluated - set(self.database.results):
             raise RunError(
                 f"{self.database.journal}: lacks {len(lost)} of the {len(evaluated)} evaluations"
                 f" that {TRIALS} lists, so that they would be made again; restore it, or choose"
@@ -199,7 +213,7 @@ class RunFolder:
 
     def summary(
         self,
-        front: Sequence[FrontEntry],
+        front: Sequence[Trial],
         failures: Mapping[str, int],
         config: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
@@ -213,13 +227,13 @@ class RunFolder:
             "run": str(self.path),
             "front": [
                 {
-                    "config": str(entry.path),
-                    "notation": entry.notation,
-                    "hash": entry.hash,
-                    **entry.figures,
-                    **entry.on_programs,
+                    "config": str(front_path(self.path, trial)),
+                    "notation": trial.notation,
+                    "hash": trial.hash,
+                    **trial.figures,
+                    **programs_entries(trial),
                 }
-                for entry in front
+                for trial in front
             ],
             **({"answer": config["answer"]} if config.get("answer") is not None else {}),
             "trials": states,
@@ -242,6 +256,6 @@ class RunFolder:
             self._timed = time.monotonic()
             self.write_config(seconds=round(self.seconds_before + self._timed - self._opened, 1))
 
-    def write_front(self, entries: Sequence[FrontEntry]) -> list[FrontEntry]:
-        """Replace pareto/ by these entries; returns them with number and path."""
-        return write_front(self.path / FRONT, entries)
+    def write_front(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Replace pareto/ by these trials; returns them with their numbers."""
+        return write_front(self.path / FRONT, trials)

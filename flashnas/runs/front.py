@@ -1,4 +1,4 @@
-"""FrontEntry: one architecture of the Pareto front, as pareto/NN.yaml holds it."""
+"""The front of a run: a list of trials, one file pareto/NN.yaml for each, fastest first."""
 
 from __future__ import annotations
 
@@ -9,32 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from flashnas.architecture import Architecture
-from flashnas.architecture.folding import compressed
 from flashnas.base.documents import convert, read_yaml
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.system import atomic_folder, write_synced
 from flashnas.runs.layout import FRONT, yaml_text
+from flashnas.search.trial import EXPECTED_FIGURES, FRONT_FIGURES, METRICS_ON_FRONT, Origin, Trial
 
-# of an entry, besides scores and what a search adds; expected: where full trainings rank
-EXPECTED_FIGURES = (
-    "full_loss",
-    "full_loss_sd",
-    "silence",
-    "expected_recall",
-    "expected_recall_sd",
-)
-FRONT_FIGURES = (
-    "loss",
-    "bits_per_byte",
-    "latency_ms",
-    "lower_ms",
-    "upper_ms",
-    "ttft_ms",
-    "tpot_ms",
-    "throughput_tok_s",
-    "memory_gb",
-    "params",
-)
+_FIGURES = (*METRICS_ON_FRONT, *EXPECTED_FIGURES, *FRONT_FIGURES)
 
 
 @dataclass(frozen=True)
@@ -53,113 +34,52 @@ class ForeignNetwork:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Recorded:
+class _Origin:
+    """Which trial of which run a network of the front is."""
+
+    number: int = -1
+    label: str = "search"
+    origin: Origin = "search"
+    run: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """What a file of the front holds."""
+
+    architecture: dict[str, Any]
+    made_by: str | None = None
     figures: dict[str, float | None] = field(default_factory=dict)
     operators_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     sources: dict[str, float] = field(default_factory=dict)
-    origin: dict[str, Any] = field(default_factory=dict)
+    origin: _Origin = field(default_factory=_Origin)
     missed: tuple[str, ...] | None = None
     runs_in: dict[str, str] | None = None
     notation: str = ""
     hash: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class FrontEntry(_Recorded):
-    """One architecture of the front.
-
-    figures: name -> value, units in the names; None where one does not exist. operators_ms: kind of
-    operator -> source -> milliseconds of the request; empty without a latency table. sources:
-    source of the latency -> share of it. origin: `number` of the trial, and `label`
-    of a baseline or `search`. missed: figures that exceed their budget as measured on the device.
-    runs_in: the programs that run it without flashnas, each with the `--to` of its export. Both are
-    None where that is not known. number: 1 for the fastest; 0 before the front is written.
-    """
-
-    architecture: Architecture | ForeignNetwork
-    number: int = 0
-    path: Path = Path()
-
-    @property
-    def name(self) -> str:
-        """`P3`: its name in every figure and table of the report."""
-        return f"P{self.number}"
-
-    def __str__(self) -> str:
-        """`P3 2560: 5x(m2 f) a f`."""
-        return f"{self.name} {compressed(self.notation)}"
-
-    @property
-    def loss(self) -> float | None:
-        """In nats per token, or what the user's evaluator returned."""
-        return self.figures.get("loss")
-
-    @property
-    def latency_ms(self) -> float | None:
-        """Of the whole request, where it is known."""
-        return self.figures.get("latency_ms")
-
-    @property
-    def on_programs(self) -> dict[str, Any]:
-        """`missed` and `runs_in`, where they are known."""
-        return {
-            **({} if self.missed is None else {"missed": list(self.missed)}),
-            **({} if self.runs_in is None else {"runs_in": self.runs_in}),
-        }
-
-    def to_dict(self) -> dict[str, Any]:
-        """What its file holds."""
-        network = self.architecture
-        made_by = {"made_by": network.made_by} if isinstance(network, ForeignNetwork) else {}
-        return {
-            "notation": self.notation,
-            "hash": self.hash,
-            **made_by,
-            "architecture": network.to_dict(),
-            "figures": self.figures,
-            "sources": self.sources,
-            "origin": self.origin,
-            **self.on_programs,
-            "operators_ms": self.operators_ms,
-        }
-
-    @classmethod
-    def read(cls, path: Path) -> FrontEntry:
-        """The entry of a file, whose name is the number; raises RunError or ConfigError with file,
-        line, rule and value."""
-        if not path.stem.isdigit():
-            raise RunError(f"{path}: files of the front have numbers as names, such as 01.yaml")
-        data = read_yaml(path)
-        file = convert(data, _File, error=RunError, finite=False)
-        architecture: Architecture | ForeignNetwork
-        if file.made_by is not None:
-            architecture = ForeignNetwork(file.made_by, file.notation, file.hash, file.architecture)
-        else:
-            try:
-                architecture = Architecture.from_dict(file.architecture)
-            except (FlashnasError, TypeError) as error:
-                raise RunError(f"{data.place('architecture')}: {error}") from None
-        values = {
-            **vars(file),
-            "architecture": architecture,
-            "notation": file.notation or architecture.notation,
-            "hash": file.hash or architecture.hash,
-        }
-        values.pop("made_by", None)
-        return cls(**values, number=int(path.stem), path=path)
+def origin_of(trial: Trial) -> dict[str, Any]:
+    """Which trial of which run a network of a front is."""
+    return {
+        "number": trial.number,
+        "label": trial.label or "search",
+        **({} if trial.origin == "search" else {"origin": trial.origin}),
+        **({"run": trial.run} if trial.run else {}),
+    }
 
 
-@dataclass(frozen=True, kw_only=True)
-class _File(_Recorded):
-    """What a file of the front holds."""
+def programs_entries(trial: Trial) -> dict[str, Any]:
+    """`missed` and `runs_in`, where they are known."""
+    return {
+        **({} if trial.missed is None else {"missed": list(trial.missed)}),
+        **({} if trial.runs_in is None else {"runs_in": trial.runs_in}),
+    }
 
-    architecture: dict[str, Any]
-    made_by: str | None = None
 
-
-def recorded(network: Any) -> Architecture | ForeignNetwork:
-    """A network as an entry of the front holds it."""
-    if isinstance(network, Architecture):
+def as_recorded_network(network: Any) -> Architecture | ForeignNetwork:
+    """A network as the front holds it."""
+    if isinstance(network, Architecture | ForeignNetwork):
         return network
     made_by = f"{type(network).__module__}:{type(network).__qualname__}"
     return ForeignNetwork(made_by, network.notation, network.hash, network.to_dict())
@@ -174,21 +94,79 @@ def programs_of(network: Any) -> dict[str, str] | None:
     return exports_of(network)
 
 
-def read_front(folder: Path) -> tuple[FrontEntry, ...]:
-    """The front in a run folder, fastest first; raises RunError or ConfigError for a damaged
-    file.
-    """
-    files = sorted((folder / FRONT).glob("*.yaml"), key=lambda path: path.stem.zfill(9))
-    return tuple(map(FrontEntry.read, files))
+def front_path(run: Path, trial: Trial) -> Path:
+    """The file of a trial of the front of a run folder."""
+    return run / FRONT / f"{trial.front_number:02d}.yaml"
 
 
-def write_front(folder: Path, entries: Sequence[FrontEntry]) -> list[FrontEntry]:
-    """Replace a folder by these entries; returns them with number and path."""
+def write_front(folder: Path, trials: Sequence[Trial]) -> list[Trial]:
+    """Replace the folder of a front; returns the trials with their numbers."""
     numbered = [
-        dataclasses.replace(entry, number=number, path=folder / f"{number:02d}.yaml")
-        for number, entry in enumerate(entries, start=1)
+        dataclasses.replace(trial, front_number=number)
+        for number, trial in enumerate(trials, start=1)
     ]
     with atomic_folder(folder) as fresh:
-        for entry in numbered:
-            write_synced(fresh / entry.path.name, yaml_text(entry.to_dict()))
+        for trial in numbered:
+            network = as_recorded_network(trial.architecture)
+            made_by = {"made_by": network.made_by} if isinstance(network, ForeignNetwork) else {}
+            entry = {
+                "notation": trial.notation,
+                "hash": trial.hash,
+                **made_by,
+                "architecture": network.to_dict(),
+                "figures": trial.figures,
+                "sources": trial.sources,
+                "origin": origin_of(trial),
+                **programs_entries(trial),
+                "operators_ms": trial.operators_ms,
+            }
+            write_synced(fresh / f"{trial.front_number:02d}.yaml", yaml_text(entry))
     return numbered
+
+
+def read_front(run: Path) -> tuple[Trial, ...]:
+    """The front in a run folder, fastest first.
+
+    Raises:
+        RunError, ConfigError: a file is damaged; with file, line, rule and value.
+    """
+    files = sorted((run / FRONT).glob("*.yaml"), key=lambda path: path.stem.zfill(9))
+    return tuple(map(_read_trial, files))
+
+
+def _read_trial(path: Path) -> Trial:
+    if not path.stem.isdigit():
+        raise RunError(f"{path}: files of the front have numbers as names, such as 01.yaml")
+    data = read_yaml(path)
+    file = convert(data, _File, error=RunError, finite=False)
+    network: Architecture | ForeignNetwork
+    if file.made_by is not None:
+        network = ForeignNetwork(file.made_by, file.notation, file.hash, file.architecture)
+    else:
+        try:
+            network = Architecture.from_dict(file.architecture)
+        except (FlashnasError, TypeError) as error:
+            raise RunError(f"{data.place('architecture')}: {error}") from None
+    origin = file.origin
+    figures: dict[str, Any] = {name: file.figures.get(name) for name in _FIGURES}
+    return Trial(
+        number=origin.number,
+        label="" if origin.label == "search" else origin.label,
+        origin=origin.origin,
+        run=origin.run,
+        state="complete",
+        notation=file.notation or network.notation,
+        hash=file.hash or network.hash,
+        architecture=network,
+        front_number=int(path.stem),
+        scores={
+            name: value
+            for name, value in file.figures.items()
+            if name not in _FIGURES and value is not None
+        },
+        operators_ms=file.operators_ms,
+        sources=file.sources,
+        missed=file.missed,
+        runs_in=file.runs_in,
+        **figures,
+    )

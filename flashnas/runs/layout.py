@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import json
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.foreign import parse_json_cells, read_parquet
 from flashnas.base.registry import installed_plugins
 from flashnas.base.text import first_line, printable, shown
-from flashnas.runs.trial import Trial
+from flashnas.search.trial import COLUMNS, Trial
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C: ten times as fast
 
@@ -33,8 +32,10 @@ FRONT = "pareto"  # folder: NN.yaml, one file for each architecture of the front
 MEASURED = "measured.json"  # finalists that were timed on the device
 LOCK = ".lock"  # held by the process that writes
 
-# columns of trials.parquet by their types in Trial
-_TYPES = typing.get_type_hints(Trial)
+# columns of trials.parquet by their types
+_TYPES = {name: kind for name, kind in typing.get_type_hints(Trial).items() if name in COLUMNS} | {
+    "genotype": dict[str, Any]
+}
 WHOLE = tuple(name for name, kind in _TYPES.items() if kind == int | None)
 NUMBERS = tuple(name for name, kind in _TYPES.items() if kind in (int | None, float | None))
 TEXTS = tuple(name for name, kind in _TYPES.items() if kind is str)
@@ -46,22 +47,20 @@ COSTS = ("tokens", "train_seconds")  # of a training, which a repeat did not hav
 NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")
 
 
-def _rows(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """The trials as trials.parquet holds them. A repeated network has no cost, so that sums over
-    the trials are right."""
-    return [
-        {
-            **vars(trial),
-            **{name: json.dumps(getattr(trial, name)) for name in JSON_COLUMNS},
-            **(dict.fromkeys(COSTS) if trial.state == "reused" else {}),
-        }
-        for trial in trials
-    ]
+def _row(trial: Trial, encode: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
+    """A trial as trials.parquet holds it. A repeated network has no cost, so that sums over the
+    trials are right. encode: genotype -> Optuna parameters."""
+    genotype = {} if trial.genotype is None else encode(trial.genotype)
+    row = {name: getattr(trial, name) for name in COLUMNS} | {"genotype": genotype}
+    row |= {name: json.dumps(row[name]) for name in JSON_COLUMNS}
+    return row | (dict.fromkeys(COSTS) if trial.state == "reused" else {})
 
 
-def trials_frame(trials: Sequence[Trial]) -> pd.DataFrame:
+def trials_frame(
+    trials: Sequence[Trial], encode: Callable[[Any], Mapping[str, Any]] = dict
+) -> pd.DataFrame:
     """The trials as trials.parquet holds them."""
-    frame = pd.DataFrame(_rows(trials), columns=[field.name for field in dataclasses.fields(Trial)])
+    frame = pd.DataFrame([_row(trial, encode) for trial in trials], columns=COLUMNS)
     return frame.astype(
         {
             **dict.fromkeys((*TEXTS, *JSON_COLUMNS, "origin", "state"), "str"),
@@ -126,9 +125,11 @@ def plugins_named(folder: Path) -> Iterator[None]:
 
 
 class TrialsTable:
-    """trials.parquet while it grows: a trial that was written before is not converted again."""
+    """trials.parquet while it grows: a trial that was written before is not converted again.
+    encode: genotype -> Optuna parameters."""
 
-    def __init__(self) -> None:
+    def __init__(self, encode: Callable[[Any], Mapping[str, Any]] = dict) -> None:
+        self._encode = encode
         self._trials: list[Trial] = []
         self._table: pa.Table | None = None
 
@@ -139,7 +140,7 @@ class TrialsTable:
         same = 0
         while same < min(len(self._trials), len(trials)) and self._trials[same] is trials[same]:
             same += 1
-        rows = _rows(trials[same:])
+        rows = [_row(trial, self._encode) for trial in trials[same:]]
         new = pa.Table.from_arrays(
             [  # by a frame of pandas it takes five times as long
                 pa.array([row[field.name] for row in rows], field.type, from_pandas=True)
@@ -164,9 +165,9 @@ def read_trials(path: Path) -> pd.DataFrame:
             raise RunError(f"{path}: not the trials of a run: column {name!r} is missing")
     if frame.empty:
         raise RunError(f"{path.parent}: the run holds no trials yet ({TRIALS} has no rows)")
-    for field in dataclasses.fields(Trial):
-        if field.name not in frame.columns:
-            frame[field.name] = None
+    for name in COLUMNS:
+        if name not in frame.columns:
+            frame[name] = None
     for name in ("number", *NUMBERS):
         try:
             frame[name] = pd.to_numeric(frame[name]).astype(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from flashnas.base.foreign import check_inside
 from flashnas.base.system import atomic_file, disk_errors, write_atomic
 from flashnas.base.text import shown
 from flashnas.runs.answer import Answer
-from flashnas.runs.front import FrontEntry, read_front, write_front
+from flashnas.runs.front import read_front, write_front
 from flashnas.runs.layout import (
     CONFIG,
     FRONT,
@@ -29,8 +28,8 @@ from flashnas.runs.layout import (
     read_trials,
     yaml_text,
 )
-from flashnas.runs.trial import Trial
 from flashnas.search.objectives import DEFAULT, FULL, OBJECTIVES, QUALITY
+from flashnas.search.trial import COLUMNS, Trial
 
 COUNTED = ("complete", "reused", "failed", "infeasible", "expected")  # states
 COMPARED = ("complete", "reused", "expected")  # states of networks that were compared
@@ -68,7 +67,7 @@ class RecordedRun:
     path: Path
     config: dict[str, Any]
     trials: pd.DataFrame
-    front: tuple[FrontEntry, ...]
+    front: tuple[Trial, ...]
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -177,7 +176,7 @@ class RecordedRun:
             ("above_budget", answer.above_budget),
             ("standings", [standing.hash for standing in answer.standings]),
         ):
-            if unknown := [key for key in keys if key not in self.finalists[1]]:
+            if unknown := [key for key in keys if key not in self.finalists]:
                 config = self.config
                 place = (
                     config.place("answer")
@@ -190,14 +189,9 @@ class RecordedRun:
         return answer
 
     @functools.cached_property
-    def finalists(self) -> tuple[dict[Any, int], dict[str, int]]:
-        """Places in the front by the number of the trial, and by the hash of the network."""
-        by_number: dict[Any, int] = {}
-        by_hash: dict[str, int] = {}
-        for place, entry in enumerate(self.front):
-            by_number.setdefault(entry.origin.get("number"), place)
-            by_hash.setdefault(entry.architecture.hash, place)
-        return by_number, by_hash
+    def finalists(self) -> dict[str, Trial]:
+        """The trials of the front by the hash of their network."""
+        return {trial.hash: trial for trial in reversed(self.front)}
 
     @property
     def baselines(self) -> pd.DataFrame:
@@ -225,7 +219,7 @@ class RecordedRun:
         """Write a run that no search made into a new folder: its head, trials and front."""
         with disk_errors(f"{out}: cannot be written", RunError):
             out.mkdir(parents=True, exist_ok=True)
-            cells = self.trials[[field.name for field in dataclasses.fields(Trial)]].astype(object)
+            cells = self.trials[COLUMNS].astype(object)
             figures: list[Any] = cells.where(cells.notna(), None).to_dict("records")
             with atomic_file(out / TRIALS) as part:
                 TrialsTable().write([Trial(**values) for values in figures], part)

@@ -18,16 +18,17 @@ from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
 from flashnas.base.foreign import read_json
 from flashnas.base.system import write_atomic
-from flashnas.runs.front import FrontEntry
+from flashnas.runs.front import front_path
 from flashnas.runs.layout import CONFIG
 from flashnas.runs.run import RecordedRun
+from flashnas.search.trial import Trial
 
 TRAINED = "trained"  # folder: of trainings
 WEIGHTS = "final"  # in each of them: the folder of its weights
 EVALUATION = "eval.json"  # beside weights: what `flashnas eval` found
 
 
-def trained_models(run: RecordedRun) -> list[tuple[FrontEntry, Path]]:
+def trained_models(run: RecordedRun) -> list[tuple[Trial, Path]]:
     """Networks of the front that were trained, each with its folder of weights. Only the vocabulary
     may be another one, since a training takes that of its text."""
     folders = sorted((run.path / TRAINED).glob(f"*/{WEIGHTS}/architecture.yaml"))
@@ -59,13 +60,14 @@ def chosen_weights(folder: Path) -> Path:
     for entry, weights in trained_models(run):
         if entry == ranked[0]:
             return weights
+    path = front_path(folder, ranked[0])
     raise RunError(
         f"{folder}: its network {ranked[0].name} has not been trained; train it with flashnas"
-        f" train {ranked[0].path} --out {folder / TRAINED / ranked[0].path.stem}"
+        f" train {path} --out {folder / TRAINED / path.stem}"
     )
 
 
-def search_of(weights: Path) -> tuple[RecordedRun, FrontEntry] | None:
+def search_of(weights: Path) -> tuple[RecordedRun, Trial] | None:
     """The run in whose folder the weights are, with their network of its front; None for others."""
     training = weights.absolute().parent
     if (weights.name, training.parent.name) != (WEIGHTS, TRAINED) or not (

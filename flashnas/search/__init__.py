@@ -9,15 +9,16 @@ from typing import Any
 from flashnas.base.errors import ConfigError
 from flashnas.base.registry import Registry
 from flashnas.base.text import did_you_mean
-from flashnas.search.algorithm import Evaluation, Goals, LatencyOf, SearchAlgorithm
+from flashnas.search.algorithm import Goals, LatencyOf, SearchAlgorithm
+from flashnas.search.trial import Trial
 from flashnas.space import SearchSpace
 
 __all__ = [
     "ALGORITHMS",
-    "Evaluation",
     "Goals",
     "LatencyOf",
     "SearchAlgorithm",
+    "Trial",
     "algorithm_class",
     "algorithm_options",
     "make_algorithm",

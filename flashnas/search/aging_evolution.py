@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from flashnas.search.algorithm import Evaluation, Genotype, SearchAlgorithm, check_whole
+from flashnas.search.algorithm import Genotype, SearchAlgorithm, check_whole
 from flashnas.search.pareto import standings
+from flashnas.search.trial import Trial
 
 
 class AgingEvolution(SearchAlgorithm):
@@ -31,7 +32,7 @@ class AgingEvolution(SearchAlgorithm):
         super().__init__(**shared)
         self.population_size = check_whole("aging-evolution: population", population, 1)
         self.tournament_size = check_whole("aging-evolution: tournament", tournament, 1)
-        self.population: deque[Evaluation] = deque(maxlen=self.population_size)  # oldest first
+        self.population: deque[Trial] = deque(maxlen=self.population_size)  # oldest first
         self._drawn = 0
 
     def _propose(self, count: int) -> Iterator[Genotype]:
@@ -52,15 +53,15 @@ class AgingEvolution(SearchAlgorithm):
 
     def _fitness(self) -> list[float]:
         """Of the members of the population; lower is better."""
-        points = [self.point(member) for member in self.population]
+        points = [member.point for member in self.population]
         if self.goals is None:
             return [point[0] for point in points]
         return standings(points).tolist() if points else []
 
-    def _take_in(self, evaluation: Evaluation) -> None:
+    def _take_in(self, trial: Trial) -> None:
         self._drawn += 1  # it takes the place of a random member of the first population
-        self._learn(evaluation)
+        self._learn(trial)
 
-    def _learn(self, evaluation: Evaluation) -> None:
-        if evaluation.complete:
-            self.population.append(evaluation)
+    def _learn(self, trial: Trial) -> None:
+        if trial.complete:
+            self.population.append(trial)

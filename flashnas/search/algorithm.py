@@ -9,7 +9,6 @@ recorded.
 from __future__ import annotations
 
 import functools
-import math
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.settings import MAX_SEED
+from flashnas.search.trial import Trial
 from flashnas.space import SearchSpace
 
 Genotype = Hashable
@@ -64,32 +64,6 @@ class Prior:
     best: Sequence[Any] = ()
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What came of one candidate, as an algorithm learns it: the genotype itself and minimised
-    values. loss: nats per token, or the negative of an accuracy that was asked for in its place.
-    latency_ms: of the fitted network. values: all objectives of `Goals`, where set. feasible: some
-    width meets the budgets. failed: the evaluation ended without a score."""
-
-    genotype: Any
-    architecture: Any | None = None
-    feasible: bool = True
-    loss: float | None = None
-    latency_ms: float | None = None
-    failed: bool = False
-    values: tuple[float, ...] | None = None
-
-    @property
-    def complete(self) -> bool:
-        """True if it was within the budget and trained, and its loss and values are finite."""
-        scores = (self.loss, *(self.values or ()))
-        return (
-            self.feasible
-            and not self.failed
-            and all(v is not None and math.isfinite(v) for v in scores)
-        )
-
-
 class SearchAlgorithm(ABC):
     """Proposes candidates by `ask` and learns from `tell`.
 
@@ -118,7 +92,7 @@ class SearchAlgorithm(ABC):
         self.seed = check_whole("seed", seed, 0, MAX_SEED)
         self.cycle_size = check_whole("cycle_size", cycle_size, 1)
         self.rng = np.random.default_rng(self.seed)
-        self.history: list[Evaluation] = []
+        self.history: list[Trial] = []
         self.pending: deque[Genotype] = deque()  # asked, not yet told
         self.prior: Prior | None = None
         self._fitted = functools.lru_cache(maxsize=REMEMBERED)(latency_of)
@@ -138,24 +112,24 @@ class SearchAlgorithm(ABC):
             self.pending.append(genotype)
         return batch
 
-    def tell(self, evaluations: Iterable[Evaluation]) -> None:
+    def tell(self, trials: Iterable[Trial]) -> None:
         """Learn from results, in the order in which they were asked for; a part of a cycle is
         allowed. Raises ValueError for a candidate that is told out of that order."""
-        for evaluation in evaluations:
-            if not self.pending or self.pending[0] != evaluation.genotype:
-                raise ValueError(f"{self.name}: told {evaluation.genotype} out of the order asked")
+        for trial in trials:
+            if not self.pending or self.pending[0] != trial.genotype:
+                raise ValueError(f"{self.name}: told {trial.genotype} out of the order asked")
             self.pending.popleft()
-            self.history.append(evaluation)
-            self._learn(evaluation)
+            self.history.append(trial)
+            self._learn(trial)
 
-    def start_from(self, evaluations: Iterable[Evaluation]) -> None:
+    def start_from(self, trials: Iterable[Trial]) -> None:
         """Learn, at any time, from candidates that were evaluated elsewhere. They are not proposed
         again.
         """
-        for evaluation in evaluations:
-            self._proposed.add(evaluation.genotype)
-            self.history.append(evaluation)
-            self._take_in(evaluation)
+        for trial in trials:
+            self._proposed.add(trial.genotype)
+            self.history.append(trial)
+            self._take_in(trial)
 
     def use_prior(self, prior: Prior) -> None:
         """Know this before the first `ask`. Algorithms that have no use for it pass it over."""
@@ -166,29 +140,18 @@ class SearchAlgorithm(ABC):
         """Yield `count` candidates; each one is on `pending` before the next is drawn."""
 
     @abstractmethod
-    def _learn(self, evaluation: Evaluation) -> None:
+    def _learn(self, trial: Trial) -> None:
         """Take in one result; `history` holds it already."""
 
-    def _take_in(self, evaluation: Evaluation) -> None:
+    def _take_in(self, trial: Trial) -> None:
         """The same of `start_from`, which was never asked for."""
-        self._learn(evaluation)
+        self._learn(trial)
 
     # -- what algorithms build on
 
-    def complete(self) -> list[Evaluation]:
+    def complete(self) -> list[Trial]:
         """In the order told."""
-        return [evaluation for evaluation in self.history if evaluation.complete]
-
-    def point(self, evaluation: Evaluation) -> tuple[float, ...]:
-        """All objectives of a complete candidate; (loss, latency_ms) without goals."""
-        if self.goals is not None:
-            assert evaluation.values is not None
-            return evaluation.values
-        latency_ms = evaluation.latency_ms
-        if latency_ms is None:
-            latency_ms = self.fitted(evaluation.genotype)[1]
-        assert evaluation.loss is not None
-        return evaluation.loss, 0.0 if latency_ms is None else latency_ms
+        return [trial for trial in self.history if trial.complete]
 
     def fitted(self, genotype: Genotype) -> tuple[Any | None, float | None]:
         """`latency_of`, remembered."""

@@ -19,13 +19,13 @@ import numpy as np
 from flashnas.search.algorithm import (
     DRAWS,
     REMEMBERED,
-    Evaluation,
     Genotype,
     SearchAlgorithm,
     check_whole,
 )
 from flashnas.search.loss_model import LossModel, Posterior, Scale, features_of
 from flashnas.search.pareto import non_dominated, subsample_history
+from flashnas.search.trial import Trial
 
 SAMPLE = 256  # random genotypes that fix the scale of the features and the reference latency
 RECENT_GOOD = 10  # best trained candidates whose mutants join the pool, beside the front's
@@ -65,22 +65,22 @@ class Bayes(SearchAlgorithm):
             None  # the last one whose hyper-parameters were fitted
         )
         self._modelled = 0  # trained candidates when that was
-        self._trained: list[Evaluation] = []  # those within the budgets, ..
+        self._trained: list[Trial] = []  # those within the budgets, ..
         self._values: list[
             tuple[float, ...] | None
         ] = []  # .. their qualities, None for a failed one, ..
         self._exact: list[tuple[float, ...]] = []  # .. and their exact objectives
         self._qualities_count = self._exactly_known.count(False)
 
-    def _take_in(self, evaluation: Evaluation) -> None:
+    def _take_in(self, trial: Trial) -> None:
         self._drawn += 1  # it takes the place of a random candidate at the start
-        self._learn(evaluation)
+        self._learn(trial)
 
-    def _learn(self, evaluation: Evaluation) -> None:
-        if evaluation.feasible:
-            self._trained.append(evaluation)
-            self._values.append(self._qualities(evaluation) if evaluation.complete else None)
-            self._exact.append(self._exact_of(evaluation.genotype))
+    def _learn(self, trial: Trial) -> None:
+        if trial.feasible:
+            self._trained.append(trial)
+            self._values.append(self._qualities(trial) if trial.complete else None)
+            self._exact.append(self._exact_of(trial.genotype))
 
     def _propose(self, count: int) -> Iterator[Genotype]:
         complete = sum(values is not None for values in self._values)
@@ -126,7 +126,7 @@ class Bayes(SearchAlgorithm):
 
     def _choose(self, count: int) -> Iterator[Genotype]:
         offsets = np.zeros((self._qualities_count, len(self._trained)))
-        offsets[0] = self._expected([evaluation.genotype for evaluation in self._trained])
+        offsets[0] = self._expected([trial.genotype for trial in self._trained])
         rest = [
             _modelled(
                 [
@@ -272,10 +272,10 @@ class Bayes(SearchAlgorithm):
 
     # -- objectives and features -------------------------------------------------------------------
 
-    def _qualities(self, evaluation: Evaluation) -> tuple[float, ...]:
+    def _qualities(self, trial: Trial) -> tuple[float, ...]:
         return tuple(
             value
-            for value, known in zip(self.point(evaluation), self._exactly_known, strict=True)
+            for value, known in zip(trial.point, self._exactly_known, strict=True)
             if not known
         )
 

@@ -22,8 +22,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from flashnas.base.settings import MAX_SEED
-from flashnas.search.algorithm import Evaluation, Genotype, SearchAlgorithm, check_whole
+from flashnas.search.algorithm import Genotype, SearchAlgorithm, check_whole
 from flashnas.search.pareto import standings, subsample_history
+from flashnas.search.trial import Trial
 
 REDRAWS = 16  # draws of the sampler for one candidate, before mutation helps out
 
@@ -95,20 +96,20 @@ class OptunaAlgorithm(SearchAlgorithm):
             self.study.enqueue_trial(params)
             self._trials.append(self.study.ask(self._distributions))
 
-    def _take_in(self, evaluation: Evaluation) -> None:
-        self._trials.appendleft(self._as_trial(evaluation.genotype)[1])
-        self._learn(evaluation)
+    def _take_in(self, trial: Trial) -> None:
+        self._trials.appendleft(self._as_trial(trial.genotype)[1])
+        self._learn(trial)
 
-    def _learn(self, evaluation: Evaluation) -> None:
-        trial = self._trials.popleft()
-        if not evaluation.feasible:
-            trial.set_constraint("budget", max(self._excess(evaluation.genotype), 1e-9))
-            self.study.tell(trial, [float("inf")] * len(self._exactly_known))
-        elif not evaluation.complete:
-            self.study.tell(trial, state=TrialState.FAIL)
+    def _learn(self, trial: Trial) -> None:
+        asked = self._trials.popleft()
+        if not trial.feasible:
+            asked.set_constraint("budget", max(self._excess(trial.genotype), 1e-9))
+            self.study.tell(asked, [float("inf")] * len(self._exactly_known))
+        elif not trial.complete:
+            self.study.tell(asked, state=TrialState.FAIL)
         else:
-            trial.set_constraint("budget", 0.0)
-            self.study.tell(trial, self.point(evaluation))
+            asked.set_constraint("budget", 0.0)
+            self.study.tell(asked, trial.point)
 
 
 class Nsga2(OptunaAlgorithm):

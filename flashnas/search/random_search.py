@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flashnas.search.algorithm import Evaluation, Genotype, SearchAlgorithm
+from flashnas.search.algorithm import Genotype, SearchAlgorithm
+from flashnas.search.trial import Trial
 
 
 class Random(SearchAlgorithm):
@@ -16,5 +17,5 @@ class Random(SearchAlgorithm):
         for _ in range(count):
             yield self.draw_fresh(lambda: self.space.sample(self.rng))
 
-    def _learn(self, evaluation: Evaluation) -> None:
+    def _learn(self, trial: Trial) -> None:
         pass

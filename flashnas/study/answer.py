@@ -4,7 +4,7 @@ is."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from scipy.special import ndtr
@@ -20,17 +20,17 @@ from flashnas.runs.answer import (
     Standing,
     ToChange,
 )
-from flashnas.runs.trial import Trial
+from flashnas.search.trial import Trial
 from flashnas.study.comparison import (
     Compared,
     below_zero,
     known_model,
     known_models,
+    other_calibration,
     rival_of,
     support_of,
 )
 from flashnas.study.explore import Explored
-from flashnas.study.other_calibration import other_calibration
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import EvidenceScorer
 from flashnas.training.cost import FULL_UTILISATION, H100_FLOPS, full_training_flops
@@ -45,20 +45,20 @@ def answer_of(
     expected: Explored,
     front: Sequence[Trial],
     baselines: Sequence[Trial],
-    networks: Mapping[str, Architecture],
+    tried: Collection[str],
 ) -> Answer:
     """The answer that a front gives.
 
     Args:
         front: trials, fastest first.
         baselines: trials of the pure stacks.
-        networks: of all trials, by hash.
+        tried: hashes of all networks that the search has proposed.
     """
     scorer, config = problem.scorer, problem.config
     assert scorer is not None
     floor, budget_ms = config.recall_floor, config.budgets.get("latency_ms")
     known = known_models(problem)
-    compared = Compared.of(scorer, [*front, *baselines], networks, list(known.values()))
+    compared = Compared.of(scorer, [*front, *baselines], list(known.values()))
     keeping = [trial for trial in front if (trial.expected_recall or 0.0) >= floor]
     chosen, freest = min(keeping or front, key=value_of), min(front, key=value_of)
     free = {trial.hash for trial in keeping or front}
@@ -72,31 +72,31 @@ def answer_of(
     attention = [
         trial
         for trial in baselines
-        if {spec.kind for spec in networks[trial.hash].operators if spec.mixes_tokens} == {"a"}
+        if {spec.kind for spec in trial.architecture.operators if spec.mixes_tokens} == {"a"}
     ]
     before = expected.networks[expected.best(floor)].notation
     free_difference, free_sd, _ = compared.difference(freest.hash, chosen.hash)
-    network = networks[chosen.hash]
+    network = chosen.architecture
     return Answer(
         recommended=chosen.hash,
         standings=standings,
         baselines=tuple(_standing(compared, trial, chosen, free) for trial in baselines),
         cheapest=tied[0].hash,
-        pure=Rival() if pure is None else rival_of(problem, compared, chosen, pure, networks),
-        transformer=rival_of(problem, compared, chosen, min(attention, key=value_of), networks)
+        pure=Rival() if pure is None else rival_of(problem, compared, chosen, pure),
+        transformer=rival_of(problem, compared, chosen, min(attention, key=value_of))
         if attention
         else Rival(),
         reasons=Reasons()
         if pure is None or pure.hash == chosen.hash
-        else _reasons(scorer, chosen, pure, networks),
+        else _reasons(scorer, chosen, pure),
         known=tuple(
             known_model(problem, compared, name, model, chosen) for name, model in known.items()
         ),
         other_calibration=other_calibration(problem, expected, network),
-        support=None if pure is None else support_of(network, networks[pure.hash]),
+        support=None if pure is None else support_of(network, pure.architecture),
         training=_full_training(network, scorer.tokens),
-        experiment=_experiment(scorer, compared, chosen, tied, networks),
-        limit=_limit(problem, expected, chosen, network),
+        experiment=_experiment(scorer, compared, chosen, tied),
+        limit=_limit(problem, expected, chosen),
         min_recall=floor,
         kept=bool(keeping),
         keeps=1.0
@@ -115,7 +115,7 @@ def answer_of(
             for trial in front
             if budget_ms is not None and trial.upper_ms is not None and trial.upper_ms > budget_ms
         ),
-        to_change=_to_change(problem, expected, chosen, networks),
+        to_change=_to_change(problem, expected, chosen, tried),
         before=before,
         same=before == chosen.notation,
         trained=problem.recipe is not None,
@@ -142,10 +142,8 @@ def _standing(compared: Compared, trial: Trial, chosen: Trial, free: set[str]) -
     )
 
 
-def _reasons(
-    scorer: EvidenceScorer, chosen: Trial, pure: Trial, networks: Mapping[str, Architecture]
-) -> Reasons:
-    both = [networks[chosen.hash], networks[pure.hash]]
+def _reasons(scorer: EvidenceScorer, chosen: Trial, pure: Trial) -> Reasons:
+    both = [chosen.architecture, pure.architecture]
     effects = scorer.short_effects(both, [chosen.loss, pure.loss])
     parts = scorer.model.parts_of(scorer.model.table(both, scorer.tokens, effects), 0, 1)
     shape = scorer.shape_part(both)
@@ -175,14 +173,13 @@ def _experiment(
     compared: Compared,
     chosen: Trial,
     tied: Sequence[Trial],
-    networks: Mapping[str, Architecture],
 ) -> Experiment:
     """Train the recommended network and its closest rival, TOKENS_EACH tokens for each parameter."""
     rivals = [trial for trial in tied if trial.hash != chosen.hash]
     if not rivals:
         return {}
     rival = max(rivals, key=lambda trial: compared.best[trial.hash])
-    both = [networks[chosen.hash], networks[rival.hash]]
+    both = [chosen.architecture, rival.architecture]
     tokens = float(TOKENS_EACH * max(network.params for network in both))
     flops = sum(full_training_flops(network, tokens) for network in both)
     mean, sd, _ = compared.difference(rival.hash, chosen.hash)
@@ -198,7 +195,7 @@ def _experiment(
     }
 
 
-def _limit(problem: Problem, expected: Explored, chosen: Trial, network: Architecture) -> str:
+def _limit(problem: Problem, expected: Explored, chosen: Trial) -> str:
     """What keeps the recommended network from being better."""
     assert problem.scorer is not None
     metrics = vars(chosen)
@@ -225,7 +222,7 @@ def chances_to_change(
 
 
 def _to_change(
-    problem: Problem, expected: Explored, chosen: Trial, networks: Mapping[str, Architecture]
+    problem: Problem, expected: Explored, chosen: Trial, tried: Collection[str]
 ) -> ToChange:
     """The short training that is the most likely to change the answer."""
     scorer, floor = problem.scorer, problem.config.recall_floor
@@ -235,8 +232,7 @@ def _to_change(
     others = [
         network
         for index in expected.front(floor)
-        if (network := expected.networks[index]).hash != chosen.hash
-        and networks.get(network.hash) is None
+        if (network := expected.networks[index]).hash != chosen.hash and network.hash not in tried
     ]
     chances = chances_to_change(scorer, others, value_of(chosen))
     if not len(chances) or not chances.any():

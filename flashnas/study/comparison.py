@@ -6,22 +6,30 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from scipy.special import ndtr
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
 from flashnas.base.errors import FlashnasError
 from flashnas.evidence.full_loss import Prediction
-from flashnas.runs.answer import KnownModel, Rival, Support
-from flashnas.runs.trial import Trial
+from flashnas.latency.calibration import CALIBRATIONS
+from flashnas.latency.costs import TableCosts
+from flashnas.latency.fitting import Fitter
+from flashnas.latency.prediction import model_of
+from flashnas.runs.answer import KnownModel, OtherCalibration, Rival, Support
+from flashnas.search.trial import Trial
 from flashnas.space import OperatorSpace
+from flashnas.study.explore import Explored
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import EvidenceScorer
 
 KNOWN_MODELS = ("Nemotron-Flash-1B", "Llama-3.2-1B", "LFM2-1.2B", "Qwen3-0.6B", "Qwen3-1.7B")
 WIDER = 2.0  # times its width up to which a stack is looked at that makes up for a difference
 WIDTH_STEP = 128
+REFITTED = 1000  # of the explored networks, under the other calibration
 
 
 @dataclass(frozen=True)
@@ -38,14 +46,13 @@ class Compared:
         cls,
         scorer: EvidenceScorer,
         trials: Sequence[Trial],
-        networks: Mapping[str, Architecture],
         further: Sequence[Architecture],
     ) -> Compared:
         """further: networks that nothing was trained for, behind the trials."""
         # without cycles the order of trials is that of completion
         ordered = sorted({trial.hash: trial for trial in trials}.values(), key=lambda t: t.hash)
         prediction = scorer.posterior(
-            [*(networks[trial.hash] for trial in ordered), *further],
+            [*(trial.architecture for trial in ordered), *further],
             [*(trial.loss for trial in ordered), *(None for _ in further)],
         )
         hashes = [*(trial.hash for trial in ordered), *(network.hash for network in further)]
@@ -70,16 +77,10 @@ def below_zero(mean: float, sd: float) -> float:
     return 0.5 * (mean < 0) + 0.5 * (mean <= 0)
 
 
-def rival_of(
-    problem: Problem,
-    compared: Compared,
-    chosen: Trial,
-    rival: Trial,
-    networks: Mapping[str, Architecture],
-) -> Rival:
+def rival_of(problem: Problem, compared: Compared, chosen: Trial, rival: Trial) -> Rival:
     """What the chosen network gains over a stack, and what that stack needs to make up for it."""
     difference, sd, probability = compared.difference(chosen.hash, rival.hash)
-    equal = _as_good(problem, networks[rival.hash], chosen.full_loss or 0.0)
+    equal = _as_good(problem, rival.architecture, chosen.full_loss or 0.0)
     return {
         "label": rival.label,
         "notation": rival.notation,
@@ -166,4 +167,38 @@ def support_of(network: Architecture, pure: Architecture) -> Support | None:
         "pairs": len(gaps),
         "better": better,
         "publications": list(dict.fromkeys(publications)),
+    }
+
+
+def other_calibration(
+    problem: Problem, explored: Explored, network: Architecture
+) -> OtherCalibration:
+    """What the best networks that were explored give under the other calibration: each at the largest
+    width that meets the budgets there. Empty for a table that has one calibration."""
+    model, scorer, floor = problem.model, problem.scorer, problem.config.recall_floor
+    if model is None or scorer is None or model.calibration.name not in CALIBRATIONS:
+        return {}
+    (name,) = (name for name in CALIBRATIONS if name != model.calibration.name)
+    costs = TableCosts(
+        model_of(model.table, model.workload, calibration=name, mode=problem.config.mode)
+    )
+    if costs.model.calibration.name != name:
+        return {}
+    fitter = problem.fitter
+    there: Fitter[Any] = Fitter(problem.space, costs, fitter.budgets, fitter.allowed, fitter.holds)
+    fitted = {}
+    for index in np.argsort(explored.value, kind="stable")[:REFITTED]:
+        candidate, latency_ms = there.latency_of(explored.genotypes[index])
+        if candidate is not None and latency_ms is not None:
+            fitted[candidate] = latency_ms
+    networks = list(fitted)
+    values, recalls = scorer.values(networks), scorer.recalls(networks)
+    if len(recalls) and (recalls >= floor).any():
+        values = np.where(recalls >= floor, values, np.inf)
+    best = networks[int(np.argmin(values))] if networks else None
+    return {
+        "calibration": name,
+        "notation": "" if best is None else best.notation,
+        "latency_ms": 0.0 if best is None else fitted[best],
+        "chosen_ms": costs.latencies([network])[0] or 0.0,
     }

@@ -17,8 +17,9 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
 from flashnas.latency.fitting import Fitter
 from flashnas.search.aging_evolution import AgingEvolution
-from flashnas.search.algorithm import Evaluation, Goals
+from flashnas.search.algorithm import Goals
 from flashnas.search.pareto import non_dominated
+from flashnas.search.trial import Trial
 from flashnas.space import OperatorSpace
 from flashnas.study.baselines import evenly_spread, unevenness
 from flashnas.study.scorer import Scorer
@@ -127,9 +128,7 @@ def explore(
         before = len(scored)
         scored |= new
         enough = QUIET_CYCLES if len(scored) - before >= CYCLE / 4 else QUIET_WHEN_SPARSE
-        evolution.tell(
-            _evaluation(genotype, new.get(genotype), min_recall) for genotype in genotypes
-        )
+        evolution.tell(_trial(genotype, new.get(genotype), min_recall) for genotype in genotypes)
         level = _level(scored.values(), min_recall)
         quiet, best = (quiet + 1 if level > best - BETTER else 0), min(best, level)
     if not scored:
@@ -177,17 +176,12 @@ def _scored(fitted: Mapping[Any, tuple[Any, float | None]], scorer: Scorer) -> d
     }
 
 
-def _evaluation(genotype: Any, scored: Scored | None, min_recall: float) -> Evaluation:
+def _trial(genotype: Any, scored: Scored | None, min_recall: float) -> Trial:
     if scored is None:
-        return Evaluation(genotype, feasible=False)
+        return Trial.of(None, genotype=genotype)
     lacking = max(0.0, min_recall - scored.recall)
-    return Evaluation(
-        genotype,
-        scored.network,
-        loss=scored.value,
-        latency_ms=scored.latency_ms,
-        values=(scored.value, scored.latency_ms, lacking),
-    )
+    values = (scored.value, scored.latency_ms, lacking)
+    return Trial(genotype=genotype, architecture=scored.network, state="expected", values=values)
 
 
 def _expected(scored: Mapping[Any, Scored]) -> Explored:

@@ -24,6 +24,7 @@ from flashnas.executors.base import Executor
 from flashnas.runs.folder import check_out
 from flashnas.runs.snapshot import Progress
 from flashnas.search.algorithm import Prior
+from flashnas.search.trial import Trial
 from flashnas.space import OperatorSpace
 from flashnas.study.answer import chances_to_change
 from flashnas.study.config import SearchConfig
@@ -31,7 +32,7 @@ from flashnas.study.explore import Explored, explore
 from flashnas.study.finish import finish
 from flashnas.study.opening import executor_of, opened
 from flashnas.study.problem import Problem, load_problem
-from flashnas.study.record import Candidate, Record
+from flashnas.study.record import Record
 from flashnas.training.cost import training_flops
 
 MAX_FRONT = 12  # networks of a front that nothing was trained for
@@ -120,20 +121,20 @@ class Loop:
         self._evaluate(self._baselines(), executor)
         self._start_from_known()
         if first := self._first()[: self._left]:
-            self._evaluate(self._drawn(first, pending=False), executor)
+            self._evaluate(self._proposals(first), executor)
         while self._left:
             if not self._may_change():
                 note("no further training is likely to change the answer: the search ends here")
                 break
             with self._sampler_errors():
                 genotypes = list(self.algorithm.ask(self._left))
-            self._evaluate(self._drawn(genotypes, pending=True), executor)
+            self._evaluate(self._proposals(genotypes), executor, asked=True)
         if self.idle >= IDLE_CYCLES:
             note(
                 f"nothing new in {IDLE_CYCLES} cycles: the space has no more candidates within the"
                 " budget"
             )
-        self._place_expected()
+        self._add_expected()
         record.report(now=True)
         record.write()
 
@@ -170,45 +171,45 @@ class Loop:
             return 0
         return max(0, min(config.cycle_size, config.trials - self.record.evaluated))
 
-    def _evaluate(self, cycle: Sequence[Candidate], executor: Executor) -> None:
-        """Evaluate the new networks of a cycle; then all candidates become trials, in the order
-        drawn, and the algorithm learns of them."""
-        if not cycle:
+    def _evaluate(
+        self, proposals: Sequence[Trial], executor: Executor, *, asked: bool = False
+    ) -> None:
+        """Evaluate the new networks of a cycle; then all proposals become trials, in the order
+        proposed, and the algorithm learns of them. asked: the algorithm proposed them."""
+        if not proposals:
             return
         record, before = self.record, self.record.searched
-        new: dict[str, Candidate] = {}
-        for candidate in cycle:
-            network = candidate.network
-            if network is not None and candidate.key not in record.placed:
-                record.networks.setdefault(candidate.key, network)
-                if self.problem.changes(network):
-                    new.setdefault(candidate.key, candidate)
-        for candidate in new.values():
-            self._look_up(candidate)
+        new: dict[str, Trial] = {}
+        for proposal in proposals:
+            if proposal.feasible and proposal.hash not in record.placed:
+                record.networks.setdefault(proposal.hash, proposal.architecture)
+                if self.problem.changes(proposal.architecture):
+                    new.setdefault(proposal.hash, proposal)
+        for proposal in new.values():
+            self._look_up(proposal)
         jobs = {
-            key: self.problem.job(candidate.network)
-            for key, candidate in new.items()
-            if key not in record.outcomes
+            key: self.problem.job(proposal.architecture)
+            for key, proposal in new.items()
+            if key not in record.results
         }
         for key, ended in executor.run(jobs, on_wait=record.report):
             record.remember(new[key], ended.result, ended.reason)
             record.report()
-        for candidate in cycle:
-            record.place(candidate)
+        trials = [record.add(proposal) for proposal in proposals]
         record.write()
         record.report()
-        if cycle[0].origin == "search":
+        if trials[0].origin == "search":
             self.idle = self.idle + 1 if record.searched == before else 0
-        self._learn(cycle)
+        self._learn(trials, asked=asked)
 
-    def _look_up(self, candidate: Candidate) -> None:
+    def _look_up(self, proposal: Trial) -> None:
         """Take the score of a bench or an earlier run, where there is one."""
         record = self.record
-        record.networks.setdefault(candidate.key, candidate.network)
-        if candidate.key not in record.outcomes:
-            score = self.problem.scores.score(candidate.network)
+        record.networks.setdefault(proposal.hash, proposal.architecture)
+        if proposal.hash not in record.results:
+            score = self.problem.scores.score(proposal.architecture)
             if score is not None:
-                record.remember(candidate, score)
+                record.remember(proposal, score)
 
     # -- the algorithm -----------------------------------------------------------------------------
 
@@ -243,55 +244,56 @@ class Loop:
         """What code of another package raises in a call of the algorithm is one line."""
         return foreign_errors(("sampler", self.algorithm), *self.problem.foreign())
 
-    def _learn(self, candidates: Sequence[Candidate]) -> None:
-        """Tell the algorithm of trials: of those that it waits for, or of others."""
-        evaluations = [
-            self.record.evaluation(candidate)
-            for candidate in candidates
-            if candidate.genotype is not None
-        ]
-        if evaluations:
+    def _learn(self, trials: Sequence[Trial], *, asked: bool = False) -> None:
+        """Tell the algorithm of trials that it asked for, or of others."""
+        learned = [trial for trial in trials if trial.genotype is not None]
+        if learned:
             with self._sampler_errors():
-                pending = candidates[0].pending
-                (self.algorithm.tell if pending else self.algorithm.start_from)(evaluations)
+                (self.algorithm.tell if asked else self.algorithm.start_from)(learned)
 
-    # -- candidates --------------------------------------------------------------------------------
+    # -- proposals ---------------------------------------------------------------------------------
 
-    def _drawn(self, genotypes: Sequence[Any], *, pending: bool) -> list[Candidate]:
-        """The candidates of the next cycle, each at the largest width within the budgets."""
+    def _proposals(self, genotypes: Sequence[Any]) -> list[Trial]:
+        """Those of the next cycle, each at the largest width within the budgets."""
         self.record.cycles += 1
-        fitted = [self.problem.fitter.latency_of(genotype)[0] for genotype in genotypes]
         return [
-            Candidate("search", "", network, genotype, self.record.cycles, pending)
-            for genotype, network in zip(genotypes, fitted, strict=True)
+            Trial.of(
+                self.problem.fitter.latency_of(genotype)[0],
+                genotype=genotype,
+                cycle=self.record.cycles,
+            )
+            for genotype in genotypes
         ]
 
-    def _baselines(self) -> list[Candidate]:
-        return [Candidate("baseline", label, network) for label, network in self.problem.baselines]
+    def _baselines(self) -> list[Trial]:
+        return [
+            Trial.of(network, origin="baseline", label=label)
+            for label, network in self.problem.baselines
+        ]
 
     def _start_from_known(self) -> None:
         """Make trials of the networks of the space within the budgets that have a score. The
         algorithm learns those that it would propose, which have the largest width, from the highest
         loss to the lowest."""
         problem, record = self.problem, self.record
-        candidates = [
-            Candidate("bench", label, network, genotype)
+        proposals = [
+            Trial.of(network, genotype=genotype, origin="bench", label=label)
             for genotype, network, label in problem.known_networks()
             if network.hash not in record.networks  # else it is a baseline
         ]
-        if not candidates:
+        if not proposals:
             return
-        for candidate in candidates:
-            self._look_up(candidate)
-        losses = {candidate.key: record.place(candidate).loss or 0.0 for candidate in candidates}
+        for proposal in proposals:
+            self._look_up(proposal)
+        trials = [record.add(proposal) for proposal in proposals]
         record.write()
         record.report()
         fitting = [
-            candidate
-            for candidate in candidates
-            if problem.fitter.latency_of(candidate.genotype)[0] == candidate.network
+            trial
+            for trial in trials
+            if problem.fitter.latency_of(trial.genotype)[0] == trial.architecture
         ]
-        self._learn(sorted(fitting, key=lambda candidate: -losses[candidate.key]))
+        self._learn(sorted(fitting, key=lambda trial: -(trial.loss or 0.0)))
 
     def _first(self) -> list[Any]:
         """The genotypes that are expected to be the best, the recommended one first: their
@@ -306,17 +308,17 @@ class Loop:
             if problem.changes(expected.networks[index])
         ]
 
-    def _place_expected(self) -> None:
+    def _add_expected(self) -> None:
         """Trials of the networks that the scorer expects to be the best, as far as they have none."""
         expected, record = self.expected, self.record
         if expected is None:
             return
         front = expected.spread(expected.front(self.problem.config.recall_floor), MAX_FRONT)
         for index in dict.fromkeys([*front, *expected.front(None)[-1:]]):
-            candidate = Candidate("search", "", expected.networks[index], expected.genotypes[index])
-            if candidate.key not in record.placed:
-                record.networks[candidate.key] = candidate.network
-                record.place(candidate)
+            network = expected.networks[index]
+            if network.hash not in record.placed:
+                record.networks[network.hash] = network
+                record.add(Trial.of(network, genotype=expected.genotypes[index]))
 
     # -- what trainings may change -----------------------------------------------------------------
 
@@ -335,7 +337,7 @@ class Loop:
         untrained = [
             network
             for index in expected.ranked(problem.config.recall_floor, 10 * NEAR)
-            if (network := expected.networks[index]).hash not in self.record.outcomes
+            if (network := expected.networks[index]).hash not in self.record.results
         ]
         best = self.record.best_value()
         if best is None:

@@ -43,6 +43,7 @@ def opened(
         identity=identity_of(problem),
         facts=run_facts(problem, out, command, executor),
         resume=resume,
+        encode=problem.space.encode,
     ) as folder:
         yield Record(problem, folder, progress, side_by_side(problem, executor, progress.note))
 

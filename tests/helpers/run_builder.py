@@ -15,7 +15,7 @@ import yaml
 from flashnas.architecture import Architecture
 from flashnas.operators.kernel_kinds import DELTA_RULE, GEMM, POINTWISE, SSD
 from flashnas.runs.layout import FORMAT, trials_frame
-from flashnas.runs.trial import Trial
+from flashnas.search.trial import Trial
 from flashnas.search.pareto import non_dominated
 
 WIDTHS = (1024, 1280, 1536, 1792, 2048, 2304, 2560)

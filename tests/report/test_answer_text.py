@@ -236,7 +236,7 @@ def test_a_better_network_below_the_floor_is_named_as_such(built):
 def test_the_commands_are_those_of_the_command_line(answered):
     train, export = next_commands(answered)
     assert train.startswith(
-        f"flashnas train {answered.path}/pareto/{answered.front[-1].path.name} --data "
+        f"flashnas train {path} --data "
     )
     assert "--tokens 100000000000 --device cuda" in train
     assert train.endswith(f" --out {answered.path}/trained/{answered.front[-1].path.stem}")

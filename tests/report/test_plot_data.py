@@ -84,7 +84,7 @@ def test_a_baseline_on_the_front_carries_both_names(build_run):
     trials = make_trials(4)
     run = RecordedRun.load(build_run(trials=trials))
     rows = {row.label: name_of(run, row) for row in run.trained.itertuples()}
-    finalists = {f.origin["label"]: f.name for f in run.front}
+    finalists = {f.label: f.name for f in run.front}
     assert finalists
     for label, name in finalists.items():
         assert rows[label] == f"{name} · {label}"

@@ -130,7 +130,7 @@ def test_runs_are_merged_and_their_networks_keep_the_name_of_their_run(run, seco
     found = fn.pareto([run.path, second.path], budgets={"latency_ms": 11_000})
     trained = pd.concat([run.trained, second.trained]).drop_duplicates("hash")
     assert found.answer.trained == len(trained)
-    assert {entry.origin["run"] for entry in found.front} <= {"first", "second"}
+    assert {entry.run for entry in found.front} <= {"first", "second"}
     assert " of second" in str(found)
     model = LatencyModel("h100_sxm", "decode-8k", calibration="paper")
     latencies = [

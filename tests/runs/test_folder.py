@@ -19,7 +19,8 @@ from flashnas.runs.folder import RunFolder
 from flashnas.runs.front import FrontEntry
 from flashnas.runs.identity import Identity
 from flashnas.runs.run import RecordedRun
-from flashnas.runs.trial import Outcome, Trial
+from flashnas.runs.trial import Outcome
+from flashnas.search.trial import Trial
 from flashnas.study.config import SearchConfig
 
 

@@ -40,7 +40,7 @@ def test_a_run_comes_back_as_it_was_written(run, run_folder):
     assert list(run.baselines["label"]) == ["pure d", "pure a", "pure m2", "pure m2 without f"]
     first = run.trials.iloc[0]
     assert first["curve"][-1] == pytest.approx([150_016, first["loss"]])
-    assert [f.path.name for f in run.front] == sorted(
+    assert [front_path(run.path, f).name for f in run.front] == sorted(
         p.name for p in (run_folder / "pareto").iterdir()
     )
 

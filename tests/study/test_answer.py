@@ -11,11 +11,11 @@ import flashnas as fn
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
 from flashnas.latency.prediction import LatencyModel
-from flashnas.runs.trial import Trial
+from flashnas.search.trial import Trial
 from flashnas.study.answer import TOLD_APART, answer_of, value_of
 from flashnas.study.comparison import KNOWN_MODELS
 from flashnas.study.explore import Explored
-from flashnas.study.other_calibration import other_calibration
+from flashnas.study.comparison import other_calibration
 
 FLOOR = -0.05
 FAST = "1024: 4x(m2 f a f)"

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from flashnas.base.errors import ConfigError
-from flashnas.search.algorithm import Evaluation, SearchAlgorithm, check_whole
+from flashnas.search import SearchAlgorithm, Trial
+from flashnas.search.algorithm import check_whole
 
 
 class Annealing(SearchAlgorithm):
@@ -42,7 +43,7 @@ class Annealing(SearchAlgorithm):
         if not 0 < cooling <= 1:
             raise ConfigError(f"annealing: cooling must be above 0 and at most 1; got {cooling!r}")
         self.temperature, self.cooling = float(temperature), float(cooling)
-        self.current: Evaluation | None = None
+        self.current: Trial | None = None
 
     def _propose(self, count: int) -> Iterator[Any]:
         for _ in range(count):
@@ -53,23 +54,23 @@ class Annealing(SearchAlgorithm):
             return self.space.sample(self.rng)
         return self.space.mutate(self.current.genotype, self.rng)
 
-    def _learn(self, evaluation: Evaluation) -> None:
-        if not evaluation.complete:
+    def _learn(self, trial: Trial) -> None:
+        if not trial.complete:
             return
         if self.current is None:
-            self.current = evaluation
+            self.current = trial
             return
-        increase = self._energy(evaluation) - self._energy(self.current)
+        increase = self._energy(trial) - self._energy(self.current)
         known = len(self.complete())
         temperature = self.temperature * self.cooling ** (known - self.initial)
         walking = known > self.initial
         if increase <= 0 or (
             walking and self.rng.random() < math.exp(-increase / max(temperature, 1e-12))
         ):
-            self.current = evaluation
+            self.current = trial
 
-    def _energy(self, evaluation: Evaluation) -> float:
+    def _energy(self, trial: Trial) -> float:
         if self.goals is None:
-            return self.point(evaluation)[0]
-        points = np.array([self.point(known) for known in self.complete()])
-        return float((points < self.point(evaluation)).mean())
+            return trial.point[0]
+        points = np.array([known.point for known in self.complete()])
+        return float((points < trial.point).mean())

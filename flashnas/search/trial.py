@@ -1,0 +1,247 @@
+"""Trial: one candidate of a search, from its proposal to its entry on the front."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self
+
+from flashnas.architecture.folding import compressed
+
+RUN, BENCH = "run", "bench"  # sources of scores that another run or a bench computed
+COMPUTED_ELSEWHERE = (BENCH, RUN)
+
+State = Literal["proposed", "complete", "failed", "infeasible", "reused", "expected"]
+# of recorded trials, in the order of totals
+STATES = ("complete", "failed", "reused", "infeasible", "expected")
+Origin = Literal["baseline", "bench", "search"]
+# fields that a score has by the same name; its `seconds` become `train_seconds`
+SCORED = (
+    "loss",
+    "bits_per_byte",
+    "curve",
+    "scores",
+    "proxy_params",
+    "tokens",
+    "tokens_per_s",
+    "seed",
+    "backends",
+    "source",
+)
+METRICS_ON_FRONT = (
+    "loss",
+    "bits_per_byte",
+    "latency_ms",
+    "lower_ms",
+    "upper_ms",
+    "ttft_ms",
+    "tpot_ms",
+    "throughput_tok_s",
+    "memory_gb",
+    "params",
+)
+EXPECTED_FIGURES = (
+    "full_loss",
+    "full_loss_sd",
+    "silence",
+    "expected_recall",
+    "expected_recall_sd",
+)
+FRONT_FIGURES = (  # which only trials of a front have
+    "bound_ms",
+    "measured_ms",
+    "measured_ttft_ms",
+    "measured_tpot_ms",
+    "full_loss_difference",
+    "full_loss_difference_sd",
+    "probability_best",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A candidate of a search, and what came of it.
+
+    A search proposes a genotype; the space and the budgets make it an architecture; a job evaluates
+    that; the trial records the result. Figures that do not exist are None.
+
+    Attributes:
+        number: place in the trajectory; -1 before the trial has one.
+        cycle: in which it was proposed; 0 for a baseline and for what a bench or a run has.
+        origin: `baseline`, `bench` (also of an earlier run that the search starts from), `search`.
+        label: of a baseline, such as "pure 7x(d f)", or of the bench or run.
+        state: `complete`: evaluated in this run, or known from a bench or an earlier run
+            (`source`). `reused`: the same network was evaluated before; its figures are repeated.
+            `infeasible`: outside a budget at every width, never evaluated. `failed`: the evaluation
+            ended with `reason`. `expected`: scored by published trainings alone. `proposed`: not
+            yet recorded.
+        genotype: as the space encodes it; None for a baseline.
+        notation, hash: of the network at full width.
+        loss: validation loss in nats per token, or what the user's evaluator returned.
+        full_loss: the loss to expect of a full training, up to a constant, in nats per token;
+            `full_loss_sd`: standard deviation of its difference to the plain transformer of its
+            size; `silence`: standard deviation of what no publication vouches for, by which the
+            network is charged where it is ranked.
+        expected_recall: after a full training, less that of the transformer of the same training,
+            of full marks.
+        outside: what of the network no publication has, in words.
+        curve: pairs of tokens seen and validation loss.
+        scores: further numbers that the user's evaluator returned.
+        backends: what computed each kind of operator in training.
+        source: of the loss: `training`, `bench`, `run` or `evaluator`; empty without one.
+        architecture: the network; None where no width meets the budgets.
+        values: the objectives of the search, all minimised; None where one does not exist.
+        front_number: 1 for the fastest network of the front; None for what is not on a front.
+        bound_ms: upper bound of the latency; measured_ms, measured_ttft_ms, measured_tpot_ms: as
+            timed on the device; full_loss_difference: to the recommended network, with its standard
+            deviation; probability_best: of the lowest full loss on the front.
+        operators_ms: kind of operator -> source -> milliseconds of the request; empty without a
+            latency table. sources: source of the latency -> share of it.
+        missed: figures that exceed their budget as measured on the device; None if not timed.
+        runs_in: programs that run the network without flashnas -> the `--to` of its export; None
+            where that is not known.
+        run: name of the run that trained it, where a front is of several runs.
+    """
+
+    number: int = -1
+    cycle: int = 0
+    origin: Origin = "search"
+    label: str = ""
+    state: State = "proposed"
+    reason: str = ""
+    genotype: Any = None
+    notation: str = ""
+    hash: str = ""
+    hidden: int | None = None
+    params: int | None = None
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+    latency_ms: float | None = None
+    lower_ms: float | None = None
+    upper_ms: float | None = None
+    throughput_tok_s: float | None = None
+    memory_gb: float | None = None
+    loss: float | None = None
+    bits_per_byte: float | None = None
+    full_loss: float | None = None
+    full_loss_sd: float | None = None
+    silence: float | None = None
+    expected_recall: float | None = None
+    expected_recall_sd: float | None = None
+    outside: str = ""
+    curve: list[tuple[float, float]] = field(default_factory=list)
+    scores: dict[str, float] = field(default_factory=dict)
+    proxy_params: int | None = None
+    tokens: int | None = None
+    tokens_per_s: float | None = None
+    train_seconds: float | None = None
+    seed: int | None = None
+    backends: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+    # not in trials.parquet
+    architecture: Any = None
+    values: tuple[float, ...] | None = None
+    front_number: int | None = None
+    bound_ms: float | None = None
+    measured_ms: float | None = None
+    measured_ttft_ms: float | None = None
+    measured_tpot_ms: float | None = None
+    full_loss_difference: float | None = None
+    full_loss_difference_sd: float | None = None
+    probability_best: float | None = None
+    operators_ms: dict[str, dict[str, float]] = field(default_factory=dict)
+    sources: dict[str, float] = field(default_factory=dict)
+    missed: tuple[str, ...] | None = None
+    runs_in: dict[str, str] | None = None
+    run: str = ""
+
+    @classmethod
+    def of(cls, architecture: Any, **proposal: Any) -> Self:
+        """A proposal of a network, or of None where no width meets the budgets."""
+        if architecture is None:
+            reason = "no width of the space meets the budgets"
+            return cls(state="infeasible", reason=reason, **proposal)
+        return cls(
+            architecture=architecture,
+            notation=architecture.notation,
+            hash=architecture.hash,
+            hidden=getattr(architecture, "hidden", None),
+            **proposal,
+        )
+
+    @property
+    def feasible(self) -> bool:
+        """True if some width meets the budgets."""
+        return self.state != "infeasible"
+
+    @property
+    def complete(self) -> bool:
+        """True if all objectives have a finite value."""
+        return self.values is not None and all(math.isfinite(value) for value in self.values)
+
+    @property
+    def point(self) -> tuple[float, ...]:
+        """The values of a complete trial."""
+        assert self.values is not None
+        return self.values
+
+    @property
+    def computed_elsewhere(self) -> bool:
+        """True if a bench or an earlier run had its score."""
+        return self.source in COMPUTED_ELSEWHERE
+
+    @property
+    def name(self) -> str:
+        """`P3`: the name of a network of the front in all figures and tables."""
+        return f"P{self.front_number}"
+
+    def __str__(self) -> str:
+        """`P3 2560: 5x(m2 f) a f`."""
+        return f"{self.name} {compressed(self.notation)}"
+
+    @property
+    def figures(self) -> dict[str, float | None]:
+        """The numbers that a front shows, by name."""
+        expected = EXPECTED_FIGURES if self.full_loss is not None else ()
+        further = [name for name in FRONT_FIGURES if getattr(self, name) is not None]
+        return {
+            **{name: getattr(self, name) for name in METRICS_ON_FRONT},
+            **self.scores,
+            **{name: getattr(self, name) for name in (*expected, *further)},
+        }
+
+
+COLUMNS = [  # of trials.parquet
+    column.name
+    for column in fields(Trial)[: [column.name for column in fields(Trial)].index("architecture")]
+]
+
+
+def result_fields(score: Mapping[str, Any] | None, reason: str = "") -> dict[str, Any]:
+    """The fields of a Trial that its evaluation fills.
+
+    Args:
+        score: as `executors.job.run_job` returns it; None for a failure.
+        reason: of the failure.
+
+    Raises:
+        ValueError: the score lacks a finite loss or its seconds.
+    """
+    if score is None:
+        return {"state": "failed", "reason": reason}
+    for name in ("loss", "seconds"):
+        value = score.get(name)
+        if (
+            not isinstance(value, int | float)
+            or isinstance(value, bool)
+            or not math.isfinite(value)
+        ):
+            raise ValueError(f"outcome.score.{name} must be a number; got {value!r:.60}")
+    return {
+        "state": "complete",
+        "source": "training",
+        **score.get("metrics", {}),
+        **{name: score[name] for name in SCORED if name in score},
+        "train_seconds": score["seconds"],
+    }
