@@ -9,6 +9,7 @@ outside; another one is asked again.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from search_problems import RUNGS, Problem
 
-from flashnas.search import Evaluation, make_algorithm
+from flashnas.search import Trial, make_algorithm
 from flashnas.space import SearchSpace
 
 # candidates that every method proposes before it learns; those of Hyperband kind are asynchronous
@@ -132,8 +133,10 @@ def ours(sampler: str, **options: Any) -> Callable[[Meter], None]:
             before = meter.tokens
             for genotype in algorithm.ask(BATCH):
                 network, latency_ms = meter.problem.latency_of(genotype)
-                loss = None if network is None else meter.train(genotype)
-                told.append(Evaluation(genotype, network, network is not None, loss, latency_ms))
+                trial = Trial.of(network, genotype=genotype)
+                if network is not None and (loss := meter.train(genotype)) is not None:
+                    trial = dataclasses.replace(trial, values=(loss, latency_ms))
+                told.append(trial)
             algorithm.tell(told)
             idle = idle + 1 if meter.tokens == before else 0
 

@@ -157,6 +157,7 @@ def _read_trial(path: Path) -> Trial:
         state="complete",
         notation=file.notation or network.notation,
         hash=file.hash or network.hash,
+        hidden=getattr(network, "hidden", None),
         architecture=network,
         front_number=int(path.stem),
         scores={

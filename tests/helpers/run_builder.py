@@ -15,8 +15,8 @@ import yaml
 from flashnas.architecture import Architecture
 from flashnas.operators.kernel_kinds import DELTA_RULE, GEMM, POINTWISE, SSD
 from flashnas.runs.layout import FORMAT, trials_frame
-from flashnas.search.trial import Trial
 from flashnas.search.pareto import non_dominated
+from flashnas.search.trial import Trial
 
 WIDTHS = (1024, 1280, 1536, 1792, 2048, 2304, 2560)
 BUDGET_MS = 14000.0

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from flashnas.base.errors import ConfigError
-from flashnas.search import ALGORITHMS, Evaluation, Goals, SearchAlgorithm
+from flashnas.search import ALGORITHMS, Goals, SearchAlgorithm, Trial
 from flashnas.space import load_operator_space
 from flashnas.testing.states import require
 
@@ -104,18 +104,13 @@ class World:
         """What comes of a candidate; `outcome`: complete, failed or infeasible."""
         architecture, latency_ms = (latency_of or self.latency_of)(genotype)
         if architecture is None or outcome == "infeasible":
-            return Evaluation(genotype, None, False, None, None, False)
+            return Trial(genotype=genotype, state="infeasible")
         if outcome == "failed":
-            return Evaluation(genotype, architecture, True, None, latency_ms, True)
-        return Evaluation(
-            genotype,
-            architecture,
-            True,
-            loss_of(architecture),
-            latency_ms,
-            False,
-            values_of(architecture),
+            return Trial(genotype=genotype, architecture=architecture, state="failed")
+        values = (
+            (loss_of(architecture), latency_ms) if self.goals is None else values_of(architecture)
         )
+        return Trial(genotype=genotype, architecture=architecture, state="complete", values=values)
 
     def run(
         self,
@@ -316,13 +311,9 @@ def check_equal_losses(world):
     for _ in range(4):
         algorithm.tell(
             [
-                Evaluation(
-                    genotype,
-                    world.latency_of(genotype)[0],
-                    True,
-                    5.0,
-                    100.0,
-                    values=(5.0, -0.5, 100.0),
+                Trial(
+                    genotype=genotype,
+                    values=(5.0, 100.0) if world.goals is None else (5.0, -0.5, 100.0),
                 )
                 for genotype in algorithm.ask()
             ]
@@ -361,7 +352,7 @@ def check_impossible_budget(world, latency_known):
     world.require(
         not any(e.feasible for e in told)
         and all(world.space.repair(e.genotype) == e.genotype for e in told)
-        and len(set(told[-CYCLE:])) == CYCLE,
+        and len({trial.genotype for trial in told[-CYCLE:]}) == CYCLE,
         "a budget that nothing meets must still give valid candidates",
     )
 
@@ -393,8 +384,4 @@ def check_beats_random(sampler, options=None, seeds=7):
 
 
 def losses_of(world, seed):
-    return [
-        evaluation.loss
-        for evaluation in world.run(world.make(seed), 8)
-        if evaluation.loss is not None
-    ]
+    return [trial.values[0] for trial in world.run(world.make(seed), 8) if trial.values is not None]

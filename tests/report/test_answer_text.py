@@ -19,6 +19,7 @@ from flashnas.report.marks import Label, Whiskers
 from flashnas.report.next_steps import next_commands
 from flashnas.report.plane_pictures import front_picture
 from flashnas.report.planes import plane_of
+from flashnas.runs.front import front_path
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def built(runs):
 def with_figures(run: RecordedRun, place: int, **figures: float) -> RecordedRun:
     """The run with other figures of one network of the front."""
     front = list(run.front)
-    front[place] = dataclasses.replace(front[place], figures={**front[place].figures, **figures})
+    front[place] = dataclasses.replace(front[place], **figures)
     return dataclasses.replace(run, front=tuple(front))
 
 
@@ -235,24 +236,16 @@ def test_a_better_network_below_the_floor_is_named_as_such(built):
 
 def test_the_commands_are_those_of_the_command_line(answered):
     train, export = next_commands(answered)
-    assert train.startswith(
-        f"flashnas train {path} --data "
-    )
+    config = front_path(answered.path, answered.front[-1])
+    assert train.startswith(f"flashnas train {config} --data ")
     assert "--tokens 100000000000 --device cuda" in train
-    assert train.endswith(f" --out {answered.path}/trained/{answered.front[-1].path.stem}")
-    assert (
-        export
-        == f"flashnas export {answered.path}/trained/{answered.front[-1].path.stem} --to hf --out"
-        " exported"
-    )
+    assert train.endswith(f" --out {answered.path}/trained/{config.stem}")
+    assert export == f"flashnas export {answered.path}/trained/{config.stem} --to hf --out exported"
 
 
 def test_a_network_that_a_cpu_trains_gets_the_tokens_that_suit_it(answered):
     """And no GPU; the plan of the user counts where it is shorter."""
-    front = [
-        dataclasses.replace(entry, figures={**entry.figures, "params": 3.1e6})
-        for entry in answered.front
-    ]
+    front = [dataclasses.replace(entry, params=3_100_000) for entry in answered.front]
     for tokens, given in ((1e11, 60_000_000), (2e6, 2_000_000)):
         config = {
             **answered.config,
@@ -282,7 +275,7 @@ def test_the_table_marks_what_matters(answered):
 
 def test_below_the_front_the_table_has_what_it_is_compared_with(answered):
     table = front_table(answered, 200).split("\nlatency:")[0]
-    on_front = answered.finalists[1]
+    on_front = answered.finalists
     shown = [
         (each.difference, 0.082, r"\d+: .*")
         for each in answered.answer.baselines
@@ -296,10 +289,7 @@ def test_below_the_front_the_table_has_what_it_is_compared_with(answered):
 
 def test_silence_has_a_column_only_where_some_network_has_it(answered):
     assert "silence" in front_table(answered).splitlines()[0]
-    vouched = [
-        dataclasses.replace(entry, figures={**entry.figures, "silence": 0.0})
-        for entry in answered.front
-    ]
+    vouched = [dataclasses.replace(entry, silence=0.0) for entry in answered.front]
     trials = answered.trials.assign(silence=0.0)
     run = RecordedRun(answered.path, answered.config, trials, tuple(vouched))
     assert "silence" not in front_table(run).splitlines()[0]

@@ -58,7 +58,7 @@ def test_the_page_holds_all_figures_finalists_and_failures(page, run):
     ]
     assert own.count('<script type="application/json">') == 4
     for finalist in run.front:
-        assert f"pareto/{finalist.path.name}" in own
+        assert f"pareto/{finalist.front_number:02d}.yaml" in own
         assert f"{finalist.figures['loss']:.3f}" in own
     assert own.count("loss is not finite at step 31</td>") == 2
     assert "1 not trained: no width of the space meets the budgets." in own

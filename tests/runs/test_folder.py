@@ -16,11 +16,9 @@ from flashnas.base.errors import ConfigError, RunError
 from flashnas.base.system import terminate_as_interrupt
 from flashnas.runs import folder as folder_module
 from flashnas.runs.folder import RunFolder
-from flashnas.runs.front import FrontEntry
 from flashnas.runs.identity import Identity
 from flashnas.runs.run import RecordedRun
-from flashnas.runs.trial import Outcome
-from flashnas.search.trial import Trial
+from flashnas.search.trial import COLUMNS, Trial, result_fields
 from flashnas.study.config import SearchConfig
 
 
@@ -41,9 +39,9 @@ def identity(**changes):
     )
 
 
-def outcome(name, loss=1.0):
-    score = None if loss is None else {"loss": loss, "seconds": 0.5}
-    return Outcome(hash=name, notation=f"64: {name}", score=score, reason="" if score else "NaN")
+def result(loss=1.0):
+    """Score and reason of an evaluation."""
+    return (None, "NaN") if loss is None else ({"loss": loss, "seconds": 0.5}, "")
 
 
 def opened(path, resume=False, **changes):
@@ -51,8 +49,9 @@ def opened(path, resume=False, **changes):
 
 
 def remember(folder, name, loss=1.0):
+    evaluated = Trial(hash=name, notation=f"64: {name}")
     folder.database.remember(
-        outcome(name, loss), params={}, distributions={}, values=loss and [loss, 2.0]
+        evaluated, *result(loss), params={}, distributions={}, values=loss and [loss, 2.0]
     )
 
 
@@ -87,10 +86,10 @@ def run(tmp_path):
     return folder.path
 
 
-def test_outcomes_survive_and_are_remembered_by_hash(run):
-    assert opened(run, resume=True).database.outcomes == {
-        "x": outcome("x", 1.5),
-        "y": outcome("y", None),
+def test_results_survive_and_are_remembered_by_hash(run):
+    assert opened(run, resume=True).database.results == {
+        "x": result_fields(*result(1.5)),
+        "y": result_fields(*result(None)),
     }
 
 
@@ -134,7 +133,7 @@ def test_an_interrupt_while_the_journal_is_unlocked_stays_an_interrupt(run, monk
         remember(folder, "z")
     assert os.unlink is unlink
     folder.close()
-    assert set(opened(run, resume=True).database.outcomes) == {"x", "y", "z"}
+    assert set(opened(run, resume=True).database.results) == {"x", "y", "z"}
 
 
 def test_a_line_torn_by_a_kill_is_cut_and_the_rest_kept(run):
@@ -143,7 +142,7 @@ def test_a_line_torn_by_a_kill_is_cut_and_the_rest_kept(run):
     folder = opened(run, resume=True)
     remember(folder, "z")
     folder.close()
-    assert set(opened(run, resume=True).database.outcomes) == {"x", "y", "z"}
+    assert set(opened(run, resume=True).database.results) == {"x", "y", "z"}
 
 
 def test_the_lock_of_a_journal_that_a_kill_left_behind_holds_nobody_up(run, monkeypatch):
@@ -164,7 +163,7 @@ def test_the_lock_of_a_journal_that_a_kill_left_behind_holds_nobody_up(run, monk
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
-    assert set(opened(run, resume=True).database.outcomes) == {"x", "y", "z"}
+    assert set(opened(run, resume=True).database.results) == {"x", "y", "z"}
 
 
 def damaged_lines(change):
@@ -297,7 +296,7 @@ def test_a_run_goes_on_with_other_parts_of_a_batch(tmp_path):
     with opened(
         tmp_path / "run", resume=True, recipe={**recipe, "micro_batch_sequences": 2}
     ) as folder:
-        assert list(folder.database.outcomes) == ["x"]
+        assert list(folder.database.results) == ["x"]
     assert "question.recipe is" in error_of(tmp_path / "run", recipe={**recipe, "tokens": 9})
 
 
@@ -331,13 +330,8 @@ def test_two_processes_cannot_write_one_run(tmp_path):
 
 
 def entry(notation):
-    return FrontEntry(
-        notation=notation,
-        hash=notation,
-        architecture=Architecture.parse(notation),
-        figures={"loss": 1.0, "latency_ms": None},
-        origin={"number": 3, "label": "search"},
-    )
+    network = Architecture.parse(notation)
+    return Trial.of(network, number=3, state="complete", loss=1.0)
 
 
 def test_trials_and_front_are_written_whole_and_read_back(tmp_path):
@@ -356,7 +350,7 @@ def test_trials_and_front_are_written_whole_and_read_back(tmp_path):
     ]
     folder.write_trials(trials)
     frame = pd.read_parquet(tmp_path / "run" / "trials.parquet")
-    assert list(frame.columns) == list(vars(trials[0]))
+    assert list(frame.columns) == COLUMNS
     assert frame["curve"].tolist() == ["[]", "[[1, 2.0]]"]
     assert frame["params"].isna().all()
     for notations in (["2048: a f", "2048: d f"], ["2048: m2"]):

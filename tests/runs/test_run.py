@@ -11,7 +11,7 @@ from run_builder import make_trials
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import RunError
 from flashnas.report import RecordedRun
-from flashnas.runs.front import FrontEntry, write_front
+from flashnas.runs.front import front_path, read_front, write_front
 from flashnas.runs.layout import TrialsTable, trials_frame
 
 
@@ -136,13 +136,13 @@ def test_a_damaged_entry_of_the_front_names_line_rule_and_value(build_run):
 
 def test_an_entry_of_the_front_is_read_as_it_was_written(build_run):
     folder = build_run(4)
-    entry = FrontEntry.read(folder / "pareto" / "01.yaml")
+    entry = read_front(folder)[0]
     assert entry.operators_ms["head"]["imported"] > 0
     for missed, runs_in in ((None, None), ((), {}), (("latency_ms",), {"llama.cpp": "gguf"})):
         changed = dataclasses.replace(entry, missed=missed, runs_in=runs_in)
-        (again,) = write_front(folder / "again", [changed])
-        assert FrontEntry.read(again.path) == again == dataclasses.replace(changed, path=again.path)
-    assert load_architecture(str(again.path)) == entry.architecture
+        (again,) = write_front(folder / "pareto", [changed])
+        assert read_front(folder) == (again,) == (changed,)
+    assert load_architecture(str(front_path(folder, again))) == entry.architecture
 
 
 def test_trials_that_are_written_in_parts_are_those_that_are_written_at_once(tmp_path):

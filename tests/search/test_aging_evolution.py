@@ -2,7 +2,7 @@
 
 from bit_space import Bits, BitSpace
 
-from flashnas.search import Evaluation, make_algorithm
+from flashnas.search import Trial, make_algorithm
 
 
 def make(space, **options):
@@ -17,7 +17,7 @@ def make(space, **options):
 
 
 def complete(genotype, loss):
-    return Evaluation(genotype, loss=loss, latency_ms=1.0)
+    return Trial(genotype=genotype, values=(loss, 1.0))
 
 
 def distance(a, b):
@@ -70,10 +70,10 @@ def test_failed_and_infeasible_candidates_never_join():
     bad = algorithm.ask(4)
     algorithm.tell(
         [
-            Evaluation(bad[0], failed=True),
-            Evaluation(bad[1], feasible=False),
-            Evaluation(bad[2], loss=float("nan")),
-            Evaluation(bad[3], feasible=False, loss=0.0),
+            Trial(genotype=bad[0], state="failed"),
+            Trial(genotype=bad[1], state="infeasible"),
+            Trial(genotype=bad[2], values=(float("nan"), 1.0)),
+            Trial(genotype=bad[3], state="infeasible"),
         ]
     )
     assert [member.genotype for member in algorithm.population] == asked
@@ -81,7 +81,7 @@ def test_failed_and_infeasible_candidates_never_join():
 
 def test_without_a_population_candidates_stay_random():
     algorithm = make(BitSpace(12), population=4)
-    algorithm.tell([Evaluation(g, failed=True) for g in algorithm.ask(4)])
+    algorithm.tell([Trial(genotype=g, state="failed") for g in algorithm.ask(4)])
     assert len(set(algorithm.ask(4))) == 4
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from bit_space import BitSpace
 
-from flashnas.search import Evaluation, loss_model, make_algorithm
+from flashnas.search import Trial, loss_model, make_algorithm
 from flashnas.search.bayes import Posterior, _modelled
 from flashnas.search.loss_model import Surrogate
 
@@ -82,14 +82,9 @@ def test_it_learns_to_avoid_what_fails():
         failures = sum(g.bits[0] for g in asked)
         algorithm.tell(
             [
-                Evaluation(
-                    g,
-                    space.latency_of(g)[0],
-                    True,
-                    None if g.bits[0] else 5.0 - 0.1 * sum(g.bits[1:]),
-                    space.latency_of(g)[1],
-                    bool(g.bits[0]),
-                )
+                Trial(genotype=g, state="failed")
+                if g.bits[0]
+                else Trial(genotype=g, values=(5.0 - 0.1 * sum(g.bits[1:]), space.latency_of(g)[1]))
                 for g in asked
             ]
         )

@@ -73,7 +73,7 @@ def test_nsga2_goes_on_from_its_best_when_its_study_is_long(monkeypatch):
     algorithm = world.make()
     while len(algorithm.study.trials) < 30:
         world.run(algorithm, 1)
-    told = np.array([algorithm.point(one) for one in algorithm.complete()])
+    told = np.array([trial.point for trial in algorithm.complete()])
     algorithm.ask()
     first = [
         trial
@@ -105,7 +105,7 @@ def test_tpe_cuts_its_study_and_bayes_its_model(monkeypatch):
     told = world.run(algorithm, 8)
     complete = [trial for trial in algorithm.study.get_trials() if trial.state.name == "COMPLETE"]
     assert len(algorithm.history) == len(told) > 3 * len(complete) / 2
-    best = min(evaluation.loss for evaluation in told)
+    best = min(trial.values[0] for trial in told)
     assert min(trial.values[0] for trial in complete) == best
     world = World("bayes", {"initial": 4, "pool": 24})
     told = world.run(world.make(), 8)

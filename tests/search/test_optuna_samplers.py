@@ -6,7 +6,7 @@ from bit_space import BitSpace
 from optuna.trial import TrialState
 
 from flashnas.base.errors import ConfigError
-from flashnas.search import Evaluation, make_algorithm
+from flashnas.search import Trial, make_algorithm
 
 NAMES = ("nsga2", "tpe")
 FROM_THE_SPACE = {"nsga2": "population", "tpe": "startup"}
@@ -27,10 +27,10 @@ def test_results_reach_the_study(name):
     asked = algorithm.ask(4)
     algorithm.tell(
         [
-            Evaluation(asked[0], loss=3.0, latency_ms=7.0),
-            Evaluation(asked[1], failed=True),
-            Evaluation(asked[2], feasible=False),
-            Evaluation(asked[3], loss=float("inf"), latency_ms=7.0),
+            Trial(genotype=asked[0], values=(3.0, 7.0)),
+            Trial(genotype=asked[1], state="failed"),
+            Trial(genotype=asked[2], state="infeasible"),
+            Trial(genotype=asked[3], values=(float("inf"), 7.0)),
         ]
     )
     trials = algorithm.study.trials
@@ -54,7 +54,7 @@ def test_draws_outside_the_budget_are_replaced(name):
     for _ in range(5):
         asked = algorithm.ask(6)
         assert all(sum(g.bits) <= 4 for g in asked)
-        algorithm.tell([Evaluation(g, loss=5.0 - sum(g.bits), latency_ms=1.0) for g in asked])
+        algorithm.tell([Trial(genotype=g, values=(5.0 - sum(g.bits), 1.0)) for g in asked])
     assert len({e.genotype for e in algorithm.history}) == 30
 
 
@@ -76,7 +76,7 @@ def test_the_sampler_learns_the_distance_to_a_budget_that_nothing_meets(name):
     space = BitSpace(12)
     algorithm = make_algorithm(name, space=space, seed=1, latency_of=capped(space, -1))
     asked = algorithm.ask(6)
-    algorithm.tell([Evaluation(g, feasible=False) for g in asked])
+    algorithm.tell([Trial(genotype=g, state="infeasible") for g in asked])
     told = [trial for trial in algorithm.study.trials if trial.state == TrialState.COMPLETE]
     assert [t.constraints["budget"] for t in told] == [
         pytest.approx(space.latency_of(g)[1]) for g in asked
@@ -95,7 +95,7 @@ def test_the_first_candidates_are_drawn_from_the_space(name):
     )
     asked = algorithm.ask(4)
     assert asked == drawn
-    algorithm.tell([Evaluation(g, loss=1.0, latency_ms=1.0) for g in asked])
+    algorithm.tell([Trial(genotype=g, values=(1.0, 1.0)) for g in asked])
     asked = algorithm.ask(4)
     assert asked[0] == drawn[4]
     assert len(drawn) == 5

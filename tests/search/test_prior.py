@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from bit_space import Bits, BitSpace
 
-from flashnas.search import ALGORITHMS, Evaluation, make_algorithm
+from flashnas.search import ALGORITHMS, Trial, make_algorithm
 from flashnas.search.algorithm import Prior
 
 LENGTH = 12
@@ -52,9 +52,7 @@ def searched(
     batches = []
     for _ in range(cycles):
         batches.append(algorithm.ask(6))
-        algorithm.tell(
-            [Evaluation(g, latency_of(g)[0], True, loss(g), latency_of(g)[1]) for g in batches[-1]]
-        )
+        algorithm.tell([Trial(genotype=g, values=(loss(g), latency_of(g)[1])) for g in batches[-1]])
     return batches
 
 

@@ -13,9 +13,8 @@ from flashnas.architecture.source import presets
 from flashnas.latency.prediction import LatencyModel
 from flashnas.search.trial import Trial
 from flashnas.study.answer import TOLD_APART, answer_of, value_of
-from flashnas.study.comparison import KNOWN_MODELS
+from flashnas.study.comparison import KNOWN_MODELS, other_calibration
 from flashnas.study.explore import Explored
-from flashnas.study.comparison import other_calibration
 
 FLOOR = -0.05
 FAST = "1024: 4x(m2 f a f)"
@@ -67,6 +66,7 @@ class Answered:
                 label=f"pure {text}" if text in baselines else "",
                 notation=network.notation,
                 hash=network.hash,
+                architecture=network,
                 hidden=network.hidden,
                 params=network.params,
                 latency_ms=100.0 + number,
@@ -87,7 +87,7 @@ class Answered:
             expected,
             [self.trials[text] for text in front],
             [self.trials[text] for text in baselines],
-            {network.hash: network for network in self.networks.values()},
+            {network.hash for network in self.networks.values()},
         )
 
     def hash(self, text):

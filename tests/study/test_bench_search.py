@@ -20,8 +20,8 @@ from flashnas.report import write_report
 from flashnas.report.words import counts_line
 from flashnas.runs.run import RecordedRun
 from flashnas.search import ALGORITHMS
-from flashnas.search.algorithm import Evaluation
 from flashnas.search.pareto import non_dominated
+from flashnas.search.trial import Trial
 from flashnas.study.config import SearchConfig
 from flashnas.study.loop import run_search
 from flashnas.study.opening import identity_of
@@ -173,7 +173,7 @@ def test_networks_of_the_bench_are_in_the_front_and_in_the_report(finished):
     frame = run.trained
     mask = non_dominated(frame[["loss", "latency_ms"]].to_numpy(float))
     assert {entry.hash for entry in run.front} == set(frame[mask]["hash"])
-    assert any(entry.origin["label"] == "bench tiny" for entry in run.front)
+    assert any(entry.label == "bench tiny" for entry in run.front)
     html, _ = write_report(run.path)
     assert "with the loss from it" in html.read_text()
     known = int((frame["source"] == "bench").sum())
@@ -238,11 +238,12 @@ def test_every_sampler_starts_from_what_it_would_propose(sampler, config, bench)
     algorithm = question.algorithm()
     algorithm.start_from(
         [
-            Evaluation(
-                genotype,
-                network,
-                loss=question.scores.score(network)["loss"],
-                latency_ms=question.fitter.latency_of(genotype)[1],
+            Trial(
+                genotype=genotype,
+                values=(
+                    question.scores.score(network)["loss"],
+                    question.fitter.latency_of(genotype)[1],
+                ),
             )
             for genotype, network in known
         ]
